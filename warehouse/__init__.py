@@ -1,0 +1,45 @@
+"""Tables, commits and snapshots over DuckLake: what every other package stores and reads."""
+
+from warehouse.errors import (
+    CommitFailed,
+    DataError,
+    ServiceError,
+    ServiceRefused,
+    SettingsError,
+    SiftlineError,
+    Terminal,
+    Transient,
+    WarehouseBusy,
+    WarehouseError,
+    WarehouseNotFound,
+)
+from warehouse.lake import Lake, attach_statement, siftline_version
+from warehouse.reader import Reader, matrix_to_list_array
+from warehouse.stage import Append, Progress, Stage, StageResult, Upsert, Write, hash_token, silent
+
+__all__ = [
+    "Append",
+    "CommitFailed",
+    "DataError",
+    "Lake",
+    "Progress",
+    "Reader",
+    "ServiceError",
+    "ServiceRefused",
+    "SettingsError",
+    "SiftlineError",
+    "Stage",
+    "StageResult",
+    "Terminal",
+    "Transient",
+    "Upsert",
+    "WarehouseBusy",
+    "WarehouseError",
+    "WarehouseNotFound",
+    "Write",
+    "attach_statement",
+    "hash_token",
+    "matrix_to_list_array",
+    "silent",
+    "siftline_version",
+]

@@ -1,0 +1,53 @@
+"""Errors that a person or a retry policy reads.
+
+Two families decide what happens next: `Terminal` needs a person, `Transient` may pass when tried again. Every message
+names the thing, the values that clash and the way out.
+"""
+
+
+class SiftlineError(Exception):
+    """Base of every error that Siftline raises on purpose."""
+
+
+class Terminal(SiftlineError):
+    """Trying again cannot help: a person must change an input, a setting or the machine."""
+
+
+class Transient(SiftlineError):
+    """The same call may succeed later: a service is away, a lock is held, space ran out."""
+
+
+class SettingsError(Terminal):
+    """A setting or an argument is wrong."""
+
+
+class DataError(Terminal):
+    """Input data cannot be used as it is."""
+
+
+class WarehouseError(Terminal):
+    """The warehouse cannot be opened or is damaged."""
+
+
+class WarehouseNotFound(WarehouseError):
+    """There is no warehouse at this place yet; `siftline run` creates it."""
+
+
+class SchemaTooNew(WarehouseError):
+    """The warehouse was written by a newer Siftline; upgrade Siftline to open it."""
+
+
+class WarehouseBusy(Transient):
+    """Another process kept the warehouse's write lock for too long."""
+
+
+class CommitFailed(Transient):
+    """A commit did not land after all retries; nothing of it was written."""
+
+
+class ServiceError(Transient):
+    """An annotation or engine service did not answer as it should."""
+
+
+class ServiceRefused(Terminal):
+    """A service refused the request for a reason that a retry does not change."""

@@ -1,0 +1,402 @@
+"""The tables and views of the warehouse, as data, with a comment on every column.
+
+This file is the reference for names and meanings. `lake.py` creates what stands here, the data dictionary is printed
+from it, and `content_hash` leaves out the columns marked as bookkeeping.
+"""
+
+from dataclasses import dataclass
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Column:
+    """One column: DuckDB type and meaning; `bookkeeping` columns do not count as content."""
+
+    name: str
+    type: str
+    comment: str
+    bookkeeping: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Table:
+    """One table: its columns and the columns that identify a row (empty: append-only, any number of equal rows)."""
+
+    name: str
+    key: tuple[str, ...]
+    comment: str
+    columns: tuple[Column, ...]
+
+    @property
+    def all_columns(self) -> tuple[Column, ...]:
+        return self.columns + COMMIT_COLUMNS
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class View:
+    """One view for people: the question it answers and its SQL."""
+
+    name: str
+    comment: str
+    sql: str
+
+
+def _c(name: str, type: str, comment: str, *, bookkeeping: bool = False) -> Column:
+    return Column(name=name, type=type, comment=comment, bookkeeping=bookkeeping)
+
+
+COMMIT_COLUMNS = (
+    _c("run_id", "VARCHAR", "Run of the stage that wrote this row (`runs.run_id`).", bookkeeping=True),
+    _c("committed_at", "TIMESTAMPTZ", "When the commit of this row began.", bookkeeping=True),
+)
+
+TABLES: tuple[Table, ...] = (
+    Table(
+        name="classes",
+        key=("class_id",),
+        comment="The classes of the project; class_id is the number that labeling functions vote.",
+        columns=(
+            _c("class_id", "INTEGER", "0 to C-1; -1 is never a class, it is abstain."),
+            _c("name", "VARCHAR", "Name of the class as in siftline.toml and in Label Studio."),
+        ),
+    ),
+    Table(
+        name="items",
+        key=("item_id",),
+        comment="One row per record that was read and stored.",
+        columns=(
+            _c("item_id", "VARCHAR", "The caller's id, else the content hash."),
+            _c("content", "VARCHAR", "The record's text, byte for byte as read."),
+            _c("content_hash", "VARCHAR", "sha256 of the content (UTF-8), hexadecimal."),
+            _c("modality", "VARCHAR", "text."),
+            _c("source", "VARCHAR", "Source it came from, as named in siftline.toml."),
+            _c("position", "BIGINT", "Row or line in the source, counted from 1."),
+            _c("metadata", "VARCHAR", "Further fields of the record as a JSON object."),
+            _c("split", "VARCHAR", "train (may be selected for people), valid or test (never selected)."),
+        ),
+    ),
+    Table(
+        name="quarantine",
+        key=("source", "position", "raw_hash"),
+        comment="What could not be read as a record, where it stands and why.",
+        columns=(
+            _c("source", "VARCHAR", "Source it came from."),
+            _c("position", "BIGINT", "Row or line in the source, counted from 1; 0 is the file as a whole."),
+            _c("reason", "VARCHAR", "Short code of the reason, such as invalid_utf8."),
+            _c("detail", "VARCHAR", "The reason in words."),
+            _c("raw_hash", "VARCHAR", "sha256 of the raw bytes, hexadecimal."),
+            _c("raw_bytes", "BIGINT", "Length of the raw record in bytes."),
+        ),
+    ),
+    Table(
+        name="vectors",
+        key=("item_id", "encoder_id"),
+        comment="Unit vectors of the items' contents.",
+        columns=(
+            _c("item_id", "VARCHAR", "Item."),
+            _c("encoder_id", "VARCHAR", "Encoder; changes whenever any output bit could."),
+            _c("content_hash", "VARCHAR", "Content that was embedded."),
+            _c("vector", "FLOAT[]", "Unit vector."),
+            _c("tokens", "INTEGER", "Tokens encoded, after truncation."),
+            _c("truncated", "BOOLEAN", "The text was longer than the encoder's limit."),
+            _c("active_frac", "FLOAT", "Share of the layer parameters that worked for this text, 0 to 1."),
+            _c("route", "VARCHAR", "Route through the encoder as JSON; empty for a dense one."),
+        ),
+    ),
+    Table(
+        name="lf_votes",
+        key=("item_id", "lf_name"),
+        comment="Votes of labeling functions; the latest version of each function.",
+        columns=(
+            _c("item_id", "VARCHAR", "Item."),
+            _c("lf_name", "VARCHAR", "Labeling function."),
+            _c("lf_version", "VARCHAR", "Hash of the function's code and parameters."),
+            _c("vote", "INTEGER", "class_id, or -1 for abstain."),
+        ),
+    ),
+    Table(
+        name="lf_faults",
+        key=("item_id", "lf_name", "lf_version"),
+        comment="Calls of labeling functions that raised or voted out of range; a fault is never an abstain.",
+        columns=(
+            _c("item_id", "VARCHAR", "Item; empty when the whole function failed or was switched off."),
+            _c("lf_name", "VARCHAR", "Labeling function."),
+            _c("lf_version", "VARCHAR", "Hash of the function's code and parameters."),
+            _c("fault", "VARCHAR", "raised, out_of_range, not_a_vote, timeout or switched_off."),
+            _c("detail", "VARCHAR", "The error in words."),
+        ),
+    ),
+    Table(
+        name="weak_labels",
+        key=("item_id", "label_model_id"),
+        comment="Class probabilities from the votes alone.",
+        columns=(
+            _c("item_id", "VARCHAR", "Item."),
+            _c("label_model_id", "VARCHAR", "Fitted label model; one per change of votes or gold."),
+            _c("probs", "FLOAT[]", "Class probabilities by class_id; they sum to 1."),
+            _c("votes", "INTEGER", "Functions that did not abstain; 0 means the label is only the prior."),
+        ),
+    ),
+    Table(
+        name="predictions",
+        key=("item_id", "end_model_id"),
+        comment="Class probabilities of the end model.",
+        columns=(
+            _c("item_id", "VARCHAR", "Item."),
+            _c("end_model_id", "VARCHAR", "Fitted end model; one per change of weak labels or gold."),
+            _c("probs", "FLOAT[]", "Class probabilities by class_id; they sum to 1."),
+            _c("class_id", "INTEGER", "Most probable class."),
+            _c("confidence", "FLOAT", "Its probability."),
+        ),
+    ),
+    Table(
+        name="models",
+        key=("model_id",),
+        comment="One row per fitted label model or end model: what it learned from.",
+        columns=(
+            _c("model_id", "VARCHAR", "label_model_id or end_model_id."),
+            _c("stage", "VARCHAR", "label_model or end_model."),
+            _c("kind", "VARCHAR", "Kind of model, such as snorkel or logistic_regression."),
+            _c("gold_labels", "INTEGER", "Gold labels it learned from."),
+            _c("items", "INTEGER", "Items it learned from."),
+            _c("sequence", "INTEGER", "1 for the first model of this stage, then 2, 3, ..."),
+            _c("detail", "VARCHAR", "Parameters and learned figures as a JSON object."),
+        ),
+    ),
+    Table(
+        name="values",
+        key=("item_id", "cycle"),
+        comment="What a label of this item would be worth for the next selection.",
+        columns=(
+            _c("item_id", "VARCHAR", "Item."),
+            _c("cycle", "INTEGER", "Selection this value was estimated for."),
+            _c("value", "DOUBLE", "Expected worth on the stated scale, 0 to 1."),
+            _c("representativeness", "DOUBLE", "How many unlabelled items it speaks for, scaled 0 to 1."),
+            _c("uncertainty", "DOUBLE", "How unsure the end model is about it and its neighbours, 0 to 1."),
+            _c("disagreement", "DOUBLE", "How much functions, label model and end model conflict, 0 to 1."),
+            _c("redundancy", "DOUBLE", "How close the nearest labelled or queued item is, 0 to 1."),
+            _c("reason", "VARCHAR", "The reason in words."),
+        ),
+    ),
+    Table(
+        name="queue",
+        key=("item_id", "project"),
+        comment="The outbox: which items go to annotators and how far they are.",
+        columns=(
+            _c("item_id", "VARCHAR", "Item."),
+            _c("project", "VARCHAR", "Annotation project."),
+            _c("state", "VARCHAR", "planned, sent, confirmed, answered or withdrawn."),
+            _c("cycle", "INTEGER", "Selection that chose it."),
+            _c("rank", "INTEGER", "Place in its selection, 1 is the most valuable."),
+            _c("value", "DOUBLE", "Value when it was chosen."),
+            _c("reason", "VARCHAR", "Why it was chosen, in words."),
+            _c("prediction", "INTEGER", "Class shown to the annotator as a suggestion, -1 for none."),
+            _c("confidence", "FLOAT", "Probability of that class."),
+            _c("content_hash", "VARCHAR", "Content that was sent."),
+            _c("task_id", "VARCHAR", "Task in the annotation service; empty until confirmed.", bookkeeping=True),
+        ),
+    ),
+    Table(
+        name="annotations",
+        key=(),
+        comment="Append-only history of what annotators said; the latest row of an annotation_id is in force.",
+        columns=(
+            _c("annotation_id", "VARCHAR", "Annotation in the annotation service.", bookkeeping=True),
+            _c("item_id", "VARCHAR", "Item."),
+            _c("project", "VARCHAR", "Annotation project."),
+            _c("task_id", "VARCHAR", "Task in the annotation service.", bookkeeping=True),
+            _c("annotator", "VARCHAR", "Who answered."),
+            _c("action", "VARCHAR", "labelled, skipped or deleted."),
+            _c("class_id", "INTEGER", "Chosen class; -1 when skipped or deleted."),
+            _c("simulated", "BOOLEAN", "Answered by the simulated annotator, not by a person."),
+            _c("created_at", "TIMESTAMPTZ", "When it was first saved.", bookkeeping=True),
+            _c("updated_at", "TIMESTAMPTZ", "When this state of it was saved.", bookkeeping=True),
+            _c("seconds", "DOUBLE", "Seconds the annotator spent.", bookkeeping=True),
+        ),
+    ),
+    Table(
+        name="metrics",
+        key=("metric_id",),
+        comment="One row per figure.",
+        columns=(
+            _c("metric_id", "VARCHAR", "series/name/split/labels/seed."),
+            _c("series", "VARCHAR", "What was measured: siftline, random, gold_only, all_gold, label_model."),
+            _c("name", "VARCHAR", "accuracy or macro_f1."),
+            _c("split", "VARCHAR", "Split it was measured on."),
+            _c("labels", "INTEGER", "Gold labels used."),
+            _c("seed", "INTEGER", "Seed of a repeated measurement, else 0."),
+            _c("value", "DOUBLE", "The figure."),
+            _c("detail", "VARCHAR", "Further figures as a JSON object, such as the confusion matrix."),
+        ),
+    ),
+    Table(
+        name="runs",
+        key=("token",),
+        comment="One row per committed stage run.",
+        columns=(
+            _c("token", "VARCHAR", "Idempotence token: hash of stage, code version, settings and input versions."),
+            _c("stage", "VARCHAR", "Stage."),
+            _c("tables", "VARCHAR[]", "Tables it wrote."),
+            _c("rows_read", "BIGINT", "Rows or records it worked on."),
+            _c("rows_written", "VARCHAR", "Rows written per table as a JSON object."),
+            _c("detail", "VARCHAR", "Further counts as a JSON object."),
+            _c("started_at", "TIMESTAMPTZ", "When the stage began.", bookkeeping=True),
+            _c("seconds", "DOUBLE", "From its beginning to its commit.", bookkeeping=True),
+            _c("input_snapshot", "BIGINT", "DuckLake snapshot it read.", bookkeeping=True),
+            _c("siftline_version", "VARCHAR", "Version that wrote it.", bookkeeping=True),
+        ),
+    ),
+    Table(
+        name="schema_migrations",
+        key=("version",),
+        comment="Schema versions applied to this warehouse.",
+        columns=(
+            _c("version", "INTEGER", "Schema version."),
+            _c("effect", "VARCHAR", "What the migration changed."),
+        ),
+    ),
+)
+
+TABLE_BY_NAME = {t.name: t for t in TABLES}
+
+VIEWS: tuple[View, ...] = (
+    View(
+        name="current_annotations",
+        comment="The state in force of every annotation: the last row of its history.",
+        sql="""
+            SELECT * FROM annotations
+            QUALIFY row_number() OVER (PARTITION BY project, annotation_id ORDER BY updated_at DESC, committed_at DESC) = 1
+        """,
+    ),
+    View(
+        name="gold_labels",
+        comment="One label per item that people answered: the majority of the annotations in force, the latest on a tie.",
+        sql="""
+            WITH votes AS (
+                SELECT item_id, class_id, count(*) AS n, max(updated_at) AS last_at, sum(seconds) AS seconds,
+                       bool_or(simulated) AS simulated
+                FROM current_annotations WHERE action = 'labelled' GROUP BY item_id, class_id
+            )
+            SELECT v.item_id, v.class_id, c.name AS label,
+                   sum(v.n) OVER (PARTITION BY v.item_id)::INTEGER AS annotations,
+                   v.n::INTEGER AS agreeing,
+                   sum(v.seconds) OVER (PARTITION BY v.item_id) AS seconds,
+                   max(v.last_at) OVER (PARTITION BY v.item_id) AS updated_at,
+                   bool_or(v.simulated) OVER (PARTITION BY v.item_id) AS simulated
+            FROM votes v LEFT JOIN classes c ON c.class_id = v.class_id
+            QUALIFY row_number() OVER (PARTITION BY v.item_id ORDER BY v.n DESC, v.last_at DESC, v.class_id) = 1
+        """,
+    ),
+    View(
+        name="latest_weak_labels",
+        comment="Weak labels of the latest label model.",
+        sql="""
+            SELECT w.* FROM weak_labels w
+            WHERE w.label_model_id = (SELECT model_id FROM models WHERE stage = 'label_model' ORDER BY sequence DESC LIMIT 1)
+        """,
+    ),
+    View(
+        name="latest_predictions",
+        comment="Predictions of the latest end model, with the class name.",
+        sql="""
+            SELECT p.*, c.name AS label FROM predictions p LEFT JOIN classes c ON c.class_id = p.class_id
+            WHERE p.end_model_id = (SELECT model_id FROM models WHERE stage = 'end_model' ORDER BY sequence DESC LIMIT 1)
+        """,
+    ),
+    View(
+        name="training_set",
+        comment="The labelled data set: people's labels where they exist, else the end model's, with the confidence.",
+        sql="""
+            SELECT i.item_id, i.content, i.split,
+                   coalesce(g.label, p.label) AS label,
+                   CASE WHEN g.item_id IS NOT NULL THEN 'gold' ELSE 'predicted' END AS label_source,
+                   CASE WHEN g.item_id IS NOT NULL THEN 1.0 ELSE p.confidence END AS confidence,
+                   p.probs
+            FROM items i
+            LEFT JOIN gold_labels g ON g.item_id = i.item_id
+            LEFT JOIN latest_predictions p ON p.item_id = i.item_id
+            WHERE g.item_id IS NOT NULL OR p.item_id IS NOT NULL
+        """,
+    ),
+    View(
+        name="lf_summary",
+        comment="Every labeling function on the train split: coverage, overlap, conflict, and accuracy where gold exists.",
+        sql="""
+            WITH cast_votes AS (
+                SELECT v.item_id, v.lf_name, v.vote FROM lf_votes v JOIN items i ON i.item_id = v.item_id
+                WHERE i.split = 'train'
+            ), active AS (
+                SELECT * FROM cast_votes WHERE vote >= 0
+            ), per_item AS (
+                SELECT item_id, count(*) AS n, count(DISTINCT vote) AS kinds FROM active GROUP BY item_id
+            ), totals AS (
+                SELECT count(*) AS items FROM items WHERE split = 'train'
+            )
+            SELECT f.lf_name,
+                   count(a.item_id) AS votes,
+                   list_sort(list_distinct(list(c.name) FILTER (WHERE c.name IS NOT NULL))) AS polarity,
+                   count(a.item_id) / max(t.items) AS coverage,
+                   count(*) FILTER (WHERE p.n > 1) / max(t.items) AS overlap,
+                   count(*) FILTER (WHERE p.kinds > 1) / max(t.items) AS conflict,
+                   count(g.item_id) AS gold_votes,
+                   count(*) FILTER (WHERE g.class_id = a.vote) / nullif(count(g.item_id), 0) AS gold_accuracy,
+                   max(x.faults) AS faults
+            FROM (SELECT DISTINCT lf_name FROM cast_votes UNION SELECT DISTINCT lf_name FROM lf_faults) f
+            CROSS JOIN totals t
+            LEFT JOIN active a ON a.lf_name = f.lf_name
+            LEFT JOIN per_item p ON p.item_id = a.item_id
+            LEFT JOIN classes c ON c.class_id = a.vote
+            LEFT JOIN gold_labels g ON g.item_id = a.item_id
+            LEFT JOIN (SELECT lf_name, count(*) AS faults FROM lf_faults GROUP BY lf_name) x ON x.lf_name = f.lf_name
+            GROUP BY f.lf_name
+            ORDER BY coverage DESC, f.lf_name
+        """,
+    ),
+    View(
+        name="queue_progress",
+        comment="Tasks per cycle and state.",
+        sql="""
+            SELECT project, cycle,
+                   count(*) AS tasks,
+                   count(*) FILTER (WHERE state = 'planned') AS planned,
+                   count(*) FILTER (WHERE state = 'sent') AS sent,
+                   count(*) FILTER (WHERE state = 'confirmed') AS waiting,
+                   count(*) FILTER (WHERE state = 'answered') AS answered,
+                   count(*) FILTER (WHERE state = 'withdrawn') AS withdrawn,
+                   min(value) AS lowest_value, max(value) AS highest_value
+            FROM queue GROUP BY project, cycle ORDER BY project, cycle
+        """,
+    ),
+    View(
+        name="cycle_summary",
+        comment="One row per end model: gold labels it learned from and its measured accuracy, where scored.",
+        sql="""
+            SELECT m.sequence - 1 AS cycle, m.model_id AS end_model_id, m.gold_labels, m.items AS trained_on,
+                   (SELECT max(x.value) FROM metrics x WHERE x.series = 'siftline' AND x.name = 'accuracy'
+                       AND x.split = 'test' AND x.labels = m.gold_labels) AS test_accuracy,
+                   (SELECT avg(x.value) FROM metrics x WHERE x.series = 'random' AND x.name = 'accuracy'
+                       AND x.split = 'test' AND x.labels = m.gold_labels) AS random_accuracy,
+                   m.committed_at
+            FROM models m WHERE m.stage = 'end_model' ORDER BY m.sequence
+        """,
+    ),
+    View(
+        name="disagreements",
+        comment="Items whose functions contradict each other, or whose gold label contradicts the end model.",
+        sql="""
+            WITH votes AS (
+                SELECT v.item_id, count(*) AS votes, count(DISTINCT v.vote) AS kinds,
+                       list_sort(list(DISTINCT c.name)) AS voted
+                FROM lf_votes v JOIN classes c ON c.class_id = v.vote WHERE v.vote >= 0 GROUP BY v.item_id
+            )
+            SELECT i.item_id, i.split, v.votes, v.voted, p.label AS predicted, p.confidence, g.label AS gold, i.content
+            FROM items i
+            LEFT JOIN votes v ON v.item_id = i.item_id
+            LEFT JOIN latest_predictions p ON p.item_id = i.item_id
+            LEFT JOIN gold_labels g ON g.item_id = i.item_id
+            WHERE v.kinds > 1 OR (g.label IS NOT NULL AND g.label <> p.label)
+            ORDER BY v.kinds DESC NULLS LAST, i.item_id
+        """,
+    ),
+)

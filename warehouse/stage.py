@@ -1,0 +1,146 @@
+"""A stage's view of the warehouse: one snapshot to read, one token, one commit.
+
+`Lake.stage` gives a `Stage`. Its token is a hash of what the stage would do (name, code version, settings, versions
+of its inputs), so running a stage twice finds the token of the first run and does nothing.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from warehouse.reader import Reader
+
+if TYPE_CHECKING:
+    from warehouse.lake import Lake
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total) while a stage works."""
+
+
+def silent(done: int, total: int) -> None:
+    """A `Progress` that shows nothing."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageResult:
+    """What one run of a stage did.
+
+    Attributes:
+        committed: True when this call wrote; False when there was nothing to do or it had been done before.
+        rows_written: rows per table that this call wrote.
+    """
+
+    stage: str
+    token: str
+    committed: bool
+    rows_read: int = 0
+    rows_written: Mapping[str, int] = field(default_factory=dict[str, int])
+    detail: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Rows to add to a table."""
+
+    table: str
+    rows: pa.Table
+
+
+@dataclass(frozen=True, slots=True)
+class Upsert:
+    """Rows to write to a table by its key: a row with an equal key is replaced."""
+
+    table: str
+    rows: pa.Table
+
+
+Write = Append | Upsert
+
+
+class Stage(Reader):
+    """One run of a stage. Made by `Lake.stage`; see `docs/architecture.md`.
+
+    Attributes:
+        token: the idempotence token; its first 12 characters serve as ids of models made by this stage.
+        done: this token was committed before.
+    """
+
+    def __init__(
+        self,
+        lake: "Lake",
+        name: str,
+        *,
+        version: int,
+        inputs: Sequence[str],
+        params: Mapping[str, Any],
+    ) -> None:
+        super().__init__(lake.new_cursor(), at=None)
+        self.lake = lake
+        self.name = name
+        self.started_at = datetime.now(UTC)
+        self.input_versions = {table: self._last_token(table) for table in sorted(inputs)}
+        self.token = hash_token(
+            {"stage": name, "version": version, "params": dict(params), "inputs": self.input_versions}
+        )
+        self.done = bool(self.scalar("SELECT count(*) FROM runs WHERE token = ?", [self.token]))
+
+    @property
+    def short_token(self) -> str:
+        """First 12 hexadecimal characters of the token, used as model ids."""
+        return self.token[:12]
+
+    def result(self) -> StageResult:
+        """Result of a run that had been committed before."""
+        row = self.rows("SELECT rows_read, detail FROM runs WHERE token = ?", [self.token])
+        detail = json.loads(row[0][1]) if row else {}
+        return StageResult(stage=self.name, token=self.token, committed=False, detail=detail, seconds=self.elapsed_s())
+
+    def nothing(self, **detail: Any) -> StageResult:
+        """Result of a run that found nothing to do; nothing is written."""
+        return StageResult(stage=self.name, token=self.token, committed=False, detail=detail, seconds=self.elapsed_s())
+
+    def commit(
+        self,
+        writes: Sequence[Write] = (),
+        *,
+        rows_read: int = 0,
+        detail: Mapping[str, Any] | None = None,
+        message: str = "",
+    ) -> StageResult:
+        """Write all tables and this run's row in one transaction.
+
+        Args:
+            writes: rows per table; empty tables are left out. Columns `run_id` and `committed_at` are added.
+            rows_read: rows or records the stage worked on.
+            detail: further counts, stored as JSON.
+            message: one line for the snapshot's history; made from the counts when empty.
+
+        Returns:
+            The result; `committed` is False when another process had committed this token in the meantime.
+
+        Raises:
+            CommitFailed: nothing was written after all retries.
+        """
+        return self.lake.commit_stage(self, writes, rows_read=rows_read, detail=detail or {}, message=message)
+
+    def elapsed_s(self) -> float:
+        """Seconds since the stage began."""
+        return (datetime.now(UTC) - self.started_at).total_seconds()
+
+    def _last_token(self, table: str) -> str:
+        rows = self.rows(
+            "SELECT token FROM runs WHERE list_contains(tables, ?) ORDER BY committed_at DESC, token LIMIT 1", [table]
+        )
+        return str(rows[0][0]) if rows else ""
+
+
+def hash_token(value: Mapping[str, Any]) -> str:
+    """sha256 of a value as canonical JSON, hexadecimal."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
