@@ -40,6 +40,6 @@ __all__ = [
     "attach_statement",
     "hash_token",
     "matrix_to_list_array",
-    "silent",
     "siftline_version",
+    "silent",
 ]

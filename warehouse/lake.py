@@ -10,7 +10,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version as distribution_version
 from pathlib import Path
@@ -200,12 +200,11 @@ class Lake:
         now = datetime.now(UTC)
         return max(now, row[0]) if row and row[0] is not None else now
 
-    def _retry(self, attempt: Any) -> bool:
-        generator = random.Random(os.getpid())  # jitter only; no result depends on it
+    def _retry(self, attempt: Callable[[], bool]) -> bool:
         for number in range(COMMIT_ATTEMPTS):
             try:
                 return attempt()
-            except (duckdb.TransactionException, duckdb.IOException, duckdb.Error) as error:
+            except duckdb.Error as error:
                 text = str(error)
                 if "No space left" in text or "disk is full" in text:
                     raise CommitFailed(
@@ -213,7 +212,7 @@ class Lake:
                     ) from error
                 if not any(sign in text for sign in _RETRYABLE) or number == COMMIT_ATTEMPTS - 1:
                     raise CommitFailed(f"The commit to {self.path} did not land: {text}") from error
-                time.sleep(min(2.0, 0.02 * 2**number) * (0.5 + generator.random()))
+                time.sleep(min(2.0, 0.02 * 2**number) * (0.5 + random.SystemRandom().random()))
         raise AssertionError("the loop above returns or raises")
 
     def _held_lock(self) -> Any:
@@ -286,9 +285,7 @@ def connect(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
     Raises:
         WarehouseError: the catalogue cannot be attached; the message names it.
     """
-    connection = duckdb.connect(
-        config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
-    )
+    connection = duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
     load_extensions(connection)
     try:
         connection.execute(attach_statement(path, read_only=read_only))
@@ -300,6 +297,24 @@ def connect(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
         ) from error
     connection.execute("USE lake")
     connection.execute("SET TimeZone = 'UTC'")
+    return connection
+
+
+def connect_locked_down(path: Path) -> duckdb.DuckDBPyConnection:
+    """A read-only connection for SQL that a person types: it reaches the warehouse's own files and nothing else.
+
+    Args:
+        path: folder of the warehouse.
+
+    Raises:
+        WarehouseNotFound: there is no warehouse.
+        WarehouseError: the catalogue cannot be opened.
+    """
+    Lake(path, read_only=True).close()  # the checks and messages of opening
+    connection = connect(path.absolute(), read_only=True)
+    connection.execute(f"SET allowed_directories = [{_quote(str(path.absolute()) + os.sep)}]")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
     return connection
 
 

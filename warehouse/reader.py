@@ -1,5 +1,6 @@
 """Reading one snapshot: rows, Arrow tables and matrices, all from the same moment."""
 
+import contextlib
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -32,10 +33,8 @@ class Reader:
 
     def close(self) -> None:
         """End the read transaction; the reader cannot be used afterwards."""
-        try:
+        with contextlib.suppress(duckdb.TransactionException):  # ended already by an error inside it
             self._connection.execute("ROLLBACK")
-        except duckdb.TransactionException:  # ended already by an error inside it
-            pass
         self._connection.close()
 
     def arrow(self, sql: str, params: Sequence[Any] = ()) -> pa.Table:

@@ -30,6 +30,7 @@ class Table:
 
     @property
     def all_columns(self) -> tuple[Column, ...]:
+        """The table's own columns and the two that every commit adds."""
         return self.columns + COMMIT_COLUMNS
 
 
@@ -267,12 +268,14 @@ VIEWS: tuple[View, ...] = (
         comment="The state in force of every annotation: the last row of its history.",
         sql="""
             SELECT * FROM annotations
-            QUALIFY row_number() OVER (PARTITION BY project, annotation_id ORDER BY updated_at DESC, committed_at DESC) = 1
+            QUALIFY row_number() OVER (
+                PARTITION BY project, annotation_id ORDER BY updated_at DESC, committed_at DESC
+            ) = 1
         """,
     ),
     View(
         name="gold_labels",
-        comment="One label per item that people answered: the majority of the annotations in force, the latest on a tie.",
+        comment="One label per item that people answered: the majority of annotations in force, the latest on a tie.",
         sql="""
             WITH votes AS (
                 SELECT item_id, class_id, count(*) AS n, max(updated_at) AS last_at, sum(seconds) AS seconds,
@@ -294,7 +297,9 @@ VIEWS: tuple[View, ...] = (
         comment="Weak labels of the latest label model.",
         sql="""
             SELECT w.* FROM weak_labels w
-            WHERE w.label_model_id = (SELECT model_id FROM models WHERE stage = 'label_model' ORDER BY sequence DESC LIMIT 1)
+            WHERE w.label_model_id = (
+                SELECT model_id FROM models WHERE stage = 'label_model' ORDER BY sequence DESC LIMIT 1
+            )
         """,
     ),
     View(
@@ -302,7 +307,9 @@ VIEWS: tuple[View, ...] = (
         comment="Predictions of the latest end model, with the class name.",
         sql="""
             SELECT p.*, c.name AS label FROM predictions p LEFT JOIN classes c ON c.class_id = p.class_id
-            WHERE p.end_model_id = (SELECT model_id FROM models WHERE stage = 'end_model' ORDER BY sequence DESC LIMIT 1)
+            WHERE p.end_model_id = (
+                SELECT model_id FROM models WHERE stage = 'end_model' ORDER BY sequence DESC LIMIT 1
+            )
         """,
     ),
     View(
@@ -322,7 +329,7 @@ VIEWS: tuple[View, ...] = (
     ),
     View(
         name="lf_summary",
-        comment="Every labeling function on the train split: coverage, overlap, conflict, and accuracy where gold exists.",
+        comment="Labeling functions on the train split: coverage, overlap, conflict, and accuracy where gold exists.",
         sql="""
             WITH cast_votes AS (
                 SELECT v.item_id, v.lf_name, v.vote FROM lf_votes v JOIN items i ON i.item_id = v.item_id

@@ -1,0 +1,86 @@
+# Every target does its own set-up where it is missing; a second call spends no time on it.
+.DEFAULT_GOAL := help
+.ONESHELL:
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# The first Python of the supported range (3.11 to 3.13) that is on this machine.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	"$$p" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && { echo "$$p"; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+STUDIO_VENV := .venv-labelstudio
+DEMO := examples/reuters
+
+.PHONY: help
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+$(VENV)/.base: pyproject.toml constraints.txt
+	@if [ -z "$(PYTHON)" ]; then
+		echo "Siftline needs Python 3.11, 3.12 or 3.13 with venv. On Debian or Ubuntu: apt-get install python3-venv" >&2
+		exit 2
+	fi
+	echo "Setting up $(VENV) with $$($(PYTHON) --version) (minutes, once) ..."
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	@echo "Adding the development tools ..."
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+$(STUDIO_VENV)/.done: constraints-labelstudio.txt
+	@echo "Setting up $(STUDIO_VENV) for Label Studio (minutes, once) ..."
+	[ -x $(STUDIO_VENV)/bin/python ] || $(PYTHON) -m venv $(STUDIO_VENV)
+	$(STUDIO_VENV)/bin/pip install --quiet --constraint constraints-labelstudio.txt label-studio
+	touch $@
+
+.PHONY: setup
+setup: $(VENV)/.dev ## Create .venv with everything for development
+
+.PHONY: demo
+demo: $(VENV)/.base ## Run the demo project on Reuters R8: four cycles, summary, report
+	@$(BIN)/siftline samples get reuters-r8 --output $(DEMO)/data
+	$(BIN)/siftline run --project $(DEMO) --annotator simulated
+	$(BIN)/siftline report --project $(DEMO)
+
+.PHONY: studio-env
+studio-env: $(STUDIO_VENV)/.done ## Create the separate environment of Label Studio
+
+.PHONY: studio
+studio: $(VENV)/.base $(STUDIO_VENV)/.done ## Start a local Label Studio with the demo's queue loaded
+	@$(BIN)/siftline samples get reuters-r8 --output $(DEMO)/data
+	$(BIN)/siftline studio up --project $(DEMO) --load
+
+.PHONY: chromium
+chromium:
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null && exit 0
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+		echo "Installing chromium and chromium-driver for the browser tests ..."
+		apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y chromium chromium-driver >/dev/null
+	else
+		echo "The browser tests need chromium and chromium-driver: apt-get install chromium chromium-driver" >&2
+		exit 2
+	fi
+
+.PHONY: test
+test: $(VENV)/.dev $(STUDIO_VENV)/.done chromium ## Run the whole suite, integration tests included
+	@$(BIN)/pytest -m "not soak"
+
+.PHONY: lint
+lint: $(VENV)/.dev ## Style, types and the import contract
+	@$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+.PHONY: bench
+bench: $(VENV)/.base ## Measure the bars of the demo and print JSON
+	@$(BIN)/python -m benchmarks.demo
+
+.PHONY: clean-demo
+clean-demo: ## Forget the demo's warehouse, tasks and report; the sample data stays
+	@rm -rf $(DEMO)/lake $(DEMO)/tasks $(DEMO)/.siftline $(DEMO)/report.html

@@ -1,0 +1,97 @@
+"""How the command talks: a rich console for people, plain lines when the output is not a terminal."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from warehouse import Progress as ProgressCallback
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def safe(text: object) -> str:
+    """Text from data as it may be printed: control and bidirectional marks are shown, not obeyed."""
+    return "".join(c if c.isprintable() or c == " " else f"\\x{ord(c):02x}" for c in str(text))
+
+
+def excerpt(text: object, width: int = 80) -> str:
+    """The beginning of a text from data on one line."""
+    line = " ".join(str(text).split())
+    return safe(line if len(line) <= width else line[: width - 1] + "…")
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> None:
+    """Print rows as a table; plain tab-separated lines when the output is not a terminal."""
+    if not out.is_terminal:
+        if title:
+            print(f"# {title}")
+        print("\t".join(columns))
+        for row in rows:
+            print("\t".join(safe(_cell(value)) for value in row))
+        return
+    table = Table(title=title or None, title_justify="left", title_style="bold", header_style="bold", box=None)
+    numeric = [all(isinstance(row[i], int | float) or row[i] is None for row in rows) for i in range(len(columns))]
+    for name, right in zip(columns, numeric, strict=True):
+        table.add_column(name, justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(safe(_cell(value))) for value in row))
+    out.print(table)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    if isinstance(value, list):
+        return ", ".join(str(v) for v in value)
+    return str(value)
+
+
+class StageProgress:
+    """One progress bar per stage that takes long; silent when the output is not a terminal."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self._tasks: dict[str, object] = {}
+
+    def of(self, stage: str) -> ProgressCallback:
+        """The callback of one stage."""
+
+        def show(done: int, total: int) -> None:
+            if self._progress is None or total <= 0:
+                return
+            if stage not in self._tasks:
+                self._tasks[stage] = self._progress.add_task(stage, total=total)
+            task = self._tasks[stage]
+            self._progress.update(task, completed=done, total=total, visible=done < total)  # type: ignore[arg-type]
+
+        return show
+
+
+@contextmanager
+def stage_progress() -> Iterator[StageProgress]:
+    """Show progress bars on standard error while a run works."""
+    if not err.is_terminal:
+        yield StageProgress(None)
+        return
+    columns = (
+        TextColumn("  {task.description:<12}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=err, transient=True) as progress:
+        yield StageProgress(progress)
+
+
+def say(message: str) -> None:
+    """Print one line for people on standard error, so that standard output stays data."""
+    err.print(message, markup=False)
+    sys.stderr.flush()

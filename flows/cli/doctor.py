@@ -1,0 +1,132 @@
+"""`siftline doctor`: what is needed to run, what of it is there, and how to mend the rest."""
+
+import importlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import httpx
+
+from flows.cli.console import out
+from warehouse import SiftlineError
+
+PACKAGES = ("torch", "duckdb", "pyarrow", "faiss-cpu", "snorkel", "prefect", "label-studio-sdk")
+FREE_BYTES = 2 * 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check: its name, whether it is well, and what was found or how to mend it."""
+
+    name: str
+    well: bool
+    words: str
+
+
+def check_all(root: Path) -> int:
+    """Run all checks and print them; returns 0 when all is well, 2 when something must be mended."""
+    well = True
+    for check in (_python, _packages, _extensions, _encoder, _disk, _project, _prefect, _label_studio):
+        for finding in _guarded(check, root):
+            mark = "[green]ok  [/]" if finding.well else "[red]MEND[/]"
+            out.print(f"{mark} {finding.name}: ", end="")
+            out.print(finding.words, markup=False)
+            well = well and finding.well
+    return 0 if well else 2
+
+
+def _guarded(check: Callable[[Path], Iterator[Finding]], root: Path) -> list[Finding]:
+    from engine.errors import EngineError
+
+    try:
+        return list(check(root))
+    except (SiftlineError, EngineError) as error:
+        return [Finding(check.__name__.strip("_"), False, str(error))]
+
+
+def _python(_: Path) -> Iterator[Finding]:
+    found = ".".join(str(part) for part in sys.version_info[:3])
+    fits = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    yield Finding("python", fits, found if fits else f"{found}; Siftline supports 3.11 to 3.13")
+
+
+def _packages(_: Path) -> Iterator[Finding]:
+    for name in PACKAGES:
+        try:
+            yield Finding(name, True, version(name))
+        except PackageNotFoundError:
+            yield Finding(name, False, f"not installed: {sys.executable} -m pip install {name}")
+
+
+def _extensions(_: Path) -> Iterator[Finding]:
+    from warehouse import Lake
+
+    with tempfile.TemporaryDirectory() as folder, Lake(Path(folder) / "lake") as lake:
+        yield Finding("ducklake", True, f"a new warehouse opens, snapshot {lake.snapshot()}")
+
+
+def _encoder(_: Path) -> Iterator[Finding]:
+    from engine.client import load_encoder
+
+    torch = importlib.import_module("torch")
+    device = "CUDA " + torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU"
+    encoder = load_encoder("default")
+    encoder.encode(["Is the encoder well?"])
+    yield Finding("encoder", True, f"{encoder.encoder_id} answers; device {device}, {torch.get_num_threads()} threads")
+
+
+def _disk(root: Path) -> Iterator[Finding]:
+    folder = root.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    words = f"{free / 1024**3:.1f} GiB free"
+    yield Finding(
+        "disk", free >= FREE_BYTES, words if free >= FREE_BYTES else words + "; make room, 2 GiB is the least"
+    )
+
+
+def _project(root: Path) -> Iterator[Finding]:
+    from flows.project import Project
+    from flows.settings import FILE_NAME
+
+    if not (root / FILE_NAME).is_file():
+        yield Finding("project", True, f"no {FILE_NAME} in {root.absolute()}, so no project was checked")
+        return
+    project = Project(root)
+    yield Finding("project", True, f"{project.settings.project.name}, {len(project.classes)} classes")
+    yield Finding("labeling functions", True, f"{len(project.functions)} load")
+    if project.lake_path.exists():
+        with project.read_lake() as lake, lake.read() as reader:
+            yield Finding("warehouse", True, f"{reader.scalar('SELECT count(*) FROM items'):,} items")
+
+
+def _prefect(_: Path) -> Iterator[Finding]:
+    from flows.prefect_server import check_api, configured_api_url
+
+    url = configured_api_url()
+    if url is None:
+        yield Finding("prefect server", True, "none configured; every run starts its own on loopback")
+        return
+    check_api(url)
+    yield Finding("prefect server", True, f"{url} answers")
+
+
+def _label_studio(_: Path) -> Iterator[Finding]:
+    url = os.environ.get("LABEL_STUDIO_URL")
+    if not url:
+        yield Finding("label studio", True, "LABEL_STUDIO_URL is not set; tasks go to a folder")
+        return
+    if not os.environ.get("LABEL_STUDIO_API_KEY"):
+        yield Finding("label studio", False, "LABEL_STUDIO_API_KEY is not set; copy it from Account & Settings")
+        return
+    try:
+        found = httpx.get(f"{url.rstrip('/')}/version", timeout=10).json().get("release", "unknown version")
+        yield Finding("label studio", True, f"{url} answers, {found}")
+    except (httpx.HTTPError, ValueError) as error:
+        yield Finding("label studio", False, f"{url} does not answer as Label Studio ({error}); check LABEL_STUDIO_URL")

@@ -1,0 +1,28 @@
+"""`siftline embed`: vectors for any file of texts."""
+
+import time
+from pathlib import Path
+
+from flows.cli.console import out, stage_progress
+
+
+def embed_texts(
+    source: Path, output: Path, text_field: str, id_field: str | None, encoder_name: str, max_tokens: int | None
+) -> None:
+    """Embed a file and print how many texts were done and how fast."""
+    from engine.client import load_encoder
+    from features.embed import embed_file
+
+    began = time.monotonic()
+    encoder = load_encoder(encoder_name, max_tokens=max_tokens)
+    with stage_progress() as progress:
+        count = embed_file(
+            source,
+            text_field=text_field,
+            id_field=id_field,
+            output=output,
+            encoder=encoder,
+            progress=progress.of("embed"),
+        )
+    seconds = time.monotonic() - began
+    out.print(f"{count:,} vectors of {encoder.dimension} by {encoder.encoder_id} in {seconds:.1f} s: {output}")

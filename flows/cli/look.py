@@ -1,0 +1,147 @@
+"""Commands that show the state of a project: status, queue, report, and the two that talk to the annotation service."""
+
+from pathlib import Path
+
+from flows.cli.console import excerpt, out, print_table, say
+from flows.project import Project
+from flows.stages import RunSummary
+
+
+def show_status(root: Path) -> None:
+    """Print items, queue, learning steps and the last run of every stage."""
+    project = Project(root)
+    with project.read_lake() as lake, lake.read() as reader:
+        out.print(f"{project.settings.project.title or project.settings.project.name}: {project.lake_path}")
+        splits = reader.rows("SELECT split, count(*) FROM items GROUP BY split ORDER BY split")
+        quarantined = reader.scalar("SELECT count(*) FROM quarantine")
+        print_table(["split", "items"], [*splits, ("quarantined", quarantined)], title="items")
+        print_table(
+            ["cycle", "tasks", "planned", "sent", "waiting", "answered", "withdrawn"],
+            reader.rows(
+                "SELECT cycle, tasks, planned, sent, waiting, answered, withdrawn FROM queue_progress ORDER BY cycle"
+            ),
+            title="queue",
+        )
+        print_table(
+            ["step", "gold labels", "trained on", "test accuracy"],
+            reader.rows("SELECT cycle, gold_labels, trained_on, test_accuracy FROM cycle_summary ORDER BY cycle"),
+            title="end models",
+        )
+        print_table(
+            ["stage", "last commit (UTC)", "seconds", "rows"],
+            reader.rows(
+                """
+                SELECT stage, strftime(committed_at, '%Y-%m-%d %H:%M:%S'), seconds, rows_written FROM runs
+                QUALIFY row_number() OVER (PARTITION BY stage ORDER BY committed_at DESC) = 1
+                ORDER BY committed_at
+                """
+            ),
+            title="stages",
+        )
+
+
+def print_summary(project: Project, summary: RunSummary, *, seconds: float) -> None:
+    """Print what a run did and where the project stands."""
+    with project.lake.read() as reader:
+        simulated = bool(reader.scalar("SELECT count(*) FROM annotations WHERE simulated"))
+        mark = " (simulated annotator)" if simulated else ""
+        rows = reader.rows(
+            """
+            SELECT m.labels, max(m.value) FILTER (WHERE series = 'siftline'),
+                   avg(m.value) FILTER (WHERE series = 'random'), stddev_samp(m.value) FILTER (WHERE series = 'random'),
+                   max(m.value) FILTER (WHERE series = 'gold_only')
+            FROM metrics m WHERE m.name = 'accuracy' AND m.split = ? AND series <> 'all_gold'
+            GROUP BY m.labels ORDER BY m.labels
+            """,
+            [project.settings.evaluate.split],
+        )
+        all_gold = reader.rows(
+            "SELECT labels, value FROM metrics WHERE name = 'accuracy' AND split = ? AND series = 'all_gold'",
+            [project.settings.evaluate.split],
+        )
+        hours = reader.scalar("SELECT coalesce(sum(seconds), 0) / 3600 FROM current_annotations") or 0.0
+        labels = reader.scalar("SELECT count(*) FROM gold_labels")
+        waiting = reader.scalar("SELECT count(*) FROM queue WHERE state IN ('planned', 'sent', 'confirmed')")
+    if rows:
+        print_table(
+            ["labels", "siftline", "random pick", "+-", "same labels, no weak labels"],
+            rows,
+            title=f"accuracy on {project.settings.evaluate.split}{mark}",
+        )
+        for count, value in all_gold:
+            out.print(f"all {count:,} gold labels: {value:.3f}")
+    out.print(
+        f"{summary.passes} passes in {seconds:.1f} s, {summary.rows_written:,} rows written; {labels} gold labels in "
+        f"{hours:.2f} hours of annotation{mark}"
+    )
+    if waiting:
+        out.print(f"{waiting} tasks wait for annotators in {project.service.describe()}")
+        out.print("When they have answered: siftline run" + _project_hint(project))
+
+
+def _project_hint(project: Project) -> str:
+    return "" if project.root == Path.cwd() else f" --project {_shown(project.root)}"
+
+
+def _shown(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def make_report(root: Path, output: Path | None) -> None:
+    """Write the HTML report and print where it is."""
+    from flows.report import write_report
+
+    project = Project(root)
+    target = output or project.root / "report.html"
+    title = project.settings.project.title or project.settings.project.name
+    with project.read_lake() as lake:
+        written = write_report(lake, target, title=title, classes=project.classes)
+    out.print(f"report: {_shown(written.absolute())}")
+
+
+def show_queue(root: Path, limit: int) -> None:
+    """Print the states of the queue and the next tasks with their reasons."""
+    project = Project(root)
+    with project.read_lake() as lake, lake.read() as reader:
+        print_table(
+            ["cycle", "tasks", "planned", "sent", "waiting", "answered", "withdrawn"],
+            reader.rows(
+                "SELECT cycle, tasks, planned, sent, waiting, answered, withdrawn FROM queue_progress ORDER BY cycle"
+            ),
+            title="queue",
+        )
+        rows = reader.rows(
+            """
+            SELECT q.rank, q.value, q.state, c.name, q.reason, i.content
+            FROM queue q JOIN items i USING (item_id) LEFT JOIN classes c ON c.class_id = q.prediction
+            WHERE q.state IN ('planned', 'sent', 'confirmed') ORDER BY q.cycle, q.rank LIMIT ?
+            """,
+            [limit],
+        )
+    shown = [(*row[:4], row[4], excerpt(row[5], 60)) for row in rows]
+    print_table(["rank", "value", "state", "suggested", "reason", "text"], shown, title="next tasks")
+
+
+def collect_answers(root: Path) -> None:
+    """Fetch answers into the warehouse and print how many are new."""
+    from active.queue import collect
+
+    project = Project(root)
+    result = collect(project.lake, project.service, project.queue_config)
+    new = sum(n for table, n in result.rows_written.items() if table == "annotations")
+    out.print(f"{new} new answers from {project.service.describe()}")
+    for key, value in result.detail.items():
+        say(f"  {key}: {value}")
+
+
+def reconcile_queue(root: Path) -> None:
+    """Mend differences between the queue and the service and print what was done."""
+    from active.queue import reconcile
+
+    project = Project(root)
+    report = reconcile(project.lake, project.service, project.queue_config)
+    for line in report.lines():
+        out.print(line, markup=False)

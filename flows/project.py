@@ -1,0 +1,189 @@
+"""An open project: its settings and, made when first needed, its warehouse, encoder, functions, index and service.
+
+Stages get everything they need from here, so that Prefect tasks pass only a folder and a stage name.
+"""
+
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+from active.label_studio import label_studio_from_env
+from active.queue import QueueConfig
+from active.select import SelectConfig
+from active.service import AnnotationService
+from active.simulated import SimulatedAnnotator
+from active.task_folder import TaskFolder
+from active.value import ValueConfig
+from engine.client import Encoder, load_encoder
+from features.embed import EmbedConfig
+from features.index import IndexConfig, VectorIndex, open_index
+from features.ingest import IngestConfig
+from features.sources import SourceConfig
+from flows.settings import Settings, load_settings
+from warehouse import Lake, SettingsError
+from weak_labels.apply import VoteConfig
+from weak_labels.end_model import EndModelConfig
+from weak_labels.evaluate import EvaluateConfig
+from weak_labels.functions import LabelingFunction, load_functions
+from weak_labels.label_models import LabelModelConfig
+
+
+class Project:
+    """One project folder.
+
+    Args:
+        root: folder that holds siftline.toml.
+
+    Raises:
+        SettingsError: the settings are missing or wrong.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self.settings: Settings = load_settings(self.root)
+
+    @property
+    def lake_path(self) -> Path:
+        """Folder of the warehouse."""
+        return self.root / self.settings.warehouse.path
+
+    @property
+    def state_path(self) -> Path:
+        """Folder for locks, the index and Prefect's own data; a cache that may be deleted between runs."""
+        return self.root / ".siftline"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names; the position is the class_id."""
+        return self.settings.project.classes
+
+    @cached_property
+    def lake(self) -> Lake:
+        """The warehouse, open for writing."""
+        return Lake(self.lake_path)
+
+    def read_lake(self) -> Lake:
+        """The warehouse, open for reading only; the caller closes it."""
+        return Lake(self.lake_path, read_only=True)
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The encoder named in the settings."""
+        section = self.settings.encoder
+        return load_encoder(section.name, max_tokens=section.max_tokens, device=section.device)
+
+    @cached_property
+    def functions(self) -> Sequence[LabelingFunction]:
+        """The labeling functions of the project."""
+        return load_functions(self.root / self.settings.weak_labels.functions, self.classes)
+
+    @cached_property
+    def service(self) -> AnnotationService:
+        """Where annotators answer: Label Studio when it is configured, else a folder of tasks."""
+        section = self.settings.annotate
+        if section.service != "folder":
+            studio = label_studio_from_env(self.settings.project.name)
+            if studio is not None:
+                return studio
+            if section.service == "label-studio":
+                missing = [k for k in ("LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY") if not os.environ.get(k)]
+                raise SettingsError(
+                    f"[annotate] service is 'label-studio', but {' and '.join(missing)} is not set. Set it, or use "
+                    'service = "folder".'
+                )
+        return TaskFolder(self.root / section.folder, self.settings.project.name)
+
+    def index(self) -> VectorIndex:
+        """The neighbour index of the newest vectors, verified or rebuilt."""
+        return open_index(self.lake, self.index_config, self.encoder.encoder_id)
+
+    def simulated_annotator(self) -> SimulatedAnnotator:
+        """The annotator that answers from the sample's gold column.
+
+        Raises:
+            SettingsError: the settings name no gold file, or it does not exist.
+        """
+        section = self.settings.annotate
+        if section.gold is None:
+            raise SettingsError("--annotator simulated needs [annotate] gold in siftline.toml: a Parquet of id, label.")
+        gold = self.root / section.gold
+        if not gold.is_file():
+            raise SettingsError(f"[annotate] gold names {gold}, which does not exist. Get it: siftline samples get ...")
+        return SimulatedAnnotator(gold, seed=section.seed)
+
+    # Each package's own configuration, made from siftline.toml in this one place.
+
+    @cached_property
+    def ingest_config(self) -> IngestConfig:
+        """Configuration of `features.ingest`."""
+        return IngestConfig(
+            root=self.root,
+            classes=self.classes,
+            sources=tuple(SourceConfig(**source.model_dump()) for source in self.settings.sources),
+        )
+
+    @cached_property
+    def embed_config(self) -> EmbedConfig:
+        """Configuration of `features.embed`."""
+        return EmbedConfig()
+
+    @cached_property
+    def index_config(self) -> IndexConfig:
+        """Configuration of `features.index`."""
+        return IndexConfig(folder=self.state_path / "index")
+
+    @cached_property
+    def vote_config(self) -> VoteConfig:
+        """Configuration of `weak_labels.apply`."""
+        return VoteConfig(
+            classes=self.classes,
+            encoder_id=self.encoder.encoder_id,
+            max_fault_frac=self.settings.weak_labels.max_fault_frac,
+        )
+
+    @cached_property
+    def label_model_config(self) -> LabelModelConfig:
+        """Configuration of `weak_labels.label_models`."""
+        section = self.settings.weak_labels
+        return LabelModelConfig(kind=section.label_model, classes=self.classes, seed=section.seed)
+
+    @cached_property
+    def end_model_config(self) -> EndModelConfig:
+        """Configuration of `weak_labels.end_model`."""
+        return EndModelConfig(
+            classes=self.classes, encoder_id=self.encoder.encoder_id, seed=self.settings.end_model.seed
+        )
+
+    @cached_property
+    def evaluate_config(self) -> EvaluateConfig | None:
+        """Configuration of `weak_labels.evaluate`; None when the settings name no gold file."""
+        section = self.settings.evaluate
+        if section.gold is None:
+            return None
+        return EvaluateConfig(
+            gold=self.root / section.gold, classes=self.classes, split=section.split, rival_seeds=section.rival_seeds
+        )
+
+    @cached_property
+    def value_config(self) -> ValueConfig:
+        """Configuration of `active.value`."""
+        return ValueConfig(neighbors=self.settings.value.neighbors, seed=self.settings.value.seed)
+
+    @cached_property
+    def select_config(self) -> SelectConfig:
+        """Configuration of `active.select`."""
+        section = self.settings.select
+        return SelectConfig(
+            project=self.settings.project.name,
+            batch=section.batch,
+            budget=section.budget,
+            refill_below=section.refill_below,
+            strategy=section.strategy,
+            seed=section.seed,
+        )
+
+    @cached_property
+    def queue_config(self) -> QueueConfig:
+        """Configuration of `active.queue`."""
+        return QueueConfig(project=self.settings.project.name, classes=self.classes)

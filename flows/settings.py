@@ -1,0 +1,194 @@
+"""The settings of a project: one `siftline.toml`, checked when it is read.
+
+Every value can be overridden by an environment variable, `SIFTLINE_SELECT__BATCH=16` for `[select] batch`. Secrets
+never stand in the file: the Label Studio key comes from `LABEL_STUDIO_API_KEY`.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from warehouse import SettingsError
+
+FILE_NAME = "siftline.toml"
+
+
+class Section(BaseModel):
+    """A table of siftline.toml; unknown keys are refused, so a typing error does not pass silently."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ProjectSection(Section):
+    """What is labelled."""
+
+    name: str = Field(min_length=1)
+    classes: tuple[str, ...] = Field(min_length=2)
+    title: str = ""
+
+    @field_validator("classes")
+    @classmethod
+    def _distinct(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        repeated = sorted({c for c in classes if classes.count(c) > 1})
+        if repeated or any(not c.strip() for c in classes):
+            raise ValueError(f"class names must be non-empty and distinct; repeated: {repeated}")
+        return classes
+
+
+class SourceSection(Section):
+    """Where raw records come from."""
+
+    name: str = Field(min_length=1)
+    path: str | None = None
+    query: str | None = None
+    format: Literal["auto", "parquet", "csv", "tsv", "jsonl"] = "auto"
+    text: str = "text"
+    id: str | None = None
+    split: str | None = None
+    default_split: Literal["train", "valid", "test"] = "train"
+    metadata: tuple[str, ...] = ()
+    max_record_bytes: int = Field(default=1024 * 1024, gt=0)
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "SourceSection":
+        if (self.path is None) == (self.query is None):
+            raise ValueError(f"source '{self.name}' needs either path or query, and not both")
+        return self
+
+
+class WarehouseSection(Section):
+    """Where the tables live."""
+
+    path: str = "lake"
+
+
+class EncoderSection(Section):
+    """How texts become vectors."""
+
+    name: str = "default"
+    max_tokens: int | None = Field(default=None, ge=8, le=512)
+    device: str = "cpu"
+
+
+class WeakLabelsSection(Section):
+    """Labeling functions and the model that combines their votes."""
+
+    functions: str = "labeling_functions.py"
+    label_model: str = "snorkel"
+    max_fault_frac: float = Field(default=0.05, ge=0, le=1)
+    seed: int = 0
+
+
+class EndModelSection(Section):
+    """The classifier on the vectors."""
+
+    seed: int = 0
+
+
+class ValueSection(Section):
+    """How the worth of a label is estimated."""
+
+    neighbors: int = Field(default=20, ge=1)
+    seed: int = 0
+
+
+class SelectSection(Section):
+    """How many labels people are asked for."""
+
+    strategy: str = "value"
+    batch: int = Field(default=32, ge=1)
+    budget: int = Field(default=128, ge=0)
+    refill_below: int = Field(default=0, ge=0)
+    seed: int = 0
+
+
+class AnnotateSection(Section):
+    """Where people answer."""
+
+    service: Literal["auto", "folder", "label-studio"] = "auto"
+    folder: str = "tasks"
+    gold: str | None = None
+    """Answers for the simulated annotator (Parquet: id, label); only `--annotator simulated` opens it."""
+    seed: int = 0
+
+
+class EvaluateSection(Section):
+    """Scoring on the test split, where its labels are known."""
+
+    gold: str | None = None
+    split: Literal["test", "valid"] = "test"
+    rival_seeds: int = Field(default=5, ge=0)
+
+
+class Settings(BaseSettings):
+    """All settings of one project."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SIFTLINE_", env_nested_delimiter="__", extra="forbid", frozen=True, validate_default=True
+    )
+
+    project: ProjectSection
+    sources: tuple[SourceSection, ...] = Field(min_length=1)
+    warehouse: WarehouseSection = WarehouseSection()
+    encoder: EncoderSection = EncoderSection()
+    weak_labels: WeakLabelsSection = WeakLabelsSection()
+    end_model: EndModelSection = EndModelSection()
+    value: ValueSection = ValueSection()
+    select: SelectSection = SelectSection()
+    annotate: AnnotateSection = AnnotateSection()
+    evaluate: EvaluateSection = EvaluateSection()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment wins over the file, whose values are the init values."""
+        assert isinstance(init_settings, InitSettingsSource)
+        return env_settings, init_settings
+
+
+def load_settings(root: Path) -> Settings:
+    """Read and check `siftline.toml` of a project folder.
+
+    Args:
+        root: project folder.
+
+    Raises:
+        SettingsError: the file is missing, is not TOML, or a value is wrong; every wrong value is named.
+    """
+    path = root / FILE_NAME
+    if not path.is_file():
+        raise SettingsError(
+            f"There is no {FILE_NAME} in {root}. Make a project with `siftline init {root}`, or name one with "
+            "--project."
+        )
+    try:
+        values: dict[str, Any] = tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}") from error
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        raise SettingsError(f"{path} has wrong settings:\n" + "\n".join(_lines(error))) from error
+
+
+def _lines(error: ValidationError) -> list[str]:
+    lines: list[str] = []
+    for problem in error.errors():
+        where = ".".join(str(part) for part in problem["loc"]) or "(file)"
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"  {where}: unknown setting")
+        elif problem["type"] == "missing":
+            lines.append(f"  {where}: missing")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"  {where}: {message} (found {problem['input']!r})")
+    return lines

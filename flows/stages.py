@@ -1,0 +1,153 @@
+"""The stages in their order, each a plain function of an open project, and the loop that runs them in passes.
+
+Nothing here knows Prefect: `flows.cycle` runs the same loop with every stage as a Prefect task, and tests run it as
+it stands.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from active.queue import collect, push
+from active.select import select
+from active.value import estimate_values
+from features.embed import embed
+from features.index import build_index
+from features.ingest import ingest
+from flows.project import Project
+from warehouse import Progress, StageResult, silent
+from weak_labels.apply import vote
+from weak_labels.end_model import end_model
+from weak_labels.evaluate import evaluate, evaluate_rivals
+from weak_labels.label_models import label_model
+
+StageFunction = Callable[[Project, Progress], StageResult]
+RunStage = Callable[[str], StageResult]
+"""Runs one stage by name; how (in process, as a Prefect task) is the caller's choice."""
+
+
+def _ingest(project: Project, progress: Progress) -> StageResult:
+    return ingest(project.lake, project.ingest_config, progress)
+
+
+def _embed(project: Project, progress: Progress) -> StageResult:
+    return embed(project.lake, project.encoder, project.embed_config, progress)
+
+
+def _index(project: Project, progress: Progress) -> StageResult:
+    return build_index(project.lake, project.index_config, project.encoder.encoder_id)
+
+
+def _vote(project: Project, progress: Progress) -> StageResult:
+    return vote(project.lake, project.functions, project.vote_config, encode=project.encoder.encode, progress=progress)
+
+
+def _label_model(project: Project, progress: Progress) -> StageResult:
+    return label_model(project.lake, project.label_model_config, progress)
+
+
+def _end_model(project: Project, progress: Progress) -> StageResult:
+    return end_model(project.lake, project.end_model_config, progress)
+
+
+def _evaluate(project: Project, progress: Progress) -> StageResult:
+    if project.evaluate_config is None:
+        return StageResult(stage="evaluate", token="", committed=False, detail={"reason": "no [evaluate] gold"})
+    return evaluate(project.lake, project.evaluate_config, project.end_model_config, progress)
+
+
+def _value(project: Project, progress: Progress) -> StageResult:
+    return estimate_values(project.lake, project.index(), project.value_config, progress)
+
+
+def _select(project: Project, progress: Progress) -> StageResult:
+    return select(project.lake, project.index(), project.select_config)
+
+
+def _push(project: Project, progress: Progress) -> StageResult:
+    return push(project.lake, project.service, project.queue_config, progress)
+
+
+def _annotate(project: Project, progress: Progress) -> StageResult:
+    answered = project.simulated_annotator().answer(project.service)
+    return StageResult(stage="annotate", token="", committed=False, detail={"simulated answers": answered})
+
+
+def _collect(project: Project, progress: Progress) -> StageResult:
+    return collect(project.lake, project.service, project.queue_config)
+
+
+def _rivals(project: Project, progress: Progress) -> StageResult:
+    if project.evaluate_config is None:
+        return StageResult(stage="rivals", token="", committed=False, detail={"reason": "no [evaluate] gold"})
+    return evaluate_rivals(
+        project.lake, project.evaluate_config, project.end_model_config, project.label_model_config, progress
+    )
+
+
+STAGES: Mapping[str, StageFunction] = {
+    "ingest": _ingest,
+    "embed": _embed,
+    "index": _index,
+    "vote": _vote,
+    "label_model": _label_model,
+    "end_model": _end_model,
+    "evaluate": _evaluate,
+    "value": _value,
+    "select": _select,
+    "push": _push,
+    "annotate": _annotate,
+    "collect": _collect,
+    "rivals": _rivals,
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunSummary:
+    """What one `siftline run` did.
+
+    Attributes:
+        passes: passes over the stages.
+        results: results of all stages in the order they ran.
+    """
+
+    passes: int
+    results: Sequence[StageResult]
+
+    @property
+    def rows_written(self) -> int:
+        """Rows added or replaced in all tables."""
+        return sum(sum(result.rows_written.values()) for result in self.results)
+
+
+def run_passes(run_stage: RunStage, *, simulated: bool, max_passes: int | None = None) -> RunSummary:
+    """Run passes over the stages until a pass collects no new answer.
+
+    A pass that brought answers is followed by one that learns from them, so the last pass always ends with models
+    that know every answer.
+
+    Args:
+        run_stage: runs one stage by name.
+        simulated: let the simulated annotator answer after each push.
+        max_passes: stop after this many passes even when answers came in; None for no limit.
+    """
+    results: list[StageResult] = []
+    passes = 0
+    while max_passes is None or passes < max_passes:
+        passes += 1
+        for name in STAGES:
+            if name == "rivals" or (name == "annotate" and not simulated):
+                continue
+            results.append(run_stage(name))
+        if not results[-1].committed:
+            break
+    results.append(run_stage("rivals"))
+    return RunSummary(passes=passes, results=results)
+
+
+def run_stage_in_process(project: Project, progress_of: Callable[[str], Progress] = lambda _: silent) -> RunStage:
+    """A `RunStage` that calls the stage's function here and now."""
+
+    def run(name: str) -> StageResult:
+        return STAGES[name](project, progress_of(name))
+
+    return run
