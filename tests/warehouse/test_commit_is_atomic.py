@@ -1,0 +1,209 @@
+"""A commit lands whole or not at all, once, whoever dies and whoever else writes."""
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from warehouse import Append, CommitFailed, Lake, Upsert, WarehouseError
+
+
+def classes(*names: str) -> pa.Table:
+    return pa.table({"class_id": pa.array(range(len(names)), pa.int32()), "name": list(names)})
+
+
+def items(n: int, text: str = "text") -> pa.Table:
+    return pa.table(
+        {
+            "item_id": [f"i{k:05d}" for k in range(n)],
+            "content": [f"{text} {k}" for k in range(n)],
+            "content_hash": [f"{k:064x}" for k in range(n)],
+            "modality": ["text"] * n,
+            "source": ["s"] * n,
+            "position": pa.array(range(1, n + 1), pa.int64()),
+            "metadata": ["{}"] * n,
+            "split": ["train"] * n,
+        }
+    )
+
+
+def count(lake: Lake, table: str) -> int:
+    with lake.read() as reader:
+        return reader.scalar(f'SELECT count(*) FROM "{table}"')
+
+
+def test_all_tables_of_a_commit_land_together(lake: Lake) -> None:
+    with lake.stage("ingest", version=1, inputs=()) as stage:
+        result = stage.commit([Upsert("classes", classes("a", "b")), Upsert("items", items(3))], rows_read=3)
+    assert result.committed
+    assert result.rows_written == {"classes": 2, "items": 3}
+    assert (count(lake, "classes"), count(lake, "items"), count(lake, "runs")) == (2, 3, 1)
+
+
+def test_a_write_that_fails_leaves_nothing_of_its_commit(lake: Lake) -> None:
+    wrong = items(2).set_column(5, "position", pa.array(["not a number", "2"]))
+    with lake.stage("ingest", version=1, inputs=()) as stage, pytest.raises(CommitFailed, match="not a number"):
+        stage.commit([Upsert("classes", classes("a", "b")), Upsert("items", wrong)])
+    assert (count(lake, "classes"), count(lake, "items"), count(lake, "runs")) == (0, 0, 0)
+
+
+def test_a_second_commit_of_a_token_is_a_no_op(lake: Lake) -> None:
+    with lake.stage("s", version=1, inputs=()) as first, lake.stage("s", version=1, inputs=()) as second:
+        assert first.token == second.token
+        assert first.commit([Append("classes", classes("a"))]).committed
+        assert not second.commit([Append("classes", classes("a"))]).committed
+    with lake.stage("s", version=1, inputs=()) as third:
+        assert third.done
+    assert count(lake, "classes") == 1
+
+
+@pytest.mark.parametrize(
+    "change", [{"version": 2}, {"params": {"x": 1}}, {"name": "other"}], ids=["version", "params", "name"]
+)
+def test_another_version_setting_or_stage_is_another_token(lake: Lake, change: dict) -> None:
+    base = {"name": "s", "version": 1, "inputs": ()}
+    with lake.stage(**base) as one, lake.stage(**{**base, **change}) as two:
+        assert one.token != two.token
+
+
+def test_the_token_follows_the_inputs_only(lake: Lake) -> None:
+    def token() -> str:
+        with lake.stage("s", version=1, inputs=("items",)) as stage:
+            return stage.token
+
+    before = token()
+    with lake.stage("elsewhere", version=1, inputs=()) as stage:
+        stage.commit([Upsert("classes", classes("a"))])
+    assert token() == before
+    with lake.stage("ingest", version=1, inputs=()) as stage:
+        stage.commit([Upsert("items", items(1))])
+    assert token() != before
+
+
+def test_an_upsert_replaces_by_key(lake: Lake) -> None:
+    for version, text in ((1, "old"), (2, "new")):
+        with lake.stage("ingest", version=version, inputs=()) as stage:
+            stage.commit([Upsert("items", items(3, text))])
+    with lake.read() as reader:
+        assert reader.rows("SELECT DISTINCT split_part(content, ' ', 1), count(*) FROM items GROUP BY 1") == [
+            ("new", 3)
+        ]
+
+
+def test_a_stage_reads_one_snapshot(lake: Lake) -> None:
+    with lake.stage("reads", version=1, inputs=("items",)) as stage:
+        assert stage.scalar("SELECT count(*) FROM items") == 0
+        with lake.stage("ingest", version=1, inputs=()) as writer:
+            writer.commit([Upsert("items", items(5))])
+        assert stage.scalar("SELECT count(*) FROM items") == 0
+    assert count(lake, "items") == 5
+
+
+def test_commit_times_rise_even_when_the_clock_stands_still(lake: Lake) -> None:
+    for number in range(20):
+        with lake.stage("s", version=number, inputs=()) as stage:
+            stage.commit([Append("classes", classes("a"))])
+    with lake.read() as reader:
+        times = [t for (t,) in reader.rows("SELECT committed_at FROM runs ORDER BY committed_at")]
+    assert len(set(times)) == 20
+
+
+def test_a_read_only_warehouse_refuses_to_write(lake: Lake) -> None:
+    refused = pytest.raises(WarehouseError, match="reading only")
+    with Lake(lake.path, read_only=True) as reading, reading.stage("s", version=1, inputs=()) as stage, refused:
+        stage.commit([Append("classes", classes("a"))])
+
+
+WRITER = """
+import sys
+from pathlib import Path
+import pyarrow as pa
+from warehouse import Append, Lake
+
+lake = Lake(Path(sys.argv[1]))
+writer, commits = int(sys.argv[2]), int(sys.argv[3])
+for number in range(commits):
+    row = pa.table({"class_id": pa.array([writer * 1000 + number], pa.int32()), "name": [f"{writer}-{number}"]})
+    with lake.stage("write", version=1, inputs=(), params={"writer": writer, "number": number}) as stage:
+        assert stage.commit([Append("classes", row)]).committed
+"""
+
+
+def test_writers_in_four_processes_lose_and_double_nothing_while_readers_read(lake: Lake) -> None:
+    commits = 25
+    command = [sys.executable, "-c", textwrap.dedent(WRITER), str(lake.path)]
+    writers = [subprocess.Popen([*command, str(n), str(commits)], stderr=subprocess.PIPE) for n in range(4)]
+    seen = 0
+    with Lake(lake.path, read_only=True) as reading:
+        while any(writer.poll() is None for writer in writers):
+            with reading.read() as reader:
+                rows = reader.scalar("SELECT count(*) FROM classes")
+                assert rows == reader.scalar("SELECT count(*) FROM runs"), "half a commit was visible"
+                assert rows >= seen
+                seen = rows
+    for writer in writers:
+        _, error = writer.communicate()
+        assert writer.returncode == 0, error.decode()
+    with lake.read() as reader:
+        assert reader.scalar("SELECT count(DISTINCT class_id) FROM classes") == 4 * commits
+    assert count(lake, "classes") == 4 * commits
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import duckdb
+import warehouse.lake as module
+from tests.warehouse.test_commit_is_atomic import classes, items
+from warehouse import Lake, Upsert
+
+# Every statement of a write transaction is a point to die at: `at` counts them down.
+at = int(sys.argv[2])
+class Cursor:
+    def __init__(self, real):
+        self.real = real
+    def execute(self, *args):
+        global at
+        at -= 1
+        if at == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.real.execute(*args)
+    def __getattr__(self, name):
+        return getattr(self.real, name)
+
+real = Lake.new_cursor
+Lake.new_cursor = lambda self: Cursor(real(self))
+lake = Lake(Path(sys.argv[1]))
+with lake.stage("ingest", version=1, inputs=()) as stage:
+    if not stage.done:
+        stage.commit([Upsert("classes", classes("a", "b")), Upsert("items", items(2000))])
+print("survived")
+"""
+
+
+def test_killed_at_any_statement_the_warehouse_is_before_or_after(tmp_path: Path) -> None:
+    """Every statement of the commit, and some of the many that create the schema, until one run survives."""
+    at, deaths = 1, 0
+    while True:
+        path = tmp_path / f"lake{at}"
+        command = [sys.executable, "-c", KILLED, str(path), str(at)]
+        ended = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+        if "survived" in ended.stdout:
+            break
+        assert ended.returncode == -9, ended.stderr
+        deaths += 1
+        with Lake(path) as lake:
+            assert state(lake) in {(0, 0, 0), (2, 2000, 1)}, f"killed at statement {at}"
+            with lake.stage("ingest", version=1, inputs=()) as stage:
+                if not stage.done:
+                    stage.commit([Upsert("classes", classes("a", "b")), Upsert("items", items(2000))])
+            assert state(lake) == (2, 2000, 1)
+        at += 60 if at <= 121 else 1
+    assert deaths > 10
+
+
+def state(lake: Lake) -> tuple[int, int, int]:
+    return count(lake, "classes"), count(lake, "items"), count(lake, "runs")

@@ -1,0 +1,82 @@
+"""Opening a warehouse: what is there, what is not, what is damaged, and what a newer Siftline wrote."""
+
+import sqlite3
+import stat
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pytest
+
+from warehouse import Append, Lake, WarehouseError, WarehouseNotFound
+from warehouse.errors import SchemaTooNew
+from warehouse.schema import SCHEMA_VERSION, TABLES, VIEWS
+
+
+def test_reading_where_there_is_no_warehouse_names_the_way_out(tmp_path: Path) -> None:
+    with pytest.raises(WarehouseNotFound, match="siftline run"):
+        Lake(tmp_path / "nowhere", read_only=True)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_every_table_view_and_column_has_its_comment(lake: Lake) -> None:
+    with lake.read() as reader:
+        tables = dict(reader.rows("SELECT table_name, comment FROM duckdb_tables() WHERE database_name = 'lake'"))
+        views = dict(reader.rows("SELECT view_name, comment FROM duckdb_views() WHERE database_name = 'lake'"))
+        columns = reader.rows(
+            "SELECT table_name, column_name, comment FROM duckdb_columns() WHERE database_name = 'lake'"
+        )
+    assert tables == {t.name: t.comment for t in TABLES}
+    assert {v.name: v.comment for v in VIEWS}.items() <= views.items()
+    commented = {(table, column): comment for table, column, comment in columns}
+    for table in TABLES:
+        for column in table.all_columns:
+            assert commented[table.name, column.name] == column.comment
+
+
+@pytest.mark.parametrize("view", [v.name for v in VIEWS])
+def test_every_view_answers_on_an_empty_warehouse(lake: Lake, view: str) -> None:
+    with lake.read() as reader:
+        assert reader.rows(f"SELECT * FROM {view}") == []
+
+
+def test_a_newer_schema_is_refused_in_words(lake: Lake) -> None:
+    newer = pa.table({"version": pa.array([SCHEMA_VERSION + 1], pa.int32()), "effect": ["from the future"]})
+    with lake.stage("migrate", version=1, inputs=()) as stage:
+        stage.commit([Append("schema_migrations", newer)])
+    for read_only in (False, True):
+        with pytest.raises(SchemaTooNew, match="Upgrade"):
+            Lake(lake.path, read_only=read_only)
+
+
+def test_a_damaged_catalogue_is_named(lake: Lake) -> None:
+    catalog = lake.catalog
+    lake.close()
+    for path in catalog.parent.glob("catalog.sqlite*"):
+        path.write_bytes(b"not a database" * 100)
+    with pytest.raises(WarehouseError, match=r"catalog\.sqlite"):
+        Lake(catalog.parent)
+
+
+def test_a_damaged_data_file_is_named_and_never_read_as_rows(lake: Lake) -> None:
+    from tests.warehouse.test_commit_is_atomic import items
+
+    with lake.stage("ingest", version=1, inputs=()) as stage:
+        stage.commit([Append("items", items(500))])
+    [path] = (lake.path / "data" / "main" / "items").glob("*.parquet")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 :] = b"\0" * (len(content) - len(content) // 2)
+    path.write_bytes(content)
+    damaged = pytest.raises(duckdb.Error, match=path.name)
+    with Lake(lake.path, read_only=True) as reading, reading.read() as reader, damaged:
+        reader.rows("SELECT * FROM items")
+
+
+def test_the_folder_is_for_its_owner_only(lake: Lake) -> None:
+    assert stat.S_IMODE(lake.path.stat().st_mode) == 0o700
+
+
+def test_the_catalogue_is_in_wal_mode(lake: Lake) -> None:
+    """Without it readers and writers lock each other out."""
+    with sqlite3.connect(lake.catalog) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)

@@ -1,0 +1,100 @@
+"""Reading: vectors as a matrix, content hashes that follow content only, SQL from people that cannot do harm."""
+
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from tests.warehouse.test_commit_is_atomic import items
+from warehouse import Append, DataError, Lake, Upsert, attach_statement, matrix_to_list_array
+from warehouse.extensions import load_extensions
+from warehouse.lake import connect_locked_down
+
+
+def vectors(matrix: np.ndarray) -> pa.Table:
+    n = len(matrix)
+    return pa.table(
+        {
+            "item_id": [f"i{k:05d}" for k in range(n)],
+            "encoder_id": ["e"] * n,
+            "content_hash": ["h"] * n,
+            "vector": matrix_to_list_array(matrix),
+            "tokens": pa.array([1] * n, pa.int32()),
+            "truncated": [False] * n,
+            "active_frac": pa.array([1.0] * n, pa.float32()),
+            "route": [""] * n,
+        }
+    )
+
+
+def write(lake: Lake, version: int, *writes: Append | Upsert) -> None:
+    with lake.stage("test", version=version, inputs=()) as stage:
+        stage.commit(writes)
+
+
+def test_a_matrix_comes_back_bit_for_bit_and_in_order(lake: Lake) -> None:
+    matrix = np.random.default_rng(0).standard_normal((5000, 384), np.float32)
+    write(lake, 1, Append("vectors", vectors(matrix)))
+    with lake.read() as reader:
+        ids, back = reader.matrix("SELECT item_id, vector FROM vectors ORDER BY item_id")
+        assert ids == [f"i{k:05d}" for k in range(5000)]
+        assert back.dtype == np.float32
+        np.testing.assert_array_equal(back, matrix)
+        _, part = reader.matrix("SELECT item_id, vector FROM vectors WHERE item_id >= 'i04990' ORDER BY item_id")
+        np.testing.assert_array_equal(part, matrix[4990:])
+        assert reader.matrix("SELECT item_id, vector FROM vectors WHERE item_id = 'none'")[1].shape == (0, 0)
+
+
+def test_vectors_of_different_lengths_are_refused(lake: Lake) -> None:
+    write(lake, 1, Append("vectors", vectors(np.ones((2, 3), np.float32))))
+    write(lake, 2, Append("vectors", vectors(np.ones((1, 4), np.float32))))
+    with lake.read() as reader, pytest.raises(DataError, match=r"\[3, 4\]"):
+        reader.matrix("SELECT item_id, vector FROM vectors")
+
+
+def test_the_content_hash_ignores_order_history_and_times(tmp_path: Path) -> None:
+    rows = items(50)
+    with Lake(tmp_path / "a") as a, Lake(tmp_path / "b") as b:
+        write(a, 1, Append("items", rows))
+        write(b, 7, Append("items", rows.slice(20)))
+        write(b, 8, Append("items", rows.slice(0, 20)))
+        assert a.content_hash(["items"]) == b.content_hash(["items"])
+        write(b, 9, Upsert("items", items(1, "changed")))
+        assert a.content_hash(["items"]) != b.content_hash(["items"])
+
+
+def test_any_duckdb_client_reads_by_the_attach_statement(lake: Lake) -> None:
+    write(lake, 1, Append("items", items(3)))
+    connection = duckdb.connect()
+    load_extensions(connection)
+    connection.execute(attach_statement(lake.path, read_only=True))
+    assert connection.execute("SELECT count(*) FROM lake.items").fetchone() == (3,)
+    assert connection.execute("SELECT count(*) FROM lake.training_set").fetchone() == (0,)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT * FROM read_csv('{secret}')",
+        "SELECT * FROM read_text('{secret}')",
+        "COPY (SELECT 1) TO '{outside}'",
+        "ATTACH '{outside}'",
+        "INSTALL httpfs",
+        "LOAD httpfs",
+        "SET enable_external_access = true",
+        "INSERT INTO classes SELECT 0, 'x', 'r', now()",
+        "DELETE FROM items",
+        "DROP TABLE items",
+        "SELECT * FROM read_parquet('https://localhost:1/x.parquet')",
+    ],
+)
+def test_sql_from_a_person_reaches_the_warehouse_and_nothing_else(lake: Lake, tmp_path: Path, statement: str) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("secret")
+    connection = connect_locked_down(lake.path)
+    assert connection.execute("SELECT count(*) FROM items").fetchone() == (0,)
+    with pytest.raises(duckdb.Error):
+        connection.execute(statement.format(secret=secret, outside=tmp_path / "outside"))
+    assert not (tmp_path / "outside").exists()
