@@ -1,0 +1,338 @@
+"""A real Label Studio server on this machine: started detached on loopback, found again, stopped.
+
+The server runs in an environment of its own (`.venv-labelstudio`), because label-studio brings a package named `attr`
+that shadows attrs. Everything it keeps lies below one folder of mode 0700: SQLite database, media, log, and
+`studio.json` (0600) with the address, the log-in and the API key. It signs up nobody, reports to nobody and asks
+nobody for updates.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import socket
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import httpx
+from filelock import FileLock
+
+from warehouse import ServiceError, SettingsError
+
+DEFAULT_USERNAME = "annotator@siftline.local"
+ENVIRONMENT = ".venv-labelstudio"
+# The first start applies 261 migrations: 25 s on an idle core, minutes where others work too.
+START_TIMEOUT_S = 600.0
+STOP_TIMEOUT_S = 20.0
+FIRST_PORT, LAST_PORT = 8080, 8180
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudioInfo:
+    """A running local server: where it is and how to get in. Its repr shows neither password nor key."""
+
+    url: str
+    username: str
+    password: str = field(repr=False)
+    api_key: str = field(repr=False)
+    pid: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Record:
+    """What `studio.json` holds; `started` tells this process from a later one with the same pid."""
+
+    port: int
+    username: str
+    password: str = field(repr=False)
+    api_key: str = field(repr=False)
+    pid: int = 0
+    started: int = 0
+
+
+class StudioServer:
+    """One Label Studio server with all its data below one folder."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        port: int | None = None,
+        environment: Path | None = None,
+        username: str = DEFAULT_USERNAME,
+    ) -> None:
+        """Describe the server; nothing is started or written yet.
+
+        Args:
+            folder: where the server keeps everything; created with mode 0700.
+            port: TCP port on 127.0.0.1; None takes the last one used here, else the first free one from 8080 on.
+            environment: virtual environment that holds label-studio; None looks for `.venv-labelstudio` beside
+                Siftline's own packages and in the current folder.
+            username: log-in of the only user; used when the folder is new.
+        """
+        self.folder = folder
+        self.environment = environment or _find_environment()
+        self.username = username
+        self._port = port
+
+    def start(self) -> StudioInfo:
+        """Start the server, or find the one that already runs on this folder, and wait until it answers.
+
+        Returns:
+            Address, log-in and key.
+
+        Raises:
+            SettingsError: the environment is missing, or the port is taken.
+            ServiceError: the server died or did not answer in time; the message names its log.
+        """
+        program = self._program()
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.folder.chmod(0o700)
+        (self.folder / ".gitignore").write_text("*\n", encoding="ascii")
+        with FileLock(self.folder / "studio.lock"):
+            running = self.status()
+            if running is not None:
+                return running
+            record = self._read() or _Record(
+                port=0,
+                username=self.username,
+                password=secrets.token_urlsafe(18),
+                api_key=secrets.token_hex(20),
+            )
+            record = self._launch(program, record, _pick_port(self._port, record.port))
+            return self._await_healthy(record)
+
+    def status(self) -> StudioInfo | None:
+        """The running server, or None when it does not run."""
+        record = self._read()
+        if record is None or not record.started or _start_time(record.pid) != record.started:
+            return None
+        return _info(record)
+
+    def stop(self) -> bool:
+        """Stop the server and keep its data.
+
+        Returns:
+            True when it ran and was stopped, False when there was nothing to stop.
+
+        Raises:
+            ServiceError: it did not end, not even when killed.
+        """
+        record = self._read()
+        if record is None or not record.started or _start_time(record.pid) != record.started:
+            return False
+        for number, patience_s in ((signal.SIGTERM, STOP_TIMEOUT_S), (signal.SIGKILL, 5.0)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(record.pid, number)
+            deadline = time.monotonic() + patience_s
+            while time.monotonic() < deadline:
+                if _start_time(record.pid) != record.started:
+                    return True
+                time.sleep(0.05)
+        raise ServiceError(f"Label Studio (pid {record.pid}) did not stop; end it by hand: kill -9 {record.pid}")
+
+    @property
+    def log_path(self) -> Path:
+        """What the server printed, since its folder exists."""
+        return self.folder / "studio.log"
+
+    def _program(self) -> Path:
+        program = self.environment / "bin" / "label-studio"
+        if not program.is_file():
+            raise SettingsError(
+                f"{program} is not there: Label Studio needs an environment of its own. `make studio-env` creates it "
+                f"(without the repository: python3 -m venv {ENVIRONMENT} && {ENVIRONMENT}/bin/pip install "
+                "'label-studio>=1.23.2'). Or use a server you have: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY."
+            )
+        return program
+
+    def _launch(self, program: Path, record: _Record, port: int) -> _Record:
+        arguments = [str(program), "start", "--no-browser", "--internal-host", "127.0.0.1", "--port", str(port)]
+        log_flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        # posix_spawn rather than Popen: the server outlives this process, and no object waits for its end.
+        pid = os.posix_spawn(
+            str(program),
+            arguments,
+            self._variables(record),
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, str(self.log_path), log_flags, 0o600),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+            ],
+            setsid=True,
+        )
+        launched = _Record(
+            port=port,
+            username=record.username,
+            password=record.password,
+            api_key=record.api_key,
+            pid=pid,
+            started=_start_time(pid),
+        )
+        self._write(launched)
+        return launched
+
+    def _variables(self, record: _Record) -> dict[str, str]:
+        """The server's whole environment. Nothing is inherited: it also reads plain names such as HOST and DEBUG.
+
+        Password and key go this way and not as arguments, because every user can read a process's arguments.
+        """
+        return {
+            "PATH": os.defpath,
+            "HOME": str(self.folder.resolve()),
+            "LANG": "C.UTF-8",
+            "LABEL_STUDIO_BASE_DATA_DIR": str((self.folder / "data").resolve()),
+            "LABEL_STUDIO_USERNAME": record.username,
+            "LABEL_STUDIO_PASSWORD": record.password,
+            "LABEL_STUDIO_USER_TOKEN": record.api_key,
+            # Off by default since 1.18; read once, when the first user's organization is created.
+            "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
+            "LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK": "true",
+            "LABEL_STUDIO_COLLECT_ANALYTICS": "false",
+            "LABEL_STUDIO_LATEST_VERSION_CHECK": "false",
+            "LABEL_STUDIO_SENTRY_DSN": "",
+            "LABEL_STUDIO_FRONTEND_SENTRY_DSN": "",
+            "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED": "false",
+            # Only this machine's own pages may talk to it, whatever name another page resolves to 127.0.0.1.
+            "LABEL_STUDIO_ALLOWED_HOSTS": "127.0.0.1,localhost",
+            "LABEL_STUDIO_CORS_ALLOW_ALL_ORIGINS": "false",
+        }
+
+    def _await_healthy(self, record: _Record) -> StudioInfo:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if _start_time(record.pid) != record.started:
+                raise ServiceError(f"Label Studio ended while it started: {self._last_line()} (log: {self.log_path})")
+            addresses = listening_addresses(record.pid)
+            # It looks for the next free port when another process took this one meanwhile: then it is not ours.
+            if addresses and addresses != {("127.0.0.1", record.port)}:
+                self.stop()
+                raise ServiceError(f"Label Studio listens on {sorted(addresses)} instead of 127.0.0.1:{record.port}")
+            if addresses and _healthy(record.port):
+                return _info(record)
+            time.sleep(0.2)
+        self.stop()
+        raise ServiceError(f"Label Studio did not answer within {START_TIMEOUT_S:.0f} s (log: {self.log_path})")
+
+    def _last_line(self) -> str:
+        lines = self.log_path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return lines[-1][:300] if lines else "it printed nothing"
+
+    def _read(self) -> _Record | None:
+        path = self.folder / "studio.json"
+        try:
+            return _Record(**json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+        except (json.JSONDecodeError, TypeError) as error:
+            raise SettingsError(
+                f"{path} is damaged ({type(error).__name__}); remove {self.folder} to begin anew"
+            ) from None
+
+    def _write(self, record: _Record) -> None:
+        path, part = self.folder / "studio.json", self.folder / "studio.json.part"
+        part.unlink(missing_ok=True)
+        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            json.dump(asdict(record), file, indent=2)
+        part.replace(path)
+
+
+def studio_server(project_dir: Path) -> StudioServer:
+    """The local server that belongs to a project; its data lies in `.studio/` of the project folder."""
+    return StudioServer(project_dir / ".studio")
+
+
+def studio_up(project_dir: Path) -> StudioInfo:
+    """Start the project's local server, or find it running; see `StudioServer.start`."""
+    return studio_server(project_dir).start()
+
+
+def studio_status(project_dir: Path) -> StudioInfo | None:
+    """The project's local server, or None when it does not run."""
+    return studio_server(project_dir).status()
+
+
+def studio_down(project_dir: Path) -> bool:
+    """Stop the project's local server and keep its data; False when it did not run."""
+    return studio_server(project_dir).stop()
+
+
+def listening_addresses(pid: int) -> set[tuple[str, int]]:
+    """Addresses and ports on which a process accepts TCP connections, from /proc; IPv6 ones as hexadecimal text."""
+    inodes: set[str] = set()
+    with contextlib.suppress(OSError):
+        for descriptor in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                target = os.readlink(f"/proc/{pid}/fd/{descriptor}")
+                if target.startswith("socket:["):
+                    inodes.add(target[8:-1])
+    found: set[tuple[str, int]] = set()
+    for table in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{pid}/net/{table}").read_text(encoding="ascii").splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == "0A" and fields[9] in inodes:
+                    address, port = fields[1].split(":")
+                    if table == "tcp":
+                        address = socket.inet_ntoa(bytes.fromhex(address)[::-1])
+                    found.add((address, int(port, 16)))
+    return found
+
+
+def _find_environment() -> Path:
+    beside_packages = Path(__file__).resolve().parent.parent / ENVIRONMENT
+    return beside_packages if beside_packages.is_dir() else Path.cwd() / ENVIRONMENT
+
+
+def _info(record: _Record) -> StudioInfo:
+    return StudioInfo(
+        url=f"http://127.0.0.1:{record.port}",
+        username=record.username,
+        password=record.password,
+        api_key=record.api_key,
+        pid=record.pid,
+    )
+
+
+def _pick_port(wanted: int | None, last_used: int) -> int:
+    if wanted is not None:
+        if not _port_is_free(wanted):
+            raise SettingsError(f"port {wanted} on 127.0.0.1 is taken; name another one or leave it to Siftline")
+        return wanted
+    for port in (last_used, *range(FIRST_PORT, LAST_PORT)):
+        if port and _port_is_free(port):
+            return port
+    raise SettingsError(f"no port from {FIRST_PORT} to {LAST_PORT - 1} on 127.0.0.1 is free")
+
+
+def _port_is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        # As the server itself does, so that connections that still close do not count as taken.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _healthy(port: int) -> bool:
+    try:
+        # A proxy from the environment is not for this machine's own address.
+        return httpx.get(f"http://127.0.0.1:{port}/health", timeout=10, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def _start_time(pid: int) -> int:
+    """Kernel start time of a process in clock ticks, 0 when it is gone; also takes in a child that ended."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+    try:
+        # The name in parentheses may hold spaces; fields are counted behind it. Source: man 5 proc.
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return 0 if fields[0] in "ZX" else int(fields[19])
