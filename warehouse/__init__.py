@@ -15,12 +15,13 @@ from warehouse.errors import (
 )
 from warehouse.lake import Lake, attach_statement, siftline_version
 from warehouse.reader import Reader, matrix_to_list_array
-from warehouse.stage import Append, Progress, Stage, StageResult, Upsert, Write, hash_token, silent
+from warehouse.stage import Append, Delete, Progress, Stage, StageResult, Upsert, Write, hash_token, silent
 
 __all__ = [
     "Append",
     "CommitFailed",
     "DataError",
+    "Delete",
     "Lake",
     "Progress",
     "Reader",

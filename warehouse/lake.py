@@ -24,7 +24,7 @@ from warehouse.errors import CommitFailed, SchemaTooNew, WarehouseBusy, Warehous
 from warehouse.extensions import load_extensions
 from warehouse.reader import Reader
 from warehouse.schema import SCHEMA_VERSION, TABLE_BY_NAME, TABLES, VIEWS
-from warehouse.stage import Append, Stage, StageResult, Write
+from warehouse.stage import Append, Delete, Stage, StageResult, Write
 
 LOCK_TIMEOUT_S = 300.0
 COMMIT_ATTEMPTS = 12
@@ -121,7 +121,8 @@ class Lake:
         writes = [w for w in writes if w.rows.num_rows]
         counts: dict[str, int] = {}
         for write in writes:
-            counts[write.table] = counts.get(write.table, 0) + write.rows.num_rows
+            written = 0 if isinstance(write, Delete) else write.rows.num_rows
+            counts[write.table] = counts.get(write.table, 0) + written
         message = message or f"{stage.name}: " + (", ".join(f"{n} {t}" for t, n in counts.items()) or "no rows")
         with self._held_lock():
             committed = self._retry(lambda: self._transaction(stage, writes, counts, rows_read, detail, message))
@@ -336,6 +337,9 @@ def siftline_version() -> str:
 
 
 def _write(cursor: duckdb.DuckDBPyConnection, write: Write, run_id: str, now: datetime) -> None:
+    if isinstance(write, Delete):
+        _delete(cursor, write)
+        return
     table = TABLE_BY_NAME[write.table]
     expected = [c.name for c in table.columns]
     assert sorted(write.rows.column_names) == sorted(expected), (
@@ -354,6 +358,18 @@ def _write(cursor: duckdb.DuckDBPyConnection, write: Write, run_id: str, now: da
                 "WHEN MATCHED THEN UPDATE WHEN NOT MATCHED THEN INSERT BY NAME",
                 [run_id, now],
             )
+    finally:
+        cursor.unregister("siftline_rows")
+
+
+def _delete(cursor: duckdb.DuckDBPyConnection, write: Delete) -> None:
+    known = {c.name for c in TABLE_BY_NAME[write.table].columns}
+    names = write.rows.column_names
+    assert known.issuperset(names), f"{write.table}: columns {names}, expected some of {sorted(known)}"
+    columns = ", ".join(f'"{name}"' for name in names)
+    cursor.register("siftline_rows", write.rows)
+    try:
+        cursor.execute(f'DELETE FROM "{write.table}" WHERE ({columns}) IN (SELECT ({columns}) FROM siftline_rows)')
     finally:
         cursor.unregister("siftline_rows")
 

@@ -1,7 +1,7 @@
 """Reading one snapshot: rows, Arrow tables and matrices, all from the same moment."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -40,6 +40,15 @@ class Reader:
     def arrow(self, sql: str, params: Sequence[Any] = ()) -> pa.Table:
         """Result of a query as an Arrow table."""
         return self._connection.execute(sql, list(params)).to_arrow_table()
+
+    def batches(self, sql: str, params: Sequence[Any] = (), *, rows: int) -> Iterator[pa.Table]:
+        """Result of a query in Arrow tables of at most about `rows` rows, so that it need not fit into memory.
+
+        No other read may happen on this reader until the last table was taken.
+        """
+        stream = self._connection.execute(sql, list(params)).to_arrow_reader(rows)
+        for batch in stream:
+            yield pa.Table.from_batches([batch])
 
     def rows(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Result of a query as a list of tuples."""

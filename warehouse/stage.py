@@ -60,7 +60,18 @@ class Upsert:
     rows: pa.Table
 
 
-Write = Append | Upsert
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Rows to remove from a table: those that equal one of `rows` in all columns that `rows` has.
+
+    Writes happen in the order given, so a delete after an upsert also sees the upserted rows.
+    """
+
+    table: str
+    rows: pa.Table
+
+
+Write = Append | Upsert | Delete
 
 
 class Stage(Reader):

@@ -1,0 +1,214 @@
+"""Labeling functions without Python loops: `keywords`, `regex`, `nearest`, and `vectorized` for one's own columns.
+
+Patterns run in RE2 through pyarrow, whose time grows with the length of the text and never with the pattern's
+backtracking, so none of them can hang.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute
+
+from warehouse import SettingsError
+from weak_labels.calls import NotAVote
+from weak_labels.fingerprint import fingerprint
+from weak_labels.functions import ABSTAIN, ItemBatch, LabelingFunction, Votes
+
+# Its kernels are made at import time, which type checkers do not see.
+_compute: Any = pyarrow.compute
+
+Mask = npt.NDArray[np.bool_]
+
+# RE2's \b knows only ASCII letters; these know a letter or digit of any script.
+_BEFORE, _AFTER = r"(?:^|[^\p{L}\p{N}_])", r"(?:$|[^\p{L}\p{N}_])"
+
+
+def keywords(
+    label: str, words: Sequence[str], *, min_hits: int = 1, name: str | None = None, description: str = ""
+) -> LabelingFunction:
+    """Vote for a class where words or phrases occur, whole and in any case.
+
+    Args:
+        label: class to vote for.
+        words: words or phrases; a space in a phrase stands for any white space.
+        min_hits: how many different ones of them must occur.
+        name: name of the function; the variable's when left out.
+        description: what it says about the items; the words when left out.
+
+    Raises:
+        SettingsError: no words, an empty one, or `min_hits` outside 1 to the number of words.
+    """
+    if isinstance(words, str):
+        raise SettingsError(f"keywords('{label}', ...): words must be a list, such as ['{words}'].")
+    words = tuple(dict.fromkeys(" ".join(word.split()).lower() for word in words))
+    if not words or not all(words):
+        raise SettingsError(f"keywords('{label}', ...): the list of words is empty or holds an empty word.")
+    if not 1 <= min_hits <= len(words):
+        raise SettingsError(
+            f"keywords('{label}', ...): min_hits is {min_hits}, but there are {len(words)} words. "
+            f"Give 1 to {len(words)}."
+        )
+    patterns = [r"\s+".join(_escape(part) for part in word.split()) for word in words]
+    any_of_them = _whole_words("|".join(patterns))
+    each_of_them = [_whole_words(pattern) for pattern in patterns] if min_hits > 1 else []
+    _check_pattern(any_of_them, f"keywords('{label}', ...)")
+
+    def rule(batch: ItemBatch) -> Votes:
+        hit = _matches(batch.text_array, any_of_them)
+        if min_hits > 1:
+            rows = np.flatnonzero(hit)
+            candidates = batch.text_array.take(pa.array(rows))
+            hits = sum((_matches(candidates, p).astype(np.int32) for p in each_of_them), np.zeros(len(rows), np.int32))
+            hit[rows] = hits >= min_hits
+        return _vote_where(hit, batch.class_id(label))
+
+    return LabelingFunction(
+        name=name or "",
+        kind="keywords",
+        version=fingerprint("keywords", label, words, min_hits),
+        rule=rule,
+        description=description or f"{min_hits} of: {', '.join(words)}",
+        labels=(label,),
+    )
+
+
+def regex(label: str, pattern: str, *, name: str | None = None, description: str = "") -> LabelingFunction:
+    """Vote for a class where a regular expression matches somewhere in the text.
+
+    Args:
+        label: class to vote for.
+        pattern: in RE2 syntax, taken as it is; begin it with `(?i)` to ignore case.
+        name: name of the function; the variable's when left out.
+        description: what it says about the items; the pattern when left out.
+
+    Raises:
+        SettingsError: RE2 does not understand the pattern.
+
+    Source: https://github.com/google/re2/wiki/Syntax
+    """
+    _check_pattern(pattern, f"regex('{label}', ...)")
+
+    def rule(batch: ItemBatch) -> Votes:
+        return _vote_where(_matches(batch.text_array, pattern), batch.class_id(label))
+
+    return LabelingFunction(
+        name=name or "",
+        kind="regex",
+        version=fingerprint("regex", label, pattern),
+        rule=rule,
+        description=description or pattern,
+        labels=(label,),
+    )
+
+
+def nearest(
+    exemplars: Mapping[str, Sequence[str]], *, radius: float, name: str | None = None, description: str = ""
+) -> LabelingFunction:
+    """Vote for the class of the nearest exemplar text, where it is near enough.
+
+    Args:
+        exemplars: class name -> texts that are typical of it; they are embedded like the items.
+        radius: largest cosine distance (1 - cosine) at which it votes, above 0 and at most 2.
+        name: name of the function; the variable's when left out.
+        description: what it says about the items.
+
+    Raises:
+        SettingsError: no exemplars, an empty one, or a radius outside its range.
+    """
+    labels = [label for label, texts in exemplars.items() for _ in texts]
+    texts = [text for listed in exemplars.values() for text in listed]
+    if not texts or not all(text.strip() for text in texts):
+        raise SettingsError("nearest(...): there are no exemplars, or one of them is empty.")
+    if not 0 < radius <= 2:
+        raise SettingsError(f"nearest(...): radius is {radius}; it must be above 0 and at most 2 (cosine distance).")
+
+    def rule(batch: ItemBatch) -> Votes:
+        assert batch.encode is not None, "the caller checks that there is an encoder"
+        # float64, so that the rounding of another batch size does not decide a vote.
+        likeness = batch.vectors.astype(np.float64) @ batch.encode(texts).astype(np.float64).T  # [N, exemplars]
+        best = likeness.argmax(axis=1)
+        near = 1 - likeness[np.arange(len(batch)), best] <= radius
+        class_ids = np.array([batch.class_id(label) for label in labels], np.int32)
+        return np.where(near, class_ids[best], np.int32(ABSTAIN)).astype(np.int32)
+
+    return LabelingFunction(
+        name=name or "",
+        kind="nearest",
+        version=fingerprint("nearest", labels, texts, radius),
+        rule=rule,
+        description=description or f"nearest of {len(texts)} exemplars within cosine distance {radius:g}",
+        labels=tuple(dict.fromkeys(labels)),
+        uses_vectors=True,
+    )
+
+
+def vectorized(
+    label: str | None = None, *, vectors: bool = False, name: str | None = None
+) -> Callable[[Callable[[ItemBatch], Any]], LabelingFunction]:
+    """Make a labeling function of one's own code that works on whole columns.
+
+    The code takes an `ItemBatch` of N items and says something about each of them from that item alone: items come
+    in batches of any size. With a label it returns N truth values, and votes for the class where they are true.
+    Without, it returns N votes: class names, class numbers, or `ABSTAIN`.
+
+    Args:
+        label: class to vote for.
+        vectors: the code reads `batch.vectors`.
+        name: name of the function; the decorated function's when left out.
+    """
+
+    def decorate(code: Callable[[ItemBatch], Any]) -> LabelingFunction:
+        def rule(batch: ItemBatch) -> Any:
+            given = code(batch)
+            return given if label is None else _vote_where(_as_mask(given), batch.class_id(label))
+
+        return LabelingFunction(
+            name=name or code.__name__,
+            kind="vectorized",
+            version=fingerprint("vectorized", label, code),
+            rule=rule,
+            description=(code.__doc__ or "").strip(),
+            labels=() if label is None else (label,),
+            uses_vectors=vectors,
+        )
+
+    return decorate
+
+
+def _vote_where(mask: Mask, class_id: int) -> Votes:
+    return np.where(mask, np.int32(class_id), np.int32(ABSTAIN))
+
+
+def _as_mask(given: Any) -> Mask:
+    mask = np.asarray(given.to_pylist() if isinstance(given, pa.Array | pa.ChunkedArray) else given)
+    if mask.dtype != np.bool_:
+        raise NotAVote("not_a_vote", f"returned {mask.dtype} values where truth values are expected")
+    return mask
+
+
+def _matches(texts: pa.Array, pattern: str) -> Mask:
+    return _compute.match_substring_regex(texts, pattern).to_numpy(zero_copy_only=False).astype(np.bool_)
+
+
+def _whole_words(pattern: str) -> str:
+    return f"(?i){_BEFORE}(?:{pattern}){_AFTER}"
+
+
+def _escape(text: str) -> str:
+    # Python escapes a space and a few more signs in a way that RE2 refuses for letters only; \x{...} suits both.
+    return "".join(c if c.isalnum() or c == "_" else f"\\x{{{ord(c):x}}}" for c in text)
+
+
+def _check_pattern(pattern: str, where: str) -> None:
+    try:
+        _compute.match_substring_regex(pa.array([""]), pattern)
+    except pa.ArrowInvalid as error:
+        reason = re.sub(r"^Invalid regular expression: ", "", str(error))
+        raise SettingsError(
+            f"{where}: RE2 refuses the pattern {pattern!r}: {reason}. It knows no lookaround and no backreferences; "
+            "see https://github.com/google/re2/wiki/Syntax"
+        ) from error

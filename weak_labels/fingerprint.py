@@ -1,0 +1,149 @@
+"""A labeling function's version: a hash of its code and of everything simple that the code refers to.
+
+Votes are recomputed only when the version changes, so the hash has to notice a changed keyword list in another line
+of the file and must not notice where the file lies or how often it was loaded. It follows names from a function's
+source to module constants, helper functions, classes and modules of the user's own code. It stops at installed
+libraries, and it cannot see files, environment variables or services that the code reads while it runs.
+"""
+
+import functools
+import hashlib
+import inspect
+import linecache
+import re
+import sysconfig
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+
+_LIBRARY_FOLDERS = (
+    *(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+    Path(__file__).resolve().parent,
+)
+_PLAIN = (str, bytes, int, float, complex, bool, type(None), type(Ellipsis), range, slice)
+
+
+def fingerprint(*parts: Any) -> str:
+    """First 16 hexadecimal digits of a sha256 over code and values; equal on every machine for equal code.
+
+    Args:
+        parts: functions, classes, modules, constants, containers and plain objects of them.
+    """
+    digest = hashlib.sha256()
+    seen: dict[int, int] = {}
+    keep_alive: list[Any] = []  # an id is unique only while its object lives
+
+    def add(text: str) -> None:
+        digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
+
+    def walk(value: Any) -> None:
+        if isinstance(value, _PLAIN):
+            add(f"{type(value).__name__}:{value!r}")
+            return
+        if id(value) in seen:
+            add(f"again:{seen[id(value)]}")
+            return
+        seen[id(value)] = len(seen)
+        keep_alive.append(value)
+        if isinstance(value, Mapping):
+            add(f"mapping:{len(value)}")
+            for key, item in value.items():
+                walk(key)
+                walk(item)
+        elif isinstance(value, list | tuple):
+            add(f"{type(value).__name__}:{len(value)}")
+            for item in value:
+                walk(item)
+        elif isinstance(value, set | frozenset):
+            add("set:" + "|".join(sorted(repr(item) for item in value)))
+        elif isinstance(value, re.Pattern):
+            add(f"pattern:{value.pattern!r}:{value.flags}")
+        elif isinstance(value, np.ndarray | np.generic):
+            array = np.asarray(value)
+            add(f"array:{array.dtype}:{array.shape}")
+            digest.update(array.tobytes())
+        elif isinstance(value, ModuleType):
+            walk_module(value)
+        elif isinstance(value, MethodType):
+            walk(value.__func__)
+            walk(value.__self__)
+        elif isinstance(value, functools.partial):
+            walk([value.func, value.args, value.keywords])
+        elif isinstance(value, FunctionType):
+            walk_function(value)
+        elif isinstance(value, BuiltinFunctionType):
+            add(f"builtin:{value.__module__}.{value.__qualname__}")
+        elif isinstance(value, type):
+            add(f"class:{value.__module__ if is_library(value) else ''}.{value.__qualname__}")
+            if not is_library(value):
+                add(source_of(value))
+        else:
+            walk(type(value))
+            state = getattr(value, "__dict__", None)
+            # A cache fills while the function runs; it is no part of what the function does.
+            walk({k: v for k, v in state.items() if k != "_cache"} if state else None)
+
+    def walk_function(function: FunctionType) -> None:
+        if is_library(function):
+            add(f"library:{function.__module__}.{function.__qualname__}")
+            return
+        add(f"function:{source_of(function)}")
+        walk([function.__defaults__, function.__kwdefaults__])
+        for cell in function.__closure__ or ():
+            try:
+                walk(cell.cell_contents)
+            except ValueError:  # the cell is empty until its name is bound
+                add("empty cell")
+        for name in sorted(_names(function.__code__)):
+            if name in function.__globals__:
+                add(f"global:{name}")
+                walk(function.__globals__[name])
+
+    def walk_module(module: ModuleType) -> None:
+        file = getattr(module, "__file__", None)
+        if is_library(module) or not file:
+            add(f"module:{module.__name__}")
+        else:
+            add(f"module:{module.__name__}:{Path(file).read_text(encoding='utf-8')}")
+
+    for part in parts:
+        walk(part)
+    return digest.hexdigest()[:16]
+
+
+def is_library(thing: Any) -> bool:
+    """Whether a function, class or module comes with Python, an installed package or Siftline itself."""
+    module = thing if isinstance(thing, ModuleType) else inspect.getmodule(thing)
+    file = getattr(module, "__file__", None)
+    if file is None:  # built in, or typed into a notebook
+        return module is not None and module.__name__ != "__main__"
+    path = Path(file).resolve()
+    return any(path.is_relative_to(folder) for folder in _LIBRARY_FOLDERS)
+
+
+def source_of(thing: Any) -> str:
+    """Source of a function or class, or a hash of its byte code where there is no source."""
+    linecache.checkcache()
+    try:
+        return textwrap.dedent(inspect.getsource(thing))
+    except (OSError, TypeError):
+        code = getattr(thing, "__code__", None)
+        if code is None:
+            return str(thing.__qualname__)
+        return f"bytecode:{hashlib.sha256(code.co_code).hexdigest()}:{_constants(code)}"
+
+
+def _constants(code: CodeType) -> list[str]:
+    return [repr(c) for c in code.co_consts if not isinstance(c, CodeType)]
+
+
+def _names(code: CodeType) -> set[str]:
+    names = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            names |= _names(constant)
+    return names

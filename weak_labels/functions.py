@@ -1,0 +1,284 @@
+"""Labeling functions and what they see: `LabelingFunction`, `ItemBatch`, and the loader of a user's file.
+
+A function maps a batch of items to votes, at once over whole columns or, for Snorkel's objects, row by row. Class
+names become class numbers through the batch, so that a function is written once and serves any order of classes.
+Snorkel is never imported here: it costs two seconds, and only a file that uses it has to pay them.
+"""
+
+import dataclasses
+import importlib.util
+import json
+import sys
+import traceback
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from warehouse import SettingsError
+from weak_labels.fingerprint import fingerprint
+
+ABSTAIN = -1
+"""The vote of a function that has nothing to say about an item."""
+
+Votes = npt.NDArray[np.int32]
+Matrix = npt.NDArray[np.float32]
+Encode = Callable[[Sequence[str]], Matrix]
+"""Texts to unit vectors [N, D] float32."""
+
+
+class ItemBatch:
+    """Items as a labeling function sees them: columns of N items, parsed when first asked for.
+
+    Args:
+        item_ids: string array [N].
+        texts: string array [N], the items' contents.
+        metadata: string array [N] of JSON objects.
+        classes: class names; the place of a name is its class number.
+        vectors: unit vectors [N, D] float32, or None when no function of this run needs them.
+        encode: embeds further texts (exemplars) with the same encoder, or None.
+    """
+
+    def __init__(
+        self,
+        *,
+        item_ids: pa.Array,
+        texts: pa.Array,
+        metadata: pa.Array,
+        classes: Sequence[str],
+        vectors: Matrix | None = None,
+        encode: Encode | None = None,
+    ) -> None:
+        self.id_array = item_ids
+        self.text_array = texts
+        self.metadata_array = metadata
+        self.classes = tuple(classes)
+        self.encode = encode
+        self._vectors = vectors
+        if vectors is not None:
+            vectors.setflags(write=False)
+
+    def __len__(self) -> int:
+        return len(self.id_array)
+
+    @cached_property
+    def item_ids(self) -> list[str]:
+        """Ids of the items [N]."""
+        return self.id_array.to_pylist()
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """Contents of the items [N]; `text_array` holds the same for pyarrow's functions."""
+        return self.text_array.to_pylist()
+
+    @cached_property
+    def metadata(self) -> list[dict[str, Any]]:
+        """Further fields of the items [N]."""
+        return [json.loads(text) if text else {} for text in self.metadata_array.to_pylist()]
+
+    @property
+    def vectors(self) -> Matrix:
+        """Unit vectors [N, D] float32, read-only.
+
+        Raises:
+            SettingsError: the function did not say that it needs them.
+        """
+        if self._vectors is None:
+            raise SettingsError("This batch has no vectors; the function must ask for them: @vectorized(vectors=True)")
+        return self._vectors
+
+    def class_id(self, name: str) -> int:
+        """Number of a class."""
+        return self.classes.index(name)
+
+    def take(self, rows: npt.NDArray[np.int64]) -> "ItemBatch":
+        """The items at some rows, sharing nothing that a function could change."""
+        index = pa.array(rows)
+        return ItemBatch(
+            item_ids=self.id_array.take(index),
+            texts=self.text_array.take(index),
+            metadata=self.metadata_array.take(index),
+            classes=self.classes,
+            vectors=None if self._vectors is None else self._vectors[rows],
+            encode=self.encode,
+        )
+
+    def was_changed(self) -> bool:
+        """Whether the lists that were handed out differ from the columns they came from."""
+        handed_out = self.__dict__
+        fresh = ItemBatch(
+            item_ids=self.id_array, texts=self.text_array, metadata=self.metadata_array, classes=self.classes
+        )
+        return any(
+            name in handed_out and not _equal(handed_out[name], getattr(fresh, name))
+            for name in ("item_ids", "texts", "metadata")
+        )
+
+
+def _equal(left: object, right: object) -> bool:
+    # NaN differs from itself but not in print.
+    return left == right or repr(left) == repr(right)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelingFunction:
+    """A named rule that votes for a class, or abstains, on each item of a batch.
+
+    Attributes:
+        name: unique in its file; empty until the loader takes it from the variable.
+        kind: keywords, regex, nearest, vectorized or snorkel.
+        version: hash of code and parameters; votes of another version are made again.
+        rule: (batch) -> votes of N items, or (row) -> one vote where `by_row`.
+        description: what it says about the items, for reports.
+        labels: classes that it votes for, checked when the file is loaded; empty when only its code knows.
+        by_row: the rule takes one row, as Snorkel's do.
+        uses_vectors: votes only on items that have a vector, and again when the encoder changes.
+        source: file it was loaded from; None for one made in a running program.
+    """
+
+    name: str
+    kind: str
+    version: str
+    rule: Callable[..., Any]
+    description: str = ""
+    labels: tuple[str, ...] = ()
+    by_row: bool = False
+    uses_vectors: bool = False
+    source: Path | None = None
+
+    @property
+    def is_python(self) -> bool:
+        """Whether it runs a user's Python code, which can raise, hang or vote out of range."""
+        return self.kind in ("vectorized", "snorkel")
+
+
+def load_functions(path: Path, classes: Sequence[str]) -> list[LabelingFunction]:
+    """The labeling functions of a Python file, in the order of their definition.
+
+    Collected are module variables that hold a `LabelingFunction` or one of Snorkel's, then those in a list named
+    `functions` that have no variable of their own. A function without a name takes its variable's.
+
+    Args:
+        path: the file; modules beside it can be imported by it.
+        classes: class names of the project.
+
+    Raises:
+        SettingsError: the file is missing, raises, holds no function, repeats a name, or votes for an unknown class.
+    """
+    path = path.absolute()
+    if not path.is_file():
+        raise SettingsError(f"There is no file of labeling functions at {path}. Name one in [weak_labels] functions.")
+    module = _run_file(path)
+    found: list[LabelingFunction] = []
+    known: set[int] = set()
+    listed = getattr(module, "functions", [])
+    members = [*vars(module).items(), *(("", thing) for thing in (listed if isinstance(listed, list | tuple) else []))]
+    for variable, thing in members:
+        function = _as_function(thing)
+        if function is None or id(thing) in known:
+            continue
+        known.add(id(thing))
+        name = function.name or variable
+        if not name:
+            raise SettingsError(
+                f"{path}: a {function.kind} function in the list 'functions' has no name; give it name=."
+            )
+        found.append(dataclasses.replace(function, name=name, source=path))
+    if not found:
+        raise SettingsError(
+            f"{path} defines no labeling function. Write one, such as: about_sports = keywords('sports', ['match'])"
+        )
+    check_functions(found, classes, where=str(path))
+    return found
+
+
+def check_functions(functions: Sequence[LabelingFunction], classes: Sequence[str], *, where: str) -> None:
+    """Refuse functions without a name, with a name used twice, or that vote for a class which does not exist.
+
+    Raises:
+        SettingsError: names the function, what it says and what is known.
+    """
+    names: set[str] = set()
+    for function in functions:
+        if not function.name:
+            raise SettingsError(f"{where}: a {function.kind} function has no name; give it name=.")
+        if function.name in names:
+            raise SettingsError(f"{where}: two labeling functions are named '{function.name}'. Rename one of them.")
+        names.add(function.name)
+        unknown = [label for label in function.labels if label not in classes]
+        if unknown:
+            raise SettingsError(
+                f"{where}: the labeling function '{function.name}' votes for '{unknown[0]}', but the classes are "
+                f"{', '.join(classes)}. Mend the name, or add the class to siftline.toml."
+            )
+
+
+@contextmanager
+def importable(folder: Path | None) -> Generator[None]:
+    """Let code import the modules beside a file of labeling functions for a while."""
+    if folder is None or str(folder) in sys.path:
+        yield
+        return
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+def _as_function(thing: object) -> LabelingFunction | None:
+    if isinstance(thing, LabelingFunction):
+        return thing
+    snorkel: Any = sys.modules.get("snorkel.labeling.lf.core")
+    if snorkel is None or not isinstance(thing, snorkel.LabelingFunction):
+        return None
+    # Snorkel keeps the function and what surrounds it in private fields and offers no other way to them.
+    parts: dict[str, Any] = vars(thing)
+    code: Any = parts.get("_f")
+    return LabelingFunction(
+        name=str(parts["name"]),
+        kind="snorkel",
+        version=fingerprint(type(thing), code, parts.get("_resources"), parts.get("_pre")),
+        rule=cast(Callable[..., Any], thing),
+        description=(getattr(code, "__doc__", None) or "").strip(),
+        by_row=True,
+    )
+
+
+def _run_file(path: Path) -> ModuleType:
+    name = f"siftline_functions_{sha256(str(path).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None, path
+    assert spec.loader is not None, path
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # Snorkel's preprocessors copy rows in a way that looks their classes up here
+    with importable(path.parent):
+        try:
+            spec.loader.exec_module(module)
+        except (Exception, SystemExit) as error:
+            del sys.modules[name]
+            raise SettingsError(f"{_where(error, path)}: {_in_words(error)}") from error
+    return module
+
+
+def _where(error: BaseException, path: Path) -> str:
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+    return f"{path}:{lines[-1]}" if lines else str(path)
+
+
+def _in_words(error: BaseException) -> str:
+    if isinstance(error, SettingsError):
+        return str(error)
+    if isinstance(error, SyntaxError):
+        return f"SyntaxError: {error.msg}"
+    return f"{type(error).__name__}: {error}"
