@@ -1,0 +1,271 @@
+"""The stage that reads the sources: classes, items and quarantine in one commit, only what is new or changed.
+
+Counts add up by construction and are asserted: read = stored + quarantined + duplicate.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from features.columnar import QUERY, read_parquet, read_query
+from features.items import ITEM_SCHEMA, QUARANTINE_SCHEMA, Ledger, Spool
+from features.records import Fault, Record, fault
+from features.sources import SourceConfig, SourceFile, find_files, inputs_of
+from features.text_files import read_text_file
+from warehouse import Lake, Progress, Reader, SettingsError, StageResult, Transient, Upsert, silent
+
+STAGE = "ingest"
+VERSION = 1
+PROGRESS_RECORDS = 2000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IngestConfig:
+    """What the ingest stage reads.
+
+    Attributes:
+        root: project folder; paths of sources are relative to it.
+        classes: names of the classes; the place in the tuple is the class_id.
+        sources: where raw records come from.
+
+    Raises:
+        SettingsError: names are empty or repeated.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    sources: tuple[SourceConfig, ...]
+
+    def __post_init__(self) -> None:
+        _check_names("class", self.classes, "classes")
+        _check_names("source", tuple(s.name for s in self.sources), "sources")
+
+
+class SourceChanged(Transient):
+    """A source changed while it was read; nothing was stored. Run again when nobody writes to it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Input:
+    """A source with the files it named when the stage began and a digest of what they held."""
+
+    source: SourceConfig
+    files: tuple[SourceFile, ...]
+    states: tuple[tuple[int, int, int], ...]
+    digests: Mapping[str, str]
+
+
+def ingest(lake: Lake, config: IngestConfig, progress: Progress = silent) -> StageResult:
+    """Read all sources and store what is new or changed.
+
+    Args:
+        lake: the warehouse.
+        config: classes and sources.
+        progress: told the bytes read of all bytes in files.
+
+    Returns:
+        The result; `detail` counts records: read, stored, quarantined, duplicate.
+
+    Raises:
+        SettingsError: a source or column does not exist, or a class was renamed or removed.
+        DataError: a query failed.
+        SourceChanged: a file was written to meanwhile.
+    """
+    inputs = [_inspect(source, config.root) for source in config.sources]
+    params = {"classes": list(config.classes), "sources": [inputs_of(i.source, i.digests) for i in inputs]}
+    # The token also names the read before, so that a file that is changed and changed back is read again.
+    with lake.read() as reader:
+        last, before = _last_tokens(reader)
+    with lake.stage(STAGE, version=VERSION, inputs=(), params={**params, "after": before}) as stage:
+        if stage.token == last:
+            return stage.result()
+    with lake.stage(STAGE, version=VERSION, inputs=(), params={**params, "after": last}) as stage:
+        if stage.done:
+            return stage.result()
+        classes = _new_classes(stage, config.classes)
+        with Spool(ITEM_SCHEMA) as items, Spool(QUARANTINE_SCHEMA) as quarantine:
+            counts = _read_all(stage, inputs, config.root, items, quarantine, progress)
+            writes = [
+                Upsert("classes", classes),
+                Upsert("items", items.table()),
+                Upsert("quarantine", quarantine.table()),
+            ]
+            return stage.commit(writes, rows_read=counts["read"], detail=counts)
+
+
+def read_source(
+    source: SourceConfig, files: tuple[SourceFile, ...], root: Path, consumed: Callable[[int], None]
+) -> Iterator[tuple[str, Record | Fault]]:
+    """Records and faults of one source in order, each with the name of its file.
+
+    Args:
+        source: its settings.
+        files: its files, empty for a query.
+        root: project folder.
+        consumed: told the bytes read of all its files.
+    """
+    if source.query:
+        for entry in read_query(source, root):
+            yield QUERY, entry
+    done = 0
+    for file in files:
+        if file.format == "parquet":
+            entries = read_parquet(file, source, root)
+        else:
+            entries = read_text_file(file, source, lambda n, done=done: consumed(done + n))
+        for entry in entries:
+            yield file.name, entry
+        done += file.state()[0]
+        consumed(done)
+
+
+def _read_all(
+    stage: Reader, inputs: list[_Input], root: Path, items: Spool, quarantine: Spool, progress: Progress
+) -> dict[str, int]:
+    known = stage.arrow("SELECT item_id, content_hash, split, metadata FROM items")
+    ledger = Ledger(zip(*(column.to_pylist() for column in known.columns), strict=True))
+    faults = {(s, p, h): r for s, p, h, r in stage.rows("SELECT source, position, raw_hash, reason FROM quarantine")}
+    total = sum(size for i in inputs for size, _, _ in i.states)
+    counts = {"read": 0, "stored": 0, "quarantined": 0, "duplicate": 0}
+    done = 0
+    shown = _Shown(progress, total)
+    for one in inputs:
+        digest = hashlib.sha256()
+        for name, entry in read_source(one.source, one.files, root, lambda n, done=done: shown.at(done + n)):
+            counts["read"] += 1
+            if counts["read"] % PROGRESS_RECORDS == 0:
+                shown.show()
+            if isinstance(entry, Record):
+                item_id, verdict = ledger.judge(entry)
+                if one.source.query:
+                    _hash_entry(digest, entry)
+                if verdict == "stored":
+                    counts["stored"] += 1
+                    items.add(_item_row(item_id, entry, one.source.name), size=len(entry.text) + len(entry.metadata))
+                    continue
+                if verdict == "duplicate":
+                    counts["duplicate"] += 1
+                    continue
+                detail = f"the id {item_id[:80]!r} stands earlier in this read with another content"
+                entry = fault(entry.position, "duplicate_id_conflict", detail, entry.raw)
+            elif one.source.query:
+                _hash_entry(digest, entry)
+            counts["quarantined"] += 1
+            entry = _about_file(entry, name, one)
+            key = (one.source.name, entry.position, entry.raw_hash)
+            if faults.get(key) != entry.reason:
+                faults[key] = entry.reason
+                quarantine.add(_quarantine_row(entry, one.source.name, name), size=len(entry.detail))
+        done += sum(size for size, _, _ in one.states)
+        _check_unchanged(one, digest.hexdigest())
+    shown.at(total)
+    shown.show()
+    assert counts["read"] == counts["stored"] + counts["quarantined"] + counts["duplicate"], counts
+    return counts
+
+
+class _Shown:
+    """Progress that is passed on now and then."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress = progress
+        self._total = total
+        self._done = 0
+
+    def at(self, done: int) -> None:
+        self._done = done
+
+    def show(self) -> None:
+        if self._total:
+            self._progress(min(self._done, self._total), self._total)
+
+
+def _inspect(source: SourceConfig, root: Path) -> _Input:
+    if source.query:
+        digest = hashlib.sha256()
+        for entry in read_query(source, root):
+            _hash_entry(digest, entry)
+        return _Input(source=source, files=(), states=(), digests={QUERY: digest.hexdigest()})
+    files = tuple(find_files(source, root))
+    # The state is taken before the hash, so that a change between the two is noticed.
+    states = tuple(file.state() for file in files)
+    return _Input(source=source, files=files, states=states, digests={f.name: f.sha256() for f in files})
+
+
+def _check_unchanged(one: _Input, digest: str) -> None:
+    if one.source.query:
+        if one.digests[QUERY] != digest:
+            raise SourceChanged(
+                f"Source '{one.source.name}': the query gave other rows the second time. Add ORDER BY and leave out "
+                "random values, or run again when nobody writes to its files."
+            )
+        return
+    for file, state in zip(one.files, one.states, strict=True):
+        if file.state() != state:
+            raise SourceChanged(
+                f"Source '{one.source.name}': {file.path} changed while it was read; nothing was stored. Run again."
+            )
+
+
+def _hash_entry(digest: Any, entry: Record | Fault) -> None:
+    digest.update(repr(entry).encode("utf-8", "surrogatepass"))
+
+
+def _about_file(entry: Fault, name: str, one: _Input) -> Fault:
+    """A fault of the file as a whole carries the hash and size of the file."""
+    if entry.position or one.source.query:
+        return entry
+    size = next(state[0] for file, state in zip(one.files, one.states, strict=True) if file.name == name)
+    return entry._replace(raw_hash=one.digests[name], raw_bytes=size)
+
+
+def _item_row(item_id: str, record: Record, source: str) -> tuple[Any, ...]:
+    return (
+        item_id,
+        record.text,
+        record.content_hash,
+        "text",
+        source,
+        record.position,
+        record.metadata,
+        record.split,
+    )
+
+
+def _quarantine_row(entry: Fault, source: str, name: str) -> tuple[Any, ...]:
+    # Parts of bad records stand in the detail, and half a surrogate pair cannot be stored.
+    detail = f"{name}: {entry.detail}".encode("utf-8", "backslashreplace").decode("utf-8")
+    return (source, entry.position, entry.reason, detail, entry.raw_hash, entry.raw_bytes)
+
+
+def _last_tokens(reader: Reader) -> tuple[str, str]:
+    rows = reader.rows("SELECT token FROM runs WHERE stage = ? ORDER BY committed_at DESC LIMIT 2", [STAGE])
+    tokens = [str(token) for (token,) in rows] + ["", ""]
+    return tokens[0], tokens[1]
+
+
+def _new_classes(stage: Reader, names: tuple[str, ...]) -> pa.Table:
+    stored = {int(i): str(name) for i, name in stage.rows("SELECT class_id, name FROM classes ORDER BY class_id")}
+    for class_id, name in stored.items():
+        now = names[class_id] if class_id < len(names) else None
+        if now != name:
+            raise SettingsError(
+                f"Class {class_id} is {name!r} in the warehouse and {now!r} in siftline.toml. Votes and labels are "
+                "stored by this number, so classes can only be added at the end. Put the stored names back in their "
+                "order, or name another folder under [warehouse] to begin anew."
+            )
+    new = [(i, name) for i, name in enumerate(names) if i not in stored]
+    return pa.table({"class_id": pa.array([i for i, _ in new], pa.int32()), "name": [name for _, name in new]})
+
+
+def _check_names(what: str, names: tuple[str, ...], setting: str) -> None:
+    repeated = sorted({n for n in names if names.count(n) > 1})
+    if not names or repeated or any(not n.strip() for n in names):
+        raise SettingsError(
+            f"{setting} must be at least one {what} with distinct names that are not empty; found {list(names)}"
+            + (f", repeated: {repeated}." if repeated else ".")
+        )

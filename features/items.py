@@ -1,0 +1,126 @@
+"""Which records become items: identity, duplicates, conflicts, and rows held outside memory until the one commit."""
+
+import hashlib
+import mmap
+import tempfile
+from collections.abc import Iterable
+from typing import Any, Literal, Self
+
+import pyarrow as pa
+
+from features.records import Record
+
+FLUSH_ROWS = 4096
+FLUSH_BYTES = 16 << 20
+
+ITEM_SCHEMA = pa.schema(
+    [
+        ("item_id", pa.string()),
+        ("content", pa.string()),
+        ("content_hash", pa.string()),
+        ("modality", pa.string()),
+        ("source", pa.string()),
+        ("position", pa.int64()),
+        ("metadata", pa.string()),
+        ("split", pa.string()),
+    ]
+)
+QUARANTINE_SCHEMA = pa.schema(
+    [
+        ("source", pa.string()),
+        ("position", pa.int64()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+        ("raw_hash", pa.string()),
+        ("raw_bytes", pa.int64()),
+    ]
+)
+
+Verdict = Literal["stored", "duplicate", "conflict"]
+
+
+class Ledger:
+    """Knows the stored items and decides about each record of one read.
+
+    - an id that is new, or whose content, split or metadata changed since an earlier read: stored;
+    - an id that this read met before: duplicate when the content is equal, else a conflict;
+    - a record without an id: stored under its content hash, or a duplicate when the content is there already.
+
+    Args:
+        known: (item_id, content_hash, split, metadata) of every stored item.
+    """
+
+    def __init__(self, known: Iterable[tuple[str, str, str, str]]) -> None:
+        self._known: dict[str, bytes] = {}
+        self._contents: set[bytes] = set()
+        for item_id, content_hash, split, metadata in known:
+            self._known[item_id] = _fingerprint(content_hash, split, metadata)
+            self._contents.add(bytes.fromhex(content_hash))
+        self._met: dict[str, bytes] = {}
+
+    def judge(self, record: Record) -> tuple[str, Verdict]:
+        """The item's id and what becomes of the record."""
+        content = bytes.fromhex(record.content_hash)
+        if record.id is None:
+            verdict: Verdict = "duplicate" if content in self._contents else "stored"
+            # A caller's id of an earlier record may look like this content hash; it keeps the id.
+            if verdict == "stored" and self._met.get(record.content_hash, content) != content:
+                return record.content_hash, "conflict"
+            item_id = record.content_hash
+        else:
+            item_id = record.id
+            met = self._met.get(item_id)
+            if met is not None:
+                return item_id, "duplicate" if met == content else "conflict"
+            print_ = _fingerprint(record.content_hash, record.split, record.metadata)
+            verdict = "duplicate" if self._known.get(item_id) == print_ else "stored"
+        self._met.setdefault(item_id, content)
+        self._contents.add(content)
+        return item_id, verdict
+
+
+class Spool:
+    """Rows of one table on their way to the commit, in an unnamed file: memory stays flat, a kill leaves nothing.
+
+    Args:
+        schema: columns of the table.
+    """
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
+        self._writer = pa.ipc.new_file(self._file, schema)
+        self._rows: list[tuple[Any, ...]] = []
+        self._bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, row: tuple[Any, ...], *, size: int) -> None:
+        """Add one row in the order of the schema; `size` is about its bytes."""
+        self._rows.append(row)
+        self._bytes += size
+        if len(self._rows) >= FLUSH_ROWS or self._bytes >= FLUSH_BYTES:
+            self._flush()
+
+    def table(self) -> pa.Table:
+        """All rows; the table reads from the file, which must stay open. No row can be added afterwards."""
+        self._flush()
+        self._writer.close()
+        self._file.flush()
+        mapped = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+        return pa.ipc.open_file(pa.py_buffer(mapped)).read_all()
+
+    def _flush(self) -> None:
+        if self._rows:
+            columns = zip(*self._rows, strict=True)
+            arrays = [pa.array(c, f.type) for c, f in zip(columns, self._schema, strict=True)]
+            self._writer.write_batch(pa.record_batch(arrays, schema=self._schema))
+        self._rows, self._bytes = [], 0
+
+
+def _fingerprint(content_hash: str, split: str, metadata: str) -> bytes:
+    return hashlib.sha256(f"{content_hash}\0{split}\0{metadata}".encode()).digest()[:16]

@@ -1,0 +1,212 @@
+"""Where raw records come from: the settings of a source, the files it names, and a digest of their content.
+
+The digest decides whether anything is new, so a second run on the same files stops after hashing them.
+"""
+
+import glob
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from warehouse import SettingsError
+
+SPLITS = ("train", "valid", "test")
+SUFFIXES = {".parquet": "parquet", ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+FORMATS = ("auto", "parquet", "csv", "tsv", "jsonl")
+HASH_BLOCK_BYTES = 1 << 20
+
+FileFormat = Literal["parquet", "csv", "tsv", "jsonl"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceConfig:
+    """Settings of one source of raw records.
+
+    Attributes:
+        name: name of the source, unique in a project.
+        path: file or glob relative to the project folder; .parquet, or .csv .tsv .jsonl .ndjson plain or as .gz.
+        query: a DuckDB SELECT instead of a path; it may read files below the project folder only.
+        format: how to read the files; `auto` goes by their names.
+        text: column or field that holds the text.
+        id: column or field that holds the caller's id; a record without one is known by its content hash.
+        split: column or field that holds train, valid or test.
+        default_split: split of a record that names none.
+        metadata: further columns or fields to keep.
+        max_record_bytes: longest record, in raw bytes, that is read.
+        max_total_bytes: most bytes that one gzip file may unpack to.
+
+    Raises:
+        SettingsError: a value is wrong.
+    """
+
+    name: str
+    path: str | None = None
+    query: str | None = None
+    format: str = "auto"
+    text: str = "text"
+    id: str | None = None
+    split: str | None = None
+    default_split: str = "train"
+    metadata: tuple[str, ...] = ()
+    max_record_bytes: int = 1 << 20
+    max_total_bytes: int = 8 << 30
+
+    def __post_init__(self) -> None:
+        if not self.name.strip():
+            raise SettingsError("A source has an empty name. Give every [[sources]] a name.")
+        if bool(self.path) == bool(self.query):
+            raise SettingsError(
+                f"Source '{self.name}' has path={self.path!r} and query={self.query!r}. Give exactly one of them."
+            )
+        if self.format not in FORMATS:
+            raise SettingsError(f"Source '{self.name}': format is {self.format!r}, allowed are {', '.join(FORMATS)}.")
+        if self.default_split not in SPLITS:
+            raise SettingsError(
+                f"Source '{self.name}': default_split is {self.default_split!r}, allowed are {', '.join(SPLITS)}."
+            )
+        if not self.text:
+            raise SettingsError(f"Source '{self.name}': text is empty. Name the column that holds the text.")
+        for limit, value in (("max_record_bytes", self.max_record_bytes), ("max_total_bytes", self.max_total_bytes)):
+            if value < 1:
+                raise SettingsError(f"Source '{self.name}': {limit} is {value}; it must be 1 or more.")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Every column or field the source reads, each once."""
+        named = (self.text, self.id, self.split, *self.metadata)
+        return tuple(dict.fromkeys(column for column in named if column))
+
+    def settings(self) -> dict[str, Any]:
+        """What decides how records are read, as JSON values for a stage's token."""
+        return {
+            "name": self.name,
+            "path": self.path,
+            "query": self.query,
+            "format": self.format,
+            "text": self.text,
+            "id": self.id,
+            "split": self.split,
+            "default_split": self.default_split,
+            "metadata": list(self.metadata),
+            "max_record_bytes": self.max_record_bytes,
+            "max_total_bytes": self.max_total_bytes,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceFile:
+    """One file of a source. `name` is relative to the project folder, as people read it in messages."""
+
+    name: str
+    path: Path
+    format: FileFormat
+    gzip: bool
+
+    def state(self) -> tuple[int, int, int]:
+        """Size in bytes, time of change in ns and inode: differs when the file was changed or replaced."""
+        found = os.stat(self.path)
+        return (found.st_size, found.st_mtime_ns, found.st_ino)
+
+    def sha256(self) -> str:
+        """sha256 of the raw bytes, hexadecimal, read as a stream.
+
+        Raises:
+            SettingsError: the file cannot be read.
+        """
+        digest = hashlib.sha256()
+        try:
+            with open(self.path, "rb", buffering=0) as stream:
+                while block := stream.read(HASH_BLOCK_BYTES):
+                    digest.update(block)
+        except OSError as error:
+            raise SettingsError(f"{self.path} cannot be read: {error.strerror}. Mend its permissions.") from error
+        return digest.hexdigest()
+
+
+def find_files(source: SourceConfig, root: Path) -> list[SourceFile]:
+    """Files of a source with a path, sorted by name.
+
+    Args:
+        source: a source whose `path` is set.
+        root: project folder.
+
+    Raises:
+        SettingsError: no file matches, or its format cannot be told.
+    """
+    assert source.path is not None
+    pattern = source.path
+    if (root / pattern).exists() or not glob.has_magic(pattern):
+        names = [pattern]
+    else:
+        names = sorted(n for n in glob.glob(pattern, root_dir=root, recursive=True) if not (root / n).is_dir())
+        if not names:
+            raise SettingsError(
+                f"Source '{source.name}': no file matches {pattern!r} in {root}. Put the data there, or change "
+                "`path` in siftline.toml."
+            )
+    for name in names:
+        if not (root / name).is_file():
+            what = "is not a regular file" if (root / name).exists() else "does not exist"
+            raise SettingsError(
+                f"Source '{source.name}': {root / name} {what}. Put the data there, or change `path` in siftline.toml."
+            )
+    return [_source_file(source, root, name) for name in names]
+
+
+def missing_columns(source: SourceConfig, where: str, found: list[str]) -> SettingsError:
+    """The error for columns that a file or query does not have.
+
+    Args:
+        source: the source that asks for them.
+        where: file or query, as people read it.
+        found: columns that are there.
+    """
+    missing = ", ".join(repr(c) for c in source.columns if c not in found)
+    return SettingsError(
+        f"Source '{source.name}': {where} has no column {missing}. It has: {', '.join(found) or 'none'}. Set text, "
+        "id, split and metadata of this source in siftline.toml to columns that exist."
+    )
+
+
+def repeated_columns(source: SourceConfig, where: str, found: list[str]) -> SettingsError | None:
+    """The error for a column that is wanted and stands more than once, or None."""
+    repeated = [c for c in source.columns if found.count(c) > 1]
+    if not repeated:
+        return None
+    return SettingsError(
+        f"Source '{source.name}': {where} has the column {repeated[0]!r} {found.count(repeated[0])} times. Rename "
+        "all but one."
+    )
+
+
+def inputs_of(source: SourceConfig, digests: Mapping[str, str]) -> dict[str, Any]:
+    """Settings and content of a source, for a stage's token.
+
+    Args:
+        source: the source.
+        digests: sha256 by file name; for a query, one digest of its rows.
+    """
+    return {**source.settings(), "content": dict(digests)}
+
+
+def _source_file(source: SourceConfig, root: Path, name: str) -> SourceFile:
+    path = root / name
+    suffixes = [s.lower() for s in path.suffixes]
+    gzipped = bool(suffixes) and suffixes[-1] == ".gz"
+    suffix = next(reversed(suffixes[:-1] if gzipped else suffixes), "")
+    format = SUFFIXES.get(suffix) if source.format == "auto" else source.format
+    if format is None:
+        raise SettingsError(
+            f"Source '{source.name}': the format of {name} cannot be told from its name. Known endings: "
+            f"{', '.join(SUFFIXES)} (the text formats also with .gz). Rename it, or set `format` of this source."
+        )
+    if format == "parquet" and gzipped:
+        raise SettingsError(
+            f"Source '{source.name}': {name} is Parquet inside gzip, which cannot be read as a stream. Unpack it: "
+            f"gunzip {name}"
+        )
+    known: dict[str, FileFormat] = {"parquet": "parquet", "csv": "csv", "tsv": "tsv", "jsonl": "jsonl"}
+    return SourceFile(name=name, path=path, format=known[format], gzip=gzipped)
