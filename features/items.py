@@ -72,8 +72,9 @@ class Ledger:
             met = self._met.get(item_id)
             if met is not None:
                 return item_id, "duplicate" if met == content else "conflict"
-            print_ = _fingerprint(record.content_hash, record.split, record.metadata)
-            verdict = "duplicate" if self._known.get(item_id) == print_ else "stored"
+            known = self._known.get(item_id)
+            same = known is not None and known == _fingerprint(record.content_hash, record.split, record.metadata)
+            verdict = "duplicate" if same else "stored"
         self._met.setdefault(item_id, content)
         self._contents.add(content)
         return item_id, verdict
