@@ -349,14 +349,18 @@ VIEWS: tuple[View, ...] = (
                    count(*) FILTER (WHERE p.kinds > 1) / max(t.items) AS conflict,
                    count(g.item_id) AS gold_votes,
                    count(*) FILTER (WHERE g.class_id = a.vote) / nullif(count(g.item_id), 0) AS gold_accuracy,
-                   max(x.faults) AS faults
+                   coalesce(max(x.faults), 0) AS faults,
+                   coalesce(bool_or(x.switched_off), false) AS switched_off
             FROM (SELECT DISTINCT lf_name FROM cast_votes UNION SELECT DISTINCT lf_name FROM lf_faults) f
             CROSS JOIN totals t
             LEFT JOIN active a ON a.lf_name = f.lf_name
             LEFT JOIN per_item p ON p.item_id = a.item_id
             LEFT JOIN classes c ON c.class_id = a.vote
             LEFT JOIN gold_labels g ON g.item_id = a.item_id
-            LEFT JOIN (SELECT lf_name, count(*) AS faults FROM lf_faults GROUP BY lf_name) x ON x.lf_name = f.lf_name
+            LEFT JOIN (
+                SELECT lf_name, count(*) AS faults, bool_or(fault = 'switched_off') AS switched_off
+                FROM lf_faults GROUP BY lf_name
+            ) x ON x.lf_name = f.lf_name
             GROUP BY f.lf_name
             ORDER BY coverage DESC, f.lf_name
         """,

@@ -1,0 +1,201 @@
+"""What the labeling functions do: figures of those that voted, and a preview of those that have not voted yet."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+
+from warehouse import Lake
+from weak_labels.apply import VoteConfig, check_encode, remember_encode, to_batch
+from weak_labels.calls import Limits, call_function
+from weak_labels.functions import Encode, LabelingFunction
+
+Z_95 = 1.959964
+"""Two-sided 95% point of the normal distribution."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FunctionFigures:
+    """How one function did on the train split.
+
+    Attributes:
+        polarity: classes it voted for.
+        coverage: share of items on which it did not abstain, 0 to 1.
+        overlap: share of items on which another function voted too, 0 to 1.
+        conflict: share of items on which another function voted for another class, 0 to 1.
+        gold_votes: its votes on items that people labelled.
+        accuracy: share of those that are right, or None without any.
+        accuracy_low: lower end of its 95% interval.
+        accuracy_high: upper end.
+        faults: faults in force.
+        switched_off: it failed too often and its votes do not count.
+    """
+
+    name: str
+    polarity: tuple[str, ...]
+    coverage: float
+    overlap: float
+    conflict: float
+    gold_votes: int
+    accuracy: float | None
+    accuracy_low: float | None
+    accuracy_high: float | None
+    faults: int
+    switched_off: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Example:
+    """An item that a function votes on, with the class."""
+
+    item_id: str
+    label: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FunctionPreview:
+    """What one function would do.
+
+    Attributes:
+        items: items it was called on.
+        hits: items on which it did not abstain.
+        coverage: hits / items, 0 to 1.
+        polarity: classes it voted for, the most frequent first.
+        faults: items on which it failed.
+        first_fault: the first of them in words; empty without any.
+        examples: some of the hits.
+    """
+
+    name: str
+    items: int
+    hits: int
+    coverage: float
+    polarity: tuple[str, ...]
+    faults: int
+    first_fault: str
+    examples: tuple[Example, ...]
+
+
+def lf_report(lake: Lake) -> list[FunctionFigures]:
+    """Figures of every function that voted or failed, the widest coverage first; the view `lf_summary` has the base."""
+    with lake.read() as reader:
+        rows = reader.rows(
+            "SELECT lf_name, polarity, coverage, overlap, conflict, gold_votes, gold_accuracy, faults, switched_off "
+            "FROM lf_summary ORDER BY coverage DESC, lf_name"
+        )
+    figures: list[FunctionFigures] = []
+    for name, polarity, coverage, overlap, conflict, gold_votes, accuracy, faults, switched_off in rows:
+        low, high = (None, None) if accuracy is None else wilson(round(accuracy * gold_votes), gold_votes)
+        figures.append(
+            FunctionFigures(
+                name=name,
+                polarity=tuple(polarity or ()),
+                coverage=coverage or 0.0,
+                overlap=overlap or 0.0,
+                conflict=conflict or 0.0,
+                gold_votes=gold_votes,
+                accuracy=accuracy,
+                accuracy_low=low,
+                accuracy_high=high,
+                faults=faults,
+                switched_off=switched_off,
+            )
+        )
+    return figures
+
+
+def preview(
+    lake: Lake,
+    functions: Sequence[LabelingFunction],
+    config: VoteConfig,
+    *,
+    items: int | None = 100,
+    examples: int = 3,
+    encode: Encode | None = None,
+) -> list[FunctionPreview]:
+    """Call functions on some items of the train split and write nothing.
+
+    The functions run in this process; one that hangs is broken off after `config.timeout_s` in the main thread only.
+
+    Args:
+        lake: the warehouse; read-only will do.
+        functions: functions to try.
+        config: settings of the vote stage.
+        items: how many items, the same for equal data and spread over all of it; None for all.
+        examples: how many hits of each function to show.
+        encode: embeds exemplars; needed by `nearest`.
+
+    Raises:
+        SettingsError: a `nearest` function and no `encode`.
+    """
+    check_encode(functions, encode)
+    needs_vectors = any(function.uses_vectors for function in functions)
+    vector = ", x.vector" if needs_vectors else ""
+    join = (
+        "LEFT JOIN vectors x ON x.item_id = i.item_id AND x.encoder_id = ? AND x.content_hash = i.content_hash"
+        if needs_vectors
+        else ""
+    )
+    limit = "" if items is None else f"LIMIT {int(items)}"
+    # md5 spreads the choice over the data without a seed that somebody would have to keep.
+    sql = f"""
+        WITH chosen AS (SELECT item_id FROM items WHERE split = 'train' ORDER BY md5(item_id), item_id {limit})
+        SELECT i.item_id, i.content, i.metadata{vector} FROM items i
+        JOIN chosen USING (item_id) {join} ORDER BY i.item_id
+    """
+    hits: dict[str, Counter[int]] = {function.name: Counter() for function in functions}
+    called: Counter[str] = Counter()
+    faults: dict[str, list[str]] = {function.name: [] for function in functions}
+    shown: dict[str, list[Example]] = {function.name: [] for function in functions}
+    encode = remember_encode(encode)
+    limits = Limits(timeout_s=config.timeout_s)
+    with lake.read() as reader:
+        for table in reader.batches(sql, [config.encoder_id] if needs_vectors else [], rows=config.batch_items):
+            batch, with_vector = to_batch(table, config.classes, encode)
+            for function in functions:
+                rows = with_vector if function.uses_vectors else np.arange(len(batch))
+                if not len(rows):
+                    continue
+                part = batch.take(rows)
+                outcome = call_function(function, part, limits)
+                voted = np.flatnonzero(outcome.votes >= 0)
+                hits[function.name].update(outcome.votes[voted].tolist())
+                called[function.name] += len(rows)
+                faults[function.name] += [f"{fault.fault}: {fault.detail}" for fault in outcome.faults]
+                for row in voted[: examples - len(shown[function.name])].tolist():
+                    label = config.classes[outcome.votes[row]]
+                    shown[function.name].append(Example(item_id=part.item_ids[row], label=label, text=part.texts[row]))
+    return [
+        FunctionPreview(
+            name=name,
+            items=called[name],
+            hits=(n := hits[name].total()),
+            coverage=n / called[name] if called[name] else 0.0,
+            polarity=tuple(
+                config.classes[c] for c, _ in sorted(hits[name].items(), key=lambda pair: (-pair[1], pair[0]))
+            ),
+            faults=len(faults[name]),
+            first_fault=faults[name][0] if faults[name] else "",
+            examples=tuple(shown[name]),
+        )
+        for name in hits
+    ]
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """95% interval of a share by Wilson's score.
+
+    Args:
+        successes: 0 to n.
+        n: 1 or more.
+
+    Source: E. B. Wilson, Probable inference, the law of succession, and statistical inference, JASA 22 (1927) 209-212.
+    """
+    share = successes / n
+    middle = share + Z_95**2 / (2 * n)
+    half = Z_95 * sqrt(share * (1 - share) / n + Z_95**2 / (4 * n**2))
+    scale = 1 + Z_95**2 / n
+    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
