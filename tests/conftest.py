@@ -12,3 +12,6 @@ from warehouse import Lake
 def lake(tmp_path: Path) -> Iterator[Lake]:
     with Lake(tmp_path / "lake") as opened:
         yield opened
+
+
+pytest_plugins = ["tests.projects"]

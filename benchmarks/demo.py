@@ -1,0 +1,92 @@
+"""The bars of the demo: time of the first and second run, rows the second one adds, accuracy against its rivals.
+
+    python -m benchmarks.demo [--output docs/benchmarks/demo.json]
+
+Runs examples/reuters in a fresh copy by the very commands of `make demo`. Downloads and installs are not timed.
+"""
+
+import argparse
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.environment import environment
+from warehouse import Lake
+
+DEMO = Path(__file__).parents[1] / "examples" / "reuters"
+RUN = ["-m", "flows.cli.main", "run", "--annotator", "simulated", "--project"]
+
+
+def main() -> None:
+    """Measure, print JSON and write it where asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    text = json.dumps(measure(), indent=2)
+    print(text)
+    if arguments.output:
+        arguments.output.write_text(text + "\n", "utf-8")
+
+
+def measure() -> dict[str, Any]:
+    """Run the demo twice in a copy and read the figures from its warehouse."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "reuters"
+        shutil.copytree(DEMO, root, ignore=shutil.ignore_patterns("lake", "tasks", ".siftline", "report.html", "data"))
+        _siftline("samples", "get", "reuters-r8", "--output", str(root / "data"))
+        first_s = _timed(root)
+        with Lake(root / "lake") as lake:
+            before = lake.snapshot()
+        second_s = _timed(root)
+        with Lake(root / "lake") as lake, lake.read() as reader:
+            rows = reader.rows(
+                "SELECT series, labels, value FROM metrics WHERE name = 'accuracy' AND split = 'test' ORDER BY ALL"
+            )
+            stages = reader.rows(
+                "SELECT stage, count(*), sum(seconds) FROM runs GROUP BY stage ORDER BY min(committed_at)"
+            )
+            snapshots_added = lake.snapshot() - before
+    figures: dict[str, dict[int, list[float]]] = {}
+    for series, labels, value in rows:
+        figures.setdefault(series, {}).setdefault(labels, []).append(value)
+    return {
+        "benchmark": "demo",
+        "command": "python -m benchmarks.demo",
+        **environment(),
+        "first_run_s": round(first_s, 1),
+        "second_run_s": round(second_s, 1),
+        "second_over_first": round(second_s / first_s, 3),
+        "snapshots_added_by_second_run": snapshots_added,
+        "accuracy": {
+            series: {
+                str(labels): {
+                    "mean": round(statistics.fmean(values), 4),
+                    "sd": round(statistics.stdev(values), 4) if len(values) > 1 else None,
+                    "seeds": len(values),
+                }
+                for labels, values in by_labels.items()
+            }
+            for series, by_labels in figures.items()
+        },
+        "stages": {stage: {"commits": n, "seconds": round(s, 1)} for stage, n, s in stages},
+    }
+
+
+def _timed(root: Path) -> float:
+    began = time.monotonic()
+    subprocess.run([sys.executable, *RUN, str(root)], check=True, stdout=subprocess.DEVNULL)
+    return time.monotonic() - began
+
+
+def _siftline(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "flows.cli.main", *arguments], check=True, stdout=subprocess.DEVNULL)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Runs a project without Prefect in forked children and kills each at a chosen moment; used by test_killed_runs.py.
+
+    python -m tests.faults.harness PROJECT
+
+Every statement on the warehouse and every file that is opened for writing, renamed or removed is a *moment* of the
+stage at work. An undisturbed run in a copy of the project counts the moments of each stage; then one run after the
+other is killed at the first, middle and last moment of every stage, each going on from what the one before left.
+The children are forks, so the heavy imports are paid once. Prints one JSON line with what was killed.
+"""
+
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from flows.project import Project
+from flows.stages import STAGES, run_passes, run_stage_in_process
+from warehouse import Lake, StageResult
+
+_WRITES = {"os.rename", "os.remove", "os.mkdir", "os.truncate"}
+
+
+class Moments:
+    """Counts the moments of the stage at work and calls `reached` at each."""
+
+    def __init__(self, reached: Any) -> None:
+        self.stage = ""
+        self.counts: Counter[str] = Counter()
+        self.reached = reached
+        sys.addaudithook(self._audit)
+        real = Lake.new_cursor
+        moments = self
+
+        class Cursor:
+            def __init__(self, cursor: Any) -> None:
+                self.cursor = cursor
+
+            def execute(self, *arguments: Any) -> Any:
+                moments.tick()
+                return self.cursor.execute(*arguments)
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self.cursor, name)
+
+        Lake.new_cursor = lambda lake: Cursor(real(lake))  # type: ignore[method-assign]
+
+    def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
+        writes = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")
+        if writes or event in _WRITES:
+            self.tick()
+
+    def tick(self) -> None:
+        if self.stage:
+            self.counts[self.stage] += 1
+            self.reached(self.stage, self.counts[self.stage])
+
+
+def run(root: Path, reached: Any) -> dict[str, int]:
+    """Run a project to its end in this process; returns the moments of every stage in all passes."""
+    moments = Moments(reached)
+    project = Project(root)
+    inner = run_stage_in_process(project)
+
+    def stage(name: str) -> StageResult:
+        moments.stage = name
+        try:
+            return inner(name)
+        finally:
+            moments.stage = ""
+
+    run_passes(stage, simulated=True)
+    return dict(moments.counts)
+
+
+def in_child(root: Path, kill_at: tuple[str, int] | None, output: Path) -> int:
+    """Fork, run, and kill itself at a moment; returns the exit status of waitpid."""
+    pid = os.fork()
+    if pid:
+        return os.waitpid(pid, 0)[1]
+
+    def reached(stage: str, number: int) -> None:
+        if kill_at is not None and kill_at[0] == stage and number >= kill_at[1]:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    code = 1
+    try:
+        output.write_text(json.dumps(run(root, reached)))
+        code = 0
+    except Exception as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+        raise
+    finally:
+        os._exit(code)  # a child must never return into the parent's code
+
+
+def main(root: Path) -> None:
+    """Run undisturbed in a copy, then with kills in the project itself."""
+    undisturbed = root.with_name(root.name + "-undisturbed")
+    shutil.copytree(root, undisturbed)
+    output = root.with_name("moments.json")
+    assert in_child(undisturbed, None, output) == 0
+    counts = json.loads(output.read_text())
+    killed: list[tuple[str, int]] = []
+    began = time.monotonic()
+    for stage in STAGES:
+        # What a resumed run still has to do is unknown, so each moment is tried as long as it is reached.
+        for number in sorted({1, 2, max(1, counts.get(stage, 0) // 4), max(1, counts.get(stage, 0) // 2)}):
+            status = in_child(root, (stage, number), output)
+            if os.WIFSIGNALED(status):
+                killed.append((stage, number))
+    for _ in range(2):
+        assert in_child(root, None, output) == 0
+    print(json.dumps({"killed": killed, "seconds": round(time.monotonic() - began, 1)}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

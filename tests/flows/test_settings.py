@@ -1,0 +1,61 @@
+"""siftline.toml: everything a person can get wrong is named together with the way out."""
+
+from pathlib import Path
+
+import pytest
+
+from flows.settings import load_settings
+from warehouse import SettingsError
+
+GOOD = """
+[project]
+name = "p"
+classes = ["a", "b"]
+
+[[sources]]
+name = "s"
+path = "data.csv"
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    (folder / "siftline.toml").write_text(text, "utf-8")
+    return folder
+
+
+def test_the_least_file_is_enough(tmp_path: Path) -> None:
+    settings = load_settings(write(tmp_path, GOOD))
+    assert (settings.select.batch, settings.select.budget) == (32, 128)
+    assert settings.sources[0].text == "text"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "project: missing"),
+        ("[project", "not valid TOML"),
+        (GOOD + "[select]\nbatsh = 3", "select.batsh: unknown setting"),
+        (GOOD + "[select]\nbatch = 0", r"select.batch: .*greater than or equal to 1 \(found 0\)"),
+        (GOOD + "[select]\nbatch = 'many'", r"select.batch: .*\(found 'many'\)"),
+        (GOOD + "[nonsense]\nx = 1", "nonsense: unknown setting"),
+        (GOOD.replace('"a", "b"', '"a", "a"'), "distinct"),
+        (GOOD.replace('"a", "b"', '"a"'), "project.classes"),
+        (GOOD.replace('path = "data.csv"', ""), "either path or query"),
+        (GOOD + 'query = "select 1"', "either path or query"),
+        (GOOD + 'format = "xml"', "format"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        load_settings(write(tmp_path, text))
+
+
+def test_a_folder_without_a_project_names_init(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="siftline init"):
+        load_settings(tmp_path)
+
+
+def test_the_environment_overrides_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIFTLINE_SELECT__BATCH", "7")
+    settings = load_settings(write(tmp_path, GOOD + "[select]\nbatch = 3\nbudget = 9"))
+    assert (settings.select.batch, settings.select.budget) == (7, 9)

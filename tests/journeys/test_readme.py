@@ -1,0 +1,139 @@
+"""Does what the README says, word for word: its commands run as they stand, from an empty folder."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from benchmarks.readme import filled
+from tests.projects import ROOT
+
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def blocks(heading: str, text: str = README) -> list[str]:
+    """The shell blocks below a heading."""
+    section = text.split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    return re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
+
+
+def shell(script: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a README block in bash; the first failing command fails it."""
+    path = f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PATH": path, **environment},
+    )
+
+
+TOPICS = {
+    "billing": ["The invoice of {} is wrong, please send a refund.", "Why was I charged twice for {}?"],
+    "bug": ["The page {} crashes when I press save.", "I get an error message in {} and it freezes."],
+    "praise": ["I love the new {} view, thank you!", "Great work on {}, excellent support."],
+}
+THINGS = ["search", "export", "login", "billing", "calendar", "editor", "upload", "profile", "backup", "report"]
+
+
+@pytest.fixture(scope="module")
+def tickets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the reader's own data: tickets.csv."""
+    folder = tmp_path_factory.mktemp("reader")
+    with (folder / "tickets.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["number", "body"])
+        number = 0
+        for thing in THINGS:
+            for texts in TOPICS.values():
+                for text in texts:
+                    writer.writerow([number := number + 1, text.format(thing)])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def own_data(tickets: Path) -> Path:
+    """The project after the README's ten lines."""
+    [script] = blocks("Your own data, in ten lines")
+    assert len(script.splitlines()) <= 11
+    ended = shell(script, tickets)
+    assert ended.returncode == 0, ended.stderr
+    assert "tasks wait for annotators" in ended.stdout
+    return tickets / "tickets"
+
+
+def test_own_data_ends_with_tasks_for_people(own_data: Path) -> None:
+    tasks = [json.loads(p.read_text("utf-8")) for p in (own_data / "tasks").glob("*.json")]
+    assert len(tasks) == 32
+    assert all(task["data"]["text"] and task["data"]["reason"] for task in tasks)
+
+
+def test_answers_in_the_task_files_are_learned_from_and_results_are_asked(own_data: Path) -> None:
+    for path in (own_data / "tasks").glob("*.json"):
+        task = json.loads(path.read_text("utf-8"))
+        text = task["data"]["text"]
+        label = next(c for c, forms in TOPICS.items() if any(f.split("{}")[0] in text for f in forms))
+        choice = {"from_name": "label", "to_name": "text", "type": "choices", "value": {"choices": [label]}}
+        task["annotations"] = [{"result": [choice], "lead_time": 4.0}]
+        path.write_text(json.dumps(task), "utf-8")
+    again = shell("siftline run", own_data)
+    assert again.returncode == 0, again.stderr
+    assert "32 gold labels" in again.stdout
+    for script in blocks("Ask the results"):
+        ended = shell(script.replace("tickets.csv", "data/tickets.csv"), own_data)
+        assert ended.returncode == 0, ended.stderr
+    with (own_data / "labels.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 60
+    assert {row["label"] for row in rows} == set(TOPICS)
+    vectors = pq.read_table(own_data / "vectors.parquet")
+    assert vectors.num_rows == 60
+    assert shell("siftline report", own_data).returncode == 0
+    assert (own_data / "report.html").stat().st_size > 10_000
+
+
+def test_the_figures_are_those_of_the_benchmark() -> None:
+    figures = json.loads((ROOT / "docs" / "benchmarks" / "demo.json").read_text("utf-8"))
+    assert filled(README, figures) == README
+    accuracy = figures["accuracy"]
+    last = max(accuracy["siftline"], key=int)
+    for rival in ("random", "gold_only"):
+        assert accuracy["siftline"][last]["mean"] > accuracy[rival][last]["mean"]
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\(([^)#:]+)\)", README))
+def test_every_link_leads_somewhere(link: str) -> None:
+    assert (ROOT / link).exists()
+
+
+def test_every_folder_it_names_is_there_and_every_view_it_names_answers(own_data: Path) -> None:
+    for view in ("training_set", "gold_labels", "lf_summary", "queue_progress", "cycle_summary", "disagreements"):
+        assert f"`{view}`" in README
+        assert shell(f'siftline sql "select count(*) from {view}"', own_data).returncode == 0
+
+
+def test_make_demo_in_a_clone_ends_with_the_report_and_the_second_call_adds_nothing(tmp_path: Path) -> None:
+    """The commands of the first block in a fresh clone; its set-up is the one that runs these tests already."""
+    clone = tmp_path / "clone"
+    ignored = shutil.ignore_patterns(".git", ".venv*", "lake", "tasks", ".siftline", "report.html", "data", "*cache*")
+    shutil.copytree(ROOT, clone, ignore=ignored)
+    [script] = blocks("Two commands")
+    demo = script.splitlines()[0].split("#")[0].strip()
+    assert demo == "make demo"
+    use_our_setup = f" VENV={ROOT / '.venv'} -o {ROOT / '.venv' / '.base'}"
+    first = shell(demo + use_our_setup, clone)
+    assert first.returncode == 0, first.stderr
+    assert "simulated annotator" in first.stdout
+    assert "examples/reuters/report.html" in first.stdout
+    assert (clone / "examples" / "reuters" / "report.html").is_file()
+    second = shell(demo + use_our_setup, clone)
+    assert second.returncode == 0, second.stderr
+    assert " 0 rows written" in second.stdout

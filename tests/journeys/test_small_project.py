@@ -1,0 +1,167 @@
+"""A whole small project by the command: run, run again, ask in SQL meanwhile; the gold column stays out of sight."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from features.samples import SampleFiles
+from flows.project import Project
+from flows.stages import STAGES, run_passes, run_stage_in_process
+from tests.faults.test_killed_runs import CONTENT
+from tests.projects import ROOT, make_small_project
+from warehouse import Lake, StageResult
+from warehouse.lake import connect_locked_down
+
+Asked = tuple[Path, str, list[tuple[int, int]]]
+"""A project after its first run, what the run printed, and what readers saw meanwhile: (items, committed items)."""
+
+COMMAND = [sys.executable, "-m", "flows.cli.main"]
+
+
+def siftline(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments, "--project", str(root)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory, reuters: SampleFiles) -> Asked:
+    root = make_small_project(tmp_path_factory.mktemp("journey") / "project", reuters)
+    seen: list[tuple[int, int]] = []
+    run = subprocess.Popen(
+        [*COMMAND, "run", "--annotator", "simulated", "--project", str(root)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    while run.poll() is None:
+        if not (root / "lake" / "catalog.sqlite").exists():
+            time.sleep(0.05)
+            continue
+        shown = siftline(root, "sql", "--format", "csv", "select count(*) from items")
+        if "holds no tables yet" in shown.stderr or "no warehouse" in shown.stderr:
+            continue
+        assert shown.returncode == 0, shown.stderr
+        connection = connect_locked_down(root / "lake")
+        items = int(shown.stdout.split()[1])
+        total = connection.execute(
+            "SELECT (SELECT count(*) FROM items), (SELECT coalesce(sum((rows_written->>'items')::INT), 0) FROM runs)"
+        ).fetchone()
+        connection.close()
+        assert total is not None
+        assert items in {0, 300}
+        seen.append((int(total[0]), int(total[1])))
+    printed = run.communicate()[0]
+    assert run.returncode == 0, printed
+    return root, printed, seen
+
+
+def test_the_first_run_prints_no_traceback_no_telemetry_and_no_lock_error(
+    asked: Asked,
+) -> None:
+    _, printed, _ = asked
+    for word in ("Traceback", "telemetry", "database is locked", "ERROR", "Error"):
+        assert word not in printed, printed
+    assert "simulated" in printed
+
+
+def test_sql_during_a_run_never_fails_and_never_sees_half_a_commit(
+    asked: Asked,
+) -> None:
+    _, _, seen = asked
+    assert len(seen) >= 3
+    assert all(items == committed for items, committed in seen)
+    assert seen[-1] == (300, 300)
+
+
+def test_counts_add_up_and_the_budget_is_kept(asked: Asked) -> None:
+    root, _, _ = asked
+    with Lake(root / "lake", read_only=True) as lake, lake.read() as reader:
+        assert reader.rows("SELECT split, count(*) FROM items GROUP BY 1 ORDER BY 1") == [("test", 60), ("train", 240)]
+        assert reader.scalar("SELECT count(*) FROM vectors") == 300
+        assert reader.rows("SELECT cycle, answered FROM queue_progress ORDER BY cycle") == [(1, 8), (2, 8)]
+        assert reader.scalar("SELECT count(*) FROM gold_labels WHERE simulated") == 16
+        assert reader.scalar("SELECT count(*) FROM queue JOIN items USING (item_id) WHERE split <> 'train'") == 0
+        assert reader.rows("SELECT gold_labels FROM models WHERE stage = 'end_model' ORDER BY sequence") == [
+            (0,),
+            (8,),
+            (16,),
+        ]
+        bad = reader.scalar("SELECT count(*) FROM predictions WHERE abs(list_sum(probs) - 1) > 1e-4")
+        assert bad == 0
+
+
+def test_a_second_run_adds_no_row(asked: Asked) -> None:
+    root, _, _ = asked
+    with Lake(root / "lake") as lake:
+        before, snapshot = lake.content_hash(), lake.snapshot()
+    again = siftline(root, "run", "--annotator", "simulated")
+    assert again.returncode == 0, again.stderr
+    assert "0 rows written" in again.stdout
+    with Lake(root / "lake") as lake:
+        assert (lake.content_hash(), lake.snapshot()) == (before, snapshot)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["status"], ["queue"], ["lf", "report"], ["lf", "preview"], ["collect"], ["queue", "reconcile"], ["doctor"]],
+)
+def test_every_looking_command_answers_on_a_project(asked: Asked, command: str) -> None:
+    root, _, _ = asked
+    with Lake(root / "lake") as lake:
+        before = lake.snapshot()
+    shown = siftline(root, *command.split())
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.strip()
+    with Lake(root / "lake") as lake:
+        assert lake.snapshot() == before
+
+
+def test_a_run_beside_another_leaves_cleanly(asked: Asked) -> None:
+    from filelock import FileLock
+
+    root, _, _ = asked
+    with FileLock(str(root / ".siftline" / "run.lock")):
+        second = siftline(root, "run")
+    assert second.returncode == 3
+    assert "Another run" in second.stderr
+
+
+def test_only_the_simulated_annotator_and_the_scoring_need_the_gold_column(
+    tmp_path: Path, reuters: SampleFiles, asked: Asked
+) -> None:
+    """The gold file is moved away while any other stage works, and all tables come out the same."""
+    root = make_small_project(tmp_path / "project", reuters)
+    gold, away = root / "data" / "gold.parquet", root / "data" / "away"
+    inner = run_stage_in_process(Project(root))
+
+    def run_stage(name: str) -> StageResult:
+        if name in {"annotate", "evaluate", "rivals"}:
+            return inner(name)
+        gold.rename(away)
+        try:
+            return inner(name)
+        finally:
+            away.rename(gold)
+
+    assert set(STAGES) > {"annotate", "evaluate", "rivals"}
+    run_passes(run_stage, simulated=True)
+    with Lake(root / "lake") as one, Lake(asked[0] / "lake") as other:
+        assert one.content_hash(CONTENT) == other.content_hash(CONTENT)
+
+
+def test_scoring_changes_nothing_but_metrics(tmp_path: Path, reuters: SampleFiles, asked: Asked) -> None:
+    root = make_small_project(tmp_path / "project", reuters)
+    settings = (root / "siftline.toml").read_text("utf-8")
+    head, _, _ = settings.partition("[evaluate]")
+    (root / "siftline.toml").write_text(head, "utf-8")
+    run_passes(run_stage_in_process(Project(root)), simulated=True)
+    rest = [name for name in CONTENT if name != "metrics"]
+    with Lake(root / "lake") as one, Lake(asked[0] / "lake") as other:
+        assert one.content_hash(rest) == other.content_hash(rest)
+        with one.read() as reader:
+            assert reader.scalar("SELECT count(*) FROM metrics") == 0

@@ -1,0 +1,54 @@
+"""The built wheel in an empty environment: it installs, the command answers, a project is made and run."""
+
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+from tests.projects import ROOT
+
+
+@pytest.fixture(scope="module")
+def siftline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The command of an environment that holds the wheel and its dependencies, and not this repository."""
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--outdir", str(folder), str(ROOT)], check=True, capture_output=True
+    )
+    [wheel] = folder.glob("siftline-*.whl")
+    venv.create(folder / "env", with_pip=True)
+    python = folder / "env" / "bin" / "python"
+    command = [str(python), "-m", "pip", "install", "-q", "-c", str(ROOT / "constraints.txt"), str(wheel)]
+    installed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert installed.returncode == 0, installed.stderr[-2000:]
+    return folder / "env" / "bin" / "siftline"
+
+
+def run(command: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([str(command), *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_the_installed_command_makes_and_runs_a_project(siftline: Path, tmp_path: Path) -> None:
+    lines = [f'{{"text": "{word} number {n}"}}' for n in range(20) for word in ("good apple", "bad pear")]
+    (tmp_path / "fruit.jsonl").write_text("\n".join(lines), "utf-8")
+    made = run(siftline, "init", "p", "--source", "fruit.jsonl", "--classes", "good,bad", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    (tmp_path / "p" / "labeling_functions.py").write_text(
+        'from weak_labels import keywords\n\ngood = keywords("good", ["good"])\nbad = keywords("bad", ["bad"])\n'
+        'pear = keywords("bad", ["pear"])\n',
+        "utf-8",
+    )
+    for command in (["doctor"], ["run"], ["report"], ["sql", "select count(*) from training_set"]):
+        ended = run(siftline, *command, cwd=tmp_path / "p")
+        assert ended.returncode == 0, ended.stderr + ended.stdout
+    assert (tmp_path / "p" / "report.html").is_file()
+
+
+def test_the_wheel_holds_the_packages_and_nothing_of_tests_or_data(siftline: Path) -> None:
+    site = next((siftline.parents[1] / "lib").glob("python*/site-packages"))
+    for package in ("warehouse", "engine", "features", "weak_labels", "active", "flows"):
+        assert (site / package / "__init__.py").is_file()
+    for other in ("tests", "benchmarks", "examples", "docs"):
+        assert not (site / other).exists()
