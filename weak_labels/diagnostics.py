@@ -174,9 +174,7 @@ def preview(
             items=called[name],
             hits=(n := hits[name].total()),
             coverage=n / called[name] if called[name] else 0.0,
-            polarity=tuple(
-                config.classes[c] for c, _ in sorted(hits[name].items(), key=lambda pair: (-pair[1], pair[0]))
-            ),
+            polarity=tuple(config.classes[c] for c, _ in hits[name].most_common()),
             faults=len(faults[name]),
             first_fault=faults[name][0] if faults[name] else "",
             examples=tuple(shown[name]),

@@ -26,8 +26,8 @@ results_table = keywords(
 
 dividend = keywords(
     "earn",
-    ["dividend", "dividends", "div", "payout", "qtly", "payable", "record", "prior pay", "sets quarterly", "distribution",
-     "holders of record", "raises quarterly", "cts a share"],
+    ["dividend", "dividends", "div", "payout", "qtly", "payable", "record", "prior pay", "distribution",
+     "holders of record", "sets quarterly", "raises quarterly", "cts a share"],
     min_hits=2,
     description="a dividend, with its record and pay dates",
 )  # fmt: skip
@@ -48,10 +48,11 @@ profit_outlook = regex(
 )
 
 
-STATEMENT_TERMS = frozenset(
-    "shr shrs net revs qtr vs cts mln dlrs loss profit oper avg year note nine six mths div qtly record pay prior "
-    "sales includes excludes gain pretax tax assets deposits loans billion".split()
-)
+STATEMENT_TERMS = {
+    "shr", "shrs", "net", "revs", "qtr", "vs", "cts", "mln", "dlrs", "loss", "profit", "oper", "avg", "year", "note",
+    "nine", "six", "mths", "div", "qtly", "record", "pay", "prior", "sales", "includes", "excludes", "gain", "pretax",
+    "tax", "assets", "deposits", "loans", "billion",
+}  # fmt: skip
 
 
 @vectorized("earn")
@@ -99,11 +100,9 @@ agrees_to_buy = regex(
 def headline_of_a_deal(x):
     """The headline, which the wire puts first, has somebody buying, selling or bidding for a company."""
     headline = " ".join(x.text.split()[:9])
-    deal = re.search(
-        r"\b(buys?|acquires?|sells?|merges?|bids?|completes|divests?|takeover|stake|unit|units)\b", headline
-    )
-    about_money = re.search(r"\b(qtr|net|dividend|rates?|oil|crude|wheat|corn|dlrs|bonds?|notes)\b", headline)
-    return "acq" if deal and not about_money else ABSTAIN
+    deal = re.search(r"\b(buys?|acquires?|sells?|merges?|bids?|completes|divests?|takeover|stake|units?)\b", headline)
+    other = re.search(r"\b(qtr|net|dividend|rates?|oil|crude|wheat|corn|dlrs|bonds?|notes)\b", headline)
+    return "acq" if deal and not other else ABSTAIN
 
 
 # --- crude: oil ------------------------------------------------------------------------------------------------------
@@ -134,8 +133,9 @@ grain_crops = keywords(
 
 grain_tenders = regex(
     "grain",
-    r"\b(?:tonnes of (?:\w+ ){0,3}(?:wheat|corn|maize|barley|rice|grain|sorghum|cereals)|(?:wheat|corn|maize|barley|rice"
-    r"|grain|cereals?) (?:imports?|exports?|crops?|tenders?|sales?|harvest|prices|board|shipments?|subsid\w+|program))\b",
+    r"\b(?:tonnes of (?:\w+ ){0,3}(?:wheat|corn|maize|barley|rice|grain|sorghum|cereals)|"
+    r"(?:wheat|corn|maize|barley|rice|grain|cereals?) (?:imports?|exports?|crops?|tenders?|sales?|harvest|prices|"
+    r"board|shipments?|subsid\w+|program))\b",
 )
 
 # --- interest: rates -------------------------------------------------------------------------------------------------
@@ -156,10 +156,8 @@ official_rates = regex(
 def headline_on_rates(x):
     """The headline speaks of rates, and not of those at which currencies are exchanged."""
     headline = " ".join(x.text.split()[:10])
-    rates = re.search(r"\b(interest rates?|rates?|prime|credit policy|yields?)\b", headline)
-    other = re.search(
-        r"\b(exchange rates?|dollar|currency|currencies|yen|mark|growth rate|tax|freight|inflation)\b", headline
-    )
+    rates = re.search(r"\b(interest|rates?|prime|credit policy|yields?)\b", headline)
+    other = re.search(r"\b(exchange|dollar|currency|currencies|yen|mark|growth|tax|freight|inflation)\b", headline)
     return "interest" if rates and not other else ABSTAIN
 
 
@@ -195,7 +193,7 @@ ships_and_ports = keywords(
 trouble_at_sea = regex(
     "ship",
     r"\b(?:(?:seamen|dockers|port workers|longshoremen|pilots?)(?: s)? (?:\w+ ){0,3}strikes?|"
-    r"(?:tankers?|ships?|vessels?|ferry|frigate) (?:\w+ ){0,5}(?:hit|attacked|sank|sunk|aground|capsized|collided|missile)|"
+    r"(?:tankers?|ships?|vessels?|ferry) (?:\w+ ){0,5}(?:hit|attacked|sank|sunk|aground|capsized|collided|missile)|"
     r"(?:protect|escort|reflag\w*) (?:\w+ ){0,5}(?:tankers?|shipping|ships|vessels))\b",
 )
 
@@ -212,7 +210,8 @@ trade_quarrels = keywords(
     "trade",
     ["tariff", "tariffs", "gatt", "protectionism", "protectionist", "yeutter", "semiconductor", "semiconductors",
      "microchips", "dumping", "retaliation", "retaliate", "sanctions", "quotas", "unfair", "import restrictions",
-     "open its market", "open its markets", "open markets", "exports", "imports", "exporters", "bilateral", "uruguay round"],
+     "open its market", "open its markets", "open markets", "exports", "imports", "exporters", "bilateral",
+     "uruguay round"],
     min_hits=3,
     description="at least three words of trade policy",
 )  # fmt: skip
