@@ -1,0 +1,120 @@
+"""What Siftline asks of an annotation service, and the two things that pass: a task and an answer.
+
+Label Studio is one service, a folder of JSON files another. Both are reached only through this protocol, and an answer
+of the simulated annotator takes the same way as a person's.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+Action = Literal["labelled", "skipped", "deleted"]
+
+LABEL = "label"
+"""Name of the choice in the label config: `from_name` of every annotation and pre-annotation."""
+TEXT = "text"
+"""Name of the text in the label config and key of the task's data."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Task:
+    """One item for an annotator.
+
+    Attributes:
+        value: expected worth of the label, 0 to 1.
+        rank: place in its selection, 1 is the most valuable.
+        prediction: suggested class, None for no suggestion.
+        confidence: probability of the suggestion, 0 to 1.
+        model_version: end model that made the suggestion.
+    """
+
+    item_id: str
+    text: str
+    cycle: int
+    rank: int
+    value: float
+    reason: str
+    prediction: str | None = None
+    confidence: float = 0.0
+    model_version: str = ""
+
+    def to_label_studio(self) -> dict[str, Any]:
+        """The task in Label Studio's import format; only these plain keys ever leave the warehouse."""
+        task: dict[str, Any] = {
+            "data": {
+                "item_id": self.item_id,
+                TEXT: self.text,
+                "reason": self.reason,
+                "value": round(self.value, 4),
+                "cycle": self.cycle,
+                "rank": self.rank,
+            }
+        }
+        if self.prediction is not None:
+            result = {
+                "from_name": LABEL,
+                "to_name": TEXT,
+                "type": "choices",
+                "value": {"choices": [self.prediction]},
+            }
+            task["predictions"] = [
+                {"model_version": self.model_version, "score": round(self.confidence, 4), "result": [result]}
+            ]
+        return task
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """One annotation as the service holds it now.
+
+    Attributes:
+        label: chosen class by name; None when skipped.
+        seconds: time the annotator spent, as the service measured it.
+    """
+
+    annotation_id: str
+    task_id: str
+    item_id: str
+    annotator: str
+    action: Action
+    label: str | None
+    created_at: datetime
+    updated_at: datetime
+    seconds: float
+
+
+class AnnotationService(Protocol):
+    """Where annotators work. Raises `ServiceError` when a retry may help, `ServiceRefused` when a person must act."""
+
+    def describe(self) -> str:
+        """The service in words for messages, without secrets."""
+        ...
+
+    def ensure_project(self, classes: Sequence[str]) -> None:
+        """Create the project or bring its classes up to date."""
+        ...
+
+    def push(self, tasks: Sequence[Task]) -> Mapping[str, str]:
+        """Store tasks in the order given.
+
+        Returns:
+            The task id of each item id.
+        """
+        ...
+
+    def find(self, item_ids: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        """Task ids that the service already holds for these items; items without a task are left out."""
+        ...
+
+    def pull(self) -> Iterable[Answer]:
+        """All answers that the service holds now."""
+        ...
+
+    def withdraw(self, task_ids: Sequence[str]) -> None:
+        """Remove tasks that nobody has answered."""
+        ...
+
+    def annotate(self, task_id: str, *, label: str, annotator: str, seconds: float) -> None:
+        """Answer a task in the name of a simulated annotator."""
+        ...
