@@ -1,0 +1,417 @@
+"""The annotation service over a Label Studio server, the only module that imports its SDK.
+
+Label Studio is polled. Its tasks have no external key and a repeated import stores them twice, so the SDK's own
+retries are off, every task carries its item id, and task ids are looked up by item id and never inferred from the
+order of a response. Listings go on from the last task id seen: with page numbers, a task that is deleted meanwhile
+would hide another one, which then looked unsent or unanswered.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+from urllib.parse import quote, urlsplit
+
+import httpx
+from label_studio_sdk import LabelStudio
+from label_studio_sdk.core.api_error import ApiError
+from label_studio_sdk.core.parse_error import ParsingError
+
+from active.deadline import DeadlineClient
+from active.label_config import label_config
+from active.service import LABEL, TEXT, Action, Answer, Task
+from warehouse import ServiceError, ServiceRefused, SettingsError, SiftlineError
+
+URL_VARIABLE, KEY_VARIABLE = "LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY"
+# The first release that guards webhooks against server-side request forgery and keeps its secret key private.
+OLDEST_VERSION = (1, 23, 2)
+TIMEOUT_S = 60.0
+IMPORT_CHUNK = 200
+PAGE = 500
+# The ids of one look-up travel in the address of a GET, and proxies refuse addresses from 8 kB on.
+LOOKUP_BYTES = 4000
+SAMPLING = "Sequential sampling"
+
+T = TypeVar("T")
+Json = dict[str, Any]
+
+
+class LabelStudioService:
+    """One project on one Label Studio server.
+
+    Args:
+        url: address of the server, with its path prefix if it has one.
+        api_key: personal access token or legacy token of a user who may manage the project.
+        project: title of the project, 3 to 50 characters.
+        timeout_s: longest time for one whole request, its body included.
+
+    Raises:
+        SettingsError: the address, the key or the title cannot be used.
+        ServiceRefused: the key is a token that has expired.
+    """
+
+    def __init__(self, url: str, api_key: str, project: str, *, timeout_s: float = TIMEOUT_S) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
+            raise SettingsError(
+                f"{URL_VARIABLE} must look like http://host:8080 or https://host/path, without a log-in"
+            )
+        if not re.fullmatch(r"[!-~]+", api_key):
+            raise SettingsError(f"{KEY_VARIABLE} holds a blank or a character that no key has; copy the key again")
+        if not 3 <= len(project) <= 50:
+            raise SettingsError(f"project name {project!r} has {len(project)} characters; Label Studio takes 3 to 50")
+        self.url = url.rstrip("/")
+        self.project = project
+        self._key = api_key
+        self._project_id: int | None = None
+        self._emails: dict[int, str] = {}
+        # Redirects are not followed: a POST would turn into a GET, and a log-in page would look like an answer.
+        client = DeadlineClient(timeout=timeout_s, follow_redirects=False)
+        # The SDK joins `api/token/refresh/` as a browser would: without the last slash it drops a path prefix.
+        self._client = self._call(
+            lambda: LabelStudio(
+                base_url=self.url + "/", api_key=api_key, timeout=timeout_s, max_retries=0, httpx_client=client
+            )
+        )
+
+    def describe(self) -> str:
+        """The server and the project, without secrets."""
+        return f"Label Studio project '{self.project}' at {self.url}"
+
+    def ensure_project(self, classes: Sequence[str]) -> None:
+        """Find the project by its title or create it; bring its classes and its order of tasks up to date.
+
+        A labeling page that offers these classes already is left as it is, also when a person has redesigned it.
+
+        Raises:
+            SettingsError: a class name cannot be shown.
+            ServiceRefused: the server is too old, or answers exist for a class that is no longer there.
+            ServiceError: the server did not answer as it should.
+        """
+        config = label_config(classes)
+        release = self._call(lambda: str(self._client.versions.get().release))
+        version = tuple(int(number) for number in re.findall(r"\d+", release)[:3])
+        if version < OLDEST_VERSION:
+            needed = ".".join(map(str, OLDEST_VERSION))
+            raise ServiceRefused(
+                f"{self.url} runs Label Studio {release}; Siftline needs {needed} or newer: upgrade it"
+            )
+        found = self._find_project()
+        if found is None:
+            created = self._call(
+                lambda: self._client.projects.create(
+                    title=self.project,
+                    label_config=config,
+                    sampling=SAMPLING,
+                    show_collab_predictions=True,
+                    description="Made by Siftline: it adds tasks in descending value and collects the answers.",
+                )
+            )
+            self._project_id = created.id
+            return
+        changes: Json = {}
+        if _classes_of(found) != set(classes):
+            changes["label_config"] = config
+        if found.get("sampling") != SAMPLING:
+            changes["sampling"] = SAMPLING
+        if not found.get("show_collab_predictions"):
+            changes["show_collab_predictions"] = True
+        if changes:
+            self._call(lambda: self._client.projects.update(id=found["id"], **changes))
+
+    def push(self, tasks: Sequence[Task]) -> Mapping[str, str]:
+        """Import tasks in the order given, some hundred per request; see `AnnotationService.push`.
+
+        Raises:
+            ServiceError: a request failed or was not confirmed; what it stored is found by `find`.
+            ServiceRefused: the server does not take these tasks.
+        """
+        project_id = self._id()
+        task_ids: dict[str, str] = {}
+        for start in range(0, len(tasks), IMPORT_CHUNK):
+            chunk: Any = [task.to_label_studio() for task in tasks[start : start + IMPORT_CHUNK]]
+            self._call(lambda chunk=chunk: self._client.projects.import_tasks(project_id, request=chunk))
+            wanted = [task.item_id for task in tasks[start : start + IMPORT_CHUNK]]
+            found = self.find(wanted)
+            missing = [item_id for item_id in wanted if item_id not in found]
+            if missing:
+                raise ServiceError(
+                    f"{self.describe()} took {len(wanted)} tasks but does not list {len(missing)} of them yet, "
+                    f"such as item {missing[0]!r}; run again, nothing is sent twice"
+                )
+            task_ids.update({item_id: found[item_id][-1] for item_id in wanted})
+        return task_ids
+
+    def find(self, item_ids: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        """Task ids by item id, in ascending order; see `AnnotationService.find`."""
+        found: dict[str, list[str]] = {}
+        for some in _lookups(item_ids):
+            wanted = set(some)
+            condition = _condition("data.item_id", "in_list", "String", some)
+            for task in self._tasks([condition], "id,data"):
+                item_id = task["data"].get("item_id")
+                # The look-up is the server's; what counts is the id that the task really carries.
+                if item_id in wanted:
+                    found.setdefault(item_id, []).append(str(task["id"]))
+        return found
+
+    def pull(self) -> Sequence[Answer]:
+        """Every annotation of the project's tasks that carry an item id, by task; see `AnnotationService.pull`."""
+        answered = [
+            _condition(count, "greater", "Number", 0) for count in ("total_annotations", "cancelled_annotations")
+        ]
+        include = "id,data,annotations,completed_by,result,was_cancelled,lead_time,created_at,updated_at"
+        return [
+            self._call(lambda task=task, annotation=annotation: self._answer(task, annotation))
+            for task in self._tasks(answered, include, everything=True)
+            if task["data"].get("item_id") is not None
+            for annotation in task.get("annotations") or []
+        ]
+
+    def withdraw(self, task_ids: Sequence[str]) -> None:
+        """Delete these tasks, except those that somebody has answered or skipped meanwhile."""
+        project_id = self._id()
+        for start in range(0, len(task_ids), PAGE):
+            some = [int(task_id) for task_id in task_ids[start : start + PAGE]]
+            selected: Any = {"all": False, "included": some}
+            # The server itself looks for answers right before it deletes.
+            unanswered: Any = {
+                "conjunction": "and",
+                "items": [_condition(n, "equal", "Number", 0) for n in ("total_annotations", "cancelled_annotations")],
+            }
+            self._call(
+                lambda selected=selected, unanswered=unanswered: self._client.actions.create(
+                    id="delete_tasks", project=project_id, filters=unanswered, selected_items=selected
+                )
+            )
+
+    def annotate(self, task_id: str, *, label: str, annotator: str, seconds: float) -> None:
+        """Answer a task in the name of a simulated annotator.
+
+        On the server the key's user is the author; the simulated annotator's name stands beside the choice, and `pull`
+        returns it.
+        """
+        result = {
+            "from_name": LABEL,
+            "to_name": TEXT,
+            "type": "choices",
+            "value": {"choices": [label]},
+            "meta": {"annotator": annotator},
+        }
+        self._call(
+            lambda: self._client.annotations.create(
+                id=int(task_id), result=[result], lead_time=seconds, was_cancelled=False
+            )
+        )
+
+    def _id(self) -> int:
+        if self._project_id is None and self._find_project() is None:
+            raise ServiceRefused(
+                f"{self.url} has no project '{self.project}' that this key can see. `siftline run` creates it; if it "
+                "was renamed or deleted there, give it its name back."
+            )
+        assert self._project_id is not None
+        return self._project_id
+
+    def _find_project(self) -> Json | None:
+        """The project with exactly this title, and its id from now on."""
+
+        def named() -> list[Json]:
+            page, found, seen = 1, [], 0
+            while True:
+                pager = self._client.projects.list(title=self.project, page=page, page_size=100)
+                projects = [project.model_dump() for project in pager.items or []]
+                found += [project for project in projects if project["title"] == self.project]
+                page, seen = page + 1, seen + len(projects)
+                if not projects or seen >= pager.response.count:
+                    return found
+
+        found = self._call(named)
+        if len(found) > 1:
+            ids = ", ".join(str(project["id"]) for project in found)
+            raise ServiceRefused(
+                f"{self.url} has {len(found)} projects '{self.project}' (ids {ids}); rename all but one"
+            )
+        self._project_id = int(found[0]["id"]) if found else None
+        return found[0] if found else None
+
+    def _tasks(self, conditions: Sequence[Json], include: str, *, everything: bool = False) -> Iterator[Json]:
+        """Tasks that meet one of the conditions, in ascending order of id, with the fields in `include`."""
+        project_id, last = self._id(), 0
+        while True:
+            items = [{**_condition("id", "greater", "Number", last), "child_filter": c} for c in conditions]
+            query = _json({"filters": {"conjunction": "or", "items": items}, "ordering": ["tasks:id"]})
+
+            def page(query: str = query) -> tuple[list[Json], int]:
+                pager = self._client.tasks.list(
+                    project=project_id,
+                    page=1,
+                    page_size=PAGE,
+                    include=include,
+                    fields="all" if everything else "task_only",
+                    query=query,
+                    resolve_uri=False,  # a text that looks like an address stays a text
+                )
+                return [task.model_dump() for task in pager.items or []], pager.response.total
+
+            tasks, total = self._call(page)
+            yield from tasks
+            if len(tasks) >= total:
+                return
+            if not tasks:
+                raise ServiceError(f"{self.describe()} lists {total} tasks but returns none of them")
+            last = tasks[-1]["id"]
+
+    def _answer(self, task: Json, annotation: Json) -> Answer:
+        part = _choice_of(annotation["result"])
+        label = None if annotation["was_cancelled"] or part is None else str(part["value"]["choices"][0])
+        action: Action = "skipped" if label is None else "labelled"
+        return Answer(
+            annotation_id=str(annotation["id"]),
+            task_id=str(task["id"]),
+            item_id=task["data"]["item_id"],
+            annotator=_simulated(part) or self._email(annotation["completed_by"]),
+            action=action,
+            label=label,
+            created_at=_time(annotation["created_at"]),
+            updated_at=_time(annotation["updated_at"]),
+            seconds=float(annotation["lead_time"] or 0.0),
+        )
+
+    def _email(self, user_id: int | None) -> str:
+        if user_id is None:
+            return "unknown"
+        if user_id not in self._emails:
+            try:
+                users = self._call(lambda: self._client.users.list())
+            except ServiceRefused:  # some keys may not list users; the number then stands for the person
+                users = []
+            self._emails.update({user.id: user.email for user in users if user.id is not None and user.email})
+            self._emails.setdefault(user_id, f"user {user_id}")
+        return self._emails[user_id]
+
+    def _call(self, request: Callable[[], T]) -> T:
+        """Run a request and turn what goes wrong into an error that says whether a retry may help.
+
+        Causes are cut off: their text can hold cookies, and a body that repeats the key.
+        """
+        try:
+            return request()
+        except SiftlineError:
+            raise
+        except ApiError as error:
+            raise self._failure(error.status_code or 0, error.body, error.headers or {}) from None
+        except httpx.TimeoutException as error:
+            raise ServiceError(f"Label Studio at {self.url} did not answer in time ({type(error).__name__})") from None
+        except httpx.HTTPError as error:
+            raise ServiceError(f"Label Studio at {self.url} cannot be reached: {self._clean(error)}") from None
+        except (ParsingError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ServiceError(
+                f"{self.url} gave an answer that is not Label Studio's ({type(error).__name__}); check {URL_VARIABLE}"
+            ) from None
+
+    def _failure(self, status: int, body: object, headers: Mapping[str, str]) -> SiftlineError:
+        said = self._clean(_detail(body))
+        if status in (401, 403):
+            return ServiceRefused(
+                f"Label Studio at {self.url} does not accept the key in {KEY_VARIABLE}: {said} (status {status}). "
+                "Log in there as a user who may manage projects, open Account & Settings, copy a personal access token "
+                f"and set {KEY_VARIABLE} to it."
+            )
+        if status == 404:
+            return ServiceRefused(
+                f"Label Studio at {self.url} does not know what was asked for: {said} (status 404). Check "
+                f"{URL_VARIABLE}, and whether project '{self.project}' or one of its tasks was deleted meanwhile."
+            )
+        if status in (408, 425, 429) or status >= 500:
+            wait = f", asks to wait {self._clean(headers['retry-after'])} s" if headers.get("retry-after") else ""
+            return ServiceError(f"Label Studio at {self.url} is busy or broken: {said} (status {status}{wait})")
+        if 300 <= status < 400:
+            place = self._clean(headers.get("location", "an address it does not name"))
+            return ServiceRefused(f"{self.url} redirects to {place}; set {URL_VARIABLE} to the server's own address")
+        if status >= 400:
+            return ServiceRefused(f"{self.describe()} refused the request: {said} (status {status})")
+        return ServiceError(
+            f"{self.url} answered with a page instead of data, perhaps a log-in page: {said}; check {URL_VARIABLE}"
+        )
+
+    def _clean(self, text: object) -> str:
+        """What a server said, short, on one line and without the key."""
+        return " ".join(str(text).replace(self._key, "***").split())[:300]
+
+
+def label_studio_from_env(project: str) -> LabelStudioService | None:
+    """The service that LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY describe, or None when neither is set.
+
+    Raises:
+        SettingsError: only one of them is set, or one cannot be used.
+    """
+    url, key = (os.environ.get(name, "").strip() for name in (URL_VARIABLE, KEY_VARIABLE))
+    if not url and not key:
+        return None
+    if not url or not key:
+        have, lack = (URL_VARIABLE, KEY_VARIABLE) if url else (KEY_VARIABLE, URL_VARIABLE)
+        raise SettingsError(f"{have} is set but {lack} is not; set both to use Label Studio, or neither")
+    return LabelStudioService(url, key, project)
+
+
+def _condition(field: str, operator: str, kind: str, value: object) -> Json:
+    return {"filter": f"filter:tasks:{field}", "operator": operator, "type": kind, "value": value}
+
+
+def _json(value: object) -> str:
+    """JSON for a `query` parameter; the server decodes percent signs in it a second time, so none may stand there."""
+    return json.dumps(value).replace("%", "\\u0025")
+
+
+def _lookups(item_ids: Sequence[str]) -> Iterator[list[str]]:
+    """Item ids in groups that fit into an address."""
+    group: list[str] = []
+    used = 0
+    for item_id in dict.fromkeys(item_ids):
+        size = len(quote(_json(item_id), safe="")) + 6
+        if group and used + size > LOOKUP_BYTES:
+            yield group
+            group, used = [], 0
+        group.append(item_id)
+        used += size
+    if group:
+        yield group
+
+
+def _classes_of(project: Json) -> set[str]:
+    """Classes that the project's labeling page offers for our choice; empty when it has none."""
+    controls = project.get("parsed_label_config")
+    control = controls.get(LABEL) if isinstance(controls, dict) else None
+    labels = control.get("labels") if isinstance(control, dict) and control.get("to_name") == [TEXT] else None
+    return {str(label) for label in labels} if isinstance(labels, list) else set()
+
+
+def _choice_of(result: object) -> Json | None:
+    for part in result if isinstance(result, list) else []:
+        if isinstance(part, dict) and part.get("from_name") == LABEL and part.get("type") == "choices":
+            return part if part["value"].get("choices") else None
+    return None
+
+
+def _simulated(part: Json | None) -> str | None:
+    meta = part.get("meta") if part else None
+    name = meta.get("annotator") if isinstance(meta, dict) else None
+    return name if isinstance(name, str) else None
+
+
+def _time(value: object) -> datetime:
+    return value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+
+
+def _detail(body: object) -> str:
+    """The sentence in an error body that tells the reason."""
+    if isinstance(body, dict):
+        parts = [body.get("detail"), body.get("validation_errors"), body.get("non_field_errors")]
+        return "; ".join(str(part) for part in parts if part) or str(body)
+    if isinstance(body, str):
+        title = re.search(r"<title[^>]*>(.*?)</title>", body, re.IGNORECASE | re.DOTALL)
+        return title.group(1) if title else re.sub(r"<[^>]*>", " ", body)
+    return str(body)
