@@ -1,0 +1,1 @@
+"""Raw records become items, vectors and an index."""

@@ -71,8 +71,14 @@ def _parquet(path: str, columns: list[str]) -> tuple[pa.Schema, Iterator[pa.Reco
     wanted = pa.schema([schema.field(name) for name in columns if schema.names.count(name) == 1])
     if len(wanted) != len(columns):
         return schema, iter(())
-    batches = file.iter_batches(batch_size=BATCH_ROWS, columns=columns, use_threads=False)
-    return wanted, (batch.select(columns).cast(wanted) for batch in batches)
+    return wanted, _row_groups(file, columns, wanted)
+
+
+def _row_groups(file: pq.ParquetFile, columns: list[str], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    # One row group at a time: a damaged one must not take rows of the whole one before it along.
+    for group in range(file.num_row_groups):
+        for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns, use_threads=False):
+            yield batch.select(columns).cast(schema)
 
 
 def _query(sql: str, root: str, spill: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:

@@ -320,24 +320,26 @@ def _read_csv(lines: Lines, source: SourceConfig, name: str, delimiter: str) -> 
     csv.field_size_limit(max(csv.field_size_limit(), source.max_record_bytes + 1))
     header: list[str] | None = None
     for row in _csv_rows(lines, source.max_record_bytes, delimiter):
+        if header is None:
+            if row.wrong is not None:
+                detail = f"the header cannot be read: {row.wrong.detail}"
+                wrong = row.wrong if isinstance(row.wrong, Fault) else fault(row.number, "bad_header", detail, row.raw)
+                yield wrong._replace(reason="bad_header", detail=detail)
+                return
+            header = _header(row, source, name)
+            continue
+        if isinstance(row.wrong, Fault):
+            yield row.wrong
+            continue
         try:
-            if header is None:
-                header = _header(row, source, name)
-            elif isinstance(row.wrong, Fault):
-                yield row.wrong
-            elif row.wrong is not None:
+            if row.wrong is not None:
                 raise row.wrong
-            else:
-                yield make_record(_cells(row, header), source, row.number, row.raw)
+            yield make_record(_cells(row, header), source, row.number, row.raw)
         except BadRecord as bad:
             yield fault(row.number, bad.reason, bad.detail, row.raw)
-            if header is None:
-                return
 
 
 def _header(row: _Row, source: SourceConfig, name: str) -> list[str]:
-    if row.wrong is not None:
-        raise BadRecord("bad_header", f"the header cannot be read: {row.wrong.detail}")
     if not set(source.columns) <= set(row.cells):
         raise missing_columns(source, name, row.cells)
     if (repeated := repeated_columns(source, name, row.cells)) is not None:

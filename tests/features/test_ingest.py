@@ -1,0 +1,309 @@
+"""The ingest stage: what is stored, what is a duplicate, what changes, and that a second run changes nothing."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import features.ingest
+from features.ingest import IngestConfig, SourceChanged, ingest
+from features.records import Fault, Record
+from features.sources import SourceConfig
+from warehouse import Lake, SettingsError
+
+CLASSES = ("spam", "ham")
+
+
+def write(path: Path, *records: dict[str, Any]) -> None:
+    path.write_text("".join(json.dumps(r) + "\n" for r in records), "utf-8")
+
+
+def config(root: Path, **source: Any) -> IngestConfig:
+    settings: dict[str, Any] = {"name": "s", "path": "a.jsonl", "id": "id", **source}
+    return IngestConfig(root=root, classes=CLASSES, sources=(SourceConfig(**settings),))
+
+
+def items(lake: Lake, columns: str = "item_id, content") -> list[tuple[Any, ...]]:
+    with lake.read() as reader:
+        return reader.rows(f"SELECT {columns} FROM items ORDER BY item_id")
+
+
+def counts(read: int, stored: int, quarantined: int, duplicate: int) -> dict[str, int]:
+    return {"read": read, "stored": stored, "quarantined": quarantined, "duplicate": duplicate}
+
+
+def test_every_column_of_an_item(lake: Lake, tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", {"id": 7, "text": "Grüße ", "split": "test", "lang": "de", "n": {"b": 1, "a": 2}})
+    ingest(lake, config(tmp_path, split="split", metadata=("n", "lang", "absent")))
+    with lake.read() as reader:
+        assert reader.rows("SELECT * EXCLUDE (run_id, committed_at) FROM items") == [
+            (
+                "7",
+                "Grüße ",
+                hashlib.sha256("Grüße ".encode()).hexdigest(),
+                "text",
+                "s",
+                1,
+                '{"lang":"de","n":{"a":2,"b":1}}',
+                "test",
+            )
+        ]
+        assert reader.rows("SELECT class_id, name FROM classes ORDER BY class_id") == [(0, "spam"), (1, "ham")]
+
+
+def test_all_tables_land_in_one_commit(lake: Lake, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"id":1,"text":"a"}\nbad\n')
+    before = lake.snapshot()
+    result = ingest(lake, config(tmp_path))
+    assert lake.snapshot() == before + 1
+    assert result.rows_written == {"classes": 2, "items": 1, "quarantine": 1}
+    with lake.read() as reader:
+        assert reader.rows("SELECT stage, tables FROM runs") == [("ingest", ["classes", "items", "quarantine"])]
+
+
+@pytest.mark.parametrize("kind", ["file", "query"])
+def test_a_second_run_commits_nothing(lake: Lake, tmp_path: Path, kind: str) -> None:
+    write(tmp_path / "a.jsonl", {"id": 1, "text": "a"}, {"id": 2, "text": ""})
+    chosen = config(tmp_path)
+    if kind == "query":
+        pq.write_table(pa.table({"id": [1, 2], "text": ["a", ""]}), tmp_path / "a.parquet")
+        chosen = config(tmp_path, path=None, query="SELECT * FROM 'a.parquet'")
+    first = ingest(lake, chosen)
+    snapshot = lake.snapshot()
+    second = ingest(lake, chosen)
+    assert (first.committed, second.committed) == (True, False)
+    assert second.token == first.token
+    assert second.detail == first.detail == counts(2, 1, 1, 0)
+    assert lake.snapshot() == snapshot
+
+
+def test_a_file_that_is_only_touched_is_not_read_again(lake: Lake, tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", {"id": 1, "text": "a"})
+    ingest(lake, config(tmp_path))
+    write(tmp_path / "a.jsonl", {"id": 1, "text": "a"})
+    assert ingest(lake, config(tmp_path)).committed is False
+
+
+def test_the_token_is_the_same_on_another_machine(tmp_path: Path) -> None:
+    tokens: list[str] = []
+    for machine in ("one", "two"):
+        (tmp_path / machine).mkdir()
+        write(tmp_path / machine / "a.jsonl", {"id": 1, "text": "a"})
+        with Lake(tmp_path / machine / "lake") as lake:
+            tokens.append(ingest(lake, config(tmp_path / machine)).token)
+    assert tokens[0] == tokens[1]
+
+
+def test_equal_ids_in_one_read(lake: Lake, tmp_path: Path) -> None:
+    write(
+        tmp_path / "a.jsonl",
+        {"id": 1, "text": "a"},
+        {"id": "1", "text": "a"},
+        {"id": 1, "text": "b"},
+        {"id": 2, "text": "a"},
+    )
+    result = ingest(lake, config(tmp_path))
+    assert result.detail == counts(4, 2, 1, 1)
+    assert items(lake) == [("1", "a"), ("2", "a")]
+    raw = b'{"id": 1, "text": "b"}'
+    with lake.read() as reader:
+        found = reader.rows("SELECT source, position, reason, raw_hash, raw_bytes FROM quarantine")
+    assert found == [("s", 3, "duplicate_id_conflict", hashlib.sha256(raw).hexdigest(), len(raw))]
+
+
+def test_records_without_an_id_are_known_by_their_content(lake: Lake, tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", {"text": "a"}, {"text": "a"}, {"id": None, "text": "b"}, {"id": "", "text": "b"})
+    assert ingest(lake, config(tmp_path)).detail == counts(4, 2, 0, 2)
+    assert items(lake, "item_id") == sorted((hashlib.sha256(t).hexdigest(),) for t in (b"a", b"b"))
+
+
+def test_a_record_without_an_id_whose_content_is_stored_under_an_id_is_a_duplicate(lake: Lake, tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", {"id": 1, "text": "a"})
+    ingest(lake, config(tmp_path))
+    write(tmp_path / "a.jsonl", {"text": "a"}, {"text": "c"})
+    assert ingest(lake, config(tmp_path)).detail == counts(2, 1, 0, 1)
+    assert [c for _, c in items(lake)] == ["a", "c"]
+
+
+def test_an_id_that_equals_the_hash_of_another_content_is_not_overwritten(lake: Lake, tmp_path: Path) -> None:
+    taken = hashlib.sha256(b"b").hexdigest()
+    write(tmp_path / "a.jsonl", {"id": taken, "text": "a"}, {"text": "b"})
+    assert ingest(lake, config(tmp_path)).detail == counts(2, 1, 1, 0)
+    assert items(lake) == [(taken, "a")]
+
+
+@pytest.mark.parametrize(
+    ("after", "stored"),
+    [
+        ({"text": "changed", "split": "train", "m": 1}, True),
+        ({"text": "a", "split": "test", "m": 1}, True),
+        ({"text": "a", "split": "train", "m": 2}, True),
+        ({"text": "a", "split": "train", "m": 1, "unused": 5}, False),
+    ],
+)
+def test_a_later_change_of_a_record_updates_its_item(
+    lake: Lake, tmp_path: Path, after: dict[str, Any], stored: bool
+) -> None:
+    write(tmp_path / "a.jsonl", {"id": 1, "text": "a", "split": "train", "m": 1}, {"id": 2, "text": "b"})
+    chosen = config(tmp_path, split="split", metadata=("m",))
+    ingest(lake, chosen)
+    write(tmp_path / "a.jsonl", {"id": 0, "text": "new"}, {"id": 1, **after}, {"id": 2, "text": "b"})
+    result = ingest(lake, chosen)
+    assert result.detail == counts(3, 1 + stored, 0, 2 - stored)
+    assert result.rows_written == {"items": 1 + stored}
+    found = items(lake, "item_id, content, split, metadata")
+    assert found[1] == ("1", after["text"], after["split"], json.dumps({"m": after["m"]}, separators=(",", ":")))
+
+
+def test_a_file_that_is_changed_and_changed_back_is_read_again(lake: Lake, tmp_path: Path) -> None:
+    for text in ("first", "second", "first"):
+        write(tmp_path / "a.jsonl", {"id": 1, "text": text})
+        assert ingest(lake, config(tmp_path)).committed is True
+        assert items(lake) == [("1", text)]
+    assert ingest(lake, config(tmp_path)).committed is False
+
+
+def test_a_file_that_only_repeats_what_is_stored_is_read_once(lake: Lake, tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", {"id": 1, "text": "a"})
+    ingest(lake, config(tmp_path))
+    write(tmp_path / "a.jsonl", {"id": 1, "text": "a"}, {"id": 1, "text": "a"})
+    again = ingest(lake, config(tmp_path))
+    assert again.detail == counts(2, 0, 0, 2)
+    assert again.rows_written == {}
+    assert ingest(lake, config(tmp_path)).committed is False
+
+
+def test_quarantine_rows_are_written_once(lake: Lake, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("bad\n")
+    ingest(lake, config(tmp_path))
+    (tmp_path / "a.jsonl").write_text("bad\nworse\n")
+    result = ingest(lake, config(tmp_path))
+    assert result.detail == counts(2, 0, 2, 0)
+    assert result.rows_written == {"quarantine": 1}
+
+
+def test_the_detail_of_a_fault_names_its_file(lake: Lake, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"id":1,"text":"a"}\n')
+    (tmp_path / "b.jsonl").write_text("bad\n")
+    ingest(lake, config(tmp_path, path="*.jsonl"))
+    with lake.read() as reader:
+        assert str(reader.scalar("SELECT detail FROM quarantine")).startswith("b.jsonl: not JSON")
+
+
+def test_several_sources_share_the_ids(lake: Lake, tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", {"id": 1, "text": "a"})
+    (tmp_path / "b.csv").write_text("id,text\n1,a\n1,b\n2,c\n")
+    sources = (
+        SourceConfig(name="json", path="a.jsonl", id="id"),
+        SourceConfig(name="csv", path="b.csv", id="id", default_split="valid"),
+    )
+    result = ingest(lake, IngestConfig(root=tmp_path, classes=CLASSES, sources=sources))
+    assert result.detail == counts(4, 2, 1, 1)
+    assert items(lake, "item_id, source, position, split") == [("1", "json", 1, "train"), ("2", "csv", 4, "valid")]
+
+
+def test_more_rows_than_are_held_in_memory_at_once(lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("features.items.FLUSH_ROWS", 10)
+    monkeypatch.setattr("features.items.FLUSH_BYTES", 100)
+    write(tmp_path / "a.jsonl", *({"id": f"{i:03}", "text": f"text {i}" * (1 + i % 20)} for i in range(300)))
+    ingest(lake, config(tmp_path))
+    assert items(lake) == [(f"{i:03}", f"text {i}" * (1 + i % 20)) for i in range(300)]
+
+
+def test_whole_numbers_that_became_floats_are_ids(lake: Lake, tmp_path: Path) -> None:
+    table = pa.table({"text": ["a", "b"], "id": [1.0, None]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    ingest(lake, config(tmp_path, path="a.parquet"))
+    assert items(lake, "item_id, content")[0] == ("1", "a")
+
+
+def test_metadata_of_every_parquet_type_becomes_json(lake: Lake, tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "text": ["a"],
+            "when": pa.array([0], pa.timestamp("us", "UTC")),
+            "nan": [float("nan")],
+            "list": [[1, None]],
+            "struct": [{"x": b"raw"}],
+            "name": ["Zoë"],
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    ingest(lake, config(tmp_path, path="a.parquet", id=None, metadata=("when", "nan", "list", "struct", "name")))
+    kept = json.loads(items(lake, "metadata")[0][0])
+    assert kept["when"].startswith("1970-01-01 00:00:00")
+    assert (kept["nan"], kept["list"], kept["name"]) == (None, [1, None], "Zoë")
+
+
+@pytest.mark.parametrize(
+    ("classes", "allowed"),
+    [
+        (("spam", "ham", "new"), True),
+        (("ham", "spam"), False),
+        (("spam",), False),
+        (("spam", "eggs"), False),
+        (("new", "spam", "ham"), False),
+    ],
+)
+def test_classes_can_only_be_added_at_the_end(
+    lake: Lake, tmp_path: Path, classes: tuple[str, ...], allowed: bool
+) -> None:
+    write(tmp_path / "a.jsonl", {"id": 1, "text": "a"})
+    first = config(tmp_path)
+    ingest(lake, first)
+    changed = IngestConfig(root=tmp_path, classes=classes, sources=first.sources)
+    if allowed:
+        assert ingest(lake, changed).rows_written == {"classes": 1}
+    else:
+        with pytest.raises(SettingsError, match=r"Class \d is .* added at the end"):
+            ingest(lake, changed)
+
+
+@pytest.mark.parametrize("classes", [(), ("a", "a"), ("a", ""), ("a", "  ")])
+def test_class_names_are_distinct_and_not_empty(tmp_path: Path, classes: tuple[str, ...]) -> None:
+    with pytest.raises(SettingsError, match="distinct names"):
+        IngestConfig(root=tmp_path, classes=classes, sources=(SourceConfig(name="s", path="a.csv"),))
+
+
+def test_source_names_are_distinct(tmp_path: Path) -> None:
+    same = SourceConfig(name="s", path="a.csv")
+    with pytest.raises(SettingsError, match="repeated: \\['s'\\]"):
+        IngestConfig(root=tmp_path, classes=CLASSES, sources=(same, same))
+
+
+def test_a_file_written_to_while_it_is_read_stores_nothing(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "a.jsonl", {"id": 1, "text": "a"})
+    real = features.ingest.read_source
+
+    def read_and_append(*arguments: Any) -> Iterator[tuple[str, Record | Fault]]:
+        yield from real(*arguments)
+        with open(tmp_path / "a.jsonl", "a") as stream:
+            stream.write('{"id":2,"text":"late"}\n')
+
+    monkeypatch.setattr(features.ingest, "read_source", read_and_append)
+    with pytest.raises(SourceChanged, match=r"a\.jsonl changed while it was read"):
+        ingest(lake, config(tmp_path))
+    assert items(lake) == []
+
+
+def test_a_query_that_gives_other_rows_each_time_is_refused(lake: Lake, tmp_path: Path) -> None:
+    with pytest.raises(SourceChanged, match="ORDER BY"):
+        ingest(lake, config(tmp_path, path=None, id=None, query="SELECT random()::VARCHAR AS text"))
+    assert items(lake) == []
+
+
+def test_progress_ends_at_the_total(lake: Lake, tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", *({"id": i, "text": f"text {i}"} for i in range(5000)))
+    calls: list[tuple[int, int]] = []
+    ingest(lake, config(tmp_path), lambda done, total: calls.append((done, total)))
+    size = (tmp_path / "a.jsonl").stat().st_size
+    assert calls == sorted(calls)
+    assert len(calls) >= 3
+    assert calls[-1] == (size, size)
