@@ -1,0 +1,76 @@
+"""Snorkel's own `LabelModel`, fenced in: it seeds global generators, and its posterior underflows on many votes.
+
+Snorkel is imported when it is used, because that takes two seconds.
+"""
+
+import random
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from weak_labels.label_models.majority import Probs, Votes
+
+SMALLEST_L = 3
+"""Snorkel identifies the accuracies from triples, so it refuses fewer functions."""
+
+
+class NoSolution(ArithmeticError):
+    """Snorkel's training ran into NaN: these votes do not determine the accuracies."""
+
+
+def snorkel_posterior(
+    votes_NL: Votes, train_N: npt.NDArray[np.bool_], classes: int, *, epochs: int, seed: int
+) -> Probs:
+    """Class probabilities given the votes, under accuracies that Snorkel estimates without gold labels.
+
+    Args:
+        votes_NL: class ids [N, L], L >= 3; -1 abstains.
+        train_N: rows to fit on; every row gets a posterior.
+        classes: number of classes C >= 2.
+        epochs: steps of Snorkel's optimiser.
+        seed: seed of its starting point.
+
+    Returns:
+        Probabilities [N, C]; rows without a vote hold the uniform prior.
+
+    Raises:
+        NoSolution: the loss became NaN.
+
+    Source: Ratner et al. 2019, Training Complex Models with Multi-Task Weak Supervision, https://arxiv.org/abs/1810.02840
+    """
+    from snorkel.labeling.model import LabelModel
+
+    model = LabelModel(cardinality=classes, verbose=False)
+    with _global_generators_restored():
+        try:
+            model.fit(votes_NL[train_N], n_epochs=epochs, seed=seed, progress_bar=False)
+        except Exception as error:  # Snorkel raises a bare Exception for this one
+            if "NaN" not in str(error):
+                raise
+            raise NoSolution(str(error)) from error
+    # [L, C + 1, C]: P(vote | class), where index 0 of the votes is abstain. Abstaining says nothing about the class,
+    # as in `LabelModel.predict_proba`; the sum of logarithms cannot underflow as its product of probabilities can.
+    log_LVC = np.log(np.maximum(model.get_conditional_probs(), np.finfo(np.float32).tiny)).astype(np.float64)
+    log_LVC[:, 0, :] = 0.0
+    logits_NC = np.zeros((len(votes_NL), classes))
+    for function, column_N in enumerate(votes_NL.T):
+        logits_NC += log_LVC[function, column_N + 1]
+    logits_NC -= logits_NC.max(axis=1, keepdims=True)
+    probs_NC = np.exp(logits_NC)
+    return probs_NC / probs_NC.sum(axis=1, keepdims=True)
+
+
+@contextmanager
+def _global_generators_restored() -> Generator[None]:
+    """Give the program back the global generators that `LabelModel.fit` seeds."""
+    python_state = random.getstate()
+    numpy_state = np.random.get_state()  # noqa: NPY002 - saved only to undo what Snorkel does to it
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002 - see above
