@@ -1,0 +1,374 @@
+"""What the report says, read from one snapshot of the warehouse: plain values, no drawing.
+
+Every figure comes from a table or view of `warehouse.schema`; nothing is recomputed that a view already answers, and
+nothing that grows with the number of items is loaded: histograms and quantiles are made by DuckDB, texts are cut there.
+"""
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from warehouse.reader import Matrix, Reader
+
+MAP_ITEMS = 3000
+QUEUE_ROWS = 20
+VALUE_BINS = 40
+COMPONENTS = ("representativeness", "uncertainty", "disagreement", "redundancy")
+_TEXT_CHARS = 2000  # of an item; more is never shown
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Point:
+    """A series at one number of labels: mean, extremes and standard deviation over its seeds."""
+
+    labels: int
+    mean: float
+    low: float
+    high: float
+    spread: float | None
+    seeds: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Quantiles:
+    """Five quantiles of a component of the value: 5%, 25%, 50%, 75%, 95%."""
+
+    name: str
+    everything: tuple[float, ...]
+    selected: tuple[float, ...] | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Values:
+    """Distribution of the values of one cycle; `bins` are (left edge, items, items that were selected)."""
+
+    cycle: int
+    items: int
+    selected: int
+    bin_width: float
+    bins: Sequence[tuple[float, int, int]]
+    components: Sequence[Quantiles]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MapItems:
+    """Items of the map and their vectors [N, D]; rows have item_id, class_id, cycle, gold, reason, content."""
+
+    encoder_id: str
+    rows: Sequence[Row]
+    vectors: Matrix
+    embedded: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Facts:
+    """All that the report says."""
+
+    snapshot: int
+    last_commit: datetime | None
+    versions: Sequence[str]
+    splits: Sequence[tuple[str, int]]
+    gold_labels: int
+    simulated_labels: int
+    skipped: int
+    seconds: float
+    annotators: int
+    scored_split: str
+    series: Mapping[str, Mapping[str, Sequence[Point]]]
+    confusion: Sequence[Sequence[int]]
+    confusion_labels: int
+    batches: Sequence[Row]
+    cycles: Sequence[Row]
+    functions: Sequence[Row]
+    faults: Sequence[Row]
+    values: Values | None
+    map: MapItems | None
+    queue_is_open: bool
+    queue_total: int
+    queue: Sequence[Row]
+    ingests: Sequence[Row]
+    reasons: Sequence[Row]
+    quarantined: int
+    stages: Sequence[Row]
+    runs: Sequence[Row]
+    models: Sequence[Row]
+    encoders: Sequence[Row]
+
+    @property
+    def items(self) -> int:
+        """Items of all splits."""
+        return sum(n for _, n in self.splits)
+
+    @property
+    def simulated(self) -> bool:
+        """At least one label in force came from the simulated annotator."""
+        return self.simulated_labels > 0
+
+
+def read_facts(reader: Reader) -> Facts:
+    """Read everything the report says from the reader's snapshot."""
+    split = str(reader.scalar("SELECT split FROM metrics ORDER BY split <> 'test', split LIMIT 1") or "test")
+    confusion, confusion_labels = _confusion(reader, split)
+    is_open, total, queue = _queue(reader)
+    answers = reader.rows(
+        "SELECT coalesce(sum(seconds), 0), count(*) FILTER (WHERE action = 'skipped'), count(DISTINCT annotator) "
+        "FROM current_annotations WHERE action <> 'deleted'"
+    )[0]
+    gold = reader.rows("SELECT count(*), count(*) FILTER (WHERE simulated) FROM gold_labels")[0]
+    return Facts(
+        snapshot=int(reader.scalar("SELECT id FROM lake.current_snapshot()")),
+        last_commit=reader.scalar("SELECT max(committed_at) FROM runs"),
+        versions=[str(v) for (v,) in reader.rows("SELECT DISTINCT siftline_version FROM runs ORDER BY 1")],
+        splits=[
+            (str(name), int(n))
+            for name, n in reader.rows(
+                "SELECT split, count(*) FROM items GROUP BY split "
+                "ORDER BY list_position(['train', 'valid', 'test'], split), split"
+            )
+        ],
+        gold_labels=int(gold[0]),
+        simulated_labels=int(gold[1]),
+        skipped=int(answers[1]),
+        seconds=float(answers[0]),
+        annotators=int(answers[2]),
+        scored_split=split,
+        series={name: _series(reader, name, split) for name in ("accuracy", "macro_f1")},
+        confusion=confusion,
+        confusion_labels=confusion_labels,
+        batches=_batches(reader),
+        cycles=_dicts(reader, "SELECT * FROM cycle_summary ORDER BY cycle"),
+        functions=_dicts(reader, "SELECT * FROM lf_summary ORDER BY coverage DESC, lf_name"),
+        faults=_dicts(
+            reader,
+            "SELECT lf_name, fault, count(*) AS calls, min(left(detail, 300)) AS example FROM lf_faults "
+            "GROUP BY lf_name, fault ORDER BY calls DESC, lf_name, fault",
+        ),
+        values=_values(reader),
+        map=_map_items(reader),
+        queue_is_open=is_open,
+        queue_total=total,
+        queue=queue,
+        ingests=_ingests(reader),
+        reasons=_dicts(
+            reader,
+            "SELECT source, reason, count(*) AS records, min(position) AS first_position, "
+            "arg_min(left(detail, 300), position) AS example FROM quarantine "
+            "GROUP BY source, reason ORDER BY records DESC, source, reason",
+        ),
+        quarantined=int(reader.scalar("SELECT count(*) FROM quarantine")),
+        stages=_dicts(
+            reader,
+            "SELECT stage, count(*) AS runs, sum(rows_read)::BIGINT AS rows_read, sum(seconds) AS seconds, "
+            "max(committed_at) AS last_at FROM runs GROUP BY stage ORDER BY min(committed_at), stage",
+        ),
+        runs=_runs(reader),
+        models=_dicts(
+            reader,
+            "SELECT stage, sequence, kind, model_id, gold_labels, items, left(detail, 300) AS detail FROM models "
+            "ORDER BY stage, sequence",
+        ),
+        encoders=_dicts(
+            reader,
+            "SELECT encoder_id, count(*) AS items, max(len(vector)) AS dimensions, sum(tokens)::BIGINT AS tokens, "
+            "count(*) FILTER (WHERE truncated) AS truncated, avg(active_frac) AS active_frac "
+            "FROM vectors GROUP BY encoder_id ORDER BY max(committed_at)",
+        ),
+    )
+
+
+def _dicts(reader: Reader, sql: str, params: Sequence[Any] = ()) -> list[Row]:
+    return reader.arrow(sql, params).to_pylist()
+
+
+def _object(text: str | None) -> dict[str, Any]:
+    """A column that holds a JSON object; anything else is an empty one."""
+    try:
+        value = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _series(reader: Reader, name: str, split: str) -> dict[str, list[Point]]:
+    values: dict[str, dict[int, list[float]]] = {}
+    for series, labels, value in reader.rows(
+        "SELECT series, labels, value FROM metrics WHERE name = ? AND split = ? AND isfinite(value) "
+        "ORDER BY series, labels, seed",
+        [name, split],
+    ):
+        values.setdefault(series, {}).setdefault(labels, []).append(value)
+    return {
+        series: [
+            Point(
+                labels=labels,
+                mean=statistics.fmean(v),
+                low=min(v),
+                high=max(v),
+                spread=statistics.stdev(v) if len(v) > 1 else None,
+                seeds=len(v),
+            )
+            for labels, v in points.items()
+        ]
+        for series, points in values.items()
+    }
+
+
+def _confusion(reader: Reader, split: str) -> tuple[Sequence[Sequence[int]], int]:
+    rows = reader.rows(
+        "SELECT detail, labels FROM metrics WHERE series = 'siftline' AND name = 'accuracy' AND split = ? "
+        "ORDER BY labels DESC, committed_at DESC",
+        [split],
+    )
+    for detail, labels in rows[:1]:
+        matrix = _object(detail).get("confusion")
+        if isinstance(matrix, list) and matrix and all(isinstance(r, list) and len(r) == len(matrix) for r in matrix):
+            return [[int(n) for n in row] for row in matrix], int(labels)
+    return [], 0
+
+
+def _batches(reader: Reader) -> list[Row]:
+    return _dicts(
+        reader,
+        """
+        WITH answers AS (
+            SELECT q.project, q.cycle, count(*) FILTER (WHERE a.action = 'labelled') AS labelled,
+                   count(*) FILTER (WHERE a.action = 'skipped') AS skipped, sum(a.seconds) AS seconds,
+                   median(a.seconds) FILTER (WHERE a.action = 'labelled') AS median_seconds,
+                   coalesce(bool_or(a.simulated), false) AS simulated
+            FROM current_annotations a JOIN queue q ON q.item_id = a.item_id AND q.project = a.project
+            WHERE a.action <> 'deleted' GROUP BY q.project, q.cycle
+        )
+        SELECT p.*, a.labelled, a.skipped, a.seconds, a.median_seconds, coalesce(a.simulated, false) AS simulated
+        FROM queue_progress p LEFT JOIN answers a ON a.project = p.project AND a.cycle = p.cycle
+        ORDER BY p.project, p.cycle
+        """,
+    )
+
+
+def _values(reader: Reader) -> Values | None:
+    cycle = reader.scalar('SELECT max(cycle) FROM "values"')
+    if cycle is None:
+        return None
+    # `chosen` is whether the selection of this very cycle took the item.
+    marked = (
+        'SELECT v.*, q.item_id IS NOT NULL AS chosen FROM "values" v '
+        "LEFT JOIN (SELECT DISTINCT item_id FROM queue WHERE cycle = ?) q ON q.item_id = v.item_id "
+        "WHERE v.cycle = ? AND isfinite(v.value)"
+    )
+    bins = reader.rows(
+        f"SELECT least(greatest(floor(value * {VALUE_BINS}), 0), {VALUE_BINS - 1})::INTEGER AS bin, count(*), "
+        f"count(*) FILTER (WHERE chosen) FROM ({marked}) GROUP BY bin ORDER BY bin",
+        [cycle, cycle],
+    )
+    components: list[Quantiles] = []
+    for name in COMPONENTS:
+        quantiles = f"quantile_cont({name}, [0.05, 0.25, 0.5, 0.75, 0.95])"
+        everything, selected = reader.rows(
+            f"SELECT {quantiles}, {quantiles} FILTER (WHERE chosen) FROM ({marked}) WHERE isfinite({name})",
+            [cycle, cycle],
+        )[0]
+        if everything is not None:
+            components.append(
+                Quantiles(
+                    name=name, everything=tuple(everything), selected=None if selected is None else tuple(selected)
+                )
+            )
+    width = 1 / VALUE_BINS
+    return Values(
+        cycle=int(cycle),
+        items=sum(int(n) for _, n, _ in bins),
+        selected=sum(int(n) for _, _, n in bins),
+        bin_width=width,
+        bins=[(b * width, int(n), int(chosen)) for b, n, chosen in bins],
+        components=components,
+    )
+
+
+def _map_items(reader: Reader) -> MapItems | None:
+    encoder_id = reader.scalar("SELECT encoder_id FROM vectors ORDER BY committed_at DESC, encoder_id LIMIT 1")
+    if encoder_id is None:
+        return None
+    # Content hashes are as good as random and stay the same, so the sample does too.
+    table = reader.arrow(
+        f"""
+        SELECT i.item_id, p.class_id, p.confidence, q.cycle, g.class_id AS gold, coalesce(q.reason, '') AS reason,
+               left(i.content, {_TEXT_CHARS}) AS content, v.vector
+        FROM items i
+        JOIN vectors v ON v.item_id = i.item_id AND v.encoder_id = ?
+        LEFT JOIN latest_predictions p ON p.item_id = i.item_id
+        LEFT JOIN gold_labels g ON g.item_id = i.item_id
+        LEFT JOIN (
+            SELECT item_id, max(cycle) AS cycle, arg_max(reason, cycle) AS reason FROM queue GROUP BY item_id
+        ) q ON q.item_id = i.item_id
+        WHERE i.split = 'train'
+        ORDER BY q.cycle IS NULL, i.content_hash, i.item_id
+        LIMIT {MAP_ITEMS}
+        """,
+        [encoder_id],
+    )
+    if not table.num_rows:
+        return None
+    from warehouse.reader import list_column_to_matrix
+
+    return MapItems(
+        encoder_id=str(encoder_id),
+        rows=table.drop_columns(["vector"]).to_pylist(),
+        vectors=list_column_to_matrix(table.column("vector"), what="vector"),
+        embedded=int(
+            reader.scalar(
+                "SELECT count(*) FROM vectors v JOIN items i ON i.item_id = v.item_id "
+                "WHERE v.encoder_id = ? AND i.split = 'train'",
+                [encoder_id],
+            )
+        ),
+    )
+
+
+def _queue(reader: Reader) -> tuple[bool, int, list[Row]]:
+    """Open tasks in their order; when there is none, the most valuable items that nobody was asked about."""
+    text = f"left(i.content, {_TEXT_CHARS}) AS content"
+    is_open = "q.state IN ('planned', 'sent', 'confirmed')"
+    total = int(reader.scalar(f"SELECT count(*) FROM queue q WHERE {is_open}"))
+    if total:
+        rows = _dicts(
+            reader,
+            f"SELECT q.item_id, q.state, q.cycle, q.rank, q.value, q.reason, q.prediction, q.confidence, {text} "
+            f"FROM queue q LEFT JOIN items i ON i.item_id = q.item_id WHERE {is_open} "
+            f"ORDER BY q.cycle, q.rank, q.item_id LIMIT {QUEUE_ROWS}",
+        )
+        return True, total, rows
+    candidates = (
+        'FROM "values" v JOIN items i ON i.item_id = v.item_id '
+        'WHERE v.cycle = (SELECT max(cycle) FROM "values") AND isfinite(v.value) '
+        "AND v.item_id NOT IN (SELECT item_id FROM queue) AND v.item_id NOT IN (SELECT item_id FROM gold_labels)"
+    )
+    rows = _dicts(
+        reader,
+        f"SELECT v.item_id, '' AS state, v.cycle, row_number() OVER (ORDER BY v.value DESC, v.item_id) AS rank, v.value, "
+        f"v.reason, v.item_id, {text}, p.class_id AS prediction, p.confidence "
+        f"{candidates.replace('WHERE', 'LEFT JOIN latest_predictions p ON p.item_id = v.item_id WHERE', 1)} "
+        f"ORDER BY v.value DESC, v.item_id LIMIT {QUEUE_ROWS}",
+    )
+    return False, int(reader.scalar(f"SELECT count(*) {candidates}")), rows
+
+
+def _ingests(reader: Reader) -> list[Row]:
+    return [
+        {"committed_at": at, "seconds": seconds, "run_id": run_id, **_object(detail)}
+        for at, seconds, run_id, detail in reader.rows(
+            "SELECT committed_at, seconds, run_id, detail FROM runs WHERE stage = 'ingest' ORDER BY committed_at"
+        )
+    ]
+
+
+def _runs(reader: Reader) -> list[Row]:
+    rows = _dicts(
+        reader,
+        "SELECT run_id, stage, rows_read, rows_written, seconds, committed_at FROM runs ORDER BY committed_at, run_id",
+    )
+    return [{**row, "rows_written": _object(row["rows_written"])} for row in rows]

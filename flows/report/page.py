@@ -1,0 +1,228 @@
+"""`siftline report`: the page itself, put together from facts, sentences and pictures, and written in one step."""
+
+import base64
+import hashlib
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
+from flows.report import plots, story, text
+from flows.report.facts import Facts, MapItems, read_facts
+from flows.report.layout import ITERATIONS, PERPLEXITY, SEED, lay_out
+from warehouse import Progress, silent
+from warehouse.lake import Lake, siftline_version
+
+_STEPS = 3
+_MAP_TEXT = 110
+_MAP_REASON = 160
+_QUEUE_TEXT = 260
+
+
+def write_report(lake: Lake, out: Path, *, title: str, classes: Sequence[str], progress: Progress = silent) -> Path:
+    """Write the report of a project: one HTML page that needs no network.
+
+    The page is drawn from one snapshot of the warehouse; a part that has nothing to show yet says so. The file is
+    replaced in one step, so a reader never sees half a page. It holds texts of the data, so like the warehouse it is
+    readable by its owner alone until somebody shares it.
+
+    Args:
+        lake: the warehouse; it is only read.
+        out: file to write; its folder is made.
+        title: of the project.
+        classes: names by class_id.
+        progress: called with (done, total) steps.
+
+    Returns:
+        `out`.
+    """
+    progress(0, _STEPS)
+    with lake.read() as reader:
+        facts = read_facts(reader)
+    progress(1, _STEPS)
+    item_map = _map(facts.map, classes) if facts.map else None
+    progress(2, _STEPS)
+    page = _render(facts, item_map, title=title, classes=classes)
+    _replace(out, page)
+    progress(_STEPS, _STEPS)
+    return out
+
+
+def class_name(classes: Sequence[str], class_id: int | None) -> str:
+    """Name of a class; a dash for none."""
+    if class_id is None or class_id < 0:
+        return "–"
+    return classes[class_id] if class_id < len(classes) else f"class {class_id}"
+
+
+def _render(facts: Facts, item_map: Mapping[str, Any] | None, *, title: str, classes: Sequence[str]) -> str:
+    environment = Environment(
+        autoescape=True,
+        loader=FunctionLoader(_resource),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: (
+            value if isinstance(value, Markup) or not isinstance(value, str) else text.visible(value)
+        ),
+    )
+    for name in ("count", "counted", "score", "percent", "duration", "moment", "excerpt"):
+        environment.filters[name] = getattr(text, name)
+    name_of = partial(class_name, classes)
+    style, script = _resource("report.css"), _resource("report.js")
+    names = [name_of(i) for i in range(len(facts.confusion))]
+    return environment.get_template("report.html.j2").render(
+        facts=facts,
+        title=title,
+        written=datetime.now(UTC),
+        version=siftline_version(),
+        policy=_policy(style, script),
+        style=Markup(style),  # noqa: S704 - our own file
+        script=Markup(script),  # noqa: S704 - our own file
+        story=story,
+        name_of=name_of,
+        curve_plots=_curve_plots(facts),
+        swatch=plots.swatch,
+        share_bar=plots.share_bar,
+        accuracy_mark=_accuracy_mark,
+        values_plot=_values_plot(facts),
+        components_plot=_components_plot(facts),
+        confusion=_confusion(facts, names),
+        item_map=item_map,
+        quality_plot=_quality_plot(facts),
+        queue_text=_QUEUE_TEXT,
+    )
+
+
+def _policy(style: str, script: str) -> str:
+    """The content policy: nothing from anywhere, and only this style sheet and this script."""
+
+    def source(content: str) -> str:
+        return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+
+    return (
+        f"default-src 'none'; script-src {source(script)}; style-src {source(style)}; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _curve_plots(facts: Facts) -> list[dict[str, Any]]:
+    shown: list[dict[str, Any]] = []
+    for name, label in (("accuracy", "Accuracy"), ("macro_f1", "Macro F1")):
+        curves = story.curves(facts, name)
+        if curves:
+            plot = plots.both(*(plots.learning_curve(curves, label, w) for w in (plots.WIDE, plots.NARROW)))
+            shown.append({"name": name, "label": label, "plot": plot, "curves": curves})
+    return shown
+
+
+def _values_plot(facts: Facts) -> Markup | None:
+    values = facts.values
+    if values is None or not values.items:
+        return None
+    return plots.both(plots.histogram(values, plots.WIDE), plots.histogram(values, plots.NARROW))
+
+
+def _components_plot(facts: Facts) -> Markup | None:
+    rows = facts.values.components if facts.values else []
+    return plots.both(plots.components(rows, plots.WIDE), plots.components(rows, plots.NARROW)) if rows else None
+
+
+def _quality_plot(facts: Facts) -> Markup | None:
+    if not facts.ingests:
+        return None
+    parts = [(key, key, int(facts.ingests[-1].get(key, 0))) for key in ("stored", "duplicate", "quarantined")]
+    return plots.both(plots.stacked_bar(parts, plots.WIDE), plots.stacked_bar(parts, plots.NARROW))
+
+
+def _accuracy_mark(share: float, votes: int) -> dict[str, Any]:
+    low, high = plots.wilson(round(share * votes), votes)
+    tip = f"{text.percent(share)} of {text.counted(votes, 'vote')}, 95% interval {text.percent(low)} to {text.percent(high)}"
+    return {"plot": plots.interval_mark(share, low, high, tip), "low": low, "high": high}
+
+
+def _confusion(facts: Facts, names: Sequence[str]) -> dict[str, Any] | None:
+    """Rows of the heat table; the shade of a cell grows with the root of its share of the true class."""
+    matrix = facts.confusion
+    if not matrix:
+        return None
+    rows: list[dict[str, Any]] = []
+    for i, row in enumerate(matrix):
+        total = sum(row)
+        cells = [
+            {
+                "n": n,
+                "shade": f"{'hit' if i == j else 'miss'} h{round(10 * (n / total) ** 0.5)}" if n else "zero",
+                "share": n / total if total else None,
+            }
+            for j, n in enumerate(row)
+        ]
+        rows.append({"name": names[i], "cells": cells, "total": total, "recall": row[i] / total if total else None})
+    columns = [sum(row[j] for row in matrix) for j in range(len(matrix))]
+    precision = [matrix[j][j] / n if n else None for j, n in enumerate(columns)]
+    return {"names": names, "rows": rows, "columns": columns, "precision": precision, "total": sum(columns)}
+
+
+def _map(items: MapItems, classes: Sequence[str]) -> dict[str, Any]:
+    places, method = lay_out(items.vectors)
+    predicted = [-1 if row["class_id"] is None else int(row["class_id"]) for row in items.rows]
+    cycles = [int(row["cycle"] or 0) for row in items.rows]
+    sizes = Counter(c for c in predicted if c >= 0)
+    ranks = {c: rank for rank, (c, _) in enumerate(sorted(sizes.items(), key=lambda pair: (-pair[1], pair[0])))}
+    names = {c: text.excerpt(class_name(classes, c), 24) for c in ranks}
+    points = plots.MapPoints(places=places, classes=predicted, cycles=cycles, names=names)
+    data = [
+        [
+            round(1000 * float(x), 1),
+            round(1000 * float(y), 1),
+            class_id,
+            cycle,
+            text.excerpt(row["content"], _MAP_TEXT),
+            text.excerpt(row["reason"], _MAP_REASON),
+        ]
+        for (x, y), class_id, cycle, row in zip(places, predicted, cycles, items.rows, strict=True)
+    ]
+    legend = [(c, class_name(classes, c), plots.class_style(rank), sizes[c]) for c, rank in ranks.items()]
+    if -1 in predicted:
+        legend.append((-1, "no prediction yet", "none", predicted.count(-1)))
+    settings = f"perplexity {PERPLEXITY}, {ITERATIONS} iterations, PCA start, seed {SEED}" if method == "t-SNE" else ""
+    return {
+        "plot": plots.both(*(plots.item_map(points, ranks, w) for w in (plots.WIDE, plots.NARROW))),
+        "json": Markup(text.script_json({"points": data, "names": names})),  # noqa: S704 - escaped by script_json
+        "legend": legend,
+        "shown": len(data),
+        "embedded": items.embedded,
+        "selected": sum(1 for c in cycles if c),
+        "cycles": len({c for c in cycles if c}),
+        "method": method,
+        "settings": settings,
+        "encoder_id": items.encoder_id,
+        "list": sorted((row for row in items.rows if row["cycle"]), key=lambda row: (row["cycle"], row["item_id"])),
+    }
+
+
+def _resource(name: str) -> str:
+    return (files("flows.report") / name).read_text("utf-8")
+
+
+def _replace(out: Path, page: str) -> None:
+    out = out.absolute()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(page)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, out)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

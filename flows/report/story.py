@@ -1,0 +1,218 @@
+"""The sentences of the report that weigh figures against each other, so that template and drawings need not.
+
+Each says what was measured and what is missing, also when the result is not in Siftline's favour.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flows.report.facts import Facts, Point
+from flows.report.plots import Curve, curve_range, wilson
+from flows.report.text import count, counted, duration, percent, score
+
+SERIES = {
+    "siftline": ("Siftline", "labels picked by value, and weak labels"),
+    "random": ("Random pick", "labels picked at random, and weak labels"),
+    "gold_only": ("Same, no weak labels", "labels picked by value, nothing else"),
+    "random_gold_only": ("Random, no weak labels", "labels picked at random, nothing else"),
+    "label_model": ("Label model alone", "the combined votes of the labeling functions, no end model"),
+    "all_gold": ("All labels", "the end model taught with every label of the train split"),
+}
+ACROSS = ("all_gold",)
+_HOW = {
+    "siftline": "set [evaluate] gold in siftline.toml and run `siftline run`",
+    "random": "set [evaluate] gold and rival_seeds (5) in siftline.toml and run `siftline run`",
+    "all_gold": "set [evaluate] gold, with the labels of the train split too, and run `siftline run`",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """The latest score of Siftline beside its rivals' at the same number of labels."""
+
+    labels: int
+    value: float
+    random: Point | None
+    weak_only: float | None
+    ceiling: Point | None
+
+
+def compare(facts: Facts, name: str = "accuracy") -> Comparison | None:
+    """The figures that the key result names; None where Siftline was not scored."""
+    series = facts.series[name]
+    own = series.get("siftline", [])
+    if not own:
+        return None
+    last = own[-1]
+    ceiling = series.get("all_gold", [])
+    return Comparison(
+        labels=last.labels,
+        value=last.mean,
+        random=next((p for p in series.get("random", []) if p.labels == last.labels), None),
+        weak_only=own[0].mean if own[0].labels == 0 and last.labels else None,
+        ceiling=ceiling[-1] if ceiling else None,
+    )
+
+
+def key_result(facts: Facts) -> str:
+    """The result of the project in one sentence."""
+    if not facts.items:
+        return "Nothing has been read yet."
+    work = f"{counted(facts.gold_labels, 'label')}"
+    if facts.gold_labels:
+        kind = "simulated annotation" if facts.simulated else "annotation"
+        work += f" from {duration(facts.seconds)} of {kind}" if facts.seconds else f" from {kind}"
+    found = compare(facts)
+    if found is None:
+        return f"{counted(facts.items, 'item')}, {work}; no accuracy has been measured yet."
+    if found.labels != facts.gold_labels:
+        work += f" (scored with {count(found.labels)})"
+    said = f"{work}: accuracy {score(found.value)}"
+    if found.random:
+        said += f"; a random pick of the same size gets {plus_minus(found.random)}"
+    return said + "."
+
+
+def plus_minus(point: Point) -> str:
+    """A mean with its standard deviation over seeds, where there is one: 0.931 ± 0.003."""
+    return score(point.mean) + (f" ± {score(point.spread)}" if point.spread is not None else "")
+
+
+def curve_sentence(facts: Facts) -> str:
+    """What the learning curve shows, with the verdict against the random picks."""
+    found = compare(facts)
+    if found is None:
+        return ""
+    said = f"With {counted(found.labels, 'label')} the end model reaches {score(found.value)}"
+    if found.weak_only is not None:
+        said += f", up from {score(found.weak_only)} with weak labels alone"
+    rival = found.random
+    if rival is None:
+        return said + "; no random pick of that size has been scored to compare it with."
+    if found.value > rival.high:
+        verdict = "above every one of"
+    elif found.value < rival.low:
+        verdict = "below every one of"
+    else:
+        verdict = "within the range of"
+    if rival.seeds == 1:
+        verdict = {"above every one of": "above", "below every one of": "below"}.get(verdict, "equal to")
+        return f"{said}; that is {verdict} the one random pick of the same size ({score(rival.mean)})."
+    picks = f"{rival.seeds} random picks of the same size ({score(rival.low)} to {score(rival.high)})"
+    return f"{said}; that is {verdict} {picks}."
+
+
+def curve_caption(facts: Facts, curves: Sequence[Curve]) -> str:
+    """How the learning curve was measured and how it is drawn."""
+    parts: list[str] = []
+    n = sum(sum(row) for row in facts.confusion)
+    found = compare(facts)
+    where = f"{facts.scored_split} split"
+    parts.append(f"Measured on the {where}, n = {count(n)}." if n else f"Measured on the {where}.")
+    if n and found:
+        low, high = wilson(round(found.value * n), n)
+        parts.append(
+            f"With that n, an accuracy of {score(found.value)} has a 95% interval of {score(low)} to {score(high)}."
+        )
+    seeds = {p.seeds for c in curves if c.key == "random" for p in c.points}
+    if seeds and max(seeds) > 1:
+        many = str(max(seeds)) if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)}"
+        parts.append(f"Random picks: mean of {many} seeds, band from the lowest to the highest.")
+    parts.append("Siftline: one run.")
+    low, _ = curve_range(curves)
+    if low > 0.02:
+        parts.append("The vertical axis does not start at 0.")
+    if any(c.points[-1].mean < low for c in curves):
+        parts.append("↓ marks a curve that ends below the axis.")
+    return " ".join(parts)
+
+
+def curves(facts: Facts, name: str) -> list[Curve]:
+    """The series that were measured, in the order of the legend."""
+    return [
+        Curve(key=key, label=label, points=facts.series[name][key], across=key in ACROSS)
+        for key, (label, _) in SERIES.items()
+        if facts.series[name].get(key)
+    ]
+
+
+def missing_series(facts: Facts) -> list[tuple[str, str]]:
+    """Series that were not measured: what they are and how to get them."""
+    return [
+        (f"{label} ({what})", _HOW.get(key, _HOW["random"]))
+        for key, (label, what) in SERIES.items()
+        if not facts.series["accuracy"].get(key)
+    ]
+
+
+def ceiling_share(facts: Facts) -> tuple[str, str] | None:
+    """Share of the accuracy of all labels that was reached, and with which share of the labels."""
+    found = compare(facts)
+    if found is None or found.ceiling is None or not found.ceiling.mean or not found.ceiling.labels:
+        return None
+    return percent(found.value / found.ceiling.mean), percent(found.labels / found.ceiling.labels)
+
+
+def hours_sentence(facts: Facts) -> str:
+    """How much people were asked and how long it took them."""
+    if not facts.batches:
+        return ""
+    tasks = sum(int(b["tasks"]) for b in facts.batches)
+    answered = sum(int(b["answered"]) for b in facts.batches)
+    said = f"{count(answered)} of {counted(tasks, 'task')} in {counted(len(facts.batches), 'batch', 'batches')} are answered"
+    if facts.gold_labels and facts.seconds:
+        said += f", in {duration(facts.seconds)}: {facts.seconds / facts.gold_labels:.1f} s per label"
+    return said + "."
+
+
+def functions_sentence(facts: Facts) -> str:
+    """How far the labeling functions reach."""
+    rows = facts.functions
+    if not rows:
+        return ""
+    judged = [r for r in rows if r["gold_votes"]]
+    said = f"{counted(len(rows), 'function')}; the widest votes on {percent(rows[0]['coverage'])} of the train split"
+    if judged:
+        right = sum(round(r["gold_accuracy"] * r["gold_votes"]) for r in judged)
+        votes = sum(int(r["gold_votes"]) for r in judged)
+        said += (
+            f"; where people answered, {count(right)} of {counted(votes, 'vote')} were right ({percent(right / votes)})"
+        )
+    return said + "."
+
+
+def values_sentence(facts: Facts) -> str:
+    """What the values of the last cycle look like."""
+    v = facts.values
+    if v is None or not v.items:
+        return ""
+    said = f"{counted(v.items, 'item')} were valued for cycle {v.cycle}"
+    return said + (f"; {count(v.selected)} of them were selected." if v.selected else "; none is selected yet.")
+
+
+def confusion_sentence(facts: Facts, names: Sequence[str]) -> str:
+    """How many items were classified rightly, and the commonest mistake."""
+    matrix = facts.confusion
+    n = sum(sum(row) for row in matrix)
+    if not n:
+        return ""
+    right = sum(matrix[i][i] for i in range(len(matrix)))
+    said = f"{count(right)} of {counted(n, 'item')} are classified rightly ({score(right / n)})"
+    wrong, i, j = max(
+        (matrix[i][j], i, j) for i in range(len(matrix)) for j in range(len(matrix)) if i != j or n == right
+    )
+    return said + (
+        f"; the commonest mistake is {names[i]} read as {names[j]} ({count(wrong)})." if wrong and i != j else "."
+    )
+
+
+def quality_sentence(facts: Facts) -> str:
+    """What became of the records that were read last."""
+    if not facts.ingests:
+        return ""
+    last = facts.ingests[-1]
+    n = {key: int(last.get(key, 0)) for key in ("read", "stored", "quarantined", "duplicate")}
+    return (
+        f"Of {counted(n['read'], 'record')} read, {count(n['stored'])} were stored, {count(n['quarantined'])} "
+        f"quarantined and {count(n['duplicate'])} were duplicates."
+    )

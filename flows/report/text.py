@@ -1,0 +1,98 @@
+"""How figures and untrusted texts are written on the page.
+
+Every text of the data may be hostile. Jinja and `svg.element` escape what HTML would read as markup; `visible` does
+the rest: control characters, terminal codes and marks that turn the reading direction are shown as what they are.
+"""
+
+import json
+import unicodedata
+from datetime import datetime
+from typing import Any
+
+ELLIPSIS = "…"
+_JOINERS = "\u200c\u200d"  # emoji and several scripts need them; they neither hide nor reorder text
+_MAX_MARKS = 4  # combining marks on one letter; more would paint over the lines above
+
+
+def visible(text: str) -> str:
+    """The text with every character that is invisible or acts on the display made readable.
+
+    Control characters become their control pictures (ESC is shown as ␛), format characters such as bidi marks become
+    their code point in angle brackets, lone surrogates the replacement character. Line breaks and tabs stay.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    out: list[str] = []
+    marks = 0
+    for char in text:
+        category = unicodedata.category(char)
+        marks = marks + 1 if category in ("Mn", "Me") else 0
+        if char in "\n\t" or char in _JOINERS:
+            out.append(char)
+        elif category == "Cc":
+            code = ord(char)
+            out.append(chr(0x2400 + code) if code < 0x20 else "␡" if code == 0x7F else f"⟨U+{code:04X}⟩")
+        elif category == "Cs":
+            out.append("\ufffd")
+        elif category in ("Cf", "Zl", "Zp", "Co"):
+            out.append(f"⟨U+{ord(char):04X}⟩")
+        elif marks <= _MAX_MARKS:
+            out.append(char)
+    return "".join(out)
+
+
+def excerpt(text: str, length: int) -> str:
+    """The text's beginning on one line, at most `length` characters, cut with an ellipsis."""
+    # Only the beginning is looked at: a record may be a megabyte long.
+    head = visible(" ".join(text[: 4 * length].split()))
+    return head if len(head) <= length and len(text) <= 4 * length else head[: length - 1].rstrip() + ELLIPSIS
+
+
+def script_json(value: Any) -> str:
+    """A value as JSON that is safe inside a `<script>` element, whatever its texts hold."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for char in "<>&\u2028\u2029":
+        text = text.replace(char, f"\\u{ord(char):04x}")
+    return text
+
+
+def count(n: float) -> str:
+    """A whole number with thousands separators: 5,485."""
+    return f"{int(n):,}"
+
+
+def counted(n: float, noun: str, plural: str | None = None) -> str:
+    """A count with its noun: `1 label`, `128 labels`."""
+    return f"{count(n)} {noun if n == 1 else plural or noun + 's'}"
+
+
+def score(value: float | None) -> str:
+    """A share between 0 and 1 with three decimals, or a dash."""
+    return "–" if value is None else f"{value:.3f}"
+
+
+def percent(value: float | None) -> str:
+    """A share as a percentage: 12%, 3.4%, 0.05%; a dash when there is none."""
+    if value is None:
+        return "–"
+    shown = 100 * value
+    if shown == 0 or shown >= 9.95:
+        return f"{shown:.0f}%"
+    return f"{shown:.1f}%" if shown >= 0.095 else f"{shown:.2f}%"
+
+
+def duration(seconds: float) -> str:
+    """A duration in the unit a person would use: 45 ms, 4.2 s, 53 min, 1.4 hours."""
+    if seconds < 0.995:
+        return f"{1000 * seconds:.0f} ms"
+    if seconds < 99.5:
+        return f"{seconds:.1f} s"
+    if seconds < 3570:
+        return f"{seconds / 60:.0f} min"
+    hours = f"{seconds / 3600:,.1f}"
+    return f"{hours} hour" if hours == "1.0" else f"{hours} hours"
+
+
+def moment(value: datetime) -> str:
+    """A moment in UTC as people write it: 25 Nov 2026, 01:30 UTC."""
+    return f"{value.day} {value:%b %Y, %H:%M} UTC"
