@@ -312,8 +312,8 @@ def _pending(places: pa.ChunkedArray, functions: int) -> "np.ndarray[tuple[int, 
 
 def _vote_writes(stage: Stage, ballots: Sequence[_Ballot]) -> list[Write]:
     writes: list[Write] = []
-    counted = [b for b in ballots if not b.off and b.votes]
-    if counted:
+    counted = [b for b in ballots if not b.off]
+    if any(b.votes for b in counted):
         lengths = [sum(map(len, ballot.votes)) for ballot in counted]
         # Function by function, so that a later read of one function skips the others' row groups.
         rows = pa.table(

@@ -257,6 +257,6 @@ nearest_example = nearest(
             "congress debates a trade bill with tariffs to punish countries that keep their markets closed",
         ],
     },
-    radius=0.55,
+    radius=0.6,
     description="nearest of some typical sentences",
 )

@@ -1,0 +1,286 @@
+"""Labeling functions that raise, vote nonsense, hang, crash or change their input become faults; the others go on."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.weak_labels.lf_helpers import CLASSES, add_items, batch, faults, run_vote, votes, write_functions
+from warehouse import Lake
+from weak_labels import ItemBatch, LabelingFunction, keywords, load_functions, vectorized
+from weak_labels.calls import Limits, call_function, check_vote
+
+GOOD = keywords("sports", ["goal"], name="good")
+TEXTS = {f"i{n:02}": "goal" if n % 2 else "bad goal" for n in range(4)}
+
+
+def from_file(folder: Path, body: str, head: str = "") -> list[LabelingFunction]:
+    source = "from snorkel.labeling import labeling_function\nfrom weak_labels import keywords, vectorized\n" + head
+    source += "good = keywords('sports', ['goal'])\n" + body
+    return load_functions(write_functions(folder, source), CLASSES)
+
+
+ROW_FAULTS = {
+    "raises": ("raise ValueError(x.text)", "raised"),
+    "exits": ("import sys; sys.exit(1)", "raised"),
+    "returns nothing": ("return None", "not_a_vote"),
+    "returns a truth value": ("return True", "not_a_vote"),
+    "returns a float": ("return 1.0", "not_a_vote"),
+    "returns a numpy float": ("import numpy as np; return np.float64(1)", "not_a_vote"),
+    "returns a list": ("return [0]", "not_a_vote"),
+    "returns a number too high": ("return 3", "out_of_range"),
+    "returns a number too low": ("return -2", "out_of_range"),
+    "returns a huge number": ("return 2**70", "out_of_range"),
+    "returns an unknown class": ("return 'cooking'", "out_of_range"),
+    "changes the row": ("x.text = 'other'; return 0", "mutated"),
+    "changes nested metadata": ("x.metadata['tags'].append('new'); return 0", "mutated"),
+    "adds to the row": ("x.extra = 1; return 0", "mutated"),
+}
+
+
+@pytest.mark.parametrize("case", ROW_FAULTS)
+def test_row_function_that_fails_on_some_items(lake: Lake, tmp_path: Path, case: str) -> None:
+    body, fault = ROW_FAULTS[case]
+    functions = from_file(
+        tmp_path, f"@labeling_function()\ndef f(x):\n    if x.text.startswith('bad'):\n        {body}\n    return 0\n"
+    )
+    add_items(lake, TEXTS, metadata='{"tags": ["a"]}')
+    run_vote(lake, functions)
+    assert faults(lake) == {("i00", "f"): fault, ("i02", "f"): fault}
+    assert {key: vote for key, vote in votes(lake).items() if key[1] == "f"} == {("i01", "f"): 0, ("i03", "f"): 0}
+    assert sum(vote == 0 for (_, name), vote in votes(lake).items() if name == "good") == 4
+
+
+@pytest.mark.parametrize(
+    ("returned", "fault", "rows"),
+    [
+        ("[None, 0]", "not_a_vote", [0]),
+        ("[0, True]", "not_a_vote", [1]),
+        ("[0.0, 0]", "not_a_vote", [0]),
+        ("np.array([0.0, 1.0])", "not_a_vote", [0, 1]),
+        ("np.array([0, 7])", "out_of_range", [1]),
+        ("np.array([2**40, -1])", "out_of_range", [0]),
+        ("['sports', 'cooking']", "out_of_range", [1]),
+        ("[0]", "not_a_vote", [-1]),
+        ("np.zeros((2, 2), int)", "not_a_vote", [-1]),
+        ("None", "not_a_vote", [-1]),
+        ("'ab'", "not_a_vote", [-1]),
+    ],
+)
+def test_column_function_that_returns_nonsense(returned: str, fault: str, rows: list[int]) -> None:
+    values = {"[None, 0]": [None, 0], "None": None, "'ab'": "ab"}
+    given = values[returned] if returned in values else _literal(returned)
+    outcome = call_function(vectorized(name="f")(lambda items: given), batch(["a", "b"]))
+    assert [(f.fault, f.row) for f in outcome.faults] == [(fault, row) for row in rows]
+    assert all(outcome.votes[row] == -2 for row in rows if row >= 0)
+
+
+def _literal(text: str) -> object:
+    return {
+        "[0, True]": [0, True],
+        "[0.0, 0]": [0.0, 0],
+        "np.array([0.0, 1.0])": np.array([0.0, 1.0]),
+        "np.array([0, 7])": np.array([0, 7]),
+        "np.array([2**40, -1])": np.array([2**40, -1]),
+        "['sports', 'cooking']": ["sports", "cooking"],
+        "[0]": [0],
+        "np.zeros((2, 2), int)": np.zeros((2, 2), int),
+    }[text]
+
+
+@pytest.mark.parametrize("mask", [[0, 1], [None, True], ["yes", "no"], [0.5, 0.5]])
+def test_column_function_with_a_label_must_return_truth_values(mask: list[object]) -> None:
+    outcome = call_function(vectorized("sports", name="f")(lambda items: mask), batch(["a", "b"]))
+    assert [(f.row, f.fault) for f in outcome.faults] == [(-1, "not_a_vote")]
+
+
+def test_one_bad_item_does_not_cost_its_neighbours_their_votes() -> None:
+    @vectorized("sports")
+    def f(items: ItemBatch) -> list[bool]:
+        return [1 / len(text) > 0 for text in items.texts]
+
+    texts = ["a"] * 64
+    texts[17] = ""
+    outcome = call_function(f, batch(texts))
+    assert [(x.row, x.fault) for x in outcome.faults] == [(17, "raised")]
+    assert outcome.votes.tolist() == [0] * 17 + [-2] + [0] * 46
+
+
+@pytest.mark.parametrize("column", ["texts", "item_ids", "metadata"])
+def test_column_function_that_changes_its_batch(column: str) -> None:
+    @vectorized("sports")
+    def f(items: ItemBatch) -> list[bool]:
+        getattr(items, column)[0] = "changed"
+        return [True] * len(items)
+
+    items = batch(["a", "b"])
+    assert [x.fault for x in call_function(f, items).faults] == ["mutated"]
+    assert items.texts == ["a", "b"]
+
+
+def test_vectors_cannot_be_changed() -> None:
+    @vectorized("sports", vectors=True)
+    def f(items: ItemBatch) -> object:
+        items.vectors[0, 0] = 9
+        return [True] * len(items)
+
+    outcome = call_function(f, batch(["a"], vectors=np.ones((1, 2), np.float32)))
+    assert "read-only" in outcome.faults[0].detail
+
+
+@pytest.mark.parametrize(("value", "vote"), [(np.int8(1), 1), (np.int64(-1), -1), (2, 2), ("science", 2)])
+def test_numbers_of_any_kind_and_names_are_votes(value: object, vote: int) -> None:
+    assert check_vote(value, CLASSES) == vote
+
+
+class TestSwitchingOff:
+    BODY = "@labeling_function()\ndef f(x):\n    if x.text.startswith('bad'):\n        raise ValueError\n    return 0\n"
+
+    def items(self, bad: int, total: int = 100) -> dict[str, str]:
+        return {f"i{n:03}": "bad" if n < bad else "goal" for n in range(total)}
+
+    @pytest.mark.parametrize(("bad", "off"), [(20, False), (21, True)])
+    def test_above_the_share_all_its_votes_go(self, lake: Lake, tmp_path: Path, bad: int, off: bool) -> None:
+        add_items(lake, self.items(bad))
+        result = run_vote(lake, from_file(tmp_path, self.BODY), max_fault_frac=0.2, batch_items=30)
+        assert result.detail["switched_off"] == (["f"] if off else [])
+        assert sum(name == "f" for _, name in votes(lake)) == (0 if off else 80)
+        assert sum(name == "good" for _, name in votes(lake)) == 100
+        assert (("", "f") in faults(lake)) == off
+
+    def test_few_faults_never_switch_off(self, lake: Lake, tmp_path: Path) -> None:
+        add_items(lake, self.items(bad=10, total=12))
+        assert run_vote(lake, from_file(tmp_path, self.BODY)).detail["switched_off"] == []
+
+    def test_new_bad_items_switch_off_what_had_voted(self, lake: Lake, tmp_path: Path) -> None:
+        functions = from_file(tmp_path, self.BODY)
+        add_items(lake, {k: v for k, v in self.items(50).items() if v == "goal"})
+        run_vote(lake, functions)
+        assert sum(name == "f" for _, name in votes(lake)) == 50
+        add_items(lake, self.items(50))
+        run_vote(lake, functions)
+        assert sum(name == "f" for _, name in votes(lake)) == 0
+        assert faults(lake)["", "f"] == "switched_off"
+
+    def test_once_mended_it_votes_again_and_the_faults_go(self, lake: Lake, tmp_path: Path) -> None:
+        add_items(lake, self.items(50))
+        run_vote(lake, from_file(tmp_path, self.BODY))
+        run_vote(lake, from_file(tmp_path, self.BODY.replace("raise ValueError", "return -1")))
+        assert faults(lake) == {}
+        assert sum(name == "f" for _, name in votes(lake)) == 100
+
+    def test_faults_are_tried_again_when_items_come(self, lake: Lake, tmp_path: Path) -> None:
+        flag = tmp_path / "service_is_up"
+        functions = from_file(
+            tmp_path,
+            f"import os\nFLAG = {str(flag)!r}\n@labeling_function()\ndef f(x):\n"
+            "    if not os.path.exists(FLAG):\n        raise ConnectionError('away')\n    return 0\n",
+        )
+        add_items(lake, {"a": "goal"})
+        run_vote(lake, functions)
+        assert faults(lake) == {("a", "f"): "raised"}
+        flag.touch()
+        add_items(lake, {"b": "goal"})
+        run_vote(lake, functions)
+        assert faults(lake) == {}
+        assert (votes(lake)["a", "f"], votes(lake)["b", "f"]) == (0, 0)
+
+    def test_a_fault_replaces_the_vote_on_the_old_content(self, lake: Lake, tmp_path: Path) -> None:
+        functions = from_file(tmp_path, self.BODY)
+        add_items(lake, {"a": "goal", "b": "goal"})
+        run_vote(lake, functions)
+        add_items(lake, {"a": "bad"})
+        run_vote(lake, functions)
+        assert ("a", "f") not in votes(lake)
+        assert faults(lake) == {("a", "f"): "raised"}
+
+    def test_equal_runs_store_equal_faults(self, tmp_path: Path) -> None:
+        hashes: list[dict[str, str]] = []
+        for size in (7, 100):
+            with Lake(tmp_path / str(size)) as lake:
+                add_items(lake, self.items(50))
+                body = self.BODY.replace("raise ValueError", "raise ValueError(object())")
+                run_vote(lake, from_file(tmp_path, body), batch_items=size)
+                assert ("", "f") in faults(lake)
+                hashes.append(lake.content_hash(["lf_votes", "lf_faults"]))
+        assert hashes[0] == hashes[1]
+
+
+HANGS = {
+    "row function": "@labeling_function()\ndef f(x):\n    while True: pass\n",
+    "column function": "@vectorized('sports')\ndef f(batch):\n    while True: pass\n",
+    "pattern that explodes": (
+        "import re\n@labeling_function()\ndef f(x):\n    return 0 if re.match('(a+)+$', 'a' * 60 + 'b') else -1\n"
+    ),
+    "swallows the time limit": (
+        "@labeling_function()\ndef f(x):\n    while True:\n        try:\n            while True: pass\n"
+        "        except BaseException: pass\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("case", HANGS)
+def test_function_that_hangs_is_broken_off(lake: Lake, tmp_path: Path, case: str) -> None:
+    after = "\n@labeling_function()\ndef after(x):\n    return 1\n"
+    functions = from_file(tmp_path, HANGS[case] + after)
+    add_items(lake, {f"i{n}": "goal" for n in range(30)})
+    result = run_vote(lake, functions, timeout_s=0.3, batch_items=20)
+    assert result.detail["switched_off"] == ["f"]
+    assert faults(lake)["", "f"] == "switched_off"
+    assert {name: sum(n == name for _, n in votes(lake)) for name in ("good", "after", "f")} == {
+        "good": 30,
+        "after": 30,
+        "f": 0,
+    }
+
+
+def test_one_item_that_hangs_is_one_fault(lake: Lake, tmp_path: Path) -> None:
+    functions = from_file(tmp_path, "@labeling_function()\ndef f(x):\n    while x.text == 'slow': pass\n    return 0\n")
+    add_items(lake, {"a": "goal", "b": "slow", "c": "goal"})
+    run_vote(lake, functions, timeout_s=0.3)
+    assert faults(lake) == {("b", "f"): "timeout"}
+    assert (votes(lake)["a", "f"], votes(lake)["c", "f"]) == (0, 0)
+
+
+def test_slow_function_that_stays_within_the_limit_per_item_is_left_alone(lake: Lake, tmp_path: Path) -> None:
+    # All items together take longer than the parent waits for a sign of life; each one alone is quick.
+    functions = from_file(
+        tmp_path, "import time\n@labeling_function()\ndef f(x):\n    time.sleep(0.05)\n    return 0\n"
+    )
+    add_items(lake, {f"i{n:03}": "goal" for n in range(40)})
+    assert run_vote(lake, functions, timeout_s=0.25).detail["switched_off"] == []
+    assert sum(name == "f" for _, name in votes(lake)) == 40
+
+
+@pytest.mark.parametrize("end", ["os._exit(7)", "os.kill(os.getpid(), 9)"])
+def test_function_that_ends_its_process_is_switched_off_alone(lake: Lake, tmp_path: Path, end: str) -> None:
+    body = f"import os\n@labeling_function()\ndef f(x):\n    {end}\n@labeling_function()\ndef after(x):\n    return 1\n"
+    add_items(lake, TEXTS)
+    run_vote(lake, from_file(tmp_path, body), batch_items=2)
+    assert faults(lake) == {("", "f"): "switched_off"}
+    assert sum(name == "after" for _, name in votes(lake)) == 4
+
+
+def test_time_limit_in_this_process_leaves_no_timer_behind() -> None:
+    import signal
+
+    @vectorized("sports")
+    def f(items: ItemBatch) -> object:
+        while True:
+            pass
+
+    before = signal.getsignal(signal.SIGALRM)
+    outcome = call_function(f, batch(["a"]), Limits(timeout_s=0.05))
+    assert [x.fault for x in outcome.faults] == ["timeout"]
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert signal.getsignal(signal.SIGALRM) == before
+
+
+def test_details_are_short_and_without_addresses() -> None:
+    @vectorized("sports")
+    def f(items: ItemBatch) -> object:
+        raise ValueError(f"{object()!r}" + "x" * 10_000)
+
+    detail = call_function(f, batch(["a"])).faults[0].detail
+    assert len(detail) == 500
+    assert "0x..." in detail

@@ -1,0 +1,259 @@
+"""The vote stage: every function on every item once, again only for what changed, and nothing of what is gone."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.weak_labels.lf_helpers import (
+    CLASSES,
+    add_items,
+    add_vectors,
+    config,
+    encode,
+    run_vote,
+    votes,
+    write_functions,
+)
+from warehouse import Lake, SettingsError
+from weak_labels import ItemBatch, LabelingFunction, keywords, load_functions, nearest, vectorized
+from weak_labels.apply import vote
+
+SPORT = keywords("sports", ["goal", "match"], name="sport")
+ATOM = keywords("science", ["atom"], name="atom")
+NEAR = nearest({"science": ["atom"]}, radius=0.3, name="near")
+TEXTS = {"a": "a goal", "b": "an atom", "c": "nothing"}
+
+
+def counted(calls: list[str], name: str = "seen", label: str = "sports") -> LabelingFunction:
+    @vectorized(label, name=name)
+    def code(batch: ItemBatch) -> list[bool]:
+        calls.extend(batch.item_ids)
+        return [True] * len(batch)
+
+    # What the code refers to decides its version; here that is a list which grows with each call.
+    return dataclasses.replace(code, version="1")
+
+
+def test_every_item_gets_a_vote_of_every_function(lake: Lake) -> None:
+    add_items(lake, TEXTS)
+    result = run_vote(lake, [SPORT, ATOM])
+    assert votes(lake) == {
+        ("a", "sport"): 0,
+        ("b", "sport"): -1,
+        ("c", "sport"): -1,
+        ("a", "atom"): -1,
+        ("b", "atom"): 2,
+        ("c", "atom"): -1,
+    }
+    assert result.committed
+    assert result.rows_written == {"lf_votes": 6}
+    assert (result.detail["votes"], result.detail["faults"], result.detail["switched_off"]) == (2, 0, [])
+
+
+def test_second_run_does_nothing(lake: Lake) -> None:
+    add_items(lake, TEXTS)
+    run_vote(lake, [SPORT, ATOM])
+    before = lake.content_hash()
+    assert not run_vote(lake, [SPORT, ATOM]).committed
+    assert lake.content_hash() == before
+
+
+def test_only_new_items_are_voted_on(lake: Lake) -> None:
+    calls: list[str] = []
+    add_items(lake, TEXTS)
+    run_vote(lake, [counted(calls)])
+    add_items(lake, {"d": "new"})
+    assert run_vote(lake, [counted(calls)]).rows_read == 1
+    assert calls == ["a", "b", "c", "d"]
+
+
+def test_edited_item_is_voted_on_again(lake: Lake) -> None:
+    add_items(lake, TEXTS)
+    run_vote(lake, [SPORT])
+    add_items(lake, {"a": "no more", "b": "a match"})
+    assert run_vote(lake, [SPORT]).rows_read == 2
+    assert votes(lake) == {("a", "sport"): -1, ("b", "sport"): 0, ("c", "sport"): -1}
+
+
+def test_edited_metadata_counts_as_an_edit(lake: Lake) -> None:
+    calls: list[str] = []
+    add_items(lake, TEXTS)
+    run_vote(lake, [counted(calls)])
+    add_items(lake, {"a": TEXTS["a"]}, metadata='{"desk": "x"}')
+    run_vote(lake, [counted(calls)])
+    assert calls == ["a", "b", "c", "a"]
+
+
+def test_only_a_changed_function_votes_again(lake: Lake) -> None:
+    calls: list[str] = []
+    add_items(lake, TEXTS)
+    run_vote(lake, [counted(calls), SPORT])
+    calls.clear()
+    result = run_vote(lake, [counted(calls), keywords("sports", ["nothing"], name="sport")])
+    assert calls == []
+    assert result.rows_written == {"lf_votes": 3}
+    assert [votes(lake)[item, "sport"] for item in "abc"] == [-1, -1, 0]
+
+
+def test_votes_of_removed_functions_go(lake: Lake) -> None:
+    add_items(lake, TEXTS)
+    run_vote(lake, [SPORT, ATOM])
+    assert run_vote(lake, [ATOM]).committed
+    assert {name for _, name in votes(lake)} == {"atom"}
+
+
+def test_new_order_of_classes_makes_new_votes(lake: Lake) -> None:
+    add_items(lake, TEXTS)
+    run_vote(lake, [ATOM])
+    run_vote(lake, [ATOM], classes=("science", *CLASSES[:2]))
+    assert votes(lake)["b", "atom"] == 0
+
+
+def test_functions_on_vectors_wait_for_them(lake: Lake) -> None:
+    add_items(lake, TEXTS)
+    result = run_vote(lake, [SPORT, NEAR])
+    assert result.detail["without_vector"] == 3
+    assert {name for _, name in votes(lake)} == {"sport"}
+    add_vectors(lake)
+    run_vote(lake, [SPORT, NEAR])
+    assert {item for item, name in votes(lake) if name == "near"} == {"a", "b", "c"}
+    assert votes(lake)["b", "near"] == 2
+
+
+def test_edited_item_loses_the_vote_on_its_old_vector(lake: Lake) -> None:
+    add_items(lake, TEXTS)
+    add_vectors(lake)
+    run_vote(lake, [NEAR])
+    add_items(lake, {"b": "zzz"})
+    run_vote(lake, [NEAR])
+    assert ("b", "near") not in votes(lake)
+    add_vectors(lake)
+    run_vote(lake, [NEAR])
+    assert votes(lake)["b", "near"] == -1
+
+
+def test_another_encoder_makes_new_votes_of_functions_on_vectors_only(lake: Lake) -> None:
+    add_items(lake, TEXTS)
+    add_vectors(lake)
+    add_vectors(lake, "other")
+    run_vote(lake, [SPORT, NEAR])
+    assert run_vote(lake, [SPORT, NEAR], encoder_id="other").rows_written == {"lf_votes": 3}
+
+
+def test_votes_do_not_depend_on_the_batch_size(tmp_path: Path) -> None:
+    hashes: list[dict[str, str]] = []
+    for size in (1, 2, 100):
+        with Lake(tmp_path / str(size)) as lake:
+            add_items(lake, {f"i{n}": ("a goal", "an atom", "x")[n % 3] for n in range(7)})
+            add_vectors(lake)
+            run_vote(lake, [SPORT, ATOM, NEAR], batch_items=size)
+            hashes.append(lake.content_hash(["lf_votes", "lf_faults"]))
+    assert hashes[0] == hashes[1] == hashes[2]
+
+
+def test_step_by_step_ends_where_one_run_ends(tmp_path: Path) -> None:
+    with Lake(tmp_path / "once") as once, Lake(tmp_path / "steps") as steps:
+        add_items(once, TEXTS)
+        run_vote(once, [SPORT, ATOM])
+        add_items(steps, {"a": "was different"})
+        run_vote(steps, [keywords("sports", ["different"], name="sport"), keywords("sports", ["a"], name="gone")])
+        add_items(steps, {k: TEXTS[k] for k in "ab"})
+        run_vote(steps, [SPORT])
+        add_items(steps, TEXTS)
+        run_vote(steps, [SPORT, ATOM])
+        assert once.content_hash(["lf_votes"]) == steps.content_hash(["lf_votes"])
+
+
+def test_python_functions_of_a_file_vote_in_their_own_process(lake: Lake, tmp_path: Path) -> None:
+    path = write_functions(
+        tmp_path,
+        """
+        import os
+        from snorkel.labeling import labeling_function
+        from weak_labels import vectorized
+
+        @labeling_function()
+        def row(x):
+            return "science" if "atom" in x.text else -1
+
+        @vectorized("politics", vectors=True)
+        def column(batch):
+            return batch.vectors[:, 0] > 0.8
+
+        @vectorized("sports")
+        def same_process(batch):
+            print("this must not reach standard output")
+            return [str(os.getpid()) in text for text in batch.texts]
+        """,
+    )
+    add_items(lake, {"a": "aaaa", "b": "an atom", "c": str(os.getpid())})
+    add_vectors(lake)
+    run_vote(lake, load_functions(path, CLASSES), batch_items=2)
+    stored = votes(lake)
+    assert [stored[i, "row"] for i in "abc"] == [-1, 2, -1]
+    assert [stored[i, "column"] for i in "abc"] == [1, -1, -1]
+    assert stored["c", "same_process"] == -1
+
+
+def test_file_changed_after_loading_is_refused(lake: Lake, tmp_path: Path) -> None:
+    source = (
+        "from weak_labels import vectorized\n@vectorized('sports')\ndef f(batch):\n    return [True] * len(batch)\n"
+    )
+    functions = load_functions(write_functions(tmp_path, source), CLASSES)
+    write_functions(tmp_path, source.replace("True", "False"))
+    add_items(lake, TEXTS)
+    with pytest.raises(SettingsError, match="'f' has another version"):
+        run_vote(lake, functions)
+    assert votes(lake) == {}
+
+
+def test_progress_counts_items(lake: Lake) -> None:
+    seen: list[tuple[int, int]] = []
+    add_items(lake, TEXTS)
+    vote(lake, [SPORT], config(batch_items=2), progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize(
+    ("functions", "message"),
+    [
+        ([keywords("sports", ["a"])], "has no name"),
+        ([SPORT, SPORT], "two labeling functions are named 'sport'"),
+        ([keywords("cooking", ["a"], name="cook")], "'cook' votes for 'cooking'"),
+        ([NEAR], "'near' needs its exemplars embedded"),
+    ],
+)
+def test_functions_that_cannot_vote_are_refused(lake: Lake, functions: list[LabelingFunction], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        vote(lake, functions, config())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"classes": ("a",)},
+        {"classes": ("a", "a")},
+        {"batch_items": 0},
+        {"timeout_s": 0},
+        {"max_fault_frac": 1.5},
+        {"min_faults": -1},
+    ],
+)
+def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(SettingsError, match=next(iter(wrong))):
+        config(**wrong)
+
+
+def test_exemplars_are_embedded_once(lake: Lake) -> None:
+    calls: list[int] = []
+
+    def counting(texts: object) -> object:
+        calls.append(1)
+        return encode(texts)  # type: ignore[arg-type]
+
+    add_items(lake, TEXTS)
+    add_vectors(lake)
+    vote(lake, [NEAR], config(batch_items=1), encode=counting)  # type: ignore[arg-type]
+    assert len(calls) == 1

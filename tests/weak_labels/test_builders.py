@@ -1,0 +1,134 @@
+"""Builders vote on whole columns, for whole words in any script, and refuse what cannot work."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from tests.weak_labels.lf_helpers import CLASSES, batch, encode
+from warehouse import SettingsError
+from weak_labels import ABSTAIN, ItemBatch, keywords, nearest, regex, vectorized
+from weak_labels.calls import call_function
+from weak_labels.functions import LabelingFunction
+
+
+def votes(function: LabelingFunction, *texts: str, **further: object) -> list[int]:
+    outcome = call_function(function, batch(texts, **further))
+    assert outcome.faults == []
+    return outcome.votes.tolist()
+
+
+class TestKeywords:
+    def test_whole_words_in_any_case(self) -> None:
+        function = keywords("politics", ["vote", "senate"])
+        assert votes(function, "They VOTE.", "devoted", "the senate", "(senate)", "vote_count", "") == [
+            1,
+            -1,
+            1,
+            1,
+            -1,
+            -1,
+        ]
+
+    def test_letters_of_other_scripts_bound_words(self) -> None:
+        function = keywords("science", ["café", "физика", "rôle"])
+        assert votes(function, "un café!", "cafés", "CAFÉ", "физика.", "физикa2", "contrôle") == [2, -1, 2, 2, -1, -1]
+
+    def test_phrases_match_any_white_space(self) -> None:
+        assert votes(keywords("sports", ["home  run"]), "a home\n run", "homerun", "home and run") == [0, -1, -1]
+
+    def test_signs_are_taken_as_they_are(self) -> None:
+        function = keywords("science", ["c++", "a.b", "\\d", "50%"])
+        assert votes(function, "in c++ now", "c", "axb", "a.b", "7", "\\d", "at 50%") == [2, -1, -1, 2, -1, 2, 2]
+
+    def test_min_hits_counts_different_words(self) -> None:
+        function = keywords("sports", ["goal", "match", "team"], min_hits=2)
+        assert votes(function, "goal goal goal", "goal match", "team, match", "team") == [-1, 0, 0, -1]
+
+    @pytest.mark.parametrize(("words", "min_hits"), [([], 1), (["a", " "], 1), (["a"], 2), (["a"], 0)])
+    def test_useless_words_are_refused(self, words: list[str], min_hits: int) -> None:
+        with pytest.raises(SettingsError, match="keywords"):
+            keywords("sports", words, min_hits=min_hits)
+
+    def test_a_string_is_not_a_list_of_words(self) -> None:
+        with pytest.raises(SettingsError, match=r"\['goal'\]"):
+            keywords("sports", "goal")
+
+
+class TestRegex:
+    def test_matches_somewhere(self) -> None:
+        assert votes(regex("sports", r"\bgoals?\b"), "two goals", "goalie", "GOAL") == [0, -1, -1]
+
+    def test_backreference_is_refused_in_words(self) -> None:
+        with pytest.raises(SettingsError, match="no backreferences"):
+            regex("sports", r"(a)\1")
+
+    def test_pattern_that_explodes_elsewhere_ends(self) -> None:
+        # Python's re would need longer than the universe has; RE2 is linear.
+        assert votes(regex("sports", r"(a+)+$"), "a" * 5000 + "b", "aaa") == [-1, 0]
+
+
+EXEMPLARS = {"sports": ["goalgoal"], "science": ["atom", "quark"]}
+
+
+class TestNearest:
+    def test_votes_for_the_nearest_within_the_radius(self) -> None:
+        texts = ("goal", "moat", "zzz")
+        function = nearest(EXEMPLARS, radius=0.2)
+        assert votes(function, *texts, vectors=encode(texts), encode=encode) == [0, 2, -1]
+
+    def test_radius_is_a_cosine_distance(self) -> None:
+        vectors = np.array([[0.8, 0.6]], np.float32)
+
+        def encode_exemplar(_: object) -> "np.ndarray[tuple[int, int], np.dtype[np.float32]]":
+            return np.array([[1.0, 0.0]], np.float32)
+
+        for radius, expected in ((0.21, 0), (0.19, -1)):
+            function = nearest({"sports": ["x"]}, radius=radius)
+            assert votes(function, "t", vectors=vectors, encode=encode_exemplar) == [expected]
+
+    @pytest.mark.parametrize("exemplars", [{}, {"sports": []}, {"sports": [" "]}])
+    def test_no_exemplars_are_refused(self, exemplars: dict[str, list[str]]) -> None:
+        with pytest.raises(SettingsError, match="exemplars"):
+            nearest(exemplars, radius=0.5)
+
+    @pytest.mark.parametrize("radius", [0, -1, 2.5, float("nan")])
+    def test_radius_outside_its_range_is_refused(self, radius: float) -> None:
+        with pytest.raises(SettingsError, match="radius"):
+            nearest(EXEMPLARS, radius=radius)
+
+
+class TestVectorized:
+    @pytest.mark.parametrize("form", [list, np.array, pa.array])
+    def test_with_a_label_truth_values_become_votes(self, form: type) -> None:
+        @vectorized("science")
+        def long_text(items: ItemBatch) -> object:
+            """Long."""
+            return form([len(text) > 3 for text in items.texts])
+
+        assert (long_text.name, long_text.description, long_text.labels) == ("long_text", "Long.", ("science",))
+        assert votes(long_text, "atom", "at") == [2, -1]
+
+    def test_without_a_label_names_and_numbers_are_votes(self) -> None:
+        @vectorized()
+        def by_length(items: ItemBatch) -> list[object]:
+            return [("sports", np.int64(1), ABSTAIN)[len(text)] for text in items.texts]
+
+        assert votes(by_length, "", "a", "ab") == [0, 1, -1]
+
+    def test_columns_for_pyarrow_and_metadata(self) -> None:
+        @vectorized("politics")
+        def from_source(items: ItemBatch) -> list[bool]:
+            assert items.text_array.to_pylist() == items.texts
+            assert items.class_id("politics") == CLASSES.index("politics")
+            return [row.get("desk") == "pol" for row in items.metadata]
+
+        assert votes(from_source, "a", "b", metadata=['{"desk": "pol"}', "{}"]) == [1, -1]
+
+    def test_vectors_only_when_asked_for(self) -> None:
+        @vectorized("sports")
+        def reads_vectors(items: ItemBatch) -> object:
+            return items.vectors[:, 0] > 0
+
+        outcome = call_function(reads_vectors, batch(["a"]))
+        assert outcome.faults[0].fault == "raised"
+        assert "vectors=True" in outcome.faults[0].detail

@@ -1,0 +1,125 @@
+"""A user's file becomes a list of functions, or an error that names file, line and the way out."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.weak_labels.lf_helpers import CLASSES, batch, write_functions
+from warehouse import SettingsError
+from weak_labels.calls import call_function
+from weak_labels.functions import load_functions
+
+
+def names(path: Path) -> list[str]:
+    return [function.name for function in load_functions(path, CLASSES)]
+
+
+def test_order_of_definition_and_names_of_variables(tmp_path: Path) -> None:
+    path = write_functions(
+        tmp_path,
+        """
+        from weak_labels import keywords, regex, vectorized
+        zebra = keywords("sports", ["goal"])
+        apple = regex("politics", "vote", name="voting")
+        @vectorized("science")
+        def middle(batch):
+            return [False] * len(batch)
+        same = zebra
+        functions = [zebra, keywords("science", ["atom"], name="atoms")]
+        """,
+    )
+    assert names(path) == ["zebra", "voting", "middle", "atoms"]
+
+
+def test_modules_beside_the_file_can_be_imported(tmp_path: Path) -> None:
+    write_functions(tmp_path, "WORDS = ['goal']", name="beside_lf.py")
+    path = write_functions(
+        tmp_path,
+        """
+        from weak_labels import keywords
+        from beside_lf import WORDS
+        sport = keywords("sports", WORDS)
+        """,
+    )
+    assert names(path) == ["sport"]
+    assert str(tmp_path) not in sys.path
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("x = 1\n1 / 0\n", r"labeling_functions\.py:2: ZeroDivisionError"),
+        ("x = 1\n\ndef f(:\n", r"labeling_functions\.py:3: SyntaxError"),
+        ("import sys\nsys.exit(3)\n", r"labeling_functions\.py:2: SystemExit: 3"),
+        ("from weak_labels import regex\nr = regex('sports', '(')\n", r"labeling_functions\.py:2: regex\('sports'"),
+        ("x = 1\n", "defines no labeling function"),
+        (
+            "from weak_labels import keywords\na = keywords('sport', ['x'])\n",
+            "'a' votes for 'sport', but the classes are sports, politics, science",
+        ),
+        (
+            "from weak_labels import keywords\na = keywords('sports', ['x'])\n"
+            "b = keywords('sports', ['y'], name='a')\n",
+            "two labeling functions are named 'a'",
+        ),
+        ("from weak_labels import keywords\nfunctions = [keywords('sports', ['x'])]\n", "has no name"),
+    ],
+)
+def test_errors_name_the_place_and_the_way_out(tmp_path: Path, source: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        load_functions(write_functions(tmp_path, source), CLASSES)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="There is no file of labeling functions at"):
+        load_functions(tmp_path / "none.py", CLASSES)
+
+
+def test_snorkel_functions_work_unchanged(tmp_path: Path) -> None:
+    path = write_functions(
+        tmp_path,
+        """
+        from snorkel.labeling import LabelingFunction, labeling_function
+        from snorkel.preprocess import preprocessor
+
+        @preprocessor(memoize=True)
+        def add_words(x):
+            x.words = x.text.split()
+            return x
+
+        @labeling_function(resources={"limit": 2}, pre=[add_words])
+        def many_words(x, limit):
+            "More words than the limit."
+            return 0 if len(x.words) > limit else -1
+
+        @labeling_function(name="desk")
+        def by_desk(x):
+            assert x.content == x.text and x.item_id.startswith("i")
+            return {"pol": "politics"}.get(x.desk, -1) if "desk" in x.metadata else -1
+
+        made = LabelingFunction("by_hand", lambda x: 2)
+        """,
+    )
+    functions = load_functions(path, CLASSES)
+    assert [(f.name, f.description) for f in functions] == [
+        ("many_words", "More words than the limit."),
+        ("desk", ""),
+        ("by_hand", ""),
+    ]
+    items = batch(["a b c", "a"], metadata=["{}", '{"desk": "pol"}'])
+    outcomes = [call_function(function, items) for function in functions]
+    assert [o.faults for o in outcomes] == [[], [], []]
+    assert [o.votes.tolist() for o in outcomes] == [[0, -1], [-1, 1], [2, 2]]
+
+
+def test_builders_alone_do_not_import_snorkel_or_torch(tmp_path: Path) -> None:
+    path = write_functions(tmp_path, "from weak_labels import keywords\na = keywords('sports', ['x'])\n")
+    code = (
+        "import sys; from pathlib import Path; from weak_labels.functions import load_functions; "
+        f"load_functions(Path({str(path)!r}), {CLASSES!r}); import weak_labels.apply; "
+        "print([m for m in ('snorkel', 'torch', 'sklearn') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,133 @@
+"""A function's version changes with what it does, and with nothing else."""
+
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.weak_labels.lf_helpers import CLASSES, write_functions
+from weak_labels import keywords, nearest, regex
+from weak_labels.functions import load_functions
+
+BASE = """
+import re
+from snorkel.labeling import labeling_function
+from snorkel.preprocess import preprocessor
+from weak_labels import vectorized
+
+WORDS = ["goal", "match"]
+PATTERN = re.compile("a")
+LIMITS = {"low": 1}
+
+def helper(text, most=3):
+    return any(word in text for word in WORDS[:most])
+
+@preprocessor()
+def prepare(x):
+    x.low = x.text.lower()
+    return x
+
+@labeling_function(resources={"times": 2}, pre=[prepare])
+def row(x, times):
+    if PATTERN.search(x.low) and helper(x.low):
+        return 0
+    return -1
+
+@vectorized("sports")
+def column(batch):
+    return [len(text) > LIMITS["low"] for text in batch.texts]
+
+@vectorized("sports")
+def alone(batch):
+    return [True for _ in batch.texts]
+"""
+_numbers = itertools.count()
+
+
+def versions(folder: Path, source: str) -> dict[str, str]:
+    folder = folder / str(next(_numbers))
+    folder.mkdir()
+    return {f.name: f.version for f in load_functions(write_functions(folder, source), CLASSES)}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "changed"),
+    [
+        ('"match"]', '"team"]', {"row"}),
+        ("most=3", "most=2", {"row"}),
+        ('re.compile("a")', 're.compile("b")', {"row"}),
+        ('"times": 2', '"times": 3', {"row"}),
+        ("x.text.lower()", "x.text.upper()", {"row"}),
+        ("return 0", "return 1", {"row"}),
+        ('{"low": 1}', '{"low": 2}', {"column"}),
+        ("len(text) >", "len(text) <", {"column"}),
+        ("[True for", "[False for", {"alone"}),
+        ('WORDS = ["goal"', '\n\n# a comment\nUNUSED = 1\nWORDS = ["goal"', set()),
+    ],
+)
+def test_version_follows_what_the_function_refers_to(tmp_path: Path, old: str, new: str, changed: set[str]) -> None:
+    assert old in BASE
+    before, after = versions(tmp_path, BASE), versions(tmp_path, BASE.replace(old, new))
+    assert {name for name in before if before[name] != after[name]} == changed
+
+
+def test_version_follows_modules_beside_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = """
+import words_beside
+from weak_labels import vectorized
+
+@vectorized("sports")
+def f(batch):
+    return [words_beside.WORD in text for text in batch.texts]
+"""
+    found: set[str] = set()
+    for word in ("goal", "match"):
+        folder = tmp_path / word
+        folder.mkdir()
+        write_functions(folder, f"WORD = '{word}'", name="words_beside.py")
+        found |= {f.version for f in load_functions(write_functions(folder, source), CLASSES)}
+        monkeypatch.delitem(sys.modules, "words_beside")
+    assert len(found) == 2
+
+
+def test_version_is_the_same_in_another_process_and_folder(tmp_path: Path) -> None:
+    here = versions(tmp_path, BASE)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    path = write_functions(elsewhere, BASE)
+    code = (
+        "from pathlib import Path; from weak_labels.functions import load_functions; "
+        f"print({{f.name: f.version for f in load_functions(Path({str(path)!r}), {CLASSES!r})}})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(here)
+
+
+def test_version_survives_use(tmp_path: Path) -> None:
+    from tests.weak_labels.lf_helpers import batch
+    from weak_labels.calls import call_function
+
+    source = BASE.replace("@preprocessor()", "@preprocessor(memoize=True)")
+    path = write_functions(tmp_path, source)
+    (function, *_) = load_functions(path, CLASSES)
+    call_function(function, batch(["a goal", "b"]))
+    assert load_functions(path, CLASSES)[0].version == function.version
+
+
+def test_versions_of_builders_follow_their_parameters() -> None:
+    made = [
+        keywords("sports", ["a"]),
+        keywords("science", ["a"]),
+        keywords("sports", ["b"]),
+        keywords("sports", ["a", "b"]),
+        keywords("sports", ["a", "b"], min_hits=2),
+        regex("sports", "a"),
+        regex("sports", "b"),
+        nearest({"sports": ["a"]}, radius=0.5),
+        nearest({"sports": ["b"]}, radius=0.5),
+        nearest({"sports": ["a"]}, radius=0.6),
+    ]
+    assert len({function.version for function in made}) == len(made)
+    assert keywords("sports", ["a"]).version == keywords("sports", ["A "], name="n", description="d").version
