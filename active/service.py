@@ -17,6 +17,10 @@ TEXT = "text"
 """Name of the text in the label config and key of the task's data."""
 
 
+SIMULATED = "simulated"
+"""Name of the simulated annotator; its answers are marked as such wherever they are shown."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Task:
     """One item for an annotator.
@@ -109,6 +113,11 @@ class AnnotationService(Protocol):
 
     def pull(self) -> Iterable[Answer]:
         """All answers that the service holds now."""
+        ...
+
+    @property
+    def problems(self) -> Mapping[str, str]:
+        """What the last complete `pull` could not read, by name; while there is any, nothing counts as deleted."""
         ...
 
     def withdraw(self, task_ids: Sequence[str]) -> None:

@@ -68,7 +68,7 @@ def _push(project: Project, progress: Progress) -> StageResult:
 
 
 def _annotate(project: Project, progress: Progress) -> StageResult:
-    answered = project.simulated_annotator().answer(project.service)
+    answered = project.simulated_annotator().answer(project.lake, project.service, project.settings.project.name)
     return StageResult(stage="annotate", token="", committed=False, detail={"simulated answers": answered})
 
 

@@ -1,0 +1,71 @@
+"""The simulated annotator: answers tasks from a sample's gold column, for demos and measurements.
+
+Its answers go through the same annotation service as a person's and are marked as simulated everywhere. Besides the
+scoring stage this is the only module that opens the gold file.
+"""
+
+import hashlib
+import math
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from active.service import SIMULATED, AnnotationService
+from warehouse import DataError, Lake
+
+WORDS_PER_S = 4.0  # silent reading of English, 238 words a minute: Brysbaert 2019, doi:10.1016/j.jml.2019.104047
+DECISION_S = 3.0
+SPREAD = 0.25
+
+
+class SimulatedAnnotator:
+    """Answers open tasks as a person who is always right, in a plausible time.
+
+    Args:
+        gold: Parquet file with the columns id and label.
+        seed: of the time spent, which varies around reading time plus decision time.
+
+    Raises:
+        DataError: the file has other columns.
+    """
+
+    def __init__(self, gold: Path, *, seed: int) -> None:
+        table = pq.read_table(gold)
+        if not {"id", "label"} <= set(table.column_names):
+            raise DataError(f"{gold} has the columns {table.column_names}; a gold file has id and label.")
+        ids, labels = table.column("id").to_pylist(), table.column("label").to_pylist()
+        self._labels = {str(item_id): str(label) for item_id, label in zip(ids, labels, strict=True)}
+        self._seed = seed
+
+    def answer(self, lake: Lake, service: AnnotationService, project: str) -> int:
+        """Answer every confirmed task of a project that has no answer yet and whose label is known.
+
+        Returns:
+            How many tasks it answered.
+        """
+        with lake.read() as reader:
+            tasks = reader.rows(
+                """
+                SELECT q.item_id, q.task_id, i.content FROM queue q JOIN items i ON i.item_id = q.item_id
+                WHERE q.project = ? AND q.state = 'confirmed' ORDER BY q.cycle, q.rank
+                """,
+                [project],
+            )
+        if not tasks:
+            return 0
+        answered = {answer.item_id for answer in service.pull()}
+        count = 0
+        for item_id, task_id, content in tasks:
+            if item_id in answered or item_id not in self._labels:
+                continue
+            seconds = self.seconds(item_id, content)
+            service.annotate(task_id, label=self._labels[item_id], annotator=SIMULATED, seconds=seconds)
+            count += 1
+        return count
+
+    def seconds(self, item_id: str, content: str) -> float:
+        """Time to read the text and decide, log-normal around reading speed; the same for the same item and seed."""
+        digest = hashlib.sha256(f"{self._seed}:{item_id}".encode()).digest()
+        first, second = (int.from_bytes(digest[k : k + 8], "big") / 2**64 for k in (0, 8))
+        normal = math.sqrt(-2 * math.log(1 - first)) * math.cos(2 * math.pi * second)  # Box and Muller 1958
+        return round((len(content.split()) / WORDS_PER_S + DECISION_S) * math.exp(SPREAD * normal), 1)

@@ -1,0 +1,184 @@
+"""A folder of Label Studio JSON tasks: the annotation service when no server is configured.
+
+One file per task, named by a hash of the item id, in Label Studio's own task format. A person answers by adding
+`annotations` to a file, or drops a Label Studio export (JSON) into the folder `import/`. A file that cannot be read is
+named and left as it is; the others go on.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+from active.service import LABEL, TEXT, Answer, Task
+from warehouse import ServiceRefused
+
+MAX_FILE_BYTES = 64 * 1024 * 1024
+
+
+class TaskFolder:
+    """Tasks of one project in a folder.
+
+    Args:
+        path: the folder; made when the first task is stored.
+        project: annotation project, part of every task id.
+    """
+
+    def __init__(self, path: Path, project: str) -> None:
+        self.path = path
+        self.project = project
+        self._problems: dict[str, str] = {}
+
+    @property
+    def problems(self) -> Mapping[str, str]:
+        """Files that the last `pull` left out, and why."""
+        return self._problems
+
+    def describe(self) -> str:
+        """The folder in words."""
+        return f"the folder {self.path}"
+
+    def ensure_project(self, classes: Sequence[str]) -> None:
+        """Make the folder and write the class names beside the tasks, for the person who answers."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        listing = self.path / "classes.txt"
+        text = "\n".join(classes) + "\n"
+        if not listing.is_file() or listing.read_text("utf-8") != text:
+            _write_atomically(listing, text)
+
+    def push(self, tasks: Sequence[Task]) -> Mapping[str, str]:
+        """Store one file per task; a task that is there already is left as it is."""
+        ids: dict[str, str] = {}
+        for task in tasks:
+            task_id = self.task_id(task.item_id)
+            path = self._file(task_id)
+            if not path.is_file():
+                content = {"id": task_id, **task.to_label_studio()}
+                _write_atomically(path, json.dumps(content, indent=2, ensure_ascii=True) + "\n")
+            ids[task.item_id] = task_id
+        return ids
+
+    def find(self, item_ids: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        """Task ids of the items that have a file."""
+        ids = {item_id: self.task_id(item_id) for item_id in item_ids}
+        return {item_id: [task_id] for item_id, task_id in ids.items() if self._file(task_id).is_file()}
+
+    def pull(self) -> Iterator[Answer]:
+        """All answers in the task files and in exports below `import/`; `problems` then names files left out."""
+        self._problems = {}
+        for path in sorted(self.path.glob("*.json")):
+            yield from self._answers(path)
+        for path in sorted((self.path / "import").glob("*.json")):
+            yield from self._answers(path)
+
+    def withdraw(self, task_ids: Sequence[str]) -> None:
+        """Remove the files of tasks without annotations."""
+        for task_id in task_ids:
+            path = self._file(task_id)
+            if path.is_file() and not list(self._answers(path)):
+                path.unlink()
+
+    def annotate(self, task_id: str, *, label: str, annotator: str, seconds: float) -> None:
+        """Add an annotation to a task's file."""
+        path = self._file(task_id)
+        [task] = self._tasks(path)
+        now = datetime.now(UTC).isoformat()
+        choice = {"from_name": LABEL, "to_name": TEXT, "type": "choices", "value": {"choices": [label]}}
+        annotation = {
+            "id": f"{task_id}-{annotator}",
+            "completed_by": annotator,
+            "result": [choice],
+            "created_at": now,
+            "updated_at": now,
+            "lead_time": seconds,
+        }
+        task["annotations"] = [a for a in task.get("annotations", []) if a.get("id") != annotation["id"]]
+        task["annotations"].append(annotation)
+        _write_atomically(path, json.dumps(task, indent=2, ensure_ascii=True) + "\n")
+
+    def task_id(self, item_id: str) -> str:
+        """Id of an item's task: a hash, because ids of items are never file names."""
+        key = json.dumps([self.project, item_id]).encode()
+        return hashlib.sha256(key).hexdigest()[:20]
+
+    def _file(self, task_id: str) -> Path:
+        return self.path / f"{task_id}.json"
+
+    def _tasks(self, path: Path) -> list[dict[str, Any]]:
+        """The tasks of a file: one task, or an export that is a list of them."""
+        try:
+            if path.stat().st_size > MAX_FILE_BYTES:
+                raise ValueError(f"larger than {MAX_FILE_BYTES} bytes")
+            content = json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise ServiceRefused(f"The task file {path} cannot be read ({error}). Mend or remove it.") from error
+        tasks = content if isinstance(content, list) else [content]
+        if not all(isinstance(task, dict) for task in tasks):
+            raise ServiceRefused(f"The task file {path} holds no Label Studio task. Mend or remove it.")
+        return cast("list[dict[str, Any]]", tasks)
+
+    def _answers(self, path: Path) -> list[Answer]:
+        answers: list[Answer] = []
+        try:
+            modified = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+            for task in self._tasks(path):
+                annotations = task.get("annotations") or []
+                answers += [self._answer(task, annotation, n, modified) for n, annotation in enumerate(annotations)]
+        except ServiceRefused as error:
+            self._problems[path.name] = str(error)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
+            self._problems[path.name] = f"The task file {path} holds a wrong annotation ({error!r}). Mend it."
+        return answers
+
+    def _answer(self, task: dict[str, Any], annotation: dict[str, Any], n: int, modified: datetime) -> Answer:
+        item_id = str(task["data"]["item_id"])
+        task_id = self.task_id(item_id)
+        skipped = bool(annotation.get("was_cancelled"))
+        choices = [r["value"]["choices"][0] for r in annotation.get("result") or [] if r.get("from_name") == LABEL]
+        if not skipped and len(choices) != 1:
+            raise ValueError(f"annotation {n} of item {item_id!r} has {len(choices)} labels, one is expected")
+        who = annotation.get("completed_by", "unknown")
+        annotator = str(who.get("email") or who.get("id")) if isinstance(who, dict) else str(who)
+        updated = _time(annotation.get("updated_at"), modified)
+        return Answer(
+            annotation_id=str(annotation.get("id", f"{task_id}-{n}")),
+            task_id=task_id,
+            item_id=item_id,
+            annotator=annotator,
+            action="skipped" if skipped else "labelled",
+            label=None if skipped else str(choices[0]),
+            created_at=_time(annotation.get("created_at"), updated),
+            updated_at=updated,
+            seconds=float(annotation.get("lead_time") or 0.0),
+        )
+
+
+def _time(value: object, otherwise: datetime) -> datetime:
+    if not isinstance(value, str):
+        return otherwise
+    time = datetime.fromisoformat(value)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    """Write beside the file, sync, rename: a reader sees the old text or the new one, also after a power cut."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
