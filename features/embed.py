@@ -1,0 +1,280 @@
+"""Texts become vectors: the stage that fills `vectors`, and the same for any file of texts.
+
+Both see the encoder only through `engine.client.Encoder`, so another encoder needs no change here.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine.client import Encoder, Encoding, Vectors
+from engine.errors import InputError, NumericError
+from features.files import replaced_file
+from features.ingest import read_source
+from features.records import Fault, Record
+from features.sources import SourceConfig, SourceFile, find_files
+from warehouse import (
+    DataError,
+    Lake,
+    Progress,
+    SettingsError,
+    Stage,
+    StageResult,
+    Upsert,
+    matrix_to_list_array,
+    silent,
+)
+
+VERSION = 1
+FILE_TEXTS = 4096
+FILE_RECORD_BYTES = 16 << 20
+SHOWN_IDS = 5
+
+_VECTOR_SCHEMA = pa.schema(
+    [
+        ("content_hash", pa.string()),
+        ("vector", pa.list_(pa.float32())),
+        ("tokens", pa.int32()),
+        ("truncated", pa.bool_()),
+        ("active_frac", pa.float32()),
+        ("route", pa.string()),
+    ]
+)
+
+_MISSING = """
+    FROM items i LEFT JOIN vectors v ON v.item_id = i.item_id AND v.encoder_id = $1
+    WHERE v.content_hash IS DISTINCT FROM i.content_hash
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EmbedConfig:
+    """Settings of the embed stage.
+
+    Attributes:
+        batch_items: texts that are held in memory and given to the encoder at once; no vector depends on it.
+
+    Raises:
+        SettingsError: a value is wrong.
+    """
+
+    batch_items: int = 4096
+
+    def __post_init__(self) -> None:
+        if self.batch_items < 1:
+            raise SettingsError(f"batch_items is {self.batch_items}; it must be 1 or more.")
+
+
+def embed(lake: Lake, encoder: Encoder, config: EmbedConfig, progress: Progress = silent) -> StageResult:
+    """Embed every item whose present content has no vector of this encoder yet.
+
+    Equal contents are encoded once, also when one of them was embedded by an earlier run.
+
+    Args:
+        lake: the warehouse.
+        encoder: gives the vectors.
+        config: settings.
+        progress: told the texts done of all texts to encode.
+
+    Returns:
+        The result; `detail` counts items, distinct texts encoded, tokens and truncated texts.
+
+    Raises:
+        DataError: texts that the encoder refuses, or vectors that are not finite unit vectors; names the items.
+    """
+    params = {"encoder": encoder.encoder_id}
+    with lake.stage("embed", version=VERSION, inputs=("items",), params=params) as stage:
+        if stage.done:
+            return stage.result()
+        items = stage.arrow(f"SELECT i.item_id, i.content_hash {_MISSING} ORDER BY i.item_id", [encoder.encoder_id])
+        if not items.num_rows:
+            return stage.nothing(items=0)
+        known = _known(stage, encoder.encoder_id)
+        fresh = _encode_missing(stage, encoder, config, progress)
+        rows = _rows(items, pa.concat_tables([known, fresh]), encoder.encoder_id)
+        detail = {
+            "items": items.num_rows,
+            "encoded": fresh.num_rows,
+            "tokens": int(np.asarray(fresh.column("tokens"), np.int64).sum()),
+            "truncated": int(np.asarray(fresh.column("truncated")).sum()),
+        }
+        return stage.commit([Upsert("vectors", rows)], rows_read=items.num_rows, detail=detail)
+
+
+def embed_file(
+    source: Path,
+    *,
+    text_field: str,
+    id_field: str | None,
+    output: Path,
+    encoder: Encoder,
+    progress: Progress = silent,
+) -> int:
+    """Embed a file of texts and write Parquet with the columns `id` and `vector`.
+
+    The file is read twice: first to the end, so that a bad record is found before the work begins.
+
+    Args:
+        source: JSONL, CSV, TSV (each also .gz) or Parquet.
+        text_field: field or column with the text.
+        id_field: field or column with the id; None numbers the records by line or row, from 1.
+        output: Parquet file to write; it appears whole or not at all.
+        encoder: gives the vectors.
+        progress: told the texts done of all texts.
+
+    Returns:
+        Number of vectors written.
+
+    Raises:
+        SettingsError: the source does not exist, has no such column, or the output cannot be written.
+        DataError: a record cannot be read or encoded; names its line or row.
+    """
+    config, file = _text_source(source, text_field, id_field)
+    if not output.parent.is_dir() or output.is_dir():
+        raise SettingsError(f"{output} cannot be written: name a file in a folder that exists.")
+    if output.exists() and output.samefile(source):
+        raise SettingsError(f"{output} is the input itself. Name another output.")
+    total = sum(1 for _ in _records(config, file))
+    progress(0, total)
+    schema = pa.schema([("id", pa.string()), ("vector", pa.list_(pa.float32()))])
+    done = 0
+    with replaced_file(output) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        records = _records(config, file)
+        while batch := list(islice(records, FILE_TEXTS)):
+            where = [f"{file.name} record {record.position}" for record in batch]
+            encoding = _encode(encoder, [record.text for record in batch], where, progress, done, total)
+            ids = [_id_of(record, file, id_field) for record in batch]
+            vectors = matrix_to_list_array(encoding.vectors)
+            writer.write_table(pa.table([pa.array(ids, pa.string()), vectors], schema=schema))
+            done += len(batch)
+    return done
+
+
+# --- the stage -------------------------------------------------------------------------------------------------------
+
+
+def _known(stage: Stage, encoder_id: str) -> pa.Table:
+    """Vectors of earlier runs whose content is also that of an item that has none."""
+    known = stage.arrow(
+        f"""
+        SELECT content_hash, vector, tokens, truncated, active_frac, route FROM vectors
+        WHERE encoder_id = $1 AND content_hash IN (SELECT i.content_hash {_MISSING})
+        QUALIFY row_number() OVER (PARTITION BY content_hash ORDER BY item_id) = 1
+        """,
+        [encoder_id],
+    )
+    return known.cast(_VECTOR_SCHEMA)
+
+
+def _encode_missing(stage: Stage, encoder: Encoder, config: EmbedConfig, progress: Progress) -> pa.Table:
+    """Encode each distinct content without a vector once, in the order of the first item that has it."""
+    distinct = f"""
+        SELECT i.item_id, i.content_hash, i.content {_MISSING}
+        AND i.content_hash NOT IN (SELECT content_hash FROM vectors WHERE encoder_id = $1)
+        QUALIFY row_number() OVER (PARTITION BY i.content_hash ORDER BY i.item_id) = 1
+    """
+    params = [encoder.encoder_id]
+    total = int(stage.scalar(f"SELECT count(*) FROM ({distinct})", params))
+    progress(0, total)
+    done = 0
+    tables = [_VECTOR_SCHEMA.empty_table()]
+    for batch in stage.batches(f"{distinct} ORDER BY i.item_id", params, rows=config.batch_items):
+        ids, hashes, texts = (column.to_pylist() for column in batch.columns)
+        encoding = _encode(encoder, texts, ids, progress, done, total)
+        tables.append(_vector_table(hashes, encoding))
+        done += batch.num_rows
+    return pa.concat_tables(tables)
+
+
+def _vector_table(hashes: list[str], encoding: Encoding) -> pa.Table:
+    columns = [
+        pa.array(hashes, pa.string()),
+        matrix_to_list_array(encoding.vectors),
+        pa.array(encoding.tokens),
+        pa.array(encoding.truncated),
+        pa.array(encoding.active_frac),
+        pa.array(encoding.routes, pa.string()),
+    ]
+    return pa.table(columns, schema=_VECTOR_SCHEMA)
+
+
+def _rows(items: pa.Table, by_hash: pa.Table, encoder_id: str) -> pa.Table:
+    """One row of `vectors` per item, in the order of `items`."""
+    place = {content_hash: row for row, content_hash in enumerate(by_hash.column("content_hash").to_pylist())}
+    taken = by_hash.take([place[content_hash] for content_hash in items.column("content_hash").to_pylist()])
+    encoder_ids = pa.array([encoder_id] * items.num_rows, pa.string())
+    return taken.append_column("item_id", items.column("item_id")).append_column("encoder_id", encoder_ids)
+
+
+# --- both ------------------------------------------------------------------------------------------------------------
+
+
+def _encode(
+    encoder: Encoder, texts: Sequence[str], names: Sequence[str], progress: Progress, before: int, total: int
+) -> Encoding:
+    """Encode texts whose `names` a person knows, and prove the vectors."""
+    try:
+        encoding = encoder.embed(texts, lambda done, _: progress(before + done, total))
+    except InputError as error:
+        first = [f"{names[index]}: {reason}" for index, reason in list(error.reasons.items())[:SHOWN_IDS]]
+        raise DataError(
+            f"The encoder refuses {len(error.reasons)} texts: {'; '.join(first) or error}. Mend or remove them."
+        ) from error
+    except NumericError as error:
+        raise _bad_vectors(encoder, [names[index] for index in error.indexes]) from error
+    bad = np.flatnonzero(~_unit(encoding.vectors))
+    if bad.size:
+        raise _bad_vectors(encoder, [names[int(index)] for index in bad])
+    return encoding
+
+
+def _unit(vectors: Vectors) -> np.ndarray:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.abs(np.einsum("nd,nd->n", vectors, vectors) - 1.0) < 1e-3  # NaN and infinity compare false
+
+
+def _bad_vectors(encoder: Encoder, names: list[str]) -> DataError:
+    more = f" and {len(names) - SHOWN_IDS} more" if len(names) > SHOWN_IDS else ""
+    return DataError(
+        f"Encoder {encoder.encoder_id} gave vectors that are not finite or not of length 1 for "
+        f"{', '.join(names[:SHOWN_IDS])}{more}. Nothing was stored. Use another encoder, or remove these texts."
+    )
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def _text_source(source: Path, text_field: str, id_field: str | None) -> tuple[SourceConfig, SourceFile]:
+    if not source.is_file():
+        what = "is not a file" if source.exists() else "does not exist"
+        raise SettingsError(f"The input {source} {what}. Name a JSONL, CSV, TSV or Parquet file.")
+    config = SourceConfig(
+        name=source.name, path=str(source), text=text_field, id=id_field, max_record_bytes=FILE_RECORD_BYTES
+    )
+    return config, find_files(config, Path())[0]
+
+
+def _records(config: SourceConfig, file: SourceFile) -> Iterator[Record]:
+    try:
+        for _, entry in read_source(config, (file,), Path(), lambda _: None):
+            if isinstance(entry, Fault):
+                raise DataError(
+                    f"{file.name} record {entry.position}: {entry.detail} ({entry.reason}). Mend or remove it; nothing "
+                    "was written."
+                )
+            yield entry
+    except SettingsError as error:
+        raise SettingsError(f"{error} In `siftline embed` these are --text-field and --id-field.") from error
+
+
+def _id_of(record: Record, file: SourceFile, id_field: str | None) -> str:
+    if id_field is None:
+        return str(record.position)
+    if record.id is None:
+        raise DataError(f"{file.name} record {record.position}: the field '{id_field}' is empty. Give it an id.")
+    return record.id

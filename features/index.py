@@ -1,0 +1,303 @@
+"""Nearest neighbours: a FAISS index over the warehouse's vectors, kept in a file that is only a cache.
+
+The vectors in the warehouse are the truth. A cached file is read only when its sidecar says that it was made from
+exactly these vectors and its sha256 is right; in every other case it is built again.
+
+Shape letters: N items, U distinct vectors, D embedding, M queries, K neighbours, P candidates.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from features.files import replaced_file
+from warehouse import DataError, Lake, Reader, SettingsError, StageResult
+
+VERSION = 1
+FORMAT = 1
+SLACK = 8
+"""Candidates beyond K, so that rounding inside FAISS cannot decide which items are found."""
+CHUNK_BYTES = 32 << 20
+HEADER_BYTES = 1024
+
+Floats = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IndexConfig:
+    """Where index files are kept.
+
+    Attributes:
+        folder: made when missing; everything in it may be deleted at any time.
+    """
+
+    folder: Path
+
+
+class VectorIndex:
+    """Exact search by inner product among unit vectors, so by cosine.
+
+    Equal vectors are searched once and given back as all their items. Neighbours stand by falling similarity, equal
+    ones by row, so an answer depends neither on the batch nor on the number of threads.
+
+    Attributes:
+        item_ids: N ids, ascending; a row number is a place in this list.
+        vectors: [N, D] float32.
+    """
+
+    def __init__(self, item_ids: list[str], vectors: Floats, distinct: "_Distinct", index: Any) -> None:
+        self.item_ids = item_ids
+        self.vectors = vectors
+        self._distinct = distinct
+        self._index = index
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+    def search(self, queries: npt.ArrayLike, k: int) -> tuple[Floats, Rows]:
+        """The nearest items of each query.
+
+        Args:
+            queries: [M, D], finite.
+            k: neighbours wanted, 1 or more.
+
+        Returns:
+            similarity [M, K] float32 and rows [M, K] int64, where K is the smaller of `k` and N. Rows are valid.
+
+        Raises:
+            SettingsError: `k` is below 1.
+            DataError: queries of another dimension, or not finite.
+        """
+        checked = self._check(queries, k)
+        width = min(k, len(self))
+        similarity = np.empty((len(checked), width), np.float32)
+        rows = np.empty((len(checked), width), np.int64)
+        if width:
+            row_bytes = 8 * (width + SLACK) * self.vectors.shape[1]
+            step = max(1, CHUNK_BYTES // row_bytes)
+            for start in range(0, len(checked), step):
+                part = slice(start, start + step)
+                similarity[part], rows[part] = self._search(checked[part], width)
+        return similarity, rows
+
+    def neighbors(self, k: int) -> tuple[Floats, Rows]:
+        """The nearest other items of every item.
+
+        Args:
+            k: neighbours wanted, 1 or more.
+
+        Returns:
+            similarity [N, K] float32 and rows [N, K] int64, where K is the smaller of `k` and N - 1. An item is never
+            its own neighbour.
+
+        Raises:
+            SettingsError: `k` is below 1.
+        """
+        count = len(self)
+        width = min(k, max(0, count - 1))
+        similarity, rows = self.search(self.vectors, k if k < 1 else width + 1)
+        drop = rows == np.arange(count)[:, None]
+        # An item with more equals than places may not stand in its own list: then the last place is dropped.
+        drop[~drop.any(axis=1), -1:] = True
+        return similarity[~drop].reshape(count, width), rows[~drop].reshape(count, width)
+
+    def _check(self, queries: npt.ArrayLike, k: int) -> Floats:
+        if k < 1:
+            raise SettingsError(f"{k} neighbours were asked for; ask for 1 or more.")
+        checked = np.ascontiguousarray(queries, np.float32)
+        dimension = self.vectors.shape[1]
+        if checked.ndim != 2 or (len(self) and checked.shape[1] != dimension):
+            raise DataError(f"The queries have shape {checked.shape}, the index needs [M, {dimension}].")
+        bad = np.flatnonzero(~np.isfinite(checked).all(axis=1))
+        if bad.size:
+            raise DataError(f"{bad.size} of {len(checked)} queries are not finite, the first is query {bad[0]}.")
+        return checked
+
+    def _search(self, queries_MD: Floats, width: int) -> tuple[Floats, Rows]:
+        distinct = self._distinct
+        found_MP = self._index.search(queries_MD, min(width + SLACK, len(distinct.first)))[1]
+        # FAISS rounds by batch; the sums here always run in the same order.
+        candidates_MPD = self.vectors[distinct.first[found_MP]].astype(np.float64)
+        similarity_MP = (candidates_MPD * queries_MD[:, None, :]).sum(axis=2).astype(np.float32)
+        sizes_MP = np.minimum(distinct.sizes[found_MP], width)
+        sizes = sizes_MP.ravel()
+        group = np.repeat(found_MP.ravel(), sizes)
+        within = np.arange(len(group)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        rows = distinct.rows[distinct.starts[group] + within]
+        similarity = np.repeat(similarity_MP.ravel(), sizes)
+        per_query = sizes_MP.sum(axis=1)
+        order = np.lexsort((rows, -similarity, np.repeat(np.arange(len(queries_MD)), per_query)))
+        best = order[(np.cumsum(per_query) - per_query)[:, None] + np.arange(width)]
+        return similarity[best], rows[best]
+
+
+def build_index(lake: Lake, config: IndexConfig, encoder_id: str) -> StageResult:
+    """Build the index file of an encoder's vectors, when the vectors changed or the file is missing or damaged.
+
+    Args:
+        lake: the warehouse.
+        config: where the file goes.
+        encoder_id: which vectors.
+
+    Returns:
+        The result; its `detail` has the sha256 of the file, count, distinct vectors and dimension. A file that was
+        built again for the same vectors adds no row to `runs`.
+
+    Raises:
+        DataError: vectors in the warehouse are not finite; names the items.
+        SettingsError: the file cannot be written.
+    """
+    with lake.stage("index", version=VERSION, inputs=("vectors",), params={"encoder": encoder_id}) as stage:
+        content = _read(stage, encoder_id)
+        if not content.item_ids:
+            return stage.nothing(count=0)
+        cache = _Cache(config.folder, encoder_id)
+        if stage.done:
+            if cache.load(content) is None:
+                cache.build(content)
+            return stage.result()
+        _, sha256 = cache.build(content)
+        detail = {
+            "sha256": sha256,
+            "count": len(content.item_ids),
+            "distinct": len(content.distinct.first),
+            "dimension": content.vectors.shape[1],
+            "encoder_id": encoder_id,
+        }
+        return stage.commit(rows_read=len(content.item_ids), detail=detail)
+
+
+def open_index(lake: Lake, config: IndexConfig, encoder_id: str) -> VectorIndex:
+    """The index over an encoder's vectors in the newest snapshot, from the cache when it fits, else built and cached.
+
+    Args:
+        lake: the warehouse.
+        config: where the file is.
+        encoder_id: which vectors.
+
+    Returns:
+        The index; without vectors an empty one.
+
+    Raises:
+        DataError: vectors in the warehouse are not finite; names the items.
+        SettingsError: the file cannot be written.
+    """
+    with lake.read() as reader:
+        content = _read(reader, encoder_id)
+    if not content.item_ids:
+        return VectorIndex([], content.vectors, content.distinct, None)
+    cache = _Cache(config.folder, encoder_id)
+    index = cache.load(content)
+    if index is None:
+        index, _ = cache.build(content)
+    return VectorIndex(content.item_ids, content.vectors, content.distinct, index)
+
+
+@dataclass(frozen=True, slots=True)
+class _Distinct:
+    """Rows grouped by equal vectors: rows[starts[u] : starts[u] + sizes[u]] share vector u; first[u] is the lowest."""
+
+    rows: Rows
+    starts: Rows
+    sizes: Rows
+    first: Rows
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """An encoder's vectors by ascending item id, and a sha256 over both."""
+
+    item_ids: list[str]
+    vectors: Floats
+    distinct: _Distinct
+    sha256: str
+
+
+class _Cache:
+    """The index file of one encoder and its sidecar."""
+
+    def __init__(self, folder: Path, encoder_id: str) -> None:
+        # An id is never a file name: it could hold anything.
+        name = hashlib.sha256(encoder_id.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        self._encoder_id = encoder_id
+        self._file = folder / f"{name}.faiss"
+        self._sidecar = folder / f"{name}.json"
+
+    def load(self, content: _Content) -> Any | None:
+        """The index from the file, or None when it is missing, damaged or made from other vectors."""
+        vectors = content.vectors[content.distinct.first]
+        try:
+            sidecar = json.loads(self._sidecar.read_bytes())
+            if self._file.stat().st_size > vectors.nbytes + HEADER_BYTES:
+                return None
+            stored = self._file.read_bytes()
+        except (OSError, ValueError, RecursionError):
+            return None
+        # FAISS trusts what it reads, so nothing unproved may reach it.
+        if sidecar != self._describe(content, hashlib.sha256(stored).hexdigest()):
+            return None
+        try:
+            index = faiss.deserialize_index(np.frombuffer(stored, np.uint8))
+        except RuntimeError:
+            return None
+        found = (type(index), index.ntotal, index.d)
+        return index if found == (faiss.IndexFlatIP, *vectors.shape) else None
+
+    def build(self, content: _Content) -> tuple[Any, str]:
+        """Build the index, write file and sidecar, and return the index and the file's sha256."""
+        index: Any = faiss.IndexFlatIP(content.vectors.shape[1])
+        index.add(np.ascontiguousarray(content.vectors[content.distinct.first]))
+        data: bytes = faiss.serialize_index(index).tobytes()
+        sha256 = hashlib.sha256(data).hexdigest()
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise SettingsError(f"The folder {self._file.parent} cannot be made: {error.strerror}.") from error
+        with replaced_file(self._file) as temporary:
+            temporary.write_bytes(data)
+        with replaced_file(self._sidecar) as temporary:
+            temporary.write_text(json.dumps(self._describe(content, sha256), indent=1), "utf-8")
+        return index, sha256
+
+    def _describe(self, content: _Content, sha256: str) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "encoder_id": self._encoder_id,
+            "count": len(content.item_ids),
+            "dimension": int(content.vectors.shape[1]),
+            "vectors_sha256": content.sha256,
+            "sha256": sha256,
+        }
+
+
+def _read(reader: Reader, encoder_id: str) -> _Content:
+    item_ids, vectors = reader.matrix(
+        "SELECT item_id, vector FROM vectors WHERE encoder_id = ? ORDER BY item_id", [encoder_id]
+    )
+    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if bad.size:
+        raise DataError(
+            f"{bad.size} vectors of encoder {encoder_id} are not finite, items "
+            f"{', '.join(item_ids[row] for row in bad[:5])}. Delete these rows of `vectors` and run again."
+        )
+    digest = hashlib.sha256(json.dumps(item_ids).encode("ascii"))
+    digest.update(np.ascontiguousarray(vectors).data)
+    return _Content(item_ids, vectors, _group(vectors), digest.hexdigest())
+
+
+def _group(vectors: Floats) -> _Distinct:
+    numbers: dict[bytes, int] = {}
+    group = np.fromiter(
+        (numbers.setdefault(row.tobytes(), len(numbers)) for row in vectors), np.int64, count=len(vectors)
+    )
+    rows = np.argsort(group, kind="stable")
+    sizes = np.bincount(group, minlength=len(numbers)).astype(np.int64)
+    starts = np.cumsum(sizes) - sizes
+    return _Distinct(rows, starts, sizes, rows[starts] if len(rows) else np.empty(0, np.int64))
