@@ -323,6 +323,7 @@ def attach_statement(path: Path, *, read_only: bool) -> str:
     """The `ATTACH` statement that any DuckDB client can use."""
     options = [
         f"DATA_PATH {_quote(str(path / 'data') + os.sep)}",
+        "OVERRIDE_DATA_PATH true",  # the catalogue keeps the folder it was made in; a project may be moved
         "META_JOURNAL_MODE 'WAL'",
         f"META_BUSY_TIMEOUT {BUSY_TIMEOUT_MS}",
     ]

@@ -80,3 +80,20 @@ def test_the_catalogue_is_in_wal_mode(lake: Lake) -> None:
     """Without it readers and writers lock each other out."""
     with sqlite3.connect(lake.catalog) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_warehouse_that_was_moved_reads_and_writes_in_its_new_place(lake: Lake, tmp_path: Path) -> None:
+    from tests.warehouse.test_commit_is_atomic import classes, items
+
+    with lake.stage("ingest", version=1, inputs=()) as stage:
+        stage.commit([Append("items", items(500))])
+    lake.close()
+    moved = lake.path.rename(tmp_path / "elsewhere")
+    with Lake(moved) as opened:
+        with opened.stage("more", version=1, inputs=()) as stage:
+            stage.commit([Append("classes", classes("a"))])
+        with opened.read() as reader:
+            assert reader.scalar("SELECT count(DISTINCT content) FROM items") == 500
+    assert not lake.path.exists()
+    with Lake(moved, read_only=True) as opened, opened.read() as reader:
+        assert reader.scalar("SELECT count(*) FROM classes") == 1
