@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow, task
-from prefect.client.schemas.objects import TaskRun
+from prefect.client.schemas.objects import State, TaskRun
 from prefect.logging import get_run_logger
-from prefect.states import State
 
 from flows.project import Project
 from flows.stages import STAGES, RunSummary, run_passes

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def configured_api_url() -> str | None:
 
 
 @contextmanager
-def prefect_api(state: Path) -> Iterator[str]:
+def prefect_api(state: Path) -> Generator[str]:
     """Make a Prefect API reachable for this process; must be entered before prefect is imported.
 
     Args:
@@ -83,6 +83,7 @@ def prefect_api(state: Path) -> Iterator[str]:
         try:
             yield url
         finally:
+            _send_what_waits()
             del os.environ["PREFECT_API_URL"]
 
 
@@ -101,8 +102,19 @@ def check_api(url: str) -> None:
         ) from error
 
 
+def _send_what_waits() -> None:
+    """Let Prefect's background workers send their last logs and events while the server is still there."""
+    if "prefect" not in sys.modules:
+        return
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    APILogWorker.drain_all(timeout=5)
+    EventsWorker.drain_all(timeout=5)
+
+
 @contextmanager
-def _own_server(home: Path) -> Iterator[str]:
+def _own_server(home: Path) -> Generator[str]:
     environment = {
         **os.environ,
         **QUIET,

@@ -1,7 +1,7 @@
 """How the command talks: a rich console for people, plain lines when the output is not a terminal."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -76,7 +76,7 @@ class StageProgress:
 
 
 @contextmanager
-def stage_progress() -> Iterator[StageProgress]:
+def stage_progress() -> Generator[StageProgress]:
     """Show progress bars on standard error while a run works."""
     if not err.is_terminal:
         yield StageProgress(None)

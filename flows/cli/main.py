@@ -219,11 +219,14 @@ def samples_get(
 
 
 @studio.command("up", epilog="Example: siftline studio up --project examples/reuters")
-def studio_start(project: ProjectOption = Path()) -> None:
+def studio_start(
+    project: ProjectOption = Path(),
+    load: Annotated[bool, typer.Option("--load", help="Run the project and send its queue there.")] = False,
+) -> None:
     """Start a local Label Studio on loopback and print its address and log-in."""
     from flows.cli.studio import start
 
-    start(project)
+    start(project, load=load)
 
 
 @studio.command("down", epilog="Example: siftline studio down")

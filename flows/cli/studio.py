@@ -1,5 +1,6 @@
-"""`siftline studio`: a local Label Studio server for this project."""
+"""`siftline studio`: a local Label Studio server for a project."""
 
+import os
 from pathlib import Path
 
 from flows.cli.console import out
@@ -7,15 +8,38 @@ from flows.project import Project
 from flows.studio import studio_down, studio_up
 
 
-def start(root: Path) -> None:
+def start(root: Path, *, load: bool) -> None:
     """Start the server and print its address, its log-in and how to use it."""
     project = Project(root)
     info = studio_up(project.root)
+    if load:
+        os.environ["LABEL_STUDIO_URL"], os.environ["LABEL_STUDIO_API_KEY"] = info.url, info.api_key
+        _load_queue(root, project)
     out.print(f"Label Studio: {info.url}")
     out.print(f"log-in: {info.username}  password: {info.password}")
-    out.print("To send the queue there:")
-    out.print(f"  export LABEL_STUDIO_URL={info.url} LABEL_STUDIO_API_KEY={info.api_key}")
-    out.print(f"  siftline run --project {root}")
+    if not load:
+        out.print("To send the queue there:")
+        out.print(f"  export LABEL_STUDIO_URL={info.url} LABEL_STUDIO_API_KEY={info.api_key}")
+        out.print(f"  siftline run --project {root}")
+    out.print(f"Stop it with: siftline studio down --project {root}")
+
+
+def _load_queue(root: Path, project: Project) -> None:
+    """Run the project against the server; where the budget is spent, one more batch is selected, and this is said."""
+    from flows.cli.look import reconcile_queue
+    from flows.cli.run import run_project
+
+    section = project.settings.select
+    queued = waiting = 0
+    if project.lake_path.exists():
+        with project.read_lake() as lake, lake.read() as reader:
+            queued = reader.scalar("SELECT count(*) FROM queue WHERE state <> 'withdrawn'")
+            waiting = reader.scalar("SELECT count(*) FROM queue WHERE state IN ('planned', 'sent', 'confirmed')")
+    if not waiting and queued >= section.budget:
+        out.print(f"The budget of {section.budget} labels is spent; {section.batch} more are selected for the server.")
+        os.environ["SIFTLINE_SELECT__BUDGET"] = str(queued + section.batch)
+    run_project(root, simulated=False, max_passes=None)
+    reconcile_queue(root)
 
 
 def stop(root: Path) -> None:
