@@ -67,6 +67,7 @@ class LabelStudioService:
         self._key = api_key
         self._project_id: int | None = None
         self._emails: dict[int, str] = {}
+        self._problems: dict[str, str] = {}
         # Redirects are not followed: a POST would turn into a GET, and a log-in page would look like an answer.
         client = DeadlineClient(timeout=timeout_s, follow_redirects=False)
         # The SDK joins `api/token/refresh/` as a browser would: without the last slash it drops a path prefix.
@@ -75,6 +76,11 @@ class LabelStudioService:
                 base_url=self.url + "/", api_key=api_key, timeout=timeout_s, max_retries=0, httpx_client=client
             )
         )
+
+    @property
+    def problems(self) -> Mapping[str, str]:
+        """Why the last `pull` returned nothing, when the project was not there."""
+        return self._problems
 
     def describe(self) -> str:
         """The server and the project, without secrets."""
@@ -141,7 +147,7 @@ class LabelStudioService:
                     f"{self.describe()} took {len(wanted)} tasks but does not list {len(missing)} of them yet, "
                     f"such as item {missing[0]!r}; run again, nothing is sent twice"
                 )
-            task_ids.update({item_id: found[item_id][-1] for item_id in wanted})
+            task_ids.update({item_id: found[item_id][0] for item_id in wanted})
         return task_ids
 
     def find(self, item_ids: Sequence[str]) -> Mapping[str, Sequence[str]]:
@@ -159,6 +165,10 @@ class LabelStudioService:
 
     def pull(self) -> Sequence[Answer]:
         """Every annotation of the project's tasks that carry an item id, by task; see `AnnotationService.pull`."""
+        self._problems = {}
+        if self._project_id is None and self._find_project() is None:
+            self._problems = {"project": f"{self.describe()} does not exist, or this key cannot see it"}
+            return []
         answered = [
             _condition(count, "greater", "Number", 0) for count in ("total_annotations", "cancelled_annotations")
         ]

@@ -14,4 +14,4 @@ def lake(tmp_path: Path) -> Iterator[Lake]:
         yield opened
 
 
-pytest_plugins = ["tests.projects"]
+pytest_plugins = ["tests.projects", "tests.studio"]

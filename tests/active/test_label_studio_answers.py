@@ -1,0 +1,110 @@
+"""Answers on the server: labels, skips, edits and deletions come back as they are now, with who and how long."""
+
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+import active.label_studio
+from active.label_studio import LabelStudioService
+from flows.studio import StudioInfo
+from tests.studio import CLASSES, api, make_tasks
+
+pytestmark = pytest.mark.studio
+
+
+@pytest.fixture
+def project(service: LabelStudioService) -> LabelStudioService:
+    service.ensure_project(CLASSES)
+    return service
+
+
+def result(label: str) -> list[dict[str, Any]]:
+    return [{"from_name": "label", "to_name": "text", "type": "choices", "value": {"choices": [label]}}]
+
+
+def test_a_label_comes_back_with_who_when_and_how_long(studio: StudioInfo, project: LabelStudioService) -> None:
+    ids = project.push(make_tasks(2))
+    body = {"result": result("crude"), "lead_time": 7.25}
+    made = api(studio, "POST", f"/api/tasks/{ids['item-1']}/annotations/", json=body).json()
+    (answer,) = project.pull()
+    assert (answer.item_id, answer.task_id, answer.annotation_id) == ("item-1", ids["item-1"], str(made["id"]))
+    assert (answer.action, answer.label, answer.seconds) == ("labelled", "crude", 7.25)
+    assert answer.annotator == studio.username
+    assert abs(datetime.now(UTC) - answer.created_at) < timedelta(minutes=10)
+
+
+def test_the_simulated_annotator_is_named(project: LabelStudioService) -> None:
+    ids = project.push(make_tasks(1))
+    project.annotate(ids["item-0"], label="earn", annotator="simulated", seconds=4.5)
+    (answer,) = project.pull()
+    assert (answer.annotator, answer.label, answer.seconds) == ("simulated", "earn", 4.5)
+
+
+def test_a_skip_has_no_label(studio: StudioInfo, project: LabelStudioService) -> None:
+    ids = project.push(make_tasks(1))
+    api(
+        studio,
+        "POST",
+        f"/api/tasks/{ids['item-0']}/annotations/",
+        json={"result": result("earn"), "was_cancelled": True},
+    )
+    (answer,) = project.pull()
+    assert (answer.action, answer.label) == ("skipped", None)
+
+
+def test_an_edit_replaces_the_label_under_the_same_id(studio: StudioInfo, project: LabelStudioService) -> None:
+    ids = project.push(make_tasks(1))
+    project.annotate(ids["item-0"], label="earn", annotator="simulated", seconds=1)
+    (before,) = project.pull()
+    api(studio, "PATCH", f"/api/annotations/{before.annotation_id}/", json={"result": result("trade")})
+    (after,) = project.pull()
+    assert (after.annotation_id, after.label) == (before.annotation_id, "trade")
+    assert after.updated_at > before.updated_at
+    assert after.created_at == before.created_at
+
+
+def test_a_deleted_answer_is_gone(studio: StudioInfo, project: LabelStudioService) -> None:
+    ids = project.push(make_tasks(2))
+    for item in ids:
+        project.annotate(ids[item], label="earn", annotator="simulated", seconds=1)
+    first, second = project.pull()
+    api(studio, "DELETE", f"/api/annotations/{first.annotation_id}/")
+    assert [answer.annotation_id for answer in project.pull()] == [second.annotation_id]
+
+
+def test_two_annotators_who_disagree_are_told_apart(studio: StudioInfo, project: LabelStudioService) -> None:
+    ids = project.push(make_tasks(1))
+    email = f"second-{uuid.uuid4().hex[:8]}@siftline.local"
+    user = api(studio, "POST", "/api/users/", json={"email": email, "username": email[:30]}).json()
+    path = f"/api/tasks/{ids['item-0']}/annotations/"
+    api(studio, "POST", path, json={"result": result("earn")})
+    api(studio, "POST", path, json={"result": result("acq"), "completed_by": user["id"]})
+    assert {(a.annotator, a.label) for a in project.pull()} == {(studio.username, "earn"), (email, "acq")}
+
+
+def test_many_answers_take_several_pages(project: LabelStudioService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(active.label_studio, "PAGE", 4)
+    ids = project.push(make_tasks(12))
+    for item in list(ids)[::-1][:9]:
+        project.annotate(ids[item], label="earn", annotator="simulated", seconds=1)
+    assert [answer.item_id for answer in project.pull()] == [f"item-{number}" for number in range(3, 12)]
+
+
+def test_tasks_that_people_added_themselves_are_none_of_ours(studio: StudioInfo, project: LabelStudioService) -> None:
+    project.push(make_tasks(1))
+    project_id = api(studio, "GET", "/api/projects/", params={"title": project.project}).json()["results"][0]["id"]
+    own = {"text": "typed in", "reason": "", "value": 0}
+    task = api(studio, "POST", "/api/tasks/", json={"project": project_id, "data": own}).json()
+    api(studio, "POST", f"/api/tasks/{task['id']}/annotations/", json={"result": result("earn")})
+    assert project.pull() == []
+    assert project.problems == {}
+
+
+def test_a_missing_project_is_a_problem_and_not_a_deletion(service: LabelStudioService) -> None:
+    assert service.pull() == []
+    assert "does not exist" in service.problems["project"]
+    service.ensure_project(CLASSES)
+    assert service.pull() == []
+    assert service.problems == {}

@@ -1,0 +1,93 @@
+"""The project on the server: made once, kept up to date, left alone where a person has changed it."""
+
+from typing import Any
+
+import pytest
+
+from active.label_config import label_config
+from active.label_studio import LabelStudioService
+from flows.studio import StudioInfo
+from tests.studio import CLASSES, api, http_server, make_tasks, project_of
+from warehouse import ServiceRefused, SettingsError
+
+pytestmark = pytest.mark.studio
+
+
+def labels(studio: StudioInfo, service: LabelStudioService) -> list[str]:
+    config: Any = project_of(studio, service)["parsed_label_config"]
+    return config["label"]["labels"]
+
+
+def test_it_is_created_once_with_tasks_in_order_and_suggestions_shown(
+    studio: StudioInfo, service: LabelStudioService
+) -> None:
+    service.ensure_project(CLASSES)
+    LabelStudioService(studio.url, studio.api_key, service.project).ensure_project(CLASSES)
+    project = project_of(studio, service)  # fails when there are two
+    assert project["sampling"] == "Sequential sampling"
+    assert project["show_collab_predictions"] is True
+    assert labels(studio, service) == list(CLASSES)
+
+
+def test_a_title_that_only_contains_ours_is_another_project(studio: StudioInfo, service: LabelStudioService) -> None:
+    longer = LabelStudioService(studio.url, studio.api_key, service.project + " 2")
+    longer.ensure_project(CLASSES)
+    service.ensure_project(("yes", "no"))
+    assert labels(studio, longer) == list(CLASSES)
+
+
+def test_changed_classes_reach_the_labeling_page(studio: StudioInfo, service: LabelStudioService) -> None:
+    service.ensure_project(CLASSES)
+    service.ensure_project((*CLASSES, "grain"))
+    assert labels(studio, service) == [*CLASSES, "grain"]
+
+
+def test_a_page_that_a_person_redesigned_is_left_alone(studio: StudioInfo, service: LabelStudioService) -> None:
+    service.ensure_project(CLASSES)
+    project_id = project_of(studio, service)["id"]
+    own = label_config(CLASSES).replace("Which class fits?", "Our own words")
+    api(studio, "PATCH", f"/api/projects/{project_id}/", json={"label_config": own})
+    service.ensure_project(CLASSES)
+    assert "Our own words" in str(project_of(studio, service)["label_config"])
+
+
+def test_an_order_that_a_person_changed_is_put_right(studio: StudioInfo, service: LabelStudioService) -> None:
+    service.ensure_project(CLASSES)
+    project_id = project_of(studio, service)["id"]
+    api(studio, "PATCH", f"/api/projects/{project_id}/", json={"sampling": "Uniform sampling"})
+    service.ensure_project(CLASSES)
+    assert project_of(studio, service)["sampling"] == "Sequential sampling"
+
+
+def test_class_names_are_taken_literally(studio: StudioInfo, service: LabelStudioService) -> None:
+    names = ["<img src=x onerror=alert(1)>", "a & b", "\"quoted\" 'twice'", "{{7*7}}", "größer als 5 €", "50 $", "a\nb"]
+    service.ensure_project(names)
+    assert labels(studio, service) == names
+    tasks = make_tasks(1)
+    service.push(tasks[:0])
+    assert service.find(["item-0"]) == {}
+
+
+@pytest.mark.parametrize("name", ["", "  ", "bell\x07", "$reason"])
+def test_class_names_that_cannot_be_shown_are_refused(name: str) -> None:
+    with pytest.raises(SettingsError, match="class"):
+        label_config([name])
+
+
+def test_personal_access_tokens_work(studio: StudioInfo, service: LabelStudioService) -> None:
+    token = api(studio, "POST", "/api/token/").json()["token"]
+    service.ensure_project(CLASSES)
+    by_token = LabelStudioService(studio.url, token, service.project)
+    assert list(by_token.push(make_tasks(2))) == ["item-0", "item-1"]
+
+
+def test_a_server_that_is_too_old_is_refused() -> None:
+    def old(handler: Any, body: bytes) -> None:
+        content = b'{"release": "1.22.0"}'
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(content)))
+        handler.end_headers()
+        handler.wfile.write(content)
+
+    with http_server(old) as url, pytest.raises(ServiceRefused, match=r"1\.22\.0.*1\.23\.2 or newer"):
+        LabelStudioService(url, "key", "some project").ensure_project(CLASSES)

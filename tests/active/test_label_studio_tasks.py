@@ -1,0 +1,124 @@
+"""Tasks on the server: in order, with suggestions, found again exactly, never taken away from an annotator."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import active.label_studio
+from active.label_studio import LabelStudioService
+from active.service import Task
+from flows.studio import StudioInfo
+from tests.studio import CLASSES, api, make_tasks, project_of
+from warehouse import ServiceRefused
+
+pytestmark = pytest.mark.studio
+
+# Ids that JSON, SQL, XML, an address or the server's own decoding could turn into something else.
+STRANGE_IDS = (
+    "123", "0", "1.0", "1e5", "true", "null", "NaN", "", " padded ", 'a"b', "'q'", "a,b", "[1]", "a\nb", "a\\b", "$x",
+    "%41", "%2541", "a%20b", "a+b", "a&b=c", "é", "😀", "\u202e", "<img src=x>", "{{7*7}}", "x" * 300,
+)  # fmt: skip
+STRANGE_TEXTS = (
+    "<img src=x onerror=alert(1)>",
+    "{{7*7}} ${7*7} $reason",
+    "bidi \u202e marks \u200f and \x1b[31mANSI\x1b[0m",
+    "http://example.com/a.png",
+    "s3://bucket/key.txt",
+    "gs://bucket/key.txt",
+    "line one\r\nline two\n\ttabbed  ",
+)
+
+
+@pytest.fixture
+def project(service: LabelStudioService) -> LabelStudioService:
+    service.ensure_project(CLASSES)
+    return service
+
+
+def task(item_id: str, text: str = "text") -> Task:
+    return Task(item_id=item_id, text=text, cycle=1, rank=1, value=0.5, reason="reason")
+
+
+def test_a_hundred_tasks_arrive_with_their_suggestions(
+    studio: StudioInfo, project: LabelStudioService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(active.label_studio, "IMPORT_CHUNK", 40)
+    tasks = make_tasks(100)
+    ids = project.push(tasks)
+    assert list(ids) == [task.item_id for task in tasks]
+    assert project.find([task.item_id for task in tasks]) == {item: [task_id] for item, task_id in ids.items()}
+    stored = api(studio, "GET", f"/api/tasks/{ids['item-7']}/").json()
+    assert stored["data"] == tasks[7].to_label_studio()["data"]
+    (prediction,) = stored["predictions"]
+    assert prediction["result"][0]["value"] == {"choices": [tasks[7].prediction]}
+    assert (prediction["score"], prediction["model_version"]) == (0.6, "end-model-1")
+
+
+def test_annotators_get_the_tasks_in_descending_value(studio: StudioInfo, project: LabelStudioService) -> None:
+    tasks = make_tasks(6)
+    project.push(tasks)
+    project_id = project_of(studio, project)["id"]
+    given: list[str] = []
+    for _ in tasks:
+        following = api(studio, "GET", f"/api/projects/{project_id}/next").json()
+        given.append(following["data"]["item_id"])
+        project.annotate(str(following["id"]), label="earn", annotator="simulated", seconds=1)
+    assert given == [task.item_id for task in tasks]
+
+
+def test_strange_ids_are_found_exactly(project: LabelStudioService) -> None:
+    ids = project.push([task(item_id) for item_id in STRANGE_IDS])
+    assert project.find(STRANGE_IDS) == {item_id: [ids[item_id]] for item_id in STRANGE_IDS}
+    assert project.find(["1", "12", "false", "none", "A", "padded", "x" * 299, "10", "a b"]) == {}
+
+
+def test_strange_texts_are_stored_byte_for_byte(studio: StudioInfo, project: LabelStudioService) -> None:
+    ids = project.push([task(f"t{number}", text) for number, text in enumerate(STRANGE_TEXTS)])
+    stored = [api(studio, "GET", f"/api/tasks/{task_id}/").json()["data"]["text"] for task_id in ids.values()]
+    assert stored == list(STRANGE_TEXTS)
+
+
+def test_tasks_of_other_projects_are_not_found(studio: StudioInfo, project: LabelStudioService) -> None:
+    project.push(make_tasks(2))
+    other = LabelStudioService(studio.url, studio.api_key, project.project + " b")
+    other.ensure_project(CLASSES)
+    assert other.find(["item-0", "item-1"]) == {}
+
+
+def test_every_copy_of_a_task_is_found(project: LabelStudioService) -> None:
+    project.push(make_tasks(1))
+    project.push(make_tasks(1))
+    (copies,) = project.find(["item-0"]).values()
+    assert len(set(copies)) == 2
+
+
+def test_a_task_deleted_between_two_pages_hides_no_other(
+    project: LabelStudioService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(active.label_studio, "PAGE", 5)
+    tasks = make_tasks(17)
+    ids = project.push(tasks)
+    listing: Iterator[dict[str, Any]] = project._tasks(
+        [active.label_studio._condition("id", "greater", "Number", 0)], "id"
+    )  # pyright: ignore[reportPrivateUsage]
+    seen = [str(next(listing)["id"])]
+    project.withdraw([ids["item-0"], ids["item-1"]])
+    seen += [str(found["id"]) for found in listing]
+    assert set(seen) >= {ids[task.item_id] for task in tasks[2:]}
+
+
+def test_withdrawn_tasks_are_gone_and_answered_ones_stay(project: LabelStudioService) -> None:
+    ids = project.push(make_tasks(3))
+    project.annotate(ids["item-1"], label="acq", annotator="simulated", seconds=1)
+    project.withdraw([ids["item-0"], ids["item-1"]])
+    assert set(project.find(["item-0", "item-1", "item-2"])) == {"item-1", "item-2"}
+    assert len(project.pull()) == 1
+    project.withdraw([ids["item-0"]])  # once more changes nothing
+    project.withdraw([])
+    assert set(project.find(["item-0", "item-1", "item-2"])) == {"item-1", "item-2"}
+
+
+def test_without_a_project_push_says_what_to_do(service: LabelStudioService) -> None:
+    with pytest.raises(ServiceRefused, match="siftline run"):
+        service.push(make_tasks(1))

@@ -1,0 +1,163 @@
+"""A real Label Studio server for tests, one per session on a free port, and helpers around it."""
+
+import shutil
+import socket
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+from active.label_studio import LabelStudioService
+from active.service import Task
+from flows.studio import StudioInfo, StudioServer
+
+CLASSES = ("earn", "acq", "crude", "trade")
+
+
+def free_port() -> int:
+    """A TCP port on loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def studio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StudioServer]:
+    """A started server; its first start applies all migrations and takes 25 s or more."""
+    server = StudioServer(tmp_path_factory.mktemp("studio") / "server", port=free_port())
+    if not (server.environment / "bin" / "label-studio").is_file():
+        pytest.skip(f"no Label Studio in {server.environment}: make studio-env")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def studio(studio_server: StudioServer) -> StudioInfo:
+    """Address, log-in and key of the started server."""
+    info = studio_server.status()
+    assert info is not None, f"the server ended; see {studio_server.log_path}"
+    return info
+
+
+@pytest.fixture
+def service(studio: StudioInfo) -> LabelStudioService:
+    """A project of its own on the server; `ensure_project` has not been called."""
+    return LabelStudioService(studio.url, studio.api_key, f"test {uuid.uuid4().hex[:12]}")
+
+
+@pytest.fixture
+def studio_copy(studio_server: StudioServer, tmp_path: Path) -> Iterator[StudioServer]:
+    """A second server that is not started yet, with the first one's data, so that it has nothing to migrate."""
+    shutil.copytree(studio_server.folder, tmp_path / "copy", ignore=shutil.ignore_patterns("studio.lock", "*-journal"))
+    server = StudioServer(tmp_path / "copy", port=free_port())
+    yield server
+    server.stop()
+
+
+def api(studio: StudioInfo, method: str, path: str, **options: object) -> httpx.Response:
+    """A request to the server as its user, around the SDK; fails on an error status."""
+    headers = {"Authorization": f"Token {studio.api_key}"}
+    response = httpx.request(method, studio.url + path, headers=headers, timeout=30, **options)  # pyright: ignore
+    assert response.is_success, response.text[:500]
+    return response
+
+
+def project_of(studio: StudioInfo, service: LabelStudioService) -> dict[str, object]:
+    """The service's project as the server describes it; there must be exactly one."""
+    found = api(studio, "GET", "/api/projects/", params={"title": service.project}).json()["results"]
+    assert len(found) == 1, found
+    return api(studio, "GET", f"/api/projects/{found[0]['id']}/").json()
+
+
+def make_tasks(count: int, *, first: int = 0, text: str = "Oil prices rose on Monday.") -> list[Task]:
+    """Tasks in descending value, as a selection gives them."""
+    return [
+        Task(
+            item_id=f"item-{number}",
+            text=f"{text} ({number})",
+            cycle=1,
+            rank=number + 1,
+            value=1.0 - number / 1000,
+            reason="speaks for 12 similar texts; the end model is unsure",
+            prediction=CLASSES[number % 4],
+            confidence=0.6,
+            model_version="end-model-1",
+        )
+        for number in range(first, first + count)
+    ]
+
+
+def log_in(driver: webdriver.Chrome, studio: StudioInfo) -> None:
+    """Log the server's user in, as a person does."""
+    driver.get(studio.url + "/user/login/")
+    driver.find_element(By.NAME, "email").send_keys(studio.username)
+    driver.find_element(By.NAME, "password").send_keys(studio.password)
+    driver.find_element(By.CSS_SELECTOR, "form [type=submit]").click()
+    WebDriverWait(driver, 60).until(lambda page: "/user/login" not in page.current_url)
+
+
+Answer = Callable[[BaseHTTPRequestHandler, bytes], None]
+
+
+@contextmanager
+def http_server(answer: Answer) -> Iterator[str]:
+    """A real HTTP server on loopback for faults that Label Studio cannot be made to show; yields its address.
+
+    Args:
+        answer: called with the request handler and the request's body; writes the response, or none.
+    """
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answer(self, self.rfile.read(int(self.headers.get("Content-Length") or 0)))
+
+        do_POST = do_PATCH = do_DELETE = do_GET
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@contextmanager
+def proxy(studio: StudioInfo, cut: Callable[[str, str], bool]) -> Iterator[str]:
+    """A proxy before the server that loses responses: the server has done its work, the caller never hears of it.
+
+    Args:
+        cut: called with method and path after the server has answered; True closes the connection without a response.
+    """
+
+    def forward(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        headers = {key: value for key, value in handler.headers.items() if key.lower() != "host"}
+        response = httpx.request(
+            handler.command, studio.url + handler.path, content=body, headers=headers, timeout=60, trust_env=False
+        )
+        if cut(handler.command, handler.path):
+            handler.close_connection = True
+            return
+        handler.send_response(response.status_code)
+        handler.send_header("Content-Type", response.headers.get("content-type", "text/plain"))
+        handler.send_header("Content-Length", str(len(response.content)))
+        handler.end_headers()
+        handler.wfile.write(response.content)
+
+    with http_server(forward) as url:
+        yield url
