@@ -36,7 +36,7 @@ class VoteConfig:
 
     classes: tuple[str, ...]
     encoder_id: str
-    batch_items: int = 2000
+    batch_items: int = 5000
     timeout_s: float = 10.0
     max_fault_frac: float = 0.05
     min_faults: int = 10

@@ -23,8 +23,14 @@ _compute: Any = pyarrow.compute
 
 Mask = npt.NDArray[np.bool_]
 
-# RE2's \b knows only ASCII letters; these know a letter or digit of any script.
-_BEFORE, _AFTER = r"(?:^|[^\p{L}\p{N}_])", r"(?:$|[^\p{L}\p{N}_])"
+# What separates words: anything but these blocks of letters and digits. RE2's own \b takes every letter outside ASCII
+# for a sign, and \p{L}, which knows them all, takes 1.4 ms to compile in each of thousands of calls (this: 0.03 ms).
+_SIGN = (
+    r"[^0-9A-Za-z_"
+    r"\x{C0}-\x{D6}\x{D8}-\x{F6}\x{F8}-\x{37D}\x{37F}-\x{386}\x{388}-\x{559}\x{560}-\x{588}\x{58A}-\x{60B}"
+    r"\x{620}-\x{6D3}\x{6D5}-\x{963}\x{966}-\x{1FFF}\x{2C00}-\x{2DFF}\x{3040}-\x{FEFF}"
+    r"\x{10000}-\x{1EFFF}\x{20000}-\x{3FFFF}]"
+)
 
 
 def keywords(
@@ -53,17 +59,16 @@ def keywords(
             f"Give 1 to {len(words)}."
         )
     patterns = [r"\s+".join(_escape(part) for part in word.split()) for word in words]
-    any_of_them = _whole_words("|".join(patterns))
-    each_of_them = [_whole_words(pattern) for pattern in patterns] if min_hits > 1 else []
-    _check_pattern(any_of_them, f"keywords('{label}', ...)")
+    enough = _whole_words("|".join(patterns), times=min_hits)
+    each_of_them = [_whole_words(pattern) for pattern in patterns]
+    _check_pattern(enough, f"keywords('{label}', ...)")
 
     def rule(batch: ItemBatch) -> Votes:
-        hit = _matches(batch.text_array, any_of_them)
+        hit = _matches(batch.text_array, enough)
         if min_hits > 1:
+            # The words occur often enough; whether they are different ones is asked of these few texts only.
             rows = np.flatnonzero(hit)
-            candidates = batch.text_array.take(pa.array(rows))
-            hits = sum((_matches(candidates, p).astype(np.int32) for p in each_of_them), np.zeros(len(rows), np.int32))
-            hit[rows] = hits >= min_hits
+            hit[rows] = _different(batch.text_array.take(pa.array(rows)), each_of_them) >= min_hits
         return _vote_where(hit, batch.class_id(label))
 
     return LabelingFunction(
@@ -194,8 +199,19 @@ def _matches(texts: pa.Array, pattern: str) -> Mask:
     return _compute.match_substring_regex(texts, pattern).to_numpy(zero_copy_only=False).astype(np.bool_)
 
 
-def _whole_words(pattern: str) -> str:
-    return f"(?i){_BEFORE}(?:{pattern}){_AFTER}"
+def _different(texts: pa.Array, patterns: Sequence[str]) -> npt.NDArray[np.int32]:
+    """How many of the patterns match each text [N]."""
+    counts = np.zeros(len(texts), np.int32)
+    for pattern in patterns:
+        counts += _matches(texts, pattern)
+    return counts
+
+
+def _whole_words(pattern: str, times: int = 1) -> str:
+    """A pattern for so many occurrences of a whole word; two may share the sign between them."""
+    between = rf"{_SIGN}(?:.*?{_SIGN})?"
+    more = f"(?:{between}(?:{pattern})){{{times - 1}}}" if times > 1 else ""
+    return f"(?is)(?:^|{_SIGN})(?:{pattern}){more}(?:$|{_SIGN})"
 
 
 def _escape(text: str) -> str:

@@ -33,6 +33,12 @@ class TestKeywords:
         function = keywords("science", ["café", "физика", "rôle"])
         assert votes(function, "un café!", "cafés", "CAFÉ", "физика.", "физикa2", "contrôle") == [2, -1, 2, 2, -1, -1]
 
+    @pytest.mark.parametrize(
+        "sign", ["“{}”", "«{}»", "{}—", "¿{}?", "{}…", "（{}）", "{}\u00a0x", "🎉{}⚽", "{}،", "-{}-"]
+    )
+    def test_signs_of_any_script_end_words(self, sign: str) -> None:
+        assert votes(keywords("sports", ["goal"]), sign.format("Goal")) == [0]
+
     def test_phrases_match_any_white_space(self) -> None:
         assert votes(keywords("sports", ["home  run"]), "a home\n run", "homerun", "home and run") == [0, -1, -1]
 
@@ -42,7 +48,7 @@ class TestKeywords:
 
     def test_min_hits_counts_different_words(self) -> None:
         function = keywords("sports", ["goal", "match", "team"], min_hits=2)
-        assert votes(function, "goal goal goal", "goal match", "team, match", "team") == [-1, 0, 0, -1]
+        assert votes(function, "goal goal goal", "goal match", "team, x\nmatch", "team") == [-1, 0, 0, -1]
 
     @pytest.mark.parametrize(("words", "min_hits"), [([], 1), (["a", " "], 1), (["a"], 2), (["a"], 0)])
     def test_useless_words_are_refused(self, words: list[str], min_hits: int) -> None:
