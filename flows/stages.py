@@ -79,9 +79,7 @@ def _collect(project: Project, progress: Progress) -> StageResult:
 def _rivals(project: Project, progress: Progress) -> StageResult:
     if project.evaluate_config is None:
         return StageResult(stage="rivals", token="", committed=False, detail={"reason": "no [evaluate] gold"})
-    return evaluate_rivals(
-        project.lake, project.evaluate_config, project.end_model_config, project.label_model_config, progress
-    )
+    return evaluate_rivals(project.lake, project.evaluate_config, project.end_model_config, progress)
 
 
 STAGES: Mapping[str, StageFunction] = {
