@@ -1,0 +1,132 @@
+"""The neighbour graph of the pool: who is close to whom among the train items, and which of them are spoken for.
+
+Value estimation and the greedy selection both work on it. It holds train items only, so nothing about valid or test
+items can reach a decision about whom to ask.
+
+Shape letters: N items of the pool, M rows of the index, D embedding, K neighbours, E edges, T taken items.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from features.index import VectorIndex
+
+Floats = npt.NDArray[np.float64]
+Vectors = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+CHUNK = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class PoolGraph:
+    """Undirected graph of N items: two are joined when one is among the other's K nearest; each is joined to itself.
+
+    Attributes:
+        vectors: [N, D] float32 unit rows.
+        starts: [N] the edges of item n are `starts[n]` up to `starts[n + 1]`.
+        owners: [E] the item an edge starts from.
+        rows: [E] the item it leads to.
+        weights: [E] cosine of the two, 0 to 1; 1 for an item with itself.
+    """
+
+    vectors: Vectors
+    starts: Rows
+    owners: Rows
+    rows: Rows
+    weights: Floats
+
+    @classmethod
+    def build(cls, vectors: Vectors, similarity: Vectors, rows: Rows) -> Self:
+        """Join items with their neighbours.
+
+        Args:
+            vectors: [N, D] unit rows.
+            similarity: [N, K] cosines.
+            rows: [N, K] the neighbours; a negative row is no neighbour.
+        """
+        count, width = rows.shape
+        own = np.repeat(np.arange(count), width)
+        valid = rows.ravel() >= 0
+        left, right = own[valid], rows.ravel()[valid]
+        weight = similarity.ravel()[valid].astype(np.float64)
+        itself = np.arange(count)
+        keys = np.concatenate([left * count + right, right * count + left, itself * count + itself])
+        weights = np.concatenate([weight, weight, np.ones(count)])
+        order = np.lexsort((-weights, keys))
+        keys, weights = keys[order], weights[order]
+        first = np.ones(len(keys), np.bool_)
+        first[1:] = keys[1:] != keys[:-1]
+        keys, weights = keys[first], np.clip(weights[first], 0.0, 1.0)
+        owners, ends = np.divmod(keys, max(count, 1))
+        return cls(vectors, np.searchsorted(owners, itself), owners, ends, weights)
+
+    @classmethod
+    def from_index(cls, index: VectorIndex, item_ids: Sequence[str], neighbors: int) -> Self:
+        """The graph of some items of an index.
+
+        Args:
+            index: searched once, over all its items; neighbours outside `item_ids` are left out.
+            item_ids: the pool, all of them in the index.
+            neighbors: K.
+        """
+        place = {item_id: row for row, item_id in enumerate(index.item_ids)}
+        members = np.array([place[item_id] for item_id in item_ids], np.int64)
+        to_pool = np.full(len(index.item_ids), -1, np.int64)
+        to_pool[members] = np.arange(len(members))
+        similarity, rows = index.neighbors(neighbors)
+        return cls.build(index.vectors[members], similarity[members], to_pool[rows[members]])
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def cover(self, taken: Rows) -> Floats:
+        """How well each item is spoken for: its largest edge weight to a taken item, else 0. [N]."""
+        chosen = np.zeros(len(self), np.bool_)
+        chosen[taken] = True
+        return self._per_item(np.maximum, np.where(chosen[self.rows], self.weights, 0.0))
+
+    def gain(self, cover: Floats) -> Floats:
+        """What each item would add to the cover of all, itself included.
+
+        The marginal gain of the facility-location function, which is submodular: as the cover grows it only shrinks.
+
+        Args:
+            cover: [N] of `cover`.
+
+        Returns:
+            [N], 0 or more, in items.
+
+        Source: Wei, Iyer, Bilmes (2015), Submodularity in Data Subset Selection and Active Learning, equation 3.
+        """
+        return self._per_item(np.add, np.maximum(self.weights - cover[self.rows], 0.0))
+
+    def speaks_for(self, cover: Floats) -> Rows:
+        """How many other items each one is closer to than any taken item is. [N]."""
+        better = (self.weights > cover[self.rows]) & (self.rows != self.owners)
+        return self._per_item(np.add, better.astype(np.float64)).astype(np.int64)
+
+    def smoothed(self, values: Floats) -> Floats:
+        """The mean of each item's own value and those of its neighbours, weighted by similarity. [N]."""
+        return self._per_item(np.add, self.weights * values[self.rows]) / self._per_item(np.add, self.weights)
+
+    def nearest(self, taken: Rows) -> Floats:
+        """Cosine of each item with the nearest taken one, over all of them and not only along edges.
+
+        Returns:
+            [N] 0 to 1; 0 when nothing is taken.
+        """
+        nearest = np.zeros(len(self))
+        for start in range(0, len(self) if len(taken) else 0, CHUNK):
+            part = slice(start, start + CHUNK)
+            nearest[part] = (self.vectors[part] @ self.vectors[taken].T).max(axis=1)
+        return np.clip(nearest, 0.0, 1.0)
+
+    def _per_item(self, fold: np.ufunc, values: Floats) -> Floats:
+        # Every item has an edge to itself, so no stretch is empty, which reduceat would get wrong.
+        return fold.reduceat(values, self.starts) if len(self) else np.zeros(0)

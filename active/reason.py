@@ -1,0 +1,57 @@
+"""Why an item is worth a label, in words a person reads beside the task.
+
+Shape letters: N items of the pool.
+"""
+
+import numpy as np
+
+from active.graph import Floats, Rows
+from active.pool import Pool
+
+SURE = 0.5
+CLOSE = 0.9
+
+
+def reasons(pool: Pool, speaks_for: Rows, redundancy: Floats, rows: Rows) -> list[str]:
+    """One sentence for each of some items.
+
+    Args:
+        pool: what is known about the items.
+        speaks_for: [N] others that are closer to the item than to any taken one.
+        redundancy: [N] cosine of the nearest taken item.
+        rows: places of the items that are wanted.
+    """
+    order = np.argsort(-pool.predicted, axis=1, kind="stable") if len(pool.class_names) > 1 else None
+    sentences: list[str] = []
+    for row in rows.tolist():
+        parts = [_speaks_for(int(speaks_for[row])), _votes(pool, row)]
+        if order is not None and pool.has_prediction[row]:
+            parts.append(_prediction(pool, row, int(order[row, 0]), int(order[row, 1])))
+        if redundancy[row] >= CLOSE:
+            parts.append("close to one already labelled or queued")
+        sentences.append("; ".join(parts) + ".")
+    return sentences
+
+
+def _speaks_for(count: int) -> str:
+    if count == 0:
+        return "Speaks only for itself"
+    return f"Speaks for {count} {'record' if count == 1 else 'records'} nobody has labelled"
+
+
+def _votes(pool: Pool, row: int) -> str:
+    voted = np.flatnonzero(pool.votes[row])
+    functions = int(pool.votes[row].sum())
+    names = " and ".join(pool.class_names[c] for c in voted)
+    if functions == 0:
+        return "no function votes on it"
+    if len(voted) > 1:
+        return f"{functions} functions disagree on {names}"
+    return f"{functions} {'function votes' if functions == 1 else 'functions vote'} {names}"
+
+
+def _prediction(pool: Pool, row: int, best: int, second: int) -> str:
+    probs = pool.predicted[row]
+    if probs[best] - probs[second] < SURE:
+        return f"the model is unsure between {pool.class_names[best]} and {pool.class_names[second]}"
+    return f"the model says {pool.class_names[best]} ({probs[best]:.0%})"
