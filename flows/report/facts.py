@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from warehouse.reader import Matrix, Reader
+from warehouse.reader import Matrix, Reader, list_column_to_matrix
 
 MAP_ITEMS = 3000
-QUEUE_ROWS = 20
-VALUE_BINS = 40
+QUEUE_ROWS = 12
+VALUE_BINS = 48
 COMPONENTS = ("representativeness", "uncertainty", "disagreement", "redundancy")
 _TEXT_CHARS = 2000  # of an item; more is never shown
 
@@ -260,10 +260,14 @@ def _values(reader: Reader) -> Values | None:
         "LEFT JOIN (SELECT DISTINCT item_id FROM queue WHERE cycle = ?) q ON q.item_id = v.item_id "
         "WHERE v.cycle = ? AND isfinite(v.value)"
     )
+    low, high = reader.rows(f"SELECT min(value), max(value) FROM ({marked})", [cycle, cycle])[0]
+    if low is None:
+        return None
+    width = (high - low) / VALUE_BINS or 1 / VALUE_BINS
     bins = reader.rows(
-        f"SELECT least(greatest(floor(value * {VALUE_BINS}), 0), {VALUE_BINS - 1})::INTEGER AS bin, count(*), "
+        f"SELECT least(floor((value - ?) / ?), {VALUE_BINS - 1})::INTEGER AS bin, count(*), "
         f"count(*) FILTER (WHERE chosen) FROM ({marked}) GROUP BY bin ORDER BY bin",
-        [cycle, cycle],
+        [low, width, cycle, cycle],
     )
     components: list[Quantiles] = []
     for name in COMPONENTS:
@@ -278,13 +282,12 @@ def _values(reader: Reader) -> Values | None:
                     name=name, everything=tuple(everything), selected=None if selected is None else tuple(selected)
                 )
             )
-    width = 1 / VALUE_BINS
     return Values(
         cycle=int(cycle),
         items=sum(int(n) for _, n, _ in bins),
         selected=sum(int(n) for _, _, n in bins),
         bin_width=width,
-        bins=[(b * width, int(n), int(chosen)) for b, n, chosen in bins],
+        bins=[(low + b * width, int(n), int(chosen)) for b, n, chosen in bins],
         components=components,
     )
 
@@ -313,8 +316,6 @@ def _map_items(reader: Reader) -> MapItems | None:
     )
     if not table.num_rows:
         return None
-    from warehouse.reader import list_column_to_matrix
-
     return MapItems(
         encoder_id=str(encoder_id),
         rows=table.drop_columns(["vector"]).to_pylist(),
@@ -337,7 +338,7 @@ def _queue(reader: Reader) -> tuple[bool, int, list[Row]]:
     if total:
         rows = _dicts(
             reader,
-            f"SELECT q.item_id, q.state, q.cycle, q.rank, q.value, q.reason, q.prediction, q.confidence, {text} "
+            f"SELECT q.item_id, q.state, q.cycle, q.value, q.reason, q.prediction, q.confidence, {text} "
             f"FROM queue q LEFT JOIN items i ON i.item_id = q.item_id WHERE {is_open} "
             f"ORDER BY q.cycle, q.rank, q.item_id LIMIT {QUEUE_ROWS}",
         )
@@ -349,8 +350,7 @@ def _queue(reader: Reader) -> tuple[bool, int, list[Row]]:
     )
     rows = _dicts(
         reader,
-        f"SELECT v.item_id, '' AS state, v.cycle, row_number() OVER (ORDER BY v.value DESC, v.item_id) AS rank, v.value, "
-        f"v.reason, v.item_id, {text}, p.class_id AS prediction, p.confidence "
+        f"SELECT v.item_id, '' AS state, v.cycle, v.value, v.reason, {text}, p.class_id AS prediction, p.confidence "
         f"{candidates.replace('WHERE', 'LEFT JOIN latest_predictions p ON p.item_id = v.item_id WHERE', 1)} "
         f"ORDER BY v.value DESC, v.item_id LIMIT {QUEUE_ROWS}",
     )

@@ -33,9 +33,9 @@ def lay_out(vectors: Matrix) -> tuple[npt.NDArray[np.float64], str]:
     Berens, The art of using t-SNE for single-cell transcriptomics, Nature Communications 10 (2019).
     """
     n, d = vectors.shape
-    if n < 2 or d < 2:
-        return np.full((n, 2), 0.5), "PCA"
     distinct = len(np.unique(vectors, axis=0))
+    if distinct < 2 or d < 2:
+        return np.full((n, 2), 0.5), "PCA"
     with threadpool_limits(limits=1):
         if distinct < FEWEST_FOR_TSNE:
             return _to_unit(PCA(2, random_state=SEED).fit_transform(vectors)), "PCA"

@@ -76,6 +76,7 @@ def _render(facts: Facts, item_map: Mapping[str, Any] | None, *, title: str, cla
     )
     for name in ("count", "counted", "score", "percent", "duration", "moment", "excerpt"):
         environment.filters[name] = getattr(text, name)
+    environment.filters["breakable"] = _breakable
     name_of = partial(class_name, classes)
     style, script = _resource("report.css"), _resource("report.js")
     names = [name_of(i) for i in range(len(facts.confusion))]
@@ -100,6 +101,11 @@ def _render(facts: Facts, item_map: Mapping[str, Any] | None, *, title: str, cla
         quality_plot=_quality_plot(facts),
         queue_text=_QUEUE_TEXT,
     )
+
+
+def _breakable(name: str) -> Markup:
+    """A name that may break after an underscore."""
+    return Markup("_<wbr>").join(text.visible(name).split("_"))
 
 
 def _policy(style: str, script: str) -> str:
@@ -145,7 +151,8 @@ def _quality_plot(facts: Facts) -> Markup | None:
 
 def _accuracy_mark(share: float, votes: int) -> dict[str, Any]:
     low, high = plots.wilson(round(share * votes), votes)
-    tip = f"{text.percent(share)} of {text.counted(votes, 'vote')}, 95% interval {text.percent(low)} to {text.percent(high)}"
+    tip = f"{text.percent(share)} of {text.counted(votes, 'vote')}"
+    tip += f", 95% interval {text.percent(low)} to {text.percent(high)}"
     return {"plot": plots.interval_mark(share, low, high, tip), "low": low, "high": high}
 
 

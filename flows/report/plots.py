@@ -64,7 +64,7 @@ def learning_curve(curves: Sequence[Curve], name: str, width: int) -> Markup:
     """
     named = width >= WIDE
     height = 400 if named else 300
-    left, right, top, bottom = 52, width - (196 if named else 10), 28, height - 48
+    left, right, top, bottom = 52, width - (214 if named else 10), 28, height - 48
     low, high = curve_range(curves)
     y_ticks = ticks(low, min(high, 1.0), 6 if named else 5)
     y = Scale(low=y_ticks[0], high=y_ticks[-1], start=bottom, end=top)
@@ -118,13 +118,15 @@ def _curve(curve: Curve, x: Scale, y: Scale, across: tuple[float, float], bottom
 
 
 def _end_labels(curves: Sequence[Curve], x: Scale, y: Scale, right: float, edges: tuple[float, float]) -> list[str]:
+    curves = sorted(curves, key=lambda c: -c.points[-1].mean)
     wanted = [min(y(c.points[-1].mean), edges[1] - 4) for c in curves]
     places = spread(wanted, 17, edges[0] + 4, edges[1] - 4)
     parts: list[str] = []
     for curve, at, place in zip(curves, wanted, places, strict=True):
         below = y(curve.points[-1].mean) > edges[1] + 0.5
-        start = right if curve.across or below else x(curve.points[-1].labels) + 6
-        parts.append(path([(start, at), (right + 4, at), (right + 14, place)], f"leader s-{curve.key}"))
+        if not below:
+            start = right if curve.across else x(curve.points[-1].labels) + 6
+            parts.append(path([(start, at), (right + 4, at), (right + 14, place)], f"leader s-{curve.key}"))
         figure = element("tspan", {"class": "figure"}, f"{'↓ ' if below else ''}{score(curve.points[-1].mean)} ")
         name = f"end s-{curve.key}"
         parts.append(element("text", {"x": right + 18, "y": place + 4, "class": name}, figure, curve.label))
@@ -133,7 +135,7 @@ def _end_labels(curves: Sequence[Curve], x: Scale, y: Scale, right: float, edges
 
 def histogram(values: Values, width: int) -> Markup:
     """How many items have which value, and above it the share that was selected."""
-    height, left, right, top, bottom = 250, 52, width - 10, 28, 200
+    height, left, right, top, bottom = 250, 52, width - 16, 28, 200
     filled = [b for b in values.bins if b[1]]
     low, high = filled[0][0], filled[-1][0] + values.bin_width
     x_ticks = ticks(low, high, 8 if width >= WIDE else 5)
@@ -180,7 +182,8 @@ def components(rows: Sequence[Quantiles], width: int) -> Markup:
             if q is None:
                 continue
             middle = at + 8 + 15 * lane
-            tip = f"{row.name}, {'selected' if lane else 'all'} items\nmedian {q[2]:.2f}, half of them {q[1]:.2f} to {q[3]:.2f}"
+            tip = f"{row.name}, {'selected' if lane else 'all'} items\n"
+            tip += f"median {q[2]:.2f}, half of them {q[1]:.2f} to {q[3]:.2f}"
             parts.append(line(x(q[0]), middle, x(q[4]), middle, f"whisker q-{name}"))
             parts.append(rect(x(q[1]), middle - 4.5, max(1.5, x(q[3]) - x(q[1])), 9, f"box q-{name}", tip))
             parts.append(line(x(q[2]), middle - 6.5, x(q[2]), middle + 6.5, f"median q-{name}"))
@@ -225,13 +228,15 @@ def item_map(points: MapPoints, ranks: Mapping[int, int], width: int) -> Markup:
         )
         style = class_style(ranks.get(class_id, -1))
         parts.append(element("path", {"d": dots, "class": f"cloud {style}", "data-class": class_id}))
-    radius = 7.5 if width >= WIDE else 5.5
+    numbered = width >= WIDE
+    radius = 7.5 if numbered else 3.5
     for i, cycle in enumerate(points.cycles):
         if cycle:
             ring = {"cx": spots[i][0], "cy": spots[i][1], "r": radius}
             style = class_style(ranks.get(points.classes[i], -1))
             parts.append(element("circle", {**ring, "class": f"ring {style}", "data-class": points.classes[i]}))
-            parts.append(text(spots[i][0], spots[i][1] + 3, str(cycle), "ring-number", "middle"))
+            if numbered:
+                parts.append(text(spots[i][0], spots[i][1] + 3, str(cycle), "ring-number", "middle"))
     parts += _class_names(points, ranks, spots, (width, height))
     parts.append(element("circle", {"class": "here", "r": radius + 3, "cx": -99.0, "cy": -99.0}))
     chosen = sum(1 for c in points.cycles if c)
@@ -263,8 +268,8 @@ def _class_names(
 
 def share_bar(value: float, tip: str, name: str = "share") -> Markup:
     """A bar in a table cell for a share between 0 and 1."""
-    parts = [rect(0, 3, 72, 8, "track"), rect(0, 3, max(0.0, min(1.0, value)) * 72, 8, name)]
-    return picture(72, 14, "mini", tip, parts)
+    parts = [rect(0, 3, 56, 8, "track"), rect(0, 3, max(0.0, min(1.0, value)) * 56, 8, name)]
+    return picture(56, 14, "mini", tip, parts)
 
 
 def interval_mark(value: float, low: float, high: float, tip: str) -> Markup:

@@ -122,8 +122,9 @@ def curve_caption(facts: Facts, curves: Sequence[Curve]) -> str:
     low, _ = curve_range(curves)
     if low > 0.02:
         parts.append("The vertical axis does not start at 0.")
-    if any(c.points[-1].mean < low for c in curves):
-        parts.append("↓ marks a curve that ends below the axis.")
+    below = [c.label for c in curves if c.points[-1].mean < low]
+    if below:
+        parts.append(f"Ending below the axis: {', '.join(below)}.")
     return " ".join(parts)
 
 
@@ -159,7 +160,8 @@ def hours_sentence(facts: Facts) -> str:
         return ""
     tasks = sum(int(b["tasks"]) for b in facts.batches)
     answered = sum(int(b["answered"]) for b in facts.batches)
-    said = f"{count(answered)} of {counted(tasks, 'task')} in {counted(len(facts.batches), 'batch', 'batches')} are answered"
+    batches = counted(len(facts.batches), "batch", "batches")
+    said = f"{count(answered)} of {counted(tasks, 'task')} in {batches} are answered"
     if facts.gold_labels and facts.seconds:
         said += f", in {duration(facts.seconds)}: {facts.seconds / facts.gold_labels:.1f} s per label"
     return said + "."

@@ -1,0 +1,277 @@
+"""`siftline report` writes one page whose figures are the warehouse's, whatever is there and whatever is not."""
+
+import html
+import json
+import re
+import statistics
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flows.report import write_report
+from flows.report.layout import lay_out
+from tests.flows import report_lake
+from tests.flows.report_lake import CLASSES, HOSTILE, LABELS, SEEDS, accuracy
+from warehouse import Lake
+
+SECTIONS = ("curve", "hours", "queue", "map", "values", "confusion", "functions", "quality", "made")
+
+
+class Page(HTMLParser):
+    """The page's tables as texts, ids, tags and attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tables: dict[str, list[list[str]]] = {}
+        self.ids: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.by_id: dict[str, str] = {}
+        self._table: list[list[str]] | None = None
+        self._cell: list[str] | None = None
+        self._open: str | None = None
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value) for name, value in values.items()]
+        if "id" in values:
+            self.ids.append(values["id"])
+            self._open = values["id"]
+            self.by_id[self._open] = ""
+        if tag == "table":
+            self._table = self.tables.setdefault(values.get("id", ""), [])
+        elif tag == "tr" and self._table is not None:
+            self._table.append([])
+        elif tag in ("td", "th") and self._table:
+            self._cell = []
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "th") and self._cell is not None and self._table:
+            self._table[-1].append("".join(self._cell).strip())
+            self._cell = None
+        elif tag == "table":
+            self._table = None
+
+    def handle_data(self, data: str) -> None:
+        if self._cell is not None:
+            self._cell.append(data)
+        if self._open is not None:
+            self.by_id[self._open] += data
+            if data.strip():
+                self._open = None
+
+
+def written(lake: Lake, tmp_path: Path, classes: tuple[str, ...] = CLASSES) -> tuple[str, Page]:
+    out = write_report(lake, tmp_path / "out" / "report.html", title=f"Project {HOSTILE}", classes=classes)
+    text = out.read_text("utf-8")
+    return text, Page(text)
+
+
+@pytest.fixture(scope="module")
+def full_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A filled warehouse that tests only read."""
+    path = tmp_path_factory.mktemp("report") / "lake"
+    report_lake.full_lake(path).close()
+    return path
+
+
+@pytest.fixture(scope="module")
+def full(full_path: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Page]:
+    with Lake(full_path, read_only=True) as lake:
+        return written(lake, tmp_path_factory.mktemp("page"))
+
+
+def test_all_sections_are_there_and_none_is_empty(full: tuple[str, Page]) -> None:
+    text, page = full
+    assert [i for i in page.ids if i in SECTIONS] == list(SECTIONS)
+    assert "Not there yet" not in text
+    assert len(set(page.ids)) == len(page.ids)
+
+
+def test_the_head_says_what_the_warehouse_says(full: tuple[str, Page]) -> None:
+    text, page = full
+    assert page.by_id["figure-items"] == "90"
+    assert page.by_id["figure-labels"] == "16"
+    assert page.by_id["figure-accuracy"] == "0.916"
+    assert page.by_id["figure-time"] == "3 min"  # 16 answers of 12.5 s
+    random = [accuracy("random", 16, seed) for seed in range(SEEDS)]
+    expected = f"{statistics.fmean(random):.3f} ± {statistics.stdev(random):.3f}"
+    assert f"accuracy 0.916; a random pick of the same size gets {expected}." in text
+
+
+def test_every_metric_stands_in_the_table_of_the_curve(full: tuple[str, Page]) -> None:
+    rows = [row for row in full[1].tables["table-curve"][1:] if row[1] == "Accuracy"]
+    shown = {(row[0], int(row[2])): row for row in rows}
+    assert len(shown) == len(LABELS) + 4 * len(LABELS[1:]) + 1
+    for labels in LABELS:
+        assert shown["Siftline", labels][3] == f"{accuracy('siftline', labels):.3f}"
+    random = [accuracy("random", 8, seed) for seed in range(SEEDS)]
+    numbers = (statistics.fmean(random), min(random), max(random), statistics.stdev(random))
+    assert shown["Random pick", 8][3:7] == [f"{v:.3f}" for v in numbers]
+    assert shown["Random pick", 8][7] == str(SEEDS)
+
+
+def test_the_tables_equal_the_views(full: tuple[str, Page], full_path: Path) -> None:
+    _, page = full
+    with Lake(full_path, read_only=True) as lake, lake.read() as reader:
+        batches = reader.rows("SELECT cycle, tasks, answered FROM queue_progress ORDER BY cycle")
+        functions = reader.rows("SELECT lf_name, coverage, gold_votes, faults FROM lf_summary")
+        stages = reader.rows("SELECT stage, count(*) FROM runs GROUP BY stage")
+    shown = [(int(r[0]), int(r[2]), int(r[4])) for r in page.tables["table-batches"][1:]]
+    assert shown == [tuple(row) for row in batches]
+    assert [(r[2], r[6], r[7]) for r in page.tables["table-functions"][1:]] == [
+        (f"{100 * coverage:.0f}%", str(gold), str(faults or 0)) for _, coverage, gold, faults in functions
+    ]
+    assert {r[0]: int(r[1]) for r in page.tables["table-stages"][1:]} == dict(stages)
+
+
+def test_counts_of_the_last_read_and_of_the_quarantine(full: tuple[str, Page]) -> None:
+    text, page = full
+    assert "Of 95 records read, 90 were stored, 3 quarantined and 2 were duplicates." in text
+    assert page.tables["table-ingests"][1][1:5] == ["95", "90", "3", "2"]
+    assert [row[1:4] for row in page.tables["table-quarantine"][1:]] == [
+        ["invalid_utf8", "2", "4"],
+        ["empty_file", "1", "whole file"],
+    ]
+
+
+def test_rows_of_the_confusion_matrix_are_true_classes(full: tuple[str, Page]) -> None:
+    text, page = full
+    rows = page.tables["table-confusion"]
+    assert rows[2] == ["ship <b>&", "·", "8", "2", "10", "80%"]
+    assert "26 of 30 items are classified rightly (0.867)" in text
+    assert "ship &lt;b&gt;&amp; read as trade (2)" in text
+
+
+def test_the_queue_shows_open_tasks_first_and_else_the_best_items(tmp_path: Path) -> None:
+    with report_lake.full_lake(tmp_path / "lake") as lake:
+        text, _ = written(lake, tmp_path)
+        assert "4 tasks wait for an answer" in text
+        with lake.stage("withdraw", version=1, inputs=()) as stage:
+            rows = stage.arrow("SELECT * EXCLUDE (run_id, committed_at) REPLACE ('withdrawn' AS state) FROM queue")
+            stage.commit([report_lake.Upsert("queue", rows)])
+        text, _ = written(lake, tmp_path)
+    # Cycle 3 valued 44 items; 4 of them stand in the queue.
+    assert "Of 40 items that nobody was asked about" in text
+    assert text.count('<span class="rank">') == 12
+
+
+def test_the_map_holds_every_selected_item(full: tuple[str, Page]) -> None:
+    text, _ = full
+    data = json.loads(re.search(r'id="map-data">(.*?)</script>', text, re.S)[1])  # type: ignore[index]
+    assert len(data["points"]) == 60  # the train split
+    assert sorted(p[3] for p in data["points"] if p[3]) == [1] * 8 + [2] * 8 + [3] * 4
+
+
+def test_simulated_labels_are_marked_on_every_figure_concerned(full: tuple[str, Page], tmp_path: Path) -> None:
+    text, _ = full
+    parts = re.split(r'<section id="(\w+)"', text)
+    sections = dict(zip(parts[1::2], parts[2::2], strict=True))
+    for name in ("curve", "hours", "queue", "map", "values", "confusion", "functions"):
+        assert 'class="badge"' in sections[name], name
+    assert "of simulated annotation" in parts[0]
+    with report_lake.full_lake(tmp_path / "people", simulated=False) as lake:
+        text, _ = written(lake, tmp_path)
+    assert 'class="badge"' not in text
+    assert "simulated annotation" not in text
+
+
+def test_an_empty_warehouse_gives_a_page_that_says_what_is_missing(tmp_path: Path) -> None:
+    with Lake(tmp_path / "lake") as lake:
+        text, page = written(lake, tmp_path)
+    assert [i for i in page.ids if i in SECTIONS] == list(SECTIONS)
+    assert text.count("Not there yet") == len(SECTIONS)
+    assert "Nothing has been read yet." in text
+
+
+@pytest.mark.parametrize("items", [1, 3, 70])
+def test_items_without_cycles_or_scores(tmp_path: Path, items: int) -> None:
+    with Lake(tmp_path / "lake") as lake:
+        report_lake.add_items(lake, items=items, classes=("only",))
+        report_lake.add_vectors(lake)
+        text, page = written(lake, tmp_path, classes=("only",))
+    assert page.by_id["figure-items"] == str(items)
+    assert "none is selected yet" in text
+    assert "no accuracy has been measured yet" in text
+
+
+def test_more_classes_than_colours(tmp_path: Path) -> None:
+    classes = tuple(f"class {n}" for n in range(25))
+    with Lake(tmp_path / "lake") as lake:
+        report_lake.add_items(lake, items=160, classes=classes)
+        report_lake.add_vectors(lake)
+        with lake.stage("end_model", version=1, inputs=()) as stage:
+            ids = [str(i) for (i,) in stage.rows("SELECT item_id FROM items ORDER BY item_id")]
+            n = len(ids)
+            one = {"class_id": [k % 25 for k in range(n)], "confidence": [0.5] * n, "probs": [[0.04] * 25] * n}
+            model = {"model_id": ["m"], "stage": ["end_model"], "kind": ["k"], "gold_labels": [0], "items": [0]}
+            stage.commit(
+                [
+                    report_lake._up("predictions", item_id=ids, end_model_id=["m"] * n, **one),
+                    report_lake._up("models", sequence=[1], detail=["{}"], **model),
+                ]
+            )
+        text, _ = written(lake, tmp_path, classes=classes[:20])
+    styles = set(re.findall(r'<path class="cloud ([^"]+)" d="M7', text))
+    assert len(styles) == 21  # ten colours in two shapes, and the rest
+    assert "class 24" in text  # named although siftline.toml no longer names it
+
+
+def test_hostile_texts_are_text(full: tuple[str, Page]) -> None:
+    text, page = full
+    assert page.tags.count("script") == 2  # ours and the map's data
+    assert "img" not in page.tags
+    assert not [a for a in page.attributes if a[1].startswith("on") or a[1] == "style"]
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    assert "\u2028" not in text
+    assert "{{7*7}}" in html.unescape(text)
+    assert "␛[31mred" in text
+    assert "⟨U+202E⟩gnp.exe" in text
+
+
+def test_the_policy_allows_nothing_from_outside(full: tuple[str, Page]) -> None:
+    policy = next(
+        value for tag, name, value in full[1].attributes if (tag, name) == ("meta", "content") and ";" in value
+    )
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe" not in policy
+    links = [v for _, name, v in full[1].attributes if name in ("href", "src", "action") and not v.startswith("#")]
+    assert links == ["data:,"]
+
+
+def test_the_page_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "report.html"
+    with Lake(tmp_path / "lake") as lake:
+        write_report(lake, target, title="first", classes=("a", "b"))
+        before = target.read_text("utf-8")
+
+        def broken(source: str, destination: Path) -> None:
+            raise OSError("no space left")
+
+        monkeypatch.setattr("flows.report.page.os.replace", broken)
+        with pytest.raises(OSError, match="no space left"):
+            write_report(lake, target, title="second", classes=("a", "b"))
+    assert target.read_text("utf-8") == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["lake", "report.html"]
+
+
+def test_the_map_is_the_same_every_time() -> None:
+    vectors = np.random.default_rng(1).normal(size=(90, 12)).astype(np.float32)
+    first, method = lay_out(vectors)
+    assert method == "t-SNE"
+    assert first.min() == 0
+    assert first.max() == 1
+    np.testing.assert_array_equal(first, lay_out(vectors)[0])
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 80])
+def test_equal_vectors_have_places_too(n: int) -> None:
+    places, method = lay_out(np.ones((n, 4), np.float32))
+    assert method == "PCA"
+    assert places.shape == (n, 2)
+    assert np.isfinite(places).all()

@@ -1,0 +1,116 @@
+"""The report in a real browser: nothing runs that is not ours, nothing is fetched, nothing is cut off."""
+
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+from selenium.webdriver import ActionChains, Chrome
+from selenium.webdriver.common.by import By
+
+from flows.report import write_report
+from tests.browser import chromium, console_errors, requested_urls, requires_chromium
+from tests.flows import report_lake
+from warehouse import Lake
+
+pytestmark = [pytest.mark.browser, requires_chromium]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    with report_lake.full_lake(folder / "lake") as lake:
+        title = f"Project {report_lake.HOSTILE}"
+        return write_report(lake, folder / "report.html", title=title, classes=report_lake.CLASSES)
+
+
+@pytest.fixture
+def driver(page: Path) -> Generator[Chrome]:
+    with chromium() as browser:
+        browser.get(page.as_uri())
+        yield browser
+
+
+def test_nothing_is_fetched_and_nothing_fails(driver: Chrome, page: Path) -> None:
+    for button in driver.find_elements(By.CSS_SELECTOR, "button, summary"):
+        driver.execute_script("arguments[0].click()", button)
+    assert console_errors(driver) == []
+    assert requested_urls(driver) == [page.as_uri()]
+    assert driver.execute_script("return performance.getEntriesByType('resource').length") == 0
+
+
+def test_hostile_texts_run_nothing_and_are_read_as_text(driver: Chrome) -> None:
+    assert driver.title.startswith("Project <img src=x")
+    assert driver.find_elements(By.CSS_SELECTOR, "main img, h1 img") == []
+    heading = driver.find_element(By.TAG_NAME, "h1").text
+    assert "<script>document.title='owned'</script>" in heading
+    assert "{{7*7}}" in heading
+    assert "␛[31mred" in driver.find_element(By.ID, "list-queue").text
+
+
+def test_the_policy_stops_a_script_that_got_in(driver: Chrome) -> None:
+    driver.execute_script(
+        "const s = document.createElement('div'); s.innerHTML = `<img src=x onerror=\"document.title='owned'\">`;"
+        "document.body.append(s); const t = document.createElement('script');"
+        "t.textContent = \"document.title='owned'\"; document.body.append(t);"
+    )
+    assert driver.title != "owned"
+    assert any("Content Security Policy" in message for message in console_errors(driver))
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
+def test_no_text_leaves_the_page_at_any_width(page: Path, width: int, dark: bool) -> None:
+    with chromium(width=width, dark=dark) as driver:
+        driver.get(page.as_uri())
+        assert driver.execute_script("return document.documentElement.scrollWidth") <= width
+        # Text of a picture that reaches beyond its own picture would be cut on paper or hidden under a neighbour.
+        cut = driver.execute_script(
+            """
+            return [...document.querySelectorAll("svg.plot text")].filter((text) => {
+              const box = text.getBoundingClientRect(), frame = text.closest("svg").getBoundingClientRect();
+              return box.width && (box.left < frame.left - 1 || box.right > frame.right + 1 ||
+                                   box.top < frame.top - 1 || box.bottom > frame.bottom + 3);
+            }).map((text) => text.textContent);
+            """
+        )
+        assert cut == []
+        page_colour = driver.execute_script("return getComputedStyle(document.body).backgroundColor")
+        assert (sum(int(v) for v in page_colour[4:-1].split(",")) < 200) == dark
+
+
+def test_a_click_on_a_heading_sorts_the_table(driver: Chrome) -> None:
+    driver.execute_script("document.querySelector('#curve details').open = true")
+    table = driver.find_element(By.ID, "table-curve")
+    mean = table.find_element(By.XPATH, ".//th/button[starts-with(text(), 'Mean')]")
+    driver.execute_script("arguments[0].click()", mean)
+    means = [float(c.text) for c in table.find_elements(By.CSS_SELECTOR, "tbody tr > :nth-child(4)")]
+    assert means == sorted(means, reverse=True)
+    assert table.find_element(By.CSS_SELECTOR, "th[aria-sort]").get_attribute("aria-sort") == "descending"
+
+
+def test_a_dot_of_the_map_tells_its_text(driver: Chrome) -> None:
+    ring = driver.find_element(By.CSS_SELECTOR, "#plot-map .wide circle.ring")
+    driver.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", ring)
+    ActionChains(driver).move_to_element(ring).perform()
+    tip = driver.find_element(By.ID, "tip")
+    assert tip.is_displayed()
+    assert "selected in cycle" in tip.text
+    assert "about" in tip.text
+
+
+def test_one_class_of_the_map_can_be_looked_at_alone(driver: Chrome) -> None:
+    button = driver.find_element(By.CSS_SELECTOR, "#map-legend button")
+    driver.execute_script("arguments[0].click()", button)
+    assert button.get_attribute("aria-pressed") == "true"
+    chosen = button.get_attribute("data-class")
+    faded = driver.find_elements(By.CSS_SELECTOR, "#plot-map .wide .faded")
+    assert faded
+    assert all(shape.get_attribute("data-class") != chosen for shape in faded)
+
+
+def test_an_empty_warehouse_opens_without_an_error(tmp_path: Path) -> None:
+    with Lake(tmp_path / "lake") as lake:
+        out = write_report(lake, tmp_path / "report.html", title="Empty", classes=("a", "b"))
+    with chromium() as driver:
+        driver.get(out.as_uri())
+        assert console_errors(driver) == []
+        assert len(driver.find_elements(By.CSS_SELECTOR, ".missing")) == 9
