@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from threadpoolctl import threadpool_limits
 
 from warehouse import (
     DataError,
@@ -124,7 +125,8 @@ class EndModel:
 
     def predict_proba(self, vectors: Vectors) -> Floats:
         """Class probabilities [N, C] of vectors [N, D]; rows sum to 1."""
-        logits_NC = vectors.astype(np.float64) @ self.weights_DC + self.intercept_C
+        with threadpool_limits(1):
+            logits_NC = vectors.astype(np.float64) @ self.weights_DC + self.intercept_C
         exp_NC = np.exp(logits_NC - logits_NC.max(axis=1, keepdims=True))
         return exp_NC / exp_NC.sum(axis=1, keepdims=True)
 
@@ -150,13 +152,15 @@ class EndModel:
             loss += 0.5 * ridge * float((step_DC**2).sum())
             return loss, np.concatenate([gradient_DC.reshape(-1), gradient_C])
 
-        found = minimize(
-            loss_and_gradient,
-            np.zeros(d * c + c),
-            jac=True,
-            method="L-BFGS-B",
-            options={"maxiter": MAX_STEPS, "gtol": 1e-3, "ftol": 1e-8},
-        )
+        # One thread: equal bits on any number of cores, and no waiting for a second one where other work runs.
+        with threadpool_limits(1):
+            found = minimize(
+                loss_and_gradient,
+                np.zeros(d * c + c),
+                jac=True,
+                method="L-BFGS-B",
+                options={"maxiter": MAX_STEPS, "gtol": 1e-3, "ftol": 1e-8},
+            )
         step = np.asarray(found.x, np.float64)
         return type(self)(self.weights_DC + step[: d * c].reshape(d, c), self.intercept_C + step[d * c :])
 

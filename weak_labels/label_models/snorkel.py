@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 import numpy.typing as npt
 import torch
+from threadpoolctl import threadpool_limits
 
 from weak_labels.label_models.majority import Probs, Votes
 
@@ -44,7 +45,8 @@ def snorkel_posterior(
     from snorkel.labeling.model import LabelModel
 
     model = LabelModel(cardinality=classes, verbose=False)
-    with _global_generators_restored():
+    # Its matrices are small: waiting for a second thread costs 20 times the work when the machine is busy.
+    with _global_generators_restored(), threadpool_limits(1):
         try:
             model.fit(votes_NL[train_N], n_epochs=epochs, seed=seed, progress_bar=False)
         except Exception as error:  # Snorkel raises a bare Exception for this one
