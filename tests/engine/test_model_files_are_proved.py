@@ -1,0 +1,163 @@
+"""A damaged, foreign or missing model file is refused with the reason; where its hash is known, before parsing."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save
+
+from engine.config import EncoderConfig
+from engine.errors import ModelFileError
+from engine.local import make_encoder_id
+from engine.tokenizer import TextTokenizer
+from engine.weights import MINILM, ModelPackage, encoder_tensors, package_files, read_proved, read_tensors
+
+TINY = EncoderConfig(vocab=10, width=8, layers=1, heads=2, ffn_width=16, positions=12, norm_eps=1e-12)
+
+
+def tensors() -> dict[str, torch.Tensor]:
+    return {name: torch.zeros(shape) for name, shape in encoder_tensors(TINY).items()}
+
+
+def refused(content: bytes, match: str) -> None:
+    with pytest.raises(ModelFileError, match=match):
+        read_tensors(content, encoder_tensors(TINY), name="model.safetensors")
+
+
+def test_the_installed_model_is_the_published_one() -> None:
+    files = package_files(MINILM)
+    config = EncoderConfig.from_json(files["config.json"], files["1_Pooling/config.json"])
+    assert (config.width, config.layers, config.heads, config.positions) == (384, 6, 12, 512)
+
+
+def test_good_tensors_pass_and_unused_ones_are_left_out() -> None:
+    found = read_tensors(save({**tensors(), "pooler.dense.bias": torch.zeros(8)}), encoder_tensors(TINY), name="m")
+    assert found.keys() == encoder_tensors(TINY).keys()
+
+
+def test_one_flipped_bit_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    content = bytearray(package_files(MINILM)["config.json"])
+    path.write_bytes(content)
+    assert read_proved(path, MINILM.sha256["config.json"]) == bytes(content)
+    content[100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ModelFileError, match="damaged or from another model"):
+        read_proved(path, MINILM.sha256["config.json"])
+
+
+def test_missing_files_and_packages_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match=r"model\.safetensors cannot be read"):
+        read_proved(tmp_path / "model.safetensors", "0" * 64)
+    package = ModelPackage(distribution="no-such-model==1", module="no_such_model", sha256={})
+    with pytest.raises(ModelFileError, match="pip install 'no-such-model==1'"):
+        package_files(package)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 8, 100, -1])
+def test_a_truncated_file_is_refused(cut: int) -> None:
+    refused(save(tensors())[:cut], "not a readable safetensors file")
+
+
+def test_garbage_is_refused() -> None:
+    refused(b"\xff" * 1000, "not a readable safetensors file")
+
+
+def test_a_missing_tensor_is_named() -> None:
+    wrong = tensors()
+    del wrong["embeddings.LayerNorm.bias"]
+    refused(save(wrong), "missing tensors .*embeddings.LayerNorm.bias")
+
+
+def test_an_unknown_tensor_is_named() -> None:
+    refused(save({**tensors(), "encoder.layer.1.new": torch.zeros(1)}), "unknown tensors .*encoder.layer.1.new")
+
+
+def test_another_shape_is_refused() -> None:
+    refused(save({**tensors(), "embeddings.LayerNorm.bias": torch.zeros(9)}), r"\(9,\), expected torch.float32 \(8,\)")
+
+
+def test_another_type_is_refused() -> None:
+    refused(save({**tensors(), "embeddings.LayerNorm.bias": torch.zeros(8).half()}), "torch.float16")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_refused(value: float) -> None:
+    refused(save({**tensors(), "embeddings.LayerNorm.bias": torch.full((8,), value)}), "not finite")
+
+
+MODEL = {
+    "model_type": "bert",
+    "hidden_act": "gelu",
+    "position_embedding_type": "absolute",
+    "vocab_size": 10,
+    "hidden_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "max_position_embeddings": 12,
+    "layer_norm_eps": 1e-12,
+}
+POOLING = {"word_embedding_dimension": 8, "pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}
+
+
+def read(model: Any, pooling: Any) -> EncoderConfig:
+    return EncoderConfig.from_json(json.dumps(model).encode(), json.dumps(pooling).encode())
+
+
+def test_a_config_is_read() -> None:
+    assert read(MODEL, POOLING) == TINY
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"model_type": "gpt2"}, "model_type"),
+        ({"hidden_act": "relu"}, "'relu'"),
+        ({"position_embedding_type": "relative_key"}, "relative_key"),
+        ({"num_attention_heads": 3}, "3 heads do not divide its width 8"),
+        ({"num_hidden_layers": 0}, "layers is 0"),
+        ({"hidden_size": "8"}, "'8'"),
+        ({"vocab_size": True}, "True"),
+        ({"layer_norm_eps": 0}, "norm_eps"),
+        ({"layer_norm_eps": None}, "cannot be used"),
+        ({"hidden_size": 16}, "width 8, config.json says 16"),
+    ],
+)
+def test_a_config_of_another_model_is_refused(change: dict[str, Any], match: str) -> None:
+    with pytest.raises(ModelFileError, match=match):
+        read({**MODEL, **change}, POOLING)
+
+
+def test_another_pooling_is_refused() -> None:
+    with pytest.raises(ModelFileError, match="mean of tokens only"):
+        read(MODEL, {**POOLING, "pooling_mode_cls_token": True})
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"[" * 100_000])
+def test_a_config_that_is_no_object_is_refused(content: bytes) -> None:
+    with pytest.raises(ModelFileError, match=r"config\.json"):
+        EncoderConfig.from_json(content, json.dumps(POOLING).encode())
+
+
+def test_a_tokenizer_of_another_model_is_refused() -> None:
+    content = package_files(MINILM)["tokenizer.json"]
+    with pytest.raises(ModelFileError, match="30522 tokens, the model has 30000"):
+        TextTokenizer(content, vocab=30000, max_tokens=64)
+    with pytest.raises(ModelFileError, match="cannot be read"):
+        TextTokenizer(content[:1000], vocab=30522, max_tokens=64)
+
+
+def test_the_id_changes_with_everything_that_decides_a_bit() -> None:
+    files = {"model.safetensors": "a", "tokenizer.json": "b"}
+    base = make_encoder_id("dense", files, max_tokens=64, precision="float32")
+    assert base == make_encoder_id("dense", dict(reversed(files.items())), max_tokens=64, precision="float32")
+    others = {
+        make_encoder_id("dense", {**files, "model.safetensors": "c"}, max_tokens=64, precision="float32"),
+        make_encoder_id("dense", files, max_tokens=65, precision="float32"),
+        make_encoder_id("dense", files, max_tokens=64, precision="int8"),
+        make_encoder_id("routed", files, max_tokens=64, precision="float32"),
+    }
+    assert len({base, *others}) == 5

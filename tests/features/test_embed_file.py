@@ -1,0 +1,144 @@
+"""`embed_file`: any file of texts to Parquet, whole or not at all, with errors that name the record."""
+
+import csv
+import gzip
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import features.embed
+from engine.client import Encoder, load_encoder
+from features.embed import embed_file
+from warehouse import DataError, SettingsError
+
+RECORDS = [{"key": f"k{n}", "text": f'{n} shares,\nor "more" of café {n % 3}'} for n in range(10)]
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return load_encoder("dense", max_tokens=16, threads=1)
+
+
+def write(folder: Path, kind: str, records: list[dict[str, Any]] = RECORDS) -> Path:
+    path = folder / f"in.{kind}"
+    opened = gzip.open if kind.endswith(".gz") else open
+    if kind.startswith("parquet"):
+        pq.write_table(pa.Table.from_pylist(records), path)
+    elif kind.startswith("jsonl"):
+        with opened(path, "wt", encoding="utf-8") as stream:
+            stream.writelines(json.dumps(record) + "\n" for record in records)
+    else:
+        with opened(path, "wt", encoding="utf-8", newline="") as stream:
+            writer = csv.DictWriter(stream, list(records[0]))
+            writer.writeheader()
+            writer.writerows(records)
+    return path
+
+
+def run(source: Path, encoder: Encoder, *, id_field: str | None = "key", text_field: str = "text") -> pa.Table:
+    output = source.parent / "out.parquet"
+    count = embed_file(source, text_field=text_field, id_field=id_field, output=output, encoder=encoder)
+    table = pq.read_table(output)
+    assert count == table.num_rows
+    return table
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "csv", "csv.gz", "parquet"])
+def test_every_format_gives_the_same_vectors(
+    tmp_path: Path, encoder: Encoder, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features.embed, "FILE_TEXTS", 4)
+    table = run(write(tmp_path, kind), encoder)
+    assert table.schema.names == ["id", "vector"]
+    assert table.schema.field("vector").type.value_type == pa.float32()
+    assert table.column("id").to_pylist() == [record["key"] for record in RECORDS]
+    vectors = np.array(table.column("vector").to_pylist(), np.float32)
+    assert np.array_equal(vectors, encoder.encode([record["text"] for record in RECORDS]))
+
+
+def test_records_without_an_id_are_numbered(tmp_path: Path, encoder: Encoder) -> None:
+    table = run(write(tmp_path, "jsonl"), encoder, id_field=None)
+    assert table.column("id").to_pylist() == [str(n) for n in range(1, 11)]
+
+
+def test_progress_reaches_the_end(tmp_path: Path, encoder: Encoder) -> None:
+    seen: list[tuple[int, int]] = []
+    embed_file(
+        write(tmp_path, "jsonl"),
+        text_field="text",
+        id_field=None,
+        output=tmp_path / "out.parquet",
+        encoder=encoder,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert seen[0] == (0, 10)
+    assert seen[-1] == (10, 10)
+
+
+def test_an_old_output_is_replaced_and_private(tmp_path: Path, encoder: Encoder) -> None:
+    (tmp_path / "out.parquet").write_text("old")
+    run(write(tmp_path, "jsonl"), encoder)
+    assert stat.S_IMODE((tmp_path / "out.parquet").stat().st_mode) == 0o600
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.jsonl", "out.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b'{"text": "half', "record 11: .*half_line"),
+        (b"\xff\xfe\n", "record 11: .*invalid_utf8"),
+        (b'{"text": 5, "key": "a"}\n', "record 11: .*text_not_string"),
+        (b'{"key": "a"}\n', "record 11: no field 'text'"),
+        (b'{"text": "\\ud83d", "key": "a"}\n', "record 11: .*lone_surrogate"),
+        (b'{"text": "fine", "key": ""}\n', "record 11: the field 'key' is empty"),
+    ],
+)
+def test_a_bad_record_is_named_and_the_old_output_stays(
+    tmp_path: Path, encoder: Encoder, line: bytes, reason: str
+) -> None:
+    source = write(tmp_path, "jsonl")
+    source.write_bytes(source.read_bytes() + line)
+    (tmp_path / "out.parquet").write_text("old")
+    with pytest.raises(DataError, match=reason):
+        run(source, encoder)
+    assert (tmp_path / "out.parquet").read_text() == "old"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.jsonl", "out.parquet"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_missing_column_is_named_with_the_option(tmp_path: Path, encoder: Encoder, kind: str) -> None:
+    with pytest.raises(SettingsError, match=r"no column 'body'.*It has: key, text.*--text-field"):
+        run(write(tmp_path, kind), encoder, text_field="body")
+
+
+def test_paths_that_cannot_be_used_are_refused(tmp_path: Path, encoder: Encoder) -> None:
+    source = write(tmp_path, "jsonl")
+
+    def refused(source: Path, output: Path, match: str) -> None:
+        with pytest.raises(SettingsError, match=match):
+            embed_file(source, text_field="text", id_field=None, output=output, encoder=encoder)
+
+    refused(tmp_path / "none.jsonl", tmp_path / "out.parquet", "none.jsonl does not exist")
+    refused(tmp_path, tmp_path / "out.parquet", "is not a file")
+    refused(source, tmp_path / "no" / "out.parquet", "a folder that exists")
+    refused(source, tmp_path, "a folder that exists")
+    refused(source, source, "is the input itself")
+    other = source.rename(tmp_path / "in.xyz")
+    refused(other, tmp_path / "out.parquet", "format of .*in.xyz cannot be told")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_rights_is_named(tmp_path: Path, encoder: Encoder) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    with pytest.raises(SettingsError, match="cannot be written"):
+        embed_file(
+            write(tmp_path, "jsonl"), text_field="text", id_field=None, output=locked / "o.parquet", encoder=encoder
+        )

@@ -1,0 +1,172 @@
+"""The embed stage: every item gets the vector of its present content, once, in one commit."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from engine.client import Encoder, Encoding, Progress, load_encoder
+from features.embed import EmbedConfig, embed
+from warehouse import DataError, Lake, SettingsError, Upsert
+
+CONFIG = EmbedConfig(batch_items=3)
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return load_encoder("dense", max_tokens=16, threads=1)
+
+
+class Watched:
+    """The real encoder, seen from outside: which texts it was given; and vectors can be spoiled after it."""
+
+    def __init__(self, inner: Encoder, *, encoder_id: str = "", spoil: dict[str, float] | None = None) -> None:
+        self.inner = inner
+        self.encoder_id = encoder_id or inner.encoder_id
+        self.dimension = inner.dimension
+        self.max_tokens = inner.max_tokens
+        self.spoil = spoil or {}
+        self.given: list[str] = []
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        return self.embed(texts).vectors
+
+    def embed(self, texts: Sequence[str], progress: Progress | None = None) -> Encoding:
+        self.given.extend(texts)
+        encoding = self.inner.embed(texts, progress)
+        for row, text in enumerate(texts):
+            if text in self.spoil:
+                encoding.vectors[row] *= self.spoil[text]
+        return encoding
+
+
+def put_items(lake: Lake, texts: dict[str, str], *, read: int = 1) -> None:
+    count = len(texts)
+    columns = {
+        "item_id": list(texts),
+        "content": list(texts.values()),
+        "content_hash": [hashlib.sha256(text.encode()).hexdigest() for text in texts.values()],
+        "modality": ["text"] * count,
+        "source": ["test"] * count,
+        "position": list(range(1, count + 1)),
+        "metadata": ["{}"] * count,
+        "split": ["train"] * count,
+    }
+    with lake.stage("ingest", version=read, inputs=()) as stage:
+        stage.commit([Upsert("items", pa.table(columns))])
+
+
+def stored(lake: Lake, encoder_id: str) -> dict[str, np.ndarray]:
+    with lake.read() as reader:
+        ids, vectors = reader.matrix("SELECT item_id, vector FROM vectors WHERE encoder_id = ?", [encoder_id])
+    return dict(zip(ids, vectors, strict=True))
+
+
+TEXTS = {f"item-{n}": f"{n} tonnes of wheat" for n in range(8)}
+
+
+def test_vectors_are_those_of_the_encoder(lake: Lake, encoder: Encoder) -> None:
+    put_items(lake, TEXTS)
+    seen: list[tuple[int, int]] = []
+    result = embed(lake, encoder, CONFIG, lambda done, total: seen.append((done, total)))
+    assert result.committed
+    assert result.rows_written == {"vectors": 8}
+    vectors = stored(lake, encoder.encoder_id)
+    for item_id, text in TEXTS.items():
+        assert np.array_equal(vectors[item_id], encoder.encode([text])[0])
+    assert seen[0] == (0, 8)
+    assert seen[-1] == (8, 8)
+    with lake.read() as reader:
+        rows = reader.rows(
+            "SELECT v.content_hash = i.content_hash, tokens, truncated, active_frac, route FROM vectors v "
+            "JOIN items i USING (item_id)"
+        )
+    assert set(rows) == {(True, 6, False, 1.0, "")}
+
+
+def test_a_second_run_adds_nothing(lake: Lake, encoder: Encoder) -> None:
+    put_items(lake, TEXTS)
+    embed(lake, encoder, CONFIG)
+    before = lake.snapshot()
+    watched = Watched(encoder)
+    assert not embed(lake, watched, CONFIG).committed
+    assert watched.given == []
+    assert lake.snapshot() == before
+
+
+def test_only_new_and_changed_contents_are_encoded(lake: Lake, encoder: Encoder) -> None:
+    put_items(lake, TEXTS)
+    embed(lake, encoder, CONFIG)
+    put_items(lake, {"item-3": "changed", "new": "new text", "item-4": TEXTS["item-4"]}, read=2)
+    watched = Watched(encoder)
+    assert embed(lake, watched, CONFIG).rows_written == {"vectors": 2}
+    assert watched.given == ["changed", "new text"]
+    vectors = stored(lake, encoder.encoder_id)
+    assert len(vectors) == 9
+    assert np.array_equal(vectors["item-3"], encoder.encode(["changed"])[0])
+
+
+def test_items_without_news_write_nothing(lake: Lake, encoder: Encoder) -> None:
+    put_items(lake, TEXTS)
+    embed(lake, encoder, CONFIG)
+    put_items(lake, TEXTS, read=2)
+    before = lake.snapshot()
+    assert not embed(lake, encoder, CONFIG).committed
+    assert lake.snapshot() == before
+
+
+def test_equal_contents_are_encoded_once(lake: Lake, encoder: Encoder) -> None:
+    put_items(lake, {"b": "oil", "a": "oil", "d": "gold", "c": "oil"})
+    watched = Watched(encoder)
+    result = embed(lake, watched, CONFIG)
+    assert watched.given == ["oil", "gold"]
+    assert result.detail["encoded"] == 2
+    assert result.rows_written == {"vectors": 4}
+    # Also when the twin was embedded by an earlier run.
+    put_items(lake, {"e": "oil", "f": "tin", "g": "gold"}, read=2)
+    watched = Watched(encoder)
+    assert embed(lake, watched, CONFIG).rows_written == {"vectors": 3}
+    assert watched.given == ["tin"]
+    vectors = stored(lake, encoder.encoder_id)
+    assert np.array_equal(vectors["e"], vectors["a"])
+    assert np.array_equal(vectors["g"], vectors["d"])
+
+
+def test_the_order_of_items_does_not_matter(lake: Lake, encoder: Encoder, tmp_path: Path) -> None:
+    put_items(lake, TEXTS)
+    embed(lake, encoder, CONFIG)
+    with Lake(tmp_path / "other") as other:
+        put_items(other, dict(reversed(TEXTS.items())))
+        embed(other, encoder, EmbedConfig())
+        assert other.content_hash(["vectors"]) == lake.content_hash(["vectors"])
+
+
+def test_another_encoder_has_vectors_of_its_own(lake: Lake, encoder: Encoder) -> None:
+    put_items(lake, TEXTS)
+    embed(lake, encoder, CONFIG)
+    other = Watched(encoder, encoder_id="other")
+    assert embed(lake, other, CONFIG).rows_written == {"vectors": 8}
+    assert len(other.given) == 8
+    assert len(stored(lake, encoder.encoder_id)) == 8
+
+
+def test_no_items_are_nothing_to_do(lake: Lake, encoder: Encoder) -> None:
+    assert not embed(lake, encoder, CONFIG).committed
+
+
+@pytest.mark.parametrize("factor", [float("nan"), float("inf"), 0.0, 2.0])
+def test_bad_vectors_are_refused_by_item_and_nothing_is_stored(lake: Lake, encoder: Encoder, factor: float) -> None:
+    put_items(lake, TEXTS)
+    with pytest.raises(DataError, match="length 1 for item-5") as caught:
+        embed(lake, Watched(encoder, spoil={TEXTS["item-5"]: factor}), CONFIG)
+    assert "item-4" not in str(caught.value)
+    assert stored(lake, encoder.encoder_id) == {}
+    assert embed(lake, encoder, CONFIG).committed
+
+
+def test_batch_items_must_be_positive() -> None:
+    with pytest.raises(SettingsError, match="batch_items is 0"):
+        EmbedConfig(batch_items=0)
