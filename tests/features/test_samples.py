@@ -132,6 +132,12 @@ def test_an_unknown_name_lists_those_there_are(tmp_path: Path) -> None:
         get_sample("reuters", tmp_path)
 
 
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, cache: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SettingsError, match="file/out cannot be made"):
+        get_sample("book-excerpts", tmp_path / "file" / "out", cache=cache)
+
+
 @pytest.mark.usefixtures("offline")
 def test_without_network_and_cache_both_ways_out_are_named(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
