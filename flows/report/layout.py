@@ -26,8 +26,8 @@ def lay_out(vectors: Matrix) -> tuple[npt.NDArray[np.float64], str]:
         vectors: [N, D] float32, finite.
 
     Returns:
-        places [N, 2] float64 between 0 and 1, and the name of the method: `t-SNE`, or `PCA` where there are too few
-        items or distinct vectors for neighbourhoods to mean anything.
+        places [N, 2] float64 between 0 and 1, and the method with its settings in words: t-SNE, or PCA where there
+        are too few items or distinct vectors for neighbourhoods to mean anything.
 
     Source: van der Maaten and Hinton, Visualizing Data using t-SNE, JMLR 9 (2008); PCA start after Kobak and
     Berens, The art of using t-SNE for single-cell transcriptomics, Nature Communications 10 (2019).
@@ -42,7 +42,8 @@ def lay_out(vectors: Matrix) -> tuple[npt.NDArray[np.float64], str]:
         reduced = PCA(min(PCA_DIMENSIONS, d, n), random_state=SEED).fit_transform(vectors)
         perplexity = min(PERPLEXITY, (n - 1) / 4)
         tsne = TSNE(2, init="pca", perplexity=perplexity, max_iter=ITERATIONS, random_state=SEED)
-        return _to_unit(tsne.fit_transform(reduced)), "t-SNE"
+        how = f"t-SNE (perplexity {perplexity:.0f}, {ITERATIONS} iterations, PCA start, seed {SEED})"
+        return _to_unit(tsne.fit_transform(reduced)), how
 
 
 def _to_unit(places: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

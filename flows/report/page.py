@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from flows.report import plots, story, text
 from flows.report.facts import Facts, MapItems, read_facts
-from flows.report.layout import ITERATIONS, PERPLEXITY, SEED, lay_out
+from flows.report.layout import lay_out
 from warehouse import Progress, silent
 from warehouse.lake import Lake, siftline_version
 
@@ -77,6 +77,7 @@ def _render(facts: Facts, item_map: Mapping[str, Any] | None, *, title: str, cla
     for name in ("count", "counted", "score", "percent", "duration", "moment", "excerpt"):
         environment.filters[name] = getattr(text, name)
     environment.filters["breakable"] = _breakable
+    environment.filters["commands"] = _commands
     name_of = partial(class_name, classes)
     style, script = _resource("report.css"), _resource("report.js")
     names = [name_of(i) for i in range(len(facts.confusion))]
@@ -106,6 +107,12 @@ def _render(facts: Facts, item_map: Mapping[str, Any] | None, *, title: str, cla
 def _breakable(name: str) -> Markup:
     """A name that may break after an underscore."""
     return Markup("_<wbr>").join(text.visible(name).split("_"))
+
+
+def _commands(sentence: str) -> Markup:
+    """A sentence of ours with its parts between backticks as code."""
+    parts = [Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(sentence.split("`"))]
+    return Markup("").join(parts)
 
 
 def _policy(style: str, script: str) -> str:
@@ -200,7 +207,6 @@ def _map(items: MapItems, classes: Sequence[str]) -> dict[str, Any]:
     legend = [(c, class_name(classes, c), plots.class_style(rank), sizes[c]) for c, rank in ranks.items()]
     if -1 in predicted:
         legend.append((-1, "no prediction yet", "none", predicted.count(-1)))
-    settings = f"perplexity {PERPLEXITY}, {ITERATIONS} iterations, PCA start, seed {SEED}" if method == "t-SNE" else ""
     return {
         "plot": plots.both(*(plots.item_map(points, ranks, w) for w in (plots.WIDE, plots.NARROW))),
         "json": Markup(text.script_json({"points": data, "names": names})),  # noqa: S704 - escaped by script_json
@@ -210,7 +216,6 @@ def _map(items: MapItems, classes: Sequence[str]) -> dict[str, Any]:
         "selected": sum(1 for c in cycles if c),
         "cycles": len({c for c in cycles if c}),
         "method": method,
-        "settings": settings,
         "encoder_id": items.encoder_id,
         "list": sorted((row for row in items.rows if row["cycle"]), key=lambda row: (row["cycle"], row["item_id"])),
     }

@@ -16,6 +16,7 @@ from flows.report.svg import Scale, element, line, number, path, picture, rect, 
 from flows.report.text import count, score
 
 WIDE, NARROW = 880, 358
+FEW_DOTS = 400  # fewer dots are drawn larger
 COLOURS = 10  # colours of report.css; classes 11 to 20 repeat them with squares, later ones are "other"
 
 
@@ -141,7 +142,7 @@ def histogram(values: Values, width: int) -> Markup:
     x_ticks = ticks(low, high, 8 if width >= WIDE else 5)
     x = Scale(low=min(low, x_ticks[0]), high=max(high, x_ticks[-1]), start=left, end=right)
     most = max(n for _, n, _ in filled)
-    y_ticks = ticks(0, most, 4)
+    y_ticks = ticks(0, most, 4, least_step=1)
     y = Scale(low=0, high=y_ticks[-1], start=bottom, end=top)
     parts: list[str] = [text(0, 14, "items", "axis-name")]
     for value, shown in zip(y_ticks, tick_labels(y_ticks), strict=True):
@@ -221,13 +222,14 @@ def item_map(points: MapPoints, ranks: Mapping[int, int], width: int) -> Markup:
     x = Scale(low=0, high=1, start=margin, end=width - margin)
     y = Scale(low=0, high=1, start=height - margin, end=margin)
     spots = [(x(float(a)), y(float(b))) for a, b in points.places]
+    few = " few" if len(spots) < FEW_DOTS else ""
     parts: list[str] = []
     for class_id in sorted(set(points.classes), key=lambda c: ranks.get(c, 10**6)):
         dots = "".join(
             f"M{number(spots[i][0])} {number(spots[i][1])}h0" for i, c in enumerate(points.classes) if c == class_id
         )
         style = class_style(ranks.get(class_id, -1))
-        parts.append(element("path", {"d": dots, "class": f"cloud {style}", "data-class": class_id}))
+        parts.append(element("path", {"d": dots, "class": f"cloud {style}{few}", "data-class": class_id}))
     numbered = width >= WIDE
     radius = 7.5 if numbered else 3.5
     for i, cycle in enumerate(points.cycles):

@@ -99,11 +99,15 @@ def curve_sentence(facts: Facts) -> str:
         verdict = {"above every one of": "above", "below every one of": "below"}.get(verdict, "equal to")
         return f"{said}; that is {verdict} the one random pick of the same size ({score(rival.mean)})."
     picks = f"{rival.seeds} random picks of the same size ({score(rival.low)} to {score(rival.high)})"
-    return f"{said}; that is {verdict} {picks}."
+    said = f"{said}; that is {verdict} {picks}."
+    f1 = compare(facts, "macro_f1")
+    if f1 and f1.random and f1.labels == found.labels:
+        said += f" Macro F1 is {score(f1.value)}, against {plus_minus(f1.random)} for the random picks."
+    return said
 
 
 def curve_caption(facts: Facts, curves: Sequence[Curve]) -> str:
-    """How the learning curve was measured and how it is drawn."""
+    """How the learning curve was measured."""
     parts: list[str] = []
     n = sum(sum(row) for row in facts.confusion)
     found = compare(facts)
@@ -119,13 +123,17 @@ def curve_caption(facts: Facts, curves: Sequence[Curve]) -> str:
         many = str(max(seeds)) if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)}"
         parts.append(f"Random picks: mean of {many} seeds, band from the lowest to the highest.")
     parts.append("Siftline: one run.")
-    low, _ = curve_range(curves)
-    if low > 0.02:
-        parts.append("The vertical axis does not start at 0.")
-    below = [c.label for c in curves if c.points[-1].mean < low]
-    if below:
-        parts.append(f"Ending below the axis: {', '.join(below)}.")
     return " ".join(parts)
+
+
+def axis_note(curves: Sequence[Curve]) -> str:
+    """What a reader must know about the vertical axis of a learning curve."""
+    low, _ = curve_range(curves)
+    note = "Figures: the last point of each curve."
+    if low > 0.02:
+        note += " The vertical axis does not start at 0."
+    below = [c.label for c in curves if c.points[-1].mean < low]
+    return note + (f" Ending below it: {', '.join(below)}." if below else "")
 
 
 def curves(facts: Facts, name: str) -> list[Curve]:

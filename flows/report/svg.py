@@ -92,11 +92,12 @@ class Scale:
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
 
-def ticks(low: float, high: float, about: int) -> list[float]:
+def ticks(low: float, high: float, about: int, *, least_step: float = 0.0) -> list[float]:
     """Round numbers (steps of 1, 2, 2.5 or 5 times a power of ten) that cover [low, high].
 
     Args:
         about: how many are wanted; the nearest possible count is given.
+        least_step: smallest distance that means something, 1 for counts.
 
     Returns:
         At least two numbers; the first is at most `low`, the last at least `high`.
@@ -106,6 +107,7 @@ def ticks(low: float, high: float, about: int) -> list[float]:
     raw = (high - low) / max(1, about - 1)
     power = 10.0 ** math.floor(math.log10(raw))
     step = min((m * power for m in (1, 2, 2.5, 5, 10)), key=lambda s: abs(math.log(s / raw)))
+    step = max(step, least_step)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(k * step, 10) for k in range(first, last + 1)]
 

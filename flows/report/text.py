@@ -17,8 +17,8 @@ _MAX_MARKS = 4  # combining marks on one letter; more would paint over the lines
 def visible(text: str) -> str:
     """The text with every character that is invisible or acts on the display made readable.
 
-    Control characters become their control pictures (ESC is shown as ␛), format characters such as bidi marks become
-    their code point in angle brackets, lone surrogates the replacement character. Line breaks and tabs stay.
+    Control characters and format characters such as bidi marks become their code point in angle brackets, lone
+    surrogates the replacement character. Line breaks and tabs stay.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -29,12 +29,9 @@ def visible(text: str) -> str:
         marks = marks + 1 if category in ("Mn", "Me") else 0
         if char in "\n\t" or char in _JOINERS:
             out.append(char)
-        elif category == "Cc":
-            code = ord(char)
-            out.append(chr(0x2400 + code) if code < 0x20 else "␡" if code == 0x7F else f"⟨U+{code:04X}⟩")
         elif category == "Cs":
             out.append("\ufffd")
-        elif category in ("Cf", "Zl", "Zp", "Co"):
+        elif category in ("Cc", "Cf", "Zl", "Zp", "Co"):
             out.append(f"⟨U+{ord(char):04X}⟩")
         elif marks <= _MAX_MARKS:
             out.append(char)

@@ -96,11 +96,11 @@ def test_the_head_says_what_the_warehouse_says(full: tuple[str, Page]) -> None:
     text, page = full
     assert page.by_id["figure-items"] == "90"
     assert page.by_id["figure-labels"] == "16"
-    assert page.by_id["figure-accuracy"] == "0.916"
+    assert page.by_id["figure-accuracy"] == "0.908"
     assert page.by_id["figure-time"] == "3 min"  # 16 answers of 12.5 s
     random = [accuracy("random", 16, seed) for seed in range(SEEDS)]
     expected = f"{statistics.fmean(random):.3f} ± {statistics.stdev(random):.3f}"
-    assert f"accuracy 0.916; a random pick of the same size gets {expected}." in text
+    assert f"accuracy 0.908; a random pick of the same size gets {expected}." in text
 
 
 def test_every_metric_stands_in_the_table_of_the_curve(full: tuple[str, Page]) -> None:
@@ -230,7 +230,7 @@ def test_hostile_texts_are_text(full: tuple[str, Page]) -> None:
     assert "\u202e" not in text
     assert "\u2028" not in text
     assert "{{7*7}}" in html.unescape(text)
-    assert "␛[31mred" in text
+    assert "⟨U+001B⟩[31mred" in text
     assert "⟨U+202E⟩gnp.exe" in text
 
 
@@ -263,7 +263,7 @@ def test_the_page_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.Mo
 def test_the_map_is_the_same_every_time() -> None:
     vectors = np.random.default_rng(1).normal(size=(90, 12)).astype(np.float32)
     first, method = lay_out(vectors)
-    assert method == "t-SNE"
+    assert method.startswith("t-SNE (perplexity 22, ")
     assert first.min() == 0
     assert first.max() == 1
     np.testing.assert_array_equal(first, lay_out(vectors)[0])
