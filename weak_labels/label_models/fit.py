@@ -92,7 +92,7 @@ def fit(
         )
     train_N = np.ones(n, np.bool_) if train is None else train
     cast_N = (votes_NL >= 0).sum(axis=1)
-    votes_NL = _distinct(votes_NL)
+    votes_NL = _distinct(votes_NL, train_N)
     covered_N = (votes_NL >= 0).any(axis=1)
     learnable_N = covered_N & train_N
     voting_L = (votes_NL[train_N] >= 0).any(axis=0)
@@ -128,6 +128,13 @@ def named(classes: Sequence[str], values_C: Probs) -> dict[str, float]:
     return {name: round(float(value), 4) for name, value in zip(classes, values_C, strict=True)}
 
 
-def _distinct(votes_NL: Votes) -> Votes:
-    """The different columns in an order of their own: a function that copies another would count double."""
-    return np.unique(votes_NL, axis=1) if votes_NL.size else votes_NL
+def _distinct(votes_NL: Votes, train_N: npt.NDArray[np.bool_]) -> Votes:
+    """The different columns in an order of their own: a function that copies another would count double.
+
+    Train rows decide the order, so that votes on other rows cannot change a bit of what is learned.
+    """
+    if not votes_NL.size:
+        return votes_NL
+    rows_N = np.argsort(~train_N, kind="stable")
+    distinct_NL = np.unique(votes_NL[rows_N], axis=1)
+    return distinct_NL[np.argsort(rows_N)]

@@ -1,0 +1,141 @@
+"""The label model stage: what it reads, what it writes, and when it leaves everything as it is."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.weak_labels.small_lake import CLASSES, SmallLake, build, noisy_votes
+from warehouse import Lake, SettingsError
+from weak_labels.label_models import LabelModelConfig, fit, label_model
+
+
+@pytest.fixture
+def small(lake: Lake, tmp_path: Path) -> SmallLake:
+    return build(lake, tmp_path)
+
+
+def test_every_item_gets_probabilities_that_sum_to_one(small: SmallLake) -> None:
+    result = label_model(small.lake, small.label_config)
+    assert result.committed
+    assert result.detail["kind"] == "snorkel"
+    with small.lake.read() as reader:
+        ids, probs = reader.matrix("SELECT item_id, probs FROM latest_weak_labels ORDER BY item_id")
+        assert reader.scalar("SELECT kind FROM models") == "snorkel"
+    assert ids == sorted(small.truth)
+    np.testing.assert_allclose(probs.sum(axis=1), 1.0, atol=1e-6)
+
+
+def test_weak_labels_are_mostly_right(small: SmallLake) -> None:
+    label_model(small.lake, small.label_config)
+    with small.lake.read() as reader:
+        ids, probs = reader.matrix("SELECT item_id, probs FROM latest_weak_labels WHERE votes > 0")
+    right = [small.truth[item_id] == guess for item_id, guess in zip(ids, probs.argmax(axis=1), strict=True)]
+    assert np.mean(right) > 0.8
+
+
+def test_an_item_without_votes_gets_the_class_prior(small: SmallLake) -> None:
+    small.put_items(["train-zzz"], split="train")
+    label_model(small.lake, small.label_config)
+    with small.lake.read() as reader:
+        probs, votes = reader.rows("SELECT probs, votes FROM weak_labels WHERE item_id = 'train-zzz'")[0]
+        detail = json.loads(reader.scalar("SELECT detail FROM models"))
+    assert votes == 0
+    np.testing.assert_allclose(probs, [detail["class_prior"][name] for name in CLASSES], atol=1e-4)
+
+
+def test_a_second_run_writes_nothing(small: SmallLake) -> None:
+    first = label_model(small.lake, small.label_config)
+    second = label_model(small.lake, small.label_config)
+    assert not second.committed
+    assert second.token == first.token
+    assert second.detail == first.detail
+
+
+def test_gold_labels_do_not_refit(small: SmallLake) -> None:
+    label_model(small.lake, small.label_config)
+    small.answer({item_id: small.truth[item_id] for item_id in small.train_ids()[:5]})
+    assert not label_model(small.lake, small.label_config).committed
+
+
+def test_votes_written_again_unchanged_do_not_refit(small: SmallLake) -> None:
+    label_model(small.lake, small.label_config)
+    small.put_votes(noisy_votes(small.truth, functions=5, seed=3))
+    result = label_model(small.lake, small.label_config)
+    assert not result.committed
+    assert result.detail == {"reason": "equal votes on equal items"}
+
+
+def test_new_votes_make_the_next_model(small: SmallLake) -> None:
+    label_model(small.lake, small.label_config)
+    small.put_votes({"lf_new": {item_id: 1 for item_id in small.train_ids(of_class=1)}})
+    assert label_model(small.lake, small.label_config).committed
+    with small.lake.read() as reader:
+        assert reader.rows("SELECT sequence FROM models ORDER BY sequence") == [(1,), (2,)]
+        assert reader.scalar("SELECT count(*) FROM latest_weak_labels") == len(small.truth)
+
+
+def test_test_items_are_never_learned_from(small: SmallLake) -> None:
+    label_model(small.lake, small.label_config)
+    with small.lake.read() as reader:
+        before = reader.rows("SELECT probs FROM latest_weak_labels WHERE item_id LIKE 'train%' ORDER BY item_id")
+    small.put_votes({"lf_0": dict.fromkeys(small.test_ids(), 2)})
+    assert label_model(small.lake, small.label_config).committed
+    with small.lake.read() as reader:
+        after = reader.rows("SELECT probs FROM latest_weak_labels WHERE item_id LIKE 'train%' ORDER BY item_id")
+    assert after == before
+
+
+@pytest.mark.parametrize("kind", ["snorkel", "majority"])
+def test_the_order_of_functions_changes_nothing(kind: str) -> None:
+    votes = np.random.default_rng(0).integers(-1, 3, (200, 6))
+    config = LabelModelConfig(kind=kind, classes=CLASSES)
+    straight = fit(votes, config)
+    permuted = fit(votes[:, [3, 0, 5, 1, 4, 2]], config)
+    np.testing.assert_array_equal(straight.probs, permuted.probs)
+
+
+@pytest.mark.parametrize("kind", ["snorkel", "majority"])
+def test_a_copied_function_counts_once(kind: str) -> None:
+    votes = np.random.default_rng(0).integers(-1, 3, (200, 4))
+    config = LabelModelConfig(kind=kind, classes=CLASSES)
+    once = fit(votes, config)
+    copied = fit(votes[:, [0, 0, 0, 1, 2, 3]], config)
+    np.testing.assert_array_equal(once.probs, copied.probs)
+    assert once.detail["functions"] == 4
+    assert copied.detail["functions"] == 6
+
+
+def test_soft_majority_is_the_share_of_votes() -> None:
+    votes = np.array([[0, 0, 1], [2, -1, -1], [-1, 1, 0]])
+    fitted = fit(votes, LabelModelConfig(kind="majority", classes=CLASSES))
+    np.testing.assert_allclose(fitted.probs, [[2 / 3, 1 / 3, 0], [0, 0, 1], [0.5, 0.5, 0]])
+    assert fitted.votes.tolist() == [3, 1, 2]
+
+
+def test_the_posterior_is_snorkels_own() -> None:
+    from snorkel.labeling.model import LabelModel
+
+    votes = np.unique(np.random.default_rng(0).integers(-1, 3, (300, 5)), axis=1)
+    theirs = LabelModel(cardinality=3, verbose=False)
+    theirs.fit(votes, n_epochs=100, seed=0, progress_bar=False)
+    ours = fit(votes, LabelModelConfig(classes=CLASSES))
+    voted = ours.votes > 0
+    np.testing.assert_allclose(ours.probs[voted], theirs.predict_proba(votes)[voted], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "oracle"}, "'oracle'.*snorkel, majority"),
+        ({"classes": ("earn",)}, "at least two"),
+        ({"classes": ("earn", "earn")}, "each once"),
+        ({"epochs": 0}, "epochs of the label model is 0"),
+        ({"seed": -1}, "seed of the label model is -1"),
+    ],
+)
+def test_wrong_settings_are_named(change: dict[str, object], message: str) -> None:
+    settings: dict[str, object] = {"classes": CLASSES, **change}
+    with pytest.raises(SettingsError, match=message):
+        LabelModelConfig(**settings)  # pyright: ignore[reportArgumentType]
