@@ -21,10 +21,10 @@ from label_studio_sdk.core.parse_error import ParsingError
 
 from active.deadline import DeadlineClient
 from active.label_config import label_config
+from active.label_studio_failures import KEY_VARIABLE, URL_VARIABLE, Place, failure
 from active.service import LABEL, TEXT, Action, Answer, Task
 from warehouse import ServiceError, ServiceRefused, SettingsError, SiftlineError
 
-URL_VARIABLE, KEY_VARIABLE = "LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY"
 # The first release that guards webhooks against server-side request forgery and keeps its secret key private.
 OLDEST_VERSION = (1, 23, 2)
 TIMEOUT_S = 60.0
@@ -64,7 +64,7 @@ class LabelStudioService:
             raise SettingsError(f"project name {project!r} has {len(project)} characters; Label Studio takes 3 to 50")
         self.url = url.rstrip("/")
         self.project = project
-        self._key = api_key
+        self._place = Place(url=self.url, project=project, key=api_key)
         self._project_id: int | None = None
         self._emails: dict[int, str] = {}
         self._problems: dict[str, str] = {}
@@ -97,7 +97,7 @@ class LabelStudioService:
             ServiceError: the server did not answer as it should.
         """
         config = label_config(classes)
-        release = self._call(lambda: str(self._client.versions.get().release))
+        release = self._call(lambda: _text(self._client.versions.get().release))
         version = tuple(int(number) for number in re.findall(r"\d+", release)[:3])
         if version < OLDEST_VERSION:
             needed = ".".join(map(str, OLDEST_VERSION))
@@ -232,10 +232,10 @@ class LabelStudioService:
             page, found, seen = 1, [], 0
             while True:
                 pager = self._client.projects.list(title=self.project, page=page, page_size=100)
-                projects = [project.model_dump() for project in pager.items or []]
+                projects, total = _rows(pager.items), _count(pager.response.count)
                 found += [project for project in projects if project["title"] == self.project]
                 page, seen = page + 1, seen + len(projects)
-                if not projects or seen >= pager.response.count:
+                if not projects or seen >= total:
                     return found
 
         found = self._call(named)
@@ -264,7 +264,7 @@ class LabelStudioService:
                     query=query,
                     resolve_uri=False,  # a text that looks like an address stays a text
                 )
-                return [task.model_dump() for task in pager.items or []], pager.response.total
+                return _rows(pager.items), _count(pager.response.total)
 
             tasks, total = self._call(page)
             yield from tasks
@@ -312,44 +312,15 @@ class LabelStudioService:
         except SiftlineError:
             raise
         except ApiError as error:
-            raise self._failure(error.status_code or 0, error.body, error.headers or {}) from None
+            raise failure(error.status_code or 0, error.body, error.headers or {}, self._place) from None
         except httpx.TimeoutException as error:
             raise ServiceError(f"Label Studio at {self.url} did not answer in time ({type(error).__name__})") from None
         except httpx.HTTPError as error:
-            raise ServiceError(f"Label Studio at {self.url} cannot be reached: {self._clean(error)}") from None
+            raise ServiceError(f"Label Studio at {self.url} cannot be reached: {self._place.clean(error)}") from None
         except (ParsingError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise ServiceError(
                 f"{self.url} gave an answer that is not Label Studio's ({type(error).__name__}); check {URL_VARIABLE}"
             ) from None
-
-    def _failure(self, status: int, body: object, headers: Mapping[str, str]) -> SiftlineError:
-        said = self._clean(_detail(body))
-        if status in (401, 403):
-            return ServiceRefused(
-                f"Label Studio at {self.url} does not accept the key in {KEY_VARIABLE}: {said} (status {status}). "
-                "Log in there as a user who may manage projects, open Account & Settings, copy a personal access token "
-                f"and set {KEY_VARIABLE} to it."
-            )
-        if status == 404:
-            return ServiceRefused(
-                f"Label Studio at {self.url} does not know what was asked for: {said} (status 404). Check "
-                f"{URL_VARIABLE}, and whether project '{self.project}' or one of its tasks was deleted meanwhile."
-            )
-        if status in (408, 425, 429) or status >= 500:
-            wait = f", asks to wait {self._clean(headers['retry-after'])} s" if headers.get("retry-after") else ""
-            return ServiceError(f"Label Studio at {self.url} is busy or broken: {said} (status {status}{wait})")
-        if 300 <= status < 400:
-            place = self._clean(headers.get("location", "an address it does not name"))
-            return ServiceRefused(f"{self.url} redirects to {place}; set {URL_VARIABLE} to the server's own address")
-        if status >= 400:
-            return ServiceRefused(f"{self.describe()} refused the request: {said} (status {status})")
-        return ServiceError(
-            f"{self.url} answered with a page instead of data, perhaps a log-in page: {said}; check {URL_VARIABLE}"
-        )
-
-    def _clean(self, text: object) -> str:
-        """What a server said, short, on one line and without the key."""
-        return " ".join(str(text).replace(self._key, "***").split())[:300]
 
 
 def label_studio_from_env(project: str) -> LabelStudioService | None:
@@ -365,6 +336,26 @@ def label_studio_from_env(project: str) -> LabelStudioService | None:
         have, lack = (URL_VARIABLE, KEY_VARIABLE) if url else (KEY_VARIABLE, URL_VARIABLE)
         raise SettingsError(f"{have} is set but {lack} is not; set both to use Label Studio, or neither")
     return LabelStudioService(url, key, project)
+
+
+# The SDK fills what an answer lacks with None, and a missing list must not pass for an empty one: the queue would send
+# everything again.
+
+
+def _rows(items: Any) -> list[Json]:
+    return [item.model_dump() for item in items]
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int):
+        raise TypeError("no count")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("no text")
+    return value
 
 
 def _condition(field: str, operator: str, kind: str, value: object) -> Json:
@@ -414,14 +405,3 @@ def _simulated(part: Json | None) -> str | None:
 
 def _time(value: object) -> datetime:
     return value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
-
-
-def _detail(body: object) -> str:
-    """The sentence in an error body that tells the reason."""
-    if isinstance(body, dict):
-        parts = [body.get("detail"), body.get("validation_errors"), body.get("non_field_errors")]
-        return "; ".join(str(part) for part in parts if part) or str(body)
-    if isinstance(body, str):
-        title = re.search(r"<title[^>]*>(.*?)</title>", body, re.IGNORECASE | re.DOTALL)
-        return title.group(1) if title else re.sub(r"<[^>]*>", " ", body)
-    return str(body)

@@ -10,8 +10,11 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
+import subprocess
+import tempfile
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,10 +26,23 @@ from warehouse import ServiceError, SettingsError
 
 DEFAULT_USERNAME = "annotator@siftline.local"
 ENVIRONMENT = ".venv-labelstudio"
-# The first start applies 261 migrations: 25 s on an idle core, minutes where others work too.
+# The first start in an environment applies 261 migrations: 25 s on an idle core, minutes where others work too.
 START_TIMEOUT_S = 600.0
 STOP_TIMEOUT_S = 20.0
 FIRST_PORT, LAST_PORT = 8080, 8180
+_QUIET = {
+    "PATH": os.defpath,
+    "LANG": "C.UTF-8",
+    "LABEL_STUDIO_COLLECT_ANALYTICS": "false",
+    "LABEL_STUDIO_LATEST_VERSION_CHECK": "false",
+    "LABEL_STUDIO_SENTRY_DSN": "",
+    "LABEL_STUDIO_FRONTEND_SENTRY_DSN": "",
+    # The log-in and start pages have the server fetch tips from GitHub, which no setting turns off: nothing listens on
+    # the discard port, so this and every other request to the outside fails at once.
+    "HTTP_PROXY": "http://127.0.0.1:9",
+    "HTTPS_PROXY": "http://127.0.0.1:9",
+    "NO_PROXY": "127.0.0.1,localhost",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,13 +117,14 @@ class StudioServer:
                 password=secrets.token_urlsafe(18),
                 api_key=secrets.token_hex(20),
             )
+            self._provide_database(program)
             record = self._launch(program, record, _pick_port(self._port, record.port))
             return self._await_healthy(record)
 
     def status(self) -> StudioInfo | None:
         """The running server, or None when it does not run."""
         record = self._read()
-        if record is None or not record.started or _start_time(record.pid) != record.started:
+        if record is None or not _runs(record):
             return None
         return _info(record)
 
@@ -121,14 +138,14 @@ class StudioServer:
             ServiceError: it did not end, not even when killed.
         """
         record = self._read()
-        if record is None or not record.started or _start_time(record.pid) != record.started:
+        if record is None or not _runs(record):
             return False
         for number, patience_s in ((signal.SIGTERM, STOP_TIMEOUT_S), (signal.SIGKILL, 5.0)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(record.pid, number)
             deadline = time.monotonic() + patience_s
             while time.monotonic() < deadline:
-                if _start_time(record.pid) != record.started:
+                if not _runs(record):
                     return True
                 time.sleep(0.05)
         raise ServiceError(f"Label Studio (pid {record.pid}) did not stop; end it by hand: kill -9 {record.pid}")
@@ -147,6 +164,37 @@ class StudioServer:
                 "'label-studio>=1.23.2'). Or use a server you have: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY."
             )
         return program
+
+    def _provide_database(self, program: Path) -> None:
+        """Give a new folder an empty database that has all migrations.
+
+        Making one takes 25 s or more, so it is made once and kept in the environment. It holds no user and no key. A
+        server of a newer version applies what it lacks.
+        """
+        database = self.folder / "data" / "label_studio.sqlite3"
+        template = self.environment / "siftline-empty.sqlite3"
+        if database.exists():
+            return
+        if not template.exists() and os.access(self.environment, os.W_OK):
+            with tempfile.TemporaryDirectory(dir=self.environment, prefix="siftline-") as scratch:
+                made = Path(scratch) / "label_studio.sqlite3"
+                variables = {**_QUIET, "HOME": scratch, "LABEL_STUDIO_BASE_DATA_DIR": scratch}
+                subprocess.run(
+                    [str(program), "version"],
+                    env=variables,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    timeout=START_TIMEOUT_S,
+                    check=False,
+                )
+                if made.exists():
+                    made.replace(template)
+        if template.exists():
+            database.parent.mkdir(mode=0o700, exist_ok=True)
+            part = database.with_suffix(".part")
+            shutil.copyfile(template, part)
+            part.chmod(0o600)
+            part.replace(database)
 
     def _launch(self, program: Path, record: _Record, port: int) -> _Record:
         arguments = [str(program), "start", "--no-browser", "--internal-host", "127.0.0.1", "--port", str(port)]
@@ -180,20 +228,15 @@ class StudioServer:
         Password and key go this way and not as arguments, because every user can read a process's arguments.
         """
         return {
-            "PATH": os.defpath,
+            **_QUIET,
             "HOME": str(self.folder.resolve()),
-            "LANG": "C.UTF-8",
             "LABEL_STUDIO_BASE_DATA_DIR": str((self.folder / "data").resolve()),
             "LABEL_STUDIO_USERNAME": record.username,
             "LABEL_STUDIO_PASSWORD": record.password,
             "LABEL_STUDIO_USER_TOKEN": record.api_key,
-            # Off by default since 1.18; read once, when the first user's organization is created.
+            # Off by default; read once, when the first user's organization is created.
             "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
             "LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK": "true",
-            "LABEL_STUDIO_COLLECT_ANALYTICS": "false",
-            "LABEL_STUDIO_LATEST_VERSION_CHECK": "false",
-            "LABEL_STUDIO_SENTRY_DSN": "",
-            "LABEL_STUDIO_FRONTEND_SENTRY_DSN": "",
             "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED": "false",
             # Only this machine's own pages may talk to it, whatever name another page resolves to 127.0.0.1.
             "LABEL_STUDIO_ALLOWED_HOSTS": "127.0.0.1,localhost",
@@ -203,7 +246,7 @@ class StudioServer:
     def _await_healthy(self, record: _Record) -> StudioInfo:
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
-            if _start_time(record.pid) != record.started:
+            if not _runs(record):
                 raise ServiceError(f"Label Studio ended while it started: {self._last_line()} (log: {self.log_path})")
             addresses = listening_addresses(record.pid)
             # It looks for the next free port when another process took this one meanwhile: then it is not ours.
@@ -324,6 +367,10 @@ def _healthy(port: int) -> bool:
         return httpx.get(f"http://127.0.0.1:{port}/health", timeout=10, trust_env=False).status_code == 200
     except httpx.HTTPError:
         return False
+
+
+def _runs(record: _Record) -> bool:
+    return record.started != 0 and _start_time(record.pid) == record.started
 
 
 def _start_time(pid: int) -> int:

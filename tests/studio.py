@@ -1,5 +1,6 @@
 """A real Label Studio server for tests, one per session on a free port, and helpers around it."""
 
+import json
 import shutil
 import socket
 import threading
@@ -58,6 +59,9 @@ def service(studio: StudioInfo) -> LabelStudioService:
 def studio_copy(studio_server: StudioServer, tmp_path: Path) -> Iterator[StudioServer]:
     """A second server that is not started yet, with the first one's data, so that it has nothing to migrate."""
     shutil.copytree(studio_server.folder, tmp_path / "copy", ignore=shutil.ignore_patterns("studio.lock", "*-journal"))
+    # The copied record would have the first server stopped in place of the second.
+    record = json.loads((tmp_path / "copy" / "studio.json").read_text())
+    (tmp_path / "copy" / "studio.json").write_text(json.dumps({**record, "pid": 0, "started": 0}))
     server = StudioServer(tmp_path / "copy", port=free_port())
     yield server
     server.stop()
@@ -127,7 +131,7 @@ def http_server(answer: Answer) -> Iterator[str]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"

@@ -1,0 +1,174 @@
+"""A server that refuses, is away or is no Label Studio: the right kind of error, the way out, and never the key."""
+
+import logging
+import socket
+import traceback
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
+
+import pytest
+
+from active.label_studio import LabelStudioService, label_studio_from_env
+from flows.studio import StudioInfo
+from tests.studio import Answer, http_server
+from warehouse import ServiceError, ServiceRefused, SettingsError, SiftlineError
+
+CANARY = "canary-5d41402abc4b2a76b9719d911017c592"
+LOGIN_PAGE = "<!doctype html><html><head><title>Log in</title></head><body><form></form></body></html>"
+
+
+def answering(status: int, content: str, kind: str = "application/json", **headers: str) -> Answer:
+    def answer(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        data = content.encode()
+        handler.send_response(status)
+        handler.send_header("Content-Type", kind)
+        handler.send_header("Content-Length", str(len(data)))
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.end_headers()
+        handler.wfile.write(data)
+
+    return answer
+
+
+CALLS: list[Callable[[LabelStudioService], object]] = [
+    lambda service: service.ensure_project(("a", "b")),
+    lambda service: service.find(["x"]),
+    lambda service: service.pull(),
+]
+
+FAULTS = {
+    "unauthorized": (answering(401, f'{{"detail": "Invalid token {CANARY}."}}'), ServiceRefused, "Account & Settings"),
+    "forbidden": (answering(403, '{"detail": "no"}'), ServiceRefused, "LABEL_STUDIO_API_KEY"),
+    "not found": (answering(404, "<title>nginx</title>", "text/html"), ServiceRefused, "LABEL_STUDIO_URL"),
+    "bad request": (answering(400, '{"detail": "Validation error"}'), ServiceRefused, "Validation error"),
+    "redirect": (answering(302, "", location="https://other.example/"), ServiceRefused, "https://other.example/"),
+    "too many": (answering(429, "{}", retry_after="7"), ServiceError, "asks to wait 7 s"),
+    "server error": (answering(500, f"<h1>Oops {CANARY}</h1>", "text/html"), ServiceError, "status 500"),
+    "gateway": (answering(504, "timeout", "text/plain"), ServiceError, "status 504"),
+    "log-in page": (answering(200, LOGIN_PAGE, "text/html"), ServiceError, "log-in page: Log in"),
+    "empty": (answering(200, ""), ServiceError, "LABEL_STUDIO_URL"),
+    "other JSON": (answering(200, '{"hello": "world"}'), ServiceError, "LABEL_STUDIO_URL"),
+    "a list": (answering(200, "[1, 2]"), ServiceError, "LABEL_STUDIO_URL"),
+    "null": (answering(200, "null"), ServiceError, "LABEL_STUDIO_URL"),
+}
+
+
+def assert_no_canary(error: BaseException, log: pytest.LogCaptureFixture) -> None:
+    text = "".join(traceback.format_exception(error))
+    while error.__context__ is not None:  # also what `from None` only hides
+        error = error.__context__
+        if isinstance(error, SiftlineError):
+            text += str(error)
+    assert CANARY not in text
+    assert CANARY not in log.text
+
+
+@pytest.mark.parametrize("call", CALLS, ids=["ensure_project", "find", "pull"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault_has_its_kind_and_its_way_out(
+    fault: str, call: Callable[[LabelStudioService], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    answer, kind, words = FAULTS[fault]
+    caplog.set_level(logging.DEBUG)
+    with http_server(answer) as url, pytest.raises(kind) as raised:
+        call(LabelStudioService(url, CANARY, "some project", timeout_s=10))
+    assert words in str(raised.value)
+    assert_no_canary(raised.value, caplog)
+
+
+@pytest.mark.parametrize("status", [408, 409, 429, 500, 503])
+def test_a_request_is_sent_once_whatever_comes_back(status: int) -> None:
+    requests: list[str] = []
+
+    def count(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        requests.append(handler.path)
+        answering(status, "{}")(handler, body)
+
+    with http_server(count) as url, pytest.raises(SiftlineError):
+        LabelStudioService(url, CANARY, "some project").pull()
+    assert len(requests) == 1
+
+
+def test_nobody_listens() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        with pytest.raises(ServiceError, match="cannot be reached"):
+            LabelStudioService(url, CANARY, "some project").pull()
+
+
+def test_a_server_that_never_answers_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(ServiceError, match="in time"):
+            LabelStudioService(url, CANARY, "some project", timeout_s=0.2).pull()
+
+
+def test_a_body_that_drips_is_given_up() -> None:
+    def drip(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", "1000000000")
+        handler.end_headers()
+        try:
+            while True:  # each read succeeds at once; only the whole takes too long
+                handler.wfile.write(b" ")
+                handler.wfile.flush()
+        except OSError:
+            handler.close_connection = True
+
+    with http_server(drip) as url, pytest.raises(ServiceError, match="in time"):
+        LabelStudioService(url, CANARY, "some project", timeout_s=0.3).pull()
+
+
+@pytest.mark.parametrize("url", ["localhost:8080", "ftp://host", "http://", "http://user:pw@host", "http://host/?a=b"])
+def test_an_address_that_cannot_be_used(url: str) -> None:
+    with pytest.raises(SettingsError, match="LABEL_STUDIO_URL"):
+        LabelStudioService(url, CANARY, "some project")
+
+
+@pytest.mark.parametrize("key", ["two words", "tail\n", "schlüssel"])
+def test_a_key_that_cannot_be_one(key: str) -> None:
+    with pytest.raises(SettingsError, match="LABEL_STUDIO_API_KEY") as raised:
+        LabelStudioService("http://127.0.0.1:1", key, "some project")
+    assert key not in str(raised.value)
+
+
+def test_an_expired_personal_access_token() -> None:
+    # Header {"alg":"HS256"}, payload {"token_type":"refresh","exp":1}; the signature is not looked at.
+    expired = "eyJhbGciOiJIUzI1NiJ9.eyJ0b2tlbl90eXBlIjoicmVmcmVzaCIsImV4cCI6MX0.AAAA"
+    with pytest.raises(ServiceRefused, match="expired") as raised:
+        LabelStudioService("http://127.0.0.1:1", expired, "some project")
+    assert expired not in str(raised.value)
+
+
+def test_names_that_label_studio_does_not_take() -> None:
+    for name in ("ab", "x" * 51):
+        with pytest.raises(SettingsError, match="3 to 50"):
+            LabelStudioService("http://127.0.0.1:1", CANARY, name)
+
+
+def test_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    assert label_studio_from_env("some project") is None
+    monkeypatch.setenv("LABEL_STUDIO_URL", "http://127.0.0.1:1/prefix/")
+    with pytest.raises(SettingsError, match="LABEL_STUDIO_API_KEY is not"):
+        label_studio_from_env("some project")
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", CANARY + "\n")
+    service = label_studio_from_env("some project")
+    assert service is not None
+    assert service.describe() == "Label Studio project 'some project' at http://127.0.0.1:1/prefix"
+    assert CANARY not in repr(service) + repr(vars(service)["_place"])
+
+
+@pytest.mark.studio
+def test_a_wrong_key_on_the_real_server(studio: StudioInfo) -> None:
+    with pytest.raises(ServiceRefused, match=r"Invalid token.*Account & Settings"):
+        LabelStudioService(studio.url, CANARY, "some project").ensure_project(("a", "b"))
+
+
+@pytest.mark.studio
+def test_a_wrong_path_on_the_real_server(studio: StudioInfo) -> None:
+    with pytest.raises(SiftlineError, match="LABEL_STUDIO_URL"):
+        LabelStudioService(studio.url + "/projects", studio.api_key, "some project").ensure_project(("a", "b"))

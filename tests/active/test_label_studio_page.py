@@ -1,0 +1,97 @@
+"""What an annotator sees and does: a real browser logs in, reads the text as text, and labels with the keyboard."""
+
+from pathlib import Path
+
+import pytest
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webdriver import WebDriver
+from selenium.webdriver.support.ui import WebDriverWait
+
+from active.label_studio import LabelStudioService
+from active.service import Task
+from flows.studio import StudioInfo
+from tests.browser import chromium, requested_urls, requires_chromium
+from tests.studio import CLASSES, log_in, project_of
+
+pytestmark = [pytest.mark.studio, pytest.mark.browser, requires_chromium]
+
+ATTACK = "<img src=x onerror=\"document.title='pwned'\"><script>document.title='pwned'</script>"
+HOSTILE = Task(
+    item_id="hostile",
+    text=f"{ATTACK} {{{{7*7}}}} ${{7*7}} $reason https://example.com/a.png <b>bold</b>",
+    cycle=1,
+    rank=2,
+    value=0.61,
+    reason=f"{ATTACK} {{{{7*7}}}}",
+    prediction="<b>crude</b> & oil",
+    confidence=0.4,
+    model_version="end-model-2",
+)
+PLAIN = Task(
+    item_id="plain",
+    text=(
+        "The ministers of both countries met in Lisbon on Tuesday to settle a quarrel about duties on olive oil.\n"
+        "The talks ended without a signature, yet both sides said that a first paper on quotas is ready.\n\n"
+        "A second round is planned for spring; exporters ask for a quick end, since the harvest is near."
+    ),
+    cycle=1,
+    rank=1,
+    value=0.913,
+    reason="speaks for 41 similar texts; the functions disagree: trade, crude",
+    prediction="trade",
+    confidence=0.62,
+    model_version="end-model-1",
+)
+
+
+def text_of(driver: WebDriver) -> str:
+    """The labelled text as the page shows it, once it is there."""
+    shown = WebDriverWait(driver, 60).until(lambda page: page.find_element(By.CSS_SELECTOR, ".lsf-richtext__container"))
+    return str(shown.get_property("innerText")).strip()
+
+
+def chosen(driver: WebDriver) -> list[str]:
+    radios = driver.find_elements(By.CSS_SELECTOR, "label:has(input[type=radio]:checked)")
+    return [radio.text for radio in radios]
+
+
+def test_texts_and_classes_are_shown_as_text(studio: StudioInfo, service: LabelStudioService) -> None:
+    service.ensure_project((*CLASSES, "<b>crude</b> & oil"))
+    service.push([HOSTILE])
+    project_id = project_of(studio, service)["id"]
+    with chromium() as driver:
+        log_in(driver, studio)
+        driver.get(f"{studio.url}/projects/{project_id}/data?labeling=1")
+        assert text_of(driver) == HOSTILE.text
+        page = driver.find_element(By.TAG_NAME, "body").text
+        assert f"Why this text: {HOSTILE.reason} (value 0.61)" in page
+        assert "<b>crude</b> & oil" in page
+        assert "49" not in page
+        assert driver.title == "Label Studio"
+        assert [text for text in chosen(driver) if "<b>crude</b> & oil" in text], "the suggestion is not chosen"
+        assert {url.split("/")[2] for url in requested_urls(driver)} == {studio.url.split("/")[2]}
+
+
+def test_an_annotator_labels_with_the_keyboard(studio: StudioInfo, service: LabelStudioService, tmp_path: Path) -> None:
+    service.ensure_project(("earn", "acq", "crude", "grain", "interest", "money-fx", "ship", "trade"))
+    service.push(
+        [PLAIN, HOSTILE.__class__(item_id="next", text="The next text.", cycle=1, rank=2, value=0.5, reason="r")]
+    )
+    project_id = project_of(studio, service)["id"]
+    with chromium(width=1280, height=720) as driver:
+        log_in(driver, studio)
+        driver.get(f"{studio.url}/projects/{project_id}/data?labeling=1")
+        assert text_of(driver) == PLAIN.text
+        assert [text for text in chosen(driver) if text.startswith("trade")], "the suggestion is not chosen"
+        driver.save_screenshot(str(tmp_path / "label-studio-task.png"))
+        body = driver.find_element(By.TAG_NAME, "body")
+        body.send_keys("3")
+        WebDriverWait(driver, 30).until(lambda _: [text for text in chosen(driver) if text.startswith("crude")])
+        body.send_keys(Keys.CONTROL + Keys.ENTER)
+        WebDriverWait(driver, 60).until(lambda _: text_of(driver) == "The next text.")
+        assert chosen(driver) == []
+    (answer,) = service.pull()
+    assert (answer.item_id, answer.action, answer.label) == ("plain", "labelled", "crude")
+    assert answer.annotator == studio.username
+    assert answer.seconds > 0

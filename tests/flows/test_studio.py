@@ -1,0 +1,115 @@
+"""The local Label Studio server: one per folder, on loopback only, found again, its secrets kept."""
+
+import json
+import os
+import socket
+import stat
+from pathlib import Path
+
+import httpx
+import pytest
+
+from flows.studio import StudioInfo, StudioServer, listening_addresses
+from tests.studio import api
+from warehouse import ServiceError, SettingsError
+
+
+@pytest.mark.studio
+def test_a_second_start_finds_the_running_server(studio_server: StudioServer, studio: StudioInfo) -> None:
+    assert StudioServer(studio_server.folder).start() == studio
+    assert StudioServer(studio_server.folder).status() == studio
+
+
+@pytest.mark.studio
+def test_it_listens_on_loopback_only(studio: StudioInfo) -> None:
+    assert listening_addresses(studio.pid) == {("127.0.0.1", int(studio.url.rpartition(":")[2]))}
+
+
+@pytest.mark.studio
+def test_secrets_are_in_private_files_and_nowhere_else(studio_server: StudioServer, studio: StudioInfo) -> None:
+    folder = studio_server.folder
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE((folder / "studio.json").stat().st_mode) == 0o600
+    assert stat.S_IMODE(studio_server.log_path.stat().st_mode) == 0o600
+    shown = (
+        Path(f"/proc/{studio.pid}/cmdline").read_bytes().decode() + studio_server.log_path.read_text() + repr(studio)
+    )
+    assert studio.password not in shown
+    assert studio.api_key not in shown
+    assert (folder / ".gitignore").read_text() == "*\n"
+
+
+@pytest.mark.studio
+def test_nobody_can_sign_up(studio: StudioInfo) -> None:
+    with httpx.Client(base_url=studio.url, timeout=30) as client:
+        client.get("/user/signup/")
+        form = {"email": "stranger@example.com", "password": "a-long-password", "allow_newsletters": "false"}
+        client.post("/user/signup/", data=form)
+    users = api(studio, "GET", "/api/users/").json()
+    assert "stranger@example.com" not in {user["email"] for user in users}
+
+
+@pytest.mark.studio
+def test_other_names_and_other_sites_are_turned_away(studio: StudioInfo) -> None:
+    assert httpx.get(studio.url + "/version", headers={"Host": "evil.example"}, timeout=30).status_code == 400
+    answer = httpx.get(studio.url + "/version", headers={"Origin": "https://evil.example"}, timeout=30)
+    assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.studio
+def test_stopped_and_started_it_keeps_log_in_and_key(studio_copy: StudioServer, studio: StudioInfo) -> None:
+    assert studio_copy.status() is None
+    first = studio_copy.start()
+    assert (first.username, first.password, first.api_key) == (studio.username, studio.password, studio.api_key)
+    assert first.url != studio.url
+    assert api(first, "GET", "/api/current-user/whoami").json()["email"] == studio.username
+    assert studio_copy.stop() is True
+    assert listening_addresses(first.pid) == set()
+    assert studio_copy.status() is None
+    assert studio_copy.stop() is False
+
+
+def test_without_the_environment_it_says_how_to_make_one(tmp_path: Path) -> None:
+    server = StudioServer(tmp_path / "studio", environment=tmp_path / "none")
+    with pytest.raises(SettingsError, match="make studio-env"):
+        server.start()
+    assert not (tmp_path / "studio").exists()
+
+
+def stand_in(folder: Path, script: str) -> Path:
+    """An environment whose label-studio is a shell script: for ends that the real one cannot be made to show."""
+    (folder / "bin").mkdir(parents=True)
+    program = folder / "bin" / "label-studio"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    return folder
+
+
+def test_a_server_that_dies_is_reported_with_its_last_words(tmp_path: Path) -> None:
+    server = StudioServer(tmp_path / "studio", environment=stand_in(tmp_path / "env", "echo no space left; exit 3"))
+    with pytest.raises(ServiceError, match="no space left"):
+        server.start()
+    assert server.status() is None
+
+
+def test_a_process_that_only_has_the_old_number_is_not_the_server(tmp_path: Path) -> None:
+    server = StudioServer(tmp_path)
+    record = {"port": 1, "username": "u", "password": "p", "api_key": "k", "pid": os.getpid(), "started": 1}
+    (tmp_path / "studio.json").write_text(json.dumps(record))
+    assert server.status() is None
+    assert server.stop() is False  # or this test would end here
+
+
+def test_a_taken_port_is_refused(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        environment = stand_in(tmp_path / "env", "exit 0")
+        with pytest.raises(SettingsError, match=f"port {port}"):
+            StudioServer(tmp_path / "studio", port=port, environment=environment).start()
+
+
+def test_a_damaged_record_is_named(tmp_path: Path) -> None:
+    (tmp_path / "studio.json").write_text('{"password": "secret-word"')
+    with pytest.raises(SettingsError, match=r"studio\.json is damaged") as raised:
+        StudioServer(tmp_path).status()
+    assert "secret-word" not in str(raised.value)
