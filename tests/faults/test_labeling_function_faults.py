@@ -97,6 +97,15 @@ def test_one_bad_item_does_not_cost_its_neighbours_their_votes() -> None:
     assert outcome.votes.tolist() == [0] * 17 + [-2] + [0] * 46
 
 
+def test_column_function_that_always_raises_is_not_called_for_every_item() -> None:
+    @vectorized("sports")
+    def f(items: ItemBatch) -> object:
+        raise ValueError
+
+    outcome = call_function(f, batch(["a"] * 64), Limits(max_faults=3))
+    assert [fault.row for fault in outcome.faults] == [0, 1, 2, 3]
+
+
 @pytest.mark.parametrize("column", ["texts", "item_ids", "metadata"])
 def test_column_function_that_changes_its_batch(column: str) -> None:
     @vectorized("sports")

@@ -166,7 +166,9 @@ def test_step_by_step_ends_where_one_run_ends(tmp_path: Path) -> None:
         assert once.content_hash(["lf_votes"]) == steps.content_hash(["lf_votes"])
 
 
-def test_python_functions_of_a_file_vote_in_their_own_process(lake: Lake, tmp_path: Path) -> None:
+def test_python_functions_of_a_file_vote_in_their_own_process(
+    lake: Lake, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     path = write_functions(
         tmp_path,
         """
@@ -195,6 +197,7 @@ def test_python_functions_of_a_file_vote_in_their_own_process(lake: Lake, tmp_pa
     assert [stored[i, "row"] for i in "abc"] == [-1, 2, -1]
     assert [stored[i, "column"] for i in "abc"] == [1, -1, -1]
     assert stored["c", "same_process"] == -1
+    assert capfd.readouterr().out == ""
 
 
 def test_file_changed_after_loading_is_refused(lake: Lake, tmp_path: Path) -> None:
