@@ -226,6 +226,7 @@ def test_hostile_texts_are_text(full: tuple[str, Page]) -> None:
     assert page.tags.count("script") == 2  # ours and the map's data
     assert "img" not in page.tags
     assert not [a for a in page.attributes if a[1].startswith("on") or a[1] == "style"]
+    assert "ship <b>" not in text  # the name of a class, also in the pictures
     assert "\x1b" not in text
     assert "\u202e" not in text
     assert "\u2028" not in text
