@@ -177,11 +177,9 @@ def _is_bytes(type: pa.DataType) -> bool:
 
 
 def _values(column: pa.Array) -> list[Any]:
-    """Python values; text is decoded cell by cell, because one cell that is not UTF-8 must not spoil its batch."""
+    """Python values; one cell that is not UTF-8 must not spoil its batch."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    if _is_text(column.type):
-        column = column.cast(pa.large_binary())
     if _is_bytes(column.type):
         return [None if value is None else _decoded(value) for value in column.to_pylist()]
     try:
