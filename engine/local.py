@@ -20,7 +20,7 @@ from engine.errors import NumericError, OptionError
 from engine.tokenizer import TextTokenizer, Tokens, check_texts
 from engine.weights import MINILM, encoder_tensors, package_files, read_tensors
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 """Part of every encoder_id. Raise it when the engine's code changes any output bit."""
 
 DEFAULT_MAX_TOKENS = 256
@@ -182,9 +182,16 @@ def _single_core_workers(threads: int) -> ThreadPoolExecutor:
         # set_num_threads binds the thread that calls it, and is also what threads started later begin with. So all
         # workers start now, held by one barrier, and the number is put back for the others.
         everyone = threading.Barrier(threads + 1)
-        workers = ThreadPoolExecutor(threads, "encoder", initializer=torch.set_num_threads, initargs=(1,))
+        workers = ThreadPoolExecutor(threads, "encoder", initializer=_use_one_core)
         for _ in range(threads):
             workers.submit(everyone.wait)
         everyone.wait()
         torch.set_num_threads(before)
     return workers
+
+
+def _use_one_core() -> None:
+    # A thread takes over torch's process-wide number at its first question or parallel loop, and would forget what was
+    # set before that. So ask first.
+    torch.get_num_threads()
+    torch.set_num_threads(1)
