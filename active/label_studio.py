@@ -33,6 +33,8 @@ PAGE = 500
 # The ids of one look-up travel in the address of a GET, and proxies refuse addresses from 8 kB on.
 LOOKUP_BYTES = 4000
 SAMPLING = "Sequential sampling"
+# Label Studio shows the suggestions of one model version per project, and keeps to the first it has seen.
+SUGGESTIONS = "siftline"
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -124,6 +126,8 @@ class LabelStudioService:
             changes["sampling"] = SAMPLING
         if not found.get("show_collab_predictions"):
             changes["show_collab_predictions"] = True
+        if found.get("model_version") not in (None, "", SUGGESTIONS):
+            changes["model_version"] = ""  # the server sets it to that of the next tasks
         if changes:
             self._call(lambda: self._client.projects.update(id=found["id"], **changes))
 
@@ -137,7 +141,7 @@ class LabelStudioService:
         project_id = self._id()
         task_ids: dict[str, str] = {}
         for start in range(0, len(tasks), IMPORT_CHUNK):
-            chunk: Any = [task.to_label_studio() for task in tasks[start : start + IMPORT_CHUNK]]
+            chunk: Any = [_with_one_version(task.to_label_studio()) for task in tasks[start : start + IMPORT_CHUNK]]
             self._call(lambda chunk=chunk: self._client.projects.import_tasks(project_id, request=chunk))
             wanted = [task.item_id for task in tasks[start : start + IMPORT_CHUNK]]
             found = self.find(wanted)
@@ -356,6 +360,10 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError("no text")
     return value
+
+
+def _with_one_version(task: Json) -> Json:
+    return {**task, "predictions": [{**p, "model_version": SUGGESTIONS} for p in task.get("predictions", [])]}
 
 
 def _condition(field: str, operator: str, kind: str, value: object) -> Json:

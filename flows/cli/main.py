@@ -229,6 +229,14 @@ def studio_start(
     start(project, load=load)
 
 
+@studio.command("status", epilog="Example: siftline studio status")
+def studio_state(project: ProjectOption = Path()) -> None:
+    """Say whether the local Label Studio runs, and where."""
+    from flows.cli.studio import status
+
+    status(project)
+
+
 @studio.command("down", epilog="Example: siftline studio down")
 def studio_stop(project: ProjectOption = Path()) -> None:
     """Stop the local Label Studio; its data stays."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from flows.cli.console import out
 from flows.project import Project
-from flows.studio import studio_down, studio_up
+from flows.studio import studio_down, studio_status, studio_up
 
 
 def start(root: Path, *, load: bool) -> None:
@@ -40,6 +40,15 @@ def _load_queue(root: Path, project: Project) -> None:
         os.environ["SIFTLINE_SELECT__BUDGET"] = str(queued + section.batch)
     run_project(root, simulated=False, max_passes=None)
     reconcile_queue(root)
+
+
+def status(root: Path) -> None:
+    """Print the address of the running server, or that none runs."""
+    info = studio_status(Project(root).root)
+    if info is None:
+        out.print("Label Studio does not run")
+    else:
+        out.print(f"Label Studio runs at {info.url} (pid {info.pid}), log-in {info.username}")
 
 
 def stop(root: Path) -> None:

@@ -1,5 +1,6 @@
 """The project on the server: made once, kept up to date, left alone where a person has changed it."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -63,9 +64,19 @@ def test_class_names_are_taken_literally(studio: StudioInfo, service: LabelStudi
     names = ["<img src=x onerror=alert(1)>", "a & b", "\"quoted\" 'twice'", "{{7*7}}", "größer als 5 €", "50 $", "a\nb"]
     service.ensure_project(names)
     assert labels(studio, service) == names
-    tasks = make_tasks(1)
-    service.push(tasks[:0])
-    assert service.find(["item-0"]) == {}
+
+
+def test_suggestions_of_every_later_model_are_shown(studio: StudioInfo, service: LabelStudioService) -> None:
+    service.ensure_project(CLASSES)
+    project_id = project_of(studio, service)["id"]
+    own = {"text": "typed in", "reason": "", "value": 0}
+    part = {"from_name": "label", "to_name": "text", "type": "choices", "value": {"choices": ["earn"]}}
+    other = {"data": own, "predictions": [{"model_version": "another model", "result": [part]}]}
+    api(studio, "POST", f"/api/projects/{project_id}/import", json=[other])
+    assert project_of(studio, service)["model_version"] == "another model"  # only its suggestions would be shown
+    service.ensure_project(CLASSES)
+    service.push([replace(task, model_version=f"end-model-{task.rank}") for task in make_tasks(3)])
+    assert project_of(studio, service)["model_version"] == "siftline"
 
 
 @pytest.mark.parametrize("name", ["", "  ", "bell\x07", "$reason"])

@@ -52,7 +52,7 @@ def test_a_hundred_tasks_arrive_with_their_suggestions(
     assert stored["data"] == tasks[7].to_label_studio()["data"]
     (prediction,) = stored["predictions"]
     assert prediction["result"][0]["value"] == {"choices": [tasks[7].prediction]}
-    assert (prediction["score"], prediction["model_version"]) == (0.6, "end-model-1")
+    assert (prediction["score"], prediction["model_version"]) == (0.6, "siftline")
 
 
 def test_annotators_get_the_tasks_in_descending_value(studio: StudioInfo, project: LabelStudioService) -> None:

@@ -24,6 +24,7 @@ COMMANDS = [
     ["samples", "list"],
     ["samples", "get"],
     ["studio", "up"],
+    ["studio", "status"],
     ["studio", "down"],
 ]
 
