@@ -6,7 +6,7 @@ anything: the service has no key of our own, and a task stored twice would be la
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from active.service import SIMULATED, AnnotationService, Answer, Task
-from warehouse import Append, Lake, Progress, SettingsError, Stage, StageResult, Upsert, silent
+from warehouse import Append, Lake, Progress, Reader, SettingsError, StageResult, Upsert, silent
 
 Row = dict[str, Any]
 
@@ -145,7 +145,7 @@ def collect(lake: Lake, service: AnnotationService, config: QueueConfig) -> Stag
     Answers for unknown items or with unknown labels are left out and counted in the result's detail; a later collect
     takes them once the item or the class is there.
     """
-    answers = list(service.pull())
+    answers = _in_force(service.pull())
     with lake.read() as reader:
         known_items = {i for (i,) in reader.rows("SELECT item_id FROM items")} if answers else set[str]()
         known = {
@@ -181,13 +181,24 @@ def collect(lake: Lake, service: AnnotationService, config: QueueConfig) -> Stag
     return _commit_answers(lake, config, new, detail)
 
 
+def _in_force(answers: Iterable[Answer]) -> list[Answer]:
+    """One answer for each annotation id, the latest: two exports of one project repeat their annotations."""
+    latest: dict[str, Answer] = {}
+    for answer in answers:
+        before = latest.get(answer.annotation_id)
+        if before is None or before.updated_at <= answer.updated_at:
+            latest[answer.annotation_id] = answer
+    return list(latest.values())
+
+
 def _commit_answers(lake: Lake, config: QueueConfig, new: list[Row], detail: Mapping[str, Any]) -> StageResult:
     new.sort(key=lambda row: (row["item_id"], row["annotator"], row["action"], row["class_id"]))
     said = [[row["item_id"], row["annotator"], row["action"], row["class_id"]] for row in new]
+    with lake.read() as reader:
+        states = _states_after(reader, config, new)
     # Neither clock nor ids of the service are part of the token, so an interrupted run gives an undisturbed run's ids.
-    params = {"project": config.project, "said": said}
+    params = {"project": config.project, "said": said, "states": [[row["item_id"], row["state"]] for row in states]}
     with lake.stage("collect", version=1, inputs=("annotations",), params=params) as stage:
-        states = _states_after(stage, config, new)
         if not new and not states:
             return stage.nothing(**detail)
         writes: list[Append | Upsert] = []
@@ -198,10 +209,10 @@ def _commit_answers(lake: Lake, config: QueueConfig, new: list[Row], detail: Map
         return stage.commit(writes, rows_read=len(new), detail=detail)
 
 
-def _states_after(stage: Stage, config: QueueConfig, new: Sequence[Row]) -> list[Row]:
+def _states_after(reader: Reader, config: QueueConfig, new: Sequence[Row]) -> list[Row]:
     """Queue rows whose state changes: answered when somebody labelled or skipped, open again when all is deleted."""
     by_item: dict[str, dict[str, str]] = defaultdict(dict)
-    for annotation_id, item_id, action in stage.rows(
+    for annotation_id, item_id, action in reader.rows(
         "SELECT annotation_id, item_id, action FROM current_annotations WHERE project = ?", [config.project]
     ):
         by_item[item_id][annotation_id] = action
@@ -210,7 +221,7 @@ def _states_after(stage: Stage, config: QueueConfig, new: Sequence[Row]) -> list
         by_item[row["item_id"]][row["annotation_id"]] = row["action"]
         tasks[row["item_id"]] = row["task_id"]
     changed: list[Row] = []
-    for row in _rows(stage, config, "sent", "confirmed", "answered"):
+    for row in _rows(reader, config, "sent", "confirmed", "answered"):
         actions = by_item.get(row["item_id"], {}).values()
         answered = any(action != "deleted" for action in actions)
         if answered and row["state"] != "answered":
@@ -224,11 +235,7 @@ def reconcile(lake: Lake, service: AnnotationService, config: QueueConfig) -> Re
     """Find and mend every difference between the queue's open rows and the service."""
     service.ensure_project(config.classes)
     with lake.read() as reader:
-        rows = [
-            row
-            for state in ("sent", "confirmed")
-            for row in reader.arrow(_QUEUE.format(states="?"), [config.project, state]).to_pylist()
-        ]
+        rows = _rows(reader, config, "sent", "confirmed")
     held = service.find([row["item_id"] for row in rows])
     answered = {answer.task_id for answer in service.pull()} if any(len(t) > 1 for t in held.values()) else set[str]()
     counts = {"agreed": 0, "confirmed": 0, "sent_again": 0, "renumbered": 0}
@@ -267,9 +274,9 @@ def _commit_states(lake: Lake, config: QueueConfig, step: str, rows: Sequence[Ro
     return sum(result.rows_written.values())
 
 
-def _rows(stage: Stage, config: QueueConfig, *states: str) -> list[Row]:
+def _rows(reader: Reader, config: QueueConfig, *states: str) -> list[Row]:
     marks = ", ".join("?" for _ in states)
-    return stage.arrow(_QUEUE.format(states=marks), [config.project, *states]).to_pylist()
+    return reader.arrow(_QUEUE.format(states=marks), [config.project, *states]).to_pylist()
 
 
 def _table(rows: Sequence[Row]) -> pa.Table:

@@ -68,24 +68,38 @@ class TaskFolder:
         return {item_id: [task_id] for item_id, task_id in ids.items() if self._file(task_id).is_file()}
 
     def pull(self) -> Iterator[Answer]:
-        """All answers in the task files and in exports below `import/`; `problems` then names files left out."""
+        """All answers in the task files and in exports below `import/`; `problems` then names what was left out."""
         self._problems = {}
+        if not self.path.is_dir():
+            # Without this an unmounted disk would look like a folder whose answers were all deleted.
+            self._problems[self.path.name] = f"There is no folder {self.path}; the next push makes it."
         for path in sorted(self.path.glob("*.json")):
             yield from self._answers(path)
         for path in sorted((self.path / "import").glob("*.json")):
             yield from self._answers(path)
 
     def withdraw(self, task_ids: Sequence[str]) -> None:
-        """Remove the files of tasks without annotations."""
+        """Remove the files of tasks without annotations.
+
+        Raises:
+            ServiceRefused: a file cannot be read, so nobody knows whether it holds an answer.
+        """
         for task_id in task_ids:
             path = self._file(task_id)
-            if path.is_file() and not list(self._answers(path)):
+            if path.is_file() and not any(task.get("annotations") for task in self._tasks(path)):
                 path.unlink()
 
     def annotate(self, task_id: str, *, label: str, annotator: str, seconds: float) -> None:
-        """Add an annotation to a task's file."""
+        """Add an annotation to a task's file, in the place of an earlier one of the same annotator.
+
+        Raises:
+            ServiceRefused: the file is missing, cannot be read or does not hold exactly one task.
+        """
         path = self._file(task_id)
-        [task] = self._tasks(path)
+        tasks = self._tasks(path)
+        if len(tasks) != 1:
+            raise ServiceRefused(f"The task file {path} holds {len(tasks)} tasks, one is expected. Mend it.")
+        [task] = tasks
         now = datetime.now(UTC).isoformat()
         choice = {"from_name": LABEL, "to_name": TEXT, "type": "choices", "value": {"choices": [label]}}
         annotation = {
@@ -121,18 +135,30 @@ class TaskFolder:
             raise ServiceRefused(f"The task file {path} holds no Label Studio task. Mend or remove it.")
         return cast("list[dict[str, Any]]", tasks)
 
-    def _answers(self, path: Path) -> list[Answer]:
-        answers: list[Answer] = []
+    def _answers(self, path: Path) -> Iterator[Answer]:
+        """The answers of one file; what is wrong with it is kept in `problems`, and the rest of it still counts."""
+        wrong: list[str] = []
         try:
             modified = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-            for task in self._tasks(path):
-                annotations = task.get("annotations") or []
-                answers += [self._answer(task, annotation, n, modified) for n, annotation in enumerate(annotations)]
-        except ServiceRefused as error:
+            tasks = self._tasks(path)
+        except (ServiceRefused, OSError) as error:
             self._problems[path.name] = str(error)
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
-            self._problems[path.name] = f"The task file {path} holds a wrong annotation ({error!r}). Mend it."
-        return answers
+            return
+        for task in tasks:
+            annotations = task.get("annotations") or []
+            if not isinstance(annotations, list):
+                wrong.append(f"annotations of a task are a {type(annotations).__name__}, a list is expected")
+                continue
+            for n, annotation in enumerate(annotations):
+                try:
+                    answer = self._answer(task, annotation, n, modified)
+                except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
+                    wrong.append(repr(error))
+                else:
+                    yield answer
+        if wrong:
+            more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+            self._problems[path.name] = f"The task file {path} holds a wrong annotation ({wrong[0]}){more}. Mend it."
 
     def _answer(self, task: dict[str, Any], annotation: dict[str, Any], n: int, modified: datetime) -> Answer:
         item_id = str(task["data"]["item_id"])
@@ -143,17 +169,23 @@ class TaskFolder:
             raise ValueError(f"annotation {n} of item {item_id!r} has {len(choices)} labels, one is expected")
         who = annotation.get("completed_by", "unknown")
         annotator = str(who.get("email") or who.get("id")) if isinstance(who, dict) else str(who)
+        annotation_id = str(annotation.get("id", f"{task_id}-{n}"))
+        label = None if skipped else str(choices[0])
+        f"{item_id}{annotator}{annotation_id}{label}".encode()  # half a surrogate pair cannot be stored: ValueError
+        seconds = float(annotation.get("lead_time") or 0.0)
+        if not 0.0 <= seconds < float("inf"):
+            raise ValueError(f"annotation {n} of item {item_id!r} took {seconds} seconds")
         updated = _time(annotation.get("updated_at"), modified)
         return Answer(
-            annotation_id=str(annotation.get("id", f"{task_id}-{n}")),
+            annotation_id=annotation_id,
             task_id=task_id,
             item_id=item_id,
             annotator=annotator,
             action="skipped" if skipped else "labelled",
-            label=None if skipped else str(choices[0]),
+            label=label,
             created_at=_time(annotation.get("created_at"), updated),
             updated_at=updated,
-            seconds=float(annotation.get("lead_time") or 0.0),
+            seconds=seconds,
         )
 
 
