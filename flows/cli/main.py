@@ -8,7 +8,7 @@ lock is away, the same command may work later; 130 interrupted.
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -36,6 +36,10 @@ ProjectOption = Annotated[
 ]
 
 
+# Click's base of all usage errors; typer may carry a click of its own, so it is reached through typer.
+_USAGE_ERROR: Any = typer.BadParameter.__mro__[2]
+
+
 def main() -> None:
     """Run the command and turn errors into messages and exit codes."""
     sys.exit(run_command(sys.argv[1:]))
@@ -46,14 +50,11 @@ def run_command(arguments: list[str]) -> int:
     from engine.errors import EngineError
 
     try:
-        app(arguments, standalone_mode=False)
-    except SystemExit as stop:  # typer's own exits carry their code
-        return stop.code if isinstance(stop.code, int) else 1
-    except typer.Exit as stop:
-        return stop.exit_code
-    except typer.Abort:
-        return 130
-    except KeyboardInterrupt:
+        code = app(arguments, standalone_mode=False)
+    except _USAGE_ERROR as error:
+        error.show()
+        return 2
+    except (typer.Abort, KeyboardInterrupt):
         console.say("interrupted; what was committed is kept, run again to go on")
         return 130
     except BrokenPipeError:
@@ -61,14 +62,7 @@ def run_command(arguments: list[str]) -> int:
     except (SiftlineError, EngineError) as error:
         console.say(f"siftline: {error}")
         return 3 if isinstance(error, Transient) else 2
-    except Exception as error:
-        import click
-
-        if isinstance(error, click.ClickException):
-            error.show()
-            return 2
-        raise
-    return 0
+    return code if isinstance(code, int) else 0
 
 
 @app.command(epilog="Example: siftline init my-project --source comments.csv --text body --classes spam,ham")

@@ -107,8 +107,7 @@ def test_a_second_run_adds_no_row(asked: Asked) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [["status"], ["queue"], ["lf", "report"], ["lf", "preview"], ["collect"], ["queue", "reconcile"], ["doctor"]],
+    "command", ["status", "queue", "lf report", "lf preview", "collect", "queue reconcile", "doctor"]
 )
 def test_every_looking_command_answers_on_a_project(asked: Asked, command: str) -> None:
     root, _, _ = asked

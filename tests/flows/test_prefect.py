@@ -1,0 +1,98 @@
+"""The Prefect flow around the stages: what is retried, what is said when no server answers, what a server sees."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from flows.cli.main import run_command
+from flows.prefect_server import configured_api_url
+from tests.projects import ROOT
+
+FLOW = """
+import json, sys
+from pathlib import Path
+from flows.prefect_server import prefect_api
+
+with prefect_api(Path(sys.argv[1])) as url:
+    import httpx
+    from prefect import flow
+    import flows.cycle as cycle
+    from warehouse import ServiceError, SettingsError, StageResult
+
+    calls = []
+    kind = {"transient": ServiceError, "terminal": SettingsError}[sys.argv[2]]
+
+    def stage(project, progress):
+        calls.append(1)
+        if len(calls) == 1:
+            raise kind("first call")
+        return StageResult(stage="ingest", token="t", committed=False)
+
+    class Project:
+        root = Path(sys.argv[1])
+
+    cycle.STAGES = {"ingest": stage}
+    cycle.watch(cycle.OpenProject(project=Project()))
+    task = cycle.stage_task.with_options(retry_delay_seconds=0)
+
+    @flow
+    def once():
+        return task(str(Project.root), "ingest")
+
+    try:
+        once()
+        error = ""
+    except Exception as caught:
+        error = type(caught).__name__
+    runs = httpx.post(f"{url}/flow_runs/filter", json={}).json()
+    tasks = httpx.post(f"{url}/task_runs/filter", json={}).json()
+    print(json.dumps({"calls": len(calls), "error": error, "state": runs[0]["state_type"],
+                      "tasks": [t["name"] for t in tasks]}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("transient", {"calls": 2, "error": "", "state": "COMPLETED"}),
+        ("terminal", {"calls": 1, "error": "SettingsError", "state": "FAILED"}),
+    ],
+)
+def test_only_transient_errors_are_retried_and_the_server_sees_the_end(
+    tmp_path: Path, kind: str, expected: dict[str, object]
+) -> None:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    command = [sys.executable, "-c", textwrap.dedent(FLOW), str(tmp_path), kind]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
+    assert ended.returncode == 0, ended.stderr
+    seen = json.loads(ended.stdout.splitlines()[-1])
+    assert seen["tasks"] == ["ingest"]
+    assert {key: seen[key] for key in expected} == expected
+    for word in ("telemetry", "database is locked", "Error logging to API"):
+        assert word not in ended.stderr
+
+
+def test_a_configured_server_that_is_away_is_told_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["init", str(tmp_path / "p"), "--classes", "a,b"]) == 0
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    assert run_command(["run", "--project", str(tmp_path / "p")]) == 3
+    assert "prefect server start" in capsys.readouterr().err
+
+
+def test_the_active_profile_decides_like_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    assert configured_api_url() is None
+    (tmp_path / "profiles.toml").write_text(
+        'active = "team"\n[profiles.team]\nPREFECT_API_URL = "http://127.0.0.1:4200/api"\n[profiles.other]\n'
+    )
+    assert configured_api_url() == "http://127.0.0.1:4200/api"
+    monkeypatch.setenv("PREFECT_PROFILE", "other")
+    assert configured_api_url() is None
