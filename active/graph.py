@@ -91,20 +91,22 @@ class PoolGraph:
         chosen[taken] = True
         return self._per_item(np.maximum, np.where(chosen[self.rows], self.weights, 0.0))
 
-    def gain(self, cover: Floats) -> Floats:
+    def gain(self, cover: Floats, weight: Floats) -> Floats:
         """What each item would add to the cover of all, itself included.
 
-        The marginal gain of the facility-location function, which is submodular: as the cover grows it only shrinks.
+        The marginal gain of the weighted facility-location function, which is submodular: as the cover grows it only
+        shrinks.
 
         Args:
             cover: [N] of `cover`.
+            weight: [N] how much the cover of each item counts.
 
         Returns:
-            [N], 0 or more, in items.
+            [N], 0 or more.
 
-        Source: Wei, Iyer, Bilmes (2015), Submodularity in Data Subset Selection and Active Learning, equation 3.
+        Source: Wei, Iyer, Bilmes (2015), Submodularity in Data Subset Selection and Active Learning, section 4.
         """
-        return self._per_item(np.add, np.maximum(self.weights - cover[self.rows], 0.0))
+        return self._per_item(np.add, weight[self.rows] * np.maximum(self.weights - cover[self.rows], 0.0))
 
     def speaks_for(self, cover: Floats) -> Rows:
         """How many other items each one is closer to than any taken item is. [N]."""

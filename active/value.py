@@ -15,13 +15,17 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from active.graph import Floats, PoolGraph, Rows
+from active.graph import Floats, PoolGraph
 from active.pool import Pool, read_pool
 from active.reason import reasons
 from features.index import VectorIndex
 from warehouse import Lake, Progress, SettingsError, StageResult, Upsert, silent
 
-GOLD_PER_CLASS = 4.0
+COVERAGE_WORTH = 3.0
+"""Gold labels per class that weak labels on the whole pool count for in `representative_share`."""
+CONTRADICTION = 0.3
+RARE = 0.02
+REDUNDANCY_POWER = 4
 DECIMALS = 6
 """Stored figures are rounded, so that the last bits of a matrix product do not decide an order."""
 
@@ -47,43 +51,114 @@ class ValueConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Doubt:
-    """What speaks for a wrong prediction, item by item; it does not change while a batch is picked.
+class Estimate:
+    """What decides the value of each item and does not change while a batch is picked.
 
     Attributes:
+        graph: of N items.
         uncertainty: [N] 0 to 1.
         disagreement: [N] 0 to 1.
-        share: how much doubt counts against representativeness, 0 to 1.
+        class_weight: [N] of `class_weight`.
+        largest_gain: gain of the most central item when nothing is taken; representativeness is a share of it.
+        share: weight of representativeness, of `representative_share`.
     """
 
+    graph: PoolGraph
     uncertainty: Floats
     disagreement: Floats
+    class_weight: Floats
+    largest_gain: float
     share: float
 
     @classmethod
-    def of(cls, pool: Pool, graph: PoolGraph) -> "Doubt":
-        """The doubt about each item of a pool."""
+    def of(cls, pool: Pool, graph: PoolGraph) -> "Estimate":
+        """Estimate for a pool of one item or more."""
+        weight = class_weight(pool.predicted)
         return cls(
+            graph=graph,
             uncertainty=uncertainty(graph, pool.predicted),
             disagreement=disagreement(pool.votes, pool.weak, pool.predicted),
-            share=doubt_share(len(pool.labelled), len(pool.class_names)),
+            class_weight=weight,
+            largest_gain=float(graph.gain(np.zeros(len(graph)), weight).max()),
+            share=representative_share(pool),
         )
 
+    def representativeness(self, cover: Floats) -> Floats:
+        """Share of the largest possible gain that each item still has [N], 0 to 1; see `PoolGraph.gain`."""
+        return self.graph.gain(cover, self.class_weight) / self.largest_gain
 
-def doubt_share(gold: int, classes: int) -> float:
-    """The one rule of the mixture: g / (g + 4 C) of g gold labels and C classes, at least one half.
+    def worth(self, cover: Floats, redundancy: Floats) -> Floats:
+        """The value of each item, 0 to 1.
 
-    Few labels are best spent on what is typical, many on what is unsure; weak labels give the end model a head start,
-    so doubt counts for a half from the beginning.
+            r^s * (u + 0.3 d (1 - u))^(1 - s) * (1 - x^4)
 
-    Source: Hacohen, Dekel, Weinshall (2022), Active Learning on a Budget: Opposite Strategies Suit High and Low
-    Budgets.
+        with representativeness r and its share s, uncertainty u, disagreement d and redundancy x. A geometric mean,
+        because an item that is no doubt at all, or that speaks for nobody, is worth nothing however good the other
+        part. 1 is an item nobody has spoken for, in the middle of everything and as doubtful as can be; an exact copy
+        of a labelled or queued item is worth 0. The value never rises as more is taken.
+
+        Args:
+            cover: [N] of `PoolGraph.cover`.
+            redundancy: [N] of `PoolGraph.nearest`.
+
+        Source: the product of doubt and representativeness is the information density of Settles, Craven (2008), An
+        Analysis of Active Learning Strategies for Sequence Labeling Tasks, section 3.4.
+        """
+        doubt = self.uncertainty + CONTRADICTION * self.disagreement * (1.0 - self.uncertainty)
+        mixed = self.representativeness(cover) ** self.share * doubt ** (1.0 - self.share)
+        return mixed * (1.0 - redundancy**REDUNDANCY_POWER)
+
+
+def representative_share(pool: Pool) -> float:
+    """The one rule of the mixture: 1 / (1 + 3 v + g / C), of g gold labels, C classes and v.
+
+    v is the share of the pool on which a function voted. With neither weak nor gold labels only representativeness
+    counts; weak labels on everything count as three gold labels per class; as gold grows doubt takes over.
+
+    Source: the direction is that of Hacohen, Dekel, Weinshall (2022), Active Learning on a Budget: Opposite Strategies
+    Suit High and Low Budgets; the rule and its number were measured here.
     """
-    return 0.5 + 0.5 * gold / (gold + GOLD_PER_CLASS * max(1, classes))
+    voted = float((pool.votes.sum(axis=1) > 0).mean())
+    return 1.0 / (1.0 + COVERAGE_WORTH * voted + len(pool.labelled) / max(1, len(pool.class_names)))
+
+
+def class_weight(predicted: Floats) -> Floats:
+    """How much each item counts in representativeness, so that every class counts the same in all.
+
+    The expectation of 1 / (C * share of the class) under the end model. Without it the largest class is all that there
+    is to speak for. Shares below 0.02 / C count as that, so that a class of one or two items does not outweigh all.
+
+    Args:
+        predicted: class probabilities [N, C].
+
+    Returns:
+        [N], 1 where every class is equally frequent.
+
+    Source: inverse class frequency, as in King, Zeng (2001), Logistic Regression in Rare Events Data, section 4.
+    """
+    share = predicted.mean(axis=0) * predicted.shape[1]
+    return predicted @ (1.0 / np.maximum(share, RARE))
+
+
+def narrowness(predicted: Floats) -> Floats:
+    """One minus the margin between the two most probable classes of each item.
+
+    Args:
+        predicted: class probabilities [N, C].
+
+    Returns:
+        [N], 0 (certain) to 1 (two classes equally probable); 0 where there is only one class.
+
+    Source: Scheffer, Decomain, Wrobel (2001), Active Hidden Markov Models for Information Extraction.
+    """
+    if predicted.shape[1] < 2:
+        return np.zeros(len(predicted))
+    best_two = np.partition(predicted, -2, axis=1)[:, -2:]
+    return np.clip(1.0 - (best_two[:, 1] - best_two[:, 0]), 0.0, 1.0)
 
 
 def uncertainty(graph: PoolGraph, predicted: Floats) -> Floats:
-    """One minus the margin of the two most probable classes, half the item's own and half the mean of its neighbours.
+    """Half the item's own `narrowness`, half the mean of its neighbourhood.
 
     The neighbours keep single odd texts from the top, whose label would tell nothing about others.
 
@@ -94,15 +169,11 @@ def uncertainty(graph: PoolGraph, predicted: Floats) -> Floats:
     Returns:
         [N], 0 to 1.
 
-    Source: Scheffer, Decomain, Wrobel (2001), Active Hidden Markov Models for Information Extraction (the margin);
-    Settles, Craven (2008), An Analysis of Active Learning Strategies for Sequence Labeling Tasks, section 3.4
-    (information density).
+    Source: smoothing over a neighbour graph as in Zhu, Ghahramani, Lafferty (2003), Semi-Supervised Learning Using
+    Gaussian Fields and Harmonic Functions, with one step instead of all.
     """
-    if predicted.shape[1] < 2:
-        return np.zeros(len(predicted))
-    best_two = np.partition(predicted, -2, axis=1)[:, -2:]
-    unsure = np.clip(1.0 - (best_two[:, 1] - best_two[:, 0]), 0.0, 1.0)
-    return 0.5 * unsure + 0.5 * graph.smoothed(unsure)
+    own = narrowness(predicted)
+    return 0.5 * own + 0.5 * graph.smoothed(own)
 
 
 def disagreement(votes: Floats, weak: Floats, predicted: Floats) -> Floats:
@@ -130,20 +201,6 @@ def disagreement(votes: Floats, weak: Floats, predicted: Floats) -> Floats:
     return np.clip(np.maximum(conflict, divergence), 0.0, 1.0)
 
 
-def worth(doubt: Doubt, representativeness: Floats, redundancy: Floats) -> Floats:
-    """The value: representativeness and doubt in the shares of `doubt_share`, less what a near item already tells.
-
-    Doubt is the chance that at least one of uncertainty and disagreement is right: u + d - u d.
-
-    Returns:
-        [N], 0 to 1. 1 is an item nobody speaks for, in the middle of everything and as doubtful as can be; an exact
-        copy of a labelled or queued item is worth 0.
-    """
-    doubtful = doubt.uncertainty + doubt.disagreement - doubt.uncertainty * doubt.disagreement
-    mixed = (1.0 - doubt.share) * representativeness + doubt.share * doubtful
-    return mixed * (1.0 - redundancy**2)
-
-
 def estimate_values(lake: Lake, index: VectorIndex, config: ValueConfig, progress: Progress = silent) -> StageResult:
     """Write the value, its components and its reason for every train item that nobody has labelled or queued.
 
@@ -154,7 +211,7 @@ def estimate_values(lake: Lake, index: VectorIndex, config: ValueConfig, progres
         progress: called with (steps done, 3).
 
     Returns:
-        The result; `detail` has the cycle, the gold labels and the share of doubt.
+        The result; `detail` has the cycle, the gold labels and the share of representativeness.
     """
     params = {"neighbors": config.neighbors, "seed": config.seed}
     inputs = ("items", "vectors", "weak_labels", "predictions", "annotations")
@@ -169,31 +226,24 @@ def estimate_values(lake: Lake, index: VectorIndex, config: ValueConfig, progres
         progress(1, 3)
         graph = PoolGraph.from_index(index, pool.item_ids, config.neighbors)
         progress(2, 3)
-        doubt = Doubt.of(pool, graph)
-        cover = graph.cover(pool.taken)
-        representativeness = graph.gain(cover) / scale(graph, pool.taken)
-        redundancy = graph.nearest(pool.taken)
-        value = worth(doubt, representativeness, redundancy)
+        estimate = Estimate.of(pool, graph)
+        cover, redundancy = graph.cover(pool.taken), graph.nearest(pool.taken)
+        representativeness, value = estimate.representativeness(cover), estimate.worth(cover, redundancy)
         table = pa.table(
             {
                 "item_id": [pool.item_ids[row] for row in rows],
                 "cycle": np.full(len(rows), cycle, np.int32),
                 "value": np.round(value[rows], DECIMALS),
                 "representativeness": np.round(representativeness[rows], DECIMALS),
-                "uncertainty": np.round(doubt.uncertainty[rows], DECIMALS),
-                "disagreement": np.round(doubt.disagreement[rows], DECIMALS),
+                "uncertainty": np.round(estimate.uncertainty[rows], DECIMALS),
+                "disagreement": np.round(estimate.disagreement[rows], DECIMALS),
                 "redundancy": np.round(redundancy[rows], DECIMALS),
                 "reason": reasons(pool, graph.speaks_for(cover), redundancy, rows),
             }
         )
         progress(3, 3)
-        detail = {"cycle": cycle, "gold": len(pool.labelled), "doubt_share": round(doubt.share, 3)}
+        detail = {"cycle": cycle, "gold": len(pool.labelled), "representative_share": round(estimate.share, 3)}
         return stage.commit([Upsert("values", table)], rows_read=len(pool), detail=detail)
-
-
-def scale(graph: PoolGraph, taken: Rows) -> float:
-    """The largest gain when nothing is taken yet, by which representativeness is divided; fixed for a pool."""
-    return float(max(graph.gain(np.zeros(len(graph))).max(), 1.0))
 
 
 def _entropy(probs: Floats) -> Floats:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from active.graph import Bools, Floats, PoolGraph, Rows
+from active.graph import Floats, PoolGraph, Rows
 from active.pool import Pool
 
 NEAR_DUPLICATE = 0.95
@@ -29,12 +29,6 @@ class Situation:
     graph: PoolGraph
     generator: np.random.Generator
 
-    def allowed(self) -> Bools:
-        """[N] items that may be picked: neither taken nor a near-duplicate of one that is taken."""
-        allowed = self.graph.nearest(self.pool.taken) < NEAR_DUPLICATE
-        allowed[self.pool.taken] = False
-        return allowed
-
 
 @dataclass(frozen=True, slots=True)
 class Pick:
@@ -53,23 +47,41 @@ Strategy = Callable[[Situation, int], Pick]
 """(situation, batch) -> at most `batch` items; fewer when no more may be picked."""
 
 
-def pick_by(situation: Situation, batch: int, scores: Callable[[Rows], Floats]) -> Pick:
-    """Pick greedily the best allowed item, again and again, never two near-duplicates.
+def pick_best(situation: Situation, batch: int, scores: Floats) -> Pick:
+    """The allowed items with the largest scores [N], never two near-duplicates; the lower row wins a tie."""
+    pick = Picking(situation)
+    while len(pick.rows) < batch and pick.allowed.any():
+        pick.take(scores)
+    return pick.done()
 
-    Args:
-        situation: what there is to pick from.
-        batch: items wanted.
-        scores: given the rows picked so far, the score [N] of every item; scores may fall as more is picked.
+
+class Picking:
+    """A pick that grows item by item.
+
+    Attributes:
+        allowed: [N] items that may still be picked.
+        nearest: [N] cosine of the nearest taken or picked item.
+        rows: places picked so far.
     """
-    allowed = situation.allowed()
-    vectors = situation.graph.vectors
-    rows: list[int] = []
-    values: list[float] = []
-    while len(rows) < batch and allowed.any():
-        score = np.where(allowed, scores(np.array(rows, np.int64)), -np.inf)
-        best = int(score.argmax())
-        rows.append(best)
-        values.append(float(score[best]))
-        allowed &= vectors @ vectors[best] < NEAR_DUPLICATE
-        allowed[best] = False
-    return Pick(np.array(rows, np.int64), np.array(values))
+
+    def __init__(self, situation: Situation) -> None:
+        self._vectors = situation.graph.vectors
+        self.nearest = situation.graph.nearest(situation.pool.taken)
+        self.allowed = self.nearest < NEAR_DUPLICATE
+        self.allowed[situation.pool.taken] = False
+        self.rows: list[int] = []
+        self._values: list[float] = []
+
+    def take(self, scores: Floats) -> int:
+        """Pick the allowed item with the largest score [N] and return its place."""
+        best = int(np.where(self.allowed, scores, -np.inf).argmax())
+        self.rows.append(best)
+        self._values.append(float(scores[best]))
+        self.nearest = np.maximum(self.nearest, np.clip(self._vectors @ self._vectors[best], 0.0, 1.0))
+        self.allowed &= self.nearest < NEAR_DUPLICATE
+        self.allowed[best] = False  # also a vector of zeros, which is not close to itself
+        return best
+
+    def done(self) -> Pick:
+        """The pick."""
+        return Pick(np.array(self.rows, np.int64), np.array(self._values))
