@@ -181,6 +181,7 @@ class Project:
             refill_below=section.refill_below,
             strategy=section.strategy,
             seed=section.seed,
+            neighbors=self.settings.value.neighbors,
         )
 
     @cached_property
