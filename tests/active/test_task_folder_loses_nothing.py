@@ -1,0 +1,196 @@
+"""The folder of tasks: whatever a person's hands do to the files, no answer is lost, doubled or taken for deleted."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from active.queue import QueueConfig, collect
+from active.service import Answer, Task
+from active.task_folder import TaskFolder
+from tests.warehouse.test_commit_is_atomic import items
+from warehouse import Lake, ServiceRefused, Upsert
+
+CONFIG = QueueConfig(project="p", classes=("a", "b"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> TaskFolder:
+    made = TaskFolder(tmp_path / "tasks", "p")
+    made.ensure_project(["a", "b"])
+    made.push([task(f"i{k:05d}") for k in range(3)])
+    return made
+
+
+@pytest.fixture
+def stocked(lake: Lake) -> Lake:
+    with lake.stage("ingest", version=1, inputs=()) as stage:
+        stage.commit([Upsert("items", items(5))])
+    return lake
+
+
+def task(item_id: str) -> Task:
+    return Task(item_id=item_id, text="text", cycle=1, rank=1, value=0.5, reason="because")
+
+
+def annotation(label: str | None = "a", **changes: Any) -> dict[str, Any]:
+    result = [{"from_name": "label", "to_name": "text", "type": "choices", "value": {"choices": [label]}}]
+    return {"completed_by": "ann", "result": result if label else [], **changes}
+
+
+def write(folder: TaskFolder, item_id: str, annotations: object) -> Path:
+    path = folder.path / f"{folder.task_id(item_id)}.json"
+    content = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps({**content, "annotations": annotations}), "utf-8")
+    return path
+
+
+def export(folder: TaskFolder, name: str, *tasks: dict[str, Any]) -> None:
+    (folder.path / "import").mkdir(exist_ok=True)
+    (folder.path / "import" / name).write_text(json.dumps(list(tasks)), "utf-8")
+
+
+def exported(item_id: str, *annotations: dict[str, Any]) -> dict[str, Any]:
+    return {"id": 7, "data": {"item_id": item_id}, "annotations": list(annotations)}
+
+
+def answers(folder: TaskFolder) -> list[Answer]:
+    return list(folder.pull())
+
+
+def test_a_task_is_stored_once_and_its_answer_survives_a_second_push(folder: TaskFolder) -> None:
+    folder.annotate(folder.task_id("i00000"), label="a", annotator="ann", seconds=1.0)
+    assert folder.push([task("i00000")]) == {"i00000": folder.task_id("i00000")}
+    assert [answer.label for answer in answers(folder)] == ["a"]
+
+
+def test_task_ids_depend_on_project_and_item_alone(folder: TaskFolder, tmp_path: Path) -> None:
+    assert TaskFolder(tmp_path / "elsewhere", "p").task_id("i00000") == folder.task_id("i00000")
+    assert TaskFolder(folder.path, "q").task_id("i00000") != folder.task_id("i00000")
+
+
+def test_an_answer_by_hand_needs_only_the_choice(folder: TaskFolder) -> None:
+    write(folder, "i00000", [{"result": annotation("b")["result"]}])
+    [answer] = answers(folder)
+    assert (answer.item_id, answer.label, answer.action, answer.annotator) == ("i00000", "b", "labelled", "unknown")
+    assert answers(folder) == [answer]  # times and ids that the person left out are the same on every pull
+
+
+def test_a_skip_has_no_label(folder: TaskFolder) -> None:
+    write(folder, "i00000", [annotation(None, was_cancelled=True)])
+    [answer] = answers(folder)
+    assert (answer.action, answer.label) == ("skipped", None)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "nonsense",
+        {"result": "nonsense"},
+        {"result": [{"from_name": "label", "value": {"choices": []}}]},
+        annotation(None),
+        annotation(lead_time="soon"),
+        annotation(lead_time=float("nan")),
+        annotation(lead_time=-1),
+        annotation(created_at="yesterday"),
+        annotation(completed_by="half a pair \ud800"),
+        annotation("\udfff"),
+    ],
+    ids=str,
+)
+def test_a_wrong_annotation_is_named_and_the_others_count(folder: TaskFolder, wrong: Any) -> None:
+    export(
+        folder,
+        "export.json",
+        exported("i00000", annotation("a"), wrong, annotation("b")),
+        exported("i00001", annotation("b")),
+    )
+    assert [(answer.item_id, answer.label) for answer in answers(folder)] == [
+        ("i00000", "a"),
+        ("i00000", "b"),
+        ("i00001", "b"),
+    ]
+    assert list(folder.problems) == ["export.json"]
+
+
+@pytest.mark.parametrize("content", ["", "{ half a fi", "7", "[7]", '{"a": ' * 100_000, "\ud800"], ids=repr)
+def test_a_file_that_is_no_task_is_named_and_left_as_it_is(folder: TaskFolder, content: str) -> None:
+    path = folder.path / "aaa.json"
+    raw = content.encode("utf-8", "surrogatepass")
+    path.write_bytes(raw)
+    write(folder, "i00000", [annotation("a")])
+    assert [answer.label for answer in answers(folder)] == ["a"]
+    assert list(folder.problems) == ["aaa.json"]
+    assert path.read_bytes() == raw
+
+
+def test_a_mended_file_is_no_problem_any_more(folder: TaskFolder) -> None:
+    path = folder.path / "aaa.json"
+    path.write_text("{")
+    assert answers(folder) == []
+    assert folder.problems
+    path.unlink()
+    assert answers(folder) == []
+    assert not folder.problems
+
+
+def test_withdrawing_removes_open_tasks_only(folder: TaskFolder) -> None:
+    write(folder, "i00000", [annotation("a")])
+    torn = write(folder, "i00001", [annotation("a")])
+    torn.write_text(torn.read_text("utf-8")[:-9], "utf-8")
+    folder.withdraw([folder.task_id("i00000"), folder.task_id("i00002"), folder.task_id("never")])
+    assert set(folder.find(["i00000", "i00001", "i00002"])) == {"i00000", "i00001"}
+    with pytest.raises(ServiceRefused, match="cannot be read"):
+        folder.withdraw([folder.task_id("i00001")])
+    assert torn.is_file()
+
+
+def test_a_simulated_answer_needs_a_task(folder: TaskFolder) -> None:
+    with pytest.raises(ServiceRefused, match="cannot be read"):
+        folder.annotate("never", label="a", annotator="ann", seconds=1.0)
+
+
+def test_a_write_that_fails_leaves_the_old_file(folder: TaskFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.annotate(folder.task_id("i00000"), label="a", annotator="ann", seconds=1.0)
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        folder.annotate(folder.task_id("i00000"), label="b", annotator="ann", seconds=1.0)
+    assert [answer.label for answer in answers(folder)] == ["a"]
+    assert not list(folder.path.glob(".*"))
+
+
+def test_a_repeated_export_is_collected_once_and_the_later_state_counts(stocked: Lake, folder: TaskFolder) -> None:
+    old, new = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"
+    export(folder, "b.json", exported("i00004", annotation("a", id=99, updated_at=old)))
+    export(folder, "a.json", exported("i00004", annotation("b", id=99, updated_at=new)))
+    assert collect(stocked, folder, CONFIG).rows_written["annotations"] == 1
+    assert not collect(stocked, folder, CONFIG).committed
+    with stocked.read() as reader:
+        assert reader.rows("SELECT class_id FROM gold_labels") == [(1,)]
+
+
+def test_a_folder_that_is_gone_does_not_delete_what_was_answered(stocked: Lake, folder: TaskFolder) -> None:
+    write(folder, "i00000", [annotation("a")])
+    collect(stocked, folder, CONFIG)
+    folder.path.rename(folder.path.with_name("elsewhere"))
+    result = collect(stocked, folder, CONFIG)
+    assert not result.committed
+    assert "There is no folder" in result.detail["left out: tasks"]
+    with stocked.read() as reader:
+        assert reader.scalar("SELECT count(*) FROM gold_labels") == 1
+
+
+def test_an_answer_that_is_gone_counts_as_deleted_once(stocked: Lake, folder: TaskFolder) -> None:
+    path = write(folder, "i00000", [annotation("a")])
+    collect(stocked, folder, CONFIG)
+    path.unlink()
+    assert collect(stocked, folder, CONFIG).rows_written == {"annotations": 1}
+    assert not collect(stocked, folder, CONFIG).committed
+    with stocked.read() as reader:
+        assert reader.rows("SELECT action FROM current_annotations") == [("deleted",)]
+        assert reader.scalar("SELECT count(*) FROM gold_labels") == 0
