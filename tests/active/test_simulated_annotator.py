@@ -1,0 +1,46 @@
+"""The simulated annotator: answers what its gold file knows, through the service, the same way every time."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from active.simulated import SimulatedAnnotator
+from warehouse import DataError
+
+
+def gold(path: Path, **columns: list[str]) -> Path:
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def test_the_time_grows_with_the_text_and_depends_on_item_and_seed_alone(tmp_path: Path) -> None:
+    path = gold(tmp_path / "gold.parquet", id=["a"], label=["x"])
+    one, again, other = (SimulatedAnnotator(path, seed=seed) for seed in (1, 1, 2))
+    text = "word " * 40
+    times = [one.seconds(f"i{k}", text) for k in range(500)]
+    assert times == [again.seconds(f"i{k}", text) for k in range(500)]
+    assert times != [other.seconds(f"i{k}", text) for k in range(500)]
+    assert one.seconds("i0", text * 10) > one.seconds("i0", text)
+    assert 12 < sorted(times)[250] < 14  # 40 words at 4 a second, and 3 s to decide
+    assert min(times) > 0
+
+
+def test_a_file_that_is_no_gold_file_is_refused(tmp_path: Path) -> None:
+    path = gold(tmp_path / "items.parquet", id=["a"], text=["x"])
+    with pytest.raises(DataError, match="a gold file has id and label"):
+        SimulatedAnnotator(path, seed=0)
+
+
+def test_only_the_annotator_and_the_scoring_open_the_gold_file() -> None:
+    """No other module of these packages reads a label column from a Parquet file of the user's choice."""
+    root = Path(__file__).parents[2]
+    readers = {
+        str(path.relative_to(root))
+        for package in ("active", "weak_labels")
+        for path in (root / package).rglob("*.py")
+        if "parquet" in path.read_text("utf-8").lower()
+    }
+    assert readers <= {"active/simulated.py", "weak_labels/evaluate.py"}
+    assert "active/simulated.py" in readers
