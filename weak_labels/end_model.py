@@ -6,7 +6,7 @@ Here live the model (arrays in, probabilities out), the data it learns from, and
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -65,21 +65,34 @@ class EndModelConfig:
 
 @dataclass(frozen=True, slots=True)
 class EndModel:
-    """Multinomial logistic regression: weights [D, C] and intercepts [C].
+    """Multinomial logistic regression: weights [D, C] and intercepts [C]; `taught_C` are classes with weak labels.
 
     Weak then clean:
 
     1. `fit_weak`: logistic regression on the soft labels of covered train items, ridge 1.
     2. `fit_gold`: logistic regression on the gold items that starts from that model and is held to it by a ridge of 1
-       on the difference. Intercepts stay as they are: people label what was selected for them, so the class shares
-       among gold labels say nothing about those among all items. A few gold labels move the model a little, many as
-       far as they like, so there is no weight to tune.
+       on the difference. Intercepts of taught classes stay as they are: people label what was selected for them, so
+       the class shares among gold labels say nothing about those among all items. A few gold labels move the model a
+       little, many as far as they like, so there is no weight to tune.
 
-    Without weak labels step 2 is plain logistic regression, ridge 0.1, with intercepts.
+    Without weak labels step 2 is plain logistic regression, ridge 0.1, with all intercepts free.
+
+    Measured on Reuters R8, 3,840 train items to learn from and the other 1,645 to score, Snorkel weak labels,
+    accuracy at 32 / 64 / 96 / 128 gold labels (0: .907), picked at random, and by margin and clusters:
+
+    - this rule .933 / .937 / .940 / .941, and .943 / .954 / .955 / .957;
+    - one fit, a gold row counting as 20 weak ones: .914 / .920 / .924 / .924, and .926 / .935 / .944 / .946;
+    - step 2 with free intercepts: .888 / .929 / .933 / .941, and .857 / .878 / .900 / .921 (picks of the line above);
+    - gold alone: .789 / .844 / .881 / .896, and .550 / .585 / .643 / .714 (same picks).
+
+    With random picks on trec / youtube / sms / agnews, mean over the four sizes: .775 / .921 / .967 / .835, within .01
+    of the best of some twenty rules; a gold row counting as 20 weak ones .712 / .894 / .955 / .805. It can lose a
+    little: 32 labels picked by margin on agnews gave .817 where weak labels alone had .830.
     """
 
     weights_DC: Floats
     intercept_C: Floats
+    taught_C: Bools
 
     @classmethod
     def fit_weak(cls, vectors: Vectors, probs: Floats, weights: Floats) -> Self | None:
@@ -97,7 +110,8 @@ class EndModel:
         if not rows_N.any():
             return None
         untrained = cls.untrained(vectors.shape[1], probs.shape[1])
-        return untrained._moved(vectors[rows_N], probs[rows_N], weights[rows_N], WEAK_RIDGE, intercept=True)
+        fitted = untrained._moved(vectors[rows_N], probs[rows_N], weights[rows_N], WEAK_RIDGE)
+        return replace(fitted, taught_C=weights[rows_N] @ probs[rows_N] >= 1.0)
 
     @classmethod
     def fit_gold(cls, weak: "EndModel | None", vectors: Vectors, class_ids: Ints, classes: int) -> "EndModel":
@@ -111,17 +125,14 @@ class EndModel:
         """
         if len(class_ids) == 0:
             return weak or cls.untrained(vectors.shape[1], classes)
-        one_hot_NC = np.eye(classes)[class_ids]
-        weights_N = np.ones(len(class_ids))
-        if weak is None:
-            untrained = cls.untrained(vectors.shape[1], classes)
-            return untrained._moved(vectors, one_hot_NC, weights_N, ALONE_RIDGE, intercept=True)
-        return weak._moved(vectors, one_hot_NC, weights_N, GOLD_RIDGE, intercept=False)
+        start = weak or cls.untrained(vectors.shape[1], classes)
+        ridge = GOLD_RIDGE if weak else ALONE_RIDGE
+        return start._moved(vectors, np.eye(classes)[class_ids], np.ones(len(class_ids)), ridge)
 
     @classmethod
     def untrained(cls, dimensions: int, classes: int) -> Self:
         """The model that knows nothing: every class is equally probable."""
-        return cls(np.zeros((dimensions, classes)), np.zeros(classes))
+        return cls(np.zeros((dimensions, classes)), np.zeros(classes), np.zeros(classes, np.bool_))
 
     def predict_proba(self, vectors: Vectors) -> Floats:
         """Class probabilities [N, C] of vectors [N, D]; rows sum to 1."""
@@ -130,7 +141,7 @@ class EndModel:
         exp_NC = np.exp(logits_NC - logits_NC.max(axis=1, keepdims=True))
         return exp_NC / exp_NC.sum(axis=1, keepdims=True)
 
-    def _moved(self, vectors: Vectors, probs_NC: Floats, weights_N: Floats, ridge: float, *, intercept: bool) -> Self:
+    def _moved(self, vectors: Vectors, probs_NC: Floats, weights_N: Floats, ridge: float) -> Self:
         """The minimum of weighted cross-entropy + ridge/2 * squared distance of the weights from this model's."""
         from scipy.optimize import minimize  # takes a third of a second to import
 
@@ -148,7 +159,7 @@ class EndModel:
             loss = float((target_NC * (top_N1 + np.log(sum_N1) - logits_NC)).sum())
             error_NC = weights_N[:, None] * exp_NC / sum_N1 - target_NC
             gradient_DC = x_ND.T @ error_NC + ridge * step_DC
-            gradient_C = error_NC.sum(axis=0) if intercept else np.zeros(c)
+            gradient_C = np.where(self.taught_C, 0.0, error_NC.sum(axis=0))
             loss += 0.5 * ridge * float((step_DC**2).sum())
             return loss, np.concatenate([gradient_DC.reshape(-1), gradient_C])
 
@@ -162,7 +173,9 @@ class EndModel:
                 options={"maxiter": MAX_STEPS, "gtol": 1e-3, "ftol": 1e-8},
             )
         step = np.asarray(found.x, np.float64)
-        return type(self)(self.weights_DC + step[: d * c].reshape(d, c), self.intercept_C + step[d * c :])
+        return replace(
+            self, weights_DC=self.weights_DC + step[: d * c].reshape(d, c), intercept_C=self.intercept_C + step[d * c :]
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,0 +1,220 @@
+"""The end model: what it learns from weak and gold labels, and what its stage writes or leaves."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.weak_labels.small_lake import CLASSES, ENCODER, SmallLake, build, clouds
+from warehouse import DataError, Lake, SettingsError, StageResult
+from weak_labels.end_model import EndModel, EndModelConfig, Ints, Vectors, end_model
+from weak_labels.label_models import label_model
+
+
+@pytest.fixture
+def small(lake: Lake, tmp_path: Path) -> SmallLake:
+    small = build(lake, tmp_path)
+    label_model(lake, small.label_config)
+    return small
+
+
+def run(small: SmallLake) -> StageResult:
+    return end_model(small.lake, small.end_config)
+
+
+def predictions(small: SmallLake) -> dict[str, tuple[float, ...]]:
+    with small.lake.read() as reader:
+        ids, probs = reader.matrix("SELECT item_id, probs FROM latest_predictions ORDER BY item_id")
+    return {item_id: tuple(row) for item_id, row in zip(ids, probs.tolist(), strict=True)}
+
+
+def accuracy(model: EndModel, vectors: Vectors, truth: Ints) -> float:
+    return float((model.predict_proba(vectors).argmax(axis=1) == truth).mean())
+
+
+class TestLearning:
+    def test_gold_labels_raise_the_accuracy_of_a_biased_weak_model(self) -> None:
+        vectors, truth = clouds(400, seed=1)
+        others, true_others = clouds(400, seed=2)
+        confused = np.eye(3)[truth]
+        confused[truth == 2] = [0, 0.6, 0.4]  # the functions take class 2 for class 1, mostly
+        weak = EndModel.fit_weak(vectors, confused, np.ones(400))
+        assert weak is not None
+        gold = EndModel.fit_gold(weak, vectors[:60], truth[:60], 3)
+        before, after = (accuracy(model, others, true_others) for model in (weak, gold))
+        assert after > before + 0.02
+
+    def test_gold_labels_teach_a_class_that_no_function_knows(self) -> None:
+        vectors, truth = clouds(400, seed=1)
+        others, true_others = clouds(400, seed=2)
+        weak = EndModel.fit_weak(vectors, np.eye(3)[np.where(truth == 2, 1, truth)], np.ones(400))
+        assert weak is not None
+        assert weak.taught_C.tolist() == [True, True, False]
+        gold = EndModel.fit_gold(weak, vectors[:60], truth[:60], 3)
+        before, after = (accuracy(model, others, true_others) for model in (weak, gold))
+        assert after > before + 0.05
+
+    def test_few_gold_labels_keep_most_of_what_weak_labels_taught(self) -> None:
+        vectors, truth = clouds(400, seed=1)
+        others, true_others = clouds(400, seed=2)
+        weak = EndModel.fit_weak(vectors, np.eye(3)[truth], np.ones(400))
+        assert weak is not None
+        only_first_class = np.flatnonzero(truth == 0)[:8]
+        together = EndModel.fit_gold(weak, vectors[only_first_class], truth[only_first_class], 3)
+        alone = EndModel.fit_gold(None, vectors[only_first_class], truth[only_first_class], 3)
+        assert accuracy(together, others, true_others) > 0.7
+        assert (alone.predict_proba(others).argmax(axis=1) == 0).all()
+
+    def test_gold_labels_leave_the_intercepts_alone(self) -> None:
+        vectors, truth = clouds(200, seed=1)
+        weak = EndModel.fit_weak(vectors, np.eye(3)[truth], np.ones(200))
+        assert weak is not None
+        gold = EndModel.fit_gold(weak, vectors[:30], np.full(30, 2), 3)
+        np.testing.assert_array_equal(gold.intercept_C, weak.intercept_C)
+
+    def test_a_weight_of_zero_leaves_a_row_out(self) -> None:
+        vectors, truth = clouds(100, seed=1)
+        weights = (np.arange(100) < 60).astype(np.float64)
+        poisoned = np.eye(3)[truth]
+        poisoned[60:] = [0, 0, 1]
+        some = EndModel.fit_weak(vectors, poisoned, weights)
+        only = EndModel.fit_weak(vectors[:60], np.eye(3)[truth[:60]], np.ones(60))
+        assert some is not None
+        assert only is not None
+        np.testing.assert_array_equal(some.weights_DC, only.weights_DC)
+
+    def test_nothing_to_learn_from_is_uniform(self) -> None:
+        vectors, _ = clouds(10, seed=1)
+        assert EndModel.fit_weak(vectors, np.zeros((10, 3)), np.zeros(10)) is None
+        model = EndModel.fit_gold(None, vectors[:0], np.empty(0, np.int64), 3)
+        np.testing.assert_allclose(model.predict_proba(vectors), 1 / 3)
+
+    def test_gold_labels_of_one_class(self) -> None:
+        vectors, _ = clouds(10, seed=1)
+        probs = EndModel.fit_gold(None, vectors, np.ones(10, np.int64), 3).predict_proba(vectors)
+        assert np.isfinite(probs).all()
+        assert (probs.argmax(axis=1) == 1).all()
+
+    def test_equal_data_gives_equal_bits(self) -> None:
+        vectors, truth = clouds(300, seed=1)
+        first, second = (EndModel.fit_weak(vectors, np.eye(3)[truth], np.ones(300)) for _ in range(2))
+        assert first is not None
+        assert second is not None
+        assert first.weights_DC.tobytes() == second.weights_DC.tobytes()
+
+    @pytest.mark.parametrize(
+        ("classes", "encoder_id", "message"), [(("a",), "e", "at least two"), (("a", "b"), "", "encoder_id")]
+    )
+    def test_wrong_settings_are_named(self, classes: tuple[str, ...], encoder_id: str, message: str) -> None:
+        with pytest.raises(SettingsError, match=message):
+            EndModelConfig(classes=classes, encoder_id=encoder_id)
+
+
+class TestStage:
+    def test_every_item_with_a_vector_is_predicted(self, small: SmallLake) -> None:
+        small.put_items(["test-without-vector"], split="test")
+        result = run(small)
+        assert result.committed
+        found = predictions(small)
+        assert sorted(found) == sorted(small.truth)
+        with small.lake.read() as reader:
+            rows = reader.rows("SELECT probs, class_id, confidence FROM latest_predictions")
+        for probs, class_id, confidence in rows:
+            assert sum(probs) == pytest.approx(1.0, abs=1e-6)
+            assert probs[class_id] == confidence == max(probs)
+
+    def test_models_tell_what_was_learned_from(self, small: SmallLake) -> None:
+        run(small)
+        small.answer({item_id: small.truth[item_id] for item_id in small.train_ids()[:7]})
+        run(small)
+        with small.lake.read() as reader:
+            models = reader.rows(
+                "SELECT kind, gold_labels, sequence, model_id FROM models WHERE stage = 'end_model' ORDER BY sequence"
+            )
+            used = set(reader.rows("SELECT DISTINCT end_model_id FROM predictions"))
+        assert [row[:3] for row in models] == [("logistic_regression", 0, 1), ("logistic_regression", 7, 2)]
+        assert used == {(row[3],) for row in models}
+
+    def test_a_second_run_writes_nothing(self, small: SmallLake) -> None:
+        first = run(small)
+        assert run(small) == StageResult(
+            stage="end_model", token=first.token, committed=False, detail=first.detail, seconds=pytest.approx(0, abs=60)
+        )
+
+    def test_gold_labels_change_predictions(self, small: SmallLake) -> None:
+        run(small)
+        before = predictions(small)
+        small.answer({item_id: small.truth[item_id] for item_id in small.train_ids()[:7]})
+        run(small)
+        assert predictions(small) != before
+
+    def test_skipped_tasks_write_nothing(self, small: SmallLake) -> None:
+        run(small)
+        small.answer(dict.fromkeys(small.train_ids()[:3], -1), action="skipped")
+        assert run(small).detail == {"reason": "equal vectors, weak labels and gold labels"}
+
+    def test_a_withdrawn_answer_is_unlearned(self, small: SmallLake) -> None:
+        run(small)
+        before = predictions(small)
+        wrong = {small.train_ids(of_class=0)[0]: 2}
+        small.answer(wrong)
+        run(small)
+        small.answer(dict.fromkeys(wrong, -1), action="deleted")
+        assert run(small).committed
+        assert predictions(small) == before
+
+    def test_test_and_valid_items_never_train(self, small: SmallLake) -> None:
+        run(small)
+        before = predictions(small)
+        small.put_items(["valid-1"], split="valid")
+        small.put_vectors(["valid-1"], clouds(1, seed=5)[0])
+        small.answer({small.test_ids()[0]: 2, "valid-1": 1})
+        result = run(small)
+        assert result.detail["gold_labels"] == 0
+        assert result.detail["gold_labels_left_out"] == 2
+        after = predictions(small)
+        assert after.keys() - before.keys() == {"valid-1"}
+        assert {item_id: after[item_id] for item_id in before} == before
+
+    def test_an_item_whose_text_changed_waits_for_its_vector(self, small: SmallLake) -> None:
+        small.put_items(small.train_ids()[:1], split="train", texts=["another text"])
+        run(small)
+        assert small.train_ids()[0] not in predictions(small)
+
+    def test_without_weak_labels_people_are_enough(self, lake: Lake, tmp_path: Path) -> None:
+        small = build(lake, tmp_path)
+        small.answer({item_id: small.truth[item_id] for item_id in small.train_ids()[:60]})
+        result = run(small)
+        assert result.detail["weak_labels"] == 0
+        right = [
+            small.truth[i] == int(np.argmax(probs)) for i, probs in predictions(small).items() if i.startswith("test")
+        ]
+        assert np.mean(right) > 0.7
+
+    def test_no_vectors_is_nothing_to_do(self, lake: Lake, tmp_path: Path) -> None:
+        small = SmallLake(lake, tmp_path)
+        small.put_items(["train-1"], split="train")
+        assert run(small).detail == {"reason": "no item has a vector"}
+
+    def test_a_gold_label_outside_the_classes_is_refused(self, small: SmallLake) -> None:
+        small.answer({small.train_ids()[0]: 9})
+        with pytest.raises(DataError, match=r"train-000.*class 9.*0 to 2"):
+            run(small)
+
+    def test_weak_labels_of_other_classes_are_refused(self, small: SmallLake) -> None:
+        config = EndModelConfig(classes=(*CLASSES, "trade"), encoder_id=ENCODER)
+        with pytest.raises(DataError, match="3 classes, the settings name 4"):
+            end_model(small.lake, config)
+
+    def test_a_vector_that_is_not_finite_is_refused(self, small: SmallLake) -> None:
+        small.put_vectors(["train-003"], np.full((1, 8), np.nan))
+        with pytest.raises(DataError, match="train-003"):
+            run(small)
+
+    def test_the_detail_in_models_names_the_label_model(self, small: SmallLake) -> None:
+        run(small)
+        with small.lake.read() as reader:
+            detail = json.loads(reader.scalar("SELECT detail FROM models WHERE stage = 'end_model'"))
+            label_model_id = reader.scalar("SELECT model_id FROM models WHERE stage = 'label_model'")
+        assert detail["label_model_id"] == label_model_id

@@ -1,0 +1,227 @@
+"""Scoring: figures that can be checked by hand, rivals measured once, and a gold file that touches nothing else."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+from tests.weak_labels.small_lake import CLASSES, SmallLake, build
+from warehouse import DataError, Lake, SettingsError, StageResult
+from weak_labels.end_model import EndModelConfig, end_model
+from weak_labels.evaluate import EvaluateConfig, evaluate, evaluate_rivals, score
+from weak_labels.label_models import label_model
+
+CONTENT = ("items", "vectors", "lf_votes", "weak_labels", "predictions", "models", "annotations", "queue")
+
+
+@pytest.fixture
+def small(lake: Lake, tmp_path: Path) -> SmallLake:
+    small = build(lake, tmp_path)
+    label_model(lake, small.label_config)
+    end_model(lake, small.end_config)
+    return small
+
+
+def run(small: SmallLake) -> StageResult:
+    return evaluate(small.lake, small.evaluate_config(), small.end_config)
+
+
+def run_rivals(small: SmallLake, *, rival_seeds: int = 2) -> StageResult:
+    return evaluate_rivals(small.lake, small.evaluate_config(rival_seeds=rival_seeds), small.end_config)
+
+
+def two_cycles(small: SmallLake) -> None:
+    for cycle, part in ((1, slice(0, 6)), (2, slice(6, 12))):
+        small.answer({item_id: small.truth[item_id] for item_id in small.train_ids()[part]}, cycle=cycle)
+        end_model(small.lake, small.end_config)
+        run(small)
+
+
+def value_of(small: SmallLake, metric_id: str) -> float:
+    with small.lake.read() as reader:
+        return reader.scalar("SELECT value FROM metrics WHERE metric_id = ?", [metric_id])
+
+
+class TestScore:
+    def test_by_hand(self) -> None:
+        scored = score(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]), 3)
+        assert scored.accuracy == 0.75
+        assert scored.confusion == [[1, 1, 0], [0, 2, 0], [0, 0, 0]]
+        assert scored.macro_f1 == pytest.approx((2 / 3 + 4 / 5) / 2)
+
+    def test_macro_f1_is_sklearns(self) -> None:
+        generator = np.random.default_rng(0)
+        true, predicted = generator.integers(0, 4, 100), generator.integers(0, 4, 100)
+        assert score(true, predicted, 4).macro_f1 == pytest.approx(f1_score(true, predicted, average="macro"))
+
+
+class TestEvaluate:
+    def test_the_end_model_is_scored_on_test_items_only(self, small: SmallLake) -> None:
+        assert run(small).committed
+        with small.lake.read() as reader:
+            rows = reader.rows("SELECT item_id, class_id FROM latest_predictions WHERE item_id LIKE 'test%'")
+            detail = json.loads(
+                reader.scalar("SELECT detail FROM metrics WHERE metric_id = 'siftline/accuracy/test/0/0'")
+            )
+        expected = np.mean([small.truth[item_id] == class_id for item_id, class_id in rows])
+        assert value_of(small, "siftline/accuracy/test/0/0") == pytest.approx(expected)
+        assert np.sum(detail["confusion"]) == detail["items"] == 60
+        assert np.trace(np.array(detail["confusion"])) == round(60 * expected)
+
+    def test_the_label_model_is_scored_alone(self, small: SmallLake) -> None:
+        small.put_items(["test-zzz"], split="test")  # no function votes on it
+        small.truth["test-zzz"] = 2
+        small.write_gold()
+        label_model(small.lake, small.label_config)
+        run(small)
+        with small.lake.read() as reader:
+            items = dict(
+                reader.rows("SELECT series, (detail->>'items')::INT FROM metrics WHERE name = 'accuracy' ORDER BY 1")
+            )
+            covered = reader.scalar("SELECT count(*) FROM latest_weak_labels WHERE item_id LIKE 'test%' AND votes > 0")
+        assert items == {"siftline": 60, "label_model": 61, "label_model_covered": covered}
+
+    def test_a_second_run_writes_nothing(self, small: SmallLake) -> None:
+        run(small)
+        assert not run(small).committed
+
+    def test_the_label_model_is_scored_once(self, small: SmallLake) -> None:
+        run(small)
+        small.answer({item_id: small.truth[item_id] for item_id in small.train_ids()[:6]})
+        end_model(small.lake, small.end_config)
+        assert run(small).rows_written == {"metrics": 2}
+
+    def test_without_a_model_there_is_nothing_to_score(self, lake: Lake, tmp_path: Path) -> None:
+        small = build(lake, tmp_path)
+        assert run(small).detail == {"reason": "no end model yet"}
+
+
+class TestRivals:
+    def test_every_rival_of_every_size_is_measured(self, small: SmallLake) -> None:
+        run(small)
+        two_cycles(small)
+        run_rivals(small)
+        with small.lake.read() as reader:
+            found = reader.rows(
+                "SELECT series, labels, count(*) FROM metrics WHERE name = 'accuracy' GROUP BY ALL ORDER BY ALL"
+            )
+        assert found == [
+            ("all_gold", 120, 1),
+            ("gold_only", 6, 1),
+            ("gold_only", 12, 1),
+            ("label_model", 0, 1),
+            ("label_model_covered", 0, 1),
+            ("random", 6, 2),
+            ("random", 12, 2),
+            ("random_gold_only", 6, 2),
+            ("random_gold_only", 12, 2),
+            ("siftline", 0, 1),
+            ("siftline", 6, 1),
+            ("siftline", 12, 1),
+        ]
+
+    def test_a_second_run_writes_nothing(self, small: SmallLake) -> None:
+        two_cycles(small)
+        assert run_rivals(small).committed
+        assert not run_rivals(small).committed
+
+    def test_only_what_is_missing_is_measured(self, small: SmallLake) -> None:
+        two_cycles(small)
+        run_rivals(small, rival_seeds=2)
+        small.answer({item_id: small.truth[item_id] for item_id in small.train_ids()[12:18]}, cycle=3)
+        end_model(small.lake, small.end_config)
+        # size 18: random and random_gold_only twice, gold_only once; two figures each
+        assert run_rivals(small, rival_seeds=2).rows_written == {"metrics": 10}
+
+    def test_other_weak_labels_are_measured_again(self, small: SmallLake) -> None:
+        two_cycles(small)
+        run_rivals(small)
+        small.put_votes({"lf_new": dict.fromkeys(small.train_ids(), 1)})
+        label_model(small.lake, small.label_config)
+        end_model(small.lake, small.end_config)
+        assert run_rivals(small).committed
+
+    def test_gold_only_takes_the_selected_items_in_their_order(self, small: SmallLake) -> None:
+        everything_earn = dict.fromkeys(small.train_ids(of_class=0)[:6], 0)
+        small.answer(everything_earn, cycle=1)
+        end_model(small.lake, small.end_config)
+        small.answer(dict.fromkeys(small.train_ids(of_class=2)[:6], 2), cycle=2)
+        end_model(small.lake, small.end_config)
+        run(small)
+        run_rivals(small)
+        # After cycle 1 every label is earn, so without weak labels everything is predicted earn.
+        share = np.mean([small.truth[item_id] == 0 for item_id in small.test_ids()])
+        assert value_of(small, "gold_only/accuracy/test/6/0") == pytest.approx(share)
+        assert value_of(small, "gold_only/accuracy/test/12/0") != pytest.approx(share)
+
+    def test_weak_labels_help_the_random_pick(self, small: SmallLake) -> None:
+        two_cycles(small)
+        run_rivals(small)
+        with small.lake.read() as reader:
+            mean = dict(
+                reader.rows(
+                    "SELECT series, avg(value) FROM metrics WHERE name = 'accuracy' AND labels = 6 GROUP BY ALL"
+                )
+            )
+        assert mean["random"] > mean["random_gold_only"]
+
+    def test_before_any_gold_label_there_are_no_rivals(self, small: SmallLake) -> None:
+        assert run_rivals(small).detail == {"reason": "no end model has learned from gold labels yet"}
+
+
+class TestGoldFile:
+    def test_it_influences_nothing_but_metrics(self, small: SmallLake) -> None:
+        two_cycles(small)
+        before = small.lake.content_hash(CONTENT)
+        run_rivals(small)
+        small.write_gold({item_id: CLASSES[(c + 1) % 3] for item_id, c in small.truth.items()})
+        assert run(small).committed
+        assert run_rivals(small).committed
+        end_model(small.lake, small.end_config)
+        label_model(small.lake, small.label_config)
+        assert small.lake.content_hash(CONTENT) == before
+
+    def test_a_missing_file_is_named(self, small: SmallLake) -> None:
+        (small.folder / "gold.parquet").unlink()
+        with pytest.raises(SettingsError, match=r"gold\.parquet is not there"):
+            run(small)
+
+    def test_a_file_that_is_not_parquet_is_named(self, small: SmallLake) -> None:
+        (small.folder / "gold.parquet").write_text("id,label\n")
+        with pytest.raises(DataError, match=r"gold\.parquet cannot be read"):
+            run(small)
+
+    @pytest.mark.parametrize("stage", [run, run_rivals])
+    def test_unknown_items_are_named(self, small: SmallLake, stage: Callable[[SmallLake], StageResult]) -> None:
+        two_cycles(small)
+        small.truth["nobody"] = 0
+        small.write_gold()
+        with pytest.raises(DataError, match="1 items that the warehouse does not hold, such as 'nobody'"):
+            stage(small)
+
+    def test_unknown_classes_are_named(self, small: SmallLake) -> None:
+        small.write_gold({"test-001": "cocoa"})
+        with pytest.raises(DataError, match=r"such as 'cocoa'.*earn, ship, grain"):
+            run(small)
+
+    def test_no_label_for_the_scored_split(self, small: SmallLake) -> None:
+        small.write_gold({"train-001": "earn"})
+        with pytest.raises(DataError, match="No predicted item of split 'test'"):
+            run(small)
+
+
+class TestSettings:
+    def test_train_items_are_never_scored(self, tmp_path: Path) -> None:
+        with pytest.raises(SettingsError, match="'train'"):
+            EvaluateConfig(gold=tmp_path, classes=CLASSES, split="train")
+
+    def test_at_least_one_seed(self, tmp_path: Path) -> None:
+        with pytest.raises(SettingsError, match="rival_seeds is 0"):
+            EvaluateConfig(gold=tmp_path, classes=CLASSES, rival_seeds=0)
+
+    def test_classes_must_agree(self, small: SmallLake) -> None:
+        with pytest.raises(SettingsError, match="same order"):
+            evaluate(small.lake, small.evaluate_config(), EndModelConfig(classes=CLASSES[::-1], encoder_id="encoder-1"))
