@@ -42,9 +42,10 @@ def _speaks_for(count: int) -> str:
 def _votes(pool: Pool, row: int) -> str:
     voted = np.flatnonzero(pool.votes[row])
     functions = int(pool.votes[row].sum())
-    names = " and ".join(pool.class_names[c] for c in voted)
     if functions == 0:
         return "no function votes on it"
+    *others, last = [pool.class_names[c] for c in voted]
+    names = f"{', '.join(others)} and {last}" if others else last
     if len(voted) > 1:
         return f"{functions} functions disagree on {names}"
     return f"{functions} {'function votes' if functions == 1 else 'functions vote'} {names}"

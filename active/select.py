@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+from threadpoolctl import threadpool_limits
 
 from active.graph import PoolGraph
 from active.pool import Pool, read_pool
@@ -90,7 +91,8 @@ def select(lake: Lake, index: VectorIndex, config: SelectConfig) -> StageResult:
         pool = read_pool(stage, index.item_ids)
         graph = PoolGraph.from_index(index, pool.item_ids, config.neighbors)
         generator = np.random.default_rng([config.seed, cycle])
-        pick = STRATEGIES[config.strategy](Situation(pool=pool, graph=graph, generator=generator), batch)
+        with threadpool_limits(1):  # small products: threads only wait for each other, and may change the last bits
+            pick = STRATEGIES[config.strategy](Situation(pool=pool, graph=graph, generator=generator), batch)
         if not len(pick.rows):
             return stage.nothing(reason="nothing is left to select")
         return stage.commit(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+from threadpoolctl import threadpool_limits
 
 from active.graph import Floats, PoolGraph
 from active.pool import Pool, read_pool
@@ -227,7 +228,8 @@ def estimate_values(lake: Lake, index: VectorIndex, config: ValueConfig, progres
         graph = PoolGraph.from_index(index, pool.item_ids, config.neighbors)
         progress(2, 3)
         estimate = Estimate.of(pool, graph)
-        cover, redundancy = graph.cover(pool.taken), graph.nearest(pool.taken)
+        with threadpool_limits(1):  # as in `select`, so that both see the same bits
+            cover, redundancy = graph.cover(pool.taken), graph.nearest(pool.taken)
         representativeness, value = estimate.representativeness(cover), estimate.worth(cover, redundancy)
         table = pa.table(
             {

@@ -8,9 +8,8 @@ import numpy.typing as npt
 import pytest
 
 from active.select import SelectConfig, select
-from active.strategies import STRATEGIES
 from active.value import ValueConfig, estimate_values
-from tests.active.pools import CLASSES, SmallPool, clusters, label, small_pool, unit
+from tests.active.pools import CLASSES, SmallPool, clusters, label, small_pool
 from warehouse import Lake, SettingsError, StageResult, Upsert
 
 N = 120
@@ -44,56 +43,51 @@ def cycle_items(lake: Lake, cycle: int) -> list[str]:
     return [item for item, of, _, _ in queued(lake) if of == cycle]
 
 
-@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
-class TestEveryStrategy:
-    """What each strategy owes, whatever it prefers."""
+def test_it_stays_within_the_budget_and_never_asks_twice(pool: SmallPool) -> None:
+    settings = config(budget=20)
+    for cycle in (1, 2, 3):
+        assert one_round(pool, settings).committed
+        label(pool, dict.fromkeys(cycle_items(pool.lake, cycle), 0))
+    last = one_round(pool, settings)
+    assert not last.committed
+    assert "budget of 20" in last.detail["reason"]
+    items = [item for item, *_ in queued(pool.lake)]
+    assert len(items) == len(set(items)) == 20
+    assert [len(cycle_items(pool.lake, cycle)) for cycle in (1, 2, 3)] == [8, 8, 4]
 
-    def test_it_stays_within_the_budget_and_never_asks_twice(self, pool: SmallPool, strategy: str) -> None:
-        settings = config(strategy=strategy, budget=20)
-        for cycle in (1, 2, 3):
-            assert one_round(pool, settings).committed
-            label(pool, dict.fromkeys(cycle_items(pool.lake, cycle), 0))
-        last = one_round(pool, settings)
-        assert not last.committed
-        assert "budget of 20" in last.detail["reason"]
-        items = [item for item, *_ in queued(pool.lake)]
-        assert len(items) == len(set(items)) == 20
-        assert [len(cycle_items(pool.lake, cycle)) for cycle in (1, 2, 3)] == [8, 8, 4]
 
-    def test_ranks_follow_the_value(self, pool: SmallPool, strategy: str) -> None:
-        one_round(pool, config(strategy=strategy))
-        _, _, ranks, values = zip(*queued(pool.lake), strict=True)
-        assert ranks == tuple(range(1, 9))
-        assert list(values) == sorted(values, reverse=True)
-        assert all(0 <= value <= 1 for value in values)
+def test_only_train_items_are_selected_and_ranks_follow_the_value(pool: SmallPool) -> None:
+    assert one_round(pool, config(batch=N, budget=N)).committed
+    with pool.lake.read() as reader:
+        assert reader.rows("SELECT DISTINCT split FROM items JOIN queue USING (item_id)") == [("train",)]
+    _, _, ranks, values = zip(*queued(pool.lake), strict=True)
+    assert ranks == tuple(range(1, len(ranks) + 1))
+    assert list(values) == sorted(values, reverse=True)
 
-    def test_only_train_items_are_selected(self, pool: SmallPool, strategy: str) -> None:
-        one_round(pool, config(strategy=strategy, batch=N, budget=N))
-        with pool.lake.read() as reader:
-            assert reader.rows("SELECT DISTINCT split FROM items JOIN queue USING (item_id)") == [("train",)]
 
-    def test_equal_snapshots_and_seeds_give_equal_queues(self, tmp_path: Path, strategy: str) -> None:
-        hashes: list[str] = []
-        for name in ("one", "two"):
-            with Lake(tmp_path / name) as lake:
-                pool = small_pool(lake, tmp_path / f"index-{name}", clusters(N)[0], probabilities(N))
-                one_round(pool, config(strategy=strategy, seed=3))
-                hashes.append(lake.content_hash(["queue"])["queue"])
-        assert hashes[0] == hashes[1]
+def test_equal_snapshots_and_seeds_give_equal_queues(tmp_path: Path) -> None:
+    hashes: list[str] = []
+    for name in ("one", "two"):
+        with Lake(tmp_path / name) as lake:
+            pool = small_pool(lake, tmp_path / f"index-{name}", clusters(N)[0], probabilities(N))
+            one_round(pool, config(seed=3))
+            hashes.append(lake.content_hash(["queue"])["queue"])
+    assert hashes[0] == hashes[1]
 
-    def test_copies_are_asked_about_once(self, lake: Lake, tmp_path: Path, strategy: str) -> None:
-        vectors, _ = clusters(12)
-        noise = np.random.default_rng(1).standard_normal((12, 16))
-        pool = small_pool(
-            lake, tmp_path / "index", np.vstack([vectors, vectors, unit(vectors + 0.01 * noise)]), probabilities(36)
-        )
-        settings = config(strategy=strategy, batch=7, budget=36)
-        for cycle in (1, 2):
-            one_round(pool, settings)
-            label(pool, dict.fromkeys(cycle_items(lake, cycle), 0))
-        assert "nothing is left" in one_round(pool, settings).detail["reason"]
-        originals = [int(item[1:]) % 12 for item, *_ in queued(lake)]
-        assert sorted(originals) == list(range(12))
+
+def test_when_only_copies_are_left_nothing_is_selected(lake: Lake, tmp_path: Path) -> None:
+    vectors, _ = clusters(6)
+    pool = small_pool(lake, tmp_path / "index", np.vstack([vectors, vectors]), probabilities(12))
+    one_round(pool, config(batch=8))
+    assert len(cycle_items(lake, 1)) == 6
+    label(pool, dict.fromkeys(cycle_items(lake, 1), 0))
+    assert "nothing is left" in one_round(pool, config(batch=8)).detail["reason"]
+
+
+def test_an_empty_warehouse_gives_nothing(lake: Lake, tmp_path: Path) -> None:
+    pool = SmallPool(lake=lake, folder=tmp_path, ids=[])
+    assert not estimate_values(lake, pool.index(), ValueConfig()).committed
+    assert "nothing is left" in select(lake, pool.index(), config()).detail["reason"]
 
 
 def test_nothing_is_selected_while_people_still_work(pool: SmallPool) -> None:
@@ -115,23 +109,17 @@ def test_a_second_run_selects_nothing_more(pool: SmallPool) -> None:
     assert pool.lake.snapshot() == snapshot
 
 
-def test_the_seed_decides_a_random_selection(pool: SmallPool, tmp_path: Path) -> None:
-    one_round(pool, config(strategy="random", seed=1))
-    with Lake(tmp_path / "other") as lake:
-        other = small_pool(lake, tmp_path / "other-index", clusters(N)[0], probabilities(N), test_rows=range(0, N, 4))
-        one_round(other, config(strategy="random", seed=2))
-        assert cycle_items(lake, 1) != cycle_items(pool.lake, 1)
-
-
 def test_a_withdrawn_task_gives_its_place_in_the_budget_back(pool: SmallPool) -> None:
     settings = config(batch=8, budget=8)
     one_round(pool, settings)
     with pool.lake.stage("fixture", version=1, inputs=("queue",)) as stage:
         rows = stage.arrow("SELECT * EXCLUDE (run_id, committed_at) REPLACE ('withdrawn' AS state) FROM queue LIMIT 3")
         stage.commit([Upsert("queue", rows)])
-    label(pool, dict.fromkeys([item for item, *_ in queued(pool.lake)][3:], 0))
+    withdrawn = set(rows.column("item_id").to_pylist())
+    label(pool, {item: 0 for item, *_ in queued(pool.lake) if item not in withdrawn})
     one_round(pool, settings)
     assert len(cycle_items(pool.lake, 2)) == 3
+    assert withdrawn.isdisjoint(cycle_items(pool.lake, 2))
 
 
 def test_the_suggestion_is_the_models_answer_or_none(lake: Lake, tmp_path: Path) -> None:

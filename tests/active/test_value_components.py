@@ -126,7 +126,7 @@ def pool_with(gold: int, voted: float) -> Pool:
 def test_the_reason_is_what_the_tables_say(lake: Lake, tmp_path: Path) -> None:
     probs = sure(40)
     probs[7] = [0.48, 0.47, 0.05]
-    pool = small_pool(lake, tmp_path, clusters(40)[0], probs, votes={7: [0, 1, 1], 8: [0, 0], 9: [2]})
+    pool = small_pool(lake, tmp_path, clusters(40)[0], probs, votes={7: [0, 1, 1], 8: [0, 0], 9: [2], 11: [0, 1, 2]})
     estimate_values(lake, pool.index(), ValueConfig())
     found = values(pool)
     assert "3 functions disagree on acq and earn" in found["i00007"]["reason"]
@@ -134,6 +134,7 @@ def test_the_reason_is_what_the_tables_say(lake: Lake, tmp_path: Path) -> None:
     assert "2 functions vote acq" in found["i00008"]["reason"]
     assert "the model says acq (98%)" in found["i00008"]["reason"]
     assert "1 function votes ship" in found["i00009"]["reason"]
+    assert "3 functions disagree on acq, earn and ship" in found["i00011"]["reason"]
     assert "no function votes on it" in found["i00010"]["reason"]
 
 
