@@ -197,8 +197,10 @@ def _commit_answers(lake: Lake, config: QueueConfig, new: list[Row], detail: Map
     with lake.read() as reader:
         states = _states_after(reader, config, new)
     # Neither clock nor ids of the service are part of the token, so an interrupted run gives an undisturbed run's ids.
-    params = {"project": config.project, "said": said, "states": [[row["item_id"], row["state"]] for row in states]}
-    with lake.stage("collect", version=1, inputs=("annotations",), params=params) as stage:
+    # A commit that only mends states may recur with the same annotations, so there the queue tells one from the next.
+    inputs = ("annotations",) if new else ("annotations", "queue")
+    params = {"project": config.project, "said": said}
+    with lake.stage("collect", version=1, inputs=inputs, params=params) as stage:
         if not new and not states:
             return stage.nothing(**detail)
         writes: list[Append | Upsert] = []

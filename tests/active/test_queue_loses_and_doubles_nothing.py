@@ -300,3 +300,18 @@ def test_the_simulated_annotator_answers_through_the_service(planned: Lake, fold
         "i00001", "text " * 40
     )
     assert annotator.seconds("i00001", "text " * 400) > annotator.seconds("i00001", "text")
+
+
+def test_an_answered_row_that_a_slower_push_set_back_is_answered_again(planned: Lake, folder: TaskFolder) -> None:
+    push(planned, folder, CONFIG)
+    answer(folder, "i00000", "a")
+    collect(planned, folder, CONFIG)
+    for _ in range(2):
+        with planned.stage("push", version=1, inputs=("queue",)) as stage:
+            back = stage.arrow(
+                "SELECT * EXCLUDE (run_id, committed_at) REPLACE ('confirmed' AS state) FROM queue "
+                "WHERE state = 'answered'"
+            )
+            assert stage.commit([Upsert("queue", back)]).rows_written == {"queue": 1}
+        collect(planned, folder, CONFIG)
+        assert states(planned) == {"answered": 1, "confirmed": N - 1}

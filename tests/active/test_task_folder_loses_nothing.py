@@ -194,3 +194,12 @@ def test_an_answer_that_is_gone_counts_as_deleted_once(stocked: Lake, folder: Ta
     with stocked.read() as reader:
         assert reader.rows("SELECT action FROM current_annotations") == [("deleted",)]
         assert reader.scalar("SELECT count(*) FROM gold_labels") == 0
+
+
+def test_the_answer_in_the_readme_is_an_answer(folder: TaskFolder) -> None:
+    text = (Path(__file__).parents[2] / "active" / "README.md").read_text("utf-8")
+    start = text.index('{"data": {...}, ')
+    example = json.loads(text[start : text.index("\n\n", start)].replace("{...}", "{}"))
+    write(folder, "i00000", example["annotations"])
+    [answer] = answers(folder)
+    assert (answer.label, answer.annotator) == ("earn", "ann@example.org")
