@@ -177,6 +177,14 @@ class TestStage:
         assert after.keys() - before.keys() == {"valid-1"}
         assert {item_id: after[item_id] for item_id in before} == before
 
+    def test_weak_labels_of_test_items_never_train(self, small: SmallLake) -> None:
+        run(small)
+        before = predictions(small)
+        small.put_votes({"lf_0": dict.fromkeys(small.test_ids(), 2)})
+        label_model(small.lake, small.label_config)
+        assert run(small).committed
+        assert predictions(small) == before
+
     def test_an_item_whose_text_changed_waits_for_its_vector(self, small: SmallLake) -> None:
         small.put_items(small.train_ids()[:1], split="train", texts=["another text"])
         run(small)
