@@ -72,6 +72,14 @@ class StrategyContract:
         rows = self.pick(36, np.vstack([vectors, vectors, nearly]), np.array([0]), np.array([13])).rows
         assert sorted(row % 12 for row in rows.tolist()) == list(range(2, 12))
 
+    def test_where_only_copies_of_taken_items_are_left_nothing_is_picked(self) -> None:
+        vectors, _ = clusters(12)
+        assert self.pick(3, np.vstack([vectors, vectors]), labelled=np.arange(12)).rows.tolist() == []
+
+    def test_texts_without_a_direction_are_no_copies_and_never_picked_twice(self) -> None:
+        nothing = np.zeros((4, 16), np.float32)
+        assert sorted(self.pick(9, nothing, labelled=np.array([1])).rows.tolist()) == [0, 2, 3]
+
     def test_a_single_item_is_picked_and_an_exhausted_pool_gives_nothing(self) -> None:
         one = clusters(1)[0]
         assert self.pick(3, one).rows.tolist() == [0]
