@@ -57,6 +57,7 @@ class VectorIndex:
         self.vectors = vectors
         self._distinct = distinct
         self._index = index
+        self._neighbors: dict[int, tuple[Floats, Rows]] = {}
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -95,18 +96,24 @@ class VectorIndex:
 
         Returns:
             similarity [N, K] float32 and rows [N, K] int64, where K is the smaller of `k` and N - 1. An item is never
-            its own neighbour.
+            its own neighbour. The graph of a k is searched once and then kept.
 
         Raises:
             SettingsError: `k` is below 1.
         """
+        if k in self._neighbors:
+            return self._neighbors[k]
         count = len(self)
         width = min(k, max(0, count - 1))
         similarity, rows = self.search(self.vectors, k if k < 1 else width + 1)
         drop = rows == np.arange(count)[:, None]
         # An item with more equals than places may not stand in its own list: then the last place is dropped.
         drop[~drop.any(axis=1), -1:] = True
-        return similarity[~drop].reshape(count, width), rows[~drop].reshape(count, width)
+        graph = similarity[~drop].reshape(count, width), rows[~drop].reshape(count, width)
+        for array in graph:
+            array.flags.writeable = False  # shared by all callers
+        self._neighbors[k] = graph
+        return graph
 
     def _check(self, queries: npt.ArrayLike, k: int) -> Floats:
         if k < 1:

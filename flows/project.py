@@ -4,9 +4,12 @@ Stages get everything they need from here, so that Prefect tasks pass only a fol
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from active.label_studio import label_studio_from_env
 from active.queue import QueueConfig
@@ -21,7 +24,7 @@ from features.index import IndexConfig, VectorIndex, open_index
 from features.ingest import IngestConfig
 from features.sources import SourceConfig
 from flows.settings import Settings, load_settings
-from warehouse import Lake, SettingsError
+from warehouse import Lake, SettingsError, WarehouseBusy
 from weak_labels.apply import VoteConfig
 from weak_labels.end_model import EndModelConfig
 from weak_labels.evaluate import EvaluateConfig
@@ -42,6 +45,7 @@ class Project:
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         self.settings: Settings = load_settings(self.root)
+        self._index: tuple[str, VectorIndex] | None = None
 
     @property
     def lake_path(self) -> Path:
@@ -95,8 +99,29 @@ class Project:
         return TaskFolder(self.root / section.folder, self.settings.project.name)
 
     def index(self) -> VectorIndex:
-        """The neighbour index of the newest vectors, verified or rebuilt."""
-        return open_index(self.lake, self.index_config, self.encoder.encoder_id)
+        """The neighbour index of the newest vectors, verified or rebuilt; kept while the vectors stay the same."""
+        version = self.lake.table_version("vectors")
+        if self._index is None or self._index[0] != version:
+            self._index = version, open_index(self.lake, self.index_config, self.encoder.encoder_id)
+        return self._index[1]
+
+    @contextmanager
+    def only_run(self) -> Generator[None]:
+        """Hold the lock that lets one process at a time run, collect or reconcile this project.
+
+        Raises:
+            WarehouseBusy: another process does.
+        """
+        self.state_path.mkdir(exist_ok=True, mode=0o700)
+        lock = FileLock(str(self.state_path / "run.lock"), timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise WarehouseBusy(f"Another run of {self.root} is at work; this one leaves it alone.") from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def simulated_annotator(self) -> SimulatedAnnotator:
         """The annotator that answers from the sample's gold column.

@@ -24,7 +24,7 @@ from warehouse.errors import CommitFailed, SchemaTooNew, WarehouseBusy, Warehous
 from warehouse.extensions import load_extensions
 from warehouse.reader import Reader
 from warehouse.schema import SCHEMA_VERSION, TABLE_BY_NAME, TABLES, VIEWS
-from warehouse.stage import Append, Delete, Stage, StageResult, Write
+from warehouse.stage import Append, Delete, Stage, StageResult, Write, last_token
 
 LOCK_TIMEOUT_S = 300.0
 COMMIT_ATTEMPTS = 12
@@ -90,6 +90,11 @@ class Lake:
         """Number of the newest snapshot."""
         with self.read() as reader:
             return int(reader.scalar("SELECT id FROM lake.current_snapshot()"))
+
+    def table_version(self, table: str) -> str:
+        """Token of the last commit that wrote a table; empty when none did."""
+        with self.read() as reader:
+            return last_token(reader, table)
 
     def stage(
         self, name: str, *, version: int, inputs: Sequence[str], params: Mapping[str, Any] | None = None

@@ -223,7 +223,9 @@ TABLES: tuple[Table, ...] = (
         comment="One row per figure.",
         columns=(
             _c("metric_id", "VARCHAR", "series/name/split/labels/seed."),
-            _c("series", "VARCHAR", "What was measured: siftline, random, gold_only, random_gold_only, all_gold or label_model."),
+            _c(
+                "series", "VARCHAR", "What was measured: siftline, a rival such as random or gold_only, or label_model."
+            ),
             _c("name", "VARCHAR", "accuracy or macro_f1."),
             _c("split", "VARCHAR", "Split it was measured on."),
             _c("labels", "INTEGER", "Gold labels used."),

@@ -95,7 +95,7 @@ class Stage(Reader):
         self.lake = lake
         self.name = name
         self.started_at = datetime.now(UTC)
-        self.input_versions = {table: self._last_token(table) for table in sorted(inputs)}
+        self.input_versions = {table: last_token(self, table) for table in sorted(inputs)}
         self.token = hash_token(
             {"stage": name, "version": version, "params": dict(params), "inputs": self.input_versions}
         )
@@ -144,11 +144,13 @@ class Stage(Reader):
         """Seconds since the stage began."""
         return (datetime.now(UTC) - self.started_at).total_seconds()
 
-    def _last_token(self, table: str) -> str:
-        rows = self.rows(
-            "SELECT token FROM runs WHERE list_contains(tables, ?) ORDER BY committed_at DESC, token LIMIT 1", [table]
-        )
-        return str(rows[0][0]) if rows else ""
+
+def last_token(reader: Reader, table: str) -> str:
+    """Token of the last commit that wrote a table, as a reader sees it; empty when none did."""
+    rows = reader.rows(
+        "SELECT token FROM runs WHERE list_contains(tables, ?) ORDER BY committed_at DESC, token LIMIT 1", [table]
+    )
+    return str(rows[0][0]) if rows else ""
 
 
 def hash_token(value: Mapping[str, Any]) -> str:

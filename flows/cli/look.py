@@ -130,7 +130,8 @@ def collect_answers(root: Path) -> None:
     from active.queue import collect
 
     project = Project(root)
-    result = collect(project.lake, project.service, project.queue_config)
+    with project.only_run():
+        result = collect(project.lake, project.service, project.queue_config)
     new = sum(n for table, n in result.rows_written.items() if table == "annotations")
     out.print(f"{new} new answers from {project.service.describe()}")
     for key, value in result.detail.items():
@@ -142,6 +143,7 @@ def reconcile_queue(root: Path) -> None:
     from active.queue import reconcile
 
     project = Project(root)
-    report = reconcile(project.lake, project.service, project.queue_config)
+    with project.only_run():
+        report = reconcile(project.lake, project.service, project.queue_config)
     for line in report.lines():
         out.print(line, markup=False)

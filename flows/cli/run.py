@@ -3,12 +3,10 @@
 import time
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from flows.cli.console import say, stage_progress
 from flows.cli.look import print_summary
 from flows.prefect_server import prefect_api
-from warehouse import StageResult, WarehouseBusy
+from warehouse import StageResult
 
 
 def run_project(root: Path, *, simulated: bool, max_passes: int | None) -> None:
@@ -21,13 +19,7 @@ def run_project(root: Path, *, simulated: bool, max_passes: int | None) -> None:
 
     began = time.monotonic()
     project = Project(root)
-    project.state_path.mkdir(exist_ok=True, mode=0o700)
-    lock = FileLock(str(project.state_path / "run.lock"), timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise WarehouseBusy(f"Another run of {project.root} is at work; this one leaves it alone.") from error
-    with lock, prefect_api(project.state_path):
+    with project.only_run(), prefect_api(project.state_path):
         from flows.cycle import OpenProject, run_cycle, watch
 
         if simulated:
