@@ -12,21 +12,26 @@ START = "<!-- demo figures: python -m benchmarks.readme -->"
 END = "<!-- end -->"
 
 
+SERIES = ("siftline", "random", "gold_only", "random_gold_only")
+
+
+def _cell(figure: dict[str, Any] | None) -> str:
+    if figure is None:
+        return ""
+    return f"{figure['mean']:.3f}" + (f" ± {figure['sd']:.3f}" if figure["sd"] is not None else "")
+
+
 def table(figures: dict[str, Any]) -> str:
     """The README's table and its caption from the demo benchmark's JSON."""
     accuracy = figures["accuracy"]
     lines = [
-        "| labels | Siftline | random pick, same pipeline | the same labels, no weak labels |",
-        "|---:|---:|---:|---:|",
+        "| labels | Siftline | random pick, same pipeline | same labels, no weak labels | random, no weak labels |",
+        "|---:|---:|---:|---:|---:|",
     ]
     for labels in sorted(map(int, accuracy["siftline"])):
         key = str(labels)
-        siftline = f"{accuracy['siftline'][key]['mean']:.3f}"
-        rivals = accuracy.get("random", {}).get(key)
-        random = f"{rivals['mean']:.3f} ± {rivals['sd']:.3f}" if rivals else ""
-        alone = accuracy.get("gold_only", {}).get(key)
-        only = f"{alone['mean']:.3f}" if alone else ""
-        lines.append(f"| {labels or '0 (weak labels only)'} | {siftline} | {random} | {only} |")
+        cells = [_cell(accuracy.get(series, {}).get(key)) for series in SERIES]
+        lines.append(f"| {labels or '0 (weak labels only)'} | " + " | ".join(cells) + " |")
     [(count, ceiling)] = accuracy["all_gold"].items()
     seeds = next(iter(accuracy["random"].values()))["seeds"]
     versions = figures["versions"]

@@ -25,14 +25,24 @@ def run_project(root: Path, *, simulated: bool, max_passes: int | None) -> None:
         if simulated:
             say("Annotator: simulated (answers come from the sample's gold column, not from people)")
         with stage_progress() as progress:
-            watch(OpenProject(project=project, progress_of=progress.of, on_result=_announce))
+            watch(OpenProject(project=project, progress_of=progress.of, on_result=_Announcer()))
             summary = run_cycle(str(project.root), simulated=simulated, max_passes=max_passes)
     print_summary(project, summary, seconds=time.monotonic() - began)
 
 
-def _announce(result: StageResult) -> None:
-    if not result.committed and result.stage != "annotate":
-        return
-    parts = [f"{n:,} {table}" for table, n in result.rows_written.items() if table != "models"]
-    parts += [f"{key} {value}" for key, value in result.detail.items() if isinstance(value, int | float | str)]
-    say(f"  {result.stage:<12} {', '.join(parts)[:150]}  ({result.seconds:.1f} s)")
+class _Announcer:
+    """One line per stage that did something, under a heading per pass."""
+
+    def __init__(self) -> None:
+        self._passes = 0
+
+    def __call__(self, result: StageResult) -> None:
+        if result.stage == "ingest":
+            self._passes += 1
+            say(f"pass {self._passes}")
+        counts = {key.replace("_", " "): n for key, n in result.detail.items() if isinstance(n, int | float) and n}
+        if not result.committed and not (result.stage == "annotate" and counts):
+            return
+        written = [f"{n:,} {table}" for table, n in result.rows_written.items() if table != "models"]
+        told = ", ".join(f"{key} {n:,}" for key, n in counts.items())
+        say(f"  {result.stage:<12}{', '.join(written):<28} {told}  ({result.seconds:.1f} s)")
