@@ -69,10 +69,12 @@ def score(value: float | None) -> str:
 
 
 def percent(value: float | None) -> str:
-    """A share as a percentage: 12%, 3.4%, 0.05%; a dash when there is none."""
+    """A share as a percentage: 12%, 3.4%, 0.05%, 99.8% (nearly all is never 100%); a dash when there is none."""
     if value is None:
         return "–"
     shown = 100 * value
+    if 99 < shown < 100:
+        return f"{min(shown, 99.9):.1f}%"
     if shown == 0 or shown >= 9.95:
         return f"{shown:.0f}%"
     return f"{shown:.1f}%" if shown >= 0.095 else f"{shown:.2f}%"

@@ -1,0 +1,24 @@
+"""Figures as the report prints them: short, and never better than they are."""
+
+import pytest
+
+from flows.report.text import percent
+
+
+@pytest.mark.parametrize(
+    ("share", "shown"),
+    [
+        (None, "–"),
+        (0.0, "0%"),
+        (0.0005, "0.05%"),
+        (0.034, "3.4%"),
+        (0.12, "12%"),
+        (0.99, "99%"),
+        (0.9982, "99.8%"),
+        (0.99999, "99.9%"),
+        (1.0, "100%"),
+        (1.02, "102%"),
+    ],
+)
+def test_a_share_as_percentage(share: float | None, shown: str) -> None:
+    assert percent(share) == shown
