@@ -68,7 +68,7 @@ chromium:
 
 .PHONY: test
 test: $(VENV)/.dev $(STUDIO_VENV)/.done chromium ## Run the whole suite, integration tests included
-	@$(BIN)/pytest -m "not soak"
+	@$(BIN)/pytest
 
 .PHONY: lint
 lint: $(VENV)/.dev ## Style, types and the import contract

@@ -142,6 +142,8 @@ def _tasks(lake: Lake, config: QueueConfig, rows: Sequence[Row]) -> list[Task]:
 def collect(lake: Lake, service: AnnotationService, config: QueueConfig) -> StageResult:
     """Append what annotators said since the last collect; edits, skips and deletions are kept as history.
 
+    An answer that disappeared counts as deleted only while the service still holds its task.
+
     Answers for unknown items or with unknown labels are left out and counted in the result's detail; a later collect
     takes them once the item or the class is there.
     """
@@ -170,9 +172,16 @@ def collect(lake: Lake, service: AnnotationService, config: QueueConfig) -> Stag
         if before is None or (before[4], before[5]) != (answer.action, class_id):
             new.append(_annotation(config, answer, class_id))
     seen = {answer.annotation_id for answer in answers}
-    if not service.problems:
-        new += [_deletion(config, row) for key, row in known.items() if key not in seen and row[4] != "deleted"]
     detail: dict[str, Any] = {}
+    missing = [row for key, row in known.items() if key not in seen and row[4] != "deleted"]
+    if missing and not service.problems:
+        # An answer was deleted only where its task is still there without it. A task that is gone says nothing: the
+        # project may have moved to another service, or its folder or server may have been emptied.
+        held = service.find([row[1] for row in missing])
+        deleted = [row for row in missing if row[2] in held.get(row[1], ())]
+        new += [_deletion(config, row) for row in deleted]
+        if len(deleted) < len(missing):
+            detail["answers kept whose task is gone"] = len(missing) - len(deleted)
     if unknown_items:
         detail["answers for unknown items"] = len(unknown_items)
     if unknown_labels:

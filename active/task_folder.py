@@ -19,6 +19,21 @@ from warehouse import ServiceRefused
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
 
+GUIDE = """Each .json file here is one task in Label Studio's format. Answer it in one of two ways, then: siftline run
+
+1. Import the files into a Label Studio project, label there, export as JSON, and put the export into the folder
+   import/ beside this file.
+2. Or add "annotations" to a task's file by hand, beside its "data", as in
+
+{example}
+
+   "lead_time" is the seconds you spent; to skip a task, write "was_cancelled": true and an empty "result".
+
+The classes are:
+
+{classes}
+"""
+
 
 class TaskFolder:
     """Tasks of one project in a folder.
@@ -43,12 +58,13 @@ class TaskFolder:
         return f"the folder {self.path}"
 
     def ensure_project(self, classes: Sequence[str]) -> None:
-        """Make the folder and write the class names beside the tasks, for the person who answers."""
+        """Make the folder and write beside the tasks how to answer them and with which classes."""
         self.path.mkdir(parents=True, exist_ok=True)
-        listing = self.path / "classes.txt"
-        text = "\n".join(classes) + "\n"
-        if not listing.is_file() or listing.read_text("utf-8") != text:
-            _write_atomically(listing, text)
+        guide = self.path / "HOW_TO_ANSWER.txt"
+        annotation = {"result": [_choice(classes[0])], "completed_by": "your name", "lead_time": 12.5}
+        text = GUIDE.format(classes="\n".join(classes), example=json.dumps({"annotations": [annotation]}, indent=2))
+        if not guide.is_file() or guide.read_text("utf-8") != text:
+            _write_atomically(guide, text)
 
     def push(self, tasks: Sequence[Task]) -> Mapping[str, str]:
         """Store one file per task; a task that is there already is left as it is."""
@@ -101,11 +117,10 @@ class TaskFolder:
             raise ServiceRefused(f"The task file {path} holds {len(tasks)} tasks, one is expected. Mend it.")
         [task] = tasks
         now = datetime.now(UTC).isoformat()
-        choice = {"from_name": LABEL, "to_name": TEXT, "type": "choices", "value": {"choices": [label]}}
         annotation = {
             "id": f"{task_id}-{annotator}",
             "completed_by": annotator,
-            "result": [choice],
+            "result": [_choice(label)],
             "created_at": now,
             "updated_at": now,
             "lead_time": seconds,
@@ -187,6 +202,10 @@ class TaskFolder:
             updated_at=updated,
             seconds=seconds,
         )
+
+
+def _choice(label: str) -> dict[str, Any]:
+    return {"from_name": LABEL, "to_name": TEXT, "type": "choices", "value": {"choices": [label]}}
 
 
 def _time(value: object, otherwise: datetime) -> datetime:

@@ -161,7 +161,7 @@ def build_index(lake: Lake, config: IndexConfig, encoder_id: str) -> StageResult
         DataError: vectors in the warehouse are not finite; names the items.
         SettingsError: the file cannot be written.
     """
-    with lake.stage("index", version=VERSION, inputs=("vectors",), params={"encoder": encoder_id}) as stage:
+    with lake.stage("index", version=VERSION, inputs=("items", "vectors"), params={"encoder": encoder_id}) as stage:
         content = _read(stage, encoder_id)
         if not content.item_ids:
             return stage.nothing(count=0)
@@ -286,7 +286,12 @@ class _Cache:
 
 def _read(reader: Reader, encoder_id: str) -> _Content:
     item_ids, vectors = reader.matrix(
-        "SELECT item_id, vector FROM vectors WHERE encoder_id = ? ORDER BY item_id", [encoder_id]
+        """
+        SELECT v.item_id, v.vector FROM vectors v
+        JOIN items i ON i.item_id = v.item_id AND i.content_hash = v.content_hash
+        WHERE v.encoder_id = ? AND i.split = 'train' ORDER BY v.item_id
+        """,
+        [encoder_id],
     )
     bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if bad.size:

@@ -20,14 +20,15 @@ import httpx
 
 from warehouse import ServiceError
 
-START_TIMEOUT_S = 120.0
+START_TIMEOUT_S = 300.0
 
 QUIET = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
     "PREFECT_TELEMETRY_ENABLE_RESOURCE_METRICS": "false",
-    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
+    # The command says what failed in words; the server keeps the traceback.
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_CLI_PROMPT": "false",
 }
 _SERVICES = (
@@ -137,15 +138,21 @@ def _own_server(home: Path) -> Generator[str]:
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
+            start_new_session=True,  # Ctrl-C is for us; the server must outlive our last words to it
         )
     try:
         deadline = time.monotonic() + START_TIMEOUT_S
         while not _healthy(url):
-            if process.poll() is not None or time.monotonic() > deadline:
-                tail = log.read_text("utf-8", "replace").strip().splitlines()[-5:]
+            tail = " | ".join(log.read_text("utf-8", "replace").strip().splitlines()[-5:])
+            if process.poll() is not None:
                 raise ServiceError(
-                    f"Prefect's server did not start; its last words: {' | '.join(tail) or 'none'}. "
+                    f"Prefect's server ended with code {process.returncode} ({tail or 'it said nothing'}). "
                     f"If its data is damaged, delete {home}: it holds only the history of flow runs."
+                )
+            if time.monotonic() > deadline:
+                raise ServiceError(
+                    f"Prefect's server did not answer within {START_TIMEOUT_S:.0f} s ({tail or 'it said nothing'}); "
+                    "the machine may be too busy. Run again."
                 )
             time.sleep(0.1)
         yield url

@@ -100,7 +100,7 @@ class Project:
 
     def index(self) -> VectorIndex:
         """The neighbour index of the newest vectors, verified or rebuilt; kept while the vectors stay the same."""
-        version = self.lake.table_version("vectors")
+        version = self.lake.table_version("items") + self.lake.table_version("vectors")
         if self._index is None or self._index[0] != version:
             self._index = version, open_index(self.lake, self.index_config, self.encoder.encoder_id)
         return self._index[1]

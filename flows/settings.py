@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsError as VariableError
 
 from warehouse import SettingsError
 
@@ -176,6 +177,8 @@ def load_settings(root: Path) -> Settings:
         raise SettingsError(f"{path} is not valid TOML: {error}") from error
     try:
         return Settings(**values)
+    except VariableError as error:
+        raise SettingsError(f"An environment variable that begins with SIFTLINE_ cannot be read: {error}") from error
     except ValidationError as error:
         raise SettingsError(f"{path} has wrong settings:\n" + "\n".join(_lines(error))) from error
 

@@ -51,6 +51,11 @@ class Lake:
         self.catalog = self.path / "catalog.sqlite"
         self.read_only = read_only
         if not self.catalog.is_file():
+            if any((self.path / "data").rglob("*.parquet")):
+                raise WarehouseError(
+                    f"{self.path} holds data files, but its catalogue {self.catalog.name} is gone. Bring it back from "
+                    "a backup, or move the folder away and run `siftline run` to build a new warehouse."
+                )
             if read_only or not create:
                 raise WarehouseNotFound(
                     f"There is no warehouse at {self.path}. Run `siftline run` in the project first, or name another "
@@ -182,6 +187,7 @@ class Lake:
             run = pa.table(
                 {
                     "token": [stage.token],
+                    "fingerprint": [stage.fingerprint],
                     "stage": [stage.name],
                     "tables": pa.array([sorted(counts)], pa.list_(pa.string())),
                     "rows_read": pa.array([rows_read], pa.int64()),
@@ -189,7 +195,6 @@ class Lake:
                     "detail": [json.dumps(dict(detail), sort_keys=True)],
                     "started_at": pa.array([stage.started_at], pa.timestamp("us", "UTC")),
                     "seconds": [stage.elapsed_s()],
-                    "input_snapshot": pa.array([None], pa.int64()),
                     "siftline_version": [siftline_version()],
                 }
             )
@@ -216,7 +221,11 @@ class Lake:
                     raise CommitFailed(
                         f"The disk of {self.path} is full; nothing was written. Free space and run again."
                     ) from error
-                if not any(sign in text for sign in _RETRYABLE) or number == COMMIT_ATTEMPTS - 1:
+                if not any(sign in text for sign in _RETRYABLE):
+                    raise WarehouseError(
+                        f"The commit to {self.path} was refused, nothing was written: {text}"
+                    ) from error
+                if number == COMMIT_ATTEMPTS - 1:
                     raise CommitFailed(f"The commit to {self.path} did not land: {text}") from error
                 time.sleep(min(2.0, 0.02 * 2**number) * (0.5 + random.SystemRandom().random()))
         raise AssertionError("the loop above returns or raises")

@@ -135,7 +135,7 @@ TABLES: tuple[Table, ...] = (
         comment="Class probabilities from the votes alone.",
         columns=(
             _c("item_id", "VARCHAR", "Item."),
-            _c("label_model_id", "VARCHAR", "Fitted label model; one per change of votes or gold."),
+            _c("label_model_id", "VARCHAR", "Fitted label model; one per change of votes or settings."),
             _c("probs", "FLOAT[]", "Class probabilities by class_id; they sum to 1."),
             _c("votes", "INTEGER", "Functions that did not abstain; 0 means the label is only the prior."),
         ),
@@ -239,7 +239,8 @@ TABLES: tuple[Table, ...] = (
         key=("token",),
         comment="One row per committed stage run.",
         columns=(
-            _c("token", "VARCHAR", "Idempotence token: hash of stage, code version, settings and input versions."),
+            _c("token", "VARCHAR", "Idempotence token: hash of the fingerprint and the stage's token before it."),
+            _c("fingerprint", "VARCHAR", "Hash of the stage's name, code version, settings and input versions."),
             _c("stage", "VARCHAR", "Stage."),
             _c("tables", "VARCHAR[]", "Tables it wrote."),
             _c("rows_read", "BIGINT", "Rows or records it worked on."),
@@ -247,7 +248,6 @@ TABLES: tuple[Table, ...] = (
             _c("detail", "VARCHAR", "Further counts as a JSON object."),
             _c("started_at", "TIMESTAMPTZ", "When the stage began.", bookkeeping=True),
             _c("seconds", "DOUBLE", "From its beginning to its commit.", bookkeeping=True),
-            _c("input_snapshot", "BIGINT", "DuckLake snapshot it read.", bookkeeping=True),
             _c("siftline_version", "VARCHAR", "Version that wrote it.", bookkeeping=True),
         ),
     ),
@@ -277,12 +277,18 @@ VIEWS: tuple[View, ...] = (
     ),
     View(
         name="gold_labels",
-        comment="One label per item that people answered: the majority of annotations in force, the latest on a tie.",
+        comment="One label per item: the majority in force, the latest on a tie; none for a text edited since.",
         sql="""
             WITH votes AS (
                 SELECT item_id, class_id, count(*) AS n, max(updated_at) AS last_at, sum(seconds) AS seconds,
                        bool_or(simulated) AS simulated
-                FROM current_annotations WHERE action = 'labelled' GROUP BY item_id, class_id
+                FROM current_annotations a
+                WHERE action = 'labelled' AND NOT EXISTS (
+                    -- The text was edited after it was sent: the answer belongs to another text.
+                    FROM queue q JOIN items i ON i.item_id = q.item_id
+                    WHERE q.item_id = a.item_id AND q.project = a.project AND q.content_hash <> i.content_hash
+                )
+                GROUP BY item_id, class_id
             )
             SELECT v.item_id, v.class_id, c.name AS label,
                    sum(v.n) OVER (PARTITION BY v.item_id)::INTEGER AS annotations,
@@ -322,6 +328,7 @@ VIEWS: tuple[View, ...] = (
                    coalesce(g.label, p.label) AS label,
                    CASE WHEN g.item_id IS NOT NULL THEN 'gold' ELSE 'predicted' END AS label_source,
                    CASE WHEN g.item_id IS NOT NULL THEN 1.0 ELSE p.confidence END AS confidence,
+                   coalesce(g.simulated, false) AS simulated,
                    p.probs
             FROM items i
             LEFT JOIN gold_labels g ON g.item_id = i.item_id

@@ -1,7 +1,7 @@
 """A stage's view of the warehouse: one snapshot to read, one token, one commit.
 
-`Lake.stage` gives a `Stage`. Its token is a hash of what the stage would do (name, code version, settings, versions
-of its inputs), so running a stage twice finds the token of the first run and does nothing.
+`Lake.stage` gives a `Stage`. Its fingerprint is a hash of what the stage would do (name, code version, settings,
+versions of its inputs), so running a stage twice finds the fingerprint of its last commit and does nothing.
 """
 
 import hashlib
@@ -78,8 +78,10 @@ class Stage(Reader):
     """One run of a stage. Made by `Lake.stage`; see `docs/architecture.md`.
 
     Attributes:
-        token: the idempotence token; its first 12 characters serve as ids of models made by this stage.
-        done: this token was committed before.
+        fingerprint: hash of the stage's name, version, settings and input versions.
+        token: the idempotence token, a hash of the fingerprint and the stage's last token; its first 12 characters
+            serve as ids of models made by this stage.
+        done: the stage's last commit had this fingerprint, so there is nothing to do.
     """
 
     def __init__(
@@ -96,10 +98,16 @@ class Stage(Reader):
         self.name = name
         self.started_at = datetime.now(UTC)
         self.input_versions = {table: last_token(self, table) for table in sorted(inputs)}
-        self.token = hash_token(
+        self.fingerprint = hash_token(
             {"stage": name, "version": version, "params": dict(params), "inputs": self.input_versions}
         )
-        self.done = bool(self.scalar("SELECT count(*) FROM runs WHERE token = ?", [self.token]))
+        # The stage's last commit is part of the token: a setting that is changed and changed back is work again.
+        last = self.rows(
+            "SELECT token, fingerprint FROM runs WHERE stage = ? ORDER BY committed_at DESC, token LIMIT 1", [name]
+        )
+        self.done = bool(last) and last[0][1] == self.fingerprint
+        previous = last[0][0] if last else ""
+        self.token = previous if self.done else hash_token({"fingerprint": self.fingerprint, "after": previous})
 
     @property
     def short_token(self) -> str:

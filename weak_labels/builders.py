@@ -164,7 +164,12 @@ def vectorized(
         label: class to vote for.
         vectors: the code reads `batch.vectors`.
         name: name of the function; the decorated function's when left out.
+
+    Raises:
+        SettingsError: the parentheses are missing, as in `@vectorized` alone.
     """
+    if label is not None and not isinstance(label, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise SettingsError('Write @vectorized("class") or @vectorized(), with parentheses.')
 
     def decorate(code: Callable[[ItemBatch], Any]) -> LabelingFunction:
         def rule(batch: ItemBatch) -> Any:

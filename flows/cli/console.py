@@ -1,8 +1,10 @@
 """How the command talks: a rich console for people, plain lines when the output is not a terminal."""
 
 import sys
+import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -54,23 +56,32 @@ def _cell(value: object) -> str:
     return str(value)
 
 
+PLAIN_EVERY_S = 15.0
+
+
 class StageProgress:
-    """One progress bar per stage that takes long; silent when the output is not a terminal."""
+    """One progress bar per stage that takes long; a plain line now and then when the output is not a terminal."""
 
     def __init__(self, progress: Progress | None) -> None:
         self._progress = progress
-        self._tasks: dict[str, object] = {}
+        self._tasks: dict[str, Any] = {}
+        self._told_at = time.monotonic()
 
     def of(self, stage: str) -> ProgressCallback:
         """The callback of one stage."""
 
         def show(done: int, total: int) -> None:
-            if self._progress is None or total <= 0:
+            if self._progress is None:
+                if time.monotonic() - self._told_at >= PLAIN_EVERY_S:
+                    self._told_at = time.monotonic()
+                    say(f"  {stage}: {done:,} of {total:,}")
+                return
+            if total <= 0:
                 return
             if stage not in self._tasks:
                 self._tasks[stage] = self._progress.add_task(stage, total=total)
             task = self._tasks[stage]
-            self._progress.update(task, completed=done, total=total, visible=done < total)  # type: ignore[arg-type]
+            self._progress.update(task, completed=done, total=total, visible=done < total)
 
         return show
 

@@ -2,12 +2,15 @@
 
 import json
 import shutil
+import tempfile
 from importlib.resources import files
 from pathlib import Path
 
+from features.ingest import IngestConfig, ingest
+from features.sources import SourceConfig
 from flows.cli.console import out
 from flows.settings import FILE_NAME, load_settings
-from warehouse import SettingsError
+from warehouse import DataError, Lake, SettingsError
 
 
 def init_project(
@@ -21,7 +24,9 @@ def init_project(
     if (folder / FILE_NAME).exists():
         raise SettingsError(f"{folder / FILE_NAME} exists already; nothing was changed. Edit it, or name a new folder.")
     names = [name.strip() for name in classes.split(",") if name.strip()]
-    gold = None
+    gold, path = None, "data/records.jsonl"
+    if sample is None and (len(names) < 2 or len(set(names)) < len(names)):
+        raise SettingsError(f"Name at least two classes, each once: --classes spam,ham (found {classes!r})")
     if sample is not None:
         from features.samples import get_sample
 
@@ -34,18 +39,11 @@ def init_project(
             "data/gold.parquet",
         )
     elif source is not None:
-        if not source.is_file():
-            raise SettingsError(f"--source names {source}, which does not exist.")
-        folder.mkdir(parents=True, exist_ok=True)
-        target = folder / "data" / source.name
-        if source.absolute() != target.absolute():
-            target.parent.mkdir(exist_ok=True)
-            shutil.copyfile(source, target)
+        _check_source(source, text=text, id_field=id_field, classes=names)
         path = f"data/{source.name}"
-    else:
-        path = "data/records.jsonl"
-    if len(names) < 2:
-        raise SettingsError("Name at least two classes: --classes spam,ham")
+        (folder / "data").mkdir(parents=True, exist_ok=True)
+        if source.absolute() != (folder / path).absolute():
+            shutil.copyfile(source, folder / path)
     folder.mkdir(parents=True, exist_ok=True)
     template = files("flows.cli").joinpath("siftline.toml").read_text("utf-8")
     filled = (
@@ -64,5 +62,30 @@ def init_project(
     load_settings(folder)
     out.print(f"Project made in {folder}")
     out.print(f"1. Look at {folder / FILE_NAME}")
-    out.print(f"2. Write labeling functions in {folder / 'labeling_functions.py'}; try them: siftline lf preview")
+    out.print(f"2. Write labeling functions in {folder / 'labeling_functions.py'}")
+    out.print(f"   and try them: siftline lf preview --project {folder}")
     out.print(f"3. siftline run --project {folder}")
+
+
+def _check_source(source: Path, *, text: str, id_field: str | None, classes: list[str]) -> None:
+    """Read the file once as `siftline run` would and say what is in it, before anything is written.
+
+    Raises:
+        SettingsError: the file or a column does not exist.
+        DataError: not one record can be read.
+    """
+    if not source.is_file():
+        raise SettingsError(f"--source names {source}, which does not exist.")
+    config = IngestConfig(
+        root=source.absolute().parent,
+        classes=tuple(classes),
+        sources=(SourceConfig(name="records", path=source.name, text=text, id=id_field),),
+    )
+    with tempfile.TemporaryDirectory() as folder, Lake(Path(folder) / "lake") as lake:
+        counts = ingest(lake, config).detail
+        with lake.read() as reader:
+            reasons = reader.rows("SELECT reason, count(*) FROM quarantine GROUP BY reason ORDER BY 2 DESC LIMIT 3")
+    why = ", ".join(f"{count} {reason}" for reason, count in reasons)
+    if not counts.get("stored"):
+        raise DataError(f"Not one record of {source} can be read ({why or 'the file is empty'}); nothing was written.")
+    out.print(f"{counts['stored']:,} records can be read" + (f"; left out: {why}" if why else ""))

@@ -5,12 +5,22 @@ from pathlib import Path
 from flows.cli.console import excerpt, out, print_table, say
 from flows.project import Project
 from flows.stages import RunSummary
+from warehouse import Reader
+
+
+def simulated_mark(reader: Reader) -> str:
+    """Says beside a figure how many of the answers behind it were simulated; empty when people gave them all."""
+    simulated, answers = reader.rows("SELECT count(*) FILTER (WHERE simulated), count(*) FROM gold_labels")[0]
+    if not simulated:
+        return ""
+    return " (simulated annotator)" if simulated == answers else f" ({simulated} of {answers} answers simulated)"
 
 
 def show_status(root: Path) -> None:
     """Print items, queue, learning steps and the last run of every stage."""
     project = Project(root)
     with project.read_lake() as lake, lake.read() as reader:
+        mark = simulated_mark(reader)
         out.print(f"{project.settings.project.title or project.settings.project.name}: {project.lake_path}")
         splits = reader.rows("SELECT split, count(*) FROM items GROUP BY split ORDER BY split")
         quarantined = reader.scalar("SELECT count(*) FROM quarantine")
@@ -20,12 +30,12 @@ def show_status(root: Path) -> None:
             reader.rows(
                 "SELECT cycle, tasks, planned, sent, waiting, answered, withdrawn FROM queue_progress ORDER BY cycle"
             ),
-            title="queue",
+            title="queue" + mark,
         )
         print_table(
             ["step", "gold labels", "trained on", "test accuracy"],
             reader.rows("SELECT cycle, gold_labels, trained_on, test_accuracy FROM cycle_summary ORDER BY cycle"),
-            title="end models",
+            title="end models" + mark,
         )
         print_table(
             ["stage", "last commit (UTC)", "seconds", "rows"],
@@ -43,8 +53,7 @@ def show_status(root: Path) -> None:
 def print_summary(project: Project, summary: RunSummary, *, seconds: float) -> None:
     """Print what a run did and where the project stands."""
     with project.lake.read() as reader:
-        simulated = bool(reader.scalar("SELECT count(*) FROM annotations WHERE simulated"))
-        mark = " (simulated annotator)" if simulated else ""
+        mark = simulated_mark(reader)
         rows = reader.rows(
             """
             SELECT m.labels, max(m.value) FILTER (WHERE series = 'siftline'),
@@ -70,8 +79,9 @@ def print_summary(project: Project, summary: RunSummary, *, seconds: float) -> N
         )
         for count, value in all_gold:
             out.print(f"all {count:,} gold labels: {value:.3f}")
+    passes = "1 pass" if summary.passes == 1 else f"{summary.passes} passes"
     out.print(
-        f"{summary.passes} passes in {seconds:.1f} s, {summary.rows_written:,} rows written; {labels} gold labels in "
+        f"{passes} in {seconds:.1f} s, {summary.rows_written:,} rows written; {labels} gold labels in "
         f"{hours:.2f} hours of annotation{mark}"
     )
     if waiting:
@@ -111,7 +121,7 @@ def show_queue(root: Path, limit: int) -> None:
             reader.rows(
                 "SELECT cycle, tasks, planned, sent, waiting, answered, withdrawn FROM queue_progress ORDER BY cycle"
             ),
-            title="queue",
+            title="queue" + simulated_mark(reader),
         )
         rows = reader.rows(
             """
@@ -133,7 +143,7 @@ def collect_answers(root: Path) -> None:
     with project.only_run():
         result = collect(project.lake, project.service, project.queue_config)
     new = sum(n for table, n in result.rows_written.items() if table == "annotations")
-    out.print(f"{new} new answers from {project.service.describe()}")
+    out.print(f"{new} new or changed answers from {project.service.describe()}")
     for key, value in result.detail.items():
         say(f"  {key}: {value}")
 

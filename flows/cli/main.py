@@ -18,6 +18,7 @@ from warehouse import SiftlineError, Transient
 app = typer.Typer(
     name="siftline",
     no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -32,12 +33,24 @@ app.add_typer(samples, name="samples")
 app.add_typer(studio, name="studio")
 
 ProjectOption = Annotated[
-    Path, typer.Option("--project", "-p", envvar="SIFTLINE_PROJECT", help="Project folder (holds siftline.toml).")
+    Path, typer.Option("--project", "-p", envvar="SIFTLINE_DIR", help="Project folder (holds siftline.toml).")
 ]
 
 
+_INTERRUPTED = "interrupted; what was committed is kept, run again to go on"
 # Click's base of all usage errors; typer may carry a click of its own, so it is reached through typer.
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[2]
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
+    if version:
+        from warehouse import siftline_version
+
+        print(f"siftline {siftline_version()}")
+        raise typer.Exit
 
 
 def main() -> None:
@@ -47,6 +60,8 @@ def main() -> None:
 
 def run_command(arguments: list[str]) -> int:
     """Run one command line; returns the exit code."""
+    import duckdb
+
     from engine.errors import EngineError
 
     try:
@@ -55,13 +70,27 @@ def run_command(arguments: list[str]) -> int:
         error.show()
         return 2
     except (typer.Abort, KeyboardInterrupt):
-        console.say("interrupted; what was committed is kept, run again to go on")
+        console.say(_INTERRUPTED)
         return 130
     except BrokenPipeError:
         return 0
     except (SiftlineError, EngineError) as error:
         console.say(f"siftline: {error}")
         return 3 if isinstance(error, Transient) else 2
+    except RuntimeError as error:
+        if "Query interrupted" not in str(error):  # DuckDB's word when a signal reaches it in a query
+            raise
+        console.say(_INTERRUPTED)
+        return 130
+    except duckdb.Error as error:
+        console.say(
+            f"siftline: the warehouse cannot be read: {error}\nIf a file below its folder is damaged or missing, bring "
+            "it back from a backup; or move the folder away, and `siftline run` builds a new one from the sources."
+        )
+        return 2
+    except OSError as error:
+        console.say(f"siftline: {error}. Check that the place exists, has space and may be written.")
+        return 2
     return code if isinstance(code, int) else 0
 
 
@@ -117,7 +146,10 @@ def report(
 def sql(
     query: Annotated[str, typer.Argument(help="SQL to run; left out, a prompt opens.")] = "",
     project: ProjectOption = Path(),
-    format: Annotated[Literal["table", "csv", "json"], typer.Option(help="How to print the result.")] = "table",
+    format: Annotated[
+        Literal["table", "csv", "json"],
+        typer.Option(help="table; csv (a ' before cells a spreadsheet would take for a formula); json, one per line."),
+    ] = "table",
 ) -> None:
     """Ask the warehouse in SQL, read-only, also while a run writes."""
     from flows.cli.sql import run_sql
@@ -152,7 +184,7 @@ def collect(project: ProjectOption = Path()) -> None:
 
 @app.command(epilog="Example: siftline embed --input texts.jsonl --text-field text --output vectors.parquet")
 def embed(
-    input: Annotated[Path, typer.Option(help="Parquet, CSV or JSONL, the text formats also as .gz.")],
+    input: Annotated[Path, typer.Option(help="Parquet, CSV, TSV or JSONL, the text formats also as .gz.")],
     output: Annotated[Path, typer.Option(help="Parquet file to write: id, vector.")],
     text_field: Annotated[str, typer.Option(help="Column or field that holds the text.")] = "text",
     id_field: Annotated[str, typer.Option(help="Column or field that holds the id; left out: the row number.")] = "",

@@ -19,14 +19,20 @@ def run_project(root: Path, *, simulated: bool, max_passes: int | None) -> None:
 
     began = time.monotonic()
     project = Project(root)
+    say(f"Starting a run of {project.root.name} (Prefect's server first, some seconds)")
     with project.only_run(), prefect_api(project.state_path):
+        from prefect.exceptions import TerminationSignal
+
         from flows.cycle import OpenProject, run_cycle, watch
 
         if simulated:
             say("Annotator: simulated (answers come from the sample's gold column, not from people)")
         with stage_progress() as progress:
             watch(OpenProject(project=project, progress_of=progress.of, on_result=_Announcer()))
-            summary = run_cycle(str(project.root), simulated=simulated, max_passes=max_passes)
+            try:
+                summary = run_cycle(str(project.root), simulated=simulated, max_passes=max_passes)
+            except TerminationSignal as stop:
+                raise KeyboardInterrupt from stop
     print_summary(project, summary, seconds=time.monotonic() - began)
 
 

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import math
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,12 +16,13 @@ from flows.project import Project
 from warehouse import SettingsError
 from warehouse.lake import connect_locked_down
 
-_ALLOWED = {
-    duckdb.StatementType.SELECT,
-    duckdb.StatementType.EXPLAIN,
-    duckdb.StatementType.CREATE,  # temporary tables; the warehouse itself is attached read-only
-    duckdb.StatementType.DROP,
-}
+# CREATE makes temporary tables, also for PIVOT; the warehouse itself is attached read-only. EXPLAIN is left out, since
+# EXPLAIN ANALYZE runs what it explains, even a COPY.
+_ALLOWED = {duckdb.StatementType.SELECT, duckdb.StatementType.CREATE}
+
+
+# DuckLake's functions that remove files or snapshots run in a SELECT, even where the warehouse is attached read-only.
+_MAINTENANCE = re.compile(r"ducklake_(cleanup|delete|expire|merge|rewrite|flush|set|add)", re.IGNORECASE)
 
 
 def run_sql(root: Path, query: str, format: str) -> None:
@@ -37,26 +40,51 @@ def run_sql(root: Path, query: str, format: str) -> None:
 
 def _print(connection: duckdb.DuckDBPyConnection, query: str, format: str) -> None:
     try:
-        for statement in connection.extract_statements(query):
-            if statement.type not in _ALLOWED:
+        statements = connection.extract_statements(query)
+        for statement in statements:
+            if statement.type not in _ALLOWED or _MAINTENANCE.search(query):
                 raise SettingsError(
-                    f"{statement.type.name} is not for this prompt, which only reads. To write a file, print it: "
+                    f"This {statement.type.name} is not for this prompt, which only reads. To write a file, print it: "
                     'siftline sql --format csv "select ..." > file.csv'
                 )
-        result = connection.execute(query)
-        columns = [name for name, *_ in result.description or []]
-        rows = result.fetchall()
+        for statement in statements:
+            result = connection.execute(statement)
+            columns = [name for name, *_ in result.description or []]
+            if statement.type == duckdb.StatementType.SELECT:
+                _print_rows(columns, result.fetchall(), format)
     except duckdb.Error as error:
         raise SettingsError(f'{error}\nTables and views: siftline sql "show all tables"') from error
+
+
+def _print_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], format: str) -> None:
     if format == "json":
         for row in rows:
-            print(json.dumps(dict(zip(columns, row, strict=True)), default=str, ensure_ascii=False))
+            print(json.dumps(_plain(dict(zip(columns, row, strict=True))), ensure_ascii=False))
     elif format == "csv":
         writer = csv.writer(sys.stdout)
         writer.writerow(columns)
-        writer.writerows([_harmless(value) for value in row] for row in rows)
+        writer.writerows([_cell(value) for value in row] for row in rows)
     else:
         print_table(columns, rows)
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: what is no number becomes null, what JSON does not know becomes text."""
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, bytes):
+        return value.hex()
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, dict | list | tuple | bytes):
+        return json.dumps(_plain(value), ensure_ascii=False)
+    return _harmless(value)
 
 
 def _harmless(value: Any) -> Any:

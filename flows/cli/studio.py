@@ -17,10 +17,9 @@ def start(root: Path, *, load: bool) -> None:
         _load_queue(root, project)
     out.print(f"Label Studio: {info.url}")
     out.print(f"log-in: {info.username}  password: {info.password}")
-    if not load:
-        out.print("To send the queue there:")
-        out.print(f"  export LABEL_STUDIO_URL={info.url} LABEL_STUDIO_API_KEY={info.api_key}")
-        out.print(f"  siftline run --project {root}")
+    out.print("To work with it from here:" if load else "To send the queue there:")
+    out.print(f"  export LABEL_STUDIO_URL={info.url} LABEL_STUDIO_API_KEY={info.api_key}")
+    out.print(f"  siftline run --project {root}")
     out.print(f"Stop it with: siftline studio down --project {root}")
 
 

@@ -47,7 +47,7 @@ def planned(lake: Lake) -> Lake:
         "reason": ["because"] * N,
         "prediction": pa.array([0, 1] * (N // 2), pa.int32()),
         "confidence": pa.array([0.5] * N, pa.float32()),
-        "content_hash": ["h"] * N,
+        "content_hash": [f"{k:064x}" for k in range(N)],
         "task_id": [""] * N,
     }
     with lake.stage("select", version=1, inputs=()) as stage:
@@ -230,6 +230,36 @@ def test_an_unreadable_file_does_not_count_as_deleted_answers(planned: Lake, fol
     assert gold(planned) == {"i00000": "a"}
 
 
+def test_answers_stay_when_the_project_moves_to_another_service_or_its_tasks_are_gone(
+    planned: Lake, folder: TaskFolder, tmp_path: Path
+) -> None:
+    push(planned, folder, CONFIG)
+    for item in ("i00000", "i00001"):
+        answer(folder, item, "a")
+    collect(planned, folder, CONFIG)
+    elsewhere = TaskFolder(tmp_path / "elsewhere", "p")
+    elsewhere.ensure_project(CONFIG.classes)
+    assert collect(planned, elsewhere, CONFIG).detail == {"answers kept whose task is gone": 2}
+    reconcile(planned, elsewhere, CONFIG)
+    assert len(stored(elsewhere)) == N - 2  # open tasks move, answered ones are not asked again
+    (folder.path / f"{folder.task_id('i00001')}.json").unlink()
+    collect(planned, folder, CONFIG)
+    assert gold(planned) == {"i00000": "a", "i00001": "a"}
+    assert states(planned) == {"answered": 2, "confirmed": N - 2}
+
+
+def test_an_edited_text_loses_the_label_of_the_text_before(planned: Lake, folder: TaskFolder) -> None:
+    push(planned, folder, CONFIG)
+    answer(folder, "i00000", "a")
+    answer(folder, "i00001", "a")
+    collect(planned, folder, CONFIG)
+    edited = items(1, "another text").set_column(2, "content_hash", pa.array(["edited"]))
+    with planned.stage("ingest", version=1, inputs=()) as stage:
+        stage.commit([Upsert("items", edited)])
+    assert gold(planned) == {"i00001": "a"}
+    assert history(planned, "i00000") == [("labelled", 0)]
+
+
 def test_a_label_studio_export_dropped_into_import_is_collected(planned: Lake, folder: TaskFolder) -> None:
     push(planned, folder, CONFIG)
     export = [
@@ -270,11 +300,22 @@ def test_reconcile_mends_what_differs_and_says_so(planned: Lake, folder: TaskFol
     assert reconcile(planned, folder, CONFIG).lines() == [f"{N} tasks agree with the service"]
 
 
+def test_the_guide_beside_the_tasks_is_true(planned: Lake, folder: TaskFolder) -> None:
+    """Its example, put into a task's file as it stands, is an answer."""
+    push(planned, folder, CONFIG)
+    guide = (folder.path / "HOW_TO_ANSWER.txt").read_text("utf-8")
+    example = json.loads(guide[guide.index("{") : guide.rindex("}") + 1])
+    edit(folder, "i00002", lambda task: task.update(example))
+    collect(planned, folder, CONFIG)
+    assert gold(planned) == {"i00002": "a"}
+    assert guide.endswith("The classes are:\n\na\nb\n")
+
+
 def test_ids_of_items_are_never_file_names(lake: Lake, folder: TaskFolder) -> None:
     task = Task(item_id="../../etc/passwd\x00<img>", text="t", cycle=1, rank=1, value=0.5, reason="r")
     folder.ensure_project(["a"])
     [task_id] = folder.push([task]).values()
-    assert sorted(p.name for p in folder.path.iterdir()) == sorted([f"{task_id}.json", "classes.txt"])
+    assert sorted(p.name for p in folder.path.iterdir()) == sorted([f"{task_id}.json", "HOW_TO_ANSWER.txt"])
     assert folder.find([task.item_id]) == {task.item_id: [task_id]}
 
 

@@ -186,9 +186,9 @@ def test_a_folder_that_is_gone_does_not_delete_what_was_answered(stocked: Lake, 
 
 
 def test_an_answer_that_is_gone_counts_as_deleted_once(stocked: Lake, folder: TaskFolder) -> None:
-    path = write(folder, "i00000", [annotation("a")])
+    write(folder, "i00000", [annotation("a")])
     collect(stocked, folder, CONFIG)
-    path.unlink()
+    write(folder, "i00000", [])
     assert collect(stocked, folder, CONFIG).rows_written == {"annotations": 1}
     assert not collect(stocked, folder, CONFIG).committed
     with stocked.read() as reader:

@@ -3,9 +3,10 @@
     python -m tests.faults.harness PROJECT
 
 Every statement on the warehouse and every file that is opened for writing, renamed or removed is a *moment* of the
-stage at work. An undisturbed run in a copy of the project counts the moments of each stage; then one run after the
-other is killed at the first, middle and last moment of every stage, each going on from what the one before left.
-The children are forks, so the heavy imports are paid once. Prints one JSON line with what was killed.
+stage at work. An undisturbed run in a copy of the project counts the moments of the longest call of each stage; then
+one run after the other is killed at the first, middle and last moments of a call of every stage, each going on from
+what the one before left. The children are forks, so the heavy imports are paid once. Prints one JSON line with what was
+killed.
 """
 
 import json
@@ -30,7 +31,8 @@ class Moments:
 
     def __init__(self, reached: Any) -> None:
         self.stage = ""
-        self.counts: Counter[str] = Counter()
+        self.count = 0
+        self.longest: Counter[str] = Counter()
         self.reached = reached
         sys.addaudithook(self._audit)
         real = Lake.new_cursor
@@ -56,25 +58,26 @@ class Moments:
 
     def tick(self) -> None:
         if self.stage:
-            self.counts[self.stage] += 1
-            self.reached(self.stage, self.counts[self.stage])
+            self.count += 1
+            self.longest[self.stage] = max(self.longest[self.stage], self.count)
+            self.reached(self.stage, self.count)
 
 
 def run(root: Path, reached: Any) -> dict[str, int]:
-    """Run a project to its end in this process; returns the moments of every stage in all passes."""
+    """Run a project to its end in this process; returns the moments of the longest call of every stage."""
     moments = Moments(reached)
     project = Project(root)
     inner = run_stage_in_process(project)
 
     def stage(name: str) -> StageResult:
-        moments.stage = name
+        moments.stage, moments.count = name, 0
         try:
             return inner(name)
         finally:
             moments.stage = ""
 
     run_passes(stage, simulated=True)
-    return dict(moments.counts)
+    return dict(moments.longest)
 
 
 def in_child(root: Path, kill_at: tuple[str, int] | None, output: Path) -> int:
@@ -108,8 +111,8 @@ def main(root: Path) -> None:
     killed: list[tuple[str, int]] = []
     began = time.monotonic()
     for stage in STAGES:
-        # What a resumed run still has to do is unknown, so each moment is tried as long as it is reached.
-        for number in sorted({1, 2, max(1, counts.get(stage, 0) // 4), max(1, counts.get(stage, 0) // 2)}):
+        last = counts.get(stage, 1)
+        for number in sorted({1, last // 2, last - 1, last} - {0}):
             status = in_child(root, (stage, number), output)
             if os.WIFSIGNALED(status):
                 killed.append((stage, number))

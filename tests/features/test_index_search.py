@@ -33,9 +33,19 @@ def put_vectors(lake: Lake, vectors: np.ndarray, *, encoder_id: str = "e", read:
         "active_frac": pa.array([1.0] * count, pa.float32()),
         "route": [""] * count,
     }
+    items = {
+        "item_id": item_ids,
+        "content": item_ids,
+        "content_hash": item_ids,
+        "modality": ["text"] * count,
+        "source": ["s"] * count,
+        "position": pa.array(range(count), pa.int64()),
+        "metadata": ["{}"] * count,
+        "split": ["train"] * count,
+    }
     order = np.random.default_rng(9).permutation(count)  # rows lie in the warehouse in any order
     with lake.stage("embed", version=read, inputs=(), params={"encoder": encoder_id}) as stage:
-        stage.commit([Upsert("vectors", pa.table(columns).take(order))])
+        stage.commit([Upsert("items", pa.table(items)), Upsert("vectors", pa.table(columns).take(order))])
     return item_ids
 
 
@@ -149,3 +159,18 @@ def test_stored_vectors_that_are_not_finite_are_refused_by_item(lake: Lake, tmp_
     put_vectors(lake, vectors)
     with pytest.raises(DataError, match="items i0004"):
         open_index(lake, IndexConfig(folder=tmp_path / "index"), "e")
+
+
+def test_only_train_items_with_the_present_text_are_in_the_index(lake: Lake, tmp_path: Path) -> None:
+    """Texts of the test split must not shape the graph, and an edited text's old vector must not stand for it."""
+    vectors = random_vectors(6)
+    item_ids = put_vectors(lake, vectors)
+    with lake.stage("ingest", version=1, inputs=()) as stage:
+        items = stage.arrow("SELECT * EXCLUDE (run_id, committed_at) FROM items ORDER BY item_id").to_pylist()
+        items[1]["split"] = "test"
+        items[2]["content_hash"] = "edited"
+        stage.commit([Upsert("items", pa.Table.from_pylist(items))])
+    index = open_index(lake, IndexConfig(folder=tmp_path / "index"), "e")
+    kept = [0, 3, 4, 5]
+    assert index.item_ids == [item_ids[row] for row in kept]
+    assert np.array_equal(index.vectors, vectors[kept])

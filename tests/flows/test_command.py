@@ -100,3 +100,88 @@ def test_doctor_tells_what_to_mend(
     told = capsys.readouterr().out
     assert "LABEL_STUDIO_API_KEY" in told
     assert "prefect server start" in told
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("siftline 0.")
+
+
+def own_project(folder: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    (folder / "a file.csv").write_text("number,body\n1,good apple\n2,bad pear\n3,\n", "utf-8")
+    made = [
+        "init",
+        str(folder / "p"),
+        "--source",
+        str(folder / "a file.csv"),
+        "--text",
+        "body",
+        "--classes",
+        "good,bad",
+    ]
+    assert run_command(made) == 0
+    assert "2 records can be read; left out: 1 empty_text" in capsys.readouterr().out
+    (folder / "p" / "labeling_functions.py").write_text(
+        'from weak_labels import keywords\n\ngood = keywords("good", ["good"])\nbad = keywords("bad", ["bad"])\n',
+        "utf-8",
+    )
+    return folder / "p"
+
+
+def test_functions_are_previewed_before_the_first_run_and_nothing_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = own_project(tmp_path, capsys)
+    before = sorted(project.rglob("*"))
+    assert run_command(["lf", "preview", "--project", str(project)]) == 0
+    assert "good apple" in capsys.readouterr().out
+    assert [p for p in sorted(project.rglob("*")) if "__pycache__" not in p.parts] == before
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "words"),
+    [
+        ("body\nx\n", ["--text", "bdoy"], "bdoy"),
+        ("", ["--text", "body"], "nothing was written"),
+        ("body\n", ["--text", "body"], "nothing was written"),
+        ("body\nx\n", ["--text", "body", "--classes", "a"], "two classes"),
+        ("body\nx\n", ["--text", "body", "--classes", "a,a"], "each once"),
+    ],
+)
+def test_init_looks_at_the_file_and_leaves_nothing_behind_when_it_refuses(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, options: list[str], words: str
+) -> None:
+    (tmp_path / "own.csv").write_text(content, "utf-8")
+    arguments = ["init", str(tmp_path / "p"), "--source", str(tmp_path / "own.csv"), "--classes", "a,b", *options]
+    assert run_command(arguments) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "p").exists()
+
+
+def test_the_folder_of_the_project_may_come_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SIFTLINE_DIR", str(own_project(tmp_path, capsys)))
+    assert run_command(["doctor"]) == 0
+    assert "2 classes" in capsys.readouterr().out
+
+
+def test_an_environment_variable_that_is_no_setting_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = own_project(tmp_path, capsys)
+    monkeypatch.setenv("SIFTLINE_SELECT", "not json")
+    assert run_command(["status", "--project", str(project)]) == 2
+    assert "SIFTLINE_" in capsys.readouterr().err
+
+
+def test_a_mistake_inside_a_run_is_one_message_and_no_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = own_project(tmp_path, capsys)
+    (project / "data" / "a file.csv").unlink()
+    ended = siftline("run", "--project", str(project))
+    assert ended.returncode == 2
+    assert "a file.csv" in ended.stderr
+    assert "Traceback" not in ended.stderr + ended.stdout
+    assert len(ended.stderr.splitlines()) < 8, ended.stderr

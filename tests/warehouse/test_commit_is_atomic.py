@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from warehouse import Append, CommitFailed, Lake, Upsert, WarehouseError
+from warehouse import Append, Lake, Upsert, WarehouseError
 
 
 def classes(*names: str) -> pa.Table:
@@ -45,7 +45,7 @@ def test_all_tables_of_a_commit_land_together(lake: Lake) -> None:
 
 def test_a_write_that_fails_leaves_nothing_of_its_commit(lake: Lake) -> None:
     wrong = items(2).set_column(5, "position", pa.array(["not a number", "2"]))
-    with lake.stage("ingest", version=1, inputs=()) as stage, pytest.raises(CommitFailed, match="not a number"):
+    with lake.stage("ingest", version=1, inputs=()) as stage, pytest.raises(WarehouseError, match="not a number"):
         stage.commit([Upsert("classes", classes("a", "b")), Upsert("items", wrong)])
     assert (count(lake, "classes"), count(lake, "items"), count(lake, "runs")) == (0, 0, 0)
 
@@ -81,6 +81,21 @@ def test_the_token_follows_the_inputs_only(lake: Lake) -> None:
     with lake.stage("ingest", version=1, inputs=()) as stage:
         stage.commit([Upsert("items", items(1))])
     assert token() != before
+
+
+def test_a_setting_changed_and_changed_back_is_work_again(lake: Lake) -> None:
+    tokens = []
+    for setting in ("a", "b", "a"):
+        with lake.stage("s", version=1, inputs=(), params={"setting": setting}) as stage:
+            assert not stage.done
+            assert stage.commit([Upsert("classes", classes(setting))]).committed
+            tokens.append(stage.token)
+        with lake.stage("s", version=1, inputs=(), params={"setting": setting}) as again:
+            assert again.done
+            assert again.token == tokens[-1]
+    assert len(set(tokens)) == 3
+    with lake.read() as reader:
+        assert reader.rows("SELECT name FROM classes") == [("a",)]
 
 
 def test_an_upsert_replaces_by_key(lake: Lake) -> None:
