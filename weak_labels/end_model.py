@@ -32,6 +32,8 @@ Vectors = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
+VERSION = 1
+"""Raised with every change of this file that could change a prediction."""
 KIND = "logistic_regression"
 WEAK_RIDGE = 1.0
 GOLD_RIDGE = 1.0
@@ -189,7 +191,7 @@ class TrainingData:
         label_model_id: the latest label model, empty when there is none.
         probs: its weak labels [N, C]; zeros where an item has none.
         weights: [N] 1 for train items on which a function voted, else 0.
-        content: hash of all of this but the gold labels.
+        content: hash of all of this but the gold labels, and of the model's version.
         gold: class id by item, for train items with a vector.
         gold_left_out: gold labels of other items.
     """
@@ -203,6 +205,11 @@ class TrainingData:
     content: str
     gold: dict[str, int]
     gold_left_out: int
+
+    def fingerprint(self, config: EndModelConfig) -> str:
+        """Hash of all that decides the model that learns from this."""
+        learned = json.dumps([_params(config), self.content, sorted(self.gold.items())])
+        return hashlib.sha256(learned.encode()).hexdigest()
 
 
 def read_training_data(reader: Reader, config: EndModelConfig) -> TrainingData:
@@ -252,7 +259,7 @@ def read_training_data(reader: Reader, config: EndModelConfig) -> TrainingData:
         reader.scalar("SELECT model_id FROM models WHERE stage = 'label_model' ORDER BY sequence DESC LIMIT 1") or ""
     )
     hashes: list[str] = table.column("content_hash").to_pylist()
-    content = hashlib.sha256(json.dumps([item_ids, hashes, train_N.tolist()]).encode())
+    content = hashlib.sha256(json.dumps([VERSION, item_ids, hashes, train_N.tolist()]).encode())
     content.update(probs_NC.tobytes() + votes_N.tobytes())
     return TrainingData(
         item_ids=item_ids,
@@ -284,16 +291,14 @@ def end_model(lake: Lake, config: EndModelConfig, progress: Progress = silent) -
     Raises:
         DataError: see `read_training_data`.
     """
-    params = {"classes": list(config.classes), "encoder": config.encoder_id, "seed": config.seed}
     inputs = ("items", "vectors", "weak_labels", "annotations")
-    with lake.stage("end_model", version=1, inputs=inputs, params=params) as stage:
+    with lake.stage("end_model", version=VERSION, inputs=inputs, params=_params(config)) as stage:
         if stage.done:
             return stage.result()
         data = read_training_data(stage, config)
         if not data.item_ids:
             return stage.nothing(reason="no item has a vector")
-        learned = json.dumps([params, data.content, sorted(data.gold.items())])
-        fingerprint = hashlib.sha256(learned.encode()).hexdigest()
+        fingerprint = data.fingerprint(config)
         latest = stage.rows(
             "SELECT sequence, detail FROM models WHERE stage = 'end_model' ORDER BY sequence DESC LIMIT 1"
         )
@@ -340,3 +345,7 @@ def end_model(lake: Lake, config: EndModelConfig, progress: Progress = silent) -
         return stage.commit(
             [Upsert("predictions", predictions), Upsert("models", row)], rows_read=len(data.item_ids), detail=detail
         )
+
+
+def _params(config: EndModelConfig) -> dict[str, Any]:
+    return {"classes": list(config.classes), "encoder": config.encoder_id, "seed": config.seed}

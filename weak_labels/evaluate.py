@@ -1,12 +1,14 @@
 """Scoring against the gold file: how good is each end model on the test split, and what would rivals have reached?
 
 Besides the simulated annotator this is the only place that opens the gold file. What is read here goes into `metrics`
-and nowhere else.
+and nowhere else. All figures of a split rest on one basis (equal weak labels, end model, gold file and scored items),
+so they can be compared: a figure with another basis is measured again or removed.
 """
 
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,25 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from warehouse import DataError, Lake, Progress, Reader, SettingsError, Stage, StageResult, Upsert, hash_token, silent
+from warehouse import (
+    DataError,
+    Delete,
+    Lake,
+    Progress,
+    Reader,
+    SettingsError,
+    Stage,
+    StageResult,
+    Upsert,
+    Write,
+    hash_token,
+    silent,
+)
 from warehouse.reader import list_column_to_matrix
 from weak_labels.end_model import EndModel, EndModelConfig, Ints, TrainingData, read_training_data
+
+Key = tuple[str, int, int]
+"""Series, gold labels and seed: what names a figure within a split."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,21 +66,19 @@ class EvaluateConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gold:
-    """The gold file: class id by item, and the hash of the file."""
+    """The gold file: class id by item of the warehouse, and how many other ids the file names."""
 
     class_of: dict[str, int]
-    sha256: str
+    without_item: int
 
 
 def read_gold(reader: Reader, config: EvaluateConfig) -> Gold:
     """Read the gold file and check it against the items and the classes.
 
     Raises:
-        SettingsError: the file is not there.
-        DataError: it is no such Parquet file, or names unknown items or classes, or an item twice.
+        DataError: it is no such Parquet file, or names unknown classes, or an item twice, or no item of the warehouse.
     """
     path = config.gold
-    sha256 = hash_gold(path)
     try:
         table = pq.read_table(path, columns=["id", "label"])
     except (pa.ArrowException, OSError) as error:
@@ -75,17 +91,19 @@ def read_gold(reader: Reader, config: EvaluateConfig) -> Gold:
             f"The gold file {path} has {len(unknown)} classes that the settings do not name, such as '{unknown[0]}'; "
             f"they name {', '.join(config.classes)}."
         )
-    stored = {row[0] for row in reader.rows("SELECT item_id FROM items")}
-    if missing := [item_id for item_id in ids if item_id not in stored]:
-        raise DataError(
-            f"The gold file {path} labels {len(missing)} items that the warehouse does not hold, such as "
-            f"'{missing[0]}'. Do its ids belong to the sources of this project? `siftline status` shows quarantined "
-            "records."
-        )
     class_of = {item_id: number_of[label] for item_id, label in zip(ids, labels, strict=True)}
     if len(class_of) != len(ids):
         raise DataError(f"The gold file {path} labels {len(ids) - len(class_of)} items more than once.")
-    return Gold(class_of=class_of, sha256=sha256)
+    stored = {row[0] for row in reader.rows("SELECT item_id FROM items")}
+    known = {item_id: class_id for item_id, class_id in class_of.items() if item_id in stored}
+    if not known:
+        example = f" (it has ids such as '{ids[0]}', the table ids such as '{min(stored)}')" if ids and stored else ""
+        raise DataError(
+            f"Not one of the {len(ids)} ids in the gold file {path} is in the table items{example}. Give the file the "
+            "ids of this project's sources, or leave `gold` under [evaluate] out. `siftline status` shows quarantined "
+            "records."
+        )
+    return Gold(class_of=known, without_item=len(ids) - len(known))
 
 
 def hash_gold(path: Path) -> str:
@@ -124,13 +142,36 @@ def score(true_N: Ints, predicted_N: Ints, classes: int) -> Score:
     )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ground:
+    """What all figures of a split rest on.
+
+    Attributes:
+        gold: the gold file.
+        data: what the end model learns from.
+        rows: places in `data` of the scored items [N].
+        true_N: their true class ids [N].
+        basis: hash of all that decides a figure, but for the gold labels that were learned from.
+    """
+
+    gold: Gold
+    data: TrainingData
+    rows: Ints
+    true_N: Ints
+    basis: str
+
+
 def evaluate(
     lake: Lake, config: EvaluateConfig, end_config: EndModelConfig, progress: Progress = silent
 ) -> StageResult:
     """Score the latest end model and the latest label model on the split.
 
     Series: siftline (the end model; labels = its gold labels), label_model (weak labels of all items of the split) and
-    label_model_covered (of those on which a function voted). The rows of `accuracy` hold the confusion matrix.
+    label_model_covered (of those on which a function voted). The rows of `accuracy` hold the confusion matrix. Figures
+    with another basis are removed; `evaluate_rivals` measures them again.
+
+    Nothing is written while no end model has learned from the present labels, or when no item of the split has both a
+    vector and a label in the gold file.
 
     Args:
         lake: the warehouse.
@@ -138,25 +179,35 @@ def evaluate(
         end_config: the end model.
         progress: called with (series scored, series).
 
+    Returns:
+        `detail` counts the ids of the gold file that are not among the items (`gold_without_item`).
+
     Raises:
-        SettingsError: see `read_gold`; or the classes of `config` and `end_config` differ.
-        DataError: see `read_gold`; or no predicted item of the split has a gold label.
+        SettingsError: the gold file is not there; or the classes of `config` and `end_config` differ.
+        DataError: see `read_gold` and `read_training_data`.
     """
     params = _params(config, end_config)
-    with lake.stage("evaluate", version=1, inputs=("items", "weak_labels", "predictions"), params=params) as stage:
+    inputs = ("items", "vectors", "weak_labels", "annotations", "predictions")
+    with lake.stage("evaluate", version=2, inputs=inputs, params=params) as stage:
         if stage.done:
             return stage.result()
-        gold = read_gold(stage, config)
-        labels = stage.scalar("SELECT gold_labels FROM models WHERE stage = 'end_model' ORDER BY sequence DESC LIMIT 1")
-        if labels is None:
+        latest = stage.scalar("SELECT detail FROM models WHERE stage = 'end_model' ORDER BY sequence DESC LIMIT 1")
+        if latest is None:
             return stage.nothing(reason="no end model yet")
+        ground = _read_ground(stage, config, end_config, params)
+        if not len(ground.rows):
+            return _no_gold(stage, config, ground)
+        if json.loads(latest).get("fingerprint") != ground.data.fingerprint(end_config):
+            return stage.nothing(reason="no end model has learned from the present labels yet")
+        labels = ground.data.gold
         sources = (
-            ("siftline", "latest_predictions", "end_model_id", "", int(labels)),
-            ("label_model", "latest_weak_labels", "label_model_id", "", 0),
-            ("label_model_covered", "latest_weak_labels", "label_model_id", "AND p.votes > 0", 0),
+            ("siftline", "latest_predictions", "end_model_id", "", len(labels), {"picked": _hash_labels(labels)}),
+            ("label_model", "latest_weak_labels", "label_model_id", "", 0, {}),
+            ("label_model_covered", "latest_weak_labels", "label_model_id", "AND p.votes > 0", 0, {}),
         )
+        class_of = ground.gold.class_of
         rows: list[dict[str, Any]] = []
-        for done, (series, view, model_id, condition, count) in enumerate(sources):
+        for done, (series, view, model_id, condition, count, more) in enumerate(sources):
             progress(done, len(sources))
             table = stage.arrow(
                 f"SELECT p.item_id, p.probs, p.{model_id} AS model_id FROM {view} p JOIN items i "
@@ -164,19 +215,14 @@ def evaluate(
                 [config.split],
             )
             item_ids: list[str] = table.column("item_id").to_pylist()
-            known = [row for row, item_id in enumerate(item_ids) if item_id in gold.class_of]
+            known = [row for row, item_id in enumerate(item_ids) if item_id in class_of]
             if known:
                 predicted_N = list_column_to_matrix(table.column("probs").take(known), what="probs").argmax(axis=1)
-                true_N = np.array([gold.class_of[item_ids[row]] for row in known], np.int64)
-                detail = {"model_id": table.column("model_id")[0].as_py()}
-                rows += _metrics(config, end_config, series, count, 0, true_N, predicted_N, detail)
-            elif series == "siftline":
-                raise DataError(
-                    f"No predicted item of split '{config.split}' has a label in the gold file {config.gold}. Score "
-                    "another split, or leave `gold` out."
-                )
+                true_N = np.array([class_of[item_ids[row]] for row in known], np.int64)
+                detail = {"basis": ground.basis, "model_id": table.column("model_id")[0].as_py(), **more}
+                rows += _metrics(config, series, count, 0, true_N, predicted_N, detail)
         progress(len(sources), len(sources))
-        return _commit(stage, rows)
+        return _commit(stage, config, ground, rows)
 
 
 def evaluate_rivals(
@@ -184,15 +230,18 @@ def evaluate_rivals(
 ) -> StageResult:
     """Measure what the same number of gold labels is worth without the selection or without the weak labels.
 
-    For every number n of gold labels that an end model learned from:
+    For every number n of gold labels that an end model learned from and that is still in force:
 
     - random: n train items picked at random, with the weak labels; `rival_seeds` picks;
     - random_gold_only: the same picks without weak labels;
     - gold_only: the first n items that people labelled (in the order in which they were selected), their labels,
-      without weak labels.
+      without weak labels;
+    - siftline: these n labels with the present weak labels (`replayed` in its detail), unless `evaluate` scored an end
+      model that learned from exactly that.
 
-    And once all_gold: every train item of the gold file, without weak labels. Figures that are there for the same data
-    are not measured again.
+    And once all_gold: every train item of the gold file, without weak labels. A figure is measured again when its
+    basis or its labels are others than the stored ones, and removed when it cannot be measured any more: fewer labels
+    are in force, or the gold file has too few train items to pick n.
 
     Args:
         lake: the warehouse.
@@ -200,62 +249,64 @@ def evaluate_rivals(
         end_config: the end model; rivals use the same one.
         progress: called with (figures measured, figures).
 
+    Returns:
+        `detail` counts the ids of the gold file that are not among the items (`gold_without_item`).
+
     Raises:
-        SettingsError: see `read_gold`; or the classes of `config` and `end_config` differ.
-        DataError: see `read_gold`; or no item of the split has a vector and a gold label.
+        SettingsError: the gold file is not there; or the classes of `config` and `end_config` differ.
+        DataError: see `read_gold` and `read_training_data`.
     """
-    params = {**_params(config, end_config), "rival_seeds": config.rival_seeds}
-    inputs = ("items", "vectors", "weak_labels", "annotations", "predictions")
-    with lake.stage("rivals", version=1, inputs=inputs, params=params) as stage:
+    params = _params(config, end_config)
+    with lake.read() as reader:
+        # `evaluate` removes figures of another basis, so a new commit of it is work for this stage.
+        scored = reader.scalar("SELECT token FROM runs WHERE stage = 'evaluate' ORDER BY committed_at DESC LIMIT 1")
+    inputs = ("items", "vectors", "weak_labels", "annotations", "predictions", "queue")
+    more_params = {**params, "rival_seeds": config.rival_seeds, "evaluate": scored}
+    with lake.stage("rivals", version=2, inputs=inputs, params=more_params) as stage:
         if stage.done:
             return stage.result()
-        sizes = [
+        learned = [
             int(row[0])
-            for row in stage.rows(
-                "SELECT DISTINCT gold_labels FROM models WHERE stage = 'end_model' AND gold_labels > 0 ORDER BY 1"
-            )
+            for row in stage.rows("SELECT DISTINCT gold_labels FROM models WHERE stage = 'end_model' ORDER BY 1")
         ]
-        if not sizes:
+        if not any(learned):
             return stage.nothing(reason="no end model has learned from gold labels yet")
-        gold = read_gold(stage, config)
-        data = read_training_data(stage, end_config)
-        row_of = {item_id: row for row, item_id in enumerate(data.item_ids)}
-        scored_rows = np.array(
-            [
-                row_of[row[0]]
-                for row in stage.rows("SELECT item_id FROM items WHERE split = ? ORDER BY item_id", [config.split])
-                if row[0] in row_of and row[0] in gold.class_of
-            ],
-            np.int64,
-        )
-        if not len(scored_rows):
-            raise DataError(
-                f"No item of split '{config.split}' with a vector has a label in the gold file {config.gold}. Score "
-                "another split, or leave `gold` out."
+        ground = _read_ground(stage, config, end_config, params)
+        if not len(ground.rows):
+            return _no_gold(stage, config, ground)
+        data = ground.data
+        rivals = list(_rivals(stage, config, ground, [n for n in learned if n <= len(data.gold)]))
+        stored = {
+            (series, labels, seed): json.loads(detail)
+            for series, labels, seed, detail in stage.rows(
+                "SELECT series, labels, seed, detail FROM metrics WHERE name = 'accuracy' AND split = ? "
+                "AND series NOT IN ('label_model', 'label_model_covered')",
+                [config.split],
             )
-        true_N = np.array([gold.class_of[data.item_ids[row]] for row in scored_rows], np.int64)
-        stored = _stored_bases(stage)
+        }
         missing = [
-            (rival, basis)
-            for rival in _rivals(stage, config, data, gold, sizes)
-            if stored.get((rival.series, rival.labels, rival.seed)) != (basis := rival.basis(data, gold, params))
+            rival
+            for rival in rivals
+            if not (found := stored.get(rival.key))
+            or (found.get("basis"), found.get("picked")) != (ground.basis, _hash_labels(rival.class_of))
         ]
-        if not missing:
-            return stage.nothing(reason="all figures are there")
-        classes = len(end_config.classes)
-        weak = EndModel.fit_weak(data.vectors, data.probs, data.weights)
+        row_of = {item_id: row for row, item_id in enumerate(data.item_ids)}
+        weak = EndModel.fit_weak(data.vectors, data.probs, data.weights) if missing else None
         rows: list[dict[str, Any]] = []
-        for done, (rival, basis) in enumerate(missing):
+        for done, rival in enumerate(missing):
             progress(done, len(missing))
             picked = np.array([row_of[item_id] for item_id in rival.class_of], np.int64)
             class_ids = np.array(list(rival.class_of.values()), np.int64)
             prior = weak if rival.with_weak_labels else None
-            model = EndModel.fit_gold(prior, data.vectors[picked], class_ids, classes)
-            predicted_N = model.predict_proba(data.vectors[scored_rows]).argmax(axis=1)
-            detail = {"basis": basis}
-            rows += _metrics(config, end_config, rival.series, rival.labels, rival.seed, true_N, predicted_N, detail)
+            model = EndModel.fit_gold(prior, data.vectors[picked], class_ids, len(end_config.classes))
+            # Single precision as in `predictions`, so that a replay gives the figure that `evaluate` would.
+            probs_NC = model.predict_proba(data.vectors[ground.rows]).astype(np.float32)
+            detail: dict[str, Any] = {"basis": ground.basis, "picked": _hash_labels(rival.class_of)}
+            if rival.series == "siftline":
+                detail["replayed"] = True
+            rows += _metrics(config, *rival.key, ground.true_N, probs_NC.argmax(axis=1), detail)
         progress(len(missing), len(missing))
-        return _commit(stage, rows)
+        return _commit(stage, config, ground, rows, gone=set(stored) - {rival.key for rival in rivals})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -268,22 +319,14 @@ class Rival:
     with_weak_labels: bool
     class_of: dict[str, int]
 
-    def basis(self, data: TrainingData, gold: Gold, params: dict[str, Any]) -> str:
-        """Hash of all that decides the figure; another one means that it must be measured again."""
-        return hash_token(
-            {
-                "params": params,
-                "gold": gold.sha256,
-                "data": data.content,
-                "weak": self.with_weak_labels,
-                "picked": list(self.class_of.items()),
-            }
-        )[:16]
+    @property
+    def key(self) -> Key:
+        """What names its figures within a split."""
+        return self.series, self.labels, self.seed
 
 
-def _rivals(
-    reader: Reader, config: EvaluateConfig, data: TrainingData, gold: Gold, sizes: Sequence[int]
-) -> Iterator[Rival]:
+def _rivals(reader: Reader, config: EvaluateConfig, ground: Ground, sizes: Sequence[int]) -> Iterator[Rival]:
+    data, gold = ground.data, ground.gold
     pool = [i for i, train in zip(data.item_ids, data.train, strict=True) if train and i in gold.class_of]
     labelled = [
         row[0]
@@ -297,21 +340,49 @@ def _rivals(
         if row[0] in data.gold
     ]
     for n in sizes:
-        for seed in range(config.rival_seeds):
+        # In the order of the end model's own training rows, which is that of the ids, so that equal bits come out.
+        first = {item_id: data.gold[item_id] for item_id in sorted(labelled[:n])}
+        yield Rival(series="siftline", labels=n, seed=0, with_weak_labels=True, class_of=first)
+        if n == 0:
+            continue
+        yield Rival(series="gold_only", labels=n, seed=0, with_weak_labels=False, class_of=first)
+        for seed in range(config.rival_seeds if n <= len(pool) else 0):
             # One permutation per seed: the picks of a larger n contain those of a smaller one, as a queue would.
             order = np.random.default_rng(seed).permutation(len(pool))[:n]
             picked = {pool[place]: gold.class_of[pool[place]] for place in order}
             yield Rival(series="random", labels=n, seed=seed, with_weak_labels=True, class_of=picked)
             yield Rival(series="random_gold_only", labels=n, seed=seed, with_weak_labels=False, class_of=picked)
-        first = {item_id: data.gold[item_id] for item_id in labelled[:n]}
-        yield Rival(series="gold_only", labels=n, seed=0, with_weak_labels=False, class_of=first)
-    everything = {item_id: gold.class_of[item_id] for item_id in pool}
-    yield Rival(series="all_gold", labels=len(pool), seed=0, with_weak_labels=False, class_of=everything)
+    if pool:
+        everything = {item_id: gold.class_of[item_id] for item_id in pool}
+        yield Rival(series="all_gold", labels=len(pool), seed=0, with_weak_labels=False, class_of=everything)
 
 
-def _stored_bases(reader: Reader) -> dict[tuple[str, int, int], str]:
-    rows = reader.rows("SELECT series, labels, seed, detail FROM metrics WHERE name = 'accuracy'")
-    return {(series, labels, seed): json.loads(detail).get("basis", "") for series, labels, seed, detail in rows}
+def _read_ground(reader: Reader, config: EvaluateConfig, end_config: EndModelConfig, params: dict[str, Any]) -> Ground:
+    gold = read_gold(reader, config)
+    data = read_training_data(reader, end_config)
+    split = {row[0] for row in reader.rows("SELECT item_id FROM items WHERE split = ?", [config.split])}
+    rows = [row for row, i in enumerate(data.item_ids) if i in split and i in gold.class_of]
+    scored = [data.item_ids[row] for row in rows]
+    return Ground(
+        gold=gold,
+        data=data,
+        rows=np.array(rows, np.int64),
+        true_N=np.array([gold.class_of[item_id] for item_id in scored], np.int64),
+        basis=hash_token({"params": params, "data": data.content, "scored": scored})[:16],
+    )
+
+
+def _no_gold(stage: Stage, config: EvaluateConfig, ground: Ground) -> StageResult:
+    """Nothing to score is no reason to stop the stages after this one: people can be asked without figures."""
+    reason = (
+        f"no item of split '{config.split}' with a vector has a label in the gold file {config.gold}; "
+        "score another split, or leave `gold` out"
+    )
+    return stage.nothing(reason=reason, gold_without_item=ground.gold.without_item)
+
+
+def _hash_labels(class_of: dict[str, int]) -> str:
+    return hash_token(class_of)[:16]
 
 
 def _params(config: EvaluateConfig, end_config: EndModelConfig) -> dict[str, Any]:
@@ -330,7 +401,6 @@ def _params(config: EvaluateConfig, end_config: EndModelConfig) -> dict[str, Any
 
 def _metrics(
     config: EvaluateConfig,
-    end_config: EndModelConfig,
     series: str,
     labels: int,
     seed: int,
@@ -338,7 +408,7 @@ def _metrics(
     predicted_N: Ints,
     detail: dict[str, Any],
 ) -> list[dict[str, Any]]:
-    scored = score(true_N, predicted_N, len(end_config.classes))
+    scored = score(true_N, predicted_N, len(config.classes))
     detail = {**detail, "items": len(true_N)}
     return [
         {
@@ -358,10 +428,32 @@ def _metrics(
     ]
 
 
-def _commit(stage: Stage, rows: Sequence[dict[str, Any]]) -> StageResult:
-    """Write the figures that are new or other than the stored ones."""
-    stored = {row[0]: (row[1], row[2]) for row in stage.rows("SELECT metric_id, value, detail FROM metrics")}
-    new = [row for row in rows if stored.get(row["metric_id"]) != (row["value"], row["detail"])]
-    if not new:
-        return stage.nothing(reason="all figures are there")
-    return stage.commit([Upsert("metrics", pa.Table.from_pylist(new))], rows_read=len(rows))
+def _commit(
+    stage: Stage,
+    config: EvaluateConfig,
+    ground: Ground,
+    rows: Sequence[dict[str, Any]],
+    gone: AbstractSet[Key] = frozenset(),
+) -> StageResult:
+    """Write the figures that are new or other than the stored ones; remove `gone` and those of another basis."""
+    counts = {"gold_without_item": ground.gold.without_item}
+    stored = stage.rows(
+        "SELECT metric_id, value, detail, series, labels, seed FROM metrics WHERE split = ? ORDER BY metric_id",
+        [config.split],
+    )
+    figures = {metric_id: (value, detail) for metric_id, value, detail, *_ in stored}
+    measured = {row["metric_id"] for row in rows}
+    old = [
+        metric_id
+        for metric_id, _, detail, *key in stored
+        if metric_id not in measured and (tuple(key) in gone or json.loads(detail).get("basis") != ground.basis)
+    ]
+    new = [row for row in rows if figures.get(row["metric_id"]) != (row["value"], row["detail"])]
+    writes: list[Write] = []
+    if new:
+        writes.append(Upsert("metrics", pa.Table.from_pylist(new)))
+    if old:
+        writes.append(Delete("metrics", pa.table({"metric_id": old})))
+    if not writes:
+        return stage.nothing(reason="all figures are there", **counts)
+    return stage.commit(writes, rows_read=len(rows), detail=counts)

@@ -15,6 +15,7 @@ from weak_labels.evaluate import EvaluateConfig, evaluate, evaluate_rivals, scor
 from weak_labels.label_models import label_model
 
 CONTENT = ("items", "vectors", "lf_votes", "weak_labels", "predictions", "models", "annotations", "queue")
+LABEL_MODEL = ("label_model", "label_model_covered")
 
 
 @pytest.fixture
@@ -43,6 +44,11 @@ def two_cycles(small: SmallLake) -> None:
 def value_of(small: SmallLake, metric_id: str) -> float:
     with small.lake.read() as reader:
         return reader.scalar("SELECT value FROM metrics WHERE metric_id = ?", [metric_id])
+
+
+def keys(small: SmallLake) -> set[tuple[str, int]]:
+    with small.lake.read() as reader:
+        return {(series, labels) for series, labels in reader.rows("SELECT DISTINCT series, labels FROM metrics")}
 
 
 class TestScore:
@@ -76,6 +82,7 @@ class TestEvaluate:
         small.truth["test-zzz"] = 2
         small.write_gold()
         label_model(small.lake, small.label_config)
+        end_model(small.lake, small.end_config)
         run(small)
         with small.lake.read() as reader:
             items = dict(
@@ -97,6 +104,12 @@ class TestEvaluate:
     def test_without_a_model_there_is_nothing_to_score(self, lake: Lake, tmp_path: Path) -> None:
         small = build(lake, tmp_path)
         assert run(small).detail == {"reason": "no end model yet"}
+
+    def test_a_model_of_older_labels_is_not_scored(self, small: SmallLake) -> None:
+        small.answer({item_id: small.truth[item_id] for item_id in small.train_ids()[:6]})
+        assert run(small).detail == {"reason": "no end model has learned from the present labels yet"}
+        end_model(small.lake, small.end_config)
+        assert run(small).committed
 
 
 class TestRivals:
@@ -133,16 +146,9 @@ class TestRivals:
         run_rivals(small, rival_seeds=2)
         small.answer({item_id: small.truth[item_id] for item_id in small.train_ids()[12:18]}, cycle=3)
         end_model(small.lake, small.end_config)
+        run(small)
         # size 18: random and random_gold_only twice, gold_only once; two figures each
         assert run_rivals(small, rival_seeds=2).rows_written == {"metrics": 10}
-
-    def test_other_weak_labels_are_measured_again(self, small: SmallLake) -> None:
-        two_cycles(small)
-        run_rivals(small)
-        small.put_votes({"lf_new": dict.fromkeys(small.train_ids(), 1)})
-        label_model(small.lake, small.label_config)
-        end_model(small.lake, small.end_config)
-        assert run_rivals(small).committed
 
     def test_gold_only_takes_the_selected_items_in_their_order(self, small: SmallLake) -> None:
         everything_earn = dict.fromkeys(small.train_ids(of_class=0)[:6], 0)
@@ -195,11 +201,24 @@ class TestGoldFile:
             run(small)
 
     @pytest.mark.parametrize("stage", [run, run_rivals])
-    def test_unknown_items_are_named(self, small: SmallLake, stage: Callable[[SmallLake], StageResult]) -> None:
+    def test_ids_that_are_not_among_the_items_are_counted(
+        self, small: SmallLake, stage: Callable[[SmallLake], StageResult]
+    ) -> None:
         two_cycles(small)
         small.truth["nobody"] = 0
         small.write_gold()
-        with pytest.raises(DataError, match="1 items that the warehouse does not hold, such as 'nobody'"):
+        result = stage(small)
+        assert result.committed
+        assert result.detail == {"gold_without_item": 1}
+
+    @pytest.mark.parametrize("stage", [run, run_rivals])
+    def test_a_file_of_another_project_is_named(
+        self, small: SmallLake, stage: Callable[[SmallLake], StageResult]
+    ) -> None:
+        two_cycles(small)
+        small.write_gold({"a": "earn", "b": "ship"})
+        wanted = r"Not one of the 2 ids in the gold file .*gold\.parquet is in the table items \(.*'a', .*'test-000'\)"
+        with pytest.raises(DataError, match=wanted):
             stage(small)
 
     def test_unknown_classes_are_named(self, small: SmallLake) -> None:
@@ -207,10 +226,41 @@ class TestGoldFile:
         with pytest.raises(DataError, match=r"such as 'cocoa'.*earn, ship, grain"):
             run(small)
 
-    def test_no_label_for_the_scored_split(self, small: SmallLake) -> None:
-        small.write_gold({"train-001": "earn"})
-        with pytest.raises(DataError, match="No predicted item of split 'test'"):
-            run(small)
+    @pytest.mark.parametrize("stage", [run, run_rivals])
+    def test_without_a_label_for_the_scored_split_nothing_is_scored(
+        self, small: SmallLake, stage: Callable[[SmallLake], StageResult]
+    ) -> None:
+        two_cycles(small)
+        small.write_gold({"train-001": "earn", "nobody": "earn"})
+        result = stage(small)
+        assert not result.committed
+        assert "no item of split 'test'" in result.detail["reason"]
+        assert result.detail["gold_without_item"] == 1
+
+    def test_too_few_train_labels_for_a_random_pick(self, small: SmallLake) -> None:
+        two_cycles(small)
+        few = [*small.test_ids(), *small.train_ids()[:8]]
+        small.write_gold({item_id: CLASSES[small.truth[item_id]] for item_id in few})
+        run(small)
+        run_rivals(small)
+        assert {key for key in keys(small) if key[0] in ("random", "random_gold_only", "all_gold")} == {
+            ("random", 6),
+            ("random_gold_only", 6),
+            ("all_gold", 8),
+        }
+
+    def test_without_train_labels_only_what_people_labelled_is_measured(self, small: SmallLake) -> None:
+        two_cycles(small)
+        small.write_gold({item_id: CLASSES[small.truth[item_id]] for item_id in small.test_ids()})
+        run(small)
+        run_rivals(small)
+        assert {key for key in keys(small) if key[0] not in LABEL_MODEL} == {
+            ("siftline", 0),
+            ("siftline", 6),
+            ("siftline", 12),
+            ("gold_only", 6),
+            ("gold_only", 12),
+        }
 
 
 class TestSettings:
