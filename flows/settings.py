@@ -121,7 +121,7 @@ class EvaluateSection(Section):
 
     gold: str | None = None
     split: Literal["test", "valid"] = "test"
-    rival_seeds: int = Field(default=5, ge=0)
+    rival_seeds: int = Field(default=5, ge=1)
 
 
 class Settings(BaseSettings):
