@@ -27,6 +27,11 @@ def accuracy(series: str, labels: int, seed: int = 0) -> float:
     return base.get(series, 0.95) + labels / 2000 + seed / 500
 
 
+def _hash(item_id: str) -> str:
+    """Content hash of an item: any order, not that of the ids."""
+    return f"{int(item_id[1:]) * 7919 % 997:04d}"
+
+
 def add_items(lake: Lake, *, items: int = ITEMS, classes: tuple[str, ...] = CLASSES) -> None:
     """Items of the train and test split, the classes, and a quarantine."""
     ids = [f"i{n:03d}" for n in range(items)]
@@ -39,7 +44,7 @@ def add_items(lake: Lake, *, items: int = ITEMS, classes: tuple[str, ...] = CLAS
                     "items",
                     item_id=ids,
                     content=texts,
-                    content_hash=[f"{n * 7919 % 997:04d}" for n in range(items)],
+                    content_hash=[_hash(item_id) for item_id in ids],
                     modality=["text"] * items,
                     source=["file <b>"] * items,
                     position=list(range(1, items + 1)),
@@ -175,7 +180,7 @@ def _add_cycle(lake: Lake, cycle: int, *, answered: bool, simulated: bool) -> No
                     reason=[f"reason {HOSTILE}"] * m,
                     prediction=[0] * m,
                     confidence=[0.8] * m,
-                    content_hash=["h"] * m,
+                    content_hash=[_hash(item_id) for item_id in chosen],
                     task_id=[f"t{i}" for i in chosen],
                 )
             ]
