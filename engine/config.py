@@ -6,10 +6,12 @@ pooling is refused here instead of giving wrong vectors later.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Self, cast
 
-from engine.errors import ModelFileError
+from engine.errors import ModelFileError, OptionError
+
+EXPERT_MODES = ("sequence", "token")
 
 _FIXED = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
 
@@ -93,6 +95,132 @@ class EncoderConfig:
                 f"{config.width}."
             )
         return config
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RoutedConfig:
+    """Shape of a routed encoder and the shares of heads and experts that each budget allows.
+
+    Attributes:
+        base: sizes of the parent; `base.layers` counts the parent's layers.
+        kept: layers of the parent that this encoder has, ascending, from 0.
+        shared: neurons of each layer's feed-forward part that always work.
+        experts: experts of each layer.
+        expert_width: neurons of one expert.
+        expert_mode: "token" chooses experts for each token, "sequence" for each text.
+        budgets: shares of the parent's layer parameters that may work for a text on average, ascending; the last one
+            lets everything work that is there.
+        head_shares: share of heads that work on average, by budget.
+        expert_shares: share of experts that work on average, by budget.
+
+    Raises:
+        ModelFileError: a value is out of its range, or two do not fit.
+    """
+
+    base: EncoderConfig
+    kept: tuple[int, ...]
+    shared: int
+    experts: int
+    expert_width: int
+    expert_mode: str
+    budgets: tuple[float, ...]
+    head_shares: tuple[float, ...]
+    expert_shares: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.kept or list(self.kept) != sorted(set(self.kept) & set(range(self.base.layers))):
+            raise ModelFileError(
+                f"The layers to keep are {list(self.kept)}; name some of 0 to {self.base.layers - 1}, ascending."
+            )
+        for name, least in (("shared", 0), ("experts", 2), ("expert_width", 1)):
+            value = getattr(self, name)
+            if type(value) is not int or value < least:
+                raise ModelFileError(f"The routed encoder's {name} is {value!r}; it must be {least} or more.")
+        neurons = self.shared + self.experts * self.expert_width
+        if neurons != self.base.ffn_width:
+            raise ModelFileError(
+                f"{self.shared} shared neurons and {self.experts} experts of {self.expert_width} are {neurons} neurons; "
+                f"the parent has {self.base.ffn_width}."
+            )
+        if self.expert_mode not in EXPERT_MODES:
+            raise ModelFileError(f"expert_mode is {self.expert_mode!r}; it must be one of {', '.join(EXPERT_MODES)}.")
+        if not self.budgets or list(self.budgets) != sorted(set(self.budgets)):
+            raise ModelFileError(f"The budgets are {list(self.budgets)}; they must ascend.")
+        for name in ("budgets", "head_shares", "expert_shares"):
+            values = getattr(self, name)
+            if len(values) != len(self.budgets) or not all(0 < value <= 1 for value in values):
+                raise ModelFileError(f"{name} is {list(values)}; one share above 0, at most 1, per budget is needed.")
+        if self.head_shares[-1] != 1 or self.expert_shares[-1] != 1:
+            raise ModelFileError("The last budget must let all heads and experts work.")
+
+    @property
+    def head_params(self) -> int:
+        """Parameters of one attention head: its slices of the query, key, value and output maps."""
+        return 4 * self.base.width * self.base.head_width + 3 * self.base.head_width
+
+    @property
+    def expert_params(self) -> int:
+        """Parameters of one expert."""
+        return self.expert_width * (2 * self.base.width + 1)
+
+    @property
+    def fixed_params(self) -> int:
+        """Parameters of one layer that always work: shared block, output biases, normalisations, both routers."""
+        width = self.base.width
+        routers = (width + 1) * (self.base.heads + self.experts)
+        return self.shared * (2 * width + 1) + 2 * width + 4 * width + routers
+
+    @property
+    def parent_layer_params(self) -> int:
+        """Parameters of all layers of the dense parent: what shares of layer parameters refer to."""
+        base = self.base
+        attention = 4 * base.width**2 + 4 * base.width
+        feed_forward = 2 * base.width * base.ffn_width + base.ffn_width + base.width
+        return base.layers * (attention + feed_forward + 4 * base.width)
+
+    @property
+    def parent_params(self) -> int:
+        """Parameters of the dense parent that make its vector: embeddings and layers."""
+        base = self.base
+        return (base.vocab + base.positions + 2) * base.width + self.parent_layer_params
+
+    def active_share(self, head_share: float, expert_share: float) -> float:
+        """Share of the parent's layer parameters that work at these shares of heads and experts."""
+        layer = (
+            self.fixed_params
+            + head_share * self.base.heads * self.head_params
+            + expert_share * self.experts * self.expert_params
+        )
+        return len(self.kept) * layer / self.parent_layer_params
+
+    def budget(self, active: float) -> int:
+        """Place of a budget in the list.
+
+        Raises:
+            OptionError: the encoder has no such budget.
+        """
+        if active not in self.budgets:
+            known = ", ".join(f"{budget:g}" for budget in self.budgets)
+            raise OptionError(f"There is no budget active={active!r}. This encoder has: {known}.")
+        return self.budgets.index(active)
+
+    def to_json(self) -> str:
+        """The configuration as JSON, for the weights file."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def parse(cls, content: str) -> Self:
+        """The inverse of `to_json`.
+
+        Raises:
+            ModelFileError: the text is no valid configuration.
+        """
+        values = dict(_object(content.encode("utf-8"), "the configuration of the routed encoder"))
+        try:
+            base = EncoderConfig(**values.pop("base"))
+            return cls(base=base, **{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ModelFileError(f"The configuration of the routed encoder cannot be used: {error!r}.") from error
 
 
 def _object(content: bytes, name: str) -> Mapping[str, Any]:

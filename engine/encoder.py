@@ -1,12 +1,10 @@
 """The dense encoder in plain torch: token ids of several texts in, one unit vector per text out.
 
-Texts are packed: their tokens stand one after another in one matrix, without padding between them. Everything but
-attention and pooling works on single rows; the linear maps run over blocks of exactly `BLOCK_ROWS` rows, because a GEMM
-of another shape may round differently. Attention runs over texts of equal length, pooling over one text. On one
-thread, a text therefore gives the same bits in any pack. Only the last block of a pack is filled up, with rows of
-zeros that reach no text.
+Texts are packed: their tokens stand one after another in one matrix, without padding. Everything but attention and
+pooling works on single rows (`engine.products`), in blocks of `BLOCK_ROWS` that stay in the cache. Attention runs over
+texts of equal length, pooling over one text. On one thread, a text therefore gives the same bits in any pack.
 
-Shape letters: T tokens of a pack (whole blocks), S sequences, D width, F feed-forward width, H heads, W head width,
+Shape letters: T tokens of a pack, S sequences, D width, F feed-forward width, H heads, W head width,
 L length of one sequence.
 """
 
@@ -18,6 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from engine.config import EncoderConfig
+from engine.products import linear, product
 
 BLOCK_ROWS = 64
 """Rows of one GEMM. 16 to 128 measured: 64 costs a single short text little and reaches 95% of the best rate."""
@@ -37,9 +36,9 @@ class Pack:
     """Several texts as one list of tokens.
 
     Attributes:
-        ids_T: token ids, 0 in the filling rows of the last block.
+        ids_T: token ids.
         positions_T: position of each token in its own text.
-        runs: the texts by length, in order; together they cover all rows but the filling ones.
+        runs: the texts by length, in order; together they cover all rows.
     """
 
     ids_T: torch.Tensor
@@ -54,10 +53,8 @@ def pack(sequences: Sequence[Sequence[int]]) -> Pack:
         sequences: S lists of token ids, none empty.
     """
     tokens = sum(len(ids) for ids in sequences)
-    rows = -(-tokens // BLOCK_ROWS) * BLOCK_ROWS
-    ids_T = torch.zeros(rows, dtype=torch.long)
-    positions_T = torch.zeros(rows, dtype=torch.long)
-    ids_T[:tokens] = torch.tensor([token for ids in sequences for token in ids], dtype=torch.long)
+    ids_T = torch.tensor([token for ids in sequences for token in ids], dtype=torch.long)
+    positions_T = torch.empty(tokens, dtype=torch.long)
     runs: list[Run] = []
     row = 0
     for ids in sequences:
@@ -81,7 +78,10 @@ class BlockLinear(nn.Module):
 
     def block(self, x_BD: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """One block of rows."""
-        return torch.addmm(self.bias, x_BD, self.weight, out=out)
+        if out is None:
+            return linear(x_BD, self.weight, self.bias)
+        product(x_BD, self.weight, self.bias, out)
+        return out
 
     def forward(self, x_TD: torch.Tensor) -> torch.Tensor:
         """All rows, block by block."""
@@ -103,7 +103,7 @@ class Attention(nn.Module):
     def forward(self, x_TD: torch.Tensor, runs: Sequence[Run]) -> torch.Tensor:
         """Args: x_TD states; runs the texts in it. Returns: [T, D]."""
         qkv_T = self.qkv(x_TD)
-        context_TD = torch.zeros_like(x_TD)
+        context_TD = torch.empty_like(x_TD)
         for run in runs:
             rows = slice(run.start, run.start + run.sequences * run.length)
             shape = (run.sequences, run.length, self.heads, self.head_width)
@@ -167,7 +167,7 @@ class DenseEncoder(nn.Module):
         vectors: list[torch.Tensor] = []
         for run in batch.runs:
             for start in range(run.start, run.start + run.sequences * run.length, run.length):
-                mean_D = x_TD[start : start + run.length].mean(dim=0)
+                mean_D = x_TD[start : start + run.length].float().mean(dim=0)
                 vectors.append(mean_D / mean_D.norm())
         return torch.stack(vectors)
 
