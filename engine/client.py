@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Literal, Protocol, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +14,10 @@ Vectors = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]
 """Called with (texts done, texts in all) while `embed` works."""
 
-ENCODERS = {"dense": "dense", "default": "dense"}
+ENCODERS = {"dense": "dense", "routed": "routed", "default": "routed"}
 """Names that `load_encoder` knows, and the encoder each stands for."""
+DEFAULT_ACTIVE = 0.3
+"""Budget of the routed encoder: share of the parent's layer parameters that work for a text on average."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,8 @@ class Encoding:
         tokens: [N] int32, tokens encoded, after truncation, [CLS] and [SEP] included.
         truncated: [N] bool, the text was longer than the encoder's limit.
         active_frac: [N] float32, share of the layer parameters that worked for the text, 0 to 1.
-        routes: N routes through the encoder as JSON; "" for a dense one.
+        routes: N routes through the encoder as JSON: by layer the routed heads that worked, by layer on how many tokens
+            each expert worked, and the multiplications done; "" for a dense one.
     """
 
     vectors: Vectors
@@ -54,8 +58,14 @@ class Encoder(Protocol):
         """Longest text in tokens; what follows is cut off."""
         ...
 
-    def encode(self, texts: Sequence[str]) -> Vectors:
-        """Unit vectors [N, D] float32 of N texts. Raises what `embed` raises."""
+    @overload
+    def encode(self, texts: Sequence[str], *, trace: Literal[False] = False) -> Vectors: ...
+
+    @overload
+    def encode(self, texts: Sequence[str], *, trace: Literal[True]) -> Encoding: ...
+
+    def encode(self, texts: Sequence[str], *, trace: bool = False) -> Vectors | Encoding:
+        """Unit vectors [N, D] float32 of N texts; with `trace` what `embed` returns. Raises what `embed` raises."""
         ...
 
     def embed(self, texts: Sequence[str], progress: Progress | None = None) -> Encoding:
@@ -73,12 +83,18 @@ class Encoder(Protocol):
 
 
 def load_encoder(
-    name: str = "default", *, max_tokens: int | None = None, device: str = "cpu", threads: int | None = None
+    name: str = "default",
+    *,
+    active: float | None = None,
+    max_tokens: int | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
 ) -> Encoder:
-    """Load an encoder from the installed packages; nothing is fetched.
+    """Load an encoder from the installed packages or from a file; nothing is fetched.
 
     Args:
-        name: a key of `ENCODERS`.
+        name: a key of `ENCODERS`, or the path of a file that `siftline engine convert` or `distill` wrote.
+        active: budget of a routed encoder, one of those it has; `DEFAULT_ACTIVE` when None. Not for a dense one.
         max_tokens: longest text in tokens, [CLS] and [SEP] included; 256 when None, the model's own setting.
         device: "cpu".
         threads: worker threads; as many as torch uses when None. Results do not depend on it.
@@ -87,13 +103,20 @@ def load_encoder(
         OptionError: an argument is wrong.
         ModelFileError: the model is not installed, damaged or another one.
     """
-    if name not in ENCODERS:
-        raise OptionError(f"There is no encoder '{name}'. Known are: {', '.join(sorted(ENCODERS))}.")
+    file = name.endswith(".safetensors")
+    if name not in ENCODERS and not file:
+        known = ", ".join(sorted(ENCODERS))
+        raise OptionError(f"There is no encoder '{name}'. Known are: {known}, or the path of a .safetensors file.")
     if device != "cpu":
         raise OptionError(f"The device is '{device}'; the encoder '{name}' runs on 'cpu' only.")
     if threads is not None and threads < 1:
         raise OptionError(f"threads is {threads}; it must be 1 or more.")
     # torch takes a second to import; commands that load no encoder must not pay for it.
-    from engine.local import load_dense
+    from engine.local import load_dense, load_routed
 
-    return load_dense(max_tokens=max_tokens, threads=threads)
+    if not file and ENCODERS[name] == "dense":
+        if active is not None:
+            raise OptionError(f"active is {active}; the encoder '{name}' is dense and has no budget.")
+        return load_dense(max_tokens=max_tokens, threads=threads)
+    path = Path(name) if file else None
+    return load_routed(path, active=DEFAULT_ACTIVE if active is None else active, max_tokens=max_tokens, threads=threads)

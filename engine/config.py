@@ -57,26 +57,22 @@ class EncoderConfig:
         return self.width // self.heads
 
     @classmethod
-    def from_json(cls, model: bytes, pooling: bytes) -> Self:
+    def from_json(cls, model: bytes, pooling: bytes | None) -> Self:
         """Read the files config.json and 1_Pooling/config.json of a sentence-transformers model.
 
         Args:
             model: content of config.json.
-            pooling: content of 1_Pooling/config.json.
+            pooling: content of 1_Pooling/config.json; None where there is none, then the mean of the tokens is taken.
 
         Raises:
             ModelFileError: a value is missing or is one that this code does not compute.
         """
         values = _object(model, "config.json")
         for name, wanted in _FIXED.items():
-            if values.get(name) != wanted:
+            if values.get(name, wanted if name == "position_embedding_type" else None) != wanted:
                 raise ModelFileError(
                     f"config.json has {name} = {values.get(name)!r}, this encoder computes {wanted!r} only."
                 )
-        pool = _object(pooling, "1_Pooling/config.json")
-        on = sorted(name for name, value in pool.items() if name.startswith("pooling_mode_") and value is True)
-        if on != ["pooling_mode_mean_tokens"]:
-            raise ModelFileError(f"1_Pooling/config.json asks for {on}, this encoder computes the mean of tokens only.")
         try:
             config = cls(
                 vocab=values["vocab_size"],
@@ -89,29 +85,38 @@ class EncoderConfig:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ModelFileError(f"config.json cannot be used: {error!r}.") from error
-        if pool.get("word_embedding_dimension") != config.width:
+        if pooling is not None:
+            config._check_pooling(_object(pooling, "1_Pooling/config.json"))
+        return config
+
+    def _check_pooling(self, pool: Mapping[str, Any]) -> None:
+        on = sorted(name for name, value in pool.items() if name.startswith("pooling_mode_") and value is True)
+        if on != ["pooling_mode_mean_tokens"]:
+            raise ModelFileError(f"1_Pooling/config.json asks for {on}, this encoder computes the mean of tokens only.")
+        if pool.get("word_embedding_dimension") != self.width:
             raise ModelFileError(
                 f"1_Pooling/config.json is for width {pool.get('word_embedding_dimension')!r}, config.json says "
-                f"{config.width}."
+                f"{self.width}."
             )
-        return config
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RoutedConfig:
-    """Shape of a routed encoder and the shares of heads and experts that each budget allows.
+    """Shape of a routed encoder and the shares of routed heads and experts that each budget allows.
 
     Attributes:
         base: sizes of the parent; `base.layers` counts the parent's layers.
         kept: layers of the parent that this encoder has, ascending, from 0.
-        shared: neurons of each layer's feed-forward part that always work.
+        shared_heads: heads of each layer that always work; the others are routed.
+        shared_neurons: neurons of each layer's feed-forward part that always work.
         experts: experts of each layer.
         expert_width: neurons of one expert.
         expert_mode: "token" chooses experts for each token, "sequence" for each text.
+        quorum: by token, an expert works in a text only if at least this many of its tokens want it.
         budgets: shares of the parent's layer parameters that may work for a text on average, ascending; the last one
             lets everything work that is there.
-        head_shares: share of heads that work on average, by budget.
-        expert_shares: share of experts that work on average, by budget.
+        head_shares: share of the routed heads that work on average, by budget.
+        expert_shares: share of the experts that work on average, by budget.
 
     Raises:
         ModelFileError: a value is out of its range, or two do not fit.
@@ -119,10 +124,12 @@ class RoutedConfig:
 
     base: EncoderConfig
     kept: tuple[int, ...]
-    shared: int
+    shared_heads: int
+    shared_neurons: int
     experts: int
     expert_width: int
     expert_mode: str
+    quorum: int
     budgets: tuple[float, ...]
     head_shares: tuple[float, ...]
     expert_shares: tuple[float, ...]
@@ -132,15 +139,17 @@ class RoutedConfig:
             raise ModelFileError(
                 f"The layers to keep are {list(self.kept)}; name some of 0 to {self.base.layers - 1}, ascending."
             )
-        for name, least in (("shared", 0), ("experts", 2), ("expert_width", 1)):
+        for name, least in (("shared_heads", 0), ("shared_neurons", 0), ("experts", 2), ("expert_width", 1), ("quorum", 1)):
             value = getattr(self, name)
             if type(value) is not int or value < least:
                 raise ModelFileError(f"The routed encoder's {name} is {value!r}; it must be {least} or more.")
-        neurons = self.shared + self.experts * self.expert_width
+        if self.routed_heads < 1:
+            raise ModelFileError(f"shared_heads is {self.shared_heads} of {self.base.heads}; one at least is routed.")
+        neurons = self.shared_neurons + self.experts * self.expert_width
         if neurons != self.base.ffn_width:
             raise ModelFileError(
-                f"{self.shared} shared neurons and {self.experts} experts of {self.expert_width} are {neurons} neurons; "
-                f"the parent has {self.base.ffn_width}."
+                f"{self.shared_neurons} shared neurons and {self.experts} experts of {self.expert_width} are {neurons} "
+                f"neurons; the parent has {self.base.ffn_width}."
             )
         if self.expert_mode not in EXPERT_MODES:
             raise ModelFileError(f"expert_mode is {self.expert_mode!r}; it must be one of {', '.join(EXPERT_MODES)}.")
@@ -148,10 +157,15 @@ class RoutedConfig:
             raise ModelFileError(f"The budgets are {list(self.budgets)}; they must ascend.")
         for name in ("budgets", "head_shares", "expert_shares"):
             values = getattr(self, name)
-            if len(values) != len(self.budgets) or not all(0 < value <= 1 for value in values):
-                raise ModelFileError(f"{name} is {list(values)}; one share above 0, at most 1, per budget is needed.")
+            if len(values) != len(self.budgets) or not all(0 <= value <= 1 for value in values):
+                raise ModelFileError(f"{name} is {list(values)}; one share of 0 to 1 per budget is needed.")
         if self.head_shares[-1] != 1 or self.expert_shares[-1] != 1:
             raise ModelFileError("The last budget must let all heads and experts work.")
+
+    @property
+    def routed_heads(self) -> int:
+        """Heads of each layer that the router may leave out."""
+        return self.base.heads - self.shared_heads
 
     @property
     def head_params(self) -> int:
@@ -165,10 +179,11 @@ class RoutedConfig:
 
     @property
     def fixed_params(self) -> int:
-        """Parameters of one layer that always work: shared block, output biases, normalisations, both routers."""
+        """Parameters of one layer that always work: shared parts, output biases, normalisations, both routers."""
         width = self.base.width
-        routers = (width + 1) * (self.base.heads + self.experts)
-        return self.shared * (2 * width + 1) + 2 * width + 4 * width + routers
+        routers = (width + 1) * (self.routed_heads + self.experts)
+        shared = self.shared_heads * self.head_params + self.shared_neurons * (2 * width + 1)
+        return shared + 2 * width + 4 * width + routers
 
     @property
     def parent_layer_params(self) -> int:
@@ -179,19 +194,18 @@ class RoutedConfig:
         return base.layers * (attention + feed_forward + 4 * base.width)
 
     @property
-    def parent_params(self) -> int:
-        """Parameters of the dense parent that make its vector: embeddings and layers."""
-        base = self.base
-        return (base.vocab + base.positions + 2) * base.width + self.parent_layer_params
+    def embedding_params(self) -> int:
+        """Parameters of the embedding tables and their normalisation, type embeddings included."""
+        return (self.base.vocab + self.base.positions + 4) * self.base.width
+
+    def active_params(self, heads: float, experts: float) -> float:
+        """Layer parameters that work with this many routed heads and experts per layer."""
+        return len(self.kept) * (self.fixed_params + heads * self.head_params + experts * self.expert_params)
 
     def active_share(self, head_share: float, expert_share: float) -> float:
-        """Share of the parent's layer parameters that work at these shares of heads and experts."""
-        layer = (
-            self.fixed_params
-            + head_share * self.base.heads * self.head_params
-            + expert_share * self.experts * self.expert_params
-        )
-        return len(self.kept) * layer / self.parent_layer_params
+        """Share of the parent's layer parameters that work at these shares of routed heads and experts."""
+        active = self.active_params(head_share * self.routed_heads, expert_share * self.experts)
+        return active / self.parent_layer_params
 
     def budget(self, active: float) -> int:
         """Place of a budget in the list.

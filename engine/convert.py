@@ -2,26 +2,28 @@
 
 Nothing is trained here. At full depth and with everything on, the result computes what the parent computes.
 
-How it is done, per layer: neurons that contribute most on calibration text, always, become the shared block; the others
-are clustered by their input weights into experts of equal size, so that neurons which fire together skip together;
-routers are regressed on the measured contributions of heads and experts.
+How it is done, per layer: heads and neurons that contribute most on calibration text become the shared parts; the other
+neurons are clustered by their input weights into experts of equal size, so that neurons which fire together skip
+together; routers are regressed on the measured contributions of heads and experts.
 
 Shape letters: T tokens, S sequences, D width, H heads, W head width, N neurons, E experts, K neurons of an expert.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch.nn import functional
 
-from engine.attention import sequence_means
+from engine.attention import RoutedAttention
 from engine.config import EncoderConfig, RoutedConfig
-from engine.encoder import Pack, pack
+from engine.encoder import Pack, pack, sequence_means
 from engine.errors import OptionError
 from engine.routed import RoutedEncoder, RoutedLayer
 from engine.router import Router
+from engine.trace import LayerTrace
 
-BUDGETS = (0.2, 0.3, 0.5, 0.75, 1.0)
+BUDGETS = (0.2, 0.3, 0.5, 1.0)
 RIDGE = 1e-3
 CLUSTER_ROUNDS = 20
 CALIBRATION_TOKENS = 4096
@@ -31,75 +33,77 @@ def plan(
     base: EncoderConfig,
     *,
     kept: Sequence[int],
-    shared: int,
+    shared_heads: int,
+    shared_neurons: int,
     experts: int,
-    expert_mode: str,
-    head_share: float,
+    heads: float,
     main_budget: float,
+    expert_mode: str = "token",
+    quorum: int = 2,
     budgets: Sequence[float] = BUDGETS,
 ) -> RoutedConfig:
-    """Shares of heads and experts for each budget.
+    """Shares of routed heads and experts for each budget.
 
-    At `main_budget`, `head_share` of the heads work and experts get what is left. Below it both shrink in proportion;
-    above it both grow in step until everything works.
+    At `main_budget`, `heads` heads of a layer work on average and experts get what is left. Below it both shrink in
+    proportion; above it both grow in step until everything works.
 
     Args:
         base: the parent.
         kept: layers of the parent to keep.
-        shared: neurons that always work.
+        shared_heads: heads of a layer that always work.
+        shared_neurons: neurons of a layer that always work.
         experts: experts per layer.
-        expert_mode: "token" or "sequence".
-        head_share: share of heads at the main budget, 0 to 1.
+        heads: heads of a layer, shared ones included, that work on average at the main budget.
         main_budget: share of the parent's layer parameters at which the split is given.
+        expert_mode: "token" or "sequence".
+        quorum: tokens of a text that must want an expert.
         budgets: all budgets, the last one for everything.
 
     Raises:
         ModelFileError: the parts do not fit together.
         OptionError: the main budget cannot be met with these parts.
     """
-    width, rest = divmod(base.ffn_width - shared, experts)
+    width, rest = divmod(base.ffn_width - shared_neurons, experts)
     if rest or width < 1:
         raise OptionError(
-            f"{base.ffn_width} neurons without {shared} shared ones cannot be cut into {experts} equal experts."
+            f"{base.ffn_width} neurons without {shared_neurons} shared ones cannot be cut into {experts} equal experts."
         )
     full = (1.0,) * len(budgets)
     config = RoutedConfig(
         base=base,
         kept=tuple(kept),
-        shared=shared,
+        shared_heads=shared_heads,
+        shared_neurons=shared_neurons,
         experts=experts,
         expert_width=width,
         expert_mode=expert_mode,
+        quorum=quorum,
         budgets=tuple(budgets),
         head_shares=full,
         expert_shares=full,
     )
+    head_share = (heads - shared_heads) / config.routed_heads
+    if not 0 <= head_share <= 1:
+        raise OptionError(f"{heads} heads cannot work on average: {shared_heads} of {base.heads} always do.")
     nothing, heads_only = config.active_share(0, 0), config.active_share(head_share, 0)
     expert_share = (main_budget - heads_only) / (config.active_share(head_share, 1) - heads_only)
-    least = 0.0 if shared else 1 / experts
-    if not least < expert_share <= 1:
+    if not 0 < expert_share <= 1:
         raise OptionError(
-            f"With {len(kept)} layers, {shared} shared neurons and {head_share:.0%} of the heads, experts would have to "
-            f"work at {expert_share:.1%} to meet the budget {main_budget:g}; {least:.1%} to 100% is possible."
+            f"With {len(kept)} layers, {shared_neurons} shared neurons and {heads} heads, experts would have to work at "
+            f"{expert_share:.1%} to meet the budget {main_budget:g}."
         )
     shares = [(1.0, 1.0)] * len(budgets)
     for place, budget in enumerate(budgets[:-1]):
         if budget <= main_budget:
-            part = (budget - nothing) / (main_budget - nothing)
+            part = max(0.0, (budget - nothing) / (main_budget - nothing))
             shares[place] = (head_share * part, expert_share * part)
         else:
             part = min(1.0, (budget - main_budget) / (config.active_share(1, 1) - main_budget))
             shares[place] = (head_share + (1 - head_share) * part, expert_share + (1 - expert_share) * part)
-    return RoutedConfig(
-        base=base,
-        kept=config.kept,
-        shared=shared,
-        experts=experts,
-        expert_width=width,
-        expert_mode=expert_mode,
-        budgets=config.budgets,
-        head_shares=tuple(max(1 / base.heads, heads) for heads, _ in shares),
-        expert_shares=tuple(max(least, share) for _, share in shares),
+    return replace(
+        config,
+        head_shares=tuple(heads for heads, _ in shares),
+        expert_shares=tuple(share for _, share in shares),
     )
 
 
@@ -145,7 +149,7 @@ def convert(
         if source in places:
             layer = model.layer(places[source])
             _copy_layer(layer, tensors, source)
-            x_TD = _fit_layer(layer, x_TD, batch, _feed_forward(tensors, source), generator)
+            x_TD = _fit_layer(layer, x_TD, batch, tensors, source, generator)
         else:
             spare = RoutedLayer(config)
             _copy_layer(spare, tensors, source)
@@ -156,11 +160,25 @@ def convert(
 
 
 @torch.no_grad()
-def calibrate_thresholds(model: RoutedEncoder, batch: Pack) -> None:
-    """Set every budget's thresholds so that its shares of heads and experts hold on this pack, layer by layer."""
-    with model.controlled(1.0):
-        for budget in range(len(model.config.budgets)):
-            model(batch, budget)
+def calibrate_thresholds(model: RoutedEncoder, batch: Pack, rounds: int = 3) -> None:
+    """Set every budget's thresholds so that its shares of heads and experts hold on these texts, layer by layer.
+
+    Args:
+        model: the encoder, whose thresholds are set.
+        batch: texts like those that will be encoded.
+        rounds: the quorum takes choices away, so the share of experts that is aimed at is raised that often by what
+            was missed.
+    """
+    for budget, wanted in enumerate(model.config.expert_shares):
+        for _ in range(rounds if wanted < 1 else 1):
+            trace: list[LayerTrace] = []
+            with model.controlled(1.0):
+                model(batch, budget, trace)
+            for place, layer in enumerate(trace):
+                found = float(layer.on_TE.float().mean())
+                model.layer(place).expert_router.aim *= wanted / found if found else 1.0
+        for router in model.routers():
+            router.aim = 1.0
 
 
 def _sample(calibration: Sequence[Sequence[int]]) -> list[Sequence[int]]:
@@ -188,18 +206,9 @@ def _feed_forward(tensors: Mapping[str, torch.Tensor], source: int) -> FeedForwa
 
 
 def _copy_layer(layer: RoutedLayer, tensors: Mapping[str, torch.Tensor], source: int) -> None:
+    """The parent's layer, its heads and neurons in their own order."""
     prefix = f"encoder.layer.{source}."
-    attention = layer.attention
-    heads, width, _ = attention.qkv.shape
-
-    def by_head(name: str) -> torch.Tensor:
-        return tensors[f"{prefix}attention.self.{name}"].view(heads, attention.head_width, -1)
-
-    parts = ("query", "key", "value")
-    attention.qkv.copy_(torch.cat([by_head(f"{part}.weight").transpose(1, 2) for part in parts], dim=2))
-    attention.qkv_bias.copy_(torch.cat([by_head(f"{part}.bias").squeeze(2) for part in parts], dim=1))
-    attention.output.copy_(tensors[f"{prefix}attention.output.dense.weight"].t().reshape(heads, -1, width))
-    attention.bias.copy_(tensors[f"{prefix}attention.output.dense.bias"])
+    _copy_heads(layer.attention, tensors, source, torch.arange(layer.config.base.heads))
     for norm, name in ((layer.attention_norm, "attention.output"), (layer.feed_forward_norm, "output")):
         norm.weight.copy_(tensors[f"{prefix}{name}.LayerNorm.weight"])
         norm.bias.copy_(tensors[f"{prefix}{name}.LayerNorm.bias"])
@@ -208,16 +217,37 @@ def _copy_layer(layer: RoutedLayer, tensors: Mapping[str, torch.Tensor], source:
     _copy_neurons(layer, weights, torch.arange(len(weights[0])))
 
 
+def _copy_heads(part: RoutedAttention, tensors: Mapping[str, torch.Tensor], source: int, order_H: torch.Tensor) -> None:
+    """Lay the heads into the shared block and the routed heads, in this order."""
+    prefix = f"encoder.layer.{source}.attention."
+    width, heads = len(part.bias), len(order_H)
+    shared = heads - len(part.qkv)
+
+    def by_head(name: str) -> torch.Tensor:
+        return tensors[f"{prefix}self.{name}"].view(heads, part.head_width, -1)[order_H]
+
+    parts = ("query", "key", "value")
+    qkv = torch.cat([by_head(f"{name}.weight").transpose(1, 2) for name in parts], dim=2)
+    bias = torch.cat([by_head(f"{name}.bias").squeeze(2) for name in parts], dim=1)
+    output = tensors[f"{prefix}output.dense.weight"].t().reshape(heads, -1, width)[order_H]
+    part.shared_qkv.copy_(qkv[:shared].transpose(0, 1).reshape(width, -1))
+    part.shared_qkv_bias.copy_(bias[:shared].flatten())
+    part.shared_output.copy_(output[:shared].reshape(-1, width))
+    part.qkv.copy_(qkv[shared:])
+    part.qkv_bias.copy_(bias[shared:])
+    part.output.copy_(output[shared:])
+    part.bias.copy_(tensors[f"{prefix}output.dense.bias"])
+
+
 def _copy_neurons(layer: RoutedLayer, weights: FeedForwardWeights, order_N: torch.Tensor) -> None:
     """Lay the neurons into the shared block and the experts, in this order."""
     part = layer.feed_forward
     up_ND, bias_N, down_DN = weights
     experts, width, neurons = part.up.shape
     shared = len(order_N) - experts * neurons
-    if part.shared_up is not None and part.shared_up_bias is not None and part.shared_down is not None:
-        part.shared_up.copy_(up_ND[order_N[:shared]].t())
-        part.shared_up_bias.copy_(bias_N[order_N[:shared]])
-        part.shared_down.copy_(down_DN[:, order_N[:shared]].t())
+    part.shared_up.copy_(up_ND[order_N[:shared]].t())
+    part.shared_up_bias.copy_(bias_N[order_N[:shared]])
+    part.shared_down.copy_(down_DN[:, order_N[:shared]].t())
     routed = order_N[shared:]
     part.up.copy_(up_ND[routed].view(experts, neurons, width).transpose(1, 2))
     part.up_bias.copy_(bias_N[routed].view(experts, neurons))
@@ -225,19 +255,30 @@ def _copy_neurons(layer: RoutedLayer, weights: FeedForwardWeights, order_N: torc
 
 
 def _fit_layer(
-    layer: RoutedLayer, x_TD: torch.Tensor, batch: Pack, weights: FeedForwardWeights, generator: torch.Generator
+    layer: RoutedLayer,
+    x_TD: torch.Tensor,
+    batch: Pack,
+    tensors: Mapping[str, torch.Tensor],
+    source: int,
+    generator: torch.Generator,
 ) -> torch.Tensor:
-    """Choose the layer's shared block and experts and fit its routers; returns its dense output [T, D]."""
+    """Choose the layer's shared parts and experts and fit its routers; returns its dense output [T, D]."""
     config, runs = layer.config, batch.runs
-    _regress(layer.head_router, sequence_means(x_TD, runs), layer.attention.contributions(x_TD, runs))
-    on_SH = torch.ones(sum(run.sequences for run in runs), config.base.heads, dtype=torch.bool)
-    inner_TD = layer.attention_norm(x_TD + layer.attention(x_TD, on_SH, runs))
+    base = config.base
+    every = RoutedAttention(base.width, base.head_width, 0, base.heads)
+    _copy_heads(every, tensors, source, torch.arange(base.heads))
+    contributions_SH = every.contributions(x_TD, batch)
+    order_H = contributions_SH.mean(dim=0).argsort(descending=True)
+    _copy_heads(layer.attention, tensors, source, order_H)
+    _regress(layer.head_router, sequence_means(x_TD, runs), contributions_SH[:, order_H[config.shared_heads :]])
+    on_SH = torch.ones(len(contributions_SH), config.routed_heads, dtype=torch.bool)
+    inner_TD = layer.attention_norm(x_TD + layer.attention(x_TD, on_SH, batch))
 
-    up_ND, bias_N, down_DN = weights
+    weights = up_ND, bias_N, down_DN = _feed_forward(tensors, source)
     hidden_TN = functional.gelu(functional.linear(inner_TD, up_ND, bias_N))
     importance_N = hidden_TN.abs().mean(dim=0) * down_DN.norm(dim=0)
     order_N = importance_N.argsort(descending=True)
-    shared, routed = order_N[: config.shared], order_N[config.shared :]
+    shared, routed = order_N[: config.shared_neurons], order_N[config.shared_neurons :]
     expert_N = balanced_clusters(functional.normalize(up_ND[routed], dim=1), config.experts, generator)
     _copy_neurons(layer, weights, torch.cat([shared, routed[expert_N.argsort(stable=True)]]))
 
@@ -251,8 +292,8 @@ def _fit_layer(
 
 def _everything_on(layer: RoutedLayer, x_TD: torch.Tensor, batch: Pack) -> torch.Tensor:
     config = layer.config
-    on_SH = torch.ones(sum(run.sequences for run in batch.runs), config.base.heads, dtype=torch.bool)
-    x_TD = layer.attention_norm(x_TD + layer.attention(x_TD, on_SH, batch.runs))
+    on_SH = torch.ones(sum(run.sequences for run in batch.runs), config.routed_heads, dtype=torch.bool)
+    x_TD = layer.attention_norm(x_TD + layer.attention(x_TD, on_SH, batch))
     on_TE = torch.ones(len(x_TD), config.experts, dtype=torch.bool)
     return layer.feed_forward_norm(x_TD + layer.feed_forward(x_TD, on_TE))
 
@@ -290,8 +331,9 @@ def _regress(router: Router, x_RD: torch.Tensor, contributions_RU: torch.Tensor)
     gram = inputs.t() @ inputs
     ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
     solution = torch.linalg.solve(gram + ridge, inputs.t() @ target_RU.double()).float()
-    router.weight.copy_(solution[:-1])
-    router.bias.copy_(solution[-1])
+    units = contributions_RU.shape[1]
+    router.weight.zero_()[:, :units] = solution[:-1]
+    router.bias.zero_()[:units] = solution[-1]
 
 
 def normalised(contributions_RU: torch.Tensor) -> torch.Tensor:

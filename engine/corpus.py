@@ -1,8 +1,7 @@
 """Training text for distillation: token ids of many texts, and batches of equal length in an order fixed by a seed.
 
-A batch holds texts of one length, so nothing is padded. Some batches join several texts into longer ones, because
-collections of sentences hold too few long texts. The order of all batches is a function of seed and epoch alone, so a
-run resumes at any step without stored generator states.
+A batch holds texts of one length, so nothing is padded. The order of all batches is a function of seed and epoch alone,
+so a run resumes at any step without stored generator states.
 
 Shape letters: N texts, B texts of a batch, L tokens of each.
 """
@@ -21,6 +20,8 @@ from engine.tokenizer import TextTokenizer
 READ_TEXTS = 20_000
 MIN_BATCH = 4
 """Batches of fewer texts are left out: a pairwise loss needs pairs."""
+JOINED_LENGTHS = (32, 48, 64, 96, 128, 192, 256)
+"""Few lengths, so that joined texts of one length fill whole batches."""
 
 Ints = npt.NDArray[np.int64]
 
@@ -48,19 +49,6 @@ class Corpus:
     def text(self, number: int) -> npt.NDArray[np.int32]:
         """Token ids of one text."""
         return self.ids[self.offsets[number] : self.offsets[number + 1]]
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Texts of equal length.
-
-    Attributes:
-        ids_BL: token ids.
-        texts_B: number of each text in the corpus; None when texts were joined.
-    """
-
-    ids_BL: Ints
-    texts_B: Ints | None
 
 
 def read_corpus(paths: Sequence[Path], tokenizer: TextTokenizer, *, limit: int | None = None) -> Corpus:
@@ -105,50 +93,55 @@ def _lines(paths: Sequence[Path]) -> Iterator[str]:
             raise OptionError(f"The text file {path} cannot be read: {error}.") from error
 
 
-def batches(
-    corpus: Corpus, members: Ints, *, tokens: int, joined_frac: float, longest: int, seed: int, epoch: int
-) -> list[tuple[str, Ints]]:
-    """All batches of one epoch as (kind, texts): kind "plain", or "joined" for texts that will be joined.
+def with_joined(corpus: Corpus, frac: float, *, longest: int, seed: int) -> Corpus:
+    """The texts, and behind them longer ones made by joining some: collections of sentences hold too few long texts.
+
+    Args:
+        corpus: the texts.
+        frac: tokens of the joined texts as a share of the corpus's tokens, 0 to 1.
+        longest: tokens of a joined text at most.
+        seed: fixes which texts are joined.
+    """
+    generator = np.random.default_rng(seed)
+    lengths = [length for length in JOINED_LENGTHS if length <= longest]
+    room = int(len(corpus.ids) * frac) if lengths else 0
+    pieces: list[npt.NDArray[np.int32]] = []
+    row: list[int] = []
+    length = int(generator.choice(lengths)) if lengths else 0
+    for number in generator.permutation(len(corpus)):
+        if room <= 0:
+            break
+        ids = corpus.text(int(number))
+        row = [*(row or [int(ids[0])]), *ids[1:-1].tolist()]
+        if len(row) >= length - 1:
+            pieces.append(np.array([*row[: length - 1], int(ids[-1])], np.int32))
+            room -= length
+            length, row = int(generator.choice(lengths)), []
+    sizes = np.concatenate([corpus.lengths, np.array([len(piece) for piece in pieces], np.int64)])
+    return Corpus(np.concatenate([corpus.ids, *pieces]), np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
+
+
+def batches(corpus: Corpus, members: Ints, *, tokens: int, seed: int, epoch: int) -> list[Ints]:
+    """All batches of one epoch, each the numbers of texts of one length.
 
     Args:
         corpus: the texts.
         members: numbers of the texts to use.
         tokens: tokens of a batch, about.
-        joined_frac: share of the texts that are also used in joined batches, 0 to 1.
-        longest: tokens of a joined text at most.
         seed: fixes the order, with the epoch.
         epoch: number of the epoch.
     """
     generator = np.random.default_rng([seed, epoch])
     order = generator.permutation(members)
-    plain = order[np.argsort(corpus.lengths[order], kind="stable")]
-    result: list[tuple[str, Ints]] = []
-    edges = np.flatnonzero(np.diff(corpus.lengths[plain])) + 1
-    for same in np.split(plain, edges):
+    order = order[np.argsort(corpus.lengths[order], kind="stable")]
+    result: list[Ints] = []
+    for same in np.split(order, np.flatnonzero(np.diff(corpus.lengths[order])) + 1):
         size = max(MIN_BATCH, tokens // int(corpus.lengths[same[0]]))
-        result += [("plain", same[i : i + size]) for i in range(0, len(same), size) if len(same) - i >= MIN_BATCH]
-    loose = generator.permutation(order)[: int(len(order) * joined_frac)]
-    place = 0
-    while place < len(loose):
-        length = int(generator.integers(32, longest + 1))
-        need = tokens * 2 // max(16, int(corpus.lengths.mean()))  # about twice what fills the batch: some is cut off
-        result.append((f"joined {length}", loose[place : place + need]))
-        place += need
+        result += [same[i : i + size] for i in range(0, len(same), size) if len(same) - i >= MIN_BATCH]
     return [result[i] for i in generator.permutation(len(result))]
 
 
-def gather(corpus: Corpus, kind: str, texts: Ints) -> Batch | None:
-    """Token ids of one batch; None when the texts are too few to join."""
-    if kind == "plain":
-        return Batch(np.stack([corpus.text(number) for number in texts]).astype(np.int64), texts)
-    length = int(kind.split()[1])
-    rows: list[Ints] = []
-    row: list[int] = []
-    for number in texts:
-        ids = corpus.text(int(number))
-        first, last = int(ids[0]), int(ids[-1])
-        row = [*(row or [first]), *ids[1:-1].tolist()]
-        if len(row) >= length - 1:
-            rows.append(np.array([*row[: length - 1], last], np.int64))
-            row = []
-    return Batch(np.stack(rows), None) if len(rows) >= MIN_BATCH else None
+def gather(corpus: Corpus, texts: Ints) -> Ints:
+    """[B, L] token ids of texts of one length."""
+    length = int(corpus.lengths[texts[0]])
+    return corpus.ids[corpus.offsets[texts][:, None] + np.arange(length)].astype(np.int64)

@@ -1,12 +1,14 @@
 """Distillation: teach a routed encoder to give the dense parent's vectors, with no labels.
 
-Each step takes texts of one length, gives them to both encoders at one budget, and pulls the routed one's vectors
-toward the parent's: by cosine, and by the similarities between the texts of the batch. Routers learn twice: through
-straight-through gates from the loss, and from the measured contributions of experts on a few tokens.
+Each step takes texts of one length, gives them to both encoders, and pulls the routed one toward the parent: by the
+cosine of the vectors, by the similarities between the texts of the batch and, in the first part of the run, by the
+states of single tokens, which tell much more per text. The parent's vectors are kept, so that later epochs need no
+parent. Routers learn twice: through straight-through gates from the loss, and from the measured contributions of
+experts on a few tokens.
 
 Everything random is a function of seed and step, so a run that was stopped goes on bit for bit from its checkpoint.
 
-Shape letters: B texts of a batch, L tokens of each, D width, E experts.
+Shape letters: B texts of a batch, L tokens of each, T tokens of a batch, D width, E experts.
 """
 
 import json
@@ -24,16 +26,19 @@ from torch import nn
 from torch.nn import functional
 
 from engine.convert import normalised
-from engine.corpus import Batch, Corpus, Ints, batches, gather
-from engine.encoder import DenseEncoder, Pack, Run
+from engine.corpus import Corpus, Ints, batches, gather
+from engine.encoder import DenseEncoder, Pack, Run, pooled
 from engine.errors import ModelFileError, OptionError
-from engine.routed import LayerTrace, RoutedEncoder
+from engine.routed import RoutedEncoder
 from engine.router import CONTROL_RATE
+from engine.safetensors_header import metadata
+from engine.trace import LayerTrace
 
 HELD_OUT = 1000
 """Texts that are never trained on and measure progress."""
 REGRESSION_ROWS = 128
 CHECKPOINT = "checkpoint.safetensors"
+UNIT_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,25 +51,25 @@ class Recipe:
         rate: peak learning rate.
         warmup: steps until the peak.
         decay_frac: share of the steps, at the end, over which the rate falls to nothing.
-        joined_frac: texts used once more in joined, longer ones, as a share of the epoch's texts.
-        longest: tokens of a joined text at most.
         pair_weight: weight of the similarity loss.
+        state_weight: weight of the loss on token states.
+        state_steps: first steps that have a loss on token states; these need the parent at every step.
         router_weight: weight of the routers' regression on contributions.
         budgets: how often each budget is trained, by its place in the model's list; adds up to 1.
         seed: fixes everything random.
-        bf16: products in bfloat16; faster on CPUs with AMX and on GPUs.
+        bf16: products in bfloat16; faster on CPUs with AVX512-BF16 or AMX and on GPUs.
     """
 
     steps: int
-    tokens: int = 2048
+    tokens: int = 4096
     rate: float = 5e-4
-    warmup: int = 200
-    decay_frac: float = 0.5
-    joined_frac: float = 0.1
-    longest: int = 256
-    pair_weight: float = 1.0
+    warmup: int = 100
+    decay_frac: float = 0.6
+    pair_weight: float = 5.0
+    state_weight: float = 0.5
+    state_steps: int = 0
     router_weight: float = 0.1
-    budgets: tuple[float, ...] = (0.05, 0.8, 0.05, 0.05, 0.05)
+    budgets: tuple[float, ...] = (0.05, 0.8, 0.1, 0.05)
     seed: int = 0
     bf16: bool = True
 
@@ -82,7 +87,8 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a run tells while it works: `cosine` is the mean over held-out texts at the main budget."""
+    """What a run tells while it works: `cosine` is the mean over held-out texts at the main budget, `done` the steps since
+    it was started or went on, `seconds` the time they took."""
 
     step: int
     steps: int
@@ -93,6 +99,7 @@ class Progress:
     heads_share: float
     experts_share: float
     seconds: float
+    done: int
 
 
 class Distillation:
@@ -100,11 +107,11 @@ class Distillation:
 
     Args:
         model: the encoder to train.
-        parent: its dense parent, in the precision in which it is to be asked.
+        parent: its dense parent.
         corpus: the texts.
         recipe: how to train.
         folder: where checkpoints and the parent's vectors are kept; an interrupted run in it goes on.
-        main_budget: the budget whose quality is told.
+        main_budget: the place of the budget whose quality is told.
 
     Raises:
         OptionError: the folder belongs to another run.
@@ -122,6 +129,7 @@ class Distillation:
     ) -> None:
         self.model, self.parent, self.corpus, self.recipe, self.folder = model, parent, corpus, recipe, folder
         self.main_budget = main_budget
+        self._device = model.tokens.weight.device
         self.step = self.texts = 0
         numbers = np.random.default_rng(recipe.seed).permutation(len(corpus))
         held = min(HELD_OUT, len(corpus) // 10)
@@ -154,47 +162,39 @@ class Distillation:
             checkpoint_s: seconds between two checkpoints.
         """
         targets_ND = self._targets()
+        # One large product over all heads costs less than one per head; experts are really skipped.
+        self.model.compute_masked(heads=True, experts=False)
         saved = begun = time.monotonic()
-        tokens, losses = 0, []
+        tokens, losses, first = 0, [], self.step
         with self.model.controlled(CONTROL_RATE):
-            for batch in self._batches():
-                losses.append(self._train(batch, targets_ND))
-                tokens += batch.ids_BL.size
-                self.texts += len(batch.ids_BL)
+            for texts in self._batches():
+                losses.append(self._train(texts, targets_ND))
+                tokens += len(texts) * int(self.corpus.lengths[texts[0]])
+                self.texts += len(texts)
                 self.step += 1
                 if self.step % every == 0 or self.step == self.recipe.steps:
                     passed = time.monotonic() - begun
-                    report(self._progress(targets_ND, tokens / passed, float(np.mean(losses[-every:])), passed))
+                    report(self._progress(targets_ND, tokens / passed, float(np.mean(losses[-every:])), passed, self.step - first))
                 if time.monotonic() - saved > checkpoint_s or self.step == self.recipe.steps:
+                    targets_ND.flush()
                     self.save()
                     saved = time.monotonic()
+        self.model.compute_masked(heads=False, experts=False)
+        self.model.eval()
 
-    def _batches(self) -> Iterator[Batch]:
+    def _batches(self) -> Iterator[Ints]:
         recipe, epoch, passed = self.recipe, 0, 0
         while True:
-            plan = batches(
-                self.corpus,
-                self._members,
-                tokens=recipe.tokens,
-                joined_frac=recipe.joined_frac,
-                longest=recipe.longest,
-                seed=recipe.seed,
-                epoch=epoch,
-            )
-            for kind, texts in plan:
+            plan = batches(self.corpus, self._members, tokens=recipe.tokens, seed=recipe.seed, epoch=epoch)
+            for texts in plan:
                 if self.step >= recipe.steps:
                     return
                 if passed >= self.step:
-                    batch = gather(self.corpus, kind, texts)
-                    if batch is None:
-                        continue
-                    yield batch
-                elif kind != "plain" and gather(self.corpus, kind, texts) is None:
-                    continue
+                    yield texts
                 passed += 1
             epoch += 1
 
-    def _train(self, batch: Batch, targets_ND: np.memmap) -> float:
+    def _train(self, texts: Ints, targets_ND: np.memmap) -> float:
         recipe, model = self.recipe, self.model
         model.train()
         generator = np.random.default_rng([recipe.seed, self.step])
@@ -203,18 +203,18 @@ class Distillation:
             for group in optimiser.param_groups:
                 group["lr"] = recipe.rate_at(self.step)
             optimiser.zero_grad(set_to_none=True)
-        if batch.texts_B is None:
-            with torch.inference_mode():
-                target_BD = self.parent(_pack(batch.ids_BL)).float()
-            target_BD = target_BD.clone()
-        else:
-            target_BD = torch.from_numpy(np.asarray(targets_ND[batch.texts_B], np.float32))
+        batch = _pack(gather(self.corpus, texts), self._device)
+        by_state = self.step < recipe.state_steps
+        target_BD, target_TD = self._target(texts, batch, targets_ND, states=by_state)
         trace: list[LayerTrace] = []
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=recipe.bf16):
-            vectors_BD = model(_pack(batch.ids_BL), budget, trace)
-        loss = distillation_loss(vectors_BD, target_BD, recipe.pair_weight)
-        routing = torch.stack([self._router_loss(place, layer) for place, layer in enumerate(trace)]).mean()
-        (loss + recipe.router_weight * routing).backward()
+        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=recipe.bf16):
+            x_TD = model.states(batch, budget, trace)
+            routing = torch.stack([self._router_loss(place, layer) for place, layer in enumerate(trace)]).mean()
+        loss = distillation_loss(pooled(x_TD, batch.runs), target_BD, recipe.pair_weight)
+        total = loss + recipe.router_weight * routing
+        if target_TD is not None:
+            total = total + recipe.state_weight * functional.mse_loss(x_TD, target_TD) / target_TD.square().mean()
+        total.backward()
         nn.utils.clip_grad_norm_(self._dense, 1.0)
         self._adam.step()
         self._sparse_adam.step()
@@ -222,37 +222,41 @@ class Distillation:
 
     def _router_loss(self, place: int, trace: LayerTrace) -> torch.Tensor:
         layer = self.model.layer(place)
+        if self.model.config.expert_mode == "sequence":
+            return trace.x_TD.new_zeros(())
         x_TD = trace.x_TD.detach()[:: max(1, len(trace.x_TD) // REGRESSION_ROWS)]
         with torch.no_grad():
-            target_TE = normalised(layer.feed_forward.contributions(x_TD))
-        if self.model.config.expert_mode == "sequence":
-            return x_TD.new_zeros(())
+            target_TE = normalised(layer.feed_forward.contributions(x_TD).float())
         return functional.mse_loss(layer.expert_router.scores(x_TD), target_TE)
 
     def _targets(self) -> np.memmap:
-        """[N, D] float16 vectors of the parent, computed once and kept in the folder."""
-        path, done = self.folder / "parent.npy", self.folder / "parent.done"
+        """[N, D] float16 vectors of the parent, filled in as they are needed; a row counts when it has unit length."""
+        path = self.folder / "parent.npy"
         shape = (len(self.corpus), self.parent.config.width)
-        if done.exists():
-            targets = np.load(path, mmap_mode="r")
-            if targets.shape == shape:
-                return targets
-        targets = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
-        order = np.argsort(self.corpus.lengths, kind="stable")
-        edges = np.flatnonzero(np.diff(self.corpus.lengths[order])) + 1
-        with torch.inference_mode():
-            for same in np.split(order, edges):
-                size = max(1, 4096 // int(self.corpus.lengths[same[0]]))
-                for start in range(0, len(same), size):
-                    texts = same[start : start + size]
-                    ids = np.stack([self.corpus.text(number) for number in texts]).astype(np.int64)
-                    targets[texts] = self.parent(_pack(ids)).float().numpy()
-        targets.flush()
-        done.touch()
-        return targets
+        if not path.exists():
+            np.lib.format.open_memmap(path, "w+", np.float16, shape)
+        found = np.lib.format.open_memmap(path, "r+")
+        if found.shape != shape:
+            raise OptionError(f"{path} holds vectors of {found.shape}, expected {shape}. Give another folder.")
+        return found
 
-    @torch.inference_mode()
-    def _progress(self, targets_ND: np.memmap, speed: float, loss: float, seconds: float) -> Progress:
+    def _target(
+        self, texts: Ints, batch: Pack, targets_ND: np.memmap, *, states: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The parent's vectors [B, D] and, if asked, states [T, D] of a batch."""
+        known_BD = np.asarray(targets_ND[texts], np.float32)
+        known = bool((np.abs(np.einsum("bd,bd->b", known_BD, known_BD) - 1) < UNIT_TOLERANCE).all())
+        if known and not states:
+            return torch.from_numpy(known_BD).to(self._device), None
+        with torch.no_grad(), torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self.recipe.bf16):
+            x_TD = self.parent.states(batch)
+        if not known:
+            targets_ND[texts] = pooled(x_TD, batch.runs).half().cpu().numpy()
+        target_BD = torch.from_numpy(np.asarray(targets_ND[texts], np.float32)).to(self._device)
+        return target_BD, x_TD.float() if states else None
+
+    @torch.no_grad()
+    def _progress(self, targets_ND: np.memmap, speed: float, loss: float, seconds: float, done: int) -> Progress:
         self.model.eval()
         cosines: list[float] = []
         heads, experts = [0, 0], [0, 0]
@@ -261,10 +265,11 @@ class Distillation:
             router.control_rate = None
         for length in np.unique(self.corpus.lengths[self._held]):
             texts = self._held[self.corpus.lengths[self._held] == length]
-            trace: list[LayerTrace] = []
-            ids = np.stack([self.corpus.text(number) for number in texts]).astype(np.int64)
-            vectors = self.model(_pack(ids), self.main_budget, trace).numpy()
-            cosines += np.einsum("nd,nd->n", vectors, np.asarray(targets_ND[texts], np.float32)).tolist()
+            batch, trace = _pack(gather(self.corpus, texts), self._device), list[LayerTrace]()
+            target_BD, _ = self._target(texts, batch, targets_ND, states=False)
+            with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self.recipe.bf16):
+                vectors_BD = self.model(batch, self.main_budget, trace)
+            cosines += (vectors_BD * target_BD).sum(dim=1).tolist()
             for layer in trace:
                 for counts, on in ((heads, layer.on_SH), (experts, layer.on_TE)):
                     counts[0] += int(on.sum())
@@ -281,15 +286,16 @@ class Distillation:
             heads[0] / heads[1],
             experts[0] / experts[1],
             seconds,
+            done,
         )
 
     def save(self) -> None:
         """Write a checkpoint; the one before stays until the new one is whole."""
-        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        tensors = {f"model.{name}": value.cpu() for name, value in self.model.state_dict().items()}
         for kind, optimiser in (("adam", self._adam), ("sparse", self._sparse_adam)):
             for place, state in optimiser.state_dict()["state"].items():
                 for name, value in state.items():
-                    tensors[f"{kind}.{place}.{name}"] = torch.as_tensor(value)
+                    tensors[f"{kind}.{place}.{name}"] = torch.as_tensor(value).cpu()
         partial = self.folder / (CHECKPOINT + ".part")
         save_file(
             {name: value.contiguous() for name, value in tensors.items()},
@@ -327,10 +333,10 @@ def checkpoint_metadata(path: Path) -> dict[str, str]:
     """
     try:
         with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    except (OSError, ValueError) as error:
+            start = file.read(8)
+            return metadata(start + file.read(int.from_bytes(start, "little")), name=str(path))
+    except (OSError, OverflowError, MemoryError) as error:
         raise ModelFileError(f"The checkpoint {path} cannot be read: {error}. Delete it to start over.") from error
-    return dict(header.get("__metadata__", {}))
 
 
 def distillation_loss(vectors_BD: torch.Tensor, target_BD: torch.Tensor, pair_weight: float) -> torch.Tensor:
@@ -340,8 +346,12 @@ def distillation_loss(vectors_BD: torch.Tensor, target_BD: torch.Tensor, pair_we
     return distance + pair_weight * pairs
 
 
-def _pack(ids_BL: Ints) -> Pack:
+def _pack(ids_BL: Ints, device: torch.device) -> Pack:
     texts, length = ids_BL.shape
+    numbers = torch.arange(texts).repeat_interleave(length)
     return Pack(
-        torch.from_numpy(ids_BL.reshape(-1)), torch.arange(length).repeat(texts), (Run(0, texts, length),)
+        torch.from_numpy(ids_BL.reshape(-1)).to(device),
+        torch.arange(length).repeat(texts).to(device),
+        numbers.to(device),
+        (Run(0, texts, length),),
     )

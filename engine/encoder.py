@@ -1,26 +1,24 @@
 """The dense encoder in plain torch: token ids of several texts in, one unit vector per text out.
 
 Texts are packed: their tokens stand one after another in one matrix, without padding. Everything but attention and
-pooling works on single rows (`engine.products`), in blocks of `BLOCK_ROWS` that stay in the cache. Attention runs over
-texts of equal length, pooling over one text. On one thread, a text therefore gives the same bits in any pack.
+pooling works on single rows (`engine.products`), in blocks that stay in the cache. Attention and pooling run over texts
+of equal length. On one thread, a text therefore gives the same bits in any pack.
 
 Shape letters: T tokens of a pack, S sequences, D width, F feed-forward width, H heads, W head width,
 L length of one sequence.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
 from engine.config import EncoderConfig
-from engine.products import linear, product
-
-BLOCK_ROWS = 64
-"""Rows of one GEMM. 16 to 128 measured: 64 costs a single short text little and reaches 95% of the best rate."""
-
+from engine.products import MOST_ROWS, linear, product
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -38,11 +36,13 @@ class Pack:
     Attributes:
         ids_T: token ids.
         positions_T: position of each token in its own text.
+        sequences_T: the text of each token.
         runs: the texts by length, in order; together they cover all rows.
     """
 
     ids_T: torch.Tensor
     positions_T: torch.Tensor
+    sequences_T: torch.Tensor
     runs: tuple[Run, ...]
 
 
@@ -52,43 +52,28 @@ def pack(sequences: Sequence[Sequence[int]]) -> Pack:
     Args:
         sequences: S lists of token ids, none empty.
     """
-    tokens = sum(len(ids) for ids in sequences)
-    ids_T = torch.tensor([token for ids in sequences for token in ids], dtype=torch.long)
-    positions_T = torch.empty(tokens, dtype=torch.long)
-    runs: list[Run] = []
-    row = 0
-    for ids in sequences:
-        assert ids, "a sequence has at least [CLS] and [SEP]"
-        if runs and runs[-1].length == len(ids):
-            runs[-1] = Run(runs[-1].start, runs[-1].sequences + 1, len(ids))
-        else:
-            runs.append(Run(row, 1, len(ids)))
-        positions_T[row : row + len(ids)] = torch.arange(len(ids))
-        row += len(ids)
-    return Pack(ids_T, positions_T, tuple(runs))
+    assert all(sequences), "a sequence has at least [CLS] and [SEP]"
+    lengths = np.array([len(ids) for ids in sequences])
+    ids_T = np.fromiter((token for ids in sequences for token in ids), np.int64, int(lengths.sum()))
+    starts = np.cumsum(lengths) - lengths
+    positions_T = np.arange(len(ids_T)) - np.repeat(starts, lengths)
+    sequences_T = np.repeat(np.arange(len(lengths)), lengths)
+    edges = [0, *(np.flatnonzero(np.diff(lengths)) + 1).tolist(), len(lengths)]
+    runs = tuple(Run(int(starts[a]), b - a, int(lengths[a])) for a, b in itertools.pairwise(edges) if a < b)
+    return Pack(torch.from_numpy(ids_T), torch.from_numpy(positions_T), torch.from_numpy(sequences_T), runs)
 
 
-class BlockLinear(nn.Module):
-    """y = x A + b over blocks of `BLOCK_ROWS` rows; A is kept as [in, out], which GEMMs of few rows read faster."""
+class Linear(nn.Module):
+    """y = x A + b; A is kept as [in, out], which products of few rows read faster."""
 
     def __init__(self, rows: int, columns: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(rows, columns))
         self.bias = nn.Parameter(torch.empty(columns))
 
-    def block(self, x_BD: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
-        """One block of rows."""
-        if out is None:
-            return linear(x_BD, self.weight, self.bias)
-        product(x_BD, self.weight, self.bias, out)
-        return out
-
     def forward(self, x_TD: torch.Tensor) -> torch.Tensor:
-        """All rows, block by block."""
-        y_TF = x_TD.new_empty(x_TD.shape[0], self.weight.shape[1])
-        for x_BD, y_BF in zip(x_TD.split(BLOCK_ROWS), y_TF.split(BLOCK_ROWS), strict=True):
-            self.block(x_BD, out=y_BF)
-        return y_TF
+        """All rows."""
+        return linear(x_TD, self.weight, self.bias)
 
 
 class Attention(nn.Module):
@@ -97,13 +82,13 @@ class Attention(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.heads, self.head_width = config.heads, config.head_width
-        self.qkv = BlockLinear(config.width, 3 * config.width)
-        self.output = BlockLinear(config.width, config.width)
+        self.qkv = Linear(config.width, 3 * config.width)
+        self.output = Linear(config.width, config.width)
 
     def forward(self, x_TD: torch.Tensor, runs: Sequence[Run]) -> torch.Tensor:
         """Args: x_TD states; runs the texts in it. Returns: [T, D]."""
         qkv_T = self.qkv(x_TD)
-        context_TD = torch.empty_like(x_TD)
+        context_TD = torch.empty_like(x_TD, dtype=qkv_T.dtype)
         for run in runs:
             rows = slice(run.start, run.start + run.sequences * run.length)
             shape = (run.sequences, run.length, self.heads, self.head_width)
@@ -118,14 +103,16 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.up = BlockLinear(config.width, config.ffn_width)
-        self.down = BlockLinear(config.ffn_width, config.width)
+        self.up = Linear(config.width, config.ffn_width)
+        self.down = Linear(config.ffn_width, config.width)
 
     def forward(self, x_TD: torch.Tensor) -> torch.Tensor:
         """Args: x_TD states. Returns: [T, D]."""
+        if torch.is_autocast_enabled(x_TD.device.type):  # there speed counts and bits do not
+            return self.down(functional.gelu(self.up(x_TD)))
         y_TD = torch.empty_like(x_TD)
-        for x_BD, y_BD in zip(x_TD.split(BLOCK_ROWS), y_TD.split(BLOCK_ROWS), strict=True):
-            self.down.block(functional.gelu(self.up.block(x_BD)), out=y_BD)
+        for x_BD, y_BD in zip(x_TD.split(MOST_ROWS), y_TD.split(MOST_ROWS), strict=True):
+            product(functional.gelu(self.up(x_BD)), self.down.weight, self.down.bias, y_BD)
         return y_TD
 
 
@@ -141,8 +128,8 @@ class Layer(nn.Module):
 
     def forward(self, x_TD: torch.Tensor, runs: Sequence[Run]) -> torch.Tensor:
         """Args: x_TD states; runs the texts in it. Returns: [T, D]."""
-        x_TD = self.attention_norm(x_TD + self.attention(x_TD, runs))
-        return self.feed_forward_norm(x_TD + self.feed_forward(x_TD))
+        x_TD = self.attention_norm((x_TD + self.attention(x_TD, runs)).float())
+        return self.feed_forward_norm((x_TD + self.feed_forward(x_TD)).float())
 
 
 class DenseEncoder(nn.Module):
@@ -159,17 +146,36 @@ class DenseEncoder(nn.Module):
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
 
-    def forward(self, batch: Pack) -> torch.Tensor:
-        """Unit vectors [S, D] float32 in the order of the pack."""
+    def states(self, batch: Pack) -> torch.Tensor:
+        """[T, D]: the last layer's state of each token."""
         x_TD = self.norm(self.tokens(batch.ids_T) + self.positions(batch.positions_T))
         for layer in self.layers:
             x_TD = layer(x_TD, batch.runs)
-        vectors: list[torch.Tensor] = []
-        for run in batch.runs:
-            for start in range(run.start, run.start + run.sequences * run.length, run.length):
-                mean_D = x_TD[start : start + run.length].float().mean(dim=0)
-                vectors.append(mean_D / mean_D.norm())
-        return torch.stack(vectors)
+        return x_TD
+
+    def forward(self, batch: Pack) -> torch.Tensor:
+        """Unit vectors [S, D] float32 in the order of the pack."""
+        return pooled(self.states(batch), batch.runs)
+
+    def shapes(self) -> tuple[tuple[int, int], ...]:
+        """(in, out) of every weight matrix."""
+        width, inner = self.config.width, self.config.ffn_width
+        return ((width, 3 * width), (width, width), (width, inner), (inner, width))
+
+
+def sequence_means(x_TD: torch.Tensor, runs: Sequence[Run]) -> torch.Tensor:
+    """[S, D] float32: mean state of each text."""
+    means = [
+        x_TD[run.start : run.start + run.sequences * run.length].view(run.sequences, run.length, -1).float().mean(dim=1)
+        for run in runs
+    ]
+    return torch.cat(means) if len(means) > 1 else means[0]
+
+
+def pooled(x_TD: torch.Tensor, runs: Sequence[Run]) -> torch.Tensor:
+    """[S, D] float32: mean state of each text, at unit length."""
+    means_SD = sequence_means(x_TD, runs)
+    return means_SD / means_SD.norm(dim=1, keepdim=True)
 
 
 def dense_encoder(config: EncoderConfig, tensors: Mapping[str, torch.Tensor]) -> DenseEncoder:

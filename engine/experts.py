@@ -10,8 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from engine.attention import combine
-from engine.dispatch import dispatch, grouped_linear
+from engine.dispatch import combine, dispatch, grouped_linear, pair_gates, pair_rows
 from engine.products import linear
 
 
@@ -31,9 +30,9 @@ class RoutedFeedForward(nn.Module):
     def __init__(self, width: int, shared: int, experts: int, expert_width: int) -> None:
         super().__init__()
         self.masked = False
-        self.shared_up = nn.Parameter(torch.empty(width, shared)) if shared else None
-        self.shared_up_bias = nn.Parameter(torch.empty(shared)) if shared else None
-        self.shared_down = nn.Parameter(torch.empty(shared, width)) if shared else None
+        self.shared_up = nn.Parameter(torch.empty(width, shared))
+        self.shared_up_bias = nn.Parameter(torch.empty(shared))
+        self.shared_down = nn.Parameter(torch.empty(shared, width))
         self.up = nn.Parameter(torch.empty(experts, width, expert_width))
         self.up_bias = nn.Parameter(torch.empty(experts, expert_width))
         self.down = nn.Parameter(torch.empty(experts, expert_width, width))
@@ -50,30 +49,25 @@ class RoutedFeedForward(nn.Module):
         Returns:
             [T, D] without the residual.
         """
-        routed_TD = self._masked(x_TD, on_TE, gate_TE) if self.masked else self._skipping(x_TD, on_TE, gate_TE)
-        if self.shared_up is None or self.shared_down is None:
-            return routed_TD
         hidden_TF = functional.gelu(linear(x_TD, self.shared_up, self.shared_up_bias))
-        return routed_TD + linear(hidden_TF, self.shared_down, None)
-
-    def _skipping(self, x_TD: torch.Tensor, on_TE: torch.Tensor, gate_TE: torch.Tensor | None) -> torch.Tensor:
+        shared_TD = linear(hidden_TF, self.shared_down, self.bias)
+        if self.masked:
+            return shared_TD + self._masked(x_TD, on_TE, gate_TE)
         units = dispatch(on_TE)
-        hidden_PK = functional.gelu(grouped_linear(x_TD[units.rows_P], self.up, self.up_bias, units))
+        hidden_PK = functional.gelu(grouped_linear(pair_rows(x_TD, units), self.up, self.up_bias, units))
         if gate_TE is not None:
-            hidden_PK = hidden_PK * gate_TE.t()[on_TE.t()].unsqueeze(1).to(hidden_PK.dtype)
-        return combine(grouped_linear(hidden_PK, self.down, None, units), units, x_TD, self.bias)
+            hidden_PK = hidden_PK * pair_gates(gate_TE, units).to(hidden_PK.dtype)
+        return combine(grouped_linear(hidden_PK, self.down, None, units), units, shared_TD)
 
     def _masked(self, x_TD: torch.Tensor, on_TE: torch.Tensor, gate_TE: torch.Tensor | None) -> torch.Tensor:
         experts, width, neurons = self.up.shape
         hidden_TN = functional.gelu(linear(x_TD, self.up.transpose(0, 1).reshape(width, -1), self.up_bias.flatten()))
-        mask_TE = on_TE.float() if gate_TE is None else on_TE * gate_TE
+        mask_TE = on_TE.float() if gate_TE is None else gate_TE
         hidden_TN = (hidden_TN.view(-1, experts, neurons) * mask_TE.unsqueeze(2).to(hidden_TN.dtype)).flatten(1)
-        return linear(hidden_TN, self.down.view(-1, width), self.bias)
+        return linear(hidden_TN, self.down.view(-1, width), None)
 
     def contributions(self, x_TD: torch.Tensor) -> torch.Tensor:
         """[T, E] length of what each expert would add for each token; computes all of them."""
-        norms = [
-            (functional.gelu(linear(x_TD, self.up[expert], self.up_bias[expert])) @ self.down[expert]).norm(dim=1)
-            for expert in range(len(self.up))
-        ]
-        return torch.stack(norms, dim=1)
+        hidden_ETK = functional.gelu(torch.baddbmm(self.up_bias.unsqueeze(1), x_TD.expand(len(self.up), -1, -1), self.up))
+        return torch.bmm(hidden_ETK, self.down).norm(dim=2).t()
+

@@ -1,26 +1,33 @@
-"""The dense encoder in this process: tokens, packs of texts, and worker threads that each use one core.
+"""Encoders in this process: tokens, packs of texts, and worker threads that each use one core.
 
-Packs go to whichever worker is free. Every GEMM runs on a single thread, so neither the number of workers nor the
+Packs go to whichever worker is free. Every product runs on a single thread, so neither the number of workers nor the
 pack that a text is in changes a bit of its vector.
 """
 
 import hashlib
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, overload
 
 import numpy as np
 import torch
 
 from engine.client import Encoding, Progress, Vectors
 from engine.config import EncoderConfig
-from engine.encoder import BLOCK_ROWS, DenseEncoder, dense_encoder, pack
-from engine.errors import NumericError, OptionError
+from engine.encoder import Pack, dense_encoder, pack
+from engine.errors import ModelFileError, NumericError, OptionError
+from engine.products import MOST_ROWS, stable_rows, use_least_rows
+from engine.routed import RoutedEncoder
+from engine.routed_file import parse_routed
 from engine.tokenizer import TextTokenizer, Tokens, check_texts
-from engine.weights import MINILM, encoder_tensors, package_files, read_tensors
+from engine.trace import LayerTrace, text_traces
+from engine.weights import MINILM, read_minilm, read_proved, shipped_routed
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 """Part of every encoder_id. Raise it when the engine's code changes any output bit."""
 
 DEFAULT_MAX_TOKENS = 256
@@ -32,34 +39,67 @@ UNIT_TOLERANCE = 1e-3
 _starting = threading.Lock()
 
 
-class DenseClient:
-    """An `engine.client.Encoder`; made by `load_dense`. Safe to use from several threads.
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """What a model made of the S texts of a pack: vectors [S, D], and per text the active share and the route."""
+
+    vectors: torch.Tensor
+    active_frac: Sequence[float]
+    routes: Sequence[str]
+
+
+Compute = Callable[[Pack, bool], Packed]
+"""A model: called with a pack and whether the routes are wanted."""
+
+
+class LocalEncoder:
+    """An `engine.client.Encoder` in this process. Safe to use from several threads.
 
     Args:
-        model: the encoder, with its weights.
+        compute: the model.
+        shapes: of its weight matrices.
         tokenizer: its tokenizer.
         encoder_id: its name.
+        dimension: D.
         max_tokens: the tokenizer's limit.
         threads: worker threads.
     """
 
     def __init__(
-        self, model: DenseEncoder, tokenizer: TextTokenizer, *, encoder_id: str, max_tokens: int, threads: int
+        self,
+        compute: Compute,
+        shapes: tuple[tuple[int, int], ...],
+        tokenizer: TextTokenizer,
+        *,
+        encoder_id: str,
+        dimension: int,
+        max_tokens: int,
+        threads: int,
     ) -> None:
         self.encoder_id = encoder_id
-        self.dimension = model.config.width
+        self.dimension = dimension
         self.max_tokens = max_tokens
-        self._model = model
+        self._compute = compute
         self._tokenizer = tokenizer
         self._threads = threads
-        self._workers = _single_core_workers(threads)
+        self._workers = _single_core_workers(threads, shapes)
 
-    def encode(self, texts: Sequence[str]) -> Vectors:
+    @overload
+    def encode(self, texts: Sequence[str], *, trace: Literal[False] = False) -> Vectors: ...
+
+    @overload
+    def encode(self, texts: Sequence[str], *, trace: Literal[True]) -> Encoding: ...
+
+    def encode(self, texts: Sequence[str], *, trace: bool = False) -> Vectors | Encoding:
         """See `Encoder.encode`."""
-        return self.embed(texts).vectors
+        encoding = self._embed(texts, None, traced=trace)
+        return encoding if trace else encoding.vectors
 
     def embed(self, texts: Sequence[str], progress: Progress | None = None) -> Encoding:
         """See `Encoder.embed`."""
+        return self._embed(texts, progress, traced=True)
+
+    def _embed(self, texts: Sequence[str], progress: Progress | None, *, traced: bool) -> Encoding:
         checked = check_texts(texts)
         count = len(checked)
         result = Encoding(
@@ -76,49 +116,132 @@ class DenseClient:
             result.tokens[start:stop] = [len(tokens.ids) for tokens in window]
             result.truncated[start:stop] = [tokens.truncated for tokens in window]
             done = start
-            for members, vectors in self._encode_window(window):
-                result.vectors[start + members] = vectors
+            for members, packed in self._encode_window(window, traced):
+                result.vectors[start + members] = packed.vectors.numpy()
+                if traced:
+                    result.active_frac[start + members] = packed.active_frac
+                    for member, route in zip(members, packed.routes, strict=True):
+                        result.routes[start + int(member)] = route
                 done += len(members)
                 if progress is not None:
                     progress(done, count)
         _check_unit(result.vectors)
         return result
 
-    def _encode_window(self, window: list[Tokens]) -> Iterator[tuple[np.ndarray, Vectors]]:
+    def _encode_window(self, window: list[Tokens], traced: bool) -> Iterator[tuple[np.ndarray, Packed]]:
         lengths = np.array([len(tokens.ids) for tokens in window])
-        # A pack smaller than one block would compute filling rows only to keep a worker busy.
-        limit = min(PACK_TOKENS, max(BLOCK_ROWS, -(-int(lengths.sum()) // self._threads)))
-        futures: dict[Future[Vectors], np.ndarray] = {}
+        # Packs smaller than one block would only make products of few rows.
+        limit = min(PACK_TOKENS, max(MOST_ROWS, -(-int(lengths.sum()) // self._threads)))
+        futures: dict[Future[Packed], np.ndarray] = {}
         try:
             for members in packs_by_length(lengths, limit):
                 sequences = [window[index].ids for index in members]
-                futures[self._workers.submit(self._encode_pack, sequences)] = members
+                futures[self._workers.submit(self._encode_pack, sequences, traced)] = members
             for future in as_completed(futures):
                 yield futures[future], future.result()
         finally:
             for future in futures:  # after an error or an interrupt nobody waits for the rest
                 future.cancel()
 
-    def _encode_pack(self, sequences: list[list[int]]) -> Vectors:
+    def _encode_pack(self, sequences: list[list[int]], traced: bool) -> Packed:
         with torch.inference_mode():
-            return self._model(pack(sequences)).numpy()
+            return self._compute(pack(sequences), traced)
 
 
-def load_dense(*, max_tokens: int | None, threads: int | None) -> DenseClient:
+def load_dense(*, max_tokens: int | None, threads: int | None) -> LocalEncoder:
     """The dense parent all-MiniLM-L6-v2; see `engine.client.load_encoder`."""
-    files = package_files(MINILM)
-    config = EncoderConfig.from_json(files["config.json"], files["1_Pooling/config.json"])
-    limit = DEFAULT_MAX_TOKENS if max_tokens is None else max_tokens
-    if not MIN_TOKENS <= limit <= config.positions:
-        raise OptionError(f"max_tokens is {limit}; the model takes {MIN_TOKENS} to {config.positions}.")
-    tensors = read_tensors(files["model.safetensors"], encoder_tensors(config), name="model.safetensors")
-    return DenseClient(
-        dense_encoder(config, tensors),
-        TextTokenizer(files["tokenizer.json"], vocab=config.vocab, max_tokens=limit),
+    files = read_minilm()
+    model = dense_encoder(files.config, files.tensors)
+    limit = _limit(max_tokens, model.config)
+
+    def compute(batch: Pack, traced: bool) -> Packed:
+        vectors = model(batch)
+        return Packed(vectors, [1.0] * len(vectors), [""] * len(vectors))
+
+    return LocalEncoder(
+        compute,
+        model.shapes(),
+        TextTokenizer(files.tokenizer, vocab=model.config.vocab, max_tokens=limit),
         encoder_id=make_encoder_id("dense", MINILM.sha256, max_tokens=limit, precision="float32"),
+        dimension=model.config.width,
         max_tokens=limit,
         threads=threads or torch.get_num_threads(),
     )
+
+
+def load_routed(
+    path: Path | None, *, active: float, max_tokens: int | None, threads: int | None
+) -> LocalEncoder:
+    """A routed encoder from its file, the shipped one when None; see `engine.client.load_encoder`."""
+    if path is None:
+        path, sha256 = shipped_routed()
+        content = read_proved(path, sha256)
+    else:
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise ModelFileError(f"The encoder {path} cannot be read: {error}.") from error
+    file = parse_routed(content, name=path.name)
+    return routed_client(
+        file.model,
+        file.tokenizer,
+        sha256={"encoder": hashlib.sha256(content).hexdigest()},
+        active=active,
+        max_tokens=max_tokens,
+        threads=threads,
+    )
+
+
+def routed_client(
+    model: RoutedEncoder,
+    tokenizer: bytes,
+    *,
+    sha256: Mapping[str, str],
+    active: float,
+    max_tokens: int | None = None,
+    threads: int | None = None,
+) -> LocalEncoder:
+    """An encoder around a routed model.
+
+    Args:
+        model: the model.
+        tokenizer: content of its tokenizer.json.
+        sha256: of what it was made from, for its name.
+        active: its budget.
+        max_tokens: longest text in tokens.
+        threads: worker threads.
+
+    Raises:
+        OptionError: there is no such budget, or the limit is out of range.
+        ModelFileError: the tokenizer does not fit the model.
+    """
+    config = model.config
+    budget, limit = config.budget(active), _limit(max_tokens, config.base)
+
+    def compute(batch: Pack, traced: bool) -> Packed:
+        layers: list[LayerTrace] | None = [] if traced else None
+        vectors = model(batch, budget, layers)
+        if layers is None:
+            return Packed(vectors, (), ())
+        traces = text_traces(config, layers, batch)
+        return Packed(vectors, [trace.active_frac for trace in traces], [trace.to_json() for trace in traces])
+
+    return LocalEncoder(
+        compute,
+        model.shapes(),
+        TextTokenizer(tokenizer, vocab=config.base.vocab, max_tokens=limit),
+        encoder_id=make_encoder_id(f"routed{active:g}", sha256, max_tokens=limit, precision="float32"),
+        dimension=config.base.width,
+        max_tokens=limit,
+        threads=threads or torch.get_num_threads(),
+    )
+
+
+def _limit(max_tokens: int | None, config: EncoderConfig) -> int:
+    limit = DEFAULT_MAX_TOKENS if max_tokens is None else max_tokens
+    if not MIN_TOKENS <= limit <= config.positions:
+        raise OptionError(f"max_tokens is {limit}; the model takes {MIN_TOKENS} to {config.positions}.")
+    return limit
 
 
 def make_encoder_id(kind: str, sha256: Mapping[str, str], *, max_tokens: int, precision: str) -> str:
@@ -135,7 +258,7 @@ def make_encoder_id(kind: str, sha256: Mapping[str, str], *, max_tokens: int, pr
         "files": dict(sha256),
         "max_tokens": max_tokens,
         "precision": precision,
-        "block_rows": BLOCK_ROWS,
+        "most_rows": MOST_ROWS,
         "code": CODE_VERSION,
     }
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode("utf-8")).hexdigest()
@@ -175,7 +298,7 @@ def _check_unit(vectors: Vectors) -> None:
         )
 
 
-def _single_core_workers(threads: int) -> ThreadPoolExecutor:
+def _single_core_workers(threads: int, shapes: tuple[tuple[int, int], ...]) -> ThreadPoolExecutor:
     """Threads in which torch uses one core each; all other threads keep the number that they have."""
     with _starting:
         before = torch.get_num_threads()
@@ -187,7 +310,17 @@ def _single_core_workers(threads: int) -> ThreadPoolExecutor:
             workers.submit(everyone.wait)
         everyone.wait()
         torch.set_num_threads(before)
+    # Measured in a worker, because it is the worker's products that must not depend on their number of rows.
+    least = workers.submit(stable_rows, shapes).result()
+    ready = threading.Barrier(threads)
+    for future in [workers.submit(_use_rows, least, ready) for _ in range(threads)]:
+        future.result()
     return workers
+
+
+def _use_rows(least: int, ready: threading.Barrier) -> None:
+    use_least_rows(least)
+    ready.wait()  # so that each worker takes exactly one of these
 
 
 def _use_one_core() -> None:

@@ -6,34 +6,19 @@ token or per text. The embedding table and the normalisations are the parent's.
 Shape letters: T tokens of a pack, S sequences, D width, H heads, E experts.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import nn
 
-from engine.attention import RoutedAttention, sequence_means, token_sequences
+from engine.attention import RoutedAttention
 from engine.config import RoutedConfig
-from engine.encoder import Pack, Run
+from engine.encoder import Pack, pooled, sequence_means
 from engine.experts import RoutedFeedForward
 from engine.router import Router
-
-
-@dataclass(frozen=True, slots=True)
-class LayerTrace:
-    """What one layer decided for a pack.
-
-    Attributes:
-        on_SH: bool, heads of each text.
-        on_TE: bool, experts of each token.
-        x_TD: input of the feed-forward part.
-    """
-
-    on_SH: torch.Tensor
-    on_TE: torch.Tensor
-    x_TD: torch.Tensor
+from engine.trace import LayerTrace
 
 
 class RoutedLayer(nn.Module):
@@ -43,41 +28,64 @@ class RoutedLayer(nn.Module):
         super().__init__()
         base, budgets = config.base, len(config.budgets)
         self.config = config
-        self.head_router = Router(base.width, base.heads, budgets, needs_one=True)
-        self.attention = RoutedAttention(base.width, base.heads)
+        self.head_router = Router(base.width, config.routed_heads, budgets, needs_one=config.shared_heads == 0)
+        self.attention = RoutedAttention(base.width, base.head_width, config.shared_heads, config.routed_heads)
         self.attention_norm = nn.LayerNorm(base.width, eps=base.norm_eps)
-        self.expert_router = Router(base.width, config.experts, budgets, needs_one=config.shared == 0)
-        self.feed_forward = RoutedFeedForward(base.width, config.shared, config.experts, config.expert_width)
+        self.expert_router = Router(base.width, config.experts, budgets, needs_one=config.shared_neurons == 0)
+        self.feed_forward = RoutedFeedForward(base.width, config.shared_neurons, config.experts, config.expert_width)
         self.feed_forward_norm = nn.LayerNorm(base.width, eps=base.norm_eps)
 
     def forward(
-        self, x_TD: torch.Tensor, runs: Sequence[Run], budget: int, trace: list[LayerTrace] | None
+        self, x_TD: torch.Tensor, batch: Pack, budget: int, trace: list[LayerTrace] | None
     ) -> torch.Tensor:
-        """Args: x_TD states; runs the texts; budget its place in the list; trace takes the decisions. Returns: [T, D]."""
-        config = self.config
-        on_SH, gate_SH = self._route(self.head_router, sequence_means(x_TD, runs), budget, config.head_shares[budget])
-        x_TD = self.attention_norm((x_TD + self.attention(x_TD, on_SH, runs, gate_SH)).float())
-        by_token = config.expert_mode == "token"
-        routed_RD = x_TD if by_token else sequence_means(x_TD, runs)
-        on_TE, gate_TE = self._route(self.expert_router, routed_RD, budget, config.expert_shares[budget])
-        if not by_token:
-            sequences_T = token_sequences(runs, x_TD.device)
-            on_TE = on_TE[sequences_T]
-            gate_TE = None if gate_TE is None else gate_TE[sequences_T]
-        if trace is not None:
-            trace.append(LayerTrace(on_SH, on_TE, x_TD))
-        return self.feed_forward_norm((x_TD + self.feed_forward(x_TD, on_TE, gate_TE)).float())
+        """Args: x_TD states; batch the texts; budget its place in the list; trace takes the decisions. Returns: [T, D]."""
+        config, everything = self.config, budget == len(self.config.budgets) - 1
+        means_SD = sequence_means(x_TD, batch.runs)
+        scores_SH = self._scores(self.head_router, means_SD, budget, config.head_shares[budget])
+        on_SH = self.head_router.choose(scores_SH, budget)
+        gate_SH = self._gate(self.head_router, scores_SH, on_SH, budget, config.head_shares[budget])
+        x_TD = self.attention_norm((x_TD + self.attention(x_TD, on_SH, batch, gate_SH)).float())
 
-    def _route(
-        self, router: Router, x_RD: torch.Tensor, budget: int, share: float
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        by_token = config.expert_mode == "token"
+        routed_RD = x_TD if by_token else sequence_means(x_TD, batch.runs)
+        scores_RE = self._scores(self.expert_router, routed_RD, budget, config.expert_shares[budget])
+        on_RE = self.expert_router.choose(scores_RE, budget)
+        if by_token and not everything:
+            on_RE = with_quorum(on_RE, config.quorum, batch)
+        gate_RE = self._gate(self.expert_router, scores_RE, on_RE, budget, config.expert_shares[budget])
+        if not by_token:
+            on_RE = on_RE[batch.sequences_T]
+            gate_RE = None if gate_RE is None else gate_RE[batch.sequences_T]
+        if trace is not None:
+            trace.append(LayerTrace(on_SH, on_RE, x_TD))
+        return self.feed_forward_norm((x_TD + self.feed_forward(x_TD, on_RE, gate_RE)).float())
+
+    def _scores(self, router: Router, x_RD: torch.Tensor, budget: int, share: float) -> torch.Tensor:
         scores_RU = router.scores(x_RD)
         router.control(scores_RU, budget, share)
-        on_RU = router.choose(scores_RU, budget)
+        return scores_RU
+
+    def _gate(
+        self, router: Router, scores_RU: torch.Tensor, on_RU: torch.Tensor, budget: int, share: float
+    ) -> torch.Tensor | None:
         if not self.training:
-            return on_RU, None
+            return None
         router.balance(on_RU, share)
-        return on_RU, router.gate(scores_RU, budget)
+        return router.gate(scores_RU, on_RU, budget)
+
+
+def with_quorum(on_TE: torch.Tensor, quorum: int, batch: Pack) -> torch.Tensor:
+    """Leave an expert out of a text in which fewer than `quorum` tokens want it.
+
+    Loading an expert's weights costs a short text as much as using them, so an expert that one token wants is not worth
+    it: with a quorum of 2, a text of 16 tokens loads 7 of 14 experts instead of 10, and keeps 90% of the choices.
+    """
+    if quorum < 2:
+        return on_TE
+    texts = sum(run.sequences for run in batch.runs)
+    counts_SE = torch.zeros(texts, on_TE.shape[1], device=on_TE.device)
+    counts_SE.index_add_(0, batch.sequences_T, on_TE.float())
+    return on_TE & (counts_SE >= quorum)[batch.sequences_T]
 
 
 class RoutedEncoder(nn.Module):
@@ -117,6 +125,13 @@ class RoutedEncoder(nn.Module):
             for router in self.routers():
                 router.control_rate = None
 
+    def states(self, batch: Pack, budget: int, trace: list[LayerTrace] | None = None) -> torch.Tensor:
+        """[T, D]: the last layer's state of each token; arguments as in `forward`."""
+        x_TD = self.norm(self.tokens(batch.ids_T) + self.positions(batch.positions_T))
+        for layer in self.layers:
+            x_TD = layer(x_TD, batch, budget, trace)
+        return x_TD
+
     def forward(self, batch: Pack, budget: int, trace: list[LayerTrace] | None = None) -> torch.Tensor:
         """Unit vectors [S, D] float32 in the order of the pack.
 
@@ -125,8 +140,11 @@ class RoutedEncoder(nn.Module):
             budget: place of the budget in `config.budgets`.
             trace: takes one entry per layer.
         """
-        x_TD = self.norm(self.tokens(batch.ids_T) + self.positions(batch.positions_T))
-        for layer in self.layers:
-            x_TD = layer(x_TD, batch.runs, budget, trace)
-        means_SD = sequence_means(x_TD, batch.runs)
-        return means_SD / means_SD.norm(dim=1, keepdim=True)
+        return pooled(self.states(batch, budget, trace), batch.runs)
+
+    def shapes(self) -> tuple[tuple[int, int], ...]:
+        """(in, out) of every weight matrix."""
+        matrices = [value for value in self.parameters() if value.dim() > 1]
+        shapes = {(int(value.shape[-2]), int(value.shape[-1])) for value in matrices if value.numel()}
+        tables = {tuple(self.tokens.weight.shape), tuple(self.positions.weight.shape)}
+        return tuple(sorted(shapes - tables))

