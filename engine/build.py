@@ -83,7 +83,9 @@ def convert_file(source: Path | None, texts: Sequence[Path], output: Path, shape
     files = dense_files(source)
     config = shape.plan(files)
     corpus = _corpus(files, texts, limit=20_000)
-    model = convert(config, files.tensors, _sample(corpus, seed, CALIBRATION_TOKENS), torch.Generator().manual_seed(seed))
+    model = convert(
+        config, files.tensors, _sample(corpus, seed, CALIBRATION_TOKENS), torch.Generator().manual_seed(seed)
+    )
     write_routed(output, model, files.tokenizer, {"trained": "no", "seed": str(seed)})
     return config
 
@@ -135,12 +137,11 @@ def distill_file(
         model = convert(config, files.tensors, sample, torch.Generator().manual_seed(recipe.seed))
     if len(recipe.budgets) != len(model.config.budgets):
         raise OptionError(
-            f"The recipe has frequencies for {len(recipe.budgets)} budgets, the encoder has {len(model.config.budgets)}."
+            f"The recipe has frequencies for {len(recipe.budgets)} budgets, the encoder has "
+            f"{len(model.config.budgets)}."
         )
     corpus = with_joined(corpus, JOINED_FRAC, longest=JOINED_LONGEST, seed=recipe.seed)
-    run = Distillation(
-        model.to(device), dense_encoder(files.config, files.tensors).to(device), corpus, recipe, folder
-    )
+    run = Distillation(model.to(device), dense_encoder(files.config, files.tensors).to(device), corpus, recipe, folder)
     run.run(report=report, every=every)
     model = model.cpu().requires_grad_(False)
     held = _sample(corpus, recipe.seed + 1, CALIBRATION_FACTOR * CALIBRATION_TOKENS)

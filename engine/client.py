@@ -119,4 +119,6 @@ def load_encoder(
             raise OptionError(f"active is {active}; the encoder '{name}' is dense and has no budget.")
         return load_dense(max_tokens=max_tokens, threads=threads)
     path = Path(name) if file else None
-    return load_routed(path, active=DEFAULT_ACTIVE if active is None else active, max_tokens=max_tokens, threads=threads)
+    return load_routed(
+        path, active=DEFAULT_ACTIVE if active is None else active, max_tokens=max_tokens, threads=threads
+    )

@@ -139,7 +139,13 @@ class RoutedConfig:
             raise ModelFileError(
                 f"The layers to keep are {list(self.kept)}; name some of 0 to {self.base.layers - 1}, ascending."
             )
-        for name, least in (("shared_heads", 0), ("shared_neurons", 0), ("experts", 2), ("expert_width", 1), ("quorum", 1)):
+        for name, least in (
+            ("shared_heads", 0),
+            ("shared_neurons", 0),
+            ("experts", 2),
+            ("expert_width", 1),
+            ("quorum", 1),
+        ):
             value = getattr(self, name)
             if type(value) is not int or value < least:
                 raise ModelFileError(f"The routed encoder's {name} is {value!r}; it must be {least} or more.")
@@ -232,7 +238,8 @@ class RoutedConfig:
         values = dict(_object(content.encode("utf-8"), "the configuration of the routed encoder"))
         try:
             base = EncoderConfig(**values.pop("base"))
-            return cls(base=base, **{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+            parts: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+            return cls(base=base, **parts)
         except (KeyError, TypeError, AttributeError) as error:
             raise ModelFileError(f"The configuration of the routed encoder cannot be used: {error!r}.") from error
 

@@ -89,8 +89,8 @@ def plan(
     expert_share = (main_budget - heads_only) / (config.active_share(head_share, 1) - heads_only)
     if not 0 < expert_share <= 1:
         raise OptionError(
-            f"With {len(kept)} layers, {shared_neurons} shared neurons and {heads} heads, experts would have to work at "
-            f"{expert_share:.1%} to meet the budget {main_budget:g}."
+            f"With {len(kept)} layers, {shared_neurons} shared neurons and {heads} heads, experts would have to work "
+            f"at {expert_share:.1%} to meet the budget {main_budget:g}."
         )
     shares = [(1.0, 1.0)] * len(budgets)
     for place, budget in enumerate(budgets[:-1]):
@@ -130,10 +130,9 @@ def convert(
     with torch.device("meta"):
         model = RoutedEncoder(config)
     model = model.to_empty(device="cpu")
-    for layer in model.layers:  # meta tensors have lost their initial values
-        for router in (layer.head_router, layer.expert_router):
-            router.balance_U.zero_()
-            router.thresholds_B.zero_()
+    for router in model.routers():  # meta tensors have lost their initial values
+        router.balance_U.zero_()
+        router.thresholds_B.zero_()
     model.tokens.weight.copy_(tensors["embeddings.word_embeddings.weight"])
     # All tokens of a single text are of type 0, so its embedding is a part of each position.
     model.positions.weight.copy_(

@@ -81,7 +81,9 @@ def read_corpus(paths: Sequence[Path], tokenizer: TextTokenizer, *, limit: int |
 def _lines(paths: Sequence[Path]) -> Iterator[str]:
     for path in paths:
         try:
-            with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+            with (
+                gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file
+            ):
                 table = ".tsv" in path.suffixes
                 for line in file:
                     text = line.rstrip("\r\n")

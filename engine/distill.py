@@ -34,6 +34,9 @@ from engine.router import CONTROL_RATE
 from engine.safetensors_header import metadata
 from engine.trace import LayerTrace
 
+# Batches come in some sixty lengths, each with its own set of compiled products; 1,024 of them, the default, are not enough.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
+
 HELD_OUT = 1000
 """Texts that are never trained on and measure progress."""
 REGRESSION_ROWS = 128
@@ -75,7 +78,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.tokens < 64 or not 0 < self.rate < 1:
-            raise OptionError(f"steps {self.steps}, tokens {self.tokens}, rate {self.rate}: one of them is out of range.")
+            raise OptionError(
+                f"steps {self.steps}, tokens {self.tokens}, rate {self.rate}: one of them is out of range."
+            )
         if not math.isclose(sum(self.budgets), 1.0) or min(self.budgets) < 0:
             raise OptionError(f"The budgets' frequencies {list(self.budgets)} must add up to 1.")
 
@@ -87,8 +92,11 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a run tells while it works: `cosine` is the mean over held-out texts at the main budget, `done` the steps since
-    it was started or went on, `seconds` the time they took."""
+    """What a run tells while it works.
+
+    `cosine` is the mean over held-out texts at the main budget; `done` counts the steps since the run was started or
+    went on, `seconds` the time that they took.
+    """
 
     step: int
     steps: int
@@ -147,7 +155,12 @@ class Distillation:
         self._sparse_adam = torch.optim.SparseAdam([model.tokens.weight])
         folder.mkdir(parents=True, exist_ok=True)
         self._key = json.dumps(
-            {"recipe": asdict(recipe), "texts": len(corpus), "tokens": len(corpus.ids), "model": model.config.to_json()},
+            {
+                "recipe": asdict(recipe),
+                "texts": len(corpus),
+                "tokens": len(corpus.ids),
+                "model": model.config.to_json(),
+            },
             sort_keys=True,
         )
         if (folder / CHECKPOINT).exists():
@@ -174,7 +187,11 @@ class Distillation:
                 self.step += 1
                 if self.step % every == 0 or self.step == self.recipe.steps:
                     passed = time.monotonic() - begun
-                    report(self._progress(targets_ND, tokens / passed, float(np.mean(losses[-every:])), passed, self.step - first))
+                    report(
+                        self._progress(
+                            targets_ND, tokens / passed, float(np.mean(losses[-every:])), passed, self.step - first
+                        )
+                    )
                 if time.monotonic() - saved > checkpoint_s or self.step == self.recipe.steps:
                     targets_ND.flush()
                     self.save()
@@ -321,7 +338,9 @@ class Distillation:
             for name, value in tensors.items():
                 if name.startswith(f"{kind}."):
                     _, place, part = name.split(".", 2)
-                    state.setdefault(int(place), {})[part] = int(value) if kind == "sparse" and part == "step" else value
+                    state.setdefault(int(place), {})[part] = (
+                        int(value) if kind == "sparse" and part == "step" else value
+                    )
             optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
 
 

@@ -20,6 +20,7 @@ from torch.nn import functional
 from engine.config import EncoderConfig
 from engine.products import MOST_ROWS, linear, product
 
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """Neighbouring sequences of equal length in a pack: first row, number of sequences, tokens of each."""
@@ -193,13 +194,13 @@ def dense_encoder(config: EncoderConfig, tensors: Mapping[str, torch.Tensor]) ->
         qkv = [f"{theirs}attention.self.{name}" for name in ("query", "key", "value")]
         state[f"{ours}attention.qkv.weight"] = torch.cat([tensors[f"{name}.weight"] for name in qkv]).t()
         state[f"{ours}attention.qkv.bias"] = torch.cat([tensors[f"{name}.bias"] for name in qkv])
-        for linear, name in (
+        for part, name in (
             ("attention.output", "attention.output.dense"),
             ("feed_forward.up", "intermediate.dense"),
             ("feed_forward.down", "output.dense"),
         ):
-            state[f"{ours}{linear}.weight"] = tensors[f"{theirs}{name}.weight"].t()
-            state[f"{ours}{linear}.bias"] = tensors[f"{theirs}{name}.bias"]
+            state[f"{ours}{part}.weight"] = tensors[f"{theirs}{name}.weight"].t()
+            state[f"{ours}{part}.bias"] = tensors[f"{theirs}{name}.bias"]
         for norm, name in (
             ("attention_norm", "attention.output.LayerNorm"),
             ("feed_forward_norm", "output.LayerNorm"),

@@ -68,6 +68,7 @@ class RoutedFeedForward(nn.Module):
 
     def contributions(self, x_TD: torch.Tensor) -> torch.Tensor:
         """[T, E] length of what each expert would add for each token; computes all of them."""
-        hidden_ETK = functional.gelu(torch.baddbmm(self.up_bias.unsqueeze(1), x_TD.expand(len(self.up), -1, -1), self.up))
+        hidden_ETK = functional.gelu(
+            torch.baddbmm(self.up_bias.unsqueeze(1), x_TD.expand(len(self.up), -1, -1), self.up)
+        )
         return torch.bmm(hidden_ETK, self.down).norm(dim=2).t()
-

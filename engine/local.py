@@ -169,9 +169,7 @@ def load_dense(*, max_tokens: int | None, threads: int | None) -> LocalEncoder:
     )
 
 
-def load_routed(
-    path: Path | None, *, active: float, max_tokens: int | None, threads: int | None
-) -> LocalEncoder:
+def load_routed(path: Path | None, *, active: float, max_tokens: int | None, threads: int | None) -> LocalEncoder:
     """A routed encoder from its file, the shipped one when None; see `engine.client.load_encoder`."""
     if path is None:
         path, sha256 = shipped_routed()

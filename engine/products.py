@@ -1,8 +1,8 @@
 """Matrix products whose bits for one row do not depend on how many other rows stand beside it.
 
-On one thread, the libraries behind torch give a row the same bits in products of many rows, but products of a few take other kernels, and how few differs from machine to machine.
-`stable_rows` measures it on the machine at hand, over every number of rows that can occur; products of fewer rows are
-filled up with zeros, larger ones are cut.
+On one thread, the libraries behind torch give a row the same bits in products of many rows, but products of a few take
+other kernels, and how few differs from machine to machine. `stable_rows` measures it on the machine at hand, over every
+number of rows that can occur; products of fewer rows are filled up with zeros, larger ones are cut.
 
 Shape letters: R rows, I input width, O output width.
 """
@@ -87,4 +87,3 @@ def stable_rows(shapes: tuple[tuple[int, int], ...]) -> int:
                 least = min(candidate for candidate in LEAST_ROWS if candidate > rows or candidate == MOST_ROWS)
                 break
     return least
-

@@ -6,7 +6,7 @@ token or per text. The embedding table and the normalisations are the parent's.
 Shape letters: T tokens of a pack, S sequences, D width, H heads, E experts.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import cast
 
@@ -35,10 +35,8 @@ class RoutedLayer(nn.Module):
         self.feed_forward = RoutedFeedForward(base.width, config.shared_neurons, config.experts, config.expert_width)
         self.feed_forward_norm = nn.LayerNorm(base.width, eps=base.norm_eps)
 
-    def forward(
-        self, x_TD: torch.Tensor, batch: Pack, budget: int, trace: list[LayerTrace] | None
-    ) -> torch.Tensor:
-        """Args: x_TD states; batch the texts; budget its place in the list; trace takes the decisions. Returns: [T, D]."""
+    def forward(self, x_TD: torch.Tensor, batch: Pack, budget: int, trace: list[LayerTrace] | None) -> torch.Tensor:
+        """[T, D]; arguments as in `RoutedEncoder.forward`, x_TD are the states."""
         config, everything = self.config, budget == len(self.config.budgets) - 1
         means_SD = sequence_means(x_TD, batch.runs)
         scores_SH = self._scores(self.head_router, means_SD, budget, config.head_shares[budget])
@@ -115,7 +113,7 @@ class RoutedEncoder(nn.Module):
         return [module for module in self.modules() if isinstance(module, Router)]
 
     @contextmanager
-    def controlled(self, rate: float) -> Iterator[None]:
+    def controlled(self, rate: float) -> Generator[None]:
         """Thresholds follow the scores at this rate inside the block and stand still after it."""
         try:
             for router in self.routers():

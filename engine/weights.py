@@ -62,7 +62,9 @@ def shipped_routed() -> tuple[Path, str]:
         record = json.loads((folder / f"{ROUTED}.json").read_bytes())
         return folder / f"{ROUTED}.safetensors", str(record["sha256"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelFileError(f"The record {ROUTED}.json cannot be read: {error!r}. Install the package again.") from error
+        raise ModelFileError(
+            f"The record {ROUTED}.json cannot be read: {error!r}. Install the package again."
+        ) from error
 
 
 def package_files(package: ModelPackage) -> dict[str, bytes]:
@@ -153,7 +155,9 @@ def read_tensors(content: bytes, shapes: Mapping[str, tuple[int, ...]], *, name:
     for tensor, shape in shapes.items():
         value = found[tensor]
         if tuple(value.shape) != shape or value.dtype not in _FLOATS:
-            raise ModelFileError(f"{name}: tensor {tensor} is {value.dtype} {tuple(value.shape)}, expected floats {shape}.")
+            raise ModelFileError(
+                f"{name}: tensor {tensor} is {value.dtype} {tuple(value.shape)}, expected floats {shape}."
+            )
         if not bool(torch.isfinite(value).all()):
             raise ModelFileError(f"{name}: tensor {tensor} holds values that are not finite.")
     return {tensor: found[tensor].float() for tensor in shapes}
@@ -196,13 +200,15 @@ def read_folder(folder: Path) -> DenseFiles:
             return (folder / name).read_bytes()
         except OSError as error:
             raise ModelFileError(
-                f"The model folder {folder} has no readable {name}: {error}. Needed are config.json, tokenizer.json and "
-                "model.safetensors; a model in another format can be saved with save_pretrained(..., "
+                f"The model folder {folder} has no readable {name}: {error}. Needed are config.json, tokenizer.json "
+                "and model.safetensors; a model in another format can be saved with save_pretrained(..., "
                 "safe_serialization=True)."
             ) from error
 
     model = content("config.json")
     pooling = folder / "1_Pooling" / "config.json"
     config = EncoderConfig.from_json(model, pooling.read_bytes() if pooling.is_file() else None)
-    tensors = read_tensors(content("model.safetensors"), encoder_tensors(config), name=str(folder / "model.safetensors"))
+    tensors = read_tensors(
+        content("model.safetensors"), encoder_tensors(config), name=str(folder / "model.safetensors")
+    )
     return DenseFiles(config, tensors, content("tokenizer.json"))

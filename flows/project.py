@@ -75,7 +75,8 @@ class Project:
     def encoder(self) -> Encoder:
         """The encoder named in the settings."""
         section = self.settings.encoder
-        return load_encoder(section.name, max_tokens=section.max_tokens, device=section.device)
+        name = str(self.root / section.name) if section.name.endswith(".safetensors") else section.name
+        return load_encoder(name, active=section.active, max_tokens=section.max_tokens, device=section.device)
 
     @cached_property
     def functions(self) -> Sequence[LabelingFunction]:

@@ -70,6 +70,7 @@ class EncoderSection(Section):
     """How texts become vectors."""
 
     name: str = "default"
+    active: float | None = Field(default=None, gt=0, le=1)
     max_tokens: int | None = Field(default=None, ge=8, le=512)
     device: str = "cpu"
 

@@ -7,14 +7,20 @@ from flows.cli.console import out, stage_progress
 
 
 def embed_texts(
-    source: Path, output: Path, text_field: str, id_field: str | None, encoder_name: str, max_tokens: int | None
+    source: Path,
+    output: Path,
+    text_field: str,
+    id_field: str | None,
+    encoder_name: str,
+    active: float | None,
+    max_tokens: int | None,
 ) -> None:
     """Embed a file and print how many texts were done and how fast."""
     from engine.client import load_encoder
     from features.embed import embed_file
 
     began = time.monotonic()
-    encoder = load_encoder(encoder_name, max_tokens=max_tokens)
+    encoder = load_encoder(encoder_name, active=active, max_tokens=max_tokens)
     with stage_progress() as progress:
         count = embed_file(
             source,

@@ -36,7 +36,9 @@ def convert_model(
         ],
         title=f"{output}: {len(config.kept)} of {config.base.layers} layers",
     )
-    out.print("It is not trained yet; below active=1 its vectors are far from the parent's. Next: siftline engine distill")
+    out.print(
+        "It is not trained yet; below active=1 its vectors are far from the parent's. Next: siftline engine distill"
+    )
 
 
 def distill_model(
@@ -88,13 +90,18 @@ def trace_texts(texts: list[str], encoder_name: str, active: float | None) -> No
 
     encoding = load_encoder(encoder_name, active=active).encode(texts, trace=True)
     rows: list[list[object]] = []
-    for text, tokens, share, route in zip(
-        texts, encoding.tokens, encoding.active_frac, encoding.routes, strict=True
-    ):
+    for text, tokens, share, route in zip(texts, encoding.tokens, encoding.active_frac, encoding.routes, strict=True):
         found = json.loads(route) if route else {}
         heads = " ".join(str(len(layer)) for layer in found.get("heads", []))
         experts = " ".join(f"{sum(layer) / int(tokens):.1f}" for layer in found.get("experts", []))
         multiplications = f"{found['multiplications'] / 1e6:.1f} M" if found else "-"
         rows.append([excerpt(text, 50), int(tokens), f"{share:.1%}", heads or "all", experts or "all", multiplications])
-    columns = ["text", "tokens", "layer parameters", "routed heads by layer", "experts per token by layer", "multiplications"]
+    columns = [
+        "text",
+        "tokens",
+        "layer parameters",
+        "routed heads by layer",
+        "experts per token by layer",
+        "multiplications",
+    ]
     print_table(columns, rows)

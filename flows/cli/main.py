@@ -191,12 +191,15 @@ def embed(
     text_field: Annotated[str, typer.Option(help="Column or field that holds the text.")] = "text",
     id_field: Annotated[str, typer.Option(help="Column or field that holds the id; left out: the row number.")] = "",
     encoder: Annotated[str, typer.Option(help="Encoder: default, routed, dense, or a .safetensors file.")] = "default",
+    active: Annotated[
+        float | None, typer.Option(help="Budget of a routed encoder, such as 0.2, 0.3, 0.5 or 1.")
+    ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=8, help="Cut texts after this many tokens.")] = None,
 ) -> None:
     """Turn any file of texts into vectors; needs no project."""
     from flows.cli.embed import embed_texts
 
-    embed_texts(input, output, text_field, id_field or None, encoder, max_tokens)
+    embed_texts(input, output, text_field, id_field or None, encoder, active, max_tokens)
 
 
 @app.command(epilog="Example: siftline doctor --project examples/reuters")
@@ -230,12 +233,16 @@ def lf_report(project: ProjectOption = Path()) -> None:
 SourceOption = Annotated[
     Path | None, typer.Option("--from", help="Hugging Face folder of the dense parent; left out: all-MiniLM-L6-v2.")
 ]
-TextsOption = Annotated[list[Path], typer.Option("--text", help="File of texts, one per line, also .gz; may be repeated.")]
+TextsOption = Annotated[
+    list[Path], typer.Option("--text", help="File of texts, one per line, also .gz; may be repeated.")
+]
 LayersOption = Annotated[str, typer.Option(help="Layers of the parent to keep, such as 0,2,3,5; left out: all.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Fixes everything random.")]
 
 
-@engine.command("convert", epilog="Example: siftline engine convert --from my-model --text texts.txt --output routed.safetensors")
+@engine.command(
+    "convert", epilog="Example: siftline engine convert --from my-model --text texts.txt --output routed.safetensors"
+)
 def engine_convert(
     text: TextsOption,
     output: Annotated[Path, typer.Option(help="File to write, ending in .safetensors.")],
@@ -251,7 +258,9 @@ def engine_convert(
     convert_model(source, text, output, layers, heads, experts, seed)
 
 
-@engine.command("distill", epilog="Example: siftline engine distill --text texts.txt --output routed.safetensors --steps 2000")
+@engine.command(
+    "distill", epilog="Example: siftline engine distill --text texts.txt --output routed.safetensors --steps 2000"
+)
 def engine_distill(
     text: TextsOption,
     output: Annotated[Path, typer.Option(help="File to write at the end, ending in .safetensors.")],
