@@ -82,9 +82,9 @@ def convert_file(source: Path | None, texts: Sequence[Path], output: Path, shape
     """
     files = dense_files(source)
     config = shape.plan(files)
-    corpus = _corpus(files, texts, limit=20_000)
+    corpus = read_texts(files, texts, limit=20_000)
     model = convert(
-        config, files.tensors, _sample(corpus, seed, CALIBRATION_TOKENS), torch.Generator().manual_seed(seed)
+        config, files.tensors, sample_texts(corpus, seed, CALIBRATION_TOKENS), torch.Generator().manual_seed(seed)
     )
     write_routed(output, model, files.tokenizer, {"trained": "no", "seed": str(seed)})
     return config
@@ -126,8 +126,8 @@ def distill_file(
     if device == "cuda" and not torch.cuda.is_available():
         raise OptionError("There is no CUDA device on this machine; use the device 'cpu'.")
     files = dense_files(source)
-    corpus = _corpus(files, texts, limit=limit)
-    sample = _sample(corpus, recipe.seed, CALIBRATION_TOKENS)
+    corpus = read_texts(files, texts, limit=limit)
+    sample = sample_texts(corpus, recipe.seed, CALIBRATION_TOKENS)
     if start is not None:
         model = parse_routed(_read(start), name=start.name).model.requires_grad_(True)
         if model.config.base != files.config:
@@ -144,7 +144,7 @@ def distill_file(
     run = Distillation(model.to(device), dense_encoder(files.config, files.tensors).to(device), corpus, recipe, folder)
     run.run(report=report, every=every)
     model = model.cpu().requires_grad_(False)
-    held = _sample(corpus, recipe.seed + 1, CALIBRATION_FACTOR * CALIBRATION_TOKENS)
+    held = sample_texts(corpus, recipe.seed + 1, CALIBRATION_FACTOR * CALIBRATION_TOKENS)
     calibrate_thresholds(model, pack(sorted(held, key=len)))
     notes = {"trained": f"{run.step} steps, {run.texts} texts", "seed": str(recipe.seed)}
     write_routed(output, model, files.tokenizer, notes)
@@ -158,13 +158,14 @@ def _read(path: Path) -> bytes:
         raise OptionError(f"The encoder {path} cannot be read: {error}.") from error
 
 
-def _corpus(files: DenseFiles, texts: Sequence[Path], *, limit: int | None) -> Corpus:
+def read_texts(files: DenseFiles, texts: Sequence[Path], *, limit: int | None) -> Corpus:
+    """Texts of files as token ids of the dense model's tokenizer. Raises what `read_corpus` raises."""
     longest = min(TRAINING_TOKENS, files.config.positions)
-    return read_corpus(texts, TextTokenizer(files.tokenizer, vocab=files.config.vocab, max_tokens=longest), limit=limit)
+    return readread_texts(texts, TextTokenizer(files.tokenizer, vocab=files.config.vocab, max_tokens=longest), limit=limit)
 
 
-def _sample(corpus: Corpus, seed: int, tokens: int) -> list[list[int]]:
-    """Texts picked at random until they have so many tokens."""
+def sample_texts(corpus: Corpus, seed: int, tokens: int) -> list[list[int]]:
+    """Token ids of texts picked at random until they have so many tokens."""
     chosen: list[list[int]] = []
     for number in np.random.default_rng([seed, 1]).permutation(len(corpus)):
         if tokens <= 0:

@@ -1,0 +1,149 @@
+"""The controls that the routed encoder must beat: trained on the same text, with the same loss, for the same time.
+
+    python -m benchmarks.engine_controls --text sentences.tsv.gz --seconds 3600 --output controls
+
+- `routed`: the shape of the shipped encoder.
+- `random`: the same shape; its routers are random projections that are never trained.
+- `layers`: a dense student of two layers, the first and the last.
+- `width`: a static student of all layers, 6 heads and 304 neurons each, the strongest ones; nothing is routed.
+
+Each is timed for some steps first, and then gets as many steps as fit into the seconds. Runs go on where they stopped.
+The files are encoders like any other: `python -m benchmarks.engine --controls controls/*.safetensors`.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from engine.build import JOINED_FRAC, JOINED_LONGEST, Shape, read_texts, sample_texts
+from engine.config import RoutedConfig
+from engine.convert import CALIBRATION_TOKENS, calibrate_thresholds, convert
+from engine.corpus import Corpus, with_joined
+from engine.distill import Distillation, Progress, Recipe
+from engine.encoder import DenseEncoder, dense_encoder, pack
+from engine.routed import RoutedEncoder
+from engine.routed_file import write_routed
+from engine.weights import DenseFiles, read_minilm
+
+TIMED_STEPS = 40
+STATE_FRAC = 0.48
+"""Share of the steps that learn token states, as in the shipped recipe."""
+STATIC = (1.0, 0.0)
+"""Training budgets of a student whose routed parts are never used."""
+
+
+@dataclass(frozen=True)
+class Control:
+    """A student: its shape, how often each budget is trained, and what is done to it before training."""
+
+    config: Callable[[DenseFiles], RoutedConfig]
+    budgets: tuple[float, ...]
+    prepare: Callable[[RoutedEncoder, int], None] = lambda model, seed: None
+
+
+def _layers(files: DenseFiles) -> RoutedConfig:
+    shape = Shape(layers=(0, files.config.layers - 1), heads=9, main_budget=0.3)
+    return replace(shape.plan(files), budgets=(1.0,), head_shares=(1.0,), expert_shares=(1.0,))
+
+
+def _width(files: DenseFiles) -> RoutedConfig:
+    shape = Shape(shared_neurons=304, heads=6.01, main_budget=0.31)
+    return replace(shape.plan(files), budgets=(0.3, 1.0), head_shares=(0.0, 1.0), expert_shares=(0.0, 1.0))
+
+
+def _randomise(model: RoutedEncoder, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for router in model.routers():
+        router.weight.data = torch.randn(router.weight.shape, generator=generator)
+        router.bias.data.zero_()
+        router.weight.requires_grad_(False)
+        router.bias.requires_grad_(False)
+
+
+_ROUTED = Shape(layers=(0, 2, 3, 5))
+CONTROLS = {
+    "routed": Control(_ROUTED.plan, Recipe(steps=1).budgets),
+    "random": Control(_ROUTED.plan, Recipe(steps=1).budgets, _randomise),
+    "layers": Control(_layers, (1.0,)),
+    "width": Control(_width, STATIC),
+}
+
+
+def main() -> None:
+    """Train the controls that are asked for, one after another."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--text", type=Path, nargs="+", required=True, help="files of training text, one text a line")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the encoders and checkpoints")
+    parser.add_argument("--seconds", type=float, default=3600.0, help="training time of each (default 3600)")
+    parser.add_argument("--which", default=",".join(CONTROLS), help="some of %(default)s, with commas between them")
+    parser.add_argument("--limit", type=int, help="texts to read at most")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    unknown = set(arguments.which.split(",")) - set(CONTROLS)
+    if unknown:
+        parser.error(f"--which has {', '.join(sorted(unknown))}; it takes some of {', '.join(CONTROLS)}")
+    files = read_minilm()
+    corpus = with_joined(
+        read_texts(files, arguments.text, limit=arguments.limit), JOINED_FRAC, longest=JOINED_LONGEST, seed=0
+    )
+    for name in arguments.which.split(","):
+        train(name, files, corpus, arguments.output, seconds=arguments.seconds, seed=arguments.seed)
+
+
+def train(name: str, files: DenseFiles, corpus: Corpus, output: Path, *, seconds: float, seed: int) -> None:
+    """Train one control and write `<name>.safetensors`; a run that was stopped goes on."""
+    control = CONTROLS[name]
+    config = control.config(files)
+    calibration = sample_texts(corpus, seed, CALIBRATION_TOKENS)
+    parent = dense_encoder(files.config, files.tensors)
+
+    def fresh() -> RoutedEncoder:
+        model = convert(config, files.tensors, calibration, torch.Generator().manual_seed(seed))
+        control.prepare(model, seed)
+        return model
+
+    def recipe(steps: int) -> Recipe:
+        router_weight = 0.0 if name == "random" else Recipe(steps=1).router_weight
+        return Recipe(
+            steps=steps,
+            state_steps=int(steps * STATE_FRAC),
+            rate=6e-4,
+            budgets=control.budgets,
+            router_weight=router_weight,
+            seed=seed,
+        )
+
+    plan = output / name / "steps.json"
+    if not plan.exists():
+        steps = int(seconds / _seconds_per_step(fresh(), parent, corpus, recipe(TIMED_STEPS), output / name / "timing"))
+        plan.write_text(json.dumps({"steps": steps, "seconds": seconds}))
+    steps = json.loads(plan.read_text())["steps"]
+
+    def report(progress: Progress) -> None:
+        print(f"{name}: step {progress.step} of {steps}, cosine {progress.cosine:.4f}", flush=True)
+
+    main_budget = control.budgets.index(max(control.budgets))
+    run = Distillation(fresh(), parent, corpus, recipe(steps), output / name, main_budget=main_budget)
+    run.run(report=report, every=200)
+    model = run.model.requires_grad_(False)
+    calibrate_thresholds(model, pack(sorted(sample_texts(corpus, seed + 1, 4 * CALIBRATION_TOKENS), key=len)))
+    notes = {"control": name, "seconds": f"{seconds:g}", "steps": f"{steps}"}
+    write_routed(output / f"{name}.safetensors", model, files.tokenizer, notes)
+
+
+def _seconds_per_step(
+    model: RoutedEncoder, parent: DenseEncoder, corpus: Corpus, recipe: Recipe, folder: Path
+) -> float:
+    """Mean over steps with and without the parent, in the shares of the full run."""
+    began = time.monotonic()
+    Distillation(model, parent, corpus, recipe, folder).run(report=lambda _: None, every=recipe.steps)
+    return (time.monotonic() - began) / recipe.steps
+
+
+if __name__ == "__main__":
+    main()
