@@ -14,7 +14,7 @@ Vectors = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]
 """Called with (texts done, texts in all) while `embed` works."""
 
-ENCODERS = {"dense": "dense", "routed": "routed", "default": "routed"}
+ENCODERS = {"dense": "dense", "routed": "routed", "default": "dense"}
 """Names that `load_encoder` knows, and the encoder each stands for."""
 DEFAULT_ACTIVE = 0.3
 """Budget of the routed encoder: share of the parent's layer parameters that work for a text on average."""

@@ -286,7 +286,7 @@ def engine_distill(
 @engine.command("trace", epilog='Example: siftline engine trace "Oil rose." "Wheat fell on better weather."')
 def engine_trace(
     texts: Annotated[list[str], typer.Argument(help="Texts.")],
-    encoder: Annotated[str, typer.Option(help="Encoder: default, routed, dense, or a .safetensors file.")] = "default",
+    encoder: Annotated[str, typer.Option(help="Encoder: routed, dense, or a .safetensors file.")] = "routed",
     active: Annotated[float | None, typer.Option(help="Budget, such as 0.2, 0.3, 0.5 or 1.")] = None,
 ) -> None:
     """Show which heads and experts work for a text, and what that costs."""
