@@ -161,9 +161,7 @@ def _read(path: Path) -> bytes:
 def read_texts(files: DenseFiles, texts: Sequence[Path], *, limit: int | None) -> Corpus:
     """Texts of files as token ids of the dense model's tokenizer. Raises what `read_corpus` raises."""
     longest = min(TRAINING_TOKENS, files.config.positions)
-    return readread_texts(
-        texts, TextTokenizer(files.tokenizer, vocab=files.config.vocab, max_tokens=longest), limit=limit
-    )
+    return read_corpus(texts, TextTokenizer(files.tokenizer, vocab=files.config.vocab, max_tokens=longest), limit=limit)
 
 
 def sample_texts(corpus: Corpus, seed: int, tokens: int) -> list[list[int]]:

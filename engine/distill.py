@@ -34,7 +34,7 @@ from engine.router import CONTROL_RATE
 from engine.safetensors_header import metadata
 from engine.trace import LayerTrace
 
-# Batches come in some sixty lengths, each with its own set of compiled products; 1,024 of them, the default, are not enough.
+# Batches come in some sixty lengths, each with its own compiled products; the default, 1,024, does not hold them all.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
 
 HELD_OUT = 1000
