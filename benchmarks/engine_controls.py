@@ -52,7 +52,7 @@ def _layers(files: DenseFiles) -> RoutedConfig:
 
 
 def _width(files: DenseFiles) -> RoutedConfig:
-    shape = Shape(shared_neurons=304, heads=6.01, main_budget=0.31)
+    shape = Shape(shared_neurons=304, heads=6, main_budget=0.31)
     return replace(shape.plan(files), budgets=(0.3, 1.0), head_shares=(0.0, 1.0), expert_shares=(0.0, 1.0))
 
 
@@ -65,7 +65,7 @@ def _randomise(model: RoutedEncoder, seed: int) -> None:
         router.bias.requires_grad_(False)
 
 
-_ROUTED = Shape(layers=(0, 2, 3, 5))
+_ROUTED = Shape(layers=(0, 2, 3, 5), heads=9)
 CONTROLS = {
     "routed": Control(_ROUTED.plan, Recipe(steps=1).budgets),
     "random": Control(_ROUTED.plan, Recipe(steps=1).budgets, _randomise),

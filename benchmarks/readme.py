@@ -1,16 +1,22 @@
-"""Writes the README's figures from the benchmark JSON, so that no number in it is typed by hand.
+"""Writes figures from the benchmarks' JSON into the documents, so that no number in them is typed by hand.
 
-python -m benchmarks.readme
+    python -m benchmarks.readme
+
+README.md gets the demo's; the encoder's go to docs/benchmarks/engine.md with its picture engine.svg, and into
+engine/README.md, once docs/benchmarks/engine.json is there.
 """
 
 import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks import engine_report
+from benchmarks.engine_plot import frontier
+
 ROOT = Path(__file__).parents[1]
 START = "<!-- demo figures: python -m benchmarks.readme -->"
+ENGINE_START = "<!-- engine figures: python -m benchmarks.readme -->"
 END = "<!-- end -->"
-
 
 SERIES = ("siftline", "random", "gold_only", "random_gold_only")
 
@@ -48,17 +54,43 @@ def table(figures: dict[str, Any]) -> str:
 
 def filled(readme: str, figures: dict[str, Any]) -> str:
     """The README with its figures replaced."""
-    before, _, rest = readme.partition(START)
+    return _between(readme, START, table(figures), "README.md")
+
+
+def engine_filled(readme: str, figures: dict[str, Any]) -> str:
+    """engine/README.md with its figures replaced."""
+    return _between(readme, ENGINE_START, engine_report.block(figures), "engine/README.md")
+
+
+def _between(readme: str, start: str, content: str, name: str) -> str:
+    before, _, rest = readme.partition(start)
     _, _, after = rest.partition(END)
-    assert after, f"README.md lacks the marks {START} and {END}"
-    return f"{before}{START}\n\n{table(figures)}\n\n{END}{after}"
+    assert after, f"{name} lacks the marks {start} and {END}"
+    return f"{before}{start}\n\n{content}\n\n{END}{after}"
 
 
 def main() -> None:
-    """Rewrite README.md."""
-    figures = json.loads((ROOT / "docs" / "benchmarks" / "demo.json").read_text("utf-8"))
+    """Rewrite the documents."""
+    folder = ROOT / "docs" / "benchmarks"
+    figures = json.loads((folder / "demo.json").read_text("utf-8"))
     path = ROOT / "README.md"
     path.write_text(filled(path.read_text("utf-8"), figures), "utf-8")
+    if (folder / "engine.json").exists():
+        write_engine(json.loads((folder / "engine.json").read_text("utf-8")), folder, ROOT / "engine" / "README.md")
+
+
+def write_engine(figures: dict[str, Any], folder: Path, readme: Path) -> None:
+    """Write the encoder's page and picture, and its figures into the engine's README.
+
+    Args:
+        figures: of `benchmarks.engine`.
+        folder: takes engine.md and engine.svg.
+        readme: has the marks.
+    """
+    (folder / "engine.md").write_text(engine_report.page(figures), "utf-8")
+    if "quality" in figures["parts"]:
+        (folder / "engine.svg").write_text(frontier(figures), "utf-8")
+    readme.write_text(engine_filled(readme.read_text("utf-8"), figures), "utf-8")
 
 
 if __name__ == "__main__":

@@ -122,6 +122,12 @@ class RoutedAttention(nn.Module):
         width, runs = self.head_width, batch.runs
         if len(runs) == 1 and not units.filled:
             return _attend(qkv_P.view(-1, runs[0].length, 3 * width), width).reshape(-1, width)
+        if len(runs) == 1:
+            real = (on_SH.sum(dim=0) * runs[0].length).tolist()
+            parts = [part[:count] for part, count in zip(qkv_P.split(units.counts), real, strict=True)]
+            mixed_CLW = _attend(torch.cat(parts).view(-1, runs[0].length, 3 * width), width)
+            mixed = zip(mixed_CLW.reshape(-1, width).split(real), units.counts, strict=True)
+            return torch.cat([functional.pad(part, (0, 0, 0, full - len(part))) for part, full in mixed])
         # First pair of each head and sequence, by head and then by sequence.
         lengths_S = np.repeat([run.length for run in runs], [run.sequences for run in runs])
         run_S = np.repeat(np.arange(len(runs)), [run.sequences for run in runs])

@@ -38,7 +38,7 @@ class Shape:
         shared_heads: heads of a layer that always work.
         shared_neurons: neurons of a layer that always work.
         experts: experts per layer.
-        heads: heads of a layer that work on average at the main budget.
+        heads: heads of a layer that work on average at the main budget; None leaves it to `convert.plan`.
         expert_mode: "token" or "sequence".
         quorum: tokens of a text that must want an expert.
         main_budget: share of the parent's layer parameters at which heads and experts are split.
@@ -48,7 +48,7 @@ class Shape:
     shared_heads: int = 6
     shared_neurons: int = 192
     experts: int = 14
-    heads: float = 9
+    heads: float | None = None
     expert_mode: str = "token"
     quorum: int = 2
     main_budget: float = 0.3
@@ -140,7 +140,7 @@ def distill_file(
             f"The recipe has frequencies for {len(recipe.budgets)} budgets, the encoder has "
             f"{len(model.config.budgets)}."
         )
-    corpus = with_joined(corpus, JOINED_FRAC, longest=JOINED_LONGEST, seed=recipe.seed)
+    corpus = with_joined(corpus, JOINED_FRAC, longest=min(JOINED_LONGEST, files.config.positions), seed=recipe.seed)
     run = Distillation(model.to(device), dense_encoder(files.config, files.tensors).to(device), corpus, recipe, folder)
     run.run(report=report, every=every)
     model = model.cpu().requires_grad_(False)

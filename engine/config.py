@@ -11,6 +11,9 @@ from typing import Any, Self, cast
 
 from engine.errors import ModelFileError, OptionError
 
+LARGEST = 2**24
+"""No size of an encoder is larger; keeps a damaged file from asking for memory without end."""
+MOST_LAYERS = 1000
 EXPERT_MODES = ("sequence", "token")
 
 _FIXED = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
@@ -44,8 +47,12 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         for name in ("vocab", "width", "layers", "heads", "ffn_width", "positions"):
             value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise ModelFileError(f"The encoder's {name} is {value!r}; it must be a whole number above 0.")
+            if type(value) is not int or not 1 <= value <= LARGEST:
+                raise ModelFileError(
+                    f"The encoder's {name} is {value!r}; it must be a whole number from 1 to {LARGEST}."
+                )
+        if self.layers > MOST_LAYERS:
+            raise ModelFileError(f"The encoder's layers are {self.layers}; {MOST_LAYERS} are the most.")
         if not 0 < self.norm_eps < 1:
             raise ModelFileError(f"The encoder's norm_eps is {self.norm_eps!r}; it must lie between 0 and 1.")
         if self.width % self.heads:
@@ -147,8 +154,8 @@ class RoutedConfig:
             ("quorum", 1),
         ):
             value = getattr(self, name)
-            if type(value) is not int or value < least:
-                raise ModelFileError(f"The routed encoder's {name} is {value!r}; it must be {least} or more.")
+            if type(value) is not int or not least <= value <= LARGEST:
+                raise ModelFileError(f"The routed encoder's {name} is {value!r}; it must be from {least} to {LARGEST}.")
         if self.routed_heads < 1:
             raise ModelFileError(f"shared_heads is {self.shared_heads} of {self.base.heads}; one at least is routed.")
         neurons = self.shared_neurons + self.experts * self.expert_width

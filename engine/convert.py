@@ -25,6 +25,8 @@ from engine.trace import LayerTrace
 
 BUDGETS = (0.2, 0.3, 0.5, 1.0)
 RIDGE = 1e-3
+EXPERTS_PER_HEADS = 0.38
+"""Share of experts that work, as a part of the share of routed heads: what the shipped encoder has."""
 CLUSTER_ROUNDS = 20
 CALIBRATION_TOKENS = 4096
 
@@ -36,7 +38,7 @@ def plan(
     shared_heads: int,
     shared_neurons: int,
     experts: int,
-    heads: float,
+    heads: float | None,
     main_budget: float,
     expert_mode: str = "token",
     quorum: int = 2,
@@ -53,7 +55,8 @@ def plan(
         shared_heads: heads of a layer that always work.
         shared_neurons: neurons of a layer that always work.
         experts: experts per layer.
-        heads: heads of a layer, shared ones included, that work on average at the main budget.
+        heads: heads of a layer, shared ones included, that work on average at the main budget; None divides the budget
+            so that the share of experts is `EXPERTS_PER_HEADS` of that of routed heads.
         main_budget: share of the parent's layer parameters at which the split is given.
         expert_mode: "token" or "sequence".
         quorum: tokens of a text that must want an expert.
@@ -63,6 +66,8 @@ def plan(
         ModelFileError: the parts do not fit together.
         OptionError: the main budget cannot be met with these parts.
     """
+    if experts < 2:
+        raise OptionError(f"experts is {experts}; 2 or more are needed.")
     width, rest = divmod(base.ffn_width - shared_neurons, experts)
     if rest or width < 1:
         raise OptionError(
@@ -82,10 +87,16 @@ def plan(
         head_shares=full,
         expert_shares=full,
     )
-    head_share = (heads - shared_heads) / config.routed_heads
+    nothing = config.active_share(0, 0)
+    if heads is None:
+        whole = config.active_share(1, 0) - nothing + EXPERTS_PER_HEADS * (config.active_share(0, 1) - nothing)
+        head_share = min(1.0, max(0.0, main_budget - nothing) / whole)
+        heads = round(shared_heads + head_share * config.routed_heads, 2)
+    else:
+        head_share = (heads - shared_heads) / config.routed_heads
     if not 0 <= head_share <= 1:
         raise OptionError(f"{heads} heads cannot work on average: {shared_heads} of {base.heads} always do.")
-    nothing, heads_only = config.active_share(0, 0), config.active_share(head_share, 0)
+    heads_only = config.active_share(head_share, 0)
     expert_share = (main_budget - heads_only) / (config.active_share(head_share, 1) - heads_only)
     if not 0 < expert_share <= 1:
         raise OptionError(
@@ -98,7 +109,8 @@ def plan(
             part = max(0.0, (budget - nothing) / (main_budget - nothing))
             shares[place] = (head_share * part, expert_share * part)
         else:
-            part = min(1.0, (budget - main_budget) / (config.active_share(1, 1) - main_budget))
+            room = config.active_share(1, 1) - main_budget
+            part = min(1.0, (budget - main_budget) / room) if room > 1e-9 else 1.0
             shares[place] = (head_share + (1 - head_share) * part, expert_share + (1 - expert_share) * part)
     return replace(
         config,

@@ -7,6 +7,8 @@ Shape letters: N texts, B texts of a batch, L tokens of each.
 """
 
 import gzip
+import itertools
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +69,7 @@ def read_corpus(paths: Sequence[Path], tokenizer: TextTokenizer, *, limit: int |
     lines = _lines(paths)
     while limit is None or len(lengths) < limit:
         room = READ_TEXTS if limit is None else min(READ_TEXTS, limit - len(lengths))
-        texts = [line for line, _ in zip(lines, range(room), strict=False)]
+        texts = list(itertools.islice(lines, room))
         if not texts:
             break
         tokens = [encoded.ids for encoded in tokenizer.encode(texts)]
@@ -91,7 +93,7 @@ def _lines(paths: Sequence[Path]) -> Iterator[str]:
                         text = text.rsplit("\t", 1)[-1]
                     if text:
                         yield text
-        except (OSError, UnicodeDecodeError, EOFError) as error:
+        except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
             raise OptionError(f"The text file {path} cannot be read: {error}.") from error
 
 

@@ -11,6 +11,7 @@ Everything random is a function of seed and step, so a run that was stopped goes
 Shape letters: B texts of a batch, L tokens of each, T tokens of a batch, D width, E experts.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -21,12 +22,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
 from engine.convert import normalised
-from engine.corpus import Corpus, Ints, batches, gather
+from engine.corpus import MIN_BATCH, Corpus, Ints, batches, gather
 from engine.encoder import DenseEncoder, Pack, Run, pooled
 from engine.errors import ModelFileError, OptionError
 from engine.routed import RoutedEncoder
@@ -81,13 +83,17 @@ class Recipe:
             raise OptionError(
                 f"steps {self.steps}, tokens {self.tokens}, rate {self.rate}: one of them is out of range."
             )
+        if self.seed < 0 or self.warmup < 0 or self.state_steps < 0:
+            raise OptionError(
+                f"seed {self.seed}, warmup {self.warmup}, state_steps {self.state_steps}: none may be below 0."
+            )
         if not math.isclose(sum(self.budgets), 1.0) or min(self.budgets) < 0:
             raise OptionError(f"The budgets' frequencies {list(self.budgets)} must add up to 1.")
 
     def rate_at(self, step: int) -> float:
         """Learning rate of one step: linear warm-up, a plateau, linear decay."""
         left = (self.steps - step) / max(1.0, self.steps * self.decay_frac)
-        return self.rate * min(1.0, (step + 1) / self.warmup, left)
+        return self.rate * min(1.0, (step + 1) / max(1, self.warmup), left)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +148,11 @@ class Distillation:
         numbers = np.random.default_rng(recipe.seed).permutation(len(corpus))
         held = min(HELD_OUT, len(corpus) // 10)
         self._held, self._members = np.sort(numbers[:held]), numbers[held:]
+        if not held or not batches(corpus, self._members, tokens=recipe.tokens, seed=recipe.seed, epoch=0):
+            raise OptionError(
+                f"{len(corpus)} texts are too few: batches need {MIN_BATCH} texts of one length, beside a tenth that "
+                "is held out. Give more text."
+            )
         dense = [value for name, value in model.named_parameters() if name != "tokens.weight"]
         self._dense = dense
         self._adam = torch.optim.AdamW(
@@ -157,8 +168,9 @@ class Distillation:
         self._key = json.dumps(
             {
                 "recipe": asdict(recipe),
-                "texts": len(corpus),
-                "tokens": len(corpus.ids),
+                "texts": hashlib.sha256(corpus.ids.tobytes() + corpus.offsets.tobytes()).hexdigest(),
+                "parent": _digest(parent),
+                "start": _digest(model),
                 "model": model.config.to_json(),
             },
             sort_keys=True,
@@ -174,14 +186,14 @@ class Distillation:
             every: steps between two reports.
             checkpoint_s: seconds between two checkpoints.
         """
-        targets_ND = self._targets()
+        targets_ND = self.targets()
         # One large product over all heads costs less than one per head; experts are really skipped.
         self.model.compute_masked(heads=True, experts=False)
         saved = begun = time.monotonic()
         tokens, losses, first = 0, [], self.step
         with self.model.controlled(CONTROL_RATE):
             for texts in self._batches():
-                losses.append(self._train(texts, targets_ND))
+                losses.append(self.train_step(texts, targets_ND))
                 tokens += len(texts) * int(self.corpus.lengths[texts[0]])
                 self.texts += len(texts)
                 self.step += 1
@@ -211,7 +223,13 @@ class Distillation:
                 passed += 1
             epoch += 1
 
-    def _train(self, texts: Ints, targets_ND: np.memmap) -> float:
+    def train_step(self, texts: Ints, targets_ND: np.memmap) -> float:
+        """One optimiser step; returns its loss.
+
+        Args:
+            texts: numbers of texts of one length.
+            targets_ND: the parent's vectors, as `targets` gives them.
+        """
         recipe, model = self.recipe, self.model
         model.train()
         generator = np.random.default_rng([recipe.seed, self.step])
@@ -246,13 +264,16 @@ class Distillation:
             target_TE = normalised(layer.feed_forward.contributions(x_TD).float())
         return functional.mse_loss(layer.expert_router.scores(x_TD), target_TE)
 
-    def _targets(self) -> np.memmap:
+    def targets(self) -> np.memmap:
         """[N, D] float16 vectors of the parent, filled in as they are needed; a row counts when it has unit length."""
         path = self.folder / "parent.npy"
         shape = (len(self.corpus), self.parent.config.width)
         if not path.exists():
             np.lib.format.open_memmap(path, "w+", np.float16, shape)
-        found = np.lib.format.open_memmap(path, "r+")
+        try:
+            found = np.lib.format.open_memmap(path, "r+")
+        except (OSError, ValueError) as error:
+            raise OptionError(f"{path} cannot be read: {error}. Delete it, and it is computed again.") from error
         if found.shape != shape:
             raise OptionError(f"{path} holds vectors of {found.shape}, expected {shape}. Give another folder.")
         return found
@@ -262,13 +283,14 @@ class Distillation:
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The parent's vectors [B, D] and, if asked, states [T, D] of a batch."""
         known_BD = np.asarray(targets_ND[texts], np.float32)
-        known = bool((np.abs(np.einsum("bd,bd->b", known_BD, known_BD) - 1) < UNIT_TOLERANCE).all())
-        if known and not states:
+        known_B = np.abs(np.einsum("bd,bd->b", known_BD, known_BD) - 1) < UNIT_TOLERANCE
+        if known_B.all() and not states:
             return torch.from_numpy(known_BD).to(self._device), None
         with torch.no_grad(), torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self.recipe.bf16):
             x_TD = self.parent.states(batch)
-        if not known:
-            targets_ND[texts] = pooled(x_TD, batch.runs).half().cpu().numpy()
+        # A vector that is kept is never replaced: a run that goes on must see the bits that it saw before.
+        unknown_B = ~known_B
+        targets_ND[texts[unknown_B]] = pooled(x_TD, batch.runs).half().cpu().numpy()[unknown_B]
         target_BD = torch.from_numpy(np.asarray(targets_ND[texts], np.float32)).to(self._device)
         return target_BD, x_TD.float() if states else None
 
@@ -330,7 +352,10 @@ class Distillation:
             raise OptionError(
                 f"{path} is of another run: another model, text or recipe. Give the same ones, or another folder."
             )
-        tensors = load_file(path)
+        try:
+            tensors = load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise ModelFileError(f"The checkpoint {path} cannot be read: {error}. Delete it to start over.") from error
         self.step, self.texts = int(metadata["step"]), int(metadata["texts"])
         self.model.load_state_dict({n[6:]: v for n, v in tensors.items() if n.startswith("model.")})
         for kind, optimiser in (("adam", self._adam), ("sparse", self._sparse_adam)):
@@ -374,3 +399,11 @@ def _pack(ids_BL: Ints, device: torch.device) -> Pack:
         numbers.to(device),
         (Run(0, texts, length),),
     )
+
+
+def _digest(model: nn.Module) -> str:
+    """Hash of all weights."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -54,6 +54,8 @@ class RoutedFeedForward(nn.Module):
         if self.masked:
             return shared_TD + self._masked(x_TD, on_TE, gate_TE)
         units = dispatch(on_TE)
+        if not len(units.rows_P):
+            return shared_TD
         hidden_PK = functional.gelu(grouped_linear(pair_rows(x_TD, units), self.up, self.up_bias, units))
         if gate_TE is not None:
             hidden_PK = hidden_PK * pair_gates(gate_TE, units).to(hidden_PK.dtype)

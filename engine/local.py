@@ -236,7 +236,7 @@ def routed_client(
 
 
 def _limit(max_tokens: int | None, config: EncoderConfig) -> int:
-    limit = DEFAULT_MAX_TOKENS if max_tokens is None else max_tokens
+    limit = min(DEFAULT_MAX_TOKENS, config.positions) if max_tokens is None else max_tokens
     if not MIN_TOKENS <= limit <= config.positions:
         raise OptionError(f"max_tokens is {limit}; the model takes {MIN_TOKENS} to {config.positions}.")
     return limit

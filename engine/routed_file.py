@@ -16,7 +16,7 @@ from safetensors.torch import load, save
 from engine.config import RoutedConfig
 from engine.errors import ModelFileError, OptionError
 from engine.routed import RoutedEncoder
-from engine.safetensors_header import metadata
+from engine.safetensors_header import metadata, with_sorted_metadata
 
 FORMAT = "siftline-routed-1"
 _TABLE, _SCALES, _TOKENIZER = "tokens.weight", "tokens.scale", "tokenizer.json"
@@ -54,7 +54,8 @@ def write_routed(path: Path, model: RoutedEncoder, tokenizer: bytes, notes: Mapp
             tensors[_SCALES] = scales
         else:
             tensors[name] = value.to(_stored_type(name)).contiguous()
-    content = save(tensors, metadata={**(notes or {}), "format": FORMAT, "config": model.config.to_json()})
+    notes = {**(notes or {}), "format": FORMAT, "config": model.config.to_json()}
+    content = with_sorted_metadata(save(tensors, metadata=notes))
     partial = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

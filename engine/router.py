@@ -53,7 +53,7 @@ class Router(nn.Module):
         self.needs_one = needs_one
         self.control_rate: float | None = None
         self.aim = 1.0
-        columns = -(-units // COLUMNS) * COLUMNS
+        columns = router_columns(units)
         self.weight = nn.Parameter(torch.zeros(width, columns))
         self.bias = nn.Parameter(torch.zeros(columns))
         self.register_buffer("balance_U", torch.zeros(units))
@@ -90,8 +90,7 @@ class Router(nn.Module):
         if share >= 1:
             self.thresholds_B[budget] = -torch.inf
             return
-        wanted = (scores_RU.detach() + self.balance_U).flatten()
-        wanted = wanted[:: max(1, wanted.numel() // CONTROL_SAMPLE)]
+        wanted = (scores_RU.detach() + self.balance_U)[:: max(1, scores_RU.numel() // CONTROL_SAMPLE)].flatten()
         target = wanted.quantile(max(0.0, 1 - share * self.aim))
         self.thresholds_B[budget] += self.control_rate * (target - self.thresholds_B[budget])
 
@@ -99,3 +98,8 @@ class Router(nn.Module):
     def balance(self, on_RU: torch.Tensor, share: float) -> None:
         """Raise the bonus of units that are starved in one step. Args: on_RU the choice; share wanted on average."""
         self.balance_U += BALANCE_STEP * (on_RU.float().mean(dim=0) < STARVED * share)
+
+
+def router_columns(units: int) -> int:
+    """Columns of a router's weights for so many units."""
+    return -(-units // COLUMNS) * COLUMNS

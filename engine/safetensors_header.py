@@ -1,4 +1,4 @@
-"""What a safetensors file says about itself, read without its tensors."""
+"""What a safetensors file says about itself: read without its tensors, and written in one order."""
 
 import json
 from typing import Any, cast
@@ -29,3 +29,13 @@ def metadata(content: bytes, *, name: str) -> dict[str, str]:
     if not isinstance(found, dict):
         return {}
     return {str(key): str(value) for key, value in cast("dict[Any, Any]", found).items()}
+
+
+def with_sorted_metadata(content: bytes) -> bytes:
+    """The same file with its metadata in one order: the library writes it in another one each time."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode("utf-8")
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+    return len(text).to_bytes(8, "little") + text + content[8 + size :]

@@ -11,6 +11,7 @@ import torch
 
 from engine.config import RoutedConfig
 from engine.encoder import Pack, Run
+from engine.router import router_columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +66,15 @@ def text_traces(config: RoutedConfig, layers: Sequence[LayerTrace], batch: Pack)
     base, lengths = config.base, _lengths(batch.runs).long().tolist()
     counts = [_by_text(layer.on_TE, batch).long().tolist() for layer in layers]
     heads = [[tuple(on.nonzero().flatten().tolist()) for on in layer.on_SH] for layer in layers]
-    routers = base.width * (config.routed_heads + config.experts)
+    head_router, expert_router = (base.width * router_columns(units) for units in (config.routed_heads, config.experts))
     shared = config.shared_heads * 4 * base.width * base.head_width + 2 * base.width * config.shared_neurons
     traces: list[TextTrace] = []
     for text, (length, active) in enumerate(zip(lengths, active_fracs(config, layers, batch), strict=True)):
         multiplications = 0
         for layer in range(len(layers)):
             working = len(heads[layer][text])
-            multiplications += length * (shared + routers + working * 4 * base.width * base.head_width)
+            multiplications += length * (shared + working * 4 * base.width * base.head_width)
+            multiplications += head_router + expert_router * (length if config.expert_mode == "token" else 1)
             multiplications += (config.shared_heads + working) * 2 * length**2 * base.head_width
             multiplications += sum(counts[layer][text]) * 2 * base.width * config.expert_width
         traces.append(

@@ -143,8 +143,9 @@ def read_tensors(content: bytes, shapes: Mapping[str, tuple[int, ...]], *, name:
         found = load(content)
     except (SafetensorError, KeyError, ValueError) as error:
         raise ModelFileError(f"{name} is not a readable safetensors file: {error}.") from error
-    # Models saved with a head on top carry the encoder's tensors under a prefix.
-    found = {key.removeprefix("bert."): value for key, value in found.items()}
+    # Models saved with a head on top carry the encoder's tensors under a prefix; the head is left out.
+    if any(key.startswith("bert.") for key in found):
+        found = {key.removeprefix("bert."): value for key, value in found.items() if key.startswith("bert.")}
     missing = sorted(shapes.keys() - found.keys())
     unknown = sorted(found.keys() - shapes.keys() - _UNUSED)
     if missing or unknown:

@@ -15,7 +15,7 @@ def layers_of(text: str) -> tuple[int, ...] | None:
 
 
 def convert_model(
-    source: Path | None, texts: list[Path], output: Path, layers: str, heads: float, experts: int, seed: int
+    source: Path | None, texts: list[Path], output: Path, layers: str, heads: float | None, experts: int, seed: int
 ) -> None:
     """Convert and print what came out."""
     from engine.build import Shape, convert_file

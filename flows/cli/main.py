@@ -248,7 +248,10 @@ def engine_convert(
     output: Annotated[Path, typer.Option(help="File to write, ending in .safetensors.")],
     source: SourceOption = None,
     layers: LayersOption = "",
-    heads: Annotated[float, typer.Option(min=1, help="Heads of a layer that work on average at active=0.3.")] = 6.5,
+    heads: Annotated[
+        float | None,
+        typer.Option(min=1, help="Heads of a layer that work on average at active=0.3; left out: balanced."),
+    ] = None,
     experts: Annotated[int, typer.Option(min=2, help="Experts per layer.")] = 14,
     seed: SeedOption = 0,
 ) -> None:

@@ -1,6 +1,9 @@
-"""The dense encoder, loaded once for all tests of the engine."""
+"""The encoders, each loaded once for all tests of the engine."""
+
+from collections.abc import Iterator
 
 import pytest
+import torch
 
 from engine.client import Encoder, load_encoder
 
@@ -8,3 +11,23 @@ from engine.client import Encoder, load_encoder
 @pytest.fixture(scope="session")
 def encoder() -> Encoder:
     return load_encoder("dense", max_tokens=64, threads=2)
+
+
+@pytest.fixture(scope="session")
+def routed() -> Encoder:
+    return load_encoder("routed", max_tokens=64, threads=2)
+
+
+@pytest.fixture(params=["encoder", "routed"])
+def either(request: pytest.FixtureRequest) -> Encoder:
+    """The dense encoder and the routed one: a test with this runs for both."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="package", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny products gain nothing from a second core, and on a busy machine threads that wait for each other lose much."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

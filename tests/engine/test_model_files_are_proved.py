@@ -76,11 +76,20 @@ def test_an_unknown_tensor_is_named() -> None:
 
 
 def test_another_shape_is_refused() -> None:
-    refused(save({**tensors(), "embeddings.LayerNorm.bias": torch.zeros(9)}), r"\(9,\), expected torch.float32 \(8,\)")
+    refused(save({**tensors(), "embeddings.LayerNorm.bias": torch.zeros(9)}), r"\(9,\), expected floats \(8,\)")
 
 
-def test_another_type_is_refused() -> None:
-    refused(save({**tensors(), "embeddings.LayerNorm.bias": torch.zeros(8).half()}), "torch.float16")
+@pytest.mark.parametrize("dtype", [torch.int32, torch.float64, torch.bool])
+def test_another_type_is_refused(dtype: torch.dtype) -> None:
+    refused(save({**tensors(), "embeddings.LayerNorm.bias": torch.zeros(8, dtype=dtype)}), str(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_halved_tensors_are_widened(dtype: torch.dtype) -> None:
+    value = torch.linspace(-1, 1, 8).to(dtype)
+    found = read_tensors(save({**tensors(), "embeddings.LayerNorm.bias": value}), encoder_tensors(TINY), name="m")
+    assert {value.dtype for value in found.values()} == {torch.float32}
+    assert torch.equal(found["embeddings.LayerNorm.bias"], value.float())
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -8,32 +8,42 @@ import pytest
 import torch
 
 from engine.client import Encoder, load_encoder
-from engine.encoder import BLOCK_ROWS, pack
+from engine.encoder import pack
 from engine.local import packs_by_length
 from tests.engine.texts import make_texts
 
 TEXTS = [*make_texts(240, longest=24, seed=1), *make_texts(60, longest=80, seed=2)]
 
 
+@pytest.fixture(scope="module", params=["dense", "routed"])
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def alone(encoder: Encoder) -> np.ndarray:
-    return np.concatenate([encoder.encode([text]) for text in TEXTS])
+def subject(name: str) -> Encoder:
+    return load_encoder(name, max_tokens=64, threads=2)
 
 
-def test_any_batch_and_order(encoder: Encoder, alone: np.ndarray) -> None:
+@pytest.fixture(scope="module")
+def alone(subject: Encoder) -> np.ndarray:
+    return np.concatenate([subject.encode([text]) for text in TEXTS])
+
+
+def test_any_batch_and_order(subject: Encoder, alone: np.ndarray) -> None:
     generator = np.random.default_rng(0)
     for _ in range(50):
         chosen = generator.permutation(len(TEXTS))[: generator.integers(2, 80)]
-        vectors = encoder.encode([TEXTS[index] for index in chosen])
+        vectors = subject.encode([TEXTS[index] for index in chosen])
         assert np.array_equal(vectors, alone[chosen])
 
 
 @pytest.mark.parametrize(("callers", "workers"), [(1, 1), (2, 3), (4, 1)])
-def test_any_number_of_threads(alone: np.ndarray, callers: int, workers: int) -> None:
+def test_any_number_of_threads(name: str, alone: np.ndarray, callers: int, workers: int) -> None:
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(callers)
-        vectors = load_encoder(max_tokens=64, threads=workers).encode(TEXTS[:150])
+        vectors = load_encoder(name, max_tokens=64, threads=workers).encode(TEXTS[:150])
     finally:
         torch.set_num_threads(before)
     assert np.array_equal(vectors, alone[:150])
@@ -43,25 +53,24 @@ def test_loading_leaves_the_callers_threads_alone() -> None:
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(3)
-        load_encoder(max_tokens=64, threads=1)
+        load_encoder("dense", max_tokens=64, threads=1)
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
 
 
-def test_another_process(alone: np.ndarray) -> None:
+def test_another_process(name: str, subject: Encoder, alone: np.ndarray) -> None:
     code = (
         "import sys; from engine.client import load_encoder; from tests.engine.texts import make_texts; "
-        "e = load_encoder('dense', max_tokens=64, threads=1); "
+        f"e = load_encoder({name!r}, max_tokens=64, threads=1); "
         "sys.stdout.buffer.write(e.encoder_id.encode() + e.encode(make_texts(240, longest=24, seed=1)[:20]).tobytes())"
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
-    identity = load_encoder("dense", max_tokens=64).encoder_id.encode()
-    assert output == identity + alone[:20].tobytes()
+    assert output == subject.encoder_id.encode() + alone[:20].tobytes()
 
 
-def test_a_text_over_and_over(encoder: Encoder, alone: np.ndarray) -> None:
-    vectors = encoder.encode([TEXTS[7]] * 90)
+def test_a_text_over_and_over(subject: Encoder, alone: np.ndarray) -> None:
+    vectors = subject.encode([TEXTS[7]] * 90)
     assert (vectors == alone[7]).all()
 
 
@@ -73,8 +82,9 @@ def test_packs_hold_every_text_once_and_stay_within_the_limit() -> None:
     assert packs_by_length(np.empty(0, np.int64), 256) == []
 
 
-def test_a_pack_has_whole_blocks_and_no_padding_between_texts() -> None:
-    batch = pack([[101, 7, 102]] * 30)
-    assert len(batch.ids_T) == 2 * BLOCK_ROWS
-    assert [(run.start, run.sequences, run.length) for run in batch.runs] == [(0, 30, 3)]
-    assert (batch.ids_T[:90].reshape(30, 3) == torch.tensor([101, 7, 102])).all()
+def test_a_pack_holds_the_tokens_of_its_texts_and_no_others() -> None:
+    batch = pack([[101, 7, 102]] * 3 + [[101, 102]] + [[101, 8, 102]])
+    assert batch.ids_T.tolist() == [101, 7, 102] * 3 + [101, 102] + [101, 8, 102]
+    assert batch.positions_T.tolist() == [0, 1, 2] * 3 + [0, 1] + [0, 1, 2]
+    assert batch.sequences_T.tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 2 + [4] * 3
+    assert [(run.start, run.sequences, run.length) for run in batch.runs] == [(0, 3, 3), (9, 1, 2), (11, 1, 3)]

@@ -1,0 +1,220 @@
+"""The bars of the routed encoder: quality by budget, latency, throughput, cost of training, same bits, and controls.
+
+    python -m benchmarks.engine --output docs/benchmarks/engine.json
+    python -m benchmarks.engine --parts quality,throughput --controls layers.safetensors random.safetensors
+    python -m benchmarks.engine --quick
+
+Everything is compared with the dense parent, in turns, in one run on one machine; a figure is a median. Tables go to
+stderr, JSON to stdout or to the output file, where parts of earlier runs with the very same encoder are kept. On
+two quiet cores it takes a quarter of an hour, more with controls; the part `bits` is more than half of it.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from benchmarks.engine_bars import Figures
+from benchmarks.engine_data import VARIABLE, Data, data_folder, mixed_texts, read_data
+from benchmarks.engine_quality import quality, same_bits
+from benchmarks.engine_report import show
+from benchmarks.engine_speed import latency, throughput, training
+from benchmarks.engine_subjects import Subjects, embedding_params, layer_params, read_controls, read_encoder, subjects
+from benchmarks.environment import environment
+from engine.encoder import DenseEncoder
+from engine.errors import EngineError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sizes:
+    """How much is measured. Attributes: pairs of a similarity set, texts of any other set, then by part."""
+
+    pairs: int | None = None
+    texts: int = 1000
+    latency_texts: int = 20
+    latency_rounds: int = 12
+    throughput_texts: int = 1500
+    throughput_rounds: int = 5
+    training_batches: int = 8
+    training_tokens: int = 4096
+    training_rounds: int = 3
+    bits_texts: int = 10_000
+    batchings: int = 50
+
+
+QUICK = Sizes(
+    pairs=100,
+    texts=25,
+    latency_texts=3,
+    latency_rounds=3,
+    throughput_texts=60,
+    throughput_rounds=2,
+    training_batches=2,
+    training_tokens=512,
+    training_rounds=1,
+    bits_texts=150,
+    batchings=3,
+)
+"""Shows that all works; the figures mean nothing."""
+PARTS = ("quality", "latency", "throughput", "training", "bits")
+SEED = 0
+
+
+def main() -> None:
+    """Measure, print tables and JSON, write where asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--encoder", default="routed", help="routed (the shipped one, default), or a .safetensors file")
+    parser.add_argument(
+        "--controls", type=Path, nargs="+", default=[], metavar="FILE", help="further encoders, to compare"
+    )
+    parser.add_argument("--data", type=Path, metavar="DIR", help=f"data folder; else {VARIABLE}, else ../shared/data")
+    parser.add_argument("--parts", default=",".join(PARTS), help="some of %(default)s, with commas between them")
+    parser.add_argument("--quick", action="store_true", help="a smoke run of under a minute; its figures mean nothing")
+    parser.add_argument(
+        "--threads", type=int, default=2, help="worker threads where many texts are encoded (default 2)"
+    )
+    parser.add_argument("--output", type=Path, help="JSON file; parts measured before with the same encoder stay in it")
+    arguments = parser.parse_args()
+    names = [name for name in PARTS if name in arguments.parts.split(",")]
+    if not names or set(arguments.parts.split(",")) - set(PARTS):
+        parser.error(f"--parts is {arguments.parts}; it takes some of {', '.join(PARTS)}")
+    try:
+        figures = _measure(arguments, names)
+    except (EngineError, FileNotFoundError, ValueError) as error:
+        parser.exit(1, f"{error}\n")
+    if not arguments.output:
+        print(json.dumps(figures, indent=2))
+
+
+def _measure(arguments: argparse.Namespace, names: list[str]) -> Figures:
+    """All figures asked for, and those of an earlier run that still hold."""
+    console = Console(stderr=True, width=None if sys.stderr.isatty() else 160)
+    sizes = QUICK if arguments.quick else Sizes()
+    before = _earlier(arguments.output, quick=arguments.quick)
+    torch.set_num_threads(1)  # a part that needs more says so; encoders bring their own workers
+    data = read_data(data_folder(arguments.data), pairs=sizes.pairs, texts=sizes.texts, seed=SEED)
+    measured = subjects(read_encoder(arguments.encoder), read_controls(arguments.controls), threads=arguments.threads)
+    figures = {**_head(measured, arguments), "parts": {}}
+    if before is not None:
+        if _same(before, figures):
+            figures["controls"] = {**before["controls"], **figures["controls"]}
+            figures["parts"] = before["parts"]
+        else:
+            console.print(f"{arguments.output} holds figures of another encoder; they are left out.")
+    for name, measure in _parts(measured, data, sizes, arguments.threads).items():
+        if name not in names:
+            continue
+        load, began = os.getloadavg()[0], time.monotonic()
+        found = measure()
+        on = {key: figures[key] for key in ("command", "commit", "uncommitted_changes", "processor", "cores")}
+        passed = round(time.monotonic() - began, 1)
+        loads = [round(value, 1) for value in (load, os.getloadavg()[0])]
+        figures["parts"][name] = {
+            "measured": {**on, "load": loads, "seconds": passed, "quick": arguments.quick},
+            "figures": found,
+        }
+        figures["parts"] = {known: figures["parts"][known] for known in PARTS if known in figures["parts"]}
+        if arguments.output:  # a long run that breaks off keeps what it has
+            arguments.output.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
+        show(figures, [name], console)
+    return figures
+
+
+def _parts(measured: Subjects, data: Data, sizes: Sizes, threads: int) -> dict[str, Callable[[], Figures]]:
+    return {
+        "quality": lambda: quality(measured, data, seed=SEED),
+        "latency": lambda: latency(measured, data, texts=sizes.latency_texts, rounds=sizes.latency_rounds, seed=SEED),
+        "throughput": lambda: throughput(
+            measured,
+            data,
+            texts=sizes.throughput_texts,
+            rounds=sizes.throughput_rounds,
+            threads=threads,
+            seed=SEED,
+        ),
+        "training": lambda: training(
+            measured,
+            data,
+            count=sizes.training_batches,
+            tokens=sizes.training_tokens,
+            rounds=sizes.training_rounds,
+            threads=threads,
+            seed=SEED,
+        ),
+        "bits": lambda: same_bits(
+            measured, mixed_texts(data, sizes.bits_texts, seed=SEED), batchings=sizes.batchings, seed=SEED
+        ),
+    }
+
+
+def _command(arguments: argparse.Namespace) -> str:
+    """The command of these figures, without the places of files."""
+    words = ["python -m benchmarks.engine", *(["--quick"] if arguments.quick else [])]
+    if arguments.encoder != "routed":
+        words += ["--encoder", Path(arguments.encoder).name]
+    if arguments.controls:
+        words += ["--controls", *(path.name for path in arguments.controls)]
+    if arguments.data:
+        words += ["--data", arguments.data.name]
+    return " ".join([*words, "--output docs/benchmarks/engine.json"])
+
+
+def _head(measured: Subjects, arguments: argparse.Namespace) -> Figures:
+    """What was measured, and on what."""
+    parent = measured.dense.model
+    assert isinstance(parent, DenseEncoder)
+    controls = {s.file.name: s.file.facts() for s in measured.controls if s.file is not None}
+    return {
+        "benchmark": "engine",
+        "command": _command(arguments),
+        **environment(),
+        "seed": SEED,
+        "threads": arguments.threads,
+        "encoder": {
+            **measured.encoder.facts(),
+            "encoder_ids": {f"{subject.active:g}": subject.client.encoder_id for subject in measured.routed},
+        },
+        "parent": {
+            "encoder_id": measured.dense.client.encoder_id,
+            "layers": parent.config.layers,
+            "layer_params": layer_params(parent),
+            "all_params": layer_params(parent) + embedding_params(parent),
+        },
+        "controls": controls,
+    }
+
+
+def _earlier(path: Path | None, *, quick: bool) -> Figures | None:
+    """Figures that the output file holds already.
+
+    Raises:
+        ValueError: a quick run would be mixed into a full one, or the other way round.
+    """
+    if path is None or not path.exists():
+        return None
+    figures: Figures = json.loads(path.read_text("utf-8"))
+    if any(part["measured"]["quick"] is not quick for part in figures["parts"].values()):
+        kinds = "a full run, this is a quick one" if quick else "a quick run, this is a full one"
+        raise ValueError(f"{path} holds figures of {kinds}. Give another --output, or delete it.")
+    return figures
+
+
+def _same(before: Figures, now: Figures) -> bool:
+    """Both are of the very same encoder and parent, and of the same controls where they have the same name."""
+    shared = before["controls"].keys() & now["controls"].keys()
+    return (
+        all(before["encoder"][key] == now["encoder"][key] for key in ("sha256", "encoder_ids"))
+        and before["parent"]["encoder_id"] == now["parent"]["encoder_id"]
+        and all(before["controls"][name]["sha256"] == now["controls"][name]["sha256"] for name in shared)
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""What the encoder's benchmark reads: similarity pairs, texts that no training saw, texts for training steps.
+
+A data folder holds `sts/*.csv` (sentence, sentence, score; files named *train* are left alone), `weak/*/test.json`
+(WRENCH format), `text/*` ("label text" per line, latin-1) and, for training steps, `unlabelled/*.tsv.gz`. Only the
+first is needed.
+"""
+
+import csv
+import gzip
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from engine.errors import InputError
+from engine.tokenizer import TextTokenizer, check_texts
+
+ROOT = Path(__file__).parents[1]
+VARIABLE = "SIFTLINE_DATA"
+MOST_JOINED = 10_000
+
+Pairs = list[tuple[str, str, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Texts by where they come from.
+
+    Attributes:
+        pairs: similarity pairs with their gold score, by set.
+        texts: texts that the encoder was not trained on, by set, each set without doubles.
+        unlabelled: files of training text.
+    """
+
+    pairs: dict[str, Pairs]
+    texts: dict[str, list[str]]
+    unlabelled: tuple[Path, ...]
+
+    def everything(self) -> list[str]:
+        """All unseen texts, each once."""
+        return list(dict.fromkeys(text for texts in self.texts.values() for text in texts))
+
+
+def data_folder(given: Path | None) -> Path:
+    """The folder that was asked for, else SIFTLINE_DATA, else shared/data beside the repository.
+
+    Raises:
+        FileNotFoundError: there is none with similarity pairs.
+    """
+    beside = ROOT.parent / "shared" / "data"
+    folder = given or Path(os.environ.get(VARIABLE) or beside)
+    if not any((folder / "sts").glob("*.csv")):
+        raise FileNotFoundError(
+            f"{folder} holds no sts/*.csv. Give a data folder with --data DIR or in {VARIABLE}; "
+            "it holds sts/*.csv (sentence, sentence, score) and, if you like, weak/*/test.json and text/*."
+        )
+    return folder
+
+
+def read_data(folder: Path, *, pairs: int | None, texts: int, seed: int) -> Data:
+    """Read the folder.
+
+    Args:
+        folder: the data folder.
+        pairs: most similarity pairs of a set; all when None.
+        texts: most texts of a set; which ones is random.
+        seed: fixes the choice.
+
+    Raises:
+        FileNotFoundError: no file of similarity pairs can be used.
+    """
+    files = [path for path in sorted((folder / "sts").glob("*.csv")) if "train" not in path.stem]
+    sets = {path.stem: _pairs(path)[:pairs] for path in files}
+    sets = {name: rows for name, rows in sets.items() if len(rows) > 1}
+    if not sets:
+        raise FileNotFoundError(f"{folder / 'sts'} holds no pairs outside of files named *train*; see --data.")
+    found: dict[str, list[str]] = {}
+    for name, rows in sets.items():
+        found[name] = [text for first, second, _ in rows for text in (first, second)]
+    for path in sorted((folder / "weak").glob("*/test.json")):
+        found[path.parent.name] = [str(row["data"]["text"]) for row in json.loads(path.read_bytes()).values()]
+    for path in sorted(path for path in (folder / "text").glob("*") if path.is_file()):
+        lines = path.read_text("latin-1").split("\n")
+        found[path.name] = [line.partition(" ")[2] for line in lines if line]
+    for place, name in enumerate(found):
+        kept = [text for text in dict.fromkeys(found[name]) if text.strip() and _encodable(text)]
+        if name not in sets and len(kept) > texts:
+            chosen = np.sort(np.random.default_rng([seed, place]).permutation(len(kept))[:texts])
+            kept = [kept[number] for number in chosen]
+        found[name] = kept
+    return Data(sets, found, tuple(sorted((folder / "unlabelled").glob("*.tsv.gz"))))
+
+
+def _pairs(path: Path) -> Pairs:
+    pairs: Pairs = []
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.reader(file):
+            try:
+                pairs.append((row[0], row[1], float(row[2])))
+            except (IndexError, ValueError):
+                continue  # a heading
+    return pairs
+
+
+def _encodable(text: str) -> bool:
+    try:
+        check_texts([text])
+    except InputError:
+        return False
+    return True
+
+
+def mixed_texts(data: Data, count: int, *, seed: int) -> list[str]:
+    """Different texts of all kinds in random order: a fifth unseen ones, the rest training text where there is some.
+
+    Args:
+        data: where they are from.
+        count: how many, if there are as many.
+        seed: fixes choice and order.
+    """
+    generator = np.random.default_rng([seed, count])
+    trained: list[str] = []
+    for path in data.unlabelled:
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            trained += [line.rstrip("\n").rsplit("\t", 1)[-1] for line in file]
+    unseen = data.everything()
+    mixed = [unseen[int(number)] for number in generator.permutation(len(unseen))]
+    some = [trained[int(number)] for number in generator.permutation(len(trained))[: 2 * count]]
+    texts = list(dict.fromkeys([*mixed[: count // 5], *some]))[:count]
+    texts = list(dict.fromkeys([*texts, *mixed]))[:count]
+    return [texts[int(number)] for number in generator.permutation(len(texts))]
+
+
+def texts_of_length(texts: list[str], tokenizer: TextTokenizer, tokens: int, count: int, seed: int) -> list[str]:
+    """Real texts, joined and cut at words so that each has exactly so many tokens, [CLS] and [SEP] included.
+
+    Args:
+        texts: what they are made of.
+        tokenizer: counts tokens; its limit is at least `tokens`.
+        tokens: of each text.
+        count: how many.
+        seed: fixes which texts are joined.
+
+    Raises:
+        ValueError: these texts hold too few words to be cut exactly.
+    """
+    generator = np.random.default_rng([seed, tokens])
+    made: list[str] = []
+    while len(made) < count:
+        words: list[str] = []
+        left = tokens - 2
+        for _ in range(MOST_JOINED):
+            more = texts[int(generator.integers(len(texts)))].split()
+            # Tokens never reach over a blank, so those of a text are the sum over its words.
+            for word, encoded in zip(more, tokenizer.encode(more), strict=True):
+                if 0 < len(encoded.ids) - 2 <= left:
+                    words.append(word)
+                    left -= len(encoded.ids) - 2
+            if not left:
+                break
+        if left:
+            raise ValueError(f"No text of exactly {tokens} tokens can be made of these {len(texts)} texts.")
+        made.append(" ".join(words))
+    assert all(len(encoded.ids) == tokens for encoded in tokenizer.encode(made))
+    return made

@@ -1,0 +1,234 @@
+"""From one's own dense model in a Hugging Face folder to a routed encoder in a file: read, convert, distill, encode."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from engine.build import Shape, convert_file, distill_file
+from engine.client import load_encoder
+from engine.distill import Progress, Recipe
+from engine.encoder import dense_encoder, pack
+from engine.errors import EngineError, ModelFileError, OptionError
+from engine.routed_file import parse_routed
+from engine.tokenizer import TextTokenizer
+from engine.weights import read_folder
+from tests.engine.texts import make_texts
+from tests.engine.tiny import BASE, tiny_tensors, tiny_tokenizer, write_folder
+
+SHAPE = Shape(layers=(0, 2), shared_heads=1, shared_neurons=16, experts=4, heads=1.5)
+"""Two of three layers, so that budgets from 0.2 on can be met."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("models") / "mine")
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("texts") / "texts.txt"
+    path.write_text("\n".join(make_texts(3000, longest=20, seed=1)), "utf-8")
+    return path
+
+
+def test_a_folder_is_read(folder: Path) -> None:
+    files = read_folder(folder)
+    assert files.config == BASE
+    assert files.tokenizer == tiny_tokenizer()
+    assert all(torch.equal(files.tensors[name], value) for name, value in tiny_tensors().items())
+
+
+def test_prefixed_and_halved_tensors_are_read(tmp_path: Path) -> None:
+    stored = {f"bert.{name}": value.half() for name, value in tiny_tensors().items()}
+    files = read_folder(write_folder(tmp_path, stored))
+    assert files.tensors.keys() == tiny_tensors().keys()
+    for name, value in tiny_tensors().items():
+        assert files.tensors[name].dtype == torch.float32
+        assert torch.equal(files.tensors[name], value.half().float())
+
+
+def test_a_head_on_top_of_the_encoder_is_left_out(tmp_path: Path) -> None:
+    stored = {f"bert.{name}": value for name, value in tiny_tensors().items()}
+    stored |= {"cls.predictions.bias": torch.zeros(100), "cls.predictions.transform.dense.weight": torch.zeros(32, 32)}
+    assert read_folder(write_folder(tmp_path, stored)).tensors.keys() == tiny_tensors().keys()
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_missing_file_is_named_with_what_is_needed(tmp_path: Path, name: str) -> None:
+    (write_folder(tmp_path) / name).unlink()
+    with pytest.raises(
+        ModelFileError, match=rf"has no readable {name}: .*Needed are config\.json, tokenizer\.json and"
+    ):
+        read_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"model_type": "roberta"}, "'roberta'"),
+        ({"hidden_act": "gelu_new"}, "'gelu_new'"),
+        ({"position_embedding_type": "relative_key"}, "relative_key"),
+        ({"hidden_size": 64}, "expected floats"),
+        ({"num_hidden_layers": 4}, "missing tensors"),
+        ({"num_hidden_layers": 2}, "unknown tensors"),
+    ],
+    ids=str,
+)
+def test_a_model_that_is_not_computed_here_is_refused(tmp_path: Path, values: dict[str, Any], words: str) -> None:
+    with pytest.raises(ModelFileError, match=words):
+        read_folder(write_folder(tmp_path, **values))
+
+
+def test_another_pooling_is_refused(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    (tmp_path / "1_Pooling").mkdir()
+    pooling = tmp_path / "1_Pooling" / "config.json"
+    pooling.write_text('{"word_embedding_dimension": 32, "pooling_mode_cls_token": true}', "utf-8")
+    with pytest.raises(ModelFileError, match="mean of tokens only"):
+        read_folder(tmp_path)
+    pooling.write_text('{"word_embedding_dimension": 32, "pooling_mode_mean_tokens": true}', "utf-8")
+    assert read_folder(tmp_path).config == BASE
+
+
+def test_a_converted_model_is_written_and_encodes(folder: Path, texts: Path, tmp_path: Path) -> None:
+    output = tmp_path / "routed.safetensors"
+    config = convert_file(folder, [texts], output, SHAPE, seed=0)
+    assert config.kept == (0, 2)
+    file = parse_routed(output.read_bytes(), name="x")
+    assert file.model.config == config
+    assert file.notes["trained"] == "no"
+    again = tmp_path / "again.safetensors"
+    convert_file(folder, [texts], again, SHAPE, seed=0)
+    assert again.read_bytes() == output.read_bytes()
+
+    words = ["oil wheat", "", *make_texts(30, longest=15, seed=2)]
+    encoder = load_encoder(str(output), active=1.0, max_tokens=20, threads=1)
+    kept = {name.replace("r.2.", "r.1."): value for name, value in tiny_tensors().items() if "layer.1." not in name}
+    parent = dense_encoder(replace(BASE, layers=2), kept)
+    tokenizer = TextTokenizer(tiny_tokenizer(), vocab=100, max_tokens=20)
+    with torch.inference_mode():
+        expected = [parent(pack([tokens.ids]))[0].numpy() for tokens in tokenizer.encode(words)]
+    assert (encoder.encode(words) * np.array(expected)).sum(axis=1).min() > 0.995
+
+
+def distill(dense: Path, text_file: Path, work: Path, **options: Any) -> tuple[Path, list[Progress]]:
+    seen: list[Progress] = []
+    parts: dict[str, Any] = {
+        "source": dense,
+        "texts": [text_file],
+        "output": work / "out" / "routed.safetensors",
+        "folder": work / "work",
+        "recipe": Recipe(steps=40, tokens=512, rate=3e-3, warmup=5, state_steps=10, bf16=False),
+        "shape": SHAPE,
+        "report": seen.append,
+        "every": 10,
+        **options,
+    }
+    distill_file(**parts)
+    return parts["output"], seen
+
+
+@pytest.fixture(scope="module")
+def distilled(folder: Path, texts: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Progress]]:
+    return distill(folder, texts, tmp_path_factory.mktemp("distilled"))
+
+
+def test_a_distilled_model_is_closer_to_its_parent(
+    distilled: tuple[Path, list[Progress]], folder: Path, texts: Path, tmp_path: Path
+) -> None:
+    output, seen = distilled
+    assert [progress.step for progress in seen] == [10, 20, 30, 40]
+    assert seen[-1].loss < seen[0].loss
+    file = parse_routed(output.read_bytes(), name="x")
+    assert file.notes["trained"] == f"40 steps, {seen[-1].texts} texts"
+    convert_file(folder, [texts], tmp_path / "untrained.safetensors", SHAPE, seed=0)
+    files = read_folder(folder)
+    parent = dense_encoder(files.config, files.tensors)
+    tokenizer = TextTokenizer(files.tokenizer, vocab=100, max_tokens=20)
+    words = make_texts(100, longest=15, seed=7)
+    with torch.inference_mode():
+        expected = np.array([parent(pack([tokens.ids]))[0].numpy() for tokens in tokenizer.encode(words)])
+    cosines = [
+        float((load_encoder(str(path), max_tokens=20, threads=1).encode(words) * expected).sum(axis=1).mean())
+        for path in (tmp_path / "untrained.safetensors", output)
+    ]
+    assert 1 - cosines[1] < 0.9 * (1 - cosines[0])
+
+
+def test_a_distilled_model_works_at_its_budgets(distilled: tuple[Path, list[Progress]]) -> None:
+    words = make_texts(300, longest=20, seed=8)
+    means: list[float] = []
+    for active in (0.2, 0.3, 0.5, 1.0):
+        encoder = load_encoder(str(distilled[0]), active=active, max_tokens=30, threads=1)
+        means.append(float(encoder.encode(words, trace=True).active_frac.mean()))
+    assert means[:2] == pytest.approx([0.2, 0.3], abs=0.02)
+    assert means == sorted(means)
+
+
+def test_an_interrupted_run_goes_on_and_writes_the_same_file(
+    distilled: tuple[Path, list[Progress]], folder: Path, texts: Path, tmp_path: Path
+) -> None:
+    def interrupt(progress: Progress) -> None:
+        if progress.step == 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        distill(folder, texts, tmp_path, report=interrupt)
+    assert not (tmp_path / "out").exists()
+    output, _ = distill(folder, texts, tmp_path)
+    assert output.read_bytes() == distilled[0].read_bytes()
+
+
+def test_training_goes_on_from_a_routed_file(
+    distilled: tuple[Path, list[Progress]], folder: Path, texts: Path, tmp_path: Path
+) -> None:
+    _, seen = distill(folder, texts, tmp_path, start=distilled[0], shape=None)
+    assert seen[0].loss < distilled[1][0].loss
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"texts": [Path("none.txt")]}, r"none\.txt cannot be read"),
+        ({"source": Path("none")}, r"has no readable config\.json"),
+        ({"start": Path("none.safetensors")}, r"none\.safetensors cannot be read"),
+        ({"shape": replace(SHAPE, layers=(0, 9))}, r"\[0, 9\]"),
+        ({"recipe": Recipe(steps=1, budgets=(0.5, 0.5))}, "frequencies for 2 budgets, the encoder has 4"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_used_is_named(
+    folder: Path, texts: Path, tmp_path: Path, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(EngineError, match=words):
+        distill(folder, texts, tmp_path, **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_start_from_another_parent_is_refused(
+    distilled: tuple[Path, list[Progress]], folder: Path, texts: Path, tmp_path: Path
+) -> None:
+    larger = {**tiny_tensors(), "embeddings.position_embeddings.weight": torch.zeros(90, 32)}
+    other = Path(shutil.copytree(folder, tmp_path / "other"))
+    (other / "config.json").write_text(
+        (folder / "config.json")
+        .read_text("utf-8")
+        .replace('"max_position_embeddings": 80', '"max_position_embeddings": 90'),
+        "utf-8",
+    )
+    save_file(larger, other / "model.safetensors")
+    with pytest.raises(OptionError, match="made from another parent"):
+        distill(other, texts, tmp_path, start=distilled[0], shape=None)
+
+
+def test_the_default_shape_fits_minilm() -> None:
+    from engine.build import dense_files
+
+    config = Shape().plan(dense_files(None))
+    assert config.active_share(config.head_shares[1], config.expert_shares[1]) == pytest.approx(0.3)
