@@ -26,7 +26,7 @@ def either(request: pytest.FixtureRequest) -> Encoder:
 
 @pytest.fixture(scope="package", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Tiny products gain nothing from a second core, and on a busy machine threads that wait for each other lose much."""
+    """Tiny products gain nothing from a second core, and on a busy one waiting threads lose much."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

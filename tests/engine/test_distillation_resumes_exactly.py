@@ -210,7 +210,7 @@ def test_another_run_in_the_same_folder_is_refused(checkpointed: Path, tmp_path:
         parts["model"] = tiny_routed(seed=made) if isinstance(made, int) else tiny_routed(made)
     folder = copied(checkpointed, tmp_path)
     before = (folder / CHECKPOINT).read_bytes()
-    with pytest.raises(OptionError, match="of another run.*another folder"):
+    with pytest.raises(OptionError, match=r"of another run.*another folder"):
         start(folder, **parts)
     assert (folder / CHECKPOINT).read_bytes() == before
     assert start(folder).step == SAVED  # nothing was spoilt for the run that it belongs to

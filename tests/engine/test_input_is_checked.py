@@ -92,7 +92,7 @@ def test_options_out_of_range_are_refused(name: str, options: dict[str, object])
 
 
 def test_a_dense_encoder_has_no_budget() -> None:
-    with pytest.raises(OptionError, match="active is 1.0; the encoder 'dense' is dense and has no budget"):
+    with pytest.raises(OptionError, match=r"active is 1\.0; the encoder 'dense' is dense and has no budget"):
         load_encoder("dense", active=1.0)
 
 

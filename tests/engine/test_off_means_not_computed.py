@@ -1,4 +1,4 @@
-"""A head or an expert that is off costs no multiplication, forward or backward, and a text pays for no other's length."""
+"""A head or expert that is off costs no multiplication, forward or backward; a text pays for no other's length."""
 
 import pytest
 import torch

@@ -290,7 +290,8 @@ def test_a_writer_that_is_killed_leaves_the_old_file(model: RoutedEncoder, conte
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)
     code = (
-        "import resource, signal, sys; from pathlib import Path; from engine.routed_file import parse_routed, write_routed\n"
+        "import resource, signal, sys; from pathlib import Path\n"
+        "from engine.routed_file import parse_routed, write_routed\n"
         "path = Path(sys.argv[1]); file = parse_routed(path.read_bytes(), name='x')\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); signal.signal(signal.SIGXFSZ, signal.SIG_DFL)\n"
         "write_routed(path, file.model, file.tokenizer, {'trained': 'yes'})"

@@ -85,9 +85,14 @@ def test_thresholds_stand_still_when_they_are_not_controlled() -> None:
     model = tiny_routed()
     before = [part.thresholds_B.clone() for part in model.routers()]
     batch = pack(tiny_texts(10, seed=1))
-    with pytest.raises(KeyboardInterrupt), model.controlled(0.5):
-        model(batch, 1)
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with model.controlled(0.5):
+            model(batch, 1)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     moved = [part.thresholds_B.clone() for part in model.routers()]
     assert any(not torch.equal(a, b) for a, b in zip(before, moved, strict=True))
     model(batch, 1)

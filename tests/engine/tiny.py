@@ -1,4 +1,4 @@
-"""Small models with random weights, for tests that need no trained one: dense parents, routed ones, texts, a tokenizer."""
+"""Small models with random weights, for tests that need no trained one: parents, routed ones, texts, a tokenizer."""
 
 import json
 from collections.abc import Sequence
