@@ -41,6 +41,12 @@ def test_with_everything_on_the_vectors_are_the_parents(
         assert (model(batch, 0) - expected_SD).abs().max() > 1e-2
 
 
+def test_with_everything_on_no_quorum_takes_anything_away() -> None:
+    model, batch = tiny_routed(tiny_routed_config(quorum=BASE.positions)), pack(unseen())
+    with torch.inference_mode():
+        assert (model(batch, 3) - tiny_parent()(batch)).abs().max() < 1e-5
+
+
 def test_minilm_is_converted_without_loss() -> None:
     files = read_minilm()
     config = plan(
