@@ -28,7 +28,8 @@ class Encoding:
         vectors: [N, D] float32, unit rows.
         tokens: [N] int32, tokens encoded, after truncation, [CLS] and [SEP] included.
         truncated: [N] bool, the text was longer than the encoder's limit.
-        active_frac: [N] float32, share of the layer parameters that worked for the text, 0 to 1.
+        active_frac: [N] float32, share of the dense parent's layer parameters that worked for the text, mean over its
+            tokens; 1 for a dense encoder, and slightly more where a routed one has all on, because routers count.
         routes: N routes through the encoder as JSON: by layer the routed heads that worked, by layer on how many tokens
             each expert worked, and the multiplications done; "" for a dense one.
     """

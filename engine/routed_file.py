@@ -43,7 +43,7 @@ def write_routed(path: Path, model: RoutedEncoder, tokenizer: bytes, notes: Mapp
         notes: what else to say about it, such as how it was trained.
 
     Raises:
-        OptionError: the file cannot be written.
+        OptionError: the file cannot be written, or a weight is not finite or too large for it.
     """
     tensors: dict[str, torch.Tensor] = {_TOKENIZER: torch.frombuffer(bytearray(tokenizer), dtype=torch.uint8)}
     for name, value in model.state_dict().items():
@@ -54,6 +54,9 @@ def write_routed(path: Path, model: RoutedEncoder, tokenizer: bytes, notes: Mapp
             tensors[_SCALES] = scales
         else:
             tensors[name] = value.to(_stored_type(name)).contiguous()
+    for name, value in tensors.items():
+        if value.dtype == torch.float16 and not bool(torch.isfinite(value).all()):
+            raise OptionError(f"Tensor {name} holds weights above 65,504 or not finite; the file keeps it in float16.")
     notes = {**(notes or {}), "format": FORMAT, "config": model.config.to_json()}
     content = with_sorted_metadata(save(tensors, metadata=notes))
     partial = path.with_name(path.name + ".part")

@@ -22,8 +22,6 @@ CONTROL_RATE = 0.1
 CONTROL_SAMPLE = 16384
 """Scores of which the quantile is taken in a training step."""
 BALANCE_STEP = 2e-3
-MAX_SCORE = 20.0
-"""Beyond this many deviations a sigmoid has no gradient left; keeps a threshold of minus infinity out of it."""
 STARVED = 0.3
 """A unit is starved when it works for less than this part of the share that the budget allows."""
 
@@ -73,7 +71,7 @@ class Router(nn.Module):
     def gate(self, scores_RU: torch.Tensor, on_RU: torch.Tensor, budget: int) -> torch.Tensor:
         """[R, U]: exactly 1 where the unit works and 0 elsewhere, with the gradient of a sigmoid around the threshold
         (straight-through)."""
-        soft_RU = torch.sigmoid(scores_RU - self.thresholds_B[budget].clamp_min(-MAX_SCORE))
+        soft_RU = torch.sigmoid(scores_RU - self.thresholds_B[budget])
         return on_RU + (soft_RU - soft_RU.detach())
 
     @torch.no_grad()

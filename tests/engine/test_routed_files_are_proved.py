@@ -340,3 +340,12 @@ def test_a_missing_or_damaged_file_is_named(content: bytes, tmp_path: Path) -> N
     (tmp_path / "cut.safetensors").write_bytes(content[:-1])
     with pytest.raises(EngineError, match=r"cut\.safetensors is not a readable safetensors file"):
         load_encoder(str(tmp_path / "cut.safetensors"))
+
+
+def test_weights_too_large_for_the_file_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    model = tiny_routed(tiny_routed_config())
+    with torch.no_grad():
+        model.layer(0).feed_forward.up[0, 0, 0] = 1e6
+    with pytest.raises(OptionError, match="above 65,504"):
+        write_routed(tmp_path / "x.safetensors", model, tiny_tokenizer())
+    assert not list(tmp_path.iterdir())
