@@ -3,6 +3,7 @@
 `siftline engine` calls these; they can be called from Python just as well.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -128,8 +129,11 @@ def distill_file(
     files = dense_files(source)
     corpus = read_texts(files, texts, limit=limit)
     sample = sample_texts(corpus, recipe.seed, CALIBRATION_TOKENS)
+    origin = ""
     if start is not None:
-        model = parse_routed(_read(start), name=start.name).model.requires_grad_(True)
+        content = _read(start)
+        origin = hashlib.sha256(content).hexdigest()
+        model = parse_routed(content, name=start.name).model.requires_grad_(True)
         if model.config.base != files.config:
             raise OptionError(f"{start} was made from another parent than the one given.")
     else:
@@ -141,7 +145,8 @@ def distill_file(
             f"{len(model.config.budgets)}."
         )
     corpus = with_joined(corpus, JOINED_FRAC, longest=min(JOINED_LONGEST, files.config.positions), seed=recipe.seed)
-    run = Distillation(model.to(device), dense_encoder(files.config, files.tensors).to(device), corpus, recipe, folder)
+    parent = dense_encoder(files.config, files.tensors).to(device)
+    run = Distillation(model.to(device), parent, corpus, recipe, folder, start=origin)
     run.run(report=report, every=every)
     model = model.cpu().requires_grad_(False)
     held = sample_texts(corpus, recipe.seed + 1, CALIBRATION_FACTOR * CALIBRATION_TOKENS)

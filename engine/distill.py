@@ -126,6 +126,9 @@ class Distillation:
         recipe: how to train.
         folder: where checkpoints and the parent's vectors are kept; an interrupted run in it goes on.
         main_budget: the place of the budget whose quality is told.
+        start: what the model was before training, for telling runs apart: a hash of its file, or "" when it was
+            converted from the parent. Not a hash of its weights: conversion gives other last bits with another number
+            of threads, and a run must go on all the same.
 
     Raises:
         OptionError: the folder belongs to another run.
@@ -140,6 +143,7 @@ class Distillation:
         folder: Path,
         *,
         main_budget: int = 1,
+        start: str = "",
     ) -> None:
         self.model, self.parent, self.corpus, self.recipe, self.folder = model, parent, corpus, recipe, folder
         self.main_budget = main_budget
@@ -170,7 +174,7 @@ class Distillation:
                 "recipe": asdict(recipe),
                 "texts": hashlib.sha256(corpus.ids.tobytes() + corpus.offsets.tobytes()).hexdigest(),
                 "parent": _digest(parent),
-                "start": _digest(model),
+                "start": start,
                 "model": model.config.to_json(),
             },
             sort_keys=True,
@@ -299,22 +303,18 @@ class Distillation:
         self.model.eval()
         cosines: list[float] = []
         heads, experts = [0, 0], [0, 0]
-        rates = [router.control_rate for router in self.model.routers()]
-        for router in self.model.routers():
-            router.control_rate = None
         for length in np.unique(self.corpus.lengths[self._held]):
             texts = self._held[self.corpus.lengths[self._held] == length]
             batch, trace = _pack(gather(self.corpus, texts), self._device), list[LayerTrace]()
             target_BD, _ = self._target(texts, batch, targets_ND, states=False)
-            with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self.recipe.bf16):
+            lower = torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self.recipe.bf16)
+            with self.model.controlled(None), lower:
                 vectors_BD = self.model(batch, self.main_budget, trace)
             cosines += (vectors_BD * target_BD).sum(dim=1).tolist()
             for layer in trace:
                 for counts, on in ((heads, layer.on_SH), (experts, layer.on_TE)):
                     counts[0] += int(on.sum())
                     counts[1] += on.numel()
-        for router, rate in zip(self.model.routers(), rates, strict=True):
-            router.control_rate = rate
         return Progress(
             self.step,
             self.recipe.steps,

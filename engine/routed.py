@@ -113,15 +113,16 @@ class RoutedEncoder(nn.Module):
         return [module for module in self.modules() if isinstance(module, Router)]
 
     @contextmanager
-    def controlled(self, rate: float) -> Generator[None]:
-        """Thresholds follow the scores at this rate inside the block and stand still after it."""
+    def controlled(self, rate: float | None) -> Generator[None]:
+        """Inside the block thresholds follow the scores at this rate, or stand still at None; after it, as before."""
+        before = [router.control_rate for router in self.routers()]
         try:
             for router in self.routers():
                 router.control_rate = rate
             yield
         finally:
-            for router in self.routers():
-                router.control_rate = None
+            for router, was in zip(self.routers(), before, strict=True):
+                router.control_rate = was
 
     def states(self, batch: Pack, budget: int, trace: list[LayerTrace] | None = None) -> torch.Tensor:
         """[T, D]: the last layer's state of each token; arguments as in `forward`."""
