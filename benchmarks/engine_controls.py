@@ -118,16 +118,17 @@ def train(name: str, files: DenseFiles, corpus: Corpus, output: Path, *, seconds
             seed=seed,
         )
 
+    main_budget = control.budgets.index(max(control.budgets))
     plan = output / name / "steps.json"
     if not plan.exists():
-        steps = int(seconds / _seconds_per_step(fresh(), parent, corpus, recipe(TIMED_STEPS), output / name / "timing"))
+        timed = _timed(fresh(), parent, corpus, recipe(TIMED_STEPS), output / name / "timing", main_budget=main_budget)
+        steps = int(seconds / timed)
         plan.write_text(json.dumps({"steps": steps, "seconds": seconds}))
     steps = json.loads(plan.read_text())["steps"]
 
     def report(progress: Progress) -> None:
         print(f"{name}: step {progress.step} of {steps}, cosine {progress.cosine:.4f}", flush=True)
 
-    main_budget = control.budgets.index(max(control.budgets))
     run = Distillation(fresh(), parent, corpus, recipe(steps), output / name, main_budget=main_budget)
     run.run(report=report, every=200)
     model = run.model.requires_grad_(False)
@@ -136,12 +137,13 @@ def train(name: str, files: DenseFiles, corpus: Corpus, output: Path, *, seconds
     write_routed(output / f"{name}.safetensors", model, files.tokenizer, notes)
 
 
-def _seconds_per_step(
-    model: RoutedEncoder, parent: DenseEncoder, corpus: Corpus, recipe: Recipe, folder: Path
+def _timed(
+    model: RoutedEncoder, parent: DenseEncoder, corpus: Corpus, recipe: Recipe, folder: Path, *, main_budget: int
 ) -> float:
-    """Mean over steps with and without the parent, in the shares of the full run."""
+    """Seconds per step: mean over steps with and without the parent, in the shares of the full run."""
+    run = Distillation(model, parent, corpus, recipe, folder, main_budget=main_budget)
     began = time.monotonic()
-    Distillation(model, parent, corpus, recipe, folder).run(report=lambda _: None, every=recipe.steps)
+    run.run(report=lambda _: None, every=recipe.steps)
     return (time.monotonic() - began) / recipe.steps
 
 
