@@ -172,7 +172,12 @@ class Project:
     def label_model_config(self) -> LabelModelConfig:
         """Configuration of `weak_labels.label_models`."""
         section = self.settings.weak_labels
-        return LabelModelConfig(kind=section.label_model, classes=self.classes, seed=section.seed)
+        return LabelModelConfig(
+            kind=section.label_model,
+            classes=self.classes,
+            seed=section.seed,
+            learn_from_gold=section.learn_from_gold,
+        )
 
     @cached_property
     def end_model_config(self) -> EndModelConfig:

@@ -80,6 +80,8 @@ class WeakLabelsSection(Section):
 
     functions: str = "labeling_functions.py"
     label_model: str = "snorkel"
+    learn_from_gold: bool = False
+    """Give people's labels to the label models that learn from them (anchored, auto)."""
     max_fault_frac: float = Field(default=0.05, ge=0, le=1)
     seed: int = 0
 
