@@ -37,6 +37,10 @@ class SchemaTooNew(WarehouseError):
     """The warehouse was written by a newer Siftline; upgrade Siftline to open it."""
 
 
+class SchemaTooOld(WarehouseError):
+    """The warehouse was written by an older Siftline and is open for reading only; opening it to write migrates it."""
+
+
 class WarehouseBusy(Transient):
     """Another process kept the warehouse's write lock for too long."""
 
