@@ -37,6 +37,10 @@ class SchemaTooNew(WarehouseError):
     """The warehouse was written by a newer Siftline; upgrade Siftline to open it."""
 
 
+class SnapshotNotFound(WarehouseError):
+    """No snapshot with this number or of this time is kept; `siftline snapshots` lists those that are."""
+
+
 class WarehouseBusy(Transient):
     """Another process kept the warehouse's write lock for too long."""
 
