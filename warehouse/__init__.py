@@ -3,6 +3,8 @@
 from warehouse.errors import (
     CommitFailed,
     DataError,
+    SchemaTooNew,
+    SchemaTooOld,
     ServiceError,
     ServiceRefused,
     SettingsError,
@@ -27,6 +29,8 @@ __all__ = [
     "Lake",
     "Progress",
     "Reader",
+    "SchemaTooNew",
+    "SchemaTooOld",
     "ServiceError",
     "ServiceRefused",
     "SettingsError",
