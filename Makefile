@@ -12,6 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STUDIO_VENV := .venv-labelstudio
 DEMO := examples/reuters
+JOBS ?= 2
 
 .PHONY: help
 help: ## Show the targets
@@ -68,7 +69,7 @@ chromium:
 
 .PHONY: test
 test: $(VENV)/.dev $(STUDIO_VENV)/.done chromium ## Run the whole suite, integration tests included
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n $(JOBS) --dist loadgroup
 
 .PHONY: lint
 lint: $(VENV)/.dev ## Style, types and the import contract

@@ -37,3 +37,19 @@ class NumericError(EngineError):
     def __init__(self, message: str, indexes: tuple[int, ...]) -> None:
         super().__init__(message)
         self.indexes = indexes
+
+
+class OverloadError(EngineError):
+    """There is no room for more texts at present; nothing was computed. The same call may succeed later."""
+
+
+class DeadlineError(EngineError):
+    """A text was not computed before its deadline."""
+
+
+class WorkerError(EngineError):
+    """The encoder's workers are gone; it must be started again."""
+
+
+class UnavailableError(EngineError):
+    """The engine's server is away or too busy, also after retries. The same call may succeed later."""

@@ -1,26 +1,32 @@
-"""Encoders in this process: tokens, packs of texts, and worker threads that each use one core.
+"""Encoders in this process: a tokenizer, the queue of `engine.batching`, and worker threads that each use one core.
 
-Packs go to whichever worker is free. Every product runs on a single thread, so neither the number of workers nor the
-pack that a text is in changes a bit of its vector.
+Batches go to whichever worker is free. Every product runs on a single thread, so neither the number of workers nor the
+batch that a text is in changes a bit of its vector.
 """
 
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+import weakref
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Literal, overload
 
 import numpy as np
 import torch
 
+from engine.batching import Packed, Request, Scheduler
 from engine.client import Encoding, Progress, Vectors
-from engine.config import EncoderConfig
-from engine.encoder import Pack, dense_encoder, pack
+from engine.config import EncoderConfig, RoutedConfig
+from engine.encoder import DenseEncoder, Pack, dense_encoder, pack
 from engine.errors import ModelFileError, NumericError, OptionError
+from engine.int8 import TorchInt8
 from engine.products import MOST_ROWS, stable_rows, use_least_rows
+from engine.quantize import Int8Weights, quantize
 from engine.routed import RoutedEncoder
 from engine.routed_file import parse_routed
 from engine.tokenizer import TextTokenizer, Tokens, check_texts
@@ -32,20 +38,9 @@ CODE_VERSION = 3
 
 DEFAULT_MAX_TOKENS = 256
 MIN_TOKENS = 3
-PACK_TOKENS = 1024
 WINDOW_TEXTS = 2048
-UNIT_TOLERANCE = 1e-3
 
 _starting = threading.Lock()
-
-
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """What a model made of the S texts of a pack: vectors [S, D], and per text the active share and the route."""
-
-    vectors: torch.Tensor
-    active_frac: Sequence[float]
-    routes: Sequence[str]
 
 
 Compute = Callable[[Pack, bool], Packed]
@@ -63,6 +58,9 @@ class LocalEncoder:
         dimension: D.
         max_tokens: the tokenizer's limit.
         threads: worker threads.
+
+    Attributes:
+        scheduler: the queue in front of the model.
     """
 
     def __init__(
@@ -79,10 +77,15 @@ class LocalEncoder:
         self.encoder_id = encoder_id
         self.dimension = dimension
         self.max_tokens = max_tokens
-        self._compute = compute
         self._tokenizer = tokenizer
-        self._threads = threads
-        self._workers = _single_core_workers(threads, shapes)
+        self.scheduler = Scheduler(
+            partial(_pack_and_compute, compute),
+            _single_core_workers(threads, shapes),
+            slots=threads,
+            dimension=dimension,
+        )
+        # The queue's thread knows the scheduler only, so that an encoder nobody needs any more goes away with it.
+        weakref.finalize(self, self.scheduler.close)
 
     @overload
     def encode(self, texts: Sequence[str], *, trace: Literal[False] = False) -> Vectors: ...
@@ -99,6 +102,10 @@ class LocalEncoder:
         """See `Encoder.embed`."""
         return self._embed(texts, progress, traced=True)
 
+    def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
+        """Token ids of each text. Raises: InputError as in `Encoder.embed`."""
+        return self._tokenizer.encode(check_texts(texts))
+
     def _embed(self, texts: Sequence[str], progress: Progress | None, *, traced: bool) -> Encoding:
         checked = check_texts(texts)
         count = len(checked)
@@ -109,49 +116,58 @@ class LocalEncoder:
             active_frac=np.ones(count, np.float32),
             routes=[""] * count,
         )
-        # Token ids of one window are held at a time, so memory does not grow with them.
-        for start in range(0, count, WINDOW_TEXTS):
-            window = self._tokenizer.encode(checked[start : start + WINDOW_TEXTS])
-            stop = start + len(window)
-            result.tokens[start:stop] = [len(tokens.ids) for tokens in window]
-            result.truncated[start:stop] = [tokens.truncated for tokens in window]
-            done = start
-            for members, packed in self._encode_window(window, traced):
-                result.vectors[start + members] = packed.vectors.numpy()
-                if traced:
-                    result.active_frac[start + members] = packed.active_frac
-                    for member, route in zip(members, packed.routes, strict=True):
-                        result.routes[start + int(member)] = route
-                done += len(members)
-                if progress is not None:
-                    progress(done, count)
-        _check_unit(result.vectors)
+        parts: SimpleQueue[int] = SimpleQueue()
+        waiting: deque[tuple[int, int, Request]] = deque()
+        done = 0
+        try:
+            # Token ids of two windows are held at a time: one is computed while the next one is made.
+            for start in range(0, count, WINDOW_TEXTS):
+                window = self._tokenizer.encode(checked[start : start + WINDOW_TEXTS])
+                stop = start + len(window)
+                result.tokens[start:stop] = [len(tokens.ids) for tokens in window]
+                result.truncated[start:stop] = [tokens.truncated for tokens in window]
+                request = self.scheduler.submit([tokens.ids for tokens in window], traced=traced, told=parts.put)
+                waiting.append((start, stop, request))
+                while waiting and (len(waiting) > 1 or stop == count):
+                    while done < waiting[0][1]:
+                        done += parts.get()
+                        if progress is not None:
+                            progress(done, count)
+                    _copy(result, *waiting.popleft())
+        finally:
+            for _, _, request in waiting:  # after an error or an interrupt nobody waits for the rest
+                request.cancel()
         return result
 
-    def _encode_window(self, window: list[Tokens], traced: bool) -> Iterator[tuple[np.ndarray, Packed]]:
-        lengths = np.array([len(tokens.ids) for tokens in window])
-        # Packs smaller than one block would only make products of few rows.
-        limit = min(PACK_TOKENS, max(MOST_ROWS, -(-int(lengths.sum()) // self._threads)))
-        futures: dict[Future[Packed], np.ndarray] = {}
-        try:
-            for members in packs_by_length(lengths, limit):
-                sequences = [window[index].ids for index in members]
-                futures[self._workers.submit(self._encode_pack, sequences, traced)] = members
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        finally:
-            for future in futures:  # after an error or an interrupt nobody waits for the rest
-                future.cancel()
 
-    def _encode_pack(self, sequences: list[list[int]], traced: bool) -> Packed:
-        with torch.inference_mode():
-            return self._compute(pack(sequences), traced)
+def _copy(result: Encoding, start: int, stop: int, request: Request) -> None:
+    try:
+        answer = request.answer.result().checked()
+    except NumericError as error:
+        raise NumericError(str(error), tuple(start + index for index in error.indexes)) from error
+    result.vectors[start:stop] = answer.vectors
+    result.active_frac[start:stop] = answer.active_frac
+    result.routes[start:stop] = answer.routes
 
 
-def load_dense(*, max_tokens: int | None, threads: int | None) -> LocalEncoder:
+def _pack_and_compute(compute: Compute, sequences: list[list[int]], traced: bool) -> Packed:
+    with torch.inference_mode():
+        return compute(pack(sequences), traced)
+
+
+def load_dense(*, max_tokens: int | None, threads: int | None, precision: str = "fp32") -> LocalEncoder:
     """The dense parent all-MiniLM-L6-v2; see `engine.client.load_encoder`."""
     files = read_minilm()
     model = dense_encoder(files.config, files.tensors)
+    if precision != "fp32":
+        return int8_client(
+            _quantized(model, precision),
+            files.tokenizer,
+            sha256=MINILM.sha256,
+            precision=precision,
+            max_tokens=max_tokens,
+            threads=threads,
+        )
     limit = _limit(max_tokens, model.config)
 
     def compute(batch: Pack, traced: bool) -> Packed:
@@ -169,7 +185,9 @@ def load_dense(*, max_tokens: int | None, threads: int | None) -> LocalEncoder:
     )
 
 
-def load_routed(path: Path | None, *, active: float, max_tokens: int | None, threads: int | None) -> LocalEncoder:
+def load_routed(
+    path: Path | None, *, active: float, max_tokens: int | None, threads: int | None, precision: str = "fp32"
+) -> LocalEncoder:
     """A routed encoder from its file, the shipped one when None; see `engine.client.load_encoder`."""
     if path is None:
         path, sha256 = shipped_routed()
@@ -180,10 +198,21 @@ def load_routed(path: Path | None, *, active: float, max_tokens: int | None, thr
         except OSError as error:
             raise ModelFileError(f"The encoder {path} cannot be read: {error}.") from error
     file = parse_routed(content, name=path.name)
+    sha256 = {"encoder": hashlib.sha256(content).hexdigest()}
+    if precision != "fp32":
+        return int8_client(
+            _quantized(file.model, precision),
+            file.tokenizer,
+            sha256=sha256,
+            precision=precision,
+            active=active,
+            max_tokens=max_tokens,
+            threads=threads,
+        )
     return routed_client(
         file.model,
         file.tokenizer,
-        sha256={"encoder": hashlib.sha256(content).hexdigest()},
+        sha256=sha256,
         active=active,
         max_tokens=max_tokens,
         threads=threads,
@@ -235,6 +264,61 @@ def routed_client(
     )
 
 
+def int8_client(
+    weights: Int8Weights,
+    tokenizer: bytes,
+    *,
+    sha256: Mapping[str, str],
+    precision: str,
+    active: float = 1.0,
+    max_tokens: int | None = None,
+    threads: int | None = None,
+) -> LocalEncoder:
+    """An encoder around int8 weights, dense or routed.
+
+    Args:
+        weights: the model.
+        tokenizer: content of its tokenizer.json.
+        sha256: of what it was made from, for its name.
+        precision: "int8" or "int4", for its name.
+        active: budget of a routed model; a dense one has none.
+        max_tokens: longest text in tokens.
+        threads: worker threads.
+
+    Raises:
+        OptionError: there is no such budget, or the limit is out of range.
+        ModelFileError: the tokenizer does not fit the model.
+    """
+    config = weights.config
+    routed = config if isinstance(config, RoutedConfig) else None
+    base = config if isinstance(config, EncoderConfig) else config.base
+    budget = 0 if routed is None else routed.budget(active)
+    limit, forward = _limit(max_tokens, base), TorchInt8(weights).forward
+
+    def compute(batch: Pack, traced: bool) -> Packed:
+        layers: list[LayerTrace] | None = [] if traced else None
+        vectors = forward(batch, budget, layers)
+        if layers is None or routed is None:
+            return Packed(vectors, [1.0] * len(vectors), [""] * len(vectors))
+        traces = text_traces(routed, layers, batch)
+        return Packed(vectors, [trace.active_frac for trace in traces], [trace.to_json() for trace in traces])
+
+    kind = f"dense-{precision}" if routed is None else f"routed{active:g}-{precision}"
+    return LocalEncoder(
+        compute,
+        (),  # its products are exact, so their number of rows needs no measurement
+        TextTokenizer(tokenizer, vocab=base.vocab, max_tokens=limit),
+        encoder_id=make_encoder_id(kind, sha256, max_tokens=limit, precision=precision),
+        dimension=base.width,
+        max_tokens=limit,
+        threads=threads or torch.get_num_threads(),
+    )
+
+
+def _quantized(model: DenseEncoder | RoutedEncoder, precision: str) -> Int8Weights:
+    return quantize(model, 4 if precision == "int4" else 8)
+
+
 def _limit(max_tokens: int | None, config: EncoderConfig) -> int:
     limit = min(DEFAULT_MAX_TOKENS, config.positions) if max_tokens is None else max_tokens
     if not MIN_TOKENS <= limit <= config.positions:
@@ -261,39 +345,6 @@ def make_encoder_id(kind: str, sha256: Mapping[str, str], *, max_tokens: int, pr
     }
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode("utf-8")).hexdigest()
     return f"{kind}-{max_tokens}-{digest[:12]}"
-
-
-def packs_by_length(lengths: np.ndarray, limit: int) -> list[np.ndarray]:
-    """Indexes of texts cut into packs of at most `limit` tokens; a longer text is a pack of its own.
-
-    Equal lengths stand together, and the longest come first, so that no worker is left with a long pack at the end.
-
-    Args:
-        lengths: [N] tokens of each text.
-        limit: tokens of a pack.
-    """
-    order = np.argsort(-lengths, kind="stable")
-    packs: list[np.ndarray] = []
-    start = tokens = 0
-    for place, length in enumerate(lengths[order]):
-        if place > start and tokens + length > limit:
-            packs.append(order[start:place])
-            start, tokens = place, 0
-        tokens += length
-    if len(order):
-        packs.append(order[start:])
-    return packs
-
-
-def _check_unit(vectors: Vectors) -> None:
-    squares = np.einsum("nd,nd->n", vectors, vectors)
-    wrong = np.flatnonzero(~(np.abs(squares - 1.0) < UNIT_TOLERANCE))  # a NaN compares false, so it is found too
-    if wrong.size:
-        raise NumericError(
-            f"The encoder gave no unit vector for {wrong.size} of {len(vectors)} texts, the first is text {wrong[0]}. "
-            "Its weights passed their check, so look at the machine's memory first.",
-            tuple(int(index) for index in wrong),
-        )
 
 
 def _single_core_workers(threads: int, shapes: tuple[tuple[int, int], ...]) -> ThreadPoolExecutor:

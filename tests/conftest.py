@@ -14,4 +14,11 @@ def lake(tmp_path: Path) -> Iterator[Lake]:
         yield opened
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `-n 2` a file stays on one worker, and all that needs Label Studio shares one server on one worker."""
+    for item in items:
+        group = "studio" if item.get_closest_marker("studio") else item.nodeid.split("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 pytest_plugins = ["tests.projects", "tests.studio"]

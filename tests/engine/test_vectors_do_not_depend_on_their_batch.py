@@ -9,7 +9,6 @@ import torch
 
 from engine.client import Encoder, load_encoder
 from engine.encoder import pack
-from engine.local import packs_by_length
 from tests.engine.texts import make_texts
 
 TEXTS = [*make_texts(240, longest=24, seed=1), *make_texts(60, longest=80, seed=2)]
@@ -72,14 +71,6 @@ def test_another_process(name: str, subject: Encoder, alone: np.ndarray) -> None
 def test_a_text_over_and_over(subject: Encoder, alone: np.ndarray) -> None:
     vectors = subject.encode([TEXTS[7]] * 90)
     assert (vectors == alone[7]).all()
-
-
-def test_packs_hold_every_text_once_and_stay_within_the_limit() -> None:
-    lengths = np.random.default_rng(5).integers(2, 300, 500)
-    packs = packs_by_length(lengths, 256)
-    assert sorted(np.concatenate(packs).tolist()) == list(range(500))
-    assert all(lengths[members].sum() <= 256 or len(members) == 1 for members in packs)
-    assert packs_by_length(np.empty(0, np.int64), 256) == []
 
 
 def test_a_pack_holds_the_tokens_of_its_texts_and_no_others() -> None:

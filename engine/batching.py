@@ -1,0 +1,434 @@
+"""One queue in front of a model: texts of many callers go in, batches of a few hundred tokens come out.
+
+One thread owns the queue. Whenever a worker is free it takes the next texts up to a budget of tokens, so that a batch
+leaves as soon as another one is done and nobody waits for a batch to fill up or for its slowest member. Nothing is
+padded (`engine.encoder.Pack`), so texts of any lengths go together. The pipeline and the server use this same queue.
+
+Callers take turns: a batch is filled with one text of each waiting request, round after round, so a text waits for at
+most one text of every other request. A text that no longer fits opens the next batch. A batch that fails is computed
+again text by text, so that a text which cannot be computed fails alone. Whatever happens, every request is answered.
+"""
+
+import heapq
+import itertools
+import math
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import torch
+
+from engine.client import Vectors
+from engine.errors import DeadlineError, EngineError, NumericError, OverloadError, WorkerError
+
+BATCH_TOKENS = 1024
+"""Most tokens of a batch; a longer text is a batch of its own. More would leave the cache, see DESIGN.md."""
+LEAST_TOKENS = 64
+"""Fewer tokens are not spread over several workers: that would only make products of few rows."""
+UNIT_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """What a model made of the S texts of a pack: vectors [S, D], and per text the active share and the route."""
+
+    vectors: torch.Tensor
+    active_frac: Sequence[float]
+    routes: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Room:
+    """How much may wait at a time. Attributes: entries is a number of texts; tokens are all tokens of them."""
+
+    entries: int = 4096
+    tokens: int = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReport:
+    """One finished batch, for metrics.
+
+    Attributes:
+        texts: texts in it.
+        tokens: tokens of them.
+        queue_s: seconds that each text waited.
+        infer_s: seconds of the model.
+        failed: the model raised.
+    """
+
+    texts: int
+    tokens: int
+    queue_s: Sequence[float]
+    infer_s: float
+    failed: bool
+
+
+@dataclass(slots=True)
+class Answer:
+    """What became of the N texts of a request.
+
+    Attributes:
+        vectors: [N, D]; rows of failed texts mean nothing.
+        active_frac: [N], 1 where nobody asked for it.
+        routes: N routes, "" where nobody asked for them.
+        errors: why a text failed, by its index.
+    """
+
+    vectors: Vectors
+    active_frac: np.ndarray
+    routes: list[str]
+    errors: dict[int, BaseException] = field(default_factory=dict[int, BaseException])
+
+    def checked(self) -> "Answer":
+        """Itself, when no text failed.
+
+        Raises:
+            NumericError: some texts have no vector; `indexes` says which.
+            EngineError: the first other error.
+        """
+        wrong = tuple(sorted(i for i, error in self.errors.items() if not isinstance(error, EngineError)))
+        for error in self.errors.values():
+            if isinstance(error, EngineError) and not isinstance(error, NumericError):
+                raise error
+        numeric = tuple(sorted(self.errors))
+        if numeric:
+            why = f" ({type(self.errors[wrong[0]]).__name__}: {self.errors[wrong[0]]})" if wrong else ""
+            raise NumericError(
+                f"The encoder gave no unit vector for {len(numeric)} of {len(self.routes)} texts, the first is text "
+                f"{numeric[0]}{why}. Its weights passed their check, so look at the machine's memory first.",
+                numeric,
+            )
+        return self
+
+
+class Request:
+    """Texts that one caller waits for. `answer` is set once all of them are done; `cancel` forgets the rest."""
+
+    def __init__(
+        self,
+        scheduler: "Scheduler",
+        sequences: Sequence[list[int]],
+        dimension: int,
+        *,
+        traced: bool,
+        deadline: float | None,
+        told: Callable[[int], None] | None,
+    ) -> None:
+        count = len(sequences)
+        self.answer: Future[Answer] = Future()
+        self.traced, self.deadline, self.told = traced, deadline, told
+        self.began = time.monotonic()
+        self.sequences = sequences
+        # The longest first, equal lengths together: they share an attention call.
+        self.waiting = deque(sorted(range(count), key=lambda index: -len(sequences[index])))
+        self.open = count
+        self.result = Answer(np.zeros((count, dimension), np.float32), np.ones(count, np.float32), [""] * count)
+        self._scheduler = scheduler
+
+    def cancel(self) -> None:
+        """Drop what was not computed yet; `answer` is never set then. For callers that leave."""
+        self._scheduler.cancel(self)
+
+
+_Entry = tuple[Request, int]
+
+
+class Scheduler:
+    """The queue and the thread that owns it.
+
+    Args:
+        compute: a model: token ids of several texts, and whether the routes are wanted.
+        workers: runs it, on `slots` threads.
+        slots: batches at a time.
+        dimension: D.
+
+    Attributes:
+        room: how much may wait; None for a caller that bounds itself.
+        batch_tokens: most tokens of a batch.
+        on_batch: told of each finished batch, in the thread that computed it.
+        stall_s: seconds after which a batch that is not done means that its worker is dead.
+    """
+
+    def __init__(
+        self, compute: Callable[[list[list[int]], bool], Packed], workers: Executor, *, slots: int, dimension: int
+    ) -> None:
+        self.room: Room | None = None
+        self.batch_tokens = BATCH_TOKENS
+        self.on_batch: Callable[[BatchReport], None] | None = None
+        self.stall_s = 120.0
+        self._compute, self._workers, self._slots, self._dimension = compute, workers, slots, dimension
+        self._changed = threading.Condition()
+        self._ring: OrderedDict[Request, None] = OrderedDict()
+        self._singly: deque[_Entry] = deque()
+        self._deadlines: list[tuple[float, int, Request]] = []
+        self._numbers = itertools.count()
+        self._running: dict[int, tuple[float, list[_Entry]]] = {}
+        self._entries = self._tokens = 0
+        self._closed = self._draining = False
+        self._dead: str | None = None
+        self._owner = threading.Thread(target=self._own, name="queue", daemon=True)
+        self._owner.start()
+
+    # --- for callers -------------------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        sequences: Sequence[list[int]],
+        *,
+        traced: bool = False,
+        deadline: float | None = None,
+        told: Callable[[int], None] | None = None,
+    ) -> Request:
+        """Put texts into the queue, all of them or none.
+
+        Args:
+            sequences: token ids of N texts, none empty.
+            traced: the routes are wanted.
+            deadline: on the clock of `time.monotonic`; texts that wait longer fail with a DeadlineError.
+            told: called with a number of texts whenever so many are done or have failed, until all are.
+
+        Raises:
+            OverloadError: there is no room; nothing was put in.
+            WorkerError: no worker will ever take it.
+        """
+        request = Request(self, sequences, self._dimension, traced=traced, deadline=deadline, told=told)
+        tokens = sum(map(len, sequences))
+        with self._changed:
+            self._check(len(sequences), tokens)
+            if not sequences:
+                request.answer.set_result(request.result)
+                return request
+            self._entries += len(sequences)
+            self._tokens += tokens
+            self._ring[request] = None
+            if deadline is not None:
+                if len(self._deadlines) > 2 * len(self._ring) + 64:  # those of answered requests hold their vectors
+                    self._deadlines = [entry for entry in self._deadlines if entry[2] in self._ring]
+                    heapq.heapify(self._deadlines)
+                heapq.heappush(self._deadlines, (deadline, next(self._numbers), request))
+            self._changed.notify_all()
+        return request
+
+    def cancel(self, request: Request) -> None:
+        """See `Request.cancel`."""
+        with self._changed:
+            self._forget(request)
+            request.answer.cancel()
+
+    @property
+    def queued(self) -> tuple[int, int]:
+        """Texts and tokens that wait, those being computed left out."""
+        return self._entries, self._tokens
+
+    @property
+    def dead(self) -> str | None:
+        """Why no text will be computed any more; None while all is well."""
+        with self._changed:
+            oldest = min((began for began, _ in self._running.values()), default=None)
+            if self._dead is None and oldest is not None and time.monotonic() - oldest > self.stall_s:
+                self._die(f"a batch is not done after {self.stall_s:g} s")
+            return self._dead
+
+    def full(self) -> bool:
+        """There is no room for even one more short text."""
+        room = self.room
+        return room is not None and (self._entries >= room.entries or self._tokens >= room.tokens)
+
+    def drain(self, timeout_s: float) -> bool:
+        """Take no more texts and wait until those that are here are done.
+
+        Args:
+            timeout_s: what is not done by then fails with an OverloadError.
+
+        Returns:
+            Whether all were done in time.
+        """
+        end = time.monotonic() + timeout_s
+        with self._changed:
+            self._draining = True
+            done = self._changed.wait_for(self._idle, max(0.0, end - time.monotonic()))
+            if not done:
+                self._answer_all(OverloadError("The server is shutting down; ask again elsewhere or later."))
+            return done
+
+    def close(self) -> None:
+        """Stop the owner. Whoever still waits is told."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    # --- the owner ---------------------------------------------------------------------------------------------------
+
+    def _own(self) -> None:
+        try:
+            while True:
+                with self._changed:
+                    while not self._closed and not self._ready():
+                        self._changed.wait(self._until_deadline())
+                        self._expire()
+                    if self._closed or self._dead is not None:
+                        return
+                    batch = self._take()
+                    number = next(self._numbers)
+                    self._running[number] = (time.monotonic(), batch)
+                self._start(number, batch)
+        finally:
+            with self._changed:
+                self._die(self._dead or ("the encoder was closed" if self._closed else "the queue's thread has ended"))
+
+    def _start(self, number: int, batch: list[_Entry]) -> None:
+        try:
+            computed = self._workers.submit(self._run, batch)
+        except RuntimeError as error:  # the workers were shut down
+            with self._changed:
+                self._die(f"the workers take no more batches: {error}")
+            return
+        computed.add_done_callback(partial(self._done, number, batch, time.monotonic()))
+
+    def _ready(self) -> bool:
+        if self._dead is not None:
+            return True
+        return bool(self._ring or self._singly) and len(self._running) < self._slots
+
+    def _idle(self) -> bool:
+        return self._dead is not None or not (self._ring or self._singly or self._running)
+
+    def _until_deadline(self) -> float | None:
+        return max(0.0, self._deadlines[0][0] - time.monotonic()) if self._deadlines else None
+
+    def _expire(self) -> None:
+        now = time.monotonic()
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, _, request = heapq.heappop(self._deadlines)
+            late = list(request.waiting)
+            if late:
+                self._forget(request)
+                waited = now - request.began
+                error = DeadlineError(
+                    f"The text waited {waited:.2f} s and its deadline passed; ask for fewer at a time."
+                )
+                self._settle(request, late, error)
+
+    def _take(self) -> list[_Entry]:
+        """The next batch: one text of each request in turn, as many as the budget lets in."""
+        self._expire()
+        if self._singly:
+            return [self._singly.popleft()]
+        # With few tokens waiting, each worker gets its share of them.
+        budget = min(self.batch_tokens, max(LEAST_TOKENS, math.ceil(self._tokens / self._slots)))
+        batch: list[_Entry] = []
+        tokens = 0
+        while self._ring:
+            request = next(iter(self._ring))
+            length = len(request.sequences[request.waiting[0]])
+            if batch and tokens + length > budget:
+                break  # it stays in front
+            batch.append((request, request.waiting.popleft()))
+            tokens += length
+            self._entries -= 1
+            self._tokens -= length
+            if request.waiting:
+                self._ring.move_to_end(request)
+            else:
+                del self._ring[request]
+        batch.sort(key=lambda entry: -len(entry[0].sequences[entry[1]]))
+        return batch
+
+    def _forget(self, request: Request) -> None:
+        self._ring.pop(request, None)
+        self._entries -= len(request.waiting)
+        self._tokens -= sum(len(request.sequences[index]) for index in request.waiting)
+        request.waiting.clear()
+
+    def _check(self, entries: int, tokens: int) -> None:
+        if self._dead is not None:
+            raise WorkerError(f"The encoder is dead: {self._dead}. Start it again.")
+        if self._draining:
+            raise OverloadError("The server is shutting down; ask again elsewhere or later.")
+        room = self.room
+        if room is None:
+            return
+        if self._entries + entries > room.entries or self._tokens + tokens > room.tokens:
+            raise OverloadError(
+                f"{self._entries} texts of {self._tokens} tokens wait already, and {entries} of {tokens} more would be "
+                f"over the limit of {room.entries} texts or {room.tokens} tokens. Ask again later."
+            )
+
+    # --- a worker ----------------------------------------------------------------------------------------------------
+
+    def _run(self, batch: list[_Entry]) -> Packed:
+        return self._compute(
+            [request.sequences[index] for request, index in batch], any(request.traced for request, _ in batch)
+        )
+
+    def _done(self, number: int, batch: list[_Entry], began: float, computed: Future[Packed]) -> None:
+        error = computed.exception()
+        now = time.monotonic()
+        if error is None:
+            self._deliver(batch, computed.result())
+        with self._changed:
+            self._running.pop(number, None)
+            if error is not None and len(batch) > 1:
+                self._singly.extend(entry for entry in batch if not entry[0].answer.done())
+            elif error is not None:
+                self._settle(batch[0][0], [batch[0][1]], error)
+            self._changed.notify_all()
+        if self.on_batch is not None:
+            lengths = [len(request.sequences[index]) for request, index in batch]
+            waited = [began - request.began for request, _ in batch]
+            self.on_batch(BatchReport(len(batch), sum(lengths), waited, now - began, error is not None))
+
+    def _deliver(self, batch: list[_Entry], packed: Packed) -> None:
+        vectors = packed.vectors.numpy()
+        with np.errstate(over="ignore", invalid="ignore"):
+            good = np.abs(np.einsum("sd,sd->s", vectors, vectors) - 1.0) < UNIT_TOLERANCE  # false for NaN
+        by_request: dict[Request, list[int]] = {}
+        wrong: list[_Entry] = []
+        for row, (request, index) in enumerate(batch):
+            if not good[row]:
+                wrong.append((request, index))
+                continue
+            request.result.vectors[index] = vectors[row]
+            if request.traced:
+                request.result.active_frac[index] = packed.active_frac[row]
+                request.result.routes[index] = packed.routes[row]
+            by_request.setdefault(request, []).append(index)
+        with self._changed:
+            for request, indexes in by_request.items():
+                self._settle(request, indexes, None)
+            for request, index in wrong:
+                self._settle(request, [index], NumericError("The vector is not of unit length.", (index,)))
+
+    def _settle(self, request: Request, indexes: list[int], error: BaseException | None) -> None:
+        """Some texts of a request are done; the lock is held."""
+        if request.answer.done():
+            return
+        if error is not None:
+            request.result.errors.update(dict.fromkeys(indexes, error))
+        request.open -= len(indexes)
+        if not request.open:
+            request.answer.set_result(request.result)
+        if request.told is not None:
+            request.told(len(indexes))
+
+    def _answer_all(self, error: EngineError) -> None:
+        """Answer everybody who still waits, also for a batch that runs; the lock is held."""
+        running = [entry for _, batch in self._running.values() for entry in batch]
+        waiting = [(request, index) for request in self._ring for index in request.waiting]
+        for request in list(self._ring):
+            self._forget(request)
+        for request, index in [*self._singly, *running, *waiting]:
+            self._settle(request, [index], error)
+        self._singly.clear()
+        self._running.clear()
+        self._changed.notify_all()
+
+    def _die(self, why: str) -> None:
+        self._dead = self._dead or why
+        self._answer_all(WorkerError(f"The encoder is dead: {self._dead}. Start it again."))

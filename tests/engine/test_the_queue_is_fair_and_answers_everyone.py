@@ -1,0 +1,252 @@
+"""The queue in front of the model: batches by tokens, turns between callers, bounds, deadlines, faults, the end.
+
+The model is a real tiny encoder. A gate in front of it holds a batch until the test lets it go, so that what waits and
+what runs is known without a clock.
+"""
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from engine.batching import Packed, Room, Scheduler
+from engine.client import load_encoder
+from engine.encoder import pack
+from engine.errors import DeadlineError, NumericError, OverloadError, WorkerError
+from engine.local import routed_client
+from tests.engine.texts import make_texts
+from tests.engine.tiny import BASE, tiny_parent, tiny_routed, tiny_texts, tiny_tokenizer
+
+WAIT_S = 30.0
+POISON = BASE.vocab + 5  # no such row in the embedding table: torch raises
+
+
+class Gated:
+    """A tiny dense model; each batch takes one permit and is written down."""
+
+    def __init__(self, *, open_gate: bool) -> None:
+        self.model = tiny_parent()
+        self.gate = threading.Semaphore(10**6 if open_gate else 0)
+        self.entered = threading.Semaphore(0)
+        self.batches: list[list[list[int]]] = []
+
+    def __call__(self, sequences: list[list[int]], traced: bool) -> Packed:
+        self.batches.append(sequences)
+        self.entered.release()
+        assert self.gate.acquire(timeout=WAIT_S)
+        with torch.inference_mode():
+            vectors = self.model(pack(sequences))
+        return Packed(vectors, [1.0] * len(sequences), [""] * len(sequences))
+
+
+class Queue:
+    """A scheduler with one worker around a gated model."""
+
+    def __init__(self, *, open_gate: bool = False) -> None:
+        self.model = Gated(open_gate=open_gate)
+        self.workers = ThreadPoolExecutor(1)
+        self.scheduler = Scheduler(self.model, self.workers, slots=1, dimension=BASE.width)
+
+    def hold(self) -> None:
+        """One text of a caller of its own occupies the worker; all that comes later waits."""
+        self.scheduler.submit([[1, 2]])
+        assert self.model.entered.acquire(timeout=WAIT_S)
+
+    def go(self, batches: int = 10**6) -> None:
+        self.model.gate.release(batches)
+
+
+@pytest.fixture
+def held() -> Iterator[Queue]:
+    queue = Queue()
+    queue.hold()
+    yield queue
+    queue.go()
+    queue.scheduler.close()
+    queue.workers.shutdown()
+
+
+def test_batches_keep_to_their_budget_and_hold_every_text_once(held: Queue) -> None:
+    texts = tiny_texts(300, seed=1)
+    request = held.scheduler.submit(texts)
+    held.scheduler.batch_tokens = 100
+    held.go()
+    request.answer.result(WAIT_S).checked()
+    batches = held.model.batches[1:]
+    assert sorted(ids for batch in batches for ids in batch) == sorted(texts)
+    assert all(sum(map(len, batch)) <= 100 for batch in batches)
+    full = [sum(map(len, batch)) for batch in batches[:-1]]
+    assert min(full[: len(full) // 2]) > 100 - 24  # nothing that would have fitted was left out
+    assert held.scheduler.queued == (0, 0)
+
+
+def test_a_text_longer_than_the_budget_is_a_batch_of_its_own(held: Queue) -> None:
+    held.scheduler.batch_tokens = 64
+    request = held.scheduler.submit([[7] * 70, [8] * 3])
+    held.go()
+    request.answer.result(WAIT_S).checked()
+    assert [[len(ids) for ids in batch] for batch in held.model.batches[1:]] == [[70], [3]]
+
+
+def test_a_caller_of_thousands_does_not_keep_others_waiting(held: Queue) -> None:
+    large = held.scheduler.submit([[9] * 16] * 3000)
+    held.scheduler.batch_tokens = 64
+    small = [held.scheduler.submit([[number] * 16]) for number in range(1, 9)]
+    held.go(4)  # the one that holds, and three batches of four texts
+    for request in small:
+        request.answer.result(WAIT_S).checked()
+    assert not large.answer.done()
+
+
+def test_no_text_waits_for_more_than_one_text_of_every_other_caller(held: Queue) -> None:
+    held.scheduler.batch_tokens = 64
+    for caller in range(5):
+        held.scheduler.submit([[10 + caller] * 32] * 20)
+    held.go()
+    assert held.scheduler.drain(WAIT_S)
+    order = [ids[0] for batch in held.model.batches[1:] for ids in batch]
+    for caller in range(5):
+        places = [place for place, first in enumerate(order) if first == 10 + caller]
+        # One round is five texts; within a batch of two the order is free.
+        assert max(np.diff(places)) <= 5 + 2
+
+
+def test_admission_is_refused_at_once_and_nothing_of_it_is_kept(held: Queue) -> None:
+    held.scheduler.room = Room(entries=10, tokens=100)
+    kept = held.scheduler.submit([[1] * 10] * 9)
+    with pytest.raises(OverloadError, match="9 texts of 90 tokens wait already, and 2 of 4 more"):
+        held.scheduler.submit([[1] * 2] * 2)
+    with pytest.raises(OverloadError):
+        held.scheduler.submit([[1] * 11])
+    assert held.scheduler.queued == (9, 90)
+    assert not held.scheduler.full()
+    held.scheduler.submit([[1] * 10])
+    assert held.scheduler.full()
+    held.go()
+    kept.answer.result(WAIT_S).checked()
+
+
+def test_texts_of_callers_who_left_are_not_computed(held: Queue) -> None:
+    leaves = held.scheduler.submit([[3] * 8] * 50)
+    stays = held.scheduler.submit([[4] * 8] * 5)
+    leaves.cancel()
+    assert held.scheduler.queued == (5, 40)
+    held.go()
+    stays.answer.result(WAIT_S).checked()
+    assert all(ids[0] != 3 for batch in held.model.batches for ids in batch)
+    assert leaves.answer.cancelled()
+
+
+def test_a_deadline_that_passes_is_an_error_also_while_the_worker_is_busy(held: Queue) -> None:
+    late = held.scheduler.submit([[3] * 8] * 5, deadline=time.monotonic() + 0.05)
+    in_time = held.scheduler.submit([[4] * 8])
+    with pytest.raises(DeadlineError, match="its deadline passed"):
+        late.answer.result(WAIT_S).checked()
+    held.go()
+    in_time.answer.result(WAIT_S).checked()
+    assert all(ids[0] != 3 for batch in held.model.batches for ids in batch)
+
+
+def test_a_poison_input_fails_alone_among_64_callers(held: Queue) -> None:
+    texts = tiny_texts(64, seed=2)
+    texts[17] = [5, POISON, 6]
+    requests = [held.scheduler.submit([ids]) for ids in texts]
+    held.go()
+    answers = [request.answer.result(WAIT_S) for request in requests]
+    assert [index for index, answer in enumerate(answers) if answer.errors] == [17]
+    with pytest.raises(NumericError, match="IndexError") as caught:
+        answers[17].checked()
+    assert caught.value.indexes == (0,)
+    alone = Gated(open_gate=True)
+    for index, answer in enumerate(answers):
+        if index != 17:
+            assert np.array_equal(answer.vectors, alone([texts[index]], False).vectors.numpy())
+
+
+def test_a_vector_that_is_not_finite_fails_alone_without_a_second_computation() -> None:
+    model = tiny_routed()
+    with torch.no_grad():
+        model.tokens.weight[4] = float("nan")  # "oil"
+    broken = routed_client(model, tiny_tokenizer(), sha256={}, active=0.3, max_tokens=8, threads=1)
+    sequences = [tokens.ids for tokens in broken.tokenize(["bank", "oil", "trade"])]
+    answer = broken.scheduler.submit(sequences).answer.result(WAIT_S)
+    assert list(answer.errors) == [1]
+    assert np.isfinite(answer.vectors[[0, 2]]).all()
+
+
+def test_draining_finishes_what_is_there_and_takes_nothing_new(held: Queue) -> None:
+    request = held.scheduler.submit([[4] * 8] * 5)
+    drained = ThreadPoolExecutor(1).submit(held.scheduler.drain, WAIT_S)
+    while not _refused(held.scheduler):
+        time.sleep(0.01)
+    assert not drained.done()
+    held.go()
+    assert drained.result(WAIT_S)
+    request.answer.result(0).checked()
+
+
+def test_what_is_not_drained_in_time_is_answered_too(held: Queue) -> None:
+    request = held.scheduler.submit([[4] * 8] * 5)
+    assert not held.scheduler.drain(0.05)
+    with pytest.raises(OverloadError, match="shutting down"):
+        request.answer.result(WAIT_S).checked()
+
+
+def _refused(scheduler: Scheduler) -> bool:
+    try:
+        scheduler.submit([[1, 2]]).cancel()
+    except OverloadError:
+        return True
+    return False
+
+
+def test_dead_workers_are_noticed_and_everyone_is_answered() -> None:
+    queue = Queue(open_gate=True)
+    queue.workers.shutdown()
+    requests = [queue.scheduler.submit([[4] * 8] * 3)]
+    with pytest.raises(WorkerError, match="take no more batches"):
+        requests[0].answer.result(WAIT_S).checked()
+    assert queue.scheduler.dead is not None
+    with pytest.raises(WorkerError):
+        queue.scheduler.submit([[4] * 8])
+
+
+def test_a_worker_that_does_not_come_back_is_dead(held: Queue) -> None:
+    waiting = held.scheduler.submit([[4] * 8])
+    held.scheduler.stall_s = 0.0
+    assert "not done after 0 s" in (held.scheduler.dead or "")
+    with pytest.raises(WorkerError):
+        waiting.answer.result(WAIT_S).checked()
+
+
+def test_an_encoder_nobody_needs_takes_its_thread_along() -> None:
+    before = threading.active_count()
+    encoder = load_encoder("dense", max_tokens=16, threads=1)
+    encoder.encode(["oil"])
+    assert threading.active_count() > before
+    del encoder
+    end = time.monotonic() + WAIT_S
+    while threading.active_count() > before and time.monotonic() < end:
+        time.sleep(0.01)
+    assert threading.active_count() <= before
+
+
+def test_callers_in_many_threads_get_the_bits_they_get_alone() -> None:
+    encoder = load_encoder("routed", max_tokens=64, threads=2)
+    texts = make_texts(120, longest=60, seed=3)
+    alone = np.concatenate([encoder.encode([text]) for text in texts])
+    with ThreadPoolExecutor(8) as callers:
+        parts = list(callers.map(lambda start: encoder.encode(texts[start : start + 15]), range(0, 120, 15)))
+    assert np.array_equal(np.concatenate(parts), alone)
+
+
+def test_progress_ends_at_all_and_never_goes_back() -> None:
+    told: list[tuple[int, int]] = []
+    encoder = routed_client(tiny_routed(), tiny_tokenizer(), sha256={}, active=0.3, max_tokens=8, threads=2)
+    encoder.embed(["oil"] * 5000, lambda done, total: told.append((done, total)))
+    assert told[-1] == (5000, 5000)
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
