@@ -1,7 +1,6 @@
 """`siftline snapshots`, `diff` and `export`: they answer in words, and every wrong request names the way out."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,13 +10,13 @@ from tests.flows.report_lake import full_lake
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("commands")
     (folder / "siftline.toml").write_text(
         '[project]\nname = "p"\nclasses = ["a", "b"]\n[[sources]]\nname = "s"\npath = "s.csv"\n', "utf-8"
     )
     full_lake(folder / "lake").close()
-    yield folder
+    return folder
 
 
 def ask(project: Path, *arguments: str) -> int:
