@@ -113,8 +113,7 @@ def fit(
         raise SettingsError(f"Gold labels range from {gold_N.min()} to {gold_N.max()}; there are {classes} classes.")
     distinct, kept = given.distinct(train_N)
     voting = len(np.unique(distinct.function_V[train_N[distinct.row_V]]))
-    all_names = [str(place) for place in range(given.functions)] if names is None else names
-    kept_names = [all_names[place] for place in kept.tolist()]
+    kept_names: list[str] = [str(place) if names is None else names[int(place)] for place in kept]
     began = _parameters(start, kept_names, distinct) if start else None
 
     used, reason, detail = config.kind, "", dict[str, Any]()
