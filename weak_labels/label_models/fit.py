@@ -197,7 +197,7 @@ def _as_json(model: Anchored, names: Sequence[str], votes: VoteMatrix) -> dict[s
     cast_P = np.unique(votes.function_V.astype(np.int64) * votes.classes + votes.class_V)
     pairs: dict[str, dict[str, list[float]]] = {}
     for pair in cast_P.tolist():
-        function, class_id = divmod(pair, votes.classes)
+        function, class_id = divmod(int(pair), votes.classes)
         pairs.setdefault(names[function], {})[str(class_id)] = [round(p, 6) for p in model.precision_PC[pair].tolist()]
     return {"prior": [round(p, 6) for p in model.prior_C.tolist()], "precision": pairs}
 
