@@ -75,6 +75,13 @@ class EncoderSection(Section):
     device: str = "cpu"
 
 
+class EngineSection(Section):
+    """Where the encoder runs: on a server of `siftline engine serve` when there is a url, else in this process."""
+
+    url: str | None = None
+    patience_s: float = Field(default=60.0, ge=0)
+
+
 class WeakLabelsSection(Section):
     """Labeling functions and the model that combines their votes."""
 
@@ -136,6 +143,7 @@ class Settings(BaseSettings):
     sources: tuple[SourceSection, ...] = Field(min_length=1)
     warehouse: WarehouseSection = WarehouseSection()
     encoder: EncoderSection = EncoderSection()
+    engine: EngineSection = EngineSection()
     weak_labels: WeakLabelsSection = WeakLabelsSection()
     end_model: EndModelSection = EndModelSection()
     value: ValueSection = ValueSection()
