@@ -86,8 +86,15 @@ class Project:
                 max_tokens=section.max_tokens,
                 key=os.environ.get("SIFTLINE_ENGINE_KEY") or None,
                 patience_s=engine.patience_s,
+                precision=section.precision,
             )
-        return load_encoder(name, active=section.active, max_tokens=section.max_tokens, device=section.device)
+        return load_encoder(
+            name,
+            active=section.active,
+            max_tokens=section.max_tokens,
+            device=section.device,
+            precision=section.precision,
+        )
 
     @cached_property
     def functions(self) -> Sequence[LabelingFunction]:

@@ -5,6 +5,7 @@ writers go through `Lake.stage(...).commit(...)`, which holds an inter-process l
 because concurrent DuckLake writers on SQLite fail with "database is locked" (measured, see docs/decisions/0001).
 """
 
+import getpass
 import hashlib
 import json
 import os
@@ -20,10 +21,12 @@ import duckdb
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
-from warehouse.errors import CommitFailed, SchemaTooNew, WarehouseBusy, WarehouseError, WarehouseNotFound
-from warehouse.extensions import load_extensions
+from warehouse.errors import CommitFailed, WarehouseBusy, WarehouseError, WarehouseNotFound
+from warehouse.extensions import open_duckdb
+from warehouse.hashing import combine, hash_rows
+from warehouse.migrations import check_schema, migrate, schema_version
 from warehouse.reader import Reader
-from warehouse.schema import SCHEMA_VERSION, TABLE_BY_NAME, TABLES, VIEWS
+from warehouse.schema import TABLE_BY_NAME, TABLES
 from warehouse.stage import Append, Delete, Stage, StageResult, Write, last_token
 
 LOCK_TIMEOUT_S = 300.0
@@ -66,10 +69,10 @@ class Lake:
         if not read_only:
             with self._held_lock():
                 self._connection = connect(self.path, read_only=False)
-                self._migrate()
+                self._bring_schema()
         else:
             self._connection = connect(self.path, read_only=True)
-            self._check_schema(self._schema_version())
+            self._bring_schema()
 
     def __enter__(self) -> "Lake":
         return self
@@ -196,10 +199,12 @@ class Lake:
                     "started_at": pa.array([stage.started_at], pa.timestamp("us", "UTC")),
                     "seconds": [stage.elapsed_s()],
                     "siftline_version": [siftline_version()],
+                    "author": [author()],
+                    "content_hash": [json.dumps(_hashes(cursor, writes), sort_keys=True)],
                 }
             )
             _write(cursor, Append("runs", run), run_id, now)
-            cursor.execute("CALL ducklake_set_commit_message('lake', ?, ?)", ["siftline", message])
+            cursor.execute("CALL ducklake_set_commit_message('lake', ?, ?)", [author(), message])
             cursor.execute("COMMIT")
             return True
         finally:
@@ -239,71 +244,31 @@ class Lake:
                 "See who: `siftline status`; the lock frees itself when that process ends."
             ) from error
 
-    # --- schema --------------------------------------------------------------------------------------------------
-
-    def _schema_version(self) -> int:
+    def _bring_schema(self) -> None:
         cursor = self.new_cursor()
         try:
-            tables = cursor.execute(
-                "SELECT count(*) FROM duckdb_tables() WHERE database_name = 'lake' AND table_name = 'schema_migrations'"
-            ).fetchone()
-            if not tables or not tables[0]:
-                return 0
-            row = cursor.execute("SELECT max(version) FROM schema_migrations").fetchone()
-            return int(row[0]) if row and row[0] is not None else 0
-        finally:
-            cursor.close()
-
-    def _check_schema(self, found: int) -> None:
-        if found > SCHEMA_VERSION:
-            raise SchemaTooNew(
-                f"The warehouse at {self.path} has schema {found}, this Siftline knows up to {SCHEMA_VERSION}. "
-                "Upgrade: pip install --upgrade siftline"
-            )
-        if found == 0 and self.read_only:
-            raise WarehouseNotFound(
-                f"The warehouse at {self.path} holds no tables yet. Run `siftline run` in the project first."
-            )
-
-    def _migrate(self) -> None:
-        found = self._schema_version()
-        self._check_schema(found)
-        if found == SCHEMA_VERSION:
-            return
-        cursor = self.new_cursor()
-        try:
-            cursor.execute("BEGIN TRANSACTION")
-            for table in TABLES:
-                columns = ", ".join(f'"{c.name}" {c.type}' for c in table.all_columns)
-                cursor.execute(f'CREATE TABLE "{table.name}" ({columns})')
-                cursor.execute(f'COMMENT ON TABLE "{table.name}" IS {_quote(table.comment)}')
-                for column in table.all_columns:
-                    cursor.execute(f'COMMENT ON COLUMN "{table.name}"."{column.name}" IS {_quote(column.comment)}')
-            for view in VIEWS:
-                cursor.execute(f"CREATE VIEW {view.name} AS {view.sql}")
-                cursor.execute(f"COMMENT ON VIEW {view.name} IS {_quote(view.comment)}")
-            applied = pa.table({"version": pa.array([1], pa.int32()), "effect": ["first schema"]})
-            _write(cursor, Append("schema_migrations", applied), "schema", datetime.now(UTC))
-            cursor.execute("CALL ducklake_set_commit_message('lake', 'siftline', 'create schema 1')")
-            cursor.execute("COMMIT")
+            found = schema_version(cursor)
+            check_schema(found, str(self.path), read_only=self.read_only)
+            if not self.read_only:
+                migrate(cursor, found)
         finally:
             cursor.close()
 
 
-def connect(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+def connect(path: Path, *, read_only: bool, at: int | None = None) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection with the warehouse attached as `lake` and in use.
 
     Args:
         path: folder of the warehouse.
         read_only: attach without the right to write.
+        at: number of a kept snapshot to read; the newest when left out.
 
     Raises:
         WarehouseError: the catalogue cannot be attached; the message names it.
     """
-    connection = duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
-    load_extensions(connection)
+    connection = open_duckdb()
     try:
-        connection.execute(attach_statement(path, read_only=read_only))
+        connection.execute(attach_statement(path, read_only=read_only, at=at))
     except duckdb.Error as error:
         connection.close()
         raise WarehouseError(
@@ -315,26 +280,27 @@ def connect(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def connect_locked_down(path: Path) -> duckdb.DuckDBPyConnection:
+def connect_locked_down(path: Path, *, at: int | None = None) -> duckdb.DuckDBPyConnection:
     """A read-only connection for SQL that a person types: it reaches the warehouse's own files and nothing else.
 
     Args:
         path: folder of the warehouse.
+        at: number of a kept snapshot to read; the newest when left out.
 
     Raises:
         WarehouseNotFound: there is no warehouse.
         WarehouseError: the catalogue cannot be opened.
     """
     Lake(path, read_only=True).close()  # the checks and messages of opening
-    connection = connect(path.absolute(), read_only=True)
+    connection = connect(path.absolute(), read_only=True, at=at)
     connection.execute(f"SET allowed_directories = [{_quote(str(path.absolute()) + os.sep)}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
     return connection
 
 
-def attach_statement(path: Path, *, read_only: bool) -> str:
-    """The `ATTACH` statement that any DuckDB client can use."""
+def attach_statement(path: Path, *, read_only: bool, at: int | None = None) -> str:
+    """The `ATTACH` statement that any DuckDB client can use; `at` is a snapshot number."""
     options = [
         f"DATA_PATH {_quote(str(path / 'data') + os.sep)}",
         "OVERRIDE_DATA_PATH true",  # the catalogue keeps the folder it was made in; a project may be moved
@@ -343,12 +309,40 @@ def attach_statement(path: Path, *, read_only: bool) -> str:
     ]
     if read_only:
         options.append("READ_ONLY")
+    if at is not None:
+        options.append(f"SNAPSHOT_VERSION {at}")
     return f"ATTACH {_quote('ducklake:sqlite:' + str(path / 'catalog.sqlite'))} AS lake ({', '.join(options)})"
 
 
 def siftline_version() -> str:
     """Installed version of the distribution."""
     return distribution_version("siftline")
+
+
+def author() -> str:
+    """Who writes: `SIFTLINE_AUTHOR`, else the user of this process."""
+    name = os.environ.get("SIFTLINE_AUTHOR", "")
+    if name:
+        return name
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user without an entry in passwd
+        return f"uid {os.getuid()}"
+
+
+def _hashes(cursor: duckdb.DuckDBPyConnection, writes: Sequence[Write]) -> dict[str, str]:
+    """Per table, the hash of the rows written; the cast to the table's types is DuckDB's own."""
+    parts: dict[str, list[tuple[str, str]]] = {}
+    for write in writes:
+        known = {c.name: c.type for c in TABLE_BY_NAME[write.table].columns}
+        cursor.register("siftline_rows", write.rows)
+        try:
+            casts = ", ".join(f'"{name}"::{known[name]} AS "{name}"' for name in write.rows.column_names)
+            rows = cursor.execute(f"SELECT {casts} FROM siftline_rows").to_arrow_table()
+        finally:
+            cursor.unregister("siftline_rows")
+        parts.setdefault(write.table, []).append((type(write).__name__.lower(), hash_rows(write.table, rows)))
+    return {table: combine(hashes) for table, hashes in parts.items()}
 
 
 def _write(cursor: duckdb.DuckDBPyConnection, write: Write, run_id: str, now: datetime) -> None:

@@ -1,12 +1,13 @@
 """The tables and views of the warehouse, as data, with a comment on every column.
 
-This file is the reference for names and meanings. `lake.py` creates what stands here, the data dictionary is printed
-from it, and `content_hash` leaves out the columns marked as bookkeeping.
+This file is the reference for names and meanings. `migrations.py` creates what stands here and brings older
+warehouses to it, the data dictionary is printed from it, and `content_hash` leaves out the columns marked as
+bookkeeping.
 """
 
 from dataclasses import dataclass
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -249,6 +250,13 @@ TABLES: tuple[Table, ...] = (
             _c("started_at", "TIMESTAMPTZ", "When the stage began.", bookkeeping=True),
             _c("seconds", "DOUBLE", "From its beginning to its commit.", bookkeeping=True),
             _c("siftline_version", "VARCHAR", "Version that wrote it.", bookkeeping=True),
+            _c("author", "VARCHAR", "Who ran it; empty for runs of schema 1.", bookkeeping=True),
+            _c(
+                "content_hash",
+                "VARCHAR",
+                "sha256 of the rows written per table, in any order, as a JSON object; {} for runs of schema 1.",
+                bookkeeping=True,
+            ),
         ),
     ),
     Table(
@@ -256,7 +264,7 @@ TABLES: tuple[Table, ...] = (
         key=("version",),
         comment="Schema versions applied to this warehouse.",
         columns=(
-            _c("version", "INTEGER", "Schema version."),
+            _c("version", "INTEGER", "Schema version that the warehouse has since."),
             _c("effect", "VARCHAR", "What the migration changed."),
         ),
     ),

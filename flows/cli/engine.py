@@ -114,6 +114,7 @@ class ServeOptions:
 
     encoder: str
     active: float | None
+    precision: str
     max_tokens: int | None
     threads: int | None
     host: str
@@ -151,8 +152,13 @@ def serve_encoder(options: ServeOptions) -> None:
     from engine.serving.run import serve
 
     encoder = load_encoder(
-        options.encoder, active=options.active, max_tokens=options.max_tokens, threads=options.threads
+        options.encoder,
+        active=options.active,
+        max_tokens=options.max_tokens,
+        threads=options.threads,
+        precision=options.precision,
     )
     assert isinstance(encoder, LocalEncoder)
     encoder.scheduler.batch_tokens = options.batch_tokens
-    serve(Service(encoder, config, {**wanted_info(options.encoder, options.active), "device": "cpu"}), say)
+    about = {**wanted_info(options.encoder, options.active), "precision": options.precision, "device": "cpu"}
+    serve(Service(encoder, config, about), say)

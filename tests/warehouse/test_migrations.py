@@ -1,0 +1,112 @@
+"""A warehouse of every released schema opens, migrates once with a record, and keeps its rows and its past."""
+
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from tests.warehouse.test_commit_is_atomic import classes
+from warehouse import Lake, SchemaTooOld, Upsert
+from warehouse.migrations import MIGRATIONS
+from warehouse.schema import SCHEMA_VERSION, TABLES, VIEWS
+
+FIXTURES = Path(__file__).parent / "fixtures"
+RELEASED = sorted(int(p.name.removeprefix("schema_")) for p in FIXTURES.glob("schema_*"))
+
+
+def released(version: int, folder: Path) -> Path:
+    """A warehouse of a released schema, in a place of its own."""
+    source = FIXTURES / f"schema_{version}"
+    shutil.copytree(source, folder)
+    with sqlite3.connect(folder / "catalog.sqlite") as catalog:
+        catalog.execute("PRAGMA journal_mode = WAL")  # a dump does not keep it
+        catalog.executescript((folder / "catalog.sql").read_text(encoding="utf-8"))
+    catalog.close()
+    (folder / "catalog.sql").unlink()
+    return folder
+
+
+def shape(lake: Lake) -> tuple[set[tuple[str, ...]], set[tuple[str, str]]]:
+    with lake.read() as reader:
+        columns = reader.rows(
+            "SELECT table_name, column_name, data_type, comment FROM duckdb_columns() WHERE database_name = 'lake'"
+        )
+        views = reader.rows("SELECT view_name, sql FROM duckdb_views() WHERE database_name = 'lake'")
+    return set(columns), set(views)
+
+
+def test_every_released_schema_has_its_fixture() -> None:
+    assert set(range(1, SCHEMA_VERSION)) <= set(RELEASED)
+
+
+@pytest.mark.parametrize("version", RELEASED)
+def test_a_released_schema_migrates_to_the_shape_of_a_new_one(version: int, lake: Lake, tmp_path: Path) -> None:
+    with Lake(released(version, tmp_path / "old")) as old:
+        assert shape(old) == shape(lake)
+        with old.read() as reader:
+            steps = reader.rows("SELECT version, effect FROM schema_migrations ORDER BY version")
+            assert [number for number, _ in steps] == list(range(version, SCHEMA_VERSION + 1))
+            assert all(effect for _, effect in steps)
+            message = reader.scalar("SELECT commit_message FROM lake.snapshots() ORDER BY snapshot_id DESC LIMIT 1")
+            assert all(effect in message for number, effect in steps if number > version)
+            for view in VIEWS:
+                reader.rows(f"SELECT * FROM {view.name}")
+
+
+@pytest.mark.parametrize("version", RELEASED)
+def test_a_migrated_warehouse_keeps_its_rows_and_its_past(version: int, tmp_path: Path) -> None:
+    path = released(version, tmp_path / "old")
+    with Lake(path) as lake, lake.read() as reader:
+        assert reader.scalar("SELECT count(*) FROM items") == 19
+        assert reader.rows(
+            "SELECT DISTINCT split_part(content, ' ', 1), count(*) FROM items GROUP BY 1 ORDER BY 1"
+        ) == [
+            ("edited", 2),
+            ("text", 17),
+        ]
+        assert reader.scalar("SELECT count(*) FROM vectors WHERE len(vector) = 4") == 20
+        assert reader.scalar("SELECT count(*) FROM runs WHERE author = '' AND content_hash = '{}'") == 4
+        assert reader.scalar("SELECT count(*) FROM items AT (VERSION => 2)") == 20
+        assert reader.scalar("SELECT count(*) FROM lf_votes AT (VERSION => 4)") == 40
+
+
+@pytest.mark.parametrize("version", RELEASED)
+def test_a_migrated_warehouse_is_written_and_opened_again_without_another_step(version: int, tmp_path: Path) -> None:
+    path = released(version, tmp_path / "old")
+    with Lake(path) as lake:
+        before = lake.snapshot()
+        with lake.stage("ingest", version=9, inputs=()) as stage:
+            assert stage.commit([Upsert("classes", classes("new", "names"))]).committed
+    with Lake(path) as again:
+        assert again.snapshot() == before + 1
+    with Lake(path, read_only=True) as reading, reading.read() as reader:
+        assert reader.rows("SELECT name FROM classes ORDER BY class_id") == [("new",), ("names",)]
+
+
+@pytest.mark.parametrize("version", [v for v in RELEASED if v < SCHEMA_VERSION])
+def test_an_old_schema_is_not_read_before_it_is_migrated(version: int, tmp_path: Path) -> None:
+    path = released(version, tmp_path / "old")
+    with pytest.raises(SchemaTooOld, match="siftline run"):
+        Lake(path, read_only=True)
+    Lake(path).close()
+    Lake(path, read_only=True).close()
+
+
+def test_a_step_that_fails_leaves_the_warehouse_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = released(1, tmp_path / "old")
+
+    def refuse(*_: object) -> str:
+        raise ValueError("no")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("warehouse.migrations._replace_views", refuse)
+        with pytest.raises(ValueError, match="no"):
+            Lake(path)
+    with Lake(path) as lake, lake.read() as reader:
+        assert reader.scalar("SELECT count(*) FROM schema_migrations") == SCHEMA_VERSION
+        assert {m.version for m in MIGRATIONS} <= {v for (v,) in reader.rows("SELECT version FROM schema_migrations")}
+
+
+def test_the_schema_names_every_table_once() -> None:
+    assert len({t.name for t in TABLES}) == len(TABLES)

@@ -1,0 +1,148 @@
+"""Bringing a warehouse to the schema of this code: creating it, and numbered steps from each released schema.
+
+Opening a warehouse for writing runs the steps it lacks, in one transaction with their record: `schema_migrations`
+gets a row per step that says what it did, and the snapshot's message names it. So a warehouse has its old schema or
+the new one, whoever dies in between, and earlier snapshots read as they were. A step is never changed once it was
+released; the fixtures in `tests/warehouse/fixtures` are warehouses as released versions wrote them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import duckdb
+
+from warehouse.errors import SchemaTooNew, SchemaTooOld, WarehouseNotFound
+from warehouse.schema import SCHEMA_VERSION, TABLES, VIEWS
+
+Apply = Callable[[duckdb.DuckDBPyConnection], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One step.
+
+    Attributes:
+        version: schema the warehouse has afterwards.
+        apply: changes tables through a cursor inside the transaction, and returns what it did in one line. Views and
+            comments need no step: all are brought up to date after the last one.
+    """
+
+    version: int
+    apply: Apply
+
+
+def _runs_tell_author_and_hash(cursor: duckdb.DuckDBPyConnection) -> str:
+    cursor.execute("ALTER TABLE runs ADD COLUMN author VARCHAR DEFAULT ''")
+    cursor.execute("ALTER TABLE runs ADD COLUMN content_hash VARCHAR DEFAULT '{}'")
+    row = cursor.execute("SELECT count(*) FROM runs").fetchone()
+    return f"runs: columns author and content_hash added, empty for the {row[0] if row else 0} earlier runs"
+
+
+MIGRATIONS: tuple[Migration, ...] = (Migration(2, _runs_tell_author_and_hash),)
+assert [m.version for m in MIGRATIONS] == list(range(2, SCHEMA_VERSION + 1)), "one step per schema, in order"
+
+
+def schema_version(cursor: duckdb.DuckDBPyConnection) -> int:
+    """Schema of the attached warehouse `lake`; 0 when it holds no tables yet."""
+    tables = cursor.execute(
+        "SELECT count(*) FROM duckdb_tables() WHERE database_name = 'lake' AND table_name = 'schema_migrations'"
+    ).fetchone()
+    if not tables or not tables[0]:
+        return 0
+    row = cursor.execute("SELECT max(version) FROM schema_migrations").fetchone()
+    return int(row[0]) if row and row[0] is not None else 0
+
+
+def check_schema(found: int, place: str, *, read_only: bool) -> None:
+    """Refuse what this code cannot work with.
+
+    Args:
+        found: the warehouse's schema.
+        place: the warehouse, as a person knows it.
+        read_only: it is open for reading, so it cannot be migrated.
+
+    Raises:
+        SchemaTooNew: a newer Siftline wrote it.
+        SchemaTooOld: it must be migrated first, and cannot be here.
+        WarehouseNotFound: it holds no tables, and is open for reading.
+    """
+    if found > SCHEMA_VERSION:
+        raise SchemaTooNew(
+            f"The warehouse at {place} has schema {found}, this Siftline knows up to {SCHEMA_VERSION}. "
+            "Upgrade: pip install --upgrade siftline"
+        )
+    if not read_only:
+        return
+    if found == 0:
+        raise WarehouseNotFound(
+            f"The warehouse at {place} holds no tables yet. Run `siftline run` in the project first."
+        )
+    if found < SCHEMA_VERSION:
+        raise SchemaTooOld(
+            f"The warehouse at {place} has schema {found}, this Siftline reads {SCHEMA_VERSION}. `siftline run` in the "
+            "project brings it up to date; its earlier snapshots stay as they are."
+        )
+
+
+def migrate(cursor: duckdb.DuckDBPyConnection, found: int) -> None:
+    """Create the schema, or run the steps that are missing; the caller holds the write lock.
+
+    Args:
+        cursor: writes to the warehouse `lake`, outside a transaction.
+        found: its schema; 0 creates all tables as they are now.
+    """
+    if found == SCHEMA_VERSION:
+        return
+    cursor.execute("BEGIN TRANSACTION")
+    effects: list[tuple[int, str]] = []
+    if found == 0:
+        for table in TABLES:
+            columns = ", ".join(f'"{c.name}" {c.type}' for c in table.all_columns)
+            cursor.execute(f'CREATE TABLE "{table.name}" ({columns})')
+        effects.append((SCHEMA_VERSION, f"created with schema {SCHEMA_VERSION}"))
+    for migration in MIGRATIONS:
+        if 0 < found < migration.version:
+            effects.append((migration.version, migration.apply(cursor)))
+    _comment_tables(cursor)
+    _replace_views(cursor)
+    for version, effect in effects:
+        cursor.execute(
+            "INSERT INTO schema_migrations (version, effect, run_id, committed_at) VALUES (?, ?, ?, ?)",
+            [version, effect, f"schema-{version}", datetime.now(UTC)],
+        )
+    message = "; ".join(f"schema {version}: {effect}" for version, effect in effects)
+    cursor.execute("CALL ducklake_set_commit_message('lake', 'siftline', ?)", [message])
+    cursor.execute("COMMIT")
+
+
+def _comment_tables(cursor: duckdb.DuckDBPyConnection) -> None:
+    """Write the comments that differ from `schema.py`; writing one makes a new version of its column."""
+    tables = dict(
+        cursor.execute("SELECT table_name, comment FROM duckdb_tables() WHERE database_name = 'lake'").fetchall()
+    )
+    columns = {
+        (table, column): comment
+        for table, column, comment in cursor.execute(
+            "SELECT table_name, column_name, comment FROM duckdb_columns() WHERE database_name = 'lake'"
+        ).fetchall()
+    }
+    for table in TABLES:
+        if tables.get(table.name) != table.comment:
+            cursor.execute(f'COMMENT ON TABLE "{table.name}" IS {_quote(table.comment)}')
+        for column in table.all_columns:
+            if columns.get((table.name, column.name)) != column.comment:
+                cursor.execute(f'COMMENT ON COLUMN "{table.name}"."{column.name}" IS {_quote(column.comment)}')
+
+
+def _replace_views(cursor: duckdb.DuckDBPyConnection) -> None:
+    """Make our views anew, in order; a view that a person added stays."""
+    for view in VIEWS:
+        cursor.execute(f"DROP VIEW IF EXISTS {view.name}")
+    for view in VIEWS:
+        cursor.execute(f"CREATE VIEW {view.name} AS {view.sql}")
+        cursor.execute(f"COMMENT ON VIEW {view.name} IS {_quote(view.comment)}")
+
+
+def _quote(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
