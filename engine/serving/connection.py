@@ -5,7 +5,7 @@ hundreds of slow clients come.
 """
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
@@ -50,7 +50,8 @@ def connection_class(*, most: int, idle_s: float) -> type[H11Protocol]:
             self._arm()
 
         def _in_progress(self) -> bool:
-            cycle: RequestResponseCycle | None = self.cycle  # uvicorn declares it without None, and begins with None
+            # uvicorn declares it without None, and begins with None.
+            cycle = cast("RequestResponseCycle | None", self.cycle)
             return cycle is not None and not cycle.response_complete
 
         def _arm(self) -> None:
