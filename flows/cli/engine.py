@@ -115,6 +115,7 @@ class ServeOptions:
     encoder: str
     active: float | None
     precision: str
+    memory_budget_mib: int | None
     max_tokens: int | None
     threads: int | None
     host: str
@@ -157,6 +158,7 @@ def serve_encoder(options: ServeOptions) -> None:
         max_tokens=options.max_tokens,
         threads=options.threads,
         precision=options.precision,
+        memory_budget=None if options.memory_budget_mib is None else options.memory_budget_mib << 20,
     )
     assert isinstance(encoder, LocalEncoder)
     encoder.scheduler.batch_tokens = options.batch_tokens

@@ -319,6 +319,9 @@ def engine_serve(
     encoder: Annotated[str, typer.Option(help="Encoder: default, routed, dense, or a .safetensors file.")] = "default",
     active: Annotated[float | None, typer.Option(help="Budget of a routed encoder.")] = None,
     precision: Annotated[str, typer.Option(help="fp32, int8 or int4.")] = "fp32",
+    memory_budget: Annotated[
+        int | None, typer.Option(min=1, help="Most MiB of weights in memory; the rest is read for each batch.")
+    ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=3, help="Cut texts after this many tokens.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Batches computed at a time, one core each.")] = None,
     host: Annotated[
@@ -342,6 +345,7 @@ def engine_serve(
             encoder=encoder,
             active=active,
             precision=precision,
+            memory_budget_mib=memory_budget,
             max_tokens=max_tokens,
             threads=threads,
             host=host,
