@@ -65,7 +65,7 @@ def select(lake: Lake, index: VectorIndex, config: SelectConfig) -> StageResult:
         "seed": config.seed,
         "neighbors": config.neighbors,
     }
-    with lake.stage("select", version=1, inputs=("values",), params=params) as stage:
+    with lake.stage("select", version=2, inputs=("values",), params=params) as stage:
         if stage.done:
             return stage.result()
         queued, waiting, cycle = stage.rows(

@@ -8,12 +8,9 @@ from typing import Protocol
 
 import numpy as np
 
-from active.graph import Bools, Floats, PoolGraph, Rows
+from active.graph import NEAR_DUPLICATE, Bools, Floats, PoolGraph, Rows
 from active.pool import Pool
 from warehouse import DataError
-
-NEAR_DUPLICATE = 0.95
-"""Cosine from which two texts count as copies: a label of one is a label of the other."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
