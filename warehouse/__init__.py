@@ -9,6 +9,7 @@ from warehouse.errors import (
     ServiceRefused,
     SettingsError,
     SiftlineError,
+    SnapshotNotFound,
     Terminal,
     Transient,
     WarehouseBusy,
@@ -16,6 +17,7 @@ from warehouse.errors import (
     WarehouseNotFound,
 )
 from warehouse.lake import Lake, attach_statement, siftline_version
+from warehouse.read import connect
 from warehouse.reader import Reader, matrix_to_list_array
 from warehouse.stage import Append, Delete, Progress, Stage, StageResult, Upsert, Write, hash_token, silent
 
@@ -33,6 +35,7 @@ __all__ = [
     "ServiceRefused",
     "SettingsError",
     "SiftlineError",
+    "SnapshotNotFound",
     "Stage",
     "StageResult",
     "Terminal",
@@ -43,6 +46,7 @@ __all__ = [
     "WarehouseNotFound",
     "Write",
     "attach_statement",
+    "connect",
     "hash_token",
     "matrix_to_list_array",
     "siftline_version",

@@ -22,7 +22,7 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from warehouse.errors import CommitFailed, WarehouseBusy, WarehouseError, WarehouseNotFound
-from warehouse.extensions import load_extensions
+from warehouse.extensions import open_duckdb
 from warehouse.hashing import combine, hash_rows
 from warehouse.migrations import check_schema, migrate, schema_version
 from warehouse.reader import Reader
@@ -255,20 +255,20 @@ class Lake:
             cursor.close()
 
 
-def connect(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+def connect(path: Path, *, read_only: bool, at: int | None = None) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection with the warehouse attached as `lake` and in use.
 
     Args:
         path: folder of the warehouse.
         read_only: attach without the right to write.
+        at: number of a kept snapshot to read; the newest when left out.
 
     Raises:
         WarehouseError: the catalogue cannot be attached; the message names it.
     """
-    connection = duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
-    load_extensions(connection)
+    connection = open_duckdb()
     try:
-        connection.execute(attach_statement(path, read_only=read_only))
+        connection.execute(attach_statement(path, read_only=read_only, at=at))
     except duckdb.Error as error:
         connection.close()
         raise WarehouseError(
@@ -280,26 +280,27 @@ def connect(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def connect_locked_down(path: Path) -> duckdb.DuckDBPyConnection:
+def connect_locked_down(path: Path, *, at: int | None = None) -> duckdb.DuckDBPyConnection:
     """A read-only connection for SQL that a person types: it reaches the warehouse's own files and nothing else.
 
     Args:
         path: folder of the warehouse.
+        at: number of a kept snapshot to read; the newest when left out.
 
     Raises:
         WarehouseNotFound: there is no warehouse.
         WarehouseError: the catalogue cannot be opened.
     """
     Lake(path, read_only=True).close()  # the checks and messages of opening
-    connection = connect(path.absolute(), read_only=True)
+    connection = connect(path.absolute(), read_only=True, at=at)
     connection.execute(f"SET allowed_directories = [{_quote(str(path.absolute()) + os.sep)}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
     return connection
 
 
-def attach_statement(path: Path, *, read_only: bool) -> str:
-    """The `ATTACH` statement that any DuckDB client can use."""
+def attach_statement(path: Path, *, read_only: bool, at: int | None = None) -> str:
+    """The `ATTACH` statement that any DuckDB client can use; `at` is a snapshot number."""
     options = [
         f"DATA_PATH {_quote(str(path / 'data') + os.sep)}",
         "OVERRIDE_DATA_PATH true",  # the catalogue keeps the folder it was made in; a project may be moved
@@ -308,6 +309,8 @@ def attach_statement(path: Path, *, read_only: bool) -> str:
     ]
     if read_only:
         options.append("READ_ONLY")
+    if at is not None:
+        options.append(f"SNAPSHOT_VERSION {at}")
     return f"ATTACH {_quote('ducklake:sqlite:' + str(path / 'catalog.sqlite'))} AS lake ({', '.join(options)})"
 
 

@@ -144,19 +144,34 @@ def report(
     make_report(project, output)
 
 
-@app.command(epilog='Example: siftline sql "select label, count(*) from training_set group by label"')
+AtOption = Annotated[
+    str, typer.Option("--at", help="Snapshot number or time (ISO, UTC unless it names its zone); left out: the newest.")
+]
+OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="File to write instead of the terminal.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is there already.")]
+
+
+@app.command(epilog='Example: siftline sql -c "select label, count(*) from training_set group by label"')
 def sql(
-    query: Annotated[str, typer.Argument(help="SQL to run; left out, a prompt opens.")] = "",
+    query: Annotated[str, typer.Argument(help="SQL to run; left out, it is read from a prompt or a pipe.")] = "",
     project: ProjectOption = Path(),
     format: Annotated[
-        Literal["table", "csv", "json"],
-        typer.Option(help="table; csv (a ' before cells a spreadsheet would take for a formula); json, one per line."),
+        Literal["table", "csv", "json", "parquet"],
+        typer.Option(help="csv: a ' stands before cells a spreadsheet would take for a formula; json: one per line."),
     ] = "table",
+    command: Annotated[str, typer.Option("--command", "-c", help="The same as QUERY.")] = "",
+    at: AtOption = "",
+    output: OutputOption = None,
+    force: ForceOption = False,
+    attach: Annotated[bool, typer.Option("--attach", help="Print the lines for any other DuckDB client.")] = False,
 ) -> None:
-    """Ask the warehouse in SQL, read-only, also while a run writes."""
-    from flows.cli.sql import run_sql
+    """Ask the warehouse in SQL, read-only, also while a run writes, also as it was."""
+    from flows.cli.sql import print_attach, run_sql
 
-    run_sql(project, query, format)
+    if attach:
+        print_attach(project, at or None)
+    else:
+        run_sql(project, query, command, format, at=at or None, output=output, force=force)
 
 
 @app.command(epilog="Example: siftline queue --next 20")
@@ -195,11 +210,12 @@ def embed(
         float | None, typer.Option(help="Budget of a routed encoder, such as 0.2, 0.3, 0.5 or 1.")
     ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=8, help="Cut texts after this many tokens.")] = None,
+    precision: Annotated[str, typer.Option(help="fp32, int8 or int4.")] = "fp32",
 ) -> None:
     """Turn any file of texts into vectors; needs no project."""
     from flows.cli.embed import embed_texts
 
-    embed_texts(input, output, text_field, id_field or None, encoder, active, max_tokens)
+    embed_texts(input, output, text_field, id_field or None, encoder, active, max_tokens, precision)
 
 
 @app.command(epilog="Example: siftline doctor --project examples/reuters")
