@@ -24,7 +24,9 @@ PRIOR = 0.5
 """Votes that every class has before the neighbours vote, and the least probability times C."""
 
 
-def suspicion(vectors: Vectors, labels: Rows, classes: int, generator: np.random.Generator, *, rounds: int = 2) -> Floats:
+def suspicion(
+    vectors: Vectors, labels: Rows, classes: int, generator: np.random.Generator, *, rounds: int = 2
+) -> Floats:
     """How probably each label is wrong.
 
     Args:

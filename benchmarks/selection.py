@@ -90,9 +90,7 @@ def _earlier(output: Path | None) -> Figures:
     return {"benchmark": "selection", "parts": {}}
 
 
-def _measure(
-    part: str, sets: Sequence[str], strategies: Sequence[str], seeds: int, jobs: int, folder: Path
-) -> Figures:
+def _measure(part: str, sets: Sequence[str], strategies: Sequence[str], seeds: int, jobs: int, folder: Path) -> Figures:
     if part == "scale":
         return scale()
     for name in sets:  # embed here, so that processes do not do it twice

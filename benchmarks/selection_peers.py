@@ -78,7 +78,7 @@ def _small_text(name: str) -> Choose:
         "contrastive": small_text.ContrastiveActiveLearning,
         "k-means": small_text.EmbeddingKMeans,
     }[name]
-    needs_labels = name in ("breaking-ties", "least-confidence", "contrastive")
+    needs_labels = name in ("breaking-ties", "least-confidence", "contrastive", "greedy-coreset")
 
     def choose(state: State, batch: int) -> Rows:
         unlabelled = np.setdiff1d(np.arange(len(state.vectors)), state.labelled)
@@ -159,7 +159,7 @@ def _pydvl_knn_shapley(vectors: Any, labels: Any, classes: int) -> Any:
 
 
 def _pydvl_data_oob(vectors: Any, labels: Any, classes: int) -> Any:
-    from pydvl.valuation import Dataset, DataOOBValuation
+    from pydvl.valuation import DataOOBValuation, Dataset
     from sklearn.ensemble import BaggingClassifier
     from sklearn.linear_model import LogisticRegression
 
