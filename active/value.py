@@ -28,6 +28,8 @@ from warehouse import Lake, Progress, SettingsError, StageResult, Upsert, silent
 
 CONTRADICTION = 0.3
 """Share of the doubt that a full contradiction adds to an item the end model is sure about."""
+SHARPNESS = 2.0
+"""Power of the predicted probabilities: a model held back by its ridge is surer than it says."""
 TAUGHT_RIDGE, ALONE_RIDGE = 1.0, 0.1
 """Ridge of the end model with weak labels and without, see `weak_labels.end_model`: what it knows to begin with."""
 DECIMALS = 6
@@ -59,7 +61,8 @@ def information(pool: Pool, graph: PoolGraph) -> Information:
 
     Functions and models that contradict each other count as doubt too. Queued items count as labelled.
     """
-    doubt = openness(pool.predicted)
+    sharp = pool.predicted**SHARPNESS
+    doubt = openness(sharp / sharp.sum(axis=1, keepdims=True))
     conflict = disagreement(pool.votes, pool.weak, pool.predicted)
     doubt = doubt + CONTRADICTION * conflict * (1.0 - doubt)
     classes = len(pool.class_names)
