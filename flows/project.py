@@ -30,6 +30,7 @@ from weak_labels.end_model import EndModelConfig
 from weak_labels.evaluate import EvaluateConfig
 from weak_labels.functions import LabelingFunction, load_functions
 from weak_labels.label_models import LabelModelConfig
+from weak_labels.prompt import PromptClient, PromptConfig
 
 
 class Project:
@@ -88,6 +89,20 @@ class Project:
     def functions(self) -> Sequence[LabelingFunction]:
         """The labeling functions of the project."""
         return load_functions(self.root / self.settings.weak_labels.functions, self.classes)
+
+    @cached_property
+    def prompt_client(self) -> PromptClient | None:
+        """The language model that functions made by `prompt` ask; None where none is configured."""
+        section = self.settings.weak_labels.prompt
+        if not section.url:
+            return None
+        return PromptClient(
+            PromptConfig(
+                cache=self.root / "prompt_answers.sqlite",
+                api_key=os.environ.get("SIFTLINE_PROMPT_API_KEY", ""),
+                **section.model_dump(),
+            )
+        )
 
     @cached_property
     def service(self) -> AnnotationService:
