@@ -19,6 +19,7 @@ from active.simulated import SimulatedAnnotator
 from active.task_folder import TaskFolder
 from active.value import ValueConfig
 from engine.client import Encoder, load_encoder
+from engine.remote import connect
 from features.embed import EmbedConfig
 from features.index import IndexConfig, VectorIndex, open_index
 from features.ingest import IngestConfig
@@ -74,9 +75,20 @@ class Project:
 
     @cached_property
     def encoder(self) -> Encoder:
-        """The encoder named in the settings."""
+        """The encoder named in the settings: on the engine's server when [engine] url is set, else in this process."""
         section = self.settings.encoder
         name = str(self.root / section.name) if section.name.endswith(".safetensors") else section.name
+        engine = self.settings.engine
+        if engine.url is not None:
+            return connect(
+                engine.url,
+                name=name,
+                active=section.active,
+                max_tokens=section.max_tokens,
+                key=os.environ.get("SIFTLINE_ENGINE_KEY") or None,
+                patience_s=engine.patience_s,
+                precision=section.precision,
+            )
         return load_encoder(
             name,
             active=section.active,

@@ -76,6 +76,13 @@ class EncoderSection(Section):
     precision: Literal["fp32", "int8", "int4"] = "fp32"
 
 
+class EngineSection(Section):
+    """Where the encoder runs: on a server of `siftline engine serve` when there is a url, else in this process."""
+
+    url: str | None = None
+    patience_s: float = Field(default=60.0, ge=0)
+
+
 class PromptSection(Section):
     """The language model that functions made by `prompt` ask; the key comes from SIFTLINE_PROMPT_API_KEY."""
 
@@ -158,6 +165,7 @@ class Settings(BaseSettings):
     sources: tuple[SourceSection, ...] = Field(min_length=1)
     warehouse: WarehouseSection = WarehouseSection()
     encoder: EncoderSection = EncoderSection()
+    engine: EngineSection = EngineSection()
     weak_labels: WeakLabelsSection = WeakLabelsSection()
     end_model: EndModelSection = EndModelSection()
     value: ValueSection = ValueSection()
