@@ -246,6 +246,10 @@ class Project:
             strategy=section.strategy,
             seed=section.seed,
             neighbors=self.settings.value.neighbors,
+            explore=section.explore,
+            most_per_class=section.most_per_class,
+            slice_by=section.slice_by,
+            most_per_slice=section.most_per_slice,
         )
 
     @cached_property
