@@ -1,6 +1,7 @@
 """Where the DuckDB extensions come from: wheels installed beside duckdb, so nothing is downloaded at run time."""
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import duckdb
@@ -10,6 +11,8 @@ from warehouse.errors import WarehouseError
 PACKAGES = {
     "ducklake": "duckdb_extension_ducklake",
     "sqlite_scanner": "duckdb_extension_sqlite_scanner",
+    "postgres_scanner": "duckdb_extension_postgres_scanner",
+    "httpfs": "duckdb_extension_httpfs",
 }
 
 
@@ -43,8 +46,14 @@ def extension_path(name: str) -> Path:
     return path
 
 
-def load_extensions(connection: duckdb.DuckDBPyConnection) -> None:
-    """Load every extension the warehouse needs into a connection, from disk only."""
-    for name in PACKAGES:
+def load_extensions(
+    connection: duckdb.DuckDBPyConnection, names: Sequence[str] = ("ducklake", "sqlite_scanner")
+) -> None:
+    """Load extensions into a connection, from disk only; left out, those of a warehouse in a local folder.
+
+    Raises:
+        WarehouseError: a wheel is missing or was built for another duckdb.
+    """
+    for name in names:
         path = str(extension_path(name)).replace("'", "''")
         connection.execute(f"LOAD '{path}'")
