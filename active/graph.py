@@ -129,6 +129,39 @@ class PoolGraph:
             nearest[part] = (self.vectors[part] @ self.vectors[taken].T).max(axis=1)
         return np.clip(nearest, 0.0, 1.0)
 
+    def nearest_of(self, taken: Rows, neighbors: int) -> Rows:
+        """The nearest taken items of each item, nearest first, over all of them and not only along edges.
+
+        Returns:
+            [N, K] places in `taken`, where K is the smaller of `neighbors` and their number. A taken item finds itself.
+        """
+        width = min(neighbors, len(taken))
+        found = np.empty((len(self), width), np.int64)
+        for start in range(0, len(self) if width else 0, CHUNK):
+            part = slice(start, start + CHUNK)
+            similarity = self.vectors[part] @ self.vectors[taken].T
+            found[part] = np.argsort(-similarity, axis=1, kind="stable")[:, :width]
+        return found
+
+    def typicality(self, clusters: Rows) -> Floats:
+        """Mean cosine of each item with those of its neighbours that share its cluster [N], 0 where none does."""
+        same = (clusters[self.rows] == clusters[self.owners]) & (self.rows != self.owners)
+        return self._per_item(np.add, np.where(same, self.weights, 0.0)) / np.maximum(self.total(same), 1.0)
+
+    def closest_stranger(self, clusters: Rows) -> Floats:
+        """Cosine of each item with its nearest neighbour in another cluster [N], 0 where it has none."""
+        return self._per_item(np.maximum, np.where(clusters[self.rows] != clusters[self.owners], self.weights, 0.0))
+
+    def total(self, edges: Bools) -> Floats:
+        """How many of these edges [E] start from each item. [N]."""
+        return self._per_item(np.add, edges.astype(np.float64))
+
+    def around(self, row: int, edges: Bools) -> Rows:
+        """The items that these edges [E] lead to from one item."""
+        end = self.starts[row + 1] if row + 1 < len(self) else len(self.rows)
+        part = slice(int(self.starts[row]), int(end))
+        return self.rows[part][edges[part]]
+
     def _per_item(self, fold: np.ufunc, values: Floats) -> Floats:
         # Every item has an edge to itself, so no stretch is empty, which reduceat would get wrong.
         return fold.reduceat(values, self.starts) if len(self) else np.zeros(0)

@@ -26,7 +26,8 @@ class Pool:
         weak: [N, C] weak labels; rows of zeros where the label model said nothing.
         predicted: [N, C] class probabilities of the end model; uniform where there are none.
         has_prediction: [N] the end model spoke about this item.
-        labelled: places of the items that people labelled.
+        labelled: places of the items that people labelled, ascending.
+        gold: their labels, class ids; as many as `labelled`.
         queued: places of the items that are in a queue, whatever their state, and are not labelled.
     """
 
@@ -38,6 +39,7 @@ class Pool:
     predicted: Floats
     has_prediction: Bools
     labelled: Rows
+    gold: Rows
     queued: Rows
 
     def __len__(self) -> int:
@@ -64,7 +66,7 @@ def read_pool(reader: Reader, indexed: Sequence[str]) -> Pool:
     table = reader.arrow(
         """
         SELECT i.item_id, i.content_hash, w.probs AS weak, p.probs AS predicted,
-               g.item_id IS NOT NULL AS labelled, q.item_id IS NOT NULL AS queued
+               g.item_id IS NOT NULL AS labelled, g.class_id AS gold, q.item_id IS NOT NULL AS queued
         FROM items i
         LEFT JOIN latest_weak_labels w ON w.item_id = i.item_id
         LEFT JOIN latest_predictions p ON p.item_id = i.item_id
@@ -89,6 +91,7 @@ def read_pool(reader: Reader, indexed: Sequence[str]) -> Pool:
         predicted=_probabilities(table, "predicted", count, missing=1 / max(1, count)),
         has_prediction=table.column("predicted").is_valid().to_numpy().astype(np.bool_),
         labelled=np.flatnonzero(labelled),
+        gold=table.column("gold").fill_null(-1).to_numpy().astype(np.int64)[labelled],
         queued=np.flatnonzero(queued & ~labelled),
     )
 

@@ -8,7 +8,7 @@ from threadpoolctl import threadpool_limits
 
 from active.graph import PoolGraph
 from active.pool import Pool, read_pool
-from active.strategies import STRATEGIES, Pick, Situation
+from active.strategies import Pick, Situation, find_strategy
 from active.value import DECIMALS
 from features.index import VectorIndex
 from warehouse import Lake, SettingsError, StageResult, Upsert
@@ -23,7 +23,7 @@ class SelectConfig:
         batch: items per selection.
         budget: items that may ever be queued for this project, withdrawn ones not counted.
         refill_below: select again once at most this many tasks are unanswered.
-        strategy: name in `active.strategies.STRATEGIES`.
+        strategy: name of `active.strategies.find_strategy`.
         seed: seed of the strategy's generator.
         neighbors: nearest items that each item is joined with in the graph.
 
@@ -40,10 +40,7 @@ class SelectConfig:
     neighbors: int = 20
 
     def __post_init__(self) -> None:
-        if self.strategy not in STRATEGIES:
-            raise SettingsError(
-                f"There is no selection strategy '{self.strategy}'; known are {', '.join(sorted(STRATEGIES))}."
-            )
+        find_strategy(self.strategy)
         for name, least in (("batch", 1), ("budget", 0), ("refill_below", 0), ("seed", 0), ("neighbors", 1)):
             if (found := getattr(self, name)) < least:
                 raise SettingsError(f"{name} of the selection is {found}; it must be {least} or more.")
@@ -92,7 +89,7 @@ def select(lake: Lake, index: VectorIndex, config: SelectConfig) -> StageResult:
         graph = PoolGraph.from_index(index, pool.item_ids, config.neighbors)
         generator = np.random.default_rng([config.seed, cycle])
         with threadpool_limits(1):  # small products: threads only wait for each other, and may change the last bits
-            pick = STRATEGIES[config.strategy](Situation(pool=pool, graph=graph, generator=generator), batch)
+            pick = find_strategy(config.strategy)(Situation(pool=pool, graph=graph, generator=generator), batch)
         if not len(pick.rows):
             return stage.nothing(reason="nothing is left to select")
         return stage.commit(

@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 
 from engine.client import Encoder, Encoding, Vectors
 from engine.errors import InputError, NumericError
-from features.files import replaced_file
 from features.ingest import read_source
 from features.records import Fault, Record
 from features.sources import SourceConfig, SourceFile, find_files
@@ -29,6 +28,7 @@ from warehouse import (
     matrix_to_list_array,
     silent,
 )
+from warehouse.files import replaced_file
 
 VERSION = 1
 FILE_TEXTS = 4096

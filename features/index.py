@@ -16,8 +16,8 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from features.files import replaced_file
 from warehouse import DataError, Lake, Reader, SettingsError, StageResult
+from warehouse.files import replaced_file
 
 VERSION = 1
 FORMAT = 1

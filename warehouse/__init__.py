@@ -1,5 +1,7 @@
 """Tables, commits and snapshots over DuckLake: what every other package stores and reads."""
 
+from warehouse.commit import siftline_version
+from warehouse.connection import Location, attach_statement
 from warehouse.errors import (
     CommitFailed,
     DataError,
@@ -9,13 +11,15 @@ from warehouse.errors import (
     ServiceRefused,
     SettingsError,
     SiftlineError,
+    SnapshotNotFound,
     Terminal,
     Transient,
     WarehouseBusy,
     WarehouseError,
     WarehouseNotFound,
 )
-from warehouse.lake import Lake, attach_statement, siftline_version
+from warehouse.lake import Lake
+from warehouse.read import connect
 from warehouse.reader import Reader, matrix_to_list_array
 from warehouse.stage import Append, Delete, Progress, Stage, StageResult, Upsert, Write, hash_token, silent
 
@@ -25,6 +29,7 @@ __all__ = [
     "DataError",
     "Delete",
     "Lake",
+    "Location",
     "Progress",
     "Reader",
     "SchemaTooNew",
@@ -33,6 +38,7 @@ __all__ = [
     "ServiceRefused",
     "SettingsError",
     "SiftlineError",
+    "SnapshotNotFound",
     "Stage",
     "StageResult",
     "Terminal",
@@ -43,6 +49,7 @@ __all__ = [
     "WarehouseNotFound",
     "Write",
     "attach_statement",
+    "connect",
     "hash_token",
     "matrix_to_list_array",
     "siftline_version",

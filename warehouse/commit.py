@@ -61,9 +61,7 @@ class Commit:
     message: str
 
 
-def plan(
-    stage: Stage, writes: Sequence[Write], *, rows_read: int, detail: Mapping[str, Any], message: str
-) -> Commit:
+def plan(stage: Stage, writes: Sequence[Write], *, rows_read: int, detail: Mapping[str, Any], message: str) -> Commit:
     """A commit of a stage: writes without rows left out, rows counted, a message made where none is given."""
     writes = [w for w in writes if w.rows.num_rows]
     counts: dict[str, int] = {}
@@ -71,9 +69,7 @@ def plan(
         written = 0 if isinstance(write, Delete) else write.rows.num_rows
         counts[write.table] = counts.get(write.table, 0) + written
     message = message or f"{stage.name}: " + (", ".join(f"{n} {t}" for t, n in counts.items()) or "no rows")
-    return Commit(
-        stage=stage, writes=writes, counts=counts, rows_read=rows_read, detail=detail, message=message
-    )
+    return Commit(stage=stage, writes=writes, counts=counts, rows_read=rows_read, detail=detail, message=message)
 
 
 def land(commit: Commit, *, new_cursor: NewCursor, lock: WriteLock, place: str) -> bool:

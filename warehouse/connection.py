@@ -16,7 +16,7 @@ from typing import ClassVar
 import duckdb
 
 from warehouse.errors import SettingsError, WarehouseError, WarehouseNotFound
-from warehouse.extensions import load_extensions
+from warehouse.extensions import open_duckdb
 from warehouse.locks import FolderLock, PostgresLock, WriteLock
 
 BUSY_TIMEOUT_MS = 10_000
@@ -99,25 +99,25 @@ def locate(place: Path | Location) -> Location:
     return place if isinstance(place, Location) else Location(folder=place)
 
 
-def connect(place: Path | Location, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+def connect(place: Path | Location, *, read_only: bool, at: int | None = None) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection with the warehouse attached as `lake` and in use.
 
     Args:
         place: the warehouse, or its folder.
         read_only: attach without the right to write.
+        at: number of a kept snapshot to read; the newest when left out.
 
     Raises:
         WarehouseNotFound: there is none, and `read_only` cannot make it.
         WarehouseError: the catalogue cannot be attached; the message names it.
     """
     location = locate(place)
-    connection = duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
-    load_extensions(connection, location.extensions)
+    connection = open_duckdb(location.extensions)
     try:
         if location.on_s3:
             _create_s3_secret(connection, location)
         with private_files():
-            connection.execute(attach_statement(location, read_only=read_only))
+            connection.execute(attach_statement(location, read_only=read_only, at=at))
     except duckdb.Error as error:
         connection.close()
         text = without_secrets(str(error))
@@ -131,16 +131,16 @@ def connect(place: Path | Location, *, read_only: bool) -> duckdb.DuckDBPyConnec
                 f"There is no warehouse in {location.words} yet. Run `siftline run` in the project first."
             ) from None
         raise WarehouseError(
-            f"The catalogue in {location.words} cannot be opened: {text}. Check that the server runs and that PGPASSWORD "
-            "is set."
+            f"The catalogue in {location.words} cannot be opened: {text}. Check that the server runs and that "
+            "PGPASSWORD is set."
         ) from None
     connection.execute("USE lake")
     connection.execute("SET TimeZone = 'UTC'")
     return connection
 
 
-def attach_statement(place: Path | Location, *, read_only: bool) -> str:
-    """The `ATTACH` statement that any DuckDB client can use; it holds no secret."""
+def attach_statement(place: Path | Location, *, read_only: bool, at: int | None = None) -> str:
+    """The `ATTACH` statement that any DuckDB client can use; it holds no secret, and `at` is a snapshot number."""
     location = locate(place)
     # The catalogue keeps the place it was made in; a project may be moved.
     options = [f"DATA_PATH {quote(location.data_path)}", "OVERRIDE_DATA_PATH true"]
@@ -151,6 +151,8 @@ def attach_statement(place: Path | Location, *, read_only: bool) -> str:
         target = f"ducklake:postgres:{location.dsn}"
     if read_only:
         options.append("READ_ONLY")
+    if at is not None:
+        options.append(f"SNAPSHOT_VERSION {at}")
     return f"ATTACH {quote(target)} AS lake ({', '.join(options)})"
 
 
@@ -211,4 +213,7 @@ def _create_s3_secret(connection: duckdb.DuckDBPyConnection, location: Location)
         scheme, _, host = endpoint.rpartition("://")
         options += [f"ENDPOINT {quote(host.rstrip('/'))}", "URL_STYLE 'path'"]
         options.append(f"USE_SSL {str(scheme != 'http').lower()}")
+    # The extension copies the keys from the environment into settings, where duckdb_settings() would show them.
+    for setting in ("s3_access_key_id", "s3_secret_access_key", "s3_session_token"):
+        connection.execute(f"SET GLOBAL {setting} = ''")
     connection.execute(f"CREATE SECRET siftline (TYPE s3, PROVIDER config, {', '.join(options)})")

@@ -37,6 +37,10 @@ class SchemaTooNew(WarehouseError):
     """The warehouse was written by a newer Siftline; upgrade Siftline to open it."""
 
 
+class SnapshotNotFound(WarehouseError):
+    """No snapshot with this number or of this time is kept; `siftline snapshots` lists those that are."""
+
+
 class SchemaTooOld(WarehouseError):
     """The warehouse was written by an older Siftline and is open for reading only; opening it to write migrates it."""
 

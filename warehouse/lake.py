@@ -1,7 +1,7 @@
 """An open warehouse: what reads and stages are made from, and the only way to write.
 
-Readers see a snapshot and wait for nobody. Writers go through `Lake.stage(...).commit(...)`, which `commit.py` carries out
-under the warehouse's lock. Where the catalogue and the data are is `connection.py`'s business.
+Readers see a snapshot and wait for nobody. Writers go through `Lake.stage(...).commit(...)`, which `commit.py` carries
+out under the warehouse's lock. Where the catalogue and the data are is `connection.py`'s business.
 """
 
 import hashlib

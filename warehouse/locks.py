@@ -19,7 +19,7 @@ import duckdb
 from filelock import FileLock, Timeout
 
 from warehouse.errors import WarehouseBusy, WarehouseError
-from warehouse.extensions import load_extensions
+from warehouse.extensions import open_duckdb
 
 TIMEOUT_S = 300.0
 _ADVISORY_KEY = 0x51F7_11E0  # one warehouse per PostgreSQL database, so one number is enough
@@ -67,6 +67,7 @@ class FolderLock:
                 self._owner.chmod(0o600)
             yield
         finally:
+            self._owner.unlink(missing_ok=True)
             self._lock.release()
 
     def _words(self) -> str:
@@ -92,9 +93,8 @@ class PostgresLock:
     @contextmanager
     def held(self) -> Generator[None]:
         """Hold the lock for a block, over a connection of its own."""
-        connection = duckdb.connect(config={"autoinstall_known_extensions": "false"})
+        connection = open_duckdb(("postgres_scanner",))
         try:
-            load_extensions(connection, ("postgres_scanner",))
             try:
                 connection.execute(f"ATTACH {_quote(self._dsn)} AS pg (TYPE postgres)")
                 connection.execute("BEGIN TRANSACTION")

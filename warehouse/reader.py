@@ -3,16 +3,22 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from warehouse.errors import DataError
+from warehouse.errors import DataError, SettingsError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
 
 Matrix = npt.NDArray[np.float32]
+VECTOR_BATCH_ROWS = 122_880
+"""Rows per batch of `read_vectors`: one row group of DuckDB."""
 
 
 class Reader:
@@ -40,6 +46,30 @@ class Reader:
     def arrow(self, sql: str, params: Sequence[Any] = ()) -> pa.Table:
         """Result of a query as an Arrow table."""
         return self._connection.execute(sql, list(params)).to_arrow_table()
+
+    def pandas(self, sql: str, params: Sequence[Any] = ()) -> "pd.DataFrame":
+        """Result of a query as a pandas frame."""
+        return self._connection.execute(sql, list(params)).df()
+
+    def polars(self, sql: str, params: Sequence[Any] = ()) -> "pl.DataFrame":
+        """Result of a query as a polars frame, over Arrow's memory.
+
+        Raises:
+            SettingsError: polars is not installed.
+        """
+        try:
+            import polars
+        except ModuleNotFoundError as error:
+            raise SettingsError(
+                "polars is not installed: pip install polars. Or ask for .arrow() or .pandas()."
+            ) from error
+        frame = polars.from_arrow(self.arrow(sql, params))
+        assert isinstance(frame, polars.DataFrame)
+        return frame
+
+    def snapshot(self) -> int:
+        """Number of the snapshot that this reader sees."""
+        return int(self.scalar("SELECT id FROM lake.current_snapshot()"))
 
     def batches(self, sql: str, params: Sequence[Any] = (), *, rows: int) -> Iterator[pa.Table]:
         """Result of a query in Arrow tables of at most about `rows` rows, so that it need not fit into memory.
@@ -71,6 +101,49 @@ class Reader:
         table = self.arrow(sql, params)
         ids = table.column(0).to_pylist()
         return ids, list_column_to_matrix(table.column(1), what=table.column_names[1])
+
+    def read_vectors(
+        self, encoder_id: str | None = None, *, split: str | None = None
+    ) -> tuple[pa.ChunkedArray, Matrix]:
+        """All vectors of one encoder as a matrix, in the order they are stored.
+
+        The matrix is allocated once and filled batch by batch, so the peak is the matrix and one batch.
+
+        Args:
+            encoder_id: encoder; may be left out where the warehouse holds vectors of one only.
+            split: train, valid or test; all when left out.
+
+        Returns:
+            item ids [N] as Arrow strings, and their unit vectors [N, D] float32; D is 0 when there is none.
+
+        Raises:
+            DataError: there are several encoders to choose from, none of this name, or lengths differ.
+        """
+        found = [str(name) for (name,) in self.rows("SELECT DISTINCT encoder_id FROM vectors ORDER BY ALL")]
+        if encoder_id is None and len(found) > 1:
+            raise DataError(f"There are vectors of {len(found)} encoders, {', '.join(found)}; name one as encoder_id.")
+        if encoder_id is not None and encoder_id not in found:
+            raise DataError(f"There are no vectors of encoder '{encoder_id}'; found: {', '.join(found) or 'none'}.")
+        where, params = ["encoder_id = ?"] if encoder_id else ["true"], [encoder_id] if encoder_id else []
+        if split is not None:
+            where.append("item_id IN (SELECT item_id FROM items WHERE split = ?)")
+            params.append(split)
+        source = f"FROM vectors WHERE {' AND '.join(where)}"
+        n = int(self.scalar(f"SELECT count(*) {source}", params))
+        ids: list[pa.Array] = []
+        matrix, filled = np.empty((n, 0), np.float32), 0
+        for batch in self.batches(f"SELECT item_id, vector {source}", params, rows=VECTOR_BATCH_ROWS):
+            part = list_column_to_matrix(batch.column(1), what="vector")
+            if not filled:
+                matrix = np.empty((n, part.shape[1]), np.float32)
+            if part.shape[1] != matrix.shape[1]:
+                lengths = sorted({part.shape[1], matrix.shape[1]})
+                raise DataError(f"Column 'vector' mixes vectors of lengths {lengths}; they must be equal.")
+            matrix[filled : filled + len(part)] = part
+            filled += len(part)
+            ids += batch.column(0).chunks
+        assert filled == n, f"{filled} vectors read, {n} counted in the same snapshot"
+        return pa.chunked_array(ids, pa.string()), matrix if filled else np.empty((0, 0), np.float32)
 
 
 def list_column_to_matrix(column: pa.ChunkedArray, *, what: str) -> Matrix:

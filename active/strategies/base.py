@@ -3,13 +3,14 @@
 Shape letters: N items of the pool, C classes, B picked items.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from active.graph import Floats, PoolGraph, Rows
+from active.graph import Bools, Floats, PoolGraph, Rows
 from active.pool import Pool
+from warehouse import DataError
 
 NEAR_DUPLICATE = 0.95
 """Cosine from which two texts count as copies: a label of one is a label of the other."""
@@ -20,14 +21,26 @@ class Situation:
     """What a strategy may look at.
 
     Attributes:
-        pool: items with votes, weak labels and predictions.
+        pool: items with votes, weak labels, predictions and gold labels.
         graph: their neighbour graph.
         generator: the only source of random numbers.
+
+    Raises:
+        DataError: vectors or predictions are not finite; names the items.
     """
 
     pool: Pool
     graph: PoolGraph
     generator: np.random.Generator
+
+    def __post_init__(self) -> None:
+        for name, values in (("vectors", self.graph.vectors), ("predictions", self.pool.predicted)):
+            bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+            if bad.size:
+                raise DataError(
+                    f"The {name} of {bad.size} of {len(values)} items are not finite, items "
+                    f"{', '.join(self.pool.item_ids[row] for row in bad[:5])}. Delete these rows and run again."
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +56,59 @@ class Pick:
     values: Floats
 
 
-Strategy = Callable[[Situation, int], Pick]
-"""(situation, batch) -> at most `batch` items; fewer when no more may be picked."""
+class Strategy(Protocol):
+    """(situation, batch) -> at most `batch` items; fewer when no more may be picked.
+
+    Further parameters are keyword-only and have defaults. A strategy of your own is registered under the entry point
+    group `siftline.strategies`.
+    """
+
+    def __call__(self, situation: Situation, batch: int, /) -> Pick:
+        """Pick items."""
+        ...
 
 
 def pick_best(situation: Situation, batch: int, scores: Floats) -> Pick:
     """The allowed items with the largest scores [N], never two near-duplicates; the lower row wins a tie."""
     pick = Picking(situation)
-    while len(pick.rows) < batch and pick.allowed.any():
+    while pick.wants(batch):
         pick.take(scores)
     return pick.done()
+
+
+def pick_drawn(situation: Situation, batch: int) -> Pick:
+    """Allowed items drawn evenly, for strategies that need labels where there are none; values fall evenly."""
+    pick = Picking(situation)
+    even = np.ones(len(situation.pool))
+    while pick.wants(batch):
+        pick.draw(even, situation.generator)
+    return pick.in_order()
+
+
+def pick_per_cluster(situation: Situation, batch: int, clusters: Rows, order: Rows, scores: Floats) -> Pick:
+    """The best allowed item of each cluster, in rounds over the clusters until the batch is full.
+
+    Args:
+        situation: of N items.
+        batch: items wanted.
+        clusters: [N] cluster of each item, negative for none.
+        order: clusters in the order they are asked.
+        scores: [N] what is best within a cluster.
+
+    Returns:
+        The pick; its values fall evenly, for the order is all that is known.
+    """
+    pick = Picking(situation)
+    members = [np.flatnonzero(clusters == cluster) for cluster in order]
+    while pick.wants(batch):
+        before = len(pick.rows)
+        for rows in members:
+            allowed = rows[pick.allowed[rows]]
+            if len(allowed) and pick.wants(batch):
+                pick.add(int(allowed[scores[allowed].argmax()]), 0.0)
+        if len(pick.rows) == before:
+            break
+    return pick.in_order()
 
 
 class Picking:
@@ -64,6 +120,8 @@ class Picking:
         rows: places picked so far.
     """
 
+    allowed: Bools
+
     def __init__(self, situation: Situation) -> None:
         self._vectors = situation.graph.vectors
         self.nearest = situation.graph.nearest(situation.pool.taken)
@@ -72,16 +130,39 @@ class Picking:
         self.rows: list[int] = []
         self._values: list[float] = []
 
+    def wants(self, batch: int) -> bool:
+        """Whether the batch is not full and something may still be picked."""
+        return len(self.rows) < batch and bool(self.allowed.any())
+
     def take(self, scores: Floats) -> int:
         """Pick the allowed item with the largest score [N] and return its place."""
         best = int(np.where(self.allowed, scores, -np.inf).argmax())
-        self.rows.append(best)
-        self._values.append(float(scores[best]))
-        self.nearest = np.maximum(self.nearest, np.clip(self._vectors @ self._vectors[best], 0.0, 1.0))
-        self.allowed &= self.nearest < NEAR_DUPLICATE
-        self.allowed[best] = False  # also a vector of zeros, which is not close to itself
+        self.add(best, float(scores[best]))
         return best
 
+    def draw(self, weights: Floats, generator: np.random.Generator) -> int:
+        """Pick an allowed item with a chance in proportion to its weight [N], evenly where all weights are 0."""
+        chances = np.where(self.allowed, np.maximum(weights, 0.0), 0.0)
+        if not chances.sum() > 0:
+            chances = self.allowed.astype(np.float64)
+        row = int(np.searchsorted(np.cumsum(chances), generator.random() * chances.sum(), side="right"))
+        row = min(row, int(np.flatnonzero(chances)[-1]))  # the product above may round up to the whole sum
+        self.add(row, 0.0)
+        return row
+
+    def add(self, row: int, value: float) -> None:
+        """Pick this item."""
+        self.rows.append(row)
+        self._values.append(value)
+        self.nearest = np.maximum(self.nearest, np.clip(self._vectors @ self._vectors[row], 0.0, 1.0))
+        self.allowed &= self.nearest < NEAR_DUPLICATE
+        self.allowed[row] = False  # also a vector of zeros, which is not close to itself
+
     def done(self) -> Pick:
-        """The pick."""
+        """The pick with the scores as its values."""
         return Pick(np.array(self.rows, np.int64), np.array(self._values))
+
+    def in_order(self) -> Pick:
+        """The pick with values that fall evenly from 1, where the order is all that a strategy can say."""
+        count = len(self.rows)
+        return Pick(np.array(self.rows, np.int64), 1.0 - np.arange(count) / max(1, count))

@@ -144,19 +144,34 @@ def report(
     make_report(project, output)
 
 
-@app.command(epilog='Example: siftline sql "select label, count(*) from training_set group by label"')
+AtOption = Annotated[
+    str, typer.Option("--at", help="Snapshot number or time (ISO, UTC unless it names its zone); left out: the newest.")
+]
+OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="File to write instead of the terminal.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is there already.")]
+
+
+@app.command(epilog='Example: siftline sql -c "select label, count(*) from training_set group by label"')
 def sql(
-    query: Annotated[str, typer.Argument(help="SQL to run; left out, a prompt opens.")] = "",
+    query: Annotated[str, typer.Argument(help="SQL to run; left out, it is read from a prompt or a pipe.")] = "",
     project: ProjectOption = Path(),
     format: Annotated[
-        Literal["table", "csv", "json"],
-        typer.Option(help="table; csv (a ' before cells a spreadsheet would take for a formula); json, one per line."),
+        Literal["table", "csv", "json", "parquet"],
+        typer.Option(help="csv: a ' stands before cells a spreadsheet would take for a formula; json: one per line."),
     ] = "table",
+    command: Annotated[str, typer.Option("--command", "-c", help="The same as QUERY.")] = "",
+    at: AtOption = "",
+    output: OutputOption = None,
+    force: ForceOption = False,
+    attach: Annotated[bool, typer.Option("--attach", help="Print the lines for any other DuckDB client.")] = False,
 ) -> None:
-    """Ask the warehouse in SQL, read-only, also while a run writes."""
-    from flows.cli.sql import run_sql
+    """Ask the warehouse in SQL, read-only, also while a run writes, also as it was."""
+    from flows.cli.sql import print_attach, run_sql
 
-    run_sql(project, query, format)
+    if attach:
+        print_attach(project, at or None)
+    else:
+        run_sql(project, query, command, format, at=at or None, output=output, force=force)
 
 
 @app.command(epilog="Example: siftline queue --next 20")

@@ -1,95 +1,121 @@
-"""`siftline sql`: ask the warehouse in SQL, read-only and locked down, while runs write."""
+"""`siftline sql`: ask the warehouse in SQL, read-only and locked down, while runs write, now or as it was."""
 
-import csv
-import json
-import math
-import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import duckdb
 
 from flows.cli.console import print_table, say
 from flows.project import Project
-from warehouse import SettingsError
-from warehouse.lake import connect_locked_down
+from warehouse import SettingsError, attach_statement
+from warehouse.formats import new_file, write_csv, write_json, write_parquet
+from warehouse.protection import refuse_reaching_out
+from warehouse.read import connect_for_people, resolve
 
 # CREATE makes temporary tables, also for PIVOT; the warehouse itself is attached read-only. EXPLAIN is left out, since
 # EXPLAIN ANALYZE runs what it explains, even a COPY.
 _ALLOWED = {duckdb.StatementType.SELECT, duckdb.StatementType.CREATE}
 
 
-# DuckLake's functions that remove files or snapshots run in a SELECT, even where the warehouse is attached read-only.
-_MAINTENANCE = re.compile(r"ducklake_(cleanup|delete|expire|merge|rewrite|flush|set|add)", re.IGNORECASE)
+_FETCH_ROWS = 1000
 
 
-def run_sql(root: Path, query: str, format: str) -> None:
-    """Run one query, or read queries from a prompt until the input ends."""
+def run_sql(
+    root: Path,
+    query: str,
+    command: str,
+    format: str,
+    *,
+    at: str | None = None,
+    output: Path | None = None,
+    force: bool = False,
+) -> None:
+    """Run one query, or read queries from a prompt or a pipe until the input ends."""
+    if query and command:
+        raise SettingsError("There are two queries, one as an argument and one with -c; give one of them.")
+    query = query or command
     project = Project(root)
-    connection = connect_locked_down(project.lake_path)
+    connection = connect_for_people(project.lake_path, at=at)
     try:
-        if query:
-            _print(connection, query, format)
+        if not query and (output is not None or format == "parquet"):
+            query = sys.stdin.read()  # one file holds one result, so there is nothing to prompt for
+        if output is not None:
+            with new_file(output, force=force) as file:
+                show(connection, query, format, file)
+        elif query:
+            show(connection, query, format, None)
         else:
             _prompt(connection, format)
     finally:
         connection.close()
 
 
-def _print(connection: duckdb.DuckDBPyConnection, query: str, format: str) -> None:
+def print_attach(root: Path, at: str | None) -> None:
+    """Print the two lines that open this project's warehouse in any DuckDB client."""
+    path = Project(root).lake_path.absolute()
+    print(attach_statement(path, read_only=True, at=resolve(path, at)) + ";")
+    print("USE lake;")
+
+
+def show(connection: duckdb.DuckDBPyConnection, query: str, format: str, file: Path | None) -> None:
+    """Run the statements of a query and write their results to a file, or to standard output where it is None.
+
+    Raises:
+        SettingsError: a statement is wrong or would write, or the form does not hold what came out.
+    """
     try:
         statements = connection.extract_statements(query)
         for statement in statements:
-            if statement.type not in _ALLOWED or _MAINTENANCE.search(query):
+            refuse_reaching_out(query)
+            if statement.type not in _ALLOWED:
                 raise SettingsError(
-                    f"This {statement.type.name} is not for this prompt, which only reads. To write a file, print it: "
-                    'siftline sql --format csv "select ..." > file.csv'
+                    f"This {statement.type.name} is not for this prompt, which only reads. To write a file, name it: "
+                    'siftline sql --format csv --output file.csv "select ..."'
                 )
+        results = sum(statement.type == duckdb.StatementType.SELECT for statement in statements)
+        if results != 1 and (format == "parquet" or file is not None):
+            raise SettingsError(f"One file holds one result, and this asks for {results}; give exactly one SELECT.")
         for statement in statements:
             result = connection.execute(statement)
-            columns = [name for name, *_ in result.description or []]
             if statement.type == duckdb.StatementType.SELECT:
-                _print_rows(columns, result.fetchall(), format)
+                _write(result, format, file)
     except duckdb.Error as error:
         raise SettingsError(f'{error}\nTables and views: siftline sql "show all tables"') from error
 
 
-def _print_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], format: str) -> None:
-    if format == "json":
-        for row in rows:
-            print(json.dumps(_plain(dict(zip(columns, row, strict=True))), ensure_ascii=False))
-    elif format == "csv":
-        writer = csv.writer(sys.stdout)
-        writer.writerow(columns)
-        writer.writerows([_cell(value) for value in row] for row in rows)
-    else:
-        print_table(columns, rows)
+def _write(result: duckdb.DuckDBPyConnection, format: str, file: Path | None) -> None:
+    columns = [name for name, *_ in result.description or []]
+    if format == "parquet":
+        if file is None and sys.stdout.isatty():
+            raise SettingsError("Parquet is not for a terminal; name a file with --output.")
+        write_parquet(file or sys.stdout.buffer, result.to_arrow_reader(100_000))
+        return
+    with _text(file) as target:
+        if format == "json":
+            write_json(target, columns, _rows(result))
+        elif format == "csv":
+            write_csv(target, columns, _rows(result))
+        elif file is None:
+            print_table(columns, result.fetchall())
+        else:
+            raise SettingsError("A table is for the terminal; give --format csv, json or parquet for a file.")
 
 
-def _plain(value: Any) -> Any:
-    """A value as JSON has it: what is no number becomes null, what JSON does not know becomes text."""
-    if isinstance(value, dict):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, bytes):
-        return value.hex()
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+@contextmanager
+def _text(file: Path | None) -> Generator[TextIO]:
+    if file is None:
+        yield sys.stdout
+        return
+    with file.open("w", encoding="utf-8", newline="") as target:
+        yield target
 
 
-def _cell(value: Any) -> Any:
-    if isinstance(value, dict | list | tuple | bytes):
-        return json.dumps(_plain(value), ensure_ascii=False)
-    return _harmless(value)
-
-
-def _harmless(value: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+def _rows(result: duckdb.DuckDBPyConnection) -> Iterator[Sequence[Any]]:
+    while rows := result.fetchmany(_FETCH_ROWS):
+        yield from rows
 
 
 def _prompt(connection: duckdb.DuckDBPyConnection, format: str) -> None:
@@ -103,12 +129,14 @@ def _prompt(connection: duckdb.DuckDBPyConnection, format: str) -> None:
             break
         if lines[-1].rstrip().endswith(";"):
             try:
-                _print(connection, "\n".join(lines), format)
+                show(connection, "\n".join(lines), format, None)
             except SettingsError as error:
+                if not sys.stdin.isatty():
+                    raise  # a script must not go on after a wrong query
                 say(str(error))
             lines = []
     if "".join(lines).strip():
-        _print(connection, "\n".join(lines), format)
+        show(connection, "\n".join(lines), format, None)
 
 
 def _mark(lines: Sequence[str]) -> str:

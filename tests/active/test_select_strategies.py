@@ -1,12 +1,18 @@
 """The contract of selection strategies: one class of tests that each strategy inherits."""
 
+import inspect
+from dataclasses import replace
+from importlib.metadata import EntryPoint, EntryPoints
+from typing import Any
+
 import numpy as np
 import pytest
 
 from active.graph import Floats, PoolGraph, Rows
 from active.pool import Pool
-from active.strategies import STRATEGIES, Pick, Situation
+from active.strategies import STRATEGIES, Pick, Situation, Strategy, find_strategy
 from tests.active.pools import CLASSES, clusters, unit
+from warehouse import DataError, SettingsError
 
 N = 90
 
@@ -25,6 +31,7 @@ def situation(vectors: np.ndarray, predicted: Floats, *, labelled: Rows, queued:
         predicted=predicted,
         has_prediction=np.ones(n, np.bool_),
         labelled=labelled,
+        gold=labelled % len(CLASSES),
         queued=queued,
     )
     graph = PoolGraph.build(vectors, np.take_along_axis(similarity, rows, axis=1), rows)
@@ -43,9 +50,21 @@ class StrategyContract:
 
     name: str
 
-    def pick(self, batch: int, vectors: np.ndarray, labelled: Rows = NONE, queued: Rows = NONE, seed: int = 0) -> Pick:
+    @property
+    def strategy(self) -> Strategy:
+        return STRATEGIES[self.name]
+
+    def pick(
+        self,
+        batch: int,
+        vectors: np.ndarray,
+        labelled: Rows = NONE,
+        queued: Rows = NONE,
+        seed: int = 0,
+        **parameters: Any,
+    ) -> Pick:
         given = situation(vectors, probabilities(len(vectors)), labelled=labelled, queued=queued, seed=seed)
-        return STRATEGIES[self.name](given, batch)
+        return self.strategy(given, batch, **parameters)
 
     def test_a_batch_has_its_size_and_no_item_twice(self) -> None:
         pick = self.pick(8, clusters(N)[0])
@@ -88,6 +107,14 @@ class StrategyContract:
     def test_an_empty_pool_gives_nothing(self) -> None:
         assert self.pick(3, np.empty((0, 16), np.float32)).rows.tolist() == []
 
+    def test_each_parameter_is_keyword_only_and_has_a_test(self) -> None:
+        kinds = inspect.signature(self.strategy).parameters
+        parameters = [name for name in kinds if name not in ("situation", "batch")]
+        assert all(kinds[name].kind is inspect.Parameter.KEYWORD_ONLY for name in parameters)
+        assert {name for name in dir(self) if name.startswith("test_parameter_")} == {
+            f"test_parameter_{name}" for name in parameters
+        }
+
 
 class TestRandom(StrategyContract):
     name = "random"
@@ -106,6 +133,141 @@ class TestMargin(StrategyContract):
         assert self.pick(5, clusters(N)[0]).rows.tolist() == np.argsort(margin, kind="stable")[:5].tolist()
 
 
+class TestEntropy(StrategyContract):
+    name = "entropy"
+
+    def test_the_flattest_predictions_come_first(self) -> None:
+        probs = probabilities(N)
+        order = np.argsort((probs * np.log(probs)).sum(axis=1), kind="stable")
+        assert self.pick(5, clusters(N)[0]).rows.tolist() == order[:5].tolist()
+
+
+class TestKMeans(StrategyContract):
+    name = "k-means"
+
+    def test_a_batch_reaches_every_cluster(self) -> None:
+        vectors, classes = clusters(N)
+        assert set(classes[self.pick(3, vectors).rows].tolist()) == {0, 1, 2}
+
+
+class TestCoreSet(StrategyContract):
+    name = "core-set"
+
+    def test_the_farthest_from_everything_taken_comes_first(self) -> None:
+        vectors, _ = clusters(N)
+        labelled = np.arange(0, N, 2)
+        farthest = (vectors @ vectors[labelled].T).max(axis=1).argmin()
+        assert self.pick(1, vectors, labelled=labelled).rows.tolist() == [farthest]
+
+
+class TestTypiClust(StrategyContract):
+    name = "typiclust"
+
+    def test_clusters_without_labels_come_first(self) -> None:
+        vectors, classes = clusters(N)
+        labelled = np.flatnonzero(classes == 0)[:2]
+        assert classes[self.pick(1, vectors, labelled=labelled).rows].tolist() != [0]
+
+    def test_parameter_most_clusters(self) -> None:
+        vectors, _ = clusters(N)
+        one = self.pick(4, vectors, most_clusters=1).rows
+        given = situation(vectors, probabilities(N), labelled=NONE, queued=NONE)
+        typical = np.argsort(-given.graph.typicality(np.zeros(N, np.int64)), kind="stable")
+        assert one.tolist() == typical[:4].tolist()
+        assert self.pick(4, vectors).rows.tolist() != one.tolist()
+
+
+class TestProbCover(StrategyContract):
+    name = "probcover"
+
+    def test_the_first_pick_covers_most(self) -> None:
+        crowd = np.eye(16)[0] + 0.1 * np.random.default_rng(0).standard_normal((30, 16))
+        vectors = unit(np.vstack([np.eye(16)[:1], crowd, np.eye(16)[5:8]]))
+        pick = self.pick(1, vectors, purity=0.2)
+        assert pick.rows[0] <= 30
+        assert pick.values[0] > 2 / len(vectors)
+
+    def test_parameter_purity(self) -> None:
+        vectors, _ = clusters(N)
+        assert self.pick(1, vectors, purity=0.5).values[0] > self.pick(1, vectors, purity=1.0).values[0]
+
+
+class TestBadge(StrategyContract):
+    name = "badge"
+
+    def test_certain_items_are_never_drawn_while_there_are_others(self) -> None:
+        vectors, _ = clusters(N)
+        probs = np.tile([1.0, 0.0, 0.0], (N, 1))
+        probs[:10] = [0.5, 0.5, 0.0]
+        rows = self.strategy(situation(vectors, probs, labelled=NONE, queued=NONE), 5).rows
+        assert rows.max() < 10
+
+
+class TestContrastive(StrategyContract):
+    name = "contrastive"
+
+    def test_items_unlike_their_labelled_neighbours_come_first(self) -> None:
+        vectors, classes = clusters(N)
+        probs = np.eye(3)[classes] * 0.9 + 0.1 / 3
+        probs[30] = np.roll(probs[30], 1)
+        rows = self.strategy(situation(vectors, probs, labelled=np.arange(30), queued=NONE), 1).rows
+        assert rows.tolist() == [30]
+
+    def test_parameter_neighbors(self) -> None:
+        vectors, _ = clusters(N)
+        labelled = np.arange(30)
+        one, all_of_them = (self.pick(5, vectors, labelled, neighbors=k).rows.tolist() for k in (1, 30))
+        assert one != all_of_them
+
+
+class TestPatron(StrategyContract):
+    name = "patron"
+
+    def test_a_batch_reaches_every_cluster(self) -> None:
+        vectors, classes = clusters(N)
+        assert set(classes[self.pick(3, vectors).rows].tolist()) == {0, 1, 2}
+
+    def test_parameter_steps(self) -> None:
+        vectors, _ = clusters(N)
+        assert self.pick(1, vectors, steps=0).rows.tolist() != self.pick(1, vectors, steps=5).rows.tolist()
+
+    def test_parameter_distance(self) -> None:
+        vectors, _ = clusters(N)
+        central = self.pick(3, vectors, distance=100.0).rows
+        assert sorted(central.tolist()) == sorted(
+            STRATEGIES["k-means"](situation(vectors, probabilities(N), labelled=NONE, queued=NONE), 3).rows.tolist()
+        )
+
+
+class TestKnnShapley(StrategyContract):
+    name = "knn-shapley"
+
+    def test_items_near_a_label_that_helps_come_before_those_near_a_wrong_one(self) -> None:
+        axes = np.repeat(np.eye(16)[:2], 12, axis=0) + 0.2 * np.random.default_rng(0).standard_normal((24, 16))
+        vectors = unit(axes)
+        labelled = np.arange(0, 24, 2)
+        given = situation(vectors, probabilities(24), labelled=labelled, queued=NONE)
+        gold = np.where(labelled < 12, 0, np.arange(12) % 3)  # the second group is labelled at random
+        rows = self.strategy(replaced(given, gold), 3).rows
+        assert (rows < 12).all()
+
+    def test_parameter_neighbors(self) -> None:
+        vectors, labelled = clusters(N)[0], np.arange(40)
+        one, many = (self.pick(5, vectors, labelled, neighbors=k).rows.tolist() for k in (1, 20))
+        assert one != many
+
+    def test_parameter_variant(self) -> None:
+        vectors, labelled = clusters(N)[0], np.arange(40)
+        with pytest.raises(SettingsError, match="'best'"):
+            self.pick(5, vectors, labelled, variant="best")
+        soft, near = (self.pick(5, vectors, labelled, variant=v).rows.tolist() for v in ("soft", "threshold"))
+        assert soft != near
+
+
+def replaced(given: Situation, gold: Rows) -> Situation:
+    return replace(given, pool=replace(given.pool, gold=gold))
+
+
 class TestValue(StrategyContract):
     name = "value"
 
@@ -116,19 +278,51 @@ class TestValue(StrategyContract):
 
 
 def test_every_strategy_inherits_the_contract() -> None:
-    assert {cls.name for cls in StrategyContract.__subclasses__()} == set(STRATEGIES)
+    assert {
+        cls.name
+        for cls in StrategyContract.__subclasses__()
+        if cls.__module__ == __name__ and "<" not in cls.__qualname__
+    } == set(STRATEGIES)
 
 
 def test_the_contract_can_fail() -> None:
+    def careless(situation: Situation, batch: int, *, untested: int = 0) -> Pick:
+        return Pick(np.zeros(batch, np.int64), np.linspace(0, 1, batch))
+
     class Careless(StrategyContract):
         name = "careless"
+        strategy = property(lambda self: careless)
 
-        def pick(
-            self, batch: int, vectors: np.ndarray, labelled: Rows = NONE, queued: Rows = NONE, seed: int = 0
-        ) -> Pick:
-            return Pick(np.zeros(batch, np.int64), np.linspace(0, 1, batch))
-
-    careless = Careless()
     for name in [name for name in dir(StrategyContract) if name.startswith("test_") and "equal_situations" not in name]:
         with pytest.raises(AssertionError):
-            getattr(careless, name)()
+            getattr(Careless(), name)()
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_vectors_and_predictions_that_are_not_finite_are_refused_by_name(name: str) -> None:
+    vectors, _ = clusters(12)
+    broken, probs = vectors.copy(), probabilities(12)
+    broken[3, 2], probs[5, 0] = np.nan, np.inf
+    for given, message in (((broken, probabilities(12)), "vectors.*i00003"), ((vectors, probs), "predict.*i00005")):
+        with pytest.raises(DataError, match=message):
+            STRATEGIES[name](situation(*given, labelled=NONE, queued=NONE), 3)
+
+
+def my_strategy(situation: Situation, batch: int) -> Pick:
+    return Pick(situation.pool.open[:batch], np.ones(min(batch, len(situation.pool.open))))
+
+
+NOT_A_FUNCTION = 3
+
+
+def test_a_strategy_of_ones_own_is_found_by_its_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    group = "siftline.strategies"
+    points = EntryPoints(
+        EntryPoint(name, f"{__name__}:{value}", group)
+        for name, value in (("mine", "my_strategy"), ("gone", "nothing"), ("three", "NOT_A_FUNCTION"))
+    )
+    monkeypatch.setattr("active.strategies.entry_points", lambda group: points.select(group=group))
+    assert find_strategy("mine") is my_strategy
+    for name, message in (("gone", "cannot be loaded"), ("three", "int, no function"), ("best", "known are .*mine")):
+        with pytest.raises(SettingsError, match=message):
+            find_strategy(name)

@@ -119,6 +119,7 @@ def pool_with(gold: int, voted: float) -> Pool:
         predicted=np.full((n, 8), 1 / 8),
         has_prediction=np.zeros(n, np.bool_),
         labelled=np.arange(gold),
+        gold=np.zeros(gold, np.int64),
         queued=np.empty(0, np.int64),
     )
 

@@ -6,11 +6,15 @@ import io
 import json
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from flows.cli.main import run_command
+from tests.projects import ROOT
 from warehouse import Append, Lake
+from warehouse.extensions import PACKAGES, extension_path
 
 
 @pytest.fixture
@@ -90,3 +94,101 @@ def test_a_wrong_query_is_told_without_a_traceback(project: Path, capsys: pytest
     told = capsys.readouterr().err
     assert "itms" in told
     assert "show all tables" in told
+
+
+def test_one_shot_by_option_by_argument_and_from_a_pipe(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query = "select count(*) as n from classes"
+    told: list[str] = []
+    for arguments, piped in (([query], ""), (["-c", query], ""), ([], query), ([], f"{query};")):
+        monkeypatch.setattr("sys.stdin", io.StringIO(piped))
+        assert ask(project, "--format", "csv", *arguments) == 0
+        told.append(capsys.readouterr().out)
+    assert {*told} == {"n\r\n2\r\n"}
+    assert ask(project, query, "-c", query) == 2
+    assert "two queries" in capsys.readouterr().err
+
+
+def test_a_wrong_query_in_a_pipe_stops_the_script(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("select * from itms;\nselect 'went on';\n"))
+    assert ask(project) == 2
+    assert "went on" not in capsys.readouterr().out
+
+
+def test_a_file_holds_what_was_asked_in_every_form(project: Path) -> None:
+    query = "select class_id, name from classes order by class_id"
+    for form in ("parquet", "csv", "json"):
+        assert ask(project, "--format", form, "--output", str(project / f"out.{form}"), query) == 0
+    assert pq.read_table(project / "out.parquet").to_pydict()["name"] == ["=cmd()", 'b "quoted", ümlaut\nline']
+    assert next(csv.reader((project / "out.csv").read_text("utf-8").splitlines()[1:])) == ["0", "'=cmd()"]
+    assert json.loads((project / "out.json").read_text("utf-8").splitlines()[0]) == {"class_id": 0, "name": "=cmd()"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--format", "csv", "--output", "{taken}", "select 1"], "exists already"),
+        (["--format", "csv", "--output", "{project}", "select 1"], "is a folder"),
+        (["--format", "csv", "--output", "{project}/none/out.csv", "select 1"], "does not exist"),
+        (["--format", "csv", "--output", "/proc/out.csv", "select 1"], "/proc/out.csv cannot be written"),
+        (["--format", "csv", "--output", "{new}", "select nope"], "nope"),
+        (["--format", "parquet", "--output", "{new}", "select 1; select 2"], "asks for 2"),
+        (["--output", "{new}", "select 1"], "give --format"),
+        (["--format", "xlsx", "select 1"], "xlsx"),
+        (["--at", "999", "select 1"], "no snapshot 999 yet"),
+        (["--at", "2999-01-01", "select 1"], "future"),
+        (["--at", "soon", "select 1"], "neither a snapshot number nor a time"),
+    ],
+)
+def test_a_wrong_request_is_told_with_the_way_out_and_writes_nothing(
+    project: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    (project / "taken").write_text("mine")
+    before = {p.name for p in project.iterdir()}
+    places = {"taken": project / "taken", "project": project, "new": project / "new"}
+    assert ask(project, *[a.format(**places) for a in arguments]) == 2
+    assert words in capsys.readouterr().err
+    assert {p.name for p in project.iterdir()} == before
+    assert (project / "taken").read_text() == "mine"
+
+
+def test_a_file_is_replaced_only_by_force(project: Path) -> None:
+    (project / "out.csv").write_text("old")
+    assert ask(project, "--format", "csv", "--output", str(project / "out.csv"), "--force", "select 1 as x") == 0
+    assert (project / "out.csv").read_text() == "x\n1\n"
+
+
+def test_the_past_is_asked_with_at(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Lake(project / "lake") as lake:
+        before = lake.snapshot()
+        with lake.stage("more", version=1, inputs=()) as stage:
+            stage.commit([Append("classes", pa.table({"class_id": pa.array([2], pa.int32()), "name": ["c"]}))])
+    for arguments, count in ((["--at", str(before)], "2"), ([], "3")):
+        assert ask(project, "--format", "csv", *arguments, "select count(*) as n from classes") == 0
+        assert capsys.readouterr().out.split() == ["n", count]
+    assert ask(project, "--at", str(before), "delete from classes") == 2
+
+
+def test_two_lines_open_it_in_any_duckdb_client(
+    project: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A client that installed the two extensions once, as DuckDB's own clients do when they meet the ATTACH."""
+    guide = (ROOT / "docs" / "querying.md").read_text("utf-8")
+    assert "siftline sql --attach" in guide
+    assert ask(project, "--attach") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    platform = duckdb.sql("PRAGMA platform").fetchall()[0][0]
+    installed = tmp_path / "extensions" / f"v{duckdb.__version__}" / platform
+    installed.mkdir(parents=True)
+    for name in PACKAGES:
+        (installed / f"{name}.duckdb_extension").symlink_to(extension_path(name))
+    client = duckdb.connect(config={"extension_directory": str(tmp_path / "extensions")})
+    for line in lines:
+        client.execute(line)
+    assert client.execute("SELECT count(*) FROM classes").fetchone() == (2,)
+    with pytest.raises(duckdb.Error):
+        client.execute("DELETE FROM classes")

@@ -6,7 +6,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from warehouse import SettingsError
+from warehouse.errors import SettingsError
 
 
 @contextmanager

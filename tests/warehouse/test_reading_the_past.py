@@ -1,0 +1,130 @@
+"""Opening a warehouse as it was: at a number, at a time, and never at a neighbour of what is gone."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import warehouse
+from tests.warehouse.test_commit_is_atomic import items
+from tests.warehouse.test_reading import vectors, write
+from warehouse import Append, DataError, Lake, SettingsError, SnapshotNotFound, Upsert, WarehouseNotFound
+
+COMMITS = 5
+
+
+@pytest.fixture(scope="module")
+def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
+    """A warehouse whose snapshot 1 + n holds the texts of commit n, with snapshot 4 expired."""
+    with Lake(tmp_path_factory.mktemp("history") / "lake") as lake:
+        for n in range(1, COMMITS + 1):
+            write(lake, n, Upsert("items", items(10 * n, f"commit {n}: ")))
+        cursor = lake.new_cursor()
+        cursor.execute("CALL ducklake_expire_snapshots('lake', versions => [4])")
+        cursor.close()
+        yield lake
+
+
+def times(lake: Lake) -> dict[int, datetime]:
+    with lake.read() as reader:
+        return dict(reader.rows("SELECT snapshot_id, snapshot_time FROM lake.snapshots()"))
+
+
+def test_a_number_and_its_time_give_the_same_past(history: Lake) -> None:
+    at = times(history)
+    for number in (2, 3, 5, 6):
+        for form in (number, str(number)) if number == 3 else (number, at[number], at[number].isoformat()):
+            with warehouse.connect(history.path, at=form) as reader:
+                assert reader.scalar("SELECT count(*) FROM items") == 10 * (number - 1)
+                assert reader.rows("SELECT DISTINCT split_part(content, ':', 1) FROM items") == [
+                    (f"commit {number - 1}",)
+                ]
+                assert reader.snapshot() == number
+
+
+def test_the_newest_is_read_when_nothing_is_asked_and_stays_the_same(tmp_path: Path) -> None:
+    with Lake(tmp_path / "lake") as lake:
+        write(lake, 1, Append("items", items(3)))
+        with warehouse.connect(str(lake.path)) as reader:
+            first = reader.snapshot()
+            write(lake, 2, Upsert("items", items(9)))
+            assert (reader.snapshot(), reader.scalar("SELECT count(*) FROM items")) == (first, 3)
+        with warehouse.connect(lake.path) as reader:
+            assert reader.scalar("SELECT count(*) FROM items") == 9
+
+
+def test_a_time_whose_snapshot_may_be_expired_is_refused_and_not_answered_with_another(history: Lake) -> None:
+    for time in (times(history)[3], times(history)[5] - timedelta(microseconds=1)):
+        with pytest.raises(SnapshotNotFound, match="between 3 and 5 were expired"):
+            warehouse.connect(history.path, at=time)
+
+
+@pytest.mark.parametrize(
+    ("at", "error", "words"),
+    [
+        (99, SnapshotNotFound, "no snapshot 99 yet; the newest is 6"),
+        (4, SnapshotNotFound, "expired.*nearest kept are 3 and 5"),
+        ("4", SnapshotNotFound, "expired"),
+        (-1, SettingsError, "begin at 0"),
+        ("2020-01-01", SnapshotNotFound, "the oldest is 1"),
+        (datetime.now(UTC) + timedelta(days=1), SnapshotNotFound, "future"),
+        ("last tuesday", SettingsError, "neither a snapshot number nor a time"),
+        (0, SnapshotNotFound, "the oldest that can be read is 1"),
+    ],
+)
+def test_what_cannot_be_read_is_said_with_the_way_out(history: Lake, at: int, error: type, words: str) -> None:
+    with pytest.raises(error, match=words):
+        warehouse.connect(history.path, at=at)
+
+
+def test_a_time_without_a_zone_is_utc(history: Lake) -> None:
+    time = times(history)[6].astimezone(UTC)
+    with warehouse.connect(history.path, at=time.replace(tzinfo=None)) as reader:
+        assert reader.snapshot() == 6
+
+
+def test_connecting_never_writes_and_says_who_does(history: Lake) -> None:
+    with pytest.raises(SettingsError, match=r"Lake\(path\)\.stage"):
+        warehouse.connect(history.path, read_only=False)
+    with pytest.raises(WarehouseNotFound, match="name that one"):
+        warehouse.connect(history.path.parent)
+
+
+def test_the_same_rows_as_arrow_pandas_and_polars(history: Lake) -> None:
+    query = "SELECT item_id, position FROM items WHERE position < ? ORDER BY item_id"
+    with warehouse.connect(history.path) as reader:
+        arrow = reader.arrow(query, [7])
+        assert reader.pandas(query, [7]).to_dict("list") == arrow.to_pydict()
+        assert reader.polars(query, [7]).to_dict(as_series=False) == arrow.to_pydict()
+        assert reader.rows(query, [7]) == [tuple(row.values()) for row in arrow.to_pylist()]
+
+
+def test_vectors_come_as_one_matrix_that_belongs_to_its_ids(tmp_path: Path) -> None:
+    matrix = np.random.default_rng(0).standard_normal((3000, 8), np.float32)
+    table = vectors(matrix)
+    with Lake(tmp_path / "lake") as lake:
+        with warehouse.connect(lake.path) as reader:
+            ids, empty = reader.read_vectors()
+            assert (len(ids), empty.shape) == (0, (0, 0))
+        rows = items(3000).set_column(0, "item_id", table.column("item_id"))
+        splits = pa.array(["train"] * 2000 + ["test"] * 1000)
+        write(lake, 1, Append("items", rows.set_column(rows.column_names.index("split"), "split", splits)))
+        write(lake, 2, Append("vectors", table.slice(0, 1500)))
+        write(lake, 3, Append("vectors", table.slice(1500)))
+        with warehouse.connect(lake.path) as reader:
+            ids, found = reader.read_vectors("e")
+            assert found.dtype == np.float32
+            assert found.flags["C_CONTIGUOUS"]
+            assert found.flags["WRITEABLE"]
+            order = np.argsort(ids.to_numpy(zero_copy_only=False))
+            np.testing.assert_array_equal(found[order], matrix)
+            assert len(reader.read_vectors(split="test")[1]) == 1000
+            with pytest.raises(DataError, match="no vectors of encoder 'f'; found: e"):
+                reader.read_vectors("f")
+        other = table.slice(0, 1).set_column(1, "encoder_id", pa.array(["f"]))
+        write(lake, 4, Append("vectors", other))
+        with warehouse.connect(lake.path) as reader, pytest.raises(DataError, match="2 encoders, e, f"):
+            reader.read_vectors()

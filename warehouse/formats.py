@@ -1,0 +1,93 @@
+"""Rows in the forms that people take away: CSV, JSON lines and Parquet, written whole or not at all.
+
+What `siftline sql` prints and what an export writes are the same forms, so they are made in one place. A text from a
+record can begin like a formula, and a spreadsheet would run it; no CSV of Siftline holds such a cell.
+"""
+
+import csv
+import json
+import math
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, TextIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from warehouse.errors import SettingsError
+from warehouse.files import replaced_file
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+@contextmanager
+def new_file(path: Path, *, force: bool = False) -> Generator[Path]:
+    """A file to fill that takes its place only when the block ends without an error.
+
+    Args:
+        path: the place; its folder must exist.
+        force: replace a file that is there.
+
+    Raises:
+        SettingsError: the place is taken, is a folder, cannot be written, or its folder does not exist.
+    """
+    path = path.absolute()
+    if path.is_dir():
+        raise SettingsError(f"{path} is a folder; name a file to write.")
+    if path.exists() and not force:
+        raise SettingsError(f"{path} exists already; nothing was written. Name another place, or give --force.")
+    if not path.parent.is_dir():
+        raise SettingsError(f"The folder {path.parent} does not exist; make it first, or name another place.")
+    with replaced_file(path) as temporary:
+        yield temporary
+
+
+def write_csv(target: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
+    """Write rows as CSV; returns how many. Lists and structs become JSON, and no cell is a formula."""
+    writer = csv.writer(target)
+    writer.writerow([csv_cell(name) for name in columns])
+    count = 0
+    for row in rows:
+        writer.writerow([csv_cell(value) for value in row])
+        count += 1
+    return count
+
+
+def write_json(target: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
+    """Write rows as JSON objects, one per line; returns how many."""
+    count = 0
+    for row in rows:
+        target.write(json.dumps(plain(dict(zip(columns, row, strict=True))), ensure_ascii=False) + "\n")
+        count += 1
+    return count
+
+
+def write_parquet(target: Path | IO[bytes], stream: pa.RecordBatchReader) -> int:
+    """Write a stream of batches as one Parquet file; returns the rows. Equal rows give equal bytes."""
+    count = 0
+    with pq.ParquetWriter(target, stream.schema, compression="zstd") as writer:
+        for batch in stream:
+            writer.write_batch(batch)
+            count += batch.num_rows
+    return count
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: what is no number becomes null, what JSON does not know becomes text."""
+    if isinstance(value, dict):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, bytes):
+        return value.hex()
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def csv_cell(value: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula: text that begins like one gets a ' before it."""
+    if isinstance(value, dict | list | tuple | bytes):
+        return json.dumps(plain(value), ensure_ascii=False)
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
