@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 import duckdb
 import pyarrow as pa
 
-from warehouse.connection import private_files, without_secrets
-from warehouse.errors import CommitFailed, WarehouseError
+from warehouse.connection import private_files
+from warehouse.errors import CommitFailed, WarehouseError, without_secrets
 from warehouse.hashing import combine, hash_rows
 from warehouse.locks import WriteLock
 from warehouse.schema import TABLE_BY_NAME

@@ -15,12 +15,11 @@ from typing import ClassVar
 
 import duckdb
 
-from warehouse.errors import SettingsError, WarehouseError, WarehouseNotFound
+from warehouse.errors import SettingsError, WarehouseError, WarehouseNotFound, without_secrets
 from warehouse.extensions import open_duckdb
 from warehouse.locks import FolderLock, PostgresLock, WriteLock
 
 BUSY_TIMEOUT_MS = 10_000
-SECRET_VARIABLES = ("PGPASSWORD", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,15 +179,6 @@ def private_files() -> Generator[None]:
             _private -= 1
             if _private == 0:
                 os.umask(_outside)
-
-
-def without_secrets(text: str) -> str:
-    """A message without the values of the variables that hold secrets."""
-    for name in SECRET_VARIABLES:
-        value = os.environ.get(name, "")
-        if len(value) >= 4:
-            text = text.replace(value, f"<{name}>")
-    return text
 
 
 def quote(text: str) -> str:

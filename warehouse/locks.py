@@ -18,7 +18,7 @@ from typing import Protocol
 import duckdb
 from filelock import FileLock, Timeout
 
-from warehouse.errors import WarehouseBusy, WarehouseError
+from warehouse.errors import WarehouseBusy, WarehouseError, without_secrets
 from warehouse.extensions import open_duckdb
 
 TIMEOUT_S = 300.0
@@ -108,7 +108,10 @@ class PostgresLock:
                         f"Another process has held the write lock of the catalogue in {self._dsn} for more than "
                         f"{self._timeout_s:.0f} s. Who: SELECT * FROM pg_locks WHERE locktype = 'advisory'."
                     ) from error
-                raise WarehouseError(f"The catalogue's server did not give the write lock: {error}") from error
+                raise WarehouseError(
+                    f"The catalogue in postgres:{self._dsn} did not give the write lock: {without_secrets(str(error))}. "
+                    "Check that the server runs and that PGPASSWORD is set."
+                ) from None
             yield
         finally:
             connection.close()  # ends the session, and with it the lock
