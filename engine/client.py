@@ -16,6 +16,8 @@ Progress = Callable[[int, int], None]
 
 ENCODERS = {"dense": "dense", "routed": "routed", "default": "dense"}
 """Names that `load_encoder` knows, and the encoder each stands for."""
+PRECISIONS = ("fp32", "int8", "int4")
+"""Number formats of the arithmetic: float32, 8 bits, and 8 bits with weights that went through 4."""
 DEFAULT_ACTIVE = 0.3
 """Budget of the routed encoder: share of the parent's layer parameters that work for a text on average."""
 
@@ -90,6 +92,7 @@ def load_encoder(
     max_tokens: int | None = None,
     device: str = "cpu",
     threads: int | None = None,
+    precision: str = "fp32",
 ) -> Encoder:
     """Load an encoder from the installed packages or from a file; nothing is fetched.
 
@@ -99,6 +102,7 @@ def load_encoder(
         max_tokens: longest text in tokens, [CLS] and [SEP] included; 256 when None, the model's own setting.
         device: "cpu".
         threads: worker threads; as many as torch uses when None. Results do not depend on it.
+        precision: one of `PRECISIONS`.
 
     Raises:
         OptionError: an argument is wrong.
@@ -112,14 +116,20 @@ def load_encoder(
         raise OptionError(f"The device is '{device}'; the encoder '{name}' runs on 'cpu' only.")
     if threads is not None and threads < 1:
         raise OptionError(f"threads is {threads}; it must be 1 or more.")
+    if precision not in PRECISIONS:
+        raise OptionError(f"The precision is '{precision}'; known are: {', '.join(PRECISIONS)}.")
     # torch takes a second to import; commands that load no encoder must not pay for it.
     from engine.local import load_dense, load_routed
 
     if not file and ENCODERS[name] == "dense":
         if active is not None:
             raise OptionError(f"active is {active}; the encoder '{name}' is dense and has no budget.")
-        return load_dense(max_tokens=max_tokens, threads=threads)
+        return load_dense(max_tokens=max_tokens, threads=threads, precision=precision)
     path = Path(name) if file else None
     return load_routed(
-        path, active=DEFAULT_ACTIVE if active is None else active, max_tokens=max_tokens, threads=threads
+        path,
+        active=DEFAULT_ACTIVE if active is None else active,
+        max_tokens=max_tokens,
+        threads=threads,
+        precision=precision,
     )

@@ -21,10 +21,12 @@ import torch
 
 from engine.batching import Packed, Request, Scheduler
 from engine.client import Encoding, Progress, Vectors
-from engine.config import EncoderConfig
-from engine.encoder import Pack, dense_encoder, pack
+from engine.config import EncoderConfig, RoutedConfig
+from engine.encoder import DenseEncoder, Pack, dense_encoder, pack
 from engine.errors import ModelFileError, NumericError, OptionError
+from engine.int8 import TorchInt8
 from engine.products import MOST_ROWS, stable_rows, use_least_rows
+from engine.quantize import Int8Weights, quantize
 from engine.routed import RoutedEncoder
 from engine.routed_file import parse_routed
 from engine.tokenizer import TextTokenizer, Tokens, check_texts
@@ -153,10 +155,19 @@ def _pack_and_compute(compute: Compute, sequences: list[list[int]], traced: bool
         return compute(pack(sequences), traced)
 
 
-def load_dense(*, max_tokens: int | None, threads: int | None) -> LocalEncoder:
+def load_dense(*, max_tokens: int | None, threads: int | None, precision: str = "fp32") -> LocalEncoder:
     """The dense parent all-MiniLM-L6-v2; see `engine.client.load_encoder`."""
     files = read_minilm()
     model = dense_encoder(files.config, files.tensors)
+    if precision != "fp32":
+        return int8_client(
+            _quantized(model, precision),
+            files.tokenizer,
+            sha256=MINILM.sha256,
+            precision=precision,
+            max_tokens=max_tokens,
+            threads=threads,
+        )
     limit = _limit(max_tokens, model.config)
 
     def compute(batch: Pack, traced: bool) -> Packed:
@@ -174,7 +185,9 @@ def load_dense(*, max_tokens: int | None, threads: int | None) -> LocalEncoder:
     )
 
 
-def load_routed(path: Path | None, *, active: float, max_tokens: int | None, threads: int | None) -> LocalEncoder:
+def load_routed(
+    path: Path | None, *, active: float, max_tokens: int | None, threads: int | None, precision: str = "fp32"
+) -> LocalEncoder:
     """A routed encoder from its file, the shipped one when None; see `engine.client.load_encoder`."""
     if path is None:
         path, sha256 = shipped_routed()
@@ -185,10 +198,21 @@ def load_routed(path: Path | None, *, active: float, max_tokens: int | None, thr
         except OSError as error:
             raise ModelFileError(f"The encoder {path} cannot be read: {error}.") from error
     file = parse_routed(content, name=path.name)
+    sha256 = {"encoder": hashlib.sha256(content).hexdigest()}
+    if precision != "fp32":
+        return int8_client(
+            _quantized(file.model, precision),
+            file.tokenizer,
+            sha256=sha256,
+            precision=precision,
+            active=active,
+            max_tokens=max_tokens,
+            threads=threads,
+        )
     return routed_client(
         file.model,
         file.tokenizer,
-        sha256={"encoder": hashlib.sha256(content).hexdigest()},
+        sha256=sha256,
         active=active,
         max_tokens=max_tokens,
         threads=threads,
@@ -238,6 +262,61 @@ def routed_client(
         max_tokens=limit,
         threads=threads or torch.get_num_threads(),
     )
+
+
+def int8_client(
+    weights: Int8Weights,
+    tokenizer: bytes,
+    *,
+    sha256: Mapping[str, str],
+    precision: str,
+    active: float = 1.0,
+    max_tokens: int | None = None,
+    threads: int | None = None,
+) -> LocalEncoder:
+    """An encoder around int8 weights, dense or routed.
+
+    Args:
+        weights: the model.
+        tokenizer: content of its tokenizer.json.
+        sha256: of what it was made from, for its name.
+        precision: "int8" or "int4", for its name.
+        active: budget of a routed model; a dense one has none.
+        max_tokens: longest text in tokens.
+        threads: worker threads.
+
+    Raises:
+        OptionError: there is no such budget, or the limit is out of range.
+        ModelFileError: the tokenizer does not fit the model.
+    """
+    config = weights.config
+    routed = config if isinstance(config, RoutedConfig) else None
+    base = config if isinstance(config, EncoderConfig) else config.base
+    budget = 0 if routed is None else routed.budget(active)
+    limit, forward = _limit(max_tokens, base), TorchInt8(weights).forward
+
+    def compute(batch: Pack, traced: bool) -> Packed:
+        layers: list[LayerTrace] | None = [] if traced else None
+        vectors = forward(batch, budget, layers)
+        if layers is None or routed is None:
+            return Packed(vectors, [1.0] * len(vectors), [""] * len(vectors))
+        traces = text_traces(routed, layers, batch)
+        return Packed(vectors, [trace.active_frac for trace in traces], [trace.to_json() for trace in traces])
+
+    kind = f"dense-{precision}" if routed is None else f"routed{active:g}-{precision}"
+    return LocalEncoder(
+        compute,
+        (),  # its products are exact, so their number of rows needs no measurement
+        TextTokenizer(tokenizer, vocab=base.vocab, max_tokens=limit),
+        encoder_id=make_encoder_id(kind, sha256, max_tokens=limit, precision=precision),
+        dimension=base.width,
+        max_tokens=limit,
+        threads=threads or torch.get_num_threads(),
+    )
+
+
+def _quantized(model: DenseEncoder | RoutedEncoder, precision: str) -> Int8Weights:
+    return quantize(model, 4 if precision == "int4" else 8)
 
 
 def _limit(max_tokens: int | None, config: EncoderConfig) -> int:

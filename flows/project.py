@@ -82,7 +82,13 @@ class Project:
         """The encoder named in the settings."""
         section = self.settings.encoder
         name = str(self.root / section.name) if section.name.endswith(".safetensors") else section.name
-        return load_encoder(name, active=section.active, max_tokens=section.max_tokens, device=section.device)
+        return load_encoder(
+            name,
+            active=section.active,
+            max_tokens=section.max_tokens,
+            device=section.device,
+            precision=section.precision,
+        )
 
     @cached_property
     def functions(self) -> Sequence[LabelingFunction]:

@@ -14,13 +14,14 @@ def embed_texts(
     encoder_name: str,
     active: float | None,
     max_tokens: int | None,
+    precision: str,
 ) -> None:
     """Embed a file and print how many texts were done and how fast."""
     from engine.client import load_encoder
     from features.embed import embed_file
 
     began = time.monotonic()
-    encoder = load_encoder(encoder_name, active=active, max_tokens=max_tokens)
+    encoder = load_encoder(encoder_name, active=active, max_tokens=max_tokens, precision=precision)
     with stage_progress() as progress:
         count = embed_file(
             source,

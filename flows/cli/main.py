@@ -210,11 +210,12 @@ def embed(
         float | None, typer.Option(help="Budget of a routed encoder, such as 0.2, 0.3, 0.5 or 1.")
     ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=8, help="Cut texts after this many tokens.")] = None,
+    precision: Annotated[str, typer.Option(help="fp32, int8 or int4.")] = "fp32",
 ) -> None:
     """Turn any file of texts into vectors; needs no project."""
     from flows.cli.embed import embed_texts
 
-    embed_texts(input, output, text_field, id_field or None, encoder, active, max_tokens)
+    embed_texts(input, output, text_field, id_field or None, encoder, active, max_tokens, precision)
 
 
 @app.command(epilog="Example: siftline doctor --project examples/reuters")
