@@ -6,7 +6,6 @@ names the thing, the values that clash and the way out.
 
 import os
 
-
 SECRET_VARIABLES = ("PGPASSWORD", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 

@@ -109,8 +109,8 @@ class PostgresLock:
                         f"{self._timeout_s:.0f} s. Who: SELECT * FROM pg_locks WHERE locktype = 'advisory'."
                     ) from error
                 raise WarehouseError(
-                    f"The catalogue in postgres:{self._dsn} did not give the write lock: {without_secrets(str(error))}. "
-                    "Check that the server runs and that PGPASSWORD is set."
+                    f"The catalogue in postgres:{self._dsn} did not give the write lock: "
+                    f"{without_secrets(str(error))}. Check that the server runs and that PGPASSWORD is set."
                 ) from None
             yield
         finally:
