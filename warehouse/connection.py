@@ -138,8 +138,15 @@ def connect(place: Path | Location, *, read_only: bool, at: int | None = None) -
     return connection
 
 
-def attach_statement(place: Path | Location, *, read_only: bool, at: int | None = None) -> str:
-    """The `ATTACH` statement that any DuckDB client can use; it holds no secret, and `at` is a snapshot number."""
+def attach_statement(place: Path | Location, *, read_only: bool, at: int | None = None, name: str = "lake") -> str:
+    """The `ATTACH` statement that any DuckDB client can use; it holds no secret.
+
+    Args:
+        place: the warehouse, or its folder.
+        read_only: attach without the right to write.
+        at: number of a kept snapshot; the newest when left out.
+        name: what the warehouse is called in that client.
+    """
     location = locate(place)
     # The catalogue keeps the place it was made in; a project may be moved.
     options = [f"DATA_PATH {quote(location.data_path)}", "OVERRIDE_DATA_PATH true"]
@@ -152,7 +159,7 @@ def attach_statement(place: Path | Location, *, read_only: bool, at: int | None 
         options.append("READ_ONLY")
     if at is not None:
         options.append(f"SNAPSHOT_VERSION {at}")
-    return f"ATTACH {quote(target)} AS lake ({', '.join(options)})"
+    return f"ATTACH {quote(target)} AS {name} ({', '.join(options)})"
 
 
 _umask = threading.Lock()

@@ -10,15 +10,10 @@ import duckdb
 
 from flows.cli.console import print_table, say
 from flows.project import Project
-from warehouse import SettingsError, attach_statement
+from warehouse import SettingsError
+from warehouse.connection import attach_statement
 from warehouse.formats import new_file, write_csv, write_json, write_parquet
-from warehouse.protection import refuse_reaching_out
-from warehouse.read import connect_for_people, resolve
-
-# CREATE makes temporary tables, also for PIVOT; the warehouse itself is attached read-only. EXPLAIN is left out, since
-# EXPLAIN ANALYZE runs what it explains, even a COPY.
-_ALLOWED = {duckdb.StatementType.SELECT, duckdb.StatementType.CREATE}
-
+from warehouse.read import connect_for_people, reading_statements, resolve
 
 _FETCH_ROWS = 1000
 
@@ -38,7 +33,7 @@ def run_sql(
         raise SettingsError("There are two queries, one as an argument and one with -c; give one of them.")
     query = query or command
     project = Project(root)
-    connection = connect_for_people(project.lake_path, at=at)
+    connection = connect_for_people(project.location, at=at)
     try:
         if not query and (output is not None or format == "parquet"):
             query = sys.stdin.read()  # one file holds one result, so there is nothing to prompt for
@@ -55,8 +50,8 @@ def run_sql(
 
 def print_attach(root: Path, at: str | None) -> None:
     """Print the two lines that open this project's warehouse in any DuckDB client."""
-    path = Project(root).lake_path.absolute()
-    print(attach_statement(path, read_only=True, at=resolve(path, at)) + ";")
+    place = Project(root).location
+    print(attach_statement(place, read_only=True, at=resolve(place, at)) + ";")
     print("USE lake;")
 
 
@@ -67,14 +62,7 @@ def show(connection: duckdb.DuckDBPyConnection, query: str, format: str, file: P
         SettingsError: a statement is wrong or would write, or the form does not hold what came out.
     """
     try:
-        statements = connection.extract_statements(query)
-        for statement in statements:
-            refuse_reaching_out(query)
-            if statement.type not in _ALLOWED:
-                raise SettingsError(
-                    f"This {statement.type.name} is not for this prompt, which only reads. To write a file, name it: "
-                    'siftline sql --format csv --output file.csv "select ..."'
-                )
+        statements = reading_statements(connection, query)
         results = sum(statement.type == duckdb.StatementType.SELECT for statement in statements)
         if results != 1 and (format == "parquet" or file is not None):
             raise SettingsError(f"One file holds one result, and this asks for {results}; give exactly one SELECT.")
