@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import duckdb
 
 from warehouse.errors import SchemaTooNew, SchemaTooOld, WarehouseNotFound
-from warehouse.schema import SCHEMA_VERSION, TABLES, VIEWS
+from warehouse.schema import SCHEMA_VERSION, TABLE_BY_NAME, TABLES, VIEWS, Table
 
 Apply = Callable[[duckdb.DuckDBPyConnection], str]
 
@@ -39,7 +39,34 @@ def _runs_tell_author_and_hash(cursor: duckdb.DuckDBPyConnection) -> str:
     return f"runs: columns author and content_hash added, empty for the {row[0] if row else 0} earlier runs"
 
 
-MIGRATIONS: tuple[Migration, ...] = (Migration(2, _runs_tell_author_and_hash),)
+def _abstains_become_reach(cursor: duckdb.DuckDBPyConnection) -> str:
+    for name in ("lf_inputs", "lf_reach"):
+        _create_table(cursor, TABLE_BY_NAME[name])
+    # Items on which every function has a vote or an abstain; any others are put before the functions again.
+    cursor.execute(
+        """
+        INSERT INTO lf_inputs (item_id, input, input_hash, batch, run_id, committed_at)
+        SELECT item_id, 'text', max(input_hash), 1, 'schema-2', max(committed_at) FROM lf_votes GROUP BY item_id
+        HAVING count(DISTINCT input_hash) = 1 AND count(*) = (SELECT count(DISTINCT lf_name) FROM lf_votes)
+        """
+    )
+    cursor.execute(
+        """
+        INSERT INTO lf_reach (lf_name, lf_version, input, batch, items, run_id, committed_at)
+        SELECT lf_name, max(lf_version), 'text', 1, (SELECT count(*) FROM lf_inputs), 'schema-2', max(committed_at)
+        FROM lf_votes GROUP BY lf_name HAVING count(DISTINCT lf_version) = 1
+        """
+    )
+    row = cursor.execute("SELECT count(*) FROM lf_votes WHERE vote < 0").fetchone()
+    cursor.execute("DELETE FROM lf_votes WHERE vote < 0")
+    return f"lf_votes: {row[0] if row else 0} abstains removed, lf_inputs and lf_reach say who was asked"
+
+
+def _schema_2(cursor: duckdb.DuckDBPyConnection) -> str:
+    return "; ".join((_runs_tell_author_and_hash(cursor), _abstains_become_reach(cursor)))
+
+
+MIGRATIONS: tuple[Migration, ...] = (Migration(2, _schema_2),)
 assert [m.version for m in MIGRATIONS] == list(range(2, SCHEMA_VERSION + 1)), "one step per schema, in order"
 
 
@@ -98,8 +125,7 @@ def migrate(cursor: duckdb.DuckDBPyConnection, found: int) -> None:
     effects: list[tuple[int, str]] = []
     if found == 0:
         for table in TABLES:
-            columns = ", ".join(f'"{c.name}" {c.type}' for c in table.all_columns)
-            cursor.execute(f'CREATE TABLE "{table.name}" ({columns})')
+            _create_table(cursor, table)
         effects.append((SCHEMA_VERSION, f"created with schema {SCHEMA_VERSION}"))
     for migration in MIGRATIONS:
         if 0 < found < migration.version:
@@ -114,6 +140,11 @@ def migrate(cursor: duckdb.DuckDBPyConnection, found: int) -> None:
     message = "; ".join(f"schema {version}: {effect}" for version, effect in effects)
     cursor.execute("CALL ducklake_set_commit_message('lake', 'siftline', ?)", [message])
     cursor.execute("COMMIT")
+
+
+def _create_table(cursor: duckdb.DuckDBPyConnection, table: Table) -> None:
+    columns = ", ".join(f'"{c.name}" {c.type}' for c in table.all_columns)
+    cursor.execute(f'CREATE TABLE "{table.name}" ({columns})')
 
 
 def _comment_tables(cursor: duckdb.DuckDBPyConnection) -> None:

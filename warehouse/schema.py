@@ -109,13 +109,36 @@ TABLES: tuple[Table, ...] = (
     Table(
         name="lf_votes",
         key=("item_id", "lf_name"),
-        comment="Votes of labeling functions; the latest version of each function.",
+        comment="Votes of labeling functions in force. An abstain has no row: see lf_applied for who was asked.",
         columns=(
             _c("item_id", "VARCHAR", "Item."),
             _c("lf_name", "VARCHAR", "Labeling function."),
             _c("lf_version", "VARCHAR", "Hash of the function's code and parameters."),
             _c("input_hash", "VARCHAR", "Hash of the item's content and metadata that was voted on."),
-            _c("vote", "INTEGER", "class_id, or -1 for abstain."),
+            _c("vote", "INTEGER", "class_id, 0 or more; a function that abstains leaves no row."),
+        ),
+    ),
+    Table(
+        name="lf_inputs",
+        key=("item_id", "input"),
+        comment="What has been put before the labeling functions, and when: the batch of an item's present content.",
+        columns=(
+            _c("item_id", "VARCHAR", "Item."),
+            _c("input", "VARCHAR", "text (content and metadata), or the encoder_id for an item's vector."),
+            _c("input_hash", "VARCHAR", "Hash of the item's content and metadata."),
+            _c("batch", "INTEGER", "1, 2, ... in the order of the vote runs that brought new items.", bookkeeping=True),
+        ),
+    ),
+    Table(
+        name="lf_reach",
+        key=("lf_name",),
+        comment="How far each labeling function in force has got: coverage is its votes / items.",
+        columns=(
+            _c("lf_name", "VARCHAR", "Labeling function."),
+            _c("lf_version", "VARCHAR", "Hash of the function's code and parameters."),
+            _c("input", "VARCHAR", "What it looks at: text, or the encoder_id of the vectors."),
+            _c("batch", "INTEGER", "It has been applied to all of lf_inputs up to this batch.", bookkeeping=True),
+            _c("items", "INTEGER", "Items it has been applied to; those in lf_faults do not count."),
         ),
     ),
     Table(
@@ -345,41 +368,65 @@ VIEWS: tuple[View, ...] = (
         """,
     ),
     View(
-        name="lf_summary",
-        comment="Labeling functions on the train split: coverage, overlap, conflict, and accuracy where gold exists.",
+        name="lf_applied",
+        comment="Every item that a labeling function has been applied to; vote is -1 where it abstained.",
         sql="""
-            WITH cast_votes AS (
+            SELECT b.item_id, r.lf_name, r.lf_version, coalesce(v.vote, -1) AS vote
+            FROM lf_reach r
+            JOIN lf_inputs b ON b.input = r.input AND b.batch <= r.batch
+            LEFT JOIN lf_votes v ON v.item_id = b.item_id AND v.lf_name = r.lf_name
+            WHERE NOT EXISTS (
+                FROM lf_faults f
+                WHERE f.item_id = b.item_id AND f.lf_name = r.lf_name AND f.lf_version = r.lf_version
+            )
+        """,
+    ),
+    View(
+        name="lf_summary",
+        comment="Labeling functions on the train split: shares of the items each was applied to, and accuracy on gold.",
+        sql="""
+            WITH active AS (
                 SELECT v.item_id, v.lf_name, v.vote FROM lf_votes v JOIN items i ON i.item_id = v.item_id
                 WHERE i.split = 'train'
-            ), active AS (
-                SELECT * FROM cast_votes WHERE vote >= 0
             ), per_item AS (
                 SELECT item_id, count(*) AS n, count(DISTINCT vote) AS kinds FROM active GROUP BY item_id
+            ), batches AS (
+                SELECT b.input, b.batch, count(*) AS items FROM lf_inputs b JOIN items i ON i.item_id = b.item_id
+                WHERE i.split = 'train' GROUP BY b.input, b.batch
+            ), failed AS (
+                SELECT lf_name, count(*) AS faults, bool_or(fault = 'switched_off') AS switched_off,
+                       count(i.item_id) AS items
+                FROM lf_faults f LEFT JOIN items i ON i.item_id = f.item_id AND i.split = 'train' GROUP BY lf_name
+            ), reached AS (
+                SELECT r.lf_name, coalesce(sum(b.items), 0) - coalesce(max(x.items), 0) AS items
+                FROM lf_reach r LEFT JOIN batches b ON b.input = r.input AND b.batch <= r.batch
+                LEFT JOIN failed x ON x.lf_name = r.lf_name
+                GROUP BY r.lf_name
             ), totals AS (
-                SELECT count(*) AS items FROM items WHERE split = 'train'
+                SELECT f.lf_name, coalesce(r.items, (SELECT count(*) FROM items WHERE split = 'train')) AS items
+                FROM (
+                    SELECT lf_name FROM lf_reach UNION SELECT lf_name FROM lf_votes UNION SELECT lf_name FROM lf_faults
+                ) f LEFT JOIN reached r ON r.lf_name = f.lf_name
             )
-            SELECT f.lf_name,
+            SELECT t.lf_name,
                    count(a.item_id) AS votes,
+                   max(t.items)::BIGINT AS applied_to,
                    list_sort(list_distinct(list(c.name) FILTER (WHERE c.name IS NOT NULL))) AS polarity,
-                   count(a.item_id) / max(t.items) AS coverage,
-                   count(*) FILTER (WHERE p.n > 1) / max(t.items) AS overlap,
-                   count(*) FILTER (WHERE p.kinds > 1) / max(t.items) AS conflict,
+                   coalesce(count(a.item_id) / nullif(max(t.items), 0), 0) AS coverage,
+                   coalesce(count(*) FILTER (WHERE p.n > 1) / nullif(max(t.items), 0), 0) AS overlap,
+                   coalesce(count(*) FILTER (WHERE p.kinds > 1) / nullif(max(t.items), 0), 0) AS conflict,
                    count(g.item_id) AS gold_votes,
                    count(*) FILTER (WHERE g.class_id = a.vote) / nullif(count(g.item_id), 0) AS gold_accuracy,
                    coalesce(max(x.faults), 0) AS faults,
                    coalesce(bool_or(x.switched_off), false) AS switched_off
-            FROM (SELECT DISTINCT lf_name FROM cast_votes UNION SELECT DISTINCT lf_name FROM lf_faults) f
-            CROSS JOIN totals t
-            LEFT JOIN active a ON a.lf_name = f.lf_name
+            FROM totals t
+            LEFT JOIN active a ON a.lf_name = t.lf_name
             LEFT JOIN per_item p ON p.item_id = a.item_id
             LEFT JOIN classes c ON c.class_id = a.vote
             LEFT JOIN gold_labels g ON g.item_id = a.item_id
-            LEFT JOIN (
-                SELECT lf_name, count(*) AS faults, bool_or(fault = 'switched_off') AS switched_off
-                FROM lf_faults GROUP BY lf_name
-            ) x ON x.lf_name = f.lf_name
-            GROUP BY f.lf_name
-            ORDER BY coverage DESC, f.lf_name
+            LEFT JOIN failed x ON x.lf_name = t.lf_name
+            GROUP BY t.lf_name
+            ORDER BY coverage DESC, t.lf_name
         """,
     ),
     View(
@@ -417,7 +464,7 @@ VIEWS: tuple[View, ...] = (
             WITH votes AS (
                 SELECT v.item_id, count(*) AS votes, count(DISTINCT v.vote) AS kinds,
                        list_sort(list(DISTINCT c.name)) AS voted
-                FROM lf_votes v JOIN classes c ON c.class_id = v.vote WHERE v.vote >= 0 GROUP BY v.item_id
+                FROM lf_votes v JOIN classes c ON c.class_id = v.vote GROUP BY v.item_id
             )
             SELECT i.item_id, i.split, v.votes, v.voted, p.label AS predicted, p.confidence, g.label AS gold, i.content
             FROM items i

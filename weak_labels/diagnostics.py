@@ -8,9 +8,10 @@ from math import sqrt
 import numpy as np
 
 from warehouse import Lake
-from weak_labels.apply import VoteConfig, check_encode, remember_encode, to_batch
+from weak_labels.apply import VoteConfig
 from weak_labels.calls import Limits, call_function
 from weak_labels.functions import Encode, LabelingFunction
+from weak_labels.item_batches import check_encode, remember_encode, to_batch
 
 Z_95 = 1.959964
 """Two-sided 95% point of the normal distribution."""

@@ -72,7 +72,7 @@ class Worker:
             if self._process is None:
                 self._start()
             limit = {"max_faults": limits.max_faults, "max_timeouts": limits.max_timeouts}
-            self._say({"do": "call", "function": function.name, "rows": rows.tolist(), **limit})
+            self._say({"do": "call", "function": function.name, **limit}, rows.astype(np.int64).tobytes())
             while True:
                 # The process breaks off a call by itself; twice the time without a sign of life means it cannot.
                 answer = self._hear(2 * self._timeout_s + 1)
@@ -82,7 +82,7 @@ class Worker:
                     return Outcome(missing, [Fault(WHOLE_FUNCTION, "timeout", detail)])
                 if "votes" in answer:
                     faults = [Fault(*fault) for fault in answer["faults"]]
-                    return Outcome(np.array(answer["votes"], np.int32), faults)
+                    return Outcome(np.frombuffer(self._connection_bytes(), np.int32), faults)
         except (EOFError, ConnectionError):
             code = self._end()
             detail = f"the process that ran it ended (exit code {code})"
@@ -123,6 +123,10 @@ class Worker:
         if not self._connection.poll(timeout_s):
             return None
         return json.loads(self._connection.recv_bytes())
+
+    def _connection_bytes(self) -> bytes:
+        assert self._connection is not None
+        return self._connection.recv_bytes()
 
     def _end(self) -> int | None:
         if self._process is None or self._connection is None:
@@ -206,10 +210,11 @@ def _answer(connection: "Connection[Any, Any]") -> None:
         limits = Limits(
             timeout_s=hello["timeout_s"], max_faults=message["max_faults"], max_timeouts=message["max_timeouts"]
         )
-        part = batch.take(np.array(message["rows"], np.int64))
+        part = batch.take(np.frombuffer(connection.recv_bytes(), np.int64))
         outcome = call_function(functions[message["function"]], part, limits, alive)
         faults = [[fault.row, fault.fault, fault.detail] for fault in outcome.faults]
-        connection.send_bytes(json.dumps({"votes": outcome.votes.tolist(), "faults": faults}).encode())
+        connection.send_bytes(json.dumps({"votes": len(outcome.votes), "faults": faults}).encode())
+        connection.send_bytes(outcome.votes.tobytes())
 
 
 def _leave_with_parent(parent: int) -> None:

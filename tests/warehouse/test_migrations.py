@@ -93,6 +93,20 @@ def test_an_old_schema_is_not_read_before_it_is_migrated(version: int, tmp_path:
     Lake(path, read_only=True).close()
 
 
+def test_abstains_of_schema_1_become_reach(tmp_path: Path) -> None:
+    with Lake(released(1, tmp_path / "old")) as lake, lake.read() as reader:
+        before = {
+            (item, name): vote
+            for item, name, vote in reader.rows("SELECT item_id, lf_name, vote FROM lf_votes AT (VERSION => 4)")
+        }
+        assert min(before.values()) == -1
+        after = {
+            (item, name): vote for item, name, vote in reader.rows("SELECT item_id, lf_name, vote FROM lf_applied")
+        }
+        assert after == before
+        assert reader.scalar("SELECT count(*) FROM lf_votes WHERE vote < 0") == 0
+
+
 def test_a_step_that_fails_leaves_the_warehouse_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = released(1, tmp_path / "old")
 

@@ -86,8 +86,12 @@ def run_vote(lake: Lake, functions: Sequence[LabelingFunction], **changes: objec
 
 
 def votes(lake: Lake) -> dict[tuple[str, str], int]:
+    """Votes by item and function; -1 where a function was applied and abstained."""
     with lake.read() as reader:
-        return {(i, f): v for i, f, v in reader.rows("SELECT item_id, lf_name, vote FROM lf_votes")}
+        cast = {(i, f): v for i, f, v in reader.rows("SELECT item_id, lf_name, vote FROM lf_votes")}
+        applied = {(i, f): v for i, f, v in reader.rows("SELECT item_id, lf_name, vote FROM lf_applied")}
+    assert cast == {key: vote for key, vote in applied.items() if vote >= 0}
+    return applied
 
 
 def faults(lake: Lake) -> dict[tuple[str, str], str]:

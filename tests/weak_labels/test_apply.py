@@ -24,6 +24,7 @@ SPORT = keywords("sports", ["goal", "match"], name="sport")
 ATOM = keywords("science", ["atom"], name="atom")
 NEAR = nearest({"science": ["atom"]}, radius=0.3, name="near")
 TEXTS = {"a": "a goal", "b": "an atom", "c": "nothing"}
+TABLES = ("lf_votes", "lf_faults", "lf_inputs", "lf_reach")
 
 
 def counted(calls: list[str], name: str = "seen", label: str = "sports") -> LabelingFunction:
@@ -48,7 +49,7 @@ def test_every_item_gets_a_vote_of_every_function(lake: Lake) -> None:
         ("c", "atom"): -1,
     }
     assert result.committed
-    assert result.rows_written == {"lf_votes": 6}
+    assert result.rows_written == {"lf_votes": 2, "lf_inputs": 3, "lf_reach": 2}
     assert (result.detail["votes"], result.detail["faults"], result.detail["switched_off"]) == (2, 0, [])
 
 
@@ -93,7 +94,7 @@ def test_only_a_changed_function_votes_again(lake: Lake) -> None:
     calls.clear()
     result = run_vote(lake, [counted(calls), keywords("sports", ["nothing"], name="sport")])
     assert calls == []
-    assert result.rows_written == {"lf_votes": 3}
+    assert result.rows_written == {"lf_votes": 1, "lf_reach": 1}
     assert [votes(lake)[item, "sport"] for item in "abc"] == [-1, -1, 0]
 
 
@@ -139,7 +140,8 @@ def test_another_encoder_makes_new_votes_of_functions_on_vectors_only(lake: Lake
     add_vectors(lake)
     add_vectors(lake, "other")
     run_vote(lake, [SPORT, NEAR])
-    assert run_vote(lake, [SPORT, NEAR], encoder_id="other").rows_written == {"lf_votes": 3}
+    result = run_vote(lake, [SPORT, NEAR], encoder_id="other")
+    assert result.rows_written == {"lf_votes": 1, "lf_inputs": 3, "lf_reach": 2}
 
 
 def test_votes_do_not_depend_on_the_batch_size(tmp_path: Path) -> None:
@@ -149,7 +151,7 @@ def test_votes_do_not_depend_on_the_batch_size(tmp_path: Path) -> None:
             add_items(lake, {f"i{n}": ("a goal", "an atom", "x")[n % 3] for n in range(7)})
             add_vectors(lake)
             run_vote(lake, [SPORT, ATOM, NEAR], batch_items=size)
-            hashes.append(lake.content_hash(["lf_votes", "lf_faults"]))
+            hashes.append(lake.content_hash(TABLES))
     assert hashes[0] == hashes[1]
 
 
@@ -163,7 +165,7 @@ def test_step_by_step_ends_where_one_run_ends(tmp_path: Path) -> None:
         run_vote(steps, [SPORT])
         add_items(steps, TEXTS)
         run_vote(steps, [SPORT, ATOM])
-        assert once.content_hash(["lf_votes"]) == steps.content_hash(["lf_votes"])
+        assert once.content_hash(TABLES) == steps.content_hash(TABLES)
 
 
 def test_python_functions_of_a_file_vote_in_their_own_process(

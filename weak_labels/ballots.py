@@ -1,0 +1,202 @@
+"""What the functions did in one run: votes and faults, held compactly until the run's one commit.
+
+A vote costs six bytes while the run lasts: the item's place and the class. They become rows of `lf_votes` at the end,
+function by function through a file that is mapped into memory, so that the rows themselves need no memory.
+"""
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from warehouse import Delete, Stage, Upsert, Write
+from weak_labels.calls import MAX_TIMEOUTS, WHOLE_FUNCTION, Limits, Outcome
+from weak_labels.functions import LabelingFunction
+from weak_labels.reach import TEXT, Pending, Rows
+
+FAULT_COLUMNS = ("item_id", "lf_name", "lf_version", "fault", "detail")
+
+
+@dataclass(slots=True)
+class Ballot:
+    """What one function did in this run.
+
+    Attributes:
+        function: the function.
+        version: its version in force.
+        max_faults: more faults than this switch it off.
+        total_items: items of the warehouse, for the words of a switch-off.
+        off: why it was switched off; empty while it was not.
+    """
+
+    function: LabelingFunction
+    version: str
+    max_faults: int
+    total_items: int
+    places: list[npt.NDArray[np.int32]] = field(default_factory=list[npt.NDArray[np.int32]])
+    votes: list[npt.NDArray[np.int16]] = field(default_factory=list[npt.NDArray[np.int16]])
+    faults: list[tuple[str, str, str]] = field(default_factory=list[tuple[str, str, str]])
+    timeouts: int = 0
+    off: str = ""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Name and version."""
+        return self.function.name, self.version
+
+    @property
+    def cast(self) -> int:
+        """Votes that count."""
+        return 0 if self.off else sum(map(len, self.votes))
+
+    def limits(self, timeout_s: float) -> Limits:
+        """When the next call has to stop."""
+        return Limits(
+            timeout_s=timeout_s,
+            max_faults=self.max_faults - len(self.faults),
+            max_timeouts=MAX_TIMEOUTS - self.timeouts,
+        )
+
+    def add(self, start: int, item_ids: pa.Array, rows: Rows, outcome: Outcome) -> None:
+        """Take what a call gave.
+
+        Args:
+            start: place of the batch's first item in this run.
+            item_ids: ids of the batch's items.
+            rows: the items of the batch that it was called on.
+            outcome: its votes and faults.
+        """
+        voted = outcome.votes >= 0
+        self.places.append((start + rows[voted]).astype(np.int32))
+        self.votes.append(outcome.votes[voted].astype(np.int16))
+        for fault in outcome.faults:
+            # Calls run side by side and may bring more than the limit; what is stored must not depend on that.
+            item_id = "" if fault.row == WHOLE_FUNCTION else item_ids[int(rows[fault.row])].as_py()
+            self.faults.append((item_id, fault.fault, fault.detail))
+            self.timeouts += fault.fault == "timeout"
+            first = f"the first: {self.faults[0][1]}, {self.faults[0][2]}"
+            if fault.row == WHOLE_FUNCTION:
+                self.off = f"{fault.fault}: {fault.detail}"
+            elif self.timeouts >= MAX_TIMEOUTS:
+                self.off = f"{self.timeouts} calls took too long; {first}"
+            elif len(self.faults) > self.max_faults:
+                self.off = f"more than {self.max_faults} of {self.total_items} items failed; {first}"
+            if self.off:
+                self.places, self.votes = [], []
+                return
+
+
+@dataclass(slots=True)
+class ItemLog:
+    """The items of this run in their order, and what of them was new."""
+
+    ids: list[pa.Array] = field(default_factory=list[pa.Array])
+    hashes: list[pa.Array] = field(default_factory=list[pa.Array])
+    new: list[pa.Table] = field(default_factory=list[pa.Table])
+    changed: list[pa.Array] = field(default_factory=list[pa.Array])
+    count: int = 0
+
+    def add(self, pending: Pending, encoder_id: str) -> int:
+        """Note a batch; returns the place of its first item."""
+        ids = pa.concat_arrays(pending.items.column("item_id").chunks)
+        self.ids.append(ids)
+        self.hashes.append(pending.hashes)
+        self.changed.append(ids.filter(pa.array(pending.is_new)))
+        for flags, name in ((pending.is_new, TEXT), (pending.vector_is_new, encoder_id)):
+            if flags.any():
+                mask = pa.array(flags)
+                n = int(flags.sum())
+                inputs = pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int32)), pa.array([name]))
+                columns = {"item_id": ids.filter(mask), "input": inputs.cast(pa.string())}
+                self.new.append(pa.table({**columns, "input_hash": pending.hashes.filter(mask)}))
+        start = self.count
+        self.count += len(ids)
+        return start
+
+    def new_inputs(self) -> pa.Table:
+        """Columns item_id, input and input_hash of what was new."""
+        names = ("item_id", "input", "input_hash")
+        return pa.concat_tables(self.new) if self.new else pa.table({n: pa.array([], pa.string()) for n in names})
+
+
+@contextmanager
+def vote_rows(ballots: Sequence[Ballot], log: ItemLog) -> Generator[pa.Table]:
+    """The votes as rows of `lf_votes`, in a file that lasts as long as the context."""
+    name_type = pa.dictionary(pa.int32(), pa.string())
+    schema = pa.schema(
+        {
+            "item_id": pa.string(),
+            "lf_name": name_type,
+            "lf_version": name_type,
+            "input_hash": pa.string(),
+            "vote": pa.int32(),
+        }
+    )
+    names = pa.array([ballot.function.name for ballot in ballots], pa.string())
+    versions = pa.array([ballot.version for ballot in ballots], pa.string())
+    ids = pa.chunked_array(log.ids, pa.string())
+    hashes = pa.chunked_array(log.hashes, pa.string())
+    with TemporaryDirectory(prefix="siftline-votes-") as folder:
+        path = Path(folder) / "votes.arrow"
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+            # Function by function, so that a later read of one function skips the others' row groups.
+            for number, ballot in enumerate(ballots):
+                if not ballot.cast:
+                    continue
+                places = pa.array(np.concatenate(ballot.places))
+                index = pa.array(np.full(ballot.cast, number, np.int32))
+                columns = {
+                    "item_id": ids.take(places).combine_chunks(),
+                    "lf_name": pa.DictionaryArray.from_arrays(index, names),
+                    "lf_version": pa.DictionaryArray.from_arrays(index, versions),
+                    "input_hash": hashes.take(places).combine_chunks(),
+                    "vote": pa.array(np.concatenate(ballot.votes).astype(np.int32)),
+                }
+                writer.write_table(pa.table(columns, schema=schema))
+        with pa.memory_map(str(path)) as source:
+            yield pa.ipc.open_file(source).read_all()
+
+
+def outdated_votes(stage: Stage, kept: set[tuple[str, str]], changed: pa.Array) -> list[Write]:
+    """Deletions of the votes that are no longer in force.
+
+    Args:
+        stage: the run.
+        kept: name and version of the functions whose stored votes stay.
+        changed: ids of items whose stored votes were on another content.
+    """
+    stored = stage.arrow("SELECT DISTINCT lf_name, lf_version FROM lf_votes ORDER BY ALL").to_pylist()
+    writes: list[Write] = []
+    if stale := [row for row in stored if (row["lf_name"], row["lf_version"]) not in kept]:
+        writes.append(Delete("lf_votes", pa.Table.from_pylist(stale)))
+    if len(changed) and len(stale) < len(stored):
+        writes.append(Delete("lf_votes", pa.table({"item_id": changed})))
+    return writes
+
+
+def fault_writes(stage: Stage, ballots: Sequence[Ballot]) -> list[Write]:
+    """What makes `lf_faults` hold exactly the faults in force."""
+    stored = set(stage.rows(f"SELECT {', '.join(FAULT_COLUMNS)} FROM lf_faults"))
+    in_force: set[tuple[str, ...]] = set()
+    for ballot in ballots:
+        in_force |= {(item_id, *ballot.key, fault, detail) for item_id, fault, detail in ballot.faults if item_id}
+        if ballot.off:
+            in_force.add(("", *ballot.key, "switched_off", ballot.off))
+    writes: list[Write] = []
+    if gone := sorted(stored - in_force):
+        keys = [dict(zip(FAULT_COLUMNS[:3], row[:3], strict=True)) for row in gone]
+        writes.append(Delete("lf_faults", pa.Table.from_pylist(keys)))
+    if new := sorted(in_force - stored):
+        rows = [dict(zip(FAULT_COLUMNS, row, strict=True)) for row in new]
+        writes.append(Upsert("lf_faults", pa.Table.from_pylist(rows)))
+    return writes
+
+
+def new_votes(rows: pa.Table) -> list[Write]:
+    """The votes of this run as a write."""
+    return [Upsert("lf_votes", rows)] if rows.num_rows else []

@@ -1,0 +1,68 @@
+"""From rows of the lake to what labeling functions see: one `ItemBatch` per batch, with an encoder that remembers."""
+
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from warehouse import SettingsError
+from warehouse.reader import list_column_to_matrix
+from weak_labels.functions import Encode, ItemBatch, LabelingFunction, Matrix
+from weak_labels.reach import Rows
+
+
+def check_encode(functions: Sequence[LabelingFunction], encode: Encode | None) -> None:
+    """Refuse exemplars that nothing could embed.
+
+    Raises:
+        SettingsError: names the function.
+    """
+    for function in functions:
+        if function.kind == "nearest" and encode is None:
+            raise SettingsError(
+                f"The labeling function '{function.name}' needs its exemplars embedded, but no encoder was given. "
+                "Pass encode=."
+            )
+
+
+def remember_encode(encode: Encode | None) -> Encode | None:
+    """An `encode` that embeds each list of exemplars only once."""
+    if encode is None:
+        return None
+    known: dict[tuple[str, ...], Matrix] = {}
+    lock = threading.Lock()
+
+    def remembered(texts: Sequence[str]) -> Matrix:
+        key = tuple(texts)
+        with lock:
+            if key not in known:
+                known[key] = encode(texts)
+            return known[key]
+
+    return remembered
+
+
+def to_batch(table: pa.Table, classes: Sequence[str], encode: Encode | None) -> tuple[ItemBatch, Rows]:
+    """A batch of the columns item_id, content, metadata and, where it is there, vector.
+
+    Returns:
+        the batch, and the rows that have a vector (none without the column).
+    """
+    columns = {name: pa.concat_arrays(table.column(name).chunks) for name in table.column_names}
+    vectors: Matrix | None = None
+    with_vector: Rows = np.empty(0, np.int64)
+    if "vector" in columns:
+        with_vector = np.flatnonzero(columns["vector"].is_valid().to_numpy(zero_copy_only=False))
+        found = list_column_to_matrix(pa.chunked_array([columns["vector"].drop_null()]), what="vector")
+        vectors = np.zeros((table.num_rows, found.shape[1]), np.float32)
+        vectors[with_vector] = found
+    batch = ItemBatch(
+        item_ids=columns["item_id"],
+        texts=columns["content"],
+        metadata=columns["metadata"],
+        classes=classes,
+        vectors=vectors,
+        encode=encode,
+    )
+    return batch, with_vector

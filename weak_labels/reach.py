@@ -1,0 +1,218 @@
+"""What the labeling functions have been applied to, kept as one row per function instead of one per pair.
+
+An abstain is not stored. So that an item without a vote can be told from an item that nobody asked about, `lf_inputs`
+numbers the batch in which an item's present content (and, for functions on vectors, its vector) was first put before
+the functions, and `lf_reach` holds for each function the last batch it has been through. Whatever lies up to there
+has been asked, except the items in `lf_faults`. New items get a new number; a changed function starts again at 0.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from warehouse import Delete, Stage, Upsert, Write
+
+TEXT = "text"
+"""Value of `input` for functions that see contents and metadata; functions on vectors have the encoder's id."""
+
+INPUT_HASH = "left(md5(concat_ws('|', i.content_hash, i.metadata)), 16)"
+"""SQL over `items i`: changes when an item's content or metadata does."""
+
+VECTORS = "LEFT JOIN vectors x ON x.item_id = i.item_id AND x.encoder_id = $5 AND x.content_hash = i.content_hash"
+_FOREVER = 2**31 - 1
+
+Flags = npt.NDArray[np.bool_]
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """A function as the reach knows it: equal name, version and input mean equal votes on equal items.
+
+    Attributes:
+        name: name of the function.
+        version: version in force.
+        input: `TEXT` or an encoder's id.
+    """
+
+    name: str
+    version: str
+    input: str
+
+
+@dataclass(slots=True)
+class Pending:
+    """Items that at least one function has to be called on, N of them.
+
+    Attributes:
+        items: columns item_id, content, metadata and, where vectors are asked for, vector.
+        hashes: input hash of each item [N].
+        is_new: nobody has seen this content yet [N].
+        vector_is_new: nobody has seen this vector yet [N]; False where there is none.
+        calls: whether a function has to be called on an item [N, L].
+    """
+
+    items: pa.Table
+    hashes: pa.Array
+    is_new: Flags
+    vector_is_new: Flags
+    calls: Flags
+
+
+class Reach:
+    """The reach of the functions in force, as a run finds it and as it leaves it.
+
+    Args:
+        stage: the run of the vote stage.
+        asked: the functions in force.
+        encoder_id: encoder whose vectors count.
+        needs_vectors: whether any function works on vectors.
+    """
+
+    def __init__(self, stage: Stage, asked: Sequence[Asked], encoder_id: str, *, needs_vectors: bool) -> None:
+        self._stage = stage
+        self._asked = asked
+        self._encoder_id = encoder_id
+        self._needs_vectors = needs_vectors
+        self._stored = {
+            name: (Asked(name=name, version=version, input=input_), int(batch), int(items))
+            for name, version, input_, batch, items in stage.rows(
+                "SELECT lf_name, lf_version, input, batch, items FROM lf_reach"
+            )
+        }
+        # The last batch that each function has been through [L]; 0 for a new or changed one.
+        self.through = np.array([self._through(function) for function in asked], np.int64)
+        last = stage.scalar("SELECT max(batch) FROM (SELECT batch FROM lf_inputs UNION ALL SELECT batch FROM lf_reach)")
+        self._last = int(last or 0)
+        self.total_items = int(stage.scalar("SELECT count(*) FROM items"))
+        self.with_vector = self._count_vectors() if needs_vectors else 0
+
+    def kept(self, place: int) -> bool:
+        """Whether the stored votes of a function are still its votes."""
+        return self.through[place] > 0
+
+    def pending_items(self) -> int:
+        """How many items `pending` will give."""
+        if not self.through.all():
+            return self.total_items  # a function that has seen nothing has to see everything
+        sql, params = self._query("count(*)")
+        return int(self._stage.scalar(sql, params))
+
+    def pending(self, rows: int) -> Iterator[Pending]:
+        """Items to call functions on, by item_id, in batches of about `rows`."""
+        vector = ", x.vector, coalesce(c.batch, 0) AS vector_batch" if self._needs_vectors else ""
+        sql, params = self._query(
+            f"i.item_id, i.content, i.metadata, {INPUT_HASH} AS input_hash, coalesce(b.batch, 0) AS text_batch, "
+            f"r.places AS retry{vector}"
+        )
+        for table in self._stage.batches(sql + " ORDER BY i.item_id", params, rows=rows):
+            yield self._to_pending(table)
+
+    def writes(self, hashes: pa.Table, off: Flags, faulted: Sequence[int]) -> list[Write]:
+        """What is to be written once all pending items were called.
+
+        Args:
+            hashes: columns item_id, input and input_hash of what was new.
+            off: functions that were switched off [L]; they have no reach.
+            faulted: items on which each function failed [L].
+        """
+        writes: list[Write] = []
+        stale = self._stage.arrow(
+            f"SELECT b.item_id, b.input FROM lf_inputs b LEFT JOIN items i ON i.item_id = b.item_id "
+            f"WHERE i.item_id IS NULL OR b.input_hash <> {INPUT_HASH} OR b.input NOT IN ('{TEXT}', ?)",
+            [self._encoder_id],
+        )
+        batch = self._last + 1 if hashes.num_rows else self._last
+        if stale.num_rows:
+            writes.append(Delete("lf_inputs", stale))
+        if hashes.num_rows:
+            number = pa.array(np.full(hashes.num_rows, batch, np.int32))
+            writes.append(Upsert("lf_inputs", hashes.append_column("batch", number)))
+        now = {
+            asked.name: (asked, batch, self._items(asked) - faulted[place])
+            for place, asked in enumerate(self._asked)
+            if not off[place]
+        }
+        if gone := sorted(self._stored.keys() - now.keys()):
+            writes.append(Delete("lf_reach", pa.table({"lf_name": gone})))
+        if changed := [row for name, row in now.items() if self._stored.get(name) != row]:
+            rows = [
+                {"lf_name": a.name, "lf_version": a.version, "input": a.input, "batch": number, "items": items}
+                for a, number, items in changed
+            ]
+            writes.append(Upsert("lf_reach", pa.Table.from_pylist(rows)))
+        return writes
+
+    def gone_items(self) -> list[str]:
+        """Items that were voted on and are no longer in the warehouse."""
+        return [
+            row[0]
+            for row in self._stage.rows(
+                "SELECT DISTINCT b.item_id FROM lf_inputs b ANTI JOIN items i ON i.item_id = b.item_id ORDER BY 1"
+            )
+        ]
+
+    def _through(self, function: Asked) -> int:
+        stored = self._stored.get(function.name)
+        return stored[1] if stored is not None and stored[0] == function else 0
+
+    def _items(self, asked: Asked) -> int:
+        return self.total_items if asked.input == TEXT else self.with_vector
+
+    def _count_vectors(self) -> int:
+        sql = f"SELECT count(x.item_id) FROM items i {VECTORS.replace('$5', '?')}"
+        return int(self._stage.scalar(sql, [self._encoder_id]))
+
+    def _query(self, columns: str) -> tuple[str, list[object]]:
+        on_text = np.array([asked.input == TEXT for asked in self._asked], np.bool_)
+        lowest = [int(self.through[on].min(initial=_FOREVER)) for on in (on_text, ~on_text)]
+        names, versions = [a.name for a in self._asked], [a.version for a in self._asked]
+        params: list[object] = [names, versions, list(range(len(names))), lowest[0]]
+        joins = where = ""
+        if self._needs_vectors:
+            joins = (
+                f"{VECTORS} LEFT JOIN lf_inputs c "
+                f"ON c.item_id = i.item_id AND c.input = $5 AND c.input_hash = {INPUT_HASH}"
+            )
+            where = "OR (x.item_id IS NOT NULL AND coalesce(c.batch, 0) NOT BETWEEN 1 AND $6)"
+            params += [self._encoder_id, lowest[1]]
+        sql = f"""
+            WITH wanted AS (
+                SELECT unnest($1::VARCHAR[]) AS lf_name, unnest($2::VARCHAR[]) AS lf_version, unnest($3::INT[]) AS place
+            ), retry AS (
+                SELECT f.item_id, list(w.place) AS places
+                FROM lf_faults f JOIN wanted w ON w.lf_name = f.lf_name AND w.lf_version = f.lf_version
+                WHERE f.item_id <> '' GROUP BY f.item_id
+            )
+            SELECT {columns} FROM items i
+            LEFT JOIN lf_inputs b ON b.item_id = i.item_id AND b.input = '{TEXT}' AND b.input_hash = {INPUT_HASH}
+            LEFT JOIN retry r ON r.item_id = i.item_id {joins}
+            WHERE coalesce(b.batch, 0) NOT BETWEEN 1 AND $4 OR r.places IS NOT NULL {where}
+        """
+        return sql, params
+
+    def _to_pending(self, table: pa.Table) -> Pending:
+        text_batch = table.column("text_batch").to_numpy()
+        on_text = (text_batch[:, None] == 0) | (text_batch[:, None] > self.through)
+        has_vector = vector_batch = np.zeros(table.num_rows, np.int64)
+        if self._needs_vectors:
+            has_vector = np.asarray(table.column("vector").is_valid()).astype(np.int64)
+            vector_batch = table.column("vector_batch").to_numpy()
+        on_vector = (vector_batch[:, None] == 0) | (vector_batch[:, None] > self.through)
+        is_text = np.array([asked.input == TEXT for asked in self._asked], np.bool_)
+        calls = np.where(is_text, on_text, on_vector)
+        retry = pa.concat_arrays(table.column("retry").chunks)
+        lengths = retry.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+        calls[np.repeat(np.arange(len(retry)), lengths), retry.flatten().to_numpy(zero_copy_only=False)] = True
+        calls &= is_text | (has_vector[:, None] == 1)
+        columns = ["item_id", "content", "metadata", *(["vector"] if self._needs_vectors else [])]
+        return Pending(
+            items=table.select(columns),
+            hashes=pa.concat_arrays(table.column("input_hash").chunks),
+            is_new=text_batch == 0,
+            vector_is_new=(has_vector == 1) & (vector_batch == 0),
+            calls=calls,
+        )
