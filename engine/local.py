@@ -24,7 +24,7 @@ from engine.client import Encoding, Progress, Vectors
 from engine.config import EncoderConfig, RoutedConfig
 from engine.encoder import DenseEncoder, Pack, dense_encoder, pack
 from engine.errors import ModelFileError, NumericError, OptionError
-from engine.int8 import TorchInt8
+from engine.native import int8_forward
 from engine.products import MOST_ROWS, stable_rows, use_least_rows
 from engine.quantize import Int8Weights, quantize
 from engine.routed import RoutedEncoder
@@ -302,7 +302,7 @@ def int8_client(
     routed = config if isinstance(config, RoutedConfig) else None
     base = config if isinstance(config, EncoderConfig) else config.base
     budget = 0 if routed is None else routed.budget(active)
-    limit, forward = _limit(max_tokens, base), TorchInt8(weights).forward
+    limit, (forward, _) = _limit(max_tokens, base), int8_forward(weights)
 
     def compute(batch: Pack, traced: bool) -> Packed:
         layers: list[LayerTrace] | None = [] if traced else None
