@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from warehouse.errors import SettingsError
 from warehouse.files import replaced_file
 
+ROW_GROUP_ROWS = 100_000
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -64,12 +65,20 @@ def write_json(target: TextIO, columns: Sequence[str], rows: Iterable[Sequence[A
 
 
 def write_parquet(target: Path | IO[bytes], stream: pa.RecordBatchReader) -> int:
-    """Write a stream of batches as one Parquet file; returns the rows. Equal rows give equal bytes."""
-    count = 0
+    """Write a stream of batches as one Parquet file; returns the rows.
+
+    Equal rows give equal bytes, however the stream was cut: row groups are filled to a fixed size.
+    """
+    count, kept = 0, stream.schema.empty_table()
     with pq.ParquetWriter(target, stream.schema, compression="zstd") as writer:
         for batch in stream:
-            writer.write_batch(batch)
             count += batch.num_rows
+            kept = pa.concat_tables([kept, pa.Table.from_batches([batch])])
+            while kept.num_rows >= ROW_GROUP_ROWS:
+                writer.write_table(kept.slice(0, ROW_GROUP_ROWS).combine_chunks(), row_group_size=ROW_GROUP_ROWS)
+                kept = kept.slice(ROW_GROUP_ROWS)
+        if kept.num_rows:
+            writer.write_table(kept.combine_chunks(), row_group_size=ROW_GROUP_ROWS)
     return count
 
 

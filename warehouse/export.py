@@ -1,0 +1,220 @@
+"""The training set as files, with a manifest that says exactly what a model was trained on.
+
+The manifest names the snapshot, the query, the models and functions behind the labels, counts and checksums. The same
+snapshot and query give the same bytes, on any later day, until the snapshot is expired on purpose.
+"""
+
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import duckdb
+import pyarrow as pa
+
+from warehouse.errors import SettingsError
+from warehouse.formats import write_csv, write_json, write_parquet
+from warehouse.lake import siftline_version
+from warehouse.read import At, connect, connect_for_people, reading_statements
+
+Format = Literal["parquet", "jsonl", "csv", "datasets"]
+MANIFEST = "manifest.json"
+BATCH_ROWS = 50_000
+_COLUMNS = "item_id, content, split, label, label_source, confidence, simulated, probs"
+_SPLITS = {"valid": "validation"}
+"""Names of splits that the Hugging Face library knows by another word."""
+
+
+def export_training_set(
+    path: Path, output: Path, *, format: Format, at: At = None, where: str = "", force: bool = False
+) -> dict[str, Any]:
+    """Write the training set of one snapshot into a folder, whole or not at all.
+
+    Args:
+        path: folder of the warehouse.
+        output: folder to make.
+        format: parquet, jsonl or csv: one file; datasets: what Hugging Face `load_dataset` reads.
+        at: snapshot number or time; the newest when left out.
+        where: SQL condition on the columns of `training_set`; all rows when empty.
+        force: replace an earlier export at this place.
+
+    Returns:
+        The manifest, as written to `manifest.json`.
+
+    Raises:
+        SettingsError: the place is taken or cannot be written, or the condition is wrong.
+        SnapshotNotFound: the snapshot is not kept.
+    """
+    output = output.absolute()
+    _check_place(output, force=force)
+    with connect(path, at=at) as reader:
+        number = reader.snapshot()
+    query = f"SELECT {_COLUMNS} FROM training_set" + (f" WHERE ({where}\n)" if where else "") + " ORDER BY item_id"
+    connection = connect_for_people(path, at=number)
+    try:
+        # Beside the place, so that the rename at the end stays on one file system.
+        with tempfile.TemporaryDirectory(dir=output.parent, prefix=".siftline-export-") as folder:
+            files = Path(folder) / output.name
+            files.mkdir()
+            counts = _Counts()
+            _write(connection, query, files, format, counts)
+            manifest = {
+                "what": "training_set",
+                "snapshot": number,
+                **_provenance(connection, number),
+                "query": query,
+                "format": format,
+                "rebuild": _command(number, format, where),
+                "counts": counts.summary(),
+                "files": [_file(files, found) for found in sorted(files.rglob("*")) if found.is_file()],
+                "written_with": {
+                    "siftline": siftline_version(),
+                    "duckdb": duckdb.__version__,
+                    "pyarrow": pa.__version__,
+                },
+            }
+            (files / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "utf-8")
+            if output.exists():
+                shutil.rmtree(output)
+            os.replace(files, output)
+    except duckdb.Error as error:
+        raise SettingsError(
+            f"The training set cannot be read: {error}\nA condition is SQL on the columns {_COLUMNS}, such as "
+            "--where \"split = 'train' and confidence > 0.9\"."
+        ) from error
+    except OSError as error:
+        raise SettingsError(
+            f"{output} cannot be written: {error.strerror or error}. Mend the folder's permissions, make room, or "
+            "name another place."
+        ) from error
+    finally:
+        connection.close()
+    return manifest
+
+
+class _Counts:
+    """Rows by split, label and source, counted as they pass."""
+
+    def __init__(self) -> None:
+        self.by: dict[str, Counter[str]] = {name: Counter() for name in ("split", "label", "label_source")}
+        self.simulated = 0
+        self.rows = 0
+
+    def watch(self, stream: pa.RecordBatchReader) -> pa.RecordBatchReader:
+        """The same stream, counted."""
+        return pa.RecordBatchReader.from_batches(stream.schema, self._counted(stream))
+
+    def _counted(self, stream: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        for batch in stream:
+            self.rows += batch.num_rows
+            self.simulated += int(batch.column("simulated").cast(pa.int64()).sum().as_py() or 0)
+            for name, counter in self.by.items():
+                for entry in batch.column(name).value_counts().to_pylist():
+                    counter[str(entry["values"])] += entry["counts"]
+            yield batch
+
+    def summary(self) -> dict[str, Any]:
+        """All counts as JSON."""
+        by = {f"by_{name}": dict(sorted(counter.items())) for name, counter in self.by.items()}
+        return {"rows": self.rows, **by, "simulated": self.simulated}
+
+
+def _check_place(output: Path, *, force: bool) -> None:
+    if not output.parent.is_dir():
+        raise SettingsError(f"The folder {output.parent} does not exist; make it first, or name another place.")
+    if not output.exists():
+        return
+    if not force:
+        raise SettingsError(f"{output} exists already; nothing was written. Name another folder, or give --force.")
+    if not (output / MANIFEST).is_file():
+        raise SettingsError(f"{output} is no earlier export (it has no {MANIFEST}), so --force leaves it alone.")
+
+
+def _write(connection: duckdb.DuckDBPyConnection, query: str, folder: Path, format: Format, counts: _Counts) -> None:
+    if len(reading_statements(connection, query)) != 1:
+        raise SettingsError("A condition is one expression; it holds no further statement.")
+    if format == "datasets":
+        _write_datasets(connection, query, folder, counts)
+        return
+    stream = counts.watch(connection.execute(query).to_arrow_reader(BATCH_ROWS))
+    if format == "parquet":
+        write_parquet(folder / "training_set.parquet", stream)
+        return
+    write = write_csv if format == "csv" else write_json
+    with (folder / f"training_set.{format}").open("w", encoding="utf-8", newline="") as target:
+        write(target, stream.schema.names, _rows(stream))
+
+
+def _rows(stream: pa.RecordBatchReader) -> Iterator[tuple[Any, ...]]:
+    for batch in stream:
+        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
+
+def _write_datasets(connection: duckdb.DuckDBPyConnection, query: str, folder: Path, counts: _Counts) -> None:
+    """Parquet per split with class ids as labels, and the card whose head tells the library names and types."""
+    (folder / "data").mkdir()
+    classes = [str(n) for (n,) in connection.execute("SELECT name FROM classes ORDER BY class_id").fetchall()]
+    splits = [str(s) for (s,) in connection.execute(f"SELECT DISTINCT split FROM ({query}) ORDER BY 1").fetchall()]
+    for split in splits:
+        numbered = (
+            "SELECT t.* REPLACE (c.class_id::BIGINT AS label), t.label AS label_name "
+            f"FROM ({query}) t LEFT JOIN classes c ON c.name = t.label WHERE t.split = ? ORDER BY t.item_id"
+        )
+        stream = connection.execute(numbered, [split]).to_arrow_reader(BATCH_ROWS)
+        write_parquet(folder / "data" / f"{_SPLITS.get(split, split)}-00000-of-00001.parquet", counts.watch(stream))
+    (folder / "README.md").write_text(_card(classes, splits), "utf-8")
+
+
+def _card(classes: list[str], splits: list[str]) -> str:
+    names = "\n".join(f"          '{n}': {json.dumps(name)}" for n, name in enumerate(classes))
+    plain = {"item_id": "string", "content": "string", "split": "string"}
+    rest = {"label_source": "string", "confidence": "float64", "simulated": "bool"}
+    features = [f"  - name: {name}\n    dtype: {kind}" for name, kind in plain.items()]
+    features.append(f"  - name: label\n    dtype:\n      class_label:\n        names:\n{names}")
+    features += [f"  - name: {name}\n    dtype: {kind}" for name, kind in rest.items()]
+    features += ["  - name: probs\n    list: float32", "  - name: label_name\n    dtype: string"]
+    files = "\n".join(f"  - split: {_SPLITS.get(s, s)}\n    path: data/{_SPLITS.get(s, s)}-*.parquet" for s in splits)
+    head = f"configs:\n- config_name: default\n  data_files:\n{files}\ndataset_info:\n  features:\n"
+    return f"---\n{head}" + "\n".join(features) + f"\n---\n\nMade by `siftline export training-set`; see {MANIFEST}.\n"
+
+
+def _provenance(connection: duckdb.DuckDBPyConnection, number: int) -> Mapping[str, Any]:
+    """What the labels of this snapshot came from, as the warehouse recorded it."""
+
+    def pairs(sql: str) -> dict[str, Any]:
+        return dict(connection.execute(sql).fetchall())
+
+    found = connection.execute("SELECT snapshot_time FROM lake.snapshots() WHERE snapshot_id = ?", [number]).fetchone()
+    return {
+        "snapshot_time": found[0].isoformat() if found else None,
+        "classes": [n for (n,) in connection.execute("SELECT name FROM classes ORDER BY class_id").fetchall()],
+        "code": {
+            "siftline": pairs(
+                "SELECT stage, siftline_version FROM runs "
+                "QUALIFY row_number() OVER (PARTITION BY stage ORDER BY committed_at DESC) = 1 ORDER BY stage"
+            ),
+            "models": pairs(
+                "SELECT stage, model_id FROM models "
+                "QUALIFY row_number() OVER (PARTITION BY stage ORDER BY sequence DESC) = 1 ORDER BY stage"
+            ),
+            "encoders": sorted(pairs("SELECT DISTINCT encoder_id, 0 FROM vectors")),
+            "functions": pairs("SELECT lf_name, max(lf_version) FROM lf_votes GROUP BY lf_name ORDER BY lf_name"),
+        },
+    }
+
+
+def _file(root: Path, path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"path": path.relative_to(root).as_posix(), "bytes": path.stat().st_size, "sha256": digest}
+
+
+def _command(number: int, format: Format, where: str) -> str:
+    condition = f" --where {shlex.quote(where)}" if where else ""
+    return f"siftline export training-set --at {number} --format {format}{condition} --output FOLDER"
