@@ -18,7 +18,9 @@ JOBS ?= 2
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-$(VENV)/.base: pyproject.toml constraints.txt
+NATIVE := $(wildcard engine/native/*.cpp engine/native/*.h engine/native/*.inl)
+
+$(VENV)/.base: pyproject.toml constraints.txt $(NATIVE)
 	@if [ -z "$(PYTHON)" ]; then
 		echo "Siftline needs Python 3.11, 3.12 or 3.13 with venv. On Debian or Ubuntu: apt-get install python3-venv" >&2
 		exit 2
@@ -41,6 +43,10 @@ $(STUDIO_VENV)/.done: constraints-labelstudio.txt
 
 .PHONY: setup
 setup: $(VENV)/.dev ## Create .venv with everything for development
+
+.PHONY: native
+native: ## Build the compiled forward in this folder only, with PYTHON=... (a git worktree has none of its own)
+	@$(PYTHON) -c 'from setuptools import setup; setup()' --quiet build_ext --inplace
 
 .PHONY: demo
 demo: $(VENV)/.base ## Run the demo project on Reuters R8: four cycles, summary, report

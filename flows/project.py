@@ -211,7 +211,12 @@ class Project:
     def label_model_config(self) -> LabelModelConfig:
         """Configuration of `weak_labels.label_models`."""
         section = self.settings.weak_labels
-        return LabelModelConfig(kind=section.label_model, classes=self.classes, seed=section.seed)
+        return LabelModelConfig(
+            kind=section.label_model,
+            classes=self.classes,
+            seed=section.seed,
+            learn_from_gold=section.learn_from_gold,
+        )
 
     @cached_property
     def end_model_config(self) -> EndModelConfig:
@@ -247,6 +252,10 @@ class Project:
             strategy=section.strategy,
             seed=section.seed,
             neighbors=self.settings.value.neighbors,
+            explore=section.explore,
+            most_per_class=section.most_per_class,
+            slice_by=section.slice_by,
+            most_per_slice=section.most_per_slice,
         )
 
     @cached_property
