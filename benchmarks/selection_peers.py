@@ -102,10 +102,9 @@ def _skactiveml(name: str) -> Choose:
         "badge": lambda seed: pool.Badge(random_state=seed),
         "typiclust": lambda seed: pool.TypiClust(random_state=seed),
         "probcover": lambda seed: pool.ProbCover(random_state=seed),
-        "clue": lambda seed: pool.Clue(random_state=seed),
         "falcun": lambda seed: pool.Falcun(random_state=seed),
     }
-    needs_classifier = name in ("margin", "badge", "clue", "falcun")
+    needs_classifier = name in ("margin", "badge", "falcun")
 
     def choose(state: State, batch: int) -> Rows:
         labels = np.full(len(state.vectors), np.nan)
@@ -142,32 +141,31 @@ def _cleanlab_margin(vectors: Any, labels: Any, classes: int) -> Any:
 
 
 def _pydvl_knn_shapley(vectors: Any, labels: Any, classes: int) -> Any:
-    """A third of the items, chosen by a fixed seed, judges the others and is judged in turn, three times."""
-    from pydvl.valuation import Dataset, KNNShapleyValuation
+    """A third of the items, by a fixed seed, judges the others, three times; each item is valued twice."""
+    from pydvl.utils import Dataset, Utility
+    from pydvl.value.shapley.knn import knn_shapley
     from sklearn.neighbors import KNeighborsClassifier
 
     values = np.zeros(len(labels))
-    parts = np.array_split(np.random.default_rng(0).permutation(len(labels)), 3)
-    for part in parts:
+    for part in np.array_split(np.random.default_rng(0).permutation(len(labels)), 3):
         rest = np.setdiff1d(np.arange(len(labels)), part)
-        judges = Dataset(x=vectors[rest], y=labels[rest])
-        valued = Dataset(x=vectors[part], y=labels[part])
-        valuation = KNNShapleyValuation(KNeighborsClassifier(n_neighbors=5), judges, progress=False)
-        valuation.fit(valued)
-        values[part] = valuation.result.values[np.argsort(valuation.result.indices)]
+        data = Dataset(vectors[rest], labels[rest], vectors[part], labels[part])
+        found = knn_shapley(Utility(KNeighborsClassifier(n_neighbors=5), data), progress=False)
+        values[rest[found.indices]] += found.values
     return -values
 
 
 def _pydvl_data_oob(vectors: Any, labels: Any, classes: int) -> Any:
-    from pydvl.valuation import DataOOBValuation, Dataset
-    from sklearn.ensemble import BaggingClassifier
+    from pydvl.utils import Dataset, Utility
+    from pydvl.value.oob import compute_data_oob
     from sklearn.linear_model import LogisticRegression
 
-    model = BaggingClassifier(LogisticRegression(C=1 / RIDGE, max_iter=100), n_estimators=50, random_state=0)
-    model.fit(vectors, labels)
-    valuation = DataOOBValuation(model)
-    valuation.fit(Dataset(x=vectors, y=labels))
-    return -valuation.result.values[np.argsort(valuation.result.indices)]
+    data = Dataset(vectors, labels, vectors[:2], labels[:2])  # the test part is not used by Data-OOB
+    model = LogisticRegression(C=1 / RIDGE, max_iter=100)
+    found = compute_data_oob(Utility(model, data), n_est=30, seed=0)
+    values = np.zeros(len(labels))
+    values[found.indices] = found.values
+    return -np.nan_to_num(values)
 
 
 DETECTORS: dict[str, Callable[[Any, Any, int], Any]] = {

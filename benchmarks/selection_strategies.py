@@ -35,7 +35,6 @@ PEER_STRATEGIES = (
     "skactiveml badge",
     "skactiveml typiclust",
     "skactiveml probcover",
-    "skactiveml clue",
     "skactiveml falcun",
 )
 SOURCES = ("active", "benchmarks/selection_loop.py", "benchmarks/selection_peers.py", "benchmarks/selection_data.py")
