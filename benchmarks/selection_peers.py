@@ -1,7 +1,7 @@
-"""Runs in the peers' environment: strategies of small-text and scikit-activeml, detectors of cleanlab, pyDVL, Data-OOB.
+"""Runs in the peers' environments: strategies of small-text and scikit-activeml; cleanlab, KNN-Shapley, Data-OOB.
 
     python -m benchmarks.selection_peers curve SET.npz "small-text breaking-ties" 0,1,2
-    python -m benchmarks.selection_peers noise SET.npz
+    python -m benchmarks.selection_peers noise SET.npz cleanlab
 
 Prints one JSON object per line. It imports nothing of Siftline but the loop, which needs numpy and scipy only. Every
 strategy is used as its library documents it, with its defaults; where it wants a classifier it gets the end model of
@@ -39,7 +39,7 @@ def main() -> None:
             )
             print(json.dumps({"seed": seed, "scores": scores}), flush=True)
     elif task == "noise":
-        for name, detect in DETECTORS.items():
+        for name, detect in DETECTORS[arguments[0]].items():
             suspicion = detect(data["vectors"], data["labels"], int(data["classes"]))
             print(json.dumps({"detector": name, "suspicion": [float(s) for s in suspicion]}), flush=True)
     else:
@@ -142,37 +142,35 @@ def _cleanlab_margin(vectors: Any, labels: Any, classes: int) -> Any:
 
 def _pydvl_knn_shapley(vectors: Any, labels: Any, classes: int) -> Any:
     """A third of the items, by a fixed seed, judges the others, three times; each item is valued twice."""
-    from pydvl.utils import Dataset, Utility
-    from pydvl.value.shapley.knn import knn_shapley
+    from pydvl.valuation import Dataset, KNNShapleyValuation
     from sklearn.neighbors import KNeighborsClassifier
 
     values = np.zeros(len(labels))
     for part in np.array_split(np.random.default_rng(0).permutation(len(labels)), 3):
         rest = np.setdiff1d(np.arange(len(labels)), part)
-        data = Dataset(vectors[rest], labels[rest], vectors[part], labels[part])
-        found = knn_shapley(Utility(KNeighborsClassifier(n_neighbors=5), data), progress=False)
+        judges = Dataset(vectors[part], labels[part])
+        valuation = KNNShapleyValuation(KNeighborsClassifier(n_neighbors=5), judges, progress=False)
+        found = valuation.fit(Dataset(vectors[rest], labels[rest])).result
         values[rest[found.indices]] += found.values
     return -values
 
 
 def _pydvl_data_oob(vectors: Any, labels: Any, classes: int) -> Any:
-    from pydvl.utils import Dataset, Utility
-    from pydvl.value.oob import compute_data_oob
+    from pydvl.valuation import DataOOBValuation, Dataset
+    from sklearn.ensemble import BaggingClassifier
     from sklearn.linear_model import LogisticRegression
 
-    data = Dataset(vectors, labels, vectors[:2], labels[:2])  # the test part is not used by Data-OOB
-    model = LogisticRegression(C=1 / RIDGE, max_iter=100)
-    found = compute_data_oob(Utility(model, data), n_est=30, seed=0)
+    model = BaggingClassifier(LogisticRegression(C=1 / RIDGE, max_iter=100), n_estimators=30, random_state=0)
+    model.fit(vectors, labels)
+    found = DataOOBValuation(model).fit(Dataset(vectors, labels)).result
     values = np.zeros(len(labels))
     values[found.indices] = found.values
     return -np.nan_to_num(values)
 
 
-DETECTORS: dict[str, Callable[[Any, Any, int], Any]] = {
-    "cleanlab": _cleanlab,
-    "cleanlab normalized margin": _cleanlab_margin,
-    "pyDVL KNN-Shapley": _pydvl_knn_shapley,
-    "Data-OOB (pyDVL)": _pydvl_data_oob,
+DETECTORS: dict[str, dict[str, Callable[[Any, Any, int], Any]]] = {
+    "cleanlab": {"cleanlab": _cleanlab, "cleanlab, normalized margin": _cleanlab_margin},
+    "pydvl": {"pyDVL KNN-Shapley": _pydvl_knn_shapley, "Data-OOB (pyDVL)": _pydvl_data_oob},
 }
 
 
