@@ -149,8 +149,8 @@ def page(figures: Figures) -> str:
     lines = [
         "# Reading the warehouse",
         "",
-        f"{figures['items']:,} items and {figures['vectors']:,} vectors, {figures['threads']} threads, medians in seconds. Made by "
-        "`python -m benchmarks.warehouse_reads`; raw figures and machine in the JSON beside this page.",
+        f"{figures['items']:,} items, {figures['vectors']:,} vectors, {figures['threads']} threads, medians in seconds. "
+        "Made by `python -m benchmarks.warehouse_reads`; raw figures and machine in the JSON beside this page.",
         "",
         "| what | median | slowest | bar | |",
         "|---|---:|---:|---:|---|",

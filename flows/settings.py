@@ -64,6 +64,10 @@ class WarehouseSection(Section):
     """Where the tables live."""
 
     path: str = "lake"
+    catalog: str = "sqlite"
+    """"sqlite" in that folder, or "postgres:dbname=... host=..."; the password comes from PGPASSWORD."""
+    data: str = "data"
+    """"data" in that folder, or "s3://bucket/prefix"; the keys come from AWS_*."""
 
 
 class EncoderSection(Section):
@@ -76,12 +80,35 @@ class EncoderSection(Section):
     precision: Literal["fp32", "int8", "int4"] = "fp32"
 
 
+class EngineSection(Section):
+    """Where the encoder runs: on a server of `siftline engine serve` when there is a url, else in this process."""
+
+    url: str | None = None
+    patience_s: float = Field(default=60.0, ge=0)
+
+
+class PromptSection(Section):
+    """The language model that functions made by `prompt` ask; the key comes from SIFTLINE_PROMPT_API_KEY."""
+
+    url: str = ""
+    requests_per_minute: float = Field(default=60.0, gt=0)
+    limit: float = Field(default=1.0, ge=0)
+    price_in: float = Field(default=0.0, ge=0)
+    price_out: float = Field(default=0.0, ge=0)
+    max_requests: int = Field(default=10_000, ge=0)
+    timeout_s: float = Field(default=30.0, gt=0)
+    parallel: int = Field(default=4, ge=1)
+
+
 class WeakLabelsSection(Section):
     """Labeling functions and the model that combines their votes."""
 
     functions: str = "labeling_functions.py"
     label_model: str = "snorkel"
+    learn_from_gold: bool = False
+    """Give people's labels to the label models that learn from them (anchored, auto)."""
     max_fault_frac: float = Field(default=0.05, ge=0, le=1)
+    prompt: PromptSection = PromptSection()
     seed: int = 0
 
 
@@ -105,6 +132,13 @@ class SelectSection(Section):
     batch: int = Field(default=32, ge=1)
     budget: int = Field(default=128, ge=0)
     refill_below: int = Field(default=0, ge=0)
+    explore: float = Field(default=0.0, ge=0, le=1)
+    """Share of a batch drawn at random, for figures that selection does not bias."""
+    most_per_class: float = Field(default=1.0, gt=0, le=1)
+    """Largest share of a batch that the end model may think of one class."""
+    slice_by: str = ""
+    """Metadata key that divides the items into slices."""
+    most_per_slice: float = Field(default=1.0, gt=0, le=1)
     seed: int = 0
 
 
@@ -137,6 +171,7 @@ class Settings(BaseSettings):
     sources: tuple[SourceSection, ...] = Field(min_length=1)
     warehouse: WarehouseSection = WarehouseSection()
     encoder: EncoderSection = EncoderSection()
+    engine: EngineSection = EngineSection()
     weak_labels: WeakLabelsSection = WeakLabelsSection()
     end_model: EndModelSection = EndModelSection()
     value: ValueSection = ValueSection()
