@@ -149,7 +149,7 @@ def page(figures: Figures) -> str:
     lines = [
         "# Reading the warehouse",
         "",
-        f"{figures['items']:,} items, {figures['vectors']:,} vectors, {figures['threads']} threads, medians in seconds. "
+        f"{figures['items']:,} items, {figures['vectors']:,} vectors, {figures['threads']} threads, medians in s. "
         "Made by `python -m benchmarks.warehouse_reads`; raw figures and machine in the JSON beside this page.",
         "",
         "| what | median | slowest | bar | |",
