@@ -64,6 +64,10 @@ class WarehouseSection(Section):
     """Where the tables live."""
 
     path: str = "lake"
+    catalog: str = "sqlite"
+    """"sqlite" in that folder, or "postgres:dbname=... host=..."; the password comes from PGPASSWORD."""
+    data: str = "data"
+    """"data" in that folder, or "s3://bucket/prefix"; the keys come from AWS_*."""
 
 
 class EncoderSection(Section):
@@ -101,6 +105,8 @@ class WeakLabelsSection(Section):
 
     functions: str = "labeling_functions.py"
     label_model: str = "snorkel"
+    learn_from_gold: bool = False
+    """Give people's labels to the label models that learn from them (anchored, auto)."""
     max_fault_frac: float = Field(default=0.05, ge=0, le=1)
     prompt: PromptSection = PromptSection()
     seed: int = 0
