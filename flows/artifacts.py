@@ -5,7 +5,10 @@ Import this module only inside `flows.prefect_server.prefect_api`, because Prefe
 
 import re
 
+import httpx
 from prefect.artifacts import create_table_artifact
+from prefect.exceptions import PrefectHTTPStatusError
+from prefect.logging import get_run_logger
 
 from warehouse import Lake
 from weak_labels.report import Report, lf_report
@@ -16,9 +19,13 @@ def publish_functions(lake: Lake, project: str) -> None:
     with lake.read() as reader:
         report = lf_report(reader)
     prefix = re.sub(r"[^a-z0-9]+", "-", project.lower()).strip("-") or "project"
-    for name, rows, description in _tables(report):
-        if rows:
-            create_table_artifact(table=rows, key=f"{prefix}-{name}", description=description)
+    try:
+        for name, rows, description in _tables(report):
+            if rows:
+                create_table_artifact(table=rows, key=f"{prefix}-{name}", description=description)
+    except (PrefectHTTPStatusError, httpx.HTTPError) as error:
+        # All work is committed by now; a server that is away must not make the run fail.
+        get_run_logger().warning("The artifacts were not stored: %s. `siftline lf report` shows the same.", error)
 
 
 def _tables(report: Report) -> list[tuple[str, list[dict[str, object]], str]]:
