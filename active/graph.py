@@ -21,6 +21,8 @@ Rows = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 CHUNK = 4096
+NEAR_DUPLICATE = 0.95
+"""Cosine from which two texts count as copies: a label of one is a label of the other."""
 
 
 @dataclass(frozen=True, slots=True)

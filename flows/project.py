@@ -19,12 +19,13 @@ from active.simulated import SimulatedAnnotator
 from active.task_folder import TaskFolder
 from active.value import ValueConfig
 from engine.client import Encoder, load_encoder
+from engine.remote import connect
 from features.embed import EmbedConfig
 from features.index import IndexConfig, VectorIndex, open_index
 from features.ingest import IngestConfig
 from features.sources import SourceConfig
 from flows.settings import Settings, load_settings
-from warehouse import Lake, SettingsError, WarehouseBusy
+from warehouse import Lake, Location, SettingsError, WarehouseBusy
 from weak_labels.apply import VoteConfig
 from weak_labels.end_model import EndModelConfig
 from weak_labels.evaluate import EvaluateConfig
@@ -54,6 +55,12 @@ class Project:
         return self.root / self.settings.warehouse.path
 
     @property
+    def location(self) -> Location:
+        """Where the warehouse's catalogue and data are."""
+        section = self.settings.warehouse
+        return Location(folder=self.lake_path, catalog=section.catalog, data=section.data)
+
+    @property
     def state_path(self) -> Path:
         """Folder for locks, the index and Prefect's own data; a cache that may be deleted between runs."""
         return self.root / ".siftline"
@@ -66,17 +73,28 @@ class Project:
     @cached_property
     def lake(self) -> Lake:
         """The warehouse, open for writing."""
-        return Lake(self.lake_path)
+        return Lake(self.location)
 
     def read_lake(self) -> Lake:
         """The warehouse, open for reading only; the caller closes it."""
-        return Lake(self.lake_path, read_only=True)
+        return Lake(self.location, read_only=True)
 
     @cached_property
     def encoder(self) -> Encoder:
-        """The encoder named in the settings."""
+        """The encoder named in the settings: on the engine's server when [engine] url is set, else in this process."""
         section = self.settings.encoder
         name = str(self.root / section.name) if section.name.endswith(".safetensors") else section.name
+        engine = self.settings.engine
+        if engine.url is not None:
+            return connect(
+                engine.url,
+                name=name,
+                active=section.active,
+                max_tokens=section.max_tokens,
+                key=os.environ.get("SIFTLINE_ENGINE_KEY") or None,
+                patience_s=engine.patience_s,
+                precision=section.precision,
+            )
         return load_encoder(
             name,
             active=section.active,
@@ -193,7 +211,12 @@ class Project:
     def label_model_config(self) -> LabelModelConfig:
         """Configuration of `weak_labels.label_models`."""
         section = self.settings.weak_labels
-        return LabelModelConfig(kind=section.label_model, classes=self.classes, seed=section.seed)
+        return LabelModelConfig(
+            kind=section.label_model,
+            classes=self.classes,
+            seed=section.seed,
+            learn_from_gold=section.learn_from_gold,
+        )
 
     @cached_property
     def end_model_config(self) -> EndModelConfig:
@@ -229,6 +252,10 @@ class Project:
             strategy=section.strategy,
             seed=section.seed,
             neighbors=self.settings.value.neighbors,
+            explore=section.explore,
+            most_per_class=section.most_per_class,
+            slice_by=section.slice_by,
+            most_per_slice=section.most_per_slice,
         )
 
     @cached_property

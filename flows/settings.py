@@ -64,6 +64,10 @@ class WarehouseSection(Section):
     """Where the tables live."""
 
     path: str = "lake"
+    catalog: str = "sqlite"
+    """"sqlite" in that folder, or "postgres:dbname=... host=..."; the password comes from PGPASSWORD."""
+    data: str = "data"
+    """"data" in that folder, or "s3://bucket/prefix"; the keys come from AWS_*."""
 
 
 class EncoderSection(Section):
@@ -74,6 +78,13 @@ class EncoderSection(Section):
     max_tokens: int | None = Field(default=None, ge=8, le=512)
     device: str = "cpu"
     precision: Literal["fp32", "int8", "int4"] = "fp32"
+
+
+class EngineSection(Section):
+    """Where the encoder runs: on a server of `siftline engine serve` when there is a url, else in this process."""
+
+    url: str | None = None
+    patience_s: float = Field(default=60.0, ge=0)
 
 
 class PromptSection(Section):
@@ -94,6 +105,8 @@ class WeakLabelsSection(Section):
 
     functions: str = "labeling_functions.py"
     label_model: str = "snorkel"
+    learn_from_gold: bool = False
+    """Give people's labels to the label models that learn from them (anchored, auto)."""
     max_fault_frac: float = Field(default=0.05, ge=0, le=1)
     prompt: PromptSection = PromptSection()
     seed: int = 0
@@ -119,6 +132,13 @@ class SelectSection(Section):
     batch: int = Field(default=32, ge=1)
     budget: int = Field(default=128, ge=0)
     refill_below: int = Field(default=0, ge=0)
+    explore: float = Field(default=0.0, ge=0, le=1)
+    """Share of a batch drawn at random, for figures that selection does not bias."""
+    most_per_class: float = Field(default=1.0, gt=0, le=1)
+    """Largest share of a batch that the end model may think of one class."""
+    slice_by: str = ""
+    """Metadata key that divides the items into slices."""
+    most_per_slice: float = Field(default=1.0, gt=0, le=1)
     seed: int = 0
 
 
@@ -151,6 +171,7 @@ class Settings(BaseSettings):
     sources: tuple[SourceSection, ...] = Field(min_length=1)
     warehouse: WarehouseSection = WarehouseSection()
     encoder: EncoderSection = EncoderSection()
+    engine: EngineSection = EngineSection()
     weak_labels: WeakLabelsSection = WeakLabelsSection()
     end_model: EndModelSection = EndModelSection()
     value: ValueSection = ValueSection()

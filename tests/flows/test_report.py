@@ -151,6 +151,10 @@ def test_the_queue_shows_open_tasks_first_and_else_the_best_items(tmp_path: Path
     with report_lake.full_lake(tmp_path / "lake") as lake:
         text, _ = written(lake, tmp_path)
         assert "4 tasks wait for an answer" in text
+        cards = re.findall(r'<details class="neighbours">(.*?)</details>', text, re.S)
+        assert [card.count("<li>") for card in cards] == [3] * 4
+        cosines = [float(value) for value in re.findall(r'<span class="figure">([\d.]+)</span>', cards[0])]
+        assert cosines == sorted(cosines, reverse=True)
         with lake.stage("withdraw", version=1, inputs=()) as stage:
             rows = stage.arrow("SELECT * EXCLUDE (run_id, committed_at) REPLACE ('withdrawn' AS state) FROM queue")
             stage.commit([report_lake.Upsert("queue", rows)])
