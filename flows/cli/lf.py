@@ -10,7 +10,7 @@ from flows.cli.console import excerpt, out, print_table, say
 from flows.cli.look import simulated_mark
 from flows.project import Project
 from warehouse import Lake
-from warehouse.lake import connect_locked_down
+from warehouse.protection import connect_locked_down, refuse_reaching_out
 from warehouse.reader import Reader
 from weak_labels.apply import VoteConfig
 from weak_labels.functions import LabelingFunction, load_functions
@@ -79,6 +79,7 @@ def report_functions(root: Path, where: str, examples: int) -> None:
     project = Project(root)
     with ExitStack() as stack:
         lake = stack.enter_context(project.read_lake())
+        refuse_reaching_out(where)
         # A condition that somebody typed sees the warehouse and nothing else of this machine.
         reader = stack.enter_context(Reader(connect_locked_down(lake.path), at=None) if where else lake.read())
         found = lf_report(reader, where=where, examples=examples)

@@ -7,7 +7,7 @@ import pytest
 
 from tests.weak_labels.lf_helpers import CLASSES, add_items, run_vote
 from warehouse import Append, Lake, SettingsError, Upsert, matrix_to_list_array
-from warehouse.lake import connect_locked_down
+from warehouse.protection import connect_locked_down
 from warehouse.reader import Matrix, Reader
 from weak_labels import ItemBatch, keywords, vectorized
 from weak_labels.report import FunctionFigures, Report, lf_report, wilson
