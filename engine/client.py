@@ -93,6 +93,7 @@ def load_encoder(
     device: str = "cpu",
     threads: int | None = None,
     precision: str = "fp32",
+    memory_budget: int | None = None,
 ) -> Encoder:
     """Load an encoder from the installed packages or from a file; nothing is fetched.
 
@@ -103,6 +104,8 @@ def load_encoder(
         device: "cpu".
         threads: worker threads; as many as torch uses when None. Results do not depend on it.
         precision: one of `PRECISIONS`; "int4" is for dense encoders only.
+        memory_budget: most bytes of weights in memory; with fewer than the model has, what is missing is read from its
+            file for each batch, one batch at a time. Vectors and name stay the same.
 
     Raises:
         OptionError: an argument is wrong.
@@ -118,13 +121,17 @@ def load_encoder(
         raise OptionError(f"threads is {threads}; it must be 1 or more.")
     if precision not in PRECISIONS:
         raise OptionError(f"The precision is '{precision}'; known are: {', '.join(PRECISIONS)}.")
+    if memory_budget is not None and precision != "fp32":
+        raise OptionError(
+            f"The precision is '{precision}' and the memory budget {memory_budget}; only fp32 weights are streamed."
+        )
     # torch takes a second to import; commands that load no encoder must not pay for it.
     from engine.local import load_dense, load_routed
 
     if not file and ENCODERS[name] == "dense":
         if active is not None:
             raise OptionError(f"active is {active}; the encoder '{name}' is dense and has no budget.")
-        return load_dense(max_tokens=max_tokens, threads=threads, precision=precision)
+        return load_dense(max_tokens=max_tokens, threads=threads, precision=precision, memory_budget=memory_budget)
     path = Path(name) if file else None
     return load_routed(
         path,
@@ -132,4 +139,5 @@ def load_encoder(
         max_tokens=max_tokens,
         threads=threads,
         precision=precision,
+        memory_budget=memory_budget,
     )

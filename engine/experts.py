@@ -49,8 +49,17 @@ class RoutedFeedForward(nn.Module):
         Returns:
             [T, D] without the residual.
         """
+        return self.routed(x_TD, on_TE, gate_TE, self.shared(x_TD))
+
+    def shared(self, x_TD: torch.Tensor) -> torch.Tensor:
+        """[T, D] result of the shared block."""
         hidden_TF = functional.gelu(linear(x_TD, self.shared_up, self.shared_up_bias))
-        shared_TD = linear(hidden_TF, self.shared_down, self.bias)
+        return linear(hidden_TF, self.shared_down, self.bias)
+
+    def routed(
+        self, x_TD: torch.Tensor, on_TE: torch.Tensor, gate_TE: torch.Tensor | None, shared_TD: torch.Tensor
+    ) -> torch.Tensor:
+        """[T, D] results of each token's experts, added to those of the shared block; arguments as in `forward`."""
         if self.masked:
             return shared_TD + self._masked(x_TD, on_TE, gate_TE)
         units = dispatch(on_TE)

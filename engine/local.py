@@ -22,22 +22,24 @@ import torch
 from engine.batching import Packed, Request, Scheduler
 from engine.client import Encoding, Progress, Vectors
 from engine.config import EncoderConfig, RoutedConfig
-from engine.encoder import DenseEncoder, Pack, dense_encoder, pack
-from engine.errors import ModelFileError, NumericError, OptionError
+from engine.encoder import DenseEncoder, Pack, pack
+from engine.errors import NumericError, OptionError
 from engine.native import int8_forward
 from engine.products import MOST_ROWS, stable_rows, use_least_rows
 from engine.quantize import Int8Weights, quantize
 from engine.routed import RoutedEncoder
-from engine.routed_file import parse_routed
+from engine.streamed import streamed_dense, streamed_routed
+from engine.streaming import TensorFile, load_dense_model, load_routed_model
 from engine.tokenizer import TextTokenizer, Tokens, check_texts
 from engine.trace import LayerTrace, text_traces
-from engine.weights import MINILM, read_minilm, read_proved, shipped_routed
+from engine.weights import MINILM, package_files, package_folder, shipped_routed
 
 CODE_VERSION = 3
 """Part of every encoder_id. Raise it when the engine's code changes any output bit."""
 
 DEFAULT_MAX_TOKENS = 256
 MIN_TOKENS = 3
+WEIGHTS = "model.safetensors"
 WINDOW_TEXTS = 2048
 
 _starting = threading.Lock()
@@ -155,14 +157,23 @@ def _pack_and_compute(compute: Compute, sequences: list[list[int]], traced: bool
         return compute(pack(sequences), traced)
 
 
-def load_dense(*, max_tokens: int | None, threads: int | None, precision: str = "fp32") -> LocalEncoder:
+def load_dense(
+    *, max_tokens: int | None, threads: int | None, precision: str = "fp32", memory_budget: int | None = None
+) -> LocalEncoder:
     """The dense parent all-MiniLM-L6-v2; see `engine.client.load_encoder`."""
-    files = read_minilm()
-    model = dense_encoder(files.config, files.tensors)
+    files = package_files(MINILM, without=WEIGHTS)
+    config = EncoderConfig.from_json(files["config.json"], files["1_Pooling/config.json"])
+    streamed = None
+    file = TensorFile(package_folder(MINILM) / WEIGHTS, MINILM.sha256[WEIGHTS])
+    if memory_budget is not None:
+        streamed = streamed_dense(file, config, memory_budget)
+    model = streamed or load_dense_model(file, config)
+    if streamed is None:
+        file.close()
     if precision != "fp32":
         return int8_client(
             _quantized(model, precision),
-            files.tokenizer,
+            files["tokenizer.json"],
             sha256=MINILM.sha256,
             precision=precision,
             max_tokens=max_tokens,
@@ -177,16 +188,22 @@ def load_dense(*, max_tokens: int | None, threads: int | None, precision: str = 
     return LocalEncoder(
         compute,
         model.shapes(),
-        TextTokenizer(files.tokenizer, vocab=model.config.vocab, max_tokens=limit),
+        TextTokenizer(files["tokenizer.json"], vocab=model.config.vocab, max_tokens=limit),
         encoder_id=make_encoder_id("dense", MINILM.sha256, max_tokens=limit, precision="float32"),
         dimension=model.config.width,
         max_tokens=limit,
-        threads=threads or torch.get_num_threads(),
+        threads=1 if streamed is not None else threads or torch.get_num_threads(),
     )
 
 
 def load_routed(
-    path: Path | None, *, active: float, max_tokens: int | None, threads: int | None, precision: str = "fp32"
+    path: Path | None,
+    *,
+    active: float,
+    max_tokens: int | None,
+    threads: int | None,
+    precision: str = "fp32",
+    memory_budget: int | None = None,
 ) -> LocalEncoder:
     """A routed encoder from its file, the shipped one when None; see `engine.client.load_encoder`.
 
@@ -200,28 +217,30 @@ def load_routed(
         )
     if path is None:
         path, sha256 = shipped_routed()
-        content = read_proved(path, sha256)
     else:
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise ModelFileError(f"The encoder {path} cannot be read: {error}.") from error
-    file = parse_routed(content, name=path.name)
-    sha256 = {"encoder": hashlib.sha256(content).hexdigest()}
+        sha256 = None
+    file = TensorFile(path, sha256)
+    streamed = None if memory_budget is None else streamed_routed(file, memory_budget)
+    model, tokenizer = streamed or load_routed_model(file)
+    if streamed is None:
+        file.close()
+    else:
+        threads = 1
+    hashes = {"encoder": file.sha256}
     if precision != "fp32":
         return int8_client(
-            _quantized(file.model, precision),
-            file.tokenizer,
-            sha256=sha256,
+            _quantized(model, precision),
+            tokenizer,
+            sha256=hashes,
             precision=precision,
             active=active,
             max_tokens=max_tokens,
             threads=threads,
         )
     return routed_client(
-        file.model,
-        file.tokenizer,
-        sha256=sha256,
+        model,
+        tokenizer,
+        sha256=hashes,
         active=active,
         max_tokens=max_tokens,
         threads=threads,

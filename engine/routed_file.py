@@ -19,7 +19,7 @@ from engine.routed import RoutedEncoder
 from engine.safetensors_header import metadata, with_sorted_metadata
 
 FORMAT = "siftline-routed-1"
-_TABLE, _SCALES, _TOKENIZER = "tokens.weight", "tokens.scale", "tokenizer.json"
+TABLE, SCALES, TOKENIZER = "tokens.weight", "tokens.scale", "tokenizer.json"
 _HALF = frozenset({"qkv", "shared_qkv", "output", "shared_output", "up", "down", "shared_up", "shared_down"})
 _HALF_NAMES = frozenset({"positions.weight"})
 
@@ -45,15 +45,15 @@ def write_routed(path: Path, model: RoutedEncoder, tokenizer: bytes, notes: Mapp
     Raises:
         OptionError: the file cannot be written, or a weight is not finite or too large for it.
     """
-    tensors: dict[str, torch.Tensor] = {_TOKENIZER: torch.frombuffer(bytearray(tokenizer), dtype=torch.uint8)}
+    tensors: dict[str, torch.Tensor] = {TOKENIZER: torch.frombuffer(bytearray(tokenizer), dtype=torch.uint8)}
     for name, value in model.state_dict().items():
         value = value.detach().cpu().float()
-        if name == _TABLE:
+        if name == TABLE:
             scales = value.abs().amax(dim=1).clamp_min(1e-8) / 127
-            tensors[_TABLE] = (value / scales.unsqueeze(1)).round().clamp(-127, 127).to(torch.int8)
-            tensors[_SCALES] = scales
+            tensors[TABLE] = (value / scales.unsqueeze(1)).round().clamp(-127, 127).to(torch.int8)
+            tensors[SCALES] = scales
         else:
-            tensors[name] = value.to(_stored_type(name)).contiguous()
+            tensors[name] = value.to(stored_type(name)).contiguous()
     for name, value in tensors.items():
         if value.dtype == torch.float16 and not bool(torch.isfinite(value).all()):
             raise OptionError(f"Tensor {name} holds weights above 65,504 or not finite; the file keeps it in float16.")
@@ -95,7 +95,7 @@ def parse_routed(content: bytes, *, name: str) -> RoutedFile:
     with torch.device("meta"):
         model = RoutedEncoder(config)
     state = {key: _take(found, key, tuple(value.shape), name) for key, value in model.state_dict().items()}
-    tokenizer = found.pop(_TOKENIZER, None)
+    tokenizer = found.pop(TOKENIZER, None)
     if tokenizer is None or tokenizer.dtype != torch.uint8:
         raise ModelFileError(f"{name} carries no tokenizer.")
     if found:
@@ -106,9 +106,9 @@ def parse_routed(content: bytes, *, name: str) -> RoutedFile:
 
 
 def _take(found: dict[str, torch.Tensor], key: str, shape: tuple[int, ...], name: str) -> torch.Tensor:
-    value = _checked(found, key, shape, torch.int8 if key == _TABLE else _stored_type(key), name).float()
-    if key == _TABLE:
-        value = value * _checked(found, _SCALES, shape[:1], torch.float32, name).unsqueeze(1)
+    value = _checked(found, key, shape, torch.int8 if key == TABLE else stored_type(key), name).float()
+    if key == TABLE:
+        value = value * _checked(found, SCALES, shape[:1], torch.float32, name).unsqueeze(1)
     return value
 
 
@@ -127,6 +127,7 @@ def _checked(
     return value
 
 
-def _stored_type(key: str) -> torch.dtype:
+def stored_type(key: str) -> torch.dtype:
+    """The type in which the file keeps a tensor of the model other than the embedding table."""
     half = key in _HALF_NAMES or (key.rsplit(".", 1)[-1] in _HALF)
     return torch.float16 if half else torch.float32

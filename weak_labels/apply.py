@@ -20,8 +20,8 @@ import pyarrow as pa
 from warehouse import Lake, Progress, SettingsError, StageResult, hash_token, silent
 from weak_labels.ballots import Ballot, ItemLog, fault_writes, new_votes, outdated_votes, vote_rows
 from weak_labels.calls import Outcome, call_function
-from weak_labels.functions import Encode, ItemBatch, LabelingFunction, check_functions
-from weak_labels.item_batches import check_encode, remember_encode, to_batch
+from weak_labels.functions import Ask, Encode, ItemBatch, LabelingFunction, check_functions
+from weak_labels.item_batches import check_services, remember_encode, to_batch
 from weak_labels.lanes import Lane
 from weak_labels.reach import TEXT, Asked, Pending, Reach, Rows
 
@@ -74,6 +74,7 @@ def vote(
     config: VoteConfig,
     *,
     encode: Encode | None = None,
+    ask: Ask | None = None,
     progress: Progress = silent,
 ) -> StageResult:
     """Let every function vote on every item that is new or changed to it; write `lf_votes` and `lf_faults`.
@@ -86,16 +87,18 @@ def vote(
         functions: the functions in force; votes of any others are removed.
         config: settings.
         encode: embeds exemplars with the encoder of `config.encoder_id`; needed by functions that use vectors.
+        ask: asks a language model; needed by functions made by `prompt`.
         progress: called with items done and items to do.
 
     Returns:
         The result; `detail` counts items, votes, faults, and names the functions that were switched off.
 
     Raises:
-        SettingsError: functions without name or with one used twice, an unknown class, or no `encode` for `nearest`.
+        SettingsError: functions without name or with one used twice, an unknown class, no `encode` for `nearest`, or
+            no `ask` for `prompt`.
     """
     check_functions(functions, config.classes, where="vote")
-    check_encode(functions, encode)
+    check_services(functions, encode, ask)
     needs_vectors = any(function.uses_vectors for function in functions)
     asked = [_asked(function, config) for function in functions]
     params = {
@@ -111,7 +114,7 @@ def vote(
         reach = Reach(stage, asked, config.encoder_id, needs_vectors=needs_vectors)
         max_faults = max(config.min_faults, int(config.max_fault_frac * reach.total_items))
         ballots = [Ballot(f, a.version, max_faults, reach.total_items) for f, a in zip(functions, asked, strict=True)]
-        log = _call_all(reach, ballots, config, encode, progress)
+        log = _call_all(reach, ballots, config, encode, ask, progress)
         changed = pa.concat_arrays([*log.changed, pa.array(reach.gone_items(), pa.string())])
         off = np.array([bool(ballot.off) for ballot in ballots])
         kept = {ballot.key for place, ballot in enumerate(ballots) if reach.kept(place) and not ballot.off}
@@ -150,7 +153,12 @@ def _asked(function: LabelingFunction, config: VoteConfig) -> Asked:
 
 
 def _call_all(
-    reach: Reach, ballots: Sequence[Ballot], config: VoteConfig, encode: Encode | None, progress: Progress
+    reach: Reach,
+    ballots: Sequence[Ballot],
+    config: VoteConfig,
+    encode: Encode | None,
+    ask: Ask | None,
+    progress: Progress,
 ) -> ItemLog:
     """Call all functions on what is pending, several batches at a time; results are taken in the batches' order."""
     encode = remember_encode(encode)
@@ -171,7 +179,7 @@ def _call_all(
         pool = stack.enter_context(ThreadPoolExecutor(config.processes))
         for pending in reach.pending(config.batch_items):
             start = log.add(pending, config.encoder_id)
-            batch = to_batch(pending.items, config.classes, encode)[0]
+            batch = to_batch(pending.items, config.classes, encode, ask)[0]
             called = _Called(start, batch.id_array)
             _call_here(called, batch, pending, ballots, config.timeout_s)
             running.append(pool.submit(_call_batch, called, free, batch, pending, ballots, config.timeout_s))

@@ -4,6 +4,7 @@ A fault is never an abstain. What a function returns is checked item by item, it
 given, and a call that takes too long is broken off where that is possible (in the main thread of a process).
 """
 
+import dataclasses
 import re
 import signal
 import threading
@@ -109,6 +110,8 @@ def call_function(
         The outcome; items that were not reached have no vote and no fault.
     """
     outcome = Outcome(np.full(len(batch), MISSING, np.int32))
+    if function.timeout_s is not None:
+        limits = dataclasses.replace(limits, timeout_s=function.timeout_s)
     with importable(function.source.parent if function.source else None):
         if function.by_row:
             _call_rows(function, batch, limits, alive, outcome)
@@ -180,7 +183,8 @@ def _call_columns(
 ) -> None:
     part = batch.take(rows) if function.is_python or len(rows) < len(batch) else batch
     try:
-        with _time_limit(limits.timeout_s):
+        part.limit_s = limits.timeout_s
+        with _time_limit(limits.timeout_s if function.is_python else 0):
             values = function.rule(part)
         if function.is_python and part.was_changed():
             raise NotAVote("mutated", "changed the batch that it was given; work on a copy")

@@ -11,7 +11,7 @@ from warehouse import Lake
 from weak_labels.apply import VoteConfig
 from weak_labels.calls import Limits, call_function
 from weak_labels.functions import Encode, LabelingFunction
-from weak_labels.item_batches import check_encode, remember_encode, to_batch
+from weak_labels.item_batches import check_services, remember_encode, to_batch
 
 Z_95 = 1.959964
 """Two-sided 95% point of the normal distribution."""
@@ -132,7 +132,7 @@ def preview(
     Raises:
         SettingsError: a `nearest` function and no `encode`.
     """
-    check_encode(functions, encode)
+    check_services(functions, encode)
     needs_vectors = any(function.uses_vectors for function in functions)
     vector = ", x.vector" if needs_vectors else ""
     join = (

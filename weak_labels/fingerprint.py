@@ -24,6 +24,8 @@ _LIBRARY_FOLDERS = (
     *(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")),
     Path(__file__).resolve().parent,
 )
+# A cache fills while the function runs; scikit-learn's vectorizers keep an address beside their stop words.
+_NOT_STATE = ("_cache", "_stop_words_id")
 _PLAIN = (str, bytes, int, float, complex, bool, type(None), type(Ellipsis), range, slice)
 
 
@@ -65,7 +67,13 @@ def fingerprint(*parts: Any) -> str:
         elif isinstance(value, np.ndarray | np.generic):
             array = np.asarray(value)
             add(f"array:{array.dtype}:{array.shape}")
-            digest.update(array.tobytes())
+            if array.dtype.names:
+                fields: Any = array
+                walk([fields[name] for name in array.dtype.names])  # the bytes between fields are anything
+            elif array.dtype == object:
+                walk(array.tolist())  # the bytes would be addresses
+            else:
+                digest.update(array.tobytes())
         elif isinstance(value, ModuleType):
             walk_module(value)
         elif isinstance(value, MethodType):
@@ -84,8 +92,9 @@ def fingerprint(*parts: Any) -> str:
         else:
             walk(type(value))
             state = getattr(value, "__dict__", None)
-            # A cache fills while the function runs; it is no part of what the function does.
-            walk({k: v for k, v in state.items() if k != "_cache"} if state else None)
+            if state is None and is_library(type(value)) and type(value).__getstate__ is not object.__getstate__:
+                state = value.__getstate__()  # compiled parts of a classifier, such as the nodes of a tree
+            walk({k: v for k, v in state.items() if k not in _NOT_STATE} if isinstance(state, dict) else state)
 
     def walk_function(function: FunctionType) -> None:
         if is_library(function):

@@ -34,6 +34,9 @@ Matrix = npt.NDArray[np.float32]
 Encode = Callable[[Sequence[str]], Matrix]
 """Texts to unit vectors [N, D] float32."""
 
+Ask = Callable[[str, str, Sequence[str]], Sequence[object]]
+"""Model, instruction and texts to a language model's answers; see `weak_labels.prompt`."""
+
 
 class ItemBatch:
     """Items as a labeling function sees them: columns of N items, parsed when first asked for.
@@ -45,6 +48,7 @@ class ItemBatch:
         classes: class names; the place of a name is its class number.
         vectors: unit vectors [N, D] float32, or None when no function of this run needs them.
         encode: embeds further texts (exemplars) with the same encoder, or None.
+        ask: asks a language model, or None when none is configured.
     """
 
     def __init__(
@@ -56,12 +60,15 @@ class ItemBatch:
         classes: Sequence[str],
         vectors: Matrix | None = None,
         encode: Encode | None = None,
+        ask: Ask | None = None,
     ) -> None:
         self.id_array = item_ids
         self.text_array = texts
         self.metadata_array = metadata
         self.classes = tuple(classes)
         self.encode = encode
+        self.ask = ask
+        self.limit_s = 0.0  # seconds for the call at hand, for functions that break off by themselves; 0 for no limit
         self._vectors = vectors
         if vectors is not None:
             vectors.setflags(write=False)
@@ -109,6 +116,7 @@ class ItemBatch:
             classes=self.classes,
             vectors=None if self._vectors is None else self._vectors[rows],
             encode=self.encode,
+            ask=self.ask,
         )
 
     def was_changed(self) -> bool:
@@ -134,7 +142,7 @@ class LabelingFunction:
 
     Attributes:
         name: unique in its file; empty until the loader takes it from the variable.
-        kind: keywords, regex, nearest, vectorized or snorkel.
+        kind: keywords, regex, sql, nearest, cluster, model, prompt, vectorized or snorkel.
         version: hash of code and parameters; votes of another version are made again.
         rule: (batch) -> votes of N items, or (row) -> one vote where `by_row`.
         description: what it says about the items, for reports.
@@ -142,6 +150,7 @@ class LabelingFunction:
         by_row: the rule takes one row, as Snorkel's do.
         uses_vectors: votes only on items that have a vector, and again when the encoder changes.
         source: file it was loaded from; None for one made in a running program.
+        timeout_s: seconds for one call; None for the project's limit.
     """
 
     name: str
@@ -153,11 +162,12 @@ class LabelingFunction:
     by_row: bool = False
     uses_vectors: bool = False
     source: Path | None = None
+    timeout_s: float | None = None
 
     @property
     def is_python(self) -> bool:
-        """Whether it runs a user's Python code, which can raise, hang or vote out of range."""
-        return self.kind in ("vectorized", "snorkel")
+        """Whether it runs code that is not ours, which can raise, hang or vote out of range; it gets a process."""
+        return self.kind in ("vectorized", "snorkel", "model", "sql")
 
 
 def load_functions(path: Path, classes: Sequence[str]) -> list[LabelingFunction]:

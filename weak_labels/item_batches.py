@@ -8,21 +8,26 @@ import pyarrow as pa
 
 from warehouse import SettingsError
 from warehouse.reader import list_column_to_matrix
-from weak_labels.functions import Encode, ItemBatch, LabelingFunction, Matrix
+from weak_labels.functions import Ask, Encode, ItemBatch, LabelingFunction, Matrix
 from weak_labels.reach import Rows
 
 
-def check_encode(functions: Sequence[LabelingFunction], encode: Encode | None) -> None:
-    """Refuse exemplars that nothing could embed.
+def check_services(functions: Sequence[LabelingFunction], encode: Encode | None, ask: Ask | None = None) -> None:
+    """Refuse functions that need an encoder or a language model where there is none.
 
     Raises:
-        SettingsError: names the function.
+        SettingsError: names the function and the way out.
     """
     for function in functions:
         if function.kind == "nearest" and encode is None:
             raise SettingsError(
                 f"The labeling function '{function.name}' needs its exemplars embedded, but no encoder was given. "
                 "Pass encode=."
+            )
+        if function.kind == "prompt" and ask is None:
+            raise SettingsError(
+                f"The labeling function '{function.name}' asks a language model, but none is configured. Name one "
+                "under [weak_labels.prompt] url in siftline.toml, or remove the function."
             )
 
 
@@ -43,7 +48,9 @@ def remember_encode(encode: Encode | None) -> Encode | None:
     return remembered
 
 
-def to_batch(table: pa.Table, classes: Sequence[str], encode: Encode | None) -> tuple[ItemBatch, Rows]:
+def to_batch(
+    table: pa.Table, classes: Sequence[str], encode: Encode | None, ask: Ask | None = None
+) -> tuple[ItemBatch, Rows]:
     """A batch of the columns item_id, content, metadata and, where it is there, vector.
 
     Returns:
@@ -64,5 +71,6 @@ def to_batch(table: pa.Table, classes: Sequence[str], encode: Encode | None) -> 
         classes=classes,
         vectors=vectors,
         encode=encode,
+        ask=ask,
     )
     return batch, with_vector

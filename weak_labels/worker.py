@@ -68,6 +68,7 @@ class Worker:
     def call(self, function: LabelingFunction, rows: Rows, limits: Limits) -> Outcome:
         """Call a function on some rows of the batch; see `call_function`."""
         missing = np.full(len(rows), MISSING, np.int32)
+        timeout_s = self._timeout_s if function.timeout_s is None else function.timeout_s
         try:
             if self._process is None:
                 self._start()
@@ -75,10 +76,10 @@ class Worker:
             self._say({"do": "call", "function": function.name, **limit}, rows.astype(np.int64).tobytes())
             while True:
                 # The process breaks off a call by itself; twice the time without a sign of life means it cannot.
-                answer = self._hear(2 * self._timeout_s + 1)
+                answer = self._hear(2 * timeout_s + 1)
                 if answer is None:
                     self._end()
-                    detail = f"took longer than {self._timeout_s:g} s and could not be broken off"
+                    detail = f"took longer than {timeout_s:g} s and could not be broken off"
                     return Outcome(missing, [Fault(WHOLE_FUNCTION, "timeout", detail)])
                 if "votes" in answer:
                     faults = [Fault(*fault) for fault in answer["faults"]]

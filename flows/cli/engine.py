@@ -1,9 +1,10 @@
-"""`siftline engine`: convert a dense model to a routed one, distill it, and look at what one text makes it do."""
+"""`siftline engine`: convert a dense model to a routed one, distill it, trace what a text makes it do, and serve it."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import OptionError
-from flows.cli.console import excerpt, out, print_table
+from flows.cli.console import excerpt, out, print_table, say
 
 
 def layers_of(text: str) -> tuple[int, ...] | None:
@@ -105,3 +106,61 @@ def trace_texts(texts: list[str], encoder_name: str, active: float | None) -> No
         "multiplications",
     ]
     print_table(columns, rows)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServeOptions:
+    """Options of `siftline engine serve`; limits are those of `engine.serving.config.ServerConfig`."""
+
+    encoder: str
+    active: float | None
+    precision: str
+    memory_budget_mib: int | None
+    max_tokens: int | None
+    threads: int | None
+    host: str
+    port: int
+    batch_tokens: int
+    queue_texts: int
+    queue_tokens: int
+    max_inputs: int
+    max_body_bytes: int
+    max_connections: int
+    deadline_s: float
+    drain_s: float
+
+
+def serve_encoder(options: ServeOptions) -> None:
+    """Load an encoder and serve it until SIGTERM."""
+    from engine.batching import Room
+    from engine.serving.config import ServerConfig, key_from_environment
+
+    config = ServerConfig(
+        host=options.host,
+        port=options.port,
+        key=key_from_environment(),
+        room=Room(entries=options.queue_texts, tokens=options.queue_tokens),
+        max_inputs=options.max_inputs,
+        max_body_bytes=options.max_body_bytes,
+        max_connections=options.max_connections,
+        deadline_s=options.deadline_s,
+        drain_s=options.drain_s,
+    )
+    from engine.client import load_encoder
+    from engine.local import LocalEncoder
+    from engine.remote import wanted_info
+    from engine.serving.app import Service
+    from engine.serving.run import serve
+
+    encoder = load_encoder(
+        options.encoder,
+        active=options.active,
+        max_tokens=options.max_tokens,
+        threads=options.threads,
+        precision=options.precision,
+        memory_budget=None if options.memory_budget_mib is None else options.memory_budget_mib << 20,
+    )
+    assert isinstance(encoder, LocalEncoder)
+    encoder.scheduler.batch_tokens = options.batch_tokens
+    about = {**wanted_info(options.encoder, options.active), "precision": options.precision, "device": "cpu"}
+    serve(Service(encoder, config, about), say)

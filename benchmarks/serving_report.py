@@ -1,0 +1,135 @@
+"""The page docs/benchmarks/serving.md from the benchmark's JSON: bars with what was found, and tables behind them."""
+
+from typing import Any
+
+Figures = dict[str, Any]
+OVER_STATIC, RECOVERY_S, START_S, LOADING, ALLOWED = 2.3, 5.0, 3.0, 1.2, {"200", "429", "503"}
+
+
+def bars(parts: dict[str, Figures]) -> list[tuple[str, str, bool]]:
+    """Each bar that was measured: what it asks, what was found, met."""
+    found: list[tuple[str, str, bool]] = []
+    if "online" in parts:
+        online = parts["online"]
+        rates = online["sustained"]
+        mine = rates[online["ours"]]
+        best = max((rate, name) for name, rate in rates.items() if name.startswith("static"))
+        words = f"{mine:.0f} requests/s, static {best[0]:.0f} ({best[1]})"
+        if "infinity" in rates:
+            words += f", infinity {rates['infinity']:.0f}"
+        ratio = mine / best[0] if best[0] else float("inf") if mine else 0.0
+        found.append(
+            (
+                f"online at p99 < 100 ms: {OVER_STATIC} times padded static batches",
+                f"{words}: {ratio:.2f} times",
+                ratio >= OVER_STATIC,
+            )
+        )
+    if "overload" in parts:
+        over = parts["overload"]
+        statuses = ", ".join(f"{code}: {count}" for code, count in over["statuses"].items())
+        memory = over["memory_mib"]
+        fine = set(over["statuses"]) <= ALLOWED and not over["refusals_without_retry_after"]
+        found.append(
+            (
+                f"{over['clients']:,} clients, {over['offered_over_capacity']:.0f} times the capacity: 200, 429, 503",
+                f"{statuses}; slowest answer {over['slowest_s']:.1f} s",
+                fine,
+            )
+        )
+        back = memory["after"] <= 1.15 * memory["before"]
+        words = f"{memory['before']:.0f} MiB before, {memory['peak']:.0f} at most, {memory['after']:.0f} after"
+        found.append(("memory bounded and back", words, back))
+        found.append((f"recovered in {RECOVERY_S:g} s", f"{over['recovery_s']:.2f} s", over["recovery_s"] < RECOVERY_S))
+    if "memory" in parts:
+        memory = parts["memory"]
+        words = f"{memory['loading_over_resident']:.2f} times"
+        found.append(
+            (
+                f"peak while loading at most {LOADING} times what stays",
+                words,
+                memory["loading_over_resident"] <= LOADING,
+            )
+        )
+        if "half_budget" in memory:
+            half = memory["half_budget"]
+            words = f"{half['slow_down']:.1f} times slower, {half['differ']} of {half['texts']} vectors differ"
+            found.append(("runs with half the model as memory budget, same bits", words, half["differ"] == 0))
+    if "startup" in parts:
+        seconds = parts["startup"]["median_s"]
+        found.append((f"start to first answer under {START_S:g} s", f"{seconds:.2f} s", seconds < START_S))
+    if "bits" in parts:
+        differ = parts["bits"]["differ"]
+        words = ", ".join(f"{name}: {count}" for name, count in differ.items())
+        found.append(
+            ("same bits everywhere", f"of {parts['bits']['texts']} texts differ {words}", not any(differ.values()))
+        )
+    return found
+
+
+def page(figures: Figures) -> str:
+    """The whole page."""
+    lines = [
+        "# The server, measured",
+        "",
+        "Made by `python -m benchmarks.serving --output docs/benchmarks/serving.json`; do not edit.",
+        "",
+        f"{figures['cores']} cores, {figures['processor']}, {figures['memory_gib']} GiB, Python {figures['python']}, "
+        f"torch {figures['versions']['torch']}, {figures['threads']} threads for each server; clients share the "
+        "machine. Arrivals: half short questions and sentences, 30% news, 20% long texts (five news joined), one text "
+        "each, Poisson in open loop; a latency begins when the request was due.",
+        "",
+    ]
+    for kind, run in figures["runs"].items():
+        parts = {name: part["figures"] for name, part in run["parts"].items()}
+        lines += [f"## {kind}", "", "| bar | measured | |", "|---|---|---|"]
+        lines += [f"| {asked} | {found} | {'met' if met else 'missed'} |" for asked, found, met in bars(parts)]
+        lines += ["", *_details(parts), *_conditions(run), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _details(parts: dict[str, Figures]) -> list[str]:
+    lines: list[str] = []
+    if "online" in parts:
+        online = parts["online"]
+        lines += [
+            "| server | requests/s at p99 < 100 ms, by round | most requests/s, 32 callers | least cosine to ours |"
+        ]
+        lines += ["|---|---|---|---:|"]
+        for name, found in online["subjects"].items():
+            rates = ", ".join(f"{rate:.0f}" for rate in found["sustained"])
+            most = ", ".join(f"{rate:.0f}" for rate in found["capacity"])
+            lines.append(f"| {name} | {rates} | {most} | {online['least_cosine'].get(name, float('nan')):.6f} |")
+        if online.get("infinity_missing"):
+            lines += ["", f"infinity was not measured: {online['infinity_missing']}"]
+        lines.append("")
+    if "single" in parts:
+        single = parts["single"]
+        phases = ", ".join(f"{name} {value:.2f}" for name, value in single["phases_ms"].items())
+        lines += [
+            f"One short text over HTTP on an idle server: p50 {single['p50_ms']:.1f} ms, p99 {single['p99_ms']:.1f} "
+            f"ms; {single['not_model_frac']:.0%} of the mean, {single['mean_ms']:.1f} ms, is not the model (ms on "
+            f"average: {phases}).",
+            "",
+        ]
+    if "energy" in parts:
+        energy = parts["energy"]
+        kind = "estimated, not measured" if energy["estimated"] else "measured"
+        lines += [
+            f"Energy ({kind}: {energy['source']}): {energy['joules_per_1000']:.1f} J for 1,000 embeddings, "
+            f"{energy['embeddings_per_joule']:.1f} embeddings per joule at {energy['texts_per_s']:.0f} texts/s.",
+            "",
+        ]
+    return lines
+
+
+def _conditions(run: Figures) -> list[str]:
+    words: list[str] = []
+    for name, part in run["parts"].items():
+        on = part["measured"]
+        dirty = " with uncommitted changes" if on["uncommitted_changes"] else ""
+        quick = ", a quick run whose figures mean nothing" if on["quick"] else ""
+        load = f"load {on['load'][0]} to {on['load'][1]}"
+        words.append(f"{name} at {on['commit'][:9]}{dirty}, {load}, {on['seconds']:.0f} s{quick}")
+    others = "A load above the number of cores means that others used the machine as well."
+    return [f"Measured: {'; '.join(words)}. {others}"]

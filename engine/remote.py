@@ -1,0 +1,250 @@
+"""An encoder on a server of ours: the same vectors, bit for bit, from `siftline engine serve`.
+
+A server that is full or restarts is asked again for a while, as it says itself when. One that has become another
+encoder in the meantime is refused, so that no two encoders ever mix in one result.
+"""
+
+import base64
+import random
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal, cast, overload
+
+import httpx
+import numpy as np
+import orjson
+
+from engine.client import DEFAULT_ACTIVE, ENCODERS, Encoding, Progress, Vectors
+from engine.errors import EngineError, InputError, NumericError, OptionError, UnavailableError
+from engine.tokenizer import check_texts
+
+PATIENCE_S = 60.0
+CONNECTIONS = 4
+"""Requests at a time: enough that the server's queue never runs dry between two answers."""
+REQUEST_TEXTS = 128
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
+_AGAIN = frozenset({408, 429, 500, 502, 503, 504})
+
+
+class RemoteEncoder:
+    """An `engine.client.Encoder` that asks a server. Safe to use from several threads.
+
+    Args:
+        url: of the server, such as http://127.0.0.1:8180.
+        key: its API key, where it has one.
+        patience_s: so long a server that is away or full is asked again before a call fails.
+
+    Raises:
+        OptionError: what answers is no such server, or refuses the key.
+        UnavailableError: nothing answers.
+    """
+
+    def __init__(self, url: str, *, key: str | None = None, patience_s: float = PATIENCE_S) -> None:
+        self.url, self._patience_s = url.rstrip("/"), patience_s
+        if not self.url.startswith(("http://", "https://")):
+            raise OptionError(f"The engine's url is '{url}'; it begins with http:// or https://.")
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        self._client = httpx.Client(base_url=self.url, headers=headers, timeout=httpx.Timeout(60.0, connect=5.0))
+        self._jitter = random.SystemRandom()
+        self._callers = ThreadPoolExecutor(CONNECTIONS, "remote")
+        self.info = self._read_info()
+
+    def _read_info(self) -> dict[str, Any]:
+        response = self._ask("GET", "/info", None)
+        try:
+            info = cast("dict[str, Any]", orjson.loads(response.content))
+            self.encoder_id = str(info["encoder_id"])
+            self.dimension = int(info["dimension"])
+            self.max_tokens = int(info["max_tokens"])
+            self._max_texts = min(REQUEST_TEXTS, int(info["limits"]["max_inputs"]))
+            self._max_bytes = int(info["limits"]["max_body_bytes"])
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            raise OptionError(
+                f"{self.url}/info is not that of `siftline engine serve` ({error!r}). Check [engine] url."
+            ) from error
+        return info
+
+    @overload
+    def encode(self, texts: Sequence[str], *, trace: Literal[False] = False) -> Vectors: ...
+
+    @overload
+    def encode(self, texts: Sequence[str], *, trace: Literal[True]) -> Encoding: ...
+
+    def encode(self, texts: Sequence[str], *, trace: bool = False) -> Vectors | Encoding:
+        """See `Encoder.encode`. Raises: also UnavailableError."""
+        encoding = self._embed(texts, None, trace=trace)
+        return encoding if trace else encoding.vectors
+
+    def embed(self, texts: Sequence[str], progress: Progress | None = None) -> Encoding:
+        """See `Encoder.embed`. Raises: also UnavailableError."""
+        return self._embed(texts, progress, trace=True)
+
+    def _embed(self, texts: Sequence[str], progress: Progress | None, *, trace: bool) -> Encoding:
+        checked = check_texts(texts)
+        count = len(checked)
+        result = Encoding(
+            vectors=np.empty((count, self.dimension), np.float32),
+            tokens=np.zeros(count, np.int32),
+            truncated=np.zeros(count, np.bool_),
+            active_frac=np.ones(count, np.float32),
+            routes=[""] * count,
+        )
+        parts = self._parts(checked)
+        waiting: deque[Future[int]] = deque()
+        done = 0
+        try:
+            for start, stop in parts:
+                waiting.append(self._callers.submit(self._fill, result, checked, start, stop, trace))
+                if len(waiting) >= 2 * CONNECTIONS:
+                    done += waiting.popleft().result()
+                    if progress is not None:
+                        progress(done, count)
+            while waiting:
+                done += waiting.popleft().result()
+                if progress is not None:
+                    progress(done, count)
+        finally:
+            for future in waiting:
+                future.cancel()
+        return result
+
+    def _parts(self, texts: list[str]) -> Iterator[tuple[int, int]]:
+        """Spans of texts that fit into a request."""
+        start = size = 0
+        for place, text in enumerate(texts):
+            length = len(orjson.dumps(text)) + 1
+            if length + 200 > self._max_bytes:
+                raise InputError(
+                    f"Text {place} has {length} bytes; the server at {self.url} reads {self._max_bytes} in a request.",
+                    {place: f"{length} bytes, more than the server reads"},
+                )
+            if place > start and (place - start >= self._max_texts or size + length + 200 > self._max_bytes):
+                yield start, place
+                start, size = place, 0
+            size += length
+        if start < len(texts):
+            yield start, len(texts)
+
+    def _fill(self, result: Encoding, texts: list[str], start: int, stop: int, trace: bool) -> int:
+        body = orjson.dumps({"input": texts[start:stop], "encoding_format": "base64", "trace": trace})
+        try:
+            response = self._ask("POST", "/v1/embeddings", body)
+        except NumericError as error:
+            raise NumericError(str(error), tuple(start + index for index in error.indexes)) from error
+        served = response.headers.get("x-encoder-id")
+        if served != self.encoder_id:
+            raise OptionError(
+                f"The server at {self.url} now serves {served}, it was {self.encoder_id}. Run again: its "
+                "vectors are other vectors."
+            )
+        try:
+            self._copy(result, orjson.loads(response.content)["data"], start, stop, trace)
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            raise UnavailableError(f"{self.url} gave an answer that cannot be read: {error!r}.") from error
+        return stop - start
+
+    def _copy(self, result: Encoding, data: list[dict[str, Any]], start: int, stop: int, trace: bool) -> None:
+        if [entry["index"] for entry in data] != list(range(stop - start)):
+            raise ValueError(f"{len(data)} vectors for {stop - start} texts")
+        for place, entry in enumerate(data, start):
+            vector = np.frombuffer(base64.b64decode(entry["embedding"], validate=True), "<f4")
+            result.vectors[place] = vector  # another dimension is a ValueError
+            if trace:
+                result.tokens[place], result.truncated[place] = entry["tokens"], entry["truncated"]
+                result.active_frac[place], result.routes[place] = entry["active_frac"], entry["route"]
+
+    # --- one request -------------------------------------------------------------------------------------------------
+
+    def _ask(self, method: str, path: str, body: bytes | None) -> httpx.Response:
+        """One request, again and again while the server is away or full and patience lasts."""
+        end = time.monotonic() + self._patience_s
+        pause = FIRST_PAUSE_S
+        while True:
+            wait, problem = pause, ""
+            try:
+                headers = {} if body is None else {"Content-Type": "application/json"}
+                response = self._client.request(method, path, content=body, headers=headers)
+                if response.status_code == 200:
+                    return response
+                if response.status_code not in _AGAIN:
+                    raise _error_of(response, self.url)
+                problem = f"answers {response.status_code}"
+                wait = max(pause, _retry_after(response))
+            except httpx.TransportError as error:
+                problem = f"cannot be reached ({type(error).__name__}: {error})"
+            wait *= self._jitter.uniform(1.0, 1.25)  # callers that were refused together do not come back together
+            if time.monotonic() + wait > end:
+                raise UnavailableError(
+                    f"The engine at {self.url} {problem}, and did for {self._patience_s:g} s. Start it with `siftline "
+                    "engine serve`, or remove [engine] url to compute in this process."
+                )
+            time.sleep(wait)
+            pause = min(LONGEST_PAUSE_S, 2 * pause)
+
+
+def connect(
+    url: str,
+    *,
+    name: str = "default",
+    active: float | None = None,
+    max_tokens: int | None = None,
+    key: str | None = None,
+    patience_s: float = PATIENCE_S,
+    **options: object,
+) -> RemoteEncoder:
+    """The encoder on a server, when it is the one that is wanted; arguments as for `engine.client.load_encoder`.
+
+    Args:
+        url: of the server.
+        name: the encoder.
+        active: its budget.
+        max_tokens: longest text; what the server has when None.
+        key: the server's key.
+        patience_s: see `RemoteEncoder`.
+        options: further fields of `/info` that must be so; None for any.
+
+    Raises:
+        OptionError: the server has another encoder, or is none.
+        UnavailableError: nothing answers.
+    """
+    encoder = RemoteEncoder(url, key=key, patience_s=patience_s)
+    for option, wanted in {**wanted_info(name, active), "max_tokens": max_tokens, **options}.items():
+        served = encoder.info.get(option)
+        if wanted is not None and served != wanted:
+            raise OptionError(
+                f"The engine at {url} has {option} = {served!r}, the settings ask for {wanted!r}. Change [encoder], or "
+                "start `siftline engine serve` with other options."
+            )
+    return encoder
+
+
+def wanted_info(name: str, active: float | None) -> Mapping[str, object]:
+    """Name and budget as `/info` gives them."""
+    kind = Path(name).name if name.endswith(".safetensors") else ENCODERS.get(name, name)
+    return {"name": kind, "active": None if kind == "dense" else DEFAULT_ACTIVE if active is None else active}
+
+
+def _retry_after(response: httpx.Response) -> float:
+    value = response.headers.get("retry-after", "")
+    return min(30.0, float(value)) if value.isascii() and value.isdigit() else 0.0
+
+
+def _error_of(response: httpx.Response, url: str) -> EngineError:
+    """What a refusal means to the caller."""
+    try:
+        error: dict[str, Any] = orjson.loads(response.content)["error"]
+        message, indexes = str(error["message"]), tuple(int(index) for index in error.get("indexes", ()))
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        return OptionError(
+            f"{url} answers {response.status_code} and not as `siftline engine serve`. Check [engine] url."
+        )
+    if response.status_code == 424:
+        return NumericError(message, indexes)
+    if response.status_code == 401:
+        return OptionError(f"{url} refuses the key: {message} Set SIFTLINE_ENGINE_KEY to the server's.")
+    if response.status_code in (400, 413):
+        return InputError(message, dict.fromkeys(indexes, "refused by the server"))
+    return OptionError(f"{url} answers {response.status_code}: {message}")

@@ -1,0 +1,91 @@
+"""What a server is told when it starts: its address, its limits, its patience. Checked before anything is loaded."""
+
+import ipaddress
+import os
+from dataclasses import dataclass, field
+
+from engine.batching import Room
+from engine.errors import OptionError
+
+KEY_VARIABLE = "SIFTLINE_ENGINE_KEY"
+"""The API key comes from this environment variable only: arguments can be read in the process list."""
+SHORTEST_KEY = 16
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServerConfig:
+    """Settings of the server.
+
+    Attributes:
+        host: address to listen on; anything but loopback needs a key.
+        port: port; 0 takes a free one.
+        key: API key; None lets everyone in, on loopback only.
+        room: how much may wait.
+        max_body_bytes: largest request body.
+        max_inputs: most texts in a request.
+        max_held_bytes: most bytes of request bodies in memory at a time, all clients together.
+        max_requests: most requests that are read to the end and not yet answered.
+        max_connections: most connections; those above are answered with 503.
+        deadline_s: a request that is not answered by then is refused with 504.
+        body_s: a body that is not here by then is refused with 408.
+        idle_s: a connection without a whole request head for so long is closed.
+        drain_s: after SIGTERM, so long is left for what was admitted.
+
+    Raises:
+        OptionError: a value is out of range, or the address is not loopback and there is no key.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8180
+    key: str | None = None
+    room: Room = field(default_factory=Room)
+    max_body_bytes: int = 2 << 20
+    max_inputs: int = 512
+    max_held_bytes: int = 64 << 20
+    max_requests: int = 4096
+    max_connections: int = 8192
+    deadline_s: float = 30.0
+    body_s: float = 10.0
+    idle_s: float = 15.0
+    drain_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65_535:
+            raise OptionError(f"port is {self.port}; it must be 0 to 65535.")
+        counts = ("max_body_bytes", "max_inputs", "max_held_bytes", "max_requests", "max_connections")
+        for name in (*counts, "deadline_s", "body_s", "idle_s", "drain_s"):
+            if getattr(self, name) <= 0:
+                raise OptionError(f"{name} is {getattr(self, name)}; it must be above 0.")
+        if self.room.entries < 1 or self.room.tokens < 1:
+            raise OptionError(
+                f"The queue has room for {self.room.entries} texts and {self.room.tokens} tokens; give 1+."
+            )
+        if self.max_body_bytes > self.max_held_bytes:
+            raise OptionError(
+                f"max_body_bytes is {self.max_body_bytes}, above max_held_bytes, {self.max_held_bytes}: no such body "
+                "could ever be read."
+            )
+        if self.key is not None and len(self.key) < SHORTEST_KEY:
+            raise OptionError(f"{KEY_VARIABLE} has {len(self.key)} characters; take {SHORTEST_KEY} or more.")
+        if self.key is not None and not self.key.isascii():
+            raise OptionError(f"{KEY_VARIABLE} holds characters that no HTTP header can carry; take ASCII.")
+        if self.key is None and not is_loopback(self.host):
+            raise OptionError(
+                f"The address {self.host} is reachable from other machines, and there is no key. Set {KEY_VARIABLE}, "
+                "or listen on 127.0.0.1."
+            )
+
+
+def key_from_environment() -> str | None:
+    """The API key; None when the variable is not set or empty."""
+    return os.environ.get(KEY_VARIABLE) or None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is reachable from this machine only. A name other than localhost is taken for not."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

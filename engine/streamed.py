@@ -1,0 +1,231 @@
+"""Models whose weights do not all fit into memory: what is missing is read from the file while a batch is computed.
+
+The rows of the embedding table that a batch needs are read for it. Layers that do not stay take turns in two places:
+while one works, the next is read. Of a routed layer, experts are read only once the router has chosen them, while the
+block that always works is computed. The weights are the same, so the vectors are too, bit for bit.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import cast
+
+import torch
+from torch import nn
+
+from engine.config import EncoderConfig, RoutedConfig
+from engine.encoder import DenseEncoder, Layer
+from engine.errors import OptionError
+from engine.experts import RoutedFeedForward
+from engine.routed import RoutedEncoder, RoutedLayer
+from engine.routed_file import SCALES, TABLE, TOKENIZER
+from engine.streaming import (
+    TensorFile,
+    check_dense,
+    check_routed,
+    finish_positions,
+    layer_targets,
+)
+
+_WORDS = "embeddings.word_embeddings.weight"
+
+
+class StreamedTable(nn.Module):
+    """An embedding table that stays in its file. Safe to use from several threads.
+
+    Args:
+        file: the file.
+        name: of the table.
+        scales: [V] factor of each row; None when the table is stored as it is used.
+    """
+
+    def __init__(self, file: TensorFile, name: str, scales: torch.Tensor | None) -> None:
+        super().__init__()
+        self._file, self._name, self._scales = file, name, scales
+        self.weight = torch.empty(file.places[name].shape, device="meta")
+
+    def forward(self, ids_T: torch.Tensor) -> torch.Tensor:
+        """[T, D] the row of each token."""
+        rows, place_T = torch.unique(ids_T, return_inverse=True)
+        table = torch.empty(len(rows), self.weight.shape[1])
+        for place, row in enumerate(rows.tolist()):
+            self._file.fill(self._name, table[place : place + 1], (row, row + 1))
+        if self._scales is not None:
+            table *= self._scales[rows].unsqueeze(1)
+        return table[place_T]
+
+
+class StreamedLayers(nn.Module):
+    """Layers of which the first ones stay in memory and the others take turns in two places. For one batch at a time.
+
+    Args:
+        resident: layers that stay, loaded.
+        slots: two layers without weights; none when all stay.
+        layers: number of layers.
+        read: fills a slot with the weights of a layer.
+    """
+
+    def __init__(
+        self, resident: list[nn.Module], slots: list[nn.Module], layers: int, read: Callable[[nn.Module, int], None]
+    ) -> None:
+        super().__init__()
+        self.resident, self.slots = nn.ModuleList(resident), nn.ModuleList(slots)
+        self._layers, self._read = layers, read
+        self._reader = ThreadPoolExecutor(1, "weights")
+
+    def __len__(self) -> int:
+        return self._layers
+
+    def __iter__(self) -> Iterator[nn.Module]:
+        first = len(self.resident)
+        following = self._start(first)  # it is read while the layers that stay work
+        yield from self.resident
+        for number in range(first, self._layers):
+            assert following is not None
+            following.result()
+            layer, following = self._slot(number), self._start(number + 1)
+            yield layer
+
+    def _slot(self, number: int) -> nn.Module:
+        return self.slots[(number - len(self.resident)) % 2]
+
+    def _start(self, number: int) -> Future[None] | None:
+        return self._reader.submit(self._read, self._slot(number), number) if number < self._layers else None
+
+
+class StreamedFeedForward(RoutedFeedForward):
+    """The feed-forward part of a routed layer whose experts are read when they are chosen.
+
+    Attributes:
+        read: reads experts to their places, called with their numbers.
+    """
+
+    def __init__(self, config: RoutedConfig) -> None:
+        super().__init__(config.base.width, config.shared_neurons, config.experts, config.expert_width)
+        self.read: Callable[[list[int]], None] = _read_nothing
+        self._reader = ThreadPoolExecutor(1, "experts")
+
+    def forward(self, x_TD: torch.Tensor, on_TE: torch.Tensor, gate_TE: torch.Tensor | None = None) -> torch.Tensor:
+        """See `RoutedFeedForward`."""
+        reading = self._reader.submit(self.read, on_TE.any(dim=0).nonzero().flatten().tolist())
+        shared_TD = self.shared(x_TD)
+        reading.result()
+        return self.routed(x_TD, on_TE, gate_TE, shared_TD)
+
+
+def _read_nothing(experts: list[int]) -> None:
+    assert not experts, "a layer has no weights before it is read"
+
+
+def streamed_dense(file: TensorFile, config: EncoderConfig, budget_bytes: int) -> DenseEncoder | None:
+    """The dense model with at most so many bytes of weights in memory; None when all of them fit.
+
+    Raises:
+        ModelFileError: the file is damaged or from another model.
+        OptionError: even two layers at a time are more than the budget.
+    """
+    check_dense(file, config)
+    with torch.device("meta"):
+        model = DenseEncoder(config)
+
+    def read(layer: nn.Module, number: int) -> None:
+        for name, target in layer_targets(layer, number).items():
+            file.fill(name, target)
+
+    layers = _layers(model, lambda: Layer(config), read, budget_bytes)
+    if layers is None:
+        return None
+    model.add_module("layers", layers)
+    model.add_module("tokens", StreamedTable(file, _WORDS, None))
+    _materialise(model.positions, model.norm)
+    file.fill("embeddings.position_embeddings.weight", model.positions.weight)
+    file.fill("embeddings.LayerNorm.weight", model.norm.weight)
+    file.fill("embeddings.LayerNorm.bias", model.norm.bias)
+    finish_positions(file, model.positions.weight)
+    return model.eval()
+
+
+def streamed_routed(file: TensorFile, budget_bytes: int) -> tuple[RoutedEncoder, bytes] | None:
+    """The routed model with at most so many bytes of weights in memory, and its tokenizer; None when all of them fit.
+
+    Raises:
+        ModelFileError: the file is damaged or from another model.
+        OptionError: even two layers at a time are more than the budget.
+    """
+    config = check_routed(file)
+    with torch.device("meta"):
+        model = RoutedEncoder(config)
+
+    def read_experts(part: StreamedFeedForward, number: int, experts: list[int]) -> None:
+        for expert in experts:
+            for name, target in (("up", part.up), ("down", part.down)):
+                rows = (expert, expert + 1)
+                file.fill(f"layers.{number}.feed_forward.{name}", target[slice(*rows)], rows)
+
+    def read(layer: nn.Module, number: int) -> None:
+        part = cast("RoutedLayer", layer).feed_forward
+        by_choice = isinstance(part, StreamedFeedForward)
+        for name, target in layer.state_dict().items():
+            if not (by_choice and name in ("feed_forward.up", "feed_forward.down")):
+                file.fill(f"layers.{number}.{name}", target)
+        if isinstance(part, StreamedFeedForward):
+            part.read = partial(read_experts, part, number)
+
+    layers = _layers(model, lambda: RoutedLayer(config), read, budget_bytes)
+    if layers is None:
+        return None
+    for slot in layers.slots:
+        with torch.device("meta"):
+            part = StreamedFeedForward(config)
+        slot.add_module("feed_forward", part)
+        _materialise(part)
+    model.add_module("layers", layers)
+    scales = torch.empty(file.places[SCALES].shape)
+    file.fill(SCALES, scales)
+    model.add_module("tokens", StreamedTable(file, TABLE, scales))
+    _materialise(model.positions, model.norm)
+    for name, target in (*model.positions.named_parameters("positions"), *model.norm.named_parameters("norm")):
+        file.fill(name, target)
+    return model.eval(), file.content(TOKENIZER)
+
+
+def _layers(
+    model: DenseEncoder | RoutedEncoder,
+    new_layer: Callable[[], nn.Module],
+    read: Callable[[nn.Module, int], None],
+    budget_bytes: int,
+) -> StreamedLayers | None:
+    """As many layers as fit stay, after what is needed at any rate; None when the whole model fits."""
+    whole, table = _bytes(model), _bytes(model.tokens)
+    count, layer = len(model.layers), _bytes(model.layers[0])
+    if whole <= budget_bytes:
+        return None
+    left = budget_bytes - (whole - table - count * layer)
+    staying = count if left >= count * layer else left // layer - 2
+    if staying < 0:
+        least = whole - table - count * layer + 2 * layer
+        raise OptionError(
+            f"The memory budget is {budget_bytes / 2**20:.1f} MiB; the least is {least / 2**20:.1f} MiB, for two "
+            f"layers of {layer / 2**20:.1f} MiB at a time. The whole model has {whole / 2**20:.1f} MiB."
+        )
+
+    def place() -> nn.Module:
+        with torch.device("meta"):
+            one = new_layer()
+        _materialise(one)
+        return one
+
+    resident = [place() for _ in range(staying)]
+    for number, one in enumerate(resident):
+        read(one, number)
+    slots = [place() for _ in range(2)] if staying < count else []
+    return StreamedLayers(resident, slots, count, read)
+
+
+def _materialise(*modules: nn.Module) -> None:
+    for module in modules:
+        module.to_empty(device="cpu").eval().requires_grad_(False)
+
+
+def _bytes(module: nn.Module) -> int:
+    return sum(value.numel() * 4 for value in module.state_dict().values())

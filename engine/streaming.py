@@ -1,0 +1,302 @@
+"""Weights that go from their file to their place in chunks, so that loading needs hardly more memory than the model.
+
+The file is proved by its sha256 and checked by names, shapes and types before a weight is used; finiteness is checked
+chunk by chunk. Nothing is mapped into memory: what was read and used is gone, also from this process's books.
+"""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar, cast
+
+import torch
+
+from engine.config import EncoderConfig, RoutedConfig
+from engine.encoder import DenseEncoder
+from engine.errors import ModelFileError
+from engine.routed import RoutedEncoder
+from engine.routed_file import FORMAT, SCALES, TABLE, TOKENIZER, stored_type
+from engine.safetensors_header import LARGEST_HEADER, metadata
+from engine.weights import check_tensors, encoder_tensors
+
+CHUNK_BYTES = 1 << 20
+ModelT = TypeVar("ModelT", bound=torch.nn.Module)
+ConfigT = TypeVar("ConfigT")
+_TYPES = {
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "I64": torch.int64,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a tensor lies in its file. Attributes: type; shape; first byte."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    start: int
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row, that is, of all but the first dimension."""
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
+
+
+class TensorFile:
+    """A safetensors file that stays open and is read where and when a weight is wanted.
+
+    Args:
+        path: the file.
+        sha256: what it must have; None to compute it only.
+
+    Attributes:
+        sha256: of the file.
+        metadata: its text metadata.
+        places: where each tensor lies.
+
+    Raises:
+        ModelFileError: the file cannot be read, has another sha256, or no sound header.
+    """
+
+    def __init__(self, path: Path, sha256: str | None = None) -> None:
+        self.name = path.name
+        try:
+            self._file = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise ModelFileError(
+                f"The model file {path} cannot be read: {error}. Install the package again."
+            ) from error
+        try:
+            self._size = os.fstat(self._file).st_size
+            self.sha256 = self._digest()
+            if sha256 is not None and self.sha256 != sha256:
+                raise ModelFileError(
+                    f"The model file {path} has sha256 {self.sha256}, expected {sha256}. It is damaged or from another "
+                    "model; install the package again."
+                )
+            size = int.from_bytes(self._read(0, 8), "little")
+            head = self._read(0, 8 + min(size, LARGEST_HEADER))
+            self.metadata = metadata(head, name=self.name)
+            self.places = self._places(json.loads(head[8:]), 8 + size)
+        except OSError as error:
+            os.close(self._file)
+            raise ModelFileError(f"The model file {path} cannot be read: {error}.") from error
+        except ModelFileError:
+            os.close(self._file)
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close it; nothing can be read any more."""
+        os.close(self._file)
+
+    def chunks(self, name: str, first: int = 0, stop: int | None = None) -> Iterator[tuple[int, torch.Tensor]]:
+        """A tensor's rows from `first` on, about a megabyte at a time: number of the first row, and rows [R, ...]."""
+        place = self.places[name]
+        stop = place.shape[0] if stop is None else stop
+        rows = max(1, CHUNK_BYTES // max(1, place.row_bytes))
+        for row in range(first, stop, rows):
+            count = min(rows, stop - row)
+            content = bytearray(self._read(place.start + row * place.row_bytes, count * place.row_bytes))
+            yield row, torch.frombuffer(content, dtype=place.dtype).view(count, *place.shape[1:])
+
+    def fill(self, name: str, target: torch.Tensor, rows: tuple[int, int] | None = None) -> None:
+        """Read a tensor, or some rows of it, into a float32 tensor of its shape, which may be a view of another one.
+
+        Args:
+            name: of the tensor.
+            target: takes all rows, or `rows[1] - rows[0]` of them.
+            rows: first row and the one after the last.
+
+        Raises:
+            ModelFileError: a value is not finite.
+        """
+        first, stop = rows or (0, self.places[name].shape[0])
+        for row, chunk in self.chunks(name, first, stop):
+            # A threshold of minus infinity lets everything work.
+            bad = torch.isnan(chunk) if name.endswith("thresholds_B") else ~torch.isfinite(chunk)
+            if chunk.is_floating_point() and bool(bad.any()):
+                raise ModelFileError(f"{self.name}: tensor {name} holds values that are not finite.")
+            target[row - first : row - first + len(chunk)].copy_(chunk)
+
+    def content(self, name: str) -> bytes:
+        """A tensor's bytes."""
+        place = self.places[name]
+        return self._read(place.start, place.shape[0] * place.row_bytes)
+
+    def _read(self, start: int, count: int) -> bytes:
+        parts: list[bytes] = []
+        while count:
+            part = os.pread(self._file, count, start)
+            if not part:
+                raise ModelFileError(f"{self.name} ends at byte {start}, and {count} more are wanted. It is cut off.")
+            parts.append(part)
+            start, count = start + len(part), count - len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _digest(self) -> str:
+        digest = hashlib.sha256()
+        for start in range(0, self._size, CHUNK_BYTES):
+            digest.update(self._read(start, min(CHUNK_BYTES, self._size - start)))
+        return digest.hexdigest()
+
+    def _places(self, header: Any, data: int) -> dict[str, Place]:
+        places: dict[str, Place] = {}
+        for name, entry in cast("dict[str, Any]", header).items():
+            if name == "__metadata__":
+                continue
+            try:
+                dtype = _TYPES[entry["dtype"]]
+                shape = tuple(int(length) for length in entry["shape"])
+                start, stop = (data + int(offset) for offset in entry["data_offsets"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise ModelFileError(f"{self.name}: tensor {name} is described by {entry!r:.200}.") from error
+            sound = all(length >= 0 for length in shape) and data <= start <= stop <= self._size
+            if not sound or stop - start != math.prod(shape) * dtype.itemsize:
+                raise ModelFileError(f"{self.name}: tensor {name} of shape {shape} lies at {start} to {stop}.")
+            places[name] = Place(dtype, shape or (1,), start)
+        return places
+
+
+def load_dense_model(file: TensorFile, config: EncoderConfig) -> DenseEncoder:
+    """The dense model of a BERT checkpoint, its weights read straight to their places.
+
+    Raises:
+        ModelFileError: a tensor is missing, unknown, of another shape or type, or not finite.
+    """
+    check_dense(file, config)
+    model = _empty(DenseEncoder, config)
+    for name, target in dense_targets(model).items():
+        file.fill(name, target)
+    finish_positions(file, model.positions.weight)
+    return model
+
+
+def check_dense(file: TensorFile, config: EncoderConfig) -> None:
+    """Raises: ModelFileError when the file does not hold exactly the tensors of this configuration."""
+    found = {name: (place.shape, place.dtype) for name, place in file.places.items()}
+    check_tensors(found, encoder_tensors(config), name=file.name)
+
+
+def dense_targets(model: DenseEncoder) -> dict[str, torch.Tensor]:
+    """Where each tensor of the checkpoint goes, as a view of the stored shape."""
+    targets = {
+        "embeddings.word_embeddings.weight": model.tokens.weight,
+        "embeddings.position_embeddings.weight": model.positions.weight,
+        "embeddings.LayerNorm.weight": model.norm.weight,
+        "embeddings.LayerNorm.bias": model.norm.bias,
+    }
+    for number, layer in enumerate(model.layers):
+        targets |= layer_targets(layer, number)
+    return targets
+
+
+def layer_targets(layer: torch.nn.Module, number: int) -> dict[str, torch.Tensor]:
+    """The same for one layer."""
+    state, theirs = dict(layer.named_parameters()), f"encoder.layer.{number}."
+    targets: dict[str, torch.Tensor] = {}
+    width = state["attention.qkv.weight"].shape[0]
+    for place, name in enumerate(("query", "key", "value")):
+        columns = slice(place * width, (place + 1) * width)
+        targets[f"{theirs}attention.self.{name}.weight"] = state["attention.qkv.weight"][:, columns].t()
+        targets[f"{theirs}attention.self.{name}.bias"] = state["attention.qkv.bias"][columns]
+    for ours, name in (
+        ("attention.output", "attention.output.dense"),
+        ("feed_forward.up", "intermediate.dense"),
+        ("feed_forward.down", "output.dense"),
+    ):
+        targets[f"{theirs}{name}.weight"] = state[f"{ours}.weight"].t()
+        targets[f"{theirs}{name}.bias"] = state[f"{ours}.bias"]
+    for ours, name in (("attention_norm", "attention.output.LayerNorm"), ("feed_forward_norm", "output.LayerNorm")):
+        targets[f"{theirs}{name}.weight"] = state[f"{ours}.weight"]
+        targets[f"{theirs}{name}.bias"] = state[f"{ours}.bias"]
+    return targets
+
+
+def finish_positions(file: TensorFile, positions: torch.Tensor) -> None:
+    """All tokens of a single text are of type 0, so its embedding is a part of each position."""
+    types = torch.empty(2, positions.shape[1])
+    file.fill("embeddings.token_type_embeddings.weight", types)
+    positions += types[0]
+
+
+def load_routed_model(file: TensorFile) -> tuple[RoutedEncoder, bytes]:
+    """The routed model in its file, and its tokenizer.json.
+
+    Raises:
+        ModelFileError: as `engine.routed_file.parse_routed`.
+    """
+    config = check_routed(file)
+    model = _empty(RoutedEncoder, config)
+    for name, target in model.state_dict().items():
+        if name == TABLE:
+            fill_table(file, target)
+        else:
+            file.fill(name, target)
+    return model, file.content(TOKENIZER)
+
+
+def check_routed(file: TensorFile) -> RoutedConfig:
+    """The configuration, when the file holds exactly its tensors.
+
+    Raises:
+        ModelFileError: it does not.
+    """
+    if file.metadata.get("format") != FORMAT:
+        raise ModelFileError(
+            f"{file.name} has format {file.metadata.get('format')!r}, expected {FORMAT!r}. Make one "
+            "with: siftline engine convert"
+        )
+    config = RoutedConfig.parse(file.metadata.get("config", ""))
+    with torch.device("meta"):
+        state = RoutedEncoder(config).state_dict()
+    expected: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
+        name: (tuple(value.shape), torch.int8 if name == TABLE else stored_type(name)) for name, value in state.items()
+    }
+    expected[SCALES] = (tuple(state[TABLE].shape[:1]), torch.float32)
+    found: Mapping[str, Place] = file.places
+    for name, (shape, dtype) in expected.items():
+        if name not in found:
+            raise ModelFileError(f"{file.name} is from another model: tensor {name} is missing.")
+        place = found[name]
+        if place.shape != (shape or (1,)) or place.dtype != dtype:
+            raise ModelFileError(
+                f"{file.name}: tensor {name} is {place.dtype} {place.shape}, expected {dtype} {shape}."
+            )
+    tokenizer = found.get(TOKENIZER)
+    if tokenizer is None or tokenizer.dtype != torch.uint8 or len(tokenizer.shape) != 1:
+        raise ModelFileError(f"{file.name} carries no tokenizer.")
+    unknown = sorted(found.keys() - expected.keys() - {TOKENIZER})
+    if unknown:
+        raise ModelFileError(f"{file.name} is from another model: unknown tensors {unknown[:3]} ({len(unknown)}).")
+    return config
+
+
+def fill_table(file: TensorFile, target: torch.Tensor) -> None:
+    """The embedding table, which is stored in 8 bits with a scale for each row."""
+    scales = torch.empty(len(target))
+    file.fill(SCALES, scales)
+    for row, chunk in file.chunks(TABLE):
+        target[row : row + len(chunk)] = chunk.float() * scales[row : row + len(chunk)].unsqueeze(1)
+
+
+def _empty(kind: Callable[[ConfigT], ModelT], config: ConfigT) -> ModelT:
+    with torch.device("meta"):  # no random initial weights: they would cost time and use the global generator
+        model = kind(config)
+    return model.to_empty(device="cpu").eval().requires_grad_(False)

@@ -1,0 +1,226 @@
+"""Each status of the table is produced by a request that a client could send, and the documentation is that table."""
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import httpx
+import numpy as np
+import pytest
+import torch
+
+from engine.batching import Room
+from engine.errors import OptionError
+from engine.local import LocalEncoder, routed_client
+from engine.serving.config import KEY_VARIABLE, ServerConfig
+from engine.serving.statuses import RETRIED, STATUSES, markdown_table
+from tests.engine.tiny import tiny_routed, tiny_tokenizer
+from tests.engine_servers import ServerThread, post, raw_request, server_thread
+from tests.projects import ROOT
+
+KEY = "a-key-for-tests-0123456789"
+CONFIG = ServerConfig(
+    max_body_bytes=20_000,
+    max_inputs=64,
+    room=Room(entries=64, tokens=300),
+    body_s=0.3,
+    idle_s=0.5,
+    deadline_s=20.0,
+    drain_s=5.0,
+)
+
+
+def broken_encoder(threads: int = 1) -> LocalEncoder:
+    """A tiny routed encoder that gives no finite vector for "oil"."""
+    model = tiny_routed()
+    with torch.no_grad():
+        model.tokens.weight[4] = float("nan")
+    return routed_client(model, tiny_tokenizer(), sha256={}, active=0.3, max_tokens=16, threads=threads)
+
+
+@pytest.fixture
+def server() -> Iterator[ServerThread]:
+    with server_thread(broken_encoder(), CONFIG) as running:
+        yield running
+
+
+def _filled(server: ServerThread) -> None:
+    """The only worker is held, and the queue is full."""
+    scheduler = server.service.scheduler
+    scheduler.stall_s = 600
+    with scheduler._changed:  # pyright: ignore[reportPrivateUsage]  nothing leaves the queue while the test holds it
+        scheduler._running[-1] = (time.monotonic(), [])  # pyright: ignore[reportPrivateUsage]
+    while not scheduler.full():
+        scheduler.submit([[1] * 15] * 4)
+
+
+def _timed_out_body(server: ServerThread) -> httpx.Response:
+    answer = raw_request(server.port, b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+    return _parsed(answer)
+
+
+def _parsed(answer: bytes) -> httpx.Response:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    lines = head.decode().split("\r\n")
+    headers = dict(line.split(": ", 1) for line in lines[1:])
+    headers.pop("transfer-encoding", None)
+    return httpx.Response(int(lines[0].split()[1]), headers=headers, content=body)
+
+
+def _overloaded(server: ServerThread) -> httpx.Response:
+    _filled(server)
+    return post(server.url, inputs="bank")
+
+
+def _draining(server: ServerThread) -> httpx.Response:
+    server.service.begin_drain()
+    return post(server.url, inputs="bank")
+
+
+def _late(server: ServerThread) -> httpx.Response:
+    with server_thread(broken_encoder(), ServerConfig(deadline_s=0.1)) as slow:
+        scheduler = slow.service.scheduler
+        with scheduler._changed:  # pyright: ignore[reportPrivateUsage]
+            scheduler._running[-1] = (time.monotonic(), [])  # pyright: ignore[reportPrivateUsage]
+        return post(slow.url, inputs="bank")
+
+
+def _guarded(server: ServerThread) -> httpx.Response:
+    with server_thread(broken_encoder(), ServerConfig(key=KEY)) as guarded:
+        return post(guarded.url, inputs="bank")
+
+
+PRODUCERS: dict[int, Callable[[ServerThread], httpx.Response]] = {
+    200: lambda server: post(server.url, inputs="bank"),
+    400: lambda server: post(server.url, wrong="bank"),
+    401: _guarded,
+    404: lambda server: post(server.url, "/v1/embeddings", input="bank", model="gpt-9"),
+    405: lambda server: httpx.get(f"{server.url}/embed"),
+    408: _timed_out_body,
+    413: lambda server: post(server.url, inputs="b" * 30_000),
+    424: lambda server: post(server.url, inputs=["bank", "oil"]),
+    429: _overloaded,
+    503: _draining,
+    504: _late,
+}
+
+
+@pytest.mark.parametrize("code", [status.code for status in STATUSES])
+def test_each_status(server: ServerThread, code: int) -> None:
+    response = PRODUCERS[code](server)
+    assert response.status_code == code
+    if code != 200:
+        [status] = [status for status in STATUSES if status.code == code]
+        assert response.json()["error_type"] == response.json()["error"]["type"] == status.type
+        assert len(response.json()["error"]["message"]) > 20
+    assert ("retry-after" in response.headers) == (code in RETRIED)
+
+
+def test_no_status_is_documented_that_is_not_produced_and_the_page_has_the_table() -> None:
+    assert {status.code for status in STATUSES} == PRODUCERS.keys()
+    assert markdown_table() in (ROOT / "docs" / "engine-server.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[1]",
+        b"{",
+        b'{"input": 5}',
+        b'{"input": []}',
+        b'{"input": ["a", null]}',
+        b'{"input": "a", "encoding_format": "hex"}',
+        b'{"input": "a", "dimensions": 8}',
+        b'{"input": "a", "trace": 1}',
+        b'{"input": "\\ud83d"}',
+        b'{"input": "\xff"}',
+        b"[" * 5000,
+    ],
+)
+def test_what_is_not_the_schema_is_400(server: ServerThread, body: bytes) -> None:
+    response = httpx.post(f"{server.url}/v1/embeddings", content=body)
+    assert response.status_code == 400, response.text
+    assert post(server.url, inputs="bank").status_code == 200
+
+
+def test_the_text_without_a_vector_is_named_and_its_neighbours_are_answered(server: ServerThread) -> None:
+    response = post(server.url, inputs=["bank", "trade", "oil"])
+    assert response.status_code == 424
+    assert response.json()["error"]["indexes"] == [2]
+    vectors = post(server.url, inputs=["bank", "trade"]).json()
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def test_a_body_over_the_limit_is_refused_with_and_without_a_length(server: ServerThread) -> None:
+    head = b"POST /embed HTTP/1.1\r\nHost: x\r\n"
+    declared = _parsed(raw_request(server.port, head + b"Content-Length: 10000000000\r\n\r\n"))
+    assert declared.status_code == 413
+    chunks = b"%x\r\n%s\r\n" % (5000, b" " * 5000) * 10
+    chunked = raw_request(server.port, head + b"Transfer-Encoding: chunked\r\n\r\n" + chunks)
+    assert _parsed(chunked).status_code == 413
+    assert server.service.held.now == 0
+
+
+def test_too_many_texts_or_tokens_never_reach_the_model(server: ServerThread) -> None:
+    before = server.service.metrics.batch_texts
+    seen: list[object] = []
+    server.service.scheduler.on_batch = seen.append
+    assert post(server.url, inputs=["a"] * 65).status_code == 413
+    assert post(server.url, inputs=["bank trade ship " * 9] * 40).status_code == 413
+    assert not seen
+    server.service.scheduler.on_batch = server.service.metrics.batch
+    assert before is server.service.metrics.batch_texts
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/embed", "/info", "/metrics", "/health", "/nowhere"])
+def test_every_path_with_no_a_wrong_and_the_right_key(path: str) -> None:
+    method, body = (
+        ("POST", {"input": "bank", "inputs": "bank"}) if path in ("/v1/embeddings", "/embed") else ("GET", None)
+    )
+    opened = 404 if path == "/nowhere" else 200
+    with server_thread(broken_encoder(), ServerConfig(key=KEY)) as guarded:
+
+        def ask(*keys: str | bytes) -> int:
+            headers = [(b"Authorization", key if isinstance(key, bytes) else key.encode()) for key in keys]
+            return httpx.request(method, guarded.url + path, json=body, headers=headers).status_code
+
+        refused = 200 if path == "/health" else 401
+        for key in (
+            "Bearer wrong",
+            f"Bearer {KEY}x",
+            f"Bearer {KEY[:-1]}",
+            f"Basic {KEY}",
+            KEY,
+            "Bearer \u00e9".encode("latin-1"),
+        ):
+            assert ask(key) == refused, key
+        assert ask() == refused
+        assert ask(f"Bearer {KEY}") == opened
+
+
+def test_an_address_others_can_reach_needs_a_key() -> None:
+    for host in ("0.0.0.0", "::", "192.168.1.5", "example.org"):
+        with pytest.raises(OptionError, match=KEY_VARIABLE):
+            ServerConfig(host=host)
+        assert ServerConfig(host=host, key=KEY).host == host
+    for host in ("127.0.0.1", "127.0.0.9", "::1", "localhost"):
+        assert ServerConfig(host=host).key is None
+    with pytest.raises(OptionError, match="5 characters; take 16"):
+        ServerConfig(key="short")
+
+
+def test_connections_above_the_limit_are_told_to_come_back() -> None:
+    with server_thread(broken_encoder(), ServerConfig(max_connections=3)) as server:
+        kept = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(3)]
+        end = time.monotonic() + 30
+        while server.service.connections() < 3 and time.monotonic() < end:
+            time.sleep(0.005)
+        response = post(server.url, inputs="bank")
+        assert response.status_code == 503
+        assert response.headers["retry-after"]
+        for connection in kept:
+            connection.close()
+        while server.service.connections() > 0 and time.monotonic() < end:
+            time.sleep(0.005)
+        assert post(server.url, inputs="bank").status_code == 200

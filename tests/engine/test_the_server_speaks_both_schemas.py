@@ -1,0 +1,151 @@
+"""The server answers OpenAI's unchanged client and text-embeddings-inference's schema with the bits of this process."""
+
+import base64
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import openai
+import pytest
+
+from engine.client import Encoder
+from engine.errors import InputError, NumericError, OptionError, UnavailableError
+from engine.remote import RemoteEncoder, connect
+from features.embed import embed_file
+from flows.project import Project
+from tests.engine.test_every_status_is_produced import broken_encoder
+from tests.engine.texts import make_texts
+from tests.engine_servers import ServerProcess, post, server_thread
+
+TEXTS = ["", "Oil rose.", 'Wheat "fell" \u20ac\u0000\u202e', *make_texts(60, longest=90, seed=4)]
+
+
+@pytest.fixture(scope="module")
+def here(encoder: Encoder) -> np.ndarray:
+    return encoder.encode(TEXTS)
+
+
+@pytest.mark.parametrize("form", ["float", "base64", None])
+def test_the_unchanged_openai_client(engine_server: ServerProcess, here: np.ndarray, form: str | None) -> None:
+    client = openai.OpenAI(base_url=f"{engine_server.url}/v1", api_key="not needed here", max_retries=0)
+    options = {} if form is None else {"encoding_format": form}
+    answer = client.embeddings.create(model="dense", input=TEXTS, **options)  # type: ignore[arg-type]
+    rows = [entry.embedding for entry in answer.data]
+    if form == "base64":
+        rows = [np.frombuffer(base64.b64decode(row), "<f4") for row in rows]  # type: ignore[arg-type]
+    assert np.array_equal(np.array(rows, np.float32), here)
+    assert [entry.index for entry in answer.data] == list(range(len(TEXTS)))
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens > len(TEXTS)
+
+
+def test_one_text_instead_of_a_list(engine_server: ServerProcess, here: np.ndarray) -> None:
+    client = openai.OpenAI(base_url=f"{engine_server.url}/v1", api_key="-", max_retries=0)
+    [entry] = client.embeddings.create(model="dense", input=TEXTS[1]).data
+    assert np.array_equal(np.array(entry.embedding, np.float32), here[1])
+
+
+def test_the_other_schema(engine_server: ServerProcess, here: np.ndarray) -> None:
+    assert np.array_equal(np.array(post(engine_server.url, inputs=TEXTS).json(), np.float32), here)
+    assert np.array_equal(np.array(post(engine_server.url, inputs=TEXTS[3]).json(), np.float32), here[3:4])
+
+
+def test_many_callers_at_once_get_the_same_bits(engine_server: ServerProcess, here: np.ndarray) -> None:
+    def ask(index: int) -> bool:
+        place = index % len(TEXTS)
+        return np.array_equal(np.array(post(engine_server.url, inputs=TEXTS[place]).json()[0], np.float32), here[place])
+
+    with ThreadPoolExecutor(16) as callers:
+        assert all(callers.map(ask, range(160)))
+
+
+def test_the_remote_encoder_gives_all_that_the_one_in_this_process_gives(
+    engine_server: ServerProcess, encoder: Encoder
+) -> None:
+    remote = connect(engine_server.url, name="dense", max_tokens=64)
+    assert (remote.encoder_id, remote.dimension, remote.max_tokens) == (encoder.encoder_id, encoder.dimension, 64)
+    texts = TEXTS * 6  # several requests
+    told: list[tuple[int, int]] = []
+    there, ours = remote.embed(texts, lambda done, count: told.append((done, count))), encoder.embed(texts)
+    for field in dataclasses.fields(there):
+        assert np.array_equal(getattr(there, field.name), getattr(ours, field.name)), field.name
+    assert np.array_equal(remote.encode(texts), ours.vectors)
+    assert told[-1] == (len(texts), len(texts))
+    assert remote.embed([]).vectors.shape == (0, encoder.dimension)
+
+
+def test_the_remote_encoder_tells_routes() -> None:
+    encoder = broken_encoder()
+    with server_thread(encoder) as server:
+        there, ours = RemoteEncoder(server.url).embed(["bank trade ship"]), encoder.embed(["bank trade ship"])
+    assert there.routes == ours.routes != [""]
+    assert np.array_equal(there.active_frac, ours.active_frac)
+
+
+def test_the_remote_encoder_names_the_text_that_is_wrong(engine_server: ServerProcess) -> None:
+    remote = RemoteEncoder(engine_server.url)
+    with pytest.raises(InputError) as caught:
+        remote.encode(["fine", "half of a pair \ud83d"])
+    assert list(caught.value.reasons) == [1]
+    with pytest.raises(InputError) as caught:
+        remote.encode(["fine", "x" * (3 << 20)])
+    assert list(caught.value.reasons) == [1]
+    with server_thread(broken_encoder()) as server, pytest.raises(NumericError) as numeric:
+        RemoteEncoder(server.url).encode(["bank"] * 130 + ["oil"])
+    assert numeric.value.indexes == (130,)
+
+
+def test_another_encoder_than_the_one_that_is_wanted_is_refused(engine_server: ServerProcess) -> None:
+    with pytest.raises(OptionError, match=r"max_tokens = 64, the settings ask for 128"):
+        connect(engine_server.url, name="dense", max_tokens=128)
+    with pytest.raises(OptionError, match=r"name = 'dense', the settings ask for 'routed'"):
+        connect(engine_server.url, name="routed")
+
+
+def test_a_server_that_becomes_another_encoder_is_refused() -> None:
+    encoder = broken_encoder()
+    with server_thread(encoder) as server:
+        remote = RemoteEncoder(server.url)
+        encoder.encoder_id = "another"
+        with pytest.raises(OptionError, match="now serves another"):
+            remote.encode(["bank"])
+
+
+def test_a_server_that_is_away_is_said_to_be_away() -> None:
+    with pytest.raises(UnavailableError, match=r"cannot be reached .*`siftline engine serve`"):
+        RemoteEncoder("http://127.0.0.1:9", patience_s=0.3)
+
+
+def test_a_project_uses_the_server_when_its_url_is_set(
+    engine_server: ServerProcess, encoder: Encoder, tmp_path: Path
+) -> None:
+    (tmp_path / "siftline.toml").write_text(
+        '[project]\nname = "p"\nclasses = ["a", "b"]\n[[sources]]\nname = "s"\npath = "x.csv"\n'
+        f'[encoder]\nname = "dense"\nmax_tokens = 64\n[engine]\nurl = "{engine_server.url}"\n'
+    )
+    chosen = Project(tmp_path).encoder
+    assert isinstance(chosen, RemoteEncoder)
+    (tmp_path / "texts.csv").write_text("text\n" + "\n".join(f"Oil rose by {n}." for n in range(300)) + "\n")
+    for name, one in (("there", chosen), ("here", encoder)):
+        output = tmp_path / f"{name}.parquet"
+        embed_file(tmp_path / "texts.csv", text_field="text", id_field=None, output=output, encoder=one)
+    assert (tmp_path / "there.parquet").read_bytes() == (tmp_path / "here.parquet").read_bytes()
+
+
+def test_info_and_metrics_say_what_was_done(engine_server: ServerProcess) -> None:
+    post(engine_server.url, inputs=["Oil rose."] * 3)
+    info = httpx.get(f"{engine_server.url}/info").json()
+    assert info["name"] == "dense"
+    assert info["limits"]["max_inputs"] == 512
+    text = httpx.get(f"{engine_server.url}/metrics").text
+    figures = {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line[0] != "#"}
+    assert figures["siftline_embeddings_total"] >= 3
+    for phase in ("queue", "tokenize", "infer", "request"):
+        assert figures[f"siftline_{phase}_seconds_count"] > 0
+    assert figures["siftline_batch_texts_sum"] >= 3
+    assert figures["siftline_active_fraction_count"] >= 1
+    assert figures['siftline_requests_total{path="/embed",status="200"}'] >= 1
+    [joules] = [v for k, v in figures.items() if k.startswith("siftline_joules_per_1000_embeddings")]
+    assert joules > 0
+    assert ('estimated="yes"' in text) == ("estimated: processor seconds" in text)

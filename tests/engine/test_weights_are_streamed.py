@@ -1,0 +1,169 @@
+"""Weights are read in chunks, straight to their places; with a memory budget what is missing is read for each batch."""
+
+import dataclasses
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from engine.client import load_encoder
+from engine.encoder import dense_encoder, pack
+from engine.errors import ModelFileError, OptionError
+from engine.routed_file import parse_routed, write_routed
+from engine.streamed import StreamedLayers, streamed_dense, streamed_routed
+from engine.streaming import TensorFile, load_dense_model, load_routed_model
+from engine.weights import MINILM, package_folder, read_minilm, shipped_routed
+from tests.engine.texts import make_texts
+from tests.engine.tiny import BASE, tiny_routed, tiny_routed_config, tiny_tensors, tiny_texts, tiny_tokenizer
+from tests.projects import ROOT
+
+TEXTS = make_texts(40, longest=50, seed=11)
+MIB = 2**20
+DEEP = dataclasses.replace(BASE, layers=5)
+
+
+@pytest.fixture
+def dense_file(tmp_path: Path) -> Path:
+    save_file(tiny_tensors(DEEP), tmp_path / "tiny.safetensors")
+    return tmp_path / "tiny.safetensors"
+
+
+@pytest.fixture
+def routed_file(tmp_path: Path) -> Path:
+    write_routed(tmp_path / "routed.safetensors", tiny_routed(tiny_routed_config(DEEP)), tiny_tokenizer())
+    return tmp_path / "routed.safetensors"
+
+
+def test_every_weight_has_the_bits_of_the_whole_file_read_at_once(dense_file: Path, routed_file: Path) -> None:
+    expected = dense_encoder(DEEP, tiny_tensors(DEEP)).state_dict()
+    found = load_dense_model(TensorFile(dense_file), DEEP).state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    whole = parse_routed(routed_file.read_bytes(), name="x")
+    model, tokenizer = load_routed_model(TensorFile(routed_file))
+    assert tokenizer == whole.tokenizer
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in whole.model.state_dict().items())
+
+
+def test_the_real_models_too() -> None:
+    files = read_minilm()
+    expected = dense_encoder(files.config, files.tensors).state_dict()
+    path = package_folder(MINILM) / "model.safetensors"
+    found = load_dense_model(TensorFile(path, MINILM.sha256["model.safetensors"]), files.config).state_dict()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    path, sha256 = shipped_routed()
+    whole = parse_routed(path.read_bytes(), name="x").model.state_dict()
+    model, _ = load_routed_model(TensorFile(path, sha256))
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in whole.items())
+
+
+def _bytes(module: torch.nn.Module) -> int:
+    return sum(value.numel() * 4 for value in module.state_dict().values() if value.device.type != "meta")
+
+
+@pytest.mark.parametrize(("places", "staying"), [(2, 0), (3, 1), (4, 2), (5, 5)])
+@pytest.mark.parametrize("kind", ["dense", "routed"])
+def test_a_model_that_does_not_fit_gives_the_same_bits(
+    dense_file: Path, routed_file: Path, kind: str, places: int, staying: int
+) -> None:
+    routed = parse_routed(routed_file.read_bytes(), name="x").model
+    full = dense_encoder(DEEP, tiny_tensors(DEEP)) if kind == "dense" else routed
+    layer = _bytes(full.layers[0])
+    budget = _bytes(full) - _bytes(full.tokens) - (len(full.layers) - places) * layer
+    found = streamed_dense(TensorFile(dense_file), DEEP, budget) if kind == "dense" else None
+    if kind == "routed":
+        loaded = streamed_routed(TensorFile(routed_file), budget)
+        assert loaded is not None
+        found = loaded[0]
+    assert found is not None
+    options = [()] if kind == "dense" else [(place,) for place in range(4)]
+    with torch.inference_mode():
+        for seed, more in itertools.product(range(3), options):
+            batch = pack(tiny_texts(6, seed=seed))
+            assert torch.equal(found(batch, *more), full(batch, *more))
+    assert isinstance(found.layers, StreamedLayers)
+    assert len(found.layers.resident) == staying
+    assert _bytes(found) <= budget
+
+
+def test_only_chosen_experts_are_read(routed_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = TensorFile(routed_file)
+    read: list[tuple[str, tuple[int, int] | None]] = []
+    fill = TensorFile.fill
+
+    def noting(self: TensorFile, name: str, target: torch.Tensor, rows: tuple[int, int] | None = None) -> None:
+        read.append((name, rows))
+        fill(self, name, target, rows)
+
+    whole = parse_routed(routed_file.read_bytes(), name="x").model
+    found = streamed_routed(file, _bytes(whole) - _bytes(whole.tokens) - 3 * _bytes(whole.layers[0]))
+    assert found is not None
+    monkeypatch.setattr(TensorFile, "fill", noting)
+    batch, trace = pack(tiny_texts(1, seed=4, longest=4)), []
+    with torch.inference_mode():
+        found[0](batch, 0, trace)
+    for number in range(5):
+        chosen = set(trace[number].on_TE.any(dim=0).nonzero().flatten().tolist())
+        got = {rows[0] for name, rows in read if name == f"layers.{number}.feed_forward.up" and rows}
+        assert got == chosen
+        assert len(chosen) < 4
+
+
+def test_the_client_streams_and_its_name_stays() -> None:
+    for name in ("dense", "routed"):
+        full = load_encoder(name, max_tokens=64, threads=1)
+        streamed = load_encoder(name, max_tokens=64, memory_budget=40 * MIB)
+        assert streamed.encoder_id == full.encoder_id
+        assert np.array_equal(streamed.encode(TEXTS), full.encode(TEXTS))
+    with pytest.raises(OptionError, match=r"budget is 5\.0 MiB; the least is .* MiB"):
+        load_encoder("dense", memory_budget=5 * MIB)
+    with pytest.raises(OptionError, match="only fp32 weights are streamed"):
+        load_encoder("dense", precision="int8", memory_budget=40 * MIB)
+
+
+def test_loading_needs_hardly_more_memory_than_what_stays() -> None:
+    code = (
+        "import json; from pathlib import Path; import torch; from benchmarks.serving_memory import loading; "
+        "print(json.dumps(loading('dense')))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    found = json.loads(ended.stdout)
+    assert found["loading_over_resident"] <= 1.2, found
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "nan", "missing", "shape", "type", "unknown", "header"])
+def test_a_damaged_file_is_refused_in_words(dense_file: Path, damage: str) -> None:
+    name = "encoder.layer.1.output.dense.weight"
+    sha256 = TensorFile(dense_file).sha256
+    content, tensors = bytearray(dense_file.read_bytes()), load_file(dense_file)
+    if damage == "flip":
+        content[-5] ^= 1
+        dense_file.write_bytes(content)
+        with pytest.raises(ModelFileError, match=f"expected {sha256}"):
+            TensorFile(dense_file, sha256)
+        return
+    if damage == "cut":
+        dense_file.write_bytes(content[:-10])
+    elif damage == "header":
+        dense_file.write_bytes(content[:8] + b"[" + content[9:])
+    else:
+        if damage == "nan":
+            tensors[name][3, 2] = torch.nan
+        elif damage == "missing":
+            del tensors[name]
+        elif damage == "shape":
+            tensors[name] = tensors[name][:, :-1].contiguous()
+        elif damage == "type":
+            tensors[name] = tensors[name].to(torch.int8)
+        else:
+            tensors["more"] = torch.zeros(1)
+        save_file(tensors, dense_file)
+    words = {"nan": f"{name} holds values that are not finite", "missing": name, "shape": name, "type": name}
+    with pytest.raises(ModelFileError, match=words.get(damage, "tiny.safetensors")):
+        load_dense_model(TensorFile(dense_file), DEEP)

@@ -1,0 +1,233 @@
+"""A prompt function asks a real HTTP server, pays once per text, keeps to its rate and limit, and faults by item."""
+
+import dataclasses
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.weak_labels.lf_helpers import CLASSES, add_items, config, faults, votes
+from warehouse import Lake, SettingsError
+from weak_labels import prompt
+from weak_labels.apply import vote
+from weak_labels.prompt import PromptClient, PromptConfig
+
+ASKS = prompt("Is this about sports?", {"yes": "sports", "no": None}, model="tiny", name="asks")
+TEXTS = {"a": "a goal", "b": "an atom", "c": "a goal"}
+
+
+class Service(ThreadingHTTPServer):
+    """A small chat completion endpoint: yes where the text has a goal."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.requests: list[dict[str, Any]] = []
+        self.keys: list[str | None] = []
+        self.times: list[float] = []
+        self.failures: list[tuple[int, dict[str, str], bytes]] = []
+        self.answer = lambda text: "Yes." if "goal" in text else "no"
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Service
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.server.requests.append(body)
+        self.server.keys.append(self.headers.get("authorization"))
+        self.server.times.append(time.monotonic())
+        status, headers, content = 200, {}, b""
+        if self.server.failures:
+            status, headers, content = self.server.failures.pop(0)
+        else:
+            answer = self.server.answer(body["messages"][-1]["content"])
+            usage = {"prompt_tokens": 40, "completion_tokens": 2}
+            content = json.dumps({"choices": [{"message": {"content": answer}}], "usage": usage}).encode()
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    with Service() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def settings(service: Service, folder: Path, **changes: object) -> PromptConfig:
+    values = {"url": service.url, "cache": folder / "answers.sqlite", "requests_per_minute": 60_000.0}
+    return PromptConfig(**(values | changes))
+
+
+def run(lake: Lake, given: PromptConfig, function: Any = ASKS) -> Any:
+    with PromptClient(given) as client:
+        return vote(lake, [function], config(), ask=client.ask)
+
+
+def test_votes_as_the_model_answers_and_asks_once_per_text(lake: Lake, service: Service, tmp_path: Path) -> None:
+    add_items(lake, TEXTS)
+    given = settings(service, tmp_path, api_key="canary-key")
+    run(lake, given)
+    assert votes(lake) == {("a", "asks"): 0, ("b", "asks"): -1, ("c", "asks"): 0}
+    assert len(service.requests) == 2
+    assert set(service.keys) == {"Bearer canary-key"}
+    assert "canary-key" not in repr(given)
+    assert b"canary-key" not in given.cache.read_bytes()
+    assert service.requests[0]["model"] == "tiny"
+    # Another warehouse, the same answers: nothing is paid again.
+    with Lake(tmp_path / "other") as other:
+        add_items(other, TEXTS)
+        run(other, given)
+        assert votes(other) == votes(lake)
+    assert len(service.requests) == 2
+
+
+def test_another_question_is_another_version_and_is_asked_again(service: Service, tmp_path: Path) -> None:
+    other = prompt("Is this about games?", {"yes": "sports", "no": None}, model="tiny", name="asks")
+    larger = prompt("Is this about sports?", {"yes": "sports", "no": None}, model="large", name="asks")
+    assert len({ASKS.version, other.version, larger.version}) == 3
+    with PromptClient(settings(service, tmp_path)) as client:
+        for model, question in (("tiny", "one"), ("tiny", "two"), ("large", "one"), ("tiny", "one")):
+            client.ask(model, question, ["a goal"])
+    assert len(service.requests) == 3
+
+
+def test_an_answer_that_is_none_of_those_asked_for_is_a_fault_of_its_item(
+    lake: Lake, service: Service, tmp_path: Path
+) -> None:
+    add_items(lake, TEXTS)
+    service.answer = lambda text: "yes" if "goal" in text else "As a language model, I cannot say."
+    run(lake, settings(service, tmp_path))
+    assert faults(lake) == {("b", "asks"): "not_a_vote"}
+    assert votes(lake) == {("a", "asks"): 0, ("c", "asks"): 0}
+
+
+def test_a_text_that_the_service_refuses_is_a_fault_of_its_item(lake: Lake, service: Service, tmp_path: Path) -> None:
+    add_items(lake, TEXTS)
+    service.failures = [(400, {}, b"too long")]
+    run(lake, settings(service, tmp_path, parallel=1))
+    assert {item for item, _ in faults(lake)} == {"a", "c"}
+    assert ("b", "asks") in votes(lake)
+
+
+def test_a_busy_service_is_asked_again_after_the_time_it_names(service: Service, tmp_path: Path) -> None:
+    service.failures = [(429, {"retry-after": "0.2"}, b""), (503, {"retry-after": "0"}, b"")]
+    with PromptClient(settings(service, tmp_path)) as client:
+        assert client.ask("tiny", "question", ["a goal"]) == ["Yes."]
+    assert len(service.requests) == 3
+    assert service.times[1] - service.times[0] >= 0.2
+
+
+@pytest.mark.parametrize(
+    ("failure", "words"),
+    [
+        ((401, {}, b"no"), "HTTP 401"),
+        ((302, {"location": "http://127.0.0.1:9/"}, b""), "HTTP 302"),
+        ((200, {}, b"<html>log in</html>"), "did not answer as a chat completion"),
+        ((200, {}, b"[]"), "did not answer as a chat completion"),
+        ((200, {}, b"x" * (2 << 20)), "longer than"),
+    ],
+)
+def test_a_service_that_cannot_be_used_switches_the_function_off_in_words(
+    lake: Lake, service: Service, tmp_path: Path, failure: tuple[int, dict[str, str], bytes], words: str
+) -> None:
+    add_items(lake, TEXTS)
+    service.failures = [failure] * 8
+    assert run(lake, settings(service, tmp_path)).detail["switched_off"] == ["asks"]
+    with lake.read() as reader:
+        assert words in reader.scalar("SELECT detail FROM lf_faults WHERE fault = 'switched_off'")
+
+
+def test_a_service_that_is_away_is_tried_and_then_named(service: Service, tmp_path: Path, lake: Lake) -> None:
+    add_items(lake, TEXTS)
+    given = dataclasses.replace(settings(service, tmp_path), url="http://127.0.0.1:9/v1", attempts=2)
+    assert run(lake, given).detail["switched_off"] == ["asks"]
+    with lake.read() as reader:
+        assert "failed 2 times" in reader.scalar("SELECT detail FROM lf_faults WHERE fault = 'switched_off'")
+
+
+def test_spending_stops_before_the_limit_and_what_was_paid_for_is_kept(
+    lake: Lake, service: Service, tmp_path: Path
+) -> None:
+    add_items(lake, {f"i{n}": f"goal {n}" for n in range(10)})
+    # An answer costs 40 + 2 tokens at 1 each; at most about 250 are set aside before it.
+    given = settings(service, tmp_path, limit=400e-6, price_in=1.0, price_out=1.0, parallel=4)
+    assert run(lake, given).detail["switched_off"] == ["asks"]
+    paid = len(service.requests)
+    assert 0 < paid < 10
+    with PromptClient(given) as client:
+        requests, cost = client.spent()
+        assert requests == paid
+        assert cost == pytest.approx(42e-6 * paid)
+        assert cost <= 400e-6
+    add_items(lake, {"new": "goal new"})
+    run(lake, dataclasses.replace(given, limit=1.0))
+    assert len(service.requests) == 11
+    assert len(votes(lake)) == 11
+
+
+def test_the_number_of_requests_is_limited_over_runs(service: Service, tmp_path: Path, lake: Lake) -> None:
+    add_items(lake, {f"i{n}": f"goal {n}" for n in range(5)})
+    for _ in range(2):
+        run(lake, settings(service, tmp_path, max_requests=3))
+        add_items(lake, {"new": "goal new"})
+    assert len(service.requests) == 3
+
+
+def test_requests_keep_to_the_rate(service: Service, tmp_path: Path) -> None:
+    with PromptClient(settings(service, tmp_path, requests_per_minute=600)) as client:
+        client.ask("tiny", "question", ["one", "two", "three", "four"])
+    assert service.times[-1] - service.times[0] >= 0.25  # four turns, a tenth of a second apart
+
+
+def test_without_a_service_a_prompt_function_is_refused(lake: Lake) -> None:
+    with pytest.raises(SettingsError, match=r"'asks' asks a language model.*\[weak_labels.prompt\]"):
+        vote(lake, [ASKS], config())
+
+
+@pytest.mark.parametrize(
+    ("question", "answers"),
+    [
+        ("", {"a": "sports", "b": None}),
+        ("x", {"a": "sports"}),
+        ("x", {"a": None, "b": None}),
+        ("x", {"A": "sports", "a": None}),
+    ],
+)
+def test_prompts_that_cannot_vote_are_refused(question: str, answers: dict[str, str | None]) -> None:
+    with pytest.raises(SettingsError, match="prompt"):
+        prompt(question, answers, model="tiny")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"url": "ftp://x"}, {"requests_per_minute": 0}, {"limit": -1}, {"attempts": 0}, {"timeout_s": 0}]
+)
+def test_wrong_settings_are_refused(wrong: dict[str, object], tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=next(iter(wrong))):
+        PromptConfig(**({"url": "http://x", "cache": tmp_path / "c"} | wrong))
+
+
+def test_classes_of_a_prompt_are_checked(lake: Lake) -> None:
+    wrong = prompt("x", {"yes": "cooking", "no": None}, model="tiny", name="wrong")
+    assert "cooking" not in CLASSES
+    with pytest.raises(SettingsError, match="'wrong' votes for 'cooking'"):
+        vote(lake, [wrong], config(), ask=lambda model, instruction, texts: [])

@@ -1,0 +1,172 @@
+"""`sql`: a labeling function that is one SQL expression over an item's columns, for people who think in DuckDB.
+
+The expression is typed by a person and runs inside the vote stage, so it gets a DuckDB of its own: in memory, without
+extensions, files, network or settings to change, and with the batch as its only table. It may look at one item at a
+time and must give the same answer every time: subqueries, aggregates, windows and functions such as random() or now()
+are refused when the function is made.
+"""
+
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from warehouse import SettingsError
+from weak_labels.calls import NotAVote, TimeLimit
+from weak_labels.fingerprint import fingerprint
+from weak_labels.functions import ABSTAIN, ItemBatch, LabelingFunction
+
+MEMORY = "1GB"
+_COLUMNS = "item_id, content, text, metadata"
+# In an expression only the scalar function of a name can be meant; aggregates look at other items. Functions whose
+# result is as long as a number says are left out: DuckDB does not hold them to its memory limit (measured).
+_STABLE = """
+    SELECT function_name FROM duckdb_functions() GROUP BY function_name
+    HAVING bool_or(function_type IN ('scalar', 'macro')) AND NOT bool_or(function_type = 'aggregate')
+    AND bool_and(function_type NOT IN ('scalar', 'macro') OR coalesce(stability, 'CONSISTENT') = 'CONSISTENT')
+    AND function_name NOT IN ('current_setting', 'getvariable', 'getenv', 'current_database', 'current_schema')
+    AND function_name NOT IN ('range', 'generate_series', 'repeat', 'lpad', 'rpad', 'list_resize', 'array_resize')
+"""
+_WAY_OUT = f"Write one expression over the columns {_COLUMNS}, such as: text ILIKE '%refund%' AND length(text) < 200"
+
+
+def sql(
+    label: str | None,
+    expression: str,
+    *,
+    name: str | None = None,
+    description: str = "",
+    timeout_s: float | None = None,
+) -> LabelingFunction:
+    """Vote by a SQL expression over `item_id`, `content`, `text` (the same) and `metadata` (JSON).
+
+    Args:
+        label: class to vote for where the expression is true (NULL abstains). With None the expression gives the
+            class's name itself, or NULL to abstain: `CASE WHEN metadata->>'desk' = 'x' THEN 'trade' END`.
+        expression: in DuckDB's dialect, about one item; no SELECT.
+        name: name of the function; the variable's when left out.
+        description: what it says about the items; the expression when left out.
+        timeout_s: seconds for one batch; the project's when left out.
+
+    Raises:
+        SettingsError: it is no such expression; the message says why and what to write.
+
+    Source: https://duckdb.org/docs/stable/sql/expressions/overview
+    """
+    where = f"sql({label!r}, {expression!r})"
+    _check(expression, where, wants=None if label is None else "BOOLEAN")
+
+    def rule(batch: ItemBatch) -> Any:
+        with _connect() as connection:
+            values = _run(connection, expression, batch)
+        if label is not None:
+            return np.where(np.array([v is True for v in values]), np.int32(batch.class_id(label)), np.int32(ABSTAIN))
+        return [ABSTAIN if value is None else value for value in values]
+
+    return LabelingFunction(
+        name=name or "",
+        kind="sql",
+        version=fingerprint("sql", label, expression),
+        rule=rule,
+        description=description or expression,
+        labels=() if label is None else (label,),
+        timeout_s=timeout_s,
+    )
+
+
+def _connect() -> duckdb.DuckDBPyConnection:
+    return duckdb.connect(
+        config={
+            "enable_external_access": "false",
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+            "python_enable_replacements": "false",
+            "memory_limit": MEMORY,
+            "max_temp_directory_size": "0B",
+            "threads": "1",
+            "lock_configuration": "true",
+        }
+    )
+
+
+def _run(connection: duckdb.DuckDBPyConnection, expression: str, batch: ItemBatch) -> list[Any]:
+    columns = {"item_id": batch.id_array, "content": batch.text_array, "metadata": batch.metadata_array}
+    connection.register("batch", pa.table(columns))
+    late = threading.Event()
+
+    def stop() -> None:
+        late.set()
+        connection.interrupt()
+
+    timer = threading.Timer(batch.limit_s, stop) if batch.limit_s > 0 else None
+    if timer is not None:
+        timer.start()
+    try:
+        return connection.execute(_select(expression)).to_arrow_table().column(0).to_pylist()
+    except duckdb.Error as error:
+        if late.is_set():
+            raise TimeLimit from error
+        raise NotAVote("raised", f"{type(error).__name__}: {error}") from error
+    finally:
+        if timer is not None:
+            timer.cancel()
+
+
+def _select(expression: str) -> str:
+    # On a line of its own, so that a comment at its end does not swallow the bracket.
+    return (
+        f"SELECT ({expression}\n) AS vote FROM "
+        "(SELECT item_id, content, content AS text, metadata::JSON AS metadata FROM batch)"
+    )
+
+
+def _check(expression: str, where: str, *, wants: str | None) -> None:
+    with _connect() as connection:
+        query = f"SELECT ({expression}\n) AS vote"
+        tree = json.loads(connection.execute("SELECT json_serialize_sql(?)", [query]).fetchall()[0][0])
+        if tree.get("error"):
+            raise SettingsError(f"{where}: {tree.get('error_message')}. {_WAY_OUT}")
+        node = tree["statements"][0]["node"] if len(tree["statements"]) == 1 else {}
+        # One bracket too many would end the expression and begin something else.
+        if node.get("type") != "SELECT_NODE" or len(node["select_list"]) != 1 or _more_than_select(node):
+            raise SettingsError(f"{where}: this is more than one expression. {_WAY_OUT}")
+        stable = {name for (name,) in connection.execute(_STABLE).fetchall()}
+        for part in _walk(node["select_list"][0]):
+            kind = part.get("class")
+            if kind in ("SUBQUERY", "WINDOW", "STAR", "PARAMETER", "DEFAULT"):
+                raise SettingsError(f"{where}: {kind.lower()} is not possible in a labeling function. {_WAY_OUT}")
+            if kind == "FUNCTION" and not part.get("is_operator") and part["function_name"].lower() not in stable:
+                raise SettingsError(
+                    f"{where}: {part['function_name']}() is unknown, or looks at more than one item, or gives another "
+                    f"answer each time, or a result of any length. {_WAY_OUT}"
+                )
+        empty = pa.table({name: pa.array([], pa.string()) for name in ("item_id", "content", "metadata")})
+        connection.register("batch", empty)
+        try:
+            found = str(connection.execute("DESCRIBE " + _select(expression)).fetchall()[0][1])
+        except duckdb.Error as error:
+            raise SettingsError(f"{where}: {error}. {_WAY_OUT}") from error
+        if wants is not None and found not in (wants, '"NULL"'):
+            raise SettingsError(f"{where}: it gives {found} where a truth value is expected. {_WAY_OUT}")
+        if wants is None and found not in ("VARCHAR", "INTEGER", "BIGINT", '"NULL"'):
+            raise SettingsError(f"{where}: it gives {found} where a class name or NULL is expected. {_WAY_OUT}")
+
+
+def _more_than_select(node: dict[str, Any]) -> bool:
+    from_table = node.get("from_table") or {}
+    clauses = ("where_clause", "having", "qualify", "sample", "group_expressions", "modifiers")
+    return from_table.get("type") not in (None, "EMPTY") or any(node.get(clause) for clause in clauses)
+
+
+def _walk(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        yield value
+        for item in value.values():
+            yield from _walk(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _walk(item)
