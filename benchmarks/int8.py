@@ -8,6 +8,7 @@ The page docs/benchmarks/int8.md is written from the JSON.
 """
 
 import argparse
+import csv
 import importlib.util
 import json
 import statistics
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +28,24 @@ from benchmarks.engine_data import Data, data_folder, read_data, texts_of_length
 from benchmarks.environment import environment
 from benchmarks.int8_page import page
 from engine.client import Encoder, load_encoder
+from engine.encoder import dense_encoder, pack
 from engine.native import int8_forward
 from engine.quantize import quantize
 from engine.tokenizer import TextTokenizer
 from engine.weights import MINILM, read_minilm
-from tests.engine.tiny import tiny_parent
 
 ROOT = Path(__file__).parents[1]
 PEERS = ROOT / ".venv-peers-embedding"
-PACKAGES = ("torch>=2.6,<3", "sentence-transformers", "optimum-onnx[onnxruntime]", "optimum-intel[openvino]")
+PACKAGES = (
+    "torch>=2.6,<3",
+    "sentence-transformers",
+    "optimum-onnx[onnxruntime]",
+    "optimum-intel[openvino]",
+    "datasets",
+)
 OWN = (("dense", "fp32"), ("routed", "fp32"), ("dense", "int8"), ("routed", "int8"))
 PARTS = ("quality", "latency", "throughput", "profile")
+BACKENDS = ("torch", "onnx", "openvino")
 LENGTHS = (16, 64, 128, 256)
 
 
@@ -87,7 +96,7 @@ def latency(data: Data, rounds: int) -> dict[str, Any]:
     own, found = subjects(1), {}
     for tokens in LENGTHS:
         [text] = texts_of_length(data.everything(), tokenizer, tokens, 1, 0)
-        timed = in_turns({name: lambda e=e: e.encode([text]) for name, e in own.items()}, rounds)
+        timed = in_turns({name: partial(e.encode, [text]) for name, e in own.items()}, rounds)
         found[str(tokens)] = {name: statistics.median(seconds) * 1e3 for name, seconds in timed.items()}
     return {"rounds": rounds, "ms": found}
 
@@ -131,15 +140,18 @@ class Peer:
         self._process.communicate()
 
 
-def peers(threads: int) -> tuple[dict[str, Peer], dict[str, str]]:
+def peers(threads: int, calibration: list[str]) -> tuple[dict[str, Peer], dict[str, str]]:
     """The peers that could be started, and why the others could not."""
     if not (PEERS / ".done").exists():
         subprocess.run([sys.executable, "-m", "venv", str(PEERS)], check=True)
         subprocess.run([str(PEERS / "bin" / "pip"), "install", "-q", *PACKAGES], check=True)
         (PEERS / ".done").touch()
+    (PEERS / "models" / "calibration").mkdir(parents=True, exist_ok=True)
+    with (PEERS / "models" / "calibration" / "train.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([["text"], *[[text] for text in calibration]])
     found: dict[str, Peer] = {}
     missing: dict[str, str] = {}
-    for backend in ("torch", "onnx", "openvino"):
+    for backend in BACKENDS:
         try:
             found[f"sentence-transformers {backend}"] = Peer(backend, threads)
         except ChildProcessError as error:
@@ -157,12 +169,12 @@ def throughput(data: Data, rounds: int, texts: int, threads: int) -> dict[str, A
         "medium (news)": data.texts["agnews"][: texts // 2],
         "long (256 tokens)": texts_of_length(everything, tokenizer, 256, texts // 8, 0),
     }
-    running, missing = peers(threads)
+    running, missing = peers(threads, everything[:300])
     found: dict[str, Any] = {}
     try:
         for name, members in sets.items():
-            own = {key: lambda e=e: e.encode(members) for key, e in subjects(threads).items()}
-            others = {key: lambda p=p: p.encode(members) for key, p in running.items()}
+            own = {key: partial(e.encode, members) for key, e in subjects(threads).items()}
+            others = {key: partial(p.encode, members) for key, p in running.items()}
             timed = in_turns(own | others, rounds)
             found[name] = {key: len(members) / statistics.median(seconds) for key, seconds in timed.items()}
     finally:
@@ -175,8 +187,6 @@ def profile(rounds: int) -> dict[str, Any]:
     """Speed of the whole forward in billions of multiplications per second, and of the best float32 product here."""
     torch.set_num_threads(1)
     generator = np.random.default_rng(0)
-    from engine.encoder import dense_encoder, pack
-
     files = read_minilm()
     forward, kernel = int8_forward(quantize(dense_encoder(files.config, files.tensors)))
     batch = pack([[101, *generator.integers(1000, 20000, 62).tolist(), 102] for _ in range(8)])
@@ -211,7 +221,8 @@ def main() -> None:
             "throughput": lambda: throughput(data, rounds, 60 if given.quick else 1000, given.threads),
             "profile": lambda: profile(4 * rounds),
         }[part]()
-        kernel = int8_forward(quantize(tiny_parent()))[1]
+        files = read_minilm()
+        kernel = int8_forward(quantize(dense_encoder(files.config, files.tensors)))[1]
         figures[part] = {**measured, "quick": given.quick, "kernel": kernel, "environment": environment()}
         given.output.parent.mkdir(parents=True, exist_ok=True)
         given.output.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")

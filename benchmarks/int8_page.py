@@ -39,9 +39,7 @@ def _latency(part: dict[str, Any]) -> list[str]:
         [tokens, *[f"{row[name]:.2f} ({row[name] / row['dense fp32']:.0%})" for name in names]]
         for tokens, row in part["ms"].items()
     ]
-    head = (
-        f"One text, one thread: median ms of {part['rounds']} calls, and share of dense fp32. Bar: routed at most 55%."
-    )
+    head = f"One text, one thread: median ms of {part['rounds']} calls, share of dense fp32. Bar: at most 55%."
     return [head, "", *_table(["tokens", *names], rows)]
 
 
@@ -56,8 +54,8 @@ def _throughput(part: dict[str, Any]) -> list[str]:
 def _profile(part: dict[str, Any]) -> list[str]:
     return [
         f"One thread, dense, 512 tokens: the whole int8 forward ({part['kernel']}) makes "
-        f"{part['int8_forward_gmac_per_s']:.0f} billion multiplications a second in its matrices; torch's float32 product "
-        f"alone reaches {part['fp32_product_gmac_per_s']:.0f}."
+        f"{part['int8_forward_gmac_per_s']:.0f} billion multiplications a second in its matrices; torch's float32 "
+        f"product alone reaches {part['fp32_product_gmac_per_s']:.0f}."
     ]
 
 
