@@ -73,8 +73,19 @@ chromium:
 		exit 2
 	fi
 
+.PHONY: postgres
+postgres:
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 && exit 0
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+		echo "Installing postgresql for the tests of its catalogue ..."
+		apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y postgresql >/dev/null
+	else
+		echo "The tests of the PostgreSQL catalogue need its server: apt-get install postgresql" >&2
+		exit 2
+	fi
+
 .PHONY: test
-test: $(VENV)/.dev $(STUDIO_VENV)/.done chromium ## Run the whole suite, integration tests included
+test: $(VENV)/.dev $(STUDIO_VENV)/.done chromium postgres ## Run the whole suite, integration tests included
 	@$(BIN)/pytest -n $(JOBS) --dist loadgroup
 
 .PHONY: lint

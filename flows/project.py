@@ -25,7 +25,7 @@ from features.index import IndexConfig, VectorIndex, open_index
 from features.ingest import IngestConfig
 from features.sources import SourceConfig
 from flows.settings import Settings, load_settings
-from warehouse import Lake, SettingsError, WarehouseBusy
+from warehouse import Lake, Location, SettingsError, WarehouseBusy
 from weak_labels.apply import VoteConfig
 from weak_labels.end_model import EndModelConfig
 from weak_labels.evaluate import EvaluateConfig
@@ -55,6 +55,12 @@ class Project:
         return self.root / self.settings.warehouse.path
 
     @property
+    def location(self) -> Location:
+        """Where the warehouse's catalogue and data are."""
+        section = self.settings.warehouse
+        return Location(folder=self.lake_path, catalog=section.catalog, data=section.data)
+
+    @property
     def state_path(self) -> Path:
         """Folder for locks, the index and Prefect's own data; a cache that may be deleted between runs."""
         return self.root / ".siftline"
@@ -67,11 +73,11 @@ class Project:
     @cached_property
     def lake(self) -> Lake:
         """The warehouse, open for writing."""
-        return Lake(self.lake_path)
+        return Lake(self.location)
 
     def read_lake(self) -> Lake:
         """The warehouse, open for reading only; the caller closes it."""
-        return Lake(self.lake_path, read_only=True)
+        return Lake(self.location, read_only=True)
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -216,7 +222,10 @@ class Project:
     def end_model_config(self) -> EndModelConfig:
         """Configuration of `weak_labels.end_model`."""
         return EndModelConfig(
-            classes=self.classes, encoder_id=self.encoder.encoder_id, seed=self.settings.end_model.seed
+            classes=self.classes,
+            encoder_id=self.encoder.encoder_id,
+            seed=self.settings.end_model.seed,
+            self_training=self.settings.end_model.self_training,
         )
 
     @cached_property

@@ -64,6 +64,10 @@ class WarehouseSection(Section):
     """Where the tables live."""
 
     path: str = "lake"
+    catalog: str = "sqlite"
+    """"sqlite" in that folder, or "postgres:dbname=... host=..."; the password comes from PGPASSWORD."""
+    data: str = "data"
+    """"data" in that folder, or "s3://bucket/prefix"; the keys come from AWS_*."""
 
 
 class EncoderSection(Section):
@@ -112,6 +116,8 @@ class EndModelSection(Section):
     """The classifier on the vectors."""
 
     seed: int = 0
+    self_training: bool = False
+    """Learn from labels that a classifier on vectors and one on words agree on; it helps where votes cover little."""
 
 
 class ValueSection(Section):

@@ -176,6 +176,25 @@ def sql(
         run_sql(project, query, command, format, at=at or None, output=output, force=force)
 
 
+@app.command(epilog="Example: siftline questions decayed-functions")
+def questions(
+    name: Annotated[str, typer.Argument(help="Question to answer; left out, all are listed.")] = "",
+    project: ProjectOption = Path(),
+    format: Annotated[Literal["table", "csv", "json", "parquet"], typer.Option(help="As in siftline sql.")] = "table",
+    at: AtOption = "",
+    output: OutputOption = None,
+    force: ForceOption = False,
+    sql: Annotated[bool, typer.Option("--sql", help="Print the query, to change it.")] = False,
+) -> None:
+    """Answer what data scientists ask of every project, and say how to read it."""
+    from flows.cli.questions import answer_question, list_questions
+
+    if name:
+        answer_question(project, name, format, at=at or None, output=output, force=force, sql=sql)
+    else:
+        list_questions()
+
+
 @app.command("snapshots", epilog="Example: siftline snapshots --limit 5")
 def list_history(
     project: ProjectOption = Path(),

@@ -19,8 +19,7 @@ from markupsafe import Markup, escape
 from flows.report import plots, story, text
 from flows.report.facts import Facts, MapItems, read_facts
 from flows.report.layout import lay_out
-from warehouse import Progress, silent
-from warehouse.lake import Lake, siftline_version
+from warehouse import Lake, Progress, siftline_version, silent
 
 _STEPS = 3
 _MAP_TEXT = 110
