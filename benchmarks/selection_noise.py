@@ -32,9 +32,10 @@ def noise(data: TextSet, seeds: int) -> dict[str, Any]:
             given = replace(data, vectors=data.vectors[rows], labels=labels)
             ours = suspicion(given.vectors, labels, classes, np.random.default_rng(0))
             scores.setdefault("siftline", []).append(average_precision(wrong, ours))
-            for line in peer_lines("noise", given):
-                suspected = np.array(line["suspicion"])
-                scores.setdefault(str(line["detector"]), []).append(average_precision(wrong, suspected))
+            for family in ("cleanlab", "pydvl"):
+                for line in peer_lines("noise", given, family):
+                    suspected = np.array(line["suspicion"])
+                    scores.setdefault(str(line["detector"]), []).append(average_precision(wrong, suspected))
         found[str(share)] = {
             name: {"mean": round(float(np.mean(values)), 4), "sd": round(float(np.std(values)), 4)}
             for name, values in scores.items()

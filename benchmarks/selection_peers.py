@@ -1,7 +1,7 @@
-"""Runs in the peers' environment: strategies of small-text and scikit-activeml, detectors of cleanlab, pyDVL, Data-OOB.
+"""Runs in the peers' environments: strategies of small-text and scikit-activeml; cleanlab, KNN-Shapley, Data-OOB.
 
     python -m benchmarks.selection_peers curve SET.npz "small-text breaking-ties" 0,1,2
-    python -m benchmarks.selection_peers noise SET.npz
+    python -m benchmarks.selection_peers noise SET.npz cleanlab
 
 Prints one JSON object per line. It imports nothing of Siftline but the loop, which needs numpy and scipy only. Every
 strategy is used as its library documents it, with its defaults; where it wants a classifier it gets the end model of
@@ -39,7 +39,7 @@ def main() -> None:
             )
             print(json.dumps({"seed": seed, "scores": scores}), flush=True)
     elif task == "noise":
-        for name, detect in DETECTORS.items():
+        for name, detect in DETECTORS[arguments[0]].items():
             suspicion = detect(data["vectors"], data["labels"], int(data["classes"]))
             print(json.dumps({"detector": name, "suspicion": [float(s) for s in suspicion]}), flush=True)
     else:
@@ -102,10 +102,9 @@ def _skactiveml(name: str) -> Choose:
         "badge": lambda seed: pool.Badge(random_state=seed),
         "typiclust": lambda seed: pool.TypiClust(random_state=seed),
         "probcover": lambda seed: pool.ProbCover(random_state=seed),
-        "clue": lambda seed: pool.Clue(random_state=seed),
         "falcun": lambda seed: pool.Falcun(random_state=seed),
     }
-    needs_classifier = name in ("margin", "badge", "clue", "falcun")
+    needs_classifier = name in ("margin", "badge", "falcun")
 
     def choose(state: State, batch: int) -> Rows:
         labels = np.full(len(state.vectors), np.nan)
@@ -142,19 +141,17 @@ def _cleanlab_margin(vectors: Any, labels: Any, classes: int) -> Any:
 
 
 def _pydvl_knn_shapley(vectors: Any, labels: Any, classes: int) -> Any:
-    """A third of the items, chosen by a fixed seed, judges the others and is judged in turn, three times."""
+    """A third of the items, by a fixed seed, judges the others, three times; each item is valued twice."""
     from pydvl.valuation import Dataset, KNNShapleyValuation
     from sklearn.neighbors import KNeighborsClassifier
 
     values = np.zeros(len(labels))
-    parts = np.array_split(np.random.default_rng(0).permutation(len(labels)), 3)
-    for part in parts:
+    for part in np.array_split(np.random.default_rng(0).permutation(len(labels)), 3):
         rest = np.setdiff1d(np.arange(len(labels)), part)
-        judges = Dataset(x=vectors[rest], y=labels[rest])
-        valued = Dataset(x=vectors[part], y=labels[part])
+        judges = Dataset(vectors[part], labels[part])
         valuation = KNNShapleyValuation(KNeighborsClassifier(n_neighbors=5), judges, progress=False)
-        valuation.fit(valued)
-        values[part] = valuation.result.values[np.argsort(valuation.result.indices)]
+        found = valuation.fit(Dataset(vectors[rest], labels[rest])).result
+        values[rest[found.indices]] += found.values
     return -values
 
 
@@ -163,18 +160,17 @@ def _pydvl_data_oob(vectors: Any, labels: Any, classes: int) -> Any:
     from sklearn.ensemble import BaggingClassifier
     from sklearn.linear_model import LogisticRegression
 
-    model = BaggingClassifier(LogisticRegression(C=1 / RIDGE, max_iter=100), n_estimators=50, random_state=0)
+    model = BaggingClassifier(LogisticRegression(C=1 / RIDGE, max_iter=100), n_estimators=30, random_state=0)
     model.fit(vectors, labels)
-    valuation = DataOOBValuation(model)
-    valuation.fit(Dataset(x=vectors, y=labels))
-    return -valuation.result.values[np.argsort(valuation.result.indices)]
+    found = DataOOBValuation(model).fit(Dataset(vectors, labels)).result
+    values = np.zeros(len(labels))
+    values[found.indices] = found.values
+    return -np.nan_to_num(values)
 
 
-DETECTORS: dict[str, Callable[[Any, Any, int], Any]] = {
-    "cleanlab": _cleanlab,
-    "cleanlab normalized margin": _cleanlab_margin,
-    "pyDVL KNN-Shapley": _pydvl_knn_shapley,
-    "Data-OOB (pyDVL)": _pydvl_data_oob,
+DETECTORS: dict[str, dict[str, Callable[[Any, Any, int], Any]]] = {
+    "cleanlab": {"cleanlab": _cleanlab, "cleanlab, normalized margin": _cleanlab_margin},
+    "pydvl": {"pyDVL KNN-Shapley": _pydvl_knn_shapley, "Data-OOB (pyDVL)": _pydvl_data_oob},
 }
 
 

@@ -22,8 +22,11 @@ from benchmarks.selection_data import ROOT, TextSet
 from benchmarks.selection_loop import Floats, Rows, State, run
 
 NEIGHBORS = 20
-PEERS_FOLDER = ROOT / ".venv-peers-selection"
-PEERS = ("small-text==1.4.1", "scikit-activeml==1.0.1", "cleanlab==2.9.0", "pyDVL==0.9.2")
+PEERS = {
+    ".venv-peers-selection": ("small-text==1.4.1", "scikit-activeml==1.0.1", "cleanlab==2.9.0"),
+    ".venv-peers-pydvl": ("pyDVL==0.10.0",),
+}
+"""pyDVL needs NumPy 1, scikit-activeml NumPy 2, so there are two environments."""
 PEER_STRATEGIES = (
     "small-text breaking-ties",
     "small-text least-confidence",
@@ -35,7 +38,6 @@ PEER_STRATEGIES = (
     "skactiveml badge",
     "skactiveml typiclust",
     "skactiveml probcover",
-    "skactiveml clue",
     "skactiveml falcun",
 )
 SOURCES = ("active", "benchmarks/selection_loop.py", "benchmarks/selection_peers.py", "benchmarks/selection_data.py")
@@ -102,19 +104,19 @@ def fingerprint() -> str:
     return digest.hexdigest()[:16]
 
 
-def peers_python() -> Path:
-    """The interpreter of the peers' environment, which is made when it is missing (minutes, needs the network).
+def peers_python(folder: str) -> Path:
+    """The interpreter of an environment of peers, which is made when it is missing (minutes, needs the network).
 
     Raises:
         subprocess.CalledProcessError: pip could not install them.
     """
-    python = PEERS_FOLDER / "bin" / "python"
-    done = PEERS_FOLDER / "done.json"
-    if not done.is_file() or json.loads(done.read_text("utf-8")) != list(PEERS):
-        venv.create(PEERS_FOLDER, with_pip=True)
-        command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PEERS]
+    python = ROOT / folder / "bin" / "python"
+    done = ROOT / folder / "done.json"
+    if not done.is_file() or json.loads(done.read_text("utf-8")) != list(PEERS[folder]):
+        venv.create(ROOT / folder, with_pip=True)
+        command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PEERS[folder]]
         subprocess.run(command, check=True, stdout=sys.stderr)
-        done.write_text(json.dumps(list(PEERS)), "utf-8")
+        done.write_text(json.dumps(list(PEERS[folder])), "utf-8")
     return python
 
 
@@ -139,7 +141,8 @@ def peer_lines(task: str, data: TextSet, *arguments: str) -> Iterator[dict[str, 
             test_labels=data.test_labels,
             classes=np.array(len(data.classes)),
         )
-        command = [str(peers_python()), "-m", "benchmarks.selection_peers", task, str(file), *arguments]
+        python = peers_python(".venv-peers-pydvl" if "pydvl" in arguments else ".venv-peers-selection")
+        command = [str(python), "-m", "benchmarks.selection_peers", task, str(file), *arguments]
         limits = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
         environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": folder, **limits}
         with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as child:

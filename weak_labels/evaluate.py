@@ -291,7 +291,7 @@ def evaluate_rivals(
             or (found.get("basis"), found.get("picked")) != (ground.basis, _hash_labels(rival.class_of))
         ]
         row_of = {item_id: row for row, item_id in enumerate(data.item_ids)}
-        weak = EndModel.fit_weak(data.vectors, data.probs, data.weights) if missing else None
+        weak = data.weak_model() if missing else None
         rows: list[dict[str, Any]] = []
         for done, rival in enumerate(missing):
             progress(done, len(missing))

@@ -284,6 +284,20 @@ def embed(
     embed_texts(input, output, text_field, id_field or None, encoder, active, max_tokens, precision)
 
 
+@app.command(epilog="Example: siftline maintain --expire-older-than 90")
+def maintain(
+    project: ProjectOption = Path(),
+    expire_older_than: Annotated[
+        float | None, typer.Option(min=0, help="Give up snapshots older than this many days; left out, all are kept.")
+    ] = None,
+    grace: Annotated[float, typer.Option(min=0, help="Hours that files nobody needs are kept for readers.")] = 24.0,
+) -> None:
+    """Compact the warehouse and remove files nothing needs, also while others read and write."""
+    from flows.cli.maintain import maintain_project
+
+    maintain_project(project, expire_older_than, grace)
+
+
 @app.command(epilog="Example: siftline doctor --project examples/reuters")
 def doctor(project: ProjectOption = Path()) -> None:
     """Check versions, extensions, disk, encoder, settings and servers, and say how to mend what is wrong."""
