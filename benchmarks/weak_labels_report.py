@@ -59,8 +59,9 @@ def _label(sets: dict[str, Any]) -> list[str]:
         "",
         *_table(["model", *sets, "mean", "mean covered"], rows),
         "",
-        f"- `auto` on no set below soft majority: {_met(not below)}" + (f" ({', '.join(below)})" if below else ""),
-        f"- mean of `auto` above every rival: {_met(not ahead)}"
+        f"- `auto` below soft majority on none of the sets shown: {_met(not below)}"
+        + (f" ({', '.join(below)})" if below else ""),
+        f"- mean of `auto` over the sets shown above every rival: {_met(not ahead)}"
         + (f" (not above {', '.join(ahead)})" if ahead else ""),
     ]
 
