@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,24 +64,34 @@ def measure(
             enlarge(make_base(Path(base)), made, items=items, vectors=vectors)
         figures["generation_s"] = round(time.perf_counter() - began, 1)
     figures |= {"benchmark": "warehouse reads", "items": items, "vectors": vectors, "threads": THREADS, "bars": BARS}
-    figures.setdefault("parts", {})
+    parts = figures.setdefault("parts", {})
     for name, part in PARTS.items():
-        if name in figures["parts"] and (chosen is None or name not in chosen):
-            continue
-        if chosen is None or name in chosen:
-            figures["parts"][name] = {**part(made), "environment": environment()}
-            output.parent.mkdir(parents=True, exist_ok=True)
-            output.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
+        if (chosen is None and "environment" not in parts.get(name, {})) or (chosen is not None and name in chosen):
+            found: Figures = parts.setdefault(name, {})
+            if found.pop("environment", None):  # whole before, so measured anew; a part that was cut short goes on
+                found.clear()
+            for key, value in part(made, set(found)):
+                found[key] = value
+                _save(figures, output)
+            found["environment"] = environment()
+            _save(figures, output)
     return figures
 
 
-def measure_questions(lake: Path) -> Figures:
+def _save(figures: Figures, output: Path) -> None:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
+
+
+def measure_questions(lake: Path, known: set[str]) -> Iterator[tuple[str, Any]]:
     """Each question three times in a connection that has read nothing before it but the catalogue."""
     with _open(lake) as reader:
-        return {q.name: _timed(lambda sql=q.sql: reader.arrow(sql), 3) for q in questions()}
+        for q in questions():
+            if q.name not in known:
+                yield q.name, _timed(lambda sql=q.sql: reader.arrow(sql), 3)
 
 
-def measure_opening(lake: Path) -> Figures:
+def measure_opening(lake: Path, _: set[str]) -> Iterator[tuple[str, Any]]:
     """Opening and asking for the snapshot, again and again in one process, and once in each of five new ones."""
 
     def opened() -> None:
@@ -97,26 +107,25 @@ def measure_opening(lake: Path) -> Figures:
         subprocess.run([sys.executable, "-c", script, str(lake)], capture_output=True, text=True, check=True)
         for _ in range(5)
     ]
-    return {"again": _timed(opened, 20), "first_of_a_process": _spread([float(run.stdout) for run in runs])}
+    yield "again", _timed(opened, 20)
+    yield "first_of_a_process", _spread([float(run.stdout) for run in runs])
 
 
-def measure_lookup(lake: Path) -> Figures:
+def measure_lookup(lake: Path, _: set[str]) -> Iterator[tuple[str, Any]]:
     """Random ids, each once: the item's row, and its label in the view `training_set`."""
     with _open(lake) as reader:
         count = int(reader.scalar("SELECT count(*) FROM items"))
         ids = [f"r{k:09d}" for k in np.random.default_rng(0).integers(0, count, 41)]
-        found: Figures = {}
         for name in ("items", "training_set"):
             seconds: list[float] = []
             for item in ids:
                 began = time.perf_counter()
                 assert len(reader.rows(f"SELECT * FROM {name} WHERE item_id = ?", [item])) == 1
                 seconds.append(time.perf_counter() - began)
-            found[name] = _spread(seconds[1:])
-        return found
+            yield name, _spread(seconds[1:])
 
 
-def measure_vectors(lake: Path) -> Figures:
+def measure_vectors(lake: Path, _: set[str]) -> Iterator[tuple[str, Any]]:
     """A matrix from the warehouse beside one from a plain Parquet file with the same rows, in turn."""
     with _open(lake) as reader, tempfile.TemporaryDirectory(dir=lake.parent) as folder:
         plain = Path(folder) / "vectors.parquet"
@@ -132,10 +141,12 @@ def measure_vectors(lake: Path) -> Figures:
             ours.append(_seconds(reader.read_vectors))
             theirs.append(_seconds(from_plain))
         ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
-        return {"warehouse": _spread(ours), "plain_parquet": _spread(theirs), "ratio": statistics.median(ratios)}
+        yield "warehouse", _spread(ours)
+        yield "plain_parquet", _spread(theirs)
+        yield "ratio", statistics.median(ratios)
 
 
-PARTS: dict[str, Callable[[Path], Figures]] = {
+PARTS: dict[str, Callable[[Path, set[str]], Iterator[tuple[str, Any]]]] = {
     "questions": measure_questions,
     "opening": measure_opening,
     "lookup": measure_lookup,

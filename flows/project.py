@@ -222,7 +222,10 @@ class Project:
     def end_model_config(self) -> EndModelConfig:
         """Configuration of `weak_labels.end_model`."""
         return EndModelConfig(
-            classes=self.classes, encoder_id=self.encoder.encoder_id, seed=self.settings.end_model.seed
+            classes=self.classes,
+            encoder_id=self.encoder.encoder_id,
+            seed=self.settings.end_model.seed,
+            self_training=self.settings.end_model.self_training,
         )
 
     @cached_property

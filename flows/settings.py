@@ -116,6 +116,8 @@ class EndModelSection(Section):
     """The classifier on the vectors."""
 
     seed: int = 0
+    self_training: bool = False
+    """Learn from labels that a classifier on vectors and one on words agree on; it helps where votes cover little."""
 
 
 class ValueSection(Section):

@@ -123,7 +123,7 @@ def test_the_tables_equal_the_views(full: tuple[str, Page], full_path: Path) -> 
         stages = reader.rows("SELECT stage, count(*) FROM runs GROUP BY stage")
     shown = [(int(r[0]), int(r[2]), int(r[4])) for r in page.tables["table-batches"][1:]]
     assert shown == [tuple(row) for row in batches]
-    assert [(r[2], r[6], r[7]) for r in page.tables["table-functions"][1:]] == [
+    assert [(r[2], r[6], r[9]) for r in page.tables["table-functions"][1:]] == [
         (f"{100 * coverage:.0f}%", str(gold), str(faults or 0)) for _, coverage, gold, faults in functions
     ]
     assert {r[0]: int(r[1]) for r in page.tables["table-stages"][1:]} == dict(stages)
