@@ -7,13 +7,15 @@ label by how credible the first one found it.
 Shape letters: T labelled items, D embedding, C classes, K neighbours.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from active.graph import CHUNK, Floats, Rows, Vectors
-from warehouse import SettingsError
+from features.index import VectorIndex
+from warehouse import Reader, SettingsError
 
 FOLDS = 5
 NEIGHBORS = 20
@@ -22,6 +24,49 @@ SHARPNESS = 4.0
 """Power of the cosine by which a neighbour's label counts."""
 PRIOR = 0.5
 """Votes that every class has before the neighbours vote, and the least probability times C."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Suspect:
+    """A gold label that is probably wrong.
+
+    Attributes:
+        item_id: the item.
+        label: class that people gave it.
+        likely: class that model and neighbours prefer, which may be the same.
+        suspicion: of `suspicion`, 0 to 1.
+    """
+
+    item_id: str
+    label: int
+    likely: int
+    suspicion: float
+
+
+def suspects(reader: Reader, index: VectorIndex, *, seed: int = 0) -> list[Suspect]:
+    """The labels in force of train items, the most suspicious first.
+
+    Args:
+        reader: of the warehouse.
+        index: of the current vectors; labelled items that are not in it are left out.
+        seed: draws the folds.
+    """
+    place = {item_id: row for row, item_id in enumerate(index.item_ids)}
+    gold = [
+        (str(item), int(class_id))
+        for item, class_id in reader.rows("SELECT item_id, class_id FROM gold_labels ORDER BY item_id")
+        if item in place
+    ]
+    if not gold:
+        return []
+    labels = np.array([class_id for _, class_id in gold], np.int64)
+    classes = max(int(reader.scalar("SELECT count(*) FROM classes") or 0), int(labels.max()) + 1)
+    vectors = index.vectors[np.array([place[item] for item, _ in gold], np.int64)]
+    found, likely = _judged(vectors, labels, classes, np.random.default_rng(seed), rounds=2)
+    return [
+        Suspect(item_id=gold[row][0], label=gold[row][1], likely=int(likely[row]), suspicion=float(found[row]))
+        for row in np.argsort(-found, kind="stable")
+    ]
 
 
 def suspicion(
@@ -49,19 +94,28 @@ def suspicion(
     """
     if rounds < 1:
         raise SettingsError(f"rounds of the label check is {rounds}; it must be 1 or more.")
+    return _judged(vectors, labels, classes, generator, rounds=rounds)[0]
+
+
+def _judged(
+    vectors: Vectors, labels: Rows, classes: int, generator: np.random.Generator, *, rounds: int
+) -> tuple[Floats, Rows]:
+    """Suspicion [T] and the class that model and neighbours prefer [T]."""
     count = len(labels)
     if count < 4 or len(np.unique(labels)) < 2:
-        return np.zeros(count)
+        return np.zeros(count), labels
     fold = _folds(labels, generator)
-    credible, found = np.ones(count), np.zeros(count)
+    credible, found, likely = np.ones(count), np.zeros(count), labels
     with threadpool_limits(1):
         near, similarity = _nearest(vectors)
         for _ in range(rounds):
-            model = _log_odds(_out_of_fold(vectors, labels, classes, fold, credible), labels)
-            graph = _log_odds(_votes(near, similarity, labels, classes, credible), labels)
-            found = 1.0 / (1.0 + np.exp(np.clip((model + graph) / 2.0, -30.0, 30.0)))
+            model = _out_of_fold(vectors, labels, classes, fold, credible)
+            graph = _votes(near, similarity, labels, classes, credible)
+            odds = (_log_odds(model, labels) + _log_odds(graph, labels)) / 2.0
+            found = 1.0 / (1.0 + np.exp(np.clip(odds, -30.0, 30.0)))
             credible = np.maximum(1.0 - found, 0.01)
-    return found
+            likely = (model * graph).argmax(axis=1).astype(np.int64)
+    return found, likely
 
 
 def _folds(labels: Rows, generator: np.random.Generator) -> Rows:

@@ -240,6 +240,17 @@ def export_training_files(
     export_training(project, output, format, at or None, where, force=force)
 
 
+@app.command(epilog="Example: siftline suspects --limit 50")
+def suspects(
+    limit: Annotated[int, typer.Option(min=1, help="How many labels are shown.")] = 20,
+    project: ProjectOption = Path(),
+) -> None:
+    """Show labels that are probably wrong: model and neighbours, which never saw them, prefer another class."""
+    from flows.cli.look import show_suspects
+
+    show_suspects(project, limit)
+
+
 @app.command(epilog="Example: siftline queue --next 20")
 def queue(
     action: Annotated[

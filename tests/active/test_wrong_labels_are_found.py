@@ -1,11 +1,13 @@
 """Suspicion of labels: planted wrong ones come first, nothing is judged by itself, small cases are no fault."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from active.quality import suspicion
-from tests.active.pools import CLASSES, clusters
-from warehouse import SettingsError
+from active.quality import suspects, suspicion
+from tests.active.pools import CLASSES, clusters, label, small_pool
+from warehouse import Lake, SettingsError
 
 N = 240
 
@@ -67,6 +69,26 @@ def test_classes_with_one_label_and_copies_are_no_fault() -> None:
     vectors, _ = clusters(6)
     found = suspicion(np.vstack([vectors] * 2), np.array([0] * 11 + [2]), 3, np.random.default_rng(0))
     assert np.isfinite(found).all()
+
+
+def test_suspects_are_the_labels_in_force_with_the_class_that_others_prefer(lake: Lake, tmp_path: Path) -> None:
+    vectors, classes = clusters(60)
+    pool = small_pool(lake, tmp_path, vectors, test_rows=[1])
+    answers = {pool.ids[row]: int(classes[row]) for row in range(0, 60)}
+    answers[pool.ids[4]] = (answers[pool.ids[4]] + 1) % 3
+    label(pool, answers)
+    with lake.read() as reader:
+        found = suspects(reader, pool.index())
+        assert found == suspects(reader, pool.index())
+    assert (found[0].item_id, found[0].label, found[0].likely) == (pool.ids[4], answers[pool.ids[4]], classes[4])
+    assert len(found) == 59  # the test item is not in the index
+    assert [one.suspicion for one in found] == sorted((one.suspicion for one in found), reverse=True)
+
+
+def test_without_labels_there_are_no_suspects(lake: Lake, tmp_path: Path) -> None:
+    pool = small_pool(lake, tmp_path, clusters(6)[0])
+    with lake.read() as reader:
+        assert suspects(reader, pool.index()) == []
 
 
 def test_wrong_settings_are_refused() -> None:
