@@ -18,7 +18,9 @@ JOBS ?= 2
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-$(VENV)/.base: pyproject.toml constraints.txt
+NATIVE := $(wildcard engine/native/*.cpp engine/native/*.h engine/native/*.inl)
+
+$(VENV)/.base: pyproject.toml constraints.txt $(NATIVE)
 	@if [ -z "$(PYTHON)" ]; then
 		echo "Siftline needs Python 3.11, 3.12 or 3.13 with venv. On Debian or Ubuntu: apt-get install python3-venv" >&2
 		exit 2
@@ -41,6 +43,10 @@ $(STUDIO_VENV)/.done: constraints-labelstudio.txt
 
 .PHONY: setup
 setup: $(VENV)/.dev ## Create .venv with everything for development
+
+.PHONY: native
+native: ## Build the compiled forward in this folder only, with PYTHON=... (a git worktree has none of its own)
+	@$(PYTHON) -c 'from setuptools import setup; setup()' --quiet build_ext --inplace
 
 .PHONY: demo
 demo: $(VENV)/.base ## Run the demo project on Reuters R8: four cycles, summary, report
@@ -67,8 +73,19 @@ chromium:
 		exit 2
 	fi
 
+.PHONY: postgres
+postgres:
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 && exit 0
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+		echo "Installing postgresql for the tests of its catalogue ..."
+		apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y postgresql >/dev/null
+	else
+		echo "The tests of the PostgreSQL catalogue need its server: apt-get install postgresql" >&2
+		exit 2
+	fi
+
 .PHONY: test
-test: $(VENV)/.dev $(STUDIO_VENV)/.done chromium ## Run the whole suite, integration tests included
+test: $(VENV)/.dev $(STUDIO_VENV)/.done chromium postgres ## Run the whole suite, integration tests included
 	@$(BIN)/pytest -n $(JOBS) --dist loadgroup
 
 .PHONY: lint

@@ -21,6 +21,8 @@ Rows = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 CHUNK = 4096
+NEAR_DUPLICATE = 0.95
+"""Cosine from which two texts count as copies: a label of one is a label of the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,8 @@ class PoolGraph:
         to_pool = np.full(len(index.item_ids), -1, np.int64)
         to_pool[members] = np.arange(len(members))
         similarity, rows = index.neighbors(neighbors)
-        return cls.build(index.vectors[members], similarity[members], to_pool[rows[members]])
+        found = rows[members]
+        return cls.build(index.vectors[members], similarity[members], np.where(found < 0, -1, to_pool[found]))
 
     def __len__(self) -> int:
         return len(self.vectors)

@@ -10,15 +10,18 @@ from active.pool import Pool
 
 SURE = 0.5
 CLOSE = 0.9
+WORTH_SAYING = 0.00005
+"""Half of the last digit that is written."""
 
 
-def reasons(pool: Pool, speaks_for: Rows, redundancy: Floats, rows: Rows) -> list[str]:
+def reasons(pool: Pool, speaks_for: Rows, redundancy: Floats, settled: Floats, rows: Rows) -> list[str]:
     """One sentence for each of some items.
 
     Args:
         pool: what is known about the items.
         speaks_for: [N] others that are closer to the item than to any taken one.
         redundancy: [N] cosine of the nearest taken item.
+        settled: [N] share of the end model's doubt over the pool that a label of the item would take.
         rows: places of the items that are wanted.
     """
     order = np.argsort(-pool.predicted, axis=1, kind="stable") if len(pool.class_names) > 1 else None
@@ -27,6 +30,8 @@ def reasons(pool: Pool, speaks_for: Rows, redundancy: Floats, rows: Rows) -> lis
         parts = [_speaks_for(int(speaks_for[row])), _votes(pool, row)]
         if order is not None and pool.has_prediction[row]:
             parts.append(_prediction(pool, row, int(order[row, 0]), int(order[row, 1])))
+        if settled[row] >= WORTH_SAYING:
+            parts.append(f"a label settles {settled[row]:.2%} of what the model does not know")
         if redundancy[row] >= CLOSE:
             parts.append("close to one already labelled or queued")
         sentences.append("; ".join(parts) + ".")

@@ -1,17 +1,21 @@
 """Selection: which items go to annotators next, within the budget and never twice."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
+from active.explore import exploration_next
 from active.graph import PoolGraph
 from active.pool import Pool, read_pool
-from active.strategies import Pick, Situation, find_strategy
+from active.strategies import Pick, Quota, Situation, find_strategy
 from active.value import DECIMALS
 from features.index import VectorIndex
-from warehouse import Lake, SettingsError, StageResult, Upsert
+from warehouse import Lake, Reader, SettingsError, StageResult, Upsert
+
+EXPLORED = "Drawn at random, whatever its value: part of the fair sample of all records."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,6 +30,10 @@ class SelectConfig:
         strategy: name of `active.strategies.find_strategy`.
         seed: seed of the strategy's generator.
         neighbors: nearest items that each item is joined with in the graph.
+        explore: share of a batch that goes to the fair sample of `active.explore`, rounded up; 0 for none.
+        most_per_class: largest share of a batch that the end model may think of one class, rounded up; 1 for no limit.
+        slice_by: metadata key that divides the items into slices; empty for none.
+        most_per_slice: largest share of a batch from one slice, rounded up; items without the key have no limit.
 
     Raises:
         SettingsError: a value is out of range, or the strategy is unknown.
@@ -38,12 +46,23 @@ class SelectConfig:
     strategy: str = "value"
     seed: int = 0
     neighbors: int = 20
+    explore: float = 0.0
+    most_per_class: float = 1.0
+    slice_by: str = ""
+    most_per_slice: float = 1.0
 
     def __post_init__(self) -> None:
         find_strategy(self.strategy)
         for name, least in (("batch", 1), ("budget", 0), ("refill_below", 0), ("seed", 0), ("neighbors", 1)):
             if (found := getattr(self, name)) < least:
                 raise SettingsError(f"{name} of the selection is {found}; it must be {least} or more.")
+        if not 0 <= self.explore <= 1:
+            raise SettingsError(f"explore of the selection is {self.explore}; it is a share of the batch, 0 to 1.")
+        if '"' in self.slice_by:
+            raise SettingsError(f"slice_by of the selection is {self.slice_by!r}; a key with a quote cannot be used.")
+        for name in ("most_per_class", "most_per_slice"):
+            if not 0 < (share := getattr(self, name)) <= 1:
+                raise SettingsError(f"{name} of the selection is {share}; it is a share of the batch, over 0 up to 1.")
 
 
 def select(lake: Lake, index: VectorIndex, config: SelectConfig) -> StageResult:
@@ -64,8 +83,10 @@ def select(lake: Lake, index: VectorIndex, config: SelectConfig) -> StageResult:
         "strategy": config.strategy,
         "seed": config.seed,
         "neighbors": config.neighbors,
+        "explore": config.explore,
+        "quotas": [config.most_per_class, config.slice_by, config.most_per_slice],
     }
-    with lake.stage("select", version=1, inputs=("values",), params=params) as stage:
+    with lake.stage("select", version=2, inputs=("values",), params=params) as stage:
         if stage.done:
             return stage.result()
         queued, waiting, cycle = stage.rows(
@@ -88,15 +109,47 @@ def select(lake: Lake, index: VectorIndex, config: SelectConfig) -> StageResult:
         pool = read_pool(stage, index.item_ids)
         graph = PoolGraph.from_index(index, pool.item_ids, config.neighbors)
         generator = np.random.default_rng([config.seed, cycle])
+        fair = exploration_next(pool, config.seed, math.ceil(config.explore * batch))
+        rest = replace(pool, queued=np.concatenate([pool.queued, fair]))
+        quotas = _quotas(stage, config, pool, batch)
         with threadpool_limits(1):  # small products: threads only wait for each other, and may change the last bits
-            pick = find_strategy(config.strategy)(Situation(pool=pool, graph=graph, generator=generator), batch)
+            situation = Situation(pool=rest, graph=graph, generator=generator, quotas=quotas)
+            pick = find_strategy(config.strategy)(situation, batch - len(fair))
+        pick = Pick(np.concatenate([pick.rows, fair]), np.concatenate([pick.values, np.zeros(len(fair))]))
+        reasons.update({pool.item_ids[row]: EXPLORED for row in fair})
         if not len(pick.rows):
             return stage.nothing(reason="nothing is left to select")
         return stage.commit(
             [Upsert("queue", _queue_rows(config, pool, pick, cycle, reasons))],
             rows_read=len(pool),
-            detail={"cycle": cycle, "strategy": config.strategy, "queued": queued + len(pick.rows)},
+            detail={
+                "cycle": cycle,
+                "strategy": config.strategy,
+                "queued": queued + len(pick.rows),
+                **({"explored": len(fair)} if len(fair) else {}),
+            },
         )
+
+
+def _quotas(reader: Reader, config: SelectConfig, pool: Pool, batch: int) -> tuple[Quota, ...]:
+    quotas: list[Quota] = []
+    if config.most_per_class < 1:
+        predicted = np.where(pool.has_prediction, pool.predicted.argmax(axis=1), -1).astype(np.int64)
+        quotas.append(Quota(groups=predicted, most=math.ceil(config.most_per_class * batch)))
+    if config.slice_by and config.most_per_slice < 1:
+        values = dict(
+            reader.rows(
+                "SELECT item_id, json_extract_string(metadata, ?) FROM items WHERE split = 'train'",
+                [f'$."{config.slice_by}"'],
+            )
+        )
+        names = sorted({str(value) for value in values.values() if value is not None})
+        number = {name: place for place, name in enumerate(names)}
+        groups = [
+            number.get(str(values.get(item)), -1) if values.get(item) is not None else -1 for item in pool.item_ids
+        ]
+        quotas.append(Quota(groups=np.array(groups, np.int64), most=math.ceil(config.most_per_slice * batch)))
+    return tuple(quotas)
 
 
 def _queue_rows(config: SelectConfig, pool: Pool, pick: Pick, cycle: int, reasons: dict[str, str]) -> pa.Table:

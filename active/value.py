@@ -1,9 +1,12 @@
-"""What a label of an item would be worth: the formulas, and the value stage that writes `values`.
+"""What a label of an item would be worth: the value stage that writes `values`, and the components beside the value.
 
-A first, honest estimator on the neighbour graph. Four components, each between 0 and 1, are kept beside the value:
+The value is the doubt of the end model over the whole pool that a label would settle (`active.information`), as a share
+of the largest there is: 1 is the most useful label of this cycle, 0.5 one that is worth half of it, and 0 that of a
+near-duplicate of a labelled or queued item, which is never asked about. Four components,
+each between 0 and 1, are kept beside it, so that a person can see where a value comes from:
 
-- representativeness: how much of the pool the item speaks for that nobody has spoken for yet,
-- uncertainty: how unsure the end model is about it and its neighbours,
+- representativeness: the same gain as if the class of every item were equally open,
+- uncertainty: how unsure the end model is about the item and its neighbours,
 - disagreement: how much functions, label model and end model contradict each other,
 - redundancy: how close the nearest labelled or queued item is.
 
@@ -16,17 +19,19 @@ import numpy as np
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
-from active.graph import Floats, PoolGraph
+from active.graph import NEAR_DUPLICATE, Floats, PoolGraph, Rows
+from active.information import Information, openness
 from active.pool import Pool, read_pool
 from active.reason import reasons
 from features.index import VectorIndex
 from warehouse import Lake, Progress, SettingsError, StageResult, Upsert, silent
 
-COVERAGE_WORTH = 3.0
-"""Gold labels per class that weak labels on the whole pool count for in `representative_share`."""
 CONTRADICTION = 0.3
-RARE = 0.02
-REDUNDANCY_POWER = 4
+"""Share of the doubt that a full contradiction adds to an item the end model is sure about."""
+SHARPNESS = 2.0
+"""Power of the predicted probabilities: a model held back by its ridge is surer than it says."""
+TAUGHT_RIDGE, ALONE_RIDGE = 1.0, 0.1
+"""Ridge of the end model with weak labels and without, see `weak_labels.end_model`: what it knows to begin with."""
 DECIMALS = 6
 """Stored figures are rounded, so that the last bits of a matrix product do not decide an order."""
 
@@ -51,94 +56,34 @@ class ValueConfig:
             raise SettingsError(f"neighbors is {self.neighbors}; the value estimate needs 1 or more, such as 20.")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Estimate:
-    """What decides the value of each item and does not change while a batch is picked.
+def information(pool: Pool, graph: PoolGraph) -> Information:
+    """The doubt of the end model over a pool of one item or more, and what labels would take of it.
 
-    Attributes:
-        graph: of N items.
-        uncertainty: [N] 0 to 1.
-        disagreement: [N] 0 to 1.
-        class_weight: [N] of `class_weight`.
-        largest_gain: gain of the most central item when nothing is taken; representativeness is a share of it.
-        share: weight of representativeness, of `representative_share`.
+    Functions and models that contradict each other count as doubt too. Queued items count as labelled.
     """
-
-    graph: PoolGraph
-    uncertainty: Floats
-    disagreement: Floats
-    class_weight: Floats
-    largest_gain: float
-    share: float
-
-    @classmethod
-    def of(cls, pool: Pool, graph: PoolGraph) -> "Estimate":
-        """Estimate for a pool of one item or more."""
-        weight = class_weight(pool.predicted)
-        return cls(
-            graph=graph,
-            uncertainty=uncertainty(graph, pool.predicted),
-            disagreement=disagreement(pool.votes, pool.weak, pool.predicted),
-            class_weight=weight,
-            largest_gain=float(graph.gain(np.zeros(len(graph)), weight).max()),
-            share=representative_share(pool),
-        )
-
-    def representativeness(self, cover: Floats) -> Floats:
-        """Share of the largest possible gain that each item still has [N], 0 to 1; see `PoolGraph.gain`."""
-        return self.graph.gain(cover, self.class_weight) / self.largest_gain
-
-    def worth(self, cover: Floats, redundancy: Floats) -> Floats:
-        """The value of each item, 0 to 1.
-
-            r^s * (u + 0.3 d (1 - u))^(1 - s) * (1 - x^4)
-
-        with representativeness r and its share s, uncertainty u, disagreement d and redundancy x. A geometric mean,
-        because an item that is no doubt at all, or that speaks for nobody, is worth nothing however good the other
-        part. 1 is an item nobody has spoken for, in the middle of everything and as doubtful as can be; an exact copy
-        of a labelled or queued item is worth 0. The value never rises as more is taken.
-
-        Args:
-            cover: [N] of `PoolGraph.cover`.
-            redundancy: [N] of `PoolGraph.nearest`.
-
-        Source: the product of doubt and representativeness is the information density of Settles, Craven (2008), An
-        Analysis of Active Learning Strategies for Sequence Labeling Tasks, section 3.4.
-        """
-        doubt = self.uncertainty + CONTRADICTION * self.disagreement * (1.0 - self.uncertainty)
-        mixed = self.representativeness(cover) ** self.share * doubt ** (1.0 - self.share)
-        return mixed * (1.0 - redundancy**REDUNDANCY_POWER)
+    sharp = pool.predicted**SHARPNESS
+    doubt = openness(sharp / sharp.sum(axis=1, keepdims=True))
+    conflict = disagreement(pool.votes, pool.weak, pool.predicted)
+    doubt = doubt + CONTRADICTION * conflict * (1.0 - doubt)
+    classes = len(pool.class_names)
+    return Information(graph.vectors, doubt, doubt, pool.taken, classes=classes, ridge=_ridge(pool))
 
 
-def representative_share(pool: Pool) -> float:
-    """The one rule of the mixture: 1 / (1 + 3 v + g / C), of g gold labels, C classes and v.
-
-    v is the share of the pool on which a function voted. With neither weak nor gold labels only representativeness
-    counts; weak labels on everything count as three gold labels per class; as gold grows doubt takes over.
-
-    Source: the direction is that of Hacohen, Dekel, Weinshall (2022), Active Learning on a Budget: Opposite Strategies
-    Suit High and Low Budgets; the rule and its number were measured here.
-    """
-    voted = float((pool.votes.sum(axis=1) > 0).mean())
-    return 1.0 / (1.0 + COVERAGE_WORTH * voted + len(pool.labelled) / max(1, len(pool.class_names)))
+def representativeness(pool: Pool, graph: PoolGraph) -> Floats:
+    """What a label of each item would settle if all classes were equally open, as a share of the most [N], 0 to 1."""
+    even = np.ones(len(pool))
+    found = Information(graph.vectors, even, even, pool.taken, classes=len(pool.class_names), ridge=_ridge(pool))
+    return shares(found.gains, pool.open)
 
 
-def class_weight(predicted: Floats) -> Floats:
-    """How much each item counts in representativeness, so that every class counts the same in all.
+def shares(gains: Floats, rows: Rows) -> Floats:
+    """Gains [N] over the largest one of some rows, at most 1; all 0 where there is none above 0."""
+    most = float(gains[rows].max(initial=0.0))
+    return np.minimum(gains / most, 1.0) if most > 0 else np.zeros(len(gains))
 
-    The expectation of 1 / (C * share of the class) under the end model. Without it the largest class is all that there
-    is to speak for. Shares below 0.02 / C count as that, so that a class of one or two items does not outweigh all.
 
-    Args:
-        predicted: class probabilities [N, C].
-
-    Returns:
-        [N], 1 where every class is equally frequent.
-
-    Source: inverse class frequency, as in King, Zeng (2001), Logistic Regression in Rare Events Data, section 4.
-    """
-    share = predicted.mean(axis=0) * predicted.shape[1]
-    return predicted @ (1.0 / np.maximum(share, RARE))
+def _ridge(pool: Pool) -> float:
+    return TAUGHT_RIDGE if pool.weak.any() else ALONE_RIDGE
 
 
 def narrowness(predicted: Floats) -> Floats:
@@ -212,11 +157,11 @@ def estimate_values(lake: Lake, index: VectorIndex, config: ValueConfig, progres
         progress: called with (steps done, 3).
 
     Returns:
-        The result; `detail` has the cycle, the gold labels and the share of representativeness.
+        The result; `detail` has the cycle, the gold labels and the share of the doubt that the best label settles.
     """
     params = {"neighbors": config.neighbors, "seed": config.seed}
     inputs = ("items", "vectors", "weak_labels", "predictions", "annotations")
-    with lake.stage("value", version=1, inputs=inputs, params=params) as stage:
+    with lake.stage("value", version=2, inputs=inputs, params=params) as stage:
         if stage.done:
             return stage.result()
         pool = read_pool(stage, index.item_ids)
@@ -227,24 +172,26 @@ def estimate_values(lake: Lake, index: VectorIndex, config: ValueConfig, progres
         progress(1, 3)
         graph = PoolGraph.from_index(index, pool.item_ids, config.neighbors)
         progress(2, 3)
-        estimate = Estimate.of(pool, graph)
         with threadpool_limits(1):  # as in `select`, so that both see the same bits
             cover, redundancy = graph.cover(pool.taken), graph.nearest(pool.taken)
-        representativeness, value = estimate.representativeness(cover), estimate.worth(cover, redundancy)
+            typical, known = representativeness(pool, graph), information(pool, graph)
+        gains = np.where(redundancy < NEAR_DUPLICATE, known.gains, 0.0)
+        settled = gains / known.doubt if known.doubt > 0 else gains
         table = pa.table(
             {
                 "item_id": [pool.item_ids[row] for row in rows],
                 "cycle": np.full(len(rows), cycle, np.int32),
-                "value": np.round(value[rows], DECIMALS),
-                "representativeness": np.round(representativeness[rows], DECIMALS),
-                "uncertainty": np.round(estimate.uncertainty[rows], DECIMALS),
-                "disagreement": np.round(estimate.disagreement[rows], DECIMALS),
+                "value": np.round(shares(gains, rows)[rows], DECIMALS),
+                "representativeness": np.round(typical[rows], DECIMALS),
+                "uncertainty": np.round(uncertainty(graph, pool.predicted)[rows], DECIMALS),
+                "disagreement": np.round(disagreement(pool.votes, pool.weak, pool.predicted)[rows], DECIMALS),
                 "redundancy": np.round(redundancy[rows], DECIMALS),
-                "reason": reasons(pool, graph.speaks_for(cover), redundancy, rows),
+                "reason": reasons(pool, graph.speaks_for(cover), redundancy, settled, rows),
             }
         )
         progress(3, 3)
-        detail = {"cycle": cycle, "gold": len(pool.labelled), "representative_share": round(estimate.share, 3)}
+        best = float(settled[rows].max(initial=0.0))
+        detail = {"cycle": cycle, "gold": len(pool.labelled), "best_label_settles": round(best, DECIMALS)}
         return stage.commit([Upsert("values", table)], rows_read=len(pool), detail=detail)
 
 

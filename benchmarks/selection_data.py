@@ -2,8 +2,8 @@
 
 There are two families. *Reported* sets are the ones figures are published for. *Development* sets are what `value` was
 worked out on; none of their texts stands in a reported set: other halves of subj, SST-2 and 20 newsgroups, and four
-that are reported nowhere. Vectors are those of the frozen dense parent at 128 tokens, computed once and kept in
-`.cache/`.
+that are reported nowhere. Vectors are those of the frozen dense parent with int8 weights at 128 tokens, computed
+once and kept in `.cache/`.
 
 Shape letters: N pool items, M test items, D embedding, C classes, L labeling functions.
 """
@@ -24,9 +24,10 @@ import pyarrow.parquet as pq
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / ".cache" / "selection"
 VARIABLE = "SIFTLINE_DATA"
-POOL = 2500
-TEST = 1500
+POOL = 2000
+TEST = 1000
 MAX_TOKENS = 128
+PRECISION = "int8"
 RARE = 20
 NEWSGROUP_FAMILIES = ("comp", "rec", "sci", "misc", "talk", "alt", "soc")
 SOURCES = ("multi30k", "imdb_cosine_chunks20", "yelp_cosine", "ud_en", "clinc_train", "clinc_wiki", "stsb_train")
@@ -71,7 +72,7 @@ def data_folder(given: Path | None) -> Path:
 
 
 def read_set(name: str, folder: Path) -> TextSet:
-    """Read a set, drawing at most 2,500 pool and 1,500 test items with a fixed seed, and embed what is not cached.
+    """Read a set, drawing at most 2,000 pool and 1,000 test items with a fixed seed, and embed what is not cached.
 
     Args:
         name: a key of `REPORTED` or `DEVELOPMENT`.
@@ -104,11 +105,11 @@ def _drawn(rows: list[Row], most: int, generator: np.random.Generator) -> list[R
 def _vectors(texts: list[str]) -> npt.NDArray[np.float32]:
     from engine.client import load_encoder  # torch takes a second to import; cached sets need none
 
-    digest = hashlib.sha256(json.dumps([MAX_TOKENS, *texts]).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(json.dumps([PRECISION, MAX_TOKENS, *texts]).encode()).hexdigest()[:16]
     file = CACHE / f"{digest}.npy"
     if file.is_file():
         return np.load(file, allow_pickle=False)
-    encoder = load_encoder("dense", max_tokens=MAX_TOKENS)
+    encoder = load_encoder("dense", max_tokens=MAX_TOKENS, precision=PRECISION)
     vectors = encoder.encode(texts)
     CACHE.mkdir(parents=True, exist_ok=True)
     temporary = file.with_suffix(".part.npy")

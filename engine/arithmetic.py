@@ -30,6 +30,7 @@ GELU = (
 )
 """(Phi(x) - 1/2) / x as a polynomial in x^2 up to 4.5^2, highest power first; GELU is off by 5e-5 at most."""
 MOST_INT8 = 127
+TINY = 1e-30
 EXACT_TERMS = 1024
 """Products of two int8 numbers that float32 adds up without rounding: 1024 * 127 * 127 < 2^24."""
 
@@ -74,12 +75,18 @@ def gelu(x: torch.Tensor) -> torch.Tensor:
     return x * (inner * value + 0.5)
 
 
+def root(x: torch.Tensor) -> torch.Tensor:
+    """The square root, correctly rounded: torch's own of float32 (from MKL) is now and then off in the last bit;
+    float64 has so many more that its last one does not matter."""
+    return x.double().sqrt().float()
+
+
 def layer_norm(x_RI: torch.Tensor, weight_I: torch.Tensor, bias_I: torch.Tensor, eps: float) -> torch.Tensor:
     """[R, I]: each row at mean 0 and deviation 1, times the weight, plus the bias."""
     part = single(1 / x_RI.shape[-1])
     centred_RI = x_RI - (fold(x_RI) * part).unsqueeze(-1)
     variance_R = fold(centred_RI * centred_RI) * part
-    factor_R = torch.ones_like(variance_R) / (variance_R + single(eps)).sqrt()
+    factor_R = torch.ones_like(variance_R) / root(variance_R + single(eps))
     return centred_RI * factor_R.unsqueeze(-1) * weight_I + bias_I
 
 
@@ -88,13 +95,13 @@ def quantised(x: torch.Tensor, largest: torch.Tensor, most: int) -> tuple[torch.
 
     Args:
         x: float32.
-        largest: the largest size of a number in x, of a shape that x is spread over; where it is 0, all is 0.
+        largest: the largest size of a number in x, of a shape that x is spread over; below `TINY` all is 0.
         most: the whole number that it becomes.
 
     Returns:
         The whole numbers as float32, and the scale in the shape of `largest`.
     """
-    factor = torch.where(largest > 0, torch.full_like(largest, most) / largest, torch.zeros_like(largest))
+    factor = torch.where(largest > TINY, torch.full_like(largest, most) / largest, torch.zeros_like(largest))
     return (x * factor).round(), largest * single(1 / most)
 
 

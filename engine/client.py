@@ -103,7 +103,7 @@ def load_encoder(
         max_tokens: longest text in tokens, [CLS] and [SEP] included; 256 when None, the model's own setting.
         device: "cpu".
         threads: worker threads; as many as torch uses when None. Results do not depend on it.
-        precision: one of `PRECISIONS`.
+        precision: one of `PRECISIONS`; "int4" is for dense encoders only.
         memory_budget: most bytes of weights in memory; with fewer than the model has, what is missing is read from its
             file for each batch, one batch at a time. Vectors and name stay the same.
 

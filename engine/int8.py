@@ -10,11 +10,12 @@ Shape letters: T tokens of a pack, S sequences, D width, H heads, W head width, 
 F shared neurons, K neurons of one expert, U units of a router, C texts of one length.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
 
-from engine.arithmetic import exp, fold, gelu, integer_sums, layer_norm, quantised, quantised_rows, single
+from engine.arithmetic import exp, fold, gelu, integer_sums, layer_norm, quantised, quantised_rows, root, single
 from engine.encoder import Pack, Run
 from engine.quantize import MOST_ROUTER, Int8Weights, sizes_of_blocks
 from engine.routed import with_quorum
@@ -49,7 +50,7 @@ class TorchInt8:
         for place in range(self._sizes.layers):
             x_TD = self._layer(f"layers.{place}", x_TD, batch, budget, trace)
         means_SD = text_means(x_TD, batch.runs)
-        return means_SD / fold(means_SD * means_SD).sqrt().unsqueeze(1)
+        return means_SD / root(fold(means_SD * means_SD)).unsqueeze(1)
 
     def _layer(
         self, name: str, x_TD: torch.Tensor, batch: Pack, budget: int, trace: list[LayerTrace] | None
@@ -194,7 +195,7 @@ def _attend(q_CHLW: torch.Tensor, k_CHLW: torch.Tensor, v_CHLW: torch.Tensor) ->
     (q, q_scale), (k, k_scale), (v, v_scale) = (
         quantised(part, part.abs().amax(dim=(2, 3), keepdim=True), MOST_INT12) for part in (q_CHLW, k_CHLW, v_CHLW)
     )
-    factor = q_scale * k_scale * single(q_CHLW.shape[-1] ** -0.5)
+    factor = q_scale * k_scale * single(1 / math.sqrt(q_CHLW.shape[-1]))
     scores_CHLL = (q.double() @ k.double().transpose(2, 3)).float() * factor
     shares_CHLL = (exp(scores_CHLL - scores_CHLL.amax(dim=3, keepdim=True)) * float(MOST_INT12)).round().double()
     total_CHL1 = shares_CHLL.sum(dim=3, keepdim=True).float()

@@ -24,7 +24,7 @@ from engine.client import Encoding, Progress, Vectors
 from engine.config import EncoderConfig, RoutedConfig
 from engine.encoder import DenseEncoder, Pack, pack
 from engine.errors import NumericError, OptionError
-from engine.int8 import TorchInt8
+from engine.native import int8_forward
 from engine.products import MOST_ROWS, stable_rows, use_least_rows
 from engine.quantize import Int8Weights, quantize
 from engine.routed import RoutedEncoder
@@ -205,7 +205,16 @@ def load_routed(
     precision: str = "fp32",
     memory_budget: int | None = None,
 ) -> LocalEncoder:
-    """A routed encoder from its file, the shipped one when None; see `engine.client.load_encoder`."""
+    """A routed encoder from its file, the shipped one when None; see `engine.client.load_encoder`.
+
+    Raises:
+        OptionError: the precision is "int4", or an argument is out of range.
+    """
+    if precision == "int4":
+        raise OptionError(
+            "A routed encoder has no precision 'int4': noise of 4-bit weights makes it choose other experts (mean "
+            "cosine to float32 .87 on sentences). Use 'int8', or the encoder 'dense'."
+        )
     if path is None:
         path, sha256 = shipped_routed()
     else:
@@ -312,7 +321,7 @@ def int8_client(
     routed = config if isinstance(config, RoutedConfig) else None
     base = config if isinstance(config, EncoderConfig) else config.base
     budget = 0 if routed is None else routed.budget(active)
-    limit, forward = _limit(max_tokens, base), TorchInt8(weights).forward
+    limit, (forward, _) = _limit(max_tokens, base), int8_forward(weights)
 
     def compute(batch: Pack, traced: bool) -> Packed:
         layers: list[LayerTrace] | None = [] if traced else None

@@ -16,6 +16,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
+from features import approximate
 from warehouse import DataError, Lake, Reader, SettingsError, StageResult
 from warehouse.files import replaced_file
 
@@ -96,7 +97,8 @@ class VectorIndex:
 
         Returns:
             similarity [N, K] float32 and rows [N, K] int64, where K is the smaller of `k` and N - 1. An item is never
-            its own neighbour. The graph of a k is searched once and then kept.
+            its own neighbour. The graph of a k is searched once and then kept. With more than `EXACT_UP_TO` items it
+            is approximate (`features.approximate`, recall at least 0.95), and a row of -1 is no neighbour.
 
         Raises:
             SettingsError: `k` is below 1.
@@ -105,15 +107,20 @@ class VectorIndex:
             return self._neighbors[k]
         count = len(self)
         width = min(k, max(0, count - 1))
+        if k >= 1 and count > approximate.EXACT_UP_TO:
+            lists = approximate.neighbor_lists(self.vectors, width)
+            return self._keep(k, lists.similarity, lists.rows)
         similarity, rows = self.search(self.vectors, k if k < 1 else width + 1)
         drop = rows == np.arange(count)[:, None]
         # An item with more equals than places may not stand in its own list: then the last place is dropped.
         drop[~drop.any(axis=1), -1:] = True
-        graph = similarity[~drop].reshape(count, width), rows[~drop].reshape(count, width)
-        for array in graph:
+        return self._keep(k, similarity[~drop].reshape(count, width), rows[~drop].reshape(count, width))
+
+    def _keep(self, k: int, similarity: Floats, rows: Rows) -> tuple[Floats, Rows]:
+        for array in (similarity, rows):
             array.flags.writeable = False  # shared by all callers
-        self._neighbors[k] = graph
-        return graph
+        self._neighbors[k] = similarity, rows
+        return similarity, rows
 
     def _check(self, queries: npt.ArrayLike, k: int) -> Floats:
         if k < 1:

@@ -14,6 +14,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.logging import get_run_logger
 
 from engine.errors import UnavailableError
+from flows.artifacts import publish_functions
 from flows.project import Project
 from flows.stages import STAGES, RunSummary, run_passes
 from warehouse import Progress, StageResult, Transient, silent
@@ -74,4 +75,7 @@ def run_cycle(root: str, simulated: bool = False, max_passes: int | None = None)
         simulated: let the simulated annotator answer.
         max_passes: stop after this many passes; None for no limit.
     """
-    return run_passes(lambda stage: stage_task(root, stage), simulated=simulated, max_passes=max_passes)
+    summary = run_passes(lambda stage: stage_task(root, stage), simulated=simulated, max_passes=max_passes)
+    project = _opened(root).project
+    publish_functions(project.lake, project.settings.project.name)
+    return summary

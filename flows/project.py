@@ -25,7 +25,7 @@ from features.index import IndexConfig, VectorIndex, open_index
 from features.ingest import IngestConfig
 from features.sources import SourceConfig
 from flows.settings import Settings, load_settings
-from warehouse import Lake, SettingsError, WarehouseBusy
+from warehouse import Lake, Location, SettingsError, WarehouseBusy
 from weak_labels.apply import VoteConfig
 from weak_labels.end_model import EndModelConfig
 from weak_labels.evaluate import EvaluateConfig
@@ -55,6 +55,12 @@ class Project:
         return self.root / self.settings.warehouse.path
 
     @property
+    def location(self) -> Location:
+        """Where the warehouse's catalogue and data are."""
+        section = self.settings.warehouse
+        return Location(folder=self.lake_path, catalog=section.catalog, data=section.data)
+
+    @property
     def state_path(self) -> Path:
         """Folder for locks, the index and Prefect's own data; a cache that may be deleted between runs."""
         return self.root / ".siftline"
@@ -67,11 +73,11 @@ class Project:
     @cached_property
     def lake(self) -> Lake:
         """The warehouse, open for writing."""
-        return Lake(self.lake_path)
+        return Lake(self.location)
 
     def read_lake(self) -> Lake:
         """The warehouse, open for reading only; the caller closes it."""
-        return Lake(self.lake_path, read_only=True)
+        return Lake(self.location, read_only=True)
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -205,13 +211,21 @@ class Project:
     def label_model_config(self) -> LabelModelConfig:
         """Configuration of `weak_labels.label_models`."""
         section = self.settings.weak_labels
-        return LabelModelConfig(kind=section.label_model, classes=self.classes, seed=section.seed)
+        return LabelModelConfig(
+            kind=section.label_model,
+            classes=self.classes,
+            seed=section.seed,
+            learn_from_gold=section.learn_from_gold,
+        )
 
     @cached_property
     def end_model_config(self) -> EndModelConfig:
         """Configuration of `weak_labels.end_model`."""
         return EndModelConfig(
-            classes=self.classes, encoder_id=self.encoder.encoder_id, seed=self.settings.end_model.seed
+            classes=self.classes,
+            encoder_id=self.encoder.encoder_id,
+            seed=self.settings.end_model.seed,
+            self_training=self.settings.end_model.self_training,
         )
 
     @cached_property
@@ -241,6 +255,10 @@ class Project:
             strategy=section.strategy,
             seed=section.seed,
             neighbors=self.settings.value.neighbors,
+            explore=section.explore,
+            most_per_class=section.most_per_class,
+            slice_by=section.slice_by,
+            most_per_slice=section.most_per_slice,
         )
 
     @cached_property

@@ -64,6 +64,10 @@ class WarehouseSection(Section):
     """Where the tables live."""
 
     path: str = "lake"
+    catalog: str = "sqlite"
+    """"sqlite" in that folder, or "postgres:dbname=... host=..."; the password comes from PGPASSWORD."""
+    data: str = "data"
+    """"data" in that folder, or "s3://bucket/prefix"; the keys come from AWS_*."""
 
 
 class EncoderSection(Section):
@@ -101,6 +105,8 @@ class WeakLabelsSection(Section):
 
     functions: str = "labeling_functions.py"
     label_model: str = "snorkel"
+    learn_from_gold: bool = False
+    """Give people's labels to the label models that learn from them (anchored, auto)."""
     max_fault_frac: float = Field(default=0.05, ge=0, le=1)
     prompt: PromptSection = PromptSection()
     seed: int = 0
@@ -110,6 +116,8 @@ class EndModelSection(Section):
     """The classifier on the vectors."""
 
     seed: int = 0
+    self_training: bool = False
+    """Learn from labels that a classifier on vectors and one on words agree on; it helps where votes cover little."""
 
 
 class ValueSection(Section):
@@ -126,6 +134,13 @@ class SelectSection(Section):
     batch: int = Field(default=32, ge=1)
     budget: int = Field(default=128, ge=0)
     refill_below: int = Field(default=0, ge=0)
+    explore: float = Field(default=0.0, ge=0, le=1)
+    """Share of a batch drawn at random, for figures that selection does not bias."""
+    most_per_class: float = Field(default=1.0, gt=0, le=1)
+    """Largest share of a batch that the end model may think of one class."""
+    slice_by: str = ""
+    """Metadata key that divides the items into slices."""
+    most_per_slice: float = Field(default=1.0, gt=0, le=1)
     seed: int = 0
 
 

@@ -29,4 +29,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group(group))
 
 
-pytest_plugins = ["tests.projects", "tests.studio", "tests.engine_servers"]
+pytest_plugins = ["tests.projects", "tests.studio", "tests.engine_servers", "tests.warehouse.servers"]

@@ -1,5 +1,7 @@
 """Tables, commits and snapshots over DuckLake: what every other package stores and reads."""
 
+from warehouse.commit import siftline_version
+from warehouse.connection import Location, attach_statement
 from warehouse.errors import (
     CommitFailed,
     DataError,
@@ -16,7 +18,7 @@ from warehouse.errors import (
     WarehouseError,
     WarehouseNotFound,
 )
-from warehouse.lake import Lake, attach_statement, siftline_version
+from warehouse.lake import Lake
 from warehouse.read import connect
 from warehouse.reader import Reader, matrix_to_list_array
 from warehouse.stage import Append, Delete, Progress, Stage, StageResult, Upsert, Write, hash_token, silent
@@ -27,6 +29,7 @@ __all__ = [
     "DataError",
     "Delete",
     "Lake",
+    "Location",
     "Progress",
     "Reader",
     "SchemaTooNew",

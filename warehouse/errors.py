@@ -4,6 +4,10 @@ Two families decide what happens next: `Terminal` needs a person, `Transient` ma
 names the thing, the values that clash and the way out.
 """
 
+import os
+
+SECRET_VARIABLES = ("PGPASSWORD", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+
 
 class SiftlineError(Exception):
     """Base of every error that Siftline raises on purpose."""
@@ -59,3 +63,12 @@ class ServiceError(Transient):
 
 class ServiceRefused(Terminal):
     """A service refused the request for a reason that a retry does not change."""
+
+
+def without_secrets(text: str) -> str:
+    """A message without the values of the variables that hold secrets."""
+    for name in SECRET_VARIABLES:
+        value = os.environ.get(name, "")
+        if len(value) >= 4:
+            text = text.replace(value, f"<{name}>")
+    return text

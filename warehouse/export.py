@@ -18,9 +18,9 @@ from typing import Any, Literal
 import duckdb
 import pyarrow as pa
 
+from warehouse.commit import siftline_version
 from warehouse.errors import SettingsError
 from warehouse.formats import write_csv, write_json, write_parquet
-from warehouse.lake import siftline_version
 from warehouse.read import At, connect, connect_for_people, reading_statements
 
 Format = Literal["parquet", "jsonl", "csv", "datasets"]

@@ -1,6 +1,7 @@
 """Where the DuckDB extensions come from: wheels installed beside duckdb, so nothing is downloaded at run time."""
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import duckdb
@@ -10,7 +11,12 @@ from warehouse.errors import WarehouseError
 PACKAGES = {
     "ducklake": "duckdb_extension_ducklake",
     "sqlite_scanner": "duckdb_extension_sqlite_scanner",
+    "postgres_scanner": "duckdb_extension_postgres_scanner",
+    "httpfs": "duckdb_extension_httpfs",
 }
+
+LOCAL = ("ducklake", "sqlite_scanner")
+"""What a warehouse with a SQLite catalogue and its data in a folder needs."""
 
 
 def extension_path(name: str) -> Path:
@@ -43,14 +49,14 @@ def extension_path(name: str) -> Path:
     return path
 
 
-def load_extensions(connection: duckdb.DuckDBPyConnection) -> None:
-    """Load every extension the warehouse needs into a connection, from disk only."""
-    for name in PACKAGES:
+def load_extensions(connection: duckdb.DuckDBPyConnection, names: Sequence[str] = LOCAL) -> None:
+    """Load extensions into a connection, from disk only; left out, those of a warehouse in a local folder."""
+    for name in names:
         path = str(extension_path(name)).replace("'", "''")
         connection.execute(f"LOAD '{path}'")
 
 
-def open_duckdb() -> duckdb.DuckDBPyConnection:
+def open_duckdb(names: Sequence[str] = LOCAL) -> duckdb.DuckDBPyConnection:
     """A new DuckDB with the warehouse's extensions, which fetches no others and loads no unsigned ones.
 
     DuckDB checks the signature of a file of 36 MB for 0.2 to 0.4 s at each load. The first load of a file in a process
@@ -60,7 +66,7 @@ def open_duckdb() -> duckdb.DuckDBPyConnection:
     Raises:
         WarehouseError: an extension is missing or was built for another duckdb.
     """
-    files = frozenset(_identity(extension_path(name)) for name in PACKAGES)
+    files = frozenset(_identity(extension_path(name)) for name in names)
     checked = files <= _CHECKED
     connection = duckdb.connect(
         config={
@@ -69,7 +75,7 @@ def open_duckdb() -> duckdb.DuckDBPyConnection:
             "allow_unsigned_extensions": "true" if checked else "false",
         }
     )
-    load_extensions(connection)
+    load_extensions(connection, names)
     connection.execute("SET allow_unsigned_extensions = false")  # it cannot be set to true again
     _CHECKED.update(files)
     return connection

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from warehouse.connection import attach_statement
 from warehouse.extensions import open_duckdb
-from warehouse.lake import attach_statement
 from warehouse.read import At, connect, resolve
 from warehouse.reader import Reader
 

@@ -5,32 +5,31 @@ pipeline that writes. The past is part of the warehouse until its snapshots are 
 longer kept is said so: reading a neighbouring snapshot instead would be a wrong answer without a sign.
 """
 
-import re
 from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
 
+from warehouse.connection import Location
+from warehouse.connection import connect as attach
 from warehouse.errors import SettingsError, SnapshotNotFound, WarehouseNotFound
-from warehouse.lake import Lake, connect_locked_down
-from warehouse.lake import connect as attach
+from warehouse.lake import Lake
+from warehouse.protection import connect_locked_down, refuse_reaching_out
 from warehouse.reader import Reader
 
 # CREATE makes temporary tables, also for PIVOT; the warehouse itself is attached read-only. EXPLAIN is left out, since
 # EXPLAIN ANALYZE runs what it explains, even a COPY.
 _ALLOWED = {duckdb.StatementType.SELECT, duckdb.StatementType.CREATE}
-# DuckLake's functions that remove files or snapshots run in a SELECT, even where the warehouse is attached read-only.
-_MAINTENANCE = re.compile(r"ducklake_(cleanup|delete|expire|merge|rewrite|flush|set|add)", re.IGNORECASE)
 
 At = int | str | datetime | None
 """A snapshot number, a time (ISO text or datetime; UTC unless it names its zone), or None for the newest."""
 
 
-def connect(path: Path | str, *, read_only: bool = True, at: At = None) -> Reader:
+def connect(path: Path | str | Location, *, read_only: bool = True, at: At = None) -> Reader:
     """Open a warehouse for reading at one snapshot. Use the result as a context manager, or close it.
 
     Args:
-        path: folder of the warehouse, the one that holds `catalog.sqlite`.
+        path: folder of the warehouse, the one that holds `catalog.sqlite`, or its `Location`.
         read_only: always True; it stands here because people who know `duckdb.connect` look for it.
         at: snapshot number or time; the newest when left out.
 
@@ -44,12 +43,12 @@ def connect(path: Path | str, *, read_only: bool = True, at: At = None) -> Reade
             "connect() only reads. What writes is a stage, in one commit: Lake(path).stage(...).commit(...); see "
             "warehouse/README.md."
         )
-    folder = _folder(Path(path))
+    folder = _folder(path)
     number = resolve(folder, at)
     return Reader(attach(folder, read_only=True, at=number), at=number)
 
 
-def connect_for_people(path: Path, *, at: At = None) -> duckdb.DuckDBPyConnection:
+def connect_for_people(path: Path | Location, *, at: At = None) -> duckdb.DuckDBPyConnection:
     """A locked-down connection at a snapshot, for SQL that a person types; raises as `connect` does."""
     folder = _folder(path)
     return connect_locked_down(folder, at=resolve(folder, at))
@@ -59,12 +58,13 @@ def reading_statements(connection: duckdb.DuckDBPyConnection, query: str) -> lis
     """The statements of a person's query, all of which only read.
 
     Raises:
-        SettingsError: one of them would write.
+        SettingsError: one of them would write or leave the warehouse.
         duckdb.Error: the query cannot be parsed.
     """
     statements = connection.extract_statements(query)
+    refuse_reaching_out(query)
     for statement in statements:
-        if statement.type not in _ALLOWED or _MAINTENANCE.search(query):
+        if statement.type not in _ALLOWED:
             raise SettingsError(
                 f"This {statement.type.name} is not for this prompt, which only reads. To write a file, name it: "
                 'siftline sql --format csv --output file.csv "select ..."'
@@ -72,7 +72,7 @@ def reading_statements(connection: duckdb.DuckDBPyConnection, query: str) -> lis
     return statements
 
 
-def resolve(path: Path, at: At) -> int | None:
+def resolve(path: Path | Location, at: At) -> int | None:
     """Number of the kept snapshot that `at` means; None for the newest.
 
     Raises:
@@ -153,9 +153,11 @@ def _in_force(time: datetime, kept: list[tuple[int, datetime]]) -> int:
     return before[-1]
 
 
-def _folder(path: Path) -> Path:
+def _folder(path: Path | str | Location) -> Path | Location:
     """The folder as an absolute path; a project's folder is told apart from its warehouse's."""
-    folder = path.absolute()
+    if isinstance(path, Location):
+        return path
+    folder = Path(path).absolute()
     inside = folder / "lake"
     if not (folder / "catalog.sqlite").is_file() and (inside / "catalog.sqlite").is_file():
         raise WarehouseNotFound(f"{folder} is not a warehouse, but the folder {inside} in it is; name that one.")

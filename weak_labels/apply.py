@@ -24,6 +24,7 @@ from weak_labels.functions import Ask, Encode, ItemBatch, LabelingFunction, chec
 from weak_labels.item_batches import check_services, remember_encode, to_batch
 from weak_labels.lanes import Lane
 from weak_labels.reach import TEXT, Asked, Pending, Reach, Rows
+from weak_labels.screens import Screens
 
 
 def cores() -> int:
@@ -128,6 +129,7 @@ def vote(
             if not writes:
                 return stage.nothing(items=log.count)
             detail = {
+                "read": stage.input_versions,
                 "items": log.count,
                 "functions": len(functions),
                 "votes": sum(ballot.cast for ballot in ballots),
@@ -166,6 +168,7 @@ def _call_all(
     log = ItemLog()
     running: deque[Future[_Called]] = deque()
     free: SimpleQueue[Lane] = SimpleQueue()
+    screens = Screens([ballot.function for ballot in ballots])
 
     def take(called: _Called) -> None:
         for place, rows, outcome in called.outcomes:
@@ -177,12 +180,14 @@ def _call_all(
         for _ in range(config.processes):
             free.put(stack.enter_context(Lane([b.function for b in ballots], config.classes, config.timeout_s)))
         pool = stack.enter_context(ThreadPoolExecutor(config.processes))
-        for pending in reach.pending(config.batch_items):
+        # Which faults come first decides what is stored, so where there can be any the order must not.
+        ordered = any(ballot.function.can_fail for ballot in ballots)
+        for pending in reach.pending(config.batch_items, ordered=ordered):
             start = log.add(pending, config.encoder_id)
             batch = to_batch(pending.items, config.classes, encode, ask)[0]
             called = _Called(start, batch.id_array)
             _call_here(called, batch, pending, ballots, config.timeout_s)
-            running.append(pool.submit(_call_batch, called, free, batch, pending, ballots, config.timeout_s))
+            running.append(pool.submit(_call_batch, called, free, screens, batch, pending, ballots, config.timeout_s))
             if len(running) > config.processes:
                 take(running.popleft().result())
         while running:
@@ -219,6 +224,7 @@ def _call_here(
 def _call_batch(
     called: _Called,
     free: "SimpleQueue[Lane]",
+    screens: Screens,
     batch: ItemBatch,
     pending: Pending,
     ballots: Sequence[Ballot],
@@ -227,8 +233,9 @@ def _call_batch(
     lane = free.get()
     try:
         lane.begin(batch)
+        rows_of = screens.rows(batch, pending.calls)
         for place, ballot in enumerate(ballots):
-            rows = np.flatnonzero(pending.calls[:, place])
+            rows = rows_of[place]
             if len(rows) and not ballot.off and not _is_local(ballot.function):
                 called.outcomes.append((place, rows, lane.call(ballot.function, rows, ballot.limits(timeout_s))))
     finally:

@@ -78,6 +78,7 @@ def keywords(
         rule=rule,
         description=description or f"{min_hits} of: {', '.join(words)}",
         labels=(label,),
+        screen=_whole_words("|".join(patterns)),
     )
 
 
@@ -107,6 +108,7 @@ def regex(label: str, pattern: str, *, name: str | None = None, description: str
         rule=rule,
         description=description or pattern,
         labels=(label,),
+        screen=pattern,
     )
 
 

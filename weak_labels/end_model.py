@@ -26,6 +26,7 @@ from warehouse import (
     silent,
 )
 from warehouse.reader import list_column_to_matrix
+from weak_labels.self_training import self_trained
 
 Floats = npt.NDArray[np.float64]
 Vectors = npt.NDArray[np.floating[Any]]
@@ -49,6 +50,8 @@ class EndModelConfig:
         classes: class names; the place of a name is its class id.
         encoder_id: encoder whose vectors it reads.
         seed: part of the model's id only; training has one optimum and draws no random numbers.
+        self_training: learn from labels that two views of the texts agree on instead of the weak labels themselves; see
+            `weak_labels.self_training`.
 
     Raises:
         SettingsError: a value is out of range.
@@ -57,6 +60,7 @@ class EndModelConfig:
     classes: tuple[str, ...]
     encoder_id: str
     seed: int = 0
+    self_training: bool = False
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
@@ -194,6 +198,7 @@ class TrainingData:
         content: hash of all of this but the gold labels, and of the model's version.
         gold: class id by item, for train items with a vector.
         gold_left_out: gold labels of other items.
+        texts: [N] where the end model trains itself, else none.
     """
 
     item_ids: list[str]
@@ -205,6 +210,16 @@ class TrainingData:
     content: str
     gold: dict[str, int]
     gold_left_out: int
+    texts: list[str]
+
+    def weak_model(self) -> EndModel | None:
+        """The end model before gold labels, None where no train item has a weak label."""
+        if not self.texts or not self.weights.any():
+            return EndModel.fit_weak(self.vectors, self.probs, self.weights)
+        rows = np.flatnonzero(self.train)
+        texts = [self.texts[row] for row in rows]
+        probs_NC, weights_N = self_trained(self.vectors[rows], texts, self.probs[rows], self.weights[rows])
+        return EndModel.fit_weak(self.vectors[rows], probs_NC, weights_N)
 
     def fingerprint(self, config: EndModelConfig) -> str:
         """Hash of all that decides the model that learns from this."""
@@ -261,6 +276,11 @@ def read_training_data(reader: Reader, config: EndModelConfig) -> TrainingData:
     hashes: list[str] = table.column("content_hash").to_pylist()
     content = hashlib.sha256(json.dumps([VERSION, item_ids, hashes, train_N.tolist()]).encode())
     content.update(probs_NC.tobytes() + votes_N.tobytes())
+    texts: list[str] = []
+    if config.self_training:
+        content.update(b"self-training 1")
+        text_of = dict(reader.rows("SELECT item_id, content FROM items"))
+        texts = [text_of[item_id] for item_id in item_ids]
     return TrainingData(
         item_ids=item_ids,
         train=train_N,
@@ -271,6 +291,7 @@ def read_training_data(reader: Reader, config: EndModelConfig) -> TrainingData:
         content=content.hexdigest(),
         gold=gold,
         gold_left_out=len(answers) - len(gold),
+        texts=texts,
     )
 
 
@@ -305,7 +326,7 @@ def end_model(lake: Lake, config: EndModelConfig, progress: Progress = silent) -
         if latest and json.loads(latest[0][1]).get("fingerprint") == fingerprint:
             return stage.nothing(reason="equal vectors, weak labels and gold labels")
         progress(0, 3)
-        weak = EndModel.fit_weak(data.vectors, data.probs, data.weights)
+        weak = data.weak_model()
         progress(1, 3)
         row_of = {item_id: row for row, item_id in enumerate(data.item_ids)}
         gold_rows = np.array([row_of[item_id] for item_id in data.gold], np.int64)
@@ -348,4 +369,5 @@ def end_model(lake: Lake, config: EndModelConfig, progress: Progress = silent) -
 
 
 def _params(config: EndModelConfig) -> dict[str, Any]:
-    return {"classes": list(config.classes), "encoder": config.encoder_id, "seed": config.seed}
+    params: dict[str, Any] = {"classes": list(config.classes), "encoder": config.encoder_id, "seed": config.seed}
+    return {**params, "self_training": True} if config.self_training else params

@@ -151,6 +151,8 @@ class LabelingFunction:
         uses_vectors: votes only on items that have a vector, and again when the encoder changes.
         source: file it was loaded from; None for one made in a running program.
         timeout_s: seconds for one call; None for the project's limit.
+        screen: pattern (RE2) without a match of which it abstains, so that many functions can be asked in one pass
+            over a text; empty for none.
     """
 
     name: str
@@ -163,6 +165,12 @@ class LabelingFunction:
     uses_vectors: bool = False
     source: Path | None = None
     timeout_s: float | None = None
+    screen: str = ""
+
+    @property
+    def can_fail(self) -> bool:
+        """Whether it can leave faults on single items."""
+        return self.is_python or self.kind in ("prompt", "cluster")
 
     @property
     def is_python(self) -> bool:

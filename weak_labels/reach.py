@@ -6,6 +6,7 @@ the functions, and `lf_reach` holds for each function the last batch it has been
 has been asked, except the items in `lf_faults`. New items get a new number; a changed function starts again at 0.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ TEXT = "text"
 INPUT_HASH = "left(md5(concat_ws('|', i.content_hash, i.metadata)), 16)"
 """SQL over `items i`: changes when an item's content or metadata does."""
 
-VECTORS = "LEFT JOIN vectors x ON x.item_id = i.item_id AND x.encoder_id = $5 AND x.content_hash = i.content_hash"
+VECTORS = "LEFT JOIN vectors x ON x.item_id = i.item_id AND x.encoder_id = ? AND x.content_hash = i.content_hash"
 _FOREVER = 2**31 - 1
 
 Flags = npt.NDArray[np.bool_]
@@ -87,6 +88,11 @@ class Reach:
         self.through = np.array([self._through(function) for function in asked], np.int64)
         last = stage.scalar("SELECT max(batch) FROM (SELECT batch FROM lf_inputs UNION ALL SELECT batch FROM lf_reach)")
         self._last = int(last or 0)
+        # Nothing was written since the last run, and that run had put the present encoder's vectors before functions.
+        self._settled = self._read_by_last_run() == dict(stage.input_versions) and (
+            not needs_vectors or any(known.input == encoder_id for known, _, _ in self._stored.values())
+        )
+        self._any_faults = bool(stage.scalar("SELECT count(*) FROM lf_faults WHERE item_id <> ''"))
         self.total_items = int(stage.scalar("SELECT count(*) FROM items"))
         self.with_vector = self._count_vectors() if needs_vectors else 0
 
@@ -101,14 +107,16 @@ class Reach:
         sql, params = self._query("count(*)")
         return int(self._stage.scalar(sql, params))
 
-    def pending(self, rows: int) -> Iterator[Pending]:
-        """Items to call functions on, by item_id, in batches of about `rows`."""
-        vector = ", x.vector, coalesce(c.batch, 0) AS vector_batch" if self._needs_vectors else ""
+    def pending(self, rows: int, *, ordered: bool) -> Iterator[Pending]:
+        """Items to call functions on, in batches of about `rows`; by item_id where the order matters."""
+        text_batch, vector_batch = self._batches()
+        vector = f", x.vector, {vector_batch} AS vector_batch" if self._needs_vectors else ""
+        retry = "r.places" if self._any_faults else "NULL::INT[]"
         sql, params = self._query(
-            f"i.item_id, i.content, i.metadata, {INPUT_HASH} AS input_hash, coalesce(b.batch, 0) AS text_batch, "
-            f"r.places AS retry{vector}"
+            f"i.item_id, i.content, i.metadata, {INPUT_HASH} AS input_hash, {text_batch} AS text_batch, "
+            f"{retry} AS retry{vector}"
         )
-        for table in self._stage.batches(sql + " ORDER BY i.item_id", params, rows=rows):
+        for table in self._stage.batches(sql + (" ORDER BY i.item_id" if ordered else ""), params, rows=rows):
             yield self._to_pending(table)
 
     def writes(self, hashes: pa.Table, off: Flags, faulted: Sequence[int]) -> list[Write]:
@@ -120,13 +128,9 @@ class Reach:
             faulted: items on which each function failed [L].
         """
         writes: list[Write] = []
-        stale = self._stage.arrow(
-            f"SELECT b.item_id, b.input FROM lf_inputs b LEFT JOIN items i ON i.item_id = b.item_id "
-            f"WHERE i.item_id IS NULL OR b.input_hash <> {INPUT_HASH} OR b.input NOT IN ('{TEXT}', ?)",
-            [self._encoder_id],
-        )
+        stale = self._stale() if not self._settled else None
         batch = self._last + 1 if hashes.num_rows else self._last
-        if stale.num_rows:
+        if stale is not None and stale.num_rows:
             writes.append(Delete("lf_inputs", stale))
         if hashes.num_rows:
             number = pa.array(np.full(hashes.num_rows, batch, np.int32))
@@ -148,12 +152,21 @@ class Reach:
 
     def gone_items(self) -> list[str]:
         """Items that were voted on and are no longer in the warehouse."""
+        if self._settled:
+            return []
         return [
             row[0]
             for row in self._stage.rows(
                 "SELECT DISTINCT b.item_id FROM lf_inputs b ANTI JOIN items i ON i.item_id = b.item_id ORDER BY 1"
             )
         ]
+
+    def _stale(self) -> pa.Table:
+        return self._stage.arrow(
+            f"SELECT b.item_id, b.input FROM lf_inputs b LEFT JOIN items i ON i.item_id = b.item_id "
+            f"WHERE i.item_id IS NULL OR b.input_hash <> {INPUT_HASH} OR b.input NOT IN ('{TEXT}', ?)",
+            [self._encoder_id],
+        )
 
     def _through(self, function: Asked) -> int:
         stored = self._stored.get(function.name)
@@ -163,36 +176,57 @@ class Reach:
         return self.total_items if asked.input == TEXT else self.with_vector
 
     def _count_vectors(self) -> int:
-        sql = f"SELECT count(x.item_id) FROM items i {VECTORS.replace('$5', '?')}"
-        return int(self._stage.scalar(sql, [self._encoder_id]))
+        return int(self._stage.scalar(f"SELECT count(x.item_id) FROM items i {VECTORS}", [self._encoder_id]))
+
+    def _read_by_last_run(self) -> dict[str, str]:
+        """Versions of the tables that the last commit of this stage had read; what it saw needs no comparing again."""
+        detail = self._stage.scalar(
+            "SELECT detail FROM runs WHERE stage = ? ORDER BY committed_at DESC, token LIMIT 1", [self._stage.name]
+        )
+        return json.loads(detail).get("read", {}) if detail else {}
+
+    def _batches(self) -> tuple[str, str]:
+        """SQL for the batch of an item's content and of its vector; 0 for what is new."""
+        if not self._settled:
+            return "coalesce(b.batch, 0)", "coalesce(c.batch, 0)"
+        return f"{self._last}", f"CASE WHEN x.item_id IS NULL THEN 0 ELSE {self._last} END"
 
     def _query(self, columns: str) -> tuple[str, list[object]]:
         on_text = np.array([asked.input == TEXT for asked in self._asked], np.bool_)
         lowest = [int(self.through[on].min(initial=_FOREVER)) for on in (on_text, ~on_text)]
-        names, versions = [a.name for a in self._asked], [a.version for a in self._asked]
-        params: list[object] = [names, versions, list(range(len(names))), lowest[0]]
-        joins = where = ""
+        text_batch, vector_batch = self._batches()
+        wanted = ""
+        joins: list[str] = []
+        where = [f"{text_batch} NOT BETWEEN 1 AND {lowest[0]}"]
+        params: list[object] = []
+        if not self._settled:
+            joins.append(
+                f"LEFT JOIN lf_inputs b ON b.item_id = i.item_id AND b.input = '{TEXT}' AND b.input_hash = {INPUT_HASH}"
+            )
+        if self._any_faults:
+            wanted = """
+                WITH wanted AS (
+                    SELECT unnest(?::VARCHAR[]) AS lf_name, unnest(?::VARCHAR[]) AS lf_version,
+                           unnest(?::INT[]) AS place
+                ), retry AS (
+                    SELECT f.item_id, list(w.place) AS places
+                    FROM lf_faults f JOIN wanted w ON w.lf_name = f.lf_name AND w.lf_version = f.lf_version
+                    WHERE f.item_id <> '' GROUP BY f.item_id
+                )
+            """
+            params += [[a.name for a in self._asked], [a.version for a in self._asked], list(range(len(self._asked)))]
+            joins.append("LEFT JOIN retry r ON r.item_id = i.item_id")
+            where.append("r.places IS NOT NULL")
         if self._needs_vectors:
-            joins = (
-                f"{VECTORS} LEFT JOIN lf_inputs c "
-                f"ON c.item_id = i.item_id AND c.input = $5 AND c.input_hash = {INPUT_HASH}"
-            )
-            where = "OR (x.item_id IS NOT NULL AND coalesce(c.batch, 0) NOT BETWEEN 1 AND $6)"
-            params += [self._encoder_id, lowest[1]]
-        sql = f"""
-            WITH wanted AS (
-                SELECT unnest($1::VARCHAR[]) AS lf_name, unnest($2::VARCHAR[]) AS lf_version, unnest($3::INT[]) AS place
-            ), retry AS (
-                SELECT f.item_id, list(w.place) AS places
-                FROM lf_faults f JOIN wanted w ON w.lf_name = f.lf_name AND w.lf_version = f.lf_version
-                WHERE f.item_id <> '' GROUP BY f.item_id
-            )
-            SELECT {columns} FROM items i
-            LEFT JOIN lf_inputs b ON b.item_id = i.item_id AND b.input = '{TEXT}' AND b.input_hash = {INPUT_HASH}
-            LEFT JOIN retry r ON r.item_id = i.item_id {joins}
-            WHERE coalesce(b.batch, 0) NOT BETWEEN 1 AND $4 OR r.places IS NOT NULL {where}
-        """
-        return sql, params
+            joins.append(VECTORS)
+            params.append(self._encoder_id)
+            if not self._settled:
+                joins.append(
+                    f"LEFT JOIN lf_inputs c ON c.item_id = i.item_id AND c.input = ? AND c.input_hash = {INPUT_HASH}"
+                )
+                params.append(self._encoder_id)
+            where.append(f"(x.item_id IS NOT NULL AND {vector_batch} NOT BETWEEN 1 AND {lowest[1]})")
+        return f"{wanted} SELECT {columns} FROM items i {' '.join(joins)} WHERE {' OR '.join(where)}", params
 
     def _to_pending(self, table: pa.Table) -> Pending:
         text_batch = table.column("text_batch").to_numpy()

@@ -4,7 +4,7 @@ from importlib.metadata import entry_points
 from typing import cast
 
 from active.strategies.badge import pick_badge
-from active.strategies.base import Pick, Situation, Strategy
+from active.strategies.base import Pick, Quota, Situation, Strategy
 from active.strategies.contrastive import pick_contrastive
 from active.strategies.core_set import pick_core_set
 from active.strategies.entropy import pick_entropy
@@ -56,4 +56,4 @@ def find_strategy(name: str) -> Strategy:
     return cast(Strategy, found)
 
 
-__all__ = ["ENTRY_POINTS", "STRATEGIES", "Pick", "Situation", "Strategy", "find_strategy"]
+__all__ = ["ENTRY_POINTS", "STRATEGIES", "Pick", "Quota", "Situation", "Strategy", "find_strategy"]

@@ -8,12 +8,22 @@ from typing import Protocol
 
 import numpy as np
 
-from active.graph import Bools, Floats, PoolGraph, Rows
+from active.graph import NEAR_DUPLICATE, Bools, Floats, PoolGraph, Rows
 from active.pool import Pool
 from warehouse import DataError
 
-NEAR_DUPLICATE = 0.95
-"""Cosine from which two texts count as copies: a label of one is a label of the other."""
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Quota:
+    """A limit on how many items of one group a batch may hold.
+
+    Attributes:
+        groups: [N] group of each item, such as its predicted class; negative for none, which has no limit.
+        most: items of one group in a batch.
+    """
+
+    groups: Rows
+    most: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,6 +34,7 @@ class Situation:
         pool: items with votes, weak labels, predictions and gold labels.
         graph: their neighbour graph.
         generator: the only source of random numbers.
+        quotas: the most items of each group that may be picked.
 
     Raises:
         DataError: vectors or predictions are not finite; names the items.
@@ -32,6 +43,7 @@ class Situation:
     pool: Pool
     graph: PoolGraph
     generator: np.random.Generator
+    quotas: tuple[Quota, ...] = ()
 
     def __post_init__(self) -> None:
         for name, values in (("vectors", self.graph.vectors), ("predictions", self.pool.predicted)):
@@ -124,6 +136,7 @@ class Picking:
 
     def __init__(self, situation: Situation) -> None:
         self._vectors = situation.graph.vectors
+        self._quotas = situation.quotas
         self.nearest = situation.graph.nearest(situation.pool.taken)
         self.allowed = self.nearest < NEAR_DUPLICATE
         self.allowed[situation.pool.taken] = False
@@ -157,6 +170,10 @@ class Picking:
         self.nearest = np.maximum(self.nearest, np.clip(self._vectors @ self._vectors[row], 0.0, 1.0))
         self.allowed &= self.nearest < NEAR_DUPLICATE
         self.allowed[row] = False  # also a vector of zeros, which is not close to itself
+        for quota in self._quotas:
+            group = quota.groups[row]
+            if group >= 0 and np.count_nonzero(quota.groups[self.rows] == group) >= quota.most:
+                self.allowed &= quota.groups != group
 
     def done(self) -> Pick:
         """The pick with the scores as its values."""

@@ -1,25 +1,26 @@
-"""Selection by value: a greedy pick whose values fall as the batch speaks for more and more of the pool."""
-
-import numpy as np
+"""Selection by value: always the item whose label settles most of what the end model does not know about the pool."""
 
 from active.strategies.base import Pick, Picking, Situation
-from active.value import Estimate
+from active.value import information
 
 
 def pick_value(situation: Situation, batch: int) -> Pick:
-    """Items with the largest value of `active.value`, which is estimated again after each pick as if it were taken.
+    """Greedy by the gain of `active.information`, which is estimated again after each pick as if it were labelled.
 
-    Source: the greedy pick of Nemhauser, Wolsey, Fisher (1978), An Analysis of Approximations for Maximizing
-    Submodular Set Functions; on uncertain items as in Wei, Iyer, Bilmes (2015), Submodularity in Data Subset Selection
-    and Active Learning.
+    The value of a pick is its gain over that of the first one, and never above that of the one before.
+
+    Source: see `active.information`; the greedy pick is that of Nemhauser, Wolsey, Fisher (1978), An Analysis of
+    Approximations for Maximizing Submodular Set Functions.
     """
-    if not len(situation.pool):
-        return Picking(situation).done()
-    graph = situation.graph
-    estimate = Estimate.of(situation.pool, graph)
-    cover = graph.cover(situation.pool.taken)
     pick = Picking(situation)
-    while len(pick.rows) < batch and pick.allowed.any():
-        row = pick.take(estimate.worth(cover, pick.nearest))
-        cover = np.maximum(cover, graph.cover(np.array([row])))
+    if not pick.wants(batch):
+        return pick.done()
+    known = information(situation.pool, situation.graph)
+    first, value = 0.0, 1.0
+    while pick.wants(batch):
+        row = known.best(pick.allowed)
+        first = first or float(known.gains[row])
+        value = min(value, float(known.gains[row]) / first if first > 0 else 0.0)
+        pick.add(row, value)
+        known.settle(row)
     return pick.done()

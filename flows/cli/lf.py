@@ -1,37 +1,65 @@
-"""`siftline lf`: try labeling functions before they vote, and look at those that do."""
+"""`siftline lf`: try labeling functions before they vote, look at those that do, and get suggestions for more."""
 
 import tempfile
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from features.ingest import ingest
-from flows.cli.console import excerpt, out, print_table
+from flows.cli.console import excerpt, out, print_table, say
 from flows.cli.look import simulated_mark
 from flows.project import Project
 from warehouse import Lake
-from weak_labels.diagnostics import lf_report, preview
-from weak_labels.functions import load_functions
+from warehouse.protection import connect_locked_down, refuse_reaching_out
+from warehouse.reader import Reader
+from weak_labels.apply import VoteConfig
+from weak_labels.functions import LabelingFunction, load_functions
+from weak_labels.preview import preview
+from weak_labels.report import FunctionFigures, Report, lf_report
+from weak_labels.suggest import SuggestConfig, suggest, write
 
 
-def preview_functions(root: Path, file: Path | None, items: int) -> None:
-    """Print what every function of a file hits on some items."""
+def preview_functions(root: Path, file: Path | None, items: int | None, *, ask: bool) -> None:
+    """Print what every function of a file hits on some items (None: on all)."""
     project = Project(root)
     functions = load_functions(file, project.classes) if file else project.functions
+    asking = [function.name for function in functions if function.kind == "prompt"]
+    if asking and not ask:
+        say(f"Left out, because each answer is paid for: {', '.join(asking)}. Add --ask to try them too.")
+        functions = [function for function in functions if function.kind != "prompt"]
+    # Starting the encoder takes longer than all the rest.
+    needs_encoder = any(function.uses_vectors for function in functions)
+    config = project.vote_config if needs_encoder else VoteConfig(classes=project.classes, encoder_id="")
+    client = project.prompt_client if ask else None
     with _lake_with_items(project) as lake:
-        previews = preview(lake, functions, project.vote_config, items=items, encode=project.encoder.encode)
+        previews = preview(
+            lake,
+            functions,
+            config,
+            items=items,
+            encode=project.encoder.encode if needs_encoder else None,
+            ask=client.ask if client is not None else None,
+        )
     rows = [
         (
             p.name,
+            p.items,
             p.hits,
             p.coverage,
             ", ".join(p.polarity),
             p.faults,
-            " | ".join(excerpt(e.text, 60) for e in p.examples),
+            p.first_fault or " | ".join(excerpt(e.text, 60) for e in p.examples),
         )
         for p in previews
     ]
-    print_table(["function", "hits", "coverage", "votes for", "faults", "examples"], rows, title=f"{items} items")
+    title = "all items of the train split" if items is None else f"{items} items of the train split"
+    print_table(["function", "items", "hits", "coverage", "votes for", "faults", "examples"], rows, title=title)
+    if any(_waits_for_vectors(f, p.items) for f, p in zip(functions, previews, strict=True)):
+        say("Functions with 0 items look at vectors, and these items have none yet: siftline run")
+
+
+def _waits_for_vectors(function: LabelingFunction, items: int) -> bool:
+    return function.uses_vectors and items == 0
 
 
 @contextmanager
@@ -46,27 +74,75 @@ def _lake_with_items(project: Project) -> Generator[Lake]:
         yield lake
 
 
-def report_functions(root: Path) -> None:
-    """Print the figures of every function on the train split."""
+def report_functions(root: Path, where: str, examples: int) -> None:
+    """Print the figures of every function on the train split or a slice of it."""
     project = Project(root)
-    with project.read_lake() as lake, lake.read() as reader:
-        rows = lf_report(lake)
+    with ExitStack() as stack:
+        lake = stack.enter_context(project.read_lake())
+        refuse_reaching_out(where)
+        # A condition that somebody typed sees the warehouse and nothing else of this machine.
+        reader = stack.enter_context(Reader(connect_locked_down(lake.path), at=None) if where else lake.read())
+        found = lf_report(reader, where=where, examples=examples)
         mark = simulated_mark(reader)
-    shown = [
-        (
-            r.name,
-            ", ".join(r.polarity),
-            r.coverage,
-            r.overlap,
-            r.conflict,
-            r.gold_votes,
-            r.accuracy,
-            "-" if r.accuracy_low is None else f"{r.accuracy_low:.2f} to {r.accuracy_high:.2f}",
-            r.faults,
-        )
-        for r in rows
-    ]
-    columns = ["function", "votes for", "coverage", "overlap", "conflict", "gold", "accuracy", "95% interval", "faults"]
-    print_table(columns, shown, title="labeling functions" + mark)
-    if not rows:
+    _print_figures(found, "labeling functions" + (f" where {where}" if where else "") + mark)
+    if not found.functions:
         out.print("No votes yet: siftline run")
+        return
+    if found.pairs:
+        columns = ["function", "says the same as", "both vote on", "agree", "overlap"]
+        pairs = [(p.left, p.right, p.items, p.agreement, p.overlap) for p in found.pairs]
+        print_table(columns, pairs, title="pairs that say the same")
+    if found.disagreements:
+        rows = [
+            (
+                d.against,
+                d.item_id,
+                ", ".join(f"{name}: {label}" for name, label in d.votes.items()),
+                d.predicted or "-",
+                d.gold or "-",
+                excerpt(d.text, 80),
+            )
+            for d in found.disagreements
+        ]
+        columns = ["disagree with", "item", "votes", "model", "people", "text"]
+        print_table(columns, rows, title="items where functions disagree")
+
+
+def _print_figures(found: Report, title: str) -> None:
+    def interval(f: FunctionFigures) -> str:
+        return "-" if f.accuracy_low is None else f"{f.accuracy_low:.2f} to {f.accuracy_high:.2f}"
+
+    rows: Sequence[Sequence[object]] = [
+        (
+            f.name,
+            ", ".join(f.polarity),
+            f.applied_to,
+            f.coverage,
+            f.overlap,
+            f.conflict,
+            f.alone,
+            f.gold_votes,
+            f.accuracy,
+            interval(f),
+            f.estimated_accuracy,
+            f.gain,
+            f.faults,
+        )
+        for f in found.functions
+    ]
+    columns = ["function", "votes for", "items", "coverage", "overlap", "conflict", "alone"]
+    columns += ["gold", "accuracy", "95% interval", "estimate", "gain", "faults"]
+    print_table(columns, rows, title=title)
+    out.print(f"{found.items:,} items, {found.covered:.1%} with a vote, {found.gold:,} labelled by people")
+
+
+def suggest_functions(root: Path, output: Path | None, *, force: bool) -> None:
+    """Write candidate functions to a file and print their figures."""
+    project = Project(root)
+    path = output or project.root / "suggested_functions.py"
+    with project.read_lake() as lake, lake.read() as reader:
+        suggestions = suggest(reader, SuggestConfig(encoder_id=project.encoder.encoder_id))
+    write(suggestions, path, replace=force)
+    rows = [(s.name, s.label, s.precision, s.hits, s.coverage, s.code) for s in suggestions.found]
+    print_table(["candidate", "votes for", "precision", "gold", "coverage", "function"], rows, title=str(path))
+    say(f"{len(suggestions.found)} candidates from {suggestions.gold} labels. Edit the file, then: siftline lf preview")

@@ -135,6 +135,24 @@ def show_queue(root: Path, limit: int) -> None:
     print_table(["rank", "value", "state", "suggested", "reason", "text"], shown, title="next tasks")
 
 
+def show_suspects(root: Path, limit: int) -> None:
+    """Print the labels that are probably wrong, the most suspicious first; people mend them where they gave them."""
+    from active.quality import suspects
+
+    project = Project(root)
+    index = project.index()
+    with project.read_lake() as lake, lake.read() as reader:
+        found = suspects(reader, index)[:limit]
+        texts: dict[str, str] = dict(reader.rows("SELECT item_id, content FROM items JOIN gold_labels USING (item_id)"))
+        mark = simulated_mark(reader)
+    classes = project.classes
+    rows = [
+        (f"{s.suspicion:.2f}", s.item_id, classes[s.label], classes[s.likely], excerpt(texts[s.item_id], 70))
+        for s in found
+    ]
+    print_table(["suspicion", "item", "labelled", "rather", "text"], rows, title="labels to look at again" + mark)
+
+
 def collect_answers(root: Path) -> None:
     """Fetch answers into the warehouse and print how many are new."""
     from active.queue import collect

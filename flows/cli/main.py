@@ -176,6 +176,25 @@ def sql(
         run_sql(project, query, command, format, at=at or None, output=output, force=force)
 
 
+@app.command(epilog="Example: siftline questions decayed-functions")
+def questions(
+    name: Annotated[str, typer.Argument(help="Question to answer; left out, all are listed.")] = "",
+    project: ProjectOption = Path(),
+    format: Annotated[Literal["table", "csv", "json", "parquet"], typer.Option(help="As in siftline sql.")] = "table",
+    at: AtOption = "",
+    output: OutputOption = None,
+    force: ForceOption = False,
+    sql: Annotated[bool, typer.Option("--sql", help="Print the query, to change it.")] = False,
+) -> None:
+    """Answer what data scientists ask of every project, and say how to read it."""
+    from flows.cli.questions import answer_question, list_questions
+
+    if name:
+        answer_question(project, name, format, at=at or None, output=output, force=force, sql=sql)
+    else:
+        list_questions()
+
+
 @app.command("snapshots", epilog="Example: siftline snapshots --limit 5")
 def list_history(
     project: ProjectOption = Path(),
@@ -219,6 +238,17 @@ def export_training_files(
     from flows.cli.history import export_training
 
     export_training(project, output, format, at or None, where, force=force)
+
+
+@app.command(epilog="Example: siftline suspects --limit 50")
+def suspects(
+    limit: Annotated[int, typer.Option(min=1, help="How many labels are shown.")] = 20,
+    project: ProjectOption = Path(),
+) -> None:
+    """Show labels that are probably wrong: model and neighbours, which never saw them, prefer another class."""
+    from flows.cli.look import show_suspects
+
+    show_suspects(project, limit)
 
 
 @app.command(epilog="Example: siftline queue --next 20")
@@ -265,6 +295,20 @@ def embed(
     embed_texts(input, output, text_field, id_field or None, encoder, active, max_tokens, precision)
 
 
+@app.command(epilog="Example: siftline maintain --expire-older-than 90")
+def maintain(
+    project: ProjectOption = Path(),
+    expire_older_than: Annotated[
+        float | None, typer.Option(min=0, help="Give up snapshots older than this many days; left out, all are kept.")
+    ] = None,
+    grace: Annotated[float, typer.Option(min=0, help="Hours that files nobody needs are kept for readers.")] = 24.0,
+) -> None:
+    """Compact the warehouse and remove files nothing needs, also while others read and write."""
+    from flows.cli.maintain import maintain_project
+
+    maintain_project(project, expire_older_than, grace)
+
+
 @app.command(epilog="Example: siftline doctor --project examples/reuters")
 def doctor(project: ProjectOption = Path()) -> None:
     """Check versions, extensions, disk, encoder, settings and servers, and say how to mend what is wrong."""
@@ -277,20 +321,37 @@ def doctor(project: ProjectOption = Path()) -> None:
 def lf_preview(
     file: Annotated[Path | None, typer.Argument(help="File of functions; the project's own if left out.")] = None,
     project: ProjectOption = Path(),
-    items: Annotated[int, typer.Option(min=1, help="How many items to try; a fixed random pick.")] = 100,
+    items: Annotated[int, typer.Option(min=0, help="How many items to try, a fixed random pick; 0 for all.")] = 100,
+    ask: Annotated[bool, typer.Option("--ask", help="Also ask the language model, which may cost money.")] = False,
 ) -> None:
     """Try labeling functions on some items and show what they hit; nothing is written."""
     from flows.cli.lf import preview_functions
 
-    preview_functions(project, file, items)
+    preview_functions(project, file, items or None, ask=ask)
 
 
-@lf.command("report", epilog="Example: siftline lf report")
-def lf_report(project: ProjectOption = Path()) -> None:
-    """Show coverage, overlap, conflict and, where people answered, accuracy of every function."""
+@lf.command("report", epilog='Example: siftline lf report --where "length(content) < 100"')
+def lf_report(
+    project: ProjectOption = Path(),
+    where: Annotated[str, typer.Option(help="Only items for which this SQL over the table items is true.")] = "",
+    examples: Annotated[int, typer.Option(min=0, help="Items to show where functions disagree, of each kind.")] = 5,
+) -> None:
+    """Show how far each function reaches, how right it is, what it adds, and where functions disagree."""
     from flows.cli.lf import report_functions
 
-    report_functions(project)
+    report_functions(project, where, examples)
+
+
+@lf.command("suggest", epilog="Example: siftline lf suggest --output suggested_functions.py")
+def lf_suggest(
+    project: ProjectOption = Path(),
+    output: Annotated[Path | None, typer.Option(help="File to write; suggested_functions.py if left out.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+) -> None:
+    """Write candidate functions, from people's labels and clusters, to a file to keep or drop them in."""
+    from flows.cli.lf import suggest_functions
+
+    suggest_functions(project, output, force=force)
 
 
 SourceOption = Annotated[

@@ -11,8 +11,8 @@ import duckdb
 from flows.cli.console import print_table, say
 from flows.project import Project
 from warehouse import SettingsError
+from warehouse.connection import attach_statement
 from warehouse.formats import new_file, write_csv, write_json, write_parquet
-from warehouse.lake import attach_statement
 from warehouse.read import connect_for_people, reading_statements, resolve
 
 _FETCH_ROWS = 1000
@@ -33,7 +33,7 @@ def run_sql(
         raise SettingsError("There are two queries, one as an argument and one with -c; give one of them.")
     query = query or command
     project = Project(root)
-    connection = connect_for_people(project.lake_path, at=at)
+    connection = connect_for_people(project.location, at=at)
     try:
         if not query and (output is not None or format == "parquet"):
             query = sys.stdin.read()  # one file holds one result, so there is nothing to prompt for
@@ -50,8 +50,8 @@ def run_sql(
 
 def print_attach(root: Path, at: str | None) -> None:
     """Print the two lines that open this project's warehouse in any DuckDB client."""
-    path = Project(root).lake_path.absolute()
-    print(attach_statement(path, read_only=True, at=resolve(path, at)) + ";")
+    place = Project(root).location
+    print(attach_statement(place, read_only=True, at=resolve(place, at)) + ";")
     print("USE lake;")
 
 

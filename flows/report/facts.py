@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from warehouse.reader import Matrix, Reader, list_column_to_matrix
+from weak_labels.report import Report, lf_report
 
 MAP_ITEMS = 3000
 QUEUE_ROWS = 12
@@ -86,6 +87,7 @@ class Facts:
     cycles: Sequence[Row]
     functions: Sequence[Row]
     faults: Sequence[Row]
+    insight: Report
     values: Values | None
     map: MapItems | None
     queue_is_open: bool
@@ -119,6 +121,7 @@ def read_facts(reader: Reader) -> Facts:
         "SELECT coalesce(sum(seconds), 0), count(*) FILTER (WHERE action = 'skipped'), count(DISTINCT annotator) "
         "FROM current_annotations WHERE action <> 'deleted'"
     )[0]
+    insight = lf_report(reader)
     gold = reader.rows("SELECT count(*), count(*) FILTER (WHERE simulated) FROM gold_labels")[0]
     return Facts(
         snapshot=int(reader.scalar("SELECT id FROM lake.current_snapshot()")),
@@ -142,12 +145,13 @@ def read_facts(reader: Reader) -> Facts:
         confusion_labels=confusion_labels,
         batches=_batches(reader),
         cycles=_dicts(reader, "SELECT * FROM cycle_summary ORDER BY cycle"),
-        functions=_dicts(reader, "SELECT * FROM lf_summary ORDER BY coverage DESC, lf_name"),
+        functions=_functions(reader, insight),
         faults=_dicts(
             reader,
             "SELECT lf_name, fault, count(*) AS calls, min(left(detail, 300)) AS example FROM lf_faults "
             "GROUP BY lf_name, fault ORDER BY calls DESC, lf_name, fault",
         ),
+        insight=insight,
         values=_values(reader),
         map=_map_items(reader),
         queue_is_open=is_open,
@@ -179,6 +183,13 @@ def read_facts(reader: Reader) -> Facts:
             "FROM vectors GROUP BY encoder_id ORDER BY max(committed_at)",
         ),
     )
+
+
+def _functions(reader: Reader, insight: Report) -> list[Row]:
+    """Rows of lf_summary, with what the report of the functions adds."""
+    more = {f.name: {"estimate": f.estimated_accuracy, "gain": f.gain, "alone": f.alone} for f in insight.functions}
+    rows = _dicts(reader, "SELECT * FROM lf_summary ORDER BY coverage DESC, lf_name")
+    return [{**row, **more[row["lf_name"]]} for row in rows]
 
 
 def _dicts(reader: Reader, sql: str, params: Sequence[Any] = ()) -> list[Row]:

@@ -12,19 +12,20 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from flows.report import plots, story, text
 from flows.report.facts import Facts, MapItems, read_facts
 from flows.report.layout import lay_out
-from warehouse import Progress, silent
-from warehouse.lake import Lake, siftline_version
+from warehouse import Lake, Progress, siftline_version, silent
 
 _STEPS = 3
 _MAP_TEXT = 110
 _MAP_REASON = 160
 _QUEUE_TEXT = 260
+_NEIGHBOURS = 3
 
 
 def write_report(lake: Lake, out: Path, *, title: str, classes: Sequence[str], progress: Progress = silent) -> Path:
@@ -101,7 +102,36 @@ def _render(facts: Facts, item_map: Mapping[str, Any] | None, *, title: str, cla
         item_map=item_map,
         quality_plot=_quality_plot(facts),
         queue_text=_QUEUE_TEXT,
+        neighbours=_neighbours(facts, classes),
     )
+
+
+def _neighbours(facts: Facts, classes: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """The nearest items on the map of each queued one, with the class people or the end model gave them."""
+    if facts.map is None:
+        return {}
+    place = {row["item_id"]: number for number, row in enumerate(facts.map.rows)}
+    found: dict[str, list[dict[str, Any]]] = {}
+    for queued in facts.queue:
+        own = place.get(queued["item_id"])
+        if own is None:
+            continue
+        cosine = facts.map.vectors @ facts.map.vectors[own]
+        near = [int(n) for n in np.argsort(-cosine, kind="stable")[: _NEIGHBOURS + 1] if n != own][:_NEIGHBOURS]
+        found[queued["item_id"]] = [
+            {
+                "cosine": float(cosine[n]),
+                "said": _class_or_none(classes, facts.map.rows[n]["gold"]),
+                "guessed": _class_or_none(classes, facts.map.rows[n]["class_id"]),
+                "content": text.excerpt(facts.map.rows[n]["content"], _MAP_TEXT),
+            }
+            for n in near
+        ]
+    return found
+
+
+def _class_or_none(classes: Sequence[str], class_id: int | None) -> str | None:
+    return None if class_id is None or class_id < 0 else class_name(classes, class_id)
 
 
 def _breakable(name: str) -> Markup:

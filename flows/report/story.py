@@ -6,6 +6,7 @@ Each says what was measured and what is missing, also when the result is not in 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from active.stopping import outlook
 from flows.report.facts import Facts, Point
 from flows.report.plots import Curve, curve_range, wilson
 from flows.report.text import count, counted, duration, percent, score
@@ -104,6 +105,13 @@ def curve_sentence(facts: Facts) -> str:
     if f1 and f1.random and f1.labels == found.labels:
         said += f" Macro F1 is {score(f1.value)}, against {plus_minus(f1.random)} for the random picks."
     return said
+
+
+def outlook_sentence(facts: Facts) -> str:
+    """What more labels would bring, where the curve is long enough to say."""
+    points = facts.series["accuracy"].get("siftline", ())
+    found = outlook({point.labels: point.mean for point in points})
+    return found.sentence() if found else ""
 
 
 def curve_caption(facts: Facts, curves: Sequence[Curve]) -> str:

@@ -50,6 +50,7 @@ def small_pool(
     test_rows: Sequence[int] = (),
     votes: Mapping[int, Sequence[int]] | None = None,
     weak: npt.NDArray[np.float64] | None = None,
+    metadata: Mapping[int, str] | None = None,
 ) -> SmallPool:
     """Write items and what is known about them in one commit."""
     n = len(vectors)
@@ -67,7 +68,7 @@ def small_pool(
                     "modality": ["text"] * n,
                     "source": ["s"] * n,
                     "position": list(range(1, n + 1)),
-                    "metadata": ["{}"] * n,
+                    "metadata": [(metadata or {}).get(row, "{}") for row in range(n)],
                     "split": ["test" if row in set(test_rows) else "train" for row in range(n)],
                 }
             ),

@@ -142,7 +142,18 @@ def test_the_suggestion_carries_its_confidence(pool: SmallPool) -> None:
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("batch", 0), ("budget", -1), ("refill_below", -1), ("seed", -1), ("neighbors", 0), ("strategy", "best")],
+    [
+        ("batch", 0),
+        ("budget", -1),
+        ("refill_below", -1),
+        ("seed", -1),
+        ("neighbors", 0),
+        ("strategy", "best"),
+        ("explore", 1.5),
+        ("most_per_class", 0),
+        ("most_per_slice", -1),
+        ("slice_by", 'a"b'),
+    ],
 )
 def test_wrong_settings_are_refused_with_their_value(setting: str, value: object) -> None:
     with pytest.raises(SettingsError, match=str(value)):

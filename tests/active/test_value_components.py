@@ -6,14 +6,11 @@ import numpy as np
 import pytest
 
 from active.graph import PoolGraph
-from active.pool import Pool
 from active.select import SelectConfig, select
 from active.value import (
     ValueConfig,
-    class_weight,
     disagreement,
     estimate_values,
-    representative_share,
     uncertainty,
 )
 from tests.active.pools import SmallPool, clusters, label, small_pool, unit
@@ -91,37 +88,38 @@ def test_disagreement_sees_functions_against_each_other_and_models_against_each_
     assert found == pytest.approx([0, 1, 1, 0])
 
 
-def test_the_mixture_moves_from_representativeness_to_doubt_as_gold_grows() -> None:
-    shares = [representative_share(pool_with(gold, voted=1.0)) for gold in (0, 32, 64, 128, 1_000)]
-    assert shares == sorted(shares, reverse=True)
-    assert len(set(shares)) == len(shares)
-    assert all(0 < share < 1 for share in shares)
-    assert representative_share(pool_with(0, voted=0.0)) == 1.0  # nothing is known: only what is typical counts
+def test_the_mixture_moves_from_representativeness_to_doubt_as_predictions_become_sure(tmp_path: Path) -> None:
+    vectors, classes = clusters(90)
+    doubtful = np.arange(90) % 9 == 0
+    rising: list[float] = []
+    for sharpness in (0.0, 2.0, 6.0):
+        probs = np.exp(sharpness * np.eye(3)[classes])
+        probs[doubtful] = 1.0
+        with Lake(tmp_path / f"lake{sharpness}") as other:
+            pool = small_pool(other, tmp_path / f"index{sharpness}", vectors, probs / probs.sum(axis=1, keepdims=True))
+            estimate_values(other, pool.index(), ValueConfig())
+            found = values(pool)
+        value = np.array([float(found[item]["value"]) for item in pool.ids])
+        typical = np.array([float(found[item]["representativeness"]) for item in pool.ids])
+        if sharpness == 0:
+            assert value == pytest.approx(typical, abs=1e-5)  # nothing is known: only what is typical counts
+        rising.append(value[doubtful].mean() / value[~doubtful].mean())
+    assert rising == sorted(rising)
+    assert rising[-1] > 5 * rising[0]
 
 
-def test_every_class_counts_the_same_in_representativeness() -> None:
-    predicted = np.repeat(np.eye(2), [90, 10], axis=0)
-    weight = class_weight(predicted)
-    assert weight[:90].sum() == pytest.approx(weight[90:].sum())
-    assert class_weight(np.full((4, 2), 0.5)) == pytest.approx(1)
-
-
-def pool_with(gold: int, voted: float) -> Pool:
-    n = 1_000
-    votes = np.zeros((n, 8))
-    votes[: int(voted * n), 0] = 1
-    return Pool(
-        item_ids=[str(row) for row in range(n)],
-        content_hashes=[""] * n,
-        class_names=list("abcdefgh"),
-        votes=votes,
-        weak=np.zeros((n, 8)),
-        predicted=np.full((n, 8), 1 / 8),
-        has_prediction=np.zeros(n, np.bool_),
-        labelled=np.arange(gold),
-        gold=np.zeros(gold, np.int64),
-        queued=np.empty(0, np.int64),
-    )
+def test_a_contradiction_raises_the_value_of_what_lies_around_it(tmp_path: Path) -> None:
+    vectors, classes = clusters(60)
+    probs = np.eye(3)[classes] * 0.9 + 0.1 / 3
+    mean: list[float] = []
+    for wrong in (1, 2):  # the label model is wrong about one whole cluster
+        with Lake(tmp_path / f"lake{wrong}") as other:
+            weak = np.eye(3)[np.where(classes == wrong, 0, classes)]
+            pool = small_pool(other, tmp_path / f"index{wrong}", vectors, probs, weak=weak)
+            estimate_values(other, pool.index(), ValueConfig())
+            found = values(pool)
+        mean.append(float(np.mean([float(found[pool.ids[row]]["value"]) for row in np.flatnonzero(classes == 1)])))
+    assert mean[0] > 1.5 * mean[1]
 
 
 def test_the_reason_is_what_the_tables_say(lake: Lake, tmp_path: Path) -> None:
@@ -137,6 +135,9 @@ def test_the_reason_is_what_the_tables_say(lake: Lake, tmp_path: Path) -> None:
     assert "1 function votes ship" in found["i00009"]["reason"]
     assert "3 functions disagree on acq, earn and ship" in found["i00011"]["reason"]
     assert "no function votes on it" in found["i00010"]["reason"]
+    best = max(found.values(), key=lambda row: float(row["value"]))
+    assert best["value"] == 1
+    assert "a label settles " in str(best["reason"])
 
 
 def test_without_votes_and_models_the_typical_items_come_first(lake: Lake, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from tests.weak_labels.small_lake import CLASSES, build
 from warehouse import Lake, SettingsError
-from weak_labels.label_models import LabelModelConfig, LabelModelFit, fit, label_model
+from weak_labels.label_models import KINDS, LabelModelConfig, LabelModelFit, fit, label_model
 
 SNORKEL = LabelModelConfig(classes=CLASSES)
 Votes = npt.NDArray[np.int64]
@@ -24,6 +24,61 @@ def is_sound(fitted: LabelModelFit) -> None:
 
 def votes_of(functions: int, n: int = 90) -> Votes:
     return np.random.default_rng(0).integers(-1, 3, (n, functions))
+
+
+def of_kind(kind: str) -> LabelModelConfig:
+    return LabelModelConfig(kind=kind, classes=CLASSES)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+class TestEveryKind:
+    @pytest.mark.parametrize("functions", [0, 1, 2, 3])
+    def test_any_number_of_functions(self, kind: str, functions: int) -> None:
+        is_sound(fit(votes_of(functions), of_kind(kind)))
+
+    def test_all_abstaining_gives_the_uniform_prior(self, kind: str) -> None:
+        fitted = fit(np.full((10, 4), -1), of_kind(kind))
+        is_sound(fitted)
+        np.testing.assert_allclose(fitted.probs, 1 / 3)
+        assert fitted.votes.tolist() == [0] * 10
+
+    def test_a_single_class(self, kind: str) -> None:
+        votes = np.where(np.random.default_rng(0).random((80, 4)) < 0.5, 1, -1)
+        fitted = fit(votes, of_kind(kind))
+        is_sound(fitted)
+        # Dawid and Skene's model is free to take silence for another class.
+        assert kind == "dawid_skene" or (fitted.probs[fitted.votes > 0].argmax(axis=1) == 1).all()
+
+    def test_full_conflict(self, kind: str) -> None:
+        is_sound(fit(np.tile([0, 1, 2], (50, 1)), of_kind(kind)))
+
+    def test_no_items_and_no_train_items(self, kind: str) -> None:
+        assert fit(np.empty((0, 4), np.int64), of_kind(kind)).probs.shape == (0, 3)
+        is_sound(fit(votes_of(4), of_kind(kind), np.zeros(90, np.bool_)))
+
+    def test_gold_that_contradicts_every_vote(self, kind: str) -> None:
+        votes = votes_of(4)
+        gold = (np.maximum(votes.max(axis=1), 0) + 1) % 3
+        is_sound(fit(votes, of_kind(kind), gold=gold))
+
+    def test_the_ties_are_named(self, kind: str) -> None:
+        assert "equally probable" in fit(votes_of(4), of_kind(kind)).detail["ties"]
+
+
+@pytest.mark.parametrize("kind", ["auto", "anchored", "dawid_skene"])
+def test_a_thousand_functions(kind: str) -> None:
+    generator = np.random.default_rng(0)
+    truth = generator.integers(0, 3, 300)
+    votes = np.where(generator.random((300, 1000)) < 0.5, truth[:, None], generator.integers(0, 3, (300, 1000)))
+    votes[generator.random((300, 1000)) < 0.95] = -1
+    fitted = fit(votes, of_kind(kind))
+    is_sound(fitted)
+    assert (fitted.probs.argmax(axis=1) == truth).mean() > 0.95
+
+
+def test_gold_labels_out_of_range_are_refused() -> None:
+    with pytest.raises(SettingsError, match=r"-1 to 3.*3 classes"):
+        fit(votes_of(3), of_kind("anchored"), gold=np.array([3] + [-1] * 89))
 
 
 @pytest.mark.parametrize("functions", [0, 1, 2])
@@ -50,34 +105,11 @@ def test_three_copies_of_one_function_are_one_function() -> None:
     assert fitted.kind == "majority"
 
 
-def test_all_abstaining_gives_the_uniform_prior() -> None:
-    fitted = fit(np.full((10, 4), -1), SNORKEL)
-    is_sound(fitted)
-    np.testing.assert_allclose(fitted.probs, 1 / 3)
-    assert fitted.votes.tolist() == [0] * 10
-
-
-def test_votes_for_a_single_class_only() -> None:
-    votes = np.where(np.random.default_rng(0).random((80, 4)) < 0.5, 1, -1)
-    fitted = fit(votes, SNORKEL)
-    is_sound(fitted)
-    assert (fitted.probs[fitted.votes > 0].argmax(axis=1) == 1).all()
-
-
 def test_full_conflict_is_undecided() -> None:
     votes = np.tile([0, 1, 2], (50, 1))
     fitted = fit(votes, LabelModelConfig(kind="majority", classes=CLASSES))
     np.testing.assert_allclose(fitted.probs, 1 / 3)
     is_sound(fit(votes, SNORKEL))
-
-
-def test_no_items() -> None:
-    fitted = fit(np.empty((0, 4), np.int64), SNORKEL)
-    assert fitted.probs.shape == (0, 3)
-
-
-def test_no_train_items() -> None:
-    is_sound(fit(votes_of(4), SNORKEL, np.zeros(90, np.bool_)))
 
 
 def test_hundreds_of_votes_on_one_item_do_not_underflow() -> None:

@@ -123,7 +123,7 @@ def test_the_tables_equal_the_views(full: tuple[str, Page], full_path: Path) -> 
         stages = reader.rows("SELECT stage, count(*) FROM runs GROUP BY stage")
     shown = [(int(r[0]), int(r[2]), int(r[4])) for r in page.tables["table-batches"][1:]]
     assert shown == [tuple(row) for row in batches]
-    assert [(r[2], r[6], r[7]) for r in page.tables["table-functions"][1:]] == [
+    assert [(r[2], r[6], r[9]) for r in page.tables["table-functions"][1:]] == [
         (f"{100 * coverage:.0f}%", str(gold), str(faults or 0)) for _, coverage, gold, faults in functions
     ]
     assert {r[0]: int(r[1]) for r in page.tables["table-stages"][1:]} == dict(stages)
@@ -151,6 +151,10 @@ def test_the_queue_shows_open_tasks_first_and_else_the_best_items(tmp_path: Path
     with report_lake.full_lake(tmp_path / "lake") as lake:
         text, _ = written(lake, tmp_path)
         assert "4 tasks wait for an answer" in text
+        cards = re.findall(r'<details class="neighbours">(.*?)</details>', text, re.S)
+        assert [card.count("<li>") for card in cards] == [3] * 4
+        cosines = [float(value) for value in re.findall(r'<span class="figure">([\d.]+)</span>', cards[0])]
+        assert cosines == sorted(cosines, reverse=True)
         with lake.stage("withdraw", version=1, inputs=()) as stage:
             rows = stage.arrow("SELECT * EXCLUDE (run_id, committed_at) REPLACE ('withdrawn' AS state) FROM queue")
             stage.commit([report_lake.Upsert("queue", rows)])

@@ -17,10 +17,10 @@ from tests.projects import ROOT
 README = (ROOT / "README.md").read_text("utf-8")
 
 
-def blocks(heading: str, text: str = README) -> list[str]:
-    """The shell blocks below a heading."""
+def blocks(heading: str, text: str = README, *, language: str = "sh") -> list[str]:
+    """The blocks of a language below a heading."""
     section = text.split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
-    return re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
+    return re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
 
 
 def shell(script: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -94,6 +94,15 @@ def test_answers_in_the_task_files_are_learned_from_and_results_are_asked(own_da
         rows = list(csv.DictReader(file))
     assert len(rows) == 60
     assert {row["label"] for row in rows} == set(TOPICS)
+    assert pq.read_table(own_data / "labels" / "training_set.parquet").num_rows == 60
+    manifest = json.loads((own_data / "labels" / "manifest.json").read_text("utf-8"))
+    assert manifest["counts"]["by_label_source"] == {"gold": 32, "predicted": 28}
+    [script] = blocks("Ask the results", language="python")
+    (own_data / "asked.py").write_text(script, "utf-8")
+    asked = shell("python asked.py", own_data)
+    assert asked.returncode == 0, asked.stderr
+    assert all(label in asked.stdout for label in TOPICS)
+    assert "(60, 384)" in asked.stdout
     vectors = pq.read_table(own_data / "vectors.parquet")
     assert vectors.num_rows == 60
     assert shell("siftline report", own_data).returncode == 0
@@ -122,6 +131,19 @@ def test_every_folder_it_names_is_there_and_every_view_it_names_answers(own_data
     for view in ("training_set", "gold_labels", "lf_summary", "queue_progress", "cycle_summary", "disagreements"):
         assert f"`{view}`" in README
         assert shell(f'siftline sql "select count(*) from {view}"', own_data).returncode == 0
+
+
+def test_the_example_with_plots_draws_this_projects_labels(own_data: Path) -> None:
+    from matplotlib import image
+
+    script = ROOT / "docs" / "examples" / "look_at_the_labels.py"
+    drawn = shell(f"python {script} lake labels.png", own_data, MPLCONFIGDIR=str(own_data))
+    assert drawn.returncode == 0, drawn.stderr
+    assert "32 answers" in drawn.stdout
+    pixels = image.imread(own_data / "labels.png")
+    assert pixels.shape[1] > 1200
+    for panel in (pixels[:, :500], pixels[:, 500:1100], pixels[:, 1100:]):
+        assert len({tuple(pixel) for row in panel[::4, ::4].round(2).tolist() for pixel in row}) > 10
 
 
 def test_make_demo_in_a_clone_ends_with_the_report_and_the_second_call_adds_nothing(tmp_path: Path) -> None:

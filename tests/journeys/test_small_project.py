@@ -13,7 +13,7 @@ from flows.stages import STAGES, run_passes, run_stage_in_process
 from tests.faults.test_killed_runs import CONTENT
 from tests.projects import ROOT, make_small_project
 from warehouse import Lake, StageResult
-from warehouse.lake import connect_locked_down
+from warehouse.protection import connect_locked_down
 
 Asked = tuple[Path, str, list[tuple[int, int]]]
 """A project after its first run, what the run printed, and what readers saw meanwhile: (items, committed items)."""

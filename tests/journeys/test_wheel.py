@@ -40,7 +40,7 @@ def test_the_installed_command_makes_and_runs_a_project(siftline: Path, tmp_path
         'pear = keywords("bad", ["pear"])\n',
         "utf-8",
     )
-    for command in (["doctor"], ["run"], ["report"], ["sql", "select count(*) from training_set"]):
+    for command in (["doctor"], ["run"], ["report"], ["sql", "select count(*) from training_set"], ["questions"]):
         ended = run(siftline, *command, cwd=tmp_path / "p")
         assert ended.returncode == 0, ended.stderr + ended.stdout
     assert (tmp_path / "p" / "report.html").is_file()

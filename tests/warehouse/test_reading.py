@@ -12,7 +12,7 @@ import pytest
 from tests.warehouse.test_commit_is_atomic import items
 from warehouse import Append, DataError, Lake, Upsert, attach_statement, matrix_to_list_array
 from warehouse.extensions import extension_path, load_extensions, open_duckdb
-from warehouse.lake import connect_locked_down
+from warehouse.protection import connect_locked_down
 
 
 def vectors(matrix: np.ndarray) -> pa.Table:

@@ -17,7 +17,7 @@ from tests.weak_labels.lf_helpers import (
     write_functions,
 )
 from warehouse import Lake, SettingsError
-from weak_labels import ItemBatch, LabelingFunction, keywords, load_functions, nearest, vectorized
+from weak_labels import ItemBatch, LabelingFunction, keywords, load_functions, nearest, regex, vectorized
 from weak_labels.apply import vote
 
 SPORT = keywords("sports", ["goal", "match"], name="sport")
@@ -262,3 +262,34 @@ def test_exemplars_are_embedded_once(lake: Lake) -> None:
     add_vectors(lake)
     vote(lake, [NEAR], config(batch_items=1), encode=counting)  # type: ignore[arg-type]
     assert len(calls) == 1
+
+
+def test_functions_asked_in_one_pass_vote_as_each_alone(lake: Lake, tmp_path: Path) -> None:
+    words = ["goal", "atom", "vote", "law", "match", "cell", "crown", "ball", "star", "poll", "ring", "x y"]
+    texts = {
+        f"i{n:03}": " ".join(words[k] for k in range(12) if (n >> (k % 7)) & 1 and k % 3 != n % 3) for n in range(150)
+    }
+    functions = [keywords(CLASSES[n % 3], [word], name=f"k{n}") for n, word in enumerate(words)]
+    functions.append(keywords("science", ["cell", "star", "ring"], min_hits=2, name="two"))
+    functions += [regex("sports", pattern, name=f"r{n}") for n, pattern in enumerate(("^goal", "(?i)RING$", "l.w|cr"))]
+    add_items(lake, texts)
+    run_vote(lake, functions, batch_items=40)
+    with Lake(tmp_path / "alone") as alone:
+        add_items(alone, texts)
+        for number in range(1, len(functions) + 1):
+            # One new function at a time: too few for a common pass.
+            run_vote(alone, functions[:number], batch_items=40)
+        assert votes(alone) == votes(lake)
+        assert alone.content_hash(["lf_votes"]) == lake.content_hash(["lf_votes"])
+    assert len({name for (_, name), vote in votes(lake).items() if vote >= 0}) > 10
+
+
+def test_a_new_function_needs_no_look_at_what_was_seen(lake: Lake) -> None:
+    add_items(lake, TEXTS)
+    run_vote(lake, [SPORT])
+    assert run_vote(lake, [SPORT, ATOM]).rows_read == 3
+    add_items(lake, {"a": "an atom", "d": "a goal"})
+    assert run_vote(lake, [SPORT, ATOM]).rows_read == 2
+    run_vote(lake, [SPORT, keywords("science", ["an"], name="atom")])
+    assert [votes(lake)[item, "atom"] for item in "abcd"] == [2, 2, -1, -1]
+    assert [votes(lake)[item, "sport"] for item in "abcd"] == [-1, -1, -1, 0]

@@ -8,7 +8,7 @@ import pytest
 
 from tests.weak_labels.small_lake import CLASSES, SmallLake, build, noisy_votes
 from warehouse import Lake, SettingsError
-from weak_labels.label_models import LabelModelConfig, fit, label_model
+from weak_labels.label_models import KINDS, LabelModelConfig, fit, label_model
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_test_items_are_never_learned_from(small: SmallLake) -> None:
     assert after == before
 
 
-@pytest.mark.parametrize("kind", ["snorkel", "majority"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_order_of_functions_changes_nothing(kind: str) -> None:
     votes = np.random.default_rng(0).integers(-1, 3, (200, 6))
     config = LabelModelConfig(kind=kind, classes=CLASSES)
@@ -96,7 +96,7 @@ def test_the_order_of_functions_changes_nothing(kind: str) -> None:
     np.testing.assert_array_equal(straight.probs, permuted.probs)
 
 
-@pytest.mark.parametrize("kind", ["snorkel", "majority"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_copied_function_counts_once(kind: str) -> None:
     votes = np.random.default_rng(0).integers(-1, 3, (200, 4))
     config = LabelModelConfig(kind=kind, classes=CLASSES)
@@ -128,7 +128,7 @@ def test_the_posterior_is_snorkels_own() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "oracle"}, "'oracle'.*snorkel, majority"),
+        ({"kind": "oracle"}, "'oracle'.*auto, anchored, snorkel"),
         ({"classes": ("earn",)}, "at least two"),
         ({"classes": ("earn", "earn")}, "each once"),
         ({"epochs": 0}, "epochs of the label model is 0"),

@@ -1,6 +1,6 @@
-"""Fitting a label model on a matrix of votes: what all models share, and the way out when votes are too few.
+"""Fitting a label model on votes: what all models share, and the way out when votes are too few.
 
-Pure functions on arrays. Columns are sorted and equal ones merged first, so that neither the order of the functions
+Pure functions on arrays. Functions are sorted and equal ones merged first, so that neither the order of the functions
 nor a copied function changes a result.
 """
 
@@ -12,10 +12,19 @@ import numpy as np
 import numpy.typing as npt
 
 from warehouse import SettingsError
-from weak_labels.label_models.majority import Probs, Votes, soft_majority
+from weak_labels.label_models.anchored import Anchored, fit_anchored
+from weak_labels.label_models.choose import choose
+from weak_labels.label_models.dawid_skene import dawid_skene
+from weak_labels.label_models.majority import soft_majority
 from weak_labels.label_models.snorkel import SMALLEST_L, NoSolution, snorkel_posterior
+from weak_labels.label_models.votes import Bools, Ints, Probs, VoteMatrix
 
-KINDS = ("snorkel", "majority")
+KINDS = ("auto", "anchored", "snorkel", "dawid_skene", "majority")
+GOLD_KINDS = ("auto", "anchored")
+"""Kinds that learn from gold labels."""
+TIES = "classes that are equally probable stay so; where one is needed it is the first in the order of `classes`"
+MOST_DENSE = 150_000_000
+"""Cells of Snorkel's dense matrices, 8 bytes each; it is fitted on evenly spaced items where there are more."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,12 +32,13 @@ class LabelModelConfig:
     """How votes become probabilities.
 
     Attributes:
-        kind: snorkel (estimates how accurate each function is) or majority (all count the same).
+        kind: one of `KINDS`. auto picks among the others; anchored is our own; majority counts every vote the same.
         classes: class names; the place of a name is its class id.
         epochs: training steps of Snorkel. Its own default of 100 and its uniform class prior measured best: on the
             covered train rows of trec / sms / youtube / agnews accuracy .50 / .96 / .85 / .84, with 500 epochs
             .44 / .88 / .78 / .84, with 500 epochs and the majority's class balance as prior .38 / .95 / .86 / .84.
         seed: seed of Snorkel's starting point.
+        learn_from_gold: let the stage give people's labels to the kinds that learn from them (`GOLD_KINDS`).
 
     Raises:
         SettingsError: a value is out of range.
@@ -38,6 +48,7 @@ class LabelModelConfig:
     classes: tuple[str, ...]
     epochs: int = 100
     seed: int = 0
+    learn_from_gold: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -59,68 +70,97 @@ class LabelModelFit:
         votes: [N] functions that did not abstain.
         prior: [C] class prior: the mean over covered train rows, Laplace-smoothed.
         kind: the model that was used; majority where the wanted one could not be.
-        detail: what was learned and why another kind was used, as JSON values.
+        detail: what was learned, how ties are treated and why another kind was used, as JSON values.
+        learned: parameters to go on from when gold labels or votes arrive, as JSON values: class shares, and by
+            function and class voted for the class probabilities; empty for models that have none to go on from.
     """
 
     probs: Probs
-    votes: Votes
+    votes: Ints
     prior: Probs
     kind: str
     detail: dict[str, Any] = field(default_factory=dict[str, Any])
+    learned: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
 def fit(
-    votes: npt.NDArray[np.integer[Any]], config: LabelModelConfig, train: npt.NDArray[np.bool_] | None = None
+    votes: VoteMatrix | npt.NDArray[np.integer[Any]],
+    config: LabelModelConfig,
+    train: Bools | None = None,
+    gold: Ints | None = None,
+    *,
+    names: Sequence[str] | None = None,
+    start: dict[str, Any] | None = None,
 ) -> LabelModelFit:
     """Fit on the train rows and give probabilities for all rows.
 
     Args:
-        votes: class ids [N, L]; -1 abstains.
+        votes: class ids [N, L], -1 abstains; or a sparse matrix of them.
         config: the model.
         train: rows to learn from [N]; all when None.
+        gold: what people said [N], -1 where nobody did; only train rows and `GOLD_KINDS` use it.
+        names: of the functions [L], to find them again in `start`; their places when None.
+        start: `learned` of an earlier fit; the anchored model goes on from it instead of beginning anew.
 
     Raises:
-        SettingsError: a vote is no class and no abstain.
+        SettingsError: a vote or a gold label is no class and no -1.
     """
-    votes_NL = np.asarray(votes, np.int64)
-    n, functions = votes_NL.shape
     classes = len(config.classes)
-    if votes_NL.size and not (votes_NL.min() >= -1 and votes_NL.max() < classes):
-        raise SettingsError(
-            f"Votes range from {votes_NL.min()} to {votes_NL.max()}, but {classes} classes allow -1 (abstain) to "
-            f"{classes - 1}. Mend the labeling function or the classes."
+    given = votes if isinstance(votes, VoteMatrix) else VoteMatrix.from_dense(votes, classes)
+    train_N = np.ones(given.items, np.bool_) if train is None else train
+    gold_N = np.full(given.items, -1, np.int64) if gold is None else np.where(train_N, gold, -1)
+    if gold_N.size and not (gold_N.min() >= -1 and gold_N.max() < classes):
+        raise SettingsError(f"Gold labels range from {gold_N.min()} to {gold_N.max()}; there are {classes} classes.")
+    distinct, kept = given.distinct(train_N)
+    voting = len(np.unique(distinct.function_V[train_N[distinct.row_V]]))
+    kept_names: list[str] = [str(place) if names is None else names[int(place)] for place in kept]
+    began = _parameters(start, kept_names, distinct) if start else None
+
+    used, reason, detail = config.kind, "", dict[str, Any]()
+    if config.kind not in ("majority", "anchored") and voting < SMALLEST_L:
+        used = "majority"
+        reason = (
+            f"{_TITLE[config.kind]} needs {SMALLEST_L} different functions that vote on train items, there are "
+            f"{voting}: used the soft majority."
         )
-    train_N = np.ones(n, np.bool_) if train is None else train
-    cast_N = (votes_NL >= 0).sum(axis=1)
-    votes_NL = _distinct(votes_NL, train_N)
-    covered_N = (votes_NL >= 0).any(axis=1)
+    anchored = fit_anchored(distinct, train_N, gold_N, began) if used in GOLD_KINDS else None
+    if used == "auto":
+        assert anchored is not None
+        found: dict[str, Probs] = {}
+
+        def candidate(kind: str) -> Probs | None:
+            if kind not in found:
+                probs_NC, _ = _posterior(kind, distinct, train_N, config, anchored)
+                if probs_NC is None:
+                    return None
+                found[kind] = probs_NC
+            return found[kind]
+
+        used, detail["auto"] = choose(distinct, train_N, gold_N, anchored, candidate)
+    probs_NC, failure = _posterior(used, distinct, train_N, config, anchored)
+    if probs_NC is None:
+        used, reason, probs_NC = "majority", failure, soft_majority(distinct)
+
+    covered_N = distinct.covered_N
     learnable_N = covered_N & train_N
-    voting_L = (votes_NL[train_N] >= 0).any(axis=0)
-    kind, reason, probs_NC = "majority", "", soft_majority(votes_NL, classes)
-    if config.kind == "snorkel":
-        if voting_L.sum() < SMALLEST_L:
-            reason = (
-                f"Snorkel needs {SMALLEST_L} different functions that vote on train items, there are "
-                f"{voting_L.sum()}: used the soft majority."
-            )
-        else:
-            try:
-                probs_NC = snorkel_posterior(votes_NL, train_N, classes, epochs=config.epochs, seed=config.seed)
-                kind = "snorkel"
-            except NoSolution as error:
-                reason = f"Snorkel found no solution ({error}): used the soft majority."
     prior_C = (probs_NC[learnable_N].sum(axis=0) + 1.0) / (learnable_N.sum() + classes)
     probs_NC[~covered_N] = prior_C
-    detail: dict[str, Any] = {
-        "functions": functions,
-        "functions_used": int(votes_NL.shape[1] if kind == "majority" else voting_L.sum()),
+    detail |= {
+        "functions": given.functions,
+        "functions_used": distinct.functions if used == "majority" else voting,
         "items_covered": int(covered_N.sum()),
         "train_items_covered": int(learnable_N.sum()),
         "class_prior": named(config.classes, prior_C),
+        "ties": TIES,
+        "gold_labels": int((gold_N >= 0).sum()) if config.kind in GOLD_KINDS else 0,
     }
     if reason:
         detail["reason"] = reason
-    return LabelModelFit(probs=probs_NC, votes=cast_N, prior=prior_C, kind=kind, detail=detail)
+    learned: dict[str, Any] = {}
+    if anchored is not None:
+        learned = _as_json(anchored, kept_names, distinct)
+        detail["steps"] = anchored.steps
+    return LabelModelFit(probs=probs_NC, votes=given.cast_N, prior=prior_C, kind=used, detail=detail, learned=learned)
 
 
 def named(classes: Sequence[str], values_C: Probs) -> dict[str, float]:
@@ -128,13 +168,47 @@ def named(classes: Sequence[str], values_C: Probs) -> dict[str, float]:
     return {name: round(float(value), 4) for name, value in zip(classes, values_C, strict=True)}
 
 
-def _distinct(votes_NL: Votes, train_N: npt.NDArray[np.bool_]) -> Votes:
-    """The different columns in an order of their own: a function that copies another would count double.
+_TITLE = {"snorkel": "Snorkel", "dawid_skene": "Dawid and Skene's model", "auto": "Choosing a model"}
 
-    Train rows decide the order, so that votes on other rows cannot change a bit of what is learned.
-    """
-    if not votes_NL.size:
-        return votes_NL
-    rows_N = np.argsort(~train_N, kind="stable")
-    distinct_NL = np.unique(votes_NL[rows_N], axis=1)
-    return distinct_NL[np.argsort(rows_N)]
+
+def _posterior(
+    kind: str, votes: VoteMatrix, train_N: Bools, config: LabelModelConfig, anchored: Anchored | None
+) -> tuple[Probs | None, str]:
+    """Probabilities of all rows under one kind of model, or None and why there are none."""
+    if kind == "majority":
+        return soft_majority(votes), ""
+    if kind == "dawid_skene":
+        return dawid_skene(votes, train_N), ""
+    if kind == "anchored":
+        assert anchored is not None
+        return anchored.posterior(votes.pairs()), ""
+    fit_N = train_N
+    if (cells := votes.items * votes.functions * (votes.classes + 1)) > MOST_DENSE:
+        fit_N = np.zeros_like(train_N)
+        fit_N[np.flatnonzero(train_N)[:: -(-cells // MOST_DENSE)]] = True
+    try:
+        return snorkel_posterior(votes, fit_N, epochs=config.epochs, seed=config.seed), ""
+    except NoSolution as error:
+        return None, f"Snorkel found no solution ({error}): used the soft majority."
+
+
+def _as_json(model: Anchored, names: Sequence[str], votes: VoteMatrix) -> dict[str, Any]:
+    """Parameters of the pairs that were cast, by function and class id."""
+    cast_P = np.unique(votes.function_V.astype(np.int64) * votes.classes + votes.class_V)
+    pairs: dict[str, dict[str, list[float]]] = {}
+    for pair in cast_P.tolist():
+        function, class_id = divmod(int(pair), votes.classes)
+        pairs.setdefault(names[function], {})[str(class_id)] = [round(p, 6) for p in model.precision_PC[pair].tolist()]
+    return {"prior": [round(p, 6) for p in model.prior_C.tolist()], "precision": pairs}
+
+
+def _parameters(start: dict[str, Any], names: Sequence[str], votes: VoteMatrix) -> Anchored | None:
+    """The model to go on from, or None where it had other classes; functions it does not know begin at the anchor."""
+    prior_C = np.array(start.get("prior", []), np.float64)
+    if len(prior_C) != votes.classes or (prior_C <= 0).any():
+        return None
+    model = Anchored.at_anchor(prior_C, votes.functions)
+    for function, name in enumerate(names):
+        for class_id, probs in start["precision"].get(name, {}).items():
+            model.precision_PC[function * votes.classes + int(class_id)] = np.maximum(probs, 1e-6)
+    return model

@@ -8,11 +8,10 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from threadpoolctl import threadpool_limits
 
-from weak_labels.label_models.majority import Probs, Votes
+from weak_labels.label_models.votes import Bools, Probs, VoteMatrix, softmax
 
 SMALLEST_L = 3
 """Snorkel identifies the accuracies from triples, so it refuses fewer functions."""
@@ -22,15 +21,12 @@ class NoSolution(ArithmeticError):
     """Snorkel's training ran into NaN: these votes do not determine the accuracies."""
 
 
-def snorkel_posterior(
-    votes_NL: Votes, train_N: npt.NDArray[np.bool_], classes: int, *, epochs: int, seed: int
-) -> Probs:
+def snorkel_posterior(votes: VoteMatrix, train_N: Bools, *, epochs: int, seed: int) -> Probs:
     """Class probabilities given the votes, under accuracies that Snorkel estimates without gold labels.
 
     Args:
-        votes_NL: class ids [N, L], L >= 3; -1 abstains.
-        train_N: rows to fit on; every row gets a posterior.
-        classes: number of classes C >= 2.
+        votes: the votes of at least 3 functions.
+        train_N: rows to fit on, made dense; every row gets a posterior.
         epochs: steps of Snorkel's optimiser.
         seed: seed of its starting point.
 
@@ -44,11 +40,11 @@ def snorkel_posterior(
     """
     from snorkel.labeling.model import LabelModel
 
-    model = LabelModel(cardinality=classes, verbose=False)
+    model = LabelModel(cardinality=votes.classes, verbose=False)
     # Its matrices are small: waiting for a second thread costs 20 times the work when the machine is busy.
     with _global_generators_restored(), threadpool_limits(1):
         try:
-            model.fit(votes_NL[train_N], n_epochs=epochs, seed=seed, progress_bar=False)
+            model.fit(votes.take(np.flatnonzero(train_N)).dense(), n_epochs=epochs, seed=seed, progress_bar=False)
         except Exception as error:  # Snorkel raises a bare Exception for this one
             if "NaN" not in str(error):
                 raise
@@ -56,13 +52,8 @@ def snorkel_posterior(
     # [L, C + 1, C]: P(vote | class), where index 0 of the votes is abstain. Abstaining says nothing about the class,
     # as in `LabelModel.predict_proba`; the sum of logarithms cannot underflow as its product of probabilities can.
     log_LVC = np.log(np.maximum(model.get_conditional_probs(), np.finfo(np.float32).tiny)).astype(np.float64)
-    log_LVC[:, 0, :] = 0.0
-    logits_NC = np.zeros((len(votes_NL), classes))
-    for function, column_N in enumerate(votes_NL.T):
-        logits_NC += log_LVC[function, column_N + 1]
-    logits_NC -= logits_NC.max(axis=1, keepdims=True)
-    probs_NC = np.exp(logits_NC)
-    return probs_NC / probs_NC.sum(axis=1, keepdims=True)
+    evidence_PC = log_LVC[:, 1:, :].reshape(-1, votes.classes)
+    return softmax(np.asarray(votes.pairs() @ evidence_PC))
 
 
 @contextmanager

@@ -1,25 +1,27 @@
 """The label_model stage: reads votes, fits on train items, writes `weak_labels` for all items.
 
-Gold labels are no input: Snorkel could only use them for its class prior, and the uniform prior measured better (see
-`LabelModelConfig`). So new gold labels never refit this model.
+Gold labels are an input only where the settings say so and the kind learns from them. They are not by default: the
+figures of `evaluate` for fewer labels would then rest on weak labels that know more of them.
 """
 
 import hashlib
 import json
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from warehouse import Lake, Progress, Stage, StageResult, Upsert, matrix_to_list_array, silent
-from weak_labels.label_models.fit import LabelModelConfig, fit
-from weak_labels.label_models.majority import Votes
+from warehouse import Lake, Progress, Reader, Stage, StageResult, Upsert, matrix_to_list_array, silent
+from weak_labels.label_models.fit import GOLD_KINDS, LabelModelConfig, fit
+from weak_labels.label_models.votes import Ints, VoteMatrix
 
 
 def label_model(lake: Lake, config: LabelModelConfig, progress: Progress = silent) -> StageResult:
-    """Fit a label model where votes changed and write its probabilities for every item.
+    """Fit a label model where votes (or gold labels it learns from) changed and write its probabilities for every item.
 
     A missing vote (a fault, or a function without an opinion) is an abstain. Items of every split get a weak label;
-    only train items are learned from. Equal votes on equal items write nothing.
+    only train items are learned from. Equal votes on equal items write nothing. A model that learns from gold labels
+    goes on from its last parameters.
 
     Args:
         lake: the warehouse.
@@ -28,27 +30,35 @@ def label_model(lake: Lake, config: LabelModelConfig, progress: Progress = silen
 
     Returns:
         `detail` holds the kind that was used, the covered items and, where it applies, the reason why it is another
-        kind than the one asked for.
+        kind than the one asked for, and what `auto` decided by.
 
     Raises:
-        SettingsError: a stored vote is no class.
+        SettingsError: a stored vote or gold label is no class.
     """
+    learns = config.learn_from_gold and config.kind in GOLD_KINDS
+    inputs = ("items", "lf_votes", "annotations") if learns else ("items", "lf_votes")
     params = {"kind": config.kind, "classes": list(config.classes), "epochs": config.epochs, "seed": config.seed}
-    with lake.stage("label_model", version=1, inputs=("items", "lf_votes"), params=params) as stage:
+    if learns:
+        params["learn_from_gold"] = True
+    with lake.stage("label_model", version=2, inputs=inputs, params=params) as stage:
         if stage.done:
             return stage.result()
         items = stage.rows("SELECT item_id, split = 'train' FROM items ORDER BY item_id")
         if not items:
             return stage.nothing(reason="no items")
-        votes_NL = _votes(stage, len(items))
-        fingerprint = hashlib.sha256(json.dumps([params, items]).encode() + votes_NL.tobytes()).hexdigest()
+        votes, names = read_votes(stage, items=len(items), classes=len(config.classes))
+        gold_N = _gold(stage, len(items)) if learns else None
+        fingerprint = _fingerprint(params, items, votes, gold_N)
         latest = stage.rows(
             "SELECT sequence, detail FROM models WHERE stage = 'label_model' ORDER BY sequence DESC LIMIT 1"
         )
-        if latest and json.loads(latest[0][1]).get("fingerprint") == fingerprint:
+        before = json.loads(latest[0][1]) if latest else {}
+        if before.get("fingerprint") == fingerprint:
             return stage.nothing(reason="equal votes on equal items")
         progress(0, len(items))
-        fitted = fit(votes_NL, config, np.array([train for _, train in items], np.bool_))
+        train_N = np.array([train for _, train in items], np.bool_)
+        start = before.get("learned") if learns else None
+        fitted = fit(votes, config, train_N, gold_N, names=names, start=start)
         detail = {**fitted.detail, "kind": fitted.kind, "wanted": config.kind}
         weak_labels = pa.table(
             {
@@ -58,15 +68,16 @@ def label_model(lake: Lake, config: LabelModelConfig, progress: Progress = silen
                 "votes": fitted.votes.astype(np.int32),
             }
         )
+        kept = {**detail, "fingerprint": fingerprint, "learned": fitted.learned}
         model = pa.table(
             {
                 "model_id": [stage.short_token],
                 "stage": ["label_model"],
                 "kind": [fitted.kind],
-                "gold_labels": [0],
+                "gold_labels": [detail["gold_labels"]],
                 "items": [detail["train_items_covered"]],
                 "sequence": [latest[0][0] + 1 if latest else 1],
-                "detail": [json.dumps({**detail, "fingerprint": fingerprint}, sort_keys=True)],
+                "detail": [json.dumps(kept, sort_keys=True)],
             }
         )
         progress(len(items), len(items))
@@ -75,11 +86,22 @@ def label_model(lake: Lake, config: LabelModelConfig, progress: Progress = silen
         )
 
 
-def _votes(stage: Stage, items: int) -> Votes:
-    """Votes [N, L]: rows by item_id, columns by the name of the function."""
-    functions = stage.rows("SELECT DISTINCT lf_name FROM lf_votes ORDER BY lf_name")
-    votes_NL = np.full((items, len(functions)), -1, np.int64)
-    cast = stage.arrow(
+def read_votes(reader: Reader, *, items: int, classes: int) -> tuple[VoteMatrix, list[str]]:
+    """The votes in the warehouse: rows by item id, columns by the name of the function.
+
+    Args:
+        reader: one snapshot.
+        items: rows of the table `items` in it.
+        classes: number of classes.
+
+    Returns:
+        The votes, and the names of the functions that have any.
+
+    Raises:
+        SettingsError: a stored vote is no class.
+    """
+    names = [name for (name,) in reader.rows("SELECT DISTINCT lf_name FROM lf_votes ORDER BY lf_name")]
+    cast = reader.arrow(
         """
         SELECT i.row, f.col, v.vote
         FROM lf_votes v
@@ -89,6 +111,28 @@ def _votes(stage: Stage, items: int) -> Votes:
         WHERE v.vote <> -1
         """
     )
-    row_V, col_V, vote_V = (cast.column(name).to_numpy() for name in ("row", "col", "vote"))
-    votes_NL[row_V, col_V] = vote_V
-    return votes_NL
+    row_V, function_V, class_V = (cast.column(name).to_numpy() for name in ("row", "col", "vote"))
+    votes = VoteMatrix.from_triples(row_V, function_V, class_V, items=items, functions=len(names), classes=classes)
+    return votes, names
+
+
+def _gold(stage: Stage, items: int) -> Ints:
+    """What people said, by row [N]; -1 where nobody did."""
+    gold_N = np.full(items, -1, np.int64)
+    said = stage.rows(
+        """
+        SELECT i.row, g.class_id FROM gold_labels g
+        JOIN (SELECT item_id, row_number() OVER (ORDER BY item_id) - 1 AS row FROM items) i USING (item_id)
+        """
+    )
+    for row, class_id in said:
+        gold_N[row] = class_id
+    return gold_N
+
+
+def _fingerprint(params: dict[str, Any], items: list[tuple[Any, ...]], votes: VoteMatrix, gold_N: Ints | None) -> str:
+    content = hashlib.sha256(json.dumps([params, items, votes.functions]).encode())
+    for part in (votes.starts, votes.function_V, votes.class_V, gold_N):
+        if part is not None:
+            content.update(part.tobytes())
+    return content.hexdigest()

@@ -1,50 +1,16 @@
-"""What the labeling functions do: figures of those that voted, and a preview of those that have not voted yet."""
+"""What labeling functions that have not voted yet would do: `preview` calls them on some items and writes nothing."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
 
 import numpy as np
 
 from warehouse import Lake
 from weak_labels.apply import VoteConfig
 from weak_labels.calls import Limits, call_function
-from weak_labels.functions import Encode, LabelingFunction
+from weak_labels.functions import Ask, Encode, LabelingFunction
 from weak_labels.item_batches import check_services, remember_encode, to_batch
-
-Z_95 = 1.959964
-"""Two-sided 95% point of the normal distribution."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FunctionFigures:
-    """How one function did on the train split.
-
-    Attributes:
-        polarity: classes it voted for.
-        coverage: share of items on which it did not abstain, 0 to 1.
-        overlap: share of items on which another function voted too, 0 to 1.
-        conflict: share of items on which another function voted for another class, 0 to 1.
-        gold_votes: its votes on items that people labelled.
-        accuracy: share of those that are right, or None without any.
-        accuracy_low: lower end of its 95% interval.
-        accuracy_high: upper end.
-        faults: faults in force.
-        switched_off: it failed too often and its votes do not count.
-    """
-
-    name: str
-    polarity: tuple[str, ...]
-    coverage: float
-    overlap: float
-    conflict: float
-    gold_votes: int
-    accuracy: float | None
-    accuracy_low: float | None
-    accuracy_high: float | None
-    faults: int
-    switched_off: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,34 +46,6 @@ class FunctionPreview:
     examples: tuple[Example, ...]
 
 
-def lf_report(lake: Lake) -> list[FunctionFigures]:
-    """Figures of every function that voted or failed, the widest coverage first; the view `lf_summary` has the base."""
-    with lake.read() as reader:
-        rows = reader.rows(
-            "SELECT lf_name, polarity, coverage, overlap, conflict, gold_votes, gold_accuracy, faults, switched_off "
-            "FROM lf_summary ORDER BY coverage DESC, lf_name"
-        )
-    figures: list[FunctionFigures] = []
-    for name, polarity, coverage, overlap, conflict, gold_votes, accuracy, faults, switched_off in rows:
-        low, high = (None, None) if accuracy is None else wilson(round(accuracy * gold_votes), gold_votes)
-        figures.append(
-            FunctionFigures(
-                name=name,
-                polarity=tuple(polarity or ()),
-                coverage=coverage or 0.0,
-                overlap=overlap or 0.0,
-                conflict=conflict or 0.0,
-                gold_votes=gold_votes,
-                accuracy=accuracy,
-                accuracy_low=low,
-                accuracy_high=high,
-                faults=faults,
-                switched_off=switched_off,
-            )
-        )
-    return figures
-
-
 def preview(
     lake: Lake,
     functions: Sequence[LabelingFunction],
@@ -116,6 +54,7 @@ def preview(
     items: int | None = 100,
     examples: int = 3,
     encode: Encode | None = None,
+    ask: Ask | None = None,
 ) -> list[FunctionPreview]:
     """Call functions on some items of the train split and write nothing.
 
@@ -128,11 +67,12 @@ def preview(
         items: how many items, the same for equal data and spread over all of it; None for all.
         examples: how many hits of each function to show.
         encode: embeds exemplars; needed by `nearest`.
+        ask: asks a language model; needed by `prompt`, and paid for.
 
     Raises:
-        SettingsError: a `nearest` function and no `encode`.
+        SettingsError: a `nearest` function and no `encode`, or a `prompt` function and no `ask`.
     """
-    check_services(functions, encode)
+    check_services(functions, encode, ask)
     needs_vectors = any(function.uses_vectors for function in functions)
     vector = ", x.vector" if needs_vectors else ""
     join = (
@@ -155,7 +95,7 @@ def preview(
     limits = Limits(timeout_s=config.timeout_s)
     with lake.read() as reader:
         for table in reader.batches(sql, [config.encoder_id] if needs_vectors else [], rows=config.batch_items):
-            batch, with_vector = to_batch(table, config.classes, encode)
+            batch, with_vector = to_batch(table, config.classes, encode, ask)
             for function in functions:
                 rows = with_vector if function.uses_vectors else np.arange(len(batch))
                 if not len(rows):
@@ -182,19 +122,3 @@ def preview(
         )
         for name in hits
     ]
-
-
-def wilson(successes: int, n: int) -> tuple[float, float]:
-    """95% interval of a share by Wilson's score.
-
-    Args:
-        successes: 0 to n.
-        n: 1 or more.
-
-    Source: E. B. Wilson, Probable inference, the law of succession, and statistical inference, JASA 22 (1927) 209-212.
-    """
-    share = successes / n
-    middle = share + Z_95**2 / (2 * n)
-    half = Z_95 * sqrt(share * (1 - share) / n + Z_95**2 / (4 * n**2))
-    scale = 1 + Z_95**2 / n
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)

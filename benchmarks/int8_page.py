@@ -1,0 +1,68 @@
+"""The page of the int8 benchmark, written from its figures."""
+
+from typing import Any
+
+TOLD = "All-MiniLM-L6-v2 (dense) and the routed encoder at active=0.3. Written by `python -m benchmarks.int8`."
+
+
+def page(figures: dict[str, Any]) -> str:
+    """Markdown of the figures of all parts that were measured."""
+    lines = ["# Int8", "", TOLD]
+    writers = {"quality": _quality, "latency": _latency, "throughput": _throughput, "profile": _profile}
+    for part, write in writers.items():
+        if part in figures:
+            lines += ["", f"## {part.capitalize()}", "", *write(figures[part]), "", _conditions(figures[part])]
+    return "\n".join(lines) + "\n"
+
+
+def _table(columns: list[str], rows: list[list[str]]) -> list[str]:
+    head = ["| " + " | ".join(columns) + " |", "|---|" + "---:|" * (len(columns) - 1)]
+    return head + ["| " + " | ".join(row) + " |" for row in rows]
+
+
+def _quality(part: dict[str, Any]) -> list[str]:
+    rows = [
+        [name, f"{row['spearman']:.4f}", f"{row['of_fp32']:.2%}", f"{row['cosine']:.4f}"]
+        for name, row in part["encoders"].items()
+    ]
+    return [
+        f"Spearman on {part['pairs']} pairs of {part['set']}; mean cosine to the same encoder in float32 on "
+        f"{part['texts']} unseen texts. Bars: int8 99% and 0.995, int4 97%.",
+        "",
+        *_table(["encoder", "Spearman", "of its fp32", "cosine"], rows),
+    ]
+
+
+def _latency(part: dict[str, Any]) -> list[str]:
+    names = list(next(iter(part["ms"].values())))
+    rows = [
+        [tokens, *[f"{row[name]:.2f} ({row[name] / row['dense fp32']:.0%})" for name in names]]
+        for tokens, row in part["ms"].items()
+    ]
+    head = f"One text, one thread: median ms of {part['rounds']} calls, share of dense fp32. Bar: at most 55%."
+    return [head, "", *_table(["tokens", *names], rows)]
+
+
+def _throughput(part: dict[str, Any]) -> list[str]:
+    names = list(next(iter(part["texts_per_s"].values())))
+    rows = [[name, *[f"{row[key]:.0f}" for key in names]] for name, row in part["texts_per_s"].items()]
+    missing = [f"- {name} could not be run: {why}" for name, why in part["missing"].items()]
+    head = f"Texts per second, {part['threads']} threads, median of {part['rounds']} rounds in turns."
+    return [head, "", *_table(["texts", *names], rows), *(["", *missing] if missing else [])]
+
+
+def _profile(part: dict[str, Any]) -> list[str]:
+    return [
+        f"One thread, dense, 512 tokens: the whole int8 forward ({part['kernel']}) makes "
+        f"{part['int8_forward_gmac_per_s']:.0f} billion multiplications a second in its matrices; torch's float32 "
+        f"product alone reaches {part['fp32_product_gmac_per_s']:.0f}."
+    ]
+
+
+def _conditions(part: dict[str, Any]) -> str:
+    measured = part["environment"]
+    quick = "Quick run: few texts. " if part["quick"] else ""
+    return (
+        f"{quick}{measured['cores']} cores, {measured['processor']}, kernel {part['kernel']}, Python "
+        f"{measured['python']}, torch {measured['versions']['torch']}, commit {measured['commit'][:10]}."
+    )

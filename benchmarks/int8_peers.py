@@ -1,0 +1,60 @@
+"""A peer of the int8 benchmark, run in an environment of its own: sentence-transformers in one of its backends.
+
+    python int8_peers.py BACKEND MODEL_FOLDER WORK_FOLDER THREADS
+
+Answers each line of JSON on standard input, a list of texts, with a line of JSON: seconds and the first vector.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+
+def load(backend: str, source: str, work: Path) -> Any:
+    """A model on the CPU: "torch" in float32, "onnx" and "openvino" in 8 bits as their own helpers make it."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers import backend as helpers
+
+    if backend == "torch":
+        return SentenceTransformer(source, device="cpu")
+    folder = work / backend
+    if not (folder / ".done").exists():
+        model = SentenceTransformer(source, device="cpu", backend=backend)
+        model.save_pretrained(str(folder))
+        if backend == "onnx":
+            flags = Path("/proc/cpuinfo").read_text()
+            target = "avx512_vnni" if "avx512_vnni" in flags else "avx2"
+            helpers.export_dynamic_quantized_onnx_model(model, target, str(folder), file_suffix="int8")
+        else:
+            # Calibrated on the benchmark's own texts: the default set would be fetched.
+            names = {"dataset_config_name": "default", "dataset_split": "train", "column_name": "text"}
+            helpers.export_static_quantized_openvino_model(
+                model, None, str(folder), dataset_name=str(work / "calibration"), file_suffix="int8", **names
+            )
+        (folder / ".done").touch()  # an export that was cut off is made anew
+    [file] = [path for path in (folder / backend).iterdir() if "int8" in path.name and path.suffix in (".onnx", ".xml")]
+    return SentenceTransformer(
+        str(folder), device="cpu", backend=backend, model_kwargs={"file_name": f"{backend}/{file.name}"}
+    )
+
+
+def main() -> None:
+    """Serve."""
+    import torch
+
+    backend, source, work, threads = sys.argv[1:5]
+    torch.set_num_threads(int(threads))
+    model = load(backend, source, Path(work))
+    model.max_seq_length = 256
+    print(json.dumps("ready"), flush=True)
+    for line in sys.stdin:
+        texts = json.loads(line)
+        began = time.perf_counter()
+        vectors = model.encode(texts, batch_size=32, normalize_embeddings=True, show_progress_bar=False)
+        print(json.dumps({"seconds": time.perf_counter() - began, "first": vectors[0].tolist()}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""The bars of the selection: strategies and peers by budget, labels needed, wrong labels found, value against truth.
+
+    python -m benchmarks.selection --data DIR --output docs/benchmarks/selection.json
+    python -m benchmarks.selection --parts noise,truth --sets trec,r8 --seeds 3
+    python -m benchmarks.selection --development --strategies random,margin,value
+
+Same vectors, batches, end model and seeds for all, see `benchmarks.selection_loop`. Runs are kept in `.cache/`, so a
+benchmark that was stopped goes on; a change of the code that decides a run starts it anew. Parts of an earlier output
+file stay in it. The page beside the JSON is written from it.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from active.strategies import STRATEGIES
+from benchmarks.environment import environment
+from benchmarks.selection_data import CACHE, DEVELOPMENT, REPORTED, data_folder, read_set
+from benchmarks.selection_noise import noise
+from benchmarks.selection_report import page, plots, show
+from benchmarks.selection_scale import scale
+from benchmarks.selection_strategies import PEER_STRATEGIES, curve, fingerprint, peer_lines
+from benchmarks.selection_truth import truth
+from benchmarks.selection_weak import weak_curve
+
+PARTS = ("strategies", "labels_needed", "noise", "truth", "scale")
+WEAK_SETS = ("trec", "agnews", "youtube", "sms")
+Figures = dict[str, Any]
+
+
+def main() -> None:
+    """Measure, print tables, write JSON and page where asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, metavar="DIR", help="data folder; else SIFTLINE_DATA, else ../shared/data")
+    parser.add_argument("--parts", default=",".join(PARTS[:4]), help="some of " + ",".join(PARTS))
+    parser.add_argument("--sets", help="some sets, with commas; all of the family when left out")
+    parser.add_argument("--development", action="store_true", help="the sets that `value` was worked out on")
+    parser.add_argument("--strategies", help="some strategies, with commas; all, and the peers', when left out")
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--jobs", type=int, default=2, help="processes side by side (default 2)")
+    parser.add_argument("--output", type=Path, help="JSON file; the page is written beside it")
+    arguments = parser.parse_args()
+    parts = arguments.parts.split(",")
+    family = DEVELOPMENT if arguments.development else REPORTED
+    sets = arguments.sets.split(",") if arguments.sets else list(family)
+    strategies = arguments.strategies.split(",") if arguments.strategies else [*STRATEGIES, *PEER_STRATEGIES]
+    unknown = [*(set(parts) - set(PARTS)), *(set(sets) - {*REPORTED, *DEVELOPMENT})]
+    unknown += set(strategies) - {*STRATEGIES, *PEER_STRATEGIES}
+    if unknown:
+        parser.error(f"unknown: {', '.join(map(str, unknown))}")
+    try:
+        folder = data_folder(arguments.data)
+    except FileNotFoundError as error:
+        parser.exit(1, f"{error}\n")
+    figures = _earlier(arguments.output)
+    for part in [name for name in PARTS if name in parts]:
+        began, load = time.monotonic(), os.getloadavg()[0]
+        found = _measure(part, sets, strategies, arguments.seeds, arguments.jobs, folder)
+        figures["parts"][part] = {
+            "measured": {
+                **environment(),
+                "command": f"python -m benchmarks.selection --parts {part}",
+                "load": [round(load, 1), round(os.getloadavg()[0], 1)],
+                "seconds": round(time.monotonic() - began, 1),
+            },
+            **found,
+        }
+        if arguments.output:
+            arguments.output.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
+    show(figures, Console(stderr=True, width=160))
+    if arguments.output:
+        for name, picture in plots(figures).items():
+            arguments.output.with_name(name).write_text(picture, "utf-8")
+        arguments.output.with_suffix(".md").write_text(page(figures), "utf-8")
+    else:
+        print(json.dumps(figures, indent=1))
+
+
+def _earlier(output: Path | None) -> Figures:
+    if output is not None and output.is_file():
+        return json.loads(output.read_text("utf-8"))
+    return {"benchmark": "selection", "parts": {}}
+
+
+def _measure(part: str, sets: Sequence[str], strategies: Sequence[str], seeds: int, jobs: int, folder: Path) -> Figures:
+    if part == "scale":
+        return scale()
+    for name in sets:  # embed here, so that processes do not do it twice
+        read_set(name, folder)
+    if part == "strategies":
+        return {"seeds": seeds, "curves": _curves(_one_curve, sets, strategies, seeds, jobs, folder)}
+    if part == "labels_needed":
+        weak = [name for name in sets if name in WEAK_SETS]
+        kinds = ("weak value", "weak random")
+        return {"seeds": seeds, "curves": _curves(_one_weak_curve, weak, kinds, seeds, jobs, folder)}
+    measure = noise if part == "noise" else truth
+    return {"seeds": seeds, "sets": {name: measure(read_set(name, folder), seeds) for name in sets}}
+
+
+Job = tuple[str, str, list[int], str]
+
+
+def _curves(
+    work: Callable[[Job], dict[str, dict[str, float]]],
+    sets: Sequence[str],
+    strategies: Sequence[str],
+    seeds: int,
+    jobs: int,
+    folder: Path,
+) -> Figures:
+    """{set: {strategy: {labels: {mean, sd}}}}; runs that are kept from before are not run again."""
+    store = CACHE / f"runs-{fingerprint()}.json"
+    runs: dict[str, dict[str, float]] = json.loads(store.read_text("utf-8")) if store.is_file() else {}
+    todo: list[Job] = []
+    for name in sets:
+        for strategy in strategies:
+            missing = [seed for seed in range(seeds) if f"{name}/{strategy}/{seed}" not in runs]
+            if missing:
+                todo.append((name, strategy, missing, str(folder)))
+    with ProcessPoolExecutor(max_workers=jobs) as pool:
+        for (name, strategy, _, _), done in zip(todo, pool.map(work, todo), strict=True):
+            for seed, scores in done.items():
+                runs[f"{name}/{strategy}/{seed}"] = scores
+            temporary = store.with_suffix(".part")
+            temporary.write_text(json.dumps(runs), "utf-8")
+            temporary.replace(store)
+            print(f"{name} {strategy}", file=sys.stderr, flush=True)
+    return {
+        name: {
+            strategy: _summary([runs[f"{name}/{strategy}/{seed}"] for seed in range(seeds)]) for strategy in strategies
+        }
+        for name in sets
+    }
+
+
+def _summary(runs: Sequence[dict[str, float]]) -> Figures:
+    found: Figures = {}
+    for labels in runs[0]:
+        values = [run[labels] for run in runs if labels in run]
+        mean = sum(values) / len(values)
+        spread = (sum((value - mean) ** 2 for value in values) / max(1, len(values) - 1)) ** 0.5
+        found[labels] = {"mean": round(mean, 4), "sd": round(spread, 4)}
+    return found
+
+
+def _one_curve(job: Job) -> dict[str, dict[str, float]]:
+    name, strategy, seeds, folder = job
+    data = read_set(name, Path(folder))
+    if strategy in STRATEGIES:
+        return {str(seed): _texts(curve(data, strategy, seed)) for seed in seeds}
+    wanted = ",".join(map(str, seeds))
+    return {str(line["seed"]): line["scores"] for line in peer_lines("curve", data, strategy, wanted)}
+
+
+def _one_weak_curve(job: Job) -> dict[str, dict[str, float]]:
+    name, kind, seeds, folder = job
+    data = read_set(name, Path(folder))
+    return {str(seed): _texts(weak_curve(data, kind.removeprefix("weak "), seed)) for seed in seeds}
+
+
+def _texts(scores: dict[int, float]) -> dict[str, float]:
+    return {str(labels): score for labels, score in scores.items()}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,270 @@
+"""The selection's figures for people: tables in the terminal, docs/benchmarks/selection.md and its picture.
+
+All of it is computed from the benchmark's JSON; no figure and no verdict is written by hand.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+from rich.console import Console
+
+from benchmarks.engine_report import Table
+from benchmarks.selection_loop import BUDGETS
+from flows.report.svg import Scale, element, line, path, spread, text, tick_labels, ticks
+
+Figures = dict[str, Any]
+OURS, RIVAL = "value", "random"
+REFERENCE = 256
+PICTURE = "selection.svg"
+SHOWN = ("value", "margin", "badge", "k-means", "core-set", "random")
+
+
+def show(figures: Figures, console: Console) -> None:
+    """Print all tables."""
+    for table in tables(figures):
+        table.show(console)
+
+
+def page(figures: Figures) -> str:
+    """docs/benchmarks/selection.md."""
+    lines = [
+        "# What a label is worth: measured",
+        "",
+        "Written by `python -m benchmarks.selection` from `selection.json`; its docstring says how to run it. Vectors",
+        "of the frozen dense parent (int8 weights, 128 tokens), logistic regression with C = 10 fitted after every",
+        "batch of 16 (32 from 64 labels on), 80% of the pool drawn anew for each seed. `value` was worked out on other",
+        "texts (`--development`), see `docs/decisions/0040-value-settles-doubt.md`.",
+        "",
+    ]
+    if "strategies" in figures["parts"]:
+        lines += [f"![Accuracy by labels, mean of the sets]({PICTURE})", ""]
+    for table in tables(figures):
+        lines += [f"## {table.title}", "", table.markdown(), ""]
+    lines += ["## Bars", "", *(f"- {verdict}" for verdict in verdicts(figures)), "", "## Measured on", ""]
+    for name, part in figures["parts"].items():
+        on = part["measured"]
+        dirty = " with uncommitted changes" if on["uncommitted_changes"] else ""
+        lines.append(
+            f"- {name}: `{on['command']}`, commit {on['commit'][:12]}{dirty}, {on['processor']}, {on['cores']} cores, "
+            f"load {on['load'][0]} to {on['load'][1]}, {on['seconds']} s, seeds {part.get('seeds', '-')}"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def plots(figures: Figures) -> dict[str, str]:
+    """Pictures by file name."""
+    return {PICTURE: _picture(_curves(figures))} if "strategies" in figures["parts"] else {}
+
+
+def tables(figures: Figures) -> list[Table]:
+    """All tables of the parts that were measured."""
+    parts, found = figures["parts"], list[Table]()
+    if "strategies" in parts:
+        curves = _curves(figures)
+        found.append(_means(curves))
+        found += [_one_set(name, curves[name]) for name in curves]
+        found.append(_needed(curves, parts.get("labels_needed", {}).get("curves", {})))
+    if "noise" in parts:
+        found.append(_noise(parts["noise"]["sets"]))
+    if "truth" in parts:
+        found.append(_truth(parts["truth"]["sets"]))
+    if "scale" in parts:
+        found.append(_scale(parts["scale"]["items"]))
+    return found
+
+
+def verdicts(figures: Figures) -> list[str]:
+    """The bars of the issue, met or not, in words."""
+    parts, said = figures["parts"], list[str]()
+    if "strategies" in parts:
+        curves = _curves(figures)
+        means, ranks = mean_curve(curves), mean_ranks(curves)
+        for budget in BUDGETS:
+            best = max(means, key=lambda name: means[name][budget])
+            behind = f", {means[best][budget] - means[OURS][budget]:.4f} behind {best}" if best != OURS else ""
+            said.append(f"mean accuracy at {budget}: `value` {means[OURS][budget]:.4f}{behind or ', the best'}")
+        order = sorted(ranks, key=lambda name: ranks[name])
+        said.append(f"mean rank: `value` {ranks[OURS]:.2f} of {len(ranks)}; best is {order[0]} ({ranks[order[0]]:.2f})")
+        worse = list(_below_random(curves, parts["strategies"]["seeds"]))
+        said.append(f"sets and budgets more than one standard error below random: {', '.join(worse) or 'none'}")
+        shares = [share for share in _shares(curves, OURS).values() if share is not None]
+        if shares:
+            said.append(f"labels `value` needs for random@{REFERENCE}: {sum(shares) / len(shares):.0%} on the mean")
+    for part, name in (("noise", "wrong labels found best by"), ("truth", "highest Spearman")):
+        if part in parts:
+            for data, levels in parts[part]["sets"].items():
+                for level, scores in levels.items():
+                    flat = {key: s["mean"] if isinstance(s, dict) else s for key, s in scores.items()}
+                    best = max(flat, key=lambda key: flat[key])
+                    said.append(f"{part}, {data} at {level}: {name} {best} ({flat[best]:.3f})")
+    return said
+
+
+def mean_curve(curves: Mapping[str, Figures]) -> dict[str, dict[int, float]]:
+    """Mean accuracy over the sets by strategy and budget."""
+    return {
+        strategy: {b: sum(curves[s][strategy][str(b)]["mean"] for s in curves) / len(curves) for b in BUDGETS}
+        for strategy in _common(curves)
+    }
+
+
+def mean_ranks(curves: Mapping[str, Figures]) -> dict[str, float]:
+    """Mean place of each strategy over sets and budgets, 1 is best; equal ones share their places."""
+    strategies, places = _common(curves), dict[str, list[float]]()
+    for name in curves:
+        for budget in BUDGETS:
+            scores = {s: curves[name][s][str(budget)]["mean"] for s in strategies}
+            for strategy, score in scores.items():
+                above = sum(other > score for other in scores.values())
+                equal = sum(other == score for other in scores.values())
+                places.setdefault(strategy, []).append(above + (equal + 1) / 2)
+    return {strategy: sum(values) / len(values) for strategy, values in places.items()}
+
+
+def labels_for(curve: Figures, accuracy: float) -> float | None:
+    """Labels at which a mean curve first reaches an accuracy, between two points on a line; None when it never does."""
+    before: tuple[int, float] | None = None
+    for labels in sorted(map(int, curve)):
+        score = curve[str(labels)]["mean"]
+        if score >= accuracy:
+            if before is None:
+                return float(labels)
+            return before[0] + (labels - before[0]) * (accuracy - before[1]) / (score - before[1])
+        before = labels, score
+    return None
+
+
+def _curves(figures: Figures) -> dict[str, Figures]:
+    return figures["parts"]["strategies"]["curves"]
+
+
+def _common(curves: Mapping[str, Figures]) -> list[str]:
+    first = next(iter(curves.values()))
+    return [name for name in first if all(name in found for found in curves.values())]
+
+
+def _below_random(curves: Mapping[str, Figures], seeds: int) -> Sequence[str]:
+    found: list[str] = []
+    for name in curves:
+        for budget in map(str, BUDGETS):
+            ours, rival = curves[name][OURS][budget], curves[name][RIVAL][budget]
+            if ours["mean"] < rival["mean"] - rival["sd"] / math.sqrt(seeds):
+                found.append(f"{name}@{budget}")
+    return found
+
+
+def _shares(curves: Mapping[str, Figures], strategy: str) -> dict[str, float | None]:
+    shares: dict[str, float | None] = {}
+    for name in curves:
+        needed = labels_for(curves[name][strategy], curves[name][RIVAL][str(REFERENCE)]["mean"])
+        shares[name] = None if needed is None else needed / REFERENCE
+    return shares
+
+
+def _means(curves: Mapping[str, Figures]) -> Table:
+    means, ranks = mean_curve(curves), mean_ranks(curves)
+    rows = [
+        [name, *(f"{means[name][b]:.3f}" for b in BUDGETS), f"{ranks[name]:.1f}"]
+        for name in sorted(means, key=lambda name: ranks[name])
+    ]
+    return Table(f"Accuracy by labels, mean of {len(curves)} sets", ["strategy", *map(str, BUDGETS), "mean rank"], rows)
+
+
+def _one_set(name: str, curves: Figures) -> Table:
+    def cell(found: Figures) -> str:
+        return f"{found['mean']:.3f} ±{found['sd']:.3f}"
+
+    rows = [[strategy, *(cell(found[str(b)]) for b in BUDGETS)] for strategy, found in curves.items()]
+    return Table(f"Set {name}", ["strategy", *map(str, BUDGETS)], rows)
+
+
+def _needed(curves: Mapping[str, Figures], weak: Mapping[str, Figures]) -> Table:
+    def share(needed: float | None) -> str:
+        return "never" if needed is None else f"{needed / REFERENCE:.0%}"
+
+    strategies = _common(curves)
+    rows: list[list[str]] = []
+    for strategy in strategies:
+        cells = [
+            labels_for(curves[n][strategy], curves[n][RIVAL][str(REFERENCE)]["mean"]) if n in curves else None
+            for n in curves
+        ]
+        reached = [c for c in cells if c is not None]
+        mean = sum(reached) / len(reached) if len(reached) == len(cells) else None
+        rows.append([strategy, *map(share, cells), share(mean)])
+    for kind in ("weak value", "weak random"):
+        cells = [
+            labels_for(weak[n][kind], curves[n][RIVAL][str(REFERENCE)]["mean"]) if n in weak else math.nan
+            for n in curves
+        ]
+        known = [c for c in cells if c is not None and not math.isnan(c)]
+        if known:
+            shown = ["" if c is not None and math.isnan(c) else share(c) for c in cells]
+            rows.append([f"{kind} (with weak labels)", *shown, share(sum(known) / len(known))])
+    return Table(f"Labels needed to reach random@{REFERENCE}, share of {REFERENCE}", ["", *curves, "mean"], rows)
+
+
+def _noise(sets: Mapping[str, Figures]) -> Table:
+    columns = [(name, share) for name in sets for share in sets[name]]
+    detectors = list(next(iter(next(iter(sets.values())).values())))
+    rows = [[d, *(f"{sets[name][share][d]['mean']:.3f}" for name, share in columns)] for d in detectors]
+    heads = [f"{name} {float(share):.0%}" for name, share in columns]
+    return Table("Wrong labels found: average precision by planted noise", ["detector", *heads], rows)
+
+
+def _truth(sets: Mapping[str, Figures]) -> Table:
+    columns = [(name, start) for name in sets for start in sets[name]]
+    names = list(next(iter(next(iter(sets.values())).values())))
+    rows = [[n, *(f"{sets[name][start][n]:.2f}" for name, start in columns)] for n in names]
+    heads = [f"{name}, {start} labels" for name, start in columns]
+    return Table("Value against truth: Spearman with the measured fall of the test loss", ["", *heads], rows)
+
+
+def _scale(items: Mapping[str, Figures]) -> Table:
+    steps = list(next(iter(items.values()))["seconds"])
+    rows = [[f"{step}, s", *(f"{found['seconds'][step]:g}" for found in items.values())] for step in steps]
+    for key in ("index", "recall_at_10", "peak_gib"):
+        rows.append([key, *(str(found[key]) for found in items.values())])
+    return Table("Scale", ["", *(f"{int(count):,} x 384" for count in items)], rows)
+
+
+STYLE = """
+svg { font: 13px system-ui, sans-serif; background: #fff; }
+text { fill: #1f2328; } .tick { fill: #59636e; font-size: 12px; } .grid { stroke: #d1d9e0; }
+.series { fill: none; stroke: #8c959f; stroke-width: 1.5; } .ours { fill: none; stroke: #0969da; stroke-width: 3; }
+.rival { fill: none; stroke: #cf222e; stroke-width: 2; stroke-dasharray: 5 4; }
+@media (prefers-color-scheme: dark) {
+  svg { background: #0d1117; } text { fill: #f0f6fc; } .tick { fill: #9198a1; } .grid { stroke: #3d444d; }
+  .ours { stroke: #4493f8; } .rival { stroke: #f85149; }
+}
+"""
+
+
+def _picture(curves: Mapping[str, Figures]) -> str:
+    width, height, left, right, top, bottom = 860, 380, 56, 690, 40, 330
+    means = {name: found for name, found in mean_curve(curves).items() if name in SHOWN}
+    values = [score for found in means.values() for score in found.values()]
+    y_ticks = ticks(min(values), max(values), 6)
+    y = Scale(low=y_ticks[0], high=y_ticks[-1], start=bottom, end=top)
+    x = Scale(low=math.log2(BUDGETS[0]), high=math.log2(BUDGETS[-1]), start=left, end=right)
+    parts: list[Markup] = [element("style", {}, Markup(STYLE))]
+    parts.append(text(left - 44, 20, f"accuracy, mean of {len(curves)} sets, by labels", "title"))
+    for at, label in zip(y_ticks, tick_labels(y_ticks), strict=True):
+        parts += [line(left, y(at), right, y(at), "grid"), text(left - 8, y(at) + 4, label, "tick", "end")]
+    for budget in BUDGETS:
+        parts.append(text(x(math.log2(budget)), bottom + 20, str(budget), "tick", "middle"))
+    for name, found in means.items():
+        style = {OURS: "ours", RIVAL: "rival"}.get(name, "series")
+        parts.append(path([(x(math.log2(b)), y(found[b])) for b in BUDGETS], style))
+    ends = spread([y(found[BUDGETS[-1]]) for found in means.values()], 15, top, bottom)
+    parts += [text(right + 10, at + 4, name, "tick") for name, at in zip(means, ends, strict=True)]
+    told = "; ".join(f"{name} {found[BUDGETS[0]]:.3f} to {found[BUDGETS[-1]]:.3f}" for name, found in means.items())
+    attributes = {
+        "xmlns": "http://www.w3.org/2000/svg",
+        "viewBox": f"0 0 {width} {height}",
+        "role": "img",
+        "aria-label": f"Accuracy by labels: {told}",
+    }
+    return element("svg", attributes, *parts) + "\n"

@@ -1,0 +1,259 @@
+"""The bars of the weak labels on folders in WRENCH's JSON format, beside the label models of other projects.
+
+    python -m benchmarks.weak_labels --data DIR [DIR ...] [--parts label,end,gold,scale] [--output FILE]
+
+A DIR holds train.json (or valid.json in its place) and test.json: `{"i": {"label", "weak_labels", "data": {"text"}}}`.
+All models learn from the votes of the train file alone, constants were chosen on train and valid files, and the test
+file is only scored. Accuracy, or F1 of class 1 with `--f1 NAME`. Peers are installed into `.venv-peers-labels` (once),
+vectors are kept in `.cache/`. With --output, parts measured before stay in the file, and a page of the same name (.md)
+is written.
+"""
+
+import argparse
+import hashlib
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.environment import environment
+from benchmarks.weak_labels_report import page
+from engine.client import load_encoder
+from weak_labels.end_model import EndModel, Floats, Ints
+from weak_labels.label_models import LabelModelConfig, VoteMatrix, fit
+from weak_labels.self_training import self_trained
+
+ROOT = Path(__file__).parents[1]
+PARTS = ("label", "end", "gold", "scale")
+OURS = ("auto", "anchored", "majority", "snorkel", "dawid_skene")
+PEERS = ("flyingsquid==0.0.0a0", "crowd-kit==1.4.2", "pgmpy==0.1.19")
+PEERS_NEED = ("numpy<2", "pandas<3", "scikit-learn<1.6", "scipy", "networkx", "tqdm", "nltk", "attrs", "packaging")
+GOLD_SIZES = (10, 30, 60, 120)
+GOLD_SEEDS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Texts, votes [N, L] and true classes [N] of one file."""
+
+    texts: list[str]
+    votes: Ints
+    truth: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class DataSet:
+    """One folder: its name, number of classes C, the split to learn from, the one to score, and by F1 or not."""
+
+    name: str
+    classes: int
+    train: Split
+    test: Split
+    f1: bool
+
+    def score(self, predicted: Ints) -> float:
+        """Accuracy on the test split, or F1 of class 1."""
+        truth = self.test.truth
+        if not self.f1:
+            return float((predicted == truth).mean())
+        hits = float(((predicted == 1) & (truth == 1)).sum())
+        return 2 * hits / max(float((predicted == 1).sum() + (truth == 1).sum()), 1.0)
+
+
+def main() -> None:
+    """Measure, print JSON, write where asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, nargs="+", default=[], metavar="DIR")
+    parser.add_argument("--parts", default=",".join(PARTS), help="some of %(default)s, with commas between them")
+    parser.add_argument("--f1", nargs="*", default=["sms"], metavar="NAME", help="folders scored by F1 of class 1")
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    wanted = arguments.parts.split(",")
+    if set(wanted) - set(PARTS):
+        parser.error(f"--parts is {arguments.parts}; it takes some of {', '.join(PARTS)}")
+    if not arguments.data and wanted != ["scale"]:
+        parser.error("--data names no folder; only the part `scale` needs none")
+    figures: dict[str, Any] = {"benchmark": "weak_labels", "parts": {}}
+    if arguments.output and arguments.output.is_file():
+        figures["parts"] = json.loads(arguments.output.read_text("utf-8"))["parts"]
+    sets = [read(folder, f1=folder.name in arguments.f1) for folder in arguments.data]
+    measures = {"label": label, "end": end, "gold": gold, "scale": lambda _: scale()}
+    for name in (part for part in PARTS if part in wanted):
+        began = time.monotonic()
+        found = measures[name](sets)
+        figures["parts"][name] = {**environment(), "seconds": round(time.monotonic() - began, 1), "figures": found}
+        if arguments.output:
+            arguments.output.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
+            arguments.output.with_suffix(".md").write_text(page(figures), "utf-8")
+    print(json.dumps(figures, indent=2))
+
+
+def read(folder: Path, *, f1: bool) -> DataSet:
+    """A folder in WRENCH's format."""
+    train = folder / "train.json"
+    splits = [_split(path) for path in (train if train.is_file() else folder / "valid.json", folder / "test.json")]
+    classes = 1 + max(int(max(split.truth.max(), split.votes.max())) for split in splits)
+    return DataSet(folder.name, classes, splits[0], splits[1], f1)
+
+
+def _split(path: Path) -> Split:
+    rows = list(json.loads(path.read_text("utf-8")).values())
+    votes = np.array([row["weak_labels"] for row in rows], np.int64)
+    return Split([row["data"]["text"] for row in rows], votes, np.array([row["label"] for row in rows], np.int64))
+
+
+def label(sets: list[DataSet]) -> dict[str, Any]:
+    """Test figures of the label models alone, ours and the peers', in one run; also on covered rows."""
+    python = _peers()
+    found: dict[str, Any] = {}
+    for data in sets:
+        votes_NL = np.concatenate([data.train.votes, data.test.votes])
+        train_N = np.arange(len(votes_NL)) < len(data.train.votes)
+        answers: dict[str, Ints] = {}
+        fallback = 0
+        for kind in OURS:
+            fitted = fit(votes_NL, _config(data, kind), train_N)
+            answers[kind] = fitted.probs.argmax(axis=1)
+            if kind == "majority":
+                fallback = int(fitted.prior.argmax())
+        answers |= _peer_answers(python, votes_NL, train_N, data.classes)
+        covered = (data.test.votes >= 0).any(axis=1)
+        found[data.name] = {"covered_frac": round(float(covered.mean()), 4), "models": {}}
+        for name, answer in answers.items():
+            # Peers say nothing about rows without a vote; they get the majority's most frequent class.
+            predicted = np.where(answer < 0, fallback, answer)[~train_N]
+            right = (predicted == data.test.truth)[covered]
+            found[data.name]["models"][name] = {
+                "score": round(data.score(predicted), 4),
+                "covered_accuracy": round(float(right.mean()), 4),
+            }
+    return found
+
+
+def end(sets: list[DataSet]) -> dict[str, Any]:
+    """Test figures of the end model on weak labels alone, with and without self-training."""
+    found: dict[str, Any] = {}
+    for data in sets:
+        test_ND = _vectors(data.test.texts)
+        found[data.name] = {
+            name: round(data.score(_end_model(data, kind, trained).predict_proba(test_ND).argmax(axis=1)), 4)
+            for name, kind, trained in (
+                ("self-trained on auto", "auto", True),
+                ("auto", "auto", False),
+                ("self-trained on majority", "majority", True),
+                ("majority", "majority", False),
+            )
+        }
+    return found
+
+
+def _end_model(data: DataSet, kind: str, trained: bool) -> EndModel:
+    train_ND = _vectors(data.train.texts)
+    fitted = fit(data.train.votes, _config(data, kind))
+    probs_NC, weights_N = fitted.probs, (fitted.votes > 0).astype(np.float64)
+    if trained:
+        probs_NC, weights_N = self_trained(train_ND, data.train.texts, probs_NC, weights_N)
+    model = EndModel.fit_weak(train_ND, probs_NC, weights_N)
+    assert model is not None
+    return model
+
+
+def gold(sets: list[DataSet]) -> dict[str, Any]:
+    """Weak then clean, beside clean only, at a few sizes of gold labels picked at random."""
+    found: dict[str, Any] = {}
+    for data in sets:
+        train_ND, test_ND = (_vectors(split.texts) for split in (data.train, data.test))
+        weak = _end_model(data, "auto", True)
+        found[data.name] = {}
+        for size in GOLD_SIZES:
+            figures: dict[str, list[float]] = {"weak_then_gold": [], "gold_only": []}
+            for seed in range(GOLD_SEEDS):
+                picked = np.random.default_rng(seed).permutation(len(train_ND))[:size]
+                for name, start in (("weak_then_gold", weak), ("gold_only", None)):
+                    model = EndModel.fit_gold(start, train_ND[picked], data.train.truth[picked], data.classes)
+                    figures[name].append(data.score(model.predict_proba(test_ND).argmax(axis=1)))
+            found[data.name][str(size)] = {
+                name: {"mean": round(statistics.fmean(values), 4), "sd": round(statistics.stdev(values), 4)}
+                for name, values in figures.items()
+            }
+    return found
+
+
+def scale() -> dict[str, Any]:
+    """The anchored model and `auto` on 1,000,000 items x 100 functions at 5% coverage, 4 classes, in a child."""
+    code = "from benchmarks.weak_labels import scale_child; scale_child()"
+    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    return json.loads(told.stdout)
+
+
+def scale_child() -> None:
+    """Measure in this process, whose peak memory then is that of the models."""
+    items, functions, classes = 1_000_000, 100, 4
+    generator = np.random.default_rng(0)
+    truth = generator.integers(0, classes, items)
+    cast = 50_000
+    row_V = np.concatenate([generator.choice(items, cast, replace=False) for _ in range(functions)])
+    function_V = np.repeat(np.arange(functions), cast)
+    accuracy_V = np.repeat(generator.uniform(0.4, 0.95, functions), cast)
+    wrong_V = (truth[row_V] + generator.integers(1, classes, len(row_V))) % classes
+    class_V = np.where(generator.random(len(row_V)) < accuracy_V, truth[row_V], wrong_V)
+    votes = VoteMatrix.from_triples(row_V, function_V, class_V, items=items, functions=functions, classes=classes)
+    found: dict[str, Any] = {}
+    for kind in ("majority", "anchored", "auto"):
+        began = time.monotonic()
+        config = LabelModelConfig(kind=kind, classes=tuple(map(str, range(classes))))
+        fitted = fit(votes, config)
+        right = float((fitted.probs.argmax(axis=1) == truth)[fitted.votes > 0].mean())
+        found[kind] = {"seconds": round(time.monotonic() - began, 1), "used": fitted.kind, "accuracy": round(right, 4)}
+    found["peak_gib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2, 2)
+    print(json.dumps(found))
+
+
+def _config(data: DataSet, kind: str) -> LabelModelConfig:
+    return LabelModelConfig(kind=kind, classes=tuple(f"class {place}" for place in range(data.classes)))
+
+
+def _vectors(texts: list[str]) -> Floats:
+    encoder = load_encoder("dense", max_tokens=128)
+    content = hashlib.sha256(json.dumps([encoder.encoder_id, texts]).encode()).hexdigest()[:16]
+    cached = ROOT / ".cache" / f"vectors-{content}.npy"
+    if not cached.is_file():
+        cached.parent.mkdir(exist_ok=True)
+        np.save(cached, encoder.embed(texts).vectors)
+    return np.load(cached).astype(np.float64)
+
+
+def _peers() -> Path:
+    """The interpreter of the peers' environment, made where it is missing."""
+    folder = ROOT / ".venv-peers-labels"
+    python = folder / "bin" / "python"
+    if not (folder / "done").is_file():
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        # Without their dependencies, which ask for torch and transformers that these models do not use.
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", "--no-deps", *PEERS], check=True)
+        more = [*PEERS_NEED, "opt_einsum", "pyparsing", "statsmodels"]
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *more], check=True)
+        (folder / "done").touch()
+    return python
+
+
+def _peer_answers(python: Path, votes_NL: Ints, train_N: Any, classes: int) -> dict[str, Ints]:
+    with tempfile.TemporaryDirectory() as folder:
+        given, told = Path(folder) / "votes.npz", Path(folder) / "answers.npz"
+        np.savez(given, votes=votes_NL, train=train_N, classes=classes)
+        script = Path(__file__).with_name("weak_labels_peers.py")
+        subprocess.run([str(python), "-W", "ignore", str(script), str(given), str(told)], check=True)
+        answers = np.load(told)
+        return {name: answers[name].astype(np.int64) for name in answers.files if not name.startswith("seconds:")}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,15 @@
+-- Question: How good are the labels from votes alone, class by class?
+-- How to read: recall: of people's labels of a class, the share that the label model gives it too; precision: the
+--     other way round. no_votes: items where no function voted, so that the label is only the prior. A class with
+--     low recall needs a function of its own.
+WITH scored AS (
+    SELECT g.class_id AS truth, list_position(w.probs, list_max(w.probs)) - 1 AS said, w.votes
+    FROM latest_weak_labels w JOIN gold_labels g ON g.item_id = w.item_id
+)
+SELECT c.name AS label, count(*) FILTER (WHERE truth = c.class_id) AS gold,
+       count(*) FILTER (WHERE truth = c.class_id AND said = c.class_id)
+           / nullif(count(*) FILTER (WHERE truth = c.class_id), 0) AS recall,
+       count(*) FILTER (WHERE truth = c.class_id AND said = c.class_id)
+           / nullif(count(*) FILTER (WHERE said = c.class_id), 0) AS precision,
+       count(*) FILTER (WHERE truth = c.class_id AND votes = 0) AS no_votes
+FROM classes c LEFT JOIN scored s ON true GROUP BY c.name, c.class_id ORDER BY recall NULLS LAST, label

@@ -1,0 +1,15 @@
+-- Question: How long do tasks wait for people?
+-- How to read: Hours from the selection of a task to its first answer, per cycle, and the tasks that still wait.
+--     Long waits mean that answers arrive after the model that asked for them has been replaced: take smaller
+--     batches.
+WITH chosen AS (
+    SELECT v.cycle, min(v.committed_at) AS at FROM "values" v GROUP BY v.cycle
+), first_answer AS (
+    SELECT item_id, project, min(created_at) AS at FROM annotations GROUP BY item_id, project
+)
+SELECT q.cycle, count(*) AS tasks, count(*) FILTER (WHERE q.state IN ('planned', 'sent', 'confirmed')) AS waiting,
+       median(epoch(a.at - c.at)) / 3600 AS median_hours, quantile_cont(epoch(a.at - c.at), 0.9) / 3600 AS p90_hours
+FROM queue q
+LEFT JOIN chosen c ON c.cycle = q.cycle
+LEFT JOIN first_answer a ON a.item_id = q.item_id AND a.project = q.project
+GROUP BY q.cycle ORDER BY q.cycle

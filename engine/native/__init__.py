@@ -1,0 +1,166 @@
+"""The int8 forward as compiled C++, with the bits of `engine.int8.TorchInt8`; optional, found at run time.
+
+It is built where there is a C++ compiler (`make setup`, `pip install .`; in a git worktree
+`make native`). Without it, or where its version is
+another one, `int8_forward` gives the torch forward: slower, same vectors.
+
+SIFTLINE_KERNEL chooses: "auto" (default), "torch", or an instruction set: "scalar", "avx2", "avx512_vnni".
+"""
+
+import ctypes
+import os
+import weakref
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from engine.encoder import Pack
+from engine.errors import OptionError
+from engine.int8 import Forward, TorchInt8
+from engine.quantize import Int8Weights
+from engine.trace import LayerTrace
+
+VERSION = 1
+"""Of the interface to the library; one that was built from other sources than these is left alone."""
+VARIABLE = "SIFTLINE_KERNEL"
+KERNELS = ("auto", "torch", "scalar", "avx2", "avx512_vnni")
+
+
+def int8_forward(weights: Int8Weights) -> tuple[Forward, str]:
+    """The fastest forward that this machine has, and its name: an instruction set, or "torch".
+
+    Raises:
+        OptionError: SIFTLINE_KERNEL names a kernel that is not known or cannot run here.
+    """
+    wanted = os.environ.get(VARIABLE, "auto")
+    if wanted not in KERNELS:
+        raise OptionError(f"{VARIABLE} is '{wanted}'; known are: {', '.join(KERNELS)}.")
+    library = None if wanted == "torch" else _library()
+    if library is None:
+        if wanted not in ("auto", "torch"):
+            raise OptionError(f"{VARIABLE} is '{wanted}', but the compiled forward is not installed. Run: make setup")
+        return TorchInt8(weights).forward, "torch"
+    name = library.siftline_isa(wanted.encode())
+    if name is None:
+        raise OptionError(f"{VARIABLE} is '{wanted}', which this processor does not have. Use 'auto'.")
+    return NativeInt8(weights, library, name).forward, name.decode()
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    for path in sorted(Path(__file__).parent.glob("_forward*.so")):
+        try:
+            library = ctypes.CDLL(str(path))
+            found = library.siftline_version()
+        except (OSError, AttributeError):  # built for another system
+            continue
+        if found == VERSION:
+            library.siftline_isa.restype = ctypes.c_char_p
+            library.siftline_new.restype = ctypes.c_void_p
+            library.siftline_new.argtypes = [ctypes.c_char_p, ctypes.c_void_p, ctypes.c_float, ctypes.c_void_p]
+            library.siftline_free.argtypes = [ctypes.c_void_p]
+            library.siftline_free.restype = None
+            library.siftline_forward.argtypes = [
+                *[ctypes.c_void_p] * 3,
+                *[ctypes.c_int32] * 3,
+                *[ctypes.c_void_p] * 3,
+            ]
+            return library
+    return None
+
+
+class NativeInt8:
+    """An int8 encoder in the compiled library. Each call computes in its own thread, without the interpreter's lock.
+
+    Args:
+        weights: the model; its matrices are copied, packed for the instruction set.
+        library: the library.
+        isa: name of the instruction set.
+
+    Raises:
+        MemoryError: there is too little memory.
+    """
+
+    def __init__(self, weights: Int8Weights, library: ctypes.CDLL, isa: bytes) -> None:
+        sizes = weights.sizes
+        self._config, self._sizes, self._library = weights.config, sizes, library
+        base = sizes.base
+        numbers = np.array(
+            [
+                base.width,
+                base.heads,
+                base.head_width,
+                sizes.layers,
+                sizes.shared_heads,
+                sizes.shared_neurons,
+                sizes.experts,
+                sizes.expert_width,
+                sizes.by_token,
+                sizes.quorum,
+                sizes.budgets,
+                base.vocab,
+                base.positions,
+            ],
+            np.int64,
+        )
+        tensors = [weights.tensors[name] for name in sizes.layout()]
+        for tensor, (name, (dtype, shape)) in zip(tensors, sizes.layout().items(), strict=True):
+            assert (tensor.dtype, tuple(tensor.shape), tensor.is_contiguous()) == (dtype, shape, True), name
+        pointers = (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors])
+        model = library.siftline_new(isa, numbers.ctypes.data, base.norm_eps, pointers)
+        if not model:
+            raise MemoryError("The int8 model does not fit into memory.")
+        self._model = ctypes.c_void_p(model)
+        # What the library reads in place.
+        names = sizes.layout()
+        self._kept = [
+            weights.tensors[name] for name in names if name == "tokens.values" or names[name][0].is_floating_point
+        ]
+        weakref.finalize(self, library.siftline_free, self._model)
+
+    def forward(self, batch: Pack, budget: int, trace: list[LayerTrace] | None = None) -> torch.Tensor:
+        """See `engine.int8.TorchInt8.forward`.
+
+        Raises:
+            MemoryError: there is too little memory for the pack.
+        """
+        sizes = self._sizes
+        ids_T = np.ascontiguousarray(batch.ids_T.numpy(), np.int64)
+        lengths_S = np.repeat(
+            np.array([run.length for run in batch.runs], np.int32), [run.sequences for run in batch.runs]
+        )
+        assert 0 <= budget < max(1, sizes.budgets), budget
+        assert 0 <= int(ids_T.min()) <= int(ids_T.max()) < sizes.base.vocab, "the tokenizer was checked against it"
+        assert int(lengths_S.max()) <= sizes.base.positions, int(lengths_S.max())
+        assert int(lengths_S.sum()) == len(ids_T), len(ids_T)
+        texts, tokens = len(lengths_S), len(ids_T)
+        vectors_SD = np.empty((texts, sizes.base.width), np.float32)
+        heads_LSH = experts_LTE = None
+        if trace is not None and sizes.experts:
+            heads_LSH = np.empty((sizes.layers, texts, sizes.routed_heads), np.bool_)
+            experts_LTE = np.empty((sizes.layers, tokens, sizes.experts), np.bool_)
+        failed = self._library.siftline_forward(
+            self._model,
+            ids_T.ctypes.data,
+            lengths_S.ctypes.data,
+            texts,
+            tokens,
+            budget,
+            vectors_SD.ctypes.data,
+            _address(heads_LSH),
+            _address(experts_LTE),
+        )
+        if failed:
+            raise MemoryError(f"A pack of {tokens} tokens does not fit into memory.")
+        if trace is not None and heads_LSH is not None and experts_LTE is not None:
+            nothing = torch.empty(0, 0)  # states stay in the library
+            for on_SH, on_TE in zip(heads_LSH, experts_LTE, strict=True):
+                trace.append(LayerTrace(torch.from_numpy(on_SH), torch.from_numpy(on_TE), nothing))
+        return torch.from_numpy(vectors_SD)
+
+
+def _address(array: npt.NDArray[np.bool_] | None) -> int | None:
+    return None if array is None else array.ctypes.data

@@ -1,0 +1,19 @@
+"""`siftline maintain`: compact the warehouse and remove what nothing needs, beside readers and runs."""
+
+from pathlib import Path
+
+from flows.cli.console import out
+from flows.project import Project
+from warehouse.maintain import maintain
+
+
+def maintain_project(root: Path, expire_older_than_days: float | None, grace_h: float) -> None:
+    """Maintain a project's warehouse and say what was done."""
+    done = maintain(Project(root).lake, expire_older_than_days=expire_older_than_days, grace_h=grace_h)
+    out.print(f"{done.files_merged} files merged into {done.files_made}, {done.files_rewritten} rewritten")
+    out.print(f"{done.rows_flushed} rows of small commits moved into files")
+    out.print(f"{len(done.snapshots_expired)} snapshots expired, {done.files_removed} files removed")
+    if done.catalog_bytes is not None:
+        before, after = (size / 1024 for size in done.catalog_bytes)
+        words = "" if done.vacuumed else " (not vacuumed: a reader is at work; it is done at the next call)"
+        out.print(f"catalogue {before:,.0f} KiB, now {after:,.0f} KiB{words}")

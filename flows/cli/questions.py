@@ -1,0 +1,39 @@
+"""`siftline questions`: list the saved questions, or answer one."""
+
+import textwrap
+from pathlib import Path
+
+from flows.cli.console import out, print_table
+from flows.cli.sql import show
+from flows.project import Project
+from warehouse.formats import new_file
+from warehouse.questions import question, questions
+from warehouse.read import connect_for_people
+
+
+def list_questions() -> None:
+    """Print the names and questions."""
+    print_table(["name", "question"], [[q.name, q.question] for q in questions()])
+
+
+def answer_question(
+    root: Path, name: str, format: str, *, at: str | None, output: Path | None, force: bool, sql: bool
+) -> None:
+    """Print the answer; in a table with the words on how to read it. `sql` prints the query instead."""
+    asked = question(name)
+    if sql:
+        print(asked.sql)
+        return
+    connection = connect_for_people(Project(root).lake_path, at=at)
+    try:
+        if output is not None:
+            with new_file(output, force=force) as file:
+                show(connection, asked.sql, format, file)
+            return
+        if format == "table":
+            out.print(asked.question, markup=False, style="bold")
+        show(connection, asked.sql, format, None)
+        if format == "table":
+            out.print("\n".join(textwrap.wrap(f"How to read: {asked.reading}", 116)), markup=False)
+    finally:
+        connection.close()

@@ -1,0 +1,71 @@
+"""The gain of a label: equal to the doubt before less the doubt after, also while a batch is picked lazily."""
+
+import numpy as np
+import pytest
+
+from active import information as module
+from active.information import Information, openness
+from tests.active.pools import clusters
+
+N, CLASSES, RIDGE = 70, 3, 0.1
+
+
+def given(labelled: np.ndarray, seed: int = 0) -> tuple[Information, np.ndarray, np.ndarray, np.ndarray]:
+    vectors, _ = clusters(N)
+    generator = np.random.default_rng(seed)
+    opened, target = openness(generator.dirichlet(np.ones(CLASSES), N)), generator.random(N)
+    found = Information(vectors, opened, target, labelled, classes=CLASSES, ridge=RIDGE)
+    return found, np.hstack([vectors, np.ones((N, 1))]).astype(np.float64), opened, target
+
+
+def doubt(rows: np.ndarray, opened: np.ndarray, target: np.ndarray, labelled: list[int]) -> float:
+    told = opened * (1 - 1 / CLASSES) / CLASSES
+    precision = RIDGE * np.eye(rows.shape[1]) + (rows[labelled].T * told[labelled]) @ rows[labelled]
+    return float(np.einsum("nd,nd->n", rows @ np.linalg.inv(precision), rows) @ target)
+
+
+def test_a_gain_is_the_doubt_before_less_the_doubt_after() -> None:
+    labelled = [3, 9]
+    found, rows, opened, target = given(np.array(labelled))
+    before = doubt(rows, opened, target, labelled)
+    after = np.array([doubt(rows, opened, target, [*labelled, row]) for row in range(N)])
+    assert found.doubt == pytest.approx(before, rel=1e-4)
+    assert found.gains == pytest.approx(before - after, rel=2e-2, abs=1e-3 * before)
+
+
+def test_settling_equals_starting_with_one_more_label() -> None:
+    found, *_ = given(np.array([3]))
+    for row in (10, 20, 30):
+        found.settle(row)
+    again, *_ = given(np.array([3, 10, 20, 30]))
+    assert found.doubt == pytest.approx(again.doubt, rel=1e-4)
+    assert found.gains == pytest.approx(again.gains, rel=2e-2, abs=1e-4 * again.doubt)
+
+
+def test_lazy_gains_pick_what_full_ones_pick(monkeypatch: pytest.MonkeyPatch) -> None:
+    picked: list[list[int]] = []
+    for front in (N, 4):
+        monkeypatch.setattr(module, "FRONT", front)
+        found, *_ = given(np.empty(0, np.int64))
+        allowed, rows = np.ones(N, np.bool_), []
+        for _ in range(25):
+            row = found.best(allowed)
+            found.settle(row)
+            allowed[row] = False
+            rows.append(row)
+        picked.append(rows)
+    assert picked[0] == picked[1]
+
+
+def test_a_certain_item_tells_nothing_and_copies_of_it_neither() -> None:
+    vectors, _ = clusters(N)
+    opened = np.ones(N)
+    opened[5] = 0.0
+    found = Information(vectors, opened, np.ones(N), np.empty(0, np.int64), classes=CLASSES, ridge=RIDGE)
+    assert found.gains[5] == 0
+    assert (found.gains[:5] > 0).all()
+
+
+def test_openness_is_one_where_all_classes_are_equal_and_zero_where_one_is_certain() -> None:
+    assert openness(np.array([[1 / 3, 1 / 3, 1 / 3], [1.0, 0.0, 0.0]])) == pytest.approx([1, 0])
+    assert openness(np.ones((2, 1))).tolist() == [0, 0]

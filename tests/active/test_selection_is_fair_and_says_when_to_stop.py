@@ -1,0 +1,97 @@
+"""Exploration leaves a sample that selection cannot bias, quotas hold, and the outlook says what more labels bring."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from active.explore import exploration_order, fair_sample
+from active.pool import read_pool
+from active.select import EXPLORED, SelectConfig, select
+from active.stopping import outlook
+from active.value import ValueConfig, estimate_values
+from tests.active.pools import CLASSES, SmallPool, clusters, label, small_pool
+from warehouse import Lake, SettingsError
+
+N = 120
+
+
+def filled(lake: Lake, folder: Path) -> tuple[SmallPool, np.ndarray]:
+    vectors, classes = clusters(N)
+    probs = np.eye(len(CLASSES))[classes] * 0.4 + 0.2
+    metadata = {row: '{"author": "ann"}' for row in range(0, 60)} | {row: '{"author": 7}' for row in range(60, 90)}
+    return small_pool(lake, folder, vectors, probs, metadata=metadata), classes
+
+
+def one_round(pool: SmallPool, settings: SelectConfig) -> list[tuple[str, str, float]]:
+    estimate_values(pool.lake, pool.index(), ValueConfig())
+    assert select(pool.lake, pool.index(), settings).committed
+    with pool.lake.read() as reader:
+        return reader.rows(
+            "SELECT item_id, reason, value FROM queue WHERE cycle = (SELECT max(cycle) FROM queue) ORDER BY rank"
+        )
+
+
+def test_the_fair_sample_is_the_begin_of_an_order_that_selection_does_not_know(lake: Lake, tmp_path: Path) -> None:
+    pool, _ = filled(lake, tmp_path)
+    settings = SelectConfig(project="p", batch=16, budget=64, explore=0.25)
+    explored: list[str] = []
+    for _ in range(3):
+        rows = one_round(pool, settings)
+        explored += [item for item, reason, value in rows if reason == EXPLORED and value == 0]
+        label(pool, {item: 0 for item, _, _ in rows})
+    order = [pool.ids[row] for row in exploration_order(pool.ids, 0)]
+    with pool.lake.read() as reader:
+        state = read_pool(reader, pool.ids)
+        fair = [state.item_ids[row] for row in fair_sample(state, 0)]
+    assert len(explored) == 12
+    assert len(fair) >= 12
+    assert fair == order[: len(fair)]
+    assert set(explored) <= set(fair)
+
+
+def test_the_order_depends_on_ids_and_seed_alone_and_keeps_when_items_are_added() -> None:
+    ids = [f"i{number}" for number in range(50)]
+    before = [ids[row] for row in exploration_order(ids, 0)]
+    more = [*ids, *(f"new{number}" for number in range(50))]
+    after = [more[row] for row in exploration_order(more, 0)]
+    assert [item for item in after if item in set(ids)] == before
+    assert before != [ids[row] for row in exploration_order(ids, 1)]
+    assert sorted(before) == sorted(ids)
+
+
+def test_a_batch_holds_no_more_of_a_class_or_slice_than_its_quota(lake: Lake, tmp_path: Path) -> None:
+    pool, classes = filled(lake, tmp_path)
+    by_class = SelectConfig(project="p", batch=12, budget=12, most_per_class=0.34)
+    picked = [int(item[1:]) for item, _, _ in one_round(pool, by_class)]
+    assert max(np.bincount(classes[picked])) <= 5
+    by_slice = SelectConfig(project="q", batch=12, budget=12, slice_by="author", most_per_slice=0.25)
+    picked = [int(item[1:]) for item, _, _ in one_round(pool, by_slice)]
+    assert sum(row < 60 for row in picked) <= 3
+    assert sum(60 <= row < 90 for row in picked) <= 3
+    assert sum(row >= 90 for row in picked) >= 6  # without the key there is no limit
+
+
+def test_the_outlook_follows_an_inverse_power_law() -> None:
+    truth = {n: 0.9 - 2.0 / n for n in (32, 64, 96, 128)}
+    found = outlook(truth, 100)
+    assert found is not None
+    assert found.gain == pytest.approx(2.0 / 128 - 2.0 / 228, rel=0.05)
+    assert found.low <= found.gain <= found.high
+    assert found.sentence().startswith("The next 100 labels are worth about 0.7 points of accuracy")
+
+
+def test_a_flat_or_falling_curve_promises_nothing_and_a_rising_one_no_more_than_all() -> None:
+    for scores in ([0.9, 0.9, 0.9, 0.9], [0.9, 0.8, 0.85, 0.8]):
+        found = outlook(dict(zip((32, 64, 96, 128), scores, strict=True)))
+        assert found is not None
+        assert found.gain == 0
+    steep = outlook({16: 0.1, 32: 0.5, 48: 0.8, 64: 0.99}, 100_000)
+    assert steep is not None
+    assert 0 <= steep.gain <= 0.3
+
+
+def test_too_few_points_give_no_outlook_and_wrong_settings_are_refused() -> None:
+    assert outlook({0: 0.5, 32: 0.8, 64: 0.85, 96: 0.86}) is None
+    with pytest.raises(SettingsError, match="is 0"):
+        outlook({}, 0)

@@ -1,0 +1,143 @@
+"""PostgreSQL catalogue and data on S3: the same promises, and no secret where it could be read."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from tests.warehouse.servers import S3
+from tests.warehouse.test_commit_is_atomic import classes, count, items
+from warehouse import Append, Lake, Location, SettingsError, Upsert, WarehouseError, WarehouseNotFound
+from warehouse.errors import WarehouseBusy
+from warehouse.locks import FolderLock, PostgresLock
+
+ROOT = Path(__file__).parents[2]
+
+
+def fill(lake: Lake) -> None:
+    with lake.stage("ingest", version=1, inputs=()) as stage:
+        assert stage.commit([Upsert("classes", classes("a", "b")), Upsert("items", items(2000))]).committed
+
+
+def test_a_postgres_catalogue_keeps_the_promises_of_a_commit(tmp_path: Path, postgres: str) -> None:
+    place = Location(folder=tmp_path / "lake", catalog=postgres)
+    with pytest.raises(WarehouseNotFound, match="siftline run"):
+        Lake(place, read_only=True)
+    with Lake(place) as lake:
+        fill(lake)
+        with lake.stage("ingest", version=1, inputs=()) as again:
+            assert again.done
+            assert not again.commit([Append("classes", classes("a"))]).committed
+        with Lake(place, read_only=True) as reading:
+            assert (count(reading, "classes"), count(reading, "items"), count(reading, "runs")) == (2, 2000, 1)
+            assert reading.content_hash(["items"]) == lake.content_hash(["items"])
+    assert not (tmp_path / "lake" / "catalog.sqlite").exists()
+    assert list((tmp_path / "lake" / "data").rglob("*.parquet"))
+
+
+def test_data_on_s3_is_written_read_and_private(tmp_path: Path, postgres: str, s3: S3) -> None:
+    place = Location(folder=tmp_path / "lake", catalog=postgres, data="s3://bucket/team/lake")
+    with Lake(place) as lake:
+        fill(lake)
+        assert count(lake, "items") == 2000
+    with Lake(place, read_only=True) as reading:
+        assert count(reading, "items") == 2000
+    assert list((s3.folder / "bucket" / "team" / "lake").rglob("*.parquet"))
+    assert not (tmp_path / "lake" / "data").exists()
+
+
+def test_data_on_s3_with_a_sqlite_catalogue(tmp_path: Path, s3: S3) -> None:
+    with Lake(Location(folder=tmp_path / "lake", data="s3://bucket/own")) as lake:
+        fill(lake)
+        assert count(lake, "items") == 2000
+
+
+def test_no_secret_in_errors_settings_or_attach(
+    tmp_path: Path, postgres: str, s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = Location(folder=tmp_path / "lake", catalog=postgres, data="s3://bucket/secret")
+    with Lake(good) as lake:
+        fill(lake)
+        cursor = lake.new_cursor()
+        for sql in ("FROM duckdb_settings()", "FROM duckdb_secrets()", "FROM duckdb_databases()"):
+            shown = str(cursor.execute(sql).fetchall())
+            assert s3.secret not in shown
+            assert os.environ["PGPASSWORD"] not in shown
+    monkeypatch.setenv("PGPASSWORD", "canary-wrong-password")
+    with pytest.raises(WarehouseError, match="PGPASSWORD") as wrong:
+        Lake(good)
+    assert "canary" not in str(wrong.value)
+
+
+def test_a_wrong_key_is_an_error_without_the_key(tmp_path: Path, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary-wrong-key")
+    with Lake(Location(folder=tmp_path / "lake", data="s3://bucket/wrong")) as lake:
+        with pytest.raises(WarehouseError) as wrong:
+            fill(lake)
+        assert "canary" not in str(wrong.value)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"catalog": "postgres:dbname=x password=secret"},
+        {"catalog": "postgres:postgresql://me:secret@host/x"},
+        {"catalog": "mysql:x"},
+        {"data": "elsewhere"},
+    ],
+)
+def test_a_place_of_another_form_or_with_a_password_is_refused(tmp_path: Path, wrong: dict) -> None:
+    with pytest.raises(SettingsError) as refused:
+        Location(folder=tmp_path, **wrong)
+    assert "secret" not in str(refused.value)
+
+
+def test_s3_without_keys_names_the_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    with pytest.raises(SettingsError, match="AWS_ACCESS_KEY_ID"):
+        Lake(Location(folder=tmp_path / "lake", data="s3://bucket/x"))
+
+
+def test_files_are_their_owners_only(tmp_path: Path) -> None:
+    with Lake(tmp_path / "lake") as lake:
+        fill(lake)
+        for path in (tmp_path / "lake").rglob("*"):
+            assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
+    (tmp_path / "after").touch()
+    assert stat.S_IMODE((tmp_path / "after").stat().st_mode) != 0o600
+
+
+HOLDER = """
+import os, sys, time
+from pathlib import Path
+from warehouse import Location
+place = Location(folder=Path(sys.argv[1]), catalog=sys.argv[2])
+with place.write_lock().held():
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_a_lock_is_waited_for_named_and_freed_by_the_death_of_its_owner(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    catalog = "sqlite" if kind == "sqlite" else request.getfixturevalue("postgres")
+    command = [sys.executable, "-c", textwrap.dedent(HOLDER), str(tmp_path), catalog]
+    holder = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    place = Location(folder=tmp_path, catalog=catalog)
+    short = FolderLock(tmp_path, timeout_s=0.5) if place.dsn is None else PostgresLock(place.dsn, timeout_s=0.5)
+    words = f"Process {holder.pid} on" if kind == "sqlite" else "pg_locks"
+    with pytest.raises(WarehouseBusy, match=words), short.held():
+        raise AssertionError("two hold the lock")
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    with place.write_lock().held():
+        pass

@@ -1,0 +1,133 @@
+"""Maintenance keeps every snapshot bit for bit, beside readers, and gives up only what it was told to."""
+
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.warehouse.test_commit_is_atomic import classes, count, items
+from warehouse import Append, Lake, Location, SettingsError, SnapshotNotFound, Upsert, connect
+from warehouse.maintain import maintain
+
+ROOT = Path(__file__).parents[2]
+
+
+def filled(lake: Lake, commits: int = 8) -> None:
+    """Commits that add 100 items and two classes each, then one that replaces a few items of the first."""
+    for number in range(commits):
+        with lake.stage("ingest", version=number, inputs=()) as stage:
+            new = items(100 * (number + 1)).slice(100 * number)
+            stage.commit([Append("items", new), Append("classes", classes("a", "b"))])
+    with lake.stage("edit", version=1, inputs=()) as stage:
+        stage.commit([Upsert("items", items(10, "edited"))])
+
+
+def past(lake: Lake) -> dict[int, tuple[object, ...]]:
+    """What every snapshot holds, as hashes."""
+    found = {}
+    for number in range(2, lake.snapshot() + 1):
+        with connect(lake.location, at=number) as reader:
+            found[number] = reader.rows(
+                "SELECT (SELECT bit_xor(hash(i)) FROM items i), (SELECT count(*) FROM items),"
+                " (SELECT bit_xor(hash(c)) FROM classes c), (SELECT bit_xor(hash(r)) FROM runs r)"
+            )[0]
+    return found
+
+
+def files(lake: Lake) -> list[Path]:
+    return list((lake.path / "data").rglob("*.parquet"))
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_every_snapshot_reads_the_same_after_compaction(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    catalog = "sqlite" if kind == "sqlite" else request.getfixturevalue("postgres")
+    with Lake(Location(folder=tmp_path / "lake", catalog=catalog)) as lake:
+        filled(lake)
+        before = past(lake)
+        many = len(files(lake))
+        done = maintain(lake, grace_h=0)
+        assert done.rows_flushed > 0
+        assert done.files_made < done.files_merged
+        assert done.files_removed > 0
+        assert done.snapshots_expired == ()
+        assert len(files(lake)) < many
+        after = past(lake)
+        assert {number: after[number] for number in before} == before
+        snapshot = lake.snapshot()
+        again = maintain(lake, grace_h=0)
+        assert (again.files_merged, again.rows_flushed, lake.snapshot()) == (0, 0, snapshot)
+
+
+def test_unused_files_stay_for_the_grace(lake: Lake) -> None:
+    filled(lake)
+    before = set(files(lake))
+    maintain(lake)
+    assert before <= set(files(lake))
+
+
+def test_an_orphan_goes_after_the_grace_and_not_before(lake: Lake) -> None:
+    filled(lake, 1)
+    orphan = files(lake)[0].with_name("left-behind.parquet")
+    orphan.write_bytes(b"half a file")
+    maintain(lake, grace_h=1)
+    assert orphan.exists()
+    old = time.time() - 7200
+    os.utime(orphan, (old, old))
+    maintain(lake, grace_h=1)
+    assert not orphan.exists()
+
+
+def test_snapshots_are_given_up_only_on_purpose_and_then_said_to_be(lake: Lake) -> None:
+    filled(lake, 3)
+    last = lake.snapshot()
+    maintain(lake)
+    assert connect(lake.path, at=2).scalar("SELECT count(*) FROM items") == 100
+    done = maintain(lake, expire_older_than_days=0, grace_h=0)
+    assert set(range(2, last)) <= set(done.snapshots_expired)
+    with pytest.raises(SnapshotNotFound, match="expired"):
+        connect(lake.path, at=2)
+    assert count(lake, "items") == 300
+
+
+def test_negative_numbers_are_refused(lake: Lake) -> None:
+    with pytest.raises(SettingsError, match="-1"):
+        maintain(lake, grace_h=-1)
+
+
+READER = """
+import sys
+from pathlib import Path
+from warehouse import Lake
+with Lake(Path(sys.argv[1]), read_only=True) as lake:
+    print("ready", flush=True)
+    for _ in iter(sys.stdin.readline, "stop\\n"):
+        with lake.read() as reader:
+            one = reader.rows("SELECT count(*), bit_xor(hash(i)) FROM items i")
+            two = reader.rows("SELECT count(*), bit_xor(hash(i)) FROM items i")
+            assert one == two, (one, two)
+        print("read", flush=True)
+"""
+
+
+def test_a_reader_beside_commits_and_compaction_sees_each_snapshot_whole(lake: Lake) -> None:
+    filled(lake, 1)
+    command = [sys.executable, "-c", textwrap.dedent(READER), str(lake.path)]
+    reader = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert reader.stdin is not None
+    assert reader.stdout is not None
+    assert reader.stdout.readline() == "ready\n"
+    for number in range(6):
+        reader.stdin.write("go\n")
+        reader.stdin.flush()
+        with lake.stage("ingest", version=100 + number, inputs=()) as stage:
+            stage.commit([Upsert("items", items(300, f"w{number}"))])
+        maintain(lake)
+        assert reader.stdout.readline() == "read\n"
+    out, _ = reader.communicate("stop\n", timeout=60)
+    assert reader.returncode == 0, out

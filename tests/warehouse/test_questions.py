@@ -1,0 +1,113 @@
+"""The saved questions: each answers on a warehouse that the real pipeline made, and tells what was planted."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from features.samples import SampleFiles
+from flows.cli.main import run_command
+from flows.project import Project
+from flows.stages import run_passes, run_stage_in_process
+from tests.flows.report_lake import full_lake
+from tests.projects import ROOT, make_small_project
+from tests.warehouse.test_what_changed import answer, commit
+from warehouse import Lake, Upsert, connect
+from warehouse.dictionary import PAGE, page
+from warehouse.questions import Question, parse, question, questions
+
+MAY_BE_EMPTY = {"agreement-between-annotators", "confident-and-wrong", "confusion", "leakage-between-splits",
+                "what-was-not-read"}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory, reuters: SampleFiles) -> Path:
+    root = make_small_project(tmp_path_factory.mktemp("questions") / "project", reuters, train=90, test=20)
+    run_passes(run_stage_in_process(Project(root)), simulated=True)
+    return root
+
+
+@pytest.fixture
+def planted(tmp_path: Path) -> Iterator[Lake]:
+    with full_lake(tmp_path / "lake") as lake:
+        yield lake
+
+
+def ask(lake: Lake, name: str) -> list[dict[str, object]]:
+    with connect(lake.path) as reader:
+        return reader.arrow(question(name).sql).to_pylist()
+
+
+def test_all_twenty_answer_on_the_demo_with_words_on_how_to_read_them(
+    demo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert len(questions()) == 20
+    for asked in questions():
+        assert run_command(["questions", asked.name, "--project", str(demo)]) == 0
+        told = capsys.readouterr().out
+        assert asked.question in told
+        assert "How to read: " in told
+        lines = told.splitlines()[1:]
+        answered = lines[: next(n for n, line in enumerate(lines) if line.startswith("How to read"))]
+        assert len(answered) > 1 or asked.name in MAY_BE_EMPTY, told
+        assert "nan" not in " ".join(answered)
+
+
+def test_the_list_names_them_and_a_wrong_name_is_told(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["questions", "--project", str(demo)]) == 0
+    told = capsys.readouterr().out
+    assert all(asked.name in told for asked in questions())
+    assert run_command(["questions", "decayed", "--project", str(demo)]) == 2
+    assert "Saved are: agreement-between-annotators" in capsys.readouterr().err
+    assert run_command(["questions", "confusion", "--sql", "--project", str(demo)]) == 0
+    assert "FROM gold_labels" in capsys.readouterr().out
+
+
+def test_a_text_of_the_test_split_that_also_stands_in_train_is_found(planted: Lake) -> None:
+    assert ask(planted, "leakage-between-splits") == []
+    with planted.read() as reader:
+        twin = reader.arrow("SELECT * EXCLUDE (run_id, committed_at) FROM items WHERE item_id = 'i089'")
+        hashed = reader.scalar("SELECT content_hash FROM items WHERE item_id = 'i001'")
+    index = twin.column_names.index("content_hash")
+    commit(planted, "leak", Upsert("items", twin.set_column(index, "content_hash", pa.array([hashed]))))
+    [row] = ask(planted, "leakage-between-splits")
+    assert row == {
+        "split": "test",
+        "texts_also_in_train": 1,
+        "share": 1 / 30,
+        "their_gold_labels": 1,
+        "example": "i089",
+    }
+
+
+def test_annotators_who_disagree_are_told_with_their_kappa(planted: Lake) -> None:
+    assert ask(planted, "agreement-between-annotators") == []
+    for n, item in enumerate(("i000", "i001", "i002", "i003")):
+        commit(planted, f"second {n}", answer(item, n % 3 if n < 3 else 1, who="bob"))
+    [row] = ask(planted, "agreement-between-annotators")
+    # ann said 0 1 2 0 and bob 0 1 2 1: they agree on 3 of 4; chance gives 1/2 * 1/4 + 1/4 * 1/2 + 1/4 * 1/4 = 5/16.
+    assert (row["one"], row["other"], row["items"], row["agreed"]) == ("ann <b>", "bob", 4, 0.75)
+    assert row["kappa"] == pytest.approx((3 / 4 - 5 / 16) / (1 - 5 / 16))
+    by_name = {row["annotator"]: row for row in ask(planted, "agreement-by-annotator")}
+    assert (by_name["bob"]["answers"], by_name["bob"]["shared"]) == (4, 4)
+
+
+def test_costs_add_up_to_all_hours_and_labels_to_all_items(planted: Lake) -> None:
+    hours = sum(float(str(row["hours"])) for row in ask(planted, "cost-per-class"))
+    assert hours == pytest.approx(16 * 12.5 / 3600)
+    labels = ask(planted, "label-balance")
+    assert sum(int(str(row["gold"])) + int(str(row["predicted"])) for row in labels) == 90
+    assert sum(int(str(row["gold"])) for row in labels) == 16
+
+
+def test_a_file_says_its_question_and_how_to_read_it() -> None:
+    text = "-- Question: What is\n--     it?\n-- How to read: Like\n--     this.\nSELECT 1\n"
+    assert parse("x", text) == Question("x", "What is it?", "Like this.", "SELECT 1")
+    for bad in ("SELECT 1", "-- Question: What?\nSELECT 1"):
+        with pytest.raises(AssertionError, match=r"x\.sql"):
+            parse("x", bad)
+
+
+def test_the_data_dictionary_is_current() -> None:
+    assert (ROOT / PAGE).read_text("utf-8") == page(), "run: python -m warehouse.dictionary"

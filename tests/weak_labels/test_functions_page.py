@@ -1,0 +1,52 @@
+"""The examples of docs/labeling-functions.md load, and every function votes on a text written for it."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from tests.weak_labels.lf_helpers import add_items, add_vectors, config, encode
+from warehouse import Lake
+from weak_labels import load_functions
+from weak_labels.apply import vote
+
+PAGE = (Path(__file__).parents[2] / "docs" / "labeling-functions.md").read_text("utf-8")
+CLASSES = ("billing", "bug", "praise")
+TEXTS = {
+    "invoice": "Charged  twice for one month",
+    "crash": "It CRASHED again",
+    "short_thanks": "many thanks",
+    "like_these": "the app crashes when I open it",
+    "cell": "zzz",
+    "learned": "refund please",
+    "asked": "is there a defect",
+    "exclaims": "wonderful!",
+    "shouts": "WHY",
+}
+
+
+def test_every_example_votes(lake: Lake, tmp_path: Path) -> None:
+    (source,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    path = tmp_path / "labeling_functions.py"
+    path.write_text(source, "utf-8")
+    np.save(tmp_path / "clusters.npy", encode(["aaa", "zzz"]))
+    add_items(lake, TEXTS)
+    add_items(lake, {"by_form": "x"}, metadata='{"form": "money"}')
+    add_vectors(lake)
+    functions = load_functions(path, CLASSES)
+    answers = {TEXTS["asked"]: "Yes"}
+    vote(
+        lake,
+        functions,
+        config(classes=CLASSES),
+        encode=encode,
+        ask=lambda model, instruction, texts: [answers.get(text, "no") for text in texts],
+    )
+    with lake.read() as reader:
+        cast = set(reader.rows("SELECT item_id, lf_name FROM lf_votes"))
+        assert reader.rows("SELECT * FROM lf_faults") == []
+        assert {(name, name) for name in [*TEXTS, "by_form"]} <= cast
+        assert {f.name for f in functions} == {*TEXTS, "by_form"}
+        (query,) = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
+        coverage = dict(reader.rows(query))
+    assert coverage["by_form"] == 0.1

@@ -1,0 +1,174 @@
+"""What the label models learn: from agreement, from gold labels as they arrive, and when `auto` believes which."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.weak_labels.small_lake import CLASSES, build
+from warehouse import Lake, SettingsError
+from weak_labels.label_models import LabelModelConfig, VoteMatrix, fit, fit_multi_label, label_model
+from weak_labels.label_models.votes import Ints, Votes
+
+ANCHORED = LabelModelConfig(kind="anchored", classes=CLASSES)
+AUTO = LabelModelConfig(kind="auto", classes=CLASSES)
+
+
+def cast(truth: Ints, accuracies: list[float], *, coverage: float = 0.5, seed: int = 0) -> Votes:
+    """Votes [N, L] of independent functions with these accuracies."""
+    generator = np.random.default_rng(seed)
+    shape = (len(truth), len(accuracies))
+    wrong = (truth[:, None] + generator.integers(1, 3, shape)) % 3
+    votes = np.where(generator.random(shape) < np.array(accuracies), truth[:, None], wrong)
+    return np.where(generator.random(shape) < coverage, votes, -1)
+
+
+@pytest.fixture
+def truth() -> Ints:
+    return np.random.default_rng(1).integers(0, 3, 2000)
+
+
+def right(votes: Votes, truth: Ints, config: LabelModelConfig, gold: Ints | None = None) -> float:
+    fitted = fit(votes, config, gold=gold)
+    covered = fitted.votes > 0
+    return float((fitted.probs.argmax(axis=1) == truth)[covered].mean())
+
+
+def first(truth: Ints, n: int) -> Ints:
+    return np.where(np.arange(len(truth)) < n, truth, -1)
+
+
+class TestAnchored:
+    def test_agreement_tells_good_functions_from_bad_ones(self, truth: Ints) -> None:
+        votes = cast(truth, [0.95, 0.95, 0.95, 0.34, 0.34, 0.34])
+        majority = right(votes, truth, LabelModelConfig(kind="majority", classes=CLASSES))
+        assert right(votes, truth, ANCHORED) > majority + 0.02
+
+    def test_gold_labels_tell_more(self, truth: Ints) -> None:
+        votes = cast(truth, [0.9, 0.35, 0.35, 0.35, 0.35])
+        copies = np.where(np.random.default_rng(2).random(votes[:, 1:2].shape) < 0.9, votes[:, 1:2], -1)
+        votes = np.concatenate([votes, copies], axis=1)
+        assert right(votes, truth, ANCHORED, first(truth, 200)) > right(votes, truth, ANCHORED) + 0.02
+
+    def test_near_copies_share_their_weight(self, truth: Ints) -> None:
+        votes = cast(truth, [0.8, 0.8, 0.6], coverage=0.9)
+        generator = np.random.default_rng(3)
+        echoes = [np.where(generator.random((2000, 1)) < 0.97, votes[:, 2:], -1) for _ in range(5)]
+        echoed = np.concatenate([votes, *echoes], axis=1)
+        majority = right(echoed, truth, LabelModelConfig(kind="majority", classes=CLASSES))
+        assert right(echoed, truth, ANCHORED) > majority + 0.015
+
+    def test_going_on_ends_where_a_fresh_start_does_in_fewer_steps(self, truth: Ints) -> None:
+        votes = cast(truth, [0.9, 0.8, 0.6, 0.4])
+        names = ["a", "b", "c", "d"]
+        before = fit(votes, ANCHORED, gold=first(truth, 100), names=names)
+        gold = first(truth, 101)
+        fresh = fit(votes, ANCHORED, gold=gold, names=names)
+        stored: dict[str, Any] = json.loads(json.dumps(before.learned))
+        gone_on = fit(votes, ANCHORED, gold=gold, names=names, start=stored)
+        np.testing.assert_allclose(gone_on.probs, fresh.probs, atol=5e-3)
+        assert gone_on.detail["steps"] < fresh.detail["steps"]
+
+    def test_going_on_knows_functions_by_name_and_classes_by_number(self, truth: Ints) -> None:
+        votes = cast(truth, [0.9, 0.8, 0.6, 0.4])
+        before = fit(votes, ANCHORED, names=["a", "b", "c", "d"])
+        other = fit(votes[:, [3, 0, 2]], ANCHORED, names=["d", "a", "new"], start=before.learned)
+        fresh = fit(votes[:, [3, 0, 2]], ANCHORED)
+        np.testing.assert_allclose(other.probs, fresh.probs, atol=5e-3)
+        two = LabelModelConfig(kind="anchored", classes=CLASSES[:2])
+        assert fit(np.minimum(votes, 1), two, start=before.learned).probs.shape == (2000, 2)
+
+
+class TestAuto:
+    def test_takes_the_learned_model_where_it_explains_the_votes_better(self, truth: Ints) -> None:
+        fitted = fit(cast(truth, [0.9, 0.9, 0.8, 0.4, 0.4, 0.4]), AUTO)
+        assert fitted.kind == "anchored"
+        assert fitted.detail["auto"]["by"] == "votes"
+
+    def test_takes_the_majority_where_gold_says_it_is_better(self, truth: Ints) -> None:
+        # Five functions that repeat one error on half of the items, and so agree: no vote can tell.
+        votes = cast(truth, [0.95, 0.95, 0.95, 0.95, 0.95, 0.95], coverage=0.6)
+        misled = np.arange(2000) % 2 == 0
+        shared = (truth + 1) % 3
+        for column in range(3):
+            votes[misled, column] = np.where(votes[misled, column] >= 0, shared[misled], -1)
+        majority = LabelModelConfig(kind="majority", classes=CLASSES)
+        gold = first(truth, 150)
+        assert right(votes, truth, AUTO, gold) >= right(votes, truth, majority) - 0.01
+
+    def test_few_gold_labels_do_not_decide(self, truth: Ints) -> None:
+        votes = cast(truth, [0.9, 0.8, 0.7, 0.5])
+        assert fit(votes, AUTO, gold=first(truth, 10)).detail["auto"]["by"] == "votes"
+        assert fit(votes, AUTO, gold=first(truth, 80)).detail["auto"]["by"].startswith("gold")
+
+
+class TestMultiLabel:
+    def test_an_item_can_have_two_classes_or_none(self) -> None:
+        votes = VoteMatrix.from_triples([0, 0, 1, 1], [0, 1, 0, 2], [0, 2, 0, 0], items=3, functions=3, classes=3)
+        probs = fit_multi_label(votes)
+        assert (probs > 0.5).tolist() == [[True, False, True], [True, False, False], [False, False, False]]
+        assert probs[1, 0] > probs[0, 0]
+
+    def test_gold_labels_teach_that_a_function_is_wrong(self) -> None:
+        n = 200
+        rows = np.concatenate([np.arange(n), np.arange(0, n, 2)])
+        functions = np.repeat([0, 1], [n, n // 2])
+        votes = VoteMatrix.from_triples(rows, functions, functions, items=n, functions=2, classes=2)
+        gold = np.full((n, 2), -1)
+        gold[:60, 0] = 0
+        before, after = fit_multi_label(votes), fit_multi_label(votes, gold=gold)
+        assert (before[60:, 0] > 0.5).all()
+        assert (after[60:, 0] < 0.5).all()
+
+    def test_only_train_rows_teach(self) -> None:
+        votes = VoteMatrix.from_dense(np.zeros((60, 1), np.int64), 2)
+        gold = np.zeros((60, 2), np.int64)
+        nothing = fit_multi_label(votes, train=np.zeros(60, np.bool_), gold=gold)
+        np.testing.assert_array_equal(nothing, fit_multi_label(votes, train=np.zeros(60, np.bool_)))
+
+    def test_gold_of_another_shape_is_refused(self) -> None:
+        votes = VoteMatrix.from_dense(np.zeros((4, 1), np.int64), 2)
+        with pytest.raises(SettingsError, match=r"shape \(4,\).*\(4, 2\)"):
+            fit_multi_label(votes, gold=np.zeros(4, np.int64))
+
+
+class TestVotes:
+    def test_sparse_and_dense_are_equal(self, truth: Ints) -> None:
+        votes = cast(truth, [0.9, 0.5, 0.5])
+        sparse = VoteMatrix.from_dense(votes, 3)
+        np.testing.assert_array_equal(sparse.dense(), votes)
+        np.testing.assert_array_equal(sparse.take(np.array([7, 3, 3])).dense(), votes[[7, 3, 3]])
+        np.testing.assert_array_equal(fit(sparse, ANCHORED).probs, fit(votes, ANCHORED).probs)
+
+    def test_memory_is_that_of_the_votes(self) -> None:
+        votes = VoteMatrix.from_triples([10**6 - 1], [999], [2], items=10**6, functions=1000, classes=3)
+        assert votes.starts.nbytes + votes.function_V.nbytes + votes.class_V.nbytes < 9_000_000
+
+
+class TestStage:
+    def test_gold_labels_refit_where_the_settings_say_so(self, lake: Lake, tmp_path: Path) -> None:
+        small = build(lake, tmp_path)
+        config = LabelModelConfig(kind="anchored", classes=CLASSES, learn_from_gold=True)
+        assert label_model(lake, config).committed
+        small.answer({item_id: small.truth[item_id] for item_id in small.train_ids()[:20]})
+        result = label_model(lake, config)
+        assert result.committed
+        assert result.detail["gold_labels"] == 20
+        assert not label_model(lake, config).committed
+        with lake.read() as reader:
+            assert reader.rows("SELECT gold_labels FROM models ORDER BY sequence") == [(0,), (20,)]
+
+    def test_gold_labels_of_test_items_teach_nothing(self, lake: Lake, tmp_path: Path) -> None:
+        small = build(lake, tmp_path)
+        config = LabelModelConfig(kind="anchored", classes=CLASSES, learn_from_gold=True)
+        small.answer({item_id: small.truth[item_id] for item_id in small.test_ids()[:20]})
+        assert label_model(lake, config).detail["gold_labels"] == 0
+
+    def test_auto_says_what_it_took_and_why(self, lake: Lake, tmp_path: Path) -> None:
+        build(lake, tmp_path)
+        detail = label_model(lake, AUTO).detail
+        assert detail["wanted"] == "auto"
+        assert detail["kind"] in ("anchored", "majority")
+        assert detail["auto"]["by"] == "votes"

@@ -1,0 +1,48 @@
+"""A preview shows what functions would hit and writes nothing."""
+
+import dataclasses
+
+from tests.weak_labels.lf_helpers import add_items, add_vectors, config, encode
+from warehouse import Lake
+from weak_labels import ItemBatch, keywords, nearest, vectorized
+from weak_labels.preview import preview
+
+GOAL = keywords("sports", ["goal"], name="goal")
+TEXTS = {"a": "goal game", "b": "goal vote", "c": "goal", "d": "nothing"}
+
+
+@vectorized("science", name="broken")
+def broken(batch: ItemBatch) -> object:
+    raise ValueError("never works")
+
+
+def test_preview_counts_hits_and_shows_examples(lake: Lake) -> None:
+    add_items(lake, TEXTS)
+    before = lake.snapshot()
+    goal, fails = preview(lake, [GOAL, broken], config(), examples=2)
+    assert (goal.name, goal.items, goal.hits, goal.coverage, goal.polarity) == ("goal", 4, 3, 0.75, ("sports",))
+    assert [(e.item_id, e.label, e.text) for e in goal.examples] == [
+        ("a", "sports", "goal game"),
+        ("b", "sports", "goal vote"),
+    ]
+    assert (fails.hits, fails.faults, fails.first_fault) == (0, 4, "raised: ValueError: never works")
+    assert lake.snapshot() == before
+
+
+def test_preview_of_some_items_takes_the_same_ones(lake: Lake) -> None:
+    add_items(lake, {f"i{n:03}": "goal" for n in range(50)})
+    add_items(lake, {"t": "goal"}, split="test")
+    first, second = (preview(lake, [GOAL], config(), items=10, examples=10)[0] for _ in range(2))
+    assert first == second
+    assert first.items == 10
+    assert [e.item_id for e in first.examples] != [f"i{n:03}" for n in range(10)]
+    assert preview(lake, [GOAL], config(), items=None)[0].items == 50
+
+
+def test_preview_of_functions_on_vectors(lake: Lake) -> None:
+    near = nearest({"science": ["goal"]}, radius=0.1, name="near")
+    add_items(lake, TEXTS)
+    assert preview(lake, [near], config(), encode=encode)[0].items == 0
+    add_vectors(lake)
+    result = preview(lake, [near, dataclasses.replace(near, name="again")], config(batch_items=2), encode=encode)
+    assert [(p.items, p.hits) for p in result] == [(4, 1), (4, 1)]

@@ -1,0 +1,213 @@
+"""Figures of functions equal a count by hand, on all items and on a slice; examples show where they disagree."""
+
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pytest
+
+from tests.weak_labels.lf_helpers import CLASSES, add_items, run_vote
+from warehouse import Append, Lake, SettingsError, Upsert, matrix_to_list_array
+from warehouse.protection import connect_locked_down
+from warehouse.reader import Matrix, Reader
+from weak_labels import ItemBatch, keywords, vectorized
+from weak_labels.report import FunctionFigures, Report, lf_report, wilson
+
+GOAL = keywords("sports", ["goal"], name="goal")
+GAME = keywords("sports", ["game"], name="game")
+VOTE = keywords("politics", ["vote"], name="vote")
+TEXTS = {"a": "goal game", "b": "goal vote", "c": "goal", "d": "nothing"}
+
+
+@vectorized("science", name="broken")
+def broken(batch: ItemBatch) -> object:
+    raise ValueError("never works")
+
+
+def add_classes_and_gold(lake: Lake, gold: dict[str, int]) -> None:
+    classes = pa.table({"class_id": pa.array(range(3), pa.int32()), "name": list(CLASSES)})
+    n, now = len(gold), datetime(2026, 1, 1, tzinfo=UTC)
+    times = pa.array([now] * n, pa.timestamp("us", "UTC"))
+    annotations = pa.table(
+        {
+            "annotation_id": [f"n{item}" for item in gold],
+            "item_id": list(gold),
+            "project": ["p"] * n,
+            "task_id": list(gold),
+            "annotator": ["me"] * n,
+            "action": ["labelled"] * n,
+            "class_id": pa.array(list(gold.values()), pa.int32()),
+            "simulated": [False] * n,
+            "created_at": times,
+            "updated_at": times,
+            "seconds": [1.0] * n,
+        }
+    )
+    with lake.stage("collect", version=1, inputs=()) as stage:
+        stage.commit([Upsert("classes", classes), Append("annotations", annotations)])
+
+
+def add_model(lake: Lake, stage: str, table: str, id_name: str, probs: dict[str, list[float]]) -> None:
+    matrix = matrix_of(list(probs.values()))
+    rows = {"item_id": list(probs), id_name: [stage] * len(probs), "probs": matrix_to_list_array(matrix)}
+    if table == "weak_labels":
+        rows["votes"] = pa.array([1] * len(probs), pa.int32())
+    else:
+        rows["class_id"] = pa.array(matrix.argmax(axis=1), pa.int32())
+        rows["confidence"] = pa.array(matrix.max(axis=1))
+    model = {
+        "model_id": [stage],
+        "stage": [stage],
+        "kind": ["test"],
+        "gold_labels": [0],
+        "items": [1],
+        "sequence": [1],
+        "detail": ["{}"],
+    }
+    with lake.stage(stage, version=1, inputs=()) as run:
+        run.commit([Upsert(table, pa.table(rows)), Upsert("models", pa.table(model))])
+
+
+def matrix_of(rows: list[list[float]]) -> Matrix:
+    import numpy as np
+
+    return np.array(rows, np.float32)
+
+
+def report(lake: Lake, where: str = "") -> Report:
+    with lake.read() as reader:
+        return lf_report(reader, where=where)
+
+
+def by_name(found: Report) -> dict[str, FunctionFigures]:
+    return {figures.name: figures for figures in found.functions}
+
+
+def test_figures_equal_a_count_by_hand(lake: Lake) -> None:
+    add_items(lake, TEXTS)
+    add_items(lake, {"t": "goal vote game"}, split="test")
+    add_classes_and_gold(lake, {"a": 0, "b": 1, "d": 0})
+    run_vote(lake, [GOAL, GAME, VOTE])
+    found = report(lake)
+    assert (found.items, found.gold, found.covered) == (4, 3, 0.75)
+    rows = by_name(found)
+    assert list(rows) == ["goal", "game", "vote"]
+    goal = rows["goal"]
+    assert (goal.polarity, goal.applied_to, goal.coverage) == (("sports",), 4, 0.75)
+    assert (goal.overlap, goal.conflict, goal.alone) == (0.5, 0.25, 0.25)
+    assert (goal.gold_votes, goal.accuracy) == (2, 0.5)
+    assert (goal.accuracy_low, goal.accuracy_high) == pytest.approx(wilson(1, 2))
+    vote = rows["vote"]
+    assert (vote.polarity, vote.coverage, vote.overlap, vote.conflict) == (("politics",), 0.25, 0.25, 0.25)
+    assert vote.accuracy == 1
+    assert (rows["game"].conflict, rows["game"].faults, rows["game"].switched_off) == (0, 0, False)
+    # Without goal, a is still right; b goes from a tie of two to right: half an item of three is lost by having it.
+    assert goal.gain == pytest.approx((0.5 - 1) / 3)
+    assert vote.gain == pytest.approx((0.5 - 0) / 3)
+    assert rows["game"].gain == 0
+
+
+def test_figures_are_those_of_the_view(lake: Lake) -> None:
+    add_items(lake, TEXTS)
+    add_classes_and_gold(lake, {"a": 0, "b": 1})
+    run_vote(lake, [GOAL, GAME, VOTE, broken], min_faults=1)
+    with lake.read() as reader:
+        view = reader.arrow("SELECT * FROM lf_summary").to_pylist()
+    for row, figures in zip(view, report(lake).functions, strict=True):
+        names = ("applied_to", "coverage", "overlap", "conflict", "gold_votes", "faults", "switched_off")
+        assert {n: getattr(figures, n) for n in names} == {n: row[n] for n in names}
+        assert (figures.name, figures.accuracy) == (row["lf_name"], row["gold_accuracy"])
+        assert list(figures.polarity) == (row["polarity"] or [])
+
+
+def test_no_gold_no_accuracy(lake: Lake) -> None:
+    add_items(lake, TEXTS)
+    run_vote(lake, [GOAL])
+    goal = by_name(report(lake))["goal"]
+    assert (goal.gold_votes, goal.accuracy, goal.accuracy_low, goal.gain, goal.estimated_accuracy) == (0, *[None] * 4)
+
+
+def test_function_that_was_switched_off_is_listed(lake: Lake) -> None:
+    add_items(lake, TEXTS)
+    run_vote(lake, [GOAL, broken], min_faults=1)
+    row = by_name(report(lake))["broken"]
+    assert (row.switched_off, row.coverage, row.faults) == (True, 0, 3)
+
+
+def test_an_item_that_a_function_failed_on_is_not_one_it_was_applied_to(lake: Lake) -> None:
+    @vectorized("sports", name="some")
+    def some(batch: ItemBatch) -> list[bool]:
+        return [1 / (len(text) - 4) != 0 for text in batch.texts]
+
+    add_items(lake, TEXTS)
+    run_vote(lake, [some])
+    row = by_name(report(lake))["some"]
+    assert (row.applied_to, row.coverage, row.faults) == (3, 1.0, 1)
+
+
+def test_estimate_is_the_label_models_mean_probability(lake: Lake) -> None:
+    add_items(lake, TEXTS)
+    add_classes_and_gold(lake, {})
+    run_vote(lake, [GOAL, VOTE])
+    probs = {"a": [0.8, 0.1, 0.1], "b": [0.3, 0.6, 0.1], "c": [0.7, 0.2, 0.1], "d": [0.4, 0.3, 0.3]}
+    add_model(lake, "label_model", "weak_labels", "label_model_id", probs)
+    rows = by_name(report(lake))
+    assert rows["goal"].estimated_accuracy == pytest.approx((0.8 + 0.3 + 0.7) / 3)
+    assert rows["vote"].estimated_accuracy == pytest.approx(0.6)
+
+
+def test_pairs_that_say_the_same_are_named(lake: Lake) -> None:
+    add_items(lake, {f"i{n:02}": ("goal game" if n < 12 else "goal") + (" vote" if n % 2 else "") for n in range(20)})
+    run_vote(lake, [GOAL, GAME, VOTE])
+    pairs = report(lake).pairs
+    assert [(p.left, p.right, p.items, p.agreement, p.overlap) for p in pairs] == [("game", "goal", 12, 1.0, 0.6)]
+
+
+def test_items_where_functions_disagree(lake: Lake) -> None:
+    add_items(lake, TEXTS)
+    add_classes_and_gold(lake, {"c": 2})
+    run_vote(lake, [GOAL, GAME, VOTE])
+    probs = {"a": [0.05, 0.9, 0.05], "b": [0.5, 0.4, 0.1], "c": [0.9, 0.05, 0.05]}
+    add_model(lake, "end_model", "predictions", "end_model_id", probs)
+    found = {d.against: d for d in report(lake).disagreements}
+    assert {against: d.item_id for against, d in found.items()} == {"each other": "b", "the model": "a", "people": "c"}
+    assert found["each other"].votes == {"goal": "sports", "vote": "politics"}
+    assert (found["the model"].predicted, found["the model"].gold) == ("politics", "")
+    assert (found["people"].predicted, found["people"].gold, found["people"].text) == ("sports", "science", "goal")
+
+
+class TestSlice:
+    def test_the_same_figures_on_some_items(self, lake: Lake) -> None:
+        add_items(lake, TEXTS)
+        add_classes_and_gold(lake, {"a": 0, "b": 1})
+        run_vote(lake, [GOAL, VOTE])
+        found = report(lake, "length(content) > 4 -- longer ones")
+        assert (found.items, found.gold) == (3, 2)
+        goal = by_name(found)["goal"]
+        assert (goal.applied_to, goal.coverage) == (3, pytest.approx(2 / 3))
+
+    @pytest.mark.parametrize("where", ["contnt = 'a'", "length(content", "true) UNION SELECT 1", "1; DROP TABLE items"])
+    def test_what_is_no_condition_is_refused(self, lake: Lake, where: str) -> None:
+        with pytest.raises(SettingsError, match="is no condition over items"):
+            report(lake, where)
+
+    def test_a_typed_condition_reaches_the_warehouse_only(self, lake: Lake, tmp_path) -> None:  # type: ignore[no-untyped-def]
+        add_items(lake, TEXTS)
+        run_vote(lake, [GOAL])
+        secret = tmp_path / "secret.csv"
+        secret.write_text("a\n1\n")
+        with Reader(connect_locked_down(lake.path), at=None) as reader:
+            assert lf_report(reader, where="length(content) > 4").items == 3
+            with pytest.raises(SettingsError, match="is no condition"):
+                lf_report(reader, where=f"EXISTS (FROM read_csv('{secret}'))")
+
+
+def test_empty_warehouse(lake: Lake) -> None:
+    found = report(lake)
+    assert (found.items, found.functions, found.pairs, found.disagreements) == (0, [], [], [])
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"), [(0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (8, 10, 0.4902, 0.9433)]
+)
+def test_wilson_equals_published_values(successes: int, n: int, low: float, high: float) -> None:
+    assert wilson(successes, n) == pytest.approx((low, high), abs=1e-4)

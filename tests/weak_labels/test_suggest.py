@@ -1,0 +1,105 @@
+"""Suggestions find words and cells that go with a class, measure them on labels that did not choose them, and load."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.weak_labels.lf_helpers import CLASSES, ENCODER, add_items, add_vectors, run_vote, votes
+from tests.weak_labels.test_report_of_functions import add_classes_and_gold
+from warehouse import Lake, SettingsError
+from weak_labels import load_functions
+from weak_labels.suggest import SuggestConfig, Suggestions, as_file, suggest, write
+
+CONFIG = SuggestConfig(encoder_id=ENCODER, cells=4)
+WORDS = ("quasar zzz", "senate www", "\u202ematch\x1b[31m qqq")
+LABEL_OF = (2, 1, 0)
+
+
+def fill(lake: Lake, items: int = 120, gold: int = 60) -> None:
+    texts = {f"i{n:03}": f"{WORDS[n % 3]} the day {n}" for n in range(items)}
+    add_items(lake, texts)
+    add_vectors(lake)
+    add_classes_and_gold(lake, {item: LABEL_OF[n % 3] for n, item in enumerate(list(texts)[:gold])})
+
+
+def found(lake: Lake, config: SuggestConfig = CONFIG) -> Suggestions:
+    with lake.read() as reader:
+        return suggest(reader, config)
+
+
+def test_words_and_cells_that_go_with_a_class_are_found_and_measured(lake: Lake) -> None:
+    fill(lake)
+    suggestions = found(lake)
+    assert suggestions.gold == 60
+    words = {s.label: s for s in suggestions.found if s.code.startswith("keywords")}
+    assert set(words) == set(CLASSES)
+    for label, text in zip(("science", "politics", "sports"), WORDS, strict=True):
+        assert any(repr(word) in words[label].code for word in re.findall(r"\w+", text))
+        assert (words[label].precision, words[label].coverage) == (1, pytest.approx(1 / 3))
+        assert words[label].hits > 5
+    assert any(s.code.startswith("cluster") and s.precision == 1 for s in suggestions.found)
+    assert "'the'" not in "".join(s.code for s in suggestions.found)
+
+
+def test_precision_is_measured_on_labels_that_did_not_choose(lake: Lake) -> None:
+    # Every text has a word of its own and a random class: words fit the labels that choose them, and no others.
+    generator = np.random.default_rng(0)
+    texts = {f"i{n:03}": " ".join(f"w{k}" for k in generator.integers(0, 250, 6)) for n in range(300)}
+    add_items(lake, texts)
+    add_classes_and_gold(lake, {item: int(generator.integers(3)) for item in texts})
+    judged = [s for s in found(lake, SuggestConfig(encoder_id="none")).found if s.hits]
+    assert judged
+    assert sum(s.right for s in judged) / sum(s.hits for s in judged) < 0.6
+
+
+def test_the_file_loads_votes_and_shows_its_figures(lake: Lake, tmp_path: Path) -> None:
+    fill(lake)
+    path = tmp_path / "suggested.py"
+    write(found(lake), path, replace=False)
+    source = path.read_text("utf-8")
+    assert "labelled items not used to choose it" in source
+    assert "\x1b" not in source
+    assert "\u202e" not in source
+    functions = load_functions(path, CLASSES)
+    run_vote(lake, functions)
+    cast = votes(lake)
+    for function in functions:
+        assert any(vote >= 0 for (_, name), vote in cast.items() if name == function.name)
+
+
+def test_a_file_with_a_persons_changes_is_not_overwritten(lake: Lake, tmp_path: Path) -> None:
+    fill(lake)
+    path = tmp_path / "suggested.py"
+    path.write_text("mine")
+    with pytest.raises(SettingsError, match="is there already"):
+        write(found(lake), path, replace=False)
+    assert path.read_text() == "mine"
+    write(found(lake), path, replace=True)
+    assert path.read_text() != "mine"
+
+
+def test_equal_data_give_equal_suggestions(lake: Lake) -> None:
+    fill(lake)
+    assert as_file(found(lake), "c.npy") == as_file(found(lake), "c.npy")
+
+
+def test_nothing_good_enough_is_said(lake: Lake) -> None:
+    add_items(lake, {f"i{n}": f"word{n}" for n in range(30)})
+    add_classes_and_gold(lake, {f"i{n}": n % 3 for n in range(30)})
+    suggestions = found(lake)
+    assert suggestions.found == []
+    assert "Nothing was good enough" in as_file(suggestions, "c.npy")
+
+
+def test_few_labels_are_refused_with_the_way_out(lake: Lake) -> None:
+    fill(lake, gold=5)
+    with pytest.raises(SettingsError, match=r"there are 5 on the train split, 20 are needed. Answer a batch first"):
+        found(lake)
+
+
+@pytest.mark.parametrize("wrong", [{"min_precision": 0}, {"min_hits": 0}, {"words": 0}, {"cells": 0}])
+def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(SettingsError, match=next(iter(wrong))):
+        SuggestConfig(encoder_id="x", **wrong)

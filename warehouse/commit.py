@@ -1,0 +1,241 @@
+"""The one function that writes a warehouse: all tables of a run and its row of `runs`, whole or not at all, once.
+
+Concurrent DuckLake writers on SQLite fail with "database is locked" and on PostgreSQL with conflicts (see
+docs/decisions/0001), so a commit holds the warehouse's write lock, is one transaction, and is tried again as a whole.
+"""
+
+import getpass
+import json
+import os
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version as distribution_version
+from typing import Any, TypeVar
+
+import duckdb
+import pyarrow as pa
+
+from warehouse.connection import private_files
+from warehouse.errors import CommitFailed, WarehouseError, without_secrets
+from warehouse.hashing import combine, hash_rows
+from warehouse.locks import WriteLock
+from warehouse.schema import TABLE_BY_NAME
+from warehouse.stage import Append, Delete, Stage, Write
+
+ATTEMPTS = 12
+_RETRYABLE = (
+    "database is locked",
+    "conflict",
+    "SQLITE_BUSY",
+    "Failed to commit",
+    "cannot start a transaction",
+    "could not serialize",
+    "deadlock detected",
+    "server closed the connection",
+    "terminating connection",
+    "connection to server",
+    "no connection to the server",
+)
+_FULL = ("No space left", "disk is full", "database or disk is full", "Could not write all bytes")
+
+Result = TypeVar("Result")
+NewCursor = Callable[[], duckdb.DuckDBPyConnection]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Commit:
+    """What a commit writes: the rows per table, and what its row of `runs` tells.
+
+    Attributes:
+        counts: rows written per table; a delete counts none.
+    """
+
+    stage: Stage
+    writes: Sequence[Write]
+    counts: Mapping[str, int]
+    rows_read: int
+    detail: Mapping[str, Any]
+    message: str
+
+
+def plan(stage: Stage, writes: Sequence[Write], *, rows_read: int, detail: Mapping[str, Any], message: str) -> Commit:
+    """A commit of a stage: writes without rows left out, rows counted, a message made where none is given."""
+    writes = [w for w in writes if w.rows.num_rows]
+    counts: dict[str, int] = {}
+    for write in writes:
+        written = 0 if isinstance(write, Delete) else write.rows.num_rows
+        counts[write.table] = counts.get(write.table, 0) + written
+    message = message or f"{stage.name}: " + (", ".join(f"{n} {t}" for t, n in counts.items()) or "no rows")
+    return Commit(stage=stage, writes=writes, counts=counts, rows_read=rows_read, detail=detail, message=message)
+
+
+def land(commit: Commit, *, new_cursor: NewCursor, lock: WriteLock, place: str) -> bool:
+    """Write a commit.
+
+    Args:
+        commit: what to write.
+        new_cursor: makes a cursor on the warehouse, open for writing.
+        lock: the warehouse's write lock.
+        place: the warehouse, as a person knows it.
+
+    Returns:
+        False when the token had been committed before; then nothing is written.
+
+    Raises:
+        WarehouseBusy: another process held the write lock for too long.
+        CommitFailed: it did not land after all attempts, or the disk is full; nothing was written.
+        WarehouseError: the rows do not fit the tables; nothing was written.
+    """
+    tried = False  # our own attempt passed the check of the token, so a token found later is ours
+
+    def attempt() -> bool:
+        nonlocal tried
+        cursor = new_cursor()
+        try:
+            cursor.execute("BEGIN TRANSACTION")
+            found = cursor.execute("SELECT count(*) FROM runs WHERE token = ?", [commit.stage.token]).fetchone()
+            if found and found[0]:
+                cursor.execute("ROLLBACK")
+                return tried
+            tried = True
+            _write_all(cursor, commit, hashes)
+            cursor.execute("COMMIT")
+            return True
+        finally:
+            cursor.close()
+
+    hashes = retried(lambda: _hash_all(new_cursor, commit.writes), place)
+    with lock.held(), private_files():
+        return retried(attempt, place)
+
+
+def retried(attempt: Callable[[], Result], place: str) -> Result:
+    """Run a whole transaction, again where another writer or the server was in its way.
+
+    Raises:
+        CommitFailed: it did not pass after `ATTEMPTS`, or the disk is full.
+        WarehouseError: it was refused for a reason that trying again does not change.
+    """
+    for number in range(ATTEMPTS):
+        try:
+            return attempt()
+        except duckdb.Error as error:
+            text = without_secrets(str(error))
+            if any(sign in text for sign in _FULL):
+                raise CommitFailed(
+                    f"The disk of {place} is full; nothing was written. Free space and run again."
+                ) from error
+            if not any(sign in text for sign in _RETRYABLE):
+                raise WarehouseError(f"The commit to {place} was refused, nothing was written: {text}") from error
+            if number == ATTEMPTS - 1:
+                raise CommitFailed(f"The commit to {place} did not land: {text}") from error
+            time.sleep(min(2.0, 0.02 * 2**number) * (0.5 + random.SystemRandom().random()))
+    raise AssertionError("the loop above returns or raises")
+
+
+def author() -> str:
+    """Who writes: `SIFTLINE_AUTHOR`, else the user of this process."""
+    name = os.environ.get("SIFTLINE_AUTHOR", "")
+    if name:
+        return name
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user without an entry in passwd
+        return f"uid {os.getuid()}"
+
+
+def siftline_version() -> str:
+    """Installed version of the distribution."""
+    return distribution_version("siftline")
+
+
+def _write_all(cursor: duckdb.DuckDBPyConnection, commit: Commit, hashes: Mapping[str, str]) -> None:
+    stage = commit.stage
+    now = _next_commit_time(cursor)
+    run_id = f"{stage.name}-{stage.short_token}"
+    for write in commit.writes:
+        _write(cursor, write, run_id, now)
+    run = pa.table(
+        {
+            "token": [stage.token],
+            "fingerprint": [stage.fingerprint],
+            "stage": [stage.name],
+            "tables": pa.array([sorted(commit.counts)], pa.list_(pa.string())),
+            "rows_read": pa.array([commit.rows_read], pa.int64()),
+            "rows_written": [json.dumps(dict(commit.counts), sort_keys=True)],
+            "detail": [json.dumps(dict(commit.detail), sort_keys=True)],
+            "started_at": pa.array([stage.started_at], pa.timestamp("us", "UTC")),
+            "seconds": [stage.elapsed_s()],
+            "siftline_version": [siftline_version()],
+            "author": [author()],
+            "content_hash": [json.dumps(dict(hashes), sort_keys=True)],
+        }
+    )
+    _write(cursor, Append("runs", run), run_id, now)
+    cursor.execute("CALL ducklake_set_commit_message('lake', ?, ?)", [author(), commit.message])
+
+
+def _next_commit_time(cursor: duckdb.DuckDBPyConnection) -> datetime:
+    """Now, or a microsecond after the last commit when the clock stands still or went back: order decides."""
+    row = cursor.execute("SELECT max(committed_at) + INTERVAL 1 MICROSECOND FROM runs").fetchone()
+    now = datetime.now(UTC)
+    return max(now, row[0]) if row and row[0] is not None else now
+
+
+def _hash_all(new_cursor: NewCursor, writes: Sequence[Write]) -> dict[str, str]:
+    """Per table, the hash of the rows written; the cast to the table's types is DuckDB's own."""
+    parts: dict[str, list[tuple[str, str]]] = {}
+    cursor = new_cursor()
+    try:
+        for write in writes:
+            known = {c.name: c.type for c in TABLE_BY_NAME[write.table].columns}
+            names = [name for name in write.rows.column_names if name in known]
+            casts = ", ".join(f'"{name}"::{known[name]} AS "{name}"' for name in names)
+            cursor.register("siftline_rows", write.rows)
+            rows = cursor.execute(f"SELECT {casts} FROM siftline_rows").to_arrow_table()
+            cursor.unregister("siftline_rows")
+            parts.setdefault(write.table, []).append((type(write).__name__.lower(), hash_rows(write.table, rows)))
+    finally:
+        cursor.close()
+    return {table: combine(hashes) for table, hashes in parts.items()}
+
+
+def _write(cursor: duckdb.DuckDBPyConnection, write: Write, run_id: str, now: datetime) -> None:
+    if isinstance(write, Delete):
+        _delete(cursor, write)
+        return
+    table = TABLE_BY_NAME[write.table]
+    expected = [c.name for c in table.columns]
+    assert sorted(write.rows.column_names) == sorted(expected), (
+        f"{write.table}: columns {write.rows.column_names}, expected {expected}"
+    )
+    cursor.register("siftline_rows", write.rows)
+    types = ", ".join(f'r."{c.name}"::{c.type} AS "{c.name}"' for c in table.columns)
+    source = f"SELECT {types}, ?::VARCHAR AS run_id, ?::TIMESTAMPTZ AS committed_at FROM siftline_rows r"
+    try:
+        if isinstance(write, Append) or not table.key:
+            cursor.execute(f'INSERT INTO "{table.name}" BY NAME {source}', [run_id, now])
+        else:
+            match = " AND ".join(f't."{k}" = s."{k}"' for k in table.key)
+            cursor.execute(
+                f'MERGE INTO "{table.name}" t USING ({source}) s ON {match} '
+                "WHEN MATCHED THEN UPDATE WHEN NOT MATCHED THEN INSERT BY NAME",
+                [run_id, now],
+            )
+    finally:
+        cursor.unregister("siftline_rows")
+
+
+def _delete(cursor: duckdb.DuckDBPyConnection, write: Delete) -> None:
+    known = {c.name for c in TABLE_BY_NAME[write.table].columns}
+    names = write.rows.column_names
+    assert known.issuperset(names), f"{write.table}: columns {names}, expected some of {sorted(known)}"
+    columns = ", ".join(f'"{name}"' for name in names)
+    cursor.register("siftline_rows", write.rows)
+    try:
+        cursor.execute(f'DELETE FROM "{write.table}" WHERE ({columns}) IN (SELECT ({columns}) FROM siftline_rows)')
+    finally:
+        cursor.unregister("siftline_rows")

@@ -1,0 +1,216 @@
+"""Where a warehouse is and how DuckDB gets to it: SQLite or PostgreSQL catalogue, data in a folder or on S3.
+
+Secrets come from the environment only. A password in a setting is refused, PostgreSQL's client library reads PGPASSWORD
+by itself, and the keys of S3 go into a DuckDB secret, which DuckDB shows redacted. What DuckDB says about a connection
+that failed is passed on only after it was searched for them.
+"""
+
+import os
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import duckdb
+
+from warehouse.errors import SettingsError, WarehouseError, WarehouseNotFound, without_secrets
+from warehouse.extensions import open_duckdb
+from warehouse.locks import FolderLock, PostgresLock, WriteLock
+
+BUSY_TIMEOUT_MS = 10_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Location:
+    """Where the catalogue and the data of one warehouse are.
+
+    Args:
+        folder: folder of the warehouse on this machine; holds what is not elsewhere.
+        catalog: "sqlite" for `catalog.sqlite` in the folder, or "postgres:" and a libpq connection string, such as
+            "postgres:dbname=siftline host=db". The database holds one warehouse.
+        data: "data" for that folder below, or "s3://bucket/prefix".
+
+    Raises:
+        SettingsError: the catalogue or the data has another form, or a password stands in it.
+    """
+
+    folder: Path
+    catalog: str = "sqlite"
+    data: str = "data"
+
+    _POSTGRES: ClassVar[str] = "postgres:"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", self.folder.absolute())
+        if self.catalog != "sqlite" and not self.catalog.startswith(self._POSTGRES):
+            raise SettingsError(
+                f"[warehouse] catalog is {self.catalog!r}; it must be 'sqlite' or start with 'postgres:', such as "
+                "'postgres:dbname=siftline host=db'."
+            )
+        if "password" in self.catalog.lower() or "://" in self.catalog:
+            raise SettingsError(
+                "[warehouse] catalog must be of the form 'postgres:dbname=... host=...' without a password. Set the "
+                "environment variable PGPASSWORD, or use libpq's ~/.pgpass."
+            )
+        if self.data != "data" and not self.data.startswith("s3://"):
+            raise SettingsError(f"[warehouse] data is {self.data!r}; it must be 'data' or start with 's3://'.")
+
+    @property
+    def dsn(self) -> str | None:
+        """libpq connection string of a PostgreSQL catalogue; None for SQLite."""
+        return self.catalog.removeprefix(self._POSTGRES) if self.catalog.startswith(self._POSTGRES) else None
+
+    @property
+    def catalog_file(self) -> Path:
+        """File of a SQLite catalogue."""
+        return self.folder / "catalog.sqlite"
+
+    @property
+    def data_path(self) -> str:
+        """Where the Parquet files are, with a closing slash."""
+        return self.data.rstrip("/") + "/" if self.on_s3 else str(self.folder / "data") + os.sep
+
+    @property
+    def on_s3(self) -> bool:
+        """The Parquet files are on S3 or a server that speaks its protocol."""
+        return self.data.startswith("s3://")
+
+    @property
+    def words(self) -> str:
+        """The warehouse as a person knows it, without secrets."""
+        return str(self.folder) if self.dsn is None else self.catalog
+
+    @property
+    def extensions(self) -> tuple[str, ...]:
+        """DuckDB extensions that it needs."""
+        catalog = ("sqlite_scanner",) if self.dsn is None else ("postgres_scanner",)
+        return ("ducklake", *catalog, *(("httpfs",) if self.on_s3 else ()))
+
+    def write_lock(self) -> WriteLock:
+        """The lock around every write."""
+        return FolderLock(self.folder) if self.dsn is None else PostgresLock(self.dsn)
+
+
+def locate(place: Path | Location) -> Location:
+    """A location from what callers pass: a folder means SQLite and local data."""
+    return place if isinstance(place, Location) else Location(folder=place)
+
+
+def connect(place: Path | Location, *, read_only: bool, at: int | None = None) -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection with the warehouse attached as `lake` and in use.
+
+    Args:
+        place: the warehouse, or its folder.
+        read_only: attach without the right to write.
+        at: number of a kept snapshot to read; the newest when left out.
+
+    Raises:
+        WarehouseNotFound: there is none, and `read_only` cannot make it.
+        WarehouseError: the catalogue cannot be attached; the message names it.
+    """
+    location = locate(place)
+    connection = open_duckdb(location.extensions)
+    try:
+        if location.on_s3:
+            _create_s3_secret(connection, location)
+        with private_files():
+            connection.execute(attach_statement(location, read_only=read_only, at=at))
+    except duckdb.Error as error:
+        connection.close()
+        text = without_secrets(str(error))
+        if location.dsn is None:
+            raise WarehouseError(
+                f"The catalogue {location.catalog_file} cannot be opened: {text}. Restore it from a backup, or move "
+                "the folder away and run `siftline run` to build a new warehouse."
+            ) from None
+        if "does not exist" in text and "database" not in text:
+            raise WarehouseNotFound(
+                f"There is no warehouse in {location.words} yet. Run `siftline run` in the project first."
+            ) from None
+        raise WarehouseError(
+            f"The catalogue in {location.words} cannot be opened: {text}. Check that the server runs and that "
+            "PGPASSWORD is set."
+        ) from None
+    connection.execute("USE lake")
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection
+
+
+def attach_statement(place: Path | Location, *, read_only: bool, at: int | None = None, name: str = "lake") -> str:
+    """The `ATTACH` statement that any DuckDB client can use; it holds no secret.
+
+    Args:
+        place: the warehouse, or its folder.
+        read_only: attach without the right to write.
+        at: number of a kept snapshot; the newest when left out.
+        name: what the warehouse is called in that client.
+    """
+    location = locate(place)
+    # The catalogue keeps the place it was made in; a project may be moved.
+    options = [f"DATA_PATH {quote(location.data_path)}", "OVERRIDE_DATA_PATH true"]
+    if location.dsn is None:
+        target = f"ducklake:sqlite:{location.catalog_file}"
+        options += ["META_JOURNAL_MODE 'WAL'", f"META_BUSY_TIMEOUT {BUSY_TIMEOUT_MS}"]
+    else:
+        target = f"ducklake:postgres:{location.dsn}"
+    if read_only:
+        options.append("READ_ONLY")
+    if at is not None:
+        options.append(f"SNAPSHOT_VERSION {at}")
+    return f"ATTACH {quote(target)} AS {name} ({', '.join(options)})"
+
+
+_umask = threading.Lock()
+_private = 0
+_outside = 0o022
+
+
+@contextmanager
+def private_files() -> Generator[None]:
+    """Files and folders made in this block are their owner's only: 0600 and 0700.
+
+    DuckDB has no setting for it. The mask is the whole process's, so files that other threads make in the meantime are
+    private too.
+    """
+    global _private, _outside
+    with _umask:
+        if _private == 0:
+            _outside = os.umask(0o077)
+        _private += 1
+    try:
+        yield
+    finally:
+        with _umask:
+            _private -= 1
+            if _private == 0:
+                os.umask(_outside)
+
+
+def quote(text: str) -> str:
+    """A text as a SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _create_s3_secret(connection: duckdb.DuckDBPyConnection, location: Location) -> None:
+    key, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
+    if not key or not secret:
+        connection.close()
+        raise SettingsError(
+            f"[warehouse] data is {location.data}, but AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not both set. "
+            "Set them in the environment."
+        )
+    options = [f"KEY_ID {quote(key)}", f"SECRET {quote(secret)}", f"SCOPE {quote(location.data_path)}"]
+    if token := os.environ.get("AWS_SESSION_TOKEN"):
+        options.append(f"SESSION_TOKEN {quote(token)}")
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+    options.append(f"REGION {quote(region)}")
+    if endpoint := os.environ.get("AWS_ENDPOINT_URL"):
+        scheme, _, host = endpoint.rpartition("://")
+        options += [f"ENDPOINT {quote(host.rstrip('/'))}", "URL_STYLE 'path'"]
+        options.append(f"USE_SSL {str(scheme != 'http').lower()}")
+    # The extension copies the keys from the environment into settings, where duckdb_settings() would show them.
+    for setting in ("s3_access_key_id", "s3_secret_access_key", "s3_session_token"):
+        connection.execute(f"SET GLOBAL {setting} = ''")
+    connection.execute(f"CREATE SECRET siftline (TYPE s3, PROVIDER config, {', '.join(options)})")

@@ -1,0 +1,119 @@
+"""The data dictionary: every table, view and column in words, made from the comments in `schema.py`.
+
+`python -m warehouse.dictionary` writes `docs/data-dictionary.md`; a test says when it is not current.
+"""
+
+import re
+from pathlib import Path
+
+from warehouse.extensions import open_duckdb
+from warehouse.schema import SCHEMA_VERSION, TABLES, VIEWS, Table, View
+
+_COMPUTED = {
+    "label": "Name of the class.",
+    "label_source": "gold (people) or predicted (the end model).",
+    "confidence": "Probability of the label; 1 where people gave it.",
+    "seconds": "Seconds people spent on it in all.",
+    "updated_at": "When the latest of its answers was saved.",
+    "annotations": "Answers in force for this item.",
+    "agreeing": "Those of them that gave this label.",
+    "applied_to": "Items of the train split that the function was applied to.",
+    "polarity": "Classes it votes for.",
+    "coverage": "votes / applied_to.",
+    "overlap": "Share of those items where another function votes too.",
+    "conflict": "Share of those items where another function votes for another class.",
+    "gold_votes": "Its votes on items with people's labels.",
+    "gold_accuracy": "Share of gold_votes that people's labels confirm.",
+    "faults": "Rows of `lf_faults`.",
+    "switched_off": "It failed too often and is not called any more.",
+    "tasks": "Tasks chosen in this cycle.",
+    "planned": "Chosen, not sent yet.",
+    "sent": "Sent, not confirmed by the service yet.",
+    "waiting": "Confirmed, waiting for an answer.",
+    "answered": "Answered.",
+    "withdrawn": "Taken back.",
+    "lowest_value": "Value of the least valuable task.",
+    "highest_value": "Value of the most valuable task.",
+    "cycle": "Number of the selection; in `cycle_summary` 0 is the model before the first.",
+    "trained_on": "Items the model learned from.",
+    "test_accuracy": "Accuracy on the test split, where scored.",
+    "random_accuracy": "Mean accuracy with as many labels picked at random.",
+    "voted": "Classes that functions voted for.",
+    "votes": "Votes of functions.",
+    "predicted": "The end model's label.",
+    "gold": "People's label.",
+    "end_model_id": "Fitted end model.",
+}
+"""Columns of views that no table has; the others mean what they mean in their table."""
+
+PAGE = Path("docs") / "data-dictionary.md"
+
+
+def page() -> str:
+    """The page as Markdown."""
+    parts = [
+        "# Data dictionary",
+        f"Tables and views of schema {SCHEMA_VERSION}, made from `warehouse/schema.py` by\n"
+        "`python -m warehouse.dictionary`. The same words stand in the warehouse:\n"
+        "`select table_name, column_name, comment from duckdb_columns()`. How to ask: [querying.md](querying.md);\n"
+        "questions that are answered already: `siftline questions`.",
+        "## Views, for people",
+        *_views(),
+        "## Tables",
+        "Every table ends with the two columns of its commit: "
+        + " ".join(f"`{c.name}` ({c.type}): {c.comment}" for c in TABLES[0].all_columns[len(TABLES[0].columns) :]),
+        *(part for table in TABLES for part in _table(table)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(table: Table) -> list[str]:
+    key = f" Key: {', '.join(f'`{k}`' for k in table.key)}." if table.key else " Rows are only added."
+    rows = [f"| `{c.name}` | {c.type} | {_cell(c.comment)} |" for c in table.columns]
+    return [
+        f"### {table.name}",
+        table.comment + key,
+        "\n".join(["| column | type | meaning |", "|---|---|---|", *rows]),
+    ]
+
+
+def _views() -> list[str]:
+    """Name, meaning and columns of every view, as DuckDB itself resolves them on empty tables."""
+    connection = open_duckdb()
+    try:
+        for table in TABLES:
+            columns = ", ".join(f'"{c.name}" {c.type}' for c in table.all_columns)
+            connection.execute(f'CREATE TABLE "{table.name}" ({columns})')
+        parts: list[str] = []
+        for view in VIEWS:
+            connection.execute(f"CREATE VIEW {view.name} AS {view.sql}")
+            columns = connection.execute(f"SELECT column_name, column_type FROM (DESCRIBE {view.name})").fetchall()
+            rows = [f"| `{name}` | {kind} | {_cell(_meaning(name, view))} |" for name, kind in columns]
+            head = ["| column | type | meaning |", "|---|---|---|"]
+            parts += [f"### {view.name}", view.comment, "\n".join([*head, *rows])]
+        return parts
+    finally:
+        connection.close()
+
+
+def _meaning(column: str, view: View) -> str:
+    """Words for a column of a view: those of a table that the view reads, else ours, else those of any table.
+
+    Raises:
+        KeyError: neither a table nor this file explains it.
+    """
+    read = [table for table in TABLES if re.search(rf"\b{table.name}\b", view.sql)]
+    own = {c.name: c.comment for table in reversed(read) for c in table.all_columns}
+    anywhere = {c.name: c.comment for table in reversed(TABLES) for c in table.all_columns}
+    for words in (own, _COMPUTED):
+        if column in words:
+            return words[column]
+    return anywhere[column]
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), "utf-8")

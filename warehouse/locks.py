@@ -1,0 +1,121 @@
+"""The lock that lets one process at a time write a warehouse, and what happens when its owner dies.
+
+Both kinds belong to something that ends with the process, so no owner can leave a lock behind and none has to be judged
+dead by a timeout: the file lock belongs to an open file, which the kernel closes; the PostgreSQL lock belongs to a
+session, which the server ends when its connection breaks. Who holds it is written beside it only for the message.
+"""
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+import duckdb
+from filelock import FileLock, Timeout
+
+from warehouse.errors import WarehouseBusy, WarehouseError, without_secrets
+from warehouse.extensions import open_duckdb
+
+TIMEOUT_S = 300.0
+_ADVISORY_KEY = 0x51F7_11E0  # one warehouse per PostgreSQL database, so one number is enough
+
+
+class WriteLock(Protocol):
+    """Held around every write; entering waits at most `TIMEOUT_S`."""
+
+    def held(self) -> contextlib.AbstractContextManager[None]:
+        """Hold it for a block.
+
+        Raises:
+            WarehouseBusy: another process held it for too long.
+        """
+        ...
+
+
+class FolderLock:
+    """A lock on `write.lock` in the warehouse's folder. The folder must not be on a file system without flock.
+
+    Args:
+        folder: folder of the warehouse; it exists.
+        timeout_s: how long to wait.
+    """
+
+    def __init__(self, folder: Path, *, timeout_s: float = TIMEOUT_S) -> None:
+        self._lock = FileLock(str(folder / "write.lock"), timeout=timeout_s, mode=0o600)
+        self._owner = folder / "write.owner"
+        self._timeout_s = timeout_s
+
+    @contextmanager
+    def held(self) -> Generator[None]:
+        """Hold the lock for a block."""
+        try:
+            self._lock.acquire()
+        except Timeout as error:
+            raise WarehouseBusy(
+                f"{self._words()} has held the write lock of {self._owner.parent} for more than "
+                f"{self._timeout_s:.0f} s. The lock frees itself when that process ends."
+            ) from error
+        try:
+            facts = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now(UTC).isoformat()}
+            with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
+                self._owner.write_text(json.dumps(facts), encoding="utf-8")
+                self._owner.chmod(0o600)
+            yield
+        finally:
+            self._owner.unlink(missing_ok=True)
+            self._lock.release()
+
+    def _words(self) -> str:
+        try:
+            facts = json.loads(self._owner.read_text(encoding="utf-8"))
+            return f"Process {facts['pid']} on {facts['host']} (since {facts['since']})"
+        except (OSError, ValueError, KeyError, TypeError):
+            return "Another process"
+
+
+class PostgresLock:
+    """A transaction's advisory lock in the catalogue's database, so writers on many machines exclude each other.
+
+    Args:
+        dsn: connection string of the catalogue without a password.
+        timeout_s: how long to wait.
+    """
+
+    def __init__(self, dsn: str, *, timeout_s: float = TIMEOUT_S) -> None:
+        self._dsn = dsn
+        self._timeout_s = timeout_s
+
+    @contextmanager
+    def held(self) -> Generator[None]:
+        """Hold the lock for a block, over a connection of its own."""
+        connection = open_duckdb(("postgres_scanner",))
+        try:
+            try:
+                connection.execute(f"ATTACH {_quote(self._dsn)} AS pg (TYPE postgres)")
+                connection.execute("BEGIN TRANSACTION")
+                limit = f"SET LOCAL lock_timeout = '{int(self._timeout_s * 1000)}ms'"
+                connection.execute(f"CALL postgres_execute('pg', {_quote(limit)})")
+                locking = f"SELECT pg_advisory_xact_lock({_ADVISORY_KEY})::text"
+                connection.execute(f"SELECT * FROM postgres_query('pg', {_quote(locking)})").fetchall()
+            except duckdb.Error as error:
+                if "lock timeout" in str(error):
+                    raise WarehouseBusy(
+                        f"Another process has held the write lock of the catalogue in {self._dsn} for more than "
+                        f"{self._timeout_s:.0f} s. Who: SELECT * FROM pg_locks WHERE locktype = 'advisory'."
+                    ) from error
+                raise WarehouseError(
+                    f"The catalogue in postgres:{self._dsn} did not give the write lock: "
+                    f"{without_secrets(str(error))}. Check that the server runs and that PGPASSWORD is set."
+                ) from None
+            yield
+        finally:
+            connection.close()  # ends the session, and with it the lock
+
+
+def _quote(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

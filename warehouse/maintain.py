@@ -1,0 +1,134 @@
+"""Keeping a warehouse fast and small beside readers and writers: compaction, expiry on purpose, clean-up, vacuum.
+
+Every step holds the write lock for itself only, is one transaction, and may be killed: what it had not finished, the
+next call does. Merging keeps every snapshot as it was, since DuckLake notes in the merged file which snapshot each row
+came with. Files that no snapshot needs any more stay for a grace, because a reader may have them open; so do files that
+no snapshot knows, which a writer that was killed left behind. Snapshots are given up only when a number of days is
+named.
+"""
+
+import contextlib
+import sqlite3
+from dataclasses import dataclass
+
+import duckdb
+
+from warehouse.commit import author, retried
+from warehouse.connection import private_files
+from warehouse.errors import SettingsError, WarehouseError
+from warehouse.lake import Lake
+
+GRACE_H = 24.0
+REWRITE_FRAC = 0.5  # share of deleted rows from which a file is written anew
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Maintained:
+    """What one call did.
+
+    Attributes:
+        rows_flushed: rows of small commits that moved from the catalogue into files.
+        files_merged: files that were merged into `files_made`.
+        files_rewritten: files of which much was deleted or replaced; earlier snapshots keep the old ones.
+        snapshots_expired: numbers of snapshots that cannot be read any more.
+        files_removed: files deleted, because no kept snapshot needs them or none ever knew them.
+        catalog_bytes: size of a SQLite catalogue before and after; None for PostgreSQL, which vacuums itself.
+        vacuumed: False when a reader was at work; the space comes back at the next call.
+    """
+
+    rows_flushed: int
+    files_merged: int
+    files_made: int
+    files_rewritten: int
+    snapshots_expired: tuple[int, ...]
+    files_removed: int
+    catalog_bytes: tuple[int, int] | None
+    vacuumed: bool
+
+
+def maintain(lake: Lake, *, expire_older_than_days: float | None = None, grace_h: float = GRACE_H) -> Maintained:
+    """Compact the warehouse and remove what nothing needs.
+
+    Args:
+        lake: the warehouse, open for writing.
+        expire_older_than_days: give up snapshots older than this, except the newest; None keeps all.
+        grace_h: hours that files without use are kept; longer than any reader reads.
+
+    Raises:
+        SettingsError: a number is negative.
+        WarehouseBusy, CommitFailed, WarehouseError: as a commit; steps that were done stay done.
+    """
+    if grace_h < 0 or (expire_older_than_days is not None and expire_older_than_days < 0):
+        raise SettingsError(f"grace ({grace_h} h) and days to keep ({expire_older_than_days}) must not be negative.")
+    if lake.read_only:
+        raise WarehouseError(f"The warehouse at {lake.location.words} is open for reading only.")
+    flushed = _step(lake, "CALL ducklake_flush_inlined_data('lake')", "maintain: small commits moved into files")
+    merged = _step(lake, "CALL ducklake_merge_adjacent_files('lake')", "maintain: adjacent files merged")
+    rewritten = _step(
+        lake,
+        f"CALL ducklake_rewrite_data_files('lake', delete_threshold => {REWRITE_FRAC})",
+        "maintain: files without their deleted rows",
+    )
+    expired: list[tuple[object, ...]] = []
+    if expire_older_than_days is not None:
+        age = f"now() - INTERVAL '{int(expire_older_than_days * 86_400_000)} milliseconds'"
+        expired = _step(lake, f"CALL ducklake_expire_snapshots('lake', older_than => {age})", "")
+    unused = f"older_than => now() - INTERVAL '{int(grace_h * 3_600_000)} milliseconds'"
+    removed = _step(lake, f"CALL ducklake_cleanup_old_files('lake', {unused})", "")
+    removed += _step(lake, f"CALL ducklake_delete_orphaned_files('lake', {unused})", "")
+    sizes, vacuumed = _vacuum(lake)
+    return Maintained(
+        rows_flushed=sum(int(str(row[2])) for row in flushed),
+        files_merged=sum(int(str(row[2])) for row in merged),
+        files_made=sum(int(str(row[3])) for row in merged),
+        files_rewritten=sum(int(str(row[2])) for row in rewritten),
+        snapshots_expired=tuple(int(str(row[0])) for row in expired),
+        files_removed=len(removed),
+        catalog_bytes=sizes,
+        vacuumed=vacuumed,
+    )
+
+
+def _step(lake: Lake, call: str, message: str) -> list[tuple[object, ...]]:
+    """Run one call of DuckLake's in a transaction; one that changed nothing makes no snapshot."""
+
+    def attempt() -> list[tuple[object, ...]]:
+        cursor = lake.new_cursor()
+        try:
+            return _in_transaction(cursor, call, message)
+        finally:
+            cursor.close()
+
+    with lake.lock.held(), private_files():
+        return retried(attempt, lake.location.words)
+
+
+def _in_transaction(cursor: duckdb.DuckDBPyConnection, call: str, message: str) -> list[tuple[object, ...]]:
+    cursor.execute("BEGIN TRANSACTION")
+    rows = cursor.execute(call).fetchall()
+    if not rows:
+        cursor.execute("ROLLBACK")
+        return []
+    if message:
+        cursor.execute("CALL ducklake_set_commit_message('lake', ?, ?)", [author(), message])
+    cursor.execute("COMMIT")
+    return rows
+
+
+def _vacuum(lake: Lake) -> tuple[tuple[int, int] | None, bool]:
+    """Give the catalogue's free pages back; skipped while a reader holds the file."""
+    if lake.location.dsn is not None:
+        return None, True
+    file = lake.location.catalog_file
+    before = file.stat().st_size
+    vacuumed = False
+    with lake.lock.held(), contextlib.closing(sqlite3.connect(file, timeout=1.0, isolation_level=None)) as catalog:
+        try:
+            catalog.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            catalog.execute("VACUUM")
+            catalog.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            vacuumed = True
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise WarehouseError(f"The catalogue {file} cannot be vacuumed: {error}.") from error
+    return (before, file.stat().st_size), vacuumed

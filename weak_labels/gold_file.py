@@ -1,0 +1,116 @@
+"""The gold file: true labels that only the scoring opens, checked against items and classes, and the score itself."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from warehouse import DataError, Reader, SettingsError
+from weak_labels.end_model import Ints
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluateConfig:
+    """Where the true labels are and what is scored.
+
+    Attributes:
+        gold: Parquet file with the columns id and label (class name).
+        classes: class names; the place of a name is its class id.
+        split: split that is scored.
+        rival_seeds: repetitions of the random picks.
+
+    Raises:
+        SettingsError: a value is out of range.
+    """
+
+    gold: Path
+    classes: tuple[str, ...]
+    split: str = "test"
+    rival_seeds: int = 5
+
+    def __post_init__(self) -> None:
+        if self.split not in ("valid", "test"):
+            raise SettingsError(f"split of evaluate is '{self.split}'; use test or valid, which nobody learns from.")
+        if self.rival_seeds < 1:
+            raise SettingsError(f"rival_seeds is {self.rival_seeds}; use 1 or more.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gold:
+    """The gold file: class id by item of the warehouse, and how many other ids the file names."""
+
+    class_of: dict[str, int]
+    without_item: int
+
+
+def read_gold(reader: Reader, config: EvaluateConfig) -> Gold:
+    """Read the gold file and check it against the items and the classes.
+
+    Raises:
+        DataError: it is no such Parquet file, or names unknown classes, or an item twice, or no item of the warehouse.
+    """
+    path = config.gold
+    try:
+        table = pq.read_table(path, columns=["id", "label"])
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"The gold file {path} cannot be read as Parquet with columns id and label: {error}") from error
+    ids: list[str] = table.column("id").cast(pa.string()).to_pylist()
+    labels: list[str] = table.column("label").cast(pa.string()).to_pylist()
+    number_of = {name: number for number, name in enumerate(config.classes)}
+    if unknown := sorted({str(label) for label in labels} - set(number_of)):
+        raise DataError(
+            f"The gold file {path} has {len(unknown)} classes that the settings do not name, such as '{unknown[0]}'; "
+            f"they name {', '.join(config.classes)}."
+        )
+    class_of = {item_id: number_of[label] for item_id, label in zip(ids, labels, strict=True)}
+    if len(class_of) != len(ids):
+        raise DataError(f"The gold file {path} labels {len(ids) - len(class_of)} items more than once.")
+    stored = {row[0] for row in reader.rows("SELECT item_id FROM items")}
+    known = {item_id: class_id for item_id, class_id in class_of.items() if item_id in stored}
+    if not known:
+        example = f" (it has ids such as '{ids[0]}', the table ids such as '{min(stored)}')" if ids and stored else ""
+        raise DataError(
+            f"Not one of the {len(ids)} ids in the gold file {path} is in the table items{example}. Give the file the "
+            "ids of this project's sources, or leave `gold` under [evaluate] out. `siftline status` shows quarantined "
+            "records."
+        )
+    return Gold(class_of=known, without_item=len(ids) - len(known))
+
+
+def hash_gold(path: Path) -> str:
+    """sha256 of the gold file.
+
+    Raises:
+        SettingsError: the file is not there.
+    """
+    if not path.is_file():
+        raise SettingsError(f"The gold file {path} is not there. Mend `gold` under [evaluate], or leave it out.")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Score:
+    """Accuracy, macro-averaged F1 over the classes that occur, and the confusion matrix [true, predicted]."""
+
+    accuracy: float
+    macro_f1: float
+    confusion: list[list[int]]
+
+
+def score(true_N: Ints, predicted_N: Ints, classes: int) -> Score:
+    """Compare predicted with true class ids, at least one of them.
+
+    A class that neither occurs nor is predicted has no F1 and is left out of the mean.
+    """
+    confusion_CC = np.zeros((classes, classes), np.int64)
+    np.add.at(confusion_CC, (true_N, predicted_N), 1)
+    seen_C = confusion_CC.sum(axis=0) + confusion_CC.sum(axis=1)
+    f1_C = 2.0 * np.diag(confusion_CC) / np.maximum(seen_C, 1)
+    return Score(
+        accuracy=float((true_N == predicted_N).mean()),
+        macro_f1=float(f1_C[seen_C > 0].mean()),
+        confusion=confusion_CC.tolist(),
+    )

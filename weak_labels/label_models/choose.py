@@ -1,0 +1,138 @@
+"""`auto`: which label model to believe, by gold labels where there are enough, else by the votes themselves.
+
+The anchored model is the candidate to beat. It gives way to another only on evidence, and to the majority at once where
+something shows that learning from these votes went astray.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from weak_labels.label_models.anchored import Anchored, fit_anchored
+from weak_labels.label_models.majority import soft_majority
+from weak_labels.label_models.votes import Bools, Ints, Probs, VoteMatrix, softmax
+
+FEWEST_GOLD = 20
+"""Covered gold labels below which a comparison of models would be chance."""
+FOLDS = 5
+STANDARD_ERRORS = 1.5
+"""By how many standard errors of the paired difference a rival must be ahead."""
+MOST_OVERRULED = 0.05
+"""Share of the unanimous items (two votes or more, all for one class) that a model may label otherwise."""
+RIVALS = ("majority", "snorkel", "dawid_skene")
+
+
+def choose(
+    votes: VoteMatrix,
+    train_N: Bools,
+    gold_N: Ints,
+    anchored: Anchored,
+    candidate: Callable[[str], Probs | None],
+) -> tuple[str, dict[str, Any]]:
+    """Name the model to use.
+
+    Args:
+        votes: the votes.
+        train_N: rows to learn from.
+        gold_N: true classes of train rows, -1 elsewhere [N].
+        anchored: our own model, learned from all of it.
+        candidate: probabilities [N, C] of another kind of model, None where it has none.
+
+    Returns:
+        The kind, and the figures that decided as JSON values.
+    """
+    covered_N = votes.covered_N & train_N
+    known = np.flatnonzero(covered_N & (gold_N >= 0))
+    if len(known) >= FEWEST_GOLD:
+        return _by_gold(votes, train_N, gold_N, anchored, candidate, known)
+    overruled = _overruled(votes, train_N, anchored)
+    lead_V = _held_out_lead(votes, train_N)
+    lead, error = (float(lead_V.mean()), _standard_error(lead_V)) if len(lead_V) > 1 else (0.0, 0.0)
+    figures = {
+        "by": "votes",
+        "overruled_frac": round(overruled, 4),
+        "held_out_lead_over_majority": round(lead, 5),
+        "standard_error": round(error, 5),
+    }
+    worse = overruled > MOST_OVERRULED or lead < -STANDARD_ERRORS * error
+    return ("majority" if worse else "anchored"), figures
+
+
+def _by_gold(
+    votes: VoteMatrix,
+    train_N: Bools,
+    gold_N: Ints,
+    anchored: Anchored,
+    candidate: Callable[[str], Probs | None],
+    known: Ints,
+) -> tuple[str, dict[str, Any]]:
+    """Each gold label judges a model that did not see it."""
+    true_G = gold_N[known]
+    guess_G = np.empty(len(known), np.int64)
+    fold_G = np.arange(len(known)) % FOLDS
+    for fold in range(FOLDS):
+        held = known[fold_G == fold]
+        seen_N = gold_N.copy()
+        seen_N[held] = -1
+        model = fit_anchored(votes, train_N, seen_N, anchored)
+        guess_G[fold_G == fold] = model.posterior(votes.take(held).pairs()).argmax(axis=1)
+    ours_G = (guess_G == true_G).astype(np.float64)
+    accuracy = {"anchored": round(float(ours_G.mean()), 4)}
+    best, best_lead = "anchored", 0.0
+    for kind in RIVALS:
+        probs_NC = candidate(kind)
+        if probs_NC is None:
+            continue
+        right_G = (probs_NC[known].argmax(axis=1) == true_G).astype(np.float64)
+        accuracy[kind] = round(float(right_G.mean()), 4)
+        lead_G = right_G - ours_G
+        if lead_G.mean() > max(STANDARD_ERRORS * _standard_error(lead_G), best_lead):
+            best, best_lead = kind, float(lead_G.mean())
+    return best, {"by": "gold labels, cross-validated", "gold_labels": len(known), "accuracy": accuracy}
+
+
+def _overruled(votes: VoteMatrix, train_N: Bools, model: Anchored) -> float:
+    shares_NC = soft_majority(votes)
+    rows = np.flatnonzero(train_N & (votes.cast_N >= 2) & (shares_NC.max(axis=1) == 1))
+    if not len(rows):
+        return 0.0
+    return float((model.posterior(votes.take(rows).pairs()).argmax(axis=1) != shares_NC[rows].argmax(axis=1)).mean())
+
+
+def _held_out_lead(votes: VoteMatrix, train_N: Bools) -> Probs:
+    """By how much the learned model beats the same model before it learned, in log-likelihood of each vote [V].
+
+    Judged are votes on items that the model did not learn from, each given the other votes on its item. A function
+    that votes says a class v with probability proportional to its share of votes for v times precision(v, c) /
+    prior(c), where c is the true class; the other votes say how probable each c is.
+    """
+    rows = np.flatnonzero(train_N & (votes.cast_N >= 2))
+    halves = rows[::2], rows[1::2]
+    leads: list[Probs] = []
+    for learn, judge in (halves, halves[::-1]):
+        if not len(learn) or not len(judge):
+            continue
+        seen, heard = votes.take(learn), votes.take(judge)
+        learned = fit_anchored(seen, np.ones(len(learn), np.bool_), np.full(len(learn), -1))
+        plain = Anchored.at_anchor(learned.prior_C, votes.functions)
+        casts_P = np.asarray(seen.pairs().sum(axis=0)).reshape(-1)
+        leads.append(_vote_log_likelihood(heard, learned, casts_P) - _vote_log_likelihood(heard, plain, casts_P))
+    return np.concatenate(leads) if leads else np.zeros(0)
+
+
+def _vote_log_likelihood(votes: VoteMatrix, model: Anchored, casts_P: Probs) -> Probs:
+    classes = votes.classes
+    evidence_PC = model.weight_P[:, None] * np.log(model.precision_PC / model.prior_C)
+    pair_V = votes.function_V.astype(np.int64) * classes + votes.class_V
+    others_VC = softmax(
+        (np.asarray(votes.pairs() @ evidence_PC) + np.log(model.prior_C))[votes.row_V] - evidence_PC[pair_V]
+    )
+    said_PC = (casts_P + 1.0 / classes)[:, None] * model.precision_PC / model.prior_C
+    said_LVC = said_PC.reshape(votes.functions, classes, classes)
+    said_LVC = said_LVC / said_LVC.sum(axis=1, keepdims=True)
+    return np.log((others_VC * said_LVC.reshape(-1, classes)[pair_V]).sum(axis=1))
+
+
+def _standard_error(values: Probs) -> float:
+    return float(values.std(ddof=1) / np.sqrt(len(values)))

@@ -1,0 +1,60 @@
+"""Several labels on one item: one binary problem per class, each with the anchored model.
+
+A vote for a class says that the item has it. Votes for other classes and silence say nothing about it.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from warehouse import SettingsError
+from weak_labels.label_models.anchored import fit_anchored
+from weak_labels.label_models.votes import Bools, Probs, VoteMatrix
+
+MISSED = 0.02
+"""Share of the items without a vote for a class that have it, before gold labels say more."""
+MISSED_STRENGTH = 20.0
+
+
+def fit_multi_label(
+    votes: VoteMatrix, train: Bools | None = None, gold: npt.NDArray[np.integer] | None = None
+) -> Probs:
+    """Probability that each item has each class.
+
+    Args:
+        votes: a function may vote for several classes on one item (`VoteMatrix.from_triples`).
+        train: rows to learn from [N]; all when None.
+        gold: what people said [N, C]: 1 has the class, 0 has it not, -1 unknown.
+
+    Returns:
+        Probabilities [N, C], each between 0 and 1; rows do not sum to 1, and may all be below 1/2: no label.
+
+    Raises:
+        SettingsError: `gold` has another shape or other values.
+    """
+    shape = (votes.items, votes.classes)
+    gold_NC = np.full(shape, -1, np.int64) if gold is None else np.asarray(gold, np.int64)
+    if gold_NC.shape != shape or (gold_NC.size and not (gold_NC.min() >= -1 and gold_NC.max() <= 1)):
+        raise SettingsError(
+            f"Multi-label gold has shape {gold_NC.shape} and values {sorted(set(gold_NC.reshape(-1).tolist()))}; "
+            f"it must have shape {shape} and hold 1 (has the class), 0 (has it not) or -1 (unknown)."
+        )
+    train_N = np.ones(votes.items, np.bool_) if train is None else train
+    probs_NC = np.empty(shape)
+    for class_id in range(votes.classes):
+        of_class_V = votes.class_V == class_id
+        binary = VoteMatrix.from_triples(
+            votes.row_V[of_class_V],
+            votes.function_V[of_class_V],
+            np.ones(int(of_class_V.sum()), np.int64),
+            items=votes.items,
+            functions=votes.functions,
+            classes=2,
+        )
+        binary, _ = binary.distinct(train_N)
+        gold_N = np.where(train_N, gold_NC[:, class_id], -1)
+        silent_gold_N = gold_N[~binary.covered_N]
+        known = silent_gold_N[silent_gold_N >= 0]
+        missed = (MISSED_STRENGTH * MISSED + known.sum()) / (MISSED_STRENGTH + len(known))
+        model = fit_anchored(binary, train_N, gold_N, silent_C=np.array([1 - missed, missed]))
+        probs_NC[:, class_id] = np.where(binary.covered_N, model.posterior(binary.pairs())[:, 1], missed)
+    return probs_NC

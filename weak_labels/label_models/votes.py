@@ -1,0 +1,176 @@
+"""Votes as a sparse matrix: what every label model reads, in memory that grows with the votes that were cast.
+
+An abstain is the absence of a vote. Rows are items, each with the functions that voted on it and their classes.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_matrix
+
+from warehouse import SettingsError
+
+Votes = npt.NDArray[np.int64]
+Probs = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class VoteMatrix:
+    """V votes of L functions on N items, in the order of the items.
+
+    Attributes:
+        starts: [N + 1] the votes of item n are those from starts[n] to starts[n + 1].
+        function_V: [V] the function of each vote, 0 to L - 1.
+        class_V: [V] its class, 0 to C - 1.
+        functions: L.
+        classes: C.
+    """
+
+    starts: Ints
+    function_V: npt.NDArray[np.int32]
+    class_V: npt.NDArray[np.int32]
+    functions: int
+    classes: int
+
+    @classmethod
+    def from_triples(
+        cls, row_V: Any, function_V: Any, class_V: Any, *, items: int, functions: int, classes: int
+    ) -> Self:
+        """Votes given one by one, in any order.
+
+        Args:
+            row_V: item of each vote [V].
+            function_V: function of each vote [V].
+            class_V: class of each vote [V]; -1 is an abstain and left out.
+            items: N.
+            functions: L.
+            classes: C.
+
+        Raises:
+            SettingsError: a vote is no class and no abstain.
+        """
+        row_V, function_V, class_V = (np.asarray(part) for part in (row_V, function_V, class_V))
+        if class_V.size and not (class_V.min() >= -1 and class_V.max() < classes):
+            raise SettingsError(
+                f"Votes range from {class_V.min()} to {class_V.max()}, but {classes} classes allow -1 (abstain) to "
+                f"{classes - 1}. Mend the labeling function or the classes."
+            )
+        cast_V = class_V >= 0
+        row_V, function_V, class_V = row_V[cast_V], function_V[cast_V], class_V[cast_V]
+        order_V = np.lexsort((class_V, function_V, row_V))
+        starts = np.zeros(items + 1, np.int64)
+        np.cumsum(np.bincount(row_V, minlength=items), out=starts[1:])
+        return cls(starts, function_V[order_V].astype(np.int32), class_V[order_V].astype(np.int32), functions, classes)
+
+    @classmethod
+    def from_dense(cls, votes_NL: npt.NDArray[np.integer[Any]], classes: int) -> Self:
+        """Votes given as class ids [N, L] with -1 for an abstain. Raises what `from_triples` raises."""
+        votes_NL = np.asarray(votes_NL)
+        row_V, function_V = np.nonzero(votes_NL != -1)
+        return cls.from_triples(
+            row_V,
+            function_V,
+            votes_NL[row_V, function_V],
+            items=votes_NL.shape[0],
+            functions=votes_NL.shape[1],
+            classes=classes,
+        )
+
+    @property
+    def items(self) -> int:
+        """N."""
+        return len(self.starts) - 1
+
+    @cached_property
+    def cast_N(self) -> Ints:
+        """How many votes each item got [N]."""
+        return np.diff(self.starts)
+
+    @property
+    def covered_N(self) -> Bools:
+        """Items that got a vote [N]."""
+        return self.cast_N > 0
+
+    @cached_property
+    def row_V(self) -> Ints:
+        """The item of each vote [V]."""
+        return np.repeat(np.arange(self.items), self.cast_N)
+
+    def counts(self) -> Probs:
+        """Votes for each class [N, C]."""
+        cells = np.bincount(self.row_V * self.classes + self.class_V, minlength=self.items * self.classes)
+        return cells.reshape(self.items, self.classes).astype(np.float64)
+
+    def dense(self) -> Votes:
+        """Class ids [N, L] with -1 for an abstain; for models that need them, in memory of N times L."""
+        votes_NL = np.full((self.items, self.functions), -1, np.int64)
+        votes_NL[self.row_V, self.function_V] = self.class_V
+        return votes_NL
+
+    def take(self, rows: Ints) -> "VoteMatrix":
+        """The votes on some items, in the order given."""
+        cast = self.cast_N[rows]
+        starts = np.concatenate([[0], np.cumsum(cast)])
+        places = np.repeat(self.starts[rows] - starts[:-1], cast) + np.arange(starts[-1])
+        return VoteMatrix(starts, self.function_V[places], self.class_V[places], self.functions, self.classes)
+
+    def pairs(self) -> csr_matrix:
+        """One column for each function and class [N, L * C], 1 where that function cast that vote."""
+        columns = self.function_V.astype(np.int64) * self.classes + self.class_V
+        ones = np.ones(len(columns), np.float64)
+        return csr_matrix((ones, columns, self.starts), shape=(self.items, self.functions * self.classes))
+
+    def distinct(self, train_N: Bools) -> tuple["VoteMatrix", Ints]:
+        """The different functions in an order of their own: one that copies another would count double.
+
+        Train rows decide the order, so that neither the order of the functions nor votes on other rows change a bit
+        of what is learned.
+
+        Args:
+            train_N: rows to learn from.
+
+        Returns:
+            The votes of the functions that are kept, and where each of these stood.
+        """
+        rank_N = np.argsort(np.argsort(~train_N, kind="stable"))
+        trains = int(train_N.sum())
+        row_V = rank_N[self.row_V]
+        order_V = np.lexsort((self.class_V, row_V, self.function_V))
+        bounds = np.searchsorted(self.function_V[order_V], np.arange(self.functions + 1))
+        contents: dict[tuple[bytes, bytes], int] = {}
+        for function in range(self.functions):
+            votes = order_V[bounds[function] : bounds[function + 1]]
+            cell_V = row_V[votes] * self.classes + self.class_V[votes]
+            cut = np.searchsorted(row_V[votes], trains)
+            # Rows of other splits are counted from the first of them: one more train item is no other function.
+            key = (_digest(cell_V[:cut]), _digest(cell_V[cut:] - trains * self.classes))
+            contents.setdefault(key, function)
+        kept = np.array([contents[key] for key in sorted(contents)], np.int64)
+        place = np.full(self.functions, -1, np.int64)
+        place[kept] = np.arange(len(kept))
+        stay_V = place[self.function_V] >= 0
+        distinct = VoteMatrix.from_triples(
+            self.row_V[stay_V],
+            place[self.function_V[stay_V]],
+            self.class_V[stay_V],
+            items=self.items,
+            functions=len(kept),
+            classes=self.classes,
+        )
+        return distinct, kept
+
+
+def _digest(cells: Ints) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(cells, np.int64).tobytes()).digest()
+
+
+def softmax(logits_NC: Probs) -> Probs:
+    """Class probabilities [N, C] from their logarithms up to a constant in each row."""
+    exp_NC = np.exp(logits_NC - logits_NC.max(axis=1, keepdims=True))
+    return exp_NC / exp_NC.sum(axis=1, keepdims=True)

@@ -1,0 +1,345 @@
+"""How the functions that voted did, on the train split or a slice of it: `lf_report`.
+
+Votes are read sparse, from one snapshot; nothing here grows with the number of items times functions. People's
+labels are the only truth; where there is none, the label model's probabilities stand in and are called an estimate.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from warehouse import Reader, SettingsError
+
+Z_95 = 1.959964
+"""Two-sided 95% point of the normal distribution."""
+PAIR_ITEMS = 200_000
+"""Pairs are counted on so many items at most, the same for equal data."""
+PAIR_AGREEMENT = 0.95
+PAIR_OVERLAP = 0.5
+PAIR_MIN_ITEMS = 10
+EXCERPT = 300
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FunctionFigures:
+    """How one function did. Shares are of the items that it was applied to, 0 to 1.
+
+    Attributes:
+        polarity: classes it voted for.
+        applied_to: items it was applied to.
+        coverage: share on which it did not abstain.
+        overlap: share on which another function voted too.
+        conflict: share on which another function voted for another class.
+        alone: share on which it alone voted.
+        gold_votes: its votes on items that people labelled.
+        accuracy: share of those that are right, or None without any.
+        accuracy_low: lower end of its 95% interval.
+        accuracy_high: upper end.
+        estimated_accuracy: mean probability that the label model gives to its votes; its own votes had their say in
+            that, so it is on the high side. None without a label model.
+        gain: what leaving it out would cost: share of the labelled items that the vote of all functions gets right
+            (soft majority: ties are split, no vote is a guess), minus that of all others. None without gold labels.
+        faults: faults in force.
+        switched_off: it failed too often and its votes do not count.
+    """
+
+    name: str
+    polarity: tuple[str, ...]
+    applied_to: int
+    coverage: float
+    overlap: float
+    conflict: float
+    alone: float
+    gold_votes: int
+    accuracy: float | None
+    accuracy_low: float | None
+    accuracy_high: float | None
+    estimated_accuracy: float | None
+    gain: float | None
+    faults: int
+    switched_off: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pair:
+    """Two functions that say the same: both vote on `items` items, which is `overlap` of those where either does."""
+
+    left: str
+    right: str
+    items: int
+    agreement: float
+    overlap: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Disagreement:
+    """An item where the functions disagree with `against`: each other, the model, or people.
+
+    Attributes:
+        votes: function -> class name.
+        predicted: the end model's class; empty without one.
+        gold: people's class; empty without one.
+        text: the beginning of the content.
+    """
+
+    against: str
+    item_id: str
+    votes: dict[str, str]
+    predicted: str
+    gold: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """All of it.
+
+    Attributes:
+        items: items of the train split, or of the slice.
+        gold: labelled ones among them.
+        covered: share on which at least one function voted.
+        functions: the widest coverage first.
+        pairs: the most alike first.
+        disagreements: the clearest first, by `against`.
+    """
+
+    items: int
+    gold: int
+    covered: float
+    functions: Sequence[FunctionFigures]
+    pairs: Sequence[Pair]
+    disagreements: Sequence[Disagreement]
+
+
+def lf_report(reader: Reader, *, where: str = "", examples: int = 5) -> Report:
+    """Figures of every function that was applied or failed.
+
+    Args:
+        reader: one snapshot. For a `where` that a person typed, one of `connect_locked_down`.
+        where: SQL over the columns of `items` that says which of the train split are meant; empty for all.
+        examples: disagreements of each kind.
+
+    Raises:
+        SettingsError: DuckDB does not understand `where`.
+    """
+    scope = _scope(reader, where)
+    names = [name for (name,) in reader.rows(_NAMES)]
+    place = {name: number for number, name in enumerate(names)}
+    classes = {int(c): str(n) for c, n in reader.rows("SELECT class_id, name FROM classes ORDER BY class_id")}
+    items = int(reader.scalar(f"WITH {scope} SELECT count(*) FROM scope"))
+    gold = int(reader.scalar(f"WITH {scope} SELECT count(*) FROM scope JOIN gold_labels USING (item_id)"))
+    rows = {row[0]: row[1:] for row in reader.rows(_FIGURES.format(scope=scope))}
+    estimates = dict(reader.rows(_ESTIMATES.format(scope=scope)))
+    gains = _gains(reader, scope, place, len(classes), gold)
+    applied = dict(reader.rows(_APPLIED.format(scope=scope)))
+    faults = {name: (n, off) for name, n, off in reader.rows(_FAULTS)}
+    figures: list[FunctionFigures] = []
+    for name in names:
+        votes, kinds, overlap, conflict, judged, right = rows.get(name, (0, [], 0, 0, 0, 0))
+        n = max(int(applied.get(name, items)), 1)
+        low, high = wilson(right, judged) if judged else (None, None)
+        number, off = faults.get(name, (0, False))
+        figures.append(
+            FunctionFigures(
+                name=name,
+                polarity=tuple(sorted(classes.get(int(c), str(c)) for c in kinds)),
+                applied_to=int(applied.get(name, items)),
+                coverage=votes / n,
+                overlap=overlap / n,
+                conflict=conflict / n,
+                alone=(votes - overlap) / n,
+                gold_votes=judged,
+                accuracy=right / judged if judged else None,
+                accuracy_low=low,
+                accuracy_high=high,
+                estimated_accuracy=estimates.get(name),
+                gain=None if gains is None else float(gains[place[name]]),
+                faults=number,
+                switched_off=off,
+            )
+        )
+    covered = int(
+        reader.scalar(f"WITH {scope} SELECT count(DISTINCT v.item_id) FROM lf_votes v JOIN scope USING (item_id)")
+    )
+    return Report(
+        items=items,
+        gold=gold,
+        covered=covered / max(items, 1),
+        functions=sorted(figures, key=lambda f: (-f.coverage, f.name)),
+        pairs=_pairs(reader, scope, names, items),
+        disagreements=_disagreements(reader, scope, classes, examples),
+    )
+
+
+_NAMES = (
+    "SELECT lf_name FROM lf_reach UNION SELECT lf_name FROM lf_votes UNION SELECT lf_name FROM lf_faults ORDER BY 1"
+)
+_FIGURES = """
+    WITH {scope}, active AS (
+        SELECT v.item_id, v.lf_name, v.vote FROM lf_votes v JOIN scope USING (item_id)
+    ), per_item AS (
+        SELECT item_id, count(*) AS n, count(DISTINCT vote) AS kinds FROM active GROUP BY item_id
+    )
+    SELECT a.lf_name, count(*), list(DISTINCT a.vote), count(*) FILTER (WHERE p.n > 1),
+           count(*) FILTER (WHERE p.kinds > 1), count(g.class_id), count(*) FILTER (WHERE g.class_id = a.vote)
+    FROM active a JOIN per_item p USING (item_id) LEFT JOIN gold_labels g ON g.item_id = a.item_id GROUP BY a.lf_name
+"""
+_ESTIMATES = """
+    WITH {scope}
+    SELECT v.lf_name, avg(w.probs[v.vote + 1])::DOUBLE FROM lf_votes v JOIN scope USING (item_id)
+    JOIN latest_weak_labels w ON w.item_id = v.item_id GROUP BY v.lf_name
+"""
+_APPLIED = """
+    WITH {scope}, batches AS (
+        SELECT b.input, b.batch, count(*) AS items FROM lf_inputs b JOIN scope USING (item_id) GROUP BY b.input, b.batch
+    ), failed AS (
+        SELECT f.lf_name, count(*) AS items FROM lf_faults f JOIN scope USING (item_id) GROUP BY f.lf_name
+    )
+    SELECT r.lf_name, (coalesce(sum(b.items), 0) - coalesce(max(f.items), 0))::BIGINT
+    FROM lf_reach r LEFT JOIN batches b ON b.input = r.input AND b.batch <= r.batch
+    LEFT JOIN failed f ON f.lf_name = r.lf_name GROUP BY r.lf_name
+"""
+_FAULTS = "SELECT lf_name, count(*), bool_or(fault = 'switched_off') FROM lf_faults GROUP BY lf_name"
+_MODEL_SAYS = """
+    SELECT v.item_id, max(p.confidence) AS rank FROM lf_votes v JOIN scope USING (item_id)
+    JOIN latest_predictions p ON p.item_id = v.item_id
+    GROUP BY v.item_id HAVING bool_and(p.class_id <> v.vote)
+"""
+_PEOPLE_SAY = """
+    SELECT v.item_id, count(*) AS rank FROM lf_votes v JOIN scope USING (item_id)
+    JOIN gold_labels g ON g.item_id = v.item_id
+    GROUP BY v.item_id HAVING count(*) FILTER (WHERE g.class_id <> v.vote) * 2 > count(*)
+"""
+_EACH_OTHER = """
+    SELECT item_id, sum(n) - max(n) AS rank FROM (
+        SELECT v.item_id, v.vote, count(*) AS n FROM lf_votes v JOIN scope USING (item_id) GROUP BY v.item_id, v.vote
+    ) GROUP BY item_id HAVING count(*) > 1
+"""
+
+
+def _scope(reader: Reader, where: str) -> str:
+    if not where.strip():
+        return "scope AS (SELECT item_id FROM items WHERE split = 'train')"
+    scope = f"scope AS (SELECT item_id FROM items WHERE split = 'train' AND ({where}\n))"
+    try:
+        reader.scalar(f"WITH {scope} SELECT count(*) FROM scope")
+    except duckdb.Error as error:
+        raise SettingsError(
+            f"--where {where!r} is no condition over items: {error}. Write one such as: length(content) < 100, or "
+            "metadata->>'desk' = 'trade'"
+        ) from error
+    return scope
+
+
+def _gains(reader: Reader, scope: str, place: dict[str, int], classes: int, gold: int) -> Floats | None:
+    """Soft majority on the labelled items with all functions, minus that without each [L]."""
+    if not gold or not place:
+        return None
+    votes = reader.rows(
+        f"WITH {scope} SELECT g.class_id, list(v.lf_name), list(v.vote) FROM gold_labels g JOIN scope USING (item_id) "
+        "JOIN lf_votes v ON v.item_id = g.item_id GROUP BY g.item_id, g.class_id"
+    )
+    gains = np.zeros(len(place))
+    for true, functions, given in votes:
+        counts_C = np.bincount(given, minlength=classes)
+        before = _share_of_best(counts_C, true)
+        for name, vote in zip(functions, given, strict=True):
+            counts_C[vote] -= 1
+            gains[place[name]] += before - _share_of_best(counts_C, true)
+            counts_C[vote] += 1
+    return gains / gold
+
+
+def _share_of_best(counts_C: npt.NDArray[np.int64], true: int) -> float:
+    best = counts_C == counts_C.max()
+    return float(best[true] / best.sum())
+
+
+def _pairs(reader: Reader, scope: str, names: Sequence[str], items: int) -> list[Pair]:
+    every = max(1, -(-items // PAIR_ITEMS))
+    table = reader.arrow(
+        f"WITH {scope} SELECT dense_rank() OVER (ORDER BY v.item_id) - 1 AS row, v.lf_name, v.vote "
+        f"FROM lf_votes v JOIN scope USING (item_id) WHERE md5_number_lower(v.item_id) % {every} = 0"
+    )
+    if not table.num_rows:
+        return []
+    place = {name: number for number, name in enumerate(names)}
+    row_V = table.column("row").to_numpy()
+    lf_V = np.array([place[name] for name in table.column("lf_name").to_pylist()], np.int64)
+    vote_V = table.column("vote").to_numpy()
+    shape = (int(row_V.max()) + 1, len(names))
+    both_LL = _product(row_V, lf_V, shape)
+    same_LL = np.zeros_like(both_LL)
+    for vote in np.unique(vote_V):
+        chosen = vote_V == vote
+        same_LL += _product(row_V[chosen], lf_V[chosen], shape)
+    votes_L = np.diag(both_LL)
+    either_LL = votes_L[:, None] + votes_L - both_LL
+    overlap_LL = both_LL / np.maximum(either_LL, 1)
+    agreement_LL = same_LL / np.maximum(both_LL, 1)
+    alike = (both_LL >= PAIR_MIN_ITEMS) & (overlap_LL >= PAIR_OVERLAP) & (agreement_LL >= PAIR_AGREEMENT)
+    found = [
+        Pair(
+            left=names[int(i)],
+            right=names[int(j)],
+            items=int(both_LL[int(i), int(j)]),
+            agreement=float(agreement_LL[int(i), int(j)]),
+            overlap=float(overlap_LL[int(i), int(j)]),
+        )
+        for i, j in np.argwhere(np.triu(alike, 1)).tolist()
+    ]
+    return sorted(found, key=lambda pair: (-pair.overlap * pair.agreement, pair.left, pair.right))
+
+
+def _product(row_V: Any, lf_V: Any, shape: tuple[int, int]) -> Floats:
+    ones = sparse.csr_matrix((np.ones(len(row_V)), (row_V, lf_V)), shape=shape)
+    return np.asarray((ones.T @ ones).todense(), np.float64)
+
+
+def _disagreements(reader: Reader, scope: str, classes: dict[int, str], examples: int) -> list[Disagreement]:
+    found: list[Disagreement] = []
+    for against, chosen in (("each other", _EACH_OTHER), ("the model", _MODEL_SAYS), ("people", _PEOPLE_SAY)):
+        rows = reader.rows(
+            f"WITH {scope}, chosen AS ({chosen} ORDER BY rank DESC, item_id LIMIT {int(examples)}) "
+            "SELECT c.item_id, list(v.lf_name ORDER BY v.lf_name), list(v.vote ORDER BY v.lf_name), "
+            f"any_value(p.class_id), any_value(g.class_id), any_value(left(i.content, {EXCERPT})) "
+            "FROM chosen c JOIN items i USING (item_id) JOIN lf_votes v USING (item_id) "
+            "LEFT JOIN latest_predictions p ON p.item_id = c.item_id LEFT JOIN gold_labels g ON g.item_id = c.item_id "
+            "GROUP BY c.item_id, c.rank ORDER BY c.rank DESC, c.item_id"
+        )
+        for item_id, names, votes, predicted, gold, text in rows:
+            found.append(
+                Disagreement(
+                    against=against,
+                    item_id=item_id,
+                    votes={n: classes.get(int(v), str(v)) for n, v in zip(names, votes, strict=True)},
+                    predicted="" if predicted is None else classes.get(int(predicted), str(predicted)),
+                    gold="" if gold is None else classes.get(int(gold), str(gold)),
+                    text=text,
+                )
+            )
+    return found
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """95% interval of a share by Wilson's score.
+
+    Args:
+        successes: 0 to n.
+        n: 1 or more.
+
+    Source: E. B. Wilson, Probable inference, the law of succession, and statistical inference, JASA 22 (1927) 209-212.
+    """
+    share = successes / n
+    middle = share + Z_95**2 / (2 * n)
+    half = Z_95 * sqrt(share * (1 - share) / n + Z_95**2 / (4 * n**2))
+    scale = 1 + Z_95**2 / n
+    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)

@@ -1,0 +1,111 @@
+"""Self-training: better soft labels for the end model, from two views of the texts that teach each other.
+
+Labeling functions cover some items, and some classes more than others. A classifier on the vectors and one on words and
+character n-grams both learn from the weak labels, with every class weighing the same. Where the two say the same about
+most items, their confident answers become the labels, also of items on which no function voted; where they do not,
+the weak labels are too wrong to be spread, and only the weights of the classes are changed.
+"""
+
+from typing import Any
+
+import numpy as np
+from scipy.sparse import csr_matrix, hstack
+from sklearn.feature_extraction.text import TfidfVectorizer
+from threadpoolctl import threadpool_limits
+
+from weak_labels.label_models.votes import Ints, Probs, softmax
+
+RIDGE = 1.0
+STEPS = 40
+CONFIDENT_FRAC = 0.8
+"""Share of the items given to each class that keep their new label: the most confident ones."""
+SHARPNESS = 0.8
+"""A new label is this much its class and for the rest what the classifiers said."""
+LEAST_AGREEMENT = 0.73
+"""Cohen's kappa of the two classifiers below which their answers are no labels. Chosen on train and valid splits."""
+RAREST = 0.01
+MOST_FEATURES = 30_000
+
+
+def self_trained(vectors: Any, texts: list[str], probs: Probs, weights: Probs) -> tuple[Probs, Probs]:
+    """Soft labels and weights that a classifier on the vectors learns more from.
+
+    Args:
+        vectors: of train items [N, D].
+        texts: of the same items [N].
+        probs: their weak labels [N, C].
+        weights: [N] 0 where no function voted.
+
+    Returns:
+        Soft labels [N, C], and weights [N] that are 0 for the least confident items of each class.
+
+    Source: self-training with confidence as in COSINE (Yu et al. 2021, https://arxiv.org/abs/2010.07835); two views as
+        in Blum and Mitchell 1998. Measured figures: docs/decisions/0021-self-training.md.
+    """
+    covered = np.flatnonzero(weights > 0)
+    if not len(covered):
+        return probs, weights
+    mass_C = np.maximum(probs[covered].mean(axis=0), RAREST)
+    balanced_N = weights * (probs @ (1 / mass_C))
+    balanced_N *= weights.sum() / balanced_N.sum()
+    words = _words(texts)
+    if words is None:
+        return probs, balanced_N
+    with threadpool_limits(1):
+        said = [_fitted(view, covered, probs[covered], balanced_N[covered]) for view in (vectors, words)]
+    if _kappa(said[0].argmax(axis=1), said[1].argmax(axis=1), probs.shape[1]) < LEAST_AGREEMENT:
+        return probs, balanced_N
+    both_NC = softmax(np.mean(np.log(np.maximum(said, 1e-12)), axis=0))
+    label_N, confidence_N = both_NC.argmax(axis=1), both_NC.max(axis=1)
+    kept_N = np.zeros(len(both_NC))
+    for class_id in range(both_NC.shape[1]):
+        rows = np.flatnonzero(label_N == class_id)
+        best = rows[np.argsort(-confidence_N[rows], kind="stable")]
+        kept_N[best[: max(int(len(best) * CONFIDENT_FRAC), 1)]] = 1.0
+    return SHARPNESS * np.eye(both_NC.shape[1])[label_N] + (1 - SHARPNESS) * both_NC, kept_N
+
+
+def _kappa(first_N: Ints, second_N: Ints, classes: int) -> float:
+    """Agreement beyond that of two classifiers that guess with the same class shares; at most 1."""
+    shares = [np.bincount(answers_N, minlength=classes) / len(answers_N) for answers_N in (first_N, second_N)]
+    chance = float(shares[0] @ shares[1])
+    return (float((first_N == second_N).mean()) - chance) / max(1 - chance, 1e-12)
+
+
+def _words(texts: list[str]) -> csr_matrix | None:
+    """TF-IDF of words, word pairs and character n-grams, rows of length 1; None where no term is in two texts."""
+    views: list[csr_matrix] = []
+    for settings in ({"ngram_range": (1, 2), "min_df": 2}, {"analyzer": "char_wb", "ngram_range": (2, 4), "min_df": 3}):
+        try:
+            views.append(
+                TfidfVectorizer(sublinear_tf=True, max_features=MOST_FEATURES, **settings).fit_transform(texts)
+            )
+        except ValueError:  # no term is frequent enough: empty or very few texts
+            continue
+    return csr_matrix(hstack(views)) * np.sqrt(1 / len(views)) if views else None
+
+
+def _fitted(view: Any, rows: Any, probs: Probs, weights: Probs) -> Probs:
+    """Class probabilities of all rows [N, C], by logistic regression on the soft labels of some."""
+    from scipy.optimize import minimize  # takes a third of a second to import
+
+    seen = view[rows]
+    d, c = view.shape[1], probs.shape[1]
+    target = probs * weights[:, None]
+
+    def loss_and_gradient(flat: Probs) -> tuple[float, Probs]:
+        weights_DC, intercept_C = flat[: d * c].reshape(d, c), flat[d * c :]
+        logits = np.asarray(seen @ weights_DC) + intercept_C
+        top = logits.max(axis=1, keepdims=True)
+        exp = np.exp(logits - top)
+        total = exp.sum(axis=1, keepdims=True)
+        loss = float((target * (top + np.log(total) - logits)).sum()) + 0.5 * RIDGE * float((weights_DC**2).sum())
+        error = weights[:, None] * exp / total - target
+        gradient_DC = np.asarray(seen.T @ error) + RIDGE * weights_DC
+        return loss, np.concatenate([gradient_DC.reshape(-1), error.sum(axis=0)])
+
+    found = minimize(
+        loss_and_gradient, np.zeros(d * c + c), jac=True, method="L-BFGS-B", options={"maxiter": STEPS, "gtol": 1e-3}
+    )
+    flat = np.asarray(found.x, np.float64)
+    return softmax(np.asarray(view @ flat[: d * c].reshape(d, c)) + flat[d * c :])

@@ -1,0 +1,317 @@
+"""Candidate labeling functions from people's labels and clusters, written to a file for a person to keep or drop.
+
+Words and cells are chosen on one half of the labelled items and measured on the other half, so that a candidate's
+precision is not the precision that it was chosen for. Coverage is counted on the whole train split.
+"""
+
+import hashlib
+import itertools
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from warehouse import Reader, SettingsError
+from warehouse.reader import list_column_to_matrix
+from weak_labels.functions import Matrix
+from weak_labels.report import wilson
+
+MIN_GOLD = 20
+CLUSTER_ITEMS = 50_000
+"""Cells are learned from so many vectors at most."""
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
+_MIN_CHARS = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SuggestConfig:
+    """What is worth a person's look.
+
+    Attributes:
+        encoder_id: encoder whose vectors are clustered.
+        min_precision: lowest share of right hits, on the half that chooses.
+        min_hits: fewest labelled items hit in that half.
+        words: most words in one keyword function.
+        per_class: most word lists per class.
+        cells: number of cells of the clustering.
+        seed: of the clustering.
+    """
+
+    encoder_id: str
+    min_precision: float = 0.8
+    min_hits: int = 3
+    words: int = 5
+    per_class: int = 2
+    cells: int = 40
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_precision <= 1:
+            raise SettingsError(f"min_precision is {self.min_precision}; it must be above 0 and at most 1.")
+        for name in ("min_hits", "words", "per_class", "cells"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Suggestion:
+    """One candidate.
+
+    Attributes:
+        name: variable in the file.
+        label: class it votes for.
+        code: the expression after `name =`.
+        hits: labelled items of the measuring half that it hits.
+        right: those of its class.
+        coverage: share of the train split that it hits, 0 to 1.
+        examples: beginnings of some texts that it hits.
+    """
+
+    name: str
+    label: str
+    code: str
+    hits: int
+    right: int
+    coverage: float
+    examples: tuple[str, ...]
+
+    @property
+    def precision(self) -> float | None:
+        """Share of right hits on the measuring half; None where it hit nothing there."""
+        return self.right / self.hits if self.hits else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Suggestions:
+    """All candidates, and the centres [K, D] that the cluster functions among them need (None without)."""
+
+    gold: int
+    found: Sequence[Suggestion]
+    centres: Matrix | None
+
+
+def suggest(reader: Reader, config: SuggestConfig) -> Suggestions:
+    """Candidates from the labels in force.
+
+    Raises:
+        SettingsError: fewer than `MIN_GOLD` labelled train items.
+    """
+    gold = {
+        item_id: (label, text)
+        for item_id, label, text in reader.rows(
+            "SELECT g.item_id, g.label, i.content FROM gold_labels g JOIN items i USING (item_id) "
+            "WHERE i.split = 'train' ORDER BY g.item_id"
+        )
+    }
+    if len(gold) < MIN_GOLD:
+        raise SettingsError(
+            f"Suggestions are made from people's labels; there are {len(gold)} on the train split, {MIN_GOLD} are "
+            "needed. Answer a batch first: siftline run"
+        )
+    choosing = {item_id for item_id in gold if _half(item_id)}
+    words = _words(reader, config, gold, choosing)
+    cells, centres = _cells(reader, config, gold, choosing)
+    found = sorted([*words, *cells], key=lambda s: (s.label, -(s.precision or 0), -s.coverage, s.name))
+    return Suggestions(gold=len(gold), found=found, centres=centres if cells else None)
+
+
+def as_file(suggestions: Suggestions, centres_name: str) -> str:
+    """The candidates as a file of labeling functions, each with its figures and examples in comments."""
+    lines = [
+        f'"""Candidates by `siftline lf suggest` from {suggestions.gold} labels: keep, change or drop each of them."""',
+        "",
+    ]
+    if suggestions.centres is not None:
+        lines += ["from pathlib import Path", ""]
+    kinds = sorted({s.code.split("(", 1)[0] for s in suggestions.found})
+    lines += [f"from weak_labels import {', '.join(kinds)}", ""] if kinds else ["# Nothing was good enough.", ""]
+    if suggestions.centres is not None:
+        lines += [f'CENTRES = Path(__file__).with_name("{centres_name}")', ""]
+    for s in suggestions.found:
+        if s.hits:
+            low, high = wilson(s.right, s.hits)
+            measured = f"right on {s.right} of {s.hits} labelled items not used to choose it ({low:.2f} to {high:.2f})"
+        else:
+            measured = "not measured: it hits no labelled item but those used to choose it"
+        lines.append(f"# {measured}; votes on {s.coverage:.1%} of the train split")
+        lines += [f"#   {_comment(text)}" for text in s.examples]
+        lines += [f"{s.name} = {s.code}", ""]
+    return "\n".join(lines)
+
+
+def _half(item_id: str) -> bool:
+    return hashlib.sha256(item_id.encode("utf-8", "surrogatepass")).digest()[0] % 2 == 0
+
+
+def _comment(text: str) -> str:
+    # A text from data must not end the comment or move the cursor.
+    line = " ".join(text.split())
+    return "".join(c if c.isprintable() else "?" for c in line)[:100]
+
+
+def _terms(text: str) -> set[str]:
+    words = [word.lower() for word in _WORD.findall(text)]
+    pairs = (f"{a} {b}" for a, b in itertools.pairwise(words))
+    return {word for word in words if len(word) >= _MIN_CHARS and not word.isdigit()} | set(pairs)
+
+
+def _words(
+    reader: Reader, config: SuggestConfig, gold: Mapping[str, tuple[str, str]], choosing: set[str]
+) -> list[Suggestion]:
+    """Lists of words, each right often enough; the next word is the one that hits most items not hit yet."""
+    items_of: dict[str, set[str]] = defaultdict(set)
+    for item_id in choosing:
+        for term in _terms(gold[item_id][1]):
+            items_of[term].add(item_id)
+    lists: list[tuple[str, list[str]]] = []
+    for label in sorted({label for label, _ in gold.values()}):
+        ours = {item_id for item_id in choosing if gold[item_id][0] == label}
+        good = {
+            term: hit & ours
+            for term, hit in items_of.items()
+            if len(hit) >= config.min_hits and len(hit & ours) / len(hit) >= config.min_precision
+        }
+        left = set(ours)
+        for _ in range(config.per_class):
+            chosen: list[str] = []
+            while len(chosen) < config.words and good:
+                # Of equals the more precise, then the shorter, then the first in the alphabet.
+                term = max(
+                    good, key=lambda t: (len(good[t] & left), len(good[t]) / len(items_of[t]), -len(t), _reverse(t))
+                )
+                if not good[term] & left:
+                    break
+                chosen.append(term)
+                left -= good.pop(term)
+            if not chosen:
+                break
+            lists.append((label, chosen))
+    counter = Counter[str]()
+    found: list[Suggestion] = []
+    for label, chosen in lists:
+        counter[label] += 1
+        pattern = r"(?is)(^|[^\p{L}\p{N}_])(" + "|".join(_quote(term) for term in chosen) + r")($|[^\p{L}\p{N}_])"
+        coverage, hit, examples = _hits(reader, pattern)
+        measured = [item_id for item_id in hit if item_id in gold and item_id not in choosing]
+        found.append(
+            Suggestion(
+                name=f"words_{_identifier(label)}_{counter[label]}",
+                label=label,
+                code=f"keywords({label!r}, {chosen!r})",
+                hits=len(measured),
+                right=sum(gold[item_id][0] == label for item_id in measured),
+                coverage=coverage,
+                examples=examples,
+            )
+        )
+    return found
+
+
+def _hits(reader: Reader, pattern: str) -> tuple[float, set[str], tuple[str, ...]]:
+    """Share of the train split that a pattern matches, the labelled items among it, and some texts."""
+    rows = reader.rows(
+        "WITH train AS (SELECT item_id, content, regexp_matches(content, ?) AS hit FROM items WHERE split = 'train') "
+        "SELECT avg(hit::INT), list(t.item_id) FILTER (WHERE hit AND g.item_id IS NOT NULL), "
+        "min_by(left(content, 200), md5(t.item_id), 3) FILTER (WHERE hit) "
+        "FROM train t LEFT JOIN gold_labels g ON g.item_id = t.item_id",
+        [pattern],
+    )
+    share, labelled, examples = rows[0]
+    return float(share or 0.0), set(labelled or ()), tuple(examples or ())
+
+
+def _cells(
+    reader: Reader, config: SuggestConfig, gold: Mapping[str, tuple[str, str]], choosing: set[str]
+) -> tuple[list[Suggestion], Matrix | None]:
+    """Cells of a k-means on the vectors in which the labels of the choosing half agree."""
+    from sklearn.cluster import MiniBatchKMeans
+
+    base = (
+        "FROM vectors x JOIN items i ON i.item_id = x.item_id AND i.content_hash = x.content_hash "
+        "WHERE x.encoder_id = ? AND i.split = 'train'"
+    )
+    _, sample = reader.matrix(
+        f"SELECT x.item_id, x.vector {base} ORDER BY md5(x.item_id), x.item_id LIMIT {CLUSTER_ITEMS}",
+        [config.encoder_id],
+    )
+    if len(sample) < 2 * config.cells:
+        return [], None
+    # One more digit of precision than float32 would leave ties to the order of summation.
+    means = MiniBatchKMeans(config.cells, random_state=config.seed, batch_size=4096).fit(sample.astype(float))
+    centres = means.cluster_centers_
+    centres_KD = (centres / np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+    sizes = np.zeros(config.cells, np.int64)
+    cell_of: dict[str, int] = {}
+    examples: dict[int, list[str]] = defaultdict(list)
+    for table in reader.batches(
+        f"SELECT x.item_id, x.vector, left(i.content, 200) AS text {base} ORDER BY x.item_id",
+        [config.encoder_id],
+        rows=20_000,
+    ):
+        ids: list[str] = table.column("item_id").to_pylist()
+        vectors = list_column_to_matrix(table.column("vector"), what="vector").astype(np.float64)
+        cells = (vectors @ centres_KD.astype(np.float64).T).argmax(axis=1)
+        sizes += np.bincount(cells, minlength=config.cells)
+        texts: list[str] = table.column("text").to_pylist()
+        for item_id, cell, text in zip(ids, cells.tolist(), texts, strict=True):
+            if len(examples[cell]) < 3:
+                examples[cell].append(text)
+            if item_id in gold:
+                cell_of[item_id] = cell
+    found: list[Suggestion] = []
+    for cell in range(config.cells):
+        inside = [item_id for item_id, c in cell_of.items() if c == cell]
+        label, right, hits = _majority(gold[i][0] for i in inside if i in choosing)
+        if hits < config.min_hits or right / hits < config.min_precision:
+            continue
+        measured = [item_id for item_id in inside if item_id not in choosing]
+        found.append(
+            Suggestion(
+                name=f"cell_{cell}_{_identifier(label)}",
+                label=label,
+                code=f"cluster({label!r}, [{cell}], centres=CENTRES)",
+                hits=len(measured),
+                right=sum(gold[item_id][0] == label for item_id in measured),
+                coverage=float(sizes[cell] / max(sizes.sum(), 1)),
+                examples=tuple(examples[cell]),
+            )
+        )
+    return found, centres_KD
+
+
+def _majority(labels: Iterable[str]) -> tuple[str, int, int]:
+    counts = Counter(labels)
+    if not counts:
+        return "", 0, 0
+    label = max(counts, key=lambda name: (counts[name], _reverse(name)))
+    return label, counts[label], counts.total()
+
+
+def _reverse(text: str) -> tuple[int, ...]:
+    """Sorts backwards, so that `max` takes the first in the alphabet."""
+    return tuple(-ord(c) for c in text)
+
+
+def _identifier(label: str) -> str:
+    return re.sub(r"\W+", "_", label).strip("_").lower() or "class"
+
+
+def _quote(term: str) -> str:
+    return r"\s+".join("".join(c if c.isalnum() else f"\\x{{{ord(c):x}}}" for c in part) for part in term.split())
+
+
+def write(suggestions: Suggestions, path: Path, *, replace: bool) -> None:
+    """Write the file of functions and, beside it, the centres.
+
+    Raises:
+        SettingsError: the file is there and `replace` is False.
+    """
+    if path.exists() and not replace:
+        raise SettingsError(f"{path} is there already, maybe with your changes. Name another --output, or add --force.")
+    centres = path.with_name("clusters.npy")
+    if suggestions.centres is not None:
+        np.save(centres, suggestions.centres, allow_pickle=False)
+    path.write_text(as_file(suggestions, centres.name), encoding="utf-8")
