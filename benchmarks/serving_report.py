@@ -43,12 +43,12 @@ def bars(parts: dict[str, Figures]) -> list[tuple[str, str, bool]]:
         found.append((f"recovered in {RECOVERY_S:g} s", f"{over['recovery_s']:.2f} s", over["recovery_s"] < RECOVERY_S))
     if "memory" in parts:
         memory = parts["memory"]
-        words = f"{memory['loading_over_resident']:.2f} times"
+        words = f"{memory['loading_over_weights']:.2f} times"
         found.append(
             (
-                f"peak while loading at most {LOADING} times what stays",
+                f"peak while loading at most {LOADING} times the weights",
                 words,
-                memory["loading_over_resident"] <= LOADING,
+                memory["loading_over_weights"] <= LOADING,
             )
         )
         if "half_budget" in memory:
