@@ -8,11 +8,11 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, cast
 
 import torch
 
@@ -25,8 +25,6 @@ from engine.safetensors_header import LARGEST_HEADER, metadata
 from engine.weights import check_tensors, encoder_tensors
 
 CHUNK_BYTES = 1 << 20
-ModelT = TypeVar("ModelT", bound=torch.nn.Module)
-ConfigT = TypeVar("ConfigT")
 _TYPES = {
     "F32": torch.float32,
     "F16": torch.float16,
@@ -181,7 +179,7 @@ def load_dense_model(file: TensorFile, config: EncoderConfig) -> DenseEncoder:
         ModelFileError: a tensor is missing, unknown, of another shape or type, or not finite.
     """
     check_dense(file, config)
-    model = _empty(DenseEncoder, config)
+    model = DenseEncoder(config).eval().requires_grad_(False)
     for name, target in dense_targets(model).items():
         file.fill(name, target)
     finish_positions(file, model.positions.weight)
@@ -243,7 +241,7 @@ def load_routed_model(file: TensorFile) -> tuple[RoutedEncoder, bytes]:
         ModelFileError: as `engine.routed_file.parse_routed`.
     """
     config = check_routed(file)
-    model = _empty(RoutedEncoder, config)
+    model = RoutedEncoder(config).eval().requires_grad_(False)
     for name, target in model.state_dict().items():
         if name == TABLE:
             fill_table(file, target)
@@ -294,9 +292,3 @@ def fill_table(file: TensorFile, target: torch.Tensor) -> None:
     file.fill(SCALES, scales)
     for row, chunk in file.chunks(TABLE):
         target[row : row + len(chunk)] = chunk.float() * scales[row : row + len(chunk)].unsqueeze(1)
-
-
-def _empty(kind: Callable[[ConfigT], ModelT], config: ConfigT) -> ModelT:
-    with torch.device("meta"):  # no random initial weights: they would cost time and use the global generator
-        model = kind(config)
-    return model.to_empty(device="cpu").eval().requires_grad_(False)
