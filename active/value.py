@@ -2,8 +2,8 @@
 
 The value is the doubt of the end model over the whole pool that a label would settle (`active.information`), as a share
 of the largest there is: 1 is the most useful label of this cycle, 0.5 one that is worth half of it, and 0 that of a
-near-duplicate of a labelled or queued item, which is never asked about. Four components,
-each between 0 and 1, are kept beside it, so that a person can see where a value comes from:
+near-duplicate of a labelled or queued item, which is never asked about. With weak labels it is that of `active.taught`.
+Four components, each between 0 and 1, are kept beside it, so that a person can see where a value comes from:
 
 - representativeness: the same gain as if the class of every item were equally open,
 - uncertainty: how unsure the end model is about the item and its neighbours,
@@ -23,6 +23,7 @@ from active.graph import NEAR_DUPLICATE, Floats, PoolGraph, Rows
 from active.information import Information, openness
 from active.pool import Pool, read_pool
 from active.reason import reasons
+from active.taught import Estimate
 from features.index import VectorIndex
 from warehouse import Lake, Progress, SettingsError, StageResult, Upsert, silent
 
@@ -67,6 +68,14 @@ def information(pool: Pool, graph: PoolGraph) -> Information:
     doubt = doubt + CONTRADICTION * conflict * (1.0 - doubt)
     classes = len(pool.class_names)
     return Information(graph.vectors, doubt, doubt, pool.taken, classes=classes, ridge=_ridge(pool))
+
+
+def taught(pool: Pool, graph: PoolGraph) -> Estimate | None:
+    """The estimate of `active.taught` where there are weak labels, else None: then `information` decides."""
+    if not pool.weak.any():
+        return None
+    conflict = disagreement(pool.votes, pool.weak, pool.predicted)
+    return Estimate.of(pool, graph, uncertainty(graph, pool.predicted), conflict)
 
 
 def representativeness(pool: Pool, graph: PoolGraph) -> Floats:
@@ -174,14 +183,18 @@ def estimate_values(lake: Lake, index: VectorIndex, config: ValueConfig, progres
         progress(2, 3)
         with threadpool_limits(1):  # as in `select`, so that both see the same bits
             cover, redundancy = graph.cover(pool.taken), graph.nearest(pool.taken)
-            typical, known = representativeness(pool, graph), information(pool, graph)
+            typical, known, estimate = representativeness(pool, graph), information(pool, graph), taught(pool, graph)
         gains = np.where(redundancy < NEAR_DUPLICATE, known.gains, 0.0)
+        value = shares(gains, rows)
+        if estimate is not None:
+            value = np.where(redundancy < NEAR_DUPLICATE, estimate.worth(cover, redundancy), 0.0)
+            typical = estimate.representativeness(cover)
         settled = gains / known.doubt if known.doubt > 0 else gains
         table = pa.table(
             {
                 "item_id": [pool.item_ids[row] for row in rows],
                 "cycle": np.full(len(rows), cycle, np.int32),
-                "value": np.round(shares(gains, rows)[rows], DECIMALS),
+                "value": np.round(value[rows], DECIMALS),
                 "representativeness": np.round(typical[rows], DECIMALS),
                 "uncertainty": np.round(uncertainty(graph, pool.predicted)[rows], DECIMALS),
                 "disagreement": np.round(disagreement(pool.votes, pool.weak, pool.predicted)[rows], DECIMALS),

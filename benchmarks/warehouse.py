@@ -83,9 +83,13 @@ def main() -> None:
 
 def _measure(part: str, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     if part == "kills":
+        from tests.warehouse.servers import running_postgres
         from warehouse import Location
 
-        return {"sqlite": kills(Location(folder=folder / "lake"), moments_count=arguments.moments)}
+        local = kills(Location(folder=folder / "lake"), moments_count=arguments.moments)
+        with running_postgres() as server:
+            place = Location(folder=folder / "team", catalog=server.fresh())
+            return {"SQLite": local, "PostgreSQL": kills(place, moments_count=arguments.moments)}
     if part == "writers":
         return {side: writers(side, folder / side, arguments.commits) for side in ("siftline", "bare DuckLake")}
     return commits(folder, arguments.earlier)
@@ -154,10 +158,10 @@ def page(held: dict[str, Any]) -> str:
     """The page of the figures, as Markdown."""
     lines = ["# Warehouse: writing", "", "Made by `python -m benchmarks.warehouse`; do not edit.", ""]
     if "kills" in held:
-        faults = held["kills"]["sqlite"]
-        lines += ["## Deaths injected, all survived", "", "| where | deaths |", "|---|---|"]
-        lines += [f"| {where}, SQLite | {count} |" for where, count in faults.items()]
-        lines += [f"| in all | {sum(faults.values())} |", ""]
+        faults = [(c, w, n) for c in ("SQLite", "PostgreSQL") for w, n in held["kills"][c].items()]
+        lines += ["## Deaths injected, all survived", "", "| catalogue | where | deaths |", "|---|---|---:|"]
+        lines += [f"| {catalog} | {where} | {count} |" for catalog, where, count in faults]
+        lines += [f"| in all | | {sum(count for _, _, count in faults)} |", ""]
     if "writers" in held:
         lines += ["## Four writers and two readers", ""]
         lines += ["| | landed | failed | commits/s | reads | reader errors |", "|---|---|---|---|---|---|"]

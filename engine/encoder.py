@@ -133,6 +133,14 @@ class Layer(nn.Module):
         return self.feed_forward_norm((x_TD + self.feed_forward(x_TD)).float())
 
 
+def table(rows: int, width: int, *, sparse: bool = False) -> nn.Embedding:
+    """An embedding table without initial values, which are read from a file.
+
+    Random ones would touch all of its memory, use the global generator, and on the meta device import sympy: 70 MiB.
+    """
+    return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False, sparse=sparse)
+
+
 class DenseEncoder(nn.Module):
     """BERT encoder with mean pooling.
 
@@ -142,8 +150,8 @@ class DenseEncoder(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.tokens = nn.Embedding(config.vocab, config.width)
-        self.positions = nn.Embedding(config.positions, config.width)
+        self.tokens = table(config.vocab, config.width)
+        self.positions = table(config.positions, config.width)
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
 

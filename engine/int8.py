@@ -32,9 +32,8 @@ class TorchInt8:
     """
 
     def __init__(self, weights: Int8Weights) -> None:
-        self._weights = weights
         self._sizes = weights.sizes
-        self._tensors = weights.tensors
+        self._tensors = weights.tensors()
 
     def forward(self, batch: Pack, budget: int, trace: list[LayerTrace] | None = None) -> torch.Tensor:
         """Unit vectors [S, D] float32 in the order of the pack.

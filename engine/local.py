@@ -22,14 +22,14 @@ import torch
 from engine.batching import Packed, Request, Scheduler
 from engine.client import Encoding, Progress, Vectors
 from engine.config import EncoderConfig, RoutedConfig
-from engine.encoder import DenseEncoder, Pack, pack
+from engine.encoder import Pack, pack
 from engine.errors import NumericError, OptionError
 from engine.native import int8_forward
 from engine.products import MOST_ROWS, stable_rows, use_least_rows
-from engine.quantize import Int8Weights, quantize
+from engine.quantize import Int8Weights
 from engine.routed import RoutedEncoder
 from engine.streamed import streamed_dense, streamed_routed
-from engine.streaming import TensorFile, load_dense_model, load_routed_model
+from engine.streaming import TensorFile, dense_int8, load_dense_model, load_routed_model, routed_int8
 from engine.tokenizer import TextTokenizer, Tokens, check_texts
 from engine.trace import LayerTrace, text_traces
 from engine.weights import MINILM, package_files, package_folder, shipped_routed
@@ -165,20 +165,21 @@ def load_dense(
     config = EncoderConfig.from_json(files["config.json"], files["1_Pooling/config.json"])
     streamed = None
     file = TensorFile(package_folder(MINILM) / WEIGHTS, MINILM.sha256[WEIGHTS])
+    if precision != "fp32":
+        with file:
+            return int8_client(
+                dense_int8(file, config, 4 if precision == "int4" else 8),
+                files["tokenizer.json"],
+                sha256=MINILM.sha256,
+                precision=precision,
+                max_tokens=max_tokens,
+                threads=threads,
+            )
     if memory_budget is not None:
         streamed = streamed_dense(file, config, memory_budget)
     model = streamed or load_dense_model(file, config)
     if streamed is None:
         file.close()
-    if precision != "fp32":
-        return int8_client(
-            _quantized(model, precision),
-            files["tokenizer.json"],
-            sha256=MINILM.sha256,
-            precision=precision,
-            max_tokens=max_tokens,
-            threads=threads,
-        )
     limit = _limit(max_tokens, model.config)
 
     def compute(batch: Pack, traced: bool) -> Packed:
@@ -220,23 +221,25 @@ def load_routed(
     else:
         sha256 = None
     file = TensorFile(path, sha256)
+    hashes = {"encoder": file.sha256}
+    if precision != "fp32":
+        with file:
+            weights, tokenizer = routed_int8(file)
+            return int8_client(
+                weights,
+                tokenizer,
+                sha256=hashes,
+                precision=precision,
+                active=active,
+                max_tokens=max_tokens,
+                threads=threads,
+            )
     streamed = None if memory_budget is None else streamed_routed(file, memory_budget)
     model, tokenizer = streamed or load_routed_model(file)
     if streamed is None:
         file.close()
     else:
         threads = 1
-    hashes = {"encoder": file.sha256}
-    if precision != "fp32":
-        return int8_client(
-            _quantized(model, precision),
-            tokenizer,
-            sha256=hashes,
-            precision=precision,
-            active=active,
-            max_tokens=max_tokens,
-            threads=threads,
-        )
     return routed_client(
         model,
         tokenizer,
@@ -341,10 +344,6 @@ def int8_client(
         max_tokens=limit,
         threads=threads or torch.get_num_threads(),
     )
-
-
-def _quantized(model: DenseEncoder | RoutedEncoder, precision: str) -> Int8Weights:
-    return quantize(model, 4 if precision == "int4" else 8)
 
 
 def _limit(max_tokens: int | None, config: EncoderConfig) -> int:

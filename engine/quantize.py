@@ -10,22 +10,23 @@ Shape letters: V vocabulary, P positions, D width, H heads, W head width, F shar
 expert, B budgets, O output width, I input width, G groups.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Self, cast
+from typing import Self
 
 import torch
 
 from engine.arithmetic import MOST_INT8
 from engine.config import EncoderConfig, RoutedConfig
-from engine.encoder import DenseEncoder, Layer
+from engine.encoder import DenseEncoder
 from engine.errors import OptionError
-from engine.routed import RoutedEncoder, RoutedLayer
-from engine.router import Router
+from engine.routed import RoutedEncoder
 
 GROUP = 32
 """Weights that share a scale in 4 bits."""
 MOST_INT4 = 7
+ROWS_AT_ONCE = 64
+"""Rows of a float matrix that are quantised together."""
 _SHRINKS = tuple(1 - 0.05 * step for step in range(9))
 """A 4-bit scale is the largest weight of the group over 7, times whichever of these loses least."""
 WIDEST_HEAD = 256
@@ -142,11 +143,27 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class Int8Weights:
-    """The weights of an int8 encoder: tensors by name, as `Sizes.layout` has them."""
+    """The weights of an int8 encoder, made when they are asked for.
+
+    Attributes:
+        config: of the model.
+        sizes: of the model.
+        parts: gives the tensors by name as `Sizes.layout` has them: first those before the layers, then layer by layer.
+    """
 
     config: EncoderConfig | RoutedConfig
     sizes: Sizes
-    tensors: Mapping[str, torch.Tensor]
+    parts: Callable[[], Iterator[dict[str, torch.Tensor]]]
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All parts together."""
+        return {name: value for part in self.parts() for name, value in part.items()}
+
+
+Floats = Callable[[str], torch.Tensor]
+"""Float weights by their name in the model's `state_dict`."""
+Rows = Callable[[int, int], torch.Tensor]
+"""Rows of a float matrix, from the first to the one before the last."""
 
 
 def quantize(model: DenseEncoder | RoutedEncoder, bits: int = 8) -> Int8Weights:
@@ -159,79 +176,106 @@ def quantize(model: DenseEncoder | RoutedEncoder, bits: int = 8) -> Int8Weights:
     Raises:
         OptionError: bits is another number, or a head is too wide.
     """
+    state = model.state_dict()
+    return quantize_floats(model.config, state.__getitem__, lambda a, b: state["tokens.weight"][a:b], bits)
+
+
+def quantize_floats(config: EncoderConfig | RoutedConfig, floats: Floats, table: Rows, bits: int) -> Int8Weights:
+    """Quantise float weights that are read one by one, so that no two large ones are held together.
+
+    Args:
+        config: of the model.
+        floats: reads a weight.
+        table: reads rows of the embedding table.
+        bits: as in `quantize`.
+
+    Raises:
+        OptionError: bits is another number, or a head is too wide.
+    """
     if bits not in (4, 8):
         raise OptionError(f"bits is {bits}; weights are quantised to 8 or 4.")
-    sizes = Sizes.of(model.config)
+    sizes = Sizes.of(config)
+
+    def parts() -> Iterator[dict[str, torch.Tensor]]:
+        base = sizes.base
+        values, scales = _integers(table, base.vocab, [base.width], bits)
+        yield {
+            "tokens.values": values,
+            "tokens.scale": scales[0],
+            "positions": floats("positions.weight"),
+            "norm.weight": floats("norm.weight"),
+            "norm.bias": floats("norm.bias"),
+        }
+        for place in range(sizes.layers):
+            yield _layer(f"layers.{place}", sizes, floats, bits)
+
+    return Int8Weights(config, sizes, parts)
+
+
+def _layer(name: str, sizes: Sizes, floats: Floats, bits: int) -> dict[str, torch.Tensor]:
     found: dict[str, torch.Tensor] = {}
-
-    def matrix(name: str, weight_OI: torch.Tensor, bias_O: torch.Tensor | None, *, blocks: bool = False) -> None:
-        weight_OI = weight_OI.detach().float()
-        if bits == 4:
-            weight_OI = from_groups(*to_groups(weight_OI), weight_OI.shape[1])
-        spans = sizes_of_blocks(sizes) if blocks else [weight_OI.shape[1]]
-        parts = [to_integers(part) for part in weight_OI.split(spans, dim=1)]
-        found[f"{name}.values"] = torch.cat([values for values, _ in parts], dim=1)
-        found[f"{name}.scale"] = torch.stack([scale for _, scale in parts]) if blocks else parts[0][1]
-        if bias_O is not None:
-            found[f"{name}.bias"] = bias_O.detach().float().contiguous()
-
-    def router(name: str, module: Router) -> None:
-        units = len(module.balance_U)
-        weight_UD = module.weight.detach().t()[:units]
-        found[f"{name}.values"], found[f"{name}.scale"] = to_integers(weight_UD, MOST_ROUTER, torch.int16)
-        found[f"{name}.bias"] = module.bias.detach()[:units].contiguous()
-        found[f"{name}.balance"], found[f"{name}.thresholds"] = module.balance_U, module.thresholds_B
-
-    def norm(name: str, module: torch.nn.Module) -> None:
-        found[f"{name}.weight"], found[f"{name}.bias"] = (
-            cast("torch.nn.LayerNorm", module).weight.detach(),
-            cast("torch.nn.LayerNorm", module).bias.detach(),
-        )
-
-    matrix("tokens", model.tokens.weight, None)
-    found["positions"] = model.positions.weight.detach()
-    norm("norm", model.norm)
-    for place, module in enumerate(model.layers):
-        name = f"layers.{place}"
-        layer = cast("Layer | RoutedLayer", module)
-        qkv, output, up, down = _matrices(layer, sizes)
-        if isinstance(layer, RoutedLayer):
-            if sizes.routed_heads:
-                router(f"{name}.head_router", layer.head_router)
-            router(f"{name}.expert_router", layer.expert_router)
-        matrix(f"{name}.qkv", *qkv)
-        matrix(f"{name}.output", *output)
-        norm(f"{name}.attention_norm", layer.attention_norm)
-        matrix(f"{name}.up", *up)
-        matrix(f"{name}.down", *down, blocks=True)
-        norm(f"{name}.feed_forward_norm", layer.feed_forward_norm)
-    return Int8Weights(model.config, sizes, {key: found[key].contiguous() for key in sizes.layout()})
+    for part in ("qkv", "output", "up", "down"):
+        # The float matrix is gone when its row reader is.
+        rows, outputs, found[f"{name}.{part}.bias"] = _matrix(part, name, sizes, floats)
+        spans = sizes_of_blocks(sizes) if part == "down" else [sizes.base.width]
+        found[f"{name}.{part}.values"], scales = _integers(rows, outputs, spans, bits)
+        found[f"{name}.{part}.scale"] = scales if part == "down" else scales[0]
+        del rows
+    for part in ("attention_norm", "feed_forward_norm"):
+        for kind in ("weight", "bias"):
+            found[f"{name}.{part}.{kind}"] = floats(f"{name}.{part}.{kind}")
+    for part, units in (("head_router", sizes.routed_heads), ("expert_router", sizes.experts)):
+        if units:
+            weight_UD = floats(f"{name}.{part}.weight").t()[:units]
+            values, found[f"{name}.{part}.scale"] = to_integers(weight_UD, MOST_ROUTER, torch.int16)
+            found[f"{name}.{part}.values"] = values.contiguous()
+            found[f"{name}.{part}.bias"] = floats(f"{name}.{part}.bias")[:units].contiguous()
+            found[f"{name}.{part}.balance"] = floats(f"{name}.{part}.balance_U")
+            found[f"{name}.{part}.thresholds"] = floats(f"{name}.{part}.thresholds_B")
+    return found
 
 
-def _matrices(layer: Layer | RoutedLayer, sizes: Sizes) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Query-key-value (rows head by head), output, up and down of a layer as [O, I], each with its bias."""
-    attention, feed_forward = layer.attention, layer.feed_forward
+def _matrix(part: str, layer: str, sizes: Sizes, floats: Floats) -> tuple[Rows, int, torch.Tensor]:
+    """Query-key-value (rows head by head), output, up or down of a layer: its rows [O, I], O, and its bias [O]."""
+    weight_OI, bias_O = (_routed if sizes.budgets else _dense)(part, layer, sizes, floats)
+    return lambda a, b: weight_OI[a:b], len(weight_OI), bias_O.float().contiguous()
+
+
+def _dense(part: str, layer: str, sizes: Sizes, floats: Floats) -> tuple[torch.Tensor, torch.Tensor]:
+    module = f"{layer}.attention" if part in ("qkv", "output") else f"{layer}.feed_forward"
+    weight_OI, bias_O = floats(f"{module}.{part}.weight").t(), floats(f"{module}.{part}.bias")
+    if part != "qkv":
+        return weight_OI, bias_O
+    by_head = (3, sizes.base.heads, sizes.base.head_width)
+    weight_OI = weight_OI.reshape(*by_head, -1).transpose(0, 1).reshape(weight_OI.shape)
+    return weight_OI, bias_O.view(by_head).transpose(0, 1).reshape(-1)
+
+
+def _routed(part: str, layer: str, sizes: Sizes, floats: Floats) -> tuple[torch.Tensor, torch.Tensor]:
+    module = f"{layer}.attention" if part in ("qkv", "output") else f"{layer}.feed_forward"
     width = sizes.base.width
-    if isinstance(layer, Layer):
-        attention, feed_forward = layer.attention, layer.feed_forward
-        by_head = (3, sizes.base.heads, sizes.base.head_width)
-        qkv_OI = attention.qkv.weight.t().reshape(*by_head, width).transpose(0, 1).reshape(3 * width, width)
-        qkv_O = attention.qkv.bias.view(by_head).transpose(0, 1).reshape(-1)
-        return [
-            (qkv_OI, qkv_O),
-            (attention.output.weight.t(), attention.output.bias),
-            (feed_forward.up.weight.t(), feed_forward.up.bias),
-            (feed_forward.down.weight.t(), feed_forward.down.bias),
-        ]
-    attention, feed_forward = layer.attention, layer.feed_forward
-    qkv_OI = torch.cat([attention.shared_qkv.t(), attention.qkv.transpose(1, 2).reshape(-1, width)])
-    up_OI = torch.cat([feed_forward.shared_up.t(), feed_forward.up.transpose(1, 2).reshape(-1, width)])
-    return [
-        (qkv_OI, torch.cat([attention.shared_qkv_bias, attention.qkv_bias.flatten()])),
-        (torch.cat([attention.shared_output, attention.output.view(-1, width)]).t(), attention.bias),
-        (up_OI, torch.cat([feed_forward.shared_up_bias, feed_forward.up_bias.flatten()])),
-        (torch.cat([feed_forward.shared_down, feed_forward.down.view(-1, width)]).t(), feed_forward.bias),
-    ]
+    shared, units = floats(f"{module}.shared_{part}"), floats(f"{module}.{part}")
+    if part in ("output", "down"):
+        return torch.cat([shared, units.view(-1, width)]).t(), floats(f"{module}.bias")
+    bias_O = torch.cat([floats(f"{module}.shared_{part}_bias"), floats(f"{module}.{part}_bias").flatten()])
+    return torch.cat([shared.t(), units.transpose(1, 2).reshape(-1, width)]), bias_O
+
+
+def _integers(rows: Rows, outputs: int, spans: list[int], bits: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Values [O, I] int8, and for each span of the inputs scales [O]; few rows at a time, so that copies stay small."""
+    values_OI = torch.empty(outputs, sum(spans), dtype=torch.int8)
+    scale_SO = torch.empty(len(spans), outputs)
+    for first in range(0, outputs, ROWS_AT_ONCE):
+        stop = min(first + ROWS_AT_ONCE, outputs)
+        weight_RI = rows(first, stop).float()
+        if bits == 4:
+            weight_RI = from_groups(*to_groups(weight_RI), weight_RI.shape[1])
+        for span, (part, place) in enumerate(
+            zip(weight_RI.split(spans, dim=1), values_OI[first:stop].split(spans, dim=1), strict=True)
+        ):
+            values, scale_SO[span, first:stop] = to_integers(part)
+            place.copy_(values)
+    return values_OI, scale_SO
 
 
 def sizes_of_blocks(sizes: Sizes) -> list[int]:

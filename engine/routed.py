@@ -15,7 +15,7 @@ from torch import nn
 
 from engine.attention import RoutedAttention
 from engine.config import RoutedConfig
-from engine.encoder import Pack, pooled, sequence_means
+from engine.encoder import Pack, pooled, sequence_means, table
 from engine.experts import RoutedFeedForward
 from engine.router import Router
 from engine.trace import LayerTrace
@@ -93,8 +93,8 @@ class RoutedEncoder(nn.Module):
         super().__init__()
         self.config = config
         base = config.base
-        self.tokens = nn.Embedding(base.vocab, base.width, sparse=True)
-        self.positions = nn.Embedding(base.positions, base.width)
+        self.tokens = table(base.vocab, base.width, sparse=True)
+        self.positions = table(base.positions, base.width)
         self.norm = nn.LayerNorm(base.width, eps=base.norm_eps)
         self.layers = nn.ModuleList(RoutedLayer(config) for _ in config.kept)
 

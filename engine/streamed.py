@@ -125,8 +125,7 @@ def streamed_dense(file: TensorFile, config: EncoderConfig, budget_bytes: int) -
         OptionError: even two layers at a time are more than the budget.
     """
     check_dense(file, config)
-    with torch.device("meta"):
-        model = DenseEncoder(config)
+    model = DenseEncoder(config).eval().requires_grad_(False)
 
     def read(layer: nn.Module, number: int) -> None:
         for name, target in layer_targets(layer, number).items():
@@ -137,7 +136,6 @@ def streamed_dense(file: TensorFile, config: EncoderConfig, budget_bytes: int) -
         return None
     model.add_module("layers", layers)
     model.add_module("tokens", StreamedTable(file, _WORDS, None))
-    _materialise(model.positions, model.norm)
     file.fill("embeddings.position_embeddings.weight", model.positions.weight)
     file.fill("embeddings.LayerNorm.weight", model.norm.weight)
     file.fill("embeddings.LayerNorm.bias", model.norm.bias)
@@ -153,8 +151,7 @@ def streamed_routed(file: TensorFile, budget_bytes: int) -> tuple[RoutedEncoder,
         OptionError: even two layers at a time are more than the budget.
     """
     config = check_routed(file)
-    with torch.device("meta"):
-        model = RoutedEncoder(config)
+    model = RoutedEncoder(config).eval().requires_grad_(False)
 
     def read_experts(part: StreamedFeedForward, number: int, experts: list[int]) -> None:
         for expert in experts:
@@ -175,15 +172,11 @@ def streamed_routed(file: TensorFile, budget_bytes: int) -> tuple[RoutedEncoder,
     if layers is None:
         return None
     for slot in layers.slots:
-        with torch.device("meta"):
-            part = StreamedFeedForward(config)
-        slot.add_module("feed_forward", part)
-        _materialise(part)
+        slot.add_module("feed_forward", StreamedFeedForward(config).eval().requires_grad_(False))
     model.add_module("layers", layers)
     scales = torch.empty(file.places[SCALES].shape)
     file.fill(SCALES, scales)
     model.add_module("tokens", StreamedTable(file, TABLE, scales))
-    _materialise(model.positions, model.norm)
     for name, target in (*model.positions.named_parameters("positions"), *model.norm.named_parameters("norm")):
         file.fill(name, target)
     return model.eval(), file.content(TOKENIZER)
@@ -210,21 +203,13 @@ def _layers(
         )
 
     def place() -> nn.Module:
-        with torch.device("meta"):
-            one = new_layer()
-        _materialise(one)
-        return one
+        return new_layer().eval().requires_grad_(False)
 
     resident = [place() for _ in range(staying)]
     for number, one in enumerate(resident):
         read(one, number)
     slots = [place() for _ in range(2)] if staying < count else []
     return StreamedLayers(resident, slots, count, read)
-
-
-def _materialise(*modules: nn.Module) -> None:
-    for module in modules:
-        module.to_empty(device="cpu").eval().requires_grad_(False)
 
 
 def _bytes(module: nn.Module) -> int:

@@ -1,32 +1,32 @@
 """Weights that go from their file to their place in chunks: file and model are never held whole together.
 
 The file is proved by its sha256 and checked by names, shapes and types before a weight is used; finiteness is checked
-chunk by chunk. Nothing is mapped into memory: what was read and used is gone, also from this process's books.
+chunk by chunk. Nothing is mapped into memory: what was read and used is gone, also from this process's books. An int8
+model is made tensor by tensor while its float weights are read.
 """
 
 import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, cast
 
 import torch
 
 from engine.config import EncoderConfig, RoutedConfig
 from engine.encoder import DenseEncoder
 from engine.errors import ModelFileError
+from engine.quantize import Int8Weights, quantize_floats
 from engine.routed import RoutedEncoder
 from engine.routed_file import FORMAT, SCALES, TABLE, TOKENIZER, stored_type
 from engine.safetensors_header import LARGEST_HEADER, metadata
 from engine.weights import check_tensors, encoder_tensors
 
 CHUNK_BYTES = 1 << 20
-ModelT = TypeVar("ModelT", bound=torch.nn.Module)
-ConfigT = TypeVar("ConfigT")
 _TYPES = {
     "F32": torch.float32,
     "F16": torch.float16,
@@ -34,6 +34,22 @@ _TYPES = {
     "I8": torch.int8,
     "U8": torch.uint8,
     "I64": torch.int64,
+}
+
+LAYER_NAMES: Mapping[str, tuple[str, ...]] = {
+    "attention.qkv": ("attention.self.query", "attention.self.key", "attention.self.value"),
+    "attention.output": ("attention.output.dense",),
+    "attention_norm": ("attention.output.LayerNorm",),
+    "feed_forward.up": ("intermediate.dense",),
+    "feed_forward.down": ("output.dense",),
+    "feed_forward_norm": ("output.LayerNorm",),
+}
+"""Modules of a dense layer, and what a BERT checkpoint calls them."""
+_BEFORE_LAYERS: Mapping[str, str] = {
+    "tokens.weight": "embeddings.word_embeddings.weight",
+    "positions.weight": "embeddings.position_embeddings.weight",
+    "norm.weight": "embeddings.LayerNorm.weight",
+    "norm.bias": "embeddings.LayerNorm.bias",
 }
 
 
@@ -181,7 +197,7 @@ def load_dense_model(file: TensorFile, config: EncoderConfig) -> DenseEncoder:
         ModelFileError: a tensor is missing, unknown, of another shape or type, or not finite.
     """
     check_dense(file, config)
-    model = _empty(DenseEncoder, config)
+    model = DenseEncoder(config).eval().requires_grad_(False)
     for name, target in dense_targets(model).items():
         file.fill(name, target)
     finish_positions(file, model.positions.weight)
@@ -196,12 +212,7 @@ def check_dense(file: TensorFile, config: EncoderConfig) -> None:
 
 def dense_targets(model: DenseEncoder) -> dict[str, torch.Tensor]:
     """Where each tensor of the checkpoint goes, as a view of the stored shape."""
-    targets = {
-        "embeddings.word_embeddings.weight": model.tokens.weight,
-        "embeddings.position_embeddings.weight": model.positions.weight,
-        "embeddings.LayerNorm.weight": model.norm.weight,
-        "embeddings.LayerNorm.bias": model.norm.bias,
-    }
+    targets: dict[str, torch.Tensor] = {stored: model.get_parameter(name) for name, stored in _BEFORE_LAYERS.items()}
     for number, layer in enumerate(model.layers):
         targets |= layer_targets(layer, number)
     return targets
@@ -209,24 +220,21 @@ def dense_targets(model: DenseEncoder) -> dict[str, torch.Tensor]:
 
 def layer_targets(layer: torch.nn.Module, number: int) -> dict[str, torch.Tensor]:
     """The same for one layer."""
-    state, theirs = dict(layer.named_parameters()), f"encoder.layer.{number}."
-    targets: dict[str, torch.Tensor] = {}
-    width = state["attention.qkv.weight"].shape[0]
-    for place, name in enumerate(("query", "key", "value")):
-        columns = slice(place * width, (place + 1) * width)
-        targets[f"{theirs}attention.self.{name}.weight"] = state["attention.qkv.weight"][:, columns].t()
-        targets[f"{theirs}attention.self.{name}.bias"] = state["attention.qkv.bias"][columns]
-    for ours, name in (
-        ("attention.output", "attention.output.dense"),
-        ("feed_forward.up", "intermediate.dense"),
-        ("feed_forward.down", "output.dense"),
-    ):
-        targets[f"{theirs}{name}.weight"] = state[f"{ours}.weight"].t()
-        targets[f"{theirs}{name}.bias"] = state[f"{ours}.bias"]
-    for ours, name in (("attention_norm", "attention.output.LayerNorm"), ("feed_forward_norm", "output.LayerNorm")):
-        targets[f"{theirs}{name}.weight"] = state[f"{ours}.weight"]
-        targets[f"{theirs}{name}.bias"] = state[f"{ours}.bias"]
-    return targets
+    state = dict(layer.named_parameters())
+    return {
+        name: target
+        for ours in LAYER_NAMES
+        for kind in ("weight", "bias")
+        for name, target in _stored(f"{ours}.{kind}", state[f"{ours}.{kind}"], number).items()
+    }
+
+
+def _stored(ours: str, value: torch.Tensor, number: int) -> dict[str, torch.Tensor]:
+    """A layer's parameter as views of the checkpoint's tensors, which stand upright and have no query-key-value."""
+    module, kind = ours.rsplit(".", 1)
+    names = LAYER_NAMES[module]
+    parts = (value.t() if value.dim() == 2 else value).chunk(len(names))
+    return {f"encoder.layer.{number}.{name}.{kind}": part for name, part in zip(names, parts, strict=True)}
 
 
 def finish_positions(file: TensorFile, positions: torch.Tensor) -> None:
@@ -236,6 +244,61 @@ def finish_positions(file: TensorFile, positions: torch.Tensor) -> None:
     positions += types[0]
 
 
+def dense_int8(file: TensorFile, config: EncoderConfig, bits: int) -> Int8Weights:
+    """The dense model in 8 bits. Each float tensor is read when it is quantised, so the file must stay open until then.
+
+    Raises:
+        ModelFileError: as `load_dense_model`, finiteness only when the weights are asked for.
+        OptionError: as `engine.quantize.quantize`.
+    """
+    check_dense(file, config)
+    with torch.device("meta"):
+        shapes = {name: value.shape for name, value in DenseEncoder(config).state_dict().items()}
+
+    def read(name: str) -> torch.Tensor:
+        value = torch.empty(shapes[name])
+        if name.startswith("layers."):
+            _, number, ours = name.split(".", 2)
+            if value.dim() == 2:
+                value = torch.empty(shapes[name][::-1]).t()  # as it is stored, and as it is quantised
+            for stored, target in _stored(ours, value, int(number)).items():
+                file.fill(stored, target)
+            return value
+        file.fill(_BEFORE_LAYERS[name], value)
+        if name == "positions.weight":
+            finish_positions(file, value)
+        return value
+
+    def table(first: int, stop: int) -> torch.Tensor:
+        rows = torch.empty(stop - first, config.width)
+        file.fill(_BEFORE_LAYERS["tokens.weight"], rows, (first, stop))
+        return rows
+
+    return quantize_floats(config, read, table, bits)
+
+
+def routed_int8(file: TensorFile) -> tuple[Int8Weights, bytes]:
+    """The routed model in 8 bits, and its tokenizer.json; read as in `dense_int8`.
+
+    Raises:
+        ModelFileError: as `load_routed_model`, finiteness only when the weights are asked for.
+        OptionError: as `engine.quantize.quantize`.
+    """
+    config = check_routed(file)
+
+    def read(name: str) -> torch.Tensor:
+        value = torch.empty(file.places[name].shape)
+        file.fill(name, value)
+        return value
+
+    def table(first: int, stop: int) -> torch.Tensor:
+        rows = torch.empty(stop - first, config.base.width)
+        fill_table(file, rows, (first, stop))
+        return rows
+
+    return quantize_floats(config, read, table, 8), file.content(TOKENIZER)
+
+
 def load_routed_model(file: TensorFile) -> tuple[RoutedEncoder, bytes]:
     """The routed model in its file, and its tokenizer.json.
 
@@ -243,7 +306,7 @@ def load_routed_model(file: TensorFile) -> tuple[RoutedEncoder, bytes]:
         ModelFileError: as `engine.routed_file.parse_routed`.
     """
     config = check_routed(file)
-    model = _empty(RoutedEncoder, config)
+    model = RoutedEncoder(config).eval().requires_grad_(False)
     for name, target in model.state_dict().items():
         if name == TABLE:
             fill_table(file, target)
@@ -288,15 +351,11 @@ def check_routed(file: TensorFile) -> RoutedConfig:
     return config
 
 
-def fill_table(file: TensorFile, target: torch.Tensor) -> None:
-    """The embedding table, which is stored in 8 bits with a scale for each row."""
-    scales = torch.empty(len(target))
-    file.fill(SCALES, scales)
-    for row, chunk in file.chunks(TABLE):
-        target[row : row + len(chunk)] = chunk.float() * scales[row : row + len(chunk)].unsqueeze(1)
-
-
-def _empty(kind: Callable[[ConfigT], ModelT], config: ConfigT) -> ModelT:
-    with torch.device("meta"):  # no random initial weights: they would cost time and use the global generator
-        model = kind(config)
-    return model.to_empty(device="cpu").eval().requires_grad_(False)
+def fill_table(file: TensorFile, target: torch.Tensor, rows: tuple[int, int] | None = None) -> None:
+    """The embedding table, which is stored in 8 bits with a scale for each row; arguments as in `TensorFile.fill`."""
+    first, stop = rows or (0, file.places[TABLE].shape[0])
+    scales = torch.empty(stop - first)
+    file.fill(SCALES, scales, (first, stop))
+    for row, chunk in file.chunks(TABLE, first, stop):
+        place = slice(row - first, row - first + len(chunk))
+        torch.mul(chunk.float(), scales[place].unsqueeze(1), out=target[place])

@@ -302,7 +302,7 @@ VIEWS: tuple[View, ...] = (
         sql="""
             SELECT * FROM annotations
             QUALIFY row_number() OVER (
-                PARTITION BY project, annotation_id ORDER BY updated_at DESC, committed_at DESC
+                PARTITION BY item_id, project, annotation_id ORDER BY updated_at DESC, committed_at DESC
             ) = 1
         """,
     ),
@@ -311,15 +311,14 @@ VIEWS: tuple[View, ...] = (
         comment="One label per item: the majority in force, the latest on a tie; none for a text edited since.",
         sql="""
             WITH votes AS (
-                SELECT item_id, class_id, count(*) AS n, max(updated_at) AS last_at, sum(seconds) AS seconds,
-                       bool_or(simulated) AS simulated
+                SELECT a.item_id, a.class_id, count(*) AS n, max(a.updated_at) AS last_at, sum(a.seconds) AS seconds,
+                       bool_or(a.simulated) AS simulated
                 FROM current_annotations a
-                WHERE action = 'labelled' AND NOT EXISTS (
-                    -- The text was edited after it was sent: the answer belongs to another text.
-                    FROM queue q JOIN items i ON i.item_id = q.item_id
-                    WHERE q.item_id = a.item_id AND q.project = a.project AND q.content_hash <> i.content_hash
-                )
-                GROUP BY item_id, class_id
+                LEFT JOIN queue q ON q.item_id = a.item_id AND q.project = a.project
+                LEFT JOIN items i ON i.item_id = a.item_id
+                -- The text was edited after it was sent: the answer belongs to another text.
+                WHERE a.action = 'labelled' AND coalesce(q.content_hash = i.content_hash, true)
+                GROUP BY a.item_id, a.class_id
             )
             SELECT v.item_id, v.class_id, c.name AS label,
                    sum(v.n) OVER (PARTITION BY v.item_id)::INTEGER AS annotations,

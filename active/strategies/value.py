@@ -1,13 +1,16 @@
 """Selection by value: always the item whose label settles most of what the end model does not know about the pool."""
 
+import numpy as np
+
 from active.strategies.base import Pick, Picking, Situation
-from active.value import information
+from active.value import information, taught
 
 
 def pick_value(situation: Situation, batch: int) -> Pick:
     """Greedy by the gain of `active.information`, which is estimated again after each pick as if it were labelled.
 
-    The value of a pick is its gain over that of the first one, and never above that of the one before.
+    The value of a pick is its gain over that of the first one, and never above that of the one before. With weak labels
+    the value of `active.taught` takes the place of the gain.
 
     Source: see `active.information`; the greedy pick is that of Nemhauser, Wolsey, Fisher (1978), An Analysis of
     Approximations for Maximizing Submodular Set Functions.
@@ -15,7 +18,14 @@ def pick_value(situation: Situation, batch: int) -> Pick:
     pick = Picking(situation)
     if not pick.wants(batch):
         return pick.done()
-    known = information(situation.pool, situation.graph)
+    graph = situation.graph
+    if (estimate := taught(situation.pool, graph)) is not None:
+        cover = graph.cover(situation.pool.taken)
+        while pick.wants(batch):
+            row = pick.take(estimate.worth(cover, pick.nearest))
+            cover = np.maximum(cover, graph.cover(np.array([row])))
+        return pick.done()
+    known = information(situation.pool, graph)
     first, value = 0.0, 1.0
     while pick.wants(batch):
         row = known.best(pick.allowed)

@@ -4,10 +4,12 @@
 --     alone. Over 500,000 items a fixed sample is read.
 WITH step AS (
     SELECT greatest(1, count(*) // 500000) AS n FROM items
+), sampled AS (
+    SELECT b::UBIGINT AS bucket FROM range(1024) t(b), step WHERE b % n = 0
 ), labelled AS (
     SELECT date_trunc('day', i.committed_at) AS day, p.class_id
-    FROM (SELECT item_id, committed_at FROM items, step WHERE hash(item_id) % step.n = 0) i
-    JOIN (SELECT item_id, class_id FROM latest_predictions, step WHERE hash(item_id) % step.n = 0) p
+    FROM (SELECT item_id, committed_at FROM items SEMI JOIN sampled ON hash(item_id) % 1024 = bucket) i
+    JOIN (SELECT item_id, class_id FROM latest_predictions SEMI JOIN sampled ON hash(item_id) % 1024 = bucket) p
         ON p.item_id = i.item_id
 ), days AS (
     SELECT day, class_id, count(*) AS n FROM labelled GROUP BY day, class_id

@@ -23,7 +23,7 @@ from engine.int8 import Forward, TorchInt8
 from engine.quantize import Int8Weights
 from engine.trace import LayerTrace
 
-VERSION = 1
+VERSION = 2
 """Of the interface to the library; one that was built from other sources than these is left alone."""
 VARIABLE = "SIFTLINE_KERNEL"
 KERNELS = ("auto", "torch", "scalar", "avx2", "avx512_vnni")
@@ -61,6 +61,7 @@ def _library() -> ctypes.CDLL | None:
             library.siftline_isa.restype = ctypes.c_char_p
             library.siftline_new.restype = ctypes.c_void_p
             library.siftline_new.argtypes = [ctypes.c_char_p, ctypes.c_void_p, ctypes.c_float, ctypes.c_void_p]
+            library.siftline_layer.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p]
             library.siftline_free.argtypes = [ctypes.c_void_p]
             library.siftline_free.restype = None
             library.siftline_forward.argtypes = [
@@ -106,20 +107,32 @@ class NativeInt8:
             ],
             np.int64,
         )
-        tensors = [weights.tensors[name] for name in sizes.layout()]
-        for tensor, (name, (dtype, shape)) in zip(tensors, sizes.layout().items(), strict=True):
-            assert (tensor.dtype, tuple(tensor.shape), tensor.is_contiguous()) == (dtype, shape, True), name
-        pointers = (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors])
-        model = library.siftline_new(isa, numbers.ctypes.data, base.norm_eps, pointers)
-        if not model:
+        self._kept: list[torch.Tensor] = []  # what the library reads in place
+        parts = weights.parts()
+        self._model: ctypes.c_void_p | None = None
+        for place in range(-1, sizes.layers):  # one part is packed and let go before the next is made
+            self._pack(place, next(parts), numbers, isa)
+
+    def _pack(self, place: int, part: dict[str, torch.Tensor], numbers: npt.NDArray[np.int64], isa: bytes) -> None:
+        """Hand over a layer, or at -1 what comes before the layers."""
+        layout = {name: form for name, form in self._sizes.layout().items() if name in part}
+        assert len(layout) == len(part), part.keys() - layout.keys()
+        for name, form in layout.items():
+            assert (part[name].dtype, tuple(part[name].shape)) == form, name
+            assert part[name].is_contiguous(), name
+            if name == "tokens.values" or form[0].is_floating_point:
+                self._kept.append(part[name])
+        pointers = (ctypes.c_void_p * len(layout))(*[part[name].data_ptr() for name in layout])
+        if self._model is None:
+            base = self._sizes.base
+            self._model = ctypes.c_void_p(self._library.siftline_new(isa, numbers.ctypes.data, base.norm_eps, pointers))
+            packed = bool(self._model)
+            if packed:
+                weakref.finalize(self, self._library.siftline_free, self._model)
+        else:
+            packed = not self._library.siftline_layer(self._model, place, pointers)
+        if not packed:
             raise MemoryError("The int8 model does not fit into memory.")
-        self._model = ctypes.c_void_p(model)
-        # What the library reads in place.
-        names = sizes.layout()
-        self._kept = [
-            weights.tensors[name] for name in names if name == "tokens.values" or names[name][0].is_floating_point
-        ]
-        weakref.finalize(self, library.siftline_free, self._model)
 
     def forward(self, batch: Pack, budget: int, trace: list[LayerTrace] | None = None) -> torch.Tensor:
         """See `engine.int8.TorchInt8.forward`.

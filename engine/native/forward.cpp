@@ -7,7 +7,7 @@
 namespace siftline {
 namespace {
 
-constexpr int VERSION = 1;  // engine/native/__init__.py asks for the same
+constexpr int VERSION = 2;  // engine/native/__init__.py asks for the same
 
 const Isa* isa_named(const char* name) {
 #if defined(__x86_64__)
@@ -178,8 +178,8 @@ __attribute__((visibility("default"))) const char* siftline_isa(const char* name
   return isa ? isa->name : nullptr;
 }
 
-// A model packed for an instruction set; null without memory. Matrices are copied; the float tensors and the table of
-// tokens are not, and must stay.
+// A model for an instruction set, still without layers; null without memory. The float tensors and the table of tokens
+// are not copied and must stay.
 __attribute__((visibility("default"))) void* siftline_new(const char* isa, const int64_t* sizes, float eps,
                                                           const void* const* tensors) {
   Model* model = static_cast<Model*>(std::calloc(1, sizeof(Model)));
@@ -195,12 +195,22 @@ __attribute__((visibility("default"))) void* siftline_new(const char* isa, const
     model->norm_weight = packer.take<float>();
     model->norm_bias = packer.take<float>();
     model->layers = packer.own<siftline::Layer>(model->sizes.layers);
-    for (int64_t place = 0; place < model->sizes.layers; ++place) packer.layer(model->layers[place]);
   } catch (const siftline::NoMemory&) {
     siftline::release(model);
     return nullptr;
   }
   return model;
+}
+
+// Packs the tensors of a layer: matrices are copied, float tensors are not and must stay. 0, or 1 without memory.
+__attribute__((visibility("default"))) int siftline_layer(void* model, int64_t place, const void* const* tensors) {
+  Model& given = *static_cast<Model*>(model);
+  try {
+    siftline::Packer(given, tensors).layer(given.layers[place]);
+  } catch (const siftline::NoMemory&) {
+    return 1;
+  }
+  return 0;
 }
 
 __attribute__((visibility("default"))) void siftline_free(void* model) {

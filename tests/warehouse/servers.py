@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,8 +42,8 @@ class Postgres:
         return f"postgres:dbname={name} host={self.folder} user=siftline"
 
 
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[Postgres]:
+@contextlib.contextmanager
+def running_postgres() -> Generator[Postgres]:
     """A PostgreSQL of its own on a socket in a temporary folder, as a user without rights when we are root."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not found:
@@ -78,6 +78,12 @@ def postgres_server() -> Iterator[Postgres]:
             server.wait()
     finally:
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    with running_postgres() as server:
+        yield server
 
 
 def server_is_up(folder: Path, server: subprocess.Popen, programs: Path) -> None:

@@ -109,5 +109,33 @@ def test_a_file_says_its_question_and_how_to_read_it() -> None:
             parse("x", bad)
 
 
+def test_a_gold_label_is_for_the_text_that_was_sent(lake: Lake) -> None:
+    commit(
+        lake, "classes", Upsert("classes", pa.table({"class_id": pa.array([0, 1, 2], pa.int32()), "name": [*"abc"]}))
+    )
+    ids = ["same", "edited", "other project", "never queued"]
+    items = [{"item_id": i, "content": i, "content_hash": "h2", "modality": "text", "source": "s", "position": n,
+              "metadata": "{}", "split": "train"} for n, i in enumerate(ids)]  # fmt: skip
+    sent = [("same", "p <b>", "h2"), ("edited", "p <b>", "h1"), ("other project", "q", "h1")]
+    queue = [{"item_id": i, "project": project, "state": "answered", "cycle": 1, "rank": 1, "value": 0.5, "reason": "",
+              "prediction": 0, "confidence": 0.5, "content_hash": sent_hash, "task_id": ""}
+             for i, project, sent_hash in sent]  # fmt: skip
+    commit(lake, "ingest", Upsert("items", pa.Table.from_pylist(items)))
+    commit(lake, "select", Upsert("queue", pa.Table.from_pylist(queue)))
+    commit(lake, "collect", *[answer(i, n % 3) for n, i in enumerate([*ids, "no item"])])
+    with lake.read() as reader:
+        assert reader.rows("SELECT item_id, class_id, annotations FROM gold_labels ORDER BY item_id") == [
+            ("never queued", 0, 1), ("no item", 1, 1), ("other project", 2, 1), ("same", 0, 1),
+        ]  # fmt: skip
+        for item, found in (("same", 1), ("edited", 0)):
+            assert reader.scalar("SELECT count(*) FROM gold_labels WHERE item_id = ?", [item]) == found
+
+
+def test_a_question_about_one_item_reads_its_rows_only(lake: Lake) -> None:
+    with lake.read() as reader:
+        ((_, plan),) = reader.rows("EXPLAIN SELECT * FROM gold_labels WHERE item_id = 'x'")
+    assert plan.count("item_id='x'") == 3  # annotations, queue and items
+
+
 def test_the_data_dictionary_is_current() -> None:
     assert (ROOT / PAGE).read_text("utf-8") == page(), "run: python -m warehouse.dictionary"
