@@ -3,7 +3,8 @@
     python -m benchmarks.int8 --output docs/benchmarks/int8.json [--parts quality,latency] [--quick]
 
 Subjects are timed in turns in one run; figures are medians. Peers (sentence-transformers in torch, ONNX int8, OpenVINO
-int8) live in `.venv-peers-embedding`, made on first use; one that cannot be made is named in the figures, not left out.
+int8) live in `.venv-peers-embedding` (a link will do), made on first use with their exported models; one that cannot be
+made is named in the figures, not left out.
 The page docs/benchmarks/int8.md is written from the JSON.
 """
 
@@ -11,11 +12,12 @@ import argparse
 import csv
 import importlib.util
 import json
+import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,11 +39,15 @@ from engine.weights import MINILM, read_minilm
 ROOT = Path(__file__).parents[1]
 PEERS = ROOT / ".venv-peers-embedding"
 PACKAGES = (
-    "torch>=2.6,<3",
-    "sentence-transformers",
-    "optimum-onnx[onnxruntime]",
-    "optimum-intel[openvino]",
-    "datasets",
+    "torch==2.13.0",
+    "sentence-transformers==5.7.0",
+    "transformers==4.57.6",
+    "optimum-onnx[onnxruntime]==0.1.0",
+    "onnxruntime==1.32.0",
+    "optimum-intel[openvino]==1.27.0",
+    "openvino==2026.4.1",
+    "nncf==3.4.0",
+    "datasets==5.0.1",
 )
 OWN = (("dense", "fp32"), ("routed", "fp32"), ("dense", "int8"), ("routed", "int8"))
 PARTS = ("quality", "latency", "throughput", "profile")
@@ -77,7 +83,7 @@ def quality(data: Data) -> dict[str, Any]:
     return {"pairs": len(rows), "set": name, "texts": len(unseen), "encoders": figures}
 
 
-def in_turns(actions: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+def in_turns(actions: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
     """Seconds of each action in each round, one after another, after one call that is not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in actions}
     for counted in range(rounds + 1):
@@ -109,14 +115,18 @@ class Peer:
         assert module is not None
         assert module.submodule_search_locations
         source = Path(next(iter(module.submodule_search_locations))) / "model"
+        # To a file: progress bars of an export would fill a pipe that nobody reads.
+        self._log = PEERS / f"{backend}.log"
         command = [PEERS / "bin" / "python", Path(__file__).with_name("int8_peers.py")]
-        self._process = subprocess.Popen(
-            [*map(str, command), backend, str(source), str(PEERS / "models"), str(threads)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        with self._log.open("w", encoding="utf-8") as log:
+            self._process = subprocess.Popen(
+                [*map(str, command), backend, str(source), str(PEERS / "models"), str(threads)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"},
+            )
         self._answer()
 
     def encode(self, texts: list[str]) -> float:
@@ -128,11 +138,11 @@ class Peer:
 
     def _answer(self) -> Any:
         assert self._process.stdout
-        assert self._process.stderr
         for line in self._process.stdout:
             if line.startswith(("{", '"ready"')):  # libraries print there too
                 return json.loads(line)
-        raise ChildProcessError(self._process.stderr.read().strip().splitlines()[-1])
+        lines = self._log.read_text("utf-8", errors="replace").split("\n")
+        raise ChildProcessError(f"ended with {self._process.wait()}: {next(filter(None, reversed(lines)), '')}")
 
     def close(self) -> None:
         """End the process."""

@@ -19,13 +19,13 @@ def load(backend: str, source: str, work: Path) -> Any:
 
     if backend == "torch":
         return SentenceTransformer(source, device="cpu")
-    folder = work / backend
+    vnni = "avx512_vnni" in Path("/proc/cpuinfo").read_text()
+    target = "avx512_vnni" if vnni else "avx2"
+    folder = work / f"{backend}-{target}"  # an export for another processor is left alone
     if not (folder / ".done").exists():
         model = SentenceTransformer(source, device="cpu", backend=backend)
         model.save_pretrained(str(folder))
         if backend == "onnx":
-            flags = Path("/proc/cpuinfo").read_text()
-            target = "avx512_vnni" if "avx512_vnni" in flags else "avx2"
             helpers.export_dynamic_quantized_onnx_model(model, target, str(folder), file_suffix="int8")
         else:
             # Calibrated on the benchmark's own texts: the default set would be fetched.

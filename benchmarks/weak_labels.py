@@ -4,20 +4,24 @@
 
 A DIR holds train.json (or valid.json in its place) and test.json: `{"i": {"label", "weak_labels", "data": {"text"}}}`.
 All models learn from the votes of the train file alone, constants were chosen on train and valid files, and the test
-file is only scored. Accuracy, or F1 of class 1 with `--f1 NAME`. Peers are installed into `.venv-peers-labels` (once),
-vectors are kept in `.cache/`. With --output, parts measured before stay in the file, and a page of the same name (.md)
-is written.
+file is only scored. Accuracy, or F1 of class 1 with `--f1 NAME`. Peers are installed into `.venv-peers-labels` once,
+and each is given --peer-limit seconds of processor time on a set; vectors are kept in `.cache/`. --output is written
+after every set, with a page (.md) and a plot (.svg) of the same name. A set stays as measured while its rows, the
+code that is measured and the limit are the same, so a run that was broken off goes on where it was.
 """
 
 import argparse
+import functools
 import hashlib
 import json
+import os
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.environment import environment
+from benchmarks.weak_labels_curve import curve
 from benchmarks.weak_labels_report import page
 from engine.client import load_encoder
 from weak_labels.end_model import EndModel, Floats, Ints
@@ -36,8 +41,10 @@ PARTS = ("label", "end", "gold", "scale")
 OURS = ("auto", "anchored", "majority", "snorkel", "dawid_skene")
 PEERS = ("flyingsquid==0.0.0a0", "crowd-kit==1.4.2", "pgmpy==0.1.19")
 PEERS_NEED = ("numpy<2", "pandas<3", "scikit-learn<1.6", "scipy", "networkx", "tqdm", "nltk", "attrs", "packaging")
-GOLD_SIZES = (10, 30, 60, 120)
+GOLD_SIZES = (10, 30, 60, 120, 240, 480, 960)
 GOLD_SEEDS = 10
+MEASURED = ("weak_labels/label_models/*.py", "weak_labels/end_model.py", "weak_labels/self_training.py")
+MEASURED_BY = ("benchmarks/weak_labels.py", "benchmarks/weak_labels_peers.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +56,7 @@ class Split:
     truth: Ints
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class DataSet:
     """One folder: its name, number of classes C, the split to learn from, the one to score, and by F1 or not."""
 
@@ -74,6 +81,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, nargs="+", default=[], metavar="DIR")
     parser.add_argument("--parts", default=",".join(PARTS), help="some of %(default)s, with commas between them")
     parser.add_argument("--f1", nargs="*", default=["sms"], metavar="NAME", help="folders scored by F1 of class 1")
+    parser.add_argument("--peer-limit", type=int, default=30, metavar="S", help="CPU seconds (default %(default)s)")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     wanted = arguments.parts.split(",")
@@ -85,15 +93,46 @@ def main() -> None:
     if arguments.output and arguments.output.is_file():
         figures["parts"] = json.loads(arguments.output.read_text("utf-8"))["parts"]
     sets = [read(folder, f1=folder.name in arguments.f1) for folder in arguments.data]
-    measures = {"label": label, "end": end, "gold": gold, "scale": lambda _: scale()}
-    for name in (part for part in PARTS if part in wanted):
+    limit = arguments.peer_limit
+    measures = {"label": functools.partial(label, limit_s=limit), "end": end, "gold": gold}
+    work: list[tuple[str, str, DataSet | None, Callable[[], dict[str, Any]]]] = [
+        (part, data.name, data, functools.partial(measures[part], data)) for part in measures for data in sets
+    ]
+    work.append(("scale", "made up", None, scale))
+    for part, name, data, measure in work:
+        if part not in wanted:
+            continue
+        found = figures["parts"].setdefault(part, {})
+        key = _key(data, limit)
+        if found.get(name, {}).get("key") == key:
+            continue
         began = time.monotonic()
-        found = measures[name](sets)
-        figures["parts"][name] = {**environment(), "seconds": round(time.monotonic() - began, 1), "figures": found}
+        measured = measure()
+        found[name] = {"figures": measured, "seconds": round(time.monotonic() - began, 1), "key": key, **environment()}
         if arguments.output:
-            arguments.output.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
-            arguments.output.with_suffix(".md").write_text(page(figures), "utf-8")
+            _write(arguments.output, figures)
+    if arguments.output:
+        _write(arguments.output, figures)
     print(json.dumps(figures, indent=2))
+
+
+def _write(output: Path, figures: dict[str, Any]) -> None:
+    """The JSON, and from it the page and the plot beside it."""
+    output.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
+    plot = output.with_suffix(".svg")
+    if figures["parts"].get("gold"):
+        plot.write_text(curve(figures["parts"]["gold"]), "utf-8")
+    output.with_suffix(".md").write_text(page(figures, plot.name), "utf-8")
+
+
+def _key(data: DataSet | None, limit_s: int) -> str:
+    """Hash of the rows, of the code that is measured or measures, and of the peers' limit."""
+    files = [path for pattern in (*MEASURED, *MEASURED_BY) for path in sorted(ROOT.glob(pattern))]
+    rows = (
+        [(split.texts, split.votes.tolist(), split.truth.tolist()) for split in (data.train, data.test)] if data else []
+    )
+    told = json.dumps([[path.read_text("utf-8") for path in files], rows, bool(data and data.f1), limit_s])
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 def read(folder: Path, *, f1: bool) -> DataSet:
@@ -110,51 +149,57 @@ def _split(path: Path) -> Split:
     return Split([row["data"]["text"] for row in rows], votes, np.array([row["label"] for row in rows], np.int64))
 
 
-def label(sets: list[DataSet]) -> dict[str, Any]:
+def label(data: DataSet, limit_s: int) -> dict[str, Any]:
     """Test figures of the label models alone, ours and the peers', in one run; also on covered rows."""
-    python = _peers()
-    found: dict[str, Any] = {}
-    for data in sets:
-        votes_NL = np.concatenate([data.train.votes, data.test.votes])
-        train_N = np.arange(len(votes_NL)) < len(data.train.votes)
-        answers: dict[str, Ints] = {}
-        fallback = 0
-        for kind in OURS:
-            fitted = fit(votes_NL, _config(data, kind), train_N)
-            answers[kind] = fitted.probs.argmax(axis=1)
-            if kind == "majority":
-                fallback = int(fitted.prior.argmax())
-        answers |= _peer_answers(python, votes_NL, train_N, data.classes)
-        covered = (data.test.votes >= 0).any(axis=1)
-        found[data.name] = {"covered_frac": round(float(covered.mean()), 4), "models": {}}
-        for name, answer in answers.items():
-            # Peers say nothing about rows without a vote; they get the majority's most frequent class.
-            predicted = np.where(answer < 0, fallback, answer)[~train_N]
-            right = (predicted == data.test.truth)[covered]
-            found[data.name]["models"][name] = {
-                "score": round(data.score(predicted), 4),
-                "covered_accuracy": round(float(right.mean()), 4),
-            }
-    return found
-
-
-def end(sets: list[DataSet]) -> dict[str, Any]:
-    """Test figures of the end model on weak labels alone, with and without self-training."""
-    found: dict[str, Any] = {}
-    for data in sets:
-        test_ND = _vectors(data.test.texts)
-        found[data.name] = {
-            name: round(data.score(_end_model(data, kind, trained).predict_proba(test_ND).argmax(axis=1)), 4)
-            for name, kind, trained in (
-                ("self-trained on auto", "auto", True),
-                ("auto", "auto", False),
-                ("self-trained on majority", "majority", True),
-                ("majority", "majority", False),
-            )
+    votes_NL = np.concatenate([data.train.votes, data.test.votes])
+    train_N = np.arange(len(votes_NL)) < len(data.train.votes)
+    answers: dict[str, Ints] = {}
+    seconds: dict[str, float] = {}
+    fallback = 0
+    for kind in OURS:
+        began = time.process_time()
+        fitted = fit(votes_NL, _config(data, kind), train_N)
+        seconds[kind] = time.process_time() - began
+        answers[kind] = fitted.probs.argmax(axis=1)
+        if kind == "majority":
+            fallback = int(fitted.prior.argmax())
+    peers, peers_seconds = _peer_answers(_peers(), votes_NL, train_N, data.classes, limit_s)
+    answers |= peers
+    covered = (data.test.votes >= 0).any(axis=1)
+    models: dict[str, Any] = {}
+    for name, answer in answers.items():
+        # Peers say nothing about rows without a vote; they get the majority's most frequent class.
+        predicted = np.where(answer < 0, fallback, answer)[~train_N]
+        right = (predicted == data.test.truth)[covered]
+        models[name] = {
+            "score": round(data.score(predicted), 4),
+            "covered_accuracy": round(float(right.mean()), 4),
+            "cpu_s": round((seconds | peers_seconds)[name], 1),
         }
-    return found
+    stopped = [name for name in peers_seconds if name not in answers]
+    return {
+        "covered_frac": round(float(covered.mean()), 4),
+        "models": models,
+        "stopped": stopped,
+        "peer_limit_s": limit_s,
+    }
 
 
+def end(data: DataSet) -> dict[str, float]:
+    """Test figures of the end model on weak labels alone, with and without self-training."""
+    test_ND = _vectors(data.test.texts)
+    return {
+        name: round(data.score(_end_model(data, kind, trained).predict_proba(test_ND).argmax(axis=1)), 4)
+        for name, kind, trained in (
+            ("self-trained on auto", "auto", True),
+            ("auto", "auto", False),
+            ("self-trained on majority", "majority", True),
+            ("majority", "majority", False),
+        )
+    }
+
+
+@functools.cache
 def _end_model(data: DataSet, kind: str, trained: bool) -> EndModel:
     train_ND = _vectors(data.train.texts)
     fitted = fit(data.train.votes, _config(data, kind))
@@ -166,25 +211,24 @@ def _end_model(data: DataSet, kind: str, trained: bool) -> EndModel:
     return model
 
 
-def gold(sets: list[DataSet]) -> dict[str, Any]:
-    """Weak then clean, beside clean only, at a few sizes of gold labels picked at random."""
-    found: dict[str, Any] = {}
-    for data in sets:
-        train_ND, test_ND = (_vectors(split.texts) for split in (data.train, data.test))
-        weak = _end_model(data, "auto", True)
-        found[data.name] = {}
-        for size in GOLD_SIZES:
-            figures: dict[str, list[float]] = {"weak_then_gold": [], "gold_only": []}
-            for seed in range(GOLD_SEEDS):
-                picked = np.random.default_rng(seed).permutation(len(train_ND))[:size]
-                for name, start in (("weak_then_gold", weak), ("gold_only", None)):
-                    model = EndModel.fit_gold(start, train_ND[picked], data.train.truth[picked], data.classes)
-                    figures[name].append(data.score(model.predict_proba(test_ND).argmax(axis=1)))
-            found[data.name][str(size)] = {
-                name: {"mean": round(statistics.fmean(values), 4), "sd": round(statistics.stdev(values), 4)}
-                for name, values in figures.items()
-            }
-    return found
+def gold(data: DataSet) -> dict[str, Any]:
+    """Weak then clean, beside weak only and clean only, at some sizes of gold labels picked at random."""
+    train_ND, test_ND = (_vectors(split.texts) for split in (data.train, data.test))
+    weak = _end_model(data, "auto", True)
+    weak_only = round(data.score(weak.predict_proba(test_ND).argmax(axis=1)), 4)
+    sizes: dict[str, Any] = {}
+    for size in (size for size in GOLD_SIZES if size <= len(train_ND)):
+        figures: dict[str, list[float]] = {"weak_then_gold": [], "gold_only": []}
+        for seed in range(GOLD_SEEDS):
+            picked = np.random.default_rng(seed).permutation(len(train_ND))[:size]
+            for name, start in (("weak_then_gold", weak), ("gold_only", None)):
+                model = EndModel.fit_gold(start, train_ND[picked], data.train.truth[picked], data.classes)
+                figures[name].append(data.score(model.predict_proba(test_ND).argmax(axis=1)))
+        sizes[str(size)] = {
+            name: {"mean": round(statistics.fmean(values), 4), "sd": round(statistics.stdev(values), 4)}
+            for name, values in figures.items()
+        }
+    return {"weak_only": weak_only, "measure": "F1" if data.f1 else "accuracy", "sizes": sizes}
 
 
 def scale() -> dict[str, Any]:
@@ -245,14 +289,20 @@ def _peers() -> Path:
     return python
 
 
-def _peer_answers(python: Path, votes_NL: Ints, train_N: Any, classes: int) -> dict[str, Ints]:
+def _peer_answers(
+    python: Path, votes_NL: Ints, train_N: Any, classes: int, limit_s: int
+) -> tuple[dict[str, Ints], dict[str, float]]:
+    """Answers of the peers that ended within the limit, and the CPU seconds of all."""
     with tempfile.TemporaryDirectory() as folder:
         given, told = Path(folder) / "votes.npz", Path(folder) / "answers.npz"
-        np.savez(given, votes=votes_NL, train=train_N, classes=classes)
+        np.savez(given, votes=votes_NL, train=train_N, classes=classes, limit_s=limit_s)
         script = Path(__file__).with_name("weak_labels_peers.py")
-        subprocess.run([str(python), "-W", "ignore", str(script), str(given), str(told)], check=True)
-        answers = np.load(told)
-        return {name: answers[name].astype(np.int64) for name in answers.files if not name.startswith("seconds:")}
+        one_thread = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        command = [str(python), "-W", "ignore", str(script), str(given), str(told)]
+        subprocess.run(command, check=True, env=one_thread)
+        found = {name: answer for name, answer in np.load(told).items()}
+    seconds = {name.removeprefix("seconds:"): float(found[name]) for name in found if name.startswith("seconds:")}
+    return {name: found[name].astype(np.int64) for name in found if name in seconds}, seconds
 
 
 if __name__ == "__main__":

@@ -3,31 +3,42 @@
 import statistics
 from typing import Any
 
+from benchmarks.weak_labels_curve import crossover
+
+BAR_SIZES = ("10", "30", "60", "120")
 END_BARS = {"youtube": 0.90, "sms": 0.90, "trec": 0.66, "agnews": 0.84}
 
 
-def page(figures: dict[str, Any]) -> str:
-    """The page in Markdown, with the parts that were measured and, for each bar, whether it is met."""
+def page(figures: dict[str, Any], plot: str) -> str:
+    """The page in Markdown, with what was measured and, for each bar, whether it is met; `plot` is the curve's file."""
     parts = figures["parts"]
     lines = [
         "# Weak labels",
         "",
-        "Written by `python -m benchmarks.weak_labels`; the JSON beside it holds the same.",
+        "Written by `python -m benchmarks.weak_labels`; the JSON beside it holds the same. All models learn from the",
+        "train file's votes (AG News: valid file's); the test file is only scored.",
         "",
     ]
     for name, write in (("label", _label), ("end", _end), ("gold", _gold), ("scale", _scale)):
-        if name in parts:
-            lines += [*write(parts[name]["figures"]), "", _measured(parts[name]), ""]
-    missing = [name for name in ("label", "end", "gold", "scale") if name not in parts]
+        if parts.get(name):
+            lines += [*write({place: found["figures"] for place, found in parts[name].items()}), ""]
+            if name == "gold":
+                lines += [f"![Test figure by gold labels]({plot})", ""]
+            lines += [_measured(parts[name]), ""]
+    missing = [name for name in ("label", "end", "gold", "scale") if not parts.get(name)]
     if missing:
         lines += [f"Not measured yet: {', '.join(missing)}.", ""]
     return "\n".join(lines)
 
 
 def _measured(part: dict[str, Any]) -> str:
-    changes = " with uncommitted changes" if part["uncommitted_changes"] else ""
-    machine = f"{part['cores']} cores ({part['processor']})"
-    return f"Measured in {part['seconds']} s on {machine}, commit {part['commit'][:12]}{changes}."
+    times = ", ".join(f"{name} {found['seconds']} s" for name, found in part.items())
+    machines = {f"{found['cores']} cores ({found['processor']})" for found in part.values()}
+    commits = {found["commit"][:12] + "+" * found["uncommitted_changes"] for found in part.values()}
+    plus = (
+        "; a + stands for uncommitted changes" if any(found["uncommitted_changes"] for found in part.values()) else ""
+    )
+    return f"Measured in {times} on {' and '.join(sorted(machines))}, commit {', '.join(sorted(commits))}{plus}."
 
 
 def _table(head: list[str], rows: list[list[str]]) -> list[str]:
@@ -39,31 +50,41 @@ def _met(met: bool) -> str:
 
 
 def _label(sets: dict[str, Any]) -> list[str]:
-    names = list(next(iter(sets.values()))["models"])
-    scores = {name: [found["models"][name]["score"] for found in sets.values()] for name in names}
-    means = {name: statistics.fmean(values) for name, values in scores.items()}
-    rows = []
-    for name in sorted(names, key=lambda name: -means[name]):
-        covered = [found["models"][name]["covered_accuracy"] for found in sets.values()]
-        cells = [f"{score:.3f} ({right:.3f})" for score, right in zip(scores[name], covered, strict=True)]
-        rows.append([name, *cells, f"{means[name]:.4f}", f"{statistics.fmean(covered):.4f}"])
-    pairs = zip(sets, scores["auto"], scores["majority"], strict=True)
-    below = [place for place, ours, plain in pairs if ours < plain]
-    rivals = [name for name in names if name not in ("auto", "anchored")]
-    ahead = [name for name in rivals if means[name] >= means["auto"]]
+    names = list(dict.fromkeys(name for found in sets.values() for name in found["models"]))
+    names += [name for found in sets.values() for name in found["stopped"] if name not in names]
+    names = list(dict.fromkeys(names))
+    scores = {name: {p: f["models"][name]["score"] for p, f in sets.items() if name in f["models"]} for name in names}
+    rows: list[list[str]] = []
+    for name in sorted(names, key=lambda name: -statistics.fmean(scores[name].values() or [0])):
+        of_sets = [found["models"].get(name) for found in sets.values()]
+        cells = [f"{f['score']:.3f} ({f['covered_accuracy']:.3f})" if f else "stopped" for f in of_sets]
+        ended = [f for f in of_sets if f]
+        whole = len(ended) == len(sets)
+        mean = f"{statistics.fmean(f['score'] for f in ended):.4f}" if whole else ""
+        covered = f"{statistics.fmean(f['covered_accuracy'] for f in ended):.4f}" if whole else ""
+        rows.append([name, *cells, mean, covered, f"{sum(f['cpu_s'] for f in ended):.0f}"])
+    below = [place for place in sets if scores["auto"][place] < scores["majority"][place]]
+    ahead = [name for name in names if name not in ("auto", "anchored") and _not_behind(scores[name], scores["auto"])]
+    limits = sorted({found["peer_limit_s"] for found in sets.values()})
     return [
         "## Label model alone, test split",
         "",
-        "All rows, and in brackets accuracy on the covered ones. A row without a vote gets the model's most frequent",
-        "class, for a peer the majority's.",
+        "All rows (F1 for sms), and in brackets accuracy on the covered ones. A row without a vote gets the model's",
+        "most frequent class, for a peer the majority's. `stopped`: the peer had not ended after",
+        f"{' or '.join(map(str, limits))} CPU seconds on that set; it is then compared on the others.",
         "",
-        *_table(["model", *sets, "mean", "mean covered"], rows),
+        *_table(["model", *sets, "mean", "mean covered", "CPU s"], rows),
         "",
         f"- `auto` below soft majority on none of the sets shown: {_met(not below)}"
         + (f" ({', '.join(below)})" if below else ""),
         f"- mean of `auto` over the sets shown above every rival: {_met(not ahead)}"
         + (f" (not above {', '.join(ahead)})" if ahead else ""),
     ]
+
+
+def _not_behind(rival: dict[str, float], ours: dict[str, float]) -> bool:
+    """Whether the rival's mean is at least ours, over the sets on which it ended."""
+    return bool(rival) and statistics.fmean(rival.values()) >= statistics.fmean(ours[place] for place in rival)
 
 
 def _end(sets: dict[str, Any]) -> list[str]:
@@ -83,24 +104,33 @@ def _end(sets: dict[str, Any]) -> list[str]:
 
 
 def _gold(sets: dict[str, Any]) -> list[str]:
-    rows = []
-    for place, sizes in sets.items():
-        crossed = [
-            size for size, found in sizes.items() if found["gold_only"]["mean"] >= found["weak_then_gold"]["mean"]
+    rows: list[list[str]] = []
+    lost: list[str] = []
+    columns = list(dict.fromkeys(size for found in sets.values() for size in found["sizes"]))
+    for place, found in sets.items():
+        sizes, weak = found["sizes"], found["weak_only"]
+        means = {size: (f["weak_then_gold"]["mean"], f["gold_only"]["mean"]) for size, f in sizes.items()}
+        cells = ["{:.3f} / {:.3f}".format(*means[size]) if size in means else "" for size in columns]
+        at = crossover(sizes)
+        rows.append([place, f"{weak:.3f}", *cells, f"{at:.0f}" if at else f"above {max(map(int, sizes))}"])
+        lost += [
+            f"{place} at {size}" for size in BAR_SIZES if size in means and means[size][0] <= max(weak, means[size][1])
         ]
-        cells = [f"{f['weak_then_gold']['mean']:.3f} / {f['gold_only']['mean']:.3f}" for f in sizes.values()]
-        rows.append([place, *cells, crossed[0] if crossed else f"above {max(map(int, sizes))}"])
-    sizes = list(next(iter(sets.values())))
     return [
         "## Weak then gold / gold only, by gold labels picked at random",
         "",
-        "Means of ten picks, test split. The last column is the first size at which gold alone is as good.",
+        "Means of ten picks, test split. The last column is the number of labels at which gold alone is as good,",
+        "between two sizes by their logarithms.",
         "",
-        *_table(["set", *sizes, "crossover"], rows),
+        *_table(["set", "weak only", *columns, "crossover"], rows),
+        "",
+        f"- above weak only and gold only at {', '.join(BAR_SIZES)}: {_met(not lost)}"
+        + (f" ({', '.join(lost)})" if lost else ""),
     ]
 
 
-def _scale(found: dict[str, Any]) -> list[str]:
+def _scale(sets: dict[str, Any]) -> list[str]:
+    (found,) = sets.values()
     rows = [
         [kind, f"{f['seconds']:.1f}", f["used"], f"{f['accuracy']:.3f}"]
         for kind, f in found.items()

