@@ -185,7 +185,10 @@ class TensorFile:
                 raise ModelFileError(f"{self.name}: tensor {name} is described by {entry!r:.200}.") from error
             sound = all(length >= 0 for length in shape) and data <= start <= stop <= self._size
             if not sound or stop - start != math.prod(shape) * dtype.itemsize:
-                raise ModelFileError(f"{self.name}: tensor {name} of shape {shape} lies at {start} to {stop}.")
+                raise ModelFileError(
+                    f"{self.name} is damaged or cut off: tensor {name} of shape {shape} should lie at bytes {start} "
+                    f"to {stop} of {self._size}. Fetch or make the file again."
+                )
             places[name] = Place(dtype, shape or (1,), start)
         return places
 

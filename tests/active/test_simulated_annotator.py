@@ -42,5 +42,5 @@ def test_only_the_annotator_and_the_scoring_open_the_gold_file() -> None:
         for path in (root / package).rglob("*.py")
         if "parquet" in path.read_text("utf-8").lower()
     }
-    assert readers <= {"active/simulated.py", "weak_labels/evaluate.py"}
+    assert readers <= {"active/simulated.py", "weak_labels/gold_file.py"}
     assert "active/simulated.py" in readers

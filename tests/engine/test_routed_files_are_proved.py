@@ -338,7 +338,7 @@ def test_a_missing_or_damaged_file_is_named(content: bytes, tmp_path: Path) -> N
     with pytest.raises(ModelFileError, match=r"folder\.safetensors cannot be read"):
         load_encoder(str(tmp_path / "folder.safetensors"))
     (tmp_path / "cut.safetensors").write_bytes(content[:-1])
-    with pytest.raises(EngineError, match=r"cut\.safetensors is not a readable safetensors file"):
+    with pytest.raises(EngineError, match=r"cut\.safetensors is damaged or cut off"):
         load_encoder(str(tmp_path / "cut.safetensors"))
 
 

@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from features.samples import SampleFiles
 from flows.stages import STAGES
 from tests.projects import ROOT, make_small_project
@@ -23,6 +25,7 @@ def queued(root: Path) -> list[str]:
     return [json.loads(p.read_text("utf-8"))["data"]["item_id"] for p in (root / "tasks").glob("*.json")]
 
 
+@pytest.mark.timeout(2400)  # some hundred forked runs
 def test_killed_inside_every_stage_the_tables_equal_an_undisturbed_run(tmp_path: Path, reuters: SampleFiles) -> None:
     root = make_small_project(tmp_path / "project", reuters)
     ended = subprocess.run(
