@@ -55,7 +55,7 @@ def _label(sets: dict[str, Any]) -> list[str]:
     names = list(dict.fromkeys(names))
     scores = {name: {p: f["models"][name]["score"] for p, f in sets.items() if name in f["models"]} for name in names}
     rows: list[list[str]] = []
-    for name in sorted(names, key=lambda name: -statistics.fmean(scores[name].values() or [0])):
+    for name in sorted(names, key=lambda name: (len(scores[name]), sum(scores[name].values())), reverse=True):
         of_sets = [found["models"].get(name) for found in sets.values()]
         cells = [f"{f['score']:.3f} ({f['covered_accuracy']:.3f})" if f else "stopped" for f in of_sets]
         ended = [f for f in of_sets if f]
