@@ -86,7 +86,7 @@ postgres:
 
 .PHONY: test
 test: $(VENV)/.dev $(STUDIO_VENV)/.done chromium postgres ## Run the whole suite, integration tests included
-	@$(BIN)/pytest -n $(JOBS) --dist loadgroup
+	@$(BIN)/pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
 
 .PHONY: lint
 lint: $(VENV)/.dev ## Style, types and the import contract
