@@ -20,7 +20,7 @@ def siftline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [wheel] = folder.glob("siftline-*.whl")
     venv.create(folder / "env", with_pip=True)
     python = folder / "env" / "bin" / "python"
-    command = [str(python), "-m", "pip", "install", "-q", "-c", str(ROOT / "constraints.txt"), str(wheel)]
+    command = [str(python), "-I", "-m", "pip", "install", "-q", "-c", str(ROOT / "constraints.txt"), str(wheel)]
     installed = subprocess.run(command, capture_output=True, text=True, check=False)
     assert installed.returncode == 0, installed.stderr[-2000:]
     return folder / "env" / "bin" / "siftline"
