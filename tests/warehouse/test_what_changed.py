@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -9,6 +10,7 @@ import pytest
 import warehouse
 from tests.flows.report_lake import CLASSES, add_items, full_lake
 from warehouse import Append, Delete, Lake, SnapshotNotFound, Upsert, matrix_to_list_array
+from warehouse.commit import author
 from warehouse.history import compare, snapshots
 
 
@@ -62,7 +64,7 @@ def test_the_list_tells_time_author_message_and_rows(lake: Lake) -> None:
     assert [s.number for s in found] == sorted((s.number for s in found), reverse=True)
     ingest = next(s for s in found if s.message.startswith("ingest"))
     assert ingest.rows["items"] == int(written["ingest"]) == 90
-    assert ingest.author == warehouse.lake.author()
+    assert ingest.author == author()
     assert "created" in found[-1].message
 
 
@@ -123,7 +125,7 @@ def test_a_snapshot_that_is_not_there_is_refused(lake: Lake) -> None:
         compare(lake.path, 2, 9999)
 
 
-def test_a_warehouse_without_labels_compares(tmp_path: warehouse.lake.Path) -> None:
+def test_a_warehouse_without_labels_compares(tmp_path: Path) -> None:
     with Lake(tmp_path / "lake") as empty:
         first = empty.snapshot()
         add_items(empty)
