@@ -75,11 +75,12 @@ def _kappa(first_N: Ints, second_N: Ints, classes: int) -> float:
 def _words(texts: list[str]) -> csr_matrix | None:
     """TF-IDF of words, word pairs and character n-grams, rows of length 1; None where no term is in two texts."""
     views: list[csr_matrix] = []
-    for settings in ({"ngram_range": (1, 2), "min_df": 2}, {"analyzer": "char_wb", "ngram_range": (2, 4), "min_df": 3}):
+    for analyzer, ngrams, least in (("word", (1, 2), 2), ("char_wb", (2, 4), 3)):
+        terms = TfidfVectorizer(
+            analyzer=analyzer, ngram_range=ngrams, min_df=least, max_features=MOST_FEATURES, sublinear_tf=True
+        )
         try:
-            views.append(
-                TfidfVectorizer(sublinear_tf=True, max_features=MOST_FEATURES, **settings).fit_transform(texts)
-            )
+            views.append(terms.fit_transform(texts))
         except ValueError:  # no term is frequent enough: empty or very few texts
             continue
     return csr_matrix(hstack(views)) * np.sqrt(1 / len(views)) if views else None
