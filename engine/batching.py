@@ -31,6 +31,7 @@ BATCH_TOKENS = 1024
 LEAST_TOKENS = 64
 """Fewer tokens are not spread over several workers: that would only make products of few rows."""
 UNIT_TOLERANCE = 1e-3
+_CLOSE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,10 +259,16 @@ class Scheduler:
             return done
 
     def close(self) -> None:
-        """Stop the owner. Whoever still waits is told."""
+        """Stop the owner and wait for its end. Whoever still waits is told.
+
+        A thread that drops the model's last tensors while the interpreter shuts down aborts the process, so the owner
+        must be gone before its caller goes on.
+        """
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+        if threading.current_thread() is not self._owner:
+            self._owner.join(_CLOSE_S)
 
     # --- the owner ---------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ def lake(tmp_path: Path) -> Iterator[Lake]:
         yield opened
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With `-n 2` a file stays on one worker, and all that needs Label Studio shares one server on one worker.
 
@@ -29,6 +30,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         group = "studio" if item.get_closest_marker("studio") else item.nodeid.split("::")[0]
         item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """A plugin that ignores the groups would start servers twice and split files, silently."""
+    if session.config.option.__dict__.get("loadgroup") and not all("@" in item.nodeid for item in session.items):
+        raise pytest.UsageError("pytest-xdist did not group the tests: see the versions of pytest in pyproject.toml.")
 
 
 pytest_plugins = ["tests.projects", "tests.studio", "tests.engine_servers", "tests.warehouse.servers"]

@@ -250,3 +250,13 @@ def test_progress_ends_at_all_and_never_goes_back() -> None:
     encoder.embed(["oil"] * 5000, lambda done, total: told.append((done, total)))
     assert told[-1] == (5000, 5000)
     assert [done for done, _ in told] == sorted(done for done, _ in told)
+
+
+def test_closing_waits_for_the_thread_so_that_no_interpreter_ends_before_it() -> None:
+    """It aborted the process at exit when the thread was the last to hold the model's tensors."""
+    before = set(threading.enumerate())
+    queue = Queue(open_gate=True)
+    queue.scheduler.submit([[1, 2]]).answer.result(WAIT_S)
+    queue.scheduler.close()
+    queue.workers.shutdown()
+    assert not set(threading.enumerate()) - before

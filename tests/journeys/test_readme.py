@@ -76,7 +76,9 @@ def test_own_data_ends_with_tasks_for_people(own_data: Path) -> None:
     assert all(task["data"]["text"] and task["data"]["reason"] for task in tasks)
 
 
-def test_answers_in_the_task_files_are_learned_from_and_results_are_asked(own_data: Path) -> None:
+@pytest.fixture(scope="module")
+def answered(own_data: Path) -> Path:
+    """The project after people answered all its tasks and it ran again."""
     for path in (own_data / "tasks").glob("*.json"):
         task = json.loads(path.read_text("utf-8"))
         text = task["data"]["text"]
@@ -87,26 +89,30 @@ def test_answers_in_the_task_files_are_learned_from_and_results_are_asked(own_da
     again = shell("siftline run", own_data)
     assert again.returncode == 0, again.stderr
     assert "32 gold labels" in again.stdout
+    return own_data
+
+
+def test_answers_in_the_task_files_are_learned_from_and_results_are_asked(answered: Path) -> None:
     for script in blocks("Ask the results"):
-        ended = shell(script.replace("tickets.csv", "data/tickets.csv"), own_data)
+        ended = shell(script.replace("tickets.csv", "data/tickets.csv"), answered)
         assert ended.returncode == 0, ended.stderr
-    with (own_data / "labels.csv").open(encoding="utf-8") as file:
+    with (answered / "labels.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 60
     assert {row["label"] for row in rows} == set(TOPICS)
-    assert pq.read_table(own_data / "labels" / "training_set.parquet").num_rows == 60
-    manifest = json.loads((own_data / "labels" / "manifest.json").read_text("utf-8"))
+    assert pq.read_table(answered / "labels" / "training_set.parquet").num_rows == 60
+    manifest = json.loads((answered / "labels" / "manifest.json").read_text("utf-8"))
     assert manifest["counts"]["by_label_source"] == {"gold": 32, "predicted": 28}
     [script] = blocks("Ask the results", language="python")
-    (own_data / "asked.py").write_text(script, "utf-8")
-    asked = shell("python asked.py", own_data)
+    (answered / "asked.py").write_text(script, "utf-8")
+    asked = shell("python asked.py", answered)
     assert asked.returncode == 0, asked.stderr
     assert all(label in asked.stdout for label in TOPICS)
     assert "(60, 384)" in asked.stdout
-    vectors = pq.read_table(own_data / "vectors.parquet")
+    vectors = pq.read_table(answered / "vectors.parquet")
     assert vectors.num_rows == 60
-    assert shell("siftline report", own_data).returncode == 0
-    assert (own_data / "report.html").stat().st_size > 10_000
+    assert shell("siftline report", answered).returncode == 0
+    assert (answered / "report.html").stat().st_size > 10_000
 
 
 def test_the_figures_are_those_of_the_benchmark() -> None:
@@ -133,14 +139,14 @@ def test_every_folder_it_names_is_there_and_every_view_it_names_answers(own_data
         assert shell(f'siftline sql "select count(*) from {view}"', own_data).returncode == 0
 
 
-def test_the_example_with_plots_draws_this_projects_labels(own_data: Path) -> None:
+def test_the_example_with_plots_draws_this_projects_labels(answered: Path) -> None:
     from matplotlib import image
 
     script = ROOT / "docs" / "examples" / "look_at_the_labels.py"
-    drawn = shell(f"python {script} lake labels.png", own_data, MPLCONFIGDIR=str(own_data))
+    drawn = shell(f"python {script} lake labels.png", answered, MPLCONFIGDIR=str(answered))
     assert drawn.returncode == 0, drawn.stderr
     assert "32 answers" in drawn.stdout
-    pixels = image.imread(own_data / "labels.png")
+    pixels = image.imread(answered / "labels.png")
     assert pixels.shape[1] > 1200
     for panel in (pixels[:, :500], pixels[:, 500:1100], pixels[:, 1100:]):
         assert len({tuple(pixel) for row in panel[::4, ::4].round(2).tolist() for pixel in row}) > 10
