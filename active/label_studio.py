@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -22,7 +22,7 @@ from label_studio_sdk.core.parse_error import ParsingError
 from active.deadline import DeadlineClient
 from active.label_config import label_config
 from active.label_studio_failures import KEY_VARIABLE, URL_VARIABLE, Place, failure
-from active.service import LABEL, TEXT, Action, Answer, Task
+from active.service import LABEL, TEXT, Action, Answer, Pulled, Task
 from warehouse import ServiceError, ServiceRefused, SettingsError, SiftlineError
 
 # The first release that guards webhooks against server-side request forgery and keeps its secret key private.
@@ -32,6 +32,8 @@ IMPORT_CHUNK = 200
 PAGE = 500
 # The ids of one look-up travel in the address of a GET, and proxies refuse addresses from 8 kB on.
 LOOKUP_BYTES = 4000
+# A change gets its time before it can be read; no request of the server takes longer.
+MARGIN = timedelta(minutes=2)
 SAMPLING = "Sequential sampling"
 # Label Studio shows the suggestions of one model version per project, and keeps to the first it has seen.
 SUGGESTIONS = "siftline"
@@ -48,13 +50,16 @@ class LabelStudioService:
         api_key: personal access token or legacy token of a user who may manage the project.
         project: title of the project, 3 to 50 characters.
         timeout_s: longest time for one whole request, its body included.
+        annotators_per_task: people whom the server gives each task to.
 
     Raises:
         SettingsError: the address, the key or the title cannot be used.
         ServiceRefused: the key is a token that has expired.
     """
 
-    def __init__(self, url: str, api_key: str, project: str, *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self, url: str, api_key: str, project: str, *, timeout_s: float = TIMEOUT_S, annotators_per_task: int = 1
+    ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
             raise SettingsError(
@@ -66,6 +71,7 @@ class LabelStudioService:
             raise SettingsError(f"project name {project!r} has {len(project)} characters; Label Studio takes 3 to 50")
         self.url = url.rstrip("/")
         self.project = project
+        self.annotators_per_task = annotators_per_task
         self._place = Place(url=self.url, project=project, key=api_key)
         self._project_id: int | None = None
         self._emails: dict[int, str] = {}
@@ -114,6 +120,7 @@ class LabelStudioService:
                     label_config=config,
                     sampling=SAMPLING,
                     show_collab_predictions=True,
+                    maximum_annotations=self.annotators_per_task,
                     description="Made by Siftline: it adds tasks in descending value and collects the answers.",
                 )
             )
@@ -124,6 +131,8 @@ class LabelStudioService:
             changes["label_config"] = config
         if found.get("sampling") != SAMPLING:
             changes["sampling"] = SAMPLING
+        if found.get("maximum_annotations") != self.annotators_per_task:
+            changes["maximum_annotations"] = self.annotators_per_task
         if not found.get("show_collab_predictions"):
             changes["show_collab_predictions"] = True
         if found.get("model_version") not in (None, "", SUGGESTIONS):
@@ -169,20 +178,58 @@ class LabelStudioService:
 
     def pull(self) -> Sequence[Answer]:
         """Every annotation of the project's tasks that carry an item id, by task; see `AnnotationService.pull`."""
+        return self.pull_since("").answers
+
+    def pull_since(self, cursor: str) -> Pulled:
+        """Every annotation of the tasks that were touched since an earlier call; see `AnnotationService.pull_since`.
+
+        The server notes the time at a task whenever one of its annotations is made, edited, skipped or deleted. The
+        newest of these times is asked for before anything is read, so what changes meanwhile is read the next time.
+        """
         self._problems = {}
         if self._project_id is None and self._find_project() is None:
             self._problems = {"project": f"{self.describe()} does not exist, or this key cannot see it"}
-            return []
-        answered = [
-            _condition(count, "greater", "Number", 0) for count in ("total_annotations", "cancelled_annotations")
-        ]
+            return Pulled(answers=(), tasks=None, cursor="")
+        newest = self._newest_change()
+        since = _cursor_time(cursor, self._id())
+        if newest is None or (since is not None and newest < since):  # the server went back to an earlier state
+            since = None
+        if since is None:
+            conditions = [
+                _condition(count, "greater", "Number", 0) for count in ("total_annotations", "cancelled_annotations")
+            ]
+        else:
+            after = (since - MARGIN).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+            conditions = [_condition("updated_at", "greater", "Datetime", after)]
         include = "id,data,annotations,completed_by,result,was_cancelled,lead_time,created_at,updated_at"
-        return [
-            self._call(lambda task=task, annotation=annotation: self._answer(task, annotation))
-            for task in self._tasks(answered, include, everything=True)
-            if task["data"].get("item_id") is not None
-            for annotation in task.get("annotations") or []
-        ]
+        answers: list[Answer] = []
+        read: set[str] = set()
+        for task in self._tasks(conditions, include, everything=True):
+            if task["data"].get("item_id") is None:
+                continue
+            read.add(str(task["id"]))
+            answers += [
+                self._call(lambda task=task, annotation=annotation: self._answer(task, annotation))
+                for annotation in task.get("annotations") or []
+            ]
+        return Pulled(
+            answers=answers,
+            tasks=None if since is None else frozenset(read),
+            cursor="" if newest is None else f"{self._id()} {newest.isoformat()}",
+        )
+
+    def _newest_change(self) -> datetime | None:
+        """When a task was touched last, by the server's clock; None where there are no tasks."""
+        query = _json({"ordering": ["-tasks:updated_at"]})
+        project_id = self._id()
+
+        def newest() -> list[Json]:
+            pager = self._client.tasks.list(
+                project=project_id, page=1, page_size=1, include="id,updated_at", fields="task_only", query=query
+            )
+            return _rows(pager.items)
+
+        return next((_time(task["updated_at"]) for task in self._call(newest)), None)
 
     def withdraw(self, task_ids: Sequence[str]) -> None:
         """Delete these tasks, except those that somebody has answered or skipped meanwhile."""
@@ -327,7 +374,7 @@ class LabelStudioService:
             ) from None
 
 
-def label_studio_from_env(project: str) -> LabelStudioService | None:
+def label_studio_from_env(project: str, *, annotators_per_task: int = 1) -> LabelStudioService | None:
     """The service that LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY describe, or None when neither is set.
 
     Raises:
@@ -339,7 +386,7 @@ def label_studio_from_env(project: str) -> LabelStudioService | None:
     if not url or not key:
         have, lack = (URL_VARIABLE, KEY_VARIABLE) if url else (KEY_VARIABLE, URL_VARIABLE)
         raise SettingsError(f"{have} is set but {lack} is not; set both to use Label Studio, or neither")
-    return LabelStudioService(url, key, project)
+    return LabelStudioService(url, key, project, annotators_per_task=annotators_per_task)
 
 
 # The SDK fills what an answer lacks with None, and a missing list must not pass for an empty one: the queue would send
@@ -409,6 +456,15 @@ def _simulated(part: Json | None) -> str | None:
     meta = part.get("meta") if part else None
     name = meta.get("annotator") if isinstance(meta, dict) else None
     return name if isinstance(name, str) else None
+
+
+def _cursor_time(cursor: str, project_id: int) -> datetime | None:
+    """The time in a cursor of this project; None where there is none."""
+    number, _, time = cursor.partition(" ")
+    try:
+        return datetime.fromisoformat(time) if number == str(project_id) else None
+    except ValueError:
+        return None
 
 
 def _time(value: object) -> datetime:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from active.ask_again import AskAgainConfig
+from active.cursor import Cursor
 from active.label_studio import label_studio_from_env
 from active.queue import QueueConfig
 from active.select import SelectConfig
@@ -127,7 +129,7 @@ class Project:
         """Where annotators answer: Label Studio when it is configured, else a folder of tasks."""
         section = self.settings.annotate
         if section.service != "folder":
-            studio = label_studio_from_env(self.settings.project.name)
+            studio = label_studio_from_env(self.settings.project.name, annotators_per_task=section.annotators_per_task)
             if studio is not None:
                 return studio
             if section.service == "label-studio":
@@ -264,4 +266,24 @@ class Project:
     @cached_property
     def queue_config(self) -> QueueConfig:
         """Configuration of `active.queue`."""
-        return QueueConfig(project=self.settings.project.name, classes=self.classes)
+        return QueueConfig(
+            project=self.settings.project.name,
+            classes=self.classes,
+            annotators_per_task=self.settings.annotate.annotators_per_task,
+        )
+
+    @property
+    def cursor(self) -> Cursor:
+        """How far the last collect got."""
+        return Cursor(self.state_path / "collect.json")
+
+    @cached_property
+    def ask_again_config(self) -> AskAgainConfig:
+        """Configuration of `active.ask_again`."""
+        section = self.settings.annotate
+        return AskAgainConfig(
+            project=self.settings.project.name,
+            budget=self.settings.select.budget,
+            second_opinion=section.second_opinion,
+            second_look=section.second_look,
+        )

@@ -7,6 +7,8 @@ it stands.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from active.ask_again import ask_again
+from active.consensus import consensus
 from active.queue import collect, push
 from active.select import select
 from active.value import estimate_values
@@ -49,6 +51,10 @@ def _vote(project: Project, progress: Progress) -> StageResult:
     )
 
 
+def _consensus(project: Project, progress: Progress) -> StageResult:
+    return consensus(project.lake)
+
+
 def _label_model(project: Project, progress: Progress) -> StageResult:
     return label_model(project.lake, project.label_model_config, progress)
 
@@ -71,6 +77,10 @@ def _select(project: Project, progress: Progress) -> StageResult:
     return select(project.lake, project.index(), project.select_config)
 
 
+def _ask_again(project: Project, progress: Progress) -> StageResult:
+    return ask_again(project.lake, project.index, project.ask_again_config)
+
+
 def _push(project: Project, progress: Progress) -> StageResult:
     return push(project.lake, project.service, project.queue_config, progress)
 
@@ -81,7 +91,7 @@ def _annotate(project: Project, progress: Progress) -> StageResult:
 
 
 def _collect(project: Project, progress: Progress) -> StageResult:
-    return collect(project.lake, project.service, project.queue_config)
+    return collect(project.lake, project.service, project.queue_config, cursor=project.cursor)
 
 
 def _rivals(project: Project, progress: Progress) -> StageResult:
@@ -95,11 +105,13 @@ STAGES: Mapping[str, StageFunction] = {
     "embed": _embed,
     "index": _index,
     "vote": _vote,
+    "consensus": _consensus,
     "label_model": _label_model,
     "end_model": _end_model,
     "evaluate": _evaluate,
     "value": _value,
     "select": _select,
+    "ask_again": _ask_again,
     "push": _push,
     "annotate": _annotate,
     "collect": _collect,
