@@ -309,6 +309,14 @@ def maintain(
     maintain_project(project, expire_older_than, grace)
 
 
+@app.command(epilog="Example: siftline verify --project examples/reuters")
+def verify(project: ProjectOption = Path()) -> None:
+    """Check that every file of the warehouse is as it was written; reads all of it once."""
+    from flows.cli.maintain import verify_project
+
+    verify_project(project)
+
+
 @app.command(epilog="Example: siftline doctor --project examples/reuters")
 def doctor(project: ProjectOption = Path()) -> None:
     """Check versions, extensions, disk, encoder, settings and servers, and say how to mend what is wrong."""
