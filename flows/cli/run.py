@@ -23,14 +23,14 @@ def run_project(root: Path, *, simulated: bool, max_passes: int | None) -> None:
     with project.only_run(), prefect_api(project.state_path):
         from prefect.exceptions import TerminationSignal
 
-        from flows.cycle import OpenProject, run_cycle, watch
+        from flows.pipelines import OpenProject, cycle, watch
 
         if simulated:
             say("Annotator: simulated (answers come from the sample's gold column, not from people)")
         with stage_progress() as progress:
             watch(OpenProject(project=project, progress_of=progress.of, on_result=_Announcer()))
             try:
-                summary = run_cycle(str(project.root), simulated=simulated, max_passes=max_passes)
+                summary = cycle(str(project.root), simulated=simulated, max_passes=max_passes)
             except TerminationSignal as stop:
                 raise KeyboardInterrupt from stop
     print_summary(project, summary, seconds=time.monotonic() - began)
