@@ -111,8 +111,8 @@ def _stages(summary: RunSummary) -> Rows:
         {
             "stage": result.stage,
             "rows read": result.rows_read,
-            "rows written": ", ".join(f"{n:,} {table}" for table, n in result.rows_written.items()) or "-",
-            "counts": ", ".join(f"{k} {v:,}" for k, v in result.detail.items() if isinstance(v, int) and v) or "-",
+            "rows written": ", ".join(f"{n:,} {table}" for table, n in result.rows_written.items()),
+            "counts": ", ".join(f"{k} {v:,}" for k, v in result.detail.items() if isinstance(v, int) and v),
             "seconds": round(result.seconds, 1),
         }
         for result in summary.results

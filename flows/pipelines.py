@@ -11,12 +11,15 @@ do. What was committed is kept, and the next run goes on from there (`flows.take
 
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+from uuid import UUID
 
 from prefect import flow, task
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.exceptions import Abort
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run as this_flow_run
 from prefect.states import Cancelled, Completed, Failed
@@ -42,7 +45,9 @@ class OpenProject:
     project: Project
     progress_of: Callable[[str], Progress] = lambda _: silent
     on_result: Callable[[StageResult], None] = lambda _: None
-    on_stage: Callable[[str], None] = lambda _: None
+    told: Callable[[str], None] = lambda _: None
+    results: dict[str, StageResult] = field(default_factory=dict[str, StageResult])
+    """Newest result of each stage: a task that returns a state, for its message, cannot hand over a value as well."""
 
 
 _open: dict[str, OpenProject] = {}
@@ -73,14 +78,15 @@ def _is_transient(_: Any, __: TaskRun, state: State[Any]) -> bool:
     retry_condition_fn=_is_transient,
     persist_result=False,
 )
-def stage_task(project: str, stage: str) -> Any:
+def stage_task(project: str, stage: str) -> State[None]:
     """Run one stage of the project in a folder; the state's message tells its row counts."""
     opened = _opened(project)
     with StageProgress(stage, opened.progress_of(stage)) as progress:
         result = STAGES[stage](opened.project, progress)
     get_run_logger().info("%s: %s", stage, words_of(result))
+    opened.results[stage] = result
     opened.on_result(result)
-    return Completed(message=words_of(result), data=result)
+    return Completed(message=words_of(result))
 
 
 def words_of(result: StageResult) -> str:
@@ -88,7 +94,7 @@ def words_of(result: StageResult) -> str:
     written = ", ".join(f"{n:,} {table}" for table, n in result.rows_written.items())
     counts = ", ".join(f"{key} {n:,}" for key, n in result.detail.items() if isinstance(n, int) and n)
     read = f"{result.rows_read:,} rows read, " if result.rows_read else ""
-    said = f"{read}{written} written" if written else "nothing to do"
+    said = f"{read}{written} written" if written else "nothing new"
     return f"{said}{f' ({counts})' if counts else ''} in {result.seconds:.1f} s"
 
 
@@ -156,17 +162,20 @@ class _At:
 
 
 @contextmanager
-def _alone(project: Project, flow_name: str, patience_s: float, at: _At) -> Generator[Callable[[str], None]]:
+def _alone(opened: OpenProject, flow_name: str, patience_s: float, at: _At) -> Generator[Callable[[str], None]]:
     """The run lock, the bounds of time, and the record of this run; tells what it takes over.
 
     Raises:
         WarehouseBusy: another run of this project is at work, before anything else.
     """
     log = get_run_logger()
+    project = opened.project
     run = str(this_flow_run.id)
 
     def taken(dead: RunRecord) -> None:
-        log.warning("Going on after %s. What it committed is kept; the rest is done now.", dead.words())
+        words = f"Going on after {dead.words()}. What it committed is kept; the rest is done now."
+        log.warning("%s", words)
+        opened.told(words)
         close_in_prefect(dead, run)
 
     with ExitStack() as stack:
@@ -187,26 +196,38 @@ def _run(flow_name: str, folder: str, work: Callable[[RunStage], RunSummary], pa
     at = _At()
     entered = False
     try:
-        with _alone(opened.project, flow_name, patience_s, at) as begin:
+        with _alone(opened, flow_name, patience_s, at) as begin:
             entered = True
 
             def run_stage(name: str) -> StageResult:
                 begin(name)
-                return stage_task(str(opened.project.root), name)
+                stage_task(str(opened.project.root), name)
+                return opened.results[name]
 
             summary = work(run_stage)
     except WarehouseBusy as error:
         if entered:
             return _failed(flow_name, at.stage, error)
-        get_run_logger().info("%s", error)
-        return Cancelled(message=str(error))
+        _leave(str(error))
     except (SiftlineError, EngineError) as error:
         return _failed(flow_name, at.stage, error)
-    publish_run(opened.project, summary)
+    if flow_name != "collect" or summary.rows_written:  # a collect runs often, and mostly finds nothing
+        publish_run(opened.project, summary)
     words = f"{summary.rows_written:,} rows written in {len(summary.results)} stages"
     if flow_name == "collect":
         words += start_cycle_if_due(opened.project)
     return Completed(message=words, data=summary)
+
+
+def _leave(words: str) -> NoReturn:
+    """End this run as Cancelled without a traceback; returning that state would be logged as an error."""
+    get_run_logger().info("%s", words)
+    state = Cancelled(message=words)
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(UUID(this_flow_run.id), state)
+    signal = Abort(words)
+    signal.state = state  # pyright: ignore[reportAttributeAccessIssue] - Prefect's engine looks for it there
+    raise signal
 
 
 def _failed(flow_name: str, stage: str, error: Exception) -> State[Any]:

@@ -13,6 +13,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.logging import get_run_logger
+from prefect.runtime import deployment as this_deployment
 from prefect.states import Crashed
 
 from flows.project import Project
@@ -74,7 +75,8 @@ def start_cycle_if_due(project: Project) -> str:
             reasons.append(f"{count:,} new {name} (at {enough:,} it is due)")
     if not reasons:
         return ""
-    name = f"cycle/{deployment_name(project.settings.project.name)}"
+    # The deployments of a project have one name; run by hand, it is the one that `siftline serve` gives.
+    name = f"cycle/{this_deployment.name or deployment_name(project.settings.project.name)}"
     key = f"{name} after {news.since[:12] or 'nothing'} {passed[0]} {passed[1]}"
     try:
         run = run_deployment(name, timeout=0, as_subflow=False, idempotency_key=key, tags=["due"])
