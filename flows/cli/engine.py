@@ -127,6 +127,7 @@ class ServeOptions:
     max_body_bytes: int
     max_connections: int
     deadline_s: float
+    idle_s: float
     drain_s: float
 
 
@@ -144,6 +145,7 @@ def serve_encoder(options: ServeOptions) -> None:
         max_body_bytes=options.max_body_bytes,
         max_connections=options.max_connections,
         deadline_s=options.deadline_s,
+        idle_s=options.idle_s,
         drain_s=options.drain_s,
     )
     from engine.client import load_encoder

@@ -443,6 +443,7 @@ def engine_serve(
     max_body_bytes: Annotated[int, typer.Option(min=1, help="Largest request.")] = 2 << 20,
     max_connections: Annotated[int, typer.Option(min=1, help="Most connections.")] = 8192,
     deadline: Annotated[float, typer.Option(help="Seconds after which a request is refused with 504.")] = 30.0,
+    idle: Annotated[float, typer.Option(help="Seconds after which a silent connection is closed.")] = 15.0,
     drain: Annotated[float, typer.Option(help="Seconds left for admitted requests after SIGTERM.")] = 10.0,
 ) -> None:
     """Serve an encoder over HTTP: OpenAI's /v1/embeddings and text-embeddings-inference's /embed."""
@@ -465,6 +466,7 @@ def engine_serve(
             max_body_bytes=max_body_bytes,
             max_connections=max_connections,
             deadline_s=deadline,
+            idle_s=idle,
             drain_s=drain,
         )
     )
