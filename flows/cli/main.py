@@ -410,16 +410,31 @@ def engine_distill(
     distill_model(source, text, output, work, start, layers, steps, state_steps, rate, limit, seed, device)
 
 
+@engine.command(
+    "quantize", epilog="Example: siftline engine quantize --encoder routed --bits 4 --output small.safetensors"
+)
+def engine_quantize(
+    output: Annotated[Path, typer.Option(help="File to write, ending in .safetensors.")],
+    encoder: Annotated[str, typer.Option(help="Encoder: routed, dense, or a .safetensors file.")] = "routed",
+    bits: Annotated[int, typer.Option(min=4, max=8, help="Bits of a weight: 8 or 4.")] = 4,
+) -> None:
+    """Write a smaller file of an encoder in 8 or 4 bits; nothing is trained."""
+    from flows.cli.engine import quantize_model
+
+    quantize_model(encoder, bits, output)
+
+
 @engine.command("trace", epilog='Example: siftline engine trace "Oil rose." "Wheat fell on better weather."')
 def engine_trace(
     texts: Annotated[list[str], typer.Argument(help="Texts.")],
     encoder: Annotated[str, typer.Option(help="Encoder: routed, dense, or a .safetensors file.")] = "routed",
     active: Annotated[float | None, typer.Option(help="Budget, such as 0.2, 0.3, 0.5 or 1.")] = None,
+    precision: Annotated[str, typer.Option(help="fp32, int8 or int4.")] = "fp32",
 ) -> None:
     """Show which heads and experts work for a text, and what that costs."""
     from flows.cli.engine import trace_texts
 
-    trace_texts(texts, encoder, active)
+    trace_texts(texts, encoder, active, precision)
 
 
 @engine.command("serve", epilog="Example: siftline engine serve --encoder routed --port 8180")
