@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from active.label_studio import label_studio_from_env
-from active.queue import QueueConfig
+from active.outbox import QueueConfig
 from active.select import SelectConfig
 from active.service import AnnotationService
 from active.simulated import SimulatedAnnotator

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from active.label_config import label_config
+from active.label_config import Page, label_config
 from active.label_studio import LabelStudioService
 from flows.studio import StudioInfo
 from tests.studio import CLASSES, api, http_server, make_tasks, project_of
@@ -46,7 +46,7 @@ def test_changed_classes_reach_the_labeling_page(studio: StudioInfo, service: La
 def test_a_page_that_a_person_redesigned_is_left_alone(studio: StudioInfo, service: LabelStudioService) -> None:
     service.ensure_project(CLASSES)
     project_id = project_of(studio, service)["id"]
-    own = label_config(CLASSES).replace("Which class fits?", "Our own words")
+    own = label_config(Page(classes=CLASSES)).replace("Which class fits?", "Our own words")
     api(studio, "PATCH", f"/api/projects/{project_id}/", json={"label_config": own})
     service.ensure_project(CLASSES)
     assert "Our own words" in str(project_of(studio, service)["label_config"])
@@ -82,7 +82,7 @@ def test_suggestions_of_every_later_model_are_shown(studio: StudioInfo, service:
 @pytest.mark.parametrize("name", ["", "  ", "bell\x07", "$reason"])
 def test_class_names_that_cannot_be_shown_are_refused(name: str) -> None:
     with pytest.raises(SettingsError, match="class"):
-        label_config([name])
+        label_config(Page(classes=(name,)))
 
 
 def test_personal_access_tokens_work(studio: StudioInfo, service: LabelStudioService) -> None:

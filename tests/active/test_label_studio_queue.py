@@ -7,7 +7,10 @@ import pytest
 
 import active.label_studio
 from active.label_studio import LabelStudioService
-from active.queue import QueueConfig, collect, push, reconcile
+from active.outbox import QueueConfig
+from active.push import push
+from active.queue import collect
+from active.reconcile import reconcile
 from flows.studio import StudioInfo
 from tests.studio import CLASSES, api, proxy
 from warehouse import Lake, ServiceError, Upsert
