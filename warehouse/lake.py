@@ -12,8 +12,8 @@ from typing import Any
 import duckdb
 
 from warehouse.commit import land, plan, retried
-from warehouse.connection import Location, connect, locate, private_files
-from warehouse.errors import WarehouseError, WarehouseNotFound
+from warehouse.connection import Location, check_present, connect, locate, private_files
+from warehouse.errors import WarehouseError
 from warehouse.migrations import check_schema, migrate, schema_version
 from warehouse.reader import Reader
 from warehouse.schema import TABLE_BY_NAME, TABLES
@@ -39,17 +39,7 @@ class Lake:
         self.path = self.location.folder
         self.catalog = self.location.catalog_file
         self.read_only = read_only
-        if self.location.dsn is None and not self.catalog.is_file():
-            if any((self.path / "data").rglob("*.parquet")):
-                raise WarehouseError(
-                    f"{self.path} holds data files, but its catalogue {self.catalog.name} is gone. Bring it back from "
-                    "a backup, or move the folder away and run `siftline run` to build a new warehouse."
-                )
-            if read_only or not create:
-                raise WarehouseNotFound(
-                    f"There is no warehouse at {self.path}. Run `siftline run` in the project first, or name another "
-                    "project with --project."
-                )
+        check_present(self.location, create=create and not read_only)
         if read_only:
             self._connection = connect(self.location, read_only=True)
             self._bring_schema()
