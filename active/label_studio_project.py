@@ -83,18 +83,35 @@ def ensure_project(connection: Connection, page: Page) -> tuple[int, bool]:
     if found.get("model_version") not in (None, "", SUGGESTIONS):
         changes["model_version"] = ""  # the server sets it to that of the next tasks
     if changes:
-        try:
-            connection.call(lambda: connection.client.projects.update(id=found["id"], **changes))
-        except ServiceRefused as refusal:
+        if "label_config" in changes:
             gone = [name for name in offered if name not in page.classes]
-            if not gone or "label_config" not in changes:
-                raise
-            raise ServiceRefused(
-                f"The classes of project '{connection.place.project}' cannot be changed: {', '.join(map(repr, gone))} "
-                "is no longer in [project] classes, and the server says that answers chose it. Put it back at its "
-                f"place, or delete these answers in Label Studio first. {refusal}"
-            ) from None
+            _check_page(connection, int(found["id"]), changes["label_config"], gone)
+        connection.call(lambda: connection.client.projects.update(id=found["id"], **changes))
     return int(found["id"]), False
+
+
+def _check_page(connection: Connection, project_id: int, config: str, gone: list[str]) -> None:
+    """Let the server check a page against the answers that it has: a change alone would let answers lose their class.
+
+    Args:
+        connection: to the server.
+        project_id: the project that the page is for.
+        config: the page.
+        gone: classes that the page before had and this one has not.
+
+    Raises:
+        ServiceRefused: people chose one of these classes, or the page is not one.
+    """
+    try:
+        connection.call(lambda: connection.client.projects.validate_label_config(id=project_id, label_config=config))
+    except ServiceRefused as refusal:
+        if not gone:
+            raise
+        raise ServiceRefused(
+            f"The classes of project '{connection.place.project}' cannot be changed: {', '.join(map(repr, gone))} is "
+            "no longer in [project] classes, but answers chose it. Put it back at its place, or delete these answers "
+            f"in Label Studio first. {refusal}"
+        ) from None
 
 
 def _check_version(connection: Connection) -> None:

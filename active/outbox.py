@@ -5,11 +5,12 @@ before anything is sent, because it has no key of our own, and a task stored twi
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
+from active.task_content import Content
 from warehouse import Lake, Reader, SettingsError, Upsert
 
 Row = dict[str, Any]
@@ -28,11 +29,13 @@ class QueueConfig:
         project: its name, in the queue and in the service.
         classes: class names; the position is the class_id.
         chunk: tasks per call of the service.
+        content: what a task shows of its item.
     """
 
     project: str
     classes: tuple[str, ...]
     chunk: int = 500
+    content: Content = field(default_factory=Content)
 
     def __post_init__(self) -> None:
         if self.chunk < 1:

@@ -34,7 +34,7 @@ def push(lake: Lake, service: AnnotationService, config: QueueConfig, progress: 
         stored = queue_rows(stage, config, "confirmed")
         on_screens = max(FEWEST_ON_SCREENS, _annotators(stage, config))
     written = 0
-    if service.ensure_project(config.classes) and stored:
+    if ensure_project(service, config) and stored:
         # The service has begun anew, so what it held is gone: it is asked about each, and sent what it lacks.
         back, stored = stored, []
     else:
@@ -56,6 +56,11 @@ def push(lake: Lake, service: AnnotationService, config: QueueConfig, progress: 
         detail={"sent": len(rows) - withdrawn, **({"moved behind better ones": withdrawn} if withdrawn else {})},
         seconds=stage.elapsed_s(),
     )
+
+
+def ensure_project(service: AnnotationService, config: QueueConfig) -> bool:
+    """Make the service's project or bring it up to date; True when it was not there."""
+    return service.ensure_project(config.classes, texts=config.content.count, image=bool(config.content.image))
 
 
 def overtaken(planned: Sequence[Row], stored: Sequence[Row], on_screens: int) -> list[Row]:
@@ -114,12 +119,21 @@ def _push_chunk(lake: Lake, service: AnnotationService, config: QueueConfig, row
 
 def tasks_of(reader: Reader, config: QueueConfig, rows: Sequence[Row]) -> list[Task]:
     """The task for each row, as its item is now."""
-    texts = dict(reader.rows("SELECT item_id, content FROM items JOIN queue USING (item_id)"))
+    contents = {
+        item_id: (content, metadata)
+        for item_id, content, metadata in reader.rows(
+            "SELECT item_id, content, metadata FROM items WHERE item_id IN (SELECT item_id FROM queue)"
+        )
+    }
     model = reader.scalar("SELECT model_id FROM models WHERE stage = 'end_model' ORDER BY sequence DESC LIMIT 1")
-    return [
-        Task(
+    tasks: list[Task] = []
+    for row in rows:
+        text, *further = config.content.texts(*contents[row["item_id"]])
+        task = Task(
             item_id=row["item_id"],
-            text=texts[row["item_id"]],
+            text=text,
+            further=tuple(further),
+            image=config.content.image_of(contents[row["item_id"]][1]),
             cycle=row["cycle"],
             rank=row["rank"],
             value=row["value"],
@@ -128,5 +142,5 @@ def tasks_of(reader: Reader, config: QueueConfig, rows: Sequence[Row]) -> list[T
             confidence=row["confidence"],
             model_version=str(model or ""),
         )
-        for row in rows
-    ]
+        tasks.append(task)
+    return tasks

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from active.outbox import QueueConfig, Row, commit_states, queue_rows
-from active.push import push, tasks_of
+from active.push import ensure_project, push, tasks_of
 from active.service import AnnotationService, StoredTask
 from warehouse import Lake, Progress, silent
 
@@ -77,7 +77,7 @@ def reconcile(
         ServiceError: the service is away; nothing is lost, run again.
         ServiceRefused: the service refuses; a person must act.
     """
-    service.ensure_project(config.classes)
+    ensure_project(service, config)
     by_item: dict[str, list[StoredTask]] = defaultdict(list)
     for task in service.stored():
         by_item[task.item_id].append(task)
