@@ -281,7 +281,7 @@ def read_training_data(reader: Reader, config: EndModelConfig) -> TrainingData:
     content.update(probs_NC.tobytes() + votes_N.tobytes())
     texts: list[str] = []
     if config.self_training:
-        content.update(b"self-training 2")
+        content.update(b"self-training 3")
         text_of = dict(reader.rows("SELECT item_id, content FROM items"))
         texts = [text_of[item_id] for item_id in item_ids]
     return TrainingData(

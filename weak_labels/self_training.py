@@ -3,8 +3,9 @@
 Labeling functions cover some items, and some classes more than others. A classifier on the vectors and one on words and
 character n-grams both learn from the weak labels, with every class weighing the same. Where the two say the same about
 most items, their confident answers become the labels, also of items on which no function voted; where they do not,
-the weak labels are too wrong to be spread, and only the weights of the classes are changed. Views that agree are also
-both worth learning from: the end model then sees the words beside the vectors.
+the weak labels are too wrong to be spread, and only the weights of the classes are changed. Answers are smoothed over
+the neighbours in the vectors first. Views that agree are also both worth learning from: the end model then sees the
+words beside the vectors.
 """
 
 from dataclasses import dataclass
@@ -25,6 +26,12 @@ SHARPNESS = 0.8
 """A new label is this much its class and for the rest what the classifiers said."""
 LEAST_AGREEMENT = 0.73
 """Cohen's kappa of the two classifiers below which their answers are no labels. Chosen on train and valid splits."""
+NEIGHBORS = 10
+SMOOTHING = 0.5
+"""Share of an item's answer that comes from its neighbours, in each of SMOOTHING_STEPS."""
+SMOOTHING_STEPS = 3
+MOST_EXACT = 50_000
+"""Items up to which every pair is compared; beyond, neighbours are looked for in the nearest cells only."""
 RAREST = 0.01
 MOST_FEATURES = 30_000
 
@@ -99,7 +106,7 @@ def self_trained(vectors: Any, texts: list[str], probs: Probs, weights: Probs) -
         said = [_fitted(view, covered, probs[covered], balanced_N[covered]) for view in views]
     if _kappa(said[0].argmax(axis=1), said[1].argmax(axis=1), probs.shape[1]) < LEAST_AGREEMENT:
         return SelfTrained(probs, balanced_N, None)
-    both_NC = softmax(np.mean(np.log(np.maximum(said, 1e-12)), axis=0))
+    both_NC = _smoothed(softmax(np.mean(np.log(np.maximum(said, 1e-12)), axis=0)), vectors)
     label_N, confidence_N = both_NC.argmax(axis=1), both_NC.max(axis=1)
     kept_N = np.zeros(len(both_NC))
     for class_id in range(both_NC.shape[1]):
@@ -108,6 +115,31 @@ def self_trained(vectors: Any, texts: list[str], probs: Probs, weights: Probs) -
         kept_N[best[: max(int(len(best) * CONFIDENT_FRAC), 1)]] = 1.0
     labels_NC = SHARPNESS * np.eye(both_NC.shape[1])[label_N] + (1 - SHARPNESS) * both_NC
     return SelfTrained(labels_NC, kept_N, words)
+
+
+def _smoothed(probs: Probs, vectors: Any) -> Probs:
+    """Answers [N, C] mixed with those of the nearest neighbours by inner product."""
+    import faiss
+
+    index: Any
+    rows = np.ascontiguousarray(vectors, np.float32)
+    n, d = rows.shape
+    if n <= MOST_EXACT:
+        index = faiss.IndexFlatIP(d)
+    else:
+        index = faiss.index_factory(d, f"IVF{int(4 * n**0.5)},Flat", faiss.METRIC_INNER_PRODUCT)
+        index.nprobe = 16
+        index.train(rows[:: max(n // 200_000, 1)])
+    index.add(rows)
+    _, found = index.search(rows, min(NEIGHBORS + 1, n))
+    near = np.where((found < 0) | (found == np.arange(n)[:, None]), -1, found)
+    weights = (near >= 0).astype(np.float64)
+    weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1.0)
+    smoothed = probs
+    for _ in range(SMOOTHING_STEPS):
+        around = np.einsum("nk,nkc->nc", weights, smoothed[near])
+        smoothed = (1 - SMOOTHING) * probs + SMOOTHING * around
+    return smoothed / smoothed.sum(axis=1, keepdims=True)
 
 
 def _kappa(first_N: Ints, second_N: Ints, classes: int) -> float:
