@@ -15,6 +15,7 @@ from typing import ClassVar
 
 import duckdb
 
+from warehouse.disk import disk_full
 from warehouse.errors import SettingsError, WarehouseError, WarehouseNotFound, without_secrets
 from warehouse.extensions import open_duckdb
 from warehouse.locks import FolderLock, PostgresLock, WriteLock
@@ -130,6 +131,7 @@ def connect(place: Path | Location, *, read_only: bool, at: int | None = None) -
     Raises:
         WarehouseNotFound: there is none, and `read_only` cannot make it.
         WarehouseError: the catalogue cannot be attached; the message names it.
+        DiskFull: there is no room for the 32 KiB that SQLite needs beside the catalogue.
     """
     location = locate(place)
     check_present(location, create=not read_only)
@@ -143,6 +145,8 @@ def connect(place: Path | Location, *, read_only: bool, at: int | None = None) -
     except duckdb.Error as error:
         connection.close()
         text = without_secrets(str(error))
+        if full := disk_full(text, location):
+            raise full from None
         if location.dsn is None:
             raise WarehouseError(
                 f"The catalogue {location.catalog_file} cannot be opened: {text}. Restore it from a backup, or move "

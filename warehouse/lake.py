@@ -13,6 +13,7 @@ import duckdb
 
 from warehouse.commit import land, plan, retried
 from warehouse.connection import Location, check_present, connect, locate, private_files
+from warehouse.disk import disk_full
 from warehouse.errors import WarehouseError
 from warehouse.migrations import check_schema, migrate, schema_version
 from warehouse.reader import Reader
@@ -48,7 +49,7 @@ class Lake:
         self.lock = self.location.write_lock()
         with self.lock.held(), private_files():
             self._connection = connect(self.location, read_only=False)
-            retried(self._bring_schema, self.location.words)
+            retried(self._bring_schema, self.location)
 
     def __enter__(self) -> "Lake":
         return self
@@ -63,7 +64,13 @@ class Lake:
     def new_cursor(self) -> duckdb.DuckDBPyConnection:
         """A connection of its own on the same attached warehouse; the caller closes it."""
         cursor = self._connection.cursor()
-        cursor.execute("USE lake")
+        try:
+            cursor.execute("USE lake")
+        except duckdb.Error as error:
+            cursor.close()
+            if full := disk_full(str(error), self.location):
+                raise full from error
+            raise
         return cursor
 
     def read(self) -> Reader:
@@ -108,7 +115,7 @@ class Lake:
         if self.read_only:
             raise WarehouseError(f"The warehouse at {self.location.words} is open for reading only.")
         commit = plan(stage, writes, rows_read=rows_read, detail=detail, message=message)
-        committed = land(commit, new_cursor=self.new_cursor, lock=self.lock, place=self.location.words)
+        committed = land(commit, new_cursor=self.new_cursor, lock=self.lock, location=self.location)
         return StageResult(
             stage=stage.name,
             token=stage.token,

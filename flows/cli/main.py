@@ -280,6 +280,14 @@ def maintain(
     maintain_project(project, expire_older_than, grace)
 
 
+@app.command(epilog="Example: siftline verify --project examples/reuters")
+def verify(project: ProjectOption = Path()) -> None:
+    """Check that every file of the warehouse is as it was written; reads all of it once."""
+    from flows.cli.maintain import verify_project
+
+    verify_project(project)
+
+
 @app.command(epilog="Example: siftline up --project examples/reuters")
 def up(project: ProjectOption = Path()) -> None:
     """Start all in the background: Prefect's server, the schedule, the engine and Label Studio where they are used."""
