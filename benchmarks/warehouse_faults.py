@@ -18,7 +18,6 @@ from typing import Any
 import pyarrow as pa
 
 from warehouse import Lake, Location, Upsert
-from warehouse.extensions import open_duckdb
 from warehouse.maintain import maintain
 
 ROWS = 2000
@@ -199,10 +198,7 @@ def kills(place: Location, *, moments_count: int) -> dict[str, int]:
         place: where nothing is yet.
         moments_count: deaths inside a COMMIT, spread over its time.
     """
-    # Signatures of extensions are checked once a process (docs/decisions/0033), and children inherit that; DuckDB's
-    # threads have ended when its connection is closed.
-    open_duckdb(place.extensions).close()
-    in_child(lambda: Lake(place).close())
+    in_child(lambda: Lake(place).close())  # this process opens no DuckDB, since one that forks must have no threads
     found = {"statements of a commit": 0, "moments of a COMMIT": 0, "statements of maintenance": 0}
     for death in statements(place, lambda lake: commit(lake, 1)):
         in_child(lambda: check(place, 1, again=False))

@@ -1,6 +1,6 @@
 """Files of quantised encoders, 8 or 4 bits: what `siftline engine quantize` writes, and how it is proved before use.
 
-A file holds the tensors of `quantize.stored_layout`, configuration and tokenizer, and says what it was made from. Loaded, it
+A file holds the tensors of `quantize.stored_layout`, configuration and tokenizer, and says what it was made from. It
 computes bit for bit what its source computes at the same precision; it is only smaller.
 """
 

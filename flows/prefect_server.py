@@ -18,7 +18,7 @@ from pathlib import Path
 
 import httpx
 
-from warehouse import ServiceError
+from warehouse import ServiceError, SettingsError
 
 START_TIMEOUT_S = 300.0
 
@@ -56,6 +56,40 @@ def configured_api_url() -> str | None:
     return content.get("profiles", {}).get(active, {}).get("PREFECT_API_URL")
 
 
+def local_api_url(state: Path) -> str | None:
+    """The API of the server that `siftline up` started for the project with this state folder, or None."""
+    from flows.services import Background
+
+    record = Background("prefect", state).status()
+    return None if record is None else record.url
+
+
+def require_api(state: Path) -> str:
+    """Make a Prefect server that stays reachable for this process; to be called before prefect is imported.
+
+    Args:
+        state: the project's state folder.
+
+    Returns:
+        The API's address.
+
+    Raises:
+        SettingsError: none is configured, and `siftline up` did not start one.
+        ServiceError: it does not answer.
+    """
+    url = configured_api_url() or local_api_url(state)
+    if url is None:
+        raise SettingsError(
+            "A schedule needs a Prefect server that stays. `siftline up` starts one on this machine; for one that you "
+            "have, set PREFECT_API_URL=http://host:4200/api."
+        )
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    check_api(url)
+    os.environ["PREFECT_API_URL"] = url
+    return url
+
+
 @contextmanager
 def prefect_api(state: Path) -> Generator[str]:
     """Make a Prefect API reachable for this process; must be entered before prefect is imported.
@@ -75,6 +109,15 @@ def prefect_api(state: Path) -> Generator[str]:
     if url is not None:
         check_api(url)
         yield url
+        return
+    url = local_api_url(state)
+    if url is not None:
+        os.environ["PREFECT_API_URL"] = url
+        try:
+            yield url
+        finally:
+            _send_what_waits()
+            del os.environ["PREFECT_API_URL"]
         return
     home = state / "prefect"
     home.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -12,10 +12,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from active.label_studio import label_studio_from_env
-from active.queue import QueueConfig
+from active.outbox import QueueConfig
 from active.select import SelectConfig
 from active.service import AnnotationService
 from active.simulated import SimulatedAnnotator
+from active.task_content import Content
 from active.task_folder import TaskFolder
 from active.value import ValueConfig
 from engine.client import Encoder, load_encoder
@@ -146,22 +147,30 @@ class Project:
         return self._index[1]
 
     @contextmanager
-    def only_run(self) -> Generator[None]:
+    def only_run(self, *, patience_s: float = 0.0) -> Generator[None]:
         """Hold the lock that lets one process at a time run, collect or reconcile this project.
 
+        The process that holds it may enter again.
+
+        Args:
+            patience_s: how long to wait for another process before leaving.
+
         Raises:
-            WarehouseBusy: another process does.
+            WarehouseBusy: another process holds it.
         """
         self.state_path.mkdir(exist_ok=True, mode=0o700)
-        lock = FileLock(str(self.state_path / "run.lock"), timeout=0)
         try:
-            lock.acquire()
+            self._run_lock.acquire(timeout=patience_s, poll_interval=0.5)
         except Timeout as error:
             raise WarehouseBusy(f"Another run of {self.root} is at work; this one leaves it alone.") from error
         try:
             yield
         finally:
-            lock.release()
+            self._run_lock.release()
+
+    @cached_property
+    def _run_lock(self) -> FileLock:
+        return FileLock(str(self.state_path / "run.lock"), timeout=0)
 
     def simulated_annotator(self) -> SimulatedAnnotator:
         """The annotator that answers from the sample's gold column.
@@ -264,4 +273,6 @@ class Project:
     @cached_property
     def queue_config(self) -> QueueConfig:
         """Configuration of `active.queue`."""
-        return QueueConfig(project=self.settings.project.name, classes=self.classes)
+        section = self.settings.annotate
+        content = Content(show=section.show, image=section.image, image_prefix=section.image_prefix)
+        return QueueConfig(project=self.settings.project.name, classes=self.classes, content=content)

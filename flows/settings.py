@@ -7,11 +7,13 @@ never stand in the file: the Label Studio key comes from `LABEL_STUDIO_API_KEY`.
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as VariableError
 
+from flows.cron import check_cron
 from warehouse import SettingsError
 
 FILE_NAME = "siftline.toml"
@@ -149,6 +151,12 @@ class AnnotateSection(Section):
 
     service: Literal["auto", "folder", "label-studio"] = "auto"
     folder: str = "tasks"
+    show: tuple[str, ...] = ()
+    """Metadata keys shown side by side in place of the text; two make a pair."""
+    image: str = ""
+    """Metadata key with the path of an image to show above the text."""
+    image_prefix: str = ""
+    """Address that every image's path is put behind."""
     gold: str | None = None
     """Answers for the simulated annotator (Parquet: id, label); only `--annotator simulated` opens it."""
     seed: int = 0
@@ -160,6 +168,44 @@ class EvaluateSection(Section):
     gold: str | None = None
     split: Literal["test", "valid"] = "test"
     rival_seeds: int = Field(default=5, ge=1)
+
+
+class ScheduleSection(Section):
+    """What `siftline serve` runs and when: a cron line (minute hour day month weekday), or "" for never."""
+
+    timezone: str = "UTC"
+    cycle: str = "0 * * * *"
+    """The whole pipeline: new records, models, values, the next tasks, answers."""
+    collect: str = "*/10 * * * *"
+    """New records and new answers only; starts a cycle when enough of them came."""
+    refresh: str = ""
+    """Models and values from what is in the warehouse; asks nobody for anything."""
+    maintenance: str = "30 3 * * *"
+    """Compaction of the warehouse, and its old snapshots given up."""
+    new_labels: int = Field(default=32, ge=0)
+    """Answers that start a cycle before its time; 0 for never."""
+    new_records: int = Field(default=1000, ge=0)
+    """Records that start a cycle before its time; 0 for never."""
+    timeout_min: float = Field(default=360.0, gt=0)
+    """A run that takes longer is stopped."""
+    expire_days: float | None = Field(default=None, ge=0)
+    """Age at which maintenance gives up snapshots; left out, all are kept."""
+
+    @field_validator("cycle", "collect", "refresh", "maintenance")
+    @classmethod
+    def _cron(cls, line: str) -> str:
+        return check_cron(line) if line.strip() else ""
+
+    @field_validator("timezone")
+    @classmethod
+    def _zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise ValueError(
+                "is no time zone; use a name of the IANA list, such as UTC, Europe/Berlin or America/New_York"
+            ) from error
+        return name
 
 
 class Settings(BaseSettings):
@@ -180,6 +226,15 @@ class Settings(BaseSettings):
     select: SelectSection = SelectSection()
     annotate: AnnotateSection = AnnotateSection()
     evaluate: EvaluateSection = EvaluateSection()
+    schedule: ScheduleSection = ScheduleSection()
+
+    @model_validator(mode="after")
+    def _shown_keys_are_kept(self) -> "Settings":
+        for key in (*self.annotate.show, *filter(None, [self.annotate.image])):
+            for source in self.sources:
+                if key not in source.metadata:
+                    raise ValueError(f"[annotate] shows {key!r}, which source '{source.name}' has not in its metadata")
+        return self
 
     @classmethod
     def settings_customise_sources(

@@ -1,13 +1,14 @@
 """The stages in their order, each a plain function of an open project, and the loop that runs them in passes.
 
-Nothing here knows Prefect: `flows.cycle` runs the same loop with every stage as a Prefect task, and tests run it as
+Nothing here knows Prefect: `flows.pipelines` runs the same loop with every stage as a Prefect task, and tests run it as
 it stands.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from active.queue import collect, push
+from active.push import push
+from active.queue import collect
 from active.select import select
 from active.value import estimate_values
 from features.embed import embed
@@ -106,10 +107,15 @@ STAGES: Mapping[str, StageFunction] = {
     "rivals": _rivals,
 }
 
+GATHER = ("ingest", "collect")
+"""Stages that bring in what is new from outside: records and answers."""
+REFRESH = ("embed", "index", "vote", "label_model", "end_model", "evaluate", "value")
+"""Stages that learn from what is in the warehouse, and ask nobody for anything."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunSummary:
-    """What one `siftline run` did.
+    """What one run did.
 
     Attributes:
         passes: passes over the stages.
@@ -148,6 +154,11 @@ def run_passes(run_stage: RunStage, *, simulated: bool, max_passes: int | None =
             break
     results.append(run_stage("rivals"))
     return RunSummary(passes=passes, results=results)
+
+
+def run_stages(run_stage: RunStage, names: Sequence[str]) -> RunSummary:
+    """Run some stages once, in the order given."""
+    return RunSummary(passes=1, results=[run_stage(name) for name in names])
 
 
 def run_stage_in_process(project: Project, progress_of: Callable[[str], Progress] = lambda _: silent) -> RunStage:

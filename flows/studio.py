@@ -22,6 +22,7 @@ from pathlib import Path
 import httpx
 from filelock import FileLock
 
+from flows.processes import start_time
 from warehouse import ServiceError, SettingsError
 
 DEFAULT_USERNAME = "annotator@siftline.local"
@@ -217,7 +218,7 @@ class StudioServer:
             password=record.password,
             api_key=record.api_key,
             pid=pid,
-            started=_start_time(pid),
+            started=start_time(pid),
         )
         self._write(launched)
         return launched
@@ -370,16 +371,4 @@ def _healthy(port: int) -> bool:
 
 
 def _runs(record: _Record) -> bool:
-    return record.started != 0 and _start_time(record.pid) == record.started
-
-
-def _start_time(pid: int) -> int:
-    """Kernel start time of a process in clock ticks, 0 when it is gone; also takes in a child that ended."""
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
-    try:
-        # The name in parentheses may hold spaces; fields are counted behind it. Source: man 5 proc.
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return 0
-    return 0 if fields[0] in "ZX" else int(fields[19])
+    return record.started != 0 and start_time(record.pid) == record.started

@@ -38,4 +38,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         raise pytest.UsageError("pytest-xdist did not group the tests: see the versions of pytest in pyproject.toml.")
 
 
-pytest_plugins = ["tests.projects", "tests.studio", "tests.engine_servers", "tests.warehouse.servers"]
+pytest_plugins = [
+    "tests.projects",
+    "tests.prefect_runs",
+    "tests.studio",
+    "tests.engine_servers",
+    "tests.warehouse.servers",
+]

@@ -18,7 +18,9 @@ from typing import Any, TypeVar
 import duckdb
 import pyarrow as pa
 
-from warehouse.connection import private_files
+from warehouse.checksums import note_newest
+from warehouse.connection import Location, private_files
+from warehouse.disk import disk_full, no_leftovers
 from warehouse.errors import CommitFailed, WarehouseError, without_secrets
 from warehouse.hashing import combine, hash_rows
 from warehouse.locks import WriteLock
@@ -39,7 +41,6 @@ _RETRYABLE = (
     "connection to server",
     "no connection to the server",
 )
-_FULL = ("No space left", "disk is full", "database or disk is full", "Could not write all bytes")
 
 Result = TypeVar("Result")
 NewCursor = Callable[[], duckdb.DuckDBPyConnection]
@@ -72,21 +73,21 @@ def plan(stage: Stage, writes: Sequence[Write], *, rows_read: int, detail: Mappi
     return Commit(stage=stage, writes=writes, counts=counts, rows_read=rows_read, detail=detail, message=message)
 
 
-def land(commit: Commit, *, new_cursor: NewCursor, lock: WriteLock, place: str) -> bool:
+def land(commit: Commit, *, new_cursor: NewCursor, lock: WriteLock, location: Location) -> bool:
     """Write a commit.
 
     Args:
         commit: what to write.
         new_cursor: makes a cursor on the warehouse, open for writing.
         lock: the warehouse's write lock.
-        place: the warehouse, as a person knows it.
+        location: where the warehouse is.
 
     Returns:
         False when the token had been committed before; then nothing is written.
 
     Raises:
         WarehouseBusy: another process held the write lock for too long.
-        CommitFailed: it did not land after all attempts, or the disk is full; nothing was written.
+        CommitFailed: it did not land after all attempts, or the disk is full (`DiskFull`); nothing was written.
         WarehouseError: the rows do not fit the tables; nothing was written.
     """
     tried = False  # our own attempt passed the check of the token, so a token found later is ours
@@ -107,27 +108,28 @@ def land(commit: Commit, *, new_cursor: NewCursor, lock: WriteLock, place: str) 
         finally:
             cursor.close()
 
-    hashes = retried(lambda: _hash_all(new_cursor, commit.writes), place)
-    with lock.held(), private_files():
-        return retried(attempt, place)
+    hashes = retried(lambda: _hash_all(new_cursor, commit.writes), location)
+    with lock.held(), private_files(), no_leftovers(new_cursor, location):
+        landed = retried(attempt, location)
+        note_newest(new_cursor, location)
+        return landed
 
 
-def retried(attempt: Callable[[], Result], place: str) -> Result:
+def retried(attempt: Callable[[], Result], location: Location) -> Result:
     """Run a whole transaction, again where another writer or the server was in its way.
 
     Raises:
-        CommitFailed: it did not pass after `ATTEMPTS`, or the disk is full.
+        CommitFailed: it did not pass after `ATTEMPTS`, or the disk is full (`DiskFull`).
         WarehouseError: it was refused for a reason that trying again does not change.
     """
+    place = location.words
     for number in range(ATTEMPTS):
         try:
             return attempt()
         except duckdb.Error as error:
             text = without_secrets(str(error))
-            if any(sign in text for sign in _FULL):
-                raise CommitFailed(
-                    f"The disk of {place} is full; nothing was written. Free space and run again."
-                ) from error
+            if full := disk_full(text, location):
+                raise full from error
             if not any(sign in text for sign in _RETRYABLE):
                 raise WarehouseError(f"The commit to {place} was refused, nothing was written: {text}") from error
             if number == ATTEMPTS - 1:

@@ -15,6 +15,7 @@ from typing import ClassVar
 
 import duckdb
 
+from warehouse.disk import disk_full
 from warehouse.errors import SettingsError, WarehouseError, WarehouseNotFound, without_secrets
 from warehouse.extensions import open_duckdb
 from warehouse.locks import FolderLock, PostgresLock, WriteLock
@@ -98,6 +99,27 @@ def locate(place: Path | Location) -> Location:
     return place if isinstance(place, Location) else Location(folder=place)
 
 
+def check_present(location: Location, *, create: bool) -> None:
+    """Refuse a place without a SQLite catalogue, unless one may be created there; a server is asked by `connect`.
+
+    Raises:
+        WarehouseNotFound: there is no warehouse.
+        WarehouseError: there are data files, but the catalogue is gone.
+    """
+    if location.dsn is not None or location.catalog_file.is_file():
+        return
+    if any((location.folder / "data").rglob("*.parquet")):
+        raise WarehouseError(
+            f"{location.folder} holds data files, but its catalogue {location.catalog_file.name} is gone. Bring it "
+            "back from a backup, or move the folder away and run `siftline run` to build a new warehouse."
+        )
+    if not create:
+        raise WarehouseNotFound(
+            f"There is no warehouse at {location.folder}. Run `siftline run` in the project first, or name another "
+            "project with --project."
+        )
+
+
 def connect(place: Path | Location, *, read_only: bool, at: int | None = None) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection with the warehouse attached as `lake` and in use.
 
@@ -109,17 +131,22 @@ def connect(place: Path | Location, *, read_only: bool, at: int | None = None) -
     Raises:
         WarehouseNotFound: there is none, and `read_only` cannot make it.
         WarehouseError: the catalogue cannot be attached; the message names it.
+        DiskFull: there is no room for the 32 KiB that SQLite needs beside the catalogue.
     """
     location = locate(place)
+    check_present(location, create=not read_only)
     connection = open_duckdb(location.extensions)
     try:
         if location.on_s3:
             _create_s3_secret(connection, location)
+        connection.execute("SET threads = 1")  # the catalogue is small: more threads double what opening costs
         with private_files():
             connection.execute(attach_statement(location, read_only=read_only, at=at))
     except duckdb.Error as error:
         connection.close()
         text = without_secrets(str(error))
+        if full := disk_full(text, location):
+            raise full from None
         if location.dsn is None:
             raise WarehouseError(
                 f"The catalogue {location.catalog_file} cannot be opened: {text}. Restore it from a backup, or move "
@@ -133,8 +160,9 @@ def connect(place: Path | Location, *, read_only: bool, at: int | None = None) -
             f"The catalogue in {location.words} cannot be opened: {text}. Check that the server runs and that "
             "PGPASSWORD is set."
         ) from None
-    connection.execute("USE lake")
+    connection.execute("USE lake")  # reads the catalogue
     connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("RESET threads")
     return connection
 
 

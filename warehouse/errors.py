@@ -57,6 +57,10 @@ class CommitFailed(Transient):
     """A commit did not land after all retries; nothing of it was written."""
 
 
+class DiskFull(CommitFailed):
+    """The disk of the warehouse is full; nothing was written, and what was there stays."""
+
+
 class ServiceError(Transient):
     """An annotation or engine service did not answer as it should."""
 

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import duckdb
 import pyarrow as pa
 
+from warehouse.checksums import verify
 from warehouse.commit import siftline_version
 from warehouse.errors import SettingsError
 from warehouse.formats import write_csv, write_json, write_parquet
@@ -50,11 +51,13 @@ def export_training_set(
     Raises:
         SettingsError: the place is taken or cannot be written, or the condition is wrong.
         SnapshotNotFound: the snapshot is not kept.
+        WarehouseError: a file it needs is damaged.
     """
     output = output.absolute()
     _check_place(output, force=force)
     with connect(path, at=at) as reader:
         number = reader.snapshot()
+    verify(path, at=number).raise_if_damaged()
     query = f"SELECT {_COLUMNS} FROM training_set" + (f" WHERE ({where}\n)" if where else "") + " ORDER BY item_id"
     connection = connect_for_people(path, at=number)
     try:

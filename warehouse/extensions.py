@@ -1,6 +1,16 @@
-"""Where the DuckDB extensions come from: wheels installed beside duckdb, so nothing is downloaded at run time."""
+"""Where the DuckDB extensions come from: wheels installed beside duckdb, so nothing is downloaded at run time.
 
+DuckDB checks the signature of an extension, 36 MB each, at every load into every instance. That is most of what opening
+a warehouse costs, so a file is checked once and then known by what the file system says of it
+(docs/decisions/0033 and 0036).
+"""
+
+import contextlib
 import importlib
+import json
+import os
+import stat
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -59,14 +69,15 @@ def load_extensions(connection: duckdb.DuckDBPyConnection, names: Sequence[str] 
 def open_duckdb(names: Sequence[str] = LOCAL) -> duckdb.DuckDBPyConnection:
     """A new DuckDB with the warehouse's extensions, which fetches no others and loads no unsigned ones.
 
-    DuckDB checks the signature of a file of 36 MB for 0.2 to 0.4 s at each load. The first load of a file in a process
-    is checked so; later ones of the very same file are not, and then the right to load unsigned files is taken away
-    again before the connection is handed out (docs/decisions/0033).
+    The first load of a file by this user is checked by DuckDB; later ones of the very same file are not, and then the
+    right to load unsigned files is taken away again before the connection is handed out.
 
     Raises:
         WarehouseError: an extension is missing or was built for another duckdb.
     """
     files = frozenset(_identity(extension_path(name)) for name in names)
+    if not files <= _CHECKED:
+        _CHECKED.update(files & _recorded())
     checked = files <= _CHECKED
     connection = duckdb.connect(
         config={
@@ -77,14 +88,57 @@ def open_duckdb(names: Sequence[str] = LOCAL) -> duckdb.DuckDBPyConnection:
     )
     load_extensions(connection, names)
     connection.execute("SET allow_unsigned_extensions = false")  # it cannot be set to true again
-    _CHECKED.update(files)
+    if not checked:
+        _CHECKED.update(files)
+        _record(files)
     return connection
 
 
-_CHECKED: set[tuple[str, int, int, int]] = set()
-"""Extension files whose signature DuckDB has checked in this process."""
+_Identity = tuple[str, int, int, int, int]
+
+_CHECKED: set[_Identity] = set()
+"""Extension files whose signature DuckDB has checked, as far as this process knows."""
 
 
-def _identity(path: Path) -> tuple[str, int, int, int]:
+def record_path() -> Path:
+    """The file in which this user's processes note which extension files were checked."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "siftline" / "duckdb-extensions.json"
+
+
+def _identity(path: Path) -> _Identity:
+    """What tells this file from any that took its place; the time of change cannot be set by whoever replaces it."""
     found = path.stat()
-    return str(path), found.st_ino, found.st_size, found.st_mtime_ns
+    return str(path), found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _recorded() -> set[_Identity]:
+    """Files that an earlier process of this user saw checked; none where somebody else could have written the note."""
+    path = record_path()
+    try:
+        for place, kind in ((path.parent, stat.S_ISDIR), (path, stat.S_ISREG)):
+            found = place.lstat()
+            if found.st_uid != os.getuid() or found.st_mode & 0o022 or not kind(found.st_mode):
+                return set()
+        lines = json.loads(path.read_text("utf-8"))
+        return {(str(name), int(a), int(b), int(c), int(d)) for name, a, b, c, d in lines}
+    except (OSError, ValueError, TypeError):  # not there, or not ours to read: then DuckDB checks
+        return set()
+
+
+def _record(files: frozenset[_Identity]) -> None:
+    """Note checked files beside those that are still what they were; a home that cannot be written is no error."""
+    path = record_path()
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        kept = {known for known in _recorded() if _unchanged(known)} | files
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".duckdb-extensions.")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(sorted(kept), file)
+        os.replace(name, path)
+
+
+def _unchanged(known: _Identity) -> bool:
+    try:
+        return _identity(Path(known[0])) == known
+    except OSError:
+        return False

@@ -12,8 +12,9 @@ from typing import Any
 import duckdb
 
 from warehouse.commit import land, plan, retried
-from warehouse.connection import Location, connect, locate, private_files
-from warehouse.errors import WarehouseError, WarehouseNotFound
+from warehouse.connection import Location, check_present, connect, locate, private_files
+from warehouse.disk import disk_full
+from warehouse.errors import WarehouseError
 from warehouse.migrations import check_schema, migrate, schema_version
 from warehouse.reader import Reader
 from warehouse.schema import TABLE_BY_NAME, TABLES
@@ -39,17 +40,7 @@ class Lake:
         self.path = self.location.folder
         self.catalog = self.location.catalog_file
         self.read_only = read_only
-        if self.location.dsn is None and not self.catalog.is_file():
-            if any((self.path / "data").rglob("*.parquet")):
-                raise WarehouseError(
-                    f"{self.path} holds data files, but its catalogue {self.catalog.name} is gone. Bring it back from "
-                    "a backup, or move the folder away and run `siftline run` to build a new warehouse."
-                )
-            if read_only or not create:
-                raise WarehouseNotFound(
-                    f"There is no warehouse at {self.path}. Run `siftline run` in the project first, or name another "
-                    "project with --project."
-                )
+        check_present(self.location, create=create and not read_only)
         if read_only:
             self._connection = connect(self.location, read_only=True)
             self._bring_schema()
@@ -58,7 +49,7 @@ class Lake:
         self.lock = self.location.write_lock()
         with self.lock.held(), private_files():
             self._connection = connect(self.location, read_only=False)
-            retried(self._bring_schema, self.location.words)
+            retried(self._bring_schema, self.location)
 
     def __enter__(self) -> "Lake":
         return self
@@ -73,7 +64,13 @@ class Lake:
     def new_cursor(self) -> duckdb.DuckDBPyConnection:
         """A connection of its own on the same attached warehouse; the caller closes it."""
         cursor = self._connection.cursor()
-        cursor.execute("USE lake")
+        try:
+            cursor.execute("USE lake")
+        except duckdb.Error as error:
+            cursor.close()
+            if full := disk_full(str(error), self.location):
+                raise full from error
+            raise
         return cursor
 
     def read(self) -> Reader:
@@ -118,7 +115,7 @@ class Lake:
         if self.read_only:
             raise WarehouseError(f"The warehouse at {self.location.words} is open for reading only.")
         commit = plan(stage, writes, rows_read=rows_read, detail=detail, message=message)
-        committed = land(commit, new_cursor=self.new_cursor, lock=self.lock, place=self.location.words)
+        committed = land(commit, new_cursor=self.new_cursor, lock=self.lock, location=self.location)
         return StageResult(
             stage=stage.name,
             token=stage.token,

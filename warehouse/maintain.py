@@ -13,8 +13,10 @@ from dataclasses import dataclass
 
 import duckdb
 
+from warehouse.checksums import note_all
 from warehouse.commit import author, retried
 from warehouse.connection import private_files
+from warehouse.disk import no_leftovers
 from warehouse.errors import SettingsError, WarehouseError
 from warehouse.lake import Lake
 
@@ -76,6 +78,8 @@ def maintain(lake: Lake, *, expire_older_than_days: float | None = None, grace_h
     unused = f"older_than => now() - INTERVAL '{int(grace_h * 3_600_000)} milliseconds'"
     removed = _step(lake, f"CALL ducklake_cleanup_old_files('lake', {unused})", "")
     removed += _step(lake, f"CALL ducklake_delete_orphaned_files('lake', {unused})", "")
+    with lake.lock.held(), contextlib.closing(lake.new_cursor()) as cursor:
+        note_all(cursor, lake.location)
     sizes, vacuumed = _vacuum(lake)
     return Maintained(
         rows_flushed=sum(int(str(row[2])) for row in flushed),
@@ -99,8 +103,8 @@ def _step(lake: Lake, call: str, message: str) -> list[tuple[object, ...]]:
         finally:
             cursor.close()
 
-    with lake.lock.held(), private_files():
-        return retried(attempt, lake.location.words)
+    with lake.lock.held(), private_files(), no_leftovers(lake.new_cursor, lake.location):
+        return retried(attempt, lake.location)
 
 
 def _in_transaction(cursor: duckdb.DuckDBPyConnection, call: str, message: str) -> list[tuple[object, ...]]:

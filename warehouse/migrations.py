@@ -72,12 +72,10 @@ assert [m.version for m in MIGRATIONS] == list(range(2, SCHEMA_VERSION + 1)), "o
 
 def schema_version(cursor: duckdb.DuckDBPyConnection) -> int:
     """Schema of the attached warehouse `lake`; 0 when it holds no tables yet."""
-    tables = cursor.execute(
-        "SELECT count(*) FROM duckdb_tables() WHERE database_name = 'lake' AND table_name = 'schema_migrations'"
-    ).fetchone()
-    if not tables or not tables[0]:
+    try:
+        row = cursor.execute("SELECT max(version) FROM lake.schema_migrations").fetchone()
+    except duckdb.CatalogException:
         return 0
-    row = cursor.execute("SELECT max(version) FROM schema_migrations").fetchone()
     return int(row[0]) if row and row[0] is not None else 0
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import duckdb
 
-from warehouse.connection import Location
+from warehouse.connection import Location, locate
 from warehouse.connection import connect as attach
-from warehouse.errors import SettingsError, SnapshotNotFound, WarehouseNotFound
+from warehouse.errors import SettingsError, SiftlineError, SnapshotNotFound, WarehouseNotFound
 from warehouse.lake import Lake
+from warehouse.migrations import check_schema, schema_version
 from warehouse.protection import connect_locked_down, refuse_reaching_out
 from warehouse.reader import Reader
 
@@ -37,6 +38,7 @@ def connect(path: Path | str | Location, *, read_only: bool = True, at: At = Non
         WarehouseNotFound: there is no warehouse at this place.
         SnapshotNotFound: the snapshot does not exist, lies in the future or has been expired.
         SettingsError: `at` cannot be read, or `read_only` is False.
+        SchemaTooNew, SchemaTooOld: another Siftline wrote it.
     """
     if not read_only:
         raise SettingsError(
@@ -45,7 +47,14 @@ def connect(path: Path | str | Location, *, read_only: bool = True, at: At = Non
         )
     folder = _folder(path)
     number = resolve(folder, at)
-    return Reader(attach(folder, read_only=True, at=number), at=number)
+    connection = attach(folder, read_only=True, at=number)
+    if number is None:  # else `resolve` has checked it
+        try:
+            check_schema(schema_version(connection), locate(folder).words, read_only=True)
+        except SiftlineError:
+            connection.close()
+            raise
+    return Reader(connection, at=number)
 
 
 def connect_for_people(path: Path | Location, *, at: At = None) -> duckdb.DuckDBPyConnection:

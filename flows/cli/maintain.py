@@ -1,9 +1,10 @@
-"""`siftline maintain`: compact the warehouse and remove what nothing needs, beside readers and runs."""
+"""`siftline maintain` and `siftline verify`: upkeep of the warehouse and the check of its files, beside runs."""
 
 from pathlib import Path
 
 from flows.cli.console import out
 from flows.project import Project
+from warehouse.checksums import verify
 from warehouse.maintain import maintain
 
 
@@ -17,3 +18,15 @@ def maintain_project(root: Path, expire_older_than_days: float | None, grace_h: 
         before, after = (size / 1024 for size in done.catalog_bytes)
         words = "" if done.vacuumed else " (not vacuumed: a reader is at work; it is done at the next call)"
         out.print(f"catalogue {before:,.0f} KiB, now {after:,.0f} KiB{words}")
+
+
+def verify_project(root: Path) -> None:
+    """Check all files of a project's warehouse and say what was found.
+
+    Raises:
+        WarehouseError: a file is damaged.
+    """
+    found = verify(Project(root).location)
+    found.raise_if_damaged()
+    words = f" ({found.unnoted} without a checksum: only size)" if found.unnoted else ""
+    out.print(f"{found.files} files of {found.bytes / 1024**2:,.1f} MiB are as they were written{words}")

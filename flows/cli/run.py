@@ -3,10 +3,12 @@
 import time
 from pathlib import Path
 
+import httpx
+
 from flows.cli.console import say, stage_progress
 from flows.cli.look import print_summary
 from flows.prefect_server import prefect_api
-from warehouse import StageResult
+from warehouse import ServiceError, StageResult
 
 
 def run_project(root: Path, *, simulated: bool, max_passes: int | None) -> None:
@@ -21,18 +23,22 @@ def run_project(root: Path, *, simulated: bool, max_passes: int | None) -> None:
     project = Project(root)
     say(f"Starting a run of {project.root.name} (Prefect's server first, some seconds)")
     with project.only_run(), prefect_api(project.state_path):
-        from prefect.exceptions import TerminationSignal
+        from prefect.exceptions import PrefectHTTPStatusError, TerminationSignal
 
-        from flows.cycle import OpenProject, run_cycle, watch
+        from flows.pipelines import OpenProject, cycle, watch
 
         if simulated:
             say("Annotator: simulated (answers come from the sample's gold column, not from people)")
         with stage_progress() as progress:
-            watch(OpenProject(project=project, progress_of=progress.of, on_result=_Announcer()))
+            watch(OpenProject(project=project, progress_of=progress.of, on_result=_Announcer(), told=say))
             try:
-                summary = run_cycle(str(project.root), simulated=simulated, max_passes=max_passes)
+                summary = cycle(str(project.root), simulated=simulated, max_passes=max_passes)
             except TerminationSignal as stop:
                 raise KeyboardInterrupt from stop
+            except (PrefectHTTPStatusError, httpx.HTTPError) as error:
+                raise ServiceError(
+                    f"Prefect's server went away or could not work ({error}). What was committed is kept; run again."
+                ) from error
     print_summary(project, summary, seconds=time.monotonic() - began)
 
 

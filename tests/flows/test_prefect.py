@@ -21,7 +21,7 @@ from flows.prefect_server import prefect_api
 with prefect_api(Path(sys.argv[1])) as url:
     import httpx
     from prefect import flow
-    import flows.cycle as cycle
+    import flows.pipelines as cycle
     from warehouse import ServiceError, SettingsError, StageResult
 
     calls = []

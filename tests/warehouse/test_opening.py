@@ -8,7 +8,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from warehouse import Append, Lake, WarehouseError, WarehouseNotFound
+from warehouse import Append, Lake, WarehouseError, WarehouseNotFound, connect
 from warehouse.errors import SchemaTooNew
 from warehouse.schema import SCHEMA_VERSION, TABLES, VIEWS
 
@@ -16,6 +16,8 @@ from warehouse.schema import SCHEMA_VERSION, TABLES, VIEWS
 def test_reading_where_there_is_no_warehouse_names_the_way_out(tmp_path: Path) -> None:
     with pytest.raises(WarehouseNotFound, match="siftline run"):
         Lake(tmp_path / "nowhere", read_only=True)
+    with pytest.raises(WarehouseNotFound, match="siftline run"):
+        connect(tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
 
 
@@ -47,6 +49,9 @@ def test_a_newer_schema_is_refused_in_words(lake: Lake) -> None:
     for read_only in (False, True):
         with pytest.raises(SchemaTooNew, match="Upgrade"):
             Lake(lake.path, read_only=read_only)
+    for at in (None, lake.snapshot()):
+        with pytest.raises(SchemaTooNew, match="Upgrade"):
+            connect(lake.path, at=at)
 
 
 def test_a_damaged_catalogue_is_named(lake: Lake) -> None:

@@ -1,7 +1,5 @@
 """Reading: vectors as a matrix, content hashes that follow content only, SQL from people that cannot do harm."""
 
-import importlib
-import shutil
 from pathlib import Path
 
 import duckdb
@@ -11,7 +9,7 @@ import pytest
 
 from tests.warehouse.test_commit_is_atomic import items
 from warehouse import Append, DataError, Lake, Upsert, attach_statement, matrix_to_list_array
-from warehouse.extensions import extension_path, load_extensions, open_duckdb
+from warehouse.extensions import load_extensions
 from warehouse.protection import connect_locked_down
 
 
@@ -100,33 +98,3 @@ def test_sql_from_a_person_reaches_the_warehouse_and_nothing_else(lake: Lake, tm
     with pytest.raises(duckdb.Error):
         connection.execute(statement.format(secret=secret, outside=tmp_path / "outside"))
     assert not (tmp_path / "outside").exists()
-
-
-def test_an_open_warehouse_loads_no_unsigned_extension_and_cannot_be_told_to(lake: Lake, tmp_path: Path) -> None:
-    """Also the connections after the first of a process, which skip the check of the two that were checked."""
-    forged = tmp_path / "forged.duckdb_extension"
-    content = bytearray(extension_path("sqlite_scanner").read_bytes())
-    content[len(content) // 2] ^= 1
-    forged.write_bytes(content)
-    for connection in (open_duckdb(), open_duckdb(), lake.new_cursor()):
-        with pytest.raises(duckdb.Error, match="signature"):
-            connection.execute(f"LOAD '{forged}'")
-        with pytest.raises(duckdb.Error):
-            connection.execute("SET allow_unsigned_extensions = true")
-
-
-def test_a_changed_extension_file_is_checked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first load of a file in a process is checked by DuckDB, and so is that of a file that was changed since."""
-    module = importlib.import_module("duckdb_extension_sqlite_scanner")
-    copy = tmp_path / "extensions" / f"v{duckdb.__version__}" / "sqlite_scanner.duckdb_extension"
-    copy.parent.mkdir(parents=True)
-    shutil.copyfile(extension_path("sqlite_scanner"), copy)
-    monkeypatch.setattr(module, "__file__", str(tmp_path / "__init__.py"))
-    open_duckdb().close()
-    with copy.open("r+b") as file:
-        file.seek(copy.stat().st_size // 2)
-        byte = file.read(1)[0]
-        file.seek(copy.stat().st_size // 2)
-        file.write(bytes([byte ^ 1]))
-    with pytest.raises(duckdb.Error, match="signature"):
-        open_duckdb()

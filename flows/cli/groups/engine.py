@@ -1,0 +1,124 @@
+"""`siftline engine`: parses and calls."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The encoder: convert, distill, trace, serve.")
+
+
+SourceOption = Annotated[
+    Path | None, typer.Option("--from", help="Hugging Face folder of the dense parent; left out: all-MiniLM-L6-v2.")
+]
+TextsOption = Annotated[
+    list[Path], typer.Option("--text", help="File of texts, one per line, also .gz; may be repeated.")
+]
+LayersOption = Annotated[str, typer.Option(help="Layers of the parent to keep, such as 0,2,3,5; left out: all.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Fixes everything random.")]
+
+
+@app.command(
+    "convert", epilog="Example: siftline engine convert --from my-model --text texts.txt --output routed.safetensors"
+)
+def engine_convert(
+    text: TextsOption,
+    output: Annotated[Path, typer.Option(help="File to write, ending in .safetensors.")],
+    source: SourceOption = None,
+    layers: LayersOption = "",
+    heads: Annotated[
+        float | None,
+        typer.Option(min=1, help="Heads of a layer that work on average at active=0.3; left out: balanced."),
+    ] = None,
+    experts: Annotated[int, typer.Option(min=2, help="Experts per layer.")] = 14,
+    seed: SeedOption = 0,
+) -> None:
+    """Cut a dense BERT-family model into routed heads and experts; nothing is trained."""
+    from flows.cli.engine import convert_model
+
+    convert_model(source, text, output, layers, heads, experts, seed)
+
+
+@app.command(
+    "distill", epilog="Example: siftline engine distill --text texts.txt --output routed.safetensors --steps 2000"
+)
+def engine_distill(
+    text: TextsOption,
+    output: Annotated[Path, typer.Option(help="File to write at the end, ending in .safetensors.")],
+    work: Annotated[Path, typer.Option(help="Folder for checkpoints; the same one goes on where it stopped.")] = Path(
+        "distill-work"
+    ),
+    source: SourceOption = None,
+    start: Annotated[Path | None, typer.Option(help="Go on from this routed file instead of converting.")] = None,
+    layers: LayersOption = "0,2,3,5",
+    steps: Annotated[int, typer.Option(min=1, help="Steps of about 4,096 tokens.")] = 6500,
+    state_steps: Annotated[int, typer.Option(min=0, help="First steps that also learn single tokens' states.")] = 2450,
+    rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 6e-4,
+    limit: Annotated[int | None, typer.Option(min=20, help="Texts to read at most.")] = None,
+    seed: SeedOption = 0,
+    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to train.")] = "cpu",
+) -> None:
+    """Train a routed encoder toward its dense parent's vectors; no labels are needed."""
+    from flows.cli.engine import distill_model
+
+    distill_model(source, text, output, work, start, layers, steps, state_steps, rate, limit, seed, device)
+
+
+@app.command("trace", epilog='Example: siftline engine trace "Oil rose." "Wheat fell on better weather."')
+def engine_trace(
+    texts: Annotated[list[str], typer.Argument(help="Texts.")],
+    encoder: Annotated[str, typer.Option(help="Encoder: routed, dense, or a .safetensors file.")] = "routed",
+    active: Annotated[float | None, typer.Option(help="Budget, such as 0.2, 0.3, 0.5 or 1.")] = None,
+) -> None:
+    """Show which heads and experts work for a text, and what that costs."""
+    from flows.cli.engine import trace_texts
+
+    trace_texts(texts, encoder, active)
+
+
+@app.command("serve", epilog="Example: siftline engine serve --encoder routed --port 8180")
+def engine_serve(
+    encoder: Annotated[str, typer.Option(help="Encoder: default, routed, dense, or a .safetensors file.")] = "default",
+    active: Annotated[float | None, typer.Option(help="Budget of a routed encoder.")] = None,
+    precision: Annotated[str, typer.Option(help="fp32, int8 or int4.")] = "fp32",
+    memory_budget: Annotated[
+        int | None, typer.Option(min=1, help="Most MiB of weights in memory; the rest is read for each batch.")
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=3, help="Cut texts after this many tokens.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Batches computed at a time, one core each.")] = None,
+    host: Annotated[
+        str, typer.Option(help="Address; one that is not loopback needs SIFTLINE_ENGINE_KEY.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8180,
+    batch_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of a batch.")] = 1024,
+    queue_texts: Annotated[int, typer.Option(min=1, help="Texts that may wait; more are refused with 429.")] = 4096,
+    queue_tokens: Annotated[int, typer.Option(min=1, help="Tokens that may wait.")] = 65536,
+    max_inputs: Annotated[int, typer.Option(min=1, help="Most texts in a request.")] = 512,
+    max_body_bytes: Annotated[int, typer.Option(min=1, help="Largest request.")] = 2 << 20,
+    max_connections: Annotated[int, typer.Option(min=1, help="Most connections.")] = 8192,
+    deadline: Annotated[float, typer.Option(help="Seconds after which a request is refused with 504.")] = 30.0,
+    drain: Annotated[float, typer.Option(help="Seconds left for admitted requests after SIGTERM.")] = 10.0,
+) -> None:
+    """Serve an encoder over HTTP: OpenAI's /v1/embeddings and text-embeddings-inference's /embed."""
+    from flows.cli.engine import ServeOptions, serve_encoder
+
+    serve_encoder(
+        ServeOptions(
+            encoder=encoder,
+            active=active,
+            precision=precision,
+            memory_budget_mib=memory_budget,
+            max_tokens=max_tokens,
+            threads=threads,
+            host=host,
+            port=port,
+            batch_tokens=batch_tokens,
+            queue_texts=queue_texts,
+            queue_tokens=queue_tokens,
+            max_inputs=max_inputs,
+            max_body_bytes=max_body_bytes,
+            max_connections=max_connections,
+            deadline_s=deadline,
+            drain_s=drain,
+        )
+    )

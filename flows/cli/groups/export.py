@@ -1,0 +1,27 @@
+"""`siftline export`: parses and calls."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from flows.cli.options import AtOption, ForceOption, ProjectOption
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Results as files, with a manifest.")
+
+
+@app.command("training-set", epilog="Example: siftline export training-set --output labels --format jsonl")
+def export_training_files(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")],
+    format: Annotated[
+        Literal["parquet", "jsonl", "csv", "datasets"], typer.Option(help="datasets: for Hugging Face load_dataset.")
+    ] = "parquet",
+    where: Annotated[str, typer.Option(help="SQL condition on training_set.")] = "",
+    at: AtOption = "",
+    project: ProjectOption = Path(),
+    force: ForceOption = False,
+) -> None:
+    """Write the labelled data set and a manifest that says exactly what it is."""
+    from flows.cli.history import export_training
+
+    export_training(project, output, format, at or None, where, force=force)

@@ -1,0 +1,67 @@
+"""`siftline serve`, `deploy`, `up`, `down`, `services`: the schedule of a project, and the servers around it."""
+
+import os
+from pathlib import Path
+
+from flows.cli.console import out, print_table, say
+from flows.prefect_server import require_api
+from flows.project import Project
+
+
+def serve_deployments(root: Path) -> None:
+    """Run a project's deployments until SIGTERM or Ctrl-C."""
+    project = Project(root)
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "INFO")
+    url = require_api(project.state_path)
+    from flows.deployments import serve
+
+    def ready(names: list[str]) -> None:
+        _say_schedule(project, names)
+        say(f"Serving them from here, seen at {url.removesuffix('/api')}. Stop with Ctrl-C or SIGTERM.")
+        if path := os.environ.get("SIFTLINE_SERVE_READY"):
+            Path(path).touch()
+
+    serve(project, ready)
+
+
+def deploy_to_pool(root: Path, pool: str) -> None:
+    """Hand a project's deployments to a work pool."""
+    project = Project(root)
+    url = require_api(project.state_path)
+    from flows.deployments import deploy
+
+    _say_schedule(project, deploy(project, pool))
+    out.print(f"Deployed to the work pool {pool} at {url.removesuffix('/api')}. Run them with:")
+    out.print(f"  prefect worker start --pool {pool}")
+
+
+def _say_schedule(project: Project, names: list[str]) -> None:
+    schedule = project.settings.schedule
+    for name in names:
+        cron = getattr(schedule, name.split("/")[0]) or "never by itself"
+        say(f"  {name:<32} {cron}" + (f" ({schedule.timezone})" if cron[0] != "n" else ""))
+
+
+def start_all(root: Path) -> None:
+    """Start what does not run yet and print the state of all."""
+    from flows.services import up
+
+    project = Project(root)
+    up(project, say)
+    show_services(root)
+
+
+def stop_all(root: Path) -> None:
+    """Stop all of it."""
+    from flows.services import down
+
+    stopped = down(Project(root))
+    out.print(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
+
+
+def show_services(root: Path) -> None:
+    """Print the state of each process, and where to look at it."""
+    from flows.services import status
+
+    lines = status(Project(root))
+    print_table(["service", "state", "where", "log"], [(x.name, x.state, x.where, x.log) for x in lines])

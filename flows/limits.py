@@ -1,0 +1,78 @@
+"""Bounds on how long a run may go on: after a SIGTERM, and in all.
+
+Python runs signal handlers between two of its own instructions, so neither a signal nor a timer gets through a long
+call into C (a query, a matrix product, a fit). Both bounds therefore have a second line that needs no Python on the
+main thread. Ending there is as safe as a SIGKILL, which every stage survives: what is committed is kept, the rest was
+never there.
+"""
+
+import faulthandler
+import os
+import signal
+import socket
+import threading
+import types
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from warehouse import Terminal
+
+STOP_S = 8.0
+"""Seconds from SIGTERM to the end of the process, at most; under the 10 s that systemd and Kubernetes users rely on."""
+GRACE_S = 60.0
+"""Seconds from the time limit to the hard end."""
+
+
+class RunTooLong(Terminal):
+    """The run took longer than [schedule] timeout_min allows, and was stopped; the next run goes on from there."""
+
+
+@contextmanager
+def time_limit(seconds: float) -> Generator[None]:
+    """Stop a block in the main thread after some time.
+
+    Raises:
+        RunTooLong: the time is over. A call that does not return to Python for another `GRACE_S` ends the process,
+            after every thread's traceback was written to standard error.
+    """
+
+    def over(_: int, __: types.FrameType | None) -> None:
+        raise RunTooLong(
+            f"The run took longer than {seconds / 60:.0f} minutes and was stopped; what was committed is kept and the "
+            "next run goes on. If it needs longer, raise [schedule] timeout_min; if it hung, look at its last log line."
+        )
+
+    before = signal.signal(signal.SIGALRM, over)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    faulthandler.dump_traceback_later(seconds + GRACE_S, exit=True)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def prompt_stop(seconds: float = STOP_S) -> Generator[None]:
+    """While a block in the main thread works, a SIGTERM that has a Python handler ends the process in that time.
+
+    The handler gets its chance first; when the block has not ended by then, the process is left as if killed.
+    """
+    ended = threading.Event()
+    ours, kernels = socket.socketpair()
+    kernels.setblocking(False)
+
+    def watch() -> None:
+        while number := ours.recv(1):
+            if number[0] == signal.SIGTERM and not ended.wait(seconds):
+                os._exit(128 + signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True, name="siftline-stop").start()
+    before = signal.set_wakeup_fd(kernels.fileno(), warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        ended.set()
+        kernels.close()

@@ -1,0 +1,241 @@
+"""The Prefect flows: cycle, collect, refresh and maintenance, each stage a task.
+
+Import this module only where Prefect is configured already (`flows.prefect_server.prefect_api`, or a process that
+Prefect itself started), because Prefect reads its settings on import. Flows and tasks take a folder and names; the open
+project stays in this process.
+
+A run that finds another one at work ends as Cancelled, which wakes nobody. A stage that fails with a Transient error is
+tried again, with jitter; any other error ends the run as Failed, with a message that says which stage, what and what to
+do. What was committed is kept, and the next run goes on from there (`flows.take_over`).
+"""
+
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+from uuid import UUID
+
+from prefect import flow, task
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.exceptions import Abort
+from prefect.logging import get_run_logger
+from prefect.runtime import flow_run as this_flow_run
+from prefect.states import Cancelled, Completed, Failed
+
+from engine.errors import EngineError, UnavailableError
+from flows.artifacts import StageProgress, publish_maintenance, publish_run
+from flows.limits import prompt_stop, time_limit
+from flows.project import Project
+from flows.stages import GATHER, REFRESH, STAGES, RunStage, RunSummary, run_passes, run_stages
+from flows.take_over import RunRecord, recorded
+from flows.trigger import close_in_prefect, start_cycle_if_due
+from warehouse import Progress, SiftlineError, StageResult, Transient, WarehouseBusy, silent
+from warehouse.maintain import maintain
+
+PATIENCE_S = 60.0
+"""How long a cycle waits for the short runs beside it, such as a collect."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpenProject:
+    """A project that is open in this process, and who watches it."""
+
+    project: Project
+    progress_of: Callable[[str], Progress] = lambda _: silent
+    on_result: Callable[[StageResult], None] = lambda _: None
+    told: Callable[[str], None] = lambda _: None
+    results: dict[str, StageResult] = field(default_factory=dict[str, StageResult])
+    """Newest result of each stage: a task that returns a state, for its message, cannot hand over a value as well."""
+
+
+_open: dict[str, OpenProject] = {}
+
+
+def watch(opened: OpenProject) -> None:
+    """Let the tasks of this process use an open project and report to its watchers."""
+    _open[str(opened.project.root)] = opened
+
+
+def _opened(project: str) -> OpenProject:
+    root = str(Path(project).expanduser().absolute())
+    if root not in _open:
+        watch(OpenProject(project=Project(Path(root))))
+    return _open[root]
+
+
+def _is_transient(_: Any, __: TaskRun, state: State[Any]) -> bool:
+    return isinstance(state.data, Transient | UnavailableError)
+
+
+@task(
+    name="stage",
+    task_run_name="{stage}",
+    retries=3,
+    retry_delay_seconds=[1, 5, 20],
+    retry_jitter_factor=0.5,
+    retry_condition_fn=_is_transient,
+    persist_result=False,
+)
+def stage_task(project: str, stage: str) -> State[None]:
+    """Run one stage of the project in a folder; the state's message tells its row counts."""
+    opened = _opened(project)
+    with StageProgress(stage, opened.progress_of(stage)) as progress:
+        result = STAGES[stage](opened.project, progress)
+    get_run_logger().info("%s: %s", stage, words_of(result))
+    opened.results[stage] = result
+    opened.on_result(result)
+    return Completed(message=words_of(result))
+
+
+def words_of(result: StageResult) -> str:
+    """What a stage did, on one line."""
+    written = ", ".join(f"{n:,} {table}" for table, n in result.rows_written.items())
+    counts = ", ".join(f"{key} {n:,}" for key, n in result.detail.items() if isinstance(n, int) and n)
+    read = f"{result.rows_read:,} rows read, " if result.rows_read else ""
+    said = f"{read}{written} written" if written else "nothing new"
+    return f"{said}{f' ({counts})' if counts else ''} in {result.seconds:.1f} s"
+
+
+@flow(name="cycle", flow_run_name="cycle of {project}", persist_result=False, validate_parameters=False)
+def cycle(project: str, simulated: bool = False, max_passes: int | None = None) -> Any:
+    """The whole pipeline, until there is nothing left to do or people have to answer.
+
+    Args:
+        project: project folder.
+        simulated: let the simulated annotator answer.
+        max_passes: stop after this many passes; None for no limit.
+    """
+    return _run(
+        "cycle", project, lambda stage: run_passes(stage, simulated=simulated, max_passes=max_passes), PATIENCE_S
+    )
+
+
+@flow(name="collect", flow_run_name="collect of {project}", persist_result=False, validate_parameters=False)
+def collect(project: str) -> Any:
+    """New records and new answers; starts a cycle when enough of them came.
+
+    Args:
+        project: project folder.
+    """
+    return _run("collect", project, lambda stage: run_stages(stage, GATHER), 0.0)
+
+
+@flow(name="refresh", flow_run_name="refresh of {project}", persist_result=False, validate_parameters=False)
+def refresh(project: str) -> Any:
+    """Models and values from what is in the warehouse; asks nobody for anything.
+
+    Args:
+        project: project folder.
+    """
+    return _run("refresh", project, lambda stage: run_stages(stage, REFRESH), PATIENCE_S)
+
+
+@flow(name="maintenance", flow_run_name="maintenance of {project}", persist_result=False, validate_parameters=False)
+def maintenance(project: str) -> Any:
+    """Compaction of the warehouse and expiry of old snapshots, beside readers and runs.
+
+    Args:
+        project: project folder.
+    """
+    opened = _opened(project).project
+    schedule = opened.settings.schedule
+    try:
+        with prompt_stop(), time_limit(schedule.timeout_min * 60):
+            done = maintain(opened.lake, expire_older_than_days=schedule.expire_days)
+    except (SiftlineError, EngineError) as error:
+        return _failed("maintenance", "", error)
+    publish_maintenance(opened.settings.project.name, done)
+    words = (
+        f"{done.files_merged} files merged, {len(done.snapshots_expired)} snapshots expired, "
+        f"{done.files_removed} files removed"
+    )
+    get_run_logger().info("%s", words)
+    return Completed(message=words)
+
+
+class _At:
+    """Which stage a run is at."""
+
+    stage = ""
+
+
+@contextmanager
+def _alone(opened: OpenProject, flow_name: str, patience_s: float, at: _At) -> Generator[Callable[[str], None]]:
+    """The run lock, the bounds of time, and the record of this run; tells what it takes over.
+
+    Raises:
+        WarehouseBusy: another run of this project is at work, before anything else.
+    """
+    log = get_run_logger()
+    project = opened.project
+    run = str(this_flow_run.id)
+
+    def taken(dead: RunRecord) -> None:
+        words = f"Going on after {dead.words()}. What it committed is kept; the rest is done now."
+        log.warning("%s", words)
+        opened.told(words)
+        close_in_prefect(dead, run)
+
+    with ExitStack() as stack:
+        stack.enter_context(project.only_run(patience_s=patience_s))
+        stack.enter_context(prompt_stop())
+        stack.enter_context(time_limit(project.settings.schedule.timeout_min * 60))
+        note = stack.enter_context(recorded(project, flow_name, run, taken))
+
+        def begin(stage: str) -> None:
+            at.stage = stage
+            note(stage)
+
+        yield begin
+
+
+def _run(flow_name: str, folder: str, work: Callable[[RunStage], RunSummary], patience_s: float) -> Any:
+    opened = _opened(folder)
+    at = _At()
+    entered = False
+    try:
+        with _alone(opened, flow_name, patience_s, at) as begin:
+            entered = True
+
+            def run_stage(name: str) -> StageResult:
+                begin(name)
+                stage_task(str(opened.project.root), name)
+                return opened.results[name]
+
+            summary = work(run_stage)
+    except WarehouseBusy as error:
+        if entered:
+            return _failed(flow_name, at.stage, error)
+        _leave(str(error))
+    except (SiftlineError, EngineError) as error:
+        return _failed(flow_name, at.stage, error)
+    if flow_name != "collect" or summary.rows_written:  # a collect runs often, and mostly finds nothing
+        publish_run(opened.project, summary)
+    words = f"{summary.rows_written:,} rows written in {len(summary.results)} stages"
+    if flow_name == "collect":
+        words += start_cycle_if_due(opened.project)
+    return Completed(message=words, data=summary)
+
+
+def _leave(words: str) -> NoReturn:
+    """End this run as Cancelled without a traceback; returning that state would be logged as an error."""
+    get_run_logger().info("%s", words)
+    state = Cancelled(message=words)
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(UUID(this_flow_run.id), state)
+    signal = Abort(words)
+    signal.state = state  # pyright: ignore[reportAttributeAccessIssue] - Prefect's engine looks for it there
+    raise signal
+
+
+def _failed(flow_name: str, stage: str, error: Exception) -> State[Any]:
+    """The end of a run that failed by type: which stage, what, and what to do."""
+    help_words = (
+        "The service or the lock may be back by then: the next run goes on from here."
+        if isinstance(error, Transient | UnavailableError)
+        else "Someone must mend this; until then every run stops here. What was committed is kept."
+    )
+    where = f"stage {stage}" if stage else "the beginning"
+    return Failed(message=f"{flow_name} failed at {where}: {error} {help_words}", data=error)

@@ -1,0 +1,307 @@
+"""Everything a project needs on one machine, in the background: what `siftline up` starts and `siftline down` stops.
+
+Four processes: Prefect's server, the engine's server, Label Studio, and the one that runs the deployments. Each has a
+file with its process id in `.siftline/services/`, beside its log. A process is known by its id and its start time, so
+that a later one with the same id is not taken for it. Starting twice changes nothing; a dead one is started again,
+at its former address. Nothing here restarts what dies later: for that there are the systemd units in `deploy/`.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+from filelock import FileLock
+
+from flows.prefect_server import QUIET, configured_api_url
+from flows.processes import start_time
+from flows.project import Project
+from flows.studio import studio_down, studio_server, studio_status, studio_up
+from warehouse import ServiceError, SettingsError
+
+START_TIMEOUT_S = 300.0
+STOP_TIMEOUT_S = 15.0
+PREFECT_PORT = 4200
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Running:
+    """A process in the background.
+
+    Attributes:
+        url: its address; empty for one that only asks others.
+        started: start time in clock ticks since boot, which tells it from a later process with the same id.
+    """
+
+    pid: int
+    started: int
+    url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What `siftline services` says of one process."""
+
+    name: str
+    state: str
+    where: str
+    log: str
+
+
+class Background:
+    """One process in the background of a project.
+
+    Args:
+        name: prefect, engine or deployments.
+        state: the project's state folder.
+    """
+
+    def __init__(self, name: str, state: Path) -> None:
+        self.name = name
+        self._folder = state / "services"
+
+    @property
+    def log(self) -> Path:
+        """What it printed; kept when it is started again."""
+        return self._folder / f"{self.name}.log"
+
+    def last(self) -> Running | None:
+        """The process that was started last, alive or dead."""
+        try:
+            return Running(**json.loads((self._folder / f"{self.name}.json").read_text("utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def status(self) -> Running | None:
+        """The process, or None when it does not run."""
+        last = self.last()
+        return last if last is not None and last.started and start_time(last.pid) == last.started else None
+
+    def start(
+        self, command: Sequence[str], environment: Mapping[str, str], *, url: str, ready: Callable[[], bool]
+    ) -> Running:
+        """Start it, and wait until it is ready.
+
+        Raises:
+            ServiceError: it ended, or was not ready in time; the message has its last words.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        pid = os.posix_spawn(
+            command[0],
+            list(command),
+            dict(environment),
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, str(self.log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+            ],
+            setsid=True,
+        )
+        running = Running(pid=pid, started=start_time(pid), url=url)
+        part = self._folder / f"{self.name}.part"
+        part.write_text(json.dumps(asdict(running)), "utf-8")
+        part.replace(self._folder / f"{self.name}.json")
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not ready():
+            if start_time(pid) != running.started or not running.started:
+                raise ServiceError(f"{self.name} ended while it started: {self._last_words()} (log: {self.log})")
+            if time.monotonic() > deadline:
+                self.stop()
+                raise ServiceError(f"{self.name} was not ready within {START_TIMEOUT_S:.0f} s (log: {self.log})")
+            time.sleep(0.2)
+        return running
+
+    def stop(self) -> bool:
+        """Stop it and what it started.
+
+        Returns:
+            False when it did not run.
+
+        Raises:
+            ServiceError: it did not end, not even when killed.
+        """
+        running = self.status()
+        if running is None:
+            return False
+        for number, patience_s in ((signal.SIGTERM, STOP_TIMEOUT_S), (signal.SIGKILL, 5.0)):
+            with contextlib.suppress(ProcessLookupError):
+                # SIGTERM to the one, which ends its children in order; SIGKILL to all of its session.
+                (os.kill if number == signal.SIGTERM else os.killpg)(running.pid, number)
+            deadline = time.monotonic() + patience_s
+            while time.monotonic() < deadline:
+                if start_time(running.pid) != running.started:
+                    return True
+                time.sleep(0.05)
+        raise ServiceError(f"{self.name} (pid {running.pid}) did not stop; end it by hand: kill -9 {running.pid}")
+
+    def _last_words(self) -> str:
+        lines = self.log.read_text("utf-8", "replace").strip().splitlines()
+        return " | ".join(lines[-3:])[-500:] if lines else "it printed nothing"
+
+
+def up(project: Project, told: Callable[[str], None] = lambda _: None) -> list[Line]:
+    """Start what does not run yet; returns the state of all.
+
+    Args:
+        project: the project.
+        told: called with a line for each that is started.
+
+    Raises:
+        ServiceError: one did not start; those before it run.
+        SettingsError: Label Studio is asked for and not installed.
+    """
+    state = project.state_path
+    state.mkdir(exist_ok=True, mode=0o700)
+    with FileLock(str(state / "services.lock")):
+        environment = {**os.environ, **QUIET, "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO"}
+        environment["PREFECT_API_URL"] = _prefect_up(project, environment, told)
+        _engine_up(project, environment, told)
+        if _wants_studio(project):
+            if studio_status(project.root) is None:
+                told("starting Label Studio")
+            info = studio_up(project.root)
+            environment |= {"LABEL_STUDIO_URL": info.url, "LABEL_STUDIO_API_KEY": info.api_key}
+        deployments = Background("deployments", state)
+        if deployments.status() is None:
+            told("starting the deployments")
+            ready = state / "services" / "deployments.ready"
+            ready.unlink(missing_ok=True)
+            command = [sys.executable, "-m", "flows.cli.main", "serve", "--project", str(project.root)]
+            environment["SIFTLINE_SERVE_READY"] = str(ready)
+            deployments.start(command, environment, url="", ready=ready.exists)
+    return status(project)
+
+
+def down(project: Project) -> list[str]:
+    """Stop all of it, the deployments first; returns the names of those that ran. Data and logs stay.
+
+    Raises:
+        ServiceError: one did not stop.
+    """
+    state = project.state_path
+    if not state.is_dir():
+        return []
+    with FileLock(str(state / "services.lock")):
+        stopped = [name for name in ("deployments", "engine") if Background(name, state).stop()]
+        if studio_down(project.root):
+            stopped.append("label studio")
+        if Background("prefect", state).stop():
+            stopped.append("prefect")
+    return stopped
+
+
+def status(project: Project) -> list[Line]:
+    """State of each process: runs, does not answer, died, is elsewhere, or is not wanted."""
+    state = project.state_path
+    lines: list[Line] = []
+    configured = configured_api_url()
+    if configured is not None:
+        lines.append(Line("prefect", "yours" if _answers(f"{configured}/health") else "away", configured, ""))
+    else:
+        lines.append(_line(Background("prefect", state), "/health"))
+    engine = project.settings.engine.url
+    if engine is not None and Background("engine", state).last() is None:
+        lines.append(Line("engine", "yours" if _answers(f"{engine}/health") else "away", engine, ""))
+    elif engine is not None:
+        lines.append(_line(Background("engine", state), "/health"))
+    studio = studio_status(project.root)
+    if studio is not None:
+        answers = _answers(f"{studio.url}/health")
+        server = studio_server(project.root)
+        lines.append(Line("label studio", "runs" if answers else "does not answer", studio.url, str(server.log_path)))
+    elif os.environ.get("LABEL_STUDIO_URL"):
+        lines.append(Line("label studio", "yours", os.environ["LABEL_STUDIO_URL"], ""))
+    elif _wants_studio(project):
+        lines.append(Line("label studio", "does not run", "", ""))
+    lines.append(_line(Background("deployments", state), ""))
+    return lines
+
+
+def _line(service: Background, health: str) -> Line:
+    running = service.status()
+    if running is None:
+        return Line(service.name, "does not run" if service.last() is None else "ended", "", str(service.log))
+    well = not health or _answers(running.url + health)
+    where = running.url or f"pid {running.pid}"
+    return Line(service.name, "runs" if well else "does not answer", where, str(service.log))
+
+
+def _prefect_up(project: Project, environment: Mapping[str, str], told: Callable[[str], None]) -> str:
+    configured = configured_api_url()
+    if configured is not None:
+        return configured
+    service = Background("prefect", project.state_path)
+    running = service.status()
+    if running is not None:
+        return running.url
+    told("starting Prefect's server")
+    last = service.last()
+    port = _free_port(PREFECT_PORT if last is None else urlsplit(last.url).port or PREFECT_PORT)
+    home = project.state_path / "prefect"
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    url = f"http://127.0.0.1:{port}/api"
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    variables = {
+        **environment,
+        "PREFECT_HOME": str(home),
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / 'prefect.db'}",
+        "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
+        "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
+        "PREFECT_UI_API_URL": url,
+    }
+    return service.start(command, variables, url=url, ready=lambda: _answers(f"{url}/health")).url
+
+
+def _engine_up(project: Project, environment: Mapping[str, str], told: Callable[[str], None]) -> None:
+    url = project.settings.engine.url
+    if url is None or urlsplit(url).hostname not in ("127.0.0.1", "localhost"):
+        return
+    service = Background("engine", project.state_path)
+    if service.status() is not None or _answers(f"{url}/health"):
+        return
+    told("starting the engine's server")
+    section = project.settings.encoder
+    name = str(project.root / section.name) if section.name.endswith(".safetensors") else section.name
+    command = [sys.executable, "-m", "flows.cli.main", "engine", "serve", "--encoder", name]
+    command += ["--port", str(urlsplit(url).port or 80), "--precision", section.precision]
+    if section.active is not None:
+        command += ["--active", str(section.active)]
+    if section.max_tokens is not None:
+        command += ["--max-tokens", str(section.max_tokens)]
+    service.start(command, environment, url=url.rstrip("/"), ready=lambda: _answers(f"{url.rstrip('/')}/health"))
+
+
+def _wants_studio(project: Project) -> bool:
+    """Whether a local Label Studio belongs to the project: it is asked for, or was started here before."""
+    service = project.settings.annotate.service
+    if service == "folder" or os.environ.get("LABEL_STUDIO_URL"):
+        return False
+    return service == "label-studio" or (project.root / ".studio" / "studio.json").is_file()
+
+
+def _free_port(first: int) -> int:
+    for port in range(first, first + 100):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise SettingsError(f"No port from {first} to {first + 99} on 127.0.0.1 is free.")
+
+
+def _answers(url: str) -> bool:
+    try:
+        # A proxy from the environment is not for this machine's own addresses.
+        return httpx.get(url, timeout=5, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False

@@ -1,0 +1,107 @@
+"""What a run tells Prefect beyond itself: a cycle that is due before its time, and runs that died without telling.
+
+Import this module only where Prefect is configured already, like `flows.pipelines`.
+"""
+
+import re
+from dataclasses import dataclass
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.logging import get_run_logger
+from prefect.runtime import deployment as this_deployment
+from prefect.states import Crashed
+
+from flows.project import Project
+from flows.take_over import RunRecord
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class News:
+    """What came in that the models do not know.
+
+    Attributes:
+        labels: answers collected since the end model was last trained.
+        records: records stored since vectors were last made.
+        since: token of the last training; changes when the models have learned.
+    """
+
+    labels: int
+    records: int
+    since: str
+
+
+def deployment_name(project: str) -> str:
+    """The name of a project's deployments: what people may type and addresses may hold."""
+    return re.sub(r"[^a-z0-9]+", "-", project.lower()).strip("-") or "project"
+
+
+def news_of(project: Project) -> News:
+    """Count what came in since the models last learned."""
+    with project.lake.read() as reader:
+        last = "coalesce((SELECT max(committed_at) FROM runs WHERE stage = ?), '-infinity'::TIMESTAMPTZ)"
+        trained = reader.rows(
+            "SELECT token FROM runs WHERE stage = 'end_model' ORDER BY committed_at DESC, token LIMIT 1"
+        )
+        return News(
+            labels=reader.scalar(f"SELECT count(*) FROM annotations WHERE committed_at > {last}", ["end_model"]),
+            records=reader.scalar(f"SELECT count(*) FROM items WHERE committed_at > {last}", ["embed"]),
+            since=trained[0][0] if trained else "",
+        )
+
+
+def start_cycle_if_due(project: Project) -> str:
+    """Start the project's cycle deployment when enough answers or records came.
+
+    The same news start it once: the key of the run names what the models know and how often the threshold is passed.
+
+    Returns:
+        Words to add to a message; empty when no cycle is due.
+    """
+    schedule = project.settings.schedule
+    news = news_of(project)
+    reasons: list[str] = []
+    passed: list[int] = []
+    for count, enough, name in (
+        (news.labels, schedule.new_labels, "answers"),
+        (news.records, schedule.new_records, "records"),
+    ):
+        passed.append(count // enough if enough else 0)
+        if passed[-1]:
+            reasons.append(f"{count:,} new {name} (at {enough:,} it is due)")
+    if not reasons:
+        return ""
+    # The deployments of a project have one name; run by hand, it is the one that `siftline serve` gives.
+    name = f"cycle/{this_deployment.name or deployment_name(project.settings.project.name)}"
+    key = f"{name} after {news.since[:12] or 'nothing'} {passed[0]} {passed[1]}"
+    try:
+        run = run_deployment(name, timeout=0, as_subflow=False, idempotency_key=key, tags=["due"])
+        assert isinstance(run, FlowRun)
+    except ObjectNotFound:
+        return f"; a cycle is due, {' and '.join(reasons)}, but there is no deployment {name}: siftline serve"
+    except (PrefectHTTPStatusError, httpx.HTTPError) as error:
+        get_run_logger().warning("A cycle is due, and could not be started: %s. The next collect tries again.", error)
+        return "; a cycle is due, and could not be started"
+    return f"; a cycle is due, {' and '.join(reasons)}: started as run {run.id}"
+
+
+def close_in_prefect(dead: RunRecord, by: str) -> None:
+    """Mark a run that was taken over as crashed where Prefect still believes that it runs."""
+    try:
+        run = UUID(dead.run)
+    except ValueError:
+        return
+    message = f"Taken over by run {by}: it {dead.words().rpartition(') ')[2]}"
+    try:
+        with get_client(sync_client=True) as client:
+            state = client.read_flow_run(run).state
+            if state is None or not state.is_final():
+                client.set_flow_run_state(run, Crashed(message=message), force=True)
+    except ObjectNotFound:
+        return  # another server's run
+    except (PrefectHTTPStatusError, httpx.HTTPError) as error:
+        get_run_logger().warning("Prefect was not told that run %s is over: %s", run, error)

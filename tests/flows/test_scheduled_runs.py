@@ -1,0 +1,172 @@
+"""A project on its schedule under a real Prefect server: cron, overlap, a killed worker, SIGTERM, cycles that are due.
+
+The tests share one served project and follow each other: each leaves it served and idle. A run is held in the middle by
+the warehouse's own write lock.
+"""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+from flows import services
+from flows.processes import start_time
+from flows.take_over import unfinished
+from tests.prefect_runs import Served, kill, wait_for
+from tests.projects import ROOT
+
+RUN = [sys.executable, "-m", "flows.cli.main", "run", "--project"]
+
+
+def by_hand(served: Served) -> subprocess.Popen[str]:
+    return subprocess.Popen([*RUN, str(served.root)], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+
+
+def taken_over(served: Served) -> list[tuple[str, str]]:
+    """Id of each run that was taken over and of the run that did so."""
+    with served.project.read_lake() as lake, lake.read() as reader:
+        return reader.rows(
+            "SELECT detail ->> '$.taken_over.run', detail ->> '$.by' FROM runs WHERE stage = 'take_over' "
+            "ORDER BY committed_at"
+        )
+
+
+def test_cron_starts_a_run_and_whatever_overlaps_leaves_cleanly(served: Served) -> None:
+    def by_cron() -> list[str]:
+        found = served.ask("POST", "/flow_runs/filter", flow_runs={"state": {"type": {"any_": ["RUNNING"]}}})
+        return [run["id"] for run in found if run["auto_scheduled"]]
+
+    with served.commits_held():
+        wait_for(by_cron)
+        run = by_cron()[0]
+        served.at_work(run)
+        served.pause("cycle", on=True)  # the rest is started by hand
+
+        beside = served.ended(served.start("cycle"))
+        assert (beside["state_type"], beside["state"]["message"]) == (
+            "CANCELLED",
+            "Deployment concurrency limit reached.",
+        )
+        other = served.ended(served.start("collect"))
+        assert other["state_type"] == "CANCELLED"
+        assert "Another run of" in other["state"]["message"]
+        hand = by_hand(served)
+        _, words = hand.communicate()
+        assert hand.returncode == 3, words
+        assert "this one leaves it alone" in words
+    done = served.ended(run)
+    assert done["state_type"] == "COMPLETED", done["state"]
+    tasks = served.ask("POST", "/task_runs/filter", flow_runs={"id": {"any_": [run]}})
+    said = {task["name"]: task["state"]["message"] for task in tasks}
+    assert "50 items written" in said["ingest"]
+    assert "50 vectors written" in said["embed"]
+    keys = {a["key"] for a in served.ask("POST", "/artifacts/filter", artifacts={"flow_run_id": {"any_": [run]}})}
+    assert {f"siftline-reuters-{name}" for name in ("stages", "labeling-functions", "queue", "metrics")} <= keys
+    assert not unfinished(served.state)
+    assert not taken_over(served)
+
+
+def test_a_killed_worker_and_its_run_are_taken_over_once_by_two_that_start_together(served: Served) -> None:
+    worker = services.Background("deployments", served.state).status()
+    assert worker is not None
+    answer_a_task(served)
+    with served.commits_held():
+        run = served.start("cycle")
+        record = served.at_work(run)
+        kill(worker.pid)
+        kill(record.pid)
+    assert served.run(run)["state_type"] == "RUNNING"  # nobody has told Prefect
+    runs = [by_hand(served), by_hand(served)]
+    words = [process.communicate()[1] for process in runs]
+    codes = sorted(process.returncode for process in runs)
+    assert codes in ([0, 0], [0, 3]), words
+    assert [dead for dead, _ in taken_over(served)] == [run]
+    assert sum("Going on after cycle run" in said for said in words) == 1, words
+    state = served.run(run)["state"]
+    assert state["type"] == "CRASHED"
+    assert f"Taken over by run {taken_over(served)[0][1]}" in state["message"]
+    assert f"in stage {record.stage}" in state["message"]
+    assert not unfinished(served.state)
+
+
+def test_up_starts_again_only_what_died_and_down_stops_all(served: Served) -> None:
+    before = services.Background("prefect", served.state).status()
+    states = {line.name: line.state for line in services.status(served.project)}
+    assert states == {"prefect": "runs", "deployments": "ended"}
+    services.up(served.project)
+    running = services.Background("deployments", served.state).status()
+    assert services.Background("prefect", served.state).status() == before
+    services.up(served.project)
+    assert services.Background("deployments", served.state).status() == running
+    served.pause("cycle", on=True)
+
+
+def test_sigterm_to_the_worker_stops_its_run_within_ten_seconds_and_the_next_goes_on(served: Served) -> None:
+    worker = services.Background("deployments", served.state).status()
+    assert worker is not None
+    answer_a_task(served)
+    with served.commits_held():
+        run = served.start("cycle")
+        record = served.at_work(run)
+        kill(worker.pid, signal.SIGTERM)
+        assert gone_within(record.pid, 10.0)
+        assert gone_within(worker.pid, 10.0)
+    assert [(r.run, r.ended) for r in unfinished(served.state)] == [(run, "stopped by SIGTERM")]
+    assert served.ended(run)["state_type"] in ("CANCELLED", "CRASHED")
+    services.up(served.project)
+    served.pause("cycle", on=True)
+    next_run = served.start("cycle")
+    assert served.ended(next_run)["state_type"] == "COMPLETED"
+    assert taken_over(served)[-1] == (run, next_run)
+
+
+def test_enough_new_records_start_a_cycle_once(served: Served) -> None:
+    settings = (served.root / "siftline.toml").read_text()
+    answer_a_task(served)
+    (served.root / "siftline.toml").write_text(settings.replace("new_labels = 0", "new_labels = 1"))
+    try:
+        first = served.ended(served.start("collect"))
+        assert "a cycle is due, 1 new answers" in first["state"]["message"], first["state"]
+        cycle = first["state"]["message"].rpartition("run ")[2]
+        again = served.ended(served.start("collect"))
+        assert served.ended(cycle)["state_type"] == "COMPLETED"
+        assert cycle in again["state"]["message"] or "due" not in again["state"]["message"]
+        after = served.ended(served.start("collect"))
+        assert "due" not in after["state"]["message"]  # the models know it now
+    finally:
+        (served.root / "siftline.toml").write_text(settings)
+
+
+def test_a_failure_says_which_stage_what_and_what_to_do(served: Served) -> None:
+    functions = served.root / "labeling_functions.py"
+    good = functions.read_text()
+    functions.write_text("from weak_labels import keywords\n\noil = keywords('no such class', ['oil'])\n")
+    try:
+        state = served.ended(served.start("refresh"))["state"]
+    finally:
+        functions.write_text(good)
+    assert state["type"] == "FAILED"
+    assert "refresh failed at stage vote" in state["message"]
+    assert "no such class" in state["message"]
+    assert "Someone must mend this" in state["message"]
+
+
+def answer_a_task(served: Served) -> None:
+    """A person's answer to the next open task, so that the next run has something to commit."""
+    for path in sorted((served.root / "tasks").glob("*.json")):
+        task = json.loads(path.read_text())
+        if "annotations" not in task:
+            choice = {"from_name": "label", "to_name": "text", "type": "choices", "value": {"choices": ["earn"]}}
+            task["annotations"] = [{"result": [choice], "completed_by": "a person", "lead_time": 5.0}]
+            path.write_text(json.dumps(task))
+            return
+    raise AssertionError("no open task is left")
+
+
+def gone_within(pid: int, seconds: float) -> bool:
+    """Whether a process ends in that time; the ten seconds are the promise that is tested."""
+    deadline = time.monotonic() + seconds
+    while start_time(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not start_time(pid)

@@ -1,0 +1,92 @@
+"""A disk that is full at every point of a commit: a typed error, the old snapshot reads, the next commit works."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+# On a disk of its own. The filler leaves less and less room, so that each kind of file is the one that does not fit.
+FULL = """
+import os, sys
+from pathlib import Path
+import numpy as np
+import pyarrow as pa
+from tests.warehouse.test_commit_is_atomic import classes, count, items
+from warehouse import Append, CommitFailed, Lake, Upsert
+from warehouse.errors import DiskFull
+from warehouse.maintain import maintain
+
+place = Path(sys.argv[1])
+filler = place / "filler"
+rng = np.random.default_rng(0)
+lake = Lake(place / "lake")
+
+
+def free():
+    found = os.statvfs(place)
+    return found.f_bavail * found.f_frsize
+
+
+def fill(leaving):
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while free() > leaving:
+                file.write(b"x" * min(4096, free() - leaving))
+        except OSError:
+            pass
+
+
+def commit(number):
+    rows = items(1500)
+    random = pa.array([rng.bytes(100).hex() for _ in range(1500)])
+    ids = pa.array([f"{number}-{k}" for k in range(1500)])
+    rows = rows.set_column(1, "content", random).set_column(0, "item_id", ids)
+    with lake.stage("ingest", version=number, inputs=()) as stage:
+        return stage.commit([Append("classes", classes("a")), Upsert("items", rows)]).committed
+
+
+assert commit(0)
+refused = landed = 0
+for number, kib in enumerate([0, 16, 40, 80, 120, 160, 200, 240, 280, 340, 400], start=1):
+    runs = landed + 1
+    left = {p for p in place.rglob("*.parquet")}
+    fill(kib * 1024)
+    try:
+        landed += commit(number)
+    except DiskFull as error:
+        refused += 1
+        assert "is full" in str(error) and "Free space" in str(error), error
+        if kib >= 80:  # room for SQLite, which reading needs too
+            assert count(lake, "runs") == runs
+            assert {p for p in place.rglob("*.parquet")} == left, "an unfinished file keeps the disk full"
+    filler.unlink()
+    runs = landed + 1
+    assert (count(lake, "runs"), count(lake, "items"), count(lake, "classes")) == (runs, 1500 * runs, runs), kib
+    assert commit(1000 + number)
+    landed += 1
+with Lake(place / "lake", read_only=True) as again:
+    assert count(again, "items") == 1500 * (landed + 1)
+fill(0)
+try:
+    maintain(lake, grace_h=0)
+except DiskFull:
+    refused += 1
+filler.unlink()
+assert maintain(lake, grace_h=0).files_merged
+assert count(lake, "items") == 1500 * (landed + 1)
+print("refused", refused)
+"""
+
+
+def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path: Path) -> None:
+    mount = 'mount -t tmpfs -o size=16m tmpfs "$1" && exec "$2" -c "$3" "$1"'
+    command = ["unshare", "--mount", "--map-root-user", "sh", "-c", mount, "sh", str(tmp_path), sys.executable, FULL]
+    if subprocess.run([*command[:3], "true"], capture_output=True).returncode:
+        pytest.skip("this machine lets nobody mount a disk of their own (user namespaces are off)")
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    refused = int(ended.stdout.split()[-1])
+    assert refused >= 5, f"only {refused} commits met a full disk"

@@ -1,0 +1,70 @@
+"""A full disk: told in words, and given back what a write that failed had taken.
+
+DuckDB leaves the Parquet file that it could not finish, so the disk stays full although nothing was committed. Only the
+holder of the write lock writes, so what is newer than its attempt and in no catalogue is its own.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+
+from warehouse.errors import DiskFull
+
+if TYPE_CHECKING:
+    from warehouse.connection import Location
+
+_FULL = ("No space left", "disk is full", "Could not write all bytes")
+_NEEDED_BYTES = 64 * 1024  # SQLite's shared memory file beside the catalogue has 32 KiB; reading needs it too
+_KNOWN = " UNION ALL ".join(
+    f"SELECT path FROM __ducklake_metadata_lake.ducklake_{table}"
+    for table in ("data_file", "delete_file", "files_scheduled_for_deletion")
+)
+
+
+def disk_full(text: str, location: "Location") -> DiskFull | None:
+    """The error to raise when an error of DuckDB's means that the disk is full; None when it means something else.
+
+    Args:
+        text: DuckDB's message. SQLite says "disk I/O error" where it cannot make its files.
+        location: the warehouse whose disk is asked for its free space.
+    """
+    free = _free_bytes(location.folder)
+    if not any(sign in text for sign in _FULL) and not ("disk I/O error" in text and free < _NEEDED_BYTES):
+        return None
+    return DiskFull(
+        f"The disk of {location.words} is full ({free // 1024} KiB free); nothing was written. Free space and run "
+        "again; reading needs 64 KiB too."
+    )
+
+
+@contextmanager
+def no_leftovers(new_cursor: Callable[[], duckdb.DuckDBPyConnection], location: "Location") -> Generator[None]:
+    """Remove the unfinished files of a write that fails in this block for want of space; hold the write lock around it.
+
+    What cannot be removed, since the catalogue cannot be asked either, is left to `maintain`.
+    """
+    since = time.time() - 1.0  # clocks of file systems are coarse; what is older and known stays anyway
+    try:
+        yield
+    except DiskFull:
+        if not location.on_s3:
+            with contextlib.suppress(duckdb.Error, OSError), contextlib.closing(new_cursor()) as cursor:
+                known = {Path(str(path)).name for (path,) in cursor.execute(_KNOWN).fetchall()}
+                for path in Path(location.data_path).rglob("*.parquet"):
+                    if path.name not in known and path.stat().st_mtime >= since:
+                        path.unlink()
+        raise
+
+
+def _free_bytes(folder: Path) -> int:
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return _NEEDED_BYTES
+    return found.f_bavail * found.f_frsize
