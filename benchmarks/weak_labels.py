@@ -32,7 +32,7 @@ from benchmarks.environment import environment
 from benchmarks.weak_labels_curve import curve
 from benchmarks.weak_labels_report import page
 from engine.client import load_encoder
-from weak_labels.end_model import EndModel, Floats, Ints
+from weak_labels.end_model import EndModel, Features, Floats, Ints
 from weak_labels.label_models import LabelModelConfig, VoteMatrix, fit
 from weak_labels.self_training import self_trained
 
@@ -187,43 +187,48 @@ def label(data: DataSet, limit_s: int) -> dict[str, Any]:
 
 def end(data: DataSet) -> dict[str, float]:
     """Test figures of the end model on weak labels alone, with and without self-training."""
-    test_ND = _vectors(data.test.texts)
-    return {
-        name: round(data.score(_end_model(data, kind, trained).predict_proba(test_ND).argmax(axis=1)), 4)
-        for name, kind, trained in (
-            ("self-trained on auto", "auto", True),
-            ("auto", "auto", False),
-            ("self-trained on majority", "majority", True),
-            ("majority", "majority", False),
-        )
-    }
+    found: dict[str, float] = {}
+    for name, kind, trained in (
+        ("self-trained on auto", "auto", True),
+        ("auto", "auto", False),
+        ("self-trained on majority", "majority", True),
+        ("majority", "majority", False),
+    ):
+        model, _, test = _end_model(data, kind, trained)
+        found[name] = round(data.score(model.predict_proba(test).argmax(axis=1)), 4)
+    return found
 
 
 @functools.cache
-def _end_model(data: DataSet, kind: str, trained: bool) -> EndModel:
-    train_ND = _vectors(data.train.texts)
+def _end_model(data: DataSet, kind: str, trained: bool) -> tuple[EndModel, Features, Features]:
+    """The model on weak labels alone, and what it sees of the train and of the test rows."""
+    seen, unseen = (_vectors(split.texts) for split in (data.train, data.test))
+    train, test = seen, unseen
     fitted = fit(data.train.votes, _config(data, kind))
     probs_NC, weights_N = fitted.probs, (fitted.votes > 0).astype(np.float64)
     if trained:
-        probs_NC, weights_N = self_trained(train_ND, data.train.texts, probs_NC, weights_N)
-    model = EndModel.fit_weak(train_ND, probs_NC, weights_N)
+        taught = self_trained(seen, data.train.texts, probs_NC, weights_N)
+        probs_NC, weights_N = taught.probs, taught.weights
+        if taught.words:
+            train = taught.words.beside(seen, data.train.texts)
+            test = taught.words.beside(unseen, data.test.texts)
+    model = EndModel.fit_weak(train, probs_NC, weights_N)
     assert model is not None
-    return model
+    return model, train, test
 
 
 def gold(data: DataSet) -> dict[str, Any]:
     """Weak then clean, beside weak only and clean only, at some sizes of gold labels picked at random."""
-    train_ND, test_ND = (_vectors(split.texts) for split in (data.train, data.test))
-    weak = _end_model(data, "auto", True)
-    weak_only = round(data.score(weak.predict_proba(test_ND).argmax(axis=1)), 4)
+    weak, train, test = _end_model(data, "auto", True)
+    weak_only = round(data.score(weak.predict_proba(test).argmax(axis=1)), 4)
     sizes: dict[str, Any] = {}
-    for size in (size for size in GOLD_SIZES if size <= len(train_ND)):
+    for size in (size for size in GOLD_SIZES if size <= len(data.train.texts)):
         figures: dict[str, list[float]] = {"weak_then_gold": [], "gold_only": []}
         for seed in range(GOLD_SEEDS):
-            picked = np.random.default_rng(seed).permutation(len(train_ND))[:size]
+            picked = np.random.default_rng(seed).permutation(len(data.train.texts))[:size]
             for name, start in (("weak_then_gold", weak), ("gold_only", None)):
-                model = EndModel.fit_gold(start, train_ND[picked], data.train.truth[picked], data.classes)
-                figures[name].append(data.score(model.predict_proba(test_ND).argmax(axis=1)))
+                model = EndModel.fit_gold(start, train[picked], data.train.truth[picked], data.classes)
+                figures[name].append(data.score(model.predict_proba(test).argmax(axis=1)))
         sizes[str(size)] = {
             name: {"mean": round(statistics.fmean(values), 4), "sd": round(statistics.stdev(values), 4)}
             for name, values in figures.items()

@@ -14,10 +14,11 @@ from filelock import FileLock, Timeout
 from active.ask_again import AskAgainConfig
 from active.cursor import Cursor
 from active.label_studio import label_studio_from_env
-from active.queue import QueueConfig
+from active.outbox import QueueConfig
 from active.select import SelectConfig
 from active.service import AnnotationService
 from active.simulated import SimulatedAnnotator
+from active.task_content import Content
 from active.task_folder import TaskFolder
 from active.value import ValueConfig
 from engine.client import Encoder, load_encoder
@@ -274,10 +275,13 @@ class Project:
     @cached_property
     def queue_config(self) -> QueueConfig:
         """Configuration of `active.queue`."""
+        section = self.settings.annotate
+        content = Content(show=section.show, image=section.image, image_prefix=section.image_prefix)
         return QueueConfig(
             project=self.settings.project.name,
             classes=self.classes,
-            annotators_per_task=self.settings.annotate.annotators_per_task,
+            content=content,
+            annotators_per_task=section.annotators_per_task,
         )
 
     @property

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from active.ask_again import ask_again
 from active.consensus import consensus
-from active.queue import collect, push
+from active.push import push
+from active.queue import collect
 from active.select import select
 from active.value import estimate_values
 from features.embed import embed
@@ -120,7 +121,7 @@ STAGES: Mapping[str, StageFunction] = {
 
 GATHER = ("ingest", "collect")
 """Stages that bring in what is new from outside: records and answers."""
-REFRESH = ("embed", "index", "vote", "label_model", "end_model", "evaluate", "value")
+REFRESH = ("embed", "index", "vote", "consensus", "label_model", "end_model", "evaluate", "value")
 """Stages that learn from what is in the warehouse, and ask nobody for anything."""
 
 

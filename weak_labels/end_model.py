@@ -30,6 +30,8 @@ from weak_labels.self_training import self_trained
 
 Floats = npt.NDArray[np.float64]
 Vectors = npt.NDArray[np.floating[Any]]
+Features = Any
+"""What a classifier sees of N items: `Vectors` [N, D], or these and their words in one sparse matrix (untyped)."""
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
@@ -101,11 +103,11 @@ class EndModel:
     taught_C: Bools
 
     @classmethod
-    def fit_weak(cls, vectors: Vectors, probs: Floats, weights: Floats) -> Self | None:
+    def fit_weak(cls, vectors: Features, probs: Floats, weights: Floats) -> Self | None:
         """Learn from weak labels alone.
 
         Args:
-            vectors: [N, D] unit rows.
+            vectors: [N, D] unit rows, with the words beside them where it sees both.
             probs: weak labels [N, C].
             weights: [N] how much each one counts; 0 leaves it out.
 
@@ -120,7 +122,7 @@ class EndModel:
         return replace(fitted, taught_C=weights[rows_N] @ probs[rows_N] >= 1.0)
 
     @classmethod
-    def fit_gold(cls, weak: "EndModel | None", vectors: Vectors, class_ids: Ints, classes: int) -> "EndModel":
+    def fit_gold(cls, weak: "EndModel | None", vectors: Features, class_ids: Ints, classes: int) -> "EndModel":
         """Learn from gold labels on top of a model from weak labels.
 
         Args:
@@ -140,14 +142,14 @@ class EndModel:
         """The model that knows nothing: every class is equally probable."""
         return cls(np.zeros((dimensions, classes)), np.zeros(classes), np.zeros(classes, np.bool_))
 
-    def predict_proba(self, vectors: Vectors) -> Floats:
+    def predict_proba(self, vectors: Features) -> Floats:
         """Class probabilities [N, C] of vectors [N, D]; rows sum to 1."""
         with threadpool_limits(1):
             logits_NC = vectors.astype(np.float64) @ self.weights_DC + self.intercept_C
         exp_NC = np.exp(logits_NC - logits_NC.max(axis=1, keepdims=True))
         return exp_NC / exp_NC.sum(axis=1, keepdims=True)
 
-    def _moved(self, vectors: Vectors, probs_NC: Floats, weights_N: Floats, ridge: float) -> Self:
+    def _moved(self, vectors: Features, probs_NC: Floats, weights_N: Floats, ridge: float) -> Self:
         """The minimum of weighted cross-entropy + ridge/2 * squared distance of the weights from this model's."""
         from scipy.optimize import minimize  # takes a third of a second to import
 
@@ -212,14 +214,15 @@ class TrainingData:
     gold_left_out: int
     texts: list[str]
 
-    def weak_model(self) -> EndModel | None:
-        """The end model before gold labels, None where no train item has a weak label."""
+    def weak_model(self) -> tuple[EndModel | None, Features]:
+        """The end model before gold labels, None where no train item has a weak label; and what it sees of them."""
         if not self.texts or not self.weights.any():
-            return EndModel.fit_weak(self.vectors, self.probs, self.weights)
+            return EndModel.fit_weak(self.vectors, self.probs, self.weights), self.vectors
         rows = np.flatnonzero(self.train)
         texts = [self.texts[row] for row in rows]
-        probs_NC, weights_N = self_trained(self.vectors[rows], texts, self.probs[rows], self.weights[rows])
-        return EndModel.fit_weak(self.vectors[rows], probs_NC, weights_N)
+        taught = self_trained(self.vectors[rows], texts, self.probs[rows], self.weights[rows])
+        features = taught.words.beside(self.vectors, self.texts) if taught.words else self.vectors
+        return EndModel.fit_weak(features[rows], taught.probs, taught.weights), features
 
     def fingerprint(self, config: EndModelConfig) -> str:
         """Hash of all that decides the model that learns from this."""
@@ -278,7 +281,7 @@ def read_training_data(reader: Reader, config: EndModelConfig) -> TrainingData:
     content.update(probs_NC.tobytes() + votes_N.tobytes())
     texts: list[str] = []
     if config.self_training:
-        content.update(b"self-training 1")
+        content.update(b"self-training 3")
         text_of = dict(reader.rows("SELECT item_id, content FROM items"))
         texts = [text_of[item_id] for item_id in item_ids]
     return TrainingData(
@@ -326,14 +329,14 @@ def end_model(lake: Lake, config: EndModelConfig, progress: Progress = silent) -
         if latest and json.loads(latest[0][1]).get("fingerprint") == fingerprint:
             return stage.nothing(reason="equal vectors, weak labels and gold labels")
         progress(0, 3)
-        weak = data.weak_model()
+        weak, features = data.weak_model()
         progress(1, 3)
         row_of = {item_id: row for row, item_id in enumerate(data.item_ids)}
         gold_rows = np.array([row_of[item_id] for item_id in data.gold], np.int64)
         gold_classes = np.array(list(data.gold.values()), np.int64)
-        model = EndModel.fit_gold(weak, data.vectors[gold_rows], gold_classes, len(config.classes))
+        model = EndModel.fit_gold(weak, features[gold_rows], gold_classes, len(config.classes))
         progress(2, 3)
-        probs_NC = model.predict_proba(data.vectors).astype(np.float32)
+        probs_NC = model.predict_proba(features).astype(np.float32)
         weak_items = int((data.weights > 0).sum())
         detail: dict[str, Any] = {
             "gold_labels": len(data.gold),

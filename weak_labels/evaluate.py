@@ -184,16 +184,16 @@ def evaluate_rivals(
             or (found.get("basis"), found.get("picked")) != (ground.basis, _hash_labels(rival.class_of))
         ]
         row_of = {item_id: row for row, item_id in enumerate(data.item_ids)}
-        weak = data.weak_model() if missing else None
+        weak, features = data.weak_model() if missing else (None, data.vectors)
         rows: list[dict[str, Any]] = []
         for done, rival in enumerate(missing):
             progress(done, len(missing))
             picked = np.array([row_of[item_id] for item_id in rival.class_of], np.int64)
             class_ids = np.array(list(rival.class_of.values()), np.int64)
             prior = weak if rival.with_weak_labels else None
-            model = EndModel.fit_gold(prior, data.vectors[picked], class_ids, len(end_config.classes))
+            model = EndModel.fit_gold(prior, features[picked], class_ids, len(end_config.classes))
             # Single precision as in `predictions`, so that a replay gives the figure that `evaluate` would.
-            probs_NC = model.predict_proba(data.vectors[ground.rows]).astype(np.float32)
+            probs_NC = model.predict_proba(features[ground.rows]).astype(np.float32)
             detail: dict[str, Any] = {"basis": ground.basis, "picked": _hash_labels(rival.class_of)}
             if rival.series == "siftline":
                 detail["replayed"] = True

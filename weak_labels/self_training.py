@@ -3,10 +3,13 @@
 Labeling functions cover some items, and some classes more than others. A classifier on the vectors and one on words and
 character n-grams both learn from the weak labels, with every class weighing the same. Where the two say the same about
 most items, their confident answers become the labels, also of items on which no function voted; where they do not,
-the weak labels are too wrong to be spread, and only the weights of the classes are changed.
+the weak labels are too wrong to be spread, and only the weights of the classes are changed. Answers are smoothed over
+the neighbours in the vectors first. Views that agree are also both worth learning from: the end model then sees the
+words beside the vectors.
 """
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from scipy.sparse import csr_matrix, hstack
@@ -23,12 +26,62 @@ SHARPNESS = 0.8
 """A new label is this much its class and for the rest what the classifiers said."""
 LEAST_AGREEMENT = 0.73
 """Cohen's kappa of the two classifiers below which their answers are no labels. Chosen on train and valid splits."""
+NEIGHBORS = 10
+SMOOTHING = 0.5
+"""Share of an item's answer that comes from its neighbours, in each of SMOOTHING_STEPS."""
+SMOOTHING_STEPS = 3
+MOST_EXACT = 50_000
+"""Items up to which every pair is compared; beyond, neighbours are looked for in the nearest cells only."""
 RAREST = 0.01
 MOST_FEATURES = 30_000
 
 
-def self_trained(vectors: Any, texts: list[str], probs: Probs, weights: Probs) -> tuple[Probs, Probs]:
-    """Soft labels and weights that a classifier on the vectors learns more from.
+@dataclass(frozen=True, slots=True)
+class Words:
+    """TF-IDF of words, word pairs and character n-grams of some texts; the second view, rows of length 1 at most."""
+
+    terms: tuple[TfidfVectorizer, ...]
+
+    @classmethod
+    def fit(cls, texts: list[str]) -> Self | None:
+        """Choose and weigh the terms; None where no term is in two texts."""
+        fitted: list[TfidfVectorizer] = []
+        for analyzer, ngrams, least in (("word", (1, 2), 2), ("char_wb", (2, 4), 3)):
+            terms = TfidfVectorizer(
+                analyzer=analyzer, ngram_range=ngrams, min_df=least, max_features=MOST_FEATURES, sublinear_tf=True
+            )
+            try:
+                fitted.append(terms.fit(texts))
+            except ValueError:  # no term is frequent enough: empty or very few texts
+                continue
+        return cls(tuple(fitted)) if fitted else None
+
+    def of(self, texts: list[str]) -> csr_matrix:
+        """Their terms [N, T], sparse."""
+        return csr_matrix(hstack([terms.transform(texts) for terms in self.terms])) * np.sqrt(1 / len(self.terms))
+
+    def beside(self, vectors: Any, texts: list[str]) -> csr_matrix:
+        """Both views of N texts in one matrix [N, D + T], sparse."""
+        return csr_matrix(hstack([csr_matrix(vectors), self.of(texts)]))
+
+
+@dataclass(frozen=True, slots=True)
+class SelfTrained:
+    """What a classifier learns more from.
+
+    Attributes:
+        probs: soft labels [N, C].
+        weights: [N] how much each counts; 0 for the least confident items of each class.
+        words: the second view, where the two agree; the classifier then sees both.
+    """
+
+    probs: Probs
+    weights: Probs
+    words: Words | None
+
+
+def self_trained(vectors: Any, texts: list[str], probs: Probs, weights: Probs) -> SelfTrained:
+    """Let two views of the texts teach each other.
 
     Args:
         vectors: of train items [N, D].
@@ -36,33 +89,57 @@ def self_trained(vectors: Any, texts: list[str], probs: Probs, weights: Probs) -
         probs: their weak labels [N, C].
         weights: [N] 0 where no function voted.
 
-    Returns:
-        Soft labels [N, C], and weights [N] that are 0 for the least confident items of each class.
-
     Source: self-training with confidence as in COSINE (Yu et al. 2021, https://arxiv.org/abs/2010.07835); two views as
         in Blum and Mitchell 1998. Measured figures: docs/decisions/0021-self-training.md.
     """
     covered = np.flatnonzero(weights > 0)
     if not len(covered):
-        return probs, weights
+        return SelfTrained(probs, weights, None)
     mass_C = np.maximum(probs[covered].mean(axis=0), RAREST)
     balanced_N = weights * (probs @ (1 / mass_C))
     balanced_N *= weights.sum() / balanced_N.sum()
-    words = _words(texts)
+    words = Words.fit(texts)
     if words is None:
-        return probs, balanced_N
+        return SelfTrained(probs, balanced_N, None)
     with threadpool_limits(1):
-        said = [_fitted(view, covered, probs[covered], balanced_N[covered]) for view in (vectors, words)]
+        views = (vectors, words.of(texts))
+        said = [_fitted(view, covered, probs[covered], balanced_N[covered]) for view in views]
     if _kappa(said[0].argmax(axis=1), said[1].argmax(axis=1), probs.shape[1]) < LEAST_AGREEMENT:
-        return probs, balanced_N
-    both_NC = softmax(np.mean(np.log(np.maximum(said, 1e-12)), axis=0))
+        return SelfTrained(probs, balanced_N, None)
+    both_NC = _smoothed(softmax(np.mean(np.log(np.maximum(said, 1e-12)), axis=0)), vectors)
     label_N, confidence_N = both_NC.argmax(axis=1), both_NC.max(axis=1)
     kept_N = np.zeros(len(both_NC))
     for class_id in range(both_NC.shape[1]):
         rows = np.flatnonzero(label_N == class_id)
         best = rows[np.argsort(-confidence_N[rows], kind="stable")]
         kept_N[best[: max(int(len(best) * CONFIDENT_FRAC), 1)]] = 1.0
-    return SHARPNESS * np.eye(both_NC.shape[1])[label_N] + (1 - SHARPNESS) * both_NC, kept_N
+    labels_NC = SHARPNESS * np.eye(both_NC.shape[1])[label_N] + (1 - SHARPNESS) * both_NC
+    return SelfTrained(labels_NC, kept_N, words)
+
+
+def _smoothed(probs: Probs, vectors: Any) -> Probs:
+    """Answers [N, C] mixed with those of the nearest neighbours by inner product."""
+    import faiss
+
+    index: Any
+    rows = np.ascontiguousarray(vectors, np.float32)
+    n, d = rows.shape
+    if n <= MOST_EXACT:
+        index = faiss.IndexFlatIP(d)
+    else:
+        index = faiss.index_factory(d, f"IVF{int(4 * n**0.5)},Flat", faiss.METRIC_INNER_PRODUCT)
+        index.nprobe = 16
+        index.train(rows[:: max(n // 200_000, 1)])
+    index.add(rows)
+    _, found = index.search(rows, min(NEIGHBORS + 1, n))
+    near = np.where((found < 0) | (found == np.arange(n)[:, None]), -1, found)
+    weights = (near >= 0).astype(np.float64)
+    weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1.0)
+    smoothed = probs
+    for _ in range(SMOOTHING_STEPS):
+        around = np.einsum("nk,nkc->nc", weights, smoothed[near])
+        smoothed = (1 - SMOOTHING) * probs + SMOOTHING * around
+    return smoothed / smoothed.sum(axis=1, keepdims=True)
 
 
 def _kappa(first_N: Ints, second_N: Ints, classes: int) -> float:
@@ -70,20 +147,6 @@ def _kappa(first_N: Ints, second_N: Ints, classes: int) -> float:
     shares = [np.bincount(answers_N, minlength=classes) / len(answers_N) for answers_N in (first_N, second_N)]
     chance = float(shares[0] @ shares[1])
     return (float((first_N == second_N).mean()) - chance) / max(1 - chance, 1e-12)
-
-
-def _words(texts: list[str]) -> csr_matrix | None:
-    """TF-IDF of words, word pairs and character n-grams, rows of length 1; None where no term is in two texts."""
-    views: list[csr_matrix] = []
-    for analyzer, ngrams, least in (("word", (1, 2), 2), ("char_wb", (2, 4), 3)):
-        terms = TfidfVectorizer(
-            analyzer=analyzer, ngram_range=ngrams, min_df=least, max_features=MOST_FEATURES, sublinear_tf=True
-        )
-        try:
-            views.append(terms.fit_transform(texts))
-        except ValueError:  # no term is frequent enough: empty or very few texts
-            continue
-    return csr_matrix(hstack(views)) * np.sqrt(1 / len(views)) if views else None
 
 
 def _fitted(view: Any, rows: Any, probs: Probs, weights: Probs) -> Probs:

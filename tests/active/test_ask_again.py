@@ -7,7 +7,10 @@ import pyarrow as pa
 import pytest
 
 from active.ask_again import AskAgainConfig, ask_again
-from active.queue import QueueConfig, collect, push, reconcile
+from active.outbox import QueueConfig
+from active.push import push
+from active.queue import collect
+from active.reconcile import reconcile
 from active.task_folder import TaskFolder
 from features.index import VectorIndex
 from tests.active.pools import CLASSES, SmallPool, clusters, small_pool

@@ -46,21 +46,40 @@ def test_items_without_a_vote_are_learned_from(pool: tuple[Vectors, list[str], I
     probs, weights = lopsided(truth)
     others, true_others = clear_clouds(600, seed=2)
     plain = EndModel.fit_weak(vectors, probs, weights)
-    labels, kept = self_trained(vectors, texts, probs, weights)
-    trained = EndModel.fit_weak(vectors, labels, kept)
+    taught = self_trained(vectors, texts, probs, weights)
+    trained = EndModel.fit_weak(vectors, taught.probs, taught.weights)
     assert plain is not None
     assert trained is not None
-    assert kept[weights == 0].sum() > 300
-    np.testing.assert_allclose(labels.sum(axis=1), 1.0)
+    assert taught.weights[weights == 0].sum() > 300
+    np.testing.assert_allclose(taught.probs.sum(axis=1), 1.0)
     before, after = (float((m.predict_proba(others).argmax(axis=1) == true_others).mean()) for m in (plain, trained))
     assert after > before + 0.02
+
+
+def test_where_the_views_agree_words_beside_the_vectors_tell_more(pool: tuple[Vectors, list[str], Ints]) -> None:
+    vectors, texts, truth = pool
+    probs, weights = lopsided(truth)
+    taught = self_trained(vectors, texts, probs, weights)
+    assert taught.words is not None
+    both = taught.words.beside(vectors, texts)
+    np.testing.assert_array_equal(both[:, :8].toarray(), vectors)
+    seen, blind = (EndModel.fit_weak(view, taught.probs, taught.weights) for view in (both, vectors))
+    assert seen is not None
+    assert blind is not None
+    others, true_others = clear_clouds(600, seed=2)
+    told = [WORDS[c][n % 2] for n, c in enumerate(true_others)]
+    with_words = seen.predict_proba(taught.words.beside(others, told)).argmax(axis=1)
+    without = blind.predict_proba(others).argmax(axis=1)
+    assert (with_words == true_others).mean() > (without == true_others).mean() + 0.02
 
 
 def test_views_that_disagree_only_balance_the_classes(pool: tuple[Vectors, list[str], Ints]) -> None:
     vectors, texts, truth = pool
     probs, weights = lopsided(truth)
     shuffled = [texts[place] for place in np.random.default_rng(0).permutation(len(texts))]
-    labels, kept = self_trained(vectors, shuffled, probs, weights)
+    taught = self_trained(vectors, shuffled, probs, weights)
+    labels, kept = taught.probs, taught.weights
+    assert taught.words is None
     np.testing.assert_array_equal(labels, probs)
     assert ((kept > 0) == (weights > 0)).all()
     mass = kept @ probs / kept.sum()
@@ -72,16 +91,16 @@ def test_texts_without_common_words_leave_the_labels(texts: list[str]) -> None:
     vectors, truth = clouds(40, seed=1)
     probs, weights = lopsided(truth)
     weights[:3] = 1
-    labels, kept = self_trained(vectors, texts, probs, weights)
-    assert labels.shape == probs.shape
-    assert np.isfinite(kept).all()
+    taught = self_trained(vectors, texts, probs, weights)
+    assert taught.probs.shape == probs.shape
+    assert np.isfinite(taught.weights).all()
 
 
 def test_nothing_covered_is_left_alone() -> None:
     vectors, _ = clouds(20, seed=1)
-    labels, kept = self_trained(vectors, ["a"] * 20, np.full((20, 3), 1 / 3), np.zeros(20))
-    assert kept.sum() == 0
-    np.testing.assert_allclose(labels, 1 / 3)
+    taught = self_trained(vectors, ["a"] * 20, np.full((20, 3), 1 / 3), np.zeros(20))
+    assert taught.weights.sum() == 0
+    np.testing.assert_allclose(taught.probs, 1 / 3)
 
 
 def test_the_stage_trains_itself_where_the_settings_say_so(lake: Lake, tmp_path: Path) -> None:
