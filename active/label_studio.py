@@ -166,6 +166,28 @@ class LabelStudioService:
 
         return next((_time(task["updated_at"]) for task in self._call(newest)), None)
 
+    def register_webhook(self, url: str, *, headers: Mapping[str, str], actions: Sequence[str]) -> None:
+        """Enter a webhook of the project on the server, or bring the one with this address up to date.
+
+        Raises:
+            ServiceRefused: the server does not take the address; by default it refuses loopback and private ones.
+        """
+        project_id = self._id()
+        known = self._call(lambda: self._client.webhooks.list(project=str(project_id)))
+        wanted: dict[str, Any] = {
+            "url": url,
+            "headers": dict(headers),
+            "actions": list(actions),
+            "send_payload": False,
+            "send_for_all_actions": False,
+            "is_active": True,
+        }
+        same = [hook.id for hook in known if hook.url == url and hook.id is not None]
+        if same:
+            self._call(lambda: self._client.webhooks.update(id=same[0], **wanted))
+        else:
+            self._call(lambda: self._client.webhooks.create(project=project_id, **wanted))
+
     def stored(self) -> Iterator[StoredTask]:
         """Every task of the project that carries an item id, in ascending order of task id."""
         counts = ("total_annotations", "cancelled_annotations")
