@@ -48,7 +48,9 @@ def test_a_webhook_is_one_hint_that_is_taken_once(receiver: httpx.Client, hint: 
 
 @pytest.mark.parametrize("secret", ["", "wrong", SECRET + "x", SECRET[:-1], "\u00e9" * 16])
 def test_a_forged_one_leaves_no_hint(receiver: httpx.Client, hint: Hint, secret: str) -> None:
-    answer = receiver.post("/hook", json={"action": "ANNOTATION_CREATED"}, headers={HEADER: secret.encode("latin-1")})
+    answer = receiver.post(
+        "/hook", json={"action": "ANNOTATION_CREATED"}, headers={HEADER.encode(): secret.encode("latin-1")}
+    )
     assert answer.status_code == 403
     assert not hint.take()
 
