@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from active.label_config import Page
-from active.label_studio_connection import TIMEOUT_S, Connection, Json, count_of, rows_of
+from active.label_studio_connection import TIMEOUT_S, Connection, Json, LabelStudio, count_of, rows_of
 from active.label_studio_failures import KEY_VARIABLE, URL_VARIABLE
 from active.label_studio_project import SUGGESTIONS, ensure_project, find_project
 from active.service import LABEL, TEXT, Action, Answer, Pulled, StoredTask, Task
@@ -46,7 +46,6 @@ class LabelStudioService:
         self, url: str, api_key: str, project: str, *, timeout_s: float = TIMEOUT_S, annotators_per_task: int = 1
     ) -> None:
         self._connection = Connection(url, api_key, project, timeout_s=timeout_s)
-        self._client = self._connection.client
         self._call = self._connection.call
         self.url = self._connection.url
         self.project = project
@@ -54,6 +53,10 @@ class LabelStudioService:
         self._project_id: int | None = None
         self._emails: dict[int, str] = {}
         self._problems: dict[str, str] = {}
+
+    @property
+    def _client(self) -> LabelStudio:
+        return self._connection.client
 
     @property
     def problems(self) -> Mapping[str, str]:
