@@ -3,6 +3,7 @@
 import json
 import shutil
 import socket
+import ssl
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -75,6 +76,16 @@ def api(studio: StudioInfo, method: str, path: str, **options: object) -> httpx.
     return response
 
 
+_personal_tokens: dict[str, str] = {}
+
+
+def personal_token(studio: StudioInfo) -> str:
+    """The personal access token of the server's user, who may have one only."""
+    if studio.url not in _personal_tokens:
+        _personal_tokens[studio.url] = api(studio, "POST", "/api/token/").json()["token"]
+    return _personal_tokens[studio.url]
+
+
 def project_of(studio: StudioInfo, service: LabelStudioService) -> dict[str, object]:
     """The service's project as the server describes it; there must be exactly one."""
     found = api(studio, "GET", "/api/projects/", params={"title": service.project}).json()["results"]
@@ -113,11 +124,12 @@ Answer = Callable[[BaseHTTPRequestHandler, bytes], None]
 
 
 @contextmanager
-def http_server(answer: Answer) -> Iterator[str]:
+def http_server(answer: Answer, tls: ssl.SSLContext | None = None) -> Iterator[str]:
     """A real HTTP server on loopback for faults that Label Studio cannot be made to show; yields its address.
 
     Args:
         answer: called with the request handler and the request's body; writes the response, or none.
+        tls: the server's certificate; None for plain HTTP.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -131,10 +143,12 @@ def http_server(answer: Answer) -> Iterator[str]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"{'http' if tls is None else 'https'}://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()
@@ -142,19 +156,42 @@ def http_server(answer: Answer) -> Iterator[str]:
 
 
 @contextmanager
-def proxy(studio: StudioInfo, cut: Callable[[str, str], bool]) -> Iterator[str]:
-    """A proxy before the server that loses responses: the server has done its work, the caller never hears of it.
+def proxy(
+    studio: StudioInfo,
+    cut: Callable[[str, str], bool] = lambda *_: False,
+    *,
+    drop: Callable[[str, str], bool] = lambda *_: False,
+    swap: Callable[[str, str], Answer | None] = lambda *_: None,
+    spoil: Callable[[str, str], bool] = lambda *_: False,
+    tls: ssl.SSLContext | None = None,
+) -> Iterator[str]:
+    """A proxy before the server that loses requests and responses; all hooks are called with method and path.
 
     Args:
-        cut: called with method and path after the server has answered; True closes the connection without a response.
+        studio: the server.
+        cut: after the server has answered; True closes the connection without a response.
+        drop: before; True closes the connection, and the server never hears of it.
+        swap: after the server has answered; what it returns answers in the server's place.
+        spoil: before; True breaks the token, so that the server refuses it.
+        tls: the proxy's certificate; None for plain HTTP.
     """
 
     def forward(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        call = handler.command, handler.path
+        if drop(*call):
+            handler.close_connection = True
+            return
         headers = {key: value for key, value in handler.headers.items() if key.lower() != "host"}
+        if spoil(*call):
+            headers = {key: value for key, value in headers.items() if key.lower() != "authorization"}
         response = httpx.request(
             handler.command, studio.url + handler.path, content=body, headers=headers, timeout=60, trust_env=False
         )
-        if cut(handler.command, handler.path):
+        other = swap(*call)
+        if other is not None:
+            other(handler, body)
+            return
+        if cut(*call):
             handler.close_connection = True
             return
         handler.send_response(response.status_code)
@@ -163,5 +200,23 @@ def proxy(studio: StudioInfo, cut: Callable[[str, str], bool]) -> Iterator[str]:
         handler.end_headers()
         handler.wfile.write(response.content)
 
-    with http_server(forward) as url:
+    with http_server(forward, tls) as url:
         yield url
+
+
+def sign_up(studio: StudioInfo) -> StudioInfo:
+    """A further annotator of the server, invited as a person is: address, log-in and a key of their own."""
+    link = api(studio, "GET", "/api/invite").json()["invite_url"]
+    email, password = f"annotator-{uuid.uuid4().hex[:8]}@siftline.local", uuid.uuid4().hex
+    with httpx.Client(base_url=studio.url, timeout=60, trust_env=False) as browser:
+        browser.get(link)
+        form = {"csrfmiddlewaretoken": browser.cookies["csrftoken"], "email": email, "password": password}
+        assert browser.post(link, data=form, headers={"Referer": studio.url + link}).status_code == 302
+        token = browser.get("/api/current-user/token").json()["token"]
+    return StudioInfo(url=studio.url, username=email, password=password, api_key=token, pid=studio.pid)
+
+
+def choose(annotator: StudioInfo, task_id: int | str, label: str) -> None:
+    """Answer a task as this annotator, the way the labeling page does."""
+    part = {"from_name": "label", "to_name": "text", "type": "choices", "value": {"choices": [label]}}
+    api(annotator, "POST", f"/api/tasks/{task_id}/annotations/", json={"result": [part], "lead_time": 2.5})

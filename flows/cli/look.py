@@ -127,7 +127,7 @@ def show_queue(root: Path, limit: int) -> None:
             """
             SELECT q.rank, q.value, q.state, c.name, q.reason, i.content
             FROM queue q JOIN items i USING (item_id) LEFT JOIN classes c ON c.class_id = q.prediction
-            WHERE q.state IN ('planned', 'sent', 'confirmed') ORDER BY q.cycle, q.rank LIMIT ?
+            WHERE q.state IN ('planned', 'sent', 'confirmed') ORDER BY q.value DESC, q.cycle, q.rank LIMIT ?
             """,
             [limit],
         )
@@ -168,7 +168,7 @@ def collect_answers(root: Path) -> None:
 
 def reconcile_queue(root: Path) -> None:
     """Mend differences between the queue and the service and print what was done."""
-    from active.queue import reconcile
+    from active.reconcile import reconcile
 
     project = Project(root)
     with project.only_run():
