@@ -159,7 +159,7 @@ def collect_answers(root: Path) -> None:
 
     project = Project(root)
     with project.only_run():
-        result = collect(project.lake, project.service, project.queue_config)
+        result = collect(project.lake, project.service, project.queue_config, cursor=project.cursor)
     new = sum(n for table, n in result.rows_written.items() if table == "annotations")
     out.print(f"{new} new or changed answers from {project.service.describe()}")
     for key, value in result.detail.items():
