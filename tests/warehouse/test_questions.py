@@ -134,7 +134,7 @@ def test_a_gold_label_is_for_the_text_that_was_sent(lake: Lake) -> None:
 def test_a_question_about_one_item_reads_its_rows_only(lake: Lake) -> None:
     with lake.read() as reader:
         ((_, plan),) = reader.rows("EXPLAIN SELECT * FROM gold_labels WHERE item_id = 'x'")
-    assert plan.count("item_id='x'") == 3  # annotations, queue and items
+    assert plan.count("item_id='x'") == 4  # annotations, asked_before, queue and items
 
 
 def test_the_data_dictionary_is_current() -> None:
