@@ -1,23 +1,23 @@
-"""The labeling page that annotators see in Label Studio, as its XML: the text, the classes, and why this text.
+"""The labeling page that annotators see in Label Studio, as its XML: what is labelled, the classes, and why this one.
 
 Texts, reasons and suggestions come in as task data, which Label Studio shows as text; only class names stand in the
-XML, so only they are escaped and checked here.
+XML, so only they are escaped and checked here. A page that a person has redesigned is changed in its classes only.
 """
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
-from active.service import LABEL, TEXT
+from active.service import IMAGE, LABEL, TEXT, text_key
 from warehouse import SettingsError
 
+MOST_TEXTS = 4
 # `lsf-richtext*` are Label Studio's own class names of the text; where it renames them only the line height is lost.
-_PAGE = """<View style="max-width: 54rem; margin: 0 auto; padding: 0 1rem">
+_PAGE = """<View style="max-width: {width}; margin: 0 auto; padding: 0 1rem">
   <Style>.lsf-richtext__container, .lsf-richtext__line {{ line-height: 1.65; }}</Style>
-  <View style="margin: 1rem 0; padding: 0.75rem; border: 1px solid rgba(128, 128, 128, 0.4); border-radius: 8px; \
-font-size: 1.1rem; white-space: pre-wrap; overflow-wrap: anywhere">
-    <Text name="{text}" value="$text" valueType="text"/>
-  </View>
+{shown}
   <Header value="Which class fits?" size="5" style="margin: 0"/>
   <Choices name="{choices}" toName="{text}" choice="single-radio" showInline="true" required="true" \
 requiredMessage="Choose a class, or skip the text.">
@@ -27,28 +27,102 @@ requiredMessage="Choose a class, or skip the text.">
   <Header value="A class that is chosen already is the model's suggestion." size="6" style="{small}; margin: 0"/>
 </View>
 """
+_TEXT = """  <View style="{place}margin: 1rem 0; padding: 0.75rem; border: 1px solid rgba(128, 128, 128, 0.4); \
+border-radius: 8px; font-size: 1.1rem; white-space: pre-wrap; overflow-wrap: anywhere">
+    <Text name="{name}" value="${name}" valueType="text"/>
+  </View>"""
 _SMALL = "font-size: 0.95rem; font-weight: 400; opacity: 0.8"
 # Characters that XML 1.0 cannot hold, not even escaped.
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
-def label_config(classes: Sequence[str]) -> str:
-    """The labeling page for one choice among these classes.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Page:
+    """What a labeling page offers and shows.
 
-    Label Studio gives the choices their keys itself: 1 to 9, then 0, q, w, e and so on.
-
-    Args:
+    Attributes:
         classes: class names as annotators see them; the order is the order on the page.
+        texts: how many texts stand side by side, 1 to 4; two make a pair.
+        image: an image stands above the texts.
 
     Raises:
-        SettingsError: a name cannot be shown as it is.
+        SettingsError: a class name cannot be shown as it is, or the number of texts is out of range.
     """
-    for name in classes:
-        if _NOT_XML.search(name) or not name.strip():
-            raise SettingsError(f"class {name!r} is blank or holds a control character; Label Studio cannot show it")
-        if re.search(r"\$\w", name):
-            raise SettingsError(
-                f"class {name!r}: Label Studio takes '$' before a letter or digit for a variable; rename it"
-            )
-    options = "\n".join(f"    <Choice value={quoteattr(name)}/>" for name in classes)
-    return _PAGE.format(text=TEXT, choices=LABEL, options=options, small=_SMALL)
+
+    classes: tuple[str, ...]
+    texts: int = 1
+    image: bool = False
+
+    def __post_init__(self) -> None:
+        for name in self.classes:
+            if _NOT_XML.search(name) or not name.strip():
+                raise SettingsError(
+                    f"class {name!r} is blank or holds a control character; Label Studio cannot show it"
+                )
+            if re.search(r"\$\w", name):
+                raise SettingsError(
+                    f"class {name!r}: Label Studio takes '$' before a letter or digit for a variable; rename it"
+                )
+        if not 1 <= self.texts <= MOST_TEXTS:
+            raise SettingsError(f"{self.texts} texts cannot stand side by side; a page takes 1 to {MOST_TEXTS}")
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Keys of the task's data that the page must show."""
+        return (*(text_key(place) for place in range(self.texts)), *((IMAGE,) if self.image else ()))
+
+
+def label_config(page: Page) -> str:
+    """The labeling page for one choice among the classes.
+
+    Label Studio gives the choices their keys itself: 1 to 9, then 0, q, w, e and so on.
+    """
+    place = "flex: 1 1 0; min-width: 0; " if page.texts > 1 else ""
+    shown = "\n".join(_TEXT.format(name=text_key(number), place=place) for number in range(page.texts))
+    if page.texts > 1:
+        shown = f'  <View style="display: flex; gap: 1rem; align-items: stretch">\n{shown}\n  </View>'
+    if page.image:
+        shown = f'  <Image name="{IMAGE}" value="${IMAGE}" zoom="true" zoomControl="true"/>\n{shown}'
+    options = "\n".join(f"    <Choice value={quoteattr(name)}/>" for name in page.classes)
+    return _PAGE.format(
+        width="54rem" if page.texts == 1 else "80rem",
+        shown=shown,
+        text=TEXT,
+        choices=LABEL,
+        options=options,
+        small=_SMALL,
+    )
+
+
+def updated(config: str, page: Page) -> str:
+    """A page as it is on the server with its classes brought up to date, and all else as a person left it.
+
+    Returns:
+        The changed page; a new one where the old one does not show all it must or cannot be changed.
+    """
+    if any(not re.search(rf"\${name}\b", config) for name in page.variables):
+        return label_config(page)
+    try:
+        root = ElementTree.fromstring(config)  # noqa: S314 - the server has read it before, and it is small
+    except ElementTree.ParseError:
+        return label_config(page)
+    found = [choices for choices in root.iter("Choices") if choices.get("name") == LABEL]
+    if len(found) != 1 or any(option.tag != "Choice" for option in found[0]):
+        return label_config(page)
+    options = {option.get("value"): option for option in found[0]}
+    tail = found[0][0].tail if len(found[0]) else "\n"
+    for option in list(found[0]):
+        found[0].remove(option)
+    for name in page.classes:
+        option = options.get(name)
+        if option is None:
+            option = ElementTree.Element("Choice", {"value": name})
+        option.tail = tail
+        found[0].append(option)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def fits(config: str, offered: Sequence[str], page: Page) -> bool:
+    """Whether a page on the server offers the classes, in whatever order, and shows all it must."""
+    shows = all(re.search(rf"\${name}\b", config) for name in page.variables)
+    return shows and set(offered) == set(page.classes)

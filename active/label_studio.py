@@ -1,43 +1,29 @@
-"""The annotation service over a Label Studio server, the only module that imports its SDK.
+"""The annotation service over a Label Studio server: tasks go there, answers come back.
 
-Label Studio is polled. Its tasks have no external key and a repeated import stores them twice, so the SDK's own
-retries are off, every task carries its item id, and task ids are looked up by item id and never inferred from the
-order of a response. Listings go on from the last task id seen: with page numbers, a task that is deleted meanwhile
-would hide another one, which then looked unsent or unanswered.
+Label Studio is polled. Its tasks have no external key and a repeated import stores them twice, so every task carries
+its item id, and task ids are looked up by item id and never inferred from the order of a response. Listings go on from
+the last task id seen: with page numbers, a task that is deleted meanwhile would hide another one, which then looked
+unsent or unanswered.
 """
 
 import json
 import os
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
-from urllib.parse import quote, urlsplit
+from typing import Any
+from urllib.parse import quote
 
-import httpx
-from label_studio_sdk import LabelStudio
-from label_studio_sdk.core.api_error import ApiError
-from label_studio_sdk.core.parse_error import ParsingError
+from active.label_config import Page
+from active.label_studio_connection import TIMEOUT_S, Connection, Json, count_of, rows_of
+from active.label_studio_failures import KEY_VARIABLE, URL_VARIABLE
+from active.label_studio_project import SUGGESTIONS, ensure_project, find_project
+from active.service import LABEL, TEXT, Action, Answer, StoredTask, Task
+from warehouse import ServiceError, ServiceRefused, SettingsError
 
-from active.deadline import DeadlineClient
-from active.label_config import label_config
-from active.label_studio_failures import KEY_VARIABLE, URL_VARIABLE, Place, failure
-from active.service import LABEL, TEXT, Action, Answer, Task
-from warehouse import ServiceError, ServiceRefused, SettingsError, SiftlineError
-
-# The first release that guards webhooks against server-side request forgery and keeps its secret key private.
-OLDEST_VERSION = (1, 23, 2)
-TIMEOUT_S = 60.0
 IMPORT_CHUNK = 200
 PAGE = 500
 # The ids of one look-up travel in the address of a GET, and proxies refuse addresses from 8 kB on.
 LOOKUP_BYTES = 4000
-SAMPLING = "Sequential sampling"
-# Label Studio shows the suggestions of one model version per project, and keeps to the first it has seen.
-SUGGESTIONS = "siftline"
-
-T = TypeVar("T")
-Json = dict[str, Any]
 
 
 class LabelStudioService:
@@ -55,29 +41,14 @@ class LabelStudioService:
     """
 
     def __init__(self, url: str, api_key: str, project: str, *, timeout_s: float = TIMEOUT_S) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
-            raise SettingsError(
-                f"{URL_VARIABLE} must look like http://host:8080 or https://host/path, without a log-in"
-            )
-        if not re.fullmatch(r"[!-~]+", api_key):
-            raise SettingsError(f"{KEY_VARIABLE} holds a blank or a character that no key has; copy the key again")
-        if not 3 <= len(project) <= 50:
-            raise SettingsError(f"project name {project!r} has {len(project)} characters; Label Studio takes 3 to 50")
-        self.url = url.rstrip("/")
+        self._connection = Connection(url, api_key, project, timeout_s=timeout_s)
+        self._client = self._connection.client
+        self._call = self._connection.call
+        self.url = self._connection.url
         self.project = project
-        self._place = Place(url=self.url, project=project, key=api_key)
         self._project_id: int | None = None
         self._emails: dict[int, str] = {}
         self._problems: dict[str, str] = {}
-        # Redirects are not followed: a POST would turn into a GET, and a log-in page would look like an answer.
-        client = DeadlineClient(timeout=timeout_s, follow_redirects=False)
-        # The SDK joins `api/token/refresh/` as a browser would: without the last slash it drops a path prefix.
-        self._client = self._call(
-            lambda: LabelStudio(
-                base_url=self.url + "/", api_key=api_key, timeout=timeout_s, max_retries=0, httpx_client=client
-            )
-        )
 
     @property
     def problems(self) -> Mapping[str, str]:
@@ -88,48 +59,16 @@ class LabelStudioService:
         """The server and the project, without secrets."""
         return f"Label Studio project '{self.project}' at {self.url}"
 
-    def ensure_project(self, classes: Sequence[str]) -> None:
-        """Find the project by its title or create it; bring its classes and its order of tasks up to date.
+    @property
+    def ordered(self) -> bool:
+        """Annotators get the tasks in the order in which they were stored: sequential sampling goes by task id."""
+        return True
 
-        A labeling page that offers these classes already is left as it is, also when a person has redesigned it.
-
-        Raises:
-            SettingsError: a class name cannot be shown.
-            ServiceRefused: the server is too old, or answers exist for a class that is no longer there.
-            ServiceError: the server did not answer as it should.
-        """
-        config = label_config(classes)
-        release = self._call(lambda: _text(self._client.versions.get().release))
-        version = tuple(int(number) for number in re.findall(r"\d+", release)[:3])
-        if version < OLDEST_VERSION:
-            needed = ".".join(map(str, OLDEST_VERSION))
-            raise ServiceRefused(
-                f"{self.url} runs Label Studio {release}; Siftline needs {needed} or newer: upgrade it"
-            )
-        found = self._find_project()
-        if found is None:
-            created = self._call(
-                lambda: self._client.projects.create(
-                    title=self.project,
-                    label_config=config,
-                    sampling=SAMPLING,
-                    show_collab_predictions=True,
-                    description="Made by Siftline: it adds tasks in descending value and collects the answers.",
-                )
-            )
-            self._project_id = created.id
-            return
-        changes: Json = {}
-        if _classes_of(found) != set(classes):
-            changes["label_config"] = config
-        if found.get("sampling") != SAMPLING:
-            changes["sampling"] = SAMPLING
-        if not found.get("show_collab_predictions"):
-            changes["show_collab_predictions"] = True
-        if found.get("model_version") not in (None, "", SUGGESTIONS):
-            changes["model_version"] = ""  # the server sets it to that of the next tasks
-        if changes:
-            self._call(lambda: self._client.projects.update(id=found["id"], **changes))
+    def ensure_project(self, classes: Sequence[str], *, texts: int = 1, image: bool = False) -> bool:
+        """Find the project or create it, and bring it up to date; see `active.label_studio_project`."""
+        page = Page(classes=tuple(classes), texts=texts, image=image)
+        self._project_id, created = ensure_project(self._connection, page)
+        return created
 
     def push(self, tasks: Sequence[Task]) -> Mapping[str, str]:
         """Import tasks in the order given, some hundred per request; see `AnnotationService.push`.
@@ -184,22 +123,36 @@ class LabelStudioService:
             for annotation in task.get("annotations") or []
         ]
 
+    def stored(self) -> Iterator[StoredTask]:
+        """Every task of the project that carries an item id, in ascending order of task id."""
+        counts = ("total_annotations", "cancelled_annotations")
+        for task in self._tasks([_condition("id", "greater", "Number", 0)], ",".join(("id", "data", *counts))):
+            item_id = task["data"].get("item_id")
+            if item_id is not None:
+                answered = any(task[count] for count in counts)
+                yield StoredTask(task_id=str(task["id"]), item_id=str(item_id), data=task["data"], answered=answered)
+
     def withdraw(self, task_ids: Sequence[str]) -> None:
-        """Delete these tasks, except those that somebody has answered or skipped meanwhile."""
+        """Delete these tasks, except those that somebody has answered, skipped or begun meanwhile."""
         project_id = self._id()
         for start in range(0, len(task_ids), PAGE):
             some = [int(task_id) for task_id in task_ids[start : start + PAGE]]
             selected: Any = {"all": False, "included": some}
-            # The server itself looks for answers right before it deletes.
-            unanswered: Any = {
-                "conjunction": "and",
-                "items": [_condition(n, "equal", "Number", 0) for n in ("total_annotations", "cancelled_annotations")],
-            }
+            # The server itself looks for answers and drafts right before it deletes.
+            counts = ("total_annotations", "cancelled_annotations")
+            untouched = [_condition(count, "equal", "Number", 0) for count in counts]
+            untouched.append(_condition("draft_exists", "equal", "Boolean", False))
+            filters: Any = {"conjunction": "and", "items": untouched}
             self._call(
-                lambda selected=selected, unanswered=unanswered: self._client.actions.create(
-                    id="delete_tasks", project=project_id, filters=unanswered, selected_items=selected
+                lambda selected=selected, filters=filters: self._client.actions.create(
+                    id="delete_tasks", project=project_id, filters=filters, selected_items=selected
                 )
             )
+
+    def show(self, data: Mapping[str, Mapping[str, Any]]) -> None:
+        """Put other data into tasks, by task id; each keeps its place in the order."""
+        for task_id, shown in data.items():
+            self._call(lambda task_id=task_id, shown=shown: self._client.tasks.update(id=task_id, data=dict(shown)))
 
     def annotate(self, task_id: str, *, label: str, annotator: str, seconds: float) -> None:
         """Answer a task in the name of a simulated annotator.
@@ -231,25 +184,9 @@ class LabelStudioService:
 
     def _find_project(self) -> Json | None:
         """The project with exactly this title, and its id from now on."""
-
-        def named() -> list[Json]:
-            page, found, seen = 1, [], 0
-            while True:
-                pager = self._client.projects.list(title=self.project, page=page, page_size=100)
-                projects, total = _rows(pager.items), _count(pager.response.count)
-                found += [project for project in projects if project["title"] == self.project]
-                page, seen = page + 1, seen + len(projects)
-                if not projects or seen >= total:
-                    return found
-
-        found = self._call(named)
-        if len(found) > 1:
-            ids = ", ".join(str(project["id"]) for project in found)
-            raise ServiceRefused(
-                f"{self.url} has {len(found)} projects '{self.project}' (ids {ids}); rename all but one"
-            )
-        self._project_id = int(found[0]["id"]) if found else None
-        return found[0] if found else None
+        found = find_project(self._connection)
+        self._project_id = int(found["id"]) if found else None
+        return found
 
     def _tasks(self, conditions: Sequence[Json], include: str, *, everything: bool = False) -> Iterator[Json]:
         """Tasks that meet one of the conditions, in ascending order of id, with the fields in `include`."""
@@ -268,7 +205,7 @@ class LabelStudioService:
                     query=query,
                     resolve_uri=False,  # a text that looks like an address stays a text
                 )
-                return _rows(pager.items), _count(pager.response.total)
+                return rows_of(pager.items), count_of(pager.response.total)
 
             tasks, total = self._call(page)
             yield from tasks
@@ -306,26 +243,6 @@ class LabelStudioService:
             self._emails.setdefault(user_id, f"user {user_id}")
         return self._emails[user_id]
 
-    def _call(self, request: Callable[[], T]) -> T:
-        """Run a request and turn what goes wrong into an error that says whether a retry may help.
-
-        Causes are cut off: their text can hold cookies, and a body that repeats the key.
-        """
-        try:
-            return request()
-        except SiftlineError:
-            raise
-        except ApiError as error:
-            raise failure(error.status_code or 0, error.body, error.headers or {}, self._place) from None
-        except httpx.TimeoutException as error:
-            raise ServiceError(f"Label Studio at {self.url} did not answer in time ({type(error).__name__})") from None
-        except httpx.HTTPError as error:
-            raise ServiceError(f"Label Studio at {self.url} cannot be reached: {self._place.clean(error)}") from None
-        except (ParsingError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ServiceError(
-                f"{self.url} gave an answer that is not Label Studio's ({type(error).__name__}); check {URL_VARIABLE}"
-            ) from None
-
 
 def label_studio_from_env(project: str) -> LabelStudioService | None:
     """The service that LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY describe, or None when neither is set.
@@ -340,26 +257,6 @@ def label_studio_from_env(project: str) -> LabelStudioService | None:
         have, lack = (URL_VARIABLE, KEY_VARIABLE) if url else (KEY_VARIABLE, URL_VARIABLE)
         raise SettingsError(f"{have} is set but {lack} is not; set both to use Label Studio, or neither")
     return LabelStudioService(url, key, project)
-
-
-# The SDK fills what an answer lacks with None, and a missing list must not pass for an empty one: the queue would send
-# everything again.
-
-
-def _rows(items: Any) -> list[Json]:
-    return [item.model_dump() for item in items]
-
-
-def _count(value: Any) -> int:
-    if not isinstance(value, int):
-        raise TypeError("no count")
-    return value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError("no text")
-    return value
 
 
 def _with_one_version(task: Json) -> Json:
@@ -388,14 +285,6 @@ def _lookups(item_ids: Sequence[str]) -> Iterator[list[str]]:
         used += size
     if group:
         yield group
-
-
-def _classes_of(project: Json) -> set[str]:
-    """Classes that the project's labeling page offers for our choice; empty when it has none."""
-    controls = project.get("parsed_label_config")
-    control = controls.get(LABEL) if isinstance(controls, dict) else None
-    labels = control.get("labels") if isinstance(control, dict) and control.get("to_name") == [TEXT] else None
-    return {str(label) for label in labels} if isinstance(labels, list) else set()
 
 
 def _choice_of(result: object) -> Json | None:

@@ -1,142 +1,13 @@
-"""The outbox: every selected item reaches the annotation service exactly once, and every answer comes back.
-
-A queue row goes planned -> sent -> confirmed -> answered. `sent` is committed before the service is called and
-`confirmed` after it, so whatever dies in between leaves a row that the next push asks the service about before it sends
-anything: the service has no key of our own, and a task stored twice would be labelled twice.
-"""
+"""Collect: every answer comes back once, with edits, skips and deletions as history."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-import pyarrow as pa
-
-from active.service import SIMULATED, AnnotationService, Answer, Task
-from warehouse import Append, Lake, Progress, Reader, SettingsError, StageResult, Upsert, silent
-
-Row = dict[str, Any]
-
-_QUEUE = """
-    SELECT q.* EXCLUDE (run_id, committed_at) FROM queue q
-    WHERE project = ? AND state IN ({states}) ORDER BY cycle, rank
-"""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class QueueConfig:
-    """Of one annotation project.
-
-    Attributes:
-        project: its name, in the queue and in the service.
-        classes: class names; the position is the class_id.
-        chunk: tasks per call of the service.
-    """
-
-    project: str
-    classes: tuple[str, ...]
-    chunk: int = 500
-
-    def __post_init__(self) -> None:
-        if self.chunk < 1:
-            raise SettingsError(f"A chunk holds at least 1 task, found {self.chunk}.")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ReconcileReport:
-    """Differences between the queue and the service, and what was done about each.
-
-    Attributes:
-        agreed: rows that agree.
-        confirmed: rows that were sent and are in the service after all.
-        sent_again: rows that the service did not hold; they were sent again.
-        renumbered: rows whose task id differed.
-        withdrawn: second tasks of an item that were removed.
-        doubled: second tasks that have answers and were left for a person to look at.
-    """
-
-    agreed: int = 0
-    confirmed: int = 0
-    sent_again: int = 0
-    renumbered: int = 0
-    withdrawn: int = 0
-    doubled: Sequence[str] = field(default_factory=list[str])
-
-    def lines(self) -> list[str]:
-        """The report in words."""
-        lines = [f"{self.agreed} tasks agree with the service"]
-        counts = {
-            "tasks were in the service and are now confirmed": self.confirmed,
-            "tasks were missing in the service and were sent again": self.sent_again,
-            "tasks had another number in the service, which is now recorded": self.renumbered,
-            "second tasks of an item were withdrawn": self.withdrawn,
-        }
-        lines += [f"{count} {words}" for words, count in counts.items() if count]
-        lines += [f"item {item} has more than one answered task; look at it in the service" for item in self.doubled]
-        return lines
-
-
-def push(lake: Lake, service: AnnotationService, config: QueueConfig, progress: Progress = silent) -> StageResult:
-    """Bring every planned row to the service, in descending value.
-
-    Raises:
-        ServiceError: the service is away; rows stay planned or sent and the next push goes on.
-        ServiceRefused: the service refuses; a person must act.
-    """
-    with lake.stage("push", version=1, inputs=("queue",), params={"project": config.project}) as stage:
-        rows = _rows(stage, config, "planned", "sent")
-        if not rows:
-            return stage.nothing()
-    service.ensure_project(config.classes)
-    written = 0
-    for start in range(0, len(rows), config.chunk):
-        written += _push_chunk(lake, service, config, rows[start : start + config.chunk])
-        progress(min(start + config.chunk, len(rows)), len(rows))
-    return StageResult(
-        stage="push",
-        token=stage.token,
-        committed=True,
-        rows_read=len(rows),
-        rows_written={"queue": written},
-        detail={"sent": len(rows)},
-        seconds=stage.elapsed_s(),
-    )
-
-
-def _push_chunk(lake: Lake, service: AnnotationService, config: QueueConfig, rows: Sequence[Row]) -> int:
-    """Mark as sent, ask the service what it has, send the rest, confirm. Returns rows written."""
-    written = 0
-    planned = [row for row in rows if row["state"] == "planned"]
-    if planned:
-        written += _commit_states(lake, config, "sent", [{**row, "state": "sent"} for row in planned])
-    held = service.find([row["item_id"] for row in rows])
-    ids = {item_id: tasks[0] for item_id, tasks in held.items() if tasks}
-    missing = [row for row in rows if row["item_id"] not in ids]
-    if missing:
-        ids.update(service.push(_tasks(lake, config, missing)))
-    confirmed = [{**row, "state": "confirmed", "task_id": ids[row["item_id"]]} for row in rows]
-    return written + _commit_states(lake, config, "confirmed", confirmed)
-
-
-def _tasks(lake: Lake, config: QueueConfig, rows: Sequence[Row]) -> list[Task]:
-    with lake.read() as reader:
-        texts = dict(reader.rows("SELECT item_id, content FROM items JOIN queue USING (item_id)"))
-        model = reader.scalar("SELECT model_id FROM models WHERE stage = 'end_model' ORDER BY sequence DESC LIMIT 1")
-    return [
-        Task(
-            item_id=row["item_id"],
-            text=texts[row["item_id"]],
-            cycle=row["cycle"],
-            rank=row["rank"],
-            value=row["value"],
-            reason=row["reason"],
-            prediction=config.classes[row["prediction"]] if row["prediction"] >= 0 else None,
-            confidence=row["confidence"],
-            model_version=str(model or ""),
-        )
-        for row in rows
-    ]
+from active.outbox import QueueConfig, Row, queue_rows, queue_table
+from active.service import SIMULATED, AnnotationService, Answer
+from warehouse import Append, Lake, Reader, StageResult, Upsert
 
 
 def collect(lake: Lake, service: AnnotationService, config: QueueConfig) -> StageResult:
@@ -214,9 +85,9 @@ def _commit_answers(lake: Lake, config: QueueConfig, new: list[Row], detail: Map
             return stage.nothing(**detail)
         writes: list[Append | Upsert] = []
         if new:
-            writes.append(Append("annotations", _table(new)))
+            writes.append(Append("annotations", queue_table(new)))
         if states:
-            writes.append(Upsert("queue", _table(states)))
+            writes.append(Upsert("queue", queue_table(states)))
         return stage.commit(writes, rows_read=len(new), detail=detail)
 
 
@@ -232,7 +103,7 @@ def _states_after(reader: Reader, config: QueueConfig, new: Sequence[Row]) -> li
         by_item[row["item_id"]][row["annotation_id"]] = row["action"]
         tasks[row["item_id"]] = row["task_id"]
     changed: list[Row] = []
-    for row in _rows(reader, config, "sent", "confirmed", "answered"):
+    for row in queue_rows(reader, config, "sent", "confirmed", "answered"):
         actions = by_item.get(row["item_id"], {}).values()
         answered = any(action != "deleted" for action in actions)
         if answered and row["state"] != "answered":
@@ -240,58 +111,6 @@ def _states_after(reader: Reader, config: QueueConfig, new: Sequence[Row]) -> li
         elif not answered and row["state"] == "answered":
             changed.append({**row, "state": "confirmed"})
     return changed
-
-
-def reconcile(lake: Lake, service: AnnotationService, config: QueueConfig) -> ReconcileReport:
-    """Find and mend every difference between the queue's open rows and the service."""
-    service.ensure_project(config.classes)
-    with lake.read() as reader:
-        rows = _rows(reader, config, "sent", "confirmed")
-    held = service.find([row["item_id"] for row in rows])
-    answered = {answer.task_id for answer in service.pull()} if any(len(t) > 1 for t in held.values()) else set[str]()
-    counts = {"agreed": 0, "confirmed": 0, "sent_again": 0, "renumbered": 0}
-    changed: list[Row] = []
-    surplus: list[str] = []
-    doubled: list[str] = []
-    for row in rows:
-        tasks = sorted(held.get(row["item_id"], ()), key=lambda task: (task not in answered, task != row["task_id"]))
-        if not tasks:
-            counts["sent_again"] += 1
-            changed.append({**row, "state": "planned", "task_id": ""})
-            continue
-        surplus += [task for task in tasks[1:] if task not in answered]
-        if any(task in answered for task in tasks[1:]):
-            doubled.append(row["item_id"])
-        if row["state"] == "sent":
-            counts["confirmed"] += 1
-        elif row["task_id"] != tasks[0]:
-            counts["renumbered"] += 1
-        else:
-            counts["agreed"] += 1
-            continue
-        changed.append({**row, "state": "confirmed", "task_id": tasks[0]})
-    if surplus:
-        service.withdraw(surplus)
-    if changed:
-        _commit_states(lake, config, "reconciled", changed)
-    push(lake, service, config)
-    return ReconcileReport(**counts, withdrawn=len(surplus), doubled=doubled)
-
-
-def _commit_states(lake: Lake, config: QueueConfig, step: str, rows: Sequence[Row]) -> int:
-    params = {"project": config.project, "step": step, "items": [row["item_id"] for row in rows]}
-    with lake.stage("push", version=1, inputs=("queue",), params=params) as stage:
-        result = stage.commit([Upsert("queue", _table(rows))], rows_read=len(rows), detail={"step": step})
-    return sum(result.rows_written.values())
-
-
-def _rows(reader: Reader, config: QueueConfig, *states: str) -> list[Row]:
-    marks = ", ".join("?" for _ in states)
-    return reader.arrow(_QUEUE.format(states=marks), [config.project, *states]).to_pylist()
-
-
-def _table(rows: Sequence[Row]) -> pa.Table:
-    return pa.Table.from_pylist(list(rows))
 
 
 def _annotation(config: QueueConfig, answer: Answer, class_id: int) -> Row:

@@ -15,10 +15,16 @@ LABEL = "label"
 """Name of the choice in the label config: `from_name` of every annotation and pre-annotation."""
 TEXT = "text"
 """Name of the text in the label config and key of the task's data."""
-
+IMAGE = "image"
+"""Name of the image in the label config and key of the task's data."""
 
 SIMULATED = "simulated"
 """Name of the simulated annotator; its answers are marked as such wherever they are shown."""
+
+
+def text_key(place: int) -> str:
+    """Key of the task's data for the text at a place from 0 on: `text`, `text_2`, `text_3`."""
+    return TEXT if place == 0 else f"{TEXT}_{place + 1}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,6 +32,8 @@ class Task:
     """One item for an annotator.
 
     Attributes:
+        further: texts that stand beside the text, such as the second one of a pair.
+        image: address of the image to show, None for none; empty where the item has none that may be shown.
         value: expected worth of the label, 0 to 1.
         rank: place in its selection, 1 is the most valuable.
         prediction: suggested class, None for no suggestion.
@@ -42,13 +50,20 @@ class Task:
     prediction: str | None = None
     confidence: float = 0.0
     model_version: str = ""
+    further: tuple[str, ...] = ()
+    image: str | None = None
+
+    def content(self) -> dict[str, str]:
+        """What the annotator labels, by key of the task's data."""
+        texts = {text_key(place): text for place, text in enumerate((self.text, *self.further))}
+        return texts if self.image is None else {**texts, IMAGE: self.image}
 
     def to_label_studio(self) -> dict[str, Any]:
         """The task in Label Studio's import format; only these plain keys ever leave the warehouse."""
         task: dict[str, Any] = {
             "data": {
                 "item_id": self.item_id,
-                TEXT: self.text,
+                **self.content(),
                 "reason": self.reason,
                 "value": round(self.value, 4),
                 "cycle": self.cycle,
@@ -88,6 +103,21 @@ class Answer:
     seconds: float
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredTask:
+    """A task with an item id as the service holds it now.
+
+    Attributes:
+        data: what the annotator sees, by key.
+        answered: somebody labelled or skipped it.
+    """
+
+    task_id: str
+    item_id: str
+    data: Mapping[str, Any]
+    answered: bool
+
+
 class AnnotationService(Protocol):
     """Where annotators work. Raises `ServiceError` when a retry may help, `ServiceRefused` when a person must act."""
 
@@ -95,8 +125,19 @@ class AnnotationService(Protocol):
         """The service in words for messages, without secrets."""
         ...
 
-    def ensure_project(self, classes: Sequence[str]) -> None:
-        """Create the project or bring its classes up to date."""
+    @property
+    def ordered(self) -> bool:
+        """Whether annotators get the tasks in the order in which they were stored."""
+        ...
+
+    def ensure_project(self, classes: Sequence[str], *, texts: int = 1, image: bool = False) -> bool:
+        """Create the project or bring its page up to date; True when it was not there.
+
+        Args:
+            classes: class names in their order on the page.
+            texts: how many texts of a task stand side by side.
+            image: tasks have an image.
+        """
         ...
 
     def push(self, tasks: Sequence[Task]) -> Mapping[str, str]:
@@ -120,8 +161,16 @@ class AnnotationService(Protocol):
         """What the last complete `pull` could not read, by name; while there is any, nothing counts as deleted."""
         ...
 
+    def stored(self) -> Iterable[StoredTask]:
+        """Every task that carries an item id, whosever item it is."""
+        ...
+
     def withdraw(self, task_ids: Sequence[str]) -> None:
-        """Remove tasks that nobody has answered."""
+        """Remove tasks that nobody has answered or begun."""
+        ...
+
+    def show(self, data: Mapping[str, Mapping[str, Any]]) -> None:
+        """Put other data into tasks, by task id."""
         ...
 
     def annotate(self, task_id: str, *, label: str, annotator: str, seconds: float) -> None:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
-from active.service import LABEL, TEXT, Answer, Task
+from active.service import LABEL, TEXT, Answer, StoredTask, Task
 from warehouse import ServiceRefused
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
@@ -57,14 +57,21 @@ class TaskFolder:
         """The folder in words."""
         return f"the folder {self.path}"
 
-    def ensure_project(self, classes: Sequence[str]) -> None:
+    @property
+    def ordered(self) -> bool:
+        """People open the files as they like."""
+        return False
+
+    def ensure_project(self, classes: Sequence[str], *, texts: int = 1, image: bool = False) -> bool:
         """Make the folder and write beside the tasks how to answer them and with which classes."""
+        made = not self.path.is_dir()
         self.path.mkdir(parents=True, exist_ok=True)
         guide = self.path / "HOW_TO_ANSWER.txt"
         annotation = {"result": [_choice(classes[0])], "completed_by": "your name", "lead_time": 12.5}
         text = GUIDE.format(classes="\n".join(classes), example=json.dumps({"annotations": [annotation]}, indent=2))
         if not guide.is_file() or guide.read_text("utf-8") != text:
             _write_atomically(guide, text)
+        return made
 
     def push(self, tasks: Sequence[Task]) -> Mapping[str, str]:
         """Store one file per task; a task that is there already is left as it is."""
@@ -104,6 +111,26 @@ class TaskFolder:
             path = self._file(task_id)
             if path.is_file() and not any(task.get("annotations") for task in self._tasks(path)):
                 path.unlink()
+
+    def stored(self) -> Iterator[StoredTask]:
+        """The tasks in the files that carry their names; a file that cannot be read is in nobody's way."""
+        for path in sorted(self.path.glob("*.json")):
+            try:
+                tasks = self._tasks(path)
+            except ServiceRefused:
+                continue
+            for task in tasks:
+                data = task.get("data")
+                if isinstance(data, dict) and path.stem == self.task_id(str(data.get("item_id"))):
+                    answered = bool(task.get("annotations"))
+                    yield StoredTask(task_id=path.stem, item_id=str(data["item_id"]), data=data, answered=answered)
+
+    def show(self, data: Mapping[str, Mapping[str, Any]]) -> None:
+        """Put other data into task files, by task id."""
+        for task_id, shown in data.items():
+            [task] = self._tasks(self._file(task_id))
+            content = {**task, "data": dict(shown)}
+            _write_atomically(self._file(task_id), json.dumps(content, indent=2, ensure_ascii=True) + "\n")
 
     def annotate(self, task_id: str, *, label: str, annotator: str, seconds: float) -> None:
         """Add an annotation to a task's file, in the place of an earlier one of the same annotator.

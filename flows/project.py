@@ -12,10 +12,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from active.label_studio import label_studio_from_env
-from active.queue import QueueConfig
+from active.outbox import QueueConfig
 from active.select import SelectConfig
 from active.service import AnnotationService
 from active.simulated import SimulatedAnnotator
+from active.task_content import Content
 from active.task_folder import TaskFolder
 from active.value import ValueConfig
 from engine.client import Encoder, load_encoder
@@ -272,4 +273,6 @@ class Project:
     @cached_property
     def queue_config(self) -> QueueConfig:
         """Configuration of `active.queue`."""
-        return QueueConfig(project=self.settings.project.name, classes=self.classes)
+        section = self.settings.annotate
+        content = Content(show=section.show, image=section.image, image_prefix=section.image_prefix)
+        return QueueConfig(project=self.settings.project.name, classes=self.classes, content=content)

@@ -151,6 +151,12 @@ class AnnotateSection(Section):
 
     service: Literal["auto", "folder", "label-studio"] = "auto"
     folder: str = "tasks"
+    show: tuple[str, ...] = ()
+    """Metadata keys shown side by side in place of the text; two make a pair."""
+    image: str = ""
+    """Metadata key with the path of an image to show above the text."""
+    image_prefix: str = ""
+    """Address that every image's path is put behind."""
     gold: str | None = None
     """Answers for the simulated annotator (Parquet: id, label); only `--annotator simulated` opens it."""
     seed: int = 0
@@ -221,6 +227,14 @@ class Settings(BaseSettings):
     annotate: AnnotateSection = AnnotateSection()
     evaluate: EvaluateSection = EvaluateSection()
     schedule: ScheduleSection = ScheduleSection()
+
+    @model_validator(mode="after")
+    def _shown_keys_are_kept(self) -> "Settings":
+        for key in (*self.annotate.show, *filter(None, [self.annotate.image])):
+            for source in self.sources:
+                if key not in source.metadata:
+                    raise ValueError(f"[annotate] shows {key!r}, which source '{source.name}' has not in its metadata")
+        return self
 
     @classmethod
     def settings_customise_sources(

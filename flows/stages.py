@@ -7,7 +7,8 @@ it stands.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from active.queue import collect, push
+from active.push import push
+from active.queue import collect
 from active.select import select
 from active.value import estimate_values
 from features.embed import embed

@@ -57,9 +57,9 @@ class Served:
         assert response.is_success, response.text[:500]
         return response.json() if response.content else None
 
-    def start(self, flow: str, **parameters: Any) -> str:
+    def start(self, flow: str, *, named: str = "siftline-reuters", **parameters: Any) -> str:
         """Begin a run of a deployment by hand; returns its id."""
-        deployment = self.ask("GET", f"/deployments/name/{flow}/siftline-reuters")["id"]
+        deployment = self.ask("GET", f"/deployments/name/{flow}/{named}")["id"]
         made = self.ask("POST", f"/deployments/{deployment}/create_flow_run", parameters=parameters)
         return made["id"]
 

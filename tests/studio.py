@@ -142,14 +142,20 @@ def http_server(answer: Answer) -> Iterator[str]:
 
 
 @contextmanager
-def proxy(studio: StudioInfo, cut: Callable[[str, str], bool]) -> Iterator[str]:
+def proxy(
+    studio: StudioInfo, cut: Callable[[str, str], bool], drop: Callable[[str, str], bool] = lambda *_: False
+) -> Iterator[str]:
     """A proxy before the server that loses responses: the server has done its work, the caller never hears of it.
 
     Args:
         cut: called with method and path after the server has answered; True closes the connection without a response.
+        drop: called with method and path before; True closes the connection, and the server never hears of it.
     """
 
     def forward(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        if drop(handler.command, handler.path):
+            handler.close_connection = True
+            return
         headers = {key: value for key, value in handler.headers.items() if key.lower() != "host"}
         response = httpx.request(
             handler.command, studio.url + handler.path, content=body, headers=headers, timeout=60, trust_env=False
@@ -165,3 +171,21 @@ def proxy(studio: StudioInfo, cut: Callable[[str, str], bool]) -> Iterator[str]:
 
     with http_server(forward) as url:
         yield url
+
+
+def sign_up(studio: StudioInfo) -> StudioInfo:
+    """A further annotator of the server, invited as a person is: address, log-in and a key of their own."""
+    link = api(studio, "GET", "/api/invite").json()["invite_url"]
+    email, password = f"annotator-{uuid.uuid4().hex[:8]}@siftline.local", uuid.uuid4().hex
+    with httpx.Client(base_url=studio.url, timeout=60, trust_env=False) as browser:
+        browser.get(link)
+        form = {"csrfmiddlewaretoken": browser.cookies["csrftoken"], "email": email, "password": password}
+        assert browser.post(link, data=form, headers={"Referer": studio.url + link}).status_code == 302
+        token = browser.get("/api/current-user/token").json()["token"]
+    return StudioInfo(url=studio.url, username=email, password=password, api_key=token, pid=studio.pid)
+
+
+def choose(annotator: StudioInfo, task_id: int | str, label: str) -> None:
+    """Answer a task as this annotator, the way the labeling page does."""
+    part = {"from_name": "label", "to_name": "text", "type": "choices", "value": {"choices": [label]}}
+    api(annotator, "POST", f"/api/tasks/{task_id}/annotations/", json={"result": [part], "lead_time": 2.5})

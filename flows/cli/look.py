@@ -168,7 +168,7 @@ def collect_answers(root: Path) -> None:
 
 def reconcile_queue(root: Path) -> None:
     """Mend differences between the queue and the service and print what was done."""
-    from active.queue import reconcile
+    from active.reconcile import reconcile
 
     project = Project(root)
     with project.only_run():

@@ -312,7 +312,7 @@ def services(project: ProjectOption = Path()) -> None:
     show_services(project)
 
 
-@app.command(epilog="Example: PREFECT_API_URL=http://127.0.0.1:4200/api siftline serve")
+@app.command(epilog="Example: siftline serve --project examples/reuters")
 def serve(project: ProjectOption = Path()) -> None:
     """Run the project on its schedule, from this process, seen and steered in Prefect's UI."""
     from flows.cli.serving import serve_deployments

@@ -159,7 +159,7 @@ def test_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     service = label_studio_from_env("some project")
     assert service is not None
     assert service.describe() == "Label Studio project 'some project' at http://127.0.0.1:1/prefix"
-    assert CANARY not in repr(service) + repr(vars(service)["_place"])
+    assert CANARY not in repr(service) + repr(vars(service)["_connection"].place)
 
 
 @pytest.mark.studio

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from active.label_config import label_config
+from active.label_config import Page, label_config
 from active.label_studio import LabelStudioService
 from flows.studio import StudioInfo
-from tests.studio import CLASSES, api, http_server, make_tasks, project_of
+from tests.studio import CLASSES, api, choose, http_server, make_tasks, project_of
 from warehouse import ServiceRefused, SettingsError
 
 pytestmark = pytest.mark.studio
@@ -43,10 +43,53 @@ def test_changed_classes_reach_the_labeling_page(studio: StudioInfo, service: La
     assert labels(studio, service) == [*CLASSES, "grain"]
 
 
+def test_changed_classes_change_a_page_that_a_person_redesigned_and_nothing_else(
+    studio: StudioInfo, service: LabelStudioService
+) -> None:
+    service.ensure_project(CLASSES)
+    project_id = project_of(studio, service)["id"]
+    own = label_config(Page(classes=CLASSES)).replace("Which class fits?", "Our own words")
+    own = own.replace('<Choice value="acq"/>', '<Choice value="acq" hotkey="a" hint="mergers"/>')
+    api(studio, "PATCH", f"/api/projects/{project_id}/", json={"label_config": own})
+    service.push(make_tasks(2))
+    service.ensure_project(("grain", "acq", "earn"))
+    assert labels(studio, service) == ["grain", "acq", "earn"]
+    project = project_of(studio, service)
+    assert project["id"] == project_id
+    assert "Our own words" in str(project["label_config"])
+    assert 'hint="mergers"' in str(project["label_config"])
+    assert len(service.find(["item-0", "item-1"])) == 2
+
+
+def test_a_class_that_people_chose_cannot_be_taken_away(studio: StudioInfo, service: LabelStudioService) -> None:
+    service.ensure_project(CLASSES)
+    ids = service.push(make_tasks(2))
+    choose(studio, ids["item-0"], "acq")
+    with pytest.raises(ServiceRefused, match=r"'acq' is no longer in \[project\] classes.*answers chose it"):
+        service.ensure_project(("earn", "crude", "trade"))
+    assert labels(studio, service) == list(CLASSES)
+    service.ensure_project(("earn", "acq", "crude"))  # nobody chose 'trade'
+    assert labels(studio, service) == ["earn", "acq", "crude"]
+
+
+def test_pairs_and_images_are_shown_and_the_server_takes_the_page(
+    studio: StudioInfo, service: LabelStudioService
+) -> None:
+    assert service.ensure_project(CLASSES)
+    assert not service.ensure_project(CLASSES, texts=2, image=True)  # the same project, another page
+    config = str(project_of(studio, service)["label_config"])
+    assert all(part in config for part in ('value="$text"', 'value="$text_2"', 'value="$image"'))
+    assert labels(studio, service) == list(CLASSES)
+    pair = replace(make_tasks(1)[0], further=("The answer.",), image="https://images.example.org/a%20b.png")
+    (task_id,) = service.push([pair]).values()
+    data = api(studio, "GET", f"/api/tasks/{task_id}/").json()["data"]
+    assert (data["text_2"], data["image"]) == ("The answer.", "https://images.example.org/a%20b.png")
+
+
 def test_a_page_that_a_person_redesigned_is_left_alone(studio: StudioInfo, service: LabelStudioService) -> None:
     service.ensure_project(CLASSES)
     project_id = project_of(studio, service)["id"]
-    own = label_config(CLASSES).replace("Which class fits?", "Our own words")
+    own = label_config(Page(classes=CLASSES)).replace("Which class fits?", "Our own words")
     api(studio, "PATCH", f"/api/projects/{project_id}/", json={"label_config": own})
     service.ensure_project(CLASSES)
     assert "Our own words" in str(project_of(studio, service)["label_config"])
@@ -82,7 +125,7 @@ def test_suggestions_of_every_later_model_are_shown(studio: StudioInfo, service:
 @pytest.mark.parametrize("name", ["", "  ", "bell\x07", "$reason"])
 def test_class_names_that_cannot_be_shown_are_refused(name: str) -> None:
     with pytest.raises(SettingsError, match="class"):
-        label_config([name])
+        label_config(Page(classes=(name,)))
 
 
 def test_personal_access_tokens_work(studio: StudioInfo, service: LabelStudioService) -> None:

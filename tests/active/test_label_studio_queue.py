@@ -2,60 +2,24 @@
 
 from collections.abc import Sequence
 
-import pyarrow as pa
 import pytest
 
 import active.label_studio
 from active.label_studio import LabelStudioService
-from active.queue import QueueConfig, collect, push, reconcile
+from active.outbox import QueueConfig
+from active.push import push
+from active.queue import collect
+from active.reconcile import reconcile
 from flows.studio import StudioInfo
-from tests.studio import CLASSES, api, proxy
-from warehouse import Lake, ServiceError, Upsert
+from tests.active.plans import plan, states
+from tests.studio import CLASSES, api, choose, project_of, proxy
+from warehouse import Delete, Lake, ServiceError
 
 pytestmark = pytest.mark.studio
 
 
-def plan(lake: Lake, project: str, count: int) -> list[str]:
-    """Store items and plan tasks for them, as `select` does."""
-    ids = [f"news-{number}" for number in range(count)]
-    items = [
-        {
-            "item_id": item_id,
-            "content": f"Text of {item_id}",
-            "content_hash": item_id,
-            "modality": "text",
-            "source": "test",
-            "position": number,
-            "metadata": "{}",
-            "split": "train",
-        }
-        for number, item_id in enumerate(ids)
-    ]
-    queue = [
-        {
-            "item_id": item_id,
-            "project": project,
-            "state": "planned",
-            "cycle": 1,
-            "rank": number + 1,
-            "value": 1 - number / 100,
-            "reason": "unsure",
-            "prediction": number % len(CLASSES),
-            "confidence": 0.5,
-            "content_hash": item_id,
-            "task_id": "",
-        }
-        for number, item_id in enumerate(ids)
-    ]
-    for table, rows in (("items", items), ("queue", queue)):
-        with lake.stage(f"plan {table}", version=1, inputs=(), params={}) as stage:
-            stage.commit([Upsert(table, pa.Table.from_pylist(rows))], rows_read=count)
-    return ids
-
-
-def states(lake: Lake) -> dict[str, int]:
-    with lake.read() as reader:
-        return dict(reader.rows("SELECT state, count(*) FROM queue GROUP BY state"))
+def planned(lake: Lake, project: str, count: int) -> list[str]:
+    return plan(lake, project, [1 - number / 100 for number in range(count)])
 
 
 def assert_each_once(service: LabelStudioService, ids: Sequence[str]) -> None:
@@ -70,7 +34,7 @@ def test_a_batch_that_was_stored_but_not_confirmed_is_not_sent_again(
     lake: Lake, studio: StudioInfo, service: LabelStudioService
 ) -> None:
     config = QueueConfig(project=service.project, classes=CLASSES)
-    ids = plan(lake, service.project, 20)
+    ids = planned(lake, service.project, 20)
     lost_import = proxy(studio, lambda method, path: method == "POST" and "/import" in path)
     with lost_import as url, pytest.raises(ServiceError, match="cannot be reached"):
         push(lake, through(url, studio, service), config)
@@ -86,7 +50,7 @@ def test_half_a_stored_batch_is_completed(
 ) -> None:
     monkeypatch.setattr(active.label_studio, "IMPORT_CHUNK", 10)
     config = QueueConfig(project=service.project, classes=CLASSES)
-    ids = plan(lake, service.project, 30)
+    ids = planned(lake, service.project, 30)
     imports: list[str] = []
 
     def second(method: str, path: str) -> bool:
@@ -106,7 +70,7 @@ def test_a_project_that_was_made_but_not_confirmed_is_made_once(
     lake: Lake, studio: StudioInfo, service: LabelStudioService
 ) -> None:
     config = QueueConfig(project=service.project, classes=CLASSES)
-    ids = plan(lake, service.project, 3)
+    ids = planned(lake, service.project, 3)
     lost_creation = proxy(studio, lambda method, path: method == "POST" and path == "/api/projects/")
     with lost_creation as url, pytest.raises(ServiceError):
         push(lake, through(url, studio, service), config)
@@ -119,7 +83,7 @@ def test_answers_edits_and_deletions_reach_the_warehouse(
     lake: Lake, studio: StudioInfo, service: LabelStudioService
 ) -> None:
     config = QueueConfig(project=service.project, classes=CLASSES)
-    ids = plan(lake, service.project, 4)
+    ids = planned(lake, service.project, 4)
     push(lake, service, config)
     tasks = service.find(ids)
     for item in ids[:3]:
@@ -143,14 +107,125 @@ def test_reconcile_sends_what_was_deleted_there_and_withdraws_copies(
     lake: Lake, studio: StudioInfo, service: LabelStudioService
 ) -> None:
     config = QueueConfig(project=service.project, classes=CLASSES)
-    ids = plan(lake, service.project, 5)
+    ids = planned(lake, service.project, 6)
     push(lake, service, config)
     tasks = service.find(ids)
-    project_id = api(studio, "GET", "/api/projects/", params={"title": service.project}).json()["results"][0]["id"]
-    copy = {"item_id": ids[1], "text": "copy", "reason": "", "value": 0}
-    api(studio, "POST", f"/api/projects/{project_id}/import", json=[{"data": copy}])
+    project_id = project_of(studio, service)["id"]
+    copies = [{"data": {"item_id": item, "text": "copy", "reason": "", "value": 0}} for item in (ids[1], ids[2])]
+    api(studio, "POST", f"/api/projects/{project_id}/import", json=copies)
     api(studio, "DELETE", f"/api/tasks/{tasks[ids[0]][0]}/")
+    for task in service.find([ids[2]])[ids[2]]:
+        choose(studio, task, "earn")
     report = reconcile(lake, service, config)
-    assert (report.sent_again, report.withdrawn, report.agreed) == (1, 1, 4)
-    assert_each_once(service, ids)
+    assert (report.sent_again, report.withdrawn, report.agreed) == (1, 1, 5)
+    assert list(report.doubled) == [ids[2]]
+    assert {item: len(held) for item, held in service.find(ids).items()} == {**dict.fromkeys(ids, 1), ids[2]: 2}
     assert service.find(ids)[ids[1]] == tasks[ids[1]]
+    assert "more than one answered task" in "\n".join(report.lines())
+
+
+def test_reconcile_takes_in_tasks_that_the_warehouse_forgot_and_leaves_strangers(
+    lake: Lake, studio: StudioInfo, service: LabelStudioService
+) -> None:
+    """The warehouse was restored from an older copy: its queue does not know what it sent since."""
+    config = QueueConfig(project=service.project, classes=CLASSES)
+    ids = planned(lake, service.project, 4)
+    push(lake, service, config)
+    choose(studio, service.find(ids)[ids[3]][0], "acq")
+    with lake.stage("set back", version=1, inputs=()) as stage:
+        stage.commit([Delete("queue", stage.arrow("SELECT project FROM queue LIMIT 1"))])
+    project_id = project_of(studio, service)["id"]
+    others = [{"data": {"item_id": "of another warehouse", "text": "t", "reason": "", "value": 0}}]
+    others.append({"data": {"text": "typed in", "reason": "", "value": 0}})
+    api(studio, "POST", f"/api/projects/{project_id}/import", json=others)
+    report = reconcile(lake, service, config)
+    assert (report.adopted, report.strangers, report.withdrawn, report.sent_again) == (4, 1, 0, 0)
+    with lake.read() as reader:
+        assert reader.rows("SELECT item_id, value, rank, reason, state FROM queue ORDER BY rank LIMIT 2") == [
+            ("news-0", 1.0, 1, "unsure", "confirmed"),
+            ("news-1", 0.99, 2, "unsure", "confirmed"),
+        ]
+    collect(lake, service, config)
+    assert states(lake) == {"answered": 1, "confirmed": 3}
+    assert reconcile(lake, service, config).lines() == [
+        "3 tasks agree with the service",
+        "1 tasks are of items that this warehouse does not hold; they were left alone",
+    ]
+
+
+def test_reconcile_puts_edited_tasks_right_and_leaves_answered_ones(
+    lake: Lake, studio: StudioInfo, service: LabelStudioService
+) -> None:
+    config = QueueConfig(project=service.project, classes=CLASSES)
+    ids = planned(lake, service.project, 3)
+    push(lake, service, config)
+    tasks = service.find(ids)
+    choose(studio, tasks[ids[1]][0], "acq")
+    for item in ids[:2]:
+        shown = api(studio, "GET", f"/api/tasks/{tasks[item][0]}/").json()["data"]
+        api(studio, "PATCH", f"/api/tasks/{tasks[item][0]}/", json={"data": {**shown, "text": "edited"}})
+    report = reconcile(lake, service, config)
+    assert (report.restored, list(report.edited)) == (1, [ids[1]])
+    assert api(studio, "GET", f"/api/tasks/{tasks[ids[0]][0]}/").json()["data"]["text"] == "Text of news-0"
+    assert api(studio, "GET", f"/api/tasks/{tasks[ids[1]][0]}/").json()["data"]["text"] == "edited"
+    assert service.find(ids) == tasks
+
+
+@pytest.mark.parametrize("mend", ["reconcile", "push"])
+def test_a_project_deleted_there_is_made_again_with_all_open_tasks(
+    lake: Lake, studio: StudioInfo, service: LabelStudioService, mend: str
+) -> None:
+    config = QueueConfig(project=service.project, classes=CLASSES)
+    ids = planned(lake, service.project, 5)
+    push(lake, service, config)
+    choose(studio, service.find(ids)[ids[0]][0], "acq")
+    collect(lake, service, config)
+    api(studio, "DELETE", f"/api/projects/{project_of(studio, service)['id']}/")
+    again = LabelStudioService(studio.url, studio.api_key, service.project)
+    if mend == "reconcile":
+        assert reconcile(lake, again, config).sent_again == 4
+    else:
+        ids += plan(lake, service.project, [0.5], cycle=2, name="later")
+        push(lake, again, config)
+    assert_each_once(again, ids[1:])
+    assert not again.find(ids[:1])
+    with lake.read() as reader:
+        assert reader.rows("SELECT item_id, class_id FROM gold_labels") == [(ids[0], 1)]
+
+
+@pytest.mark.parametrize("when", ["before the server hears of it", "after the server has done it"])
+def test_a_push_that_is_cut_off_at_any_request_loses_and_doubles_nothing(
+    lake: Lake, studio: StudioInfo, service: LabelStudioService, when: str
+) -> None:
+    """Each batch is worth more than all before, so every push also takes back what it overtakes."""
+    config = QueueConfig(project=service.project, classes=CLASSES)
+    service.ensure_project(CLASSES)
+    ids: list[str] = []
+    cut = 0
+    finished = False
+    while not finished:
+        cut += 1
+        ids += plan(lake, service.project, [cut / 100, cut / 100 - 0.001], cycle=cut, name=f"batch{cut}")
+        seen = 0
+
+        def nth(_method: str, _path: str, cut: int = cut) -> bool:
+            nonlocal seen
+            seen += 1
+            return seen == cut
+
+        early = when.startswith("before")
+        with proxy(studio, cut=_never if early else nth, drop=nth if early else _never) as url:
+            try:
+                push(lake, through(url, studio, service), config)
+                finished = True
+            except ServiceError:
+                held = service.find(ids)
+                assert all(len(tasks) == 1 for tasks in held.values()), "doubled"
+                push(lake, service, config)
+        assert_each_once(service, ids)
+        assert states(lake) == {"confirmed": 2 * cut}
+    assert cut > 8, "a push has more requests than that"
+
+
+def _never(_method: str, _path: str) -> bool:
+    return False

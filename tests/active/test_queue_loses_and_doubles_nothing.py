@@ -7,7 +7,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from active.queue import QueueConfig, collect, push, reconcile
+from active.outbox import QueueConfig
+from active.push import push
+from active.queue import collect
+from active.reconcile import reconcile
 from active.service import Task
 from active.simulated import SimulatedAnnotator
 from active.task_folder import TaskFolder

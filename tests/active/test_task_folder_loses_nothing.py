@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from active.queue import QueueConfig, collect
+from active.outbox import QueueConfig
+from active.queue import collect
 from active.service import Answer, Task
 from active.task_folder import TaskFolder
 from tests.warehouse.test_commit_is_atomic import items

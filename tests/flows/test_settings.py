@@ -43,6 +43,13 @@ def test_the_least_file_is_enough(tmp_path: Path) -> None:
         (GOOD.replace('path = "data.csv"', ""), "either path or query"),
         (GOOD + 'query = "select 1"', "either path or query"),
         (GOOD + 'format = "xml"', "format"),
+        (GOOD + "[schedule]\ncycle = 'hourly'", r"schedule.cycle: needs five fields .* has 1 \(found 'hourly'\)"),
+        (GOOD + "[schedule]\ncycle = '61 * * * *'", "schedule.cycle: '61' is no minute: use 0 to 59"),
+        (GOOD + "[schedule]\ncollect = '*/0 * * * *'", r"schedule.collect: '\*/0' is no minute"),
+        (GOOD + "[schedule]\nrefresh = '0 0 * * mon-fri-sat'", "schedule.refresh: .* is no day of the week"),
+        (GOOD + "[schedule]\nmaintenance = '0 9-5 * * *'", "schedule.maintenance: .* begins after its end"),
+        (GOOD + "[schedule]\ntimezone = 'Berlin'", "schedule.timezone: is no time zone"),
+        (GOOD + "[schedule]\ntimeout_min = 0", "schedule.timeout_min"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, words: str) -> None:
@@ -59,3 +66,12 @@ def test_the_environment_overrides_the_file(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("SIFTLINE_SELECT__BATCH", "7")
     settings = load_settings(write(tmp_path, GOOD + "[select]\nbatch = 3\nbudget = 9"))
     assert (settings.select.batch, settings.select.budget) == (7, 9)
+
+
+@pytest.mark.parametrize("line", ["*/10 * * * *", "0 9-17 * * mon-fri", "15,45 0 1 jan,jul *", "30 3 * * 7", ""])
+def test_cron_lines_that_prefect_takes_too(tmp_path: Path, line: str) -> None:
+    assert load_settings(write(tmp_path, GOOD + f"[schedule]\ncycle = '{line}'")).schedule.cycle == line
+    if line:
+        from prefect.client.schemas.schedules import CronSchedule
+
+        assert CronSchedule(cron=line).cron == line

@@ -1,0 +1,103 @@
+"""A connection to a Label Studio server: each request sent once, within a limit, and every failure an error in words.
+
+The only module that imports Label Studio's SDK. The SDK's own retries are off, because a repeated import stores its
+tasks twice, and what it fills in for parts that an answer lacks is not taken for data.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+from label_studio_sdk import LabelStudio
+from label_studio_sdk.core.api_error import ApiError
+from label_studio_sdk.core.parse_error import ParsingError
+
+from active.deadline import DeadlineClient
+from active.label_studio_failures import KEY_VARIABLE, URL_VARIABLE, Place, failure
+from warehouse import ServiceError, SettingsError, SiftlineError
+
+TIMEOUT_S = 60.0
+
+T = TypeVar("T")
+Json = dict[str, Any]
+
+
+class Connection:
+    """One server, called with one key about one project.
+
+    Args:
+        url: address of the server, with its path prefix if it has one.
+        api_key: personal access token or legacy token of a user who may manage the project.
+        project: title of the project, 3 to 50 characters.
+        timeout_s: longest time for one whole request, its body included.
+
+    Raises:
+        SettingsError: the address, the key or the title cannot be used.
+        ServiceRefused: the key is a token that has expired.
+    """
+
+    def __init__(self, url: str, api_key: str, project: str, *, timeout_s: float = TIMEOUT_S) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
+            raise SettingsError(
+                f"{URL_VARIABLE} must look like http://host:8080 or https://host/path, without a log-in"
+            )
+        if not re.fullmatch(r"[!-~]+", api_key):
+            raise SettingsError(f"{KEY_VARIABLE} holds a blank or a character that no key has; copy the key again")
+        if not 3 <= len(project) <= 50:
+            raise SettingsError(f"project name {project!r} has {len(project)} characters; Label Studio takes 3 to 50")
+        self.url = url.rstrip("/")
+        self.place = Place(url=self.url, project=project, key=api_key)
+        # Redirects are not followed: a POST would turn into a GET, and a log-in page would look like an answer.
+        client = DeadlineClient(timeout=timeout_s, follow_redirects=False)
+        # The SDK joins `api/token/refresh/` as a browser would: without the last slash it drops a path prefix.
+        self.client = self.call(
+            lambda: LabelStudio(
+                base_url=self.url + "/", api_key=api_key, timeout=timeout_s, max_retries=0, httpx_client=client
+            )
+        )
+
+    def call(self, request: Callable[[], T]) -> T:
+        """Run a request and turn what goes wrong into an error that says whether a retry may help.
+
+        Causes are cut off: their text can hold cookies, and a body that repeats the key.
+        """
+        try:
+            return request()
+        except SiftlineError:
+            raise
+        except ApiError as error:
+            raise failure(error.status_code or 0, error.body, error.headers or {}, self.place) from None
+        except httpx.TimeoutException as error:
+            raise ServiceError(f"Label Studio at {self.url} did not answer in time ({type(error).__name__})") from None
+        except httpx.HTTPError as error:
+            raise ServiceError(f"Label Studio at {self.url} cannot be reached: {self.place.clean(error)}") from None
+        except (ParsingError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ServiceError(
+                f"{self.url} gave an answer that is not Label Studio's ({type(error).__name__}); check {URL_VARIABLE}"
+            ) from None
+
+
+# The SDK fills what an answer lacks with None, and a missing list must not pass for an empty one: the queue would send
+# everything again.
+
+
+def rows_of(items: Any) -> list[Json]:
+    """The rows of a list; TypeError where there is none."""
+    return [item.model_dump() for item in items]
+
+
+def count_of(value: Any) -> int:
+    """A count; TypeError where there is none."""
+    if not isinstance(value, int):
+        raise TypeError("no count")
+    return value
+
+
+def text_of(value: Any) -> str:
+    """A text; TypeError where there is none."""
+    if not isinstance(value, str):
+        raise TypeError("no text")
+    return value

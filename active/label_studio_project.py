@@ -1,0 +1,132 @@
+"""The project on a Label Studio server: found by its title, made when it is missing, kept in step with the settings.
+
+Changed classes change the page of the project that is there, so tasks and answers stay. The server checks each page
+before it is taken, and refuses one without a class that somebody chose.
+"""
+
+import re
+from typing import Any
+
+from active.label_config import Page, fits, label_config, updated
+from active.label_studio_connection import Connection, Json, count_of, rows_of, text_of
+from active.service import LABEL, TEXT
+from warehouse import ServiceRefused
+
+# The first release that guards webhooks against server-side request forgery and keeps its secret key private.
+OLDEST_VERSION = (1, 23, 2)
+SAMPLING = "Sequential sampling"
+# Label Studio shows the suggestions of one model version per project, and keeps to the first it has seen.
+SUGGESTIONS = "siftline"
+
+
+def find_project(connection: Connection) -> Json | None:
+    """The project with exactly this title.
+
+    Raises:
+        ServiceRefused: there are several.
+    """
+    title = connection.place.project
+
+    def named() -> list[Json]:
+        page, found, seen = 1, [], 0
+        while True:
+            pager = connection.client.projects.list(title=title, page=page, page_size=100)
+            projects, total = rows_of(pager.items), count_of(pager.response.count)
+            found += [project for project in projects if project["title"] == title]
+            page, seen = page + 1, seen + len(projects)
+            if not projects or seen >= total:
+                return found
+
+    found = connection.call(named)
+    if len(found) > 1:
+        ids = ", ".join(str(project["id"]) for project in found)
+        raise ServiceRefused(f"{connection.url} has {len(found)} projects '{title}' (ids {ids}); rename all but one")
+    return found[0] if found else None
+
+
+def ensure_project(connection: Connection, page: Page) -> tuple[int, bool]:
+    """Find the project or create it; bring its page, its order of tasks and its suggestions up to date.
+
+    A page that offers the classes already is left as it is, also when a person has redesigned it.
+
+    Returns:
+        The project's id, and whether it was made.
+
+    Raises:
+        ServiceRefused: the server is too old, or answers exist for a class that is no longer there.
+        ServiceError: the server did not answer as it should.
+    """
+    _check_version(connection)
+    found = find_project(connection)
+    if found is None:
+        created: Any = connection.call(
+            lambda: connection.client.projects.create(
+                title=connection.place.project,
+                label_config=label_config(page),
+                sampling=SAMPLING,
+                show_collab_predictions=True,
+                description="Made by Siftline: it adds tasks in descending value and collects the answers.",
+            )
+        )
+        return int(created.id), True
+    changes: Json = {}
+    old = found.get("label_config")
+    offered = _classes_of(found)
+    if not offered or not isinstance(old, str):
+        changes["label_config"] = label_config(page)
+    elif not fits(old, offered, page):
+        changes["label_config"] = updated(old, page)
+    if found.get("sampling") != SAMPLING:
+        changes["sampling"] = SAMPLING
+    if not found.get("show_collab_predictions"):
+        changes["show_collab_predictions"] = True
+    if found.get("model_version") not in (None, "", SUGGESTIONS):
+        changes["model_version"] = ""  # the server sets it to that of the next tasks
+    if changes:
+        if "label_config" in changes:
+            gone = [name for name in offered if name not in page.classes]
+            _check_page(connection, int(found["id"]), changes["label_config"], gone)
+        connection.call(lambda: connection.client.projects.update(id=found["id"], **changes))
+    return int(found["id"]), False
+
+
+def _check_page(connection: Connection, project_id: int, config: str, gone: list[str]) -> None:
+    """Let the server check a page against the answers that it has: a change alone would let answers lose their class.
+
+    Args:
+        connection: to the server.
+        project_id: the project that the page is for.
+        config: the page.
+        gone: classes that the page before had and this one has not.
+
+    Raises:
+        ServiceRefused: people chose one of these classes, or the page is not one.
+    """
+    try:
+        connection.call(lambda: connection.client.projects.validate_label_config(id=project_id, label_config=config))
+    except ServiceRefused as refusal:
+        if not gone:
+            raise
+        raise ServiceRefused(
+            f"The classes of project '{connection.place.project}' cannot be changed: {', '.join(map(repr, gone))} is "
+            "no longer in [project] classes, but answers chose it. Put it back at its place, or delete these answers "
+            f"in Label Studio first. {refusal}"
+        ) from None
+
+
+def _check_version(connection: Connection) -> None:
+    release = connection.call(lambda: text_of(connection.client.versions.get().release))
+    version = tuple(int(number) for number in re.findall(r"\d+", release)[:3])
+    if version < OLDEST_VERSION:
+        needed = ".".join(map(str, OLDEST_VERSION))
+        raise ServiceRefused(
+            f"{connection.url} runs Label Studio {release}; Siftline needs {needed} or newer: upgrade it"
+        )
+
+
+def _classes_of(project: Json) -> list[str]:
+    """Classes that the project's labeling page offers for our choice; empty when it has none."""
+    controls = project.get("parsed_label_config")
+    control = controls.get(LABEL) if isinstance(controls, dict) else None
+    labels = control.get("labels") if isinstance(control, dict) and control.get("to_name") == [TEXT] else None
+    return [str(label) for label in labels] if isinstance(labels, list) else []

@@ -1,0 +1,61 @@
+"""Rows of the queue as the stages that write them see them: read by state, written back in one commit.
+
+A row goes planned -> sent -> confirmed -> answered. `sent` means that nobody knows yet: the service has to be asked
+before anything is sent, because it has no key of our own, and a task stored twice would be labelled twice.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from active.task_content import Content
+from warehouse import Lake, Reader, SettingsError, Upsert
+
+Row = dict[str, Any]
+
+_QUEUE = """
+    SELECT q.* EXCLUDE (run_id, committed_at) FROM queue q
+    WHERE project = ? AND state IN ({states}) ORDER BY cycle, rank
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QueueConfig:
+    """Of one annotation project.
+
+    Attributes:
+        project: its name, in the queue and in the service.
+        classes: class names; the position is the class_id.
+        chunk: tasks per call of the service.
+        content: what a task shows of its item.
+    """
+
+    project: str
+    classes: tuple[str, ...]
+    chunk: int = 500
+    content: Content = field(default_factory=Content)
+
+    def __post_init__(self) -> None:
+        if self.chunk < 1:
+            raise SettingsError(f"A chunk holds at least 1 task, found {self.chunk}.")
+
+
+def queue_rows(reader: Reader, config: QueueConfig, *states: str) -> list[Row]:
+    """The project's rows in these states, by cycle and rank."""
+    marks = ", ".join("?" for _ in states)
+    return reader.arrow(_QUEUE.format(states=marks), [config.project, *states]).to_pylist()
+
+
+def queue_table(rows: Sequence[Row]) -> pa.Table:
+    """Rows as the table that a commit takes."""
+    return pa.Table.from_pylist(list(rows))
+
+
+def commit_states(lake: Lake, config: QueueConfig, step: str, rows: Sequence[Row]) -> int:
+    """Write changed rows in one commit of the push stage; returns how many were written."""
+    params = {"project": config.project, "step": step, "items": [row["item_id"] for row in rows]}
+    with lake.stage("push", version=1, inputs=("queue",), params=params) as stage:
+        result = stage.commit([Upsert("queue", queue_table(rows))], rows_read=len(rows), detail={"step": step})
+    return sum(result.rows_written.values())

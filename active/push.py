@@ -1,0 +1,146 @@
+"""Push: every selected item reaches the annotation service exactly once, and the best open one is asked about first.
+
+`sent` is committed before the service is called and `confirmed` after it, so whatever dies in between leaves a row that
+the next push asks the service about before it sends anything. A service hands tasks out in the order in which it stored
+them. So when better ones come, the overtaken ones are taken back and stored again behind them; that takes the same way:
+they are `sent` until the service says whether it still holds them.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from active.outbox import QueueConfig, Row, commit_states, queue_rows
+from active.select import EXPLORED
+from active.service import AnnotationService, Task
+from warehouse import Lake, Progress, Reader, StageResult, silent
+
+FEWEST_ON_SCREENS = 2
+"""Open tasks at the head of the service's order that stay there while fewer annotators are known."""
+
+
+def push(lake: Lake, service: AnnotationService, config: QueueConfig, progress: Progress = silent) -> StageResult:
+    """Bring every planned row to the service, in descending value among all that is open there.
+
+    Overtaken tasks are taken back unless somebody answered or began them. The first ones in the service's order stay
+    too, one for each annotator: they may be on a screen. So do tasks of the fair sample, whose value says nothing.
+
+    Raises:
+        ServiceError: the service is away; rows stay planned or sent and the next push goes on.
+        ServiceRefused: the service refuses; a person must act.
+    """
+    with lake.stage("push", version=1, inputs=("queue",), params={"project": config.project}) as stage:
+        rows = queue_rows(stage, config, "planned", "sent")
+        if not rows:
+            return stage.nothing()
+        stored = queue_rows(stage, config, "confirmed")
+        on_screens = max(FEWEST_ON_SCREENS, _annotators(stage, config))
+    written = 0
+    if ensure_project(service, config) and stored:
+        # The service has begun anew, so what it held is gone: it is asked about each, and sent what it lacks.
+        back, stored = stored, []
+    else:
+        back = overtaken(rows, stored, on_screens) if service.ordered else []
+    if back:
+        written += commit_states(lake, config, "taken back", [{**row, "state": "sent"} for row in back])
+        rows += [{**row, "state": "sent"} for row in back]
+    withdrawn = _withdraw(service, rows) if service.ordered else 0
+    rows.sort(key=lambda row: (-row["value"], row["cycle"], row["rank"]))
+    for start in range(0, len(rows), config.chunk):
+        written += _push_chunk(lake, service, config, rows[start : start + config.chunk])
+        progress(min(start + config.chunk, len(rows)), len(rows))
+    return StageResult(
+        stage="push",
+        token=stage.token,
+        committed=True,
+        rows_read=len(rows),
+        rows_written={"queue": written},
+        detail={"sent": len(rows) - withdrawn, **({"moved behind better ones": withdrawn} if withdrawn else {})},
+        seconds=stage.elapsed_s(),
+    )
+
+
+def ensure_project(service: AnnotationService, config: QueueConfig) -> bool:
+    """Make the service's project or bring it up to date; True when it was not there."""
+    return service.ensure_project(config.classes, texts=config.content.count, image=bool(config.content.image))
+
+
+def overtaken(planned: Sequence[Row], stored: Sequence[Row], on_screens: int) -> list[Row]:
+    """Stored rows that a planned one is worth more than, without the first `on_screens` of the service's order.
+
+    Args:
+        planned: rows that are about to be sent.
+        stored: open rows that the service holds, with their task ids.
+        on_screens: how many stay however little they are worth.
+    """
+    best = max((row["value"] for row in planned if row["state"] == "planned"), default=0.0)
+    in_order = sorted(stored, key=lambda row: (len(row["task_id"]), row["task_id"]))
+    return [row for row in in_order[on_screens:] if row["value"] < best and row["reason"] != EXPLORED]
+
+
+def _annotators(reader: Reader, config: QueueConfig) -> int:
+    return int(
+        reader.scalar(
+            "SELECT count(DISTINCT annotator) FROM annotations WHERE project = ? AND NOT simulated", [config.project]
+        )
+    )
+
+
+def _withdraw(service: AnnotationService, rows: Sequence[Row]) -> int:
+    """Take back the sent rows that a planned one is worth more than; returns how many the service gave back.
+
+    A push that died may have left sent rows whose tasks are there, so the same question is asked about all of them.
+    """
+    best = max((row["value"] for row in rows if row["state"] == "planned"), default=0.0)
+    behind = [
+        row["item_id"] for row in rows if row["state"] == "sent" and row["value"] < best and row["reason"] != EXPLORED
+    ]
+    tasks = [task for tasks in service.find(behind).values() for task in tasks] if behind else []
+    if not tasks:
+        return 0
+    service.withdraw(tasks)
+    return len(tasks) - sum(len(held) for held in service.find(behind).values())
+
+
+def _push_chunk(lake: Lake, service: AnnotationService, config: QueueConfig, rows: Sequence[Row]) -> int:
+    """Mark as sent, ask the service what it has, send the rest, confirm. Returns rows written."""
+    written = 0
+    planned = [row for row in rows if row["state"] == "planned"]
+    if planned:
+        written += commit_states(lake, config, "sent", [{**row, "state": "sent"} for row in planned])
+    held: Mapping[str, Sequence[str]] = service.find([row["item_id"] for row in rows])
+    ids = {item_id: tasks[0] for item_id, tasks in held.items() if tasks}
+    missing = [row for row in rows if row["item_id"] not in ids]
+    if missing:
+        with lake.read() as reader:
+            tasks = tasks_of(reader, config, missing)
+        ids.update(service.push(tasks))
+    confirmed = [{**row, "state": "confirmed", "task_id": ids[row["item_id"]]} for row in rows]
+    return written + commit_states(lake, config, "confirmed", confirmed)
+
+
+def tasks_of(reader: Reader, config: QueueConfig, rows: Sequence[Row]) -> list[Task]:
+    """The task for each row, as its item is now."""
+    contents = {
+        item_id: (content, metadata)
+        for item_id, content, metadata in reader.rows(
+            "SELECT item_id, content, metadata FROM items WHERE item_id IN (SELECT item_id FROM queue)"
+        )
+    }
+    model = reader.scalar("SELECT model_id FROM models WHERE stage = 'end_model' ORDER BY sequence DESC LIMIT 1")
+    tasks: list[Task] = []
+    for row in rows:
+        text, *further = config.content.texts(*contents[row["item_id"]])
+        task = Task(
+            item_id=row["item_id"],
+            text=text,
+            further=tuple(further),
+            image=config.content.image_of(contents[row["item_id"]][1]),
+            cycle=row["cycle"],
+            rank=row["rank"],
+            value=row["value"],
+            reason=row["reason"],
+            prediction=config.classes[row["prediction"]] if row["prediction"] >= 0 else None,
+            confidence=row["confidence"],
+            model_version=str(model or ""),
+        )
+        tasks.append(task)
+    return tasks

@@ -1,0 +1,202 @@
+"""Reconcile: every difference between the queue and the service found, mended where that is safe, and told.
+
+Nothing that somebody answered is changed or removed. Tasks of items that this warehouse does not know are told only:
+they may belong to another warehouse that shares the project.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from active.outbox import QueueConfig, Row, commit_states, queue_rows
+from active.push import ensure_project, push, tasks_of
+from active.service import AnnotationService, StoredTask
+from warehouse import Lake, Progress, silent
+
+OPEN = ("sent", "confirmed")
+ALL_STATES = ("planned", *OPEN, "answered", "withdrawn")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReconcileReport:
+    """Differences between the queue and the service, and what was done about each.
+
+    Attributes:
+        agreed: rows that agree.
+        confirmed: rows that were sent and are in the service after all.
+        sent_again: rows that the service did not hold; they were sent again.
+        renumbered: rows whose task id differed.
+        withdrawn: second tasks of an item that were removed.
+        adopted: tasks of items that were not in the queue, and now are.
+        restored: tasks whose content differed from the item; it was put right.
+        doubled: items with two answered tasks, left for a person to look at.
+        edited: items whose task has an answer to another content, left for a person to look at.
+        strangers: tasks of items that this warehouse does not know, left alone.
+    """
+
+    agreed: int = 0
+    confirmed: int = 0
+    sent_again: int = 0
+    renumbered: int = 0
+    withdrawn: int = 0
+    adopted: int = 0
+    restored: int = 0
+    doubled: Sequence[str] = field(default_factory=list[str])
+    edited: Sequence[str] = field(default_factory=list[str])
+    strangers: int = 0
+
+    def lines(self) -> list[str]:
+        """The report in words."""
+        lines = [f"{self.agreed} tasks agree with the service"]
+        counts = {
+            "tasks were in the service and are now confirmed": self.confirmed,
+            "tasks were missing in the service and were sent again": self.sent_again,
+            "tasks had another number in the service, which is now recorded": self.renumbered,
+            "second tasks of an item were withdrawn": self.withdrawn,
+            "tasks in the service were unknown to the queue and were taken into it": self.adopted,
+            "tasks held another content than their item and were put right": self.restored,
+        }
+        lines += [f"{count} {words}" for words, count in counts.items() if count]
+        lines += [f"item {item} has more than one answered task; look at it in the service" for item in self.doubled]
+        lines += [
+            f"item {item} has an answer to another content than it has now; look at it in the service"
+            for item in self.edited
+        ]
+        if self.strangers:
+            lines.append(f"{self.strangers} tasks are of items that this warehouse does not hold; they were left alone")
+        return lines
+
+
+def reconcile(
+    lake: Lake, service: AnnotationService, config: QueueConfig, progress: Progress = silent
+) -> ReconcileReport:
+    """Find and mend every difference between the queue and the service.
+
+    Raises:
+        ServiceError: the service is away; nothing is lost, run again.
+        ServiceRefused: the service refuses; a person must act.
+    """
+    ensure_project(service, config)
+    by_item: dict[str, list[StoredTask]] = defaultdict(list)
+    for task in service.stored():
+        by_item[task.item_id].append(task)
+    with lake.read() as reader:
+        rows = queue_rows(reader, config, *ALL_STATES)
+        known = dict(reader.rows("SELECT item_id, content_hash FROM items"))
+    found = _Differences(rows_by_item={row["item_id"]: row for row in rows})
+    for row in rows:
+        found.look_at(row, by_item.get(row["item_id"], []))
+    strangers = 0
+    for item_id, tasks in by_item.items():
+        if item_id in found.rows_by_item:
+            continue
+        if item_id in known:
+            found.adopt(config, item_id, tasks, known[item_id])
+        else:
+            strangers += len(tasks)
+    if found.surplus:
+        service.withdraw(found.surplus)
+    if found.changed:
+        commit_states(lake, config, "reconciled", found.changed)
+    restored, edited = _restore(lake, service, config, by_item)
+    push(lake, service, config, progress)
+    return ReconcileReport(
+        **found.counts,
+        withdrawn=len(found.surplus),
+        doubled=found.doubled,
+        restored=restored,
+        edited=edited,
+        strangers=strangers,
+    )
+
+
+@dataclass(kw_only=True, slots=True)
+class _Differences:
+    """What was found so far: rows to write, tasks to withdraw, and counts for the report."""
+
+    rows_by_item: Mapping[str, Row]
+    counts: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(("agreed", "confirmed", "sent_again", "renumbered", "adopted"), 0)
+    )
+    changed: list[Row] = field(default_factory=list[Row])
+    surplus: list[str] = field(default_factory=list[str])
+    doubled: list[str] = field(default_factory=list[str])
+
+    def look_at(self, row: Row, held: Sequence[StoredTask]) -> None:
+        """Compare a row with the tasks that the service holds of its item."""
+        tasks = sorted(held, key=lambda task: (not task.answered, task.task_id != row["task_id"]))
+        # An unanswered task beside another one, or one that was taken back, asks a person for nothing.
+        needed = 0 if row["state"] == "withdrawn" else 1
+        self.surplus += [task.task_id for task in tasks[needed:] if not task.answered]
+        if sum(task.answered for task in tasks) > 1:
+            self.doubled.append(row["item_id"])
+        if row["state"] not in OPEN:
+            return
+        if not tasks:
+            self.counts["sent_again"] += 1
+            self.changed.append({**row, "state": "planned", "task_id": ""})
+        elif row["state"] == "sent":
+            self.counts["confirmed"] += 1
+            self.changed.append({**row, "state": "confirmed", "task_id": tasks[0].task_id})
+        elif row["task_id"] != tasks[0].task_id:
+            self.counts["renumbered"] += 1
+            self.changed.append({**row, "task_id": tasks[0].task_id})
+        else:
+            self.counts["agreed"] += 1
+
+    def adopt(self, config: QueueConfig, item_id: str, held: Sequence[StoredTask], content_hash: str) -> None:
+        """Take tasks of an item that has no row into the queue: the warehouse was set back since they were sent."""
+        tasks = sorted(held, key=lambda task: not task.answered)
+        self.surplus += [task.task_id for task in tasks[1:] if not task.answered]
+        if sum(task.answered for task in tasks) > 1:
+            self.doubled.append(item_id)
+        self.counts["adopted"] += 1
+        self.changed.append(
+            {
+                "item_id": item_id,
+                "project": config.project,
+                "state": "confirmed",
+                "cycle": int(_number(tasks[0].data.get("cycle"), 0)),
+                "rank": int(_number(tasks[0].data.get("rank"), 0)),
+                "value": _number(tasks[0].data.get("value"), 0.0),
+                "reason": str(tasks[0].data.get("reason") or ""),
+                "prediction": -1,
+                "confidence": 0.0,
+                "content_hash": content_hash,
+                "task_id": tasks[0].task_id,
+            }
+        )
+
+
+def _number(value: object, otherwise: float) -> float:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else otherwise
+
+
+def _restore(
+    lake: Lake, service: AnnotationService, config: QueueConfig, by_item: Mapping[str, Sequence[StoredTask]]
+) -> tuple[int, list[str]]:
+    """Put right what open tasks show where it is not their item's content; those with answers are only told."""
+    with lake.read() as reader:
+        rows = queue_rows(reader, config, "confirmed")
+        wanted = {row["item_id"]: task for row, task in zip(rows, tasks_of(reader, config, rows), strict=True)}
+        hashes: dict[str, str] = dict(reader.rows("SELECT item_id, content_hash FROM items"))
+    shown: dict[str, dict[str, Any]] = {}
+    changed: list[Row] = []
+    edited: list[str] = []
+    for row in rows:
+        for task in by_item.get(row["item_id"], ()):
+            right = wanted[row["item_id"]].content()
+            if task.task_id != row["task_id"] or all(task.data.get(key) == value for key, value in right.items()):
+                continue
+            if task.answered:
+                edited.append(row["item_id"])
+                continue
+            shown[task.task_id] = {**task.data, **right}
+            if row["content_hash"] != hashes[row["item_id"]]:
+                changed.append({**row, "content_hash": hashes[row["item_id"]]})
+    if shown:
+        service.show(shown)
+    if changed:
+        commit_states(lake, config, "restored", changed)
+    return len(shown), edited

@@ -1,0 +1,164 @@
+"""Prefect's server away, its database locked, its result folder torn; SIGTERM and the time limit in a call that hangs.
+
+A run finishes, or fails by type: exit code 3 and words, never a traceback; and the next run ends well.
+"""
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from features.samples import SampleFiles
+from flows.take_over import unfinished
+from tests.prefect_runs import wait_for
+from tests.projects import ROOT, make_small_project
+from warehouse.locks import FolderLock
+
+COMMAND = [sys.executable, "-m", "flows.cli.main", "run", "--passes", "1", "--project"]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory, reuters: SampleFiles) -> Path:
+    """A project that has run once, so that what follows is quick."""
+    root = make_small_project(tmp_path_factory.mktemp("faults") / "project", reuters, train=40, test=10)
+    settings = (root / "siftline.toml").read_text()
+    (root / "siftline.toml").write_text(settings.replace('"snorkel"', '"majority"'))
+    ended = start(root).communicate()[1]
+    assert (root / "lake").is_dir(), ended
+    return root
+
+
+@pytest.fixture
+def root(base: Path, tmp_path: Path) -> Path:
+    """A copy with one more record, so that a run has something to commit."""
+    copy = tmp_path / "project"
+    shutil.copytree(base, copy, ignore=shutil.ignore_patterns("*.lock"))
+    (copy / "more.jsonl").write_text('{"text": "Oil prices rose on Monday.", "id": "more-1"}\n')
+    with (copy / "siftline.toml").open("a") as file:
+        file.write('\n[[sources]]\nname = "more"\npath = "more.jsonl"\nid = "id"\n')
+    return copy
+
+
+def start(root: Path, **variables: str) -> subprocess.Popen[str]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    # Two tries in place of five: a run waits a minute for a server that restarts, which a test need not.
+    environment |= {"PREFECT_CLIENT_MAX_RETRIES": "1", "PREFECT_PROFILES_PATH": str(root / "none.toml"), **variables}
+    return subprocess.Popen([*COMMAND, str(root)], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def in_a_stage(root: Path, process: subprocess.Popen[str]) -> None:
+    def there() -> bool:
+        assert process.poll() is None, process.communicate()[1]
+        return any(record.stage for record in unfinished(root / ".siftline"))
+
+    wait_for(there)
+
+
+def server_of(root: Path) -> int:
+    """Process id of the run's own Prefect server."""
+    home = f"PREFECT_HOME={root / '.siftline' / 'prefect'}".encode()
+    for process in Path("/proc").iterdir():
+        try:
+            if b"flows.prefect_server" in (process / "cmdline").read_bytes() and home in (
+                process / "environ"
+            ).read_bytes().split(b"\0"):
+                return int(process.name)
+        except OSError:
+            continue
+    raise AssertionError("the run has no server")
+
+
+def finished_or_typed(process: subprocess.Popen[str]) -> int:
+    words = process.communicate()[1]
+    assert process.returncode in (0, 3), words
+    assert "Traceback" not in words
+    if process.returncode == 3:
+        assert "Prefect's server" in words
+    return process.returncode
+
+
+def ends_well(root: Path) -> None:
+    process = start(root)
+    words = process.communicate()[1]
+    assert process.returncode == 0, words
+    assert not unfinished(root / ".siftline")
+
+
+def test_the_server_dies_in_the_middle(root: Path) -> None:
+    process = start(root)
+    with FolderLock(root / "lake").held():
+        in_a_stage(root, process)
+        os.kill(server_of(root), signal.SIGKILL)
+    assert finished_or_typed(process) == 3
+    ends_well(root)
+
+
+def test_its_database_is_locked(root: Path) -> None:
+    process = start(root)
+    with FolderLock(root / "lake").held():
+        in_a_stage(root, process)
+        other = sqlite3.connect(root / ".siftline" / "prefect" / "prefect.db", isolation_level=None, timeout=60)
+        other.execute("BEGIN EXCLUSIVE")
+    try:
+        time.sleep(5)
+    finally:
+        other.execute("ROLLBACK")
+        other.close()
+    finished_or_typed(process)
+    ends_well(root)
+
+
+def test_its_result_folder_is_torn(root: Path) -> None:
+    storage = root / ".siftline" / "prefect" / "storage"
+    shutil.rmtree(storage, ignore_errors=True)
+    storage.parent.mkdir(parents=True, exist_ok=True)
+    storage.write_bytes(b"\x00torn")
+    ends_well(root)
+
+
+def test_sigterm_stops_a_run_by_hand_within_ten_seconds(root: Path) -> None:
+    process = start(root)
+    with FolderLock(root / "lake").held():
+        in_a_stage(root, process)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=10)  # the promise
+    assert process.returncode in (130, -signal.SIGTERM)
+    assert [record.ended for record in unfinished(root / ".siftline")] == ["stopped by SIGTERM"]
+    ends_well(root)
+
+
+HANGS = """
+import hashlib, signal, sys
+import flows.limits as limits
+limits.GRACE_S = 1.0
+def handler(*_):
+    raise KeyboardInterrupt
+signal.signal(signal.SIGTERM, handler)
+bound = limits.prompt_stop(1.0) if sys.argv[1] == "stop" else limits.time_limit(0.5)
+with bound:
+    print("in", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"p", b"s", 2**31 - 1)  # C code that asks Python for nothing, for many minutes
+"""
+
+
+@pytest.mark.parametrize(("bound", "code"), [("stop", 128 + signal.SIGTERM), ("limit", 1)])
+def test_a_call_that_does_not_return_is_left(bound: str, code: int) -> None:
+    command = [sys.executable, "-c", textwrap.dedent(HANGS), bound]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ}
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "in\n"
+    if bound == "stop":
+        process.send_signal(signal.SIGTERM)
+    words = process.communicate(timeout=60)[1]
+    assert process.returncode == code
+    if bound == "limit":
+        assert "pbkdf2_hmac" in words or "most recent call first" in words
