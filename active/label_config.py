@@ -82,7 +82,7 @@ def label_config(page: Page) -> str:
     if page.texts > 1:
         shown = f'  <View style="display: flex; gap: 1rem; align-items: stretch">\n{shown}\n  </View>'
     if page.image:
-        shown = f'  <Image name="{IMAGE}" value="${IMAGE}" zoom="true" zoomControl="true"/>\n{shown}'
+        shown = f'  <Image name="{IMAGE}" value="${IMAGE}" maxHeight="320px" zoom="true" zoomControl="true"/>\n{shown}'
     options = "\n".join(f"    <Choice value={quoteattr(name)}/>" for name in page.classes)
     return _PAGE.format(
         width="54rem" if page.texts == 1 else "80rem",

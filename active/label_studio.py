@@ -9,21 +9,23 @@ unsent or unanswered.
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
 from active.label_config import Page
-from active.label_studio_connection import TIMEOUT_S, Connection, Json, count_of, rows_of
+from active.label_studio_connection import TIMEOUT_S, Connection, Json, LabelStudio, count_of, rows_of
 from active.label_studio_failures import KEY_VARIABLE, URL_VARIABLE
 from active.label_studio_project import SUGGESTIONS, ensure_project, find_project
-from active.service import LABEL, TEXT, Action, Answer, StoredTask, Task
+from active.service import LABEL, TEXT, Action, Answer, Pulled, StoredTask, Task
 from warehouse import ServiceError, ServiceRefused, SettingsError
 
 IMPORT_CHUNK = 200
 PAGE = 500
 # The ids of one look-up travel in the address of a GET, and proxies refuse addresses from 8 kB on.
 LOOKUP_BYTES = 4000
+# A change gets its time before it can be read; no request of the server takes longer.
+MARGIN = timedelta(minutes=2)
 
 
 class LabelStudioService:
@@ -40,15 +42,21 @@ class LabelStudioService:
         ServiceRefused: the key is a token that has expired.
     """
 
-    def __init__(self, url: str, api_key: str, project: str, *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self, url: str, api_key: str, project: str, *, timeout_s: float = TIMEOUT_S, annotators_per_task: int = 1
+    ) -> None:
         self._connection = Connection(url, api_key, project, timeout_s=timeout_s)
-        self._client = self._connection.client
         self._call = self._connection.call
         self.url = self._connection.url
         self.project = project
+        self.annotators_per_task = annotators_per_task
         self._project_id: int | None = None
         self._emails: dict[int, str] = {}
         self._problems: dict[str, str] = {}
+
+    @property
+    def _client(self) -> LabelStudio:
+        return self._connection.client
 
     @property
     def problems(self) -> Mapping[str, str]:
@@ -67,7 +75,7 @@ class LabelStudioService:
     def ensure_project(self, classes: Sequence[str], *, texts: int = 1, image: bool = False) -> bool:
         """Find the project or create it, and bring it up to date; see `active.label_studio_project`."""
         page = Page(classes=tuple(classes), texts=texts, image=image)
-        self._project_id, created = ensure_project(self._connection, page)
+        self._project_id, created = ensure_project(self._connection, page, annotators_per_task=self.annotators_per_task)
         return created
 
     def push(self, tasks: Sequence[Task]) -> Mapping[str, str]:
@@ -108,20 +116,80 @@ class LabelStudioService:
 
     def pull(self) -> Sequence[Answer]:
         """Every annotation of the project's tasks that carry an item id, by task; see `AnnotationService.pull`."""
+        return self.pull_since("").answers
+
+    def pull_since(self, cursor: str) -> Pulled:
+        """Every annotation of the tasks that were touched since an earlier call; see `AnnotationService.pull_since`.
+
+        The server notes the time at a task whenever one of its annotations is made, edited, skipped or deleted. The
+        newest of these times is asked for before anything is read, so what changes meanwhile is read the next time.
+        """
         self._problems = {}
         if self._project_id is None and self._find_project() is None:
             self._problems = {"project": f"{self.describe()} does not exist, or this key cannot see it"}
-            return []
-        answered = [
-            _condition(count, "greater", "Number", 0) for count in ("total_annotations", "cancelled_annotations")
-        ]
+            return Pulled(answers=(), tasks=None, cursor="")
+        newest = self._newest_change()
+        since = _cursor_time(cursor, self._id())
+        if newest is None or (since is not None and newest < since):  # the server went back to an earlier state
+            since = None
+        if since is None:
+            conditions = [
+                _condition(count, "greater", "Number", 0) for count in ("total_annotations", "cancelled_annotations")
+            ]
+        else:
+            after = (since - MARGIN).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+            conditions = [_condition("updated_at", "greater", "Datetime", after)]
         include = "id,data,annotations,completed_by,result,was_cancelled,lead_time,created_at,updated_at"
-        return [
-            self._call(lambda task=task, annotation=annotation: self._answer(task, annotation))
-            for task in self._tasks(answered, include, everything=True)
-            if task["data"].get("item_id") is not None
-            for annotation in task.get("annotations") or []
-        ]
+        answers: list[Answer] = []
+        read: set[str] = set()
+        for task in self._tasks(conditions, include, everything=True):
+            if task["data"].get("item_id") is None:
+                continue
+            read.add(str(task["id"]))
+            answers += [
+                self._call(lambda task=task, annotation=annotation: self._answer(task, annotation))
+                for annotation in task.get("annotations") or []
+            ]
+        return Pulled(
+            answers=answers,
+            tasks=None if since is None else frozenset(read),
+            cursor="" if newest is None else f"{self._id()} {newest.isoformat()}",
+        )
+
+    def _newest_change(self) -> datetime | None:
+        """When a task was touched last, by the server's clock; None where there are no tasks."""
+        query = _json({"ordering": ["-tasks:updated_at"]})
+        project_id = self._id()
+
+        def newest() -> list[Json]:
+            pager = self._client.tasks.list(
+                project=project_id, page=1, page_size=1, include="id,updated_at", fields="task_only", query=query
+            )
+            return rows_of(pager.items)
+
+        return next((_time(task["updated_at"]) for task in self._call(newest)), None)
+
+    def register_webhook(self, url: str, *, headers: Mapping[str, str], actions: Sequence[str]) -> None:
+        """Enter a webhook of the project on the server, or bring the one with this address up to date.
+
+        Raises:
+            ServiceRefused: the server does not take the address; by default it refuses loopback and private ones.
+        """
+        project_id = self._id()
+        known = self._call(lambda: self._client.webhooks.list(project=str(project_id)))
+        wanted: dict[str, Any] = {
+            "url": url,
+            "headers": dict(headers),
+            "actions": list(actions),
+            "send_payload": False,
+            "send_for_all_actions": False,
+            "is_active": True,
+        }
+        same = [hook.id for hook in known if hook.url == url and hook.id is not None]
+        if same:
+            self._call(lambda: self._client.webhooks.update(id=same[0], **wanted))
+        else:
+            self._call(lambda: self._client.webhooks.create(project=project_id, **wanted))
 
     def stored(self) -> Iterator[StoredTask]:
         """Every task of the project that carries an item id, in ascending order of task id."""
@@ -244,7 +312,7 @@ class LabelStudioService:
         return self._emails[user_id]
 
 
-def label_studio_from_env(project: str) -> LabelStudioService | None:
+def label_studio_from_env(project: str, *, annotators_per_task: int = 1) -> LabelStudioService | None:
     """The service that LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY describe, or None when neither is set.
 
     Raises:
@@ -256,7 +324,7 @@ def label_studio_from_env(project: str) -> LabelStudioService | None:
     if not url or not key:
         have, lack = (URL_VARIABLE, KEY_VARIABLE) if url else (KEY_VARIABLE, URL_VARIABLE)
         raise SettingsError(f"{have} is set but {lack} is not; set both to use Label Studio, or neither")
-    return LabelStudioService(url, key, project)
+    return LabelStudioService(url, key, project, annotators_per_task=annotators_per_task)
 
 
 def _with_one_version(task: Json) -> Json:
@@ -298,6 +366,15 @@ def _simulated(part: Json | None) -> str | None:
     meta = part.get("meta") if part else None
     name = meta.get("annotator") if isinstance(meta, dict) else None
     return name if isinstance(name, str) else None
+
+
+def _cursor_time(cursor: str, project_id: int) -> datetime | None:
+    """The time in a cursor of this project; None where there is none."""
+    number, _, time = cursor.partition(" ")
+    try:
+        return datetime.fromisoformat(time) if number == str(project_id) else None
+    except ValueError:
+        return None
 
 
 def _time(value: object) -> datetime:

@@ -16,7 +16,7 @@ from label_studio_sdk.core.parse_error import ParsingError
 
 from active.deadline import DeadlineClient
 from active.label_studio_failures import KEY_VARIABLE, URL_VARIABLE, Place, failure
-from warehouse import ServiceError, SettingsError, SiftlineError
+from warehouse import ServiceError, ServiceRefused, SettingsError, SiftlineError
 
 TIMEOUT_S = 60.0
 
@@ -51,13 +51,17 @@ class Connection:
         self.url = url.rstrip("/")
         self.place = Place(url=self.url, project=project, key=api_key)
         # Redirects are not followed: a POST would turn into a GET, and a log-in page would look like an answer.
-        client = DeadlineClient(timeout=timeout_s, follow_redirects=False)
-        # The SDK joins `api/token/refresh/` as a browser would: without the last slash it drops a path prefix.
-        self.client = self.call(
-            lambda: LabelStudio(
-                base_url=self.url + "/", api_key=api_key, timeout=timeout_s, max_retries=0, httpx_client=client
+        http = DeadlineClient(timeout=timeout_s, follow_redirects=False)
+
+        def connect() -> LabelStudio:
+            # The SDK joins `api/token/refresh/` as a browser would: without the last slash it drops a path prefix.
+            return LabelStudio(
+                base_url=self.url + "/", api_key=api_key, timeout=timeout_s, max_retries=0, httpx_client=http
             )
-        )
+
+        self._connect = connect
+        self._renewable = api_key.count(".") == 2  # a personal access token, which short-lived ones are made from
+        self.client = self.call(connect)
 
     def call(self, request: Callable[[], T]) -> T:
         """Run a request and turn what goes wrong into an error that says whether a retry may help.
@@ -65,7 +69,7 @@ class Connection:
         Causes are cut off: their text can hold cookies, and a body that repeats the key.
         """
         try:
-            return request()
+            return self._renewed(request)
         except SiftlineError:
             raise
         except ApiError as error:
@@ -73,11 +77,29 @@ class Connection:
         except httpx.TimeoutException as error:
             raise ServiceError(f"Label Studio at {self.url} did not answer in time ({type(error).__name__})") from None
         except httpx.HTTPError as error:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                raise ServiceRefused(
+                    f"Label Studio at {self.url} shows a certificate that this machine does not trust: "
+                    f"{self.place.clean(error)}. Set SSL_CERT_FILE to a file with your authority's certificate."
+                ) from None
             raise ServiceError(f"Label Studio at {self.url} cannot be reached: {self.place.clean(error)}") from None
         except (ParsingError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise ServiceError(
                 f"{self.url} gave an answer that is not Label Studio's ({type(error).__name__}); check {URL_VARIABLE}"
             ) from None
+
+    def _renewed(self, request: Callable[[], T]) -> T:
+        """Run a request, once more with a new short-lived token when the server no longer takes the one at hand.
+
+        A request that was refused with 401 has done nothing, so this repeats nothing.
+        """
+        try:
+            return request()
+        except ApiError as error:
+            if error.status_code != 401 or not self._renewable:
+                raise
+        self.client = self._connect()
+        return request()
 
 
 # The SDK fills what an answer lacks with None, and a missing list must not pass for an empty one: the queue would send

@@ -44,7 +44,7 @@ def find_project(connection: Connection) -> Json | None:
     return found[0] if found else None
 
 
-def ensure_project(connection: Connection, page: Page) -> tuple[int, bool]:
+def ensure_project(connection: Connection, page: Page, *, annotators_per_task: int = 1) -> tuple[int, bool]:
     """Find the project or create it; bring its page, its order of tasks and its suggestions up to date.
 
     A page that offers the classes already is left as it is, also when a person has redesigned it.
@@ -65,6 +65,7 @@ def ensure_project(connection: Connection, page: Page) -> tuple[int, bool]:
                 label_config=label_config(page),
                 sampling=SAMPLING,
                 show_collab_predictions=True,
+                maximum_annotations=annotators_per_task,
                 description="Made by Siftline: it adds tasks in descending value and collects the answers.",
             )
         )
@@ -78,6 +79,8 @@ def ensure_project(connection: Connection, page: Page) -> tuple[int, bool]:
         changes["label_config"] = updated(old, page)
     if found.get("sampling") != SAMPLING:
         changes["sampling"] = SAMPLING
+    if found.get("maximum_annotations") != annotators_per_task:
+        changes["maximum_annotations"] = annotators_per_task
     if not found.get("show_collab_predictions"):
         changes["show_collab_predictions"] = True
     if found.get("model_version") not in (None, "", SUGGESTIONS):

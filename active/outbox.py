@@ -4,7 +4,8 @@ A row goes planned -> sent -> confirmed -> answered. `sent` means that nobody kn
 before anything is sent, because it has no key of our own, and a task stored twice would be labelled twice.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,22 +31,36 @@ class QueueConfig:
         classes: class names; the position is the class_id.
         chunk: tasks per call of the service.
         content: what a task shows of its item.
+        annotators_per_task: people who have to answer or skip a task before it counts as answered.
     """
 
     project: str
     classes: tuple[str, ...]
     chunk: int = 500
     content: Content = field(default_factory=Content)
+    annotators_per_task: int = 1
 
     def __post_init__(self) -> None:
         if self.chunk < 1:
             raise SettingsError(f"A chunk holds at least 1 task, found {self.chunk}.")
+        if self.annotators_per_task < 1:
+            raise SettingsError(f"A task needs at least 1 annotator, found {self.annotators_per_task}.")
 
 
 def queue_rows(reader: Reader, config: QueueConfig, *states: str) -> list[Row]:
     """The project's rows in these states, by cycle and rank."""
     marks = ", ".join("?" for _ in states)
     return reader.arrow(_QUEUE.format(states=marks), [config.project, *states]).to_pylist()
+
+
+def former_tasks(reader: Reader, config: QueueConfig) -> Mapping[str, Sequence[str]]:
+    """Tasks of earlier rounds by item, of items that people were asked about again: none of them is the row's task."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for item_id, task_id in reader.rows(
+        "SELECT item_id, task_id FROM asked_before WHERE project = ? ORDER BY round", [config.project]
+    ):
+        found[item_id].append(task_id)
+    return found
 
 
 def queue_table(rows: Sequence[Row]) -> pa.Table:

@@ -8,7 +8,7 @@ they are `sent` until the service says whether it still holds them.
 
 from collections.abc import Mapping, Sequence
 
-from active.outbox import QueueConfig, Row, commit_states, queue_rows
+from active.outbox import QueueConfig, Row, commit_states, former_tasks, queue_rows
 from active.select import EXPLORED
 from active.service import AnnotationService, Task
 from warehouse import Lake, Progress, Reader, StageResult, silent
@@ -106,8 +106,15 @@ def _push_chunk(lake: Lake, service: AnnotationService, config: QueueConfig, row
     planned = [row for row in rows if row["state"] == "planned"]
     if planned:
         written += commit_states(lake, config, "sent", [{**row, "state": "sent"} for row in planned])
+    with lake.read() as reader:
+        former = former_tasks(reader, config)
+    # A task that nobody answered before the item was asked about anew, because its text was edited.
+    outdated = [task for row in rows for task in former.get(row["item_id"], ()) if task]
+    if outdated:
+        service.withdraw(outdated)
     held: Mapping[str, Sequence[str]] = service.find([row["item_id"] for row in rows])
-    ids = {item_id: tasks[0] for item_id, tasks in held.items() if tasks}
+    present = {item: [task for task in tasks if task not in former.get(item, ())] for item, tasks in held.items()}
+    ids = {item_id: tasks[0] for item_id, tasks in present.items() if tasks}
     missing = [row for row in rows if row["item_id"] not in ids]
     if missing:
         with lake.read() as reader:
@@ -126,6 +133,7 @@ def tasks_of(reader: Reader, config: QueueConfig, rows: Sequence[Row]) -> list[T
         )
     }
     model = reader.scalar("SELECT model_id FROM models WHERE stage = 'end_model' ORDER BY sequence DESC LIMIT 1")
+    former = former_tasks(reader, config)
     tasks: list[Task] = []
     for row in rows:
         text, *further = config.content.texts(*contents[row["item_id"]])
@@ -141,6 +149,7 @@ def tasks_of(reader: Reader, config: QueueConfig, rows: Sequence[Row]) -> list[T
             prediction=config.classes[row["prediction"]] if row["prediction"] >= 0 else None,
             confidence=row["confidence"],
             model_version=str(model or ""),
+            round=1 + len(former.get(row["item_id"], ())),
         )
         tasks.append(task)
     return tasks

@@ -5,32 +5,58 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from active.outbox import QueueConfig, Row, queue_rows, queue_table
+from active.cursor import Cursor
+from active.outbox import QueueConfig, Row, former_tasks, queue_table
 from active.service import SIMULATED, AnnotationService, Answer
 from warehouse import Append, Lake, Reader, StageResult, Upsert
 
+_HISTORY = """
+    SELECT annotation_id, item_id, action, annotator, task_id FROM current_annotations
+    WHERE project = ? AND item_id IN (SELECT unnest(?::VARCHAR[]))
+"""
 
-def collect(lake: Lake, service: AnnotationService, config: QueueConfig) -> StageResult:
+# Rows with new answers, and rows whose state does not fit the answers that are known, which a killed run leaves.
+_DOUBTFUL = """
+    SELECT * FROM (
+        SELECT q.* EXCLUDE (run_id, committed_at), coalesce(p.people, 0) >= ? AS enough, p.answered_task
+        FROM queue q LEFT JOIN (
+            SELECT a.item_id, count(DISTINCT a.annotator) AS people, min(a.task_id) AS answered_task
+            FROM current_annotations a
+            WHERE a.project = ? AND a.action <> 'deleted' AND NOT EXISTS (
+                FROM asked_before b WHERE b.item_id = a.item_id AND b.project = a.project AND b.task_id = a.task_id
+            )
+            GROUP BY a.item_id
+        ) p ON p.item_id = q.item_id
+        WHERE q.project = ? AND q.state IN ('sent', 'confirmed', 'answered')
+    ) WHERE item_id IN (SELECT unnest(?::VARCHAR[])) OR enough <> (state = 'answered')
+    ORDER BY cycle, rank
+"""
+
+
+def collect(
+    lake: Lake, service: AnnotationService, config: QueueConfig, *, cursor: Cursor | None = None
+) -> StageResult:
     """Append what annotators said since the last collect; edits, skips and deletions are kept as history.
 
     An answer that disappeared counts as deleted only while the service still holds its task.
 
     Answers for unknown items or with unknown labels are left out and counted in the result's detail; a later collect
     takes them once the item or the class is there.
+
+    Args:
+        lake: the warehouse.
+        service: where annotators work.
+        config: settings.
+        cursor: how far the last collect got; None reads everything.
     """
-    answers = _in_force(service.pull())
+    place = service.describe()
     with lake.read() as reader:
-        known_items = {i for (i,) in reader.rows("SELECT item_id FROM items")} if answers else set[str]()
-        known = {
-            row[0]: row
-            for row in reader.rows(
-                """
-                SELECT annotation_id, item_id, task_id, annotator, action, class_id, created_at
-                FROM current_annotations WHERE project = ?
-                """,
-                [config.project],
-            )
-        }
+        since = cursor.read(reader, place, config.classes) if cursor else ""
+    pulled = service.pull_since(since)
+    answers = _in_force(pulled.answers)
+    with lake.read() as reader:
+        known_items = _known_items(reader, answers)
+        known = _known(reader, config, pulled.tasks)
     class_ids = {name: number for number, name in enumerate(config.classes)}
     unknown_items = {a.item_id for a in answers if a.item_id not in known_items}
     unknown_labels = {a.label for a in answers if a.label is not None and a.label not in class_ids}
@@ -45,7 +71,9 @@ def collect(lake: Lake, service: AnnotationService, config: QueueConfig) -> Stag
     seen = {answer.annotation_id for answer in answers}
     detail: dict[str, Any] = {}
     missing = [row for key, row in known.items() if key not in seen and row[4] != "deleted"]
-    if missing and not service.problems:
+    if missing and pulled.tasks is not None:  # their tasks were read, and they are not there any more
+        new += [_deletion(config, row) for row in missing]
+    elif missing and not service.problems:
         # An answer was deleted only where its task is still there without it. A task that is gone says nothing: the
         # project may have moved to another service, or its folder or server may have been emptied.
         held = service.find([row[1] for row in missing])
@@ -58,7 +86,31 @@ def collect(lake: Lake, service: AnnotationService, config: QueueConfig) -> Stag
     if unknown_labels:
         detail["unknown labels"] = ", ".join(sorted(str(label) for label in unknown_labels))
     detail.update({f"left out: {name}": why for name, why in service.problems.items()})
-    return _commit_answers(lake, config, new, detail)
+    result = _commit_answers(lake, config, new, detail)
+    if cursor:
+        with lake.read() as reader:
+            cursor.write(reader, place, config.classes, pulled.cursor, unknown_items=bool(unknown_items))
+    return result
+
+
+def _known_items(reader: Reader, answers: Sequence[Answer]) -> set[str]:
+    """Those of the answers' items that the warehouse has."""
+    wanted = sorted({answer.item_id for answer in answers})
+    found = reader.rows("SELECT item_id FROM items WHERE item_id IN (SELECT unnest(?::VARCHAR[]))", [wanted])
+    return {item_id for (item_id,) in found} if wanted else set()
+
+
+def _known(reader: Reader, config: QueueConfig, tasks: frozenset[str] | None) -> dict[str, tuple[Any, ...]]:
+    """The state in force of the annotations of these tasks, or of all, by annotation id."""
+    sql = """
+        SELECT annotation_id, item_id, task_id, annotator, action, class_id, created_at
+        FROM current_annotations WHERE project = ?
+    """
+    params: list[Any] = [config.project]
+    if tasks is not None:
+        sql += " AND task_id IN (SELECT unnest(?::VARCHAR[]))"
+        params.append(sorted(tasks))
+    return {row[0]: row for row in reader.rows(sql, params)}
 
 
 def _in_force(answers: Iterable[Answer]) -> list[Answer]:
@@ -75,7 +127,7 @@ def _commit_answers(lake: Lake, config: QueueConfig, new: list[Row], detail: Map
     new.sort(key=lambda row: (row["item_id"], row["annotator"], row["action"], row["class_id"]))
     said = [[row["item_id"], row["annotator"], row["action"], row["class_id"]] for row in new]
     with lake.read() as reader:
-        states = _states_after(reader, config, new)
+        states = _states_after(reader, config, new, former_tasks(reader, config))
     # Neither clock nor ids of the service are part of the token, so an interrupted run gives an undisturbed run's ids.
     # A commit that only mends states may recur with the same annotations, so there the queue tells one from the next.
     inputs = ("annotations",) if new else ("annotations", "queue")
@@ -91,24 +143,33 @@ def _commit_answers(lake: Lake, config: QueueConfig, new: list[Row], detail: Map
         return stage.commit(writes, rows_read=len(new), detail=detail)
 
 
-def _states_after(reader: Reader, config: QueueConfig, new: Sequence[Row]) -> list[Row]:
-    """Queue rows whose state changes: answered when somebody labelled or skipped, open again when all is deleted."""
-    by_item: dict[str, dict[str, str]] = defaultdict(dict)
-    for annotation_id, item_id, action in reader.rows(
-        "SELECT annotation_id, item_id, action FROM current_annotations WHERE project = ?", [config.project]
-    ):
-        by_item[item_id][annotation_id] = action
+def _states_after(
+    reader: Reader, config: QueueConfig, new: Sequence[Row], former: Mapping[str, Sequence[str]]
+) -> list[Row]:
+    """Queue rows whose state changes: answered when enough people labelled or skipped, open again when not any more.
+
+    Answers to earlier tasks of an item do not answer its present one.
+    """
+    wanted = sorted({row["item_id"] for row in new})
+    by_item: dict[str, dict[str, tuple[str, str]]] = defaultdict(dict)
     tasks: dict[str, str] = {}
-    for row in new:
-        by_item[row["item_id"]][row["annotation_id"]] = row["action"]
-        tasks[row["item_id"]] = row["task_id"]
+    history = reader.rows(_HISTORY, [config.project, wanted]) if wanted else []
+    latest = [tuple(row[k] for k in ("annotation_id", "item_id", "action", "annotator", "task_id")) for row in new]
+    for annotation_id, item_id, action, annotator, task_id in [*history, *latest]:
+        if task_id not in former.get(item_id, ()):
+            by_item[item_id][annotation_id] = (action, annotator)
+            tasks[item_id] = task_id
     changed: list[Row] = []
-    for row in queue_rows(reader, config, "sent", "confirmed", "answered"):
-        actions = by_item.get(row["item_id"], {}).values()
-        answered = any(action != "deleted" for action in actions)
-        if answered and row["state"] != "answered":
-            changed.append({**row, "state": "answered", "task_id": row["task_id"] or tasks.get(row["item_id"], "")})
-        elif not answered and row["state"] == "answered":
+    doubtful = reader.arrow(_DOUBTFUL, [config.annotators_per_task, config.project, config.project, wanted])
+    for row in doubtful.to_pylist():
+        enough, task_id = row.pop("enough"), row.pop("answered_task")
+        if row["item_id"] in by_item:
+            people = {who for action, who in by_item[row["item_id"]].values() if action != "deleted"}
+            enough = len(people) >= config.annotators_per_task
+        if enough and row["state"] != "answered":
+            known_task = row["task_id"] or tasks.get(row["item_id"]) or task_id or ""
+            changed.append({**row, "state": "answered", "task_id": known_task})
+        elif not enough and row["state"] == "answered":
             changed.append({**row, "state": "confirmed"})
     return changed
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from active.outbox import QueueConfig, Row, commit_states, queue_rows
+from active.outbox import QueueConfig, Row, commit_states, former_tasks, queue_rows
 from active.push import ensure_project, push, tasks_of
 from active.service import AnnotationService, StoredTask
 from warehouse import Lake, Progress, silent
@@ -79,14 +79,21 @@ def reconcile(
     """
     ensure_project(service, config)
     by_item: dict[str, list[StoredTask]] = defaultdict(list)
+    outdated: list[str] = []
+    with lake.read() as reader:
+        former = former_tasks(reader, config)
     for task in service.stored():
-        by_item[task.item_id].append(task)
+        if task.task_id not in former.get(task.item_id, ()):
+            by_item[task.item_id].append(task)
+        elif not task.answered:
+            outdated.append(task.task_id)
     with lake.read() as reader:
         rows = queue_rows(reader, config, *ALL_STATES)
         known = dict(reader.rows("SELECT item_id, content_hash FROM items"))
     found = _Differences(rows_by_item={row["item_id"]: row for row in rows})
     for row in rows:
         found.look_at(row, by_item.get(row["item_id"], []))
+    found.surplus += outdated
     strangers = 0
     for item_id, tasks in by_item.items():
         if item_id in found.rows_by_item:

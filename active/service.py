@@ -39,6 +39,7 @@ class Task:
         prediction: suggested class, None for no suggestion.
         confidence: probability of the suggestion, 0 to 1.
         model_version: end model that made the suggestion.
+        round: 2 and more where people were asked about the item before.
     """
 
     item_id: str
@@ -52,6 +53,7 @@ class Task:
     model_version: str = ""
     further: tuple[str, ...] = ()
     image: str | None = None
+    round: int = 1
 
     def content(self) -> dict[str, str]:
         """What the annotator labels, by key of the task's data."""
@@ -70,6 +72,8 @@ class Task:
                 "rank": self.rank,
             }
         }
+        if self.round > 1:
+            task["data"]["round"] = self.round
         if self.prediction is not None:
             result = {
                 "from_name": LABEL,
@@ -118,6 +122,21 @@ class StoredTask:
     answered: bool
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pulled:
+    """What a service holds of a project, or what changed there.
+
+    Attributes:
+        answers: all answers of the tasks that were read.
+        tasks: ids of those tasks; None where they are all.
+        cursor: hand it to the next `pull_since`; empty where the service cannot tell what changed.
+    """
+
+    answers: Sequence[Answer]
+    tasks: frozenset[str] | None
+    cursor: str
+
+
 class AnnotationService(Protocol):
     """Where annotators work. Raises `ServiceError` when a retry may help, `ServiceRefused` when a person must act."""
 
@@ -149,16 +168,24 @@ class AnnotationService(Protocol):
         ...
 
     def find(self, item_ids: Sequence[str]) -> Mapping[str, Sequence[str]]:
-        """Task ids that the service already holds for these items; items without a task are left out."""
+        """Task ids that the service already holds for these items, of all rounds; items without a task are left out."""
         ...
 
     def pull(self) -> Iterable[Answer]:
         """All answers that the service holds now."""
         ...
 
+    def pull_since(self, cursor: str) -> Pulled:
+        """All answers of the tasks that may have changed since an earlier call.
+
+        Args:
+            cursor: of that call; empty for everything.
+        """
+        ...
+
     @property
     def problems(self) -> Mapping[str, str]:
-        """What the last complete `pull` could not read, by name; while there is any, nothing counts as deleted."""
+        """What the last complete pull could not read, by name; while there is any, nothing counts as deleted."""
         ...
 
     def stored(self) -> Iterable[StoredTask]:

@@ -53,10 +53,10 @@ class SimulatedAnnotator:
             )
         if not tasks:
             return 0
-        answered = {answer.item_id for answer in service.pull()}
+        answered = {answer.task_id for answer in service.pull()}
         count = 0
         for item_id, task_id, content in tasks:
-            if item_id in answered or item_id not in self._labels:
+            if task_id in answered or item_id not in self._labels:
                 continue
             seconds = self.seconds(item_id, content)
             service.annotate(task_id, label=self._labels[item_id], annotator=SIMULATED, seconds=seconds)

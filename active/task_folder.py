@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
-from active.service import LABEL, TEXT, Answer, StoredTask, Task
+from active.service import LABEL, TEXT, Answer, Pulled, StoredTask, Task
 from warehouse import ServiceRefused
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
@@ -77,7 +77,7 @@ class TaskFolder:
         """Store one file per task; a task that is there already is left as it is."""
         ids: dict[str, str] = {}
         for task in tasks:
-            task_id = self.task_id(task.item_id)
+            task_id = self.task_id(task.item_id, task.round)
             path = self._file(task_id)
             if not path.is_file():
                 content = {"id": task_id, **task.to_label_studio()}
@@ -86,9 +86,12 @@ class TaskFolder:
         return ids
 
     def find(self, item_ids: Sequence[str]) -> Mapping[str, Sequence[str]]:
-        """Task ids of the items that have a file."""
-        ids = {item_id: self.task_id(item_id) for item_id in item_ids}
-        return {item_id: [task_id] for item_id, task_id in ids.items() if self._file(task_id).is_file()}
+        """Task ids of the items that have a file, by round."""
+        stored: dict[str, list[str]] = {}
+        for path in self.path.glob("*.json"):
+            stored.setdefault(path.stem.partition("-")[0], []).append(path.stem)
+        ids = {item_id: stored.get(self.task_id(item_id)) for item_id in item_ids}
+        return {item_id: sorted(found, key=_round) for item_id, found in ids.items() if found}
 
     def pull(self) -> Iterator[Answer]:
         """All answers in the task files and in exports below `import/`; `problems` then names what was left out."""
@@ -100,6 +103,10 @@ class TaskFolder:
             yield from self._answers(path)
         for path in sorted((self.path / "import").glob("*.json")):
             yield from self._answers(path)
+
+    def pull_since(self, cursor: str) -> Pulled:
+        """Everything: times of files tell nothing where files are copied and clocks differ."""
+        return Pulled(answers=list(self.pull()), tasks=None, cursor="")
 
     def withdraw(self, task_ids: Sequence[str]) -> None:
         """Remove the files of tasks without annotations.
@@ -121,7 +128,7 @@ class TaskFolder:
                 continue
             for task in tasks:
                 data = task.get("data")
-                if isinstance(data, dict) and path.stem == self.task_id(str(data.get("item_id"))):
+                if isinstance(data, dict) and path.stem.partition("-")[0] == self.task_id(str(data.get("item_id"))):
                     answered = bool(task.get("annotations"))
                     yield StoredTask(task_id=path.stem, item_id=str(data["item_id"]), data=data, answered=answered)
 
@@ -156,10 +163,10 @@ class TaskFolder:
         task["annotations"].append(annotation)
         _write_atomically(path, json.dumps(task, indent=2, ensure_ascii=True) + "\n")
 
-    def task_id(self, item_id: str) -> str:
-        """Id of an item's task: a hash, because ids of items are never file names."""
+    def task_id(self, item_id: str, round: int = 1) -> str:
+        """Id of an item's task: a hash, because ids of items are never file names, and the round from the second on."""
         key = json.dumps([self.project, item_id]).encode()
-        return hashlib.sha256(key).hexdigest()[:20]
+        return hashlib.sha256(key).hexdigest()[:20] + (f"-{round}" if round > 1 else "")
 
     def _file(self, task_id: str) -> Path:
         return self.path / f"{task_id}.json"
@@ -204,7 +211,7 @@ class TaskFolder:
 
     def _answer(self, task: dict[str, Any], annotation: dict[str, Any], n: int, modified: datetime) -> Answer:
         item_id = str(task["data"]["item_id"])
-        task_id = self.task_id(item_id)
+        task_id = self.task_id(item_id, int(task["data"].get("round", 1)))
         skipped = bool(annotation.get("was_cancelled"))
         choices = [r["value"]["choices"][0] for r in annotation.get("result") or [] if r.get("from_name") == LABEL]
         if not skipped and len(choices) != 1:
@@ -229,6 +236,11 @@ class TaskFolder:
             updated_at=updated,
             seconds=seconds,
         )
+
+
+def _round(task_id: str) -> int:
+    number = task_id.partition("-")[2]
+    return int(number) if number.isdecimal() else 1
 
 
 def _choice(label: str) -> dict[str, Any]:

@@ -169,7 +169,7 @@ def estimate_values(lake: Lake, index: VectorIndex, config: ValueConfig, progres
         The result; `detail` has the cycle, the gold labels and the share of the doubt that the best label settles.
     """
     params = {"neighbors": config.neighbors, "seed": config.seed}
-    inputs = ("items", "vectors", "weak_labels", "predictions", "annotations")
+    inputs = ("items", "vectors", "weak_labels", "predictions", "annotations", "annotator_skills")
     with lake.stage("value", version=2, inputs=inputs, params=params) as stage:
         if stage.done:
             return stage.result()

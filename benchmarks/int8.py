@@ -66,7 +66,7 @@ def quality(data: Data) -> dict[str, Any]:
     [(name, rows)] = list(data.pairs.items())[:1]
     gold = [row[2] for row in rows]
     unseen = data.everything()
-    for kind, form in (*OWN, ("dense", "int4")):
+    for kind, form in (*OWN, ("dense", "int4"), ("routed", "int4")):
         encoder = load_encoder(kind, precision=form)
         first, second = encoder.encode([row[0] for row in rows]), encoder.encode([row[1] for row in rows])
         figures[f"{kind} {form}"] = {"spearman": float(spearmanr((first * second).sum(axis=1), gold).statistic)}

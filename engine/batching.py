@@ -15,8 +15,9 @@ import math
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Executor, Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -172,6 +173,7 @@ class Scheduler:
         self._running: dict[int, tuple[float, list[_Entry]]] = {}
         self._entries = self._tokens = 0
         self._closed = self._draining = False
+        self._pauses = 0
         self._dead: str | None = None
         self._owner = threading.Thread(target=self._own, name="queue", daemon=True)
         self._owner.start()
@@ -236,10 +238,28 @@ class Scheduler:
                 self._die(f"a batch is not done after {self.stall_s:g} s")
             return self._dead
 
-    def full(self) -> bool:
-        """There is no room for even one more short text."""
-        room = self.room
-        return room is not None and (self._entries >= room.entries or self._tokens >= room.tokens)
+    def full(self, coming: Room | None = None) -> bool:
+        """There is no room for even one more short text.
+
+        Args:
+            coming: what is on its way here and takes room before it.
+        """
+        room, more = self.room, coming or Room(entries=0, tokens=0)
+        return room is not None and (
+            self._entries + more.entries >= room.entries or self._tokens + more.tokens >= room.tokens
+        )
+
+    @contextmanager
+    def paused(self) -> Generator[None]:
+        """No batch begins inside the block: texts are taken into the queue, wait, and keep their deadlines."""
+        with self._changed:
+            self._pauses += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._pauses -= 1
+                self._changed.notify_all()
 
     def drain(self, timeout_s: float) -> bool:
         """Take no more texts and wait until those that are here are done.
@@ -301,7 +321,7 @@ class Scheduler:
     def _ready(self) -> bool:
         if self._dead is not None:
             return True
-        return bool(self._ring or self._singly) and len(self._running) < self._slots
+        return not self._pauses and bool(self._ring or self._singly) and len(self._running) < self._slots
 
     def _idle(self) -> bool:
         return self._dead is not None or not (self._ring or self._singly or self._running)

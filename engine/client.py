@@ -98,12 +98,12 @@ def load_encoder(
     """Load an encoder from the installed packages or from a file; nothing is fetched.
 
     Args:
-        name: a key of `ENCODERS`, or the path of a file that `siftline engine convert` or `distill` wrote.
+        name: a key of `ENCODERS`, or the path of a file that `siftline engine convert`, `distill` or `quantize` wrote.
         active: budget of a routed encoder, one of those it has; `DEFAULT_ACTIVE` when None. Not for a dense one.
         max_tokens: longest text in tokens, [CLS] and [SEP] included; 256 when None, the model's own setting.
         device: "cpu".
         threads: worker threads; as many as torch uses when None. Results do not depend on it.
-        precision: one of `PRECISIONS`; "int4" is for dense encoders only.
+        precision: one of `PRECISIONS`; a quantised file has one only.
         memory_budget: most bytes of weights in memory; with fewer than the model has, what is missing is read from its
             file for each batch, one batch at a time. Vectors and name stay the same.
 
@@ -126,13 +126,16 @@ def load_encoder(
             f"The precision is '{precision}' and the memory budget {memory_budget}; only fp32 weights are streamed."
         )
     # torch takes a second to import; commands that load no encoder must not pay for it.
-    from engine.local import load_dense, load_routed
+    from engine.local import load_dense, load_quantized, load_routed
+    from engine.quantized_file import is_quantized
 
     if not file and ENCODERS[name] == "dense":
         if active is not None:
             raise OptionError(f"active is {active}; the encoder '{name}' is dense and has no budget.")
         return load_dense(max_tokens=max_tokens, threads=threads, precision=precision, memory_budget=memory_budget)
     path = Path(name) if file else None
+    if path is not None and is_quantized(path):
+        return load_quantized(path, active=active, max_tokens=max_tokens, threads=threads, precision=precision)
     return load_routed(
         path,
         active=DEFAULT_ACTIVE if active is None else active,

@@ -33,7 +33,7 @@ from engine.encoder import DenseEncoder, Pack, Run, pooled
 from engine.errors import ModelFileError, OptionError
 from engine.routed import RoutedEncoder
 from engine.router import CONTROL_RATE
-from engine.safetensors_header import metadata
+from engine.safetensors_header import file_metadata
 from engine.trace import LayerTrace
 
 # Batches come in some sixty lengths, each with its own compiled products; the default, 1,024, does not hold them all.
@@ -376,10 +376,8 @@ def checkpoint_metadata(path: Path) -> dict[str, str]:
         ModelFileError: the file cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            start = file.read(8)
-            return metadata(start + file.read(int.from_bytes(start, "little")), name=str(path))
-    except (OSError, OverflowError, MemoryError) as error:
+        return file_metadata(path)
+    except OSError as error:
         raise ModelFileError(f"The checkpoint {path} cannot be read: {error}. Delete it to start over.") from error
 
 

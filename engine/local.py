@@ -20,13 +20,14 @@ import numpy as np
 import torch
 
 from engine.batching import Packed, Request, Scheduler
-from engine.client import Encoding, Progress, Vectors
+from engine.client import DEFAULT_ACTIVE, Encoding, Progress, Vectors
 from engine.config import EncoderConfig, RoutedConfig
 from engine.encoder import Pack, pack
 from engine.errors import NumericError, OptionError
 from engine.native import int8_forward
 from engine.products import MOST_ROWS, stable_rows, use_least_rows
 from engine.quantize import Int8Weights
+from engine.quantized_file import read_quantized
 from engine.routed import RoutedEncoder
 from engine.streamed import streamed_dense, streamed_routed
 from engine.streaming import TensorFile, dense_int8, load_dense_model, load_routed_model, routed_int8
@@ -41,6 +42,9 @@ DEFAULT_MAX_TOKENS = 256
 MIN_TOKENS = 3
 WEIGHTS = "model.safetensors"
 WINDOW_TEXTS = 2048
+BITS = {"int8": 8, "int4": 4}
+_ARITHMETIC = {"int4": "int4, query, key and value int8"}
+"""Part of the encoder_id where the precision's name does not say it."""
 
 _starting = threading.Lock()
 
@@ -168,7 +172,7 @@ def load_dense(
     if precision != "fp32":
         with file:
             return int8_client(
-                dense_int8(file, config, 4 if precision == "int4" else 8),
+                dense_int8(file, config, BITS[precision]),
                 files["tokenizer.json"],
                 sha256=MINILM.sha256,
                 precision=precision,
@@ -209,13 +213,8 @@ def load_routed(
     """A routed encoder from its file, the shipped one when None; see `engine.client.load_encoder`.
 
     Raises:
-        OptionError: the precision is "int4", or an argument is out of range.
+        OptionError: an argument is out of range.
     """
-    if precision == "int4":
-        raise OptionError(
-            "A routed encoder has no precision 'int4': noise of 4-bit weights makes it choose other experts (mean "
-            "cosine to float32 .87 on sentences). Use 'int8', or the encoder 'dense'."
-        )
     if path is None:
         path, sha256 = shipped_routed()
     else:
@@ -224,7 +223,7 @@ def load_routed(
     hashes = {"encoder": file.sha256}
     if precision != "fp32":
         with file:
-            weights, tokenizer = routed_int8(file)
+            weights, tokenizer = routed_int8(file, BITS[precision])
             return int8_client(
                 weights,
                 tokenizer,
@@ -248,6 +247,35 @@ def load_routed(
         max_tokens=max_tokens,
         threads=threads,
     )
+
+
+def load_quantized(
+    path: Path, *, active: float | None, max_tokens: int | None, threads: int | None, precision: str
+) -> LocalEncoder:
+    """A file that `engine.quantized_file` wrote; see `engine.client.load_encoder`.
+
+    Raises:
+        OptionError: the file has another precision, or an argument is out of range.
+        ModelFileError: the file is damaged.
+    """
+    with TensorFile(path, None) as file:
+        weights, tokenizer = read_quantized(file)
+        if BITS.get(precision) != weights.bits:
+            raise OptionError(
+                f"{path.name} has the precision 'int{weights.bits}', and '{precision}' is wanted. Set the precision to "
+                f"'int{weights.bits}', or name the encoder that the file was made from."
+            )
+        if active is not None and isinstance(weights.config, EncoderConfig):
+            raise OptionError(f"active is {active}; the encoder in {path.name} is dense and has no budget.")
+        return int8_client(
+            weights,
+            tokenizer,
+            sha256={"encoder": file.sha256},
+            precision=precision,
+            active=DEFAULT_ACTIVE if active is None else active,
+            max_tokens=max_tokens,
+            threads=threads,
+        )
 
 
 def routed_client(
@@ -339,7 +367,7 @@ def int8_client(
         compute,
         (),  # its products are exact, so their number of rows needs no measurement
         TextTokenizer(tokenizer, vocab=base.vocab, max_tokens=limit),
-        encoder_id=make_encoder_id(kind, sha256, max_tokens=limit, precision=precision),
+        encoder_id=make_encoder_id(kind, sha256, max_tokens=limit, precision=_ARITHMETIC.get(precision, precision)),
         dimension=base.width,
         max_tokens=limit,
         threads=threads or torch.get_num_threads(),

@@ -58,7 +58,16 @@ def write_routed(path: Path, model: RoutedEncoder, tokenizer: bytes, notes: Mapp
         if value.dtype == torch.float16 and not bool(torch.isfinite(value).all()):
             raise OptionError(f"Tensor {name} holds weights above 65,504 or not finite; the file keeps it in float16.")
     notes = {**(notes or {}), "format": FORMAT, "config": model.config.to_json()}
-    content = with_sorted_metadata(save(tensors, metadata=notes))
+    write_tensors(path, tensors, notes)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], notes: Mapping[str, str]) -> None:
+    """Write a safetensors file; one that was there stays until the new one is whole.
+
+    Raises:
+        OptionError: it cannot be written.
+    """
+    content = with_sorted_metadata(save(dict(tensors), metadata=dict(notes)))
     partial = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

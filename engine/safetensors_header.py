@@ -1,6 +1,7 @@
 """What a safetensors file says about itself: read without its tensors, and written in one order."""
 
 import json
+from pathlib import Path
 from typing import Any, cast
 
 from engine.errors import ModelFileError
@@ -29,6 +30,19 @@ def metadata(content: bytes, *, name: str) -> dict[str, str]:
     if not isinstance(found, dict):
         return {}
     return {str(key): str(value) for key, value in cast("dict[Any, Any]", found).items()}
+
+
+def file_metadata(path: Path) -> dict[str, str]:
+    """The text metadata of a safetensors file on disk; no tensor is read.
+
+    Raises:
+        ModelFileError: there is no readable header.
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        start = file.read(8)
+        size = min(int.from_bytes(start, "little"), LARGEST_HEADER)
+        return metadata(start + file.read(size), name=str(path))
 
 
 def with_sorted_metadata(content: bytes) -> bytes:

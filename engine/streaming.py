@@ -27,11 +27,13 @@ from engine.safetensors_header import LARGEST_HEADER, metadata
 from engine.weights import check_tensors, encoder_tensors
 
 CHUNK_BYTES = 1 << 20
+THRESHOLDS = (".thresholds", ".thresholds_B")
 _TYPES = {
     "F32": torch.float32,
     "F16": torch.float16,
     "BF16": torch.bfloat16,
     "I8": torch.int8,
+    "I16": torch.int16,
     "U8": torch.uint8,
     "I64": torch.int64,
 }
@@ -133,7 +135,7 @@ class TensorFile:
             yield row, torch.frombuffer(content, dtype=place.dtype).view(count, *place.shape[1:])
 
     def fill(self, name: str, target: torch.Tensor, rows: tuple[int, int] | None = None) -> None:
-        """Read a tensor, or some rows of it, into a float32 tensor of its shape, which may be a view of another one.
+        """Read a tensor, or some rows of it, into a tensor of its shape, which may be a view of another one.
 
         Args:
             name: of the tensor.
@@ -145,10 +147,11 @@ class TensorFile:
         """
         first, stop = rows or (0, self.places[name].shape[0])
         for row, chunk in self.chunks(name, first, stop):
-            # A threshold of minus infinity lets everything work.
-            bad = torch.isnan(chunk) if name.endswith("thresholds_B") else ~torch.isfinite(chunk)
-            if chunk.is_floating_point() and bool(bad.any()):
-                raise ModelFileError(f"{self.name}: tensor {name} holds values that are not finite.")
+            if chunk.is_floating_point():
+                # A threshold of minus infinity lets everything work.
+                bad = torch.isnan(chunk) if name.endswith(THRESHOLDS) else ~torch.isfinite(chunk)
+                if bool(bad.any()):
+                    raise ModelFileError(f"{self.name}: tensor {name} holds values that are not finite.")
             target[row - first : row - first + len(chunk)].copy_(chunk)
 
     def content(self, name: str) -> bytes:
@@ -280,8 +283,8 @@ def dense_int8(file: TensorFile, config: EncoderConfig, bits: int) -> Int8Weight
     return quantize_floats(config, read, table, bits)
 
 
-def routed_int8(file: TensorFile) -> tuple[Int8Weights, bytes]:
-    """The routed model in 8 bits, and its tokenizer.json; read as in `dense_int8`.
+def routed_int8(file: TensorFile, bits: int = 8) -> tuple[Int8Weights, bytes]:
+    """The routed model in 8 or 4 bits, and its tokenizer.json; read as in `dense_int8`.
 
     Raises:
         ModelFileError: as `load_routed_model`, finiteness only when the weights are asked for.
@@ -299,7 +302,7 @@ def routed_int8(file: TensorFile) -> tuple[Int8Weights, bytes]:
         fill_table(file, rows, (first, stop))
         return rows
 
-    return quantize_floats(config, read, table, 8), file.content(TOKENIZER)
+    return quantize_floats(config, read, table, bits), file.content(TOKENIZER)
 
 
 def load_routed_model(file: TensorFile) -> tuple[RoutedEncoder, bytes]:

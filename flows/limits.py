@@ -27,6 +27,14 @@ class RunTooLong(Terminal):
     """The run took longer than [schedule] timeout_min allows, and was stopped; the next run goes on from there."""
 
 
+def too_long(seconds: float) -> RunTooLong:
+    """The error of a run that took longer than it may."""
+    return RunTooLong(
+        f"The run took longer than {seconds / 60:g} minutes and was stopped; what was committed is kept and the next "
+        "run goes on. If it needs longer, raise [schedule] timeout_min; if it hung, look at its last log line."
+    )
+
+
 @contextmanager
 def time_limit(seconds: float) -> Generator[None]:
     """Stop a block in the main thread after some time.
@@ -37,10 +45,7 @@ def time_limit(seconds: float) -> Generator[None]:
     """
 
     def over(_: int, __: types.FrameType | None) -> None:
-        raise RunTooLong(
-            f"The run took longer than {seconds / 60:.0f} minutes and was stopped; what was committed is kept and the "
-            "next run goes on. If it needs longer, raise [schedule] timeout_min; if it hung, look at its last log line."
-        )
+        raise too_long(seconds)
 
     before = signal.signal(signal.SIGALRM, over)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -53,25 +58,51 @@ def time_limit(seconds: float) -> Generator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+class Signals:
+    """Signals that came while a block worked.
+
+    DuckDB answers a signal in the middle of a query with a RuntimeError of its own, in which the handler's exception is
+    lost; `meant` tells what it was.
+    """
+
+    def __init__(self) -> None:
+        self._came = threading.Event()
+        self._last = 0
+
+    def note(self, number: int) -> None:
+        """A signal came."""
+        self._last = number
+        self._came.set()
+
+    def meant(self, error: RuntimeError) -> int:
+        """Number of the signal behind an error; 0 when it is an error of its own."""
+        if "Query interrupted" not in str(error):
+            return 0
+        self._came.wait(1.0)  # the thread that notes it may be a moment behind
+        return self._last
+
+
 @contextmanager
-def prompt_stop(seconds: float = STOP_S) -> Generator[None]:
+def prompt_stop(seconds: float = STOP_S) -> Generator[Signals]:
     """While a block in the main thread works, a SIGTERM that has a Python handler ends the process in that time.
 
     The handler gets its chance first; when the block has not ended by then, the process is left as if killed.
     """
     ended = threading.Event()
+    signals = Signals()
     ours, kernels = socket.socketpair()
     kernels.setblocking(False)
 
     def watch() -> None:
         while number := ours.recv(1):
+            signals.note(number[0])
             if number[0] == signal.SIGTERM and not ended.wait(seconds):
                 os._exit(128 + signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True, name="siftline-stop").start()
     before = signal.set_wakeup_fd(kernels.fileno(), warn_on_full_buffer=False)
     try:
-        yield
+        yield signals
     finally:
         signal.set_wakeup_fd(before)
         ended.set()

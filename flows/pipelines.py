@@ -9,6 +9,7 @@ tried again, with jitter; any other error ends the run as Failed, with a message
 do. What was committed is kept, and the next run goes on from there (`flows.take_over`).
 """
 
+import signal
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -19,14 +20,14 @@ from uuid import UUID
 from prefect import flow, task
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.exceptions import Abort
+from prefect.exceptions import Abort, TerminationSignal
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run as this_flow_run
 from prefect.states import Cancelled, Completed, Failed
 
 from engine.errors import EngineError, UnavailableError
 from flows.artifacts import StageProgress, publish_maintenance, publish_run
-from flows.limits import prompt_stop, time_limit
+from flows.limits import prompt_stop, time_limit, too_long
 from flows.project import Project
 from flows.stages import GATHER, REFRESH, STAGES, RunStage, RunSummary, run_passes, run_stages
 from flows.take_over import RunRecord, recorded
@@ -162,8 +163,8 @@ class _At:
 
 
 @contextmanager
-def _alone(opened: OpenProject, flow_name: str, patience_s: float, at: _At) -> Generator[Callable[[str], None]]:
-    """The run lock, the bounds of time, and the record of this run; tells what it takes over.
+def _alone(opened: OpenProject, flow_name: str, patience_s: float, at: _At) -> Generator[RunStage]:
+    """The run lock, the bounds of time, and the record of this run; tells what it takes over, and runs its stages.
 
     Raises:
         WarehouseBusy: another run of this project is at work, before anything else.
@@ -180,15 +181,26 @@ def _alone(opened: OpenProject, flow_name: str, patience_s: float, at: _At) -> G
 
     with ExitStack() as stack:
         stack.enter_context(project.only_run(patience_s=patience_s))
-        stack.enter_context(prompt_stop())
-        stack.enter_context(time_limit(project.settings.schedule.timeout_min * 60))
+        signals = stack.enter_context(prompt_stop())
+        limit_s = project.settings.schedule.timeout_min * 60
+        stack.enter_context(time_limit(limit_s))
         note = stack.enter_context(recorded(project, flow_name, run, taken))
 
-        def begin(stage: str) -> None:
+        def run_stage(stage: str) -> StageResult:
             at.stage = stage
             note(stage)
+            try:
+                stage_task(str(project.root), stage)
+            except RuntimeError as error:
+                number = signals.meant(error)
+                if number == signal.SIGTERM:
+                    raise TerminationSignal(signal.SIGTERM) from error
+                if number == signal.SIGALRM:
+                    raise too_long(limit_s) from error
+                raise
+            return opened.results[stage]
 
-        yield begin
+        yield run_stage
 
 
 def _run(flow_name: str, folder: str, work: Callable[[RunStage], RunSummary], patience_s: float) -> Any:
@@ -196,14 +208,8 @@ def _run(flow_name: str, folder: str, work: Callable[[RunStage], RunSummary], pa
     at = _At()
     entered = False
     try:
-        with _alone(opened, flow_name, patience_s, at) as begin:
+        with _alone(opened, flow_name, patience_s, at) as run_stage:
             entered = True
-
-            def run_stage(name: str) -> StageResult:
-                begin(name)
-                stage_task(str(opened.project.root), name)
-                return opened.results[name]
-
             summary = work(run_stage)
     except WarehouseBusy as error:
         if entered:
@@ -225,9 +231,9 @@ def _leave(words: str) -> NoReturn:
     state = Cancelled(message=words)
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(UUID(this_flow_run.id), state)
-    signal = Abort(words)
-    signal.state = state  # pyright: ignore[reportAttributeAccessIssue] - Prefect's engine looks for it there
-    raise signal
+    leave = Abort(words)
+    leave.state = state  # pyright: ignore[reportAttributeAccessIssue] - Prefect's engine looks for it there
+    raise leave
 
 
 def _failed(flow_name: str, stage: str, error: Exception) -> State[Any]:

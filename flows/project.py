@@ -11,6 +11,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from active.ask_again import AskAgainConfig
+from active.cursor import Cursor
 from active.label_studio import label_studio_from_env
 from active.outbox import QueueConfig
 from active.select import SelectConfig
@@ -128,7 +130,7 @@ class Project:
         """Where annotators answer: Label Studio when it is configured, else a folder of tasks."""
         section = self.settings.annotate
         if section.service != "folder":
-            studio = label_studio_from_env(self.settings.project.name)
+            studio = label_studio_from_env(self.settings.project.name, annotators_per_task=section.annotators_per_task)
             if studio is not None:
                 return studio
             if section.service == "label-studio":
@@ -275,4 +277,25 @@ class Project:
         """Configuration of `active.queue`."""
         section = self.settings.annotate
         content = Content(show=section.show, image=section.image, image_prefix=section.image_prefix)
-        return QueueConfig(project=self.settings.project.name, classes=self.classes, content=content)
+        return QueueConfig(
+            project=self.settings.project.name,
+            classes=self.classes,
+            content=content,
+            annotators_per_task=section.annotators_per_task,
+        )
+
+    @property
+    def cursor(self) -> Cursor:
+        """How far the last collect got."""
+        return Cursor(self.state_path / "collect.json")
+
+    @cached_property
+    def ask_again_config(self) -> AskAgainConfig:
+        """Configuration of `active.ask_again`."""
+        section = self.settings.annotate
+        return AskAgainConfig(
+            project=self.settings.project.name,
+            budget=self.settings.select.budget,
+            second_opinion=section.second_opinion,
+            second_look=section.second_look,
+        )

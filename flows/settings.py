@@ -160,6 +160,12 @@ class AnnotateSection(Section):
     gold: str | None = None
     """Answers for the simulated annotator (Parquet: id, label); only `--annotator simulated` opens it."""
     seed: int = 0
+    annotators_per_task: int = Field(default=1, ge=1)
+    """People who answer each task."""
+    second_opinion: float = Field(default=0.1, ge=0, le=1)
+    """Share of the label budget for asking again where people disagree."""
+    second_look: float = Field(default=0.0, ge=0, le=1)
+    """Share of the label budget for asking again about labels that are probably wrong, each at most once."""
 
 
 class EvaluateSection(Section):

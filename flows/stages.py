@@ -7,6 +7,8 @@ it stands.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from active.ask_again import ask_again
+from active.consensus import consensus
 from active.push import push
 from active.queue import collect
 from active.select import select
@@ -50,6 +52,10 @@ def _vote(project: Project, progress: Progress) -> StageResult:
     )
 
 
+def _consensus(project: Project, progress: Progress) -> StageResult:
+    return consensus(project.lake)
+
+
 def _label_model(project: Project, progress: Progress) -> StageResult:
     return label_model(project.lake, project.label_model_config, progress)
 
@@ -72,6 +78,10 @@ def _select(project: Project, progress: Progress) -> StageResult:
     return select(project.lake, project.index(), project.select_config)
 
 
+def _ask_again(project: Project, progress: Progress) -> StageResult:
+    return ask_again(project.lake, project.index, project.ask_again_config)
+
+
 def _push(project: Project, progress: Progress) -> StageResult:
     return push(project.lake, project.service, project.queue_config, progress)
 
@@ -82,7 +92,7 @@ def _annotate(project: Project, progress: Progress) -> StageResult:
 
 
 def _collect(project: Project, progress: Progress) -> StageResult:
-    return collect(project.lake, project.service, project.queue_config)
+    return collect(project.lake, project.service, project.queue_config, cursor=project.cursor)
 
 
 def _rivals(project: Project, progress: Progress) -> StageResult:
@@ -96,11 +106,13 @@ STAGES: Mapping[str, StageFunction] = {
     "embed": _embed,
     "index": _index,
     "vote": _vote,
+    "consensus": _consensus,
     "label_model": _label_model,
     "end_model": _end_model,
     "evaluate": _evaluate,
     "value": _value,
     "select": _select,
+    "ask_again": _ask_again,
     "push": _push,
     "annotate": _annotate,
     "collect": _collect,
@@ -109,7 +121,7 @@ STAGES: Mapping[str, StageFunction] = {
 
 GATHER = ("ingest", "collect")
 """Stages that bring in what is new from outside: records and answers."""
-REFRESH = ("embed", "index", "vote", "label_model", "end_model", "evaluate", "value")
+REFRESH = ("embed", "index", "vote", "consensus", "label_model", "end_model", "evaluate", "value")
 """Stages that learn from what is in the warehouse, and ask nobody for anything."""
 
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 import socket
+import ssl
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -75,6 +76,16 @@ def api(studio: StudioInfo, method: str, path: str, **options: object) -> httpx.
     return response
 
 
+_personal_tokens: dict[str, str] = {}
+
+
+def personal_token(studio: StudioInfo) -> str:
+    """The personal access token of the server's user, who may have one only."""
+    if studio.url not in _personal_tokens:
+        _personal_tokens[studio.url] = api(studio, "POST", "/api/token/").json()["token"]
+    return _personal_tokens[studio.url]
+
+
 def project_of(studio: StudioInfo, service: LabelStudioService) -> dict[str, object]:
     """The service's project as the server describes it; there must be exactly one."""
     found = api(studio, "GET", "/api/projects/", params={"title": service.project}).json()["results"]
@@ -113,11 +124,12 @@ Answer = Callable[[BaseHTTPRequestHandler, bytes], None]
 
 
 @contextmanager
-def http_server(answer: Answer) -> Iterator[str]:
+def http_server(answer: Answer, tls: ssl.SSLContext | None = None) -> Iterator[str]:
     """A real HTTP server on loopback for faults that Label Studio cannot be made to show; yields its address.
 
     Args:
         answer: called with the request handler and the request's body; writes the response, or none.
+        tls: the server's certificate; None for plain HTTP.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -131,10 +143,12 @@ def http_server(answer: Answer) -> Iterator[str]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"{'http' if tls is None else 'https'}://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()
@@ -143,24 +157,41 @@ def http_server(answer: Answer) -> Iterator[str]:
 
 @contextmanager
 def proxy(
-    studio: StudioInfo, cut: Callable[[str, str], bool], drop: Callable[[str, str], bool] = lambda *_: False
+    studio: StudioInfo,
+    cut: Callable[[str, str], bool] = lambda *_: False,
+    *,
+    drop: Callable[[str, str], bool] = lambda *_: False,
+    swap: Callable[[str, str], Answer | None] = lambda *_: None,
+    spoil: Callable[[str, str], bool] = lambda *_: False,
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[str]:
-    """A proxy before the server that loses responses: the server has done its work, the caller never hears of it.
+    """A proxy before the server that loses requests and responses; all hooks are called with method and path.
 
     Args:
-        cut: called with method and path after the server has answered; True closes the connection without a response.
-        drop: called with method and path before; True closes the connection, and the server never hears of it.
+        studio: the server.
+        cut: after the server has answered; True closes the connection without a response.
+        drop: before; True closes the connection, and the server never hears of it.
+        swap: after the server has answered; what it returns answers in the server's place.
+        spoil: before; True breaks the token, so that the server refuses it.
+        tls: the proxy's certificate; None for plain HTTP.
     """
 
     def forward(handler: BaseHTTPRequestHandler, body: bytes) -> None:
-        if drop(handler.command, handler.path):
+        call = handler.command, handler.path
+        if drop(*call):
             handler.close_connection = True
             return
         headers = {key: value for key, value in handler.headers.items() if key.lower() != "host"}
+        if spoil(*call):
+            headers = {key: value for key, value in headers.items() if key.lower() != "authorization"}
         response = httpx.request(
             handler.command, studio.url + handler.path, content=body, headers=headers, timeout=60, trust_env=False
         )
-        if cut(handler.command, handler.path):
+        other = swap(*call)
+        if other is not None:
+            other(handler, body)
+            return
+        if cut(*call):
             handler.close_connection = True
             return
         handler.send_response(response.status_code)
@@ -169,7 +200,7 @@ def proxy(
         handler.end_headers()
         handler.wfile.write(response.content)
 
-    with http_server(forward) as url:
+    with http_server(forward, tls) as url:
         yield url
 
 

@@ -67,7 +67,13 @@ def _schema_2(cursor: duckdb.DuckDBPyConnection) -> str:
     return "; ".join((_runs_tell_author_and_hash(cursor), _abstains_become_reach(cursor)))
 
 
-MIGRATIONS: tuple[Migration, ...] = (Migration(2, _schema_2),)
+def _schema_3(cursor: duckdb.DuckDBPyConnection) -> str:
+    for name in ("asked_before", "annotator_skills"):
+        _create_table(cursor, TABLE_BY_NAME[name])
+    return "asked_before and annotator_skills added, empty"
+
+
+MIGRATIONS: tuple[Migration, ...] = (Migration(2, _schema_2), Migration(3, _schema_3))
 assert [m.version for m in MIGRATIONS] == list(range(2, SCHEMA_VERSION + 1)), "one step per schema, in order"
 
 

@@ -7,7 +7,9 @@ bookkeeping.
 
 from dataclasses import dataclass
 
-SCHEMA_VERSION = 2
+from warehouse import answers
+
+SCHEMA_VERSION = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -242,15 +244,41 @@ TABLES: tuple[Table, ...] = (
         ),
     ),
     Table(
+        name="asked_before",
+        key=("item_id", "project", "round"),
+        comment="Earlier tasks of items that people were asked about again; the present task is in queue.",
+        columns=(
+            _c("item_id", "VARCHAR", "Item."),
+            _c("project", "VARCHAR", "Annotation project."),
+            _c("round", "INTEGER", "1 for the first task of the item, then 2, 3, ..."),
+            _c("task_id", "VARCHAR", "That task in the annotation service.", bookkeeping=True),
+            _c("content_hash", "VARCHAR", "Content that was sent in that task."),
+            _c("why", "VARCHAR", "Why it was asked again: edited, disagreement or second_look."),
+        ),
+    ),
+    Table(
+        name="annotator_skills",
+        key=("annotator",),
+        comment="How right each annotator is, estimated where several answered; see the view annotators.",
+        columns=(
+            _c("annotator", "VARCHAR", "Who answered."),
+            _c("accuracy", "DOUBLE", "Estimated share of right labels, 0 to 1."),
+            _c("weight", "DOUBLE", "Log-odds by which an opinion counts: ln(accuracy (C - 1) / (1 - accuracy))."),
+            _c("compared", "INTEGER", "Items it was estimated on: those with another opinion."),
+        ),
+    ),
+    Table(
         name="metrics",
         key=("metric_id",),
         comment="One row per figure.",
         columns=(
             _c("metric_id", "VARCHAR", "series/name/split/labels/seed."),
             _c(
-                "series", "VARCHAR", "What was measured: siftline, a rival such as random or gold_only, or label_model."
+                "series",
+                "VARCHAR",
+                "What was measured: siftline, a rival such as random or gold_only, label_model, or annotators.",
             ),
-            _c("name", "VARCHAR", "accuracy or macro_f1."),
+            _c("name", "VARCHAR", "accuracy, macro_f1 or krippendorff_alpha."),
             _c("split", "VARCHAR", "Split it was measured on."),
             _c("labels", "INTEGER", "Gold labels used."),
             _c("seed", "INTEGER", "Seed of a repeated measurement, else 0."),
@@ -299,36 +327,28 @@ VIEWS: tuple[View, ...] = (
     View(
         name="current_annotations",
         comment="The state in force of every annotation: the last row of its history.",
-        sql="""
-            SELECT * FROM annotations
-            QUALIFY row_number() OVER (
-                PARTITION BY item_id, project, annotation_id ORDER BY updated_at DESC, committed_at DESC
-            ) = 1
-        """,
+        sql=answers.CURRENT_ANNOTATIONS,
+    ),
+    View(
+        name="opinions",
+        comment="The latest label of each annotator for the text that an item has now.",
+        sql=answers.OPINIONS,
     ),
     View(
         name="gold_labels",
-        comment="One label per item: the majority in force, the latest on a tie; none for a text edited since.",
-        sql="""
-            WITH votes AS (
-                SELECT a.item_id, a.class_id, count(*) AS n, max(a.updated_at) AS last_at, sum(a.seconds) AS seconds,
-                       bool_or(a.simulated) AS simulated
-                FROM current_annotations a
-                LEFT JOIN queue q ON q.item_id = a.item_id AND q.project = a.project
-                LEFT JOIN items i ON i.item_id = a.item_id
-                -- The text was edited after it was sent: the answer belongs to another text.
-                WHERE a.action = 'labelled' AND coalesce(q.content_hash = i.content_hash, true)
-                GROUP BY a.item_id, a.class_id
-            )
-            SELECT v.item_id, v.class_id, c.name AS label,
-                   sum(v.n) OVER (PARTITION BY v.item_id)::INTEGER AS annotations,
-                   v.n::INTEGER AS agreeing,
-                   sum(v.seconds) OVER (PARTITION BY v.item_id) AS seconds,
-                   max(v.last_at) OVER (PARTITION BY v.item_id) AS updated_at,
-                   bool_or(v.simulated) OVER (PARTITION BY v.item_id) AS simulated
-            FROM votes v LEFT JOIN classes c ON c.class_id = v.class_id
-            QUALIFY row_number() OVER (PARTITION BY v.item_id ORDER BY v.n DESC, v.last_at DESC, v.class_id) = 1
-        """,
+        comment="One label per item: the opinions weighted by the annotators' skill, else the majority, the latest on "
+        "a tie; none for a text edited since.",
+        sql=answers.GOLD_LABELS,
+    ),
+    View(
+        name="annotators",
+        comment="Who answered how much, how fast, and how well where others answered too.",
+        sql=answers.ANNOTATORS,
+    ),
+    View(
+        name="contested",
+        comment="Items on which people disagree, the least certain label first.",
+        sql=answers.CONTESTED,
     ),
     View(
         name="latest_weak_labels",

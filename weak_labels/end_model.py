@@ -315,7 +315,7 @@ def end_model(lake: Lake, config: EndModelConfig, progress: Progress = silent) -
     Raises:
         DataError: see `read_training_data`.
     """
-    inputs = ("items", "vectors", "weak_labels", "annotations")
+    inputs = ("items", "vectors", "weak_labels", "annotations", "annotator_skills")
     with lake.stage("end_model", version=VERSION, inputs=inputs, params=_params(config)) as stage:
         if stage.done:
             return stage.result()

@@ -80,7 +80,7 @@ def evaluate(
         DataError: see `read_gold` and `read_training_data`.
     """
     params = _params(config, end_config)
-    inputs = ("items", "vectors", "weak_labels", "annotations", "predictions")
+    inputs = ("items", "vectors", "weak_labels", "annotations", "annotator_skills", "predictions")
     with lake.stage("evaluate", version=2, inputs=inputs, params=params) as stage:
         if stage.done:
             return stage.result()
@@ -153,7 +153,7 @@ def evaluate_rivals(
     with lake.read() as reader:
         # `evaluate` removes figures of another basis, so a new commit of it is work for this stage.
         scored = reader.scalar("SELECT token FROM runs WHERE stage = 'evaluate' ORDER BY committed_at DESC LIMIT 1")
-    inputs = ("items", "vectors", "weak_labels", "annotations", "predictions", "queue")
+    inputs = ("items", "vectors", "weak_labels", "annotations", "annotator_skills", "predictions", "queue")
     more_params = {**params, "rival_seeds": config.rival_seeds, "evaluate": scored}
     with lake.stage("rivals", version=2, inputs=inputs, params=more_params) as stage:
         if stage.done:

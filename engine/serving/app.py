@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from engine.batching import Answer
+from engine.batching import Answer, Room
 from engine.batching import Request as Queued
 from engine.energy import EnergyMeter, best_meter
 from engine.errors import DeadlineError, InputError, NumericError, OverloadError, WorkerError
@@ -31,6 +31,8 @@ OPEN_PATHS = frozenset({"/health"})
 """Answered without a key: whoever watches over the server needs no secret."""
 INLINE_CHARACTERS = 4096
 """Fewer are made into tokens at once; handing them to a thread would take longer."""
+CHARACTERS_A_TOKEN = 4
+"""An estimate, for texts whose tokens are still being made."""
 
 
 class Service:
@@ -64,6 +66,7 @@ class Service:
         self.in_progress = 0
         self._readers: set[asyncio.Task[Any]] = set()
         self._tokenizers = ThreadPoolExecutor(1, "tokenizer")
+        self._coming = [0, 0]  # texts and estimated tokens whose tokens are being made
         self._numbers = itertools.count()
         self.model = str(self.about.get("name", encoder.encoder_id))
 
@@ -75,7 +78,10 @@ class Service:
             raise Refusal(503, f"The encoder is dead: {self.scheduler.dead}. The server must be started again.")
         if self.in_progress >= self.config.max_requests:
             raise Refusal(429, f"{self.in_progress} requests are in progress, which is the limit. Ask again later.")
-        if self.scheduler.full():
+        self._check_room()
+
+    def _check_room(self) -> None:
+        if self.scheduler.full(Room(entries=self._coming[0], tokens=self._coming[1])):
             raise Refusal(429, "The queue is full. Ask again later.")
 
     def begin_drain(self) -> None:
@@ -135,8 +141,18 @@ class Service:
     async def _tokenize(self, texts: list[str]) -> list[Tokens]:
         if sum(map(len, texts)) <= INLINE_CHARACTERS:
             return self.encoder.tokenize(texts)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._tokenizers, self.encoder.tokenize, texts)
+        # Those before this one may fill the queue, so they count; or thousands would wait for the tokenizer in vain.
+        self._check_room()
+        most = self.encoder.max_tokens
+        estimate = sum(min(most, 2 + len(text) // CHARACTERS_A_TOKEN) for text in texts)
+        self._coming[0] += len(texts)
+        self._coming[1] += estimate
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._tokenizers, self.encoder.tokenize, texts)
+        finally:
+            self._coming[0] -= len(texts)
+            self._coming[1] -= estimate
 
     async def _wait(self, request: Request, queued: Queued, deadline: float) -> Answer:
         """The answer, unless the client leaves or the time is over first."""

@@ -3,6 +3,7 @@
 import asyncio
 import resource
 import socket
+import sys
 import time
 from collections.abc import Callable
 from types import FrameType
@@ -15,6 +16,9 @@ from engine.serving.connection import connection_class
 
 BACKLOG = 8192
 SPARE_FILES = 128
+SWITCH_S = 0.0005
+"""A float32 forward is hundreds of calls that each ask for the interpreter's lock again. With Python's 5 ms the event
+loop of a server that refuses hundreds of requests a second would hold a batch up for a second."""
 LAST_WORDS_S = 1.0
 """After the drain, so long is left for answers to be fetched."""
 
@@ -122,4 +126,5 @@ def serve(service: Service, told: Callable[[str], None]) -> None:
     port = listener.getsockname()[1]
     host = f"[{config.host}]" if ":" in config.host else config.host
     told(f"{service.encoder.encoder_id} listens on http://{host}:{port}")
+    sys.setswitchinterval(SWITCH_S)
     Server(service, told).run(sockets=[listener])

@@ -106,10 +106,10 @@ def _project(root: Path) -> Iterator[Finding]:
             yield Finding("warehouse", True, f"{reader.scalar('SELECT count(*) FROM items'):,} items")
 
 
-def _prefect(_: Path) -> Iterator[Finding]:
-    from flows.prefect_server import check_api, configured_api_url
+def _prefect(root: Path) -> Iterator[Finding]:
+    from flows.prefect_server import check_api, configured_api_url, local_api_url
 
-    url = configured_api_url()
+    url = configured_api_url() or local_api_url(root.absolute() / ".siftline")
     if url is None:
         yield Finding("prefect server", True, "none configured; every run starts its own on loopback")
         return

@@ -83,13 +83,24 @@ def distill_model(
     out.print(f"Written: {output}. Use it with --encoder {output}, or as [encoder] name in siftline.toml.")
 
 
-def trace_texts(texts: list[str], encoder_name: str, active: float | None) -> None:
+def quantize_model(encoder: str, bits: int, output: Path) -> None:
+    """Write the smaller file and say how to use it."""
+    from engine.quantized_file import quantize_encoder
+
+    size = quantize_encoder(encoder, bits, output)
+    out.print(
+        f"Written: {output}, {size / 1e6:.1f} MB. Use it with --encoder {output} --precision int{bits}, or as "
+        f'[encoder] name and precision = "int{bits}" in siftline.toml.'
+    )
+
+
+def trace_texts(texts: list[str], encoder_name: str, active: float | None, precision: str) -> None:
     """Encode texts and print which heads and experts worked for each."""
     import json
 
     from engine.client import load_encoder
 
-    encoding = load_encoder(encoder_name, active=active).encode(texts, trace=True)
+    encoding = load_encoder(encoder_name, active=active, precision=precision).encode(texts, trace=True)
     rows: list[list[object]] = []
     for text, tokens, share, route in zip(texts, encoding.tokens, encoding.active_frac, encoding.routes, strict=True):
         found = json.loads(route) if route else {}
@@ -127,6 +138,7 @@ class ServeOptions:
     max_body_bytes: int
     max_connections: int
     deadline_s: float
+    idle_s: float
     drain_s: float
 
 
@@ -144,6 +156,7 @@ def serve_encoder(options: ServeOptions) -> None:
         max_body_bytes=options.max_body_bytes,
         max_connections=options.max_connections,
         deadline_s=options.deadline_s,
+        idle_s=options.idle_s,
         drain_s=options.drain_s,
     )
     from engine.client import load_encoder

@@ -127,7 +127,7 @@ def show_queue(root: Path, limit: int) -> None:
             """
             SELECT q.rank, q.value, q.state, c.name, q.reason, i.content
             FROM queue q JOIN items i USING (item_id) LEFT JOIN classes c ON c.class_id = q.prediction
-            WHERE q.state IN ('planned', 'sent', 'confirmed') ORDER BY q.cycle, q.rank LIMIT ?
+            WHERE q.state IN ('planned', 'sent', 'confirmed') ORDER BY q.value DESC, q.cycle, q.rank LIMIT ?
             """,
             [limit],
         )
@@ -159,7 +159,7 @@ def collect_answers(root: Path) -> None:
 
     project = Project(root)
     with project.only_run():
-        result = collect(project.lake, project.service, project.queue_config)
+        result = collect(project.lake, project.service, project.queue_config, cursor=project.cursor)
     new = sum(n for table, n in result.rows_written.items() if table == "annotations")
     out.print(f"{new} new or changed answers from {project.service.describe()}")
     for key, value in result.detail.items():

@@ -247,6 +247,22 @@ def collect(project: ProjectOption = Path()) -> None:
     collect_answers(project)
 
 
+@app.command(epilog="Example: siftline webhook --port 8190")
+def webhook(
+    project: ProjectOption = Path(),
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, help="Port.")] = 8190,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two collects at least.")] = 10.0,
+    register: Annotated[
+        str, typer.Option(help="Address under which Label Studio reaches this; it is entered there.")
+    ] = "",
+) -> None:
+    """Receive Label Studio's webhooks and collect soon after one came; SIFTLINE_WEBHOOK_SECRET is what they carry."""
+    from flows.cli.webhook import receive
+
+    receive(project, host=host, port=port, every_s=every, register=register)
+
+
 @app.command(epilog="Example: siftline embed --input texts.jsonl --text-field text --output vectors.parquet")
 def embed(
     input: Annotated[Path, typer.Option(help="Parquet, CSV, TSV or JSONL, the text formats also as .gz.")],

@@ -8,7 +8,7 @@ import pytest
 from active.label_config import Page, label_config
 from active.label_studio import LabelStudioService
 from flows.studio import StudioInfo
-from tests.studio import CLASSES, api, choose, http_server, make_tasks, project_of
+from tests.studio import CLASSES, api, choose, http_server, make_tasks, personal_token, project_of
 from warehouse import ServiceRefused, SettingsError
 
 pytestmark = pytest.mark.studio
@@ -129,7 +129,7 @@ def test_class_names_that_cannot_be_shown_are_refused(name: str) -> None:
 
 
 def test_personal_access_tokens_work(studio: StudioInfo, service: LabelStudioService) -> None:
-    token = api(studio, "POST", "/api/token/").json()["token"]
+    token = personal_token(studio)
     service.ensure_project(CLASSES)
     by_token = LabelStudioService(studio.url, token, service.project)
     assert list(by_token.push(make_tasks(2))) == ["item-0", "item-1"]

@@ -2,7 +2,8 @@
 
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 
 import httpx
 import numpy as np
@@ -44,14 +45,14 @@ def server() -> Iterator[ServerThread]:
         yield running
 
 
-def _filled(server: ServerThread) -> None:
-    """The only worker is held, and the queue is full."""
+@contextmanager
+def _filled(server: ServerThread) -> Generator[None]:
+    """The queue is full, and nothing leaves it."""
     scheduler = server.service.scheduler
-    scheduler.stall_s = 600
-    with scheduler._changed:  # pyright: ignore[reportPrivateUsage]  nothing leaves the queue while the test holds it
-        scheduler._running[-1] = (time.monotonic(), [])  # pyright: ignore[reportPrivateUsage]
-    while not scheduler.full():
-        scheduler.submit([[1] * 15] * 4)
+    with scheduler.paused():
+        while not scheduler.full():
+            scheduler.submit([[1] * 15] * 4)
+        yield
 
 
 def _timed_out_body(server: ServerThread) -> httpx.Response:
@@ -68,8 +69,8 @@ def _parsed(answer: bytes) -> httpx.Response:
 
 
 def _overloaded(server: ServerThread) -> httpx.Response:
-    _filled(server)
-    return post(server.url, inputs="bank")
+    with _filled(server):
+        return post(server.url, inputs="bank")
 
 
 def _draining(server: ServerThread) -> httpx.Response:
@@ -78,10 +79,7 @@ def _draining(server: ServerThread) -> httpx.Response:
 
 
 def _late(server: ServerThread) -> httpx.Response:
-    with server_thread(broken_encoder(), ServerConfig(deadline_s=0.1)) as slow:
-        scheduler = slow.service.scheduler
-        with scheduler._changed:  # pyright: ignore[reportPrivateUsage]
-            scheduler._running[-1] = (time.monotonic(), [])  # pyright: ignore[reportPrivateUsage]
+    with server_thread(broken_encoder(), ServerConfig(deadline_s=0.1)) as slow, slow.service.scheduler.paused():
         return post(slow.url, inputs="bank")
 
 

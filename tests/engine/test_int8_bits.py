@@ -110,10 +110,10 @@ def test_the_shipped_encoders_in_eight_bits(name: str) -> None:
     assert (found * float32.encode(texts)).sum(axis=1).mean() > 0.98
 
 
-def test_four_bits_are_for_the_dense_encoder() -> None:
+@pytest.mark.parametrize(("name", "least"), [("dense", 0.95), ("routed", 0.85)])
+def test_the_shipped_encoders_in_four_bits(name: str, least: float) -> None:
     texts = make_texts(12, longest=20, seed=4)
-    float32, int4 = (load_encoder("dense", threads=1, precision=precision) for precision in ("fp32", "int4"))
+    float32, int4 = (load_encoder(name, threads=1, precision=precision) for precision in ("fp32", "int4"))
     assert int4.encoder_id != float32.encoder_id
-    assert (int4.encode(texts) * float32.encode(texts)).sum(axis=1).mean() > 0.94
-    with pytest.raises(OptionError, match="no precision 'int4'"):
-        load_encoder("routed", precision="int4")
+    # Random words; on sentences the routed encoder has .946.
+    assert (int4.encode(texts) * float32.encode(texts)).sum(axis=1).mean() > least

@@ -1,5 +1,6 @@
-"""The same commands with a real Label Studio: the demo annotator answers there, and a queue is loaded for people."""
+"""The same commands with a real Label Studio: the demo annotator and a person with a browser answer there."""
 
+import json
 import os
 import re
 import subprocess
@@ -7,11 +8,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webdriver import WebDriver
+from selenium.webdriver.support.ui import WebDriverWait
 
 from features.samples import SampleFiles
 from flows.studio import StudioInfo
+from tests.browser import chromium, requires_chromium
 from tests.projects import ROOT, make_small_project
-from tests.studio import api
+from tests.studio import api, log_in, sign_up
 from warehouse import Lake
 
 pytestmark = pytest.mark.studio
@@ -79,3 +85,50 @@ def test_studio_up_starts_a_server_with_the_queue_loaded_and_prints_the_log_in(
             ("answered", 16),
             ("confirmed", 8),
         ]
+
+
+@pytest.mark.browser
+@requires_chromium
+def test_an_annotator_labels_five_tasks_with_the_keyboard_and_the_next_cycle_learns_from_them(
+    tmp_path: Path, reuters: SampleFiles, studio: StudioInfo
+) -> None:
+    root = make_small_project(tmp_path / "project", reuters, train=120, test=30)
+    settings = (root / "siftline.toml").read_text("utf-8").replace('"siftline-reuters"', '"journey-keyboard"')
+    (root / "siftline.toml").write_text(settings, "utf-8")
+    server = {"LABEL_STUDIO_URL": studio.url, "LABEL_STUDIO_API_KEY": studio.api_key}
+    assert siftline(root, "run", **server).returncode == 0
+    annotator = sign_up(studio)
+    best = [task["data"]["text"] for task in sorted(tasks(studio, "journey-keyboard"), key=lambda task: task["id"])]
+    [project] = api(studio, "GET", "/api/projects/", params={"title": "journey-keyboard"}).json()["results"]
+    with chromium(width=1280, height=720) as driver:
+        log_in(driver, annotator)
+        driver.get(f"{studio.url}/projects/{project['id']}/data?labeling=1")
+        for text in best[:5]:
+            WebDriverWait(driver, 60).until(lambda page, text=text: shown_text(page) == text.split())
+            body = driver.find_element(By.TAG_NAME, "body")
+            if "acq" not in chosen(driver):  # the key of a class that is chosen takes the choice back
+                body.send_keys("1")
+            WebDriverWait(driver, 30).until(lambda page: "acq" in chosen(page))
+            driver.save_screenshot(str(tmp_path / "label-studio-task.png"))
+            body.send_keys(Keys.CONTROL + Keys.ENTER)
+        WebDriverWait(driver, 60).until(lambda page: shown_text(page) == best[5].split())
+    collected = siftline(root, "collect", **server)
+    assert "5 new or changed answers" in collected.stdout, collected.stdout + collected.stderr
+    assert siftline(root, "run", SIFTLINE_SELECT__REFILL_BELOW="3", **server).returncode == 0
+    with Lake(root / "lake", read_only=True) as lake, lake.read() as reader:
+        assert reader.rows("SELECT DISTINCT annotator, simulated FROM annotations") == [(annotator.username, False)]
+        assert reader.scalar("SELECT count(*) FROM gold_labels WHERE label = 'acq' AND NOT simulated") == 5
+        details = reader.rows("SELECT detail FROM runs WHERE stage = 'value' ORDER BY committed_at")
+        assert [json.loads(detail)["gold"] for (detail,) in details] == [0, 5]
+        assert reader.scalar("SELECT max(cycle) FROM queue") == 2
+
+
+def shown_text(driver: WebDriver) -> list[str]:
+    """The words of the text on the labeling page, none while there is no text."""
+    found = driver.find_elements(By.CSS_SELECTOR, ".lsf-richtext__container")
+    return str(found[0].get_property("innerText")).split() if found else []
+
+
+def chosen(driver: WebDriver) -> str:
+    """The class that is chosen on the page, empty for none."""
+    return " ".join(label.text for label in driver.find_elements(By.CSS_SELECTOR, "label:has(input:checked)"))

@@ -66,7 +66,8 @@ def test_a_migrated_warehouse_keeps_its_rows_and_its_past(version: int, tmp_path
             ("text", 17),
         ]
         assert reader.scalar("SELECT count(*) FROM vectors WHERE len(vector) = 4") == 20
-        assert reader.scalar("SELECT count(*) FROM runs WHERE author = '' AND content_hash = '{}'") == 4
+        unknown = reader.scalar("SELECT count(*) FROM runs WHERE author = '' AND content_hash = '{}'")
+        assert unknown == (4 if version == 1 else 0)
         assert reader.scalar("SELECT count(*) FROM items AT (VERSION => 2)") == 20
         assert reader.scalar("SELECT count(*) FROM lf_votes AT (VERSION => 4)") == 40
 

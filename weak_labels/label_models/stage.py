@@ -36,7 +36,7 @@ def label_model(lake: Lake, config: LabelModelConfig, progress: Progress = silen
         SettingsError: a stored vote or gold label is no class.
     """
     learns = config.learn_from_gold and config.kind in GOLD_KINDS
-    inputs = ("items", "lf_votes", "annotations") if learns else ("items", "lf_votes")
+    inputs = ("items", "lf_votes", "annotations", "annotator_skills") if learns else ("items", "lf_votes")
     params = {"kind": config.kind, "classes": list(config.classes), "epochs": config.epochs, "seed": config.seed}
     if learns:
         params["learn_from_gold"] = True

@@ -64,16 +64,31 @@ def engine_distill(
     distill_model(source, text, output, work, start, layers, steps, state_steps, rate, limit, seed, device)
 
 
+@app.command(
+    "quantize", epilog="Example: siftline engine quantize --encoder routed --bits 4 --output small.safetensors"
+)
+def engine_quantize(
+    output: Annotated[Path, typer.Option(help="File to write, ending in .safetensors.")],
+    encoder: Annotated[str, typer.Option(help="Encoder: routed, dense, or a .safetensors file.")] = "routed",
+    bits: Annotated[int, typer.Option(min=4, max=8, help="Bits of a weight: 8 or 4.")] = 4,
+) -> None:
+    """Write a smaller file of an encoder in 8 or 4 bits; nothing is trained."""
+    from flows.cli.engine import quantize_model
+
+    quantize_model(encoder, bits, output)
+
+
 @app.command("trace", epilog='Example: siftline engine trace "Oil rose." "Wheat fell on better weather."')
 def engine_trace(
     texts: Annotated[list[str], typer.Argument(help="Texts.")],
     encoder: Annotated[str, typer.Option(help="Encoder: routed, dense, or a .safetensors file.")] = "routed",
     active: Annotated[float | None, typer.Option(help="Budget, such as 0.2, 0.3, 0.5 or 1.")] = None,
+    precision: Annotated[str, typer.Option(help="fp32, int8 or int4.")] = "fp32",
 ) -> None:
     """Show which heads and experts work for a text, and what that costs."""
     from flows.cli.engine import trace_texts
 
-    trace_texts(texts, encoder, active)
+    trace_texts(texts, encoder, active, precision)
 
 
 @app.command("serve", epilog="Example: siftline engine serve --encoder routed --port 8180")
@@ -97,6 +112,7 @@ def engine_serve(
     max_body_bytes: Annotated[int, typer.Option(min=1, help="Largest request.")] = 2 << 20,
     max_connections: Annotated[int, typer.Option(min=1, help="Most connections.")] = 8192,
     deadline: Annotated[float, typer.Option(help="Seconds after which a request is refused with 504.")] = 30.0,
+    idle: Annotated[float, typer.Option(help="Seconds after which a silent connection is closed.")] = 15.0,
     drain: Annotated[float, typer.Option(help="Seconds left for admitted requests after SIGTERM.")] = 10.0,
 ) -> None:
     """Serve an encoder over HTTP: OpenAI's /v1/embeddings and text-embeddings-inference's /embed."""
@@ -119,6 +135,7 @@ def engine_serve(
             max_body_bytes=max_body_bytes,
             max_connections=max_connections,
             deadline_s=deadline,
+            idle_s=idle,
             drain_s=drain,
         )
     )

@@ -1,0 +1,176 @@
+"""Asking people again: about a text that was edited, a label they disagree on, or a label that is probably wrong.
+
+There is one way to ask again: the item's task goes to `asked_before`, and its row of the queue is planned anew, so a
+fresh task reaches the service by the outbox's own steps. A fresh task can go to anybody and shows neither the earlier
+answers nor a suggestion; one more place on the old task would never reach the person who answered it, and where only
+one annotator works the row would wait for ever. Earlier answers still count, except those to a text that was edited.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from active.quality import suspects
+from features.index import VectorIndex
+from warehouse import Lake, Reader, SettingsError, StageResult, Upsert
+from warehouse.stage import Write
+
+Why = Literal["edited", "disagreement", "second_look"]
+
+CERTAIN = 0.75
+"""A label that people disagree on is settled from this confidence on: two to one of unknown annotators is enough."""
+MOST_OPINIONS = 2
+"""Times that an item is asked again because of disagreement."""
+SUSPICIOUS = 0.5
+
+REASONS: dict[Why, str] = {
+    "edited": "Asked again: the text was edited.",
+    "disagreement": "Asked again: people disagree about it.",
+    "second_look": "Asked again: a second look, because similar texts have other labels.",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AskAgainConfig:
+    """Settings of asking again.
+
+    Attributes:
+        project: annotation project.
+        budget: labels that people may be asked for in all.
+        second_opinion: share of the budget for items that people disagree on.
+        second_look: share of the budget for labels that are probably wrong; each is asked again at most once.
+
+    Raises:
+        SettingsError: a share is out of range.
+    """
+
+    project: str
+    budget: int
+    second_opinion: float = 0.1
+    second_look: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("second_opinion", "second_look"):
+            if not 0 <= (share := getattr(self, name)) <= 1:
+                raise SettingsError(f"{name} is {share}; it is a share of the label budget, 0 to 1.")
+
+
+def ask_again(lake: Lake, index: Callable[[], VectorIndex], config: AskAgainConfig) -> StageResult:
+    """Plan a new task for every edited text, and within their budgets for contested and for suspicious labels.
+
+    Texts that were edited before they were sent only get their row corrected. Tasks under way (`sent`) wait for the
+    next run.
+
+    Args:
+        lake: the warehouse.
+        index: gives the index of the current vectors; called only where labels are looked for that are probably wrong.
+        config: settings.
+    """
+    with lake.read() as reader:
+        rows = _rows(reader, config.project)
+        before = reader.rows(
+            "SELECT item_id, round, why FROM asked_before WHERE project = ? ORDER BY item_id, round", [config.project]
+        )
+        wanted: dict[str, Why] = {
+            item: "edited"
+            for item, row in rows.items()
+            if row["content_hash"] != row["now"] and row["state"] in ("planned", "confirmed", "answered")
+        }
+        open_items = {item for item, row in rows.items() if row["state"] == "answered"} - set(wanted)
+        _add(
+            wanted,
+            "disagreement",
+            _contested(reader, open_items, before),
+            config.budget * config.second_opinion,
+            before,
+        )
+        left = config.budget * config.second_look - _spent(before, "second_look")
+        if left >= 1:
+            looked = {item for item, _, why in before if why == "second_look"}
+            doubtful = [
+                s.item_id
+                for s in suspects(reader, index())
+                if s.suspicion > SUSPICIOUS and s.item_id in open_items - set(wanted) - looked
+            ]
+            _add(wanted, "second_look", doubtful, config.budget * config.second_look, before)
+    rounds = {item: number for item, number, _ in before}
+    params = {"project": config.project, "wanted": sorted(wanted.items())}
+    with lake.stage("ask_again", version=1, inputs=("queue", "items"), params=params) as stage:
+        if not wanted:
+            return stage.nothing()
+        planned = [_planned(rows[item], why) for item, why in sorted(wanted.items())]
+        asked = [
+            {
+                "item_id": item,
+                "project": config.project,
+                "round": rounds.get(item, 0) + 1,
+                "task_id": rows[item]["task_id"],
+                "content_hash": rows[item]["content_hash"],
+                "why": why,
+            }
+            for item, why in sorted(wanted.items())
+            if rows[item]["state"] != "planned"
+        ]
+        writes: list[Write] = [Upsert("queue", pa.Table.from_pylist(planned))]
+        if asked:
+            writes.append(Upsert("asked_before", pa.Table.from_pylist(asked)))
+        detail = {why.replace("_", " "): count for why in REASONS if (count := list(wanted.values()).count(why))}
+        return stage.commit(writes, rows_read=len(rows), detail=detail)
+
+
+def _rows(reader: Reader, project: str) -> dict[str, dict[str, Any]]:
+    """The project's queue by item, with the content hash and the prediction of now."""
+    found = reader.arrow(
+        """
+        SELECT q.* EXCLUDE (run_id, committed_at), i.content_hash AS now, coalesce(p.class_id, -1) AS new_prediction,
+               coalesce(p.confidence, 0) AS new_confidence
+        FROM queue q JOIN items i ON i.item_id = q.item_id
+        LEFT JOIN latest_predictions p ON p.item_id = q.item_id
+        WHERE q.project = ? AND q.state <> 'withdrawn'
+        """,
+        [project],
+    ).to_pylist()
+    return {row["item_id"]: row for row in found}
+
+
+def _contested(reader: Reader, items: set[str], before: Iterable[tuple[str, int, str]]) -> list[str]:
+    """Items on which people disagree and nothing is settled, the least certain first."""
+    asked: dict[str, int] = {}
+    for item, _, why in before:
+        asked[item] = asked.get(item, 0) + (why == "disagreement")
+    rows = reader.rows(
+        """
+        SELECT item_id FROM gold_labels WHERE agreeing < annotations AND confidence < ? ORDER BY confidence, item_id
+        """,
+        [CERTAIN],
+    )
+    return [item for (item,) in rows if item in items and asked.get(item, 0) < MOST_OPINIONS]
+
+
+def _spent(before: Iterable[tuple[str, int, str]], why: Why) -> int:
+    return sum(1 for _, _, earlier in before if earlier == why)
+
+
+def _add(
+    wanted: dict[str, Why], why: Why, items: list[str], budget: float, before: Iterable[tuple[str, int, str]]
+) -> None:
+    """Want the first items, as far as the budget for this reason reaches."""
+    for item in items[: max(0, int(budget) - _spent(before, why))]:
+        wanted[item] = why
+
+
+def _planned(row: dict[str, Any], why: Why) -> dict[str, Any]:
+    """The row of the queue for the new task; an edited text gets a suggestion, that of the model for the new text."""
+    edited = why == "edited"
+    planned = {
+        **row,
+        "state": "planned",
+        "task_id": "",
+        "content_hash": row["now"],
+        "reason": row["reason"] if row["state"] == "planned" else REASONS[why],
+        "prediction": row["new_prediction"] if edited else -1,
+        "confidence": row["new_confidence"] if edited else 0.0,
+    }
+    return {key: value for key, value in planned.items() if key not in ("now", "new_prediction", "new_confidence")}

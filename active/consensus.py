@@ -1,0 +1,195 @@
+"""How far annotators agree, and how right each of them is: Krippendorff's alpha and one accuracy per annotator.
+
+The accuracies become the weights of the view `gold_labels` (see `warehouse/answers.py`), so the label of an item always
+follows from the answers in force, and only the weights wait for this stage. Without items that several people labelled
+nobody can be judged, and the view falls back to the majority.
+
+Shape letters: N items with several opinions, A annotators, C classes, V opinions.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from warehouse import Delete, Lake, Reader, StageResult, Upsert
+from warehouse.stage import Write, hash_token
+
+PRIOR = 0.8
+"""Accuracy of an annotator nobody can judge yet; the same figure stands in `warehouse/answers.py`."""
+STRENGTH = 10.0
+"""Opinions that the prior counts for."""
+STEPS = 200
+TOLERANCE = 1e-8
+LEAST_WEIGHT = 0.05
+"""An opinion always counts a little for its class, also of an annotator who is mostly wrong."""
+DECIMALS = 6
+
+Rows = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Opinions:
+    """Opinions on the items that have at least two: one per annotator and item.
+
+    Attributes:
+        annotators: [A] names, ascending.
+        item: [V] place of the item, 0 to N - 1, ascending.
+        annotator: [V] place of the annotator.
+        class_id: [V] what was said.
+        items: N.
+    """
+
+    annotators: Sequence[str]
+    item: Rows
+    annotator: Rows
+    class_id: Rows
+    items: int
+
+
+def read_opinions(reader: Reader) -> Opinions:
+    """Read the view `opinions`, items with one opinion left out."""
+    rows = reader.rows(
+        """
+        SELECT item_id, annotator, class_id FROM opinions
+        QUALIFY count(*) OVER (PARTITION BY item_id) > 1 ORDER BY item_id, annotator, class_id
+        """
+    )
+    names = sorted({annotator for _, annotator, _ in rows})
+    place = {name: number for number, name in enumerate(names)}
+    numbers: dict[str, int] = {}
+    return Opinions(
+        annotators=names,
+        item=np.array([numbers.setdefault(item, len(numbers)) for item, _, _ in rows], np.int64),
+        annotator=np.array([place[name] for _, name, _ in rows], np.int64),
+        class_id=np.array([class_id for _, _, class_id in rows], np.int64),
+        items=len(numbers),
+    )
+
+
+def krippendorff_alpha(item: Rows, class_id: Rows) -> float | None:
+    """Agreement beyond chance of any number of annotators, some of whom may not have answered.
+
+    Args:
+        item: [V] item of each answer.
+        class_id: [V] what was said; classes are nominal.
+
+    Returns:
+        1 for full agreement, 0 for chance, below 0 for less; None where it is not defined: no item has two answers, or
+        all answers are of one class.
+
+    Source: Krippendorff (2011), Computing Krippendorff's Alpha-Reliability, nominal data with missing values.
+    """
+    if not len(item):
+        return None
+    _, item = np.unique(item, return_inverse=True)
+    values, class_id = np.unique(class_id, return_inverse=True)
+    said_NC = np.zeros((int(item.max()) + 1, len(values)))
+    np.add.at(said_NC, (item, class_id), 1.0)
+    said_NC = said_NC[said_NC.sum(axis=1) > 1]
+    answers_N = said_NC.sum(axis=1)
+    total = float(answers_N.sum())
+    of_class_C = said_NC.sum(axis=0)
+    expected = total**2 - float((of_class_C**2).sum())
+    if not len(said_NC) or expected == 0:
+        return None
+    observed = float(((answers_N**2 - (said_NC**2).sum(axis=1)) / (answers_N - 1)).sum())
+    return 1.0 - (total - 1.0) * observed / expected
+
+
+def accuracies(opinions: Opinions, classes: int) -> Floats:
+    """Estimated accuracy of each annotator [A], strictly between 0 and 1.
+
+    One accuracy per annotator, whose mistakes fall on the other classes alike, under a Beta prior of mean `PRIOR`: few
+    shared items change little, and nobody becomes infallible.
+
+    Source: Dawid and Skene (1979), Maximum Likelihood Estimation of Observer Error-Rates Using the EM Algorithm, with
+    one parameter per observer and a prior on it.
+    """
+    count = len(opinions.annotators)
+    said_A = np.bincount(opinions.annotator, minlength=count).astype(np.float64)
+    accuracy_A = np.full(count, PRIOR)
+    others = max(classes - 1, 1)
+    for _ in range(STEPS):
+        weight_A = np.log(accuracy_A * others / (1 - accuracy_A))
+        score_NC = np.zeros((opinions.items, max(classes, 2)))
+        np.add.at(score_NC, (opinions.item, opinions.class_id), weight_A[opinions.annotator])
+        score_NC = np.exp(score_NC - score_NC.max(axis=1, keepdims=True))
+        right_V = (score_NC / score_NC.sum(axis=1, keepdims=True))[opinions.item, opinions.class_id]
+        right_A = np.bincount(opinions.annotator, weights=right_V, minlength=count)
+        before, accuracy_A = accuracy_A, (right_A + STRENGTH * PRIOR) / (said_A + STRENGTH)
+        if np.abs(accuracy_A - before).max(initial=0.0) < TOLERANCE:
+            break
+    return accuracy_A
+
+
+def consensus(lake: Lake) -> StageResult:
+    """Estimate the annotators' skills and their agreement from the answers in force; writes only what changed."""
+    with lake.read() as reader:
+        opinions = read_opinions(reader)
+        classes = int(reader.scalar("SELECT count(*) FROM classes") or 0)
+        gold = int(reader.scalar("SELECT count(*) FROM gold_labels") or 0) if opinions.items else 0
+        known = reader.arrow("SELECT * EXCLUDE (run_id, committed_at) FROM annotator_skills ORDER BY annotator")
+        measured = reader.arrow(
+            "SELECT * EXCLUDE (run_id, committed_at) FROM metrics WHERE series = 'annotators' ORDER BY metric_id"
+        )
+    classes = max(classes, 2, int(opinions.class_id.max(initial=0)) + 1)
+    skills = _skills(opinions, classes)
+    alpha = krippendorff_alpha(opinions.item, opinions.class_id)
+    metrics = _metrics(alpha, opinions, gold)
+    new_skills = skills if skills != known.to_pylist() else []
+    gone = sorted({row["annotator"] for row in known.to_pylist()} - {row["annotator"] for row in skills})
+    new_metrics = [row for row in metrics if row not in measured.to_pylist()]
+    params = {"skills": hash_token({"rows": skills}), "metrics": hash_token({"rows": metrics})}
+    with lake.stage("consensus", version=1, inputs=("annotations",), params=params) as stage:
+        if not (new_skills or gone or new_metrics):
+            return stage.nothing()
+        writes: list[Write] = []
+        if gone:
+            writes.append(Delete("annotator_skills", pa.table({"annotator": gone})))
+        if new_skills:
+            writes.append(Upsert("annotator_skills", pa.Table.from_pylist(new_skills)))
+        if new_metrics:
+            writes.append(Upsert("metrics", pa.Table.from_pylist(new_metrics)))
+        detail: dict[str, Any] = {"items with several opinions": opinions.items}
+        if alpha is not None:
+            detail["krippendorff_alpha"] = round(alpha, 4)
+        return stage.commit(writes, rows_read=len(opinions.item), detail=detail)
+
+
+def _skills(opinions: Opinions, classes: int) -> list[dict[str, Any]]:
+    compared_A = np.bincount(opinions.annotator, minlength=len(opinions.annotators))
+    found = np.round(accuracies(opinions, classes), DECIMALS)
+    weight_A = np.maximum(np.log(found * (classes - 1) / (1 - found)), LEAST_WEIGHT)
+    return [
+        {
+            "annotator": name,
+            "accuracy": float(found[place]),
+            "weight": round(float(weight_A[place]), DECIMALS),
+            "compared": int(compared_A[place]),
+        }
+        for place, name in enumerate(opinions.annotators)
+    ]
+
+
+def _metrics(alpha: float | None, opinions: Opinions, gold: int) -> list[dict[str, Any]]:
+    if alpha is None:
+        return []
+    detail = {"items": opinions.items, "answers": len(opinions.item), "annotators": len(opinions.annotators)}
+    return [
+        {
+            "metric_id": f"annotators/krippendorff_alpha/train/{gold}/0",
+            "series": "annotators",
+            "name": "krippendorff_alpha",
+            "split": "train",
+            "labels": gold,
+            "seed": 0,
+            "value": round(alpha, DECIMALS),
+            "detail": json.dumps(detail, sort_keys=True),
+        }
+    ]

@@ -1,0 +1,148 @@
+"""Files of quantised encoders, 8 or 4 bits: what `siftline engine quantize` writes, and how it is proved before use.
+
+A file holds the tensors of `quantize.stored_layout`, configuration and tokenizer, and says what it was made from. It
+computes bit for bit what its source computes at the same precision; it is only smaller.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.config import EncoderConfig, RoutedConfig
+from engine.errors import ModelFileError, OptionError
+from engine.quantize import MOST_ROUTER, Int8Weights, Sizes, stored_layout
+from engine.routed_file import TOKENIZER, write_tensors
+from engine.safetensors_header import file_metadata
+from engine.streaming import TensorFile, dense_int8, routed_int8
+from engine.weights import MINILM, package_files, package_folder, shipped_routed
+
+FORMAT = "siftline-quantized-1"
+WEIGHTS = "model.safetensors"
+_MOST = {torch.int8: 127, torch.int16: MOST_ROUTER}
+
+
+def quantize_encoder(name: str, bits: int, output: Path) -> int:
+    """Write a smaller file of an encoder.
+
+    Args:
+        name: "dense", "routed", or the path of a routed file.
+        bits: 8 or 4.
+        output: where; it must end in .safetensors.
+
+    Returns:
+        Bytes of the file.
+
+    Raises:
+        OptionError: an argument is wrong, or the file cannot be written.
+        ModelFileError: the encoder is damaged or quantised already.
+    """
+    if output.suffix != ".safetensors":
+        raise OptionError(f"The output is {output}; its name must end in .safetensors.")
+    with ExitStack() as open_files:
+        if name == "dense":
+            files = package_files(MINILM, without=WEIGHTS)
+            config = EncoderConfig.from_json(files["config.json"], files["1_Pooling/config.json"])
+            file = open_files.enter_context(TensorFile(package_folder(MINILM) / WEIGHTS, MINILM.sha256[WEIGHTS]))
+            weights, tokenizer = dense_int8(file, config, bits), files["tokenizer.json"]
+        else:
+            path, sha256 = shipped_routed() if name == "routed" else (Path(name), None)
+            file = open_files.enter_context(TensorFile(path, sha256))
+            weights, tokenizer = routed_int8(file, bits)
+        write_quantized(output, weights, tokenizer, {"source": Path(name).name, "source_sha256": file.sha256})
+    return output.stat().st_size
+
+
+def write_quantized(path: Path, weights: Int8Weights, tokenizer: bytes, notes: Mapping[str, str]) -> None:
+    """Write the file; one that was there stays until the new one is whole.
+
+    Args:
+        path: where.
+        weights: the model.
+        tokenizer: content of its tokenizer.json.
+        notes: what it was made from.
+
+    Raises:
+        OptionError: the file cannot be written.
+    """
+    tensors = {name: value.contiguous() for part in weights.stored() for name, value in part.items()}
+    tensors[TOKENIZER] = torch.frombuffer(bytearray(tokenizer), dtype=torch.uint8)
+    config = weights.config
+    dense = isinstance(config, EncoderConfig)
+    about = {
+        "format": FORMAT,
+        "bits": str(weights.bits),
+        "kind": "dense" if dense else "routed",
+        "config": json.dumps(asdict(config), sort_keys=True) if dense else config.to_json(),
+    }
+    write_tensors(path, tensors, {**notes, **about})
+
+
+def is_quantized(path: Path) -> bool:
+    """Whether a file says that it is one of these; False where it cannot be read."""
+    try:
+        return file_metadata(path).get("format") == FORMAT
+    except (OSError, ModelFileError):
+        return False
+
+
+def read_quantized(file: TensorFile) -> tuple[Int8Weights, bytes]:
+    """The model of a file, and its tokenizer.json. Tensors are read when they are wanted; the file must stay open.
+
+    Raises:
+        ModelFileError: it is foreign or damaged; a tensor is missing, unknown, of another shape or type. Values that no
+            quantised model has are found when the weights are asked for.
+    """
+    notes = file.metadata
+    if notes.get("format") != FORMAT or notes.get("bits") not in ("4", "8"):
+        raise ModelFileError(f"{file.name} is no quantised encoder. Make one with: siftline engine quantize")
+    config = _config(notes, file.name)
+    sizes, bits = Sizes.of(config), int(notes["bits"])
+    layout = stored_layout(sizes, bits)
+    for name, (dtype, shape) in layout.items():
+        place = file.places.get(name)
+        if place is None:
+            raise ModelFileError(f"{file.name} is from another model: tensor {name} is missing.")
+        if (place.dtype, place.shape) != (dtype, shape):
+            raise ModelFileError(
+                f"{file.name}: tensor {name} is {place.dtype} {place.shape}, expected {dtype} {shape}."
+            )
+    tokenizer = file.places.get(TOKENIZER)
+    if tokenizer is None or tokenizer.dtype != torch.uint8 or len(tokenizer.shape) != 1:
+        raise ModelFileError(f"{file.name} carries no tokenizer.")
+    unknown = sorted(file.places.keys() - layout.keys() - {TOKENIZER})
+    if unknown:
+        raise ModelFileError(f"{file.name} is from another model: unknown tensors {unknown[:3]} ({len(unknown)}).")
+
+    def stored() -> Iterator[dict[str, torch.Tensor]]:
+        groups: list[list[str]] = [[] for _ in range(1 + sizes.layers)]
+        for name in layout:
+            groups[1 + int(name.split(".")[1]) if name.startswith("layers.") else 0].append(name)
+        for names in groups:
+            yield {name: _read(file, name, *layout[name]) for name in names}
+
+    return Int8Weights(config, sizes, bits, stored), file.content(TOKENIZER)
+
+
+def _config(notes: Mapping[str, str], name: str) -> EncoderConfig | RoutedConfig:
+    if notes.get("kind") == "routed":
+        return RoutedConfig.parse(notes.get("config", ""))
+    try:
+        values: dict[str, Any] = json.loads(notes.get("config", ""))
+        return EncoderConfig(**values)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ModelFileError(f"The configuration in {name} cannot be used: {error}.") from error
+
+
+def _read(file: TensorFile, name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
+    value = torch.empty(shape, dtype=dtype)
+    file.fill(name, value)
+    most = _MOST.get(dtype)
+    # Larger ones would pass the sums that the forward counts on.
+    if most is not None and value.numel() and not -most <= int(value.min()) <= int(value.max()) <= most:
+        raise ModelFileError(f"{file.name}: tensor {name} holds values beyond {most}.")
+    return value

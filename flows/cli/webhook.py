@@ -1,0 +1,61 @@
+"""`siftline webhook`: receive Label Studio's webhooks on loopback, and collect soon after one came."""
+
+import threading
+from pathlib import Path
+
+from flows.cli.console import say
+from flows.project import Project
+from warehouse import SettingsError
+
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def receive(root: Path, *, host: str, port: int, every_s: float, register: str) -> None:
+    """Serve the receiver until it is interrupted.
+
+    Raises:
+        SettingsError: the secret is missing, or the address cannot be used.
+    """
+    import uvicorn
+
+    from active.label_studio import LabelStudioService
+    from active.queue import collect
+    from flows.webhook import ACTIONS, HEADER, Hint, collect_on_hints, secret_from_env, webhook_app
+
+    project = Project(root)
+    secret = secret_from_env()
+    if host not in _LOOPBACK:
+        say(f"Listening on {host}: put TLS in front, for the secret travels in a header.")
+    if register:
+        if not isinstance(project.service, LabelStudioService):
+            raise SettingsError("--register needs Label Studio: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY.")
+        project.service.register_webhook(register, headers={HEADER: secret}, actions=ACTIONS)
+        say(f"Registered {register} in {project.service.describe()}")
+    project.state_path.mkdir(exist_ok=True, mode=0o700)
+    hint = Hint(project.state_path / "collect-wanted")
+
+    def gather() -> None:
+        with project.only_run():
+            result = collect(project.lake, project.service, project.queue_config, cursor=project.cursor)
+        said = result.rows_written.get("annotations", 0)
+        if said:
+            say(f"{said} new or changed answers")
+
+    stop = threading.Event()
+    worker = threading.Thread(
+        target=collect_on_hints, args=(hint, gather, stop, say), kwargs={"every_s": every_s}, daemon=True
+    )
+    worker.start()
+    say(f"Webhooks: http://{host}:{port}/hook")
+    try:
+        uvicorn.run(
+            webhook_app(hint, secret),
+            host=host,
+            port=port,
+            log_level="warning",
+            access_log=False,
+            limit_concurrency=512,
+        )
+    finally:
+        stop.set()
+        worker.join(timeout=30)

@@ -1,0 +1,224 @@
+"""Asking again: edited texts, contested and suspicious labels get a fresh task, once, within their budgets."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from active.ask_again import AskAgainConfig, ask_again
+from active.outbox import QueueConfig
+from active.push import push
+from active.queue import collect
+from active.reconcile import reconcile
+from active.task_folder import TaskFolder
+from features.index import VectorIndex
+from tests.active.pools import CLASSES, SmallPool, clusters, small_pool
+from tests.active.test_queue_loses_and_doubles_nothing import Died, DyingFolder
+from tests.warehouse.test_commit_is_atomic import items
+from warehouse import Lake, SettingsError, Upsert
+
+N = 60
+CONFIG = QueueConfig(project="p", classes=CLASSES)
+NONE = AskAgainConfig(project="p", budget=40, second_opinion=0.0)
+OPINIONS = AskAgainConfig(project="p", budget=40, second_opinion=0.1)
+LOOK = AskAgainConfig(project="p", budget=40, second_opinion=0.0, second_look=0.1)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> TaskFolder:
+    return TaskFolder(tmp_path / "tasks", "p")
+
+
+@pytest.fixture
+def pool(lake: Lake, tmp_path: Path, folder: TaskFolder) -> SmallPool:
+    """Sixty items whose tasks are all in the folder."""
+    pool = small_pool(lake, tmp_path, clusters(N)[0])
+    rows = [
+        {
+            "item_id": item,
+            "project": "p",
+            "state": "planned",
+            "cycle": 1,
+            "rank": row + 1,
+            "value": 1 - row / N,
+            "reason": "because",
+            "prediction": 0,
+            "confidence": 0.5,
+            "content_hash": f"{row:064x}",
+            "task_id": "",
+        }
+        for row, item in enumerate(pool.ids)
+    ]
+    with lake.stage("select", version=1, inputs=()) as stage:
+        stage.commit([Upsert("queue", pa.Table.from_pylist(rows))])
+    push(lake, folder, CONFIG)
+    return pool
+
+
+def no_index() -> VectorIndex:
+    raise AssertionError("nobody asked for the index")
+
+
+def answer(folder: TaskFolder, item: str, class_id: int, who: str = "ann", round: int = 1) -> None:
+    folder.annotate(folder.task_id(item, round), label=CLASSES[class_id], annotator=who, seconds=2.0)
+
+
+def change_text(lake: Lake, item: str, text: str) -> None:
+    row = items(1).to_pylist()[0]
+    edited = {**row, "item_id": item, "content": text, "content_hash": f"hash of {text}"}
+    with lake.stage("ingest", version=1, inputs=("items",), params={"text": text}) as stage:
+        stage.commit([Upsert("items", pa.Table.from_pylist([edited]))])
+
+
+def row_of(lake: Lake, item: str) -> dict[str, object]:
+    with lake.read() as reader:
+        return reader.arrow("SELECT * FROM queue WHERE item_id = ?", [item]).to_pylist()[0]
+
+
+def gold(lake: Lake, item: str) -> list[int]:
+    with lake.read() as reader:
+        return [c for (c,) in reader.rows("SELECT class_id FROM gold_labels WHERE item_id = ?", [item])]
+
+
+def test_an_edited_text_is_asked_again_and_only_answers_to_the_new_text_count(
+    pool: SmallPool, folder: TaskFolder
+) -> None:
+    lake, item = pool.lake, pool.ids[3]
+    answer(folder, item, 1)
+    collect(lake, folder, CONFIG)
+    assert gold(lake, item) == [1]
+    change_text(lake, item, "another text")
+    assert gold(lake, item) == []
+    assert ask_again(lake, no_index, NONE).detail == {"edited": 1}
+    assert not ask_again(lake, no_index, NONE).committed
+    push(lake, folder, CONFIG)
+    assert folder.find([item]) == {item: [folder.task_id(item), folder.task_id(item, 2)]}
+    assert row_of(lake, item)["task_id"] == folder.task_id(item, 2)
+    assert '"another text"' in (folder.path / f"{folder.task_id(item, 2)}.json").read_text("utf-8")
+    assert not collect(lake, folder, CONFIG).committed  # the old answer answers nothing
+    assert row_of(lake, item)["state"] == "confirmed"
+    answer(folder, item, 0)  # somebody edits the answer to the old text
+    collect(lake, folder, CONFIG)
+    assert (gold(lake, item), row_of(lake, item)["state"]) == ([], "confirmed")
+    answer(folder, item, 2, round=2)
+    collect(lake, folder, CONFIG)
+    assert (gold(lake, item), row_of(lake, item)["state"]) == ([2], "answered")
+    with lake.read() as reader:
+        assert reader.scalar("SELECT count(*) FROM annotations WHERE item_id = ?", [item]) == 3
+
+
+def test_a_text_edited_back_gets_its_first_answer_back(pool: SmallPool, folder: TaskFolder) -> None:
+    lake, item = pool.lake, pool.ids[0]
+    answer(folder, item, 1)
+    collect(lake, folder, CONFIG)
+    change_text(lake, item, "another text")
+    ask_again(lake, no_index, NONE)
+    push(lake, folder, CONFIG)
+    first = {**items(1).to_pylist()[0], "item_id": item, "content_hash": f"{0:064x}"}
+    with lake.stage("ingest", version=1, inputs=("items",), params={"text": "back"}) as stage:
+        stage.commit([Upsert("items", pa.Table.from_pylist([first]))])
+    assert gold(lake, item) == [1]
+
+
+def test_a_text_edited_before_anybody_answered_replaces_its_task(pool: SmallPool, folder: TaskFolder) -> None:
+    lake, item = pool.lake, pool.ids[1]
+    change_text(lake, item, "another text")
+    ask_again(lake, no_index, NONE)
+    push(lake, folder, CONFIG)
+    assert folder.find([item]) == {item: [folder.task_id(item, 2)]}
+
+
+def test_a_text_edited_before_it_was_sent_is_sent_once_as_it_is_now(pool: SmallPool, folder: TaskFolder) -> None:
+    lake, item = pool.lake, pool.ids[2]
+    with lake.stage("select", version=2, inputs=()) as stage:
+        row = {k: v for k, v in row_of(lake, item).items() if k not in ("run_id", "committed_at")}
+        stage.commit([Upsert("queue", pa.Table.from_pylist([{**row, "state": "planned"}]))])
+    (folder.path / f"{folder.task_id(item)}.json").unlink()
+    change_text(lake, item, "another text")
+    ask_again(lake, no_index, NONE)
+    push(lake, folder, CONFIG)
+    answer(folder, item, 2)
+    collect(lake, folder, CONFIG)
+    assert (gold(lake, item), row_of(lake, item)["reason"]) == ([2], "because")
+    with lake.read() as reader:
+        assert reader.scalar("SELECT count(*) FROM asked_before") == 0
+
+
+def test_killed_while_it_is_sent_again_the_fresh_task_is_there_once(pool: SmallPool, folder: TaskFolder) -> None:
+    lake, item = pool.lake, pool.ids[3]
+    answer(folder, item, 1)
+    collect(lake, folder, CONFIG)
+    change_text(lake, item, "another text")
+    ask_again(lake, no_index, NONE)
+    with pytest.raises(Died):
+        push(lake, DyingFolder(folder.path, "p", None), CONFIG)
+    push(lake, folder, CONFIG)
+    assert folder.find([item]) == {item: [folder.task_id(item), folder.task_id(item, 2)]}
+    assert reconcile(lake, folder, CONFIG).lines() == [f"{N} tasks agree with the service"]
+
+
+def test_contested_labels_get_another_opinion_within_the_budget_the_least_certain_first(
+    pool: SmallPool, folder: TaskFolder
+) -> None:
+    lake = pool.lake
+    for item in pool.ids[:8]:
+        answer(folder, item, 0, "ann")
+        answer(folder, item, 1, "ben")
+    answer(folder, pool.ids[8], 0, "ann")
+    answer(folder, pool.ids[8], 0, "ben")
+    collect(lake, folder, CONFIG)
+    assert ask_again(lake, no_index, NONE).detail == {}
+    assert ask_again(lake, no_index, OPINIONS).detail == {"disagreement": 4}
+    assert ask_again(lake, no_index, OPINIONS).detail == {}
+    push(lake, folder, CONFIG)
+    fresh = [item for item in pool.ids if len(folder.find([item])[item]) == 2]
+    assert fresh == list(pool.ids[:4])
+    assert "prediction" not in (folder.path / f"{folder.task_id(fresh[0], 2)}.json").read_text("utf-8")
+    answer(folder, fresh[0], 1, "cem", round=2)
+    collect(lake, folder, CONFIG)
+    assert (gold(lake, fresh[0]), row_of(lake, fresh[0])["state"]) == ([1], "answered")
+    assert gold(lake, fresh[1]) != []  # the label stays while it is asked again
+
+
+def test_a_label_that_is_probably_wrong_gets_one_second_look(pool: SmallPool, folder: TaskFolder) -> None:
+    lake, (_, classes) = pool.lake, clusters(N)
+    for row, item in enumerate(pool.ids):
+        answer(folder, item, int(classes[row] + (row in (5, 6))) % 3)
+    collect(lake, folder, CONFIG)
+    assert ask_again(lake, pool.index, LOOK).detail == {"second look": 4}  # the budget: a tenth of forty labels
+    push(lake, folder, CONFIG)
+    asked = {item for item in pool.ids if len(folder.find([item])[item]) == 2}
+    assert {pool.ids[5], pool.ids[6]} <= asked
+    for item in asked:
+        row = pool.ids.index(item)
+        answer(folder, item, int(classes[row] + (row == 6)) % 3, round=2)
+    collect(lake, folder, CONFIG)
+    assert gold(lake, pool.ids[5]) == [classes[5]]  # the same person thought again: the latest word counts
+    assert ask_again(lake, pool.index, LOOK).detail == {}
+    more = AskAgainConfig(project="p", budget=40, second_opinion=0.0, second_look=1.0)
+    ask_again(lake, pool.index, more)  # 6 is as suspicious as before, and is not asked a third time
+    with lake.read() as reader:
+        assert reader.scalar("SELECT count(*) FROM asked_before WHERE item_id = ?", [pool.ids[6]]) == 1
+
+
+def test_a_task_waits_for_as_many_people_as_are_wanted(pool: SmallPool, folder: TaskFolder) -> None:
+    two = QueueConfig(project="p", classes=CLASSES, annotators_per_task=2)
+    lake, item = pool.lake, pool.ids[0]
+    states: list[object] = []
+    steps: list[Callable[[], None]] = [
+        lambda: answer(folder, item, 0, "ann"),
+        lambda: answer(folder, item, 1, "ann"),
+        lambda: answer(folder, item, 1, "ben"),
+    ]
+    for step in steps:
+        step()
+        collect(lake, folder, two)
+        states.append(row_of(lake, item)["state"])
+    assert states == ["confirmed", "confirmed", "answered"]
+
+
+@pytest.mark.parametrize("name", ["second_opinion", "second_look"])
+def test_wrong_shares_are_refused(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"{name} is 1.5"):
+        AskAgainConfig(**{"project": "p", "budget": 1, name: 1.5})  # type: ignore[arg-type]

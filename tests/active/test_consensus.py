@@ -1,0 +1,171 @@
+"""Several annotators: agreement as published, skills that planted mistakes reveal, labels that follow from both."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from active.consensus import accuracies, consensus, krippendorff_alpha, read_opinions
+from tests.warehouse.test_commit_is_atomic import classes, items
+from warehouse import Append, Lake, Upsert
+
+# Reliability data of Krippendorff (2011), Computing Krippendorff's Alpha-Reliability: four observers, 12 units.
+OBSERVERS = (
+    (1, 2, 3, 3, 2, 1, 4, 1, 2, None, None, None),
+    (1, 2, 3, 3, 2, 2, 4, 1, 2, 5, None, 3),
+    (None, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, None),
+    (1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, None),
+)
+TWO = ("aabbdcccedda", "babbbccceddd")  # the same paper, two observers, nominal, no missing data
+
+
+def alpha(*observers: tuple[int | None, ...]) -> float | None:
+    said = [(unit, value) for row in observers for unit, value in enumerate(row) if value is not None]
+    return krippendorff_alpha(np.array([u for u, _ in said], np.int64), np.array([v for _, v in said], np.int64))
+
+
+def test_alpha_equals_the_published_examples() -> None:
+    assert alpha(*OBSERVERS) == pytest.approx(0.743, abs=5e-4)
+    assert alpha(*(tuple(map(ord, row)) for row in TWO)) == pytest.approx(0.692, abs=5e-4)
+    binary = ((0, 1, 0, 0, 0, 0, 0, 0, 1, 0), (1, 1, 1, 0, 0, 1, 0, 0, 0, 0))
+    assert alpha(*binary) == pytest.approx(0.095, abs=5e-4)
+
+
+def test_alpha_is_one_for_full_agreement_and_undefined_where_nothing_can_differ() -> None:
+    assert alpha((1, 2, 3), (1, 2, 3)) == 1.0
+    assert alpha((1, 1, 1), (1, 1, 1)) is None
+    assert alpha((1, 2, 3)) is None
+    assert alpha(()) is None
+    assert alpha((1, 2), (2, 1)) < 0  # type: ignore[operator]
+
+
+def say(lake: Lake, answers: Mapping[tuple[str, str], int], *, step: int = 0) -> None:
+    """Annotators label items: (item, annotator) -> class."""
+    keys = list(answers)
+    at = pa.array([step] * len(keys), pa.timestamp("us", "UTC"))
+    rows = {
+        "annotation_id": [f"{item}-{who}" for item, who in keys],
+        "item_id": [item for item, _ in keys],
+        "project": ["p"] * len(keys),
+        "task_id": [""] * len(keys),
+        "annotator": [who for _, who in keys],
+        "action": ["labelled"] * len(keys),
+        "class_id": pa.array([answers[key] for key in keys], pa.int32()),
+        "simulated": [False] * len(keys),
+        "created_at": at,
+        "updated_at": at,
+        "seconds": [4.0] * len(keys),
+    }
+    with lake.stage("collect", version=1, inputs=(), params={"step": step}) as stage:
+        stage.commit([Append("annotations", pa.table(rows))])
+
+
+@pytest.fixture
+def crowd(lake: Lake) -> Lake:
+    """Forty items of four classes: ann is right, ben nearly, cem and dan are wrong about half of the time."""
+    generator = np.random.default_rng(3)
+    answers: dict[tuple[str, str], int] = {}
+    for row in range(40):
+        for who, accuracy in (("ann", 1.0), ("ben", 0.95), ("cem", 0.5), ("dan", 0.45)):
+            wrong = generator.random() > accuracy
+            answers[(f"i{row:05d}", who)] = (row + (int(generator.integers(1, 4)) if wrong else 0)) % 4
+    with lake.stage("ingest", version=1, inputs=()) as stage:
+        stage.commit([Upsert("classes", classes("a", "b", "c", "d")), Upsert("items", items(40))])
+    say(lake, answers)
+    return lake
+
+
+def gold(lake: Lake) -> dict[str, tuple[int, str, float]]:
+    with lake.read() as reader:
+        rows = reader.rows("SELECT item_id, class_id, decided_by, confidence FROM gold_labels")
+    return {item: (class_id, by, confidence) for item, class_id, by, confidence in rows}
+
+
+def test_skills_follow_from_the_answers_and_make_the_labels_better_than_the_majority(crowd: Lake) -> None:
+    before = gold(crowd)
+    assert {by for _, by, _ in before.values()} == {"unanimous", "majority"}
+    result = consensus(crowd)
+    assert result.rows_written == {"annotator_skills": 4, "metrics": 1}
+    after = gold(crowd)
+    right = [sum(said[f"i{row:05d}"][0] == row % 4 for row in range(40)) for said in (before, after)]
+    assert right[1] >= 39 > right[0]
+    assert {by for _, by, _ in after.values()} == {"unanimous", "skill"}
+    with crowd.read() as reader:
+        people = reader.rows("SELECT annotator, labelled, compared, accuracy, labels_per_hour FROM annotators")
+        assert reader.scalar("SELECT count(*) FROM contested") == sum(by == "skill" for _, by, _ in after.values())
+        value = reader.scalar("SELECT value FROM metrics WHERE series = 'annotators'")
+    skill = {who: accuracy for who, _, _, accuracy, _ in people}
+    assert min(skill["ann"], skill["ben"]) > 0.85
+    assert max(skill["cem"], skill["dan"]) < 0.65
+    assert {(n, shared, speed) for _, n, shared, _, speed in people} == {(40, 40, 900.0)}
+    assert 0 < value < 1
+
+
+def test_twice_is_nothing_and_equal_answers_give_equal_rows(crowd: Lake) -> None:
+    consensus(crowd)
+    snapshot = crowd.snapshot()
+    assert not consensus(crowd).committed
+    assert crowd.snapshot() == snapshot
+
+
+def test_the_label_follows_new_answers_at_once_and_nobody_counts_twice(crowd: Lake) -> None:
+    consensus(crowd)
+    say(crowd, {("i00001", who): 3 for who in ("ann", "ben")}, step=1)
+    assert gold(crowd)["i00001"][0] == 3
+    with crowd.stage("again", version=1, inputs=()) as stage:  # a second annotation of the same person
+        row = stage.arrow(
+            "SELECT * EXCLUDE (run_id, committed_at) FROM annotations WHERE item_id = 'i00002' AND annotator = 'cem'"
+        ).to_pylist()[0]
+        stage.commit([Append("annotations", pa.Table.from_pylist([{**row, "annotation_id": "another"}]))])
+    with crowd.read() as reader:
+        assert reader.scalar("SELECT max(annotations) FROM gold_labels") == 4
+
+
+def test_the_confidence_is_the_posterior_of_the_estimated_model(crowd: Lake) -> None:
+    consensus(crowd)
+    with crowd.read() as reader:
+        opinions = read_opinions(reader)
+    found = dict(zip(opinions.annotators, accuracies(opinions, 4), strict=True))
+    item, said = "i00007", {}
+    with crowd.read() as reader:
+        for who, class_id in reader.rows("SELECT annotator, class_id FROM opinions WHERE item_id = ?", [item]):
+            said[who] = class_id
+    likely = np.array(
+        [np.prod([found[who] if k == said[who] else (1 - found[who]) / 3 for who in said]) for k in range(4)]
+    )
+    class_id, _, confidence = gold(crowd)[item]
+    assert class_id == likely.argmax()
+    assert confidence == pytest.approx(likely.max() / likely.sum(), abs=1e-4)
+
+
+def test_with_one_annotator_nobody_is_judged_and_the_label_stands(lake: Lake) -> None:
+    with lake.stage("ingest", version=1, inputs=()) as stage:
+        stage.commit([Upsert("classes", classes("a", "b")), Upsert("items", items(3))])
+    say(lake, {("i00000", "ann"): 1, ("i00001", "ann"): 0})
+    assert not consensus(lake).committed
+    assert gold(lake) == {"i00000": (1, "single", 0.8), "i00001": (0, "single", 0.8)}
+
+
+def test_who_is_not_known_is_nobody_in_particular(lake: Lake) -> None:
+    with lake.stage("ingest", version=1, inputs=()) as stage:
+        stage.commit([Upsert("classes", classes("a", "b")), Upsert("items", items(1))])
+    say(lake, {("i00000", "unknown"): 1})
+    with lake.stage("again", version=1, inputs=()) as stage:
+        row = stage.arrow("SELECT * EXCLUDE (run_id, committed_at) FROM annotations").to_pylist()[0]
+        stage.commit([Append("annotations", pa.Table.from_pylist([{**row, "annotation_id": "another"}]))])
+    with lake.read() as reader:
+        assert reader.scalar("SELECT annotations FROM gold_labels") == 2
+
+
+def test_an_annotator_who_is_mostly_wrong_still_does_not_vote_against_himself(lake: Lake) -> None:
+    with lake.stage("ingest", version=1, inputs=()) as stage:
+        stage.commit([Upsert("classes", classes("a", "b")), Upsert("items", items(31))])
+    answers = {(f"i{row:05d}", who): row % 2 for row in range(30) for who in ("ann", "ben")}
+    answers |= {(f"i{row:05d}", "cem"): 1 - row % 2 for row in range(30)}
+    say(lake, {**answers, ("i00030", "cem"): 1})
+    consensus(lake)
+    with lake.read() as reader:
+        assert reader.scalar("SELECT accuracy FROM annotator_skills WHERE annotator = 'cem'") < 0.3
+        assert reader.scalar("SELECT min(weight) FROM annotator_skills") == 0.05
+    assert gold(lake)["i00030"][0] == 1

@@ -1,0 +1,86 @@
+"""Collect with a cursor on the real server: it reads what changed, and ends where a collect of everything ends."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+import active.label_studio
+from active.cursor import Cursor
+from active.label_studio import LabelStudioService
+from active.outbox import QueueConfig
+from active.push import push
+from active.queue import collect
+from flows.studio import StudioInfo
+from tests.active.plans import plan
+from tests.studio import CLASSES, api
+from warehouse import Lake
+
+pytestmark = pytest.mark.studio
+
+TRADE = [{"from_name": "label", "to_name": "text", "type": "choices", "value": {"choices": ["trade"]}}]
+
+
+def gold(lake: Lake) -> dict[str, int]:
+    with lake.read() as reader:
+        return dict(reader.rows("SELECT item_id, class_id FROM gold_labels"))
+
+
+def test_edits_skips_and_deletions_are_found_by_what_changed_alone(
+    lake: Lake, studio: StudioInfo, service: LabelStudioService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(active.label_studio, "MARGIN", timedelta(0))
+    config = QueueConfig(project=service.project, classes=CLASSES)
+    ids = plan(lake, service.project, 6)
+    push(lake, service, config)
+    cursor = Cursor(tmp_path / "collect.json")
+    tasks = {item: held[0] for item, held in service.find(ids).items()}
+    for item in ids[:4]:
+        service.annotate(tasks[item], label="acq", annotator="simulated", seconds=1)
+    collect(lake, service, config, cursor=cursor)
+    answers = {answer.item_id: answer.annotation_id for answer in service.pull()}
+    api(studio, "PATCH", f"/api/annotations/{answers[ids[0]]}/", json={"result": TRADE})
+    api(studio, "PATCH", f"/api/annotations/{answers[ids[1]]}/", json={"was_cancelled": True})
+    api(studio, "DELETE", f"/api/annotations/{answers[ids[2]]}/")
+    service.annotate(tasks[ids[4]], label="earn", annotator="simulated", seconds=1)
+    with lake.read() as reader:
+        since = cursor.read(reader, service.describe(), CLASSES)
+    assert service.pull_since(since).tasks == {tasks[item] for item in (*ids[:3], ids[4])}
+    collect(lake, service, config, cursor=cursor)
+    assert gold(lake) == {ids[0]: 3, ids[3]: 1, ids[4]: 0}
+    assert not collect(lake, service, config).committed  # reading everything finds nothing more
+    with lake.read() as reader:
+        said = reader.rows("SELECT item_id, action FROM annotations ORDER BY item_id, committed_at")
+    assert [action for item, action in said if item in ids[:3]] == [
+        "labelled", "labelled", "labelled", "skipped", "labelled", "deleted",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", ["lost", "torn", "old", "other answers", "future"])
+def test_a_cursor_that_cannot_be_believed_reads_everything(lake: Lake, tmp_path: Path, fault: str) -> None:
+    cursor = Cursor(tmp_path / "collect.json", full_every_s=0.0 if fault == "old" else 3600.0)
+    with lake.read() as reader:
+        assert cursor.read(reader, "there", CLASSES) == ""
+        cursor.write(reader, "there", CLASSES, "7 somewhere", unknown_items=False)
+        assert cursor.read(reader, "there", CLASSES) == ("" if fault == "old" else "7 somewhere")
+        assert cursor.read(reader, "elsewhere", CLASSES) == ""
+        assert cursor.read(reader, "there", CLASSES[:2]) == ""
+    if fault == "lost":
+        cursor.path.unlink()
+    elif fault == "torn":
+        cursor.path.write_text('{"key": "')
+    elif fault == "future":
+        cursor.path.write_text(cursor.path.read_text().replace('"full_at": ', '"full_at": 9'))
+    elif fault == "other answers":
+        with lake.stage("collect", version=1, inputs=()) as stage:
+            import pyarrow as pa
+
+            from warehouse import Append
+
+            row = {"annotation_id": "a", "item_id": "i", "project": "p", "task_id": "", "annotator": "ann"}
+            more = {"action": "labelled", "class_id": 0, "simulated": False, "seconds": 1.0}
+            at = pa.array([0], pa.timestamp("us", "UTC"))
+            table = pa.Table.from_pylist([{**row, **more}])
+            stage.commit([Append("annotations", table.append_column("created_at", at).append_column("updated_at", at))])
+    with lake.read() as reader:
+        assert cursor.read(reader, "there", CLASSES) == ""

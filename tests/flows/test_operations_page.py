@@ -1,0 +1,66 @@
+"""What docs/operations.md, prefect.yaml and deploy/ say is what the code takes: settings, flows, automation, units."""
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.settings import ScheduleSection
+from tests.projects import ROOT
+
+PAGE = (ROOT / "docs" / "operations.md").read_text("utf-8")
+
+
+def block(language: str) -> str:
+    found = re.search(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+    assert found is not None
+    return found.group(1)
+
+
+def test_the_schedule_on_the_page_names_every_setting() -> None:
+    shown = tomllib.loads(block("toml"))["schedule"]
+    assert set(shown) == set(ScheduleSection.model_fields)
+    ScheduleSection(**shown)
+
+
+def test_the_template_of_init_shows_the_defaults() -> None:
+    lines = (ROOT / "flows" / "cli" / "siftline.toml").read_text("utf-8").partition("# [schedule]")[2].splitlines()[1:]
+    shown = tomllib.loads("\n".join(line.removeprefix("# ") for line in lines))
+    assert set(shown) == set(ScheduleSection.model_fields)
+    assert ScheduleSection(**{**shown, "expire_days": None}) == ScheduleSection()
+
+
+def test_the_alert_is_an_automation_that_prefect_takes() -> None:
+    from prefect.events.schemas.automations import AutomationCore
+
+    alert = AutomationCore.model_validate(yaml.safe_load(block("yaml")))
+    assert alert.name == "siftline needs someone"
+
+
+def test_prefect_yaml_has_all_flows_and_the_same_times_as_the_settings() -> None:
+    from flows.deployments import FLOWS
+
+    listed = yaml.safe_load((ROOT / "prefect.yaml").read_text("utf-8"))["deployments"]
+    crons = {d["entrypoint"]: [s["cron"] for s in d["schedules"]] for d in listed}
+    defaults = ScheduleSection()
+    assert crons == {f"flows.pipelines.{f.name}": [c for c in [getattr(defaults, f.name)] if c] for f in FLOWS}
+    for deployment in listed:
+        assert deployment["concurrency_limit"]["collision_strategy"] == "CANCEL_NEW"
+
+
+def test_the_units_are_well_formed(tmp_path: Path) -> None:
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("systemd-analyze is not on this machine")
+    for unit in (ROOT / "deploy").glob("*.service"):
+        # The programs of a real host are not here; Python stands for them.
+        text = re.sub(r"ExecStart=\S+", f"ExecStart={sys.executable}", unit.read_text("utf-8"))
+        (tmp_path / unit.name).write_text(text)
+    units = sorted(str(path) for path in tmp_path.glob("*.service"))
+    ended = subprocess.run([program, "verify", *units], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")

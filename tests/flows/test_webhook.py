@@ -1,0 +1,135 @@
+"""Webhooks lost, doubled, reordered, forged and in a burst of 10,000: hints are one file, and the pull converges."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+
+from active.label_studio import LabelStudioService
+from flows.studio import StudioInfo
+from flows.webhook import ACTIONS, HEADER, MAX_BODY_BYTES, Hint, collect_on_hints, secret_from_env, webhook_app
+from tests.studio import CLASSES, api, free_port
+from warehouse import ServiceRefused, SettingsError, WarehouseBusy
+
+SECRET = "0123456789abcdef"
+
+
+@pytest.fixture
+def hint(tmp_path: Path) -> Hint:
+    return Hint(tmp_path / "collect-wanted")
+
+
+@pytest.fixture
+def receiver(hint: Hint) -> Iterator[httpx.Client]:
+    """A client of a receiver on loopback that carries the secret."""
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(webhook_app(hint, SECRET), port=port, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={HEADER: SECRET}, trust_env=False) as client:
+        while not server.started:
+            assert thread.is_alive()
+            thread.join(0.01)
+        yield client
+    server.should_exit = True
+    thread.join(10)
+
+
+def test_a_webhook_is_one_hint_that_is_taken_once(receiver: httpx.Client, hint: Hint) -> None:
+    assert not hint.take()
+    for _ in range(2):
+        assert receiver.post("/hook", json={"action": "ANNOTATION_CREATED"}).status_code == 204
+    assert hint.take()
+    assert not hint.take()
+
+
+@pytest.mark.parametrize("secret", ["", "wrong", SECRET + "x", SECRET[:-1], "\u00e9" * 16])
+def test_a_forged_one_leaves_no_hint(receiver: httpx.Client, hint: Hint, secret: str) -> None:
+    answer = receiver.post(
+        "/hook", json={"action": "ANNOTATION_CREATED"}, headers={HEADER.encode(): secret.encode("latin-1")}
+    )
+    assert answer.status_code == 403
+    assert not hint.take()
+
+
+def test_bodies_over_the_limit_are_refused_with_and_without_a_length(receiver: httpx.Client, hint: Hint) -> None:
+    assert receiver.post("/hook", content=b"x" * (MAX_BODY_BYTES + 1)).status_code == 413
+    assert receiver.post("/hook", content=iter([b"x" * MAX_BODY_BYTES, b"x"])).status_code == 413
+    assert not hint.take()
+    assert receiver.post("/hook", content=b"\xff not json").status_code == 204  # nobody reads it
+
+
+def test_other_ways_and_methods_are_not_there(receiver: httpx.Client, hint: Hint) -> None:
+    assert receiver.get("/health").status_code == 200
+    assert receiver.get("/hook").status_code == 405
+    assert receiver.post("/").status_code == 404
+    assert not hint.take()
+
+
+def test_a_burst_of_10000_is_one_collect(receiver: httpx.Client, hint: Hint) -> None:
+    assert {receiver.post("/hook", content=b"{}").status_code for _ in range(10_000)} == {204}
+    assert [path.name for path in hint.path.parent.iterdir()] == ["collect-wanted"]
+    collected: list[int] = []
+    stop = threading.Event()
+
+    def collect() -> None:
+        collected.append(1)
+        stop.set()
+
+    collect_on_hints(hint, collect, stop, lambda _: None, every_s=0.01)
+    assert collected == [1]
+    assert not hint.take()
+
+
+def test_a_collect_that_cannot_work_now_is_wanted_again(hint: Hint) -> None:
+    stop, said = threading.Event(), list[str]()
+
+    def collect() -> None:
+        if said:
+            stop.set()
+        else:
+            raise WarehouseBusy("a run is at work")
+
+    hint.give()
+    collect_on_hints(hint, collect, stop, said.append, every_s=0.01)
+    assert said == ["a run is at work"]
+
+
+def test_what_comes_while_a_collect_works_is_a_hint_for_the_next(hint: Hint) -> None:
+    stop, runs = threading.Event(), list[int]()
+
+    def collect() -> None:
+        runs.append(1)
+        if len(runs) == 1:
+            hint.give()
+        else:
+            stop.set()
+
+    hint.give()
+    collect_on_hints(hint, collect, stop, lambda _: None, every_s=0.01)
+    assert runs == [1, 1]
+
+
+@pytest.mark.parametrize("secret", ["", "short", "\u00e9" * 20])
+def test_a_weak_secret_is_refused(monkeypatch: pytest.MonkeyPatch, secret: str) -> None:
+    monkeypatch.setenv("SIFTLINE_WEBHOOK_SECRET", secret)
+    with pytest.raises(SettingsError, match="16 or more"):
+        secret_from_env()
+
+
+@pytest.mark.studio
+def test_it_is_registered_once_and_label_studio_refuses_loopback(
+    studio: StudioInfo, service: LabelStudioService
+) -> None:
+    service.ensure_project(CLASSES)
+    with pytest.raises(ServiceRefused, match="reserved network address"):
+        service.register_webhook("http://127.0.0.1:8190/hook", headers={HEADER: SECRET}, actions=ACTIONS)
+    for secret in ("an older secret!", SECRET):
+        service.register_webhook("http://93.184.215.14/hook", headers={HEADER: secret}, actions=ACTIONS)
+    project = api(studio, "GET", "/api/projects/", params={"title": service.project}).json()["results"][0]["id"]
+    [hook] = api(studio, "GET", "/api/webhooks/", params={"project": project}).json()
+    assert hook["headers"] == {HEADER: SECRET}
+    assert sorted(hook["actions"]) == sorted(ACTIONS)
