@@ -16,6 +16,7 @@ from weak_labels.report import Report, lf_report
 
 MAP_ITEMS = 3000
 QUEUE_ROWS = 12
+PEOPLE_ROWS = 50
 VALUE_BINS = 48
 COMPONENTS = ("representativeness", "uncertainty", "disagreement", "redundancy")
 _TEXT_CHARS = 2000  # of an item; more is never shown
@@ -79,6 +80,9 @@ class Facts:
     skipped: int
     seconds: float
     annotators: int
+    people: Sequence[Row]
+    alpha: float | None
+    contested: int
     scored_split: str
     series: Mapping[str, Mapping[str, Sequence[Point]]]
     confusion: Sequence[Sequence[int]]
@@ -114,7 +118,10 @@ class Facts:
 
 def read_facts(reader: Reader) -> Facts:
     """Read everything the report says from the reader's snapshot."""
-    split = str(reader.scalar("SELECT split FROM metrics ORDER BY split <> 'test', split LIMIT 1") or "test")
+    split = str(
+        reader.scalar("SELECT split FROM metrics WHERE series <> 'annotators' ORDER BY split <> 'test', split LIMIT 1")
+        or "test"
+    )
     confusion, confusion_labels = _confusion(reader, split)
     is_open, total, queue = _queue(reader)
     answers = reader.rows(
@@ -139,6 +146,12 @@ def read_facts(reader: Reader) -> Facts:
         skipped=int(answers[1]),
         seconds=float(answers[0]),
         annotators=int(answers[2]),
+        people=_dicts(reader, f"SELECT * FROM annotators LIMIT {PEOPLE_ROWS}"),
+        alpha=reader.scalar(
+            "SELECT value FROM metrics WHERE series = 'annotators' AND name = 'krippendorff_alpha' "
+            "ORDER BY labels DESC, committed_at DESC LIMIT 1"
+        ),
+        contested=int(reader.scalar("SELECT count(*) FROM gold_labels WHERE agreeing < annotations")),
         scored_split=split,
         series={name: _series(reader, name, split) for name in ("accuracy", "macro_f1")},
         confusion=confusion,

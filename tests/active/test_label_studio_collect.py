@@ -3,6 +3,7 @@
 from datetime import timedelta
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 import active.label_studio
@@ -14,7 +15,7 @@ from active.queue import collect
 from flows.studio import StudioInfo
 from tests.active.plans import plan
 from tests.studio import CLASSES, api
-from warehouse import Lake
+from warehouse import Append, Lake
 
 pytestmark = pytest.mark.studio
 
@@ -31,7 +32,7 @@ def test_edits_skips_and_deletions_are_found_by_what_changed_alone(
 ) -> None:
     monkeypatch.setattr(active.label_studio, "MARGIN", timedelta(0))
     config = QueueConfig(project=service.project, classes=CLASSES)
-    ids = plan(lake, service.project, 6)
+    ids = plan(lake, service.project, [1 - number / 10 for number in range(6)])
     push(lake, service, config)
     cursor = Cursor(tmp_path / "collect.json")
     tasks = {item: held[0] for item, held in service.find(ids).items()}
@@ -73,10 +74,6 @@ def test_a_cursor_that_cannot_be_believed_reads_everything(lake: Lake, tmp_path:
         cursor.path.write_text(cursor.path.read_text().replace('"full_at": ', '"full_at": 9'))
     elif fault == "other answers":
         with lake.stage("collect", version=1, inputs=()) as stage:
-            import pyarrow as pa
-
-            from warehouse import Append
-
             row = {"annotation_id": "a", "item_id": "i", "project": "p", "task_id": "", "annotator": "ann"}
             more = {"action": "labelled", "class_id": 0, "simulated": False, "seconds": 1.0}
             at = pa.array([0], pa.timestamp("us", "UTC"))
