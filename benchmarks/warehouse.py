@@ -1,16 +1,16 @@
-"""The warehouse's bars on writing: deaths survived, several writers, and what a commit costs after many.
+"""The warehouse's bars: deaths survived, several writers, what a commit costs after many, and reading at size.
 
-    python -m benchmarks.warehouse [--parts kills writers commits] [--output docs/benchmarks/warehouse.json]
+    python -m benchmarks.warehouse [--parts kills writers commits reads] [--output docs/benchmarks/warehouse.json]
+        [--folder BIG]
 
 Parts that the output file holds already are kept unless they are named. The page beside the JSON is made from it. The
-bars on reading are in `benchmarks.warehouse_reads`.
+part `reads` is `benchmarks.warehouse_reads` at 10,000,000 items; it keeps its warehouse in --folder when one is given,
+and its own JSON and page beside the output.
 """
 
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -18,46 +18,12 @@ from typing import Any
 
 from benchmarks.environment import environment
 from benchmarks.warehouse_faults import kills
+from benchmarks.warehouse_reads import PARTS as READS
+from benchmarks.warehouse_reads import measure
+from benchmarks.warehouse_reads import page as reads_page
+from benchmarks.warehouse_writers import SIDES, writers
 
-PARTS = ("kills", "writers", "commits")
-
-# Writers and readers are processes of their own: SIDE, FOLDER, NUMBER, COMMITS.
-WRITER = """
-import sys, time
-from pathlib import Path
-from benchmarks.warehouse_faults import metrics
-from warehouse import Append, Lake
-side, folder, writer, commits = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-failed = 0
-lake = Lake(folder)
-connection = lake.new_cursor()
-for number in range(commits):
-    rows = metrics(writer * 100_000 + number, 20)
-    if side == "siftline":
-        with lake.stage("bench", version=1, inputs=(), params={"writer": writer, "number": number}) as stage:
-            assert stage.commit([Append("metrics", rows)]).committed
-        continue
-    import duckdb
-    columns = ", ".join(rows.column_names)
-    try:
-        connection.execute(f"INSERT INTO metrics ({columns}) SELECT {columns} FROM rows")
-    except duckdb.Error:
-        failed += 1
-print(failed)
-"""
-READER = """
-import sys, time
-from pathlib import Path
-from warehouse import Lake
-reads, errors = 0, 0
-with Lake(Path(sys.argv[2]), read_only=True) as lake:
-    while not (Path(sys.argv[2]) / "stop").exists():
-        with lake.read() as reader:
-            one = reader.scalar("SELECT count(*) FROM metrics")
-            errors += one != reader.scalar("SELECT count(*) FROM metrics") or one % 20 != 0
-        reads += 1
-print(reads, errors)
-"""
+PARTS = ("kills", "writers", "commits", "reads")
 
 
 def main() -> None:
@@ -68,6 +34,9 @@ def main() -> None:
     parser.add_argument("--commits", type=int, default=200, help="commits of each of the four writers")
     parser.add_argument("--earlier", type=int, default=10_000, help="earlier commits of the part `commits`")
     parser.add_argument("--moments", type=int, default=20, help="deaths inside a COMMIT")
+    parser.add_argument("--folder", type=Path, default=None, help="where the part `reads` keeps its warehouse")
+    parser.add_argument("--items", type=int, default=10_000_000, help="items of the part `reads`")
+    parser.add_argument("--vectors", type=int, default=1_000_000, help="vectors of the part `reads`")
     arguments = parser.parse_args()
     held = json.loads(arguments.output.read_text("utf-8")) if arguments.output and arguments.output.exists() else {}
     for part in arguments.parts or [p for p in PARTS if p not in held]:
@@ -91,39 +60,13 @@ def _measure(part: str, folder: Path, arguments: argparse.Namespace) -> dict[str
             place = Location(folder=folder / "team", catalog=server.fresh())
             return {"SQLite": local, "PostgreSQL": kills(place, moments_count=arguments.moments)}
     if part == "writers":
-        return {side: writers(side, folder / side, arguments.commits) for side in ("siftline", "bare DuckLake")}
+        return {side: writers(side, folder / side, arguments.commits) for side in SIDES}
+    if part == "reads":
+        output = arguments.output.with_name("warehouse-reads.json") if arguments.output else folder / "reads.json"
+        figures = measure(arguments.folder or folder, arguments.items, arguments.vectors, list(READS), {}, output)
+        output.with_suffix(".md").write_text(reads_page(figures), "utf-8")
+        return {name: figures[name] for name in ("items", "vectors", "parts")}
     return commits(folder, arguments.earlier)
-
-
-def writers(side: str, folder: Path, count: int) -> dict[str, Any]:
-    """Four writers and two readers on one warehouse; the time includes starting them. Bare DuckLake has no lock."""
-    from warehouse import Lake
-
-    Lake(folder).close()
-
-    def start(code: str, number: int) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", code, side, str(folder), str(number), str(count)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-
-    readers = [start(READER, n) for n in range(2)]
-    began = time.monotonic()
-    writing = [start(WRITER, n) for n in range(4)]
-    failed = [int(process.communicate()[0] or count) for process in writing]
-    took_s = time.monotonic() - began
-    (folder / "stop").touch()
-    read = [tuple(int(v) for v in process.communicate()[0].split()) for process in readers]
-    with Lake(folder) as lake, lake.read() as reader:
-        landed = reader.scalar("SELECT count(DISTINCT labels) FROM metrics")
-        doubled = reader.scalar("SELECT count(*) FROM metrics") - 20 * landed
-    return {
-        "asked": 4 * count,
-        "landed": landed,
-        "doubled_rows": doubled,
-        "failed": sum(failed),
-        "commits_per_s": round(landed / took_s, 2),
-        "reads": sum(r for r, _ in read),
-        "reader_errors": sum(e for _, e in read),
-    }
 
 
 def commits(folder: Path, earlier: int) -> dict[str, Any]:
@@ -156,7 +99,7 @@ def commits(folder: Path, earlier: int) -> dict[str, Any]:
 
 def page(held: dict[str, Any]) -> str:
     """The page of the figures, as Markdown."""
-    lines = ["# Warehouse: writing", "", "Made by `python -m benchmarks.warehouse`; do not edit.", ""]
+    lines = ["# Warehouse", "", "Made by `python -m benchmarks.warehouse`; do not edit.", ""]
     if "kills" in held:
         faults = [(c, w, n) for c in ("SQLite", "PostgreSQL") for w, n in held["kills"][c].items()]
         lines += ["## Deaths injected, all survived", "", "| catalogue | where | deaths |", "|---|---|---:|"]
@@ -165,8 +108,9 @@ def page(held: dict[str, Any]) -> str:
     if "writers" in held:
         lines += ["## Four writers and two readers", ""]
         lines += ["| | landed | failed | commits/s | reads | reader errors |", "|---|---|---|---|---|---|"]
-        for side in ("siftline", "bare DuckLake"):
-            f = held["writers"][side]
+        for side, f in held["writers"].items():
+            if side not in SIDES or "missing" in f:
+                continue
             lines.append(
                 f"| {side} | {f['landed']} of {f['asked']} | {f['failed']} | {f['commits_per_s']} | {f['reads']} |"
                 f" {f['reader_errors']} |"
@@ -176,6 +120,8 @@ def page(held: dict[str, Any]) -> str:
         lines += ["## A commit of 1,000 rows", "", "| earlier commits | median, ms |", "|---|---|"]
         lines += [f"| {earlier} | {ms} |" for earlier, ms in held["commits"]["commit_ms"].items()]
         lines.append("")
+    if "reads" in held:
+        lines += ["## Reading", "", "See [warehouse-reads.md](warehouse-reads.md).", ""]
     return "\n".join(lines)
 
 

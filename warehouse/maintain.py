@@ -19,6 +19,7 @@ from warehouse.connection import private_files
 from warehouse.disk import no_leftovers
 from warehouse.errors import SettingsError, WarehouseError
 from warehouse.lake import Lake
+from warehouse.layout import size_row_groups, sort_tables
 
 GRACE_H = 24.0
 REWRITE_FRAC = 0.5  # share of deleted rows from which a file is written anew
@@ -64,6 +65,7 @@ def maintain(lake: Lake, *, expire_older_than_days: float | None = None, grace_h
         raise SettingsError(f"grace ({grace_h} h) and days to keep ({expire_older_than_days}) must not be negative.")
     if lake.read_only:
         raise WarehouseError(f"The warehouse at {lake.location.words} is open for reading only.")
+    _bring_layout(lake)
     flushed = _step(lake, "CALL ducklake_flush_inlined_data('lake')", "maintain: small commits moved into files")
     merged = _step(lake, "CALL ducklake_merge_adjacent_files('lake')", "maintain: adjacent files merged")
     rewritten = _step(
@@ -91,6 +93,24 @@ def maintain(lake: Lake, *, expire_older_than_days: float | None = None, grace_h
         catalog_bytes=sizes,
         vacuumed=vacuumed,
     )
+
+
+def _bring_layout(lake: Lake) -> None:
+    """Order and row groups for a warehouse that was made before them."""
+
+    def attempt() -> None:
+        with contextlib.closing(lake.new_cursor()) as cursor:
+            cursor.execute("BEGIN TRANSACTION")
+            lacking = sort_tables(cursor)
+            if lacking:
+                words = f"maintain: {', '.join(lacking)} sorted from now on"
+                cursor.execute("CALL ducklake_set_commit_message('lake', ?, ?)", [author(), words])
+            cursor.execute("COMMIT" if lacking else "ROLLBACK")
+            if lacking:
+                size_row_groups(cursor)
+
+    with lake.lock.held(), private_files(), no_leftovers(lake.new_cursor, lake.location):
+        retried(attempt, lake.location)
 
 
 def _step(lake: Lake, call: str, message: str) -> list[tuple[object, ...]]:

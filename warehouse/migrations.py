@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 import duckdb
 
 from warehouse.errors import SchemaTooNew, SchemaTooOld, WarehouseNotFound
+from warehouse.layout import size_row_groups, sort_tables
 from warehouse.schema import SCHEMA_VERSION, TABLE_BY_NAME, TABLES, VIEWS, Table
 
 Apply = Callable[[duckdb.DuckDBPyConnection], str]
@@ -130,6 +131,7 @@ def migrate(cursor: duckdb.DuckDBPyConnection, found: int) -> None:
     if found == 0:
         for table in TABLES:
             _create_table(cursor, table)
+        sort_tables(cursor)
         effects.append((SCHEMA_VERSION, f"created with schema {SCHEMA_VERSION}"))
     for migration in MIGRATIONS:
         if 0 < found < migration.version:
@@ -144,6 +146,8 @@ def migrate(cursor: duckdb.DuckDBPyConnection, found: int) -> None:
     message = "; ".join(f"schema {version}: {effect}" for version, effect in effects)
     cursor.execute("CALL ducklake_set_commit_message('lake', 'siftline', ?)", [message])
     cursor.execute("COMMIT")
+    if found == 0:
+        size_row_groups(cursor)
 
 
 def _create_table(cursor: duckdb.DuckDBPyConnection, table: Table) -> None:

@@ -1,5 +1,6 @@
 """`siftline sql`: ask the warehouse in SQL, read-only and locked down, while runs write, now or as it was."""
 
+import contextlib
 import sys
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from flows.project import Project
 from warehouse import SettingsError
 from warehouse.connection import attach_statement
 from warehouse.formats import new_file, write_csv, write_json, write_parquet
+from warehouse.protection import limited_process_memory
 from warehouse.read import connect_for_people, reading_statements, resolve
 
 _FETCH_ROWS = 1000
@@ -33,8 +35,7 @@ def run_sql(
         raise SettingsError("There are two queries, one as an argument and one with -c; give one of them.")
     query = query or command
     project = Project(root)
-    connection = connect_for_people(project.location, at=at)
-    try:
+    with limited_process_memory(), contextlib.closing(connect_for_people(project.location, at=at)) as connection:
         if not query and (output is not None or format == "parquet"):
             query = sys.stdin.read()  # one file holds one result, so there is nothing to prompt for
         if output is not None:
@@ -44,8 +45,6 @@ def run_sql(
             show(connection, query, format, None)
         else:
             _prompt(connection, format)
-    finally:
-        connection.close()
 
 
 def print_attach(root: Path, at: str | None) -> None:

@@ -1,12 +1,16 @@
 """Maintenance keeps every snapshot bit for bit, beside readers, and gives up only what it was told to."""
 
+import hashlib
 import os
 import subprocess
 import sys
 import textwrap
 import time
+from itertools import pairwise
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.warehouse.test_commit_is_atomic import classes, count, items
@@ -62,6 +66,46 @@ def test_every_snapshot_reads_the_same_after_compaction(
         snapshot = lake.snapshot()
         again = maintain(lake, grace_h=0)
         assert (again.files_merged, again.rows_flushed, lake.snapshot()) == (0, 0, snapshot)
+
+
+def shuffled(n: int) -> pa.Table:
+    """Items whose ids have no order, as content hashes have none."""
+    rows = items(n)
+    ids = [hashlib.sha256(name.encode()).hexdigest() for name in rows["item_id"].to_pylist()]
+    return rows.set_column(0, "item_id", pa.array(ids))
+
+
+def row_groups(lake: Lake) -> list[tuple[str, str]]:
+    """Lowest and highest id of each row group of `items`."""
+    found = []
+    for path in (lake.path / "data" / "main" / "items").glob("*.parquet"):
+        metadata = pq.ParquetFile(path).metadata
+        assert metadata.schema.column(0).name == "item_id"
+        for number in range(metadata.num_row_groups):
+            statistics = metadata.row_group(number).column(0).statistics
+            found.append((statistics.min, statistics.max))
+    return sorted(found)
+
+
+@pytest.mark.parametrize("made", ["now", "before there was a layout"])
+def test_one_id_lies_in_one_row_group(lake: Lake, made: str) -> None:
+    if made != "now":
+        cursor = lake.new_cursor()
+        cursor.execute("ALTER TABLE items RESET SORTED BY")
+        cursor.execute("ALTER TABLE predictions RESET SORTED BY")
+        cursor.execute("CALL ducklake_set_option('lake', 'parquet_row_group_size', 122880, table_name => 'items')")
+        cursor.close()
+    with lake.stage("ingest", version=1, inputs=()) as stage:
+        stage.commit([Append("items", shuffled(50_000))])
+    if made != "now":
+        assert len(row_groups(lake)) == 1
+        maintain(lake, grace_h=0)
+        with lake.stage("ingest", version=2, inputs=()) as stage:
+            stage.commit([Append("items", shuffled(50_000))])
+        maintain(lake, grace_h=0)
+    groups = row_groups(lake)
+    assert len(groups) >= 2
+    assert all(last <= first for (_, last), (first, _) in pairwise(groups))
 
 
 def test_unused_files_stay_for_the_grace(lake: Lake) -> None:

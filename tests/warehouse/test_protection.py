@@ -1,6 +1,8 @@
 """SQL from people: the functions that DuckDB's own lock-down lets through are refused, and the limits hold."""
 
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import duckdb
@@ -73,6 +75,26 @@ def test_the_limits_are_set_and_cannot_be_lifted(lake: Lake) -> None:
     ):
         with pytest.raises(duckdb.Error, match="locked"):
             connection.execute(wish)
+
+
+HUNGRY = """
+import sys
+from pathlib import Path
+import duckdb
+from warehouse import protection
+protection.MEMORY_FRAC, protection.BESIDE_BYTES = 0.01, 2**29
+with protection.limited_process_memory():
+    connection = protection.connect_locked_down(Path(sys.argv[1]))
+    try:
+        connection.execute("SELECT len(range(400000000))").fetchall()
+    except duckdb.OutOfMemoryException:
+        print("refused", connection.execute("SELECT count(*) FROM items").fetchall())
+"""
+
+
+def test_a_list_that_duckdb_does_not_count_meets_the_limit_of_the_process(lake: Lake) -> None:
+    ended = subprocess.run([sys.executable, "-c", HUNGRY, str(lake.path)], capture_output=True, text=True)
+    assert ended.stdout == "refused [(0,)]\n", ended.stderr
 
 
 def test_a_postgres_catalogue_is_read_locked_down(tmp_path: Path, postgres: str) -> None:
