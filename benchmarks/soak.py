@@ -78,9 +78,9 @@ def wait_for(url: str) -> None:
     """Until the address answers well.
 
     Raises:
-        TimeoutError: it did not within two minutes.
+        TimeoutError: it did not within five minutes.
     """
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while time.monotonic() < end:
         try:
             if httpx.get(url, timeout=5, trust_env=False).is_success:
