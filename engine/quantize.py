@@ -164,8 +164,8 @@ class Int8Weights:
 
     def parts(self) -> Iterator[dict[str, torch.Tensor]]:
         """The same as `Sizes.layout` has them, 4-bit matrices in 8 bits."""
-        for part in self.stored():
-            yield _in_eight_bits(part, self.sizes)
+        # A loop would hold a layer while the next one is made.
+        return map(partial(_in_eight_bits, sizes=self.sizes), self.stored())
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """All parts together."""

@@ -53,7 +53,11 @@ class Served:
         return running.url
 
     def ask(self, method: str, path: str, **body: Any) -> Any:
-        response = httpx.request(method, self.api + path, json=body or None, timeout=120, trust_env=False)
+        for _ in range(20):
+            response = httpx.request(method, self.api + path, json=body or None, timeout=120, trust_env=False)
+            if response.status_code != 503:  # its database was busy
+                break
+            time.sleep(1.0)
         assert response.is_success, response.text[:500]
         return response.json() if response.content else None
 

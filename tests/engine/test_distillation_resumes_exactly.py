@@ -57,6 +57,12 @@ def finished(folder: Path, how: Recipe | None = None) -> str:
     return digest(run)
 
 
+@pytest.fixture(autouse=True)
+def as_in_the_killed_process() -> None:
+    """Sums over another number of threads are other bits, and tests before may have changed the number."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """An undisturbed run: the model's digest and the folder."""
