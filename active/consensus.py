@@ -17,10 +17,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from warehouse import Delete, Lake, Reader, StageResult, Upsert
+from warehouse.answers import UNKNOWN_ACCURACY
 from warehouse.stage import Write, hash_token
 
-PRIOR = 0.8
-"""Accuracy of an annotator nobody can judge yet; the same figure stands in `warehouse/answers.py`."""
 STRENGTH = 10.0
 """Opinions that the prior counts for."""
 STEPS = 200
@@ -105,15 +104,15 @@ def krippendorff_alpha(item: Rows, class_id: Rows) -> float | None:
 def accuracies(opinions: Opinions, classes: int) -> Floats:
     """Estimated accuracy of each annotator [A], strictly between 0 and 1.
 
-    One accuracy per annotator, whose mistakes fall on the other classes alike, under a Beta prior of mean `PRIOR`: few
-    shared items change little, and nobody becomes infallible.
+    One accuracy per annotator, whose mistakes fall on the other classes alike, under a Beta prior of mean
+    `UNKNOWN_ACCURACY`: few shared items change little, and nobody becomes infallible.
 
     Source: Dawid and Skene (1979), Maximum Likelihood Estimation of Observer Error-Rates Using the EM Algorithm, with
     one parameter per observer and a prior on it.
     """
     count = len(opinions.annotators)
     said_A = np.bincount(opinions.annotator, minlength=count).astype(np.float64)
-    accuracy_A = np.full(count, PRIOR)
+    accuracy_A = np.full(count, UNKNOWN_ACCURACY)
     others = max(classes - 1, 1)
     for _ in range(STEPS):
         weight_A = np.log(accuracy_A * others / (1 - accuracy_A))
@@ -122,7 +121,7 @@ def accuracies(opinions: Opinions, classes: int) -> Floats:
         score_NC = np.exp(score_NC - score_NC.max(axis=1, keepdims=True))
         right_V = (score_NC / score_NC.sum(axis=1, keepdims=True))[opinions.item, opinions.class_id]
         right_A = np.bincount(opinions.annotator, weights=right_V, minlength=count)
-        before, accuracy_A = accuracy_A, (right_A + STRENGTH * PRIOR) / (said_A + STRENGTH)
+        before, accuracy_A = accuracy_A, (right_A + STRENGTH * UNKNOWN_ACCURACY) / (said_A + STRENGTH)
         if np.abs(accuracy_A - before).max(initial=0.0) < TOLERANCE:
             break
     return accuracy_A

@@ -21,7 +21,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +34,7 @@ from features.samples import get_sample
 from flows.prefect_server import QUIET
 from flows.studio import StudioInfo, StudioServer
 from tests.projects import ROOT, make_small_project
+from tests.studio import sign_up
 from warehouse import Lake
 
 FAULTS = ("none", "kill run", "restart label studio", "restart prefect")
@@ -112,19 +112,6 @@ class Crowd:
     people: list[StudioInfo] = field(default_factory=list[StudioInfo])
     log: dict[str, Said] = field(default_factory=dict[str, Said])
     doubled: list[str] = field(default_factory=list[str])
-
-    def sign_up(self) -> None:
-        """Three people accept an invitation, each with a key of their own."""
-        for number in range(3):
-            link = self._call(self.studio, "GET", "/api/invite")["invite_url"]
-            email, password = f"crowd-{number}@siftline.local", uuid.uuid4().hex
-            with httpx.Client(base_url=self.studio.url, timeout=60, trust_env=False) as browser:
-                browser.get(link)
-                form = {"csrfmiddlewaretoken": browser.cookies["csrftoken"], "email": email, "password": password}
-                browser.post(link, data=form, headers={"Referer": self.studio.url + link})
-                token = browser.get("/api/current-user/token").json()["token"]
-            person = StudioInfo(url=self.studio.url, username=email, password=password, api_key=token, pid=0)
-            self.people.append(person)
 
     def work(self, answers: int) -> int:
         """Answer some tasks, and now and then change, skip or delete; returns how many were answered."""
@@ -209,7 +196,7 @@ class Soak:
         gold = pq.read_table(self.root / "data" / "gold.parquet")
         truth = dict(zip(gold.column("id").to_pylist(), gold.column("label").to_pylist(), strict=True))
         self.crowd = Crowd(info, tuple(sorted(set(truth.values()))), truth, random.Random(seed + 1))
-        self.crowd.sign_up()
+        self.crowd.people += [sign_up(info) for _ in range(3)]
         self.runs: list[Run] = []
         self.files: list[int] = []
         self.faults: Counter[str] = Counter()

@@ -6,8 +6,11 @@ makes the weights log-odds of the class, as in the model of Dawid and Skene with
 `active/consensus.py` estimates the accuracies; where it has not (yet), all opinions weigh the same: the majority.
 """
 
-# ln(0.8 (C - 1) / 0.2), the weight of an annotator nobody can judge yet; see `active.consensus.PRIOR`.
-_UNKNOWN = "ln(4.0 * greatest((SELECT count(*) FROM classes) - 1, 1))"
+UNKNOWN_ACCURACY = 0.8
+"""Accuracy of an annotator nobody can judge yet."""
+
+_ODDS = round(UNKNOWN_ACCURACY / (1 - UNKNOWN_ACCURACY), 6)
+_UNKNOWN = f"ln({_ODDS} * greatest((SELECT count(*) FROM classes) - 1, 1))"
 # Who did not say who he is may be anyone, so each of his annotations is an opinion of its own.
 _WHO = "CASE WHEN a.annotator IN ('', 'unknown') THEN a.annotation_id ELSE a.annotator END"
 
