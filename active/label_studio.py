@@ -32,14 +32,8 @@ class LabelStudioService:
     """One project on one Label Studio server.
 
     Args:
-        url: address of the server, with its path prefix if it has one.
-        api_key: personal access token or legacy token of a user who may manage the project.
-        project: title of the project, 3 to 50 characters.
-        timeout_s: longest time for one whole request, its body included.
-
-    Raises:
-        SettingsError: the address, the key or the title cannot be used.
-        ServiceRefused: the key is a token that has expired.
+        url, api_key, project, timeout_s: as for `Connection`, which also says what it raises.
+        annotators_per_task: people who answer each task.
     """
 
     def __init__(

@@ -42,10 +42,13 @@ def push(lake: Lake, service: AnnotationService, config: QueueConfig, progress: 
     if back:
         written += commit_states(lake, config, "taken back", [{**row, "state": "sent"} for row in back])
         rows += [{**row, "state": "sent"} for row in back]
-    withdrawn = _withdraw(service, rows) if service.ordered else 0
+    behind = _withdraw(service, rows) if service.ordered else set[str]()
     rows.sort(key=lambda row: (-row["value"], row["cycle"], row["rank"]))
+    moved = 0
     for start in range(0, len(rows), config.chunk):
-        written += _push_chunk(lake, service, config, rows[start : start + config.chunk])
+        chunk_written, sent = _push_chunk(lake, service, config, rows[start : start + config.chunk])
+        written += chunk_written
+        moved += len(behind & sent)
         progress(min(start + config.chunk, len(rows)), len(rows))
     return StageResult(
         stage="push",
@@ -53,7 +56,7 @@ def push(lake: Lake, service: AnnotationService, config: QueueConfig, progress: 
         committed=True,
         rows_read=len(rows),
         rows_written={"queue": written},
-        detail={"sent": len(rows) - withdrawn, **({"moved behind better ones": withdrawn} if withdrawn else {})},
+        detail={"sent": len(rows) - moved, **({"moved behind better ones": moved} if moved else {})},
         seconds=stage.elapsed_s(),
     )
 
@@ -84,24 +87,26 @@ def _annotators(reader: Reader, config: QueueConfig) -> int:
     )
 
 
-def _withdraw(service: AnnotationService, rows: Sequence[Row]) -> int:
-    """Take back the sent rows that a planned one is worth more than; returns how many the service gave back.
+def _withdraw(service: AnnotationService, rows: Sequence[Row]) -> set[str]:
+    """Ask for the tasks of sent rows back that a planned one is worth more than; returns their items.
 
-    A push that died may have left sent rows whose tasks are there, so the same question is asked about all of them.
+    The service keeps those that somebody answered or began; which ones, the next look-up tells. A push that died may
+    have left sent rows whose tasks are there, so the same question is asked about all of them.
     """
     best = max((row["value"] for row in rows if row["state"] == "planned"), default=0.0)
     behind = [
         row["item_id"] for row in rows if row["state"] == "sent" and row["value"] < best and row["reason"] != EXPLORED
     ]
-    tasks = [task for tasks in service.find(behind).values() for task in tasks] if behind else []
-    if not tasks:
-        return 0
-    service.withdraw(tasks)
-    return len(tasks) - sum(len(held) for held in service.find(behind).values())
+    held = service.find(behind) if behind else {}
+    if held:
+        service.withdraw([task for tasks in held.values() for task in tasks])
+    return set(held)
 
 
-def _push_chunk(lake: Lake, service: AnnotationService, config: QueueConfig, rows: Sequence[Row]) -> int:
-    """Mark as sent, ask the service what it has, send the rest, confirm. Returns rows written."""
+def _push_chunk(
+    lake: Lake, service: AnnotationService, config: QueueConfig, rows: Sequence[Row]
+) -> tuple[int, set[str]]:
+    """Mark as sent, ask the service what it has, send the rest, confirm. Returns rows written, and the items sent."""
     written = 0
     planned = [row for row in rows if row["state"] == "planned"]
     if planned:
@@ -121,7 +126,7 @@ def _push_chunk(lake: Lake, service: AnnotationService, config: QueueConfig, row
             tasks = tasks_of(reader, config, missing)
         ids.update(service.push(tasks))
     confirmed = [{**row, "state": "confirmed", "task_id": ids[row["item_id"]]} for row in rows]
-    return written + commit_states(lake, config, "confirmed", confirmed)
+    return written + commit_states(lake, config, "confirmed", confirmed), {row["item_id"] for row in missing}
 
 
 def tasks_of(reader: Reader, config: QueueConfig, rows: Sequence[Row]) -> list[Task]:

@@ -2,11 +2,15 @@
 
     python -m benchmarks.soak [--cycles 200] [--seed 0] [--folder DIR] [--output docs/benchmarks/soak.json]
 
-A small Reuters project, a real Label Studio and a real Prefect server. In every cycle `siftline run` works while three
-annotators take the server's next task and answer it, one time in seven with a wrong class; some answers are changed,
-skipped or deleted later. Meanwhile the run is killed, or Label Studio or Prefect is killed and started again. The crowd
-writes its own log. After one last undisturbed run the warehouse must agree with that log, answer by answer and label by
-label. Memory, open files and data files are compared between the second quarter and the last one.
+A small Reuters project with everything that `siftline up` starts: Prefect, the engine, Label Studio, the deployments.
+In every cycle `siftline run` works while three annotators take the server's next task and answer it, one time in seven
+with a wrong class; some answers are changed, skipped or deleted later. Meanwhile the run is killed, or one of the
+services is killed and `up` starts it again. The crowd writes its own log.
+
+Every ten cycles the answers are collected, the warehouse is maintained, and it must agree with that log, answer by
+answer and label by label; no file may lie on the disk that the warehouse does not know. What may not grow is judged by
+its slope over the cycles. The figures are written at each of these checks and say how many cycles were done; SIGTERM
+ends the soak after the cycle at work.
 """
 
 import argparse
@@ -15,201 +19,181 @@ import os
 import random
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import types
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
+import numpy as np
 import pyarrow.parquet as pq
 
+from benchmarks.crowd import Crowd
 from benchmarks.environment import environment
 from features.samples import get_sample
-from flows.prefect_server import QUIET
-from flows.studio import StudioInfo, StudioServer
+from flows import services
+from flows.project import Project
+from flows.studio import studio_status
 from tests.projects import ROOT, make_small_project
-from tests.studio import sign_up
+from tests.studio import free_port, sign_up
 from warehouse import Lake
+from warehouse.checksums import verify
 
-FAULTS = ("none", "kill run", "restart label studio", "restart prefect")
-CHANCES = (0.5, 0.36, 0.07, 0.07)
-WRONG = 1 / 7
+FAULTS = {"none": 0.5, "kill run": 0.34, "prefect": 0.04, "engine": 0.04, "label studio": 0.04, "deployments": 0.04}
+"""Chance of each; the last four are services that are killed and started again."""
+SERVICES = ("prefect", "engine", "label studio", "deployments")
 ANSWERS = 4
 """Answers of the crowd in a cycle."""
+CHECK_EVERY = 10
 TITLE = "soak"
-RUN_LIMIT_S = 240.0
-GROWTH = 1.3
+RUN_LIMIT_S = 600.0
+GROWTH_FRAC = 0.1
+"""Growth over 100 cycles, as a share of the median, that still counts as none; a leak of one page a cycle is more."""
+FEWEST_POINTS = 8
+SETTINGS = """
+[engine]
+url = "http://127.0.0.1:{port}"
 
-
-class PrefectServer:
-    """A Prefect server in a folder of its own, killed and started again on the same port."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
-        self.url = f"http://127.0.0.1:{self.port}/api"
-        self._environment = {**os.environ, **QUIET, "PREFECT_HOME": str(folder)}
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start it and wait until it answers."""
-        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
-        self._process = subprocess.Popen(
-            command, env=self._environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        wait_for(self.url + "/health")
-
-    def kill(self) -> None:
-        """End it without a word."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-
-
-def wait_for(url: str) -> None:
-    """Until the address answers well.
-
-    Raises:
-        TimeoutError: it did not within five minutes.
-    """
-    end = time.monotonic() + 300
-    while time.monotonic() < end:
-        try:
-            if httpx.get(url, timeout=5, trust_env=False).is_success:
-                return
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.3)
-    raise TimeoutError(url)
-
-
-@dataclass(slots=True)
-class Said:
-    """What one annotation says now; `action` as in the table `annotations`."""
-
-    item_id: str
-    annotator: str
-    action: str
-    label: str
-
-
-@dataclass(slots=True)
-class Crowd:
-    """Three annotators on the server, and the log of all they did, by annotation id."""
-
-    studio: StudioInfo
-    classes: tuple[str, ...]
-    truth: dict[str, str]
-    dice: random.Random
-    people: list[StudioInfo] = field(default_factory=list[StudioInfo])
-    log: dict[str, Said] = field(default_factory=dict[str, Said])
-    doubled: list[str] = field(default_factory=list[str])
-
-    def work(self, answers: int) -> int:
-        """Answer some tasks, and now and then change, skip or delete; returns how many were answered."""
-        projects = self._call(self.studio, "GET", "/api/projects/", params={"title": TITLE})["results"]
-        if not projects:
-            return 0
-        done = 0
-        for _ in range(answers):
-            person = self.dice.choice(self.people)
-            try:
-                task = self._call(person, "GET", f"/api/projects/{projects[0]['id']}/next")
-            except httpx.HTTPStatusError as error:
-                if error.response.status_code == 404:  # nothing is open
-                    break
-                raise
-            item_id = task["data"]["item_id"]
-            if any(s.item_id == item_id and s.action == "labelled" for s in self.log.values()):
-                self.doubled.append(item_id)
-            skipped = self.dice.random() < 0.03
-            body: dict[str, Any] = {"result": [], "lead_time": 2.0, "was_cancelled": skipped}
-            if not skipped:
-                body["result"] = self._choice(item_id)
-            stored = self._call(person, "POST", f"/api/tasks/{task['id']}/annotations/", json=body)
-            action, label = ("skipped", "") if skipped else ("labelled", body["result"][0]["value"]["choices"][0])
-            self.log[str(stored["id"])] = Said(item_id, person.username, action, label)
-            done += 1
-        labelled = [key for key, said in self.log.items() if said.action == "labelled"]
-        if labelled and self.dice.random() < 0.2:
-            key = self.dice.choice(labelled)
-            said = self.log[key]
-            person = next(p for p in self.people if p.username == said.annotator)
-            if self.dice.random() < 0.3:
-                self._call(person, "DELETE", f"/api/annotations/{key}/")
-                said.action, said.label = "deleted", ""
-            else:
-                body: dict[str, Any] = {"result": self._choice(said.item_id), "lead_time": 3.0}
-                self._call(person, "PATCH", f"/api/annotations/{key}/", json=body)
-                said.label = body["result"][0]["value"]["choices"][0]
-        return done
-
-    def _choice(self, item_id: str) -> list[dict[str, Any]]:
-        label = self.truth[item_id]
-        if self.dice.random() < WRONG:
-            label = self.dice.choice([other for other in self.classes if other != label])
-        return [{"from_name": "label", "to_name": "text", "type": "choices", "value": {"choices": [label]}}]
-
-    def _call(self, person: StudioInfo, method: str, path: str, **options: Any) -> Any:
-        headers = {"Authorization": f"Token {person.api_key}"}
-        response = httpx.request(
-            method, person.url + path, headers=headers, timeout=60, trust_env=False, follow_redirects=True, **options
-        )
-        response.raise_for_status()
-        return response.json() if response.content else None
+[schedule]
+cycle = ""
+collect = ""
+refresh = ""
+maintenance = ""
+new_labels = 0
+new_records = 0
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One `siftline run`: how it ended, seconds, peak memory, most open files seen."""
+    """One `siftline run`: what happened to it, how it ended, seconds, peak memory, most open files seen."""
 
+    fault: str
     code: int
     seconds: float
     peak_mib: float
     files: int
 
 
+@dataclass(slots=True)
+class Series:
+    """A figure by cycle, of one process or of one place after another."""
+
+    life: int = 0
+    points: list[tuple[int, int, float]] = field(default_factory=list[tuple[int, int, float]])
+
+    def note(self, cycle: int, value: float | None, life: int = 0) -> None:
+        """Keep a value; `life` tells processes apart, whose levels differ."""
+        if value:
+            self.points.append((cycle, life, value))
+
+    def judged(self) -> dict[str, Any]:
+        """First and last value, and the growth over 100 cycles by the median of all slopes within one life.
+
+        The first tenth is left out: caches and pools fill there.
+        """
+        if not self.points:
+            return {}
+        values = [value for _, _, value in self.points]
+        found: dict[str, Any] = {"first": round(values[0], 1), "last": round(values[-1], 1), "points": len(values)}
+        kept = self.points[len(self.points) // 10 :]
+        slopes = [
+            (b[2] - a[2]) / (b[0] - a[0])
+            for at, a in enumerate(kept)
+            for b in kept[at + 1 :]
+            if a[1] == b[1] and b[0] - a[0] >= 5
+        ]
+        if len(kept) >= FEWEST_POINTS and slopes:
+            growth = 100 * float(np.median(slopes))
+            found["per_100_cycles"] = round(growth, 2)
+            found["bounded"] = growth <= GROWTH_FRAC * statistics.median(values)
+        return found
+
+
 class Soak:
-    """The project, its servers and its crowd below one folder."""
+    """The project, its services and its crowd below one folder."""
 
     def __init__(self, folder: Path, cycles: int, seed: int) -> None:
-        self.folder, self.dice = folder, random.Random(seed)
+        self.folder, self.dice, self.seed, self.cycles = folder, random.Random(seed), seed, cycles
+        for name in [n for n in os.environ if n.startswith(("PREFECT_", "LABEL_STUDIO_"))]:
+            del os.environ[name]
+        os.environ |= {"PREFECT_PROFILES_PATH": str(folder / "no-profiles.toml"), "PYTHONPATH": str(ROOT)}
+        (folder / "tmp").mkdir()
+        os.environ["TMPDIR"] = str(folder / "tmp")
         sample = get_sample("reuters-r8", folder / "sample")
         # Every item is asked once, so there must be more of them than answers.
         self.root = make_small_project(folder / "project", sample, train=ANSWERS * cycles + 200, test=30)
-        settings = (self.root / "siftline.toml").read_text("utf-8")
-        settings = settings.replace('"siftline-reuters"', f'"{TITLE}"').replace("budget = 16", "budget = 100000")
-        settings = settings.replace("refill_below = 0", "refill_below = 4")
-        (self.root / "siftline.toml").write_text(settings, "utf-8")
-        self.prefect = PrefectServer(folder / "prefect")
-        self.studio = StudioServer(folder / "studio")
-        self.prefect.start()
-        info = self.studio.start()
+        self._settle()
+        self.project = Project(self.root)
         gold = pq.read_table(self.root / "data" / "gold.parquet")
         truth = dict(zip(gold.column("id").to_pylist(), gold.column("label").to_pylist(), strict=True))
-        self.crowd = Crowd(info, tuple(sorted(set(truth.values()))), truth, random.Random(seed + 1))
-        self.crowd.people += [sign_up(info) for _ in range(3)]
+        self.crowd = Crowd(TITLE, tuple(sorted(set(truth.values()))), truth, random.Random(seed + 1))
         self.runs: list[Run] = []
-        self.files: list[int] = []
-        self.faults: Counter[str] = Counter()
+        self.checks: list[dict[str, Any]] = []
+        self.series: dict[str, Series] = {}
+        self.began = time.monotonic()
+        self.stopping = False
 
-    def environment(self) -> dict[str, str]:
-        """With it, a command finds the two servers."""
-        info = self.crowd.studio
-        servers = {"LABEL_STUDIO_URL": info.url, "LABEL_STUDIO_API_KEY": info.api_key}
-        return {**os.environ, **servers, "PREFECT_API_URL": self.prefect.url}
+    def start(self) -> None:
+        """Start the services and invite the crowd."""
+        services.up(self.project, lambda words: print(words, flush=True))
+        info = studio_status(self.root)
+        assert info is not None
+        self.crowd.people += [sign_up(info) for _ in range(3)]
+
+    def _settle(self) -> None:
+        """Settings that make a cycle cheap: nothing here depends on how good the models are."""
+        path = self.root / "siftline.toml"
+        text = path.read_text("utf-8")
+        for old, new in (
+            ('"siftline-reuters"', f'"{TITLE}"'),
+            ("budget = 16", "budget = 100000\nrefill_below = 4"),
+            ('"snorkel"', '"majority"'),
+            ("[annotate]", '[annotate]\nservice = "label-studio"\nsecond_opinion = 0.0'),
+            ("[evaluate]\ngold", "[evaluate]\n# gold"),
+        ):
+            assert old in text, old
+            text = text.replace(old, new)
+        path.write_text(text + SETTINGS.format(port=free_port()), "utf-8")
 
     def command(self, *arguments: str) -> list[str]:
         """The `siftline` command on the project."""
         return [sys.executable, "-m", "flows.cli.main", *arguments, "--project", str(self.root)]
+
+    def environment(self) -> dict[str, str]:
+        """With it, a command finds Label Studio."""
+        info = studio_status(self.root)
+        assert info is not None
+        return {**os.environ, "LABEL_STUDIO_URL": info.url, "LABEL_STUDIO_API_KEY": info.api_key}
+
+    def ask(self, *arguments: str) -> str:
+        """What an undisturbed command says; a run that fails here ends the soak."""
+        ended = subprocess.run(
+            self.command(*arguments), cwd=ROOT, env=self.environment(), capture_output=True, text=True, check=False
+        )
+        if ended.returncode:
+            raise SystemExit(f"{arguments[0]} ended with {ended.returncode}:\n{ended.stdout}{ended.stderr}")
+        return ended.stdout
+
+    def soak(self, output: Path | None) -> None:
+        """Cycle after cycle, faults as the dice fall, a check every ten and one at the end."""
+        for number in range(1, self.cycles + 1):
+            [fault] = self.dice.choices(list(FAULTS), list(FAULTS.values())) if number > 3 else ["none"]
+            run = self.cycle(fault)
+            self.runs.append(run)
+            self._note(number, run)
+            said = f"{len(self.crowd.log)} answers, {run.peak_mib:.0f} MiB"
+            print(f"cycle {number}/{self.cycles}: {fault}, exit {run.code}, {run.seconds:.0f} s, {said}", flush=True)
+            if number % CHECK_EVERY == 0 or number == self.cycles or self.stopping:
+                print(json.dumps(self.check(number)), flush=True)
+                write(output, self.figures())
+            if self.stopping:
+                return
 
     def cycle(self, fault: str) -> Run:
         """One run with the crowd at work and one fault in the middle."""
@@ -218,55 +202,48 @@ class Soak:
             process = subprocess.Popen(
                 self.command("run"), cwd=ROOT, env=self.environment(), stdout=log, stderr=subprocess.STDOUT
             )
-            self.crowd.work(ANSWERS)
-            usual = statistics.median([r.seconds for r in self.runs if r.code == 0] or [20.0])
-            time.sleep(max(0.0, self.dice.uniform(0.1, 0.9) * usual - (time.monotonic() - began)))
-            files = open_files(process.pid)
-            if fault == "kill run":
-                process.kill()
-            elif fault == "restart label studio":
-                running = self.studio.status()
-                if running is not None:
-                    os.kill(running.pid, signal.SIGKILL)
-                self.studio.start()
-            elif fault == "restart prefect":
-                self.prefect.kill()
-                self.prefect.start()
-            _, status, usage = wait(process, RUN_LIMIT_S)
-        code = os.waitstatus_to_exitcode(status)
-        return Run(code, time.monotonic() - began, usage.ru_maxrss / 1024, files)
+        self.crowd.work(ANSWERS)
+        usual = statistics.median([r.seconds for r in self.runs if r.code == 0] or [30.0])
+        files = 0
+        end = began + self.dice.uniform(0.1, 0.9) * usual
+        while time.monotonic() < end:
+            files = max(files, open_files(process.pid))
+            time.sleep(0.2)
+        if fault == "kill run":
+            process.kill()
+        elif fault != "none":
+            os.killpg(self._pid(fault), signal.SIGKILL)
+            services.up(self.project)
+        ended = wait(process, RUN_LIMIT_S)
+        return Run(fault, ended[0], time.monotonic() - began, ended[1], files)
 
-    def soak(self, cycles: int) -> None:
-        """Cycle after cycle, faults as the dice fall, upkeep every ten."""
-        for number in range(cycles):
-            [fault] = self.dice.choices(FAULTS, CHANCES) if number > 2 else ["none"]
-            run = self.cycle(fault)
-            self.runs.append(run)
-            self.faults[fault] += 1
-            if (number + 1) % 10 == 0:
-                self.maintain()
-            self.files.append(sum(1 for _ in (self.root / "lake").rglob("*.parquet")))
-            said = f"{len(self.crowd.log)} answers, {self.files[-1]} data files, {run.peak_mib:.0f} MiB"
-            print(f"cycle {number + 1}/{cycles}: {fault}, exit {run.code}, {run.seconds:.0f} s, {said}", flush=True)
-
-    def maintain(self) -> None:
-        """Compact, and give up all snapshots but the latest."""
-        subprocess.run(
-            self.command("maintain", "--expire-older-than", "0", "--grace", "0"),
-            cwd=ROOT,
-            env=self.environment(),
-            check=True,
-            capture_output=True,
+    def _pid(self, service: str) -> int:
+        running = (
+            studio_status(self.root)
+            if service == "label studio"
+            else services.Background(service, self.project.state_path).status()
         )
+        if running is None:
+            raise SystemExit(f"{service} has ended by itself before cycle {len(self.runs) + 1}")
+        return running.pid
 
-    def ended(self) -> dict[str, Any]:
-        """One last undisturbed run; what the warehouse and the crowd's log disagree about."""
-        last = subprocess.run(
-            self.command("run"), cwd=ROOT, env=self.environment(), capture_output=True, text=True, check=False
-        )
-        if last.returncode:
-            raise SystemExit(f"the last, undisturbed run ended with {last.returncode}:\n{last.stdout}{last.stderr}")
-        self.maintain()
+    def _note(self, cycle: int, run: Run) -> None:
+        def note(name: str, value: float | None, life: int = 0) -> None:
+            self.series.setdefault(name, Series()).note(cycle, value, life)
+
+        if run.code == 0:
+            note("run_peak_mib", run.peak_mib)
+            note("run_open_files", run.files)
+        for service in SERVICES:
+            pid = self._pid(service)
+            note(f"{service.replace(' ', '_')}_mib", memory_mib(pid), pid)
+            note(f"{service.replace(' ', '_')}_open_files", open_files(pid), pid)
+
+    def check(self, cycle: int) -> dict[str, Any]:
+        """Collect and maintain; what the warehouse, Label Studio and the crowd's log disagree about."""
+        self.ask("collect")
+        agreed = self.ask("queue", "reconcile").strip().splitlines()
+        self.ask("maintain", "--expire-older-than", "0", "--grace", "0")
         with Lake(self.root / "lake", read_only=True) as lake, lake.read() as reader:
             stored = {
                 row[0]: tuple(row[1:])
@@ -278,39 +255,77 @@ class Soak:
             }
             gold = dict(reader.rows("SELECT item_id, label FROM gold_labels"))
         logged = {key: (s.item_id, s.annotator, s.action, s.label) for key, s in self.crowd.log.items()}
-        # An item that was asked again after its answer was taken back has the label that stands now.
-        labels = {s.item_id: s.label for s in self.crowd.log.values() if s.action == "labelled"}
-        return {
+        verified = verify(self.root / "lake")
+        disk = list((self.root / "lake").rglob("*.parquet"))
+        state = sum(1 for path in (self.root / ".siftline").rglob("*") if path.is_file())
+        for name, value in (
+            ("warehouse_files", len(disk)),
+            ("warehouse_mib_per_answer", sum(path.stat().st_size for path in disk) / 2**20 / max(len(logged), 1)),
+            ("state_files", state),
+            ("temporary_files", sum(1 for path in (self.folder / "tmp").rglob("*"))),
+        ):
+            self.series.setdefault(name, Series()).note(cycle, value)
+        check: dict[str, Any] = {
+            "cycle": cycle,
             "answers": len(logged),
             "lost": len(logged.keys() - stored.keys()),
             "made_up": len(stored.keys() - logged.keys()),
             "different": sum(1 for key in logged.keys() & stored.keys() if logged[key] != stored[key]),
             "gold_labels": len(gold),
-            "gold_labels_wrong": len(set(labels.items()) ^ set(gold.items())),
+            "gold_labels_wrong": len(set(self.crowd.labels().items()) ^ set(gold.items())),
             "items_asked_twice": len(self.crowd.doubled),
+            "reconciled": agreed[1:],
+            "files_unknown": len(disk) - verified.files,
+            "files_damaged": len(verified.damaged),
+        }
+        self.checks.append(check)
+        return check
+
+    def figures(self) -> dict[str, Any]:
+        """All that is known so far."""
+        usual = [run.seconds for run in self.runs if run.code == 0]
+        return {
+            "benchmark": "soak",
+            "cycles_done": len(self.runs),
+            "cycles_wanted": self.cycles,
+            "seed": self.seed,
+            "minutes": round((time.monotonic() - self.began) / 60, 1),
+            "seconds_a_cycle": round(statistics.median(usual or [0.0]), 1),
+            "faults": dict(Counter(run.fault for run in self.runs)),
+            "exit_codes": dict(Counter(str(run.code) for run in self.runs)),
+            "tasks_withdrawn_from_a_screen": self.crowd.withdrawn,
+            "last_check": self.checks[-1] if self.checks else None,
+            "wrong_checks": [check for check in self.checks if wrong(check)],
+            "growth": {name: series.judged() for name, series in sorted(self.series.items())},
+            **environment(),
         }
 
-    def growth(self) -> dict[str, Any]:
-        """Medians of the second and of the last quarter of the undisturbed cycles."""
-        found: dict[str, Any] = {}
-        quarter = max(len(self.runs) // 4, 1)
-        for name, values in (
-            ("peak_mib", [r.peak_mib if r.code == 0 else None for r in self.runs]),
-            ("open_files", [r.files or None for r in self.runs]),
-            ("data_files", self.files),
-        ):
-            early, late = (
-                [v for v in part if v is not None] for part in (values[quarter : 2 * quarter], values[-quarter:])
-            )
-            if early and late:
-                before, after = statistics.median(early), statistics.median(late)
-                found[name] = {"early": round(before, 1), "late": round(after, 1), "bounded": after <= before * GROWTH}
-        return found
-
     def stop(self) -> None:
-        """Stop the servers."""
-        self.prefect.kill()
-        self.studio.stop()
+        """Stop all services."""
+        services.down(self.project)
+
+
+def wrong(check: dict[str, Any]) -> bool:
+    """Whether a check found anything."""
+    counts = (
+        "lost",
+        "made_up",
+        "different",
+        "gold_labels_wrong",
+        "items_asked_twice",
+        "files_unknown",
+        "files_damaged",
+    )
+    return any(check[name] for name in counts)
+
+
+def memory_mib(pid: int) -> float | None:
+    """Resident memory of a process; None when it has ended."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1])
+    except OSError:
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def open_files(pid: int) -> int:
@@ -321,17 +336,26 @@ def open_files(pid: int) -> int:
         return 0
 
 
-def wait(process: subprocess.Popen[bytes], limit_s: float) -> tuple[int, int, Any]:
-    """The end of a process with what it used; killed when it takes longer."""
+def wait(process: subprocess.Popen[bytes], limit_s: float) -> tuple[int, float]:
+    """Exit code and peak memory in MiB of a process when it ends; killed when it takes longer."""
     end = time.monotonic() + limit_s
     while True:
-        ended = os.wait4(process.pid, os.WNOHANG)
-        if ended[0]:
-            process.returncode = os.waitstatus_to_exitcode(ended[1])
-            return ended
+        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if pid:
+            process.returncode = os.waitstatus_to_exitcode(status)
+            return process.returncode, usage.ru_maxrss / 1024
         if time.monotonic() > end:
             process.kill()
         time.sleep(0.05)
+
+
+def write(output: Path | None, figures: dict[str, Any]) -> None:
+    """Write the figures so that a reader never sees half of them."""
+    if output is None:
+        return
+    part = output.with_suffix(".part")
+    part.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
+    part.replace(output)
 
 
 def main() -> None:
@@ -339,37 +363,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cycles", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, help="kept afterwards; default a temporary one")
+    parser.add_argument("--folder", type=Path, help="new folder, kept afterwards; default a temporary one")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="siftline-soak-"))
     folder.mkdir(parents=True, exist_ok=True)
-    began = time.monotonic()
-    soak = Soak(folder, arguments.cycles, arguments.seed)
+    soak = Soak(folder.absolute(), arguments.cycles, arguments.seed)
+
+    def end(_: int, __: types.FrameType | None) -> None:
+        soak.stopping = True
+
+    signal.signal(signal.SIGTERM, end)
     try:
-        soak.soak(arguments.cycles)
-        ended = soak.ended()
+        soak.start()
+        soak.soak(arguments.output)
     finally:
         soak.stop()
-    figures: dict[str, Any] = {
-        "benchmark": "soak",
-        "cycles": arguments.cycles,
-        "seed": arguments.seed,
-        "minutes": round((time.monotonic() - began) / 60, 1),
-        "faults": dict(soak.faults),
-        "exit_codes": dict(Counter(str(run.code) for run in soak.runs)),
-        "ended": ended,
-        "growth": soak.growth(),
-        **environment(),
-    }
-    text = json.dumps(figures, indent=2)
-    print(text)
-    if arguments.output:
-        arguments.output.write_text(text + "\n", "utf-8")
+    figures = soak.figures()
+    print(json.dumps(figures, indent=2))
+    write(arguments.output, figures)
     if arguments.folder is None:
         shutil.rmtree(folder)
-    wrong = [ended[name] for name in ("lost", "made_up", "different", "gold_labels_wrong", "items_asked_twice")]
-    sys.exit(1 if any(wrong) or not all(found["bounded"] for found in figures["growth"].values()) else 0)
+    grown = [name for name, found in figures["growth"].items() if not found.get("bounded", True)]
+    sys.exit(1 if figures["wrong_checks"] or any(map(ours, grown)) else 0)
+
+
+def ours(name: str) -> bool:
+    """Whether a figure is of Siftline's own processes and files, and not of the products beside it."""
+    return not name.startswith(("prefect_", "label_studio_"))
 
 
 if __name__ == "__main__":

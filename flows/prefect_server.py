@@ -77,16 +77,30 @@ def require_api(state: Path) -> str:
         SettingsError: none is configured, and `siftline up` did not start one.
         ServiceError: it does not answer.
     """
-    url = configured_api_url() or local_api_url(state)
+    url = use_api(state)
     if url is None:
         raise SettingsError(
             "A schedule needs a Prefect server that stays. `siftline up` starts one on this machine; for one that you "
             "have, set PREFECT_API_URL=http://host:4200/api."
         )
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
     check_api(url)
-    os.environ["PREFECT_API_URL"] = url
+    return url
+
+
+def use_api(state: Path) -> str | None:
+    """Point this process to the Prefect server that stays, whether it answers or not; before prefect is imported.
+
+    Args:
+        state: the project's state folder.
+
+    Returns:
+        The API's address; None where none is configured and `siftline up` did not start one.
+    """
+    url = configured_api_url() or local_api_url(state)
+    if url is not None:
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
+        os.environ["PREFECT_API_URL"] = url
     return url
 
 

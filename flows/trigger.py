@@ -1,9 +1,11 @@
-"""What a run tells Prefect beyond itself: a cycle that is due before its time, and runs that died without telling.
+"""What is told to Prefect beside the schedule: runs that are due before their time, and runs that died without telling.
 
 Import this module only where Prefect is configured already, like `flows.pipelines`.
 """
 
 import re
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -14,10 +16,14 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.logging import get_run_logger
 from prefect.runtime import deployment as this_deployment
-from prefect.states import Crashed
+from prefect.states import Cancelled, Crashed
 
 from flows.project import Project
 from flows.take_over import RunRecord
+from warehouse import WarehouseBusy
+
+BEGIN_S = 60.0
+"""So long a run may wait for somebody who runs the deployments."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,6 +93,44 @@ def start_cycle_if_due(project: Project) -> str:
         get_run_logger().warning("A cycle is due, and could not be started: %s. The next collect tries again.", error)
         return "; a cycle is due, and could not be started"
     return f"; a cycle is due, {' and '.join(reasons)}: started as run {run.id}"
+
+
+def run_collect(project: Project, say: Callable[[str], None]) -> bool:
+    """Run the project's collect deployment now and wait for its end; it starts a cycle when one is due.
+
+    Args:
+        project: the project.
+        say: told what came of it.
+
+    Returns:
+        False where Prefect cannot run it now: it is away, has no such deployment, or nobody serves it.
+
+    Raises:
+        WarehouseBusy: another run is at work.
+    """
+    name = f"collect/{deployment_name(project.settings.project.name)}"
+    try:
+        run = run_deployment(name, timeout=BEGIN_S, poll_interval=1, as_subflow=False, tags=["hint"])
+        assert isinstance(run, FlowRun)
+        with get_client(sync_client=True) as client:
+            if run.state is None or run.state.is_scheduled() or run.state.is_pending():
+                client.set_flow_run_state(run.id, Cancelled(message=f"Nobody ran it within {BEGIN_S:.0f} s."))
+                say(f"Nobody runs the deployment {name}: siftline serve")
+                return False
+            while run.state is not None and not run.state.is_final():
+                time.sleep(1.0)
+                run = client.read_flow_run(run.id)
+    except ObjectNotFound:
+        say(f"There is no deployment {name}: siftline serve")
+        return False
+    except (PrefectHTTPStatusError, httpx.HTTPError) as error:
+        say(f"Prefect's server could not run {name}: {error}")
+        return False
+    words = (run.state.message if run.state else None) or "no word of its end"
+    if run.state is not None and run.state.is_cancelled():
+        raise WarehouseBusy(words)
+    say(words)
+    return True
 
 
 def close_in_prefect(dead: RunRecord, by: str) -> None:

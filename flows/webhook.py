@@ -2,7 +2,8 @@
 
 A webhook is a hint and never an answer: Label Studio sends it once, gives up after a second, and anybody can send one.
 So the receiver reads no content, writes one empty file `collect-wanted` and leaves the truth to the pull, which
-converges whatever was lost, doubled, reordered or forged. However many hints come, they are one file.
+converges whatever was lost, doubled, reordered or forged. However many hints come, they are one file. The collect is
+the deployment's where there is one, so that it also starts the cycle when enough answers came.
 """
 
 import hmac
@@ -16,7 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from warehouse import SettingsError, Transient
+from warehouse import SettingsError, SiftlineError, Transient
 
 SECRET_VARIABLE = "SIFTLINE_WEBHOOK_SECRET"  # noqa: S105 - the name of a variable
 HEADER = "X-Siftline-Secret"
@@ -101,13 +102,15 @@ def collect_on_hints(
 ) -> None:
     """Collect when there is a hint, at most once in `every_s` seconds, until `stop` is set.
 
-    A collect that fails for a reason that may pass, such as a run that is at work, is wanted again.
+    A collect that fails for a reason that may pass, such as a run that is at work, is wanted again; one that a person
+    must mend waits for the next hint.
     """
     while not stop.wait(every_s):
         if not hint.take():
             continue
         try:
             collect()
-        except Transient as error:
-            hint.give()
+        except SiftlineError as error:
+            if isinstance(error, Transient):
+                hint.give()
             say(str(error))

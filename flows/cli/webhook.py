@@ -20,6 +20,7 @@ def receive(root: Path, *, host: str, port: int, every_s: float, register: str) 
 
     from active.label_studio import LabelStudioService
     from active.queue import collect
+    from flows.prefect_server import use_api
     from flows.webhook import ACTIONS, HEADER, Hint, collect_on_hints, secret_from_env, webhook_app
 
     project = Project(root)
@@ -35,27 +36,40 @@ def receive(root: Path, *, host: str, port: int, every_s: float, register: str) 
     hint = Hint(project.state_path / "collect-wanted")
 
     def gather() -> None:
+        with project.only_run():  # a run that is at work is waited for here, and not by runs that Prefect cancels
+            pass
+        if use_api(project.state_path) is not None:
+            from flows.trigger import run_collect
+
+            if run_collect(project, say):
+                return
         with project.only_run():
             result = collect(project.lake, project.service, project.queue_config, cursor=project.cursor)
         said = result.rows_written.get("annotations", 0)
         if said:
             say(f"{said} new or changed answers")
 
-    stop = threading.Event()
-    worker = threading.Thread(
-        target=collect_on_hints, args=(hint, gather, stop, say), kwargs={"every_s": every_s}, daemon=True
+    app = webhook_app(hint, secret)
+    server = uvicorn.Server(
+        uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False, limit_concurrency=512)
     )
+    stop = threading.Event()
+    ended: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            collect_on_hints(hint, gather, stop, say, every_s=every_s)
+        except BaseException as error:  # noqa: BLE001 - raised again below
+            ended.append(error)
+            server.should_exit = True  # a receiver that only takes hints would look well
+
+    worker = threading.Thread(target=work, daemon=True)
     worker.start()
     say(f"Webhooks: http://{host}:{port}/hook")
     try:
-        uvicorn.run(
-            webhook_app(hint, secret),
-            host=host,
-            port=port,
-            log_level="warning",
-            access_log=False,
-            limit_concurrency=512,
-        )
+        server.run()
     finally:
         stop.set()
         worker.join(timeout=30)
+    if ended:
+        raise ended[0]

@@ -4,17 +4,25 @@ The tests share one served project and follow each other: each leaves it served 
 the warehouse's own write lock.
 """
 
+import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
 
 from flows import services
 from flows.processes import start_time
 from flows.take_over import unfinished
+from flows.webhook import HEADER, SECRET_VARIABLE
 from tests.prefect_runs import Served, kill, wait_for
 from tests.projects import ROOT
+from tests.studio import free_port
 
 RUN = [sys.executable, "-m", "flows.cli.main", "run", "--project"]
 
@@ -121,12 +129,20 @@ def test_sigterm_to_the_worker_stops_its_run_within_ten_seconds_and_the_next_goe
     assert taken_over(served)[-1] == (run, next_run)
 
 
-def test_enough_new_records_start_a_cycle_once(served: Served) -> None:
+def test_a_webhook_runs_the_collect_and_enough_new_answers_start_a_cycle_once(served: Served) -> None:
     settings = (served.root / "siftline.toml").read_text()
     answer_a_task(served)
     (served.root / "siftline.toml").write_text(settings.replace("new_labels = 0", "new_labels = 1"))
+
+    def by_hint() -> list[dict[str, Any]]:
+        return served.ask("POST", "/flow_runs/filter", flow_runs={"tags": {"all_": ["hint"]}})
+
     try:
-        first = served.ended(served.start("collect"))
+        with receiver(served) as hook:
+            assert hook().status_code == 204
+            wait_for(by_hint)
+            [hinted] = by_hint()
+            first = served.ended(hinted["id"])
         assert "a cycle is due, 1 new answers" in first["state"]["message"], first["state"]
         cycle = first["state"]["message"].rpartition("run ")[2]
         again = served.ended(served.start("collect"))
@@ -150,6 +166,29 @@ def test_a_failure_says_which_stage_what_and_what_to_do(served: Served) -> None:
     assert "refresh failed at stage vote" in state["message"]
     assert "no such class" in state["message"]
     assert "Someone must mend this" in state["message"]
+
+
+@contextlib.contextmanager
+def receiver(served: Served) -> Iterator[Callable[[], httpx.Response]]:
+    """`siftline webhook` beside the served project; yields what sends it a hook."""
+    port, secret = free_port(), "0123456789abcdef"
+    command = [sys.executable, "-m", "flows.cli.main", "webhook", "--project", str(served.root)]
+    process = subprocess.Popen(
+        [*command, "--port", str(port), "--every", "0.5"], cwd=ROOT, env={**os.environ, SECRET_VARIABLE: secret}
+    )
+
+    def there() -> bool:
+        try:
+            return httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).is_success
+        except httpx.HTTPError:
+            return False
+
+    try:
+        wait_for(there)
+        yield lambda: httpx.post(f"http://127.0.0.1:{port}/hook", headers={HEADER: secret}, trust_env=False)
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def answer_a_task(served: Served) -> None:
