@@ -17,7 +17,7 @@ WRONG = 1 / 7
 SKIPPED = 0.03
 SECOND_THOUGHTS = 0.2
 DELETED = 0.3
-PATIENCE_S = 300.0
+PATIENCE_S = 900.0
 
 
 @dataclass(slots=True)
@@ -123,7 +123,7 @@ class Crowd:
         """What the server says, asked until it says something; None where there is nothing.
 
         Raises:
-            TimeoutError: it did not in five minutes.
+            TimeoutError: it did not in a quarter of an hour.
         """
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:

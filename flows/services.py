@@ -138,6 +138,8 @@ class Background:
             deadline = time.monotonic() + patience_s
             while time.monotonic() < deadline:
                 if start_time(running.pid) != running.started:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(running.pid, signal.SIGKILL)  # whatever it left of its session
                     return True
                 time.sleep(0.05)
         raise ServiceError(f"{self.name} (pid {running.pid}) did not stop; end it by hand: kill -9 {running.pid}")
