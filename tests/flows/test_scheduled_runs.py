@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import httpx
@@ -169,7 +169,7 @@ def test_a_failure_says_which_stage_what_and_what_to_do(served: Served) -> None:
 
 
 @contextlib.contextmanager
-def receiver(served: Served) -> Iterator[Callable[[], httpx.Response]]:
+def receiver(served: Served) -> Generator[Callable[[], httpx.Response]]:
     """`siftline webhook` beside the served project; yields what sends it a hook."""
     port, secret = free_port(), "0123456789abcdef"
     command = [sys.executable, "-m", "flows.cli.main", "webhook", "--project", str(served.root)]

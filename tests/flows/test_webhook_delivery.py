@@ -3,7 +3,7 @@
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -76,7 +76,7 @@ class Road:
 
 
 @contextmanager
-def receiving(hint: Hint, gather: Callable[[], object]) -> Iterator[str]:
+def receiving(hint: Hint, gather: Callable[[], object]) -> Generator[str]:
     """A receiver with its collector; yields the address for hooks."""
     port, stop = free_port(), threading.Event()
     server = uvicorn.Server(uvicorn.Config(webhook_app(hint, SECRET), port=port, log_level="error"))
