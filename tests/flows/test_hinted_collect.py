@@ -1,0 +1,90 @@
+"""What `siftline webhook` does with Prefect: it runs the collect deployment, or says why it cannot."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+from tests.projects import ROOT
+
+SCRIPT = """
+import json, sys, threading, time
+from pathlib import Path
+from types import SimpleNamespace
+from flows.prefect_server import prefect_api
+
+with prefect_api(Path(sys.argv[1])):
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter
+    from prefect.states import Cancelled, Completed, Running
+    import flows.trigger as trigger
+    from warehouse import WarehouseBusy
+
+    project = SimpleNamespace(settings=SimpleNamespace(project=SimpleNamespace(name="Tickets")))
+    found = []
+
+    def hinted(name):
+        said = []
+        try:
+            came = trigger.run_collect(project, said.append)
+        except WarehouseBusy as busy:
+            came = f"busy: {busy}"
+        with get_client(sync_client=True) as client:
+            runs = client.read_flow_runs(flow_run_filter=FlowRunFilter(tags={"all_": ["hint"]}))
+        found.append([name, came, said, sorted(run.state.type.value for run in runs)])
+
+    def serve(*states):
+        # Stands for `siftline serve`: takes the one run that waits through these states.
+        with get_client(sync_client=True) as client:
+            while True:
+                waiting = [run for run in client.read_flow_runs() if run.state.is_scheduled()]
+                if waiting:
+                    break
+                time.sleep(0.05)
+            for state in states:
+                client.set_flow_run_state(waiting[0].id, state, force=True)
+                time.sleep(1.5)
+
+    hinted("no deployment")
+    with get_client(sync_client=True) as client:
+        flow = client.create_flow_from_name("collect")
+        client.create_deployment(flow_id=flow, name="tickets")
+    for name, states in (
+        ("served", (Running(), Completed(message="5 rows written; a cycle is due"))),
+        ("a run at work", (Running(), Cancelled(message="Another run is at work"))),
+    ):
+        server = threading.Thread(target=serve, args=states)
+        server.start()
+        hinted(name)
+        server.join()
+    trigger.BEGIN_S = 0.5
+    hinted("nobody serves")
+print(json.dumps(found))
+"""
+
+
+def test_the_deployment_is_run_and_waited_for_and_whatever_prevents_it_is_said(tmp_path: Path) -> None:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    environment["PREFECT_PROFILES_PATH"] = str(tmp_path / "no-profiles.toml")
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(SCRIPT), str(tmp_path)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    found = {name: rest for name, *rest in json.loads(ended.stdout.splitlines()[-1])}
+    assert found == {
+        "no deployment": [False, ["There is no deployment collect/tickets: siftline serve"], []],
+        "served": [True, ["5 rows written; a cycle is due"], ["COMPLETED"]],
+        "a run at work": ["busy: Another run is at work", [], ["CANCELLED", "COMPLETED"]],
+        "nobody serves": [
+            False,
+            ["Nobody runs the deployment collect/tickets: siftline serve"],
+            ["CANCELLED", "CANCELLED", "COMPLETED"],
+        ],
+    }
