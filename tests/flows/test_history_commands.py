@@ -52,7 +52,8 @@ def test_a_question_starts_without_the_packages_that_do_the_work(project: Path) 
     """They took most of what an answer cost: seconds, for torch above all."""
     script = (
         "import sys; from flows.cli.main import run_command; code = run_command(sys.argv[1:]); "
-        "sys.exit(code or ' '.join({'torch', 'sklearn', 'snorkel', 'label_studio_sdk', 'prefect'} & sys.modules.keys()))"
+        "heavy = {'torch', 'sklearn', 'snorkel', 'label_studio_sdk', 'prefect'} & sys.modules.keys(); "
+        "sys.exit(code or ' '.join(heavy))"
     )
     asked = ["sql", "-c", "select count(*) as n from items", "--project", str(project)]
     ended = subprocess.run([sys.executable, "-c", script, *asked], capture_output=True, text=True)
