@@ -1,11 +1,14 @@
 """Commands that show the state of a project: status, queue, report, and the two that talk to the annotation service."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flows.cli.console import excerpt, out, print_table, say
 from flows.project import Project
-from flows.stages import RunSummary
 from warehouse import Reader
+
+if TYPE_CHECKING:
+    from flows.stages import RunSummary
 
 
 def simulated_mark(reader: Reader) -> str:
@@ -50,7 +53,7 @@ def show_status(root: Path) -> None:
         )
 
 
-def print_summary(project: Project, summary: RunSummary, *, seconds: float) -> None:
+def print_summary(project: Project, summary: "RunSummary", *, seconds: float) -> None:
     """Print what a run did and where the project stands."""
     with project.lake.read() as reader:
         mark = simulated_mark(reader)

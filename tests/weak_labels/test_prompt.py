@@ -13,8 +13,9 @@ import pytest
 
 from tests.weak_labels.lf_helpers import CLASSES, add_items, config, faults, votes
 from warehouse import Lake, SettingsError
-from weak_labels import prompt
+from weak_labels import keywords, prompt
 from weak_labels.apply import vote
+from weak_labels.calls import NotAVote
 from weak_labels.prompt import PromptClient, PromptConfig
 
 ASKS = prompt("Is this about sports?", {"yes": "sports", "no": None}, model="tiny", name="asks")
@@ -30,6 +31,7 @@ class Service(ThreadingHTTPServer):
         self.keys: list[str | None] = []
         self.times: list[float] = []
         self.failures: list[tuple[int, dict[str, str], bytes]] = []
+        self.takes_s = 0.0
         self.answer = lambda text: "Yes." if "goal" in text else "no"
 
     @property
@@ -45,6 +47,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.requests.append(body)
         self.server.keys.append(self.headers.get("authorization"))
         self.server.times.append(time.monotonic())
+        time.sleep(self.server.takes_s)
         status, headers, content = 200, {}, b""
         if self.server.failures:
             status, headers, content = self.server.failures.pop(0)
@@ -199,6 +202,47 @@ def test_requests_keep_to_the_rate(service: Service, tmp_path: Path) -> None:
     assert service.times[-1] - service.times[0] >= 0.25  # four turns, a tenth of a second apart
 
 
+def test_a_run_that_waited_long_enough_ends_the_prompts_and_no_other_function(
+    lake: Lake, service: Service, tmp_path: Path
+) -> None:
+    add_items(lake, {f"i{n}": f"goal {n}" for n in range(40)})
+    again = prompt("Again?", {"yes": "sports", "no": None}, model="tiny", name="again")
+    goal = keywords("sports", ["goal"], name="goal")
+    service.takes_s = 0.3
+    given = settings(service, tmp_path, run_limit_s=2.0, parallel=2)  # 40 texts would take 6 seconds
+    with PromptClient(given) as client:
+        result = vote(lake, [ASKS, again, goal], config(processes=1), ask=client.ask)
+        assert result.detail["switched_off"] == ["again", "asks"]
+        asked = len(service.requests)
+        assert 0 < asked < 40
+        assert {body["messages"][0]["content"][:6] for body in service.requests} == {"Is thi"}
+        assert votes(lake) == {(f"i{n}", "goal"): 0 for n in range(40)}
+        with lake.read() as reader:
+            told = reader.rows("SELECT lf_name, detail FROM lf_faults WHERE fault = 'switched_off' ORDER BY 1")
+        assert [name for name, _ in told] == ["again", "asks"]
+        assert all("the time limit of 2 s" in detail and "run_limit_s" in detail for _, detail in told)
+        # The next run has the whole time again and pays for nothing twice.
+        service.takes_s = 0.0
+        client.begin_run()
+        add_items(lake, {"new": "goal new"})
+        assert vote(lake, [ASKS, goal], config(), ask=client.ask).detail["switched_off"] == []
+    texts = [body["messages"][-1]["content"] for body in service.requests]
+    assert set(texts) == {f"goal {n}" for n in range(40)} | {"goal new"}
+    assert all(texts.count(text) == 1 for text in texts[: asked - 2])  # at most two were under way at the end
+    assert len(votes(lake)) == 82
+
+
+def test_a_request_is_broken_off_when_the_time_of_the_run_is_over(service: Service, tmp_path: Path) -> None:
+    service.takes_s = 3.0
+    with PromptClient(settings(service, tmp_path, run_limit_s=0.5)) as client:
+        with pytest.raises(NotAVote, match=r"the time limit of 0.5 s"):
+            client.ask("tiny", "question", ["a goal"])
+        service.takes_s = 0.0
+        with pytest.raises(NotAVote, match=r"the time limit of 0.5 s"):
+            client.ask("tiny", "question", ["another goal"])
+    assert len(service.requests) == 1
+
+
 def test_without_a_service_a_prompt_function_is_refused(lake: Lake) -> None:
     with pytest.raises(SettingsError, match=r"'asks' asks a language model.*\[weak_labels.prompt\]"):
         vote(lake, [ASKS], config())
@@ -219,7 +263,7 @@ def test_prompts_that_cannot_vote_are_refused(question: str, answers: dict[str, 
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"url": "ftp://x"}, {"requests_per_minute": 0}, {"limit": -1}, {"attempts": 0}, {"timeout_s": 0}]
+    "wrong", [{"url": "ftp://x"}, {"requests_per_minute": 0}, {"limit": -1}, {"attempts": 0}, {"timeout_s": 0}, {"run_limit_s": -1}]
 )
 def test_wrong_settings_are_refused(wrong: dict[str, object], tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=next(iter(wrong))):
