@@ -36,11 +36,22 @@ def _quality(part: dict[str, Any]) -> list[str]:
 def _latency(part: dict[str, Any]) -> list[str]:
     names = list(next(iter(part["ms"].values())))
     rows = [
-        [tokens, *[f"{row[name]:.2f} ({row[name] / row['dense fp32']:.0%})" for name in names]]
+        [f"{tokens} ({at})", *[_against(row, name, at) for name in names]]
         for tokens, row in part["ms"].items()
+        for at in ("p50", "p95")
     ]
-    head = f"One text, one thread: median ms of {part['rounds']} calls, share of dense fp32. Bar: at most 55%."
+    head = (
+        f"One text, one thread: ms of {part['rounds']} calls in turns. Behind routed: its share of dense in the same "
+        "precision; bar: at most 55%."
+    )
     return [head, "", *_table(["tokens", *names], rows)]
+
+
+def _against(row: dict[str, Any], name: str, at: str) -> str:
+    kind, form = name.split()
+    if kind == "dense":
+        return f"{row[name][at]:.2f}"
+    return f"{row[name][at]:.2f} ({row[name][at] / row[f'dense {form}'][at]:.0%})"
 
 
 def _throughput(part: dict[str, Any]) -> list[str]:

@@ -1,7 +1,12 @@
-"""Tables, commits and snapshots over DuckLake: what every other package stores and reads."""
+"""Tables, commits and snapshots over DuckLake: what every other package stores and reads.
 
-from warehouse.commit import siftline_version
-from warehouse.connection import Location, attach_statement
+The errors are imported at once; what needs DuckDB and Arrow (half a second) only when asked for, so that a command that
+opens no warehouse, such as the model server, starts without them.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from warehouse.errors import (
     CommitFailed,
     DataError,
@@ -18,10 +23,33 @@ from warehouse.errors import (
     WarehouseError,
     WarehouseNotFound,
 )
-from warehouse.lake import Lake
-from warehouse.read import connect
-from warehouse.reader import Reader, matrix_to_list_array
-from warehouse.stage import Append, Delete, Progress, Stage, StageResult, Upsert, Write, hash_token, silent
+
+if TYPE_CHECKING:
+    from warehouse.commit import siftline_version
+    from warehouse.connection import Location, attach_statement
+    from warehouse.lake import Lake
+    from warehouse.read import connect
+    from warehouse.reader import Reader, matrix_to_list_array
+    from warehouse.stage import Append, Delete, Progress, Stage, StageResult, Upsert, Write, hash_token, silent
+
+_MODULES = {
+    "commit": ("siftline_version",),
+    "connection": ("Location", "attach_statement"),
+    "lake": ("Lake",),
+    "read": ("connect",),
+    "reader": ("Reader", "matrix_to_list_array"),
+    "stage": ("Append", "Delete", "Progress", "Stage", "StageResult", "Upsert", "Write", "hash_token", "silent"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
 
 __all__ = [
     "Append",

@@ -4,14 +4,15 @@ import sys
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from warehouse import Progress as ProgressCallback
+if TYPE_CHECKING:
+    from warehouse import Progress as ProgressCallback
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -67,7 +68,7 @@ class StageProgress:
         self._tasks: dict[str, Any] = {}
         self._told_at = time.monotonic()
 
-    def of(self, stage: str) -> ProgressCallback:
+    def of(self, stage: str) -> "ProgressCallback":
         """The callback of one stage."""
 
         def show(done: int, total: int) -> None:

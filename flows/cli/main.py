@@ -57,10 +57,15 @@ def main() -> None:
     sys.exit(run_command(sys.argv[1:]))
 
 
-def run_command(arguments: list[str]) -> int:
-    """Run one command line; returns the exit code."""
+def _duckdb_error() -> type[Exception]:
+    """DuckDB's error, imported only when an exception is compared with it: few commands need DuckDB."""
     import duckdb
 
+    return duckdb.Error
+
+
+def run_command(arguments: list[str]) -> int:
+    """Run one command line; returns the exit code."""
     from engine.errors import EngineError, UnavailableError
 
     try:
@@ -81,7 +86,7 @@ def run_command(arguments: list[str]) -> int:
             raise
         console.say(_INTERRUPTED)
         return 130
-    except duckdb.Error as error:
+    except _duckdb_error() as error:
         console.say(
             f"siftline: the warehouse cannot be read: {error}\nIf a file below its folder is damaged or missing, bring "
             "it back from a backup; or move the folder away, and `siftline run` builds a new one from the sources."
