@@ -75,8 +75,8 @@ def page(figures: dict[str, Any]) -> str:
         "# Applying labeling functions",
         "",
         "Written by `python -m benchmarks.apply`; the JSON beside it holds the same. Ten keyword lists and ten regular",
-        "expressions; the peers have them with Python's `re`. Siftline reads items from the warehouse and commits votes",
-        "to it; the peers get a frame in memory and return a matrix.",
+        "expressions; the peers have them with Python's `re`. Siftline reads items from the warehouse and commits",
+        "votes to it; the peers get a frame in memory and return a matrix.",
         "",
         "| bar | measured | |",
         "|---|---:|---|",
@@ -100,14 +100,14 @@ def page(figures: dict[str, Any]) -> str:
     if "all" in parts:
         f = parts["all"]["figures"]
         lines += [
-            f"The {f['rows']:,} texts are {f['distinct_texts']:,} real sentences, where needed repeated with a number at "
-            "the end."
+            f"The {f['rows']:,} texts are {f['distinct_texts']:,} real sentences, where needed repeated with a number "
+            "at the end."
         ]
     if peers := [parts[kind]["figures"] for kind in PEERS if kind in parts]:
         each = ", ".join(f"{kind} {parts[kind]['figures']['us_per_row']:.1f} µs" for kind in PEERS if kind in parts)
         lines += [
-            f"Peers are linear in rows and were timed on the first {peers[0]['rows'][1]:,}. They are compared by the time "
-            f"of a row between their two sizes, without what they take to start: {each}."
+            f"Peers are linear in rows and were timed on the first {peers[0]['rows'][1]:,}. They are compared by the "
+            f"time of a row between their two sizes, without what they take to start: {each}."
         ]
     lines += [""]
     for name, part in parts.items():

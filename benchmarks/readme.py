@@ -2,8 +2,9 @@
 
     python -m benchmarks.readme
 
-README.md gets the demo's; weak_labels/README.md a sentence of docs/benchmarks/apply.json; the encoder's go to docs/benchmarks/engine.md with its picture engine.svg, and into
-engine/README.md, once docs/benchmarks/engine.json is there.
+README.md gets the demo's; weak_labels/README.md a sentence of docs/benchmarks/apply.json; the encoder's go to
+docs/benchmarks/engine.md with its picture engine.svg, and into engine/README.md, once docs/benchmarks/engine.json is
+there.
 """
 
 import json

@@ -235,7 +235,7 @@ class PromptClient:
         """Answers of a model to an instruction about each text, from the cache where they are there.
 
         Raises:
-            NotAVote: a limit of cost, requests or time is reached, or the service is away; answers up to there are kept.
+            NotAVote: a limit of cost, requests or time is reached, or the service is away; what was answered is kept.
         """
         unique = list(dict.fromkeys(texts))
         stop = threading.Event()

@@ -263,7 +263,15 @@ def test_prompts_that_cannot_vote_are_refused(question: str, answers: dict[str, 
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"url": "ftp://x"}, {"requests_per_minute": 0}, {"limit": -1}, {"attempts": 0}, {"timeout_s": 0}, {"run_limit_s": -1}]
+    "wrong",
+    [
+        {"url": "ftp://x"},
+        {"requests_per_minute": 0},
+        {"limit": -1},
+        {"attempts": 0},
+        {"timeout_s": 0},
+        {"run_limit_s": -1},
+    ],
 )
 def test_wrong_settings_are_refused(wrong: dict[str, object], tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=next(iter(wrong))):
