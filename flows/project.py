@@ -238,6 +238,7 @@ class Project:
             encoder_id=self.encoder.encoder_id,
             seed=self.settings.end_model.seed,
             self_training=self.settings.end_model.self_training,
+            calibrate=self.settings.end_model.calibrate,
         )
 
     @cached_property

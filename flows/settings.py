@@ -123,6 +123,8 @@ class EndModelSection(Section):
     seed: int = 0
     self_training: bool = False
     """Learn from labels that a classifier on vectors and one on words agree on; it helps where votes cover little."""
+    calibrate: bool = False
+    """Make probabilities as sure as answers are right, by people's labels where there are 60; no answer changes."""
 
 
 class ValueSection(Section):
