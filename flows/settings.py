@@ -99,7 +99,7 @@ class PromptSection(Section):
     price_out: float = Field(default=0.0, ge=0)
     max_requests: int = Field(default=10_000, ge=0)
     timeout_s: float = Field(default=30.0, gt=0)
-    run_limit_s: float = Field(default=1800.0, ge=0)
+    run_limit_s: float = Field(default=14_400.0, ge=0)
     """Seconds that one run may wait for answers in all; 0 for no limit."""
     attempts: int = Field(default=4, ge=1)
     parallel: int = Field(default=4, ge=1)

@@ -54,7 +54,8 @@ class PromptConfig:
         price_out: price of a million tokens that are answered.
         max_requests: highest number of requests over the life of the cache.
         timeout_s: seconds for one request.
-        run_limit_s: seconds that one run may wait for answers in all, over all functions; 0 for no limit.
+        run_limit_s: seconds that one run may wait for answers in all, over all functions; 0 for no limit. The
+            default is more than `max_requests` take at `requests_per_minute`, so it ends what is ill, not what is slow.
         attempts: tries of one request.
         parallel: requests in flight at once.
     """
@@ -68,7 +69,7 @@ class PromptConfig:
     price_out: float = 0.0
     max_requests: int = 10_000
     timeout_s: float = 30.0
-    run_limit_s: float = 1800.0
+    run_limit_s: float = 14_400.0
     attempts: int = 4
     parallel: int = 4
 
@@ -179,7 +180,7 @@ class _RunClock:
             raise NotAVote(
                 "timeout",
                 f"the time limit of {self._limit_s:g} s for the answers of one run is reached. The answers so far are "
-                "kept; raise run_limit_s in [weak_labels.prompt] and run again",
+                "kept, and the next run with new input goes on from there; run_limit_s in [weak_labels.prompt] sets it",
             )
         return left_s
 
