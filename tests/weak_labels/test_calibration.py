@@ -69,7 +69,7 @@ def test_too_few_labels_or_one_class_leave_the_model_alone(truth: Ints) -> None:
 
 def test_the_stage_keeps_every_answer_and_tells_the_error(lake: Lake, tmp_path: Path) -> None:
     small = build(lake, tmp_path)
-    label_model(lake, small.label_config)
+    label_model(lake, replace(small.label_config, kind="majority"))
     small.answer({item_id: small.truth[item_id] for item_id in small.train_ids()[:LEAST_GOLD]})
     end_model(lake, small.end_config)
     query = "SELECT item_id, class_id, confidence FROM latest_predictions ORDER BY item_id"
