@@ -13,7 +13,6 @@ from filelock import FileLock, Timeout
 
 from active.ask_again import AskAgainConfig
 from active.cursor import Cursor
-from active.label_studio import label_studio_from_env
 from active.outbox import QueueConfig
 from active.select import SelectConfig
 from active.service import AnnotationService
@@ -129,6 +128,8 @@ class Project:
         """Where annotators answer: Label Studio when it is configured, else a folder of tasks."""
         section = self.settings.annotate
         if section.service != "folder":
+            from active.label_studio import label_studio_from_env  # Label Studio's SDK takes a second to import
+
             studio = label_studio_from_env(self.settings.project.name, annotators_per_task=section.annotators_per_task)
             if studio is not None:
                 return studio
@@ -236,6 +237,7 @@ class Project:
             encoder_id=self.encoder.encoder_id,
             seed=self.settings.end_model.seed,
             self_training=self.settings.end_model.self_training,
+            calibrate=self.settings.end_model.calibrate,
         )
 
     @cached_property

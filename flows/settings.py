@@ -103,6 +103,9 @@ class PromptSection(Section):
     price_out: float = Field(default=0.0, ge=0)
     max_requests: int = Field(default=10_000, ge=0)
     timeout_s: float = Field(default=30.0, gt=0)
+    run_limit_s: float = Field(default=14_400.0, ge=0)
+    """Seconds that one run may wait for answers in all; 0 for no limit."""
+    attempts: int = Field(default=4, ge=1)
     parallel: int = Field(default=4, ge=1)
 
 
@@ -124,6 +127,8 @@ class EndModelSection(Section):
     seed: int = 0
     self_training: bool = False
     """Learn from labels that a classifier on vectors and one on words agree on; it helps where votes cover little."""
+    calibrate: bool = False
+    """Make probabilities as sure as answers are right, by people's labels where there are 60; no answer changes."""
 
 
 class ValueSection(Section):
