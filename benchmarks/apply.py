@@ -1,16 +1,18 @@
 """How fast labeling functions are applied: 20 keyword and regex functions, against Snorkel's own appliers.
 
-    python -m benchmarks.apply --data FOLDER [--rows 1000000] [--parts ours peers] [--json docs/benchmarks/apply.json]
+    python -m benchmarks.apply --data FOLDER [--rows 1000000] [--parts quarter,all,pandas,dask] [--output FILE]
 
 The texts are those of `unlabelled/sentences.tsv.gz` in the data folder (source, sentence); when there are fewer than
 rows asked for they are repeated, each repetition with a number of its own at the end, so that no text occurs twice.
 Siftline is timed from lake to lake, in a process of its own whose peak memory is taken. The peers get the same texts in
-a frame in memory and the same functions written with Python's `re`; they are timed on a subsample and scaled by the
-rows, which favours them little (they are linear), and their votes are compared with Siftline's on it.
-`python -m benchmarks.apply --page` writes docs/benchmarks/apply.md from the JSON.
+a frame in memory and the same functions written with Python's `re`, in `.venv-peers-apply`, which is made once; they
+are timed on a fifth of --peer-rows and on all of it and compared by the time of a row between the two, so that what
+they take to start counts for nothing, and their votes are compared with Siftline's on the same texts. --output is
+written after every part with its page (.md); a part that is not asked for stays as it was measured.
 """
 
 import argparse
+import functools
 import gzip
 import json
 import resource
@@ -19,18 +21,24 @@ import sys
 import tempfile
 import time
 import venv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from benchmarks.apply_page import bars, page
 from benchmarks.environment import environment
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "docs" / "benchmarks" / "apply.md"
+OUTPUT = ROOT / "docs" / "benchmarks" / "apply.json"
 PEERS = ROOT / ".venv-peers-apply"
+# Snorkel without its dependencies, which ask for packages that its appliers do not use.
+PEER = "snorkel==0.10.0"
+PEER_NEEDS = ("dask[dataframe]>=2024.8", "pandas>=2.2,<3", "numpy<2.3", "scikit-learn", "scipy", "networkx", "tqdm",
+              "munkres", "torch")  # fmt: skip
+PARTS = ("quarter", "all", "pandas", "dask")
 CLASSES = ("sports", "science", "arts", "life")
 # Ten of each kind; a class is (number of the function) % 4.
 KEYWORDS = (
@@ -66,10 +74,11 @@ def functions(changed: bool = False) -> list[Any]:
     return made + [regex(CLASSES[n % 4], p, name=f"regex_{n}") for n, p in enumerate(PATTERNS)]
 
 
-def fill(folder: Path, rows: Sequence[str]) -> None:
-    """A warehouse with the texts as items."""
+def fill(folder: Path, rows: Sequence[str]) -> float:
+    """A warehouse with the texts as items; the seconds that it took."""
     from warehouse import Append, Lake
 
+    begin = time.perf_counter()
     with Lake(folder) as lake:
         for start in range(0, len(rows), 100_000):
             part = rows[start : start + 100_000]
@@ -88,6 +97,7 @@ def fill(folder: Path, rows: Sequence[str]) -> None:
             )
             with lake.stage("ingest", version=1, inputs=(), params={"start": start}) as stage:
                 stage.commit([Append("items", table)])
+    return round(time.perf_counter() - begin, 2)
 
 
 def vote_once(folder: Path, changed: bool, dump: int) -> dict[str, Any]:
@@ -118,20 +128,20 @@ def make(name, vote, pattern):
     compiled = re.compile(pattern, re.ASCII if name.startswith("regex") else re.IGNORECASE | re.DOTALL)
     return LabelingFunction(name, lambda x: vote if compiled.search(x.text) else -1)
 lfs = [make(*f) for f in spec["functions"]]
-frame = pd.DataFrame({"text": spec["texts"]})
-out = {}
-if spec["peer"] == "pandas":
-    begin = time.perf_counter()
-    L = PandasLFApplier(lfs).apply(frame, progress_bar=False)
-else:
-    import dask.dataframe as dd
-    import dask
-    from snorkel.labeling.apply.dask import DaskLFApplier
-    dask.config.set({"dataframe.convert-string": False})
-    cores = spec["cores"]
-    begin = time.perf_counter()
-    L = DaskLFApplier(lfs).apply(dd.from_pandas(frame, npartitions=cores), scheduler="processes")
-out["seconds"] = time.perf_counter() - begin
+out = {"seconds": []}
+for rows in spec["sizes"]:
+    frame = pd.DataFrame({"text": spec["texts"][:rows]})
+    if spec["peer"] == "pandas":
+        begin = time.perf_counter()
+        L = PandasLFApplier(lfs).apply(frame, progress_bar=False)
+    else:
+        import dask.dataframe as dd
+        import dask
+        from snorkel.labeling.apply.dask import DaskLFApplier
+        dask.config.set({"dataframe.convert-string": False})
+        begin = time.perf_counter()
+        L = DaskLFApplier(lfs).apply(dd.from_pandas(frame, npartitions=spec["cores"]), scheduler="processes")
+    out["seconds"].append(time.perf_counter() - begin)
 out["votes"] = [[int(i), lfs[j].name, int(L[i, j])] for i, j in zip(*(L >= 0).nonzero())]
 import importlib.metadata as m
 out["versions"] = {n: m.version(n) for n in ("snorkel", "pandas", "dask")}
@@ -139,17 +149,23 @@ print(json.dumps(out))
 """
 
 
-def peer(kind: str, rows: Sequence[str], cores: int) -> dict[str, Any]:
-    """One of Snorkel's appliers on the same functions, in an environment of its own."""
+def peer_python() -> Path:
+    """The interpreter of the peers' environment, made where it is missing."""
     python = PEERS / "bin" / "python"
-    if not (PEERS / ".done").exists():
+    if not (PEERS / "done").exists():
         venv.create(PEERS, with_pip=True)
-        pinned = ["snorkel==0.10.0", "dask[dataframe,distributed]>=2024.8", "pandas>=2.2,<3"]
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *pinned], check=True)
-        (PEERS / ".done").touch()
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", PEER], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *PEER_NEEDS], check=True)
+        (PEERS / "done").touch()
+    return python
+
+
+def ask_peer(kind: str, rows: Sequence[str], sizes: Sequence[int], cores: int) -> dict[str, Any]:
+    """One of Snorkel's appliers on the same functions, in an environment of its own: seconds of each size, votes."""
     spec = {
         "peer": kind,
         "cores": cores,
+        "sizes": list(sizes),
         "texts": list(rows),
         "functions": [
             *((f"keywords_{n}", n % 4, rf"\b(?:{'|'.join(w)})\b") for n, w in enumerate(KEYWORDS)),
@@ -161,7 +177,8 @@ def peer(kind: str, rows: Sequence[str], cores: int) -> dict[str, Any]:
         # Dask's processes import the script again.
         script.write_text("def run():\n" + "".join(f"    {line}\n" for line in PEER_CODE.strip().splitlines())
                           + "if __name__ == '__main__':\n    run()\n")  # fmt: skip
-        answer = subprocess.run([python, script], input=json.dumps(spec), capture_output=True, text=True, check=False)
+        command = [peer_python(), "-W", "ignore", script]
+        answer = subprocess.run(command, input=json.dumps(spec), capture_output=True, text=True, check=False)
     if answer.returncode:
         raise SystemExit(f"The peer {kind} failed:\n{answer.stderr[-3000:]}")
     return json.loads(answer.stdout.strip().splitlines()[-1])
@@ -174,112 +191,51 @@ def child(folder: Path, *, changed: bool = False, dump: int = 0) -> dict[str, An
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout)
 
 
-def measure_ours(data: Path, rows: int, dump: int) -> dict[str, Any]:
-    """First run at a quarter and at all rows, then one changed function of twenty."""
-    found: dict[str, Any] = {"rows": rows}
-    everything = texts(data, rows)
+def quarter(data: Path, rows: int) -> dict[str, Any]:
+    """The first run on a quarter of the rows."""
     with tempfile.TemporaryDirectory() as folder:
-        fill(Path(folder) / "quarter", everything[: rows // 4])
-        found["quarter"] = child(Path(folder) / "quarter")
-        fill(Path(folder) / "all", everything)
-        found["all"] = child(Path(folder) / "all", dump=dump)
-        found["changed"] = child(Path(folder) / "all", changed=True)
-        found["nothing_new"] = child(Path(folder) / "all", changed=True)
-    return found
+        filled = fill(Path(folder), texts(data, rows)[: rows // 4])
+        return {"rows": rows // 4, "fill_s": filled, "first": child(Path(folder))}
 
 
-def measure_peers(data: Path, rows: int, cores: int, dump: Sequence[Sequence[Any]]) -> dict[str, Any]:
-    """Both appliers on the first rows, and whether their votes are Siftline's."""
+def whole(data: Path, rows: int) -> dict[str, Any]:
+    """The first run on all rows, then one changed function of twenty, then nothing new."""
+    with tempfile.TemporaryDirectory() as folder:
+        lake = Path(folder)
+        filled = fill(lake, texts(data, rows))
+        runs = {"first": child(lake), "changed": child(lake, changed=True), "nothing_new": child(lake, changed=True)}
+        return {"rows": rows, "fill_s": filled, "distinct_texts": min(rows, len(sentences(data))), **runs}
+
+
+def peer(data: Path, rows: int, *, kind: str, cores: int) -> dict[str, Any]:
+    """A peer on a fifth and on all of so many rows, and whether its votes are Siftline's."""
     sample = texts(data, rows)
-    found: dict[str, Any] = {"rows": rows}
-    for kind in ("pandas", "dask"):
-        answer = peer(kind, sample, cores)
-        theirs = {(i, name): vote for i, name, vote in answer.pop("votes")}
-        ours = {(i, name): vote for i, name, vote in dump if i < rows}
-        found[kind] = {
-            "seconds": answer["seconds"],
-            "us_per_row": answer["seconds"] / rows * 1e6,
-            "votes": len(theirs),
-            "votes_that_differ": len(theirs.items() ^ ours.items()),
-            "versions": answer["versions"],
-        }
-    return found
-
-
-def bars(result: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
-    """What is asked, what was measured, and whether it is met."""
-    ours, peers = result["ours"], result["peers"]
-    per_row = ours["all"]["seconds"] / ours["rows"] * 1e6
-    pandas, dask = (peers[kind]["us_per_row"] / per_row for kind in ("pandas", "dask"))
-    peak = max(ours[part]["peak_bytes"] for part in ("quarter", "all", "changed")) / 1e9
-    linear = per_row / (ours["quarter"]["seconds"] / (ours["rows"] // 4) * 1e6)
-    share = ours["changed"]["seconds"] / ours["all"]["seconds"]
-    differ = max(peers[kind]["votes_that_differ"] for kind in ("pandas", "dask"))
-    return [
-        ("at least 50 times as fast as PandasLFApplier", f"{pandas:.0f} times", "50", pandas >= 50),
-        ("at least 20 times as fast as DaskLFApplier", f"{dask:.0f} times", "20", dask >= 20),
-        ("peak memory under 2 GB", f"{peak:.2f} GB", "2", peak < 2),
-        ("linear: time per row at all rows over a quarter of them", f"{linear:.2f}", "1.15", linear <= 1.15),
-        ("one changed function of 20, share of the first run", f"{share:.3f}", "0.1", share <= 0.1),
-        ("votes that differ from the peers'", str(differ), "0", differ == 0),
-    ]
-
-
-def write_page(source: Path, page: Path) -> None:
-    """docs/benchmarks/apply.md from the JSON."""
-    r = json.loads(source.read_text("utf-8"))
-    ours, peers, env = r["ours"], r["peers"], r["environment"]
-    lines = [
-        "# Applying labeling functions",
-        "",
-        f"Generated by `python -m benchmarks.apply --page` from [{source.name}]({source.name}); measured with "
-        f"`{r['command']}`.",
-        "",
-        "| bar | measured | met |",
-        "|---|---|---|",
-        *(f"| {what} | {value} | {'yes' if met else '**no**'} |" for what, value, _, met in bars(r)),
-        "",
-        "| run | rows | seconds | µs/row | peak GB |",
-        "|---|---:|---:|---:|---:|",
-    ]
-    names = {
-        "all": "Siftline, lake to lake, first run",
-        "quarter": "Siftline, a quarter of the rows",
-        "changed": "Siftline, one of 20 functions changed",
-        "nothing_new": "Siftline, nothing new",
+    sizes = [rows // 5, rows]
+    answer = ask_peer(kind, sample, sizes, cores)
+    theirs = {(i, name): vote for i, name, vote in answer["votes"]}
+    with tempfile.TemporaryDirectory() as folder:
+        fill(Path(folder), sample)
+        ours = {(i, name): vote for i, name, vote in child(Path(folder), dump=rows)["dump"]}
+    seconds = answer["seconds"]
+    return {
+        "rows": sizes,
+        "seconds": [round(value, 3) for value in seconds],
+        "us_per_row": (seconds[1] - seconds[0]) / (sizes[1] - sizes[0]) * 1e6,
+        "votes": len(theirs),
+        "votes_that_differ": len(theirs.items() ^ ours.items()),
+        "versions": answer["versions"],
     }
-    for part, name in names.items():
-        rows = ours["rows"] // 4 if part == "quarter" else ours["rows"]
-        s = ours[part]["seconds"]
-        lines.append(f"| {name} | {rows:,} | {s:.2f} | {s / rows * 1e6:.2f} | {ours[part]['peak_bytes'] / 1e9:.2f} |")
-    for kind, name in (("pandas", "Snorkel PandasLFApplier"), ("dask", "Snorkel DaskLFApplier, processes")):
-        p = peers[kind]
-        lines.append(f"| {name} | {peers['rows']:,} | {p['seconds']:.2f} | {p['us_per_row']:.2f} | |")
-    lines += [
-        "",
-        f"The {ours['rows']:,} texts are {r['distinct_texts']:,} real sentences, repeated with a number at the end. "
-        "Siftline reads items from the warehouse and commits votes to it; the peers get a frame in memory and return a "
-        f"matrix. The peers were timed on the first {peers['rows']:,} texts and are compared by time per row. The "
-        "functions are ten keyword lists and ten regular expressions; the peers use Python's `re`.",
-        "",
-        f"{env['processor']}, {env['cores']} cores, Python {env['python']}, "
-        f"commit {env['commit'][:12]}{' with uncommitted changes' if env['uncommitted_changes'] else ''}; "
-        + ", ".join(f"{n} {v}" for n, v in {**env["versions"], **peers["pandas"]["versions"]}.items())
-        + ".",
-    ]
-    page.write_text("\n".join(lines) + "\n", "utf-8")
 
 
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path)
+    parser.add_argument("--data", type=Path, help="the folder with unlabelled/sentences.tsv.gz")
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--peer-rows", type=int, default=20_000)
-    parser.add_argument("--cores", type=int, default=2)
-    parser.add_argument("--parts", nargs="+", choices=("ours", "peers"), default=["ours", "peers"])
-    parser.add_argument("--json", type=Path, default=ROOT / "docs" / "benchmarks" / "apply.json")
-    parser.add_argument("--page", action="store_true")
+    parser.add_argument("--peer-rows", type=int, default=50_000)
+    parser.add_argument("--cores", type=int, default=2, help="partitions, so processes, of Dask")
+    parser.add_argument("--parts", default=",".join(PARTS), help="some of %(default)s, with commas between them")
+    parser.add_argument("--output", type=Path, default=OUTPUT)
     parser.add_argument("--vote", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--changed", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--dump", type=int, default=0, help=argparse.SUPPRESS)
@@ -287,34 +243,37 @@ def main() -> None:
     if given.vote:
         print(json.dumps(vote_once(given.vote, given.changed, given.dump)))
         return
-    if not given.page:
-        if given.data is None:
-            parser.error("--data is needed: the folder with unlabelled/sentences.tsv.gz")
-        cache = given.json.with_suffix(".part.json")
-        result: dict[str, Any] = json.loads(cache.read_text("utf-8")) if cache.exists() else {}
-        if "ours" in given.parts:
-            result["ours"] = measure_ours(given.data, given.rows, given.peer_rows)
-        if "peers" in given.parts:
-            if "ours" not in result:
-                parser.error("the part ours has to be measured before the peers")
-            result["peers"] = measure_peers(given.data, given.peer_rows, given.cores, result["ours"]["all"]["dump"])
-        cache.write_text(json.dumps(result), "utf-8")
-        if "peers" not in result:
-            print(json.dumps({k: v for k, v in result["ours"].items() if k != "all"}, indent=1))
-            return
-        result["ours"]["all"].pop("dump", None)
-        result["command"] = (
-            f"python -m benchmarks.apply --data DIR --rows {given.rows} --peer-rows {given.peer_rows} "
-            f"--cores {given.cores}"
-        )
-        result["distinct_texts"] = min(given.rows, len(sentences(given.data)))
-        result["environment"] = environment()
-        given.json.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-        cache.unlink()
-    result = json.loads(given.json.read_text("utf-8"))
-    write_page(given.json, PAGE if given.page else given.json.with_suffix(".md"))
-    for what, value, bar, met in bars(result):
-        print(f"{'met' if met else 'NOT MET':8} {what}: {value} (bar {bar})")
+    wanted = given.parts.split(",")
+    if set(wanted) - set(PARTS):
+        parser.error(f"--parts is {given.parts}; it takes some of {', '.join(PARTS)}")
+    if given.data is None:
+        parser.error("--data is needed: the folder with unlabelled/sentences.tsv.gz")
+    figures: dict[str, Any] = {"benchmark": "apply", "parts": {}}
+    if given.output.is_file():
+        figures["parts"] = json.loads(given.output.read_text("utf-8"))["parts"]
+    measures: dict[str, Callable[[], dict[str, Any]]] = {
+        "quarter": functools.partial(quarter, given.data, given.rows),
+        "all": functools.partial(whole, given.data, given.rows),
+        "pandas": functools.partial(peer, given.data, given.peer_rows, kind="pandas", cores=given.cores),
+        "dask": functools.partial(peer, given.data, given.peer_rows, kind="dask", cores=given.cores),
+    }
+    if {"pandas", "dask"} & set(wanted):
+        peer_python()  # made before anything is timed
+    for part in [part for part in PARTS if part in wanted]:
+        begin = time.monotonic()
+        measured = measures[part]()
+        command = f"python -m benchmarks.apply --data DIR --rows {given.rows} --peer-rows {given.peer_rows}"
+        figures["parts"][part] = {
+            "figures": measured,
+            "part_seconds": round(time.monotonic() - begin, 1),
+            "command": f"{command} --cores {given.cores} --parts {part}",
+            **environment(),
+        }
+        given.output.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
+        given.output.with_suffix(".md").write_text(page(figures), "utf-8")
+        print(f"{part}: {figures['parts'][part]['part_seconds']} s", file=sys.stderr, flush=True)
+    for bar in bars(figures["parts"]):
+        print(f"{bar.verdict:12} {bar.what}: {bar.measured} (bar {bar.asked})")
 
 
 if __name__ == "__main__":

@@ -17,8 +17,10 @@ from engine.client import DEFAULT_ACTIVE, ENCODERS
 from engine.config import RoutedConfig
 from engine.encoder import DenseEncoder, Pack, dense_encoder, pack
 from engine.errors import ModelFileError
-from engine.local import LocalEncoder, Packed, load_dense, routed_client
+from engine.loading import load_dense, routed_client
+from engine.local import LocalEncoder
 from engine.products import stable_rows, use_least_rows
+from engine.request import Packed
 from engine.routed import RoutedEncoder
 from engine.routed_file import RoutedFile, parse_routed
 from engine.tokenizer import TextTokenizer

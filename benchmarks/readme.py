@@ -2,20 +2,22 @@
 
     python -m benchmarks.readme
 
-README.md gets the demo's; the encoder's go to docs/benchmarks/engine.md with its picture engine.svg, and into
-engine/README.md, once docs/benchmarks/engine.json is there.
+README.md gets the demo's; weak_labels/README.md a sentence of docs/benchmarks/apply.json; the encoder's go to
+docs/benchmarks/engine.md with its picture engine.svg, and into engine/README.md, once docs/benchmarks/engine.json is
+there.
 """
 
 import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks import engine_report
+from benchmarks import apply_page, engine_report
 from benchmarks.engine_plot import frontier
 
 ROOT = Path(__file__).parents[1]
 START = "<!-- demo figures: python -m benchmarks.readme -->"
 ENGINE_START = "<!-- engine figures: python -m benchmarks.readme -->"
+APPLY_START = "<!-- apply figures: python -m benchmarks.readme -->"
 END = "<!-- end -->"
 
 SERIES = ("siftline", "random", "gold_only", "random_gold_only")
@@ -62,6 +64,11 @@ def engine_filled(readme: str, figures: dict[str, Any]) -> str:
     return _between(readme, ENGINE_START, engine_report.block(figures), "engine/README.md")
 
 
+def apply_filled(readme: str, figures: dict[str, Any]) -> str:
+    """weak_labels/README.md with its figures replaced."""
+    return _between(readme, APPLY_START, apply_page.sentence(figures), "weak_labels/README.md")
+
+
 def _between(readme: str, start: str, content: str, name: str) -> str:
     before, _, rest = readme.partition(start)
     _, _, after = rest.partition(END)
@@ -75,6 +82,10 @@ def main() -> None:
     figures = json.loads((folder / "demo.json").read_text("utf-8"))
     path = ROOT / "README.md"
     path.write_text(filled(path.read_text("utf-8"), figures), "utf-8")
+    if (folder / "apply.json").exists():
+        path = ROOT / "weak_labels" / "README.md"
+        figures = json.loads((folder / "apply.json").read_text("utf-8"))
+        path.write_text(apply_filled(path.read_text("utf-8"), figures), "utf-8")
     if (folder / "engine.json").exists():
         write_engine(json.loads((folder / "engine.json").read_text("utf-8")), folder, ROOT / "engine" / "README.md")
 

@@ -14,10 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch.nn import functional
 
-from engine.batching import Packed, Request, Scheduler
+from engine.batching import Scheduler
 from engine.client import load_encoder
 from engine.encoder import DenseEncoder, dense_encoder
 from engine.local import LocalEncoder
+from engine.request import Packed, Request
 from engine.serving.app import Service
 from engine.serving.config import ServerConfig
 from engine.serving.run import serve

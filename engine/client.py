@@ -126,7 +126,7 @@ def load_encoder(
             f"The precision is '{precision}' and the memory budget {memory_budget}; only fp32 weights are streamed."
         )
     # torch takes a second to import; commands that load no encoder must not pay for it.
-    from engine.local import load_dense, load_quantized, load_routed
+    from engine.loading import load_dense, load_quantized, load_routed
     from engine.quantized_file import is_quantized
 
     if not file and ENCODERS[name] == "dense":

@@ -13,7 +13,6 @@ from filelock import FileLock, Timeout
 
 from active.ask_again import AskAgainConfig
 from active.cursor import Cursor
-from active.label_studio import label_studio_from_env
 from active.outbox import QueueConfig
 from active.select import SelectConfig
 from active.service import AnnotationService
@@ -60,8 +59,7 @@ class Project:
     @property
     def location(self) -> Location:
         """Where the warehouse's catalogue and data are."""
-        section = self.settings.warehouse
-        return Location(folder=self.lake_path, catalog=section.catalog, data=section.data)
+        return self.settings.warehouse.below(self.root)
 
     @property
     def state_path(self) -> Path:
@@ -130,6 +128,8 @@ class Project:
         """Where annotators answer: Label Studio when it is configured, else a folder of tasks."""
         section = self.settings.annotate
         if section.service != "folder":
+            from active.label_studio import label_studio_from_env  # Label Studio's SDK takes a second to import
+
             studio = label_studio_from_env(self.settings.project.name, annotators_per_task=section.annotators_per_task)
             if studio is not None:
                 return studio
@@ -237,6 +237,7 @@ class Project:
             encoder_id=self.encoder.encoder_id,
             seed=self.settings.end_model.seed,
             self_training=self.settings.end_model.self_training,
+            calibrate=self.settings.end_model.calibrate,
         )
 
     @cached_property

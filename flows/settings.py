@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 from pydantic_settings import SettingsError as VariableError
 
 from flows.cron import check_cron
-from warehouse import SettingsError
+from warehouse import Location, SettingsError
 
 FILE_NAME = "siftline.toml"
 
@@ -71,6 +71,10 @@ class WarehouseSection(Section):
     data: str = "data"
     """"data" in that folder, or "s3://bucket/prefix"; the keys come from AWS_*."""
 
+    def below(self, root: Path) -> Location:
+        """The warehouse of the project in the folder `root`."""
+        return Location(folder=root / self.path, catalog=self.catalog, data=self.data)
+
 
 class EncoderSection(Section):
     """How texts become vectors."""
@@ -99,6 +103,9 @@ class PromptSection(Section):
     price_out: float = Field(default=0.0, ge=0)
     max_requests: int = Field(default=10_000, ge=0)
     timeout_s: float = Field(default=30.0, gt=0)
+    run_limit_s: float = Field(default=14_400.0, ge=0)
+    """Seconds that one run may wait for answers in all; 0 for no limit."""
+    attempts: int = Field(default=4, ge=1)
     parallel: int = Field(default=4, ge=1)
 
 
@@ -120,6 +127,8 @@ class EndModelSection(Section):
     seed: int = 0
     self_training: bool = False
     """Learn from labels that a classifier on vectors and one on words agree on; it helps where votes cover little."""
+    calibrate: bool = False
+    """Make probabilities as sure as answers are right, by people's labels where there are 60; no answer changes."""
 
 
 class ValueSection(Section):
@@ -281,6 +290,17 @@ def load_settings(root: Path) -> Settings:
         raise SettingsError(f"An environment variable that begins with SIFTLINE_ cannot be read: {error}") from error
     except ValidationError as error:
         raise SettingsError(f"{path} has wrong settings:\n" + "\n".join(_lines(error))) from error
+
+
+def warehouse_of(root: Path) -> Location:
+    """Where the warehouse of a project folder is.
+
+    A question needs no more of a project than this; `Project` brings what works on it, and torch with it.
+
+    Raises:
+        SettingsError: as `load_settings`.
+    """
+    return load_settings(root).warehouse.below(root)
 
 
 def _lines(error: ValidationError) -> list[str]:

@@ -42,6 +42,8 @@ def _index(project: Project, progress: Progress) -> StageResult:
 
 def _vote(project: Project, progress: Progress) -> StageResult:
     client = project.prompt_client
+    if client is not None:
+        client.begin_run()
     return vote(
         project.lake,
         project.functions,

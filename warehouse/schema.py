@@ -278,7 +278,7 @@ TABLES: tuple[Table, ...] = (
                 "VARCHAR",
                 "What was measured: siftline, a rival such as random or gold_only, label_model, or annotators.",
             ),
-            _c("name", "VARCHAR", "accuracy, macro_f1 or krippendorff_alpha."),
+            _c("name", "VARCHAR", "accuracy, macro_f1, calibration_error or krippendorff_alpha."),
             _c("split", "VARCHAR", "Split it was measured on."),
             _c("labels", "INTEGER", "Gold labels used."),
             _c("seed", "INTEGER", "Seed of a repeated measurement, else 0."),

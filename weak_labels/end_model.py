@@ -6,7 +6,7 @@ Here live the model (arrays in, probabilities out), the data it learns from, and
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -26,6 +26,7 @@ from warehouse import (
     silent,
 )
 from warehouse.reader import list_column_to_matrix
+from weak_labels.calibration import Calibration, calibrate
 from weak_labels.self_training import self_trained
 
 Floats = npt.NDArray[np.float64]
@@ -54,6 +55,8 @@ class EndModelConfig:
         seed: part of the model's id only; training has one optimum and draws no random numbers.
         self_training: learn from labels that two views of the texts agree on instead of the weak labels themselves; see
             `weak_labels.self_training`.
+        calibrate: make the probabilities as sure as the answers are right, by the gold labels where there are enough;
+            see `weak_labels.calibration`.
 
     Raises:
         SettingsError: a value is out of range.
@@ -63,6 +66,7 @@ class EndModelConfig:
     encoder_id: str
     seed: int = 0
     self_training: bool = False
+    calibrate: bool = False
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
@@ -74,6 +78,8 @@ class EndModelConfig:
 @dataclass(frozen=True, slots=True)
 class EndModel:
     """Multinomial logistic regression: weights [D, C] and intercepts [C]; `taught_C` are classes with weak labels.
+
+    Its logits are divided by `temperature`, which no fit looks at.
 
     Weak then clean:
 
@@ -101,6 +107,7 @@ class EndModel:
     weights_DC: Floats
     intercept_C: Floats
     taught_C: Bools
+    temperature: float = 1.0
 
     @classmethod
     def fit_weak(cls, vectors: Features, probs: Floats, weights: Floats) -> Self | None:
@@ -138,6 +145,22 @@ class EndModel:
         return start._moved(vectors, np.eye(classes)[class_ids], np.ones(len(class_ids)), ridge)
 
     @classmethod
+    def learned(
+        cls, weak: "EndModel | None", vectors: Features, class_ids: Ints, config: EndModelConfig
+    ) -> "tuple[EndModel, Calibration]":
+        """`fit_gold`, and with `config.calibrate` the temperature that gold labels held out of it ask for."""
+        classes = len(config.classes)
+        model = cls.fit_gold(weak, vectors, class_ids, classes)
+        if not config.calibrate:
+            return model, Calibration()
+
+        def held_out(learn: Ints, others: Ints) -> Floats:
+            return cls.fit_gold(weak, vectors[learn], class_ids[learn], classes).predict_proba(vectors[others])
+
+        found = calibrate(class_ids, classes, held_out)
+        return replace(model, temperature=found.temperature), found
+
+    @classmethod
     def untrained(cls, dimensions: int, classes: int) -> Self:
         """The model that knows nothing: every class is equally probable."""
         return cls(np.zeros((dimensions, classes)), np.zeros(classes), np.zeros(classes, np.bool_))
@@ -145,7 +168,7 @@ class EndModel:
     def predict_proba(self, vectors: Features) -> Floats:
         """Class probabilities [N, C] of vectors [N, D]; rows sum to 1."""
         with threadpool_limits(1):
-            logits_NC = vectors.astype(np.float64) @ self.weights_DC + self.intercept_C
+            logits_NC = (vectors.astype(np.float64) @ self.weights_DC + self.intercept_C) / self.temperature
         exp_NC = np.exp(logits_NC - logits_NC.max(axis=1, keepdims=True))
         return exp_NC / exp_NC.sum(axis=1, keepdims=True)
 
@@ -280,6 +303,8 @@ def read_training_data(reader: Reader, config: EndModelConfig) -> TrainingData:
     content = hashlib.sha256(json.dumps([VERSION, item_ids, hashes, train_N.tolist()]).encode())
     content.update(probs_NC.tobytes() + votes_N.tobytes())
     texts: list[str] = []
+    if config.calibrate:
+        content.update(b"calibrate 1")
     if config.self_training:
         content.update(b"self-training 3")
         text_of = dict(reader.rows("SELECT item_id, content FROM items"))
@@ -334,7 +359,7 @@ def end_model(lake: Lake, config: EndModelConfig, progress: Progress = silent) -
         row_of = {item_id: row for row, item_id in enumerate(data.item_ids)}
         gold_rows = np.array([row_of[item_id] for item_id in data.gold], np.int64)
         gold_classes = np.array(list(data.gold.values()), np.int64)
-        model = EndModel.fit_gold(weak, features[gold_rows], gold_classes, len(config.classes))
+        model, calibration = EndModel.learned(weak, features[gold_rows], gold_classes, config)
         progress(2, 3)
         probs_NC = model.predict_proba(features).astype(np.float32)
         weak_items = int((data.weights > 0).sum())
@@ -344,6 +369,8 @@ def end_model(lake: Lake, config: EndModelConfig, progress: Progress = silent) -
             "weak_labels": weak_items,
             "label_model_id": data.label_model_id,
         }
+        if config.calibrate:
+            detail["calibration"] = asdict(calibration)
         predictions = pa.table(
             {
                 "item_id": data.item_ids,
@@ -373,4 +400,6 @@ def end_model(lake: Lake, config: EndModelConfig, progress: Progress = silent) -
 
 def _params(config: EndModelConfig) -> dict[str, Any]:
     params: dict[str, Any] = {"classes": list(config.classes), "encoder": config.encoder_id, "seed": config.seed}
-    return {**params, "self_training": True} if config.self_training else params
+    # A setting that is off is left out, so that adding it made no model stale.
+    chosen = {name: True for name in ("self_training", "calibrate") if getattr(config, name)}
+    return {**params, **chosen}

@@ -28,6 +28,7 @@ from warehouse import (
     silent,
 )
 from warehouse.reader import list_column_to_matrix
+from weak_labels.calibration import Floats, calibration_error
 from weak_labels.end_model import EndModel, EndModelConfig, Ints, TrainingData, read_training_data
 from weak_labels.gold_file import EvaluateConfig, Gold, hash_gold, read_gold, score
 
@@ -60,8 +61,9 @@ def evaluate(
     """Score the latest end model and the latest label model on the split.
 
     Series: siftline (the end model; labels = its gold labels), label_model (weak labels of all items of the split) and
-    label_model_covered (of those on which a function voted). The rows of `accuracy` hold the confusion matrix. Figures
-    with another basis are removed; `evaluate_rivals` measures them again.
+    label_model_covered (of those on which a function voted). The rows of `accuracy` hold the confusion matrix, those of
+    `calibration_error` how far the probabilities are from the shares of right answers. Figures with another basis are
+    removed; `evaluate_rivals` measures them again.
 
     Nothing is written while no end model has learned from the present labels, or when no item of the split has both a
     vector and a label in the gold file.
@@ -81,7 +83,7 @@ def evaluate(
     """
     params = _params(config, end_config)
     inputs = ("items", "vectors", "weak_labels", "annotations", "annotator_skills", "predictions")
-    with lake.stage("evaluate", version=2, inputs=inputs, params=params) as stage:
+    with lake.stage("evaluate", version=3, inputs=inputs, params=params) as stage:
         if stage.done:
             return stage.result()
         latest = stage.scalar("SELECT detail FROM models WHERE stage = 'end_model' ORDER BY sequence DESC LIMIT 1")
@@ -110,10 +112,10 @@ def evaluate(
             item_ids: list[str] = table.column("item_id").to_pylist()
             known = [row for row, item_id in enumerate(item_ids) if item_id in class_of]
             if known:
-                predicted_N = list_column_to_matrix(table.column("probs").take(known), what="probs").argmax(axis=1)
+                probs_NC = list_column_to_matrix(table.column("probs").take(known), what="probs")
                 true_N = np.array([class_of[item_ids[row]] for row in known], np.int64)
                 detail = {"basis": ground.basis, "model_id": table.column("model_id")[0].as_py(), **more}
-                rows += _metrics(config, series, count, 0, true_N, predicted_N, detail)
+                rows += _metrics(config, series, count, 0, true_N, probs_NC, detail)
         progress(len(sources), len(sources))
         return _commit(stage, config, ground, rows)
 
@@ -191,13 +193,13 @@ def evaluate_rivals(
             picked = np.array([row_of[item_id] for item_id in rival.class_of], np.int64)
             class_ids = np.array(list(rival.class_of.values()), np.int64)
             prior = weak if rival.with_weak_labels else None
-            model = EndModel.fit_gold(prior, features[picked], class_ids, len(end_config.classes))
+            model, _ = EndModel.learned(prior, features[picked], class_ids, end_config)
             # Single precision as in `predictions`, so that a replay gives the figure that `evaluate` would.
             probs_NC = model.predict_proba(features[ground.rows]).astype(np.float32)
             detail: dict[str, Any] = {"basis": ground.basis, "picked": _hash_labels(rival.class_of)}
             if rival.series == "siftline":
                 detail["replayed"] = True
-            rows += _metrics(config, *rival.key, ground.true_N, probs_NC.argmax(axis=1), detail)
+            rows += _metrics(config, *rival.key, ground.true_N, probs_NC, detail)
         progress(len(missing), len(missing))
         return _commit(stage, config, ground, rows, gone=set(stored) - {rival.key for rival in rivals})
 
@@ -298,10 +300,10 @@ def _metrics(
     labels: int,
     seed: int,
     true_N: Ints,
-    predicted_N: Ints,
+    probs_NC: Floats,
     detail: dict[str, Any],
 ) -> list[dict[str, Any]]:
-    scored = score(true_N, predicted_N, len(config.classes))
+    scored = score(true_N, probs_NC.argmax(axis=1), len(config.classes))
     detail = {**detail, "items": len(true_N)}
     return [
         {
@@ -317,6 +319,7 @@ def _metrics(
         for name, value, more in (
             ("accuracy", scored.accuracy, {"confusion": scored.confusion}),
             ("macro_f1", scored.macro_f1, {}),
+            ("calibration_error", calibration_error(probs_NC, true_N), {}),
         )
     ]
 

@@ -2,7 +2,8 @@
 
 The client speaks the chat completions of an OpenAI-compatible endpoint and is off unless the project configures one.
 Every answer is kept in a SQLite file, by model, instruction and text, so that nothing is paid for twice, also after a
-kill; requests are spread to a rate; and what was spent is kept beside the answers and never passes the limit.
+kill; requests are spread to a rate; what was spent is kept beside the answers and never passes the limit; and a run
+waits for answers no longer than it may.
 """
 
 import hashlib
@@ -10,8 +11,9 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -52,6 +54,8 @@ class PromptConfig:
         price_out: price of a million tokens that are answered.
         max_requests: highest number of requests over the life of the cache.
         timeout_s: seconds for one request.
+        run_limit_s: seconds that one run may wait for answers in all, over all functions; 0 for no limit. The
+            default is more than `max_requests` take at `requests_per_minute`, so it ends what is ill, not what is slow.
         attempts: tries of one request.
         parallel: requests in flight at once.
     """
@@ -65,6 +69,7 @@ class PromptConfig:
     price_out: float = 0.0
     max_requests: int = 10_000
     timeout_s: float = 30.0
+    run_limit_s: float = 14_400.0
     attempts: int = 4
     parallel: int = 4
 
@@ -74,7 +79,7 @@ class PromptConfig:
         for name in ("requests_per_minute", "timeout_s", "attempts", "parallel"):
             if getattr(self, name) <= 0:
                 raise SettingsError(f"The prompt setting {name} is {getattr(self, name)}; it must be above 0.")
-        for name in ("limit", "price_in", "price_out", "max_requests"):
+        for name in ("limit", "price_in", "price_out", "max_requests", "run_limit_s"):
             if getattr(self, name) < 0:
                 raise SettingsError(f"The prompt setting {name} is {getattr(self, name)}; it must be 0 or more.")
 
@@ -133,6 +138,53 @@ def prompt(
     )
 
 
+class _RunClock:
+    """Seconds in which at least one function waited for answers; safe to use from several threads."""
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s or float("inf")
+        self._lock = threading.Lock()
+        self._used_s = 0.0
+        self._waiting = 0
+        self._since = 0.0
+
+    def restart(self) -> None:
+        """Give the whole time again."""
+        with self._lock:
+            self._used_s, self._since = 0.0, time.monotonic()
+
+    @contextmanager
+    def waiting(self) -> Generator[None]:
+        """Count the time until the end of this block, once for all who wait beside each other."""
+        with self._lock:
+            if not self._waiting:
+                self._since = time.monotonic()
+            self._waiting += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waiting -= 1
+                if not self._waiting:
+                    self._used_s += time.monotonic() - self._since
+
+    def left_s(self) -> float:
+        """What is left of the time; infinite without a limit.
+
+        Raises:
+            NotAVote: nothing is left.
+        """
+        with self._lock:
+            left_s = self._limit_s - self._used_s - (time.monotonic() - self._since if self._waiting else 0.0)
+        if left_s <= 0:
+            raise NotAVote(
+                "timeout",
+                f"the time limit of {self._limit_s:g} s for the answers of one run is reached. The answers so far are "
+                "kept, and the next run with new input goes on from there; run_limit_s in [weak_labels.prompt] sets it",
+            )
+        return left_s
+
+
 class PromptClient:
     """Asks the endpoint, or the cache. Safe to use from several threads; a context manager.
 
@@ -141,7 +193,7 @@ class PromptClient:
     """
 
     def __init__(self, config: PromptConfig) -> None:
-        self._config = config
+        self.config = config
         config.cache.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             self._cache = sqlite3.connect(config.cache, check_same_thread=False, timeout=30)
@@ -159,6 +211,7 @@ class PromptClient:
         self._reserved = 0.0
         self._in_flight = 0
         self._next_at = 0.0
+        self._clock = _RunClock(config.run_limit_s)
         headers = {"Authorization": f"Bearer {config.api_key}"} if config.api_key else {}
         self._http = httpx.Client(timeout=config.timeout_s, headers=headers, follow_redirects=False, trust_env=False)
 
@@ -175,11 +228,15 @@ class PromptClient:
         self._http.close()
         self._cache.close()
 
+    def begin_run(self) -> None:
+        """Give the functions the whole `run_limit_s` again."""
+        self._clock.restart()
+
     def ask(self, model: str, instruction: str, texts: Sequence[str]) -> list[str | Refused]:
         """Answers of a model to an instruction about each text, from the cache where they are there.
 
         Raises:
-            NotAVote: the limit is reached, or the service is away; answers up to there are kept.
+            NotAVote: a limit of cost, requests or time is reached, or the service is away; what was answered is kept.
         """
         unique = list(dict.fromkeys(texts))
         stop = threading.Event()
@@ -193,7 +250,7 @@ class PromptClient:
                 stop.set()
                 raise
 
-        with ThreadPoolExecutor(self._config.parallel) as pool:
+        with self._clock.waiting(), ThreadPoolExecutor(self.config.parallel) as pool:
             answer_of = dict(zip(unique, pool.map(one, unique), strict=True))
         return [answer_of[text] for text in texts]
 
@@ -222,11 +279,13 @@ class PromptClient:
             "messages": [{"role": "system", "content": instruction}, {"role": "user", "content": text}],
         }
         problem = ""
-        for attempt in range(self._config.attempts):
+        for attempt in range(self.config.attempts):
+            self._clock.left_s()
             self._reserve(most)
-            cost, wait_s = most, min(_LONGEST_WAIT_S, 0.5 * 2**attempt)
+            cost, wait_s = 0.0, min(_LONGEST_WAIT_S, 0.5 * 2**attempt)
             try:
                 self._take_turn()
+                cost = most
                 status, headers, content = self._post(body)
                 if status in _RETRIED:
                     cost = 0.0
@@ -237,7 +296,7 @@ class PromptClient:
                     return Refused(f"HTTP {status}: {content[:200].decode('utf-8', 'replace')}")
                 elif status != 200:
                     cost = 0.0
-                    raise NotAVote("raised", f"{self._config.url} answered HTTP {status}; {self._kept()}")
+                    raise NotAVote("raised", f"{self.config.url} answered HTTP {status}; {self._kept()}")
                 else:
                     answer, tokens = _read(content)
                     cost = most if tokens is None else self._cost(*tokens)
@@ -246,19 +305,21 @@ class PromptClient:
             except httpx.TransportError as error:
                 problem = type(error).__name__  # it may have been answered and charged: the full cost stays
             except ValueError as error:
-                raise NotAVote("raised", f"{self._config.url} did not answer as a chat completion: {error}") from error
+                raise NotAVote("raised", f"{self.config.url} did not answer as a chat completion: {error}") from error
             finally:
                 self._settle(most, cost)
-            time.sleep(wait_s)
+            time.sleep(min(wait_s, self._clock.left_s()))
         raise NotAVote(
-            "raised", f"{self._config.url} failed {self._config.attempts} times, last with {problem}; {self._kept()}"
+            "raised", f"{self.config.url} failed {self.config.attempts} times, last with {problem}; {self._kept()}"
         )
 
     def _post(self, body: Mapping[str, Any]) -> tuple[int, httpx.Headers, bytes]:
-        url = self._config.url.rstrip("/") + "/chat/completions"
-        with self._http.stream("POST", url, json=body) as response:
+        url = self.config.url.rstrip("/") + "/chat/completions"
+        timeout_s = min(self.config.timeout_s, self._clock.left_s())
+        with self._http.stream("POST", url, json=body, timeout=timeout_s) as response:
             content = b""
             for part in response.iter_bytes():
+                self._clock.left_s()  # an answer that trickles in ends no read
                 content += part
                 if len(content) > _MAX_BODY_BYTES:
                     raise ValueError(f"it is longer than {_MAX_BODY_BYTES} bytes")
@@ -267,16 +328,16 @@ class PromptClient:
     def _reserve(self, cost: float) -> None:
         with self._lock:
             count, spent = self._spent()
-            if spent + self._reserved + cost > self._config.limit:
+            if spent + self._reserved + cost > self.config.limit:
                 raise NotAVote(
                     "raised",
-                    f"the spending limit of {self._config.limit:g} is reached: {spent:.4f} spent. The answers are "
+                    f"the spending limit of {self.config.limit:g} is reached: {spent:.4f} spent. The answers are "
                     "kept; raise limit in [weak_labels.prompt] and run again",
                 )
-            if count + self._in_flight >= self._config.max_requests:
+            if count + self._in_flight >= self.config.max_requests:
                 raise NotAVote(
                     "raised",
-                    f"the limit of {self._config.max_requests} requests is reached. The answers are kept; raise "
+                    f"the limit of {self.config.max_requests} requests is reached. The answers are kept; raise "
                     "max_requests in [weak_labels.prompt] and run again",
                 )
             self._reserved += cost
@@ -297,11 +358,12 @@ class PromptClient:
         with self._lock:
             now = time.monotonic()
             at = max(now, self._next_at)
-            self._next_at = at + 60 / self._config.requests_per_minute
-        time.sleep(max(0.0, at - now))
+            self._next_at = at + 60 / self.config.requests_per_minute
+        time.sleep(min(max(0.0, at - now), self._clock.left_s()))
+        self._clock.left_s()
 
     def _cost(self, sent: float, answered: float) -> float:
-        return (sent * self._config.price_in + answered * self._config.price_out) / 1e6
+        return (sent * self.config.price_in + answered * self.config.price_out) / 1e6
 
     def _kept(self) -> str:
         return "the answers so far are kept, run again later"

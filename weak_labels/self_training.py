@@ -9,14 +9,16 @@ words beside the vectors.
 """
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from scipy.sparse import csr_matrix, hstack
-from sklearn.feature_extraction.text import TfidfVectorizer
 from threadpoolctl import threadpool_limits
 
 from weak_labels.label_models.votes import Ints, Probs, softmax
+
+if TYPE_CHECKING:
+    from sklearn.feature_extraction.text import TfidfVectorizer
 
 RIDGE = 1.0
 STEPS = 40
@@ -40,11 +42,13 @@ MOST_FEATURES = 30_000
 class Words:
     """TF-IDF of words, word pairs and character n-grams of some texts; the second view, rows of length 1 at most."""
 
-    terms: tuple[TfidfVectorizer, ...]
+    terms: "tuple[TfidfVectorizer, ...]"
 
     @classmethod
     def fit(cls, texts: list[str]) -> Self | None:
         """Choose and weigh the terms; None where no term is in two texts."""
+        from sklearn.feature_extraction.text import TfidfVectorizer  # takes a second to import
+
         fitted: list[TfidfVectorizer] = []
         for analyzer, ngrams, least in (("word", (1, 2), 2), ("char_wb", (2, 4), 3)):
             terms = TfidfVectorizer(

@@ -15,11 +15,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from engine.batching import Answer, Room
-from engine.batching import Request as Queued
 from engine.energy import EnergyMeter, best_meter
 from engine.errors import DeadlineError, InputError, NumericError, OverloadError, WorkerError
 from engine.local import LocalEncoder
+from engine.request import Answer, Room
+from engine.request import Request as Queued
 from engine.serving.body import HeldBytes, LeftError, read_body, send_refusal
 from engine.serving.config import ServerConfig
 from engine.serving.metrics import CONTENT_TYPE, TRACED_EVERY, Metrics

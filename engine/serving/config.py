@@ -4,8 +4,8 @@ import ipaddress
 import os
 from dataclasses import dataclass, field
 
-from engine.batching import Room
 from engine.errors import OptionError
+from engine.request import Room
 
 KEY_VARIABLE = "SIFTLINE_ENGINE_KEY"
 """The API key comes from this environment variable only: arguments can be read in the process list."""

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import orjson
 
-from engine.batching import Answer
+from engine.request import Answer
 from engine.serving.statuses import Refusal
 from engine.tokenizer import Tokens
 

@@ -144,7 +144,7 @@ class ServeOptions:
 
 def serve_encoder(options: ServeOptions) -> None:
     """Load an encoder and serve it until SIGTERM."""
-    from engine.batching import Room
+    from engine.request import Room
     from engine.serving.config import ServerConfig, key_from_environment
 
     config = ServerConfig(

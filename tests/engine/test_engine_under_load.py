@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from benchmarks.load import Load, allow_many_files, request_bytes, storm
-from engine.batching import Room
 from engine.client import load_encoder
 from engine.local import LocalEncoder
+from engine.request import Room
 from engine.serving.app import INLINE_CHARACTERS
 from engine.serving.config import ServerConfig
 from engine.tokenizer import Tokens

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from engine.batching import Room
 from engine.errors import OptionError
-from engine.local import LocalEncoder, routed_client
+from engine.loading import routed_client
+from engine.local import LocalEncoder
+from engine.request import Room
 from engine.serving.config import KEY_VARIABLE, ServerConfig
 from engine.serving.statuses import RETRIED, STATUSES, markdown_table
 from tests.engine.tiny import tiny_routed, tiny_tokenizer

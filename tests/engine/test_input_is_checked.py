@@ -7,7 +7,7 @@ import torch
 
 from engine.client import ENCODERS, Encoder, load_encoder
 from engine.errors import EngineError, InputError, NumericError, OptionError
-from engine.local import routed_client
+from engine.loading import routed_client
 from tests.engine.tiny import tiny_routed, tiny_tokenizer
 
 

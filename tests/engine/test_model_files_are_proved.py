@@ -10,7 +10,7 @@ from safetensors.torch import save
 
 from engine.config import EncoderConfig
 from engine.errors import ModelFileError
-from engine.local import make_encoder_id
+from engine.loading import make_encoder_id
 from engine.tokenizer import TextTokenizer
 from engine.weights import MINILM, ModelPackage, encoder_tensors, package_files, read_proved, read_tensors
 

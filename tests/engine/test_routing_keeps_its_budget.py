@@ -8,7 +8,7 @@ import torch
 from engine.convert import calibrate_thresholds
 from engine.encoder import pack
 from engine.errors import OptionError
-from engine.local import routed_client
+from engine.loading import routed_client
 from engine.routed import RoutedEncoder, with_quorum
 from engine.router import BALANCE_STEP, CONTROL_RATE, STARVED, Router
 from engine.trace import LayerTrace, active_fracs

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from engine.batching import Packed, Room, Scheduler
+from engine.batching import Scheduler
 from engine.client import load_encoder
 from engine.encoder import pack
 from engine.errors import DeadlineError, NumericError, OverloadError, WorkerError
-from engine.local import routed_client
+from engine.loading import routed_client
+from engine.request import Packed, Room
 from tests.engine.texts import make_texts
 from tests.engine.tiny import BASE, tiny_parent, tiny_routed, tiny_texts, tiny_tokenizer
 

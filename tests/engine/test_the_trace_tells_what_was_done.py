@@ -9,7 +9,8 @@ import torch
 
 from engine.client import Encoder
 from engine.encoder import Pack, pack
-from engine.local import LocalEncoder, routed_client
+from engine.loading import routed_client
+from engine.local import LocalEncoder
 from engine.routed import RoutedEncoder
 from engine.trace import LayerTrace, active_fracs, dense_multiplications, text_traces
 from tests.engine.multiplications import Multiplications

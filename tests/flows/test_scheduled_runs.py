@@ -23,6 +23,7 @@ from flows.webhook import HEADER, SECRET_VARIABLE
 from tests.prefect_runs import Served, kill, wait_for
 from tests.projects import ROOT
 from tests.studio import free_port
+from weak_labels.report import lf_report
 
 RUN = [sys.executable, "-m", "flows.cli.main", "run", "--project"]
 
@@ -69,8 +70,26 @@ def test_cron_starts_a_run_and_whatever_overlaps_leaves_cleanly(served: Served) 
     said = {task["name"]: task["state"]["message"] for task in tasks}
     assert "50 items written" in said["ingest"]
     assert "50 vectors written" in said["embed"]
-    keys = {a["key"] for a in served.ask("POST", "/artifacts/filter", artifacts={"flow_run_id": {"any_": [run]}})}
+    made = served.ask("POST", "/artifacts/filter", artifacts={"flow_run_id": {"any_": [run]}})
+    keys = {a["key"] for a in made}
     assert {f"siftline-reuters-{name}" for name in ("stages", "labeling-functions", "queue", "metrics")} <= keys
+    shown = {
+        a["key"]: json.loads(a["data"]) if isinstance(a["data"], str) else a["data"]
+        for a in made
+        if a["type"] == "table"
+    }
+    with served.project.read_lake() as lake, lake.read() as reader:
+        figures = {f.name: f for f in lf_report(reader).functions}
+    table = {row["function"]: row for row in shown["siftline-reuters-labeling-functions"]}
+    assert table.keys() == figures.keys() == {function.name for function in served.project.functions}
+    for name, f in figures.items():
+        assert table[name]["coverage"] == round(f.coverage, 4)
+        assert table[name]["votes for"] == ", ".join(f.polarity)
+        assert table[name]["faults"] == f.faults
+    assert any(row["coverage"] > 0 for row in table.values())
+    assert [row["stage"] for row in shown["siftline-reuters-stages"]][:2] == ["ingest", "embed"]
+    assert {row["series"] for row in shown["siftline-reuters-metrics"]} >= {"siftline", "label_model"}
+    assert sum(int(row["tasks"]) for row in shown["siftline-reuters-queue"]) > 0
     assert not unfinished(served.state)
     assert not taken_over(served)
 

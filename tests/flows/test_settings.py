@@ -1,9 +1,11 @@
 """siftline.toml: everything a person can get wrong is named together with the way out."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
+from flows.project import Project
 from flows.settings import load_settings
 from warehouse import SettingsError
 
@@ -50,11 +52,44 @@ def test_the_least_file_is_enough(tmp_path: Path) -> None:
         (GOOD + "[schedule]\nmaintenance = '0 9-5 * * *'", "schedule.maintenance: .* begins after its end"),
         (GOOD + "[schedule]\ntimezone = 'Berlin'", "schedule.timezone: is no time zone"),
         (GOOD + "[schedule]\ntimeout_min = 0", "schedule.timeout_min"),
+        (GOOD + "[weak_labels.prompt]\nprice = 1", "weak_labels.prompt.price: unknown setting"),
+        (GOOD + "[weak_labels.prompt]\nparallel = 0", "weak_labels.prompt.parallel: .*greater than or equal to 1"),
+        (GOOD + "[weak_labels.prompt]\nrun_limit_s = -1", "weak_labels.prompt.run_limit_s"),
+        (GOOD + "[weak_labels.prompt]\nlimit = 'much'", "weak_labels.prompt.limit"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(SettingsError, match=words):
         load_settings(write(tmp_path, text))
+
+
+def test_the_language_model_is_off_until_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIFTLINE_PROMPT_API_KEY", "canary-key")
+    assert Project(write(tmp_path, GOOD)).prompt_client is None
+    assert Project(write(tmp_path, GOOD + "[weak_labels.prompt]\nlimit = 9.0")).prompt_client is None
+    assert not (tmp_path / "prompt_answers.sqlite").exists()
+
+
+def test_every_setting_of_the_language_model_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIFTLINE_PROMPT_API_KEY", "canary-key")
+    given = {
+        "url": "http://localhost:9/v1",
+        "requests_per_minute": 7.0,
+        "limit": 2.5,
+        "price_in": 0.15,
+        "price_out": 0.6,
+        "max_requests": 11,
+        "timeout_s": 3.0,
+        "run_limit_s": 12.0,
+        "attempts": 2,
+        "parallel": 2,
+    }
+    section = "\n".join(f"{name} = {value!r}" for name, value in given.items())
+    client = Project(write(tmp_path, GOOD + f"[weak_labels.prompt]\n{section}")).prompt_client
+    assert client is not None
+    with client:
+        kept = {"cache": tmp_path / "prompt_answers.sqlite", "api_key": "canary-key"}
+        assert dataclasses.asdict(client.config) == given | kept
 
 
 def test_a_folder_without_a_project_names_init(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ class TestEvaluate:
         run(small)
         small.answer({item_id: small.truth[item_id] for item_id in small.train_ids()[:6]})
         end_model(small.lake, small.end_config)
-        assert run(small).rows_written == {"metrics": 2}
+        assert run(small).rows_written == {"metrics": 3}
 
     def test_without_a_model_there_is_nothing_to_score(self, lake: Lake, tmp_path: Path) -> None:
         small = build(lake, tmp_path)
@@ -147,8 +147,8 @@ class TestRivals:
         small.answer({item_id: small.truth[item_id] for item_id in small.train_ids()[12:18]}, cycle=3)
         end_model(small.lake, small.end_config)
         run(small)
-        # size 18: random and random_gold_only twice, gold_only once; two figures each
-        assert run_rivals(small, rival_seeds=2).rows_written == {"metrics": 10}
+        # size 18: random and random_gold_only twice, gold_only once; three figures each
+        assert run_rivals(small, rival_seeds=2).rows_written == {"metrics": 15}
 
     def test_gold_only_takes_the_selected_items_in_their_order(self, small: SmallLake) -> None:
         everything_earn = dict.fromkeys(small.train_ids(of_class=0)[:6], 0)

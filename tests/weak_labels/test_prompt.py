@@ -1,5 +1,6 @@
 """A prompt function asks a real HTTP server, pays once per text, keeps to its rate and limit, and faults by item."""
 
+import contextlib
 import dataclasses
 import json
 import threading
@@ -13,8 +14,9 @@ import pytest
 
 from tests.weak_labels.lf_helpers import CLASSES, add_items, config, faults, votes
 from warehouse import Lake, SettingsError
-from weak_labels import prompt
+from weak_labels import keywords, prompt
 from weak_labels.apply import vote
+from weak_labels.calls import NotAVote
 from weak_labels.prompt import PromptClient, PromptConfig
 
 ASKS = prompt("Is this about sports?", {"yes": "sports", "no": None}, model="tiny", name="asks")
@@ -30,6 +32,7 @@ class Service(ThreadingHTTPServer):
         self.keys: list[str | None] = []
         self.times: list[float] = []
         self.failures: list[tuple[int, dict[str, str], bytes]] = []
+        self.takes_s = 0.0
         self.answer = lambda text: "Yes." if "goal" in text else "no"
 
     @property
@@ -45,6 +48,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.requests.append(body)
         self.server.keys.append(self.headers.get("authorization"))
         self.server.times.append(time.monotonic())
+        time.sleep(self.server.takes_s)
         status, headers, content = 200, {}, b""
         if self.server.failures:
             status, headers, content = self.server.failures.pop(0)
@@ -57,7 +61,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("content-length", str(len(content)))
         self.end_headers()
-        self.wfile.write(content)
+        with contextlib.suppress(ConnectionError):  # the client may have left
+            self.wfile.write(content)
 
     def log_message(self, *_: object) -> None:
         pass
@@ -199,6 +204,49 @@ def test_requests_keep_to_the_rate(service: Service, tmp_path: Path) -> None:
     assert service.times[-1] - service.times[0] >= 0.25  # four turns, a tenth of a second apart
 
 
+def test_a_run_that_waited_long_enough_ends_the_prompts_and_no_other_function(
+    lake: Lake, service: Service, tmp_path: Path
+) -> None:
+    add_items(lake, {f"i{n}": f"goal {n}" for n in range(40)})
+    again = prompt("Again?", {"yes": "sports", "no": None}, model="tiny", name="again")
+    goal = keywords("sports", ["goal"], name="goal")
+    service.takes_s = 0.3
+    given = settings(service, tmp_path, run_limit_s=2.0, parallel=2)  # 40 texts would take 6 seconds
+    with PromptClient(given) as client:
+        result = vote(lake, [ASKS, again, goal], config(processes=1), ask=client.ask)
+        assert result.detail["switched_off"] == ["again", "asks"]
+        asked = len(service.requests)
+        assert 0 < asked < 40
+        assert {body["messages"][0]["content"][:6] for body in service.requests} == {"Is thi"}
+        assert votes(lake) == {(f"i{n}", "goal"): 0 for n in range(40)}
+        with lake.read() as reader:
+            told = reader.rows("SELECT lf_name, detail FROM lf_faults WHERE fault = 'switched_off' ORDER BY 1")
+        assert [name for name, _ in told] == ["again", "asks"]
+        assert all("the time limit of 2 s" in detail and "run_limit_s" in detail for _, detail in told)
+    # A run with more time goes on from there and pays for nothing twice.
+    service.takes_s = 0.0
+    add_items(lake, {"new": "goal new"})
+    with PromptClient(dataclasses.replace(given, run_limit_s=0)) as client:
+        assert vote(lake, [ASKS, goal], config(), ask=client.ask).detail["switched_off"] == []
+    texts = [body["messages"][-1]["content"] for body in service.requests]
+    assert set(texts) == {f"goal {n}" for n in range(40)} | {"goal new"}
+    assert all(texts.count(text) == 1 for text in texts[: asked - 2])  # at most two were under way at the end
+    assert len(votes(lake)) == 82
+
+
+def test_a_request_is_broken_off_when_the_time_of_the_run_is_over(service: Service, tmp_path: Path) -> None:
+    service.takes_s = 6.0
+    with PromptClient(settings(service, tmp_path, run_limit_s=2.0)) as client:
+        with pytest.raises(NotAVote, match=r"the time limit of 2 s"):
+            client.ask("tiny", "question", ["a goal"])
+        service.takes_s = 0.0
+        with pytest.raises(NotAVote, match=r"the time limit of 2 s"):
+            client.ask("tiny", "question", ["another goal"])
+        assert len(service.requests) == 1
+        client.begin_run()
+        assert client.ask("tiny", "question", ["another goal"]) == ["Yes."]
+
+
 def test_without_a_service_a_prompt_function_is_refused(lake: Lake) -> None:
     with pytest.raises(SettingsError, match=r"'asks' asks a language model.*\[weak_labels.prompt\]"):
         vote(lake, [ASKS], config())
@@ -219,7 +267,15 @@ def test_prompts_that_cannot_vote_are_refused(question: str, answers: dict[str, 
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"url": "ftp://x"}, {"requests_per_minute": 0}, {"limit": -1}, {"attempts": 0}, {"timeout_s": 0}]
+    "wrong",
+    [
+        {"url": "ftp://x"},
+        {"requests_per_minute": 0},
+        {"limit": -1},
+        {"attempts": 0},
+        {"timeout_s": 0},
+        {"run_limit_s": -1},
+    ],
 )
 def test_wrong_settings_are_refused(wrong: dict[str, object], tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=next(iter(wrong))):

@@ -1,6 +1,6 @@
 """Snorkel's own `LabelModel`, fenced in: it seeds global generators, and its posterior underflows on many votes.
 
-Snorkel is imported when it is used, because that takes two seconds.
+Snorkel and torch are imported when they are used, because that takes seconds.
 """
 
 import random
@@ -8,7 +8,6 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 import numpy as np
-import torch
 from threadpoolctl import threadpool_limits
 
 from weak_labels.label_models.votes import Bools, Probs, VoteMatrix, softmax
@@ -59,6 +58,8 @@ def snorkel_posterior(votes: VoteMatrix, train_N: Bools, *, epochs: int, seed: i
 @contextmanager
 def _global_generators_restored() -> Generator[None]:
     """Give the program back the global generators that `LabelModel.fit` seeds."""
+    import torch
+
     python_state = random.getstate()
     numpy_state = np.random.get_state()  # noqa: NPY002 - saved only to undo what Snorkel does to it
     try:

@@ -1,0 +1,276 @@
+"""From files to encoders in this process: dense, routed, quantised; see `engine.client.load_encoder`."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from engine.client import DEFAULT_ACTIVE
+from engine.config import EncoderConfig, RoutedConfig
+from engine.encoder import Pack
+from engine.errors import OptionError
+from engine.local import LocalEncoder
+from engine.native import int8_forward
+from engine.products import MOST_ROWS
+from engine.quantize import Int8Weights
+from engine.quantized_file import read_quantized
+from engine.request import Packed
+from engine.routed import RoutedEncoder
+from engine.streamed import streamed_dense, streamed_routed
+from engine.streaming import TensorFile, dense_int8, load_dense_model, load_routed_model, routed_int8
+from engine.tokenizer import TextTokenizer
+from engine.trace import LayerTrace, text_traces
+from engine.weights import MINILM, package_files, package_folder, shipped_routed
+
+CODE_VERSION = 3
+"""Part of every encoder_id. Raise it when the engine's code changes any output bit."""
+
+DEFAULT_MAX_TOKENS = 256
+MIN_TOKENS = 3
+WEIGHTS = "model.safetensors"
+BITS = {"int8": 8, "int4": 4}
+_ARITHMETIC = {"int4": "int4, query, key and value int8"}
+"""Part of the encoder_id where the precision's name does not say it."""
+
+
+def load_dense(
+    *, max_tokens: int | None, threads: int | None, precision: str = "fp32", memory_budget: int | None = None
+) -> LocalEncoder:
+    """The dense parent all-MiniLM-L6-v2; see `engine.client.load_encoder`."""
+    files = package_files(MINILM, without=WEIGHTS)
+    config = EncoderConfig.from_json(files["config.json"], files["1_Pooling/config.json"])
+    streamed = None
+    file = TensorFile(package_folder(MINILM) / WEIGHTS, MINILM.sha256[WEIGHTS])
+    if precision != "fp32":
+        with file:
+            return int8_client(
+                dense_int8(file, config, BITS[precision]),
+                files["tokenizer.json"],
+                sha256=MINILM.sha256,
+                precision=precision,
+                max_tokens=max_tokens,
+                threads=threads,
+            )
+    if memory_budget is not None:
+        streamed = streamed_dense(file, config, memory_budget)
+    model = streamed or load_dense_model(file, config)
+    if streamed is None:
+        file.close()
+    limit = _limit(max_tokens, model.config)
+
+    def compute(batch: Pack, traced: bool) -> Packed:
+        vectors = model(batch)
+        return Packed(vectors, [1.0] * len(vectors), [""] * len(vectors))
+
+    return LocalEncoder(
+        compute,
+        model.shapes(),
+        TextTokenizer(files["tokenizer.json"], vocab=model.config.vocab, max_tokens=limit),
+        encoder_id=make_encoder_id("dense", MINILM.sha256, max_tokens=limit, precision="float32"),
+        dimension=model.config.width,
+        max_tokens=limit,
+        threads=1 if streamed is not None else threads or torch.get_num_threads(),
+    )
+
+
+def load_routed(
+    path: Path | None,
+    *,
+    active: float,
+    max_tokens: int | None,
+    threads: int | None,
+    precision: str = "fp32",
+    memory_budget: int | None = None,
+) -> LocalEncoder:
+    """A routed encoder from its file, the shipped one when None; see `engine.client.load_encoder`.
+
+    Raises:
+        OptionError: an argument is out of range.
+    """
+    if path is None:
+        path, sha256 = shipped_routed()
+    else:
+        sha256 = None
+    file = TensorFile(path, sha256)
+    hashes = {"encoder": file.sha256}
+    if precision != "fp32":
+        with file:
+            weights, tokenizer = routed_int8(file, BITS[precision])
+            return int8_client(
+                weights,
+                tokenizer,
+                sha256=hashes,
+                precision=precision,
+                active=active,
+                max_tokens=max_tokens,
+                threads=threads,
+            )
+    streamed = None if memory_budget is None else streamed_routed(file, memory_budget)
+    model, tokenizer = streamed or load_routed_model(file)
+    if streamed is None:
+        file.close()
+    else:
+        threads = 1
+    return routed_client(
+        model,
+        tokenizer,
+        sha256=hashes,
+        active=active,
+        max_tokens=max_tokens,
+        threads=threads,
+    )
+
+
+def load_quantized(
+    path: Path, *, active: float | None, max_tokens: int | None, threads: int | None, precision: str
+) -> LocalEncoder:
+    """A file that `engine.quantized_file` wrote; see `engine.client.load_encoder`.
+
+    Raises:
+        OptionError: the file has another precision, or an argument is out of range.
+        ModelFileError: the file is damaged.
+    """
+    with TensorFile(path, None) as file:
+        weights, tokenizer = read_quantized(file)
+        if BITS.get(precision) != weights.bits:
+            raise OptionError(
+                f"{path.name} has the precision 'int{weights.bits}', and '{precision}' is wanted. Set the precision to "
+                f"'int{weights.bits}', or name the encoder that the file was made from."
+            )
+        if active is not None and isinstance(weights.config, EncoderConfig):
+            raise OptionError(f"active is {active}; the encoder in {path.name} is dense and has no budget.")
+        return int8_client(
+            weights,
+            tokenizer,
+            sha256={"encoder": file.sha256},
+            precision=precision,
+            active=DEFAULT_ACTIVE if active is None else active,
+            max_tokens=max_tokens,
+            threads=threads,
+        )
+
+
+def routed_client(
+    model: RoutedEncoder,
+    tokenizer: bytes,
+    *,
+    sha256: Mapping[str, str],
+    active: float,
+    max_tokens: int | None = None,
+    threads: int | None = None,
+) -> LocalEncoder:
+    """An encoder around a routed model.
+
+    Args:
+        model: the model.
+        tokenizer: content of its tokenizer.json.
+        sha256: of what it was made from, for its name.
+        active: its budget.
+        max_tokens: longest text in tokens.
+        threads: worker threads.
+
+    Raises:
+        OptionError: there is no such budget, or the limit is out of range.
+        ModelFileError: the tokenizer does not fit the model.
+    """
+    config = model.config
+    budget, limit = config.budget(active), _limit(max_tokens, config.base)
+
+    def compute(batch: Pack, traced: bool) -> Packed:
+        layers: list[LayerTrace] | None = [] if traced else None
+        vectors = model(batch, budget, layers)
+        if layers is None:
+            return Packed(vectors, (), ())
+        traces = text_traces(config, layers, batch)
+        return Packed(vectors, [trace.active_frac for trace in traces], [trace.to_json() for trace in traces])
+
+    return LocalEncoder(
+        compute,
+        model.shapes(),
+        TextTokenizer(tokenizer, vocab=config.base.vocab, max_tokens=limit),
+        encoder_id=make_encoder_id(f"routed{active:g}", sha256, max_tokens=limit, precision="float32"),
+        dimension=config.base.width,
+        max_tokens=limit,
+        threads=threads or torch.get_num_threads(),
+    )
+
+
+def int8_client(
+    weights: Int8Weights,
+    tokenizer: bytes,
+    *,
+    sha256: Mapping[str, str],
+    precision: str,
+    active: float = 1.0,
+    max_tokens: int | None = None,
+    threads: int | None = None,
+) -> LocalEncoder:
+    """An encoder around int8 weights, dense or routed.
+
+    Args:
+        weights: the model.
+        tokenizer: content of its tokenizer.json.
+        sha256: of what it was made from, for its name.
+        precision: "int8" or "int4", for its name.
+        active: budget of a routed model; a dense one has none.
+        max_tokens: longest text in tokens.
+        threads: worker threads.
+
+    Raises:
+        OptionError: there is no such budget, or the limit is out of range.
+        ModelFileError: the tokenizer does not fit the model.
+    """
+    config = weights.config
+    routed = config if isinstance(config, RoutedConfig) else None
+    base = config if isinstance(config, EncoderConfig) else config.base
+    budget = 0 if routed is None else routed.budget(active)
+    limit, (forward, _) = _limit(max_tokens, base), int8_forward(weights)
+
+    def compute(batch: Pack, traced: bool) -> Packed:
+        layers: list[LayerTrace] | None = [] if traced else None
+        vectors = forward(batch, budget, layers)
+        if layers is None or routed is None:
+            return Packed(vectors, [1.0] * len(vectors), [""] * len(vectors))
+        traces = text_traces(routed, layers, batch)
+        return Packed(vectors, [trace.active_frac for trace in traces], [trace.to_json() for trace in traces])
+
+    kind = f"dense-{precision}" if routed is None else f"routed{active:g}-{precision}"
+    return LocalEncoder(
+        compute,
+        (),  # its products are exact, so their number of rows needs no measurement
+        TextTokenizer(tokenizer, vocab=base.vocab, max_tokens=limit),
+        encoder_id=make_encoder_id(kind, sha256, max_tokens=limit, precision=_ARITHMETIC.get(precision, precision)),
+        dimension=base.width,
+        max_tokens=limit,
+        threads=threads or torch.get_num_threads(),
+    )
+
+
+def _limit(max_tokens: int | None, config: EncoderConfig) -> int:
+    limit = min(DEFAULT_MAX_TOKENS, config.positions) if max_tokens is None else max_tokens
+    if not MIN_TOKENS <= limit <= config.positions:
+        raise OptionError(f"max_tokens is {limit}; the model takes {MIN_TOKENS} to {config.positions}.")
+    return limit
+
+
+def make_encoder_id(kind: str, sha256: Mapping[str, str], *, max_tokens: int, precision: str) -> str:
+    """Name of an encoder from all that decides its output, such as `dense-256-3f0c9a1b2d4e`.
+
+    Args:
+        kind: kind of encoder.
+        sha256: of each model file, by name.
+        max_tokens: longest text in tokens.
+        precision: number format of the arithmetic.
+    """
+    parts = {
+        "kind": kind,
+        "files": dict(sha256),
+        "max_tokens": max_tokens,
+        "precision": precision,
+        "most_rows": MOST_ROWS,
+        "code": CODE_VERSION,
+    }
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode("utf-8")).hexdigest()
+    return f"{kind}-{max_tokens}-{digest[:12]}"

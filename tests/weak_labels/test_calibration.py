@@ -1,0 +1,95 @@
+"""Calibration: a temperature that is found, changes no answer, and rests on labels that were held out."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.weak_labels.small_lake import build
+from warehouse import Lake
+from weak_labels.calibration import LEAST_GOLD, Floats, Ints, calibrate, calibration_error, cooled, temperature
+from weak_labels.end_model import end_model
+from weak_labels.evaluate import evaluate
+from weak_labels.label_models import label_model
+
+
+def honest(n: int) -> tuple[Floats, Ints]:
+    """Probabilities [N, 3], and classes drawn from them."""
+    generator = np.random.default_rng(0)
+    probs = generator.dirichlet(np.ones(3), n)
+    return probs, np.array([generator.choice(3, p=row) for row in probs])
+
+
+@pytest.mark.parametrize("by", [0.5, 1.0, 3.0])
+def test_the_temperature_undoes_too_much_and_too_little_confidence(by: float) -> None:
+    probs, truth = honest(4000)
+    said = cooled(probs, 1 / by)
+    assert temperature(said, truth) == pytest.approx(by, rel=0.1)
+    mended = cooled(said, temperature(said, truth))
+    assert calibration_error(mended, truth) < 0.03
+    if by != 1.0:
+        assert calibration_error(said, truth) > 0.1
+    np.testing.assert_array_equal(mended.argmax(axis=1), said.argmax(axis=1))
+
+
+def test_the_error_is_the_distance_of_confidence_from_accuracy() -> None:
+    assert calibration_error(np.eye(3)[[0, 1, 2]], np.array([0, 1, 2])) == 0.0
+    assert calibration_error(np.array([[0.9, 0.1]] * 4), np.array([1, 1, 1, 1])) == pytest.approx(0.9)
+    two_bins = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]])
+    assert calibration_error(two_bins, np.array([0, 0, 0, 1])) == pytest.approx((2 * 0.1 + 2 * 0.1) / 4)
+
+
+def test_labels_are_judged_by_a_model_that_did_not_see_them() -> None:
+    probs, truth = honest(200)
+    asked: list[int] = []
+
+    def held_out(learn: Ints, others: Ints) -> Floats:
+        assert not set(learn.tolist()) & set(others.tolist())
+        assert {int(c) for c in truth[learn]} == {0, 1, 2}
+        asked.extend(others.tolist())
+        return cooled(probs[others], 0.25)
+
+    found = calibrate(truth, 3, held_out)
+    assert sorted(asked) == list(range(200))
+    assert found.temperature > 2
+    assert found.error_before is not None
+    assert found.error_after is not None
+    assert found.error_after < found.error_before
+
+
+@pytest.mark.parametrize("truth", [np.arange(LEAST_GOLD - 1) % 3, np.ones(200, np.int64)])
+def test_too_few_labels_or_one_class_leave_the_model_alone(truth: Ints) -> None:
+    def never(learn: Ints, others: Ints) -> Floats:
+        raise AssertionError("nothing has to be fitted")
+
+    assert calibrate(truth, 3, never).temperature == 1.0
+
+
+def test_the_stage_keeps_every_answer_and_tells_the_error(lake: Lake, tmp_path: Path) -> None:
+    small = build(lake, tmp_path)
+    label_model(lake, replace(small.label_config, kind="majority"))
+    small.answer({item_id: small.truth[item_id] for item_id in small.train_ids()[:LEAST_GOLD]})
+    end_model(lake, small.end_config)
+    query = "SELECT item_id, class_id, confidence FROM latest_predictions ORDER BY item_id"
+    with lake.read() as reader:
+        plain = reader.rows(query)
+    config = replace(small.end_config, calibrate=True)
+    assert end_model(lake, config).committed
+    with lake.read() as reader:
+        mended = reader.rows(query)
+        detail = json.loads(
+            reader.scalar("SELECT detail FROM models WHERE stage = 'end_model' ORDER BY sequence DESC LIMIT 1")
+        )
+    told = detail["calibration"]
+    assert told["labels"] == LEAST_GOLD
+    assert told["temperature"] != 1.0
+    assert 0 <= told["error_after"] <= told["error_before"] + 0.05
+    assert [row[:2] for row in mended] == [row[:2] for row in plain]
+    assert [row[2] for row in mended] != [row[2] for row in plain]
+    assert evaluate(lake, small.evaluate_config(), config).committed
+    with lake.read() as reader:
+        errors = dict(reader.rows("SELECT series, value FROM metrics WHERE name = 'calibration_error'"))
+    assert set(errors) == {"siftline", "label_model", "label_model_covered"}
+    assert all(0 <= value <= 1 for value in errors.values())

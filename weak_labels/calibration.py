@@ -1,0 +1,95 @@
+"""How sure a classifier may be: a temperature that makes its probabilities as sure as it is right, and the error left.
+
+A temperature divides the logits of all classes, so it changes no answer, only how sure each one is. It is chosen on
+answers about items that the classifier did not learn from.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.floating[Any]]
+Ints = npt.NDArray[np.int64]
+
+LEAST_GOLD = 60
+"""Gold labels below which a temperature would follow chance more than the classifier."""
+FOLDS = 5
+BINS = 15
+WIDEST = 10.0
+"""Temperatures lie between this and its inverse."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Calibration:
+    """A temperature, the gold labels it rests on, and the calibration error on them, held out, without and with it."""
+
+    temperature: float = 1.0
+    labels: int = 0
+    error_before: float | None = None
+    error_after: float | None = None
+
+
+def calibrate(class_ids: Ints, classes: int, held_out: Callable[[Ints, Ints], Floats]) -> Calibration:
+    """Choose a temperature by cross-validation over gold labels; 1 where there are too few.
+
+    Args:
+        class_ids: gold labels [N].
+        classes: number of classes C.
+        held_out: given rows to learn from and other rows, the probabilities [M, C] of the others.
+
+    Source: Guo et al. 2017, On Calibration of Modern Neural Networks, https://arxiv.org/abs/1706.04599
+    """
+    n = len(class_ids)
+    if n < LEAST_GOLD or len(np.unique(class_ids)) < 2:
+        return Calibration(labels=n)
+    fold_N = np.empty(n, np.int64)
+    fold_N[np.argsort(class_ids, kind="stable")] = np.arange(n) % FOLDS  # each class spread over the folds
+    probs_NC = np.zeros((n, classes))
+    for fold in range(FOLDS):
+        others = np.flatnonzero(fold_N == fold)
+        probs_NC[others] = held_out(np.flatnonzero(fold_N != fold), others)
+    found = temperature(probs_NC, class_ids)
+    return Calibration(
+        temperature=found,
+        labels=n,
+        error_before=calibration_error(probs_NC, class_ids),
+        error_after=calibration_error(cooled(probs_NC, found), class_ids),
+    )
+
+
+def temperature(probs: Floats, class_ids: Ints) -> float:
+    """The temperature under which probabilities [N, C] give the true classes [N] the highest likelihood."""
+    from scipy.optimize import minimize_scalar  # takes a third of a second to import
+
+    rows = np.arange(len(class_ids))
+
+    def loss(log_temperature: float) -> float:
+        said = cooled(probs, float(np.exp(log_temperature)))[rows, class_ids]
+        return -float(np.log(np.maximum(said, 1e-300)).sum())
+
+    bound = float(np.log(WIDEST))
+    found: Any = minimize_scalar(loss, bounds=(-bound, bound), method="bounded", options={"xatol": 1e-4})
+    return float(np.exp(found.x))
+
+
+def cooled(probs: Floats, temperature: float) -> Floats:
+    """Probabilities [N, C] at another temperature."""
+    logits = np.log(np.maximum(probs.astype(np.float64), 1e-300)) / temperature
+    exp = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exp / exp.sum(axis=1, keepdims=True)
+
+
+def calibration_error(probs: Floats, class_ids: Ints) -> float:
+    """Expected calibration error of probabilities [N, C], 0 to 1, to four digits.
+
+    Items are put into 15 bins of equal width by the probability of the answer; the error is the mean distance of the
+    share of right answers from the mean probability, a bin weighing as its items do.
+    """
+    confidence_N = probs.max(axis=1).astype(np.float64)
+    right_N = (probs.argmax(axis=1) == class_ids).astype(np.float64)
+    bin_N = np.minimum((confidence_N * BINS).astype(np.int64), BINS - 1)
+    gap_B = np.bincount(bin_N, right_N - confidence_N, minlength=BINS)
+    return round(float(np.abs(gap_B).sum()) / len(class_ids), 4)
