@@ -59,8 +59,7 @@ class Project:
     @property
     def location(self) -> Location:
         """Where the warehouse's catalogue and data are."""
-        section = self.settings.warehouse
-        return Location(folder=self.lake_path, catalog=section.catalog, data=section.data)
+        return self.settings.warehouse.below(self.root)
 
     @property
     def state_path(self) -> Path:

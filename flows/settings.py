@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 from pydantic_settings import SettingsError as VariableError
 
 from flows.cron import check_cron
-from warehouse import SettingsError
+from warehouse import Location, SettingsError
 
 FILE_NAME = "siftline.toml"
 
@@ -70,6 +70,10 @@ class WarehouseSection(Section):
     """"sqlite" in that folder, or "postgres:dbname=... host=..."; the password comes from PGPASSWORD."""
     data: str = "data"
     """"data" in that folder, or "s3://bucket/prefix"; the keys come from AWS_*."""
+
+    def below(self, root: Path) -> Location:
+        """The warehouse of the project in the folder `root`."""
+        return Location(folder=root / self.path, catalog=self.catalog, data=self.data)
 
 
 class EncoderSection(Section):
@@ -286,6 +290,17 @@ def load_settings(root: Path) -> Settings:
         raise SettingsError(f"An environment variable that begins with SIFTLINE_ cannot be read: {error}") from error
     except ValidationError as error:
         raise SettingsError(f"{path} has wrong settings:\n" + "\n".join(_lines(error))) from error
+
+
+def warehouse_of(root: Path) -> Location:
+    """Where the warehouse of a project folder is.
+
+    A question needs no more of a project than this; `Project` brings what works on it, and torch with it.
+
+    Raises:
+        SettingsError: as `load_settings`.
+    """
+    return load_settings(root).warehouse.below(root)
 
 
 def _lines(error: ValidationError) -> list[str]:

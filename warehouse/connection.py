@@ -7,7 +7,7 @@ that failed is passed on only after it was searched for them.
 
 import os
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,13 +120,20 @@ def check_present(location: Location, *, create: bool) -> None:
         )
 
 
-def connect(place: Path | Location, *, read_only: bool, at: int | None = None) -> duckdb.DuckDBPyConnection:
+def connect(
+    place: Path | Location,
+    *,
+    read_only: bool,
+    at: int | None = None,
+    check: Callable[[duckdb.DuckDBPyConnection], None] | None = None,
+) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection with the warehouse attached as `lake` and in use.
 
     Args:
         place: the warehouse, or its folder.
         read_only: attach without the right to write.
         at: number of a kept snapshot to read; the newest when left out.
+        check: looks at the warehouse first, in the transaction that reads its catalogue; what it raises is raised.
 
     Raises:
         WarehouseNotFound: there is none, and `read_only` cannot make it.
@@ -135,13 +142,23 @@ def connect(place: Path | Location, *, read_only: bool, at: int | None = None) -
     """
     location = locate(place)
     check_present(location, create=not read_only)
-    connection = open_duckdb(location.extensions)
+    # The catalogue is small: more threads, and more transactions than one, double what opening costs.
+    connection = open_duckdb(location.extensions, threads=1)
     try:
         if location.on_s3:
             _create_s3_secret(connection, location)
-        connection.execute("SET threads = 1")  # the catalogue is small: more threads double what opening costs
         with private_files():
             connection.execute(attach_statement(location, read_only=read_only, at=at))
+        connection.execute("BEGIN TRANSACTION")
+        connection.execute("USE lake")  # reads the catalogue
+        connection.execute("SET TimeZone = 'UTC'")
+        if check is not None:
+            check(connection)
+        connection.execute("COMMIT")
+        connection.execute("RESET threads")
+    except WarehouseError:
+        connection.close()
+        raise
     except duckdb.Error as error:
         connection.close()
         text = without_secrets(str(error))
@@ -160,9 +177,6 @@ def connect(place: Path | Location, *, read_only: bool, at: int | None = None) -
             f"The catalogue in {location.words} cannot be opened: {text}. Check that the server runs and that "
             "PGPASSWORD is set."
         ) from None
-    connection.execute("USE lake")  # reads the catalogue
-    connection.execute("SET TimeZone = 'UTC'")
-    connection.execute("RESET threads")
     return connection
 
 

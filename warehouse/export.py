@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from warehouse.checksums import verify
 from warehouse.commit import siftline_version
+from warehouse.connection import Location
 from warehouse.errors import SettingsError
 from warehouse.formats import write_csv, write_json, write_parquet
 from warehouse.read import At, connect, connect_for_people, reading_statements
@@ -33,12 +34,12 @@ _SPLITS = {"valid": "validation"}
 
 
 def export_training_set(
-    path: Path, output: Path, *, format: Format, at: At = None, where: str = "", force: bool = False
+    path: Path | Location, output: Path, *, format: Format, at: At = None, where: str = "", force: bool = False
 ) -> dict[str, Any]:
     """Write the training set of one snapshot into a folder, whole or not at all.
 
     Args:
-        path: folder of the warehouse.
+        path: folder of the warehouse, or its `Location`.
         output: folder to make.
         format: parquet, jsonl or csv: one file; datasets: what Hugging Face `load_dataset` reads.
         at: snapshot number or time; the newest when left out.

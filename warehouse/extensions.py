@@ -66,11 +66,15 @@ def load_extensions(connection: duckdb.DuckDBPyConnection, names: Sequence[str] 
         connection.execute(f"LOAD '{path}'")
 
 
-def open_duckdb(names: Sequence[str] = LOCAL) -> duckdb.DuckDBPyConnection:
+def open_duckdb(names: Sequence[str] = LOCAL, *, threads: int | None = None) -> duckdb.DuckDBPyConnection:
     """A new DuckDB with the warehouse's extensions, which fetches no others and loads no unsigned ones.
 
     The first load of a file by this user is checked by DuckDB; later ones of the very same file are not, and then the
     right to load unsigned files is taken away again before the connection is handed out.
+
+    Args:
+        names: extensions, keys of `PACKAGES`; left out, those of a warehouse in a local folder.
+        threads: how many to begin with; `RESET threads` gives the rest. Left out, one per core.
 
     Raises:
         WarehouseError: an extension is missing or was built for another duckdb.
@@ -79,13 +83,14 @@ def open_duckdb(names: Sequence[str] = LOCAL) -> duckdb.DuckDBPyConnection:
     if not files <= _CHECKED:
         _CHECKED.update(files & _recorded())
     checked = files <= _CHECKED
-    connection = duckdb.connect(
-        config={
-            "autoinstall_known_extensions": "false",
-            "autoload_known_extensions": "false",
-            "allow_unsigned_extensions": "true" if checked else "false",
-        }
-    )
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "autoinstall_known_extensions": "false",
+        "autoload_known_extensions": "false",
+        "allow_unsigned_extensions": "true" if checked else "false",
+    }
+    if threads is not None:
+        config["threads"] = threads
+    connection = duckdb.connect(config=config)
     load_extensions(connection, names)
     connection.execute("SET allow_unsigned_extensions = false")  # it cannot be set to true again
     if not checked:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from warehouse.connection import attach_statement
-from warehouse.extensions import open_duckdb
+from warehouse.connection import Location, attach_statement
+from warehouse.connection import connect as attach
 from warehouse.read import At, connect, resolve
 from warehouse.reader import Reader
 
@@ -71,11 +71,11 @@ def snapshots(reader: Reader, *, limit: int | None = None) -> list[Snapshot]:
     return [Snapshot(int(n), at, who, text, json.loads(written or "{}")) for n, at, who, text, written in rows]
 
 
-def compare(path: Path, before: At, after: At = None) -> Comparison:
+def compare(path: Path | Location, before: At, after: At = None) -> Comparison:
     """Which labels of `training_set` differ between two snapshots, and why.
 
     Args:
-        path: folder of the warehouse.
+        path: folder of the warehouse, or its `Location`.
         before: snapshot number or time.
         after: the same; the newest when left out.
 
@@ -87,11 +87,9 @@ def compare(path: Path, before: At, after: At = None) -> Comparison:
         second = newest.snapshot()
     first = resolve(path, before)
     first = second if first is None else first
-    connection = open_duckdb()
+    connection = attach(path, read_only=True, at=second)
     try:
-        for name, number in (("a", first), ("b", second)):
-            connection.execute(attach_statement(path.absolute(), read_only=True, at=number, name=name))
-        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute(attach_statement(path, read_only=True, at=first, name="a"))
         connection.execute(f"CREATE TEMP TABLE changed AS {_CHANGED}")
         changes = connection.execute(_WHY).to_arrow_table()
         models = connection.execute(_MODELS).fetchall()
@@ -106,12 +104,12 @@ _CHANGED = """
     SELECT coalesce(x.item_id, y.item_id) AS item_id, x.label AS label_before, y.label AS label_after,
            x.label_source AS source_before, y.label_source AS source_after
     FROM (SELECT item_id, label, label_source FROM a.training_set) x
-    FULL JOIN (SELECT item_id, label, label_source FROM b.training_set) y ON x.item_id = y.item_id
+    FULL JOIN (SELECT item_id, label, label_source FROM lake.training_set) y ON x.item_id = y.item_id
     WHERE x.label IS DISTINCT FROM y.label
 """
 
 _CONFIRMED = """
-    SELECT count(*) FROM a.training_set x JOIN b.training_set y ON x.item_id = y.item_id
+    SELECT count(*) FROM a.training_set x JOIN lake.training_set y ON x.item_id = y.item_id
     WHERE x.label = y.label AND x.label_source = 'predicted' AND y.label_source = 'gold'
 """
 
@@ -119,7 +117,7 @@ _LATEST = "SELECT stage, model_id, gold_labels FROM {}.models QUALIFY row_number
 _LATEST_WINDOW = "PARTITION BY stage ORDER BY sequence DESC"
 _MODELS = f"""
     SELECT coalesce(x.stage, y.stage) AS stage, x.model_id, x.gold_labels, y.model_id, y.gold_labels
-    FROM ({_LATEST.format("a", _LATEST_WINDOW)}) x FULL JOIN ({_LATEST.format("b", _LATEST_WINDOW)}) y
+    FROM ({_LATEST.format("a", _LATEST_WINDOW)}) x FULL JOIN ({_LATEST.format("lake", _LATEST_WINDOW)}) y
         ON x.stage = y.stage
     WHERE x.model_id IS DISTINCT FROM y.model_id ORDER BY 1
 """
@@ -127,7 +125,7 @@ _MODELS = f"""
 _FUNCTIONS = """
     SELECT coalesce(x.lf_name, y.lf_name) AS lf_name, x.lf_version, y.lf_version
     FROM (SELECT lf_name, max(lf_version) AS lf_version FROM a.lf_votes GROUP BY lf_name) x
-    FULL JOIN (SELECT lf_name, max(lf_version) AS lf_version FROM b.lf_votes GROUP BY lf_name) y
+    FULL JOIN (SELECT lf_name, max(lf_version) AS lf_version FROM lake.lf_votes GROUP BY lf_name) y
         ON x.lf_name = y.lf_name
     WHERE x.lf_version IS DISTINCT FROM y.lf_version ORDER BY 1
 """
@@ -144,23 +142,23 @@ _WHY = f"""
                string_agg(DISTINCT coalesce(x.lf_name, y.lf_name), ', ' ORDER BY coalesce(x.lf_name, y.lf_name)) AS lfs,
                bool_or(x.lf_version IS DISTINCT FROM y.lf_version AND x.lf_name IS NOT NULL AND y.lf_name IS NOT NULL)
                    AS recoded
-        FROM ({_VOTES.format("a")}) x FULL JOIN ({_VOTES.format("b")}) y
+        FROM ({_VOTES.format("a")}) x FULL JOIN ({_VOTES.format("lake")}) y
             ON x.item_id = y.item_id AND x.lf_name = y.lf_name
         WHERE x.vote IS DISTINCT FROM y.vote GROUP BY ALL
     ), answered AS (
         SELECT item_id, string_agg(DISTINCT annotator, ', ' ORDER BY annotator) AS annotators
-        FROM b.current_annotations WHERE item_id IN (SELECT item_id FROM changed) GROUP BY item_id
+        FROM lake.current_annotations WHERE item_id IN (SELECT item_id FROM changed) GROUP BY item_id
     ), model AS (
         SELECT (SELECT model_id FROM a.models WHERE stage = 'end_model' ORDER BY sequence DESC LIMIT 1) AS old,
-               (SELECT model_id FROM b.models WHERE stage = 'end_model' ORDER BY sequence DESC LIMIT 1) AS new
+               (SELECT model_id FROM lake.models WHERE stage = 'end_model' ORDER BY sequence DESC LIMIT 1) AS new
     ), known AS (
         SELECT c.*, i.content_hash AS old_hash, j.content_hash AS new_hash, g.label AS old_gold, h.label AS new_gold,
                r.lfs, r.recoded, w.annotators, m.old AS old_model, m.new AS new_model
         FROM changed c CROSS JOIN model m
         LEFT JOIN a.items i ON i.item_id = c.item_id
-        LEFT JOIN b.items j ON j.item_id = c.item_id
+        LEFT JOIN lake.items j ON j.item_id = c.item_id
         LEFT JOIN a.gold_labels g ON g.item_id = c.item_id
-        LEFT JOIN b.gold_labels h ON h.item_id = c.item_id
+        LEFT JOIN lake.gold_labels h ON h.item_id = c.item_id
         LEFT JOIN revoted r ON r.item_id = c.item_id
         LEFT JOIN answered w ON w.item_id = c.item_id
     ), caused AS (

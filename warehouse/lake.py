@@ -15,7 +15,7 @@ from warehouse.commit import land, plan, retried
 from warehouse.connection import Location, check_present, connect, locate, private_files
 from warehouse.disk import disk_full
 from warehouse.errors import WarehouseError
-from warehouse.migrations import check_schema, migrate, schema_version
+from warehouse.migrations import check_schema, connect_checked, migrate, schema_version
 from warehouse.reader import Reader
 from warehouse.schema import TABLE_BY_NAME, TABLES
 from warehouse.stage import Stage, StageResult, Write, last_token
@@ -42,8 +42,7 @@ class Lake:
         self.read_only = read_only
         check_present(self.location, create=create and not read_only)
         if read_only:
-            self._connection = connect(self.location, read_only=True)
-            self._bring_schema()
+            self._connection = connect_checked(self.location)
             return
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.lock = self.location.write_lock()
@@ -146,8 +145,7 @@ class Lake:
         cursor = self.new_cursor()
         try:
             found = schema_version(cursor)
-            check_schema(found, self.location.words, read_only=self.read_only)
-            if not self.read_only:
-                migrate(cursor, found)
+            check_schema(found, self.location.words, read_only=False)
+            migrate(cursor, found)
         finally:
             cursor.close()

@@ -9,9 +9,11 @@ released; the fixtures in `tests/warehouse/fixtures` are warehouses as released 
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import duckdb
 
+from warehouse.connection import Location, connect, locate
 from warehouse.errors import SchemaTooNew, SchemaTooOld, WarehouseNotFound
 from warehouse.layout import size_row_groups, sort_tables
 from warehouse.schema import SCHEMA_VERSION, TABLE_BY_NAME, TABLES, VIEWS, Table
@@ -115,6 +117,21 @@ def check_schema(found: int, place: str, *, read_only: bool) -> None:
             f"The warehouse at {place} has schema {found}, this Siftline reads {SCHEMA_VERSION}. `siftline run` in the "
             "project brings it up to date; its earlier snapshots stay as they are."
         )
+
+
+def connect_checked(place: Path | Location) -> duckdb.DuckDBPyConnection:
+    """A read-only connection to the newest snapshot of a warehouse that this code can work with.
+
+    Raises:
+        WarehouseNotFound, WarehouseError: as `connection.connect` and `check_schema`.
+        SchemaTooNew, SchemaTooOld: as `check_schema`.
+    """
+    location = locate(place)
+
+    def check(connection: duckdb.DuckDBPyConnection) -> None:
+        check_schema(schema_version(connection), location.words, read_only=True)
+
+    return connect(location, read_only=True, check=check)
 
 
 def migrate(cursor: duckdb.DuckDBPyConnection, found: int) -> None:

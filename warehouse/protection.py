@@ -17,7 +17,7 @@ import duckdb
 
 from warehouse.connection import Location, connect, locate, quote
 from warehouse.errors import SettingsError
-from warehouse.lake import Lake
+from warehouse.migrations import connect_checked
 
 MEMORY_FRAC = 0.5  # of the machine; a question must leave room for the run beside it
 BESIDE_BYTES = 2**30  # Python, Arrow and what DuckDB does not count
@@ -37,15 +37,14 @@ def connect_locked_down(place: Path | Location, *, at: int | None = None) -> duc
 
     Args:
         place: the warehouse, or its folder.
-        at: number of a kept snapshot to read; the newest when left out.
+        at: number of a kept snapshot to read, as `resolve` found it; the newest when left out.
 
     Raises:
         WarehouseNotFound: there is no warehouse.
         WarehouseError: the catalogue cannot be opened.
     """
     location = locate(place)
-    Lake(location, read_only=True).close()  # the checks and messages of opening
-    connection = connect(location, read_only=True, at=at)
+    connection = connect_checked(location) if at is None else connect(location, read_only=True, at=at)
     reachable = [location.data_path] if location.dsn is not None else [f"{location.folder}/", location.data_path]
     connection.execute(f"SET allowed_directories = [{', '.join(quote(place) for place in dict.fromkeys(reachable))}]")
     connection.execute(f"SET memory_limit = '{_memory_bytes() // 2**20}MiB'")

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import duckdb
 
-from warehouse.connection import Location, locate
+from warehouse.connection import Location
 from warehouse.connection import connect as attach
-from warehouse.errors import SettingsError, SiftlineError, SnapshotNotFound, WarehouseNotFound
+from warehouse.errors import SettingsError, SnapshotNotFound, WarehouseNotFound
 from warehouse.lake import Lake
-from warehouse.migrations import check_schema, schema_version
+from warehouse.migrations import connect_checked
 from warehouse.protection import connect_locked_down, refuse_reaching_out
 from warehouse.reader import Reader
 
@@ -47,13 +47,8 @@ def connect(path: Path | str | Location, *, read_only: bool = True, at: At = Non
         )
     folder = _folder(path)
     number = resolve(folder, at)
-    connection = attach(folder, read_only=True, at=number)
-    if number is None:  # else `resolve` has checked it
-        try:
-            check_schema(schema_version(connection), locate(folder).words, read_only=True)
-        except SiftlineError:
-            connection.close()
-            raise
+    # Where there is a number, `resolve` has checked the schema.
+    connection = connect_checked(folder) if number is None else attach(folder, read_only=True, at=number)
     return Reader(connection, at=number)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 
 from flows.cli.console import out
-from warehouse import SiftlineError
+from warehouse import SiftlineError, WarehouseNotFound
 
 PACKAGES = ("torch", "duckdb", "pyarrow", "faiss-cpu", "snorkel", "prefect", "label-studio-sdk")
 FREE_BYTES = 2 * 1024**3
@@ -101,9 +101,12 @@ def _project(root: Path) -> Iterator[Finding]:
     project = Project(root)
     yield Finding("project", True, f"{project.settings.project.name}, {len(project.classes)} classes")
     yield Finding("labeling functions", True, f"{len(project.functions)} load")
-    if project.lake_path.exists():
+    try:
         with project.read_lake() as lake, lake.read() as reader:
-            yield Finding("warehouse", True, f"{reader.scalar('SELECT count(*) FROM items'):,} items")
+            items = reader.scalar("SELECT count(*) FROM items")
+        yield Finding("warehouse", True, f"{items:,} items in {project.location.words}")
+    except WarehouseNotFound:
+        yield Finding("warehouse", True, "none yet; siftline run makes it")
 
 
 def _prefect(root: Path) -> Iterator[Finding]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from flows.cli.console import out, print_table
-from flows.project import Project
+from flows.settings import warehouse_of
 from warehouse import connect
 from warehouse.export import Format, export_training_set
 from warehouse.formats import new_file, write_csv, write_json, write_parquet
@@ -12,7 +12,7 @@ from warehouse.history import compare, snapshots
 
 def list_snapshots(root: Path, limit: int) -> None:
     """Print the kept snapshots, the newest first."""
-    with connect(Project(root).lake_path) as reader:
+    with connect(warehouse_of(root)) as reader:
         found = snapshots(reader, limit=limit)
     rows = [[s.number, s.time.strftime("%Y-%m-%d %H:%M:%S"), s.author, s.message, sum(s.rows.values())] for s in found]
     print_table(["snapshot", "time (UTC)", "author", "message", "rows"], rows)
@@ -20,7 +20,7 @@ def list_snapshots(root: Path, limit: int) -> None:
 
 def show_diff(root: Path, before: str, after: str | None, limit: int, output: Path | None, *, force: bool) -> None:
     """Print which labels changed between two snapshots and why; `output` takes all of them."""
-    found = compare(Project(root).lake_path, before, after)
+    found = compare(warehouse_of(root), before, after)
     out.print(
         f"snapshot {found.before} to {found.after}: {found.changes.num_rows:,} labels changed, "
         f"{found.confirmed:,} predictions were confirmed by people"
@@ -47,7 +47,7 @@ def show_diff(root: Path, before: str, after: str | None, limit: int, output: Pa
 
 def export_training(root: Path, output: Path, format: Format, at: str | None, where: str, *, force: bool) -> None:
     """Write the training set and print what it holds."""
-    manifest = export_training_set(Project(root).lake_path, output, format=format, at=at, where=where, force=force)
+    manifest = export_training_set(warehouse_of(root), output, format=format, at=at, where=where, force=force)
     counts = manifest["counts"]
     out.print(f"{counts['rows']:,} rows of snapshot {manifest['snapshot']}: {output}", markup=False)
     print_table(["label", "rows"], list(counts["by_label"].items()))

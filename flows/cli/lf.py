@@ -9,7 +9,7 @@ from features.ingest import ingest
 from flows.cli.console import excerpt, out, print_table, say
 from flows.cli.look import simulated_mark
 from flows.project import Project
-from warehouse import Lake
+from warehouse import Lake, WarehouseNotFound
 from warehouse.protection import connect_locked_down, refuse_reaching_out
 from warehouse.reader import Reader
 from weak_labels.apply import VoteConfig
@@ -65,12 +65,13 @@ def _waits_for_vectors(function: LabelingFunction, items: int) -> bool:
 @contextmanager
 def _lake_with_items(project: Project) -> Generator[Lake]:
     """The project's warehouse; before the first run, a passing one with the items of the sources."""
-    if project.lake_path.exists():
-        with project.read_lake() as lake:
-            yield lake
-        return
-    with tempfile.TemporaryDirectory() as folder, Lake(Path(folder) / "lake") as lake:
-        ingest(lake, project.ingest_config)
+    with ExitStack() as stack:
+        try:
+            lake = stack.enter_context(project.read_lake())
+        except WarehouseNotFound:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            lake = stack.enter_context(Lake(Path(folder) / "lake"))
+            ingest(lake, project.ingest_config)
         yield lake
 
 
@@ -81,7 +82,7 @@ def report_functions(root: Path, where: str, examples: int) -> None:
         lake = stack.enter_context(project.read_lake())
         refuse_reaching_out(where)
         # A condition that somebody typed sees the warehouse and nothing else of this machine.
-        reader = stack.enter_context(Reader(connect_locked_down(lake.path), at=None) if where else lake.read())
+        reader = stack.enter_context(Reader(connect_locked_down(lake.location), at=None) if where else lake.read())
         found = lf_report(reader, where=where, examples=examples)
         mark = simulated_mark(reader)
     _print_figures(found, "labeling functions" + (f" where {where}" if where else "") + mark)

@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.cli.console import excerpt, out, print_table, say
-from flows.project import Project
-from warehouse import Reader
+from flows.settings import load_settings, warehouse_of
+from warehouse import Lake, Reader
 
 if TYPE_CHECKING:
+    from flows.project import Project
     from flows.stages import RunSummary
 
 
@@ -21,10 +22,11 @@ def simulated_mark(reader: Reader) -> str:
 
 def show_status(root: Path) -> None:
     """Print items, queue, learning steps and the last run of every stage."""
-    project = Project(root)
-    with project.read_lake() as lake, lake.read() as reader:
+    settings = load_settings(root)
+    place = settings.warehouse.below(root)
+    with Lake(place, read_only=True) as lake, lake.read() as reader:
         mark = simulated_mark(reader)
-        out.print(f"{project.settings.project.title or project.settings.project.name}: {project.lake_path}")
+        out.print(f"{settings.project.title or settings.project.name}: {place.words}")
         splits = reader.rows("SELECT split, count(*) FROM items GROUP BY split ORDER BY split")
         quarantined = reader.scalar("SELECT count(*) FROM quarantine")
         print_table(["split", "items"], [*splits, ("quarantined", quarantined)], title="items")
@@ -53,7 +55,7 @@ def show_status(root: Path) -> None:
         )
 
 
-def print_summary(project: Project, summary: "RunSummary", *, seconds: float) -> None:
+def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) -> None:
     """Print what a run did and where the project stands."""
     with project.lake.read() as reader:
         mark = simulated_mark(reader)
@@ -92,7 +94,7 @@ def print_summary(project: Project, summary: "RunSummary", *, seconds: float) ->
         out.print("When they have answered: siftline run" + _project_hint(project))
 
 
-def _project_hint(project: Project) -> str:
+def _project_hint(project: "Project") -> str:
     return "" if project.root == Path.cwd() else f" --project {_shown(project.root)}"
 
 
@@ -107,18 +109,17 @@ def make_report(root: Path, output: Path | None) -> None:
     """Write the HTML report and print where it is."""
     from flows.report import write_report
 
-    project = Project(root)
-    target = output or project.root / "report.html"
-    title = project.settings.project.title or project.settings.project.name
-    with project.read_lake() as lake:
-        written = write_report(lake, target, title=title, classes=project.classes)
+    settings = load_settings(root)
+    target = output or root / "report.html"
+    title = settings.project.title or settings.project.name
+    with Lake(settings.warehouse.below(root), read_only=True) as lake:
+        written = write_report(lake, target, title=title, classes=settings.project.classes)
     out.print(f"report: {_shown(written.absolute())}")
 
 
 def show_queue(root: Path, limit: int) -> None:
     """Print the states of the queue and the next tasks with their reasons."""
-    project = Project(root)
-    with project.read_lake() as lake, lake.read() as reader:
+    with Lake(warehouse_of(root), read_only=True) as lake, lake.read() as reader:
         print_table(
             ["cycle", "tasks", "planned", "sent", "waiting", "answered", "withdrawn"],
             reader.rows(
@@ -141,6 +142,7 @@ def show_queue(root: Path, limit: int) -> None:
 def show_suspects(root: Path, limit: int) -> None:
     """Print the labels that are probably wrong, the most suspicious first; people mend them where they gave them."""
     from active.quality import suspects
+    from flows.project import Project
 
     project = Project(root)
     index = project.index()
@@ -159,6 +161,7 @@ def show_suspects(root: Path, limit: int) -> None:
 def collect_answers(root: Path) -> None:
     """Fetch answers into the warehouse and print how many are new."""
     from active.queue import collect
+    from flows.project import Project
 
     project = Project(root)
     with project.only_run():
@@ -172,6 +175,7 @@ def collect_answers(root: Path) -> None:
 def reconcile_queue(root: Path) -> None:
     """Mend differences between the queue and the service and print what was done."""
     from active.reconcile import reconcile
+    from flows.project import Project
 
     project = Project(root)
     with project.only_run():

@@ -3,14 +3,16 @@
 from pathlib import Path
 
 from flows.cli.console import out
-from flows.project import Project
+from flows.settings import warehouse_of
+from warehouse import Lake
 from warehouse.checksums import verify
 from warehouse.maintain import maintain
 
 
 def maintain_project(root: Path, expire_older_than_days: float | None, grace_h: float) -> None:
     """Maintain a project's warehouse and say what was done."""
-    done = maintain(Project(root).lake, expire_older_than_days=expire_older_than_days, grace_h=grace_h)
+    with Lake(warehouse_of(root)) as lake:
+        done = maintain(lake, expire_older_than_days=expire_older_than_days, grace_h=grace_h)
     out.print(f"{done.files_merged} files merged into {done.files_made}, {done.files_rewritten} rewritten")
     out.print(f"{done.rows_flushed} rows of small commits moved into files")
     out.print(f"{len(done.snapshots_expired)} snapshots expired, {done.files_removed} files removed")
@@ -26,7 +28,7 @@ def verify_project(root: Path) -> None:
     Raises:
         WarehouseError: a file is damaged.
     """
-    found = verify(Project(root).location)
+    found = verify(warehouse_of(root))
     found.raise_if_damaged()
     words = f" ({found.unnoted} without a checksum: only size)" if found.unnoted else ""
     out.print(f"{found.files} files of {found.bytes / 1024**2:,.1f} MiB are as they were written{words}")

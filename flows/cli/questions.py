@@ -5,7 +5,7 @@ from pathlib import Path
 
 from flows.cli.console import out, print_table
 from flows.cli.sql import show
-from flows.project import Project
+from flows.settings import warehouse_of
 from warehouse.formats import new_file
 from warehouse.questions import question, questions
 from warehouse.read import connect_for_people
@@ -24,7 +24,7 @@ def answer_question(
     if sql:
         print(asked.sql)
         return
-    connection = connect_for_people(Project(root).lake_path, at=at)
+    connection = connect_for_people(warehouse_of(root), at=at)
     try:
         if output is not None:
             with new_file(output, force=force) as file:

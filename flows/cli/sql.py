@@ -10,7 +10,7 @@ from typing import Any, TextIO
 import duckdb
 
 from flows.cli.console import print_table, say
-from flows.project import Project
+from flows.settings import warehouse_of
 from warehouse import SettingsError
 from warehouse.connection import attach_statement
 from warehouse.formats import new_file, write_csv, write_json, write_parquet
@@ -34,8 +34,7 @@ def run_sql(
     if query and command:
         raise SettingsError("There are two queries, one as an argument and one with -c; give one of them.")
     query = query or command
-    project = Project(root)
-    with limited_process_memory(), contextlib.closing(connect_for_people(project.location, at=at)) as connection:
+    with limited_process_memory(), contextlib.closing(connect_for_people(warehouse_of(root), at=at)) as connection:
         if not query and (output is not None or format == "parquet"):
             query = sys.stdin.read()  # one file holds one result, so there is nothing to prompt for
         if output is not None:
@@ -49,7 +48,7 @@ def run_sql(
 
 def print_attach(root: Path, at: str | None) -> None:
     """Print the two lines that open this project's warehouse in any DuckDB client."""
-    place = Project(root).location
+    place = warehouse_of(root)
     print(attach_statement(place, read_only=True, at=resolve(place, at)) + ";")
     print("USE lake;")
 

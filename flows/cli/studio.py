@@ -1,11 +1,13 @@
 """`siftline studio`: a local Label Studio server for a project."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from flows.cli.console import out
 from flows.project import Project
 from flows.studio import studio_down, studio_status, studio_up
+from warehouse import WarehouseNotFound
 
 
 def start(root: Path, *, load: bool) -> None:
@@ -30,10 +32,10 @@ def _load_queue(root: Path, project: Project) -> None:
 
     section = project.settings.select
     queued = waiting = 0
-    if project.lake_path.exists():
-        with project.read_lake() as lake, lake.read() as reader:
-            queued = reader.scalar("SELECT count(*) FROM queue WHERE state <> 'withdrawn'")
-            waiting = reader.scalar("SELECT count(*) FROM queue WHERE state IN ('planned', 'sent', 'confirmed')")
+    # There is no warehouse before a project's first run.
+    with suppress(WarehouseNotFound), project.read_lake() as lake, lake.read() as reader:
+        queued = reader.scalar("SELECT count(*) FROM queue WHERE state <> 'withdrawn'")
+        waiting = reader.scalar("SELECT count(*) FROM queue WHERE state IN ('planned', 'sent', 'confirmed')")
     if not waiting and queued >= section.budget:
         out.print(f"The budget of {section.budget} labels is spent; {section.batch} more are selected for the server.")
         os.environ["SIFTLINE_SELECT__BUDGET"] = str(queued + section.batch)

@@ -1,6 +1,8 @@
 """`siftline snapshots`, `diff` and `export`: they answer in words, and every wrong request names the way out."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,18 @@ def test_the_commands_tell_what_happened(project: Path, tmp_path: Path, capsys: 
     assert f"--at {newest} --format parquet" in told
     manifest = json.loads((tmp_path / "set" / "manifest.json").read_text("utf-8"))
     assert manifest["snapshot"] == newest
+
+
+def test_a_question_starts_without_the_packages_that_do_the_work(project: Path) -> None:
+    """They took most of what an answer cost: seconds, for torch above all."""
+    script = (
+        "import sys; from flows.cli.main import run_command; code = run_command(sys.argv[1:]); "
+        "heavy = {'torch', 'sklearn', 'snorkel', 'label_studio_sdk', 'prefect'} & sys.modules.keys(); "
+        "sys.exit(code or ' '.join(heavy))"
+    )
+    asked = ["sql", "-c", "select count(*) as n from items", "--project", str(project)]
+    ended = subprocess.run([sys.executable, "-c", script, *asked], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(
