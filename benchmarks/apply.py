@@ -36,8 +36,8 @@ OUTPUT = ROOT / "docs" / "benchmarks" / "apply.json"
 PEERS = ROOT / ".venv-peers-apply"
 # Snorkel without its dependencies, which ask for packages that its appliers do not use.
 PEER = "snorkel==0.10.0"
-PEER_NEEDS = ("dask[dataframe]>=2024.8", "pandas>=2.2,<3", "numpy<2.3", "scikit-learn", "scipy", "networkx", "tqdm",
-              "munkres", "torch")  # fmt: skip
+PEER_NEEDS = ("dask[dataframe,distributed]>=2024.8", "pandas>=2.2,<3", "numpy<2.3", "scikit-learn", "scipy",
+              "networkx", "tqdm", "munkres", "torch")  # fmt: skip
 PARTS = ("quarter", "all", "pandas", "dask")
 CLASSES = ("sports", "science", "arts", "life")
 # Ten of each kind; a class is (number of the function) % 4.

@@ -87,7 +87,7 @@ def test_cron_starts_a_run_and_whatever_overlaps_leaves_cleanly(served: Served) 
         assert table[name]["votes for"] == ", ".join(f.polarity)
         assert table[name]["faults"] == f.faults
     assert any(row["coverage"] > 0 for row in table.values())
-    assert [row["stage"] for row in shown["siftline-reuters-stages"]][:2] == ["ingest", "embed"]
+    assert {row["stage"] for row in shown["siftline-reuters-stages"]} >= {"ingest", "embed", "vote", "end_model"}
     assert {row["series"] for row in shown["siftline-reuters-metrics"]} >= {"siftline", "label_model"}
     assert sum(int(row["tasks"]) for row in shown["siftline-reuters-queue"]) > 0
     assert not unfinished(served.state)
