@@ -232,7 +232,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="the folder with unlabelled/sentences.tsv.gz")
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--peer-rows", type=int, default=50_000)
+    parser.add_argument("--peer-rows", type=int, default=100_000)
     parser.add_argument("--cores", type=int, default=2, help="partitions, so processes, of Dask")
     parser.add_argument("--parts", default=",".join(PARTS), help="some of %(default)s, with commas between them")
     parser.add_argument("--output", type=Path, default=OUTPUT)
