@@ -19,6 +19,7 @@ from engine.attention import RoutedAttention
 from engine.config import EncoderConfig, RoutedConfig
 from engine.encoder import Pack, pack, sequence_means
 from engine.errors import OptionError
+from engine.products import one_thread
 from engine.routed import RoutedEncoder, RoutedLayer
 from engine.router import Router
 from engine.trace import LayerTrace
@@ -119,6 +120,7 @@ def plan(
     )
 
 
+@one_thread()
 @torch.no_grad()
 def convert(
     config: RoutedConfig,
@@ -126,7 +128,7 @@ def convert(
     calibration: Sequence[Sequence[int]],
     generator: torch.Generator,
 ) -> RoutedEncoder:
-    """A routed encoder with the weights of a dense one.
+    """A routed encoder with the weights of a dense one; the same bits for the same generator, however many cores.
 
     Args:
         config: its shape.

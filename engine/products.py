@@ -8,6 +8,8 @@ Shape letters: R rows, I input width, O output width.
 """
 
 import threading
+from collections.abc import Generator
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -29,6 +31,17 @@ def least_rows() -> int:
 def use_least_rows(rows: int) -> None:
     """Set the fewest rows of a product in this thread; what `stable_rows` found makes bits independent of the batch."""
     _local.least_rows = rows
+
+
+@contextmanager
+def one_thread() -> Generator[None]:
+    """Products of this thread use one core meanwhile: sums over another number of threads are other bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def product(x_RI: torch.Tensor, weight_IO: torch.Tensor, bias_O: torch.Tensor | None, out: torch.Tensor) -> None:

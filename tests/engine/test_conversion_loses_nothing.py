@@ -87,6 +87,21 @@ def test_a_seed_fixes_every_bit_and_another_gives_other_experts() -> None:
     assert torch.equal(first["layers.0.attention.qkv"], other["layers.0.attention.qkv"])
 
 
+def test_any_number_of_threads_gives_the_same_bits() -> None:
+    before, found = torch.get_num_threads(), list[bytes]()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            state = convert(
+                tiny_routed_config(), tiny_tensors(), tiny_texts(80, seed=100), torch.Generator().manual_seed(0)
+            ).state_dict()
+            found.append(b"".join(value.numpy().tobytes() for value in state.values()))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert found[0] == found[1]
+
+
 def test_the_global_generator_is_left_alone() -> None:
     torch.manual_seed(5)
     expected = torch.rand(1)
