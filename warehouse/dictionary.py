@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 
 from warehouse.extensions import open_duckdb
-from warehouse.schema import SCHEMA_VERSION, TABLES, VIEWS, Table, View
+from warehouse.schema import SCHEMA_VERSION, TABLES, Table
+from warehouse.views import VIEWS, View
 
 _COMPUTED = {
     "label": "Name of the class.",
@@ -62,7 +63,7 @@ def page() -> str:
     """The page as Markdown."""
     parts = [
         "# Data dictionary",
-        f"Tables and views of schema {SCHEMA_VERSION}, made from `warehouse/schema.py` by\n"
+        f"Tables and views of schema {SCHEMA_VERSION}, made from `warehouse/schema.py` and `warehouse/views.py` by\n"
         "`python -m warehouse.dictionary`. The same words stand in the warehouse:\n"
         "`select table_name, column_name, comment from duckdb_columns()`. How to ask: [querying.md](querying.md);\n"
         "questions that are answered already: `siftline questions`.",

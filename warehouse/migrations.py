@@ -16,7 +16,8 @@ import duckdb
 from warehouse.connection import Location, connect, locate
 from warehouse.errors import SchemaTooNew, SchemaTooOld, WarehouseNotFound
 from warehouse.layout import size_row_groups, sort_tables
-from warehouse.schema import SCHEMA_VERSION, TABLE_BY_NAME, TABLES, VIEWS, Table
+from warehouse.schema import SCHEMA_VERSION, TABLE_BY_NAME, TABLES, Table
+from warehouse.views import VIEWS
 
 Apply = Callable[[duckdb.DuckDBPyConnection], str]
 

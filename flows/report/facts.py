@@ -1,6 +1,6 @@
 """What the report says, read from one snapshot of the warehouse: plain values, no drawing.
 
-Every figure comes from a table or view of `warehouse.schema`; nothing is recomputed that a view already answers, and
+Every figure comes from a table or view of the warehouse; nothing is recomputed that a view already answers, and
 nothing that grows with the number of items is loaded: histograms and quantiles are made by DuckDB, texts are cut there.
 """
 

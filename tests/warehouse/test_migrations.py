@@ -9,7 +9,8 @@ import pytest
 from tests.warehouse.test_commit_is_atomic import classes
 from warehouse import Lake, SchemaTooOld, Upsert
 from warehouse.migrations import MIGRATIONS
-from warehouse.schema import SCHEMA_VERSION, TABLES, VIEWS
+from warehouse.schema import SCHEMA_VERSION, TABLES
+from warehouse.views import VIEWS
 
 FIXTURES = Path(__file__).parent / "fixtures"
 RELEASED = sorted(int(p.name.removeprefix("schema_")) for p in FIXTURES.glob("schema_*"))

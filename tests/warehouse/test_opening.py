@@ -10,7 +10,8 @@ import pytest
 
 from warehouse import Append, Lake, WarehouseError, WarehouseNotFound, connect
 from warehouse.errors import SchemaTooNew
-from warehouse.schema import SCHEMA_VERSION, TABLES, VIEWS
+from warehouse.schema import SCHEMA_VERSION, TABLES
+from warehouse.views import VIEWS
 
 
 def test_reading_where_there_is_no_warehouse_names_the_way_out(tmp_path: Path) -> None:

@@ -1,0 +1,188 @@
+"""The views of the warehouse, as data: each a question that people ask, answered by SQL over `warehouse.schema`."""
+
+from dataclasses import dataclass
+
+from warehouse import answers
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class View:
+    """One view for people: the question it answers and its SQL."""
+
+    name: str
+    comment: str
+    sql: str
+
+
+VIEWS: tuple[View, ...] = (
+    View(
+        name="current_annotations",
+        comment="The state in force of every annotation: the last row of its history.",
+        sql=answers.CURRENT_ANNOTATIONS,
+    ),
+    View(
+        name="opinions",
+        comment="The latest label of each annotator for the text that an item has now.",
+        sql=answers.OPINIONS,
+    ),
+    View(
+        name="gold_labels",
+        comment="One label per item: the opinions weighted by the annotators' skill, else the majority, the latest on "
+        "a tie; none for a text edited since.",
+        sql=answers.GOLD_LABELS,
+    ),
+    View(
+        name="annotators",
+        comment="Who answered how much, how fast, and how well where others answered too.",
+        sql=answers.ANNOTATORS,
+    ),
+    View(
+        name="contested",
+        comment="Items on which people disagree, the least certain label first.",
+        sql=answers.CONTESTED,
+    ),
+    View(
+        name="latest_weak_labels",
+        comment="Weak labels of the latest label model.",
+        sql="""
+            SELECT w.* FROM weak_labels w
+            WHERE w.label_model_id = (
+                SELECT model_id FROM models WHERE stage = 'label_model' ORDER BY sequence DESC LIMIT 1
+            )
+        """,
+    ),
+    View(
+        name="latest_predictions",
+        comment="Predictions of the latest end model, with the class name.",
+        sql="""
+            SELECT p.*, c.name AS label FROM predictions p LEFT JOIN classes c ON c.class_id = p.class_id
+            WHERE p.end_model_id = (
+                SELECT model_id FROM models WHERE stage = 'end_model' ORDER BY sequence DESC LIMIT 1
+            )
+        """,
+    ),
+    View(
+        name="training_set",
+        comment="The labelled data set: people's labels where they exist, else the end model's, with the confidence.",
+        sql="""
+            SELECT i.item_id, i.content, i.split,
+                   coalesce(g.label, p.label) AS label,
+                   CASE WHEN g.item_id IS NOT NULL THEN 'gold' ELSE 'predicted' END AS label_source,
+                   CASE WHEN g.item_id IS NOT NULL THEN 1.0 ELSE p.confidence END AS confidence,
+                   coalesce(g.simulated, false) AS simulated,
+                   p.probs
+            FROM items i
+            LEFT JOIN gold_labels g ON g.item_id = i.item_id
+            LEFT JOIN latest_predictions p ON p.item_id = i.item_id
+            WHERE g.item_id IS NOT NULL OR p.item_id IS NOT NULL
+        """,
+    ),
+    View(
+        name="lf_applied",
+        comment="Every item that a labeling function has been applied to; vote is -1 where it abstained.",
+        sql="""
+            SELECT b.item_id, r.lf_name, r.lf_version, coalesce(v.vote, -1) AS vote
+            FROM lf_reach r
+            JOIN lf_inputs b ON b.input = r.input AND b.batch <= r.batch
+            LEFT JOIN lf_votes v ON v.item_id = b.item_id AND v.lf_name = r.lf_name
+            WHERE NOT EXISTS (
+                FROM lf_faults f
+                WHERE f.item_id = b.item_id AND f.lf_name = r.lf_name AND f.lf_version = r.lf_version
+            )
+        """,
+    ),
+    View(
+        name="lf_summary",
+        comment="Labeling functions on the train split: shares of the items each was applied to, and accuracy on gold.",
+        sql="""
+            WITH active AS (
+                SELECT v.item_id, v.lf_name, v.vote FROM lf_votes v JOIN items i ON i.item_id = v.item_id
+                WHERE i.split = 'train'
+            ), per_item AS (
+                SELECT item_id, count(*) AS n, count(DISTINCT vote) AS kinds FROM active GROUP BY item_id
+            ), batches AS (
+                SELECT b.input, b.batch, count(*) AS items FROM lf_inputs b JOIN items i ON i.item_id = b.item_id
+                WHERE i.split = 'train' GROUP BY b.input, b.batch
+            ), failed AS (
+                SELECT lf_name, count(*) AS faults, bool_or(fault = 'switched_off') AS switched_off,
+                       count(i.item_id) AS items
+                FROM lf_faults f LEFT JOIN items i ON i.item_id = f.item_id AND i.split = 'train' GROUP BY lf_name
+            ), reached AS (
+                SELECT r.lf_name, coalesce(sum(b.items), 0) - coalesce(max(x.items), 0) AS items
+                FROM lf_reach r LEFT JOIN batches b ON b.input = r.input AND b.batch <= r.batch
+                LEFT JOIN failed x ON x.lf_name = r.lf_name
+                GROUP BY r.lf_name
+            ), totals AS (
+                SELECT f.lf_name, coalesce(r.items, (SELECT count(*) FROM items WHERE split = 'train')) AS items
+                FROM (
+                    SELECT lf_name FROM lf_reach UNION SELECT lf_name FROM lf_votes UNION SELECT lf_name FROM lf_faults
+                ) f LEFT JOIN reached r ON r.lf_name = f.lf_name
+            )
+            SELECT t.lf_name,
+                   count(a.item_id) AS votes,
+                   max(t.items)::BIGINT AS applied_to,
+                   list_sort(list_distinct(list(c.name) FILTER (WHERE c.name IS NOT NULL))) AS polarity,
+                   coalesce(count(a.item_id) / nullif(max(t.items), 0), 0) AS coverage,
+                   coalesce(count(*) FILTER (WHERE p.n > 1) / nullif(max(t.items), 0), 0) AS overlap,
+                   coalesce(count(*) FILTER (WHERE p.kinds > 1) / nullif(max(t.items), 0), 0) AS conflict,
+                   count(g.item_id) AS gold_votes,
+                   count(*) FILTER (WHERE g.class_id = a.vote) / nullif(count(g.item_id), 0) AS gold_accuracy,
+                   coalesce(max(x.faults), 0) AS faults,
+                   coalesce(bool_or(x.switched_off), false) AS switched_off
+            FROM totals t
+            LEFT JOIN active a ON a.lf_name = t.lf_name
+            LEFT JOIN per_item p ON p.item_id = a.item_id
+            LEFT JOIN classes c ON c.class_id = a.vote
+            LEFT JOIN gold_labels g ON g.item_id = a.item_id
+            LEFT JOIN failed x ON x.lf_name = t.lf_name
+            GROUP BY t.lf_name
+            ORDER BY coverage DESC, t.lf_name
+        """,
+    ),
+    View(
+        name="queue_progress",
+        comment="Tasks per cycle and state.",
+        sql="""
+            SELECT project, cycle,
+                   count(*) AS tasks,
+                   count(*) FILTER (WHERE state = 'planned') AS planned,
+                   count(*) FILTER (WHERE state = 'sent') AS sent,
+                   count(*) FILTER (WHERE state = 'confirmed') AS waiting,
+                   count(*) FILTER (WHERE state = 'answered') AS answered,
+                   count(*) FILTER (WHERE state = 'withdrawn') AS withdrawn,
+                   min(value) AS lowest_value, max(value) AS highest_value
+            FROM queue GROUP BY project, cycle ORDER BY project, cycle
+        """,
+    ),
+    View(
+        name="cycle_summary",
+        comment="One row per end model: gold labels it learned from and its measured accuracy, where scored.",
+        sql="""
+            SELECT m.sequence - 1 AS cycle, m.model_id AS end_model_id, m.gold_labels, m.items AS trained_on,
+                   (SELECT max(x.value) FROM metrics x WHERE x.series = 'siftline' AND x.name = 'accuracy'
+                       AND x.split = 'test' AND x.labels = m.gold_labels) AS test_accuracy,
+                   (SELECT avg(x.value) FROM metrics x WHERE x.series = 'random' AND x.name = 'accuracy'
+                       AND x.split = 'test' AND x.labels = m.gold_labels) AS random_accuracy,
+                   m.committed_at
+            FROM models m WHERE m.stage = 'end_model' ORDER BY m.sequence
+        """,
+    ),
+    View(
+        name="disagreements",
+        comment="Items whose functions contradict each other, or whose gold label contradicts the end model.",
+        sql="""
+            WITH votes AS (
+                SELECT v.item_id, count(*) AS votes, count(DISTINCT v.vote) AS kinds,
+                       list_sort(list(DISTINCT c.name)) AS voted
+                FROM lf_votes v JOIN classes c ON c.class_id = v.vote GROUP BY v.item_id
+            )
+            SELECT i.item_id, i.split, v.votes, v.voted, p.label AS predicted, p.confidence, g.label AS gold, i.content
+            FROM items i
+            LEFT JOIN votes v ON v.item_id = i.item_id
+            LEFT JOIN latest_predictions p ON p.item_id = i.item_id
+            LEFT JOIN gold_labels g ON g.item_id = i.item_id
+            WHERE v.kinds > 1 OR (g.label IS NOT NULL AND g.label <> p.label)
+            ORDER BY v.kinds DESC NULLS LAST, i.item_id
+        """,
+    ),
+)
