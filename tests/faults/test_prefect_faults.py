@@ -157,6 +157,7 @@ def test_a_call_that_does_not_return_is_left(bound: str, code: int) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "in\n"
     if bound == "stop":
+        time.sleep(1)  # so that the call has begun: a signal between the two lines is an ordinary interrupt
         process.send_signal(signal.SIGTERM)
     words = process.communicate(timeout=60)[1]
     assert process.returncode == code

@@ -53,7 +53,7 @@ def test_a_question_starts_without_the_packages_that_do_the_work(project: Path) 
     script = (
         "import sys; from flows.cli.main import run_command; code = run_command(sys.argv[1:]); "
         "heavy = {'torch', 'sklearn', 'snorkel', 'label_studio_sdk', 'prefect'} & sys.modules.keys(); "
-        "sys.exit(code or ' '.join(heavy))"
+        "sys.exit(code or ' '.join(heavy) or 0)"
     )
     asked = ["sql", "-c", "select count(*) as n from items", "--project", str(project)]
     ended = subprocess.run([sys.executable, "-c", script, *asked], capture_output=True, text=True)
