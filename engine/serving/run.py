@@ -99,7 +99,8 @@ def listen(host: str, port: int) -> socket.socket:
         OptionError: the address is taken or not one of this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # With the protocol named: else asyncio does not know TCP, leaves Nagle on, and each answer waits 40 ms for its ACK.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))

@@ -1,7 +1,9 @@
 """The server answers OpenAI's unchanged client and text-embeddings-inference's schema with the bits of this process."""
 
+import asyncio
 import base64
 import dataclasses
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 from engine.client import Encoder
 from engine.errors import InputError, NumericError, OptionError, UnavailableError
 from engine.remote import RemoteEncoder, connect
+from engine.serving.run import listen
 from features.embed import embed_file
 from flows.project import Project
 from tests.engine.test_every_status_is_produced import broken_encoder
@@ -149,3 +152,24 @@ def test_info_and_metrics_say_what_was_done(engine_server: ServerProcess) -> Non
     [joules] = [v for k, v in figures.items() if k.startswith("siftline_joules_per_1000_embeddings")]
     assert joules > 0
     assert ('estimated="yes"' in text) == ("estimated: processor seconds" in text)
+
+
+def test_answers_do_not_wait_for_acknowledgements() -> None:
+    """Headers and body are two writes: with Nagle's algorithm the second waits some 40 ms."""
+
+    async def no_delay() -> int:
+        found: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def connected(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            found.set_result(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        with listen("127.0.0.1", 0) as listener:
+            async with await asyncio.start_server(connected, sock=listener):
+                _, writer = await asyncio.open_connection(*listener.getsockname())
+                try:
+                    return await asyncio.wait_for(found, 10)
+                finally:
+                    writer.close()
+
+    assert asyncio.run(no_delay())
