@@ -231,7 +231,7 @@ def main() -> None:
         measured = {
             "quality": lambda: quality(data),
             "latency": lambda: latency(data, 20 * rounds),
-            "throughput": lambda: throughput(data, rounds, 60 if given.quick else 1000, given.threads),
+            "throughput": lambda: throughput(data, rounds, 60 if given.quick else 250, given.threads),
             "profile": lambda: profile(4 * rounds),
         }[part]()
         files = read_minilm()
