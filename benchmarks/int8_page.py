@@ -39,6 +39,7 @@ def _latency(part: dict[str, Any]) -> list[str]:
         [f"{tokens} ({at})", *[_against(row, name, at) for name in names]]
         for tokens, row in part["ms"].items()
         for at in ("p50", "p95")
+        if at in row["dense fp32"]
     ]
     head = (
         f"One text, one thread: ms of {part['rounds']} calls in turns. Behind routed: its share of dense in the same "
