@@ -4,7 +4,7 @@ It is built where there is a C++ compiler (`make setup`, `pip install .`; in a g
 `make native`). Without it, or where its version is
 another one, `int8_forward` gives the torch forward: slower, same vectors.
 
-SIFTLINE_KERNEL chooses: "auto" (default), "torch", or an instruction set: "scalar", "avx2", "avx512_vnni".
+SIFTLINE_KERNEL chooses: "auto" (default), "torch", or an instruction set: "scalar", "avx2", "avx512_vnni", "amx_int8".
 """
 
 import ctypes
@@ -26,7 +26,7 @@ from engine.trace import LayerTrace
 VERSION = 2
 """Of the interface to the library; one that was built from other sources than these is left alone."""
 VARIABLE = "SIFTLINE_KERNEL"
-KERNELS = ("auto", "torch", "scalar", "avx2", "avx512_vnni")
+KERNELS = ("auto", "torch", "scalar", "avx2", "avx512_vnni", "amx_int8")
 
 
 def int8_forward(weights: Int8Weights) -> tuple[Forward, str]:

@@ -15,6 +15,10 @@ const Isa* isa_named(const char* name) {
   const bool vnni = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                     __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
   const bool best = std::strcmp(name, "auto") == 0;
+#if defined(__linux__)
+  const bool amx = vnni && __builtin_cpu_supports("amx-int8") && amx_allowed();
+  if (amx && (best || std::strcmp(name, amx_isa.name) == 0)) return &amx_isa;
+#endif
   if (vnni && (best || std::strcmp(name, vnni_isa.name) == 0)) return &vnni_isa;
   if (avx2 && (best || std::strcmp(name, avx2_isa.name) == 0)) return &avx2_isa;
 #else

@@ -128,40 +128,48 @@ inline float quantise_row(const float* x, int count, int depth, Activation* out)
 constexpr int WHOLE[1] = {0};
 
 // For each panel of a block and each tile of rows: `done(first row of the tile, rows, panel, sums [rows][16])`.
+// With ROWS_FIRST the rows of a tile stand one after the other, and all panels see them while they are in the cache;
+// chosen rows are gathered before. Else all tiles see a panel.
 template <typename Done>
 inline void product8(const Block& block, const Activation* x, int stride, const int* rows, int count,
-                     const int* segments, int segment_count, int segment_depth, Done done) {
+                     const int* segments, int segment_count, int segment_depth, Activation* gathered, Done done) {
+  if (segment_count * segment_depth == block.depth) segments = WHOLE, segment_count = 1, segment_depth = block.depth;
+  if (ROWS_FIRST && rows) {
+    for (int r = 0; r < count; ++r)
+      __builtin_memcpy(gathered + static_cast<size_t>(r) * stride, x + static_cast<size_t>(rows[r]) * stride,
+                       sizeof(Activation) * stride);
+    x = gathered;
+    rows = nullptr;
+  }
   alignas(64) int32_t sums[TILE * PANEL];
   const Activation* at[TILE];
-  for (int panel = 0; panel < block.panels; ++panel) {
-    const int8_t* weights = block.weights + static_cast<size_t>(panel) * block.depth * PANEL;
-    for (int first = 0; first < count; first += TILE) {
-      int here = count - first < TILE ? count - first : TILE;
-      for (int r = 0; r < here; ++r)
-        at[r] = x + static_cast<size_t>(rows ? rows[first + r] : first + r) * stride;
-      tile8(at, here, weights, segments, segment_count, segment_depth, sums);
-      if (OFFSET) {  // every activation was 128 too large
-        const int32_t* extra = block.sums + static_cast<size_t>(panel) * PANEL;
-        if (segment_count * segment_depth == block.depth) {
-          for (int r = 0; r < here; ++r)
-            for (int c = 0; c < PANEL; ++c) sums[r * PANEL + c] -= OFFSET * extra[c];
-        } else {
-          for (int s = 0; s < segment_count; ++s) {
-            const int32_t* part = block.sums + static_cast<size_t>(block.panels) * PANEL +
-                                  (static_cast<size_t>(segments[s]) * block.panels + panel) * PANEL;
-            for (int r = 0; r < here; ++r)
-              for (int c = 0; c < PANEL; ++c) sums[r * PANEL + c] -= OFFSET * part[c];
-          }
-        }
+  const auto tile = [&](int first, int panel) {
+    const int here = count - first < TILE ? count - first : TILE;
+    for (int r = 0; r < here; ++r) at[r] = x + static_cast<size_t>(rows ? rows[first + r] : first + r) * stride;
+    tile8(at, here, block.weights + static_cast<size_t>(panel) * block.depth * PANEL, segments, segment_count,
+          segment_depth, sums);
+    if (OFFSET) {  // every activation was 128 too large
+      for (int s = 0; s < segment_count; ++s) {
+        const int place = segment_depth == block.depth ? 0 : 1 + segments[s];
+        const int32_t* extra = block.sums + (static_cast<size_t>(place) * block.panels + panel) * PANEL;
+        for (int r = 0; r < here; ++r)
+          for (int c = 0; c < PANEL; ++c) sums[r * PANEL + c] -= OFFSET * extra[c];
       }
-      done(first, here, panel, sums);
     }
+    done(first, here, panel, sums);
+  };
+  if (ROWS_FIRST) {
+    for (int first = 0; first < count; first += TILE)
+      for (int panel = 0; panel < block.panels; ++panel) tile(first, panel);
+  } else {
+    for (int panel = 0; panel < block.panels; ++panel)
+      for (int first = 0; first < count; first += TILE) tile(first, panel);
   }
 }
 
 struct Work {  // all scratch memory of a call
   float *x, *y, *line, *qkv, *mixed, *hidden, *means, *half, *wanted;
-  Activation *q, *q_mixed, *q_hidden;
+  Activation *q, *q_mixed, *q_hidden, *gathered;
   float *q_scale, *mixed_scale, *hidden_scale;
   int16_t *router_row, *query, *shares;
   int16_t *keys, *values;
@@ -301,7 +309,7 @@ inline void attention(const Model& model, const Layer& layer, const Request& req
         for (int t = 0; t < request.lengths[s]; ++t) work.rows[count++] = work.starts[s] + t;
     if (!count) continue;
     const Block& block = layer.qkv[head];
-    product8(block, work.q, depth, work.rows, count, WHOLE, 1, depth, [&](int first, int here, int panel, int32_t* sums) {
+    product8(block, work.q, depth, work.rows, count, WHOLE, 1, depth, work.gathered, [&](int first, int here, int panel, int32_t* sums) {
       const int columns = three - panel * PANEL < PANEL ? three - panel * PANEL : PANEL;
       const float *scale = block.scale + panel * PANEL, *bias = block.bias + panel * PANEL;
       for (int r = 0; r < here; ++r) {
@@ -345,7 +353,7 @@ inline void attention(const Model& model, const Layer& layer, const Request& req
     const int count = (end < request.texts ? work.starts[end] : request.tokens) - start;
     const Block& block = layer.output;
     product8(block, work.q_mixed + static_cast<size_t>(start) * mixed_depth, mixed_depth, nullptr, count, work.heads,
-             working, head_depth, [&](int first, int here, int panel, int32_t* sums) {
+             working, head_depth, nullptr, [&](int first, int here, int panel, int32_t* sums) {
                const int columns = width - panel * PANEL < PANEL ? width - panel * PANEL : PANEL;
                for (int r = 0; r < here; ++r) {
                  const float row_scale = work.mixed_scale[start + first + r];
@@ -370,7 +378,7 @@ inline void neurons(const Block& up, const Block& down, const int* rows, int cou
     const int some = count - begin < most ? count - begin : most;
     const int* these = rows ? rows + begin : nullptr;
     product8(up, rows ? work.q : work.q + static_cast<size_t>(begin) * depth, depth, these, some, WHOLE, 1, depth,
-             [&](int first, int here, int panel, int32_t* sums) {
+             work.gathered, [&](int first, int here, int panel, int32_t* sums) {
                const int columns = inner - panel * PANEL < PANEL ? inner - panel * PANEL : PANEL;
                const float *scale = up.scale + panel * PANEL, *bias = up.bias + panel * PANEL;
                for (int r = 0; r < here; ++r) {
@@ -388,7 +396,7 @@ inline void neurons(const Block& up, const Block& down, const int* rows, int cou
       work.hidden_scale[r] = quantise_row(work.hidden + static_cast<size_t>(r) * inner, inner, inner_depth,
                                           work.q_hidden + static_cast<size_t>(r) * inner_depth);
     product8(down, work.q_hidden, inner_depth, nullptr, some, WHOLE, 1, inner_depth,
-             [&](int first, int here, int panel, int32_t* sums) {
+             nullptr, [&](int first, int here, int panel, int32_t* sums) {
                const int columns = width - panel * PANEL < PANEL ? width - panel * PANEL : PANEL;
                const float* scale = down.scale + panel * PANEL;
                for (int r = 0; r < here; ++r) {
@@ -483,9 +491,12 @@ inline size_t lay_out(const Model& model, const Request& request, int longest, c
   carver.take(work.means, width);
   carver.take(work.half, (static_cast<size_t>(longest) + 1) / 2 * width);
   carver.take(work.wanted, units);
-  carver.take(work.q, tokens * depth);
-  carver.take(work.q_mixed, tokens * heads * head_depth);
-  carver.take(work.q_hidden, hidden + HIDDEN * 4);  // rows are filled up to a multiple of 4
+  // With ROWS_FIRST a tile may read up to 15 rows beyond the last; what it finds there is not used.
+  const size_t beyond = ROWS_FIRST ? TILE : 0;
+  carver.take(work.q, (tokens + beyond) * depth);
+  carver.take(work.gathered, ROWS_FIRST ? (tokens + beyond) * depth : 0);
+  carver.take(work.q_mixed, (tokens + beyond) * heads * head_depth);
+  carver.take(work.q_hidden, hidden + HIDDEN * 4 + beyond * filled(inner, 4));  // rows are filled up to a multiple of 4
   carver.take(work.q_scale, tokens);
   carver.take(work.mixed_scale, tokens);
   carver.take(work.hidden_scale, HIDDEN + TILE);

@@ -73,6 +73,10 @@ struct Isa {
 extern const Isa scalar_isa;
 #if defined(__x86_64__)
 extern const Isa avx2_isa, vnni_isa;
+#if defined(__linux__)
+extern const Isa amx_isa;
+bool amx_allowed();
+#endif
 #endif
 
 inline int filled(int64_t count, int to) { return static_cast<int>((count + to - 1) / to * to); }
