@@ -1,6 +1,6 @@
 // The forward for x86-64 processors with AMX: 16 rows, 16 channels and 64 inputs in one step, exact in 32 bits.
 #include "model.h"
-#if defined(__x86_64__) && defined(__linux__)
+#if defined(SIFTLINE_AMX)
 #include <immintrin.h>
 #include <sys/syscall.h>
 #include <unistd.h>

@@ -15,7 +15,7 @@ const Isa* isa_named(const char* name) {
   const bool vnni = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                     __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
   const bool best = std::strcmp(name, "auto") == 0;
-#if defined(__linux__)
+#if defined(SIFTLINE_AMX)
   const bool amx = vnni && __builtin_cpu_supports("amx-int8") && amx_allowed();
   if (amx && (best || std::strcmp(name, amx_isa.name) == 0)) return &amx_isa;
 #endif

@@ -70,10 +70,14 @@ struct Isa {
   int (*forward)(const Model&, const Request&, void* (*arena)(size_t));
 };
 
+#if defined(__x86_64__) && defined(__linux__) && (defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11)
+#define SIFTLINE_AMX 1  // older compilers do not know it
+#endif
+
 extern const Isa scalar_isa;
 #if defined(__x86_64__)
 extern const Isa avx2_isa, vnni_isa;
-#if defined(__linux__)
+#if defined(SIFTLINE_AMX)
 extern const Isa amx_isa;
 bool amx_allowed();
 #endif
