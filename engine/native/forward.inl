@@ -149,12 +149,14 @@ inline void product8(const Block& block, const Activation* x, int stride, const 
     tile8(at, here, block.weights + static_cast<size_t>(panel) * block.depth * PANEL, segments, segment_count,
           segment_depth, sums);
     if (OFFSET) {  // every activation was 128 too large
+      int32_t extra[PANEL] = {};
       for (int s = 0; s < segment_count; ++s) {
         const int place = segment_depth == block.depth ? 0 : 1 + segments[s];
-        const int32_t* extra = block.sums + (static_cast<size_t>(place) * block.panels + panel) * PANEL;
-        for (int r = 0; r < here; ++r)
-          for (int c = 0; c < PANEL; ++c) sums[r * PANEL + c] -= OFFSET * extra[c];
+        const int32_t* part = block.sums + (static_cast<size_t>(place) * block.panels + panel) * PANEL;
+        for (int c = 0; c < PANEL; ++c) extra[c] += OFFSET * part[c];
       }
+      for (int r = 0; r < here; ++r)
+        for (int c = 0; c < PANEL; ++c) sums[r * PANEL + c] -= extra[c];
     }
     done(first, here, panel, sums);
   };
@@ -222,7 +224,6 @@ inline void attend(const float* qkv, int length, int width, Work& work, float* o
   // Keys as panels of 16 keys [keys / 16][depth / 2][16][2]; values as panels of 16 columns [W / 16][length / 2][16][2].
   const int columns = filled(width, PANEL), even = filled(length, 2);
   __builtin_memset(work.keys, 0, sizeof(int16_t) * static_cast<size_t>(keys) * depth);
-  __builtin_memset(work.values, 0, sizeof(int16_t) * static_cast<size_t>(even) * columns);
   int16_t* row = work.router_row;
   for (int j = 0; j < length; ++j) {
     const float* from = qkv + static_cast<size_t>(j) * three;
@@ -233,10 +234,23 @@ inline void attend(const float* qkv, int length, int width, Work& work, float* o
     if (depth > width) row[width] = 0;
     int16_t* panel = work.keys + static_cast<size_t>(j / PANEL) * PANEL * depth + (j % PANEL) * 2;
     for (int i = 0; i < depth; i += 2) __builtin_memcpy(panel + static_cast<size_t>(i) * PANEL, row + i, 4);
-    to_integers(from + 2 * width, width, v_factor, 0, row);
-    for (int i = 0; i < width; ++i)
-      work.values[static_cast<size_t>(i / PANEL) * PANEL * even + static_cast<size_t>(j / 2) * 2 * PANEL +
-                  (i % PANEL) * 2 + (j & 1)] = row[i];
+  }
+  __builtin_memset(row, 0, sizeof(int16_t) * 2 * columns);
+  for (int j = 0; j < length; j += 2) {
+    const float* from = qkv + static_cast<size_t>(j) * three + 2 * width;
+    to_integers(from, width, v_factor, 0, row);
+    if (j + 1 < length)
+      to_integers(from + three, width, v_factor, 0, row + columns);
+    else
+      __builtin_memset(row + columns, 0, sizeof(int16_t) * columns);
+    for (int panel = 0; panel < columns / PANEL; ++panel) {
+      int16_t* __restrict to = work.values + (static_cast<size_t>(panel) * even + j) * PANEL;
+      const int16_t* __restrict upper = row + panel * PANEL;
+      for (int i = 0; i < PANEL; ++i) {
+        to[2 * i] = upper[i];
+        to[2 * i + 1] = upper[columns + i];
+      }
+    }
   }
   alignas(64) int32_t sums[TILE * PANEL];
   const int16_t* at[TILE];
@@ -500,7 +514,7 @@ inline size_t lay_out(const Model& model, const Request& request, int longest, c
   carver.take(work.q_scale, tokens);
   carver.take(work.mixed_scale, tokens);
   carver.take(work.hidden_scale, HIDDEN + TILE);
-  carver.take(work.router_row, depth + sizes.head_width + 4);
+  carver.take(work.router_row, (depth > 2 * columns ? depth : 2 * columns) + 4);
   carver.take(work.query, static_cast<size_t>(longest) * filled(sizes.head_width, 2));
   carver.take(work.shares, TILE * static_cast<size_t>(longest + 2));
   carver.take(work.keys, keys * filled(sizes.head_width, 2));
