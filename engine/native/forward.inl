@@ -169,6 +169,26 @@ inline void product8(const Block& block, const Activation* x, int stride, const 
   }
 }
 
+struct Clock {  // nanoseconds by stage, where somebody asks for them
+  int64_t* spent;
+  int64_t last = 0;
+
+  static int64_t now() {
+    timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return static_cast<int64_t>(time.tv_sec) * 1000000000 + time.tv_nsec;
+  }
+  void start() {
+    if (spent) last = now();
+  }
+  void ended(Stage stage) {
+    if (!spent) return;
+    const int64_t at = now();
+    spent[stage] += at - last;
+    last = at;
+  }
+};
+
 struct Work {  // all scratch memory of a call
   float *x, *y, *line, *qkv, *mixed, *hidden, *means, *half, *wanted;
   Activation *q, *q_mixed, *q_hidden, *gathered;
@@ -180,6 +200,7 @@ struct Work {  // all scratch memory of a call
   int *rows, *heads;
   uint8_t *head_on, *expert_on;
   int *starts;
+  Clock clock;
 };
 
 // ---- routers ----
@@ -336,6 +357,7 @@ inline void attention(const Model& model, const Layer& layer, const Request& req
             to[c] = static_cast<float>(sums[r * PANEL + c]) * row_scale * scale[c] + bias[c];
       }
     });
+    work.clock.ended(QUERIES);
     const float* qkv = work.qkv;
     for (int s = 0; s < request.texts; ++s) {
       if (!work.head_on[static_cast<size_t>(s) * heads + head]) continue;
@@ -343,6 +365,7 @@ inline void attention(const Model& model, const Layer& layer, const Request& req
              work.mixed + static_cast<size_t>(work.starts[s]) * width + head * head_width, width);
       qkv += static_cast<size_t>(request.lengths[s]) * three;
     }
+    work.clock.ended(ATTEND);
   }
   const int mixed_depth = heads * head_depth;
   for (int t = 0; t < request.tokens; ++t) {
@@ -536,6 +559,8 @@ int forward(const Model& model, const Request& request, void* (*arena)(size_t)) 
   int longest = 0;
   for (int s = 0; s < request.texts; ++s) longest = request.lengths[s] > longest ? request.lengths[s] : longest;
   Work work;
+  work.clock = Clock{request.spent};
+  work.clock.start();
   const size_t bytes = lay_out(model, request, longest, nullptr, work);
   char* base = static_cast<char*>(arena(bytes));
   if (!base) return 1;
@@ -553,6 +578,7 @@ int forward(const Model& model, const Request& request, void* (*arena)(size_t)) 
       layer_norm(x, width, model.norm_weight, model.norm_bias, model.eps, work.line);
     }
   }
+  work.clock.ended(EMBED);
   for (int place = 0; place < sizes.layers; ++place) {
     const Layer& layer = model.layers[place];
     const int routed = heads - shared;
@@ -564,16 +590,22 @@ int forward(const Model& model, const Request& request, void* (*arena)(size_t)) 
       if (request.on_heads)
         __builtin_memcpy(request.on_heads + (static_cast<size_t>(place) * request.texts + s) * routed, on, routed);
     }
+    work.clock.ended(ROUTE);
     attention(model, layer, request, work);
+    work.clock.ended(OUTPUT);
     add_and_norm(width, request.tokens, layer.attention_weight, layer.attention_bias, model.eps, work);
+    work.clock.ended(NORM);
     if (experts) {
       choose_experts(model, layer, request, work);
       if (request.on_experts)
         __builtin_memcpy(request.on_experts + static_cast<size_t>(place) * request.tokens * experts, work.expert_on,
                          static_cast<size_t>(request.tokens) * experts);
     }
+    work.clock.ended(ROUTE);
     feed_forward(model, layer, request, work);
+    work.clock.ended(FEED_FORWARD);
     add_and_norm(width, request.tokens, layer.ffn_weight, layer.ffn_bias, model.eps, work);
+    work.clock.ended(NORM);
   }
   for (int s = 0; s < request.texts; ++s) {
     float* out = request.vectors + static_cast<size_t>(s) * width;
@@ -582,6 +614,7 @@ int forward(const Model& model, const Request& request, void* (*arena)(size_t)) 
     const float length = __builtin_sqrtf(fold(work.line, width));
     for (int i = 0; i < width; ++i) out[i] = out[i] / length;
   }
+  work.clock.ended(EMBED);
   return 0;
 }
 

@@ -5,6 +5,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <ctime>
 
 namespace siftline {
 
@@ -54,6 +55,8 @@ struct Model {
   int64_t owned_count;
 };
 
+enum Stage { EMBED, ROUTE, QUERIES, ATTEND, OUTPUT, FEED_FORWARD, NORM, STAGES };  // engine.native.STAGES
+
 struct Request {
   const int64_t* ids;
   const int32_t* lengths;
@@ -61,6 +64,7 @@ struct Request {
   float* vectors;        // [texts][width]
   uint8_t* on_heads;     // [layers][texts][routed heads], or null
   uint8_t* on_experts;   // [layers][tokens][experts], or null
+  int64_t* spent;        // [STAGES] nanoseconds, added to, or null
 };
 
 struct Isa {
