@@ -22,14 +22,17 @@ import httpx
 from filelock import FileLock
 
 from flows.prefect_server import QUIET, configured_api_url
-from flows.processes import start_time
+from flows.processes import left_of_session, start_time
 from flows.project import Project
 from flows.studio import studio_down, studio_server, studio_status, studio_up
 from warehouse import ServiceError, SettingsError
 
 START_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 15.0
+PORT_TIMEOUT_S = 10.0
 PREFECT_PORT = 4200
+MARK = "SIFTLINE_SERVICE"
+"""Environment variable of a service and of all that it starts: the file that its process id is in."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,10 +76,14 @@ class Background:
         """What it printed; kept when it is started again."""
         return self._folder / f"{self.name}.log"
 
+    @property
+    def _record(self) -> Path:
+        return self._folder / f"{self.name}.json"
+
     def last(self) -> Running | None:
         """The process that was started last, alive or dead."""
         try:
-            return Running(**json.loads((self._folder / f"{self.name}.json").read_text("utf-8")))
+            return Running(**json.loads(self._record.read_text("utf-8")))
         except (OSError, ValueError, TypeError):
             return None
 
@@ -97,7 +104,7 @@ class Background:
         pid = os.posix_spawn(
             command[0],
             list(command),
-            dict(environment),
+            {**environment, MARK: str(self._record)},
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_OPEN, 1, str(self.log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
@@ -108,7 +115,7 @@ class Background:
         running = Running(pid=pid, started=start_time(pid), url=url)
         part = self._folder / f"{self.name}.part"
         part.write_text(json.dumps(asdict(running)), "utf-8")
-        part.replace(self._folder / f"{self.name}.json")
+        part.replace(self._record)
         deadline = time.monotonic() + START_TIMEOUT_S
         while not ready():
             if start_time(pid) != running.started or not running.started:
@@ -120,17 +127,22 @@ class Background:
         return running
 
     def stop(self) -> bool:
-        """Stop it and what it started.
+        """Stop it and what it started, also what it left when it was killed.
 
         Returns:
-            False when it did not run.
+            False when nothing of it ran.
 
         Raises:
             ServiceError: it did not end, not even when killed.
         """
         running = self.status()
         if running is None:
-            return False
+            last = self.last()
+            left = left_of_session(last.pid, MARK, str(self._record)) if last is not None else []
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return bool(left)
         for number, patience_s in ((signal.SIGTERM, STOP_TIMEOUT_S), (signal.SIGKILL, 5.0)):
             with contextlib.suppress(ProcessLookupError):
                 # SIGTERM to the one, which ends its children in order; SIGKILL to all of its session.
@@ -246,7 +258,7 @@ def _prefect_up(project: Project, environment: Mapping[str, str], told: Callable
         return running.url
     told("starting Prefect's server")
     last = service.last()
-    port = _free_port(PREFECT_PORT if last is None else urlsplit(last.url).port or PREFECT_PORT)
+    port = _free_port(PREFECT_PORT) if last is None else _former_port(urlsplit(last.url).port or PREFECT_PORT)
     home = project.state_path / "prefect"
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     url = f"http://127.0.0.1:{port}/api"
@@ -289,14 +301,27 @@ def _wants_studio(project: Project) -> bool:
     return service == "label-studio" or (project.root / ".studio" / "studio.json").is_file()
 
 
+def _former_port(port: int) -> int:
+    """The port that clients know, waited for while a killed server still holds it; the next free one after that."""
+    deadline = time.monotonic() + PORT_TIMEOUT_S
+    while not _is_free(port) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return _free_port(port)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
 def _free_port(first: int) -> int:
     for port in range(first, first + 100):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
+        if _is_free(port):
             return port
     raise SettingsError(f"No port from {first} to {first + 99} on 127.0.0.1 is free.")
 
