@@ -1,4 +1,4 @@
-"""The seconds of an answer: learned from what people spent, not misled by who left the desk, and used where asked for."""
+"""The seconds of an answer: learned from what people spent, not misled by who left the desk, used where asked for."""
 
 from dataclasses import replace
 from pathlib import Path
