@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,15 +20,15 @@ from urllib.parse import urlsplit
 import httpx
 from filelock import FileLock
 
+from flows.ports import pick_port
 from flows.prefect_server import QUIET, configured_api_url
 from flows.processes import left_of_session, start_time
 from flows.project import Project
 from flows.studio import studio_down, studio_server, studio_status, studio_up
-from warehouse import ServiceError, SettingsError
+from warehouse import ServiceError
 
 START_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 15.0
-PORT_TIMEOUT_S = 10.0
 PREFECT_PORT = 4200
 MARK = "SIFTLINE_SERVICE"
 """Environment variable of a service and of all that it starts: the file that its process id is in."""
@@ -258,7 +257,7 @@ def _prefect_up(project: Project, environment: Mapping[str, str], told: Callable
         return running.url
     told("starting Prefect's server")
     last = service.last()
-    port = _free_port(PREFECT_PORT) if last is None else _former_port(urlsplit(last.url).port or PREFECT_PORT)
+    port = pick_port(PREFECT_PORT, former=(urlsplit(last.url).port or 0) if last is not None else 0)
     home = project.state_path / "prefect"
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     url = f"http://127.0.0.1:{port}/api"
@@ -299,31 +298,6 @@ def _wants_studio(project: Project) -> bool:
     if service == "folder" or os.environ.get("LABEL_STUDIO_URL"):
         return False
     return service == "label-studio" or (project.root / ".studio" / "studio.json").is_file()
-
-
-def _former_port(port: int) -> int:
-    """The port that clients know, waited for while a killed server still holds it; the next free one after that."""
-    deadline = time.monotonic() + PORT_TIMEOUT_S
-    while not _is_free(port) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return _free_port(port)
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
-def _free_port(first: int) -> int:
-    for port in range(first, first + 100):
-        if _is_free(port):
-            return port
-    raise SettingsError(f"No port from {first} to {first + 99} on 127.0.0.1 is free.")
 
 
 def _answers(url: str) -> bool:

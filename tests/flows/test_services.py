@@ -1,11 +1,16 @@
-"""One process in the background: what it leaves when it is killed is ended by `stop`, and nothing else is."""
+"""Processes in the background: what one leaves when it is killed is ended by `stop`, and it gets its port again."""
 
 import os
 import signal
+import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 
+import pytest
+
+from flows import ports
 from flows.processes import start_time
 from flows.services import Background
 
@@ -44,3 +49,22 @@ def test_a_stranger_with_the_former_number_is_left_alone(tmp_path: Path) -> None
     finally:
         stranger.kill()
         stranger.wait()
+
+
+def test_a_port_that_is_held_for_a_moment_is_waited_for() -> None:
+    holder = socket.socket()
+    holder.bind(("127.0.0.1", 0))
+    holder.listen()
+    former = holder.getsockname()[1]
+    assert not ports.is_free(former)
+    threading.Timer(0.5, holder.close).start()
+    assert ports.pick_port(former + 1, former=former) == former
+
+
+def test_a_port_that_another_keeps_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports, "PORT_TIMEOUT_S", 0.3)
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        former = holder.getsockname()[1]
+        assert ports.pick_port(20_000, former=former) != former
