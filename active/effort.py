@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from active.graph import Floats, Rows
 from warehouse import Reader
@@ -68,7 +66,8 @@ class Effort:
 
     def seconds(self, characters: Rows) -> Floats:
         """The time that an answer to each text is expected to take: half of all answers take longer. [N]."""
-        return self.pace * (self.overhead + np.clip(characters, self.shortest, self.longest))
+        seen = np.clip(characters, self.shortest, self.longest).astype(np.float64)
+        return self.pace * (self.overhead + seen)
 
 
 def expected_seconds(reader: Reader, item_ids: Sequence[str]) -> Floats | None:
@@ -85,6 +84,5 @@ def expected_seconds(reader: Reader, item_ids: Sequence[str]) -> Floats | None:
     effort = Effort.learned(timed.column("characters").to_numpy(), timed.column("seconds").to_numpy())
     if effort is None:
         return None
-    lengths = reader.arrow("SELECT item_id, length(content) AS characters FROM items WHERE split = 'train'")
-    places = pc.index_in(pa.array(item_ids, pa.string()), value_set=lengths.column("item_id"))
-    return effort.seconds(lengths.column("characters").take(places).to_numpy())
+    lengths = dict(reader.rows("SELECT item_id, length(content) FROM items WHERE split = 'train'"))
+    return effort.seconds(np.array([lengths[item_id] for item_id in item_ids], np.int64))
