@@ -32,7 +32,7 @@ from benchmarks.environment import environment
 from benchmarks.weak_labels_curve import curve
 from benchmarks.weak_labels_report import page
 from engine.client import load_encoder
-from weak_labels.end_model import EndModel, Features, Floats, Ints
+from weak_labels.classifier import EndModel, Features, Floats, Ints
 from weak_labels.label_models import LabelModelConfig, VoteMatrix, fit
 from weak_labels.self_training import self_trained
 
@@ -43,7 +43,7 @@ PEERS = ("flyingsquid==0.0.0a0", "crowd-kit==1.4.2", "pgmpy==0.1.19")
 PEERS_NEED = ("numpy<2", "pandas<3", "scikit-learn<1.6", "scipy", "networkx", "tqdm", "nltk", "attrs", "packaging")
 GOLD_SIZES = (10, 30, 60, 120, 240, 480, 960)
 GOLD_SEEDS = 10
-MEASURED = ("weak_labels/label_models/*.py", "weak_labels/end_model.py", "weak_labels/self_training.py")
+MEASURED = ("weak_labels/label_models/*.py", "weak_labels/classifier.py", "weak_labels/self_training.py")
 MEASURED_BY = ("benchmarks/weak_labels.py", "benchmarks/weak_labels_peers.py")
 
 
