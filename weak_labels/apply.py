@@ -6,9 +6,10 @@ has new input, so `lf_faults` always holds exactly the faults in force. A functi
 off for the run: its votes go, the other functions stay.
 """
 
+import functools
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -25,6 +26,9 @@ from weak_labels.item_batches import check_services, remember_encode, to_batch
 from weak_labels.lanes import Lane
 from weak_labels.reach import TEXT, Asked, Pending, Reach, Rows
 from weak_labels.screens import Screens
+
+PATTERN_BYTES = 4 * 1024**2
+"""Least size of a batch where all functions are ours and cannot fail: RE2 learns a pattern's automaton anew in each."""
 
 
 def cores() -> int:
@@ -182,12 +186,13 @@ def _call_all(
         pool = stack.enter_context(ThreadPoolExecutor(config.processes))
         # Which faults come first decides what is stored, so where there can be any the order must not.
         ordered = any(ballot.function.can_fail for ballot in ballots)
-        for pending in reach.pending(config.batch_items, ordered=ordered):
-            start = log.add(pending, config.encoder_id)
-            batch = to_batch(pending.items, config.classes, encode, ask)[0]
-            called = _Called(start, batch.id_array)
-            _call_here(called, batch, pending, ballots, config.timeout_s)
-            running.append(pool.submit(_call_batch, called, free, screens, batch, pending, ballots, config.timeout_s))
+        least_bytes = 0 if ordered else PATTERN_BYTES
+        for pending in reach.pending(config.batch_items, ordered=ordered, least_bytes=least_bytes):
+            called = _Called(*log.add(pending, config.encoder_id))
+            to_call = functools.partial(to_batch, pending.items, config.classes, encode, ask)
+            if any(_is_local(ballot.function) for ballot in ballots):
+                _call_here(called, to_call()[0], pending, ballots, config.timeout_s)
+            running.append(pool.submit(_call_batch, called, free, screens, to_call, pending, ballots, config.timeout_s))
             if len(running) > config.processes:
                 take(running.popleft().result())
         while running:
@@ -225,13 +230,14 @@ def _call_batch(
     called: _Called,
     free: "SimpleQueue[Lane]",
     screens: Screens,
-    batch: ItemBatch,
+    to_call: Callable[[], tuple[ItemBatch, Rows]],
     pending: Pending,
     ballots: Sequence[Ballot],
     timeout_s: float,
 ) -> _Called:
     lane = free.get()
     try:
+        batch = to_call()[0]
         lane.begin(batch)
         rows_of = screens.rows(batch, pending.calls)
         for place, ballot in enumerate(ballots):
