@@ -27,9 +27,6 @@ from weak_labels.lanes import Lane
 from weak_labels.reach import TEXT, Asked, Pending, Reach, Rows
 from weak_labels.screens import Screens
 
-PATTERN_BYTES = 4 * 1024**2
-"""Least size of a batch where all functions are ours and cannot fail: RE2 learns a pattern's automaton anew in each."""
-
 
 def cores() -> int:
     """Cores that this process may use."""
@@ -44,6 +41,8 @@ class VoteConfig:
         classes: class names; the place of a name is its class number.
         encoder_id: encoder whose vectors the functions see.
         batch_items: items per batch.
+        pattern_bytes: where no function can fail, as many of these batches are put together as have this size: RE2
+            builds the automaton of a pattern anew for each.
         timeout_s: seconds for one call of a Python function: an item for row functions, a batch for column functions.
         max_fault_frac: share of all items on which a function may fail before it is switched off.
         min_faults: so many faults never switch a function off, however few items there are.
@@ -53,6 +52,7 @@ class VoteConfig:
     classes: tuple[str, ...]
     encoder_id: str
     batch_items: int = 5000
+    pattern_bytes: int = 4 * 1024**2
     timeout_s: float = 10.0
     max_fault_frac: float = 0.05
     min_faults: int = 10
@@ -63,6 +63,8 @@ class VoteConfig:
             raise SettingsError(f"VoteConfig: classes must be at least two different names, got {self.classes}.")
         if self.batch_items < 1:
             raise SettingsError(f"VoteConfig: batch_items is {self.batch_items}; it must be 1 or more.")
+        if self.pattern_bytes < 0:
+            raise SettingsError(f"VoteConfig: pattern_bytes is {self.pattern_bytes}; it must be 0 or more.")
         if self.timeout_s <= 0:
             raise SettingsError(f"VoteConfig: timeout_s is {self.timeout_s}; it must be above 0.")
         if not 0 <= self.max_fault_frac <= 1:
@@ -186,7 +188,7 @@ def _call_all(
         pool = stack.enter_context(ThreadPoolExecutor(config.processes))
         # Which faults come first decides what is stored, so where there can be any the order must not.
         ordered = any(ballot.function.can_fail for ballot in ballots)
-        least_bytes = 0 if ordered else PATTERN_BYTES
+        least_bytes = 0 if ordered else config.pattern_bytes
         for pending in reach.pending(config.batch_items, ordered=ordered, least_bytes=least_bytes):
             called = _Called(*log.add(pending, config.encoder_id))
             to_call = functools.partial(to_batch, pending.items, config.classes, encode, ask)
