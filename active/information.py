@@ -73,23 +73,28 @@ class Information:
         """The doubt that is left over the whole pool."""
         return float((self._target * self._covariance).sum())
 
-    def best(self, allowed: Bools) -> int:
+    def best(self, allowed: Bools, weight: Floats | None = None) -> int:
         """The place of the largest gain among the allowed items [N], of which there must be one; the lower wins a tie.
 
         Gains of items that are not kept up to date are upper bounds, for doubt only falls as labels come in. All are
         brought up to date when one of them is above the best that is known.
+
+        Args:
+            allowed: [N] items to choose from.
+            weight: [N] what the gain of each counts, above 0 and always the same; all count the same when left out.
         """
+        worth = np.where(allowed, self.gains if weight is None else self.gains * weight, -np.inf)
         kept = self._front[allowed[self._front]]
-        row = int(kept[self.gains[kept].argmax()]) if len(kept) else -1
-        if len(self._front) < len(self.gains):
-            bounds = np.where(allowed, self.gains, -np.inf)
+        row = int(kept[worth[kept].argmax()]) if len(kept) else -1
+        if len(self._front) < len(worth):
+            bounds = worth.copy()
             bounds[self._front] = -np.inf
-            if row < 0 or bounds.max() > self.gains[row]:
-                self._front = np.arange(len(self.gains))
+            if row < 0 or bounds.max() > worth[row]:
+                self._front = np.arange(len(worth))
                 self._refresh()
-                return self.best(allowed)
+                return self.best(allowed, weight)
         elif len(self._front) > FRONT:
-            self._front = np.sort(np.argsort(-np.where(allowed, self.gains, -np.inf), kind="stable")[:FRONT])
+            self._front = np.sort(np.argsort(-worth, kind="stable")[:FRONT])
         return row
 
     def settle(self, row: int) -> None:

@@ -38,6 +38,11 @@ def reasons(pool: Pool, speaks_for: Rows, redundancy: Floats, settled: Floats, r
     return sentences
 
 
+def with_seconds(reason: str, seconds: float) -> str:
+    """A reason of `reasons` that also says how long an answer is expected to take, where that decided."""
+    return f"{reason.removesuffix('.')}; about {max(1, round(seconds))} s to answer."
+
+
 def _speaks_for(count: int) -> str:
     if count == 0:
         return "Speaks only for itself"

@@ -2,15 +2,17 @@
 
 import math
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
 from active.explore import exploration_next
-from active.graph import PoolGraph
+from active.graph import Floats, PoolGraph
 from active.pool import Pool, read_pool
-from active.strategies import Pick, Quota, Situation, find_strategy
+from active.reason import with_seconds
+from active.strategies import STRATEGIES, Pick, Quota, Situation, find_strategy
 from active.value import DECIMALS
 from features.index import VectorIndex
 from warehouse import Lake, Reader, SettingsError, StageResult, Upsert
@@ -34,9 +36,11 @@ class SelectConfig:
         most_per_class: largest share of a batch that the end model may think of one class, rounded up; 1 for no limit.
         slice_by: metadata key that divides the items into slices; empty for none.
         most_per_slice: largest share of a batch from one slice, rounded up; items without the key have no limit.
+        cost: what a label is taken to cost: "label" (all the same) or "seconds", the time it is expected to take, as
+            soon as enough answers tell; for the strategy `value`.
 
     Raises:
-        SettingsError: a value is out of range, or the strategy is unknown.
+        SettingsError: a value is out of range, the strategy is unknown, or it does not look at seconds.
     """
 
     project: str
@@ -50,6 +54,7 @@ class SelectConfig:
     most_per_class: float = 1.0
     slice_by: str = ""
     most_per_slice: float = 1.0
+    cost: Literal["label", "seconds"] = "label"
 
     def __post_init__(self) -> None:
         find_strategy(self.strategy)
@@ -63,6 +68,13 @@ class SelectConfig:
         for name in ("most_per_class", "most_per_slice"):
             if not 0 < (share := getattr(self, name)) <= 1:
                 raise SettingsError(f"{name} of the selection is {share}; it is a share of the batch, over 0 up to 1.")
+        if self.cost not in ("label", "seconds"):
+            raise SettingsError(f'cost of the selection is "{self.cost}"; it is "label" or "seconds".')
+        if self.cost == "seconds" and self.strategy in STRATEGIES and self.strategy != "value":
+            raise SettingsError(
+                f'cost = "seconds" of the selection needs the strategy "value"; "{self.strategy}" does not look at '
+                'seconds. Set strategy = "value", or cost = "label".'
+            )
 
 
 def select(lake: Lake, index: VectorIndex, config: SelectConfig) -> StageResult:
@@ -85,6 +97,7 @@ def select(lake: Lake, index: VectorIndex, config: SelectConfig) -> StageResult:
         "neighbors": config.neighbors,
         "explore": config.explore,
         "quotas": [config.most_per_class, config.slice_by, config.most_per_slice],
+        "cost": config.cost,
     }
     with lake.stage("select", version=2, inputs=("values",), params=params) as stage:
         if stage.done:
@@ -103,19 +116,27 @@ def select(lake: Lake, index: VectorIndex, config: SelectConfig) -> StageResult:
         batch = min(config.batch, config.budget - queued)
         if batch <= 0:
             return stage.nothing(reason=f"the budget of {config.budget} labels is spent ({queued} queued)")
-        reasons: dict[str, str] = dict(
-            stage.rows('SELECT item_id, reason FROM "values" WHERE cycle = (SELECT max(cycle) FROM "values")')
+        valued = stage.rows(
+            'SELECT item_id, reason, expected_seconds FROM "values" WHERE cycle = (SELECT max(cycle) FROM "values")'
         )
+        reasons = {item_id: str(reason) for item_id, reason, _ in valued}
         pool = read_pool(stage, index.item_ids)
+        seconds = None
+        if config.cost == "seconds":
+            seconds = _seconds(pool, {item_id: cost for item_id, _, cost in valued if cost is not None})
         graph = PoolGraph.from_index(index, pool.item_ids, config.neighbors)
         generator = np.random.default_rng([config.seed, cycle])
         fair = exploration_next(pool, config.seed, math.ceil(config.explore * batch))
         rest = replace(pool, queued=np.concatenate([pool.queued, fair]))
         quotas = _quotas(stage, config, pool, batch)
         with threadpool_limits(1):  # small products: threads only wait for each other, and may change the last bits
-            situation = Situation(pool=rest, graph=graph, generator=generator, quotas=quotas)
+            situation = Situation(pool=rest, graph=graph, generator=generator, quotas=quotas, seconds=seconds)
             pick = find_strategy(config.strategy)(situation, batch - len(fair))
         pick = Pick(np.concatenate([pick.rows, fair]), np.concatenate([pick.values, np.zeros(len(fair))]))
+        if seconds is not None:
+            for row in pick.rows.tolist():
+                item_id = pool.item_ids[row]
+                reasons[item_id] = with_seconds(reasons.get(item_id, ""), float(seconds[row]))
         reasons.update({pool.item_ids[row]: EXPLORED for row in fair})
         if not len(pick.rows):
             return stage.nothing(reason="nothing is left to select")
@@ -127,8 +148,17 @@ def select(lake: Lake, index: VectorIndex, config: SelectConfig) -> StageResult:
                 "strategy": config.strategy,
                 "queued": queued + len(pick.rows),
                 **({"explored": len(fair)} if len(fair) else {}),
+                **({"ranked_by": "label" if seconds is None else "second"} if config.cost == "seconds" else {}),
             },
         )
+
+
+def _seconds(pool: Pool, expected: dict[str, float]) -> Floats | None:
+    """Expected seconds of each item [N], None while nothing is known; an item without a value counts as the middle."""
+    if not expected:
+        return None
+    middle = float(np.median(list(expected.values())))
+    return np.array([expected.get(item_id, middle) for item_id in pool.item_ids])
 
 
 def _quotas(reader: Reader, config: SelectConfig, pool: Pool, batch: int) -> tuple[Quota, ...]:

@@ -64,8 +64,13 @@ class SimulatedAnnotator:
         return count
 
     def seconds(self, item_id: str, content: str) -> float:
-        """Time to read the text and decide, log-normal around reading speed; the same for the same item and seed."""
-        digest = hashlib.sha256(f"{self._seed}:{item_id}".encode()).digest()
-        first, second = (int.from_bytes(digest[k : k + 8], "big") / 2**64 for k in (0, 8))
-        normal = math.sqrt(-2 * math.log(1 - first)) * math.cos(2 * math.pi * second)  # Box and Muller 1958
-        return round((len(content.split()) / WORDS_PER_S + DECISION_S) * math.exp(SPREAD * normal), 1)
+        """Time spent on a text; the same for the same item and seed."""
+        return seconds_to_answer(item_id, content, self._seed)
+
+
+def seconds_to_answer(item_id: str, content: str, seed: int) -> float:
+    """Time to read a text and decide, log-normal around reading speed; the same for the same item and seed."""
+    digest = hashlib.sha256(f"{seed}:{item_id}".encode()).digest()
+    first, second = (int.from_bytes(digest[k : k + 8], "big") / 2**64 for k in (0, 8))
+    normal = math.sqrt(-2 * math.log(1 - first)) * math.cos(2 * math.pi * second)  # Box and Muller 1958
+    return round((len(content.split()) / WORDS_PER_S + DECISION_S) * math.exp(SPREAD * normal), 1)

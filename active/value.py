@@ -10,6 +10,9 @@ Four components, each between 0 and 1, are kept beside it, so that a person can 
 - disagreement: how much functions, label model and end model contradict each other,
 - redundancy: how close the nearest labelled or queued item is.
 
+So are the seconds that an answer is expected to take (`active.effort`), once enough answers tell. They are no part of
+the value, which is that of a label; `[select] cost = "seconds"` ranks by the value of a second.
+
 Shape letters: N items of the pool, C classes.
 """
 
@@ -19,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
+from active.effort import expected_seconds
 from active.graph import NEAR_DUPLICATE, Floats, PoolGraph, Rows
 from active.information import Information, openness
 from active.pool import Pool, read_pool
@@ -166,11 +170,12 @@ def estimate_values(lake: Lake, index: VectorIndex, config: ValueConfig, progres
         progress: called with (steps done, 3).
 
     Returns:
-        The result; `detail` has the cycle, the gold labels and the share of the doubt that the best label settles.
+        The result; `detail` has the cycle, the gold labels, the share of the doubt that the best label settles, and
+        the median of the expected seconds where they are known.
     """
     params = {"neighbors": config.neighbors, "seed": config.seed}
     inputs = ("items", "vectors", "weak_labels", "predictions", "annotations", "annotator_skills")
-    with lake.stage("value", version=2, inputs=inputs, params=params) as stage:
+    with lake.stage("value", version=3, inputs=inputs, params=params) as stage:
         if stage.done:
             return stage.result()
         pool = read_pool(stage, index.item_ids)
@@ -190,6 +195,7 @@ def estimate_values(lake: Lake, index: VectorIndex, config: ValueConfig, progres
             value = np.where(redundancy < NEAR_DUPLICATE, estimate.worth(cover, redundancy), 0.0)
             typical = estimate.representativeness(cover)
         settled = gains / known.doubt if known.doubt > 0 else gains
+        seconds = expected_seconds(stage, [pool.item_ids[row] for row in rows])
         table = pa.table(
             {
                 "item_id": [pool.item_ids[row] for row in rows],
@@ -199,12 +205,15 @@ def estimate_values(lake: Lake, index: VectorIndex, config: ValueConfig, progres
                 "uncertainty": np.round(uncertainty(graph, pool.predicted)[rows], DECIMALS),
                 "disagreement": np.round(disagreement(pool.votes, pool.weak, pool.predicted)[rows], DECIMALS),
                 "redundancy": np.round(redundancy[rows], DECIMALS),
+                "expected_seconds": pa.nulls(len(rows), pa.float64()) if seconds is None else np.round(seconds, 2),
                 "reason": reasons(pool, graph.speaks_for(cover), redundancy, settled, rows),
             }
         )
         progress(3, 3)
         best = float(settled[rows].max(initial=0.0))
         detail = {"cycle": cycle, "gold": len(pool.labelled), "best_label_settles": round(best, DECIMALS)}
+        if seconds is not None:
+            detail["expected_seconds"] = round(float(np.median(seconds)), 2)
         return stage.commit([Upsert("values", table)], rows_read=len(pool), detail=detail)
 
 

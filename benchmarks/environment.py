@@ -35,6 +35,6 @@ def _processor() -> str:
         if line.startswith("model name"):
             model = line.split(":", 1)[1].strip()
         if line.startswith("flags"):
-            flags = ", ".join(f for f in ("avx2", "avx512f", "avx512_vnni", "amx_bf16") if f in line)
+            flags = ", ".join(f for f in ("avx2", "avx512f", "avx512_vnni", "amx_bf16", "amx_int8") if f in line)
             break
     return f"{model} ({flags})"

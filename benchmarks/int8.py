@@ -23,18 +23,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy.stats import spearmanr
 
 from benchmarks.engine_data import Data, data_folder, read_data, texts_of_length
 from benchmarks.environment import environment
 from benchmarks.int8_page import page
-from engine.client import Encoder, load_encoder
+from engine.client import DEFAULT_ACTIVE, Encoder, load_encoder
+from engine.config import RoutedConfig
 from engine.encoder import dense_encoder, pack
-from engine.native import int8_forward
+from engine.int8 import Forward
+from engine.native import STAGES, int8_forward
 from engine.quantize import quantize
+from engine.streaming import TensorFile, routed_int8
 from engine.tokenizer import TextTokenizer
-from engine.weights import MINILM, read_minilm
+from engine.weights import MINILM, read_minilm, shipped_routed
 
 ROOT = Path(__file__).parents[1]
 PEERS = ROOT / ".venv-peers-embedding"
@@ -196,21 +200,54 @@ def throughput(data: Data, rounds: int, texts: int, threads: int) -> dict[str, A
     return {"rounds": rounds, "threads": threads, "texts_per_s": found, "missing": missing}
 
 
+def dense_forward() -> tuple[Forward, str]:
+    """The dense encoder in 8 bits, and the kernel."""
+    files = read_minilm()
+    return int8_forward(quantize(dense_encoder(files.config, files.tensors)))
+
+
+def routed_forward() -> tuple[Forward, int]:
+    """The shipped routed encoder in 8 bits, and its main budget."""
+    with TensorFile(*shipped_routed()) as file:
+        weights, _ = routed_int8(file, 8)
+        assert isinstance(weights.config, RoutedConfig)
+        return int8_forward(weights)[0], weights.config.budget(DEFAULT_ACTIVE)
+
+
 def profile(rounds: int) -> dict[str, Any]:
-    """Speed of the whole forward in billions of multiplications per second, and of the best float32 product here."""
+    """Microseconds a token of each stage of the compiled forward, and how near its products come to the limit here.
+
+    The limit is the fastest product of 8-bit matrices that torch has here, at the size of the feed-forward.
+    """
     torch.set_num_threads(1)
     generator = np.random.default_rng(0)
-    files = read_minilm()
-    forward, kernel = int8_forward(quantize(dense_encoder(files.config, files.tensors)))
-    batch = pack([[101, *generator.integers(1000, 20000, 62).tolist(), 102] for _ in range(8)])
-    x, weight = torch.randn(512, 384), torch.randn(384, 1536)
-    timed = in_turns({"int8": lambda: forward(batch, 0, None), "fp32": lambda: x @ weight}, rounds)
-    multiplications = 512 * 6 * (4 * 384 * 384 + 2 * 384 * 1536)
-    return {
-        "kernel": kernel,
-        "int8_forward_gmac_per_s": multiplications / min(timed["int8"]) / 1e9,
-        "fp32_product_gmac_per_s": 512 * 384 * 1536 / min(timed["fp32"]) / 1e9,
+    batch = pack([[101, *generator.integers(1000, 20000, 62).tolist(), 102] for _ in range(16)])
+    tokens = 1024
+    a, b = torch.ones(tokens, 384, dtype=torch.int8), torch.ones(384, 1536, dtype=torch.int8)
+    x, weight = torch.randn(tokens, 384), torch.randn(384, 1536)
+    limits = in_turns({"int8": lambda: torch._int_mm(a, b), "fp32": lambda: x @ weight}, 5 * rounds)  # type: ignore[attr-defined]
+    product = tokens * 384 * 1536 / 1e9
+    figures: dict[str, Any] = {f"{form}_product_gmac_per_s": product / min(s) for form, s in limits.items()}
+    dense, kernel = dense_forward()
+    if kernel == "torch":
+        raise SystemExit("The profile is of the compiled forward, which is not installed. Run: make setup")
+    for name, (forward, budget) in {"dense": (dense, 0), "routed": routed_forward()}.items():
+        forward(batch, budget, None)
+        runs: list[npt.NDArray[np.int64]] = []
+        for _ in range(rounds):
+            spent = np.zeros(len(STAGES), np.int64)
+            forward(batch, budget, None, spent)  # type: ignore[call-arg]
+            runs.append(spent)
+        middle = runs[int(np.argsort([run.sum() for run in runs])[rounds // 2])]
+        figures[name] = {stage: float(ns) / 1e3 / tokens for stage, ns in zip(STAGES, middle, strict=True)}
+    layers = 6
+    figures["dense_macs"] = {
+        "queries, keys, values": layers * 3 * 384 * 384,
+        "attention": layers * 2 * 64 * 384,
+        "output": layers * 384 * 384,
+        "feed-forward": layers * 2 * 384 * 1536,
     }
+    return figures
 
 
 def main() -> None:
@@ -234,8 +271,7 @@ def main() -> None:
             "throughput": lambda: throughput(data, rounds, 60 if given.quick else 250, given.threads),
             "profile": lambda: profile(4 * rounds),
         }[part]()
-        files = read_minilm()
-        kernel = int8_forward(quantize(dense_encoder(files.config, files.tensors)))[1]
+        kernel = dense_forward()[1]
         figures[part] = {**measured, "quick": given.quick, "kernel": kernel, "environment": environment()}
         given.output.parent.mkdir(parents=True, exist_ok=True)
         given.output.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")

@@ -2,21 +2,22 @@
 
     python -m benchmarks.readme
 
-README.md gets the demo's; weak_labels/README.md a sentence of docs/benchmarks/apply.json; the encoder's go to
-docs/benchmarks/engine.md with its picture engine.svg, and into engine/README.md, once docs/benchmarks/engine.json is
-there.
+README.md gets the demo's and the verdicts on the encoder's claim; weak_labels/README.md a sentence of
+docs/benchmarks/apply.json; the encoder's go to docs/benchmarks/engine.md with its picture engine.svg, and into
+engine/README.md, once docs/benchmarks/engine.json is there.
 """
 
 import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks import apply_page, engine_report
+from benchmarks import apply_page, claims, engine_report
 from benchmarks.engine_plot import frontier
 
 ROOT = Path(__file__).parents[1]
 START = "<!-- demo figures: python -m benchmarks.readme -->"
 ENGINE_START = "<!-- engine figures: python -m benchmarks.readme -->"
+CLAIMS_START = "<!-- claim figures: python -m benchmarks.readme -->"
 APPLY_START = "<!-- apply figures: python -m benchmarks.readme -->"
 END = "<!-- end -->"
 
@@ -59,6 +60,14 @@ def filled(readme: str, figures: dict[str, Any]) -> str:
     return _between(readme, START, table(figures), "README.md")
 
 
+def claims_filled(readme: str, folder: Path) -> str:
+    """The README with the table of the encoder's claim, from the three files that it is judged by."""
+    engine, int8, serving = (
+        json.loads((folder / f"{name}.json").read_text("utf-8")) for name in ("engine", "int8", "serving")
+    )
+    return _between(readme, CLAIMS_START, claims.table(engine, int8, serving), "README.md")
+
+
 def engine_filled(readme: str, figures: dict[str, Any]) -> str:
     """engine/README.md with its figures replaced."""
     return _between(readme, ENGINE_START, engine_report.block(figures), "engine/README.md")
@@ -81,7 +90,7 @@ def main() -> None:
     folder = ROOT / "docs" / "benchmarks"
     figures = json.loads((folder / "demo.json").read_text("utf-8"))
     path = ROOT / "README.md"
-    path.write_text(filled(path.read_text("utf-8"), figures), "utf-8")
+    path.write_text(claims_filled(filled(path.read_text("utf-8"), figures), folder), "utf-8")
     if (folder / "apply.json").exists():
         path = ROOT / "weak_labels" / "README.md"
         figures = json.loads((folder / "apply.json").read_text("utf-8"))

@@ -23,15 +23,20 @@ from rich.console import Console
 
 from active.strategies import STRATEGIES
 from benchmarks.environment import environment
+from benchmarks.selection_cost import SEEDS as COST_SEEDS
+from benchmarks.selection_cost import cost
 from benchmarks.selection_data import CACHE, DEVELOPMENT, REPORTED, data_folder, read_set
+from benchmarks.selection_noise import SEEDS as NOISE_SEEDS
 from benchmarks.selection_noise import noise
 from benchmarks.selection_report import page, plots, show
 from benchmarks.selection_scale import scale
 from benchmarks.selection_strategies import PEER_STRATEGIES, curve, fingerprint, peer_lines
+from benchmarks.selection_truth import SEEDS as TRUTH_SEEDS
 from benchmarks.selection_truth import truth
 from benchmarks.selection_weak import weak_curve
 
-PARTS = ("strategies", "labels_needed", "noise", "truth", "scale")
+PARTS = ("strategies", "labels_needed", "noise", "truth", "cost", "scale")
+BY_SET = {"noise": (noise, NOISE_SEEDS), "truth": (truth, TRUTH_SEEDS), "cost": (cost, COST_SEEDS)}
 WEAK_SETS = ("trec", "agnews", "youtube", "sms")
 Figures = dict[str, Any]
 
@@ -40,7 +45,7 @@ def main() -> None:
     """Measure, print tables, write JSON and page where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, metavar="DIR", help="data folder; else SIFTLINE_DATA, else ../shared/data")
-    parser.add_argument("--parts", default=",".join(PARTS[:4]), help="some of " + ",".join(PARTS))
+    parser.add_argument("--parts", default=",".join(PARTS[:-1]), help="some of " + ",".join(PARTS))
     parser.add_argument("--sets", help="some sets, with commas; all of the family when left out")
     parser.add_argument("--development", action="store_true", help="the sets that `value` was worked out on")
     parser.add_argument("--strategies", help="some strategies, with commas; all, and the peers', when left out")
@@ -67,7 +72,7 @@ def main() -> None:
         figures["parts"][part] = {
             "measured": {
                 **environment(),
-                "command": f"python -m benchmarks.selection --parts {part}",
+                "command": f"python -m benchmarks.selection --parts {part}{_asked(arguments)}",
                 "load": [round(load, 1), round(os.getloadavg()[0], 1)],
                 "seconds": round(time.monotonic() - began, 1),
             },
@@ -82,6 +87,14 @@ def main() -> None:
         arguments.output.with_suffix(".md").write_text(page(figures), "utf-8")
     else:
         print(json.dumps(figures, indent=1))
+
+
+def _asked(arguments: argparse.Namespace) -> str:
+    """The arguments that decide figures, as they were given."""
+    said = f" --seeds {arguments.seeds}" + (" --development" if arguments.development else "")
+    for name in ("sets", "strategies"):
+        said += f" --{name} {given}" if (given := getattr(arguments, name)) else ""
+    return said
 
 
 def _earlier(output: Path | None) -> Figures:
@@ -101,8 +114,8 @@ def _measure(part: str, sets: Sequence[str], strategies: Sequence[str], seeds: i
         weak = [name for name in sets if name in WEAK_SETS]
         kinds = ("weak value", "weak random")
         return {"seeds": seeds, "curves": _curves(_one_weak_curve, weak, kinds, seeds, jobs, folder)}
-    measure = noise if part == "noise" else truth
-    return {"seeds": seeds, "sets": {name: measure(read_set(name, folder), seeds) for name in sets}}
+    measure, most = BY_SET[part]
+    return {"seeds": min(seeds, most), "sets": {name: measure(read_set(name, folder), seeds) for name in sets}}
 
 
 Job = tuple[str, str, list[int], str]

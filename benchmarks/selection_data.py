@@ -44,6 +44,7 @@ class TextSet:
         name: of the set.
         classes: C names, sorted.
         vectors: [N, D] of the pool.
+        texts: [N] of the pool.
         labels: [N] class ids of the pool.
         votes: [N, L] of the pool, -1 abstains; L is 0 where there are no functions.
         test_vectors: [M, D].
@@ -53,6 +54,7 @@ class TextSet:
     name: str
     classes: tuple[str, ...]
     vectors: npt.NDArray[np.float32]
+    texts: tuple[str, ...]
     labels: npt.NDArray[np.int64]
     votes: npt.NDArray[np.int64]
     test_vectors: npt.NDArray[np.float32]
@@ -89,6 +91,7 @@ def read_set(name: str, folder: Path) -> TextSet:
         name=name,
         classes=classes,
         vectors=vectors[: len(pool)],
+        texts=tuple(text for text, _, _ in pool),
         labels=np.array([place[label] for _, label, _ in pool], np.int64),
         votes=np.array([votes for _, _, votes in pool], np.int64).reshape(len(pool), -1),
         test_vectors=vectors[len(pool) :],

@@ -70,6 +70,8 @@ def tables(figures: Figures) -> list[Table]:
         found.append(_noise(parts["noise"]["sets"]))
     if "truth" in parts:
         found.append(_truth(parts["truth"]["sets"]))
+    if "cost" in parts:
+        found.append(_cost(parts["cost"]["sets"]))
     if "scale" in parts:
         found.append(_scale(parts["scale"]["items"]))
     return found
@@ -220,6 +222,14 @@ def _truth(sets: Mapping[str, Figures]) -> Table:
     rows = [[n, *(f"{sets[name][start][n]:.2f}" for name, start in columns)] for n in names]
     heads = [f"{name}, {start} labels" for name, start in columns]
     return Table("Value against truth: Spearman with the measured fall of the test loss", ["", *heads], rows)
+
+
+def _cost(sets: Mapping[str, Figures]) -> Table:
+    columns = [(name, budget) for name in sets for budget in next(iter(sets[name].values()))]
+    kinds = list(next(iter(sets.values())))
+    rows = [[kind, *(f"{sets[name][kind][column]:.3f}" for name, column in columns)] for kind in kinds]
+    heads = [f"{name}, {column}" for name, column in columns]
+    return Table("Accuracy in the time random picks take for as many labels", ["", *heads], rows)
 
 
 def _scale(items: Mapping[str, Figures]) -> Table:

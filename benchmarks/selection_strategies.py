@@ -40,7 +40,13 @@ PEER_STRATEGIES = (
     "skactiveml probcover",
     "skactiveml falcun",
 )
-SOURCES = ("active", "benchmarks/selection_loop.py", "benchmarks/selection_peers.py", "benchmarks/selection_data.py")
+SOURCES = (
+    "active/strategies",
+    *(f"active/{name}.py" for name in ("clusters", "graph", "information", "pool", "shapley", "taught", "value")),
+    "weak_labels/end_model.py",
+    *(f"benchmarks/selection_{name}.py" for name in ("data", "loop", "peers", "weak")),
+)
+"""What decides a curve; the rest of `active` may change without voiding the runs that are kept."""
 
 
 def curve(data: TextSet, strategy: str, seed: int) -> dict[int, float]:

@@ -74,8 +74,8 @@ def page(figures: Figures) -> str:
         "",
         "Made by `python -m benchmarks.serving --output docs/benchmarks/serving.json`; do not edit.",
         "",
-        f"{figures['cores']} cores, {figures['processor']}, {figures['memory_gib']} GiB, Python {figures['python']}, "
-        f"torch {figures['versions']['torch']}, {figures['threads']} threads for each server; clients share the "
+        f"{figures['cores']} cores, {figures['memory_gib']} GiB, Python {figures['python']}, torch "
+        f"{figures['versions']['torch']}, {figures['threads']} threads for each server; clients share the "
         "machine. Arrivals: half short questions and sentences, 30% news, 20% long texts (five news joined), one text "
         "each, Poisson in open loop; a latency begins when the request was due.",
         "",
@@ -130,6 +130,6 @@ def _conditions(run: Figures) -> list[str]:
         dirty = " with uncommitted changes" if on["uncommitted_changes"] else ""
         quick = ", a quick run whose figures mean nothing" if on["quick"] else ""
         load = f"load {on['load'][0]} to {on['load'][1]}"
-        words.append(f"{name} at {on['commit'][:9]}{dirty}, {load}, {on['seconds']:.0f} s{quick}")
+        words.append(f"{name} at {on['commit'][:9]}{dirty} on {on['processor']}, {load}, {on['seconds']:.0f} s{quick}")
     others = "A load above the number of cores means that others used the machine as well."
     return [f"Measured: {'; '.join(words)}. {others}"]

@@ -35,8 +35,10 @@ import pyarrow.parquet as pq
 from benchmarks.crowd import Crowd
 from benchmarks.environment import environment
 from benchmarks.growth import Series, memory_mib, open_files
+from benchmarks.soak_page import page
 from features.samples import get_sample
 from flows import services
+from flows.processes import start_time
 from flows.project import Project
 from flows.studio import studio_status
 from tests.projects import ROOT, make_small_project
@@ -107,6 +109,7 @@ class Soak:
         self.crowd = Crowd(TITLE, tuple(sorted(set(truth.values()))), truth, random.Random(seed + 1))
         self.runs: list[Run] = []
         self.checks: list[dict[str, Any]] = []
+        self.ended: list[dict[str, Any]] = []
         self.series: dict[str, Series] = {}
         self.began = time.monotonic()
         self.stopping = False
@@ -183,6 +186,7 @@ class Soak:
 
     def cycle(self, fault: str) -> Run:
         """One run with the crowd at work and one fault in the middle."""
+        self._start_what_ended()
         began = time.monotonic()
         with (self.folder / "run.log").open("ab") as log:
             log.write(f"--- cycle {len(self.runs) + 1}: {fault}\n".encode())
@@ -198,22 +202,39 @@ class Soak:
             files = max(files, open_files(process.pid) or 0)
             time.sleep(0.2)
         if fault == "kill run":
-            process.kill()
+            os.kill(process.pid, signal.SIGKILL)  # not its method, which would take the exit code of one that has ended
         elif fault != "none":
-            os.killpg(self._pid(fault), signal.SIGKILL)
+            self._kill(fault)
             self.up()
         ended = wait(process, RUN_LIMIT_S)
         return Run(len(self.runs) + 1, fault, ended[0], time.monotonic() - began, ended[1], files)
 
-    def _pid(self, service: str) -> int:
+    def _start_what_ended(self) -> None:
+        """As systemd would; a service that ended although nobody killed it is noted."""
+        ended = [service for service in SERVICES if self._running(service) is None]
+        for service in ended:
+            print(f"{service} has ended by itself before cycle {len(self.runs) + 1}", flush=True)
+            self.ended.append({"service": service, "before_cycle": len(self.runs) + 1})
+        if ended:
+            self.up()
+
+    def _kill(self, service: str) -> None:
+        pid = self._running(service)
+        if pid is None:  # it ended in this cycle
+            return
+        began = start_time(pid)
+        os.killpg(pid, signal.SIGKILL)
+        while start_time(pid) == began:  # it dies in its own time, and `up` would still see it
+            time.sleep(0.01)
+
+    def _running(self, service: str) -> int | None:
+        """Process id of a service that runs."""
         running = (
             studio_status(self.root)
             if service == "label studio"
             else services.Background(service, self.project.state_path).status()
         )
-        if running is None:
-            raise SystemExit(f"{service} has ended by itself before cycle {len(self.runs) + 1}")
-        return running.pid
+        return None if running is None else running.pid
 
     def _note(self, cycle: int, run: Run) -> None:
         def note(name: str, value: float | None, life: int = 0) -> None:
@@ -223,7 +244,9 @@ class Soak:
             note("run_peak_mib", run.peak_mib)
             note("run_open_files", run.files or None)
         for service in SERVICES:
-            pid = self._pid(service)
+            pid = self._running(service)
+            if pid is None:
+                continue
             note(f"{service.replace(' ', '_')}_mib", memory_mib(pid), pid)
             note(f"{service.replace(' ', '_')}_open_files", open_files(pid), pid)
 
@@ -250,7 +273,7 @@ class Soak:
             ("warehouse_files", len(disk)),
             ("data_mib", sum(path.stat().st_size for path in disk) / 2**20),
             ("state_files", state),
-            ("temporary_files", len(list((self.folder / "tmp").rglob("*")))),
+            ("temporary_files", sum(1 for path in (self.folder / "tmp").rglob("*") if path.is_file())),
         ):
             self.series.setdefault(name, Series()).note(cycle, value)
         check: dict[str, Any] = {
@@ -282,6 +305,7 @@ class Soak:
             "faults": dict(Counter(run.fault for run in self.runs)),
             "exit_codes": dict(Counter(str(run.code) for run in self.runs)),
             "unexpected_exits": [asdict(run) for run in self.runs if run.unexpected],
+            "services_ended_by_themselves": self.ended,
             "tasks_withdrawn_from_a_screen": self.crowd.withdrawn,
             "last_check": self.checks[-1] if self.checks else None,
             "wrong_checks": [check for check in self.checks if wrong(check)],
@@ -317,14 +341,16 @@ def wait(process: subprocess.Popen[bytes], limit_s: float) -> tuple[int, float]:
             process.returncode = os.waitstatus_to_exitcode(status)
             return process.returncode, usage.ru_maxrss / 1024
         if time.monotonic() > end:
-            process.kill()
+            os.kill(process.pid, signal.SIGKILL)
         time.sleep(0.05)
 
 
 def write(output: Path | None, figures: dict[str, Any]) -> None:
-    """Write the figures so that a reader never sees half of them."""
+    """Write the figures so that a reader never sees half of them, and the page beside them."""
     if output is None:
         return
+    if figures["last_check"]:
+        output.with_suffix(".md").write_text(page(figures), "utf-8")
     part = output.with_suffix(".part")
     part.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
     part.replace(output)
@@ -357,7 +383,8 @@ def main() -> None:
     if arguments.folder is None:
         shutil.rmtree(folder)
     grown = [name for name, found in figures["growth"].items() if not found.get("bounded", True)]
-    sys.exit(1 if figures["wrong_checks"] or figures["unexpected_exits"] or any(map(ours, grown)) else 0)
+    found = figures["wrong_checks"] or figures["unexpected_exits"] or figures["services_ended_by_themselves"]
+    sys.exit(1 if found or any(map(ours, grown)) else 0)
 
 
 def ours(name: str) -> bool:

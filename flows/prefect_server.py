@@ -130,7 +130,7 @@ def prefect_api(state: Path) -> Generator[str]:
         try:
             yield url
         finally:
-            _send_what_waits()
+            _send_what_waits(url)
             del os.environ["PREFECT_API_URL"]
         return
     home = state / "prefect"
@@ -141,7 +141,7 @@ def prefect_api(state: Path) -> Generator[str]:
         try:
             yield url
         finally:
-            _send_what_waits()
+            _send_what_waits(url)
             del os.environ["PREFECT_API_URL"]
 
 
@@ -160,9 +160,9 @@ def check_api(url: str) -> None:
         ) from error
 
 
-def _send_what_waits() -> None:
+def _send_what_waits(url: str) -> None:
     """Let Prefect's background workers send their last logs and events while the server is still there."""
-    if "prefect" not in sys.modules:
+    if "prefect" not in sys.modules or not _healthy(url):
         return
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker

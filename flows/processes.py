@@ -1,4 +1,4 @@
-"""Whether a process that was started earlier, perhaps by another command, still is the same one."""
+"""Whether a process that was started earlier, perhaps by another command, still is the same one, and what it left."""
 
 import contextlib
 import os
@@ -9,9 +9,32 @@ def start_time(pid: int) -> int:
     """Kernel start time of a process in clock ticks, 0 when it is gone; also takes in a child that ended."""
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
+    fields = _fields(pid)
+    return 0 if not fields or fields[0] in "ZX" else int(fields[19])
+
+
+def left_of_session(leader: int, variable: str, value: str) -> list[int]:
+    """Live processes of a session whose leader is gone.
+
+    Args:
+        leader: process id that the leader had; another process may have it by now.
+        variable, value: what stands in the environment of the session's processes, and in no other's.
+    """
+    mark = f"{variable}={value}".encode()
+    found: list[int] = []
+    for folder in Path("/proc").iterdir():
+        fields = _fields(int(folder.name)) if folder.name.isdecimal() else []
+        if fields and fields[0] not in "ZX" and int(fields[3]) == leader:
+            with contextlib.suppress(OSError):
+                if mark in (folder / "environ").read_bytes().split(b"\0"):
+                    found.append(int(folder.name))
+    return found
+
+
+def _fields(pid: int) -> list[str]:
+    """State and what follows it; empty when there is no such process."""
     try:
         # The name in parentheses may hold spaces; fields are counted behind it. Source: man 5 proc.
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
     except OSError:
-        return 0
-    return 0 if fields[0] in "ZX" else int(fields[19])
+        return []

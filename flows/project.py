@@ -271,6 +271,7 @@ class Project:
             most_per_class=section.most_per_class,
             slice_by=section.slice_by,
             most_per_slice=section.most_per_slice,
+            cost=section.cost,
         )
 
     @cached_property

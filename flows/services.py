@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,15 +20,18 @@ from urllib.parse import urlsplit
 import httpx
 from filelock import FileLock
 
+from flows.ports import pick_port
 from flows.prefect_server import QUIET, configured_api_url
-from flows.processes import start_time
+from flows.processes import left_of_session, start_time
 from flows.project import Project
 from flows.studio import studio_down, studio_server, studio_status, studio_up
-from warehouse import ServiceError, SettingsError
+from warehouse import ServiceError
 
 START_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 15.0
 PREFECT_PORT = 4200
+MARK = "SIFTLINE_SERVICE"
+"""Environment variable of a service and of all that it starts: the file that its process id is in."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,10 +75,14 @@ class Background:
         """What it printed; kept when it is started again."""
         return self._folder / f"{self.name}.log"
 
+    @property
+    def _record(self) -> Path:
+        return self._folder / f"{self.name}.json"
+
     def last(self) -> Running | None:
         """The process that was started last, alive or dead."""
         try:
-            return Running(**json.loads((self._folder / f"{self.name}.json").read_text("utf-8")))
+            return Running(**json.loads(self._record.read_text("utf-8")))
         except (OSError, ValueError, TypeError):
             return None
 
@@ -97,7 +103,7 @@ class Background:
         pid = os.posix_spawn(
             command[0],
             list(command),
-            dict(environment),
+            {**environment, MARK: str(self._record)},
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_OPEN, 1, str(self.log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
@@ -108,7 +114,7 @@ class Background:
         running = Running(pid=pid, started=start_time(pid), url=url)
         part = self._folder / f"{self.name}.part"
         part.write_text(json.dumps(asdict(running)), "utf-8")
-        part.replace(self._folder / f"{self.name}.json")
+        part.replace(self._record)
         deadline = time.monotonic() + START_TIMEOUT_S
         while not ready():
             if start_time(pid) != running.started or not running.started:
@@ -120,17 +126,22 @@ class Background:
         return running
 
     def stop(self) -> bool:
-        """Stop it and what it started.
+        """Stop it and what it started, also what it left when it was killed.
 
         Returns:
-            False when it did not run.
+            False when nothing of it ran.
 
         Raises:
             ServiceError: it did not end, not even when killed.
         """
         running = self.status()
         if running is None:
-            return False
+            last = self.last()
+            left = left_of_session(last.pid, MARK, str(self._record)) if last is not None else []
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return bool(left)
         for number, patience_s in ((signal.SIGTERM, STOP_TIMEOUT_S), (signal.SIGKILL, 5.0)):
             with contextlib.suppress(ProcessLookupError):
                 # SIGTERM to the one, which ends its children in order; SIGKILL to all of its session.
@@ -246,7 +257,7 @@ def _prefect_up(project: Project, environment: Mapping[str, str], told: Callable
         return running.url
     told("starting Prefect's server")
     last = service.last()
-    port = _free_port(PREFECT_PORT if last is None else urlsplit(last.url).port or PREFECT_PORT)
+    port = pick_port(PREFECT_PORT, former=(urlsplit(last.url).port or 0) if last is not None else 0)
     home = project.state_path / "prefect"
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     url = f"http://127.0.0.1:{port}/api"
@@ -287,18 +298,6 @@ def _wants_studio(project: Project) -> bool:
     if service == "folder" or os.environ.get("LABEL_STUDIO_URL"):
         return False
     return service == "label-studio" or (project.root / ".studio" / "studio.json").is_file()
-
-
-def _free_port(first: int) -> int:
-    for port in range(first, first + 100):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise SettingsError(f"No port from {first} to {first + 99} on 127.0.0.1 is free.")
 
 
 def _answers(url: str) -> bool:

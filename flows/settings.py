@@ -152,6 +152,8 @@ class SelectSection(Section):
     slice_by: str = ""
     """Metadata key that divides the items into slices."""
     most_per_slice: float = Field(default=1.0, gt=0, le=1)
+    cost: Literal["label", "seconds"] = "label"
+    """What a label is taken to cost: all the same, or the seconds that an answer is expected to take."""
     seed: int = 0
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 import httpx
 from filelock import FileLock
 
+from flows.ports import is_free, pick_port
 from flows.processes import start_time
 from warehouse import ServiceError, SettingsError
 
@@ -30,7 +31,7 @@ ENVIRONMENT = ".venv-labelstudio"
 # The first start in an environment applies 261 migrations: 25 s on an idle core, minutes where others work too.
 START_TIMEOUT_S = 600.0
 STOP_TIMEOUT_S = 20.0
-FIRST_PORT, LAST_PORT = 8080, 8180
+FIRST_PORT = 8080
 _QUIET = {
     "PATH": os.defpath,
     "LANG": "C.UTF-8",
@@ -341,25 +342,11 @@ def _info(record: _Record) -> StudioInfo:
 
 
 def _pick_port(wanted: int | None, last_used: int) -> int:
-    if wanted is not None:
-        if not _port_is_free(wanted):
-            raise SettingsError(f"port {wanted} on 127.0.0.1 is taken; name another one or leave it to Siftline")
-        return wanted
-    for port in (last_used, *range(FIRST_PORT, LAST_PORT)):
-        if port and _port_is_free(port):
-            return port
-    raise SettingsError(f"no port from {FIRST_PORT} to {LAST_PORT - 1} on 127.0.0.1 is free")
-
-
-def _port_is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        # As the server itself does, so that connections that still close do not count as taken.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
+    if wanted is None:
+        return pick_port(FIRST_PORT, former=last_used)
+    if not is_free(wanted):
+        raise SettingsError(f"port {wanted} on 127.0.0.1 is taken; name another one or leave it to Siftline")
+    return wanted
 
 
 def _healthy(port: int) -> bool:

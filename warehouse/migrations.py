@@ -76,7 +76,12 @@ def _schema_3(cursor: duckdb.DuckDBPyConnection) -> str:
     return "asked_before and annotator_skills added, empty"
 
 
-MIGRATIONS: tuple[Migration, ...] = (Migration(2, _schema_2), Migration(3, _schema_3))
+def _schema_4(cursor: duckdb.DuckDBPyConnection) -> str:
+    cursor.execute('ALTER TABLE "values" ADD COLUMN expected_seconds DOUBLE')
+    return "values: column expected_seconds added, empty for earlier cycles"
+
+
+MIGRATIONS: tuple[Migration, ...] = (Migration(2, _schema_2), Migration(3, _schema_3), Migration(4, _schema_4))
 assert [m.version for m in MIGRATIONS] == list(range(2, SCHEMA_VERSION + 1)), "one step per schema, in order"
 
 

@@ -7,7 +7,7 @@ bookkeeping.
 
 from dataclasses import dataclass
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -194,6 +194,12 @@ TABLES: tuple[Table, ...] = (
             _c("disagreement", "DOUBLE", "How much functions, label model and end model conflict, 0 to 1."),
             _c("redundancy", "DOUBLE", "How close the nearest labelled or queued item is, 0 to 1."),
             _c("reason", "VARCHAR", "The reason in words."),
+            _c(
+                "expected_seconds",
+                "DOUBLE",
+                "Seconds an answer is expected to take, learned from answers so far; empty while fewer than 20 tell.",
+                bookkeeping=True,
+            ),
         ),
     ),
     Table(

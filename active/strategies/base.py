@@ -35,6 +35,7 @@ class Situation:
         graph: their neighbour graph.
         generator: the only source of random numbers.
         quotas: the most items of each group that may be picked.
+        seconds: [N] what a label of each item costs, above 0; None where every label costs the same.
 
     Raises:
         DataError: vectors or predictions are not finite; names the items.
@@ -44,6 +45,7 @@ class Situation:
     graph: PoolGraph
     generator: np.random.Generator
     quotas: tuple[Quota, ...] = ()
+    seconds: Floats | None = None
 
     def __post_init__(self) -> None:
         for name, values in (("vectors", self.graph.vectors), ("predictions", self.pool.predicted)):

@@ -4,7 +4,7 @@ It is built where there is a C++ compiler (`make setup`, `pip install .`; in a g
 `make native`). Without it, or where its version is
 another one, `int8_forward` gives the torch forward: slower, same vectors.
 
-SIFTLINE_KERNEL chooses: "auto" (default), "torch", or an instruction set: "scalar", "avx2", "avx512_vnni".
+SIFTLINE_KERNEL chooses: "auto" (default), "torch", or an instruction set: "scalar", "avx2", "avx512_vnni", "amx_int8".
 """
 
 import ctypes
@@ -23,10 +23,20 @@ from engine.int8 import Forward, TorchInt8
 from engine.quantize import Int8Weights
 from engine.trace import LayerTrace
 
-VERSION = 2
+VERSION = 3
 """Of the interface to the library; one that was built from other sources than these is left alone."""
 VARIABLE = "SIFTLINE_KERNEL"
-KERNELS = ("auto", "torch", "scalar", "avx2", "avx512_vnni")
+STAGES = (
+    "embed and mean",
+    "routers",
+    "queries, keys, values",
+    "attention",
+    "output",
+    "feed-forward",
+    "residuals and norms",
+)
+"""Parts of a forward whose time `NativeInt8.forward` can tell."""
+KERNELS = ("auto", "torch", "scalar", "avx2", "avx512_vnni", "amx_int8")
 
 
 def int8_forward(weights: Int8Weights) -> tuple[Forward, str]:
@@ -67,7 +77,7 @@ def _library() -> ctypes.CDLL | None:
             library.siftline_forward.argtypes = [
                 *[ctypes.c_void_p] * 3,
                 *[ctypes.c_int32] * 3,
-                *[ctypes.c_void_p] * 3,
+                *[ctypes.c_void_p] * 4,
             ]
             return library
     return None
@@ -134,8 +144,18 @@ class NativeInt8:
         if not packed:
             raise MemoryError("The int8 model does not fit into memory.")
 
-    def forward(self, batch: Pack, budget: int, trace: list[LayerTrace] | None = None) -> torch.Tensor:
+    def forward(
+        self,
+        batch: Pack,
+        budget: int,
+        trace: list[LayerTrace] | None = None,
+        spent: npt.NDArray[np.int64] | None = None,
+    ) -> torch.Tensor:
         """See `engine.int8.TorchInt8.forward`.
+
+        Args:
+            batch, budget, trace: as there.
+            spent: nanoseconds of each of `STAGES`, added to.
 
         Raises:
             MemoryError: there is too little memory for the pack.
@@ -165,6 +185,7 @@ class NativeInt8:
             vectors_SD.ctypes.data,
             _address(heads_LSH),
             _address(experts_LTE),
+            None if spent is None else spent.ctypes.data,
         )
         if failed:
             raise MemoryError(f"A pack of {tokens} tokens does not fit into memory.")

@@ -13,6 +13,7 @@ namespace siftline {
 namespace {
 using Activation = int16_t;
 constexpr int OFFSET = 0, TILE = 6;
+constexpr bool ROWS_FIRST = false;
 constexpr size_t HIDDEN = 96 * 1024;
 
 #include "avx2_tiles.inl"

@@ -7,7 +7,7 @@
 namespace siftline {
 namespace {
 
-constexpr int VERSION = 2;  // engine/native/__init__.py asks for the same
+constexpr int VERSION = 3;  // engine/native/__init__.py asks for the same
 
 const Isa* isa_named(const char* name) {
 #if defined(__x86_64__)
@@ -15,6 +15,10 @@ const Isa* isa_named(const char* name) {
   const bool vnni = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                     __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
   const bool best = std::strcmp(name, "auto") == 0;
+#if defined(SIFTLINE_AMX)
+  const bool amx = vnni && __builtin_cpu_supports("amx-int8") && amx_allowed();
+  if (amx && (best || std::strcmp(name, amx_isa.name) == 0)) return &amx_isa;
+#endif
   if (vnni && (best || std::strcmp(name, vnni_isa.name) == 0)) return &vnni_isa;
   if (avx2 && (best || std::strcmp(name, avx2_isa.name) == 0)) return &avx2_isa;
 #else
@@ -220,9 +224,9 @@ __attribute__((visibility("default"))) void siftline_free(void* model) {
 // Vectors [texts][width] of a pack; ids, lengths and budget were checked. 0, or 1 without memory.
 __attribute__((visibility("default"))) int siftline_forward(const void* model, const int64_t* ids, const int32_t* lengths,
                                                             int32_t texts, int32_t tokens, int32_t budget, float* vectors,
-                                                            uint8_t* on_heads, uint8_t* on_experts) {
+                                                            uint8_t* on_heads, uint8_t* on_experts, int64_t* spent) {
   const Model& given = *static_cast<const Model*>(model);
-  const siftline::Request request{ids, lengths, texts, tokens, budget, vectors, on_heads, on_experts};
+  const siftline::Request request{ids, lengths, texts, tokens, budget, vectors, on_heads, on_experts, spent};
   return given.isa->forward(given, request, siftline::arena_of);
 }
 }

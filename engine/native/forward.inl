@@ -128,40 +128,70 @@ inline float quantise_row(const float* x, int count, int depth, Activation* out)
 constexpr int WHOLE[1] = {0};
 
 // For each panel of a block and each tile of rows: `done(first row of the tile, rows, panel, sums [rows][16])`.
+// With ROWS_FIRST the rows of a tile stand one after the other, and all panels see them while they are in the cache;
+// chosen rows are gathered before. Else all tiles see a panel.
 template <typename Done>
 inline void product8(const Block& block, const Activation* x, int stride, const int* rows, int count,
-                     const int* segments, int segment_count, int segment_depth, Done done) {
+                     const int* segments, int segment_count, int segment_depth, Activation* gathered, Done done) {
+  if (segment_count * segment_depth == block.depth) segments = WHOLE, segment_count = 1, segment_depth = block.depth;
+  if (ROWS_FIRST && rows) {
+    for (int r = 0; r < count; ++r)
+      __builtin_memcpy(gathered + static_cast<size_t>(r) * stride, x + static_cast<size_t>(rows[r]) * stride,
+                       sizeof(Activation) * stride);
+    x = gathered;
+    rows = nullptr;
+  }
   alignas(64) int32_t sums[TILE * PANEL];
   const Activation* at[TILE];
-  for (int panel = 0; panel < block.panels; ++panel) {
-    const int8_t* weights = block.weights + static_cast<size_t>(panel) * block.depth * PANEL;
-    for (int first = 0; first < count; first += TILE) {
-      int here = count - first < TILE ? count - first : TILE;
-      for (int r = 0; r < here; ++r)
-        at[r] = x + static_cast<size_t>(rows ? rows[first + r] : first + r) * stride;
-      tile8(at, here, weights, segments, segment_count, segment_depth, sums);
-      if (OFFSET) {  // every activation was 128 too large
-        const int32_t* extra = block.sums + static_cast<size_t>(panel) * PANEL;
-        if (segment_count * segment_depth == block.depth) {
-          for (int r = 0; r < here; ++r)
-            for (int c = 0; c < PANEL; ++c) sums[r * PANEL + c] -= OFFSET * extra[c];
-        } else {
-          for (int s = 0; s < segment_count; ++s) {
-            const int32_t* part = block.sums + static_cast<size_t>(block.panels) * PANEL +
-                                  (static_cast<size_t>(segments[s]) * block.panels + panel) * PANEL;
-            for (int r = 0; r < here; ++r)
-              for (int c = 0; c < PANEL; ++c) sums[r * PANEL + c] -= OFFSET * part[c];
-          }
-        }
+  const auto tile = [&](int first, int panel) {
+    const int here = count - first < TILE ? count - first : TILE;
+    for (int r = 0; r < here; ++r) at[r] = x + static_cast<size_t>(rows ? rows[first + r] : first + r) * stride;
+    tile8(at, here, block.weights + static_cast<size_t>(panel) * block.depth * PANEL, segments, segment_count,
+          segment_depth, sums);
+    if (OFFSET) {  // every activation was 128 too large
+      int32_t extra[PANEL] = {};
+      for (int s = 0; s < segment_count; ++s) {
+        const int place = segment_depth == block.depth ? 0 : 1 + segments[s];
+        const int32_t* part = block.sums + (static_cast<size_t>(place) * block.panels + panel) * PANEL;
+        for (int c = 0; c < PANEL; ++c) extra[c] += OFFSET * part[c];
       }
-      done(first, here, panel, sums);
+      for (int r = 0; r < here; ++r)
+        for (int c = 0; c < PANEL; ++c) sums[r * PANEL + c] -= extra[c];
     }
+    done(first, here, panel, sums);
+  };
+  if (ROWS_FIRST) {
+    for (int first = 0; first < count; first += TILE)
+      for (int panel = 0; panel < block.panels; ++panel) tile(first, panel);
+  } else {
+    for (int panel = 0; panel < block.panels; ++panel)
+      for (int first = 0; first < count; first += TILE) tile(first, panel);
   }
 }
 
+struct Clock {  // nanoseconds by stage, where somebody asks for them
+  int64_t* spent;
+  int64_t last = 0;
+
+  static int64_t now() {
+    timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return static_cast<int64_t>(time.tv_sec) * 1000000000 + time.tv_nsec;
+  }
+  void start() {
+    if (spent) last = now();
+  }
+  void ended(Stage stage) {
+    if (!spent) return;
+    const int64_t at = now();
+    spent[stage] += at - last;
+    last = at;
+  }
+};
+
 struct Work {  // all scratch memory of a call
   float *x, *y, *line, *qkv, *mixed, *hidden, *means, *half, *wanted;
-  Activation *q, *q_mixed, *q_hidden;
+  Activation *q, *q_mixed, *q_hidden, *gathered;
   float *q_scale, *mixed_scale, *hidden_scale;
   int16_t *router_row, *query, *shares;
   int16_t *keys, *values;
@@ -170,6 +200,7 @@ struct Work {  // all scratch memory of a call
   int *rows, *heads;
   uint8_t *head_on, *expert_on;
   int *starts;
+  Clock clock;
 };
 
 // ---- routers ----
@@ -214,7 +245,6 @@ inline void attend(const float* qkv, int length, int width, Work& work, float* o
   // Keys as panels of 16 keys [keys / 16][depth / 2][16][2]; values as panels of 16 columns [W / 16][length / 2][16][2].
   const int columns = filled(width, PANEL), even = filled(length, 2);
   __builtin_memset(work.keys, 0, sizeof(int16_t) * static_cast<size_t>(keys) * depth);
-  __builtin_memset(work.values, 0, sizeof(int16_t) * static_cast<size_t>(even) * columns);
   int16_t* row = work.router_row;
   for (int j = 0; j < length; ++j) {
     const float* from = qkv + static_cast<size_t>(j) * three;
@@ -225,10 +255,23 @@ inline void attend(const float* qkv, int length, int width, Work& work, float* o
     if (depth > width) row[width] = 0;
     int16_t* panel = work.keys + static_cast<size_t>(j / PANEL) * PANEL * depth + (j % PANEL) * 2;
     for (int i = 0; i < depth; i += 2) __builtin_memcpy(panel + static_cast<size_t>(i) * PANEL, row + i, 4);
-    to_integers(from + 2 * width, width, v_factor, 0, row);
-    for (int i = 0; i < width; ++i)
-      work.values[static_cast<size_t>(i / PANEL) * PANEL * even + static_cast<size_t>(j / 2) * 2 * PANEL +
-                  (i % PANEL) * 2 + (j & 1)] = row[i];
+  }
+  __builtin_memset(row, 0, sizeof(int16_t) * 2 * columns);
+  for (int j = 0; j < length; j += 2) {
+    const float* from = qkv + static_cast<size_t>(j) * three + 2 * width;
+    to_integers(from, width, v_factor, 0, row);
+    if (j + 1 < length)
+      to_integers(from + three, width, v_factor, 0, row + columns);
+    else
+      __builtin_memset(row + columns, 0, sizeof(int16_t) * columns);
+    for (int panel = 0; panel < columns / PANEL; ++panel) {
+      int16_t* __restrict to = work.values + (static_cast<size_t>(panel) * even + j) * PANEL;
+      const int16_t* __restrict upper = row + panel * PANEL;
+      for (int i = 0; i < PANEL; ++i) {
+        to[2 * i] = upper[i];
+        to[2 * i + 1] = upper[columns + i];
+      }
+    }
   }
   alignas(64) int32_t sums[TILE * PANEL];
   const int16_t* at[TILE];
@@ -301,7 +344,7 @@ inline void attention(const Model& model, const Layer& layer, const Request& req
         for (int t = 0; t < request.lengths[s]; ++t) work.rows[count++] = work.starts[s] + t;
     if (!count) continue;
     const Block& block = layer.qkv[head];
-    product8(block, work.q, depth, work.rows, count, WHOLE, 1, depth, [&](int first, int here, int panel, int32_t* sums) {
+    product8(block, work.q, depth, work.rows, count, WHOLE, 1, depth, work.gathered, [&](int first, int here, int panel, int32_t* sums) {
       const int columns = three - panel * PANEL < PANEL ? three - panel * PANEL : PANEL;
       const float *scale = block.scale + panel * PANEL, *bias = block.bias + panel * PANEL;
       for (int r = 0; r < here; ++r) {
@@ -314,6 +357,7 @@ inline void attention(const Model& model, const Layer& layer, const Request& req
             to[c] = static_cast<float>(sums[r * PANEL + c]) * row_scale * scale[c] + bias[c];
       }
     });
+    work.clock.ended(QUERIES);
     const float* qkv = work.qkv;
     for (int s = 0; s < request.texts; ++s) {
       if (!work.head_on[static_cast<size_t>(s) * heads + head]) continue;
@@ -321,6 +365,7 @@ inline void attention(const Model& model, const Layer& layer, const Request& req
              work.mixed + static_cast<size_t>(work.starts[s]) * width + head * head_width, width);
       qkv += static_cast<size_t>(request.lengths[s]) * three;
     }
+    work.clock.ended(ATTEND);
   }
   const int mixed_depth = heads * head_depth;
   for (int t = 0; t < request.tokens; ++t) {
@@ -345,7 +390,7 @@ inline void attention(const Model& model, const Layer& layer, const Request& req
     const int count = (end < request.texts ? work.starts[end] : request.tokens) - start;
     const Block& block = layer.output;
     product8(block, work.q_mixed + static_cast<size_t>(start) * mixed_depth, mixed_depth, nullptr, count, work.heads,
-             working, head_depth, [&](int first, int here, int panel, int32_t* sums) {
+             working, head_depth, nullptr, [&](int first, int here, int panel, int32_t* sums) {
                const int columns = width - panel * PANEL < PANEL ? width - panel * PANEL : PANEL;
                for (int r = 0; r < here; ++r) {
                  const float row_scale = work.mixed_scale[start + first + r];
@@ -370,7 +415,7 @@ inline void neurons(const Block& up, const Block& down, const int* rows, int cou
     const int some = count - begin < most ? count - begin : most;
     const int* these = rows ? rows + begin : nullptr;
     product8(up, rows ? work.q : work.q + static_cast<size_t>(begin) * depth, depth, these, some, WHOLE, 1, depth,
-             [&](int first, int here, int panel, int32_t* sums) {
+             work.gathered, [&](int first, int here, int panel, int32_t* sums) {
                const int columns = inner - panel * PANEL < PANEL ? inner - panel * PANEL : PANEL;
                const float *scale = up.scale + panel * PANEL, *bias = up.bias + panel * PANEL;
                for (int r = 0; r < here; ++r) {
@@ -388,7 +433,7 @@ inline void neurons(const Block& up, const Block& down, const int* rows, int cou
       work.hidden_scale[r] = quantise_row(work.hidden + static_cast<size_t>(r) * inner, inner, inner_depth,
                                           work.q_hidden + static_cast<size_t>(r) * inner_depth);
     product8(down, work.q_hidden, inner_depth, nullptr, some, WHOLE, 1, inner_depth,
-             [&](int first, int here, int panel, int32_t* sums) {
+             nullptr, [&](int first, int here, int panel, int32_t* sums) {
                const int columns = width - panel * PANEL < PANEL ? width - panel * PANEL : PANEL;
                const float* scale = down.scale + panel * PANEL;
                for (int r = 0; r < here; ++r) {
@@ -483,13 +528,16 @@ inline size_t lay_out(const Model& model, const Request& request, int longest, c
   carver.take(work.means, width);
   carver.take(work.half, (static_cast<size_t>(longest) + 1) / 2 * width);
   carver.take(work.wanted, units);
-  carver.take(work.q, tokens * depth);
-  carver.take(work.q_mixed, tokens * heads * head_depth);
-  carver.take(work.q_hidden, hidden + HIDDEN * 4);  // rows are filled up to a multiple of 4
+  // With ROWS_FIRST a tile may read up to 15 rows beyond the last; what it finds there is not used.
+  const size_t beyond = ROWS_FIRST ? TILE : 0;
+  carver.take(work.q, (tokens + beyond) * depth);
+  carver.take(work.gathered, ROWS_FIRST ? (tokens + beyond) * depth : 0);
+  carver.take(work.q_mixed, (tokens + beyond) * heads * head_depth);
+  carver.take(work.q_hidden, hidden + HIDDEN * 4 + beyond * filled(inner, 4));  // rows are filled up to a multiple of 4
   carver.take(work.q_scale, tokens);
   carver.take(work.mixed_scale, tokens);
   carver.take(work.hidden_scale, HIDDEN + TILE);
-  carver.take(work.router_row, depth + sizes.head_width + 4);
+  carver.take(work.router_row, (depth > 2 * columns ? depth : 2 * columns) + 4);
   carver.take(work.query, static_cast<size_t>(longest) * filled(sizes.head_width, 2));
   carver.take(work.shares, TILE * static_cast<size_t>(longest + 2));
   carver.take(work.keys, keys * filled(sizes.head_width, 2));
@@ -511,6 +559,8 @@ int forward(const Model& model, const Request& request, void* (*arena)(size_t)) 
   int longest = 0;
   for (int s = 0; s < request.texts; ++s) longest = request.lengths[s] > longest ? request.lengths[s] : longest;
   Work work;
+  work.clock = Clock{request.spent};
+  work.clock.start();
   const size_t bytes = lay_out(model, request, longest, nullptr, work);
   char* base = static_cast<char*>(arena(bytes));
   if (!base) return 1;
@@ -528,6 +578,7 @@ int forward(const Model& model, const Request& request, void* (*arena)(size_t)) 
       layer_norm(x, width, model.norm_weight, model.norm_bias, model.eps, work.line);
     }
   }
+  work.clock.ended(EMBED);
   for (int place = 0; place < sizes.layers; ++place) {
     const Layer& layer = model.layers[place];
     const int routed = heads - shared;
@@ -539,16 +590,22 @@ int forward(const Model& model, const Request& request, void* (*arena)(size_t)) 
       if (request.on_heads)
         __builtin_memcpy(request.on_heads + (static_cast<size_t>(place) * request.texts + s) * routed, on, routed);
     }
+    work.clock.ended(ROUTE);
     attention(model, layer, request, work);
+    work.clock.ended(OUTPUT);
     add_and_norm(width, request.tokens, layer.attention_weight, layer.attention_bias, model.eps, work);
+    work.clock.ended(NORM);
     if (experts) {
       choose_experts(model, layer, request, work);
       if (request.on_experts)
         __builtin_memcpy(request.on_experts + static_cast<size_t>(place) * request.tokens * experts, work.expert_on,
                          static_cast<size_t>(request.tokens) * experts);
     }
+    work.clock.ended(ROUTE);
     feed_forward(model, layer, request, work);
+    work.clock.ended(FEED_FORWARD);
     add_and_norm(width, request.tokens, layer.ffn_weight, layer.ffn_bias, model.eps, work);
+    work.clock.ended(NORM);
   }
   for (int s = 0; s < request.texts; ++s) {
     float* out = request.vectors + static_cast<size_t>(s) * width;
@@ -557,6 +614,7 @@ int forward(const Model& model, const Request& request, void* (*arena)(size_t)) 
     const float length = __builtin_sqrtf(fold(work.line, width));
     for (int i = 0; i < width; ++i) out[i] = out[i] / length;
   }
+  work.clock.ended(EMBED);
   return 0;
 }
 

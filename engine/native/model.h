@@ -5,6 +5,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <ctime>
 
 namespace siftline {
 
@@ -54,6 +55,8 @@ struct Model {
   int64_t owned_count;
 };
 
+enum Stage { EMBED, ROUTE, QUERIES, ATTEND, OUTPUT, FEED_FORWARD, NORM, STAGES };  // engine.native.STAGES
+
 struct Request {
   const int64_t* ids;
   const int32_t* lengths;
@@ -61,6 +64,7 @@ struct Request {
   float* vectors;        // [texts][width]
   uint8_t* on_heads;     // [layers][texts][routed heads], or null
   uint8_t* on_experts;   // [layers][tokens][experts], or null
+  int64_t* spent;        // [STAGES] nanoseconds, added to, or null
 };
 
 struct Isa {
@@ -70,9 +74,17 @@ struct Isa {
   int (*forward)(const Model&, const Request&, void* (*arena)(size_t));
 };
 
+#if defined(__x86_64__) && defined(__linux__) && (defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11)
+#define SIFTLINE_AMX 1  // older compilers do not know it
+#endif
+
 extern const Isa scalar_isa;
 #if defined(__x86_64__)
 extern const Isa avx2_isa, vnni_isa;
+#if defined(SIFTLINE_AMX)
+extern const Isa amx_isa;
+bool amx_allowed();
+#endif
 #endif
 
 inline int filled(int64_t count, int to) { return static_cast<int>((count + to - 1) / to * to); }

@@ -5,6 +5,7 @@ namespace siftline {
 namespace {
 using Activation = int16_t;
 constexpr int OFFSET = 0, TILE = 4;
+constexpr bool ROWS_FIRST = false;
 constexpr size_t HIDDEN = 96 * 1024;  // inner states of so many neurons and rows stay in the cache
 
 template <typename Weight>

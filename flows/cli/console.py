@@ -11,8 +11,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from warehouse import ServiceError
+
 if TYPE_CHECKING:
     from warehouse import Progress as ProgressCallback
+
+
+class EndNow(ServiceError):
+    """A service is away, and the command must not wait for threads of a library that still try to reach it."""
+
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)

@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 a defect of Siftline; 2 something the user can mend (the m
 lock is away, the same command may work later; 130 interrupted.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -54,7 +55,12 @@ def _options(
 
 def main() -> None:
     """Run the command and turn errors into messages and exit codes."""
-    sys.exit(run_command(sys.argv[1:]))
+    try:
+        sys.exit(run_command(sys.argv[1:]))
+    except console.EndNow:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(3)  # at a usual end Prefect's client tries for 7 s with each event to reach its server
 
 
 def _duckdb_error() -> type[Exception]:
@@ -65,7 +71,11 @@ def _duckdb_error() -> type[Exception]:
 
 
 def run_command(arguments: list[str]) -> int:
-    """Run one command line; returns the exit code."""
+    """Run one command line; returns the exit code.
+
+    Raises:
+        EndNow: said already; the caller must end the process at once.
+    """
     from engine.errors import EngineError, UnavailableError
 
     try:
@@ -78,6 +88,9 @@ def run_command(arguments: list[str]) -> int:
         return 130
     except BrokenPipeError:
         return 0
+    except console.EndNow as error:
+        console.say(f"siftline: {error}")
+        raise
     except (SiftlineError, EngineError) as error:
         console.say(f"siftline: {error}")
         return 3 if isinstance(error, Transient | UnavailableError) else 2

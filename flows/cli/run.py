@@ -5,10 +5,10 @@ from pathlib import Path
 
 import httpx
 
-from flows.cli.console import say, stage_progress
+from flows.cli.console import EndNow, say, stage_progress
 from flows.cli.look import print_summary
 from flows.prefect_server import prefect_api
-from warehouse import ServiceError, StageResult
+from warehouse import StageResult
 
 
 def run_project(root: Path, *, simulated: bool, max_passes: int | None) -> None:
@@ -16,6 +16,7 @@ def run_project(root: Path, *, simulated: bool, max_passes: int | None) -> None:
 
     Raises:
         WarehouseBusy: another run of this project is at work.
+        EndNow: Prefect's server went away in the middle.
     """
     from flows.project import Project
 
@@ -36,7 +37,7 @@ def run_project(root: Path, *, simulated: bool, max_passes: int | None) -> None:
             except TerminationSignal as stop:
                 raise KeyboardInterrupt from stop
             except (PrefectHTTPStatusError, httpx.HTTPError) as error:
-                raise ServiceError(
+                raise EndNow(
                     f"Prefect's server went away or could not work ({error}). What was committed is kept; run again."
                 ) from error
     print_summary(project, summary, seconds=time.monotonic() - began)

@@ -79,6 +79,7 @@ class Facts:
     simulated_labels: int
     skipped: int
     seconds: float
+    timed: Row
     annotators: int
     people: Sequence[Row]
     alpha: float | None
@@ -145,6 +146,13 @@ def read_facts(reader: Reader) -> Facts:
         simulated_labels=int(gold[1]),
         skipped=int(answers[1]),
         seconds=float(answers[0]),
+        timed=_dicts(
+            reader,
+            "SELECT count(*) AS answers, median(v.expected_seconds) AS expected, median(a.seconds) AS measured "
+            "FROM current_annotations a JOIN queue q ON q.item_id = a.item_id AND q.project = a.project "
+            'JOIN "values" v ON v.item_id = q.item_id AND v.cycle = q.cycle '
+            "WHERE a.action = 'labelled' AND a.seconds > 0 AND v.expected_seconds > 0",
+        )[0],
         annotators=int(answers[2]),
         people=_dicts(reader, f"SELECT * FROM annotators LIMIT {PEOPLE_ROWS}"),
         alpha=reader.scalar(

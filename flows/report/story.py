@@ -183,6 +183,17 @@ def hours_sentence(facts: Facts) -> str:
     return said + "."
 
 
+def timed_sentence(facts: Facts) -> str:
+    """What an answer was expected to take, beside what it took."""
+    found = facts.timed
+    if not found["answers"]:
+        return ""
+    return (
+        f"The median of {counted(found['answers'], 'answer')} took {found['measured']:.1f} s; "
+        f"{found['expected']:.1f} s were expected when their items were selected."
+    )
+
+
 def functions_sentence(facts: Facts) -> str:
     """How far the labeling functions reach."""
     rows = facts.functions

@@ -51,6 +51,7 @@ def small_pool(
     votes: Mapping[int, Sequence[int]] | None = None,
     weak: npt.NDArray[np.float64] | None = None,
     metadata: Mapping[int, str] | None = None,
+    texts: Mapping[int, str] | None = None,
 ) -> SmallPool:
     """Write items and what is known about them in one commit."""
     n = len(vectors)
@@ -63,7 +64,7 @@ def small_pool(
             pa.table(
                 {
                     "item_id": ids,
-                    "content": [f"text {row}" for row in range(n)],
+                    "content": [(texts or {}).get(row, f"text {row}") for row in range(n)],
                     "content_hash": hashes,
                     "modality": ["text"] * n,
                     "source": ["s"] * n,
@@ -136,7 +137,9 @@ def model_rows(models: Sequence[tuple[str, str]]) -> dict[str, list[object]]:
     }
 
 
-def label(pool: SmallPool, answers: Mapping[str, int], project: str = "p") -> None:
+def label(
+    pool: SmallPool, answers: Mapping[str, int], project: str = "p", seconds: Mapping[str, float] | None = None
+) -> None:
     """Let people label items: rows of `annotations`, and `answered` in the queue where the item is there."""
     ids = list(answers)
     at = pa.array([0] * len(ids), pa.timestamp("us", "UTC"))
@@ -152,7 +155,7 @@ def label(pool: SmallPool, answers: Mapping[str, int], project: str = "p") -> No
             "simulated": [False] * len(ids),
             "created_at": at,
             "updated_at": at,
-            "seconds": [1.0] * len(ids),
+            "seconds": [(seconds or {}).get(item, 1.0) for item in ids],
         }
     )
     with pool.lake.stage("fixture", version=1, inputs=(), params={"answers": dict(answers)}) as stage:

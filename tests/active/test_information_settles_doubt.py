@@ -42,14 +42,16 @@ def test_settling_equals_starting_with_one_more_label() -> None:
     assert found.gains == pytest.approx(again.gains, rel=2e-2, abs=1e-4 * again.doubt)
 
 
-def test_lazy_gains_pick_what_full_ones_pick(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("weight", [None, np.random.default_rng(5).uniform(0.1, 1.0, N)])
+def test_lazy_gains_pick_what_full_ones_pick(weight: np.ndarray | None, monkeypatch: pytest.MonkeyPatch) -> None:
     picked: list[list[int]] = []
     for front in (N, 4):
         monkeypatch.setattr(module, "FRONT", front)
         found, *_ = given(np.empty(0, np.int64))
         allowed, rows = np.ones(N, np.bool_), []
         for _ in range(25):
-            row = found.best(allowed)
+            row = found.best(allowed, weight)
+            assert row == (found.gains * (1.0 if weight is None else weight) * allowed).argmax()
             found.settle(row)
             allowed[row] = False
             rows.append(row)

@@ -19,6 +19,7 @@ LABELS = (0, 8, 16)
 SEEDS = 5
 ITEMS, TEST_ITEMS = 90, 30
 SECONDS = 12.5
+EXPECTED = 9.5
 
 
 def accuracy(series: str, labels: int, seed: int = 0) -> float:
@@ -161,6 +162,7 @@ def _add_cycle(lake: Lake, cycle: int, *, answered: bool, simulated: bool) -> No
                     uncertainty=[0.5] * n,
                     disagreement=[0.0] * n,
                     redundancy=[0.25] * n,
+                    expected_seconds=[None if cycle == 1 else EXPECTED] * n,
                     reason=[f"reason {HOSTILE}"] * n,
                 )
             ]

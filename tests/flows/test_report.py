@@ -98,6 +98,10 @@ def test_the_head_says_what_the_warehouse_says(full: tuple[str, Page]) -> None:
     assert page.by_id["figure-labels"] == "16"
     assert page.by_id["figure-accuracy"] == "0.908"
     assert page.by_id["figure-time"] == "3 min"  # 16 answers of 12.5 s
+    # Nothing was expected of the first eight answers.
+    assert page.by_id["timed"] == (
+        "The median of 8 answers took 12.5 s; 9.5 s were expected when their items were selected."
+    )
     random = [accuracy("random", 16, seed) for seed in range(SEEDS)]
     expected = f"{statistics.fmean(random):.3f} ± {statistics.stdev(random):.3f}"
     assert f"accuracy 0.908; a random pick of the same size gets {expected}." in text

@@ -39,6 +39,7 @@ def test_the_least_file_is_enough(tmp_path: Path) -> None:
         (GOOD + "[select]\nbatsh = 3", "select.batsh: unknown setting"),
         (GOOD + "[select]\nbatch = 0", r"select.batch: .*greater than or equal to 1 \(found 0\)"),
         (GOOD + "[select]\nbatch = 'many'", r"select.batch: .*\(found 'many'\)"),
+        (GOOD + "[select]\ncost = 'hours'", r"select.cost: .*'label' or 'seconds' \(found 'hours'\)"),
         (GOOD + "[nonsense]\nx = 1", "nonsense: unknown setting"),
         (GOOD.replace('"a", "b"', '"a", "a"'), "distinct"),
         (GOOD.replace('"a", "b"', '"a"'), "project.classes"),

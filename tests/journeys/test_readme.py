@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.readme import filled
+from benchmarks.readme import claims_filled, filled
 from tests.projects import ROOT
 
 README = (ROOT / "README.md").read_text("utf-8")
@@ -118,6 +118,7 @@ def test_answers_in_the_task_files_are_learned_from_and_results_are_asked(answer
 def test_the_figures_are_those_of_the_benchmark() -> None:
     figures = json.loads((ROOT / "docs" / "benchmarks" / "demo.json").read_text("utf-8"))
     assert filled(README, figures) == README
+    assert claims_filled(README, ROOT / "docs" / "benchmarks") == README
     accuracy = figures["accuracy"]
     for labels, random in accuracy["random"].items():
         siftline = accuracy["siftline"][labels]["mean"]

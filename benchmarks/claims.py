@@ -1,0 +1,92 @@
+"""The claim that the encoder comes from, sentence by sentence, against the benchmarks' JSON: the README's table.
+
+A sentence is judged by figures only; where one was measured in several ways, all of them stand there.
+"""
+
+from typing import Any
+
+from benchmarks.engine_bars import parts_of, percent, point
+
+Figures = dict[str, Any]
+
+
+def table(engine: Figures, int8: Figures, serving: Figures) -> str:
+    """Markdown of the table: what is claimed, what was measured, whether it holds.
+
+    Args:
+        engine: of `benchmarks.engine`.
+        int8: of `benchmarks.int8`.
+        serving: of `benchmarks.serving`.
+    """
+    rows = [_latency(engine, int8), _training(engine), _parameters(engine), _int8(int8), _batching(serving)]
+    lines = ["| claimed | measured | holds |", "|---|---|---|"]
+    return "\n".join([*lines, *(f"| {claim} | {found} | {verdict} |" for claim, found, verdict in rows)])
+
+
+def _latency(engine: Figures, int8: Figures) -> tuple[str, str, str]:
+    active = engine["encoder"]["main_budget"]
+    float32 = {
+        p["tokens"]: p["compute"]["below_dense_p50"]
+        for p in parts_of(engine)["latency"]["points"]
+        if p["encoder"] == "routed" and p["active"] == active
+    }
+    whole = {
+        int(tokens): 1 - row["routed int8"]["p50"] / row["dense int8"]["p50"]
+        for tokens, row in int8["latency"]["ms"].items()
+    }
+    words = "; ".join(
+        f"{name}: " + ", ".join(f"{below:.0%} at {tokens} tokens" for tokens, below in found.items())
+        for name, found in (("int8", whole), ("float32", float32))
+    )
+    held = [name for name, found in (("int8", whole), ("float32", float32)) if min(found.values()) >= 0.45]
+    long = [str(tokens) for tokens, below in float32.items() if below >= 0.45]
+    verdict = "yes" if len(held) == 2 else f"in int8; in float32 at {' and '.join(long)} tokens" if held else "no"
+    return "45% less latency", f"one text, against the dense encoder of the same precision, p50: {words} less", verdict
+
+
+def _training(engine: Figures) -> tuple[str, str, str]:
+    part = parts_of(engine)["training"]
+    same, full = part["over_masked"]["skipped"], part["over_full_depth_masked"]["skipped"]
+    words = (
+        f"a training step costs {1 - full:.0%} less than with all layers, {1 - same:.0%} less than the same unskipped"
+    )
+    return "60% less training cost", words, "yes" if full <= 0.4 else "no"
+
+
+def _parameters(engine: Figures) -> tuple[str, str, str]:
+    found = point(parts_of(engine)["quality"], "routed", engine["encoder"]["main_budget"])
+    assert found is not None
+    sts = min(figures["of_parent"] for figures in found["sts"].values())
+    words = (
+        f"{found['layer_share']:.1%} of the layers' parameters work, {found['all_share']:.0%} of all, embedding "
+        f"table included; STS-B {percent(sts)} of dense, cosine {found['cosine']['mean']:.2f} to its vectors"
+    )
+    return "30% active parameters", words, "of the layers" if found["layer_share"] < 0.305 else "no"
+
+
+def _int8(int8: Figures) -> tuple[str, str, str]:
+    found = {name: int8["quality"]["encoders"][f"{name} int8"] for name in ("dense", "routed")}
+    words = ", ".join(f"{name} {f['of_fp32']:.1%} (cosine {f['cosine']:.4f})" for name, f in found.items())
+    speeds = int8["throughput"]["texts_per_s"]
+    times = [row["dense int8"] / row["dense fp32"] for row in speeds.values()]
+    fast = f"; dense {min(times):.1f} to {max(times):.1f} times as fast as in float32"
+    return (
+        "int8 keeps 95%",
+        f"of its float32 STS-B: {words}{fast}",
+        _yes(min(f["of_fp32"] for f in found.values()) >= 0.95),
+    )
+
+
+def _batching(serving: Figures) -> tuple[str, str, str]:
+    sustained = serving["runs"]["dense-fp32"]["parts"]["online"]["figures"]["sustained"]
+    ours = sustained["dense-fp32"]
+    static = max(rate for name, rate in sustained.items() if name.startswith("static-"))
+    words = (
+        f"{ours:.0f} requests a second of mixed lengths at a p99 below 100 ms, {static:.0f} with padded batches of a "
+        f"fixed size: {ours / static:.1f} times"
+    )
+    return "2.3 times throughput by continuous batching", words, _yes(ours >= 2.3 * static)
+
+
+def _yes(held: bool) -> str:
+    return "yes" if held else "no"
