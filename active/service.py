@@ -128,13 +128,15 @@ class Pulled:
 
     Attributes:
         answers: all answers of the tasks that were read.
-        tasks: ids of those tasks; None where they are all.
+        tasks: task id and item id of each of those tasks; None where they are all.
         cursor: hand it to the next `pull_since`; empty where the service cannot tell what changed.
+        made_at: when the project there was made, by the clock of its answers; None where ids do not start anew with it.
     """
 
     answers: Sequence[Answer]
-    tasks: frozenset[str] | None
+    tasks: frozenset[tuple[str, str]] | None
     cursor: str
+    made_at: datetime | None = None
 
 
 class AnnotationService(Protocol):
