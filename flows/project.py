@@ -29,7 +29,7 @@ from features.sources import SourceConfig
 from flows.settings import Settings, load_settings
 from warehouse import Lake, Location, SettingsError, WarehouseBusy
 from weak_labels.apply import VoteConfig
-from weak_labels.end_model import EndModelConfig
+from weak_labels.classifier import EndModelConfig
 from weak_labels.evaluate import EvaluateConfig
 from weak_labels.functions import LabelingFunction, load_functions
 from weak_labels.label_models import LabelModelConfig
