@@ -48,7 +48,8 @@ def page(figures: Figures) -> str:
         dirty = " with uncommitted changes" if on["uncommitted_changes"] else ""
         lines.append(
             f"- {name}: `{on['command']}`, commit {on['commit'][:12]}{dirty}, {on['processor']}, {on['cores']} cores, "
-            f"load {on['load'][0]} to {on['load'][1]}, {on['seconds']} s, seeds {part.get('seeds', '-')}"
+            f"load {on['load'][0]} to {on['load'][1]}, {on['seconds']} s in the last call (earlier runs are kept), "
+            f"seeds {part.get('seeds', '-')}"
         )
     return "\n".join(lines) + "\n"
 
