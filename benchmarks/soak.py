@@ -35,6 +35,7 @@ import pyarrow.parquet as pq
 from benchmarks.crowd import Crowd
 from benchmarks.environment import environment
 from benchmarks.growth import Series, memory_mib, open_files
+from benchmarks.soak_page import page
 from features.samples import get_sample
 from flows import services
 from flows.processes import start_time
@@ -272,7 +273,7 @@ class Soak:
             ("warehouse_files", len(disk)),
             ("data_mib", sum(path.stat().st_size for path in disk) / 2**20),
             ("state_files", state),
-            ("temporary_files", len(list((self.folder / "tmp").rglob("*")))),
+            ("temporary_files", sum(1 for path in (self.folder / "tmp").rglob("*") if path.is_file())),
         ):
             self.series.setdefault(name, Series()).note(cycle, value)
         check: dict[str, Any] = {
@@ -345,9 +346,11 @@ def wait(process: subprocess.Popen[bytes], limit_s: float) -> tuple[int, float]:
 
 
 def write(output: Path | None, figures: dict[str, Any]) -> None:
-    """Write the figures so that a reader never sees half of them."""
+    """Write the figures so that a reader never sees half of them, and the page beside them."""
     if output is None:
         return
+    if figures["last_check"]:
+        output.with_suffix(".md").write_text(page(figures), "utf-8")
     part = output.with_suffix(".part")
     part.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
     part.replace(output)

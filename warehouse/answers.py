@@ -10,7 +10,7 @@ UNKNOWN_ACCURACY = 0.8
 """Accuracy of an annotator nobody can judge yet."""
 
 _ODDS = round(UNKNOWN_ACCURACY / (1 - UNKNOWN_ACCURACY), 6)
-_UNKNOWN = f"ln({_ODDS} * greatest((SELECT count(*) FROM classes) - 1, 1))"
+_UNKNOWN = f"ln({_ODDS} * greatest((SELECT count(*) FROM known) - 1, 1))"
 # Who did not say who he is may be anyone, so each of his annotations is an opinion of its own.
 _WHO = "CASE WHEN a.annotator IN ('', 'unknown') THEN a.annotation_id ELSE a.annotator END"
 
@@ -35,8 +35,9 @@ OPINIONS = f"""
     ) = 1
 """
 
+# The classes are read once: to DuckLake each mention of a table is some queries to the catalogue (decision 0070).
 GOLD_LABELS = f"""
-    WITH votes AS (
+    WITH known AS MATERIALIZED (SELECT class_id, name FROM classes), votes AS (
         SELECT o.item_id, o.class_id, count(*) AS n, max(o.updated_at) AS last_at, max(o.seconds) AS seconds,
                bool_or(o.simulated) AS simulated, count(s.annotator) > 0 AS judged,
                sum(coalesce(s.weight, {_UNKNOWN})) AS weight
@@ -45,7 +46,7 @@ GOLD_LABELS = f"""
     ), shares AS (
         SELECT *, exp(weight) / (
                    sum(exp(weight)) OVER item
-                   + greatest((SELECT count(*) FROM classes) - count(*) OVER item, 0)
+                   + greatest((SELECT count(*) FROM known) - count(*) OVER item, 0)
                ) AS confidence,
                sum(n) OVER item AS annotations, count(*) OVER item AS kinds, max(last_at) OVER item AS updated_at,
                bool_or(simulated) OVER item AS any_simulated, bool_or(judged) OVER item AS any_judged
@@ -58,7 +59,7 @@ GOLD_LABELS = f"""
            CASE WHEN v.annotations = 1 THEN 'single' WHEN v.kinds = 1 THEN 'unanimous'
                 WHEN v.any_judged THEN 'skill' ELSE 'majority' END AS decided_by,
            v.seconds, v.updated_at, v.any_simulated AS simulated
-    FROM shares v LEFT JOIN classes c ON c.class_id = v.class_id
+    FROM shares v LEFT JOIN known c ON c.class_id = v.class_id
     QUALIFY row_number() OVER (
         PARTITION BY v.item_id ORDER BY round(v.weight, 9) DESC, v.n DESC, v.last_at DESC, v.class_id
     ) = 1

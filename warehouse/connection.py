@@ -22,6 +22,9 @@ from warehouse.locks import FolderLock, PostgresLock, WriteLock
 
 BUSY_TIMEOUT_MS = 10_000
 
+Look = Callable[[duckdb.DuckDBPyConnection], int | None]
+"""Looks at a warehouse that was just attached; returns the number of the snapshot to read, None for the newest."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Location:
@@ -124,16 +127,15 @@ def connect(
     place: Path | Location,
     *,
     read_only: bool,
-    at: int | None = None,
-    check: Callable[[duckdb.DuckDBPyConnection], None] | None = None,
+    look: Look | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection with the warehouse attached as `lake` and in use.
 
     Args:
         place: the warehouse, or its folder.
         read_only: attach without the right to write.
-        at: number of a kept snapshot to read; the newest when left out.
-        check: looks at the warehouse first, in the transaction that reads its catalogue; what it raises is raised.
+        look: is called first, in the transaction that reads the catalogue; what it raises is raised, and where it
+            returns a number, that snapshot is attached instead of the newest.
 
     Raises:
         WarehouseNotFound: there is none, and `read_only` cannot make it.
@@ -147,14 +149,11 @@ def connect(
     try:
         if location.on_s3:
             _create_s3_secret(connection, location)
-        with private_files():
-            connection.execute(attach_statement(location, read_only=read_only, at=at))
-        connection.execute("BEGIN TRANSACTION")
-        connection.execute("USE lake")  # reads the catalogue
-        connection.execute("SET TimeZone = 'UTC'")
-        if check is not None:
-            check(connection)
-        connection.execute("COMMIT")
+        at = _attach(connection, attach_statement(location, read_only=read_only), look)
+        if at is not None:
+            connection.execute("USE memory")
+            connection.execute("DETACH lake")
+            _attach(connection, attach_statement(location, read_only=True, at=at), None)
         connection.execute("RESET threads")
     except WarehouseError:
         connection.close()
@@ -178,6 +177,17 @@ def connect(
             "PGPASSWORD is set."
         ) from None
     return connection
+
+
+def _attach(connection: duckdb.DuckDBPyConnection, statement: str, look: Look | None) -> int | None:
+    with private_files():
+        connection.execute(statement)
+    connection.execute("BEGIN TRANSACTION")
+    connection.execute("USE lake")  # reads the catalogue
+    connection.execute("SET TimeZone = 'UTC'")
+    at = look(connection) if look is not None else None
+    connection.execute("COMMIT")
+    return at
 
 
 def attach_statement(place: Path | Location, *, read_only: bool, at: int | None = None, name: str = "lake") -> str:

@@ -23,7 +23,8 @@ from warehouse.commit import siftline_version
 from warehouse.connection import Location
 from warehouse.errors import SettingsError
 from warehouse.formats import write_csv, write_json, write_parquet
-from warehouse.read import At, connect, connect_for_people, reading_statements
+from warehouse.read import connect, connect_for_people, reading_statements
+from warehouse.snapshots import At
 
 Format = Literal["parquet", "jsonl", "csv", "datasets"]
 MANIFEST = "manifest.json"

@@ -14,9 +14,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from warehouse.connection import Location, attach_statement
-from warehouse.connection import connect as attach
-from warehouse.read import At, connect, resolve
+from warehouse.migrations import connect_checked
+from warehouse.read import connect, resolve
 from warehouse.reader import Reader
+from warehouse.snapshots import At
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ def compare(path: Path | Location, before: At, after: At = None) -> Comparison:
         second = newest.snapshot()
     first = resolve(path, before)
     first = second if first is None else first
-    connection = attach(path, read_only=True, at=second)
+    connection = connect_checked(path, at=second)
     try:
         connection.execute(attach_statement(path, read_only=True, at=first, name="a"))
         connection.execute(f"CREATE TEMP TABLE changed AS {_CHANGED}")

@@ -74,7 +74,7 @@ class Lake:
 
     def read(self) -> Reader:
         """A reader on the newest snapshot; use it as a context manager."""
-        return Reader(self.new_cursor(), at=None)
+        return Reader(self.new_cursor())
 
     def snapshot(self) -> int:
         """Number of the newest snapshot."""

@@ -17,6 +17,7 @@ from warehouse.connection import Location, connect, locate
 from warehouse.errors import SchemaTooNew, SchemaTooOld, WarehouseNotFound
 from warehouse.layout import size_row_groups, sort_tables
 from warehouse.schema import SCHEMA_VERSION, TABLE_BY_NAME, TABLES, Table
+from warehouse.snapshots import At, find_snapshot, kept_snapshots, parse_at
 from warehouse.views import VIEWS
 
 Apply = Callable[[duckdb.DuckDBPyConnection], str]
@@ -125,19 +126,25 @@ def check_schema(found: int, place: str, *, read_only: bool) -> None:
         )
 
 
-def connect_checked(place: Path | Location) -> duckdb.DuckDBPyConnection:
-    """A read-only connection to the newest snapshot of a warehouse that this code can work with.
+def connect_checked(place: Path | Location, *, at: At = None) -> duckdb.DuckDBPyConnection:
+    """A read-only connection to a warehouse that this code can work with.
+
+    Args:
+        place: the warehouse, or its folder.
+        at: number or time of the snapshot to read; left out, every transaction reads the one that is newest then.
 
     Raises:
         WarehouseNotFound, WarehouseError: as `connection.connect` and `check_schema`.
         SchemaTooNew, SchemaTooOld: as `check_schema`.
+        SnapshotNotFound, SettingsError: as `find_snapshot` and `parse_at`.
     """
-    location = locate(place)
+    location, wanted = locate(place), parse_at(at)
 
-    def check(connection: duckdb.DuckDBPyConnection) -> None:
+    def look(connection: duckdb.DuckDBPyConnection) -> int | None:
         check_schema(schema_version(connection), location.words, read_only=True)
+        return None if wanted is None else find_snapshot(wanted, kept_snapshots(connection))
 
-    return connect(location, read_only=True, check=check)
+    return connect(location, read_only=True, look=look)
 
 
 def migrate(cursor: duckdb.DuckDBPyConnection, found: int) -> None:

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import duckdb
 
-from warehouse.connection import Location, connect, locate, quote
+from warehouse.connection import Location, locate, quote
 from warehouse.errors import SettingsError
 from warehouse.migrations import connect_checked
+from warehouse.snapshots import At
 
 MEMORY_FRAC = 0.5  # of the machine; a question must leave room for the run beside it
 BESIDE_BYTES = 2**30  # Python, Arrow and what DuckDB does not count
@@ -32,19 +33,18 @@ _REACHES_OUT = re.compile(
 )
 
 
-def connect_locked_down(place: Path | Location, *, at: int | None = None) -> duckdb.DuckDBPyConnection:
+def connect_locked_down(place: Path | Location, *, at: At = None) -> duckdb.DuckDBPyConnection:
     """A read-only connection for SQL that a person types; pass each statement through `refuse_reaching_out` first.
 
     Args:
         place: the warehouse, or its folder.
-        at: number of a kept snapshot to read, as `resolve` found it; the newest when left out.
+        at: number or time of the snapshot to read; the newest when left out.
 
     Raises:
-        WarehouseNotFound: there is no warehouse.
-        WarehouseError: the catalogue cannot be opened.
+        WarehouseError, SettingsError: as `connect_checked`.
     """
     location = locate(place)
-    connection = connect_checked(location) if at is None else connect(location, read_only=True, at=at)
+    connection = connect_checked(location, at=at)
     reachable = [location.data_path] if location.dsn is not None else [f"{location.folder}/", location.data_path]
     connection.execute(f"SET allowed_directories = [{', '.join(quote(place) for place in dict.fromkeys(reachable))}]")
     connection.execute(f"SET memory_limit = '{_memory_bytes() // 2**20}MiB'")

@@ -24,9 +24,8 @@ VECTOR_BATCH_ROWS = 122_880
 class Reader:
     """A read transaction on the warehouse. Use it as a context manager; every read sees the same snapshot."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, *, at: int | None) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
-        self.at = at
         self._connection.execute("BEGIN TRANSACTION")
 
     def __enter__(self) -> Self:

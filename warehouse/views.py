@@ -46,9 +46,7 @@ VIEWS: tuple[View, ...] = (
         comment="Weak labels of the latest label model.",
         sql="""
             SELECT w.* FROM weak_labels w
-            WHERE w.label_model_id = (
-                SELECT model_id FROM models WHERE stage = 'label_model' ORDER BY sequence DESC LIMIT 1
-            )
+            WHERE w.label_model_id = (SELECT arg_max(model_id, sequence) FROM models WHERE stage = 'label_model')
         """,
     ),
     View(
@@ -56,9 +54,7 @@ VIEWS: tuple[View, ...] = (
         comment="Predictions of the latest end model, with the class name.",
         sql="""
             SELECT p.*, c.name AS label FROM predictions p LEFT JOIN classes c ON c.class_id = p.class_id
-            WHERE p.end_model_id = (
-                SELECT model_id FROM models WHERE stage = 'end_model' ORDER BY sequence DESC LIMIT 1
-            )
+            WHERE p.end_model_id = (SELECT arg_max(model_id, sequence) FROM models WHERE stage = 'end_model')
         """,
     ),
     View(

@@ -58,8 +58,10 @@ class Screens:
         for places, pattern in self._groups:
             active = [place for place in places if calls[:, place].any()]
             if len(active) >= FEWEST:
-                hit = np.asarray(_compute.match_substring_regex(batch.text_array, pattern))
-                found |= {place: np.flatnonzero(calls[:, place] & hit) for place in active}
+                hit = np.flatnonzero(np.asarray(_compute.match_substring_regex(batch.text_array, pattern)))
+                for place in active:
+                    called = calls[hit, place]
+                    found[place] = hit if called.all() else hit[called]
         return {
             place: found[place] if place in found else np.flatnonzero(calls[:, place])
             for place in range(calls.shape[1])

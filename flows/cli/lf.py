@@ -83,7 +83,7 @@ def report_functions(root: Path, where: str, examples: int) -> None:
         lake = stack.enter_context(project.read_lake())
         refuse_reaching_out(where)
         # A condition that somebody typed sees the warehouse and nothing else of this machine.
-        reader = stack.enter_context(Reader(connect_locked_down(lake.location), at=None) if where else lake.read())
+        reader = stack.enter_context(Reader(connect_locked_down(lake.location)) if where else lake.read())
         found = lf_report(reader, where=where, examples=examples)
         mark = simulated_mark(reader)
     _print_figures(found, "labeling functions" + (f" where {where}" if where else "") + mark)

@@ -16,6 +16,7 @@ import typer
 from flows.cli import console
 from flows.cli.groups import engine, export, lf, samples, studio
 from flows.cli.options import AtOption, ForceOption, OutputOption, ProjectOption
+from flows.ports import reach_loopback_directly
 from warehouse import SiftlineError, Transient
 
 app = typer.Typer(
@@ -55,6 +56,7 @@ def _options(
 
 def main() -> None:
     """Run the command and turn errors into messages and exit codes."""
+    reach_loopback_directly()
     try:
         sys.exit(run_command(sys.argv[1:]))
     except console.EndNow:

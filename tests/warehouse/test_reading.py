@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from tests.flows.report_lake import full_lake
 from tests.warehouse.test_commit_is_atomic import items
 from warehouse import Append, DataError, Lake, Upsert, attach_statement, matrix_to_list_array
 from warehouse.extensions import load_extensions
@@ -98,3 +99,22 @@ def test_sql_from_a_person_reaches_the_warehouse_and_nothing_else(lake: Lake, tm
     with pytest.raises(duckdb.Error):
         connection.execute(statement.format(secret=secret, outside=tmp_path / "outside"))
     assert not (tmp_path / "outside").exists()
+
+
+def test_a_look_up_in_the_training_set_reads_no_table_twice_without_need(tmp_path: Path) -> None:
+    """Most of what a look-up costs are DuckLake's questions to its catalogue: docs/decisions/0070."""
+    with full_lake(tmp_path / "lake") as lake, lake.read() as reader:
+        assert len(reader.rows("SELECT * FROM training_set WHERE item_id = 'i001'")) == 1
+        reader.rows("CALL enable_logging('DuckLakeMetadata', level = 'debug')")
+        assert len(reader.rows("SELECT * FROM training_set WHERE item_id = 'i002'")) == 1
+        reader.rows("CALL disable_logging()")
+        numbers = dict(reader.rows("SELECT table_name, table_id FROM ducklake_table_info('lake')"))
+        asked = [str(q) for (q,) in reader.rows("SELECT message FROM duckdb_logs WHERE type = 'DuckLakeMetadata'")]
+
+    def reads(table: str) -> int:
+        return sum("AS col1" in q and f"ducklake_inlined_data_{numbers[table]}_" in q for q in asked)
+
+    assert asked
+    assert not [q for q in asked if "SUM(record_count)" in q], "count(*) of a table is two questions of its own"
+    # The names of the classes are wanted by gold_labels and by latest_predictions.
+    assert (reads("models"), reads("classes")) == (1, 2)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -128,3 +129,16 @@ def test_vectors_come_as_one_matrix_that_belongs_to_its_ids(tmp_path: Path) -> N
         write(lake, 4, Append("vectors", other))
         with warehouse.connect(lake.path) as reader, pytest.raises(DataError, match="2 encoders, e, f"):
             reader.read_vectors()
+
+
+def test_reading_the_past_opens_one_duckdb(history: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[duckdb.DuckDBPyConnection] = []
+    real = duckdb.connect
+    monkeypatch.setattr(duckdb, "connect", lambda **options: opened.append(real(**options)) or opened[-1])
+    with warehouse.connect(history.path, at=3) as reader:
+        assert reader.scalar("SELECT count(*) FROM items") == 20
+        assert reader.rows("SELECT database_name FROM duckdb_databases() WHERE NOT internal") == [
+            ("lake",),
+            ("memory",),
+        ]
+    assert len(opened) == 1

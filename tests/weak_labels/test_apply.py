@@ -146,13 +146,13 @@ def test_another_encoder_makes_new_votes_of_functions_on_vectors_only(lake: Lake
 
 def test_votes_do_not_depend_on_the_batch_size(tmp_path: Path) -> None:
     hashes: list[dict[str, str]] = []
-    for size in (2, 100):
-        with Lake(tmp_path / str(size)) as lake:
+    for size, least_bytes in ((2, 0), (100, 0), (2, 300)):
+        with Lake(tmp_path / f"{size}-{least_bytes}") as lake:
             add_items(lake, {f"i{n}": ("a goal", "an atom", "x")[n % 3] for n in range(7)})
             add_vectors(lake)
-            run_vote(lake, [SPORT, ATOM, NEAR], batch_items=size)
+            run_vote(lake, [SPORT, ATOM, NEAR], batch_items=size, pattern_bytes=least_bytes)
             hashes.append(lake.content_hash(TABLES))
-    assert hashes[0] == hashes[1]
+    assert hashes[0] == hashes[1] == hashes[2]
 
 
 def test_step_by_step_ends_where_one_run_ends(tmp_path: Path) -> None:
@@ -221,6 +221,17 @@ def test_progress_counts_items(lake: Lake) -> None:
     assert seen == [(2, 3), (3, 3)]
 
 
+def test_small_batches_are_put_together_where_no_function_can_fail(lake: Lake, tmp_path: Path) -> None:
+    source = (
+        "from weak_labels import vectorized\n@vectorized('sports')\ndef f(batch):\n    return [True] * len(batch)\n"
+    )
+    add_items(lake, TEXTS)
+    seen: list[int] = []
+    for functions in ([SPORT], load_functions(write_functions(tmp_path, source), CLASSES)):
+        vote(lake, functions, config(batch_items=2, pattern_bytes=10**6), progress=lambda done, _: seen.append(done))
+    assert seen == [3, 2, 3]
+
+
 @pytest.mark.parametrize(
     ("functions", "message"),
     [
@@ -241,6 +252,7 @@ def test_functions_that_cannot_vote_are_refused(lake: Lake, functions: list[Labe
         {"classes": ("a",)},
         {"classes": ("a", "a")},
         {"batch_items": 0},
+        {"pattern_bytes": -1},
         {"timeout_s": 0},
         {"max_fault_frac": 1.5},
         {"min_faults": -1},

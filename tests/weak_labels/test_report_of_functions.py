@@ -195,7 +195,7 @@ class TestSlice:
         run_vote(lake, [GOAL])
         secret = tmp_path / "secret.csv"
         secret.write_text("a\n1\n")
-        with Reader(connect_locked_down(lake.path), at=None) as reader:
+        with Reader(connect_locked_down(lake.path)) as reader:
             assert lf_report(reader, where="length(content) > 4").items == 3
             with pytest.raises(SettingsError, match="is no condition"):
                 lf_report(reader, where=f"EXISTS (FROM read_csv('{secret}'))")

@@ -1,0 +1,101 @@
+"""Which snapshot a number or a time means: the one that is kept and was in force then, or a refusal in words.
+
+The past is part of the warehouse until its snapshots are expired on purpose. Whatever is no longer kept is said so:
+reading a neighbouring snapshot instead would be a wrong answer without a sign.
+"""
+
+from datetime import UTC, datetime
+
+import duckdb
+
+from warehouse.errors import SettingsError, SnapshotNotFound
+
+At = int | str | datetime | None
+"""A snapshot number, a time (ISO text or datetime; UTC unless it names its zone), or None for the newest."""
+
+Kept = list[tuple[int, datetime]]
+"""Number and time of every snapshot that is kept, the oldest first."""
+
+
+def parse_at(at: At) -> int | datetime | None:
+    """A snapshot number or a time with its zone from what a person wrote; None for the newest.
+
+    Raises:
+        SettingsError: it is neither.
+    """
+    if isinstance(at, str):
+        text = at.strip()
+        if text.isascii() and text.isdigit():
+            return int(text)
+        try:
+            at = datetime.fromisoformat(text)
+        except ValueError as error:
+            raise SettingsError(
+                f"'{at}' is neither a snapshot number nor a time. Write 42, 2026-11-24 or 2026-11-24T09:30+01:00; "
+                "`siftline snapshots` lists both."
+            ) from error
+    if isinstance(at, datetime):
+        return at.replace(tzinfo=UTC) if at.tzinfo is None else at
+    if isinstance(at, int) and at < 0:
+        raise SettingsError(f"Snapshot {at} cannot exist; the numbers begin at 0. `siftline snapshots` lists them.")
+    return at
+
+
+def kept_snapshots(connection: duckdb.DuckDBPyConnection) -> Kept:
+    """The snapshots of the attached warehouse `lake` that hold its tables."""
+    # Schema version 0 is the empty catalogue from before the first table.
+    rows = connection.execute(
+        "SELECT snapshot_id, snapshot_time FROM ducklake_snapshots('lake') WHERE schema_version > 0 ORDER BY 1"
+    ).fetchall()
+    return [(int(number), time) for number, time in rows]
+
+
+def find_snapshot(wanted: int | datetime, kept: Kept) -> int:
+    """Number of the kept snapshot that a number or a time means.
+
+    Raises:
+        SnapshotNotFound: there is none, or it cannot be told because its neighbours were expired.
+    """
+    return _numbered(wanted, kept) if isinstance(wanted, int) else _in_force(wanted, kept)
+
+
+def _numbered(number: int, kept: Kept) -> int:
+    numbers = [n for n, _ in kept]
+    newest = numbers[-1]
+    if number > newest:
+        raise SnapshotNotFound(
+            f"There is no snapshot {number} yet; the newest is {newest}. `siftline snapshots` lists them."
+        )
+    if number < numbers[0]:
+        raise SnapshotNotFound(
+            f"Snapshot {number} was expired or is older than the first table; the oldest that can be read is "
+            f"{numbers[0]}. `siftline snapshots` lists them."
+        )
+    if number not in numbers:
+        raise SnapshotNotFound(
+            f"Snapshot {number} was expired and cannot be read any more; the nearest kept are "
+            f"{max(n for n in numbers if n < number)} and {min(n for n in numbers if n > number)}. "
+            "`siftline snapshots` lists them."
+        )
+    return number
+
+
+def _in_force(time: datetime, kept: Kept) -> int:
+    if time > datetime.now(UTC):
+        raise SnapshotNotFound(
+            f"{time.isoformat()} lies in the future; the newest snapshot is {kept[-1][0]} of "
+            f"{kept[-1][1].isoformat()}. Leave the time out to read it."
+        )
+    before = [n for n, t in kept if t <= time]
+    after = [n for n, t in kept if t > time]
+    if not before:
+        raise SnapshotNotFound(
+            f"No snapshot of {time.isoformat()} is kept; the oldest is {kept[0][0]} of {kept[0][1].isoformat()}. "
+            "`siftline snapshots` lists them."
+        )
+    if after and after[0] != before[-1] + 1:
+        raise SnapshotNotFound(
+            f"Which snapshot was in force at {time.isoformat()} cannot be told: those between {before[-1]} and "
+            f"{after[0]} were expired. Name one of the two by its number."
+        )
+    return before[-1]
