@@ -82,17 +82,20 @@ class LabelStudioService:
         project_id = self._id()
         task_ids: dict[str, str] = {}
         for start in range(0, len(tasks), IMPORT_CHUNK):
-            chunk: Any = [_with_one_version(task.to_label_studio()) for task in tasks[start : start + IMPORT_CHUNK]]
+            some = tasks[start : start + IMPORT_CHUNK]
+            chunk: Any = [_with_one_version(task.to_label_studio()) for task in some]
             self._call(lambda chunk=chunk: self._client.projects.import_tasks(project_id, request=chunk))
-            wanted = [task.item_id for task in tasks[start : start + IMPORT_CHUNK]]
-            found = self.find(wanted)
-            missing = [item_id for item_id in wanted if item_id not in found]
+            held = self.find([task.item_id for task in some])
+            for task in some:
+                fresh = [task_id for task_id in held.get(task.item_id, ()) if task_id not in task.former]
+                if fresh:
+                    task_ids[task.item_id] = fresh[0]
+            missing = [task.item_id for task in some if task.item_id not in task_ids]
             if missing:
                 raise ServiceError(
-                    f"{self.describe()} took {len(wanted)} tasks but does not list {len(missing)} of them yet, "
+                    f"{self.describe()} took {len(some)} tasks but does not list {len(missing)} of them yet, "
                     f"such as item {missing[0]!r}; run again, nothing is sent twice"
                 )
-            task_ids.update({item_id: found[item_id][0] for item_id in wanted})
         return task_ids
 
     def find(self, item_ids: Sequence[str]) -> Mapping[str, Sequence[str]]:
@@ -119,11 +122,15 @@ class LabelStudioService:
         newest of these times is asked for before anything is read, so what changes meanwhile is read the next time.
         """
         self._problems = {}
-        if self._project_id is None and self._find_project() is None:
+        project = self._find_project()
+        if project is None:
             self._problems = {"project": f"{self.describe()} does not exist, or this key cannot see it"}
             return Pulled(answers=(), tasks=None, cursor="")
+        made_at = _time(project["created_at"])
+        # Another server may have given the project the same number: the time tells them apart.
+        place = f"{project['id']} {made_at.isoformat()}"
         newest = self._newest_change()
-        since = _cursor_time(cursor, self._id())
+        since = _cursor_time(cursor, place)
         if newest is None or (since is not None and newest < since):  # the server went back to an earlier state
             since = None
         if since is None:
@@ -135,11 +142,11 @@ class LabelStudioService:
             conditions = [_condition("updated_at", "greater", "Datetime", after)]
         include = "id,data,annotations,completed_by,result,was_cancelled,lead_time,created_at,updated_at"
         answers: list[Answer] = []
-        read: set[str] = set()
+        read: set[tuple[str, str]] = set()
         for task in self._tasks(conditions, include, everything=True):
             if task["data"].get("item_id") is None:
                 continue
-            read.add(str(task["id"]))
+            read.add((str(task["id"]), str(task["data"]["item_id"])))
             answers += [
                 self._call(lambda task=task, annotation=annotation: self._answer(task, annotation))
                 for annotation in task.get("annotations") or []
@@ -147,7 +154,8 @@ class LabelStudioService:
         return Pulled(
             answers=answers,
             tasks=None if since is None else frozenset(read),
-            cursor="" if newest is None else f"{self._id()} {newest.isoformat()}",
+            cursor="" if newest is None else f"{place} {newest.isoformat()}",
+            made_at=made_at,
         )
 
     def _newest_change(self) -> datetime | None:
@@ -284,7 +292,7 @@ class LabelStudioService:
         return Answer(
             annotation_id=str(annotation["id"]),
             task_id=str(task["id"]),
-            item_id=task["data"]["item_id"],
+            item_id=str(task["data"]["item_id"]),
             annotator=_simulated(part) or self._email(annotation["completed_by"]),
             action=action,
             label=label,
@@ -362,11 +370,11 @@ def _simulated(part: Json | None) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def _cursor_time(cursor: str, project_id: int) -> datetime | None:
-    """The time in a cursor of this project; None where there is none."""
-    number, _, time = cursor.partition(" ")
+def _cursor_time(cursor: str, place: str) -> datetime | None:
+    """The time in a cursor of the project with this number and birth; None where there is none."""
+    there, _, time = cursor.rpartition(" ")
     try:
-        return datetime.fromisoformat(time) if number == str(project_id) else None
+        return datetime.fromisoformat(time) if there == place else None
     except ValueError:
         return None
 

@@ -1,7 +1,12 @@
-"""Collect: every answer comes back once, with edits, skips and deletions as history."""
+"""Collect: every answer comes back once, with edits, skips and deletions as history.
+
+Servers count their annotations and tasks from 1, so the same ids come from another server, and from the exports of two
+people who each have one. An annotation is known by its item, its id and its annotator; that of a project on a server by
+its item and id, unless it is older than the project.
+"""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,6 +14,12 @@ from active.cursor import Cursor
 from active.outbox import QueueConfig, Row, former_tasks, queue_table
 from active.service import SIMULATED, AnnotationService, Answer
 from warehouse import Append, Lake, Reader, StageResult, Upsert
+from warehouse.schema import TABLE_BY_NAME
+
+Key = tuple[str, str]
+"""Item and annotation id, as `current_annotations` tells annotations of a project apart."""
+
+_COLUMNS = tuple(column.name for column in TABLE_BY_NAME["annotations"].columns)
 
 _HISTORY = """
     SELECT annotation_id, item_id, action, annotator, task_id FROM current_annotations
@@ -38,7 +49,8 @@ def collect(
 ) -> StageResult:
     """Append what annotators said since the last collect; edits, skips and deletions are kept as history.
 
-    An answer that disappeared counts as deleted only while the service still holds its task.
+    An answer that disappeared counts as deleted only while the service still holds its task, and only if it was given
+    since the project there was made.
 
     Answers for unknown items or with unknown labels are left out and counted in the result's detail; a later collect
     takes them once the item or the class is there.
@@ -61,24 +73,27 @@ def collect(
     unknown_items = {a.item_id for a in answers if a.item_id not in known_items}
     unknown_labels = {a.label for a in answers if a.label is not None and a.label not in class_ids}
     new: list[Row] = []
+    seen: set[Key] = set()
     for answer in answers:
+        key = _key(answer, known, seen, pulled.made_at)
+        seen.add(key)
         if answer.item_id in unknown_items or answer.label in unknown_labels:
             continue
         class_id = -1 if answer.label is None else class_ids[answer.label]
-        before = known.get(answer.annotation_id)
-        if before is None or (before[4], before[5]) != (answer.action, class_id):
-            new.append(_annotation(config, answer, class_id))
-    seen = {answer.annotation_id for answer in answers}
+        before = known.get(key)
+        if before is None or (before["action"], before["class_id"]) != (answer.action, class_id):
+            new.append(_annotation(config, answer, class_id, key, before))
     detail: dict[str, Any] = {}
-    missing = [row for key, row in known.items() if key not in seen and row[4] != "deleted"]
-    if missing and pulled.tasks is not None:  # their tasks were read, and they are not there any more
-        new += [_deletion(config, row) for row in missing]
+    missing = [row for key, row in known.items() if key not in seen and row["action"] != "deleted"]
+    here = [row for row in missing if _is_of(row, pulled.made_at)]
+    if pulled.tasks is not None:  # their tasks were read, and they are not there any more
+        new += [_deletion(row) for row in here if (row["task_id"], row["item_id"]) in pulled.tasks]
     elif missing and not service.problems:
         # An answer was deleted only where its task is still there without it. A task that is gone says nothing: the
         # project may have moved to another service, or its folder or server may have been emptied.
-        held = service.find([row[1] for row in missing])
-        deleted = [row for row in missing if row[2] in held.get(row[1], ())]
-        new += [_deletion(config, row) for row in deleted]
+        held = service.find([row["item_id"] for row in here])
+        deleted = [row for row in here if row["task_id"] in held.get(row["item_id"], ())]
+        new += [_deletion(row) for row in deleted]
         if len(deleted) < len(missing):
             detail["answers kept whose task is gone"] = len(missing) - len(deleted)
     if unknown_items:
@@ -100,27 +115,43 @@ def _known_items(reader: Reader, answers: Sequence[Answer]) -> set[str]:
     return {item_id for (item_id,) in found} if wanted else set()
 
 
-def _known(reader: Reader, config: QueueConfig, tasks: frozenset[str] | None) -> dict[str, tuple[Any, ...]]:
-    """The state in force of the annotations of these tasks, or of all, by annotation id."""
-    sql = """
-        SELECT annotation_id, item_id, task_id, annotator, action, class_id, created_at
-        FROM current_annotations WHERE project = ?
-    """
+def _known(reader: Reader, config: QueueConfig, tasks: frozenset[tuple[str, str]] | None) -> dict[Key, Row]:
+    """The state in force of the annotations of these tasks' items, or of all."""
+    sql = f"SELECT {', '.join(_COLUMNS)} FROM current_annotations WHERE project = ?"
     params: list[Any] = [config.project]
     if tasks is not None:
-        sql += " AND task_id IN (SELECT unnest(?::VARCHAR[]))"
-        params.append(sorted(tasks))
-    return {row[0]: row for row in reader.rows(sql, params)}
+        sql += " AND item_id IN (SELECT unnest(?::VARCHAR[]))"
+        params.append(sorted({item_id for _, item_id in tasks}))
+    rows = (dict(zip(_COLUMNS, row, strict=True)) for row in reader.rows(sql, params))
+    return {(row["item_id"], row["annotation_id"]): row for row in rows}
 
 
 def _in_force(answers: Iterable[Answer]) -> list[Answer]:
-    """One answer for each annotation id, the latest: two exports of one project repeat their annotations."""
-    latest: dict[str, Answer] = {}
+    """One answer for each annotation, the latest: two exports of one project repeat their annotations."""
+    latest: dict[tuple[str, str, str], Answer] = {}
     for answer in answers:
-        before = latest.get(answer.annotation_id)
+        key = (answer.item_id, answer.annotation_id, answer.annotator)
+        before = latest.get(key)
         if before is None or before.updated_at <= answer.updated_at:
-            latest[answer.annotation_id] = answer
+            latest[key] = answer
     return list(latest.values())
+
+
+def _key(answer: Answer, known: Mapping[Key, Row], seen: Container[Key], made_at: datetime | None) -> Key:
+    """The item and the id by which the warehouse knows an annotation.
+
+    The id is the service's own, with the annotator behind it where somebody else's annotation of the item has it.
+    """
+    key = (answer.item_id, answer.annotation_id)
+    row = known.get(key)
+    # On one server an id is one annotation, also when its annotator goes by another name now.
+    same = row is None or row["annotator"] == answer.annotator or (made_at is not None and _is_of(row, made_at))
+    return key if same and key not in seen else (answer.item_id, f"{answer.annotation_id} {answer.annotator}")
+
+
+def _is_of(row: Row, made_at: datetime | None) -> bool:
+    """Whether an answer may be one of the project that was made at this time; an earlier one was given elsewhere."""
+    return made_at is None or row["created_at"] >= made_at
 
 
 def _commit_answers(lake: Lake, config: QueueConfig, new: list[Row], detail: Mapping[str, Any]) -> StageResult:
@@ -174,9 +205,9 @@ def _states_after(
     return changed
 
 
-def _annotation(config: QueueConfig, answer: Answer, class_id: int) -> Row:
+def _annotation(config: QueueConfig, answer: Answer, class_id: int, key: Key, before: Row | None) -> Row:
     return {
-        "annotation_id": answer.annotation_id,
+        "annotation_id": key[1],
         "item_id": answer.item_id,
         "project": config.project,
         "task_id": answer.task_id,
@@ -185,23 +216,11 @@ def _annotation(config: QueueConfig, answer: Answer, class_id: int) -> Row:
         "class_id": class_id,
         "simulated": answer.annotator == SIMULATED,
         "created_at": answer.created_at,
-        "updated_at": answer.updated_at,
+        # An answer that was gone and is there again is older than its deletion, and in force all the same.
+        "updated_at": max(answer.updated_at, before["updated_at"]) if before else answer.updated_at,
         "seconds": answer.seconds,
     }
 
 
-def _deletion(config: QueueConfig, row: tuple[Any, ...]) -> Row:
-    annotation_id, item_id, task_id, annotator, _, _, created_at = row
-    return {
-        "annotation_id": annotation_id,
-        "item_id": item_id,
-        "project": config.project,
-        "task_id": task_id,
-        "annotator": annotator,
-        "action": "deleted",
-        "class_id": -1,
-        "simulated": annotator == SIMULATED,
-        "created_at": created_at,
-        "updated_at": datetime.now(UTC),
-        "seconds": 0.0,
-    }
+def _deletion(row: Row) -> Row:
+    return {**row, "action": "deleted", "class_id": -1, "updated_at": datetime.now(UTC), "seconds": 0.0}

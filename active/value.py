@@ -36,7 +36,7 @@ CONTRADICTION = 0.3
 SHARPNESS = 2.0
 """Power of the predicted probabilities: a model held back by its ridge is surer than it says."""
 TAUGHT_RIDGE, ALONE_RIDGE = 1.0, 0.1
-"""Ridge of the end model with weak labels and without, see `weak_labels.end_model`: what it knows to begin with."""
+"""Ridge of the end model with weak labels and without, see `weak_labels.classifier`: what it knows to begin with."""
 DECIMALS = 6
 """Stored figures are rounded, so that the last bits of a matrix product do not decide an order."""
 

@@ -119,36 +119,6 @@ def vote_once(folder: Path, changed: bool, dump: int) -> dict[str, Any]:
     return found
 
 
-PEER_CODE = """
-import json, re, sys, time
-import pandas as pd
-from snorkel.labeling import LabelingFunction, PandasLFApplier
-spec = json.load(sys.stdin)
-def make(name, vote, pattern):
-    compiled = re.compile(pattern, re.ASCII if name.startswith("regex") else re.IGNORECASE | re.DOTALL)
-    return LabelingFunction(name, lambda x: vote if compiled.search(x.text) else -1)
-lfs = [make(*f) for f in spec["functions"]]
-out = {"seconds": []}
-for rows in spec["sizes"]:
-    frame = pd.DataFrame({"text": spec["texts"][:rows]})
-    if spec["peer"] == "pandas":
-        begin = time.perf_counter()
-        L = PandasLFApplier(lfs).apply(frame, progress_bar=False)
-    else:
-        import dask.dataframe as dd
-        import dask
-        from snorkel.labeling.apply.dask import DaskLFApplier
-        dask.config.set({"dataframe.convert-string": False})
-        begin = time.perf_counter()
-        L = DaskLFApplier(lfs).apply(dd.from_pandas(frame, npartitions=spec["cores"]), scheduler="processes")
-    out["seconds"].append(time.perf_counter() - begin)
-out["votes"] = [[int(i), lfs[j].name, int(L[i, j])] for i, j in zip(*(L >= 0).nonzero())]
-import importlib.metadata as m
-out["versions"] = {n: m.version(n) for n in ("snorkel", "pandas", "dask")}
-print(json.dumps(out))
-"""
-
-
 def peer_python() -> Path:
     """The interpreter of the peers' environment, made where it is missing."""
     python = PEERS / "bin" / "python"
@@ -163,8 +133,6 @@ def peer_python() -> Path:
 def ask_peer(kind: str, rows: Sequence[str], sizes: Sequence[int], cores: int) -> dict[str, Any]:
     """One of Snorkel's appliers on the same functions, in an environment of its own: seconds of each size, votes."""
     spec = {
-        "peer": kind,
-        "cores": cores,
         "sizes": list(sizes),
         "texts": list(rows),
         "functions": [
@@ -172,13 +140,8 @@ def ask_peer(kind: str, rows: Sequence[str], sizes: Sequence[int], cores: int) -
             *((f"regex_{n}", n % 4, p) for n, p in enumerate(PATTERNS)),
         ],
     }
-    with tempfile.TemporaryDirectory() as folder:
-        script = Path(folder) / "peer.py"
-        # Dask's processes import the script again.
-        script.write_text("def run():\n" + "".join(f"    {line}\n" for line in PEER_CODE.strip().splitlines())
-                          + "if __name__ == '__main__':\n    run()\n")  # fmt: skip
-        command = [peer_python(), "-W", "ignore", script]
-        answer = subprocess.run(command, input=json.dumps(spec), capture_output=True, text=True, check=False)
+    command = [peer_python(), "-W", "ignore", Path(__file__).with_name("apply_peers.py"), kind, str(cores)]
+    answer = subprocess.run(command, input=json.dumps(spec), capture_output=True, text=True, check=False)
     if answer.returncode:
         raise SystemExit(f"The peer {kind} failed:\n{answer.stderr[-3000:]}")
     return json.loads(answer.stdout.strip().splitlines()[-1])

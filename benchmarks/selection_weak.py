@@ -9,7 +9,7 @@ from active.strategies import STRATEGIES, Situation
 from benchmarks.selection_data import TextSet
 from benchmarks.selection_loop import BATCH, SMALL_BATCH, SMALL_UNTIL, pool_of
 from benchmarks.selection_strategies import graph_of
-from weak_labels.end_model import EndModel
+from weak_labels.classifier import EndModel
 
 MOST = 256
 

@@ -32,7 +32,8 @@ from benchmarks.environment import environment
 from benchmarks.weak_labels_curve import curve
 from benchmarks.weak_labels_report import page
 from engine.client import load_encoder
-from weak_labels.end_model import EndModel, Features, Floats, Ints
+from weak_labels.calibration import calibration_error
+from weak_labels.classifier import EndModel, Features, Floats, Ints
 from weak_labels.label_models import LabelModelConfig, VoteMatrix, fit
 from weak_labels.self_training import self_trained
 
@@ -43,7 +44,7 @@ PEERS = ("flyingsquid==0.0.0a0", "crowd-kit==1.4.2", "pgmpy==0.1.19")
 PEERS_NEED = ("numpy<2", "pandas<3", "scikit-learn<1.6", "scipy", "networkx", "tqdm", "nltk", "attrs", "packaging")
 GOLD_SIZES = (10, 30, 60, 120, 240, 480, 960)
 GOLD_SEEDS = 10
-MEASURED = ("weak_labels/label_models/*.py", "weak_labels/end_model.py", "weak_labels/self_training.py")
+MEASURED = ("weak_labels/label_models/*.py", "weak_labels/classifier.py", "weak_labels/self_training.py")
 MEASURED_BY = ("benchmarks/weak_labels.py", "benchmarks/weak_labels_peers.py")
 
 
@@ -186,7 +187,7 @@ def label(data: DataSet, limit_s: int) -> dict[str, Any]:
 
 
 def end(data: DataSet) -> dict[str, float]:
-    """Test figures of the end model on weak labels alone, with and without self-training."""
+    """Test figures of the end model on weak labels alone, with and without self-training; the first's calibration."""
     found: dict[str, float] = {}
     for name, kind, trained in (
         ("self-trained on auto", "auto", True),
@@ -195,7 +196,9 @@ def end(data: DataSet) -> dict[str, float]:
         ("majority", "majority", False),
     ):
         model, _, test = _end_model(data, kind, trained)
-        found[name] = round(data.score(model.predict_proba(test).argmax(axis=1)), 4)
+        probs_NC = model.predict_proba(test)
+        found[name] = round(data.score(probs_NC.argmax(axis=1)), 4)
+        found.setdefault("calibration_error", calibration_error(probs_NC, data.test.truth))
     return found
 
 

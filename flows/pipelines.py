@@ -27,11 +27,11 @@ from prefect.states import Cancelled, Completed, Failed
 
 from engine.errors import EngineError, UnavailableError
 from flows.artifacts import StageProgress, publish_maintenance, publish_run
-from flows.limits import prompt_stop, time_limit, too_long
+from flows.limits import Signals, prompt_stop, time_limit, too_long
 from flows.project import Project
 from flows.stages import GATHER, REFRESH, STAGES, RunStage, RunSummary, run_passes, run_stages
 from flows.take_over import RunRecord, recorded
-from flows.trigger import close_in_prefect, start_cycle_if_due
+from flows.trigger import PASSES, close_in_prefect, start_cycle_if_due
 from warehouse import Progress, SiftlineError, StageResult, Transient, WarehouseBusy, silent
 from warehouse.maintain import maintain
 
@@ -143,7 +143,8 @@ def maintenance(project: str) -> Any:
     opened = _opened(project).project
     schedule = opened.settings.schedule
     try:
-        with prompt_stop(), time_limit(schedule.timeout_min * 60):
+        limit_s = schedule.timeout_min * 60
+        with prompt_stop() as signals, time_limit(limit_s), _meant(signals, limit_s):
             done = maintain(opened.lake, expire_older_than_days=schedule.expire_days)
     except (SiftlineError, EngineError) as error:
         return _failed("maintenance", "", error)
@@ -160,6 +161,20 @@ class _At:
     """Which stage a run is at."""
 
     stage = ""
+
+
+@contextmanager
+def _meant(signals: Signals, limit_s: float) -> Generator[None]:
+    """Raise what a signal meant where DuckDB says no more than that a query was interrupted."""
+    try:
+        yield
+    except RuntimeError as error:
+        number = signals.meant(error)
+        if number == signal.SIGTERM:
+            raise TerminationSignal(signal.SIGTERM) from error
+        if number == signal.SIGALRM:
+            raise too_long(limit_s) from error
+        raise
 
 
 @contextmanager
@@ -189,15 +204,8 @@ def _alone(opened: OpenProject, flow_name: str, patience_s: float, at: _At) -> G
         def run_stage(stage: str) -> StageResult:
             at.stage = stage
             note(stage)
-            try:
+            with _meant(signals, limit_s):
                 stage_task(str(project.root), stage)
-            except RuntimeError as error:
-                number = signals.meant(error)
-                if number == signal.SIGTERM:
-                    raise TerminationSignal(signal.SIGTERM) from error
-                if number == signal.SIGALRM:
-                    raise too_long(limit_s) from error
-                raise
             return opened.results[stage]
 
         yield run_stage
@@ -239,7 +247,7 @@ def _leave(words: str) -> NoReturn:
 def _failed(flow_name: str, stage: str, error: Exception) -> State[Any]:
     """The end of a run that failed by type: which stage, what, and what to do."""
     help_words = (
-        "The service or the lock may be back by then: the next run goes on from here."
+        PASSES
         if isinstance(error, Transient | UnavailableError)
         else "Someone must mend this; until then every run stops here. What was committed is kept."
     )

@@ -1,5 +1,6 @@
-"""Which port of 127.0.0.1 a server in the background gets: the one its clients know, if it can be had."""
+"""Servers on this machine: which port one gets, the one its clients know if it can be had, and no proxy before them."""
 
+import os
 import socket
 import time
 
@@ -8,6 +9,16 @@ from warehouse import SettingsError
 PORT_TIMEOUT_S = 10.0
 """A server that was killed may hold its port for a moment."""
 TRIES = 100
+
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def reach_loopback_directly() -> None:
+    """Keep a proxy that the environment names for other machines: it cannot reach this one's own servers."""
+    known = [part for name in ("no_proxy", "NO_PROXY") for part in os.environ.get(name, "").split(",") if part]
+    for name in ("no_proxy", "NO_PROXY"):
+        os.environ[name] = ",".join(dict.fromkeys([*known, *LOOPBACK]))
 
 
 def is_free(port: int) -> bool:

@@ -126,6 +126,7 @@ def prefect_api(state: Path) -> Generator[str]:
         return
     url = local_api_url(state)
     if url is not None:
+        check_api(url)
         os.environ["PREFECT_API_URL"] = url
         try:
             yield url
@@ -155,8 +156,8 @@ def check_api(url: str) -> None:
         httpx.get(f"{url.rstrip('/')}/health", timeout=10).raise_for_status()
     except httpx.HTTPError as error:
         raise ServiceError(
-            f"The Prefect server at {url} does not answer ({error}). Start it (`prefect server start`), or unset "
-            "PREFECT_API_URL to run without one."
+            f"The Prefect server at {url} does not answer ({error}). Where `siftline up` is starting it, try again; "
+            "where it is yours, start it (`prefect server start`) or unset PREFECT_API_URL to run without one."
         ) from error
 
 

@@ -29,7 +29,7 @@ from features.sources import SourceConfig
 from flows.settings import Settings, load_settings
 from warehouse import Lake, Location, SettingsError, WarehouseBusy
 from weak_labels.apply import VoteConfig
-from weak_labels.end_model import EndModelConfig
+from weak_labels.classifier import EndModelConfig
 from weak_labels.evaluate import EvaluateConfig
 from weak_labels.functions import LabelingFunction, load_functions
 from weak_labels.label_models import LabelModelConfig
@@ -125,14 +125,20 @@ class Project:
 
     @cached_property
     def service(self) -> AnnotationService:
-        """Where annotators answer: Label Studio when it is configured, else a folder of tasks."""
+        """Where annotators answer: Label Studio where it is configured or `up` runs it, else a folder of tasks."""
         section = self.settings.annotate
         if section.service != "folder":
-            from active.label_studio import label_studio_from_env  # Label Studio's SDK takes a second to import
+            # Label Studio's SDK takes a second to import.
+            from active.label_studio import LabelStudioService, label_studio_from_env
+            from flows.services import studio_of_up
 
-            studio = label_studio_from_env(self.settings.project.name, annotators_per_task=section.annotators_per_task)
+            name, people = self.settings.project.name, section.annotators_per_task
+            studio = label_studio_from_env(name, annotators_per_task=people)
             if studio is not None:
                 return studio
+            local = studio_of_up(self)
+            if local is not None:
+                return LabelStudioService(local.url, local.api_key, name, annotators_per_task=people)
             if section.service == "label-studio":
                 missing = [k for k in ("LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY") if not os.environ.get(k)]
                 raise SettingsError(

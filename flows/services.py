@@ -7,6 +7,7 @@ at its former address. Nothing here restarts what dies later: for that there are
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import signal
@@ -24,7 +25,7 @@ from flows.ports import pick_port
 from flows.prefect_server import QUIET, configured_api_url
 from flows.processes import left_of_session, start_time
 from flows.project import Project
-from flows.studio import studio_down, studio_server, studio_status, studio_up
+from flows.studio import StudioInfo, studio_down, studio_server, studio_status, studio_up
 from warehouse import ServiceError
 
 START_TIMEOUT_S = 300.0
@@ -41,11 +42,13 @@ class Running:
     Attributes:
         url: its address; empty for one that only asks others.
         started: start time in clock ticks since boot, which tells it from a later process with the same id.
+        asks: hash of the addresses and keys it was told of other services.
     """
 
     pid: int
     started: int
     url: str = ""
+    asks: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,13 @@ class Background:
         return last if last is not None and last.started and start_time(last.pid) == last.started else None
 
     def start(
-        self, command: Sequence[str], environment: Mapping[str, str], *, url: str, ready: Callable[[], bool]
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        url: str,
+        ready: Callable[[], bool],
+        asks: str = "",
     ) -> Running:
         """Start it, and wait until it is ready.
 
@@ -111,7 +120,7 @@ class Background:
             ],
             setsid=True,
         )
-        running = Running(pid=pid, started=start_time(pid), url=url)
+        running = Running(pid=pid, started=start_time(pid), url=url, asks=asks)
         part = self._folder / f"{self.name}.part"
         part.write_text(json.dumps(asdict(running)), "utf-8")
         part.replace(self._record)
@@ -183,14 +192,24 @@ def up(project: Project, told: Callable[[str], None] = lambda _: None) -> list[L
             info = studio_up(project.root)
             environment |= {"LABEL_STUDIO_URL": info.url, "LABEL_STUDIO_API_KEY": info.api_key}
         deployments = Background("deployments", state)
+        asks = _addresses(environment)
+        running = deployments.status()
+        if running is not None and running.asks != asks:
+            told("stopping the deployments, which were told other addresses")
+            deployments.stop()
         if deployments.status() is None:
             told("starting the deployments")
             ready = state / "services" / "deployments.ready"
             ready.unlink(missing_ok=True)
             command = [sys.executable, "-m", "flows.cli.main", "serve", "--project", str(project.root)]
             environment["SIFTLINE_SERVE_READY"] = str(ready)
-            deployments.start(command, environment, url="", ready=ready.exists)
+            deployments.start(command, environment, url="", ready=ready.exists, asks=asks)
     return status(project)
+
+
+def _addresses(environment: Mapping[str, str]) -> str:
+    told = [environment.get(name, "") for name in ("PREFECT_API_URL", "LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY")]
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
 
 
 def down(project: Project) -> list[str]:
@@ -290,6 +309,20 @@ def _engine_up(project: Project, environment: Mapping[str, str], told: Callable[
     if section.max_tokens is not None:
         command += ["--max-tokens", str(section.max_tokens)]
     service.start(command, environment, url=url.rstrip("/"), ready=lambda: _answers(f"{url.rstrip('/')}/health"))
+
+
+def studio_of_up(project: Project) -> StudioInfo | None:
+    """The Label Studio that the deployments of `siftline up` send tasks to; None where they do not run, or use another.
+
+    Raises:
+        ServiceError: it does not run, while they do.
+    """
+    if Background("deployments", project.state_path).status() is None or not _wants_studio(project):
+        return None
+    info = studio_status(project.root)
+    if info is None:
+        raise ServiceError("The Label Studio of `siftline up` does not run. Start it again: siftline up")
+    return info
 
 
 def _wants_studio(project: Project) -> bool:

@@ -77,8 +77,9 @@ def recorded(
         host=socket.gethostname(),
         began=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    covered = [record for record in left if record.flow in COVERS[flow]]
-    kept = [record for record in left if record not in covered]
+    others = [record for record in left if record.run != run]  # Prefect's Retry runs the same run again
+    covered = [record for record in others if record.flow in COVERS[flow]]
+    kept = [record for record in others if record not in covered]
     _write(path, [*left, mine])
     for record in covered:
         _commit(project.lake, record, mine)

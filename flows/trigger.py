@@ -20,10 +20,14 @@ from prefect.states import Cancelled, Crashed
 
 from flows.project import Project
 from flows.take_over import RunRecord
-from warehouse import WarehouseBusy
+from warehouse import ServiceError, WarehouseBusy
 
 BEGIN_S = 60.0
 """So long a run may wait for somebody who runs the deployments."""
+COLLECT_S = 600.0
+"""So long a collect is waited for; one whose process was killed never ends for Prefect."""
+PASSES = "The service or the lock may be back by then: the next run goes on from here."
+"""In the message of a run that failed for a reason that may pass."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,14 +89,23 @@ def start_cycle_if_due(project: Project) -> str:
     name = f"cycle/{this_deployment.name or deployment_name(project.settings.project.name)}"
     key = f"{name} after {news.since[:12] or 'nothing'} {passed[0]} {passed[1]}"
     try:
-        run = run_deployment(name, timeout=0, as_subflow=False, idempotency_key=key, tags=["due"])
-        assert isinstance(run, FlowRun)
+        run = _started(name, key)
     except ObjectNotFound:
         return f"; a cycle is due, {' and '.join(reasons)}, but there is no deployment {name}: siftline serve"
     except (PrefectHTTPStatusError, httpx.HTTPError) as error:
         get_run_logger().warning("A cycle is due, and could not be started: %s. The next collect tries again.", error)
         return "; a cycle is due, and could not be started"
     return f"; a cycle is due, {' and '.join(reasons)}: started as run {run.id}"
+
+
+def _started(name: str, key: str) -> FlowRun:
+    """The run that Prefect has for a key; another one where that one came to nothing."""
+    while True:
+        run = run_deployment(name, timeout=0, as_subflow=False, idempotency_key=key, tags=["due"])
+        assert isinstance(run, FlowRun)
+        if run.state is None or not run.state.is_final() or run.state.is_completed():
+            return run
+        key = f"{name} after run {run.id}"
 
 
 def run_collect(project: Project, say: Callable[[str], None]) -> bool:
@@ -103,10 +116,11 @@ def run_collect(project: Project, say: Callable[[str], None]) -> bool:
         say: told what came of it.
 
     Returns:
-        False where Prefect cannot run it now: it is away, has no such deployment, or nobody serves it.
+        False where Prefect cannot run it now: it is away, has no such deployment, nobody serves it, or it does not end.
 
     Raises:
         WarehouseBusy: another run is at work.
+        ServiceError: it crashed, or failed for a reason that may pass.
     """
     name = f"collect/{deployment_name(project.settings.project.name)}"
     try:
@@ -117,7 +131,11 @@ def run_collect(project: Project, say: Callable[[str], None]) -> bool:
                 client.set_flow_run_state(run.id, Cancelled(message=f"Nobody ran it within {BEGIN_S:.0f} s."))
                 say(f"Nobody runs the deployment {name}: siftline serve")
                 return False
+            deadline = time.monotonic() + COLLECT_S
             while run.state is not None and not run.state.is_final():
+                if time.monotonic() > deadline:
+                    say(f"Run {run.id} of {name} has not ended in {COLLECT_S:.0f} s; its process may have been killed")
+                    return False
                 time.sleep(1.0)
                 run = client.read_flow_run(run.id)
     except ObjectNotFound:
@@ -129,6 +147,8 @@ def run_collect(project: Project, say: Callable[[str], None]) -> bool:
     words = (run.state.message if run.state else None) or "no word of its end"
     if run.state is not None and run.state.is_cancelled():
         raise WarehouseBusy(words)
+    if run.state is not None and (run.state.is_crashed() or PASSES in words):
+        raise ServiceError(words)
     say(words)
     return True
 

@@ -22,7 +22,7 @@ from warehouse.checksums import note_newest
 from warehouse.connection import Location, private_files
 from warehouse.disk import disk_full, no_leftovers
 from warehouse.errors import CommitFailed, WarehouseError, without_secrets
-from warehouse.hashing import combine, hash_rows
+from warehouse.hashing import as_stored, combine, hash_rows
 from warehouse.locks import WriteLock
 from warehouse.schema import TABLE_BY_NAME
 from warehouse.stage import Append, Delete, Stage, Write
@@ -196,9 +196,11 @@ def _hash_all(new_cursor: NewCursor, writes: Sequence[Write]) -> dict[str, str]:
             known = {c.name: c.type for c in TABLE_BY_NAME[write.table].columns}
             names = [name for name in write.rows.column_names if name in known]
             casts = ", ".join(f'"{name}"::{known[name]} AS "{name}"' for name in names)
-            cursor.register("siftline_rows", write.rows)
-            rows = cursor.execute(f"SELECT {casts} FROM siftline_rows").to_arrow_table()
-            cursor.unregister("siftline_rows")
+            rows = write.rows
+            if not as_stored(write.table, rows):
+                cursor.register("siftline_rows", rows)
+                rows = cursor.execute(f"SELECT {casts} FROM siftline_rows").to_arrow_table()
+                cursor.unregister("siftline_rows")
             parts.setdefault(write.table, []).append((type(write).__name__.lower(), hash_rows(write.table, rows)))
     finally:
         cursor.close()

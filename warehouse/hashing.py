@@ -7,12 +7,16 @@ each column go through sha256; text of floats is never made, which would cost a 
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 
 from warehouse.schema import TABLE_BY_NAME
+
+# Its kernels are made at import time, which type checkers do not see.
+pc: Any = pyarrow.compute
 
 _ARROW_TYPES = {
     "VARCHAR": pa.large_string(),
@@ -27,6 +31,26 @@ _ARROW_TYPES = {
 }
 
 
+_SAME_TYPES = {
+    "VARCHAR": (pa.string(), pa.large_string()),
+    "INTEGER": (pa.int32(),),
+    "BIGINT": (pa.int64(),),
+    "DOUBLE": (pa.float64(),),
+    "FLOAT": (pa.float32(),),
+    "BOOLEAN": (pa.bool_(),),
+}
+
+
+def as_stored(table: str, rows: pa.Table) -> bool:
+    """Whether rows have the column types of their table already, so that DuckDB's cast would change nothing."""
+    types = {c.name: c.type for c in TABLE_BY_NAME[table].columns}
+    for field in rows.schema:
+        found = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        if field.name in types and found not in _SAME_TYPES.get(types[field.name], ()):
+            return False
+    return True
+
+
 def hash_rows(table: str, rows: pa.Table) -> str:
     """sha256 of rows of a table, hexadecimal; independent of their order.
 
@@ -37,7 +61,8 @@ def hash_rows(table: str, rows: pa.Table) -> str:
     columns = [c for c in TABLE_BY_NAME[table].columns if not c.bookkeeping and c.name in rows.column_names]
     fixed = pa.table({c.name: rows[c.name].cast(_ARROW_TYPES[c.type]) for c in columns})
     plain = [c.name for c in columns if not c.type.endswith("[]")]
-    fixed = fixed.sort_by([(name, "ascending") for name in plain])
+    if not _rises(fixed[plain[0]]):
+        fixed = fixed.sort_by([(name, "ascending") for name in plain])
     digest = hashlib.sha256(f"{table}:{fixed.num_rows}".encode())
     for column in columns:
         digest.update(f"\n{column.name}:".encode())
@@ -53,7 +78,12 @@ def combine(parts: Sequence[tuple[str, str]]) -> str:
     return hashlib.sha256("\n".join(f"{kind} {digest}" for kind, digest in parts).encode()).hexdigest()
 
 
-def _parts(column: pa.ChunkedArray) -> Iterable[bytes]:
+def _rises(column: pa.ChunkedArray) -> bool:
+    """Whether each value is above the one before it, which takes a hundredth of the time of sorting."""
+    return column.null_count == 0 and pc.all(pc.less(column[:-1], column[1:])).as_py() is not False
+
+
+def _parts(column: pa.ChunkedArray) -> Iterable[bytes | memoryview]:
     """The column's nulls, lengths and values as bytes that do not depend on how Arrow holds them."""
     array = column.combine_chunks()
     if isinstance(array, pa.ChunkedArray):  # no chunk at all, or more than one array can hold
@@ -68,7 +98,7 @@ def _parts(column: pa.ChunkedArray) -> Iterable[bytes]:
         if len(filled):
             offsets = np.frombuffer(starts, np.int64)[filled.offset : filled.offset + len(filled) + 1]
             yield np.diff(offsets).tobytes()
-            yield values.to_pybytes()[int(offsets[0]) : int(offsets[-1])] if values is not None else b""
+            yield memoryview(values)[int(offsets[0]) : int(offsets[-1])] if values is not None else b""
     elif pa.types.is_timestamp(array.type):
         yield np.asarray(pc.fill_null(array.cast(pa.int64()), 0)).tobytes()
     elif pa.types.is_boolean(array.type):

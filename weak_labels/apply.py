@@ -6,9 +6,10 @@ has new input, so `lf_faults` always holds exactly the faults in force. A functi
 off for the run: its votes go, the other functions stay.
 """
 
+import functools
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -40,6 +41,8 @@ class VoteConfig:
         classes: class names; the place of a name is its class number.
         encoder_id: encoder whose vectors the functions see.
         batch_items: items per batch.
+        pattern_bytes: where no function can fail, as many of these batches are put together as have this size: RE2
+            builds the automaton of a pattern anew for each.
         timeout_s: seconds for one call of a Python function: an item for row functions, a batch for column functions.
         max_fault_frac: share of all items on which a function may fail before it is switched off.
         min_faults: so many faults never switch a function off, however few items there are.
@@ -49,6 +52,7 @@ class VoteConfig:
     classes: tuple[str, ...]
     encoder_id: str
     batch_items: int = 5000
+    pattern_bytes: int = 4 * 1024**2
     timeout_s: float = 10.0
     max_fault_frac: float = 0.05
     min_faults: int = 10
@@ -59,6 +63,8 @@ class VoteConfig:
             raise SettingsError(f"VoteConfig: classes must be at least two different names, got {self.classes}.")
         if self.batch_items < 1:
             raise SettingsError(f"VoteConfig: batch_items is {self.batch_items}; it must be 1 or more.")
+        if self.pattern_bytes < 0:
+            raise SettingsError(f"VoteConfig: pattern_bytes is {self.pattern_bytes}; it must be 0 or more.")
         if self.timeout_s <= 0:
             raise SettingsError(f"VoteConfig: timeout_s is {self.timeout_s}; it must be above 0.")
         if not 0 <= self.max_fault_frac <= 1:
@@ -182,16 +188,22 @@ def _call_all(
         pool = stack.enter_context(ThreadPoolExecutor(config.processes))
         # Which faults come first decides what is stored, so where there can be any the order must not.
         ordered = any(ballot.function.can_fail for ballot in ballots)
-        for pending in reach.pending(config.batch_items, ordered=ordered):
-            start = log.add(pending, config.encoder_id)
-            batch = to_batch(pending.items, config.classes, encode, ask)[0]
-            called = _Called(start, batch.id_array)
-            _call_here(called, batch, pending, ballots, config.timeout_s)
-            running.append(pool.submit(_call_batch, called, free, screens, batch, pending, ballots, config.timeout_s))
+        least_bytes = 0 if ordered else config.pattern_bytes
+        # Where only patterns were changed, the lake looks for them and gives no other text out.
+        screen = screens.in_sql(reach.behind()) if reach.nothing_new else ""
+        for pending in reach.pending(config.batch_items, ordered=ordered, least_bytes=least_bytes, screen=screen):
+            called = _Called(*log.add(pending, config.encoder_id))
+            to_call = functools.partial(to_batch, pending.items, config.classes, encode, ask)
+            if any(_is_local(ballot.function) for ballot in ballots):
+                _call_here(called, to_call()[0], pending, ballots, config.timeout_s)
+            running.append(pool.submit(_call_batch, called, free, screens, to_call, pending, ballots, config.timeout_s))
             if len(running) > config.processes:
                 take(running.popleft().result())
         while running:
             take(running.popleft().result())
+    if screen:  # the lake asked the others
+        log.count = total
+        progress(total, total)
     return log
 
 
@@ -225,13 +237,14 @@ def _call_batch(
     called: _Called,
     free: "SimpleQueue[Lane]",
     screens: Screens,
-    batch: ItemBatch,
+    to_call: Callable[[], tuple[ItemBatch, Rows]],
     pending: Pending,
     ballots: Sequence[Ballot],
     timeout_s: float,
 ) -> _Called:
     lane = free.get()
     try:
+        batch = to_call()[0]
         lane.begin(batch)
         rows_of = screens.rows(batch, pending.calls)
         for place, ballot in enumerate(ballots):

@@ -17,7 +17,7 @@ import pyarrow as pa
 from warehouse import Delete, Stage, Upsert, Write
 from weak_labels.calls import MAX_TIMEOUTS, WHOLE_FUNCTION, Limits, Outcome
 from weak_labels.functions import LabelingFunction
-from weak_labels.reach import TEXT, Pending, Rows
+from weak_labels.reach import TEXT, Flags, Pending, Rows
 
 FAULT_COLUMNS = ("item_id", "lf_name", "lf_version", "fault", "detail")
 
@@ -101,27 +101,28 @@ class ItemLog:
     changed: list[pa.Array] = field(default_factory=list[pa.Array])
     count: int = 0
 
-    def add(self, pending: Pending, encoder_id: str) -> int:
-        """Note a batch; returns the place of its first item."""
+    def add(self, pending: Pending, encoder_id: str) -> tuple[int, pa.Array]:
+        """Note a batch; returns the place of its first item, and the ids of all."""
         ids = pa.concat_arrays(pending.items.column("item_id").chunks)
         self.ids.append(ids)
         self.hashes.append(pending.hashes)
-        self.changed.append(ids.filter(pa.array(pending.is_new)))
+        self.changed.append(_where(ids, pending.is_new))
         for flags, name in ((pending.is_new, TEXT), (pending.vector_is_new, encoder_id)):
             if flags.any():
-                mask = pa.array(flags)
-                n = int(flags.sum())
-                inputs = pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int32)), pa.array([name]))
-                columns = {"item_id": ids.filter(mask), "input": inputs.cast(pa.string())}
-                self.new.append(pa.table({**columns, "input_hash": pending.hashes.filter(mask)}))
+                columns = {"item_id": _where(ids, flags), "input": pa.repeat(name, int(flags.sum()))}
+                self.new.append(pa.table({**columns, "input_hash": _where(pending.hashes, flags)}))
         start = self.count
         self.count += len(ids)
-        return start
+        return start, ids
 
     def new_inputs(self) -> pa.Table:
         """Columns item_id, input and input_hash of what was new."""
         names = ("item_id", "input", "input_hash")
         return pa.concat_tables(self.new) if self.new else pa.table({n: pa.array([], pa.string()) for n in names})
+
+
+def _where(values: pa.Array, flags: Flags) -> pa.Array:
+    return values if flags.all() else values.filter(pa.array(flags))
 
 
 @contextmanager
@@ -139,8 +140,8 @@ def vote_rows(ballots: Sequence[Ballot], log: ItemLog) -> Generator[pa.Table]:
     )
     names = pa.array([ballot.function.name for ballot in ballots], pa.string())
     versions = pa.array([ballot.version for ballot in ballots], pa.string())
-    ids = pa.chunked_array(log.ids, pa.string())
-    hashes = pa.chunked_array(log.hashes, pa.string())
+    # In one piece, since taking from many joins them anew for every function.
+    ids, hashes = (pa.chunked_array(parts, pa.string()).combine_chunks() for parts in (log.ids, log.hashes))
     with TemporaryDirectory(prefix="siftline-votes-") as folder:
         path = Path(folder) / "votes.arrow"
         with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
@@ -151,10 +152,10 @@ def vote_rows(ballots: Sequence[Ballot], log: ItemLog) -> Generator[pa.Table]:
                 places = pa.array(np.concatenate(ballot.places))
                 index = pa.array(np.full(ballot.cast, number, np.int32))
                 columns = {
-                    "item_id": ids.take(places).combine_chunks(),
+                    "item_id": ids.take(places),
                     "lf_name": pa.DictionaryArray.from_arrays(index, names),
                     "lf_version": pa.DictionaryArray.from_arrays(index, versions),
-                    "input_hash": hashes.take(places).combine_chunks(),
+                    "input_hash": hashes.take(places),
                     "vote": pa.array(np.concatenate(ballot.votes).astype(np.int32)),
                 }
                 writer.write_table(pa.table(columns, schema=schema))

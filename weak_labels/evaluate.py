@@ -29,8 +29,9 @@ from warehouse import (
 )
 from warehouse.reader import list_column_to_matrix
 from weak_labels.calibration import Floats, calibration_error
-from weak_labels.end_model import EndModel, EndModelConfig, Ints, TrainingData, read_training_data
+from weak_labels.classifier import EndModel, EndModelConfig, Ints
 from weak_labels.gold_file import EvaluateConfig, Gold, hash_gold, read_gold, score
+from weak_labels.training_data import TrainingData, read_training_data
 
 Key = tuple[str, int, int]
 """Series, gold labels and seed: what names a figure within a split."""

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from warehouse import DataError, Reader, SettingsError
-from weak_labels.end_model import Ints
+from weak_labels.classifier import Ints
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -34,6 +34,7 @@ class Lane:
         self._with_vectors = any(function.uses_vectors for function in functions if function.is_python)
         self._stack = ExitStack()
         self._batch: ItemBatch | None = None
+        self._part: tuple[Rows, ItemBatch] | None = None
         self._sent: set[Path] = set()
 
     def __enter__(self) -> Self:
@@ -49,6 +50,7 @@ class Lane:
     def begin(self, batch: ItemBatch) -> None:
         """Take the batch that the next calls are about."""
         self._batch = batch
+        self._part = None
         self._sent.clear()
 
     def call(self, function: LabelingFunction, rows: Rows, limits: Limits) -> Outcome:
@@ -60,4 +62,9 @@ class Lane:
                 worker.send(self._batch, with_vectors=self._with_vectors)
                 self._sent.add(function.source)
             return worker.call(function, rows, limits)
-        return call_function(function, self._batch if len(rows) == len(self._batch) else self._batch.take(rows), limits)
+        if len(rows) == len(self._batch):
+            return call_function(function, self._batch, limits)
+        # Functions of a group are called one after another, mostly on the very same rows.
+        if self._part is None or self._part[0] is not rows:
+            self._part = (rows, self._batch.take(rows))
+        return call_function(function, self._part[1], limits)

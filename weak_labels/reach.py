@@ -100,15 +100,28 @@ class Reach:
         """Whether the stored votes of a function are still its votes."""
         return self.through[place] > 0
 
+    def behind(self) -> list[int]:
+        """Places of the functions that have to be called on items which were put before others already."""
+        return np.flatnonzero(self.through < self._last).tolist()
+
+    @property
+    def nothing_new(self) -> bool:
+        """Whether all items were put before functions before, so that only changed functions have to be called."""
+        return self._settled and not self._any_faults
+
     def pending_items(self) -> int:
-        """How many items `pending` will give."""
+        """How many items `pending` will give without a screen."""
         if not self.through.all():
             return self.total_items  # a function that has seen nothing has to see everything
         sql, params = self._query("count(*)")
         return int(self._stage.scalar(sql, params))
 
-    def pending(self, rows: int, *, ordered: bool) -> Iterator[Pending]:
-        """Items to call functions on, in batches of about `rows`; by item_id where the order matters."""
+    def pending(self, rows: int, *, ordered: bool, least_bytes: int = 0, screen: str = "") -> Iterator[Pending]:
+        """Items to call functions on, in batches of about `rows`, or of as many times that as `least_bytes` asks for.
+
+        By item_id where the order matters. With a `screen` only those whose text matches that pattern: where there is
+        `nothing_new` and all functions that are `behind` abstain on the others.
+        """
         text_batch, vector_batch = self._batches()
         vector = f", x.vector, {vector_batch} AS vector_batch" if self._needs_vectors else ""
         retry = "r.places" if self._any_faults else "NULL::INT[]"
@@ -116,8 +129,16 @@ class Reach:
             f"i.item_id, i.content, i.metadata, {INPUT_HASH} AS input_hash, {text_batch} AS text_batch, "
             f"{retry} AS retry{vector}"
         )
+        held: list[pa.Table] = []
+        if screen:
+            sql, params = f"{sql} AND regexp_matches(i.content, ?)", [*params, screen]
         for table in self._stage.batches(sql + (" ORDER BY i.item_id" if ordered else ""), params, rows=rows):
-            yield self._to_pending(table)
+            held.append(table)
+            if sum(part.nbytes for part in held) >= least_bytes:
+                yield self._to_pending(pa.concat_tables(held))
+                held.clear()
+        if held:
+            yield self._to_pending(pa.concat_tables(held))
 
     def writes(self, hashes: pa.Table, off: Flags, faulted: Sequence[int]) -> list[Write]:
         """What is to be written once all pending items were called.
@@ -226,27 +247,29 @@ class Reach:
                 )
                 params.append(self._encoder_id)
             where.append(f"(x.item_id IS NOT NULL AND {vector_batch} NOT BETWEEN 1 AND {lowest[1]})")
-        return f"{wanted} SELECT {columns} FROM items i {' '.join(joins)} WHERE {' OR '.join(where)}", params
+        return f"{wanted} SELECT {columns} FROM items i {' '.join(joins)} WHERE ({' OR '.join(where)})", params
 
     def _to_pending(self, table: pa.Table) -> Pending:
+        n = table.num_rows
         text_batch = table.column("text_batch").to_numpy()
-        on_text = (text_batch[:, None] == 0) | (text_batch[:, None] > self.through)
-        has_vector = vector_batch = np.zeros(table.num_rows, np.int64)
+        has_vector, vector_batch = np.zeros(n, np.bool_), text_batch
         if self._needs_vectors:
-            has_vector = np.asarray(table.column("vector").is_valid()).astype(np.int64)
+            has_vector = np.asarray(table.column("vector").is_valid())
             vector_batch = table.column("vector_batch").to_numpy()
-        on_vector = (vector_batch[:, None] == 0) | (vector_batch[:, None] > self.through)
-        is_text = np.array([asked.input == TEXT for asked in self._asked], np.bool_)
-        calls = np.where(is_text, on_text, on_vector)
         retry = pa.concat_arrays(table.column("retry").chunks)
         lengths = retry.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
-        calls[np.repeat(np.arange(len(retry)), lengths), retry.flatten().to_numpy(zero_copy_only=False)] = True
-        calls &= is_text | (has_vector[:, None] == 1)
+        calls = np.zeros((n, len(self._asked)), np.bool_, order="F")  # each function's column in one piece
+        calls[np.repeat(np.arange(n), lengths), retry.flatten().to_numpy(zero_copy_only=False)] = True
+        for place, asked in enumerate(self._asked):
+            batch = text_batch if asked.input == TEXT else vector_batch
+            calls[:, place] |= (batch == 0) | (batch > self.through[place])
+            if asked.input != TEXT:
+                calls[:, place] &= has_vector
         columns = ["item_id", "content", "metadata", *(["vector"] if self._needs_vectors else [])]
         return Pending(
             items=table.select(columns),
             hashes=pa.concat_arrays(table.column("input_hash").chunks),
             is_new=text_batch == 0,
-            vector_is_new=(has_vector == 1) & (vector_batch == 0),
+            vector_is_new=has_vector & (vector_batch == 0),
             calls=calls,
         )

@@ -16,6 +16,7 @@ import typer
 from flows.cli import console
 from flows.cli.groups import engine, export, lf, samples, studio
 from flows.cli.options import AtOption, ForceOption, OutputOption, ProjectOption
+from flows.ports import reach_loopback_directly
 from warehouse import SiftlineError, Transient
 
 app = typer.Typer(
@@ -55,6 +56,7 @@ def _options(
 
 def main() -> None:
     """Run the command and turn errors into messages and exit codes."""
+    reach_loopback_directly()
     try:
         sys.exit(run_command(sys.argv[1:]))
     except console.EndNow:
@@ -367,7 +369,7 @@ def deploy(
 
 @app.command(epilog="Example: siftline doctor --project examples/reuters")
 def doctor(project: ProjectOption = Path()) -> None:
-    """Check versions, extensions, disk, encoder, settings and servers, and say how to mend what is wrong."""
+    """Check versions, disk, the project's encoder and settings, and its servers, and say how to mend what is wrong."""
     from flows.cli.doctor import check_all
 
     raise typer.Exit(check_all(project))

@@ -161,7 +161,7 @@ def read_facts(reader: Reader) -> Facts:
         ),
         contested=int(reader.scalar("SELECT count(*) FROM gold_labels WHERE agreeing < annotations")),
         scored_split=split,
-        series={name: _series(reader, name, split) for name in ("accuracy", "macro_f1")},
+        series={name: _series(reader, name, split) for name in ("accuracy", "macro_f1", "calibration_error")},
         confusion=confusion,
         confusion_labels=confusion_labels,
         batches=_batches(reader),

@@ -235,6 +235,23 @@ def confusion_sentence(facts: Facts, names: Sequence[str]) -> str:
     )
 
 
+def calibration_error(facts: Facts, labels: int) -> float | None:
+    """Calibration error of the end model with so many labels; None where it was not measured."""
+    points = facts.series["calibration_error"].get("siftline", ())
+    return next((point.mean for point in points if point.labels == labels), None)
+
+
+def calibration_sentence(facts: Facts) -> str:
+    """How far the end model of the confusion matrix can be believed."""
+    error = calibration_error(facts, facts.confusion_labels)
+    if error is None:
+        return ""
+    return (
+        f"Its probabilities lie {score(error)} from the shares of right answers on the mean (expected calibration "
+        "error, 15 bins; 0 is a model that is as often right as it says)."
+    )
+
+
 def quality_sentence(facts: Facts) -> str:
     """What became of the records that were read last."""
     if not facts.ingests:

@@ -46,7 +46,7 @@ def test_edits_skips_and_deletions_are_found_by_what_changed_alone(
     service.annotate(tasks[ids[4]], label="earn", annotator="simulated", seconds=1)
     with lake.read() as reader:
         since = cursor.read(reader, service.describe(), CLASSES)
-    assert service.pull_since(since).tasks == {tasks[item] for item in (*ids[:3], ids[4])}
+    assert service.pull_since(since).tasks == {(tasks[item], item) for item in (*ids[:3], ids[4])}
     collect(lake, service, config, cursor=cursor)
     assert gold(lake) == {ids[0]: 3, ids[3]: 1, ids[4]: 0}
     assert not collect(lake, service, config).committed  # reading everything finds nothing more

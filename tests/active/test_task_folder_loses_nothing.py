@@ -1,9 +1,11 @@
 """The folder of tasks: whatever a person's hands do to the files, no answer is lost, doubled or taken for deleted."""
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from active.outbox import QueueConfig
@@ -11,7 +13,7 @@ from active.queue import collect
 from active.service import Answer, Task
 from active.task_folder import TaskFolder
 from tests.warehouse.test_commit_is_atomic import items
-from warehouse import Lake, ServiceRefused, Upsert
+from warehouse import Append, Lake, ServiceRefused, Upsert
 
 CONFIG = QueueConfig(project="p", classes=("a", "b"))
 
@@ -173,6 +175,59 @@ def test_a_repeated_export_is_collected_once_and_the_later_state_counts(stocked:
     assert not collect(stocked, folder, CONFIG).committed
     with stocked.read() as reader:
         assert reader.rows("SELECT class_id FROM gold_labels") == [(1,)]
+
+
+def said(lake: Lake) -> list[tuple[str, str, int]]:
+    with lake.read() as reader:
+        return reader.rows("SELECT item_id, annotator, class_id FROM opinions ORDER BY ALL")
+
+
+def test_exports_of_two_servers_that_count_alike_are_answers_of_two_people(stocked: Lake, folder: TaskFolder) -> None:
+    def ben(label: str, number: int) -> dict[str, Any]:
+        return annotation(label, id=number, completed_by="ben")
+
+    export(folder, "a.json", exported("i00000", annotation("a", id=1)), exported("i00001", annotation("a", id=2)))
+    export(folder, "b.json", exported("i00002", ben("b", 1)), exported("i00003", ben("b", 2)))
+    export(folder, "c.json", exported("i00000", ben("a", 1)), exported("i00001", ben("b", 2)))
+    collect(stocked, folder, CONFIG)
+    both = [("i00000", "ann", 0), ("i00000", "ben", 0), ("i00001", "ann", 0), ("i00001", "ben", 1)]
+    assert said(stocked) == [*both, ("i00002", "ben", 1), ("i00003", "ben", 1)]
+    (folder.path / "import" / "c.json").rename(folder.path / "import" / "0.json")  # now ben's are read first
+    assert not collect(stocked, folder, CONFIG).committed
+    (folder.path / "import" / "a.json").unlink()
+    collect(stocked, folder, CONFIG)
+    assert said(stocked)[:2] == [("i00000", "ben", 0), ("i00001", "ben", 1)]
+
+
+@pytest.mark.parametrize("who", ["ann", "ben"])
+def test_answers_that_an_earlier_version_stored_are_known_again(stocked: Lake, folder: TaskFolder, who: str) -> None:
+    """That version kept one answer of an item for each number, whoever gave it."""
+    old, new = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"
+    at = pa.array([datetime.fromisoformat(old)], pa.timestamp("us", "UTC"))
+    row = {"annotation_id": "1", "item_id": "i00000", "project": "p", "task_id": folder.task_id("i00000")}
+    more = {"annotator": who, "action": "labelled", "class_id": 0, "simulated": False, "seconds": 0.0}
+    table = pa.Table.from_pylist([{**row, **more}]).append_column("created_at", at).append_column("updated_at", at)
+    with stocked.stage("collect", version=1, inputs=()) as stage:
+        stage.commit([Append("annotations", table)])
+    export(folder, "a.json", exported("i00000", annotation("a", id=1, updated_at=old)))
+    export(folder, "b.json", exported("i00000", annotation("a", id=1, updated_at=old, completed_by="ben")))
+    assert collect(stocked, folder, CONFIG).rows_written["annotations"] == 1
+    assert said(stocked) == [("i00000", "ann", 0), ("i00000", "ben", 0)]
+    export(folder, "a.json", exported("i00000", annotation("b", id=1, updated_at=new)))
+    assert collect(stocked, folder, CONFIG).rows_written["annotations"] == 1
+    assert said(stocked) == [("i00000", "ann", 1), ("i00000", "ben", 0)]
+
+
+def test_an_answer_that_comes_back_counts_again(stocked: Lake, folder: TaskFolder) -> None:
+    annotations = [annotation("a", id=1, updated_at="2026-01-01T00:00:00Z")]
+    write(folder, "i00000", annotations)
+    collect(stocked, folder, CONFIG)
+    write(folder, "i00000", [])
+    collect(stocked, folder, CONFIG)
+    write(folder, "i00000", annotations)
+    collect(stocked, folder, CONFIG)
+    assert said(stocked) == [("i00000", "ann", 0)]
+    assert not collect(stocked, folder, CONFIG).committed
 
 
 def test_a_folder_that_is_gone_does_not_delete_what_was_answered(stocked: Lake, folder: TaskFolder) -> None:

@@ -214,7 +214,7 @@ def _add_metrics(lake: Lake) -> None:
     for series in ("siftline", "random", "gold_only", "random_gold_only", "label_model", "all_gold"):
         for labels in (60,) if series == "all_gold" else LABELS if series == "siftline" else LABELS[1:]:
             for seed in range(SEEDS if series.startswith("random") else 1):
-                for name, less in (("accuracy", 0.0), ("macro_f1", 0.05)):
+                for name, less in (("accuracy", 0.0), ("macro_f1", 0.05), ("calibration_error", 0.5)):
                     rows.append(
                         {
                             "metric_id": f"{series}/{name}/test/{labels}/{seed}",

@@ -18,9 +18,9 @@ from flows.prefect_server import prefect_api
 with prefect_api(Path(sys.argv[1])):
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter
-    from prefect.states import Cancelled, Completed, Running
+    from prefect.states import Cancelled, Completed, Crashed, Failed, Running
     import flows.trigger as trigger
-    from warehouse import WarehouseBusy
+    from warehouse import ServiceError, WarehouseBusy
 
     project = SimpleNamespace(settings=SimpleNamespace(project=SimpleNamespace(name="Tickets")))
     found = []
@@ -31,6 +31,8 @@ with prefect_api(Path(sys.argv[1])):
             came = trigger.run_collect(project, said.append)
         except WarehouseBusy as busy:
             came = f"busy: {busy}"
+        except ServiceError as away:
+            came = f"away: {away}"
         with get_client(sync_client=True) as client:
             runs = client.read_flow_runs(flow_run_filter=FlowRunFilter(tags={"all_": ["hint"]}))
         found.append([name, came, said, sorted(run.state.type.value for run in runs)])
@@ -54,15 +56,31 @@ with prefect_api(Path(sys.argv[1])):
     for name, states in (
         ("served", (Running(), Completed(message="5 rows written; a cycle is due"))),
         ("a run at work", (Running(), Cancelled(message="Another run is at work"))),
+        ("killed", (Running(), Crashed(message="its process is gone"))),
+        ("away", (Running(), Failed(message=f"collect failed: no answer. {trigger.PASSES}"))),
+        ("to be mended", (Running(), Failed(message="collect failed: the key is refused."))),
     ):
         server = threading.Thread(target=serve, args=states)
         server.start()
         hinted(name)
         server.join()
+    trigger.COLLECT_S = 1.0
+    server = threading.Thread(target=serve, args=(Running(),))
+    server.start()
+    hinted("never ends")
+    server.join()
     trigger.BEGIN_S = 0.5
     hinted("nobody serves")
+    one = trigger._started("collect/tickets", "key")
+    same = trigger._started("collect/tickets", "key")
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(one.id, Cancelled(message="Another run is at work"), force=True)
+    other = trigger._started("collect/tickets", "key")
+    found.append(["started", same.id == one.id, other.id == one.id, other.state.is_scheduled()])
 print(json.dumps(found))
 """
+
+ENDED = ["CANCELLED", "COMPLETED", "CRASHED", "FAILED", "FAILED"]
 
 
 def test_the_deployment_is_run_and_waited_for_and_whatever_prevents_it_is_said(tmp_path: Path) -> None:
@@ -78,13 +96,29 @@ def test_the_deployment_is_run_and_waited_for_and_whatever_prevents_it_is_said(t
     )
     assert ended.returncode == 0, ended.stderr[-2000:]
     found = {name: rest for name, *rest in json.loads(ended.stdout.splitlines()[-1])}
+    words = found["never ends"][1][0].split(" of collect")
+    assert words[0].startswith("Run ")
     assert found == {
         "no deployment": [False, ["There is no deployment collect/tickets: siftline serve"], []],
         "served": [True, ["5 rows written; a cycle is due"], ["COMPLETED"]],
         "a run at work": ["busy: Another run is at work", [], ["CANCELLED", "COMPLETED"]],
+        "killed": ["away: its process is gone", [], [*ENDED[:2], "CRASHED"]],
+        "away": [
+            "away: collect failed: no answer. The service or the lock may be back by then: the next run goes on from"
+            " here.",
+            [],
+            [*ENDED[:3], "FAILED"],
+        ],
+        "to be mended": [True, ["collect failed: the key is refused."], ENDED],
+        "never ends": [
+            False,
+            [f"{words[0]} of collect/tickets has not ended in 1 s; its process may have been killed"],
+            [*ENDED, "RUNNING"],
+        ],
         "nobody serves": [
             False,
             ["Nobody runs the deployment collect/tickets: siftline serve"],
-            ["CANCELLED", "CANCELLED", "COMPLETED"],
+            ["CANCELLED", *ENDED, "RUNNING"],
         ],
+        "started": [True, False, True],
     }

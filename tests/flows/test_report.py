@@ -133,6 +133,15 @@ def test_the_tables_equal_the_views(full: tuple[str, Page], full_path: Path) -> 
     assert {r[0]: int(r[1]) for r in page.tables["table-stages"][1:]} == dict(stages)
 
 
+def test_the_calibration_error_stands_with_every_end_model_and_the_confusion_matrix(full: tuple[str, Page]) -> None:
+    text, page = full
+    rows = page.tables["table-cycles"]
+    assert rows[0][6] == "Calibration error"
+    errors = [f"{accuracy('siftline', labels) - 0.5:.3f}" for labels in LABELS]
+    assert [row[6] for row in rows[1:]] == errors
+    assert f"Its probabilities lie {errors[-1]} from the shares of right answers" in text
+
+
 def test_counts_of_the_last_read_and_of_the_quarantine(full: tuple[str, Page]) -> None:
     text, page = full
     assert "Of 95 records read, 90 were stored, 3 quarantined and 2 were duplicates." in text

@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 import httpx
+import pytest
 
 from flows import services
 from flows.processes import start_time
@@ -117,7 +118,9 @@ def test_a_killed_worker_and_its_run_are_taken_over_once_by_two_that_start_toget
     assert not unfinished(served.state)
 
 
-def test_up_starts_again_only_what_died_and_down_stops_all(served: Served) -> None:
+def test_up_starts_again_only_what_died_or_was_told_another_address(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = services.Background("prefect", served.state).status()
     states = {line.name: line.state for line in services.status(served.project)}
     assert states == {"prefect": "runs", "deployments": "ended"}
@@ -126,6 +129,18 @@ def test_up_starts_again_only_what_died_and_down_stops_all(served: Served) -> No
     assert services.Background("prefect", served.state).status() == before
     services.up(served.project)
     assert services.Background("deployments", served.state).status() == running
+    assert running is not None
+    with monkeypatch.context() as shell:
+        shell.setenv("LABEL_STUDIO_URL", "http://127.0.0.1:9")
+        shell.setenv("LABEL_STUDIO_API_KEY", "key")
+        services.up(served.project)
+        other = services.Background("deployments", served.state).status()
+    assert other is not None
+    assert other.pid != running.pid
+    services.up(served.project)
+    again = services.Background("deployments", served.state).status()
+    assert again is not None
+    assert again.pid != other.pid
     served.pause("cycle", on=True)
 
 

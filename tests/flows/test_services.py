@@ -1,18 +1,28 @@
-"""Processes in the background: what one leaves when it is killed is ended by `stop`, and it gets its port again."""
+"""Processes in the background: what a killed one leaves, its port, who finds it, and no proxy before it."""
 
+import json
 import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import pytest
 
+from active.task_folder import TaskFolder
 from flows import ports
+from flows.prefect_server import prefect_api
 from flows.processes import start_time
+from flows.project import Project
 from flows.services import Background
+from tests.projects import ROOT
+from warehouse import ServiceError
 
 
 def test_what_a_killed_service_left_is_stopped(tmp_path: Path) -> None:
@@ -68,3 +78,88 @@ def test_a_port_that_another_keeps_is_given_up(monkeypatch: pytest.MonkeyPatch) 
         holder.listen()
         former = holder.getsockname()[1]
         assert ports.pick_port(20_000, former=former) != former
+
+
+class Ok(BaseHTTPRequestHandler):
+    """Answers everything."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"direct")
+
+
+@pytest.fixture
+def own_server() -> Iterator[str]:
+    """Address of a server on this machine."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Ok) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/"
+        server.shutdown()
+
+
+def test_a_proxy_does_not_stand_before_own_servers(own_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "example.org")
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(own_server)
+    ports.reach_loopback_directly()
+    assert httpx.get(own_server).text == "direct"
+    assert os.environ["NO_PROXY"].split(",")[0] == "example.org"
+
+
+def test_the_command_sees_to_that_before_all_else() -> None:
+    script = "import atexit, os, flows.cli.main as m; atexit.register(lambda: print(os.environ['NO_PROXY'])); m.main()"
+    environment = {name: value for name, value in os.environ.items() if name.lower() != "no_proxy"}
+    ended = subprocess.run(
+        [sys.executable, "-c", script, "--version"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ended.stdout.splitlines()[-1] == "127.0.0.1,localhost,::1"
+
+
+def record(state: Path, name: str, url: str = "") -> None:
+    """This very process as a service of the project."""
+    (state / "services").mkdir(parents=True, exist_ok=True)
+    content = {"pid": os.getpid(), "started": start_time(os.getpid()), "url": url}
+    (state / "services" / f"{name}.json").write_text(json.dumps(content))
+
+
+def test_a_prefect_server_that_only_starts_is_said_to_be_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("PREFECT_PROFILES_PATH", str(tmp_path / "none.toml"))
+    record(tmp_path, "prefect", "http://127.0.0.1:9/api")
+    with pytest.raises(ServiceError, match="does not answer"), prefect_api(tmp_path):
+        pass
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A project that leaves open where annotators answer."""
+    for name in ("LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "siftline.toml").write_text(
+        '[project]\nname = "p"\nclasses = ["a", "b"]\n[[sources]]\nname = "s"\npath = "s.jsonl"\n'
+    )
+    return Project(tmp_path)
+
+
+def test_a_command_by_hand_does_not_use_the_folder_while_up_has_label_studio(project: Project) -> None:
+    record(project.state_path, "deployments")
+    (project.root / ".studio").mkdir()
+    (project.root / ".studio" / "studio.json").write_text(
+        '{"port": 8080, "username": "u", "password": "p", "api_key": "k", "pid": 1, "started": 1}'
+    )
+    with pytest.raises(ServiceError, match="siftline up"):
+        _ = project.service
+
+
+def test_without_label_studio_tasks_go_to_the_folder_also_beside_up(project: Project) -> None:
+    record(project.state_path, "deployments")
+    assert isinstance(project.service, TaskFolder)

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from warehouse import Append, Delete, Lake, Upsert, Write, matrix_to_list_array
-from weak_labels.end_model import EndModelConfig, Vectors
+from weak_labels.classifier import EndModelConfig, Vectors
 from weak_labels.evaluate import EvaluateConfig
 from weak_labels.label_models import LabelModelConfig
 

@@ -19,6 +19,7 @@ from tests.weak_labels.lf_helpers import (
 from warehouse import Lake, SettingsError
 from weak_labels import ItemBatch, LabelingFunction, keywords, load_functions, nearest, regex, vectorized
 from weak_labels.apply import vote
+from weak_labels.screens import Screens
 
 SPORT = keywords("sports", ["goal", "match"], name="sport")
 ATOM = keywords("science", ["atom"], name="atom")
@@ -146,13 +147,13 @@ def test_another_encoder_makes_new_votes_of_functions_on_vectors_only(lake: Lake
 
 def test_votes_do_not_depend_on_the_batch_size(tmp_path: Path) -> None:
     hashes: list[dict[str, str]] = []
-    for size in (2, 100):
-        with Lake(tmp_path / str(size)) as lake:
+    for size, least_bytes in ((2, 0), (100, 0), (2, 300)):
+        with Lake(tmp_path / f"{size}-{least_bytes}") as lake:
             add_items(lake, {f"i{n}": ("a goal", "an atom", "x")[n % 3] for n in range(7)})
             add_vectors(lake)
-            run_vote(lake, [SPORT, ATOM, NEAR], batch_items=size)
+            run_vote(lake, [SPORT, ATOM, NEAR], batch_items=size, pattern_bytes=least_bytes)
             hashes.append(lake.content_hash(TABLES))
-    assert hashes[0] == hashes[1]
+    assert hashes[0] == hashes[1] == hashes[2]
 
 
 def test_step_by_step_ends_where_one_run_ends(tmp_path: Path) -> None:
@@ -221,6 +222,38 @@ def test_progress_counts_items(lake: Lake) -> None:
     assert seen == [(2, 3), (3, 3)]
 
 
+def test_a_changed_pattern_gets_only_the_texts_that_it_matches(lake: Lake, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    add_items(lake, texts := {"a": "a GOAL\nby éva", "b": "atoms", "c": "goal", "d": "", "e": "élan vital"})
+    run_vote(lake, [SPORT, ATOM])
+    changed = [keywords("sports", ["goal", "vital"], name=SPORT.name), ATOM]
+    result = vote(lake, changed, config(batch_items=1), progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 5), (2, 5), (3, 5), (5, 5)]
+    assert result.rows_read == result.detail["items"] == 5
+    with Lake(tmp_path / "fresh") as fresh:
+        add_items(fresh, texts)
+        run_vote(fresh, changed)
+        assert lake.content_hash(["lf_votes", "lf_reach"]) == fresh.content_hash(["lf_votes", "lf_reach"])
+
+
+@pytest.mark.parametrize("pattern", [r"\p{L}oal", "gœl", "(", ""])
+def test_patterns_that_duckdb_may_read_otherwise_or_not_at_all_are_left_to_pyarrow(pattern: str) -> None:
+    screens = Screens([dataclasses.replace(SPORT, screen=pattern), SPORT])
+    assert screens.in_sql([0]) == screens.in_sql([0, 1]) == screens.in_sql([]) == ""
+    assert screens.in_sql([1]) == f"(?:{SPORT.screen})"
+
+
+def test_small_batches_are_put_together_where_no_function_can_fail(lake: Lake, tmp_path: Path) -> None:
+    source = (
+        "from weak_labels import vectorized\n@vectorized('sports')\ndef f(batch):\n    return [True] * len(batch)\n"
+    )
+    add_items(lake, TEXTS)
+    seen: list[int] = []
+    for functions in ([SPORT], load_functions(write_functions(tmp_path, source), CLASSES)):
+        vote(lake, functions, config(batch_items=2, pattern_bytes=10**6), progress=lambda done, _: seen.append(done))
+    assert seen == [3, 2, 3]
+
+
 @pytest.mark.parametrize(
     ("functions", "message"),
     [
@@ -241,6 +274,7 @@ def test_functions_that_cannot_vote_are_refused(lake: Lake, functions: list[Labe
         {"classes": ("a",)},
         {"classes": ("a", "a")},
         {"batch_items": 0},
+        {"pattern_bytes": -1},
         {"timeout_s": 0},
         {"max_fault_frac": 1.5},
         {"min_faults": -1},

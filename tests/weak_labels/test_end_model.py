@@ -8,7 +8,8 @@ import pytest
 
 from tests.weak_labels.small_lake import CLASSES, ENCODER, SmallLake, build, clouds
 from warehouse import DataError, Lake, SettingsError, StageResult
-from weak_labels.end_model import EndModel, EndModelConfig, Ints, Vectors, end_model
+from weak_labels.classifier import EndModel, EndModelConfig, Ints, Vectors
+from weak_labels.end_model import end_model
 from weak_labels.label_models import label_model
 
 

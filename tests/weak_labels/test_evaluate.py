@@ -10,7 +10,8 @@ from sklearn.metrics import f1_score
 
 from tests.weak_labels.small_lake import CLASSES, SmallLake, build
 from warehouse import DataError, Lake, SettingsError, StageResult
-from weak_labels.end_model import EndModelConfig, end_model
+from weak_labels.classifier import EndModelConfig
+from weak_labels.end_model import end_model
 from weak_labels.evaluate import EvaluateConfig, evaluate, evaluate_rivals, score
 from weak_labels.label_models import label_model
 

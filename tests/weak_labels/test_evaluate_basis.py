@@ -61,8 +61,9 @@ def other_votes(small: SmallLake, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def other_model(small: SmallLake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("weak_labels.end_model.VERSION", 99)
-    monkeypatch.setattr("weak_labels.end_model.GOLD_RIDGE", 30.0)
+    for module in ("end_model", "training_data"):
+        monkeypatch.setattr(f"weak_labels.{module}.VERSION", 99)
+    monkeypatch.setattr("weak_labels.classifier.GOLD_RIDGE", 30.0)
 
 
 def other_gold(small: SmallLake, monkeypatch: pytest.MonkeyPatch) -> None:

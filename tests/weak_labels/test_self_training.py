@@ -7,7 +7,8 @@ import pytest
 
 from tests.weak_labels.small_lake import CLASSES, ENCODER, build, clouds
 from warehouse import Lake
-from weak_labels.end_model import EndModel, EndModelConfig, Floats, Ints, Vectors, end_model
+from weak_labels.classifier import EndModel, EndModelConfig, Floats, Ints, Vectors
+from weak_labels.end_model import end_model
 from weak_labels.label_models import label_model
 from weak_labels.self_training import self_trained
 

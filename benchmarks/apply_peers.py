@@ -1,0 +1,60 @@
+"""A peer of the apply benchmark, run in an environment of its own: one of Snorkel's appliers.
+
+    python apply_peers.py pandas|dask PARTITIONS < SPEC
+
+SPEC is JSON: `functions`, each (name, vote, pattern); `texts`; and `sizes`, how many of the texts each run gets. The
+answer on standard output is JSON: seconds of each run, the last votes as (text, name of the function, vote), versions.
+"""
+
+import importlib.metadata
+import json
+import re
+import sys
+import time
+from typing import Any
+
+import pandas as pd
+from snorkel.labeling import LabelingFunction, PandasLFApplier
+
+
+def function(name: str, vote: int, pattern: str) -> Any:
+    """A row function with Python's `re`: keywords in any case, regular expressions as they are."""
+    compiled = re.compile(pattern, re.ASCII if name.startswith("regex") else re.IGNORECASE | re.DOTALL)
+    return LabelingFunction(name, lambda row: vote if compiled.search(row.text) else -1)
+
+
+def apply(peer: str, functions: list[Any], frame: pd.DataFrame, partitions: int) -> tuple[float, Any]:
+    """Seconds and votes [N, L] of one run."""
+    if peer == "pandas":
+        begin = time.perf_counter()
+        votes_NL = PandasLFApplier(functions).apply(frame, progress_bar=False)
+        return time.perf_counter() - begin, votes_NL
+    import dask
+    import dask.dataframe
+    from snorkel.labeling.apply.dask import DaskLFApplier
+
+    dask.config.set({"dataframe.convert-string": False})
+    begin = time.perf_counter()
+    parts = dask.dataframe.from_pandas(frame, npartitions=partitions)
+    votes_NL = DaskLFApplier(functions).apply(parts, scheduler="processes")
+    return time.perf_counter() - begin, votes_NL
+
+
+def main() -> None:
+    """Measure every size; Dask's processes import this file again."""
+    peer, partitions = sys.argv[1], int(sys.argv[2])
+    spec = json.load(sys.stdin)
+    functions = [function(*parts) for parts in spec["functions"]]
+    seconds: list[float] = []
+    votes_NL: Any = None
+    for rows in spec["sizes"]:
+        took, votes_NL = apply(peer, functions, pd.DataFrame({"text": spec["texts"][:rows]}), partitions)
+        seconds.append(took)
+    places = zip(*(votes_NL >= 0).nonzero(), strict=True)
+    votes = [[int(i), functions[j].name, int(votes_NL[i, j])] for i, j in places]
+    versions = {name: importlib.metadata.version(name) for name in ("snorkel", "pandas", "dask")}
+    print(json.dumps({"seconds": seconds, "votes": votes, "versions": versions}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""The classifier of the end model: arrays in, probabilities out; weak labels first, gold labels after.
+
+It knows no warehouse. What it learns from is read by `training_data.py`; `end_model.py` is the stage.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from threadpoolctl import threadpool_limits
+
+from warehouse import SettingsError
+from weak_labels.calibration import Calibration, calibrate
+
+Floats = npt.NDArray[np.float64]
+Vectors = npt.NDArray[np.floating[Any]]
+Features = Any
+"""What a classifier sees of N items: `Vectors` [N, D], or these and their words in one sparse matrix (untyped)."""
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+VERSION = 1
+"""Raised with every change of this file, or of what it is given to learn from, that could change a prediction."""
+KIND = "logistic_regression"
+WEAK_RIDGE = 1.0
+GOLD_RIDGE = 1.0
+ALONE_RIDGE = 0.1
+MAX_STEPS = 200
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EndModelConfig:
+    """What the end model predicts, and from which vectors.
+
+    Attributes:
+        classes: class names; the place of a name is its class id.
+        encoder_id: encoder whose vectors it reads.
+        seed: part of the model's id only; training has one optimum and draws no random numbers.
+        self_training: learn from labels that two views of the texts agree on instead of the weak labels themselves; see
+            `weak_labels.self_training`.
+        calibrate: make the probabilities as sure as the answers are right, by the gold labels where there are enough;
+            see `weak_labels.calibration`.
+
+    Raises:
+        SettingsError: a value is out of range.
+    """
+
+    classes: tuple[str, ...]
+    encoder_id: str
+    seed: int = 0
+    self_training: bool = False
+    calibrate: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
+            raise SettingsError(f"classes is {list(self.classes)}; name at least two, each once.")
+        if not self.encoder_id:
+            raise SettingsError("encoder_id of the end model is empty; give the id that `vectors` was written with.")
+
+    def params(self) -> dict[str, Any]:
+        """All that decides a prediction besides the data, as JSON values."""
+        params: dict[str, Any] = {"classes": list(self.classes), "encoder": self.encoder_id, "seed": self.seed}
+        # A setting that is off is left out, so that adding it made no model stale.
+        chosen = {name: True for name in ("self_training", "calibrate") if getattr(self, name)}
+        return {**params, **chosen}
+
+
+@dataclass(frozen=True, slots=True)
+class EndModel:
+    """Multinomial logistic regression: weights [D, C] and intercepts [C]; `taught_C` are classes with weak labels.
+
+    Its logits are divided by `temperature`, which no fit looks at.
+
+    Weak then clean:
+
+    1. `fit_weak`: logistic regression on the soft labels of covered train items, ridge 1.
+    2. `fit_gold`: logistic regression on the gold items that starts from that model and is held to it by a ridge of 1
+       on the difference. Intercepts of taught classes stay as they are: people label what was selected for them, so
+       the class shares among gold labels say nothing about those among all items. A few gold labels move the model a
+       little, many as far as they like, so there is no weight to tune.
+
+    Without weak labels step 2 is plain logistic regression, ridge 0.1, with all intercepts free.
+
+    Measured on Reuters R8, 3,840 train items to learn from and the other 1,645 to score, Snorkel weak labels,
+    accuracy at 32 / 64 / 96 / 128 gold labels (0: .907), picked at random, and by margin and clusters:
+
+    - this rule .933 / .937 / .940 / .941, and .943 / .954 / .955 / .957;
+    - one fit, a gold row counting as 20 weak ones: .914 / .920 / .924 / .924, and .926 / .935 / .944 / .946;
+    - step 2 with free intercepts: .888 / .929 / .933 / .941, and .857 / .878 / .900 / .921 (picks of the line above);
+    - gold alone: .789 / .844 / .881 / .896, and .550 / .585 / .643 / .714 (same picks).
+
+    With random picks on trec / youtube / sms / agnews, mean over the four sizes: .775 / .921 / .967 / .835, within .01
+    of the best of some twenty rules; a gold row counting as 20 weak ones .712 / .894 / .955 / .805. It can lose a
+    little: 32 labels picked by margin on agnews gave .817 where weak labels alone had .830.
+    """
+
+    weights_DC: Floats
+    intercept_C: Floats
+    taught_C: Bools
+    temperature: float = 1.0
+
+    @classmethod
+    def fit_weak(cls, vectors: Features, probs: Floats, weights: Floats) -> Self | None:
+        """Learn from weak labels alone.
+
+        Args:
+            vectors: [N, D] unit rows, with the words beside them where it sees both.
+            probs: weak labels [N, C].
+            weights: [N] how much each one counts; 0 leaves it out.
+
+        Returns:
+            The model, or None when every weight is 0.
+        """
+        rows_N = weights > 0
+        if not rows_N.any():
+            return None
+        untrained = cls.untrained(vectors.shape[1], probs.shape[1])
+        fitted = untrained._moved(vectors[rows_N], probs[rows_N], weights[rows_N], WEAK_RIDGE)
+        return replace(fitted, taught_C=weights[rows_N] @ probs[rows_N] >= 1.0)
+
+    @classmethod
+    def fit_gold(cls, weak: "EndModel | None", vectors: Features, class_ids: Ints, classes: int) -> "EndModel":
+        """Learn from gold labels on top of a model from weak labels.
+
+        Args:
+            weak: the result of `fit_weak`.
+            vectors: vectors of the gold items [N, D]; N may be 0.
+            class_ids: their labels [N].
+            classes: number of classes C.
+        """
+        if len(class_ids) == 0:
+            return weak or cls.untrained(vectors.shape[1], classes)
+        start = weak or cls.untrained(vectors.shape[1], classes)
+        ridge = GOLD_RIDGE if weak else ALONE_RIDGE
+        return start._moved(vectors, np.eye(classes)[class_ids], np.ones(len(class_ids)), ridge)
+
+    @classmethod
+    def learned(
+        cls, weak: "EndModel | None", vectors: Features, class_ids: Ints, config: EndModelConfig
+    ) -> "tuple[EndModel, Calibration]":
+        """`fit_gold`, and with `config.calibrate` the temperature that gold labels held out of it ask for."""
+        classes = len(config.classes)
+        model = cls.fit_gold(weak, vectors, class_ids, classes)
+        if not config.calibrate:
+            return model, Calibration()
+
+        def held_out(learn: Ints, others: Ints) -> Floats:
+            return cls.fit_gold(weak, vectors[learn], class_ids[learn], classes).predict_proba(vectors[others])
+
+        found = calibrate(class_ids, classes, held_out)
+        return replace(model, temperature=found.temperature), found
+
+    @classmethod
+    def untrained(cls, dimensions: int, classes: int) -> Self:
+        """The model that knows nothing: every class is equally probable."""
+        return cls(np.zeros((dimensions, classes)), np.zeros(classes), np.zeros(classes, np.bool_))
+
+    def predict_proba(self, vectors: Features) -> Floats:
+        """Class probabilities [N, C] of vectors [N, D]; rows sum to 1."""
+        with threadpool_limits(1):
+            logits_NC = (vectors.astype(np.float64) @ self.weights_DC + self.intercept_C) / self.temperature
+        exp_NC = np.exp(logits_NC - logits_NC.max(axis=1, keepdims=True))
+        return exp_NC / exp_NC.sum(axis=1, keepdims=True)
+
+    def _moved(self, vectors: Features, probs_NC: Floats, weights_N: Floats, ridge: float) -> Self:
+        """The minimum of weighted cross-entropy + ridge/2 * squared distance of the weights from this model's."""
+        from scipy.optimize import minimize  # takes a third of a second to import
+
+        x_ND = vectors.astype(np.float64)
+        d, c = self.weights_DC.shape
+        target_NC = probs_NC * weights_N[:, None]
+        start_NC = x_ND @ self.weights_DC + self.intercept_C
+
+        def loss_and_gradient(step: Floats) -> tuple[float, Floats]:
+            step_DC, step_C = step[: d * c].reshape(d, c), step[d * c :]
+            logits_NC = start_NC + x_ND @ step_DC + step_C
+            top_N1 = logits_NC.max(axis=1, keepdims=True)
+            exp_NC = np.exp(logits_NC - top_N1)
+            sum_N1 = exp_NC.sum(axis=1, keepdims=True)
+            loss = float((target_NC * (top_N1 + np.log(sum_N1) - logits_NC)).sum())
+            error_NC = weights_N[:, None] * exp_NC / sum_N1 - target_NC
+            gradient_DC = x_ND.T @ error_NC + ridge * step_DC
+            gradient_C = np.where(self.taught_C, 0.0, error_NC.sum(axis=0))
+            loss += 0.5 * ridge * float((step_DC**2).sum())
+            return loss, np.concatenate([gradient_DC.reshape(-1), gradient_C])
+
+        # One thread: equal bits on any number of cores, and no waiting for a second one where other work runs.
+        with threadpool_limits(1):
+            found = minimize(
+                loss_and_gradient,
+                np.zeros(d * c + c),
+                jac=True,
+                method="L-BFGS-B",
+                options={"maxiter": MAX_STEPS, "gtol": 1e-3, "ftol": 1e-8},
+            )
+        step = np.asarray(found.x, np.float64)
+        return replace(
+            self, weights_DC=self.weights_DC + step[: d * c].reshape(d, c), intercept_C=self.intercept_C + step[d * c :]
+        )

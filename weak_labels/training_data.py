@@ -1,0 +1,129 @@
+"""What the end model learns from: vectors, the latest weak labels and the gold labels of one snapshot.
+
+Only the view `gold_labels` tells this file what people answered.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+import numpy as np
+
+from warehouse import DataError, Reader
+from warehouse.reader import list_column_to_matrix
+from weak_labels.classifier import VERSION, Bools, EndModel, EndModelConfig, Features, Floats, Vectors
+from weak_labels.self_training import self_trained
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingData:
+    """What the end model can learn from: items that have a vector, in the order of their ids.
+
+    Attributes:
+        item_ids: [N].
+        train: [N] items that may be learned from; the others are only predicted.
+        vectors: [N, D].
+        label_model_id: the latest label model, empty when there is none.
+        probs: its weak labels [N, C]; zeros where an item has none.
+        weights: [N] 1 for train items on which a function voted, else 0.
+        content: hash of all of this but the gold labels, and of the model's version.
+        gold: class id by item, for train items with a vector.
+        gold_left_out: gold labels of other items.
+        texts: [N] where the end model trains itself, else none.
+    """
+
+    item_ids: list[str]
+    train: Bools
+    vectors: Vectors
+    label_model_id: str
+    probs: Floats
+    weights: Floats
+    content: str
+    gold: dict[str, int]
+    gold_left_out: int
+    texts: list[str]
+
+    def weak_model(self) -> tuple[EndModel | None, Features]:
+        """The end model before gold labels, None where no train item has a weak label; and what it sees of them."""
+        if not self.texts or not self.weights.any():
+            return EndModel.fit_weak(self.vectors, self.probs, self.weights), self.vectors
+        rows = np.flatnonzero(self.train)
+        texts = [self.texts[row] for row in rows]
+        taught = self_trained(self.vectors[rows], texts, self.probs[rows], self.weights[rows])
+        features = taught.words.beside(self.vectors, self.texts) if taught.words else self.vectors
+        return EndModel.fit_weak(features[rows], taught.probs, taught.weights), features
+
+    def fingerprint(self, config: EndModelConfig) -> str:
+        """Hash of all that decides the model that learns from this."""
+        learned = json.dumps([config.params(), self.content, sorted(self.gold.items())])
+        return hashlib.sha256(learned.encode()).hexdigest()
+
+
+def read_training_data(reader: Reader, config: EndModelConfig) -> TrainingData:
+    """Vectors, the latest weak labels and the gold labels, from one snapshot.
+
+    Raises:
+        DataError: a gold label or a weak label does not fit the classes, or a vector is not finite.
+    """
+    classes = len(config.classes)
+    table = reader.arrow(
+        """
+        SELECT i.item_id, i.split = 'train' AS train, i.content_hash, v.vector, w.probs, coalesce(w.votes, 0) AS votes
+        FROM items i
+        JOIN vectors v ON v.item_id = i.item_id AND v.encoder_id = ? AND v.content_hash = i.content_hash
+        LEFT JOIN latest_weak_labels w ON w.item_id = i.item_id
+        ORDER BY i.item_id
+        """,
+        [config.encoder_id],
+    )
+    item_ids: list[str] = table.column("item_id").to_pylist()
+    vectors_ND = list_column_to_matrix(table.column("vector"), what="vector")
+    if len(bad := np.flatnonzero(~np.isfinite(vectors_ND).all(axis=1))):
+        raise DataError(
+            f"{len(bad)} vectors are not finite, such as that of item '{item_ids[bad[0]]}'. Embed these items again."
+        )
+    train_N = table.column("train").to_numpy().astype(np.bool_)
+    votes_N = table.column("votes").to_numpy()
+    probs_NC = np.zeros((len(item_ids), classes))
+    labelled_N = table.column("probs").is_valid().to_numpy()
+    if labelled_N.any():
+        weak = list_column_to_matrix(table.column("probs").drop_null(), what="probs")
+        if weak.shape[1] != classes:
+            raise DataError(
+                f"Weak labels have {weak.shape[1]} classes, the settings name {classes}. Run the label model again."
+            )
+        probs_NC[labelled_N] = weak
+    known = dict(zip(item_ids, train_N.tolist(), strict=True))
+    answers: list[tuple[str, int]] = reader.rows("SELECT item_id, class_id FROM gold_labels ORDER BY item_id")
+    for item_id, class_id in answers:
+        if not 0 <= class_id < classes:
+            raise DataError(
+                f"The gold label of item '{item_id}' is class {class_id}; the settings name classes 0 to "
+                f"{classes - 1}. Mend `classes` or that annotation."
+            )
+    gold = {item_id: class_id for item_id, class_id in answers if known.get(item_id, False)}
+    label_model_id = str(
+        reader.scalar("SELECT model_id FROM models WHERE stage = 'label_model' ORDER BY sequence DESC LIMIT 1") or ""
+    )
+    hashes: list[str] = table.column("content_hash").to_pylist()
+    content = hashlib.sha256(json.dumps([VERSION, item_ids, hashes, train_N.tolist()]).encode())
+    content.update(probs_NC.tobytes() + votes_N.tobytes())
+    texts: list[str] = []
+    if config.calibrate:
+        content.update(b"calibrate 1")
+    if config.self_training:
+        content.update(b"self-training 3")
+        text_of = dict(reader.rows("SELECT item_id, content FROM items"))
+        texts = [text_of[item_id] for item_id in item_ids]
+    return TrainingData(
+        item_ids=item_ids,
+        train=train_N,
+        vectors=vectors_ND,
+        label_model_id=label_model_id,
+        probs=probs_NC,
+        weights=((votes_N > 0) & train_N).astype(np.float64),
+        content=content.hexdigest(),
+        gold=gold,
+        gold_left_out=len(answers) - len(gold),
+        texts=texts,
+    )
