@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import httpx
-
 from flows.cli.console import out
 from warehouse import SiftlineError, WarehouseNotFound
 
@@ -56,11 +54,12 @@ def _python(_: Path) -> Iterator[Finding]:
 
 
 def _packages(_: Path) -> Iterator[Finding]:
+    pip = f"{sys.executable} -m pip install --constraint constraints.txt"
     for name in PACKAGES:
         try:
             yield Finding(name, True, version(name))
         except PackageNotFoundError:
-            yield Finding(name, False, f"not installed: {sys.executable} -m pip install {name}")
+            yield Finding(name, False, f"not installed; in Siftline's checkout: {pip} {name}")
 
 
 def _extensions(_: Path) -> Iterator[Finding]:
@@ -70,12 +69,14 @@ def _extensions(_: Path) -> Iterator[Finding]:
         yield Finding("ducklake", True, f"a new warehouse opens, snapshot {lake.snapshot()}")
 
 
-def _encoder(_: Path) -> Iterator[Finding]:
+def _encoder(root: Path) -> Iterator[Finding]:
     from engine.client import load_encoder
+    from flows.project import Project
+    from flows.settings import FILE_NAME
 
     torch = importlib.import_module("torch")
     device = "CUDA " + torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU"
-    encoder = load_encoder("default")
+    encoder = Project(root).encoder if (root / FILE_NAME).is_file() else load_encoder("default")
     encoder.encode(["Is the encoder well?"])
     yield Finding("encoder", True, f"{encoder.encoder_id} answers; device {device}, {torch.get_num_threads()} threads")
 
@@ -125,11 +126,13 @@ def _label_studio(_: Path) -> Iterator[Finding]:
     if not url:
         yield Finding("label studio", True, "LABEL_STUDIO_URL is not set; tasks go to a folder")
         return
-    if not os.environ.get("LABEL_STUDIO_API_KEY"):
+    key = os.environ.get("LABEL_STUDIO_API_KEY")
+    if not key:
         yield Finding("label studio", False, "LABEL_STUDIO_API_KEY is not set; copy it from Account & Settings")
         return
-    try:
-        found = httpx.get(f"{url.rstrip('/')}/version", timeout=10).json().get("release", "unknown version")
-        yield Finding("label studio", True, f"{url} answers, {found}")
-    except (httpx.HTTPError, ValueError) as error:
-        yield Finding("label studio", False, f"{url} does not answer as Label Studio ({error}); check LABEL_STUDIO_URL")
+    from active.label_studio_connection import Connection, count_of, text_of  # its SDK takes a second to import
+
+    connection = Connection(url, key, "siftline doctor", timeout_s=10)
+    release = connection.call(lambda: text_of(connection.client.versions.get().release))
+    seen = connection.call(lambda: count_of(connection.client.projects.list(page=1, page_size=1).response.count))
+    yield Finding("label studio", True, f"{url} answers, {release}; the key sees {seen} projects")
