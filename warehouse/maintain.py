@@ -23,6 +23,7 @@ from warehouse.layout import size_row_groups, sort_tables
 
 GRACE_H = 24.0
 REWRITE_FRAC = 0.5  # share of deleted rows from which a file is written anew
+MOST_WITH_DELETIONS = 8  # files of a table with any deleted rows; DuckLake merges none of those
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,6 +74,10 @@ def maintain(lake: Lake, *, expire_older_than_days: float | None = None, grace_h
         f"CALL ducklake_rewrite_data_files('lake', delete_threshold => {REWRITE_FRAC})",
         "maintain: files without their deleted rows",
     )
+    for table in _with_many_deletions(lake):
+        call = f"CALL ducklake_rewrite_data_files('lake', '{table}', delete_threshold => 0)"
+        rewritten += _step(lake, call, f"maintain: {table} without its deleted rows")
+        merged += _step(lake, f"CALL ducklake_merge_adjacent_files('lake', '{table}')", f"maintain: {table} merged")
     expired: list[tuple[object, ...]] = []
     if expire_older_than_days is not None:
         age = f"now() - INTERVAL '{int(expire_older_than_days * 86_400_000)} milliseconds'"
@@ -111,6 +116,15 @@ def _bring_layout(lake: Lake) -> None:
 
     with lake.lock.held(), private_files(), no_leftovers(lake.new_cursor, lake.location):
         retried(attempt, lake.location)
+
+
+def _with_many_deletions(lake: Lake) -> list[str]:
+    with contextlib.closing(lake.new_cursor()) as cursor:
+        found = cursor.execute(
+            "SELECT table_name FROM ducklake_table_info('lake') WHERE delete_file_count > ? ORDER BY 1",
+            [MOST_WITH_DELETIONS],
+        )
+        return [str(name) for (name,) in found.fetchall()]
 
 
 def _step(lake: Lake, call: str, message: str) -> list[tuple[object, ...]]:
