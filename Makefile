@@ -85,7 +85,7 @@ postgres:
 	fi
 
 .PHONY: test
-test: $(VENV)/.dev $(STUDIO_VENV)/.done chromium postgres ## Run the whole suite, integration tests included
+test: $(VENV)/.dev $(STUDIO_VENV)/.done chromium postgres ## Run the suite but for its heavy tests, integration tests included
 	@$(BIN)/pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
 
 .PHONY: lint

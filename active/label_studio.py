@@ -82,17 +82,20 @@ class LabelStudioService:
         project_id = self._id()
         task_ids: dict[str, str] = {}
         for start in range(0, len(tasks), IMPORT_CHUNK):
-            chunk: Any = [_with_one_version(task.to_label_studio()) for task in tasks[start : start + IMPORT_CHUNK]]
+            some = tasks[start : start + IMPORT_CHUNK]
+            chunk: Any = [_with_one_version(task.to_label_studio()) for task in some]
             self._call(lambda chunk=chunk: self._client.projects.import_tasks(project_id, request=chunk))
-            wanted = [task.item_id for task in tasks[start : start + IMPORT_CHUNK]]
-            found = self.find(wanted)
-            missing = [item_id for item_id in wanted if item_id not in found]
+            held = self.find([task.item_id for task in some])
+            for task in some:
+                fresh = [task_id for task_id in held.get(task.item_id, ()) if task_id not in task.former]
+                if fresh:
+                    task_ids[task.item_id] = fresh[0]
+            missing = [task.item_id for task in some if task.item_id not in task_ids]
             if missing:
                 raise ServiceError(
-                    f"{self.describe()} took {len(wanted)} tasks but does not list {len(missing)} of them yet, "
+                    f"{self.describe()} took {len(some)} tasks but does not list {len(missing)} of them yet, "
                     f"such as item {missing[0]!r}; run again, nothing is sent twice"
                 )
-            task_ids.update({item_id: found[item_id][0] for item_id in wanted})
         return task_ids
 
     def find(self, item_ids: Sequence[str]) -> Mapping[str, Sequence[str]]:

@@ -6,7 +6,7 @@ them. So when better ones come, the overtaken ones are taken back and stored aga
 they are `sent` until the service says whether it still holds them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from active.outbox import QueueConfig, Row, commit_states, former_tasks, queue_rows
 from active.select import EXPLORED
@@ -20,6 +20,9 @@ FEWEST_ON_SCREENS = 2
 def push(lake: Lake, service: AnnotationService, config: QueueConfig, progress: Progress = silent) -> StageResult:
     """Bring every planned row to the service, in descending value among all that is open there.
 
+    The service's project is brought up to date also where nothing is planned but tasks are open: with another list of
+    classes or more annotators per task, these wait for answers that it would not ask for.
+
     Overtaken tasks are taken back unless somebody answered or began them. The first ones in the service's order stay
     too, one for each annotator: they may be on a screen. So do tasks of the fair sample, whose value says nothing.
 
@@ -29,12 +32,13 @@ def push(lake: Lake, service: AnnotationService, config: QueueConfig, progress: 
     """
     with lake.stage("push", version=1, inputs=("queue",), params={"project": config.project}) as stage:
         rows = queue_rows(stage, config, "planned", "sent")
-        if not rows:
-            return stage.nothing()
         stored = queue_rows(stage, config, "confirmed")
         on_screens = max(FEWEST_ON_SCREENS, _annotators(stage, config))
+    begun_anew = bool(rows or stored) and ensure_project(service, config)
+    if not rows and not begun_anew:
+        return stage.nothing()
     written = 0
-    if ensure_project(service, config) and stored:
+    if begun_anew and stored:
         # The service has begun anew, so what it held is gone: it is asked about each, and sent what it lacks.
         back, stored = stored, []
     else:
@@ -113,12 +117,13 @@ def _push_chunk(
         written += commit_states(lake, config, "sent", [{**row, "state": "sent"} for row in planned])
     with lake.read() as reader:
         former = former_tasks(reader, config)
-    # A task that nobody answered before the item was asked about anew, because its text was edited.
-    outdated = [task for row in rows for task in former.get(row["item_id"], ()) if task]
+    held = service.find([row["item_id"] for row in rows])
+    present = {item: [task for task in tasks if task not in former.get(item, ())] for item, tasks in held.items()}
+    # Tasks that nobody answered before the item was asked about anew, because its text was edited. Only what the
+    # service lists for the item: on another server the number of a former task may be that of another item's task.
+    outdated = [task for item, tasks in held.items() for task in tasks if task in former.get(item, ())]
     if outdated:
         service.withdraw(outdated)
-    held: Mapping[str, Sequence[str]] = service.find([row["item_id"] for row in rows])
-    present = {item: [task for task in tasks if task not in former.get(item, ())] for item, tasks in held.items()}
     ids = {item_id: tasks[0] for item_id, tasks in present.items() if tasks}
     missing = [row for row in rows if row["item_id"] not in ids]
     if missing:
@@ -154,7 +159,7 @@ def tasks_of(reader: Reader, config: QueueConfig, rows: Sequence[Row]) -> list[T
             prediction=config.classes[row["prediction"]] if row["prediction"] >= 0 else None,
             confidence=row["confidence"],
             model_version=str(model or ""),
-            round=1 + len(former.get(row["item_id"], ())),
+            former=tuple(former.get(row["item_id"], ())),
         )
         tasks.append(task)
     return tasks

@@ -39,7 +39,7 @@ class Task:
         prediction: suggested class, None for no suggestion.
         confidence: probability of the suggestion, 0 to 1.
         model_version: end model that made the suggestion.
-        round: 2 and more where people were asked about the item before.
+        former: ids of the tasks in which people were asked about the item before; none of them is this task.
     """
 
     item_id: str
@@ -53,7 +53,12 @@ class Task:
     model_version: str = ""
     further: tuple[str, ...] = ()
     image: str | None = None
-    round: int = 1
+    former: tuple[str, ...] = ()
+
+    @property
+    def round(self) -> int:
+        """1 for the first task of the item, 2 and more where people were asked about it before."""
+        return 1 + len(self.former)
 
     def content(self) -> dict[str, str]:
         """What the annotator labels, by key of the task's data."""
@@ -165,7 +170,7 @@ class AnnotationService(Protocol):
         """Store tasks in the order given.
 
         Returns:
-            The task id of each item id.
+            The task id of each item id, which is none of its `former` tasks.
         """
         ...
 

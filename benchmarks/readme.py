@@ -50,7 +50,8 @@ def table(figures: dict[str, Any]) -> str:
         f"standard deviation of {seeds} seeds. First run {figures['first_run_s']:.0f} s, second run (nothing new) "
         f"{figures['second_run_s']:.0f} s, without installs, on {figures['cores']} cores ({figures['processor']}), "
         f"Python {figures['python']}, torch {versions['torch']}, duckdb {versions['duckdb']}; "
-        f"`{figures['command']}`, raw figures in [docs/benchmarks/demo.json](docs/benchmarks/demo.json).",
+        f"`{figures['command']}` at commit {figures['commit'][:7]}, "
+        f"raw figures in [docs/benchmarks/demo.json](docs/benchmarks/demo.json).",
     ]
     return "\n".join(lines)
 

@@ -12,6 +12,7 @@ file stay in it. The page beside the JSON is written from it.
 import argparse
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -93,7 +94,7 @@ def _asked(arguments: argparse.Namespace) -> str:
     """The arguments that decide figures, as they were given."""
     said = f" --seeds {arguments.seeds}" + (" --development" if arguments.development else "")
     for name in ("sets", "strategies"):
-        said += f" --{name} {given}" if (given := getattr(arguments, name)) else ""
+        said += f" --{name} {shlex.quote(given)}" if (given := getattr(arguments, name)) else ""
     return said
 
 

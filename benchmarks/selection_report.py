@@ -35,7 +35,8 @@ def page(figures: Figures) -> str:
         "Written by `python -m benchmarks.selection` from `selection.json`; its docstring says how to run it. Vectors",
         "of the frozen dense parent (int8 weights, 128 tokens), logistic regression with C = 10 fitted after every",
         "batch of 16 (32 from 64 labels on), 80% of the pool drawn anew for each seed. `value` was worked out on other",
-        "texts (`--development`), see `docs/decisions/0040-value-settles-doubt.md`.",
+        "texts (`--development`), see `docs/decisions/0040-value-settles-doubt.md`. What is covered, and",
+        "what is not yet: `docs/decisions/0076-what-the-selection-page-covers.md`.",
         "",
     ]
     if "strategies" in figures["parts"]:
@@ -48,7 +49,8 @@ def page(figures: Figures) -> str:
         dirty = " with uncommitted changes" if on["uncommitted_changes"] else ""
         lines.append(
             f"- {name}: `{on['command']}`, commit {on['commit'][:12]}{dirty}, {on['processor']}, {on['cores']} cores, "
-            f"load {on['load'][0]} to {on['load'][1]}, {on['seconds']} s, seeds {part.get('seeds', '-')}"
+            f"load {on['load'][0]} to {on['load'][1]}, {on['seconds']} s in the last call (earlier runs are kept), "
+            f"seeds {part.get('seeds', '-')}"
         )
     return "\n".join(lines) + "\n"
 

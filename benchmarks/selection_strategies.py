@@ -43,7 +43,7 @@ PEER_STRATEGIES = (
 SOURCES = (
     "active/strategies",
     *(f"active/{name}.py" for name in ("clusters", "graph", "information", "pool", "shapley", "taught", "value")),
-    "weak_labels/end_model.py",
+    "weak_labels/classifier.py",
     *(f"benchmarks/selection_{name}.py" for name in ("data", "loop", "peers", "weak")),
 )
 """What decides a curve; the rest of `active` may change without voiding the runs that are kept."""

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from features.columnar_child import EXIT_DATA, EXIT_SETTINGS, MEMORY_BYTES
 from features.records import BadRecord, Fault, Record, fault, make_record
-from features.sources import SourceConfig, SourceFile, missing_columns, repeated_columns
+from features.sources import MissingColumns, SourceConfig, SourceFile, repeated_columns
 from warehouse import DataError, SettingsError
 
 QUERY = "the query"
@@ -121,7 +121,7 @@ def _child(request: dict[str, Any], root: Path) -> Generator[tuple["subprocess.P
 
 def _check_schema(schema: pa.Schema, source: SourceConfig, where: str) -> None:
     if not set(source.columns) <= set(schema.names):
-        raise missing_columns(source, where, schema.names)
+        raise MissingColumns(source, where, schema.names)
     if (repeated := repeated_columns(source, where, schema.names)) is not None:
         raise repeated
     type = _plain(schema.field(source.text).type)

@@ -156,19 +156,21 @@ def find_files(source: SourceConfig, root: Path) -> list[SourceFile]:
     return [_source_file(source, root, name) for name in names]
 
 
-def missing_columns(source: SourceConfig, where: str, found: list[str]) -> SettingsError:
-    """The error for columns that a file or query does not have.
+class MissingColumns(SettingsError):
+    """A file or query does not have columns that its source asks for.
 
-    Args:
-        source: the source that asks for them.
-        where: file or query, as people read it.
-        found: columns that are there.
+    Attributes:
+        missing: the columns that are not there, as people read them.
+        found: the columns that are there, as people read them.
     """
-    missing = ", ".join(repr(c) for c in source.columns if c not in found)
-    return SettingsError(
-        f"Source '{source.name}': {where} has no column {missing}. It has: {', '.join(found) or 'none'}. Set text, "
-        "id, split and metadata of this source in siftline.toml to columns that exist."
-    )
+
+    def __init__(self, source: SourceConfig, where: str, found: list[str]) -> None:
+        self.missing = ", ".join(repr(c) for c in source.columns if c not in found)
+        self.found = ", ".join(found) or "none"
+        super().__init__(
+            f"Source '{source.name}': {where} has no column {self.missing}. It has: {self.found}. Set text, id, split "
+            "and metadata of this source in siftline.toml to columns that exist."
+        )
 
 
 def repeated_columns(source: SourceConfig, where: str, found: list[str]) -> SettingsError | None:

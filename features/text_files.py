@@ -18,7 +18,7 @@ from contextlib import closing
 from typing import Any, NamedTuple
 
 from features.records import BadRecord, Fault, Record, fault, make_record
-from features.sources import SourceConfig, SourceFile, missing_columns, repeated_columns
+from features.sources import MissingColumns, SourceConfig, SourceFile, repeated_columns
 
 BLOCK_BYTES = 1 << 18
 MAX_JSON_DEPTH = 100
@@ -341,7 +341,7 @@ def _read_csv(lines: Lines, source: SourceConfig, name: str, delimiter: str) -> 
 
 def _header(row: _Row, source: SourceConfig, name: str) -> list[str]:
     if not set(source.columns) <= set(row.cells):
-        raise missing_columns(source, name, row.cells)
+        raise MissingColumns(source, name, row.cells)
     if (repeated := repeated_columns(source, name, row.cells)) is not None:
         raise repeated
     return row.cells

@@ -279,8 +279,8 @@ def load_settings(root: Path) -> Settings:
     path = root / FILE_NAME
     if not path.is_file():
         raise SettingsError(
-            f"There is no {FILE_NAME} in {root}. Make a project with `siftline init {root}`, or name one with "
-            "--project."
+            f"There is no {FILE_NAME} in {root.absolute()}. Make one: siftline init my-project --source FILE --text "
+            "COLUMN --classes A,B; or name one with --project."
         )
     try:
         values: dict[str, Any] = tomllib.loads(path.read_text("utf-8"))

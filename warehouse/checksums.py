@@ -9,15 +9,16 @@ to the store's own checksums.
 import contextlib
 import hashlib
 import os
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 
+from warehouse.catalog_file import catalog_faults
 from warehouse.connection import Location, check_present, connect, locate
 from warehouse.errors import WarehouseError
+from warehouse.extensions import open_duckdb
 from warehouse.files import replaced_file
 
 _METADATA = "__ducklake_metadata_lake"
@@ -104,9 +105,12 @@ def verify(place: Path | Location, *, at: int | None = None) -> Verified:
     location = locate(place)
     check_present(location, create=False)
     # Before DuckDB opens it: reading a damaged catalogue can end its process.
-    if location.dsn is None and (faults := _catalog_faults(location.catalog_file)):
-        found = tuple((location.catalog_file, words) for words in faults)
-        return Verified(files=0, bytes=0, damaged=found, unnoted=0)
+    if location.dsn is None:
+        with contextlib.closing(open_duckdb(location.extensions)) as asking:
+            faults = catalog_faults(asking, location.catalog_file, "integrity_check")
+        if faults:
+            found = tuple((location.catalog_file, words) for words in faults)
+            return Verified(files=0, bytes=0, damaged=found, unnoted=0)
     damaged: list[tuple[Path, str]] = []
     with contextlib.closing(connect(location, read_only=True)) as cursor:
         seen = f"WHERE f.begin_snapshot <= {at} AND coalesce(f.end_snapshot > {at}, true)" if at is not None else ""
@@ -137,15 +141,6 @@ def _fault(path: Path, size_bytes: int, noted: str | None) -> str:
     except OSError as error:
         return f"it cannot be read: {error.strerror or error}"
     return ""
-
-
-def _catalog_faults(file: Path) -> list[str]:
-    try:
-        with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=10)) as catalog:
-            rows = catalog.execute("PRAGMA integrity_check(5)").fetchall()
-    except sqlite3.DatabaseError as error:
-        return [str(error)]
-    return [str(row[0]) for row in rows if row[0] != "ok"]
 
 
 def _listed(cursor: duckdb.DuckDBPyConnection, sql: str) -> list[tuple[str, int]]:

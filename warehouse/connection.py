@@ -15,6 +15,7 @@ from typing import ClassVar
 
 import duckdb
 
+from warehouse.catalog_file import CHECKED_BYTES, catalog_faults
 from warehouse.disk import disk_full
 from warehouse.errors import SettingsError, WarehouseError, WarehouseNotFound, without_secrets
 from warehouse.extensions import open_duckdb
@@ -107,14 +108,15 @@ def check_present(location: Location, *, create: bool) -> None:
 
     Raises:
         WarehouseNotFound: there is no warehouse.
-        WarehouseError: there are data files, but the catalogue is gone.
+        WarehouseError: there are data files, but the catalogue is gone or empty.
     """
-    if location.dsn is not None or location.catalog_file.is_file():
+    # An empty file is a catalogue that was cut to nothing, or one whose making was cut short.
+    if location.dsn is not None or (location.catalog_file.is_file() and location.catalog_file.stat().st_size):
         return
     if any((location.folder / "data").rglob("*.parquet")):
         raise WarehouseError(
-            f"{location.folder} holds data files, but its catalogue {location.catalog_file.name} is gone. Bring it "
-            "back from a backup, or move the folder away and run `siftline run` to build a new warehouse."
+            f"{location.folder} holds data files, but its catalogue {location.catalog_file.name} is gone or empty. "
+            "Bring it back from a backup, or move the folder away and run `siftline run` to build a new warehouse."
         )
     if not create:
         raise WarehouseNotFound(
@@ -139,7 +141,7 @@ def connect(
 
     Raises:
         WarehouseNotFound: there is none, and `read_only` cannot make it.
-        WarehouseError: the catalogue cannot be attached; the message names it.
+        WarehouseError: the catalogue is damaged or cannot be attached; the message names it.
         DiskFull: there is no room for the 32 KiB that SQLite needs beside the catalogue.
     """
     location = locate(place)
@@ -149,6 +151,7 @@ def connect(
     try:
         if location.on_s3:
             _create_s3_secret(connection, location)
+        _refuse_damaged(connection, location)
         at = _attach(connection, attach_statement(location, read_only=read_only), look)
         if at is not None:
             connection.execute("USE memory")
@@ -164,10 +167,7 @@ def connect(
         if full := disk_full(text, location):
             raise full from None
         if location.dsn is None:
-            raise WarehouseError(
-                f"The catalogue {location.catalog_file} cannot be opened: {text}. Restore it from a backup, or move "
-                "the folder away and run `siftline run` to build a new warehouse."
-            ) from None
+            raise _unreadable(location, text) from None
         if "does not exist" in text and "database" not in text:
             raise WarehouseNotFound(
                 f"There is no warehouse in {location.words} yet. Run `siftline run` in the project first."
@@ -177,6 +177,22 @@ def connect(
             "PGPASSWORD is set."
         ) from None
     return connection
+
+
+def _refuse_damaged(connection: duckdb.DuckDBPyConnection, location: Location) -> None:
+    file = location.catalog_file
+    if location.dsn is not None or not file.is_file() or not 0 < file.stat().st_size <= CHECKED_BYTES:
+        return
+    if faults := catalog_faults(connection, file, "quick_check"):
+        raise _unreadable(location, f"it is damaged ({'; '.join(faults)})")
+
+
+def _unreadable(location: Location, why: str) -> WarehouseError:
+    words = why.partition("Stack Trace")[0].strip()
+    return WarehouseError(
+        f"The catalogue {location.catalog_file} cannot be opened: {words}. Bring it back from a backup, or move the "
+        "folder away and run `siftline run` to build a new warehouse."
+    )
 
 
 def _attach(connection: duckdb.DuckDBPyConnection, statement: str, look: Look | None) -> int | None:

@@ -14,8 +14,8 @@ _COMPUTED = {
     "label": "Name of the class.",
     "label_source": "gold (people) or predicted (the end model).",
     "confidence": "Probability of the label; in `training_set` 1 where people gave it.",
-    "seconds": "Seconds people spent on it in all.",
-    "updated_at": "When the latest of its answers was saved.",
+    "seconds": "Seconds people spent on the item in all.",
+    "updated_at": "When the latest of these answers was saved.",
     "annotations": "Answers in force for this item.",
     "agreeing": "Those of them that gave this label.",
     "decided_by": "single, unanimous, skill (opinions weighted by `annotator_skills`) or majority.",
@@ -44,7 +44,6 @@ _COMPUTED = {
     "withdrawn": "Taken back.",
     "lowest_value": "Value of the least valuable task.",
     "highest_value": "Value of the most valuable task.",
-    "cycle": "Number of the selection; in `cycle_summary` 0 is the model before the first.",
     "trained_on": "Items the model learned from.",
     "test_accuracy": "Accuracy on the test split, where scored.",
     "random_accuracy": "Mean accuracy with as many labels picked at random.",
@@ -55,6 +54,16 @@ _COMPUTED = {
     "end_model_id": "Fitted end model.",
 }
 """Columns of views that no table has; the others mean what they mean in their table."""
+
+_IN_VIEW = {
+    ("opinions", "updated_at"): "When this answer was saved.",
+    ("annotators", "updated_at"): _COMPUTED["updated_at"],
+    ("training_set", "probs"): "The end model's probabilities, also where people gave the label: then `label` may be "
+    "another class. NULL where people gave one and the model none.",
+    ("lf_applied", "vote"): "class_id; -1 where it abstained.",
+    ("cycle_summary", "cycle"): "How many end models came before this one; not the `cycle` of `queue`.",
+}
+"""Columns of views that share their name with one of a table they read, and mean something else."""
 
 PAGE = Path("docs") / "data-dictionary.md"
 
@@ -107,12 +116,14 @@ def _views() -> list[str]:
 
 
 def _meaning(column: str, view: View) -> str:
-    """Words for a column of a view: those of a table that the view reads, else ours, else those of any table.
+    """Words for a column of a view: its own, else those of a table that it reads, else ours, else those of any table.
 
     Raises:
         KeyError: neither a table nor this file explains it.
     """
-    read = [table for table in TABLES if re.search(rf"\b{table.name}\b", view.sql)]
+    if words := _IN_VIEW.get((view.name, column)):
+        return words
+    read = [table for table in TABLES if re.search(rf"\b(FROM|JOIN)\s+{table.name}\b", view.sql)]
     own = {c.name: c.comment for table in reversed(read) for c in table.all_columns}
     anywhere = {c.name: c.comment for table in reversed(TABLES) for c in table.all_columns}
     for words in (own, _COMPUTED):

@@ -166,6 +166,11 @@ def _write_datasets(connection: duckdb.DuckDBPyConnection, query: str, folder: P
     (folder / "data").mkdir()
     classes = [str(n) for (n,) in connection.execute("SELECT name FROM classes ORDER BY class_id").fetchall()]
     splits = [str(s) for (s,) in connection.execute(f"SELECT DISTINCT split FROM ({query}) ORDER BY 1").fetchall()]
+    if not splits:
+        raise SettingsError(
+            "No item meets the condition, and a data set for load_dataset needs rows. Widen --where, or choose "
+            "another --format."
+        )
     for split in splits:
         numbered = (
             "SELECT t.* REPLACE (c.class_id::BIGINT AS label), t.label AS label_name "
@@ -177,7 +182,7 @@ def _write_datasets(connection: duckdb.DuckDBPyConnection, query: str, folder: P
 
 
 def _card(classes: list[str], splits: list[str]) -> str:
-    names = "\n".join(f"          '{n}': {json.dumps(name)}" for n, name in enumerate(classes))
+    names = "\n".join(f"          '{n}': {json.dumps(name, ensure_ascii=False)}" for n, name in enumerate(classes))
     plain = {"item_id": "string", "content": "string", "split": "string"}
     rest = {"label_source": "string", "confidence": "float64", "simulated": "bool"}
     features = [f"  - name: {name}\n    dtype: {kind}" for name, kind in plain.items()]

@@ -189,7 +189,9 @@ def _call_all(
         # Which faults come first decides what is stored, so where there can be any the order must not.
         ordered = any(ballot.function.can_fail for ballot in ballots)
         least_bytes = 0 if ordered else config.pattern_bytes
-        for pending in reach.pending(config.batch_items, ordered=ordered, least_bytes=least_bytes):
+        # Where only patterns were changed, the lake looks for them and gives no other text out.
+        screen = screens.in_sql(reach.behind()) if reach.nothing_new else ""
+        for pending in reach.pending(config.batch_items, ordered=ordered, least_bytes=least_bytes, screen=screen):
             called = _Called(*log.add(pending, config.encoder_id))
             to_call = functools.partial(to_batch, pending.items, config.classes, encode, ask)
             if any(_is_local(ballot.function) for ballot in ballots):
@@ -199,6 +201,9 @@ def _call_all(
                 take(running.popleft().result())
         while running:
             take(running.popleft().result())
+    if screen:  # the lake asked the others
+        log.count = total
+        progress(total, total)
     return log
 
 

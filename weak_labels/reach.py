@@ -100,17 +100,27 @@ class Reach:
         """Whether the stored votes of a function are still its votes."""
         return self.through[place] > 0
 
+    def behind(self) -> list[int]:
+        """Places of the functions that have to be called on items which were put before others already."""
+        return np.flatnonzero(self.through < self._last).tolist()
+
+    @property
+    def nothing_new(self) -> bool:
+        """Whether all items were put before functions before, so that only changed functions have to be called."""
+        return self._settled and not self._any_faults
+
     def pending_items(self) -> int:
-        """How many items `pending` will give."""
+        """How many items `pending` will give without a screen."""
         if not self.through.all():
             return self.total_items  # a function that has seen nothing has to see everything
         sql, params = self._query("count(*)")
         return int(self._stage.scalar(sql, params))
 
-    def pending(self, rows: int, *, ordered: bool, least_bytes: int = 0) -> Iterator[Pending]:
+    def pending(self, rows: int, *, ordered: bool, least_bytes: int = 0, screen: str = "") -> Iterator[Pending]:
         """Items to call functions on, in batches of about `rows`, or of as many times that as `least_bytes` asks for.
 
-        By item_id where the order matters.
+        By item_id where the order matters. With a `screen` only those whose text matches that pattern: where there is
+        `nothing_new` and all functions that are `behind` abstain on the others.
         """
         text_batch, vector_batch = self._batches()
         vector = f", x.vector, {vector_batch} AS vector_batch" if self._needs_vectors else ""
@@ -120,6 +130,8 @@ class Reach:
             f"{retry} AS retry{vector}"
         )
         held: list[pa.Table] = []
+        if screen:
+            sql, params = f"{sql} AND regexp_matches(i.content, ?)", [*params, screen]
         for table in self._stage.batches(sql + (" ORDER BY i.item_id" if ordered else ""), params, rows=rows):
             held.append(table)
             if sum(part.nbytes for part in held) >= least_bytes:
@@ -235,7 +247,7 @@ class Reach:
                 )
                 params.append(self._encoder_id)
             where.append(f"(x.item_id IS NOT NULL AND {vector_batch} NOT BETWEEN 1 AND {lowest[1]})")
-        return f"{wanted} SELECT {columns} FROM items i {' '.join(joins)} WHERE {' OR '.join(where)}", params
+        return f"{wanted} SELECT {columns} FROM items i {' '.join(joins)} WHERE ({' OR '.join(where)})", params
 
     def _to_pending(self, table: pa.Table) -> Pending:
         n = table.num_rows

@@ -7,6 +7,7 @@ only on the texts that match at least one of them. Votes are the same; on 20 fun
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
@@ -33,6 +34,7 @@ class Screens:
     """
 
     def __init__(self, functions: Sequence[LabelingFunction]) -> None:
+        self._patterns = [function.screen for function in functions]
         self._groups: list[tuple[list[int], str]] = []
         places: list[int] = []
         patterns: list[str] = []
@@ -66,6 +68,25 @@ class Screens:
             place: found[place] if place in found else np.flatnonzero(calls[:, place])
             for place in range(calls.shape[1])
         }
+
+    def in_sql(self, places: Sequence[int]) -> str:
+        """A pattern for DuckDB without a match of which all functions at `places` abstain; empty where there is none.
+
+        DuckDB has an RE2 of its own, which may be older: patterns that rest on tables of Unicode, or that it does not
+        know, are left to pyarrow.
+        """
+        patterns = [self._patterns[place] for place in places]
+        whole = "|".join(f"(?:{pattern})" for pattern in patterns)
+        if not patterns or not all(patterns) or len(patterns) > GROUP or len(whole) > LONGEST:
+            return ""
+        if not whole.isascii() or r"\p" in whole.lower():
+            return ""
+        try:
+            with duckdb.connect() as connection:
+                connection.execute("SELECT regexp_matches('', ?)", [whole])
+        except duckdb.Error:
+            return ""
+        return whole
 
     def _close(self, places: list[int], patterns: list[str]) -> None:
         pattern = "|".join(patterns)

@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-
-import httpx
+from typing import TYPE_CHECKING
 
 from flows.cli.console import out
 from warehouse import SiftlineError, WarehouseNotFound
+
+if TYPE_CHECKING:
+    from flows.project import Project
 
 PACKAGES = ("torch", "duckdb", "pyarrow", "faiss-cpu", "snorkel", "prefect", "label-studio-sdk")
 FREE_BYTES = 2 * 1024**3
@@ -56,11 +58,12 @@ def _python(_: Path) -> Iterator[Finding]:
 
 
 def _packages(_: Path) -> Iterator[Finding]:
+    pip = f"{sys.executable} -m pip install --constraint constraints.txt"
     for name in PACKAGES:
         try:
             yield Finding(name, True, version(name))
         except PackageNotFoundError:
-            yield Finding(name, False, f"not installed: {sys.executable} -m pip install {name}")
+            yield Finding(name, False, f"not installed; in Siftline's checkout: {pip} {name}")
 
 
 def _extensions(_: Path) -> Iterator[Finding]:
@@ -70,12 +73,20 @@ def _extensions(_: Path) -> Iterator[Finding]:
         yield Finding("ducklake", True, f"a new warehouse opens, snapshot {lake.snapshot()}")
 
 
-def _encoder(_: Path) -> Iterator[Finding]:
+def _opened(root: Path) -> "Project | None":
+    from flows.project import Project
+    from flows.settings import FILE_NAME
+
+    return Project(root) if (root / FILE_NAME).is_file() else None
+
+
+def _encoder(root: Path) -> Iterator[Finding]:
     from engine.client import load_encoder
 
     torch = importlib.import_module("torch")
     device = "CUDA " + torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU"
-    encoder = load_encoder("default")
+    project = _opened(root)
+    encoder = load_encoder("default") if project is None else project.encoder
     encoder.encode(["Is the encoder well?"])
     yield Finding("encoder", True, f"{encoder.encoder_id} answers; device {device}, {torch.get_num_threads()} threads")
 
@@ -92,13 +103,12 @@ def _disk(root: Path) -> Iterator[Finding]:
 
 
 def _project(root: Path) -> Iterator[Finding]:
-    from flows.project import Project
     from flows.settings import FILE_NAME
 
-    if not (root / FILE_NAME).is_file():
+    project = _opened(root)
+    if project is None:
         yield Finding("project", True, f"no {FILE_NAME} in {root.absolute()}, so no project was checked")
         return
-    project = Project(root)
     yield Finding("project", True, f"{project.settings.project.name}, {len(project.classes)} classes")
     yield Finding("labeling functions", True, f"{len(project.functions)} load")
     try:
@@ -120,16 +130,21 @@ def _prefect(root: Path) -> Iterator[Finding]:
     yield Finding("prefect server", True, f"{url} answers")
 
 
-def _label_studio(_: Path) -> Iterator[Finding]:
-    url = os.environ.get("LABEL_STUDIO_URL")
+def _label_studio(root: Path) -> Iterator[Finding]:
+    from flows.services import studio_of_up
+
+    url, key = (os.environ.get(name, "").strip() for name in ("LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY"))
+    if not url and not key and (project := _opened(root)) is not None and (up := studio_of_up(project)) is not None:
+        url, key = up.url, up.api_key
     if not url:
         yield Finding("label studio", True, "LABEL_STUDIO_URL is not set; tasks go to a folder")
         return
-    if not os.environ.get("LABEL_STUDIO_API_KEY"):
+    if not key:
         yield Finding("label studio", False, "LABEL_STUDIO_API_KEY is not set; copy it from Account & Settings")
         return
-    try:
-        found = httpx.get(f"{url.rstrip('/')}/version", timeout=10).json().get("release", "unknown version")
-        yield Finding("label studio", True, f"{url} answers, {found}")
-    except (httpx.HTTPError, ValueError) as error:
-        yield Finding("label studio", False, f"{url} does not answer as Label Studio ({error}); check LABEL_STUDIO_URL")
+    from active.label_studio_connection import Connection, count_of, text_of  # its SDK takes a second to import
+
+    connection = Connection(url, key, "siftline doctor", timeout_s=10)
+    release = connection.call(lambda: text_of(connection.client.versions.get().release))
+    seen = connection.call(lambda: count_of(connection.client.projects.list(page=1, page_size=1).response.count))
+    yield Finding("label studio", True, f"{url} answers, {release}; the key sees {seen} projects")

@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from features.ingest import IngestConfig, ingest
-from features.sources import SourceConfig
+from features.sources import MissingColumns, SourceConfig
 from flows.cli.console import out
 from flows.settings import FILE_NAME, load_settings
 from warehouse import DataError, Lake, SettingsError
@@ -61,6 +61,9 @@ def init_project(
     (folder / FILE_NAME).write_text(filled, "utf-8")
     load_settings(folder)
     out.print(f"Project made in {folder}")
+    if sample is None and source is None:
+        out.print(f'0. Put your records into {folder / path}, one {{"{text}": ...}} a line,', markup=False)
+        out.print(f"   or name your file in [[sources]] of {folder / FILE_NAME}", markup=False)
     out.print(f"1. Look at {folder / FILE_NAME}")
     out.print(f"2. Write labeling functions in {folder / 'labeling_functions.py'}")
     out.print(f"   and try them: siftline lf preview --project {folder}")
@@ -82,7 +85,13 @@ def _check_source(source: Path, *, text: str, id_field: str | None, classes: lis
         sources=(SourceConfig(name="records", path=source.name, text=text, id=id_field),),
     )
     with tempfile.TemporaryDirectory() as folder, Lake(Path(folder) / "lake") as lake:
-        counts = ingest(lake, config).detail
+        try:
+            counts = ingest(lake, config).detail
+        except MissingColumns as error:
+            raise SettingsError(
+                f"{source} has no column {error.missing}. It has: {error.found}. Name yours: --text COLUMN (and --id "
+                "COLUMN); nothing was written."
+            ) from error
         with lake.read() as reader:
             reasons = reader.rows("SELECT reason, count(*) FROM quarantine GROUP BY reason ORDER BY 2 DESC LIMIT 3")
     why = ", ".join(f"{count} {reason}" for reason, count in reasons)

@@ -52,7 +52,8 @@ def preview_functions(root: Path, file: Path | None, items: int | None, *, ask: 
         )
         for p in previews
     ]
-    title = "all items of the train split" if items is None else f"{items} items of the train split"
+    called = "all" if items is None else max((p.items for p in previews), default=0)
+    title = f"{called} items of the train split"
     print_table(["function", "items", "hits", "coverage", "votes for", "faults", "examples"], rows, title=title)
     if any(_waits_for_vectors(f, p.items) for f, p in zip(functions, previews, strict=True)):
         say("Functions with 0 items look at vectors, and these items have none yet: siftline run")

@@ -369,7 +369,7 @@ def deploy(
 
 @app.command(epilog="Example: siftline doctor --project examples/reuters")
 def doctor(project: ProjectOption = Path()) -> None:
-    """Check versions, extensions, disk, encoder, settings and servers, and say how to mend what is wrong."""
+    """Check versions, disk, the project's encoder and settings, and its servers, and say how to mend what is wrong."""
     from flows.cli.doctor import check_all
 
     raise typer.Exit(check_all(project))

@@ -8,8 +8,13 @@ import pytest
 
 import active.label_studio
 from active.label_studio import LabelStudioService
+from active.outbox import QueueConfig
+from active.push import push
+from active.queue import collect
 from flows.studio import StudioInfo
-from tests.studio import CLASSES, api, make_tasks
+from tests.active.plans import plan, states
+from tests.studio import CLASSES, api, choose, make_tasks, project_of
+from warehouse import Lake
 
 pytestmark = pytest.mark.studio
 
@@ -100,6 +105,22 @@ def test_tasks_that_people_added_themselves_are_none_of_ours(studio: StudioInfo,
     api(studio, "POST", f"/api/tasks/{task['id']}/annotations/", json={"result": result("earn")})
     assert project.pull() == []
     assert project.problems == {}
+
+
+def test_an_item_id_that_is_a_number_is_one_of_an_item_that_we_do_not_know(
+    lake: Lake, studio: StudioInfo, project: LabelStudioService
+) -> None:
+    [item] = plan(lake, project.project, [0.9])
+    config = QueueConfig(project=project.project, classes=CLASSES)
+    push(lake, project, config)
+    project_id = project_of(studio, project)["id"]
+    own = {"item_id": 7, "text": "typed in", "reason": "", "value": 0}
+    task = api(studio, "POST", "/api/tasks/", json={"project": project_id, "data": own}).json()
+    for task_id in (task["id"], *project.find([item])[item]):
+        choose(studio, task_id, "earn")
+    assert {answer.item_id for answer in project.pull()} == {"7", item}
+    assert collect(lake, project, config).detail == {"answers for unknown items": 1}
+    assert states(lake) == {"answered": 1}
 
 
 def test_a_missing_project_is_a_problem_and_not_a_deletion(service: LabelStudioService) -> None:

@@ -12,7 +12,7 @@ from active.queue import collect
 from active.reconcile import reconcile
 from flows.studio import StudioInfo
 from tests.active.plans import plan, states
-from tests.studio import CLASSES, api, choose, project_of, proxy
+from tests.studio import CLASSES, api, choose, project_of, proxy, sign_up
 from warehouse import Delete, Lake, ServiceError
 
 pytestmark = pytest.mark.studio
@@ -171,7 +171,31 @@ def test_reconcile_puts_edited_tasks_right_and_leaves_answered_ones(
     assert service.find(ids) == tasks
 
 
-@pytest.mark.parametrize("mend", ["reconcile", "push"])
+def test_more_annotators_and_other_classes_reach_the_server_also_when_nothing_is_planned(
+    lake: Lake, studio: StudioInfo, service: LabelStudioService
+) -> None:
+    [item] = planned(lake, service.project, 1)
+    push(lake, service, QueueConfig(project=service.project, classes=CLASSES))
+    [task_id] = service.find([item])[item]
+    choose(studio, task_id, "acq")
+    collect(lake, service, QueueConfig(project=service.project, classes=CLASSES))
+    assert states(lake) == {"answered": 1}
+    two = QueueConfig(project=service.project, classes=(*CLASSES, "grain"), annotators_per_task=2)
+    raised = LabelStudioService(studio.url, studio.api_key, service.project, annotators_per_task=2)
+    collect(lake, raised, two)
+    assert states(lake) == {"confirmed": 1}  # it waits for a second answer
+    assert not push(lake, raised, two).committed
+    project = project_of(studio, service)
+    assert project["maximum_annotations"] == 2
+    assert "grain" in str(project["label_config"])
+    second = sign_up(studio)
+    assert api(second, "GET", f"/api/projects/{project['id']}/next").json()["id"] == int(task_id)
+    choose(second, task_id, "grain")
+    collect(lake, raised, two)
+    assert states(lake) == {"answered": 1}
+
+
+@pytest.mark.parametrize("mend", ["reconcile", "push", "push of nothing new"])
 def test_a_project_deleted_there_is_made_again_with_all_open_tasks(
     lake: Lake, studio: StudioInfo, service: LabelStudioService, mend: str
 ) -> None:
@@ -185,7 +209,8 @@ def test_a_project_deleted_there_is_made_again_with_all_open_tasks(
     if mend == "reconcile":
         assert reconcile(lake, again, config).sent_again == 4
     else:
-        ids += plan(lake, service.project, [0.5], cycle=2, name="later")
+        if mend == "push":
+            ids += plan(lake, service.project, [0.5], cycle=2, name="later")
         push(lake, again, config)
     assert_each_once(again, ids[1:])
     assert not again.find(ids[:1])

@@ -106,6 +106,7 @@ def test_help_answers_without_loading_torch_or_prefect() -> None:
 def test_init_never_overwrites(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "p"
     assert run_command(["init", str(folder), "--classes", "spam,ham"]) == 0
+    assert f"Put your records into {folder / 'data' / 'records.jsonl'}" in capsys.readouterr().out
     (folder / "labeling_functions.py").write_text("mine")
     assert run_command(["init", str(folder), "--classes", "other,classes"]) == 2
     assert "nothing was changed" in capsys.readouterr().err
@@ -124,6 +125,12 @@ def test_doctor_tells_what_to_mend(
     told = capsys.readouterr().out
     assert "LABEL_STUDIO_API_KEY" in told
     assert "prefect server start" in told
+    monkeypatch.setattr("flows.cli.doctor.PACKAGES", ("no-such-package",))
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "a-key")
+    assert run_command(["doctor"]) == 2
+    told = capsys.readouterr().out
+    assert "--constraint constraints.txt no-such-package" in told
+    assert "Label Studio at http://127.0.0.1:9 cannot be reached" in told
 
 
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
@@ -158,14 +165,16 @@ def test_functions_are_previewed_before_the_first_run_and_nothing_is_written(
     project = own_project(tmp_path, capsys)
     before = sorted(project.rglob("*"))
     assert run_command(["lf", "preview", "--project", str(project)]) == 0
-    assert "good apple" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "good apple" in told
+    assert "# 2 items of the train split" in told
     assert [p for p in sorted(project.rglob("*")) if "__pycache__" not in p.parts] == before
 
 
 @pytest.mark.parametrize(
     ("content", "options", "words"),
     [
-        ("body\nx\n", ["--text", "bdoy"], "bdoy"),
+        ("body\nx\n", ["--text", "bdoy"], "no column 'bdoy'. It has: body. Name yours: --text COLUMN"),
         ("", ["--text", "body"], "nothing was written"),
         ("body\n", ["--text", "body"], "nothing was written"),
         ("body\nx\n", ["--text", "body", "--classes", "a"], "two classes"),
@@ -188,6 +197,16 @@ def test_the_folder_of_the_project_may_come_from_the_environment(
     monkeypatch.setenv("SIFTLINE_DIR", str(own_project(tmp_path, capsys)))
     assert run_command(["doctor"]) == 0
     assert "2 classes" in capsys.readouterr().out
+
+
+def test_doctor_tries_the_encoder_of_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = own_project(tmp_path, capsys)
+    monkeypatch.setenv("SIFTLINE_ENCODER__NAME", "mine.safetensors")
+    assert run_command(["doctor", "--project", str(project)]) == 2
+    assert "MEND encoder: " in (told := capsys.readouterr().out)
+    assert "mine.safetensors cannot be read" in told
 
 
 def test_an_environment_variable_that_is_no_setting_is_named(

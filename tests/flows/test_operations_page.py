@@ -35,6 +35,15 @@ def test_the_template_of_init_shows_the_defaults() -> None:
     assert ScheduleSection(**{**shown, "expire_days": None}) == ScheduleSection()
 
 
+@pytest.mark.parametrize("place", ["docs/engine-server.md", "deploy/siftline-engine.service", "deploy/compose.yaml"])
+def test_the_engine_shown_has_the_token_limit_that_init_writes(place: str) -> None:
+    template = (ROOT / "flows" / "cli" / "siftline.toml").read_text("utf-8")
+    [limit] = re.findall(r"^max_tokens = (\d+)", template, re.MULTILINE)
+    lines = (ROOT / place).read_text("utf-8").splitlines()
+    [command] = [line for line in lines if re.search(r"^(siftline|ExecStart=|\s+command:).*engine,? serve\b", line)]
+    assert re.search(rf'--max-tokens,? "?{limit}\b', command)
+
+
 def test_the_alert_is_an_automation_that_prefect_takes() -> None:
     from prefect.events.schemas.automations import AutomationCore
 

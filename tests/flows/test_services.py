@@ -17,6 +17,7 @@ import pytest
 
 from active.task_folder import TaskFolder
 from flows import ports
+from flows.cli.main import run_command
 from flows.prefect_server import prefect_api
 from flows.processes import start_time
 from flows.project import Project
@@ -150,7 +151,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     return Project(tmp_path)
 
 
-def test_a_command_by_hand_does_not_use_the_folder_while_up_has_label_studio(project: Project) -> None:
+def test_a_command_by_hand_does_not_use_the_folder_while_up_has_label_studio(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
     record(project.state_path, "deployments")
     (project.root / ".studio").mkdir()
     (project.root / ".studio" / "studio.json").write_text(
@@ -158,6 +161,8 @@ def test_a_command_by_hand_does_not_use_the_folder_while_up_has_label_studio(pro
     )
     with pytest.raises(ServiceError, match="siftline up"):
         _ = project.service
+    assert run_command(["doctor", "--project", str(project.root)]) == 2
+    assert "The Label Studio of `siftline up` does not run" in capsys.readouterr().out
 
 
 def test_without_label_studio_tasks_go_to_the_folder_also_beside_up(project: Project) -> None:

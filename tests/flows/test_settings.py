@@ -1,12 +1,14 @@
 """siftline.toml: everything a person can get wrong is named together with the way out."""
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
 
+from flows.cli.main import run_command
 from flows.project import Project
-from flows.settings import load_settings
+from flows.settings import FILE_NAME, PromptSection, Section, Settings, SourceSection, load_settings
 from warehouse import SettingsError
 
 GOOD = """
@@ -94,8 +96,25 @@ def test_every_setting_of_the_language_model_arrives(tmp_path: Path, monkeypatch
 
 
 def test_a_folder_without_a_project_names_init(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="siftline init"):
+    with pytest.raises(SettingsError, match=f"in {re.escape(str(tmp_path))}. Make one: siftline init"):
         load_settings(tmp_path)
+
+
+def test_what_init_writes_names_every_setting_and_all_it_shows_is_taken(tmp_path: Path) -> None:
+    assert run_command(["init", str(tmp_path / "p"), "--classes", "a,b"]) == 0
+    shown = (tmp_path / "p" / FILE_NAME).read_text("utf-8")
+    shown = re.sub(r"^# (?=\[|\w+ = )", "", shown, flags=re.MULTILINE)
+    sections: dict[str, type[Section]] = {
+        name: field.annotation
+        for name, field in Settings.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+    }
+    assert len(sections) == len(Settings.model_fields) - 1
+    for name, section in {**sections, "[sources]": SourceSection, "weak_labels.prompt": PromptSection}.items():
+        block = shown.split(f"\n[{name}]", 1)[1].split("\n[", 1)[0]
+        for setting in set(section.model_fields) - {"query", "prompt"}:
+            assert re.search(rf"^{setting} = ", block, re.MULTILINE), f"[{name}] {setting}"
+    assert load_settings(write(tmp_path, shown)).weak_labels.prompt.parallel == 4
 
 
 def test_the_environment_overrides_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

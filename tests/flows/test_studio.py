@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from flows.cli.main import run_command
 from flows.studio import StudioInfo, StudioServer, listening_addresses
 from tests.studio import api
 from warehouse import ServiceError, SettingsError
@@ -113,3 +114,16 @@ def test_a_damaged_record_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"studio\.json is damaged") as raised:
         StudioServer(tmp_path).status()
     assert "secret-word" not in str(raised.value)
+
+
+@pytest.mark.studio
+def test_doctor_tries_the_key(
+    studio: StudioInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LABEL_STUDIO_URL", studio.url)
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", studio.api_key)
+    assert run_command(["doctor", "--project", str(tmp_path)]) == 0
+    assert "the key sees" in capsys.readouterr().out
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "0" * 40)
+    assert run_command(["doctor", "--project", str(tmp_path)]) == 2
+    assert "does not accept the key" in capsys.readouterr().out

@@ -96,8 +96,7 @@ def test_answers_in_the_task_files_are_learned_from_and_results_are_asked(answer
     for script in blocks("Ask the results"):
         ended = shell(script.replace("tickets.csv", "data/tickets.csv"), answered)
         assert ended.returncode == 0, ended.stderr
-    with (answered / "labels.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = pq.read_table(answered / "labels.parquet").to_pylist()
     assert len(rows) == 60
     assert {row["label"] for row in rows} == set(TOPICS)
     assert pq.read_table(answered / "labels" / "training_set.parquet").num_rows == 60

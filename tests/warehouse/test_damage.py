@@ -160,3 +160,45 @@ def checked(place: Path) -> str:
     except WarehouseError as error:
         return "refused" if "catalog.sqlite" in str(error) else "missed"
     return "named" if damaged and damaged[0][0].name == "catalog.sqlite" else "missed"
+
+
+OPEN = """
+import sys
+from pathlib import Path
+from warehouse import Lake, WarehouseError, connect
+for place in map(Path, sys.argv[1:]):
+    for way in (connect, lambda path: connect(path, at=2), Lake):
+        try:
+            with way(place):
+                print(place.name, "opened", flush=True)
+        except WarehouseError as error:
+            assert "catalog.sqlite" in str(error) and "backup" in str(error) and "Stack" not in str(error), error
+            print(place.name, "refused", flush=True)
+"""
+
+
+def test_opening_a_damaged_catalogue_is_refused_with_the_way_out(filled: Lake, tmp_path: Path) -> None:
+    """In another process, which a crash would end. A pipeline must not build a new warehouse over the old one."""
+    filled.close()
+    with sqlite3.connect(filled.catalog) as catalog:
+        catalog.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    whole, middle = filled.catalog.read_bytes(), random.Random(0).randbytes(3 * 4096)
+    spoiled = {
+        "empty": b"",
+        "first_bytes": whole[:50],
+        "first_page": whole[:4096],
+        "half": whole[: len(whole) // 2],
+        "last_page_gone": whole[:-4096],
+        "header_zeroed": bytes(100) + whole[100:],
+        "page_zeroed": whole[: 4 * 4096] + bytes(4096) + whole[5 * 4096 :],
+        "random_middle": whole[: len(whole) // 2] + middle + whole[len(whole) // 2 + len(middle) :],
+    }
+    for name, content in spoiled.items():
+        shutil.copytree(filled.path, tmp_path / name)
+        (tmp_path / name / "catalog.sqlite").write_bytes(content)
+    places = [str(tmp_path / name) for name in spoiled]
+    ended = subprocess.run([sys.executable, "-c", OPEN, *places], capture_output=True, text=True)
+    assert ended.returncode == 0, f"{ended.returncode} after {ended.stdout[-200:]}: {ended.stderr[-500:]}"
+    assert ended.stdout.splitlines() == [f"{name} refused" for name in spoiled for _ in range(3)]
+    for name, content in spoiled.items():
+        assert (tmp_path / name / "catalog.sqlite").read_bytes() == content, "opening changed what is left"

@@ -139,3 +139,19 @@ def test_a_question_about_one_item_reads_its_rows_only(lake: Lake) -> None:
 
 def test_the_data_dictionary_is_current() -> None:
     assert (ROOT / PAGE).read_text("utf-8") == page(), "run: python -m warehouse.dictionary"
+
+
+@pytest.mark.parametrize(
+    ("view", "column", "words"),
+    [
+        ("training_set", "probs", "also where people gave the label"),
+        ("lf_applied", "vote", "-1 where it abstained"),
+        ("gold_labels", "seconds", "in all"),
+        ("gold_labels", "updated_at", "the latest of these answers"),
+        ("cycle_summary", "cycle", "How many end models came before"),
+        ("latest_predictions", "probs", "they sum to 1"),
+    ],
+)
+def test_the_dictionary_tells_what_a_column_means_in_its_view(view: str, column: str, words: str) -> None:
+    [row] = [r for r in page().split(f"### {view}\n")[1].split("### ")[0].splitlines() if r.startswith(f"| `{column}`")]
+    assert words in row

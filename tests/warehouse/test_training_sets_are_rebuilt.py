@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from tests.flows.report_lake import full_lake
 from tests.warehouse.test_what_changed import answer, commit, predict, up
@@ -64,6 +65,33 @@ def test_every_form_holds_the_same_rows(lake: Lake, tmp_path: Path) -> None:
     card = (tmp_path / "datasets" / "README.md").read_text("utf-8")
     assert "path: data/train-*.parquet" in card
     assert "'1': \"ship <b>&\"" in card
+
+
+def test_the_datasets_folder_is_what_load_dataset_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets", reason="Hugging Face datasets is not installed: pip install datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    with full_lake(tmp_path / "lake") as lake:
+        export_training_set(lake.path, tmp_path / "labels", format="datasets")
+        with lake.read() as reader:
+            truth = dict(reader.rows("SELECT item_id, label FROM training_set"))
+    loaded = datasets.load_dataset(str(tmp_path / "labels"))
+    names = loaded["train"].features["label"].names
+    assert {row["item_id"]: names[row["label"]] for part in loaded.values() for row in part} == truth
+
+
+def test_the_card_of_a_datasets_folder_names_the_classes_in_any_script(tmp_path: Path) -> None:
+    name = 'grain \U0001f600 \u00e9 "quoted"'
+    with full_lake(tmp_path / "lake") as lake:
+        cursor = lake.new_cursor()
+        cursor.execute("UPDATE classes SET name = ? WHERE class_id = 0", [name])
+        cursor.close()
+        export_training_set(lake.path, tmp_path / "set", format="datasets")
+        with pytest.raises(SettingsError, match="needs rows"):
+            export_training_set(lake.path, tmp_path / "none", format="datasets", where="false")
+    assert not (tmp_path / "none").exists()
+    head = yaml.safe_load((tmp_path / "set" / "README.md").read_text("utf-8").split("---\n")[1])
+    label = next(f for f in head["dataset_info"]["features"] if f["name"] == "label")
+    assert label["dtype"]["class_label"]["names"]["0"] == name
 
 
 def test_a_text_that_looks_like_a_formula_is_none_in_csv_and_itself_elsewhere(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from tests.weak_labels.lf_helpers import (
 from warehouse import Lake, SettingsError
 from weak_labels import ItemBatch, LabelingFunction, keywords, load_functions, nearest, regex, vectorized
 from weak_labels.apply import vote
+from weak_labels.screens import Screens
 
 SPORT = keywords("sports", ["goal", "match"], name="sport")
 ATOM = keywords("science", ["atom"], name="atom")
@@ -219,6 +220,27 @@ def test_progress_counts_items(lake: Lake) -> None:
     add_items(lake, TEXTS)
     vote(lake, [SPORT], config(batch_items=2), progress=lambda done, total: seen.append((done, total)))
     assert seen == [(2, 3), (3, 3)]
+
+
+def test_a_changed_pattern_gets_only_the_texts_that_it_matches(lake: Lake, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    add_items(lake, texts := {"a": "a GOAL\nby éva", "b": "atoms", "c": "goal", "d": "", "e": "élan vital"})
+    run_vote(lake, [SPORT, ATOM])
+    changed = [keywords("sports", ["goal", "vital"], name=SPORT.name), ATOM]
+    result = vote(lake, changed, config(batch_items=1), progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 5), (2, 5), (3, 5), (5, 5)]
+    assert result.rows_read == result.detail["items"] == 5
+    with Lake(tmp_path / "fresh") as fresh:
+        add_items(fresh, texts)
+        run_vote(fresh, changed)
+        assert lake.content_hash(["lf_votes", "lf_reach"]) == fresh.content_hash(["lf_votes", "lf_reach"])
+
+
+@pytest.mark.parametrize("pattern", [r"\p{L}oal", "gœl", "(", ""])
+def test_patterns_that_duckdb_may_read_otherwise_or_not_at_all_are_left_to_pyarrow(pattern: str) -> None:
+    screens = Screens([dataclasses.replace(SPORT, screen=pattern), SPORT])
+    assert screens.in_sql([0]) == screens.in_sql([0, 1]) == screens.in_sql([]) == ""
+    assert screens.in_sql([1]) == f"(?:{SPORT.screen})"
 
 
 def test_small_batches_are_put_together_where_no_function_can_fail(lake: Lake, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ SourceOption = Annotated[
 TextsOption = Annotated[
     list[Path], typer.Option("--text", help="File of texts, one per line, also .gz; may be repeated.")
 ]
-LayersOption = Annotated[str, typer.Option(help="Layers of the parent to keep, such as 0,2,3,5; left out: all.")]
+LayersOption = Annotated[str, typer.Option(help="Layers of the parent to keep, such as 0,2,3,5; '' keeps all.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Fixes everything random.")]
 
 

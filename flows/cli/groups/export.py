@@ -14,7 +14,11 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Results as 
 def export_training_files(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")],
     format: Annotated[
-        Literal["parquet", "jsonl", "csv", "datasets"], typer.Option(help="datasets: for Hugging Face load_dataset.")
+        Literal["parquet", "jsonl", "csv", "datasets"],
+        typer.Option(
+            help="csv: a ' stands before cells a spreadsheet would take for a formula; datasets: for Hugging Face "
+            "load_dataset."
+        ),
     ] = "parquet",
     where: Annotated[str, typer.Option(help="SQL condition on training_set.")] = "",
     at: AtOption = "",

@@ -1,0 +1,39 @@
+"""Whether the file of a SQLite catalogue is whole: SQLite is asked before DuckLake reads it.
+
+DuckDB believes what the file says, and a damaged page ended its process (docs/decisions/0037, 0071). SQLite's quick
+check finds such pages for 2.5 ms per MB, so opening asks for it up to a size; `siftline verify` asks for the thorough
+one, whatever the size. It is the SQLite inside DuckDB's extension that is asked: two SQLites in one process would drop
+each other's locks on the file.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import duckdb
+
+CHECKED_BYTES = 8 * 2**20
+"""Opening checks catalogues up to this size, for at most 20 ms."""
+
+_DAMAGE = ("malformed", "not a database")
+
+
+def catalog_faults(
+    connection: duckdb.DuckDBPyConnection, file: Path, check: Literal["quick_check", "integrity_check"]
+) -> list[str]:
+    """What SQLite finds wrong with a catalogue, some lines; empty when it is whole or cannot be asked.
+
+    Args:
+        connection: has the extension `sqlite_scanner`.
+        file: the catalogue.
+        check: SQLite's word for how thoroughly.
+    """
+    path = str(file).replace("'", "''")
+    try:
+        connection.execute(f"ATTACH '{path}' AS asked (TYPE sqlite, READ_ONLY, BUSY_TIMEOUT 10000)")
+        rows = connection.execute(f"SELECT * FROM sqlite_query('asked', 'PRAGMA {check}(5)')").fetchall()
+    except duckdb.Error as error:
+        text = str(error)
+        return [text.splitlines()[0]] if any(sign in text for sign in _DAMAGE) else []
+    finally:
+        connection.execute("DETACH DATABASE IF EXISTS asked")
+    return [line for (text,) in rows if text != "ok" for line in str(text).splitlines() if not line.startswith("***")]
