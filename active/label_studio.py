@@ -126,7 +126,7 @@ class LabelStudioService:
         if project is None:
             self._problems = {"project": f"{self.describe()} does not exist, or this key cannot see it"}
             return Pulled(answers=(), tasks=None, cursor="")
-        made_at = _time(project["created_at"])
+        made_at = self._call(lambda: _time(project["created_at"]))
         # Another server may have given the project the same number: the time tells them apart.
         place = f"{project['id']} {made_at.isoformat()}"
         newest = self._newest_change()
