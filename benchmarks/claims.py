@@ -6,8 +6,11 @@ A sentence is judged by figures only; where one was measured in several ways, al
 from typing import Any
 
 from benchmarks.engine_bars import parts_of, percent, point
+from benchmarks.int8_page import below
 
 Figures = dict[str, Any]
+LESS = 0.45
+KERNELS = {"avx2": "AVX2", "avx512_vnni": "AVX512-VNNI", "amx_int8": "AMX"}
 
 
 def table(engine: Figures, int8: Figures, serving: Figures) -> str:
@@ -25,23 +28,26 @@ def table(engine: Figures, int8: Figures, serving: Figures) -> str:
 
 def _latency(engine: Figures, int8: Figures) -> tuple[str, str, str]:
     active = engine["encoder"]["main_budget"]
-    float32 = {
-        p["tokens"]: p["compute"]["below_dense_p50"]
-        for p in parts_of(engine)["latency"]["points"]
-        if p["encoder"] == "routed" and p["active"] == active
+    found = {
+        "float32": {
+            p["tokens"]: p["compute"]["below_dense_p50"]
+            for p in parts_of(engine)["latency"]["points"]
+            if p["encoder"] == "routed" and p["active"] == active
+        }
     }
-    whole = {
-        int(tokens): 1 - row["routed int8"]["p50"] / row["dense int8"]["p50"]
-        for tokens, row in int8["latency"]["ms"].items()
-    }
-    words = "; ".join(
-        f"{name}: " + ", ".join(f"{below:.0%} at {tokens} tokens" for tokens, below in found.items())
-        for name, found in (("int8", whole), ("float32", float32))
-    )
-    held = [name for name, found in (("int8", whole), ("float32", float32)) if min(found.values()) >= 0.45]
-    long = [str(tokens) for tokens, below in float32.items() if below >= 0.45]
-    verdict = "yes" if len(held) == 2 else f"in int8; in float32 at {' and '.join(long)} tokens" if held else "no"
-    return "45% less latency", f"one text, against the dense encoder of the same precision, p50: {words} less", verdict
+    rows = int8["kernels"]["ms"]
+    for kernel, name in KERNELS.items():
+        if f"{kernel} dense" in next(iter(rows.values())):
+            found[f"int8 with {name}"] = {int(tokens): below(row, kernel) for tokens, row in rows.items()}
+    words = "; ".join(f"{name} " + ", ".join(f"{by:.0%}" for by in saved.values()) for name, saved in found.items())
+    lengths = ", ".join(map(str, next(iter(found.values()))))
+    held = [
+        name if min(saved.values()) >= LESS else f"{name} from {min(t for t, by in saved.items() if by >= LESS)} tokens"
+        for name, saved in found.items()
+        if max(saved.values()) >= LESS
+    ]
+    measured = f"one text of {lengths} tokens against dense in the same precision, p50, less by: {words}"
+    return "45% less latency", measured, "; ".join(held) or "no"
 
 
 def _training(engine: Figures) -> tuple[str, str, str]:

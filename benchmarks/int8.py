@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,9 @@ from benchmarks.int8_page import page
 from engine.client import DEFAULT_ACTIVE, Encoder, load_encoder
 from engine.config import RoutedConfig
 from engine.encoder import dense_encoder, pack
+from engine.errors import OptionError
 from engine.int8 import Forward
-from engine.native import STAGES, int8_forward
+from engine.native import STAGES, VARIABLE, int8_forward
 from engine.quantize import quantize
 from engine.streaming import TensorFile, routed_int8
 from engine.tokenizer import TextTokenizer
@@ -54,7 +56,8 @@ PACKAGES = (
     "datasets==5.0.1",
 )
 OWN = (("dense", "fp32"), ("routed", "fp32"), ("dense", "int8"), ("routed", "int8"))
-PARTS = ("quality", "latency", "throughput", "profile")
+PARTS = ("quality", "latency", "kernels", "throughput", "profile")
+NAMES = ("dense", "routed")
 BACKENDS = ("torch", "onnx", "openvino")
 LENGTHS = (16, 64, 128, 256)
 
@@ -111,6 +114,27 @@ def latency(data: Data, rounds: int) -> dict[str, Any]:
             name: {"p50": 1e3 * float(np.median(seconds)), "p95": 1e3 * float(np.quantile(seconds, 0.95))}
             for name, seconds in timed.items()
         }
+    return {"rounds": rounds, "ms": found}
+
+
+def kernels(data: Data, rounds: int) -> dict[str, Any]:
+    """Milliseconds of one text in 8 bits, dense and routed, by instruction set: median; those that this machine has."""
+    files = read_minilm()
+    tokenizer = TextTokenizer(files.tokenizer, vocab=files.config.vocab, max_tokens=256)
+    encoders: dict[str, Encoder] = {}
+    before = os.environ.get(VARIABLE)
+    for kernel in ("avx2", "avx512_vnni", "amx_int8"):
+        os.environ[VARIABLE] = kernel
+        with suppress(OptionError):
+            encoders |= {f"{kernel} {name}": load_encoder(name, threads=1, precision="int8") for name in NAMES}
+    os.environ.pop(VARIABLE)
+    if before is not None:
+        os.environ[VARIABLE] = before
+    found: dict[str, Any] = {}
+    for tokens in LENGTHS:
+        [text] = texts_of_length(data.everything(), tokenizer, tokens, 1, 0)
+        timed = in_turns({name: partial(e.encode, [text]) for name, e in encoders.items()}, rounds)
+        found[str(tokens)] = {name: 1e3 * float(np.median(seconds)) for name, seconds in timed.items()}
     return {"rounds": rounds, "ms": found}
 
 
@@ -268,6 +292,7 @@ def main() -> None:
         measured = {
             "quality": lambda: quality(data),
             "latency": lambda: latency(data, 20 * rounds),
+            "kernels": lambda: kernels(data, 20 * rounds),
             "throughput": lambda: throughput(data, rounds, 60 if given.quick else 250, given.threads),
             "profile": lambda: profile(4 * rounds),
         }[part]()
