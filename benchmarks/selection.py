@@ -29,7 +29,7 @@ from benchmarks.selection_cost import cost
 from benchmarks.selection_data import CACHE, DEVELOPMENT, REPORTED, data_folder, read_set
 from benchmarks.selection_noise import SEEDS as NOISE_SEEDS
 from benchmarks.selection_noise import noise
-from benchmarks.selection_report import page, plots, show
+from benchmarks.selection_report import OURS, page, plots, show
 from benchmarks.selection_scale import scale
 from benchmarks.selection_strategies import PEER_STRATEGIES, curve, fingerprint, peer_lines
 from benchmarks.selection_truth import SEEDS as TRUTH_SEEDS
@@ -62,6 +62,8 @@ def main() -> None:
     unknown += set(strategies) - {*STRATEGIES, *PEER_STRATEGIES}
     if unknown:
         parser.error(f"unknown: {', '.join(map(str, unknown))}")
+    if OURS not in strategies:
+        parser.error(f"--strategies must name {OURS}: the bars compare all others with it")
     try:
         folder = data_folder(arguments.data)
     except FileNotFoundError as error:

@@ -14,7 +14,7 @@ from active.simulated import seconds_to_answer
 from active.strategies import STRATEGIES, Situation
 from benchmarks.selection_data import TextSet
 from benchmarks.selection_loop import Floats, Rows, State, pool_of, run
-from benchmarks.selection_strategies import graph_of
+from benchmarks.selection_strategies import filled_up, graph_of
 from benchmarks.selection_strategies import pool_of as as_pool
 
 KINDS = ("random", "value per label", "value per second")
@@ -59,8 +59,7 @@ def _one_run(data: TextSet, kind: str, seed: int) -> tuple[Floats, Floats, Float
         pool = as_pool(state)
         given = Situation(pool=pool, graph=graph, generator=state.generator, seconds=expected)
         pick = STRATEGIES["random" if kind == "random" else "value"](given, batch).rows
-        left = np.setdiff1d(pool.open, pick)
-        asked.append(np.concatenate([pick, state.generator.permutation(left)[: batch - len(pick)]]))
+        asked.append(filled_up(pick, pool, state, batch))
         return asked[-1]
 
     with threadpool_limits(1):

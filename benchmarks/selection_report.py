@@ -88,7 +88,8 @@ def verdicts(figures: Figures) -> list[str]:
         for budget in BUDGETS:
             best = max(means, key=lambda name: means[name][budget])
             behind = f", {means[best][budget] - means[OURS][budget]:.4f} behind {best}" if best != OURS else ""
-            said.append(f"mean accuracy at {budget}: `value` {means[OURS][budget]:.4f}{behind or ', the best'}")
+            best_of = f", the best of these {len(means)}"
+            said.append(f"mean accuracy at {budget}: `value` {means[OURS][budget]:.4f}{behind or best_of}")
         order = sorted(ranks, key=lambda name: ranks[name])
         said.append(f"mean rank: `value` {ranks[OURS]:.2f} of {len(ranks)}; best is {order[0]} ({ranks[order[0]]:.2f})")
         worse = list(_below_random(curves, parts["strategies"]["seeds"]))

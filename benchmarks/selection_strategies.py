@@ -57,9 +57,7 @@ def curve(data: TextSet, strategy: str, seed: int) -> dict[int, float]:
         graph = graphs.setdefault(0, graph_of(state.vectors)) if not graphs else graphs[0]
         pool = pool_of(state)
         pick = STRATEGIES[strategy](Situation(pool=pool, graph=graph, generator=state.generator), batch).rows
-        left = np.setdiff1d(pool.open, pick)
-        # Where nothing but near-duplicates is left the batch is filled by draws, so that budgets stay comparable.
-        return np.concatenate([pick, state.generator.permutation(left)[: batch - len(pick)]])
+        return filled_up(pick, pool, state, batch)
 
     with threadpool_limits(1):
         return run(
@@ -71,6 +69,12 @@ def curve(data: TextSet, strategy: str, seed: int) -> dict[int, float]:
             choose=choose,
             seed=seed,
         )
+
+
+def filled_up(pick: Rows, pool: Pool, state: State, batch: int) -> Rows:
+    """A whole batch, so that budgets stay comparable: drawn where nothing but near-duplicates was left to pick."""
+    left = np.setdiff1d(pool.open, pick)
+    return np.concatenate([pick, state.generator.permutation(left)[: batch - len(pick)]])
 
 
 def pool_of(state: State) -> Pool:
