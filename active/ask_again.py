@@ -124,10 +124,12 @@ def _rows(reader: Reader, project: str) -> dict[str, dict[str, Any]]:
     """The project's queue by item, with the content hash and the prediction of now."""
     found = reader.arrow(
         """
-        SELECT q.* EXCLUDE (run_id, committed_at), i.content_hash AS now, coalesce(p.class_id, -1) AS new_prediction,
-               coalesce(p.confidence, 0) AS new_confidence
+        SELECT q.* EXCLUDE (run_id, committed_at), i.content_hash AS now, coalesce(p.confidence, 0) AS new_confidence,
+               CASE WHEN k.multi_label THEN -1 ELSE coalesce(p.class_id, -1) END AS new_prediction,
+               CASE WHEN k.multi_label THEN p.class_ids END AS new_predictions
         FROM queue q JOIN items i ON i.item_id = q.item_id
         LEFT JOIN latest_predictions p ON p.item_id = q.item_id
+        CROSS JOIN (SELECT bool_or(multi_label) AS multi_label FROM classes) k
         WHERE q.project = ? AND q.state <> 'withdrawn'
         """,
         [project],
@@ -171,6 +173,7 @@ def _planned(row: dict[str, Any], why: Why) -> dict[str, Any]:
         "content_hash": row["now"],
         "reason": row["reason"] if row["state"] == "planned" else REASONS[why],
         "prediction": row["new_prediction"] if edited else -1,
+        "predictions": row["new_predictions"] if edited else None,
         "confidence": row["new_confidence"] if edited else 0.0,
     }
-    return {key: value for key, value in planned.items() if key not in ("now", "new_prediction", "new_confidence")}
+    return {key: value for key, value in planned.items() if key != "now" and not key.startswith("new_")}

@@ -4,7 +4,11 @@ The accuracies become the weights of the view `gold_labels` (see `warehouse/answ
 follows from the answers in force, and only the weights wait for this stage. Without items that several people labelled
 nobody can be judged, and the view falls back to the majority.
 
-Shape letters: N items with several opinions, A annotators, C classes, V opinions.
+In a multi-label project an opinion is a set of classes. Each class of an item is then a yes-or-no question of its own,
+so that everything here works on pairs of item and class, and accuracy is the share of questions answered rightly. The
+alpha is the mean over classes.
+
+Shape letters: N items with several opinions (or pairs), A annotators, C classes, V opinions.
 """
 
 import json
@@ -34,7 +38,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Opinions:
-    """Opinions on the items that have at least two: one per annotator and item.
+    """Opinions on the items that have at least two: one per annotator and item, or per annotator, item and class.
 
     Attributes:
         annotators: [A] names, ascending.
@@ -42,6 +46,7 @@ class Opinions:
         annotator: [V] place of the annotator.
         class_id: [V] what was said.
         items: N.
+        per_item: questions per item: 1, or C in a multi-label project, where the question of class c is item % C == c.
     """
 
     annotators: Sequence[str]
@@ -49,10 +54,52 @@ class Opinions:
     annotator: Rows
     class_id: Rows
     items: int
+    per_item: int = 1
+
+    def alphas(self) -> list[float | None]:
+        """Krippendorff's alpha of each kind of question [per_item]."""
+        kind = self.item % self.per_item
+        return [krippendorff_alpha(self.item[kind == c], self.class_id[kind == c]) for c in range(self.per_item)]
+
+    def alpha(self) -> float | None:
+        """The mean of the alphas that are defined; None where none is."""
+        found = [alpha for alpha in self.alphas() if alpha is not None]
+        return float(np.mean(found)) if found else None
 
 
 def read_opinions(reader: Reader) -> Opinions:
     """Read the view `opinions`, items with one opinion left out."""
+    classes, multi_label = reader.rows("SELECT count(*), bool_or(coalesce(multi_label, false)) FROM classes")[0]
+    return _yes_or_no(reader, int(classes)) if multi_label else _one_class(reader)
+
+
+def _yes_or_no(reader: Reader, classes: int) -> Opinions:
+    """One opinion per annotator, item and class: 1 has the class, 0 has it not."""
+    rows = reader.rows(
+        """
+        SELECT item_id, annotator, class_ids FROM opinions
+        QUALIFY count(*) OVER (PARTITION BY item_id) > 1 ORDER BY item_id, annotator, class_ids
+        """
+    )
+    names = sorted({annotator for _, annotator, _ in rows})
+    place = {name: number for number, name in enumerate(names)}
+    numbers: dict[str, int] = {}
+    item = np.array([numbers.setdefault(item_id, len(numbers)) for item_id, _, _ in rows], np.int64)
+    said_VC = np.zeros((len(rows), classes), np.int64)
+    for row, (_, _, class_ids) in enumerate(rows):
+        said_VC[row, class_ids] = 1
+    annotator = np.array([place[name] for _, name, _ in rows], np.int64)
+    return Opinions(
+        annotators=names,
+        item=(item[:, None] * classes + np.arange(classes)).reshape(-1),
+        annotator=np.repeat(annotator, classes),
+        class_id=said_VC.reshape(-1),
+        items=len(numbers) * classes,
+        per_item=classes,
+    )
+
+
+def _one_class(reader: Reader) -> Opinions:
     rows = reader.rows(
         """
         SELECT item_id, annotator, class_id FROM opinions
@@ -137,10 +184,11 @@ def consensus(lake: Lake) -> StageResult:
         measured = reader.arrow(
             "SELECT * EXCLUDE (run_id, committed_at) FROM metrics WHERE series = 'annotators' ORDER BY metric_id"
         )
-    classes = max(classes, 2, int(opinions.class_id.max(initial=0)) + 1)
+        names = [str(name) for (name,) in reader.rows("SELECT name FROM classes ORDER BY class_id")]
+    classes = 2 if opinions.per_item > 1 else max(classes, 2, int(opinions.class_id.max(initial=0)) + 1)
     skills = _skills(opinions, classes)
-    alpha = krippendorff_alpha(opinions.item, opinions.class_id)
-    metrics = _metrics(alpha, opinions, gold)
+    alpha = opinions.alpha()
+    metrics = _metrics(alpha, opinions, gold, names)
     new_skills = skills if skills != known.to_pylist() else []
     gone = sorted({row["annotator"] for row in known.to_pylist()} - {row["annotator"] for row in skills})
     new_metrics = [row for row in metrics if row not in measured.to_pylist()]
@@ -155,10 +203,10 @@ def consensus(lake: Lake) -> StageResult:
             writes.append(Upsert("annotator_skills", pa.Table.from_pylist(new_skills)))
         if new_metrics:
             writes.append(Upsert("metrics", pa.Table.from_pylist(new_metrics)))
-        detail: dict[str, Any] = {"items with several opinions": opinions.items}
+        detail: dict[str, Any] = {"items with several opinions": opinions.items // opinions.per_item}
         if alpha is not None:
             detail["krippendorff_alpha"] = round(alpha, 4)
-        return stage.commit(writes, rows_read=len(opinions.item), detail=detail)
+        return stage.commit(writes, rows_read=len(opinions.item) // opinions.per_item, detail=detail)
 
 
 def _skills(opinions: Opinions, classes: int) -> list[dict[str, Any]]:
@@ -170,16 +218,20 @@ def _skills(opinions: Opinions, classes: int) -> list[dict[str, Any]]:
             "annotator": name,
             "accuracy": float(found[place]),
             "weight": round(float(weight_A[place]), DECIMALS),
-            "compared": int(compared_A[place]),
+            "compared": int(compared_A[place]) // opinions.per_item,
         }
         for place, name in enumerate(opinions.annotators)
     ]
 
 
-def _metrics(alpha: float | None, opinions: Opinions, gold: int) -> list[dict[str, Any]]:
+def _metrics(alpha: float | None, opinions: Opinions, gold: int, names: Sequence[str]) -> list[dict[str, Any]]:
     if alpha is None:
         return []
-    detail = {"items": opinions.items, "answers": len(opinions.item), "annotators": len(opinions.annotators)}
+    items, answers = (n // opinions.per_item for n in (opinions.items, len(opinions.item)))
+    detail: dict[str, Any] = {"items": items, "answers": answers, "annotators": len(opinions.annotators)}
+    if opinions.per_item > 1:
+        rounded = [None if of is None else round(of, DECIMALS) for of in opinions.alphas()]
+        detail["by_class"] = dict(zip(names, rounded, strict=True))
     return [
         {
             "metric_id": f"annotators/krippendorff_alpha/train/{gold}/0",

@@ -18,9 +18,8 @@ MOST_TEXTS = 4
 _PAGE = """<View style="max-width: {width}; margin: 0 auto; padding: 0 1rem">
   <Style>.lsf-richtext__container, .lsf-richtext__line {{ line-height: 1.65; }}</Style>
 {shown}
-  <Header value="Which class fits?" size="5" style="margin: 0"/>
-  <Choices name="{choices}" toName="{text}" choice="single-radio" showInline="true" required="true" \
-requiredMessage="Choose a class, or skip the text.">
+  <Header value="{question}" size="5" style="margin: 0"/>
+  <Choices name="{choices}" toName="{text}" {kind}>
 {options}
   </Choices>
   <Header value="Why this text: $reason (value $value)" size="6" style="{small}; margin: 1rem 0 0"/>
@@ -31,6 +30,8 @@ _TEXT = """  <View style="{place}margin: 1rem 0; padding: 0.75rem; border: 1px s
 border-radius: 8px; font-size: 1.1rem; white-space: pre-wrap; overflow-wrap: anywhere">
     <Text name="{name}" value="${name}" valueType="text"/>
   </View>"""
+_ONE = 'choice="single-radio" showInline="true" required="true" requiredMessage="Choose a class, or skip the text."'
+_SEVERAL = 'choice="multiple" showInline="true"'
 _SMALL = "font-size: 0.95rem; font-weight: 400; opacity: 0.8"
 # Characters that XML 1.0 cannot hold, not even escaped.
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
@@ -44,6 +45,7 @@ class Page:
         classes: class names as annotators see them; the order is the order on the page.
         texts: how many texts stand side by side, 1 to 4; two make a pair.
         image: an image stands above the texts.
+        multi_label: any number of classes may be chosen, else exactly one.
 
     Raises:
         SettingsError: a class name cannot be shown as it is, or the number of texts is out of range.
@@ -52,6 +54,7 @@ class Page:
     classes: tuple[str, ...]
     texts: int = 1
     image: bool = False
+    multi_label: bool = False
 
     def __post_init__(self) -> None:
         for name in self.classes:
@@ -73,7 +76,7 @@ class Page:
 
 
 def label_config(page: Page) -> str:
-    """The labeling page for one choice among the classes.
+    """The labeling page for a choice among the classes.
 
     Label Studio gives the choices their keys itself: 1 to 9, then 0, q, w, e and so on.
     """
@@ -89,6 +92,8 @@ def label_config(page: Page) -> str:
         shown=shown,
         text=TEXT,
         choices=LABEL,
+        question="Which classes fit? Where none does, submit without one." if page.multi_label else "Which class fits?",
+        kind=_SEVERAL if page.multi_label else _ONE,
         options=options,
         small=_SMALL,
     )
@@ -109,6 +114,9 @@ def updated(config: str, page: Page) -> str:
     found = [choices for choices in root.iter("Choices") if choices.get("name") == LABEL]
     if len(found) != 1 or any(option.tag != "Choice" for option in found[0]):
         return label_config(page)
+    if _takes_several(found[0]) != page.multi_label:
+        found[0].set("choice", "multiple" if page.multi_label else "single-radio")
+        found[0].set("required", "false" if page.multi_label else "true")
     options = {option.get("value"): option for option in found[0]}
     tail = found[0][0].tail if len(found[0]) else "\n"
     for option in list(found[0]):
@@ -123,6 +131,15 @@ def updated(config: str, page: Page) -> str:
 
 
 def fits(config: str, offered: Sequence[str], page: Page) -> bool:
-    """Whether a page on the server offers the classes, in whatever order, and shows all it must."""
+    """Whether a page on the server offers the classes, in whatever order, as many at once as it must, and shows all."""
     shows = all(re.search(rf"\${name}\b", config) for name in page.variables)
-    return shows and set(offered) == set(page.classes)
+    try:
+        choices = ElementTree.fromstring(config).iter("Choices")  # noqa: S314 - as in `updated`
+    except ElementTree.ParseError:
+        return False
+    several = [_takes_several(found) for found in choices if found.get("name") == LABEL]
+    return shows and set(offered) == set(page.classes) and several == [page.multi_label]
+
+
+def _takes_several(choices: ElementTree.Element) -> bool:
+    return choices.get("choice") == "multiple"

@@ -17,7 +17,7 @@ from active.label_config import Page
 from active.label_studio_connection import TIMEOUT_S, Connection, Json, LabelStudio, count_of, rows_of
 from active.label_studio_failures import KEY_VARIABLE, URL_VARIABLE
 from active.label_studio_project import SUGGESTIONS, ensure_project, find_project
-from active.service import LABEL, TEXT, Action, Answer, Pulled, StoredTask, Task
+from active.service import LABEL, Action, Answer, Pulled, StoredTask, Task, choice
 from warehouse import ServiceError, ServiceRefused, SettingsError
 
 IMPORT_CHUNK = 200
@@ -34,16 +34,25 @@ class LabelStudioService:
     Args:
         url, api_key, project, timeout_s: as for `Connection`, which also says what it raises.
         annotators_per_task: people who answer each task.
+        multi_label: a task takes any number of classes, else exactly one.
     """
 
     def __init__(
-        self, url: str, api_key: str, project: str, *, timeout_s: float = TIMEOUT_S, annotators_per_task: int = 1
+        self,
+        url: str,
+        api_key: str,
+        project: str,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        annotators_per_task: int = 1,
+        multi_label: bool = False,
     ) -> None:
         self._connection = Connection(url, api_key, project, timeout_s=timeout_s)
         self._call = self._connection.call
         self.url = self._connection.url
         self.project = project
         self.annotators_per_task = annotators_per_task
+        self.multi_label = multi_label
         self._project_id: int | None = None
         self._emails: dict[int, str] = {}
         self._problems: dict[str, str] = {}
@@ -68,7 +77,7 @@ class LabelStudioService:
 
     def ensure_project(self, classes: Sequence[str], *, texts: int = 1, image: bool = False) -> bool:
         """Find the project or create it, and bring it up to date; see `active.label_studio_project`."""
-        page = Page(classes=tuple(classes), texts=texts, image=image)
+        page = Page(classes=tuple(classes), texts=texts, image=image, multi_label=self.multi_label)
         self._project_id, created = ensure_project(self._connection, page, annotators_per_task=self.annotators_per_task)
         return created
 
@@ -224,19 +233,13 @@ class LabelStudioService:
         for task_id, shown in data.items():
             self._call(lambda task_id=task_id, shown=shown: self._client.tasks.update(id=task_id, data=dict(shown)))
 
-    def annotate(self, task_id: str, *, label: str, annotator: str, seconds: float) -> None:
+    def annotate(self, task_id: str, *, labels: Sequence[str], annotator: str, seconds: float) -> None:
         """Answer a task in the name of a simulated annotator.
 
         On the server the key's user is the author; the simulated annotator's name stands beside the choice, and `pull`
         returns it.
         """
-        result = {
-            "from_name": LABEL,
-            "to_name": TEXT,
-            "type": "choices",
-            "value": {"choices": [label]},
-            "meta": {"annotator": annotator},
-        }
+        result = {**choice(labels), "meta": {"annotator": annotator}}
         self._call(
             lambda: self._client.annotations.create(
                 id=int(task_id), result=[result], lead_time=seconds, was_cancelled=False
@@ -287,15 +290,16 @@ class LabelStudioService:
 
     def _answer(self, task: Json, annotation: Json) -> Answer:
         part = _choice_of(annotation["result"])
-        label = None if annotation["was_cancelled"] or part is None else str(part["value"]["choices"][0])
-        action: Action = "skipped" if label is None else "labelled"
+        chosen = () if part is None else tuple(str(name) for name in part["value"].get("choices") or ())
+        skipped = annotation["was_cancelled"] or not (chosen or self.multi_label)
+        action: Action = "skipped" if skipped else "labelled"
         return Answer(
             annotation_id=str(annotation["id"]),
             task_id=str(task["id"]),
             item_id=str(task["data"]["item_id"]),
             annotator=_simulated(part) or self._email(annotation["completed_by"]),
             action=action,
-            label=label,
+            labels=() if skipped else chosen if self.multi_label else chosen[:1],
             created_at=_time(annotation["created_at"]),
             updated_at=_time(annotation["updated_at"]),
             seconds=float(annotation["lead_time"] or 0.0),
@@ -314,7 +318,9 @@ class LabelStudioService:
         return self._emails[user_id]
 
 
-def label_studio_from_env(project: str, *, annotators_per_task: int = 1) -> LabelStudioService | None:
+def label_studio_from_env(
+    project: str, *, annotators_per_task: int = 1, multi_label: bool = False
+) -> LabelStudioService | None:
     """The service that LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY describe, or None when neither is set.
 
     Raises:
@@ -326,7 +332,7 @@ def label_studio_from_env(project: str, *, annotators_per_task: int = 1) -> Labe
     if not url or not key:
         have, lack = (URL_VARIABLE, KEY_VARIABLE) if url else (KEY_VARIABLE, URL_VARIABLE)
         raise SettingsError(f"{have} is set but {lack} is not; set both to use Label Studio, or neither")
-    return LabelStudioService(url, key, project, annotators_per_task=annotators_per_task)
+    return LabelStudioService(url, key, project, annotators_per_task=annotators_per_task, multi_label=multi_label)
 
 
 def _with_one_version(task: Json) -> Json:
@@ -360,7 +366,7 @@ def _lookups(item_ids: Sequence[str]) -> Iterator[list[str]]:
 def _choice_of(result: object) -> Json | None:
     for part in result if isinstance(result, list) else []:
         if isinstance(part, dict) and part.get("from_name") == LABEL and part.get("type") == "choices":
-            return part if part["value"].get("choices") else None
+            return part
     return None
 
 

@@ -32,6 +32,7 @@ class QueueConfig:
         chunk: tasks per call of the service.
         content: what a task shows of its item.
         annotators_per_task: people who have to answer or skip a task before it counts as answered.
+        multi_label: an item may have several classes or none.
     """
 
     project: str
@@ -39,6 +40,7 @@ class QueueConfig:
     chunk: int = 500
     content: Content = field(default_factory=Content)
     annotators_per_task: int = 1
+    multi_label: bool = False
 
     def __post_init__(self) -> None:
         if self.chunk < 1:

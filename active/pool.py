@@ -24,11 +24,13 @@ class Pool:
         class_names: [C].
         votes: [N, C] functions that voted for each class.
         weak: [N, C] weak labels; rows of zeros where the label model said nothing.
-        predicted: [N, C] class probabilities of the end model; uniform where there are none.
+        predicted: [N, C] class probabilities of the end model; where there are none uniform, or 1/2 if multi-label.
         has_prediction: [N] the end model spoke about this item.
         labelled: places of the items that people labelled, ascending.
-        gold: their labels, class ids; as many as `labelled`.
+        gold: their labels, class ids; as many as `labelled`. In a multi-label project all -1: nothing here reads sets.
         queued: places of the items that are in a queue, whatever their state, and are not labelled.
+        multi_label: an item may have several classes or none; `predicted` and `weak` then hold a probability of its own
+            for each class.
     """
 
     item_ids: list[str]
@@ -41,9 +43,26 @@ class Pool:
     labelled: Rows
     gold: Rows
     queued: Rows
+    multi_label: bool = False
 
     def __len__(self) -> int:
         return len(self.item_ids)
+
+    @property
+    def question(self) -> Floats:
+        """What is open about each item, as probabilities that sum to 1.
+
+        Returns:
+            [N, C] of the classes; in a multi-label project [N, 2] that it has not and that it has the class about which
+            the end model is least sure.
+
+        Source: Brinker (2006), On Active Learning in Multi-label Classification, which takes the least sure class.
+        """
+        if not self.multi_label:
+            return self.predicted
+        nearest = np.abs(self.predicted - 0.5).argmin(axis=1)
+        has = self.predicted[np.arange(len(self)), nearest]
+        return np.stack([1.0 - has, has], axis=1)
 
     @property
     def taken(self) -> Rows:
@@ -62,7 +81,9 @@ def read_pool(reader: Reader, indexed: Sequence[str]) -> Pool:
     Raises:
         DataError: probabilities or votes do not fit the classes.
     """
-    class_names = [str(name) for (name,) in reader.rows("SELECT name FROM classes ORDER BY class_id")]
+    named = reader.rows("SELECT name, coalesce(multi_label, false) FROM classes ORDER BY class_id")
+    class_names = [str(name) for name, _ in named]
+    multi_label = any(several for _, several in named)
     table = reader.arrow(
         """
         SELECT i.item_id, i.content_hash, w.probs AS weak, p.probs AS predicted,
@@ -88,11 +109,12 @@ def read_pool(reader: Reader, indexed: Sequence[str]) -> Pool:
         class_names=class_names,
         votes=_vote_counts(reader, item_ids, count),
         weak=_probabilities(table, "weak", count, missing=0.0),
-        predicted=_probabilities(table, "predicted", count, missing=1 / max(1, count)),
+        predicted=_probabilities(table, "predicted", count, missing=0.5 if multi_label else 1 / max(1, count)),
         has_prediction=table.column("predicted").is_valid().to_numpy().astype(np.bool_),
         labelled=np.flatnonzero(labelled),
         gold=table.column("gold").fill_null(-1).to_numpy().astype(np.int64)[labelled],
         queued=np.flatnonzero(queued & ~labelled),
+        multi_label=multi_label,
     )
 
 

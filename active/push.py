@@ -156,10 +156,16 @@ def tasks_of(reader: Reader, config: QueueConfig, rows: Sequence[Row]) -> list[T
             rank=row["rank"],
             value=row["value"],
             reason=row["reason"],
-            prediction=config.classes[row["prediction"]] if row["prediction"] >= 0 else None,
+            prediction=config.classes[row["prediction"]] if row["prediction"] >= 0 and not config.multi_label else None,
+            predictions=_suggested(config, row["predictions"]),
             confidence=row["confidence"],
             model_version=str(model or ""),
             former=tuple(former.get(row["item_id"], ())),
         )
         tasks.append(task)
     return tasks
+
+
+def _suggested(config: QueueConfig, class_ids: Sequence[int] | None) -> tuple[str, ...] | None:
+    """The classes of a suggestion in a multi-label project, None without one."""
+    return tuple(config.classes[c] for c in class_ids) if config.multi_label and class_ids is not None else None

@@ -50,7 +50,15 @@ def suspects(reader: Reader, index: VectorIndex, *, seed: int = 0) -> list[Suspe
         reader: of the warehouse.
         index: of the current vectors; labelled items that are not in it are left out.
         seed: draws the folds.
+
+    Raises:
+        SettingsError: items may have several classes.
     """
+    if reader.scalar("SELECT bool_or(multi_label) FROM classes"):
+        raise SettingsError(
+            "Which labels are probably wrong is told for projects in which each item has one class; this one is "
+            "multi_label."
+        )
     place = {item_id: row for row, item_id in enumerate(index.item_ids)}
     gold = [
         (str(item), int(class_id))

@@ -71,18 +71,18 @@ def collect(
         known = _known(reader, config, pulled.tasks)
     class_ids = {name: number for number, name in enumerate(config.classes)}
     unknown_items = {a.item_id for a in answers if a.item_id not in known_items}
-    unknown_labels = {a.label for a in answers if a.label is not None and a.label not in class_ids}
+    unknown_labels = {label for a in answers for label in a.labels} - set(class_ids)
     new: list[Row] = []
     seen: set[Key] = set()
     for answer in answers:
         key = _key(answer, known, seen, pulled.made_at)
         seen.add(key)
-        if answer.item_id in unknown_items or answer.label in unknown_labels:
+        if answer.item_id in unknown_items or not unknown_labels.isdisjoint(answer.labels):
             continue
-        class_id = -1 if answer.label is None else class_ids[answer.label]
-        before = known.get(key)
-        if before is None or (before["action"], before["class_id"]) != (answer.action, class_id):
-            new.append(_annotation(config, answer, class_id, key, before))
+        chosen = sorted(class_ids[label] for label in answer.labels)
+        row = _annotation(config, answer, chosen, key, known.get(key))
+        if key not in known or any(row[name] != known[key][name] for name in ("action", "class_id", "class_ids")):
+            new.append(row)
     detail: dict[str, Any] = {}
     missing = [row for key, row in known.items() if key not in seen and row["action"] != "deleted"]
     here = [row for row in missing if _is_of(row, pulled.made_at)]
@@ -155,8 +155,10 @@ def _is_of(row: Row, made_at: datetime | None) -> bool:
 
 
 def _commit_answers(lake: Lake, config: QueueConfig, new: list[Row], detail: Mapping[str, Any]) -> StageResult:
-    new.sort(key=lambda row: (row["item_id"], row["annotator"], row["action"], row["class_id"]))
+    new.sort(key=lambda row: (row["item_id"], row["annotator"], row["action"], row["class_id"], row["class_ids"] or []))
     said = [[row["item_id"], row["annotator"], row["action"], row["class_id"]] for row in new]
+    if config.multi_label:
+        said = [[*what, row["class_ids"]] for what, row in zip(said, new, strict=True)]
     with lake.read() as reader:
         states = _states_after(reader, config, new, former_tasks(reader, config))
     # Neither clock nor ids of the service are part of the token, so an interrupted run gives an undisturbed run's ids.
@@ -205,7 +207,8 @@ def _states_after(
     return changed
 
 
-def _annotation(config: QueueConfig, answer: Answer, class_id: int, key: Key, before: Row | None) -> Row:
+def _annotation(config: QueueConfig, answer: Answer, chosen: list[int], key: Key, before: Row | None) -> Row:
+    labelled = answer.action == "labelled"
     return {
         "annotation_id": key[1],
         "item_id": answer.item_id,
@@ -213,7 +216,8 @@ def _annotation(config: QueueConfig, answer: Answer, class_id: int, key: Key, be
         "task_id": answer.task_id,
         "annotator": answer.annotator,
         "action": answer.action,
-        "class_id": class_id,
+        "class_id": chosen[0] if labelled and not config.multi_label else -1,
+        "class_ids": chosen if labelled and config.multi_label else None,
         "simulated": answer.annotator == SIMULATED,
         "created_at": answer.created_at,
         # An answer that was gone and is there again is older than its deletion, and in force all the same.
@@ -223,4 +227,11 @@ def _annotation(config: QueueConfig, answer: Answer, class_id: int, key: Key, be
 
 
 def _deletion(row: Row) -> Row:
-    return {**row, "action": "deleted", "class_id": -1, "updated_at": datetime.now(UTC), "seconds": 0.0}
+    return {
+        **row,
+        "action": "deleted",
+        "class_id": -1,
+        "class_ids": None,
+        "updated_at": datetime.now(UTC),
+        "seconds": 0.0,
+    }

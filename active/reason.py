@@ -29,7 +29,8 @@ def reasons(pool: Pool, speaks_for: Rows, redundancy: Floats, settled: Floats, r
     for row in rows.tolist():
         parts = [_speaks_for(int(speaks_for[row])), _votes(pool, row)]
         if order is not None and pool.has_prediction[row]:
-            parts.append(_prediction(pool, row, int(order[row, 0]), int(order[row, 1])))
+            best, second = int(order[row, 0]), int(order[row, 1])
+            parts.append(_sets(pool, row) if pool.multi_label else _prediction(pool, row, best, second))
         if settled[row] >= WORTH_SAYING:
             parts.append(f"a label settles {settled[row]:.2%} of what the model does not know")
         if redundancy[row] >= CLOSE:
@@ -54,9 +55,8 @@ def _votes(pool: Pool, row: int) -> str:
     functions = int(pool.votes[row].sum())
     if functions == 0:
         return "no function votes on it"
-    *others, last = [pool.class_names[c] for c in voted]
-    names = f"{', '.join(others)} and {last}" if others else last
-    if len(voted) > 1:
+    names = _named(pool, voted)
+    if len(voted) > 1 and not pool.multi_label:
         return f"{functions} functions disagree on {names}"
     return f"{functions} {'function votes' if functions == 1 else 'functions vote'} {names}"
 
@@ -66,3 +66,18 @@ def _prediction(pool: Pool, row: int, best: int, second: int) -> str:
     if probs[best] - probs[second] < SURE:
         return f"the model is unsure between {pool.class_names[best]} and {pool.class_names[second]}"
     return f"the model says {pool.class_names[best]} ({probs[best]:.0%})"
+
+
+def _sets(pool: Pool, row: int) -> str:
+    """What the model says in a multi-label project: the class that it is least sure about, else all classes."""
+    probs = pool.predicted[row]
+    least_sure = int(np.abs(probs - 0.5).argmin())
+    if abs(2 * probs[least_sure] - 1) < SURE:
+        return f"the model is unsure about {pool.class_names[least_sure]} ({probs[least_sure]:.0%})"
+    said = np.flatnonzero(probs >= 0.5)
+    return f"the model says {_named(pool, said)}" if len(said) else "the model says that no class fits"
+
+
+def _named(pool: Pool, classes: Rows) -> str:
+    *others, last = [pool.class_names[c] for c in classes]
+    return f"{', '.join(others)} and {last}" if others else last

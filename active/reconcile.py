@@ -169,6 +169,7 @@ class _Differences:
                 "value": _number(tasks[0].data.get("value"), 0.0),
                 "reason": str(tasks[0].data.get("reason") or ""),
                 "prediction": -1,
+                "predictions": None,
                 "confidence": 0.0,
                 "content_hash": content_hash,
                 "task_id": tasks[0].task_id,

@@ -12,7 +12,7 @@ from active.explore import exploration_next
 from active.graph import Floats, PoolGraph
 from active.pool import Pool, read_pool
 from active.reason import with_seconds
-from active.strategies import STRATEGIES, Pick, Quota, Situation, find_strategy
+from active.strategies import SINGLE_LABEL, STRATEGIES, Pick, Quota, Situation, find_strategy
 from active.value import DECIMALS
 from features.index import VectorIndex
 from warehouse import Lake, Reader, SettingsError, StageResult, Upsert
@@ -77,6 +77,24 @@ class SelectConfig:
             )
 
 
+def check_multi_label(strategy: str, most_per_class: float) -> None:
+    """Refuse what needs exactly one class per item.
+
+    Raises:
+        SettingsError: the strategy or the limit does.
+    """
+    if strategy in SINGLE_LABEL or strategy not in STRATEGIES:
+        usable = ", ".join(name for name in STRATEGIES if name not in SINGLE_LABEL)
+        raise SettingsError(
+            f"The selection strategy '{strategy}' is not known to work where an item may have several classes "
+            f"(multi_label); use one of {usable}."
+        )
+    if most_per_class < 1:
+        raise SettingsError(
+            f"most_per_class is {most_per_class}, a limit on items of one class; with multi_label leave it out."
+        )
+
+
 def select(lake: Lake, index: VectorIndex, config: SelectConfig) -> StageResult:
     """Queue the next batch as planned tasks, best first.
 
@@ -121,6 +139,8 @@ def select(lake: Lake, index: VectorIndex, config: SelectConfig) -> StageResult:
         )
         reasons = {item_id: str(reason) for item_id, reason, _ in valued}
         pool = read_pool(stage, index.item_ids)
+        if pool.multi_label:
+            check_multi_label(config.strategy, config.most_per_class)
         seconds = None
         if config.cost == "seconds":
             seconds = _seconds(pool, {item_id: cost for item_id, _, cost in valued if cost is not None})
@@ -184,11 +204,21 @@ def _quotas(reader: Reader, config: SelectConfig, pool: Pool, batch: int) -> tup
 
 def _queue_rows(config: SelectConfig, pool: Pool, pick: Pick, cycle: int, reasons: dict[str, str]) -> pa.Table:
     known = pool.has_prediction[pick.rows]
-    best = pool.predicted[pick.rows].argmax(axis=1)
+    probs = pool.predicted[pick.rows]
+    best = probs.argmax(axis=1)
+    sure = np.maximum(probs, 1.0 - probs).min(axis=1) if pool.multi_label else probs.max(axis=1)
     count = len(pick.rows)
     item_ids = [pool.item_ids[row] for row in pick.rows]
+    columns: dict[str, object] = {}
+    if pool.multi_label:
+        suggested = [
+            np.flatnonzero(row >= 0.5).tolist() if said else None for row, said in zip(probs, known, strict=True)
+        ]
+        columns["predictions"] = pa.array(suggested, pa.list_(pa.int32()))
+        best = np.full(count, -1)
     return pa.table(
         {
+            **columns,
             "item_id": item_ids,
             "project": [config.project] * count,
             "state": ["planned"] * count,
@@ -197,7 +227,7 @@ def _queue_rows(config: SelectConfig, pool: Pool, pick: Pick, cycle: int, reason
             "value": np.round(pick.values, DECIMALS),
             "reason": [reasons.get(item_id, "") for item_id in item_ids],
             "prediction": np.where(known, best, -1).astype(np.int32),
-            "confidence": np.where(known, pool.predicted[pick.rows, best], 0.0).astype(np.float32),
+            "confidence": np.where(known, sure, 0.0).astype(np.float32),
             "content_hash": [pool.content_hashes[row] for row in pick.rows],
             "task_id": [""] * count,
         }

@@ -27,6 +27,11 @@ def text_key(place: int) -> str:
     return TEXT if place == 0 else f"{TEXT}_{place + 1}"
 
 
+def choice(labels: Sequence[str]) -> dict[str, Any]:
+    """Chosen classes in Label Studio's format."""
+    return {"from_name": LABEL, "to_name": TEXT, "type": "choices", "value": {"choices": list(labels)}}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Task:
     """One item for an annotator.
@@ -37,7 +42,8 @@ class Task:
         value: expected worth of the label, 0 to 1.
         rank: place in its selection, 1 is the most valuable.
         prediction: suggested class, None for no suggestion.
-        confidence: probability of the suggestion, 0 to 1.
+        predictions: suggested classes of a task that takes several, maybe none; None for no suggestion.
+        confidence: of the suggestion, 0 to 1.
         model_version: end model that made the suggestion.
         former: ids of the tasks in which people were asked about the item before; none of them is this task.
     """
@@ -49,6 +55,7 @@ class Task:
     value: float
     reason: str
     prediction: str | None = None
+    predictions: tuple[str, ...] | None = None
     confidence: float = 0.0
     model_version: str = ""
     further: tuple[str, ...] = ()
@@ -79,15 +86,14 @@ class Task:
         }
         if self.round > 1:
             task["data"]["round"] = self.round
-        if self.prediction is not None:
-            result = {
-                "from_name": LABEL,
-                "to_name": TEXT,
-                "type": "choices",
-                "value": {"choices": [self.prediction]},
-            }
+        suggested = self.predictions if self.prediction is None else (self.prediction,)
+        if suggested is not None:
             task["predictions"] = [
-                {"model_version": self.model_version, "score": round(self.confidence, 4), "result": [result]}
+                {
+                    "model_version": self.model_version,
+                    "score": round(self.confidence, 4),
+                    "result": [choice(suggested)] if suggested else [],
+                }
             ]
         return task
 
@@ -97,7 +103,7 @@ class Answer:
     """One annotation as the service holds it now.
 
     Attributes:
-        label: chosen class by name; None when skipped.
+        labels: chosen classes by name: one, or any number where a task takes several; none when skipped.
         seconds: time the annotator spent, as the service measured it.
     """
 
@@ -106,7 +112,7 @@ class Answer:
     item_id: str
     annotator: str
     action: Action
-    label: str | None
+    labels: tuple[str, ...]
     created_at: datetime
     updated_at: datetime
     seconds: float
@@ -145,7 +151,11 @@ class Pulled:
 
 
 class AnnotationService(Protocol):
-    """Where annotators work. Raises `ServiceError` when a retry may help, `ServiceRefused` when a person must act."""
+    """Where annotators work. Raises `ServiceError` when a retry may help, `ServiceRefused` when a person must act.
+
+    Whether a task takes several classes or one is a matter of the service's making; where it takes several, an answer
+    without a class says that none fits.
+    """
 
     def describe(self) -> str:
         """The service in words for messages, without secrets."""
@@ -207,6 +217,6 @@ class AnnotationService(Protocol):
         """Put other data into tasks, by task id."""
         ...
 
-    def annotate(self, task_id: str, *, label: str, annotator: str, seconds: float) -> None:
+    def annotate(self, task_id: str, *, labels: Sequence[str], annotator: str, seconds: float) -> None:
         """Answer a task in the name of a simulated annotator."""
         ...

@@ -8,10 +8,9 @@ import hashlib
 import math
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from active.service import SIMULATED, AnnotationService
-from warehouse import DataError, Lake
+from warehouse import Lake
+from warehouse.label_file import one_class, read_label_file
 
 WORDS_PER_S = 4.0  # silent reading of English, 238 words a minute: Brysbaert 2019, doi:10.1016/j.jml.2019.104047
 DECISION_S = 3.0
@@ -22,19 +21,19 @@ class SimulatedAnnotator:
     """Answers open tasks as a person who is always right, in a plausible time.
 
     Args:
-        gold: Parquet file with the columns id and label.
+        gold: file with the columns id and label, see `warehouse.label_file`.
         seed: of the time spent, which varies around reading time plus decision time.
+        multi_label: an item may have several classes or none.
 
     Raises:
-        DataError: the file has other columns.
+        DataError: the file cannot be read, has other columns, or gives an item several classes where each has one.
     """
 
-    def __init__(self, gold: Path, *, seed: int) -> None:
-        table = pq.read_table(gold)
-        if not {"id", "label"} <= set(table.column_names):
-            raise DataError(f"{gold} has the columns {table.column_names}; a gold file has id and label.")
-        ids, labels = table.column("id").to_pylist(), table.column("label").to_pylist()
-        self._labels = {str(item_id): str(label) for item_id, label in zip(ids, labels, strict=True)}
+    def __init__(self, gold: Path, *, seed: int, multi_label: bool = False) -> None:
+        self._labels = {
+            item_id: names if multi_label else (one_class(gold, item_id, names),)
+            for item_id, names in read_label_file(gold)
+        }
         self._seed = seed
 
     def answer(self, lake: Lake, service: AnnotationService, project: str) -> int:
@@ -59,7 +58,7 @@ class SimulatedAnnotator:
             if task_id in answered or item_id not in self._labels:
                 continue
             seconds = self.seconds(item_id, content)
-            service.annotate(task_id, label=self._labels[item_id], annotator=SIMULATED, seconds=seconds)
+            service.annotate(task_id, labels=self._labels[item_id], annotator=SIMULATED, seconds=seconds)
             count += 1
         return count
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
-from active.service import LABEL, TEXT, Answer, Pulled, StoredTask, Task
+from active.service import LABEL, Answer, Pulled, StoredTask, Task, choice
 from warehouse import ServiceRefused
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
@@ -27,11 +27,15 @@ GUIDE = """Each .json file here is one task in Label Studio's format. Answer it 
 
 {example}
 
-   "lead_time" is the seconds you spent; to skip a task, write "was_cancelled": true and an empty "result".
+   "lead_time" is the seconds you spent; to skip a task, write "was_cancelled": true and an empty "result".{several}
 
 The classes are:
 
 {classes}
+"""
+
+_SEVERAL = """
+   A text may have several classes: name all of them in "choices". Where none fits, leave "choices" empty.
 """
 
 
@@ -41,11 +45,13 @@ class TaskFolder:
     Args:
         path: the folder; made when the first task is stored.
         project: annotation project, part of every task id.
+        multi_label: a task takes any number of classes, else exactly one.
     """
 
-    def __init__(self, path: Path, project: str) -> None:
+    def __init__(self, path: Path, project: str, *, multi_label: bool = False) -> None:
         self.path = path
         self.project = project
+        self.multi_label = multi_label
         self._problems: dict[str, str] = {}
 
     @property
@@ -67,8 +73,13 @@ class TaskFolder:
         made = not self.path.is_dir()
         self.path.mkdir(parents=True, exist_ok=True)
         guide = self.path / "HOW_TO_ANSWER.txt"
-        annotation = {"result": [_choice(classes[0])], "completed_by": "your name", "lead_time": 12.5}
-        text = GUIDE.format(classes="\n".join(classes), example=json.dumps({"annotations": [annotation]}, indent=2))
+        chosen = classes[: 2 if self.multi_label else 1]
+        annotation = {"result": [choice(chosen)], "completed_by": "your name", "lead_time": 12.5}
+        text = GUIDE.format(
+            classes="\n".join(classes),
+            example=json.dumps({"annotations": [annotation]}, indent=2),
+            several=_SEVERAL if self.multi_label else "",
+        )
         if not guide.is_file() or guide.read_text("utf-8") != text:
             _write_atomically(guide, text)
         return made
@@ -139,7 +150,7 @@ class TaskFolder:
             content = {**task, "data": dict(shown)}
             _write_atomically(self._file(task_id), json.dumps(content, indent=2, ensure_ascii=True) + "\n")
 
-    def annotate(self, task_id: str, *, label: str, annotator: str, seconds: float) -> None:
+    def annotate(self, task_id: str, *, labels: Sequence[str], annotator: str, seconds: float) -> None:
         """Add an annotation to a task's file, in the place of an earlier one of the same annotator.
 
         Raises:
@@ -154,7 +165,7 @@ class TaskFolder:
         annotation = {
             "id": f"{task_id}-{annotator}",
             "completed_by": annotator,
-            "result": [_choice(label)],
+            "result": [choice(labels)],
             "created_at": now,
             "updated_at": now,
             "lead_time": seconds,
@@ -213,14 +224,15 @@ class TaskFolder:
         item_id = str(task["data"]["item_id"])
         task_id = self.task_id(item_id, int(task["data"].get("round", 1)))
         skipped = bool(annotation.get("was_cancelled"))
-        choices = [r["value"]["choices"][0] for r in annotation.get("result") or [] if r.get("from_name") == LABEL]
-        if not skipped and len(choices) != 1:
+        parts = [r["value"]["choices"] for r in annotation.get("result") or [] if r.get("from_name") == LABEL]
+        choices = [str(name) for part in parts for name in (part if self.multi_label else part[:1])]
+        if not skipped and not self.multi_label and len(choices) != 1:
             raise ValueError(f"annotation {n} of item {item_id!r} has {len(choices)} labels, one is expected")
+        labels = () if skipped else tuple(dict.fromkeys(choices))
         who = annotation.get("completed_by", "unknown")
         annotator = str(who.get("email") or who.get("id")) if isinstance(who, dict) else str(who)
         annotation_id = str(annotation.get("id", f"{task_id}-{n}"))
-        label = None if skipped else str(choices[0])
-        f"{item_id}{annotator}{annotation_id}{label}".encode()  # half a surrogate pair cannot be stored: ValueError
+        f"{item_id}{annotator}{annotation_id}{labels}".encode()  # half a surrogate pair cannot be stored: ValueError
         seconds = float(annotation.get("lead_time") or 0.0)
         if not 0.0 <= seconds < float("inf"):
             raise ValueError(f"annotation {n} of item {item_id!r} took {seconds} seconds")
@@ -231,7 +243,7 @@ class TaskFolder:
             item_id=item_id,
             annotator=annotator,
             action="skipped" if skipped else "labelled",
-            label=label,
+            labels=labels,
             created_at=_time(annotation.get("created_at"), updated),
             updated_at=updated,
             seconds=seconds,
@@ -241,10 +253,6 @@ class TaskFolder:
 def _round(task_id: str) -> int:
     number = task_id.partition("-")[2]
     return int(number) if number.isdecimal() else 1
-
-
-def _choice(label: str) -> dict[str, Any]:
-    return {"from_name": LABEL, "to_name": TEXT, "type": "choices", "value": {"choices": [label]}}
 
 
 def _time(value: object, otherwise: datetime) -> datetime:

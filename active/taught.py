@@ -18,6 +18,7 @@ COVERAGE_WORTH = 3.0
 """Gold labels per class that weak labels on the whole pool count for in `representative_share`."""
 CONTRADICTION = 0.3
 RARE = 0.02
+SMALLEST = 1e-12
 REDUNDANCY_POWER = 4
 
 
@@ -51,7 +52,7 @@ class Estimate:
             uncertainty: [N] of `active.value.uncertainty`.
             disagreement: [N] of `active.value.disagreement`.
         """
-        weight = class_weight(pool.predicted)
+        weight = class_weight(pool.predicted, multi_label=pool.multi_label)
         return cls(
             graph=graph,
             uncertainty=uncertainty,
@@ -100,19 +101,20 @@ def representative_share(pool: Pool) -> float:
     return 1.0 / (1.0 + COVERAGE_WORTH * voted + len(pool.labelled) / max(1, len(pool.class_names)))
 
 
-def class_weight(predicted: Floats) -> Floats:
+def class_weight(predicted: Floats, *, multi_label: bool = False) -> Floats:
     """How much each item counts in representativeness, so that every class counts the same in all.
 
     The expectation of 1 / (C * share of the class) under the end model. Without it the largest class is all that there
     is to speak for. Shares below 0.02 / C count as that, so that a class of one or two items does not outweigh all.
 
     Args:
-        predicted: class probabilities [N, C].
+        predicted: class probabilities [N, C]; rows that do not sum to 1, as in a multi-label project, count in parts.
 
     Returns:
         [N], 1 where every class is equally frequent.
 
     Source: inverse class frequency, as in King, Zeng (2001), Logistic Regression in Rare Events Data, section 4.
     """
-    share = predicted.mean(axis=0) * predicted.shape[1]
-    return predicted @ (1.0 / np.maximum(share, RARE))
+    parts = predicted / np.maximum(predicted.sum(axis=1, keepdims=True), SMALLEST) if multi_label else predicted
+    share = parts.mean(axis=0) * parts.shape[1]
+    return parts @ (1.0 / np.maximum(share, RARE))

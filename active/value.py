@@ -66,11 +66,10 @@ def information(pool: Pool, graph: PoolGraph) -> Information:
 
     Functions and models that contradict each other count as doubt too. Queued items count as labelled.
     """
-    sharp = pool.predicted**SHARPNESS
+    sharp = pool.question**SHARPNESS
     doubt = openness(sharp / sharp.sum(axis=1, keepdims=True))
-    conflict = disagreement(pool.votes, pool.weak, pool.predicted)
-    doubt = doubt + CONTRADICTION * conflict * (1.0 - doubt)
-    classes = len(pool.class_names)
+    doubt = doubt + CONTRADICTION * conflict(pool) * (1.0 - doubt)
+    classes = pool.question.shape[1]
     return Information(graph.vectors, doubt, doubt, pool.taken, classes=classes, ridge=_ridge(pool))
 
 
@@ -78,14 +77,14 @@ def taught(pool: Pool, graph: PoolGraph) -> Estimate | None:
     """The estimate of `active.taught` where there are weak labels, else None: then `information` decides."""
     if not pool.weak.any():
         return None
-    conflict = disagreement(pool.votes, pool.weak, pool.predicted)
-    return Estimate.of(pool, graph, uncertainty(graph, pool.predicted), conflict)
+    return Estimate.of(pool, graph, uncertainty(graph, pool.question), conflict(pool))
 
 
 def representativeness(pool: Pool, graph: PoolGraph) -> Floats:
     """What a label of each item would settle if all classes were equally open, as a share of the most [N], 0 to 1."""
     even = np.ones(len(pool))
-    found = Information(graph.vectors, even, even, pool.taken, classes=len(pool.class_names), ridge=_ridge(pool))
+    classes = pool.question.shape[1]
+    found = Information(graph.vectors, even, even, pool.taken, classes=classes, ridge=_ridge(pool))
     return shares(found.gains, pool.open)
 
 
@@ -160,6 +159,21 @@ def disagreement(votes: Floats, weak: Floats, predicted: Floats) -> Floats:
     return np.clip(np.maximum(conflict, divergence), 0.0, 1.0)
 
 
+def conflict(pool: Pool) -> Floats:
+    """The `disagreement` about each item of a pool [N]; in a multi-label project that about its most disputed class.
+
+    There votes for two classes are no conflict: each says that the item has its class, and nothing of the others.
+    """
+    if not pool.multi_label:
+        return disagreement(pool.votes, pool.weak, pool.predicted)
+    known = pool.weak.sum(axis=1) > 0
+    most, silent = np.zeros(len(pool)), np.zeros((len(pool), 2))
+    for weak, predicted in zip(pool.weak.T, pool.predicted.T, strict=True):
+        said = np.where(known[:, None], np.stack([1.0 - weak, weak], axis=1), 0.0)
+        most = np.maximum(most, disagreement(silent, said, np.stack([1.0 - predicted, predicted], axis=1)))
+    return most
+
+
 def estimate_values(lake: Lake, index: VectorIndex, config: ValueConfig, progress: Progress = silent) -> StageResult:
     """Write the value, its components and its reason for every train item that nobody has labelled or queued.
 
@@ -202,8 +216,8 @@ def estimate_values(lake: Lake, index: VectorIndex, config: ValueConfig, progres
                 "cycle": np.full(len(rows), cycle, np.int32),
                 "value": np.round(value[rows], DECIMALS),
                 "representativeness": np.round(typical[rows], DECIMALS),
-                "uncertainty": np.round(uncertainty(graph, pool.predicted)[rows], DECIMALS),
-                "disagreement": np.round(disagreement(pool.votes, pool.weak, pool.predicted)[rows], DECIMALS),
+                "uncertainty": np.round(uncertainty(graph, pool.question)[rows], DECIMALS),
+                "disagreement": np.round(conflict(pool)[rows], DECIMALS),
                 "redundancy": np.round(redundancy[rows], DECIMALS),
                 "expected_seconds": pa.nulls(len(rows), pa.float64()) if seconds is None else np.round(seconds, 2),
                 "reason": reasons(pool, graph.speaks_for(cover), redundancy, settled, rows),

@@ -30,6 +30,7 @@ class IngestConfig:
     Attributes:
         root: project folder; paths of sources are relative to it.
         classes: names of the classes; the place in the tuple is the class_id.
+        multi_label: an item may have several classes or none.
         sources: where raw records come from.
 
     Raises:
@@ -39,6 +40,7 @@ class IngestConfig:
     root: Path
     classes: tuple[str, ...]
     sources: tuple[SourceConfig, ...]
+    multi_label: bool = False
 
     def __post_init__(self) -> None:
         _check_names("class", self.classes, "classes")
@@ -71,12 +73,18 @@ def ingest(lake: Lake, config: IngestConfig, progress: Progress = silent) -> Sta
         The result; `detail` counts records: read, stored, quarantined, duplicate.
 
     Raises:
-        SettingsError: a source or column does not exist, or a class was renamed or removed.
+        SettingsError: a source or column does not exist, a class was renamed or removed, or `multi_label` was changed
+            after people answered.
         DataError: a query failed.
         SourceChanged: a file was written to meanwhile.
     """
     inputs = [_inspect(source, config.root) for source in config.sources]
-    params = {"classes": list(config.classes), "sources": [inputs_of(i.source, i.digests) for i in inputs]}
+    params: dict[str, Any] = {
+        "classes": list(config.classes),
+        "sources": [inputs_of(i.source, i.digests) for i in inputs],
+    }
+    if config.multi_label:
+        params["multi_label"] = True
     # The token also names the read before, so that a file that is changed and changed back is read again.
     with lake.read() as reader:
         last, before = _last_tokens(reader)
@@ -86,7 +94,7 @@ def ingest(lake: Lake, config: IngestConfig, progress: Progress = silent) -> Sta
     with lake.stage(STAGE, version=VERSION, inputs=(), params={**params, "after": last}) as stage:
         if stage.done:
             return stage.result()
-        classes = _new_classes(stage, config.classes)
+        classes = _new_classes(stage, config)
         with Spool(ITEM_SCHEMA) as items, Spool(QUARANTINE_SCHEMA) as quarantine:
             counts = _read_all(stage, inputs, config.root, items, quarantine, progress)
             writes = [
@@ -248,8 +256,10 @@ def _last_tokens(reader: Reader) -> tuple[str, str]:
     return tokens[0], tokens[1]
 
 
-def _new_classes(stage: Reader, names: tuple[str, ...]) -> pa.Table:
-    stored = {int(i): str(name) for i, name in stage.rows("SELECT class_id, name FROM classes ORDER BY class_id")}
+def _new_classes(stage: Reader, config: IngestConfig) -> pa.Table:
+    names, wanted = config.classes, config.multi_label
+    rows = stage.rows("SELECT class_id, name, coalesce(multi_label, false) FROM classes ORDER BY class_id")
+    stored = {int(i): str(name) for i, name, _ in rows}
     for class_id, name in stored.items():
         now = names[class_id] if class_id < len(names) else None
         if now != name:
@@ -258,8 +268,16 @@ def _new_classes(stage: Reader, names: tuple[str, ...]) -> pa.Table:
                 "stored by this number, so classes can only be added at the end. Put the stored names back in their "
                 "order, or name another folder under [warehouse] to begin anew."
             )
-    new = [(i, name) for i, name in enumerate(names) if i not in stored]
-    return pa.table({"class_id": pa.array([i for i, _ in new], pa.int32()), "name": [name for _, name in new]})
+    turned = any(multi_label != wanted for _, _, multi_label in rows)
+    if turned and stage.scalar("SELECT count(*) FROM annotations WHERE action = 'labelled'"):
+        raise SettingsError(
+            f"multi_label under [project] is {str(wanted).lower()}, and the warehouse holds answers from when it was "
+            f"{str(not wanted).lower()}. An answer with one class does not say whether the others fit too. Set it "
+            "back, or name another folder under [warehouse] to begin anew."
+        )
+    new = [(i, name) for i, name in enumerate(names) if turned or i not in stored]
+    classes = {"class_id": pa.array([i for i, _ in new], pa.int32()), "name": [name for _, name in new]}
+    return pa.table({**classes, "multi_label": [wanted] * len(new)} if wanted or turned else classes)
 
 
 def _check_names(what: str, names: tuple[str, ...], setting: str) -> None:

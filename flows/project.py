@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from active.ask_again import AskAgainConfig
 from active.cursor import Cursor
 from active.outbox import QueueConfig
-from active.select import SelectConfig
+from active.select import SelectConfig, check_multi_label
 from active.service import AnnotationService
 from active.simulated import SimulatedAnnotator
 from active.task_content import Content
@@ -49,6 +49,8 @@ class Project:
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         self.settings: Settings = load_settings(self.root)
+        if self.multi_label:
+            check_multi_label(self.settings.select.strategy, self.settings.select.most_per_class)
         self._index: tuple[str, VectorIndex] | None = None
 
     @property
@@ -70,6 +72,11 @@ class Project:
     def classes(self) -> tuple[str, ...]:
         """Class names; the position is the class_id."""
         return self.settings.project.classes
+
+    @property
+    def multi_label(self) -> bool:
+        """An item may have several classes or none."""
+        return self.settings.project.multi_label
 
     @cached_property
     def lake(self) -> Lake:
@@ -133,19 +140,21 @@ class Project:
             from flows.services import studio_of_up
 
             name, people = self.settings.project.name, section.annotators_per_task
-            studio = label_studio_from_env(name, annotators_per_task=people)
+            studio = label_studio_from_env(name, annotators_per_task=people, multi_label=self.multi_label)
             if studio is not None:
                 return studio
             local = studio_of_up(self)
             if local is not None:
-                return LabelStudioService(local.url, local.api_key, name, annotators_per_task=people)
+                return LabelStudioService(
+                    local.url, local.api_key, name, annotators_per_task=people, multi_label=self.multi_label
+                )
             if section.service == "label-studio":
                 missing = [k for k in ("LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY") if not os.environ.get(k)]
                 raise SettingsError(
                     f"[annotate] service is 'label-studio', but {' and '.join(missing)} is not set. Set it, or use "
                     'service = "folder".'
                 )
-        return TaskFolder(self.root / section.folder, self.settings.project.name)
+        return TaskFolder(self.root / section.folder, self.settings.project.name, multi_label=self.multi_label)
 
     def index(self) -> VectorIndex:
         """The neighbour index of the newest vectors, verified or rebuilt; kept while the vectors stay the same."""
@@ -192,7 +201,7 @@ class Project:
         gold = self.root / section.gold
         if not gold.is_file():
             raise SettingsError(f"[annotate] gold names {gold}, which does not exist. Get it: siftline samples get ...")
-        return SimulatedAnnotator(gold, seed=section.seed)
+        return SimulatedAnnotator(gold, seed=section.seed, multi_label=self.multi_label)
 
     # Each package's own configuration, made from siftline.toml in this one place.
 
@@ -202,6 +211,7 @@ class Project:
         return IngestConfig(
             root=self.root,
             classes=self.classes,
+            multi_label=self.multi_label,
             sources=tuple(SourceConfig(**source.model_dump()) for source in self.settings.sources),
         )
 
@@ -229,10 +239,11 @@ class Project:
         """Configuration of `weak_labels.label_models`."""
         section = self.settings.weak_labels
         return LabelModelConfig(
-            kind=section.label_model,
+            kind="anchored" if self.multi_label else section.label_model,
             classes=self.classes,
             seed=section.seed,
             learn_from_gold=section.learn_from_gold,
+            multi_label=self.multi_label,
         )
 
     @cached_property
@@ -244,6 +255,7 @@ class Project:
             seed=self.settings.end_model.seed,
             self_training=self.settings.end_model.self_training,
             calibrate=self.settings.end_model.calibrate,
+            multi_label=self.multi_label,
         )
 
     @cached_property
@@ -253,7 +265,11 @@ class Project:
         if section.gold is None:
             return None
         return EvaluateConfig(
-            gold=self.root / section.gold, classes=self.classes, split=section.split, rival_seeds=section.rival_seeds
+            gold=self.root / section.gold,
+            classes=self.classes,
+            split=section.split,
+            rival_seeds=section.rival_seeds,
+            multi_label=self.multi_label,
         )
 
     @cached_property
@@ -290,6 +306,7 @@ class Project:
             classes=self.classes,
             content=content,
             annotators_per_task=section.annotators_per_task,
+            multi_label=self.multi_label,
         )
 
     @property

@@ -30,6 +30,8 @@ class ProjectSection(Section):
 
     name: str = Field(min_length=1)
     classes: tuple[str, ...] = Field(min_length=2)
+    multi_label: bool = False
+    """An item may have several of the classes, or none."""
     title: str = ""
 
     @field_validator("classes")
@@ -169,7 +171,7 @@ class AnnotateSection(Section):
     image_prefix: str = ""
     """Address that every image's path is put behind."""
     gold: str | None = None
-    """Answers for the simulated annotator (Parquet: id, label); only `--annotator simulated` opens it."""
+    """Answers for the simulated annotator (a file with id and label); only `--annotator simulated` opens it."""
     seed: int = 0
     annotators_per_task: int = Field(default=1, ge=1)
     """People who answer each task."""
@@ -251,6 +253,22 @@ class Settings(BaseSettings):
             for source in self.sources:
                 if key not in source.metadata:
                     raise ValueError(f"[annotate] shows {key!r}, which source '{source.name}' has not in its metadata")
+        return self
+
+    @model_validator(mode="after")
+    def _several_classes_are_possible(self) -> "Settings":
+        if self.project.multi_label:
+            model = self.weak_labels.label_model
+            unfit = {
+                f"[weak_labels] label_model = {model!r} gives each item one class; use 'anchored' or leave it out": (
+                    "label_model" in self.weak_labels.model_fields_set and model != "anchored"
+                ),
+                "[end_model] self_training = true": self.end_model.self_training,
+                "[end_model] calibrate = true": self.end_model.calibrate,
+                f"[annotate] second_look = {self.annotate.second_look}": self.annotate.second_look > 0,
+            }
+            if wrong := [words for words, found in unfit.items() if found]:
+                raise ValueError("does not go with [project] multi_label = true: " + "; ".join(wrong))
         return self
 
     @classmethod

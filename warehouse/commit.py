@@ -212,12 +212,12 @@ def _write(cursor: duckdb.DuckDBPyConnection, write: Write, run_id: str, now: da
         _delete(cursor, write)
         return
     table = TABLE_BY_NAME[write.table]
-    expected = [c.name for c in table.columns]
-    assert sorted(write.rows.column_names) == sorted(expected), (
-        f"{write.table}: columns {write.rows.column_names}, expected {expected}"
-    )
+    given, expected = set(write.rows.column_names), {c.name for c in table.columns}
+    left_out = {c.name for c in table.columns if c.optional} - given
+    assert given | left_out == expected, f"{write.table}: columns {sorted(given)}, expected {sorted(expected)}"
     cursor.register("siftline_rows", write.rows)
-    types = ", ".join(f'r."{c.name}"::{c.type} AS "{c.name}"' for c in table.columns)
+    value = {c.name: "NULL" if c.name in left_out else f'r."{c.name}"' for c in table.columns}
+    types = ", ".join(f'{value[c.name]}::{c.type} AS "{c.name}"' for c in table.columns)
     source = f"SELECT {types}, ?::VARCHAR AS run_id, ?::TIMESTAMPTZ AS committed_at FROM siftline_rows r"
     try:
         if isinstance(write, Append) or not table.key:

@@ -11,7 +11,9 @@ from warehouse.schema import SCHEMA_VERSION, TABLES, Table
 from warehouse.views import VIEWS, View
 
 _COMPUTED = {
-    "label": "Name of the class.",
+    "label": "Name of the class; in a multi-label project all names, such as `grain, wheat`, or `(none)`.",
+    "labels": "Names of the classes in a list: one, or in a multi-label project any number.",
+    "class_ids": "The classes in a list, ascending: one, or in a multi-label project any number.",
     "label_source": "gold (people) or predicted (the end model).",
     "confidence": "Probability of the label; in `training_set` 1 where people gave it.",
     "seconds": "Seconds people spent on the item in all.",
@@ -57,6 +59,7 @@ _COMPUTED = {
 
 _IN_VIEW = {
     ("opinions", "updated_at"): "When this answer was saved.",
+    ("opinions", "class_ids"): "Multi-label projects: the chosen classes; empty elsewhere.",
     ("annotators", "updated_at"): _COMPUTED["updated_at"],
     ("training_set", "probs"): "The end model's probabilities, also where people gave the label: then `label` may be "
     "another class. NULL where people gave one and the model none.",

@@ -27,6 +27,7 @@ _ARROW_TYPES = {
     "BOOLEAN": pa.bool_(),
     "TIMESTAMPTZ": pa.timestamp("us", "UTC"),
     "FLOAT[]": pa.large_list(pa.float32()),
+    "INTEGER[]": pa.large_list(pa.int32()),
     "VARCHAR[]": pa.large_list(pa.large_string()),
 }
 
@@ -56,9 +57,15 @@ def hash_rows(table: str, rows: pa.Table) -> str:
 
     Args:
         table: name of the table, whose column types are used.
-        rows: some or all of the table's columns. Bookkeeping columns take no part.
+        rows: some or all of the table's columns. Bookkeeping columns take no part, nor optional ones that are empty.
     """
-    columns = [c for c in TABLE_BY_NAME[table].columns if not c.bookkeeping and c.name in rows.column_names]
+    columns = [
+        c
+        for c in TABLE_BY_NAME[table].columns
+        if not c.bookkeeping
+        and c.name in rows.column_names
+        and not (c.optional and rows[c.name].null_count == rows.num_rows)
+    ]
     fixed = pa.table({c.name: rows[c.name].cast(_ARROW_TYPES[c.type]) for c in columns})
     plain = [c.name for c in columns if not c.type.endswith("[]")]
     if not _rises(fixed[plain[0]]):

@@ -131,7 +131,11 @@ class Lake:
         hashes: dict[str, str] = {}
         with self.read() as reader:
             for name in names:
-                columns = [c.name for c in TABLE_BY_NAME[name].columns if not c.bookkeeping]
+                columns = [
+                    c.name
+                    for c in TABLE_BY_NAME[name].columns
+                    if not c.bookkeeping and (not c.optional or reader.scalar(f'SELECT count({c.name}) FROM "{name}"'))
+                ]
                 row = "to_json([" + ", ".join(f"to_json({c})" for c in columns) + "])::VARCHAR"
                 # The column name is qualified by the table, because one of them is called "values".
                 lines = reader.rows(f'SELECT {row} AS line FROM "{name}" ORDER BY line')

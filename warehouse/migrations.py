@@ -82,7 +82,19 @@ def _schema_4(cursor: duckdb.DuckDBPyConnection) -> str:
     return "values: column expected_seconds added, empty for earlier cycles"
 
 
-MIGRATIONS: tuple[Migration, ...] = (Migration(2, _schema_2), Migration(3, _schema_3), Migration(4, _schema_4))
+def _schema_5(cursor: duckdb.DuckDBPyConnection) -> str:
+    for table, column in (("classes", "multi_label"), ("queue", "predictions"), ("annotations", "class_ids")):
+        kind = next(c.type for c in TABLE_BY_NAME[table].columns if c.name == column)
+        cursor.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
+    return "classes.multi_label, queue.predictions and annotations.class_ids added, empty: each item has one class"
+
+
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration(2, _schema_2),
+    Migration(3, _schema_3),
+    Migration(4, _schema_4),
+    Migration(5, _schema_5),
+)
 assert [m.version for m in MIGRATIONS] == list(range(2, SCHEMA_VERSION + 1)), "one step per schema, in order"
 
 

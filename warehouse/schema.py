@@ -7,17 +7,23 @@ bookkeeping.
 
 from dataclasses import dataclass
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Column:
-    """One column: DuckDB type and meaning; `bookkeeping` columns do not count as content."""
+    """One column: DuckDB type and meaning.
+
+    Attributes:
+        bookkeeping: it does not count as content.
+        optional: a write may leave it out, and it is empty then; while all of it is empty it does not count as content.
+    """
 
     name: str
     type: str
     comment: str
     bookkeeping: bool = False
+    optional: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,8 +41,8 @@ class Table:
         return self.columns + COMMIT_COLUMNS
 
 
-def _c(name: str, type: str, comment: str, *, bookkeeping: bool = False) -> Column:
-    return Column(name=name, type=type, comment=comment, bookkeeping=bookkeeping)
+def _c(name: str, type: str, comment: str, *, bookkeeping: bool = False, optional: bool = False) -> Column:
+    return Column(name=name, type=type, comment=comment, bookkeeping=bookkeeping, optional=optional)
 
 
 COMMIT_COLUMNS = (
@@ -52,6 +58,12 @@ TABLES: tuple[Table, ...] = (
         columns=(
             _c("class_id", "INTEGER", "0 to C-1; -1 is never a class, it is abstain."),
             _c("name", "VARCHAR", "Name of the class as in siftline.toml and in Label Studio."),
+            _c(
+                "multi_label",
+                "BOOLEAN",
+                "An item may have several classes or none; the same in every row, empty where each item has one.",
+                optional=True,
+            ),
         ),
     ),
     Table(
@@ -151,7 +163,7 @@ TABLES: tuple[Table, ...] = (
         columns=(
             _c("item_id", "VARCHAR", "Item."),
             _c("label_model_id", "VARCHAR", "Fitted label model; one per change of votes or settings."),
-            _c("probs", "FLOAT[]", "Class probabilities by class_id; they sum to 1."),
+            _c("probs", "FLOAT[]", "Class probabilities by class_id; they sum to 1, but not in a multi-label project."),
             _c("votes", "INTEGER", "Functions that did not abstain; 0 means the label is only the prior."),
         ),
     ),
@@ -162,9 +174,13 @@ TABLES: tuple[Table, ...] = (
         columns=(
             _c("item_id", "VARCHAR", "Item."),
             _c("end_model_id", "VARCHAR", "Fitted end model; one per change of weak labels or gold."),
-            _c("probs", "FLOAT[]", "Class probabilities by class_id; they sum to 1."),
+            _c("probs", "FLOAT[]", "Class probabilities by class_id; they sum to 1, but not in a multi-label project."),
             _c("class_id", "INTEGER", "Most probable class."),
-            _c("confidence", "FLOAT", "Its probability."),
+            _c(
+                "confidence",
+                "FLOAT",
+                "Its probability; in a multi-label project the lowest max(p, 1 - p): of the least sure yes or no.",
+            ),
         ),
     ),
     Table(
@@ -215,9 +231,15 @@ TABLES: tuple[Table, ...] = (
             _c("value", "DOUBLE", "Value when it was chosen."),
             _c("reason", "VARCHAR", "Why it was chosen, in words."),
             _c("prediction", "INTEGER", "Class shown to the annotator as a suggestion, -1 for none."),
-            _c("confidence", "FLOAT", "Probability of that class."),
+            _c("confidence", "FLOAT", "Confidence of the suggestion, as in predictions."),
             _c("content_hash", "VARCHAR", "Content that was sent."),
             _c("task_id", "VARCHAR", "Task in the annotation service; empty until confirmed.", bookkeeping=True),
+            _c(
+                "predictions",
+                "INTEGER[]",
+                "Multi-label projects: classes shown as a suggestion, maybe none; empty where nothing is suggested.",
+                optional=True,
+            ),
         ),
     ),
     Table(
@@ -231,11 +253,17 @@ TABLES: tuple[Table, ...] = (
             _c("task_id", "VARCHAR", "Task in the annotation service.", bookkeeping=True),
             _c("annotator", "VARCHAR", "Who answered."),
             _c("action", "VARCHAR", "labelled, skipped or deleted."),
-            _c("class_id", "INTEGER", "Chosen class; -1 when skipped or deleted."),
+            _c("class_id", "INTEGER", "Chosen class; -1 when skipped or deleted, and in a multi-label project."),
             _c("simulated", "BOOLEAN", "Answered by the simulated annotator, not by a person."),
             _c("created_at", "TIMESTAMPTZ", "When it was first saved.", bookkeeping=True),
             _c("updated_at", "TIMESTAMPTZ", "When this state of it was saved.", bookkeeping=True),
             _c("seconds", "DOUBLE", "Seconds the annotator spent.", bookkeeping=True),
+            _c(
+                "class_ids",
+                "INTEGER[]",
+                "Multi-label projects: the chosen classes, ascending; [] says that the item has none of them.",
+                optional=True,
+            ),
         ),
     ),
     Table(
@@ -273,7 +301,7 @@ TABLES: tuple[Table, ...] = (
                 "VARCHAR",
                 "What was measured: siftline, a rival such as random or gold_only, label_model, or annotators.",
             ),
-            _c("name", "VARCHAR", "accuracy, macro_f1, calibration_error or krippendorff_alpha."),
+            _c("name", "VARCHAR", "accuracy, macro_f1, micro_f1, calibration_error or krippendorff_alpha."),
             _c("split", "VARCHAR", "Split it was measured on."),
             _c("labels", "INTEGER", "Gold labels used."),
             _c("seed", "INTEGER", "Seed of a repeated measurement, else 0."),

@@ -14,6 +14,9 @@ class View:
     sql: str
 
 
+_HAS = "list_filter(range(len(p.probs))::INTEGER[], lambda c: p.probs[c + 1] >= 0.5)"
+_HAS_NAMES = f"list_transform({_HAS}, lambda c: k.names[c + 1])"
+
 VIEWS: tuple[View, ...] = (
     View(
         name="current_annotations",
@@ -28,7 +31,8 @@ VIEWS: tuple[View, ...] = (
     View(
         name="gold_labels",
         comment="One label per item: the opinions weighted by the annotators' skill, else the majority, the latest on "
-        "a tie; none for a text edited since.",
+        "a tie; none for a text edited since. In a multi-label project a label is a set of classes, maybe an empty "
+        "one, and each class is decided on its own.",
         sql=answers.GOLD_LABELS,
     ),
     View(
@@ -51,9 +55,17 @@ VIEWS: tuple[View, ...] = (
     ),
     View(
         name="latest_predictions",
-        comment="Predictions of the latest end model, with the class name.",
-        sql="""
-            SELECT p.*, c.name AS label FROM predictions p LEFT JOIN classes c ON c.class_id = p.class_id
+        comment="Predictions of the latest end model, with the class name. In a multi-label project an item has the "
+        "classes whose probability is at least 1/2; class_id is the most probable one all the same.",
+        sql=f"""
+            SELECT p.*, CASE WHEN k.multi_label THEN {answers.labels_in_words(_HAS_NAMES)}
+                             ELSE k.names[p.class_id + 1] END AS label,
+                   CASE WHEN k.multi_label THEN {_HAS} ELSE [p.class_id] END AS class_ids,
+                   CASE WHEN k.multi_label THEN {_HAS_NAMES} ELSE [k.names[p.class_id + 1]] END AS labels
+            FROM predictions p CROSS JOIN (
+                SELECT list(name ORDER BY class_id) AS names, bool_or(coalesce(multi_label, false)) AS multi_label
+                FROM classes
+            ) k
             WHERE p.end_model_id = (SELECT arg_max(model_id, sequence) FROM models WHERE stage = 'end_model')
         """,
     ),
@@ -66,7 +78,8 @@ VIEWS: tuple[View, ...] = (
                    CASE WHEN g.item_id IS NOT NULL THEN 'gold' ELSE 'predicted' END AS label_source,
                    CASE WHEN g.item_id IS NOT NULL THEN 1.0 ELSE p.confidence END AS confidence,
                    coalesce(g.simulated, false) AS simulated,
-                   p.probs
+                   p.probs,
+                   coalesce(g.labels, p.labels) AS labels
             FROM items i
             LEFT JOIN gold_labels g ON g.item_id = i.item_id
             LEFT JOIN latest_predictions p ON p.item_id = i.item_id
@@ -120,9 +133,13 @@ VIEWS: tuple[View, ...] = (
                    list_sort(list_distinct(list(c.name) FILTER (WHERE c.name IS NOT NULL))) AS polarity,
                    coalesce(count(a.item_id) / nullif(max(t.items), 0), 0) AS coverage,
                    coalesce(count(*) FILTER (WHERE p.n > 1) / nullif(max(t.items), 0), 0) AS overlap,
-                   coalesce(count(*) FILTER (WHERE p.kinds > 1) / nullif(max(t.items), 0), 0) AS conflict,
+                   coalesce(
+                       count(*) FILTER (WHERE p.kinds > 1 AND NOT coalesce(c.multi_label, false))
+                       / nullif(max(t.items), 0), 0
+                   ) AS conflict,
                    count(g.item_id) AS gold_votes,
-                   count(*) FILTER (WHERE g.class_id = a.vote) / nullif(count(g.item_id), 0) AS gold_accuracy,
+                   count(*) FILTER (WHERE list_contains(g.class_ids, a.vote)) / nullif(count(g.item_id), 0)
+                       AS gold_accuracy,
                    coalesce(max(x.faults), 0) AS faults,
                    coalesce(bool_or(x.switched_off), false) AS switched_off
             FROM totals t
@@ -165,10 +182,13 @@ VIEWS: tuple[View, ...] = (
     ),
     View(
         name="disagreements",
-        comment="Items whose functions contradict each other, or whose gold label contradicts the end model.",
+        comment="Items whose functions contradict each other, or whose gold label contradicts the end model; in a "
+        "multi-label project votes for several classes are no contradiction.",
         sql="""
             WITH votes AS (
-                SELECT v.item_id, count(*) AS votes, count(DISTINCT v.vote) AS kinds,
+                SELECT v.item_id, count(*) AS votes,
+                       CASE WHEN bool_or(coalesce(c.multi_label, false)) THEN 1
+                            ELSE count(DISTINCT v.vote) END AS kinds,
                        list_sort(list(DISTINCT c.name)) AS voted
                 FROM lf_votes v JOIN classes c ON c.class_id = v.vote GROUP BY v.item_id
             )
@@ -177,7 +197,7 @@ VIEWS: tuple[View, ...] = (
             LEFT JOIN votes v ON v.item_id = i.item_id
             LEFT JOIN latest_predictions p ON p.item_id = i.item_id
             LEFT JOIN gold_labels g ON g.item_id = i.item_id
-            WHERE v.kinds > 1 OR (g.label IS NOT NULL AND g.label <> p.label)
+            WHERE v.kinds > 1 OR (g.item_id IS NOT NULL AND g.class_ids <> p.class_ids)
             ORDER BY v.kinds DESC NULLS LAST, i.item_id
         """,
     ),

@@ -41,6 +41,7 @@ class EndModelConfig:
             `weak_labels.self_training`.
         calibrate: make the probabilities as sure as the answers are right, by the gold labels where there are enough;
             see `weak_labels.calibration`.
+        multi_label: an item may have several classes or none; see `weak_labels.one_vs_rest`.
 
     Raises:
         SettingsError: a value is out of range.
@@ -51,10 +52,14 @@ class EndModelConfig:
     seed: int = 0
     self_training: bool = False
     calibrate: bool = False
+    multi_label: bool = False
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
             raise SettingsError(f"classes is {list(self.classes)}; name at least two, each once.")
+        for name in ("self_training", "calibrate"):
+            if self.multi_label and getattr(self, name):
+                raise SettingsError(f"[end_model] {name} does not go with multi_label; set it to false.")
         if not self.encoder_id:
             raise SettingsError("encoder_id of the end model is empty; give the id that `vectors` was written with.")
 
@@ -62,7 +67,7 @@ class EndModelConfig:
         """All that decides a prediction besides the data, as JSON values."""
         params: dict[str, Any] = {"classes": list(self.classes), "encoder": self.encoder_id, "seed": self.seed}
         # A setting that is off is left out, so that adding it made no model stale.
-        chosen = {name: True for name in ("self_training", "calibrate") if getattr(self, name)}
+        chosen = {name: True for name in ("self_training", "calibrate", "multi_label") if getattr(self, name)}
         return {**params, **chosen}
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from warehouse import Lake, Progress, StageResult, Upsert, matrix_to_list_array, silent
-from weak_labels.classifier import KIND, VERSION, EndModel, EndModelConfig
+from weak_labels.classifier import VERSION, EndModelConfig
+from weak_labels.one_vs_rest import confidence, fit_gold, kind_of
 from weak_labels.training_data import read_training_data
 
 
@@ -47,8 +48,7 @@ def end_model(lake: Lake, config: EndModelConfig, progress: Progress = silent) -
         progress(1, 3)
         row_of = {item_id: row for row, item_id in enumerate(data.item_ids)}
         gold_rows = np.array([row_of[item_id] for item_id in data.gold], np.int64)
-        gold_classes = np.array(list(data.gold.values()), np.int64)
-        model, calibration = EndModel.learned(weak, features[gold_rows], gold_classes, config)
+        model, calibration = fit_gold(weak, features[gold_rows], list(data.gold.values()), config)
         progress(2, 3)
         probs_NC = model.predict_proba(features).astype(np.float32)
         weak_items = int((data.weights > 0).sum())
@@ -66,7 +66,7 @@ def end_model(lake: Lake, config: EndModelConfig, progress: Progress = silent) -
                 "end_model_id": [stage.short_token] * len(data.item_ids),
                 "probs": matrix_to_list_array(probs_NC),
                 "class_id": probs_NC.argmax(axis=1).astype(np.int32),
-                "confidence": probs_NC.max(axis=1),
+                "confidence": confidence(probs_NC, multi_label=config.multi_label),
             }
         )
         learned_from = len(set(gold_rows.tolist()) | set(np.flatnonzero(data.weights).tolist()))
@@ -74,7 +74,7 @@ def end_model(lake: Lake, config: EndModelConfig, progress: Progress = silent) -
             {
                 "model_id": [stage.short_token],
                 "stage": ["end_model"],
-                "kind": [KIND],
+                "kind": [kind_of(config)],
                 "gold_labels": [len(data.gold)],
                 "items": [learned_from],
                 "sequence": [latest[0][0] + 1 if latest else 1],

@@ -29,8 +29,10 @@ from warehouse import (
 )
 from warehouse.reader import list_column_to_matrix
 from weak_labels.calibration import Floats, calibration_error
-from weak_labels.classifier import EndModel, EndModelConfig, Ints
+from weak_labels.classifier import Bools, EndModelConfig, Ints
 from weak_labels.gold_file import EvaluateConfig, Gold, hash_gold, read_gold, score
+from weak_labels.one_vs_rest import Label, fit_gold, truth
+from weak_labels.set_score import score_sets
 from weak_labels.training_data import TrainingData, read_training_data
 
 Key = tuple[str, int, int]
@@ -45,14 +47,14 @@ class Ground:
         gold: the gold file.
         data: what the end model learns from.
         rows: places in `data` of the scored items [N].
-        true_N: their true class ids [N].
+        true_N: their true class ids [N], in a multi-label project sets [N, C].
         basis: hash of all that decides a figure, but for the gold labels that were learned from.
     """
 
     gold: Gold
     data: TrainingData
     rows: Ints
-    true_N: Ints
+    true_N: Ints | Bools
     basis: str
 
 
@@ -63,8 +65,8 @@ def evaluate(
 
     Series: siftline (the end model; labels = its gold labels), label_model (weak labels of all items of the split) and
     label_model_covered (of those on which a function voted). The rows of `accuracy` hold the confusion matrix, those of
-    `calibration_error` how far the probabilities are from the shares of right answers. Figures with another basis are
-    removed; `evaluate_rivals` measures them again.
+    `calibration_error` how far the probabilities are from the shares of right answers; for a multi-label project see
+    `weak_labels.set_score`. Figures with another basis are removed; `evaluate_rivals` measures them again.
 
     Nothing is written while no end model has learned from the present labels, or when no item of the split has both a
     vector and a label in the gold file.
@@ -114,7 +116,7 @@ def evaluate(
             known = [row for row, item_id in enumerate(item_ids) if item_id in class_of]
             if known:
                 probs_NC = list_column_to_matrix(table.column("probs").take(known), what="probs")
-                true_N = np.array([class_of[item_ids[row]] for row in known], np.int64)
+                true_N = _truth([class_of[item_ids[row]] for row in known], config)
                 detail = {"basis": ground.basis, "model_id": table.column("model_id")[0].as_py(), **more}
                 rows += _metrics(config, series, count, 0, true_N, probs_NC, detail)
         progress(len(sources), len(sources))
@@ -192,9 +194,8 @@ def evaluate_rivals(
         for done, rival in enumerate(missing):
             progress(done, len(missing))
             picked = np.array([row_of[item_id] for item_id in rival.class_of], np.int64)
-            class_ids = np.array(list(rival.class_of.values()), np.int64)
             prior = weak if rival.with_weak_labels else None
-            model, _ = EndModel.learned(prior, features[picked], class_ids, end_config)
+            model, _ = fit_gold(prior, features[picked], list(rival.class_of.values()), end_config)
             # Single precision as in `predictions`, so that a replay gives the figure that `evaluate` would.
             probs_NC = model.predict_proba(features[ground.rows]).astype(np.float32)
             detail: dict[str, Any] = {"basis": ground.basis, "picked": _hash_labels(rival.class_of)}
@@ -207,13 +208,13 @@ def evaluate_rivals(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rival:
-    """One training set to compare with: class id by item, and whether weak labels come with it."""
+    """One training set to compare with: label by item, and whether weak labels come with it."""
 
     series: str
     labels: int
     seed: int
     with_weak_labels: bool
-    class_of: dict[str, int]
+    class_of: dict[str, Label]
 
     @property
     def key(self) -> Key:
@@ -263,7 +264,7 @@ def _read_ground(reader: Reader, config: EvaluateConfig, end_config: EndModelCon
         gold=gold,
         data=data,
         rows=np.array(rows, np.int64),
-        true_N=np.array([gold.class_of[item_id] for item_id in scored], np.int64),
+        true_N=_truth([gold.class_of[item_id] for item_id in scored], config),
         basis=hash_token({"params": params, "data": data.content, "scored": scored})[:16],
     )
 
@@ -277,22 +278,27 @@ def _no_gold(stage: Stage, config: EvaluateConfig, ground: Ground) -> StageResul
     return stage.nothing(reason=reason, gold_without_item=ground.gold.without_item)
 
 
-def _hash_labels(class_of: dict[str, int]) -> str:
+def _truth(labels: Sequence[Label], config: EvaluateConfig) -> Ints | Bools:
+    return truth(labels, len(config.classes), multi_label=config.multi_label)
+
+
+def _hash_labels(class_of: dict[str, Label]) -> str:
     return hash_token(class_of)[:16]
 
 
 def _params(config: EvaluateConfig, end_config: EndModelConfig) -> dict[str, Any]:
-    if config.classes != end_config.classes:
+    if (config.classes, config.multi_label) != (end_config.classes, end_config.multi_label):
         raise SettingsError(
             f"The scoring names the classes {list(config.classes)}, the end model {list(end_config.classes)}. They "
-            "must be equal, in the same order."
+            "must be equal, in the same order, and both multi_label or neither."
         )
-    return {
+    params = {
         "gold": hash_gold(config.gold),
         "classes": list(config.classes),
         "split": config.split,
         "encoder": end_config.encoder_id,
     }
+    return {**params, "multi_label": True} if config.multi_label else params
 
 
 def _metrics(
@@ -300,11 +306,10 @@ def _metrics(
     series: str,
     labels: int,
     seed: int,
-    true_N: Ints,
+    true_N: Ints | Bools,
     probs_NC: Floats,
     detail: dict[str, Any],
 ) -> list[dict[str, Any]]:
-    scored = score(true_N, probs_NC.argmax(axis=1), len(config.classes))
     detail = {**detail, "items": len(true_N)}
     return [
         {
@@ -317,11 +322,20 @@ def _metrics(
             "value": value,
             "detail": json.dumps({**detail, **more}, sort_keys=True),
         }
-        for name, value, more in (
-            ("accuracy", scored.accuracy, {"confusion": scored.confusion}),
-            ("macro_f1", scored.macro_f1, {}),
-            ("calibration_error", calibration_error(probs_NC, true_N), {}),
-        )
+        for name, value, more in _scored(config, true_N, probs_NC)
+    ]
+
+
+def _scored(config: EvaluateConfig, true_N: Ints | Bools, probs_NC: Floats) -> list[tuple[str, float, dict[str, Any]]]:
+    """Figures by name, each with further details."""
+    if config.multi_label:
+        return score_sets(true_N.astype(np.bool_), probs_NC)
+    class_ids = true_N.astype(np.int64)
+    scored = score(class_ids, probs_NC.argmax(axis=1), len(config.classes))
+    return [
+        ("accuracy", scored.accuracy, {"confusion": scored.confusion}),
+        ("macro_f1", scored.macro_f1, {}),
+        ("calibration_error", calibration_error(probs_NC, class_ids), {}),
     ]
 
 

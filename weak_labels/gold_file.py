@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from warehouse import DataError, Reader, SettingsError
+from warehouse.label_file import one_class, read_label_file
 from weak_labels.classifier import Ints
+from weak_labels.one_vs_rest import Label
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,10 +17,11 @@ class EvaluateConfig:
     """Where the true labels are and what is scored.
 
     Attributes:
-        gold: Parquet file with the columns id and label (class name).
+        gold: file with the columns id and label (class name, or a list of them), see `warehouse.label_file`.
         classes: class names; the place of a name is its class id.
         split: split that is scored.
         rival_seeds: repetitions of the random picks.
+        multi_label: an item may have several classes or none.
 
     Raises:
         SettingsError: a value is out of range.
@@ -30,6 +31,7 @@ class EvaluateConfig:
     classes: tuple[str, ...]
     split: str = "test"
     rival_seeds: int = 5
+    multi_label: bool = False
 
     def __post_init__(self) -> None:
         if self.split not in ("valid", "test"):
@@ -40,9 +42,9 @@ class EvaluateConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gold:
-    """The gold file: class id by item of the warehouse, and how many other ids the file names."""
+    """The gold file: label by item of the warehouse, and how many other ids the file names."""
 
-    class_of: dict[str, int]
+    class_of: dict[str, Label]
     without_item: int
 
 
@@ -50,22 +52,23 @@ def read_gold(reader: Reader, config: EvaluateConfig) -> Gold:
     """Read the gold file and check it against the items and the classes.
 
     Raises:
-        DataError: it is no such Parquet file, or names unknown classes, or an item twice, or no item of the warehouse.
+        DataError: it cannot be read, or names unknown classes, or an item twice, or no item of the warehouse.
     """
     path = config.gold
-    try:
-        table = pq.read_table(path, columns=["id", "label"])
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"The gold file {path} cannot be read as Parquet with columns id and label: {error}") from error
-    ids: list[str] = table.column("id").cast(pa.string()).to_pylist()
-    labels: list[str] = table.column("label").cast(pa.string()).to_pylist()
+    rows = read_label_file(path)
+    ids = [item_id for item_id, _ in rows]
     number_of = {name: number for number, name in enumerate(config.classes)}
-    if unknown := sorted({str(label) for label in labels} - set(number_of)):
+    if unknown := sorted({name for _, names in rows for name in names} - set(number_of)):
         raise DataError(
             f"The gold file {path} has {len(unknown)} classes that the settings do not name, such as '{unknown[0]}'; "
             f"they name {', '.join(config.classes)}."
         )
-    class_of = {item_id: number_of[label] for item_id, label in zip(ids, labels, strict=True)}
+    class_of: dict[str, Label] = {
+        item_id: tuple(sorted(number_of[name] for name in names))
+        if config.multi_label
+        else number_of[one_class(path, item_id, names)]
+        for item_id, names in rows
+    }
     if len(class_of) != len(ids):
         raise DataError(f"The gold file {path} labels {len(ids) - len(class_of)} items more than once.")
     stored = {row[0] for row in reader.rows("SELECT item_id FROM items")}

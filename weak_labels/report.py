@@ -46,7 +46,8 @@ class FunctionFigures:
         estimated_accuracy: mean probability that the label model gives to its votes; its own votes had their say in
             that, so it is on the high side. None without a label model.
         gain: what leaving it out would cost: share of the labelled items that the vote of all functions gets right
-            (soft majority: ties are split, no vote is a guess), minus that of all others. None without gold labels.
+            (soft majority: ties are split, no vote is a guess), minus that of all others. None without gold labels, and
+            in a multi-label project, where votes for different classes do not compete.
         faults: faults in force.
         switched_off: it failed too often and its votes do not count.
     """
@@ -85,8 +86,8 @@ class Disagreement:
 
     Attributes:
         votes: function -> class name.
-        predicted: the end model's class; empty without one.
-        gold: people's class; empty without one.
+        predicted: the end model's class, or its classes in words; empty without one.
+        gold: people's; empty without one.
         text: the beginning of the content.
     """
 
@@ -138,7 +139,8 @@ def lf_report(reader: Reader, *, where: str = "", examples: int = 5) -> Report:
     gold = int(reader.scalar(f"WITH {scope} SELECT count(*) FROM scope JOIN gold_labels USING (item_id)"))
     rows = {row[0]: row[1:] for row in reader.rows(_FIGURES.format(scope=scope))}
     estimates = dict(reader.rows(_ESTIMATES.format(scope=scope)))
-    gains = _gains(reader, scope, place, len(classes), gold)
+    multi_label = bool(reader.scalar("SELECT bool_or(multi_label) FROM classes"))
+    gains = None if multi_label else _gains(reader, scope, place, len(classes), gold)
     applied = dict(reader.rows(_APPLIED.format(scope=scope)))
     faults = {name: (n, off) for name, n, off in reader.rows(_FAULTS)}
     figures: list[FunctionFigures] = []
@@ -154,7 +156,7 @@ def lf_report(reader: Reader, *, where: str = "", examples: int = 5) -> Report:
                 applied_to=int(applied.get(name, items)),
                 coverage=votes / n,
                 overlap=overlap / n,
-                conflict=conflict / n,
+                conflict=0.0 if multi_label else conflict / n,
                 alone=(votes - overlap) / n,
                 gold_votes=judged,
                 accuracy=right / judged if judged else None,
@@ -175,7 +177,7 @@ def lf_report(reader: Reader, *, where: str = "", examples: int = 5) -> Report:
         covered=covered / max(items, 1),
         functions=sorted(figures, key=lambda f: (-f.coverage, f.name)),
         pairs=_pairs(reader, scope, names, items),
-        disagreements=_disagreements(reader, scope, classes, examples),
+        disagreements=_disagreements(reader, scope, classes, examples, multi_label=multi_label),
     )
 
 
@@ -189,7 +191,8 @@ _FIGURES = """
         SELECT item_id, count(*) AS n, count(DISTINCT vote) AS kinds FROM active GROUP BY item_id
     )
     SELECT a.lf_name, count(*), list(DISTINCT a.vote), count(*) FILTER (WHERE p.n > 1),
-           count(*) FILTER (WHERE p.kinds > 1), count(g.class_id), count(*) FILTER (WHERE g.class_id = a.vote)
+           count(*) FILTER (WHERE p.kinds > 1), count(g.class_id),
+           count(*) FILTER (WHERE list_contains(g.class_ids, a.vote))
     FROM active a JOIN per_item p USING (item_id) LEFT JOIN gold_labels g ON g.item_id = a.item_id GROUP BY a.lf_name
 """
 _ESTIMATES = """
@@ -211,12 +214,12 @@ _FAULTS = "SELECT lf_name, count(*), bool_or(fault = 'switched_off') FROM lf_fau
 _MODEL_SAYS = """
     SELECT v.item_id, max(p.confidence) AS rank FROM lf_votes v JOIN scope USING (item_id)
     JOIN latest_predictions p ON p.item_id = v.item_id
-    GROUP BY v.item_id HAVING bool_and(p.class_id <> v.vote)
+    GROUP BY v.item_id HAVING bool_and(NOT list_contains(p.class_ids, v.vote))
 """
 _PEOPLE_SAY = """
     SELECT v.item_id, count(*) AS rank FROM lf_votes v JOIN scope USING (item_id)
     JOIN gold_labels g ON g.item_id = v.item_id
-    GROUP BY v.item_id HAVING count(*) FILTER (WHERE g.class_id <> v.vote) * 2 > count(*)
+    GROUP BY v.item_id HAVING count(*) FILTER (WHERE NOT list_contains(g.class_ids, v.vote)) * 2 > count(*)
 """
 _EACH_OTHER = """
     SELECT item_id, sum(n) - max(n) AS rank FROM (
@@ -304,13 +307,18 @@ def _product(row_V: Any, lf_V: Any, shape: tuple[int, int]) -> Floats:
     return np.asarray((ones.T @ ones).todense(), np.float64)
 
 
-def _disagreements(reader: Reader, scope: str, classes: dict[int, str], examples: int) -> list[Disagreement]:
+def _disagreements(
+    reader: Reader, scope: str, classes: dict[int, str], examples: int, *, multi_label: bool
+) -> list[Disagreement]:
     found: list[Disagreement] = []
-    for against, chosen in (("each other", _EACH_OTHER), ("the model", _MODEL_SAYS), ("people", _PEOPLE_SAY)):
+    kinds = {"each other": _EACH_OTHER, "the model": _MODEL_SAYS, "people": _PEOPLE_SAY}
+    if multi_label:
+        del kinds["each other"]  # votes for several classes of one item are no contradiction
+    for against, chosen in kinds.items():
         rows = reader.rows(
             f"WITH {scope}, chosen AS ({chosen} ORDER BY rank DESC, item_id LIMIT {int(examples)}) "
             "SELECT c.item_id, list(v.lf_name ORDER BY v.lf_name), list(v.vote ORDER BY v.lf_name), "
-            f"any_value(p.class_id), any_value(g.class_id), any_value(left(i.content, {EXCERPT})) "
+            f"any_value(p.label), any_value(g.label), any_value(left(i.content, {EXCERPT})) "
             "FROM chosen c JOIN items i USING (item_id) JOIN lf_votes v USING (item_id) "
             "LEFT JOIN latest_predictions p ON p.item_id = c.item_id LEFT JOIN gold_labels g ON g.item_id = c.item_id "
             "GROUP BY c.item_id, c.rank ORDER BY c.rank DESC, c.item_id"
@@ -321,8 +329,8 @@ def _disagreements(reader: Reader, scope: str, classes: dict[int, str], examples
                     against=against,
                     item_id=item_id,
                     votes={n: classes.get(int(v), str(v)) for n, v in zip(names, votes, strict=True)},
-                    predicted="" if predicted is None else classes.get(int(predicted), str(predicted)),
-                    gold="" if gold is None else classes.get(int(gold), str(gold)),
+                    predicted=predicted or "",
+                    gold=gold or "",
                     text=text,
                 )
             )

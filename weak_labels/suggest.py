@@ -106,6 +106,11 @@ def suggest(reader: Reader, config: SuggestConfig) -> Suggestions:
             "WHERE i.split = 'train' ORDER BY g.item_id"
         )
     }
+    if reader.scalar("SELECT bool_or(multi_label) FROM classes"):
+        raise SettingsError(
+            "Suggestions are made for projects in which each item has one class; this one is multi_label. Write "
+            "functions by hand and try them: siftline lf preview"
+        )
     if len(gold) < MIN_GOLD:
         raise SettingsError(
             f"Suggestions are made from people's labels; there are {len(gold)} on the train split, {MIN_GOLD} are "

@@ -12,7 +12,11 @@ import numpy as np
 from warehouse import DataError, Reader
 from warehouse.reader import list_column_to_matrix
 from weak_labels.classifier import VERSION, Bools, EndModel, EndModelConfig, Features, Floats, Vectors
+from weak_labels.one_vs_rest import Label, OneVsRest
 from weak_labels.self_training import self_trained
+
+UNVOTED = 1.0
+"""Weight of the weak label of an item without a vote, in a multi-label project: most of them have no class at all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,11 +29,12 @@ class TrainingData:
         vectors: [N, D].
         label_model_id: the latest label model, empty when there is none.
         probs: its weak labels [N, C]; zeros where an item has none.
-        weights: [N] 1 for train items on which a function voted, else 0.
+        weights: [N] 1 for train items on which a function voted, else 0; in a multi-label project see `UNVOTED`.
         content: hash of all of this but the gold labels, and of the model's version.
-        gold: class id by item, for train items with a vector.
+        gold: label by item, for train items with a vector.
         gold_left_out: gold labels of other items.
         texts: [N] where the end model trains itself, else none.
+        multi_label: an item may have several classes or none.
     """
 
     item_ids: list[str]
@@ -39,12 +44,15 @@ class TrainingData:
     probs: Floats
     weights: Floats
     content: str
-    gold: dict[str, int]
+    gold: dict[str, Label]
     gold_left_out: int
     texts: list[str]
+    multi_label: bool = False
 
-    def weak_model(self) -> tuple[EndModel | None, Features]:
+    def weak_model(self) -> tuple[EndModel | OneVsRest | None, Features]:
         """The end model before gold labels, None where no train item has a weak label; and what it sees of them."""
+        if self.multi_label:
+            return OneVsRest.fit_weak(self.vectors, self.probs, self.weights), self.vectors
         if not self.texts or not self.weights.any():
             return EndModel.fit_weak(self.vectors, self.probs, self.weights), self.vectors
         rows = np.flatnonzero(self.train)
@@ -94,14 +102,8 @@ def read_training_data(reader: Reader, config: EndModelConfig) -> TrainingData:
             )
         probs_NC[labelled_N] = weak
     known = dict(zip(item_ids, train_N.tolist(), strict=True))
-    answers: list[tuple[str, int]] = reader.rows("SELECT item_id, class_id FROM gold_labels ORDER BY item_id")
-    for item_id, class_id in answers:
-        if not 0 <= class_id < classes:
-            raise DataError(
-                f"The gold label of item '{item_id}' is class {class_id}; the settings name classes 0 to "
-                f"{classes - 1}. Mend `classes` or that annotation."
-            )
-    gold = {item_id: class_id for item_id, class_id in answers if known.get(item_id, False)}
+    answers = _answers(reader, config)
+    gold = {item_id: label for item_id, label in answers if known.get(item_id, False)}
     label_model_id = str(
         reader.scalar("SELECT model_id FROM models WHERE stage = 'label_model' ORDER BY sequence DESC LIMIT 1") or ""
     )
@@ -111,6 +113,8 @@ def read_training_data(reader: Reader, config: EndModelConfig) -> TrainingData:
     texts: list[str] = []
     if config.calibrate:
         content.update(b"calibrate 1")
+    if config.multi_label:
+        content.update(b"multi-label 1")
     if config.self_training:
         content.update(b"self-training 3")
         text_of = dict(reader.rows("SELECT item_id, content FROM items"))
@@ -121,9 +125,35 @@ def read_training_data(reader: Reader, config: EndModelConfig) -> TrainingData:
         vectors=vectors_ND,
         label_model_id=label_model_id,
         probs=probs_NC,
-        weights=((votes_N > 0) & train_N).astype(np.float64),
+        weights=_weights(votes_N > 0, train_N, config),
         content=content.hexdigest(),
         gold=gold,
         gold_left_out=len(answers) - len(gold),
         texts=texts,
+        multi_label=config.multi_label,
     )
+
+
+def _weights(voted_N: Bools, train_N: Bools, config: EndModelConfig) -> Floats:
+    """What the weak label of each item counts [N]."""
+    unvoted = UNVOTED if config.multi_label and (voted_N & train_N).any() else 0.0
+    return np.where(train_N, np.where(voted_N, 1.0, unvoted), 0.0)
+
+
+def _answers(reader: Reader, config: EndModelConfig) -> list[tuple[str, Label]]:
+    """The gold labels by item.
+
+    Raises:
+        DataError: one does not fit the classes.
+    """
+    rows: list[tuple[str, list[int]]] = reader.rows("SELECT item_id, class_ids FROM gold_labels ORDER BY item_id")
+    for item_id, class_ids in rows:
+        for class_id in class_ids:
+            if not 0 <= class_id < len(config.classes):
+                raise DataError(
+                    f"The gold label of item '{item_id}' is class {class_id}; the settings name classes 0 to "
+                    f"{len(config.classes) - 1}. Mend `classes` or that annotation."
+                )
+    if config.multi_label:
+        return [(item_id, tuple(class_ids)) for item_id, class_ids in rows]
+    return [(item_id, class_ids[0]) for item_id, class_ids in rows]

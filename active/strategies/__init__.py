@@ -34,6 +34,9 @@ STRATEGIES: dict[str, Strategy] = {
     "value": pick_value,
 }
 
+SINGLE_LABEL = ("badge", "contrastive", "knn-shapley", "patron")
+"""Those that need exactly one class per item."""
+
 
 def find_strategy(name: str) -> Strategy:
     """The strategy of a name; one of this package goes before an installed one of the same name.
@@ -56,4 +59,4 @@ def find_strategy(name: str) -> Strategy:
     return cast(Strategy, found)
 
 
-__all__ = ["ENTRY_POINTS", "STRATEGIES", "Pick", "Quota", "Situation", "Strategy", "find_strategy"]
+__all__ = ["ENTRY_POINTS", "SINGLE_LABEL", "STRATEGIES", "Pick", "Quota", "Situation", "Strategy", "find_strategy"]

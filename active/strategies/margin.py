@@ -9,4 +9,4 @@ def pick_margin(situation: Situation, batch: int) -> Pick:
 
     Source: Scheffer, Decomain, Wrobel (2001), Active Hidden Markov Models for Information Extraction.
     """
-    return pick_best(situation, batch, narrowness(situation.pool.predicted))
+    return pick_best(situation, batch, narrowness(situation.pool.question))

@@ -1,11 +1,12 @@
 -- Question: Which two annotators disagree beyond chance?
 -- How to read: kappa is Cohen's: 1 is full agreement, 0 is what chance gives. Read it only where items is at least
 --     about 30; below 0.6 talk to the two, or sharpen the guidelines for the classes they mix up. Empty while no
---     item was answered twice.
+--     item was answered twice. In a multi-label project two answers agree when they name the same classes.
 WITH answers AS (
-    SELECT item_id, annotator, class_id FROM current_annotations WHERE action = 'labelled'
+    SELECT item_id, annotator, coalesce(class_ids, [class_id]) AS class_ids
+    FROM current_annotations WHERE action = 'labelled'
 ), pairs AS (
-    SELECT a.annotator AS one, b.annotator AS other, a.class_id AS said, b.class_id AS heard
+    SELECT a.annotator AS one, b.annotator AS other, a.class_ids AS said, b.class_ids AS heard
     FROM answers a JOIN answers b ON b.item_id = a.item_id AND b.annotator > a.annotator
 ), totals AS (
     SELECT one, other, count(*) AS items, avg((said = heard)::INT) AS agreed FROM pairs GROUP BY one, other

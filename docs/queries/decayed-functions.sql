@@ -3,9 +3,9 @@
 --     standard errors: above 2 it is hardly chance, and the function should be read again beside its newest wrong
 --     votes.
 WITH halves AS (
-    SELECT item_id, class_id, ntile(2) OVER (ORDER BY updated_at, item_id) AS half FROM gold_labels
+    SELECT item_id, class_ids, ntile(2) OVER (ORDER BY updated_at, item_id) AS half FROM gold_labels
 ), hits AS (
-    SELECT v.lf_name, h.half, (v.vote = h.class_id)::INT AS hit
+    SELECT v.lf_name, h.half, list_contains(h.class_ids, v.vote)::INT AS hit
     FROM lf_votes v JOIN halves h ON h.item_id = v.item_id WHERE v.vote >= 0
 ), scored AS (
     SELECT lf_name, count(*) FILTER (WHERE half = 1) AS older, count(*) FILTER (WHERE half = 2) AS newer,

@@ -3,7 +3,7 @@
 --     below that of the end model does harm; one with few gold_votes is not known yet. Gold items were chosen
 --     because they are hard, so the accuracy on all items is higher.
 WITH scored AS (
-    SELECT v.lf_name, count(*) AS n, avg((v.vote = g.class_id)::INT) AS p
+    SELECT v.lf_name, count(*) AS n, avg(list_contains(g.class_ids, v.vote)::INT) AS p
     FROM lf_votes v JOIN gold_labels g ON g.item_id = v.item_id WHERE v.vote >= 0 GROUP BY v.lf_name
 )
 SELECT lf_name, n AS gold_votes, p AS accuracy,

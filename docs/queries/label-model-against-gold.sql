@@ -3,13 +3,15 @@
 --     other way round. no_votes: items where no function voted, so that the label is only the prior. A class with
 --     low recall needs a function of its own.
 WITH scored AS (
-    SELECT g.class_id AS truth, list_position(w.probs, list_max(w.probs)) - 1 AS said, w.votes
+    SELECT g.class_ids AS truth, w.votes,
+           CASE WHEN g.class_id >= 0 THEN [list_position(w.probs, list_max(w.probs)) - 1]
+                ELSE list_filter(range(len(w.probs)), lambda c: w.probs[c + 1] >= 0.5)::INTEGER[] END AS said
     FROM latest_weak_labels w JOIN gold_labels g ON g.item_id = w.item_id
 )
-SELECT c.name AS label, count(*) FILTER (WHERE truth = c.class_id) AS gold,
-       count(*) FILTER (WHERE truth = c.class_id AND said = c.class_id)
-           / nullif(count(*) FILTER (WHERE truth = c.class_id), 0) AS recall,
-       count(*) FILTER (WHERE truth = c.class_id AND said = c.class_id)
-           / nullif(count(*) FILTER (WHERE said = c.class_id), 0) AS precision,
-       count(*) FILTER (WHERE truth = c.class_id AND votes = 0) AS no_votes
+SELECT c.name AS label, count(*) FILTER (WHERE list_contains(truth, c.class_id)) AS gold,
+       count(*) FILTER (WHERE list_contains(truth, c.class_id) AND list_contains(said, c.class_id))
+           / nullif(count(*) FILTER (WHERE list_contains(truth, c.class_id)), 0) AS recall,
+       count(*) FILTER (WHERE list_contains(truth, c.class_id) AND list_contains(said, c.class_id))
+           / nullif(count(*) FILTER (WHERE list_contains(said, c.class_id)), 0) AS precision,
+       count(*) FILTER (WHERE list_contains(truth, c.class_id) AND votes = 0) AS no_votes
 FROM classes c LEFT JOIN scored s ON true GROUP BY c.name, c.class_id ORDER BY recall NULLS LAST, label

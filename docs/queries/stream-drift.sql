@@ -1,7 +1,8 @@
 -- Question: Has the mixture of what comes in changed?
 -- How to read: One row per day on which items came in. distance is the total variation between that day's predicted
 --     classes and all days' (0 the same, 1 nothing in common); expect about 0.5 * sqrt(classes / items) from chance
---     alone. Over 500,000 items a fixed sample is read.
+--     alone. Over 500,000 items a fixed sample is read. In a multi-label project each item counts by its most probable
+--     class.
 WITH step AS (
     SELECT greatest(1, count(*) // 500000) AS n FROM items
 ), sampled AS (

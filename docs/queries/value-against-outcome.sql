@@ -3,10 +3,11 @@
 --     surprise: the answer was not what the model suggested. If surprise does not fall from group 1 to 5, the value
 --     estimate does not tell much.
 WITH answered AS (
-    SELECT q.item_id, q.value, q.prediction, g.class_id, g.seconds,
+    SELECT q.item_id, q.value, g.class_ids, g.seconds,
+           coalesce(q.predictions, CASE WHEN q.prediction >= 0 THEN [q.prediction] END) AS suggested,
            ntile(5) OVER (ORDER BY q.value DESC, q.item_id) AS value_group
     FROM queue q JOIN gold_labels g ON g.item_id = q.item_id
 )
 SELECT value_group, count(*) AS items, min(value) AS lowest_value, max(value) AS highest_value,
-       avg((prediction <> class_id)::INT) FILTER (WHERE prediction >= 0) AS surprise, avg(seconds) AS seconds
+       avg((suggested <> class_ids)::INT) AS surprise, avg(seconds) AS seconds
 FROM answered GROUP BY value_group ORDER BY value_group

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.studio
 def answer(service: LabelStudioService, items: Sequence[str], label: str, annotator: str) -> list[str]:
     """Answer these items in this order; returns the ids of the answers."""
     for item in items:
-        service.annotate(service.find([item])[item][0], label=label, annotator=annotator, seconds=1)
+        service.annotate(service.find([item])[item][0], labels=[label], annotator=annotator, seconds=1)
     return [said.annotation_id for item in items for said in service.pull() if said.item_id == item]
 
 

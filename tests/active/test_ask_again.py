@@ -61,7 +61,7 @@ def no_index() -> VectorIndex:
 
 
 def answer(folder: TaskFolder, item: str, class_id: int, who: str = "ann", round: int = 1) -> None:
-    folder.annotate(folder.task_id(item, round), label=CLASSES[class_id], annotator=who, seconds=2.0)
+    folder.annotate(folder.task_id(item, round), labels=[CLASSES[class_id]], annotator=who, seconds=2.0)
 
 
 def change_text(lake: Lake, item: str, text: str) -> None:

@@ -35,14 +35,14 @@ def test_a_label_comes_back_with_who_when_and_how_long(studio: StudioInfo, proje
     made = api(studio, "POST", f"/api/tasks/{ids['item-1']}/annotations/", json=body).json()
     (answer,) = project.pull()
     assert (answer.item_id, answer.task_id, answer.annotation_id) == ("item-1", ids["item-1"], str(made["id"]))
-    assert (answer.action, answer.label, answer.seconds) == ("labelled", "crude", 7.25)
+    assert (answer.action, answer.labels, answer.seconds) == ("labelled", ("crude",), 7.25)
     assert answer.annotator == studio.username
     assert abs(datetime.now(UTC) - answer.created_at) < timedelta(minutes=10)
 
 
 def test_the_simulated_annotator_is_named(project: LabelStudioService) -> None:
     ids = project.push(make_tasks(1))
-    project.annotate(ids["item-0"], label="earn", annotator="simulated", seconds=4.5)
+    project.annotate(ids["item-0"], labels=["earn"], annotator="simulated", seconds=4.5)
     (answer,) = project.pull()
     assert (answer.annotator, answer.label, answer.seconds) == ("simulated", "earn", 4.5)
 
@@ -61,7 +61,7 @@ def test_a_skip_has_no_label(studio: StudioInfo, project: LabelStudioService) ->
 
 def test_an_edit_replaces_the_label_under_the_same_id(studio: StudioInfo, project: LabelStudioService) -> None:
     ids = project.push(make_tasks(1))
-    project.annotate(ids["item-0"], label="earn", annotator="simulated", seconds=1)
+    project.annotate(ids["item-0"], labels=["earn"], annotator="simulated", seconds=1)
     (before,) = project.pull()
     api(studio, "PATCH", f"/api/annotations/{before.annotation_id}/", json={"result": result("trade")})
     (after,) = project.pull()
@@ -73,7 +73,7 @@ def test_an_edit_replaces_the_label_under_the_same_id(studio: StudioInfo, projec
 def test_a_deleted_answer_is_gone(studio: StudioInfo, project: LabelStudioService) -> None:
     ids = project.push(make_tasks(2))
     for item in ids:
-        project.annotate(ids[item], label="earn", annotator="simulated", seconds=1)
+        project.annotate(ids[item], labels=["earn"], annotator="simulated", seconds=1)
     first, second = project.pull()
     api(studio, "DELETE", f"/api/annotations/{first.annotation_id}/")
     assert [answer.annotation_id for answer in project.pull()] == [second.annotation_id]
@@ -93,7 +93,7 @@ def test_many_answers_take_several_pages(project: LabelStudioService, monkeypatc
     monkeypatch.setattr(active.label_studio, "PAGE", 4)
     ids = project.push(make_tasks(12))
     for item in list(ids)[::-1][:9]:
-        project.annotate(ids[item], label="earn", annotator="simulated", seconds=1)
+        project.annotate(ids[item], labels=["earn"], annotator="simulated", seconds=1)
     assert [answer.item_id for answer in project.pull()] == [f"item-{number}" for number in range(3, 12)]
 
 

@@ -37,13 +37,13 @@ def test_edits_skips_and_deletions_are_found_by_what_changed_alone(
     cursor = Cursor(tmp_path / "collect.json")
     tasks = {item: held[0] for item, held in service.find(ids).items()}
     for item in ids[:4]:
-        service.annotate(tasks[item], label="acq", annotator="simulated", seconds=1)
+        service.annotate(tasks[item], labels=["acq"], annotator="simulated", seconds=1)
     collect(lake, service, config, cursor=cursor)
     answers = {answer.item_id: answer.annotation_id for answer in service.pull()}
     api(studio, "PATCH", f"/api/annotations/{answers[ids[0]]}/", json={"result": TRADE})
     api(studio, "PATCH", f"/api/annotations/{answers[ids[1]]}/", json={"was_cancelled": True})
     api(studio, "DELETE", f"/api/annotations/{answers[ids[2]]}/")
-    service.annotate(tasks[ids[4]], label="earn", annotator="simulated", seconds=1)
+    service.annotate(tasks[ids[4]], labels=["earn"], annotator="simulated", seconds=1)
     with lake.read() as reader:
         since = cursor.read(reader, service.describe(), CLASSES)
     assert service.pull_since(since).tasks == {(tasks[item], item) for item in (*ids[:3], ids[4])}

@@ -94,6 +94,6 @@ def test_an_annotator_labels_with_the_keyboard(studio: StudioInfo, service: Labe
         WebDriverWait(driver, 60).until(lambda _: text_of(driver) == "The next text.")
         assert [text for text in chosen(driver) if text.startswith("acq")], "the later model's suggestion is not chosen"
     (answer,) = service.pull()
-    assert (answer.item_id, answer.action, answer.label) == ("plain", "labelled", "crude")
+    assert (answer.item_id, answer.action, answer.labels) == ("plain", "labelled", ("crude",))
     assert answer.annotator == studio.username
     assert answer.seconds > 0

@@ -87,7 +87,7 @@ def test_answers_edits_and_deletions_reach_the_warehouse(
     push(lake, service, config)
     tasks = service.find(ids)
     for item in ids[:3]:
-        service.annotate(tasks[item][0], label="acq", annotator="simulated", seconds=2)
+        service.annotate(tasks[item][0], labels=["acq"], annotator="simulated", seconds=2)
     collect(lake, service, config)
     assert states(lake) == {"answered": 3, "confirmed": 1}
     edited, deleted, _ = service.pull()

@@ -63,7 +63,7 @@ def test_annotators_get_the_tasks_in_descending_value(studio: StudioInfo, projec
     for _ in tasks:
         following = api(studio, "GET", f"/api/projects/{project_id}/next").json()
         given.append(following["data"]["item_id"])
-        project.annotate(str(following["id"]), label="earn", annotator="simulated", seconds=1)
+        project.annotate(str(following["id"]), labels=["earn"], annotator="simulated", seconds=1)
     assert given == [task.item_id for task in tasks]
 
 
@@ -110,7 +110,7 @@ def test_a_task_deleted_between_two_pages_hides_no_other(
 
 def test_withdrawn_tasks_are_gone_and_answered_ones_stay(project: LabelStudioService) -> None:
     ids = project.push(make_tasks(3))
-    project.annotate(ids["item-1"], label="acq", annotator="simulated", seconds=1)
+    project.annotate(ids["item-1"], labels=["acq"], annotator="simulated", seconds=1)
     project.withdraw([ids["item-0"], ids["item-1"]])
     assert set(project.find(["item-0", "item-1", "item-2"])) == {"item-1", "item-2"}
     assert len(project.pull()) == 1

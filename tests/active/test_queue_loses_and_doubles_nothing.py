@@ -80,7 +80,7 @@ def edit(folder: TaskFolder, item: str, change: Callable[[dict], None]) -> None:
 
 
 def answer(folder: TaskFolder, item: str, label: str, who: str = "ann") -> None:
-    folder.annotate(folder.task_id(item), label=label, annotator=who, seconds=2.0)
+    folder.annotate(folder.task_id(item), labels=[label], annotator=who, seconds=2.0)
 
 
 def gold(lake: Lake) -> dict[str, str]:

@@ -63,9 +63,9 @@ def answers(folder: TaskFolder) -> list[Answer]:
 
 
 def test_a_task_is_stored_once_and_its_answer_survives_a_second_push(folder: TaskFolder) -> None:
-    folder.annotate(folder.task_id("i00000"), label="a", annotator="ann", seconds=1.0)
+    folder.annotate(folder.task_id("i00000"), labels=["a"], annotator="ann", seconds=1.0)
     assert folder.push([task("i00000")]) == {"i00000": folder.task_id("i00000")}
-    assert [answer.label for answer in answers(folder)] == ["a"]
+    assert [answer.labels for answer in answers(folder)] == [("a",)]
 
 
 def test_task_ids_depend_on_project_and_item_alone(folder: TaskFolder, tmp_path: Path) -> None:
@@ -76,14 +76,14 @@ def test_task_ids_depend_on_project_and_item_alone(folder: TaskFolder, tmp_path:
 def test_an_answer_by_hand_needs_only_the_choice(folder: TaskFolder) -> None:
     write(folder, "i00000", [{"result": annotation("b")["result"]}])
     [answer] = answers(folder)
-    assert (answer.item_id, answer.label, answer.action, answer.annotator) == ("i00000", "b", "labelled", "unknown")
+    assert (answer.item_id, answer.labels, answer.action, answer.annotator) == ("i00000", ("b",), "labelled", "unknown")
     assert answers(folder) == [answer]  # times and ids that the person left out are the same on every pull
 
 
 def test_a_skip_has_no_label(folder: TaskFolder) -> None:
     write(folder, "i00000", [annotation(None, was_cancelled=True)])
     [answer] = answers(folder)
-    assert (answer.action, answer.label) == ("skipped", None)
+    assert (answer.action, answer.labels) == ("skipped", ())
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_a_wrong_annotation_is_named_and_the_others_count(folder: TaskFolder, wr
         exported("i00000", annotation("a"), wrong, annotation("b")),
         exported("i00001", annotation("b")),
     )
-    assert [(answer.item_id, answer.label) for answer in answers(folder)] == [
+    assert [(answer.item_id, *answer.labels) for answer in answers(folder)] == [
         ("i00000", "a"),
         ("i00000", "b"),
         ("i00001", "b"),
@@ -123,7 +123,7 @@ def test_a_file_that_is_no_task_is_named_and_left_as_it_is(folder: TaskFolder, c
     raw = content.encode("utf-8", "surrogatepass")
     path.write_bytes(raw)
     write(folder, "i00000", [annotation("a")])
-    assert [answer.label for answer in answers(folder)] == ["a"]
+    assert [answer.labels for answer in answers(folder)] == [("a",)]
     assert list(folder.problems) == ["aaa.json"]
     assert path.read_bytes() == raw
 
@@ -151,19 +151,19 @@ def test_withdrawing_removes_open_tasks_only(folder: TaskFolder) -> None:
 
 def test_a_simulated_answer_needs_a_task(folder: TaskFolder) -> None:
     with pytest.raises(ServiceRefused, match="cannot be read"):
-        folder.annotate("never", label="a", annotator="ann", seconds=1.0)
+        folder.annotate("never", labels=["a"], annotator="ann", seconds=1.0)
 
 
 def test_a_write_that_fails_leaves_the_old_file(folder: TaskFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder.annotate(folder.task_id("i00000"), label="a", annotator="ann", seconds=1.0)
+    folder.annotate(folder.task_id("i00000"), labels=["a"], annotator="ann", seconds=1.0)
 
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space"):
-        folder.annotate(folder.task_id("i00000"), label="b", annotator="ann", seconds=1.0)
-    assert [answer.label for answer in answers(folder)] == ["a"]
+        folder.annotate(folder.task_id("i00000"), labels=["b"], annotator="ann", seconds=1.0)
+    assert [answer.labels for answer in answers(folder)] == [("a",)]
     assert not list(folder.path.glob(".*"))
 
 
@@ -258,4 +258,4 @@ def test_the_answer_in_the_readme_is_an_answer(folder: TaskFolder) -> None:
     example = json.loads(text[start : text.index("\n\n", start)].replace("{...}", "{}"))
     write(folder, "i00000", example["annotations"])
     [answer] = answers(folder)
-    assert (answer.label, answer.annotator) == ("earn", "ann@example.org")
+    assert (answer.labels, answer.annotator) == (("earn",), "ann@example.org")

@@ -39,6 +39,7 @@ class LabelModelConfig:
             .44 / .88 / .78 / .84, with 500 epochs and the majority's class balance as prior .38 / .95 / .86 / .84.
         seed: seed of Snorkel's starting point.
         learn_from_gold: let the stage give people's labels to the kinds that learn from them (`GOLD_KINDS`).
+        multi_label: an item may have several classes or none; needs the kind anchored, see `fit_sets`.
 
     Raises:
         SettingsError: a value is out of range.
@@ -49,12 +50,17 @@ class LabelModelConfig:
     epochs: int = 100
     seed: int = 0
     learn_from_gold: bool = False
+    multi_label: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise SettingsError(f"label_model is '{self.kind}'; use one of {', '.join(KINDS)}.")
         if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
             raise SettingsError(f"classes is {list(self.classes)}; name at least two, each once.")
+        if self.multi_label and self.kind != "anchored":
+            raise SettingsError(
+                f"label_model is '{self.kind}', which gives each item one class; with multi_label use 'anchored'."
+            )
         if self.epochs < 1:
             raise SettingsError(f"epochs of the label model is {self.epochs}; use 1 or more.")
         if self.seed < 0:
@@ -66,7 +72,7 @@ class LabelModelFit:
     """A fitted label model, as its answers on the rows it was given.
 
     Attributes:
-        probs: [N, C] float64, rows sum to 1; rows without a vote hold `prior`.
+        probs: [N, C] float64, rows sum to 1 (but not of `fit_sets`); rows without a vote hold `prior`.
         votes: [N] functions that did not abstain.
         prior: [C] class prior: the mean over covered train rows, Laplace-smoothed.
         kind: the model that was used; majority where the wanted one could not be.

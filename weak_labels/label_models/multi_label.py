@@ -3,12 +3,17 @@
 A vote for a class says that the item has it. Votes for other classes and silence say nothing about it.
 """
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from warehouse import SettingsError
 from weak_labels.label_models.anchored import fit_anchored
+from weak_labels.label_models.fit import LabelModelConfig, LabelModelFit, named
 from weak_labels.label_models.votes import Bools, Probs, VoteMatrix
+
+KIND = "anchored_per_class"
 
 MISSED = 0.02
 """Share of the items without a vote for a class that have it, before gold labels say more."""
@@ -58,3 +63,29 @@ def fit_multi_label(
         model = fit_anchored(binary, train_N, gold_N, silent_C=np.array([1 - missed, missed]))
         probs_NC[:, class_id] = np.where(binary.covered_N, model.posterior(binary.pairs())[:, 1], missed)
     return probs_NC
+
+
+def fit_sets(
+    votes: VoteMatrix, config: LabelModelConfig, train: Bools, gold: npt.NDArray[np.integer] | None = None
+) -> LabelModelFit:
+    """`fit_multi_label` in the form of `fit`: for the stage of a multi-label project.
+
+    Args:
+        votes: of all items.
+        config: names the classes.
+        train: rows to learn from [N].
+        gold: as for `fit_multi_label`.
+    """
+    probs_NC = fit_multi_label(votes, train, gold)
+    covered_N = votes.covered_N & train
+    prior_C = probs_NC[train].mean(axis=0) if train.any() else np.full(votes.classes, MISSED)
+    detail: dict[str, Any] = {
+        "functions": votes.functions,
+        "functions_used": len(np.unique(votes.function_V[train[votes.row_V]])),
+        "items_covered": int(votes.covered_N.sum()),
+        "train_items_covered": int(covered_N.sum()),
+        "class_prior": named(config.classes, prior_C),
+        "ties": "an item has a class from the probability 1/2 on",
+        "gold_labels": 0 if gold is None else int((gold[train] >= 0).any(axis=1).sum()),
+    }
+    return LabelModelFit(probs=probs_NC, votes=votes.cast_N, prior=prior_C, kind=KIND, detail=detail)

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from warehouse import Lake, Progress, Reader, Stage, StageResult, Upsert, matrix_to_list_array, silent
 from weak_labels.label_models.fit import GOLD_KINDS, LabelModelConfig, fit
+from weak_labels.label_models.multi_label import fit_sets
 from weak_labels.label_models.votes import Ints, VoteMatrix
 
 
@@ -40,6 +41,8 @@ def label_model(lake: Lake, config: LabelModelConfig, progress: Progress = silen
     params = {"kind": config.kind, "classes": list(config.classes), "epochs": config.epochs, "seed": config.seed}
     if learns:
         params["learn_from_gold"] = True
+    if config.multi_label:
+        params["multi_label"] = True
     with lake.stage("label_model", version=2, inputs=inputs, params=params) as stage:
         if stage.done:
             return stage.result()
@@ -47,7 +50,11 @@ def label_model(lake: Lake, config: LabelModelConfig, progress: Progress = silen
         if not items:
             return stage.nothing(reason="no items")
         votes, names = read_votes(stage, items=len(items), classes=len(config.classes))
-        gold_N = _gold(stage, len(items)) if learns else None
+        gold_N = (
+            (_gold_sets(stage, len(items), config) if config.multi_label else _gold(stage, len(items)))
+            if learns
+            else None
+        )
         fingerprint = _fingerprint(params, items, votes, gold_N)
         latest = stage.rows(
             "SELECT sequence, detail FROM models WHERE stage = 'label_model' ORDER BY sequence DESC LIMIT 1"
@@ -58,7 +65,10 @@ def label_model(lake: Lake, config: LabelModelConfig, progress: Progress = silen
         progress(0, len(items))
         train_N = np.array([train for _, train in items], np.bool_)
         start = before.get("learned") if learns else None
-        fitted = fit(votes, config, train_N, gold_N, names=names, start=start)
+        if config.multi_label:
+            fitted = fit_sets(votes, config, train_N, gold_N)
+        else:
+            fitted = fit(votes, config, train_N, gold_N, names=names, start=start)
         detail = {**fitted.detail, "kind": fitted.kind, "wanted": config.kind}
         weak_labels = pa.table(
             {
@@ -128,6 +138,21 @@ def _gold(stage: Stage, items: int) -> Ints:
     for row, class_id in said:
         gold_N[row] = class_id
     return gold_N
+
+
+def _gold_sets(stage: Stage, items: int, config: LabelModelConfig) -> Ints:
+    """What people said in a multi-label project [N, C]: 1 has the class, 0 has it not, -1 nobody said."""
+    gold_NC = np.full((items, len(config.classes)), -1, np.int64)
+    said = stage.rows(
+        """
+        SELECT i.row, g.class_ids FROM gold_labels g
+        JOIN (SELECT item_id, row_number() OVER (ORDER BY item_id) - 1 AS row FROM items) i USING (item_id)
+        """
+    )
+    for row, class_ids in said:
+        gold_NC[row] = 0
+        gold_NC[row, class_ids] = 1
+    return gold_NC
 
 
 def _fingerprint(params: dict[str, Any], items: list[tuple[Any, ...]], votes: VoteMatrix, gold_N: Ints | None) -> str:

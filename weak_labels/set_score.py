@@ -1,0 +1,36 @@
+"""The score of a multi-label project: how right predicted sets of classes are, item by item and class by class."""
+
+from typing import Any
+
+import numpy as np
+
+from weak_labels.calibration import Floats, calibration_error
+from weak_labels.classifier import Bools
+
+
+def score_sets(true: Bools, probs: Floats) -> list[tuple[str, float, dict[str, Any]]]:
+    """Figures by name, each with further details.
+
+    - accuracy: share of items whose set is exactly right; `by_class` counts for each class the items that have it and
+      are given it, have it and are not given it, and are given it and have it not;
+    - micro_f1: F1 over all pairs of item and class; 1 where no class occurs and none is predicted;
+    - macro_f1: mean of the classes' F1; a class that neither occurs nor is predicted is left out;
+    - calibration_error: of the yes or no about each pair.
+
+    Args:
+        true: sets of the items [N, C]; N is 1 or more.
+        probs: probability of each class [N, C]; from 1/2 on the item is given it.
+    """
+    said = probs >= 0.5
+    hit, missed, wrong = ((a & b).sum(axis=0) for a, b in ((true, said), (true, ~said), (~true, said)))
+    counted = 2 * hit + missed + wrong
+    seen = counted > 0
+    f1 = 2 * hit / np.maximum(counted, 1)
+    by_class = [[int(n) for n in counts] for counts in zip(hit, missed, wrong, strict=True)]
+    yes_no = np.stack([1 - probs, probs], axis=-1).reshape(-1, 2)
+    return [
+        ("accuracy", float((true == said).all(axis=1).mean()), {"by_class": by_class}),
+        ("micro_f1", float(2 * hit.sum() / counted.sum()) if counted.sum() else 1.0, {}),
+        ("macro_f1", float(f1[seen].mean()) if seen.any() else 1.0, {}),
+        ("calibration_error", calibration_error(yes_no, true.reshape(-1).astype(np.int64)), {}),
+    ]
