@@ -20,7 +20,7 @@ _STATM = Path("/proc/self/statm")
 
 
 def settle() -> None:
-    """Leave what start-up made out of all later collections: it stays until the end, and a collection stops requests."""
+    """Leave what start-up made out of all later collections: it stays to the end, and a collection stops requests."""
     gc.collect()
     gc.freeze()
 
