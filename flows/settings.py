@@ -126,6 +126,8 @@ class WeakLabelsSection(Section):
 class EndModelSection(Section):
     """The classifier on the vectors."""
 
+    kind: str = "linear"
+    """linear, mlp, or auto: by people's labels where there are 60."""
     seed: int = 0
     self_training: bool = False
     """Learn from labels that a classifier on vectors and one on words agree on; it helps where votes cover little."""
@@ -264,7 +266,6 @@ class Settings(BaseSettings):
                     "label_model" in self.weak_labels.model_fields_set and model != "anchored"
                 ),
                 "[end_model] self_training = true": self.end_model.self_training,
-                "[end_model] calibrate = true": self.end_model.calibrate,
                 f"[annotate] second_look = {self.annotate.second_look}": self.annotate.second_look > 0,
             }
             if wrong := [words for words, found in unfit.items() if found]:

@@ -16,7 +16,7 @@ CLASSES = ("crude", "grain", "ship", "trade")
 WORDS = 40
 """Of each news; news put what they are about first."""
 
-FUNCTIONS = '''
+FUNCTIONS = """
 from weak_labels import keywords
 
 oil = keywords("crude", ["oil", "crude", "barrel", "barrels", "opec", "petroleum"])
@@ -26,7 +26,7 @@ crops = keywords("grain", ["crop", "harvest", "usda", "agriculture", "farmers"])
 vessels = keywords("ship", ["ship", "ships", "vessel", "vessels", "tanker", "shipping"])
 ports = keywords("ship", ["port", "ports", "strike", "cargo", "seamen"])
 deficit = keywords("trade", ["trade", "deficit", "surplus", "tariff", "tariffs", "exports"])
-'''
+"""
 
 SETTINGS = """
 [project]

@@ -1,7 +1,6 @@
 """The end_model stage: learn from weak labels first and from gold labels after, and write `predictions`."""
 
 import json
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,7 @@ import pyarrow as pa
 
 from warehouse import Lake, Progress, StageResult, Upsert, matrix_to_list_array, silent
 from weak_labels.classifier import VERSION, EndModelConfig
-from weak_labels.one_vs_rest import confidence, fit_gold, kind_of
+from weak_labels.one_vs_rest import confidence, truth
 from weak_labels.training_data import read_training_data
 
 
@@ -44,22 +43,22 @@ def end_model(lake: Lake, config: EndModelConfig, progress: Progress = silent) -
         if latest and json.loads(latest[0][1]).get("fingerprint") == fingerprint:
             return stage.nothing(reason="equal vectors, weak labels and gold labels")
         progress(0, 3)
-        weak, features = data.weak_model()
+        heads = data.heads(config)
         progress(1, 3)
         row_of = {item_id: row for row, item_id in enumerate(data.item_ids)}
         gold_rows = np.array([row_of[item_id] for item_id in data.gold], np.int64)
-        model, calibration = fit_gold(weak, features[gold_rows], list(data.gold.values()), config)
+        labels = truth(list(data.gold.values()), len(config.classes), multi_label=config.multi_label)
+        learned = heads.learned(gold_rows, labels)
         progress(2, 3)
-        probs_NC = model.predict_proba(features).astype(np.float32)
+        probs_NC = learned.model.predict_proba(heads.features).astype(np.float32)
         weak_items = int((data.weights > 0).sum())
         detail: dict[str, Any] = {
             "gold_labels": len(data.gold),
             "gold_labels_left_out": data.gold_left_out,
             "weak_labels": weak_items,
             "label_model_id": data.label_model_id,
+            **learned.detail,
         }
-        if config.calibrate:
-            detail["calibration"] = asdict(calibration)
         predictions = pa.table(
             {
                 "item_id": data.item_ids,
@@ -74,7 +73,7 @@ def end_model(lake: Lake, config: EndModelConfig, progress: Progress = silent) -
             {
                 "model_id": [stage.short_token],
                 "stage": ["end_model"],
-                "kind": [kind_of(config)],
+                "kind": [learned.model.kind],
                 "gold_labels": [len(data.gold)],
                 "items": [learned_from],
                 "sequence": [latest[0][0] + 1 if latest else 1],

@@ -29,9 +29,9 @@ from warehouse import (
 )
 from warehouse.reader import list_column_to_matrix
 from weak_labels.calibration import Floats, calibration_error
-from weak_labels.classifier import Bools, EndModelConfig, Ints
+from weak_labels.classifier import EndModelConfig, Ints
 from weak_labels.gold_file import EvaluateConfig, Gold, hash_gold, read_gold, score
-from weak_labels.one_vs_rest import Label, fit_gold, truth
+from weak_labels.one_vs_rest import Label, Truth, truth
 from weak_labels.set_score import score_sets
 from weak_labels.training_data import TrainingData, read_training_data
 
@@ -54,7 +54,7 @@ class Ground:
     gold: Gold
     data: TrainingData
     rows: Ints
-    true_N: Ints | Bools
+    true_N: Truth
     basis: str
 
 
@@ -189,15 +189,16 @@ def evaluate_rivals(
             or (found.get("basis"), found.get("picked")) != (ground.basis, _hash_labels(rival.class_of))
         ]
         row_of = {item_id: row for row, item_id in enumerate(data.item_ids)}
-        weak, features = data.weak_model() if missing else (None, data.vectors)
+        heads = data.heads(end_config) if missing else None
         rows: list[dict[str, Any]] = []
         for done, rival in enumerate(missing):
             progress(done, len(missing))
             picked = np.array([row_of[item_id] for item_id in rival.class_of], np.int64)
-            prior = weak if rival.with_weak_labels else None
-            model, _ = fit_gold(prior, features[picked], list(rival.class_of.values()), end_config)
+            assert heads is not None
+            labels = _truth(list(rival.class_of.values()), config)
+            model = heads.learned(picked, labels, from_weak=rival.with_weak_labels).model
             # Single precision as in `predictions`, so that a replay gives the figure that `evaluate` would.
-            probs_NC = model.predict_proba(features[ground.rows]).astype(np.float32)
+            probs_NC = model.predict_proba(heads.features[ground.rows]).astype(np.float32)
             detail: dict[str, Any] = {"basis": ground.basis, "picked": _hash_labels(rival.class_of)}
             if rival.series == "siftline":
                 detail["replayed"] = True
@@ -278,7 +279,7 @@ def _no_gold(stage: Stage, config: EvaluateConfig, ground: Ground) -> StageResul
     return stage.nothing(reason=reason, gold_without_item=ground.gold.without_item)
 
 
-def _truth(labels: Sequence[Label], config: EvaluateConfig) -> Ints | Bools:
+def _truth(labels: Sequence[Label], config: EvaluateConfig) -> Truth:
     return truth(labels, len(config.classes), multi_label=config.multi_label)
 
 
@@ -306,7 +307,7 @@ def _metrics(
     series: str,
     labels: int,
     seed: int,
-    true_N: Ints | Bools,
+    true_N: Truth,
     probs_NC: Floats,
     detail: dict[str, Any],
 ) -> list[dict[str, Any]]:
@@ -326,7 +327,7 @@ def _metrics(
     ]
 
 
-def _scored(config: EvaluateConfig, true_N: Ints | Bools, probs_NC: Floats) -> list[tuple[str, float, dict[str, Any]]]:
+def _scored(config: EvaluateConfig, true_N: Truth, probs_NC: Floats) -> list[tuple[str, float, dict[str, Any]]]:
     """Figures by name, each with further details."""
     if config.multi_label:
         return score_sets(true_N.astype(np.bool_), probs_NC)

@@ -11,8 +11,9 @@ import numpy as np
 
 from warehouse import DataError, Reader
 from warehouse.reader import list_column_to_matrix
-from weak_labels.classifier import VERSION, Bools, EndModel, EndModelConfig, Features, Floats, Vectors
-from weak_labels.one_vs_rest import Label, OneVsRest
+from weak_labels.classifier import VERSION, Bools, EndModelConfig, Floats, Vectors
+from weak_labels.heads import Heads
+from weak_labels.one_vs_rest import Label, OneVsRestHeads
 from weak_labels.self_training import self_trained
 
 UNVOTED = 1.0
@@ -34,7 +35,6 @@ class TrainingData:
         gold: label by item, for train items with a vector.
         gold_left_out: gold labels of other items.
         texts: [N] where the end model trains itself, else none.
-        multi_label: an item may have several classes or none.
     """
 
     item_ids: list[str]
@@ -47,19 +47,19 @@ class TrainingData:
     gold: dict[str, Label]
     gold_left_out: int
     texts: list[str]
-    multi_label: bool = False
 
-    def weak_model(self) -> tuple[EndModel | OneVsRest | None, Features]:
-        """The end model before gold labels, None where no train item has a weak label; and what it sees of them."""
-        if self.multi_label:
-            return OneVsRest.fit_weak(self.vectors, self.probs, self.weights), self.vectors
-        if not self.texts or not self.weights.any():
-            return EndModel.fit_weak(self.vectors, self.probs, self.weights), self.vectors
-        rows = np.flatnonzero(self.train)
-        texts = [self.texts[row] for row in rows]
-        taught = self_trained(self.vectors[rows], texts, self.probs[rows], self.weights[rows])
-        features = taught.words.beside(self.vectors, self.texts) if taught.words else self.vectors
-        return EndModel.fit_weak(features[rows], taught.probs, taught.weights), features
+    def heads(self, config: EndModelConfig) -> Heads | OneVsRestHeads:
+        """The end model before gold labels."""
+        rows, probs, weights, features = np.flatnonzero(self.weights), self.probs, self.weights, self.vectors
+        if config.multi_label:
+            return OneVsRestHeads.fit(config, self.vectors, rows, probs[rows], weights[rows])
+        if self.texts and self.weights.any():
+            rows = np.flatnonzero(self.train)
+            texts = [self.texts[row] for row in rows]
+            taught = self_trained(self.vectors[rows], texts, self.probs[rows], self.weights[rows])
+            features = taught.words.beside(self.vectors, self.texts) if taught.words else self.vectors
+            return Heads.fit(config, self.vectors, features, rows, taught.probs, taught.weights)
+        return Heads.fit(config, self.vectors, features, rows, probs[rows], weights[rows])
 
     def fingerprint(self, config: EndModelConfig) -> str:
         """Hash of all that decides the model that learns from this."""
@@ -111,6 +111,8 @@ def read_training_data(reader: Reader, config: EndModelConfig) -> TrainingData:
     content = hashlib.sha256(json.dumps([VERSION, item_ids, hashes, train_N.tolist()]).encode())
     content.update(probs_NC.tobytes() + votes_N.tobytes())
     texts: list[str] = []
+    if config.kind != "linear":
+        content.update(f"{config.kind} 1, seed {config.seed}".encode())
     if config.calibrate:
         content.update(b"calibrate 1")
     if config.multi_label:
@@ -130,7 +132,6 @@ def read_training_data(reader: Reader, config: EndModelConfig) -> TrainingData:
         gold=gold,
         gold_left_out=len(answers) - len(gold),
         texts=texts,
-        multi_label=config.multi_label,
     )
 
 

@@ -191,6 +191,25 @@ def test_init_looks_at_the_file_and_leaves_nothing_behind_when_it_refuses(
     assert not (tmp_path / "p").exists()
 
 
+def test_init_names_the_fields_of_json_lines_when_none_has_the_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own.jsonl").write_text('{"body": "x"}\n{"body": "y"}\n', "utf-8")
+    assert run_command(["init", str(tmp_path / "p"), "--source", str(tmp_path / "own.jsonl"), "--classes", "a,b"]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "2 missing_text" in told
+    assert "the record has: 'body'" in told
+    assert "--text NAME" in told
+    assert not (tmp_path / "p").exists()
+
+
+def test_doctor_says_a_fault_of_the_settings_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    project = own_project(tmp_path, capsys)
+    (project / "siftline.toml").write_text("[project]\nnmae = 'x'\n", "utf-8")
+    assert run_command(["doctor", "--project", str(project)]) == 2
+    assert capsys.readouterr().out.count("MEND") == 1
+
+
 def test_the_folder_of_the_project_may_come_from_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
