@@ -1,7 +1,7 @@
 """A small real multi-label project: digests of one or two Reuters news, whose classes are those of their news.
 
-News about companies only (acq, earn) have none of the classes. So every label is known by how its digest was made, and a
-digest can have no class, one or two.
+News about companies only (acq, earn) have none of the classes. So every label is known by how its digest was made, and
+a digest can have no class, one or two.
 """
 
 import json

@@ -24,6 +24,7 @@ from warehouse.connection import Location
 from warehouse.errors import SettingsError
 from warehouse.formats import write_csv, write_json, write_parquet
 from warehouse.read import connect, connect_for_people, reading_statements
+from warehouse.reader import Reader
 from warehouse.snapshots import At
 
 Format = Literal["parquet", "jsonl", "csv", "datasets"]
@@ -59,8 +60,10 @@ def export_training_set(
     _check_place(output, force=force)
     with connect(path, at=at) as reader:
         number = reader.snapshot()
+        several = _several(reader)
     verify(path, at=number).raise_if_damaged()
-    query = f"SELECT {_COLUMNS} FROM training_set" + (f" WHERE ({where}\n)" if where else "") + " ORDER BY item_id"
+    columns = f"{_COLUMNS}, labels" if several else _COLUMNS
+    query = f"SELECT {columns} FROM training_set" + (f" WHERE ({where}\n)" if where else "") + " ORDER BY item_id"
     connection = connect_for_people(path, at=number)
     try:
         # Beside the place, so that the rename at the end stays on one file system.
@@ -68,7 +71,7 @@ def export_training_set(
             files = Path(folder) / output.name
             files.mkdir()
             counts = _Counts()
-            _write(connection, query, files, format, counts)
+            _write(connection, query, files, format, counts, several=several)
             manifest = {
                 "what": "training_set",
                 "snapshot": number,
@@ -101,6 +104,12 @@ def export_training_set(
     finally:
         connection.close()
     return manifest
+
+
+def _several(reader: Reader) -> bool:
+    """Whether items may have several classes; snapshots from before schema 5 cannot say it."""
+    known = {str(name) for name, *_ in reader.rows("DESCRIBE classes")}
+    return "multi_label" in known and bool(reader.scalar("SELECT bool_or(multi_label) FROM classes"))
 
 
 class _Counts:
@@ -141,11 +150,13 @@ def _check_place(output: Path, *, force: bool) -> None:
         raise SettingsError(f"{output} is no earlier export (it has no {MANIFEST}), so --force leaves it alone.")
 
 
-def _write(connection: duckdb.DuckDBPyConnection, query: str, folder: Path, format: Format, counts: _Counts) -> None:
+def _write(
+    connection: duckdb.DuckDBPyConnection, query: str, folder: Path, format: Format, counts: _Counts, *, several: bool
+) -> None:
     if len(reading_statements(connection, query)) != 1:
         raise SettingsError("A condition is one expression; it holds no further statement.")
     if format == "datasets":
-        _write_datasets(connection, query, folder, counts)
+        _write_datasets(connection, query, folder, counts, several=several)
         return
     stream = counts.watch(connection.execute(query).to_arrow_reader(BATCH_ROWS))
     if format == "parquet":
@@ -161,8 +172,13 @@ def _rows(stream: pa.RecordBatchReader) -> Iterator[tuple[Any, ...]]:
         yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
 
-def _write_datasets(connection: duckdb.DuckDBPyConnection, query: str, folder: Path, counts: _Counts) -> None:
-    """Parquet per split with class ids as labels, and the card whose head tells the library names and types."""
+def _write_datasets(
+    connection: duckdb.DuckDBPyConnection, query: str, folder: Path, counts: _Counts, *, several: bool
+) -> None:
+    """Parquet per split with class ids as labels, and the card whose head tells the library names and types.
+
+    Where items may have several classes, `labels` holds their ids and `label` all of them in words.
+    """
     (folder / "data").mkdir()
     classes = [str(n) for (n,) in connection.execute("SELECT name FROM classes ORDER BY class_id").fetchall()]
     splits = [str(s) for (s,) in connection.execute(f"SELECT DISTINCT split FROM ({query}) ORDER BY 1").fetchall()]
@@ -176,19 +192,28 @@ def _write_datasets(connection: duckdb.DuckDBPyConnection, query: str, folder: P
             "SELECT t.* REPLACE (c.class_id::BIGINT AS label), t.label AS label_name "
             f"FROM ({query}) t LEFT JOIN classes c ON c.name = t.label WHERE t.split = ? ORDER BY t.item_id"
         )
+        if several:
+            numbered = (
+                "SELECT t.* REPLACE (list_transform(t.labels, lambda name: list_position(k.names, name) - 1)::BIGINT[] "
+                f"AS labels) FROM ({query}) t CROSS JOIN (SELECT list(name ORDER BY class_id) AS names FROM classes) k "
+                "WHERE t.split = ? ORDER BY t.item_id"
+            )
         stream = connection.execute(numbered, [split]).to_arrow_reader(BATCH_ROWS)
         write_parquet(folder / "data" / f"{_SPLITS.get(split, split)}-00000-of-00001.parquet", counts.watch(stream))
-    (folder / "README.md").write_text(_card(classes, splits), "utf-8")
+    (folder / "README.md").write_text(_card(classes, splits, several=several), "utf-8")
 
 
-def _card(classes: list[str], splits: list[str]) -> str:
+def _card(classes: list[str], splits: list[str], *, several: bool) -> str:
     names = "\n".join(f"          '{n}': {json.dumps(name, ensure_ascii=False)}" for n, name in enumerate(classes))
     plain = {"item_id": "string", "content": "string", "split": "string"}
     rest = {"label_source": "string", "confidence": "float64", "simulated": "bool"}
     features = [f"  - name: {name}\n    dtype: {kind}" for name, kind in plain.items()]
-    features.append(f"  - name: label\n    dtype:\n      class_label:\n        names:\n{names}")
+    one = f"  - name: label\n    dtype:\n      class_label:\n        names:\n{names}"
+    features.append("  - name: label\n    dtype: string" if several else one)
     features += [f"  - name: {name}\n    dtype: {kind}" for name, kind in rest.items()]
-    features += ["  - name: probs\n    list: float32", "  - name: label_name\n    dtype: string"]
+    features.append("  - name: probs\n    list: float32")
+    many = f"  - name: labels\n    list:\n      class_label:\n        names:\n{names}"
+    features.append(many if several else "  - name: label_name\n    dtype: string")
     files = "\n".join(f"  - split: {_SPLITS.get(s, s)}\n    path: data/{_SPLITS.get(s, s)}-*.parquet" for s in splits)
     head = f"configs:\n- config_name: default\n  data_files:\n{files}\ndataset_info:\n  features:\n"
     return f"---\n{head}" + "\n".join(features) + f"\n---\n\nMade by `siftline export training-set`; see {MANIFEST}.\n"

@@ -1,7 +1,7 @@
 """The end model of a multi-label project: for each class the end model of two classes, "has it not" and "has it".
 
-So heads, weak labels, gold labels and calibration work as they do for one class per item, and a class learns nothing from
-what is said about the others.
+So heads, weak labels, gold labels and calibration work as they do for one class per item, and a class learns nothing
+from what is said about the others.
 
 Shape letters: N items, C classes.
 """

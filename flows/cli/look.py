@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from flows.cli.console import excerpt, out, print_table, say
 from flows.settings import load_settings, warehouse_of
 from warehouse import Lake, Reader
+from warehouse.answers import labels_in_words
 
 if TYPE_CHECKING:
     from flows.project import Project
@@ -128,9 +129,13 @@ def show_queue(root: Path, limit: int) -> None:
             title="queue" + simulated_mark(reader),
         )
         rows = reader.rows(
-            """
-            SELECT q.rank, q.value, q.state, c.name, q.reason, i.content
-            FROM queue q JOIN items i USING (item_id) LEFT JOIN classes c ON c.class_id = q.prediction
+            f"""
+            SELECT q.rank, q.value, q.state,
+                   CASE WHEN q.predictions IS NULL THEN k.names[q.prediction + 1]
+                        ELSE {labels_in_words("list_transform(q.predictions, lambda c: k.names[c + 1])")} END,
+                   q.reason, i.content
+            FROM queue q JOIN items i USING (item_id)
+            CROSS JOIN (SELECT list(name ORDER BY class_id) AS names FROM classes) k
             WHERE q.state IN ('planned', 'sent', 'confirmed') ORDER BY q.value DESC, q.cycle, q.rank LIMIT ?
             """,
             [limit],

@@ -57,7 +57,13 @@ class Values:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Facts:
-    """All that the report says."""
+    """All that the report says.
+
+    Attributes:
+        confusion: of the end model with `confusion_labels` gold labels; none in a multi-label project.
+        by_class: there, of each class, the items that have it and are given it, have it and are not given it, and are
+            given it and have it not.
+    """
 
     snapshot: int
     last_commit: datetime | None
@@ -77,6 +83,8 @@ class Facts:
     series: Mapping[str, Mapping[str, Sequence[Point]]]
     confusion: Sequence[Sequence[int]]
     confusion_labels: int
+    multi_label: bool
+    by_class: Sequence[tuple[int, int, int]]
     batches: Sequence[Row]
     cycles: Sequence[Row]
     functions: Sequence[Row]
@@ -131,7 +139,9 @@ def read_facts(reader: Reader) -> Facts:
         reader.scalar("SELECT split FROM metrics WHERE series <> 'annotators' ORDER BY committed_at DESC LIMIT 1")
         or "test"
     )
-    confusion, confusion_labels = _confusion(reader, split)
+    multi_label = bool(reader.scalar("SELECT bool_or(multi_label) FROM classes"))
+    confusion, confusion_labels = _counts(reader, split, "confusion")
+    by_class, by_class_labels = _counts(reader, split, "by_class")
     is_open, total, queue = _queue(reader)
     answers = reader.rows(
         "SELECT coalesce(sum(seconds), 0), count(*) FILTER (WHERE action = 'skipped'), count(DISTINCT annotator) "
@@ -173,9 +183,13 @@ def read_facts(reader: Reader) -> Facts:
         ),
         contested=int(reader.scalar("SELECT count(*) FROM gold_labels WHERE agreeing < annotations")),
         scored_split=split,
-        series={name: _series(reader, name, split) for name in ("accuracy", "macro_f1", "calibration_error")},
+        series={
+            name: _series(reader, name, split) for name in ("accuracy", "macro_f1", "micro_f1", "calibration_error")
+        },
         confusion=confusion,
-        confusion_labels=confusion_labels,
+        confusion_labels=confusion_labels or by_class_labels,
+        multi_label=multi_label,
+        by_class=[(hit, missed, wrong) for hit, missed, wrong in by_class],
         batches=_batches(reader),
         cycles=_dicts(reader, "SELECT * FROM cycle_summary ORDER BY cycle"),
         functions=_functions(reader, insight),
@@ -263,15 +277,17 @@ def _series(reader: Reader, name: str, split: str) -> dict[str, list[Point]]:
     }
 
 
-def _confusion(reader: Reader, split: str) -> tuple[Sequence[Sequence[int]], int]:
+def _counts(reader: Reader, split: str, name: str) -> tuple[Sequence[Sequence[int]], int]:
+    """Counts that stand beside the latest accuracy, a row for each class, and the gold labels it was reached with."""
     rows = reader.rows(
         "SELECT detail, labels FROM metrics WHERE series = 'siftline' AND name = 'accuracy' AND split = ? "
         "ORDER BY labels DESC, committed_at DESC",
         [split],
     )
     for detail, labels in rows[:1]:
-        matrix = _object(detail).get("confusion")
-        if isinstance(matrix, list) and matrix and all(isinstance(r, list) and len(r) == len(matrix) for r in matrix):
+        matrix = _object(detail).get(name)
+        width = len(matrix) if name == "confusion" and matrix else 3
+        if isinstance(matrix, list) and matrix and all(isinstance(r, list) and len(r) == width for r in matrix):
             return [[int(n) for n in row] for row in matrix], int(labels)
     return [], 0
 
@@ -345,7 +361,7 @@ def _queue(reader: Reader) -> tuple[bool, int, list[Row]]:
     if total:
         rows = _dicts(
             reader,
-            f"SELECT q.item_id, q.state, q.cycle, q.value, q.reason, q.prediction, q.confidence, {text} "
+            f"SELECT q.item_id, q.state, q.cycle, q.value, q.reason, q.prediction, q.predictions, q.confidence, {text} "
             f"FROM queue q LEFT JOIN items i ON i.item_id = q.item_id WHERE {is_open} "
             f"ORDER BY q.cycle, q.rank, q.item_id LIMIT {QUEUE_ROWS}",
         )
@@ -355,10 +371,16 @@ def _queue(reader: Reader) -> tuple[bool, int, list[Row]]:
         'WHERE v.cycle = (SELECT max(cycle) FROM "values") AND isfinite(v.value) '
         "AND v.item_id NOT IN (SELECT item_id FROM queue) AND v.item_id NOT IN (SELECT item_id FROM gold_labels)"
     )
+    joined = (
+        "LEFT JOIN latest_predictions p ON p.item_id = v.item_id "
+        "CROSS JOIN (SELECT coalesce(bool_or(multi_label), false) AS multi_label FROM classes) k"
+    )
     rows = _dicts(
         reader,
-        f"SELECT v.item_id, '' AS state, v.cycle, v.value, v.reason, {text}, p.class_id AS prediction, p.confidence "
-        f"{candidates.replace('WHERE', 'LEFT JOIN latest_predictions p ON p.item_id = v.item_id WHERE', 1)} "
+        f"SELECT v.item_id, '' AS state, v.cycle, v.value, v.reason, {text}, p.confidence, "
+        "CASE WHEN NOT k.multi_label THEN p.class_id END AS prediction, "
+        "CASE WHEN k.multi_label THEN p.class_ids END AS predictions "
+        f"{candidates.replace('WHERE', f'{joined} WHERE', 1)} "
         f"ORDER BY v.value DESC, v.item_id LIMIT {QUEUE_ROWS}",
     )
     return False, int(reader.scalar(f"SELECT count(*) {candidates}")), rows

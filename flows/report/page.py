@@ -21,6 +21,7 @@ from flows.report.facts import Facts, read_facts
 from flows.report.layout import lay_out
 from flows.report.sample import MapItems
 from warehouse import Lake, Progress, siftline_version, silent
+from warehouse.answers import NO_CLASS
 
 _STEPS = 3
 _MAP_TEXT = 110
@@ -102,14 +103,16 @@ def _render(facts: Facts, item_map: Mapping[str, Any] | None, *, title: str, cla
         components_plot=_components_plot(facts),
         names=names,
         confusion=_confusion(facts, names),
+        by_class=[_class_row(name_of(number), *counts) for number, counts in enumerate(facts.by_class)],
         item_map=item_map,
         quality_plot=_quality_plot(facts),
         queue_text=_QUEUE_TEXT,
-        neighbours=_neighbours(facts, classes),
+        neighbours=_neighbours(facts),
+        suggestion=partial(suggestion, classes),
     )
 
 
-def _neighbours(facts: Facts, classes: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+def _neighbours(facts: Facts) -> dict[str, list[dict[str, Any]]]:
     """The nearest ones of the map's items to each queued one, with the class a label or the end model gave them."""
     if facts.map is None:
         return {}
@@ -124,8 +127,8 @@ def _neighbours(facts: Facts, classes: Sequence[str]) -> dict[str, list[dict[str
         found[queued["item_id"]] = [
             {
                 "cosine": float(cosine[n]),
-                "said": _class_or_none(classes, facts.map.rows[n]["gold"]),
-                "guessed": _class_or_none(classes, facts.map.rows[n]["class_id"]),
+                "said": facts.map.rows[n]["gold_label"],
+                "guessed": facts.map.rows[n]["label"],
                 "content": text.excerpt(facts.map.rows[n]["content"], _MAP_TEXT),
             }
             for n in near
@@ -133,8 +136,11 @@ def _neighbours(facts: Facts, classes: Sequence[str]) -> dict[str, list[dict[str
     return found
 
 
-def _class_or_none(classes: Sequence[str], class_id: int | None) -> str | None:
-    return None if class_id is None or class_id < 0 else class_name(classes, class_id)
+def suggestion(classes: Sequence[str], row: Mapping[str, Any]) -> str | None:
+    """The class, or in a multi-label project the classes, that a task of the queue suggests; None without any."""
+    if row["predictions"] is not None:
+        return ", ".join(class_name(classes, c) for c in row["predictions"]) or NO_CLASS
+    return class_name(classes, row["prediction"]) if row["prediction"] is not None and row["prediction"] >= 0 else None
 
 
 def _breakable(name: str) -> Markup:
@@ -162,7 +168,8 @@ def _policy(style: str, script: str) -> str:
 
 def _curve_plots(facts: Facts) -> list[dict[str, Any]]:
     shown: list[dict[str, Any]] = []
-    for name, label in (("accuracy", "Accuracy"), ("macro_f1", "Macro F1")):
+    names = {"accuracy": "Accuracy", "micro_f1": "Micro F1", "macro_f1": "Macro F1"}
+    for name, label in names.items():
         curves = story.curves(facts, name)
         if curves:
             plot = plots.both(*(plots.learning_curve(curves, label, w) for w in (plots.WIDE, plots.NARROW)))
@@ -194,6 +201,16 @@ def _accuracy_mark(share: float, votes: int) -> dict[str, Any]:
     tip = f"{text.percent(share)} of {text.counted(votes, 'vote')}"
     tip += f", 95% interval {text.percent(low)} to {text.percent(high)}"
     return {"plot": plots.interval_mark(share, low, high, tip), "low": low, "high": high}
+
+
+def _class_row(name: str, hit: int, missed: int, wrong: int) -> dict[str, Any]:
+    """A class of a multi-label project: counts of items and the shares that follow from them, None where nothing is."""
+
+    def share(of: float) -> float | None:
+        return hit / of if of else None
+
+    shares = {"recall": share(hit + missed), "precision": share(hit + wrong), "f1": share(hit + (missed + wrong) / 2)}
+    return {"name": name, "has": hit + missed, "given": hit + wrong, "both": hit, **shares}
 
 
 def _confusion(facts: Facts, names: Sequence[str]) -> dict[str, Any] | None:

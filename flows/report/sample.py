@@ -37,7 +37,8 @@ def read_map_items(reader: Reader) -> MapItems | None:
     # Content hashes are as good as random and stay the same, so the sample does too.
     table = reader.arrow(
         f"""
-        SELECT i.item_id, p.class_id, p.confidence, q.cycle, g.class_id AS gold, coalesce(q.reason, '') AS reason,
+        SELECT i.item_id, p.class_id, p.confidence, p.label, q.cycle, g.label AS gold_label,
+               coalesce(q.reason, '') AS reason,
                left(i.content, {TEXT_CHARS}) AS content, v.vector
         FROM items i
         JOIN vectors v ON v.item_id = i.item_id AND v.encoder_id = ?

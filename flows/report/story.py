@@ -3,8 +3,9 @@
 Each says what was measured and what is missing, also when the result is not in Siftline's favour.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from active.stopping import outlook
 from flows.report.facts import Facts, Point
@@ -249,6 +250,18 @@ def confusion_sentence(facts: Facts, names: Sequence[str]) -> str:
 def measured(facts: Facts, name: str, labels: int, series: str = "siftline") -> float | None:
     """A figure with so many labels on the scored split, mean of the seeds; None where it was not measured."""
     return next((point.mean for point in facts.series[name].get(series, ()) if point.labels == labels), None)
+
+
+def by_class_sentence(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How the classes of a multi-label project differ."""
+    known = [row for row in rows if row["f1"] is not None]
+    if not known:
+        return "No item has a class, and none is predicted."
+    worst, best = (choose(known, key=lambda row: row["f1"]) for choose in (min, max))
+    return (
+        f"The class that is found best is {best['name']} (F1 {score(best['f1'])}), and the one that is found worst "
+        f"{worst['name']} ({score(worst['f1'])})."
+    )
 
 
 def calibration_sentence(facts: Facts) -> str:
