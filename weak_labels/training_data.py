@@ -16,9 +16,6 @@ from weak_labels.heads import Heads
 from weak_labels.one_vs_rest import Label, OneVsRestHeads
 from weak_labels.self_training import self_trained
 
-UNVOTED = 1.0
-"""Weight of the weak label of an item without a vote, in a multi-label project: most of them have no class at all."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingData:
@@ -30,7 +27,7 @@ class TrainingData:
         vectors: [N, D].
         label_model_id: the latest label model, empty when there is none.
         probs: its weak labels [N, C]; zeros where an item has none.
-        weights: [N] 1 for train items on which a function voted, else 0; in a multi-label project see `UNVOTED`.
+        weights: [N] 1 for train items on which a function voted, else 0.
         content: hash of all of this but the gold labels, and of the model's version.
         gold: label by item, for train items with a vector.
         gold_left_out: gold labels of other items.
@@ -127,18 +124,12 @@ def read_training_data(reader: Reader, config: EndModelConfig) -> TrainingData:
         vectors=vectors_ND,
         label_model_id=label_model_id,
         probs=probs_NC,
-        weights=_weights(votes_N > 0, train_N, config),
+        weights=((votes_N > 0) & train_N).astype(np.float64),
         content=content.hexdigest(),
         gold=gold,
         gold_left_out=len(answers) - len(gold),
         texts=texts,
     )
-
-
-def _weights(voted_N: Bools, train_N: Bools, config: EndModelConfig) -> Floats:
-    """What the weak label of each item counts [N]."""
-    unvoted = UNVOTED if config.multi_label and (voted_N & train_N).any() else 0.0
-    return np.where(train_N, np.where(voted_N, 1.0, unvoted), 0.0)
 
 
 def _answers(reader: Reader, config: EndModelConfig) -> list[tuple[str, Label]]:

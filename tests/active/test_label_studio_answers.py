@@ -44,7 +44,7 @@ def test_the_simulated_annotator_is_named(project: LabelStudioService) -> None:
     ids = project.push(make_tasks(1))
     project.annotate(ids["item-0"], labels=["earn"], annotator="simulated", seconds=4.5)
     (answer,) = project.pull()
-    assert (answer.annotator, answer.label, answer.seconds) == ("simulated", "earn", 4.5)
+    assert (answer.annotator, answer.labels, answer.seconds) == ("simulated", ("earn",), 4.5)
 
 
 def test_a_skip_has_no_label(studio: StudioInfo, project: LabelStudioService) -> None:
@@ -56,7 +56,7 @@ def test_a_skip_has_no_label(studio: StudioInfo, project: LabelStudioService) ->
         json={"result": result("earn"), "was_cancelled": True},
     )
     (answer,) = project.pull()
-    assert (answer.action, answer.label) == ("skipped", None)
+    assert (answer.action, answer.labels) == ("skipped", ())
 
 
 def test_an_edit_replaces_the_label_under_the_same_id(studio: StudioInfo, project: LabelStudioService) -> None:
@@ -86,7 +86,7 @@ def test_two_annotators_who_disagree_are_told_apart(studio: StudioInfo, project:
     path = f"/api/tasks/{ids['item-0']}/annotations/"
     api(studio, "POST", path, json={"result": result("earn")})
     api(studio, "POST", path, json={"result": result("acq"), "completed_by": user["id"]})
-    assert {(a.annotator, a.label) for a in project.pull()} == {(studio.username, "earn"), (email, "acq")}
+    assert {(a.annotator, *a.labels) for a in project.pull()} == {(studio.username, "earn"), (email, "acq")}
 
 
 def test_many_answers_take_several_pages(project: LabelStudioService, monkeypatch: pytest.MonkeyPatch) -> None:

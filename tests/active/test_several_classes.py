@@ -1,0 +1,248 @@
+"""Several classes for one item, from the value of a label to what people said: sets, none of them, and the refusals."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from active.consensus import accuracies, consensus, krippendorff_alpha, read_opinions
+from active.label_config import Page, fits, label_config, updated
+from active.outbox import QueueConfig
+from active.pool import Pool
+from active.push import push
+from active.quality import suspects
+from active.queue import collect
+from active.reason import reasons
+from active.select import check_multi_label
+from active.service import Task
+from active.strategies import SINGLE_LABEL, STRATEGIES
+from active.task_folder import TaskFolder
+from active.value import conflict, narrowness
+from features.ingest import IngestConfig, ingest
+from features.sources import SourceConfig
+from tests.warehouse.test_sets_of_classes import say_sets, several
+from warehouse import Lake, SettingsError, Upsert
+
+CLASSES = ("a", "b", "c")
+CONFIG = QueueConfig(project="p", classes=CLASSES, multi_label=True)
+
+
+def pool(predicted: Any, weak: Any = None, votes: Any = None) -> Pool:
+    predicted = np.array(predicted, np.float64)
+    n = len(predicted)
+    nothing = np.zeros_like(predicted)
+    none = np.zeros(0, np.int64)
+    return Pool(
+        item_ids=[f"i{row}" for row in range(n)],
+        content_hashes=[""] * n,
+        class_names=list(CLASSES),
+        votes=nothing if votes is None else np.array(votes, np.float64),
+        weak=nothing if weak is None else np.array(weak, np.float64),
+        predicted=predicted,
+        has_prediction=np.ones(n, np.bool_),
+        labelled=none,
+        gold=none,
+        queued=none,
+        multi_label=True,
+    )
+
+
+def test_the_doubt_about_an_item_is_that_about_its_least_sure_class() -> None:
+    three = pool([[0.9, 0.45, 0.1], [0.99, 0.98, 0.02], [0.01, 0.02, 0.03]])
+    np.testing.assert_allclose(three.question, [[0.55, 0.45], [0.02, 0.98], [0.97, 0.03]])
+    np.testing.assert_allclose(narrowness(three.question), [0.9, 0.04, 0.06])
+
+
+def test_votes_for_several_classes_are_no_conflict_and_models_conflict_class_by_class() -> None:
+    found = conflict(
+        pool(
+            [[0.9, 0.9, 0.1], [0.9, 0.9, 0.1], [0.9, 0.9, 0.1]],
+            weak=[[0.9, 0.9, 0.1], [0.9, 0.1, 0.1], [0.0, 0.0, 0.0]],
+            votes=[[1, 1, 0], [1, 0, 0], [0, 0, 0]],
+        )
+    )
+    assert found[0] == pytest.approx(0.0, abs=1e-9)
+    assert found[1] > 0.3
+    assert found[2] == 0.0
+
+
+def test_the_reason_names_what_is_open() -> None:
+    three = pool([[0.9, 0.55, 0.1], [0.99, 0.98, 0.02], [0.01, 0.02, 0.03]], votes=[[1, 1, 0], [0, 0, 0], [0, 0, 0]])
+    zeros = np.zeros(3)
+    said = reasons(three, np.zeros(3, np.int64), zeros, zeros, np.arange(3))
+    assert "2 functions vote a and b; the model is unsure about b (55%)" in said[0]
+    assert "the model says a and b" in said[1]
+    assert "the model says that no class fits" in said[2]
+
+
+def test_the_labeling_page_takes_several_and_an_old_page_is_changed() -> None:
+    one, many = Page(classes=CLASSES), Page(classes=CLASSES, multi_label=True)
+    assert 'choice="multiple"' in label_config(many)
+    assert "required" not in label_config(many)
+    assert fits(label_config(many), CLASSES, many)
+    assert fits(label_config(one), CLASSES, one)
+    assert not fits(label_config(one), CLASSES, many)
+    assert not fits(label_config(many), CLASSES, one)
+    own = label_config(one).replace("Which class fits?", "Our own words")
+    changed = updated(own, many)
+    assert fits(changed, CLASSES, many)
+    assert "Our own words" in changed
+    assert 'required="false"' in changed
+    assert fits(updated(changed, one), CLASSES, one)
+
+
+@pytest.mark.parametrize(("suggested", "result"), [(("a", "c"), [["a", "c"]]), ((), []), (None, None)])
+def test_a_task_suggests_a_set_or_none_of_the_classes(suggested: tuple[str, ...] | None, result: Any) -> None:
+    task = Task(item_id="i", text="t", cycle=1, rank=1, value=0.5, reason="r", predictions=suggested, confidence=0.75)
+    made = task.to_label_studio().get("predictions")
+    if result is None:
+        assert made is None
+    else:
+        assert [part["value"]["choices"] for part in made[0]["result"]] == result
+        assert made[0]["score"] == 0.75
+
+
+@pytest.fixture
+def asked(lake: Lake, tmp_path: Path) -> TaskFolder:
+    """Four items whose tasks are in the folder; the first three suggest a set, none of the classes, and nothing."""
+    several(lake, *CLASSES, count=4)
+    rows = [
+        {
+            "item_id": f"i{row:05d}",
+            "project": "p",
+            "state": "planned",
+            "cycle": 1,
+            "rank": row + 1,
+            "value": 1 - row / 4,
+            "reason": "because",
+            "prediction": -1,
+            "predictions": suggested,
+            "confidence": 0.5,
+            "content_hash": f"{row:064x}",
+            "task_id": "",
+        }
+        for row, suggested in enumerate(([0, 2], [], None, None))
+    ]
+    with lake.stage("select", version=1, inputs=()) as stage:
+        stage.commit([Upsert("queue", pa.Table.from_pylist(rows))])
+    folder = TaskFolder(tmp_path / "tasks", "p", multi_label=True)
+    push(lake, folder, CONFIG)
+    return folder
+
+
+def chosen(lake: Lake) -> dict[str, tuple[str, int, list[int] | None]]:
+    with lake.read() as reader:
+        rows = reader.rows("SELECT item_id, action, class_id, class_ids FROM current_annotations")
+    return {item: (action, class_id, class_ids) for item, action, class_id, class_ids in rows}
+
+
+def test_sets_none_skips_and_edits_come_back(lake: Lake, asked: TaskFolder) -> None:
+    tasks = {path.stem: json.loads(path.read_text()) for path in asked.path.glob("*.json")}
+    suggested = {task["data"]["item_id"]: task.get("predictions") for task in tasks.values()}
+    assert suggested["i00000"][0]["result"][0]["value"]["choices"] == ["a", "c"]
+    assert suggested["i00001"][0]["result"] == []
+    assert suggested["i00002"] is None
+    assert "name all of them" in (asked.path / "HOW_TO_ANSWER.txt").read_text()
+
+    for item, labels in (("i00000", ("c", "a")), ("i00001", ()), ("i00002", ("b",))):
+        asked.annotate(asked.task_id(item), labels=labels, annotator="ann", seconds=1)
+    path = asked.path / f"{asked.task_id('i00003')}.json"
+    skipped = {"id": 7, "completed_by": "ann", "was_cancelled": True, "result": []}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "annotations": [skipped]}))
+    assert collect(lake, asked, CONFIG).rows_written["annotations"] == 4
+    assert chosen(lake) == {
+        "i00000": ("labelled", -1, [0, 2]),
+        "i00001": ("labelled", -1, []),
+        "i00002": ("labelled", -1, [1]),
+        "i00003": ("skipped", -1, None),
+    }
+    with lake.read() as reader:
+        assert reader.rows("SELECT DISTINCT state FROM queue") == [("answered",)]
+    assert not collect(lake, asked, CONFIG).committed, "the same answers are no news"
+
+    asked.annotate(asked.task_id("i00001"), labels=("b", "a"), annotator="ann", seconds=1)
+    assert collect(lake, asked, CONFIG).rows_written["annotations"] == 1
+    assert chosen(lake)["i00001"] == ("labelled", -1, [0, 1])
+    asked.annotate(asked.task_id("i00002"), labels=("b", "no such class"), annotator="ann", seconds=1)
+    assert collect(lake, asked, CONFIG).detail["unknown labels"] == "no such class"
+    with lake.read() as reader:
+        assert reader.scalar("SELECT count(*) FROM annotations") == 5
+
+
+def test_agreement_and_skill_are_measured_class_by_class(lake: Lake) -> None:
+    generator = np.random.default_rng(2)
+    several(lake, *CLASSES, count=30)
+    said: dict[tuple[str, str], list[int]] = {}
+    has = generator.random((30, 3)) < 0.4
+    for row in range(30):
+        for who, wrong in (("ann", 0.0), ("ben", 0.05), ("cem", 0.4)):
+            flipped = has[row] ^ (generator.random(3) < wrong)
+            said[(f"i{row:05d}", who)] = np.flatnonzero(flipped).tolist()
+    say_sets(lake, said)
+    result = consensus(lake)
+    assert result.detail["items with several opinions"] == 30
+    with lake.read() as reader:
+        opinions = read_opinions(reader)
+        skills = {
+            who: (accuracy, compared)
+            for who, accuracy, _, compared in reader.rows(
+                "SELECT annotator, accuracy, weight, compared FROM annotator_skills"
+            )
+        }
+        value, detail = reader.rows("SELECT value, detail FROM metrics WHERE name = 'krippendorff_alpha'")[0]
+        gold = dict(reader.rows("SELECT item_id, class_ids FROM gold_labels"))
+    by_class = json.loads(detail)["by_class"]
+    units = [
+        (row, int(c in said[(f"i{row:05d}", who)])) for c in (0,) for row in range(30) for who in ("ann", "ben", "cem")
+    ]
+    of_a = krippendorff_alpha(np.array([u for u, _ in units], np.int64), np.array([v for _, v in units], np.int64))
+    assert by_class["a"] == pytest.approx(of_a, abs=1e-6)
+    assert value == pytest.approx(np.mean(list(by_class.values())), abs=1e-6)
+    assert skills["ann"][0] > skills["ben"][0] > 0.85 > 0.75 > skills["cem"][0]
+    assert {compared for _, compared in skills.values()} == {30}
+    assert len(accuracies(opinions, 2)) == 3
+    right = np.mean([gold[f"i{row:05d}"] == np.flatnonzero(has[row]).tolist() for row in range(30)])
+    assert right > 0.9, "the two who are right outweigh the third"
+    assert not consensus(lake).committed
+
+
+def test_what_needs_one_class_per_item_is_refused(lake: Lake) -> None:
+    for name in STRATEGIES:
+        if name in SINGLE_LABEL:
+            with pytest.raises(
+                SettingsError, match=f"'{name}' is not known to work .*multi_label.* use one of core-set"
+            ):
+                check_multi_label(name, 1.0)
+        else:
+            check_multi_label(name, 1.0)
+    with pytest.raises(SettingsError, match="most_per_class"):
+        check_multi_label("value", 0.5)
+    several(lake, *CLASSES)
+    with lake.read() as reader, pytest.raises(SettingsError, match="multi_label"):
+        suspects(reader, None)  # type: ignore[arg-type]
+
+
+def test_the_kind_of_project_changes_only_before_the_first_answer(lake: Lake, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "x", "id": "i00000"}\n')
+    source = SourceConfig(name="s", path="a.jsonl", id="id")
+    one = IngestConfig(root=tmp_path, classes=CLASSES, sources=(source,))
+    many = IngestConfig(root=tmp_path, classes=CLASSES, sources=(source,), multi_label=True)
+
+    def kinds() -> list[tuple[bool | None]]:
+        with lake.read() as reader:
+            return reader.rows("SELECT DISTINCT multi_label FROM classes")
+
+    ingest(lake, one)
+    assert kinds() == [(None,)]
+    ingest(lake, many)
+    assert kinds() == [(True,)]
+    ingest(lake, one)
+    assert kinds() == [(False,)]
+    ingest(lake, many)
+    say_sets(lake, {("i00000", "ann"): [0]})
+    with pytest.raises(SettingsError, match=r"multi_label under .project. is false, and the warehouse holds answers"):
+        ingest(lake, one)
+    assert kinds() == [(True,)]

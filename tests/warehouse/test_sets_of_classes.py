@@ -1,0 +1,150 @@
+"""Sets of classes in the warehouse: gold labels class by class, sets in the views, and nothing changed without them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from tests.active.test_consensus import say
+from tests.warehouse.test_commit_is_atomic import classes, items
+from warehouse import Append, DataError, Lake, Upsert
+from warehouse.hashing import hash_rows
+from warehouse.label_file import one_class, read_label_file
+from warehouse.questions import questions
+
+Said = Mapping[tuple[str, str], Sequence[int]]
+
+
+def say_sets(lake: Lake, answers: Said, *, step: int = 0) -> None:
+    """Annotators choose sets: (item, annotator) -> classes; a later key is later."""
+    keys = list(answers)
+    at = pa.array([step + place for place in range(len(keys))], pa.timestamp("us", "UTC"))
+    rows = {
+        "annotation_id": [f"{item}-{who}" for item, who in keys],
+        "item_id": [item for item, _ in keys],
+        "project": ["p"] * len(keys),
+        "task_id": [""] * len(keys),
+        "annotator": [who for _, who in keys],
+        "action": ["labelled"] * len(keys),
+        "class_id": [-1] * len(keys),
+        "class_ids": [list(answers[key]) for key in keys],
+        "simulated": [False] * len(keys),
+        "created_at": at,
+        "updated_at": at,
+        "seconds": [4.0] * len(keys),
+    }
+    with lake.stage("collect", version=1, inputs=(), params={"step": step}) as stage:
+        stage.commit([Append("annotations", pa.table(rows))])
+
+
+def several(lake: Lake, *names: str, count: int = 8) -> Lake:
+    """A multi-label warehouse with items i00000, i00001, ..."""
+    table = classes(*names)
+    with lake.stage("ingest", version=1, inputs=()) as stage:
+        marked = table.append_column("multi_label", pa.array([True] * table.num_rows))
+        stage.commit([Upsert("classes", marked), Upsert("items", items(count))])
+    return lake
+
+
+def test_each_class_is_decided_on_its_own_and_none_is_a_label(lake: Lake) -> None:
+    several(lake, "a", "b", "c")
+    say_sets(
+        lake,
+        {
+            ("i00000", "ann"): [0],
+            ("i00000", "ben"): [0, 1],
+            ("i00000", "cem"): [1],
+            ("i00001", "ann"): [],
+            ("i00002", "ann"): [0, 2],
+            ("i00002", "ben"): [2],  # a tie about class 0: the later answer says no
+        },
+    )
+    with lake.read() as reader:
+        found = reader.rows(
+            "SELECT item_id, class_id, class_ids, labels, label, annotations, agreeing, decided_by FROM gold_labels "
+            "ORDER BY item_id"
+        )
+        contested = reader.rows("SELECT item_id, opinions FROM contested ORDER BY item_id")
+        assert reader.scalar("SELECT confidence FROM gold_labels WHERE item_id = 'i00001'") == pytest.approx(0.8)
+    assert found == [
+        ("i00000", -1, [0, 1], ["a", "b"], "a, b", 3, 1, "majority"),
+        ("i00001", -1, [], [], "(none)", 1, 1, "single"),
+        ("i00002", -1, [2], ["c"], "c", 2, 1, "majority"),
+    ]
+    assert contested == [
+        ("i00000", ["ann: a", "ben: a, b", "cem: b"]),
+        ("i00002", ["ann: a, c", "ben: c"]),
+    ]
+
+
+def test_opinions_weigh_by_skill_class_by_class(lake: Lake) -> None:
+    several(lake, "a", "b")
+    say_sets(lake, {("i00000", "ann"): [0], ("i00000", "ben"): [1], ("i00000", "cem"): [1]})
+    skills = {"annotator": ["ann", "ben", "cem"], "accuracy": [0.9] * 3, "weight": [3.0, 1.0, 1.0], "compared": [9] * 3}
+    with lake.stage("consensus", version=1, inputs=()) as stage:
+        stage.commit([Upsert("annotator_skills", pa.table(skills))])
+    with lake.read() as reader:
+        assert reader.rows("SELECT class_ids, decided_by FROM gold_labels") == [([0], "skill")]
+
+
+def test_predictions_are_the_classes_from_one_half_on(lake: Lake) -> None:
+    several(lake, "a", "b", "c")
+    predictions = {
+        "item_id": ["i00000", "i00001"],
+        "end_model_id": ["m"] * 2,
+        "probs": pa.array([[0.9, 0.2, 0.5], [0.1, 0.4, 0.3]], pa.list_(pa.float32())),
+        "class_id": [0, 1],
+        "confidence": [0.5, 0.6],
+    }
+    model = {"model_id": ["m"], "stage": ["end_model"], "kind": ["k"], "gold_labels": [0], "items": [2]}
+    with lake.stage("end_model", version=1, inputs=()) as stage:
+        more = {**model, "sequence": [1], "detail": ["{}"]}
+        stage.commit([Upsert("predictions", pa.table(predictions)), Upsert("models", pa.table(more))])
+    say_sets(lake, {("i00001", "ann"): [1, 2]})
+    with lake.read() as reader:
+        assert reader.rows("SELECT label, class_ids FROM latest_predictions ORDER BY item_id") == [
+            ("a, c", [0, 2]),
+            ("(none)", []),
+        ]
+        assert reader.rows("SELECT item_id, labels, label_source FROM training_set ORDER BY item_id") == [
+            ("i00000", ["a", "c"], "predicted"),
+            ("i00001", ["b", "c"], "gold"),
+        ]
+        assert reader.rows("SELECT item_id, gold FROM disagreements") == [("i00001", "b, c")]
+        for asked in questions():
+            reader.rows(asked.sql)
+
+
+def test_without_several_classes_rows_and_hashes_are_what_they_were(lake: Lake) -> None:
+    with lake.stage("ingest", version=1, inputs=()) as stage:
+        stage.commit([Upsert("classes", classes("a", "b")), Upsert("items", items(2))])
+    say(lake, {("i00000", "ann"): 1})
+    with lake.read() as reader:
+        assert reader.rows("SELECT class_id, label, class_ids, labels FROM gold_labels") == [(1, "b", [1], ["b"])]
+        assert reader.scalar("SELECT count(class_ids) FROM annotations") == 0
+        stored = reader.arrow("SELECT * FROM annotations")
+    assert hash_rows("annotations", stored) == hash_rows("annotations", stored.drop_columns(["class_ids"]))
+    said = stored.drop_columns(["class_ids"]).append_column("class_ids", pa.array([[1]], pa.list_(pa.int32())))
+    assert hash_rows("annotations", said) != hash_rows("annotations", stored)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("gold.jsonl", '{"id": 1, "label": ["a", "b"]}\n{"id": 2, "label": []}\n{"id": 3, "label": "c"}\n'),
+        ("gold.csv", 'id,label\n1,"[""a"", ""b""]"\n2,[]\n3,c\n'),
+    ],
+)
+def test_a_label_file_may_hold_lists(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text, "utf-8")
+    assert read_label_file(tmp_path / name) == [("1", ("a", "b")), ("2", ()), ("3", ("c",))]
+    with pytest.raises(DataError, match=r"item '1' 2 classes.*multi_label = true"):
+        one_class(tmp_path / name, "1", ("a", "b"))
+
+
+@pytest.mark.parametrize("label", ['["a", "a"]', "[7]", "null", "{}"])
+def test_a_label_that_is_none_is_refused(tmp_path: Path, label: str) -> None:
+    (tmp_path / "gold.jsonl").write_text(f'{{"id": 1, "label": {label}}}\n', "utf-8")
+    with pytest.raises(DataError, match=r"gold\.jsonl has the label .* for item '1'"):
+        read_label_file(tmp_path / "gold.jsonl")

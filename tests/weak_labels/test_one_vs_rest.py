@@ -1,0 +1,127 @@
+"""Several classes for one item: each class is a yes-or-no question to label model, end model and score."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.warehouse.test_sets_of_classes import say_sets, several
+from tests.weak_labels.small_lake import ENCODER, SmallLake
+from warehouse import Lake, SettingsError
+from weak_labels.classifier import EndModel, EndModelConfig
+from weak_labels.end_model import end_model
+from weak_labels.evaluate import evaluate, evaluate_rivals
+from weak_labels.gold_file import EvaluateConfig
+from weak_labels.label_models import LabelModelConfig, label_model
+from weak_labels.one_vs_rest import OneVsRestHeads, truth
+from weak_labels.report import lf_report
+from weak_labels.set_score import score_sets
+from weak_labels.suggest import SuggestConfig, suggest
+
+CLASSES = ("a", "b", "c")
+LABEL_MODEL = LabelModelConfig(kind="anchored", classes=CLASSES, multi_label=True, learn_from_gold=True)
+END_MODEL = EndModelConfig(classes=CLASSES, encoder_id=ENCODER, multi_label=True)
+
+
+@pytest.fixture
+def small(lake: Lake, tmp_path: Path) -> SmallLake:
+    """Items whose vector is the sum of the directions of their classes; one function per class, mostly right."""
+    several(lake, *CLASSES, count=0)
+    small = SmallLake(lake, tmp_path)
+    generator = np.random.default_rng(5)
+    directions = np.linalg.qr(generator.standard_normal((8, 8)))[0][:4]
+    votes: Mapping[str, dict[str, int]] = {f"says_{name}": {} for name in CLASSES}
+    labels: list[dict[str, object]] = []
+    for split, count in (("train", 90), ("test", 40)):
+        ids = [f"{split}-{number:03d}" for number in range(count)]
+        has = generator.random((count, 3)) < 0.4
+        vectors = has @ directions[:3] + directions[3] + 0.2 * generator.standard_normal((count, 8))
+        small.put_items(ids, split=split)
+        small.put_vectors(ids, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+        for row, item_id in enumerate(ids):
+            labels.append({"id": item_id, "label": [CLASSES[c] for c in np.flatnonzero(has[row])]})
+            for c, name in enumerate(CLASSES):
+                if generator.random() < (0.8 if has[row, c] else 0.05):
+                    votes[f"says_{name}"][item_id] = c
+    small.put_votes(votes)
+    (tmp_path / "gold.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labels), "utf-8")
+    return small
+
+
+def test_the_stages_learn_and_score_sets(small: SmallLake) -> None:
+    lake = small.lake
+    config = EvaluateConfig(gold=small.folder / "gold.jsonl", classes=CLASSES, rival_seeds=1, multi_label=True)
+    assert label_model(lake, LABEL_MODEL).detail["kind"] == "anchored_per_class"
+    assert end_model(lake, END_MODEL).committed
+    with lake.read() as reader:
+        ids = [f"train-{number:03d}" for number in range(60)]
+        true = {row["id"]: row["label"] for row in map(json.loads, config.gold.read_text().splitlines())}
+        before = reader.rows("SELECT probs FROM latest_weak_labels WHERE item_id = 'train-000'")
+    say_sets(lake, {(i, "ann"): sorted(CLASSES.index(name) for name in true[i]) for i in ids}, step=100)
+    assert label_model(lake, LABEL_MODEL).detail["gold_labels"] == 60
+    learned = end_model(lake, END_MODEL)
+    assert learned.detail["gold_labels"] == 60
+    assert end_model(lake, END_MODEL).rows_written == {}
+    evaluate(lake, config, END_MODEL)
+    evaluate_rivals(lake, config, END_MODEL)
+    with lake.read() as reader:
+        after = reader.rows("SELECT probs FROM latest_weak_labels WHERE item_id = 'train-000'")
+        sums = reader.rows("SELECT min(list_sum(probs)), max(list_sum(probs)) FROM latest_predictions")[0]
+        kinds = reader.rows("SELECT DISTINCT kind FROM models WHERE stage = 'end_model'")
+        figures = dict(reader.rows("SELECT name, value FROM metrics WHERE series = 'siftline' AND labels = 60"))
+        series = {name for (name,) in reader.rows("SELECT DISTINCT series FROM metrics")}
+        sure = reader.scalar(
+            "SELECT max(abs(confidence - list_min(list_transform(probs, lambda p: greatest(p, 1 - p))))) "
+            "FROM latest_predictions"
+        )
+        report = lf_report(reader)
+        with pytest.raises(SettingsError, match="multi_label"):
+            suggest(reader, SuggestConfig(encoder_id=ENCODER))
+    assert before != after, "people's labels reach the label model"
+    assert sums[0] < 0.9
+    assert sums[1] > 1.5
+    assert kinds == [("one_vs_rest_logistic_regression",)]
+    assert sure == pytest.approx(0, abs=1e-6)
+    assert set(figures) == {"accuracy", "micro_f1", "macro_f1", "calibration_error"}
+    assert figures["micro_f1"] > 0.8
+    assert {"siftline", "gold_only", "random", "random_gold_only", "all_gold", "label_model"} <= series
+    assert all(f.conflict == 0 and f.gain is None for f in report.functions)
+    assert {f.name: f.accuracy for f in report.functions}["says_a"] > 0.8  # type: ignore[operator]
+    assert {d.against for d in report.disagreements} <= {"the model", "people"}
+
+
+def test_each_class_is_the_end_model_of_has_it_not_and_has_it() -> None:
+    generator = np.random.default_rng(0)
+    vectors = generator.standard_normal((30, 5))
+    probs = generator.random((30, 3))
+    weights = np.ones(30)
+    rows = np.arange(30)
+    sets = truth([(0, 2), (), (1,)], 3, multi_label=True)
+    assert sets.tolist() == [[True, False, True], [False, False, False], [False, True, False]]
+    heads = OneVsRestHeads.fit(END_MODEL, vectors, rows, probs, weights)
+    found = heads.learned(np.arange(3), sets).model.predict_proba(vectors)
+    for c in range(3):
+        weak = EndModel.fit_weak(vectors, np.stack([1 - probs[:, c], probs[:, c]], axis=1), weights)
+        alone = EndModel.fit_gold(weak, vectors[:3], sets[:, c].astype(np.int64), 2)
+        np.testing.assert_array_equal(found[:, c], alone.predict_proba(vectors)[:, 1])
+
+
+def test_the_score_of_sets_by_hand() -> None:
+    true = np.array([[1, 0], [1, 1], [0, 0], [0, 0]], np.bool_)
+    probs = np.array([[0.9, 0.1], [0.9, 0.2], [0.1, 0.1], [0.7, 0.0]])
+    figures = {name: (value, more) for name, value, more in score_sets(true, probs)}
+    assert figures["accuracy"] == (0.5, {"by_class": [[2, 0, 1], [0, 1, 0]]})
+    assert figures["micro_f1"][0] == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
+    assert figures["macro_f1"][0] == pytest.approx((0.8 + 0.0) / 2)
+    nothing = {name: value for name, value, _ in score_sets(true[2:3], probs[2:3])}
+    assert (nothing["accuracy"], nothing["micro_f1"], nothing["macro_f1"]) == (1.0, 1.0, 1.0)
+
+
+def test_what_cannot_work_is_refused() -> None:
+    with pytest.raises(SettingsError, match="'snorkel', which gives each item one class; with multi_label"):
+        replace(LABEL_MODEL, kind="snorkel")
+    with pytest.raises(SettingsError, match="self_training does not go with multi_label"):
+        replace(END_MODEL, self_training=True)
