@@ -20,6 +20,7 @@ classes = ["a", "b"]
 name = "s"
 path = "data.csv"
 """
+SEVERAL = GOOD.replace("[project]", "[project]\nmulti_label = true")
 
 
 def write(folder: Path, text: str) -> Path:
@@ -33,6 +34,14 @@ def test_the_least_file_is_enough(tmp_path: Path) -> None:
     assert settings.sources[0].text == "text"
 
 
+def test_several_classes_need_no_other_setting(tmp_path: Path) -> None:
+    project = Project(write(tmp_path, SEVERAL + "[weak_labels]\nlabel_model = 'anchored'"))
+    assert project.label_model_config.kind == "anchored"
+    assert Project(write(tmp_path, SEVERAL)).label_model_config.multi_label
+    with pytest.raises(SettingsError, match="'badge' is not known to work"):
+        Project(write(tmp_path, SEVERAL + "[select]\nstrategy = 'badge'"))
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -43,6 +52,12 @@ def test_the_least_file_is_enough(tmp_path: Path) -> None:
         (GOOD + "[select]\nbatch = 'many'", r"select.batch: .*\(found 'many'\)"),
         (GOOD + "[select]\ncost = 'hours'", r"select.cost: .*'label' or 'seconds' \(found 'hours'\)"),
         (GOOD + "[nonsense]\nx = 1", "nonsense: unknown setting"),
+        (
+            SEVERAL + "[weak_labels]\nlabel_model = 'snorkel'",
+            "multi_label = true: .*'snorkel' gives each item one class",
+        ),
+        (SEVERAL + "[end_model]\nself_training = true", "multi_label = true: .end_model. self_training"),
+        (SEVERAL + "[annotate]\nsecond_look = 0.1", "multi_label = true: .annotate. second_look = 0.1"),
         (GOOD.replace('"a", "b"', '"a", "a"'), "distinct"),
         (GOOD.replace('"a", "b"', '"a"'), "project.classes"),
         (GOOD.replace('path = "data.csv"', ""), "either path or query"),

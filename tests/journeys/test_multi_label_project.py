@@ -1,0 +1,97 @@
+"""A whole multi-label project of real texts: run, collect, learn, report, export and ask, with sets of classes."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from features.samples import SampleFiles
+from flows.cli.look import make_report, show_queue
+from flows.project import Project
+from flows.stages import run_passes, run_stage_in_process
+from tests.digests import CLASSES, make_digest_project
+from warehouse import Lake, SettingsError
+from warehouse.export import export_training_set
+from warehouse.questions import questions
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, reuters: SampleFiles) -> Path:
+    root = make_digest_project(tmp_path_factory.mktemp("digests") / "project", reuters, train=100, test=30)
+    project = Project(root)
+    assert run_passes(run_stage_in_process(project), simulated=True).passes == 3
+    return root
+
+
+def test_every_stage_works_on_sets(run: Path) -> None:
+    truth = {row["id"]: row["label"] for row in map(json.loads, (run / "data" / "gold.jsonl").read_text().splitlines())}
+    with Lake(run / "lake", read_only=True) as lake, lake.read() as reader:
+        gold = dict(reader.rows("SELECT item_id, labels FROM gold_labels"))
+        assert gold == {item: truth[item] for item in gold}
+        assert len(gold) == 16
+        assert len({len(labels) for labels in gold.values()}) > 1
+        kinds = dict(reader.rows("SELECT stage, any_value(kind) FROM models GROUP BY stage"))
+        assert kinds == {"label_model": "anchored_per_class", "end_model": "one_vs_rest_logistic_regression"}
+        assert reader.rows("SELECT gold_labels FROM models WHERE stage = 'end_model' ORDER BY sequence") == [
+            (0,),
+            (8,),
+            (16,),
+        ]
+        assert reader.scalar("SELECT count(*) FROM predictions WHERE abs(list_sum(probs) - 1) > 0.01") > 0
+        assert reader.scalar("SELECT count(*) FROM queue WHERE predictions IS NULL OR prediction <> -1") == 0
+        figures = {
+            (series, name): value
+            for series, name, value in reader.rows(
+                "SELECT series, name, value FROM metrics WHERE labels IN (0, 16) AND series IN ('siftline', 'label_model')"
+                " ORDER BY labels"
+            )
+        }
+        assert {name for _, name in figures} == {"accuracy", "micro_f1", "macro_f1", "calibration_error"}
+        assert figures["siftline", "micro_f1"] > 0.5
+        assert figures["label_model", "micro_f1"] > 0.7
+        for asked in questions():
+            reader.rows(asked.sql)
+
+
+def test_a_second_run_adds_no_row(run: Path) -> None:
+    assert run_passes(run_stage_in_process(Project(run)), simulated=True).rows_written == 0
+
+
+def test_the_report_shows_every_class(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_report(run, run / "report.html")
+    page = (run / "report.html").read_text("utf-8")
+    assert 'id="table-classes"' in page
+    assert 'id="table-confusion"' not in page
+    assert "Micro F1" in page
+    table = page.partition('id="table-classes"')[2].partition("</table>")[0]
+    assert all(f"<bdi>{name}</bdi>" in table for name in CLASSES)
+    show_queue(run, 5)
+    assert "next tasks" in capsys.readouterr().out
+
+
+def test_exports_hold_the_list_of_classes(run: Path, tmp_path: Path) -> None:
+    place = Project(run).location
+    export_training_set(place, tmp_path / "jsonl", format="jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "jsonl" / "training_set.jsonl").read_text().splitlines()]
+    assert len(rows) == 130
+    assert {type(row["labels"]) for row in rows} == {list}
+    assert any(row["labels"] == [] and row["label"] == "(none)" for row in rows)
+    assert all(row["label"] == (", ".join(row["labels"]) or "(none)") for row in rows)
+    export_training_set(place, tmp_path / "datasets", format="datasets")
+    datasets = pytest.importorskip("datasets")
+    found = datasets.load_dataset(str(tmp_path / "datasets"), cache_dir=str(tmp_path / "cache"))
+    feature = found["train"].features["labels"].feature
+    by_id = {row["item_id"]: row["labels"] for row in rows}
+    for row in found["train"]:
+        assert [feature.int2str(c) for c in row["labels"]] == by_id[row["item_id"]]
+
+
+def test_the_project_cannot_become_one_of_single_classes(run: Path) -> None:
+    settings = run / "siftline.toml"
+    before = settings.read_text("utf-8")
+    settings.write_text(before.replace("multi_label = true", "multi_label = false"), "utf-8")
+    try:
+        with pytest.raises(SettingsError, match="multi_label under .* is false, and the warehouse holds answers"):
+            run_stage_in_process(Project(run))("ingest")
+    finally:
+        settings.write_text(before, "utf-8")
