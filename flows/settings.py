@@ -334,5 +334,6 @@ def _lines(error: ValidationError) -> list[str]:
             lines.append(f"  {where}: missing")
         else:
             message = problem["msg"].removeprefix("Value error, ")
-            lines.append(f"  {where}: {message} (found {problem['input']!r})")
+            found = f" (found {problem['input']!r})" if problem["loc"] else ""
+            lines.append(f"  {where}: {message}{found}")
     return lines

@@ -42,8 +42,8 @@ def test_every_stage_works_on_sets(run: Path) -> None:
         figures = {
             (series, name): value
             for series, name, value in reader.rows(
-                "SELECT series, name, value FROM metrics WHERE labels IN (0, 16) AND series IN ('siftline', 'label_model')"
-                " ORDER BY labels"
+                "SELECT series, name, value FROM metrics "
+                "WHERE labels IN (0, 16) AND series IN ('siftline', 'label_model') ORDER BY labels"
             )
         }
         assert {name for _, name in figures} == {"accuracy", "micro_f1", "macro_f1", "calibration_error"}
@@ -91,7 +91,7 @@ def test_the_project_cannot_become_one_of_single_classes(run: Path) -> None:
     before = settings.read_text("utf-8")
     settings.write_text(before.replace("multi_label = true", "multi_label = false"), "utf-8")
     try:
-        with pytest.raises(SettingsError, match="multi_label under .* is false, and the warehouse holds answers"):
+        with pytest.raises(SettingsError, match=r"multi_label under .* is false, and the warehouse holds answers"):
             run_stage_in_process(Project(run))("ingest")
     finally:
         settings.write_text(before, "utf-8")
