@@ -124,6 +124,8 @@ class WeakLabelsSection(Section):
 class EndModelSection(Section):
     """The classifier on the vectors."""
 
+    kind: str = "linear"
+    """linear, mlp, or auto: by people's labels where there are 60."""
     seed: int = 0
     self_training: bool = False
     """Learn from labels that a classifier on vectors and one on words agree on; it helps where votes cover little."""
