@@ -11,6 +11,7 @@ from types import FrameType
 import uvicorn
 
 from engine.errors import OptionError
+from engine.serving import memory
 from engine.serving.app import Service, build_app
 from engine.serving.connection import connection_class
 
@@ -55,12 +56,14 @@ class Server(uvicorn.Server):
         self._service, self._told = service, told
         self._loop: asyncio.AbstractEventLoop | None = None
         self._drain: asyncio.Task[None] | None = None
+        self._memory: asyncio.Task[None] | None = None
         service.connections = lambda: len(self.server_state.connections)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
+        self._memory = self._loop.create_task(memory.watch(lambda: self._service.in_progress > 0))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """SIGTERM or SIGINT: drain; a second one ends at once."""
@@ -128,4 +131,5 @@ def serve(service: Service, told: Callable[[str], None]) -> None:
     host = f"[{config.host}]" if ":" in config.host else config.host
     told(f"{service.encoder.encoder_id} listens on http://{host}:{port}")
     sys.setswitchinterval(SWITCH_S)
+    memory.settle()
     Server(service, told).run(sockets=[listener])
