@@ -51,8 +51,8 @@ def computing(device: str) -> Generator[None]:
     except torch.OutOfMemoryError as error:
         torch.cuda.empty_cache()
         raise OverloadError(
-            f"The CUDA device is out of memory: {str(error).partition('. ')[0]}. Ask again later, end other programs on "
-            "it, or take smaller batches."
+            f"The CUDA device is out of memory: {str(error).partition('. ')[0]}. Ask again later, end other "
+            "programs on it, or take smaller batches."
         ) from error
 
 

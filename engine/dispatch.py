@@ -89,7 +89,7 @@ def combine(y_PD: torch.Tensor, units: Dispatch, start_RD: torch.Tensor) -> torc
     sums_RD = torch.zeros(rows + units.filled, width, device=start_RD.device)
     if must_fix_order(start_RD):  # by unit: a unit's rows are distinct, but for those that only fill up
         for _, span in units.spans():
-            sums_RD.index_add_(0, units.rows_P[span], y_PD[span])
+            sums_RD.index_add_(0, units.rows_P[span], y_PD[span].float())
         return start_RD + sums_RD[:rows]
     return start_RD + sums_RD.index_add(0, units.rows_P, y_PD.float())[:rows]
 

@@ -85,8 +85,8 @@ class Linear(nn.Module):
 def attend(q_SHLW: torch.Tensor, k_SHLW: torch.Tensor, v_SHLW: torch.Tensor) -> torch.Tensor:
     """[S, H, L, W]: softmax(q k / sqrt W) v.
 
-    On CUDA torch would pick a kernel by the number of texts, and some of them sum in an order that depends on it. The one
-    named here computes each text and head for itself, and takes float32.
+    On CUDA torch would pick a kernel by the number of texts, and some sum in an order that depends on it. The one named
+    here computes each text and head for itself, and takes float32.
     """
     if must_fix_order(q_SHLW):
         kernel = torch.ops.aten._scaled_dot_product_efficient_attention

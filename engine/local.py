@@ -143,7 +143,7 @@ def _copy(result: Encoding, start: int, stop: int, request: Request) -> None:
 
 
 def pack_and_compute(compute: Compute, device: str, sequences: list[list[int]], traced: bool) -> Packed:
-    """What a worker does with a batch: token ids go to the device, vectors come back. Raises what `computing` raises."""
+    """What a worker does with a batch: ids go to the device, vectors come back. Raises what `computing` raises."""
     with torch.inference_mode(), computing(device):
         packed = compute(pack(sequences).to(device), traced)
         return replace(packed, vectors=packed.vectors.cpu())
@@ -161,11 +161,8 @@ def _single_core_workers(threads: int, shapes: tuple[tuple[int, int], ...], devi
             workers.submit(everyone.wait)
         everyone.wait()
         torch.set_num_threads(before)
-    if device == "cpu":
-        # Measured in a worker, because it is the worker's products that must not depend on their number of rows.
-        rows = (workers.submit(stable_rows, shapes).result(), MOST_ROWS)
-    else:
-        rows = (CUDA_ROWS, CUDA_ROWS)
+    # Measured in a worker, because it is the worker's products that must not depend on their number of rows.
+    rows = (workers.submit(stable_rows, shapes).result(), MOST_ROWS) if device == "cpu" else (CUDA_ROWS, CUDA_ROWS)
     ready = threading.Barrier(threads)
     for future in [workers.submit(_use_rows, *rows, ready) for _ in range(threads)]:
         future.result()

@@ -45,9 +45,9 @@ def use_least_rows(rows: int, most: int = MOST_ROWS) -> None:
 def must_fix_order(x: torch.Tensor) -> bool:
     """Whether sums over x need an order of our own: CUDA's depends on how many are made at a time, or on chance.
 
-    With gradients it does not matter.
+    With gradients or under autocast bits do not matter.
     """
-    return x.is_cuda and not torch.is_grad_enabled()
+    return x.is_cuda and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cuda")
 
 
 @contextmanager

@@ -1,14 +1,16 @@
-"""A CUDA device for machines without one: tensors that say they are on it, hold their values on the CPU, and refuse what
-CUDA would refuse or would compute in an order of its own.
+"""A CUDA device for machines without one: tensors that say they are on it, hold their values on the CPU, and refuse
+what CUDA would refuse or would compute in an order of its own.
 
-It shows that the code of the device path puts every tensor where it belongs, and that a text's sums have one order in any
-batch as far as the shapes of operations decide. It says nothing about the kernels of a real device; the tests that are
-marked cuda do.
+It shows that the code of the device path puts every tensor where it belongs, and that a text's sums have one order in
+any batch as far as the shapes of operations decide. It says nothing about the kernels of a real device; the tests that
+are marked cuda do.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch.nn import functional
@@ -16,6 +18,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 from engine.device import CUDA_ROWS
+from engine.local import LocalEncoder
+from engine.products import use_least_rows
 
 CUDA = torch.device("cuda")
 _CROSSING = ("copy_", "to", "cpu")
@@ -28,16 +32,16 @@ class CudaError(Exception):
 
 
 class PretendedTensor(torch.Tensor):
-    """A tensor on the pretended device. Attributes: values, on the CPU."""
+    """A tensor on the pretended device. Attributes: on_host, its values."""
 
-    values: torch.Tensor
+    on_host: torch.Tensor
 
     @staticmethod
     def __new__(cls, values: torch.Tensor) -> "PretendedTensor":
         shell = torch.Tensor._make_wrapper_subclass(
             cls, values.shape, strides=values.stride(), dtype=values.dtype, device=CUDA
         )
-        shell.values = values
+        shell.on_host = values
         return shell
 
     @classmethod
@@ -56,12 +60,34 @@ class _Mode(TorchFunctionMode):
         return _call(func, args, kwargs or {})
 
 
+class _Stream:
+    def synchronize(self) -> None:
+        pass
+
+
 @contextmanager
-def pretended_cuda(*others: Callable[[Callable[[], object]], object]) -> Iterator[None]:
-    """Inside the block "cuda" is the pretended device for this thread, and for threads that run what `others` are given."""
+def pretended_cuda() -> Generator[Callable[[LocalEncoder], None]]:
+    """Inside the block "cuda" is the pretended device for this thread, and for the worker of each encoder that is given
+    to the function that the block gets. Products of this thread have CUDA's rows, as those of the workers."""
     mode = _Mode()
-    with mode:
-        yield
+
+    def let_in(encoder: LocalEncoder) -> None:
+        workers = encoder.scheduler._workers
+        assert isinstance(workers, ThreadPoolExecutor)
+        assert workers._max_workers == 1
+        workers.submit(mode.__enter__).result()
+
+    use_least_rows(CUDA_ROWS, CUDA_ROWS)
+    try:
+        with (
+            patch("torch.cuda.is_available", lambda: True),
+            patch("torch.cuda.current_stream", _Stream),
+            patch("torch.cuda.empty_cache", lambda: None),
+            mode,
+        ):
+            yield let_in
+    finally:
+        use_least_rows(1)
 
 
 def _call(func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
@@ -97,9 +123,9 @@ def _call(func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
 
 
 def _check_order(name: str, func: Any, args: Any, kwargs: Any, there: list[PretendedTensor]) -> None:
-    first = there[0].values if there else None
+    first = there[0].on_host if there else None
     if name in _PRODUCTS:
-        rows = [tensor.values.shape[0] for tensor in there if tensor.values.dim() == 2][0]
+        rows = next(tensor.on_host.shape[0] for tensor in there if tensor.on_host.dim() == 2)
         if rows != CUDA_ROWS:
             raise CudaError(f"a product of {rows} rows")
     if name in ("linear", "scaled_dot_product_attention") or "__matmul__" in name:
@@ -107,7 +133,7 @@ def _check_order(name: str, func: Any, args: Any, kwargs: Any, there: list[Prete
     if name in _IN_ANY_ORDER and first is not None and first.is_floating_point():
         raise CudaError(f"{name} adds in an order that depends on the batch")
     if name in ("index_add", "index_add_"):
-        target, _, index, added = (value.values if isinstance(value, PretendedTensor) else value for value in args)
+        target, _, index, added = (value.on_host if isinstance(value, PretendedTensor) else value for value in args)
         real = index[index != len(target) - 1]  # the last row takes what only fills up
         if len(real.unique()) != len(real) and not torch.equal(added, added.round()):
             raise CudaError("index_add adds in any order")
@@ -129,7 +155,7 @@ def _device(value: Any) -> str | None:
 
 def _values(value: Any) -> Any:
     if isinstance(value, PretendedTensor):
-        return value.values
+        return value.on_host
     return torch.device("cpu") if _device(value) == "cuda" else value
 
 
