@@ -80,10 +80,11 @@ class Sizes:
             raise OptionError(f"A head is {base.head_width} wide; int8 computes up to {WIDEST_HEAD}. Use fp32.")
         if base.width > WIDEST:
             raise OptionError(f"The model is {base.width} wide; int8 computes up to {WIDEST}. Use fp32.")
-        blocks = (base.ffn_width,) if config is base else (config.shared_neurons, config.expert_width)
-        if max(blocks) > MOST_NEURONS:
-            raise OptionError(f"A block has {max(blocks)} neurons; int8 computes up to {MOST_NEURONS}. Use fp32.")
-        if isinstance(config, EncoderConfig):
+        dense = isinstance(config, EncoderConfig)
+        largest = config.ffn_width if dense else max(config.shared_neurons, config.expert_width)
+        if largest > MOST_NEURONS:
+            raise OptionError(f"A block has {largest} neurons; int8 computes up to {MOST_NEURONS}. Use fp32.")
+        if dense:
             return cls(
                 base=base,
                 layers=base.layers,
