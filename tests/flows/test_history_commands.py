@@ -1,4 +1,4 @@
-"""`siftline snapshots`, `diff`, `export` and conditions: they answer in words, and every wrong request names the way out."""
+"""`siftline snapshots`, `diff`, `export`, conditions: they answer in words, every wrong request names the way out."""
 
 import json
 import subprocess
