@@ -38,7 +38,6 @@ def main() -> None:
     parser.add_argument("--parts", default=",".join(PARTS), help="some of %(default)s, with commas between them")
     parser.add_argument("--encoder", default="dense", help="dense (the peers' model, default), routed, or a file")
     parser.add_argument("--precision", default="fp32", help="fp32, int8 or int4; the peers stay at fp32")
-    parser.add_argument("--device", default="cpu", choices=("cpu",), help="where our server computes")
     parser.add_argument("--threads", type=int, default=2, help="cores for each server (default 2)")
     parser.add_argument("--data", type=Path, metavar="DIR")
     parser.add_argument("--quick", action="store_true", help="a smoke run; its figures mean nothing")
@@ -71,7 +70,7 @@ def _measure(arguments: argparse.Namespace, names: list[str]) -> dict[str, Any]:
     model = Path(arguments.encoder).name
     start = partial(ours, kind, command, model=model)
     before = _earlier(arguments.output)
-    figures = {"benchmark": "serving", **environment(), "threads": threads, "runs": before}
+    figures: dict[str, Any] = {"benchmark": "serving", **environment(), "threads": threads, "runs": before}
     measured = figures["runs"].setdefault(kind, {"parts": {}})["parts"]
     for name in names:
         load, began = os.getloadavg()[0], time.monotonic()
