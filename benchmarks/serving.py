@@ -83,7 +83,7 @@ def _measure(arguments: argparse.Namespace, names: list[str]) -> dict[str, Any]:
     model = Path(arguments.encoder).name
     start = partial(ours, kind, command, model=model)
     before = _earlier(arguments.output)
-    figures = {"benchmark": "serving", **environment(), "threads": threads, "runs": before}
+    figures: dict[str, Any] = {"benchmark": "serving", **environment(), "threads": threads, "runs": before}
     measured = figures["runs"].setdefault(kind, {"parts": {}})["parts"]
     for name in names:
         load, began = os.getloadavg()[0], time.monotonic()

@@ -167,7 +167,7 @@ def counters(port: int) -> dict[str, float]:
 
 
 def overload(start: Start, data: Data, sizes: Sizes) -> Figures:
-    """Ten times the capacity from thousands of clients that are all connected: what they are told, memory, recovery."""
+    """Far more than the capacity from thousands of clients, all connected: what they are told, memory, recovery."""
     allow_many_files()
     texts = arrivals(data, sizes.storm_texts, seed=5)
     with start() as served:

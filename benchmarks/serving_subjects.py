@@ -19,7 +19,7 @@ from benchmarks.engine_data import ROOT
 from engine.weights import MINILM
 
 PEERS = ROOT / ".venv-peers-serving"
-PEER_PACKAGES = ("infinity-emb[torch,server]",)
+PEER_PACKAGES = ("infinity-emb[torch,server]==0.0.78",)
 START_S = 180.0
 _ADDRESS = re.compile(r"listens on http://127\.0\.0\.1:(\d+)")
 

@@ -176,6 +176,8 @@ class TensorFile:
         return digest.hexdigest()
 
     def _places(self, header: Any, data: int) -> dict[str, Place]:
+        if not isinstance(header, dict):
+            raise ModelFileError(f"{self.name} has a safetensors header that is no object.")
         places: dict[str, Place] = {}
         for name, entry in cast("dict[str, Any]", header).items():
             if name == "__metadata__":
@@ -184,7 +186,7 @@ class TensorFile:
                 dtype = _TYPES[entry["dtype"]]
                 shape = tuple(int(length) for length in entry["shape"])
                 start, stop = (data + int(offset) for offset in entry["data_offsets"])
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
                 raise ModelFileError(f"{self.name}: tensor {name} is described by {entry!r:.200}.") from error
             sound = all(length >= 0 for length in shape) and data <= start <= stop <= self._size
             if not sound or stop - start != math.prod(shape) * dtype.itemsize:

@@ -147,6 +147,7 @@ def test_the_text_without_a_vector_is_named_and_its_neighbours_are_answered(serv
     response = post(server.url, inputs=["bank", "trade", "oil"])
     assert response.status_code == 424
     assert response.json()["error"]["indexes"] == [2]
+    assert "siftline_embeddings_total 2.0" in httpx.get(f"{server.url}/metrics").text
     vectors = post(server.url, inputs=["bank", "trade"]).json()
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
 
