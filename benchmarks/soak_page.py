@@ -51,9 +51,9 @@ def page(figures: Figures) -> str:
         for name, found in figures["growth"].items()
         if "values" in found
     ]
+    if shown:
+        lines += ["", f"At the checks: {'; '.join(shown)}."]
     lines += [
-        "",
-        f"At the checks: {'; '.join(shown)}.",
         "",
         "Growth: median of the slopes between points of one process, without the first tenth; bounded when under a "
         "tenth of the median. Data and the history in Prefect and Label Studio are meant to be kept.",

@@ -23,7 +23,8 @@ class ServerConfig:
         room: how much may wait.
         max_body_bytes: largest request body.
         max_inputs: most texts in a request.
-        max_held_bytes: most bytes of request bodies in memory at a time, all clients together.
+        max_held_bytes: most bytes of request bodies in memory at a time, all clients together; and as many of answers
+            that clients are slow to fetch.
         max_requests: most requests that are read to the end and not yet answered.
         max_connections: most connections; those above are answered with 503.
         deadline_s: a request that is not answered by then is refused with 504.

@@ -113,6 +113,7 @@ def test_figures_are_those_of_the_view(lake: Lake) -> None:
     run_vote(lake, [GOAL, GAME, VOTE, broken], min_faults=1)
     with lake.read() as reader:
         view = reader.arrow("SELECT * FROM lf_summary").to_pylist()
+    assert {row["lf_name"] for row in view} == {"goal", "game", "vote", "broken"}
     for row, figures in zip(view, report(lake).functions, strict=True):
         names = ("applied_to", "coverage", "overlap", "conflict", "gold_votes", "faults", "switched_off")
         assert {n: getattr(figures, n) for n in names} == {n: row[n] for n in names}
