@@ -65,7 +65,7 @@ def test_an_edit_replaces_the_label_under_the_same_id(studio: StudioInfo, projec
     (before,) = project.pull()
     api(studio, "PATCH", f"/api/annotations/{before.annotation_id}/", json={"result": result("trade")})
     (after,) = project.pull()
-    assert (after.annotation_id, after.label) == (before.annotation_id, "trade")
+    assert (after.annotation_id, after.labels) == (before.annotation_id, ("trade",))
     assert after.updated_at > before.updated_at
     assert after.created_at == before.created_at
 

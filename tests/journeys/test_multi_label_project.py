@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import datasets
 import pytest
 
 from features.samples import SampleFiles
@@ -69,7 +70,7 @@ def test_the_report_shows_every_class(run: Path, capsys: pytest.CaptureFixture[s
     assert "next tasks" in capsys.readouterr().out
 
 
-def test_exports_hold_the_list_of_classes(run: Path, tmp_path: Path) -> None:
+def test_exports_hold_the_list_of_classes(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = Project(run).location
     export_training_set(place, tmp_path / "jsonl", format="jsonl")
     rows = [json.loads(line) for line in (tmp_path / "jsonl" / "training_set.jsonl").read_text().splitlines()]
@@ -78,8 +79,9 @@ def test_exports_hold_the_list_of_classes(run: Path, tmp_path: Path) -> None:
     assert any(row["labels"] == [] and row["label"] == "(none)" for row in rows)
     assert all(row["label"] == (", ".join(row["labels"]) or "(none)") for row in rows)
     export_training_set(place, tmp_path / "datasets", format="datasets")
-    datasets = pytest.importorskip("datasets")
-    found = datasets.load_dataset(str(tmp_path / "datasets"), cache_dir=str(tmp_path / "cache"))
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    found = datasets.load_dataset(str(tmp_path / "datasets"))
     feature = found["train"].features["labels"].feature
     by_id = {row["item_id"]: row["labels"] for row in rows}
     for row in found["train"]:
