@@ -41,7 +41,7 @@ def give_statistics(cursor: duckdb.DuckDBPyConnection) -> list[str]:
     (docs/decisions/0081). A row that comes and goes in one transaction makes them, and no snapshot holds it.
     """
     known = cursor.execute(
-        f"SELECT t.table_name FROM {_METADATA}.ducklake_table_stats s JOIN {_METADATA}.ducklake_table t USING (table_id) "
+        f"SELECT t.table_name FROM {_METADATA}.ducklake_table_stats JOIN {_METADATA}.ducklake_table t USING (table_id) "
         "WHERE t.end_snapshot IS NULL"
     ).fetchall()
     lacking = sorted(set(OFTEN_EMPTY) - {str(name) for (name,) in known})
