@@ -18,12 +18,11 @@ from typing import Any
 
 from benchmarks.environment import environment
 from benchmarks.warehouse_faults import kills
+from benchmarks.warehouse_page import PARTS, page
 from benchmarks.warehouse_reads import PARTS as READS
 from benchmarks.warehouse_reads import measure
 from benchmarks.warehouse_reads import page as reads_page
 from benchmarks.warehouse_writers import SIDES, writers
-
-PARTS = ("kills", "writers", "commits", "reads")
 
 
 def main() -> None:
@@ -95,34 +94,6 @@ def commits(folder: Path, earlier: int) -> dict[str, Any]:
                     costs.append(time.perf_counter() - began)
             found[str(target)] = round(statistics.median(costs) * 1000, 1)
     return {"commit_ms": found}
-
-
-def page(held: dict[str, Any]) -> str:
-    """The page of the figures, as Markdown."""
-    lines = ["# Warehouse", "", "Made by `python -m benchmarks.warehouse`; do not edit.", ""]
-    if "kills" in held:
-        faults = [(c, w, n) for c in ("SQLite", "PostgreSQL") for w, n in held["kills"][c].items()]
-        lines += ["## Deaths injected, all survived", "", "| catalogue | where | deaths |", "|---|---|---:|"]
-        lines += [f"| {catalog} | {where} | {count} |" for catalog, where, count in faults]
-        lines += [f"| in all | | {sum(count for _, _, count in faults)} |", ""]
-    if "writers" in held:
-        lines += ["## Four writers and two readers", ""]
-        lines += ["| | landed | failed | commits/s | reads | reader errors |", "|---|---|---|---|---|---|"]
-        for side, f in held["writers"].items():
-            if side not in SIDES or "missing" in f:
-                continue
-            lines.append(
-                f"| {side} | {f['landed']} of {f['asked']} | {f['failed']} | {f['commits_per_s']} | {f['reads']} |"
-                f" {f['reader_errors']} |"
-            )
-        lines.append("")
-    if "commits" in held:
-        lines += ["## A commit of 1,000 rows", "", "| earlier commits | median, ms |", "|---|---|"]
-        lines += [f"| {earlier} | {ms} |" for earlier, ms in held["commits"]["commit_ms"].items()]
-        lines.append("")
-    if "reads" in held:
-        lines += ["## Reading", "", "See [warehouse-reads.md](warehouse-reads.md).", ""]
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -84,10 +84,14 @@ class Strategy(Protocol):
 
 
 def pick_best(situation: Situation, batch: int, scores: Floats) -> Pick:
-    """The allowed items with the largest scores [N], never two near-duplicates; the lower row wins a tie."""
+    """The allowed items with the largest scores [N], never two near-duplicates; equal scores are drawn."""
     pick = Picking(situation)
-    while pick.wants(batch):
-        pick.take(scores)
+    order = np.lexsort((situation.generator.random(len(scores)), -scores))
+    for row in order[pick.allowed[order]]:
+        if len(pick.rows) >= batch:
+            break
+        if pick.allowed[row]:
+            pick.add(int(row), float(scores[row]))
     return pick.done()
 
 
