@@ -107,7 +107,8 @@ def page(figures: dict[str, Any]) -> str:
         each = ", ".join(f"{kind} {parts[kind]['figures']['us_per_row']:.1f} µs" for kind in PEERS if kind in parts)
         lines += [
             f"Peers are linear in rows and were timed on the first {peers[0]['rows'][1]:,}. They are compared by the "
-            f"time of a row between their two sizes, without what they take to start: {each}."
+            f"time of a row between their two sizes, without what they take to start: {each}. PandasLFApplier has one "
+            "process; Siftline and Dask may use all cores."
         ]
     lines += [""]
     for name, part in parts.items():

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.engine_bars import EQUAL
 from engine.client import DEFAULT_ACTIVE, ENCODERS
 from engine.config import RoutedConfig
 from engine.encoder import DenseEncoder, Pack, dense_encoder, pack
@@ -25,9 +26,6 @@ from engine.routed import RoutedEncoder
 from engine.routed_file import RoutedFile, parse_routed
 from engine.tokenizer import TextTokenizer
 from engine.weights import read_minilm, read_proved, shipped_routed
-
-EQUAL = "routed, equal training"
-"""A control named `routed` is the routed encoder after the training that the other controls had: their fair rival."""
 
 
 class EncoderFile:

@@ -83,7 +83,11 @@ def _throughput(part: dict[str, Any]) -> list[str]:
     names = list(next(iter(part["texts_per_s"].values())))
     rows = [[name, *[f"{row[key]:.0f}" for key in names]] for name, row in part["texts_per_s"].items()]
     missing = [f"- {name} could not be run: {why}" for name, why in part["missing"].items()]
-    head = f"Texts per second, {part['threads']} threads, median of {part['rounds']} rounds in turns."
+    head = (
+        f"Texts per second, {part['threads']} threads, median of {part['rounds']} rounds in turns. "
+        "sentence-transformers has float32 in torch; its onnx and openvino are in 8 bits, as its own helpers quantise. "
+        "What those vectors are worth was not measured."
+    )
     return [head, "", *_table(["texts", *names], rows), *(["", *missing] if missing else [])]
 
 
@@ -116,5 +120,6 @@ def _conditions(part: dict[str, Any]) -> str:
     quick = "Quick run: few texts. " if part["quick"] else ""
     return (
         f"{quick}{measured['cores']} cores, {measured['processor']}, kernel {part['kernel']}, Python "
-        f"{measured['python']}, torch {measured['versions']['torch']}, commit {measured['commit'][:10]}."
+        f"{measured['python']}, torch {measured['versions']['torch']}, commit {measured['commit'][:10]}"
+        f"{' with uncommitted changes' if measured['uncommitted_changes'] else ''}."
     )

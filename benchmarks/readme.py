@@ -4,14 +4,26 @@
 
 README.md gets the demo's and the verdicts on the encoder's claim; weak_labels/README.md a sentence of
 docs/benchmarks/apply.json; the encoder's go to docs/benchmarks/engine.md with its picture engine.svg, and into
-engine/README.md, once docs/benchmarks/engine.json is there.
+engine/README.md. The pages in docs/benchmarks are written from the JSON beside them.
 """
 
 import json
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import apply_page, claims, engine_report
+from benchmarks import (
+    apply_page,
+    claims,
+    engine_report,
+    int8_page,
+    selection_report,
+    serving_report,
+    soak_page,
+    warehouse_page,
+    weak_labels_report,
+)
 from benchmarks.engine_plot import frontier
 
 ROOT = Path(__file__).parents[1]
@@ -86,18 +98,30 @@ def _between(readme: str, start: str, content: str, name: str) -> str:
     return f"{before}{start}\n\n{content}\n\n{END}{after}"
 
 
+PAGES: Mapping[str, Callable[[dict[str, Any]], str]] = {
+    "apply": apply_page.page,
+    "engine": engine_report.page,
+    "int8": int8_page.page,
+    "selection": selection_report.page,
+    "serving": serving_report.page,
+    "soak": soak_page.page,
+    "warehouse": warehouse_page.page,
+    "weak_labels": partial(weak_labels_report.page, plot="weak_labels.svg"),
+}
+"""What writes docs/benchmarks/NAME.md from NAME.json; each benchmark does so too when it has measured."""
+
+
 def main() -> None:
     """Rewrite the documents."""
     folder = ROOT / "docs" / "benchmarks"
-    figures = json.loads((folder / "demo.json").read_text("utf-8"))
+    read = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))}
     path = ROOT / "README.md"
-    path.write_text(claims_filled(filled(path.read_text("utf-8"), figures), folder), "utf-8")
-    if (folder / "apply.json").exists():
-        path = ROOT / "weak_labels" / "README.md"
-        figures = json.loads((folder / "apply.json").read_text("utf-8"))
-        path.write_text(apply_filled(path.read_text("utf-8"), figures), "utf-8")
-    if (folder / "engine.json").exists():
-        write_engine(json.loads((folder / "engine.json").read_text("utf-8")), folder, ROOT / "engine" / "README.md")
+    path.write_text(claims_filled(filled(path.read_text("utf-8"), read["demo"]), folder), "utf-8")
+    path = ROOT / "weak_labels" / "README.md"
+    path.write_text(apply_filled(path.read_text("utf-8"), read["apply"]), "utf-8")
+    write_engine(read["engine"], folder, ROOT / "engine" / "README.md")
+    for name in PAGES.keys() & read.keys():
+        (folder / f"{name}.md").write_text(PAGES[name](read[name]), "utf-8")
 
 
 def write_engine(figures: dict[str, Any], folder: Path, readme: Path) -> None:

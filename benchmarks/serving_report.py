@@ -53,7 +53,10 @@ def bars(parts: dict[str, Figures]) -> list[tuple[str, str, bool]]:
         )
         if "half_budget" in memory:
             half = memory["half_budget"]
-            words = f"{half['slow_down']:.1f} times slower, {half['differ']} of {half['texts']} vectors differ"
+            words = (
+                f"{half['slow_down']:.1f} times the time of all in memory, both on one thread (a budget has no more),"
+            )
+            words += f" the file in the page cache; {half['differ']} of {half['texts']} vectors differ"
             found.append(("runs with half the model as memory budget, same bits", words, half["differ"] == 0))
     if "startup" in parts:
         seconds = parts["startup"]["median_s"]
@@ -130,6 +133,7 @@ def _conditions(run: Figures) -> list[str]:
         dirty = " with uncommitted changes" if on["uncommitted_changes"] else ""
         quick = ", a quick run whose figures mean nothing" if on["quick"] else ""
         load = f"load {on['load'][0]} to {on['load'][1]}"
-        words.append(f"{name} at {on['commit'][:9]}{dirty} on {on['processor']}, {load}, {on['seconds']:.0f} s{quick}")
+        where = " with ".join(filter(None, [on["processor"], on.get("gpu")]))
+        words.append(f"{name} at {on['commit'][:9]}{dirty} on {where}, {load}, {on['seconds']:.0f} s{quick}")
     others = "A load above the number of cores means that others used the machine as well."
     return [f"Measured: {'; '.join(words)}. {others}"]

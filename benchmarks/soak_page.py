@@ -46,6 +46,13 @@ def page(figures: Figures) -> str:
         slope = f"{found['per_100_cycles']:+.1f}" if "per_100_cycles" in found else ""
         verdict = "" if "bounded" not in found else "bounded" if found["bounded"] else "grows"
         lines.append(f"| {name} | {found['first']} | {found['last']} | {found['points']} | {slope} | {verdict} |")
+    shown = [
+        f"{name} {', '.join(f'{v:g}' for v in found['values'])}"
+        for name, found in figures["growth"].items()
+        if "values" in found
+    ]
+    if shown:
+        lines += ["", f"At the checks: {'; '.join(shown)}."]
     lines += [
         "",
         "Growth: median of the slopes between points of one process, without the first tenth; bounded when under a "

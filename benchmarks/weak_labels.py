@@ -44,7 +44,12 @@ PEERS = ("flyingsquid==0.0.0a0", "crowd-kit==1.4.2", "pgmpy==0.1.19")
 PEERS_NEED = ("numpy<2", "pandas<3", "scikit-learn<1.6", "scipy", "networkx", "tqdm", "nltk", "attrs", "packaging")
 GOLD_SIZES = (10, 30, 60, 120, 240, 480, 960)
 GOLD_SEEDS = 10
-MEASURED = ("weak_labels/label_models/*.py", "weak_labels/classifier.py", "weak_labels/self_training.py")
+MEASURED = (
+    "weak_labels/label_models/*.py",
+    "weak_labels/classifier.py",
+    "weak_labels/losses.py",
+    "weak_labels/self_training.py",
+)
 MEASURED_BY = ("benchmarks/weak_labels.py", "benchmarks/weak_labels_peers.py")
 
 

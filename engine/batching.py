@@ -14,6 +14,7 @@ import itertools
 import math
 import threading
 import time
+import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Executor, Future
@@ -62,7 +63,7 @@ class Scheduler:
         self._changed = threading.Condition()
         self._ring: OrderedDict[Request, None] = OrderedDict()
         self._singly: deque[_Entry] = deque()
-        self._deadlines: list[tuple[float, int, Request]] = []
+        self._deadlines: list[tuple[float, int, weakref.ref[Request]]] = []  # an answered one holds its vectors
         self._numbers = itertools.count()
         self._running: dict[int, tuple[float, list[_Entry]]] = {}
         self._entries = self._tokens = 0
@@ -105,10 +106,10 @@ class Scheduler:
             self._tokens += tokens
             self._ring[request] = None
             if deadline is not None:
-                if len(self._deadlines) > 2 * len(self._ring) + 64:  # those of answered requests hold their vectors
-                    self._deadlines = [entry for entry in self._deadlines if entry[2] in self._ring]
+                if len(self._deadlines) > 2 * len(self._ring) + 64:
+                    self._deadlines = [entry for entry in self._deadlines if _open(entry[2]())]
                     heapq.heapify(self._deadlines)
-                heapq.heappush(self._deadlines, (deadline, next(self._numbers), request))
+                heapq.heappush(self._deadlines, (deadline, next(self._numbers), weakref.ref(request)))
             self._changed.notify_all()
         return request
 
@@ -190,6 +191,7 @@ class Scheduler:
         try:
             while True:
                 with self._changed:
+                    self._expire()
                     while not self._closed and not self._ready():
                         self._changed.wait(self._until_deadline())
                         self._expire()
@@ -199,6 +201,7 @@ class Scheduler:
                     number = next(self._numbers)
                     self._running[number] = (time.monotonic(), batch)
                 self._start(number, batch)
+                del batch  # it holds the vectors of answered requests
         finally:
             with self._changed:
                 self._die(self._dead or ("the encoder was closed" if self._closed else "the queue's thread has ended"))
@@ -226,10 +229,8 @@ class Scheduler:
     def _expire(self) -> None:
         now = time.monotonic()
         while self._deadlines and self._deadlines[0][0] <= now:
-            _, _, request = heapq.heappop(self._deadlines)
-            late = list(request.waiting)
-            if late:
-                self._forget(request)
+            request = heapq.heappop(self._deadlines)[2]()
+            if request is not None and (late := self._forget(request)):
                 waited = now - request.began
                 error = DeadlineError(
                     f"The text waited {waited:.2f} s and its deadline passed; ask for fewer at a time."
@@ -238,7 +239,6 @@ class Scheduler:
 
     def _take(self) -> list[_Entry]:
         """The next batch: one text of each request in turn, as many as the budget lets in."""
-        self._expire()
         if self._singly:
             return [self._singly.popleft()]
         # With few tokens waiting, each worker gets its share of them.
@@ -261,11 +261,15 @@ class Scheduler:
         batch.sort(key=lambda entry: -len(entry[0].sequences[entry[1]]))
         return batch
 
-    def _forget(self, request: Request) -> None:
+    def _forget(self, request: Request) -> list[int]:
+        """Take out what no worker has yet; its indexes."""
+        taken = [*request.waiting, *(index for owner, index in self._singly if owner is request)]
+        self._singly = deque(entry for entry in self._singly if entry[0] is not request)
         self._ring.pop(request, None)
         self._entries -= len(request.waiting)
         self._tokens -= sum(len(request.sequences[index]) for index in request.waiting)
         request.waiting.clear()
+        return taken
 
     def _check(self, entries: int, tokens: int) -> None:
         if self._dead is not None:
@@ -283,48 +287,51 @@ class Scheduler:
 
     # --- a worker ----------------------------------------------------------------------------------------------------
 
-    def _run(self, batch: list[_Entry]) -> Packed:
-        return self._compute(
+    def _run(self, batch: list[_Entry]) -> list[_Entry]:
+        """Put the vectors of a batch into its requests' results; the texts that have none worth the name."""
+        packed = self._compute(
             [request.sequences[index] for request, index in batch], any(request.traced for request, _ in batch)
         )
+        vectors = packed.vectors.numpy()
+        with np.errstate(over="ignore", invalid="ignore"):
+            good = np.abs(np.einsum("sd,sd->s", vectors, vectors) - 1.0) < UNIT_TOLERANCE  # false for NaN
+        for row, (request, index) in enumerate(batch):
+            if good[row]:
+                request.result.vectors[index] = vectors[row]
+                if request.traced:
+                    request.result.active_frac[index] = packed.active_frac[row]
+                    request.result.routes[index] = packed.routes[row]
+        return [entry for entry, fine in zip(batch, good, strict=True) if not fine]
 
-    def _done(self, number: int, batch: list[_Entry], began: float, computed: Future[Packed]) -> None:
+    def _done(self, number: int, batch: list[_Entry], began: float, computed: Future[list[_Entry]]) -> None:
         error = computed.exception()
-        now = time.monotonic()
-        if error is None:
-            self._deliver(batch, computed.result())
+        now, made = time.monotonic(), 0
         with self._changed:
             self._running.pop(number, None)
-            if error is not None and len(batch) > 1:
+            if error is None:
+                wrong = computed.result()
+                made = len(batch) - len(wrong)
+                self._deliver(batch, wrong)
+            elif len(batch) > 1:
                 self._singly.extend(entry for entry in batch if not entry[0].answer.done())
-            elif error is not None:
+            else:
                 self._settle(batch[0][0], [batch[0][1]], error)
             self._changed.notify_all()
         if self.on_batch is not None:
             lengths = [len(request.sequences[index]) for request, index in batch]
             waited = [began - request.began for request, _ in batch]
-            self.on_batch(BatchReport(len(batch), sum(lengths), waited, now - began, error is not None))
+            self.on_batch(BatchReport(len(batch), sum(lengths), waited, now - began, error is not None, made))
 
-    def _deliver(self, batch: list[_Entry], packed: Packed) -> None:
-        vectors = packed.vectors.numpy()
-        with np.errstate(over="ignore", invalid="ignore"):
-            good = np.abs(np.einsum("sd,sd->s", vectors, vectors) - 1.0) < UNIT_TOLERANCE  # false for NaN
+    def _deliver(self, batch: list[_Entry], wrong: list[_Entry]) -> None:
+        """A batch is computed; the lock is held."""
         by_request: dict[Request, list[int]] = {}
-        wrong: list[_Entry] = []
-        for row, (request, index) in enumerate(batch):
-            if not good[row]:
-                wrong.append((request, index))
-                continue
-            request.result.vectors[index] = vectors[row]
-            if request.traced:
-                request.result.active_frac[index] = packed.active_frac[row]
-                request.result.routes[index] = packed.routes[row]
-            by_request.setdefault(request, []).append(index)
-        with self._changed:
-            for request, indexes in by_request.items():
-                self._settle(request, indexes, None)
-            for request, index in wrong:
-                self._settle(request, [index], NumericError("The vector is not of unit length.", (index,)))
+        for request, index in batch:
+            if (request, index) not in wrong:
+                by_request.setdefault(request, []).append(index)
+        for request, indexes in by_request.items():
+            self._settle(request, indexes, None)
+        for request, index in wrong:
+            self._settle(request, [index], NumericError("The vector is not of unit length.", (index,)))
 
     def _settle(self, request: Request, indexes: list[int], error: BaseException | None) -> None:
         """Some texts of a request are done; the lock is held."""
@@ -340,16 +347,17 @@ class Scheduler:
 
     def _answer_all(self, error: EngineError) -> None:
         """Answer everybody who still waits, also for a batch that runs; the lock is held."""
-        running = [entry for _, batch in self._running.values() for entry in batch]
-        waiting = [(request, index) for request in self._ring for index in request.waiting]
-        for request in list(self._ring):
-            self._forget(request)
-        for request, index in [*self._singly, *running, *waiting]:
+        for request in [*self._ring, *dict.fromkeys(owner for owner, _ in self._singly)]:
+            self._settle(request, self._forget(request), error)
+        for request, index in [entry for _, batch in self._running.values() for entry in batch]:
             self._settle(request, [index], error)
-        self._singly.clear()
         self._running.clear()
         self._changed.notify_all()
 
     def _die(self, why: str) -> None:
         self._dead = self._dead or why
         self._answer_all(WorkerError(f"The encoder is dead: {self._dead}. Start it again."))
+
+
+def _open(request: Request | None) -> bool:
+    return request is not None and not request.answer.done()

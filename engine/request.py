@@ -43,7 +43,8 @@ class BatchReport:
         tokens: tokens of them.
         queue_s: seconds that each text waited.
         infer_s: seconds of the model.
-        failed: the model raised.
+        failed: there is no result; a batch of several is computed again text by text.
+        made: texts that have a vector now.
     """
 
     texts: int
@@ -51,6 +52,7 @@ class BatchReport:
     queue_s: Sequence[float]
     infer_s: float
     failed: bool
+    made: int
 
 
 @dataclass(slots=True)

@@ -95,6 +95,7 @@ class Project:
                 key=os.environ.get("SIFTLINE_ENGINE_KEY") or None,
                 patience_s=engine.patience_s,
                 precision=section.precision,
+                device=section.device,
             )
         return load_encoder(
             name,
@@ -241,6 +242,7 @@ class Project:
         return EndModelConfig(
             classes=self.classes,
             encoder_id=self.encoder.encoder_id,
+            kind=self.settings.end_model.kind,
             seed=self.settings.end_model.seed,
             self_training=self.settings.end_model.self_training,
             calibrate=self.settings.end_model.calibrate,

@@ -82,7 +82,7 @@ class EncoderSection(Section):
     name: str = "default"
     active: float | None = Field(default=None, gt=0, le=1)
     max_tokens: int | None = Field(default=None, ge=8, le=512)
-    device: str = "cpu"
+    device: Literal["cpu", "cuda"] = "cpu"
     precision: Literal["fp32", "int8", "int4"] = "fp32"
 
 
@@ -113,7 +113,7 @@ class WeakLabelsSection(Section):
     """Labeling functions and the model that combines their votes."""
 
     functions: str = "labeling_functions.py"
-    label_model: str = "snorkel"
+    label_model: Literal["auto", "anchored", "snorkel", "dawid_skene", "majority"] = "snorkel"
     learn_from_gold: bool = False
     """Give people's labels to the label models that learn from them (anchored, auto)."""
     max_fault_frac: float = Field(default=0.05, ge=0, le=1)
@@ -124,6 +124,8 @@ class WeakLabelsSection(Section):
 class EndModelSection(Section):
     """The classifier on the vectors."""
 
+    kind: Literal["linear", "mlp", "auto"] = "linear"
+    """mlp has a small hidden layer beside the linear head; auto decides by people's labels where there are 60."""
     seed: int = 0
     self_training: bool = False
     """Learn from labels that a classifier on vectors and one on words agree on; it helps where votes cover little."""

@@ -1,11 +1,14 @@
-"""Whether the file of a SQLite catalogue is whole: SQLite is asked before DuckLake reads it.
+"""The file of a SQLite catalogue: whether it is whole, asked before DuckLake reads it, and its free pages given back.
 
 DuckDB believes what the file says, and a damaged page ended its process (docs/decisions/0037, 0071). SQLite's quick
 check finds such pages for 2.5 ms per MB, so opening asks for it up to a size; `siftline verify` asks for the thorough
 one, whatever the size. It is the SQLite inside DuckDB's extension that is asked: two SQLites in one process would drop
-each other's locks on the file.
+each other's locks on the file. The extension cannot vacuum, so a process of its own does (docs/decisions/0082).
 """
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -37,3 +40,28 @@ def catalog_faults(
     finally:
         connection.execute("DETACH DATABASE IF EXISTS asked")
     return [line for (text,) in rows if text != "ok" for line in str(text).splitlines() if not line.startswith("***")]
+
+
+_VACUUM = """
+import sqlite3, sys
+catalog = sqlite3.connect(sys.argv[1], uri=True, timeout=1.0, isolation_level=None)
+try:
+    for step in ("PRAGMA wal_checkpoint(TRUNCATE)", "VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"):
+        busy = catalog.execute(step).fetchone()
+        if busy and busy[0]:
+            sys.exit("database is locked")
+except sqlite3.OperationalError as error:
+    sys.exit(str(error))
+"""
+
+
+def vacuum_fault(file: Path) -> str:
+    """Give a catalogue's free pages back to the disk; the caller holds the write lock.
+
+    Returns:
+        What was in the way, in SQLite's words; "database is locked" while a reader has the file. Empty when it is done.
+    """
+    environment = {**os.environ, "SQLITE_TMPDIR": str(file.parent)}  # the copy it makes lies on the warehouse's disk
+    command = [sys.executable, "-I", "-c", _VACUUM, f"{file.as_uri()}?mode=rw"]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+    return "" if ended.returncode == 0 else ended.stderr.strip() or f"its process ended with {ended.returncode}"

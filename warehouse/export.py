@@ -23,7 +23,7 @@ from warehouse.commit import siftline_version
 from warehouse.connection import Location
 from warehouse.errors import SettingsError
 from warehouse.formats import write_csv, write_json, write_parquet
-from warehouse.read import connect, connect_for_people, reading_statements
+from warehouse.read import check_condition, connect, connect_for_people
 from warehouse.snapshots import At
 
 Format = Literal["parquet", "jsonl", "csv", "datasets"]
@@ -63,6 +63,8 @@ def export_training_set(
     query = f"SELECT {_COLUMNS} FROM training_set" + (f" WHERE ({where}\n)" if where else "") + " ORDER BY item_id"
     connection = connect_for_people(path, at=number)
     try:
+        if where:
+            check_condition(connection, where)
         # Beside the place, so that the rename at the end stays on one file system.
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=".siftline-export-") as folder:
             files = Path(folder) / output.name
@@ -142,8 +144,6 @@ def _check_place(output: Path, *, force: bool) -> None:
 
 
 def _write(connection: duckdb.DuckDBPyConnection, query: str, folder: Path, format: Format, counts: _Counts) -> None:
-    if len(reading_statements(connection, query)) != 1:
-        raise SettingsError("A condition is one expression; it holds no further statement.")
     if format == "datasets":
         _write_datasets(connection, query, folder, counts)
         return

@@ -8,15 +8,15 @@ named.
 """
 
 import contextlib
-import sqlite3
 from dataclasses import dataclass
 
 import duckdb
 
+from warehouse.catalog_file import vacuum_fault
 from warehouse.checksums import note_all
 from warehouse.commit import author, retried
 from warehouse.connection import private_files
-from warehouse.disk import no_leftovers
+from warehouse.disk import disk_full, no_leftovers
 from warehouse.errors import SettingsError, WarehouseError
 from warehouse.lake import Lake
 from warehouse.layout import give_statistics, set_file_options, sort_tables
@@ -165,14 +165,8 @@ def _vacuum(lake: Lake) -> tuple[tuple[int, int] | None, bool]:
         return None, True
     file = lake.location.catalog_file
     before = file.stat().st_size
-    vacuumed = False
-    with lake.lock.held(), contextlib.closing(sqlite3.connect(file, timeout=1.0, isolation_level=None)) as catalog:
-        try:
-            catalog.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            catalog.execute("VACUUM")
-            catalog.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            vacuumed = True
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error):
-                raise WarehouseError(f"The catalogue {file} cannot be vacuumed: {error}.") from error
-    return (before, file.stat().st_size), vacuumed
+    with lake.lock.held():
+        fault = vacuum_fault(file)
+    if fault and "locked" not in fault:
+        raise disk_full(fault, lake.location) or WarehouseError(f"The catalogue {file} cannot be vacuumed: {fault}.")
+    return (before, file.stat().st_size), not fault

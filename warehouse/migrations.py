@@ -4,6 +4,8 @@ Opening a warehouse for writing runs the steps it lacks, in one transaction with
 gets a row per step that says what it did, and the snapshot's message names it. So a warehouse has its old schema or
 the new one, whoever dies in between, and earlier snapshots read as they were. A step is never changed once it was
 released; the fixtures in `tests/warehouse/fixtures` are warehouses as released versions wrote them.
+
+Views have a version of their own (docs/decisions/0083): a change of one is no step, so code of either side reads on.
 """
 
 from collections.abc import Callable
@@ -18,7 +20,10 @@ from warehouse.errors import SchemaTooNew, SchemaTooOld, WarehouseNotFound
 from warehouse.layout import give_statistics, set_file_options, sort_tables
 from warehouse.schema import SCHEMA_VERSION, TABLE_BY_NAME, TABLES, Table
 from warehouse.snapshots import At, find_snapshot, kept_snapshots, parse_at
-from warehouse.views import VIEWS
+from warehouse.views import VIEWS, VIEWS_VERSION, View
+
+VERSION_VIEW = "view_version"
+"""Says which `VIEWS_VERSION` a warehouse's views have: it changes with them and is read back in time with them."""
 
 Apply = Callable[[duckdb.DuckDBPyConnection], str]
 
@@ -148,13 +153,14 @@ def connect_checked(place: Path | Location, *, at: At = None) -> duckdb.DuckDBPy
 
 
 def migrate(cursor: duckdb.DuckDBPyConnection, found: int) -> None:
-    """Create the schema, or run the steps that are missing; the caller holds the write lock.
+    """Create the schema, or run the steps that are missing, or renew older views; the caller holds the write lock.
 
     Args:
         cursor: writes to the warehouse `lake`, outside a transaction.
         found: its schema; 0 creates all tables as they are now.
     """
     if found == SCHEMA_VERSION:
+        _renew_views(cursor)
         return
     cursor.execute("BEGIN TRANSACTION")
     effects: list[tuple[int, str]] = []
@@ -205,11 +211,40 @@ def _comment_tables(cursor: duckdb.DuckDBPyConnection) -> None:
                 cursor.execute(f'COMMENT ON COLUMN "{table.name}"."{column.name}" IS {_quote(column.comment)}')
 
 
+def _renew_views(cursor: duckdb.DuckDBPyConnection) -> None:
+    """Make older views and comments those of this code, in one snapshot that names what changed."""
+    if _views_version(cursor) >= VIEWS_VERSION:
+        return
+    cursor.execute("BEGIN TRANSACTION")
+    before = _view_texts(cursor)
+    _comment_tables(cursor)
+    _replace_views(cursor)
+    changed = sorted(name for name, text in _view_texts(cursor).items() if before.get(name) != text)
+    message = f"views {VIEWS_VERSION}: {', '.join(changed)} made anew"
+    cursor.execute("CALL ducklake_set_commit_message('lake', 'siftline', ?)", [message])
+    cursor.execute("COMMIT")
+
+
+def _views_version(cursor: duckdb.DuckDBPyConnection) -> int:
+    """Version of the warehouse's views; 0 where they are from before views had one."""
+    try:
+        row = cursor.execute(f"SELECT version FROM lake.{VERSION_VIEW}").fetchone()
+    except duckdb.CatalogException:
+        return 0
+    return int(row[0]) if row else 0
+
+
+def _view_texts(cursor: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    found = cursor.execute("SELECT view_name, sql FROM duckdb_views() WHERE database_name = 'lake'").fetchall()
+    return {str(name): str(text) for name, text in found}
+
+
 def _replace_views(cursor: duckdb.DuckDBPyConnection) -> None:
     """Make our views anew, in order; a view that a person added stays."""
-    for view in VIEWS:
+    version = View(name=VERSION_VIEW, comment="Version of the views.", sql=f"SELECT {VIEWS_VERSION} AS version")
+    for view in (*VIEWS, version):
         cursor.execute(f"DROP VIEW IF EXISTS {view.name}")
-    for view in VIEWS:
+    for view in (*VIEWS, version):
         cursor.execute(f"CREATE VIEW {view.name} AS {view.sql}")
         cursor.execute(f"COMMENT ON VIEW {view.name} IS {_quote(view.comment)}")
 

@@ -3,7 +3,8 @@
 DuckDB's own switch (`enable_external_access`) holds for files, but not for the functions of the catalogue's
 extensions: `postgres_query` runs any query on the catalogue's server, `sqlite_scan` opens any SQLite file, and
 DuckLake's clean-up removes files although the warehouse is attached read-only. `refuse_reaching_out` is the door for
-those.
+those. Nor does it keep `COPY` and DuckDB's log from writing into the folders that may be read, the warehouse's own, so
+`read.reading_statements` lets only statements pass that read.
 """
 
 import os
@@ -27,10 +28,14 @@ TEMP_SIZE = "8GB"
 _REACHES_OUT = re.compile(
     r"""(postgres|sqlite|mysql)_\w+ | ducklake_(cleanup|delete|expire|merge|rewrite|flush|set|add|commit)\w*
     | \b(cleanup_old_files|delete_orphaned_files|expire_snapshots|merge_adjacent_files|rewrite_data_files
-        |flush_inlined_data|set_option|set_commit_message|add_data_files)\b
-    | \bquery(_table)?"?\s*\( | __ducklake_metadata\w* | \b(duckdb_secrets|which_secret)\b""",
+        |flush_inlined_data|set_option|set_commit_message|add_data_files|force_checkpoint)\b
+    | json_execute_serialized_sql | \b(enable|disable)_(logging|profil\w*) | \b(write_log|truncate_duckdb_logs)\b
+    | __ducklake_metadata\w* | \b(duckdb_secrets|which_secret)\b
+    | \b(query|query_table|checkpoint)"?[^\x21-\x7e\w]*(\(|/\*|--)""",
     re.IGNORECASE | re.VERBOSE,
 )
+# The last line: words that texts have too, so only as a call, with whatever DuckDB takes for a space (zero-width ones
+# too) or a comment in between.
 
 
 def connect_locked_down(place: Path | Location, *, at: At = None) -> duckdb.DuckDBPyConnection:
@@ -79,7 +84,7 @@ def refuse_reaching_out(sql: str) -> None:
     """Refuse SQL that names a function which leaves the warehouse or changes it.
 
     The name is looked for in the whole text, so a comment or a literal that holds one is refused too; and `query(...)`,
-    which runs a text made at run time, is refused altogether.
+    which runs a text made at run time, is refused altogether, as is `json_execute_serialized_sql`.
 
     Raises:
         SettingsError: it names one; the message says which.

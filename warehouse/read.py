@@ -4,6 +4,7 @@ This is the door for data scientists. What it gives is a `Reader`: one snapshot 
 pipeline that writes.
 """
 
+import re
 from pathlib import Path
 
 import duckdb
@@ -15,9 +16,12 @@ from warehouse.protection import connect_locked_down, refuse_reaching_out
 from warehouse.reader import Reader
 from warehouse.snapshots import At
 
-# CREATE makes temporary tables, also for PIVOT; the warehouse itself is attached read-only. EXPLAIN is left out, since
-# EXPLAIN ANALYZE runs what it explains, even a COPY.
+# EXPLAIN is left out, since EXPLAIN ANALYZE runs what it explains, even a COPY.
 _ALLOWED = {duckdb.StatementType.SELECT, duckdb.StatementType.CREATE}
+# CREATE makes secrets and macros too. A PIVOT is one that DuckDB made, without a text.
+_TEMPORARY = re.compile(
+    r"(\s|--[^\r\n]*[\r\n])*+(create\s+(or\s+replace\s+)?temp(orary)?\s+(table|view)\b|$)", re.IGNORECASE
+)
 
 
 def connect(path: Path | str | Location, *, read_only: bool = True, at: At = None) -> Reader:
@@ -62,7 +66,23 @@ def reading_statements(connection: duckdb.DuckDBPyConnection, query: str) -> lis
                 f"This {statement.type.name} is not for this prompt, which only reads. To write a file, name it: "
                 'siftline sql --format csv --output file.csv "select ..."'
             )
+        if statement.type == duckdb.StatementType.CREATE and not _TEMPORARY.match(statement.query):
+            raise SettingsError("Of CREATE, only CREATE TEMP TABLE and CREATE TEMP VIEW are for this prompt.")
     return statements
+
+
+def check_condition(connection: duckdb.DuckDBPyConnection, where: str) -> None:
+    """Refuse a person's condition that is more than one expression, or reaches beyond the warehouse.
+
+    Raises:
+        SettingsError: it holds a further statement, names what `refuse_reaching_out` refuses, or cannot be parsed.
+    """
+    try:
+        statements = reading_statements(connection, f"SELECT 1 WHERE ({where}\n)")
+    except duckdb.Error as error:
+        raise SettingsError(f"{where!r} is no condition: {error}") from error
+    if len(statements) != 1:
+        raise SettingsError("A condition is one expression; it holds no further statement.")
 
 
 def resolve(path: Path | Location, at: At) -> int | None:

@@ -170,7 +170,7 @@ def vectorized(
     Raises:
         SettingsError: the parentheses are missing, as in `@vectorized` alone.
     """
-    if label is not None and not isinstance(label, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if callable(label):
         raise SettingsError('Write @vectorized("class") or @vectorized(), with parentheses.')
 
     def decorate(code: Callable[[ItemBatch], Any]) -> LabelingFunction:

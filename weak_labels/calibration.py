@@ -15,7 +15,7 @@ Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int64]
 
 LEAST_GOLD = 60
-"""Gold labels below which a temperature would follow chance more than the classifier."""
+"""Gold labels below which what is chosen by them would follow chance more than the classifier."""
 FOLDS = 5
 BINS = 15
 WIDEST = 10.0
@@ -43,14 +43,9 @@ def calibrate(class_ids: Ints, classes: int, held_out: Callable[[Ints, Ints], Fl
     Source: Guo et al. 2017, On Calibration of Modern Neural Networks, https://arxiv.org/abs/1706.04599
     """
     n = len(class_ids)
-    if n < LEAST_GOLD or len(np.unique(class_ids)) < 2:
+    probs_NC = cross_validated(class_ids, classes, held_out)
+    if probs_NC is None:
         return Calibration(labels=n)
-    fold_N = np.empty(n, np.int64)
-    fold_N[np.argsort(class_ids, kind="stable")] = np.arange(n) % FOLDS  # each class spread over the folds
-    probs_NC = np.zeros((n, classes))
-    for fold in range(FOLDS):
-        others = np.flatnonzero(fold_N == fold)
-        probs_NC[others] = held_out(np.flatnonzero(fold_N != fold), others)
     found = temperature(probs_NC, class_ids)
     return Calibration(
         temperature=found,
@@ -58,6 +53,28 @@ def calibrate(class_ids: Ints, classes: int, held_out: Callable[[Ints, Ints], Fl
         error_before=calibration_error(probs_NC, class_ids),
         error_after=calibration_error(cooled(probs_NC, found), class_ids),
     )
+
+
+def cross_validated(
+    class_ids: Ints, classes: int, held_out: Callable[[Ints, Ints], Floats]
+) -> npt.NDArray[np.float64] | None:
+    """Probabilities [N, C] of labelled items, each by a model that did not see it; None where there are too few.
+
+    Args:
+        class_ids: gold labels [N].
+        classes: number of classes C.
+        held_out: given rows to learn from and other rows, the probabilities [M, C] of the others.
+    """
+    n = len(class_ids)
+    if n < LEAST_GOLD or len(np.unique(class_ids)) < 2:
+        return None
+    fold_N = np.empty(n, np.int64)
+    fold_N[np.argsort(class_ids, kind="stable")] = np.arange(n) % FOLDS  # each class spread over the folds
+    probs_NC = np.zeros((n, classes))
+    for fold in range(FOLDS):
+        others = np.flatnonzero(fold_N == fold)
+        probs_NC[others] = held_out(np.flatnonzero(fold_N != fold), others)
+    return probs_NC
 
 
 def temperature(probs: Floats, class_ids: Ints) -> float:

@@ -220,8 +220,10 @@ def _call_columns(
             outcome.votes[rows[place]] = check_vote(values[place], batch.classes)
         except NotAVote as error:
             outcome.faults.append(Fault(int(rows[place]), error.fault, _shorten(str(error))))
-            if outcome.over(limits):
-                return
+        except Exception as error:  # noqa: BLE001 - what it returned may raise too, such as from its own __repr__
+            outcome.faults.append(Fault(int(rows[place]), "raised", _in_words(error)))
+        if outcome.over(limits):
+            return
 
 
 def _as_list(values: Any) -> Any:
@@ -229,6 +231,8 @@ def _as_list(values: Any) -> Any:
     if isinstance(values, pa.Array | pa.ChunkedArray):
         return values.to_pylist()
     if isinstance(values, np.ndarray):
+        if isinstance(values, np.ma.MaskedArray):
+            return list(values)  # below a mask there is anything, and no vote
         if values.ndim != 1:
             raise NotAVote("not_a_vote", f"returned an array of shape {values.shape}, not one vote per item")
         return values if np.issubdtype(values.dtype, np.integer) else values.tolist()
@@ -237,10 +241,17 @@ def _as_list(values: Any) -> Any:
     return list(values)
 
 
-def _data_point(item_id: str, text: str, metadata: dict[str, Any]) -> SimpleNamespace:
-    """A row as Snorkel's functions know it; its own fields win over equal names in the metadata."""
+class DataPoint(SimpleNamespace):
+    """A row as Snorkel's functions know it: `x.text`, or `x["text"]` as of a pandas row."""
+
+    def __getitem__(self, name: str) -> Any:
+        return vars(self)[name]
+
+
+def _data_point(item_id: str, text: str, metadata: dict[str, Any]) -> DataPoint:
+    """The row of an item; its own fields win over equal names in the metadata."""
     own = {"item_id": item_id, "text": text, "content": text, "metadata": metadata}
-    return SimpleNamespace(**{str(k): v for k, v in metadata.items()} | own)
+    return DataPoint(**{str(k): v for k, v in metadata.items()} | own)
 
 
 @contextmanager
@@ -262,10 +273,16 @@ def _raise_time_limit(number: int, frame: FrameType | None) -> None:
 
 
 def _in_words(error: BaseException) -> str:
-    return _shorten(f"{type(error).__name__}: {error}")
+    try:
+        said = str(error)
+    except Exception as another:  # noqa: BLE001 - a message that cannot be made is no reason to lose the fault
+        said = f"its message cannot be read ({type(another).__name__})"
+    return _shorten(f"{type(error).__name__}: {said}")
 
 
 def _shorten(text: str) -> str:
     # Addresses differ from run to run; equal runs must store equal rows.
     text = re.sub(r"0x[0-9a-fA-F]{6,}", "0x...", text)
+    # Half a character, such as of a file name, is no text that a table takes.
+    text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= _DETAIL_LENGTH else text[: _DETAIL_LENGTH - 3] + "..."

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from warehouse import SettingsError
-from weak_labels.calibration import Calibration, calibrate
+from weak_labels.hidden_layer import HiddenLayer
+from weak_labels.losses import cross_entropy
 
 Floats = npt.NDArray[np.float64]
 Vectors = npt.NDArray[np.floating[Any]]
@@ -22,7 +23,7 @@ Bools = npt.NDArray[np.bool_]
 
 VERSION = 1
 """Raised with every change of this file, or of what it is given to learn from, that could change a prediction."""
-KIND = "logistic_regression"
+KINDS = ("linear", "mlp", "auto")
 WEAK_RIDGE = 1.0
 GOLD_RIDGE = 1.0
 ALONE_RIDGE = 0.1
@@ -36,7 +37,10 @@ class EndModelConfig:
     Attributes:
         classes: class names; the place of a name is its class id.
         encoder_id: encoder whose vectors it reads.
-        seed: part of the model's id only; training has one optimum and draws no random numbers.
+        kind: one of `KINDS`. mlp sees the vectors through a small hidden layer as well; auto picks by gold labels where
+            there are enough, else linear; see `weak_labels.heads`.
+        seed: of the hidden layer's start. Part of the model's id only where kind is linear: that has one optimum and
+            draws no random numbers.
         self_training: learn from labels that two views of the texts agree on instead of the weak labels themselves; see
             `weak_labels.self_training`.
         calibrate: make the probabilities as sure as the answers are right, by the gold labels where there are enough;
@@ -48,6 +52,7 @@ class EndModelConfig:
 
     classes: tuple[str, ...]
     encoder_id: str
+    kind: str = "linear"
     seed: int = 0
     self_training: bool = False
     calibrate: bool = False
@@ -57,20 +62,25 @@ class EndModelConfig:
             raise SettingsError(f"classes is {list(self.classes)}; name at least two, each once.")
         if not self.encoder_id:
             raise SettingsError("encoder_id of the end model is empty; give the id that `vectors` was written with.")
+        if self.kind not in KINDS:
+            raise SettingsError(f"kind of the end model is '{self.kind}'; use one of {', '.join(KINDS)}.")
+        if self.seed < 0:
+            raise SettingsError(f"seed of the end model is {self.seed}; use 0 or more.")
 
     def params(self) -> dict[str, Any]:
         """All that decides a prediction besides the data, as JSON values."""
         params: dict[str, Any] = {"classes": list(self.classes), "encoder": self.encoder_id, "seed": self.seed}
         # A setting that is off is left out, so that adding it made no model stale.
         chosen = {name: True for name in ("self_training", "calibrate") if getattr(self, name)}
-        return {**params, **chosen}
+        return {**params, **chosen, **({} if self.kind == "linear" else {"kind": self.kind})}
 
 
 @dataclass(frozen=True, slots=True)
 class EndModel:
     """Multinomial logistic regression: weights [D, C] and intercepts [C]; `taught_C` are classes with weak labels.
 
-    Its logits are divided by `temperature`, which no fit looks at.
+    With a `hidden` layer it sees its units beside the features, D then counts both. Its logits are divided by
+    `temperature`, which no fit looks at.
 
     Weak then clean:
 
@@ -99,15 +109,24 @@ class EndModel:
     intercept_C: Floats
     taught_C: Bools
     temperature: float = 1.0
+    hidden: HiddenLayer | None = None
+
+    @property
+    def kind(self) -> str:
+        """What `models` calls it."""
+        return "mlp" if self.hidden else "logistic_regression"
 
     @classmethod
-    def fit_weak(cls, vectors: Features, probs: Floats, weights: Floats) -> Self | None:
+    def fit_weak(
+        cls, vectors: Features, probs: Floats, weights: Floats, hidden: HiddenLayer | None = None
+    ) -> Self | None:
         """Learn from weak labels alone.
 
         Args:
             vectors: [N, D] unit rows, with the words beside them where it sees both.
             probs: weak labels [N, C].
             weights: [N] how much each one counts; 0 leaves it out.
+            hidden: what it looks through as well.
 
         Returns:
             The model, or None when every weight is 0.
@@ -115,12 +134,19 @@ class EndModel:
         rows_N = weights > 0
         if not rows_N.any():
             return None
-        untrained = cls.untrained(vectors.shape[1], probs.shape[1])
+        untrained = cls.untrained(vectors.shape[1], probs.shape[1], hidden)
         fitted = untrained._moved(vectors[rows_N], probs[rows_N], weights[rows_N], WEAK_RIDGE)
         return replace(fitted, taught_C=weights[rows_N] @ probs[rows_N] >= 1.0)
 
     @classmethod
-    def fit_gold(cls, weak: "EndModel | None", vectors: Features, class_ids: Ints, classes: int) -> "EndModel":
+    def fit_gold(
+        cls,
+        weak: "EndModel | None",
+        vectors: Features,
+        class_ids: Ints,
+        classes: int,
+        hidden: HiddenLayer | None = None,
+    ) -> "EndModel":
         """Learn from gold labels on top of a model from weak labels.
 
         Args:
@@ -128,58 +154,43 @@ class EndModel:
             vectors: vectors of the gold items [N, D]; N may be 0.
             class_ids: their labels [N].
             classes: number of classes C.
+            hidden: what it looks through as well where there is no weak model, which brings its own.
         """
+        start = weak or cls.untrained(vectors.shape[1], classes, hidden)
         if len(class_ids) == 0:
-            return weak or cls.untrained(vectors.shape[1], classes)
-        start = weak or cls.untrained(vectors.shape[1], classes)
+            return start
         ridge = GOLD_RIDGE if weak else ALONE_RIDGE
         return start._moved(vectors, np.eye(classes)[class_ids], np.ones(len(class_ids)), ridge)
 
     @classmethod
-    def learned(
-        cls, weak: "EndModel | None", vectors: Features, class_ids: Ints, config: EndModelConfig
-    ) -> "tuple[EndModel, Calibration]":
-        """`fit_gold`, and with `config.calibrate` the temperature that gold labels held out of it ask for."""
-        classes = len(config.classes)
-        model = cls.fit_gold(weak, vectors, class_ids, classes)
-        if not config.calibrate:
-            return model, Calibration()
-
-        def held_out(learn: Ints, others: Ints) -> Floats:
-            return cls.fit_gold(weak, vectors[learn], class_ids[learn], classes).predict_proba(vectors[others])
-
-        found = calibrate(class_ids, classes, held_out)
-        return replace(model, temperature=found.temperature), found
-
-    @classmethod
-    def untrained(cls, dimensions: int, classes: int) -> Self:
+    def untrained(cls, dimensions: int, classes: int, hidden: HiddenLayer | None = None) -> Self:
         """The model that knows nothing: every class is equally probable."""
-        return cls(np.zeros((dimensions, classes)), np.zeros(classes), np.zeros(classes, np.bool_))
+        seen = dimensions + (len(hidden.offset_H) if hidden else 0)
+        return cls(np.zeros((seen, classes)), np.zeros(classes), np.zeros(classes, np.bool_), hidden=hidden)
 
     def predict_proba(self, vectors: Features) -> Floats:
         """Class probabilities [N, C] of vectors [N, D]; rows sum to 1."""
         with threadpool_limits(1):
-            logits_NC = (vectors.astype(np.float64) @ self.weights_DC + self.intercept_C) / self.temperature
+            logits_NC = (self._seen(vectors) @ self.weights_DC + self.intercept_C) / self.temperature
         exp_NC = np.exp(logits_NC - logits_NC.max(axis=1, keepdims=True))
         return exp_NC / exp_NC.sum(axis=1, keepdims=True)
+
+    def _seen(self, vectors: Features) -> Features:
+        features = self.hidden.beside(vectors) if self.hidden else vectors
+        return features.astype(np.float64)
 
     def _moved(self, vectors: Features, probs_NC: Floats, weights_N: Floats, ridge: float) -> Self:
         """The minimum of weighted cross-entropy + ridge/2 * squared distance of the weights from this model's."""
         from scipy.optimize import minimize  # takes a third of a second to import
 
-        x_ND = vectors.astype(np.float64)
+        x_ND = self._seen(vectors)
         d, c = self.weights_DC.shape
         target_NC = probs_NC * weights_N[:, None]
         start_NC = x_ND @ self.weights_DC + self.intercept_C
 
         def loss_and_gradient(step: Floats) -> tuple[float, Floats]:
             step_DC, step_C = step[: d * c].reshape(d, c), step[d * c :]
-            logits_NC = start_NC + x_ND @ step_DC + step_C
-            top_N1 = logits_NC.max(axis=1, keepdims=True)
-            exp_NC = np.exp(logits_NC - top_N1)
-            sum_N1 = exp_NC.sum(axis=1, keepdims=True)
-            loss = float((target_NC * (top_N1 + np.log(sum_N1) - logits_NC)).sum())
-            error_NC = weights_N[:, None] * exp_NC / sum_N1 - target_NC
+            loss, error_NC = cross_entropy(start_NC + x_ND @ step_DC + step_C, target_NC, weights_N)
             gradient_DC = x_ND.T @ error_NC + ridge * step_DC
             gradient_C = np.where(self.taught_C, 0.0, error_NC.sum(axis=0))
             loss += 0.5 * ridge * float((step_DC**2).sum())

@@ -1,14 +1,13 @@
 """The end_model stage: learn from weak labels first and from gold labels after, and write `predictions`."""
 
 import json
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from warehouse import Lake, Progress, StageResult, Upsert, matrix_to_list_array, silent
-from weak_labels.classifier import KIND, VERSION, EndModel, EndModelConfig
+from weak_labels.classifier import VERSION, EndModelConfig
 from weak_labels.training_data import read_training_data
 
 
@@ -43,23 +42,22 @@ def end_model(lake: Lake, config: EndModelConfig, progress: Progress = silent) -
         if latest and json.loads(latest[0][1]).get("fingerprint") == fingerprint:
             return stage.nothing(reason="equal vectors, weak labels and gold labels")
         progress(0, 3)
-        weak, features = data.weak_model()
+        heads = data.heads(config)
         progress(1, 3)
         row_of = {item_id: row for row, item_id in enumerate(data.item_ids)}
         gold_rows = np.array([row_of[item_id] for item_id in data.gold], np.int64)
         gold_classes = np.array(list(data.gold.values()), np.int64)
-        model, calibration = EndModel.learned(weak, features[gold_rows], gold_classes, config)
+        learned = heads.learned(gold_rows, gold_classes)
         progress(2, 3)
-        probs_NC = model.predict_proba(features).astype(np.float32)
+        probs_NC = learned.model.predict_proba(heads.features).astype(np.float32)
         weak_items = int((data.weights > 0).sum())
         detail: dict[str, Any] = {
             "gold_labels": len(data.gold),
             "gold_labels_left_out": data.gold_left_out,
             "weak_labels": weak_items,
             "label_model_id": data.label_model_id,
+            **learned.detail,
         }
-        if config.calibrate:
-            detail["calibration"] = asdict(calibration)
         predictions = pa.table(
             {
                 "item_id": data.item_ids,
@@ -74,7 +72,7 @@ def end_model(lake: Lake, config: EndModelConfig, progress: Progress = silent) -
             {
                 "model_id": [stage.short_token],
                 "stage": ["end_model"],
-                "kind": [KIND],
+                "kind": [learned.model.kind],
                 "gold_labels": [len(data.gold)],
                 "items": [learned_from],
                 "sequence": [latest[0][0] + 1 if latest else 1],

@@ -29,7 +29,7 @@ from warehouse import (
 )
 from warehouse.reader import list_column_to_matrix
 from weak_labels.calibration import Floats, calibration_error
-from weak_labels.classifier import EndModel, EndModelConfig, Ints
+from weak_labels.classifier import EndModelConfig, Ints
 from weak_labels.gold_file import EvaluateConfig, Gold, hash_gold, read_gold, score
 from weak_labels.training_data import TrainingData, read_training_data
 
@@ -187,16 +187,16 @@ def evaluate_rivals(
             or (found.get("basis"), found.get("picked")) != (ground.basis, _hash_labels(rival.class_of))
         ]
         row_of = {item_id: row for row, item_id in enumerate(data.item_ids)}
-        weak, features = data.weak_model() if missing else (None, data.vectors)
+        heads = data.heads(end_config) if missing else None
         rows: list[dict[str, Any]] = []
         for done, rival in enumerate(missing):
             progress(done, len(missing))
             picked = np.array([row_of[item_id] for item_id in rival.class_of], np.int64)
             class_ids = np.array(list(rival.class_of.values()), np.int64)
-            prior = weak if rival.with_weak_labels else None
-            model, _ = EndModel.learned(prior, features[picked], class_ids, end_config)
+            assert heads is not None
+            model = heads.learned(picked, class_ids, from_weak=rival.with_weak_labels).model
             # Single precision as in `predictions`, so that a replay gives the figure that `evaluate` would.
-            probs_NC = model.predict_proba(features[ground.rows]).astype(np.float32)
+            probs_NC = model.predict_proba(heads.features[ground.rows]).astype(np.float32)
             detail: dict[str, Any] = {"basis": ground.basis, "picked": _hash_labels(rival.class_of)}
             if rival.series == "siftline":
                 detail["replayed"] = True

@@ -5,6 +5,7 @@ names become class numbers through the batch, so that a function is written once
 Snorkel is never imported here: it costs two seconds, and only a file that uses it has to pay them.
 """
 
+import ast
 import dataclasses
 import importlib.util
 import json
@@ -189,7 +190,8 @@ def load_functions(path: Path, classes: Sequence[str]) -> list[LabelingFunction]
         classes: class names of the project.
 
     Raises:
-        SettingsError: the file is missing, raises, holds no function, repeats a name, or votes for an unknown class.
+        SettingsError: the file is missing, raises, holds no function, repeats a name or a variable, or votes for an
+            unknown class.
     """
     path = path.absolute()
     if not path.is_file():
@@ -204,12 +206,13 @@ def load_functions(path: Path, classes: Sequence[str]) -> list[LabelingFunction]
         if function is None or id(thing) in known:
             continue
         known.add(id(thing))
-        name = function.name or variable
+        name = str(function.name or variable)
         if not name:
             raise SettingsError(
                 f"{path}: a {function.kind} function in the list 'functions' has no name; give it name=."
             )
         found.append(dataclasses.replace(function, name=name, source=path))
+    _check_none_lost(path, {variable for variable, thing in vars(module).items() if _as_function(thing) is not None})
     if not found:
         raise SettingsError(
             f"{path} defines no labeling function. Write one, such as: about_sports = keywords('sports', ['match'])"
@@ -269,6 +272,30 @@ def _as_function(thing: object) -> LabelingFunction | None:
         description=(getattr(code, "__doc__", None) or "").strip(),
         by_row=True,
     )
+
+
+def _check_none_lost(path: Path, variables: set[str]) -> None:
+    """Refuse a variable that is bound to a function after another one, of which nothing would be left.
+
+    An earlier value that the file reads in between, as for the list `functions`, is not lost.
+    """
+    bound: dict[str, int] = {}
+    for statement in ast.parse(path.read_bytes()).body:
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+                bound.pop(node.id, None)
+        names: list[str] = []
+        if isinstance(statement, ast.FunctionDef) and statement.decorator_list:
+            names = [statement.name]
+        elif isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Call):
+            names = [target.id for target in statement.targets if isinstance(target, ast.Name)]
+        for name in variables.intersection(names):
+            if name in bound:
+                raise SettingsError(
+                    f"{path}:{statement.lineno}: '{name}' is defined in line {bound[name]} already, and only the last "
+                    "one would vote. Rename one of them."
+                )
+            bound[name] = statement.lineno
 
 
 def _run_file(path: Path) -> ModuleType:

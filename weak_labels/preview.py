@@ -8,7 +8,7 @@ import numpy as np
 
 from warehouse import Lake
 from weak_labels.apply import VoteConfig
-from weak_labels.calls import Limits, call_function
+from weak_labels.calls import MAX_TIMEOUTS, Limits, call_function
 from weak_labels.functions import Ask, Encode, LabelingFunction
 from weak_labels.item_batches import check_services, remember_encode, to_batch
 
@@ -59,6 +59,7 @@ def preview(
     """Call functions on some items of the train split and write nothing.
 
     The functions run in this process; one that hangs is broken off after `config.timeout_s` in the main thread only.
+    After three such calls, or where it fails as a whole, it is not called any more.
 
     Args:
         lake: the warehouse; read-only will do.
@@ -89,23 +90,31 @@ def preview(
     """
     hits: dict[str, Counter[int]] = {function.name: Counter() for function in functions}
     called: Counter[str] = Counter()
-    faults: dict[str, list[str]] = {function.name: [] for function in functions}
+    faults: Counter[str] = Counter()
+    timeouts: Counter[str] = Counter()
+    first_fault: dict[str, str] = {}
+    stopped: set[str] = set()
     shown: dict[str, list[Example]] = {function.name: [] for function in functions}
     encode = remember_encode(encode)
-    limits = Limits(timeout_s=config.timeout_s)
     with lake.read() as reader:
         for table in reader.batches(sql, [config.encoder_id] if needs_vectors else [], rows=config.batch_items):
             batch, with_vector = to_batch(table, config.classes, encode, ask)
             for function in functions:
                 rows = with_vector if function.uses_vectors else np.arange(len(batch))
-                if not len(rows):
+                if not len(rows) or function.name in stopped:
                     continue
                 part = batch.take(rows)
+                limits = Limits(timeout_s=config.timeout_s, max_timeouts=MAX_TIMEOUTS - timeouts[function.name])
                 outcome = call_function(function, part, limits)
                 voted = np.flatnonzero(outcome.votes >= 0)
                 hits[function.name].update(outcome.votes[voted].tolist())
                 called[function.name] += len(rows)
-                faults[function.name] += [f"{fault.fault}: {fault.detail}" for fault in outcome.faults]
+                faults[function.name] += len(outcome.faults)
+                timeouts[function.name] += outcome.timeouts
+                for fault in outcome.faults[:1]:
+                    first_fault.setdefault(function.name, f"{fault.fault}: {fault.detail}")
+                if outcome.over(limits):
+                    stopped.add(function.name)
                 for row in voted[: examples - len(shown[function.name])].tolist():
                     label = config.classes[outcome.votes[row]]
                     shown[function.name].append(Example(item_id=part.item_ids[row], label=label, text=part.texts[row]))
@@ -116,8 +125,8 @@ def preview(
             hits=(n := hits[name].total()),
             coverage=n / called[name] if called[name] else 0.0,
             polarity=tuple(config.classes[c] for c, _ in hits[name].most_common()),
-            faults=len(faults[name]),
-            first_fault=faults[name][0] if faults[name] else "",
+            faults=faults[name],
+            first_fault=first_fault.get(name, ""),
             examples=tuple(shown[name]),
         )
         for name in hits

@@ -302,7 +302,7 @@ class PromptClient:
                     cost = most if tokens is None else self._cost(*tokens)
                     self._keep(key, answer, cost)
                     return answer
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:  # also of a body that cannot be unpacked
                 problem = type(error).__name__  # it may have been answered and charged: the full cost stays
             except ValueError as error:
                 raise NotAVote("raised", f"{self.config.url} did not answer as a chat completion: {error}") from error
@@ -316,10 +316,13 @@ class PromptClient:
     def _post(self, body: Mapping[str, Any]) -> tuple[int, httpx.Headers, bytes]:
         url = self.config.url.rstrip("/") + "/chat/completions"
         timeout_s = min(self.config.timeout_s, self._clock.left_s())
+        ends = time.monotonic() + timeout_s
         with self._http.stream("POST", url, json=body, timeout=timeout_s) as response:
             content = b""
             for part in response.iter_bytes():
-                self._clock.left_s()  # an answer that trickles in ends no read
+                self._clock.left_s()
+                if time.monotonic() > ends:  # an answer that trickles in ends no read
+                    raise httpx.ReadTimeout(f"no whole answer in {timeout_s:g} s")
                 content += part
                 if len(content) > _MAX_BODY_BYTES:
                     raise ValueError(f"it is longer than {_MAX_BODY_BYTES} bytes")
@@ -370,7 +373,7 @@ class PromptClient:
 
 
 def _read(content: bytes) -> tuple[str, tuple[int, int] | None]:
-    """The answer, and the tokens sent and answered where they are told.
+    """The answer, empty where the model gave none, and the tokens sent and answered where they are told.
 
     Raises:
         ValueError: it is no chat completion.
@@ -378,6 +381,7 @@ def _read(content: bytes) -> tuple[str, tuple[int, int] | None]:
     try:
         value = json.loads(content)
         answer = value["choices"][0]["message"]["content"]
+        answer = "" if answer is None else answer  # a refusal, or thoughts that used up the tokens
         usage = value.get("usage") or {}
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(content[:80].decode("utf-8", "replace")) from error

@@ -16,6 +16,7 @@ from scipy.sparse import csr_matrix, hstack
 from threadpoolctl import threadpool_limits
 
 from weak_labels.label_models.votes import Ints, Probs, softmax
+from weak_labels.losses import cross_entropy
 
 if TYPE_CHECKING:
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -164,11 +165,8 @@ def _fitted(view: Any, rows: Any, probs: Probs, weights: Probs) -> Probs:
     def loss_and_gradient(flat: Probs) -> tuple[float, Probs]:
         weights_DC, intercept_C = flat[: d * c].reshape(d, c), flat[d * c :]
         logits = np.asarray(seen @ weights_DC) + intercept_C
-        top = logits.max(axis=1, keepdims=True)
-        exp = np.exp(logits - top)
-        total = exp.sum(axis=1, keepdims=True)
-        loss = float((target * (top + np.log(total) - logits)).sum()) + 0.5 * RIDGE * float((weights_DC**2).sum())
-        error = weights[:, None] * exp / total - target
+        loss, error = cross_entropy(logits, target, weights)
+        loss += 0.5 * RIDGE * float((weights_DC**2).sum())
         gradient_DC = np.asarray(seen.T @ error) + RIDGE * weights_DC
         return loss, np.concatenate([gradient_DC.reshape(-1), error.sum(axis=0)])
 

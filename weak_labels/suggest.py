@@ -5,6 +5,7 @@ precision is not the precision that it was chosen for. Coverage is counted on th
 """
 
 import hashlib
+import io
 import itertools
 import re
 from collections import Counter, defaultdict
@@ -192,13 +193,14 @@ def _words(
     counter = Counter[str]()
     found: list[Suggestion] = []
     for label, chosen in lists:
-        counter[label] += 1
+        name = _identifier(label)
+        counter[name] += 1
         pattern = r"(?is)(^|[^\p{L}\p{N}_])(" + "|".join(_quote(term) for term in chosen) + r")($|[^\p{L}\p{N}_])"
         coverage, hit, examples = _hits(reader, pattern)
         measured = [item_id for item_id in hit if item_id in gold and item_id not in choosing]
         found.append(
             Suggestion(
-                name=f"words_{_identifier(label)}_{counter[label]}",
+                name=f"words_{name}_{counter[name]}",
                 label=label,
                 code=f"keywords({label!r}, {chosen!r})",
                 hits=len(measured),
@@ -296,7 +298,8 @@ def _reverse(text: str) -> tuple[int, ...]:
 
 
 def _identifier(label: str) -> str:
-    return re.sub(r"\W+", "_", label).strip("_").lower() or "class"
+    signs = "".join(c if f"a{c}".isidentifier() else "_" for c in label.lower())
+    return re.sub("__+", "_", signs).strip("_") or "class"
 
 
 def _quote(term: str) -> str:
@@ -304,7 +307,7 @@ def _quote(term: str) -> str:
 
 
 def write(suggestions: Suggestions, path: Path, *, replace: bool) -> None:
-    """Write the file of functions and, beside it, the centres.
+    """Write the file of functions and, beside it, the centres; those of earlier suggestions stay.
 
     Raises:
         SettingsError: the file is there and `replace` is False.
@@ -313,5 +316,11 @@ def write(suggestions: Suggestions, path: Path, *, replace: bool) -> None:
         raise SettingsError(f"{path} is there already, maybe with your changes. Name another --output, or add --force.")
     centres = path.with_name("clusters.npy")
     if suggestions.centres is not None:
-        np.save(centres, suggestions.centres, allow_pickle=False)
+        buffer = io.BytesIO()
+        np.save(buffer, suggestions.centres, allow_pickle=False)
+        content = buffer.getvalue()
+        if centres.exists() and centres.read_bytes() != content:
+            # Functions that a person kept from earlier suggestions look at their cells in there.
+            centres = path.with_name(f"clusters-{hashlib.sha256(content).hexdigest()[:8]}.npy")
+        centres.write_bytes(content)
     path.write_text(as_file(suggestions, centres.name), encoding="utf-8")

@@ -11,7 +11,8 @@ import numpy as np
 
 from warehouse import DataError, Reader
 from warehouse.reader import list_column_to_matrix
-from weak_labels.classifier import VERSION, Bools, EndModel, EndModelConfig, Features, Floats, Vectors
+from weak_labels.classifier import VERSION, Bools, EndModelConfig, Floats, Vectors
+from weak_labels.heads import Heads
 from weak_labels.self_training import self_trained
 
 
@@ -43,15 +44,16 @@ class TrainingData:
     gold_left_out: int
     texts: list[str]
 
-    def weak_model(self) -> tuple[EndModel | None, Features]:
-        """The end model before gold labels, None where no train item has a weak label; and what it sees of them."""
-        if not self.texts or not self.weights.any():
-            return EndModel.fit_weak(self.vectors, self.probs, self.weights), self.vectors
-        rows = np.flatnonzero(self.train)
-        texts = [self.texts[row] for row in rows]
-        taught = self_trained(self.vectors[rows], texts, self.probs[rows], self.weights[rows])
-        features = taught.words.beside(self.vectors, self.texts) if taught.words else self.vectors
-        return EndModel.fit_weak(features[rows], taught.probs, taught.weights), features
+    def heads(self, config: EndModelConfig) -> Heads:
+        """The end model before gold labels."""
+        rows, probs, weights, features = np.flatnonzero(self.weights), self.probs, self.weights, self.vectors
+        if self.texts and self.weights.any():
+            rows = np.flatnonzero(self.train)
+            texts = [self.texts[row] for row in rows]
+            taught = self_trained(self.vectors[rows], texts, self.probs[rows], self.weights[rows])
+            features = taught.words.beside(self.vectors, self.texts) if taught.words else self.vectors
+            return Heads.fit(config, self.vectors, features, rows, taught.probs, taught.weights)
+        return Heads.fit(config, self.vectors, features, rows, probs[rows], weights[rows])
 
     def fingerprint(self, config: EndModelConfig) -> str:
         """Hash of all that decides the model that learns from this."""
@@ -109,6 +111,8 @@ def read_training_data(reader: Reader, config: EndModelConfig) -> TrainingData:
     content = hashlib.sha256(json.dumps([VERSION, item_ids, hashes, train_N.tolist()]).encode())
     content.update(probs_NC.tobytes() + votes_N.tobytes())
     texts: list[str] = []
+    if config.kind != "linear":
+        content.update(f"{config.kind} 1, seed {config.seed}".encode())
     if config.calibrate:
         content.update(b"calibrate 1")
     if config.self_training:

@@ -1,5 +1,6 @@
 """What the server measures of itself, as Prometheus text: each phase of a request, batches, the queue, energy."""
 
+import threading
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -8,6 +9,8 @@ from engine.batching import Scheduler
 from engine.energy import EnergyMeter
 from engine.request import BatchReport
 
+PATHS = frozenset({"/v1/embeddings", "/embed", "/info", "/health", "/metrics"})
+"""Counted by name; all others together, or anybody could fill the memory with names."""
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -28,7 +31,8 @@ class Metrics:
 
     def __init__(self, scheduler: Scheduler, meter: EnergyMeter, connections: Callable[[], int]) -> None:
         self.registry = registry = CollectorRegistry(auto_describe=False)
-        self._meter, self._joules_before, self._texts = meter, meter.joules(), 0
+        self._meter, self._joules_before = meter, meter.joules()
+        self._made, self._lock = 0, threading.Lock()
         self.requests = Counter(
             "siftline_requests", "Answers by path and status", ["path", "status"], registry=registry
         )
@@ -56,6 +60,10 @@ class Metrics:
             estimated=meter.estimated,
         )
 
+    def answered(self, path: str, status: int) -> None:
+        """An answer begins. Args: path of the request; status."""
+        self.requests.labels(path if path in PATHS else "other", status).inc()
+
     def batch(self, report: BatchReport) -> None:
         """One batch is done; for `Scheduler.on_batch`."""
         self.infer_s.observe(report.infer_s)
@@ -63,11 +71,10 @@ class Metrics:
         self.batch_tokens.observe(report.tokens)
         for waited in report.queue_s:
             self.queue_s.observe(waited)
-        if report.failed:
-            self.failed.inc()
-        else:
-            self.texts.inc(report.texts)
-            self._texts += report.texts
+        self.failed.inc(report.failed)
+        self.texts.inc(report.made)
+        with self._lock:
+            self._made += report.made
 
     def joules(self) -> float:
         """Energy since the server started."""
@@ -75,7 +82,7 @@ class Metrics:
 
     def joules_per_1000(self) -> float:
         """Energy by 1,000 vectors; 0 before the first one."""
-        return 1000 * self.joules() / self._texts if self._texts else 0.0
+        return 1000 * self.joules() / self._made if self._made else 0.0
 
     def text(self) -> bytes:
         """All of it in Prometheus' text format."""

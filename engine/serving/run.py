@@ -6,13 +6,15 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 
 import uvicorn
 
 from engine.errors import OptionError
-from engine.serving.app import Service, build_app
-from engine.serving.connection import connection_class
+from engine.serving import memory
+from engine.serving.app import Counted, Service, build_app
+from engine.serving.connection import connection_class, too_many
 
 BACKLOG = 8192
 SPARE_FILES = 128
@@ -40,7 +42,13 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 build_app(service),
-                http=connection_class(most=most, idle_s=config.idle_s),
+                http=connection_class(
+                    most=most,
+                    idle_s=config.idle_s,
+                    unfetched_bytes=config.max_held_bytes,
+                    refusing=Counted(too_many, service.metrics),
+                    broken=partial(service.metrics.answered, "", 400),
+                ),
                 ws="none",
                 lifespan="off",
                 access_log=False,
@@ -55,12 +63,14 @@ class Server(uvicorn.Server):
         self._service, self._told = service, told
         self._loop: asyncio.AbstractEventLoop | None = None
         self._drain: asyncio.Task[None] | None = None
+        self._memory: asyncio.Task[None] | None = None
         service.connections = lambda: len(self.server_state.connections)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
+        self._memory = self._loop.create_task(memory.watch(lambda: self._service.in_progress > 0))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """SIGTERM or SIGINT: drain; a second one ends at once."""
@@ -128,4 +138,5 @@ def serve(service: Service, told: Callable[[str], None]) -> None:
     host = f"[{config.host}]" if ":" in config.host else config.host
     told(f"{service.encoder.encoder_id} listens on http://{host}:{port}")
     sys.setswitchinterval(SWITCH_S)
+    memory.settle()
     Server(service, told).run(sockets=[listener])

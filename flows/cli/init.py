@@ -93,8 +93,14 @@ def _check_source(source: Path, *, text: str, id_field: str | None, classes: lis
                 "COLUMN); nothing was written."
             ) from error
         with lake.read() as reader:
-            reasons = reader.rows("SELECT reason, count(*) FROM quarantine GROUP BY reason ORDER BY 2 DESC LIMIT 3")
-    why = ", ".join(f"{count} {reason}" for reason, count in reasons)
+            reasons = reader.rows(
+                "SELECT reason, count(*), arg_min(detail, position) FROM quarantine GROUP BY 1 ORDER BY 2 DESC LIMIT 3"
+            )
+    why = ", ".join(f"{count} {reason}" for reason, count, _ in reasons)
     if not counts.get("stored"):
-        raise DataError(f"Not one record of {source} can be read ({why or 'the file is empty'}); nothing was written.")
+        first = f" The first: {reasons[0][2]}." if reasons else ""
+        way = " Name the field with the text: --text NAME." if any(r[0] == "missing_text" for r in reasons) else ""
+        raise DataError(
+            f"Not one record of {source} can be read ({why or 'the file is empty'}); nothing was written.{first}{way}"
+        )
     out.print(f"{counts['stored']:,} records can be read" + (f"; left out: {why}" if why else ""))

@@ -10,7 +10,8 @@ from flows.cli.console import excerpt, out, print_table, say
 from flows.cli.look import simulated_mark
 from flows.project import Project
 from warehouse import Lake, WarehouseNotFound
-from warehouse.protection import connect_locked_down, refuse_reaching_out
+from warehouse.protection import connect_locked_down
+from warehouse.read import check_condition
 from warehouse.reader import Reader
 from weak_labels.apply import VoteConfig
 from weak_labels.functions import LabelingFunction, load_functions
@@ -76,14 +77,19 @@ def _lake_with_items(project: Project) -> Generator[Lake]:
         yield lake
 
 
+def _locked_down(lake: Lake, where: str) -> Reader:
+    """A condition that somebody typed sees the warehouse and nothing else of this machine."""
+    connection = connect_locked_down(lake.location)
+    check_condition(connection, where)
+    return Reader(connection)
+
+
 def report_functions(root: Path, where: str, examples: int) -> None:
     """Print the figures of every function on the train split or a slice of it."""
     project = Project(root)
     with ExitStack() as stack:
         lake = stack.enter_context(project.read_lake())
-        refuse_reaching_out(where)
-        # A condition that somebody typed sees the warehouse and nothing else of this machine.
-        reader = stack.enter_context(Reader(connect_locked_down(lake.location)) if where else lake.read())
+        reader = stack.enter_context(_locked_down(lake, where) if where else lake.read())
         found = lf_report(reader, where=where, examples=examples)
         mark = simulated_mark(reader)
     _print_figures(found, "labeling functions" + (f" where {where}" if where else "") + mark)

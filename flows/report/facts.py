@@ -11,17 +11,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from warehouse.reader import Matrix, Reader, list_column_to_matrix
+from flows.report.sample import TEXT_CHARS, MapItems, Row, read_map_items
+from warehouse.reader import Reader
 from weak_labels.report import Report, lf_report
 
-MAP_ITEMS = 3000
 QUEUE_ROWS = 12
 PEOPLE_ROWS = 50
+NEWEST_ROWS = 300  # of reads, models and runs, which grow for as long as a project runs
 VALUE_BINS = 48
 COMPONENTS = ("representativeness", "uncertainty", "disagreement", "redundancy")
-_TEXT_CHARS = 2000  # of an item; more is never shown
-
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,16 +56,6 @@ class Values:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MapItems:
-    """Items of the map and their vectors [N, D]; rows have item_id, class_id, cycle, gold, reason, content."""
-
-    encoder_id: str
-    rows: Sequence[Row]
-    vectors: Matrix
-    embedded: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Facts:
     """All that the report says."""
 
@@ -77,6 +65,7 @@ class Facts:
     splits: Sequence[tuple[str, int]]
     gold_labels: int
     simulated_labels: int
+    timed_labels: int
     skipped: int
     seconds: float
     timed: Row
@@ -104,6 +93,7 @@ class Facts:
     stages: Sequence[Row]
     runs: Sequence[Row]
     models: Sequence[Row]
+    models_total: int
     encoders: Sequence[Row]
 
     @property
@@ -116,11 +106,29 @@ class Facts:
         """At least one label in force came from the simulated annotator."""
         return self.simulated_labels > 0
 
+    @property
+    def simulation(self) -> str:
+        """What to call the labels in force: simulated, partly simulated, or nothing."""
+        if not self.simulated:
+            return ""
+        return "simulated" if self.simulated_labels == self.gold_labels else "partly simulated"
+
+    @property
+    def runs_total(self) -> int:
+        """Committed runs of all stages."""
+        return sum(int(stage["runs"]) for stage in self.stages)
+
+    @property
+    def reads_total(self) -> int:
+        """Committed runs of ingest."""
+        return sum(int(stage["runs"]) for stage in self.stages if stage["stage"] == "ingest")
+
 
 def read_facts(reader: Reader) -> Facts:
     """Read everything the report says from the reader's snapshot."""
     split = str(
-        reader.scalar("SELECT split FROM metrics WHERE series <> 'annotators' ORDER BY split <> 'test', split LIMIT 1")
+        # Figures of a split that is no longer scored stay in the warehouse.
+        reader.scalar("SELECT split FROM metrics WHERE series <> 'annotators' ORDER BY committed_at DESC LIMIT 1")
         or "test"
     )
     confusion, confusion_labels = _confusion(reader, split)
@@ -130,7 +138,9 @@ def read_facts(reader: Reader) -> Facts:
         "FROM current_annotations WHERE action <> 'deleted'"
     )[0]
     insight = lf_report(reader)
-    gold = reader.rows("SELECT count(*), count(*) FILTER (WHERE simulated) FROM gold_labels")[0]
+    gold = reader.rows(
+        "SELECT count(*), count(*) FILTER (WHERE simulated), count(*) FILTER (WHERE seconds > 0) FROM gold_labels"
+    )[0]
     return Facts(
         snapshot=int(reader.scalar("SELECT id FROM lake.current_snapshot()")),
         last_commit=reader.scalar("SELECT max(committed_at) FROM runs"),
@@ -144,6 +154,7 @@ def read_facts(reader: Reader) -> Facts:
         ],
         gold_labels=int(gold[0]),
         simulated_labels=int(gold[1]),
+        timed_labels=int(gold[2]),
         skipped=int(answers[1]),
         seconds=float(answers[0]),
         timed=_dicts(
@@ -157,7 +168,8 @@ def read_facts(reader: Reader) -> Facts:
         people=_dicts(reader, f"SELECT * FROM annotators LIMIT {PEOPLE_ROWS}"),
         alpha=reader.scalar(
             "SELECT value FROM metrics WHERE series = 'annotators' AND name = 'krippendorff_alpha' "
-            "ORDER BY labels DESC, committed_at DESC LIMIT 1"
+            "AND EXISTS (FROM gold_labels WHERE annotations > 1) "
+            "ORDER BY labels = (SELECT count(*) FROM gold_labels) DESC, committed_at DESC LIMIT 1"
         ),
         contested=int(reader.scalar("SELECT count(*) FROM gold_labels WHERE agreeing < annotations")),
         scored_split=split,
@@ -174,7 +186,7 @@ def read_facts(reader: Reader) -> Facts:
         ),
         insight=insight,
         values=_values(reader),
-        map=_map_items(reader),
+        map=read_map_items(reader),
         queue_is_open=is_open,
         queue_total=total,
         queue=queue,
@@ -194,9 +206,10 @@ def read_facts(reader: Reader) -> Facts:
         runs=_runs(reader),
         models=_dicts(
             reader,
-            "SELECT stage, sequence, kind, model_id, gold_labels, items, left(detail, 300) AS detail FROM models "
-            "ORDER BY stage, sequence",
+            "FROM (SELECT stage, sequence, kind, model_id, gold_labels, items, left(detail, 300) AS detail FROM models "
+            f"ORDER BY committed_at DESC, model_id LIMIT {NEWEST_ROWS}) ORDER BY stage, sequence",
         ),
+        models_total=int(reader.scalar("SELECT count(*) FROM models")),
         encoders=_dicts(
             reader,
             "SELECT encoder_id, count(*) AS items, max(len(vector)) AS dimensions, sum(tokens)::BIGINT AS tokens, "
@@ -324,47 +337,9 @@ def _values(reader: Reader) -> Values | None:
     )
 
 
-def _map_items(reader: Reader) -> MapItems | None:
-    encoder_id = reader.scalar("SELECT encoder_id FROM vectors ORDER BY committed_at DESC, encoder_id LIMIT 1")
-    if encoder_id is None:
-        return None
-    # Content hashes are as good as random and stay the same, so the sample does too.
-    table = reader.arrow(
-        f"""
-        SELECT i.item_id, p.class_id, p.confidence, q.cycle, g.class_id AS gold, coalesce(q.reason, '') AS reason,
-               left(i.content, {_TEXT_CHARS}) AS content, v.vector
-        FROM items i
-        JOIN vectors v ON v.item_id = i.item_id AND v.encoder_id = ?
-        LEFT JOIN latest_predictions p ON p.item_id = i.item_id
-        LEFT JOIN gold_labels g ON g.item_id = i.item_id
-        LEFT JOIN (
-            SELECT item_id, max(cycle) AS cycle, arg_max(reason, cycle) AS reason FROM queue GROUP BY item_id
-        ) q ON q.item_id = i.item_id
-        WHERE i.split = 'train'
-        ORDER BY q.cycle IS NULL, i.content_hash, i.item_id
-        LIMIT {MAP_ITEMS}
-        """,
-        [encoder_id],
-    )
-    if not table.num_rows:
-        return None
-    return MapItems(
-        encoder_id=str(encoder_id),
-        rows=table.drop_columns(["vector"]).to_pylist(),
-        vectors=list_column_to_matrix(table.column("vector"), what="vector"),
-        embedded=int(
-            reader.scalar(
-                "SELECT count(*) FROM vectors v JOIN items i ON i.item_id = v.item_id "
-                "WHERE v.encoder_id = ? AND i.split = 'train'",
-                [encoder_id],
-            )
-        ),
-    )
-
-
 def _queue(reader: Reader) -> tuple[bool, int, list[Row]]:
     """Open tasks in their order; when there is none, the most valuable items that nobody was asked about."""
-    text = f"left(i.content, {_TEXT_CHARS}) AS content"
+    text = f"left(i.content, {TEXT_CHARS}) AS content"
     is_open = "q.state IN ('planned', 'sent', 'confirmed')"
     total = int(reader.scalar(f"SELECT count(*) FROM queue q WHERE {is_open}"))
     if total:
@@ -393,7 +368,8 @@ def _ingests(reader: Reader) -> list[Row]:
     return [
         {"committed_at": at, "seconds": seconds, "run_id": run_id, **_object(detail)}
         for at, seconds, run_id, detail in reader.rows(
-            "SELECT committed_at, seconds, run_id, detail FROM runs WHERE stage = 'ingest' ORDER BY committed_at"
+            "FROM (SELECT committed_at, seconds, run_id, detail FROM runs WHERE stage = 'ingest' "
+            f"ORDER BY committed_at DESC, run_id LIMIT {NEWEST_ROWS}) ORDER BY committed_at"
         )
     ]
 
@@ -401,6 +377,7 @@ def _ingests(reader: Reader) -> list[Row]:
 def _runs(reader: Reader) -> list[Row]:
     rows = _dicts(
         reader,
-        "SELECT run_id, stage, rows_read, rows_written, seconds, committed_at FROM runs ORDER BY committed_at, run_id",
+        "FROM (SELECT run_id, stage, rows_read, rows_written, seconds, committed_at FROM runs "
+        f"ORDER BY committed_at DESC, run_id LIMIT {NEWEST_ROWS}) ORDER BY committed_at, run_id",
     )
     return [{**row, "rows_written": _object(row["rows_written"])} for row in rows]

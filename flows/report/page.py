@@ -17,8 +17,9 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from flows.report import plots, story, text
-from flows.report.facts import Facts, MapItems, read_facts
+from flows.report.facts import Facts, read_facts
 from flows.report.layout import lay_out
+from flows.report.sample import MapItems
 from warehouse import Lake, Progress, siftline_version, silent
 
 _STEPS = 3
@@ -26,6 +27,7 @@ _MAP_TEXT = 110
 _MAP_REASON = 160
 _QUEUE_TEXT = 260
 _NEIGHBOURS = 3
+_MATRIX_CLASSES = 60
 
 
 def write_report(lake: Lake, out: Path, *, title: str, classes: Sequence[str], progress: Progress = silent) -> Path:
@@ -98,6 +100,7 @@ def _render(facts: Facts, item_map: Mapping[str, Any] | None, *, title: str, cla
         accuracy_mark=_accuracy_mark,
         values_plot=_values_plot(facts),
         components_plot=_components_plot(facts),
+        names=names,
         confusion=_confusion(facts, names),
         item_map=item_map,
         quality_plot=_quality_plot(facts),
@@ -107,7 +110,7 @@ def _render(facts: Facts, item_map: Mapping[str, Any] | None, *, title: str, cla
 
 
 def _neighbours(facts: Facts, classes: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """The nearest items on the map of each queued one, with the class people or the end model gave them."""
+    """The nearest ones of the map's items to each queued one, with the class a label or the end model gave them."""
     if facts.map is None:
         return {}
     place = {row["item_id"]: number for number, row in enumerate(facts.map.rows)}
@@ -194,25 +197,36 @@ def _accuracy_mark(share: float, votes: int) -> dict[str, Any]:
 
 
 def _confusion(facts: Facts, names: Sequence[str]) -> dict[str, Any] | None:
-    """Rows of the heat table; the shade of a cell grows with the root of its share of the true class."""
+    """Rows of the heat table; the shade of a cell grows with the root of its share of the true class.
+
+    Of many classes those with the most mistakes are shown. Totals, recall and precision are over all classes.
+    """
     matrix = facts.confusion
     if not matrix:
         return None
+    columns = [sum(row[j] for row in matrix) for j in range(len(matrix))]
+    mistakes = [sum(row) + columns[i] - 2 * row[i] for i, row in enumerate(matrix)]
+    kept = sorted(sorted(range(len(matrix)), key=lambda i: (-mistakes[i], i))[:_MATRIX_CLASSES])
     rows: list[dict[str, Any]] = []
-    for i, row in enumerate(matrix):
-        total = sum(row)
+    for i in kept:
+        row, total = matrix[i], sum(matrix[i])
         cells = [
             {
                 "n": n,
                 "shade": f"{'hit' if i == j else 'miss'} h{round(10 * (n / total) ** 0.5)}" if n else "zero",
                 "share": n / total if total else None,
             }
-            for j, n in enumerate(row)
+            for j, n in ((j, row[j]) for j in kept)
         ]
         rows.append({"name": names[i], "cells": cells, "total": total, "recall": row[i] / total if total else None})
-    columns = [sum(row[j] for row in matrix) for j in range(len(matrix))]
-    precision = [matrix[j][j] / n if n else None for j, n in enumerate(columns)]
-    return {"names": names, "rows": rows, "columns": columns, "precision": precision, "total": sum(columns)}
+    return {
+        "names": [names[j] for j in kept],
+        "rows": rows,
+        "columns": [columns[j] for j in kept],
+        "precision": [matrix[j][j] / columns[j] if columns[j] else None for j in kept],
+        "total": sum(columns),
+        "classes": len(matrix),
+    }
 
 
 def _map(items: MapItems, classes: Sequence[str]) -> dict[str, Any]:
@@ -244,6 +258,7 @@ def _map(items: MapItems, classes: Sequence[str]) -> dict[str, Any]:
         "shown": len(data),
         "embedded": items.embedded,
         "selected": sum(1 for c in cycles if c),
+        "all_selected": items.selected,
         "cycles": len({c for c in cycles if c}),
         "method": method,
         "encoder_id": items.encoder_id,

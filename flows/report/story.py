@@ -61,8 +61,9 @@ def key_result(facts: Facts) -> str:
         return "Nothing has been read yet."
     work = f"{counted(facts.gold_labels, 'label')}"
     if facts.gold_labels:
-        kind = "simulated annotation" if facts.simulated else "annotation"
-        work += f" from {duration(facts.seconds)} of {kind}" if facts.seconds else f" from {kind}"
+        kind = f"{facts.simulation} annotation".lstrip()
+        timed = facts.seconds and facts.timed_labels == facts.gold_labels
+        work += f" from {duration(facts.seconds)} of {kind}" if timed else f" from {kind}"
     found = compare(facts)
     if found is None:
         return f"{counted(facts.items, 'item')}, {work}; no accuracy has been measured yet."
@@ -170,6 +171,16 @@ def ceiling_share(facts: Facts) -> tuple[str, str] | None:
     return percent(found.value / found.ceiling.mean), percent(found.labels / found.ceiling.labels)
 
 
+def pace(facts: Facts) -> str:
+    """The time of a label, over the labels whose answers came with a time; empty where none did."""
+    if not facts.seconds or not facts.timed_labels:
+        return ""
+    said = f"{facts.seconds / facts.timed_labels:.1f} s per label"
+    if facts.timed_labels < facts.gold_labels:
+        said += f", for the {count(facts.timed_labels)} of {count(facts.gold_labels)} that came with a time"
+    return said
+
+
 def hours_sentence(facts: Facts) -> str:
     """How much people were asked and how long it took them."""
     if not facts.batches:
@@ -178,8 +189,8 @@ def hours_sentence(facts: Facts) -> str:
     answered = sum(int(b["answered"]) for b in facts.batches)
     batches = counted(len(facts.batches), "batch", "batches")
     said = f"{count(answered)} of {counted(tasks, 'task')} in {batches} are answered"
-    if facts.gold_labels and facts.seconds:
-        said += f", in {duration(facts.seconds)}: {facts.seconds / facts.gold_labels:.1f} s per label"
+    if paced := pace(facts):
+        said += f", in {duration(facts.seconds)}: {paced}"
     return said + "."
 
 
@@ -235,15 +246,14 @@ def confusion_sentence(facts: Facts, names: Sequence[str]) -> str:
     )
 
 
-def calibration_error(facts: Facts, labels: int) -> float | None:
-    """Calibration error of the end model with so many labels; None where it was not measured."""
-    points = facts.series["calibration_error"].get("siftline", ())
-    return next((point.mean for point in points if point.labels == labels), None)
+def measured(facts: Facts, name: str, labels: int, series: str = "siftline") -> float | None:
+    """A figure with so many labels on the scored split, mean of the seeds; None where it was not measured."""
+    return next((point.mean for point in facts.series[name].get(series, ()) if point.labels == labels), None)
 
 
 def calibration_sentence(facts: Facts) -> str:
     """How far the end model of the confusion matrix can be believed."""
-    error = calibration_error(facts, facts.confusion_labels)
+    error = measured(facts, "calibration_error", facts.confusion_labels)
     if error is None:
         return ""
     return (

@@ -124,7 +124,22 @@ class TestRandom(StrategyContract):
         assert self.pick(8, vectors, seed=1).rows.tolist() != self.pick(8, vectors, seed=2).rows.tolist()
 
 
-class TestMargin(StrategyContract):
+class DrawnWhereAllAreEqual:
+    """Before there is a model: the pool is in the order of the ids, which often is that of the classes."""
+
+    def test_where_nothing_tells_items_apart_they_are_drawn(self) -> None:
+        even = np.full((N, len(CLASSES)), 1 / len(CLASSES))
+        picks = [
+            STRATEGIES[self.name](situation(clusters(N)[0], even, labelled=NONE, queued=NONE, seed=seed), 8)  # type: ignore[attr-defined]
+            for seed in (1, 1, 2)
+        ]
+        rows = [sorted(pick.rows.tolist()) for pick in picks]
+        assert rows[0] == rows[1] != rows[2]
+        assert max(rows[0]) > N // 2
+        np.testing.assert_allclose(picks[0].values, 1.0)
+
+
+class TestMargin(DrawnWhereAllAreEqual, StrategyContract):
     name = "margin"
 
     def test_the_narrowest_margins_come_first(self) -> None:
@@ -133,7 +148,7 @@ class TestMargin(StrategyContract):
         assert self.pick(5, clusters(N)[0]).rows.tolist() == np.argsort(margin, kind="stable")[:5].tolist()
 
 
-class TestEntropy(StrategyContract):
+class TestEntropy(DrawnWhereAllAreEqual, StrategyContract):
     name = "entropy"
 
     def test_the_flattest_predictions_come_first(self) -> None:

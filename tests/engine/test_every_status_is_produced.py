@@ -147,6 +147,7 @@ def test_the_text_without_a_vector_is_named_and_its_neighbours_are_answered(serv
     response = post(server.url, inputs=["bank", "trade", "oil"])
     assert response.status_code == 424
     assert response.json()["error"]["indexes"] == [2]
+    assert "siftline_embeddings_total 2.0" in httpx.get(f"{server.url}/metrics").text
     vectors = post(server.url, inputs=["bank", "trade"]).json()
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
 
@@ -207,6 +208,13 @@ def test_an_address_others_can_reach_needs_a_key() -> None:
         assert ServerConfig(host=host).key is None
     with pytest.raises(OptionError, match="5 characters; take 16"):
         ServerConfig(key="short")
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["deadline_s", "body_s", "idle_s", "drain_s"])
+def test_times_are_finite_and_above_zero(name: str, value: float) -> None:
+    with pytest.raises(OptionError, match=f"{name} is .*; it must be a number above 0"):
+        ServerConfig(**{name: value})  # pyright: ignore[reportArgumentType]
 
 
 def test_connections_above_the_limit_are_told_to_come_back() -> None:

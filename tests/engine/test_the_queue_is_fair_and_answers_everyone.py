@@ -6,8 +6,10 @@ what runs is known without a clock.
 
 import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -150,6 +152,81 @@ def test_a_deadline_that_passes_is_an_error_also_while_the_worker_is_busy(held: 
     held.go()
     in_time.answer.result(WAIT_S).checked()
     assert all(ids[0] != 3 for batch in held.model.batches for ids in batch)
+
+
+class Doorman(ThreadPoolExecutor):
+    """A worker; whoever hands over a second batch is kept at the door until the test lets him go."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+        self.handed, self.at_the_door, self.door = 0, threading.Event(), threading.Event()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.handed += 1
+        if self.handed == 2:
+            self.at_the_door.set()
+            assert self.door.wait(WAIT_S)
+        return super().submit(fn, *args, **kwargs)
+
+
+def test_a_deadline_that_passes_before_the_queue_looks_again_is_an_error_and_no_empty_batch() -> None:
+    workers, model = Doorman(), Gated(open_gate=True)
+    scheduler = Scheduler(model, workers, slots=2, dimension=BASE.width)
+    scheduler.submit([[1, 2]]).answer.result(WAIT_S)
+    second = scheduler.submit([[1, 3]])
+    assert workers.at_the_door.wait(WAIT_S)
+    late = scheduler.submit([[1, 4]], deadline=time.monotonic() - 1)
+    workers.door.set()
+    second.answer.result(WAIT_S).checked()
+    with pytest.raises(DeadlineError):
+        late.answer.result(WAIT_S).checked()
+    scheduler.submit([[1, 5]]).answer.result(WAIT_S).checked()
+    assert model.batches == [[[1, 2]], [[1, 3]], [[1, 5]]]
+    scheduler.close()
+    workers.shutdown()
+
+
+def test_a_failed_batch_is_not_computed_again_for_those_who_left_or_are_late(held: Queue) -> None:
+    poisoned, left = held.scheduler.submit([[5, POISON]]), held.scheduler.submit([[6, 6]])
+    late = held.scheduler.submit([[7, 7]], deadline=time.monotonic() + 0.3)
+    stays = held.scheduler.submit([[8, 8]])
+    held.go(2)
+    for _ in range(2):  # the batch of all four, and the first of them alone
+        assert held.model.entered.acquire(timeout=WAIT_S)
+    left.cancel()
+    with pytest.raises(DeadlineError):
+        late.answer.result(WAIT_S).checked()
+    held.go()
+    stays.answer.result(WAIT_S).checked()
+    with pytest.raises(NumericError):
+        poisoned.answer.result(WAIT_S).checked()
+    assert held.model.batches[2:] == [[[5, POISON]], [[8, 8]]]
+
+
+def test_a_result_that_cannot_be_used_leaves_nobody_waiting() -> None:
+    def one_vector_for_all(sequences: list[list[int]], traced: bool) -> Packed:
+        return Packed(torch.ones(1, BASE.width) / BASE.width**0.5, (), ())
+
+    workers = ThreadPoolExecutor(1)
+    scheduler = Scheduler(one_vector_for_all, workers, slots=1, dimension=BASE.width)
+    plain, traced = scheduler.submit([[4] * 8] * 3), scheduler.submit([[4] * 8], traced=True)
+    plain.answer.result(WAIT_S).checked()  # one by one there is a vector for each
+    with pytest.raises(NumericError, match="IndexError"):
+        traced.answer.result(WAIT_S).checked()
+    scheduler.close()
+    workers.shutdown()
+
+
+def test_an_answered_request_is_not_kept_until_its_deadline(held: Queue) -> None:
+    request = held.scheduler.submit([[4] * 8], deadline=time.monotonic() + 3600)
+    held.go()
+    request.answer.result(WAIT_S).checked()
+    kept = weakref.ref(request)
+    del request
+    end = time.monotonic() + WAIT_S
+    while kept() is not None:
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_a_poison_input_fails_alone_among_64_callers(held: Queue) -> None:

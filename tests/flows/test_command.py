@@ -61,6 +61,8 @@ def test_every_command_has_help_with_an_example(command: list[str], capsys: pyte
         (["samples", "get", "no-such-sample"], "reuters-r8"),
         (["embed", "--input", "missing.jsonl", "--output", "x.parquet"], "missing.jsonl"),
         (["embed", "--input", "missing.jsonl", "--output", "x.parquet", "--encoder", "gpt"], "dense"),
+        (["embed", "--input", "missing.jsonl", "--output", "x.parquet", "--device", "tpu"], "cpu"),
+        (["engine", "serve", "--device", "cuda", "--precision", "int8"], "only fp32"),
         (["engine", "convert", "--text", "missing.txt", "--output", "x.safetensors"], "missing.txt"),
         (["engine", "convert", "--text", "a.txt", "--output", "x.safetensors", "--layers", "0,a"], "0,2,3,5"),
         (["engine", "convert", "--text", "a.txt", "--output", "x.safetensors", "--layers", "0,9"], "0 to 5"),
@@ -189,6 +191,25 @@ def test_init_looks_at_the_file_and_leaves_nothing_behind_when_it_refuses(
     assert run_command(arguments) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "p").exists()
+
+
+def test_init_names_the_fields_of_json_lines_when_none_has_the_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own.jsonl").write_text('{"body": "x"}\n{"body": "y"}\n', "utf-8")
+    assert run_command(["init", str(tmp_path / "p"), "--source", str(tmp_path / "own.jsonl"), "--classes", "a,b"]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "2 missing_text" in told
+    assert "the record has: 'body'" in told
+    assert "--text NAME" in told
+    assert not (tmp_path / "p").exists()
+
+
+def test_doctor_says_a_fault_of_the_settings_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    project = own_project(tmp_path, capsys)
+    (project / "siftline.toml").write_text("[project]\nnmae = 'x'\n", "utf-8")
+    assert run_command(["doctor", "--project", str(project)]) == 2
+    assert capsys.readouterr().out.count("MEND") == 1
 
 
 def test_the_folder_of_the_project_may_come_from_the_environment(

@@ -1,4 +1,4 @@
-"""`siftline snapshots`, `diff` and `export`: they answer in words, and every wrong request names the way out."""
+"""`siftline snapshots`, `diff`, `export`, conditions: they answer in words, every wrong request names the way out."""
 
 import json
 import subprocess
@@ -78,3 +78,14 @@ def test_a_wrong_request_is_told_and_writes_nothing(
     assert ask(project, *[a.format(tmp=tmp_path) for a in arguments]) == 2
     assert words in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_condition_of_lf_report_cannot_write_over_the_warehouse(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = next((project / "lake" / "data").rglob("*.parquet"))
+    before = file.read_bytes()
+    where = f"true)) SELECT 1; COPY (SELECT 1 AS a) TO '{file}'; WITH scope AS (SELECT item_id FROM items WHERE (true"
+    assert ask(project, "lf", "report", "--where", where) == 2
+    assert "condition" in capsys.readouterr().err
+    assert file.read_bytes() == before

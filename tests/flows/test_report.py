@@ -8,13 +8,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from flows.report import write_report
 from flows.report.layout import lay_out
 from tests.flows import report_lake
 from tests.flows.report_lake import CLASSES, HOSTILE, LABELS, SEEDS, accuracy
-from warehouse import Lake
+from warehouse import Append, Lake
 
 SECTIONS = ("curve", "hours", "queue", "map", "values", "confusion", "functions", "quality", "made")
 
@@ -195,6 +196,73 @@ def test_simulated_labels_are_marked_on_every_figure_concerned(full: tuple[str, 
         text, _ = written(lake, tmp_path)
     assert 'class="badge"' not in text
     assert "simulated annotation" not in text
+
+
+def answer_the_waiting_batch(lake: Lake) -> None:
+    """A person answers cycle 3, and no answer tells how long it took."""
+    with lake.stage("collect", version=1, inputs=(), params={"cycle": 3}) as stage:
+        rows = stage.arrow(
+            "SELECT 'a' || q.item_id AS annotation_id, q.item_id, q.project, q.task_id, 'Ann' AS annotator, "
+            "'labelled' AS action, 0 AS class_id, false AS simulated, now() AS created_at, now() AS updated_at, "
+            "0.0 AS seconds FROM queue q WHERE q.cycle = 3"
+        )
+        stage.commit([Append("annotations", rows)])
+
+
+def test_labels_without_a_time_and_labels_of_people_are_told_apart(tmp_path: Path) -> None:
+    with report_lake.full_lake(tmp_path / "lake") as lake:
+        answer_the_waiting_batch(lake)
+        text, page = written(lake, tmp_path)
+    assert page.by_id["figure-labels"] == "20"
+    assert page.by_id["key-result"].startswith("20 labels from partly simulated annotation (scored with 16): accuracy")
+    assert "12.5 s per label, for the 16 of 20 that came with a time, partly simulated" in text
+    assert "16 of 20 labels simulated" in text
+
+
+def test_what_grows_is_cut_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.report.sample.MAP_ITEMS", 15)
+    monkeypatch.setattr("flows.report.sample.SELECTED_ITEMS", 10)
+    monkeypatch.setattr("flows.report.facts.NEWEST_ROWS", 2)
+    with report_lake.full_lake(tmp_path / "lake") as lake:
+        text, page = written(lake, tmp_path)
+    data = json.loads(re.search(r'id="map-data">(.*?)</script>', text, re.S)[1])  # type: ignore[index]
+    assert sorted(p[3] for p in data["points"]) == [0] * 5 + [2] * 6 + [3] * 4
+    assert "15 items of 60, 10 of the 20 selected ones among them, the latest first." in text
+    assert "The last 2 of 15 runs" in text
+    assert len(page.tables["table-runs"]) == 1 + 2
+    assert "The last 2 of 3 models" in text
+    assert [row[1] for row in page.tables["table-models"][1:]] == ["2", "3"]
+    assert "15 committed stage runs" in text
+
+
+def test_figures_are_those_of_the_split_that_is_scored_now(tmp_path: Path) -> None:
+    """70 classes of which the first is read as the second; an agreement between people who no longer disagree."""
+    many = np.diag(np.full(70, 2))
+    many[0] = [0, 2, *[0] * 68]
+    rows = [
+        {
+            **{"metric_id": f"{series}/{split}", "series": series, "name": name, "split": split},
+            **{"labels": labels, "seed": 0, "value": value, "detail": json.dumps({"confusion": many.tolist()})},
+        }
+        for series, name, split, labels, value in (
+            ("siftline", "accuracy", "valid", 16, 0.7654),
+            ("annotators", "krippendorff_alpha", "train", 99, 0.123),
+        )
+    ]
+    with report_lake.full_lake(tmp_path / "lake") as lake:
+        with lake.stage("evaluate", version=1, inputs=(), params={"split": "valid"}) as stage:
+            stage.commit([report_lake.Upsert("metrics", pa.Table.from_pylist(rows))])
+        text, page = written(lake, tmp_path, classes=tuple(f"class {n}" for n in range(70)))
+    assert page.by_id["figure-accuracy"] == "0.765"
+    assert [row[3] for row in page.tables["table-cycles"][1:]] == ["–", "–", "0.765"]
+    assert "Nobody can be compared" in text
+    matrix = page.tables["table-confusion"]
+    assert len(matrix) == 1 + 60 + 2
+    assert matrix[1][:3] == ["class 0", "·", "2"]
+    assert matrix[2][-1] == "100%"
+    assert matrix[-1][:3] == ["precision", "–", "50%"]
+    assert "Of 70 classes the 60 with the most mistakes" in text
+    assert "138 of 140 items are classified rightly" in text
 
 
 def test_an_empty_warehouse_gives_a_page_that_says_what_is_missing(tmp_path: Path) -> None:

@@ -3,13 +3,24 @@
 import dataclasses
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from flows.cli.main import run_command
 from flows.project import Project
-from flows.settings import FILE_NAME, PromptSection, Section, Settings, SourceSection, load_settings
+from flows.settings import (
+    FILE_NAME,
+    EndModelSection,
+    PromptSection,
+    Section,
+    Settings,
+    SourceSection,
+    WeakLabelsSection,
+    load_settings,
+)
 from warehouse import SettingsError
+from weak_labels import classifier, label_models
 
 GOOD = """
 [project]
@@ -42,6 +53,8 @@ def test_the_least_file_is_enough(tmp_path: Path) -> None:
         (GOOD + "[select]\nbatch = 0", r"select.batch: .*greater than or equal to 1 \(found 0\)"),
         (GOOD + "[select]\nbatch = 'many'", r"select.batch: .*\(found 'many'\)"),
         (GOOD + "[select]\ncost = 'hours'", r"select.cost: .*'label' or 'seconds' \(found 'hours'\)"),
+        (GOOD + "[weak_labels]\nlabel_model = 'snorkle'", r"weak_labels.label_model: .*\(found 'snorkle'\)"),
+        (GOOD + "[end_model]\nkind = 'forest'", r"end_model.kind: .*'linear', 'mlp' or 'auto' \(found 'forest'\)"),
         (GOOD + "[nonsense]\nx = 1", "nonsense: unknown setting"),
         (GOOD.replace('"a", "b"', '"a", "a"'), "distinct"),
         (GOOD.replace('"a", "b"', '"a"'), "project.classes"),
@@ -115,6 +128,14 @@ def test_what_init_writes_names_every_setting_and_all_it_shows_is_taken(tmp_path
         for setting in set(section.model_fields) - {"query", "prompt"}:
             assert re.search(rf"^{setting} = ", block, re.MULTILINE), f"[{name}] {setting}"
     assert load_settings(write(tmp_path, shown)).weak_labels.prompt.parallel == 4
+
+
+def test_the_kinds_of_models_are_those_that_there_are() -> None:
+    for section, field, kinds in (
+        (WeakLabelsSection, "label_model", label_models.KINDS),
+        (EndModelSection, "kind", classifier.KINDS),
+    ):
+        assert set(get_args(section.model_fields[field].annotation)) == set(kinds)
 
 
 def test_the_environment_overrides_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

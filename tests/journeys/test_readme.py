@@ -139,19 +139,6 @@ def test_every_folder_it_names_is_there_and_every_view_it_names_answers(own_data
         assert shell(f'siftline sql "select count(*) from {view}"', own_data).returncode == 0
 
 
-def test_the_example_with_plots_draws_this_projects_labels(answered: Path) -> None:
-    from matplotlib import image
-
-    script = ROOT / "docs" / "examples" / "look_at_the_labels.py"
-    drawn = shell(f"python {script} lake labels.png", answered, MPLCONFIGDIR=str(answered))
-    assert drawn.returncode == 0, drawn.stderr
-    assert "32 answers" in drawn.stdout
-    pixels = image.imread(answered / "labels.png")
-    assert pixels.shape[1] > 1200
-    for panel in (pixels[:, :500], pixels[:, 500:1100], pixels[:, 1100:]):
-        assert len({tuple(pixel) for row in panel[::4, ::4].round(2).tolist() for pixel in row}) > 10
-
-
 def test_make_demo_in_a_clone_ends_with_the_report_and_the_second_call_adds_nothing(tmp_path: Path) -> None:
     """The commands of the first block in a fresh clone; its set-up is the one that runs these tests already."""
     clone = tmp_path / "clone"

@@ -16,6 +16,7 @@ import pytest
 
 from tests.warehouse.test_commit_is_atomic import classes, count, items
 from warehouse import Append, Lake, Location, SettingsError, SnapshotNotFound, Upsert, connect
+from warehouse.catalog_file import vacuum_fault
 from warehouse.layout import OFTEN_EMPTY
 from warehouse.maintain import maintain
 
@@ -245,3 +246,44 @@ def test_a_reader_beside_commits_and_compaction_sees_each_snapshot_whole(lake: L
         assert reader.stdout.readline() == "read\n"
     out, _ = reader.communicate("stop\n", timeout=60)
     assert reader.returncode == 0, out
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from tests.warehouse.test_commit_is_atomic import classes
+from warehouse import Lake, Upsert
+with Lake(Path(sys.argv[1])) as lake, lake.stage("other", version=int(sys.argv[2]), inputs=()) as stage:
+    stage.commit([Upsert("classes", classes("a", "b"))])
+"""
+
+
+def test_maintenance_takes_no_lock_from_a_reader_of_its_own_process(lake: Lake) -> None:
+    """Another process that then takes itself for the only one would remove the log that this one still writes."""
+    with lake.read() as reader:
+        reader.rows("SELECT count(*) FROM items")
+        assert not maintain(lake).vacuumed
+        for number in range(2):
+            with lake.stage("ingest", version=number, inputs=()) as stage:
+                stage.commit([Append("items", items(20 * (number + 1)).slice(20 * number))])
+            command = [sys.executable, "-c", WRITER, str(lake.path), str(number)]
+            subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+        assert reader.scalar("SELECT count(*) FROM items") == 0
+    assert vacuum_fault(lake.catalog) == ""
+    with connect(lake.path) as newest:
+        assert newest.rows("SELECT stage, count(*) FROM runs GROUP BY ALL ORDER BY ALL") == [
+            ("ingest", 2),
+            ("other", 2),
+        ]
+        assert newest.scalar("SELECT count(*) FROM items") == 40
+
+
+def test_a_vacuum_gives_the_space_of_rows_that_left_the_catalogue_back(lake: Lake) -> None:
+    with lake.stage("ingest", version=1, inputs=()) as stage:  # few enough to be kept in the catalogue
+        stage.commit([Append("items", items(10).set_column(1, "content", pa.array(["x" * 100_000] * 10)))])
+    done = maintain(lake)
+    assert done.rows_flushed >= 10
+    assert done.catalog_bytes is not None
+    before, after = done.catalog_bytes
+    assert after < before - 900_000
+    assert {path.name for path in lake.path.glob("catalog*")} == {"catalog.sqlite"}

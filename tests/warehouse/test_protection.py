@@ -1,5 +1,6 @@
 """SQL from people: the functions that DuckDB's own lock-down lets through are refused, and the limits hold."""
 
+import contextlib
 import sqlite3
 import subprocess
 import sys
@@ -10,7 +11,9 @@ import pytest
 
 from tests.warehouse.test_commit_is_atomic import items
 from warehouse import Append, Lake, Location, SettingsError
+from warehouse.extensions import PACKAGES, open_duckdb
 from warehouse.protection import connect_locked_down, refuse_reaching_out
+from warehouse.read import check_condition, reading_statements
 
 
 @pytest.mark.parametrize(
@@ -30,6 +33,15 @@ from warehouse.protection import connect_locked_down, refuse_reaching_out
         "FROM __ducklake_metadata_lake.ducklake_snapshot",
         "CREATE TEMP MACRO m() AS TABLE FROM sqlite_scan('{other}', 'secrets')",
         "FROM duckdb_secrets()",
+        "FROM query/**/('SELECT 1')",
+        "FROM query -- a comment\n('SELECT 1')",
+        "FROM query/* /* */ */('SELECT 1')",
+        "FROM query\u200b('SELECT 1')",
+        "FROM query\ufeff\u00a0('SELECT 1')",
+        "FROM json_execute_serialized_sql(json_serialize_sql('FROM sqlite' || '_scan(''{other}'', ''secrets'')'))",
+        "FROM checkpoint('lake')",
+        "FROM force_checkpoint('lake')",
+        "FROM enable_logging('FileSystem', storage => 'file', storage_path => '{other}')",
     ],
 )
 def test_functions_that_leave_the_warehouse_are_refused(sql: str, tmp_path: Path) -> None:
@@ -45,10 +57,97 @@ def test_functions_that_leave_the_warehouse_are_refused(sql: str, tmp_path: Path
         "FROM lake.snapshots()",
         "SELECT item_id FROM lf_votes WHERE lf_name = 'set_of_words'",
         "PIVOT lf_votes ON lf_name USING first(vote)",
+        "SELECT * FROM items WHERE content ILIKE '%checkpoint%' OR content ILIKE '%query%'",
     ],
 )
 def test_questions_pass(sql: str) -> None:
     refuse_reaching_out(sql)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "CREATE SECRET s (TYPE s3, KEY_ID 'a', SECRET 'b')",
+        "CREATE PERSISTENT SECRET s (TYPE s3, KEY_ID 'a', SECRET 'b')",
+        "CREATE TEMP MACRO m(x) AS TABLE FROM items WHERE item_id = x",
+        "/* /* */ CREATE TEMP TABLE t AS */ CREATE SECRET s (TYPE s3)",
+        "SELECT 1; COPY (SELECT 1) TO '{place}/data/stolen.parquet'",
+        "EXPLAIN ANALYZE COPY (SELECT 1) TO '{place}/data/stolen.parquet'",
+    ],
+)
+def test_statements_that_do_more_than_read_are_refused(sql: str, lake: Lake) -> None:
+    with pytest.raises(SettingsError, match="for this prompt"):
+        reading_statements(connect_locked_down(lake.path), sql.format(place=lake.path))
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "-- mine\nCREATE OR REPLACE TEMP TABLE t AS SELECT * FROM items; SELECT count(*) FROM t",
+        "create temporary view v as select * from items; select count(*) from v",
+        "PIVOT items ON split USING count(*)",
+    ],
+)
+def test_temporary_tables_and_pivots_pass(sql: str, lake: Lake) -> None:
+    connection = connect_locked_down(lake.path)
+    for statement in reading_statements(connection, sql):
+        connection.execute(statement)
+
+
+def test_a_condition_is_one_expression_and_writes_nothing(lake: Lake) -> None:
+    """DuckDB lets COPY write into the folders that may be read, which are the warehouse's own."""
+    with lake.stage("ingest", version=1, inputs=()) as stage:
+        stage.commit([Append("items", items(500))])
+    [file] = (lake.path / "data").rglob("*.parquet")
+    before = file.read_bytes()
+    where = f"true)) SELECT 1; COPY (SELECT 1 AS a) TO '{file}'; WITH scope AS (SELECT item_id FROM items WHERE (true"
+    connection = connect_locked_down(lake.path)
+    for condition in (where, "true); SELECT (1"):
+        with pytest.raises(SettingsError, match="condition"):
+            check_condition(connection, condition)
+    with pytest.raises(SettingsError, match="leaves the warehouse"):
+        check_condition(connection, "item_id IN (FROM query/**/('SELECT 1'))")
+    check_condition(connection, "split = 'train' -- the others are for tests")
+    assert file.read_bytes() == before
+    with contextlib.suppress(duckdb.Error):  # the last part reads what the part before has spoilt
+        connection.execute(f"WITH scope AS (SELECT item_id FROM items WHERE split = 'train' AND ({where})) FROM scope")
+    assert file.read_bytes() != before, "DuckDB keeps COPY out now: docs/decisions/0084 can be read again"
+
+
+HARMLESS = """
+arrow_scan arrow_scan_dumb duckdb_approx_database_count duckdb_columns duckdb_connection_count duckdb_constraints
+duckdb_coordinate_systems duckdb_databases duckdb_dependencies duckdb_extensions duckdb_external_file_cache
+duckdb_functions duckdb_indexes duckdb_keywords duckdb_log_contexts duckdb_logs duckdb_logs_parsed duckdb_memory
+duckdb_optimizers duckdb_prepared_statements duckdb_profiling_settings duckdb_schemas duckdb_secret_types
+duckdb_sequences duckdb_settings duckdb_table_sample duckdb_tables duckdb_temporary_files duckdb_types
+duckdb_variables duckdb_views ducklake_current_snapshot ducklake_last_committed_snapshot ducklake_list_files
+ducklake_options ducklake_scan ducklake_snapshots ducklake_table_changes ducklake_table_deletions
+ducklake_table_info ducklake_table_insertions generate_series glob histogram histogram_values icu_calendar_names
+json_each json_tree pandas_scan parquet_bloom_probe parquet_file_metadata parquet_full_metadata parquet_kv_metadata
+parquet_metadata parquet_scan parquet_schema pg_clear_cache pg_timezone_names pragma_collations pragma_database_size
+pragma_metadata_info pragma_platform pragma_show pragma_storage_info pragma_table_info pragma_user_agent
+pragma_version python_map_function range read_blob read_csv read_csv_auto read_duckdb read_json read_json_auto
+read_json_objects read_json_objects_auto read_ndjson read_ndjson_auto read_ndjson_objects read_parquet read_text
+repeat repeat_row seq_scan sniff_csv summary test_all_types test_vector_types unnest
+"""
+
+
+def test_every_function_that_can_stand_in_from_is_known(lake: Lake) -> None:
+    """A new DuckDB may bring one that reaches out: whoever adds it to the list has tried what it does."""
+    connection = open_duckdb(tuple(PACKAGES))
+    names = connection.execute(
+        "SELECT DISTINCT function_name FROM duckdb_functions() WHERE function_type LIKE 'table%'"
+    )
+    unknown = sorted(name for (name,) in names.fetchall() if name not in HARMLESS.split() and not refused(name))
+    assert unknown == []
+
+
+def refused(name: str) -> bool:
+    try:
+        refuse_reaching_out(f"FROM {name}()")
+    except SettingsError:
+        return True
+    return False
 
 
 def test_the_hole_that_the_door_closes_is_real(lake: Lake, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -67,19 +68,38 @@ def test_every_form_holds_the_same_rows(lake: Lake, tmp_path: Path) -> None:
     assert "'1': \"ship <b>&\"" in card
 
 
-def test_the_datasets_folder_is_what_load_dataset_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    datasets = pytest.importorskip("datasets", reason="Hugging Face datasets is not installed: pip install datasets")
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    with full_lake(tmp_path / "lake") as lake:
-        export_training_set(lake.path, tmp_path / "labels", format="datasets")
-        with lake.read() as reader:
-            truth = dict(reader.rows("SELECT item_id, label FROM training_set"))
-    loaded = datasets.load_dataset(str(tmp_path / "labels"))
-    names = loaded["train"].features["label"].names
-    assert {row["item_id"]: names[row["label"]] for part in loaded.values() for row in part} == truth
+def loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """An export as a person's `datasets.load_dataset` reads it."""
+    import datasets
+
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", folder.parent / "cache")
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    return datasets.load_dataset(str(folder))
 
 
-def test_the_card_of_a_datasets_folder_names_the_classes_in_any_script(tmp_path: Path) -> None:
+def test_the_datasets_folder_is_what_load_dataset_reads(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_training_set(lake.path, tmp_path / "labels", format="datasets")
+    with lake.read() as reader:
+        rows = reader.rows("SELECT item_id, label, split, content, confidence, simulated, probs FROM training_set")
+    found = loaded(tmp_path / "labels", monkeypatch)
+    assert set(found) == {"train", "test"}
+    features = found["train"].features
+    assert (features["content"].dtype, features["simulated"].dtype) == ("string", "bool")
+    names = features["label"].names
+    read = {row["item_id"]: row for part in found.values() for row in part}
+    assert len(read) == len(rows)
+    for item, label, split, content, confidence, simulated, probs in rows:
+        row = read[item]
+        assert (names[row["label"]], row["label_name"], row["split"], row["content"]) == (label, label, split, content)
+        assert (row["confidence"], row["simulated"], row["probs"]) == (confidence, simulated, probs)
+    assert found["train"].filter(lambda row: row["label_source"] == "gold", cache_file_name=None).num_rows == 16
+
+
+def test_the_card_of_a_datasets_folder_names_the_classes_in_any_script(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     name = 'grain \U0001f600 \u00e9 "quoted"'
     with full_lake(tmp_path / "lake") as lake:
         cursor = lake.new_cursor()
@@ -92,6 +112,7 @@ def test_the_card_of_a_datasets_folder_names_the_classes_in_any_script(tmp_path:
     head = yaml.safe_load((tmp_path / "set" / "README.md").read_text("utf-8").split("---\n")[1])
     label = next(f for f in head["dataset_info"]["features"] if f["name"] == "label")
     assert label["dtype"]["class_label"]["names"]["0"] == name
+    assert loaded(tmp_path / "set", monkeypatch)["train"].features["label"].names[0] == name
 
 
 def test_a_text_that_looks_like_a_formula_is_none_in_csv_and_itself_elsewhere(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ def test_order_of_definition_and_names_of_variables(tmp_path: Path) -> None:
         from weak_labels import keywords, regex, vectorized
         zebra = keywords("sports", ["goal"])
         apple = regex("politics", "vote", name="voting")
+        seven = keywords("politics", ["senate"], name=7)
         @vectorized("science")
         def middle(batch):
             return [False] * len(batch)
@@ -30,7 +31,23 @@ def test_order_of_definition_and_names_of_variables(tmp_path: Path) -> None:
         functions = [zebra, keywords("science", ["atom"], name="atoms")]
         """,
     )
-    assert names(path) == ["zebra", "voting", "middle", "atoms"]
+    assert names(path) == ["zebra", "voting", "7", "middle", "atoms"]
+
+
+def test_a_variable_may_be_bound_again_where_its_value_is_kept(tmp_path: Path) -> None:
+    path = write_functions(
+        tmp_path,
+        """
+        import dataclasses
+        from weak_labels import keywords
+        functions = []
+        one = keywords("sports", ["goal"], name="goals")
+        functions.append(one)
+        one = keywords("science", ["atom"])
+        one = dataclasses.replace(one, description="atoms")
+        """,
+    )
+    assert names(path) == ["one", "goals"]
 
 
 def test_modules_beside_the_file_can_be_imported(tmp_path: Path) -> None:
@@ -55,6 +72,15 @@ def test_modules_beside_the_file_can_be_imported(tmp_path: Path) -> None:
         ("import sys\nsys.exit(3)\n", r"labeling_functions\.py:2: SystemExit: 3"),
         ("from weak_labels import regex\nr = regex('sports', '(')\n", r"labeling_functions\.py:2: regex\('sports'"),
         ("x = 1\n", "defines no labeling function"),
+        (
+            "from weak_labels import keywords\na = keywords('sports', ['x'])\n\na = keywords('sports', ['y'])\n",
+            r"labeling_functions\.py:4: 'a' is defined in line 2 already",
+        ),
+        (
+            "from weak_labels import vectorized\n@vectorized('sports')\ndef f(batch):\n    return batch\n\n"
+            "@vectorized('science')\ndef f(batch):\n    return batch\n",
+            r"labeling_functions\.py:7: 'f' is defined in line 3 already",
+        ),
         (
             "from weak_labels import keywords\na = keywords('sport', ['x'])\n",
             "'a' votes for 'sport', but the classes are sports, politics, science",

@@ -10,6 +10,8 @@ import pytest
 from tests.weak_labels.small_lake import CLASSES, build
 from warehouse import Lake, SettingsError
 from weak_labels.label_models import LabelModelConfig, VoteMatrix, fit, fit_multi_label, label_model
+from weak_labels.label_models.anchored import fit_anchored
+from weak_labels.label_models.choose import MOST_SNORKEL, choose
 from weak_labels.label_models.votes import Ints, Votes
 
 ANCHORED = LabelModelConfig(kind="anchored", classes=CLASSES)
@@ -102,6 +104,21 @@ class TestAuto:
         votes = cast(truth, [0.9, 0.8, 0.7, 0.5])
         assert fit(votes, AUTO, gold=first(truth, 10)).detail["auto"]["by"] == "votes"
         assert fit(votes, AUTO, gold=first(truth, 80)).detail["auto"]["by"].startswith("gold")
+
+    @pytest.mark.parametrize(("functions", "asked"), [(100, True), (MOST_SNORKEL // 3 + 1, False)])
+    def test_snorkel_is_a_rival_only_where_its_matrices_stay_small(self, functions: int, asked: bool) -> None:
+        generator = np.random.default_rng(0)
+        class_NL = generator.integers(0, 3, (40, functions))
+        votes = VoteMatrix.from_dense(np.where(generator.random(class_NL.shape) < 0.1, class_NL, -1), 3)
+        train_N, gold_N = np.ones(40, np.bool_), generator.integers(0, 3, 40)
+        rivals: list[str] = []
+
+        def candidate(kind: str) -> None:
+            rivals.append(kind)
+
+        choose(votes, train_N, gold_N, fit_anchored(votes, train_N, gold_N), candidate)
+        assert ("snorkel" in rivals) == asked
+        assert {"majority", "dawid_skene"} <= set(rivals)
 
 
 class TestMultiLabel:

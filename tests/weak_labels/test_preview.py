@@ -1,10 +1,13 @@
 """A preview shows what functions would hit and writes nothing."""
 
 import dataclasses
+import time
+from typing import Any
 
 from tests.weak_labels.lf_helpers import add_items, add_vectors, config, encode
 from warehouse import Lake
 from weak_labels import ItemBatch, keywords, nearest, vectorized
+from weak_labels.functions import LabelingFunction
 from weak_labels.preview import preview
 
 GOAL = keywords("sports", ["goal"], name="goal")
@@ -27,6 +30,21 @@ def test_preview_counts_hits_and_shows_examples(lake: Lake) -> None:
     ]
     assert (fails.hits, fails.faults, fails.first_fault) == (0, 4, "raised: ValueError: never works")
     assert lake.snapshot() == before
+
+
+def test_a_function_that_hangs_is_tried_three_times_in_all(lake: Lake) -> None:
+    add_items(lake, TEXTS)
+    calls: list[str] = []
+
+    def hang(row: Any) -> int:
+        calls.append(row.item_id)
+        time.sleep(60)
+        return 0
+
+    hangs = LabelingFunction(name="hangs", kind="snorkel", version="1", rule=hang, by_row=True, timeout_s=0.05)
+    (shown,) = preview(lake, [hangs], config(batch_items=1))
+    assert calls == ["a", "b", "c"]
+    assert (shown.hits, shown.faults, shown.first_fault) == (0, 3, "timeout: took longer than 0.05 s")
 
 
 def test_preview_of_some_items_takes_the_same_ones(lake: Lake) -> None:

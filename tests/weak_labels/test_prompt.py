@@ -33,6 +33,7 @@ class Service(ThreadingHTTPServer):
         self.times: list[float] = []
         self.failures: list[tuple[int, dict[str, str], bytes]] = []
         self.takes_s = 0.0
+        self.trickles_s = 0.0
         self.answer = lambda text: "Yes." if "goal" in text else "no"
 
     @property
@@ -62,6 +63,10 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("content-length", str(len(content)))
         self.end_headers()
         with contextlib.suppress(ConnectionError):  # the client may have left
+            if self.server.trickles_s:
+                for byte in content:
+                    time.sleep(self.server.trickles_s)
+                    self.wfile.write(bytes([byte]))
             self.wfile.write(content)
 
     def log_message(self, *_: object) -> None:
@@ -132,6 +137,40 @@ def test_a_text_that_the_service_refuses_is_a_fault_of_its_item(lake: Lake, serv
     run(lake, settings(service, tmp_path, parallel=1))
     assert {item for item, _ in faults(lake)} == {"a", "c"}
     assert ("b", "asks") in votes(lake)
+
+
+def test_a_text_without_an_answer_is_a_fault_of_its_item_and_is_not_paid_again(
+    lake: Lake, service: Service, tmp_path: Path
+) -> None:
+    add_items(lake, TEXTS)
+    nothing = {"choices": [{"message": {"content": None, "refusal": "I cannot help."}}]}
+    service.failures = [(200, {}, json.dumps(nothing).encode())]
+    run(lake, settings(service, tmp_path, parallel=1))
+    assert faults(lake) == {("a", "asks"): "not_a_vote", ("c", "asks"): "not_a_vote"}
+    assert votes(lake) == {("b", "asks"): -1}
+    with PromptClient(settings(service, tmp_path)) as client:
+        client.ask("tiny", service.requests[0]["messages"][0]["content"], ["a goal"])
+    assert len(service.requests) == 2
+
+
+def test_a_body_that_cannot_be_unpacked_is_asked_for_again(lake: Lake, service: Service, tmp_path: Path) -> None:
+    add_items(lake, TEXTS)
+    broken = (200, {"content-encoding": "gzip"}, b"no gzip at all")
+    service.failures = [broken]
+    with PromptClient(settings(service, tmp_path)) as client:
+        assert client.ask("tiny", "question", ["a goal"]) == ["Yes."]
+    service.failures = [broken] * 40
+    service.requests.clear()
+    run(lake, settings(service, tmp_path, parallel=1, attempts=2))
+    assert faults(lake) == {("", "asks"): "switched_off"}
+    assert len(service.requests) == 2
+
+
+def test_an_answer_that_trickles_in_is_given_up(service: Service, tmp_path: Path) -> None:
+    service.trickles_s = 0.05
+    given = settings(service, tmp_path, timeout_s=0.3, attempts=1)
+    with PromptClient(given) as client, pytest.raises(NotAVote, match="last with ReadTimeout"):
+        client.ask("tiny", "question", ["a goal"])
 
 
 def test_a_busy_service_is_asked_again_after_the_time_it_names(service: Service, tmp_path: Path) -> None:

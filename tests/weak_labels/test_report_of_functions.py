@@ -1,5 +1,6 @@
 """Figures of functions equal a count by hand, on all items and on a slice; examples show where they disagree."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -23,8 +24,8 @@ def broken(batch: ItemBatch) -> object:
     raise ValueError("never works")
 
 
-def add_classes_and_gold(lake: Lake, gold: dict[str, int]) -> None:
-    classes = pa.table({"class_id": pa.array(range(3), pa.int32()), "name": list(CLASSES)})
+def add_classes_and_gold(lake: Lake, gold: dict[str, int], names: Sequence[str] = CLASSES) -> None:
+    classes = pa.table({"class_id": pa.array(range(3), pa.int32()), "name": list(names)})
     n, now = len(gold), datetime(2026, 1, 1, tzinfo=UTC)
     times = pa.array([now] * n, pa.timestamp("us", "UTC"))
     annotations = pa.table(
@@ -112,6 +113,7 @@ def test_figures_are_those_of_the_view(lake: Lake) -> None:
     run_vote(lake, [GOAL, GAME, VOTE, broken], min_faults=1)
     with lake.read() as reader:
         view = reader.arrow("SELECT * FROM lf_summary").to_pylist()
+    assert {row["lf_name"] for row in view} == {"goal", "game", "vote", "broken"}
     for row, figures in zip(view, report(lake).functions, strict=True):
         names = ("applied_to", "coverage", "overlap", "conflict", "gold_votes", "faults", "switched_off")
         assert {n: getattr(figures, n) for n in names} == {n: row[n] for n in names}

@@ -1,6 +1,8 @@
 """Suggestions find words and cells that go with a class, measure them on labels that did not choose them, and load."""
 
+import dataclasses
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +19,11 @@ WORDS = ("quasar zzz", "senate www", "\u202ematch\x1b[31m qqq")
 LABEL_OF = (2, 1, 0)
 
 
-def fill(lake: Lake, items: int = 120, gold: int = 60) -> None:
+def fill(lake: Lake, items: int = 120, gold: int = 60, classes: Sequence[str] = CLASSES) -> None:
     texts = {f"i{n:03}": f"{WORDS[n % 3]} the day {n}" for n in range(items)}
     add_items(lake, texts)
     add_vectors(lake)
-    add_classes_and_gold(lake, {item: LABEL_OF[n % 3] for n, item in enumerate(list(texts)[:gold])})
+    add_classes_and_gold(lake, {item: LABEL_OF[n % 3] for n, item in enumerate(list(texts)[:gold])}, classes)
 
 
 def found(lake: Lake, config: SuggestConfig = CONFIG) -> Suggestions:
@@ -78,6 +80,29 @@ def test_a_file_with_a_persons_changes_is_not_overwritten(lake: Lake, tmp_path: 
     assert path.read_text() == "mine"
     write(found(lake), path, replace=True)
     assert path.read_text() != "mine"
+
+
+def test_kept_functions_keep_the_cells_of_their_suggestions(lake: Lake, tmp_path: Path) -> None:
+    fill(lake)
+    first, second = tmp_path / "kept.py", tmp_path / "more.py"
+    write(found(lake), first, replace=False)
+    before = {f.name: f.version for f in load_functions(first, CLASSES) if f.kind == "cluster"}
+    assert before
+    write(found(lake, dataclasses.replace(CONFIG, cells=3)), second, replace=False)
+    assert {f.name: f.version for f in load_functions(first, CLASSES) if f.kind == "cluster"} == before
+    assert any(f.kind == "cluster" for f in load_functions(second, CLASSES))
+    assert len(list(tmp_path.glob("clusters*.npy"))) == 2
+
+
+def test_classes_of_nearly_one_name_get_functions_of_their_own(lake: Lake, tmp_path: Path) -> None:
+    classes = ("c++", "c", "c²")
+    fill(lake, classes=classes)
+    path = tmp_path / "suggested.py"
+    suggestions = found(lake)
+    write(suggestions, path, replace=False)
+    functions = load_functions(path, classes)
+    assert {label for f in functions if f.kind == "keywords" for label in f.labels} == set(classes)
+    assert [f.name for f in functions] == [s.name for s in suggestions.found]
 
 
 def test_equal_data_give_equal_suggestions(lake: Lake) -> None:

@@ -21,6 +21,8 @@ STANDARD_ERRORS = 1.5
 MOST_OVERRULED = 0.05
 """Share of the unanimous items (two votes or more, all for one class) that a model may label otherwise."""
 RIVALS = ("majority", "snorkel", "dawid_skene")
+MOST_SNORKEL = 1000
+"""Functions times classes beyond which Snorkel is no rival: its time and memory grow with the square of this."""
 
 
 def choose(
@@ -81,6 +83,8 @@ def _by_gold(
     accuracy = {"anchored": round(float(ours_G.mean()), 4)}
     best, best_lead = "anchored", 0.0
     for kind in RIVALS:
+        if kind == "snorkel" and votes.functions * votes.classes > MOST_SNORKEL:
+            continue
         probs_NC = candidate(kind)
         if probs_NC is None:
             continue

@@ -1,0 +1,123 @@
+"""The tables of a run that people see in Prefect, read from the warehouse; `flows.artifacts` hands them over."""
+
+import base64
+from collections.abc import Sequence
+
+from warehouse import Reader
+from weak_labels.report import Report
+
+Rows = list[dict[str, object]]
+FIGURES = 200
+"""Metrics that are shown at most."""
+
+
+def figures(reader: Reader) -> list[tuple[str, Rows, str]]:
+    """Queue, learning curve and metrics: name, rows and description of each."""
+    queue = reader.rows(
+        "SELECT cycle, tasks, planned, sent, waiting, answered, withdrawn FROM queue_progress ORDER BY cycle"
+    )
+    curve = reader.rows(
+        "SELECT gold_labels, trained_on, round(test_accuracy, 4), round(random_accuracy, 4) FROM cycle_summary "
+        "ORDER BY cycle"
+    )
+    metrics = reader.rows(
+        "SELECT series, name, split, labels, round(avg(value), 4) FROM metrics GROUP BY ALL "
+        f"ORDER BY labels DESC, series, name, split LIMIT {FIGURES}"
+    )
+    known = int(reader.scalar("SELECT count(DISTINCT (series, name, split, labels)) FROM metrics"))
+    all_of = "All figures" if known <= FIGURES else f"The {FIGURES} of {known:,} figures with the most labels"
+    simulated = int(reader.scalar("SELECT count(*) FROM gold_labels WHERE simulated"))
+    whose = f" {simulated:,} of the present labels are the simulated annotator's." if simulated else ""
+    return [
+        (
+            "queue",
+            _named(("cycle", "tasks", "planned", "sent", "waiting", "answered", "withdrawn"), queue),
+            "Annotation tasks by cycle and state.",
+        ),
+        (
+            "learning-curve",
+            _named(("gold labels", "trained on", "test accuracy", "random pick"), curve),
+            "End models in their order: labels they learned from, and accuracy where the project has a test split."
+            + whose,
+        ),
+        (
+            "metrics",
+            _named(("series", "metric", "split", "labels", "value"), metrics),
+            f"{all_of}, seeds averaged.{whose}",
+        ),
+    ]
+
+
+def _named(names: Sequence[str], rows: Sequence[Sequence[object]]) -> Rows:
+    return [{name: "" if value is None else value for name, value in zip(names, row, strict=True)} for row in rows]
+
+
+def curve_picture(curve: Rows) -> str:
+    """The learning curve as an SVG in a data address; at another one, a browser would have to reach it."""
+    scored = {float(str(row["gold labels"])): row["test accuracy"] for row in curve if row["test accuracy"] != ""}
+    points = sorted((labels, float(str(value))) for labels, value in scored.items())
+    if len(points) < 2:
+        return ""
+    (first, last), values = (points[0][0], points[-1][0]), [value for _, value in points]
+    low, high = min(values) - 0.01, min(1.0, max(values) + 0.01)
+    places = [
+        (60 + 520 * (x - first) / max(1.0, last - first), 260 - 220 * (y - low) / max(1e-9, high - low))
+        for x, y in points
+    ]
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    marks = "".join(
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="#1d4ed8"/>'
+        f'<text x="{x:.1f}" y="{y - 10:.1f}" text-anchor="middle">{value:.3f}</text>'
+        f'<text x="{x:.1f}" y="282" text-anchor="middle">{labels:.0f}</text>'
+        for (x, y), (labels, value) in zip(places, points, strict=True)
+    )
+    svg = (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 310" width="640" height="310" '
+        'font-family="sans-serif" font-size="12"><rect width="640" height="310" fill="white"/>'
+        '<text x="60" y="20" font-size="14">Test accuracy by number of gold labels</text>'
+        '<path d="M60 35V260H580" fill="none" stroke="#94a3b8"/>'
+        f'<polyline points="{line}" fill="none" stroke="#1d4ed8" stroke-width="2"/>{marks}'
+        '<text x="320" y="304" text-anchor="middle">gold labels</text></svg>'
+    )
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+
+
+def functions(report: Report) -> list[tuple[str, Rows, str]]:
+    """Labeling functions, equal pairs of them and disagreements: name, rows and description of each."""
+    rows: Rows = [
+        {
+            "function": f.name,
+            "votes for": ", ".join(f.polarity),
+            "coverage": round(f.coverage, 4),
+            "overlap": round(f.overlap, 4),
+            "conflict": round(f.conflict, 4),
+            "gold votes": f.gold_votes,
+            "accuracy": ""
+            if f.accuracy is None
+            else f"{f.accuracy:.3f} ({f.accuracy_low:.2f} to {f.accuracy_high:.2f})",
+            "estimated accuracy": "" if f.estimated_accuracy is None else round(f.estimated_accuracy, 3),
+            "gain": "" if f.gain is None else round(f.gain, 4),
+            "faults": f.faults,
+        }
+        for f in report.functions
+    ]
+    pairs: Rows = [
+        {"function": p.left, "says the same as": p.right, "items": p.items, "agreement": round(p.agreement, 3)}
+        for p in report.pairs
+    ]
+    items: Rows = [
+        {
+            "disagree with": d.against,
+            "item": d.item_id,
+            "votes": ", ".join(f"{name}: {label}" for name, label in d.votes.items()),
+            "model": d.predicted,
+            "people": d.gold,
+            "text": d.text,
+        }
+        for d in report.disagreements
+    ]
+    return [
+        ("labeling-functions", rows, "Labeling functions on the train split."),
+        ("equal-functions", pairs, "Pairs of labeling functions that say the same."),
+        ("disagreements", items, "Items where labeling functions disagree with each other, the model or people."),
+    ]

@@ -1,0 +1,84 @@
+"""Functions that return or raise what nobody expects: each is a fault of its own, and the others vote."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.weak_labels.lf_helpers import CLASSES, add_items, batch, config, faults, votes
+from warehouse import Lake
+from weak_labels import keywords, vectorized
+from weak_labels.apply import vote
+from weak_labels.calls import call_function
+from weak_labels.functions import ItemBatch, LabelingFunction
+
+GOAL = keywords("sports", ["goal"], name="goal")
+
+
+class Mute(Exception):
+    """An error whose message raises."""
+
+    def __str__(self) -> str:
+        raise ValueError("no message")
+
+
+class Mutest:
+    """A value that cannot be shown."""
+
+    def __repr__(self) -> str:
+        raise ValueError("no picture")
+
+
+def by_row(rule: Callable[[Any], Any]) -> LabelingFunction:
+    return LabelingFunction(name="odd", kind="snorkel", version="1", rule=rule, by_row=True)
+
+
+def raise_half_a_character(_: Any) -> int:
+    raise OSError("no such file: \ud800.txt")
+
+
+def raise_without_message(_: Any) -> int:
+    raise Mute
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        (raise_half_a_character, r"OSError: no such file: \ud800.txt"),
+        (raise_without_message, "Mute: its message cannot be read (ValueError)"),
+        (lambda _: Mutest(), "ValueError: no picture"),
+        (lambda _: "\ud800", r"voted '\ud800'; the classes are sports"),
+    ],
+)
+def test_what_cannot_be_told_is_told_as_far_as_it_can(lake: Lake, rule: Callable[[Any], Any], words: str) -> None:
+    add_items(lake, {"a": "a goal"})
+    vote(lake, [by_row(rule), GOAL], config())
+    assert votes(lake) == {("a", "goal"): 0}
+    assert list(faults(lake)) == [("a", "odd")]
+    with lake.read() as reader:
+        assert words in reader.scalar("SELECT detail FROM lf_faults")
+
+
+def test_a_column_of_what_cannot_be_shown_is_a_fault_of_each_item() -> None:
+    @vectorized()
+    def mute(batch: ItemBatch) -> object:
+        return [Mutest() for _ in batch.texts]
+
+    outcome = call_function(mute, batch(["x", "y"]))
+    assert [(fault.row, fault.fault) for fault in outcome.faults] == [(0, "raised"), (1, "raised")]
+
+
+def test_what_lies_below_a_mask_is_no_vote() -> None:
+    @vectorized()
+    def masked(batch: ItemBatch) -> object:
+        return np.ma.masked_array([0, 1], mask=[True, False])
+
+    outcome = call_function(masked, batch(["x", "y"]))
+    assert outcome.votes[1] == 1
+    assert [(fault.row, fault.fault) for fault in outcome.faults] == [(0, "not_a_vote")]
+
+
+def test_a_row_may_be_asked_as_pandas_rows_are() -> None:
+    outcome = call_function(by_row(lambda x: CLASSES[0] if x["text"] == x.text else -1), batch(["x"]))
+    assert outcome.votes.tolist() == [0]
