@@ -1,6 +1,7 @@
 """What a server is told when it starts: its address, its limits, its patience. Checked before anything is loaded."""
 
 import ipaddress
+import math
 import os
 from dataclasses import dataclass, field
 
@@ -55,8 +56,8 @@ class ServerConfig:
             raise OptionError(f"port is {self.port}; it must be 0 to 65535.")
         counts = ("max_body_bytes", "max_inputs", "max_held_bytes", "max_requests", "max_connections")
         for name in (*counts, "deadline_s", "body_s", "idle_s", "drain_s"):
-            if getattr(self, name) <= 0:
-                raise OptionError(f"{name} is {getattr(self, name)}; it must be above 0.")
+            if not 0 < getattr(self, name) < math.inf:  # false for NaN
+                raise OptionError(f"{name} is {getattr(self, name)}; it must be a number above 0.")
         if self.room.entries < 1 or self.room.tokens < 1:
             raise OptionError(
                 f"The queue has room for {self.room.entries} texts and {self.room.tokens} tokens; give 1+."
