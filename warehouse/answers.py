@@ -49,63 +49,55 @@ OPINIONS = f"""
 """
 
 # Classes and opinions are read once: to DuckLake each mention of a table is some queries to the catalogue (decision
-# 0070). `votes` to `single` are about projects with one class per item, `asked` to `several` about the others.
+# 0070). An opinion is one row of `said` where an item has one class, else a row for each class, which is a yes or a no.
 GOLD_LABELS = f"""
-    WITH known AS MATERIALIZED (SELECT class_id, name FROM classes), said AS MATERIALIZED (
-        SELECT o.*, s.annotator AS judge, s.weight
+    WITH known AS MATERIALIZED (SELECT class_id, name FROM classes), said AS (
+        SELECT o.item_id, o.class_ids, o.updated_at, o.seconds, o.simulated, s.annotator AS judge, s.weight,
+               unnest(CASE WHEN o.class_ids IS NULL THEN [o.class_id] ELSE (SELECT list(class_id) FROM known) END)
+                   AS class_id
         FROM opinions o LEFT JOIN annotator_skills s ON s.annotator = o.annotator
     ), votes AS (
-        SELECT o.item_id, o.class_id, count(*) AS n, max(o.updated_at) AS last_at, max(o.seconds) AS seconds,
-               bool_or(o.simulated) AS simulated, count(o.judge) > 0 AS judged,
-               sum(coalesce(o.weight, {_UNKNOWN})) AS weight
-        FROM said o WHERE o.class_ids IS NULL
-        GROUP BY o.item_id, o.class_id
+        SELECT item_id, class_id, count(*) AS n, max(updated_at) AS last_at, max(seconds) AS seconds,
+               bool_or(simulated) AS simulated, count(judge) > 0 AS judged,
+               sum(CASE WHEN class_ids IS NULL THEN coalesce(weight, {_UNKNOWN})
+                        WHEN list_contains(class_ids, class_id) THEN coalesce(weight, {_UNKNOWN_YES_NO})
+                        ELSE -coalesce(weight, {_UNKNOWN_YES_NO}) END) AS weight,
+               arg_max(list_contains(class_ids, class_id), updated_at) AS latest,
+               list(class_ids) FILTER (WHERE class_ids IS NOT NULL) AS sets
+        FROM said GROUP BY item_id, class_id
     ), shares AS (
         SELECT *, exp(weight) / (
                    sum(exp(weight)) OVER item
                    + greatest((SELECT count(*) FROM known) - count(*) OVER item, 0)
                ) AS confidence,
                sum(n) OVER item AS annotations, count(*) OVER item AS kinds, max(last_at) OVER item AS updated_at,
-               bool_or(simulated) OVER item AS any_simulated, bool_or(judged) OVER item AS any_judged
+               bool_or(simulated) OVER item AS any_simulated, bool_or(judged) OVER item AS any_judged,
+               list_sort(coalesce(
+                   list(class_id) FILTER (WHERE round(weight, 9) > 0 OR (round(weight, 9) = 0 AND latest)) OVER item, []
+               )) AS chosen,
+               min(1 / (1 + exp(-abs(weight)))) OVER item AS least_sure
         FROM votes WINDOW item AS (PARTITION BY item_id)
-    ), single AS (
-        SELECT v.item_id, v.class_id, c.name AS label,
-               v.annotations::INTEGER AS annotations,
-               v.n::INTEGER AS agreeing,
-               round(v.confidence, 6) AS confidence,
-               CASE WHEN v.annotations = 1 THEN 'single' WHEN v.kinds = 1 THEN 'unanimous'
-                    WHEN v.any_judged THEN 'skill' ELSE 'majority' END AS decided_by,
-               v.seconds, v.updated_at, v.any_simulated AS simulated,
-               [v.class_id] AS class_ids, [c.name] AS labels
-        FROM shares v LEFT JOIN known c ON c.class_id = v.class_id
+    ), winners AS (
+        SELECT *, sets IS NOT NULL AS several, CASE WHEN sets IS NULL THEN [class_id] ELSE chosen END AS won,
+               CASE WHEN sets IS NULL THEN annotations ELSE n END AS opinions,
+               CASE WHEN sets IS NULL THEN kinds ELSE len(list_distinct(sets)) END AS different
+        FROM shares
         QUALIFY row_number() OVER (
-            PARTITION BY v.item_id ORDER BY round(v.weight, 9) DESC, v.n DESC, v.last_at DESC, v.class_id
+            PARTITION BY item_id ORDER BY round(weight, 9) DESC, n DESC, last_at DESC, class_id
         ) = 1
-    ), asked AS (
-        SELECT o.item_id, k.class_id, k.name, o.updated_at, list_contains(o.class_ids, k.class_id) AS yes,
-               coalesce(o.weight, {_UNKNOWN_YES_NO}) AS weight
-        FROM said o CROSS JOIN known k WHERE o.class_ids IS NOT NULL
-    ), leads AS (
-        SELECT item_id, class_id, any_value(name) AS name, arg_max(yes, updated_at) AS latest,
-               round(sum(CASE WHEN yes THEN weight ELSE -weight END), 9) AS lead
-        FROM asked GROUP BY item_id, class_id
-    ), sets AS (
-        SELECT item_id, coalesce(list(class_id ORDER BY class_id) FILTER (WHERE yes), []) AS class_ids,
-               coalesce(list(name ORDER BY class_id) FILTER (WHERE yes), []) AS labels,
-               min(1 / (1 + exp(-abs(lead)))) AS confidence
-        FROM (SELECT *, lead > 0 OR (lead = 0 AND latest) AS yes FROM leads) GROUP BY item_id
-    ), several AS (
-        SELECT s.item_id, -1 AS class_id, {labels_in_words("s.labels")} AS label, count(*)::INTEGER AS annotations,
-               (count(*) FILTER (WHERE o.class_ids = s.class_ids))::INTEGER AS agreeing,
-               round(any_value(s.confidence), 6) AS confidence,
-               CASE WHEN count(*) = 1 THEN 'single' WHEN count(DISTINCT o.class_ids) = 1 THEN 'unanimous'
-                    WHEN count(o.judge) > 0 THEN 'skill' ELSE 'majority' END AS decided_by,
-               max(o.seconds) AS seconds, max(o.updated_at) AS updated_at, bool_or(o.simulated) AS simulated,
-               s.class_ids, s.labels
-        FROM sets s JOIN said o ON o.item_id = s.item_id WHERE o.class_ids IS NOT NULL
-        GROUP BY s.item_id, s.class_ids, s.labels
+    ), named AS (
+        SELECT w.*, list_transform(w.won, lambda c: k.names[c + 1]) AS labels
+        FROM winners w CROSS JOIN (SELECT list(name ORDER BY class_id) AS names FROM known) k
     )
-    FROM single UNION ALL FROM several
+    SELECT item_id, CASE WHEN several THEN -1 ELSE class_id END AS class_id,
+           CASE WHEN several THEN {labels_in_words("labels")} ELSE labels[1] END AS label,
+           opinions::INTEGER AS annotations,
+           (CASE WHEN several THEN len(list_filter(sets, lambda s: s = won)) ELSE n END)::INTEGER AS agreeing,
+           round(CASE WHEN several THEN least_sure ELSE confidence END, 6) AS confidence,
+           CASE WHEN opinions = 1 THEN 'single' WHEN different = 1 THEN 'unanimous'
+                WHEN any_judged THEN 'skill' ELSE 'majority' END AS decided_by,
+           seconds, updated_at, any_simulated AS simulated, won AS class_ids, labels
+    FROM named
 """
 
 ANNOTATORS = """

@@ -141,7 +141,7 @@ def chosen(lake: Lake) -> dict[str, tuple[str, int, list[int] | None]]:
 
 def test_sets_none_skips_and_edits_come_back(lake: Lake, asked: TaskFolder) -> None:
     tasks = {path.stem: json.loads(path.read_text()) for path in asked.path.glob("*.json")}
-    suggested = {task["data"]["item_id"]: task.get("predictions") for task in tasks.values()}
+    suggested: dict[str, Any] = {task["data"]["item_id"]: task.get("predictions") for task in tasks.values()}
     assert suggested["i00000"][0]["result"][0]["value"]["choices"] == ["a", "c"]
     assert suggested["i00001"][0]["result"] == []
     assert suggested["i00002"] is None

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pytest
@@ -81,7 +82,7 @@ def test_exports_hold_the_list_of_classes(run: Path, tmp_path: Path, monkeypatch
     export_training_set(place, tmp_path / "datasets", format="datasets")
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-    found = datasets.load_dataset(str(tmp_path / "datasets"))
+    found: Any = datasets.load_dataset(str(tmp_path / "datasets"))
     feature = found["train"].features["labels"].feature
     by_id = {row["item_id"]: row["labels"] for row in rows}
     for row in found["train"]:
