@@ -226,7 +226,7 @@ def _write(cursor: duckdb.DuckDBPyConnection, write: Write, run_id: str, now: da
             match = " AND ".join(f't."{k}" = s."{k}"' for k in table.key)
             cursor.execute(
                 f'MERGE INTO "{table.name}" t USING ({source}) s ON {match} '
-                "WHEN MATCHED THEN UPDATE WHEN NOT MATCHED THEN INSERT BY NAME",
+                "WHEN MATCHED THEN UPDATE BY NAME WHEN NOT MATCHED THEN INSERT BY NAME",
                 [run_id, now],
             )
     finally:
