@@ -17,7 +17,7 @@ import duckdb
 
 from warehouse.connection import Location, connect, locate
 from warehouse.errors import SchemaTooNew, SchemaTooOld, WarehouseNotFound
-from warehouse.layout import size_row_groups, sort_tables
+from warehouse.layout import give_statistics, set_file_options, sort_tables
 from warehouse.schema import SCHEMA_VERSION, TABLE_BY_NAME, TABLES, Table
 from warehouse.snapshots import At, find_snapshot, kept_snapshots, parse_at
 from warehouse.views import VIEWS, VIEWS_VERSION, View
@@ -172,6 +172,7 @@ def migrate(cursor: duckdb.DuckDBPyConnection, found: int) -> None:
     for migration in MIGRATIONS:
         if 0 < found < migration.version:
             effects.append((migration.version, migration.apply(cursor)))
+    give_statistics(cursor)
     _comment_tables(cursor)
     _replace_views(cursor)
     for version, effect in effects:
@@ -183,7 +184,7 @@ def migrate(cursor: duckdb.DuckDBPyConnection, found: int) -> None:
     cursor.execute("CALL ducklake_set_commit_message('lake', 'siftline', ?)", [message])
     cursor.execute("COMMIT")
     if found == 0:
-        size_row_groups(cursor)
+        set_file_options(cursor)
 
 
 def _create_table(cursor: duckdb.DuckDBPyConnection, table: Table) -> None:
