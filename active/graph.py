@@ -60,11 +60,10 @@ class PoolGraph:
         itself = np.arange(count)
         keys = np.concatenate([left * count + right, right * count + left, itself * count + itself])
         weights = np.concatenate([weight, weight, np.ones(count)])
-        order = np.lexsort((-weights, keys))
+        order = np.argsort(keys)
         keys, weights = keys[order], weights[order]
-        first = np.ones(len(keys), np.bool_)
-        first[1:] = keys[1:] != keys[:-1]
-        keys, weights = keys[first], np.clip(weights[first], 0.0, 1.0)
+        first = np.flatnonzero(np.diff(keys, prepend=-1))
+        keys, weights = keys[first], np.clip(np.maximum.reduceat(weights, first), 0.0, 1.0)
         owners, ends = np.divmod(keys, max(count, 1))
         return cls(vectors, np.searchsorted(owners, itself), owners, ends, weights)
 

@@ -66,6 +66,7 @@ class Information:
         self._spread = np.zeros(len(vectors))
         self.gains = np.zeros(len(vectors))
         self._front = np.arange(len(vectors))
+        self._beyond = -np.inf
         self._refresh()
 
     @property
@@ -83,6 +84,8 @@ class Information:
             allowed: [N] items to choose from.
             weight: [N] what the gain of each counts, above 0 and always the same; all count the same when left out.
         """
+        if (row := self._best_of_front(allowed, weight)) is not None:
+            return row
         worth = np.where(allowed, self.gains if weight is None else self.gains * weight, -np.inf)
         kept = self._front[allowed[self._front]]
         row = int(kept[worth[kept].argmax()]) if len(kept) else -1
@@ -94,8 +97,19 @@ class Information:
                 self._refresh()
                 return self.best(allowed, weight)
         elif len(self._front) > FRONT:
-            self._front = np.sort(np.argsort(-worth, kind="stable")[:FRONT])
+            order = np.argsort(-worth, kind="stable")
+            self._front, self._beyond = np.sort(order[:FRONT]), float(worth[order[FRONT:]].max())
         return row
+
+    def _best_of_front(self, allowed: Bools, weight: Floats | None) -> int | None:
+        """The best of the front, where none beyond it can be better."""
+        front = self._front
+        if len(front) == len(self.gains):
+            return None
+        worth = self.gains[front] if weight is None else self.gains[front] * weight[front]
+        worth[~allowed[front]] = -np.inf
+        place = int(worth.argmax())
+        return int(front[place]) if worth[place] > -np.inf and worth[place] >= self._beyond else None
 
     def settle(self, row: int) -> None:
         """Count the item as labelled."""

@@ -60,7 +60,7 @@ def read_pool(reader: Reader, indexed: Sequence[str]) -> Pool:
     """Read the train items that are in the index.
 
     Raises:
-        DataError: probabilities or votes do not fit the classes.
+        DataError: probabilities or votes do not fit the classes, or probabilities are not finite.
     """
     class_names = [str(name) for (name,) in reader.rows("SELECT name FROM classes ORDER BY class_id")]
     table = reader.arrow(
@@ -106,6 +106,13 @@ def _probabilities(table: pa.Table, name: str, classes: int, *, missing: float) 
             raise DataError(
                 f"The {name} probabilities have {given.shape[1]} classes, the warehouse knows {classes}. "
                 "Run the label model and the end model again."
+            )
+        bad = np.flatnonzero(~np.isfinite(given).all(axis=1))
+        if bad.size:
+            item_ids = table.column("item_id").filter(column.is_valid()).take(pa.array(bad[:5])).to_pylist()
+            raise DataError(
+                f"The {name} probabilities of {bad.size} of {len(given)} items are not finite, items "
+                f"{', '.join(item_ids)}. Delete these rows and run again."
             )
         probs[known] = given
     return probs

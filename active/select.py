@@ -126,12 +126,12 @@ def select(lake: Lake, index: VectorIndex, config: SelectConfig) -> StageResult:
             seconds = _seconds(pool, {item_id: cost for item_id, _, cost in valued if cost is not None})
         graph = PoolGraph.from_index(index, pool.item_ids, config.neighbors)
         generator = np.random.default_rng([config.seed, cycle])
-        fair = exploration_next(pool, config.seed, math.ceil(config.explore * batch))
+        fair = exploration_next(pool, config.seed, _part(config.explore, batch))
         rest = replace(pool, queued=np.concatenate([pool.queued, fair]))
         quotas = _quotas(stage, config, pool, batch)
         with threadpool_limits(1):  # small products: threads only wait for each other, and may change the last bits
             situation = Situation(pool=rest, graph=graph, generator=generator, quotas=quotas, seconds=seconds)
-            pick = find_strategy(config.strategy)(situation, batch - len(fair))
+            pick = _picked(config.strategy, situation, batch - len(fair))
         pick = Pick(np.concatenate([pick.rows, fair]), np.concatenate([pick.values, np.zeros(len(fair))]))
         if seconds is not None:
             for row in pick.rows.tolist():
@@ -153,6 +153,43 @@ def select(lake: Lake, index: VectorIndex, config: SelectConfig) -> StageResult:
         )
 
 
+def _part(share: float, batch: int) -> int:
+    """A share of the batch, rounded up; 0.07 of 100 is 7, whatever floating point makes of it."""
+    return math.ceil(round(share * batch, 9))
+
+
+def _picked(name: str, situation: Situation, batch: int) -> Pick:
+    """What a strategy picks, refused where it would break the promises of the queue; no strategy is asked for nothing.
+
+    Raises:
+        SettingsError: it failed, or picked taken items, one twice, more than were asked for, or without a value.
+    """
+    if batch == 0:
+        return Pick(np.empty(0, np.int64), np.empty(0))
+    strategy = find_strategy(name)
+    if name in STRATEGIES:
+        return strategy(situation, batch)
+    try:
+        pick = strategy(situation, batch)
+        rows, values = np.asarray(pick.rows), np.asarray(pick.values, np.float64)
+    except Exception as error:
+        raise SettingsError(f"The strategy '{name}' failed: {type(error).__name__}: {error}.") from error
+    wrong = ""
+    if rows.ndim != 1 or values.shape != rows.shape or (len(rows) and rows.dtype.kind not in "iu"):
+        wrong = f"rows of shape {rows.shape} ({rows.dtype}) with values of shape {values.shape}"
+    elif len(rows) > batch:
+        wrong = f"{len(rows)} items where {batch} were asked for"
+    elif len(np.unique(rows)) < len(rows):
+        wrong = "an item twice"
+    elif not np.isin(rows, situation.pool.open).all():
+        wrong = "items that are labelled or queued, or that do not exist"
+    elif not ((values >= 0) & (values <= 1)).all():
+        wrong = "values that are not between 0 and 1"
+    if wrong:
+        raise SettingsError(f"The strategy '{name}' gave {wrong}. Mend it, or set another strategy.")
+    return Pick(rows.astype(np.int64), values)
+
+
 def _seconds(pool: Pool, expected: dict[str, float]) -> Floats | None:
     """Expected seconds of each item [N], None while nothing is known; an item without a value counts as the middle."""
     if not expected:
@@ -165,7 +202,7 @@ def _quotas(reader: Reader, config: SelectConfig, pool: Pool, batch: int) -> tup
     quotas: list[Quota] = []
     if config.most_per_class < 1:
         predicted = np.where(pool.has_prediction, pool.predicted.argmax(axis=1), -1).astype(np.int64)
-        quotas.append(Quota(groups=predicted, most=math.ceil(config.most_per_class * batch)))
+        quotas.append(Quota(groups=predicted, most=_part(config.most_per_class, batch)))
     if config.slice_by and config.most_per_slice < 1:
         values = dict(
             reader.rows(
@@ -178,7 +215,7 @@ def _quotas(reader: Reader, config: SelectConfig, pool: Pool, batch: int) -> tup
         groups = [
             number.get(str(values.get(item)), -1) if values.get(item) is not None else -1 for item in pool.item_ids
         ]
-        quotas.append(Quota(groups=np.array(groups, np.int64), most=math.ceil(config.most_per_slice * batch)))
+        quotas.append(Quota(groups=np.array(groups, np.int64), most=_part(config.most_per_slice, batch)))
     return tuple(quotas)
 
 

@@ -237,10 +237,17 @@ def _cost(sets: Mapping[str, Figures]) -> Table:
 
 
 def _scale(items: Mapping[str, Figures]) -> Table:
-    steps = list(next(iter(items.values()))["seconds"])
-    rows = [[f"{step}, s", *(f"{found['seconds'][step]:g}" for found in items.values())] for step in steps]
+    rows: list[list[str]] = []
+    for step in next(iter(items.values()))["seconds"]:
+        rows.append([f"{step}, s", *(f"{found['seconds'][step]:g}" for found in items.values())])
+    rows.append(["all, s of the processor", *(f"{found['processor_seconds']['all']:g}" for found in items.values())])
     for key in ("index", "recall_at_10", "peak_gib"):
         rows.append([key, *(str(found[key]) for found in items.values())])
+    adding = [found["adding_1_percent"] for found in items.values()]
+    for step in adding[0]["seconds"]:
+        rows.append([f"1% more: {step}, s", *(f"{found['seconds'][step]:g}" for found in adding)])
+    rows.append(["1% more: share of the processor's seconds", *(f"{found['share']:.1%}" for found in adding)])
+    rows.append(["1% more: recall_at_10", *(str(found["recall_at_10"]) for found in adding)])
     return Table("Scale", ["", *(f"{int(count):,} x 384" for count in items)], rows)
 
 

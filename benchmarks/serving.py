@@ -2,6 +2,7 @@
 
     python -m benchmarks.serving --output docs/benchmarks/serving.json
     python -m benchmarks.serving --parts online,single --precision int8
+    python -m benchmarks.serving --device cuda
     python -m benchmarks.serving --quick
 
 Servers are processes on loopback: ours; the same model behind the same HTTP with padded static batches; infinity with
@@ -18,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from benchmarks import serving_parts as parts
@@ -25,6 +27,9 @@ from benchmarks.engine_data import data_folder, read_data
 from benchmarks.environment import environment
 from benchmarks.serving_report import page
 from benchmarks.serving_subjects import infinity, make_peers, ours, ours_command
+from engine.client import DEVICES
+from engine.device import check_device
+from engine.errors import OptionError
 
 PARTS = ("online", "single", "overload", "memory", "energy", "startup", "bits")
 SEED = 0
@@ -38,6 +43,7 @@ def main() -> None:
     parser.add_argument("--parts", default=",".join(PARTS), help="some of %(default)s, with commas between them")
     parser.add_argument("--encoder", default="dense", help="dense (the peers' model, default), routed, or a file")
     parser.add_argument("--precision", default="fp32", help="fp32, int8 or int4; the peers stay at fp32")
+    parser.add_argument("--device", default="cpu", choices=DEVICES, help="where all servers compute (default cpu)")
     parser.add_argument("--threads", type=int, default=2, help="cores for each server (default 2)")
     parser.add_argument("--data", type=Path, metavar="DIR")
     parser.add_argument("--quick", action="store_true", help="a smoke run; its figures mean nothing")
@@ -48,6 +54,10 @@ def main() -> None:
     names = [name for name in PARTS if name in arguments.parts.split(",")]
     if not names or set(arguments.parts.split(",")) - set(PARTS):
         parser.error(f"--parts is {arguments.parts}; it takes some of {', '.join(PARTS)}")
+    try:
+        check_device(arguments.device)
+    except OptionError as error:
+        parser.error(str(error))
     figures = _measure(arguments, names)
     text = json.dumps(figures, indent=2) + "\n"
     if arguments.output is None:
@@ -65,8 +75,11 @@ def _measure(arguments: argparse.Namespace, names: list[str]) -> dict[str, Any]:
             **{field: getattr(sizes, field) for field in sizes.__slots__} | {"rounds": arguments.rounds}
         )
     data = read_data(data_folder(arguments.data), pairs=None, texts=1000, seed=SEED)
-    threads, kind = arguments.threads, f"{arguments.encoder}-{arguments.precision}"
-    command = ours_command(arguments.encoder, arguments.precision, "--threads", str(threads))
+    threads, device, kind = arguments.threads, arguments.device, f"{arguments.encoder}-{arguments.precision}"
+    options = ["--threads", str(threads)]
+    if device != "cpu":
+        kind, options = f"{kind}-{device}", ["--device", device]
+    command = ours_command(arguments.encoder, arguments.precision, *options)
     model = Path(arguments.encoder).name
     start = partial(ours, kind, command, model=model)
     before = _earlier(arguments.output)
@@ -84,14 +97,17 @@ def _measure(arguments: argparse.Namespace, names: list[str]) -> dict[str, Any]:
                 patient = partial(ours, kind, [*command, "--idle", "60"], model=model)
                 found = parts.overload(patient, data, sizes)
             case "memory":
-                found = parts.memory(sizes)
+                found = parts.memory(device)
             case "energy":
                 found = parts.energy(start, data, sizes)
             case "startup":
                 found = parts.startup(start, sizes)
             case _:
-                found = parts.bits(start, data, sizes, encoder=arguments.encoder, precision=arguments.precision)
+                loaded = {"name": arguments.encoder, "precision": arguments.precision, "device": device}
+                found = parts.bits(start, data, sizes, **loaded)
         on = {key: figures[key] for key in ("commit", "uncommitted_changes", "processor", "cores")}
+        if device == "cuda":
+            on["gpu"] = torch.cuda.get_device_name()
         loads = [round(value, 1) for value in (load, os.getloadavg()[0])]
         told = {**on, "load": loads, "seconds": round(time.monotonic() - began, 1), "quick": arguments.quick}
         measured[name] = {"measured": told, "figures": found}
@@ -105,12 +121,12 @@ def _online(arguments: argparse.Namespace, data: Any, sizes: parts.Sizes, start:
     subjects: dict[str, parts.Start] = {kind: start}
     for batch, wait_ms in STATIC:
         options = ["--batch", str(batch), "--wait-ms", str(wait_ms), "--threads", str(arguments.threads)]
-        command = [sys.executable, "-m", "benchmarks.static_server", *options]
+        command = [sys.executable, "-m", "benchmarks.static_server", *options, "--device", arguments.device]
         name = f"static-{batch}-{wait_ms:g}ms"
         subjects[name] = partial(ours, name, command, model="static", threads=arguments.threads)
     problem = "left out by --no-peers" if arguments.no_peers else make_peers()
     if problem is None:
-        subjects["infinity"] = partial(infinity, threads=arguments.threads)
+        subjects["infinity"] = partial(infinity, threads=arguments.threads, device=arguments.device)
     found = parts.online(subjects, data, sizes)
     found["least_cosine"] = parts.agreement(subjects, data)
     return {**found, "ours": kind, "infinity_missing": problem}

@@ -1,6 +1,7 @@
 """Memory of loading a model, and what a memory budget of half the model costs; prints JSON.
 
     python -m benchmarks.serving_memory
+    python -m benchmarks.serving_memory dense cuda
 
 Loading is measured in this process, before anything else has made it large: the growth of resident memory up to its
 peak while weights are read, over the bytes of the weights and over what stays. The second alone would hide memory that
@@ -55,6 +56,22 @@ def loading(name: str, precision: str = "fp32") -> dict[str, float]:
     }
 
 
+def loading_on_cuda(name: str) -> dict[str, float]:
+    """The same of the device's memory, as torch's allocator counts it."""
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    model, weights = _load(name, "fp32", "cuda")
+    peak, after = torch.cuda.max_memory_allocated() - before, torch.cuda.memory_allocated() - before
+    assert model is not None
+    return {
+        "weights_mib": weights / 2**20,
+        "resident_mib": after / 2**20,
+        "peak_mib": peak / 2**20,
+        "loading_over_weights": peak / weights,
+        "loading_over_resident": peak / after,
+    }
+
+
 def _quantise_something() -> None:
     """Bring the code that quantises and packs into memory: 8 MiB of torch's library that no model's size changes."""
     files = package_files(MINILM, without=WEIGHTS)
@@ -65,18 +82,18 @@ def _quantise_something() -> None:
     int8_forward(quantize(small))
 
 
-def _load(name: str, precision: str) -> tuple[object, int]:
+def _load(name: str, precision: str, device: str = "cpu") -> tuple[object, int]:
     """A model, and the bytes of its weights."""
     if name == "dense":
         files = package_files(MINILM, without=WEIGHTS)
         config = EncoderConfig.from_json(files["config.json"], files["1_Pooling/config.json"])
         with TensorFile(package_folder(MINILM) / WEIGHTS, MINILM.sha256[WEIGHTS]) as file:
             if precision == "fp32":
-                return _float(load_dense_model(file, config))
+                return _float(load_dense_model(file, config, device))
             return _int8(dense_int8(file, config, 8))
     path, sha256 = shipped_routed()
     with TensorFile(path, sha256) as file:
-        return _float(load_routed_model(file)[0]) if precision == "fp32" else _int8(routed_int8(file)[0])
+        return _float(load_routed_model(file, device)[0]) if precision == "fp32" else _int8(routed_int8(file)[0])
 
 
 def _float(model: torch.nn.Module) -> tuple[object, int]:
@@ -110,6 +127,10 @@ def _timed(encoder: Encoder, texts: list[str]) -> float:
 def main() -> None:
     """Measure one encoder and print."""
     name = sys.argv[1] if len(sys.argv) > 1 else "dense"
+    device = sys.argv[2] if len(sys.argv) > 2 else "cpu"
+    if device == "cuda":  # int8 and memory budgets are for the CPU
+        print(json.dumps({"encoder": name, **loading_on_cuda(name)}))
+        return
     found: dict[str, Any] = dict(loading(name))
     found["int8"] = loading(name, "int8")
     generator = np.random.default_rng(0)

@@ -256,10 +256,10 @@ def energy(start: Start, data: Data, sizes: Sizes) -> Figures:
     }
 
 
-def bits(start: Start, data: Data, sizes: Sizes, *, encoder: str, precision: str) -> Figures:
+def bits(start: Start, data: Data, sizes: Sizes, *, name: str, precision: str, device: str) -> Figures:
     """Vectors that differ between in-process, over HTTP one by one, over HTTP in batches, and under load."""
     texts = arrivals(data, sizes.bits_texts, seed=7)
-    local = load_encoder(encoder, precision=precision, threads=1)
+    local = load_encoder(name, precision=precision, device=device, threads=1)
     alone = np.concatenate([local.encode([text]) for text in texts])
     together = local.encode(texts)
     with start() as served:
@@ -293,8 +293,8 @@ def agreement(subjects: dict[str, Start], data: Data) -> Figures:
     return {name: float((first * other).sum(axis=1).min()) for name, other in vectors.items()}
 
 
-def memory(sizes: Sizes) -> Figures:
+def memory(device: str) -> Figures:
     """Peak of memory while weights are loaded, and what half of the model's size as a budget costs; see the module."""
-    command = [sys.executable, "-m", "benchmarks.serving_memory"]
+    command = [sys.executable, "-m", "benchmarks.serving_memory", "dense", device]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return orjson.loads(ended.stdout)

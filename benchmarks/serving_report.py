@@ -133,6 +133,7 @@ def _conditions(run: Figures) -> list[str]:
         dirty = " with uncommitted changes" if on["uncommitted_changes"] else ""
         quick = ", a quick run whose figures mean nothing" if on["quick"] else ""
         load = f"load {on['load'][0]} to {on['load'][1]}"
-        words.append(f"{name} at {on['commit'][:9]}{dirty} on {on['processor']}, {load}, {on['seconds']:.0f} s{quick}")
+        where = " with ".join(filter(None, [on["processor"], on.get("gpu")]))
+        words.append(f"{name} at {on['commit'][:9]}{dirty} on {where}, {load}, {on['seconds']:.0f} s{quick}")
     others = "A load above the number of cores means that others used the machine as well."
     return [f"Measured: {'; '.join(words)}. {others}"]

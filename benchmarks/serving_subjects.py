@@ -81,13 +81,13 @@ def make_peers() -> str | None:
 
 
 @contextmanager
-def infinity(*, threads: int, port: int = 18_997) -> Generator[Served]:
+def infinity(*, threads: int, device: str = "cpu", port: int = 18_997) -> Generator[Served]:
     """infinity with torch on the very same model files, no network."""
     spec = find_spec(MINILM.module)
     assert spec is not None
     assert spec.submodule_search_locations
     model = str(Path(next(iter(spec.submodule_search_locations))) / "model")
-    command = [str(PEERS / "bin" / "infinity_emb"), "v2", "--model-id", model, "--engine", "torch", "--device", "cpu"]
+    command = [str(PEERS / "bin" / "infinity_emb"), "v2", "--model-id", model, "--engine", "torch", "--device", device]
     command += ["--dtype", "float32", "--port", str(port), "--host", "127.0.0.1", "--url-prefix", "/v1"]
     command += ["--served-model-name", "dense", "--no-bettertransformer", "--no-model-warmup"]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "INFINITY_ANONYMOUS_USAGE_STATS": "0"}

@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional
 
 from engine.batching import Scheduler
-from engine.client import load_encoder
+from engine.client import DEVICES, load_encoder
 from engine.encoder import DenseEncoder, dense_encoder
 from engine.local import LocalEncoder
 from engine.request import Packed, Request
@@ -28,8 +28,8 @@ from engine.weights import read_minilm
 class PaddedDense:
     """The dense encoder over a rectangle of tokens with a mask, as usual libraries compute it."""
 
-    def __init__(self, model: DenseEncoder) -> None:
-        self.model = model
+    def __init__(self, model: DenseEncoder, device: str) -> None:
+        self.model, self.device = model.to(device), device
 
     @torch.inference_mode()
     def __call__(self, sequences: list[list[int]], traced: bool) -> Packed:
@@ -41,6 +41,7 @@ class PaddedDense:
         for row, ids in enumerate(sequences):
             ids_SL[row, : len(ids)] = torch.tensor(ids)
             mask_SL[row, : len(ids)] = True
+        ids_SL, mask_SL = ids_SL.to(self.device), mask_SL.to(self.device)
         x_SLD = model.norm(model.tokens(ids_SL) + model.positions.weight[:longest])
         for layer in model.layers:
             attention, feed_forward = layer.attention, layer.feed_forward
@@ -56,7 +57,7 @@ class PaddedDense:
         weights_SL = mask_SL.float() / mask_SL.sum(dim=1, keepdim=True)
         means_SD = torch.einsum("sl,sld->sd", weights_SL, x_SLD)
         vectors = means_SD / means_SD.norm(dim=1, keepdim=True)
-        return Packed(vectors, [1.0] * len(sequences), [""] * len(sequences))
+        return Packed(vectors.cpu(), [1.0] * len(sequences), [""] * len(sequences))
 
 
 def _linear(x: torch.Tensor, map_: torch.nn.Module) -> torch.Tensor:
@@ -111,6 +112,7 @@ def main() -> None:
     parser.add_argument("--wait-ms", type=float, default=10.0)
     parser.add_argument("--max-tokens", type=int, default=256)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", choices=DEVICES)
     parser.add_argument("--port", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -118,7 +120,7 @@ def main() -> None:
     assert isinstance(encoder, LocalEncoder)
     files = read_minilm()
     encoder.scheduler = StaticScheduler(
-        PaddedDense(dense_encoder(files.config, files.tensors)),
+        PaddedDense(dense_encoder(files.config, files.tensors), arguments.device),
         ThreadPoolExecutor(1),
         dimension=encoder.dimension,
         batch=arguments.batch,

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from engine.dispatch import Dispatch, combine, dispatch, grouped_linear, pair_gates, pair_rows
-from engine.encoder import Pack, Run, sequence_means
+from engine.encoder import Pack, Run, attend, sequence_means
 from engine.products import linear
 
 
@@ -159,5 +159,4 @@ def _attend(qkv_CL: torch.Tensor, width: int) -> torch.Tensor:
         # The fused kernel's backward is ten times slower than these three products on CPU (measured, torch 2.13).
         scores_CLL = torch.bmm(q_CLW, k_CLW.transpose(1, 2)) * width**-0.5
         return torch.bmm(torch.softmax(scores_CLL, dim=-1, dtype=torch.float32).to(v_CLW.dtype), v_CLW)
-    mixed = functional.scaled_dot_product_attention(q_CLW.unsqueeze(0), k_CLW.unsqueeze(0), v_CLW.unsqueeze(0))
-    return mixed.squeeze(0)
+    return attend(q_CLW.unsqueeze(0), k_CLW.unsqueeze(0), v_CLW.unsqueeze(0)).squeeze(0)

@@ -14,6 +14,7 @@ import torch
 from engine.config import RoutedConfig
 from engine.convert import CALIBRATION_TOKENS, calibrate_thresholds, convert, plan
 from engine.corpus import Corpus, read_corpus, with_joined
+from engine.device import check_device
 from engine.distill import Distillation, Progress, Recipe
 from engine.encoder import dense_encoder, pack
 from engine.errors import OptionError
@@ -124,8 +125,7 @@ def distill_file(
         OptionError: an option is out of range, or the folder belongs to another run.
         ModelFileError: a model cannot be used.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise OptionError("There is no CUDA device on this machine; use the device 'cpu'.")
+    check_device(device)
     files = dense_files(source)
     corpus = read_texts(files, texts, limit=limit)
     sample = sample_texts(corpus, recipe.seed, CALIBRATION_TOKENS)

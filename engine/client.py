@@ -16,6 +16,8 @@ Progress = Callable[[int, int], None]
 
 ENCODERS = {"dense": "dense", "routed": "routed", "default": "dense"}
 """Names that `load_encoder` knows, and the encoder each stands for."""
+DEVICES = ("cpu", "cuda")
+"""Where an encoder computes; "cuda" is the CUDA device that torch takes first, see CUDA_VISIBLE_DEVICES."""
 PRECISIONS = ("fp32", "int8", "int4")
 """Number formats of the arithmetic: float32, 8 bits, and 8 bits with weights that went through 4."""
 DEFAULT_ACTIVE = 0.3
@@ -101,22 +103,21 @@ def load_encoder(
         name: a key of `ENCODERS`, or the path of a file that `siftline engine convert`, `distill` or `quantize` wrote.
         active: budget of a routed encoder, one of those it has; `DEFAULT_ACTIVE` when None. Not for a dense one.
         max_tokens: longest text in tokens, [CLS] and [SEP] included; 256 when None, the model's own setting.
-        device: "cpu".
-        threads: worker threads; as many as torch uses when None. Results do not depend on it.
-        precision: one of `PRECISIONS`; a quantised file has one only.
+        device: one of `DEVICES`. Vectors of two devices differ in the last bits, so `encoder_id` does too.
+        threads: worker threads; as many as torch uses when None, and 1 on "cuda". Results do not depend on it.
+        precision: one of `PRECISIONS`; a quantised file has one only, and "cuda" computes in "fp32" only.
         memory_budget: most bytes of weights in memory; with fewer than the model has, what is missing is read from its
             file for each batch, one batch at a time. Vectors and name stay the same.
 
     Raises:
-        OptionError: an argument is wrong.
+        OptionError: an argument is wrong, or this machine has no such device.
         ModelFileError: the model is not installed, damaged or another one.
+        OverloadError: the weights do not fit into the device's memory at present.
     """
     file = name.endswith(".safetensors")
     if name not in ENCODERS and not file:
         known = ", ".join(sorted(ENCODERS))
         raise OptionError(f"There is no encoder '{name}'. Known are: {known}, or the path of a .safetensors file.")
-    if device != "cpu":
-        raise OptionError(f"The device is '{device}'; the encoder '{name}' runs on 'cpu' only.")
     if threads is not None and threads < 1:
         raise OptionError(f"threads is {threads}; it must be 1 or more.")
     if precision not in PRECISIONS:
@@ -125,14 +126,24 @@ def load_encoder(
         raise OptionError(
             f"The precision is '{precision}' and the memory budget {memory_budget}; only fp32 weights are streamed."
         )
+    if device == "cuda" and (precision != "fp32" or memory_budget is not None):
+        wanted = f"the precision '{precision}'" if precision != "fp32" else f"a memory budget of {memory_budget}"
+        raise OptionError(
+            f"The device is 'cuda' with {wanted}; only fp32 computes there, with all weights on the device. Use the "
+            "device 'cpu', or the precision 'fp32' without a memory budget."
+        )
     # torch takes a second to import; commands that load no encoder must not pay for it.
+    from engine.device import check_device
     from engine.loading import load_dense, load_quantized, load_routed
     from engine.quantized_file import is_quantized
 
+    check_device(device)
     if not file and ENCODERS[name] == "dense":
         if active is not None:
             raise OptionError(f"active is {active}; the encoder '{name}' is dense and has no budget.")
-        return load_dense(max_tokens=max_tokens, threads=threads, precision=precision, memory_budget=memory_budget)
+        return load_dense(
+            max_tokens=max_tokens, threads=threads, precision=precision, memory_budget=memory_budget, device=device
+        )
     path = Path(name) if file else None
     if path is not None and is_quantized(path):
         return load_quantized(path, active=active, max_tokens=max_tokens, threads=threads, precision=precision)
@@ -143,4 +154,5 @@ def load_encoder(
         threads=threads,
         precision=precision,
         memory_budget=memory_budget,
+        device=device,
     )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from engine.products import least_rows, product
+from engine.products import least_rows, most_rows, must_fix_order, product
 
 TRAINING_ROWS = 64
 """In training, each unit's rows are filled up to a multiple of this: oneDNN compiles a bfloat16 product anew for each
@@ -55,6 +55,8 @@ def dispatch(on_RU: torch.Tensor) -> Dispatch:
     counts_U = on.sum(axis=0)
     if torch.is_grad_enabled():
         full_U = -(-counts_U // TRAINING_ROWS) * TRAINING_ROWS
+    elif least_rows() == most_rows():  # all products have one number of rows
+        full_U = -(-counts_U // least_rows()) * least_rows()
     else:
         full_U = np.where(counts_U > 0, np.maximum(counts_U, least_rows()), 0)
     missing_U = full_U - counts_U
@@ -85,6 +87,10 @@ def combine(y_PD: torch.Tensor, units: Dispatch, start_RD: torch.Tensor) -> torc
     """[R, D] float32: `start` and on it the results of all units of each row, in the order of the units."""
     rows, width = start_RD.shape
     sums_RD = torch.zeros(rows + units.filled, width, device=start_RD.device)
+    if must_fix_order(start_RD):  # by unit: a unit's rows are distinct, but for those that only fill up
+        for _, span in units.spans():
+            sums_RD.index_add_(0, units.rows_P[span], y_PD[span].float())
+        return start_RD + sums_RD[:rows]
     return start_RD + sums_RD.index_add(0, units.rows_P, y_PD.float())[:rows]
 
 

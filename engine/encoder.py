@@ -17,8 +17,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from engine.arithmetic import fold, root
 from engine.config import EncoderConfig
-from engine.products import MOST_ROWS, linear, product
+from engine.products import linear, most_rows, must_fix_order, product
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,10 @@ class Pack:
     positions_T: torch.Tensor
     sequences_T: torch.Tensor
     runs: tuple[Run, ...]
+
+    def to(self, device: str) -> "Pack":
+        """The same with its tensors on a device."""
+        return Pack(self.ids_T.to(device), self.positions_T.to(device), self.sequences_T.to(device), self.runs)
 
 
 def pack(sequences: Sequence[Sequence[int]]) -> Pack:
@@ -77,6 +82,18 @@ class Linear(nn.Module):
         return linear(x_TD, self.weight, self.bias)
 
 
+def attend(q_SHLW: torch.Tensor, k_SHLW: torch.Tensor, v_SHLW: torch.Tensor) -> torch.Tensor:
+    """[S, H, L, W]: softmax(q k / sqrt W) v.
+
+    On CUDA torch would pick a kernel by the number of texts, and some sum in an order that depends on it. The one named
+    here computes each text and head for itself, and takes float32.
+    """
+    if must_fix_order(q_SHLW):
+        kernel = torch.ops.aten._scaled_dot_product_efficient_attention
+        return kernel(q_SHLW, k_SHLW, v_SHLW, None, compute_log_sumexp=False)[0]
+    return functional.scaled_dot_product_attention(q_SHLW, k_SHLW, v_SHLW)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention, each text by itself."""
 
@@ -94,7 +111,7 @@ class Attention(nn.Module):
             rows = slice(run.start, run.start + run.sequences * run.length)
             shape = (run.sequences, run.length, self.heads, self.head_width)
             q_SHLW, k_SHLW, v_SHLW = (part.reshape(shape).transpose(1, 2) for part in qkv_T[rows].chunk(3, dim=1))
-            mixed_SHLW = functional.scaled_dot_product_attention(q_SHLW, k_SHLW, v_SHLW)
+            mixed_SHLW = attend(q_SHLW, k_SHLW, v_SHLW)
             context_TD[rows].view(shape).copy_(mixed_SHLW.transpose(1, 2))
         return self.output(context_TD)
 
@@ -112,7 +129,7 @@ class FeedForward(nn.Module):
         if torch.is_autocast_enabled(x_TD.device.type):  # there speed counts and bits do not
             return self.down(functional.gelu(self.up(x_TD)))
         y_TD = torch.empty_like(x_TD)
-        for x_BD, y_BD in zip(x_TD.split(MOST_ROWS), y_TD.split(MOST_ROWS), strict=True):
+        for x_BD, y_BD in zip(x_TD.split(most_rows()), y_TD.split(most_rows()), strict=True):
             product(functional.gelu(self.up(x_BD)), self.down.weight, self.down.bias, y_BD)
         return y_TD
 
@@ -174,16 +191,22 @@ class DenseEncoder(nn.Module):
 
 def sequence_means(x_TD: torch.Tensor, runs: Sequence[Run]) -> torch.Tensor:
     """[S, D] float32: mean state of each text."""
-    means = [
-        x_TD[run.start : run.start + run.sequences * run.length].view(run.sequences, run.length, -1).float().mean(dim=1)
-        for run in runs
-    ]
+    means: list[torch.Tensor] = []
+    for run in runs:
+        rows = slice(run.start, run.start + run.sequences * run.length)
+        x_SLD = x_TD[rows].view(run.sequences, run.length, -1).float()
+        if must_fix_order(x_TD):
+            means.append(fold(x_SLD.transpose(1, 2)) / run.length)
+        else:
+            means.append(x_SLD.mean(dim=1))
     return torch.cat(means) if len(means) > 1 else means[0]
 
 
 def pooled(x_TD: torch.Tensor, runs: Sequence[Run]) -> torch.Tensor:
     """[S, D] float32: mean state of each text, at unit length."""
     means_SD = sequence_means(x_TD, runs)
+    if must_fix_order(x_TD):
+        return means_SD / root(fold(means_SD * means_SD)).unsqueeze(1)
     return means_SD / means_SD.norm(dim=1, keepdim=True)
 
 

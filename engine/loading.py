@@ -9,6 +9,7 @@ import torch
 
 from engine.client import DEFAULT_ACTIVE
 from engine.config import EncoderConfig, RoutedConfig
+from engine.device import CUDA_ROWS, computing
 from engine.encoder import Pack
 from engine.errors import OptionError
 from engine.local import LocalEncoder
@@ -36,7 +37,12 @@ _ARITHMETIC = {"int4": "int4, query, key and value int8"}
 
 
 def load_dense(
-    *, max_tokens: int | None, threads: int | None, precision: str = "fp32", memory_budget: int | None = None
+    *,
+    max_tokens: int | None,
+    threads: int | None,
+    precision: str = "fp32",
+    memory_budget: int | None = None,
+    device: str = "cpu",
 ) -> LocalEncoder:
     """The dense parent all-MiniLM-L6-v2; see `engine.client.load_encoder`."""
     files = package_files(MINILM, without=WEIGHTS)
@@ -55,7 +61,8 @@ def load_dense(
             )
     if memory_budget is not None:
         streamed = streamed_dense(file, config, memory_budget)
-    model = streamed or load_dense_model(file, config)
+    with computing(device):
+        model = streamed or load_dense_model(file, config, device)
     if streamed is None:
         file.close()
     limit = _limit(max_tokens, model.config)
@@ -68,10 +75,11 @@ def load_dense(
         compute,
         model.shapes(),
         TextTokenizer(files["tokenizer.json"], vocab=model.config.vocab, max_tokens=limit),
-        encoder_id=make_encoder_id("dense", MINILM.sha256, max_tokens=limit, precision="float32"),
+        encoder_id=make_encoder_id("dense", MINILM.sha256, max_tokens=limit, precision="float32", device=device),
         dimension=model.config.width,
         max_tokens=limit,
-        threads=1 if streamed is not None else threads or torch.get_num_threads(),
+        threads=1 if streamed is not None else _threads(threads, device),
+        device=device,
     )
 
 
@@ -83,6 +91,7 @@ def load_routed(
     threads: int | None,
     precision: str = "fp32",
     memory_budget: int | None = None,
+    device: str = "cpu",
 ) -> LocalEncoder:
     """A routed encoder from its file, the shipped one when None; see `engine.client.load_encoder`.
 
@@ -108,7 +117,8 @@ def load_routed(
                 threads=threads,
             )
     streamed = None if memory_budget is None else streamed_routed(file, memory_budget)
-    model, tokenizer = streamed or load_routed_model(file)
+    with computing(device):
+        model, tokenizer = streamed or load_routed_model(file, device)
     if streamed is None:
         file.close()
     else:
@@ -120,6 +130,7 @@ def load_routed(
         active=active,
         max_tokens=max_tokens,
         threads=threads,
+        device=device,
     )
 
 
@@ -160,16 +171,18 @@ def routed_client(
     active: float,
     max_tokens: int | None = None,
     threads: int | None = None,
+    device: str = "cpu",
 ) -> LocalEncoder:
     """An encoder around a routed model.
 
     Args:
-        model: the model.
+        model: the model, on the device.
         tokenizer: content of its tokenizer.json.
         sha256: of what it was made from, for its name.
         active: its budget.
         max_tokens: longest text in tokens.
         threads: worker threads.
+        device: where it computes.
 
     Raises:
         OptionError: there is no such budget, or the limit is out of range.
@@ -190,10 +203,11 @@ def routed_client(
         compute,
         model.shapes(),
         TextTokenizer(tokenizer, vocab=config.base.vocab, max_tokens=limit),
-        encoder_id=make_encoder_id(f"routed{active:g}", sha256, max_tokens=limit, precision="float32"),
+        encoder_id=make_encoder_id(f"routed{active:g}", sha256, max_tokens=limit, precision="float32", device=device),
         dimension=config.base.width,
         max_tokens=limit,
-        threads=threads or torch.get_num_threads(),
+        threads=_threads(threads, device),
+        device=device,
     )
 
 
@@ -248,6 +262,10 @@ def int8_client(
     )
 
 
+def _threads(threads: int | None, device: str) -> int:
+    return threads or (torch.get_num_threads() if device == "cpu" else 1)
+
+
 def _limit(max_tokens: int | None, config: EncoderConfig) -> int:
     limit = min(DEFAULT_MAX_TOKENS, config.positions) if max_tokens is None else max_tokens
     if not MIN_TOKENS <= limit <= config.positions:
@@ -255,7 +273,9 @@ def _limit(max_tokens: int | None, config: EncoderConfig) -> int:
     return limit
 
 
-def make_encoder_id(kind: str, sha256: Mapping[str, str], *, max_tokens: int, precision: str) -> str:
+def make_encoder_id(
+    kind: str, sha256: Mapping[str, str], *, max_tokens: int, precision: str, device: str = "cpu"
+) -> str:
     """Name of an encoder from all that decides its output, such as `dense-256-3f0c9a1b2d4e`.
 
     Args:
@@ -263,13 +283,16 @@ def make_encoder_id(kind: str, sha256: Mapping[str, str], *, max_tokens: int, pr
         sha256: of each model file, by name.
         max_tokens: longest text in tokens.
         precision: number format of the arithmetic.
+        device: where it is done; any but the CPU is named.
     """
+    if device != "cpu":
+        kind = f"{kind}-{device}"
     parts = {
         "kind": kind,
         "files": dict(sha256),
         "max_tokens": max_tokens,
         "precision": precision,
-        "most_rows": MOST_ROWS,
+        "most_rows": MOST_ROWS if device == "cpu" else CUDA_ROWS,
         "code": CODE_VERSION,
     }
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode("utf-8")).hexdigest()

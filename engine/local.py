@@ -1,7 +1,7 @@
 """Encoders in this process: a tokenizer, the queue of `engine.batching`, and worker threads that each use one core.
 
 Batches go to whichever worker is free. Every product runs on a single thread, so neither the number of workers nor the
-batch that a text is in changes a bit of its vector.
+batch that a text is in changes a bit of its vector. On CUDA a worker only prepares and collects (`engine.device`).
 """
 
 import threading
@@ -9,6 +9,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from queue import SimpleQueue
 from typing import Literal, overload
@@ -18,9 +19,10 @@ import torch
 
 from engine.batching import Scheduler
 from engine.client import Encoding, Progress, Vectors
+from engine.device import CUDA_BATCH_TOKENS, CUDA_ROWS, computing
 from engine.encoder import Pack, pack
 from engine.errors import NumericError
-from engine.products import stable_rows, use_least_rows
+from engine.products import MOST_ROWS, stable_rows, use_least_rows
 from engine.request import Packed, Request
 from engine.tokenizer import TextTokenizer, Tokens, check_texts
 
@@ -44,6 +46,7 @@ class LocalEncoder:
         dimension: D.
         max_tokens: the tokenizer's limit.
         threads: worker threads.
+        device: where the model is.
 
     Attributes:
         scheduler: the queue in front of the model.
@@ -59,17 +62,20 @@ class LocalEncoder:
         dimension: int,
         max_tokens: int,
         threads: int,
+        device: str = "cpu",
     ) -> None:
         self.encoder_id = encoder_id
         self.dimension = dimension
         self.max_tokens = max_tokens
         self._tokenizer = tokenizer
         self.scheduler = Scheduler(
-            partial(_pack_and_compute, compute),
-            _single_core_workers(threads, shapes),
+            partial(pack_and_compute, compute, device),
+            _single_core_workers(threads, shapes, device),
             slots=threads,
             dimension=dimension,
         )
+        if device == "cuda":
+            self.scheduler.batch_tokens = CUDA_BATCH_TOKENS
         # The queue's thread knows the scheduler only, so that an encoder nobody needs any more goes away with it.
         weakref.finalize(self, self.scheduler.close)
 
@@ -136,12 +142,14 @@ def _copy(result: Encoding, start: int, stop: int, request: Request) -> None:
     result.routes[start:stop] = answer.routes
 
 
-def _pack_and_compute(compute: Compute, sequences: list[list[int]], traced: bool) -> Packed:
-    with torch.inference_mode():
-        return compute(pack(sequences), traced)
+def pack_and_compute(compute: Compute, device: str, sequences: list[list[int]], traced: bool) -> Packed:
+    """What a worker does with a batch: ids go to the device, vectors come back. Raises what `computing` raises."""
+    with torch.inference_mode(), computing(device):
+        packed = compute(pack(sequences).to(device), traced)
+        return replace(packed, vectors=packed.vectors.cpu())
 
 
-def _single_core_workers(threads: int, shapes: tuple[tuple[int, int], ...]) -> ThreadPoolExecutor:
+def _single_core_workers(threads: int, shapes: tuple[tuple[int, int], ...], device: str) -> ThreadPoolExecutor:
     """Threads in which torch uses one core each; all other threads keep the number that they have."""
     with _starting:
         before = torch.get_num_threads()
@@ -154,15 +162,15 @@ def _single_core_workers(threads: int, shapes: tuple[tuple[int, int], ...]) -> T
         everyone.wait()
         torch.set_num_threads(before)
     # Measured in a worker, because it is the worker's products that must not depend on their number of rows.
-    least = workers.submit(stable_rows, shapes).result()
+    rows = (workers.submit(stable_rows, shapes).result(), MOST_ROWS) if device == "cpu" else (CUDA_ROWS, CUDA_ROWS)
     ready = threading.Barrier(threads)
-    for future in [workers.submit(_use_rows, least, ready) for _ in range(threads)]:
+    for future in [workers.submit(_use_rows, *rows, ready) for _ in range(threads)]:
         future.result()
     return workers
 
 
-def _use_rows(least: int, ready: threading.Barrier) -> None:
-    use_least_rows(least)
+def _use_rows(least: int, most: int, ready: threading.Barrier) -> None:
+    use_least_rows(least, most)
     ready.wait()  # so that each worker takes exactly one of these
 
 

@@ -2,7 +2,8 @@
 
 On one thread, the libraries behind torch give a row the same bits in products of many rows, but products of a few take
 other kernels, and how few differs from machine to machine. `stable_rows` measures it on the machine at hand, over every
-number of rows that can occur; products of fewer rows are filled up with zeros, larger ones are cut.
+number of rows that can occur; products of fewer rows are filled up with zeros, larger ones are cut. On CUDA nothing is
+measured: all products have one number of rows (`engine.device`).
 
 Shape letters: R rows, I input width, O output width.
 """
@@ -28,9 +29,25 @@ def least_rows() -> int:
     return getattr(_local, "least_rows", 1)
 
 
-def use_least_rows(rows: int) -> None:
-    """Set the fewest rows of a product in this thread; what `stable_rows` found makes bits independent of the batch."""
-    _local.least_rows = rows
+def most_rows() -> int:
+    """Most rows of a product in this thread."""
+    return getattr(_local, "most_rows", MOST_ROWS)
+
+
+def use_least_rows(rows: int, most: int = MOST_ROWS) -> None:
+    """Set the fewest and the most rows of a product in this thread.
+
+    What `stable_rows` found, or one number for both, makes bits independent of the batch.
+    """
+    _local.least_rows, _local.most_rows = rows, most
+
+
+def must_fix_order(x: torch.Tensor) -> bool:
+    """Whether sums over x need an order of our own: CUDA's depends on how many are made at a time, or on chance.
+
+    With gradients or under autocast bits do not matter.
+    """
+    return x.is_cuda and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cuda")
 
 
 @contextmanager
@@ -49,9 +66,9 @@ def product(x_RI: torch.Tensor, weight_IO: torch.Tensor, bias_O: torch.Tensor | 
     rows = len(x_RI)
     if rows < least_rows():
         out.copy_(linear(x_RI, weight_IO, bias_O))
-    elif rows > MOST_ROWS:
+    elif rows > most_rows():
         # Blocks of nearly one size, so that none has too few rows.
-        size = -(-rows // -(-rows // MOST_ROWS))
+        size = -(-rows // -(-rows // most_rows()))
         for x_BI, out_BO in zip(x_RI.split(size), out.split(size), strict=True):
             product(x_BI, weight_IO, bias_O, out_BO)
     elif bias_O is None:
@@ -64,7 +81,7 @@ def linear(x_RI: torch.Tensor, weight_IO: torch.Tensor, bias_O: torch.Tensor | N
     """[R, O] x W + b. With gradients or autocast one product, else as `product` does it."""
     rows = len(x_RI)
     whole = torch.is_grad_enabled() or torch.is_autocast_enabled(x_RI.device.type)
-    if not whole and rows > MOST_ROWS:
+    if not whole and rows > most_rows():
         y_RO = x_RI.new_empty(rows, weight_IO.shape[1])
         product(x_RI, weight_IO, bias_O, y_RO)
         return y_RO

@@ -35,6 +35,8 @@ _SHRINKS = tuple(1 - 0.05 * step for step in range(9))
 """A 4-bit scale is the largest weight of the group over 7, times whichever of these loses least."""
 WIDEST_HEAD = 256
 """Scores of a wider head could pass 2^31 in the compiled forward."""
+MOST_NEURONS = 65_536
+"""Sums over more neurons of a block could pass 2^31 in the compiled forward, whose activations go up to 255."""
 MOST_ROUTER, WIDEST = 1023, 2048
 """Routers have whole numbers up to 1023, whose products sum up to below 2^31 at widths up to 2048: in 8 bits they chose
 other units so often that the mean cosine to float32 fell from .997 to .991 (200 sentences)."""
@@ -71,14 +73,18 @@ class Sizes:
         """The sizes of a model.
 
         Raises:
-            OptionError: it or its heads are too wide.
+            OptionError: it, its heads or a block of its neurons is too wide.
         """
         base = config if isinstance(config, EncoderConfig) else config.base
         if base.head_width > WIDEST_HEAD:
             raise OptionError(f"A head is {base.head_width} wide; int8 computes up to {WIDEST_HEAD}. Use fp32.")
         if base.width > WIDEST:
             raise OptionError(f"The model is {base.width} wide; int8 computes up to {WIDEST}. Use fp32.")
-        if isinstance(config, EncoderConfig):
+        dense = isinstance(config, EncoderConfig)
+        largest = config.ffn_width if dense else max(config.shared_neurons, config.expert_width)
+        if largest > MOST_NEURONS:
+            raise OptionError(f"A block has {largest} neurons; int8 computes up to {MOST_NEURONS}. Use fp32.")
+        if dense:
             return cls(
                 base=base,
                 layers=base.layers,

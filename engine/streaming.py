@@ -152,7 +152,7 @@ class TensorFile:
                 bad = torch.isnan(chunk) if name.endswith(THRESHOLDS) else ~torch.isfinite(chunk)
                 if bool(bad.any()):
                     raise ModelFileError(f"{self.name}: tensor {name} holds values that are not finite.")
-            target[row - first : row - first + len(chunk)].copy_(chunk)
+            target[row - first : row - first + len(chunk)].copy_(_sent(chunk, target))
 
     def content(self, name: str) -> bytes:
         """A tensor's bytes."""
@@ -176,6 +176,8 @@ class TensorFile:
         return digest.hexdigest()
 
     def _places(self, header: Any, data: int) -> dict[str, Place]:
+        if not isinstance(header, dict):
+            raise ModelFileError(f"{self.name} has a safetensors header that is no object.")
         places: dict[str, Place] = {}
         for name, entry in cast("dict[str, Any]", header).items():
             if name == "__metadata__":
@@ -184,7 +186,7 @@ class TensorFile:
                 dtype = _TYPES[entry["dtype"]]
                 shape = tuple(int(length) for length in entry["shape"])
                 start, stop = (data + int(offset) for offset in entry["data_offsets"])
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
                 raise ModelFileError(f"{self.name}: tensor {name} is described by {entry!r:.200}.") from error
             sound = all(length >= 0 for length in shape) and data <= start <= stop <= self._size
             if not sound or stop - start != math.prod(shape) * dtype.itemsize:
@@ -196,14 +198,21 @@ class TensorFile:
         return places
 
 
-def load_dense_model(file: TensorFile, config: EncoderConfig) -> DenseEncoder:
-    """The dense model of a BERT checkpoint, its weights read straight to their places.
+def _sent(chunk: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """The chunk on the target's device. To a GPU it is on its way while the next one is read: from a pinned buffer,
+    which torch does not use again before the copy is done."""
+    return chunk.pin_memory().to(target.device, non_blocking=True) if target.is_cuda else chunk
+
+
+def load_dense_model(file: TensorFile, config: EncoderConfig, device: str = "cpu") -> DenseEncoder:
+    """The dense model of a BERT checkpoint, its weights read straight to their places on a device.
 
     Raises:
         ModelFileError: a tensor is missing, unknown, of another shape or type, or not finite.
     """
     check_dense(file, config)
-    model = DenseEncoder(config).eval().requires_grad_(False)
+    with torch.device(device):
+        model = DenseEncoder(config).eval().requires_grad_(False)
     for name, target in dense_targets(model).items():
         file.fill(name, target)
     finish_positions(file, model.positions.weight)
@@ -247,7 +256,7 @@ def finish_positions(file: TensorFile, positions: torch.Tensor) -> None:
     """All tokens of a single text are of type 0, so its embedding is a part of each position."""
     types = torch.empty(2, positions.shape[1])
     file.fill("embeddings.token_type_embeddings.weight", types)
-    positions += types[0]
+    positions += types[0].to(positions.device)
 
 
 def dense_int8(file: TensorFile, config: EncoderConfig, bits: int) -> Int8Weights:
@@ -305,14 +314,15 @@ def routed_int8(file: TensorFile, bits: int = 8) -> tuple[Int8Weights, bytes]:
     return quantize_floats(config, read, table, bits), file.content(TOKENIZER)
 
 
-def load_routed_model(file: TensorFile) -> tuple[RoutedEncoder, bytes]:
-    """The routed model in its file, and its tokenizer.json.
+def load_routed_model(file: TensorFile, device: str = "cpu") -> tuple[RoutedEncoder, bytes]:
+    """The routed model in its file, on a device, and its tokenizer.json.
 
     Raises:
         ModelFileError: as `engine.routed_file.parse_routed`.
     """
     config = check_routed(file)
-    model = RoutedEncoder(config).eval().requires_grad_(False)
+    with torch.device(device):
+        model = RoutedEncoder(config).eval().requires_grad_(False)
     for name, target in model.state_dict().items():
         if name == TABLE:
             fill_table(file, target)
@@ -360,8 +370,8 @@ def check_routed(file: TensorFile) -> RoutedConfig:
 def fill_table(file: TensorFile, target: torch.Tensor, rows: tuple[int, int] | None = None) -> None:
     """The embedding table, which is stored in 8 bits with a scale for each row; arguments as in `TensorFile.fill`."""
     first, stop = rows or (0, file.places[TABLE].shape[0])
-    scales = torch.empty(stop - first)
+    scales = torch.empty(stop - first, device=target.device)
     file.fill(SCALES, scales, (first, stop))
     for row, chunk in file.chunks(TABLE, first, stop):
         place = slice(row - first, row - first + len(chunk))
-        torch.mul(chunk.float(), scales[place].unsqueeze(1), out=target[place])
+        torch.mul(_sent(chunk, target).float(), scales[place].unsqueeze(1), out=target[place])

@@ -65,7 +65,7 @@ def text_traces(config: RoutedConfig, layers: Sequence[LayerTrace], batch: Pack)
     """The trace of each of S texts."""
     base, lengths = config.base, _lengths(batch.runs).long().tolist()
     counts = [_by_text(layer.on_TE, batch).long().tolist() for layer in layers]
-    heads = [[tuple(on.nonzero().flatten().tolist()) for on in layer.on_SH] for layer in layers]
+    heads = [[tuple(on.nonzero().flatten().tolist()) for on in layer.on_SH.cpu()] for layer in layers]
     head_router, expert_router = (base.width * router_columns(units) for units in (config.routed_heads, config.experts))
     shared = config.shared_heads * 4 * base.width * base.head_width + 2 * base.width * config.shared_neurons
     traces: list[TextTrace] = []

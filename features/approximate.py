@@ -1,10 +1,15 @@
 """Neighbour lists of many vectors: exact while that is quick, approximate beyond, with the recall measured each time.
 
-Shape letters: N vectors, D embedding, K neighbours.
+Beyond `EXACT_UP_TO` each vector is at home in the inverted list of its nearest centre and looks into the nearest few.
+The lists are gone through one by one: all vectors that look into one are compared with its members in one matrix
+product, so no second copy of the vectors is needed. Vectors that come later join the lists that are there.
+
+Shape letters: N vectors, D embedding, K neighbours, L inverted lists, P of them that a vector looks into, J joining.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import faiss
 import numpy as np
@@ -16,42 +21,59 @@ Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 
 EXACT_UP_TO = 50_000
-FLAT_UP_TO = 4_000_000
-"""Beyond it lists hold a byte per dimension instead of four: 10,000,000 x 384 would be 15 GB."""
+LEAST_RECALL = 0.95
+MARGIN = 0.01
+"""Recall beyond the least one that the sample must show, for the sample is not all."""
 LISTS_PER_ROOT = 4
-TRAINED_PER_LIST = 40
-SAMPLED = 200
+TRAINED_PER_LIST = 32
+TRAINING_STEPS = 6
+SAMPLED = 400
 STEP = 16_384
+MOST_JOINING = 0.1
+"""Share of the vectors that may join at once; with more, all is worked out anew."""
+MOST_GROWTH = 1.5
+"""Vectors over those that the centres were made for, up to which others may join."""
 
 
 @dataclass(frozen=True, slots=True)
 class NeighborLists:
-    """The nearest others of each vector.
+    """The nearest others of each vector, and what is needed for others to join.
 
     Attributes:
         similarity: [N, K] cosines, falling.
         rows: [N, K] places; -1 where fewer were found.
-        kind: "exact", "inverted lists" or "inverted lists, 8 bits".
-        recall: share of the true neighbours found, measured on a sample; 1 for "exact".
+        recall: share of the true neighbours found, measured on a sample; 1 where the lists are exact.
+        centres: [L, D] of the inverted lists; L is 0 where the lists are exact.
+        home: [N] the inverted list that each vector is a member of.
+        looked: P.
+        made_for: vectors that the centres were made for.
     """
 
     similarity: Floats
     rows: Rows
-    kind: str
     recall: float
+    centres: Floats
+    home: Rows
+    looked: int
+    made_for: int
+
+    @property
+    def kind(self) -> str:
+        """How the neighbours were found: "exact" or "inverted lists"."""
+        return "inverted lists" if len(self.centres) else "exact"
 
 
-def neighbor_lists(vectors: Floats, k: int, *, least_recall: float = 0.95, seed: int = 0) -> NeighborLists:
+def neighbor_lists(vectors: Floats, k: int, *, least_recall: float = LEAST_RECALL, seed: int = 0) -> NeighborLists:
     """Find the K nearest others of every vector by inner product.
 
-    An approximate index looks into more and more lists until a sample of 200 vectors, compared with brute force, finds
-    its share of neighbours.
+    Where there are many, vectors look into as many inverted lists as hold that share of the neighbours of a sample of
+    400, which are known from brute force.
 
     Args:
         vectors: [N, D] unit rows, finite.
         k: neighbours; N - 1 where that is less.
         least_recall: share of the true neighbours that the sample must find, over 0 up to 1.
-        seed: draws the sample and what the lists are trained on.
+        seed: draws the sample and what the centres are made of.
 
     Raises:
         DataError: vectors are not finite; names their places.
@@ -59,68 +81,181 @@ def neighbor_lists(vectors: Floats, k: int, *, least_recall: float = 0.95, seed:
     """
     if k < 1 or not 0 < least_recall <= 1:
         raise SettingsError(f"k is {k} and least_recall {least_recall}; k is 1 or more, a recall is over 0 up to 1.")
-    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    _check_finite(vectors)
+    count, dimension = vectors.shape
+    width = min(k, max(0, count - 1))
+    if count <= EXACT_UP_TO:
+        found = _Found.none(count, width)
+        if width:
+            everyone = np.arange(count)
+            found.look(vectors, everyone, everyone)
+        nowhere, alone = np.empty((0, dimension), np.float32), np.zeros(count, np.int64)
+        return NeighborLists(found.similarity, found.rows, 1.0, nowhere, alone, 0, count)
+    generator = np.random.default_rng(seed)
+    centres = _centres(vectors, generator)
+    sample = np.sort(generator.choice(count, min(SAMPLED, count), replace=False))
+    truth = brute_force(vectors, sample, width)
+    reached = _recall_by_lists(vectors, centres, sample, truth)
+    enough = reached >= min(1.0, least_recall + MARGIN)
+    looked = int(enough.argmax()) + 1
+    looks = _nearest_centres(vectors, np.arange(count), centres, looked)
+    home = looks[:, 0].astype(np.int64)
+    found = _Found.none(count, width)
+    for queries, members in _by_list(looks, np.arange(count), home, len(centres)):
+        found.look(vectors, queries, members)
+    recall = _recall(found.rows[sample], truth)
+    return NeighborLists(found.similarity, found.rows, recall, centres, home, looked, count)
+
+
+def joined(
+    earlier: NeighborLists, vectors: Floats, before: Rows, *, least_recall: float = LEAST_RECALL, seed: int = 0
+) -> NeighborLists | None:
+    """The lists after vectors came or went, worked out for these and for whom they are neighbours of.
+
+    A vector that comes looks into twice as many lists as those that were there, because they do not look for it; it is
+    also offered to their members. Who lost a neighbour looks again. The recall is measured anew, on some that came and
+    on some of all.
+
+    Args:
+        earlier: lists of the vectors before.
+        vectors: [N, D] unit rows, finite.
+        before: [N] place of each vector in `earlier`, -1 for one that comes.
+        least_recall: as of `neighbor_lists`.
+        seed: draws the sample.
+
+    Returns:
+        The lists, or None where all is better worked out anew: they are few and exact, many of them come or go, there
+        are many more than the centres were made for, or the recall would be too low.
+    """
+    count, width = len(vectors), earlier.rows.shape[1]
+    if not len(earlier.centres) or not EXACT_UP_TO < count <= MOST_GROWTH * earlier.made_for:
+        return None
+    _check_finite(vectors)
+    old = before >= 0
+    after = np.full(len(earlier.rows) + 1, -1, np.int64)  # the last place is that of "no neighbour"
+    after[before[old]] = np.flatnonzero(old)
+    found = _Found.none(count, width)
+    found.similarity[old], found.rows[old] = earlier.similarity[before[old]], after[earlier.rows[before[old]]]
+    lost = np.zeros(count, np.bool_)
+    lost[old] = ((found.rows[old] < 0) & (earlier.rows[before[old]] >= 0)).any(axis=1)
+    joining = np.flatnonzero(~old | lost)
+    if len(joining) > MOST_JOINING * count:
+        return None
+    home = np.empty(count, np.int64)
+    home[old] = earlier.home[before[old]]
+    looks = _nearest_centres(vectors, joining, earlier.centres, min(2 * earlier.looked, len(earlier.centres)))
+    home[joining] = looks[:, 0]
+    found.similarity[joining], found.rows[joining] = -np.inf, -1
+    again = np.zeros(count, np.bool_)
+    again[joining] = True
+    for queries, members in _by_list(looks, joining, home, len(earlier.centres)):
+        found.look(vectors, queries, members)
+        coming, staying = queries[~old[queries]], members[~again[members]]
+        if len(coming) and len(staying):
+            found.look(vectors, staying, coming)
+    generator = np.random.default_rng(seed)
+    came = np.flatnonzero(~old)
+    some = generator.choice(came, min(SAMPLED // 2, len(came)), replace=False)
+    sample = np.concatenate([some, generator.choice(count, SAMPLED // 2, replace=False)])
+    truth = brute_force(vectors, sample, width)  # one call, for FAISS multiplies few queries slowly
+    parts = [part for part in (slice(0, len(some)), slice(len(some), None)) if len(sample[part])]
+    recall = min(_recall(found.rows[sample[part]], truth[part]) for part in parts)
+    if recall < least_recall:
+        return None
+    return NeighborLists(found.similarity, found.rows, recall, earlier.centres, home, earlier.looked, earlier.made_for)
+
+
+def brute_force(vectors: Floats, queries: Rows, width: int) -> Rows:
+    """The nearest others [M, K] of some vectors [M], compared with every one."""
+    found = _Found.none(len(vectors), width)
+    for start in range(0, len(vectors), STEP):
+        found.look(vectors, queries, np.arange(start, min(start + STEP, len(vectors))))
+    return found.rows[queries]
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The best so far: similarity [N, K] and rows [N, K], -inf and -1 where none was found yet."""
+
+    similarity: Floats
+    rows: Rows
+
+    @classmethod
+    def none(cls, count: int, width: int) -> "_Found":
+        return cls(np.full((count, width), -np.inf, np.float32), np.full((count, width), -1, np.int64))
+
+    def look(self, vectors: Floats, queries: Rows, members: Rows) -> None:
+        """Let vectors see others that they have not seen; nobody is its own neighbour."""
+        width = self.rows.shape[1]
+        held = vectors[members]
+        for start in range(0, len(queries), STEP):
+            part = queries[start : start + STEP]
+            close, found = cast(Any, faiss).knn(vectors[part], held, width + 1, metric=faiss.METRIC_INNER_PRODUCT)
+            found = np.where(found < 0, -1, members[found])
+            close[(found < 0) | (found == part[:, None])] = -np.inf
+            found[close == -np.inf] = -1
+            better = close.max(axis=1) > self.similarity[part, -1]
+            part = part[better]
+            close = np.hstack([self.similarity[part], close[better]])
+            order = np.argsort(-close, axis=1, kind="stable")[:, :width]
+            self.similarity[part] = np.take_along_axis(close, order, axis=1)
+            self.rows[part] = np.take_along_axis(np.hstack([self.rows[part], found[better]]), order, axis=1)
+
+
+def _centres(vectors: Floats, generator: np.random.Generator) -> Floats:
+    count, dimension = vectors.shape
+    lists = int(LISTS_PER_ROOT * count**0.5)
+    some = np.sort(generator.choice(count, min(count, TRAINED_PER_LIST * lists), replace=False))
+    seed = int(generator.integers(2**31))
+    means: Any = faiss.Kmeans(
+        dimension, lists, niter=TRAINING_STEPS, spherical=True, seed=seed, min_points_per_centroid=1
+    )
+    means.train(vectors[some])
+    return np.ascontiguousarray(means.centroids, np.float32)
+
+
+def _nearest_centres(vectors: Floats, rows: Rows, centres: Floats, looked: int) -> Rows:
+    """The P nearest centres of some vectors [M, P], nearest first."""
+    looks = np.empty((len(rows), looked), np.int32)
+    for start in range(0, len(rows), STEP):
+        part = vectors[rows[start : start + STEP]]
+        looks[start : start + STEP] = cast(Any, faiss).knn(part, centres, looked, metric=faiss.METRIC_INNER_PRODUCT)[1]
+    return cast(Rows, looks)
+
+
+def _recall_by_lists(vectors: Floats, centres: Floats, sample: Rows, truth: Rows) -> npt.NDArray[np.float64]:
+    """Share of the true neighbours of a sample that stand in their nearest 1, 2, ... L lists [L]."""
+    close = vectors[sample] @ centres.T
+    home = _nearest_centres(vectors, truth.ravel(), centres, 1).reshape(truth.shape)
+    at = np.take_along_axis(close, home, axis=1)
+    rank = np.array([(row[None, :] > own[:, None]).sum(axis=1) for row, own in zip(close, at, strict=True)])
+    return np.cumsum(np.bincount(rank.ravel(), minlength=len(centres))) / rank.size
+
+
+def _by_list(looks: Rows, queries: Rows, home: Rows, lists: int) -> Iterator[tuple[Rows, Rows]]:
+    """For each inverted list the vectors [M, P] that look into it, and its members."""
+    order = np.argsort(looks.ravel(), kind="stable")
+    ends = np.cumsum(np.bincount(looks.ravel(), minlength=lists))
+    members = np.argsort(home, kind="stable")
+    last = np.cumsum(np.bincount(home, minlength=lists))
+    for number in range(lists):
+        looking = order[(ends[number - 1] if number else 0) : ends[number]] // looks.shape[1]
+        held = members[(last[number - 1] if number else 0) : last[number]]
+        if len(looking) and len(held):
+            yield queries[looking], held
+
+
+def _recall(found: Rows, truth: Rows) -> float:
+    shared = (found[:, :, None] == truth[:, None, :]).any(axis=1) & (truth >= 0)
+    return float(shared.sum() / max(1, (truth >= 0).sum()))
+
+
+def _check_finite(vectors: Floats) -> None:
+    bad = np.concatenate(
+        [
+            start + np.flatnonzero(~np.isfinite(vectors[start : start + STEP]).all(axis=1))
+            for start in range(0, max(1, len(vectors)), STEP)
+        ]
+    )
     if bad.size:
         raise DataError(f"{bad.size} of {len(vectors)} vectors are not finite, the first is at place {bad[0]}.")
-    count, width = len(vectors), min(k, max(0, len(vectors) - 1))
-    if not width:
-        return NeighborLists(np.empty((count, 0), np.float32), np.empty((count, 0), np.int64), "exact", 1.0)
-    if count <= EXACT_UP_TO:
-        flat: Any = faiss.IndexFlatIP(vectors.shape[1])
-        flat.add(np.ascontiguousarray(vectors))
-        return NeighborLists(*_search(flat, vectors, np.arange(count), width), "exact", 1.0)
-    generator = np.random.default_rng(seed)
-    index, kind = _inverted_lists(vectors, generator)
-    sample = np.sort(generator.choice(count, min(SAMPLED, count), replace=False))
-    truth = _brute_force(vectors, sample, width)
-    recall = 0.0
-    index.nprobe = 4
-    while True:
-        found = _search(index, vectors, sample, width)[1]
-        recall = float(np.mean([len(np.intersect1d(a, b)) / width for a, b in zip(found, truth, strict=True)]))
-        if recall >= least_recall or index.nprobe >= index.nlist:
-            break
-        index.nprobe = min(2 * index.nprobe, index.nlist)
-    return NeighborLists(*_search(index, vectors, np.arange(count), width), kind, recall)
-
-
-def _inverted_lists(vectors: Floats, generator: np.random.Generator) -> tuple[Any, str]:
-    count, dimension = vectors.shape
-    lists = max(1, int(LISTS_PER_ROOT * count**0.5))
-    coarse: Any = faiss.IndexFlatIP(dimension)
-    if count <= FLAT_UP_TO:
-        index: Any = faiss.IndexIVFFlat(coarse, dimension, lists, faiss.METRIC_INNER_PRODUCT)
-        kind = "inverted lists"
-    else:
-        bits = faiss.ScalarQuantizer.QT_8bit
-        index = faiss.IndexIVFScalarQuantizer(coarse, dimension, lists, bits, faiss.METRIC_INNER_PRODUCT)
-        kind = "inverted lists, 8 bits"
-    index.cp.seed, index.cp.niter = int(generator.integers(2**31)), 8
-    trained = np.sort(generator.choice(count, min(count, TRAINED_PER_LIST * lists), replace=False))
-    index.train(vectors[trained])
-    for start in range(0, count, STEP):
-        index.add(np.ascontiguousarray(vectors[start : start + STEP]))
-    return index, kind
-
-
-def _search(index: Any, vectors: Floats, queries: Rows, width: int) -> tuple[Floats, Rows]:
-    """The nearest others of some vectors; an item is never its own neighbour."""
-    similarity = np.full((len(queries), width), -np.inf, np.float32)
-    rows = np.full((len(queries), width), -1, np.int64)
-    for start in range(0, len(queries), STEP):
-        own = queries[start : start + STEP]
-        close, found = index.search(np.ascontiguousarray(vectors[own]), width + 1)
-        drop = found == own[:, None]
-        drop[~drop.any(axis=1), -1] = True  # equal vectors may push an item out of its own list
-        similarity[start : start + STEP] = close[~drop].reshape(len(own), width)
-        rows[start : start + STEP] = found[~drop].reshape(len(own), width)
-    return similarity, rows
-
-
-def _brute_force(vectors: Floats, queries: Rows, width: int) -> Rows:
-    found = np.empty((len(queries), width), np.int64)
-    for place, row in enumerate(queries):
-        similarity = vectors @ vectors[row]
-        similarity[row] = -np.inf
-        found[place] = np.argpartition(-similarity, width - 1)[:width]
-    return found

@@ -1,13 +1,16 @@
 """Nearest neighbours: a FAISS index over the warehouse's vectors, kept in a file that is only a cache.
 
 The vectors in the warehouse are the truth. A cached file is read only when its sidecar says that it was made from
-exactly these vectors and its sha256 is right; in every other case it is built again.
+exactly these vectors and its sha256 is right; in every other case it is built again. Of more than
+`approximate.EXACT_UP_TO` distinct vectors a flat index is as large as they are and nobody searches all of it: then the
+neighbour lists are what is kept, see `features.neighbor_file`.
 
 Shape letters: N items, U distinct vectors, D embedding, M queries, K neighbours, P candidates.
 """
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features import approximate
+from features.neighbor_file import Keys, kept_lists
 from warehouse import DataError, Lake, Reader, SettingsError, StageResult
 from warehouse.files import replaced_file
 
@@ -53,11 +57,19 @@ class VectorIndex:
         vectors: [N, D] float32.
     """
 
-    def __init__(self, item_ids: list[str], vectors: Floats, distinct: "_Distinct", index: Any) -> None:
+    def __init__(
+        self,
+        item_ids: list[str],
+        vectors: Floats,
+        distinct: "_Distinct",
+        index: Any = None,
+        cache: "_Cache | None" = None,
+    ) -> None:
         self.item_ids = item_ids
         self.vectors = vectors
         self._distinct = distinct
         self._index = index
+        self._cache = cache
         self._neighbors: dict[int, tuple[Floats, Rows]] = {}
 
     def __len__(self) -> int:
@@ -97,24 +109,40 @@ class VectorIndex:
 
         Returns:
             similarity [N, K] float32 and rows [N, K] int64, where K is the smaller of `k` and N - 1. An item is never
-            its own neighbour. The graph of a k is searched once and then kept. With more than `EXACT_UP_TO` items it
-            is approximate (`features.approximate`, recall at least 0.95), and a row of -1 is no neighbour.
+            its own neighbour. The graph of a k is searched once and then kept. With more than `EXACT_UP_TO`
+            distinct vectors it is approximate (`features.approximate`, recall at least 0.95) and kept in a file; a row
+            of -1 is no neighbour then.
 
         Raises:
-            SettingsError: `k` is below 1.
+            SettingsError: `k` is below 1, or the file cannot be written.
         """
         if k in self._neighbors:
             return self._neighbors[k]
         count = len(self)
         width = min(k, max(0, count - 1))
-        if k >= 1 and count > approximate.EXACT_UP_TO:
-            lists = approximate.neighbor_lists(self.vectors, width)
-            return self._keep(k, lists.similarity, lists.rows)
+        if k >= 1 and self._distinct.are_many:
+            return self._keep(k, *self._listed(width))
         similarity, rows = self.search(self.vectors, k if k < 1 else width + 1)
-        drop = rows == np.arange(count)[:, None]
-        # An item with more equals than places may not stand in its own list: then the last place is dropped.
-        drop[~drop.any(axis=1), -1:] = True
-        return self._keep(k, similarity[~drop].reshape(count, width), rows[~drop].reshape(count, width))
+        return self._keep(k, *_without(np.arange(count), similarity, rows))
+
+    def _listed(self, width: int) -> tuple[Floats, Rows]:
+        """Neighbours from the lists of the distinct vectors, given back as all their items."""
+        distinct, own = self._distinct, self._distinct.first
+        vectors = self.vectors if len(own) == len(self) else self.vectors[own]
+        if self._cache is None:
+            lists = approximate.neighbor_lists(vectors, width)
+        else:
+            lists = kept_lists(self._cache.neighbors(width), distinct.keys, vectors, width)
+        similarity = lists.similarity[distinct.group]
+        rows = np.where(lists.rows < 0, -1, own[lists.rows])[distinct.group]
+        several = distinct.sizes > 1
+        mixed = several | (several[lists.rows] & (lists.rows >= 0)).any(axis=1)
+        for part in _steps(np.flatnonzero(mixed[distinct.group])):
+            group = distinct.group[part]
+            near = np.hstack([group[:, None], lists.rows[group]])
+            close = np.hstack([np.ones((len(part), 1), np.float32), lists.similarity[group]])
+            similarity[part], rows[part] = _without(part, *self._items_of(near, close, width + 1))
+        return similarity, rows
 
     def _keep(self, k: int, similarity: Floats, rows: Rows) -> tuple[Floats, Rows]:
         for array in (similarity, rows):
@@ -136,20 +164,30 @@ class VectorIndex:
 
     def _search(self, queries_MD: Floats, width: int) -> tuple[Floats, Rows]:
         distinct = self._distinct
+        if self._index is None:
+            self._index = _flat(self.vectors[distinct.first])
         found_MP = self._index.search(queries_MD, min(width + SLACK, len(distinct.first)))[1]
         # FAISS rounds by batch; the sums here always run in the same order.
         candidates_MPD = self.vectors[distinct.first[found_MP]].astype(np.float64)
         similarity_MP = (candidates_MPD * queries_MD[:, None, :]).sum(axis=2).astype(np.float32)
-        sizes_MP = np.minimum(distinct.sizes[found_MP], width)
+        return self._items_of(found_MP, similarity_MP, width)
+
+    def _items_of(self, found_MP: Rows, similarity_MP: Floats, width: int) -> tuple[Floats, Rows]:
+        """The nearest items of the vectors that were found; -1 is none, and the first of a row is always there."""
+        distinct = self._distinct
+        sizes_MP = np.where(found_MP < 0, 0, np.minimum(distinct.sizes[found_MP], width))
         sizes = sizes_MP.ravel()
         group = np.repeat(found_MP.ravel(), sizes)
         within = np.arange(len(group)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         rows = distinct.rows[distinct.starts[group] + within]
         similarity = np.repeat(similarity_MP.ravel(), sizes)
         per_query = sizes_MP.sum(axis=1)
-        order = np.lexsort((rows, -similarity, np.repeat(np.arange(len(queries_MD)), per_query)))
-        best = order[(np.cumsum(per_query) - per_query)[:, None] + np.arange(width)]
-        return similarity[best], rows[best]
+        order = np.lexsort((rows, -similarity, np.repeat(np.arange(len(found_MP)), per_query)))
+        place = np.arange(width)
+        last = np.minimum(place, per_query[:, None] - 1)
+        best = order[(np.cumsum(per_query) - per_query)[:, None] + last]
+        there = place < per_query[:, None]
+        return np.where(there, similarity[best], -np.inf), np.where(there, rows[best], -1)
 
 
 def build_index(lake: Lake, config: IndexConfig, encoder_id: str) -> StageResult:
@@ -161,8 +199,8 @@ def build_index(lake: Lake, config: IndexConfig, encoder_id: str) -> StageResult
         encoder_id: which vectors.
 
     Returns:
-        The result; its `detail` has the sha256 of the file, count, distinct vectors and dimension. A file that was
-        built again for the same vectors adds no row to `runs`.
+        The result; its `detail` has count, distinct vectors and dimension, and the sha256 of the file where there is
+        one. A file that was built again for the same vectors adds no row to `runs`.
 
     Raises:
         DataError: vectors in the warehouse are not finite; names the items.
@@ -173,13 +211,13 @@ def build_index(lake: Lake, config: IndexConfig, encoder_id: str) -> StageResult
         if not content.item_ids:
             return stage.nothing(count=0)
         cache = _Cache(config.folder, encoder_id)
+        many = content.distinct.are_many
         if stage.done:
-            if cache.load(content) is None:
+            if not many and cache.load(content) is None:
                 cache.build(content)
             return stage.result()
-        _, sha256 = cache.build(content)
         detail = {
-            "sha256": sha256,
+            **({} if many else {"sha256": cache.build(content)[1]}),
             "count": len(content.item_ids),
             "distinct": len(content.distinct.first),
             "dimension": content.vectors.shape[1],
@@ -208,20 +246,32 @@ def open_index(lake: Lake, config: IndexConfig, encoder_id: str) -> VectorIndex:
     if not content.item_ids:
         return VectorIndex([], content.vectors, content.distinct, None)
     cache = _Cache(config.folder, encoder_id)
-    index = cache.load(content)
-    if index is None:
-        index, _ = cache.build(content)
-    return VectorIndex(content.item_ids, content.vectors, content.distinct, index)
+    index = None
+    if not content.distinct.are_many:
+        index = cache.load(content)
+        if index is None:
+            index, _ = cache.build(content)
+    return VectorIndex(content.item_ids, content.vectors, content.distinct, index, cache)
 
 
 @dataclass(frozen=True, slots=True)
 class _Distinct:
-    """Rows grouped by equal vectors: rows[starts[u] : starts[u] + sizes[u]] share vector u; first[u] is the lowest."""
+    """Rows grouped by equal vectors: rows[starts[u] : starts[u] + sizes[u]] share vector u; first[u] is the lowest.
+
+    Row n has vector group[n]; keys[u] is a digest of vector u.
+    """
 
     rows: Rows
     starts: Rows
     sizes: Rows
     first: Rows
+    group: Rows
+    keys: Keys
+
+    @property
+    def are_many(self) -> bool:
+        """So many vectors that neighbours come from inverted lists."""
+        return len(self.first) > approximate.EXACT_UP_TO
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +293,12 @@ class _Cache:
         self._encoder_id = encoder_id
         self._file = folder / f"{name}.faiss"
         self._sidecar = folder / f"{name}.json"
+        self._name = name
+
+    def neighbors(self, k: int) -> Path:
+        """The file of the neighbour lists; its folder is there."""
+        self._make_folder()
+        return self._file.with_name(f"{self._name}.neighbors-{k}.npz")
 
     def load(self, content: _Content) -> Any | None:
         """The index from the file, or None when it is missing, damaged or made from other vectors."""
@@ -266,19 +322,21 @@ class _Cache:
 
     def build(self, content: _Content) -> tuple[Any, str]:
         """Build the index, write file and sidecar, and return the index and the file's sha256."""
-        index: Any = faiss.IndexFlatIP(content.vectors.shape[1])
-        index.add(np.ascontiguousarray(content.vectors[content.distinct.first]))
+        index = _flat(content.vectors[content.distinct.first])
         data: bytes = faiss.serialize_index(index).tobytes()
         sha256 = hashlib.sha256(data).hexdigest()
-        try:
-            self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError as error:
-            raise SettingsError(f"The folder {self._file.parent} cannot be made: {error.strerror}.") from error
+        self._make_folder()
         with replaced_file(self._file) as temporary:
             temporary.write_bytes(data)
         with replaced_file(self._sidecar) as temporary:
             temporary.write_text(json.dumps(self._describe(content, sha256), indent=1), "utf-8")
         return index, sha256
+
+    def _make_folder(self) -> None:
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise SettingsError(f"The folder {self._file.parent} cannot be made: {error.strerror}.") from error
 
     def _describe(self, content: _Content, sha256: str) -> dict[str, Any]:
         return {
@@ -311,12 +369,33 @@ def _read(reader: Reader, encoder_id: str) -> _Content:
     return _Content(item_ids, vectors, _group(vectors), digest.hexdigest())
 
 
+def _flat(vectors: Floats) -> Any:
+    index: Any = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(np.ascontiguousarray(vectors))
+    return index
+
+
+def _without(own: Rows, similarity: Floats, rows: Rows) -> tuple[Floats, Rows]:
+    """Lists [M, K + 1] of some items [M] without the item itself [M, K]."""
+    drop = rows == own[:, None]
+    # An item with more equals than places may not stand in its own list: then the last place is dropped.
+    drop[~drop.any(axis=1), -1:] = True
+    kept = (len(own), max(0, rows.shape[1] - 1))
+    return similarity[~drop].reshape(kept), rows[~drop].reshape(kept)
+
+
+def _steps(rows: Rows) -> Iterator[Rows]:
+    for start in range(0, len(rows), approximate.STEP):
+        yield rows[start : start + approximate.STEP]
+
+
 def _group(vectors: Floats) -> _Distinct:
     numbers: dict[bytes, int] = {}
-    group = np.fromiter(
-        (numbers.setdefault(row.tobytes(), len(numbers)) for row in vectors), np.int64, count=len(vectors)
-    )
+    digests = (hashlib.blake2b(row, digest_size=16).digest() for row in np.ascontiguousarray(vectors))
+    group = np.fromiter((numbers.setdefault(digest, len(numbers)) for digest in digests), np.int64, count=len(vectors))
     rows = np.argsort(group, kind="stable")
     sizes = np.bincount(group, minlength=len(numbers)).astype(np.int64)
     starts = np.cumsum(sizes) - sizes
-    return _Distinct(rows, starts, sizes, rows[starts] if len(rows) else np.empty(0, np.int64))
+    first = rows[starts] if len(rows) else np.empty(0, np.int64)
+    keys = np.frombuffer(b"".join(numbers), np.uint64)[::2]
+    return _Distinct(rows, starts, sizes, first, group, keys)

@@ -95,6 +95,7 @@ class Project:
                 key=os.environ.get("SIFTLINE_ENGINE_KEY") or None,
                 patience_s=engine.patience_s,
                 precision=section.precision,
+                device=section.device,
             )
         return load_encoder(
             name,

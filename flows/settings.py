@@ -82,7 +82,7 @@ class EncoderSection(Section):
     name: str = "default"
     active: float | None = Field(default=None, gt=0, le=1)
     max_tokens: int | None = Field(default=None, ge=8, le=512)
-    device: str = "cpu"
+    device: Literal["cpu", "cuda"] = "cpu"
     precision: Literal["fp32", "int8", "int4"] = "fp32"
 
 

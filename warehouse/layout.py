@@ -1,15 +1,25 @@
-"""How rows lie in their files, chosen by measured queries: sorted by item, in small row groups for one item.
+"""How rows lie in their files, chosen by measured queries: order, row groups, compression and statistics.
 
 A look-up by id reads one row group of each file whose range holds the id. Ids that are content hashes have no order, so
-without a sort every row group of every file may hold it (docs/decisions/0038). The layout is no part of the schema:
-files written before it read as well, and `maintain` brings it to an older warehouse.
+without a sort every row group of every file may hold it (docs/decisions/0038). Questions over all items pay for
+decompressing ids and hashes, so the compression is the one that is fastest to undo (0080). The layout is no part of the
+schema: files written before it read as well, and `maintain` brings it to an older warehouse.
 """
 
 import duckdb
 
 SORTED_BY = {"items": "item_id", "predictions": "item_id"}
-ROW_GROUP_ROWS = {"items": 20_480, "predictions": 20_480}
+OFTEN_EMPTY: tuple[str, ...] = ("annotator_skills", "asked_before", "lf_faults", "quarantine")
 _METADATA = "__ducklake_metadata_lake"
+
+FILE_OPTIONS: tuple[tuple[str, str, str], ...] = (
+    ("", "parquet_compression", "lz4_raw"),
+    ("items", "parquet_row_group_size", "20480"),
+    ("items", "parquet_version", "2"),  # the lengths of texts stand apart from their letters
+    ("lf_votes", "parquet_version", "2"),
+    ("predictions", "parquet_row_group_size", "20480"),
+)
+"""Table (empty: all of them), DuckLake's option and its value."""
 
 
 def sort_tables(cursor: duckdb.DuckDBPyConnection) -> list[str]:
@@ -24,7 +34,31 @@ def sort_tables(cursor: duckdb.DuckDBPyConnection) -> list[str]:
     return lacking
 
 
-def size_row_groups(cursor: duckdb.DuckDBPyConnection) -> None:
-    """Set the rows per row group of tables that are committed; DuckLake keeps it outside transactions."""
-    for name, rows in ROW_GROUP_ROWS.items():
-        cursor.execute(f"CALL ducklake_set_option('lake', 'parquet_row_group_size', {rows}, table_name => '{name}')")
+def give_statistics(cursor: duckdb.DuckDBPyConnection) -> list[str]:
+    """Give tables that may never be written statistics, in the caller's transaction; returns which had none.
+
+    DuckLake asks the catalogue for the statistics of a table again and again, in one query, as long as there are none
+    (docs/decisions/0081). A row that comes and goes in one transaction makes them, and no snapshot holds it.
+    """
+    known = cursor.execute(
+        f"SELECT t.table_name FROM {_METADATA}.ducklake_table_stats JOIN {_METADATA}.ducklake_table t USING (table_id) "
+        "WHERE t.end_snapshot IS NULL"
+    ).fetchall()
+    lacking = sorted(set(OFTEN_EMPTY) - {str(name) for (name,) in known})
+    for name in lacking:
+        cursor.execute(f'INSERT INTO "{name}" (run_id) VALUES (NULL)')
+        cursor.execute(f'DELETE FROM "{name}"')
+    return lacking
+
+
+def set_file_options(cursor: duckdb.DuckDBPyConnection) -> None:
+    """Set those of `FILE_OPTIONS` that were never set; tables are committed, DuckLake keeps it outside transactions."""
+    known = cursor.execute(
+        f"SELECT coalesce(t.table_name, ''), m.key FROM {_METADATA}.ducklake_metadata m "
+        f"LEFT JOIN {_METADATA}.ducklake_table t ON t.table_id = m.scope_id AND t.end_snapshot IS NULL "
+        "WHERE m.scope IS NULL OR m.scope = 'table'"
+    ).fetchall()
+    for table, option, value in FILE_OPTIONS:
+        if (table, option) not in known:
+            place = f", table_name => '{table}'" if table else ""
+            cursor.execute(f"CALL ducklake_set_option('lake', '{option}', '{value}'{place})")

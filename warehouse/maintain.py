@@ -21,7 +21,7 @@ from warehouse.disk import disk_full, no_leftovers
 from warehouse.durable import sync_new_files
 from warehouse.errors import SettingsError, WarehouseError
 from warehouse.lake import Lake
-from warehouse.layout import size_row_groups, sort_tables
+from warehouse.layout import give_statistics, set_file_options, sort_tables
 
 GRACE_H = 24.0
 REWRITE_FRAC = 0.5  # share of deleted rows from which a file is written anew
@@ -103,18 +103,24 @@ def maintain(lake: Lake, *, expire_older_than_days: float | None = None, grace_h
 
 
 def _bring_layout(lake: Lake) -> None:
-    """Order and row groups for a warehouse that was made before them."""
+    """Order, file options and statistics for a warehouse that was made before them."""
 
     def attempt() -> None:
         with contextlib.closing(lake.new_cursor()) as cursor:
             cursor.execute("BEGIN TRANSACTION")
-            lacking = sort_tables(cursor)
-            if lacking:
-                words = f"maintain: {', '.join(lacking)} sorted from now on"
+            changes = [
+                f"{', '.join(names)} {what}"
+                for names, what in (
+                    (sort_tables(cursor), "sorted from now on"),
+                    (give_statistics(cursor), "with statistics"),
+                )
+                if names
+            ]
+            if changes:
+                words = f"maintain: {'; '.join(changes)}"
                 cursor.execute("CALL ducklake_set_commit_message('lake', ?, ?)", [author(), words])
-            cursor.execute("COMMIT" if lacking else "ROLLBACK")
-            if lacking:
-                size_row_groups(cursor)
+            cursor.execute("COMMIT" if changes else "ROLLBACK")
+            set_file_options(cursor)
 
     with lake.lock.held(), private_files(), no_leftovers(lake.new_cursor, lake.location):
         retried(attempt, lake.location)

@@ -19,7 +19,7 @@ import duckdb
 from warehouse.connection import Location, connect, locate
 from warehouse.durable import sync_new_files
 from warehouse.errors import SchemaTooNew, SchemaTooOld, WarehouseNotFound
-from warehouse.layout import size_row_groups, sort_tables
+from warehouse.layout import give_statistics, set_file_options, sort_tables
 from warehouse.schema import SCHEMA_VERSION, TABLE_BY_NAME, TABLES, Table
 from warehouse.snapshots import At, find_snapshot, kept_snapshots, parse_at
 from warehouse.views import VIEWS, VIEWS_VERSION, View
@@ -176,6 +176,7 @@ def migrate(cursor: duckdb.DuckDBPyConnection, found: int, location: Location) -
     for migration in MIGRATIONS:
         if 0 < found < migration.version:
             effects.append((migration.version, migration.apply(cursor)))
+    give_statistics(cursor)
     _comment_tables(cursor)
     _replace_views(cursor)
     for version, effect in effects:
@@ -188,7 +189,7 @@ def migrate(cursor: duckdb.DuckDBPyConnection, found: int, location: Location) -
     sync_new_files(location, begun)
     cursor.execute("COMMIT")
     if found == 0:
-        size_row_groups(cursor)
+        set_file_options(cursor)
 
 
 def _create_table(cursor: duckdb.DuckDBPyConnection, table: Table) -> None:

@@ -206,7 +206,7 @@ def load_functions(path: Path, classes: Sequence[str]) -> list[LabelingFunction]
         if function is None or id(thing) in known:
             continue
         known.add(id(thing))
-        name = function.name or variable
+        name = str(function.name or variable)
         if not name:
             raise SettingsError(
                 f"{path}: a {function.kind} function in the list 'functions' has no name; give it name=."

@@ -3,6 +3,7 @@
 Shape letters: N items of the pool, C classes, B picked items.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -132,22 +133,53 @@ def pick_per_cluster(situation: Situation, batch: int, clusters: Rows, order: Ro
 class Picking:
     """A pick that grows item by item.
 
+    What is close to the picked items is looked up only when `nearest`, `allowed` or `wants` ask for it.
+
     Attributes:
-        allowed: [N] items that may still be picked.
-        nearest: [N] cosine of the nearest taken or picked item.
         rows: places picked so far.
     """
-
-    allowed: Bools
 
     def __init__(self, situation: Situation) -> None:
         self._vectors = situation.graph.vectors
         self._quotas = situation.quotas
-        self.nearest = situation.graph.nearest(situation.pool.taken)
-        self.allowed = self.nearest < NEAR_DUPLICATE
-        self.allowed[situation.pool.taken] = False
+        self._nearest = situation.graph.nearest(situation.pool.taken)
+        self._allowed = self._nearest < NEAR_DUPLICATE
+        self._allowed[situation.pool.taken] = False
+        self._compared = 0
         self.rows: list[int] = []
         self._values: list[float] = []
+
+    @property
+    def nearest(self) -> Floats:
+        """Cosine of the nearest taken or picked item [N]."""
+        self._compare()
+        return self._nearest
+
+    @property
+    def allowed(self) -> Bools:
+        """Items that may still be picked [N]."""
+        self._compare()
+        return self._allowed
+
+    def first(self, best: Callable[[Bools], int]) -> int | None:
+        """The item that `best` finds among those [N] that may still be picked, which is then picked by `add`.
+
+        Only what it finds is compared with the picked items, so a batch of many from a large pool costs no comparison
+        with the whole pool for each. None where nothing may be picked.
+        """
+        while self._allowed.any():
+            row = best(self._allowed)
+            picked = self._vectors[self.rows[self._compared :]]
+            if not (picked @ self._vectors[row] >= NEAR_DUPLICATE).any():
+                return row
+            self._allowed[row] = False
+        return None
+
+    def _compare(self) -> None:
+        for row in self.rows[self._compared :]:
+            self._nearest = np.maximum(self._nearest, np.clip(self._vectors @ self._vectors[row], 0.0, 1.0))
+            self._allowed &= self._nearest < NEAR_DUPLICATE
+        self._compared = len(self.rows)
 
     def wants(self, batch: int) -> bool:
         """Whether the batch is not full and something may still be picked."""
@@ -173,13 +205,11 @@ class Picking:
         """Pick this item."""
         self.rows.append(row)
         self._values.append(value)
-        self.nearest = np.maximum(self.nearest, np.clip(self._vectors @ self._vectors[row], 0.0, 1.0))
-        self.allowed &= self.nearest < NEAR_DUPLICATE
-        self.allowed[row] = False  # also a vector of zeros, which is not close to itself
+        self._allowed[row] = False  # also a vector of zeros, which is not close to itself
         for quota in self._quotas:
             group = quota.groups[row]
             if group >= 0 and np.count_nonzero(quota.groups[self.rows] == group) >= quota.most:
-                self.allowed &= quota.groups != group
+                self._allowed &= quota.groups != group
 
     def done(self) -> Pick:
         """The pick with the scores as its values."""

@@ -33,8 +33,10 @@ def pick_value(situation: Situation, batch: int) -> Pick:
         return pick.done()
     known = information(situation.pool, graph)
     first, value = 0.0, 1.0
-    while pick.wants(batch):
-        row = known.best(pick.allowed, weight)
+    while len(pick.rows) < batch:
+        row = pick.first(lambda allowed: known.best(allowed, weight))
+        if row is None:
+            break
         gain = float(known.gains[row] * weight[row])
         first = first or gain
         value = min(value, gain / first if first > 0 else 0.0)

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from engine.energy import EnergyMeter, best_meter
 from engine.errors import DeadlineError, InputError, NumericError, OverloadError, WorkerError
@@ -210,7 +210,6 @@ class Embedding:
         except LeftError:
             return
         except Refusal as refusal:
-            service.metrics.requests.labels(scope["path"], refusal.code).inc()
             response = error_response(refusal.code, refusal.message, **refusal.details)
             if body is None:
                 await send_refusal(
@@ -219,10 +218,26 @@ class Embedding:
             else:
                 await response(scope, receive, send)
             return
-        service.metrics.requests.labels(scope["path"], 200).inc()
         service.metrics.request_s.observe(time.monotonic() - began)
         headers = {"X-Encoder-Id": service.encoder.encoder_id}
         await Response(content, media_type="application/json", headers=headers)(scope, receive, send)
+
+
+class Counted:
+    """Counts the answers of an application by path and status."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass it on."""
+
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._metrics.answered(scope["path"], message["status"])
+            await send(message)
+
+        await self._app(scope, receive, counted)
 
 
 class KeyGuard:
@@ -293,4 +308,5 @@ def build_app(service: Service) -> ASGIApp:
         Route("/metrics", metrics),
     ]
     app = Starlette(routes=routes, exception_handlers={HTTPException: refused})
-    return KeyGuard(app, config.key)
+    app.router.redirect_slashes = False  # a redirect is in no schema, and would name the host that the client named
+    return Counted(KeyGuard(app, config.key), service.metrics)

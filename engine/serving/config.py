@@ -1,6 +1,7 @@
 """What a server is told when it starts: its address, its limits, its patience. Checked before anything is loaded."""
 
 import ipaddress
+import math
 import os
 from dataclasses import dataclass, field
 
@@ -23,7 +24,8 @@ class ServerConfig:
         room: how much may wait.
         max_body_bytes: largest request body.
         max_inputs: most texts in a request.
-        max_held_bytes: most bytes of request bodies in memory at a time, all clients together.
+        max_held_bytes: most bytes of request bodies in memory at a time, all clients together; and as many of answers
+            that clients are slow to fetch.
         max_requests: most requests that are read to the end and not yet answered.
         max_connections: most connections; those above are answered with 503.
         deadline_s: a request that is not answered by then is refused with 504.
@@ -54,8 +56,8 @@ class ServerConfig:
             raise OptionError(f"port is {self.port}; it must be 0 to 65535.")
         counts = ("max_body_bytes", "max_inputs", "max_held_bytes", "max_requests", "max_connections")
         for name in (*counts, "deadline_s", "body_s", "idle_s", "drain_s"):
-            if getattr(self, name) <= 0:
-                raise OptionError(f"{name} is {getattr(self, name)}; it must be above 0.")
+            if not 0 < getattr(self, name) < math.inf:  # false for NaN
+                raise OptionError(f"{name} is {getattr(self, name)}; it must be a number above 0.")
         if self.room.entries < 1 or self.room.tokens < 1:
             raise OptionError(
                 f"The queue has room for {self.room.entries} texts and {self.room.tokens} tokens; give 1+."

@@ -5,29 +5,62 @@ hundreds of slow clients come.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, cast
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from engine.serving.body import send_refusal
-from engine.serving.statuses import error_response
+from engine.serving.statuses import error_response, raw_response
 
 
-async def _too_many(scope: Scope, receive: Receive, send: Send) -> None:
+async def too_many(scope: Scope, receive: Receive, send: Send) -> None:
+    """The application of connections above the limit."""
     response = error_response(503, "The server has as many connections as it takes. Ask again later.")
     await send_refusal(
         receive, send, status=response.status_code, headers=response.raw_headers, body=bytes(response.body)
     )
 
 
-def connection_class(*, most: int, idle_s: float) -> type[H11Protocol]:
+class Unfetched:
+    """Answers that wait in memory for their clients to fetch them, bounded: the one that waits longest is given up.
+
+    Args:
+        most_bytes: of all of them together; one alone may have more.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes, self._waiting = most_bytes, dict[asyncio.Transport, None]()
+
+    def add(self, transport: asyncio.Transport) -> None:
+        """A client does not keep up."""
+        self._waiting[transport] = None
+        while len(self._waiting) > 1 and sum(one.get_write_buffer_size() for one in self._waiting) > self._most_bytes:
+            oldest = next(iter(self._waiting))
+            del self._waiting[oldest]
+            oldest.abort()
+
+    def discard(self, transport: asyncio.Transport) -> None:
+        """It caught up, or is gone."""
+        self._waiting.pop(transport, None)
+
+
+def connection_class(
+    *, most: int, idle_s: float, unfetched_bytes: int, refusing: ASGIApp, broken: Callable[[], None]
+) -> type[H11Protocol]:
     """A connection for uvicorn.
 
     Args:
-        most: connections above this number are answered with 503 and closed.
+        most: connections above this number are answered with 503 and closed; above twice the number they are closed
+            without a word, since each costs memory until it asks.
+        unfetched_bytes: most bytes of answers in memory that clients are slow to fetch, all clients together.
+        refusing: answers those above the limit.
+        broken: told of each answer 400 to bytes that are no HTTP.
         idle_s: a connection without a whole request head, or whose answer is not fetched, is closed after so long.
     """
+
+    unfetched = Unfetched(unfetched_bytes)
 
     class Connection(H11Protocol):
         """An HTTP/1.1 connection that is closed when it does nothing."""
@@ -36,18 +69,41 @@ def connection_class(*, most: int, idle_s: float) -> type[H11Protocol]:
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
+            if len(self.connections) > 2 * most:
+                transport.abort()
+                return
             if len(self.connections) > most:
-                self.app = _too_many
+                self.app = refusing
             self._arm()
 
         def connection_lost(self, exc: Exception | None) -> None:
             super().connection_lost(exc)
+            unfetched.discard(self.transport)
             if self._timer is not None:
                 self._timer.cancel()
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            unfetched.add(self.transport)
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            unfetched.discard(self.transport)
 
         def on_response_complete(self) -> None:
             super().on_response_complete()
             self._arm()
+
+        def send_400_response(self, msg: str) -> None:
+            if self._in_progress():
+                if self.cycle.response_started:  # two answers in one would be worse than none
+                    self.transport.abort()
+                    return
+                self.cycle.disconnected = True
+                self.cycle.message_event.set()
+            broken()
+            self.transport.write(raw_response(400, "The request is not valid HTTP/1.1, or its head is too long."))
+            self.transport.close()
 
         def _in_progress(self) -> bool:
             # uvicorn declares it without None, and begins with None.

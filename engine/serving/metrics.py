@@ -9,6 +9,8 @@ from engine.batching import Scheduler
 from engine.energy import EnergyMeter
 from engine.request import BatchReport
 
+PATHS = frozenset({"/v1/embeddings", "/embed", "/info", "/health", "/metrics"})
+"""Counted by name; all others together, or anybody could fill the memory with names."""
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -57,6 +59,10 @@ class Metrics:
             self.joules_per_1000,
             estimated=meter.estimated,
         )
+
+    def answered(self, path: str, status: int) -> None:
+        """An answer begins. Args: path of the request; status."""
+        self.requests.labels(path if path in PATHS else "other", status).inc()
 
     def batch(self, report: BatchReport) -> None:
         """One batch is done; for `Scheduler.on_batch`."""

@@ -6,14 +6,15 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 
 import uvicorn
 
 from engine.errors import OptionError
 from engine.serving import memory
-from engine.serving.app import Service, build_app
-from engine.serving.connection import connection_class
+from engine.serving.app import Counted, Service, build_app
+from engine.serving.connection import connection_class, too_many
 
 BACKLOG = 8192
 SPARE_FILES = 128
@@ -41,7 +42,13 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 build_app(service),
-                http=connection_class(most=most, idle_s=config.idle_s),
+                http=connection_class(
+                    most=most,
+                    idle_s=config.idle_s,
+                    unfetched_bytes=config.max_held_bytes,
+                    refusing=Counted(too_many, service.metrics),
+                    broken=partial(service.metrics.answered, "", 400),
+                ),
                 ws="none",
                 lifespan="off",
                 access_log=False,

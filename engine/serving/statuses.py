@@ -22,7 +22,9 @@ class Status:
 
 STATUSES: tuple[Status, ...] = (
     Status(200, "", "all texts have vectors", "use them"),
-    Status(400, "invalid_request", "no JSON, not the schema, or a text that cannot be encoded", "mend the request"),
+    Status(
+        400, "invalid_request", "no HTTP, no JSON, not the schema, or a text that cannot be encoded", "mend the request"
+    ),
     Status(
         401,
         "unauthorized",

@@ -15,13 +15,14 @@ def embed_texts(
     active: float | None,
     max_tokens: int | None,
     precision: str,
+    device: str,
 ) -> None:
     """Embed a file and print how many texts were done and how fast."""
     from engine.client import load_encoder
     from features.embed import embed_file
 
     began = time.monotonic()
-    encoder = load_encoder(encoder_name, active=active, max_tokens=max_tokens, precision=precision)
+    encoder = load_encoder(encoder_name, active=active, max_tokens=max_tokens, precision=precision, device=device)
     with stage_progress() as progress:
         count = embed_file(
             source,

@@ -128,10 +128,11 @@ class ServeOptions:
     precision: str
     memory_budget_mib: int | None
     max_tokens: int | None
+    device: str
     threads: int | None
     host: str
     port: int
-    batch_tokens: int
+    batch_tokens: int | None
     queue_texts: int
     queue_tokens: int
     max_inputs: int
@@ -160,6 +161,7 @@ def serve_encoder(options: ServeOptions) -> None:
         drain_s=options.drain_s,
     )
     from engine.client import load_encoder
+    from engine.energy import best_meter
     from engine.local import LocalEncoder
     from engine.remote import wanted_info
     from engine.serving.app import Service
@@ -169,11 +171,13 @@ def serve_encoder(options: ServeOptions) -> None:
         options.encoder,
         active=options.active,
         max_tokens=options.max_tokens,
+        device=options.device,
         threads=options.threads,
         precision=options.precision,
         memory_budget=None if options.memory_budget_mib is None else options.memory_budget_mib << 20,
     )
     assert isinstance(encoder, LocalEncoder)
-    encoder.scheduler.batch_tokens = options.batch_tokens
-    about = {**wanted_info(options.encoder, options.active), "precision": options.precision, "device": "cpu"}
-    serve(Service(encoder, config, about), say)
+    if options.batch_tokens is not None:
+        encoder.scheduler.batch_tokens = options.batch_tokens
+    about = {**wanted_info(options.encoder, options.active), "precision": options.precision, "device": options.device}
+    serve(Service(encoder, config, about, best_meter(options.device)), say)

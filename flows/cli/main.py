@@ -295,11 +295,12 @@ def embed(
     ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=8, help="Cut texts after this many tokens.")] = None,
     precision: Annotated[str, typer.Option(help="fp32, int8 or int4.")] = "fp32",
+    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to compute; cuda in fp32 only.")] = "cpu",
 ) -> None:
     """Turn any file of texts into vectors; needs no project."""
     from flows.cli.embed import embed_texts
 
-    embed_texts(input, output, text_field, id_field or None, encoder, active, max_tokens, precision)
+    embed_texts(input, output, text_field, id_field or None, encoder, active, max_tokens, precision, device)
 
 
 @app.command(epilog="Example: siftline maintain --expire-older-than 90")

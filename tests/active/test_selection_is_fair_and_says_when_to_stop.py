@@ -60,6 +60,15 @@ def test_the_order_depends_on_ids_and_seed_alone_and_keeps_when_items_are_added(
     assert sorted(before) == sorted(ids)
 
 
+def test_a_share_that_floating_point_makes_a_little_larger_is_not_rounded_up(lake: Lake, tmp_path: Path) -> None:
+    pool, _ = filled(lake, tmp_path)
+    settings = SelectConfig(project="p", batch=100, budget=100, explore=0.07, most_per_class=0.28)  # 7.000000000000001
+    rows = one_round(pool, settings)
+    assert sum(reason == EXPLORED for _, reason, _ in rows) == 7
+    picked = [int(item[1:]) % len(CLASSES) for item, reason, _ in rows if reason != EXPLORED]
+    assert np.bincount(picked).tolist() == [28, 28, 28]
+
+
 def test_a_batch_holds_no_more_of_a_class_or_slice_than_its_quota(lake: Lake, tmp_path: Path) -> None:
     pool, classes = filled(lake, tmp_path)
     by_class = SelectConfig(project="p", batch=12, budget=12, most_per_class=0.34)

@@ -8,9 +8,10 @@ import numpy.typing as npt
 import pytest
 
 from active.select import SelectConfig, select
+from active.strategies import Pick
 from active.value import ValueConfig, estimate_values
 from tests.active.pools import CLASSES, SmallPool, clusters, label, small_pool
-from warehouse import Lake, SettingsError, StageResult, Upsert
+from warehouse import DataError, Lake, SettingsError, StageResult, Upsert
 
 N = 120
 
@@ -88,6 +89,62 @@ def test_an_empty_warehouse_gives_nothing(lake: Lake, tmp_path: Path) -> None:
     pool = SmallPool(lake=lake, folder=tmp_path, ids=[])
     assert not estimate_values(lake, pool.index(), ValueConfig()).committed
     assert "nothing is left" in select(lake, pool.index(), config()).detail["reason"]
+
+
+@pytest.mark.parametrize("strategy", ["k-means", "typiclust", "patron", "badge", "value"])
+def test_a_batch_of_which_all_is_explored_asks_no_strategy(pool: SmallPool, strategy: str) -> None:
+    one_round(pool, config(batch=1, explore=0.05, strategy=strategy))
+    assert len(cycle_items(pool.lake, 1)) == 1
+
+
+def give(rows: Any, values: Any) -> Any:
+    return lambda situation, batch: Pick(np.array(rows), np.array(values))
+
+
+def broken(situation: Any, batch: int) -> Pick:
+    raise ZeroDivisionError("nothing to divide")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [
+        (broken, "failed: ZeroDivisionError: nothing to divide"),
+        (lambda situation, batch: None, "failed: AttributeError"),
+        (give([3, 3], [1.0, 0.5]), "an item twice"),
+        (give([0], [1.0]), "labelled or queued, or that do not exist"),
+        (give([-1], [1.0]), "do not exist"),
+        (give([900], [1.0]), "do not exist"),
+        (give([1.0], [1.0]), "float64"),
+        (give([4, 5], [1.0]), "values of shape"),
+        (give([4], [np.nan]), "not between 0 and 1"),
+        (give(range(3, 30), np.ones(27)), "27 items where 8 were asked for"),
+    ],
+)
+def test_a_strategy_of_ones_own_cannot_break_the_promises(
+    pool: SmallPool, strategy: Any, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label(pool, {"i00001": 0})  # the first of the train items
+    monkeypatch.setattr("active.select.find_strategy", lambda name: strategy)
+    with pytest.raises(SettingsError, match=f"The strategy 'mine' .*{message}"):
+        select(pool.lake, pool.index(), config(strategy="mine"))
+    assert queued(pool.lake) == []
+
+
+@pytest.mark.parametrize("what", ["predicted", "weak"])
+def test_probabilities_that_are_not_finite_are_refused_before_anything_is_stored(
+    lake: Lake, tmp_path: Path, what: str
+) -> None:
+    probs = probabilities(N)
+    broken = probs.copy()
+    broken[7, 1] = np.nan
+    given = {"predicted": probs, "weak": probs, what: broken}
+    pool = small_pool(lake, tmp_path / "index", clusters(N)[0], **given)
+    for stage in (
+        lambda: estimate_values(lake, pool.index(), ValueConfig()),
+        lambda: select(lake, pool.index(), config()),
+    ):
+        with pytest.raises(DataError, match=f"{what} probabilities of 1 of {N} items.*i00007"):
+            stage()
 
 
 def test_nothing_is_selected_while_people_still_work(pool: SmallPool) -> None:

@@ -210,6 +210,13 @@ def test_an_address_others_can_reach_needs_a_key() -> None:
         ServerConfig(key="short")
 
 
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["deadline_s", "body_s", "idle_s", "drain_s"])
+def test_times_are_finite_and_above_zero(name: str, value: float) -> None:
+    with pytest.raises(OptionError, match=f"{name} is .*; it must be a number above 0"):
+        ServerConfig(**{name: value})  # pyright: ignore[reportArgumentType]
+
+
 def test_connections_above_the_limit_are_told_to_come_back() -> None:
     with server_thread(broken_encoder(), ServerConfig(max_connections=3)) as server:
         kept = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(3)]

@@ -83,7 +83,7 @@ def test_an_unknown_encoder_lists_the_known() -> None:
 
 @pytest.mark.parametrize("name", ["dense", "routed"])
 @pytest.mark.parametrize(
-    "options", [{"max_tokens": 2}, {"max_tokens": 513}, {"threads": 0}, {"device": "cuda"}, {"active": 0.31}], ids=str
+    "options", [{"max_tokens": 2}, {"max_tokens": 513}, {"threads": 0}, {"device": "tpu"}, {"active": 0.31}], ids=str
 )
 def test_options_out_of_range_are_refused(name: str, options: dict[str, object]) -> None:
     with pytest.raises(OptionError, match=str(next(iter(options.values())))):

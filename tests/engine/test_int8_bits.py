@@ -1,5 +1,7 @@
 """In 8 bits, too, a text has the same bits alone, in any batch and in any order; sums of products are exact."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,10 +11,10 @@ from engine.client import load_encoder
 from engine.encoder import pack
 from engine.errors import OptionError
 from engine.int8 import TorchInt8
-from engine.quantize import Int8Weights, from_groups, quantize, to_groups, to_integers
+from engine.quantize import Int8Weights, Sizes, from_groups, quantize, to_groups, to_integers
 from engine.trace import LayerTrace
 from tests.engine.texts import make_texts
-from tests.engine.tiny import tiny_parent, tiny_routed, tiny_routed_config, tiny_texts
+from tests.engine.tiny import BASE, tiny_parent, tiny_routed, tiny_routed_config, tiny_texts
 
 TEXTS = tiny_texts(40, seed=3, longest=40)
 MODELS = {
@@ -96,6 +98,13 @@ def test_other_bits_are_refused() -> None:
         quantize(tiny_parent(), 5)
     with pytest.raises(OptionError, match="known are: fp32, int8, int4"):
         load_encoder("dense", precision="int2")
+
+
+def test_more_neurons_than_a_sum_can_hold_are_refused() -> None:
+    with pytest.raises(OptionError, match="A block has 70000 neurons; int8 computes up to 65536"):
+        Sizes.of(replace(BASE, ffn_width=70_000))
+    with pytest.raises(OptionError, match="A block has 70000 neurons"):
+        Sizes.of(tiny_routed_config(replace(BASE, ffn_width=70_064), shared_neurons=70_000))
 
 
 @pytest.mark.parametrize("name", ["dense", "routed"])

@@ -172,3 +172,21 @@ def test_a_damaged_file_is_refused_in_words(dense_file: Path, damage: str) -> No
     words = {"nan": f"{name} holds values that are not finite", "missing": name, "shape": name, "type": name}
     with pytest.raises(ModelFileError, match=words.get(damage, "tiny.safetensors")):
         load_dense_model(TensorFile(dense_file), DEEP)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"[]",
+        b'{"x": 5}',
+        b'{"x": {"dtype": "F32", "shape": [Infinity], "data_offsets": [0, 4]}}',
+        b'{"x": {"dtype": "F32", "shape": [1], "data_offsets": [0, 1e999]}}',
+        b'{"x": {"dtype": "F32", "shape": [-1, -1], "data_offsets": [0, 4]}}',
+        b'{"x": {"dtype": ["F32"], "shape": [1], "data_offsets": [0, 4]}}',
+    ],
+)
+def test_a_header_that_lies_is_refused_in_words(tmp_path: Path, header: bytes) -> None:
+    path = tmp_path / "lies.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 4)
+    with pytest.raises(ModelFileError, match=r"lies\.safetensors"):
+        TensorFile(path)

@@ -1,15 +1,12 @@
 """Neighbour lists: exact where few, with a measured recall where many, never an item beside itself."""
 
-from typing import Any
+from dataclasses import replace
 
-import faiss
 import numpy as np
 import pytest
 
 from features import approximate
-from features import index as module
-from features.approximate import neighbor_lists
-from features.index import VectorIndex
+from features.approximate import joined, neighbor_lists
 from warehouse import DataError, SettingsError
 
 
@@ -33,33 +30,66 @@ def test_few_vectors_are_searched_exactly() -> None:
     assert np.mean(found.rows == brute_force(rows, 5)) > 0.99  # rounding may swap two equals
 
 
-@pytest.mark.parametrize(("flat_up_to", "kind"), [(10_000, "inverted lists"), (500, "inverted lists, 8 bits")])
-def test_many_vectors_reach_the_recall_that_was_asked_for(
-    monkeypatch: pytest.MonkeyPatch, flat_up_to: int, kind: str
-) -> None:
+@pytest.fixture
+def few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(approximate, "EXACT_UP_TO", 500)
-    monkeypatch.setattr(approximate, "FLAT_UP_TO", flat_up_to)
+
+
+def recall(found: np.ndarray, truth: np.ndarray) -> float:
+    return float(np.mean([len(np.intersect1d(a, b)) / len(b) for a, b in zip(found, truth, strict=True)]))
+
+
+@pytest.mark.parametrize("least", [0.6, 0.9, 1.0])
+@pytest.mark.usefixtures("few_are_many")
+def test_many_vectors_reach_the_recall_that_was_asked_for(least: float) -> None:
     rows = vectors(3000)
-    found = neighbor_lists(rows, 10, least_recall=0.9)
-    assert found.kind == kind
-    assert found.recall >= 0.9
-    truth = brute_force(rows, 10)
-    shared = np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(found.rows, truth, strict=True)])
-    assert shared == pytest.approx(found.recall, abs=0.05)
+    found = neighbor_lists(rows, 10, least_recall=least)
+    assert (found.kind, len(found.centres)) == ("inverted lists", 219)
+    assert found.recall >= least
+    assert recall(found.rows, brute_force(rows, 10)) == pytest.approx(found.recall, abs=0.03)
     assert not (found.rows == np.arange(3000)[:, None]).any()
-    assert found.rows.tolist() == neighbor_lists(rows, 10, least_recall=0.9).rows.tolist()
+    assert (found.similarity[:, :-1] >= found.similarity[:, 1:]).all()
+    assert found.rows.tolist() == neighbor_lists(rows, 10, least_recall=least).rows.tolist()
 
 
-def test_the_index_of_many_items_takes_the_approximate_lists(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = vectors(700)
-    index: Any = faiss.IndexFlatIP(16)
-    index.add(rows)
-    distinct = module._group(rows)
-    exact = VectorIndex([f"i{n:04d}" for n in range(700)], rows, distinct, index).neighbors(5)[1]
-    monkeypatch.setattr(approximate, "EXACT_UP_TO", 500)
-    found = VectorIndex([f"i{n:04d}" for n in range(700)], rows, distinct, index).neighbors(5)[1]
-    assert np.mean([len(np.intersect1d(a, b)) / 5 for a, b in zip(found, exact, strict=True)]) >= 0.9
-    assert not (found == np.arange(700)[:, None]).any()
+@pytest.mark.usefixtures("few_are_many")
+def test_vectors_that_come_later_join_as_if_they_had_been_there() -> None:
+    rows = vectors(3000)
+    came = np.sort(np.random.default_rng(1).choice(3000, 60, replace=False))
+    there = np.setdiff1d(np.arange(3000), came)
+    before = np.full(3000, -1)
+    before[there] = np.arange(len(there))
+    found = joined(neighbor_lists(rows[there], 10), rows, before)
+    assert found is not None
+    truth = brute_force(rows, 10)
+    assert recall(found.rows[came], truth[came]) >= 0.95
+    told = (np.isin(truth, came).any(axis=1)) & (before >= 0)  # who was there and has a new neighbour
+    assert told.sum() > 200
+    assert recall(found.rows[told], truth[told]) >= 0.95
+    anew = neighbor_lists(rows, 10)
+    assert recall(found.rows, truth) >= recall(anew.rows, truth) - 0.01
+    assert not (found.rows == np.arange(3000)[:, None]).any()
+
+
+@pytest.mark.usefixtures("few_are_many")
+def test_vectors_that_go_are_nobodys_neighbour_and_others_take_their_place() -> None:
+    rows = vectors(3000)
+    kept = np.setdiff1d(np.arange(3000), [5, 900, 2100])
+    found = joined(neighbor_lists(rows, 10), rows[kept], kept)
+    assert found is not None
+    assert found.rows.min() >= 0
+    assert recall(found.rows, brute_force(rows[kept], 10)) >= 0.95
+
+
+@pytest.mark.usefixtures("few_are_many")
+def test_where_much_changes_or_the_recall_falls_nothing_is_joined() -> None:
+    rows = vectors(3000)
+    lists = neighbor_lists(rows[:2000], 10)
+    assert joined(lists, rows, np.r_[np.arange(2000), np.full(1000, -1)]) is None
+    assert joined(replace(lists, made_for=1000), rows[:2000], np.arange(2000)) is None
+    elsewhere = replace(lists, centres=np.roll(lists.centres, 1, axis=0))  # the new ones look where nobody is
+    assert joined(lists, rows[:2050], np.r_[np.arange(2000), np.full(50, -1)]) is not None
+    assert joined(elsewhere, rows[:2050], np.r_[np.arange(2000), np.full(50, -1)]) is None
 
 
 def test_copies_and_tiny_sets_are_no_fault() -> None:

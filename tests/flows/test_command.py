@@ -61,6 +61,8 @@ def test_every_command_has_help_with_an_example(command: list[str], capsys: pyte
         (["samples", "get", "no-such-sample"], "reuters-r8"),
         (["embed", "--input", "missing.jsonl", "--output", "x.parquet"], "missing.jsonl"),
         (["embed", "--input", "missing.jsonl", "--output", "x.parquet", "--encoder", "gpt"], "dense"),
+        (["embed", "--input", "missing.jsonl", "--output", "x.parquet", "--device", "tpu"], "cpu"),
+        (["engine", "serve", "--device", "cuda", "--precision", "int8"], "only fp32"),
         (["engine", "convert", "--text", "missing.txt", "--output", "x.safetensors"], "missing.txt"),
         (["engine", "convert", "--text", "a.txt", "--output", "x.safetensors", "--layers", "0,a"], "0,2,3,5"),
         (["engine", "convert", "--text", "a.txt", "--output", "x.safetensors", "--layers", "0,9"], "0 to 5"),

@@ -17,6 +17,7 @@ import pytest
 from tests.warehouse.test_commit_is_atomic import classes, count, items
 from warehouse import Append, Lake, Location, SettingsError, SnapshotNotFound, Upsert, connect
 from warehouse.catalog_file import vacuum_fault
+from warehouse.layout import OFTEN_EMPTY
 from warehouse.maintain import maintain
 
 ROOT = Path(__file__).parents[2]
@@ -77,6 +78,31 @@ def shuffled(n: int) -> pa.Table:
     return rows.set_column(0, "item_id", pa.array(ids))
 
 
+def without_layout(lake: Lake) -> Lake:
+    """The warehouse as it was made before it had an order, file options and statistics, opened anew."""
+    with contextlib.closing(lake.new_cursor()) as cursor:
+        cursor.execute("ALTER TABLE items RESET SORTED BY")
+        cursor.execute("ALTER TABLE predictions RESET SORTED BY")
+        cursor.execute("DELETE FROM __ducklake_metadata_lake.ducklake_metadata WHERE key LIKE 'parquet%'")
+        cursor.execute(
+            "DELETE FROM __ducklake_metadata_lake.ducklake_table_stats WHERE table_id IN "
+            "(SELECT table_id FROM ducklake_table_info('lake') WHERE table_name = ANY(?))",
+            [list(OFTEN_EMPTY)],
+        )
+    lake.close()
+    return Lake(lake.path)
+
+
+def all_have_statistics(lake: Lake) -> bool:
+    """Whether DuckLake knows statistics of every table that may stay empty."""
+    with lake.read() as reader:
+        known = reader.rows(
+            "SELECT t.table_name FROM __ducklake_metadata_lake.ducklake_table_stats s "
+            "JOIN __ducklake_metadata_lake.ducklake_table t USING (table_id)"
+        )
+    return {(table,) for table in OFTEN_EMPTY} <= set(known)
+
+
 def row_groups(lake: Lake) -> list[tuple[str, str]]:
     """Lowest and highest id of each row group of `items`."""
     found = []
@@ -112,11 +138,7 @@ def test_files_with_few_deletions_do_not_add_up(lake: Lake) -> None:
 @pytest.mark.parametrize("made", ["now", "before there was a layout"])
 def test_one_id_lies_in_one_row_group(lake: Lake, made: str) -> None:
     if made != "now":
-        cursor = lake.new_cursor()
-        cursor.execute("ALTER TABLE items RESET SORTED BY")
-        cursor.execute("ALTER TABLE predictions RESET SORTED BY")
-        cursor.execute("CALL ducklake_set_option('lake', 'parquet_row_group_size', 122880, table_name => 'items')")
-        cursor.close()
+        lake = without_layout(lake)
     with lake.stage("ingest", version=1, inputs=()) as stage:
         stage.commit([Append("items", shuffled(50_000))])
     if made != "now":
@@ -128,6 +150,33 @@ def test_one_id_lies_in_one_row_group(lake: Lake, made: str) -> None:
     groups = row_groups(lake)
     assert len(groups) >= 2
     assert all(last <= first for (_, last), (first, _) in pairwise(groups))
+    for path in (lake.path / "data" / "main" / "items").glob("*.parquet"):
+        column = pq.ParquetFile(path).metadata.row_group(0).column(0)
+        assert (column.compression, column.encodings) == ("LZ4", ("DELTA_LENGTH_BYTE_ARRAY",))
+
+
+@pytest.mark.parametrize("made", ["now", "before there was a layout"])
+def test_an_empty_table_has_statistics_and_no_snapshot_holds_a_row_for_them(lake: Lake, made: str) -> None:
+    if made != "now":
+        lake = without_layout(lake)
+        assert not all_have_statistics(lake)
+    else:
+        assert all_have_statistics(lake)
+    maintain(lake, grace_h=0)
+    assert all_have_statistics(lake)
+    snapshot = lake.snapshot()
+    maintain(lake, grace_h=0)
+    assert lake.snapshot() == snapshot, "there was nothing left to do"
+    for number in range(1, snapshot + 1):
+        with connect(lake.location, at=number) as reader:
+            assert [reader.scalar(f"SELECT count(*) FROM {table}") for table in OFTEN_EMPTY] == [0] * len(OFTEN_EMPTY)
+    with lake.stage("faults", version=1, inputs=()) as stage:
+        rows = {"item_id": ["i1"], "lf_name": ["f"], "lf_version": ["1"], "fault": ["raised"], "detail": ["x"]}
+        stage.commit([Append("lf_faults", pa.table(rows))])
+    with lake.read() as reader:
+        assert reader.rows("SELECT count(*), count(run_id), min(fault), max(fault) FROM lf_faults") == [
+            (1, 1, "raised", "raised")
+        ]
 
 
 def test_unused_files_stay_for_the_grace(lake: Lake) -> None:

@@ -116,5 +116,6 @@ def test_a_look_up_in_the_training_set_reads_no_table_twice_without_need(tmp_pat
 
     assert asked
     assert not [q for q in asked if "SUM(record_count)" in q], "count(*) of a table is two questions of its own"
+    assert not [q for q in asked if "ducklake_table_stats" in q], "also tables that were never written have statistics"
     # The names of the classes are wanted by gold_labels and by latest_predictions.
     assert (reads("models"), reads("classes")) == (1, 2)

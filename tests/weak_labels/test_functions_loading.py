@@ -23,6 +23,7 @@ def test_order_of_definition_and_names_of_variables(tmp_path: Path) -> None:
         from weak_labels import keywords, regex, vectorized
         zebra = keywords("sports", ["goal"])
         apple = regex("politics", "vote", name="voting")
+        seven = keywords("politics", ["senate"], name=7)
         @vectorized("science")
         def middle(batch):
             return [False] * len(batch)
@@ -30,7 +31,7 @@ def test_order_of_definition_and_names_of_variables(tmp_path: Path) -> None:
         functions = [zebra, keywords("science", ["atom"], name="atoms")]
         """,
     )
-    assert names(path) == ["zebra", "voting", "middle", "atoms"]
+    assert names(path) == ["zebra", "voting", "7", "middle", "atoms"]
 
 
 def test_a_variable_may_be_bound_again_where_its_value_is_kept(tmp_path: Path) -> None:

@@ -100,12 +100,15 @@ def engine_serve(
         int | None, typer.Option(min=1, help="Most MiB of weights in memory; the rest is read for each batch.")
     ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=3, help="Cut texts after this many tokens.")] = None,
+    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to compute; cuda in fp32 only.")] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="Batches computed at a time, one core each.")] = None,
     host: Annotated[
         str, typer.Option(help="Address; one that is not loopback needs SIFTLINE_ENGINE_KEY.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8180,
-    batch_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of a batch.")] = 1024,
+    batch_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Most tokens of a batch; left out: 1024, and 8192 on cuda.")
+    ] = None,
     queue_texts: Annotated[int, typer.Option(min=1, help="Texts that may wait; more are refused with 429.")] = 4096,
     queue_tokens: Annotated[int, typer.Option(min=1, help="Tokens that may wait.")] = 65536,
     max_inputs: Annotated[int, typer.Option(min=1, help="Most texts in a request.")] = 512,
@@ -125,6 +128,7 @@ def engine_serve(
             precision=precision,
             memory_budget_mib=memory_budget,
             max_tokens=max_tokens,
+            device=device,
             threads=threads,
             host=host,
             port=port,

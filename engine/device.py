@@ -1,0 +1,68 @@
+"""Where an encoder computes: the CPU, or the CUDA device that torch takes first, and what a CUDA device asks for.
+
+On CUDA the library picks a kernel by the shape of a product, so all products have one number of rows; see
+docs/decisions/0098-the-engine-on-cuda.md for how a text keeps its bits there.
+"""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import torch
+
+from engine.client import DEVICES
+from engine.errors import OptionError, OverloadError
+
+CUDA_ROWS = 512
+"""Rows of every product on CUDA; fewer are filled up. As long as the longest text, and enough to occupy the device."""
+CUDA_BATCH_TOKENS = 8192
+"""Most tokens of a batch on CUDA, where nothing has to stay in a cache. Chosen without measurement."""
+
+
+def check_device(device: str) -> None:
+    """Whether an encoder can compute there.
+
+    Raises:
+        OptionError: there is no such device on this machine.
+    """
+    if device not in DEVICES:
+        raise OptionError(f"The device is '{device}'; known are: {', '.join(DEVICES)}.")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise OptionError(
+            "The device is 'cuda', and torch finds no CUDA device on this machine. Use the device 'cpu', or install a "
+            "driver and a torch built for it, see https://pytorch.org/get-started/locally."
+        )
+
+
+@contextmanager
+def computing(device: str) -> Generator[None]:
+    """Around all work on a device.
+
+    Raises:
+        OverloadError: a CUDA device has too little memory left; the same work may succeed later.
+        OptionError: the process has told torch to round the inputs of float32 products.
+    """
+    if device == "cpu":
+        yield
+        return
+    _check_exact()
+    try:
+        yield
+        torch.cuda.current_stream().synchronize()
+    except torch.OutOfMemoryError as error:
+        torch.cuda.empty_cache()
+        raise OverloadError(
+            f"The CUDA device is out of memory: {str(error).partition('. ')[0]}. Ask again later, end other "
+            "programs on it, or take smaller batches."
+        ) from error
+
+
+def _check_exact() -> None:
+    try:
+        found = torch.get_float32_matmul_precision()
+    except RuntimeError:  # torch refuses the question after some of its newer settings
+        found = "not the highest"
+    if found != "highest":
+        raise OptionError(
+            f"The precision of float32 products is {found} in this process, and vectors would be others. Call "
+            "torch.set_float32_matmul_precision('highest'), and leave TORCH_ALLOW_TF32_CUBLAS_OVERRIDE unset."
+        )

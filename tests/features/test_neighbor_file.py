@@ -1,0 +1,140 @@
+"""The file of neighbour lists: used when it fits, joined by what is new, and worked out anew in every other case."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from features import approximate, neighbor_file
+from features.index import IndexConfig, build_index, open_index
+from tests.features.test_index_search import brute_force, put_vectors, unit
+from warehouse import Lake
+
+N, K = 900, 5
+Work = list[str]
+
+
+def crowd(count: int) -> np.ndarray:
+    generator = np.random.default_rng(0)
+    return unit(generator.normal(size=(30, 24))[np.arange(count) % 30] + 0.4 * generator.normal(size=(count, 24)))
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> IndexConfig:
+    return IndexConfig(folder=tmp_path / "index")
+
+
+@pytest.fixture
+def work(monkeypatch: pytest.MonkeyPatch) -> Work:
+    """What was done to get lists, in order."""
+    done: Work = []
+    monkeypatch.setattr(approximate, "EXACT_UP_TO", 500)
+    for name in ("neighbor_lists", "joined"):
+
+        def noted(
+            *given: object, name: str = name, does: object = getattr(neighbor_file, name), **more: object
+        ) -> object:
+            done.append(name)
+            return does(*given, **more)  # pyright: ignore[reportCallIssue]
+
+        monkeypatch.setattr(neighbor_file, name, noted)
+    return done
+
+
+def neighbors(lake: Lake, config: IndexConfig, k: int = K) -> np.ndarray:
+    return open_index(lake, config, "e").neighbors(k)[1]
+
+
+def recall(found: np.ndarray, vectors: np.ndarray) -> float:
+    truth = brute_force(vectors, vectors, K + 1)[1][:, 1:]
+    return float(np.mean([len(np.intersect1d(a, b)) / K for a, b in zip(found, truth, strict=True)]))
+
+
+def test_lists_are_worked_out_once_and_joined_by_what_is_new(lake: Lake, config: IndexConfig, work: Work) -> None:
+    vectors = crowd(N)
+    put_vectors(lake, vectors[: N - 20])
+    assert build_index(lake, config, "e").detail["count"] == N - 20
+    first = neighbors(lake, config)
+    assert neighbors(lake, config).tolist() == first.tolist()
+    assert work == ["neighbor_lists"]
+    assert {path.suffix for path in config.folder.iterdir()} == {".npz"}
+    put_vectors(lake, vectors, read=2)
+    grown = neighbors(lake, config)
+    assert work == ["neighbor_lists", "joined"]
+    assert recall(grown, vectors) >= 0.95
+    assert neighbors(lake, config).tolist() == grown.tolist()
+    assert work == ["neighbor_lists", "joined"]
+
+
+def test_an_edited_text_leaves_its_old_neighbours(lake: Lake, config: IndexConfig, work: Work) -> None:
+    vectors = crowd(N)
+    put_vectors(lake, vectors)
+    neighbors(lake, config)
+    edited = vectors.copy()
+    edited[7] = unit(vectors[8:9] + 0.01)[0]
+    put_vectors(lake, edited, read=2)
+    found = neighbors(lake, config)
+    assert work == ["neighbor_lists", "joined"]
+    assert found[7, 0] == 8
+    assert found[8, 0] == 7
+    assert recall(found, edited) >= 0.95
+
+
+def test_equal_texts_are_each_others_nearest(lake: Lake, config: IndexConfig, work: Work) -> None:
+    vectors = np.vstack([crowd(N), crowd(N)[:40], np.repeat(crowd(N)[50:51], 30, axis=0)])
+    put_vectors(lake, vectors)
+    similarity, rows = open_index(lake, config, "e").neighbors(K)
+    assert work == ["neighbor_lists"]
+    assert rows[:40, 0].tolist() == list(range(N, N + 40))
+    copies = {50, *range(N + 40, N + 70)}
+    assert all(set(rows[row].tolist()) < copies - {row} for row in copies)
+    assert not (rows == np.arange(len(vectors))[:, None]).any()
+    assert (np.diff(similarity, axis=1) <= 1e-6).all()
+
+
+@pytest.mark.parametrize("harm", ["cut", "flipped", "forged", "gone", "other k"])
+def test_a_file_that_cannot_be_believed_is_worked_out_anew(
+    harm: str, lake: Lake, config: IndexConfig, work: Work
+) -> None:
+    put_vectors(lake, crowd(N))
+    first = neighbors(lake, config)
+    (file,) = config.folder.iterdir()
+    content = bytearray(file.read_bytes())
+    if harm == "cut":
+        file.write_bytes(content[: len(content) // 2])
+    elif harm == "flipped":
+        content[len(content) // 2] ^= 0xFF
+        file.write_bytes(content)
+    elif harm == "forged":
+        with np.load(file) as stored:
+            arrays = dict(stored)
+        arrays["rows"] = arrays["rows"] + N
+        np.savez(file, **arrays)
+    elif harm == "gone":
+        file.unlink()
+    elif harm == "other k":
+        (config.folder / file.name.replace(f"-{K}.", f"-{K + 1}.")).write_bytes(content)
+        assert neighbors(lake, config, K + 1).shape == (N, K + 1)
+    assert neighbors(lake, config).tolist() == first.tolist()
+    assert work == ["neighbor_lists", "neighbor_lists"]
+
+
+def test_a_write_that_dies_leaves_the_lists_before(
+    lake: Lake, config: IndexConfig, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_vectors(lake, crowd(N - 20))
+    neighbors(lake, config)
+    (file,) = config.folder.iterdir()
+    before = file.read_bytes()
+    put_vectors(lake, crowd(N), read=2)
+
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez", die)
+        with pytest.raises(KeyboardInterrupt):
+            neighbors(lake, config)
+    assert [path.read_bytes() for path in config.folder.iterdir()] == [before]
+    neighbors(lake, config)
+    assert work == ["neighbor_lists", "joined", "joined"]
