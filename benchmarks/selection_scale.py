@@ -75,8 +75,8 @@ def _measure(count: int) -> dict[str, Any]:
     laps.lap("values")
     picked = len(pick_value(Situation(pool=pool, graph=graph, generator=generator), BATCH).rows)
     laps.lap(f"batch of {BATCH}")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2  # before the recall, which is ours to ask
     recall = _recall(there, found.rows, generator)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
 
     del graph
     before = np.concatenate([np.arange(count), np.full(more, -1)])

@@ -46,8 +46,9 @@ def enlarge(base: Path, target: Path, *, items: int, vectors: int) -> None:
             stamp = f"'big' AS run_id, TIMESTAMPTZ '2026-01-01 00:00:00+00' + INTERVAL {number} DAY AS committed_at"
             cursor.execute("BEGIN TRANSACTION")
             cursor.execute(
-                "CREATE OR REPLACE TEMP TABLE part AS SELECT 'r' || lpad(k::VARCHAR, 9, '0') AS item_id, k, b.* "
-                f"FROM range({first}, {last}) t(k) JOIN known b ON b.r = k % {n} ORDER BY k"
+                "CREATE OR REPLACE TEMP TABLE part AS SELECT 'r' || lpad(k::VARCHAR, 9, '0') AS item_id, k, "
+                f"b.* REPLACE ({_SPLIT} AS split) FROM range({first}, {last}) t(k) "
+                f"JOIN known b ON b.r = k % {n} ORDER BY k"
             )
             for table, columns in _ROWS.items():
                 cursor.execute(f'INSERT INTO "{table}" BY NAME {columns.format(stamp=stamp, batch=number + 1)}')
@@ -73,6 +74,8 @@ _PREPARE = (
     FROM base.lf_votes v JOIN known k ON k.base_id = v.item_id WHERE v.vote >= 0""",
 )
 
+_SPLIT = "if(hash(k) % 5000 = 0, if(hash(k, 3) % 2 = 0, 'train', 'test'), b.split)"
+"""Equal texts stand in several splits, so that there is leakage to find."""
 _CHANCE = "hash(k, {salt}) % 1000 / 1000.0"
 _WORTH = ", ".join(
     f"hash(k, {n}) % 10000 / 10000.0 AS {name}"

@@ -21,6 +21,7 @@ import pyarrow as pa
 from warehouse.checksums import note_newest
 from warehouse.connection import Location, private_files
 from warehouse.disk import disk_full, no_leftovers
+from warehouse.durable import sync_new_files
 from warehouse.errors import CommitFailed, WarehouseError, without_secrets
 from warehouse.hashing import as_stored, combine, hash_rows
 from warehouse.locks import WriteLock
@@ -94,6 +95,7 @@ def land(commit: Commit, *, new_cursor: NewCursor, lock: WriteLock, location: Lo
 
     def attempt() -> bool:
         nonlocal tried
+        begun = time.time()
         cursor = new_cursor()
         try:
             cursor.execute("BEGIN TRANSACTION")
@@ -103,6 +105,7 @@ def land(commit: Commit, *, new_cursor: NewCursor, lock: WriteLock, location: Lo
                 return tried
             tried = True
             _write_all(cursor, commit, hashes)
+            sync_new_files(location, begun, {*commit.counts, "runs"})
             cursor.execute("COMMIT")
             return True
         finally:

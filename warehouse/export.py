@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import shlex
-import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -22,6 +21,7 @@ from warehouse.checksums import verify
 from warehouse.commit import siftline_version
 from warehouse.connection import Location
 from warehouse.errors import SettingsError
+from warehouse.files import sync
 from warehouse.formats import write_csv, write_json, write_parquet
 from warehouse.read import check_condition, connect, connect_for_people
 from warehouse.reader import Reader
@@ -90,9 +90,9 @@ def export_training_set(
                 },
             }
             (files / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "utf-8")
-            if output.exists():
-                shutil.rmtree(output)
-            os.replace(files, output)
+            for path in (*files.rglob("*"), files):
+                sync(path)
+            _swap(files, output, Path(folder) / f"{output.name}.earlier")
     except duckdb.Error as error:
         raise SettingsError(
             f"The training set cannot be read: {error}\nA condition is SQL on the columns {_COLUMNS}, such as "
@@ -150,6 +150,19 @@ def _check_place(output: Path, *, force: bool) -> None:
         raise SettingsError(f"{output} exists already; nothing was written. Name another folder, or give --force.")
     if not (output / MANIFEST).is_file():
         raise SettingsError(f"{output} is no earlier export (it has no {MANIFEST}), so --force leaves it alone.")
+
+
+def _swap(files: Path, output: Path, earlier: Path) -> None:
+    """Put a folder in its place; one that is there moves to `earlier`, and back where the new one cannot come."""
+    if output.exists():
+        os.replace(output, earlier)
+    try:
+        os.replace(files, output)
+    except OSError:
+        if earlier.exists():
+            os.replace(earlier, output)
+        raise
+    sync(output.parent)
 
 
 def _write(

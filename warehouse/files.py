@@ -27,10 +27,10 @@ def replaced_file(path: Path) -> Generator[Path]:
         os.close(handle)
         temporary = Path(name)
         yield temporary
-        _sync(temporary)
+        sync(temporary)
         os.replace(temporary, path)
         temporary = None
-        _sync(path.parent)
+        sync(path.parent)
     except OSError as error:
         raise SettingsError(
             f"{path} cannot be written: {error.strerror or error}. Mend the folder's permissions, make room, or name "
@@ -41,7 +41,8 @@ def replaced_file(path: Path) -> Generator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Bring a file's content, or a folder's names, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -150,6 +150,6 @@ class Lake:
         try:
             found = schema_version(cursor)
             check_schema(found, self.location.words, read_only=False)
-            migrate(cursor, found)
+            migrate(cursor, found, self.location)
         finally:
             cursor.close()

@@ -8,6 +8,7 @@ named.
 """
 
 import contextlib
+import time
 from dataclasses import dataclass
 
 import duckdb
@@ -15,8 +16,9 @@ import duckdb
 from warehouse.catalog_file import vacuum_fault
 from warehouse.checksums import note_all
 from warehouse.commit import author, retried
-from warehouse.connection import private_files
+from warehouse.connection import Location, private_files
 from warehouse.disk import disk_full, no_leftovers
+from warehouse.durable import sync_new_files
 from warehouse.errors import SettingsError, WarehouseError
 from warehouse.lake import Lake
 from warehouse.layout import give_statistics, set_file_options, sort_tables
@@ -139,7 +141,7 @@ def _step(lake: Lake, call: str, message: str) -> list[tuple[object, ...]]:
     def attempt() -> list[tuple[object, ...]]:
         cursor = lake.new_cursor()
         try:
-            return _in_transaction(cursor, call, message)
+            return _in_transaction(cursor, call, message, lake.location)
         finally:
             cursor.close()
 
@@ -147,7 +149,10 @@ def _step(lake: Lake, call: str, message: str) -> list[tuple[object, ...]]:
         return retried(attempt, lake.location)
 
 
-def _in_transaction(cursor: duckdb.DuckDBPyConnection, call: str, message: str) -> list[tuple[object, ...]]:
+def _in_transaction(
+    cursor: duckdb.DuckDBPyConnection, call: str, message: str, location: Location
+) -> list[tuple[object, ...]]:
+    begun = time.time()
     cursor.execute("BEGIN TRANSACTION")
     rows = cursor.execute(call).fetchall()
     if not rows:
@@ -155,6 +160,7 @@ def _in_transaction(cursor: duckdb.DuckDBPyConnection, call: str, message: str) 
         return []
     if message:
         cursor.execute("CALL ducklake_set_commit_message('lake', ?, ?)", [author(), message])
+    sync_new_files(location, begun)
     cursor.execute("COMMIT")
     return rows
 

@@ -8,6 +8,7 @@ released; the fixtures in `tests/warehouse/fixtures` are warehouses as released 
 Views have a version of their own (docs/decisions/0083): a change of one is no step, so code of either side reads on.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from pathlib import Path
 import duckdb
 
 from warehouse.connection import Location, connect, locate
+from warehouse.durable import sync_new_files
 from warehouse.errors import SchemaTooNew, SchemaTooOld, WarehouseNotFound
 from warehouse.layout import give_statistics, set_file_options, sort_tables
 from warehouse.schema import SCHEMA_VERSION, TABLE_BY_NAME, TABLES, Table
@@ -164,16 +166,18 @@ def connect_checked(place: Path | Location, *, at: At = None) -> duckdb.DuckDBPy
     return connect(location, read_only=True, look=look)
 
 
-def migrate(cursor: duckdb.DuckDBPyConnection, found: int) -> None:
+def migrate(cursor: duckdb.DuckDBPyConnection, found: int, location: Location) -> None:
     """Create the schema, or run the steps that are missing, or renew older views; the caller holds the write lock.
 
     Args:
         cursor: writes to the warehouse `lake`, outside a transaction.
         found: its schema; 0 creates all tables as they are now.
+        location: where it is.
     """
     if found == SCHEMA_VERSION:
         _renew_views(cursor)
         return
+    begun = time.time()
     cursor.execute("BEGIN TRANSACTION")
     effects: list[tuple[int, str]] = []
     if found == 0:
@@ -194,6 +198,7 @@ def migrate(cursor: duckdb.DuckDBPyConnection, found: int) -> None:
         )
     message = "; ".join(f"schema {version}: {effect}" for version, effect in effects)
     cursor.execute("CALL ducklake_set_commit_message('lake', 'siftline', ?)", [message])
+    sync_new_files(location, begun)
     cursor.execute("COMMIT")
     if found == 0:
         set_file_options(cursor)

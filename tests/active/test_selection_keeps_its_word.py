@@ -134,17 +134,14 @@ def test_a_strategy_of_ones_own_cannot_break_the_promises(
 def test_probabilities_that_are_not_finite_are_refused_before_anything_is_stored(
     lake: Lake, tmp_path: Path, what: str
 ) -> None:
-    probs = probabilities(N)
-    broken = probs.copy()
-    broken[7, 1] = np.nan
-    given = {"predicted": probs, "weak": probs, what: broken}
-    pool = small_pool(lake, tmp_path / "index", clusters(N)[0], **given)
-    for stage in (
-        lambda: estimate_values(lake, pool.index(), ValueConfig()),
-        lambda: select(lake, pool.index(), config()),
-    ):
-        with pytest.raises(DataError, match=f"{what} probabilities of 1 of {N} items.*i00007"):
-            stage()
+    predicted, weak = probabilities(N), probabilities(N)
+    {"predicted": predicted, "weak": weak}[what][7, 1] = np.nan
+    pool = small_pool(lake, tmp_path / "index", clusters(N)[0], predicted, weak=weak)
+    message = f"{what} probabilities of 1 of {N} items.*i00007"
+    with pytest.raises(DataError, match=message):
+        estimate_values(lake, pool.index(), ValueConfig())
+    with pytest.raises(DataError, match=message):
+        select(lake, pool.index(), config())
 
 
 def test_nothing_is_selected_while_people_still_work(pool: SmallPool) -> None:

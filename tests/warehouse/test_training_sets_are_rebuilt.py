@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,34 @@ def test_a_text_that_looks_like_a_formula_is_none_in_csv_and_itself_elsewhere(tm
         assert [row["content"] for row in csv.DictReader(file)] == [f"'{text}" for text in texts]
     lines = (tmp_path / "jsonl" / "training_set.jsonl").read_text("utf-8").splitlines()
     assert [json.loads(line)["content"] for line in lines] == texts
+
+
+def test_an_export_is_on_disk_before_it_takes_the_place_of_an_earlier_one(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "set"
+    export_training_set(lake.path, place, format="parquet")
+    before = content(place)
+    sync, replace, synced = os.fsync, os.replace, set[str]()
+
+    def noting(handle: int) -> None:
+        synced.add(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+        sync(handle)
+
+    def refuse(source: Path, target: Path) -> None:
+        if Path(target) == place and "earlier" not in Path(source).name:
+            raise OSError("no")
+        replace(source, target)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "replace", refuse)
+        with pytest.raises(SettingsError, match="cannot be written"):
+            export_training_set(lake.path, place, format="csv", force=True)
+    assert content(place) == before
+    monkeypatch.setattr(os, "fsync", noting)
+    export_training_set(lake.path, place, format="csv", force=True)
+    assert set(content(place)) == {"manifest.json", "training_set.csv"} <= synced
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 
 def test_every_cycles_training_set_comes_back_bit_for_bit_until_it_is_expired(tmp_path: Path) -> None:

@@ -1,0 +1,86 @@
+"""A power failure after a commit loses nothing: data files are synced before the catalogue names them."""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from tests.warehouse.test_commit_is_atomic import count, items
+from tests.warehouse.test_migrations import released
+from warehouse import Append, Delete, Lake, Upsert
+from warehouse.errors import DiskFull
+from warehouse.maintain import maintain
+
+
+def recorded(monkeypatch: pytest.MonkeyPatch, newest: Callable[[], int]) -> dict[Path, int]:
+    """Where every sync of this process is noted, with the newest snapshot at that moment."""
+    synced: dict[Path, int] = {}
+    sync = os.fsync
+
+    def noting(handle: int) -> None:
+        sync(handle)
+        synced[Path(os.readlink(f"/proc/self/fd/{handle}"))] = newest()
+
+    monkeypatch.setattr(os, "fsync", noting)
+    return synced
+
+
+def files(lake: Lake) -> set[Path]:
+    return set((lake.path / "data").rglob("*.parquet"))
+
+
+def test_the_files_of_a_commit_are_synced_before_it_is_one(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = recorded(monkeypatch, lake.snapshot)
+    for name, write in (
+        ("add", Append("items", items(500))),
+        ("edit", Upsert("items", items(30, "edited"))),
+        ("remove", Delete("items", pa.table({"item_id": [f"i{n:05d}" for n in range(100, 200)]}))),
+    ):
+        before, known = lake.snapshot(), files(lake)
+        synced.clear()
+        with lake.stage(name, version=1, inputs=()) as stage:
+            stage.commit([write])
+        new = files(lake) - known
+        assert new
+        folders = {folder for path in new for folder in list(path.parents)[:3]}
+        assert {path: synced.get(path) for path in new | folders} == dict.fromkeys(new | folders, before)
+
+
+def test_the_files_of_upkeep_are_synced(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        with lake.stage("ingest", version=number, inputs=()) as stage:
+            stage.commit([Append("items", items(100 * (number + 1)).slice(100 * number))])
+    known = files(lake)
+    synced = recorded(monkeypatch, lambda: 0)
+    assert maintain(lake).files_made
+    new = files(lake) - known
+    assert new
+    assert new <= synced.keys()
+
+
+def test_the_files_of_a_migration_are_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = released(1, tmp_path / "old")
+    known = set((path / "data").rglob("*.parquet"))
+    synced = recorded(monkeypatch, lambda: 0)
+    with Lake(path) as lake:
+        assert files(lake) - known <= synced.keys()
+        assert files(lake) - known
+
+
+def test_a_disk_that_turns_out_full_at_the_sync_ends_in_words_and_writes_nothing(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as broken, lake.stage("ingest", version=1, inputs=()) as stage:
+        broken.setattr(os, "fsync", full)
+        with pytest.raises(DiskFull, match="nothing was written"):
+            stage.commit([Append("items", items(500))])
+    assert count(lake, "items") == 0
+    assert files(lake) == set()
+    with lake.stage("ingest", version=1, inputs=()) as stage:
+        assert stage.commit([Append("items", items(500))]).committed
