@@ -22,8 +22,8 @@ Rows = npt.NDArray[np.int64]
 
 EXACT_UP_TO = 50_000
 LEAST_RECALL = 0.95
-MARGIN = 0.01
-"""Recall beyond the least one that the sample must show, for the sample is not all."""
+MARGIN = 0.02
+"""Recall beyond the least one that the sample must show, for the sample is not all and others join later."""
 LISTS_PER_ROOT = 4
 TRAINED_PER_LIST = 32
 TRAINING_STEPS = 6
