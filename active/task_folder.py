@@ -232,7 +232,7 @@ class TaskFolder:
         who = annotation.get("completed_by", "unknown")
         annotator = str(who.get("email") or who.get("id")) if isinstance(who, dict) else str(who)
         annotation_id = str(annotation.get("id", f"{task_id}-{n}"))
-        f"{item_id}{annotator}{annotation_id}{labels}".encode()  # half a surrogate pair cannot be stored: ValueError
+        "".join((item_id, annotator, annotation_id, *labels)).encode()  # half a surrogate pair cannot be stored: ValueError
         seconds = float(annotation.get("lead_time") or 0.0)
         if not 0.0 <= seconds < float("inf"):
             raise ValueError(f"annotation {n} of item {item_id!r} took {seconds} seconds")

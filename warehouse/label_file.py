@@ -56,10 +56,10 @@ def _names(path: Path, item_id: object, label: object) -> tuple[str, ...]:
 
 
 def _parquet_rows(path: Path) -> Iterable[tuple[Any, Any]]:
+    names = pq.read_schema(path).names
+    if not {"id", "label"} <= set(names):
+        raise ValueError(f"it has the columns {', '.join(names)}")
     table = pq.read_table(path, columns=["id", "label"])
-    missing = {"id", "label"} - set(table.column_names)
-    if missing:
-        raise ValueError(f"it has no column {', '.join(sorted(missing))}")
     label = table.column("label")
     if not pa.types.is_list(label.type) and not pa.types.is_large_list(label.type):
         label = label.cast(pa.string())
