@@ -232,7 +232,8 @@ class TaskFolder:
         who = annotation.get("completed_by", "unknown")
         annotator = str(who.get("email") or who.get("id")) if isinstance(who, dict) else str(who)
         annotation_id = str(annotation.get("id", f"{task_id}-{n}"))
-        "".join((item_id, annotator, annotation_id, *labels)).encode()  # half a surrogate pair cannot be stored: ValueError
+        # Half a surrogate pair cannot be stored and raises ValueError here.
+        "".join((item_id, annotator, annotation_id, *labels)).encode()
         seconds = float(annotation.get("lead_time") or 0.0)
         if not 0.0 <= seconds < float("inf"):
             raise ValueError(f"annotation {n} of item {item_id!r} took {seconds} seconds")
