@@ -22,6 +22,7 @@ from benchmarks import (
     serving_report,
     soak_page,
     warehouse_page,
+    warehouse_reads,
     weak_labels_report,
 )
 from benchmarks.engine_plot import frontier
@@ -106,6 +107,7 @@ PAGES: Mapping[str, Callable[[dict[str, Any]], str]] = {
     "serving": serving_report.page,
     "soak": soak_page.page,
     "warehouse": warehouse_page.page,
+    "warehouse-reads": warehouse_reads.page,
     "weak_labels": partial(weak_labels_report.page, plot="weak_labels.svg"),
 }
 """What writes docs/benchmarks/NAME.md from NAME.json; each benchmark does so too when it has measured."""
