@@ -68,53 +68,36 @@ class Opinions:
 
 
 def read_opinions(reader: Reader) -> Opinions:
-    """Read the view `opinions`, items with one opinion left out."""
+    """Read the view `opinions`, items with one opinion left out.
+
+    In a multi-label project every opinion is one per class: 1 has the class, 0 has it not.
+    """
     classes, multi_label = reader.rows("SELECT count(*), bool_or(coalesce(multi_label, false)) FROM classes")[0]
-    return _yes_or_no(reader, int(classes)) if multi_label else _one_class(reader)
-
-
-def _yes_or_no(reader: Reader, classes: int) -> Opinions:
-    """One opinion per annotator, item and class: 1 has the class, 0 has it not."""
+    said = "class_ids" if multi_label else "class_id"
     rows = reader.rows(
-        """
-        SELECT item_id, annotator, class_ids FROM opinions
-        QUALIFY count(*) OVER (PARTITION BY item_id) > 1 ORDER BY item_id, annotator, class_ids
+        f"""
+        SELECT item_id, annotator, {said} FROM opinions
+        QUALIFY count(*) OVER (PARTITION BY item_id) > 1 ORDER BY item_id, annotator, {said}
         """
     )
     names = sorted({annotator for _, annotator, _ in rows})
     place = {name: number for number, name in enumerate(names)}
     numbers: dict[str, int] = {}
     item = np.array([numbers.setdefault(item_id, len(numbers)) for item_id, _, _ in rows], np.int64)
-    said_VC = np.zeros((len(rows), classes), np.int64)
-    for row, (_, _, class_ids) in enumerate(rows):
-        said_VC[row, class_ids] = 1
     annotator = np.array([place[name] for _, name, _ in rows], np.int64)
+    if not multi_label:
+        class_id = np.array([class_id for _, _, class_id in rows], np.int64)
+        return Opinions(annotators=names, item=item, annotator=annotator, class_id=class_id, items=len(numbers))
+    has_VC = np.zeros((len(rows), int(classes)), np.int64)
+    for row, (_, _, class_ids) in enumerate(rows):
+        has_VC[row, class_ids] = 1
     return Opinions(
         annotators=names,
-        item=(item[:, None] * classes + np.arange(classes)).reshape(-1),
-        annotator=np.repeat(annotator, classes),
-        class_id=said_VC.reshape(-1),
-        items=len(numbers) * classes,
-        per_item=classes,
-    )
-
-
-def _one_class(reader: Reader) -> Opinions:
-    rows = reader.rows(
-        """
-        SELECT item_id, annotator, class_id FROM opinions
-        QUALIFY count(*) OVER (PARTITION BY item_id) > 1 ORDER BY item_id, annotator, class_id
-        """
-    )
-    names = sorted({annotator for _, annotator, _ in rows})
-    place = {name: number for number, name in enumerate(names)}
-    numbers: dict[str, int] = {}
-    return Opinions(
-        annotators=names,
-        item=np.array([numbers.setdefault(item, len(numbers)) for item, _, _ in rows], np.int64),
-        annotator=np.array([place[name] for _, name, _ in rows], np.int64),
-        class_id=np.array([class_id for _, _, class_id in rows], np.int64),
-        items=len(numbers),
+        item=(item[:, None] * has_VC.shape[1] + np.arange(has_VC.shape[1])).reshape(-1),
+        annotator=np.repeat(annotator, has_VC.shape[1]),
+        class_id=has_VC.reshape(-1),
+        items=len(numbers) * has_VC.shape[1],
+        per_item=has_VC.shape[1],
     )
 
 
