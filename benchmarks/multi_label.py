@@ -56,7 +56,7 @@ def main() -> None:
             for row, figures in measure(root, seed).items():
                 for name in FIGURES:
                     found.setdefault(row, {}).setdefault(name, []).append(figures[name])
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"series": series, "labels": labels}
         | {name: {"mean": round(statistics.fmean(of[name]), 4), "sd": round(_sd(of[name]), 4)} for name in FIGURES}
         for (series, labels), of in found.items()

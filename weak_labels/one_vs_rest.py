@@ -97,7 +97,7 @@ class OneVsRestHeads:
             Heads.fit(yes_no, vectors, vectors, rows, np.stack([1 - of, of], axis=1), weights[rows])
             for of in probs[rows].T
         ]
-        told_N = probs.any(axis=1)
+        told_N = probs.sum(axis=1) > 0
         shares_C = probs[told_N & train].mean(axis=0) if rows.size else np.full(len(config.classes), 0.5)
         votes_NC = np.where(told_N[:, None], log_odds(probs) - log_odds(shares_C), 0.0)
         spoken_C = np.ptp(votes_NC[told_N], axis=0) > 0 if rows.size else np.zeros(len(config.classes), np.bool_)

@@ -40,7 +40,7 @@ class Weighed:
         """
         return cls(offset=float(log_odds(np.array(share))) * (1 - END_MODEL))
 
-    def predict_proba(self, said: Floats, votes: Floats) -> Floats:
+    def predict_proba(self, said: Floats, votes: npt.NDArray[np.floating[Any]]) -> Floats:
         """The probability that each item has the class [N].
 
         Args:
@@ -49,7 +49,7 @@ class Weighed:
         """
         return self._as_model().predict_proba(_beside(said, votes))[:, 1]
 
-    def moved(self, said: Floats, votes: Floats, has: Ints) -> Self:
+    def moved(self, said: Floats, votes: npt.NDArray[np.floating[Any]], has: Ints) -> Self:
         """Moved by people's labels, held to what it was.
 
         Args:
@@ -72,5 +72,5 @@ def log_odds(probs: npt.NDArray[np.floating[Any]]) -> Floats:
     return np.log(kept) - np.log1p(-kept)
 
 
-def _beside(said: Floats, votes: Floats) -> Floats:
+def _beside(said: Floats, votes: npt.NDArray[np.floating[Any]]) -> Floats:
     return np.stack([log_odds(said), votes.astype(np.float64), np.full(len(said), 2.0)], axis=1)
