@@ -171,7 +171,7 @@ class RemoteEncoder:
                     return response
                 if response.status_code not in _AGAIN:
                     raise _error_of(response, self.url)
-                problem = f"answers {response.status_code}"
+                problem = f"answers {response.status_code}{_reason(response)}"
                 wait = max(pause, _retry_after(response))
             except httpx.TransportError as error:
                 problem = f"cannot be reached ({type(error).__name__}: {error})"
@@ -230,6 +230,14 @@ def wanted_info(name: str, active: float | None) -> Mapping[str, object]:
 def _retry_after(response: httpx.Response) -> float:
     value = response.headers.get("retry-after", "")
     return min(30.0, float(value)) if value.isascii() and value.isdigit() else 0.0
+
+
+def _reason(response: httpx.Response) -> str:
+    """What the server says of a refusal, in brackets; "" where it says nothing that can be read."""
+    try:
+        return f" ({orjson.loads(response.content)['error']['message']})"
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return ""
 
 
 def _error_of(response: httpx.Response, url: str) -> EngineError:
