@@ -186,7 +186,7 @@ def page(figures: dict[str, Any]) -> str:
                 "",
                 "Written by `python -m benchmarks.label_studio`. Tasks with suggestions go through the queue to a real",
                 f"server; in the second column the pushing process is killed with SIGKILL, {deaths},",
-                "and started again. Lost, doubled, without its suggestion or out of order is what the server itself says",
+                "and started again. Lost, doubled, without its suggestion or out of order is what the server says",
                 "afterwards; not confirmed is what the queue does not know to be there.",
                 "",
                 "| | undisturbed | killed over and over |",
