@@ -8,7 +8,6 @@ released; the fixtures in `tests/warehouse/fixtures` are warehouses as released 
 Views have a version of their own (docs/decisions/0083): a change of one is no step, so code of either side reads on.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from pathlib import Path
 import duckdb
 
 from warehouse.connection import Location, connect, locate
-from warehouse.durable import sync_new_files
+from warehouse.durable import NewFiles
 from warehouse.errors import SchemaTooNew, SchemaTooOld, WarehouseNotFound
 from warehouse.layout import give_statistics, set_file_options, sort_tables
 from warehouse.schema import SCHEMA_VERSION, TABLE_BY_NAME, TABLES, Table
@@ -177,7 +176,7 @@ def migrate(cursor: duckdb.DuckDBPyConnection, found: int, location: Location) -
     if found == SCHEMA_VERSION:
         _renew_views(cursor)
         return
-    begun = time.time()
+    written = NewFiles(location)
     cursor.execute("BEGIN TRANSACTION")
     effects: list[tuple[int, str]] = []
     if found == 0:
@@ -198,7 +197,7 @@ def migrate(cursor: duckdb.DuckDBPyConnection, found: int, location: Location) -
         )
     message = "; ".join(f"schema {version}: {effect}" for version, effect in effects)
     cursor.execute("CALL ducklake_set_commit_message('lake', 'siftline', ?)", [message])
-    sync_new_files(location, begun)
+    written.sync()
     cursor.execute("COMMIT")
     if found == 0:
         set_file_options(cursor)

@@ -40,6 +40,12 @@ STATUSES: tuple[Status, ...] = (
     Status(424, "no_vector", "the model has no finite vector for a text of the request", "leave out `indexes`"),
     Status(429, "overloaded", "the queue is full; nothing was computed", "wait for `Retry-After` seconds"),
     Status(
+        500,
+        "internal",
+        "an error that nobody foresaw; the message names its line in the server's log",
+        "report it with that line",
+    ),
+    Status(
         503,
         "unavailable",
         "too many connections, shutting down, or the workers are dead",
