@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as distribution_version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -46,7 +46,14 @@ _RETRYABLE = (
 )
 
 Result = TypeVar("Result")
-NewCursor = Callable[[], duckdb.DuckDBPyConnection]
+
+
+class NewCursor(Protocol):
+    """Makes a cursor on the warehouse, as `Lake.new_cursor`."""
+
+    def __call__(self, *, begin: bool = False) -> duckdb.DuckDBPyConnection:
+        """A cursor that the caller closes, in a transaction if told to begin one."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,9 +106,8 @@ def land(commit: Commit, *, new_cursor: NewCursor, lock: WriteLock, location: Lo
     def attempt() -> bool:
         nonlocal tried
         written = NewFiles(location, {*commit.counts, "runs"})
-        cursor = new_cursor()
+        cursor = new_cursor(begin=True)
         try:
-            cursor.execute("BEGIN TRANSACTION")
             found, now = _token_and_time(cursor, commit.stage.token)
             if found:
                 cursor.execute("ROLLBACK")
