@@ -31,7 +31,7 @@ def run_project(root: Path, *, simulated: bool, max_passes: int | None) -> None:
         if simulated:
             say("Annotator: simulated (answers come from the sample's gold column, not from people)")
         with stage_progress() as progress:
-            watch(OpenProject(project=project, progress_of=progress.of, on_result=_Announcer(), told=say))
+            watch(OpenProject(project=project, progress_of=progress.of, on_result=Announcer(), told=say))
             try:
                 summary = cycle(str(project.root), simulated=simulated, max_passes=max_passes)
             except TerminationSignal as stop:
@@ -43,13 +43,14 @@ def run_project(root: Path, *, simulated: bool, max_passes: int | None) -> None:
     print_summary(project, summary, seconds=time.monotonic() - began)
 
 
-class _Announcer:
+class Announcer:
     """One line per stage that did something, under a heading per pass."""
 
     def __init__(self) -> None:
         self._passes = 0
 
     def __call__(self, result: StageResult) -> None:
+        """Print the line of a stage that is done."""
         if result.stage == "ingest":
             self._passes += 1
             say(f"pass {self._passes}")
@@ -59,3 +60,5 @@ class _Announcer:
         written = [f"{n:,} {table}" for table, n in result.rows_written.items() if table != "models"]
         told = ", ".join(f"{key} {n:,}" for key, n in counts.items())
         say(f"  {result.stage:<12}{', '.join(written):<28} {told}  ({result.seconds:.1f} s)")
+        if advice := result.detail.get("advice"):
+            say(f"  {advice}")
