@@ -30,7 +30,8 @@ def page(figures: Figures) -> str:
         "",
         f"{figures['cycles_done']} of {figures['cycles_wanted']} cycles in {figures['minutes']:.0f} minutes (median "
         f"{figures['seconds_a_cycle']:.0f} s), seed {figures['seed']}, three annotators, {last['answers']} answers. "
-        f"Killed with SIGKILL: {faults}. Runs ended {codes} (0 well, 3 a service was away, -9 killed by the soak).",
+        f"Killed with SIGKILL: {faults or 'nothing'}. Runs ended {codes} (0 well, 3 a service was away, -9 killed by "
+        "the soak).",
         "",
         "| after the last cycle | |",
         "|---|---:|",
@@ -52,7 +53,7 @@ def page(figures: Figures) -> str:
         if "values" in found
     ]
     if shown:
-        lines += ["", f"At the checks: {'; '.join(shown)}."]
+        lines += ["", f"In between: {'; '.join(shown)}."]
     lines += [
         "",
         "Growth: median of the slopes between points of one process, without the first tenth; bounded when under a "
