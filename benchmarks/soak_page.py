@@ -60,8 +60,8 @@ def page(figures: Figures) -> str:
         "",
         "Growth: median of the slopes between points of one process, without the first tenth; bounded when under a "
         "tenth of the median. Warehouse files are judged by what upkeep may leave: a file for each table, and of a "
-        "table with deleted rows eight more with a file each that says which. Data and the history in Prefect and Label "
-        "Studio are meant to be kept.",
+        "table with deleted rows eight more with a file each that says which. Data and the history in Prefect and "
+        "Label Studio are meant to be kept.",
         "",
         f"{figures['cores']} cores, {figures['processor']}, {figures['memory_gib']} GiB, Python {figures['python']}, "
         f"commit {figures['commit'][:9]}.",
