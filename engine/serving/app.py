@@ -6,6 +6,7 @@ import itertools
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from starlette.applications import Starlette
@@ -34,6 +35,8 @@ INLINE_CHARACTERS = 4096
 """Fewer are made into tokens at once; handing them to a thread would take longer."""
 CHARACTERS_A_TOKEN = 4
 """An estimate, for texts whose tokens are still being made."""
+WAIT_SHARE = 0.5
+"""Share of the deadline that the queue may be long, at its present pace; a busy machine may become slower still."""
 
 
 class Service:
@@ -59,7 +62,7 @@ class Service:
     ) -> None:
         self.encoder, self.config, self.about = encoder, config, dict(about)
         self.scheduler = encoder.scheduler
-        self.scheduler.room = config.room
+        self.scheduler.room = replace(config.room, seconds=WAIT_SHARE * config.deadline_s)
         self.held = HeldBytes(config.max_held_bytes)
         self.connections: Callable[[], int] = lambda: 0
         self.metrics = Metrics(self.scheduler, meter or best_meter(), lambda: self.connections())

@@ -1,5 +1,6 @@
 """`siftline run`: one run at a time, with progress for people and one line per stage."""
 
+import os
 import time
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import httpx
 from flows.cli.console import EndNow, say, stage_progress
 from flows.cli.look import print_summary
 from flows.prefect_server import prefect_api
-from warehouse import StageResult
+from warehouse import SettingsError, StageResult
 
 
 def run_project(root: Path, *, simulated: bool, max_passes: int | None) -> None:
@@ -17,6 +18,7 @@ def run_project(root: Path, *, simulated: bool, max_passes: int | None) -> None:
     Raises:
         WarehouseBusy: another run of this project is at work.
         EndNow: Prefect's server went away in the middle.
+        SettingsError: Prefect's server is of a version that Prefect's client refuses.
     """
     from flows.project import Project
 
@@ -37,10 +39,21 @@ def run_project(root: Path, *, simulated: bool, max_passes: int | None) -> None:
             except TerminationSignal as stop:
                 raise KeyboardInterrupt from stop
             except (PrefectHTTPStatusError, httpx.HTTPError) as error:
-                raise EndNow(
-                    f"Prefect's server went away or could not work ({error}). What was committed is kept; run again."
-                ) from error
+                raise _went_away(error) from error
+            except RuntimeError as error:  # Prefect's client, where its server is away or of another version
+                if str(error).startswith("Failed to reach API"):
+                    raise _went_away(error) from error
+                if str(error).startswith("Found incompatible versions"):
+                    raise SettingsError(
+                        f"Prefect's server at {os.environ['PREFECT_API_URL']} does not go with this Prefect ({error}). "
+                        "Bring both to one version, or unset PREFECT_API_URL to run without that server."
+                    ) from error
+                raise
     print_summary(project, summary, seconds=time.monotonic() - began)
+
+
+def _went_away(error: Exception) -> EndNow:
+    return EndNow(f"Prefect's server went away or could not work ({error}). What was committed is kept; run again.")
 
 
 class Announcer:
