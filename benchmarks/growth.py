@@ -19,9 +19,14 @@ SHORTEST = 5
 
 @dataclass(slots=True)
 class Series:
-    """A figure by cycle, of one process or of one place after another."""
+    """A figure by cycle, of one process or of one place after another.
+
+    Attributes:
+        limit: what it may not exceed, where that is known: then its slope says nothing.
+    """
 
     points: list[tuple[int, int, float]] = field(default_factory=list[tuple[int, int, float]])
+    limit: float | None = None
 
     def note(self, cycle: int, value: float | None, life: int = 0) -> None:
         """Keep a value; `life` tells processes apart, whose levels differ."""
@@ -50,6 +55,8 @@ class Series:
             growth = 100 * float(np.median(slopes))
             found["per_100_cycles"] = round(growth, 2)
             found["bounded"] = growth <= GROWTH_FRAC * statistics.median(values)
+        if self.limit is not None:
+            found |= {"limit": self.limit, "most": max(values), "bounded": max(values) <= self.limit}
         return found
 
 

@@ -46,6 +46,8 @@ def page(figures: Figures) -> str:
     for name, found in figures["growth"].items():
         slope = f"{found['per_100_cycles']:+.1f}" if "per_100_cycles" in found else ""
         verdict = "" if "bounded" not in found else "bounded" if found["bounded"] else "grows"
+        if "limit" in found:
+            verdict += f": at most {found['most']:g} of {found['limit']:g}"
         lines.append(f"| {name} | {found['first']} | {found['last']} | {found['points']} | {slope} | {verdict} |")
     shown = [
         f"{name} {', '.join(f'{v:g}' for v in found['values'])}"
@@ -57,7 +59,9 @@ def page(figures: Figures) -> str:
     lines += [
         "",
         "Growth: median of the slopes between points of one process, without the first tenth; bounded when under a "
-        "tenth of the median. Data and the history in Prefect and Label Studio are meant to be kept.",
+        "tenth of the median. Warehouse files are judged by what upkeep may leave: a file for each table, and of a "
+        "table with deleted rows eight more with a file each that says which. Data and the history in Prefect and "
+        "Label Studio are meant to be kept.",
         "",
         f"{figures['cores']} cores, {figures['processor']}, {figures['memory_gib']} GiB, Python {figures['python']}, "
         f"commit {figures['commit'][:9]}.",

@@ -35,10 +35,10 @@ class NewFiles:
             WarehouseError: a file cannot be synced, so the transaction must not commit.
         """
         new = [Path(name) for name in self._present() if name not in self._known]
-        schema = Path(self._location.data_path) / "main"
-        above = {schema, schema.parent} if new else set[Path]()
+        top = Path(self._location.data_path)
+        folders = {folder for path in new for folder in path.parents if folder.is_relative_to(top)}
         try:
-            for path in (*new, *sorted({path.parent for path in new} | above)):
+            for path in (*new, *sorted(folders)):
                 sync(path)
         except OSError as error:
             raise disk_full(str(error), self._location) or WarehouseError(
