@@ -15,6 +15,7 @@ constexpr int DEPTH = 384;                // inputs of a panel at most: it stays
 constexpr int BLOCK = 120;                // rows that pass by a panel: so do they, and the inner states of 1,536 neurons
 constexpr int GROUP = 192;                // tokens whose queries, keys and values are held at a time, or one text
 constexpr int AHEAD = 12;                 // rows of a weight matrix to ask for ahead
+constexpr int LINE = 16;                  // floats of a line of the cache
 constexpr int SUMS = 16;                  // partial sums of a softmax, the same for all instruction sets
 
 constexpr int least(int a, int b) { return a < b ? a : b; }
@@ -47,7 +48,7 @@ inline void tile_of(const float* const* x, const float* weights, size_t stride, 
     Vector w[COLUMNS];
     for (int c = 0; c < COLUMNS; ++c) {
       w[c] = load(weights + c * LANES);
-      __builtin_prefetch(weights + AHEAD * stride + c * LANES);
+      if (c * LANES % LINE == 0) __builtin_prefetch(weights + AHEAD * stride + c * LANES);
     }
 #pragma GCC unroll 8
     for (int r = 0; r < ROWS; ++r) {
@@ -100,7 +101,7 @@ inline void panel_product(const Rows& x, int from, int count, const Weights& wei
     if (!whole) __builtin_memset(panel.weights, 0, sizeof(float) * static_cast<size_t>(depth) * columns * LANES);
     for (int i = 0; i < depth; ++i, w += stride) {
       float* __restrict to = panel.weights + static_cast<size_t>(i) * columns * LANES;
-      for (int c = 0; c < columns; ++c) __builtin_prefetch(w + AHEAD * stride + c * LANES);
+      for (int c = 0; c < columns * LANES; c += LINE) __builtin_prefetch(w + AHEAD * stride + c);
       if (whole)
         for (int c = 0; c < columns; ++c) store(to + c * LANES, load(w + c * LANES));
       else
