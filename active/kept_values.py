@@ -58,9 +58,13 @@ def _alike(now: pa.ChunkedArray, before: pa.ChunkedArray) -> Bools:
     if pa.types.is_floating(now.type):
         a, b = _numbers(now), _numbers(before)
         return (np.abs(a - b) <= KEPT_WITHIN * np.maximum(1.0, np.abs(b))) | (np.isnan(a) & np.isnan(b))
+    same = np.asarray(pc.equal(now, before)).copy()
+    others = np.flatnonzero(~same)
+    now, before = now.take(others), before.take(others)
     words = [pc.replace_substring_regex(column, SHARE, "") for column in (now, before)]
-    a, b = (_share(column) for column in (now, before))
-    return np.asarray(pc.equal(*words)) & (np.abs(a - b) <= SHARE_KEPT_WITHIN * b + LAST_DIGIT)
+    a, b = _share(now), _share(before)
+    same[others] = np.asarray(pc.equal(*words)) & (np.abs(a - b) <= SHARE_KEPT_WITHIN * b + LAST_DIGIT)
+    return same
 
 
 def _numbers(column: pa.ChunkedArray) -> Floats:

@@ -1,12 +1,12 @@
 """A million vectors through the stages of `siftline run`: index, neighbours, values, a batch; then 1% more, twice.
 
 The stages work on a warehouse on disk, in child processes whose memory is measured (`ru_maxrss`, vectors included).
-Beside the clock stand the seconds of the processor, both cores added. Vectors are drawn around one centre for 50 of them
-on the unit sphere; real texts come in groups too.
+Beside the clock stand the seconds of the processor, both cores added. Vectors are drawn around one centre for 50 of
+them on the unit sphere; real texts come in groups too.
 
 Warehouse and figures are kept in `.cache/` step by step, so a benchmark that was stopped goes on; a change of the code
-that decides a figure starts it anew. The first 1% comes after a batch, which changes the values of all; the second comes
-while people answer, as most do, and changes few.
+that decides a figure starts it anew. The first 1% comes after a batch, which changes the values of all; the second
+comes while people answer, as most do, and changes few.
 """
 
 import json
@@ -66,7 +66,9 @@ def measured(count: int) -> Figures:
 
 
 def _summed(step: Figures) -> Figures:
-    laps = {name: {**step[name], "all": round(sum(step[name].values()), 1)} for name in ("seconds", "processor_seconds")}
+    laps = {
+        name: {**step[name], "all": round(sum(step[name].values()), 1)} for name in ("seconds", "processor_seconds")
+    }
     return {**{name: value for name, value in step.items() if name != "whole"}, **laps}
 
 

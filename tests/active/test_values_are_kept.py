@@ -72,7 +72,9 @@ def test_what_is_kept_is_what_a_whole_computation_gives(seed: int, weak: bool, t
     for item, row in kept.items():
         assert told(row) == told(whole[item])
         assert share(row) == pytest.approx(share(whole[item]), rel=0.06, abs=0.02)
-        assert [row[name] for name in FIGURES] == pytest.approx([whole[item][name] for name in FIGURES], abs=KEPT_WITHIN)
+        assert [row[name] for name in FIGURES] == pytest.approx(
+            [whole[item][name] for name in FIGURES], abs=KEPT_WITHIN
+        )
     assert NEW <= written < N / 2
     runs = {str(row["run_id"]) for item, row in kept.items() if int(item[1:]) < N - NEW}
     assert len(runs) == 2  # those whose neighbourhood changed are new too
