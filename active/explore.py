@@ -2,7 +2,8 @@
 
 Every item has a fixed place in an order drawn once by its id and the seed. A share of each batch goes to the first
 items of that order that nobody was asked about; those that were labelled for another reason are there for nothing. So
-all items up to the first unlabelled one are a fair sample, whatever was selected beside it or is ingested later.
+all items up to the first unlabelled one are a fair sample, whatever was selected beside it or is ingested later. Items
+that people skipped are passed over: the sample speaks for the items that people can label.
 
 Shape letters: N items of the pool.
 """
@@ -33,7 +34,11 @@ def exploration_next(pool: Pool, seed: int, count: int) -> Rows:
 
 
 def fair_sample(pool: Pool, seed: int) -> Rows:
-    """The labelled items that are a fair sample of the pool: all of the order up to the first one without a label."""
+    """The labelled items that are a fair sample of the pool: all of the order up to the first that is still open.
+
+    Skipped items are left out, so this is a sample of those that people can label.
+    """
     order = exploration_order(pool.item_ids, seed)
+    order = order[~np.isin(order, pool.skipped)]
     labelled = np.isin(order, pool.labelled)
     return order[: len(order) if labelled.all() else int(np.argmin(labelled))]

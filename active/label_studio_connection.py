@@ -19,6 +19,7 @@ from active.label_studio_failures import KEY_VARIABLE, URL_VARIABLE, Place, fail
 from warehouse import ServiceError, ServiceRefused, SettingsError, SiftlineError
 
 TIMEOUT_S = 60.0
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -34,7 +35,7 @@ class Connection:
         timeout_s: longest time for one whole request, its body included.
 
     Raises:
-        SettingsError: the address, the key or the title cannot be used.
+        SettingsError: the address, the key, the title or the environment's proxy cannot be used.
         ServiceRefused: the key is a token that has expired.
     """
 
@@ -51,7 +52,17 @@ class Connection:
         self.url = url.rstrip("/")
         self.place = Place(url=self.url, project=project, key=api_key)
         # Redirects are not followed: a POST would turn into a GET, and a log-in page would look like an answer.
-        http = DeadlineClient(timeout=timeout_s, follow_redirects=False)
+        # A proxy that the environment names cannot reach this machine's own addresses.
+        own = parts.hostname in LOOPBACK
+        try:
+            http = DeadlineClient(
+                timeout=timeout_s, follow_redirects=False, trust_env=not own, verify=httpx.create_ssl_context()
+            )
+        except (ImportError, ValueError, httpx.InvalidURL) as error:
+            raise SettingsError(
+                f"The proxy that the environment names cannot be used ({error}). Give HTTP_PROXY, HTTPS_PROXY and "
+                "ALL_PROXY an address that begins with http://, or unset them."
+            ) from error
 
         def connect() -> LabelStudio:
             # The SDK joins `api/token/refresh/` as a browser would: without the last slash it drops a path prefix.

@@ -4,7 +4,7 @@ Shape letters: N items of the pool, C classes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ class Pool:
         labelled: places of the items that people labelled, ascending.
         gold: their labels, class ids; as many as `labelled`. In a multi-label project all -1: nothing here reads sets.
         queued: places of the items that are in a queue, whatever their state, and are not labelled.
+        skipped: places of those of the queued ones that enough people have seen and nobody labelled, ascending.
         multi_label: an item may have several classes or none; `predicted` and `weak` then hold a probability of its own
             for each class.
     """
@@ -48,6 +49,7 @@ class Pool:
     labelled: Rows
     gold: Rows
     queued: Rows
+    skipped: Rows = field(default_factory=lambda: np.empty(0, np.int64))
     multi_label: bool = False
 
     def __len__(self) -> int:
@@ -92,12 +94,16 @@ def read_pool(reader: Reader, indexed: Sequence[str]) -> Pool:
     table = reader.arrow(
         """
         SELECT i.item_id, i.content_hash, w.probs AS weak, p.probs AS predicted,
-               g.item_id IS NOT NULL AS labelled, g.class_id AS gold, q.item_id IS NOT NULL AS queued
+               g.item_id IS NOT NULL AS labelled, g.class_id AS gold, q.item_id IS NOT NULL AS queued,
+               coalesce(q.hash = i.content_hash, false) AS answered
         FROM items i
         LEFT JOIN latest_weak_labels w ON w.item_id = i.item_id
         LEFT JOIN latest_predictions p ON p.item_id = i.item_id
         LEFT JOIN gold_labels g ON g.item_id = i.item_id
-        LEFT JOIN (SELECT DISTINCT item_id FROM queue) q ON q.item_id = i.item_id
+        LEFT JOIN (
+            SELECT item_id, any_value(content_hash) FILTER (WHERE state = 'answered') AS hash
+            FROM queue GROUP BY item_id
+        ) q ON q.item_id = i.item_id
         WHERE i.split = 'train'
         ORDER BY i.item_id
         """
@@ -106,6 +112,7 @@ def read_pool(reader: Reader, indexed: Sequence[str]) -> Pool:
     item_ids: list[str] = table.column("item_id").to_pylist()
     labelled = table.column("labelled").to_numpy().astype(np.bool_)
     queued = table.column("queued").to_numpy().astype(np.bool_)
+    answered = table.column("answered").to_numpy().astype(np.bool_)
     count = len(class_names)
     return Pool(
         item_ids=item_ids,
@@ -118,6 +125,7 @@ def read_pool(reader: Reader, indexed: Sequence[str]) -> Pool:
         labelled=np.flatnonzero(labelled),
         gold=table.column("gold").fill_null(-1).to_numpy().astype(np.int64)[labelled],
         queued=np.flatnonzero(queued & ~labelled),
+        skipped=np.flatnonzero(answered & ~labelled),
         multi_label=multi_label,
     )
 

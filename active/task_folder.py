@@ -229,8 +229,9 @@ class TaskFolder:
         if not skipped and not self.multi_label and len(choices) != 1:
             raise ValueError(f"annotation {n} of item {item_id!r} has {len(choices)} labels, one is expected")
         labels = () if skipped else tuple(dict.fromkeys(choices))
-        who = annotation.get("completed_by", "unknown")
-        annotator = str(who.get("email") or who.get("id")) if isinstance(who, dict) else str(who)
+        who = annotation.get("completed_by")
+        who = (who.get("email") or who.get("id")) if isinstance(who, dict) else who
+        annotator = "unknown" if who in (None, "") else str(who)  # exports name people by address or by number
         annotation_id = str(annotation.get("id", f"{task_id}-{n}"))
         # Half a surrogate pair cannot be stored and raises ValueError here.
         "".join((item_id, annotator, annotation_id, *labels)).encode()

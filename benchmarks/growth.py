@@ -12,16 +12,21 @@ GROWTH_FRAC = 0.1
 """Growth over 100 cycles, as a share of the median, that still counts as none."""
 FEWEST_POINTS = 8
 SHOWN_POINTS = 50
-"""Series of at most so many points are kept as they are: a saw-tooth is not told from growth by a slope."""
+"""Series of one life are kept in so many points or fewer: a slope tells neither a saw-tooth nor a level from growth."""
 SHORTEST = 5
 """Cycles between two points whose slope counts; noise rules what is closer."""
 
 
 @dataclass(slots=True)
 class Series:
-    """A figure by cycle, of one process or of one place after another."""
+    """A figure by cycle, of one process or of one place after another.
+
+    Attributes:
+        limit: what it may not exceed, where that is known: then its slope says nothing.
+    """
 
     points: list[tuple[int, int, float]] = field(default_factory=list[tuple[int, int, float]])
+    limit: float | None = None
 
     def note(self, cycle: int, value: float | None, life: int = 0) -> None:
         """Keep a value; `life` tells processes apart, whose levels differ."""
@@ -37,8 +42,8 @@ class Series:
             return {}
         values = [value for _, _, value in self.points]
         found: dict[str, Any] = {"first": round(values[0], 1), "last": round(values[-1], 1), "points": len(values)}
-        if len(values) <= SHOWN_POINTS:
-            found["values"] = [round(value, 1) for value in values]
+        if len({life for _, life, _ in self.points}) == 1:
+            found["values"] = [round(value, 1) for value in values[:: -(-len(values) // SHOWN_POINTS)]]
         kept = self.points[len(self.points) // 10 :]
         slopes = [
             (b[2] - a[2]) / (b[0] - a[0])
@@ -50,6 +55,8 @@ class Series:
             growth = 100 * float(np.median(slopes))
             found["per_100_cycles"] = round(growth, 2)
             found["bounded"] = growth <= GROWTH_FRAC * statistics.median(values)
+        if self.limit is not None:
+            found |= {"limit": self.limit, "most": max(values), "bounded": max(values) <= self.limit}
         return found
 
 

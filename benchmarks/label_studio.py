@@ -2,7 +2,7 @@
 
 `python -m benchmarks.label_studio` starts a server of its own, pushes 10,000 planned tasks with suggestions through the
 queue, and does it again in a second project while the pushing process is killed before and after its requests, over
-and over. It prints JSON and writes docs/benchmarks/label_studio.json.
+and over. It prints JSON and writes docs/benchmarks/label_studio.json and the page beside it.
 """
 
 import argparse
@@ -168,6 +168,39 @@ def disturbed(studio: StudioInfo, folder: Path, count: int) -> dict[str, Any]:
         return {"seconds": round(seconds, 1), "deaths": deaths, **differences(studio, project, lake, ids)}
 
 
+def page(figures: dict[str, Any]) -> str:
+    """Markdown: how fast tasks arrive, and what deaths on the way cost."""
+    calm, killed, place = figures["undisturbed"], figures["disturbed"], figures["environment"]
+    deaths = ", ".join(f"{count} {where}" for where, count in killed["deaths"].items())
+    faults = ("lost", "doubled", "suggestions_missing", "out_of_order", "not_confirmed")
+    rows = [
+        ("tasks pushed", *(f"{part['tasks']:,}" for part in (calm, killed))),
+        ("seconds", *(f"{part['seconds']:.0f}" for part in (calm, killed))),
+        ("tasks a second", f"{calm['tasks_per_s']:.0f}", f"{killed['tasks'] / killed['seconds']:.0f}"),
+        *((name.replace("_", " "), *(str(part[name]) for part in (calm, killed))) for name in faults),
+    ]
+    return (
+        "\n".join(
+            [
+                "# Tasks to Label Studio",
+                "",
+                "Written by `python -m benchmarks.label_studio`. Tasks with suggestions go through the queue to a real",
+                f"server; in the second column the pushing process is killed with SIGKILL, {deaths},",
+                "and started again. Lost, doubled, without its suggestion or out of order is what the server says",
+                "afterwards; not confirmed is what the queue does not know to be there.",
+                "",
+                "| | undisturbed | killed over and over |",
+                "|---|---:|---:|",
+                *(f"| {' | '.join(row)} |" for row in rows),
+                "",
+                f"{place['cores']} cores, {place['processor']}, Python {place['python']}, commit "
+                f"{place['commit'][:9]}.",
+            ]
+        )
+        + "\n"
+    )
+
+
 def main() -> None:
     """Measure and write the figures."""
     arguments = argparse.ArgumentParser(description=__doc__)
@@ -188,6 +221,7 @@ def main() -> None:
     text = json.dumps(figures, indent=2)
     print(text)
     options.output.write_text(text + "\n", "utf-8")
+    options.output.with_suffix(".md").write_text(page(figures), "utf-8")
 
 
 if __name__ == "__main__":

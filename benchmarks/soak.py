@@ -1,11 +1,13 @@
 """A soak of the human loop: many cycles with a crowd at work, and something dies in about every second one.
 
-    python -m benchmarks.soak [--cycles 200] [--seed 0] [--folder DIR] [--output docs/benchmarks/soak.json]
+    python -m benchmarks.soak [--cycles 200] [--seed 0] [--calm] [--folder DIR] [--output docs/benchmarks/soak.json]
 
 A small Reuters project with everything that `siftline up` starts: Prefect, the engine, Label Studio, the deployments.
 In every cycle `siftline run` works while three annotators take the server's next task and answer it, one time in seven
 with a wrong class; some answers are changed, skipped or deleted later. Meanwhile the run is killed, or one of the
 services is killed and `up` starts it again. The crowd writes its own log.
+
+With --calm nothing is killed: every service lives through all cycles, and what grows only in a long life shows.
 
 Every ten cycles the answers are collected, the warehouse is maintained, and it must agree with that log, answer by
 answer and label by label; no file may lie on the disk that the warehouse does not know. What may not grow is judged by
@@ -45,6 +47,7 @@ from tests.projects import ROOT, make_small_project
 from tests.studio import free_port, sign_up
 from warehouse import Lake, ServiceError
 from warehouse.checksums import verify
+from warehouse.maintain import MOST_WITH_DELETIONS
 
 FAULTS = {"none": 0.5, "kill run": 0.34, "prefect": 0.04, "engine": 0.04, "label studio": 0.04, "deployments": 0.04}
 """Chance of each; the last four are services that are killed and started again."""
@@ -92,8 +95,9 @@ class Run:
 class Soak:
     """The project, its services and its crowd below one folder."""
 
-    def __init__(self, folder: Path, cycles: int, seed: int) -> None:
+    def __init__(self, folder: Path, cycles: int, seed: int, calm: bool = False) -> None:
         self.folder, self.dice, self.seed, self.cycles = folder, random.Random(seed), seed, cycles
+        self.faults = {"none": 1.0} if calm else FAULTS
         for name in [n for n in os.environ if n.startswith(("PREFECT_", "LABEL_STUDIO_"))]:
             del os.environ[name]
         os.environ |= {"PREFECT_PROFILES_PATH": str(folder / "no-profiles.toml"), "PYTHONPATH": str(ROOT)}
@@ -111,6 +115,7 @@ class Soak:
         self.checks: list[dict[str, Any]] = []
         self.ended: list[dict[str, Any]] = []
         self.series: dict[str, Series] = {}
+        self.with_deletions: set[str] = set()
         self.began = time.monotonic()
         self.stopping = False
 
@@ -172,7 +177,7 @@ class Soak:
     def soak(self, output: Path | None) -> None:
         """Cycle after cycle, faults as the dice fall, a check every ten and one at the end."""
         for number in range(1, self.cycles + 1):
-            [fault] = self.dice.choices(list(FAULTS), list(FAULTS.values())) if number > 3 else ["none"]
+            [fault] = self.dice.choices(list(self.faults), list(self.faults.values())) if number > 3 else ["none"]
             run = self.cycle(fault)
             self.runs.append(run)
             self._note(number, run)
@@ -265,6 +270,10 @@ class Soak:
                 )
             }
             gold = dict(reader.rows("SELECT item_id, label FROM gold_labels"))
+            tables = reader.rows(
+                "SELECT table_name, delete_file_count FROM ducklake_table_info('lake') WHERE file_count"
+            )
+        self.with_deletions |= {name for name, count in tables if count}
         logged = {key: (s.item_id, s.annotator, s.action, s.label) for key, s in self.crowd.log.items()}
         verified = verify(self.root / "lake")
         disk = list((self.root / "lake").rglob("*.parquet"))
@@ -276,6 +285,8 @@ class Soak:
             ("temporary_files", sum(1 for path in (self.folder / "tmp").rglob("*") if path.is_file())),
         ):
             self.series.setdefault(name, Series()).note(cycle, value)
+        # Upkeep leaves one file of a table, and beside it some with deleted rows, each with a file that says which.
+        self.series["warehouse_files"].limit = len(tables) + 2 * MOST_WITH_DELETIONS * len(self.with_deletions)
         check: dict[str, Any] = {
             "cycle": cycle,
             "answers": len(logged),
@@ -361,12 +372,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cycles", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--calm", action="store_true", help="kill nothing")
     parser.add_argument("--folder", type=Path, help="new folder, kept afterwards; default a temporary one")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="siftline-soak-"))
     folder.mkdir(parents=True, exist_ok=True)
-    soak = Soak(folder.absolute(), arguments.cycles, arguments.seed)
+    soak = Soak(folder.absolute(), arguments.cycles, arguments.seed, arguments.calm)
 
     def end(_: int, __: types.FrameType | None) -> None:
         soak.stopping = True

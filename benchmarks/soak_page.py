@@ -30,7 +30,8 @@ def page(figures: Figures) -> str:
         "",
         f"{figures['cycles_done']} of {figures['cycles_wanted']} cycles in {figures['minutes']:.0f} minutes (median "
         f"{figures['seconds_a_cycle']:.0f} s), seed {figures['seed']}, three annotators, {last['answers']} answers. "
-        f"Killed with SIGKILL: {faults}. Runs ended {codes} (0 well, 3 a service was away, -9 killed by the soak).",
+        f"Killed with SIGKILL: {faults or 'nothing'}. Runs ended {codes} (0 well, 3 a service was away, -9 killed by "
+        "the soak).",
         "",
         "| after the last cycle | |",
         "|---|---:|",
@@ -45,6 +46,8 @@ def page(figures: Figures) -> str:
     for name, found in figures["growth"].items():
         slope = f"{found['per_100_cycles']:+.1f}" if "per_100_cycles" in found else ""
         verdict = "" if "bounded" not in found else "bounded" if found["bounded"] else "grows"
+        if "limit" in found:
+            verdict += f": at most {found['most']:g} of {found['limit']:g}"
         lines.append(f"| {name} | {found['first']} | {found['last']} | {found['points']} | {slope} | {verdict} |")
     shown = [
         f"{name} {', '.join(f'{v:g}' for v in found['values'])}"
@@ -52,11 +55,13 @@ def page(figures: Figures) -> str:
         if "values" in found
     ]
     if shown:
-        lines += ["", f"At the checks: {'; '.join(shown)}."]
+        lines += ["", f"In between: {'; '.join(shown)}."]
     lines += [
         "",
         "Growth: median of the slopes between points of one process, without the first tenth; bounded when under a "
-        "tenth of the median. Data and the history in Prefect and Label Studio are meant to be kept.",
+        "tenth of the median. Warehouse files are judged by what upkeep may leave: a file for each table, and of a "
+        "table with deleted rows eight more with a file each that says which. Data and the history in Prefect and "
+        "Label Studio are meant to be kept.",
         "",
         f"{figures['cores']} cores, {figures['processor']}, {figures['memory_gib']} GiB, Python {figures['python']}, "
         f"commit {figures['commit'][:9]}.",

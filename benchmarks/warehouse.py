@@ -4,8 +4,8 @@
         [--folder BIG]
 
 Parts that the output file holds already are kept unless they are named. The page beside the JSON is made from it. The
-part `reads` is `benchmarks.warehouse_reads` at 10,000,000 items; it keeps its warehouse in --folder when one is given,
-and its own JSON and page beside the output.
+part `reads` is `benchmarks.warehouse_reads` at 10,000,000 items; it has its own JSON and page beside the output. It and
+`commits`, whose 10,000 commits take half an hour, keep their warehouses in --folder when one is given and go on there.
 """
 
 import argparse
@@ -26,6 +26,9 @@ from benchmarks.warehouse_writers import SIDES, writers
 from warehouse import Append, Lake, Location
 from warehouse.maintain import maintain
 
+TIMED = 40
+"""Commits timed of each warehouse in the part `commits`."""
+
 
 def main() -> None:
     """Measure the parts and write JSON and page, or print the JSON."""
@@ -35,7 +38,7 @@ def main() -> None:
     parser.add_argument("--commits", type=int, default=200, help="commits of each of the four writers")
     parser.add_argument("--earlier", type=int, default=10_000, help="earlier commits of the part `commits`")
     parser.add_argument("--moments", type=int, default=20, help="deaths inside a COMMIT")
-    parser.add_argument("--folder", type=Path, default=None, help="where the part `reads` keeps its warehouse")
+    parser.add_argument("--folder", type=Path, default=None, help="where `reads` and `commits` keep their warehouses")
     parser.add_argument("--items", type=int, default=10_000_000, help="items of the part `reads`")
     parser.add_argument("--vectors", type=int, default=1_000_000, help="vectors of the part `reads`")
     arguments = parser.parse_args()
@@ -66,27 +69,34 @@ def _measure(part: str, folder: Path, arguments: argparse.Namespace) -> dict[str
         figures = measure(arguments.folder or folder, arguments.items, arguments.vectors, list(READS), {}, output)
         output.with_suffix(".md").write_text(reads_page(figures), "utf-8")
         return {name: figures[name] for name in ("items", "vectors", "parts")}
-    return commits(folder, arguments.earlier)
+    return commits(folder / "few", (arguments.folder or folder) / "many", arguments.earlier)
 
 
-def commits(folder: Path, earlier: int) -> dict[str, Any]:
+def commits(few_folder: Path, many_folder: Path, earlier: int) -> dict[str, Any]:
     """Median cost of a commit of 1,000 rows after 10 and after many earlier commits, each after `maintain`.
 
     Both warehouses are timed in turns, so that what else the machine does falls on both.
+
+    Args:
+        few_folder: takes a new warehouse.
+        many_folder: has one from an earlier call, or takes a new one.
+        earlier: commits that it has in the end.
     """
-    with Lake(folder / "few") as few, Lake(folder / "many") as many:
+    with Lake(few_folder) as few, Lake(many_folder) as many:
         lakes = {10: few, earlier: many}
         for count, lake in lakes.items():
             _fill(lake, count)
         costs: dict[int, list[float]] = {count: [] for count in lakes}
-        for number in range(15):
+        for _ in range(TIMED):
             for count, lake in lakes.items():
-                costs[count].append(_commit_s(lake, number))
+                costs[count].append(_commit_s(lake))
     return {"commit_ms": {str(count): round(statistics.median(found) * 1000, 1) for count, found in costs.items()}}
 
 
 def _fill(lake: Lake, count: int) -> None:
-    for number in range(count):
+    with lake.read() as reader:
+        done = int(reader.scalar("SELECT count(*) FROM runs WHERE stage = 'fill'"))
+    for number in range(done, count):
         with lake.stage("fill", version=1, inputs=(), params={"number": number}) as stage:
             stage.commit([Append("metrics", metrics(number, 20))])
         if number % 1000 == 999:
@@ -94,9 +104,10 @@ def _fill(lake: Lake, count: int) -> None:
     maintain(lake, grace_h=0)
 
 
-def _commit_s(lake: Lake, number: int) -> float:
-    rows = metrics(10**6 + number, 1000)
-    with lake.stage("timed", version=1, inputs=(), params={"number": number}) as stage:
+def _commit_s(lake: Lake) -> float:
+    now = time.time_ns()
+    rows = metrics(10**6 + now % 10**9, 1000)
+    with lake.stage("timed", version=1, inputs=(), params={"now": now}) as stage:
         began = time.perf_counter()
         stage.commit([Append("metrics", rows)])
         return time.perf_counter() - began

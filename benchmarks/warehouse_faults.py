@@ -129,7 +129,7 @@ def _fork(place: Location, action: Callable[[Lake], Any], reached: Callable[[str
     def act() -> None:
         lake = Lake(place)
         real = lake.new_cursor
-        lake.new_cursor = lambda: Cursor(real(), reached)  # type: ignore[method-assign]
+        lake.new_cursor = lambda **how: Cursor(real(**how), reached)  # type: ignore[method-assign]
         action(lake)
 
     return _forked(act)

@@ -24,6 +24,7 @@ from functools import partial
 import numpy as np
 
 from engine.errors import DeadlineError, EngineError, NumericError, OverloadError, WorkerError
+from engine.pace import Pace
 from engine.request import BatchReport, Packed, Request, Room
 
 BATCH_TOKENS = 1024
@@ -67,6 +68,7 @@ class Scheduler:
         self._numbers = itertools.count()
         self._running: dict[int, tuple[float, list[_Entry]]] = {}
         self._entries = self._tokens = 0
+        self._pace = Pace()
         self._closed = self._draining = False
         self._pauses = 0
         self._dead: str | None = None
@@ -102,6 +104,8 @@ class Scheduler:
             if not sequences:
                 request.answer.set_result(request.result)
                 return request
+            if not (self._ring or self._singly or self._running):
+                self._pace.begin(time.monotonic())
             self._entries += len(sequences)
             self._tokens += tokens
             self._ring[request] = None
@@ -141,7 +145,9 @@ class Scheduler:
         """
         room, more = self.room, coming or Room(entries=0, tokens=0)
         return room is not None and (
-            self._entries + more.entries >= room.entries or self._tokens + more.tokens >= room.tokens
+            self._entries + more.entries >= room.entries
+            or self._tokens + more.tokens >= room.tokens
+            or self._too_long(room, more.tokens)
         )
 
     @contextmanager
@@ -154,6 +160,7 @@ class Scheduler:
         finally:
             with self._changed:
                 self._pauses -= 1
+                self._pace.begin(time.monotonic())
                 self._changed.notify_all()
 
     def drain(self, timeout_s: float) -> bool:
@@ -284,6 +291,16 @@ class Scheduler:
                 f"{self._entries} texts of {self._tokens} tokens wait already, and {entries} of {tokens} more would be "
                 f"over the limit of {room.entries} texts or {room.tokens} tokens. Ask again later."
             )
+        if self._too_long(room, tokens):
+            raise OverloadError(
+                f"{self._entries} texts wait already; with {entries} more they would take "
+                f"{self._pace.seconds_for(self._tokens + tokens):.0f} s at the present pace, over the limit of "
+                f"{room.seconds:g} s. Ask again later."
+            )
+
+    def _too_long(self, room: Room, tokens: int) -> bool:
+        """What waits and so many tokens more take longer than the room has; where nothing waits, nothing does."""
+        return self._entries > 0 and self._pace.seconds_for(self._tokens + tokens) > room.seconds
 
     # --- a worker ----------------------------------------------------------------------------------------------------
 
@@ -308,6 +325,8 @@ class Scheduler:
         now, made = time.monotonic(), 0
         with self._changed:
             self._running.pop(number, None)
+            tokens = sum(len(request.sequences[index]) for request, index in batch)
+            self._pace.done(tokens if error is None else 0, now, least=self.batch_tokens // 4)
             if error is None:
                 wrong = computed.result()
                 made = len(batch) - len(wrong)
@@ -318,9 +337,8 @@ class Scheduler:
                 self._settle(batch[0][0], [batch[0][1]], error)
             self._changed.notify_all()
         if self.on_batch is not None:
-            lengths = [len(request.sequences[index]) for request, index in batch]
             waited = [began - request.began for request, _ in batch]
-            self.on_batch(BatchReport(len(batch), sum(lengths), waited, now - began, error is not None, made))
+            self.on_batch(BatchReport(len(batch), tokens, waited, now - began, error is not None, made))
 
     def _deliver(self, batch: list[_Entry], wrong: list[_Entry]) -> None:
         """A batch is computed; the lock is held."""

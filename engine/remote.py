@@ -19,6 +19,7 @@ import orjson
 
 from engine.client import DEFAULT_ACTIVE, ENCODERS, Encoding, Progress, Vectors
 from engine.errors import EngineError, InputError, NumericError, OptionError, UnavailableError
+from engine.proxies import client_for, proxy_hint
 from engine.tokenizer import check_texts
 
 PATIENCE_S = 60.0
@@ -38,7 +39,7 @@ class RemoteEncoder:
         patience_s: so long a server that is away or full is asked again before a call fails.
 
     Raises:
-        OptionError: what answers is no such server, or refuses the key.
+        OptionError: what answers is no such server, or refuses the key; or a proxy cannot be used.
         UnavailableError: nothing answers.
     """
 
@@ -47,7 +48,7 @@ class RemoteEncoder:
         if not self.url.startswith(("http://", "https://")):
             raise OptionError(f"The engine's url is '{url}'; it begins with http:// or https://.")
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        self._client = httpx.Client(base_url=self.url, headers=headers, timeout=httpx.Timeout(60.0, connect=5.0))
+        self._client = client_for(self.url, headers, httpx.Timeout(60.0, connect=5.0))
         self._jitter = random.SystemRandom()
         self._callers = ThreadPoolExecutor(CONNECTIONS, "remote")
         self.info = self._read_info()
@@ -171,7 +172,7 @@ class RemoteEncoder:
                     return response
                 if response.status_code not in _AGAIN:
                     raise _error_of(response, self.url)
-                problem = f"answers {response.status_code}"
+                problem = f"answers {response.status_code}{_reason(response)}"
                 wait = max(pause, _retry_after(response))
             except httpx.TransportError as error:
                 problem = f"cannot be reached ({type(error).__name__}: {error})"
@@ -179,7 +180,7 @@ class RemoteEncoder:
             if time.monotonic() + wait > end:
                 raise UnavailableError(
                     f"The engine at {self.url} {problem}, and did for {self._patience_s:g} s. Start it with `siftline "
-                    "engine serve`, or remove [engine] url to compute in this process."
+                    f"engine serve`, or remove [engine] url to compute in this process.{proxy_hint(self.url)}"
                 )
             time.sleep(wait)
             pause = min(LONGEST_PAUSE_S, 2 * pause)
@@ -230,6 +231,14 @@ def wanted_info(name: str, active: float | None) -> Mapping[str, object]:
 def _retry_after(response: httpx.Response) -> float:
     value = response.headers.get("retry-after", "")
     return min(30.0, float(value)) if value.isascii() and value.isdigit() else 0.0
+
+
+def _reason(response: httpx.Response) -> str:
+    """What the server says of a refusal, in brackets; "" where it says nothing that can be read."""
+    try:
+        return f" ({orjson.loads(response.content)['error']['message']})"
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return ""
 
 
 def _error_of(response: httpx.Response, url: str) -> EngineError:

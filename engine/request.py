@@ -1,5 +1,6 @@
 """What goes through the queue: a caller's request, its answer, and what a model makes of a pack."""
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -28,10 +29,17 @@ class Packed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Room:
-    """How much may wait at a time. Attributes: entries is a number of texts; tokens are all tokens of them."""
+    """How much may wait at a time.
+
+    Attributes:
+        entries: texts.
+        tokens: all tokens of them.
+        seconds: how long they may take at the pace of the last seconds; only what waits alone may take longer.
+    """
 
     entries: int = 4096
     tokens: int = 65_536
+    seconds: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ def figures(reader: Reader) -> list[tuple[str, Rows, str]]:
         "SELECT cycle, tasks, planned, sent, waiting, answered, withdrawn FROM queue_progress ORDER BY cycle"
     )
     curve = reader.rows(
-        "SELECT gold_labels, trained_on, round(test_accuracy, 4), round(random_accuracy, 4) FROM cycle_summary "
-        "ORDER BY cycle"
+        "SELECT gold_labels, trained_on, round(test_accuracy, 4), round(random_accuracy, 4), split "
+        "FROM cycle_summary ORDER BY cycle"
     )
     metrics = reader.rows(
         "SELECT series, name, split, labels, round(avg(value), 4) FROM metrics GROUP BY ALL "
@@ -36,8 +36,8 @@ def figures(reader: Reader) -> list[tuple[str, Rows, str]]:
         ),
         (
             "learning-curve",
-            _named(("gold labels", "trained on", "test accuracy", "random pick"), curve),
-            "End models in their order: labels they learned from, and accuracy where the project has a test split."
+            _named(("gold labels", "trained on", "accuracy", "random pick", "split"), curve),
+            "End models in their order: labels they learned from, and accuracy on the split that is scored, if any."
             + whose,
         ),
         (
@@ -54,7 +54,7 @@ def _named(names: Sequence[str], rows: Sequence[Sequence[object]]) -> Rows:
 
 def curve_picture(curve: Rows) -> str:
     """The learning curve as an SVG in a data address; at another one, a browser would have to reach it."""
-    scored = {float(str(row["gold labels"])): row["test accuracy"] for row in curve if row["test accuracy"] != ""}
+    scored = {float(str(row["gold labels"])): row["accuracy"] for row in curve if row["accuracy"] != ""}
     points = sorted((labels, float(str(value))) for labels, value in scored.items())
     if len(points) < 2:
         return ""

@@ -96,7 +96,8 @@ def words_of(result: StageResult) -> str:
     counts = ", ".join(f"{key} {n:,}" for key, n in result.detail.items() if isinstance(n, int) and n)
     read = f"{result.rows_read:,} rows read, " if result.rows_read else ""
     said = f"{read}{written} written" if written else "nothing new"
-    return f"{said}{f' ({counts})' if counts else ''} in {result.seconds:.1f} s"
+    advice = f". {result.detail['advice']}" if "advice" in result.detail else ""
+    return f"{said}{f' ({counts})' if counts else ''} in {result.seconds:.1f} s{advice}"
 
 
 @flow(name="cycle", flow_run_name="cycle of {project}", persist_result=False, validate_parameters=False)

@@ -3,6 +3,7 @@
 import os
 import socket
 import time
+from urllib.parse import urlsplit
 
 from warehouse import SettingsError
 
@@ -19,6 +20,11 @@ def reach_loopback_directly() -> None:
     known = [part for name in ("no_proxy", "NO_PROXY") for part in os.environ.get(name, "").split(",") if part]
     for name in ("no_proxy", "NO_PROXY"):
         os.environ[name] = ",".join(dict.fromkeys([*known, *LOOPBACK]))
+
+
+def is_own(url: str) -> bool:
+    """Whether an address is one of this machine, which no proxy can reach."""
+    return urlsplit(url).hostname in LOOPBACK
 
 
 def is_free(port: int) -> bool:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import httpx
 
+from flows.ports import is_own, reach_loopback_directly
 from warehouse import ServiceError, SettingsError
 
 START_TIMEOUT_S = 300.0
@@ -153,7 +154,7 @@ def check_api(url: str) -> None:
         ServiceError: it does not answer.
     """
     try:
-        httpx.get(f"{url.rstrip('/')}/health", timeout=10).raise_for_status()
+        httpx.get(f"{url.rstrip('/')}/health", timeout=10, trust_env=not is_own(url)).raise_for_status()
     except httpx.HTTPError as error:
         raise ServiceError(
             f"The Prefect server at {url} does not answer ({error}). Where `siftline up` is starting it, try again; "
@@ -188,6 +189,7 @@ def _own_server(home: Path) -> Generator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     url = f"http://127.0.0.1:{port}/api"
+    reach_loopback_directly()  # for Prefect's client too, also where no command of ours began
     log = home / "server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -227,7 +229,7 @@ def _own_server(home: Path) -> Generator[str]:
 
 def _healthy(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/health", timeout=5).status_code == 200
+        return httpx.get(f"{url}/health", timeout=5, trust_env=False).status_code == 200
     except httpx.HTTPError:
         return False
 

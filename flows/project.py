@@ -22,6 +22,7 @@ from active.task_folder import TaskFolder
 from active.value import ValueConfig
 from engine.client import Encoder, load_encoder
 from engine.remote import connect
+from features.compact import CompactEncoder
 from features.embed import EmbedConfig
 from features.index import IndexConfig, VectorIndex, open_index
 from features.ingest import IngestConfig
@@ -90,6 +91,10 @@ class Project:
     @cached_property
     def encoder(self) -> Encoder:
         """The encoder named in the settings: on the engine's server when [engine] url is set, else in this process."""
+        full = self._full_encoder()
+        return CompactEncoder(full) if self.settings.encoder.stored == "float16" else full
+
+    def _full_encoder(self) -> Encoder:
         section = self.settings.encoder
         name = str(self.root / section.name) if section.name.endswith(".safetensors") else section.name
         engine = self.settings.engine

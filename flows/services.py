@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import httpx
 from filelock import FileLock
 
-from flows.ports import pick_port
+from flows.ports import is_own, pick_port
 from flows.prefect_server import QUIET, configured_api_url
 from flows.processes import left_of_session, start_time
 from flows.project import Project
@@ -335,7 +335,6 @@ def _wants_studio(project: Project) -> bool:
 
 def _answers(url: str) -> bool:
     try:
-        # A proxy from the environment is not for this machine's own addresses.
-        return httpx.get(url, timeout=5, trust_env=False).status_code == 200
+        return httpx.get(url, timeout=5, trust_env=not is_own(url)).status_code == 200
     except httpx.HTTPError:
         return False

@@ -9,7 +9,7 @@ to the store's own checksums.
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +31,6 @@ _FILES = f"""
     JOIN (SELECT DISTINCT table_id, schema_id, path FROM {_METADATA}.ducklake_table) t ON t.table_id = f.table_id
     JOIN (SELECT DISTINCT schema_id, path FROM {_METADATA}.ducklake_schema) s ON s.schema_id = t.schema_id
 """
-_NEWEST = f"{_FILES} WHERE f.begin_snapshot = (SELECT max(snapshot_id) FROM {_METADATA}.ducklake_snapshot)"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,15 +63,13 @@ class Verified:
             )
 
 
-def note_newest(new_cursor: Callable[[], duckdb.DuckDBPyConnection], location: Location) -> None:
-    """Note the checksums of the files of the newest snapshot; the caller holds the write lock and has committed.
+def note(location: Location, files: Iterable[Path]) -> None:
+    """Note the checksums of files that were just committed; the caller holds the write lock.
 
     A note that cannot be written, for example on a full disk, is made by the next `note_all`.
     """
-    if location.on_s3:
-        return
-    with contextlib.suppress(duckdb.Error, OSError), contextlib.closing(new_cursor()) as cursor:
-        _append(location, [name for name, _ in _listed(cursor, _NEWEST)])
+    with contextlib.suppress(OSError):
+        _append(location, [path.relative_to(location.data_path).as_posix() for path in files])
 
 
 def note_all(cursor: duckdb.DuckDBPyConnection, location: Location) -> None:

@@ -4,6 +4,7 @@ Concurrent DuckLake writers on SQLite fail with "database is locked" and on Post
 docs/decisions/0001), so a commit holds the warehouse's write lock, is one transaction, and is tried again as a whole.
 """
 
+import contextlib
 import getpass
 import json
 import os
@@ -13,15 +14,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as distribution_version
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import duckdb
 import pyarrow as pa
 
-from warehouse.checksums import note_newest
+from warehouse.checksums import note
 from warehouse.connection import Location, private_files
 from warehouse.disk import disk_full, no_leftovers
-from warehouse.durable import sync_new_files
+from warehouse.durable import NewFiles
 from warehouse.errors import CommitFailed, WarehouseError, without_secrets
 from warehouse.hashing import as_stored, combine, hash_rows
 from warehouse.locks import WriteLock
@@ -44,7 +46,14 @@ _RETRYABLE = (
 )
 
 Result = TypeVar("Result")
-NewCursor = Callable[[], duckdb.DuckDBPyConnection]
+
+
+class NewCursor(Protocol):
+    """Makes a cursor on the warehouse, as `Lake.new_cursor`."""
+
+    def __call__(self, *, begin: bool = False) -> duckdb.DuckDBPyConnection:
+        """A cursor that the caller closes, in a transaction if told to begin one."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,20 +101,20 @@ def land(commit: Commit, *, new_cursor: NewCursor, lock: WriteLock, location: Lo
         WarehouseError: the rows do not fit the tables; nothing was written.
     """
     tried = False  # our own attempt passed the check of the token, so a token found later is ours
+    files: list[Path] = []
 
     def attempt() -> bool:
         nonlocal tried
-        begun = time.time()
-        cursor = new_cursor()
+        written = NewFiles(location, {*commit.counts, "runs"})
+        cursor = new_cursor(begin=True)
         try:
-            cursor.execute("BEGIN TRANSACTION")
-            found = cursor.execute("SELECT count(*) FROM runs WHERE token = ?", [commit.stage.token]).fetchone()
-            if found and found[0]:
+            found, now = _token_and_time(cursor, commit.stage.token)
+            if found:
                 cursor.execute("ROLLBACK")
                 return tried
             tried = True
-            _write_all(cursor, commit, hashes)
-            sync_new_files(location, begun, {*commit.counts, "runs"})
+            _write_all(cursor, commit, hashes, now)
+            files.extend(written.sync())
             cursor.execute("COMMIT")
             return True
         finally:
@@ -114,7 +123,7 @@ def land(commit: Commit, *, new_cursor: NewCursor, lock: WriteLock, location: Lo
     hashes = retried(lambda: _hash_all(new_cursor, commit.writes), location)
     with lock.held(), private_files(), no_leftovers(new_cursor, location):
         landed = retried(attempt, location)
-        note_newest(new_cursor, location)
+        note(location, files)
         return landed
 
 
@@ -157,9 +166,8 @@ def siftline_version() -> str:
     return distribution_version("siftline")
 
 
-def _write_all(cursor: duckdb.DuckDBPyConnection, commit: Commit, hashes: Mapping[str, str]) -> None:
+def _write_all(cursor: duckdb.DuckDBPyConnection, commit: Commit, hashes: Mapping[str, str], now: datetime) -> None:
     stage = commit.stage
-    now = _next_commit_time(cursor)
     run_id = f"{stage.name}-{stage.short_token}"
     for write in commit.writes:
         _write(cursor, write, run_id, now)
@@ -183,31 +191,35 @@ def _write_all(cursor: duckdb.DuckDBPyConnection, commit: Commit, hashes: Mappin
     cursor.execute("CALL ducklake_set_commit_message('lake', ?, ?)", [author(), commit.message])
 
 
-def _next_commit_time(cursor: duckdb.DuckDBPyConnection) -> datetime:
-    """Now, or a microsecond after the last commit when the clock stands still or went back: order decides."""
-    row = cursor.execute("SELECT max(committed_at) + INTERVAL 1 MICROSECOND FROM runs").fetchone()
+def _token_and_time(cursor: duckdb.DuckDBPyConnection, token: str) -> tuple[bool, datetime]:
+    """Whether the token was committed before, and the time of this commit.
+
+    It is now, or a microsecond after the last commit when the clock stands still or went back: order decides.
+    """
+    row = cursor.execute(
+        "SELECT count(*) FILTER (token = ?), max(committed_at) + INTERVAL 1 MICROSECOND FROM runs", [token]
+    ).fetchone()
+    assert row is not None
     now = datetime.now(UTC)
-    return max(now, row[0]) if row and row[0] is not None else now
+    return row[0] > 0, max(now, row[1]) if row[1] is not None else now
 
 
 def _hash_all(new_cursor: NewCursor, writes: Sequence[Write]) -> dict[str, str]:
     """Per table, the hash of the rows written; the cast to the table's types is DuckDB's own."""
     parts: dict[str, list[tuple[str, str]]] = {}
-    cursor = new_cursor()
-    try:
-        for write in writes:
-            known = {c.name: c.type for c in TABLE_BY_NAME[write.table].columns}
-            names = [name for name in write.rows.column_names if name in known]
-            casts = ", ".join(f'"{name}"::{known[name]} AS "{name}"' for name in names)
-            rows = write.rows
-            if not as_stored(write.table, rows):
-                cursor.register("siftline_rows", rows)
-                rows = cursor.execute(f"SELECT {casts} FROM siftline_rows").to_arrow_table()
-                cursor.unregister("siftline_rows")
-            parts.setdefault(write.table, []).append((type(write).__name__.lower(), hash_rows(write.table, rows)))
-    finally:
-        cursor.close()
+    for write in writes:
+        rows = write.rows if as_stored(write.table, write.rows) else _cast(new_cursor, write)
+        parts.setdefault(write.table, []).append((type(write).__name__.lower(), hash_rows(write.table, rows)))
     return {table: combine(hashes) for table, hashes in parts.items()}
+
+
+def _cast(new_cursor: NewCursor, write: Write) -> pa.Table:
+    known = {c.name: c.type for c in TABLE_BY_NAME[write.table].columns}
+    names = [name for name in write.rows.column_names if name in known]
+    casts = ", ".join(f'"{name}"::{known[name]} AS "{name}"' for name in names)
+    with contextlib.closing(new_cursor()) as cursor:
+        cursor.register("siftline_rows", write.rows)
+        return cursor.execute(f"SELECT {casts} FROM siftline_rows").to_arrow_table()
 
 
 def _write(cursor: duckdb.DuckDBPyConnection, write: Write, run_id: str, now: datetime) -> None:

@@ -47,7 +47,7 @@ _COMPUTED = {
     "lowest_value": "Value of the least valuable task.",
     "highest_value": "Value of the most valuable task.",
     "trained_on": "Items the model learned from.",
-    "test_accuracy": "Accuracy on the test split, where scored.",
+    "test_accuracy": "Accuracy on the split that is scored, test or what [evaluate] split names.",
     "random_accuracy": "Mean accuracy with as many labels picked at random.",
     "voted": "Classes that functions voted for.",
     "votes": "Votes of functions.",
@@ -64,6 +64,7 @@ _IN_VIEW = {
     ("training_set", "probs"): "The end model's probabilities, also where people gave the label: then `label` may be "
     "another class. NULL where people gave one and the model none.",
     ("lf_applied", "vote"): "class_id; -1 where it abstained.",
+    ("cycle_summary", "split"): "Split that the accuracies are of; empty where not scored.",
     ("cycle_summary", "cycle"): "How many end models came before this one; not the `cycle` of `queue`.",
 }
 """Columns of views that share their name with one of a table they read, and mean something else."""

@@ -14,35 +14,41 @@ from warehouse.errors import WarehouseError
 from warehouse.files import sync
 
 
-def sync_new_files(location: Location, since: float, tables: Iterable[str] | None = None) -> None:
-    """Sync the data files of a transaction that is about to commit; the caller holds the write lock.
+class NewFiles:
+    """The data files that a transaction writes. Made before it writes; only the holder of the write lock writes.
 
     Args:
-        location: the warehouse; files on S3 are the store's business.
-        since: when the transaction began, in seconds of `time.time`.
-        tables: those it wrote to; all when left out.
-
-    Raises:
-        DiskFull: the system finds now that there is no room.
-        WarehouseError: a file cannot be synced, so the transaction must not commit.
+        location: the warehouse; files on S3 are the store's business, and none are new then.
+        tables: those it will write to; all when left out.
     """
-    schema = Path(location.data_path) / "main"
-    if location.on_s3 or not schema.is_dir():
-        return
-    folders = [schema / table for table in tables] if tables is not None else list(schema.iterdir())
-    begun = since - 1.0  # clocks of file systems are coarse
-    try:
-        new = [
-            Path(entry.path)
-            for folder in folders
-            if folder.is_dir()
-            for entry in os.scandir(folder)
-            if entry.stat().st_mtime >= begun
-        ]
-        above = {schema, schema.parent} if new else set[Path]()
-        for path in (*new, *sorted({path.parent for path in new} | above)):
-            sync(path)
-    except OSError as error:
-        raise disk_full(str(error), location) or WarehouseError(
-            f"The new data files of {location.words} cannot be brought to disk: {error}. Nothing was written."
-        ) from error
+
+    def __init__(self, location: Location, tables: Iterable[str] | None = None) -> None:
+        self._location = location
+        self._tables = tables
+        self._known = set(self._present())
+
+    def sync(self) -> list[Path]:
+        """Bring them and their folders to disk, before the transaction commits; returns the files.
+
+        Raises:
+            DiskFull: the system finds now that there is no room.
+            WarehouseError: a file cannot be synced, so the transaction must not commit.
+        """
+        new = [Path(name) for name in self._present() if name not in self._known]
+        top = Path(self._location.data_path)
+        folders = {folder for path in new for folder in path.parents if folder.is_relative_to(top)}
+        try:
+            for path in (*new, *sorted(folders)):
+                sync(path)
+        except OSError as error:
+            raise disk_full(str(error), self._location) or WarehouseError(
+                f"The new data files of {self._location.words} cannot be brought to disk: {error}. Nothing was written."
+            ) from error
+        return new
+
+    def _present(self) -> list[str]:
+        if self._location.on_s3:
+            return []
+        schema = Path(self._location.data_path) / "main"
+        folders = [schema / table for table in self._tables] if self._tables is not None else [schema]
+        return [os.path.join(folder, name) for top in folders for folder, _, names in os.walk(top) for name in names]

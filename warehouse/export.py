@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from warehouse.checksums import verify
 from warehouse.commit import siftline_version
-from warehouse.connection import Location
+from warehouse.connection import Location, private_files
 from warehouse.errors import SettingsError
 from warehouse.files import sync
 from warehouse.formats import write_csv, write_json, write_parquet
@@ -38,7 +38,7 @@ _SPLITS = {"valid": "validation"}
 def export_training_set(
     path: Path | Location, output: Path, *, format: Format, at: At = None, where: str = "", force: bool = False
 ) -> dict[str, Any]:
-    """Write the training set of one snapshot into a folder, whole or not at all.
+    """Write the training set of one snapshot into a folder of its owner's only, whole or not at all.
 
     Args:
         path: folder of the warehouse, or its `Location`.
@@ -69,7 +69,7 @@ def export_training_set(
         if where:
             check_condition(connection, where)
         # Beside the place, so that the rename at the end stays on one file system.
-        with tempfile.TemporaryDirectory(dir=output.parent, prefix=".siftline-export-") as folder:
+        with private_files(), tempfile.TemporaryDirectory(dir=output.parent, prefix=".siftline-export-") as folder:
             files = Path(folder) / output.name
             files.mkdir()
             counts = _Counts()

@@ -9,7 +9,7 @@ schema: files written before it read as well, and `maintain` brings it to an old
 import duckdb
 
 SORTED_BY = {"items": "item_id", "predictions": "item_id"}
-OFTEN_EMPTY: tuple[str, ...] = ("annotator_skills", "asked_before", "lf_faults", "quarantine")
+OFTEN_EMPTY: tuple[str, ...] = ("annotations", "annotator_skills", "asked_before", "lf_faults", "metrics", "quarantine")
 _METADATA = "__ducklake_metadata_lake"
 
 FILE_OPTIONS: tuple[tuple[str, str, str], ...] = (
@@ -18,6 +18,8 @@ FILE_OPTIONS: tuple[tuple[str, str, str], ...] = (
     ("items", "parquet_version", "2"),  # the lengths of texts stand apart from their letters
     ("lf_votes", "parquet_version", "2"),
     ("predictions", "parquet_row_group_size", "20480"),
+    ("vectors", "parquet_version", "2"),  # the bytes of numbers stand apart: those of like bits compress
+    ("vectors", "parquet_compression", "zstd"),
 )
 """Table (empty: all of them), DuckLake's option and its value."""
 
@@ -35,7 +37,7 @@ def sort_tables(cursor: duckdb.DuckDBPyConnection) -> list[str]:
 
 
 def give_statistics(cursor: duckdb.DuckDBPyConnection) -> list[str]:
-    """Give tables that may never be written statistics, in the caller's transaction; returns which had none.
+    """Give tables that may stay empty for long statistics, in the caller's transaction; returns which had none.
 
     DuckLake asks the catalogue for the statistics of a table again and again, in one query, as long as there are none
     (docs/decisions/0081). A row that comes and goes in one transaction makes them, and no snapshot holds it.

@@ -8,7 +8,6 @@ named.
 """
 
 import contextlib
-import time
 from dataclasses import dataclass
 
 import duckdb
@@ -18,7 +17,7 @@ from warehouse.checksums import note_all
 from warehouse.commit import author, retried
 from warehouse.connection import Location, private_files
 from warehouse.disk import disk_full, no_leftovers
-from warehouse.durable import sync_new_files
+from warehouse.durable import NewFiles
 from warehouse.errors import SettingsError, WarehouseError
 from warehouse.lake import Lake
 from warehouse.layout import give_statistics, set_file_options, sort_tables
@@ -152,7 +151,7 @@ def _step(lake: Lake, call: str, message: str) -> list[tuple[object, ...]]:
 def _in_transaction(
     cursor: duckdb.DuckDBPyConnection, call: str, message: str, location: Location
 ) -> list[tuple[object, ...]]:
-    begun = time.time()
+    written = NewFiles(location)
     cursor.execute("BEGIN TRANSACTION")
     rows = cursor.execute(call).fetchall()
     if not rows:
@@ -160,7 +159,7 @@ def _in_transaction(
         return []
     if message:
         cursor.execute("CALL ducklake_set_commit_message('lake', ?, ?)", [author(), message])
-    sync_new_files(location, begun)
+    written.sync()
     cursor.execute("COMMIT")
     return rows
 

@@ -8,7 +8,6 @@ released; the fixtures in `tests/warehouse/fixtures` are warehouses as released 
 Views have a version of their own (docs/decisions/0083): a change of one is no step, so code of either side reads on.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from pathlib import Path
 import duckdb
 
 from warehouse.connection import Location, connect, locate
-from warehouse.durable import sync_new_files
+from warehouse.durable import NewFiles
 from warehouse.errors import SchemaTooNew, SchemaTooOld, WarehouseNotFound
 from warehouse.layout import give_statistics, set_file_options, sort_tables
 from warehouse.schema import SCHEMA_VERSION, TABLE_BY_NAME, TABLES, Table
@@ -51,24 +50,29 @@ def _runs_tell_author_and_hash(cursor: duckdb.DuckDBPyConnection) -> str:
     return f"runs: columns author and content_hash added, empty for the {row[0] if row else 0} earlier runs"
 
 
+# Items on which every function has a vote or an abstain; any others are put before the functions again.
+REACH_IN_SCHEMA_1 = {
+    "lf_inputs": """
+        SELECT item_id, 'text' AS input, max(input_hash) AS input_hash, 1 AS batch, 'schema-2' AS run_id,
+               max(committed_at) AS committed_at
+        FROM lake.lf_votes GROUP BY item_id
+        HAVING count(DISTINCT input_hash) = 1 AND count(*) = (SELECT count(DISTINCT lf_name) FROM lake.lf_votes)
+    """,
+    "lf_reach": """
+        SELECT lf_name, max(lf_version) AS lf_version, 'text' AS input, 1 AS batch,
+               (SELECT count(*) FROM lf_inputs) AS items, 'schema-2' AS run_id, max(committed_at) AS committed_at
+        FROM lake.lf_votes GROUP BY lf_name HAVING count(DISTINCT lf_version) = 1
+    """,
+}
+"""What `lf_inputs` and `lf_reach` say of schema 1, whose votes held the abstains too."""
+
+
 def _abstains_become_reach(cursor: duckdb.DuckDBPyConnection) -> str:
     for name in ("lf_inputs", "lf_reach"):
         _create_table(cursor, TABLE_BY_NAME[name])
-    # Items on which every function has a vote or an abstain; any others are put before the functions again.
-    cursor.execute(
-        """
-        INSERT INTO lf_inputs (item_id, input, input_hash, batch, run_id, committed_at)
-        SELECT item_id, 'text', max(input_hash), 1, 'schema-2', max(committed_at) FROM lf_votes GROUP BY item_id
-        HAVING count(DISTINCT input_hash) = 1 AND count(*) = (SELECT count(DISTINCT lf_name) FROM lf_votes)
-        """
-    )
-    cursor.execute(
-        """
-        INSERT INTO lf_reach (lf_name, lf_version, input, batch, items, run_id, committed_at)
-        SELECT lf_name, max(lf_version), 'text', 1, (SELECT count(*) FROM lf_inputs), 'schema-2', max(committed_at)
-        FROM lf_votes GROUP BY lf_name HAVING count(DISTINCT lf_version) = 1
-        """
-    )
+    for name, rows in REACH_IN_SCHEMA_1.items():
+        columns = ", ".join(column.name for column in TABLE_BY_NAME[name].all_columns)
+        cursor.execute(f"INSERT INTO {name} ({columns}) SELECT {columns} FROM ({rows})")
     row = cursor.execute("SELECT count(*) FROM lf_votes WHERE vote < 0").fetchone()
     cursor.execute("DELETE FROM lf_votes WHERE vote < 0")
     return f"lf_votes: {row[0] if row else 0} abstains removed, lf_inputs and lf_reach say who was asked"
@@ -177,7 +181,7 @@ def migrate(cursor: duckdb.DuckDBPyConnection, found: int, location: Location) -
     if found == SCHEMA_VERSION:
         _renew_views(cursor)
         return
-    begun = time.time()
+    written = NewFiles(location)
     cursor.execute("BEGIN TRANSACTION")
     effects: list[tuple[int, str]] = []
     if found == 0:
@@ -198,7 +202,7 @@ def migrate(cursor: duckdb.DuckDBPyConnection, found: int, location: Location) -
         )
     message = "; ".join(f"schema {version}: {effect}" for version, effect in effects)
     cursor.execute("CALL ducklake_set_commit_message('lake', 'siftline', ?)", [message])
-    sync_new_files(location, begun)
+    written.sync()
     cursor.execute("COMMIT")
     if found == 0:
         set_file_options(cursor)
@@ -230,7 +234,7 @@ def _comment_tables(cursor: duckdb.DuckDBPyConnection) -> None:
 
 def _renew_views(cursor: duckdb.DuckDBPyConnection) -> None:
     """Make older views and comments those of this code, in one snapshot that names what changed."""
-    if _views_version(cursor) >= VIEWS_VERSION:
+    if views_version(cursor) >= VIEWS_VERSION:
         return
     cursor.execute("BEGIN TRANSACTION")
     before = _view_texts(cursor)
@@ -242,7 +246,7 @@ def _renew_views(cursor: duckdb.DuckDBPyConnection) -> None:
     cursor.execute("COMMIT")
 
 
-def _views_version(cursor: duckdb.DuckDBPyConnection) -> int:
+def views_version(cursor: duckdb.DuckDBPyConnection) -> int:
     """Version of the warehouse's views; 0 where they are from before views had one."""
     try:
         row = cursor.execute(f"SELECT version FROM lake.{VERSION_VIEW}").fetchone()

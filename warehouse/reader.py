@@ -30,9 +30,10 @@ PLACED_BATCH_ROWS = 32_768
 class Reader:
     """A read transaction on the warehouse. Use it as a context manager; every read sees the same snapshot."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, *, begun: bool = False) -> None:
         self._connection = connection
-        self._connection.execute("BEGIN TRANSACTION")
+        if not begun:
+            self._connection.execute("BEGIN TRANSACTION")
 
     def __enter__(self) -> Self:
         return self

@@ -93,7 +93,7 @@ class Stage(Reader):
         inputs: Sequence[str],
         params: Mapping[str, Any],
     ) -> None:
-        super().__init__(lake.new_cursor())
+        super().__init__(lake.new_cursor(begin=True), begun=True)
         self.lake = lake
         self.name = name
         self.started_at = datetime.now(UTC)

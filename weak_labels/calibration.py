@@ -56,7 +56,7 @@ def calibrate(class_ids: Ints, classes: int, held_out: Callable[[Ints, Ints], Fl
 
 
 def cross_validated(
-    class_ids: Ints, classes: int, held_out: Callable[[Ints, Ints], Floats]
+    class_ids: Ints, classes: int, held_out: Callable[[Ints, Ints], Floats], *, least: int = LEAST_GOLD
 ) -> npt.NDArray[np.float64] | None:
     """Probabilities [N, C] of labelled items, each by a model that did not see it; None where there are too few.
 
@@ -64,9 +64,10 @@ def cross_validated(
         class_ids: gold labels [N].
         classes: number of classes C.
         held_out: given rows to learn from and other rows, the probabilities [M, C] of the others.
+        least: labels that are enough.
     """
     n = len(class_ids)
-    if n < LEAST_GOLD or len(np.unique(class_ids)) < 2:
+    if n < least or len(np.unique(class_ids)) < 2:
         return None
     fold_N = np.empty(n, np.int64)
     fold_N[np.argsort(class_ids, kind="stable")] = np.arange(n) % FOLDS  # each class spread over the folds

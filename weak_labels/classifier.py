@@ -150,6 +150,7 @@ class EndModel:
         class_ids: Ints,
         classes: int,
         hidden: HiddenLayer | None = None,
+        ridge: float = GOLD_RIDGE,
     ) -> "EndModel":
         """Learn from gold labels on top of a model from weak labels.
 
@@ -159,12 +160,13 @@ class EndModel:
             class_ids: their labels [N].
             classes: number of classes C.
             hidden: what it looks through as well where there is no weak model, which brings its own.
+            ridge: how firmly it is held to the weak model.
         """
         start = weak or cls.untrained(vectors.shape[1], classes, hidden)
         if len(class_ids) == 0:
             return start
-        ridge = GOLD_RIDGE if weak else ALONE_RIDGE
-        return start._moved(vectors, np.eye(classes)[class_ids], np.ones(len(class_ids)), ridge)
+        held = ridge if weak else ALONE_RIDGE
+        return start._moved(vectors, np.eye(classes)[class_ids], np.ones(len(class_ids)), held)
 
     @classmethod
     def untrained(cls, dimensions: int, classes: int, hidden: HiddenLayer | None = None) -> Self:

@@ -1,42 +1,58 @@
 """The end model of a multi-label project: for each class the end model of two classes, "has it not" and "has it".
 
 So heads, weak labels, gold labels and calibration work as they do for one class per item, and a class learns nothing
-from what is said about the others.
+from what is said about the others. With several classes most answers are no, and a model held by a ridge is never sure
+enough of a yes; the votes on an item know more about it than what they taught the model. So each class weighs both.
 
-Shape letters: N items, C classes.
+Shape letters: N items, D embedding, C classes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from weak_labels.calibration import Floats as Probs
+from weak_labels.calibration import cross_validated
 from weak_labels.classifier import Bools, EndModel, EndModelConfig, Features, Floats, Ints, Vectors
 from weak_labels.heads import Heads
+from weak_labels.votes_beside import Weighed, log_odds
 
 Label = int | tuple[int, ...]
 """A class id; in a multi-label project all class ids of an item, maybe none."""
 Truth = npt.NDArray[Any]
 """Labels of N items: class ids [N], in a multi-label project sets [N, C] of booleans."""
+LEAST_GOLD = 10
+"""Gold labels below which model and votes are weighed as if there were none."""
 
 
 @dataclass(frozen=True, slots=True)
 class OneVsRest:
-    """C end models of two classes each."""
+    """C end models of two classes each, and how each one is weighed with the votes; None where it counts alone."""
 
     models: tuple[EndModel, ...]
+    weighed: tuple[Weighed | None, ...]
 
     @property
     def kind(self) -> str:
         """What `models` calls it."""
         return "_".join(("one_vs_rest", *sorted({model.kind for model in self.models})))
 
-    def predict_proba(self, vectors: Features) -> Floats:
-        """The probability of each class [N, C]; rows do not sum to 1."""
-        return np.stack([model.predict_proba(vectors)[:, 1] for model in self.models], axis=1)
+    def predict_proba(self, features: Features) -> Floats:
+        """The probability of each class [N, C]; rows do not sum to 1.
+
+        Args:
+            features: of `OneVsRestHeads` [N, D + C].
+        """
+        vectors, votes_NC = features[:, : -len(self.models)], features[:, -len(self.models) :]
+        said = [model.predict_proba(vectors)[:, 1] for model in self.models]
+        both = [
+            of.predict_proba(said_N, votes_N) if of else said_N
+            for of, said_N, votes_N in zip(self.weighed, said, votes_NC.T, strict=True)
+        ]
+        return np.stack(both, axis=1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,27 +65,50 @@ class LearnedSets:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OneVsRestHeads:
-    """The end model before people's labels, as `weak_labels.heads.Heads` for each class by its name."""
+    """The end model before people's labels.
+
+    Attributes:
+        features: of all items [N, D + C]: vectors, then for each class how much the votes on an item say for it, as
+            log-odds against those of an item about which nothing is known; 0 for an item without a weak label.
+        by_class: `weak_labels.heads.Heads` by the name of the class.
+        weighed: for each class how model and votes are weighed; None where no vote tells one item from another.
+    """
 
     features: Vectors
     by_class: dict[str, Heads]
+    weighed: tuple[Weighed | None, ...]
 
     @classmethod
     def fit(
-        cls, config: EndModelConfig, vectors: Vectors, rows: Ints, probs: Floats, weights: Floats
+        cls, config: EndModelConfig, vectors: Vectors, train: Bools, probs: Floats, weights: Floats
     ) -> "OneVsRestHeads":
         """Learn from weak labels.
 
         Args:
             config: the end model.
             vectors: of all items [N, D].
-            rows: items to learn from [M].
-            probs: their weak labels [M, C], which need not sum to 1.
-            weights: [M] how much each one counts.
+            train: items that may be learned from [N].
+            probs: their weak labels [N, C], which need not sum to 1; zeros where an item has none.
+            weights: [N] how much each one counts; 0 leaves it out.
         """
         yes_no = replace(config, classes=("no", "yes"), multi_label=False)
-        heads = [Heads.fit(yes_no, vectors, vectors, rows, np.stack([1 - of, of], axis=1), weights) for of in probs.T]
-        return cls(features=vectors, by_class=dict(zip(config.classes, heads, strict=True)))
+        rows = np.flatnonzero(weights)
+        heads = [
+            Heads.fit(yes_no, vectors, vectors, rows, np.stack([1 - of, of], axis=1), weights[rows])
+            for of in probs[rows].T
+        ]
+        told_N = probs.sum(axis=1) > 0
+        shares_C = probs[told_N & train].mean(axis=0) if rows.size else np.full(len(config.classes), 0.5)
+        votes_NC = np.where(told_N[:, None], log_odds(probs) - log_odds(shares_C), 0.0)
+        spoken_C = np.ptp(votes_NC[told_N], axis=0) > 0 if rows.size else np.zeros(len(config.classes), np.bool_)
+        return cls(
+            features=np.concatenate([vectors, votes_NC.astype(vectors.dtype)], axis=1),
+            by_class=dict(zip(config.classes, heads, strict=True)),
+            weighed=tuple(
+                Weighed.without_gold(float(share)) if spoken else None
+                for share, spoken in zip(shares_C, spoken_C, strict=True)
+            ),
+        )
 
     def learned(self, rows: Ints, sets: Bools, *, from_weak: bool = True) -> LearnedSets:
         """Go on from people's labels.
@@ -77,16 +116,30 @@ class OneVsRestHeads:
         Args:
             rows: items with a gold label [M].
             sets: their classes [M, C].
-            from_weak: begin at what weak labels taught.
+            from_weak: begin at what weak labels taught, and weigh votes.
         """
-        found = {
-            name: heads.learned(rows, of.astype(np.int64), from_weak=from_weak)
-            for (name, heads), of in zip(self.by_class.items(), sets.T, strict=True)
-        }
-        details = {name: learned.detail for name, learned in found.items() if learned.detail}
+        classes = len(self.by_class)
+        vectors, votes_MC = self.features[:, :-classes], self.features[rows, -classes:]
+        models, weighed, details = list[EndModel](), list[Weighed | None](), dict[str, Any]()
+        for number, (name, heads) in enumerate(self.by_class.items()):
+            has_M = sets[:, number].astype(np.int64)
+
+            def held_out(learn: Ints, others: Ints, heads: Heads = heads, has_M: Ints = has_M) -> Floats:
+                return heads.learned(rows[learn], has_M[learn]).model.predict_proba(vectors[rows[others]])
+
+            learned = heads.learned(rows, has_M, from_weak=from_weak)
+            both, detail = self.weighed[number] if from_weak else None, learned.detail
+            if both:
+                held_out_M2 = cross_validated(has_M, 2, held_out, least=LEAST_GOLD)
+                if held_out_M2 is not None:
+                    both = both.moved(held_out_M2[:, 1], votes_MC[:, number], has_M)
+                detail = {**detail, "weighed": {**asdict(both), "by_gold": held_out_M2 is not None}}
+            models.append(learned.model)
+            weighed.append(both)
+            if detail:
+                details[name] = detail
         return LearnedSets(
-            model=OneVsRest(tuple(learned.model for learned in found.values())),
-            detail={"by_class": details} if details else {},
+            model=OneVsRest(tuple(models), tuple(weighed)), detail={"by_class": details} if details else {}
         )
 
 

@@ -49,7 +49,7 @@ class TrainingData:
         """The end model before gold labels."""
         rows, probs, weights, features = np.flatnonzero(self.weights), self.probs, self.weights, self.vectors
         if config.multi_label:
-            return OneVsRestHeads.fit(config, self.vectors, rows, probs[rows], weights[rows])
+            return OneVsRestHeads.fit(config, self.vectors, self.train, probs, weights)
         if self.texts and self.weights.any():
             rows = np.flatnonzero(self.train)
             texts = [self.texts[row] for row in rows]
@@ -113,7 +113,7 @@ def read_training_data(reader: Reader, config: EndModelConfig) -> TrainingData:
     if config.calibrate:
         content.update(b"calibrate 1")
     if config.multi_label:
-        content.update(b"multi-label 1")
+        content.update(b"multi-label 2")
     if config.self_training:
         content.update(b"self-training 3")
         text_of = dict(reader.rows("SELECT item_id, content FROM items"))

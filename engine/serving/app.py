@@ -6,6 +6,7 @@ import itertools
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from starlette.applications import Starlette
@@ -22,7 +23,8 @@ from engine.request import Answer, Room
 from engine.request import Request as Queued
 from engine.serving.body import HeldBytes, LeftError, read_body, send_refusal
 from engine.serving.config import ServerConfig
-from engine.serving.metrics import CONTENT_TYPE, TRACED_EVERY, Metrics
+from engine.serving.fault import log_line, new_id
+from engine.serving.metrics import CONTENT_TYPE, PATHS, TRACED_EVERY, Metrics
 from engine.serving.schemas import Wanted, openai_answer, read_json, read_openai, read_tei, tei_answer
 from engine.serving.statuses import Refusal, error_body, error_response, refusal_headers
 from engine.tokenizer import Tokens
@@ -33,6 +35,8 @@ INLINE_CHARACTERS = 4096
 """Fewer are made into tokens at once; handing them to a thread would take longer."""
 CHARACTERS_A_TOKEN = 4
 """An estimate, for texts whose tokens are still being made."""
+WAIT_SHARE = 0.5
+"""Share of the deadline that the queue may be long, at its present pace; a busy machine may become slower still."""
 
 
 class Service:
@@ -46,6 +50,7 @@ class Service:
 
     Attributes:
         draining: the server takes no more work.
+        told: called with a line for the log.
     """
 
     def __init__(
@@ -57,12 +62,13 @@ class Service:
     ) -> None:
         self.encoder, self.config, self.about = encoder, config, dict(about)
         self.scheduler = encoder.scheduler
-        self.scheduler.room = config.room
+        self.scheduler.room = replace(config.room, seconds=WAIT_SHARE * config.deadline_s)
         self.held = HeldBytes(config.max_held_bytes)
         self.connections: Callable[[], int] = lambda: 0
         self.metrics = Metrics(self.scheduler, meter or best_meter(), lambda: self.connections())
         self.scheduler.on_batch = self.metrics.batch
         self.draining = False
+        self.told: Callable[[str], None] = lambda _: None
         self.in_progress = 0
         self._readers: set[asyncio.Task[Any]] = set()
         self._tokenizers = ThreadPoolExecutor(1, "tokenizer")
@@ -300,6 +306,11 @@ def build_app(service: Service) -> ASGIApp:
         headers = {**dict(error.headers or {}), **refusal_headers(code)}
         return JSONResponse(error_body(code, words), status_code=code, headers=headers)
 
+    async def failed(request: Request, error: Exception) -> Response:
+        fault_id, path = new_id(), request.url.path
+        service.told(log_line(fault_id, path if path in PATHS else "another path", error))
+        return error_response(500, f"The server failed; its log has error {fault_id}. Report it with that line.")
+
     routes = [
         Route("/v1/embeddings", Embedding(service, _openai), methods=["POST"]),
         Route("/embed", Embedding(service, _tei), methods=["POST"]),
@@ -307,6 +318,6 @@ def build_app(service: Service) -> ASGIApp:
         Route("/health", health),
         Route("/metrics", metrics),
     ]
-    app = Starlette(routes=routes, exception_handlers={HTTPException: refused})
+    app = Starlette(routes=routes, exception_handlers={HTTPException: refused, Exception: failed})
     app.router.redirect_slashes = False  # a redirect is in no schema, and would name the host that the client named
     return Counted(KeyGuard(app, config.key), service.metrics)

@@ -1,11 +1,11 @@
 """What a server is told when it starts: its address, its limits, its patience. Checked before anything is loaded."""
 
-import ipaddress
 import math
 import os
 from dataclasses import dataclass, field
 
 from engine.errors import OptionError
+from engine.proxies import is_loopback
 from engine.request import Room
 
 KEY_VARIABLE = "SIFTLINE_ENGINE_KEY"
@@ -81,13 +81,3 @@ class ServerConfig:
 def key_from_environment() -> str | None:
     """The API key; None when the variable is not set or empty."""
     return os.environ.get(KEY_VARIABLE) or None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address is reachable from this machine only. A name other than localhost is taken for not."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

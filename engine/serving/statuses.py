@@ -38,7 +38,18 @@ STATUSES: tuple[Status, ...] = (
         413, "too_large", "body, number of texts or tokens above a limit", "send less at a time; limits are in `/info`"
     ),
     Status(424, "no_vector", "the model has no finite vector for a text of the request", "leave out `indexes`"),
-    Status(429, "overloaded", "the queue is full; nothing was computed", "wait for `Retry-After` seconds"),
+    Status(
+        429,
+        "overloaded",
+        "the queue is full, or at its present pace longer than half the deadline; nothing was computed",
+        "wait for `Retry-After` seconds",
+    ),
+    Status(
+        500,
+        "internal",
+        "an error that nobody foresaw; the message names its line in the server's log",
+        "report it with that line",
+    ),
     Status(
         503,
         "unavailable",

@@ -12,9 +12,19 @@ from flows.cli.console import out
 from flows.settings import FILE_NAME, load_settings
 from warehouse import DataError, Lake, SettingsError
 
+_ONE = 'label_model = "snorkel"       # or "anchored", "auto", "dawid_skene", "majority"'
+_SEVERAL = 'label_model = "anchored"      # the one that knows items with several classes'
+
 
 def init_project(
-    folder: Path, *, classes: str, source: Path | None, text: str, id_field: str | None, sample: str | None
+    folder: Path,
+    *,
+    classes: str,
+    source: Path | None,
+    text: str,
+    id_field: str | None,
+    sample: str | None,
+    multi_label: bool = False,
 ) -> None:
     """Write siftline.toml and labeling_functions.py into a folder and say what to do next.
 
@@ -23,6 +33,8 @@ def init_project(
     """
     if (folder / FILE_NAME).exists():
         raise SettingsError(f"{folder / FILE_NAME} exists already; nothing was changed. Edit it, or name a new folder.")
+    if sample is not None and multi_label:
+        raise SettingsError(f"Each item of the sample '{sample}' has one class; leave out --multi-label, or --sample.")
     names = [name.strip() for name in classes.split(",") if name.strip()]
     gold, path = None, "data/records.jsonl"
     if sample is None and (len(names) < 2 or len(set(names)) < len(names)):
@@ -52,20 +64,28 @@ def init_project(
         .replace("@PATH@", json.dumps(path, ensure_ascii=False))
         .replace("@TEXT@", json.dumps(text, ensure_ascii=False))
         .replace("@ID@", f"id = {json.dumps(id_field)}" if id_field else '# id = "id"')
+        .replace("@MULTI@", "multi_label = true            " if multi_label else "# multi_label = false         ")
+        .replace("@MODEL@", _SEVERAL if multi_label else _ONE)
         .replace("@SPLIT@", 'split = "split"' if sample else '# split = "split"')
         .replace("@GOLD@", f'gold = "{gold}"' if gold else '# gold = "data/gold.parquet"')
     )
     functions = files("flows.cli").joinpath("labeling_functions.py.txt").read_text("utf-8")
     functions = functions.replace("@FIRST@", json.dumps(names[0])).replace("@SECOND@", json.dumps(names[1]))
+    if multi_label:
+        functions = functions.replace(
+            "for a class or abstains.", "for one class that an item has, or abstains; write some for each class."
+        )
     (folder / "labeling_functions.py").write_text(functions, "utf-8")
     (folder / FILE_NAME).write_text(filled, "utf-8")
     load_settings(folder)
-    out.print(f"Project made in {folder}")
+    several = ": each item may have several of the classes, or none" if multi_label else ""
+    out.print(f"Project made in {folder}{several}")
     if sample is None and source is None:
         out.print(f'0. Put your records into {folder / path}, one {{"{text}": ...}} a line,', markup=False)
         out.print(f"   or name your file in [[sources]] of {folder / FILE_NAME}", markup=False)
     out.print(f"1. Look at {folder / FILE_NAME}")
-    out.print(f"2. Write labeling functions in {folder / 'labeling_functions.py'}")
+    for_each = " for each class" if multi_label else ""
+    out.print(f"2. Write labeling functions{for_each} in {folder / 'labeling_functions.py'}")
     out.print(f"   and try them: siftline lf preview --project {folder}")
     out.print(f"3. siftline run --project {folder}")
 

@@ -39,8 +39,10 @@ def show_status(root: Path) -> None:
             title="queue" + mark,
         )
         print_table(
-            ["step", "gold labels", "trained on", "test accuracy"],
-            reader.rows("SELECT cycle, gold_labels, trained_on, test_accuracy FROM cycle_summary ORDER BY cycle"),
+            ["step", "gold labels", "trained on", "accuracy", "on"],
+            reader.rows(
+                "SELECT cycle, gold_labels, trained_on, test_accuracy, split FROM cycle_summary ORDER BY cycle"
+            ),
             title="end models" + mark,
         )
         print_table(

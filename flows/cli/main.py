@@ -121,11 +121,22 @@ def init(
     text: Annotated[str, typer.Option(help="Column or field that holds the text.")] = "text",
     id: Annotated[str, typer.Option(help="Column or field that holds your id; left out, ids are made.")] = "",
     sample: Annotated[str, typer.Option(help="Start from a sample instead; see `siftline samples list`.")] = "",
+    multi_label: Annotated[
+        bool, typer.Option("--multi-label", help="An item may have several of the classes, or none.")
+    ] = False,
 ) -> None:
     """Make a project: a commented siftline.toml and a file for labeling functions."""
     from flows.cli.init import init_project
 
-    init_project(folder, classes=classes, source=source, text=text, id_field=id or None, sample=sample or None)
+    init_project(
+        folder,
+        classes=classes,
+        source=source,
+        text=text,
+        id_field=id or None,
+        sample=sample or None,
+        multi_label=multi_label,
+    )
 
 
 @app.command(epilog="Example: siftline run --annotator simulated")

@@ -3,10 +3,11 @@
 import textwrap
 from pathlib import Path
 
-from flows.cli.console import out, print_table
+from flows.cli.console import out, print_table, say
 from flows.cli.sql import show
 from flows.settings import warehouse_of
 from warehouse.formats import new_file
+from warehouse.past import stand_in
 from warehouse.questions import question, questions
 from warehouse.read import connect_for_people
 
@@ -26,6 +27,9 @@ def answer_question(
         return
     connection = connect_for_people(warehouse_of(root), at=at)
     try:
+        words = stand_in(connection) if at is not None else ""
+        if words:
+            say(words)
         if output is not None:
             with new_file(output, force=force) as file:
                 show(connection, asked.sql, format, file)

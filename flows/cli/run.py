@@ -1,5 +1,6 @@
 """`siftline run`: one run at a time, with progress for people and one line per stage."""
 
+import os
 import time
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import httpx
 from flows.cli.console import EndNow, say, stage_progress
 from flows.cli.look import print_summary
 from flows.prefect_server import prefect_api
-from warehouse import StageResult
+from warehouse import SettingsError, StageResult
 
 
 def run_project(root: Path, *, simulated: bool, max_passes: int | None) -> None:
@@ -17,6 +18,7 @@ def run_project(root: Path, *, simulated: bool, max_passes: int | None) -> None:
     Raises:
         WarehouseBusy: another run of this project is at work.
         EndNow: Prefect's server went away in the middle.
+        SettingsError: Prefect's server is of a version that Prefect's client refuses.
     """
     from flows.project import Project
 
@@ -31,25 +33,37 @@ def run_project(root: Path, *, simulated: bool, max_passes: int | None) -> None:
         if simulated:
             say("Annotator: simulated (answers come from the sample's gold column, not from people)")
         with stage_progress() as progress:
-            watch(OpenProject(project=project, progress_of=progress.of, on_result=_Announcer(), told=say))
+            watch(OpenProject(project=project, progress_of=progress.of, on_result=Announcer(), told=say))
             try:
                 summary = cycle(str(project.root), simulated=simulated, max_passes=max_passes)
             except TerminationSignal as stop:
                 raise KeyboardInterrupt from stop
             except (PrefectHTTPStatusError, httpx.HTTPError) as error:
-                raise EndNow(
-                    f"Prefect's server went away or could not work ({error}). What was committed is kept; run again."
-                ) from error
+                raise _went_away(error) from error
+            except RuntimeError as error:  # Prefect's client, where its server is away or of another version
+                if str(error).startswith("Failed to reach API"):
+                    raise _went_away(error) from error
+                if str(error).startswith("Found incompatible versions"):
+                    raise SettingsError(
+                        f"Prefect's server at {os.environ['PREFECT_API_URL']} does not go with this Prefect ({error}). "
+                        "Bring both to one version, or unset PREFECT_API_URL to run without that server."
+                    ) from error
+                raise
     print_summary(project, summary, seconds=time.monotonic() - began)
 
 
-class _Announcer:
+def _went_away(error: Exception) -> EndNow:
+    return EndNow(f"Prefect's server went away or could not work ({error}). What was committed is kept; run again.")
+
+
+class Announcer:
     """One line per stage that did something, under a heading per pass."""
 
     def __init__(self) -> None:
         self._passes = 0
 
     def __call__(self, result: StageResult) -> None:
+        """Print the line of a stage that is done."""
         if result.stage == "ingest":
             self._passes += 1
             say(f"pass {self._passes}")
@@ -59,3 +73,5 @@ class _Announcer:
         written = [f"{n:,} {table}" for table, n in result.rows_written.items() if table != "models"]
         told = ", ".join(f"{key} {n:,}" for key, n in counts.items())
         say(f"  {result.stage:<12}{', '.join(written):<28} {told}  ({result.seconds:.1f} s)")
+        if advice := result.detail.get("advice"):
+            say(f"  {advice}")

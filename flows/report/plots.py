@@ -182,7 +182,7 @@ def components(rows: Sequence[Quantiles], width: int) -> Markup:
         for lane, (name, q) in enumerate((("all", row.everything), ("chosen", row.selected))):
             if q is None:
                 continue
-            middle = at + 8 + 15 * lane
+            middle = at + 8 + 15 * lane if row.selected else at + 15.5
             tip = f"{row.name}, {'selected' if lane else 'all'} items\n"
             tip += f"median {q[2]:.2f}, half of them {q[1]:.2f} to {q[3]:.2f}"
             parts.append(line(x(q[0]), middle, x(q[4]), middle, f"whisker q-{name}"))
@@ -270,19 +270,19 @@ def _class_names(
 
 def share_bar(value: float, tip: str, name: str = "share") -> Markup:
     """A bar in a table cell for a share between 0 and 1."""
-    parts = [rect(0, 3, 56, 8, "track"), rect(0, 3, max(0.0, min(1.0, value)) * 56, 8, name)]
-    return picture(56, 14, "mini", tip, parts)
+    parts = [rect(0, 3, 32, 8, "track"), rect(0, 3, max(0.0, min(1.0, value)) * 32, 8, name)]
+    return picture(32, 14, "mini", tip, parts)
 
 
 def interval_mark(value: float, low: float, high: float, tip: str) -> Markup:
     """A dot with its interval in a table cell, from 0 to 1."""
-    x = Scale(low=0, high=1, start=3, end=93)
+    x = Scale(low=0, high=1, start=3, end=61)
     parts = [
         line(x(0), 7, x(1), 7, "track-line"),
         line(x(low), 7, x(high), 7, "interval"),
         element("circle", {"cx": x(value), "cy": 7, "r": 3.5, "class": "interval-dot"}),
     ]
-    return picture(96, 14, "mini", tip, parts)
+    return picture(64, 14, "mini", tip, parts)
 
 
 def stacked_bar(parts_of: Sequence[tuple[str, str, int]], width: int) -> Markup:

@@ -90,6 +90,31 @@ def test_a_request_is_sent_once_whatever_comes_back(status: int) -> None:
     assert len(requests) == 1
 
 
+def test_a_proxy_of_the_environment_stands_before_other_hosts_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def refuse(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        asked.append(handler.path)
+        answering(403, "{}")(handler, body)
+
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with http_server(refuse) as url:
+        monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # where nothing listens
+        with pytest.raises(ServiceRefused):
+            LabelStudioService(url, CANARY, "some project").pull()
+        monkeypatch.setenv("HTTP_PROXY", url)
+        with pytest.raises(ServiceRefused):
+            LabelStudioService("http://studio.example", CANARY, "some project").pull()
+    assert asked[0].startswith("/api/")
+    assert asked[-1].startswith("http://studio.example/api/")
+    monkeypatch.setenv("ALL_PROXY", "socks9://user:secret@127.0.0.1:9")
+    LabelStudioService("http://127.0.0.1:8080", CANARY, "some project")
+    with pytest.raises(SettingsError, match=r"proxy that the environment names.*begins with http://") as raised:
+        LabelStudioService("http://studio.example", CANARY, "some project")
+    assert "secret" not in str(raised.value)
+
+
 def test_nobody_listens() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from active.explore import exploration_order, fair_sample
@@ -11,7 +12,7 @@ from active.select import EXPLORED, SelectConfig, select
 from active.stopping import outlook
 from active.value import ValueConfig, estimate_values
 from tests.active.pools import CLASSES, SmallPool, clusters, label, small_pool
-from warehouse import Lake, SettingsError
+from warehouse import Lake, SettingsError, Upsert
 
 N = 120
 
@@ -48,6 +49,29 @@ def test_the_fair_sample_is_the_begin_of_an_order_that_selection_does_not_know(l
     assert len(fair) >= 12
     assert fair == order[: len(fair)]
     assert set(explored) <= set(fair)
+
+
+def test_the_fair_sample_goes_on_behind_a_skipped_item_and_ends_before_an_open_one(lake: Lake, tmp_path: Path) -> None:
+    pool, _ = filled(lake, tmp_path)
+    rows = one_round(pool, SelectConfig(project="p", batch=4, budget=8, explore=1.0))
+    first, skipped, third, still_open = [pool.ids[int(row)] for row in exploration_order(pool.ids, 0)[:4]]
+    assert {item for item, _, _ in rows} == {first, skipped, third, still_open}
+    label(pool, {first: 0, third: 1})
+    with lake.stage("fixture", version=2, inputs=()) as stage:
+        queue = stage.arrow("SELECT * EXCLUDE (run_id, committed_at) FROM queue WHERE item_id = ?", [skipped])
+        stage.commit([Upsert("queue", pa.Table.from_pylist([{**queue.to_pylist()[0], "state": "answered"}]))])
+
+    def fair() -> list[str]:
+        with lake.read() as reader:
+            state = read_pool(reader, pool.ids)
+            return [state.item_ids[row] for row in fair_sample(state, 0)]
+
+    assert fair() == [first, third]
+    edited = "UPDATE lake.items SET content_hash = 'another' WHERE item_id = ?"  # nobody saw the text it has now
+    cursor = lake.new_cursor()
+    cursor.execute(edited, [skipped])
+    cursor.close()
+    assert fair() == [first]
 
 
 def test_the_order_depends_on_ids_and_seed_alone_and_keeps_when_items_are_added() -> None:

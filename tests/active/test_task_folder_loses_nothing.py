@@ -199,6 +199,14 @@ def test_exports_of_two_servers_that_count_alike_are_answers_of_two_people(stock
     assert said(stocked)[:2] == [("i00000", "ben", 0), ("i00001", "ben", 1)]
 
 
+def test_people_named_by_number_are_different_people_and_nobody_is_not_one(stocked: Lake, folder: TaskFolder) -> None:
+    named = [annotation("a", id=1, completed_by=3), annotation("b", id=2, completed_by={"id": 4, "email": ""})]
+    unnamed = [annotation("a", id=number, completed_by=who) for number, who in ((3, None), (4, {"id": None}), (5, ""))]
+    export(folder, "a.json", exported("i00000", *named), exported("i00001", *unnamed))
+    collect(stocked, folder, CONFIG)
+    assert said(stocked) == [("i00000", "3", 0), ("i00000", "4", 1), *[("i00001", "unknown", 0)] * 3]
+
+
 @pytest.mark.parametrize("who", ["ann", "ben"])
 def test_answers_that_an_earlier_version_stored_are_known_again(stocked: Lake, folder: TaskFolder, who: str) -> None:
     """That version kept one answer of an item for each number, whoever gave it."""

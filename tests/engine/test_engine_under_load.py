@@ -17,7 +17,7 @@ import pytest
 from benchmarks.load import Load, allow_many_files, request_bytes, storm
 from engine.client import load_encoder
 from engine.local import LocalEncoder
-from engine.request import Room
+from engine.request import Packed, Room
 from engine.serving.app import INLINE_CHARACTERS
 from engine.serving.config import ServerConfig
 from engine.tokenizer import Tokens
@@ -98,6 +98,29 @@ def test_requests_whose_tokens_are_being_made_take_room(monkeypatch: pytest.Monk
             assert [answer.result().status_code for answer in done] == [429]
         assert sorted(answer.result().status_code for answer in asked) == [200, 429]
         assert post(server.url, inputs=texts).status_code == 200
+
+
+def test_a_storm_on_a_slow_machine_is_refused_at_once_and_not_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoder = broken_encoder()
+    scheduler = encoder.scheduler
+    scheduler.batch_tokens = 64
+    compute = scheduler._compute  # pyright: ignore[reportPrivateUsage]
+
+    def slow(sequences: list[list[int]], traced: bool) -> Packed:
+        time.sleep(0.2)
+        return compute(sequences, traced)
+
+    monkeypatch.setattr(scheduler, "_compute", slow)
+    texts = ["bank trade ship " * 5] * 8  # 16 tokens each: 15 s of work for forty callers
+    with server_thread(encoder, ServerConfig(deadline_s=6.0)) as server, ThreadPoolExecutor(40) as callers:
+        assert post(server.url, inputs=texts).status_code == 200
+        answers = list(callers.map(lambda _: post(server.url, inputs=texts), range(40)))
+    statuses = [answer.status_code for answer in answers]
+    assert set(statuses) == {200, 429}
+    assert statuses.count(429) >= 20
+    assert all("retry-after" in answer.headers for answer in answers if answer.status_code == 429)
 
 
 @pytest.mark.heavy

@@ -1,8 +1,9 @@
 """Each status of the table is produced by a request that a client could send, and the documentation is that table."""
 
+import re
 import socket
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 
 import httpx
@@ -16,6 +17,7 @@ from engine.local import LocalEncoder
 from engine.request import Room
 from engine.serving.config import KEY_VARIABLE, ServerConfig
 from engine.serving.statuses import RETRIED, STATUSES, markdown_table
+from engine.tokenizer import Tokens
 from tests.engine.tiny import tiny_routed, tiny_tokenizer
 from tests.engine_servers import ServerThread, post, raw_request, server_thread
 from tests.projects import ROOT
@@ -89,6 +91,15 @@ def _guarded(server: ServerThread) -> httpx.Response:
         return post(guarded.url, inputs="bank")
 
 
+def _raising(texts: Sequence[str]) -> list[Tokens]:
+    raise KeyError(texts[0])
+
+
+def _failed(server: ServerThread) -> httpx.Response:
+    server.service.encoder.tokenize = _raising
+    return post(server.url, inputs="bank")
+
+
 PRODUCERS: dict[int, Callable[[ServerThread], httpx.Response]] = {
     200: lambda server: post(server.url, inputs="bank"),
     400: lambda server: post(server.url, wrong="bank"),
@@ -99,6 +110,7 @@ PRODUCERS: dict[int, Callable[[ServerThread], httpx.Response]] = {
     413: lambda server: post(server.url, inputs="b" * 30_000),
     424: lambda server: post(server.url, inputs=["bank", "oil"]),
     429: _overloaded,
+    500: _failed,
     503: _draining,
     504: _late,
 }
@@ -113,6 +125,29 @@ def test_each_status(server: ServerThread, code: int) -> None:
         assert response.json()["error_type"] == response.json()["error"]["type"] == status.type
         assert len(response.json()["error"]["message"]) > 20
     assert ("retry-after" in response.headers) == (code in RETRIED)
+
+
+@pytest.mark.parametrize("path", ["/embed", "/v1/embeddings"])
+def test_an_unforeseen_error_has_an_id_in_answer_and_log_and_quotes_no_text(server: ServerThread, path: str) -> None:
+    lines: list[str] = []
+    server.service.told = lines.append
+    tokenize = server.service.encoder.tokenize
+    server.service.encoder.tokenize = _raising
+    canary = "canary 9a8b7c"
+    response = post(server.url, path, **{"inputs" if path == "/embed" else "input": canary})
+    assert response.status_code == 500
+    assert response.headers["content-type"] == "application/json"
+    [fault_id] = re.findall(r"error ([0-9a-f]{8})\.", response.json()["error"]["message"])
+    [line] = lines
+    assert line.startswith(f"Error {fault_id} at {path}: KeyError in engine/test_every_status_is_produced.py:")
+    assert "serving/app.py:" in line
+    assert "canary" not in line + response.text
+    assert "Traceback" not in response.text
+    figures = httpx.get(f"{server.url}/metrics").text
+    assert f'siftline_requests_total{{path="{path}",status="500"}} 1.0' in figures
+    server.service.encoder.tokenize = tokenize
+    assert post(server.url, inputs="bank").status_code == 200
+    assert (server.service.in_progress, server.service.held.now) == (0, 0)
 
 
 def test_no_status_is_documented_that_is_not_produced_and_the_page_has_the_table() -> None:

@@ -20,6 +20,7 @@ from engine.client import load_encoder
 from engine.encoder import pack
 from engine.errors import DeadlineError, NumericError, OverloadError, WorkerError
 from engine.loading import routed_client
+from engine.pace import Pace
 from engine.request import Packed, Room
 from tests.engine.texts import make_texts
 from tests.engine.tiny import BASE, tiny_parent, tiny_routed, tiny_texts, tiny_tokenizer
@@ -131,6 +132,44 @@ def test_admission_is_refused_at_once_and_nothing_of_it_is_kept(held: Queue) -> 
     assert held.scheduler.full()
     held.go()
     kept.answer.result(WAIT_S).checked()
+
+
+def test_the_pace_is_that_of_the_last_seconds_of_large_batches() -> None:
+    pace = Pace()
+    assert pace.seconds_for(10**9) == 0
+    pace.begin(100.0)
+    pace.done(1000, 102.0, least=250)
+    assert pace.seconds_for(1500) == pytest.approx(3.0)
+    pace.done(10, 109.0, least=250)  # too small to say anything
+    pace.begin(500.0)  # nothing was asked for minutes
+    pace.done(1000, 502.0, least=250)
+    assert pace.seconds_for(1500) == pytest.approx(3.0)
+    for second in range(503, 543):
+        pace.done(2000, float(second), least=250)
+    assert pace.seconds_for(1500) == pytest.approx(0.75, rel=0.01)
+
+
+def test_what_would_wait_too_long_is_refused_at_once_and_nothing_is_where_nothing_waits() -> None:
+    queue = Queue()
+    queue.scheduler.batch_tokens = 64
+    queue.scheduler.room = Room(entries=10**6, tokens=10**6, seconds=0.1)
+    texts = [[1] * 64] * 4
+    first = queue.scheduler.submit(texts)  # nothing is known yet
+    for _ in texts:
+        assert queue.model.entered.acquire(timeout=WAIT_S)
+        time.sleep(0.05)  # at most 1,280 tokens a second
+        queue.model.gate.release()
+    assert not first.answer.result(WAIT_S).errors
+    second = queue.scheduler.submit(texts)  # 0.2 s of work and more, but nobody is before it
+    assert queue.model.entered.acquire(timeout=WAIT_S)
+    assert queue.scheduler.full()
+    with pytest.raises(OverloadError, match=r"3 texts wait already; with 1 more .* at the present pace"):
+        queue.scheduler.submit([[1, 2]])
+    queue.model.gate.release(100)
+    assert not second.answer.result(WAIT_S).errors
+    assert not queue.scheduler.full()
+    assert not queue.scheduler.submit([[1, 2]]).answer.result(WAIT_S).errors
+    queue.scheduler.close()
 
 
 def test_texts_of_callers_who_left_are_not_computed(held: Queue) -> None:

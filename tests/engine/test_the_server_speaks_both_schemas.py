@@ -120,6 +120,15 @@ def test_a_server_that_is_away_is_said_to_be_away() -> None:
         RemoteEncoder("http://127.0.0.1:9", patience_s=0.3)
 
 
+def test_what_the_server_says_of_its_own_error_reaches_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = broken_encoder()
+    with server_thread(encoder) as server:
+        remote = RemoteEncoder(server.url, patience_s=0.3)
+        monkeypatch.setattr(encoder, "tokenize", lambda _: 1 // 0)
+        with pytest.raises(UnavailableError, match=r"answers 500 \(The server failed; its log has error [0-9a-f]{8}"):
+            remote.encode(["bank"])
+
+
 def test_a_project_uses_the_server_when_its_url_is_set(
     engine_server: ServerProcess, encoder: Encoder, tmp_path: Path
 ) -> None:

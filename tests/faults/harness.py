@@ -49,7 +49,7 @@ class Moments:
             def __getattr__(self, name: str) -> Any:
                 return getattr(self.cursor, name)
 
-        Lake.new_cursor = lambda lake: Cursor(real(lake))  # type: ignore[method-assign]
+        Lake.new_cursor = lambda lake, **how: Cursor(real(lake, **how))  # type: ignore[method-assign]
 
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         writes = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")

@@ -3,6 +3,7 @@
 A run finishes, or fails by type: exit code 3 and words, never a traceback; and the next run ends well.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -10,7 +11,9 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -102,6 +105,38 @@ def test_the_server_dies_in_the_middle(root: Path) -> None:
     process.wait(timeout=10)  # it does not stay to send what nobody takes
     assert process.returncode == 3
     ends_well(root)
+
+
+@pytest.mark.parametrize(
+    ("version", "code", "words"),
+    [(None, 3, "Prefect's server went away"), ("2.20.0", 2, "Bring both to one version")],
+    ids=["away", "another version"],
+)
+def test_the_server_is_well_at_first_and_then_is_not(root: Path, version: str | None, code: int, words: str) -> None:
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path == "/api/health":
+                self.answer("true")
+            elif version is not None:
+                self.answer(json.dumps(version))
+            else:
+                self.close_connection = True
+
+        def answer(self, body: str) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        process = start(root, PREFECT_API_URL=f"http://127.0.0.1:{server.server_port}/api")
+        said = process.communicate()[1]
+        server.shutdown()
+    assert "Traceback" not in said
+    assert words in said
+    assert process.returncode == code
 
 
 def test_its_database_is_locked(root: Path) -> None:

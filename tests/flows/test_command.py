@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli.main import run_command
+from flows.settings import load_settings
 from tests.projects import ROOT
 
 COMMANDS = [
@@ -103,6 +104,24 @@ def test_help_answers_without_loading_torch_or_prefect() -> None:
         "sys.exit(bool({'torch', 'prefect', 'snorkel', 'label_studio_sdk'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True).returncode == 0
+
+
+def test_init_makes_a_multi_label_project(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    records = tmp_path / "own.jsonl"
+    records.write_text('{"text": "Oil rose."}\n', "utf-8")
+    folder = tmp_path / "p"
+    wanted = ["init", str(folder), "--classes", "a,b", "--multi-label"]
+    assert run_command([*wanted, "--sample", "reuters"]) == 2
+    assert "has one class; leave out --multi-label" in capsys.readouterr().err
+    assert run_command([*wanted, "--source", str(records)]) == 0
+    printed = capsys.readouterr().out
+    assert "several of the classes, or none" in printed
+    assert "functions for each class" in printed
+    settings = load_settings(folder)
+    assert settings.project.multi_label
+    assert settings.weak_labels.label_model == "anchored"
+    assert "for one class that an item has" in (folder / "labeling_functions.py").read_text("utf-8")
+    assert "@" not in (folder / "siftline.toml").read_text("utf-8")
 
 
 def test_init_never_overwrites(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

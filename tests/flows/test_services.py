@@ -16,9 +16,9 @@ import httpx
 import pytest
 
 from active.task_folder import TaskFolder
-from flows import ports
+from flows import ports, services
 from flows.cli.main import run_command
-from flows.prefect_server import prefect_api
+from flows.prefect_server import check_api, prefect_api
 from flows.processes import start_time
 from flows.project import Project
 from flows.services import Background
@@ -109,6 +109,16 @@ def test_a_proxy_does_not_stand_before_own_servers(own_server: str, monkeypatch:
     ports.reach_loopback_directly()
     assert httpx.get(own_server).text == "direct"
     assert os.environ["NO_PROXY"].split(",")[0] == "example.org"
+
+
+def test_health_is_asked_by_the_proxy_for_other_hosts_only(own_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
+    check_api(own_server.rstrip("/"))
+    assert services._answers(own_server)  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setenv("ALL_PROXY", own_server)
+    assert services._answers("http://prefect.example:4200/api/health")  # pyright: ignore[reportPrivateUsage]
 
 
 def test_the_command_sees_to_that_before_all_else() -> None:

@@ -190,7 +190,7 @@ class Cursor:
         return getattr(self.real, name)
 
 real = Lake.new_cursor
-Lake.new_cursor = lambda self: Cursor(real(self))
+Lake.new_cursor = lambda self, **how: Cursor(real(self, **how))
 lake = Lake(Path(sys.argv[1]))
 with lake.stage("ingest", version=1, inputs=()) as stage:
     if not stage.done:

@@ -61,6 +61,19 @@ def test_the_files_of_upkeep_are_synced(lake: Lake, monkeypatch: pytest.MonkeyPa
     assert new <= synced.keys()
 
 
+def test_the_files_and_folders_of_a_partitioned_table_are_synced(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of ours is; whoever partitions one by hand gets folders below the table's."""
+    cursor = lake.new_cursor()
+    cursor.execute("ALTER TABLE items SET PARTITIONED BY (split)")
+    cursor.close()
+    synced = recorded(monkeypatch, lake.snapshot)
+    with lake.stage("add", version=1, inputs=()) as stage:
+        stage.commit([Append("items", items(500))])
+    [file] = files(lake)
+    assert file.parent.name == "split=train"
+    assert {file, file.parent, file.parent.parent} <= {path for path, when in synced.items() if when < lake.snapshot()}
+
+
 def test_the_files_of_a_migration_are_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = released(1, tmp_path / "old")
     known = set((path / "data").rglob("*.parquet"))

@@ -1,5 +1,6 @@
 """Reading: vectors as a matrix, content hashes that follow content only, SQL from people that cannot do harm."""
 
+import re
 from pathlib import Path
 
 import duckdb
@@ -8,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from tests.flows.report_lake import full_lake
-from tests.warehouse.test_commit_is_atomic import items
-from warehouse import Append, DataError, Lake, Upsert, attach_statement, matrix_to_list_array
+from tests.warehouse.test_commit_is_atomic import classes, items
+from warehouse import Append, DataError, Lake, Reader, Upsert, attach_statement, matrix_to_list_array
 from warehouse.extensions import load_extensions
 from warehouse.protection import connect_locked_down
 
@@ -101,15 +102,21 @@ def test_sql_from_a_person_reaches_the_warehouse_and_nothing_else(lake: Lake, tm
     assert not (tmp_path / "outside").exists()
 
 
+def questions_of_a_look_up(reader: Reader, first: str, second: str) -> list[str]:
+    """What DuckLake asks its catalogue to find the second of two items in the training set."""
+    reader.rows("SELECT * FROM training_set WHERE item_id = ?", [first])
+    reader.rows("CALL enable_logging('DuckLakeMetadata', level = 'debug')")
+    reader.rows("SELECT * FROM training_set WHERE item_id = ?", [second])
+    reader.rows("CALL disable_logging()")
+    return [str(q) for (q,) in reader.rows("SELECT message FROM duckdb_logs WHERE type = 'DuckLakeMetadata'")]
+
+
 def test_a_look_up_in_the_training_set_reads_no_table_twice_without_need(tmp_path: Path) -> None:
     """Most of what a look-up costs are DuckLake's questions to its catalogue: docs/decisions/0070."""
     with full_lake(tmp_path / "lake") as lake, lake.read() as reader:
         assert len(reader.rows("SELECT * FROM training_set WHERE item_id = 'i001'")) == 1
-        reader.rows("CALL enable_logging('DuckLakeMetadata', level = 'debug')")
-        assert len(reader.rows("SELECT * FROM training_set WHERE item_id = 'i002'")) == 1
-        reader.rows("CALL disable_logging()")
+        asked = questions_of_a_look_up(reader, "i001", "i002")
         numbers = dict(reader.rows("SELECT table_name, table_id FROM ducklake_table_info('lake')"))
-        asked = [str(q) for (q,) in reader.rows("SELECT message FROM duckdb_logs WHERE type = 'DuckLakeMetadata'")]
 
     def reads(table: str) -> int:
         return sum("AS col1" in q and f"ducklake_inlined_data_{numbers[table]}_" in q for q in asked)
@@ -119,3 +126,15 @@ def test_a_look_up_in_the_training_set_reads_no_table_twice_without_need(tmp_pat
     assert not [q for q in asked if "ducklake_table_stats" in q], "also tables that were never written have statistics"
     # The names of the classes are wanted by gold_labels and by latest_predictions.
     assert (reads("models"), reads("classes")) == (1, 2)
+
+
+def test_a_look_up_before_anybody_answered_asks_for_no_statistics(lake: Lake) -> None:
+    """As long as a table has none, DuckLake asks for them again and again: docs/decisions/0081."""
+    write(lake, 1, Append("items", items(3)))
+    write(lake, 2, Upsert("classes", classes("a", "b")))
+    with lake.read() as reader:
+        asked = questions_of_a_look_up(reader, "i00001", "i00002")
+        numbers = dict(reader.rows("SELECT table_name, table_id FROM ducklake_table_info('lake')"))
+    of_annotations = [q for q in asked if re.search(rf"table_id = {numbers['annotations']}\b", q)]
+    assert of_annotations
+    assert not [q for q in of_annotations if "ducklake_table_stats" in q]

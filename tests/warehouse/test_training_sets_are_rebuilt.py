@@ -222,6 +222,13 @@ def test_a_condition_is_one_expression_that_reads_the_warehouse_only(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_export_is_its_owners_only(lake: Lake, tmp_path: Path) -> None:
+    for form in FORMATS:
+        export_training_set(lake.path, tmp_path / form, format=form)
+        paths = [tmp_path / form, *(tmp_path / form).rglob("*")]
+        assert [path for path in paths if path.stat().st_mode & 0o077] == []
+
+
 def test_a_place_that_is_taken_is_left_alone(lake: Lake, tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()

@@ -1,14 +1,17 @@
 """What the label models learn: from agreement, from gold labels as they arrive, and when `auto` believes which."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from flows.cli.run import Announcer
+from flows.pipelines import words_of
 from tests.weak_labels.small_lake import CLASSES, build
-from warehouse import Lake, SettingsError
+from warehouse import Lake, SettingsError, StageResult
 from weak_labels.label_models import LabelModelConfig, VoteMatrix, fit, fit_multi_label, label_model
 from weak_labels.label_models.anchored import fit_anchored
 from weak_labels.label_models.choose import MOST_SNORKEL, choose
@@ -119,6 +122,22 @@ class TestAuto:
         choose(votes, train_N, gold_N, fit_anchored(votes, train_N, gold_N), candidate)
         assert ("snorkel" in rivals) == asked
         assert {"majority", "dawid_skene"} <= set(rivals)
+
+    def test_who_asks_for_snorkel_with_many_functions_is_told_what_is_faster(
+        self, truth: Ints, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        votes = cast(truth[:200], [0.9, 0.8, 0.7, 0.6])
+        snorkel = LabelModelConfig(kind="snorkel", classes=CLASSES, epochs=1)
+        assert "advice" not in fit(votes, snorkel).detail
+        monkeypatch.setattr(sys.modules["weak_labels.label_models.fit"], "SLOW_SNORKEL", 11)
+        advice = fit(votes, snorkel).detail["advice"]
+        assert "4 functions and 3 classes" in advice
+        assert 'label_model = "auto"' in advice
+        assert "advice" not in fit(votes, AUTO).detail
+        result = StageResult(stage="label_model", token="", committed=True, detail={"advice": advice})
+        assert advice in words_of(result)
+        Announcer()(result)
+        assert advice in capsys.readouterr().err
 
 
 class TestMultiLabel:

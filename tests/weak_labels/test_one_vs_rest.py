@@ -20,6 +20,7 @@ from weak_labels.one_vs_rest import OneVsRestHeads, truth
 from weak_labels.report import lf_report
 from weak_labels.set_score import score_sets
 from weak_labels.suggest import SuggestConfig, suggest
+from weak_labels.votes_beside import Weighed, log_odds
 
 CLASSES = ("a", "b", "c")
 LABEL_MODEL = LabelModelConfig(kind="anchored", classes=CLASSES, multi_label=True, learn_from_gold=True)
@@ -84,6 +85,7 @@ def test_the_stages_learn_and_score_sets(small: SmallLake) -> None:
     assert sums[0] < 0.9
     assert sums[1] > 1.5
     assert kinds == [("one_vs_rest_logistic_regression",)]
+    assert all(of["weighed"]["by_gold"] for of in learned.detail["by_class"].values())
     assert sure == pytest.approx(0, abs=1e-6)
     assert set(figures) == {"accuracy", "micro_f1", "macro_f1", "calibration_error"}
     assert figures["micro_f1"] > 0.8
@@ -93,20 +95,55 @@ def test_the_stages_learn_and_score_sets(small: SmallLake) -> None:
     assert {d.against for d in report.disagreements} <= {"the model", "people"}
 
 
-def test_each_class_is_the_end_model_of_has_it_not_and_has_it() -> None:
+def test_each_class_is_the_end_model_of_has_it_not_and_has_it_beside_its_votes() -> None:
     generator = np.random.default_rng(0)
     vectors = generator.standard_normal((30, 5))
     probs = generator.random((30, 3))
-    weights = np.ones(30)
-    rows = np.arange(30)
+    probs[:, 2] = 0.02  # no function votes for it
+    probs[20] = 0  # not there when the label model ran
+    weights = np.array([1.0] * 20 + [0.0] * 10)
+    train = np.arange(30) < 25
     sets = truth([(0, 2), (), (1,)], 3, multi_label=True)
     assert sets.tolist() == [[True, False, True], [False, False, False], [False, True, False]]
-    heads = OneVsRestHeads.fit(END_MODEL, vectors, rows, probs, weights)
-    found = heads.learned(np.arange(3), sets).model.predict_proba(vectors)
+    heads = OneVsRestHeads.fit(END_MODEL, vectors, train, probs, weights)
+    with_votes = heads.learned(np.arange(3), sets).model.predict_proba(heads.features)
+    gold_only = heads.learned(np.arange(3), sets, from_weak=False).model.predict_proba(heads.features)
+    shares = probs[[row for row in range(25) if row != 20]].mean(axis=0)
     for c in range(3):
-        weak = EndModel.fit_weak(vectors, np.stack([1 - probs[:, c], probs[:, c]], axis=1), weights)
-        alone = EndModel.fit_gold(weak, vectors[:3], sets[:, c].astype(np.int64), 2)
-        np.testing.assert_array_equal(found[:, c], alone.predict_proba(vectors)[:, 1])
+        weak = EndModel.fit_weak(vectors[:20], np.stack([1 - probs[:20, c], probs[:20, c]], axis=1), np.ones(20))
+        model = EndModel.fit_gold(weak, vectors[:3], sets[:, c].astype(np.int64), 2)
+        said = model.predict_proba(vectors)[:, 1]
+        odds = (log_odds(shares)[c] + log_odds(said)) / 2 + log_odds(probs)[:, c] - log_odds(shares)[c]
+        odds[20] = (log_odds(shares)[c] + log_odds(said)[20]) / 2
+        both = 1 / (1 + np.exp(-odds))
+        np.testing.assert_allclose(with_votes[:, c], said if c == 2 else both, rtol=1e-9)
+        alone = EndModel.fit_gold(None, vectors[:3], sets[:, c].astype(np.int64), 2)
+        np.testing.assert_array_equal(gold_only[:, c], alone.predict_proba(vectors)[:, 1])
+
+
+def test_without_weak_labels_the_end_model_counts_alone() -> None:
+    vectors = np.eye(4)
+    heads = OneVsRestHeads.fit(END_MODEL, vectors, np.ones(4, np.bool_), np.zeros((4, 3)), np.zeros(4))
+    learned = heads.learned(np.arange(2), truth([(0,), ()], 3, multi_label=True))
+    assert learned.detail == {}
+    found = learned.model.predict_proba(heads.features)
+    assert found[0, 0] > 0.5 > found[1, 0]
+
+
+def test_people_say_what_votes_are_worth() -> None:
+    generator = np.random.default_rng(1)
+    has = generator.integers(0, 2, 120)
+    right = np.where(has == 1, 2.0, -2.0)
+    noise = generator.choice([-2.0, 2.0], 120)
+    said = np.where(generator.random(120) < 0.8, has, 1 - has) * 0.6 + 0.2
+    start = Weighed.without_gold(0.5)
+    assert (start.offset, start.end_model, start.votes) == (0.0, 0.5, 1.0)
+    trusted, doubted = start.moved(said, right, has), start.moved(said, noise, has)
+    assert trusted.votes > 1 > doubted.votes + 0.5
+    assert doubted.end_model > 0.6
+    assert ((doubted.predict_proba(said, noise) > 0.5) == has).mean() > (
+        (start.predict_proba(said, noise) > 0.5) == has
+    ).mean()
 
 
 def test_the_score_of_sets_by_hand() -> None:

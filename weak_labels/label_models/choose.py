@@ -23,6 +23,8 @@ MOST_OVERRULED = 0.05
 RIVALS = ("majority", "snorkel", "dawid_skene")
 MOST_SNORKEL = 1000
 """Functions times classes beyond which Snorkel is no rival: its time and memory grow with the square of this."""
+SLOW_SNORKEL = 3000
+"""Functions times classes beyond which Snorkel takes minutes: whoever asks for it is told what is faster."""
 
 
 def choose(

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from warehouse import SettingsError
 from weak_labels.label_models.anchored import Anchored, fit_anchored
-from weak_labels.label_models.choose import choose
+from weak_labels.label_models.choose import SLOW_SNORKEL, choose
 from weak_labels.label_models.dawid_skene import dawid_skene
 from weak_labels.label_models.majority import soft_majority
 from weak_labels.label_models.snorkel import SMALLEST_L, NoSolution, snorkel_posterior
@@ -162,6 +162,11 @@ def fit(
     }
     if reason:
         detail["reason"] = reason
+    if config.kind == "snorkel" and used == "snorkel" and distinct.functions * classes > SLOW_SNORKEL:
+        detail["advice"] = (
+            f"Snorkel takes minutes with {distinct.functions:,} functions and {classes} classes, four times as long "
+            'with twice as many; label_model = "auto" (or "anchored") under [weak_labels] takes seconds.'
+        )
     learned: dict[str, Any] = {}
     if anchored is not None:
         learned = _as_json(anchored, kept_names, distinct)

@@ -1,0 +1,71 @@
+"""A proxy that the environment names stands before engines on other machines, and not before those of this one."""
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from engine.errors import OptionError, UnavailableError
+from engine.remote import RemoteEncoder
+from tests.engine.test_every_status_is_produced import broken_encoder
+from tests.engine_servers import server_thread
+
+ASKED: list[str] = []
+
+
+class Recorded(BaseHTTPRequestHandler):
+    """A proxy that writes down what it is asked and answers in the server's place."""
+
+    def do_GET(self) -> None:
+        ASKED.append(self.path)
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    ASKED.clear()
+
+
+@pytest.fixture
+def proxy() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Recorded) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def test_this_machine_is_asked_directly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # where nothing listens
+    monkeypatch.setenv("ALL_PROXY", "socks9://127.0.0.1:9")
+    with server_thread(broken_encoder()) as server:
+        assert RemoteEncoder(server.url, patience_s=0.3).encode(["bank"]).shape[0] == 1
+
+
+def test_another_machine_is_asked_by_the_proxy_unless_it_is_left_out(
+    proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with pytest.raises(OptionError, match="is not that of `siftline engine serve`"):
+        RemoteEncoder("http://engine.invalid:8180")
+    assert ASKED == ["http://engine.invalid:8180/info"]
+    monkeypatch.setenv("NO_PROXY", "engine.invalid")
+    with pytest.raises(UnavailableError, match="cannot be reached") as raised:
+        RemoteEncoder("http://engine.invalid:8180", patience_s=0.3)
+    assert "proxy" not in str(raised.value)
+    assert len(ASKED) == 1
+
+
+def test_a_proxy_that_is_away_or_of_another_kind_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    with pytest.raises(UnavailableError, match=r"by the proxy .* add engine\.invalid to NO_PROXY"):
+        RemoteEncoder("http://engine.invalid:8180", patience_s=0.3)
+    monkeypatch.setenv("ALL_PROXY", "socks9://user:secret@127.0.0.1:9")
+    with pytest.raises(OptionError, match=r"proxy that the environment names cannot be used") as raised:
+        RemoteEncoder("http://engine.invalid:8180")
+    assert "secret" not in str(raised.value)
