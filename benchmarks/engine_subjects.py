@@ -18,8 +18,9 @@ from engine.client import DEFAULT_ACTIVE, ENCODERS
 from engine.config import RoutedConfig
 from engine.encoder import DenseEncoder, Pack, dense_encoder, pack
 from engine.errors import ModelFileError
-from engine.loading import load_dense, routed_client
+from engine.loading import float_parts, load_dense, routed_client
 from engine.local import LocalEncoder
+from engine.native.float32 import FloatForward
 from engine.products import stable_rows, use_least_rows
 from engine.request import Packed
 from engine.routed import RoutedEncoder
@@ -161,13 +162,14 @@ class Subject:
         if model is self.model:
             return self.client
         assert isinstance(model, DenseEncoder)
+        forward, _, shapes = self._parts
 
         def compute(batch: Pack, traced: bool) -> Packed:
-            return Packed(model(batch), (), ())
+            return Packed(forward(batch, 0, None), (), ())
 
         return LocalEncoder(
             compute,
-            model.shapes(),
+            shapes,
             TextTokenizer(self.tokenizer, vocab=model.config.vocab, max_tokens=self.client.max_tokens),
             encoder_id=self.client.encoder_id,
             dimension=model.config.width,
@@ -182,19 +184,23 @@ class Subject:
         return self.file.file.tokenizer
 
     @cached_property
+    def _parts(self) -> tuple[FloatForward, str, tuple[tuple[int, int], ...]]:
+        return float_parts(self.timed_model)
+
+    @cached_property
     def _rows(self) -> int:
-        return stable_rows(self.timed_model.shapes())
+        return stable_rows(self._parts[2])
 
     def compute(self, batch: Pack) -> torch.Tensor:
-        """Vectors of a pack, in this thread, with the products that its timed client would use."""
+        """Vectors of a pack, in this thread, as its timed client computes them."""
         use_least_rows(self._rows)
-        model = self.timed_model
-        with torch.inference_mode():
-            if isinstance(model, DenseEncoder):
-                return model(batch)
+        budget = 0
+        if isinstance(self.timed_model, RoutedEncoder):
             assert self.file is not None
             assert self.active is not None
-            return model(batch, self.file.config.budget(self.active))
+            budget = self.file.config.budget(self.active)
+        with torch.inference_mode():
+            return self._parts[0](batch, budget, None)
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ import torch
 from engine.client import DEFAULT_ACTIVE
 from engine.config import EncoderConfig, RoutedConfig
 from engine.device import CUDA_ROWS, computing
-from engine.encoder import Pack
+from engine.encoder import DenseEncoder, Pack
 from engine.errors import OptionError
 from engine.local import LocalEncoder
 from engine.native import int8_forward
+from engine.native.float32 import FloatForward, float_forward, torch_forward
 from engine.products import MOST_ROWS
 from engine.quantize import Int8Weights
 from engine.quantized_file import read_quantized
@@ -66,16 +67,17 @@ def load_dense(
     if streamed is None:
         file.close()
     limit = _limit(max_tokens, model.config)
+    forward, arithmetic, shapes = float_parts(model, device)
 
     def compute(batch: Pack, traced: bool) -> Packed:
-        vectors = model(batch)
+        vectors = forward(batch, 0, None)
         return Packed(vectors, [1.0] * len(vectors), [""] * len(vectors))
 
     return LocalEncoder(
         compute,
-        model.shapes(),
+        shapes,
         TextTokenizer(files["tokenizer.json"], vocab=model.config.vocab, max_tokens=limit),
-        encoder_id=make_encoder_id("dense", MINILM.sha256, max_tokens=limit, precision="float32", device=device),
+        encoder_id=make_encoder_id("dense", MINILM.sha256, max_tokens=limit, precision=arithmetic, device=device),
         dimension=model.config.width,
         max_tokens=limit,
         threads=1 if streamed is not None else _threads(threads, device),
@@ -190,10 +192,11 @@ def routed_client(
     """
     config = model.config
     budget, limit = config.budget(active), _limit(max_tokens, config.base)
+    forward, arithmetic, shapes = float_parts(model, device)
 
     def compute(batch: Pack, traced: bool) -> Packed:
         layers: list[LayerTrace] | None = [] if traced else None
-        vectors = model(batch, budget, layers)
+        vectors = forward(batch, budget, layers)
         if layers is None:
             return Packed(vectors, (), ())
         traces = text_traces(config, layers, batch)
@@ -201,14 +204,26 @@ def routed_client(
 
     return LocalEncoder(
         compute,
-        model.shapes(),
+        shapes,
         TextTokenizer(tokenizer, vocab=config.base.vocab, max_tokens=limit),
-        encoder_id=make_encoder_id(f"routed{active:g}", sha256, max_tokens=limit, precision="float32", device=device),
+        encoder_id=make_encoder_id(f"routed{active:g}", sha256, max_tokens=limit, precision=arithmetic, device=device),
         dimension=config.base.width,
         max_tokens=limit,
         threads=_threads(threads, device),
         device=device,
     )
+
+
+def float_parts(
+    model: DenseEncoder | RoutedEncoder, device: str = "cpu"
+) -> tuple[FloatForward, str, tuple[tuple[int, int], ...]]:
+    """A float32 model's forward, its arithmetic for the `encoder_id`, and the shapes whose products are torch's.
+
+    Raises:
+        OptionError: SIFTLINE_KERNEL names a kernel that is not known or cannot run here.
+    """
+    forward, kernel = (torch_forward(model), "torch") if device != "cpu" else float_forward(model)
+    return (forward, "float32", model.shapes()) if kernel == "torch" else (forward, "float32, fused", ())
 
 
 def int8_client(

@@ -1,4 +1,6 @@
-"""Matrix products whose bits for one row do not depend on how many other rows stand beside it.
+"""Torch's matrix products, with bits for one row that do not depend on how many other rows stand beside it.
+
+They serve training, CUDA, and machines without the compiled layers of `engine.native.float32`.
 
 On one thread, the libraries behind torch give a row the same bits in products of many rows, but products of a few take
 other kernels, and how few differs from machine to machine. `stable_rows` measures it on the machine at hand, over every

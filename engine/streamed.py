@@ -1,8 +1,8 @@
 """Models whose weights do not all fit into memory: what is missing is read from the file while a batch is computed.
 
 The rows of the embedding table that a batch needs are read for it. Layers that do not stay take turns in two places:
-while one works, the next is read. Of a routed layer, experts are read only once the router has chosen them, while the
-block that always works is computed. The weights are the same, so the vectors are too, bit for bit.
+while one works, the next is read. Of a routed layer, experts are read only once the router has chosen them. The weights
+are the same, so the vectors are too, bit for bit.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,4 +1,5 @@
-"""The int8 forward as compiled C++, with the bits of `engine.int8.TorchInt8`; optional, found at run time.
+"""The int8 forward as compiled C++, with the bits of `engine.int8.TorchInt8`; optional, found at run time. The same
+library has the layers of `engine.native.float32`.
 
 It is built where there is a C++ compiler (`make setup`, `pip install .`; in a git worktree
 `make native`). Without it, or where its version is
@@ -23,7 +24,7 @@ from engine.int8 import Forward, TorchInt8
 from engine.quantize import Int8Weights
 from engine.trace import LayerTrace
 
-VERSION = 3
+VERSION = 4
 """Of the interface to the library; one that was built from other sources than these is left alone."""
 VARIABLE = "SIFTLINE_KERNEL"
 STAGES = (
@@ -45,10 +46,8 @@ def int8_forward(weights: Int8Weights) -> tuple[Forward, str]:
     Raises:
         OptionError: SIFTLINE_KERNEL names a kernel that is not known or cannot run here.
     """
-    wanted = os.environ.get(VARIABLE, "auto")
-    if wanted not in KERNELS:
-        raise OptionError(f"{VARIABLE} is '{wanted}'; known are: {', '.join(KERNELS)}.")
-    library = None if wanted == "torch" else _library()
+    wanted = wanted_kernel()
+    library = None if wanted == "torch" else load_library()
     if library is None:
         if wanted not in ("auto", "torch"):
             raise OptionError(f"{VARIABLE} is '{wanted}', but the compiled forward is not installed. Run: make setup")
@@ -59,8 +58,17 @@ def int8_forward(weights: Int8Weights) -> tuple[Forward, str]:
     return NativeInt8(weights, library, name).forward, name.decode()
 
 
+def wanted_kernel() -> str:
+    """What `SIFTLINE_KERNEL` asks for, one of `KERNELS`. Raises: OptionError."""
+    wanted = os.environ.get(VARIABLE, "auto")
+    if wanted not in KERNELS:
+        raise OptionError(f"{VARIABLE} is '{wanted}'; known are: {', '.join(KERNELS)}.")
+    return wanted
+
+
 @cache
-def _library() -> ctypes.CDLL | None:
+def load_library() -> ctypes.CDLL | None:
+    """The compiled library; None where there is none for this system and this version of the interface."""
     for path in sorted(Path(__file__).parent.glob("_forward*.so")):
         try:
             library = ctypes.CDLL(str(path))
@@ -77,6 +85,15 @@ def _library() -> ctypes.CDLL | None:
             library.siftline_forward.argtypes = [
                 *[ctypes.c_void_p] * 3,
                 *[ctypes.c_int32] * 3,
+                *[ctypes.c_void_p] * 4,
+            ]
+            library.siftline_float_isa.restype = ctypes.c_char_p
+            library.siftline_float_step.argtypes = [
+                ctypes.c_char_p,
+                ctypes.c_int,
+                *[ctypes.c_void_p] * 3,
+                *[ctypes.c_int32] * 3,
+                ctypes.c_float,
                 *[ctypes.c_void_p] * 4,
             ]
             return library

@@ -2,12 +2,12 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "model.h"
+#include "float32.h"
 
 namespace siftline {
 namespace {
 
-constexpr int VERSION = 3;  // engine/native/__init__.py asks for the same
+constexpr int VERSION = 4;  // engine/native/__init__.py asks for the same
 
 const Isa* isa_named(const char* name) {
 #if defined(__x86_64__)
@@ -25,6 +25,20 @@ const Isa* isa_named(const char* name) {
   const bool best = std::strcmp(name, "auto") == 0;
 #endif
   return best || std::strcmp(name, scalar_isa.name) == 0 ? &scalar_isa : nullptr;
+}
+
+// Without AVX2 and fused multiply-add "auto" is none: plain C++ is slower than torch, or was not measured against it.
+const FloatIsa* float_isa_named(const char* name) {
+#if defined(__x86_64__)
+  const bool best = std::strcmp(name, "auto") == 0;
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (avx512 && (best || std::strcmp(name, "avx512_vnni") == 0 || std::strcmp(name, "amx_int8") == 0))
+    return &float_avx512_isa;
+  if (avx2 && (best || std::strcmp(name, float_avx2_isa.name) == 0)) return &float_avx2_isa;
+#endif
+  return std::strcmp(name, float_scalar_isa.name) == 0 ? &float_scalar_isa : nullptr;
 }
 
 // Memory of a thread, kept between calls: mapping it anew costs as much as a short text.
@@ -228,5 +242,35 @@ __attribute__((visibility("default"))) int siftline_forward(const void* model, c
   const Model& given = *static_cast<const Model*>(model);
   const siftline::Request request{ids, lengths, texts, tokens, budget, vectors, on_heads, on_experts, spent};
   return given.isa->forward(given, request, siftline::arena_of);
+}
+
+// The name of the instruction set of float32 that `name`, as for siftline_isa, gives here; null where it cannot run.
+__attribute__((visibility("default"))) const char* siftline_float_isa(const char* name) {
+  const siftline::FloatIsa* isa = siftline::float_isa_named(name);
+  return isa ? isa->name : nullptr;
+}
+
+// A step of a float32 forward for a pack: 0 normalises x, 1 and 2 are the halves of a layer, 3 makes vectors of x. `name`
+// as for siftline_float_isa, which must have taken it; tensors are a FloatNorm, a FloatLayer, or null. 0, or 1 without
+// memory.
+__attribute__((visibility("default"))) int siftline_float_step(const char* name, int step, const int64_t* sizes,
+                                                               const void* const* tensors, const int32_t* lengths,
+                                                               int32_t texts, int32_t tokens, int32_t budget, float eps,
+                                                               float* x, uint8_t* on_heads, uint8_t* on_experts,
+                                                               float* vectors) {
+  siftline::FloatSizes given;
+  std::memcpy(&given, sizes, sizeof(given));
+  const siftline::FloatRequest request{lengths, texts, tokens, budget, eps, x, on_heads, on_experts, vectors};
+  const siftline::FloatIsa& isa = *siftline::float_isa_named(name);
+  siftline::FloatNorm norm{};
+  siftline::FloatLayer layer{};
+  if (step == 0) std::memcpy(&norm, tensors, sizeof(norm));
+  if (step == 1 || step == 2) std::memcpy(&layer, tensors, sizeof(layer));
+  switch (step) {
+    case 0: return isa.norm(given, norm, request, siftline::arena_of);
+    case 1: return isa.attention(given, layer, request, siftline::arena_of);
+    case 2: return isa.feed_forward(given, layer, request, siftline::arena_of);
+    default: return isa.pool(given, request, siftline::arena_of);
+  }
 }
 }

@@ -87,6 +87,16 @@ bool amx_allowed();
 #endif
 #endif
 
+struct Carver {  // lays parts out in one piece of memory; with a null base it only counts
+  char* base;
+  size_t used = 0;
+  template <typename T>
+  void take(T*& to, size_t count) {
+    to = reinterpret_cast<T*>(base + used);
+    used += (count * sizeof(T) + 127) / 64 * 64;
+  }
+};
+
 inline int filled(int64_t count, int to) { return static_cast<int>((count + to - 1) / to * to); }
 
 }  // namespace siftline
