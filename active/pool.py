@@ -5,13 +5,18 @@ Shape letters: N items of the pool, C classes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 
 from active.graph import Bools, Floats, Rows
 from warehouse import DataError, Reader
 from warehouse.reader import list_column_to_matrix
+
+# Its kernels are made at import time, which type checkers do not see.
+pc: Any = pyarrow.compute
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,8 +108,7 @@ def read_pool(reader: Reader, indexed: Sequence[str]) -> Pool:
         ORDER BY i.item_id
         """
     )
-    known = set(indexed)
-    table = table.filter(pa.array([item_id in known for item_id in table.column("item_id").to_pylist()], pa.bool_()))
+    table = table.filter(pc.is_in(table.column("item_id"), value_set=pa.array(indexed, pa.string())))
     item_ids: list[str] = table.column("item_id").to_pylist()
     labelled = table.column("labelled").to_numpy().astype(np.bool_)
     queued = table.column("queued").to_numpy().astype(np.bool_)

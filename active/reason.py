@@ -26,8 +26,12 @@ def reasons(pool: Pool, speaks_for: Rows, redundancy: Floats, settled: Floats, r
     """
     order = np.argsort(-pool.predicted, axis=1, kind="stable") if len(pool.class_names) > 1 else None
     sentences: list[str] = []
+    votes: dict[bytes, str] = {}  # few items are voted on in a way of their own
     for row in rows.tolist():
-        parts = [_speaks_for(int(speaks_for[row])), _votes(pool, row)]
+        cast = pool.votes[row].tobytes()
+        if cast not in votes:
+            votes[cast] = _votes(pool, row)
+        parts = [_speaks_for(int(speaks_for[row])), votes[cast]]
         if order is not None and pool.has_prediction[row]:
             best, second = int(order[row, 0]), int(order[row, 1])
             parts.append(_sets(pool, row) if pool.multi_label else _prediction(pool, row, best, second))

@@ -25,6 +25,7 @@ from threadpoolctl import threadpool_limits
 from active.effort import expected_seconds
 from active.graph import NEAR_DUPLICATE, Floats, PoolGraph, Rows
 from active.information import Information, openness
+from active.kept_values import changed
 from active.pool import Pool, read_pool
 from active.reason import reasons
 from active.taught import Estimate
@@ -177,6 +178,8 @@ def conflict(pool: Pool) -> Floats:
 def estimate_values(lake: Lake, index: VectorIndex, config: ValueConfig, progress: Progress = silent) -> StageResult:
     """Write the value, its components and its reason for every train item that nobody has labelled or queued.
 
+    Where the cycle has values already, those that are as before are left alone; see `active.kept_values`.
+
     Args:
         lake: the warehouse.
         index: of the current vectors.
@@ -202,12 +205,12 @@ def estimate_values(lake: Lake, index: VectorIndex, config: ValueConfig, progres
         progress(2, 3)
         with threadpool_limits(1):  # as in `select`, so that both see the same bits
             cover, redundancy = graph.cover(pool.taken), graph.nearest(pool.taken)
-            typical, known, estimate = representativeness(pool, graph), information(pool, graph), taught(pool, graph)
+            known, estimate = information(pool, graph), taught(pool, graph)
+            typical = estimate.representativeness(cover) if estimate else representativeness(pool, graph)
         gains = np.where(redundancy < NEAR_DUPLICATE, known.gains, 0.0)
         value = shares(gains, rows)
         if estimate is not None:
             value = np.where(redundancy < NEAR_DUPLICATE, estimate.worth(cover, redundancy), 0.0)
-            typical = estimate.representativeness(cover)
         settled = gains / known.doubt if known.doubt > 0 else gains
         seconds = expected_seconds(stage, [pool.item_ids[row] for row in rows])
         table = pa.table(
@@ -228,7 +231,7 @@ def estimate_values(lake: Lake, index: VectorIndex, config: ValueConfig, progres
         detail = {"cycle": cycle, "gold": len(pool.labelled), "best_label_settles": round(best, DECIMALS)}
         if seconds is not None:
             detail["expected_seconds"] = round(float(np.median(seconds)), 2)
-        return stage.commit([Upsert("values", table)], rows_read=len(pool), detail=detail)
+        return stage.commit([Upsert("values", changed(stage, table, cycle))], rows_read=len(pool), detail=detail)
 
 
 def _entropy(probs: Floats) -> Floats:

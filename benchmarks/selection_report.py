@@ -243,11 +243,13 @@ def _scale(items: Mapping[str, Figures]) -> Table:
     rows.append(["all, s of the processor", *(f"{found['processor_seconds']['all']:g}" for found in items.values())])
     for key in ("index", "recall_at_10", "peak_gib"):
         rows.append([key, *(str(found[key]) for found in items.values())])
-    adding = [found["adding_1_percent"] for found in items.values()]
-    for step in adding[0]["seconds"]:
-        rows.append([f"1% more: {step}, s", *(f"{found['seconds'][step]:g}" for found in adding)])
-    rows.append(["1% more: share of the processor's seconds", *(f"{found['share']:.1%}" for found in adding)])
-    rows.append(["1% more: recall_at_10", *(str(found["recall_at_10"]) for found in adding)])
+    for said, key in (("1% more", "adding_1_percent"), ("1% more after a batch", "adding_1_percent_after_a_batch")):
+        adding = [found[key] for found in items.values()]
+        for step in adding[0]["seconds"]:
+            rows.append([f"{said}: {step}, s", *(f"{found['seconds'][step]:g}" for found in adding)])
+        rows.append([f"{said}: share of the processor's seconds", *(f"{found['share']:.1%}" for found in adding)])
+        rows.append([f"{said}: values written", *(f"{found.get('values_written', 0):,}" for found in adding)])
+        rows.append([f"{said}: recall_at_10", *(str(found["recall_at_10"]) for found in adding)])
     return Table("Scale", ["", *(f"{int(count):,} x 384" for count in items)], rows)
 
 

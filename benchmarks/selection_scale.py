@@ -1,145 +1,209 @@
-"""A million vectors: neighbours, graph, values and a batch, and 1% more, in a child process with its memory measured.
+"""A million vectors through the stages of `siftline run`: index, neighbours, values, a batch; then 1% more, twice.
 
-Vectors are drawn around one centre for 50 of them on the unit sphere; real texts come in groups too. Memory is the peak
-of the process (`ru_maxrss`), vectors included. Beside the clock stand the seconds of the processor, both cores added.
+The stages work on a warehouse on disk, in child processes whose memory is measured (`ru_maxrss`, vectors included).
+Beside the clock stand the seconds of the processor, both cores added. Vectors are drawn around one centre for 50 of
+them on the unit sphere; real texts come in groups too.
+
+Warehouse and figures are kept in `.cache/` step by step, so a benchmark that was stopped goes on; a change of the code
+that decides a figure starts it anew. The first 1% comes after a batch, which changes the values of all; the second
+comes while people answer, as most do, and changes few.
 """
 
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+
+from benchmarks.selection_data import CACHE
+from benchmarks.selection_strategies import fingerprint
 
 ITEMS, DIMENSION, CLASSES = 1_000_000, 384, 8
 PER_CENTRE = 50
 BATCH, LABELLED, NEIGHBORS = 1000, 256, 10
 SLOPE_ITEMS = (250_000, 500_000)
 SAMPLED = 500
+CHUNK = 50_000
+SOURCES = ("active", "features", "warehouse", "benchmarks/selection_scale.py")
+STEPS = ("fill", "all", "after a batch", "1% more")
+Figures = dict[str, Any]
 
 
-def scale(items: int = ITEMS) -> dict[str, Any]:
+def scale(items: int = ITEMS) -> Figures:
     """Seconds by step, peak memory and recall at `items`, at a quarter and a half of a million, for the slope."""
-    found: dict[str, Any] = {}
+    found: Figures = {}
     for count in sorted({*(min(some, items) for some in SLOPE_ITEMS), items}):
-        command = [sys.executable, "-m", "benchmarks.selection_scale", str(count)]
-        limits = {**os.environ, "OMP_NUM_THREADS": "2"}
-        done = subprocess.run(command, capture_output=True, text=True, check=True, env=limits)
-        found[str(count)] = json.loads(done.stdout.splitlines()[-1])
+        found[str(count)] = measured(count)
         print(f"{count} items: {found[str(count)]}", file=sys.stderr, flush=True)
     return {"dimension": DIMENSION, "batch": BATCH, "items": found}
 
 
-class _Laps:
-    """Seconds by step, of the clock and of the processor."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self.processor: dict[str, float] = {}
-        self.begin()
-
-    def begin(self) -> None:
-        self._clock, self._processor = time.monotonic(), time.process_time()
-
-    def lap(self, name: str) -> None:
-        self.seconds[name] = round(time.monotonic() - self._clock, 1)
-        self.processor[name] = round(time.process_time() - self._processor, 1)
-        self.begin()
-
-    def all(self) -> dict[str, dict[str, float]]:
-        kinds = {"seconds": self.seconds, "processor_seconds": self.processor}
-        return {name: {**laps, "all": round(sum(laps.values()), 1)} for name, laps in kinds.items()}
+def measured(count: int) -> Figures:
+    """The figures of one size; steps that are kept from before are not run again."""
+    folder = CACHE / f"scale-{fingerprint(SOURCES)}" / str(count)
+    folder.mkdir(parents=True, exist_ok=True)
+    limits = {"OMP_NUM_THREADS": "2", **os.environ}
+    for step in STEPS:
+        if not _read(folder).get(step, {}).get("whole"):
+            command = [sys.executable, "-m", "benchmarks.selection_scale", str(count), str(folder), step]
+            subprocess.run(command, check=True, env=limits)
+    for name in ("lake", "index"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    figures = _read(folder)
+    whole, after, more = (_summed(figures[step]) for step in STEPS[1:])
+    for added in (after, more):
+        added["share"] = round(added["processor_seconds"]["all"] / whole["processor_seconds"]["all"], 4)
+    return {**whole, "adding_1_percent": more, "adding_1_percent_after_a_batch": after}
 
 
-def _measure(count: int) -> dict[str, Any]:
-    from active.graph import PoolGraph
-    from active.strategies import Situation
-    from active.strategies.value import pick_value
-    from active.value import information
-    from features.approximate import joined, neighbor_lists
-
-    generator = np.random.default_rng(0)
-    more = count // 100
-    vectors = _vectors(count + more, count // PER_CENTRE, generator)
-    there, laps = vectors[:count], _Laps()
-    found = neighbor_lists(there, NEIGHBORS)
-    laps.lap(f"index and {NEIGHBORS} neighbours")
-    graph = PoolGraph.build(there, found.similarity, found.rows)
-    laps.lap("graph")
-    pool = _pool(count, generator)
-    laps.begin()
-    information(pool, graph)
-    laps.lap("values")
-    picked = len(pick_value(Situation(pool=pool, graph=graph, generator=generator), BATCH).rows)
-    laps.lap(f"batch of {BATCH}")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2  # before the recall, which is ours to ask
-    recall = _recall(there, found.rows, generator)
-
-    del graph
-    before = np.concatenate([np.arange(count), np.full(more, -1)])
-    pool = _pool(count + more, generator)
-    adding = _Laps()
-    grown = joined(found, vectors, before)
-    adding.lap("index and neighbours")
-    if grown is None:
-        raise RuntimeError("The new vectors could not join.")
-    graph = PoolGraph.build(vectors, grown.similarity, grown.rows)
-    adding.lap("graph")
-    information(pool, graph)
-    adding.lap("values")
-    whole, added = laps.all(), adding.all()
-    return {
-        **whole,
-        "picked": picked,
-        "index": f"{found.kind}, {len(found.centres)}, {found.looked} looked into",
-        "recall_at_10": round(recall, 4),
-        "peak_gib": round(peak, 2),
-        "adding_1_percent": {
-            **added,
-            "share": round(added["processor_seconds"]["all"] / whole["processor_seconds"]["all"], 4),
-            "recall_at_10": round(_recall(vectors, grown.rows, generator), 4),
-        },
+def _summed(step: Figures) -> Figures:
+    laps = {
+        name: {**step[name], "all": round(sum(step[name].values()), 1)} for name in ("seconds", "processor_seconds")
     }
+    return {**{name: value for name, value in step.items() if name != "whole"}, **laps}
 
 
-def _pool(count: int, generator: np.random.Generator) -> Any:
-    from active.pool import Pool
+class _Work:
+    """One step: its part of the warehouse, and what is noted of it at once."""
 
-    return Pool(
-        item_ids=[""] * count,
-        content_hashes=[""] * count,
-        class_names=[str(number) for number in range(CLASSES)],
-        votes=np.zeros((count, 1)),
-        weak=np.zeros((count, CLASSES)),
-        predicted=generator.dirichlet(np.full(CLASSES, 0.3), count),
-        has_prediction=np.ones(count, np.bool_),
-        labelled=np.sort(generator.choice(count, LABELLED, replace=False)),
-        gold=np.zeros(LABELLED, np.int64),
-        queued=np.empty(0, np.int64),
-    )
+    def __init__(self, count: int, folder: Path, step: str) -> None:
+        from features.index import IndexConfig
+        from warehouse import Lake
+
+        self.count, self.folder, self.step = count, folder, step
+        self.lake = Lake(folder / "lake")
+        self.config = IndexConfig(folder=folder / "index")
+        self.figures: Figures = _read(folder).get(step, {"seconds": {}, "processor_seconds": {}})
+
+    @cached_property
+    def index(self) -> Any:
+        from features.index import open_index
+
+        return open_index(self.lake, self.config, "e")
+
+    def lap(self, name: str, work: Callable[[], Figures]) -> None:
+        """Measure some work and keep its time and what it tells, if that is not done yet."""
+        if name in self.figures["seconds"]:
+            return
+        clock, processor = time.monotonic(), time.process_time()
+        told = work()
+        self.figures["seconds"][name] = round(time.monotonic() - clock, 1)
+        self.figures["processor_seconds"][name] = round(time.process_time() - processor, 1)
+        self.note(**told)
+
+    def note(self, **told: Any) -> None:
+        self.figures.update(told)
+        file = self.folder / "figures.json"
+        whole = {**_read(self.folder), self.step: self.figures}
+        file.with_suffix(".new").write_text(json.dumps(whole, indent=1), "utf-8")
+        file.with_suffix(".new").replace(file)
+
+    def run(self) -> None:
+        """The stages of a run."""
+        from active.select import SelectConfig, select
+        from active.value import ValueConfig, estimate_values
+        from features.index import build_index
+
+        values = ValueConfig(neighbors=NEIGHBORS)
+        batch = SelectConfig(project="p", batch=BATCH, budget=10 * BATCH, neighbors=NEIGHBORS)
+
+        def stage(result: Any) -> Figures:
+            return {f"{name}_written": rows for name, rows in result.rows_written.items()}
+
+        self.lap("vectors", lambda: stage(build_index(self.lake, self.config, "e", lambda: self.index)))
+        self.lap(f"{NEIGHBORS} neighbours", lambda: {"found": len(self.index.neighbors(NEIGHBORS)[1])})
+        self.lap("graph and values", lambda: stage(estimate_values(self.lake, self.index, values)))
+        self.lap(f"batch of {BATCH}", lambda: stage(select(self.lake, self.index, batch)))
+        self.note(peak_gib=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2, 2))
+        self.note(recall_at_10=self.recall(), index=self.kind())
+
+    def fill(self, first: int, last: int) -> None:
+        """Put items from one number to another into the warehouse."""
+        for start in range(first, last, CHUNK):
+            with self.lake.stage(f"fill {start}", version=1, inputs=()) as stage:
+                if not stage.done:
+                    stage.commit(_rows(self.count, start, min(start + CHUNK, last)))
+
+    def recall(self) -> float:
+        """Share of the true neighbours among those found, of some items."""
+        from features.approximate import brute_force
+
+        sampled = np.sort(np.random.default_rng(1).choice(len(self.index), SAMPLED, replace=False))
+        truth = brute_force(self.index.vectors, sampled, NEIGHBORS)
+        found = self.index.neighbors(NEIGHBORS)[1][sampled]
+        return round(float((truth[:, :, None] == found[:, None, :]).any(axis=2).mean()), 4)
+
+    def kind(self) -> str:
+        """How the neighbours were found."""
+        for file in self.config.folder.glob("*.npz"):
+            with np.load(file) as lists:
+                return f"inverted lists, {len(lists['centres'])}, {int(lists['looked'])} looked into"
+        return "exact"
 
 
-def _vectors(count: int, centres: int, generator: np.random.Generator) -> np.ndarray:
-    middles = generator.standard_normal((centres, DIMENSION)).astype(np.float32)
-    vectors = np.empty((count, DIMENSION), np.float32)
-    for start in range(0, count, 50_000):
-        part = vectors[start : start + 50_000]
-        part[:] = middles[generator.integers(0, centres, len(part))]
-        part += 0.8 * generator.standard_normal(part.shape, dtype=np.float32)
-        part /= np.linalg.norm(part, axis=1, keepdims=True)
-    return vectors
+def _rows(count: int, start: int, end: int) -> list[Any]:
+    """Some items with vectors and predictions; with the first come the model and the labels that were asked for."""
+    import pyarrow as pa
+
+    from warehouse import Append, matrix_to_list_array
+
+    n, generator = end - start, np.random.default_rng([0, start])
+    ids = [f"{(number * 2_654_435_761) % 2**32:08x}" for number in range(start, end)]  # those to come lie among others
+    probs = generator.dirichlet(np.full(CLASSES, 0.3), n).astype(np.float32)
+    items: Figures = {"item_id": ids, "content": ids, "content_hash": ids, "modality": ["text"] * n, "source": [""] * n}
+    items |= {"position": np.arange(start, end), "metadata": ["{}"] * n, "split": ["train"] * n}
+    vectors: Figures = {"item_id": ids, "encoder_id": ["e"] * n, "content_hash": ids, "tokens": [8] * n}
+    vectors |= {"vector": matrix_to_list_array(_vectors(count // PER_CENTRE, n, generator)), "truncated": [False] * n}
+    vectors |= {"active_frac": [1.0] * n, "route": [""] * n}
+    predicted: Figures = {"item_id": ids, "end_model_id": ["m"] * n, "probs": matrix_to_list_array(probs)}
+    predicted |= {"class_id": probs.argmax(axis=1), "confidence": probs.max(axis=1)}
+    rows = {"items": items, "vectors": vectors, "predictions": predicted}
+    if start == 0:
+        m, asked = LABELLED, ids[:LABELLED]
+        rows["classes"] = {"class_id": range(CLASSES), "name": [str(number) for number in range(CLASSES)]}
+        rows["models"] = {"model_id": ["m"], "stage": ["end_model"], "kind": [""], "gold_labels": [m], "items": [m]}
+        rows["models"] |= {"sequence": [1], "detail": ["{}"]}
+        queue: Figures = {"item_id": asked, "project": ["before"] * m, "state": ["answered"] * m, "cycle": [0] * m}
+        queue |= {"rank": range(m), "value": [1.0] * m, "reason": [""] * m, "prediction": [0] * m, "task_id": [""] * m}
+        rows["queue"] = {**queue, "confidence": [1.0] * m, "content_hash": asked}
+    return [Append(table, pa.table(content)) for table, content in rows.items()]
 
 
-def _recall(vectors: np.ndarray, rows: np.ndarray, generator: np.random.Generator) -> float:
-    sampled = np.sort(generator.choice(len(vectors), SAMPLED, replace=False))
-    similarity = vectors[sampled] @ vectors.T
-    similarity[np.arange(SAMPLED), sampled] = -np.inf
-    best = np.argpartition(-similarity, NEIGHBORS, axis=1)[:, :NEIGHBORS]
-    return float(np.mean([len(set(a) & set(b)) / NEIGHBORS for a, b in zip(best, rows[sampled], strict=True)]))
+def _vectors(centres: int, count: int, generator: np.random.Generator) -> npt.NDArray[np.float32]:
+    middles = np.random.default_rng(0).standard_normal((centres, DIMENSION), dtype=np.float32)
+    vectors = middles[generator.integers(0, centres, count)]
+    vectors += 0.8 * generator.standard_normal(vectors.shape, dtype=np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def _read(folder: Path) -> Figures:
+    file = folder / "figures.json"
+    return json.loads(file.read_text("utf-8")) if file.is_file() else {}
+
+
+def main(count: int, folder: Path, step: str) -> None:
+    """Do one step, in this process."""
+    work, more = _Work(count, folder, step), count // 100
+    if step == STEPS[0]:
+        work.fill(0, count)
+    else:
+        number = STEPS.index(step) - 1
+        work.fill(count + max(0, number - 1) * more, count + number * more)
+        work.run()
+    work.note(whole=True)
 
 
 if __name__ == "__main__":
-    print(json.dumps(_measure(int(sys.argv[1]))))
+    if len(sys.argv) == 2:
+        print(json.dumps(measured(int(sys.argv[1])), indent=1))
+    else:
+        main(int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import venv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -104,10 +104,10 @@ def graph_of(vectors: Floats) -> PoolGraph:
     return PoolGraph.build(vectors, np.take_along_axis(similarity, rows, axis=1), rows)
 
 
-def fingerprint() -> str:
-    """Changes with the code that decides a curve, so that a resumed benchmark never mixes two versions."""
+def fingerprint(sources: Sequence[str] = SOURCES) -> str:
+    """Changes with the code that decides a figure, so that a resumed benchmark never mixes two versions."""
     digest = hashlib.sha256()
-    for source in SOURCES:
+    for source in sources:
         path = ROOT / source
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
             digest.update(file.read_bytes())

@@ -10,7 +10,7 @@ Shape letters: N items, U distinct vectors, D embedding, M queries, K neighbours
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,7 @@ class VectorIndex:
     Attributes:
         item_ids: N ids, ascending; a row number is a place in this list.
         vectors: [N, D] float32.
+        sha256: of the index file; empty where there is none.
     """
 
     def __init__(
@@ -64,9 +65,11 @@ class VectorIndex:
         distinct: "_Distinct",
         index: Any = None,
         cache: "_Cache | None" = None,
+        sha256: str = "",
     ) -> None:
         self.item_ids = item_ids
         self.vectors = vectors
+        self.sha256 = sha256
         self._distinct = distinct
         self._index = index
         self._cache = cache
@@ -74,6 +77,11 @@ class VectorIndex:
 
     def __len__(self) -> int:
         return len(self.item_ids)
+
+    @property
+    def distinct(self) -> int:
+        """U."""
+        return len(self._distinct.first)
 
     def search(self, queries: npt.ArrayLike, k: int) -> tuple[Floats, Rows]:
         """The nearest items of each query.
@@ -190,13 +198,16 @@ class VectorIndex:
         return np.where(there, similarity[best], -np.inf), np.where(there, rows[best], -1)
 
 
-def build_index(lake: Lake, config: IndexConfig, encoder_id: str) -> StageResult:
+def build_index(
+    lake: Lake, config: IndexConfig, encoder_id: str, opened: Callable[[], VectorIndex] | None = None
+) -> StageResult:
     """Build the index file of an encoder's vectors, when the vectors changed or the file is missing or damaged.
 
     Args:
         lake: the warehouse.
         config: where the file goes.
         encoder_id: which vectors.
+        opened: gives the index of `open_index` to a caller that needs it again, so that vectors are read once.
 
     Returns:
         The result; its `detail` has count, distinct vectors and dimension, and the sha256 of the file where there is
@@ -207,23 +218,21 @@ def build_index(lake: Lake, config: IndexConfig, encoder_id: str) -> StageResult
         SettingsError: the file cannot be written.
     """
     with lake.stage("index", version=VERSION, inputs=("items", "vectors"), params={"encoder": encoder_id}) as stage:
-        content = _read(stage, encoder_id)
-        if not content.item_ids:
+        if stage.done and int(stage.result().detail.get("distinct", 0)) > approximate.EXACT_UP_TO:
+            return stage.result()  # then there is no file to check
+        index = opened() if opened else open_index(lake, config, encoder_id)
+        if not len(index):
             return stage.nothing(count=0)
-        cache = _Cache(config.folder, encoder_id)
-        many = content.distinct.are_many
         if stage.done:
-            if not many and cache.load(content) is None:
-                cache.build(content)
             return stage.result()
         detail = {
-            **({} if many else {"sha256": cache.build(content)[1]}),
-            "count": len(content.item_ids),
-            "distinct": len(content.distinct.first),
-            "dimension": content.vectors.shape[1],
+            **({"sha256": index.sha256} if index.sha256 else {}),
+            "count": len(index),
+            "distinct": index.distinct,
+            "dimension": index.vectors.shape[1],
             "encoder_id": encoder_id,
         }
-        return stage.commit(rows_read=len(content.item_ids), detail=detail)
+        return stage.commit(rows_read=len(index), detail=detail)
 
 
 def open_index(lake: Lake, config: IndexConfig, encoder_id: str) -> VectorIndex:
@@ -242,16 +251,16 @@ def open_index(lake: Lake, config: IndexConfig, encoder_id: str) -> VectorIndex:
         SettingsError: the file cannot be written.
     """
     with lake.read() as reader:
-        content = _read(reader, encoder_id)
-    if not content.item_ids:
-        return VectorIndex([], content.vectors, content.distinct, None)
+        item_ids, vectors = _read(reader, encoder_id)
+    distinct = _group(vectors)
+    if not item_ids:
+        return VectorIndex(item_ids, vectors, distinct)
     cache = _Cache(config.folder, encoder_id)
-    index = None
-    if not content.distinct.are_many:
-        index = cache.load(content)
-        if index is None:
-            index, _ = cache.build(content)
-    return VectorIndex(content.item_ids, content.vectors, content.distinct, index, cache)
+    if distinct.are_many:
+        return VectorIndex(item_ids, vectors, distinct, cache=cache)
+    content = _Content(item_ids, vectors, distinct)
+    index, sha256 = cache.load(content) or cache.build(content)
+    return VectorIndex(item_ids, vectors, distinct, index, cache, sha256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,12 +285,17 @@ class _Distinct:
 
 @dataclass(frozen=True, slots=True)
 class _Content:
-    """An encoder's vectors by ascending item id, and a sha256 over both."""
+    """An encoder's vectors by ascending item id, of which the index file is made."""
 
     item_ids: list[str]
     vectors: Floats
     distinct: _Distinct
-    sha256: str
+
+    def sha256(self) -> str:
+        """Of ids and vectors."""
+        digest = hashlib.sha256(json.dumps(self.item_ids).encode("ascii"))
+        digest.update(np.ascontiguousarray(self.vectors).data)
+        return digest.hexdigest()
 
 
 class _Cache:
@@ -300,8 +314,8 @@ class _Cache:
         self._make_folder()
         return self._file.with_name(f"{self._name}.neighbors-{k}.npz")
 
-    def load(self, content: _Content) -> Any | None:
-        """The index from the file, or None when it is missing, damaged or made from other vectors."""
+    def load(self, content: _Content) -> tuple[Any, str] | None:
+        """The index and the file's sha256; None when it is missing, damaged or made from other vectors."""
         vectors = content.vectors[content.distinct.first]
         try:
             sidecar = json.loads(self._sidecar.read_bytes())
@@ -311,14 +325,15 @@ class _Cache:
         except (OSError, ValueError, RecursionError):
             return None
         # FAISS trusts what it reads, so nothing unproved may reach it.
-        if sidecar != self._describe(content, hashlib.sha256(stored).hexdigest()):
+        sha256 = hashlib.sha256(stored).hexdigest()
+        if sidecar != self._describe(content, sha256):
             return None
         try:
             index = faiss.deserialize_index(np.frombuffer(stored, np.uint8))
         except RuntimeError:
             return None
         found = (type(index), index.ntotal, index.d)
-        return index if found == (faiss.IndexFlatIP, *vectors.shape) else None
+        return (index, sha256) if found == (faiss.IndexFlatIP, *vectors.shape) else None
 
     def build(self, content: _Content) -> tuple[Any, str]:
         """Build the index, write file and sidecar, and return the index and the file's sha256."""
@@ -344,29 +359,27 @@ class _Cache:
             "encoder_id": self._encoder_id,
             "count": len(content.item_ids),
             "dimension": int(content.vectors.shape[1]),
-            "vectors_sha256": content.sha256,
+            "vectors_sha256": content.sha256(),
             "sha256": sha256,
         }
 
 
-def _read(reader: Reader, encoder_id: str) -> _Content:
-    item_ids, vectors = reader.matrix(
-        """
-        SELECT v.item_id, v.vector FROM vectors v
-        JOIN items i ON i.item_id = v.item_id AND i.content_hash = v.content_hash
-        WHERE v.encoder_id = ? AND i.split = 'train' ORDER BY v.item_id
-        """,
-        [encoder_id],
-    )
+def _read(reader: Reader, encoder_id: str) -> tuple[list[str], Floats]:
+    """Train items by ascending id, and their vectors."""
+    source = """
+        FROM vectors v JOIN items i ON i.item_id = v.item_id AND i.content_hash = v.content_hash
+        WHERE v.encoder_id = ? AND i.split = 'train'
+    """
+    found = reader.arrow(f"SELECT v.item_id {source} ORDER BY v.item_id", [encoder_id]).column(0)
+    vectors = reader.matrix_of(found, f"SELECT v.item_id, v.vector {source}", [encoder_id])
+    item_ids: list[str] = found.to_pylist()
     bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if bad.size:
         raise DataError(
             f"{bad.size} vectors of encoder {encoder_id} are not finite, items "
             f"{', '.join(item_ids[row] for row in bad[:5])}. Delete these rows of `vectors` and run again."
         )
-    digest = hashlib.sha256(json.dumps(item_ids).encode("ascii"))
-    digest.update(np.ascontiguousarray(vectors).data)
-    return _Content(item_ids, vectors, _group(vectors), digest.hexdigest())
+    return item_ids, vectors
 
 
 def _flat(vectors: Floats) -> Any:

@@ -37,7 +37,7 @@ def _embed(project: Project, progress: Progress) -> StageResult:
 
 
 def _index(project: Project, progress: Progress) -> StageResult:
-    return build_index(project.lake, project.index_config, project.encoder.encoder_id)
+    return build_index(project.lake, project.index_config, project.encoder.encoder_id, project.index)
 
 
 def _vote(project: Project, progress: Progress) -> StageResult:

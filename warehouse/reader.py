@@ -9,6 +9,7 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute
 
 from warehouse.errors import DataError, SettingsError
 
@@ -16,9 +17,14 @@ if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
+# Its kernels are made at import time, which type checkers do not see.
+pc: Any = pyarrow.compute
+
 Matrix = npt.NDArray[np.float32]
 VECTOR_BATCH_ROWS = 122_880
 """Rows per batch of `read_vectors`: one row group of DuckDB."""
+PLACED_BATCH_ROWS = 32_768
+"""Rows per batch of `matrix_of`, which scatters them: 50 MB of 384 floats."""
 
 
 class Reader:
@@ -102,6 +108,31 @@ class Reader:
         ids = table.column(0).to_pylist()
         return ids, list_column_to_matrix(table.column(1), what=table.column_names[1])
 
+    def matrix_of(self, ids: pa.ChunkedArray, sql: str, params: Sequence[Any] = ()) -> Matrix:
+        """The vectors of a query whose columns are (id, FLOAT[]), in any order, at the places of their ids.
+
+        The matrix is allocated once and filled batch by batch; sorting wide rows would need them twice.
+
+        Args:
+            ids: [N] all ids of the query, each once.
+            sql: the query.
+            params: its parameters.
+
+        Returns:
+            [N, D] float32. D is 0 when there is no row.
+
+        Raises:
+            DataError: the vectors differ in length.
+        """
+        matrix, filled = np.empty((len(ids), 0), np.float32), 0
+        for batch in self.batches(sql, params, rows=PLACED_BATCH_ROWS):
+            part = list_column_to_matrix(batch.column(1), what=batch.column_names[1])
+            matrix = _as_wide(matrix, part, filled, what=batch.column_names[1])
+            matrix[pc.index_in(batch.column(0), value_set=ids).to_numpy()] = part
+            filled += len(part)
+        assert filled == len(ids), f"{filled} vectors read, {len(ids)} ids given"
+        return matrix
+
     def read_vectors(
         self, encoder_id: str | None = None, *, split: str | None = None
     ) -> tuple[pa.ChunkedArray, Matrix]:
@@ -134,16 +165,22 @@ class Reader:
         matrix, filled = np.empty((n, 0), np.float32), 0
         for batch in self.batches(f"SELECT item_id, vector {source}", params, rows=VECTOR_BATCH_ROWS):
             part = list_column_to_matrix(batch.column(1), what="vector")
-            if not filled:
-                matrix = np.empty((n, part.shape[1]), np.float32)
-            if part.shape[1] != matrix.shape[1]:
-                lengths = sorted({part.shape[1], matrix.shape[1]})
-                raise DataError(f"Column 'vector' mixes vectors of lengths {lengths}; they must be equal.")
+            matrix = _as_wide(matrix, part, filled, what="vector")
             matrix[filled : filled + len(part)] = part
             filled += len(part)
             ids += batch.column(0).chunks
         assert filled == n, f"{filled} vectors read, {n} counted in the same snapshot"
         return pa.chunked_array(ids, pa.string()), matrix if filled else np.empty((0, 0), np.float32)
+
+
+def _as_wide(matrix: Matrix, part: Matrix, filled: int, *, what: str) -> Matrix:
+    """The matrix, allocated when the first part tells how wide it is."""
+    if not filled:
+        return np.empty((len(matrix), part.shape[1]), np.float32)
+    if part.shape[1] != matrix.shape[1]:
+        lengths = sorted({part.shape[1], matrix.shape[1]})
+        raise DataError(f"Column '{what}' mixes vectors of lengths {lengths}; they must be equal.")
+    return matrix
 
 
 def list_column_to_matrix(column: pa.ChunkedArray, *, what: str) -> Matrix:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from features import approximate, neighbor_file
-from features.index import IndexConfig, build_index, open_index
+from features.index import IndexConfig, VectorIndex, build_index, open_index
 from tests.features.test_index_search import brute_force, put_vectors, unit
 from warehouse import Lake
 
@@ -64,6 +64,23 @@ def test_lists_are_worked_out_once_and_joined_by_what_is_new(lake: Lake, config:
     assert recall(grown, vectors) >= 0.95
     assert neighbors(lake, config).tolist() == grown.tolist()
     assert work == ["neighbor_lists", "joined"]
+
+
+def test_the_stage_uses_the_index_that_is_open_and_none_when_it_was_run(
+    lake: Lake, config: IndexConfig, work: Work
+) -> None:
+    put_vectors(lake, crowd(N))
+    opened: list[VectorIndex] = []
+
+    def index() -> VectorIndex:
+        opened.append(open_index(lake, config, "e"))
+        return opened[-1]
+
+    result = build_index(lake, config, "e", index)
+    assert (len(opened), result.detail["count"], result.detail["distinct"]) == (1, N, N)
+    assert build_index(lake, config, "e", index).detail == result.detail
+    assert len(opened) == 1
+    assert np.array_equal(opened[0].vectors, crowd(N))  # rows lie in the warehouse in another order
 
 
 def test_an_edited_text_leaves_its_old_neighbours(lake: Lake, config: IndexConfig, work: Work) -> None:
