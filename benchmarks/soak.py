@@ -275,6 +275,8 @@ class Soak:
             )
         self.with_deletions |= {name for name, count in tables if count}
         logged = {key: (s.item_id, s.annotator, s.action, s.label) for key, s in self.crowd.log.items()}
+        # Given and taken back between two collects: nobody but the crowd ever saw it.
+        unseen = {key for key in logged.keys() - stored.keys() if logged[key][2] == "deleted"}
         verified = verify(self.root / "lake")
         disk = list((self.root / "lake").rglob("*.parquet"))
         state = sum(1 for path in (self.root / ".siftline").rglob("*") if path.is_file())
@@ -290,7 +292,8 @@ class Soak:
         check: dict[str, Any] = {
             "cycle": cycle,
             "answers": len(logged),
-            "lost": len(logged.keys() - stored.keys()),
+            "lost": len(logged.keys() - stored.keys() - unseen),
+            "taken_back_before_collected": len(unseen),
             "made_up": len(stored.keys() - logged.keys()),
             "different": sum(1 for key in logged.keys() & stored.keys() if logged[key] != stored[key]),
             "gold_labels": len(gold),

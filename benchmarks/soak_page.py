@@ -37,7 +37,8 @@ def page(figures: Figures) -> str:
         "|---|---:|",
         *(f"| {words} | {last[name]:,} |" for name, words in AGREED.items()),
         "",
-        f"Checks in between that found any of these: {len(wrong)}. Runs that ended otherwise: "
+        f"Answers taken back before anybody collected them: {last.get('taken_back_before_collected', 0)}. "
+        f"Checks in between that found any of the above: {len(wrong)}. Runs that ended otherwise: "
         f"{len(figures['unexpected_exits'])}. Services that ended by themselves: {died or 'none'}.",
         "",
         "| what may not grow | first | last | points | growth in 100 cycles | |",

@@ -11,6 +11,6 @@ WITH gold AS MATERIALIZED (
     ) GROUP BY class_id
 )
 SELECT c.name AS label, coalesce(g.n, 0) AS gold, coalesce(p.n, 0) AS predicted,
-       (coalesce(g.n, 0) + coalesce(p.n, 0)) / sum(coalesce(g.n, 0) + coalesce(p.n, 0)) OVER () AS share
+       (coalesce(g.n, 0) + coalesce(p.n, 0)) / nullif(sum(coalesce(g.n, 0) + coalesce(p.n, 0)) OVER (), 0) AS share
 FROM classes c LEFT JOIN said g ON g.class_id = c.class_id LEFT JOIN guessed p ON p.class_id = c.class_id
 ORDER BY share DESC
