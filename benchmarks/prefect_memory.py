@@ -95,7 +95,7 @@ another, on one server with SQLite that nobody kills.
 
 MiB before the first run and after every {EVERY}: {", ".join(f"{value:g}" for value in memory)}.
 
-From {WARM} runs on it is between {min(warm):g} and {max(warm):g}; {warm[-1] - warm[0]:+.1f} from the first of these to the last.
+From {WARM} runs on between {min(warm):g} and {max(warm):g}; {warm[-1] - warm[0]:+.1f} from first to last of these.
 
 {place["cores"]} cores, {place["processor"]}, {versions}, commit {place["commit"][:9]}.
 """
