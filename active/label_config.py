@@ -14,12 +14,16 @@ from active.service import IMAGE, LABEL, TEXT, text_key
 from warehouse import SettingsError
 
 MOST_TEXTS = 4
-# `lsf-richtext*` are Label Studio's own class names of the text; where it renames them only the line height is lost.
+_LONG_NAME = 24
+"""Characters; where a class has a longer name, each stands on a line of its own."""
+# `lsf-*` are Label Studio's own class names of text and choices; where it renames them only the spacing is lost.
 _PAGE = """<View style="max-width: {width}; margin: 0 auto; padding: 0 1rem">
-  <Style>.lsf-richtext__container, .lsf-richtext__line {{ line-height: 1.65; }}</Style>
+  <Style>.lsf-richtext__container, .lsf-richtext__line {{ line-height: 1.65; }}
+    .lsf-choice__item, .lsf-choice__item label {{ line-height: 1.4; }}
+    .lsf-choice__item {{ margin: 0 0.5rem 0.6rem 0; }}</Style>
 {shown}
   <Header value="{question}" size="5" style="margin: 0"/>
-  <Choices name="{choices}" toName="{text}" {kind}>
+  <Choices name="{choices}" toName="{text}" {kind} showInline="{inline}">
 {options}
   </Choices>
   <Header value="Why this text: $reason (value $value)" size="6" style="{small}; margin: 1rem 0 0"/>
@@ -30,8 +34,8 @@ _TEXT = """  <View style="{place}margin: 1rem 0; padding: 0.75rem; border: 1px s
 border-radius: 8px; font-size: 1.1rem; white-space: pre-wrap; overflow-wrap: anywhere">
     <Text name="{name}" value="${name}" valueType="text"/>
   </View>"""
-_ONE = 'choice="single-radio" showInline="true" required="true" requiredMessage="Choose a class, or skip the text."'
-_SEVERAL = 'choice="multiple" showInline="true"'
+_ONE = 'choice="single-radio" required="true" requiredMessage="Choose a class, or skip the text."'
+_SEVERAL = 'choice="multiple"'
 _SMALL = "font-size: 0.95rem; font-weight: 400; opacity: 0.8"
 # Characters that XML 1.0 cannot hold, not even escaped.
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
@@ -94,6 +98,7 @@ def label_config(page: Page) -> str:
         choices=LABEL,
         question="Which classes fit? Where none does, submit without one." if page.multi_label else "Which class fits?",
         kind=_SEVERAL if page.multi_label else _ONE,
+        inline="false" if any(len(name) > _LONG_NAME for name in page.classes) else "true",
         options=options,
         small=_SMALL,
     )

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import duckdb
 import pyarrow as pa
 
+from warehouse.answers import NO_CLASS
 from warehouse.checksums import verify
 from warehouse.commit import siftline_version
 from warehouse.connection import Location, private_files
@@ -72,7 +73,7 @@ def export_training_set(
         with private_files(), tempfile.TemporaryDirectory(dir=output.parent, prefix=".siftline-export-") as folder:
             files = Path(folder) / output.name
             files.mkdir()
-            counts = _Counts()
+            counts = _Counts(_classes(connection), several=several)
             _write(connection, query, files, format, counts, several=several)
             manifest = {
                 "what": "training_set",
@@ -114,10 +115,16 @@ def _several(reader: Reader) -> bool:
     return "multi_label" in known and bool(reader.scalar("SELECT bool_or(multi_label) FROM classes"))
 
 
-class _Counts:
-    """Rows by split, label and source, counted as they pass."""
+def _classes(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    return [str(n) for (n,) in connection.execute("SELECT name FROM classes ORDER BY class_id").fetchall()]
 
-    def __init__(self) -> None:
+
+class _Counts:
+    """Rows by split, class and source, counted as they pass; a row of several classes counts in each of them."""
+
+    def __init__(self, classes: list[str], *, several: bool) -> None:
+        self._classes = classes
+        self._several = several
         self.by: dict[str, Counter[str]] = {name: Counter() for name in ("split", "label", "label_source")}
         self.simulated = 0
         self.rows = 0
@@ -131,9 +138,17 @@ class _Counts:
             self.rows += batch.num_rows
             self.simulated += int(batch.column("simulated").cast(pa.int64()).sum().as_py() or 0)
             for name, counter in self.by.items():
+                if name == "label" and self._several:
+                    sets = batch.column("labels").to_pylist()
+                    counter.update(self._named(value) for found in sets for value in found or [NO_CLASS])
+                    continue
                 for entry in batch.column(name).value_counts().to_pylist():
-                    counter[str(entry["values"])] += entry["counts"]
+                    counter[self._named(entry["values"])] += entry["counts"]
             yield batch
+
+    def _named(self, value: object) -> str:
+        """A class by its name: files for `load_dataset` hold its number."""
+        return self._classes[value] if isinstance(value, int) else str(value)
 
     def summary(self) -> dict[str, Any]:
         """All counts as JSON."""
@@ -193,7 +208,7 @@ def _write_datasets(
     Where items may have several classes, `labels` holds their ids and `label` all of them in words.
     """
     (folder / "data").mkdir()
-    classes = [str(n) for (n,) in connection.execute("SELECT name FROM classes ORDER BY class_id").fetchall()]
+    classes = _classes(connection)
     splits = [str(s) for (s,) in connection.execute(f"SELECT DISTINCT split FROM ({query}) ORDER BY 1").fetchall()]
     if not splits:
         raise SettingsError(

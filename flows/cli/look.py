@@ -175,6 +175,8 @@ def collect_answers(root: Path) -> None:
         result = collect(project.lake, project.service, project.queue_config, cursor=project.cursor)
     new = sum(n for table, n in result.rows_written.items() if table == "annotations")
     out.print(f"{new} new or changed answers from {project.service.describe()}")
+    if new:
+        out.print("To learn from them: siftline run" + _project_hint(project))
     for key, value in result.detail.items():
         say(f"  {key}: {value}")
 

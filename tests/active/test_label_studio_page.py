@@ -97,3 +97,21 @@ def test_an_annotator_labels_with_the_keyboard(studio: StudioInfo, service: Labe
     assert (answer.item_id, answer.action, answer.labels) == ("plain", "labelled", ("crude",))
     assert answer.annotator == studio.username
     assert answer.seconds > 0
+
+
+def test_long_class_names_stand_one_below_the_other_and_short_ones_in_a_row(
+    studio: StudioInfo, service: LabelStudioService
+) -> None:
+    long = ("Crash or data loss in the desktop application", "Slow", "Praise for the service and the people behind it")
+    for classes, rows in ((long, 3), (("acq", "crude", "earn", "grain"), 1)):
+        service.ensure_project(classes)
+        service.push([replace(PLAIN, item_id=f"{rows} rows", prediction=classes[0])])
+        project_id = project_of(studio, service)["id"]
+        with chromium(width=1280, height=800) as driver:
+            log_in(driver, studio)
+            driver.get(f"{studio.url}/projects/{project_id}/data?labeling=1")
+            text_of(driver)
+            choices = driver.find_elements(By.CSS_SELECTOR, "label:has(input[type=radio])")
+            assert len(choices) == len(classes)
+            assert len({choice.rect["y"] for choice in choices}) == rows
+        service = LabelStudioService(studio.url, studio.api_key, f"{service.project} 2")

@@ -1,6 +1,7 @@
 """A whole multi-label project of real texts: run, collect, learn, report, export and ask, with sets of classes."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -73,13 +74,16 @@ def test_the_report_shows_every_class(run: Path, capsys: pytest.CaptureFixture[s
 
 def test_exports_hold_the_list_of_classes(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = Project(run).location
-    export_training_set(place, tmp_path / "jsonl", format="jsonl")
+    made = export_training_set(place, tmp_path / "jsonl", format="jsonl")
     rows = [json.loads(line) for line in (tmp_path / "jsonl" / "training_set.jsonl").read_text().splitlines()]
     assert len(rows) == 130
     assert {type(row["labels"]) for row in rows} == {list}
     assert any(row["labels"] == [] and row["label"] == "(none)" for row in rows)
     assert all(row["label"] == (", ".join(row["labels"]) or "(none)") for row in rows)
-    export_training_set(place, tmp_path / "datasets", format="datasets")
+    counted = Counter(name for row in rows for name in row["labels"] or ["(none)"])
+    assert made["counts"]["by_label"] == counted
+    again = export_training_set(place, tmp_path / "datasets", format="datasets")
+    assert again["counts"] == made["counts"]
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     found: Any = datasets.load_dataset(str(tmp_path / "datasets"))

@@ -38,6 +38,7 @@ def test_the_manifest_says_what_it_is_and_its_checksums_hold(lake: Lake, tmp_pat
         assert written == made
         assert made["snapshot"] == lake.snapshot()
         assert made["counts"]["rows"] == sum(made["counts"]["by_label"].values()) == 60
+        assert set(made["counts"]["by_label"]) <= set(made["classes"])
         assert made["counts"]["by_split"] == {"train": 60}
         assert made["counts"]["by_label_source"] == {"gold": 16, "predicted": 44}
         assert made["counts"]["simulated"] == 16
