@@ -53,9 +53,10 @@ def must_fix_order(x: torch.Tensor) -> bool:
 
 
 def lowered(x: torch.Tensor) -> torch.Tensor:
-    """x in autocast's precision, where that is on: cast once for all products that take it."""
+    """In training under autocast, x in its precision: cast once for all products that take it."""
     kind = x.device.type
-    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+    lower = torch.is_grad_enabled() and torch.is_autocast_enabled(kind)
+    return x.to(torch.get_autocast_dtype(kind)) if lower else x
 
 
 @contextmanager
