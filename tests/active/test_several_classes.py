@@ -13,7 +13,6 @@ from active.label_config import Page, fits, label_config, updated
 from active.outbox import QueueConfig
 from active.pool import Pool
 from active.push import push
-from active.quality import suspects
 from active.queue import collect
 from active.reason import reasons
 from active.select import check_multi_label
@@ -209,20 +208,15 @@ def test_agreement_and_skill_are_measured_class_by_class(lake: Lake) -> None:
     assert not consensus(lake).committed
 
 
-def test_what_needs_one_class_per_item_is_refused(lake: Lake) -> None:
+def test_strategies_that_need_one_class_per_item_are_refused() -> None:
     for name in STRATEGIES:
         if name in SINGLE_LABEL:
             with pytest.raises(
                 SettingsError, match=f"'{name}' is not known to work .*multi_label.* use one of core-set"
             ):
-                check_multi_label(name, 1.0)
+                check_multi_label(name)
         else:
-            check_multi_label(name, 1.0)
-    with pytest.raises(SettingsError, match="most_per_class"):
-        check_multi_label("value", 0.5)
-    several(lake, *CLASSES)
-    with lake.read() as reader, pytest.raises(SettingsError, match="multi_label"):
-        suspects(reader, None)  # type: ignore[arg-type]
+            check_multi_label(name)
 
 
 def test_the_kind_of_project_changes_only_before_the_first_answer(lake: Lake, tmp_path: Path) -> None:
