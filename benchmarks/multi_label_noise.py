@@ -2,11 +2,11 @@
 
     python -m benchmarks.multi_label_noise [--seeds 5] [--labels 500] [--output FILE]
 
-Three sets of 1,000 texts each: digests of none to two news of Reuters R8 in four classes (`tests/digests.py`), digests of
-none to three news of R52 in nine classes that R8 does not have or that are rare there, and posts of 20 newsgroups whose
-classes are the words of their group's name (comp.sys.mac.hardware is about comp, sys and hardware). Each seed draws the
-labelled texts, and in a tenth of them changes the answer to one class: in half of these one that a text has is
-forgotten, as far as it has any, in the others one is added. The encoder is the dense parent in int8 at 128 tokens.
+Three sets of 1,000 texts each: digests of none to two news of Reuters R8 in four classes (`tests/digests.py`), digests
+of none to three news of R52 in nine other classes, and posts of 20 newsgroups whose classes are the words of their
+group's name (comp.sys.mac.hardware is about comp, sys and hardware). Each seed draws the labelled texts, and in a tenth
+of them changes the answer to one class: in half of these one that a text has is forgotten, as far as it has any, in the
+others one is added. The encoder is the dense parent in int8 at 128 tokens.
 
 Shape letters: T labelled items, D embedding, C classes.
 """
@@ -110,14 +110,13 @@ def measure(vectors: Any, has: Any, seed: int, labels: int) -> dict[str, dict[st
         item, first = score.max(axis=1), np.argsort(-score.max(axis=1))[: round(FIRST * labels)]
         over = item > 0.5
         hits = first[is_wrong[first]]
+        named = score[hits].argmax(axis=1) == wrong[hits]
         figures[name] = {
             "average precision": average_precision(is_wrong, item),
             "forgotten": average_precision(is_wrong[~added], item[~added]),
             "added": average_precision(added[~is_wrong | added], item[~is_wrong | added]),
             "right among the first 5%": float(is_wrong[first].mean()),
-            "of these the class is right": float((score[hits].argmax(axis=1) == wrong[hits]).mean())
-            if len(hits)
-            else 0,
+            "of these the class is right": float(named.mean()) if len(hits) else 0.0,
             "over 0.5": float(over.sum()),
             "of these wrong": float(is_wrong[over].mean()) if over.any() else 0.0,
         }
