@@ -98,8 +98,9 @@ another, on one server with SQLite that nobody kills.
 
 MiB before the first run and after every {EVERY}: {", ".join(f"{value:g}" for value in memory)}.
 
-From {WARM} runs on between {min(warm):g} and {max(warm):g} MiB: {growth[0]:+.1f} in 100 runs of the first half of these,
-{growth[1]:+.1f} in 100 of the second. Open files: {min(files[1:])} to {max(files[1:])}, {files[1]} after {EVERY} runs and {files[-1]} at the end.
+From {WARM} runs on between {min(warm):g} and {max(warm):g} MiB: {growth[0]:+.1f} in 100 runs of the first
+half of these, {growth[1]:+.1f} in 100 of the second. Open files: {min(files[1:])} to {max(files[1:])},
+{files[1]} after {EVERY} runs and {files[-1]} at the end.
 
 {place["cores"]} cores, {place["processor"]}, {versions}, commit {place["commit"][:9]}.
 """
