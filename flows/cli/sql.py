@@ -1,6 +1,7 @@
 """`siftline sql`: ask the warehouse in SQL, read-only and locked down, while runs write, now or as it was."""
 
 import contextlib
+import importlib
 import sys
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from warehouse.read import connect_for_people, reading_statements, resolve
 
 _FETCH_ROWS = 1000
 _BY_SUFFIX = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+_LEAVE = ("exit", "quit", "\\q")
 
 
 def run_sql(
@@ -120,27 +122,43 @@ def _rows(result: duckdb.DuckDBPyConnection) -> Iterator[Sequence[Any]]:
 
 
 def _prompt(connection: duckdb.DuckDBPyConnection, format: str) -> None:
-    if sys.stdin.isatty():
-        say("Read-only. End a query with a semicolon, leave with Ctrl-D. Tables: show all tables;")
+    """Read queries line by line until the input ends; a person may correct, recall and give up lines."""
+    if not sys.stdin.isatty():
+        _script(connection, format)
+        return
+    with contextlib.suppress(ImportError):  # some builds of Python lack it
+        importlib.import_module("readline")  # from then on `input` edits lines and recalls earlier ones
+    say("Read-only. End a query with a semicolon; Ctrl-C gives it up, Ctrl-D leaves. Tables: show all tables;")
     lines: list[str] = []
     while True:
         try:
-            lines.append(input(_mark(lines)))
+            lines.append(input("     ... " if lines else "siftline> "))
+            if len(lines) == 1 and lines[0].strip().rstrip(";").lower() in _LEAVE:
+                return
+            if lines[-1].rstrip().endswith(";"):
+                query, lines = "\n".join(lines), []
+                show(connection, query, format, None)
         except EOFError:
-            break
-        if lines[-1].rstrip().endswith(";"):
-            try:
-                show(connection, "\n".join(lines), format, None)
-            except SettingsError as error:
-                if not sys.stdin.isatty():
-                    raise  # a script must not go on after a wrong query
-                say(str(error))
+            print()
+            return
+        except KeyboardInterrupt:
+            print()
+            lines = []
+        except SettingsError as error:
+            say(str(error))
+        except RuntimeError as error:
+            if "Query interrupted" not in str(error):  # DuckDB's word when a signal reaches it in a query
+                raise
+            say("interrupted")
+
+
+def _script(connection: duckdb.DuckDBPyConnection, format: str) -> None:
+    """Run the queries of a pipe, each as soon as it is whole; the first wrong one ends it."""
+    lines: list[str] = []
+    for line in sys.stdin:
+        lines.append(line)
+        if line.rstrip().endswith(";"):
+            show(connection, "".join(lines), format, None)
             lines = []
     if "".join(lines).strip():
-        show(connection, "\n".join(lines), format, None)
-
-
-def _mark(lines: Sequence[str]) -> str:
-    if not sys.stdin.isatty():
-        return ""
-    return "     ... " if lines else "siftline> "
+        show(connection, "".join(lines), format, None)

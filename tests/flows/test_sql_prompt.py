@@ -77,6 +77,13 @@ def test_csv_reads_back_and_no_cell_is_a_formula(project: Path, capsys: pytest.C
     assert rows == [["name", "l"], ["'=cmd()", "[1, null]"], ['b "quoted", ümlaut\nline', "[1, null]"]]
 
 
+def test_small_numbers_and_nulls_in_a_table_are_not_rounded_away(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ask(project, "select 2e-5 as s, 0.25::double as q, 0.0::double as z, [0.123456::double, null] as l") == 0
+    assert capsys.readouterr().out.splitlines() == ["s\tq\tz\tl", "2e-05\t0.250\t0.000\t0.123, -"]
+
+
 def test_json_is_json_whatever_the_value(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     query = "select 'nan'::double as n, 'inf'::double as i, null as z, [1.5] as l, date '2026-01-02' as d"
     query += ", '\\x00'::blob as b"
