@@ -22,7 +22,8 @@ from active.task_folder import TaskFolder
 from active.value import conflict, narrowness
 from features.ingest import IngestConfig, ingest
 from features.sources import SourceConfig
-from tests.warehouse.test_sets_of_classes import say_sets, several
+from tests.active.test_consensus import say
+from tests.warehouse.test_sets_of_classes import several
 from warehouse import Lake, SettingsError, Upsert
 
 CLASSES = ("a", "b", "c")
@@ -180,7 +181,7 @@ def test_agreement_and_skill_are_measured_class_by_class(lake: Lake) -> None:
         for who, wrong in (("ann", 0.0), ("ben", 0.05), ("cem", 0.4)):
             flipped = has[row] ^ (generator.random(3) < wrong)
             said[(f"i{row:05d}", who)] = np.flatnonzero(flipped).tolist()
-    say_sets(lake, said)
+    say(lake, said)
     result = consensus(lake)
     assert result.detail["items with several opinions"] == 30
     with lake.read() as reader:
@@ -236,7 +237,7 @@ def test_the_kind_of_project_changes_only_before_the_first_answer(lake: Lake, tm
     ingest(lake, one)
     assert kinds() == [(False,)]
     ingest(lake, many)
-    say_sets(lake, {("i00000", "ann"): [0]})
+    say(lake, {("i00000", "ann"): [0]})
     with pytest.raises(SettingsError, match=r"multi_label under .project. is false, and the warehouse holds answers"):
         ingest(lake, one)
     assert kinds() == [(True,)]
