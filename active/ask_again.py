@@ -165,14 +165,10 @@ def _add(
 
 
 def _doubt(suspect: Suspect, names: list[str]) -> str:
-    """The reason of a second look; with several classes it names the one that is in question, and how it was given."""
-    if (asked := suspect.in_question) is None:
+    """The reason of a second look; with several classes it names the one in question, and not how it was answered."""
+    if suspect.in_question is None:
         return REASONS["second_look"]
-    given, rather = ("with", "has it not") if asked in suspect.labels else ("without", "has it")
-    return (
-        f"Asked again: a second look. It is labelled {given} '{names[asked]}'; similar texts and a model that never "
-        f"saw this label say that it {rather}."
-    )
+    return f"Asked again: a second look at '{names[suspect.in_question]}', because similar texts have other labels."
 
 
 def _planned(row: dict[str, Any], why: Why, reason: str) -> dict[str, Any]:
