@@ -181,14 +181,20 @@ class StudioServer:
             with tempfile.TemporaryDirectory(dir=self.environment, prefix="siftline-") as scratch:
                 made = Path(scratch) / "label_studio.sqlite3"
                 variables = {**_QUIET, "HOME": scratch, "LABEL_STUDIO_BASE_DATA_DIR": scratch}
-                subprocess.run(
-                    [str(program), "version"],
-                    env=variables,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    timeout=START_TIMEOUT_S,
-                    check=False,
-                )
+                try:
+                    subprocess.run(
+                        [str(program), "version"],
+                        env=variables,
+                        stdout=subprocess.DEVNULL,
+                        stderr=subprocess.DEVNULL,
+                        timeout=START_TIMEOUT_S,
+                        check=False,
+                    )
+                except subprocess.TimeoutExpired as error:
+                    raise ServiceError(
+                        f"Label Studio did not make its tables within {START_TIMEOUT_S:.0f} s; this machine is too "
+                        "busy. Start it again when it has less to do."
+                    ) from error
                 if made.exists():
                     made.replace(template)
         if template.exists():

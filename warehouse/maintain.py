@@ -8,6 +8,7 @@ named.
 """
 
 import contextlib
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import duckdb
@@ -68,7 +69,8 @@ def maintain(lake: Lake, *, expire_older_than_days: float | None = None, grace_h
     if lake.read_only:
         raise WarehouseError(f"The warehouse at {lake.location.words} is open for reading only.")
     _bring_layout(lake)
-    flushed = _step(lake, "CALL ducklake_flush_inlined_data('lake')", "maintain: small commits moved into files")
+    with _one_thread(lake):
+        flushed = _step(lake, "CALL ducklake_flush_inlined_data('lake')", "maintain: small commits moved into files")
     merged = _step(lake, "CALL ducklake_merge_adjacent_files('lake')", "maintain: adjacent files merged")
     rewritten = _step(
         lake,
@@ -123,6 +125,22 @@ def _bring_layout(lake: Lake) -> None:
 
     with lake.lock.held(), private_files(), no_leftovers(lake.new_cursor, lake.location):
         retried(attempt, lake.location)
+
+
+@contextlib.contextmanager
+def _one_thread(lake: Lake) -> Generator[None]:
+    """DuckLake finishes the tables of a flush side by side and notes each in one list without a lock.
+
+    With two threads the process dies of it, once in some hundred flushes (docs/decisions/0103). Other work on this lake
+    goes on, each query in the thread that asks.
+    """
+    with contextlib.closing(lake.new_cursor()) as cursor:
+        (threads,) = cursor.execute("SELECT current_setting('threads')").fetchone() or (1,)
+        cursor.execute("SET threads = 1")
+        try:
+            yield
+        finally:
+            cursor.execute(f"SET threads = {threads}")
 
 
 def _with_many_deletions(lake: Lake) -> list[str]:

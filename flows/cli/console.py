@@ -58,9 +58,9 @@ def _cell(value: object) -> str:
     if value is None:
         return "-"
     if isinstance(value, float):
-        return f"{value:.3f}"
+        return f"{value:.2g}" if 0 < abs(value) < 0.001 else f"{value:.3f}"
     if isinstance(value, list):
-        return ", ".join(str(v) for v in value)
+        return ", ".join(_cell(v) for v in value)
     return str(value)
 
 

@@ -78,8 +78,9 @@ def init_project(
     (folder / "labeling_functions.py").write_text(functions, "utf-8")
     (folder / FILE_NAME).write_text(filled, "utf-8")
     load_settings(folder)
-    several = ": each item may have several of the classes, or none" if multi_label else ""
-    out.print(f"Project made in {folder}{several}")
+    several = "; each item may have several of them, or none" if multi_label else ""
+    shown = ", ".join(repr(name) for name in names)
+    out.print(f"Project made in {folder} with {len(names)} classes: {shown}{several}", markup=False)
     if sample is None and source is None:
         out.print(f'0. Put your records into {folder / path}, one {{"{text}": ...}} a line,', markup=False)
         out.print(f"   or name your file in [[sources]] of {folder / FILE_NAME}", markup=False)

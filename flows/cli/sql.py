@@ -1,6 +1,7 @@
 """`siftline sql`: ask the warehouse in SQL, read-only and locked down, while runs write, now or as it was."""
 
 import contextlib
+import importlib
 import sys
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from warehouse.protection import limited_process_memory
 from warehouse.read import connect_for_people, reading_statements, resolve
 
 _FETCH_ROWS = 1000
+_BY_SUFFIX = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+_LEAVE = ("exit", "quit", "\\q")
 
 
 def run_sql(
@@ -33,7 +36,7 @@ def run_sql(
     """Run one query, or read queries from a prompt or a pipe until the input ends."""
     if query and command:
         raise SettingsError("There are two queries, one as an argument and one with -c; give one of them.")
-    query = query or command
+    query, format = query or command, form_of(format, output)
     with limited_process_memory(), contextlib.closing(connect_for_people(warehouse_of(root), at=at)) as connection:
         if not query and (output is not None or format == "parquet"):
             query = sys.stdin.read()  # one file holds one result, so there is nothing to prompt for
@@ -44,6 +47,22 @@ def run_sql(
             show(connection, query, format, None)
         else:
             _prompt(connection, format)
+
+
+def form_of(format: str, output: Path | None) -> str:
+    """The form to write: the one that was asked for, and for a file without one that of its suffix.
+
+    Raises:
+        SettingsError: a file is named, and neither says what it is to hold.
+    """
+    if output is None or format != "table":
+        return format
+    if form := _BY_SUFFIX.get(output.suffix.lower()):
+        return form
+    raise SettingsError(
+        "A table is for the terminal; give --format csv, json or parquet, or a file with the suffix "
+        f"{', '.join(_BY_SUFFIX)} instead of {output.name}."
+    )
 
 
 def print_attach(root: Path, at: str | None) -> None:
@@ -84,10 +103,8 @@ def _write(result: duckdb.DuckDBPyConnection, format: str, file: Path | None) ->
             write_json(target, columns, _rows(result))
         elif format == "csv":
             write_csv(target, columns, _rows(result))
-        elif file is None:
-            print_table(columns, result.fetchall())
         else:
-            raise SettingsError("A table is for the terminal; give --format csv, json or parquet for a file.")
+            print_table(columns, result.fetchall())
 
 
 @contextmanager
@@ -105,27 +122,43 @@ def _rows(result: duckdb.DuckDBPyConnection) -> Iterator[Sequence[Any]]:
 
 
 def _prompt(connection: duckdb.DuckDBPyConnection, format: str) -> None:
-    if sys.stdin.isatty():
-        say("Read-only. End a query with a semicolon, leave with Ctrl-D. Tables: show all tables;")
+    """Read queries line by line until the input ends; a person may correct, recall and give up lines."""
+    if not sys.stdin.isatty():
+        _script(connection, format)
+        return
+    with contextlib.suppress(ImportError):  # some builds of Python lack it
+        importlib.import_module("readline")  # from then on `input` edits lines and recalls earlier ones
+    say("Read-only. End a query with a semicolon; Ctrl-C gives it up, Ctrl-D leaves. Tables: show all tables;")
     lines: list[str] = []
     while True:
         try:
-            lines.append(input(_mark(lines)))
+            lines.append(input("     ... " if lines else "siftline> "))
+            if len(lines) == 1 and lines[0].strip().rstrip(";").lower() in _LEAVE:
+                return
+            if lines[-1].rstrip().endswith(";"):
+                query, lines = "\n".join(lines), []
+                show(connection, query, format, None)
         except EOFError:
-            break
-        if lines[-1].rstrip().endswith(";"):
-            try:
-                show(connection, "\n".join(lines), format, None)
-            except SettingsError as error:
-                if not sys.stdin.isatty():
-                    raise  # a script must not go on after a wrong query
-                say(str(error))
+            print()
+            return
+        except KeyboardInterrupt:
+            print()
+            lines = []
+        except SettingsError as error:
+            say(str(error))
+        except RuntimeError as error:
+            if "Query interrupted" not in str(error):  # DuckDB's word when a signal reaches it in a query
+                raise
+            say("interrupted")
+
+
+def _script(connection: duckdb.DuckDBPyConnection, format: str) -> None:
+    """Run the queries of a pipe, each as soon as it is whole; the first wrong one ends it."""
+    lines: list[str] = []
+    for line in sys.stdin:
+        lines.append(line)
+        if line.rstrip().endswith(";"):
+            show(connection, "".join(lines), format, None)
             lines = []
     if "".join(lines).strip():
-        show(connection, "\n".join(lines), format, None)
-
-
-def _mark(lines: Sequence[str]) -> str:
-    if not sys.stdin.isatty():
-        return ""
-    return "     ... " if lines else "siftline> "
+        show(connection, "".join(lines), format, None)

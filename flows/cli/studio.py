@@ -4,7 +4,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from flows.cli.console import out
+from flows.cli.console import out, say
 from flows.project import Project
 from flows.studio import studio_down, studio_status, studio_up
 from warehouse import WarehouseNotFound
@@ -13,6 +13,8 @@ from warehouse import WarehouseNotFound
 def start(root: Path, *, load: bool) -> None:
     """Start the server and print its address, its log-in and how to use it."""
     project = Project(root)
+    if studio_status(project.root) is None:
+        say("starting Label Studio; the first start of all takes half a minute or more")
     info = studio_up(project.root)
     if load:
         os.environ["LABEL_STUDIO_URL"], os.environ["LABEL_STUDIO_API_KEY"] = info.url, info.api_key

@@ -115,13 +115,18 @@ def test_init_makes_a_multi_label_project(tmp_path: Path, capsys: pytest.Capture
     assert "has one class; leave out --multi-label" in capsys.readouterr().err
     assert run_command([*wanted, "--source", str(records)]) == 0
     printed = capsys.readouterr().out
-    assert "several of the classes, or none" in printed
+    assert "several of them, or none" in printed
     assert "functions for each class" in printed
     settings = load_settings(folder)
     assert settings.project.multi_label
     assert settings.weak_labels.label_model == "anchored"
     assert "for one class that an item has" in (folder / "labeling_functions.py").read_text("utf-8")
     assert "@" not in (folder / "siftline.toml").read_text("utf-8")
+
+
+def test_init_says_which_classes_it_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["init", str(tmp_path / "p"), "--classes", "billing, charges,bug [app]"]) == 0
+    assert "with 3 classes: 'billing', 'charges', 'bug [app]'" in capsys.readouterr().out
 
 
 def test_init_never_overwrites(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,6 +77,13 @@ def test_csv_reads_back_and_no_cell_is_a_formula(project: Path, capsys: pytest.C
     assert rows == [["name", "l"], ["'=cmd()", "[1, null]"], ['b "quoted", ümlaut\nline', "[1, null]"]]
 
 
+def test_small_numbers_and_nulls_in_a_table_are_not_rounded_away(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ask(project, "select 2e-5 as s, 0.25::double as q, 0.0::double as z, [0.123456::double, null] as l") == 0
+    assert capsys.readouterr().out.splitlines() == ["s\tq\tz\tl", "2e-05\t0.250\t0.000\t0.123, -"]
+
+
 def test_json_is_json_whatever_the_value(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     query = "select 'nan'::double as n, 'inf'::double as i, null as z, [1.5] as l, date '2026-01-02' as d"
     query += ", '\\x00'::blob as b"
@@ -127,6 +134,19 @@ def test_a_file_holds_what_was_asked_in_every_form(project: Path) -> None:
     assert json.loads((project / "out.json").read_text("utf-8").splitlines()[0]) == {"class_id": 0, "name": "=cmd()"}
 
 
+def test_a_file_without_a_format_is_what_its_suffix_says(project: Path) -> None:
+    query = "select class_id, name from classes order by class_id"
+    for name, form in {"a.parquet": "parquet", "a.CSV": "csv", "a.json": "json", "a.jsonl": "json"}.items():
+        assert ask(project, "--output", str(project / name), query) == 0
+        assert ask(project, "--format", form, "--output", str(project / "asked"), "--force", query) == 0
+        assert (project / name).read_bytes() == (project / "asked").read_bytes()
+    assert ask(project, "--format", "csv", "--output", str(project / "b.parquet"), query) == 0
+    assert (project / "b.parquet").read_bytes() == (project / "a.CSV").read_bytes()
+    counted = ["questions", "label-balance", "--output", str(project / "c.csv"), "--project", str(project)]
+    assert run_command(counted) == 0
+    assert (project / "c.csv").read_text("utf-8").startswith("label,")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -137,9 +157,11 @@ def test_a_file_holds_what_was_asked_in_every_form(project: Path) -> None:
         (["--format", "csv", "--output", "{new}", "select nope"], "nope"),
         (["--format", "parquet", "--output", "{new}", "select 1; select 2"], "asks for 2"),
         (["--output", "{new}", "select 1"], "give --format"),
+        (["--output", "{new}.xlsx", "select 1"], ".csv, .json, .jsonl, .parquet instead of new.xlsx"),
         (["--format", "xlsx", "select 1"], "xlsx"),
         (["--at", "999", "select 1"], "no snapshot 999 yet"),
         (["--at", "2999-01-01", "select 1"], "future"),
+        (["--at", "-1", "select 1"], "no snapshot -1"),
         (["--at", "soon", "select 1"], "neither a snapshot number nor a time"),
     ],
 )

@@ -93,6 +93,13 @@ def test_a_server_that_dies_is_reported_with_its_last_words(tmp_path: Path) -> N
     assert server.status() is None
 
 
+def test_a_machine_too_busy_for_the_first_start_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.studio.START_TIMEOUT_S", 0.2)
+    server = StudioServer(tmp_path / "studio", environment=stand_in(tmp_path / "env", "exec sleep 60"))
+    with pytest.raises(ServiceError, match="too busy"):
+        server.start()
+
+
 def test_a_process_that_only_has_the_old_number_is_not_the_server(tmp_path: Path) -> None:
     server = StudioServer(tmp_path)
     record = {"port": 1, "username": "u", "password": "p", "api_key": "k", "pid": os.getpid(), "started": 1}

@@ -9,13 +9,16 @@ import textwrap
 import time
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from tests.warehouse.test_commit_is_atomic import classes, count, items
 from warehouse import Append, Lake, Location, SettingsError, SnapshotNotFound, Upsert, connect
+from warehouse import maintain as maintain_steps
 from warehouse.catalog_file import vacuum_fault
 from warehouse.layout import OFTEN_EMPTY
 from warehouse.maintain import maintain
@@ -208,6 +211,26 @@ def test_snapshots_are_given_up_only_on_purpose_and_then_said_to_be(lake: Lake) 
     with pytest.raises(SnapshotNotFound, match="expired"):
         connect(lake.path, at=2)
     assert count(lake, "items") == 300
+
+
+def test_a_flush_has_one_thread_and_the_rest_has_all(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DuckLake damages the heap when two threads finish a flush (docs/decisions/0103)."""
+    threads = {}
+    real = maintain_steps._in_transaction
+
+    def noting(cursor: duckdb.DuckDBPyConnection, call: str, *rest: Any) -> list[tuple[object, ...]]:
+        rows = real(cursor, call, *rest)
+        (threads[call.split("(")[0]],) = cursor.execute("SELECT current_setting('threads')").fetchone() or ()
+        return rows
+
+    monkeypatch.setattr(maintain_steps, "_in_transaction", noting)
+    filled(lake)
+    with contextlib.closing(lake.new_cursor()) as cursor:
+        cursor.execute("SET threads = 4")
+        assert maintain(lake, grace_h=0).rows_flushed > 0
+        assert cursor.execute("SELECT current_setting('threads')").fetchone() == (4,)
+    assert threads.pop("CALL ducklake_flush_inlined_data") == 1
+    assert set(threads.values()) == {4}
 
 
 def test_negative_numbers_are_refused(lake: Lake) -> None:
