@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from active.quality import suspects
+from active.quality import SUSPICIOUS, Suspect, suspects
 from features.index import VectorIndex
 from warehouse import Lake, Reader, SettingsError, StageResult, Upsert
 from warehouse.stage import Write
@@ -23,7 +23,6 @@ CERTAIN = 0.75
 """A label that people disagree on is settled from this confidence on: two to one of unknown annotators is enough."""
 MOST_OPINIONS = 2
 """Times that an item is asked again because of disagreement."""
-SUSPICIOUS = 0.5
 
 REASONS: dict[Why, str] = {
     "edited": "Asked again: the text was edited.",
@@ -86,21 +85,23 @@ def ask_again(lake: Lake, index: Callable[[], VectorIndex], config: AskAgainConf
             config.budget * config.second_opinion,
             before,
         )
+        reasons: dict[str, str] = {}
         left = config.budget * config.second_look - _spent(before, "second_look")
         if left >= 1:
             looked = {item for item, _, why in before if why == "second_look"}
-            doubtful = [
-                s.item_id
+            names = [str(name) for (name,) in reader.rows("SELECT name FROM classes ORDER BY class_id")]
+            reasons = {
+                s.item_id: _doubt(s, names)
                 for s in suspects(reader, index())
                 if s.suspicion > SUSPICIOUS and s.item_id in open_items - set(wanted) - looked
-            ]
-            _add(wanted, "second_look", doubtful, config.budget * config.second_look, before)
+            }
+            _add(wanted, "second_look", list(reasons), config.budget * config.second_look, before)
     rounds = {item: number for item, number, _ in before}
     params = {"project": config.project, "wanted": sorted(wanted.items())}
     with lake.stage("ask_again", version=1, inputs=("queue", "items"), params=params) as stage:
         if not wanted:
             return stage.nothing()
-        planned = [_planned(rows[item], why) for item, why in sorted(wanted.items())]
+        planned = [_planned(rows[item], why, reasons.get(item, REASONS[why])) for item, why in sorted(wanted.items())]
         asked = [
             {
                 "item_id": item,
@@ -163,7 +164,14 @@ def _add(
         wanted[item] = why
 
 
-def _planned(row: dict[str, Any], why: Why) -> dict[str, Any]:
+def _doubt(suspect: Suspect, names: list[str]) -> str:
+    """The reason of a second look; with several classes it names the one in question, and not how it was answered."""
+    if suspect.in_question is None:
+        return REASONS["second_look"]
+    return f"Asked again: a second look at '{names[suspect.in_question]}', because similar texts have other labels."
+
+
+def _planned(row: dict[str, Any], why: Why, reason: str) -> dict[str, Any]:
     """The row of the queue for the new task; an edited text gets a suggestion, that of the model for the new text."""
     edited = why == "edited"
     planned = {
@@ -171,7 +179,7 @@ def _planned(row: dict[str, Any], why: Why) -> dict[str, Any]:
         "state": "planned",
         "task_id": "",
         "content_hash": row["now"],
-        "reason": row["reason"] if row["state"] == "planned" else REASONS[why],
+        "reason": row["reason"] if row["state"] == "planned" else reason,
         "prediction": row["new_prediction"] if edited else -1,
         "predictions": row["new_predictions"] if edited else None,
         "confidence": row["new_confidence"] if edited else 0.0,

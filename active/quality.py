@@ -2,7 +2,8 @@
 
 Both halves look at the item from the others only: a linear model fitted on the other folds, and the labels of the
 nearest labelled items without itself. A wrong label misleads both about its neighbours, so a second round counts each
-label by how credible the first one found it.
+label by how credible the first one found it. In a multi-label project each class is a yes-or-no question of its own,
+and an item is as suspicious as its most suspicious answer.
 
 Shape letters: T labelled items, D embedding, C classes, K neighbours.
 """
@@ -13,17 +14,25 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from active.graph import CHUNK, Floats, Rows, Vectors
+from active.graph import CHUNK, Bools, Floats, Rows, Vectors
 from features.index import VectorIndex
 from warehouse import Reader, SettingsError
 
 FOLDS = 5
+ROUNDS = 2
 NEIGHBORS = 20
 INVERSE_RIDGE = 10.0
 SHARPNESS = 4.0
 """Power of the cosine by which a neighbour's label counts."""
+SUSPICIOUS = 0.5
+"""Suspicion over which model and neighbours together prefer another answer."""
 PRIOR = 0.5
 """Votes that every class has before the neighbours vote, and the least probability times C."""
+
+BALANCE = 0.5
+"""With several classes, how far yes and no of a class are balanced: 0 not at all, 1 in full (decision 0110)."""
+CHANCES = 0.5
+"""Power of C by which the answers to C classes are less suspicious each: an item has so many that may be wrong."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,15 +41,18 @@ class Suspect:
 
     Attributes:
         item_id: the item.
-        label: class that people gave it.
-        likely: class that model and neighbours prefer, which may be the same.
-        suspicion: of `suspicion`, 0 to 1.
+        labels: classes that people gave it; one, unless the project is multi-label.
+        likely: classes that model and neighbours prefer, which may be the same; in a multi-label project they differ
+            in the class in question at most.
+        suspicion: of `suspicion`, 0 to 1; in a multi-label project that of the class in question.
+        in_question: in a multi-label project the class whose yes or no is the most suspicious, else None.
     """
 
     item_id: str
-    label: int
-    likely: int
+    labels: tuple[int, ...]
+    likely: tuple[int, ...]
     suspicion: float
+    in_question: int | None = None
 
 
 def suspects(reader: Reader, index: VectorIndex, *, seed: int = 0) -> list[Suspect]:
@@ -50,35 +62,47 @@ def suspects(reader: Reader, index: VectorIndex, *, seed: int = 0) -> list[Suspe
         reader: of the warehouse.
         index: of the current vectors; labelled items that are not in it are left out.
         seed: draws the folds.
-
-    Raises:
-        SettingsError: items may have several classes.
     """
-    if reader.scalar("SELECT bool_or(multi_label) FROM classes"):
-        raise SettingsError(
-            "Which labels are probably wrong is told for projects in which each item has one class; this one is "
-            "multi_label."
-        )
     place = {item_id: row for row, item_id in enumerate(index.item_ids)}
-    gold = [
-        (str(item), int(class_id))
-        for item, class_id in reader.rows("SELECT item_id, class_id FROM gold_labels ORDER BY item_id")
+    gold: list[tuple[str, tuple[int, ...]]] = [
+        (str(item), tuple(class_ids))
+        for item, class_ids in reader.rows("SELECT item_id, class_ids FROM gold_labels ORDER BY item_id")
         if item in place
     ]
     if not gold:
         return []
-    labels = np.array([class_id for _, class_id in gold], np.int64)
-    classes = max(int(reader.scalar("SELECT count(*) FROM classes") or 0), int(labels.max()) + 1)
+    named = int(reader.scalar("SELECT count(*) FROM classes") or 0)
+    classes = max([named, *(class_id + 1 for _, given in gold for class_id in given)])
     vectors = index.vectors[np.array([place[item] for item, _ in gold], np.int64)]
-    found, likely = _judged(vectors, labels, classes, np.random.default_rng(seed), rounds=2)
+    generator = np.random.default_rng(seed)
+    if reader.scalar("SELECT bool_or(multi_label) FROM classes"):
+        return _suspect_sets(vectors, gold, classes, generator)
+    labels = np.array([class_id for _, (class_id,) in gold], np.int64)
+    found, likely = _judged(vectors, labels, classes, generator, rounds=ROUNDS)
     return [
-        Suspect(item_id=gold[row][0], label=gold[row][1], likely=int(likely[row]), suspicion=float(found[row]))
+        Suspect(item_id=gold[row][0], labels=gold[row][1], likely=(int(likely[row]),), suspicion=float(found[row]))
         for row in np.argsort(-found, kind="stable")
     ]
 
 
+def _suspect_sets(
+    vectors: Vectors, gold: list[tuple[str, tuple[int, ...]]], classes: int, generator: np.random.Generator
+) -> list[Suspect]:
+    has = np.zeros((len(gold), classes), np.bool_)
+    for row, (_, class_ids) in enumerate(gold):
+        has[row, list(class_ids)] = True
+    found = suspicion_by_class(vectors, has, generator)
+    worst = found.argmax(axis=1)
+    suspected: list[Suspect] = []
+    for row in np.argsort(-found.max(axis=1), kind="stable"):
+        (item_id, given), asked, doubt = gold[row], int(worst[row]), float(found[row, worst[row]])
+        likely = tuple(sorted({*given} ^ {asked})) if doubt > SUSPICIOUS else given
+        suspected.append(Suspect(item_id=item_id, labels=given, likely=likely, suspicion=doubt, in_question=asked))
+    return suspected
+
+
 def suspicion(
-    vectors: Vectors, labels: Rows, classes: int, generator: np.random.Generator, *, rounds: int = 2
+    vectors: Vectors, labels: Rows, classes: int, generator: np.random.Generator, *, rounds: int = ROUNDS
 ) -> Floats:
     """How probably each label is wrong.
 
@@ -105,6 +129,59 @@ def suspicion(
     return _judged(vectors, labels, classes, generator, rounds=rounds)[0]
 
 
+def suspicion_by_class(vectors: Vectors, has: Bools, generator: np.random.Generator) -> Floats:
+    """How probably each yes or no is wrong where items have several classes or none.
+
+    Args:
+        vectors: [T, D] unit rows.
+        has: [T, C] the item was given the class.
+        generator: draws the folds.
+
+    Returns:
+        [T, C] 0 to 1: `suspicion` of the answer to each class, which C chances of being wrong make less sure. All 0 in
+        a class that too few items have, or too few have not, for one of each in every fold: a first yes has nothing to
+        be compared with.
+
+    Source: the thresholds for each class of confident learning, Northcutt, Jiang, Chuang (2021).
+    """
+    found = np.zeros(has.shape)
+    judged = np.flatnonzero(np.minimum(has.sum(axis=0), (~has).sum(axis=0)) >= FOLDS)
+    if not judged.size:
+        return found
+    with threadpool_limits(1):
+        nearest = _nearest(vectors)
+        for number in judged:
+            odds = _odds_of_answers(vectors, has[:, number], nearest, generator)
+            found[:, number] = _sigmoid(-odds - CHANCES * np.log(has.shape[1]))
+    return found
+
+
+def _odds_of_answers(
+    vectors: Vectors, has: Bools, nearest: tuple[Rows, Floats], generator: np.random.Generator
+) -> Floats:
+    """Log-odds that each answer to one question is right [T].
+
+    Most answers are no, so the others speak for a yes only weakly even where it is right, and every yes would be more
+    suspicious than a forgotten one. So the odds count from nearer to the middle of those of the items answered yes and
+    of those answered no.
+    """
+    answers = has.astype(np.int64)
+    fold = _folds(answers, generator)
+    odds, credible = np.zeros(len(has)), np.ones(len(has))
+    for _ in range(ROUNDS):
+        model = _out_of_fold(vectors, answers, 2, fold, credible)
+        graph = _votes(*nearest, answers, 2, credible)
+        yes = (_log_odds(model, np.ones_like(answers)) + _log_odds(graph, np.ones_like(answers))) / 2.0
+        yes -= BALANCE * (yes[has].mean() + yes[~has].mean()) / 2.0
+        odds = np.where(has, yes, -yes)
+        credible = np.maximum(_sigmoid(odds), 0.01)
+    return odds
+
+
+def _sigmoid(odds: Floats) -> Floats:
+    return 1.0 / (1.0 + np.exp(-np.clip(odds, -30.0, 30.0)))
+
+
 def _judged(
     vectors: Vectors, labels: Rows, classes: int, generator: np.random.Generator, *, rounds: int
 ) -> tuple[Floats, Rows]:
@@ -119,8 +196,7 @@ def _judged(
         for _ in range(rounds):
             model = _out_of_fold(vectors, labels, classes, fold, credible)
             graph = _votes(near, similarity, labels, classes, credible)
-            odds = (_log_odds(model, labels) + _log_odds(graph, labels)) / 2.0
-            found = 1.0 / (1.0 + np.exp(np.clip(odds, -30.0, 30.0)))
+            found = _sigmoid(-(_log_odds(model, labels) + _log_odds(graph, labels)) / 2.0)
             credible = np.maximum(1.0 - found, 0.01)
             likely = (model * graph).argmax(axis=1).astype(np.int64)
     return found, likely

@@ -34,6 +34,7 @@ class SelectConfig:
         neighbors: nearest items that each item is joined with in the graph.
         explore: share of a batch that goes to the fair sample of `active.explore`, rounded up; 0 for none.
         most_per_class: largest share of a batch that the end model may think of one class, rounded up; 1 for no limit.
+            In a multi-label project an item counts for every class that it is thought to have.
         slice_by: metadata key that divides the items into slices; empty for none.
         most_per_slice: largest share of a batch from one slice, rounded up; items without the key have no limit.
         cost: what a label is taken to cost: "label" (all the same) or "seconds", the time it is expected to take, as
@@ -77,21 +78,17 @@ class SelectConfig:
             )
 
 
-def check_multi_label(strategy: str, most_per_class: float) -> None:
-    """Refuse what needs exactly one class per item.
+def check_multi_label(strategy: str) -> None:
+    """Refuse a strategy that needs exactly one class per item.
 
     Raises:
-        SettingsError: the strategy or the limit does.
+        SettingsError: this one does.
     """
     if strategy in SINGLE_LABEL or strategy not in STRATEGIES:
         usable = ", ".join(name for name in STRATEGIES if name not in SINGLE_LABEL)
         raise SettingsError(
             f"The selection strategy '{strategy}' is not known to work where an item may have several classes "
             f"(multi_label); use one of {usable}."
-        )
-    if most_per_class < 1:
-        raise SettingsError(
-            f"most_per_class is {most_per_class}, a limit on items of one class; with multi_label leave it out."
         )
 
 
@@ -140,7 +137,7 @@ def select(lake: Lake, index: VectorIndex, config: SelectConfig) -> StageResult:
         reasons = {item_id: str(reason) for item_id, reason, _ in valued}
         pool = read_pool(stage, index.item_ids)
         if pool.multi_label:
-            check_multi_label(config.strategy, config.most_per_class)
+            check_multi_label(config.strategy)
         seconds = None
         if config.cost == "seconds":
             seconds = _seconds(pool, {item_id: cost for item_id, _, cost in valued if cost is not None})
@@ -221,8 +218,13 @@ def _seconds(pool: Pool, expected: dict[str, float]) -> Floats | None:
 def _quotas(reader: Reader, config: SelectConfig, pool: Pool, batch: int) -> tuple[Quota, ...]:
     quotas: list[Quota] = []
     if config.most_per_class < 1:
-        predicted = np.where(pool.has_prediction, pool.predicted.argmax(axis=1), -1).astype(np.int64)
-        quotas.append(Quota(groups=predicted, most=_part(config.most_per_class, batch)))
+        most = _part(config.most_per_class, batch)
+        if pool.multi_label:
+            has = pool.has_prediction[:, None] & (pool.predicted >= 0.5)
+            quotas += [Quota(groups=np.where(of, 0, -1), most=most) for of in has.T]
+        else:
+            predicted = np.where(pool.has_prediction, pool.predicted.argmax(axis=1), -1).astype(np.int64)
+            quotas.append(Quota(groups=predicted, most=most))
     if config.slice_by and config.most_per_slice < 1:
         values = dict(
             reader.rows(

@@ -7,8 +7,6 @@ named and left as it is; the others go on.
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,13 +14,15 @@ from typing import Any, cast
 
 from active.service import LABEL, Answer, Pulled, StoredTask, Task, choice
 from warehouse import ServiceRefused
+from warehouse.files import replaced_file
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
 
 GUIDE = """Each .json file here is one task in Label Studio's format. Answer it in one of two ways, then: siftline run
 
 1. Import the files into a Label Studio project, label there, export as JSON, and put the export into the folder
-   import/ beside this file.
+   import/ beside this file. Exports name people by number ("completed_by"). Where they come from several Label Studios,
+   write names there instead, or person 1 of one counts as person 1 of the other.
 2. Or add "annotations" to a task's file by hand, beside its "data", as in
 
 {example}
@@ -71,7 +71,7 @@ class TaskFolder:
     def ensure_project(self, classes: Sequence[str], *, texts: int = 1, image: bool = False) -> bool:
         """Make the folder and write beside the tasks how to answer them and with which classes."""
         made = not self.path.is_dir()
-        self.path.mkdir(parents=True, exist_ok=True)
+        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         guide = self.path / "HOW_TO_ANSWER.txt"
         chosen = classes[: 2 if self.multi_label else 1]
         annotation = {"result": [choice(chosen)], "completed_by": "your name", "lead_time": 12.5}
@@ -81,7 +81,7 @@ class TaskFolder:
             several=_SEVERAL if self.multi_label else "",
         )
         if not guide.is_file() or guide.read_text("utf-8") != text:
-            _write_atomically(guide, text)
+            _write(guide, text)
         return made
 
     def push(self, tasks: Sequence[Task]) -> Mapping[str, str]:
@@ -92,7 +92,7 @@ class TaskFolder:
             path = self._file(task_id)
             if not path.is_file():
                 content = {"id": task_id, **task.to_label_studio()}
-                _write_atomically(path, json.dumps(content, indent=2, ensure_ascii=True) + "\n")
+                _write(path, json.dumps(content, indent=2, ensure_ascii=True) + "\n")
             ids[task.item_id] = task_id
         return ids
 
@@ -148,7 +148,7 @@ class TaskFolder:
         for task_id, shown in data.items():
             [task] = self._tasks(self._file(task_id))
             content = {**task, "data": dict(shown)}
-            _write_atomically(self._file(task_id), json.dumps(content, indent=2, ensure_ascii=True) + "\n")
+            _write(self._file(task_id), json.dumps(content, indent=2, ensure_ascii=True) + "\n")
 
     def annotate(self, task_id: str, *, labels: Sequence[str], annotator: str, seconds: float) -> None:
         """Add an annotation to a task's file, in the place of an earlier one of the same annotator.
@@ -172,7 +172,7 @@ class TaskFolder:
         }
         task["annotations"] = [a for a in task.get("annotations", []) if a.get("id") != annotation["id"]]
         task["annotations"].append(annotation)
-        _write_atomically(path, json.dumps(task, indent=2, ensure_ascii=True) + "\n")
+        _write(path, json.dumps(task, indent=2, ensure_ascii=True) + "\n")
 
     def task_id(self, item_id: str, round: int = 1) -> str:
         """Id of an item's task: a hash, because ids of items are never file names, and the round from the second on."""
@@ -264,21 +264,6 @@ def _time(value: object, otherwise: datetime) -> datetime:
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
-def _write_atomically(path: Path, text: str) -> None:
-    """Write beside the file, sync, rename: a reader sees the old text or the new one, also after a power cut."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+def _write(path: Path, text: str) -> None:
+    with replaced_file(path) as temporary:
+        temporary.write_text(text, "utf-8")

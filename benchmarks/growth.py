@@ -13,6 +13,8 @@ GROWTH_FRAC = 0.1
 FEWEST_POINTS = 8
 SHOWN_POINTS = 50
 """Series of one life are kept in so many points or fewer: a slope tells neither a saw-tooth nor a level from growth."""
+WARM_CYCLES = 10
+"""Cycles of each life that are left out: caches and pools fill in each process anew."""
 SHORTEST = 5
 """Cycles between two points whose slope counts; noise rules what is closer."""
 
@@ -36,7 +38,7 @@ class Series:
     def judged(self) -> dict[str, Any]:
         """First and last value, and the growth over 100 cycles by the median of all slopes within one life.
 
-        The first tenth is left out: caches and pools fill there.
+        The first tenth is left out, and of each life the first `WARM_CYCLES`: caches and pools fill there.
         """
         if not self.points:
             return {}
@@ -44,7 +46,14 @@ class Series:
         found: dict[str, Any] = {"first": round(values[0], 1), "last": round(values[-1], 1), "points": len(values)}
         if len({life for _, life, _ in self.points}) == 1:
             found["values"] = [round(value, 1) for value in values[:: -(-len(values) // SHOWN_POINTS)]]
-        kept = self.points[len(self.points) // 10 :]
+        began: dict[int, int] = {}
+        for cycle, life, _ in self.points:
+            began.setdefault(life, cycle)
+        kept = [
+            point
+            for point in self.points[len(self.points) // 10 :]
+            if len(began) == 1 or point[0] - began[point[1]] >= WARM_CYCLES
+        ]
         slopes = [
             (b[2] - a[2]) / (b[0] - a[0])
             for at, a in enumerate(kept)

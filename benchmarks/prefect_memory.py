@@ -1,6 +1,6 @@
-"""Whether Prefect's server grows in one long life: runs as large as a cycle's, one after another, and its memory.
+"""Whether Prefect's server grows in one long life: runs as large as a cycle's, one after another; memory, open files.
 
-    python -m benchmarks.prefect_memory [--runs 200] [--output docs/benchmarks/prefect-memory.json]
+    python -m benchmarks.prefect_memory [--runs 600] [--output docs/benchmarks/prefect-memory.json]
 
 In the soak it is killed every few cycles, so what is seen there is how it warms up. Here nothing is killed. A run has
 12 tasks and 4 tables as artifacts, as a cycle has, and does nothing else.
@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 
 from benchmarks.environment import environment
-from benchmarks.growth import memory_mib
+from benchmarks.growth import memory_mib, open_files
 from flows.prefect_server import QUIET, check_api
 from tests.prefect_runs import wait_for
 from tests.studio import free_port
@@ -26,13 +26,13 @@ from warehouse import ServiceError
 
 EVERY = 10
 """Runs between two looks at the memory."""
-WARM = 50
-"""Runs after which it should be level."""
+WARM = 100
+"""Runs after which it should be level: four days of a cycle an hour."""
 TASKS, TABLES = 12, 4
 
 
-def measure(folder: Path, runs: int) -> list[float]:
-    """Memory of the server in MiB before the first run and after every ten."""
+def measure(folder: Path, runs: int) -> list[tuple[float, int]]:
+    """Memory of the server in MiB and its open files, before the first run and after every ten."""
     url = f"http://127.0.0.1:{free_port()}/api"
     os.environ |= {**QUIET, "PREFECT_HOME": str(folder), "PREFECT_API_URL": url}
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1"]
@@ -42,12 +42,12 @@ def measure(folder: Path, runs: int) -> list[float]:
     ):
         try:
             wait_for(lambda: _answers(url))
-            return [_memory(server.pid), *(_after(server.pid, number) for number in range(EVERY, runs + 1, EVERY))]
+            return [_size(server.pid), *(_after(server.pid, number) for number in range(EVERY, runs + 1, EVERY))]
         finally:
             server.terminate()
 
 
-def _after(pid: int, number: int) -> float:
+def _after(pid: int, number: int) -> tuple[float, int]:
     from prefect import flow, task
     from prefect.artifacts import create_table_artifact
 
@@ -64,15 +64,16 @@ def _after(pid: int, number: int) -> float:
 
     for run in range(number - EVERY, number):
         cycle(run)
-    memory = _memory(pid)
-    print(f"{number} runs: {memory:.1f} MiB", flush=True)
-    return memory
+    memory, files = _size(pid)
+    print(f"{number} runs: {memory:.1f} MiB, {files} open files", flush=True)
+    return memory, files
 
 
-def _memory(pid: int) -> float:
-    memory = memory_mib(pid)
+def _size(pid: int) -> tuple[float, int]:
+    memory, files = memory_mib(pid), open_files(pid)
     assert memory is not None, "the server has ended"
-    return round(memory, 1)
+    assert files is not None, "the server has ended"
+    return round(memory, 1), files
 
 
 def _answers(url: str) -> bool:
@@ -84,9 +85,11 @@ def _answers(url: str) -> bool:
 
 
 def page(figures: dict[str, Any]) -> str:
-    """Markdown: the memory by runs, and how much of it came after the first fifty."""
-    memory, place = figures["memory_mib"], figures["environment"]
+    """Markdown: memory and open files by runs, and how much of it came after the first hundred."""
+    memory, files, place = figures["memory_mib"], figures["open_files"], figures["environment"]
     warm = memory[WARM // EVERY :]
+    halves = warm[: len(warm) // 2 + 1], warm[len(warm) // 2 :]
+    growth = [100 * (half[-1] - half[0]) / (EVERY * (len(half) - 1)) for half in halves]
     versions = f"Python {place['python']}, prefect {place['versions']['prefect']}"
     return f"""# Memory of Prefect's server in one life
 
@@ -95,7 +98,9 @@ another, on one server with SQLite that nobody kills.
 
 MiB before the first run and after every {EVERY}: {", ".join(f"{value:g}" for value in memory)}.
 
-From {WARM} runs on between {min(warm):g} and {max(warm):g}; {warm[-1] - warm[0]:+.1f} from first to last of these.
+From {WARM} runs on between {min(warm):g} and {max(warm):g} MiB: {growth[0]:+.1f} in 100 runs of the first
+half of these, {growth[1]:+.1f} in 100 of the second. Open files: {min(files[1:])} to {max(files[1:])},
+{files[1]} after {EVERY} runs and {files[-1]} at the end.
 
 {place["cores"]} cores, {place["processor"]}, {versions}, commit {place["commit"][:9]}.
 """
@@ -104,12 +109,12 @@ From {WARM} runs on between {min(warm):g} and {max(warm):g}; {warm[-1] - warm[0]
 def main() -> None:
     """Measure, print, write where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=200)
+    parser.add_argument("--runs", type=int, default=600)
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        memory = measure(Path(folder), arguments.runs)
-    figures = {"runs": arguments.runs, "memory_mib": memory, "environment": environment()}
+        memory, files = zip(*measure(Path(folder), arguments.runs), strict=True)
+    figures = {"runs": arguments.runs, "memory_mib": memory, "open_files": files, "environment": environment()}
     if arguments.output:
         arguments.output.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
         arguments.output.with_suffix(".md").write_text(page(figures), "utf-8")

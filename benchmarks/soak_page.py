@@ -59,10 +59,10 @@ def page(figures: Figures) -> str:
         lines += ["", f"In between: {'; '.join(shown)}."]
     lines += [
         "",
-        "Growth: median of the slopes between points of one process, without the first tenth; bounded when under a "
-        "tenth of the median. Warehouse files are judged by what upkeep may leave: a file for each table, and of a "
-        "table with deleted rows eight more with a file each that says which. Data and the history in Prefect and "
-        "Label Studio are meant to be kept.",
+        "Growth: median of the slopes between points of one process, without the first tenth and, where it was killed, "
+        "the first ten cycles of each life; bounded when under a tenth of the median. Warehouse files are judged by "
+        "what upkeep may leave: a file for each table, and of a table with deleted rows eight more with a file each "
+        "that says which. Data and the history in Prefect and Label Studio are meant to be kept.",
         "",
         f"{figures['cores']} cores, {figures['processor']}, {figures['memory_gib']} GiB, Python {figures['python']}, "
         f"commit {figures['commit'][:9]}.",

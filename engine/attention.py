@@ -15,8 +15,11 @@ from torch import nn
 from torch.nn import functional
 
 from engine.dispatch import Dispatch, combine, dispatch, grouped_linear, pair_gates, pair_rows
-from engine.encoder import Pack, Run, attend, sequence_means
+from engine.encoder import Pack, Run, attend, run_rows, sequence_means
 from engine.products import linear
+
+TRAINING_COUNTS = 16
+"""In training, a head works on one of so many numbers of texts: oneDNN compiles a bfloat16 product for each."""
 
 
 class RoutedAttention(nn.Module):
@@ -62,6 +65,8 @@ class RoutedAttention(nn.Module):
         if self.masked:
             return self._masked(x_TD, on_SH.float() if gate_SH is None else gate_SH, batch.runs)
         shared_TD = self._together(x_TD, self.shared_qkv, self.shared_qkv_bias, self.shared_output, None, batch.runs)
+        if torch.is_grad_enabled():
+            return self._training(x_TD, on_SH, on_SH.float() if gate_SH is None else gate_SH, batch.runs, shared_TD)
         units = dispatch(on_SH[batch.sequences_T])
         if not len(units.rows_P):
             return shared_TD
@@ -70,6 +75,31 @@ class RoutedAttention(nn.Module):
         if gate_SH is not None:
             mixed_PW = mixed_PW * pair_gates(gate_SH[batch.sequences_T], units).to(mixed_PW.dtype)
         return combine(grouped_linear(mixed_PW, self.output, None, units), units, shared_TD)
+
+    def _training(
+        self,
+        x_TD: torch.Tensor,
+        on_SH: torch.Tensor,
+        gate_SH: torch.Tensor,
+        runs: Sequence[Run],
+        shared_TD: torch.Tensor,
+    ) -> torch.Tensor:
+        """As `forward`, with heads filled up by whole texts, so that all pairs of a head and a text stand alike."""
+        parts: list[torch.Tensor] = []
+        first = 0
+        for run in runs:
+            texts = slice(first, first + run.sequences)
+            on_TH, gate_TH = (value_SH[texts].repeat_interleave(run.length, 0) for value_SH in (on_SH, gate_SH))
+            units = dispatch(on_TH, run.length * -(-run.sequences // TRAINING_COUNTS))
+            first += run.sequences
+            if not len(units.rows_P):
+                parts.append(run_rows(shared_TD, run))
+                continue
+            qkv_P = grouped_linear(pair_rows(run_rows(x_TD, run), units), self.qkv, self.qkv_bias, units)
+            mixed_CLW = _attend(qkv_P.view(-1, run.length, 3 * self.head_width), self.head_width)
+            mixed_PW = mixed_CLW.reshape(-1, self.head_width) * pair_gates(gate_TH, units).to(qkv_P.dtype)
+            parts.append(combine(grouped_linear(mixed_PW, self.output, None, units), units, run_rows(shared_TD, run)))
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def contributions(self, x_TD: torch.Tensor, batch: Pack) -> torch.Tensor:
         """[S, H] mean length over a text's tokens of what each routed head would add; computes all of them."""
@@ -106,8 +136,7 @@ class RoutedAttention(nn.Module):
         mixed: list[torch.Tensor] = []
         first = 0
         for run in runs:
-            rows = slice(run.start, run.start + run.sequences * run.length)
-            qkv_SGLW = qkv_T[rows].view(run.sequences, run.length, heads, -1).transpose(1, 2)
+            qkv_SGLW = run_rows(qkv_T, run).view(run.sequences, run.length, heads, -1).transpose(1, 2)
             mixed_CLW = _attend(qkv_SGLW.reshape(-1, run.length, 3 * self.head_width), self.head_width)
             mixed_SGLW = mixed_CLW.view(run.sequences, heads, run.length, -1)
             if mask_SH is not None:
@@ -148,8 +177,7 @@ class RoutedAttention(nn.Module):
 
 
 def _attend_run(qkv_T: torch.Tensor, run: Run, width: int) -> torch.Tensor:
-    rows = slice(run.start, run.start + run.sequences * run.length)
-    return _attend(qkv_T[rows].view(run.sequences, run.length, 3 * width), width).reshape(-1, width)
+    return _attend(run_rows(qkv_T, run).view(run.sequences, run.length, 3 * width), width).reshape(-1, width)
 
 
 def _attend(qkv_CL: torch.Tensor, width: int) -> torch.Tensor:
@@ -157,6 +185,7 @@ def _attend(qkv_CL: torch.Tensor, width: int) -> torch.Tensor:
     q_CLW, k_CLW, v_CLW = qkv_CL.split(width, dim=2)
     if torch.is_grad_enabled() and qkv_CL.device.type == "cpu":
         # The fused kernel's backward is ten times slower than these three products on CPU (measured, torch 2.13).
-        scores_CLL = torch.bmm(q_CLW, k_CLW.transpose(1, 2)) * width**-0.5
-        return torch.bmm(torch.softmax(scores_CLL, dim=-1, dtype=torch.float32).to(v_CLW.dtype), v_CLW)
+        # Scores are kept in the products' precision; softmax computes in float32 inside.
+        scores_CLL = torch.bmm(q_CLW * width**-0.5, k_CLW.transpose(1, 2))
+        return torch.bmm(torch.softmax(scores_CLL, dim=-1), v_CLW)
     return attend(q_CLW.unsqueeze(0), k_CLW.unsqueeze(0), v_CLW.unsqueeze(0)).squeeze(0)

@@ -189,12 +189,17 @@ class DenseEncoder(nn.Module):
         return ((width, 3 * width), (width, width), (width, inner), (inner, width))
 
 
+def run_rows(x_TD: torch.Tensor, run: Run) -> torch.Tensor:
+    """The rows of a run; x itself where these are all, because the backward of a slice fills and copies a whole x."""
+    rows = run.sequences * run.length
+    return x_TD if rows == len(x_TD) else x_TD[run.start : run.start + rows]
+
+
 def sequence_means(x_TD: torch.Tensor, runs: Sequence[Run]) -> torch.Tensor:
     """[S, D] float32: mean state of each text."""
     means: list[torch.Tensor] = []
     for run in runs:
-        rows = slice(run.start, run.start + run.sequences * run.length)
-        x_SLD = x_TD[rows].view(run.sequences, run.length, -1).float()
+        x_SLD = run_rows(x_TD, run).view(run.sequences, run.length, -1).float()
         if must_fix_order(x_TD):
             means.append(fold(x_SLD.transpose(1, 2)) / run.length)
         else:

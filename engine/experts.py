@@ -65,6 +65,8 @@ class RoutedFeedForward(nn.Module):
         units = dispatch(on_TE)
         if not len(units.rows_P):
             return shared_TD
+        if gate_TE is None and torch.is_grad_enabled():
+            gate_TE = on_TE.float()
         hidden_PK = functional.gelu(grouped_linear(pair_rows(x_TD, units), self.up, self.up_bias, units))
         if gate_TE is not None:
             hidden_PK = hidden_PK * pair_gates(gate_TE, units).to(hidden_PK.dtype)

@@ -52,6 +52,13 @@ def must_fix_order(x: torch.Tensor) -> bool:
     return x.is_cuda and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cuda")
 
 
+def lowered(x: torch.Tensor) -> torch.Tensor:
+    """In training under autocast, x in its precision: cast once for all products that take it."""
+    kind = x.device.type
+    lower = torch.is_grad_enabled() and torch.is_autocast_enabled(kind)
+    return x.to(torch.get_autocast_dtype(kind)) if lower else x
+
+
 @contextmanager
 def one_thread() -> Generator[None]:
     """Products of this thread use one core meanwhile: sums over another number of threads are other bits."""

@@ -51,7 +51,7 @@ class Project:
         self.root = root.absolute()
         self.settings: Settings = load_settings(self.root)
         if self.multi_label:
-            check_multi_label(self.settings.select.strategy, self.settings.select.most_per_class)
+            check_multi_label(self.settings.select.strategy)
         self._index: tuple[str, VectorIndex] | None = None
 
     @property

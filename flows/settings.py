@@ -268,7 +268,6 @@ class Settings(BaseSettings):
                     "label_model" in self.weak_labels.model_fields_set and model != "anchored"
                 ),
                 "[end_model] self_training = true": self.end_model.self_training,
-                f"[annotate] second_look = {self.annotate.second_look}": self.annotate.second_look > 0,
             }
             if wrong := [words for words, found in unfit.items() if found]:
                 raise ValueError("does not go with [project] multi_label = true: " + "; ".join(wrong))

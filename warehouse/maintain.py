@@ -8,7 +8,7 @@ named.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import duckdb
@@ -128,7 +128,7 @@ def _bring_layout(lake: Lake) -> None:
 
 
 @contextlib.contextmanager
-def _one_thread(lake: Lake) -> Iterator[None]:
+def _one_thread(lake: Lake) -> Generator[None]:
     """DuckLake finishes the tables of a flush side by side and notes each in one list without a lock.
 
     With two threads the process dies of it, once in some hundred flushes (docs/decisions/0103). Other work on this lake

@@ -64,7 +64,7 @@ def reading_statements(connection: duckdb.DuckDBPyConnection, query: str) -> lis
         if statement.type not in _ALLOWED:
             raise SettingsError(
                 f"This {statement.type.name} is not for this prompt, which only reads. To write a file, name it: "
-                'siftline sql --format csv --output file.csv "select ..."'
+                'siftline sql --output file.csv "select ..."'
             )
         if statement.type == duckdb.StatementType.CREATE and not _TEMPORARY.match(statement.query):
             raise SettingsError("Of CREATE, only CREATE TEMP TABLE and CREATE TEMP VIEW are for this prompt.")

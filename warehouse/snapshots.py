@@ -4,6 +4,7 @@ The past is part of the warehouse until its snapshots are expired on purpose. Wh
 reading a neighbouring snapshot instead would be a wrong answer without a sign.
 """
 
+import re
 from datetime import UTC, datetime
 
 import duckdb
@@ -12,6 +13,8 @@ from warehouse.errors import SettingsError, SnapshotNotFound
 
 At = int | str | datetime | None
 """A snapshot number, a time (ISO text or datetime; UTC unless it names its zone), or None for the newest."""
+
+_NUMBER = re.compile(r"-?[0-9]+")
 
 Kept = list[tuple[int, datetime]]
 """Number and time of every snapshot that is kept, the oldest first."""
@@ -25,7 +28,7 @@ def parse_at(at: At) -> int | datetime | None:
     """
     if isinstance(at, str):
         text = at.strip()
-        if text.isascii() and text.isdigit():
+        if _NUMBER.fullmatch(text):
             return int(text)
         try:
             at = datetime.fromisoformat(text)
@@ -36,8 +39,6 @@ def parse_at(at: At) -> int | datetime | None:
             ) from error
     if isinstance(at, datetime):
         return at.replace(tzinfo=UTC) if at.tzinfo is None else at
-    if isinstance(at, int) and at < 0:
-        raise SettingsError(f"Snapshot {at} cannot exist; the numbers begin at 0. `siftline snapshots` lists them.")
     return at
 
 
@@ -62,6 +63,11 @@ def find_snapshot(wanted: int | datetime, kept: Kept) -> int:
 def _numbered(number: int, kept: Kept) -> int:
     numbers = [n for n, _ in kept]
     newest = numbers[-1]
+    if number < 0:
+        raise SnapshotNotFound(
+            f"There is no snapshot {number}; the oldest that can be read is {numbers[0]}, the newest {newest}. "
+            "`siftline snapshots` lists them."
+        )
     if number > newest:
         raise SnapshotNotFound(
             f"There is no snapshot {number} yet; the newest is {newest}. `siftline snapshots` lists them."

@@ -110,6 +110,7 @@ class Report:
         functions: the widest coverage first.
         pairs: the most alike first.
         disagreements: the clearest first, by `against`.
+        label_model: the kind that the estimates are of, and why it is this one; empty without a label model.
     """
 
     items: int
@@ -118,6 +119,7 @@ class Report:
     functions: Sequence[FunctionFigures]
     pairs: Sequence[Pair]
     disagreements: Sequence[Disagreement]
+    label_model: str
 
 
 def lf_report(reader: Reader, *, where: str = "", examples: int = 5) -> Report:
@@ -178,6 +180,7 @@ def lf_report(reader: Reader, *, where: str = "", examples: int = 5) -> Report:
         functions=sorted(figures, key=lambda f: (-f.coverage, f.name)),
         pairs=_pairs(reader, scope, names, items),
         disagreements=_disagreements(reader, scope, classes, examples, multi_label=multi_label),
+        label_model=": ".join(part for row in reader.rows(_LABEL_MODEL) for part in row if part),
     )
 
 
@@ -211,6 +214,9 @@ _APPLIED = """
     LEFT JOIN failed f ON f.lf_name = r.lf_name GROUP BY r.lf_name
 """
 _FAULTS = "SELECT lf_name, count(*), bool_or(fault = 'switched_off') FROM lf_faults GROUP BY lf_name"
+_LABEL_MODEL = """
+    SELECT kind, detail->>'reason' FROM models WHERE stage = 'label_model' ORDER BY sequence DESC LIMIT 1
+"""
 _MODEL_SAYS = """
     SELECT v.item_id, max(p.confidence) AS rank FROM lf_votes v JOIN scope USING (item_id)
     JOIN latest_predictions p ON p.item_id = v.item_id

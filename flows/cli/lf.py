@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from features.ingest import ingest
-from flows.cli.console import excerpt, out, print_table, say
+from flows.cli.console import excerpt, out, print_table, safe, say
 from flows.cli.look import simulated_mark
 from flows.project import Project
 from warehouse import Lake, WarehouseNotFound
@@ -142,6 +142,8 @@ def _print_figures(found: Report, title: str) -> None:
     columns += ["gold", "accuracy", "95% interval", "estimate", "gain", "faults"]
     print_table(columns, rows, title=title)
     out.print(f"{found.items:,} items, {found.covered:.1%} with a vote, {found.gold:,} labelled by people")
+    if found.label_model:
+        out.print(f"label model of the estimates: {safe(found.label_model)}", markup=False)
 
 
 def suggest_functions(root: Path, output: Path | None, *, force: bool) -> None:

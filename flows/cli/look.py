@@ -1,14 +1,16 @@
 """Commands that show the state of a project: status, queue, report, and the two that talk to the annotation service."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.cli.console import excerpt, out, print_table, say
 from flows.settings import load_settings, warehouse_of
 from warehouse import Lake, Reader
-from warehouse.answers import labels_in_words
+from warehouse.answers import NO_CLASS, labels_in_words
 
 if TYPE_CHECKING:
+    from active.quality import Suspect
     from flows.project import Project
     from flows.stages import RunSummary
 
@@ -157,12 +159,19 @@ def show_suspects(root: Path, limit: int) -> None:
         found = suspects(reader, index)[:limit]
         texts: dict[str, str] = dict(reader.rows("SELECT item_id, content FROM items JOIN gold_labels USING (item_id)"))
         mark = simulated_mark(reader)
-    classes = project.classes
     rows = [
-        (f"{s.suspicion:.2f}", s.item_id, classes[s.label], classes[s.likely], excerpt(texts[s.item_id], 70))
+        (f"{s.suspicion:.2f}", s.item_id, *_given_and_rather(s, project.classes), excerpt(texts[s.item_id], 70))
         for s in found
     ]
     print_table(["suspicion", "item", "labelled", "rather", "text"], rows, title="labels to look at again" + mark)
+
+
+def _given_and_rather(suspect: "Suspect", classes: Sequence[str]) -> tuple[str, str]:
+    """How an item is labelled and rather would be; of several classes the latter names the one that is in question."""
+    given = ", ".join(classes[c] for c in suspect.labels) or NO_CLASS
+    if (asked := suspect.in_question) is None:
+        return given, classes[suspect.likely[0]]
+    return given, f"{'with' if asked in suspect.likely else 'without'} '{classes[asked]}'"
 
 
 def collect_answers(root: Path) -> None:

@@ -7,6 +7,7 @@ lock is away, the same command may work later; 130 interrupted.
 """
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -83,7 +84,10 @@ def run_command(arguments: list[str]) -> int:
     try:
         code = app(arguments, standalone_mode=False)
     except _USAGE_ERROR as error:
-        error.show()
+        if "diff" in arguments[:1] and re.match(r"-\d", getattr(error, "option_name", "")):
+            console.say("siftline: A snapshot has no negative number. `siftline snapshots` lists those there are.")
+        else:
+            error.show()
         return 2
     except (typer.Abort, KeyboardInterrupt):
         console.say(_INTERRUPTED)
@@ -178,7 +182,10 @@ def sql(
     project: ProjectOption = Path(),
     format: Annotated[
         Literal["table", "csv", "json", "parquet"],
-        typer.Option(help="csv: a ' stands before cells a spreadsheet would take for a formula; json: one per line."),
+        typer.Option(
+            help="csv: a ' stands before cells a spreadsheet would take for a formula; json: one per line. Left out "
+            "with --output: by the suffix .csv, .json, .jsonl or .parquet."
+        ),
     ] = "table",
     command: Annotated[str, typer.Option("--command", "-c", help="The same as QUERY.")] = "",
     at: AtOption = "",

@@ -4,7 +4,7 @@ import textwrap
 from pathlib import Path
 
 from flows.cli.console import out, print_table, say
-from flows.cli.sql import show
+from flows.cli.sql import form_of, show
 from flows.settings import warehouse_of
 from warehouse.formats import new_file
 from warehouse.past import stand_in
@@ -25,6 +25,7 @@ def answer_question(
     if sql:
         print(asked.sql)
         return
+    format = form_of(format, output)
     connection = connect_for_people(warehouse_of(root), at=at)
     try:
         words = stand_in(connection) if at is not None else ""

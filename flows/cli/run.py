@@ -73,5 +73,6 @@ class Announcer:
         written = [f"{n:,} {table}" for table, n in result.rows_written.items() if table != "models"]
         told = ", ".join(f"{key} {n:,}" for key, n in counts.items())
         say(f"  {result.stage:<12}{', '.join(written):<28}  {told}  ({result.seconds:.1f} s)")
-        if advice := result.detail.get("advice"):
-            say(f"  {advice}")
+        for name in ("reason", "advice"):
+            if name in result.detail:
+                say(f"  {result.detail[name]}")

@@ -19,6 +19,7 @@ from warehouse.protection import limited_process_memory
 from warehouse.read import connect_for_people, reading_statements, resolve
 
 _FETCH_ROWS = 1000
+_BY_SUFFIX = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 _LEAVE = ("exit", "quit", "\\q")
 
 
@@ -35,7 +36,7 @@ def run_sql(
     """Run one query, or read queries from a prompt or a pipe until the input ends."""
     if query and command:
         raise SettingsError("There are two queries, one as an argument and one with -c; give one of them.")
-    query = query or command
+    query, format = query or command, form_of(format, output)
     with limited_process_memory(), contextlib.closing(connect_for_people(warehouse_of(root), at=at)) as connection:
         if not query and (output is not None or format == "parquet"):
             query = sys.stdin.read()  # one file holds one result, so there is nothing to prompt for
@@ -46,6 +47,22 @@ def run_sql(
             show(connection, query, format, None)
         else:
             _prompt(connection, format)
+
+
+def form_of(format: str, output: Path | None) -> str:
+    """The form to write: the one that was asked for, and for a file without one that of its suffix.
+
+    Raises:
+        SettingsError: a file is named, and neither says what it is to hold.
+    """
+    if output is None or format != "table":
+        return format
+    if form := _BY_SUFFIX.get(output.suffix.lower()):
+        return form
+    raise SettingsError(
+        "A table is for the terminal; give --format csv, json or parquet, or a file with the suffix "
+        f"{', '.join(_BY_SUFFIX)} instead of {output.name}."
+    )
 
 
 def print_attach(root: Path, at: str | None) -> None:
@@ -86,10 +103,8 @@ def _write(result: duckdb.DuckDBPyConnection, format: str, file: Path | None) ->
             write_json(target, columns, _rows(result))
         elif format == "csv":
             write_csv(target, columns, _rows(result))
-        elif file is None:
-            print_table(columns, result.fetchall())
         else:
-            raise SettingsError("A table is for the terminal; give --format csv, json or parquet for a file.")
+            print_table(columns, result.fetchall())
 
 
 @contextmanager

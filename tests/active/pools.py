@@ -41,6 +41,15 @@ def clusters(n: int, seed: int = 0) -> tuple[npt.NDArray[np.float32], npt.NDArra
     return unit(np.eye(16)[classes] + 0.35 * generator.standard_normal((n, 16))), classes
 
 
+def sets(n: int, seed: int = 0) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """`n` unit vectors around the sum of their classes' centres, and who has which class [n, C]; some have none."""
+    generator = np.random.default_rng(seed)
+    has = generator.random((n, len(CLASSES))) < 0.3
+    none = ~has.any(axis=1)
+    centres = np.concatenate([has, none[:, None]], axis=1) @ np.eye(len(CLASSES) + 1, 16)
+    return unit(centres + 0.25 * generator.standard_normal((n, 16))), has
+
+
 def small_pool(
     lake: Lake,
     folder: Path,
@@ -52,13 +61,17 @@ def small_pool(
     weak: npt.NDArray[np.float64] | None = None,
     metadata: Mapping[int, str] | None = None,
     texts: Mapping[int, str] | None = None,
+    multi_label: bool = False,
 ) -> SmallPool:
     """Write items and what is known about them in one commit."""
     n = len(vectors)
     ids = [f"i{row:05d}" for row in range(n)]
     hashes = [f"{row:064x}" for row in range(n)]
+    classes = pa.table({"class_id": pa.array(range(len(CLASSES)), pa.int32()), "name": list(CLASSES)})
+    if multi_label:
+        classes = classes.append_column("multi_label", pa.array([True] * len(CLASSES)))
     writes: list[Append | Upsert] = [
-        Append("classes", pa.table({"class_id": pa.array(range(len(CLASSES)), pa.int32()), "name": list(CLASSES)})),
+        Append("classes", classes),
         Append(
             "items",
             pa.table(

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -13,7 +14,7 @@ from active.queue import collect
 from active.reconcile import reconcile
 from active.task_folder import TaskFolder
 from features.index import VectorIndex
-from tests.active.pools import CLASSES, SmallPool, clusters, small_pool
+from tests.active.pools import CLASSES, SmallPool, clusters, sets, small_pool
 from tests.active.test_queue_loses_and_doubles_nothing import Died, DyingFolder
 from tests.warehouse.test_commit_is_atomic import items
 from warehouse import Lake, SettingsError, Upsert
@@ -34,6 +35,12 @@ def folder(tmp_path: Path) -> TaskFolder:
 def pool(lake: Lake, tmp_path: Path, folder: TaskFolder) -> SmallPool:
     """Sixty items whose tasks are all in the folder."""
     pool = small_pool(lake, tmp_path, clusters(N)[0])
+    send(pool, folder, CONFIG)
+    return pool
+
+
+def send(pool: SmallPool, folder: TaskFolder, config: QueueConfig) -> None:
+    """Put all items into the queue and their tasks into the folder."""
     rows = [
         {
             "item_id": item,
@@ -41,7 +48,7 @@ def pool(lake: Lake, tmp_path: Path, folder: TaskFolder) -> SmallPool:
             "state": "planned",
             "cycle": 1,
             "rank": row + 1,
-            "value": 1 - row / N,
+            "value": 1 - row / len(pool.ids),
             "reason": "because",
             "prediction": 0,
             "confidence": 0.5,
@@ -50,10 +57,9 @@ def pool(lake: Lake, tmp_path: Path, folder: TaskFolder) -> SmallPool:
         }
         for row, item in enumerate(pool.ids)
     ]
-    with lake.stage("select", version=1, inputs=()) as stage:
+    with pool.lake.stage("select", version=1, inputs=()) as stage:
         stage.commit([Upsert("queue", pa.Table.from_pylist(rows))])
-    push(lake, folder, CONFIG)
-    return pool
+    push(pool.lake, folder, config)
 
 
 def no_index() -> VectorIndex:
@@ -200,6 +206,47 @@ def test_a_label_that_is_probably_wrong_gets_one_second_look(pool: SmallPool, fo
     ask_again(lake, pool.index, more)  # 6 is as suspicious as before, and is not asked a third time
     with lake.read() as reader:
         assert reader.scalar("SELECT count(*) FROM asked_before WHERE item_id = ?", [pool.ids[6]]) == 1
+
+
+def test_with_several_classes_a_second_look_names_the_class_and_the_answer_changes_the_label(
+    lake: Lake, tmp_path: Path
+) -> None:
+    vectors, has = sets(2 * N)
+    config = QueueConfig(project="p", classes=CLASSES, multi_label=True)
+    folder = TaskFolder(tmp_path / "tasks", "p", multi_label=True)
+    pool = small_pool(lake, tmp_path, vectors, multi_label=True)
+    send(pool, folder, config)
+    alone = np.flatnonzero(has.sum(axis=1) == 1)
+    forgotten, added = pool.ids[alone[0]], pool.ids[alone[1]]
+    wrong = {forgotten: int(has[alone[0]].argmax()), added: int((has[alone[1]].argmax() + 1) % 3)}
+
+    def say(item: str, of: np.ndarray, round: int = 1) -> None:
+        names = [CLASSES[c] for c in np.flatnonzero(of)]
+        folder.annotate(folder.task_id(item, round), labels=names, annotator="ann", seconds=2.0)
+
+    def labels() -> dict[str, list[int]]:
+        with lake.read() as reader:
+            return dict(reader.rows("SELECT item_id, class_ids FROM gold_labels"))
+
+    for item, of in zip(pool.ids, has, strict=True):
+        say(item, of ^ (np.arange(3) == wrong.get(item, -1)))
+    collect(lake, folder, config)
+    assert labels()[forgotten] == []
+    two = AskAgainConfig(project="p", budget=40, second_opinion=0.0, second_look=0.05)
+    assert ask_again(lake, pool.index, two).detail == {"second look": 2}
+    push(lake, folder, config)
+    reasons = {item: str(row_of(lake, item)["reason"]) for item in wrong}
+    missing, extra = (CLASSES[number] for number in wrong.values())
+    said = "Asked again: a second look at '{}', because similar texts have other labels."
+    assert reasons == {forgotten: said.format(missing), added: said.format(extra)}, "how it was answered is not told"
+    task = (folder.path / f"{folder.task_id(forgotten, 2)}.json").read_text("utf-8")
+    assert said.format(missing) in task
+    assert "prediction" not in task
+    for item in wrong:
+        say(item, has[pool.ids.index(item)], round=2)
+    collect(lake, folder, config)
+    assert labels() == {item: np.flatnonzero(of).tolist() for item, of in zip(pool.ids, has, strict=True)}
+    assert ask_again(lake, pool.index, two).detail == {}
 
 
 def test_a_task_waits_for_as_many_people_as_are_wanted(pool: SmallPool, folder: TaskFolder) -> None:

@@ -1,6 +1,6 @@
 """Several annotators: agreement as published, skills that planted mistakes reveal, labels that follow from both."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -40,10 +40,10 @@ def test_alpha_is_one_for_full_agreement_and_undefined_where_nothing_can_differ(
     assert alpha((1, 2), (2, 1)) < 0  # type: ignore[operator]
 
 
-def say(lake: Lake, answers: Mapping[tuple[str, str], int], *, step: int = 0) -> None:
-    """Annotators label items: (item, annotator) -> class."""
-    keys = list(answers)
-    at = pa.array([step] * len(keys), pa.timestamp("us", "UTC"))
+def say(lake: Lake, answers: Mapping[tuple[str, str], int | Sequence[int]], *, step: int = 0) -> None:
+    """Annotators label items: (item, annotator) -> class, or classes where several may fit; a later key is later."""
+    keys, chosen = list(answers), list(answers.values())
+    at = pa.array([1_000_000 * step + place for place in range(len(keys))], pa.timestamp("us", "UTC"))
     rows = {
         "annotation_id": [f"{item}-{who}" for item, who in keys],
         "item_id": [item for item, _ in keys],
@@ -51,7 +51,8 @@ def say(lake: Lake, answers: Mapping[tuple[str, str], int], *, step: int = 0) ->
         "task_id": [""] * len(keys),
         "annotator": [who for _, who in keys],
         "action": ["labelled"] * len(keys),
-        "class_id": pa.array([answers[key] for key in keys], pa.int32()),
+        "class_id": pa.array([one if isinstance(one, int) else -1 for one in chosen], pa.int32()),
+        "class_ids": pa.array([None if isinstance(one, int) else list(one) for one in chosen], pa.list_(pa.int32())),
         "simulated": [False] * len(keys),
         "created_at": at,
         "updated_at": at,

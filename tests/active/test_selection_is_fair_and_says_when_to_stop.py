@@ -105,6 +105,16 @@ def test_a_batch_holds_no_more_of_a_class_or_slice_than_its_quota(lake: Lake, tm
     assert sum(row >= 90 for row in picked) >= 6  # without the key there is no limit
 
 
+def test_with_several_classes_an_item_counts_for_each_that_it_is_thought_to_have(lake: Lake, tmp_path: Path) -> None:
+    has = np.random.default_rng(0).random((N, len(CLASSES))) < [0.6, 0.6, 0.8]
+    probs = np.where(has, [0.8, 0.7, 0.6], 0.3)  # the last class is had most and is seldom the most probable one
+    pool = small_pool(lake, tmp_path, clusters(N)[0], probs, multi_label=True)
+    settings = SelectConfig(project="p", batch=12, budget=12, most_per_class=0.5)
+    picked = [int(item[1:]) for item, _, _ in one_round(pool, settings)]
+    assert has[picked].sum(axis=0).max() <= 6
+    assert has[picked].any(axis=0).all()
+
+
 def test_the_outlook_follows_an_inverse_power_law() -> None:
     truth = {n: 0.9 - 2.0 / n for n in (32, 64, 96, 128)}
     found = outlook(truth, 100)

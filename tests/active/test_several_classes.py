@@ -13,7 +13,6 @@ from active.label_config import Page, fits, label_config, updated
 from active.outbox import QueueConfig
 from active.pool import Pool
 from active.push import push
-from active.quality import suspects
 from active.queue import collect
 from active.reason import reasons
 from active.select import check_multi_label
@@ -23,7 +22,8 @@ from active.task_folder import TaskFolder
 from active.value import conflict, narrowness
 from features.ingest import IngestConfig, ingest
 from features.sources import SourceConfig
-from tests.warehouse.test_sets_of_classes import say_sets, several
+from tests.active.test_consensus import say
+from tests.warehouse.test_sets_of_classes import several
 from warehouse import Lake, SettingsError, Upsert
 
 CLASSES = ("a", "b", "c")
@@ -181,7 +181,7 @@ def test_agreement_and_skill_are_measured_class_by_class(lake: Lake) -> None:
         for who, wrong in (("ann", 0.0), ("ben", 0.05), ("cem", 0.4)):
             flipped = has[row] ^ (generator.random(3) < wrong)
             said[(f"i{row:05d}", who)] = np.flatnonzero(flipped).tolist()
-    say_sets(lake, said)
+    say(lake, said)
     result = consensus(lake)
     assert result.detail["items with several opinions"] == 30
     with lake.read() as reader:
@@ -209,20 +209,15 @@ def test_agreement_and_skill_are_measured_class_by_class(lake: Lake) -> None:
     assert not consensus(lake).committed
 
 
-def test_what_needs_one_class_per_item_is_refused(lake: Lake) -> None:
+def test_strategies_that_need_one_class_per_item_are_refused() -> None:
     for name in STRATEGIES:
         if name in SINGLE_LABEL:
             with pytest.raises(
                 SettingsError, match=f"'{name}' is not known to work .*multi_label.* use one of core-set"
             ):
-                check_multi_label(name, 1.0)
+                check_multi_label(name)
         else:
-            check_multi_label(name, 1.0)
-    with pytest.raises(SettingsError, match="most_per_class"):
-        check_multi_label("value", 0.5)
-    several(lake, *CLASSES)
-    with lake.read() as reader, pytest.raises(SettingsError, match="multi_label"):
-        suspects(reader, None)  # type: ignore[arg-type]
+            check_multi_label(name)
 
 
 def test_the_kind_of_project_changes_only_before_the_first_answer(lake: Lake, tmp_path: Path) -> None:
@@ -242,7 +237,7 @@ def test_the_kind_of_project_changes_only_before_the_first_answer(lake: Lake, tm
     ingest(lake, one)
     assert kinds() == [(False,)]
     ingest(lake, many)
-    say_sets(lake, {("i00000", "ann"): [0]})
+    say(lake, {("i00000", "ann"): [0]})
     with pytest.raises(SettingsError, match=r"multi_label under .project. is false, and the warehouse holds answers"):
         ingest(lake, one)
     assert kinds() == [(True,)]

@@ -1,6 +1,7 @@
 """The folder of tasks: whatever a person's hands do to the files, no answer is lost, doubled or taken for deleted."""
 
 import json
+import stat
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from active.queue import collect
 from active.service import Answer, Task
 from active.task_folder import TaskFolder
 from tests.warehouse.test_commit_is_atomic import items
-from warehouse import Append, Lake, ServiceRefused, Upsert
+from warehouse import Append, Lake, ServiceRefused, SettingsError, Upsert
 
 CONFIG = QueueConfig(project="p", classes=("a", "b"))
 
@@ -161,10 +162,18 @@ def test_a_write_that_fails_leaves_the_old_file(folder: TaskFolder, monkeypatch:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(SettingsError, match=r"No space left on device\..*make room"):
         folder.annotate(folder.task_id("i00000"), labels=["b"], annotator="ann", seconds=1.0)
     assert [answer.labels for answer in answers(folder)] == [("a",)]
     assert not list(folder.path.glob(".*"))
+
+
+def test_tasks_hold_records_and_are_their_owners_only(folder: TaskFolder) -> None:
+    folder.annotate(folder.task_id("i00000"), labels=["a"], annotator="ann", seconds=1.0)
+    assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
+    files = list(folder.path.iterdir())
+    assert len(files) == 4
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
 
 
 def test_a_repeated_export_is_collected_once_and_the_later_state_counts(stocked: Lake, folder: TaskFolder) -> None:

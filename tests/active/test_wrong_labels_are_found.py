@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from active.quality import suspects, suspicion
-from tests.active.pools import CLASSES, clusters, label, small_pool
+from active.quality import suspects, suspicion, suspicion_by_class
+from tests.active.pools import CLASSES, clusters, label, sets, small_pool, unit
+from tests.warehouse.test_sets_of_classes import say_sets
 from warehouse import Lake, SettingsError
 
 N = 240
@@ -80,9 +81,78 @@ def test_suspects_are_the_labels_in_force_with_the_class_that_others_prefer(lake
     with lake.read() as reader:
         found = suspects(reader, pool.index())
         assert found == suspects(reader, pool.index())
-    assert (found[0].item_id, found[0].label, found[0].likely) == (pool.ids[4], answers[pool.ids[4]], classes[4])
+    assert (found[0].item_id, found[0].labels, found[0].likely) == (pool.ids[4], (answers[pool.ids[4]],), (classes[4],))
     assert len(found) == 59  # the test item is not in the index
     assert [one.suspicion for one in found] == sorted((one.suspicion for one in found), reverse=True)
+
+
+def planted_sets() -> tuple[np.ndarray, np.ndarray, dict[int, int]]:
+    """Vectors, answers, and by item the class whose answer is wrong: half are forgotten, half are one too many."""
+    vectors, has = sets(N)
+    answers, wrong = has.copy(), dict[int, int]()
+    generator = np.random.default_rng(1)
+    for row in generator.permutation(N)[:24].tolist():
+        of = has[row] if len(wrong) % 2 and has[row].any() else ~has[row]
+        if of.any():
+            wrong[row] = int(generator.choice(np.flatnonzero(of)))
+            answers[row, wrong[row]] ^= True
+    return vectors, answers, wrong
+
+
+def test_with_several_classes_forgotten_and_added_ones_come_first_and_are_named() -> None:
+    vectors, answers, wrong = planted_sets()
+    found = suspicion_by_class(vectors, answers, np.random.default_rng(0))
+    assert found.shape == answers.shape
+    first = np.argsort(-found.max(axis=1))[: len(wrong)].tolist()
+    hits = [row for row in first if row in wrong]
+    assert len(hits) > 0.85 * len(wrong)
+    assert [int(found[row].argmax()) for row in hits] == [wrong[row] for row in hits]
+    for forgotten in (False, True):
+        of_kind = {row for row, number in wrong.items() if answers[row, number] != forgotten}
+        assert len(of_kind & set(hits)) > 0.7 * len(of_kind)
+    right = [row for row in range(N) if row not in wrong]
+    assert (found[right].max(axis=1) > 0.5).mean() < 0.1
+
+
+def test_a_yes_is_less_suspicious_than_a_forgotten_one_although_most_answers_are_no() -> None:
+    generator, kinds = np.random.default_rng(0), np.arange(N) % 8
+    vectors = unit(np.eye(16)[kinds] + 0.45 * generator.standard_normal((N, 16)))
+    answers, forgotten = kinds[:, None] == np.arange(8), generator.random(N) < 0.1
+    answers[forgotten] = False
+    own = (np.arange(N), kinds)
+    found = suspicion_by_class(vectors, answers, np.random.default_rng(0))
+    assert found[own][forgotten].mean() > 1.5 * found[own][~forgotten].mean()
+    assert (found[~forgotten].max(axis=1) > 0.5).mean() < 0.15
+    as_one_class = [suspicion(vectors, of.astype(np.int64), 2, np.random.default_rng(0)) for of in answers.T]
+    plain = np.stack(as_one_class, axis=1)
+    assert plain[own][forgotten].mean() < plain[own][~forgotten].mean()
+
+
+def test_a_class_that_hardly_any_item_has_is_not_judged() -> None:
+    vectors, has = sets(60)
+    has[:, 0] = np.arange(60) < 4
+    has[:, 1] = np.arange(60) >= 4
+    found = suspicion_by_class(vectors, has, np.random.default_rng(0))
+    assert found[:, :2].max() == 0
+    assert found[:, 2].max() > 0
+    assert suspicion_by_class(vectors[:0], has[:0], np.random.default_rng(0)).shape == (0, 3)
+
+
+def test_with_several_classes_a_suspect_names_what_is_in_question(lake: Lake, tmp_path: Path) -> None:
+    vectors, answers, wrong = planted_sets()
+    pool = small_pool(lake, tmp_path, vectors, multi_label=True)
+    say_sets(lake, {(item, "ann"): np.flatnonzero(of).tolist() for item, of in zip(pool.ids, answers, strict=True)})
+    with lake.read() as reader:
+        found = suspects(reader, pool.index())
+        assert found == suspects(reader, pool.index())
+    assert len(found) == N
+    assert [one.suspicion for one in found] == sorted((one.suspicion for one in found), reverse=True)
+    for one in found:
+        differs = {*one.labels} ^ {*one.likely}
+        assert one.labels == tuple(np.flatnonzero(answers[pool.ids.index(one.item_id)]))
+        assert differs == ({one.in_question} if one.suspicion > 0.5 else set())
+    worst = found[0]
+    assert worst.in_question == wrong[pool.ids.index(worst.item_id)]
 
 
 def test_without_labels_there_are_no_suspects(lake: Lake, tmp_path: Path) -> None:

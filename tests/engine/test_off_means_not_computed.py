@@ -266,6 +266,59 @@ def test_the_whole_encoder_is_the_same_masked_or_skipping(
         model.eval()
 
 
+@pytest.mark.parametrize("kind", ["heads", "experts"])
+def test_gates_of_working_units_have_the_gradients_of_masked_ones(kind: str) -> None:
+    found: list[torch.Tensor] = []
+    batch, on, heads_TD = text_heads()
+    if kind == "experts":
+        on = torch.rand(TOKENS, EXPERTS, generator=torch.Generator().manual_seed(3)) < 0.4
+    for masked in (False, True):
+        gate = on.float().requires_grad_(True)
+        if kind == "heads":
+            heads = attention()
+            heads.masked = masked
+            result = heads(heads_TD, on, batch, gate)
+        else:
+            experts = feed_forward()
+            experts.masked = masked
+            result = experts(states(), on, gate)
+        (result * torch.randn(result.shape, generator=torch.Generator().manual_seed(9))).sum().backward()
+        assert gate.grad is not None
+        found.append(gate.grad)
+    assert not found[0][~on].any()
+    torch.testing.assert_close(found[0][on], found[1][on], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("lower", "tolerance"), [(False, 1e-4), (True, 0.1)], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("lengths", [[7] * 50, [3, 7, 7, 20]], ids=["alike", "mixed"])
+def test_the_whole_encoder_has_the_gradients_of_a_masked_one(lengths: list[int], lower: bool, tolerance: float) -> None:
+    # Fifty texts are more than the numbers of texts that a head works on, so heads are filled up with whole texts.
+    # Without gates: a masked unit that is off tells its router what it would have done, a skipped one cannot.
+    batch = pack(
+        [(text * 20)[:length] for text, length in zip(tiny_texts(len(lengths), seed=12), lengths, strict=True)]
+    )
+    found: list[dict[str, torch.Tensor]] = []
+    traces: list[list[LayerTrace]] = []
+    for masked in (False, True):
+        model = tiny_routed().requires_grad_(True)
+        model.compute_masked(heads=masked, experts=masked)
+        traces.append([])
+        with torch.autocast("cpu", torch.bfloat16, enabled=lower):
+            vectors_SD = model(batch, 1, traces[-1])
+        weights = torch.randn(vectors_SD.shape, generator=torch.Generator().manual_seed(9))
+        (vectors_SD * weights).sum().backward()
+        found.append(
+            {name: value.grad.to_dense() for name, value in model.named_parameters() if value.grad is not None}
+        )
+    share = torch.stack([(ours.on_TE == theirs.on_TE).float().mean() for ours, theirs in zip(*traces, strict=True)])
+    assert float(share.min()) > (0.98 if lower else 0.9999)  # a score beside its threshold may fall on either side
+    assert found[0].keys() == found[1].keys()
+    assert {"layers.0.attention.qkv", "layers.0.feed_forward.up", "tokens.weight"} < found[0].keys()
+    for name, value in found[0].items():
+        other = found[1][name]
+        assert float((value - other).norm()) <= tolerance * float(other.norm()) + 1e-6, name
+
+
 def test_a_training_step_with_skipping_multiplies_less_than_a_masked_one() -> None:
     config = tiny_routed_config(expert_shares=(0.2, 0.25, 0.5, 1.0), expert_mode="sequence")
     model = tiny_routed(config).train().requires_grad_(True)

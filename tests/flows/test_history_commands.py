@@ -64,10 +64,13 @@ def test_a_question_starts_without_the_packages_that_do_the_work(project: Path) 
     ("arguments", "words"),
     [
         (["diff", "4", "999"], "no snapshot 999 yet"),
+        (["diff", "-1"], "has no negative number"),
+        (["diff", "4", "-16"], "has no negative number"),
         (["diff", "yesterday"], "neither a snapshot number nor a time"),
         (["diff", "4", "--output", "{tmp}/none/x.csv"], "does not exist"),
         (["export", "training-set", "--output", "{tmp}"], "exists already"),
         (["export", "training-set", "--output", "{tmp}/x", "--format", "xml"], "xml"),
+        (["export", "training-set", "--output", "{tmp}/x", "--at", "-1"], "no snapshot -1"),
         (["export", "training-set", "--output", "{tmp}/x", "--at", "2999-01-01"], "future"),
         (["export", "training-set", "--output", "{tmp}/x", "--where", "colour = 1"], "colour"),
     ],

@@ -49,6 +49,8 @@ def test_several_classes_need_no_other_setting(tmp_path: Path) -> None:
     project = Project(write(tmp_path, SEVERAL + "[weak_labels]\nlabel_model = 'anchored'"))
     assert project.label_model_config.kind == "anchored"
     assert Project(write(tmp_path, SEVERAL)).label_model_config.multi_label
+    both = Project(write(tmp_path, SEVERAL + "[select]\nmost_per_class = 0.5\n[annotate]\nsecond_look = 0.1"))
+    assert (both.select_config.most_per_class, both.ask_again_config.second_look) == (0.5, 0.1)
     with pytest.raises(SettingsError, match="'badge' is not known to work"):
         Project(write(tmp_path, SEVERAL + "[select]\nstrategy = 'badge'"))
 
@@ -70,7 +72,6 @@ def test_several_classes_need_no_other_setting(tmp_path: Path) -> None:
             "multi_label = true: .*'snorkel' gives each item one class",
         ),
         (SEVERAL + "[end_model]\nself_training = true", "multi_label = true: .end_model. self_training"),
-        (SEVERAL + "[annotate]\nsecond_look = 0.1", "multi_label = true: .annotate. second_look = 0.1"),
         (GOOD.replace('"a", "b"', '"a", "a"'), "distinct"),
         (GOOD.replace('"a", "b"', '"a"'), "project.classes"),
         (GOOD.replace('path = "data.csv"', ""), "either path or query"),

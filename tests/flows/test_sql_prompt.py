@@ -134,6 +134,19 @@ def test_a_file_holds_what_was_asked_in_every_form(project: Path) -> None:
     assert json.loads((project / "out.json").read_text("utf-8").splitlines()[0]) == {"class_id": 0, "name": "=cmd()"}
 
 
+def test_a_file_without_a_format_is_what_its_suffix_says(project: Path) -> None:
+    query = "select class_id, name from classes order by class_id"
+    for name, form in {"a.parquet": "parquet", "a.CSV": "csv", "a.json": "json", "a.jsonl": "json"}.items():
+        assert ask(project, "--output", str(project / name), query) == 0
+        assert ask(project, "--format", form, "--output", str(project / "asked"), "--force", query) == 0
+        assert (project / name).read_bytes() == (project / "asked").read_bytes()
+    assert ask(project, "--format", "csv", "--output", str(project / "b.parquet"), query) == 0
+    assert (project / "b.parquet").read_bytes() == (project / "a.CSV").read_bytes()
+    counted = ["questions", "label-balance", "--output", str(project / "c.csv"), "--project", str(project)]
+    assert run_command(counted) == 0
+    assert (project / "c.csv").read_text("utf-8").startswith("label,")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -144,9 +157,11 @@ def test_a_file_holds_what_was_asked_in_every_form(project: Path) -> None:
         (["--format", "csv", "--output", "{new}", "select nope"], "nope"),
         (["--format", "parquet", "--output", "{new}", "select 1; select 2"], "asks for 2"),
         (["--output", "{new}", "select 1"], "give --format"),
+        (["--output", "{new}.xlsx", "select 1"], ".csv, .json, .jsonl, .parquet instead of new.xlsx"),
         (["--format", "xlsx", "select 1"], "xlsx"),
         (["--at", "999", "select 1"], "no snapshot 999 yet"),
         (["--at", "2999-01-01", "select 1"], "future"),
+        (["--at", "-1", "select 1"], "no snapshot -1"),
         (["--at", "soon", "select 1"], "neither a snapshot number nor a time"),
     ],
 )

@@ -9,7 +9,7 @@ import datasets
 import pytest
 
 from features.samples import SampleFiles
-from flows.cli.look import make_report, show_queue
+from flows.cli.look import make_report, show_queue, show_suspects
 from flows.project import Project
 from flows.stages import run_passes, run_stage_in_process
 from tests.digests import CLASSES, make_digest_project
@@ -70,6 +70,13 @@ def test_the_report_shows_every_class(run: Path, capsys: pytest.CaptureFixture[s
     assert all(f"<bdi>{name}</bdi>" in table for name in CLASSES)
     show_queue(run, 5)
     assert "next tasks" in capsys.readouterr().out
+
+
+def test_labels_to_look_at_again_name_the_class(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    show_suspects(run, 5)
+    table = capsys.readouterr().out
+    assert "labels to look at again" in table
+    assert any(f"{word} '{name}'" in table for word in ("with", "without") for name in CLASSES)
 
 
 def test_exports_hold_the_list_of_classes(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

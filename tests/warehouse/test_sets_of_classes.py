@@ -1,6 +1,5 @@
 """Sets of classes in the warehouse: gold labels class by class, sets in the views, and nothing changed without them."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,34 +7,10 @@ import pytest
 
 from tests.active.test_consensus import say
 from tests.warehouse.test_commit_is_atomic import classes, items
-from warehouse import Append, DataError, Lake, Upsert
+from warehouse import DataError, Lake, Upsert
 from warehouse.hashing import hash_rows
 from warehouse.label_file import one_class, read_label_file
 from warehouse.questions import questions
-
-Said = Mapping[tuple[str, str], Sequence[int]]
-
-
-def say_sets(lake: Lake, answers: Said, *, step: int = 0) -> None:
-    """Annotators choose sets: (item, annotator) -> classes; a later key is later."""
-    keys = list(answers)
-    at = pa.array([step + place for place in range(len(keys))], pa.timestamp("us", "UTC"))
-    rows = {
-        "annotation_id": [f"{item}-{who}" for item, who in keys],
-        "item_id": [item for item, _ in keys],
-        "project": ["p"] * len(keys),
-        "task_id": [""] * len(keys),
-        "annotator": [who for _, who in keys],
-        "action": ["labelled"] * len(keys),
-        "class_id": [-1] * len(keys),
-        "class_ids": [list(answers[key]) for key in keys],
-        "simulated": [False] * len(keys),
-        "created_at": at,
-        "updated_at": at,
-        "seconds": [4.0] * len(keys),
-    }
-    with lake.stage("collect", version=1, inputs=(), params={"step": step}) as stage:
-        stage.commit([Append("annotations", pa.table(rows))])
 
 
 def several(lake: Lake, *names: str, count: int = 8) -> Lake:
@@ -49,7 +24,7 @@ def several(lake: Lake, *names: str, count: int = 8) -> Lake:
 
 def test_each_class_is_decided_on_its_own_and_none_is_a_label(lake: Lake) -> None:
     several(lake, "a", "b", "c")
-    say_sets(
+    say(
         lake,
         {
             ("i00000", "ann"): [0],
@@ -80,7 +55,7 @@ def test_each_class_is_decided_on_its_own_and_none_is_a_label(lake: Lake) -> Non
 
 def test_opinions_weigh_by_skill_class_by_class(lake: Lake) -> None:
     several(lake, "a", "b")
-    say_sets(lake, {("i00000", "ann"): [0], ("i00000", "ben"): [1], ("i00000", "cem"): [1]})
+    say(lake, {("i00000", "ann"): [0], ("i00000", "ben"): [1], ("i00000", "cem"): [1]})
     skills = {"annotator": ["ann", "ben", "cem"], "accuracy": [0.9] * 3, "weight": [3.0, 1.0, 1.0], "compared": [9] * 3}
     with lake.stage("consensus", version=1, inputs=()) as stage:
         stage.commit([Upsert("annotator_skills", pa.table(skills))])
@@ -101,7 +76,7 @@ def test_predictions_are_the_classes_from_one_half_on(lake: Lake) -> None:
     with lake.stage("end_model", version=1, inputs=()) as stage:
         more = {**model, "sequence": [1], "detail": ["{}"]}
         stage.commit([Upsert("predictions", pa.table(predictions)), Upsert("models", pa.table(more))])
-    say_sets(lake, {("i00001", "ann"): [1, 2]})
+    say(lake, {("i00001", "ann"): [1, 2]})
     with lake.read() as reader:
         assert reader.rows("SELECT label, class_ids FROM latest_predictions ORDER BY item_id") == [
             ("a, c", [0, 2]),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from flows.cli.main import run_command
 from flows.cli.run import Announcer
 from flows.pipelines import words_of
 from tests.weak_labels.small_lake import CLASSES, build
@@ -106,7 +107,9 @@ class TestAuto:
     def test_few_gold_labels_do_not_decide(self, truth: Ints) -> None:
         votes = cast(truth, [0.9, 0.8, 0.7, 0.5])
         assert fit(votes, AUTO, gold=first(truth, 10)).detail["auto"]["by"] == "votes"
-        assert fit(votes, AUTO, gold=first(truth, 80)).detail["auto"]["by"].startswith("gold")
+        judged = fit(votes, AUTO, gold=first(truth, 80)).detail
+        assert judged["auto"]["by"].startswith("gold")
+        assert judged["reason"].startswith("auto chose anchored by 72 gold labels: accuracy anchored 0.")
 
     @pytest.mark.parametrize(("functions", "asked"), [(100, True), (MOST_SNORKEL // 3 + 1, False)])
     def test_snorkel_is_a_rival_only_where_its_matrices_stay_small(self, functions: int, asked: bool) -> None:
@@ -202,9 +205,20 @@ class TestStage:
         small.answer({item_id: small.truth[item_id] for item_id in small.test_ids()[:20]})
         assert label_model(lake, config).detail["gold_labels"] == 0
 
-    def test_auto_says_what_it_took_and_why(self, lake: Lake, tmp_path: Path) -> None:
+    def test_auto_says_what_it_took_and_why(
+        self, lake: Lake, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         build(lake, tmp_path)
-        detail = label_model(lake, AUTO).detail
+        result = label_model(lake, AUTO)
+        detail = result.detail
         assert detail["wanted"] == "auto"
         assert detail["kind"] in ("anchored", "majority")
         assert detail["auto"]["by"] == "votes"
+        reason = f"auto chose {detail['kind']} by the votes: anchored overrules "
+        Announcer()(result)
+        assert f"  {reason}" in capsys.readouterr().err
+        (tmp_path / "siftline.toml").write_text(
+            '[project]\nname = "p"\nclasses = ["a", "b", "c"]\n[[sources]]\nname = "s"\npath = "s.csv"\n', "utf-8"
+        )
+        assert run_command(["lf", "report", "--project", str(tmp_path)]) == 0
+        assert f"label model of the estimates: {detail['kind']}: {reason}" in capsys.readouterr().out

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.warehouse.test_sets_of_classes import say_sets, several
+from tests.active.test_consensus import say
+from tests.warehouse.test_sets_of_classes import several
 from tests.weak_labels.small_lake import ENCODER, SmallLake
 from warehouse import Lake, SettingsError
 from weak_labels.classifier import EndModel, EndModelConfig
@@ -61,7 +62,7 @@ def test_the_stages_learn_and_score_sets(small: SmallLake) -> None:
         ids = [f"train-{number:03d}" for number in range(60)]
         true = {row["id"]: row["label"] for row in map(json.loads, config.gold.read_text().splitlines())}
         before = reader.rows("SELECT probs FROM latest_weak_labels WHERE item_id = 'train-000'")
-    say_sets(lake, {(i, "ann"): sorted(CLASSES.index(name) for name in true[i]) for i in ids}, step=100)
+    say(lake, {(i, "ann"): sorted(CLASSES.index(name) for name in true[i]) for i in ids}, step=100)
     assert label_model(lake, LABEL_MODEL).detail["gold_labels"] == 60
     learned = end_model(lake, END_MODEL)
     assert learned.detail["gold_labels"] == 60

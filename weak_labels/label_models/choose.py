@@ -63,6 +63,22 @@ def choose(
     return ("majority" if worse else "anchored"), figures
 
 
+def in_words(kind: str, figures: dict[str, Any]) -> str:
+    """Why this kind was chosen, for people; from what `choose` returned."""
+    if "accuracy" in figures:
+        ranked = ", ".join(f"{name} {share:.3f}" for name, share in figures["accuracy"].items())
+        return (
+            f"auto chose {kind} by {figures['gold_labels']:,} gold labels: accuracy {ranked}. Another than anchored "
+            "must be clearly ahead."
+        )
+    lead, error = figures["held_out_lead_over_majority"], figures["standard_error"]
+    return (
+        f"auto chose {kind} by the votes: anchored overrules {figures['overruled_frac']:.1%} of the unanimous items "
+        f"(at most {MOST_OVERRULED:.0%} may be), and its lead over majority in log-likelihood of held-out votes is "
+        f"{lead:.4f} +- {error:.4f}."
+    )
+
+
 def _by_gold(
     votes: VoteMatrix,
     train_N: Bools,

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from warehouse import SettingsError
 from weak_labels.label_models.anchored import Anchored, fit_anchored
-from weak_labels.label_models.choose import SLOW_SNORKEL, choose
+from weak_labels.label_models.choose import SLOW_SNORKEL, choose, in_words
 from weak_labels.label_models.dawid_skene import dawid_skene
 from weak_labels.label_models.majority import soft_majority
 from weak_labels.label_models.snorkel import SMALLEST_L, NoSolution, snorkel_posterior
@@ -143,6 +143,7 @@ def fit(
             return found[kind]
 
         used, detail["auto"] = choose(distinct, train_N, gold_N, anchored, candidate)
+        reason = in_words(used, detail["auto"])
     probs_NC, failure = _posterior(used, distinct, train_N, config, anchored)
     if probs_NC is None:
         used, reason, probs_NC = "majority", failure, soft_majority(distinct)
