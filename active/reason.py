@@ -68,8 +68,8 @@ def _votes(pool: Pool, row: int) -> str:
 def _prediction(pool: Pool, row: int, best: int, second: int) -> str:
     probs = pool.predicted[row]
     if probs[best] - probs[second] < SURE:
-        return f"the model is unsure between {pool.class_names[best]} and {pool.class_names[second]}"
-    return f"the model says {pool.class_names[best]} ({probs[best]:.0%})"
+        return f"the model is unsure between {_name(pool, best)} and {_name(pool, second)}"
+    return f"the model says {_name(pool, best)} ({probs[best]:.0%})"
 
 
 def _sets(pool: Pool, row: int) -> str:
@@ -77,11 +77,17 @@ def _sets(pool: Pool, row: int) -> str:
     probs = pool.predicted[row]
     least_sure = int(np.abs(probs - 0.5).argmin())
     if abs(2 * probs[least_sure] - 1) < SURE:
-        return f"the model is unsure about {pool.class_names[least_sure]} ({probs[least_sure]:.0%})"
+        return f"the model is unsure whether {_name(pool, least_sure)} fits ({probs[least_sure]:.0%})"
     said = np.flatnonzero(probs >= 0.5)
     return f"the model says {_named(pool, said)}" if len(said) else "the model says that no class fits"
 
 
 def _named(pool: Pool, classes: Rows) -> str:
-    *others, last = [pool.class_names[c] for c in classes]
+    *others, last = [_name(pool, c) for c in classes.tolist()]
     return f"{', '.join(others)} and {last}" if others else last
+
+
+def _name(pool: Pool, number: int) -> str:
+    """The class's name, in quotes where it has several words."""
+    name = pool.class_names[number]
+    return f"'{name}'" if " " in name else name
