@@ -7,7 +7,7 @@ import pytest
 
 from active.quality import suspects, suspicion, suspicion_by_class
 from tests.active.pools import CLASSES, clusters, label, sets, small_pool, unit
-from tests.warehouse.test_sets_of_classes import say_sets
+from tests.active.test_consensus import say
 from warehouse import Lake, SettingsError
 
 N = 240
@@ -141,7 +141,7 @@ def test_a_class_that_hardly_any_item_has_is_not_judged() -> None:
 def test_with_several_classes_a_suspect_names_what_is_in_question(lake: Lake, tmp_path: Path) -> None:
     vectors, answers, wrong = planted_sets()
     pool = small_pool(lake, tmp_path, vectors, multi_label=True)
-    say_sets(lake, {(item, "ann"): np.flatnonzero(of).tolist() for item, of in zip(pool.ids, answers, strict=True)})
+    say(lake, {(item, "ann"): np.flatnonzero(of).tolist() for item, of in zip(pool.ids, answers, strict=True)})
     with lake.read() as reader:
         found = suspects(reader, pool.index())
         assert found == suspects(reader, pool.index())
