@@ -36,14 +36,18 @@ class Terminal:
                 written += os.read(self._end, 65536)
         return written.decode()
 
+    def send(self, keys: str) -> None:
+        """Press some keys."""
+        os.write(self._end, keys.encode())
+
     def type(self, keys: str, end: str = PROMPT) -> str:
         """What it answers to some keys."""
-        os.write(self._end, keys.encode())
+        self.send(keys)
         return self.until(end)
 
     def leave(self, keys: str) -> int:
         """Its exit code after some last keys."""
-        os.write(self._end, keys.encode())
+        self.send(keys)
         while select.select([self._end], [], [], PATIENCE_S)[0]:
             try:
                 os.read(self._end, 65536)
@@ -101,7 +105,7 @@ def test_ctrl_c_gives_up_a_half_written_query(terminal: Terminal) -> None:
 
 
 def test_ctrl_c_stops_a_query_that_runs(terminal: Terminal) -> None:
-    os.write(terminal._end, b"select sum(a.range * b.range) from range(10000000) a, range(10000000) b;\n")  # pyright: ignore
+    terminal.send("select sum(a.range * b.range) from range(10000000) a, range(10000000) b;\n")
     time.sleep(2)
     assert "interrupted" in terminal.type("\x03").lower()
     assert "44" in terminal.type("select 40 + 4;\n")
