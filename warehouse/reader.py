@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from warehouse.errors import DataError, SettingsError
+from warehouse.interrupts import stopped_with_us
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,11 +52,13 @@ class Reader:
 
     def arrow(self, sql: str, params: Sequence[Any] = ()) -> pa.Table:
         """Result of a query as an Arrow table."""
-        return self._connection.execute(sql, list(params)).to_arrow_table()
+        with stopped_with_us(self._connection):
+            return self._connection.execute(sql, list(params)).to_arrow_table()
 
     def pandas(self, sql: str, params: Sequence[Any] = ()) -> "pd.DataFrame":
         """Result of a query as a pandas frame."""
-        return self._connection.execute(sql, list(params)).df()
+        with stopped_with_us(self._connection):
+            return self._connection.execute(sql, list(params)).df()
 
     def polars(self, sql: str, params: Sequence[Any] = ()) -> "pl.DataFrame":
         """Result of a query as a polars frame, over Arrow's memory.
@@ -82,17 +85,19 @@ class Reader:
 
         No other read may happen on this reader until the last table was taken.
         """
-        stream = self._connection.execute(sql, list(params)).to_arrow_reader(rows)
-        for batch in stream:
-            yield pa.Table.from_batches([batch])
+        with stopped_with_us(self._connection):
+            for batch in self._connection.execute(sql, list(params)).to_arrow_reader(rows):
+                yield pa.Table.from_batches([batch])
 
     def rows(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Result of a query as a list of tuples."""
-        return self._connection.execute(sql, list(params)).fetchall()
+        with stopped_with_us(self._connection):
+            return self._connection.execute(sql, list(params)).fetchall()
 
     def scalar(self, sql: str, params: Sequence[Any] = ()) -> Any:
         """First column of the first row, or None when there is no row."""
-        row = self._connection.execute(sql, list(params)).fetchone()
+        with stopped_with_us(self._connection):
+            row = self._connection.execute(sql, list(params)).fetchone()
         return row[0] if row else None
 
     def matrix(self, sql: str, params: Sequence[Any] = ()) -> tuple[list[str], Matrix]:

@@ -15,6 +15,7 @@ from flows.settings import warehouse_of
 from warehouse import SettingsError
 from warehouse.connection import attach_statement
 from warehouse.formats import new_file, write_csv, write_json, write_parquet
+from warehouse.interrupts import stopped_with_us
 from warehouse.protection import limited_process_memory
 from warehouse.read import connect_for_people, reading_statements, resolve
 
@@ -84,9 +85,10 @@ def show(connection: duckdb.DuckDBPyConnection, query: str, format: str, file: P
         if results != 1 and (format == "parquet" or file is not None):
             raise SettingsError(f"One file holds one result, and this asks for {results}; give exactly one SELECT.")
         for statement in statements:
-            result = connection.execute(statement)
-            if statement.type == duckdb.StatementType.SELECT:
-                _write(result, format, file)
+            with stopped_with_us(connection):
+                result = connection.execute(statement)
+                if statement.type == duckdb.StatementType.SELECT:
+                    _write(result, format, file)
     except duckdb.Error as error:
         raise SettingsError(f'{error}\nTables and views: siftline sql "show all tables"') from error
 

@@ -3,6 +3,7 @@
 import os
 import pty
 import select
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -53,6 +54,8 @@ class Terminal:
                 os.read(self._end, 65536)
             except OSError:  # Linux: the other end of the terminal is closed
                 break
+        else:
+            os.kill(self.pid, signal.SIGKILL)  # it hangs; its exit code tells, and no processor is kept busy
         _, status = os.waitpid(self.pid, 0)
         os.close(self._end)
         return os.waitstatus_to_exitcode(status)
