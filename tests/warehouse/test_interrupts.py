@@ -21,6 +21,22 @@ except (KeyboardInterrupt, RuntimeError) as error:
 NEXT
 """
 
+# The first rows are there at once, so that whoever takes them waits for the next ones, and those never come.
+TAKE = """
+import os, signal, sys, threading
+import duckdb
+from warehouse.reader import Reader
+
+reader = Reader(duckdb.connect(config={"threads": 2}))
+rows = "SELECT i FROM range(300000) t(i) UNION ALL SELECT i FROM range(100000000000) t(i) WHERE hash(i) = 3"
+threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    METHOD
+except KeyboardInterrupt:
+    reader.close()
+    print("closed")
+"""
+
 
 @pytest.mark.parametrize("method", ["rows", "scalar", "arrow", "pandas"])
 @pytest.mark.parametrize(
@@ -32,3 +48,10 @@ def test_what_comes_after_an_interrupted_query_is_done_at_once(method: str, afte
     assert done.returncode == 0, done.stderr
     assert said in done.stdout
     assert "Interrupt" in done.stdout or "RuntimeError" in done.stdout
+
+
+@pytest.mark.parametrize("take", ["reader.arrow(rows)", "reader.pandas(rows)", "list(reader.batches(rows, rows=9999))"])
+def test_a_result_that_is_taken_while_it_is_computed_is_given_up_at_once(take: str) -> None:
+    code = TAKE.replace("METHOD", take)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "closed\n"), done.stderr
