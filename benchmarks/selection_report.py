@@ -68,13 +68,14 @@ def sentence(figures: Figures) -> str:
     others = [name for name in strategies if name not in STRATEGIES]
     rival = min(others, key=lambda name: shares[name])
     first = [budget for budget in BUDGETS if max(means, key=lambda name: means[name][budget]) == OURS]
+    named = ", ".join(curves)
     budgets, best_at = (", ".join(map(str, numbers)) for numbers in (BUDGETS, first))
     return (
-        f"On {len(curves)} other sets of texts ({', '.join(curves)}; {seeds} seeds, no labeling functions, same vectors\n"
-        f"and classifier for all) `value` needs {shares[OURS]:.0%} of the labels that random picks need for what these\n"
+        f"On {len(curves)} other sets of texts ({named}; {seeds} seeds, no labeling functions, same vectors and\n"
+        f"classifier for all) `value` needs {shares[OURS]:.0%} of the labels that random picks need for what these\n"
         f"reach with {REFERENCE}; the best of {len(others)} strategies of other libraries, {rival}, needs\n"
-        f"{shares[rival]:.0%}. Its mean accuracy is the highest of all {len(strategies)} strategies at {best_at or 'none'}\n"
-        f"labels; measured were {budgets} ([selection](docs/benchmarks/selection.md))."
+        f"{shares[rival]:.0%}. Its mean accuracy is the highest of all {len(strategies)} strategies at\n"
+        f"{best_at or 'none'} labels; measured were {budgets} ([selection](docs/benchmarks/selection.md))."
     )
 
 
