@@ -2,7 +2,7 @@
 
 import json
 import stat
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -291,6 +291,17 @@ def test_an_answer_that_is_gone_counts_as_deleted_once(stocked: Lake, folder: Ta
     assert not collect(stocked, folder, CONFIG).committed
     with stocked.read() as reader:
         assert reader.rows("SELECT action FROM current_annotations") == [("deleted",)]
+        assert reader.scalar("SELECT count(*) FROM gold_labels") == 0
+
+
+def test_an_answer_by_a_clock_that_is_ahead_counts_as_deleted_once(stocked: Lake, folder: TaskFolder) -> None:
+    ahead = (datetime.now(UTC) + timedelta(hours=2)).isoformat()
+    write(folder, "i00000", [{**annotation("a"), "updated_at": ahead}])
+    collect(stocked, folder, CONFIG)
+    write(folder, "i00000", [])
+    assert collect(stocked, folder, CONFIG).rows_written == {"annotations": 1}
+    assert not collect(stocked, folder, CONFIG).committed
+    with stocked.read() as reader:
         assert reader.scalar("SELECT count(*) FROM gold_labels") == 0
 
 
