@@ -11,8 +11,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from flows.cli.look import print_summary
 from flows.cli.main import run_command
-from tests.flows.report_lake import full_lake
+from flows.project import Project
+from flows.stages import RunSummary
+from tests.flows.report_lake import LABELS, SEEDS, accuracy, full_lake
 from tests.projects import ROOT
 from warehouse import connect
 
@@ -59,6 +62,23 @@ def test_the_changes_are_in_the_form_that_the_suffix_says(project: Path, tmp_pat
         assert ask(project, "diff", "4", "--output", str(tmp_path / name)) == 0
     assert (tmp_path / "a.CSV").read_text("utf-8").startswith("item_id,label_before,")
     assert pq.read_table(tmp_path / "a.Parquet").num_rows == 90
+
+
+def test_a_run_ends_with_all_rivals_of_the_report(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    print_summary(Project(project), RunSummary(passes=1, results=[]), seconds=1.0)
+    columns, *rows = [line.split("\t") for line in capsys.readouterr().out.splitlines() if "\t" in line]
+    assert columns[1:] == [
+        "siftline",
+        "random pick",
+        "+-",
+        "same labels, no weak labels",
+        "random, no weak labels",
+        "+-",
+    ]
+    labels = LABELS[-1]
+    means = [sum(accuracy(s, labels, k) for k in range(SEEDS)) / SEEDS for s in ("random", "random_gold_only")]
+    told = next(row for row in rows if row[0] == str(labels))
+    assert [told[2], told[5]] == [f"{mean:.3f}" for mean in means]
 
 
 def test_a_question_starts_without_the_packages_that_do_the_work(project: Path) -> None:
