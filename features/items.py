@@ -44,7 +44,7 @@ class Ledger:
 
     - an id that is new, or whose content, split or metadata changed since an earlier read: stored;
     - an id that this read met before: duplicate when the content is equal, else a conflict;
-    - a record without an id: stored under its content hash, or a duplicate when the content is there already.
+    - a record without an id: the same under its content hash, or a duplicate when the content is there under an id.
 
     Args:
         known: (item_id, content_hash, split, metadata) of every stored item.
@@ -52,32 +52,26 @@ class Ledger:
 
     def __init__(self, known: Iterable[tuple[str, str, str, str]]) -> None:
         self._known: dict[str, bytes] = {}
-        self._contents: set[bytes] = set()
+        self._contents: set[bytes] = set()  # of items with a caller's id
+        self._own: set[bytes] = set()  # of items that are known by them
         for item_id, content_hash, split, metadata in known:
             self._known[item_id] = _fingerprint(content_hash, split, metadata)
-            self._contents.add(bytes.fromhex(content_hash))
+            (self._own if item_id == content_hash else self._contents).add(bytes.fromhex(content_hash))
         self._met: dict[str, bytes] = {}
 
     def judge(self, record: Record) -> tuple[str, Verdict]:
         """The item's id and what becomes of the record."""
         content = bytes.fromhex(record.content_hash)
-        if record.id is None:
-            verdict: Verdict = "duplicate" if content in self._contents else "stored"
-            # A caller's id of an earlier record may look like this content hash; it keeps the id.
-            if verdict == "stored" and self._met.get(record.content_hash, content) != content:
-                return record.content_hash, "conflict"
-            item_id = record.content_hash
-        else:
-            item_id = record.id
-            met = self._met.get(item_id)
-            if met is not None:
-                return item_id, "duplicate" if met == content else "conflict"
-            known = self._known.get(item_id)
-            same = known is not None and known == _fingerprint(record.content_hash, record.split, record.metadata)
-            verdict = "duplicate" if same else "stored"
-        self._met.setdefault(item_id, content)
-        self._contents.add(content)
-        return item_id, verdict
+        item_id = record.content_hash if record.id is None else record.id
+        if record.id is None and content in self._contents and content not in self._own:
+            return item_id, "duplicate"
+        met = self._met.get(item_id)
+        if met is not None:  # a caller's id may look like the hash of another content; who came first keeps it
+            return item_id, "duplicate" if met == content else "conflict"
+        self._met[item_id] = content
+        (self._own if item_id == record.content_hash else self._contents).add(content)
+        same = self._known.get(item_id) == _fingerprint(record.content_hash, record.split, record.metadata)
+        return item_id, "duplicate" if same else "stored"
 
 
 class Spool:

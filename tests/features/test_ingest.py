@@ -51,6 +51,7 @@ def test_every_column_of_an_item(lake: Lake, tmp_path: Path) -> None:
                 1,
                 '{"lang":"de","n":{"a":2,"b":1}}',
                 "test",
+                None,  # it was never changed
             )
         ]
         assert reader.rows("SELECT class_id, name FROM classes ORDER BY class_id") == [(0, "spam"), (1, "ham")]
@@ -128,6 +129,18 @@ def test_a_record_without_an_id_whose_content_is_stored_under_an_id_is_a_duplica
     write(tmp_path / "a.jsonl", {"text": "a"}, {"text": "c"})
     assert ingest(lake, config(tmp_path)).detail == counts(2, 1, 0, 1)
     assert [c for _, c in items(lake)] == ["a", "c"]
+
+
+def test_a_split_or_metadata_named_later_reaches_records_without_an_id(lake: Lake, tmp_path: Path) -> None:
+    rows = [{"text": "a", "split": "test", "m": 1}, {"text": "a", "split": "train", "m": 2}, {"text": "b", "m": 3}]
+    write(tmp_path / "a.jsonl", *rows)
+    ingest(lake, config(tmp_path))
+    later = config(tmp_path, split="split", metadata=("m",))
+    assert ingest(lake, later).detail == counts(3, 2, 0, 1)
+    stored = items(lake, "content, split, metadata")
+    assert sorted(stored) == [("a", "test", '{"m":1}'), ("b", "train", '{"m":3}')]
+    write(tmp_path / "a.jsonl", *rows, {"text": "c"})
+    assert ingest(lake, later).detail == counts(4, 1, 0, 3)
 
 
 def test_an_id_that_equals_the_hash_of_another_content_is_not_overwritten(lake: Lake, tmp_path: Path) -> None:
