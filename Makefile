@@ -25,13 +25,18 @@ $(VENV)/.base: pyproject.toml constraints.txt $(NATIVE)
 		echo "Siftline needs Python 3.11, 3.12 or 3.13 with venv. On Debian or Ubuntu: apt-get install python3-venv" >&2
 		exit 2
 	fi
-	echo "Setting up $(VENV) with $$($(PYTHON) --version) (minutes, once) ..."
+	echo "Setting up $(VENV) with $$($(PYTHON) --version), once:"
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	echo "  packages (2 minutes, more by a slow line) ..."
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
+		> $(VENV)/.packages
+	$(BIN)/pip install --quiet --constraint constraints.txt --requirement $(VENV)/.packages
+	echo "  Siftline itself, whose native kernel is compiled (half a minute) ..."
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.base
-	@echo "Adding the development tools ..."
+	@echo "Adding the development tools (1 to 2 minutes) ..."
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 

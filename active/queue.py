@@ -232,6 +232,7 @@ def _deletion(row: Row) -> Row:
         "action": "deleted",
         "class_id": -1,
         "class_ids": None,
-        "updated_at": datetime.now(UTC),
+        # The service's clock may be ahead of ours; of equal times the later commit is in force.
+        "updated_at": max(datetime.now(UTC), row["updated_at"]),
         "seconds": 0.0,
     }

@@ -7,6 +7,8 @@ named and left as it is; the others go on.
 
 import hashlib
 import json
+import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +20,7 @@ from warehouse.files import replaced_file
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
 
+GUIDE_FILE = "HOW_TO_ANSWER.txt"
 GUIDE = """Each .json file here is one task in Label Studio's format. Answer it in one of two ways, then: siftline run
 
 1. Import the files into a Label Studio project, label there, export as JSON, and put the export into the folder
@@ -72,7 +75,8 @@ class TaskFolder:
         """Make the folder and write beside the tasks how to answer them and with which classes."""
         made = not self.path.is_dir()
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        guide = self.path / "HOW_TO_ANSWER.txt"
+        self._close_to_others()
+        guide = self.path / GUIDE_FILE
         chosen = classes[: 2 if self.multi_label else 1]
         annotation = {"result": [choice(chosen)], "completed_by": "your name", "lead_time": 12.5}
         text = GUIDE.format(
@@ -179,6 +183,18 @@ class TaskFolder:
         key = json.dumps([self.project, item_id]).encode()
         return hashlib.sha256(key).hexdigest()[:20] + (f"-{round}" if round > 1 else "")
 
+    def _close_to_others(self) -> None:
+        """Make a folder that an earlier Siftline opened to everybody its owner's only, and its files too.
+
+        Its files tell: they were made 0644. Where there is none, the folder is as its owner wants it.
+        """
+        ours = [path for path in (self.path / GUIDE_FILE, *self.path.glob("*.json")) if path.is_file()]
+        opened = [path for path in ours if _is_open(path)]
+        if opened and self.path.stat().st_uid == os.geteuid():
+            self.path.chmod(0o700)
+            for path in opened:
+                path.chmod(0o600)
+
     def _file(self, task_id: str) -> Path:
         return self.path / f"{task_id}.json"
 
@@ -250,6 +266,11 @@ class TaskFolder:
             updated_at=updated,
             seconds=seconds,
         )
+
+
+def _is_open(path: Path) -> bool:
+    found = path.stat()
+    return stat.S_IMODE(found.st_mode) == 0o644 and found.st_uid == os.geteuid()
 
 
 def _round(task_id: str) -> int:

@@ -2,7 +2,7 @@
 
     python -m benchmarks.readme
 
-README.md gets the demo's and the verdicts on the encoder's claim; weak_labels/README.md a sentence of
+README.md gets the demo's, the selection's and the verdicts on the encoder's claim; weak_labels/README.md a sentence of
 docs/benchmarks/apply.json; the encoder's go to docs/benchmarks/engine.md with its picture engine.svg, and into
 engine/README.md. The pages in docs/benchmarks are written from the JSON beside them.
 """
@@ -33,6 +33,7 @@ ROOT = Path(__file__).parents[1]
 START = "<!-- demo figures: python -m benchmarks.readme -->"
 ENGINE_START = "<!-- engine figures: python -m benchmarks.readme -->"
 CLAIMS_START = "<!-- claim figures: python -m benchmarks.readme -->"
+SELECTION_START = "<!-- selection figures: python -m benchmarks.readme -->"
 APPLY_START = "<!-- apply figures: python -m benchmarks.readme -->"
 END = "<!-- end -->"
 
@@ -84,6 +85,11 @@ def claims_filled(readme: str, folder: Path) -> str:
     return _between(readme, CLAIMS_START, claims.table(engine, int8, serving), "README.md")
 
 
+def selection_filled(readme: str, figures: dict[str, Any]) -> str:
+    """The README with what the selection is worth on other texts."""
+    return _between(readme, SELECTION_START, selection_report.sentence(figures), "README.md")
+
+
 def engine_filled(readme: str, figures: dict[str, Any]) -> str:
     """engine/README.md with its figures replaced."""
     return _between(readme, ENGINE_START, engine_report.block(figures), "engine/README.md")
@@ -122,7 +128,8 @@ def main() -> None:
     folder = ROOT / "docs" / "benchmarks"
     read = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))}
     path = ROOT / "README.md"
-    path.write_text(claims_filled(filled(path.read_text("utf-8"), read["demo"]), folder), "utf-8")
+    readme = filled(path.read_text("utf-8"), read["demo"])
+    path.write_text(claims_filled(selection_filled(readme, read["selection"]), folder), "utf-8")
     path = ROOT / "weak_labels" / "README.md"
     path.write_text(apply_filled(path.read_text("utf-8"), read["apply"]), "utf-8")
     write_engine(read["engine"], folder, ROOT / "engine" / "README.md")

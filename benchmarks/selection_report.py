@@ -10,6 +10,7 @@ from typing import Any
 from markupsafe import Markup
 from rich.console import Console
 
+from active.strategies import STRATEGIES
 from benchmarks.engine_report import Table
 from benchmarks.selection_loop import BUDGETS
 from flows.report.svg import Scale, element, line, path, spread, text, tick_labels, ticks
@@ -54,6 +55,28 @@ def page(figures: Figures) -> str:
             f"seeds {part.get('seeds', '-')}"
         )
     return "\n".join(lines) + "\n"
+
+
+def sentence(figures: Figures) -> str:
+    """What it comes to, for the README."""
+    curves, seeds = _curves(figures), figures["parts"]["strategies"]["seeds"]
+    means, strategies = mean_curve(curves), _common(curves)
+    shares: dict[str, float] = {}
+    for strategy in strategies:
+        found = list(_shares(curves, strategy).values())
+        shares[strategy] = sum(max(BUDGETS) / REFERENCE if share is None else share for share in found) / len(found)
+    others = [name for name in strategies if name not in STRATEGIES]
+    rival = min(others, key=lambda name: shares[name])
+    first = [budget for budget in BUDGETS if max(means, key=lambda name: means[name][budget]) == OURS]
+    named = ", ".join(curves)
+    budgets, best_at = (", ".join(map(str, numbers)) for numbers in (BUDGETS, first))
+    return (
+        f"On {len(curves)} other sets of texts ({named}; {seeds} seeds, no labeling functions, same vectors and\n"
+        f"classifier for all) `value` needs {shares[OURS]:.0%} of the labels that random picks need for what these\n"
+        f"reach with {REFERENCE}; the best of {len(others)} strategies of other libraries, {rival}, needs\n"
+        f"{shares[rival]:.0%}. Its mean accuracy is the highest of all {len(strategies)} strategies at\n"
+        f"{best_at or 'none'} labels; measured were {budgets} ([selection](docs/benchmarks/selection.md))."
+    )
 
 
 def plots(figures: Figures) -> dict[str, str]:

@@ -27,6 +27,8 @@ CONNECTIONS = 4
 """Requests at a time: enough that the server's queue never runs dry between two answers."""
 REQUEST_TEXTS = 128
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
+_LIMITS = ("max_inputs", "max_body_bytes", "queue_texts", "queue_tokens")
+"""Limits of `/info` that a request has to keep."""
 _AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 
 
@@ -60,12 +62,15 @@ class RemoteEncoder:
             self.encoder_id = str(info["encoder_id"])
             self.dimension = int(info["dimension"])
             self.max_tokens = int(info["max_tokens"])
-            self._max_texts = min(REQUEST_TEXTS, int(info["limits"]["max_inputs"]))
-            self._max_bytes = int(info["limits"]["max_body_bytes"])
+            limits = {name: int(info["limits"][name]) for name in _LIMITS}
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
             raise OptionError(
                 f"{self.url}/info is not that of `siftline engine serve` ({error!r}). Check [engine] url."
             ) from error
+        # A request that the whole queue cannot hold is refused for good, however short the queue is at the moment.
+        held = max(1, limits["queue_tokens"] // self.max_tokens)
+        self._max_texts = min(REQUEST_TEXTS, limits["max_inputs"], limits["queue_texts"], held)
+        self._max_bytes = limits["max_body_bytes"]
         return info
 
     @overload

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.readme import PAGES, apply_filled, engine_filled
+from benchmarks.readme import PAGES, apply_filled, engine_filled, selection_filled
 from tests.projects import ROOT
 
 FOLDER = ROOT / "docs" / "benchmarks"
@@ -27,7 +27,11 @@ def test_no_page_lacks_its_writer() -> None:
 
 @pytest.mark.parametrize(
     ("readme", "name", "fill"),
-    [("weak_labels/README.md", "apply", apply_filled), ("engine/README.md", "engine", engine_filled)],
+    [
+        ("weak_labels/README.md", "apply", apply_filled),
+        ("engine/README.md", "engine", engine_filled),
+        ("README.md", "selection", selection_filled),
+    ],
 )
 def test_the_readmes_have_the_figures(readme: str, name: str, fill: object) -> None:
     text = Path(ROOT / readme).read_text("utf-8")

@@ -40,8 +40,8 @@ OPINIONS = f"""
     FROM current_annotations a
     LEFT JOIN asked_before b ON b.item_id = a.item_id AND b.project = a.project AND b.task_id = a.task_id
     LEFT JOIN queue q ON q.item_id = a.item_id AND q.project = a.project
-    LEFT JOIN items i ON i.item_id = a.item_id
-    -- The text was edited after it was sent: the answer belongs to another text.
+    -- The text was edited after it was sent: the answer belongs to another text. Only what was ever changed is read.
+    LEFT JOIN items i ON i.item_id = a.item_id AND i.changed_at IS NOT NULL
     WHERE a.action = 'labelled' AND coalesce(coalesce(b.content_hash, q.content_hash) = i.content_hash, true)
     QUALIFY row_number() OVER (
         PARTITION BY a.item_id, {_WHO} ORDER BY a.updated_at DESC, a.annotation_id DESC

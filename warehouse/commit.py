@@ -239,9 +239,12 @@ def _write(cursor: duckdb.DuckDBPyConnection, write: Write, run_id: str, now: da
             cursor.execute(f'INSERT INTO "{table.name}" BY NAME {source}', [run_id, now])
         else:
             match = " AND ".join(f't."{k}" = s."{k}"' for k in table.key)
+            replaced = ", ".join(
+                f'"{c.name}" = s.{"committed_at" if c.on_replacement else c.name}' for c in table.all_columns
+            )
             cursor.execute(
                 f'MERGE INTO "{table.name}" t USING ({source}) s ON {match} '
-                "WHEN MATCHED THEN UPDATE BY NAME WHEN NOT MATCHED THEN INSERT BY NAME",
+                f"WHEN MATCHED THEN UPDATE SET {replaced} WHEN NOT MATCHED THEN INSERT BY NAME",
                 [run_id, now],
             )
     finally:

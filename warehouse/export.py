@@ -24,6 +24,7 @@ from warehouse.connection import Location, private_files
 from warehouse.errors import SettingsError
 from warehouse.files import sync
 from warehouse.formats import write_csv, write_json, write_parquet
+from warehouse.interrupts import stopped_with_us, stream
 from warehouse.read import check_condition, connect, connect_for_people
 from warehouse.reader import Reader
 from warehouse.snapshots import At
@@ -70,7 +71,11 @@ def export_training_set(
         if where:
             check_condition(connection, where)
         # Beside the place, so that the rename at the end stays on one file system.
-        with private_files(), tempfile.TemporaryDirectory(dir=output.parent, prefix=".siftline-export-") as folder:
+        with (
+            stopped_with_us(connection),
+            private_files(),
+            tempfile.TemporaryDirectory(dir=output.parent, prefix=".siftline-export-") as folder,
+        ):
             files = Path(folder) / output.name
             files.mkdir()
             counts = _Counts(_classes(connection), several=several)
@@ -96,8 +101,8 @@ def export_training_set(
             _swap(files, output, Path(folder) / f"{output.name}.earlier")
     except duckdb.Error as error:
         raise SettingsError(
-            f"The training set cannot be read: {error}\nA condition is SQL on the columns {_COLUMNS}, such as "
-            "--where \"split = 'train' and confidence > 0.9\"."
+            f"The training set cannot be read: {error}\nA condition is SQL on the columns {_COLUMNS} and labels, "
+            "such as --where \"split = 'train' and confidence > 0.9\"."
         ) from error
     except OSError as error:
         raise SettingsError(
@@ -186,13 +191,13 @@ def _write(
     if format == "datasets":
         _write_datasets(connection, query, folder, counts, several=several)
         return
-    stream = counts.watch(connection.execute(query).to_arrow_reader(BATCH_ROWS))
+    rows = counts.watch(stream(connection, connection.execute(query), rows=BATCH_ROWS))
     if format == "parquet":
-        write_parquet(folder / "training_set.parquet", stream)
+        write_parquet(folder / "training_set.parquet", rows)
         return
     write = write_csv if format == "csv" else write_json
     with (folder / f"training_set.{format}").open("w", encoding="utf-8", newline="") as target:
-        write(target, stream.schema.names, _rows(stream))
+        write(target, rows.schema.names, _rows(rows))
 
 
 def _rows(stream: pa.RecordBatchReader) -> Iterator[tuple[Any, ...]]:
@@ -226,8 +231,8 @@ def _write_datasets(
                 f"AS labels) FROM ({query}) t CROSS JOIN (SELECT list(name ORDER BY class_id) AS names FROM classes) k "
                 "WHERE t.split = ? ORDER BY t.item_id"
             )
-        stream = connection.execute(numbered, [split]).to_arrow_reader(BATCH_ROWS)
-        write_parquet(folder / "data" / f"{_SPLITS.get(split, split)}-00000-of-00001.parquet", counts.watch(stream))
+        rows = counts.watch(stream(connection, connection.execute(numbered, [split]), rows=BATCH_ROWS))
+        write_parquet(folder / "data" / f"{_SPLITS.get(split, split)}-00000-of-00001.parquet", rows)
     (folder / "README.md").write_text(_card(classes, splits, several=several), "utf-8")
 
 

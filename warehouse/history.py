@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from warehouse.connection import Location, attach_statement
+from warehouse.interrupts import stopped_with_us, taken
 from warehouse.migrations import connect_checked
 from warehouse.read import connect, resolve
 from warehouse.reader import Reader
@@ -90,12 +91,13 @@ def compare(path: Path | Location, before: At, after: At = None) -> Comparison:
     first = second if first is None else first
     connection = connect_checked(path, at=second)
     try:
-        connection.execute(attach_statement(path, read_only=True, at=first, name="a"))
-        connection.execute(f"CREATE TEMP TABLE changed AS {_CHANGED}")
-        changes = connection.execute(_WHY).to_arrow_table()
-        models = connection.execute(_MODELS).fetchall()
-        functions = connection.execute(_FUNCTIONS).fetchall()
-        confirmed = connection.execute(_CONFIRMED).fetchone()
+        with stopped_with_us(connection):
+            connection.execute(attach_statement(path, read_only=True, at=first, name="a"))
+            connection.execute(f"CREATE TEMP TABLE changed AS {_CHANGED}")
+            changes = taken(connection, connection.execute(_WHY).to_arrow_table)
+            models = connection.execute(_MODELS).fetchall()
+            functions = connection.execute(_FUNCTIONS).fetchall()
+            confirmed = connection.execute(_CONFIRMED).fetchone()
     finally:
         connection.close()
     return Comparison(first, second, changes, models, functions, int(confirmed[0]) if confirmed else 0)

@@ -67,7 +67,7 @@ def _parquet_rows(path: Path) -> Iterable[tuple[Any, Any]]:
 
 
 def _json_lines(path: Path) -> Iterable[tuple[Any, Any]]:
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
             row = json.loads(line) if line.strip() else None
             if row is None:
@@ -78,7 +78,7 @@ def _json_lines(path: Path) -> Iterable[tuple[Any, Any]]:
 
 
 def _csv_rows(path: Path) -> Iterable[tuple[Any, Any]]:
-    with path.open(encoding="utf-8", newline="") as lines:
+    with path.open(encoding="utf-8-sig", newline="") as lines:
         rows = csv.DictReader(lines)
         if not {"id", "label"} <= set(rows.fieldnames or ()):
             raise ValueError(f"it has the columns {', '.join(rows.fieldnames or ())}")

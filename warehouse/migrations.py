@@ -100,11 +100,25 @@ def _schema_5(cursor: duckdb.DuckDBPyConnection) -> str:
     return "classes.multi_label, queue.predictions and annotations.class_ids added, empty: each item has one class"
 
 
+def _schema_6(cursor: duckdb.DuckDBPyConnection) -> str:
+    cursor.execute("ALTER TABLE items ADD COLUMN changed_at TIMESTAMPTZ")
+    # Of the changes from before, those count that came between a question to people and now.
+    row = cursor.execute("""
+        UPDATE items SET changed_at = committed_at WHERE item_id IN (
+            SELECT i.item_id FROM items i JOIN (
+                SELECT item_id, content_hash FROM queue UNION SELECT item_id, content_hash FROM asked_before
+            ) q ON q.item_id = i.item_id AND q.content_hash <> i.content_hash
+        )
+    """).fetchone()
+    return f"items: column changed_at added, filled for the {row[0] if row else 0} with another text than people had"
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(2, _schema_2),
     Migration(3, _schema_3),
     Migration(4, _schema_4),
     Migration(5, _schema_5),
+    Migration(6, _schema_6),
 )
 assert [m.version for m in MIGRATIONS] == list(range(2, SCHEMA_VERSION + 1)), "one step per schema, in order"
 

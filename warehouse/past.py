@@ -10,6 +10,9 @@ from warehouse.migrations import REACH_IN_SCHEMA_1, schema_version, views_versio
 from warehouse.schema import SCHEMA_VERSION, TABLES, Table
 from warehouse.views import VIEWS, VIEWS_VERSION
 
+_THEN = {("items", "changed_at"): "committed_at"}
+"""Columns whose emptiness would mean something: which items had been changed was not kept, so any may have been."""
+
 
 def stand_in(connection: duckdb.DuckDBPyConnection) -> str:
     """Put today's columns and views over those of an older snapshot: columns and tables that came later are empty.
@@ -43,7 +46,11 @@ def stand_in(connection: duckdb.DuckDBPyConnection) -> str:
 
 def _stand_in(table: Table, present: set[str], schema: int) -> str:
     """SQL of the table as it would be today; "" where it is so already."""
-    missing = [f'NULL::{c.type} AS "{c.name}"' for c in table.all_columns if c.name not in present]
+    missing = [
+        f'{_THEN.get((table.name, c.name), f"NULL::{c.type}")} AS "{c.name}"'
+        for c in table.all_columns
+        if c.name not in present
+    ]
     if schema == 1 and table.name in REACH_IN_SCHEMA_1:
         return REACH_IN_SCHEMA_1[table.name]
     if not present:

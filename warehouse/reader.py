@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from warehouse.errors import DataError, SettingsError
-from warehouse.interrupts import stopped_with_us
+from warehouse.interrupts import stopped_with_us, stream, taken
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,12 +53,12 @@ class Reader:
     def arrow(self, sql: str, params: Sequence[Any] = ()) -> pa.Table:
         """Result of a query as an Arrow table."""
         with stopped_with_us(self._connection):
-            return self._connection.execute(sql, list(params)).to_arrow_table()
+            return taken(self._connection, self._connection.execute(sql, list(params)).to_arrow_table)
 
     def pandas(self, sql: str, params: Sequence[Any] = ()) -> "pd.DataFrame":
         """Result of a query as a pandas frame."""
         with stopped_with_us(self._connection):
-            return self._connection.execute(sql, list(params)).df()
+            return taken(self._connection, self._connection.execute(sql, list(params)).df)
 
     def polars(self, sql: str, params: Sequence[Any] = ()) -> "pl.DataFrame":
         """Result of a query as a polars frame, over Arrow's memory.
@@ -86,7 +86,7 @@ class Reader:
         No other read may happen on this reader until the last table was taken.
         """
         with stopped_with_us(self._connection):
-            for batch in self._connection.execute(sql, list(params)).to_arrow_reader(rows):
+            for batch in stream(self._connection, self._connection.execute(sql, list(params)), rows=rows):
                 yield pa.Table.from_batches([batch])
 
     def rows(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:

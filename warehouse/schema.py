@@ -7,7 +7,7 @@ bookkeeping.
 
 from dataclasses import dataclass
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,6 +17,7 @@ class Column:
     Attributes:
         bookkeeping: it does not count as content.
         optional: a write may leave it out, and it is empty then; while all of it is empty it does not count as content.
+        on_replacement: an `Upsert` that replaces the row puts the time of its commit here.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Column:
     comment: str
     bookkeeping: bool = False
     optional: bool = False
+    on_replacement: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,6 +81,14 @@ TABLES: tuple[Table, ...] = (
             _c("position", "BIGINT", "Row or line in the source, counted from 1."),
             _c("metadata", "VARCHAR", "Further fields of the record as a JSON object."),
             _c("split", "VARCHAR", "train (may be selected for people), valid or test (never selected)."),
+            Column(
+                name="changed_at",
+                type="TIMESTAMPTZ",
+                comment="When the record was last read with another text, split or metadata; empty where it never was.",
+                bookkeeping=True,
+                optional=True,
+                on_replacement=True,
+            ),
         ),
     ),
     Table(

@@ -24,10 +24,15 @@ def parse_at(at: At) -> int | datetime | None:
     """A snapshot number or a time with its zone from what a person wrote; None for the newest.
 
     Raises:
-        SettingsError: it is neither.
+        SettingsError: it is neither, or empty.
     """
     if isinstance(at, str):
         text = at.strip()
+        if not text:
+            raise SettingsError(
+                "The snapshot is given as an empty text; is a shell variable unset? Write 42, 2026-11-24 or "
+                "2026-11-24T09:30+01:00, or leave it out for the newest; `siftline snapshots` lists them."
+            )
         if _NUMBER.fullmatch(text):
             return int(text)
         try:

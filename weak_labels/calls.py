@@ -124,7 +124,7 @@ def check_vote(value: object, classes: tuple[str, ...]) -> int:
     """A returned value as a vote.
 
     Args:
-        value: class number, class name or `ABSTAIN`.
+        value: class number, class name or `ABSTAIN`; a `NotAVote` in its place says why there is none.
         classes: class names.
 
     Returns:
@@ -133,6 +133,8 @@ def check_vote(value: object, classes: tuple[str, ...]) -> int:
     Raises:
         NotAVote: it is something else.
     """
+    if isinstance(value, NotAVote):
+        raise value
     if isinstance(value, str):
         if value not in classes:
             raise NotAVote("out_of_range", f"voted '{value}'; the classes are {', '.join(classes)}")

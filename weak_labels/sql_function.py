@@ -21,6 +21,9 @@ from weak_labels.fingerprint import fingerprint
 from weak_labels.functions import ABSTAIN, ItemBatch, LabelingFunction
 
 MEMORY = "1GB"
+MOST_FAILED = 250
+"""Items of a batch on which an expression may fail; each costs some ten queries to find, so beyond that it fails as a
+whole."""
 _COLUMNS = "item_id, content, text, metadata"
 # In an expression only the scalar function of a name can be meant; aggregates look at other items. Functions whose
 # result is as long as a number says are left out: DuckDB does not hold them to its memory limit (measured).
@@ -62,10 +65,13 @@ def sql(
 
     def rule(batch: ItemBatch) -> Any:
         with _connect() as connection:
-            values = _run(connection, expression, batch)
-        if label is not None:
-            return np.where(np.array([v is True for v in values]), np.int32(batch.class_id(label)), np.int32(ABSTAIN))
-        return [ABSTAIN if value is None else value for value in values]
+            values, failed = _run(connection, expression, batch)
+        if label is None:
+            return [ABSTAIN if value is None else value for value in values]
+        votes = np.where(np.array([v is True for v in values]), np.int32(batch.class_id(label)), np.int32(ABSTAIN))
+        if not failed:
+            return votes
+        return [v if isinstance(v, NotAVote) else vote for v, vote in zip(values, votes.tolist(), strict=True)]
 
     return LabelingFunction(
         name=name or "",
@@ -93,9 +99,13 @@ def _connect() -> duckdb.DuckDBPyConnection:
     )
 
 
-def _run(connection: duckdb.DuckDBPyConnection, expression: str, batch: ItemBatch) -> list[Any]:
-    columns = {"item_id": batch.id_array, "content": batch.text_array, "metadata": batch.metadata_array}
-    connection.register("batch", pa.table(columns))
+def _run(connection: duckdb.DuckDBPyConnection, expression: str, batch: ItemBatch) -> tuple[list[Any], int]:
+    """The expression's value for each item, a `NotAVote` where it fails, and on how many it fails.
+
+    Raises:
+        NotAVote: it fails on more than `MOST_FAILED` items.
+        TimeLimit: it takes longer than the batch may.
+    """
     late = threading.Event()
 
     def stop() -> None:
@@ -105,15 +115,31 @@ def _run(connection: duckdb.DuckDBPyConnection, expression: str, batch: ItemBatc
     timer = threading.Timer(batch.limit_s, stop) if batch.limit_s > 0 else None
     if timer is not None:
         timer.start()
+    values: list[Any] = []
+    failed = 0
+    columns = {"item_id": batch.id_array, "content": batch.text_array, "metadata": batch.metadata_array}
+    parts = [pa.table(columns)]
     try:
-        return connection.execute(_select(expression)).to_arrow_table().column(0).to_pylist()
-    except duckdb.Error as error:
-        if late.is_set():
-            raise TimeLimit from error
-        raise NotAVote("raised", f"{type(error).__name__}: {error}") from error
+        while parts:
+            part = parts.pop()
+            connection.register("batch", part)
+            try:
+                values += connection.execute(_select(expression)).to_arrow_table().column(0).to_pylist()
+            except duckdb.Error as error:
+                if late.is_set():
+                    raise TimeLimit from error
+                if part.num_rows > 1:  # DuckDB does not say which item it was: halve until that one stands alone
+                    half = part.num_rows // 2
+                    parts += [part.slice(half), part.slice(0, half)]
+                    continue
+                failed += 1
+                values.append(NotAVote("raised", f"{type(error).__name__}: {error}"))
+                if failed > MOST_FAILED:
+                    raise values[-1] from error
     finally:
         if timer is not None:
             timer.cancel()
+    return values, failed
 
 
 def _select(expression: str) -> str:

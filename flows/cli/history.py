@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from flows.cli.console import out, print_table
+from flows.cli.sql import BY_SUFFIX, form_by_suffix
 from flows.settings import warehouse_of
-from warehouse import connect
+from warehouse import SettingsError, connect
 from warehouse.export import Format, export_training_set
 from warehouse.formats import new_file, write_csv, write_json, write_parquet
 from warehouse.history import compare, snapshots
@@ -20,6 +21,7 @@ def list_snapshots(root: Path, limit: int) -> None:
 
 def show_diff(root: Path, before: str, after: str | None, limit: int, output: Path | None, *, force: bool) -> None:
     """Print which labels changed between two snapshots and why; `output` takes all of them."""
+    form = None if output is None else form_by_suffix(output)
     found = compare(warehouse_of(root), before, after)
     out.print(
         f"snapshot {found.before} to {found.after}: {found.changes.num_rows:,} labels changed, "
@@ -27,10 +29,10 @@ def show_diff(root: Path, before: str, after: str | None, limit: int, output: Pa
     )
     if output is not None:
         with new_file(output, force=force) as file:
-            if output.suffix == ".parquet":
+            if form == "parquet":
                 write_parquet(file, found.changes.to_reader())
             else:
-                write = write_csv if output.suffix == ".csv" else write_json
+                write = write_csv if form == "csv" else write_json
                 with file.open("w", encoding="utf-8", newline="") as target:
                     write(target, found.changes.column_names, zip(*found.changes.to_pydict().values(), strict=True))
         out.print(f"all changes: {output}", markup=False)
@@ -46,7 +48,16 @@ def show_diff(root: Path, before: str, after: str | None, limit: int, output: Pa
 
 
 def export_training(root: Path, output: Path, format: Format, at: str | None, where: str, *, force: bool) -> None:
-    """Write the training set and print what it holds."""
+    """Write the training set and print what it holds.
+
+    Raises:
+        SettingsError: the folder is named like a file; or what `export_training_set` raises.
+    """
+    if output.suffix.lower() in BY_SUFFIX:
+        raise SettingsError(
+            f"An export is a folder with a manifest, and {output.name} is named like a file; leave the suffix out. For "
+            f'one file: siftline sql --output {output.name} "from training_set"'
+        )
     manifest = export_training_set(warehouse_of(root), output, format=format, at=at, where=where, force=force)
     counts = manifest["counts"]
     out.print(f"{counts['rows']:,} rows of snapshot {manifest['snapshot']}: {output}", markup=False)

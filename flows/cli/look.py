@@ -68,7 +68,9 @@ def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) 
             """
             SELECT m.labels, max(m.value) FILTER (WHERE series = 'siftline'),
                    avg(m.value) FILTER (WHERE series = 'random'), stddev_samp(m.value) FILTER (WHERE series = 'random'),
-                   max(m.value) FILTER (WHERE series = 'gold_only')
+                   max(m.value) FILTER (WHERE series = 'gold_only'),
+                   avg(m.value) FILTER (WHERE series = 'random_gold_only'),
+                   stddev_samp(m.value) FILTER (WHERE series = 'random_gold_only')
             FROM metrics m WHERE m.name = 'accuracy' AND m.split = ? AND series <> 'all_gold'
             GROUP BY m.labels ORDER BY m.labels
             """,
@@ -83,7 +85,7 @@ def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) 
         waiting = reader.scalar("SELECT count(*) FROM queue WHERE state IN ('planned', 'sent', 'confirmed')")
     if rows:
         print_table(
-            ["labels", "siftline", "random pick", "+-", "same labels, no weak labels"],
+            ["labels", "siftline", "random pick", "+-", "same labels, no weak labels", "random, no weak labels", "+-"],
             rows,
             title=f"accuracy on {project.settings.evaluate.split}{mark}",
         )

@@ -16,7 +16,7 @@ import typer
 
 from flows.cli import console
 from flows.cli.groups import engine, export, lf, samples, studio
-from flows.cli.options import AtOption, ForceOption, OutputOption, ProjectOption
+from flows.cli.options import AtOption, ForceOption, OutputOption, ProjectOption, ending_in
 from flows.ports import reach_loopback_directly
 from warehouse import SiftlineError, Transient
 
@@ -39,7 +39,8 @@ for _name, _group in (
 ):
     app.add_typer(_group.app, name=_name)
 
-_INTERRUPTED = "interrupted; what was committed is kept, run again to go on"
+_INTERRUPTED = 130
+_ONLY_READ = ("sql", "questions", "snapshots", "diff", "export", "lf", "status", "suspects", "report")
 # Click's base of all usage errors; typer may carry a click of its own, so it is reached through typer.
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[2]
 
@@ -90,8 +91,7 @@ def run_command(arguments: list[str]) -> int:
             error.show()
         return 2
     except (typer.Abort, KeyboardInterrupt):
-        console.say(_INTERRUPTED)
-        return 130
+        return _interrupted(arguments)
     except BrokenPipeError:
         return 0
     except console.EndNow as error:
@@ -103,8 +103,7 @@ def run_command(arguments: list[str]) -> int:
     except RuntimeError as error:
         if "Query interrupted" not in str(error):  # DuckDB's word when a signal reaches it in a query
             raise
-        console.say(_INTERRUPTED)
-        return 130
+        return _interrupted(arguments)
     except _duckdb_error() as error:
         console.say(
             f"siftline: the warehouse cannot be read: {error}\nIf a file below its folder is damaged or missing, bring "
@@ -114,7 +113,15 @@ def run_command(arguments: list[str]) -> int:
     except OSError as error:
         console.say(f"siftline: {error}. Check that the place exists, has space and may be written.")
         return 2
+    if code == _INTERRUPTED:  # typer's answer to Ctrl-C, without a word
+        return _interrupted(arguments)
     return code if isinstance(code, int) else 0
+
+
+def _interrupted(arguments: list[str]) -> int:
+    reads = arguments[0] in _ONLY_READ
+    console.say("interrupted" if reads else "interrupted; what was committed is kept, run again to go on")
+    return _INTERRUPTED
 
 
 @app.command(epilog="Example: siftline init my-project --source comments.csv --text body --classes spam,ham")
@@ -168,7 +175,10 @@ def status(project: ProjectOption = Path()) -> None:
 @app.command(epilog="Example: siftline report --output report.html")
 def report(
     project: ProjectOption = Path(),
-    output: Annotated[Path | None, typer.Option(help="File to write; report.html in the project if left out.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(callback=ending_in(".html"), help="File to write; report.html in the project if left out."),
+    ] = None,
 ) -> None:
     """Write the report: one HTML page that needs no network."""
     from flows.cli.look import make_report
@@ -188,7 +198,7 @@ def sql(
         ),
     ] = "table",
     command: Annotated[str, typer.Option("--command", "-c", help="The same as QUERY.")] = "",
-    at: AtOption = "",
+    at: AtOption = None,
     output: OutputOption = None,
     force: ForceOption = False,
     attach: Annotated[bool, typer.Option("--attach", help="Print the lines for any other DuckDB client.")] = False,
@@ -197,9 +207,9 @@ def sql(
     from flows.cli.sql import print_attach, run_sql
 
     if attach:
-        print_attach(project, at or None)
+        print_attach(project, at)
     else:
-        run_sql(project, query, command, format, at=at or None, output=output, force=force)
+        run_sql(project, query, command, format, at=at, output=output, force=force)
 
 
 @app.command(epilog="Example: siftline questions decayed-functions")
@@ -207,7 +217,7 @@ def questions(
     name: Annotated[str, typer.Argument(help="Question to answer; left out, all are listed.")] = "",
     project: ProjectOption = Path(),
     format: Annotated[Literal["table", "csv", "json", "parquet"], typer.Option(help="As in siftline sql.")] = "table",
-    at: AtOption = "",
+    at: AtOption = None,
     output: OutputOption = None,
     force: ForceOption = False,
     sql: Annotated[bool, typer.Option("--sql", help="Print the query, to change it.")] = False,
@@ -216,7 +226,7 @@ def questions(
     from flows.cli.questions import answer_question, list_questions
 
     if name:
-        answer_question(project, name, format, at=at or None, output=output, force=force, sql=sql)
+        answer_question(project, name, format, at=at, output=output, force=force, sql=sql)
     else:
         list_questions()
 
@@ -235,18 +245,18 @@ def list_history(
 @app.command(epilog="Example: siftline diff 4 9")
 def diff(
     before: Annotated[str, typer.Argument(help="Snapshot number or time.")],
-    after: Annotated[str, typer.Argument(help="The same; left out: the newest.")] = "",
+    after: Annotated[str | None, typer.Argument(help="The same; left out: the newest.")] = None,
     project: ProjectOption = Path(),
     limit: Annotated[int, typer.Option(min=0, help="How many changed labels to show.")] = 20,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File for all of them: .csv, .jsonl or .parquet.")
+        Path | None, typer.Option("--output", "-o", help="File for all of them: .csv, .json, .jsonl or .parquet.")
     ] = None,
     force: ForceOption = False,
 ) -> None:
     """Show which labels changed between two snapshots, and why."""
     from flows.cli.history import show_diff
 
-    show_diff(project, before, after or None, limit, output, force=force)
+    show_diff(project, before, after, limit, output, force=force)
 
 
 @app.command(epilog="Example: siftline suspects --limit 50")
@@ -304,7 +314,7 @@ def webhook(
 @app.command(epilog="Example: siftline embed --input texts.jsonl --text-field text --output vectors.parquet")
 def embed(
     input: Annotated[Path, typer.Option(help="Parquet, CSV, TSV or JSONL, the text formats also as .gz.")],
-    output: Annotated[Path, typer.Option(help="Parquet file to write: id, vector.")],
+    output: Annotated[Path, typer.Option(callback=ending_in(".parquet"), help="Parquet file to write: id, vector.")],
     text_field: Annotated[str, typer.Option(help="Column or field that holds the text.")] = "text",
     id_field: Annotated[str, typer.Option(help="Column or field that holds the id; left out: the row number.")] = "",
     encoder: Annotated[str, typer.Option(help="Encoder: default, routed, dense, or a .safetensors file.")] = "default",

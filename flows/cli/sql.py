@@ -15,12 +15,12 @@ from flows.settings import warehouse_of
 from warehouse import SettingsError
 from warehouse.connection import attach_statement
 from warehouse.formats import new_file, write_csv, write_json, write_parquet
-from warehouse.interrupts import stopped_with_us
+from warehouse.interrupts import stopped_with_us, stream
 from warehouse.protection import limited_process_memory
 from warehouse.read import connect_for_people, reading_statements, resolve
 
 _FETCH_ROWS = 1000
-_BY_SUFFIX = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+BY_SUFFIX = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 _LEAVE = ("exit", "quit", "\\q")
 
 
@@ -58,12 +58,22 @@ def form_of(format: str, output: Path | None) -> str:
     """
     if output is None or format != "table":
         return format
-    if form := _BY_SUFFIX.get(output.suffix.lower()):
+    return form_by_suffix(output, "A table is for the terminal; give --format csv, json or parquet, or")
+
+
+def form_by_suffix(output: Path, way_out: str = "Name") -> str:
+    """The form that a file's suffix says: csv, json or parquet.
+
+    Args:
+        output: the file.
+        way_out: how the sentence begins that ends in the suffixes.
+
+    Raises:
+        SettingsError: it says none.
+    """
+    if form := BY_SUFFIX.get(output.suffix.lower()):
         return form
-    raise SettingsError(
-        "A table is for the terminal; give --format csv, json or parquet, or a file with the suffix "
-        f"{', '.join(_BY_SUFFIX)} instead of {output.name}."
-    )
+    raise SettingsError(f"{way_out} a file with the suffix {', '.join(BY_SUFFIX)} instead of {output.name}.")
 
 
 def print_attach(root: Path, at: str | None) -> None:
@@ -88,17 +98,19 @@ def show(connection: duckdb.DuckDBPyConnection, query: str, format: str, file: P
             with stopped_with_us(connection):
                 result = connection.execute(statement)
                 if statement.type == duckdb.StatementType.SELECT:
-                    _write(result, format, file)
+                    _write(connection, result, format, file)
     except duckdb.Error as error:
         raise SettingsError(f'{error}\nTables and views: siftline sql "show all tables"') from error
 
 
-def _write(result: duckdb.DuckDBPyConnection, format: str, file: Path | None) -> None:
+def _write(
+    connection: duckdb.DuckDBPyConnection, result: duckdb.DuckDBPyConnection, format: str, file: Path | None
+) -> None:
     columns = [name for name, *_ in result.description or []]
     if format == "parquet":
         if file is None and sys.stdout.isatty():
             raise SettingsError("Parquet is not for a terminal; name a file with --output.")
-        write_parquet(file or sys.stdout.buffer, result.to_arrow_reader(100_000))
+        write_parquet(file or sys.stdout.buffer, stream(connection, result, rows=100_000))
         return
     with _text(file) as target:
         if format == "json":

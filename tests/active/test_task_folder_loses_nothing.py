@@ -2,7 +2,7 @@
 
 import json
 import stat
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +176,31 @@ def test_tasks_hold_records_and_are_their_owners_only(folder: TaskFolder) -> Non
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
 
 
+def modes(folder: TaskFolder) -> tuple[int, set[int]]:
+    """Of the folder and of the files in it."""
+    return stat.S_IMODE(folder.path.stat().st_mode), {stat.S_IMODE(p.stat().st_mode) for p in folder.path.iterdir()}
+
+
+def test_a_folder_that_an_earlier_siftline_opened_to_everybody_is_closed_once(folder: TaskFolder) -> None:
+    folder.path.chmod(0o755)
+    for path in folder.path.iterdir():
+        path.chmod(0o644)
+    folder.ensure_project(["a", "b"])
+    assert modes(folder) == (0o700, {0o600})
+    folder.path.chmod(0o750)  # a person opens it to the group
+    folder.ensure_project(["a", "b"])
+    assert modes(folder) == (0o750, {0o600})
+
+
+def test_a_folder_that_people_made_stays_as_open_as_they_made_it(tmp_path: Path) -> None:
+    folder = TaskFolder(tmp_path / "tasks", "p")
+    folder.path.mkdir()
+    folder.path.chmod(0o755)
+    for _ in range(2):
+        folder.ensure_project(["a", "b"])
+        assert modes(folder) == (0o755, {0o600})
+
+
 def test_a_repeated_export_is_collected_once_and_the_later_state_counts(stocked: Lake, folder: TaskFolder) -> None:
     old, new = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"
     export(folder, "b.json", exported("i00004", annotation("a", id=99, updated_at=old)))
@@ -266,6 +291,17 @@ def test_an_answer_that_is_gone_counts_as_deleted_once(stocked: Lake, folder: Ta
     assert not collect(stocked, folder, CONFIG).committed
     with stocked.read() as reader:
         assert reader.rows("SELECT action FROM current_annotations") == [("deleted",)]
+        assert reader.scalar("SELECT count(*) FROM gold_labels") == 0
+
+
+def test_an_answer_by_a_clock_that_is_ahead_counts_as_deleted_once(stocked: Lake, folder: TaskFolder) -> None:
+    ahead = (datetime.now(UTC) + timedelta(hours=2)).isoformat()
+    write(folder, "i00000", [{**annotation("a"), "updated_at": ahead}])
+    collect(stocked, folder, CONFIG)
+    write(folder, "i00000", [])
+    assert collect(stocked, folder, CONFIG).rows_written == {"annotations": 1}
+    assert not collect(stocked, folder, CONFIG).committed
+    with stocked.read() as reader:
         assert reader.scalar("SELECT count(*) FROM gold_labels") == 0
 
 

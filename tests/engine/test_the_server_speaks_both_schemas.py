@@ -15,6 +15,8 @@ import pytest
 from engine.client import Encoder
 from engine.errors import InputError, NumericError, OptionError, UnavailableError
 from engine.remote import RemoteEncoder, connect
+from engine.request import Room
+from engine.serving.config import ServerConfig
 from engine.serving.run import listen
 from features.embed import embed_file
 from flows.project import Project
@@ -97,6 +99,15 @@ def test_the_remote_encoder_names_the_text_that_is_wrong(engine_server: ServerPr
     with server_thread(broken_encoder()) as server, pytest.raises(NumericError) as numeric:
         RemoteEncoder(server.url).encode(["bank"] * 130 + ["oil"])
     assert numeric.value.indexes == (130,)
+
+
+@pytest.mark.parametrize("room", [Room(entries=40, tokens=65_536), Room(entries=4096, tokens=300)])
+def test_the_remote_encoder_asks_for_no_more_than_the_queue_holds(room: Room) -> None:
+    encoder = broken_encoder()
+    texts = ["bank trade ship " * 40, "ship"] * 80
+    ours = encoder.encode(texts)
+    with server_thread(encoder, ServerConfig(room=room)) as server:
+        assert np.array_equal(RemoteEncoder(server.url).encode(texts), ours)
 
 
 def test_another_encoder_than_the_one_that_is_wanted_is_refused(engine_server: ServerProcess) -> None:

@@ -64,6 +64,8 @@ def test_every_command_has_help_with_an_example(command: list[str], capsys: pyte
         (["embed", "--input", "missing.jsonl", "--output", "x.parquet"], "missing.jsonl"),
         (["embed", "--input", "missing.jsonl", "--output", "x.parquet", "--encoder", "gpt"], "dense"),
         (["embed", "--input", "missing.jsonl", "--output", "x.parquet", "--device", "tpu"], "cpu"),
+        (["embed", "--input", "missing.jsonl", "--output", "x.csv"], "end the name in .parquet"),
+        (["engine", "distill", "--text", "a.txt", "--output", "x"], "end the name in .safetensors"),
         (["engine", "serve", "--device", "cuda", "--precision", "int8"], "only fp32"),
         (["engine", "convert", "--text", "missing.txt", "--output", "x.safetensors"], "missing.txt"),
         (["engine", "convert", "--text", "a.txt", "--output", "x.safetensors", "--layers", "0,a"], "0,2,3,5"),

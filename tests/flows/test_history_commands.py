@@ -1,14 +1,23 @@
 """`siftline snapshots`, `diff`, `export`, conditions: they answer in words, every wrong request names the way out."""
 
 import json
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
+from flows.cli.look import print_summary
 from flows.cli.main import run_command
-from tests.flows.report_lake import full_lake
+from flows.project import Project
+from flows.stages import RunSummary
+from tests.flows.report_lake import LABELS, SEEDS, accuracy, full_lake
+from tests.projects import ROOT
+from warehouse import connect
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +57,30 @@ def test_the_commands_tell_what_happened(project: Path, tmp_path: Path, capsys: 
     assert manifest["snapshot"] == newest
 
 
+def test_the_changes_are_in_the_form_that_the_suffix_says(project: Path, tmp_path: Path) -> None:
+    for name in ("a.CSV", "a.Parquet"):
+        assert ask(project, "diff", "4", "--output", str(tmp_path / name)) == 0
+    assert (tmp_path / "a.CSV").read_text("utf-8").startswith("item_id,label_before,")
+    assert pq.read_table(tmp_path / "a.Parquet").num_rows == 90
+
+
+def test_a_run_ends_with_all_rivals_of_the_report(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    print_summary(Project(project), RunSummary(passes=1, results=[]), seconds=1.0)
+    columns, *rows = [line.split("\t") for line in capsys.readouterr().out.splitlines() if "\t" in line]
+    assert columns[1:] == [
+        "siftline",
+        "random pick",
+        "+-",
+        "same labels, no weak labels",
+        "random, no weak labels",
+        "+-",
+    ]
+    labels = LABELS[-1]
+    means = [sum(accuracy(s, labels, k) for k in range(SEEDS)) / SEEDS for s in ("random", "random_gold_only")]
+    told = next(row for row in rows if row[0] == str(labels))
+    assert [told[2], told[5]] == [f"{mean:.3f}" for mean in means]
+
+
 def test_a_question_starts_without_the_packages_that_do_the_work(project: Path) -> None:
     """They took most of what an answer cost: seconds, for torch above all."""
     script = (
@@ -67,7 +100,16 @@ def test_a_question_starts_without_the_packages_that_do_the_work(project: Path) 
         (["diff", "-1"], "has no negative number"),
         (["diff", "4", "-16"], "has no negative number"),
         (["diff", "yesterday"], "neither a snapshot number nor a time"),
+        (["diff", ""], "leave it out for the newest"),
+        (["diff", "4", ""], "leave it out for the newest"),
+        (["export", "training-set", "--output", "{tmp}/x", "--at", ""], "leave it out for the newest"),
+        (["questions", "label-balance", "--at", " "], "leave it out for the newest"),
         (["diff", "4", "--output", "{tmp}/none/x.csv"], "does not exist"),
+        (["diff", "4", "--output", "{tmp}/x.xlsx"], "suffix .csv, .json, .jsonl, .parquet instead of x.xlsx"),
+        (["diff", "4", "--output", "{tmp}/x"], "suffix .csv, .json, .jsonl, .parquet instead of x"),
+        (["export", "training-set", "--output", "{tmp}/x.csv"], "leave the suffix out"),
+        (["report", "--output", "{tmp}/x.pdf"], "end the name in .html"),
+        (["lf", "suggest", "--output", "{tmp}/x.txt"], "end the name in .py"),
         (["export", "training-set", "--output", "{tmp}"], "exists already"),
         (["export", "training-set", "--output", "{tmp}/x", "--format", "xml"], "xml"),
         (["export", "training-set", "--output", "{tmp}/x", "--at", "-1"], "no snapshot -1"),
@@ -83,6 +125,16 @@ def test_a_wrong_request_is_told_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_wrong_condition_of_an_export_is_told_all_columns(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with connect(project / "lake") as reader:
+        columns = [name for name, *_ in reader.rows("DESCRIBE training_set")]
+    assert ask(project, "export", "training-set", "--output", str(tmp_path / "x"), "--where", "colour = 1") == 2
+    told = capsys.readouterr().err.partition("SQL on the columns ")[2]
+    assert sorted(re.findall(r"\w+", told.partition(", such as")[0].replace(" and ", ", "))) == sorted(columns)
+
+
 def test_a_condition_of_lf_report_cannot_write_over_the_warehouse(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -92,3 +144,34 @@ def test_a_condition_of_lf_report_cannot_write_over_the_warehouse(
     assert ask(project, "lf", "report", "--where", where) == 2
     assert "condition" in capsys.readouterr().err
     assert file.read_bytes() == before
+
+
+ENDLESS = "SELECT i FROM range(300000) t(i) UNION ALL SELECT i FROM range(100000000000) t(i) WHERE hash(i) = 3"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "begun"),
+    [
+        (["sql", ENDLESS, "--output", "{tmp}/out.parquet"], ".out.parquet.*.part"),
+        (
+            ["export", "training-set", "--where", f"(SELECT sum(i) FROM ({ENDLESS})) > 0", "--output", "{tmp}/out"],
+            ".s*",
+        ),
+    ],
+)
+def test_ctrl_c_ends_a_long_query_with_a_word_and_leaves_nothing(
+    project: Path, tmp_path: Path, arguments: list[str], begun: str
+) -> None:
+    command = [sys.executable, "-m", "flows.cli.main", *(a.format(tmp=tmp_path) for a in arguments)]
+    command += ["--project", str(project)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not any(tmp_path.glob(begun)):
+            time.sleep(0.05)
+        time.sleep(1.0)
+        process.send_signal(signal.SIGINT)
+        try:
+            _, told = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert (process.returncode, told) == (130, "interrupted\n")
+    assert list(tmp_path.iterdir()) == []

@@ -163,6 +163,9 @@ def test_a_file_without_a_format_is_what_its_suffix_says(project: Path) -> None:
         (["--at", "2999-01-01", "select 1"], "future"),
         (["--at", "-1", "select 1"], "no snapshot -1"),
         (["--at", "soon", "select 1"], "neither a snapshot number nor a time"),
+        (["--at", "", "select 1"], "empty text; is a shell variable unset?"),
+        (["--at", " ", "select 1"], "leave it out for the newest"),
+        (["--attach", "--at", ""], "leave it out for the newest"),
     ],
 )
 def test_a_wrong_request_is_told_with_the_way_out_and_writes_nothing(

@@ -24,6 +24,7 @@ class Terminal:
     def __init__(self, project: Path) -> None:
         self.pid, self._end = pty.fork()
         if self.pid == 0:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # what runs the tests may ignore it
             os.environ |= {"TERM": "dumb", "COLUMNS": "100"}
             os.execv(sys.executable, [sys.executable, "-m", "flows.cli.main", "sql", "--project", str(project)])
 

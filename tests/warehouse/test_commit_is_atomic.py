@@ -168,6 +168,15 @@ def test_writers_in_four_processes_lose_and_double_nothing_while_readers_read(la
     assert count(lake, "classes") == 4 * commits
 
 
+def test_an_item_says_when_it_was_replaced(lake: Lake) -> None:
+    for version, rows in ((1, items(2)), (2, items(1, "edited")), (3, items(3).slice(1))):
+        with lake.stage("ingest", version=version, inputs=()) as stage:
+            stage.commit([Upsert("items", rows)])
+    with lake.read() as reader:
+        found = reader.rows("SELECT item_id, changed_at = committed_at FROM items ORDER BY item_id")
+    assert found == [("i00000", True), ("i00001", True), ("i00002", None)]
+
+
 def test_killed_at_any_statement_the_warehouse_is_before_or_after(tmp_path: Path) -> None:
     """Every statement of the commit, and of the many that create the schema some of each kind."""
     command = [sys.executable, "-m", "tests.warehouse.killed_commits", str(tmp_path)]

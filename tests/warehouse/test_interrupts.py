@@ -10,6 +10,7 @@ import os, signal, threading
 import duckdb
 from warehouse.reader import Reader
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs the tests may ignore it
 connection = duckdb.connect(config={"threads": 2})
 connection.execute("CREATE TABLE t AS FROM range(2000000) t(i)")  # enough row groups for both threads
 reader = Reader(connection)
@@ -21,6 +22,22 @@ except (KeyboardInterrupt, RuntimeError) as error:
 NEXT
 """
 
+# The first rows are there at once, so that whoever takes them waits for the next ones, and those never come.
+TAKE = """
+import os, signal, sys, threading
+import duckdb
+from warehouse.reader import Reader
+
+reader = Reader(duckdb.connect(config={"threads": 2}))
+rows = "SELECT i FROM range(300000) t(i) UNION ALL SELECT i FROM range(100000000000) t(i) WHERE hash(i) = 3"
+threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    METHOD
+except KeyboardInterrupt:
+    reader.close()
+    print("closed")
+"""
+
 
 @pytest.mark.parametrize("method", ["rows", "scalar", "arrow", "pandas"])
 @pytest.mark.parametrize(
@@ -28,7 +45,14 @@ NEXT
 )
 def test_what_comes_after_an_interrupted_query_is_done_at_once(method: str, after: str, said: str) -> None:
     code = ASK.replace("METHOD", method).replace("NEXT", after)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert said in done.stdout
     assert "Interrupt" in done.stdout or "RuntimeError" in done.stdout
+
+
+@pytest.mark.parametrize("take", ["reader.arrow(rows)", "reader.pandas(rows)", "list(reader.batches(rows, rows=9999))"])
+def test_a_result_that_is_taken_while_it_is_computed_is_given_up_at_once(take: str) -> None:
+    code = TAKE.replace("METHOD", take)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "closed\n"), done.stderr

@@ -1,5 +1,6 @@
 """A warehouse of every released schema opens, migrates once with a record, and keeps its rows and its past."""
 
+import contextlib
 import shutil
 import sqlite3
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from tests.warehouse.test_commit_is_atomic import classes
 from warehouse import Lake, SchemaTooOld, Upsert
+from warehouse.connection import connect, locate
 from warehouse.migrations import MIGRATIONS
 from warehouse.schema import SCHEMA_VERSION, TABLES
 from warehouse.views import VIEWS
@@ -107,6 +109,30 @@ def test_abstains_of_schema_1_become_reach(tmp_path: Path) -> None:
         }
         assert after == before
         assert reader.scalar("SELECT count(*) FROM lf_votes WHERE vote < 0") == 0
+
+
+def test_schema_6_knows_which_texts_people_did_not_see(tmp_path: Path) -> None:
+    path = released(5, tmp_path / "old")
+    with contextlib.closing(connect(locate(path), read_only=False)) as older:
+        older.execute("USE lake")
+        for item, seen in (("i00000", "'another'"), ("i00001", "content_hash")):
+            older.execute(
+                "INSERT INTO queue (item_id, project, state, content_hash, task_id) "
+                f"SELECT item_id, 'p', 'answered', {seen}, '' FROM items WHERE item_id = ?",
+                [item],
+            )
+            older.execute(
+                "INSERT INTO annotations (item_id, project, annotation_id, task_id, annotator, class_id, action) "
+                "VALUES (?, 'p', ?, '', 'x', 0, 'labelled')",
+                [item, item],
+            )
+        gold = older.execute("SELECT item_id FROM gold_labels").fetchall()
+    assert gold == [("i00001",)]
+    with Lake(path) as lake, lake.read() as reader:
+        assert reader.rows("SELECT item_id FROM items WHERE changed_at IS NOT NULL") == [("i00000",)]
+        assert reader.rows("SELECT item_id FROM gold_labels") == gold
+        effect = reader.scalar("SELECT effect FROM schema_migrations WHERE version = 6")
+    assert "filled for the 1 with" in effect
 
 
 def test_a_step_that_fails_leaves_the_warehouse_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

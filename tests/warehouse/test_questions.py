@@ -120,7 +120,9 @@ def test_a_gold_label_is_for_the_text_that_was_sent(lake: Lake) -> None:
     queue = [{"item_id": i, "project": project, "state": "answered", "cycle": 1, "rank": 1, "value": 0.5, "reason": "",
               "prediction": 0, "confidence": 0.5, "content_hash": sent_hash, "task_id": ""}
              for i, project, sent_hash in sent]  # fmt: skip
-    commit(lake, "ingest", Upsert("items", pa.Table.from_pylist(items)))
+    earlier = [{**item, "content_hash": "h1"} for item in items]
+    commit(lake, "ingest", Upsert("items", pa.Table.from_pylist(earlier)))
+    commit(lake, "edit", Upsert("items", pa.Table.from_pylist(items)))
     commit(lake, "select", Upsert("queue", pa.Table.from_pylist(queue)))
     commit(lake, "collect", *[answer(i, n % 3) for n, i in enumerate([*ids, "no item"])])
     with lake.read() as reader:

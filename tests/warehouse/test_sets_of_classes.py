@@ -118,6 +118,14 @@ def test_a_label_file_may_hold_lists(tmp_path: Path, name: str, text: str) -> No
         one_class(tmp_path / name, "1", ("a", "b"))
 
 
+@pytest.mark.parametrize(
+    ("name", "text"), [("gold.jsonl", '{"id": 1, "label": "a"}\n'), ("gold.csv", "id,label\n1,a\n")]
+)
+def test_a_label_file_may_begin_with_a_mark_of_utf8(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text, "utf-8-sig")  # as spreadsheets write it
+    assert read_label_file(tmp_path / name) == [("1", ("a",))]
+
+
 @pytest.mark.parametrize("label", ['["a", "a"]', "[7]", "null", "{}"])
 def test_a_label_that_is_none_is_refused(tmp_path: Path, label: str) -> None:
     (tmp_path / "gold.jsonl").write_text(f'{{"id": 1, "label": {label}}}\n', "utf-8")

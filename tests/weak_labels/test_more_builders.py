@@ -86,12 +86,28 @@ class TestSql:
         outcome = call_function(slow, batch(["a long text " * 20] * 100_000), Limits(timeout_s=60))
         assert [(f.row, f.fault) for f in outcome.faults] == [(-1, "timeout")]
 
-    def test_one_that_raises_is_switched_off_alone(self, lake: Lake) -> None:
-        add_items(lake, {"a": "one goal", "b": "2"})
+    def test_an_item_on_which_it_fails_costs_no_other_its_vote(self, lake: Lake) -> None:
+        add_items(lake, {"a": "1", "b": "2", "c": "one goal", "d": "3", "e": "4"})
+        for label, expression in (("sports", "text::INTEGER > 1"), (None, "if(text::INTEGER > 1, 'sports', NULL)")):
+            result = run_vote(lake, [sql(label, expression, name="wrong")])
+            assert (result.detail["switched_off"], result.detail["faults"]) == ([], 1)
+            assert {item: vote for (item, _), vote in votes(lake).items()} == {"a": -1, "b": 0, "d": 0, "e": 0}
+            with lake.read() as reader:
+                [(item, fault, detail)] = reader.rows("SELECT item_id, fault, detail FROM lf_faults")
+            assert (item, fault) == ("c", "raised")
+            assert "'one goal'" in detail
+
+    def test_one_that_fails_on_too_many_items_is_switched_off_alone(self, lake: Lake) -> None:
+        add_items(lake, {"a": "one goal", **{f"b{k:02}": "none" for k in range(12)}})
         wrong = sql("sports", "text::INTEGER > 1", name="wrong")
         result = run_vote(lake, [wrong, keywords("sports", ["goal"], name="good")])
         assert result.detail["switched_off"] == ["wrong"]
-        assert votes(lake) == {("a", "good"): 0, ("b", "good"): -1}
+        assert {key for key, vote in votes(lake).items() if vote >= 0} == {("a", "good")}
+
+    def test_one_that_fails_on_most_items_of_a_batch_fails_as_a_whole(self) -> None:
+        outcome = call_function(sql("sports", "text::INTEGER > 1"), batch(["none"] * 600))
+        assert [(f.row, f.fault) for f in outcome.faults] == [(-1, "raised")]
+        assert "'none'" in outcome.faults[0].detail
 
     def test_the_expression_decides_the_version(self) -> None:
         assert sql("sports", "text = 'a'").version == sql("sports", "text = 'a'", name="x").version

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from flows.cli.options import ending_in
+
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The encoder: convert, distill, trace, serve.")
 
 
@@ -13,6 +15,9 @@ SourceOption = Annotated[
 ]
 TextsOption = Annotated[
     list[Path], typer.Option("--text", help="File of texts, one per line, also .gz; may be repeated.")
+]
+SafetensorsOption = Annotated[
+    Path, typer.Option("--output", callback=ending_in(".safetensors"), help="File to write, ending in .safetensors.")
 ]
 LayersOption = Annotated[str, typer.Option(help="Layers of the parent to keep, such as 0,2,3,5; '' keeps all.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Fixes everything random.")]
@@ -23,7 +28,7 @@ SeedOption = Annotated[int, typer.Option(min=0, help="Fixes everything random.")
 )
 def engine_convert(
     text: TextsOption,
-    output: Annotated[Path, typer.Option(help="File to write, ending in .safetensors.")],
+    output: SafetensorsOption,
     source: SourceOption = None,
     layers: LayersOption = "",
     heads: Annotated[
@@ -44,7 +49,7 @@ def engine_convert(
 )
 def engine_distill(
     text: TextsOption,
-    output: Annotated[Path, typer.Option(help="File to write at the end, ending in .safetensors.")],
+    output: SafetensorsOption,
     work: Annotated[Path, typer.Option(help="Folder for checkpoints; the same one goes on where it stopped.")] = Path(
         "distill-work"
     ),
@@ -68,7 +73,7 @@ def engine_distill(
     "quantize", epilog="Example: siftline engine quantize --encoder routed --bits 4 --output small.safetensors"
 )
 def engine_quantize(
-    output: Annotated[Path, typer.Option(help="File to write, ending in .safetensors.")],
+    output: SafetensorsOption,
     encoder: Annotated[str, typer.Option(help="Encoder: routed, dense, or a .safetensors file.")] = "routed",
     bits: Annotated[int, typer.Option(min=4, max=8, help="Bits of a weight: 8 or 4.")] = 4,
 ) -> None:

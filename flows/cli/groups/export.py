@@ -21,11 +21,11 @@ def export_training_files(
         ),
     ] = "parquet",
     where: Annotated[str, typer.Option(help="SQL condition on training_set.")] = "",
-    at: AtOption = "",
+    at: AtOption = None,
     project: ProjectOption = Path(),
     force: ForceOption = False,
 ) -> None:
     """Write the labelled data set and a manifest that says exactly what it is."""
     from flows.cli.history import export_training
 
-    export_training(project, output, format, at or None, where, force=force)
+    export_training(project, output, format, at, where, force=force)

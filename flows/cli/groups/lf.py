@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import ProjectOption
+from flows.cli.options import ProjectOption, ending_in
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Labeling functions: try them, look at them.")
 
@@ -38,7 +38,10 @@ def lf_report(
 @app.command("suggest", epilog="Example: siftline lf suggest --output suggested_functions.py")
 def lf_suggest(
     project: ProjectOption = Path(),
-    output: Annotated[Path | None, typer.Option(help="File to write; suggested_functions.py if left out.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(callback=ending_in(".py"), help="File to write; suggested_functions.py if left out."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
 ) -> None:
     """Write candidate functions, from people's labels and clusters, to a file to keep or drop them in."""
