@@ -31,7 +31,7 @@ class Information:
             of the others an upper bound while gains only fall, which is all that `best` needs.
 
     Source: Ash et al. (2021), Gone Fishing: Neural Active Learning with Fisher Embeddings (BAIT), equation 2, with the
-    mean over classes of the Fisher information in place of the matrix over classes; where all is equally open this is
+    trace over classes of the Fisher information in place of the matrix over classes; where all is equally open this is
     the sequential design of Yu, Bi, Tresp (2006), Active Learning via Transductive Experimental Design, section 4.
     """
 
@@ -51,7 +51,7 @@ class Information:
             ridge: of the end model; the information that it starts with.
         """
         self._vectors = vectors
-        self._tells = openness * (1.0 - 1.0 / max(2, classes)) / max(2, classes)
+        self._tells = openness * (1.0 - 1.0 / max(2, classes))
         dimension = vectors.shape[1] + 1
         precision = ridge * np.eye(dimension)
         self._target = np.zeros((dimension, dimension))

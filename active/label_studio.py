@@ -7,7 +7,6 @@ unsent or unanswered.
 """
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,10 +14,9 @@ from urllib.parse import quote
 
 from active.label_config import Page
 from active.label_studio_connection import TIMEOUT_S, Connection, Json, LabelStudio, count_of, rows_of
-from active.label_studio_failures import KEY_VARIABLE, URL_VARIABLE
 from active.label_studio_project import SUGGESTIONS, ensure_project, find_project
 from active.service import LABEL, Action, Answer, Pulled, StoredTask, Task, choice
-from warehouse import ServiceError, ServiceRefused, SettingsError
+from warehouse import ServiceError, ServiceRefused
 
 IMPORT_CHUNK = 200
 PAGE = 500
@@ -316,23 +314,6 @@ class LabelStudioService:
             self._emails.update({user.id: user.email for user in users if user.id is not None and user.email})
             self._emails.setdefault(user_id, f"user {user_id}")
         return self._emails[user_id]
-
-
-def label_studio_from_env(
-    project: str, *, annotators_per_task: int = 1, multi_label: bool = False
-) -> LabelStudioService | None:
-    """The service that LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY describe, or None when neither is set.
-
-    Raises:
-        SettingsError: only one of them is set, or one cannot be used.
-    """
-    url, key = (os.environ.get(name, "").strip() for name in (URL_VARIABLE, KEY_VARIABLE))
-    if not url and not key:
-        return None
-    if not url or not key:
-        have, lack = (URL_VARIABLE, KEY_VARIABLE) if url else (KEY_VARIABLE, URL_VARIABLE)
-        raise SettingsError(f"{have} is set but {lack} is not; set both to use Label Studio, or neither")
-    return LabelStudioService(url, key, project, annotators_per_task=annotators_per_task, multi_label=multi_label)
 
 
 def _with_one_version(task: Json) -> Json:

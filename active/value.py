@@ -36,8 +36,9 @@ CONTRADICTION = 0.3
 """Share of the doubt that a full contradiction adds to an item the end model is sure about."""
 SHARPNESS = 2.0
 """Power of the predicted probabilities: a model held back by its ridge is surer than it says."""
-TAUGHT_RIDGE, ALONE_RIDGE = 1.0, 0.1
-"""Ridge of the end model with weak labels and without, see `weak_labels.classifier`: what it knows to begin with."""
+TAUGHT_RIDGE, ALONE_RIDGE = 1.0, 0.02
+"""What the end model knows to begin with: with weak labels its ridge, see `weak_labels.classifier`; without a smaller
+one than its own, which makes the first picks differ more from each other (decision 0108)."""
 DECIMALS = 6
 """Stored figures are rounded, so that the last bits of a matrix product do not decide an order."""
 
@@ -192,7 +193,7 @@ def estimate_values(lake: Lake, index: VectorIndex, config: ValueConfig, progres
     """
     params = {"neighbors": config.neighbors, "seed": config.seed}
     inputs = ("items", "vectors", "weak_labels", "predictions", "annotations", "annotator_skills")
-    with lake.stage("value", version=4, inputs=inputs, params=params) as stage:
+    with lake.stage("value", version=5, inputs=inputs, params=params) as stage:
         if stage.done:
             return stage.result()
         pool = read_pool(stage, index.item_ids)

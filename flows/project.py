@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from active.ask_again import AskAgainConfig
 from active.cursor import Cursor
+from active.label_studio_environment import label_studio_from_env
 from active.outbox import QueueConfig
 from active.select import SelectConfig, check_multi_label
 from active.service import AnnotationService
@@ -141,8 +142,6 @@ class Project:
         """Where annotators answer: Label Studio where it is configured or `up` runs it, else a folder of tasks."""
         section = self.settings.annotate
         if section.service != "folder":
-            # Label Studio's SDK takes a second to import.
-            from active.label_studio import LabelStudioService, label_studio_from_env
             from flows.services import studio_of_up
 
             name, people = self.settings.project.name, section.annotators_per_task
@@ -151,6 +150,8 @@ class Project:
                 return studio
             local = studio_of_up(self)
             if local is not None:
+                from active.label_studio import LabelStudioService  # its SDK takes a second to import
+
                 return LabelStudioService(
                     local.url, local.api_key, name, annotators_per_task=people, multi_label=self.multi_label
                 )

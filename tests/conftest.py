@@ -1,5 +1,6 @@
 """What every test may use: an open warehouse in a fresh folder, and no network but loopback and PyPI's client."""
 
+import os
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -7,6 +8,10 @@ from pathlib import Path
 import pytest
 
 from warehouse import Lake
+
+# Threads of torch, scikit-learn and faiss that wait give their core away: the workers of a parallel run, and what their
+# tests start, share the cores. Set before any of them is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @pytest.fixture

@@ -1,10 +1,15 @@
 """A small real project for tests: a few hundred Reuters news, the demo's labeling functions, a small label budget."""
 
+import os
 import shutil
+import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from filelock import FileLock
 
 from features.samples import SampleFiles, get_sample
 
@@ -18,9 +23,58 @@ def reuters(tmp_path_factory: pytest.TempPathFactory) -> SampleFiles:
     return get_sample("reuters-r8", tmp_path_factory.mktemp("reuters"))
 
 
-def make_small_project(folder: Path, reuters: SampleFiles, *, train: int = 240, test: int = 60) -> Path:
-    """Write a project over the first items of each split; its gold file holds the labels of these items only."""
+_MIGRATE = """
+import sys
+from pathlib import Path
+from flows.prefect_server import prefect_api
+with prefect_api(Path(sys.argv[1])):
+    pass
+"""
+
+
+@pytest.fixture(scope="session")
+def prefect_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The database of a Prefect server that has started once, for `give_prefect_database`.
+
+    A first start applies all of Prefect's migrations and takes three times as long as another. All workers share one.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if base.name.startswith("popen-") else base  # a worker's folder is below the session's
+    database = shared / "migrated-prefect.db"
+    with FileLock(shared / "migrated-prefect.lock"):
+        if not database.exists():
+            folder = tmp_path_factory.mktemp("prefect")
+            environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+            environment["PREFECT_PROFILES_PATH"] = str(folder / "no-profiles.toml")
+            subprocess.run([sys.executable, "-c", _MIGRATE, str(folder)], cwd=ROOT, env=environment, check=True)
+            with sqlite3.connect(folder / "prefect" / "prefect.db") as source:
+                source.execute("VACUUM INTO ?", [str(database)])
+            source.close()
+    return database
+
+
+def give_prefect_database(state: Path, database: Path) -> None:
+    """Let the Prefect server of a state folder begin with a migrated database."""
+    (state / "prefect").mkdir(mode=0o700)
+    shutil.copyfile(database, state / "prefect" / "prefect.db")
+
+
+def make_small_project(
+    folder: Path, reuters: SampleFiles, *, train: int = 240, test: int = 60, prefect: Path | None = None
+) -> Path:
+    """Write a project over the first items of each split; its gold file holds the labels of these items only.
+
+    Args:
+        folder: of the new project.
+        reuters: the sample.
+        train: items of the split train.
+        test: items of the split test.
+        prefect: database that its Prefect server begins with; without one its first start makes it.
+    """
     (folder / "data").mkdir(parents=True)
+    if prefect is not None:
+        (folder / ".siftline").mkdir(mode=0o700)
+        give_prefect_database(folder / ".siftline", prefect)
     items = pq.read_table(reuters.items)
     chosen = []
     left = {"train": train, "test": test}

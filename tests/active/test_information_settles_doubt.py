@@ -19,7 +19,7 @@ def given(labelled: np.ndarray, seed: int = 0) -> tuple[Information, np.ndarray,
 
 
 def doubt(rows: np.ndarray, opened: np.ndarray, target: np.ndarray, labelled: list[int]) -> float:
-    told = opened * (1 - 1 / CLASSES) / CLASSES
+    told = opened * (1 - 1 / CLASSES)
     precision = RIDGE * np.eye(rows.shape[1]) + (rows[labelled].T * told[labelled]) @ rows[labelled]
     return float(np.einsum("nd,nd->n", rows @ np.linalg.inv(precision), rows) @ target)
 

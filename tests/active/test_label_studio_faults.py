@@ -8,7 +8,8 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from active.label_studio import LabelStudioService, label_studio_from_env
+from active.label_studio import LabelStudioService
+from active.label_studio_environment import label_studio_from_env
 from flows.studio import StudioInfo
 from tests.studio import Answer, http_server
 from warehouse import ServiceError, ServiceRefused, SettingsError, SiftlineError

@@ -28,9 +28,11 @@ COMMAND = [sys.executable, "-m", "flows.cli.main", "run", "--passes", "1", "--pr
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory, reuters: SampleFiles) -> Path:
+def base(tmp_path_factory: pytest.TempPathFactory, reuters: SampleFiles, prefect_database: Path) -> Path:
     """A project that has run once, so that what follows is quick."""
-    root = make_small_project(tmp_path_factory.mktemp("faults") / "project", reuters, train=40, test=10)
+    root = make_small_project(
+        tmp_path_factory.mktemp("faults") / "project", reuters, train=40, test=10, prefect=prefect_database
+    )
     settings = (root / "siftline.toml").read_text()
     settings = settings.replace('"snorkel"', '"majority"').partition("[evaluate]")[0]
     (root / "siftline.toml").write_text(settings)

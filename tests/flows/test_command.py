@@ -1,5 +1,6 @@
 """The siftline command: help for everything, exit codes that mean something, no traceback for a user's mistake."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -106,6 +107,18 @@ def test_help_answers_without_loading_torch_or_prefect() -> None:
         "sys.exit(bool({'torch', 'prefect', 'snorkel', 'label_studio_sdk'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True).returncode == 0
+
+
+def test_a_task_folder_is_opened_without_loading_label_studios_sdk(tmp_path: Path) -> None:
+    assert run_command(["init", str(tmp_path / "p"), "--classes", "a,b"]) == 0
+    code = (
+        "import sys; from pathlib import Path; from flows.project import Project; Project(Path(sys.argv[1])).service;"
+        "sys.exit('label_studio_sdk' in sys.modules)"
+    )
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("LABEL_STUDIO_")}
+    command = [sys.executable, "-c", code, str(tmp_path / "p")]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_init_makes_a_multi_label_project(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

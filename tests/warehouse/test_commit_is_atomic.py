@@ -1,5 +1,6 @@
 """A commit lands whole or not at all, once, whoever dies and whoever else writes."""
 
+import json
 import subprocess
 import sys
 import textwrap
@@ -167,38 +168,6 @@ def test_writers_in_four_processes_lose_and_double_nothing_while_readers_read(la
     assert count(lake, "classes") == 4 * commits
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import duckdb
-import warehouse.lake as module
-from tests.warehouse.test_commit_is_atomic import classes, items
-from warehouse import Lake, Upsert
-
-# Every statement of a write transaction is a point to die at: `at` counts them down.
-at = int(sys.argv[2])
-class Cursor:
-    def __init__(self, real):
-        self.real = real
-    def execute(self, *args):
-        global at
-        at -= 1
-        if at == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return self.real.execute(*args)
-    def __getattr__(self, name):
-        return getattr(self.real, name)
-
-real = Lake.new_cursor
-Lake.new_cursor = lambda self, **how: Cursor(real(self, **how))
-lake = Lake(Path(sys.argv[1]))
-with lake.stage("ingest", version=1, inputs=()) as stage:
-    if not stage.done:
-        stage.commit([Upsert("classes", classes("a", "b")), Upsert("items", items(2000))])
-print("survived")
-"""
-
-
 def test_an_item_says_when_it_was_replaced(lake: Lake) -> None:
     for version, rows in ((1, items(2)), (2, items(1, "edited")), (3, items(3).slice(1))):
         with lake.stage("ingest", version=version, inputs=()) as stage:
@@ -209,24 +178,16 @@ def test_an_item_says_when_it_was_replaced(lake: Lake) -> None:
 
 
 def test_killed_at_any_statement_the_warehouse_is_before_or_after(tmp_path: Path) -> None:
-    """Every statement of the commit, and some of the many that create the schema, until one run survives."""
-    at, deaths = 1, 0
-    while True:
-        path = tmp_path / f"lake{at}"
-        command = [sys.executable, "-c", KILLED, str(path), str(at)]
-        ended = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
-        if "survived" in ended.stdout:
-            break
-        assert ended.returncode == -9, ended.stderr
-        deaths += 1
-        with Lake(path) as lake:
-            assert state(lake) in {(0, 0, 0), (2, 2000, 1)}, f"killed at statement {at}"
-            with lake.stage("ingest", version=1, inputs=()) as stage:
-                if not stage.done:
-                    stage.commit([Upsert("classes", classes("a", "b")), Upsert("items", items(2000))])
-            assert state(lake) == (2, 2000, 1)
-        at += 60 if at <= 121 else 1
-    assert deaths > 10
+    """Every statement of the commit, and of the many that create the schema some of each kind."""
+    command = [sys.executable, "-m", "tests.warehouse.killed_commits", str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert ended.returncode == 0, ended.stderr
+    told = json.loads(ended.stdout.splitlines()[-1])
+    last = len(told["opening"]) + len(told["committing"])
+    assert told["deaths"][-len(told["committing"]) :] == list(range(len(told["opening"]) + 1, last + 1))
+    assert "COMMIT" in told["opening"]
+    assert {'MERGE INTO "items"', 'INSERT INTO "runs"', "COMMIT"} <= set(told["committing"])
+    assert len(told["deaths"]) > 20
 
 
 def state(lake: Lake) -> tuple[int, int, int]:

@@ -1,0 +1,114 @@
+"""Makes a warehouse and commits to it in forked children, each killed at a statement; used by test_commit_is_atomic.py.
+
+    python -m tests.warehouse.killed_commits FOLDER
+
+An undisturbed child writes down its statements. Then one child after the other dies at every statement of the commit,
+and at the first and the last of each kind of statement of the many that create the schema; after each, another child
+checks what is left and commits again. The children are forks, so the imports are paid once; this process opens
+no warehouse, whose threads a fork would lack. Prints one JSON line with the deaths.
+"""
+
+import json
+import os
+import signal
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.warehouse.test_commit_is_atomic import classes, items, state
+from warehouse import Lake, Upsert
+
+
+class Statements:
+    """Notes every statement on the warehouse, and kills this process at the one with a number."""
+
+    def __init__(self, kill_at: int) -> None:
+        self.kinds: list[str] = []
+        real = Lake.new_cursor
+        statements = self
+
+        class Cursor:
+            def __init__(self, cursor: Any) -> None:
+                self.cursor = cursor
+
+            def execute(self, *arguments: Any) -> Any:
+                statements.kinds.append(" ".join(str(arguments[0]).split()[:3]))
+                if len(statements.kinds) == kill_at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return self.cursor.execute(*arguments)
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self.cursor, name)
+
+        Lake.new_cursor = lambda lake, **how: Cursor(real(lake, **how))  # type: ignore[method-assign]
+
+
+def commit(lake: Lake) -> None:
+    """One commit to two tables, once."""
+    with lake.stage("ingest", version=1, inputs=()) as stage:
+        if not stage.done:
+            stage.commit([Upsert("classes", classes("a", "b")), Upsert("items", items(2000))])
+
+
+def disturbed(path: Path, kill_at: int, output: Path) -> None:
+    """Make a warehouse and commit; writes down the kinds of the statements of both, where it survives."""
+    statements = Statements(kill_at)
+    lake = Lake(path)
+    opening = len(statements.kinds)
+    commit(lake)
+    output.write_text(json.dumps([statements.kinds[:opening], statements.kinds[opening:]]))
+
+
+def checked(path: Path, kill_at: int) -> None:
+    """The warehouse is as before the commit or as after it, and takes the commit once."""
+    with Lake(path) as lake:
+        assert state(lake) in {(0, 0, 0), (2, 2000, 1)}, f"killed at statement {kill_at}"
+        commit(lake)
+        assert state(lake) == (2, 2000, 1)
+
+
+def in_child(work: Callable[[], None]) -> int:
+    """Fork and work there; returns the exit code, negative for a signal."""
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    code = 1
+    try:
+        work()
+        code = 0
+    except Exception as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+        raise
+    finally:
+        sys.stderr.flush()
+        os._exit(code)  # a child must never return into the parent's code
+
+
+def points(opening: list[str], committing: list[str]) -> list[int]:
+    """Numbers of the statements to die at, from 1."""
+    numbers: dict[str, list[int]] = defaultdict(list)
+    for number, kind in enumerate(opening, start=1):
+        words = kind.split()
+        # A table of a CREATE TABLE makes no kind of its own; a table's comment and a column's do.
+        numbers[" ".join(words if words[0] == "COMMENT" else words[:2])].append(number)
+    chosen = {of[place] for of in numbers.values() for place in (0, -1)}
+    return sorted(chosen | {len(opening) + number for number, _ in enumerate(committing, start=1)})
+
+
+def main(folder: Path) -> None:
+    """Undisturbed, then killed at each point in a warehouse of its own."""
+    output = folder / "statements.json"
+    assert in_child(lambda: disturbed(folder / "undisturbed", 0, output)) == 0
+    opening, committing = json.loads(output.read_text())
+    deaths = points(opening, committing)
+    for number in deaths:
+        path = folder / f"lake{number}"
+        assert in_child(lambda: disturbed(path, number, output)) == -signal.SIGKILL, number  # noqa: B023
+        assert in_child(lambda: checked(path, number)) == 0, number  # noqa: B023
+    print(json.dumps({"deaths": deaths, "opening": opening, "committing": committing}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
