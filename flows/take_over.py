@@ -111,7 +111,9 @@ def unfinished(state: Path) -> list[RunRecord]:
 
 def _commit(lake: Lake, dead: RunRecord, by: RunRecord) -> None:
     with lake.stage(STAGE, version=1, inputs=(), params={"run": dead.run}) as stage:
-        if not stage.done:
+        # Not only its last commit: a run that died among several of these begins with the first of them again.
+        told = stage.scalar("SELECT count(*) FROM runs WHERE stage = ? AND fingerprint = ?", [STAGE, stage.fingerprint])
+        if not told:
             detail = {"taken_over": asdict(dead), "by": by.run, "words": dead.words()}
             stage.commit(detail=detail, message=f"{by.flow} run {by.run} goes on after {dead.words()}")
 

@@ -1,11 +1,13 @@
-"""The record of a run that is at work, where Prefect runs the same run a second time."""
+"""The record of a run that is at work: where Prefect runs the same run a second time, and where several runs died."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from flows.project import Project
-from flows.take_over import RunRecord, recorded, unfinished
+from flows.take_over import FILE, RunRecord, recorded, unfinished
 
 
 def test_a_run_that_is_tried_again_does_not_take_over_itself(tmp_path: Path) -> None:
@@ -29,3 +31,20 @@ def test_a_run_that_is_tried_again_does_not_take_over_itself(tmp_path: Path) -> 
         assert [record.run for record in unfinished(project.state_path)] == ["run-1"]
     assert not taken
     assert not unfinished(project.state_path)
+
+
+def test_several_dead_runs_are_told_once_each_also_by_a_run_that_dies_meanwhile(tmp_path: Path) -> None:
+    (tmp_path / "siftline.toml").write_text(
+        '[project]\nname = "p"\nclasses = ["a", "b"]\n[[sources]]\nname = "s"\npath = "s.jsonl"\n'
+    )
+    project = Project(tmp_path)
+    project.state_path.mkdir()
+    file = project.state_path / FILE
+    dead = [RunRecord(run=f"run-{n}", flow="cycle", pid=1, host="h", began="2026-01-01") for n in range(2)]
+    for number in range(2):  # the first one dies before it writes down that both were told
+        file.write_text(json.dumps([asdict(record) for record in dead]))
+        with recorded(project, "cycle", f"run-by-{number}", lambda _: None):
+            pass
+    with project.lake.read() as reader:
+        told = reader.rows("SELECT detail->'taken_over'->>'run' FROM runs WHERE stage = 'take_over' ORDER BY 1")
+    assert told == [("run-0",), ("run-1",)]
