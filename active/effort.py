@@ -22,6 +22,8 @@ FEWEST = 20
 """Timed answers from which a time is expected; with fewer it is unknown."""
 LATEST = 1000
 """Answers that are looked at, the latest ones: people get faster."""
+LEAST_S = 0.1
+"""Nobody answers faster, whatever a client reports; a label that took no time would be worth infinitely much."""
 OVERHEADS = np.geomspace(1.0, 10_000.0, 81)
 
 
@@ -65,9 +67,9 @@ class Effort:
         )
 
     def seconds(self, characters: Rows) -> Floats:
-        """The time that an answer to each text is expected to take: half of all answers take longer. [N]."""
+        """The time that an answer to each text is expected to take [N], `LEAST_S` or more: half of all take longer."""
         seen = np.clip(characters, self.shortest, self.longest).astype(np.float64)
-        return self.pace * (self.overhead + seen)
+        return np.maximum(self.pace * (self.overhead + seen), LEAST_S)
 
 
 def expected_seconds(reader: Reader, item_ids: Sequence[str]) -> Floats | None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from active.effort import FEWEST, Effort
+from active.effort import FEWEST, LEAST_S, Effort
 from active.select import SelectConfig, select
 from active.simulated import DECISION_S, WORDS_PER_S, seconds_to_answer
 from active.strategies import STRATEGIES
@@ -181,3 +181,9 @@ def test_a_strategy_that_does_not_look_at_seconds_is_refused_with_the_way_out() 
         SelectConfig(project="p", strategy="margin", cost="seconds")
     with pytest.raises(SettingsError, match='cost of the selection is "hours"'):
         SelectConfig(project="p", cost="hours")  # type: ignore[arg-type]
+
+
+def test_answers_without_a_duration_worth_the_name_make_no_label_free() -> None:
+    effort = Effort.learned(np.arange(1, 31), np.full(30, 0.001))
+    assert effort is not None
+    assert effort.seconds(np.array([1, 1000])).tolist() == [LEAST_S, LEAST_S]
