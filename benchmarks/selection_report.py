@@ -71,7 +71,7 @@ def sentence(figures: Figures) -> str:
     named = ", ".join(curves)
     budgets, best_at = (", ".join(map(str, numbers)) for numbers in (BUDGETS, first))
     return (
-        f"On {len(curves)} other sets of texts ({named}; {seeds} seeds, no labeling functions, same vectors and\n"
+        f"On {len(curves)} sets of texts ({named}; {seeds} seeds, no labeling functions, same vectors and\n"
         f"classifier for all) `value` needs {shares[OURS]:.0%} of the labels that random picks need for what these\n"
         f"reach with {REFERENCE}; the best of {len(others)} strategies of other libraries, {rival}, needs\n"
         f"{shares[rival]:.0%}. Its mean accuracy is the highest of all {len(strategies)} strategies at\n"
@@ -123,11 +123,21 @@ def verdicts(figures: Figures) -> list[str]:
             said.append(f"labels `value` needs for random@{REFERENCE}: {sum(shares) / len(shares):.0%} on the mean")
     for part, name in (("noise", "wrong labels found best by"), ("truth", "highest Spearman")):
         if part in parts:
+            means: dict[str, dict[str, list[float]]] = {}
             for data, levels in parts[part]["sets"].items():
                 for level, scores in levels.items():
                     flat = {key: s["mean"] if isinstance(s, dict) else s for key, s in scores.items()}
                     best = max(flat, key=lambda key: flat[key])
                     said.append(f"{part}, {data} at {level}: {name} {best} ({flat[best]:.3f})")
+                    for key, score in flat.items():
+                        means.setdefault(level, {}).setdefault(key, []).append(score)
+            for level, scores in means.items():
+                over = {key: sum(found) / len(found) for key, found in scores.items()}
+                first, second = sorted(over, key=lambda key: -over[key])[:2]
+                said.append(
+                    f"{part}, mean of the sets at {level}: {name} {first} ({over[first]:.3f}), then {second} "
+                    f"({over[second]:.3f})"
+                )
     return said
 
 
