@@ -19,7 +19,7 @@ Figures = dict[str, Any]
 OURS, RIVAL = "value", "random"
 REFERENCE = 256
 PICTURE = "selection.svg"
-SHOWN = ("value", "margin", "badge", "k-means", "core-set", "random")
+SHOWN = ("value", "margin", "skactiveml typiclust", "small-text k-means", "random")
 
 
 def show(figures: Figures, console: Console) -> None:
