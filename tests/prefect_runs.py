@@ -86,6 +86,11 @@ class Served:
         deployment = self.ask("GET", f"/deployments/name/{flow}/siftline-reuters")["id"]
         self.ask("POST", f"/deployments/{deployment}/{'pause' if on else 'resume'}_deployment")
 
+    def idle(self) -> None:
+        """Wait until no run is at work: a schedule that was on for a moment may have begun one."""
+        active = {"state": {"type": {"any_": ["PENDING", "RUNNING"]}}}
+        wait_for(lambda: not self.ask("POST", "/flow_runs/filter", flow_runs=active))
+
     @contextlib.contextmanager
     def commits_held(self) -> Iterator[None]:
         """Hold the warehouse's write lock, so that whatever runs waits at its next commit."""

@@ -142,6 +142,7 @@ def test_up_starts_again_only_what_died_or_was_told_another_address(
     assert again is not None
     assert again.pid != other.pid
     served.pause("cycle", on=True)
+    served.idle()
 
 
 def test_sigterm_to_the_worker_stops_its_run_within_ten_seconds_and_the_next_goes_on(served: Served) -> None:
@@ -158,6 +159,7 @@ def test_sigterm_to_the_worker_stops_its_run_within_ten_seconds_and_the_next_goe
     assert served.ended(run)["state_type"] in ("CANCELLED", "CRASHED")
     services.up(served.project)
     served.pause("cycle", on=True)
+    served.idle()
     next_run = served.start("cycle")
     assert served.ended(next_run)["state_type"] == "COMPLETED"
     assert taken_over(served)[-1] == (run, next_run)
