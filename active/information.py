@@ -48,7 +48,7 @@ class Information:
             target: [N] how much the doubt about each item counts, 0 or more.
             labelled: places of the labelled items.
             classes: C.
-            ridge: of the end model; the information that it starts with.
+            ridge: the information that the end model starts with, see `active.value`.
         """
         self._vectors = vectors
         self._tells = openness * (1.0 - 1.0 / max(2, classes))
