@@ -119,7 +119,7 @@ def run_command(arguments: list[str]) -> int:
 
 
 def _interrupted(arguments: list[str]) -> int:
-    reads = arguments[0] in _ONLY_READ
+    reads = bool(arguments) and arguments[0] in _ONLY_READ
     console.say("interrupted" if reads else "interrupted; what was committed is kept, run again to go on")
     return _INTERRUPTED
 
