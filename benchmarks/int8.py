@@ -56,6 +56,8 @@ PACKAGES = (
     "datasets==5.0.1",
 )
 OWN = (("dense", "fp32"), ("routed", "fp32"), ("dense", "int8"), ("routed", "int8"))
+ON_CUDA = (("dense", "bf16"), ("routed", "bf16"))
+"""Forms whose quality is measured too where there is a CUDA device."""
 PARTS = ("quality", "latency", "kernels", "throughput", "profile")
 NAMES = ("dense", "routed")
 BACKENDS = ("torch", "onnx", "openvino")
@@ -73,8 +75,9 @@ def quality(data: Data) -> dict[str, Any]:
     [(name, rows)] = list(data.pairs.items())[:1]
     gold = [row[2] for row in rows]
     unseen = data.everything()
-    for kind, form in (*OWN, ("dense", "int4"), ("routed", "int4")):
-        encoder = load_encoder(kind, precision=form)
+    there = ON_CUDA if torch.cuda.is_available() else ()
+    for kind, form in (*OWN, ("dense", "int4"), ("routed", "int4"), *there):
+        encoder = load_encoder(kind, precision=form, device="cuda" if (kind, form) in there else "cpu")
         first, second = encoder.encode([row[0] for row in rows]), encoder.encode([row[1] for row in rows])
         figures[f"{kind} {form}"] = {"spearman": float(spearmanr((first * second).sum(axis=1), gold).statistic)}
         vectors = encoder.encode(unseen)

@@ -2,7 +2,7 @@
 
     python -m benchmarks.serving --output docs/benchmarks/serving.json
     python -m benchmarks.serving --parts online,single --precision int8
-    python -m benchmarks.serving --device cuda
+    python -m benchmarks.serving --device cuda --precision bf16
     python -m benchmarks.serving --quick
 
 Servers are processes on loopback: ours; the same model behind the same HTTP with padded static batches; infinity with
@@ -42,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", default=",".join(PARTS), help="some of %(default)s, with commas between them")
     parser.add_argument("--encoder", default="dense", help="dense (the peers' model, default), routed, or a file")
-    parser.add_argument("--precision", default="fp32", help="fp32, int8 or int4; the peers stay at fp32")
+    parser.add_argument("--precision", default="fp32", help="fp32, int8 or int4; bf16 on cuda; the peers stay at fp32")
     parser.add_argument("--device", default="cpu", choices=DEVICES, help="where all servers compute (default cpu)")
     parser.add_argument("--threads", type=int, default=2, help="cores for each server (default 2)")
     parser.add_argument("--data", type=Path, metavar="DIR")
@@ -55,7 +55,7 @@ def main() -> None:
     if not names or set(arguments.parts.split(",")) - set(PARTS):
         parser.error(f"--parts is {arguments.parts}; it takes some of {', '.join(PARTS)}")
     try:
-        check_device(arguments.device)
+        check_device(arguments.device, arguments.precision)
     except OptionError as error:
         parser.error(str(error))
     figures = _measure(arguments, names)
@@ -97,7 +97,7 @@ def _measure(arguments: argparse.Namespace, names: list[str]) -> dict[str, Any]:
                 patient = partial(ours, kind, [*command, "--idle", "60"], model=model)
                 found = parts.overload(patient, data, sizes)
             case "memory":
-                found = parts.memory(device)
+                found = parts.memory(device, arguments.precision if device == "cuda" else "fp32")
             case "energy":
                 found = parts.energy(start, data, sizes)
             case "startup":

@@ -1,7 +1,7 @@
 """Memory of loading a model, and what a memory budget of half the model costs; prints JSON.
 
     python -m benchmarks.serving_memory
-    python -m benchmarks.serving_memory dense cuda
+    python -m benchmarks.serving_memory dense cuda bf16
 
 Loading is measured in this process, before anything else has made it large: the growth of resident memory up to its
 peak while weights are read, over the bytes of the weights and over what stays. The second alone would hide memory that
@@ -29,6 +29,7 @@ from engine.streaming import TensorFile, dense_int8, load_dense_model, load_rout
 from engine.weights import MINILM, package_files, package_folder, shipped_routed
 
 WEIGHTS = "model.safetensors"
+_FLOATS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 ROUNDS = 5
 
 
@@ -56,11 +57,11 @@ def loading(name: str, precision: str = "fp32") -> dict[str, float]:
     }
 
 
-def loading_on_cuda(name: str) -> dict[str, float]:
+def loading_on_cuda(name: str, precision: str) -> dict[str, float]:
     """The same of the device's memory, as torch's allocator counts it."""
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    model, weights = _load(name, "fp32", "cuda")
+    model, weights = _load(name, precision, "cuda")
     peak, after = torch.cuda.max_memory_allocated() - before, torch.cuda.memory_allocated() - before
     assert model is not None
     return {
@@ -88,12 +89,14 @@ def _load(name: str, precision: str, device: str = "cpu") -> tuple[object, int]:
         files = package_files(MINILM, without=WEIGHTS)
         config = EncoderConfig.from_json(files["config.json"], files["1_Pooling/config.json"])
         with TensorFile(package_folder(MINILM) / WEIGHTS, MINILM.sha256[WEIGHTS]) as file:
-            if precision == "fp32":
-                return _float(load_dense_model(file, config, device))
-            return _int8(dense_int8(file, config, 8))
+            if precision == "int8":
+                return _int8(dense_int8(file, config, 8))
+            return _float(load_dense_model(file, config, device, _FLOATS[precision]))
     path, sha256 = shipped_routed()
     with TensorFile(path, sha256) as file:
-        return _float(load_routed_model(file, device)[0]) if precision == "fp32" else _int8(routed_int8(file)[0])
+        if precision == "int8":
+            return _int8(routed_int8(file)[0])
+        return _float(load_routed_model(file, device, _FLOATS[precision])[0])
 
 
 def _float(model: torch.nn.Module) -> tuple[object, int]:
@@ -105,10 +108,11 @@ def _int8(weights: Int8Weights) -> tuple[object, int]:
     return int8_forward(weights)[0], sum(dtype.itemsize * math.prod(shape) for dtype, shape in layout)
 
 
-def half_budget(name: str, texts: list[str], weights_mib: float) -> dict[str, Any]:
+def half_budget(name: str, texts: list[str], weights_mib: float, device: str, precision: str) -> dict[str, Any]:
     """Time with half of the weights as the memory budget, over the time with all of them in memory."""
-    full = load_encoder(name, threads=1)
-    half = load_encoder(name, memory_budget=int(weights_mib * 2**20 / 2))
+    full = load_encoder(name, threads=1, device=device, precision=precision)
+    budget = int(weights_mib * 2**20 / 2)
+    half = load_encoder(name, memory_budget=budget, device=device, precision=precision)
     seconds: dict[str, list[float]] = {"full": [], "half": []}
     for _ in range(ROUNDS):
         for kind, encoder in (("full", full), ("half", half)):
@@ -128,15 +132,15 @@ def main() -> None:
     """Measure one encoder and print."""
     name = sys.argv[1] if len(sys.argv) > 1 else "dense"
     device = sys.argv[2] if len(sys.argv) > 2 else "cpu"
-    if device == "cuda":  # int8 and memory budgets are for the CPU
-        print(json.dumps({"encoder": name, **loading_on_cuda(name)}))
-        return
-    found: dict[str, Any] = dict(loading(name))
-    found["int8"] = loading(name, "int8")
+    precision = sys.argv[3] if len(sys.argv) > 3 else "fp32"
+    if device == "cuda":
+        found: dict[str, Any] = {"precision": precision, **loading_on_cuda(name, precision)}
+    else:
+        found = {**loading(name), "int8": loading(name, "int8")}
     generator = np.random.default_rng(0)
     words = ("oil", "wheat", "profit", "dividend", "shares", "quarter", "bank", "trade", "tariff", "ship", "tanker")
     texts = [" ".join(generator.choice(words, length)) for length in generator.integers(5, 120, 150)]
-    found["half_budget"] = half_budget(name, texts, found["weights_mib"])
+    found["half_budget"] = half_budget(name, texts, found["weights_mib"], device, precision)
     print(json.dumps({"encoder": name, **found}))
 
 

@@ -293,8 +293,8 @@ def agreement(subjects: dict[str, Start], data: Data) -> Figures:
     return {name: float((first * other).sum(axis=1).min()) for name, other in vectors.items()}
 
 
-def memory(device: str) -> Figures:
+def memory(device: str, precision: str) -> Figures:
     """Peak of memory while weights are loaded, and what half of the model's size as a budget costs; see the module."""
-    command = [sys.executable, "-m", "benchmarks.serving_memory", "dense", device]
+    command = [sys.executable, "-m", "benchmarks.serving_memory", "dense", device, precision]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return orjson.loads(ended.stdout)

@@ -18,8 +18,10 @@ ENCODERS = {"dense": "dense", "routed": "routed", "default": "dense"}
 """Names that `load_encoder` knows, and the encoder each stands for."""
 DEVICES = ("cpu", "cuda")
 """Where an encoder computes; "cuda" is the CUDA device that torch takes first, see CUDA_VISIBLE_DEVICES."""
-PRECISIONS = ("fp32", "int8", "int4")
-"""Number formats of the arithmetic: float32, 8 bits, and 8 bits with weights that went through 4."""
+PRECISIONS = ("fp32", "bf16", "int8", "int4")
+"""Number formats of the arithmetic: float32, bfloat16 products (on "cuda"), 8 bits, and 8 bits with weights that went
+through 4 (both on "cpu")."""
+_FLOAT = ("fp32", "bf16")
 DEFAULT_ACTIVE = 0.3
 """Budget of the routed encoder: share of the parent's layer parameters that work for a text on average."""
 
@@ -105,12 +107,12 @@ def load_encoder(
         max_tokens: longest text in tokens, [CLS] and [SEP] included; 256 when None, the model's own setting.
         device: one of `DEVICES`. Vectors of two devices differ in the last bits, so `encoder_id` does too.
         threads: worker threads; as many as torch uses when None, and 1 on "cuda". Results do not depend on it.
-        precision: one of `PRECISIONS`; a quantised file has one only, and "cuda" computes in "fp32" only.
-        memory_budget: most bytes of weights in memory; with fewer than the model has, what is missing is read from its
-            file for each batch, one batch at a time. Vectors and name stay the same.
+        precision: one of `PRECISIONS`; a quantised file has one only.
+        memory_budget: most bytes of weights in the device's memory; with fewer than the model has, what is missing is
+            read from its file for each batch, one batch at a time. Vectors and name stay the same. Not for 8 bits.
 
     Raises:
-        OptionError: an argument is wrong, or this machine has no such device.
+        OptionError: an argument is wrong, or this machine has no such device or precision.
         ModelFileError: the model is not installed, damaged or another one.
         OverloadError: the weights do not fit into the device's memory at present.
     """
@@ -122,22 +124,27 @@ def load_encoder(
         raise OptionError(f"threads is {threads}; it must be 1 or more.")
     if precision not in PRECISIONS:
         raise OptionError(f"The precision is '{precision}'; known are: {', '.join(PRECISIONS)}.")
-    if memory_budget is not None and precision != "fp32":
+    if memory_budget is not None and precision not in _FLOAT:
         raise OptionError(
-            f"The precision is '{precision}' and the memory budget {memory_budget}; only fp32 weights are streamed."
+            f"The precision is '{precision}' and the memory budget {memory_budget}; only fp32 and bf16 weights are "
+            "streamed. Leave one of the two out."
         )
-    if device == "cuda" and (precision != "fp32" or memory_budget is not None):
-        wanted = f"the precision '{precision}'" if precision != "fp32" else f"a memory budget of {memory_budget}"
+    if device == "cuda" and precision not in _FLOAT:
         raise OptionError(
-            f"The device is 'cuda' with {wanted}; only fp32 computes there, with all weights on the device. Use the "
-            "device 'cpu', or the precision 'fp32' without a memory budget."
+            f"The device is 'cuda' with the precision '{precision}'; fp32 and bf16 compute there. Use one of them, or "
+            "the device 'cpu'."
+        )
+    if device == "cpu" and precision == "bf16":
+        raise OptionError(
+            "The device is 'cpu' with the precision 'bf16'; a processor's bfloat16 products have other bits in other "
+            "batches. Use the precision 'int8', which is faster there, or 'fp32', or the device 'cuda'."
         )
     # torch takes a second to import; commands that load no encoder must not pay for it.
     from engine.device import check_device
     from engine.loading import load_dense, load_quantized, load_routed
     from engine.quantized_file import is_quantized
 
-    check_device(device)
+    check_device(device, precision)
     if not file and ENCODERS[name] == "dense":
         if active is not None:
             raise OptionError(f"active is {active}; the encoder '{name}' is dense and has no budget.")

@@ -18,11 +18,11 @@ CUDA_BATCH_TOKENS = 8192
 """Most tokens of a batch on CUDA, where nothing has to stay in a cache. Chosen without measurement."""
 
 
-def check_device(device: str) -> None:
-    """Whether an encoder can compute there.
+def check_device(device: str, precision: str = "fp32") -> None:
+    """Whether an encoder can compute there in this precision.
 
     Raises:
-        OptionError: there is no such device on this machine.
+        OptionError: there is no such device on this machine, or it does not compute in this precision.
     """
     if device not in DEVICES:
         raise OptionError(f"The device is '{device}'; known are: {', '.join(DEVICES)}.")
@@ -30,6 +30,16 @@ def check_device(device: str) -> None:
         raise OptionError(
             "The device is 'cuda', and torch finds no CUDA device on this machine. Use the device 'cpu', or install a "
             "driver and a torch built for it, see https://pytorch.org/get-started/locally."
+        )
+    if precision != "bf16":
+        return
+    if not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise OptionError("The precision is 'bf16', and this CUDA device has no arithmetic for it. Use 'fp32'.")
+    if not torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction:
+        raise OptionError(
+            "The precision is 'bf16', and this process adds parts of bfloat16 products up in another way than torch by "
+            "itself: vectors would be others. Leave torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction "
+            "True."
         )
 
 

@@ -169,8 +169,9 @@ def grouped_linear(
         [P, O].
     """
     if torch.is_grad_enabled():
-        bias_UO = None if bias_UO is None else lowered(bias_UO)
-        return _GroupedLinear.apply(lowered(x_PI), lowered(weight_UIO), bias_UO, units)  # type: ignore[no-any-return]
+        bias_UO = None if bias_UO is None else lowered(bias_UO, weight_UIO)
+        x_PI, weight_UIO = lowered(x_PI, weight_UIO), lowered(weight_UIO, weight_UIO)
+        return _GroupedLinear.apply(x_PI, weight_UIO, bias_UO, units)  # type: ignore[no-any-return]
     y_PO = x_PI.new_empty(x_PI.shape[0], weight_UIO.shape[2])
     biases = [None] * len(units.counts) if bias_UO is None else bias_UO.unbind()
     parts = zip(x_PI.split(units.counts), weight_UIO.unbind(), biases, y_PO.split(units.counts), strict=True)

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from engine.arithmetic import fold, root
 from engine.config import EncoderConfig
-from engine.products import linear, most_rows, must_fix_order, product
+from engine.products import linear, lowered, most_rows, must_fix_order, product
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +79,14 @@ class Linear(nn.Module):
 
     def forward(self, x_TD: torch.Tensor) -> torch.Tensor:
         """All rows."""
-        return linear(x_TD, self.weight, self.bias)
+        return linear(lowered(x_TD, self.weight), self.weight, self.bias)
 
 
 def attend(q_SHLW: torch.Tensor, k_SHLW: torch.Tensor, v_SHLW: torch.Tensor) -> torch.Tensor:
     """[S, H, L, W]: softmax(q k / sqrt W) v.
 
     On CUDA torch would pick a kernel by the number of texts, and some sum in an order that depends on it. The one named
-    here computes each text and head for itself, and takes float32.
+    here computes each text and head for itself, in float32 and bfloat16.
     """
     if must_fix_order(q_SHLW):
         kernel = torch.ops.aten._scaled_dot_product_efficient_attention
@@ -128,7 +128,7 @@ class FeedForward(nn.Module):
         """Args: x_TD states. Returns: [T, D]."""
         if torch.is_autocast_enabled(x_TD.device.type):  # there speed counts and bits do not
             return self.down(functional.gelu(self.up(x_TD)))
-        y_TD = torch.empty_like(x_TD)
+        y_TD = torch.empty_like(x_TD, dtype=self.down.weight.dtype)
         for x_BD, y_BD in zip(x_TD.split(most_rows()), y_TD.split(most_rows()), strict=True):
             product(functional.gelu(self.up(x_BD)), self.down.weight, self.down.bias, y_BD)
         return y_TD

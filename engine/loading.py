@@ -33,7 +33,8 @@ DEFAULT_MAX_TOKENS = 256
 MIN_TOKENS = 3
 WEIGHTS = "model.safetensors"
 BITS = {"int8": 8, "int4": 4}
-_ARITHMETIC = {"int4": "int4, query, key and value int8"}
+_FLOATS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_ARITHMETIC = {"fp32": "float32", "bf16": "bfloat16", "int4": "int4, query, key and value int8"}
 """Part of the encoder_id where the precision's name does not say it."""
 
 
@@ -50,7 +51,7 @@ def load_dense(
     config = EncoderConfig.from_json(files["config.json"], files["1_Pooling/config.json"])
     streamed = None
     file = TensorFile(package_folder(MINILM) / WEIGHTS, MINILM.sha256[WEIGHTS])
-    if precision != "fp32":
+    if precision in BITS:
         with file:
             return int8_client(
                 dense_int8(file, config, BITS[precision]),
@@ -60,14 +61,15 @@ def load_dense(
                 max_tokens=max_tokens,
                 threads=threads,
             )
-    if memory_budget is not None:
-        streamed = streamed_dense(file, config, memory_budget)
+    dtype = _FLOATS[precision]
     with computing(device):
-        model = streamed or load_dense_model(file, config, device)
+        if memory_budget is not None:
+            streamed = streamed_dense(file, config, memory_budget, device, dtype)
+        model = streamed or load_dense_model(file, config, device, dtype)
     if streamed is None:
         file.close()
     limit = _limit(max_tokens, model.config)
-    forward, arithmetic, shapes = float_parts(model, device)
+    forward, arithmetic, shapes = float_parts(model, device, precision)
 
     def compute(batch: Pack, traced: bool) -> Packed:
         vectors = forward(batch, 0, None)
@@ -77,7 +79,9 @@ def load_dense(
         compute,
         shapes,
         TextTokenizer(files["tokenizer.json"], vocab=model.config.vocab, max_tokens=limit),
-        encoder_id=make_encoder_id("dense", MINILM.sha256, max_tokens=limit, precision=arithmetic, device=device),
+        encoder_id=make_encoder_id(
+            _kind("dense", precision), MINILM.sha256, max_tokens=limit, precision=arithmetic, device=device
+        ),
         dimension=model.config.width,
         max_tokens=limit,
         threads=1 if streamed is not None else _threads(threads, device),
@@ -106,7 +110,7 @@ def load_routed(
         sha256 = None
     file = TensorFile(path, sha256)
     hashes = {"encoder": file.sha256}
-    if precision != "fp32":
+    if precision in BITS:
         with file:
             weights, tokenizer = routed_int8(file, BITS[precision])
             return int8_client(
@@ -118,9 +122,11 @@ def load_routed(
                 max_tokens=max_tokens,
                 threads=threads,
             )
-    streamed = None if memory_budget is None else streamed_routed(file, memory_budget)
+    streamed, dtype = None, _FLOATS[precision]
     with computing(device):
-        model, tokenizer = streamed or load_routed_model(file, device)
+        if memory_budget is not None:
+            streamed = streamed_routed(file, memory_budget, device, dtype)
+        model, tokenizer = streamed or load_routed_model(file, device, dtype)
     if streamed is None:
         file.close()
     else:
@@ -133,6 +139,7 @@ def load_routed(
         max_tokens=max_tokens,
         threads=threads,
         device=device,
+        precision=precision,
     )
 
 
@@ -174,6 +181,7 @@ def routed_client(
     max_tokens: int | None = None,
     threads: int | None = None,
     device: str = "cpu",
+    precision: str = "fp32",
 ) -> LocalEncoder:
     """An encoder around a routed model.
 
@@ -185,6 +193,7 @@ def routed_client(
         max_tokens: longest text in tokens.
         threads: worker threads.
         device: where it computes.
+        precision: "fp32" or "bf16", that of the model's products, for its name.
 
     Raises:
         OptionError: there is no such budget, or the limit is out of range.
@@ -192,7 +201,7 @@ def routed_client(
     """
     config = model.config
     budget, limit = config.budget(active), _limit(max_tokens, config.base)
-    forward, arithmetic, shapes = float_parts(model, device)
+    forward, arithmetic, shapes = float_parts(model, device, precision)
 
     def compute(batch: Pack, traced: bool) -> Packed:
         layers: list[LayerTrace] | None = [] if traced else None
@@ -206,7 +215,9 @@ def routed_client(
         compute,
         shapes,
         TextTokenizer(tokenizer, vocab=config.base.vocab, max_tokens=limit),
-        encoder_id=make_encoder_id(f"routed{active:g}", sha256, max_tokens=limit, precision=arithmetic, device=device),
+        encoder_id=make_encoder_id(
+            _kind(f"routed{active:g}", precision), sha256, max_tokens=limit, precision=arithmetic, device=device
+        ),
         dimension=config.base.width,
         max_tokens=limit,
         threads=_threads(threads, device),
@@ -215,15 +226,15 @@ def routed_client(
 
 
 def float_parts(
-    model: DenseEncoder | RoutedEncoder, device: str = "cpu"
+    model: DenseEncoder | RoutedEncoder, device: str = "cpu", precision: str = "fp32"
 ) -> tuple[FloatForward, str, tuple[tuple[int, int], ...]]:
-    """A float32 model's forward, its arithmetic for the `encoder_id`, and the shapes whose products are torch's.
+    """A float model's forward, its arithmetic for the `encoder_id`, and the shapes whose products are torch's.
 
     Raises:
         OptionError: SIFTLINE_KERNEL names a kernel that is not known or cannot run here.
     """
     forward, kernel = (torch_forward(model), "torch") if device != "cpu" else float_forward(model)
-    return (forward, "float32", model.shapes()) if kernel == "torch" else (forward, "float32, fused", ())
+    return (forward, _ARITHMETIC[precision], model.shapes()) if kernel == "torch" else (forward, "float32, fused", ())
 
 
 def int8_client(
@@ -265,7 +276,7 @@ def int8_client(
         traces = text_traces(routed, layers, batch)
         return Packed(vectors, [trace.active_frac for trace in traces], [trace.to_json() for trace in traces])
 
-    kind = f"dense-{precision}" if routed is None else f"routed{active:g}-{precision}"
+    kind = _kind("dense" if routed is None else f"routed{active:g}", precision)
     return LocalEncoder(
         compute,
         (),  # its products are exact, so their number of rows needs no measurement
@@ -275,6 +286,10 @@ def int8_client(
         max_tokens=limit,
         threads=threads or torch.get_num_threads(),
     )
+
+
+def _kind(name: str, precision: str) -> str:
+    return name if precision == "fp32" else f"{name}-{precision}"
 
 
 def _threads(threads: int | None, device: str) -> int:

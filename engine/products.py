@@ -52,11 +52,12 @@ def must_fix_order(x: torch.Tensor) -> bool:
     return x.is_cuda and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cuda")
 
 
-def lowered(x: torch.Tensor) -> torch.Tensor:
-    """In training under autocast, x in its precision: cast once for all products that take it."""
+def lowered(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """x in the precision of products with this weight, cast once for all of them; under autocast in training in its."""
     kind = x.device.type
-    lower = torch.is_grad_enabled() and torch.is_autocast_enabled(kind)
-    return x.to(torch.get_autocast_dtype(kind)) if lower else x
+    if not torch.is_autocast_enabled(kind):
+        return x.to(weight.dtype)
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_grad_enabled() else x
 
 
 @contextmanager

@@ -43,7 +43,8 @@ class RoutedLayer(nn.Module):
         scores_SH = self._scores(self.head_router, means_SD, budget, config.head_shares[budget])
         on_SH = self.head_router.choose(scores_SH, budget)
         gate_SH = self._gate(self.head_router, scores_SH, on_SH, budget, config.head_shares[budget])
-        x_TD = self.attention_norm((x_TD + self.attention(lowered(x_TD), on_SH, batch, gate_SH)).float())
+        lower_TD = lowered(x_TD, self.attention.bias)
+        x_TD = self.attention_norm((x_TD + self.attention(lower_TD, on_SH, batch, gate_SH)).float())
 
         by_token = config.expert_mode == "token"
         routed_RD = x_TD if by_token else sequence_means(x_TD, batch.runs)
@@ -57,7 +58,8 @@ class RoutedLayer(nn.Module):
             gate_RE = None if gate_RE is None else gate_RE[batch.sequences_T]
         if trace is not None:
             trace.append(LayerTrace(on_SH, on_RE, x_TD))
-        return self.feed_forward_norm((x_TD + self.feed_forward(lowered(x_TD), on_RE, gate_RE)).float())
+        lower_TD = lowered(x_TD, self.feed_forward.bias)
+        return self.feed_forward_norm((x_TD + self.feed_forward(lower_TD, on_RE, gate_RE)).float())
 
     def _scores(self, router: Router, x_RD: torch.Tensor, budget: int, share: float) -> torch.Tensor:
         scores_RU = router.scores(x_RD)

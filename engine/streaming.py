@@ -9,22 +9,26 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self, TypeVar, cast
 
 import torch
 
+from engine.attention import RoutedAttention
 from engine.config import EncoderConfig, RoutedConfig
-from engine.encoder import DenseEncoder
+from engine.encoder import DenseEncoder, Linear
 from engine.errors import ModelFileError
+from engine.experts import RoutedFeedForward
 from engine.quantize import Int8Weights, quantize_floats
 from engine.routed import RoutedEncoder
 from engine.routed_file import FORMAT, SCALES, TABLE, TOKENIZER, stored_type
 from engine.safetensors_header import LARGEST_HEADER, metadata
 from engine.weights import check_tensors, encoder_tensors
+
+Model = TypeVar("Model", bound=torch.nn.Module)
 
 CHUNK_BYTES = 1 << 20
 THRESHOLDS = (".thresholds", ".thresholds_B")
@@ -204,15 +208,45 @@ def _sent(chunk: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return chunk.pin_memory().to(target.device, non_blocking=True) if target.is_cuda else chunk
 
 
-def load_dense_model(file: TensorFile, config: EncoderConfig, device: str = "cpu") -> DenseEncoder:
+def without_memory(make: Callable[[], Model], dtype: torch.dtype) -> Model:
+    """A model or a part of one without memory for its weights, which `placed` gives it.
+
+    Args:
+        make: makes it.
+        dtype: of the weights and biases of products; tables, normalisations and routers have float32.
+    """
+    with torch.device("meta"):
+        model = make().eval().requires_grad_(False)
+    for module in model.modules():
+        if isinstance(module, Linear | RoutedAttention | RoutedFeedForward):
+            module.to(dtype)
+    return model
+
+
+def placed(model: Model, device: str) -> Model:
+    """The same with memory on a device, of any content. `Module.to_empty` would import sympy: 40 MiB."""
+    state = model.state_dict()
+    memory = {name: torch.empty(value.shape, dtype=value.dtype, device=device) for name, value in state.items()}
+    model.load_state_dict(memory, assign=True)
+    return model
+
+
+def load_dense_model(
+    file: TensorFile, config: EncoderConfig, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> DenseEncoder:
     """The dense model of a BERT checkpoint, its weights read straight to their places on a device.
+
+    Args:
+        file: the checkpoint.
+        config: of the model.
+        device: where it goes.
+        dtype: as in `without_memory`.
 
     Raises:
         ModelFileError: a tensor is missing, unknown, of another shape or type, or not finite.
     """
     check_dense(file, config)
-    with torch.device(device):
-        model = DenseEncoder(config).eval().requires_grad_(False)
+    model = placed(without_memory(lambda: DenseEncoder(config), dtype), device)
     for name, target in dense_targets(model).items():
         file.fill(name, target)
     finish_positions(file, model.positions.weight)
@@ -314,15 +348,16 @@ def routed_int8(file: TensorFile, bits: int = 8) -> tuple[Int8Weights, bytes]:
     return quantize_floats(config, read, table, bits), file.content(TOKENIZER)
 
 
-def load_routed_model(file: TensorFile, device: str = "cpu") -> tuple[RoutedEncoder, bytes]:
-    """The routed model in its file, on a device, and its tokenizer.json.
+def load_routed_model(
+    file: TensorFile, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> tuple[RoutedEncoder, bytes]:
+    """The routed model in its file, on a device, and its tokenizer.json; arguments as in `load_dense_model`.
 
     Raises:
         ModelFileError: as `engine.routed_file.parse_routed`.
     """
     config = check_routed(file)
-    with torch.device(device):
-        model = RoutedEncoder(config).eval().requires_grad_(False)
+    model = placed(without_memory(lambda: RoutedEncoder(config), dtype), device)
     for name, target in model.state_dict().items():
         if name == TABLE:
             fill_table(file, target)

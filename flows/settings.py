@@ -85,7 +85,7 @@ class EncoderSection(Section):
     active: float | None = Field(default=None, gt=0, le=1)
     max_tokens: int | None = Field(default=None, ge=8, le=512)
     device: Literal["cpu", "cuda"] = "cpu"
-    precision: Literal["fp32", "int8", "int4"] = "fp32"
+    precision: Literal["fp32", "bf16", "int8", "int4"] = "fp32"
     stored: Literal["float32", "float16"] = "float32"
     """Numbers of the vectors; float16 takes half the disk."""
 

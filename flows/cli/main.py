@@ -322,7 +322,7 @@ def embed(
         float | None, typer.Option(help="Budget of a routed encoder, such as 0.2, 0.3, 0.5 or 1.")
     ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=8, help="Cut texts after this many tokens.")] = None,
-    precision: Annotated[str, typer.Option(help="fp32, int8 or int4.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="fp32, int8 or int4; bf16 on cuda.")] = "fp32",
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to compute; cuda in fp32 only.")] = "cpu",
 ) -> None:
     """Turn any file of texts into vectors; needs no project."""

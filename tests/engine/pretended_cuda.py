@@ -2,10 +2,12 @@
 what CUDA would refuse or would compute in an order of its own.
 
 It shows that the code of the device path puts every tensor where it belongs, and that a text's sums have one order in
-any batch as far as the shapes of operations decide. It says nothing about the kernels of a real device; the tests that
+any batch as far as the shapes of operations decide. Copies on a side stream are as late as they may be, and refused
+where the device may still use what they overwrite. It says nothing about the kernels of a real device; the tests that
 are marked cuda do.
 """
 
+import threading
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,7 +20,6 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 from engine.device import CUDA_ROWS
-from engine.local import LocalEncoder
 from engine.products import use_least_rows
 
 CUDA = torch.device("cuda")
@@ -61,31 +62,92 @@ class _Mode(TorchFunctionMode):
 
 
 class _Stream:
+    """The stream that computes does all at once; on a side stream, copies are made when somebody waits for them."""
+
+    def __init__(self) -> None:
+        self.copies: list[Callable[[], object]] = []
+        self.made = 0
+
+    def record_event(self) -> "_Event":
+        return _Event(self, len(self.copies), _uses.now)
+
+    def wait_event(self, event: "_Event") -> None:
+        event.make_copies()
+
     def synchronize(self) -> None:
-        pass
+        self.record_event().synchronize()
+
+
+class _Event:
+    def __init__(self, stream: _Stream, copies: int, used: int) -> None:
+        self._stream, self._copies, self._used = stream, copies, used
+
+    def make_copies(self) -> None:
+        stream = self._stream
+        while stream.made < self._copies:
+            stream.copies[stream.made]()
+            stream.made += 1
+
+    def synchronize(self) -> None:
+        self.make_copies()
+        if self._stream is _computing:
+            _local.waited = self._used
+
+
+class _Uses:
+    """Number of operations on the stream that computes, and the last one that used each memory."""
+
+    def __init__(self) -> None:
+        self.now, self.last = 0, dict[int, int]()
+
+    def note(self, tensors: Iterable[PretendedTensor]) -> None:
+        self.now += 1
+        self.last.update((_memory(tensor), self.now) for tensor in tensors)
+
+
+_computing, _uses, _local = _Stream(), _Uses(), threading.local()
+
+
+def _memory(tensor: PretendedTensor) -> int:
+    return tensor.on_host.untyped_storage().data_ptr()
 
 
 @contextmanager
-def pretended_cuda() -> Generator[Callable[[LocalEncoder], None]]:
-    """Inside the block "cuda" is the pretended device for this thread, and for the worker of each encoder that is given
-    to the function that the block gets. Products of this thread have CUDA's rows, as those of the workers."""
+def _on(stream: _Stream) -> Generator[None]:
+    _local.side = stream
+    try:
+        yield
+    finally:
+        _local.side = None
+
+
+@contextmanager
+def pretended_cuda() -> Generator[None]:
+    """Inside the block "cuda" is the pretended device for this thread and for the threads of encoders made in it.
+    Products of this thread have CUDA's rows, as those of the workers."""
     mode = _Mode()
 
-    def let_in(encoder: LocalEncoder) -> None:
-        workers = encoder.scheduler._workers
-        assert isinstance(workers, ThreadPoolExecutor)
-        assert workers._max_workers == 1
-        workers.submit(mode.__enter__).result()
+    def threads(count: int, name: str, initializer: Callable[[], None] = lambda: None) -> ThreadPoolExecutor:
+        def begin() -> None:
+            mode.__enter__()
+            initializer()
+
+        return ThreadPoolExecutor(count, name, initializer=begin)
 
     use_least_rows(CUDA_ROWS, CUDA_ROWS)
     try:
         with (
             patch("torch.cuda.is_available", lambda: True),
-            patch("torch.cuda.current_stream", _Stream),
+            patch("torch.cuda.is_bf16_supported", lambda including_emulation: True),
+            patch("torch.cuda.current_stream", lambda: _computing),
+            patch("torch.cuda.Stream", _Stream),
+            patch("torch.cuda.stream", _on),
             patch("torch.cuda.empty_cache", lambda: None),
+            patch("engine.local.ThreadPoolExecutor", threads),
+            patch("engine.streamed.ThreadPoolExecutor", threads),
             mode,
         ):
-            yield let_in
+            yield
     finally:
         use_least_rows(1)
 
@@ -110,10 +172,19 @@ def _call(func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
     if name in ("numpy", "__array__"):
         raise CudaError("a tensor on CUDA has no NumPy array")
     _check_order(name, func, args, kwargs, there)
+    side: _Stream | None = getattr(_local, "side", None)
+    if side is None:
+        _uses.note(there)
+    elif name == "copy_":
+        if _uses.last.get(_memory(args[0]), 0) > getattr(_local, "waited", 0):
+            raise CudaError("a copy on a side stream overwrites what may be in use")
+        (target, source), kwargs = tree_map(_values, (args, kwargs))
+        side.copies.append(lambda: func(target, source, **kwargs))
+        return args[0]
     args, kwargs = tree_map(_values, (args, kwargs))
     if "efficient_attention" in str(func):
         q, k, v = args[:3]
-        assert q.dtype == torch.float32
+        assert q.dtype in (torch.float32, torch.bfloat16)
         assert all(part.stride(-1) == 1 and part.shape[-1] % 4 == 0 for part in (q, k, v))
         result: Any = (functional.scaled_dot_product_attention(q, k, v), None, None, None)
     else:

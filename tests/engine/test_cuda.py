@@ -1,5 +1,6 @@
-"""On a real CUDA device: vectors are those of the CPU but for the last bits, a text has the same bits in any batch,
-the server answers, a device without memory is a typed error, distillation trains. Skipped where there is none."""
+"""On a real CUDA device: vectors are those of the CPU but for the last bits (in bfloat16 close to them), a text has the
+same bits in any batch and with few weights in memory, the server answers, a device without memory is a typed error,
+distillation trains. Skipped where there is none."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -31,9 +32,14 @@ def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+@pytest.fixture(scope="module", params=["fp32", "bf16"])
+def precision(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def there(name: str) -> Encoder:
-    return load_encoder(name, device="cuda")
+def there(name: str, precision: str) -> Encoder:
+    return load_encoder(name, device="cuda", precision=precision)
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +47,12 @@ def alone(there: Encoder) -> np.ndarray:
     return np.concatenate([there.encode([text]) for text in [*TEXTS, *LONG]])
 
 
-def test_vectors_are_those_of_the_cpu(name: str, alone: np.ndarray) -> None:
+def test_vectors_are_those_of_the_cpu(name: str, precision: str, alone: np.ndarray) -> None:
     here = load_encoder(name, threads=2).encode([*TEXTS, *LONG])
     cosines = (alone * here).sum(axis=1)
+    if precision == "bf16":
+        assert cosines.mean() > 0.995
+        return
     # Where a router's score lies within rounding of its threshold, one more or one less unit works.
     close = np.abs(alone - here).max(axis=1) < 1e-4
     assert close.mean() > (0.95 if name == "routed" else 0.999)
@@ -60,9 +69,20 @@ def test_a_text_has_the_same_bits_in_any_batch(there: Encoder, alone: np.ndarray
         assert np.array_equal(vectors, alone[chosen])
 
 
-def test_and_with_more_workers_and_in_another_encoder(name: str, alone: np.ndarray) -> None:
-    another = load_encoder(name, device="cuda", threads=3)
+def test_and_with_more_workers_and_in_another_encoder(name: str, precision: str, alone: np.ndarray) -> None:
+    another = load_encoder(name, device="cuda", precision=precision, threads=3)
     assert np.array_equal(another.encode([*TEXTS, *LONG]), alone)
+
+
+@pytest.mark.parametrize("budget_mib", [16, 24, 30])
+def test_and_with_few_weights_in_memory(name: str, precision: str, alone: np.ndarray, budget_mib: int) -> None:
+    texts, before = [*TEXTS, *LONG], torch.cuda.memory_allocated()
+    budget = (budget_mib << 20) // (1 if precision == "fp32" else 2)
+    streamed = load_encoder(name, device="cuda", precision=precision, memory_budget=budget)
+    assert torch.cuda.memory_allocated() - before <= budget
+    for _ in range(5):
+        assert np.array_equal(streamed.encode(texts), alone)
+    assert np.array_equal(streamed.encode(texts[5:7]), alone[5:7])
 
 
 @pytest.fixture
@@ -73,21 +93,24 @@ def fixed_rows() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("shape", [(384, 1152), (384, 384), (384, 1536), (1536, 384), (384, 16), (96, 384), (32, 384)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @torch.inference_mode()
-def test_a_row_has_the_same_bits_at_every_place_of_a_product(fixed_rows: None, shape: tuple[int, int]) -> None:
+def test_a_row_has_the_same_bits_at_every_place_of_a_product(
+    fixed_rows: None, shape: tuple[int, int], dtype: torch.dtype
+) -> None:
     generator = torch.Generator("cuda").manual_seed(0)
-    x_RI = torch.randn(2 * CUDA_ROWS + 100, shape[0], generator=generator, device="cuda")
-    weight_IO = torch.randn(shape, generator=generator, device="cuda")
-    bias_O = torch.randn(shape[1], generator=generator, device="cuda")
+    x_RI = torch.randn(2 * CUDA_ROWS + 100, shape[0], generator=generator, device="cuda").to(dtype)
+    weight_IO = torch.randn(shape, generator=generator, device="cuda").to(dtype)
+    bias_O = torch.randn(shape[1], generator=generator, device="cuda").to(dtype)
     whole = linear(x_RI, weight_IO, bias_O)
     for start, rows in ((0, 1), (1, 1), (511, 1), (77, 130), (300, 512), (13, 513), (1000, 124)):
         assert torch.equal(linear(x_RI[start : start + rows], weight_IO, bias_O), whole[start : start + rows])
 
 
-def test_the_server_gives_the_same_bits(name: str, alone: np.ndarray) -> None:
-    with server_process("--encoder", name, "--device", "cuda") as server:
+def test_the_server_gives_the_same_bits(name: str, precision: str, alone: np.ndarray) -> None:
+    with server_process("--encoder", name, "--device", "cuda", "--precision", precision) as server:
         info = httpx.get(f"{server.url}/info").json()
-        assert info["device"] == "cuda"
+        assert (info["device"], info["precision"]) == ("cuda", precision)
         assert "-cuda-" in info["encoder_id"]
         assert np.array_equal(np.array(post(server.url, inputs=TEXTS).json(), np.float32), alone[: len(TEXTS)])
         one = np.array(post(server.url, inputs=TEXTS[7]).json(), np.float32)

@@ -123,7 +123,7 @@ def test_the_client_streams_and_its_name_stays() -> None:
         assert np.array_equal(streamed.encode(TEXTS), full.encode(TEXTS))
     with pytest.raises(OptionError, match=r"budget is 5\.0 MiB; the least is .* MiB"):
         load_encoder("dense", memory_budget=5 * MIB)
-    with pytest.raises(OptionError, match="only fp32 weights are streamed"):
+    with pytest.raises(OptionError, match="only fp32 and bf16 weights are streamed"):
         load_encoder("dense", precision="int8", memory_budget=40 * MIB)
 
 

@@ -100,12 +100,12 @@ def engine_trace(
 def engine_serve(
     encoder: Annotated[str, typer.Option(help="Encoder: default, routed, dense, or a .safetensors file.")] = "default",
     active: Annotated[float | None, typer.Option(help="Budget of a routed encoder.")] = None,
-    precision: Annotated[str, typer.Option(help="fp32, int8 or int4.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="fp32, int8 or int4; bf16 on cuda.")] = "fp32",
     memory_budget: Annotated[
         int | None, typer.Option(min=1, help="Most MiB of weights in memory; the rest is read for each batch.")
     ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=3, help="Cut texts after this many tokens.")] = None,
-    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to compute; cuda in fp32 only.")] = "cpu",
+    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to compute; cuda in fp32 or bf16.")] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="Batches computed at a time, one core each.")] = None,
     host: Annotated[
         str, typer.Option(help="Address; one that is not loopback needs SIFTLINE_ENGINE_KEY.")
