@@ -131,9 +131,14 @@ def serve(service: Service, told: Callable[[str], None]) -> None:
         told: called with lines for people; the first one ends with the address.
 
     Raises:
-        OptionError: the address cannot be listened on.
+        OptionError: the address cannot be listened on, or the queue can never hold the longest text.
     """
-    config = service.config
+    config, longest = service.config, service.encoder.max_tokens
+    if config.room.tokens < longest:
+        raise OptionError(
+            f"The queue has room for {config.room.tokens} tokens, and a text may have {longest}: such a text would be "
+            f"refused for ever. Give --queue-tokens {longest} or more, or a smaller --max-tokens."
+        )
     listener = listen(config.host, config.port)
     port = listener.getsockname()[1]
     host = f"[{config.host}]" if ":" in config.host else config.host

@@ -67,6 +67,7 @@ def test_every_command_has_help_with_an_example(command: list[str], capsys: pyte
         (["embed", "--input", "missing.jsonl", "--output", "x.csv"], "end the name in .parquet"),
         (["engine", "distill", "--text", "a.txt", "--output", "x"], "end the name in .safetensors"),
         (["engine", "serve", "--device", "cuda", "--precision", "int8"], "only fp32"),
+        (["engine", "serve", "--queue-tokens", "255"], "Give --queue-tokens 256 or more, or a smaller --max-tokens"),
         (["engine", "convert", "--text", "missing.txt", "--output", "x.safetensors"], "missing.txt"),
         (["engine", "convert", "--text", "a.txt", "--output", "x.safetensors", "--layers", "0,a"], "0,2,3,5"),
         (["engine", "convert", "--text", "a.txt", "--output", "x.safetensors", "--layers", "0,9"], "0 to 5"),
