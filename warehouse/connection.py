@@ -64,8 +64,8 @@ class Location:
             raise SettingsError(f"[warehouse] data is {self.data!r}; it must be 'data' or start with 's3://'.")
         if not self.on_s3 and "\\" in str(self.folder):
             raise SettingsError(
-                f"The warehouse cannot be in {self.folder}: DuckLake takes the backslash in this path for a border between "
-                "folders. Rename the folder, or set [warehouse] path to one whose whole path has no backslash."
+                f"The warehouse cannot be in {self.folder}: DuckLake takes the backslash in this path for a border "
+                "between folders. Rename the folder, or set [warehouse] path to one whose whole path has no backslash."
             )
 
     @property
