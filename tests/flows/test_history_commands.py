@@ -115,6 +115,9 @@ def test_a_question_starts_without_the_packages_that_do_the_work(project: Path) 
         (["export", "training-set", "--output", "{tmp}/x", "--at", "-1"], "no snapshot -1"),
         (["export", "training-set", "--output", "{tmp}/x", "--at", "2999-01-01"], "future"),
         (["export", "training-set", "--output", "{tmp}/x", "--where", "colour = 1"], "colour"),
+        (["export", "training-set", "--output", "{tmp}/x", "--where", ""], "leave --where out for all rows"),
+        (["export", "training-set", "--output", "{tmp}/x", "--where", " \n"], "leave --where out for all rows"),
+        (["lf", "report", "--where", ""], "leave --where out for all rows"),
     ],
 )
 def test_a_wrong_request_is_told_and_writes_nothing(
