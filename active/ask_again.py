@@ -1,9 +1,10 @@
-"""Asking people again: about a text that was edited, a label they disagree on, or a label that is probably wrong.
+"""Asking people again: about what was edited, a label they disagree on, or a label that is probably wrong.
 
 There is one way to ask again: the item's task goes to `asked_before`, and its row of the queue is planned anew, so a
 fresh task reaches the service by the outbox's own steps. A fresh task can go to anybody and shows neither the earlier
 answers nor a suggestion; one more place on the old task would never reach the person who answered it, and where only
-one annotator works the row would wait for ever. Earlier answers still count, except those to a text that was edited.
+one annotator works the row would wait for ever. Earlier answers still count, except those to
+what was edited: the text, or metadata that was shown.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,6 +16,7 @@ import pyarrow as pa
 from active.quality import SUSPICIOUS, Suspect, suspects
 from features.index import VectorIndex
 from warehouse import Lake, Reader, SettingsError, StageResult, Upsert
+from warehouse.answers import sent_hash, shown_keys
 from warehouse.stage import Write
 
 Why = Literal["edited", "disagreement", "second_look"]
@@ -57,9 +59,9 @@ class AskAgainConfig:
 
 
 def ask_again(lake: Lake, index: Callable[[], VectorIndex], config: AskAgainConfig) -> StageResult:
-    """Plan a new task for every edited text, and within their budgets for contested and for suspicious labels.
+    """Plan a new task for every edited item, and within their budgets for contested and for suspicious labels.
 
-    Texts that were edited before they were sent only get their row corrected. Tasks under way (`sent`) wait for the
+    Items that were edited before they were sent only get their row corrected. Tasks under way (`sent`) wait for the
     next run.
 
     Args:
@@ -122,10 +124,11 @@ def ask_again(lake: Lake, index: Callable[[], VectorIndex], config: AskAgainConf
 
 
 def _rows(reader: Reader, project: str) -> dict[str, dict[str, Any]]:
-    """The project's queue by item, with the content hash and the prediction of now."""
+    """The project's queue by item, with the hash of what it shows and the prediction of now."""
     found = reader.arrow(
-        """
-        SELECT q.* EXCLUDE (run_id, committed_at), i.content_hash AS now, coalesce(p.confidence, 0) AS new_confidence,
+        f"""
+        SELECT q.* EXCLUDE (run_id, committed_at), {sent_hash(shown_keys("q.content_hash"))} AS now,
+               coalesce(p.confidence, 0) AS new_confidence,
                CASE WHEN k.multi_label THEN -1 ELSE coalesce(p.class_id, -1) END AS new_prediction,
                CASE WHEN k.multi_label THEN p.class_ids END AS new_predictions
         FROM queue q JOIN items i ON i.item_id = q.item_id

@@ -13,14 +13,25 @@ representativeness to uncertainty by itself, as far as predictions allow and not
 Shape letters: N items, D embedding, F items of the front, C classes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from active.graph import CHUNK, Bools, Floats, Rows, Vectors
 
-FRONT = 8192
+FRONT = 2048
 """Items whose gains are kept up to date while a batch is picked; the rest only when one of them could be the best."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What a label of x tells: V^-1 x [D + 1], V^-1 T V^-1 x [D + 1], h / (1 + h x' V^-1 x) and x' V^-1 T V^-1 x."""
+
+    toward: Floats
+    with_target: Floats
+    share: float
+    size: float
 
 
 class Information:
@@ -51,6 +62,7 @@ class Information:
             ridge: the information that the end model starts with, see `active.value`.
         """
         self._vectors = vectors
+        self.gains = np.zeros(len(vectors))
         self._tells = openness * (1.0 - 1.0 / max(2, classes))
         dimension = vectors.shape[1] + 1
         precision = ridge * np.eye(dimension)
@@ -61,13 +73,16 @@ class Information:
         for part in self._parts(labelled):
             rows = self._with_intercept(part)
             precision += (rows.T * self._tells[part].astype(np.float32)) @ rows
-        self._covariance = np.linalg.inv(precision)
+        self._covariance: Floats = np.linalg.inv(precision).astype(np.float64)
         self._settled = np.zeros(len(vectors))
         self._spread = np.zeros(len(vectors))
-        self.gains = np.zeros(len(vectors))
-        self._front = np.arange(len(vectors))
-        self._beyond = -np.inf
-        self._refresh()
+        self._front, self._beyond = np.arange(len(vectors)), -np.inf
+        self._waiting: list[_Told] = []
+        matrix = self._covariance @ self._target @ self._covariance
+        for part in self._parts(self._front):
+            self._spread[part] = self._squared(part, self._covariance)
+            self._settled[part] = self._squared(part, matrix)
+        self._rate(self._front)
 
     @property
     def doubt(self) -> float:
@@ -78,7 +93,7 @@ class Information:
         """The place of the largest gain among the allowed items [N], of which there must be one; the lower wins a tie.
 
         Gains of items that are not kept up to date are upper bounds, for doubt only falls as labels come in. All are
-        brought up to date when one of them is above the best that is known.
+        brought up to date when one of them could be above the best that is known.
 
         Args:
             allowed: [N] items to choose from.
@@ -86,20 +101,12 @@ class Information:
         """
         if (row := self._best_of_front(allowed, weight)) is not None:
             return row
+        self._catch_up()
         worth = np.where(allowed, self.gains if weight is None else self.gains * weight, -np.inf)
-        kept = self._front[allowed[self._front]]
-        row = int(kept[worth[kept].argmax()]) if len(kept) else -1
-        if len(self._front) < len(worth):
-            bounds = worth.copy()
-            bounds[self._front] = -np.inf
-            if row < 0 or bounds.max() > worth[row]:
-                self._front = np.arange(len(worth))
-                self._refresh()
-                return self.best(allowed, weight)
-        elif len(self._front) > FRONT:
-            order = np.argsort(-worth, kind="stable")
-            self._front, self._beyond = np.sort(order[:FRONT]), float(worth[order[FRONT:]].max())
-        return row
+        if len(worth) > FRONT:
+            order = np.argpartition(-worth, FRONT)
+            self._front, self._beyond = np.sort(order[:FRONT]), float(worth[order[FRONT]])
+        return int(worth.argmax())
 
     def _best_of_front(self, allowed: Bools, weight: Floats | None) -> int | None:
         """The best of the front, where none beyond it can be better."""
@@ -117,23 +124,29 @@ class Information:
         toward = self._covariance @ item
         pulled = self._target @ toward
         share = float(self._tells[row] / (1.0 + self._tells[row] * (item @ toward)))
-        both = np.stack([toward, self._covariance @ pulled], axis=1).astype(np.float32)
-        size = float(toward @ pulled)
-        for part in self._parts(self._front):
-            along, with_target = (self._with_intercept(part) @ both).T.astype(np.float64)
-            self._settled[part] += share * along * (share * along * size - 2.0 * with_target)
-            self._spread[part] -= share * along**2
+        told = _Told(toward, self._covariance @ pulled, share, float(toward @ pulled))
+        self._take(self._front, [told])
+        if len(self._front) < len(self.gains):
+            self._waiting.append(told)
         self._covariance -= share * np.outer(toward, toward)
-        self._rate(self._front)
 
-    def _refresh(self) -> None:
-        covariance = self._covariance.astype(np.float32)
-        both = (self._covariance @ self._target @ self._covariance).astype(np.float32)
-        for part in self._parts(self._front):
-            rows = self._with_intercept(part)
-            self._spread[part] = np.einsum("nd,nd->n", rows @ covariance, rows)
-            self._settled[part] = np.einsum("nd,nd->n", rows @ both, rows)
-        self._rate(self._front)
+    def _catch_up(self) -> None:
+        """Bring the gains of those beyond the front up to date."""
+        if self._waiting:
+            beyond = np.ones(len(self.gains), np.bool_)
+            beyond[self._front] = False
+            self._take(np.flatnonzero(beyond), self._waiting)
+            self._waiting = []
+
+    def _take(self, of: Rows, labels: Sequence["_Told"]) -> None:
+        """Take from the gains of some items what some labels told."""
+        share, size = (np.array([getattr(told, name) for told in labels]) for name in ("share", "size"))
+        both = np.stack([told.toward for told in labels] + [told.with_target for told in labels], axis=1)
+        for part in self._parts(of):
+            along, with_target = np.split(self._times(part, both).astype(np.float64), 2, axis=1)
+            self._settled[part] += (share * along * (share * along * size - 2.0 * with_target)).sum(axis=1)
+            self._spread[part] -= (share * along**2).sum(axis=1)
+        self._rate(of)
 
     def _rate(self, rows: Rows) -> None:
         told = self._tells[rows]
@@ -141,12 +154,25 @@ class Information:
             told * np.maximum(self._settled[rows], 0.0) / (1.0 + told * np.maximum(self._spread[rows], 0.0))
         )
 
-    def _parts(self, rows: Rows) -> Iterator[Rows]:
-        for start in range(0, len(rows), CHUNK):
-            yield rows[start : start + CHUNK]
+    def _parts(self, rows: Rows) -> Iterator[Rows | slice]:
+        for start in range(0, len(rows), CHUNK):  # a slice of all copies no vectors
+            part = slice(start, start + CHUNK)
+            yield part if len(rows) == len(self.gains) else rows[part]
 
-    def _with_intercept(self, rows: Rows) -> Vectors:
-        return np.hstack([self._vectors[rows], np.ones((len(rows), 1), np.float32)])
+    def _times(self, rows: Rows | slice, matrix: Floats) -> Vectors:
+        """The vectors of some items, with the intercept, times a matrix [D + 1, M]."""
+        found = self._vectors[rows] @ matrix[:-1].astype(np.float32)
+        found += matrix[-1].astype(np.float32)
+        return found
+
+    def _squared(self, rows: Rows | slice, matrix: Floats) -> Vectors:
+        """x' M x of the vectors of some items, with the intercept."""
+        found = self._times(rows, matrix)
+        return np.einsum("nd,nd->n", found[:, :-1], self._vectors[rows]) + found[:, -1]
+
+    def _with_intercept(self, rows: Rows | slice) -> Vectors:
+        vectors = self._vectors[rows]
+        return np.hstack([vectors, np.ones((len(vectors), 1), np.float32)])
 
 
 def openness(predicted: Floats) -> Floats:

@@ -42,6 +42,7 @@ def changed(reader: Reader, values: pa.Table, cycle: int) -> pa.Table:
     stored = reader.arrow(f'SELECT {names} FROM "values" WHERE cycle = ?', [cycle])
     if not stored.num_rows:
         return values
+    stored = stored.combine_chunks()  # rows are taken from one piece much faster
     place = pc.index_in(values["item_id"], value_set=stored["item_id"].combine_chunks())
     known = np.flatnonzero(place.is_valid())
     now, before = values.take(known), stored.take(place.drop_null())

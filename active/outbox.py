@@ -4,6 +4,7 @@ A row goes planned -> sent -> confirmed -> answered. `sent` means that nobody kn
 before anything is sent, because it has no key of our own, and a task stored twice would be labelled twice.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import pyarrow as pa
 
 from active.task_content import Content
 from warehouse import Lake, Reader, SettingsError, Upsert
+from warehouse.answers import sent_hash
 
 Row = dict[str, Any]
 
@@ -63,6 +65,13 @@ def former_tasks(reader: Reader, config: QueueConfig) -> Mapping[str, Sequence[s
     ):
         found[item_id].append(task_id)
     return found
+
+
+def sent_hashes(reader: Reader, config: QueueConfig, item_ids: Sequence[str]) -> dict[str, str]:
+    """`content_hash` of these items' rows if their tasks were sent now; items that do not exist are left out."""
+    keys = "'" + json.dumps(config.content.keys).replace("'", "''") + "'"
+    sql = f"SELECT i.item_id, {sent_hash(keys)} FROM items i WHERE i.item_id IN (SELECT unnest(?))"
+    return dict(reader.rows(sql, [list(item_ids)]))
 
 
 def queue_table(rows: Sequence[Row]) -> pa.Table:

@@ -13,6 +13,7 @@ import pyarrow.compute
 
 from active.graph import Bools, Floats, Rows
 from warehouse import DataError, Reader
+from warehouse.answers import sent_hash, shown_keys
 from warehouse.reader import list_column_to_matrix
 
 # Its kernels are made at import time, which type checkers do not see.
@@ -92,10 +93,10 @@ def read_pool(reader: Reader, indexed: Sequence[str]) -> Pool:
     class_names = [str(name) for name, _ in named]
     multi_label = any(several for _, several in named)
     table = reader.arrow(
-        """
+        f"""
         SELECT i.item_id, i.content_hash, w.probs AS weak, p.probs AS predicted,
                g.item_id IS NOT NULL AS labelled, g.class_id AS gold, q.item_id IS NOT NULL AS queued,
-               coalesce(q.hash = i.content_hash, false) AS answered
+               coalesce(q.hash = {sent_hash(shown_keys("q.hash"))}, false) AS answered
         FROM items i
         LEFT JOIN latest_weak_labels w ON w.item_id = i.item_id
         LEFT JOIN latest_predictions p ON p.item_id = i.item_id

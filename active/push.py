@@ -8,7 +8,7 @@ they are `sent` until the service says whether it still holds them.
 
 from collections.abc import Sequence
 
-from active.outbox import QueueConfig, Row, commit_states, former_tasks, queue_rows
+from active.outbox import QueueConfig, Row, commit_states, former_tasks, queue_rows, sent_hashes
 from active.select import EXPLORED
 from active.service import AnnotationService, Task
 from warehouse import Lake, Progress, Reader, StageResult, silent
@@ -114,7 +114,11 @@ def _push_chunk(
     written = 0
     planned = [row for row in rows if row["state"] == "planned"]
     if planned:
-        written += commit_states(lake, config, "sent", [{**row, "state": "sent"} for row in planned])
+        with lake.read() as reader:
+            hashes = sent_hashes(reader, config, [row["item_id"] for row in planned])
+        rows = [{**row, "content_hash": hashes.get(row["item_id"], row["content_hash"])} for row in rows]
+        sent = [{**row, "state": "sent"} for row in rows if row["state"] == "planned"]
+        written += commit_states(lake, config, "sent", sent)
     with lake.read() as reader:
         former = former_tasks(reader, config)
     held = service.find([row["item_id"] for row in rows])

@@ -3,19 +3,29 @@
 Shape letters: N items of the pool.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute
 
 from active.graph import Floats, Rows
 from active.pool import Pool
 
+# Its kernels are made at import time, which type checkers do not see.
+pc: Any = pyarrow.compute
+
 SURE = 0.5
 CLOSE = 0.9
+NEAR = "close to one already labelled or queued"
 WORTH_SAYING = 0.00005
 """Half of the last digit that is written."""
 
 
-def reasons(pool: Pool, speaks_for: Rows, redundancy: Floats, settled: Floats, rows: Rows) -> list[str]:
-    """One sentence for each of some items.
+def reasons(pool: Pool, speaks_for: Rows, redundancy: Floats, settled: Floats, rows: Rows) -> pa.Array:
+    """One sentence for each of some items. Each wording is made once, however many items it fits.
 
     Args:
         pool: what is known about the items.
@@ -24,23 +34,49 @@ def reasons(pool: Pool, speaks_for: Rows, redundancy: Floats, settled: Floats, r
         settled: [N] share of the end model's doubt over the pool that a label of the item would take.
         rows: places of the items that are wanted.
     """
-    order = np.argsort(-pool.predicted, axis=1, kind="stable") if len(pool.class_names) > 1 else None
-    sentences: list[str] = []
-    votes: dict[bytes, str] = {}  # few items are voted on in a way of their own
-    for row in rows.tolist():
-        cast = pool.votes[row].tobytes()
-        if cast not in votes:
-            votes[cast] = _votes(pool, row)
-        parts = [_speaks_for(int(speaks_for[row])), votes[cast]]
-        if order is not None and pool.has_prediction[row]:
-            best, second = int(order[row, 0]), int(order[row, 1])
-            parts.append(_sets(pool, row) if pool.multi_label else _prediction(pool, row, best, second))
-        if settled[row] >= WORTH_SAYING:
-            parts.append(f"a label settles {settled[row]:.2%} of what the model does not know")
-        if redundancy[row] >= CLOSE:
-            parts.append("close to one already labelled or queued")
-        sentences.append("; ".join(parts) + ".")
-    return sentences
+    percent = np.where(settled >= WORTH_SAYING, np.round(100 * settled, 2), -1.0)[rows]
+    parts = [
+        _worded(speaks_for[rows], rows, lambda row: _speaks_for(int(speaks_for[row]))),
+        _worded(_alike(pool.votes[rows]), rows, lambda row: _votes(pool, row)),
+        _predictions(pool, rows),
+        _worded(percent, rows, lambda row: _settles(float(settled[row]))),
+        _worded(redundancy[rows] >= CLOSE, rows, lambda row: NEAR if redundancy[row] >= CLOSE else None),
+    ]
+    sentences = pc.binary_join_element_wise(*parts, "; ", null_handling="skip")
+    return pc.binary_join_element_wise(sentences, ".", "")
+
+
+def _predictions(pool: Pool, rows: Rows) -> pa.Array:
+    """What the end model says about some items; null where it says nothing."""
+    if len(pool.class_names) < 2:
+        return pa.nulls(len(rows), pa.string())
+    spoken = pool.has_prediction[rows]
+    if pool.multi_label:
+        return pa.array([_sets(pool, row) if said else None for row, said in zip(rows.tolist(), spoken, strict=True)])
+    order = np.argsort(-pool.predicted[rows], axis=1, kind="stable")[:, :2]
+    best, second = order.T
+    probs = np.take_along_axis(pool.predicted[rows], order, axis=1)
+    unsure = probs[:, 0] - probs[:, 1] < SURE
+    # Unsure ones are told by their two classes, the others by one class and its percent.
+    number = np.where(unsure, second, len(pool.class_names) + np.rint(100 * probs[:, 0]).astype(np.int64))
+    kind = np.where(spoken, best * (len(pool.class_names) + 101) + number, -1)
+    return _worded(kind, rows, lambda row: _prediction(pool, row) if pool.has_prediction[row] else None)
+
+
+def _worded(kinds: npt.NDArray[Any], rows: Rows, words: Callable[[int], str | None]) -> pa.Array:
+    """The words for each of some items, made for the first item of each kind."""
+    _, first, place = np.unique(kinds, return_index=True, return_inverse=True)
+    return pa.array([words(row) for row in rows[first].tolist()], pa.string()).take(pa.array(place))
+
+
+def _alike(values: Floats) -> Rows:
+    """A number for each row [N], the same one for equal rows of some values [N, C]."""
+    data = np.ascontiguousarray(values)
+    kind = pa.binary(max(1, data.dtype.itemsize * data.shape[1]))
+    if not data.size:
+        return np.zeros(len(data), np.int64)
+    found = pa.Array.from_buffers(kind, len(data), [None, pa.py_buffer(data)]).dictionary_encode()
+    return found.indices.to_numpy().astype(np.int64)
 
 
 def with_seconds(reason: str, seconds: float) -> str:
@@ -65,8 +101,13 @@ def _votes(pool: Pool, row: int) -> str:
     return f"{functions} {'function votes' if functions == 1 else 'functions vote'} {names}"
 
 
-def _prediction(pool: Pool, row: int, best: int, second: int) -> str:
+def _settles(share: float) -> str | None:
+    return f"a label settles {share:.2%} of what the model does not know" if share >= WORTH_SAYING else None
+
+
+def _prediction(pool: Pool, row: int) -> str:
     probs = pool.predicted[row]
+    best, second = np.argsort(-probs, kind="stable")[:2].tolist()
     if probs[best] - probs[second] < SURE:
         return f"the model is unsure between {_name(pool, best)} and {_name(pool, second)}"
     return f"the model says {_name(pool, best)} ({probs[best]:.0%})"

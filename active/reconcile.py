@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from active.outbox import QueueConfig, Row, commit_states, former_tasks, queue_rows
+from active.outbox import QueueConfig, Row, commit_states, former_tasks, queue_rows, sent_hashes
 from active.push import ensure_project, push, tasks_of
 from active.service import AnnotationService, StoredTask
 from warehouse import Lake, Progress, silent
@@ -89,7 +89,7 @@ def reconcile(
             outdated.append(task.task_id)
     with lake.read() as reader:
         rows = queue_rows(reader, config, *ALL_STATES)
-        known = dict(reader.rows("SELECT item_id, content_hash FROM items"))
+        known = sent_hashes(reader, config, list(by_item))
     found = _Differences(rows_by_item={row["item_id"]: row for row in rows})
     for row in rows:
         found.look_at(row, by_item.get(row["item_id"], []))
@@ -188,7 +188,7 @@ def _restore(
     with lake.read() as reader:
         rows = queue_rows(reader, config, "confirmed")
         wanted = {row["item_id"]: task for row, task in zip(rows, tasks_of(reader, config, rows), strict=True)}
-        hashes: dict[str, str] = dict(reader.rows("SELECT item_id, content_hash FROM items"))
+        hashes = sent_hashes(reader, config, list(wanted))
     shown: dict[str, dict[str, Any]] = {}
     changed: list[Row] = []
     edited: list[str] = []

@@ -32,7 +32,7 @@ class SelectConfig:
         strategy: name of `active.strategies.find_strategy`.
         seed: seed of the strategy's generator.
         neighbors: nearest items that each item is joined with in the graph.
-        explore: share of a batch that goes to the fair sample of `active.explore`, rounded up; 0 for none.
+        explore: share of all selected items that goes to the fair sample of `active.explore`, rounded up; 0 for none.
         most_per_class: largest share of a batch that the end model may think of one class, rounded up; 1 for no limit.
             In a multi-label project an item counts for every class that it is thought to have.
         slice_by: metadata key that divides the items into slices; empty for none.
@@ -114,17 +114,18 @@ def select(lake: Lake, index: VectorIndex, config: SelectConfig) -> StageResult:
         "quotas": [config.most_per_class, config.slice_by, config.most_per_slice],
         "cost": config.cost,
     }
-    with lake.stage("select", version=2, inputs=("values",), params=params) as stage:
+    with lake.stage("select", version=3, inputs=("values",), params=params) as stage:
         if stage.done:
             return stage.result()
-        queued, waiting, cycle = stage.rows(
+        before, queued, waiting, cycle = stage.rows(
             """
-            SELECT count(*) FILTER (WHERE state <> 'withdrawn' AND project = ?),
-                   count(*) FILTER (WHERE state IN ('planned', 'sent', 'confirmed') AND project = ?),
+            SELECT count(*) FILTER (WHERE project = $1),
+                   count(*) FILTER (WHERE state <> 'withdrawn' AND project = $1),
+                   count(*) FILTER (WHERE state IN ('planned', 'sent', 'confirmed') AND project = $1),
                    1 + coalesce(max(cycle), 0)
             FROM queue
             """,
-            [config.project, config.project],
+            [config.project],
         )[0]
         if waiting > config.refill_below:
             return stage.nothing(reason=f"waiting for answers to {waiting} tasks")
@@ -143,7 +144,9 @@ def select(lake: Lake, index: VectorIndex, config: SelectConfig) -> StageResult:
             seconds = _seconds(pool, {item_id: cost for item_id, _, cost in valued if cost is not None})
         graph = PoolGraph.from_index(index, pool.item_ids, config.neighbors)
         generator = np.random.default_rng([config.seed, cycle])
-        fair = exploration_next(pool, config.seed, _part(config.explore, batch))
+        # The share of all items so far less that of those before: rounded up each, small batches explore too much.
+        explored = _part(config.explore, before + batch) - _part(config.explore, before)
+        fair = exploration_next(pool, config.seed, explored)
         rest = replace(pool, queued=np.concatenate([pool.queued, fair]))
         quotas = _quotas(stage, config, pool, batch)
         with threadpool_limits(1):  # small products: threads only wait for each other, and may change the last bits
@@ -170,9 +173,9 @@ def select(lake: Lake, index: VectorIndex, config: SelectConfig) -> StageResult:
         )
 
 
-def _part(share: float, batch: int) -> int:
-    """A share of the batch, rounded up; 0.07 of 100 is 7, whatever floating point makes of it."""
-    return math.ceil(round(share * batch, 9))
+def _part(share: float, count: int) -> int:
+    """A share of so many items, rounded up; 0.07 of 100 is 7, whatever floating point makes of it."""
+    return math.ceil(round(share * count, 9))
 
 
 def _picked(name: str, situation: Situation, batch: int) -> Pick:

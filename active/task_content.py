@@ -46,6 +46,11 @@ class Content:
                 raise SettingsError(f"[annotate] image_prefix is {self.image_prefix!r}; it must end in / or =")
 
     @property
+    def keys(self) -> tuple[str, ...]:
+        """Metadata keys that annotators see; empty where they see the text alone."""
+        return (*self.show, *filter(None, [self.image]))
+
+    @property
     def count(self) -> int:
         """Texts of a task."""
         return max(1, len(self.show))

@@ -21,7 +21,7 @@ def table(engine: Figures, int8: Figures, serving: Figures) -> str:
         int8: of `benchmarks.int8`.
         serving: of `benchmarks.serving`.
     """
-    rows = [_latency(engine, int8), _training(engine), _parameters(engine), _int8(int8), _batching(serving)]
+    rows = [_latency(engine, int8), _training(engine), _parameters(engine), _int8(serving), _batching(serving)]
     lines = ["| claimed | measured | holds |", "|---|---|---|"]
     return "\n".join([*lines, *(f"| {claim} | {found} | {verdict} |" for claim, found, verdict in rows)])
 
@@ -71,12 +71,13 @@ def _parameters(engine: Figures) -> tuple[str, str, str]:
     return "30% active parameters", words, "of the layers" if found["layer_share"] < 0.305 else "no"
 
 
-def _int8(int8: Figures) -> tuple[str, str, str]:
-    found = {name: int8["quality"]["encoders"][f"{name} int8"] for name in ("dense", "routed")}
+def _int8(serving: Figures) -> tuple[str, str, str]:
+    offline = {name: part["figures"] for name, part in serving["offline"]["cpu"].items()}
+    found = {name: offline["quality"]["encoders"][f"{name} int8"] for name in ("dense", "routed")}
     words = ", ".join(f"{name} {f['of_fp32']:.1%} (cosine {f['cosine']:.4f})" for name, f in found.items())
-    speeds = int8["throughput"]["texts_per_s"]
+    speeds = offline["throughput"]["texts_per_s"]
     times = [row["dense int8"] / row["dense fp32"] for row in speeds.values()]
-    kernel = KERNELS.get(int8["throughput"]["kernel"], int8["throughput"]["kernel"])
+    kernel = KERNELS.get(offline["throughput"]["kernel"], offline["throughput"]["kernel"])
     fast = f"; with {kernel} dense has {min(times):.1f} to {max(times):.1f} times its float32 throughput"
     return (
         "int8 keeps 95%",

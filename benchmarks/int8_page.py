@@ -9,10 +9,8 @@ def page(figures: dict[str, Any]) -> str:
     """Markdown of the figures of all parts that were measured."""
     lines = ["# Int8", "", TOLD]
     writers = {
-        "quality": _quality,
         "latency": _latency,
         "kernels": _kernels,
-        "throughput": _throughput,
         "profile": _profile,
     }
     for part, write in writers.items():
@@ -21,22 +19,10 @@ def page(figures: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _table(columns: list[str], rows: list[list[str]]) -> list[str]:
+def table_of(columns: list[str], rows: list[list[str]]) -> list[str]:
+    """A table in Markdown; the first column stands left."""
     head = ["| " + " | ".join(columns) + " |", "|---|" + "---:|" * (len(columns) - 1)]
     return head + ["| " + " | ".join(row) + " |" for row in rows]
-
-
-def _quality(part: dict[str, Any]) -> list[str]:
-    rows = [
-        [name, f"{row['spearman']:.4f}", f"{row['of_fp32']:.2%}", f"{row['cosine']:.4f}"]
-        for name, row in part["encoders"].items()
-    ]
-    return [
-        f"Spearman on {part['pairs']} pairs of {part['set']}; mean cosine to the same encoder in float32 on "
-        f"{part['texts']} unseen texts. Bars: int8 and bf16 99% and 0.995, int4 97%.",
-        "",
-        *_table(["encoder", "Spearman", "of its fp32", "cosine"], rows),
-    ]
 
 
 def _latency(part: dict[str, Any]) -> list[str]:
@@ -51,7 +37,7 @@ def _latency(part: dict[str, Any]) -> list[str]:
         f"One text, one thread: ms of {part['rounds']} calls in turns. Behind routed: its share of dense in the same "
         "precision; bar: at most 55%."
     )
-    return [head, "", *_table(["tokens", *names], rows)]
+    return [head, "", *table_of(["tokens", *names], rows)]
 
 
 def _against(row: dict[str, Any], name: str, at: str) -> str:
@@ -71,24 +57,12 @@ def _kernels(part: dict[str, Any]) -> list[str]:
         f"One text, one thread, 8 bits: ms, dense / routed, median of {part['rounds']} calls in turns, by instruction "
         "set. The faster products are, the less it saves to leave some out."
     )
-    return [head, "", *_table(["tokens", *sets], rows)]
+    return [head, "", *table_of(["tokens", *sets], rows)]
 
 
 def below(row: dict[str, float], kernel: str) -> float:
     """By how much routed stays below dense with an instruction set."""
     return 1 - row[f"{kernel} routed"] / row[f"{kernel} dense"]
-
-
-def _throughput(part: dict[str, Any]) -> list[str]:
-    names = list(next(iter(part["texts_per_s"].values())))
-    rows = [[name, *[f"{row[key]:.0f}" for key in names]] for name, row in part["texts_per_s"].items()]
-    missing = [f"- {name} could not be run: {why}" for name, why in part["missing"].items()]
-    head = (
-        f"Texts per second, {part['threads']} threads, median of {part['rounds']} rounds in turns. "
-        "sentence-transformers has float32 in torch; its onnx and openvino are in 8 bits, as its own helpers quantise. "
-        "What those vectors are worth was not measured."
-    )
-    return [head, "", *_table(["texts", *names], rows), *(["", *missing] if missing else [])]
 
 
 def _profile(part: dict[str, Any]) -> list[str]:
@@ -112,7 +86,7 @@ def _profile(part: dict[str, Any]) -> list[str]:
         "quantising and activations. Of the limit: billions of multiplications a second, against torch's fastest 8-bit "
         f"product here ({limit:.0f}; its float32 product reaches {part['fp32_product_gmac_per_s']:.0f})."
     )
-    return [head, "", *_table(["stage", "dense", "share", "of the limit", "routed", "share"], rows)]
+    return [head, "", *table_of(["stage", "dense", "share", "of the limit", "routed", "share"], rows)]
 
 
 def _conditions(part: dict[str, Any]) -> str:

@@ -1,4 +1,5 @@
-"""The bars of the server: load in open loop, one text, overload, memory, energy, start-up, same bits.
+"""The bars of the engine as it is served: many texts at once, what fewer bits cost, load in open loop, one text,
+overload, memory, energy, start-up, same bits.
 
     python -m benchmarks.serving --output docs/benchmarks/serving.json
     python -m benchmarks.serving --parts online,single --precision int8
@@ -6,7 +7,8 @@
     python -m benchmarks.serving --quick
 
 Servers are processes on loopback: ours; the same model behind the same HTTP with padded static batches; infinity with
-torch on the same files, in an environment that this command makes. All in one run on one machine, in turns; a figure is
+torch on the same files, in an environment that this command makes. Throughput and quality are of the process alone
+(`benchmarks.offline`). All in one run on one machine, in turns; a figure is
 a median. Tables go to stderr, JSON to stdout or to the output file, where parts measured before are kept.
 """
 
@@ -25,13 +27,16 @@ from rich.console import Console
 from benchmarks import serving_parts as parts
 from benchmarks.engine_data import data_folder, read_data
 from benchmarks.environment import environment
+from benchmarks.offline import quality, throughput
 from benchmarks.serving_report import page
 from benchmarks.serving_subjects import infinity, make_peers, ours, ours_command
 from engine.client import DEVICES
 from engine.device import check_device
 from engine.errors import OptionError
 
-PARTS = ("online", "single", "overload", "memory", "energy", "startup", "bits")
+OFFLINE = ("quality", "throughput")
+"""Parts that measure all encoders and precisions at once, without a server."""
+PARTS = (*OFFLINE, "online", "single", "overload", "memory", "energy", "startup", "bits")
 SEED = 0
 STATIC = ((32, 10.0), (8, 5.0))
 """Texts and milliseconds of the padded static batches; the better of them is the one to beat."""
@@ -47,7 +52,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="cores for each server (default 2)")
     parser.add_argument("--data", type=Path, metavar="DIR")
     parser.add_argument("--quick", action="store_true", help="a smoke run; its figures mean nothing")
-    parser.add_argument("--rounds", type=int, help="turns of the part online")
+    parser.add_argument("--rounds", type=int, help="turns of the parts online and throughput")
     parser.add_argument("--no-peers", action="store_true", help="leave infinity out")
     parser.add_argument("--output", type=Path, help="JSON file; parts measured before stay in it")
     arguments = parser.parse_args()
@@ -74,7 +79,8 @@ def _measure(arguments: argparse.Namespace, names: list[str]) -> dict[str, Any]:
         sizes = parts.Sizes(
             **{field: getattr(sizes, field) for field in sizes.__slots__} | {"rounds": arguments.rounds}
         )
-    data = read_data(data_folder(arguments.data), pairs=None, texts=1000, seed=SEED)
+    some, texts = (300, 60) if arguments.quick else (None, 1000)
+    data = read_data(data_folder(arguments.data), pairs=some, texts=texts, seed=SEED)
     threads, device, kind = arguments.threads, arguments.device, f"{arguments.encoder}-{arguments.precision}"
     options = ["--threads", str(threads)]
     if device != "cpu":
@@ -82,12 +88,15 @@ def _measure(arguments: argparse.Namespace, names: list[str]) -> dict[str, Any]:
     command = ours_command(arguments.encoder, arguments.precision, *options)
     model = Path(arguments.encoder).name
     start = partial(ours, kind, command, model=model)
-    before = _earlier(arguments.output)
-    figures: dict[str, Any] = {"benchmark": "serving", **environment(), "threads": threads, "runs": before}
-    measured = figures["runs"].setdefault(kind, {"parts": {}})["parts"]
+    figures: dict[str, Any] = {"benchmark": "serving", **environment(), "threads": threads}
+    figures |= {"offline": {}, "runs": {}, **_earlier(arguments.output)}
     for name in names:
         load, began = os.getloadavg()[0], time.monotonic()
         match name:
+            case "quality":
+                found = quality(data, device)
+            case "throughput":
+                found = throughput(data, sizes.rounds, sizes.texts_offline, threads, device)
             case "online":
                 found = _online(arguments, data, sizes, start, kind)
             case "single":
@@ -110,8 +119,9 @@ def _measure(arguments: argparse.Namespace, names: list[str]) -> dict[str, Any]:
             on["gpu"] = torch.cuda.get_device_name()
         loads = [round(value, 1) for value in (load, os.getloadavg()[0])]
         told = {**on, "load": loads, "seconds": round(time.monotonic() - began, 1), "quick": arguments.quick}
-        measured[name] = {"measured": told, "figures": found}
-        console.print(f"{kind} {name}", found)
+        where = figures["offline"].setdefault(device, {}) if name in OFFLINE else _parts_of(figures, kind)
+        where[name] = {"measured": told, "figures": found}
+        console.print(f"{device if name in OFFLINE else kind} {name}", found)
         if arguments.output is not None:  # a run that is cut off keeps what it has
             arguments.output.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
     return figures
@@ -132,8 +142,14 @@ def _online(arguments: argparse.Namespace, data: Any, sizes: parts.Sizes, start:
     return {**found, "ours": kind, "infinity_missing": problem}
 
 
+def _parts_of(figures: dict[str, Any], kind: str) -> dict[str, Any]:
+    parts: dict[str, Any] = figures["runs"].setdefault(kind, {"parts": {}})["parts"]
+    return parts
+
+
 def _earlier(path: Path | None) -> dict[str, Any]:
-    return json.loads(path.read_text("utf-8"))["runs"] if path is not None and path.exists() else {}
+    earlier = json.loads(path.read_text("utf-8")) if path is not None and path.exists() else {}
+    return {name: earlier[name] for name in ("offline", "runs") if name in earlier}
 
 
 if __name__ == "__main__":

@@ -30,7 +30,8 @@ MIX = {"short": 0.5, "medium": 0.3, "long": 0.2}
 class Sizes:
     """How much is measured."""
 
-    rounds: int = 3
+    rounds: int = 5
+    texts_offline: int = 250
     step_s: float = 5.0
     steps: int = 5
     capacity_texts: int = 400
@@ -45,6 +46,7 @@ class Sizes:
 
 QUICK = Sizes(
     rounds=1,
+    texts_offline=60,
     step_s=1.5,
     steps=3,
     capacity_texts=60,

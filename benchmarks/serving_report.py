@@ -2,8 +2,12 @@
 
 from typing import Any
 
+from benchmarks.int8_page import table_of
+
 Figures = dict[str, Any]
+OVER_PLAIN, OVER_INT8, INT8_STS, INT8_COSINE, INT4_STS = 5.0, 1.5, 0.99, 0.995, 0.97
 OVER_STATIC, RECOVERY_S, START_S, LOADING, ALLOWED = 2.3, 5.0, 3.0, 1.2, {"200", "429", "503"}
+PEER = "sentence-transformers "
 
 
 def bars(parts: dict[str, Figures]) -> list[tuple[str, str, bool]]:
@@ -70,6 +74,31 @@ def bars(parts: dict[str, Figures]) -> list[tuple[str, str, bool]]:
     return found
 
 
+def offline_bars(parts: dict[str, Figures]) -> list[tuple[str, str, bool]]:
+    """Each bar of many texts at once and of fewer bits that was measured, as `bars`."""
+    found: list[tuple[str, str, bool]] = []
+    if "throughput" in parts:
+        speeds = parts["throughput"]["texts_per_s"]
+        small = [PEER + name for name in ("onnx", "openvino") if PEER + name in next(iter(speeds.values()))]
+        for own in [name for name in next(iter(speeds.values())) if name.endswith("int8") and small]:
+            plain = [row[own] / row[PEER + "torch"] for row in speeds.values()]
+            best = [row[own] / max(row[name] for name in small) for row in speeds.values()]
+            asked = (
+                f"{own}, least of the sets: {OVER_PLAIN:g} times sentence-transformers, {OVER_INT8:g} times its int8"
+            )
+            words = f"{min(plain):.1f} times, {min(best):.1f} times"
+            found.append((asked, words, min(plain) >= OVER_PLAIN and min(best) >= OVER_INT8))
+    if "quality" in parts:
+        for name, row in parts["quality"]["encoders"].items():
+            words = f"{row['of_fp32']:.2%}, cosine {row['cosine']:.4f}"
+            if name.endswith(("int8", "bf16")):
+                met = row["of_fp32"] >= INT8_STS and row["cosine"] >= INT8_COSINE
+                found.append((f"{name}: {INT8_STS:.0%} of its fp32 STS-B, mean cosine {INT8_COSINE}", words, met))
+            elif name.endswith("int4"):
+                found.append((f"{name}: {INT4_STS:.0%} of its fp32 STS-B", words, row["of_fp32"] >= INT4_STS))
+    return found
+
+
 def page(figures: Figures) -> str:
     """The whole page."""
     lines = [
@@ -83,12 +112,46 @@ def page(figures: Figures) -> str:
         "each, Poisson in open loop; a latency begins when the request was due.",
         "",
     ]
+    for device, run in figures["offline"].items():
+        parts = {name: part["figures"] for name, part in run.items()}
+        lines += [f"## Many texts at once, in one process ({device})", "", *_verdicts(offline_bars(parts))]
+        for name, write in (("throughput", _throughput), ("quality", _quality)):
+            lines += [*write(parts[name]), ""] if name in parts else []
+        lines += [*_conditions(run), ""]
     for kind, run in figures["runs"].items():
         parts = {name: part["figures"] for name, part in run["parts"].items()}
-        lines += [f"## {kind}", "", "| bar | measured | |", "|---|---|---|"]
-        lines += [f"| {asked} | {found} | {'met' if met else 'missed'} |" for asked, found, met in bars(parts)]
-        lines += ["", *_details(parts), *_conditions(run), ""]
+        lines += [f"## {kind}", "", *_verdicts(bars(parts)), *_details(parts), *_conditions(run["parts"]), ""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _verdicts(found: list[tuple[str, str, bool]]) -> list[str]:
+    rows = [f"| {asked} | {words} | {'met' if met else 'missed'} |" for asked, words, met in found]
+    return ["| bar | measured | |", "|---|---|---|", *rows, ""]
+
+
+def _quality(part: Figures) -> list[str]:
+    rows = [
+        [name, f"{row['spearman']:.4f}", f"{row['of_fp32']:.2%}", f"{row['cosine']:.4f}"]
+        for name, row in part["encoders"].items()
+    ]
+    return [
+        f"Spearman on {part['pairs']} pairs of {part['set']}; mean cosine to the same encoder in float32 on "
+        f"{part['texts']} unseen texts.",
+        "",
+        *table_of(["encoder", "Spearman", "of its fp32", "cosine"], rows),
+    ]
+
+
+def _throughput(part: Figures) -> list[str]:
+    names = list(next(iter(part["texts_per_s"].values())))
+    rows = [[name, *[f"{row[key]:.0f}" for key in names]] for name, row in part["texts_per_s"].items()]
+    missing = [f"- {name} could not be run: {why}" for name, why in part["missing"].items()]
+    head = (
+        f"Texts per second, {part['threads']} threads, median of {part['rounds']} rounds in turns. "
+        "sentence-transformers has float32 in torch; its onnx and openvino are in 8 bits, as its own helpers quantise. "
+        "What those vectors are worth was not measured."
+    )
+    return [head, "", *table_of(["texts", *names], rows), *(["", *missing] if missing else [])]
 
 
 def _details(parts: dict[str, Figures]) -> list[str]:
@@ -126,9 +189,9 @@ def _details(parts: dict[str, Figures]) -> list[str]:
     return lines
 
 
-def _conditions(run: Figures) -> list[str]:
+def _conditions(parts: dict[str, Figures]) -> list[str]:
     words: list[str] = []
-    for name, part in run["parts"].items():
+    for name, part in parts.items():
         on = part["measured"]
         dirty = " with uncommitted changes" if on["uncommitted_changes"] else ""
         quick = ", a quick run whose figures mean nothing" if on["quick"] else ""

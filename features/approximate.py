@@ -2,7 +2,8 @@
 
 Beyond `EXACT_UP_TO` each vector is at home in the inverted list of its nearest centre and looks into the nearest few.
 The lists are gone through one by one: all vectors that look into one are compared with its members in one matrix
-product, so no second copy of the vectors is needed. Vectors that come later join the lists that are there.
+product, so no second copy of the vectors is needed. Vectors that come later join the lists that are there: they look
+into few of them and go on from what they find, to the neighbours of their neighbours.
 
 Shape letters: N vectors, D embedding, K neighbours, L inverted lists, P of them that a vector looks into, J joining.
 """
@@ -29,6 +30,15 @@ TRAINED_PER_LIST = 32
 TRAINING_STEPS = 6
 SAMPLED = 400
 STEP = 16_384
+MOST_PAIRS = 2**22
+"""Pairs that are compared at once when vectors join; their similarities take 16 MiB."""
+FIRST_LOOK = 8
+"""P over the lists that those that join look into first."""
+ROUNDS = 5
+FEW_NEW = 0.01
+"""Share of new neighbours in a round after which the next would bring little."""
+TOGETHER = 16
+"""Vectors that meet the neighbours of all their neighbours in one product; with more, most pairs are far apart."""
 MOST_JOINING = 0.1
 """Share of the vectors that may join at once; with more, all is worked out anew."""
 MOST_GROWTH = 1.5
@@ -112,9 +122,10 @@ def joined(
 ) -> NeighborLists | None:
     """The lists after vectors came or went, worked out for these and for whom they are neighbours of.
 
-    A vector that comes looks into twice as many lists as those that were there, because they do not look for it; it is
-    also offered to their members. Who lost a neighbour looks again. The recall is measured anew, on some that came and
-    on some of all.
+    A vector that comes or lost a neighbour looks into an eighth of P lists and then at the neighbours of its
+    neighbours; whoever is compared with it may take it for a neighbour too. The recall is measured anew, on some that
+    came and on some of all. While it falls short of the margin for those that came, they look into twice as many lists,
+    up to 2 P.
 
     Args:
         earlier: lists of the vectors before.
@@ -143,23 +154,27 @@ def joined(
         return None
     home = np.empty(count, np.int64)
     home[old] = earlier.home[before[old]]
-    looks = _nearest_centres(vectors, joining, earlier.centres, min(2 * earlier.looked, len(earlier.centres)))
+    most, start, looked = min(2 * earlier.looked, len(earlier.centres)), 0, max(1, earlier.looked // FIRST_LOOK)
+    looks = _nearest_centres(vectors, joining, earlier.centres, looked)
+    order = np.argsort(looks[:, 0], kind="stable")  # those that meet the same others side by side
+    joining, looks = joining[order], looks[order]
     home[joining] = looks[:, 0]
-    found.similarity[joining], found.rows[joining] = -np.inf, -1
-    again = np.zeros(count, np.bool_)
-    again[joining] = True
-    for queries, members in _by_list(looks, joining, home, len(earlier.centres)):
-        found.look(vectors, queries, members)
-        coming, staying = queries[~old[queries]], members[~again[members]]
-        if len(coming) and len(staying):
-            found.look(vectors, staying, coming)
+    found.close_gaps(joining)
     generator = np.random.default_rng(seed)
-    came = np.flatnonzero(~old)
-    some = generator.choice(came, min(SAMPLED // 2, len(came)), replace=False)
+    asked = joining if old.all() else np.flatnonzero(~old)
+    some = generator.choice(asked, min(SAMPLED // 2, len(asked)), replace=False)
     sample = np.concatenate([some, generator.choice(count, SAMPLED // 2, replace=False)])
     truth = brute_force(vectors, sample, width)  # one call, for FAISS multiplies few queries slowly
-    parts = [part for part in (slice(0, len(some)), slice(len(some), None)) if len(sample[part])]
-    recall = min(_recall(found.rows[sample[part]], truth[part]) for part in parts)
+    while True:
+        for queries, members in _by_list(looks[:, start:], joining, home, len(earlier.centres)):
+            found.meet(vectors, queries, members)
+        _search_graph(vectors, joining, found)
+        of_some = _recall(found.rows[some], truth[: len(some)])
+        if looked == most or of_some >= min(1.0, least_recall + MARGIN):
+            break
+        start, looked = looked, min(2 * looked, most)
+        looks = _nearest_centres(vectors, joining, earlier.centres, looked)
+    recall = min(of_some, _recall(found.rows[sample[len(some) :]], truth[len(some) :]))
     if recall < least_recall:
         return None
     return NeighborLists(found.similarity, found.rows, recall, earlier.centres, home, earlier.looked, earlier.made_for)
@@ -200,6 +215,69 @@ class _Found:
             order = np.argsort(-close, axis=1, kind="stable")[:, :width]
             self.similarity[part] = np.take_along_axis(close, order, axis=1)
             self.rows[part] = np.take_along_axis(np.hstack([self.rows[part], found[better]]), order, axis=1)
+
+    def meet(self, vectors: Floats, some: Rows, others: Rows) -> None:
+        """Compare each of some [M] with each of others [R] and tell both; they may have met before."""
+        width = min(self.rows.shape[1], len(others))
+        held = vectors[others]
+        step = max(1, MOST_PAIRS // len(others))
+        for start in range(0, len(some), step):
+            part = some[start : start + step]
+            close = vectors[part] @ held.T
+            close[part[:, None] == others] = -np.inf
+            best = np.argpartition(close, -width, axis=1)[:, -width:]
+            asking, found = np.repeat(np.arange(len(part)), width), best.ravel()
+            better = close[asking, found] > self.similarity[part[asking], -1]
+            asking, found = asking[better], found[better]
+            asked, told = np.nonzero(close > self.similarity[others, -1])
+            self._offer(
+                np.concatenate([part[asking], others[told]]),
+                np.concatenate([others[found], part[asked]]),
+                np.concatenate([close[asking, found], close[asked, told]]),
+            )
+
+    def _offer(self, to: Rows, rows: Rows, close: Floats) -> None:
+        """Keep the best of what vectors have and of what is offered to them [M], each row once."""
+        width, count = self.rows.shape[1], len(self.rows)
+        changed, at = np.unique(to, return_inverse=True)
+        at = np.concatenate([np.repeat(np.arange(len(changed)), width), at])
+        rows = np.concatenate([self.rows[changed].ravel(), rows])
+        close = np.concatenate([self.similarity[changed].ravel(), close])
+        _, once = np.unique(at * (count + 1) + rows, return_index=True)
+        at, rows, close = at[once], rows[once], close[once]
+        order = np.lexsort((-close, at))
+        at, rows, close = at[order], rows[order], close[order]
+        rank = np.arange(len(at)) - np.searchsorted(at, at)
+        kept = rank < width
+        to, rank = changed[at[kept]], rank[kept]
+        self.similarity[to, rank], self.rows[to, rank] = close[kept], rows[kept]
+
+    def close_gaps(self, some: Rows) -> None:
+        """Put those that some [M] still have before the places of those that are gone."""
+        close = np.where(self.rows[some] < 0, -np.inf, self.similarity[some])
+        order = np.argsort(-close, axis=1, kind="stable")
+        self.similarity[some] = np.take_along_axis(close, order, axis=1)
+        self.rows[some] = np.take_along_axis(self.rows[some], order, axis=1)
+
+
+def _search_graph(vectors: Floats, looking: Rows, found: _Found) -> None:
+    """Let some vectors [M] meet the neighbours of their neighbours, until few find better ones that way.
+
+    Source: Dong, Moses, Li 2011, Efficient k-nearest neighbor graph construction for generic similarity measures.
+    """
+    seen = np.full((len(looking), found.rows.shape[1]), -1, np.int64)
+    for _ in range(ROUNDS):
+        near = found.rows[looking]
+        fresh = (near >= 0) & ~(near[:, :, None] == seen[:, None, :]).any(axis=2)
+        if fresh.sum() <= FEW_NEW * fresh.size:
+            break
+        for start in range(0, len(looking), TOGETHER):
+            part = slice(start, start + TOGETHER)
+            others = np.unique(found.rows[near[part][fresh[part]]])
+            others = others[others >= 0]
+            if len(others):
+                found.meet(vectors, looking[part][fresh[part].any(axis=1)], others)
+        seen = near
 
 
 def _centres(vectors: Floats, generator: np.random.Generator) -> Floats:
@@ -247,7 +325,8 @@ def _by_list(looks: Rows, queries: Rows, home: Rows, lists: int) -> Iterator[tup
 
 def _recall(found: Rows, truth: Rows) -> float:
     shared = (found[:, :, None] == truth[:, None, :]).any(axis=1) & (truth >= 0)
-    return float(shared.sum() / max(1, (truth >= 0).sum()))
+    total = (truth >= 0).sum()
+    return float(shared.sum() / total) if total else 1.0
 
 
 def _check_finite(vectors: Floats) -> None:

@@ -3,7 +3,7 @@
 The vectors in the warehouse are the truth. A cached file is read only when its sidecar says that it was made from
 exactly these vectors and its sha256 is right; in every other case it is built again. Of more than
 `approximate.EXACT_UP_TO` distinct vectors a flat index is as large as they are and nobody searches all of it: then the
-neighbour lists are what is kept, see `features.neighbor_file`.
+neighbour lists are what is kept, see `features.neighbor_file`, and the vectors, see `features.vector_file`.
 
 Shape letters: N items, U distinct vectors, D embedding, M queries, K neighbours, P candidates.
 """
@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from features import approximate
 from features.neighbor_file import Keys, kept_lists
+from features.vector_file import Digests, digests_of, kept_vectors
 from warehouse import DataError, Lake, Reader, SettingsError, StageResult
 from warehouse.files import replaced_file
 
@@ -54,7 +55,7 @@ class VectorIndex:
 
     Attributes:
         item_ids: N ids, ascending; a row number is a place in this list.
-        vectors: [N, D] float32.
+        vectors: [N, D] float32, not to be written to.
         sha256: of the index file; empty where there is none.
     """
 
@@ -250,12 +251,12 @@ def open_index(lake: Lake, config: IndexConfig, encoder_id: str) -> VectorIndex:
         DataError: vectors in the warehouse are not finite; names the items.
         SettingsError: the file cannot be written.
     """
+    cache = _Cache(config.folder, encoder_id)
     with lake.read() as reader:
-        item_ids, vectors = _read(reader, encoder_id)
-    distinct = _group(vectors)
+        item_ids, vectors, digests = _read(reader, encoder_id, cache)
+    distinct = _group(digests)
     if not item_ids:
         return VectorIndex(item_ids, vectors, distinct)
-    cache = _Cache(config.folder, encoder_id)
     if distinct.are_many:
         return VectorIndex(item_ids, vectors, distinct, cache=cache)
     content = _Content(item_ids, vectors, distinct)
@@ -314,6 +315,11 @@ class _Cache:
         self._make_folder()
         return self._file.with_name(f"{self._name}.neighbors-{k}.npz")
 
+    def vectors(self) -> Path:
+        """The file of the vectors; its folder is there."""
+        self._make_folder()
+        return self._file.with_name(f"{self._name}.vectors")
+
     def load(self, content: _Content) -> tuple[Any, str] | None:
         """The index and the file's sha256; None when it is missing, damaged or made from other vectors."""
         vectors = content.vectors[content.distinct.first]
@@ -364,22 +370,34 @@ class _Cache:
         }
 
 
-def _read(reader: Reader, encoder_id: str) -> tuple[list[str], Floats]:
-    """Train items by ascending id, and their vectors."""
+def _read(reader: Reader, encoder_id: str, cache: _Cache) -> tuple[list[str], Floats, Digests]:
+    """Train items by ascending id, their vectors and a digest of each."""
     source = """
         FROM vectors v JOIN items i ON i.item_id = v.item_id AND i.content_hash = v.content_hash
         WHERE v.encoder_id = ? AND i.split = 'train'
     """
-    found = reader.arrow(f"SELECT v.item_id {source} ORDER BY v.item_id", [encoder_id]).column(0)
-    vectors = reader.matrix_of(found, f"SELECT v.item_id, v.vector {source}", [encoder_id])
-    item_ids: list[str] = found.to_pylist()
-    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-    if bad.size:
-        raise DataError(
-            f"{bad.size} vectors of encoder {encoder_id} are not finite, items "
-            f"{', '.join(item_ids[row] for row in bad[:5])}. Delete these rows of `vectors` and run again."
-        )
-    return item_ids, vectors
+    found = reader.arrow(f"SELECT v.item_id, v.rowid, v.snapshot_id {source} ORDER BY v.item_id", [encoder_id])
+
+    def fetch(places: Rows) -> Floats:
+        wanted = found.take(places)
+        # DuckDB reads no vector of a file, or of 2,048 rows, of which no number is wanted.
+        of_rows = "SELECT item_id, vector FROM vectors WHERE rowid IN (SELECT unnest(?))"
+        vectors = reader.matrix_of(wanted["item_id"], of_rows, [wanted["rowid"].to_numpy()])
+        bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+        if bad.size:
+            raise DataError(
+                f"{bad.size} vectors of encoder {encoder_id} are not finite, items "
+                f"{', '.join(wanted['item_id'][row].as_py() for row in bad[:5])}. Delete these rows of `vectors` and "
+                "run again."
+            )
+        return vectors
+
+    if len(found) > approximate.EXACT_UP_TO:
+        vectors, digests = kept_vectors(cache.vectors(), reader, found, fetch)
+    else:
+        vectors = fetch(np.arange(len(found)))
+        digests = digests_of(vectors)
+    return found["item_id"].to_pylist(), vectors, digests
 
 
 def _flat(vectors: Floats) -> Any:
@@ -402,10 +420,10 @@ def _steps(rows: Rows) -> Iterator[Rows]:
         yield rows[start : start + approximate.STEP]
 
 
-def _group(vectors: Floats) -> _Distinct:
+def _group(digests: Digests) -> _Distinct:
     numbers: dict[bytes, int] = {}
-    digests = (hashlib.blake2b(row, digest_size=16).digest() for row in np.ascontiguousarray(vectors))
-    group = np.fromiter((numbers.setdefault(digest, len(numbers)) for digest in digests), np.int64, count=len(vectors))
+    each = (numbers.setdefault(digest, len(numbers)) for digest in digests.tolist())
+    group = np.fromiter(each, np.int64, count=len(digests))
     rows = np.argsort(group, kind="stable")
     sizes = np.bincount(group, minlength=len(numbers)).astype(np.int64)
     starts = np.cumsum(sizes) - sizes

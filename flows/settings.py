@@ -152,7 +152,7 @@ class SelectSection(Section):
     budget: int = Field(default=128, ge=0)
     refill_below: int = Field(default=0, ge=0)
     explore: float = Field(default=0.0, ge=0, le=1)
-    """Share of a batch drawn at random, for figures that selection does not bias."""
+    """Share of what is selected that is drawn at random, for figures that selection does not bias."""
     most_per_class: float = Field(default=1.0, gt=0, le=1)
     """Largest share of a batch that the end model may think of one class."""
     slice_by: str = ""

@@ -1,6 +1,6 @@
 """SQL of the views about what people answered: from the history of annotations to one label per item.
 
-An *opinion* is the latest label of one annotator for the text that an item has now. The gold label is the class with
+An *opinion* is the latest label of one annotator for what an item shows now. The gold label is the class with
 the most weight of opinions: that of an annotator with accuracy p among C classes weighs ln(p (C - 1) / (1 - p)), which
 makes the weights log-odds of the class, as in the model of Dawid and Skene with one accuracy per annotator.
 `active/consensus.py` estimates the accuracies; where it has not (yet), all opinions weigh the same: the majority.
@@ -27,6 +27,31 @@ def labels_in_words(labels: str) -> str:
     return f"coalesce(nullif(array_to_string({labels}, ', '), ''), '{NO_CLASS}')"
 
 
+def sent_hash(keys: str, item: str = "i") -> str:
+    """SQL of `queue.content_hash` for an item as it is now.
+
+    Where the text alone is shown, that is its hash; else the JSON list of the metadata keys shown, a space, and the md5
+    of the text's hash and the keys' values: so a row says by itself what has to be as it was.
+
+    Args:
+        keys: SQL of that list, '[]' for the text alone.
+        item: alias of `items`.
+    """
+    path = "'/' || replace(replace(key, '~', '~0'), '/', '~1')"
+    values = (
+        f"list_transform(json_extract_string({keys}, '$[*]'), lambda key: json_extract_string({item}.metadata, {path}))"
+    )
+    return (
+        f"CASE WHEN {keys} = '[]' THEN {item}.content_hash "
+        f"ELSE {keys} || ' ' || md5({item}.content_hash || to_json({values})) END"
+    )
+
+
+def shown_keys(sent: str) -> str:
+    """SQL of the keys in a `queue.content_hash`, as `sent_hash` takes them."""
+    return f"CASE WHEN {sent}[1] = '[' THEN left({sent}, len({sent}) - 33) ELSE '[]' END"
+
+
 CURRENT_ANNOTATIONS = """
     SELECT * FROM annotations
     QUALIFY row_number() OVER (
@@ -34,15 +59,17 @@ CURRENT_ANNOTATIONS = """
     ) = 1
 """
 
+_SENT = "coalesce(b.content_hash, q.content_hash)"
+
 OPINIONS = f"""
     SELECT a.item_id, a.annotator, a.class_id, a.simulated, a.updated_at,
            sum(a.seconds) OVER (PARTITION BY a.item_id) AS seconds, a.class_ids
     FROM current_annotations a
     LEFT JOIN asked_before b ON b.item_id = a.item_id AND b.project = a.project AND b.task_id = a.task_id
     LEFT JOIN queue q ON q.item_id = a.item_id AND q.project = a.project
-    -- The text was edited after it was sent: the answer belongs to another text. Only what was ever changed is read.
+    -- What it shows was edited after it was sent: the answer belongs to that. Only what was ever changed is read.
     LEFT JOIN items i ON i.item_id = a.item_id AND i.changed_at IS NOT NULL
-    WHERE a.action = 'labelled' AND coalesce(coalesce(b.content_hash, q.content_hash) = i.content_hash, true)
+    WHERE a.action = 'labelled' AND coalesce({_SENT} = {sent_hash(shown_keys(_SENT))}, true)
     QUALIFY row_number() OVER (
         PARTITION BY a.item_id, {_WHO} ORDER BY a.updated_at DESC, a.annotation_id DESC
     ) = 1

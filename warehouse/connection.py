@@ -38,7 +38,8 @@ class Location:
         data: "data" for that folder below, or "s3://bucket/prefix".
 
     Raises:
-        SettingsError: the catalogue or the data has another form, or a password stands in it.
+        SettingsError: the catalogue or the data has another form, a password stands in it, or data would be in a folder
+            with a backslash in its path.
     """
 
     folder: Path
@@ -61,6 +62,11 @@ class Location:
             )
         if self.data != "data" and not self.data.startswith("s3://"):
             raise SettingsError(f"[warehouse] data is {self.data!r}; it must be 'data' or start with 's3://'.")
+        if not self.on_s3 and "\\" in str(self.folder):
+            raise SettingsError(
+                f"The warehouse cannot be in {self.folder}: DuckLake takes the backslash in this path for a border "
+                "between folders. Rename the folder, or set [warehouse] path to one whose whole path has no backslash."
+            )
 
     @property
     def dsn(self) -> str | None:

@@ -38,7 +38,7 @@ _SPLITS = {"valid": "validation"}
 
 
 def export_training_set(
-    path: Path | Location, output: Path, *, format: Format, at: At = None, where: str = "", force: bool = False
+    path: Path | Location, output: Path, *, format: Format, at: At = None, where: str | None = None, force: bool = False
 ) -> dict[str, Any]:
     """Write the training set of one snapshot into a folder of its owner's only, whole or not at all.
 
@@ -47,7 +47,7 @@ def export_training_set(
         output: folder to make.
         format: parquet, jsonl or csv: one file; datasets: what Hugging Face `load_dataset` reads.
         at: snapshot number or time; the newest when left out.
-        where: SQL condition on the columns of `training_set`; all rows when empty.
+        where: SQL condition on the columns of `training_set`; all rows when left out.
         force: replace an earlier export at this place.
 
     Returns:
@@ -65,10 +65,14 @@ def export_training_set(
         several = _several(reader)
     verify(path, at=number).raise_if_damaged()
     columns = f"{_COLUMNS}, labels" if several else _COLUMNS
-    query = f"SELECT {columns} FROM training_set" + (f" WHERE ({where}\n)" if where else "") + " ORDER BY item_id"
+    query = (
+        f"SELECT {columns} FROM training_set"
+        + (f" WHERE ({where}\n)" if where is not None else "")
+        + " ORDER BY item_id"
+    )
     connection = connect_for_people(path, at=number)
     try:
-        if where:
+        if where is not None:
             check_condition(connection, where)
         # Beside the place, so that the rename at the end stays on one file system.
         with (
@@ -283,6 +287,6 @@ def _file(root: Path, path: Path) -> dict[str, Any]:
     return {"path": path.relative_to(root).as_posix(), "bytes": path.stat().st_size, "sha256": digest}
 
 
-def _command(number: int, format: Format, where: str) -> str:
-    condition = f" --where {shlex.quote(where)}" if where else ""
+def _command(number: int, format: Format, where: str | None) -> str:
+    condition = f" --where {shlex.quote(where)}" if where is not None else ""
     return f"siftline export training-set --at {number} --format {format}{condition} --output FOLDER"

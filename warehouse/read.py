@@ -72,11 +72,14 @@ def reading_statements(connection: duckdb.DuckDBPyConnection, query: str) -> lis
 
 
 def check_condition(connection: duckdb.DuckDBPyConnection, where: str) -> None:
-    """Refuse a person's condition that is more than one expression, or reaches beyond the warehouse.
+    """Refuse a person's condition that is blank or more than one expression, or reaches beyond the warehouse.
 
     Raises:
-        SettingsError: it holds a further statement, names what `refuse_reaching_out` refuses, or cannot be parsed.
+        SettingsError: it is blank, holds a further statement, names what `refuse_reaching_out` refuses, or cannot be
+            parsed.
     """
+    if not where.strip():
+        raise SettingsError("The condition is empty; leave --where out for all rows.")
     try:
         statements = reading_statements(connection, f"SELECT 1 WHERE ({where}\n)")
     except duckdb.Error as error:

@@ -1,7 +1,7 @@
 """Reading one snapshot: rows, Arrow tables and matrices, all from the same moment."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute
 
-from warehouse.errors import DataError, SettingsError
+from warehouse.errors import DataError, SettingsError, WarehouseError
 from warehouse.interrupts import stopped_with_us, stream, taken
 
 if TYPE_CHECKING:
@@ -29,7 +29,10 @@ PLACED_BATCH_ROWS = 32_768
 
 
 class Reader:
-    """A read transaction on the warehouse. Use it as a context manager; every read sees the same snapshot."""
+    """A read transaction on the warehouse. Use it as a context manager; every read sees the same snapshot.
+
+    A query that Ctrl-C stops may end it: reads then raise `WarehouseError`, and a new reader has to be opened.
+    """
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, *, begun: bool = False) -> None:
         self._connection = connection
@@ -50,14 +53,27 @@ class Reader:
             self._connection.execute("ROLLBACK")
         self._connection.close()
 
+    @contextlib.contextmanager
+    def _asking(self) -> Generator[None]:
+        try:
+            with stopped_with_us(self._connection):
+                yield
+        except duckdb.TransactionException as error:
+            if "Current transaction is aborted" not in str(error):
+                raise
+            raise WarehouseError(
+                "An earlier query of this reader was interrupted, and its snapshot went with it. Close the reader and "
+                "open another one, as you opened this one."
+            ) from error
+
     def arrow(self, sql: str, params: Sequence[Any] = ()) -> pa.Table:
         """Result of a query as an Arrow table."""
-        with stopped_with_us(self._connection):
+        with self._asking():
             return taken(self._connection, self._connection.execute(sql, list(params)).to_arrow_table)
 
     def pandas(self, sql: str, params: Sequence[Any] = ()) -> "pd.DataFrame":
         """Result of a query as a pandas frame."""
-        with stopped_with_us(self._connection):
+        with self._asking():
             return taken(self._connection, self._connection.execute(sql, list(params)).df)
 
     def polars(self, sql: str, params: Sequence[Any] = ()) -> "pl.DataFrame":
@@ -85,18 +101,18 @@ class Reader:
 
         No other read may happen on this reader until the last table was taken.
         """
-        with stopped_with_us(self._connection):
+        with self._asking():
             for batch in stream(self._connection, self._connection.execute(sql, list(params)), rows=rows):
                 yield pa.Table.from_batches([batch])
 
     def rows(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Result of a query as a list of tuples."""
-        with stopped_with_us(self._connection):
+        with self._asking():
             return self._connection.execute(sql, list(params)).fetchall()
 
     def scalar(self, sql: str, params: Sequence[Any] = ()) -> Any:
         """First column of the first row, or None when there is no row."""
-        with stopped_with_us(self._connection):
+        with self._asking():
             row = self._connection.execute(sql, list(params)).fetchone()
         return row[0] if row else None
 

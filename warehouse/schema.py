@@ -71,7 +71,8 @@ TABLES: tuple[Table, ...] = (
     Table(
         name="items",
         key=("item_id",),
-        comment="One row per record that was read and stored.",
+        comment="One row per record that was read and stored. Whoever deletes one by hand deletes its annotations "
+        "and its row of the queue too: else old answers count where it is stored again.",
         columns=(
             _c("item_id", "VARCHAR", "The caller's id, else the content hash."),
             _c("content", "VARCHAR", "The record's text, byte for byte as read."),
@@ -242,7 +243,11 @@ TABLES: tuple[Table, ...] = (
             _c("reason", "VARCHAR", "Why it was chosen, in words."),
             _c("prediction", "INTEGER", "Class shown to the annotator as a suggestion, -1 for none."),
             _c("confidence", "FLOAT", "Confidence of the suggestion, as in predictions."),
-            _c("content_hash", "VARCHAR", "Content that was sent."),
+            _c(
+                "content_hash",
+                "VARCHAR",
+                "Hash of the content that was sent; where metadata was shown, its keys and a hash of both.",
+            ),
             _c("task_id", "VARCHAR", "Task in the annotation service; empty until confirmed.", bookkeeping=True),
             _c(
                 "predictions",
@@ -285,7 +290,7 @@ TABLES: tuple[Table, ...] = (
             _c("project", "VARCHAR", "Annotation project."),
             _c("round", "INTEGER", "1 for the first task of the item, then 2, 3, ..."),
             _c("task_id", "VARCHAR", "That task in the annotation service.", bookkeeping=True),
-            _c("content_hash", "VARCHAR", "Content that was sent in that task."),
+            _c("content_hash", "VARCHAR", "As in queue, of what was sent in that task."),
             _c("why", "VARCHAR", "Why it was asked again: edited, disagreement or second_look."),
         ),
     ),

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from warehouse import answers
 
-VIEWS_VERSION = 5
+VIEWS_VERSION = 6
 """Raised with every change of a view's text: whoever opens an older warehouse to write brings its views to this one."""
 
 
@@ -28,13 +28,13 @@ VIEWS: tuple[View, ...] = (
     ),
     View(
         name="opinions",
-        comment="The latest label of each annotator for the text that an item has now.",
+        comment="The latest label of each annotator for the text, and the metadata shown, that an item has now.",
         sql=answers.OPINIONS,
     ),
     View(
         name="gold_labels",
         comment="One label per item: the opinions weighted by the annotators' skill, else the majority, the latest on "
-        "a tie; none for a text edited since. In a multi-label project a label is a set of classes, maybe an empty "
+        "a tie; none for an item edited since. In a multi-label project a label is a set of classes, maybe an empty "
         "one, and each class is decided on its own.",
         sql=answers.GOLD_LABELS,
     ),

@@ -122,12 +122,12 @@ class Report:
     label_model: str
 
 
-def lf_report(reader: Reader, *, where: str = "", examples: int = 5) -> Report:
+def lf_report(reader: Reader, *, where: str | None = None, examples: int = 5) -> Report:
     """Figures of every function that was applied or failed.
 
     Args:
         reader: one snapshot. For a `where` that a person typed, one of `connect_locked_down`.
-        where: SQL over the columns of `items` that says which of the train split are meant; empty for all.
+        where: SQL over the columns of `items` that says which of the train split are meant; all when left out.
         examples: disagreements of each kind.
 
     Raises:
@@ -234,8 +234,8 @@ _EACH_OTHER = """
 """
 
 
-def _scope(reader: Reader, where: str) -> str:
-    if not where.strip():
+def _scope(reader: Reader, where: str | None) -> str:
+    if where is None:
         return "scope AS (SELECT item_id FROM items WHERE split = 'train')"
     scope = f"scope AS (SELECT item_id FROM items WHERE split = 'train' AND ({where}\n))"
     try:

@@ -47,7 +47,9 @@ def show_diff(root: Path, before: str, after: str | None, limit: int, output: Pa
     print_table(columns, list(zip(*shown.to_pydict().values(), strict=True)), title=title)
 
 
-def export_training(root: Path, output: Path, format: Format, at: str | None, where: str, *, force: bool) -> None:
+def export_training(
+    root: Path, output: Path, format: Format, at: str | None, where: str | None, *, force: bool
+) -> None:
     """Write the training set and print what it holds.
 
     Raises:

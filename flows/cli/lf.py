@@ -84,15 +84,15 @@ def _locked_down(lake: Lake, where: str) -> Reader:
     return Reader(connection)
 
 
-def report_functions(root: Path, where: str, examples: int) -> None:
+def report_functions(root: Path, where: str | None, examples: int) -> None:
     """Print the figures of every function on the train split or a slice of it."""
     project = Project(root)
     with ExitStack() as stack:
         lake = stack.enter_context(project.read_lake())
-        reader = stack.enter_context(_locked_down(lake, where) if where else lake.read())
+        reader = stack.enter_context(lake.read() if where is None else _locked_down(lake, where))
         found = lf_report(reader, where=where, examples=examples)
         mark = simulated_mark(reader)
-    _print_figures(found, "labeling functions" + (f" where {where}" if where else "") + mark)
+    _print_figures(found, "labeling functions" + ("" if where is None else f" where {where}") + mark)
     if not found.functions:
         out.print("No votes yet: siftline run")
         return

@@ -10,7 +10,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -60,11 +60,18 @@ def main() -> None:
     """Run the command and turn errors into messages and exit codes."""
     reach_loopback_directly()
     try:
-        sys.exit(run_command(sys.argv[1:]))
+        code = run_command(sys.argv[1:])
     except console.EndNow:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(3)  # at a usual end Prefect's client tries for 7 s with each event to reach its server
+        _end_now(3)  # at a usual end Prefect's client tries for 7 s with each event to reach its server
+    if code == _INTERRUPTED and _only_reads(sys.argv[1:]):
+        _end_now(code)  # at a usual end a thread that DuckDB still has sometimes aborts the process
+    sys.exit(code)
+
+
+def _end_now(code: int) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _duckdb_error() -> type[Exception]:
@@ -119,9 +126,14 @@ def run_command(arguments: list[str]) -> int:
 
 
 def _interrupted(arguments: list[str]) -> int:
-    reads = bool(arguments) and arguments[0] in _ONLY_READ
-    console.say("interrupted" if reads else "interrupted; what was committed is kept, run again to go on")
+    console.say(
+        "interrupted" if _only_reads(arguments) else "interrupted; what was committed is kept, run again to go on"
+    )
     return _INTERRUPTED
+
+
+def _only_reads(arguments: list[str]) -> bool:
+    return bool(arguments) and arguments[0] in _ONLY_READ
 
 
 @app.command(epilog="Example: siftline init my-project --source comments.csv --text body --classes spam,ham")

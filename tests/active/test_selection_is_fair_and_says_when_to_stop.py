@@ -1,5 +1,6 @@
 """Exploration leaves a sample that selection cannot bias, quotas hold, and the outlook says what more labels bring."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,19 @@ def test_a_share_that_floating_point_makes_a_little_larger_is_not_rounded_up(lak
     assert sum(reason == EXPLORED for _, reason, _ in rows) == 7
     picked = [int(item[1:]) % len(CLASSES) for item, reason, _ in rows if reason != EXPLORED]
     assert np.bincount(picked).tolist() == [28, 28, 28]
+
+
+@pytest.mark.parametrize(("batch", "rounds"), [(1, 7), (6, 3)])
+def test_small_batches_explore_the_share_of_all_that_was_selected(
+    lake: Lake, tmp_path: Path, batch: int, rounds: int
+) -> None:
+    pool, _ = filled(lake, tmp_path)
+    explored = [0]
+    for _ in range(rounds):
+        rows = one_round(pool, SelectConfig(project="p", batch=batch, budget=100, explore=0.2))
+        explored.append(explored[-1] + sum(reason == EXPLORED for _, reason, _ in rows))
+        label(pool, {item: 0 for item, _, _ in rows})
+    assert explored == [math.ceil(batch * number / 5) for number in range(rounds + 1)]
 
 
 def test_a_batch_holds_no_more_of_a_class_or_slice_than_its_quota(lake: Lake, tmp_path: Path) -> None:

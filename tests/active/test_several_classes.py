@@ -73,12 +73,12 @@ def test_votes_for_several_classes_are_no_conflict_and_models_conflict_class_by_
 def test_the_reason_names_what_is_open() -> None:
     three = pool([[0.9, 0.55, 0.1], [0.99, 0.98, 0.02], [0.01, 0.02, 0.03]], votes=[[1, 1, 0], [0, 0, 0], [0, 0, 0]])
     zeros = np.zeros(3)
-    said = reasons(three, np.zeros(3, np.int64), zeros, zeros, np.arange(3))
+    said = reasons(three, np.zeros(3, np.int64), zeros, zeros, np.arange(3)).to_pylist()
     assert "2 functions vote a and b; the model is unsure whether b fits (55%)" in said[0]
     assert "the model says a and b" in said[1]
     assert "the model says that no class fits" in said[2]
     named = dataclasses.replace(three, class_names=["two-factor and log in", "b", "c"])
-    said = reasons(named, np.zeros(3, np.int64), zeros, zeros, np.arange(3))
+    said = reasons(named, np.zeros(3, np.int64), zeros, zeros, np.arange(3)).to_pylist()
     assert "2 functions vote 'two-factor and log in' and b;" in said[0]
 
 

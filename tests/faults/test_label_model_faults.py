@@ -1,6 +1,7 @@
 """Votes from which a label model cannot learn, and a Snorkel that touches what is not its own: results stay defined."""
 
 import random
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,28 @@ def test_three_copies_of_one_function_are_one_function() -> None:
     fitted = fit(np.repeat(votes_of(1), 3, axis=1), SNORKEL)
     is_sound(fitted)
     assert fitted.kind == "majority"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_functions_that_are_alike_on_train_rows_are_one_whatever_they_say_elsewhere(kind: str) -> None:
+    truth = np.random.default_rng(1).integers(0, 3, 90)
+    votes = np.where(np.random.default_rng(0).random((90, 4)) < 0.8, truth[:, None], votes_of(4))
+    votes = np.hstack([votes, votes[:, :1]])
+    train = np.arange(90) < 60
+    alike = fit(votes, of_kind(kind), train)
+    votes[70:75, 4] = (votes[70:75, 4] + 1) % 3
+    votes[80] = [-1, -1, -1, -1, 2]
+    differ = fit(votes, of_kind(kind), train)
+    np.testing.assert_array_equal(differ.probs[train], alike.probs[train])
+    assert differ.probs[80].argmax() == 2, "a vote where the other one is silent is not lost"
+
+
+def test_items_that_are_not_learned_from_do_not_decide_which_ones_snorkel_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_module("weak_labels.label_models.fit"), "MOST_DENSE", 60 * 4 * 4)
+    votes = votes_of(4)
+    train = np.arange(len(votes)) < 60
+    alone = fit(votes[:60], of_kind("snorkel"))
+    np.testing.assert_array_equal(fit(votes, of_kind("snorkel"), train).probs[:60], alone.probs)
 
 
 def test_full_conflict_is_undecided() -> None:

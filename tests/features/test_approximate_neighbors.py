@@ -72,13 +72,66 @@ def test_vectors_that_come_later_join_as_if_they_had_been_there() -> None:
 
 
 @pytest.mark.usefixtures("few_are_many")
+def test_neighbours_of_neighbours_make_up_for_lists_not_looked_into() -> None:
+    rows = vectors(3000)
+    lists = neighbor_lists(rows[:2950], 10)
+    assert lists.looked > 2
+    before = np.r_[np.arange(2950), np.full(50, -1)]
+    found = joined(replace(lists, looked=1), rows, before)
+    assert found is not None
+    truth = brute_force(rows, 10)
+    assert recall(found.rows[2950:], truth[2950:]) >= 0.95
+    told = (truth[:2950] >= 2950).any(axis=1)
+    assert recall(found.rows[:2950][told], truth[:2950][told]) >= 0.95
+    again = joined(replace(lists, looked=1), rows, before)
+    assert again is not None
+    assert again.rows.tolist() == found.rows.tolist()
+
+
+@pytest.mark.usefixtures("few_are_many")
+def test_more_lists_are_looked_into_where_the_first_are_not_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(approximate, "ROUNDS", 0)
+    rows = vectors(3000)
+    found = joined(neighbor_lists(rows[:2950], 10), rows, np.r_[np.arange(2950), np.full(50, -1)])
+    assert found is not None
+    assert recall(found.rows[2950:], brute_force(rows, 10)[2950:]) >= 0.95
+
+
+@pytest.mark.usefixtures("few_are_many")
+def test_those_that_join_together_find_each_other_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(approximate, "MOST_PAIRS", 50)  # less than a list and those that look into it
+    rows = vectors(3000)
+    crowd = rows[:1] + 0.01 * np.random.default_rng(2).standard_normal((30, 16))
+    rows[2970:] = crowd / np.linalg.norm(crowd, axis=1, keepdims=True)
+    found = joined(neighbor_lists(rows[:2970], 10), rows, np.r_[np.arange(2970), np.full(30, -1)])
+    assert found is not None
+    assert recall(found.rows[2970:], brute_force(rows, 10)[2970:]) >= 0.95
+    assert all(len(set(row)) == 10 for row in found.rows.tolist())
+    assert (found.similarity[:, :-1] >= found.similarity[:, 1:]).all()
+    assert not (found.rows == np.arange(3000)[:, None]).any()
+
+
+@pytest.mark.usefixtures("few_are_many")
 def test_vectors_that_go_are_nobodys_neighbour_and_others_take_their_place() -> None:
     rows = vectors(3000)
     kept = np.setdiff1d(np.arange(3000), [5, 900, 2100])
     found = joined(neighbor_lists(rows, 10), rows[kept], kept)
     assert found is not None
     assert found.rows.min() >= 0
-    assert recall(found.rows, brute_force(rows[kept], 10)) >= 0.95
+    truth = brute_force(rows[kept], 10)
+    assert recall(found.rows, truth) >= 0.95
+    lost = np.isin(brute_force(rows, 10)[kept], [5, 900, 2100]).any(axis=1)
+    assert recall(found.rows[lost], truth[lost]) >= 0.95
+
+
+@pytest.mark.usefixtures("few_are_many")
+def test_vectors_in_another_order_have_the_same_neighbours() -> None:
+    rows = vectors(3000)
+    lists = neighbor_lists(rows, 10)
+    order = np.random.default_rng(1).permutation(3000)
+    found = joined(lists, rows[order], order)
+    assert found is not None
+    assert order[found.rows].tolist() == lists.rows[order].tolist()
 
 
 @pytest.mark.usefixtures("few_are_many")

@@ -57,7 +57,7 @@ def test_lists_are_worked_out_once_and_joined_by_what_is_new(lake: Lake, config:
     first = neighbors(lake, config)
     assert neighbors(lake, config).tolist() == first.tolist()
     assert work == ["neighbor_lists"]
-    assert {path.suffix for path in config.folder.iterdir()} == {".npz"}
+    assert {path.suffix for path in config.folder.iterdir()} == {".npz", ".vectors"}
     put_vectors(lake, vectors, read=2)
     grown = neighbors(lake, config)
     assert work == ["neighbor_lists", "joined"]
@@ -115,7 +115,7 @@ def test_a_file_that_cannot_be_believed_is_worked_out_anew(
 ) -> None:
     put_vectors(lake, crowd(N))
     first = neighbors(lake, config)
-    (file,) = config.folder.iterdir()
+    (file,) = config.folder.glob("*.npz")
     content = bytearray(file.read_bytes())
     if harm == "cut":
         file.write_bytes(content[: len(content) // 2])
@@ -141,7 +141,7 @@ def test_a_write_that_dies_leaves_the_lists_before(
 ) -> None:
     put_vectors(lake, crowd(N - 20))
     neighbors(lake, config)
-    (file,) = config.folder.iterdir()
+    (file,) = config.folder.glob("*.npz")
     before = file.read_bytes()
     put_vectors(lake, crowd(N), read=2)
 
@@ -152,6 +152,6 @@ def test_a_write_that_dies_leaves_the_lists_before(
         patch.setattr(np, "savez", die)
         with pytest.raises(KeyboardInterrupt):
             neighbors(lake, config)
-    assert [path.read_bytes() for path in config.folder.iterdir()] == [before]
+    assert [path.read_bytes() for path in config.folder.glob("*.npz")] == [before]
     neighbors(lake, config)
     assert work == ["neighbor_lists", "joined", "joined"]

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from flows.project import Project
 from flows.stages import RunSummary
 from tests.flows.report_lake import LABELS, SEEDS, accuracy, full_lake
 from tests.projects import ROOT
-from warehouse import connect
+from warehouse import Lake, connect
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +116,9 @@ def test_a_question_starts_without_the_packages_that_do_the_work(project: Path) 
         (["export", "training-set", "--output", "{tmp}/x", "--at", "-1"], "no snapshot -1"),
         (["export", "training-set", "--output", "{tmp}/x", "--at", "2999-01-01"], "future"),
         (["export", "training-set", "--output", "{tmp}/x", "--where", "colour = 1"], "colour"),
+        (["export", "training-set", "--output", "{tmp}/x", "--where", ""], "leave --where out for all rows"),
+        (["export", "training-set", "--output", "{tmp}/x", "--where", " \n"], "leave --where out for all rows"),
+        (["lf", "report", "--where", ""], "leave --where out for all rows"),
     ],
 )
 def test_a_wrong_request_is_told_and_writes_nothing(
@@ -175,3 +179,36 @@ def test_ctrl_c_ends_a_long_query_with_a_word_and_leaves_nothing(
             process.kill()
     assert (process.returncode, told) == (130, "interrupted\n")
     assert list(tmp_path.iterdir()) == []
+
+
+DIFF = """
+import os, signal, sys, threading
+import flows.cli.history
+from flows.cli.main import main
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs the tests may ignore it
+threading.Timer(3.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        "CREATE OR REPLACE VIEW training_set AS SELECT i.*, i.split AS label, i.split AS label_source FROM items i",
+        "ALTER TABLE lf_votes RENAME TO votes; CREATE VIEW lf_votes AS SELECT v.* FROM votes v",
+    ],
+    ids=["what changed", "why"],
+)
+def test_ctrl_c_ends_a_comparison_with_a_word_and_leaves_nothing(project: Path, tmp_path: Path, view: str) -> None:
+    copy, output = tmp_path / "copy", tmp_path / "out.csv"
+    shutil.copytree(project, copy)
+    with Lake(copy / "lake") as lake:
+        cursor = lake.new_cursor()
+        # Two endless parts, so that a second thread is at work when this one hears of the signal.
+        cursor.execute(f"{view} CROSS JOIN (SELECT sum(i) AS n FROM ({ENDLESS} UNION ALL {ENDLESS})) WHERE n > 0")
+        cursor.close()
+    command = [sys.executable, "-c", DIFF, "diff", "4", "--output", str(output), "--project", str(copy)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+    assert not output.exists()

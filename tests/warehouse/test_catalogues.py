@@ -97,6 +97,14 @@ def test_a_place_of_another_form_or_with_a_password_is_refused(tmp_path: Path, w
     assert "secret" not in str(refused.value)
 
 
+def test_a_backslash_in_the_path_is_refused_where_the_data_would_be_below_it(tmp_path: Path) -> None:
+    folder = tmp_path / "a\\b" / "lake"
+    with pytest.raises(SettingsError, match="has no backslash"):
+        Lake(folder)
+    assert not folder.exists()
+    assert Location(folder=folder, data="s3://bucket/x").data_path == "s3://bucket/x/"
+
+
 def test_s3_without_keys_names_the_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
     with pytest.raises(SettingsError, match="AWS_ACCESS_KEY_ID"):

@@ -57,3 +57,14 @@ def test_a_result_that_is_taken_while_it_is_computed_is_given_up_at_once(take: s
     code = TAKE.replace("METHOD", take)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (0, "closed\n"), done.stderr
+
+
+@pytest.mark.parametrize("take", ["reader.arrow(rows)", "reader.pandas(rows)", "list(reader.batches(rows, rows=9999))"])
+def test_a_reader_that_an_interrupt_ended_says_to_open_another_one(take: str) -> None:
+    asked = "try:\n        reader.rows('SELECT 44')\n    except Exception as error:\n        print(error)"
+    code = TAKE.replace("METHOD", take).replace("reader.close()", f"{asked}\n    reader.close()")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    told, closed = done.stdout.splitlines()
+    assert "Close the reader and open another one" in told
+    assert closed == "closed"

@@ -11,7 +11,13 @@ from warehouse.history import snapshots
 from warehouse.migrations import VERSION_VIEW
 from warehouse.views import VIEWS, VIEWS_VERSION
 
-PINNED = {2: "17e86174271b08b2", 3: "6ab01f10823ce49a", 4: "22d0d05dbaa1253b", 5: "85dd3cb910809ddc"}
+PINNED = {
+    2: "17e86174271b08b2",
+    3: "6ab01f10823ce49a",
+    4: "22d0d05dbaa1253b",
+    5: "85dd3cb910809ddc",
+    6: "81f8e826026f4668",
+}
 """Hash of the views' text by version."""
 
 OLDER = "SELECT item_id, 'older' AS split FROM items"

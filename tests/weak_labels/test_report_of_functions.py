@@ -74,7 +74,7 @@ def matrix_of(rows: list[list[float]]) -> Matrix:
     return np.array(rows, np.float32)
 
 
-def report(lake: Lake, where: str = "") -> Report:
+def report(lake: Lake, where: str | None = None) -> Report:
     with lake.read() as reader:
         return lf_report(reader, where=where)
 
@@ -187,7 +187,9 @@ class TestSlice:
         goal = by_name(found)["goal"]
         assert (goal.applied_to, goal.coverage) == (3, pytest.approx(2 / 3))
 
-    @pytest.mark.parametrize("where", ["contnt = 'a'", "length(content", "true) UNION SELECT 1", "1; DROP TABLE items"])
+    @pytest.mark.parametrize(
+        "where", ["contnt = 'a'", "length(content", "true) UNION SELECT 1", "1; DROP TABLE items", " "]
+    )
     def test_what_is_no_condition_is_refused(self, lake: Lake, where: str) -> None:
         with pytest.raises(SettingsError, match="is no condition over items"):
             report(lake, where)

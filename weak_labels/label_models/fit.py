@@ -195,7 +195,7 @@ def _posterior(
         assert anchored is not None
         return anchored.posterior(votes.pairs()), ""
     fit_N = train_N
-    if (cells := votes.items * votes.functions * (votes.classes + 1)) > MOST_DENSE:
+    if (cells := int(train_N.sum()) * votes.functions * (votes.classes + 1)) > MOST_DENSE:
         fit_N = np.zeros_like(train_N)
         fit_N[np.flatnonzero(train_N)[:: -(-cells // MOST_DENSE)]] = True
     try:

@@ -129,8 +129,8 @@ class VoteMatrix:
     def distinct(self, train_N: Bools) -> tuple["VoteMatrix", Ints]:
         """The different functions in an order of their own: one that copies another would count double.
 
-        Train rows decide the order, so that neither the order of the functions nor votes on other rows change a bit
-        of what is learned.
+        Train rows decide what is a copy, and the order, so that neither the order of the functions nor votes on other
+        rows change a bit of what is learned. On other rows a copy speaks where the function that is kept is silent.
 
         Args:
             train_N: rows to learn from.
@@ -143,21 +143,24 @@ class VoteMatrix:
         row_V = rank_N[self.row_V]
         order_V = np.lexsort((self.class_V, row_V, self.function_V))
         bounds = np.searchsorted(self.function_V[order_V], np.arange(self.functions + 1))
-        contents: dict[tuple[bytes, bytes], int] = {}
+        contents: dict[tuple[bytes, bytes], list[int]] = {}
         for function in range(self.functions):
             votes = order_V[bounds[function] : bounds[function + 1]]
             cell_V = row_V[votes] * self.classes + self.class_V[votes]
             cut = np.searchsorted(row_V[votes], trains)
             # Rows of other splits are counted from the first of them: one more train item is no other function.
-            key = (_digest(cell_V[:cut]), _digest(cell_V[cut:] - trains * self.classes))
-            contents.setdefault(key, function)
-        kept = np.array([contents[key] for key in sorted(contents)], np.int64)
-        place = np.full(self.functions, -1, np.int64)
-        place[kept] = np.arange(len(kept))
-        stay_V = place[self.function_V] >= 0
+            elsewhere = b"" if cut else _digest(cell_V - trains * self.classes)
+            contents.setdefault((_digest(cell_V[:cut]), elsewhere), []).append(function)
+        groups = [contents[key] for key in sorted(contents)]
+        kept = np.array([group[0] for group in groups], np.int64)
+        place = np.empty(self.functions, np.int64)
+        for number, group in enumerate(groups):
+            place[group] = number
+        place_V = place[self.function_V]
+        stay_V = np.unique(self.row_V * len(kept) + place_V, return_index=True)[1]
         distinct = VoteMatrix.from_triples(
             self.row_V[stay_V],
-            place[self.function_V[stay_V]],
+            place_V[stay_V],
             self.class_V[stay_V],
             items=self.items,
             functions=len(kept),

@@ -20,7 +20,7 @@ def export_training_files(
             "load_dataset."
         ),
     ] = "parquet",
-    where: Annotated[str, typer.Option(help="SQL condition on training_set.")] = "",
+    where: Annotated[str | None, typer.Option(help="SQL condition on training_set.")] = None,
     at: AtOption = None,
     project: ProjectOption = Path(),
     force: ForceOption = False,

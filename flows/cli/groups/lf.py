@@ -26,7 +26,9 @@ def lf_preview(
 @app.command("report", epilog='Example: siftline lf report --where "length(content) < 100"')
 def lf_report(
     project: ProjectOption = Path(),
-    where: Annotated[str, typer.Option(help="Only items for which this SQL over the table items is true.")] = "",
+    where: Annotated[
+        str | None, typer.Option(help="Only items for which this SQL over the table items is true.")
+    ] = None,
     examples: Annotated[int, typer.Option(min=0, help="Items to show where functions disagree, of each kind.")] = 5,
 ) -> None:
     """Show how far each function reaches, how right it is, what it adds, and where functions disagree."""

@@ -1,6 +1,6 @@
-"""A peer of the int8 benchmark, run in an environment of its own: sentence-transformers in one of its backends.
+"""A peer of `benchmarks.offline`, run in an environment of its own: sentence-transformers in one of its backends.
 
-    python int8_peers.py BACKEND MODEL_FOLDER WORK_FOLDER THREADS
+    python offline_peers.py BACKEND MODEL_FOLDER WORK_FOLDER THREADS DEVICE
 
 Answers each line of JSON on standard input, a list of texts, with a line of JSON: seconds.
 """
@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 
-def load(backend: str, source: str, work: Path) -> Any:
-    """A model on the CPU: "torch" in float32, "onnx" and "openvino" in 8 bits as their own helpers make it."""
+def load(backend: str, source: str, work: Path, device: str) -> Any:
+    """A model: "torch" in float32; on the CPU only, "onnx" and "openvino" in 8 bits as their own helpers make it."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers import backend as helpers
 
     if backend == "torch":
-        return SentenceTransformer(source, device="cpu")
+        return SentenceTransformer(source, device=device)
     vnni = "avx512_vnni" in Path("/proc/cpuinfo").read_text()
     target = "avx512_vnni" if vnni else "avx2"
     folder = work / f"{backend}-{target}"  # an export for another processor is left alone
@@ -44,9 +44,9 @@ def main() -> None:
     """Serve."""
     import torch
 
-    backend, source, work, threads = sys.argv[1:5]
+    backend, source, work, threads, device = sys.argv[1:6]
     torch.set_num_threads(int(threads))
-    model = load(backend, source, Path(work))
+    model = load(backend, source, Path(work), device)
     model.max_seq_length = 256
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:

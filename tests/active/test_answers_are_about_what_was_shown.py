@@ -1,0 +1,146 @@
+"""An answer is about what its annotator saw: an edit of shown metadata ends it as one of the text does."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from active.ask_again import AskAgainConfig, ask_again
+from active.outbox import QueueConfig
+from active.pool import read_pool
+from active.push import push
+from active.queue import collect
+from active.reconcile import reconcile
+from active.task_content import Content
+from active.task_folder import TaskFolder
+from tests.active.pools import CLASSES, SmallPool, clusters, small_pool
+from tests.active.test_ask_again import answer, gold, no_index, row_of, send
+from warehouse import Lake, Upsert
+
+N = 12
+KEYS = ("question", 'a/b~c "é"')
+SHOWN = {"question": "q?", KEYS[1]: 7, "file": "a.png", "author": "ann"}
+PREFIX = "https://images.example.org/"
+CONFIG = QueueConfig(project="p", classes=CLASSES, content=Content(show=KEYS, image="file", image_prefix=PREFIX))
+TEXT_ALONE = QueueConfig(project="p", classes=CLASSES)
+AGAIN = AskAgainConfig(project="p", budget=40, second_opinion=0.0)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> TaskFolder:
+    return TaskFolder(tmp_path / "tasks", "p")
+
+
+@pytest.fixture
+def pool(lake: Lake, tmp_path: Path, folder: TaskFolder) -> SmallPool:
+    """Items whose tasks, which show metadata, are all in the folder."""
+    pool = small_pool(lake, tmp_path, clusters(N)[0], metadata=dict.fromkeys(range(N), json.dumps(SHOWN)))
+    send(pool, folder, CONFIG)
+    return pool
+
+
+def edit(lake: Lake, item: str, **columns: str) -> None:
+    """Read the record again, with other values in these columns."""
+    with lake.stage("ingest", version=1, inputs=("items",), params=columns) as stage:
+        sql = "SELECT * EXCLUDE (run_id, committed_at, changed_at) FROM items WHERE item_id = ?"
+        [row] = stage.arrow(sql, [item]).to_pylist()
+        stage.commit([Upsert("items", pa.Table.from_pylist([{**row, **columns}]))])
+
+
+def metadata(**changed: object) -> str:
+    return json.dumps({**SHOWN, **changed})
+
+
+EDITS = [{"metadata": metadata(**{key: "another"})} for key in (*KEYS, "file")]
+EDITS += [{"metadata": "{}"}, {"content": "another", "content_hash": "of another"}]
+
+
+@pytest.mark.parametrize("columns", EDITS)
+def test_what_was_shown_is_edited_and_asked_again(pool: SmallPool, folder: TaskFolder, columns: dict[str, str]) -> None:
+    lake, item = pool.lake, pool.ids[3]
+    answer(folder, item, 1)
+    collect(lake, folder, CONFIG)
+    assert gold(lake, item) == [1]
+    edit(lake, item, **columns)
+    assert gold(lake, item) == []
+    assert ask_again(lake, no_index, AGAIN).detail == {"edited": 1}
+    assert not ask_again(lake, no_index, AGAIN).committed
+    push(lake, folder, CONFIG)
+    assert not ask_again(lake, no_index, AGAIN).committed
+    assert gold(lake, item) == []
+    answer(folder, item, 2, round=2)
+    collect(lake, folder, CONFIG)
+    assert (gold(lake, item), row_of(lake, item)["state"]) == ([2], "answered")
+    edit(lake, item, metadata=metadata(), content="text 3", content_hash=f"{3:064x}")
+    assert gold(lake, item) == [1], "edited back, the first answer is about it again"
+
+
+def test_an_edit_of_what_nobody_saw_asks_nobody(pool: SmallPool, folder: TaskFolder) -> None:
+    lake, item = pool.lake, pool.ids[3]
+    answer(folder, item, 1)
+    collect(lake, folder, CONFIG)
+    edit(lake, item, metadata=json.dumps(dict(reversed({**SHOWN, "author": "ben", "new": 1}.items())), indent=1))
+    assert gold(lake, item) == [1]
+    assert not ask_again(lake, no_index, AGAIN).committed
+
+
+def test_where_the_text_alone_was_shown_metadata_may_change(lake: Lake, tmp_path: Path, folder: TaskFolder) -> None:
+    pool = small_pool(lake, tmp_path, clusters(N)[0], metadata={0: metadata()})
+    send(pool, folder, TEXT_ALONE)
+    item = pool.ids[0]
+    answer(folder, item, 1)
+    collect(lake, folder, TEXT_ALONE)
+    edit(lake, item, metadata="{}")
+    assert gold(lake, item) == [1]
+    assert row_of(lake, item)["content_hash"] == f"{0:064x}"
+    assert not ask_again(lake, no_index, AGAIN).committed
+    push(lake, folder, CONFIG)  # from now on other things are shown: that alone takes no answer back
+    assert gold(lake, item) == [1]
+    assert not ask_again(lake, no_index, AGAIN).committed
+
+
+def test_what_enough_people_skipped_is_open_again_once_it_shows_another_thing(
+    pool: SmallPool, folder: TaskFolder
+) -> None:
+    lake, item = pool.lake, pool.ids[3]
+    answer(folder, item, 1)
+    file = folder.path / f"{folder.task_id(item)}.json"
+    task = json.loads(file.read_text("utf-8"))
+    task["annotations"][0] |= {"was_cancelled": True, "result": []}
+    file.write_text(json.dumps(task), "utf-8")
+    collect(lake, folder, CONFIG)
+
+    def skipped() -> list[str]:
+        with lake.read() as reader:
+            found = read_pool(reader, pool.ids)
+        return [found.item_ids[row] for row in found.skipped]
+
+    assert row_of(lake, item)["state"] == "answered"
+    assert skipped() == [item]
+    edit(lake, item, metadata=metadata(question="another"))
+    assert skipped() == []
+
+
+def test_an_open_task_that_reconcile_puts_right_is_about_what_it_shows_then(
+    pool: SmallPool, folder: TaskFolder
+) -> None:
+    lake, item = pool.lake, pool.ids[3]
+    edit(lake, item, metadata=metadata(question="another"))
+    assert reconcile(lake, folder, CONFIG).restored == 1
+    answer(folder, item, 1)
+    collect(lake, folder, CONFIG)
+    assert gold(lake, item) == [1]
+    assert not ask_again(lake, no_index, AGAIN).committed
+
+
+def test_tasks_that_the_queue_has_lost_are_about_what_is_shown_now(pool: SmallPool, folder: TaskFolder) -> None:
+    lake, item = pool.lake, pool.ids[3]
+    cursor = lake.new_cursor()
+    cursor.execute("DELETE FROM queue WHERE item_id = ?", [item])
+    cursor.close()
+    assert reconcile(lake, folder, CONFIG).adopted == 1
+    answer(folder, item, 1)
+    collect(lake, folder, CONFIG)
+    edit(lake, item, metadata=metadata(question="another"))
+    assert gold(lake, item) == []

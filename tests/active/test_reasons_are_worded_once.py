@@ -1,0 +1,53 @@
+"""A wording is made once for all items that it fits; each item gets its own all the same."""
+
+import numpy as np
+
+from active.pool import Pool
+from active.reason import reasons
+
+N, CLASSES = 400, 3
+
+
+def pool(generator: np.random.Generator) -> Pool:
+    sharp = generator.dirichlet(np.full(CLASSES, 0.4), N)
+    return Pool(
+        item_ids=[f"i{row}" for row in range(N)],
+        content_hashes=[""] * N,
+        class_names=["acq", "earn", "two words"],
+        votes=generator.integers(0, 3, (N, CLASSES)) * (generator.random((N, 1)) < 0.5).astype(np.float64),
+        weak=np.zeros((N, CLASSES)),
+        predicted=sharp,
+        has_prediction=generator.random(N) < 0.8,
+        labelled=np.empty(0, np.int64),
+        gold=np.empty(0, np.int64),
+        queued=np.empty(0, np.int64),
+    )
+
+
+def test_all_at_once_are_what_one_by_one_gives() -> None:
+    generator = np.random.default_rng(3)
+    known = pool(generator)
+    speaks_for, redundancy = generator.integers(0, 4, N), generator.random(N)
+    settled = np.where(generator.random(N) < 0.3, 0.0, generator.random(N) / 50)
+    rows = np.sort(generator.choice(N, 300, replace=False))
+    said = reasons(known, speaks_for, redundancy, settled, rows).to_pylist()
+    alone = [reasons(known, speaks_for, redundancy, settled, np.array([row])).to_pylist()[0] for row in rows]
+    assert said == alone
+    assert len(set(said)) > N / 2
+    for part in (
+        "Speaks only",
+        "1 record ",
+        "2 functions vote",
+        "no function",
+        "unsure",
+        "(9",
+        "settles 1.",
+        "close to",
+    ):
+        assert any(part in sentence for sentence in said), part
+
+
+def test_nothing_is_asked_for() -> None:
+    known = pool(np.random.default_rng(4))
+    zeros = np.zeros(N)
+    assert reasons(known, zeros.astype(np.int64), zeros, zeros, np.empty(0, np.int64)).to_pylist() == []
