@@ -131,6 +131,24 @@ def test_a_record_without_an_id_whose_content_is_stored_under_an_id_is_a_duplica
     assert [c for _, c in items(lake)] == ["a", "c"]
 
 
+def test_a_record_without_an_id_is_stored_where_the_item_that_had_its_content_was_edited(
+    lake: Lake, tmp_path: Path
+) -> None:
+    write(tmp_path / "a.jsonl", {"id": "1", "text": "a"})
+    ingest(lake, config(tmp_path))
+    write(tmp_path / "a.jsonl", {"id": "1", "text": "edited"}, {"text": "a"})
+    assert ingest(lake, config(tmp_path)).detail == counts(2, 2, 0, 0)
+    assert items(lake) == [("1", "edited"), (hashlib.sha256(b"a").hexdigest(), "a")]
+
+
+def test_an_edit_leaves_the_content_to_other_items_that_have_it(lake: Lake, tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", {"id": "1", "text": "a"}, {"id": "2", "text": "a"})
+    ingest(lake, config(tmp_path))
+    write(tmp_path / "a.jsonl", {"id": "1", "text": "edited"}, {"text": "a"})
+    assert ingest(lake, config(tmp_path)).detail == counts(2, 1, 0, 1)
+    assert items(lake) == [("1", "edited"), ("2", "a")]
+
+
 def test_a_split_or_metadata_named_later_reaches_records_without_an_id(lake: Lake, tmp_path: Path) -> None:
     rows = [{"text": "a", "split": "test", "m": 1}, {"text": "a", "split": "train", "m": 2}, {"text": "b", "m": 3}]
     write(tmp_path / "a.jsonl", *rows)
