@@ -103,6 +103,7 @@ def vote(
     Raises:
         SettingsError: functions without name or with one used twice, an unknown class, no `encode` for `nearest`, or
             no `ask` for `prompt`.
+        Exception: what `encode` raised; nothing is committed.
     """
     check_functions(functions, config.classes, where="vote")
     check_services(functions, encode, ask)

@@ -32,18 +32,24 @@ def check_services(functions: Sequence[LabelingFunction], encode: Encode | None,
 
 
 def remember_encode(encode: Encode | None) -> Encode | None:
-    """An `encode` that embeds each list of exemplars only once."""
+    """An `encode` that embeds each list of exemplars only once, and waits only once for a server that is away."""
     if encode is None:
         return None
-    known: dict[tuple[str, ...], Matrix] = {}
+    known: dict[tuple[str, ...], Matrix | Exception] = {}
     lock = threading.Lock()
 
     def remembered(texts: Sequence[str]) -> Matrix:
         key = tuple(texts)
         with lock:
             if key not in known:
-                known[key] = encode(texts)
-            return known[key]
+                try:
+                    known[key] = encode(texts)
+                except Exception as error:  # noqa: BLE001 - raised below, to every thread that asks
+                    known[key] = error
+            found = known[key]
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     return remembered
 

@@ -3,15 +3,18 @@
 import dataclasses
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from engine.errors import UnavailableError
 from tests.weak_labels.lf_helpers import (
     CLASSES,
     add_items,
     add_vectors,
     config,
     encode,
+    faults,
     run_vote,
     votes,
     write_functions,
@@ -296,6 +299,25 @@ def test_exemplars_are_embedded_once(lake: Lake) -> None:
     add_vectors(lake)
     vote(lake, [NEAR], config(batch_items=1), encode=counting)  # type: ignore[arg-type]
     assert len(calls) == 1
+
+
+def test_encoder_that_is_away_ends_the_run_and_no_vote_goes(lake: Lake) -> None:
+    add_items(lake, TEXTS)
+    add_vectors(lake)
+    run_vote(lake, [NEAR])
+    before, snapshot = votes(lake), lake.snapshot()
+    calls: list[int] = []
+
+    def away(texts: object) -> Any:
+        calls.append(1)
+        raise UnavailableError("The engine cannot be reached.")
+
+    changed = nearest({"science": ["atom", "quark"]}, radius=0.3, name="near")
+    with pytest.raises(UnavailableError, match="cannot be reached"):
+        vote(lake, [changed], config(batch_items=1, min_faults=0), encode=away)
+    assert len(calls) == 1  # each try may wait for the server
+    assert (votes(lake), faults(lake), lake.snapshot()) == (before, {}, snapshot)
+    assert run_vote(lake, [changed]).committed
 
 
 def test_functions_asked_in_one_pass_vote_as_each_alone(lake: Lake, tmp_path: Path) -> None:
