@@ -142,6 +142,17 @@ def test_a_record_without_an_id_is_stored_where_the_item_that_had_its_content_wa
     assert items(lake) == [("1", "edited"), (hashlib.sha256(b"a").hexdigest(), "a")]
 
 
+def test_a_record_without_an_id_before_the_edit_is_stored_by_the_next_read(lake: Lake, tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", {"id": "1", "text": "a"})
+    ingest(lake, config(tmp_path))
+    rows = [{"text": "a"}, {"id": "1", "text": "edited"}]
+    write(tmp_path / "a.jsonl", *rows)
+    assert ingest(lake, config(tmp_path)).detail == counts(2, 1, 0, 1)
+    write(tmp_path / "a.jsonl", *rows, {"id": "2", "text": "b"})
+    assert ingest(lake, config(tmp_path)).detail == counts(3, 2, 0, 1)
+    assert [c for _, c in items(lake)] == ["edited", "b", "a"]
+
+
 def test_an_edit_leaves_the_content_to_other_items_that_have_it(lake: Lake, tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", {"id": "1", "text": "a"}, {"id": "2", "text": "a"})
     ingest(lake, config(tmp_path))

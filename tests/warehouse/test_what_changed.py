@@ -30,8 +30,8 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
         yield opened
 
 
-def answer(item: str, label: int, *, who: str = "ada", action: str = "labelled") -> Append:
-    now = datetime.now(UTC)
+def answer(item: str, label: int, *, who: str = "ada", action: str = "labelled", at: datetime | None = None) -> Append:
+    now = at or datetime.now(UTC)
     row = {"annotation_id": f"x{item}", "item_id": item, "project": "p <b>", "task_id": "t", "annotator": who}
     row |= {
         "action": action,
