@@ -92,10 +92,11 @@ def ask_again(lake: Lake, index: Callable[[], VectorIndex], config: AskAgainConf
         if left >= 1:
             looked = {item for item, _, why in before if why == "second_look"}
             names = [str(name) for (name,) in reader.rows("SELECT name FROM classes ORDER BY class_id")]
+            unseen = open_items - set(wanted) - looked
             reasons = {
                 s.item_id: _doubt(s, names)
                 for s in suspects(reader, index())
-                if s.suspicion > SUSPICIOUS and s.item_id in open_items - set(wanted) - looked
+                if s.suspicion > SUSPICIOUS and s.item_id in unseen
             }
             _add(wanted, "second_look", list(reasons), config.budget * config.second_look, before)
     rounds = {item: number for item, number, _ in before}

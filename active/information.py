@@ -22,6 +22,8 @@ from active.graph import CHUNK, Bools, Floats, Rows, Vectors
 
 FRONT = 2048
 """Items whose gains are kept up to date while a batch is picked; the rest only when one of them could be the best."""
+ANEW_AFTER = 100
+"""Labels that are taken from a gain one by one; then what is left is small, and the rounding of what was taken not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +80,8 @@ class Information:
         self._spread = np.zeros(len(vectors))
         self._front, self._beyond = np.arange(len(vectors)), -np.inf
         self._waiting: list[_Told] = []
-        matrix = self._covariance @ self._target @ self._covariance
-        for part in self._parts(self._front):
-            self._spread[part] = self._squared(part, self._covariance)
-            self._settled[part] = self._squared(part, matrix)
-        self._rate(self._front)
+        self._age = np.zeros(len(vectors), np.int64)
+        self._anew(self._front)
 
     @property
     def doubt(self) -> float:
@@ -125,10 +124,10 @@ class Information:
         pulled = self._target @ toward
         share = float(self._tells[row] / (1.0 + self._tells[row] * (item @ toward)))
         told = _Told(toward, self._covariance @ pulled, share, float(toward @ pulled))
+        self._covariance -= share * np.outer(toward, toward)
         self._take(self._front, [told])
         if len(self._front) < len(self.gains):
             self._waiting.append(told)
-        self._covariance -= share * np.outer(toward, toward)
 
     def _catch_up(self) -> None:
         """Bring the gains of those beyond the front up to date."""
@@ -139,13 +138,28 @@ class Information:
             self._waiting = []
 
     def _take(self, of: Rows, labels: Sequence["_Told"]) -> None:
-        """Take from the gains of some items what some labels told."""
+        """Take from the gains of some items what some labels told, or work them out anew where that was done often."""
+        self._age[of] += len(labels)
+        old = self._age[of] > ANEW_AFTER
+        if old.any():
+            old |= len(of) <= FRONT  # of few all, for making the matrices costs as much as the items do
+            self._anew(of[old])
+            of = of[~old]
         share, size = (np.array([getattr(told, name) for told in labels]) for name in ("share", "size"))
         both = np.stack([told.toward for told in labels] + [told.with_target for told in labels], axis=1)
         for part in self._parts(of):
             along, with_target = np.split(self._times(part, both).astype(np.float64), 2, axis=1)
             self._settled[part] += (share * along * (share * along * size - 2.0 * with_target)).sum(axis=1)
             self._spread[part] -= (share * along**2).sum(axis=1)
+        self._rate(of)
+
+    def _anew(self, of: Rows) -> None:
+        """Work the gains of some items out from what is known now."""
+        matrix = self._covariance @ self._target @ self._covariance
+        for part in self._parts(of):
+            self._spread[part] = self._squared(part, self._covariance)
+            self._settled[part] = self._squared(part, matrix)
+        self._age[of] = 0
         self._rate(of)
 
     def _rate(self, rows: Rows) -> None:

@@ -34,7 +34,8 @@ class SelectConfig:
         neighbors: nearest items that each item is joined with in the graph.
         explore: share of all selected items that goes to the fair sample of `active.explore`, rounded up; 0 for none.
         most_per_class: largest share of a batch that the end model may think of one class, rounded up; 1 for no limit.
-            In a multi-label project an item counts for every class that it is thought to have.
+            In a multi-label project an item counts for every class that it is thought to have. The fair sample is not
+            limited and not counted, here and by `most_per_slice`.
         slice_by: metadata key that divides the items into slices; empty for none.
         most_per_slice: largest share of a batch from one slice, rounded up; items without the key have no limit.
         cost: what a label is taken to cost: "label" (all the same) or "seconds", the time it is expected to take, as

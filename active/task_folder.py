@@ -186,11 +186,15 @@ class TaskFolder:
     def _close_to_others(self) -> None:
         """Make a folder that an earlier Siftline opened to everybody its owner's only, and its files too.
 
-        Its files tell: they were made 0644. Where there is none, the folder is as its owner wants it.
+        It was open to everybody and its files were made 0644. Any other folder is as its owner wants it, whatever a
+        person's tool made of a file.
         """
+        found = self.path.stat()
+        if not found.st_mode & stat.S_IRWXO or found.st_uid != os.geteuid():
+            return
         ours = [path for path in (self.path / GUIDE_FILE, *self.path.glob("*.json")) if path.is_file()]
         opened = [path for path in ours if _is_open(path)]
-        if opened and self.path.stat().st_uid == os.geteuid():
+        if opened:
             self.path.chmod(0o700)
             for path in opened:
                 path.chmod(0o600)

@@ -52,7 +52,10 @@ class Encoder(Protocol):
 
     @property
     def encoder_id(self) -> str:
-        """Changes whenever any output bit could by code, model or options; equal in all processes and machines."""
+        """Changes whenever any output bit could by code, model or options.
+
+        Equal in all processes, and on another machine where the same kind of kernel computes.
+        """
         ...
 
     @property

@@ -6,6 +6,7 @@ encoder in the meantime is refused, so that no two encoders ever mix in one resu
 
 import base64
 import random
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -56,7 +57,7 @@ class RemoteEncoder:
         self.info = self._read_info()
 
     def _read_info(self) -> dict[str, Any]:
-        response = self._ask("GET", "/info", None)
+        response = self._ask("GET", "/info", None, threading.Event())
         try:
             info = cast("dict[str, Any]", orjson.loads(response.content))
             self.encoder_id = str(info["encoder_id"])
@@ -100,10 +101,11 @@ class RemoteEncoder:
         )
         parts = self._parts(checked)
         waiting: deque[Future[int]] = deque()
+        ended = threading.Event()
         done = 0
         try:
             for start, stop in parts:
-                waiting.append(self._callers.submit(self._fill, result, checked, start, stop, trace))
+                waiting.append(self._callers.submit(self._fill, result, checked, start, stop, trace, ended))
                 if len(waiting) >= 2 * CONNECTIONS:
                     done += waiting.popleft().result()
                     if progress is not None:
@@ -113,6 +115,7 @@ class RemoteEncoder:
                 if progress is not None:
                     progress(done, count)
         finally:
+            ended.set()  # the process waits for these threads when it ends, so none may go on asking
             for future in waiting:
                 future.cancel()
         return result
@@ -134,10 +137,12 @@ class RemoteEncoder:
         if start < len(texts):
             yield start, len(texts)
 
-    def _fill(self, result: Encoding, texts: list[str], start: int, stop: int, trace: bool) -> int:
+    def _fill(
+        self, result: Encoding, texts: list[str], start: int, stop: int, trace: bool, ended: threading.Event
+    ) -> int:
         body = orjson.dumps({"input": texts[start:stop], "encoding_format": "base64", "trace": trace})
         try:
-            response = self._ask("POST", "/v1/embeddings", body)
+            response = self._ask("POST", "/v1/embeddings", body, ended)
         except NumericError as error:
             raise NumericError(str(error), tuple(start + index for index in error.indexes)) from error
         served = response.headers.get("x-encoder-id")
@@ -164,11 +169,11 @@ class RemoteEncoder:
 
     # --- one request -------------------------------------------------------------------------------------------------
 
-    def _ask(self, method: str, path: str, body: bytes | None) -> httpx.Response:
-        """One request, again and again while the server is away or full and patience lasts."""
+    def _ask(self, method: str, path: str, body: bytes | None, ended: threading.Event) -> httpx.Response:
+        """One request, again and again while the server is away or full and patience lasts; not after `ended`."""
         end = time.monotonic() + self._patience_s
         pause = FIRST_PAUSE_S
-        while True:
+        while not ended.is_set():
             wait, problem = pause, ""
             try:
                 headers = {} if body is None else {"Content-Type": "application/json"}
@@ -187,8 +192,9 @@ class RemoteEncoder:
                     f"The engine at {self.url} {problem}, and did for {self._patience_s:g} s. Start it with `siftline "
                     f"engine serve`, or remove [engine] url to compute in this process.{proxy_hint(self.url)}"
                 )
-            time.sleep(wait)
+            ended.wait(wait)
             pause = min(LONGEST_PAUSE_S, 2 * pause)
+        raise UnavailableError(f"The call of the engine at {self.url} has ended.")
 
 
 def connect(

@@ -34,8 +34,9 @@ def read_parquet(file: SourceFile, source: SourceConfig, root: Path) -> Iterator
 
     Raises:
         SettingsError: it has no column of this name, or the text column cannot hold text.
+        SourceChanged: the file is gone.
     """
-    if file.path.stat().st_size == 0:
+    if file.state()[0] == 0:
         yield fault(0, "empty_file", "the file is empty", b"")
         return
     position = 0

@@ -14,9 +14,9 @@ import pyarrow as pa
 from features.columnar import QUERY, read_parquet, read_query
 from features.items import ITEM_SCHEMA, QUARANTINE_SCHEMA, Ledger, Spool
 from features.records import Fault, Record, fault
-from features.sources import SourceConfig, SourceFile, find_files, inputs_of
+from features.sources import SourceChanged, SourceConfig, SourceFile, find_files, inputs_of
 from features.text_files import read_text_file
-from warehouse import Lake, Progress, Reader, SettingsError, StageResult, Transient, Upsert, silent
+from warehouse import Lake, Progress, Reader, SettingsError, StageResult, Upsert, silent
 
 STAGE = "ingest"
 VERSION = 1
@@ -47,10 +47,6 @@ class IngestConfig:
         _check_names("source", tuple(s.name for s in self.sources), "sources")
 
 
-class SourceChanged(Transient):
-    """A source changed while it was read; nothing was stored. Run again when nobody writes to it."""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Input:
     """A source with the files it named when the stage began and a digest of what they held."""
@@ -76,7 +72,7 @@ def ingest(lake: Lake, config: IngestConfig, progress: Progress = silent) -> Sta
         SettingsError: a source or column does not exist, a class was renamed or removed, or `multi_label` was changed
             after people answered.
         DataError: a query failed.
-        SourceChanged: a file was written to meanwhile.
+        SourceChanged: a file was written to, or went away, meanwhile.
     """
     inputs = [_inspect(source, config.root) for source in config.sources]
     params: dict[str, Any] = {
@@ -115,6 +111,11 @@ def read_source(
         files: its files, empty for a query.
         root: project folder.
         consumed: told the bytes read of all its files.
+
+    Raises:
+        SettingsError: a file or the query lacks a column.
+        DataError: the query failed.
+        SourceChanged: a file is gone.
     """
     if source.query:
         for entry in read_query(source, root):

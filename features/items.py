@@ -3,6 +3,7 @@
 import hashlib
 import mmap
 import tempfile
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Literal, Self
 
@@ -12,6 +13,7 @@ from features.records import Record
 
 FLUSH_ROWS = 4096
 FLUSH_BYTES = 16 << 20
+CONTENT_BYTES = 32
 
 ITEM_SCHEMA = pa.schema(
     [
@@ -44,34 +46,44 @@ class Ledger:
 
     - an id that is new, or whose content, split or metadata changed since an earlier read: stored;
     - an id that this read met before: duplicate when the content is equal, else a conflict;
-    - a record without an id: the same under its content hash, or a duplicate when the content is there under an id.
+    - a record without an id: the same under its content hash, or a duplicate while an item with an id has it.
 
     Args:
         known: (item_id, content_hash, split, metadata) of every stored item.
     """
 
     def __init__(self, known: Iterable[tuple[str, str, str, str]]) -> None:
-        self._known: dict[str, bytes] = {}
-        self._contents: set[bytes] = set()  # of items with a caller's id
-        self._own: set[bytes] = set()  # of items that are known by them
+        self._held: dict[str, bytes] = {}  # as stored, or as this read gave it
+        self._holders: Counter[bytes] = Counter()  # how many items hold a content
+        self._met: set[str] = set()
         for item_id, content_hash, split, metadata in known:
-            self._known[item_id] = _fingerprint(content_hash, split, metadata)
-            (self._own if item_id == content_hash else self._contents).add(bytes.fromhex(content_hash))
-        self._met: dict[str, bytes] = {}
+            self._hold(item_id, _fingerprint(content_hash, split, metadata))
 
     def judge(self, record: Record) -> tuple[str, Verdict]:
         """The item's id and what becomes of the record."""
         content = bytes.fromhex(record.content_hash)
         item_id = record.content_hash if record.id is None else record.id
-        if record.id is None and content in self._contents and content not in self._own:
+        held = self._held.get(item_id, b"")
+        same = held.startswith(content)
+        if record.id is None and not same and content in self._holders:
             return item_id, "duplicate"
-        met = self._met.get(item_id)
-        if met is not None:  # a caller's id may look like the hash of another content; who came first keeps it
-            return item_id, "duplicate" if met == content else "conflict"
-        self._met[item_id] = content
-        (self._own if item_id == record.content_hash else self._contents).add(content)
-        same = self._known.get(item_id) == _fingerprint(record.content_hash, record.split, record.metadata)
-        return item_id, "duplicate" if same else "stored"
+        if item_id in self._met:  # a caller's id may look like the hash of another content; who came first keeps it
+            return item_id, "duplicate" if same else "conflict"
+        self._met.add(item_id)
+        now = _fingerprint(record.content_hash, record.split, record.metadata)
+        if now == held:
+            return item_id, "duplicate"
+        self._hold(item_id, now)
+        return item_id, "stored"
+
+    def _hold(self, item_id: str, now: bytes) -> None:
+        before, content = self._held.get(item_id, b"")[:CONTENT_BYTES], now[:CONTENT_BYTES]
+        self._held[item_id] = now
+        self._holders[content] += 1
+        if before:
+            self._holders[before] -= 1
+            if not self._holders[before]:
+                del self._holders[before]
 
 
 class Spool:
@@ -118,4 +130,5 @@ class Spool:
 
 
 def _fingerprint(content_hash: str, split: str, metadata: str) -> bytes:
-    return hashlib.sha256(f"{content_hash}\0{split}\0{metadata}".encode()).digest()[:16]
+    """The content's hash and, behind its `CONTENT_BYTES`, one of what else is kept of a record."""
+    return bytes.fromhex(content_hash) + hashlib.sha256(f"{split}\0{metadata}".encode()).digest()[:16]

@@ -61,7 +61,7 @@ def _read(path: Path, k: int) -> tuple[Keys, NeighborLists] | None:
     try:
         with np.load(path, allow_pickle=False) as stored:
             content = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile):  # a bit may say "encrypted"
         return None
     return _checked(content) if content.get("format") == FORMAT and content.get("k") == k else None
 

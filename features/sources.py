@@ -5,13 +5,14 @@ The digest decides whether anything is new, so a second run on the same files st
 
 import glob
 import hashlib
+import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from warehouse import SettingsError
+from warehouse import SettingsError, Transient
 
 SPLITS = ("train", "valid", "test")
 SUFFIXES = {".parquet": "parquet", ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
@@ -96,6 +97,10 @@ class SourceConfig:
         }
 
 
+class SourceChanged(Transient):
+    """A source changed while it was read; nothing was stored. Run again when nobody writes to it."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceFile:
     """One file of a source. `name` is relative to the project folder, as people read it in messages."""
@@ -106,24 +111,48 @@ class SourceFile:
     gzip: bool
 
     def state(self) -> tuple[int, int, int]:
-        """Size in bytes, time of change in ns and inode: differs when the file was changed or replaced."""
-        found = os.stat(self.path)
+        """Size in bytes, time of change in ns and inode: differs when the file was changed or replaced.
+
+        Raises:
+            SourceChanged: it is gone.
+        """
+        try:
+            found = os.stat(self.path)
+        except FileNotFoundError as error:
+            raise self._gone() from error
         return (found.st_size, found.st_mtime_ns, found.st_ino)
+
+    def open(self) -> io.FileIO:
+        """Its raw bytes.
+
+        Raises:
+            SourceChanged: it is gone.
+        """
+        try:
+            return io.FileIO(self.path)
+        except FileNotFoundError as error:
+            raise self._gone() from error
 
     def sha256(self) -> str:
         """sha256 of the raw bytes, hexadecimal, read as a stream.
 
         Raises:
             SettingsError: the file cannot be read.
+            SourceChanged: it is gone.
         """
         digest = hashlib.sha256()
         try:
-            with open(self.path, "rb", buffering=0) as stream:
+            with self.open() as stream:
                 while block := stream.read(HASH_BLOCK_BYTES):
                     digest.update(block)
         except OSError as error:
             raise SettingsError(f"{self.path} cannot be read: {error.strerror}. Mend its permissions.") from error
         return digest.hexdigest()
+
+    def _gone(self) -> SourceChanged:
+        return SourceChanged(
+            f"{self.path} went away while this run read it; nothing was stored. Run again when nobody moves its files."
+        )
 
 
 def find_files(source: SourceConfig, root: Path) -> list[SourceFile]:

@@ -6,7 +6,6 @@
 import csv
 import gzip
 import hashlib
-import io
 import json
 import math
 import os
@@ -59,13 +58,14 @@ class Lines:
         consumed: told how far the file has been read.
 
     Raises:
+        SourceChanged: the file is gone.
         StreamBroken: while iterating, when gzip is damaged or unpacks to too much.
     """
 
     def __init__(self, file: SourceFile, source: SourceConfig, consumed: Consumed) -> None:
         self._source = source
         self._consumed = consumed
-        self._file = io.FileIO(file.path)
+        self._file = file.open()
         # read1 hands out what gzip could unpack before it meets damage; read would lose it.
         self._unpacked = gzip.GzipFile(fileobj=self._file, mode="rb") if file.gzip else None
         self._more = self._unpacked.read1 if self._unpacked else self._file.read
@@ -180,6 +180,7 @@ def read_text_file(file: SourceFile, source: SourceConfig, consumed: Consumed) -
 
     Raises:
         SettingsError: a CSV or TSV file has no column of this name.
+        SourceChanged: the file is gone.
     """
     with closing(Lines(file, source, consumed)) as lines:
         try:

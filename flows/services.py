@@ -42,7 +42,8 @@ class Running:
     Attributes:
         url: its address; empty for one that only asks others.
         started: start time in clock ticks since boot, which tells it from a later process with the same id.
-        asks: hash of the addresses and keys it was told of other services.
+        asks: hash of what it was started with and the project may change: the engine's options, or the addresses and
+            keys of the services that the deployments ask.
     """
 
     pid: int
@@ -209,6 +210,10 @@ def up(project: Project, told: Callable[[str], None] = lambda _: None) -> list[L
 
 def _addresses(environment: Mapping[str, str]) -> str:
     told = [environment.get(name, "") for name in ("PREFECT_API_URL", "LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY")]
+    return _hash(told)
+
+
+def _hash(told: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
 
 
@@ -240,10 +245,12 @@ def status(project: Project) -> list[Line]:
     else:
         lines.append(_line(Background("prefect", state), "/health"))
     engine = project.settings.engine.url
-    if engine is not None and Background("engine", state).last() is None:
-        lines.append(Line("engine", "yours" if _answers(f"{engine}/health") else "away", engine, ""))
-    elif engine is not None:
-        lines.append(_line(Background("engine", state), "/health"))
+    if engine is not None:
+        last = Background("engine", state).last()
+        if last is not None and last.url == engine.rstrip("/"):
+            lines.append(_line(Background("engine", state), "/health"))
+        else:
+            lines.append(Line("engine", "yours" if _answers(f"{engine}/health") else "away", engine, ""))
     studio = studio_status(project.root)
     if studio is not None:
         answers = _answers(f"{studio.url}/health")
@@ -293,22 +300,31 @@ def _prefect_up(project: Project, environment: Mapping[str, str], told: Callable
 
 
 def _engine_up(project: Project, environment: Mapping[str, str], told: Callable[[str], None]) -> None:
-    url = project.settings.engine.url
-    if url is None or urlsplit(url).hostname not in ("127.0.0.1", "localhost"):
-        return
+    url = (project.settings.engine.url or "").rstrip("/")
     service = Background("engine", project.state_path)
-    if service.status() is not None or _answers(f"{url}/health"):
+    command = _engine_command(project, url) if urlsplit(url).hostname in ("127.0.0.1", "localhost") else []
+    asks = _hash([url, *command])
+    running = service.status()
+    if running is not None and running.asks != asks:
+        told("stopping the engine's server, which was started with other settings")
+        service.stop()
+    if not command or service.status() is not None or _answers(f"{url}/health"):
         return
     told("starting the engine's server")
+    service.start(command, environment, url=url, ready=lambda: _answers(f"{url}/health"), asks=asks)
+
+
+def _engine_command(project: Project, url: str) -> list[str]:
+    """`siftline engine serve` with all of [encoder] that a server computes by."""
     section = project.settings.encoder
     name = str(project.root / section.name) if section.name.endswith(".safetensors") else section.name
     command = [sys.executable, "-m", "flows.cli.main", "engine", "serve", "--encoder", name]
-    command += ["--port", str(urlsplit(url).port or 80), "--precision", section.precision]
+    command += ["--port", str(urlsplit(url).port or 80), "--precision", section.precision, "--device", section.device]
     if section.active is not None:
         command += ["--active", str(section.active)]
     if section.max_tokens is not None:
         command += ["--max-tokens", str(section.max_tokens)]
-    service.start(command, environment, url=url.rstrip("/"), ready=lambda: _answers(f"{url.rstrip('/')}/health"))
+    return command
 
 
 def studio_of_up(project: Project) -> StudioInfo | None:

@@ -16,6 +16,7 @@ import pyarrow as pa
 from warehouse.connection import Location, attach_statement
 from warehouse.interrupts import stopped_with_us, taken
 from warehouse.migrations import connect_checked
+from warehouse.past import stand_in
 from warehouse.read import connect, resolve
 from warehouse.reader import Reader
 from warehouse.snapshots import At
@@ -94,10 +95,12 @@ def compare(path: Path | Location, before: At, after: At = None) -> Comparison:
         with stopped_with_us(connection):
             connection.execute(attach_statement(path, read_only=True, at=first, name="a"))
             connection.execute(f"CREATE TEMP TABLE changed AS {_CHANGED}")
-            changes = taken(connection, connection.execute(_WHY).to_arrow_table)
+            connection.execute(f"CREATE TEMP TABLE known AS {_KNOWN}")
             models = connection.execute(_MODELS).fetchall()
             functions = connection.execute(_FUNCTIONS).fetchall()
             confirmed = connection.execute(_CONFIRMED).fetchone()
+            stand_in(connection)  # not before: the views of `a` would read these temporary ones
+            changes = taken(connection, connection.execute(_WHY).to_arrow_table)
     finally:
         connection.close()
     return Comparison(first, second, changes, models, functions, int(confirmed[0]) if confirmed else 0)
@@ -138,8 +141,7 @@ _VOTES = """
     WHERE vote >= 0 AND item_id IN (SELECT item_id FROM changed)
 """
 
-# The first cause that applies is the cause: what people did outranks what functions did, and that what models did.
-_WHY = f"""
+_KNOWN = f"""
     WITH revoted AS (
         SELECT coalesce(x.item_id, y.item_id) AS item_id,
                string_agg(DISTINCT coalesce(x.lf_name, y.lf_name), ', ' ORDER BY coalesce(x.lf_name, y.lf_name)) AS lfs,
@@ -148,22 +150,27 @@ _WHY = f"""
         FROM ({_VOTES.format("a")}) x FULL JOIN ({_VOTES.format("lake")}) y
             ON x.item_id = y.item_id AND x.lf_name = y.lf_name
         WHERE x.vote IS DISTINCT FROM y.vote GROUP BY ALL
-    ), answered AS (
-        SELECT item_id, string_agg(DISTINCT annotator, ', ' ORDER BY annotator) AS annotators
-        FROM lake.current_annotations WHERE item_id IN (SELECT item_id FROM changed) GROUP BY item_id
     ), model AS (
         SELECT (SELECT model_id FROM a.models WHERE stage = 'end_model' ORDER BY sequence DESC LIMIT 1) AS old,
                (SELECT model_id FROM lake.models WHERE stage = 'end_model' ORDER BY sequence DESC LIMIT 1) AS new
-    ), known AS (
-        SELECT c.*, i.content_hash AS old_hash, j.content_hash AS new_hash, g.label AS old_gold, h.label AS new_gold,
-               r.lfs, r.recoded, w.annotators, m.old AS old_model, m.new AS new_model
-        FROM changed c CROSS JOIN model m
-        LEFT JOIN a.items i ON i.item_id = c.item_id
-        LEFT JOIN lake.items j ON j.item_id = c.item_id
-        LEFT JOIN a.gold_labels g ON g.item_id = c.item_id
-        LEFT JOIN lake.gold_labels h ON h.item_id = c.item_id
-        LEFT JOIN revoted r ON r.item_id = c.item_id
-        LEFT JOIN answered w ON w.item_id = c.item_id
+    )
+    SELECT c.*, i.content_hash AS old_hash, j.content_hash AS new_hash, g.label AS old_gold, h.label AS new_gold,
+           r.lfs, r.recoded, m.old AS old_model, m.new AS new_model
+    FROM changed c CROSS JOIN model m
+    LEFT JOIN a.items i ON i.item_id = c.item_id
+    LEFT JOIN lake.items j ON j.item_id = c.item_id
+    LEFT JOIN a.gold_labels g ON g.item_id = c.item_id
+    LEFT JOIN lake.gold_labels h ON h.item_id = c.item_id
+    LEFT JOIN revoted r ON r.item_id = c.item_id
+"""
+
+# The first cause that applies is the cause: what people did outranks what functions did, and that what models did.
+_WHY = """
+    WITH agreed AS (
+        SELECT o.item_id, string_agg(DISTINCT o.annotator, ', ' ORDER BY o.annotator) AS annotators
+        FROM opinions o JOIN gold_labels g ON g.item_id = o.item_id
+        WHERE coalesce(o.class_ids, [o.class_id]) = g.class_ids AND o.item_id IN (SELECT item_id FROM changed)
+        GROUP BY o.item_id
     ), caused AS (
         SELECT *, CASE
             WHEN new_hash IS NULL THEN 'item removed'
@@ -189,5 +196,5 @@ _WHY = f"""
             || '; end model ' || coalesce(old_model, 'none') || ' became ' || coalesce(new_model, 'none')
         ELSE 'end model ' || coalesce(old_model, 'none') || ' became ' || coalesce(new_model, 'none')
         END AS reason
-    FROM caused ORDER BY item_id
+    FROM caused LEFT JOIN agreed USING (item_id) ORDER BY item_id
 """

@@ -58,8 +58,9 @@ def preview(
 ) -> list[FunctionPreview]:
     """Call functions on some items of the train split and write nothing.
 
-    The functions run in this process; one that hangs is broken off after `config.timeout_s` in the main thread only.
-    After three such calls, or where it fails as a whole, it is not called any more.
+    The functions run in this process; one that hangs is broken off after `config.timeout_s` in the main thread only,
+    and one made by `sql` only before DuckDB's next chunk of 2,048 items. After three such calls,
+    or where it fails as a whole, it is not called any more.
 
     Args:
         lake: the warehouse; read-only will do.

@@ -3,7 +3,7 @@
 --     Long waits mean that answers arrive after the model that asked for them has been replaced: take smaller
 --     batches.
 WITH chosen AS (
-    SELECT v.cycle, min(v.committed_at) AS at FROM "values" v GROUP BY v.cycle
+    SELECT (detail->>'$.cycle')::INTEGER AS cycle, min(committed_at) AS at FROM runs WHERE stage = 'select' GROUP BY 1
 ), first_answer AS (
     SELECT item_id, project, min(created_at) AS at FROM annotations GROUP BY item_id, project
 )

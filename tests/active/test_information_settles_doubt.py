@@ -71,3 +71,30 @@ def test_a_certain_item_tells_nothing_and_copies_of_it_neither() -> None:
 def test_openness_is_one_where_all_classes_are_equal_and_zero_where_one_is_certain() -> None:
     assert openness(np.array([[1 / 3, 1 / 3, 1 / 3], [1.0, 0.0, 0.0]])) == pytest.approx([1, 0])
     assert openness(np.ones((2, 1))).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("front", [2048, 200])
+def test_gains_stay_right_over_a_large_batch(front: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left of a gain after hundreds of labels is a small part of what was taken from it."""
+    monkeypatch.setattr(module, "FRONT", front)
+    generator = np.random.default_rng(0)
+    count, dimension = 1500, 192
+    centres = generator.standard_normal((40, dimension))
+    vectors = centres[generator.integers(40, size=count)] + 0.6 * generator.standard_normal((count, dimension))
+    vectors *= (1.0 + np.arange(dimension)) ** -0.7  # a falling spectrum, as that of texts
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    opened = openness(generator.dirichlet(np.full(5, 0.3), count))
+    found = Information(vectors, opened, opened, np.empty(0, np.int64), classes=5, ridge=0.02)
+    allowed, picked = np.ones(count, np.bool_), []
+    for _ in range(400):
+        picked.append(found.best(allowed))
+        allowed[picked[-1]] = False
+        found.settle(picked[-1])
+    row = found.best(allowed)
+    rows, told = np.hstack([vectors, np.ones((count, 1))]).astype(np.float64), opened * (1 - 1 / 5)
+    inverse = np.linalg.inv(0.02 * np.eye(dimension + 1) + (rows[picked].T * told[picked]) @ rows[picked])
+    both = inverse @ (rows.T * opened) @ rows @ inverse
+    spread, settled = (np.einsum("nd,de,ne->n", rows, matrix, rows) for matrix in (inverse, both))
+    gains = np.where(allowed, told * settled / (1 + told * spread), 0.0)
+    assert gains[row] > 0.99 * gains.max()
+    assert found.gains[row] == pytest.approx(gains[row], rel=0.02)

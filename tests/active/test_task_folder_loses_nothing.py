@@ -192,6 +192,15 @@ def test_a_folder_that_an_earlier_siftline_opened_to_everybody_is_closed_once(fo
     assert modes(folder) == (0o750, {0o600})
 
 
+def test_a_file_that_a_tool_made_does_not_close_a_folder_opened_to_a_group(folder: TaskFolder) -> None:
+    folder.path.chmod(0o750)
+    for path in folder.path.iterdir():
+        path.chmod(0o640)
+    (folder.path / f"{folder.task_id('i00000')}.json").chmod(0o644)
+    folder.ensure_project(["a", "b"])
+    assert modes(folder) == (0o750, {0o640, 0o644})
+
+
 def test_a_folder_that_people_made_stays_as_open_as_they_made_it(tmp_path: Path) -> None:
     folder = TaskFolder(tmp_path / "tasks", "p")
     folder.path.mkdir()

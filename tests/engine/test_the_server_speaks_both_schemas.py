@@ -3,7 +3,11 @@
 import asyncio
 import base64
 import dataclasses
+import signal
 import socket
+import subprocess
+import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,7 +26,8 @@ from features.embed import embed_file
 from flows.project import Project
 from tests.engine.test_every_status_is_produced import broken_encoder
 from tests.engine.texts import make_texts
-from tests.engine_servers import ServerProcess, post, server_thread
+from tests.engine_servers import WAIT_S, ServerProcess, post, server_thread
+from tests.projects import ROOT
 
 TEXTS = ["", "Oil rose.", 'Wheat "fell" \u20ac\u0000\u202e', *make_texts(60, longest=90, seed=4)]
 
@@ -138,6 +143,27 @@ def test_what_the_server_says_of_its_own_error_reaches_the_caller(monkeypatch: p
         monkeypatch.setattr(encoder, "tokenize", lambda _: 1 // 0)
         with pytest.raises(UnavailableError, match=r"answers 500 \(The server failed; its log has error [0-9a-f]{8}"):
             remote.encode(["bank"])
+
+
+def test_an_interrupted_process_does_not_go_on_asking(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = broken_encoder()
+    asked = threading.Event()
+
+    def fail(_: object) -> None:
+        asked.set()
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(encoder, "tokenize", fail)
+    script = "import sys, engine.remote as r; r.RemoteEncoder(sys.argv[1], patience_s=600).encode(['a'] * 900)"
+    with server_thread(encoder) as server:
+        process = subprocess.Popen([sys.executable, "-c", script, server.url], cwd=ROOT, stderr=subprocess.PIPE)
+        try:
+            assert asked.wait(WAIT_S)
+            process.send_signal(signal.SIGINT)
+            assert b"KeyboardInterrupt" in process.communicate(timeout=WAIT_S)[1]
+        finally:
+            process.kill()
+            process.wait()
 
 
 def test_a_project_uses_the_server_when_its_url_is_set(

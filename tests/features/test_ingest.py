@@ -1,5 +1,6 @@
 """The ingest stage: what is stored, what is a duplicate, what changes, and that a second run changes nothing."""
 
+import gzip
 import hashlib
 import json
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 import features.ingest
 from features.ingest import IngestConfig, SourceChanged, ingest
 from features.records import Fault, Record
-from features.sources import SourceConfig
+from features.sources import SourceConfig, SourceFile
 from warehouse import Lake, SettingsError
 
 CLASSES = ("spam", "ham")
@@ -129,6 +130,35 @@ def test_a_record_without_an_id_whose_content_is_stored_under_an_id_is_a_duplica
     write(tmp_path / "a.jsonl", {"text": "a"}, {"text": "c"})
     assert ingest(lake, config(tmp_path)).detail == counts(2, 1, 0, 1)
     assert [c for _, c in items(lake)] == ["a", "c"]
+
+
+def test_a_record_without_an_id_is_stored_where_the_item_that_had_its_content_was_edited(
+    lake: Lake, tmp_path: Path
+) -> None:
+    write(tmp_path / "a.jsonl", {"id": "1", "text": "a"})
+    ingest(lake, config(tmp_path))
+    write(tmp_path / "a.jsonl", {"id": "1", "text": "edited"}, {"text": "a"})
+    assert ingest(lake, config(tmp_path)).detail == counts(2, 2, 0, 0)
+    assert items(lake) == [("1", "edited"), (hashlib.sha256(b"a").hexdigest(), "a")]
+
+
+def test_a_record_without_an_id_before_the_edit_is_stored_by_the_next_read(lake: Lake, tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", {"id": "1", "text": "a"})
+    ingest(lake, config(tmp_path))
+    rows = [{"text": "a"}, {"id": "1", "text": "edited"}]
+    write(tmp_path / "a.jsonl", *rows)
+    assert ingest(lake, config(tmp_path)).detail == counts(2, 1, 0, 1)
+    write(tmp_path / "a.jsonl", *rows, {"id": "2", "text": "b"})
+    assert ingest(lake, config(tmp_path)).detail == counts(3, 2, 0, 1)
+    assert [c for _, c in items(lake)] == ["edited", "b", "a"]
+
+
+def test_an_edit_leaves_the_content_to_other_items_that_have_it(lake: Lake, tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", {"id": "1", "text": "a"}, {"id": "2", "text": "a"})
+    ingest(lake, config(tmp_path))
+    write(tmp_path / "a.jsonl", {"id": "1", "text": "edited"}, {"text": "a"})
+    assert ingest(lake, config(tmp_path)).detail == counts(2, 1, 0, 1)
+    assert items(lake) == [("1", "edited"), ("2", "a")]
 
 
 def test_a_split_or_metadata_named_later_reaches_records_without_an_id(lake: Lake, tmp_path: Path) -> None:
@@ -303,6 +333,46 @@ def test_a_file_written_to_while_it_is_read_stores_nothing(
     monkeypatch.setattr(features.ingest, "read_source", read_and_append)
     with pytest.raises(SourceChanged, match=r"a\.jsonl changed while it was read"):
         ingest(lake, config(tmp_path))
+    assert items(lake) == []
+
+
+@pytest.mark.parametrize("moment", ["before its hash", "before its state", "at its end"])
+def test_a_file_that_goes_away_around_its_reading_stores_nothing(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    write(tmp_path / "a.jsonl", {"id": 1, "text": "a"})
+    step = {"before its hash": "state", "before its state": "find_files", "at its end": "read_text_file"}[moment]
+    owner = SourceFile if step == "state" else features.ingest
+    real = getattr(owner, step)
+
+    def and_remove(*arguments: Any) -> Any:
+        found = real(*arguments)
+        if step == "read_text_file":
+            found = list(found)
+        (tmp_path / "a.jsonl").unlink()
+        return found
+
+    monkeypatch.setattr(owner, step, and_remove)
+    with pytest.raises(SourceChanged, match=r"a\.jsonl went away.*Run again"):
+        ingest(lake, config(tmp_path))
+    assert items(lake) == []
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz", "parquet"])
+def test_a_file_that_goes_away_while_another_is_read_stores_nothing(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    monkeypatch.setattr("features.ingest.PROGRESS_RECORDS", 1)
+    for name in "ab":
+        path = tmp_path / f"{name}.{suffix}"
+        if suffix == "parquet":
+            pq.write_table(pa.table({"id": [name], "text": [name]}), path)
+        else:
+            line = json.dumps({"id": name, "text": name}).encode() + b"\n"
+            path.write_bytes(gzip.compress(line) if suffix.endswith("gz") else line)
+    gone = tmp_path / f"b.{suffix}"
+    with pytest.raises(SourceChanged, match=r"b\..* went away.*Run again"):
+        ingest(lake, config(tmp_path, path=f"*.{suffix}"), lambda *_: gone.unlink(missing_ok=True))
     assert items(lake) == []
 
 

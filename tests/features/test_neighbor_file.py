@@ -109,7 +109,7 @@ def test_equal_texts_are_each_others_nearest(lake: Lake, config: IndexConfig, wo
     assert (np.diff(similarity, axis=1) <= 1e-6).all()
 
 
-@pytest.mark.parametrize("harm", ["cut", "flipped", "forged", "gone", "other k"])
+@pytest.mark.parametrize("harm", ["cut", "flipped", "encrypted", "packed", "forged", "gone", "other k"])
 def test_a_file_that_cannot_be_believed_is_worked_out_anew(
     harm: str, lake: Lake, config: IndexConfig, work: Work
 ) -> None:
@@ -121,6 +121,10 @@ def test_a_file_that_cannot_be_believed_is_worked_out_anew(
         file.write_bytes(content[: len(content) // 2])
     elif harm == "flipped":
         content[len(content) // 2] ^= 0xFF
+        file.write_bytes(content)
+    elif harm in ("encrypted", "packed"):  # as the first entry of the directory says of itself
+        entry = content.index(b"PK\x01\x02")
+        content[entry + (8 if harm == "encrypted" else 10)] ^= 1
         file.write_bytes(content)
     elif harm == "forged":
         with np.load(file) as stored:

@@ -185,7 +185,8 @@ def _add_cycle(lake: Lake, cycle: int, *, answered: bool, simulated: bool) -> No
                     content_hash=[_hash(item_id) for item_id in chosen],
                     task_id=[f"t{i}" for i in chosen],
                 )
-            ]
+            ],
+            detail={"cycle": cycle},
         )
     if not answered:
         return

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -96,3 +97,12 @@ def test_the_active_profile_decides_like_the_environment(tmp_path: Path, monkeyp
     assert configured_api_url() == "http://127.0.0.1:4200/api"
     monkeypatch.setenv("PREFECT_PROFILE", "other")
     assert configured_api_url() is None
+
+
+def test_projects_with_names_in_other_scripts_have_deployments_of_their_own() -> None:
+    from flows.trigger import deployment_name
+
+    names = [deployment_name(name) for name in ("Отзывы", "Письма", "評価", "Café", "caf")]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch("[a-z0-9-]+", name) for name in names), "Prefect refuses other keys of artifacts"
+    assert [deployment_name(name) for name in ("My Project_2", "r8", "!")] == ["my-project-2", "r8", "project"]

@@ -23,6 +23,7 @@ from flows.processes import start_time
 from flows.project import Project
 from flows.services import Background
 from tests.projects import ROOT
+from tests.studio import free_port
 from warehouse import ServiceError
 
 
@@ -178,3 +179,40 @@ def test_a_command_by_hand_does_not_use_the_folder_while_up_has_label_studio(
 def test_without_label_studio_tasks_go_to_the_folder_also_beside_up(project: Project) -> None:
     record(project.state_path, "deployments")
     assert isinstance(project.service, TaskFolder)
+
+
+def write_settings(project: Project, encoder: str, url: str) -> None:
+    text = (project.root / "siftline.toml").read_text().partition("[encoder]")[0]
+    (project.root / "siftline.toml").write_text(f'{text}[encoder]\n{encoder}\n[engine]\nurl = "{url}"\n')
+
+
+def test_the_engine_of_up_follows_the_settings(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    service = Background("engine", project.state_path)
+    urls = [f"http://127.0.0.1:{free_port()}", f"http://localhost:{free_port()}/", "http://engine.invalid:8180"]
+    stops = "stopping the engine's server, which was started with other settings"
+    starts = "starting the engine's server"
+
+    def told_by_up(encoder: str, url: str) -> list[str]:
+        write_settings(project, encoder, url)
+        told: list[str] = []
+        services._engine_up(Project(project.root), os.environ, told.append)  # pyright: ignore[reportPrivateUsage]
+        return told
+
+    try:
+        assert told_by_up('name = "dense"\nmax_tokens = 32', urls[0]) == [starts]
+        assert told_by_up('name = "dense"\nmax_tokens = 32\nstored = "float16"', urls[0]) == []
+        assert told_by_up('name = "dense"\nmax_tokens = 64', urls[1]) == [stops, starts]
+        assert Project(project.root).encoder.max_tokens == 64
+        assert told_by_up('name = "dense"\nmax_tokens = 64', urls[2]) == [stops]
+        assert service.status() is None
+    finally:
+        service.stop()
+
+
+def test_the_engine_of_up_computes_where_the_settings_say(project: Project) -> None:
+    write_settings(project, 'device = "cuda"\nprecision = "bf16"\nactive = 0.5', url := "http://127.0.0.1:8180")
+    command = services._engine_command(Project(project.root), url)  # pyright: ignore[reportPrivateUsage]
+    options = dict(zip(command[5::2], command[6::2], strict=True))
+    assert options["--device"] == "cuda"
+    assert (options["--precision"], options["--active"]) == ("bf16", "0.5")

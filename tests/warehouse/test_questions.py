@@ -1,6 +1,7 @@
 """The saved questions: each answers on a warehouse that the real pipeline made, and tells what was planted."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 
 import pyarrow as pa
@@ -99,6 +100,48 @@ def test_costs_add_up_to_all_hours_and_labels_to_all_items(planted: Lake) -> Non
     labels = ask(planted, "label-balance")
     assert sum(int(str(row["gold"])) + int(str(row["predicted"])) for row in labels) == 90
     assert sum(int(str(row["gold"])) for row in labels) == 16
+
+
+def go_on(monkeypatch: pytest.MonkeyPatch, **time: int) -> None:
+    """Let commits be of a later time than now."""
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return datetime.now(tz) + timedelta(**time)
+
+    monkeypatch.setattr("warehouse.commit.datetime", Later)
+
+
+def test_waiting_begins_with_the_selection_and_not_with_an_earlier_estimate(
+    planted: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with planted.read() as reader:
+        value = reader.arrow('SELECT * EXCLUDE (run_id, committed_at) FROM "values" WHERE cycle = 3 LIMIT 1')
+        task = reader.arrow("SELECT * EXCLUDE (run_id, committed_at) FROM queue WHERE cycle = 3 LIMIT 1")
+    for table, rows in (("values", value), ("queue", task)):
+        place = rows.column_names.index("cycle")
+        changed = rows.set_column(place, "cycle", pa.array([4], pa.int32()))
+        if table == "queue":
+            go_on(monkeypatch, hours=100)
+        with planted.stage("select" if table == "queue" else "value", version=2, inputs=()) as stage:
+            stage.commit([Upsert(table, changed)], detail={"cycle": 4})
+    at = datetime.now(UTC) + timedelta(hours=103)
+    commit(planted, "collect", answer(str(task["item_id"][0]), 0, at=at))
+    row = next(row for row in ask(planted, "waiting-time") if row["cycle"] == 4)
+    assert (row["tasks"], row["waiting"]) == (1, 1)
+    assert row["median_hours"] == pytest.approx(3, abs=0.1)
+
+
+def test_an_edit_does_not_move_the_day_an_item_came_in(planted: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    [before] = ask(planted, "stream-drift")
+    with planted.read() as reader:
+        edited = reader.arrow("SELECT * EXCLUDE (run_id, committed_at, changed_at) FROM items ORDER BY item_id LIMIT 9")
+    place = edited.column_names.index("metadata")
+    go_on(monkeypatch, days=9)
+    commit(planted, "edit", Upsert("items", edited.set_column(place, "metadata", pa.array(['{"a":1}'] * 9))))
+    [row] = ask(planted, "stream-drift")
+    assert (row["day"], row["items"]) == (before["day"], int(str(before["items"])) - 9)
 
 
 def test_a_file_says_its_question_and_how_to_read_it() -> None:

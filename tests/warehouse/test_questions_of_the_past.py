@@ -30,7 +30,8 @@ def test_questions_answer_before_a_migration_what_they_answer_after_it(version: 
     assert f"has schema {version}" in stand_in(then)
     for asked in questions():
         found = then.execute(asked.sql).fetchall()
-        if asked.name != "slowest-stages":  # the migration is a run too
+        # The migration is a run too, and no snapshot from before schema 6 knows which items were changed.
+        if asked.name not in ("slowest-stages", "stream-drift"):
             assert str(found) == str(now.execute(asked.sql).fetchall()), asked.name  # NaN is not NaN
     assert then.execute("SELECT count(*) FROM lf_summary").fetchall() == [(2,)]
     now.close()

@@ -9,9 +9,11 @@ import pytest
 
 import warehouse
 from tests.flows.report_lake import CLASSES, add_items, full_lake
+from tests.warehouse.test_migrations import RELEASED, released
 from warehouse import Append, Delete, Lake, SnapshotNotFound, Upsert, matrix_to_list_array
 from warehouse.commit import author
 from warehouse.history import compare, snapshots
+from warehouse.schema import SCHEMA_VERSION
 
 
 def up(table: str, **columns: list[object]) -> Upsert:
@@ -30,9 +32,9 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
         yield opened
 
 
-def answer(item: str, label: int, *, who: str = "ada", action: str = "labelled") -> Append:
-    now = datetime.now(UTC)
-    row = {"annotation_id": f"x{item}", "item_id": item, "project": "p <b>", "task_id": "t", "annotator": who}
+def answer(item: str, label: int, *, who: str = "ada", action: str = "labelled", at: datetime | None = None) -> Append:
+    now = at or datetime.now(UTC)
+    row = {"annotation_id": f"{who}{item}", "item_id": item, "project": "p <b>", "task_id": "t", "annotator": who}
     row |= {
         "action": action,
         "class_id": label,
@@ -111,6 +113,28 @@ def test_every_changed_label_has_the_cause_that_changed_it(lake: Lake) -> None:
     withdrawn = commit(lake, "withdraw", answer("i040", -1, action="deleted"))
     [row] = compare(lake.path, after, withdrawn).changes.to_pylist()
     assert (row["cause"], row["label_before"], row["label_after"]) == ("gold withdrawn", CLASSES[0], CLASSES[1])
+
+
+def test_only_who_gave_the_label_is_named(lake: Lake) -> None:
+    before = lake.snapshot()
+    after = commit(
+        lake, "said", answer("i043", 2), answer("i043", -1, who="bob", action="skipped"), answer("i043", 0, who="cem"),
+        answer("i043", 2, who="dan"), answer("i043", 2, who="eve"), answer("i044", 1),
+    )  # fmt: skip
+    [first, second] = compare(lake.path, before, after).changes.to_pylist()
+    assert (first["cause"], first["reason"]) == ("gold given", f"labelled {CLASSES[2]} by ada, dan, eve")
+    assert second["reason"] == f"labelled {CLASSES[1]} by ada"
+    gone = answer("i043", -1, who="dan", action="deleted"), answer("i043", -1, who="eve", action="deleted")
+    changed = commit(lake, "said more", *gone, answer("i043", 0, who="fay"))
+    [row] = compare(lake.path, after, changed).changes.to_pylist()
+    assert row["reason"] == f"people's label {CLASSES[2]} became {CLASSES[0]} by cem, fay"
+
+
+@pytest.mark.parametrize("version", [v for v in RELEASED if v < SCHEMA_VERSION])
+def test_snapshots_from_before_a_migration_compare(version: int, tmp_path: Path) -> None:
+    with Lake(released(version, tmp_path / "lake")) as lake:
+        before = lake.snapshot() - 1
+    assert compare(tmp_path / "lake", 1, before).changes.num_rows == 0
 
 
 def test_nothing_changed_is_an_empty_comparison(lake: Lake) -> None:
