@@ -6,6 +6,7 @@ backtracking, so none of them can hang.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -59,14 +60,15 @@ def keywords(
             f"Give 1 to {len(words)}."
         )
     patterns = [r"\s+".join(_escape(part) for part in word.split()) for word in words]
-    enough = _whole_words("|".join(patterns), times=min_hits)
+    apart = min_hits == 1 or _stand_apart(words)
+    enough = _whole_words("|".join(patterns), times=min_hits if apart else 1)
     each_of_them = [_whole_words(pattern) for pattern in patterns]
     _check_pattern(enough, f"keywords('{label}', ...)")
 
     def rule(batch: ItemBatch) -> Votes:
         hit = _matches(batch.text_array, enough)
         if min_hits > 1:
-            # The words occur often enough; whether they are different ones is asked of these few texts only.
+            # The words may be there; how many different ones is asked of these few texts only.
             rows = np.flatnonzero(hit)
             hit[rows] = _different(batch.text_array.take(pa.array(rows)), each_of_them) >= min_hits
         return _vote_where(hit, batch.class_id(label))
@@ -74,7 +76,7 @@ def keywords(
     return LabelingFunction(
         name=name or "",
         kind="keywords",
-        version=fingerprint("keywords", label, words, min_hits),
+        version=fingerprint("keywords", label, words, min_hits, *(() if apart else ("overlap",))),
         rule=rule,
         description=description or f"{min_hits} of: {', '.join(words)}",
         labels=(label,),
@@ -97,6 +99,8 @@ def regex(label: str, pattern: str, *, name: str | None = None, description: str
     Source: https://github.com/google/re2/wiki/Syntax
     """
     _check_pattern(pattern, f"regex('{label}', ...)")
+    # What \Q quotes has no end before \E, so it would swallow the patterns behind it.
+    screen = "" if r"\Q" in pattern else pattern
 
     def rule(batch: ItemBatch) -> Votes:
         return _vote_where(_matches(batch.text_array, pattern), batch.class_id(label))
@@ -104,11 +108,11 @@ def regex(label: str, pattern: str, *, name: str | None = None, description: str
     return LabelingFunction(
         name=name or "",
         kind="regex",
-        version=fingerprint("regex", label, pattern),
+        version=fingerprint("regex", label, pattern, *(() if screen else ("alone",))),
         rule=rule,
         description=description or pattern,
         labels=(label,),
-        screen=pattern,
+        screen=screen,
     )
 
 
@@ -219,6 +223,18 @@ def _whole_words(pattern: str, times: int = 1) -> str:
     between = rf"{_SIGN}(?:.*?{_SIGN})?"
     more = f"(?:{between}(?:{pattern})){{{times - 1}}}" if times > 1 else ""
     return f"(?is)(?:^|{_SIGN})(?:{pattern}){more}(?:$|{_SIGN})"
+
+
+def _stand_apart(words: Sequence[str]) -> bool:
+    """Whether no two of the words can share a part of the text, as "new york" and "york city" can."""
+    parts = [word.casefold().split() for word in words]
+    if not all(part.replace("_", "a").isalnum() for word in parts for part in word):
+        return False
+    return not any(
+        first[shift : shift + len(second)] == second[: len(first) - shift]
+        for first, second in permutations(parts, 2)
+        for shift in range(len(first))
+    )
 
 
 def _escape(text: str) -> str:

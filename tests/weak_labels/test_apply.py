@@ -327,7 +327,8 @@ def test_functions_asked_in_one_pass_vote_as_each_alone(lake: Lake, tmp_path: Pa
     }
     functions = [keywords(CLASSES[n % 3], [word], name=f"k{n}") for n, word in enumerate(words)]
     functions.append(keywords("science", ["cell", "star", "ring"], min_hits=2, name="two"))
-    functions += [regex("sports", pattern, name=f"r{n}") for n, pattern in enumerate(("^goal", "(?i)RING$", "l.w|cr"))]
+    patterns = ("^goal", r"\Qx y", "(?i)RING$", "l.w|cr", r"\Qatom\E.*cell")
+    functions += [regex("sports", pattern, name=f"r{n}") for n, pattern in enumerate(patterns)]
     add_items(lake, texts)
     run_vote(lake, functions, batch_items=40)
     with Lake(tmp_path / "alone") as alone:

@@ -50,6 +50,19 @@ class TestKeywords:
         function = keywords("sports", ["goal", "match", "team"], min_hits=2)
         assert votes(function, "goal goal goal", "goal match", "team, x\nmatch", "team") == [-1, 0, 0, -1]
 
+    @pytest.mark.parametrize(
+        ("words", "text"),
+        [
+            (["new york", "york city"], "in New York City"),
+            (["oil", "crude oil"], "crude oil"),
+            (["a_b c", "C d", "e"], "a_b c d"),
+            (["a b c", "b"], "a b c"),
+            (["ſa la", "sa"], "ſa la"),
+        ],
+    )
+    def test_min_hits_counts_words_that_overlap(self, words: list[str], text: str) -> None:
+        assert votes(keywords("sports", words, min_hits=2), text, "oil york la e") == [0, -1]
+
     @pytest.mark.parametrize(("words", "min_hits"), [([], 1), (["a", " "], 1), (["a"], 2), (["a"], 0)])
     def test_useless_words_are_refused(self, words: list[str], min_hits: int) -> None:
         with pytest.raises(SettingsError, match="keywords"):
