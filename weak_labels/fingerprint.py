@@ -3,19 +3,24 @@
 Votes are recomputed only when the version changes, so the hash has to notice a changed keyword list in another line
 of the file and must not notice where the file lies or how often it was loaded. It follows names from a function's
 source to module constants, helper functions, classes and modules of the user's own code. It stops at installed
-libraries, and it cannot see files, environment variables or services that the code reads while it runs.
+libraries, and it cannot see files, environment variables or services that the code reads while it runs, nor modules
+that a function imports only then.
 """
 
+import contextlib
 import functools
 import hashlib
+import importlib.util
 import inspect
 import linecache
+import logging
 import re
+import sys
 import sysconfig
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, MethodWrapperType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,9 +29,13 @@ _LIBRARY_FOLDERS = (
     *(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")),
     Path(__file__).resolve().parent,
 )
-# A cache fills while the function runs; scikit-learn's vectorizers keep an address beside their stop words.
-_NOT_STATE = ("_cache", "_stop_words_id")
+# A cache fills while the function runs; scikit-learn's vectorizers keep an address beside their stop words; the module
+# of a decorated function is named after its folder.
+_NOT_STATE = ("_cache", "_stop_words_id", "__module__")
+_FROM_IMPORT = re.compile(r"^from[ \t]+([.\w]+)[ \t]+import\b", re.MULTILINE)
 _PLAIN = (str, bytes, int, float, complex, bool, type(None), type(Ellipsis), range, slice)
+_CONTENT = (*_PLAIN, Mapping, list, tuple, set, frozenset, re.Pattern, np.ndarray)
+"""Whose methods are followed to them; others, such as a generator of random numbers, are not the user's."""
 
 
 def fingerprint(*parts: Any) -> str:
@@ -83,12 +92,20 @@ def fingerprint(*parts: Any) -> str:
             walk([value.func, value.args, value.keywords])
         elif isinstance(value, FunctionType):
             walk_function(value)
-        elif isinstance(value, BuiltinFunctionType):
-            add(f"builtin:{value.__module__}.{value.__qualname__}")
+        elif isinstance(value, BuiltinFunctionType | MethodWrapperType):
+            add(f"builtin:{getattr(value, '__module__', None)}.{value.__qualname__}")
+            if isinstance(value.__self__, _CONTENT):
+                walk(value.__self__)
+        elif isinstance(value, logging.Logger):
+            add(f"logger:{value.name}")  # it knows all other loggers of the process
+        elif isinstance(value, property):
+            walk([value.fget, value.fset, value.fdel])
+        elif isinstance(value, classmethod | staticmethod):
+            walk(value.__func__)
         elif isinstance(value, type):
             add(f"class:{value.__module__ if is_library(value) else ''}.{value.__qualname__}")
             if not is_library(value):
-                add(source_of(value))
+                walk_class(value)
         else:
             walk(type(value))
             state = getattr(value, "__dict__", None)
@@ -96,9 +113,20 @@ def fingerprint(*parts: Any) -> str:
                 state = value.__getstate__()  # compiled parts of a classifier, such as the nodes of a tree
             walk({k: v for k, v in state.items() if k not in _NOT_STATE} if isinstance(state, dict) else state)
 
+    def walk_class(own: type) -> None:
+        add(source_of(own))
+        walk([base for base in own.__bases__ if base is not object])
+        for name, member in vars(own).items():
+            # Other names with two underscores are Python's and libraries' own, and may hold addresses.
+            if name not in _NOT_STATE and (isinstance(member, FunctionType) or not name.startswith("__")):
+                add(f"member:{name}")
+                walk(member)
+
     def walk_function(function: FunctionType) -> None:
         if is_library(function):
-            add(f"library:{function.__module__}.{function.__qualname__}")
+            add(f"library:{function.__globals__.get('__name__')}.{function.__code__.co_qualname}")
+            if wrapped := vars(function).get("__wrapped__"):  # a library's decorator around code of the user's
+                walk(wrapped)
             return
         add(f"function:{source_of(function)}")
         walk([function.__defaults__, function.__kwdefaults__])
@@ -116,8 +144,11 @@ def fingerprint(*parts: Any) -> str:
         file = getattr(module, "__file__", None)
         if is_library(module) or not file:
             add(f"module:{module.__name__}")
-        else:
-            add(f"module:{module.__name__}:{Path(file).read_text(encoding='utf-8')}")
+            return
+        text = Path(file).read_text(encoding="utf-8")
+        add(f"module:{module.__name__}:{text}")
+        for name in _imported(module, text):
+            walk(sys.modules[name])
 
     for part in parts:
         walk(part)
@@ -126,22 +157,40 @@ def fingerprint(*parts: Any) -> str:
 
 def is_library(thing: Any) -> bool:
     """Whether a function, class or module comes with Python, an installed package or Siftline itself."""
-    module = thing if isinstance(thing, ModuleType) else inspect.getmodule(thing)
+    if isinstance(thing, FunctionType):  # functools.wraps gives a wrapper the module of what it wraps
+        module = sys.modules.get(thing.__globals__.get("__name__", ""))
+    else:
+        module = thing if isinstance(thing, ModuleType) else inspect.getmodule(thing)
     file = getattr(module, "__file__", None)
     if file is None:  # built in, or typed into a notebook
         return module is not None and module.__name__ != "__main__"
+    return _in_library(file)
+
+
+@functools.cache
+def _in_library(file: str) -> bool:
     path = Path(file).resolve()
     return any(path.is_relative_to(folder) for folder in _LIBRARY_FOLDERS)
+
+
+def _imported(module: ModuleType, text: str) -> list[str]:
+    """Names of the modules of the user's own that a module imports when it is loaded itself."""
+    names = {value.__name__ for value in vars(module).values() if isinstance(value, ModuleType)}
+    for name in _FROM_IMPORT.findall(text):
+        with contextlib.suppress(ImportError):  # a line of a text that only looks like an import
+            names.add(importlib.util.resolve_name(name, module.__package__))
+    return sorted(name for name in names if name in sys.modules and not is_library(sys.modules[name]))
 
 
 def source_of(thing: Any) -> str:
     """Source of a function or class, or a hash of its byte code where there is no source."""
     linecache.checkcache()
     try:
-        return textwrap.dedent(inspect.getsource(thing))
+        # Of a function its own code, not what it wraps.
+        return textwrap.dedent(inspect.getsource(thing.__code__ if isinstance(thing, FunctionType) else thing))
     except (OSError, TypeError):
         code = getattr(thing, "__code__", None)
-        if code is None:
+        if not isinstance(code, CodeType):
             return str(thing.__qualname__)
         return f"bytecode:{hashlib.sha256(code.co_code).hexdigest()}:{_constants(code)}"
 

@@ -12,6 +12,8 @@ from weak_labels import keywords, nearest, regex
 from weak_labels.functions import load_functions
 
 BASE = """
+import functools
+import logging
 import re
 from snorkel.labeling import labeling_function
 from snorkel.preprocess import preprocessor
@@ -20,6 +22,34 @@ from weak_labels import vectorized
 WORDS = ["goal", "match"]
 PATTERN = re.compile("a")
 LIMITS = {"low": 1}
+FIND = re.compile("bound").search
+HAS = "quux".__contains__
+LEAST = 5
+LOG = logging.getLogger("functions")
+
+class Base:
+    def far(self, text):
+        return 100 < len(text)
+
+class Check(Base):
+    marks = tuple(WORDS)
+    def near(self, text):
+        return len(text) < LEAST
+    @property
+    def most(self):
+        return 70
+
+CHECK = Check()
+
+def longer(code):
+    @functools.wraps(code)
+    def inner(batch):
+        return [a and len(b) > 30 for a, b in zip(code(batch), batch.texts)]
+    return inner
+
+@functools.lru_cache
+def cached(text):
+    return text
 
 def helper(text, most=3):
     return any(word in text for word in WORDS[:most])
@@ -42,6 +72,16 @@ def column(batch):
 @vectorized("sports")
 def alone(batch):
     return [True for _ in batch.texts]
+
+@vectorized("sports")
+@longer
+def wrapped(batch):
+    LOG.info("asked")
+    return [FIND(cached(text)) is not None or HAS(text) for text in batch.texts]
+
+@vectorized("sports")
+def checked(batch):
+    return [CHECK.near(text) or CHECK.far(text) or len(text) == CHECK.most for text in batch.texts]
 """
 _numbers = itertools.count()
 
@@ -55,7 +95,14 @@ def versions(folder: Path, source: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("old", "new", "changed"),
     [
-        ('"match"]', '"team"]', {"row"}),
+        ('"match"]', '"team"]', {"row", "checked"}),
+        ('re.compile("bound")', 're.compile("other")', {"wrapped"}),
+        ('"quux"', '"quuz"', {"wrapped"}),
+        ("len(b) > 30", "len(b) > 31", {"wrapped"}),
+        ("return text\n", "return text[1:]\n", {"wrapped"}),
+        ("LEAST = 5", "LEAST = 6", {"checked"}),
+        ("100 <", "101 <", {"checked"}),
+        ("return 70", "return 71", {"checked"}),
         ("most=3", "most=2", {"row"}),
         ('re.compile("a")', 're.compile("b")', {"row"}),
         ('"times": 2', '"times": 3', {"row"}),
@@ -92,12 +139,43 @@ def f(batch):
     assert len(found) == 2
 
 
+def test_version_follows_what_modules_beside_the_file_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = """
+import first_beside
+from weak_labels import vectorized
+
+@vectorized("sports")
+def f(batch):
+    return [first_beside.says(text) for text in batch.texts]
+"""
+    found: set[str] = set()
+    for number, words in enumerate((("goal", "a"), ("match", "a"), ("match", "b"))):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        first = """
+import json
+import third_beside
+from second_beside import WORD
+
+def says(text):
+    return WORD in text or third_beside.WORD in text
+"""
+        write_functions(folder, first, name="first_beside.py")
+        for name, word in zip(("second_beside", "third_beside"), words, strict=True):
+            write_functions(folder, f"WORD = '{word}'", name=f"{name}.py")
+        found |= {f.version for f in load_functions(write_functions(folder, source), CLASSES)}
+        for name in ("first_beside", "second_beside", "third_beside"):
+            monkeypatch.delitem(sys.modules, name)
+    assert len(found) == 3
+
+
 def test_version_is_the_same_in_another_process_and_folder(tmp_path: Path) -> None:
     here = versions(tmp_path, BASE)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     path = write_functions(elsewhere, BASE)
     code = (
+        "import logging; logging.getLogger('another'); "
         "from pathlib import Path; from weak_labels.functions import load_functions; "
         f"print({{f.name: f.version for f in load_functions(Path({str(path)!r}), {CLASSES!r})}})"
     )
