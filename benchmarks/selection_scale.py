@@ -138,7 +138,7 @@ class _Work:
         from features.approximate import brute_force
 
         sampled = np.sort(np.random.default_rng(1).choice(len(self.index), SAMPLED, replace=False))
-        truth = brute_force(self.index.vectors, sampled, NEIGHBORS)
+        _, truth = brute_force(self.index.vectors, sampled, NEIGHBORS)
         found = self.index.neighbors(NEIGHBORS)[1][sampled]
         return round(float((truth[:, :, None] == found[:, None, :]).any(axis=2).mean()), 4)
 

@@ -25,6 +25,8 @@ EXACT_UP_TO = 50_000
 LEAST_RECALL = 0.95
 MARGIN = 0.02
 """Recall beyond the least one that the sample must show, for the sample is not all and others join later."""
+ROUNDING = 1e-6
+"""Cosines that differ by no more are equal: which of many near-copies are the nearest is chance."""
 LISTS_PER_ROOT = 4
 TRAINED_PER_LIST = 32
 TRAINING_STEPS = 6
@@ -52,7 +54,7 @@ class NeighborLists:
     Attributes:
         similarity: [N, K] cosines, falling.
         rows: [N, K] places; -1 where fewer were found.
-        recall: share of the true neighbours found, measured on a sample; 1 where the lists are exact.
+        recall: share of those found that are as close as the K-th true neighbour, on a sample; 1 where exact.
         centres: [L, D] of the inverted lists; L is 0 where the lists are exact.
         home: [N] the inverted list that each vector is a member of.
         looked: P.
@@ -104,7 +106,7 @@ def neighbor_lists(vectors: Floats, k: int, *, least_recall: float = LEAST_RECAL
     generator = np.random.default_rng(seed)
     centres = _centres(vectors, generator)
     sample = np.sort(generator.choice(count, min(SAMPLED, count), replace=False))
-    truth = brute_force(vectors, sample, width)
+    similarity, truth = brute_force(vectors, sample, width)
     reached = _recall_by_lists(vectors, centres, sample, truth)
     enough = reached >= min(1.0, least_recall + MARGIN)
     looked = int(enough.argmax()) + 1
@@ -113,7 +115,7 @@ def neighbor_lists(vectors: Floats, k: int, *, least_recall: float = LEAST_RECAL
     found = _Found.none(count, width)
     for queries, members in _by_list(looks, np.arange(count), home, len(centres)):
         found.look(vectors, queries, members)
-    recall = _recall(found.rows[sample], truth)
+    recall = _recall(found.similarity[sample], similarity)
     return NeighborLists(found.similarity, found.rows, recall, centres, home, looked, count)
 
 
@@ -164,28 +166,28 @@ def joined(
     asked = joining if old.all() else np.flatnonzero(~old)
     some = generator.choice(asked, min(SAMPLED // 2, len(asked)), replace=False)
     sample = np.concatenate([some, generator.choice(count, SAMPLED // 2, replace=False)])
-    truth = brute_force(vectors, sample, width)  # one call, for FAISS multiplies few queries slowly
+    truth, _ = brute_force(vectors, sample, width)  # one call, for FAISS multiplies few queries slowly
     while True:
         for queries, members in _by_list(looks[:, start:], joining, home, len(earlier.centres)):
             found.meet(vectors, queries, members)
         _search_graph(vectors, joining, found)
-        of_some = _recall(found.rows[some], truth[: len(some)])
+        of_some = _recall(found.similarity[some], truth[: len(some)])
         if looked == most or of_some >= min(1.0, least_recall + MARGIN):
             break
         start, looked = looked, min(2 * looked, most)
         looks = _nearest_centres(vectors, joining, earlier.centres, looked)
-    recall = min(of_some, _recall(found.rows[sample[len(some) :]], truth[len(some) :]))
+    recall = min(of_some, _recall(found.similarity[sample[len(some) :]], truth[len(some) :]))
     if recall < least_recall:
         return None
     return NeighborLists(found.similarity, found.rows, recall, earlier.centres, home, earlier.looked, earlier.made_for)
 
 
-def brute_force(vectors: Floats, queries: Rows, width: int) -> Rows:
-    """The nearest others [M, K] of some vectors [M], compared with every one."""
+def brute_force(vectors: Floats, queries: Rows, width: int) -> tuple[Floats, Rows]:
+    """Similarities and rows [M, K] of the nearest others of some vectors [M], compared with every one."""
     found = _Found.none(len(vectors), width)
     for start in range(0, len(vectors), STEP):
         found.look(vectors, queries, np.arange(start, min(start + STEP, len(vectors))))
-    return found.rows[queries]
+    return found.similarity[queries], found.rows[queries]
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,10 +325,9 @@ def _by_list(looks: Rows, queries: Rows, home: Rows, lists: int) -> Iterator[tup
             yield queries[looking], held
 
 
-def _recall(found: Rows, truth: Rows) -> float:
-    shared = (found[:, :, None] == truth[:, None, :]).any(axis=1) & (truth >= 0)
-    total = (truth >= 0).sum()
-    return float(shared.sum() / total) if total else 1.0
+def _recall(found: Floats, truth: Floats) -> float:
+    """Share of the found that are as close as the last true neighbour, by the cosines of both [M, K]."""
+    return float((found >= truth[:, -1:] - ROUNDING).mean()) if truth.size else 1.0
 
 
 def _check_finite(vectors: Floats) -> None:

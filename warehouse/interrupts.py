@@ -38,17 +38,19 @@ def taken(connection: duckdb.DuckDBPyConnection, take: Callable[[], T]) -> T:
     future: Future[T] = Future()
 
     def run() -> None:
+        if not future.set_running_or_notify_cancel():
+            return
         try:
             future.set_result(take())
         except BaseException as error:  # noqa: BLE001 - raised by whoever waits
             future.set_exception(error)
 
     thread = threading.Thread(target=run, daemon=True)
-    thread.start()
     try:
+        thread.start()
         return future.result()
     except BaseException:
-        while not future.done():
+        while not (future.cancel() or future.done()):  # a thread that has not begun does not begin
             connection.interrupt()  # again and again: one that comes before DuckDB is at work is lost
             thread.join(_AGAIN_S)
         raise

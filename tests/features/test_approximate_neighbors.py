@@ -112,6 +112,18 @@ def test_those_that_join_together_find_each_other_once(monkeypatch: pytest.Monke
 
 
 @pytest.mark.usefixtures("few_are_many")
+def test_any_of_many_near_copies_is_a_true_neighbour() -> None:
+    rows = vectors(3000)
+    copies = vectors(20, seed=1)[np.arange(1500) % 20] + 1e-4 * np.random.default_rng(2).standard_normal((1500, 16))
+    rows[::2] = copies / np.linalg.norm(copies, axis=1, keepdims=True)
+    lists = neighbor_lists(rows[:2950], 10)
+    assert lists.recall >= 0.95
+    found = joined(lists, rows, np.r_[np.arange(2950), np.full(50, -1)])
+    assert found is not None
+    assert found.recall >= 0.95
+
+
+@pytest.mark.usefixtures("few_are_many")
 def test_vectors_that_go_are_nobodys_neighbour_and_others_take_their_place() -> None:
     rows = vectors(3000)
     kept = np.setdiff1d(np.arange(3000), [5, 900, 2100])

@@ -2,8 +2,12 @@
 
 import subprocess
 import sys
+import threading
 
+import duckdb
 import pytest
+
+from warehouse.interrupts import taken
 
 ASK = """
 import os, signal, threading
@@ -68,3 +72,29 @@ def test_a_reader_that_an_interrupt_ended_says_to_open_another_one(take: str) ->
     told, closed = done.stdout.splitlines()
     assert "Close the reader and open another one" in told
     assert closed == "closed"
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_signal_while_the_thread_starts_leaves_no_query(begun: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[threading.Thread] = []
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        threads.append(thread)
+        if begun:
+            start(thread)
+        raise KeyboardInterrupt
+
+    connection = duckdb.connect(config={"threads": 2})
+    endless = "SELECT sum(a.i * b.i) FROM range(10000000) a(i), range(10000000) b(i)"
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            taken(connection, lambda: connection.execute(endless).fetchall())
+    [thread] = threads
+    if not begun:
+        start(thread)  # as the system may, late
+    thread.join(5)
+    left = thread.is_alive()
+    connection.interrupt()
+    assert not left
