@@ -8,12 +8,14 @@ off for the run: its votes go, the other functions stay.
 
 import functools
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from queue import SimpleQueue
+from types import TracebackType
 
 import numpy as np
 import pyarrow as pa
@@ -171,6 +173,8 @@ def _call_all(
 ) -> ItemLog:
     """Call all functions on what is pending, several batches at a time; results are taken in the batches' order."""
     encode = remember_encode(encode)
+    stop = threading.Event()
+    ask = functools.partial(ask, stop=stop) if ask else None
     total = reach.pending_items()
     log = ItemLog()
     running: deque[Future[_Called]] = deque()
@@ -187,6 +191,15 @@ def _call_all(
         for _ in range(config.processes):
             free.put(stack.enter_context(Lane([b.function for b in ballots], config.classes, config.timeout_s)))
         pool = stack.enter_context(ThreadPoolExecutor(config.processes))
+
+        def stop_all(
+            kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        ) -> None:
+            if kind is not None:  # such as Ctrl-C: what is asked from now on is paid for nothing
+                stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+
+        stack.push(stop_all)
         # Which faults come first decides what is stored, so where there can be any the order must not.
         ordered = any(ballot.function.can_fail for ballot in ballots)
         least_bytes = 0 if ordered else config.pattern_bytes

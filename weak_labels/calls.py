@@ -26,7 +26,8 @@ MISSING = -2
 """Place of an item that got no vote because of a fault; never stored."""
 
 MAX_TIMEOUTS = 3
-"""So many calls that take too long end the function for this run: each costs the whole time limit."""
+"""So many items that take too long end a row function for this run: each costs the whole time limit. A column function
+ends with the first batch that does."""
 
 WHOLE_FUNCTION = -1
 _DETAIL_LENGTH = 500

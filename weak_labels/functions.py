@@ -35,8 +35,9 @@ Matrix = npt.NDArray[np.float32]
 Encode = Callable[[Sequence[str]], Matrix]
 """Texts to unit vectors [N, D] float32."""
 
-Ask = Callable[[str, str, Sequence[str]], Sequence[object]]
-"""Model, instruction and texts to a language model's answers; see `weak_labels.prompt`."""
+Ask = Callable[..., Sequence[object]]
+"""Model, instruction, texts and `stop` (an event, once set nothing more is asked) to a language model's answers; see
+`weak_labels.prompt.PromptClient.ask`."""
 
 
 class ItemBatch:

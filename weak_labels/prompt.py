@@ -40,6 +40,9 @@ class Refused:
     reason: str
 
 
+_NOT_ASKED = Refused("not asked")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PromptConfig:
     """Where the language model is and what it may cost.
@@ -232,26 +235,35 @@ class PromptClient:
         """Give the functions the whole `run_limit_s` again."""
         self._clock.restart()
 
-    def ask(self, model: str, instruction: str, texts: Sequence[str]) -> list[str | Refused]:
+    def ask(
+        self, model: str, instruction: str, texts: Sequence[str], stop: threading.Event | None = None
+    ) -> list[str | Refused]:
         """Answers of a model to an instruction about each text, from the cache where they are there.
+
+        Once `stop` is set no further request is made; the texts left get a `Refused`.
 
         Raises:
             NotAVote: a limit of cost, requests or time is reached, or the service is away; what was answered is kept.
         """
         unique = list(dict.fromkeys(texts))
-        stop = threading.Event()
+        stop = stop or threading.Event()
+        failed = threading.Event()
 
         def one(text: str) -> str | Refused:
-            if stop.is_set():
-                return Refused("not asked")
+            if stop.is_set() or failed.is_set():
+                return _NOT_ASKED
             try:
-                return self._one(model, instruction, text)
+                return self._one(model, instruction, text, stop)
             except NotAVote:
-                stop.set()
+                failed.set()
                 raise
 
         with self._clock.waiting(), ThreadPoolExecutor(self.config.parallel) as pool:
-            answer_of = dict(zip(unique, pool.map(one, unique), strict=True))
+            try:
+                answer_of = dict(zip(unique, pool.map(one, unique), strict=True))
+            except BaseException:  # such as Ctrl-C
+                failed.set()
+                raise
         return [answer_of[text] for text in texts]
 
     def spent(self) -> tuple[int, float]:
@@ -263,7 +275,7 @@ class PromptClient:
         count, cost = self._cache.execute("SELECT count(*), coalesce(sum(cost), 0) FROM requests").fetchone()
         return int(count), float(cost)
 
-    def _one(self, model: str, instruction: str, text: str) -> str | Refused:
+    def _one(self, model: str, instruction: str, text: str, stop: threading.Event) -> str | Refused:
         key = hashlib.sha256(json.dumps([model, instruction, text]).encode("utf-8", "surrogatepass")).hexdigest()
         with self._lock:
             found = self._cache.execute("SELECT answer FROM answers WHERE key = ?", [key]).fetchone()
@@ -285,6 +297,8 @@ class PromptClient:
             cost, wait_s = 0.0, min(_LONGEST_WAIT_S, 0.5 * 2**attempt)
             try:
                 self._take_turn()
+                if stop.is_set():
+                    return _NOT_ASKED
                 cost = most
                 status, headers, content = self._post(body)
                 if status in _RETRIED:

@@ -40,7 +40,7 @@ def test_every_example_votes(lake: Lake, tmp_path: Path) -> None:
         functions,
         config(classes=CLASSES),
         encode=encode,
-        ask=lambda model, instruction, texts: [answers.get(text, "no") for text in texts],
+        ask=lambda model, instruction, texts, stop: [answers.get(text, "no") for text in texts],
     )
     with lake.read() as reader:
         cast = set(reader.rows("SELECT item_id, lf_name FROM lf_votes"))
