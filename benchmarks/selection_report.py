@@ -70,12 +70,13 @@ def sentence(figures: Figures) -> str:
     first = [budget for budget in BUDGETS if max(means, key=lambda name: means[name][budget]) == OURS]
     named = ", ".join(curves)
     budgets, best_at = (", ".join(map(str, numbers)) for numbers in (BUDGETS, first))
+    where = f"each of {budgets} labels" if first == list(BUDGETS) else f"{best_at or 'none'} of {budgets} labels"
     return (
         f"On {len(curves)} sets of texts ({named}; {seeds} seeds, no labeling functions, same vectors and\n"
         f"classifier for all) `value` needs {shares[OURS]:.0%} of the labels that random picks need for what these\n"
         f"reach with {REFERENCE}; the best of {len(others)} strategies of other libraries, {rival}, needs\n"
         f"{shares[rival]:.0%}. Its mean accuracy is the highest of all {len(strategies)} strategies at\n"
-        f"{best_at or 'none'} labels; measured were {budgets} ([selection](docs/benchmarks/selection.md))."
+        f"{where} ([selection](docs/benchmarks/selection.md))."
     )
 
 
