@@ -96,7 +96,7 @@ def test_four_bits_come_back_within_half_a_step(columns: int) -> None:
 def test_other_bits_are_refused() -> None:
     with pytest.raises(OptionError, match="bits is 5"):
         quantize(tiny_parent(), 5)
-    with pytest.raises(OptionError, match="known are: fp32, int8, int4"):
+    with pytest.raises(OptionError, match="known are: fp32, bf16, int8, int4"):
         load_encoder("dense", precision="int2")
 
 

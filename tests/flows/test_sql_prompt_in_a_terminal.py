@@ -16,6 +16,7 @@ from warehouse import Append, Lake
 
 PROMPT, MORE = "siftline> ", "     ... "
 PATIENCE_S = 120.0
+AGAIN_S = 10.0
 
 
 class Terminal:
@@ -46,6 +47,14 @@ class Terminal:
         """What it answers to some keys."""
         self.send(keys)
         return self.until(end)
+
+    def interrupt(self) -> str:
+        """What it answers to Ctrl-C, pressed again as a person would: Python misses one that comes right after its
+        prompt and before it waits for keys."""
+        self.send("\x03")
+        if not select.select([self._end], [], [], AGAIN_S)[0]:
+            self.send("\x03")
+        return self.until(PROMPT)
 
     def leave(self, keys: str) -> int:
         """Its exit code after some last keys."""
@@ -104,14 +113,14 @@ def test_a_wrong_query_is_told_and_the_prompt_stays(terminal: Terminal) -> None:
 
 def test_ctrl_c_gives_up_a_half_written_query(terminal: Terminal) -> None:
     terminal.type("select no_such_column\n", MORE)
-    terminal.type("\x03")
+    terminal.interrupt()
     assert "43" in terminal.type("select 40 + 3;\n")
 
 
 def test_ctrl_c_stops_a_query_that_runs(terminal: Terminal) -> None:
     terminal.send("select sum(a.range * b.range) from range(10000000) a, range(10000000) b;\n")
     time.sleep(2)
-    assert "interrupted" in terminal.type("\x03").lower()
+    assert "interrupted" in terminal.interrupt().lower()
     assert "44" in terminal.type("select 40 + 4;\n")
 
 
