@@ -47,7 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", default=",".join(PARTS), help="some of %(default)s, with commas between them")
     parser.add_argument("--encoder", default="dense", help="dense (the peers' model, default), routed, or a file")
-    parser.add_argument("--precision", default="fp32", help="fp32, int8 or int4; bf16 on cuda; the peers stay at fp32")
+    parser.add_argument("--precision", default="fp32", help="fp32, int8 or int4; bf16 on cuda; the peers are measured beside the dense fp32 only")
     parser.add_argument("--device", default="cpu", choices=DEVICES, help="where all servers compute (default cpu)")
     parser.add_argument("--threads", type=int, default=2, help="cores for each server (default 2)")
     parser.add_argument("--data", type=Path, metavar="DIR")
@@ -129,14 +129,18 @@ def _measure(arguments: argparse.Namespace, names: list[str]) -> dict[str, Any]:
 
 def _online(arguments: argparse.Namespace, data: Any, sizes: parts.Sizes, start: parts.Start, kind: str) -> Any:
     subjects: dict[str, parts.Start] = {kind: start}
-    for batch, wait_ms in STATIC:
-        options = ["--batch", str(batch), "--wait-ms", str(wait_ms), "--threads", str(arguments.threads)]
-        command = [sys.executable, "-m", "benchmarks.static_server", *options, "--device", arguments.device]
-        name = f"static-{batch}-{wait_ms:g}ms"
-        subjects[name] = partial(ours, name, command, model="static", threads=arguments.threads)
-    problem = "left out by --no-peers" if arguments.no_peers else make_peers()
-    if problem is None:
-        subjects["infinity"] = partial(infinity, threads=arguments.threads, device=arguments.device)
+    problem = "left out by --no-peers" if arguments.no_peers else None
+    if (arguments.encoder, arguments.precision) != ("dense", "fp32"):
+        problem = "it and the static batches serve the dense model in float32"
+    else:
+        for batch, wait_ms in STATIC:
+            options = ["--batch", str(batch), "--wait-ms", str(wait_ms), "--threads", str(arguments.threads)]
+            command = [sys.executable, "-m", "benchmarks.static_server", *options, "--device", arguments.device]
+            name = f"static-{batch}-{wait_ms:g}ms"
+            subjects[name] = partial(ours, name, command, model="static", threads=arguments.threads)
+        problem = problem or make_peers()
+        if problem is None:
+            subjects["infinity"] = partial(infinity, threads=arguments.threads, device=arguments.device)
     found = parts.online(subjects, data, sizes)
     found["least_cosine"] = parts.agreement(subjects, data)
     return {**found, "ours": kind, "infinity_missing": problem}

@@ -13,11 +13,10 @@ PEER = "sentence-transformers "
 def bars(parts: dict[str, Figures]) -> list[tuple[str, str, bool]]:
     """Each bar that was measured: what it asks, what was found, met."""
     found: list[tuple[str, str, bool]] = []
-    if "online" in parts:
-        online = parts["online"]
-        rates = online["sustained"]
-        mine = rates[online["ours"]]
-        best = max((rate, name) for name, rate in rates.items() if name.startswith("static"))
+    rates = parts.get("online", {}).get("sustained", {})
+    static = [(rate, name) for name, rate in rates.items() if name.startswith("static")]
+    if static:
+        mine, best = rates[parts["online"]["ours"]], max(static)
         words = f"{mine:.0f} requests/s, static {best[0]:.0f} ({best[1]})"
         if "infinity" in rates:
             words += f", infinity {rates['infinity']:.0f}"
