@@ -47,7 +47,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", default=",".join(PARTS), help="some of %(default)s, with commas between them")
     parser.add_argument("--encoder", default="dense", help="dense (the peers' model, default), routed, or a file")
-    parser.add_argument("--precision", default="fp32", help="fp32, int8 or int4; bf16 on cuda; the peers are measured beside the dense fp32 only")
+    parser.add_argument(
+        "--precision", default="fp32", help="fp32, int8, int4; bf16 on cuda; peers only beside dense fp32"
+    )
     parser.add_argument("--device", default="cpu", choices=DEVICES, help="where all servers compute (default cpu)")
     parser.add_argument("--threads", type=int, default=2, help="cores for each server (default 2)")
     parser.add_argument("--data", type=Path, metavar="DIR")
