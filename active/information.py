@@ -23,7 +23,7 @@ from active.graph import CHUNK, Bools, Floats, Rows, Vectors
 FRONT = 2048
 """Items whose gains are kept up to date while a batch is picked; the rest only when one of them could be the best."""
 ANEW_AFTER = 100
-"""Labels that are taken from a gain one by one; then what is left is small, and the rounding of what was taken not."""
+"""Labels that are taken from a gain before it is worked out anew: it shrinks, and their rounding adds up."""
 
 
 @dataclass(frozen=True, slots=True)
