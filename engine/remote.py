@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Literal, cast, overload
 
@@ -53,7 +53,7 @@ class RemoteEncoder:
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         self._client = client_for(self.url, headers, httpx.Timeout(60.0, connect=5.0))
         self._jitter = random.SystemRandom()
-        self._callers = ThreadPoolExecutor(CONNECTIONS, "remote")
+        self._turns = threading.BoundedSemaphore(CONNECTIONS)
         self.info = self._read_info()
 
     def _read_info(self) -> dict[str, Any]:
@@ -105,7 +105,7 @@ class RemoteEncoder:
         done = 0
         try:
             for start, stop in parts:
-                waiting.append(self._callers.submit(self._fill, result, checked, start, stop, trace, ended))
+                waiting.append(self._begin(result, checked, start, stop, trace, ended))
                 if len(waiting) >= 2 * CONNECTIONS:
                     done += waiting.popleft().result()
                     if progress is not None:
@@ -115,7 +115,7 @@ class RemoteEncoder:
                 if progress is not None:
                     progress(done, count)
         finally:
-            ended.set()  # the process waits for these threads when it ends, so none may go on asking
+            ended.set()  # after an error or an interrupt nobody waits for the rest
             for future in waiting:
                 future.cancel()
         return result
@@ -136,6 +136,24 @@ class RemoteEncoder:
             size += length
         if start < len(texts):
             yield start, len(texts)
+
+    def _begin(
+        self, result: Encoding, texts: list[str], start: int, stop: int, trace: bool, ended: threading.Event
+    ) -> Future[int]:
+        """`_fill` in a thread of its own, a daemon: a process that ends waits for no answer of a server that hangs."""
+        future: Future[int] = Future()
+
+        def run() -> None:
+            with self._turns:
+                if not future.set_running_or_notify_cancel():
+                    return
+                try:
+                    future.set_result(self._fill(result, texts, start, stop, trace, ended))
+                except BaseException as error:  # noqa: BLE001 - raised by whoever waits
+                    future.set_exception(error)
+
+        threading.Thread(target=run, daemon=True, name="remote").start()
+        return future
 
     def _fill(
         self, result: Encoding, texts: list[str], start: int, stop: int, trace: bool, ended: threading.Event
