@@ -24,7 +24,7 @@ NO_CLASS = "(none)"
 
 
 def person(annotator: str, annotation_id: str) -> str:
-    """Who gave an annotation. Who did not say who he is may be anyone, so each of his annotations is another person's."""
+    """Who gave an annotation. Who did not say who he is may be anyone, so his annotations are several people's."""
     return annotation_id if annotator in _NAMELESS else annotator
 
 
