@@ -269,7 +269,10 @@ def test_answers_without_a_name_are_as_many_people_to_the_queue_as_to_the_labels
             stage.commit([Upsert("queue", rows)])
         collect(lake, folder, two)
     with lake.read() as reader:
-        assert reader.rows("SELECT item_id, annotations FROM gold_labels ORDER BY ALL") == [("news-0", 2), ("news-1", 1)]
+        assert reader.rows("SELECT item_id, annotations FROM gold_labels ORDER BY ALL") == [
+            ("news-0", 2),
+            ("news-1", 1),
+        ]
         states = reader.rows("SELECT item_id, state FROM queue ORDER BY ALL")
         assert states == [("news-0", "answered"), ("news-1", "confirmed")]
 
