@@ -21,6 +21,10 @@ from warehouse import Lake, Progress, Reader, SettingsError, StageResult, Upsert
 STAGE = "ingest"
 VERSION = 1
 PROGRESS_RECORDS = 2000
+MOST_FILES = 20
+"""Files that the detail of a fault names."""
+
+_FaultKey = tuple[str, int, str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,11 +96,12 @@ def ingest(lake: Lake, config: IngestConfig, progress: Progress = silent) -> Sta
             return stage.result()
         classes = _new_classes(stage, config)
         with Spool(ITEM_SCHEMA) as items, Spool(QUARANTINE_SCHEMA) as quarantine:
-            counts = _read_all(stage, inputs, config.root, items, quarantine, progress)
+            faults = _Faults(stage, quarantine)
+            counts = _read_all(stage, inputs, config.root, items, faults, progress)
             writes = [
                 Upsert("classes", classes),
                 Upsert("items", items.table()),
-                Upsert("quarantine", quarantine.table()),
+                Upsert("quarantine", faults.table()),
             ]
             return stage.commit(writes, rows_read=counts["read"], detail=counts)
 
@@ -133,11 +138,10 @@ def read_source(
 
 
 def _read_all(
-    stage: Reader, inputs: list[_Input], root: Path, items: Spool, quarantine: Spool, progress: Progress
+    stage: Reader, inputs: list[_Input], root: Path, items: Spool, faults: "_Faults", progress: Progress
 ) -> dict[str, int]:
     known = stage.arrow("SELECT item_id, content_hash, split, metadata FROM items")
     ledger = Ledger(zip(*(column.to_pylist() for column in known.columns), strict=True))
-    faults = {(s, p, h): r for s, p, h, r in stage.rows("SELECT source, position, raw_hash, reason FROM quarantine")}
     total = sum(size for i in inputs for size, _, _ in i.states)
     counts = {"read": 0, "stored": 0, "quarantined": 0, "duplicate": 0}
     done = 0
@@ -164,17 +168,58 @@ def _read_all(
             elif one.source.query:
                 _hash_entry(digest, entry)
             counts["quarantined"] += 1
-            entry = _about_file(entry, name, one)
-            key = (one.source.name, entry.position, entry.raw_hash)
-            if faults.get(key) != entry.reason:
-                faults[key] = entry.reason
-                quarantine.add(_quarantine_row(entry, one.source.name, name), size=len(entry.detail))
+            faults.add(_about_file(entry, name, one), one.source.name, name)
         done += sum(size for size, _, _ in one.states)
         _check_unchanged(one, digest.hexdigest())
     shown.at(total)
     shown.show()
     assert counts["read"] == counts["stored"] + counts["quarantined"] + counts["duplicate"], counts
     return counts
+
+
+class _Faults:
+    """Faults on their way to the quarantine: what several files have at the same place is one row that names them."""
+
+    def __init__(self, stage: Reader, spool: Spool) -> None:
+        self._stage, self._spool = stage, spool
+        rows = stage.rows("SELECT source, position, raw_hash, reason FROM quarantine")
+        self._stored = {(source, position, raw_hash): reason for source, position, raw_hash, reason in rows}
+        self._file: dict[_FaultKey, str] = {}
+        self._shared: dict[_FaultKey, tuple[Fault, list[str]]] = {}
+
+    def add(self, entry: Fault, source: str, name: str) -> None:
+        """Take a fault that a file of a source has."""
+        key = (source, entry.position, entry.raw_hash)
+        first = self._file.setdefault(key, name)
+        if first != name:
+            self._shared.setdefault(key, (entry, [first]))[1].append(name)
+        elif self._stored.get(key) != entry.reason:
+            self._stored[key] = entry.reason
+            self._spool.add(_quarantine_row(entry, source, name), size=len(entry.detail))
+
+    def table(self) -> pa.Table:
+        """The rows that the quarantine lacks."""
+        table = self._spool.table()
+        if not self._shared:
+            return table
+        keys = zip(*(table.column(name).to_pylist() for name in ("source", "position", "raw_hash")), strict=True)
+        alone = table.filter(pa.array([key not in self._shared for key in keys], pa.bool_()))
+        rows = [
+            _quarantine_row(entry, source, _named(names)) for (source, _, _), (entry, names) in self._shared.items()
+        ]
+        known = set(
+            self._stage.rows(
+                f"SELECT {', '.join(QUARANTINE_SCHEMA.names)} FROM quarantine WHERE raw_hash IN (SELECT unnest(?))",
+                [sorted({raw_hash for _, _, raw_hash in self._shared})],
+            )
+        )
+        fresh = [dict(zip(QUARANTINE_SCHEMA.names, row, strict=True)) for row in rows if row not in known]
+        return pa.concat_tables([alone, pa.Table.from_pylist(fresh, QUARANTINE_SCHEMA)])
+
+
+def _named(files: list[str]) -> str:
+    more = len(files) - MOST_FILES
+    return ", ".join(files[:MOST_FILES]) + (f" and {more} more" if more > 0 else "")
 
 
 class _Shown:
