@@ -20,7 +20,8 @@ import orjson
 
 from engine.client import DEFAULT_ACTIVE, ENCODERS, Encoding, Progress, Vectors
 from engine.errors import EngineError, InputError, NumericError, OptionError, UnavailableError
-from engine.proxies import client_for, proxy_hint
+from engine.key import check_key
+from engine.proxies import check_url, client_for, proxy_hint
 from engine.tokenizer import check_texts
 
 PATIENCE_S = 60.0
@@ -42,15 +43,14 @@ class RemoteEncoder:
         patience_s: so long a server that is away or full is asked again before a call fails.
 
     Raises:
-        OptionError: what answers is no such server, or refuses the key; or a proxy cannot be used.
+        OptionError: what answers is no such server, or refuses the key; or the url, the key or a proxy cannot be used.
         UnavailableError: nothing answers.
     """
 
     def __init__(self, url: str, *, key: str | None = None, patience_s: float = PATIENCE_S) -> None:
         self.url, self._patience_s = url.rstrip("/"), patience_s
-        if not self.url.startswith(("http://", "https://")):
-            raise OptionError(f"The engine's url is '{url}'; it begins with http:// or https://.")
-        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        check_url(self.url)
+        headers = {} if key is None else {"Authorization": f"Bearer {check_key(key)}"}
         self._client = client_for(self.url, headers, httpx.Timeout(60.0, connect=5.0))
         self._jitter = random.SystemRandom()
         self._turns = threading.BoundedSemaphore(CONNECTIONS)
@@ -202,6 +202,8 @@ class RemoteEncoder:
                     raise _error_of(response, self.url)
                 problem = f"answers {response.status_code}{_reason(response)}"
                 wait = max(pause, _retry_after(response))
+            except httpx.LocalProtocolError:  # its text may hold the key
+                raise OptionError(f"The request to {self.url} cannot be sent as it is; check [engine] url.") from None
             except httpx.TransportError as error:
                 problem = f"cannot be reached ({type(error).__name__}: {error})"
             wait *= self._jitter.uniform(1.0, 1.25)  # callers that were refused together do not come back together

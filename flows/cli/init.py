@@ -31,7 +31,7 @@ def init_project(
     """Write siftline.toml and labeling_functions.py into a folder and say what to do next.
 
     Raises:
-        SettingsError: there is a project already, or a file that would be written, or the arguments do not fit together.
+        SettingsError: there is a project already, or a file that it would write, or the arguments do not fit.
     """
     for name in (FILE_NAME, _FUNCTIONS):
         if (folder / name).exists():

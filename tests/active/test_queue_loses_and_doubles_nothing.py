@@ -1,6 +1,7 @@
 """The outbox over a real folder of tasks: whatever died at whatever moment, each item is in it exactly once."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -129,6 +130,34 @@ def test_what_is_in_the_service_is_not_sent_again(planned: Lake, folder: TaskFol
         push(planned, DyingFolder(folder.path, "p", None), CONFIG)
     push(planned, Counting(folder.path, "p"), CONFIG)
     assert sorted(pushed) == [f"i{k:05d}" for k in range(4, N)]
+
+
+class MadeOnly(TaskFolder):
+    """A real folder whose process dies right after the folder was made."""
+
+    def ensure_project(self, classes: Sequence[str], *, texts: int = 1, image: bool = False) -> bool:
+        assert super().ensure_project(classes, texts=texts, image=image)
+        raise Died
+
+
+def test_a_folder_that_began_anew_gets_all_tasks_also_when_the_process_died_as_it_was_made(
+    planned: Lake, folder: TaskFolder
+) -> None:
+    push(planned, folder, CONFIG)
+    shutil.rmtree(folder.path)
+    with pytest.raises(Died):
+        push(planned, MadeOnly(folder.path, "p"), CONFIG)
+    assert stored(folder) == []
+    push(planned, folder, CONFIG)
+    assert stored(folder) == [f"i{k:05d}" for k in range(N)]
+    assert states(planned) == {"confirmed": N}
+
+
+def test_only_tasks_that_are_sent_count_as_sent(planned: Lake, folder: TaskFolder) -> None:
+    with pytest.raises(Died):
+        push(planned, DyingFolder(folder.path, "p", None), CONFIG)
+    assert len(stored(folder)) == 4
+    assert push(planned, folder, CONFIG).detail == {"sent": N - 4}
 
 
 def test_a_service_that_is_away_leaves_the_rows_for_the_next_push(planned: Lake, folder: TaskFolder) -> None:
