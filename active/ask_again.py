@@ -84,12 +84,11 @@ def ask_again(lake: Lake, index: Callable[[], VectorIndex], config: AskAgainConf
             wanted,
             "disagreement",
             _contested(reader, open_items, before),
-            config.budget * config.second_opinion,
+            _share(config.budget, config.second_opinion),
             before,
         )
         reasons: dict[str, str] = {}
-        left = config.budget * config.second_look - _spent(before, "second_look")
-        if left >= 1:
+        if _share(config.budget, config.second_look) > _spent(before, "second_look"):
             looked = {item for item, _, why in before if why == "second_look"}
             names = [str(name) for (name,) in reader.rows("SELECT name FROM classes ORDER BY class_id")]
             unseen = open_items - set(wanted) - looked
@@ -98,7 +97,7 @@ def ask_again(lake: Lake, index: Callable[[], VectorIndex], config: AskAgainConf
                 for s in suspects(reader, index())
                 if s.suspicion > SUSPICIOUS and s.item_id in unseen
             }
-            _add(wanted, "second_look", list(reasons), config.budget * config.second_look, before)
+            _add(wanted, "second_look", list(reasons), _share(config.budget, config.second_look), before)
     rounds = {item: number for item, number, _ in before}
     params = {"project": config.project, "wanted": sorted(wanted.items())}
     with lake.stage("ask_again", version=1, inputs=("queue", "items"), params=params) as stage:
@@ -135,7 +134,7 @@ def _rows(reader: Reader, project: str) -> dict[str, dict[str, Any]]:
         FROM queue q JOIN items i ON i.item_id = q.item_id
         LEFT JOIN latest_predictions p ON p.item_id = q.item_id
         CROSS JOIN (SELECT bool_or(multi_label) AS multi_label FROM classes) k
-        WHERE q.project = ? AND q.state <> 'withdrawn'
+        WHERE q.project = ?
         """,
         [project],
     ).to_pylist()
@@ -156,15 +155,20 @@ def _contested(reader: Reader, items: set[str], before: Iterable[tuple[str, int,
     return [item for (item,) in rows if item in items and asked.get(item, 0) < MOST_OPINIONS]
 
 
+def _share(budget: int, share: float) -> int:
+    """Whole labels in a share of the budget. 100 times 0.29 is 28.999999999999996 in floats, and means 29."""
+    return int(budget * share + 1e-6)
+
+
 def _spent(before: Iterable[tuple[str, int, str]], why: Why) -> int:
     return sum(1 for _, _, earlier in before if earlier == why)
 
 
 def _add(
-    wanted: dict[str, Why], why: Why, items: list[str], budget: float, before: Iterable[tuple[str, int, str]]
+    wanted: dict[str, Why], why: Why, items: list[str], budget: int, before: Iterable[tuple[str, int, str]]
 ) -> None:
     """Want the first items, as far as the budget for this reason reaches."""
-    for item in items[: max(0, int(budget) - _spent(before, why))]:
+    for item in items[: max(0, budget - _spent(before, why))]:
         wanted[item] = why
 
 

@@ -1,24 +1,26 @@
 """An HTTP client whose requests end. httpx limits each read only, so a server that drips bytes would hold a stage."""
 
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, wait
 from typing import Any
 
 import httpx
 
 
 class DeadlineClient(httpx.Client):
-    """`httpx.Client` with one limit for a whole request, its body included; the limit is the read timeout."""
+    """`httpx.Client` with one limit for a whole request, head and body of the answer included: the read timeout."""
 
     def send(self, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:
-        """Send a request and read the body within the limit.
+        """Send a request and read the answer within the limit.
 
         Raises:
             httpx.ReadTimeout: the whole answer did not arrive in time.
         """
         limit_s = self.timeout.read
         ends = time.monotonic() + limit_s if limit_s is not None else float("inf")
-        response = super().send(request, stream=True, **options)
+        response = self._head(request, limit_s, options)
         assert isinstance(response.stream, httpx.SyncByteStream)
         response.stream = _Until(response.stream, ends, request)
         if not stream:
@@ -27,6 +29,27 @@ class DeadlineClient(httpx.Client):
             finally:
                 response.close()
         return response
+
+    def _head(self, request: httpx.Request, limit_s: float | None, options: dict[str, Any]) -> httpx.Response:
+        """The answer without its body, by a thread of its own: httpx itself waits as long as the head drips."""
+        answer: Future[httpx.Response] = Future()
+
+        def ask() -> None:
+            try:
+                answer.set_result(super(DeadlineClient, self).send(request, stream=True, **options))
+            except BaseException as error:  # noqa: BLE001 - raised by whoever waits
+                answer.set_exception(error)
+
+        threading.Thread(target=ask, daemon=True, name="request").start()
+        if not wait([answer], limit_s).done:
+            answer.add_done_callback(_close)
+            raise httpx.ReadTimeout("the answer did not begin in time", request=request)
+        return answer.result()
+
+
+def _close(answer: Future[httpx.Response]) -> None:
+    if answer.exception() is None:
+        answer.result().close()
 
 
 class _Until(httpx.SyncByteStream):

@@ -7,13 +7,14 @@ Shape letters: N items of the pool, M rows of the index, D embedding, K neighbou
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from features.index import VectorIndex
+from features.neighbor_file import Keys
 
 Floats = npt.NDArray[np.float64]
 Vectors = npt.NDArray[np.float32]
@@ -36,6 +37,7 @@ class PoolGraph:
         owners: [E] the item an edge starts from.
         rows: [E] the item it leads to.
         weights: [E] cosine of the two, 0 to 1; 1 for an item with itself.
+        keys: [N] of `VectorIndex.keys`; empty where the graph is of no index.
     """
 
     vectors: Vectors
@@ -43,15 +45,17 @@ class PoolGraph:
     owners: Rows
     rows: Rows
     weights: Floats
+    keys: Keys = field(default_factory=lambda: np.empty(0, np.uint64))
 
     @classmethod
-    def build(cls, vectors: Vectors, similarity: Vectors, rows: Rows) -> Self:
+    def build(cls, vectors: Vectors, similarity: Vectors, rows: Rows, keys: Keys | None = None) -> Self:
         """Join items with their neighbours.
 
         Args:
             vectors: [N, D] unit rows.
             similarity: [N, K] cosines.
             rows: [N, K] the neighbours, each once and never the item itself; a negative row is no neighbour.
+            keys: [N] of the vectors, where they are of an index.
         """
         from scipy.sparse import csr_matrix  # takes a fifth of a second to import
 
@@ -66,7 +70,8 @@ class PoolGraph:
         edges = back.T.tocsr().maximum(back)
         owners = np.repeat(np.arange(count), np.diff(edges.indptr))
         weights = np.where(edges.data > SMALLEST, edges.data, 0.0)
-        return cls(vectors, edges.indptr[:-1].astype(np.int64), owners, edges.indices.astype(np.int64), weights)
+        starts, leads = edges.indptr[:-1].astype(np.int64), edges.indices.astype(np.int64)
+        return cls(vectors, starts, owners, leads, weights, np.empty(0, np.uint64) if keys is None else keys)
 
     @classmethod
     def from_index(cls, index: VectorIndex, item_ids: Sequence[str], neighbors: int) -> Self:
@@ -79,13 +84,14 @@ class PoolGraph:
         """
         similarity, rows = index.neighbors(neighbors)
         if list(item_ids) == index.item_ids:
-            return cls.build(index.vectors, similarity, rows)  # without a copy of all vectors
+            return cls.build(index.vectors, similarity, rows, index.keys)  # without a copy of all vectors
         place = {item_id: row for row, item_id in enumerate(index.item_ids)}
         members = np.array([place[item_id] for item_id in item_ids], np.int64)
         to_pool = np.full(len(index.item_ids), -1, np.int64)
         to_pool[members] = np.arange(len(members))
         found = rows[members]
-        return cls.build(index.vectors[members], similarity[members], np.where(found < 0, -1, to_pool[found]))
+        leads = np.where(found < 0, -1, to_pool[found])
+        return cls.build(index.vectors[members], similarity[members], leads, index.keys[members])
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -122,16 +128,21 @@ class PoolGraph:
         """The mean of each item's own value and those of its neighbours, weighted by similarity. [N]."""
         return self._per_item(np.add, self.weights * values[self.rows]) / self._per_item(np.add, self.weights)
 
-    def nearest(self, taken: Rows) -> Floats:
-        """Cosine of each item with the nearest taken one, over all of them and not only along edges.
+    def nearest(self, taken: Rows, of: Rows | None = None) -> Floats:
+        """Cosine of items with the nearest taken one, over all of them and not only along edges.
+
+        Args:
+            taken: places of the taken items.
+            of: places of the items that are wanted [M]; all when left out.
 
         Returns:
-            [N] 0 to 1; 0 when nothing is taken.
+            [M] 0 to 1; 0 when nothing is taken.
         """
-        nearest = np.zeros(len(self))
-        for start in range(0, len(self) if len(taken) else 0, CHUNK):
+        vectors = self.vectors if of is None else self.vectors[of]
+        nearest = np.zeros(len(vectors))
+        for start in range(0, len(vectors) if len(taken) else 0, CHUNK):
             part = slice(start, start + CHUNK)
-            nearest[part] = (self.vectors[part] @ self.vectors[taken].T).max(axis=1)
+            nearest[part] = (vectors[part] @ self.vectors[taken].T).max(axis=1)
         return np.clip(nearest, 0.0, 1.0)
 
     def nearest_of(self, taken: Rows, neighbors: int) -> Rows:

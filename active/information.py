@@ -65,17 +65,9 @@ class Information:
         """
         self._vectors = vectors
         self.gains = np.zeros(len(vectors))
-        self._tells = openness * (1.0 - 1.0 / max(2, classes))
-        dimension = vectors.shape[1] + 1
-        precision = ridge * np.eye(dimension)
-        self._target = np.zeros((dimension, dimension))
-        for part in self._parts(np.arange(len(vectors))):
-            rows = self._with_intercept(part)
-            self._target += (rows.T * target[part].astype(np.float32)) @ rows
-        for part in self._parts(labelled):
-            rows = self._with_intercept(part)
-            precision += (rows.T * self._tells[part].astype(np.float32)) @ rows
-        self._covariance: Floats = np.linalg.inv(precision).astype(np.float64)
+        self._tells = tells(openness, classes)
+        self._target = weighted(vectors, np.arange(len(vectors)), target)
+        self._covariance = covariance(precision(vectors, labelled, self._tells, ridge))
         self._settled = np.zeros(len(vectors))
         self._spread = np.zeros(len(vectors))
         self._front, self._beyond = np.arange(len(vectors)), -np.inf
@@ -119,7 +111,7 @@ class Information:
 
     def settle(self, row: int) -> None:
         """Count the item as labelled."""
-        item = self._with_intercept(np.array([row]))[0].astype(np.float64)
+        item = np.append(self._vectors[row], np.float32(1.0)).astype(np.float64)
         toward = self._covariance @ item
         pulled = self._target @ toward
         share = float(self._tells[row] / (1.0 + self._tells[row] * (item @ toward)))
@@ -147,8 +139,8 @@ class Information:
             of = of[~old]
         share, size = (np.array([getattr(told, name) for told in labels]) for name in ("share", "size"))
         both = np.stack([told.toward for told in labels] + [told.with_target for told in labels], axis=1)
-        for part in self._parts(of):
-            along, with_target = np.split(self._times(part, both).astype(np.float64), 2, axis=1)
+        for part in parts(self._vectors, of):
+            along, with_target = np.split(_times(self._vectors, part, both).astype(np.float64), 2, axis=1)
             self._settled[part] += (share * along * (share * along * size - 2.0 * with_target)).sum(axis=1)
             self._spread[part] -= (share * along**2).sum(axis=1)
         self._rate(of)
@@ -156,37 +148,65 @@ class Information:
     def _anew(self, of: Rows) -> None:
         """Work the gains of some items out from what is known now."""
         matrix = self._covariance @ self._target @ self._covariance
-        for part in self._parts(of):
-            self._spread[part] = self._squared(part, self._covariance)
-            self._settled[part] = self._squared(part, matrix)
+        for part in parts(self._vectors, of):
+            self._spread[part] = squared(self._vectors, part, self._covariance)
+            self._settled[part] = squared(self._vectors, part, matrix)
         self._age[of] = 0
         self._rate(of)
 
     def _rate(self, rows: Rows) -> None:
-        told = self._tells[rows]
-        self.gains[rows] = (
-            told * np.maximum(self._settled[rows], 0.0) / (1.0 + told * np.maximum(self._spread[rows], 0.0))
-        )
+        self.gains[rows] = gained(self._tells[rows], self._settled[rows], self._spread[rows])
 
-    def _parts(self, rows: Rows) -> Iterator[Rows | slice]:
-        for start in range(0, len(rows), CHUNK):  # a slice of all copies no vectors
-            part = slice(start, start + CHUNK)
-            yield part if len(rows) == len(self.gains) else rows[part]
 
-    def _times(self, rows: Rows | slice, matrix: Floats) -> Vectors:
-        """The vectors of some items, with the intercept, times a matrix [D + 1, M]."""
-        found = self._vectors[rows] @ matrix[:-1].astype(np.float32)
-        found += matrix[-1].astype(np.float32)
-        return found
+def tells(openness: Floats, classes: int) -> Floats:
+    """The information h of a label of each item [N], from its `openness`."""
+    return openness * (1.0 - 1.0 / max(2, classes))
 
-    def _squared(self, rows: Rows | slice, matrix: Floats) -> Vectors:
-        """x' M x of the vectors of some items, with the intercept."""
-        found = self._times(rows, matrix)
-        return np.einsum("nd,nd->n", found[:, :-1], self._vectors[rows]) + found[:, -1]
 
-    def _with_intercept(self, rows: Rows | slice) -> Vectors:
-        vectors = self._vectors[rows]
-        return np.hstack([vectors, np.ones((len(vectors), 1), np.float32)])
+def precision(vectors: Vectors, labelled: Rows, tells: Floats, ridge: float) -> Floats:
+    """V [D + 1, D + 1]; the same bits in whatever order the labelled items are given."""
+    return ridge * np.eye(vectors.shape[1] + 1) + weighted(vectors, np.sort(labelled), tells[np.sort(labelled)])
+
+
+def covariance(precision: Floats) -> Floats:
+    """V^-1 [D + 1, D + 1]."""
+    return np.linalg.inv(precision).astype(np.float64)
+
+
+def gained(tells: Floats, settled: Floats, spread: Floats) -> Floats:
+    """What a label takes of the doubt, from h, x' V^-1 T V^-1 x and x' V^-1 x of each item [N]."""
+    return tells * np.maximum(settled, 0.0) / (1.0 + tells * np.maximum(spread, 0.0))
+
+
+def weighted(vectors: Vectors, rows: Rows, weight: Floats) -> Floats:
+    """The sum of w x x' over some items [M] with their weights [M]: [D + 1, D + 1], with the intercept."""
+    dimension = vectors.shape[1] + 1
+    total = np.zeros((dimension, dimension))
+    for start, part in zip(range(0, len(rows), CHUNK), parts(vectors, rows), strict=True):
+        some = vectors[part]
+        some = np.hstack([some, np.ones((len(some), 1), np.float32)])
+        total += (some.T * weight[start : start + CHUNK].astype(np.float32)) @ some
+    return total
+
+
+def squared(vectors: Vectors, rows: Rows | slice, matrix: Floats) -> Vectors:
+    """x' M x of the vectors of some items, with the intercept."""
+    found = _times(vectors, rows, matrix)
+    return np.einsum("nd,nd->n", found[:, :-1], vectors[rows]) + found[:, -1]
+
+
+def parts(vectors: Vectors, rows: Rows) -> Iterator[Rows | slice]:
+    """Some items, ascending where they are all, in steps of `CHUNK`; a slice of all copies no vectors."""
+    for start in range(0, len(rows), CHUNK):
+        part = slice(start, start + CHUNK)
+        yield part if len(rows) == len(vectors) else rows[part]
+
+
+def _times(vectors: Vectors, rows: Rows | slice, matrix: Floats) -> Vectors:
+    """The vectors of some items, with the intercept, times a matrix [D + 1, M]."""
+    found = vectors[rows] @ matrix[:-1].astype(np.float32)
+    found += matrix[-1].astype(np.float32)
+    return found
 
 
 def openness(predicted: Floats) -> Floats:

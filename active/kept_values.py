@@ -27,16 +27,17 @@ LAST_DIGIT = 0.01
 KEYS = ("item_id", "cycle")
 
 
-def changed(reader: Reader, values: pa.Table, cycle: int) -> pa.Table:
+def changed(reader: Reader, values: pa.Table, cycle: int, *, off: float = 0.0) -> pa.Table:
     """The rows that have to be written.
 
     A row stays out where the same reason stands in the warehouse for the same cycle, with each figure within
-    `KEPT_WITHIN`, and the share in the reason within `SHARE_KEPT_WITHIN`.
+    `KEPT_WITHIN`, and the share in the reason within `SHARE_KEPT_WITHIN`, less what `values` may be off.
 
     Args:
         reader: of the warehouse.
         values: [N] rows of `values`, all of one cycle.
         cycle: which one.
+        off: how far the figures of `values` may be from a whole computation, as a part of each.
     """
     names = ", ".join(f'"{name}"' for name in values.column_names if name != "cycle")
     stored = reader.arrow(f'SELECT {names} FROM "values" WHERE cycle = ?', [cycle])
@@ -49,22 +50,22 @@ def changed(reader: Reader, values: pa.Table, cycle: int) -> pa.Table:
     same = np.ones(len(known), np.bool_)
     for name in values.column_names:
         if name not in KEYS:
-            same &= _alike(now[name], before[name])
+            same &= _alike(now[name], before[name], off)
     kept = np.zeros(len(values), np.bool_)
     kept[known] = same
     return values.filter(pa.array(~kept))
 
 
-def _alike(now: pa.ChunkedArray, before: pa.ChunkedArray) -> Bools:
+def _alike(now: pa.ChunkedArray, before: pa.ChunkedArray, off: float) -> Bools:
     if pa.types.is_floating(now.type):
         a, b = _numbers(now), _numbers(before)
-        return (np.abs(a - b) <= KEPT_WITHIN * np.maximum(1.0, np.abs(b))) | (np.isnan(a) & np.isnan(b))
+        return (np.abs(a - b) <= (KEPT_WITHIN - off) * np.maximum(1.0, np.abs(b))) | (np.isnan(a) & np.isnan(b))
     same = np.asarray(pc.equal(now, before)).copy()
     others = np.flatnonzero(~same)
     now, before = now.take(others), before.take(others)
     words = [pc.replace_substring_regex(column, SHARE, "") for column in (now, before)]
     a, b = _share(now), _share(before)
-    same[others] = np.asarray(pc.equal(*words)) & (np.abs(a - b) <= SHARE_KEPT_WITHIN * b + LAST_DIGIT)
+    same[others] = np.asarray(pc.equal(*words)) & (np.abs(a - b) <= (SHARE_KEPT_WITHIN - off) * b + LAST_DIGIT)
     return same
 
 

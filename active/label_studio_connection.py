@@ -40,20 +40,20 @@ class Connection:
     """
 
     def __init__(self, url: str, api_key: str, project: str, *, timeout_s: float = TIMEOUT_S) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
+        if not _is_address(url):
             raise SettingsError(
                 f"{URL_VARIABLE} must look like http://host:8080 or https://host/path, without a log-in"
             )
         if not re.fullmatch(r"[!-~]+", api_key):
             raise SettingsError(f"{KEY_VARIABLE} holds a blank or a character that no key has; copy the key again")
+        project = project.strip()  # as Label Studio does: it stores no title with a blank at an end
         if not 3 <= len(project) <= 50:
             raise SettingsError(f"project name {project!r} has {len(project)} characters; Label Studio takes 3 to 50")
         self.url = url.rstrip("/")
         self.place = Place(url=self.url, project=project, key=api_key)
         # Redirects are not followed: a POST would turn into a GET, and a log-in page would look like an answer.
         # A proxy that the environment names cannot reach this machine's own addresses.
-        own = parts.hostname in LOOPBACK
+        own = urlsplit(url).hostname in LOOPBACK
         try:
             http = DeadlineClient(
                 timeout=timeout_s, follow_redirects=False, trust_env=not own, verify=httpx.create_ssl_context()
@@ -111,6 +111,15 @@ class Connection:
                 raise
         self.client = self._connect()
         return request()
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts, _ = urlsplit(url), httpx.URL(url)
+        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except (ValueError, httpx.InvalidURL):  # a port that is no number, half an IPv6 address
+        return False
+    return known and "@" not in parts.netloc and not parts.query
 
 
 # The SDK fills what an answer lacks with None, and a missing list must not pass for an empty one: the queue would send

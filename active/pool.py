@@ -162,8 +162,7 @@ def _vote_counts(reader: Reader, item_ids: Sequence[str], classes: int) -> Float
         WHERE v.vote >= 0 GROUP BY v.item_id, v.vote
         """
     )
-    place = {item_id: row for row, item_id in enumerate(item_ids)}
-    rows = np.array([place.get(item_id, -1) for item_id in votes.column("item_id").to_pylist()], np.int64)
+    rows = pc.index_in(votes.column("item_id"), value_set=pa.array(item_ids, pa.string())).fill_null(-1).to_numpy()
     class_ids = votes.column("vote").to_numpy()
     if len(class_ids) and class_ids.max() >= classes:
         raise DataError(f"A labeling function voted class {class_ids.max()}; the warehouse knows 0 to {classes - 1}.")

@@ -15,6 +15,8 @@ from warehouse import Lake, Progress, Reader, StageResult, silent
 
 FEWEST_ON_SCREENS = 2
 """Open tasks at the head of the service's order that stay there while fewer annotators are known."""
+LOOKED_UP = 20
+"""Open tasks that a push looks up: a service that holds none of them has begun anew."""
 
 
 def push(lake: Lake, service: AnnotationService, config: QueueConfig, progress: Progress = silent) -> StageResult:
@@ -34,7 +36,7 @@ def push(lake: Lake, service: AnnotationService, config: QueueConfig, progress: 
         rows = queue_rows(stage, config, "planned", "sent")
         stored = queue_rows(stage, config, "confirmed")
         on_screens = max(FEWEST_ON_SCREENS, _annotators(stage, config))
-    begun_anew = bool(rows or stored) and ensure_project(service, config)
+    begun_anew = bool(rows or stored) and (ensure_project(service, config) or _lost(service, stored))
     if not rows and not begun_anew:
         return stage.nothing()
     written = 0
@@ -48,10 +50,11 @@ def push(lake: Lake, service: AnnotationService, config: QueueConfig, progress: 
         rows += [{**row, "state": "sent"} for row in back]
     behind = _withdraw(service, rows) if service.ordered else set[str]()
     rows.sort(key=lambda row: (-row["value"], row["cycle"], row["rank"]))
-    moved = 0
+    pushed = moved = 0
     for start in range(0, len(rows), config.chunk):
         chunk_written, sent = _push_chunk(lake, service, config, rows[start : start + config.chunk])
         written += chunk_written
+        pushed += len(sent)
         moved += len(behind & sent)
         progress(min(start + config.chunk, len(rows)), len(rows))
     return StageResult(
@@ -60,7 +63,7 @@ def push(lake: Lake, service: AnnotationService, config: QueueConfig, progress: 
         committed=True,
         rows_read=len(rows),
         rows_written={"queue": written},
-        detail={"sent": len(rows) - moved, **({"moved behind better ones": moved} if moved else {})},
+        detail={"sent": pushed - moved, **({"moved behind better ones": moved} if moved else {})},
         seconds=stage.elapsed_s(),
     )
 
@@ -68,6 +71,12 @@ def push(lake: Lake, service: AnnotationService, config: QueueConfig, progress: 
 def ensure_project(service: AnnotationService, config: QueueConfig) -> bool:
     """Make the service's project or bring it up to date; True when it was not there."""
     return service.ensure_project(config.classes, texts=config.content.count, image=bool(config.content.image))
+
+
+def _lost(service: AnnotationService, stored: Sequence[Row]) -> bool:
+    """Whether the service's project is there and lacks what it held: an earlier push made it and then died."""
+    some = [row["item_id"] for row in stored[:: -(-len(stored) // LOOKED_UP) or 1]]
+    return bool(some) and not service.find(some)
 
 
 def overtaken(planned: Sequence[Row], stored: Sequence[Row], on_screens: int) -> list[Row]:
@@ -143,7 +152,8 @@ def tasks_of(reader: Reader, config: QueueConfig, rows: Sequence[Row]) -> list[T
     contents = {
         item_id: (content, metadata)
         for item_id, content, metadata in reader.rows(
-            "SELECT item_id, content, metadata FROM items WHERE item_id IN (SELECT item_id FROM queue)"
+            "SELECT item_id, content, metadata FROM items WHERE item_id IN (SELECT unnest(?::VARCHAR[]))",
+            [[row["item_id"] for row in rows]],
         )
     }
     model = reader.scalar("SELECT model_id FROM models WHERE stage = 'end_model' ORDER BY sequence DESC LIMIT 1")

@@ -14,6 +14,7 @@ from active.cursor import Cursor
 from active.outbox import QueueConfig, Row, former_tasks, queue_table
 from active.service import SIMULATED, AnnotationService, Answer
 from warehouse import Append, Lake, Reader, StageResult, Upsert
+from warehouse.answers import WHO, person
 from warehouse.schema import TABLE_BY_NAME
 
 Key = tuple[str, str]
@@ -27,11 +28,11 @@ _HISTORY = """
 """
 
 # Rows with new answers, and rows whose state does not fit the answers that are known, which a killed run leaves.
-_DOUBTFUL = """
+_DOUBTFUL = f"""
     SELECT * FROM (
         SELECT q.* EXCLUDE (run_id, committed_at), coalesce(p.people, 0) >= ? AS enough, p.answered_task
         FROM queue q LEFT JOIN (
-            SELECT a.item_id, count(DISTINCT a.annotator) AS people, min(a.task_id) AS answered_task
+            SELECT a.item_id, count(DISTINCT {WHO}) AS people, min(a.task_id) AS answered_task
             FROM current_annotations a
             WHERE a.project = ? AND a.action <> 'deleted' AND NOT EXISTS (
                 FROM asked_before b WHERE b.item_id = a.item_id AND b.project = a.project AND b.task_id = a.task_id
@@ -190,7 +191,7 @@ def _states_after(
     latest = [tuple(row[k] for k in ("annotation_id", "item_id", "action", "annotator", "task_id")) for row in new]
     for annotation_id, item_id, action, annotator, task_id in [*history, *latest]:
         if task_id not in former.get(item_id, ()):
-            by_item[item_id][annotation_id] = (action, annotator)
+            by_item[item_id][annotation_id] = (action, person(annotator, annotation_id))
             tasks[item_id] = task_id
     changed: list[Row] = []
     doubtful = reader.arrow(_DOUBTFUL, [config.annotators_per_task, config.project, config.project, wanted])

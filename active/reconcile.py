@@ -15,7 +15,7 @@ from active.service import AnnotationService, StoredTask
 from warehouse import Lake, Progress, silent
 
 OPEN = ("sent", "confirmed")
-ALL_STATES = ("planned", *OPEN, "answered", "withdrawn")
+ALL_STATES = ("planned", *OPEN, "answered")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +28,7 @@ class ReconcileReport:
         sent_again: rows that the service did not hold; they were sent again.
         renumbered: rows whose task id differed.
         withdrawn: second tasks of an item that were removed.
+        begun: second tasks of an item that the service kept, because somebody has begun them.
         adopted: tasks of items that were not in the queue, and now are.
         restored: tasks whose content differed from the item; it was put right.
         doubled: items with two answered tasks, left for a person to look at.
@@ -40,6 +41,7 @@ class ReconcileReport:
     sent_again: int = 0
     renumbered: int = 0
     withdrawn: int = 0
+    begun: int = 0
     adopted: int = 0
     restored: int = 0
     doubled: Sequence[str] = field(default_factory=list[str])
@@ -54,6 +56,7 @@ class ReconcileReport:
             "tasks were missing in the service and were sent again": self.sent_again,
             "tasks had another number in the service, which is now recorded": self.renumbered,
             "second tasks of an item were withdrawn": self.withdrawn,
+            "second tasks of an item stay, because somebody has begun them": self.begun,
             "tasks in the service were unknown to the queue and were taken into it": self.adopted,
             "tasks held another content than their item and were put right": self.restored,
         }
@@ -79,21 +82,21 @@ def reconcile(
     """
     ensure_project(service, config)
     by_item: dict[str, list[StoredTask]] = defaultdict(list)
-    outdated: list[str] = []
+    outdated: dict[str, str] = {}
     with lake.read() as reader:
         former = former_tasks(reader, config)
     for task in service.stored():
         if task.task_id not in former.get(task.item_id, ()):
             by_item[task.item_id].append(task)
         elif not task.answered:
-            outdated.append(task.task_id)
+            outdated[task.task_id] = task.item_id
     with lake.read() as reader:
         rows = queue_rows(reader, config, *ALL_STATES)
         known = sent_hashes(reader, config, list(by_item))
     found = _Differences(rows_by_item={row["item_id"]: row for row in rows})
     for row in rows:
         found.look_at(row, by_item.get(row["item_id"], []))
-    found.surplus += outdated
+    found.surplus.update(outdated)
     strangers = 0
     for item_id, tasks in by_item.items():
         if item_id in found.rows_by_item:
@@ -102,15 +105,15 @@ def reconcile(
             found.adopt(config, item_id, tasks, known[item_id])
         else:
             strangers += len(tasks)
-    if found.surplus:
-        service.withdraw(found.surplus)
+    begun = _withdraw(service, found.surplus) if found.surplus else 0
     if found.changed:
         commit_states(lake, config, "reconciled", found.changed)
     restored, edited = _restore(lake, service, config, by_item)
     push(lake, service, config, progress)
     return ReconcileReport(
         **found.counts,
-        withdrawn=len(found.surplus),
+        withdrawn=len(found.surplus) - begun,
+        begun=begun,
         doubled=found.doubled,
         restored=restored,
         edited=edited,
@@ -120,22 +123,20 @@ def reconcile(
 
 @dataclass(kw_only=True, slots=True)
 class _Differences:
-    """What was found so far: rows to write, tasks to withdraw, and counts for the report."""
+    """What was found so far: rows to write, tasks to withdraw with their items, and counts for the report."""
 
     rows_by_item: Mapping[str, Row]
     counts: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(("agreed", "confirmed", "sent_again", "renumbered", "adopted"), 0)
     )
     changed: list[Row] = field(default_factory=list[Row])
-    surplus: list[str] = field(default_factory=list[str])
+    surplus: dict[str, str] = field(default_factory=dict[str, str])
     doubled: list[str] = field(default_factory=list[str])
 
     def look_at(self, row: Row, held: Sequence[StoredTask]) -> None:
         """Compare a row with the tasks that the service holds of its item."""
         tasks = sorted(held, key=lambda task: (not task.answered, task.task_id != row["task_id"]))
-        # An unanswered task beside another one, or one that was taken back, asks a person for nothing.
-        needed = 0 if row["state"] == "withdrawn" else 1
-        self.surplus += [task.task_id for task in tasks[needed:] if not task.answered]
+        self.surplus.update((task.task_id, task.item_id) for task in tasks[1:] if not task.answered)
         if sum(task.answered for task in tasks) > 1:
             self.doubled.append(row["item_id"])
         if row["state"] not in OPEN:
@@ -155,7 +156,7 @@ class _Differences:
     def adopt(self, config: QueueConfig, item_id: str, held: Sequence[StoredTask], content_hash: str) -> None:
         """Take tasks of an item that has no row into the queue: the warehouse was set back since they were sent."""
         tasks = sorted(held, key=lambda task: not task.answered)
-        self.surplus += [task.task_id for task in tasks[1:] if not task.answered]
+        self.surplus.update((task.task_id, task.item_id) for task in tasks[1:] if not task.answered)
         if sum(task.answered for task in tasks) > 1:
             self.doubled.append(item_id)
         self.counts["adopted"] += 1
@@ -175,6 +176,13 @@ class _Differences:
                 "task_id": tasks[0].task_id,
             }
         )
+
+
+def _withdraw(service: AnnotationService, surplus: Mapping[str, str]) -> int:
+    """Take tasks back; returns how many the service kept. Args: surplus gives the item of each task."""
+    service.withdraw(list(surplus))
+    held = service.find(list(set(surplus.values())))
+    return sum(task_id in held.get(item_id, ()) for task_id, item_id in surplus.items())
 
 
 def _number(value: object, otherwise: float) -> float:

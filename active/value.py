@@ -25,6 +25,7 @@ from threadpoolctl import threadpool_limits
 from active.effort import expected_seconds
 from active.graph import NEAR_DUPLICATE, Floats, PoolGraph, Rows
 from active.information import Information, openness
+from active.kept_gains import kept_gains
 from active.kept_values import changed
 from active.pool import Pool, read_pool
 from active.reason import reasons
@@ -68,11 +69,15 @@ def information(pool: Pool, graph: PoolGraph) -> Information:
 
     Functions and models that contradict each other count as doubt too. Queued items count as labelled.
     """
+    opened, classes = _openness(pool), pool.question.shape[1]
+    return Information(graph.vectors, opened, opened, pool.taken, classes=classes, ridge=_ridge(pool))
+
+
+def _openness(pool: Pool) -> Floats:
+    """How open each item is [N], 0 to 1: the end model's doubt, and contradictions."""
     sharp = pool.question**SHARPNESS
     doubt = openness(sharp / sharp.sum(axis=1, keepdims=True))
-    doubt = doubt + CONTRADICTION * conflict(pool) * (1.0 - doubt)
-    classes = pool.question.shape[1]
-    return Information(graph.vectors, doubt, doubt, pool.taken, classes=classes, ridge=_ridge(pool))
+    return doubt + CONTRADICTION * conflict(pool) * (1.0 - doubt)
 
 
 def taught(pool: Pool, graph: PoolGraph) -> Estimate | None:
@@ -80,14 +85,6 @@ def taught(pool: Pool, graph: PoolGraph) -> Estimate | None:
     if not pool.weak.any():
         return None
     return Estimate.of(pool, graph, uncertainty(graph, pool.question), conflict(pool))
-
-
-def representativeness(pool: Pool, graph: PoolGraph) -> Floats:
-    """What a label of each item would settle if all classes were equally open, as a share of the most [N], 0 to 1."""
-    even = np.ones(len(pool))
-    classes = pool.question.shape[1]
-    found = Information(graph.vectors, even, even, pool.taken, classes=classes, ridge=_ridge(pool))
-    return shares(found.gains, pool.open)
 
 
 def shares(gains: Floats, rows: Rows) -> Floats:
@@ -188,8 +185,9 @@ def estimate_values(lake: Lake, index: VectorIndex, config: ValueConfig, progres
         progress: called with (steps done, 3).
 
     Returns:
-        The result; `detail` has the cycle, the gold labels, the share of the doubt that the best label settles, and
-        the median of the expected seconds where they are known.
+        The result; `detail` has the cycle, the gold labels, the share of the doubt that the best label settles, the
+        items whose gain was worked out (of the others it stood, see `active.kept_gains`), and the median of the
+        expected seconds where they are known.
     """
     params = {"neighbors": config.neighbors, "seed": config.seed}
     inputs = ("items", "vectors", "weak_labels", "predictions", "annotations", "annotator_skills")
@@ -205,9 +203,20 @@ def estimate_values(lake: Lake, index: VectorIndex, config: ValueConfig, progres
         graph = PoolGraph.from_index(index, pool.item_ids, config.neighbors)
         progress(2, 3)
         with threadpool_limits(1):  # as in `select`, so that both see the same bits
-            cover, redundancy = graph.cover(pool.taken), graph.nearest(pool.taken)
-            known, estimate = information(pool, graph), taught(pool, graph)
-            typical = estimate.representativeness(cover) if estimate else representativeness(pool, graph)
+            cover, estimate = graph.cover(pool.taken), taught(pool, graph)
+            questions = {"doubt": _openness(pool)}
+            if estimate is None:
+                questions["typical"] = np.ones(len(pool))  # as if all classes were equally open
+            gained, redundancy = kept_gains(
+                index.beside("gains"),
+                graph,
+                pool.taken,
+                questions,
+                classes=pool.question.shape[1],
+                ridge=_ridge(pool),
+            )
+            known = gained["doubt"]
+            typical = estimate.representativeness(cover) if estimate else shares(gained["typical"].gains, rows)
         gains = np.where(redundancy < NEAR_DUPLICATE, known.gains, 0.0)
         value = shares(gains, rows)
         if estimate is not None:
@@ -230,9 +239,11 @@ def estimate_values(lake: Lake, index: VectorIndex, config: ValueConfig, progres
         progress(3, 3)
         best = float(settled[rows].max(initial=0.0))
         detail = {"cycle": cycle, "gold": len(pool.labelled), "best_label_settles": round(best, DECIMALS)}
+        detail["worked_out"] = max(some.anew for some in gained.values())
         if seconds is not None:
             detail["expected_seconds"] = round(float(np.median(seconds)), 2)
-        return stage.commit([Upsert("values", changed(stage, table, cycle))], rows_read=len(pool), detail=detail)
+        written = changed(stage, table, cycle, off=max(some.off for some in gained.values()))
+        return stage.commit([Upsert("values", written)], rows_read=len(pool), detail=detail)
 
 
 def _entropy(probs: Floats) -> Floats:

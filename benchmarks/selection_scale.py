@@ -144,7 +144,7 @@ class _Work:
 
     def kind(self) -> str:
         """How the neighbours were found."""
-        for file in self.config.folder.glob("*.npz"):
+        for file in self.config.folder.glob("*.neighbors-*.npz"):
             with np.load(file) as lists:
                 return f"inverted lists, {len(lists['centres'])}, {int(lists['looked'])} looked into"
         return "exact"

@@ -6,9 +6,10 @@ import numpy as np
 from scipy.stats import spearmanr
 from threadpoolctl import threadpool_limits
 
+from active.information import Information
 from active.strategies import Situation
 from active.strategies.value import pick_value
-from active.value import disagreement, information, representativeness, shares, uncertainty
+from active.value import ALONE_RIDGE, disagreement, information, shares, uncertainty
 from benchmarks.selection_data import TextSet
 from benchmarks.selection_loop import LinearModel, State, pool_of
 from benchmarks.selection_strategies import graph_of
@@ -48,10 +49,11 @@ def _correlations(data: TextSet, start: int, seed: int) -> dict[str, float]:
         picked = pick_value(Situation(pool=as_pool(state(half)), graph=graph, generator=generator), start // 2).rows
         now = state(np.concatenate([half, picked]))
         pool = as_pool(now)
-        known = information(pool, graph)
+        known, even = information(pool, graph), np.ones(len(pool))
+        typical = Information(graph.vectors, even, even, pool.taken, classes=classes, ridge=ALONE_RIDGE)
         figures = {
             "value": shares(known.gains, pool.open),
-            "representativeness": representativeness(pool, graph),
+            "representativeness": shares(typical.gains, pool.open),
             "uncertainty": uncertainty(graph, pool.predicted),
             "disagreement": disagreement(pool.votes, pool.weak, pool.predicted),
             "novelty": 1.0 - graph.nearest(pool.taken),

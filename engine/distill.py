@@ -169,11 +169,13 @@ class Distillation:
         )
         self._sparse_adam = torch.optim.SparseAdam([model.tokens.weight])
         folder.mkdir(parents=True, exist_ok=True)
+        self._texts_hash = hashlib.sha256(corpus.ids.tobytes() + corpus.offsets.tobytes()).hexdigest()
+        self._parent_hash = _digest(parent)
         self._key = json.dumps(
             {
                 "recipe": asdict(recipe),
-                "texts": hashlib.sha256(corpus.ids.tobytes() + corpus.offsets.tobytes()).hexdigest(),
-                "parent": _digest(parent),
+                "texts": self._texts_hash,
+                "parent": self._parent_hash,
                 "start": start,
                 "model": model.config.to_json(),
             },
@@ -270,7 +272,9 @@ class Distillation:
 
     def targets(self) -> np.memmap:
         """[N, D] float16 vectors of the parent, filled in as they are needed; a row counts when it has unit length."""
-        path = self.folder / "parent.npy"
+        # Vectors of another parent, of other texts or in another precision would pass for those of this run.
+        made_of = "\n".join((self._texts_hash, self._parent_hash, "bf16" if self.recipe.bf16 else "fp32"))
+        path = self.folder / f"parent-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.npy"
         shape = (len(self.corpus), self.parent.config.width)
         if not path.exists():
             np.lib.format.open_memmap(path, "w+", np.float16, shape)
@@ -279,7 +283,9 @@ class Distillation:
         except (OSError, ValueError) as error:
             raise OptionError(f"{path} cannot be read: {error}. Delete it, and it is computed again.") from error
         if found.shape != shape:
-            raise OptionError(f"{path} holds vectors of {found.shape}, expected {shape}. Give another folder.")
+            raise OptionError(
+                f"{path} holds vectors of {found.shape}, expected {shape}. Delete it, and it is computed again."
+            )
         return found
 
     def _target(

@@ -69,7 +69,7 @@ class NvmlMeter:
     Source: https://docs.nvidia.com/deploy/nvml-api/group__nvmlDeviceQueries.html, nvmlDeviceGetTotalEnergyConsumption
 
     Args:
-        index: number of the GPU, as the driver counts.
+        uuid: of the GPU, as the driver names it; its number differs from torch's where CUDA_VISIBLE_DEVICES is set.
 
     Raises:
         OSError: there is no driver, no such GPU, or it has no counter.
@@ -77,12 +77,12 @@ class NvmlMeter:
 
     estimated = False
 
-    def __init__(self, index: int = 0) -> None:
-        self.source = f"NVML counter of GPU {index}"
+    def __init__(self, uuid: str) -> None:
+        self.source = f"NVML counter of {uuid}"
         self._library = ctypes.CDLL("libnvidia-ml.so.1")
         self._device = ctypes.c_void_p()
         self._call("nvmlInit_v2")
-        self._call("nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(index), ctypes.byref(self._device))
+        self._call("nvmlDeviceGetHandleByUUID", ctypes.c_char_p(uuid.encode()), ctypes.byref(self._device))
         self.joules()
 
     def joules(self) -> float:
@@ -109,8 +109,17 @@ class EstimateMeter:
 
 
 def best_meter(device: str = "cpu") -> EnergyMeter:
-    """The best meter that can be read on this machine. Args: device is "cpu" or "cuda"."""
+    """The best meter of the device that computes, "cpu" or "cuda", that can be read on this machine."""
     try:
-        return NvmlMeter() if device == "cuda" else RaplMeter()
+        return NvmlMeter(_own_gpu()) if device == "cuda" else RaplMeter()
     except OSError:
         return EstimateMeter()
+
+
+def _own_gpu() -> str:
+    """UUID of the GPU on which this process computes, its first. Raises OSError where there is none."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise OSError("torch has no GPU")
+    return f"GPU-{torch.cuda.get_device_properties(0).uuid}"

@@ -1,4 +1,6 @@
-"""Proxies that the environment names: they stand before servers elsewhere, never before this machine's own."""
+"""Addresses of servers, and the proxies that the environment names: they stand before servers elsewhere, never before
+this machine's own.
+"""
 
 import ipaddress
 from urllib.parse import urlsplit
@@ -17,6 +19,17 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def check_url(url: str) -> None:
+    """Raise OptionError unless a server can be asked at this address."""
+    try:
+        parts, _ = urlsplit(url), httpx.URL(url)
+        fine = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except (ValueError, httpx.InvalidURL):
+        fine = False
+    if not fine:
+        raise OptionError(f"The engine's url is '{url}'; it must look like http://host:8180 or https://host/path.")
 
 
 def client_for(url: str, headers: dict[str, str], timeout: httpx.Timeout) -> httpx.Client:

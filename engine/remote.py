@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Literal, cast, overload
 
@@ -20,7 +20,8 @@ import orjson
 
 from engine.client import DEFAULT_ACTIVE, ENCODERS, Encoding, Progress, Vectors
 from engine.errors import EngineError, InputError, NumericError, OptionError, UnavailableError
-from engine.proxies import client_for, proxy_hint
+from engine.key import check_key
+from engine.proxies import check_url, client_for, proxy_hint
 from engine.tokenizer import check_texts
 
 PATIENCE_S = 60.0
@@ -42,18 +43,17 @@ class RemoteEncoder:
         patience_s: so long a server that is away or full is asked again before a call fails.
 
     Raises:
-        OptionError: what answers is no such server, or refuses the key; or a proxy cannot be used.
+        OptionError: what answers is no such server, or refuses the key; or the url, the key or a proxy cannot be used.
         UnavailableError: nothing answers.
     """
 
     def __init__(self, url: str, *, key: str | None = None, patience_s: float = PATIENCE_S) -> None:
         self.url, self._patience_s = url.rstrip("/"), patience_s
-        if not self.url.startswith(("http://", "https://")):
-            raise OptionError(f"The engine's url is '{url}'; it begins with http:// or https://.")
-        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        check_url(self.url)
+        headers = {} if key is None else {"Authorization": f"Bearer {check_key(key)}"}
         self._client = client_for(self.url, headers, httpx.Timeout(60.0, connect=5.0))
         self._jitter = random.SystemRandom()
-        self._callers = ThreadPoolExecutor(CONNECTIONS, "remote")
+        self._turns = threading.BoundedSemaphore(CONNECTIONS)
         self.info = self._read_info()
 
     def _read_info(self) -> dict[str, Any]:
@@ -105,7 +105,7 @@ class RemoteEncoder:
         done = 0
         try:
             for start, stop in parts:
-                waiting.append(self._callers.submit(self._fill, result, checked, start, stop, trace, ended))
+                waiting.append(self._begin(result, checked, start, stop, trace, ended))
                 if len(waiting) >= 2 * CONNECTIONS:
                     done += waiting.popleft().result()
                     if progress is not None:
@@ -115,7 +115,7 @@ class RemoteEncoder:
                 if progress is not None:
                     progress(done, count)
         finally:
-            ended.set()  # the process waits for these threads when it ends, so none may go on asking
+            ended.set()  # after an error or an interrupt nobody waits for the rest
             for future in waiting:
                 future.cancel()
         return result
@@ -136,6 +136,24 @@ class RemoteEncoder:
             size += length
         if start < len(texts):
             yield start, len(texts)
+
+    def _begin(
+        self, result: Encoding, texts: list[str], start: int, stop: int, trace: bool, ended: threading.Event
+    ) -> Future[int]:
+        """`_fill` in a thread of its own, a daemon: a process that ends waits for no answer of a server that hangs."""
+        future: Future[int] = Future()
+
+        def run() -> None:
+            with self._turns:
+                if not future.set_running_or_notify_cancel():
+                    return
+                try:
+                    future.set_result(self._fill(result, texts, start, stop, trace, ended))
+                except BaseException as error:  # noqa: BLE001 - raised by whoever waits
+                    future.set_exception(error)
+
+        threading.Thread(target=run, daemon=True, name="remote").start()
+        return future
 
     def _fill(
         self, result: Encoding, texts: list[str], start: int, stop: int, trace: bool, ended: threading.Event
@@ -184,6 +202,8 @@ class RemoteEncoder:
                     raise _error_of(response, self.url)
                 problem = f"answers {response.status_code}{_reason(response)}"
                 wait = max(pause, _retry_after(response))
+            except httpx.LocalProtocolError:  # its text may hold the key
+                raise OptionError(f"The request to {self.url} cannot be sent as it is; check [engine] url.") from None
             except httpx.TransportError as error:
                 problem = f"cannot be reached ({type(error).__name__}: {error})"
             wait *= self._jitter.uniform(1.0, 1.25)  # callers that were refused together do not come back together

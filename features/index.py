@@ -18,10 +18,11 @@ from typing import Any
 import faiss
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from features import approximate
 from features.neighbor_file import Keys, kept_lists
-from features.vector_file import Digests, digests_of, kept_vectors
+from features.vector_file import DIGEST_BYTES, Digests, digests_of, kept_vectors
 from warehouse import DataError, Lake, Reader, SettingsError, StageResult
 from warehouse.files import replaced_file
 
@@ -83,6 +84,15 @@ class VectorIndex:
     def distinct(self) -> int:
         """U."""
         return len(self._distinct.first)
+
+    @property
+    def keys(self) -> Keys:
+        """A digest of each item's vector [N], 64 bits, the same for equal vectors."""
+        return self._distinct.keys[self._distinct.group]
+
+    def beside(self, name: str) -> Path | None:
+        """Where figures about many vectors may be kept, a file that is only a cache; None where they are few."""
+        return self._cache.figures(name) if self._cache and self._distinct.are_many else None
 
     def search(self, queries: npt.ArrayLike, k: int) -> tuple[Floats, Rows]:
         """The nearest items of each query.
@@ -320,6 +330,11 @@ class _Cache:
         self._make_folder()
         return self._file.with_name(f"{self._name}.vectors")
 
+    def figures(self, name: str) -> Path:
+        """A file of figures about the vectors; its folder is there."""
+        self._make_folder()
+        return self._file.with_name(f"{self._name}.{name}.npz")
+
     def load(self, content: _Content) -> tuple[Any, str] | None:
         """The index and the file's sha256; None when it is missing, damaged or made from other vectors."""
         vectors = content.vectors[content.distinct.first]
@@ -421,12 +436,13 @@ def _steps(rows: Rows) -> Iterator[Rows]:
 
 
 def _group(digests: Digests) -> _Distinct:
-    numbers: dict[bytes, int] = {}
-    each = (numbers.setdefault(digest, len(numbers)) for digest in digests.tolist())
-    group = np.fromiter(each, np.int64, count=len(digests))
+    kind = pa.binary(DIGEST_BYTES)
+    data = pa.py_buffer(np.ascontiguousarray(digests))
+    found = pa.Array.from_buffers(kind, len(digests), [None, data]).dictionary_encode()  # in the order they come
+    group = found.indices.to_numpy().astype(np.int64)
     rows = np.argsort(group, kind="stable")
-    sizes = np.bincount(group, minlength=len(numbers)).astype(np.int64)
+    sizes = np.bincount(group, minlength=len(found.dictionary)).astype(np.int64)
     starts = np.cumsum(sizes) - sizes
     first = rows[starts] if len(rows) else np.empty(0, np.int64)
-    keys = np.frombuffer(b"".join(numbers), np.uint64)[::2]
+    keys = np.ascontiguousarray(digests[first]).view(np.uint64)[::2]
     return _Distinct(rows, starts, sizes, first, group, keys)

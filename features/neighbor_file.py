@@ -6,7 +6,6 @@ worked out anew where it is missing or damaged. It takes the place of the one be
 Shape letters: U distinct vectors, K neighbours.
 """
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.approximate import Floats, NeighborLists, Rows, joined, neighbor_lists
-from warehouse.files import replaced_file
+from features.array_file import read_arrays, write_arrays
 
 FORMAT = 1
 Keys = npt.NDArray[np.uint64]
@@ -39,17 +38,18 @@ def kept_lists(path: Path, keys: Keys, vectors: Floats, k: int) -> NeighborLists
     if stored is not None:
         earlier_keys, lists = stored
         if not np.array_equal(earlier_keys, keys):
-            lists = joined(lists, vectors, _places(earlier_keys, keys))
+            lists = joined(lists, vectors, places(earlier_keys, keys))
     if stored is None or lists is None or lists is not stored[1]:
         lists = lists or neighbor_lists(vectors, k)
-        with replaced_file(path) as temporary, temporary.open("wb") as handle:
-            content = {field.name: getattr(lists, field.name) for field in fields(lists)}
-            np.savez(handle, format=FORMAT, keys=keys, k=k, **content)
+        content = {field.name: getattr(lists, field.name) for field in fields(lists)}
+        write_arrays(path, {"format": FORMAT, "keys": keys, "k": k, **content})
     return lists
 
 
-def _places(earlier: Keys, keys: Keys) -> Rows:
+def places(earlier: Keys, keys: Keys) -> Rows:
     """Place of each key in the earlier ones [U], -1 for one that is not there."""
+    if not len(earlier):
+        return np.full(len(keys), -1)
     order = np.argsort(earlier)
     found = np.minimum(np.searchsorted(earlier, keys, sorter=order), len(earlier) - 1)
     place = order[found]
@@ -58,11 +58,7 @@ def _places(earlier: Keys, keys: Keys) -> Rows:
 
 def _read(path: Path, k: int) -> tuple[Keys, NeighborLists] | None:
     """What the file holds; None when it is missing, damaged, of another format or of another number of neighbours."""
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            content = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile):  # a bit may say "encrypted"
-        return None
+    content = read_arrays(path)
     return _checked(content) if content.get("format") == FORMAT and content.get("k") == k else None
 
 

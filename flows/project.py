@@ -22,6 +22,7 @@ from active.task_content import Content
 from active.task_folder import TaskFolder
 from active.value import ValueConfig
 from engine.client import Encoder, load_encoder
+from engine.key import key_from_environment
 from engine.remote import connect
 from features.compact import CompactEncoder
 from features.embed import EmbedConfig
@@ -105,7 +106,7 @@ class Project:
                 name=name,
                 active=section.active,
                 max_tokens=section.max_tokens,
-                key=os.environ.get("SIFTLINE_ENGINE_KEY") or None,
+                key=key_from_environment(),
                 patience_s=engine.patience_s,
                 precision=section.precision,
                 device=section.device,

@@ -49,10 +49,10 @@ class News:
 def deployment_name(project: str) -> str:
     """The name of a project's deployments and the start of its artifacts' keys, in which Prefect takes a-z, 0-9 and -.
 
-    A name with other letters ends in a hash of it, so that two of them stay two.
+    A name with anything else ends in a hash of it, so that two of them stay two.
     """
     name = re.sub(r"[^a-z0-9]+", "-", project.lower()).strip("-") or "project"
-    return name if project.isascii() else f"{name}-{hashlib.sha256(project.encode()).hexdigest()[:8]}"
+    return name if name == project else f"{name}-{hashlib.sha256(project.encode()).hexdigest()[:8]}"
 
 
 def news_of(project: Project) -> News:

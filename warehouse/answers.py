@@ -15,11 +15,17 @@ UNKNOWN_ACCURACY = 0.8
 _ODDS = round(UNKNOWN_ACCURACY / (1 - UNKNOWN_ACCURACY), 6)
 _UNKNOWN = f"ln({_ODDS} * greatest((SELECT count(*) FROM known) - 1, 1))"
 _UNKNOWN_YES_NO = f"ln({_ODDS})"
-# Who did not say who he is may be anyone, so each of his annotations is an opinion of its own.
-_WHO = "CASE WHEN a.annotator IN ('', 'unknown') THEN a.annotation_id ELSE a.annotator END"
+_NAMELESS = ("", "unknown")
+WHO = f"CASE WHEN a.annotator IN {_NAMELESS} THEN a.annotation_id ELSE a.annotator END"
+"""SQL of `person` for an annotation `a`."""
 
 NO_CLASS = "(none)"
 """A set without a class, in words."""
+
+
+def person(annotator: str, annotation_id: str) -> str:
+    """Who gave an annotation. Who did not say who he is may be anyone, so his annotations are several people's."""
+    return annotation_id if annotator in _NAMELESS else annotator
 
 
 def labels_in_words(labels: str) -> str:
@@ -71,7 +77,7 @@ OPINIONS = f"""
     LEFT JOIN items i ON i.item_id = a.item_id AND i.changed_at IS NOT NULL
     WHERE a.action = 'labelled' AND coalesce({_SENT} = {sent_hash(shown_keys(_SENT))}, true)
     QUALIFY row_number() OVER (
-        PARTITION BY a.item_id, {_WHO} ORDER BY a.updated_at DESC, a.annotation_id DESC
+        PARTITION BY a.item_id, {WHO} ORDER BY a.updated_at DESC, a.annotation_id DESC
     ) = 1
 """
 

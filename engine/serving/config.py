@@ -1,16 +1,12 @@
 """What a server is told when it starts: its address, its limits, its patience. Checked before anything is loaded."""
 
 import math
-import os
 from dataclasses import dataclass, field
 
 from engine.errors import OptionError
+from engine.key import KEY_VARIABLE, check_key
 from engine.proxies import is_loopback
 from engine.request import Room
-
-KEY_VARIABLE = "SIFTLINE_ENGINE_KEY"
-"""The API key comes from this environment variable only: arguments can be read in the process list."""
-SHORTEST_KEY = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +30,7 @@ class ServerConfig:
         drain_s: after SIGTERM, so long is left for what was admitted.
 
     Raises:
-        OptionError: a value is out of range, or the address is not loopback and there is no key.
+        OptionError: a value is out of range, the key cannot be used, or there is none and the address is not loopback.
     """
 
     host: str = "127.0.0.1"
@@ -67,17 +63,10 @@ class ServerConfig:
                 f"max_body_bytes is {self.max_body_bytes}, above max_held_bytes, {self.max_held_bytes}: no such body "
                 "could ever be read."
             )
-        if self.key is not None and len(self.key) < SHORTEST_KEY:
-            raise OptionError(f"{KEY_VARIABLE} has {len(self.key)} characters; take {SHORTEST_KEY} or more.")
-        if self.key is not None and not self.key.isascii():
-            raise OptionError(f"{KEY_VARIABLE} holds characters that no HTTP header can carry; take ASCII.")
+        if self.key is not None:
+            check_key(self.key)
         if self.key is None and not is_loopback(self.host):
             raise OptionError(
                 f"The address {self.host} is reachable from other machines, and there is no key. Set {KEY_VARIABLE}, "
                 "or listen on 127.0.0.1."
             )
-
-
-def key_from_environment() -> str | None:
-    """The API key; None when the variable is not set or empty."""
-    return os.environ.get(KEY_VARIABLE) or None

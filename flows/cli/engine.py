@@ -145,8 +145,9 @@ class ServeOptions:
 
 def serve_encoder(options: ServeOptions) -> None:
     """Load an encoder and serve it until SIGTERM."""
+    from engine.key import key_from_environment
     from engine.request import Room
-    from engine.serving.config import ServerConfig, key_from_environment
+    from engine.serving.config import ServerConfig
 
     config = ServerConfig(
         host=options.host,

@@ -58,6 +58,10 @@ def _options(
 
 def main() -> None:
     """Run the command and turn errors into messages and exit codes."""
+    if sys.argv[1:3] == ["engine", "serve"]:
+        from engine.serving.memory import use_systems_allocator
+
+        use_systems_allocator()
     reach_loopback_directly()
     try:
         code = run_command(sys.argv[1:])

@@ -187,6 +187,15 @@ def test_contested_labels_get_another_opinion_within_the_budget_the_least_certai
     assert gold(lake, fresh[1]) != []  # the label stays while it is asked again
 
 
+def test_a_share_of_the_budget_is_as_many_labels_as_a_person_would_count(pool: SmallPool, folder: TaskFolder) -> None:
+    for item in pool.ids[:30]:
+        answer(folder, item, 0)
+        answer(folder, item, 1, who="bob")
+    collect(pool.lake, folder, CONFIG)
+    config = AskAgainConfig(project="p", budget=100, second_opinion=0.29)  # 28.999999999999996 in floats
+    assert ask_again(pool.lake, no_index, config).detail == {"disagreement": 29}
+
+
 def test_a_label_that_is_probably_wrong_gets_one_second_look(pool: SmallPool, folder: TaskFolder) -> None:
     lake, (_, classes) = pool.lake, clusters(N)
     for row, item in enumerate(pool.ids):

@@ -2,8 +2,10 @@
 
 import logging
 import socket
+import threading
 import traceback
 from collections.abc import Callable
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler
 
 import pytest
@@ -147,7 +149,35 @@ def test_a_body_that_drips_is_given_up() -> None:
         LabelStudioService(url, CANARY, "some project", timeout_s=0.3).pull()
 
 
-@pytest.mark.parametrize("url", ["localhost:8080", "ftp://host", "http://", "http://user:pw@host", "http://host/?a=b"])
+def test_a_head_that_drips_is_given_up() -> None:
+    def drip(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+        for _ in range(200):
+            if given_up.wait(0.05):
+                break
+            handler.wfile.write(b"a")
+        handler.close_connection = True
+
+    given_up = threading.Event()
+    with http_server(drip) as url, ExitStack() as after:
+        after.callback(given_up.set)
+        with pytest.raises(ServiceError, match="in time"):
+            LabelStudioService(url, CANARY, "some project", timeout_s=0.3).pull()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:8080",
+        "ftp://host",
+        "http://",
+        "http://user:pw@host",
+        "http://host/?a=b",
+        "http://localhost:80800",
+        "http://labels:port",
+        "http://[::1",
+    ],
+)
 def test_an_address_that_cannot_be_used(url: str) -> None:
     with pytest.raises(SettingsError, match="LABEL_STUDIO_URL"):
         LabelStudioService(url, CANARY, "some project")

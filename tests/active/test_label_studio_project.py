@@ -30,6 +30,12 @@ def test_it_is_created_once_with_tasks_in_order_and_suggestions_shown(
     assert labels(studio, service) == list(CLASSES)
 
 
+def test_a_name_with_a_blank_at_its_end_is_one_project(studio: StudioInfo, service: LabelStudioService) -> None:
+    spaced = LabelStudioService(studio.url, studio.api_key, f" {service.project} ")
+    assert [spaced.ensure_project(CLASSES) for _ in range(2)] == [True, False]
+    assert not service.ensure_project(CLASSES)
+
+
 def test_a_title_that_only_contains_ours_is_another_project(studio: StudioInfo, service: LabelStudioService) -> None:
     longer = LabelStudioService(studio.url, studio.api_key, service.project + " 2")
     longer.ensure_project(CLASSES)

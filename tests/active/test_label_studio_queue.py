@@ -218,6 +218,37 @@ def test_a_project_deleted_there_is_made_again_with_all_open_tasks(
         assert reader.rows("SELECT item_id, class_id FROM gold_labels") == [(ids[0], 1)]
 
 
+def test_a_project_made_again_by_a_push_that_was_cut_off_then_gets_all_open_tasks(
+    lake: Lake, studio: StudioInfo, service: LabelStudioService
+) -> None:
+    config = QueueConfig(project=service.project, classes=CLASSES)
+    ids = planned(lake, service.project, 5)
+    push(lake, service, config)
+    api(studio, "DELETE", f"/api/projects/{project_of(studio, service)['id']}/")
+    lost_creation = proxy(studio, lambda method, path: method == "POST" and path == "/api/projects/")
+    with lost_creation as url, pytest.raises(ServiceError):
+        push(lake, through(url, studio, service), config)
+    again = LabelStudioService(studio.url, studio.api_key, service.project)
+    push(lake, again, config)
+    assert_each_once(again, ids)
+
+
+def test_reconcile_tells_second_tasks_that_stay_because_somebody_has_begun_them(
+    lake: Lake, studio: StudioInfo, service: LabelStudioService
+) -> None:
+    config = QueueConfig(project=service.project, classes=CLASSES)
+    ids = planned(lake, service.project, 2)
+    push(lake, service, config)
+    project_id = project_of(studio, service)["id"]
+    copies = [{"data": {"item_id": item, "text": "copy", "reason": "", "value": 0}} for item in ids]
+    api(studio, "POST", f"/api/projects/{project_id}/import", json=copies)
+    begun = service.find(ids)[ids[0]][1]
+    api(studio, "POST", f"/api/tasks/{begun}/drafts", json={"result": [], "lead_time": 1.0})
+    report = reconcile(lake, service, config)
+    assert (report.withdrawn, report.begun) == (1, 1)
+    assert "1 second tasks of an item stay" in "\n".join(report.lines())
+
+
 @pytest.mark.parametrize("when", ["before the server hears of it", "after the server has done it"])
 def test_a_push_that_is_cut_off_at_any_request_loses_and_doubles_nothing(
     lake: Lake, studio: StudioInfo, service: LabelStudioService, when: str

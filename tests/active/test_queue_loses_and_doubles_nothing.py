@@ -1,8 +1,10 @@
 """The outbox over a real folder of tasks: whatever died at whatever moment, each item is in it exactly once."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -15,7 +17,7 @@ from active.service import Task
 from active.simulated import SimulatedAnnotator
 from active.task_folder import TaskFolder
 from tests.warehouse.test_commit_is_atomic import items
-from warehouse import Lake, ServiceError, Upsert
+from warehouse import Lake, Reader, ServiceError, Upsert
 
 CONFIG = QueueConfig(project="p", classes=("a", "b"), chunk=4)
 N = 10
@@ -104,6 +106,19 @@ def test_push_confirms_everything_once(planned: Lake, folder: TaskFolder) -> Non
     assert planned.snapshot() == snapshot
 
 
+def test_a_push_reads_each_text_once(planned: Lake, folder: TaskFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, texts = Reader.rows, list[str]()
+
+    def noted(self: Reader, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        found = rows(self, sql, params)
+        texts.extend(cell for row in found for cell in row if str(cell).startswith("text "))
+        return found
+
+    monkeypatch.setattr(Reader, "rows", noted)
+    push(planned, folder, CONFIG)
+    assert len(texts) == len(set(texts)) == N
+
+
 @pytest.mark.parametrize("before_death", [0, 2, None], ids=["stored none", "stored half", "stored all, not confirmed"])
 def test_died_inside_a_push_the_next_one_loses_and_doubles_nothing(
     planned: Lake, folder: TaskFolder, before_death: int | None
@@ -129,6 +144,34 @@ def test_what_is_in_the_service_is_not_sent_again(planned: Lake, folder: TaskFol
         push(planned, DyingFolder(folder.path, "p", None), CONFIG)
     push(planned, Counting(folder.path, "p"), CONFIG)
     assert sorted(pushed) == [f"i{k:05d}" for k in range(4, N)]
+
+
+class MadeOnly(TaskFolder):
+    """A real folder whose process dies right after the folder was made."""
+
+    def ensure_project(self, classes: Sequence[str], *, texts: int = 1, image: bool = False) -> bool:
+        assert super().ensure_project(classes, texts=texts, image=image)
+        raise Died
+
+
+def test_a_folder_that_began_anew_gets_all_tasks_also_when_the_process_died_as_it_was_made(
+    planned: Lake, folder: TaskFolder
+) -> None:
+    push(planned, folder, CONFIG)
+    shutil.rmtree(folder.path)
+    with pytest.raises(Died):
+        push(planned, MadeOnly(folder.path, "p"), CONFIG)
+    assert stored(folder) == []
+    push(planned, folder, CONFIG)
+    assert stored(folder) == [f"i{k:05d}" for k in range(N)]
+    assert states(planned) == {"confirmed": N}
+
+
+def test_only_tasks_that_are_sent_count_as_sent(planned: Lake, folder: TaskFolder) -> None:
+    with pytest.raises(Died):
+        push(planned, DyingFolder(folder.path, "p", None), CONFIG)
+    assert len(stored(folder)) == 4
+    assert push(planned, folder, CONFIG).detail == {"sent": N - 4}
 
 
 def test_a_service_that_is_away_leaves_the_rows_for_the_next_push(planned: Lake, folder: TaskFolder) -> None:

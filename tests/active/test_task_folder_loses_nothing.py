@@ -10,9 +10,11 @@ import pyarrow as pa
 import pytest
 
 from active.outbox import QueueConfig
+from active.push import push
 from active.queue import collect
 from active.service import Answer, Task
 from active.task_folder import TaskFolder
+from tests.active.plans import plan
 from tests.warehouse.test_commit_is_atomic import items
 from warehouse import Append, Lake, ServiceRefused, SettingsError, Upsert
 
@@ -248,6 +250,31 @@ def test_people_named_by_number_are_different_people_and_nobody_is_not_one(stock
     export(folder, "a.json", exported("i00000", *named), exported("i00001", *unnamed))
     collect(stocked, folder, CONFIG)
     assert said(stocked) == [("i00000", "3", 0), ("i00000", "4", 1), *[("i00001", "unknown", 0)] * 3]
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["in one collect", "in two, of which the first died half-way"])
+def test_answers_without_a_name_are_as_many_people_to_the_queue_as_to_the_labels(
+    lake: Lake, tmp_path: Path, apart: bool
+) -> None:
+    plan(lake, "p", [0.5, 0.4])
+    folder = TaskFolder(tmp_path / "tasks", "p")
+    two = QueueConfig(project="p", classes=("a", "b"), annotators_per_task=2)
+    push(lake, folder, two)
+    write(folder, "news-0", [annotation("a", id=number, completed_by=None) for number in (1, 2)])
+    write(folder, "news-1", [annotation("a", id=number, completed_by="ann") for number in (1, 2)])
+    collect(lake, folder, two)
+    if apart:
+        with lake.stage("again", version=1, inputs=()) as stage:
+            rows = stage.arrow("SELECT * EXCLUDE (run_id, committed_at) REPLACE ('confirmed' AS state) FROM queue")
+            stage.commit([Upsert("queue", rows)])
+        collect(lake, folder, two)
+    with lake.read() as reader:
+        assert reader.rows("SELECT item_id, annotations FROM gold_labels ORDER BY ALL") == [
+            ("news-0", 2),
+            ("news-1", 1),
+        ]
+        states = reader.rows("SELECT item_id, state FROM queue ORDER BY ALL")
+        assert states == [("news-0", "answered"), ("news-1", "confirmed")]
 
 
 @pytest.mark.parametrize("who", ["ann", "ben"])

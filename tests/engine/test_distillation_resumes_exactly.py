@@ -50,6 +50,12 @@ def digest(run: Distillation) -> str:
     return hashlib.sha256(b"".join(name.encode() + state[name] for name in sorted(state))).hexdigest()
 
 
+def vectors(folder: Path) -> Path:
+    """Where the run kept the parent's vectors."""
+    [path] = folder.glob("parent-*.npy")
+    return path
+
+
 def finished(folder: Path, how: Recipe | None = None) -> str:
     run = start(folder, how)
     run.run(report=nothing, every=1000)
@@ -251,44 +257,62 @@ def test_a_file_that_is_no_checkpoint_is_refused(checkpointed: Path, tmp_path: P
 
 @pytest.mark.parametrize("damage", ["zeros", "half a row", "not a number", "cut off"])
 def test_a_torn_vector_of_the_parent_is_computed_again(whole: tuple[str, Path], tmp_path: Path, damage: str) -> None:
-    expected, kept = whole[0], np.load(whole[1] / "parent.npy")
+    expected, kept = whole[0], np.load(vectors(whole[1]))
     torn = kept.copy()
     torn[::7, 3 if damage == "half a row" else 0 :] = np.nan if damage == "not a number" else 0
     (tmp_path / "torn").mkdir()
-    path = tmp_path / "torn" / "parent.npy"
+    path = tmp_path / "torn" / vectors(whole[1]).name
     np.save(path, torn)
     if damage == "cut off":
         path.write_bytes(path.read_bytes()[:-3000])
     assert finished(tmp_path / "torn") == expected
-    assert np.array_equal(np.load(tmp_path / "torn" / "parent.npy"), kept)
+    assert np.array_equal(np.load(path), kept)
 
 
 def test_a_vector_of_the_parent_that_is_kept_is_never_replaced(whole: tuple[str, Path], tmp_path: Path) -> None:
     # A text's batches differ from epoch to epoch, and so may the last bits of its vector. Were a kept one replaced, a
     # run that goes on from before would see other bits than the first time.
-    kept = np.load(whole[1] / "parent.npy")
+    path = tmp_path / vectors(whole[1]).name
+    kept = np.load(vectors(whole[1]))
     marked = kept.copy()
     marked[0::2] *= -1
     marked[1::2] = 0
-    np.save(tmp_path / "parent.npy", marked)
+    np.save(path, marked)
     finished(tmp_path)
-    after = np.load(tmp_path / "parent.npy")
+    after = np.load(path)
     assert np.array_equal(after[0::2], marked[0::2])
     assert np.array_equal(after[1::2], kept[1::2])
 
 
-def test_vectors_kept_for_other_texts_are_refused(tmp_path: Path) -> None:
-    np.save(tmp_path / "parent.npy", np.zeros((7, 32), np.float16))
-    with pytest.raises(OptionError, match=r"parent.npy holds vectors of \(7, 32\), expected \(150, 32\)"):
+@pytest.mark.parametrize(
+    "other", [{"parent": tiny_parent(seed=3)}, {"corpus": changed_corpus()}, {"how": recipe(bf16=True)}]
+)
+def test_vectors_that_another_run_left_before_its_first_checkpoint_are_not_taken(
+    whole: tuple[str, Path], tmp_path: Path, other: dict[str, Any]
+) -> None:
+    start(tmp_path, **other).run(report=nothing)
+    (tmp_path / CHECKPOINT).unlink()
+    assert finished(tmp_path) == whole[0]
+
+
+def test_a_run_of_an_earlier_version_goes_on(whole: tuple[str, Path], checkpointed: Path, tmp_path: Path) -> None:
+    folder = copied(checkpointed, tmp_path)
+    vectors(folder).rename(folder / "parent.npy")
+    assert finished(folder) == whole[0]
+
+
+def test_vectors_of_another_shape_are_refused(whole: tuple[str, Path], tmp_path: Path) -> None:
+    np.save(tmp_path / vectors(whole[1]).name, np.zeros((7, 32), np.float16))
+    with pytest.raises(OptionError, match=r"npy holds vectors of \(7, 32\), expected \(150, 32\)"):
         start(tmp_path).run(report=nothing)
 
 
 @pytest.mark.parametrize("cut", [0, 5, 40])
 def test_vectors_without_a_whole_header_are_refused(checkpointed: Path, tmp_path: Path, cut: int) -> None:
     folder = copied(checkpointed, tmp_path)
-    content = (folder / "parent.npy").read_bytes()
-    (folder / "parent.npy").write_bytes(content[:cut])
-    with pytest.raises(EngineError, match=r"parent\.npy"):
+    path = vectors(folder)
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(EngineError, match=path.name):
         start(folder).run(report=nothing)
 
 

@@ -1,10 +1,14 @@
 """Energy is read from the counters where there are any, and an estimate says that it is one."""
 
+import ctypes
 from pathlib import Path
+from types import MappingProxyType, SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
-from engine.energy import EstimateMeter, NvmlMeter, RaplMeter, best_meter
+from engine.energy import EstimateMeter, RaplMeter, best_meter
 
 
 def zone(folder: Path, name: str, used_uj: int) -> Path:
@@ -52,9 +56,38 @@ def test_the_best_meter_is_one_that_can_be_read() -> None:
         assert meter.estimated == isinstance(meter, EstimateMeter)
 
 
+class TwoGpus:
+    """The driver's library on a machine with two GPUs; it finds them by UUID only."""
+
+    used_mj = MappingProxyType({b"GPU-first": 1000, b"GPU-second": 7000})
+
+    def __init__(self, _: str) -> None:
+        pass
+
+    def nvmlInit_v2(self) -> int:
+        return 0
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: ctypes.c_char_p, handle: Any) -> int:
+        handle._obj.value = list(self.used_mj).index(uuid.value or b"") + 1
+        return 0
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: ctypes.c_void_p, used_mj: Any) -> int:
+        used_mj._obj.value = list(self.used_mj.values())[(handle.value or 0) - 1]
+        return 0
+
+
+def test_the_energy_is_that_of_the_gpu_that_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As CUDA_VISIBLE_DEVICES=1 has it: torch's first GPU is the driver's second.
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(uuid="second"))
+    monkeypatch.setattr(ctypes, "CDLL", TwoGpus)
+    meter = best_meter("cuda")
+    assert (meter.source, meter.joules()) == ("NVML counter of GPU-second", 7.0)
+
+
 @pytest.mark.cuda
 def test_the_counter_of_a_gpu_goes_up() -> None:
-    meter = NvmlMeter()
+    meter = best_meter("cuda")
     before = meter.joules()
     assert before > 0
     assert not meter.estimated

@@ -12,10 +12,12 @@ import pytest
 import torch
 
 from engine.errors import OptionError
+from engine.key import KEY_VARIABLE, key_from_environment
 from engine.loading import routed_client
 from engine.local import LocalEncoder
+from engine.remote import RemoteEncoder
 from engine.request import Room
-from engine.serving.config import KEY_VARIABLE, ServerConfig
+from engine.serving.config import ServerConfig
 from engine.serving.statuses import RETRIED, STATUSES, markdown_table
 from engine.tokenizer import Tokens
 from tests.engine.tiny import tiny_routed, tiny_tokenizer
@@ -243,6 +245,21 @@ def test_an_address_others_can_reach_needs_a_key() -> None:
         assert ServerConfig(host=host).key is None
     with pytest.raises(OptionError, match="5 characters; take 16"):
         ServerConfig(key="short")
+
+
+@pytest.mark.parametrize("key", [f"{KEY}\n", f"{KEY} ", f"{KEY[:8]} {KEY[8:]}", f"{KEY}\u00fc", "short"])
+def test_a_key_that_cannot_be_used_is_refused_on_both_sides_and_not_told(key: str) -> None:
+    with pytest.raises(OptionError, match=KEY_VARIABLE) as server:
+        ServerConfig(key=key)
+    with pytest.raises(OptionError, match=KEY_VARIABLE) as client:
+        RemoteEncoder("http://127.0.0.1:9", key=key)
+    assert key.strip() not in str(server.value) + str(client.value)
+
+
+def test_a_key_from_a_file_may_end_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    for text, key in ((f"{KEY}\r\n", KEY), (f" {KEY} ", KEY), ("\n", None), ("", None)):
+        monkeypatch.setenv(KEY_VARIABLE, text)
+        assert key_from_environment() == key
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])

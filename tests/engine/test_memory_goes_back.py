@@ -1,6 +1,9 @@
 """Memory that a load left behind goes back to the system when the server is quiet."""
 
 import gc
+import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -46,3 +49,33 @@ def test_a_quiet_server_gives_memory_back(monkeypatch: pytest.MonkeyPatch) -> No
             gc.enable()
         assert len(kept) == PIECES // 16
         assert post(server.url, inputs="bank trade").status_code == 200
+
+
+SMALL_OBJECTS = """
+import ctypes, os
+from pathlib import Path
+from engine.serving.memory import use_systems_allocator
+
+use_systems_allocator()
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+before = resident()
+objects = [str(number).encode() * 8 for number in range(500_000)]
+grown = resident() - before
+kept, objects = objects[::2000], None
+ctypes.CDLL(None).malloc_trim(0)
+print(os.getpid(), (resident() - before) / grown)
+"""
+
+
+@pytest.mark.skipif(memory._trim() is None, reason="needs glibc")  # pyright: ignore[reportPrivateUsage]
+@pytest.mark.parametrize(("given", "most", "least"), [({}, 0.3, 0.0), ({"PYTHONMALLOC": "pymalloc"}, 1.5, 0.5)])
+def test_small_objects_go_back_too(given: dict[str, str], most: float, least: float) -> None:
+    """One of 2,000 stays: with Python's own allocator it holds nearly all of the memory; who names one gets it."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONMALLOC"} | given
+    command = [sys.executable, "-c", SMALL_OBJECTS]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    said, _ = process.communicate(timeout=60)
+    pid, left = said.split()
+    assert int(pid) == process.pid, "whoever started the server knows it by this number"
+    assert least <= float(left) <= most

@@ -61,6 +61,15 @@ def test_another_machine_is_asked_by_the_proxy_unless_it_is_left_out(
     assert len(ASKED) == 1
 
 
+@pytest.mark.parametrize(
+    "url", ["http://engine:port", "http://127.0.0.1:81800", "http://[::1", "http://", "127.0.0.1:8180"]
+)
+def test_a_mistyped_address_is_no_fault_of_a_proxy(url: str) -> None:
+    with pytest.raises(OptionError, match=r"must look like http://host:8180") as raised:
+        RemoteEncoder(url, patience_s=0.3)
+    assert "proxy" not in str(raised.value)
+
+
 def test_a_proxy_that_is_away_or_of_another_kind_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     with pytest.raises(UnavailableError, match=r"by the proxy .* add engine\.invalid to NO_PROXY"):

@@ -166,6 +166,34 @@ def test_an_interrupted_process_does_not_go_on_asking(monkeypatch: pytest.Monkey
             process.wait()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_process_that_is_told_to_end_waits_for_no_answer(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    encoder = broken_encoder()
+    asked, answer = threading.Event(), threading.Event()
+
+    def hang(_: object) -> None:
+        asked.set()
+        answer.wait(WAIT_S)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(encoder, "tokenize", hang)
+    script = (
+        "import signal, sys, engine.remote as r; signal.signal(signal.SIGTERM, lambda *_: sys.exit('told to end')); "
+        "r.RemoteEncoder(sys.argv[1]).encode(['a'] * 900)"
+    )
+    with server_thread(encoder) as server:
+        process = subprocess.Popen([sys.executable, "-c", script, server.url], cwd=ROOT, stderr=subprocess.PIPE)
+        try:
+            assert asked.wait(WAIT_S)
+            process.send_signal(number)
+            said = process.communicate(timeout=WAIT_S / 3)[1]
+            assert b"told to end" in said or b"KeyboardInterrupt" in said
+        finally:
+            answer.set()
+            process.kill()
+            process.wait()
+
+
 def test_a_project_uses_the_server_when_its_url_is_set(
     engine_server: ServerProcess, encoder: Encoder, tmp_path: Path
 ) -> None:

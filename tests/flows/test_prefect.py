@@ -99,10 +99,11 @@ def test_the_active_profile_decides_like_the_environment(tmp_path: Path, monkeyp
     assert configured_api_url() is None
 
 
-def test_projects_with_names_in_other_scripts_have_deployments_of_their_own() -> None:
+def test_projects_with_other_names_have_deployments_of_their_own() -> None:
     from flows.trigger import deployment_name
 
-    names = [deployment_name(name) for name in ("Отзывы", "Письма", "評価", "Café", "caf")]
+    alike = ("news-de", "news_de", "news de", "news/de", "News-DE", "-news-de", "news--de", "!", "project")
+    names = [deployment_name(name) for name in ("Отзывы", "Письма", "評価", "Café", "caf", *alike)]
     assert len(set(names)) == len(names)
     assert all(re.fullmatch("[a-z0-9-]+", name) for name in names), "Prefect refuses other keys of artifacts"
-    assert [deployment_name(name) for name in ("My Project_2", "r8", "!")] == ["my-project-2", "r8", "project"]
+    assert [deployment_name(name) for name in ("news-de", "r8", "project")] == ["news-de", "r8", "project"]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from tests.weak_labels.lf_helpers import (
     votes,
     write_functions,
 )
-from warehouse import Lake, SettingsError, Upsert
+from warehouse import DataError, Lake, SettingsError, Upsert
 from weak_labels import ItemBatch, LabelingFunction, keywords, load_functions, nearest, regex, vectorized
 from weak_labels.apply import vote
+from weak_labels.preview import preview
 from weak_labels.screens import Screens
 
 SPORT = keywords("sports", ["goal", "match"], name="sport")
@@ -338,6 +340,24 @@ def test_encoder_that_is_away_ends_the_run_and_no_vote_goes(lake: Lake) -> None:
     assert len(calls) == 1  # each try may wait for the server
     assert (votes(lake), faults(lake), lake.snapshot()) == (before, {}, snapshot)
     assert run_vote(lake, [changed]).committed
+
+
+def test_exemplars_that_the_encoder_refuses_are_a_fault_of_their_function(lake: Lake) -> None:
+    def refusing(texts: Sequence[str]) -> Any:
+        if "quark" in texts:
+            raise DataError("The encoder refuses 1 texts: 'quark'.")
+        return encode(texts)
+
+    add_items(lake, TEXTS)
+    add_vectors(lake)
+    odd = nearest({"science": ["quark"]}, radius=0.3, name="odd")
+    vote(lake, [NEAR, odd], config(batch_items=1), encode=refusing)
+    with lake.read() as reader:
+        stored = reader.rows("SELECT item_id, lf_name, fault, detail FROM lf_faults")
+    assert stored == [("", "odd", "switched_off", "raised: The encoder refuses 1 texts: 'quark'.")]
+    [shown] = preview(lake, [odd], config(), encode=refusing)
+    assert (shown.hits, shown.faults, shown.first_fault) == (0, 1, "raised: The encoder refuses 1 texts: 'quark'.")
+    assert {name for (_, name), vote in votes(lake).items() if vote >= 0} == {"near"}
 
 
 def test_functions_asked_in_one_pass_vote_as_each_alone(lake: Lake, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from tests.weak_labels.small_lake import CLASSES, SmallLake, build, noisy_votes
 from warehouse import Lake, SettingsError
 from weak_labels.label_models import KINDS, LabelModelConfig, fit, label_model
+from weak_labels.label_models.fit import UNANCHORED_KINDS
 
 
 @pytest.fixture
@@ -105,6 +106,19 @@ def test_a_copied_function_counts_once(kind: str) -> None:
     np.testing.assert_array_equal(once.probs, copied.probs)
     assert once.detail["functions"] == 4
     assert copied.detail["functions"] == 6
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_function_that_votes_on_test_items_alone_changes_no_other_item(kind: str) -> None:
+    votes = np.random.default_rng(0).integers(-1, 3, (300, 6))
+    train, gold = np.arange(300) < 200, np.arange(300) % 3
+    votes[280:290, :4] = votes[:280, 4:] = -1
+    config = LabelModelConfig(kind=kind, classes=CLASSES)
+    without, more = (fit(part, config, train, gold) for part in (votes[:, :4], votes))
+    np.testing.assert_array_equal(more.probs[:280], without.probs[:280])
+    if kind in UNANCHORED_KINDS:  # on others its votes say nothing, as it learned nothing about them
+        np.testing.assert_array_equal(more.probs, without.probs)
+    assert (more.votes[280:] > without.votes[280:]).any()
 
 
 def test_soft_majority_is_the_share_of_votes() -> None:

@@ -16,7 +16,8 @@ from warehouse import Lake, SettingsError, StageResult
 from weak_labels.label_models import LabelModelConfig, VoteMatrix, fit, fit_multi_label, label_model
 from weak_labels.label_models.anchored import fit_anchored
 from weak_labels.label_models.choose import MOST_SNORKEL, choose
-from weak_labels.label_models.votes import Ints, Votes
+from weak_labels.label_models.dawid_skene import dawid_skene
+from weak_labels.label_models.votes import Bools, Ints, Probs, Votes
 
 ANCHORED = LabelModelConfig(kind="anchored", classes=CLASSES)
 AUTO = LabelModelConfig(kind="auto", classes=CLASSES)
@@ -111,11 +112,28 @@ class TestAuto:
         assert judged["auto"]["by"].startswith("gold")
         assert judged["reason"].startswith("auto chose anchored by 72 gold labels: accuracy anchored 0.")
 
+    def test_the_rival_that_wins_is_fitted_once(self, truth: Ints, monkeypatch: pytest.MonkeyPatch) -> None:
+        # Silence tells the last class: one function takes it for another, and only one more speaks of it.
+        generator = np.random.default_rng(0)
+        votes = np.where(generator.random((2000, 5)) < 0.9, truth[:, None], (truth[:, None] + 1) % 3)
+        votes[truth == 2] = -1
+        votes[truth == 2, 0] = generator.integers(0, 2, int((truth == 2).sum()))
+        votes[:, 4] = np.where((truth == 2) & (generator.random(2000) < 0.6), 2, -1)
+        fits: list[VoteMatrix] = []
+
+        def counted(votes: VoteMatrix, train_N: Bools) -> Probs:
+            fits.append(votes)
+            return dawid_skene(votes, train_N)
+
+        monkeypatch.setattr(sys.modules["weak_labels.label_models.fit"], "dawid_skene", counted)
+        assert fit(votes, AUTO, gold=first(truth, 300)).kind == "dawid_skene"
+        assert len(fits) == 1
+
     @pytest.mark.parametrize(("functions", "asked"), [(100, True), (MOST_SNORKEL // 3 + 1, False)])
     def test_snorkel_is_a_rival_only_where_its_matrices_stay_small(self, functions: int, asked: bool) -> None:
         generator = np.random.default_rng(0)
         class_NL = generator.integers(0, 3, (40, functions))
-        votes = VoteMatrix.from_dense(np.where(generator.random(class_NL.shape) < 0.1, class_NL, -1), 3)
+        votes = VoteMatrix.from_dense(np.where(generator.random(class_NL.shape) < 0.3, class_NL, -1), 3)
         train_N, gold_N = np.ones(40, np.bool_), generator.integers(0, 3, 40)
         rivals: list[str] = []
 

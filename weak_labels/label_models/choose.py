@@ -101,7 +101,7 @@ def _by_gold(
     accuracy = {"anchored": round(float(ours_G.mean()), 4)}
     best, best_lead = "anchored", 0.0
     for kind in RIVALS:
-        if kind == "snorkel" and votes.functions * votes.classes > MOST_SNORKEL:
+        if kind == "snorkel" and votes.learnable(train_N).functions * votes.classes > MOST_SNORKEL:
             continue
         probs_NC = candidate(kind)
         if probs_NC is None:

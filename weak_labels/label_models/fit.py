@@ -6,6 +6,7 @@ nor a copied function changes a result.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from weak_labels.label_models.votes import Bools, Ints, Probs, VoteMatrix
 KINDS = ("auto", "anchored", "snorkel", "dawid_skene", "majority")
 GOLD_KINDS = ("auto", "anchored")
 """Kinds that learn from gold labels."""
+UNANCHORED_KINDS = ("snorkel", "dawid_skene")
+"""Kinds to which the votes of a function say nothing before they have learned from its votes on train items."""
 TIES = "classes that are equally probable stay so; where one is needed it is the first in the order of `classes`"
 MOST_DENSE = 150_000_000
 """Cells of Snorkel's dense matrices, 8 bytes each; it is fitted on evenly spaced items where there are more."""
@@ -72,7 +75,8 @@ class LabelModelFit:
     """A fitted label model, as its answers on the rows it was given.
 
     Attributes:
-        probs: [N, C] float64, rows sum to 1 (but not of `fit_sets`); rows without a vote hold `prior`.
+        probs: [N, C] float64, rows sum to 1 (but not of `fit_sets`); rows without a vote hold `prior`. So do, of
+            `UNANCHORED_KINDS`, rows that only functions without a vote on train rows voted on.
         votes: [N] functions that did not abstain.
         prior: [C] class prior: the mean over covered train rows, Laplace-smoothed.
         kind: the model that was used; majority where the wanted one could not be.
@@ -118,7 +122,8 @@ def fit(
     if gold_N.size and not (gold_N.min() >= -1 and gold_N.max() < classes):
         raise SettingsError(f"Gold labels range from {gold_N.min()} to {gold_N.max()}; there are {classes} classes.")
     distinct, kept = given.distinct(train_N)
-    voting = len(np.unique(distinct.function_V[train_N[distinct.row_V]]))
+    heard = distinct.learnable(train_N)
+    voting = heard.functions
     kept_names: list[str] = [str(place) if names is None else names[int(place)] for place in kept]
     began = _parameters(start, kept_names, distinct) if start else None
 
@@ -130,32 +135,27 @@ def fit(
             f"{voting}: used the soft majority."
         )
     anchored = fit_anchored(distinct, train_N, gold_N, began) if used in GOLD_KINDS else None
+
+    @cache
+    def posterior(kind: str) -> tuple[Probs | None, str]:
+        return _posterior(kind, heard if kind in UNANCHORED_KINDS else distinct, train_N, config, anchored)
+
     if used == "auto":
         assert anchored is not None
-        found: dict[str, Probs] = {}
-
-        def candidate(kind: str) -> Probs | None:
-            if kind not in found:
-                probs_NC, _ = _posterior(kind, distinct, train_N, config, anchored)
-                if probs_NC is None:
-                    return None
-                found[kind] = probs_NC
-            return found[kind]
-
-        used, detail["auto"] = choose(distinct, train_N, gold_N, anchored, candidate)
+        used, detail["auto"] = choose(distinct, train_N, gold_N, anchored, lambda kind: posterior(kind)[0])
         reason = in_words(used, detail["auto"])
-    probs_NC, failure = _posterior(used, distinct, train_N, config, anchored)
+    probs_NC, failure = posterior(used)
     if probs_NC is None:
         used, reason, probs_NC = "majority", failure, soft_majority(distinct)
 
-    covered_N = distinct.covered_N
+    covered_N = (heard if used in UNANCHORED_KINDS else distinct).covered_N
     learnable_N = covered_N & train_N
     prior_C = (probs_NC[learnable_N].sum(axis=0) + 1.0) / (learnable_N.sum() + classes)
     probs_NC[~covered_N] = prior_C
     detail |= {
         "functions": given.functions,
         "functions_used": distinct.functions if used == "majority" else voting,
-        "items_covered": int(covered_N.sum()),
+        "items_covered": int(distinct.covered_N.sum()),
         "train_items_covered": int(learnable_N.sum()),
         "class_prior": named(config.classes, prior_C),
         "ties": TIES,
@@ -163,9 +163,9 @@ def fit(
     }
     if reason:
         detail["reason"] = reason
-    if config.kind == "snorkel" and used == "snorkel" and distinct.functions * classes > SLOW_SNORKEL:
+    if config.kind == "snorkel" and used == "snorkel" and voting * classes > SLOW_SNORKEL:
         detail["advice"] = (
-            f"Snorkel takes minutes with {distinct.functions:,} functions and {classes} classes, four times as long "
+            f"Snorkel takes minutes with {voting:,} functions and {classes} classes, four times as long "
             'with twice as many; label_model = "auto" (or "anchored") under [weak_labels] takes seconds.'
         )
     learned: dict[str, Any] = {}

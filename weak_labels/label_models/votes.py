@@ -126,6 +126,22 @@ class VoteMatrix:
         ones = np.ones(len(columns), np.float64)
         return csr_matrix((ones, columns, self.starts), shape=(self.items, self.functions * self.classes))
 
+    def learnable(self, train_N: Bools) -> "VoteMatrix":
+        """The votes of the functions that vote on a train row; about the others nothing can be learned."""
+        votes_L = np.zeros(self.functions, np.bool_)
+        votes_L[self.function_V[train_N[self.row_V]]] = True
+        if votes_L.all():
+            return self
+        stay_V = votes_L[self.function_V]
+        return VoteMatrix.from_triples(
+            self.row_V[stay_V],
+            (np.cumsum(votes_L) - 1)[self.function_V[stay_V]],
+            self.class_V[stay_V],
+            items=self.items,
+            functions=int(votes_L.sum()),
+            classes=self.classes,
+        )
+
     def distinct(self, train_N: Bools) -> tuple["VoteMatrix", Ints]:
         """The different functions in an order of their own: one that copies another would count double.
 
