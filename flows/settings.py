@@ -303,8 +303,25 @@ def load_settings(root: Path) -> Settings:
             "COLUMN --classes A,B; or name one with --project."
         )
     try:
-        values: dict[str, Any] = tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        text = path.read_text("utf-8-sig")  # editors on Windows begin a file with a mark of the encoding
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}") from error
+    return settings_of(text, path)
+
+
+def settings_of(text: str, path: Path) -> Settings:
+    """Check settings that stand, or will stand, in a file.
+
+    Args:
+        text: what is in it, TOML.
+        path: the file, for messages.
+
+    Raises:
+        SettingsError: it is not TOML, or a value is wrong; every wrong value is named.
+    """
+    try:
+        values: dict[str, Any] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path} is not valid TOML: {error}") from error
     try:
         return Settings(**values)

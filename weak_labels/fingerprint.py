@@ -4,10 +4,11 @@ Votes are recomputed only when the version changes, so the hash has to notice a 
 of the file and must not notice where the file lies or how often it was loaded. It follows names from a function's
 source to module constants, helper functions, classes and modules of the user's own code. It stops at installed
 libraries, and it cannot see files, environment variables or services that the code reads while it runs, nor modules
-that a function imports only then.
+that a function imports only then. Handles that cannot be copied (locks, open files, connections) count by their type.
 """
 
 import contextlib
+import copyreg
 import functools
 import hashlib
 import importlib.util
@@ -18,12 +19,13 @@ import re
 import sys
 import sysconfig
 import textwrap
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import ItemsView, KeysView, Mapping, ValuesView
+from pathlib import Path, PurePath
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, MethodWrapperType, ModuleType
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 _LIBRARY_FOLDERS = (
     *(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")),
@@ -47,6 +49,7 @@ def fingerprint(*parts: Any) -> str:
     digest = hashlib.sha256()
     seen: dict[int, int] = {}
     keep_alive: list[Any] = []  # an id is unique only while its object lives
+    home: Path | None = None  # folder of the last function
 
     def add(text: str) -> None:
         digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
@@ -70,7 +73,14 @@ def fingerprint(*parts: Any) -> str:
             for item in value:
                 walk(item)
         elif isinstance(value, set | frozenset):
-            add("set:" + "|".join(sorted(repr(item) for item in value)))
+            members = [repr(item) if _is_plain(item) else digest_of(item) for item in value]
+            add("set:" + "|".join(sorted(members)))
+        elif isinstance(value, KeysView | ValuesView | ItemsView):
+            add("view:")
+            walk(list(value))
+        elif isinstance(value, PurePath):
+            beside = home is not None and value.is_relative_to(home)
+            add(f"path:{f'beside/{value.relative_to(home).as_posix()}' if home and beside else value.as_posix()}")
         elif isinstance(value, re.Pattern):
             add(f"pattern:{value.pattern!r}:{value.flags}")
         elif isinstance(value, np.ndarray | np.generic):
@@ -83,6 +93,9 @@ def fingerprint(*parts: Any) -> str:
                 walk(array.tolist())  # the bytes would be addresses
             else:
                 digest.update(array.tobytes())
+        elif (content := _table_or_tensor(value)) is not None:
+            add(f"content:{type(value).__qualname__}")
+            walk(content)
         elif isinstance(value, ModuleType):
             walk_module(value)
         elif isinstance(value, MethodType):
@@ -107,11 +120,26 @@ def fingerprint(*parts: Any) -> str:
             if not is_library(value):
                 walk_class(value)
         else:
-            walk(type(value))
-            state = getattr(value, "__dict__", None)
-            if state is None and is_library(type(value)) and type(value).__getstate__ is not object.__getstate__:
-                state = value.__getstate__()  # compiled parts of a classifier, such as the nodes of a tree
-            walk({k: v for k, v in state.items() if k not in _NOT_STATE} if isinstance(state, dict) else state)
+            walk_object(value)
+
+    def walk_object(value: Any) -> None:
+        walk(type(value))
+        library = is_library(type(value))
+        state = getattr(value, "__dict__", None)
+        pickled = state is None and library and type(value).__getstate__ is not object.__getstate__
+        if pickled:
+            state = value.__getstate__()  # compiled parts of a classifier, such as the nodes of a tree
+        walk({k: v for k, v in state.items() if k not in _NOT_STATE} if isinstance(state, dict) else state)
+        if not pickled and not (state and library) and (rest := _beside_dict(value)):
+            walk(rest)
+
+    def digest_of(member: Any) -> str:
+        """Of a member of a set by itself, as the order of members is another one in each process."""
+        nonlocal digest, seen
+        outer, digest, known, seen = digest, hashlib.sha256(), seen, dict(seen)
+        walk(member)
+        digest, own, seen = outer, digest, known
+        return own.hexdigest()
 
     def walk_class(own: type) -> None:
         add(source_of(own))
@@ -128,6 +156,8 @@ def fingerprint(*parts: Any) -> str:
             if wrapped := vars(function).get("__wrapped__"):  # a library's decorator around code of the user's
                 walk(wrapped)
             return
+        nonlocal home
+        home = Path(function.__code__.co_filename).parent
         add(f"function:{source_of(function)}")
         walk([function.__defaults__, function.__kwdefaults__])
         for cell in function.__closure__ or ():
@@ -171,6 +201,55 @@ def is_library(thing: Any) -> bool:
 def _in_library(file: str) -> bool:
     path = Path(file).resolve()
     return any(path.is_relative_to(folder) for folder in _LIBRARY_FOLDERS)
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, _PLAIN) or (type(value) is tuple and all(map(_is_plain, value)))
+
+
+def _table_or_tensor(value: Any) -> Any:
+    """What an object of pyarrow, pandas or torch holds, in lists and arrays; None for anything else."""
+    if isinstance(value, pa.Array | pa.ChunkedArray):
+        return [str(value.type), value.to_pylist()]
+    if isinstance(value, pa.Scalar):
+        return [str(value.type), value.as_py()]
+    if isinstance(value, pa.Table | pa.RecordBatch):
+        return [value.column_names, value.columns]
+    pandas, torch = sys.modules.get("pandas"), sys.modules.get("torch")
+    if pandas is not None and isinstance(value, pandas.Index):
+        return [value.names, str(value.dtype), value.to_numpy()]
+    if pandas is not None and isinstance(value, pandas.Series):
+        return [value.name, str(value.dtype), value.index, value.to_numpy()]
+    if pandas is not None and isinstance(value, pandas.DataFrame):
+        return [value.index, value.columns, [value.iloc[:, column] for column in range(value.shape[1])]]
+    if torch is not None and isinstance(value, torch.Tensor) and not value.is_meta:
+        flat = value.detach().cpu().to_dense().resolve_conj().resolve_neg().contiguous().reshape(-1)
+        return [str(value.dtype), list(value.shape), flat.view(torch.uint8).numpy()]
+    return None
+
+
+def _beside_dict(value: Any) -> list[Any]:
+    """What an object is made of beside its `__dict__`, as `copy` asks for it; empty for nothing and for handles."""
+    reduce = copyreg.dispatch_table.get(type(value))
+    try:
+        made: Any = reduce(value) if reduce else value.__reduce_ex__(4)
+    except Exception:  # noqa: BLE001 - each library says with another error that there is nothing to copy
+        return []
+    if isinstance(made, str):
+        return [made]
+    parts: Any = (*made, None, None, None)
+    maker, args, state, *items = parts[:5]
+    by_python = getattr(maker, "__module__", None) == "copyreg"
+    if by_python:
+        args = args[1:]  # the first is the class
+    elif maker is not type(value):
+        args = (maker, *args)
+    if by_python and isinstance(state, tuple):
+        state = state[1]  # of `__slots__`; the first is `__dict__`
+    elif getattr(value, "__dict__", None):
+        args = state = None  # they say it again
+    members = [list(part) for part in items if part is not None]
+    return [args, state, *members] if args or state is not None or any(members) else []
 
 
 def _imported(module: ModuleType, text: str) -> list[str]:

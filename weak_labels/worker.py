@@ -62,8 +62,12 @@ class Worker:
     def send(self, batch: ItemBatch, *, with_vectors: bool) -> None:
         """Give the process the items that the next calls are about."""
         self._batch = _to_bytes(batch, with_vectors=with_vectors)
-        if self._process is not None:
+        if self._process is None:
+            return
+        try:
             self._say({"do": "batch"}, self._batch)
+        except ConnectionError:
+            self._end()  # it died after its last answer; the next call starts another one with this batch
 
     def call(self, function: LabelingFunction, rows: Rows, limits: Limits) -> Outcome:
         """Call a function on some rows of the batch; see `call_function`."""

@@ -1,5 +1,6 @@
 """`siftline init`: a new project folder with commented settings, never over an existing one."""
 
+import filecmp
 import json
 import shutil
 import tempfile
@@ -9,9 +10,10 @@ from pathlib import Path
 from features.ingest import IngestConfig, ingest
 from features.sources import MissingColumns, SourceConfig
 from flows.cli.console import out
-from flows.settings import FILE_NAME, load_settings
+from flows.settings import FILE_NAME, settings_of
 from warehouse import DataError, Lake, SettingsError
 
+_FUNCTIONS = "labeling_functions.py"
 _ONE = 'label_model = "snorkel"       # or "anchored", "auto", "dawid_skene", "majority"'
 _SEVERAL = 'label_model = "anchored"      # the one that knows items with several classes'
 
@@ -29,10 +31,11 @@ def init_project(
     """Write siftline.toml and labeling_functions.py into a folder and say what to do next.
 
     Raises:
-        SettingsError: there is a project already, or the arguments do not fit together.
+        SettingsError: there is a project already, or a file that it would write, or the arguments do not fit.
     """
-    if (folder / FILE_NAME).exists():
-        raise SettingsError(f"{folder / FILE_NAME} exists already; nothing was changed. Edit it, or name a new folder.")
+    for name in (FILE_NAME, _FUNCTIONS):
+        if (folder / name).exists():
+            raise SettingsError(f"{folder / name} exists already; nothing was changed. Edit it, or name a new folder.")
     if sample is not None and multi_label:
         raise SettingsError(f"Each item of the sample '{sample}' has one class; leave out --multi-label, or --sample.")
     names = [name.strip() for name in classes.split(",") if name.strip()]
@@ -42,6 +45,7 @@ def init_project(
     if sample is not None:
         from features.samples import get_sample
 
+        _check_sample_is_new(folder / "data")
         fetched = get_sample(sample, folder / "data")
         names, path, text, id_field, gold = (
             list(fetched.classes),
@@ -53,31 +57,36 @@ def init_project(
     elif source is not None:
         _check_source(source, text=text, id_field=id_field, classes=names)
         path = f"data/{source.name}"
-        (folder / "data").mkdir(parents=True, exist_ok=True)
-        if source.absolute() != (folder / path).absolute():
-            shutil.copyfile(source, folder / path)
-    folder.mkdir(parents=True, exist_ok=True)
+        if (folder / path).exists() and not filecmp.cmp(source, folder / path, shallow=False):
+            raise SettingsError(
+                f"{folder / path} exists already and holds something else than {source}; nothing was changed. Move it "
+                "away, or name a new folder."
+            )
     template = files("flows.cli").joinpath("siftline.toml").read_text("utf-8")
     filled = (
-        template.replace("@NAME@", json.dumps(folder.absolute().name))
+        template.replace("@NAME@", json.dumps(folder.absolute().name, ensure_ascii=False))
         .replace("@CLASSES@", json.dumps(names, ensure_ascii=False))
         .replace("@PATH@", json.dumps(path, ensure_ascii=False))
         .replace("@TEXT@", json.dumps(text, ensure_ascii=False))
-        .replace("@ID@", f"id = {json.dumps(id_field)}" if id_field else '# id = "id"')
+        .replace("@ID@", f"id = {json.dumps(id_field, ensure_ascii=False)}" if id_field else '# id = "id"')
         .replace("@MULTI@", "multi_label = true            " if multi_label else "# multi_label = false         ")
         .replace("@MODEL@", _SEVERAL if multi_label else _ONE)
         .replace("@SPLIT@", 'split = "split"' if sample else '# split = "split"')
         .replace("@GOLD@", f'gold = "{gold}"' if gold else '# gold = "data/gold.parquet"')
     )
     functions = files("flows.cli").joinpath("labeling_functions.py.txt").read_text("utf-8")
-    functions = functions.replace("@FIRST@", json.dumps(names[0])).replace("@SECOND@", json.dumps(names[1]))
+    for place, class_name in zip(("@FIRST@", "@SECOND@"), names, strict=False):
+        functions = functions.replace(place, json.dumps(class_name, ensure_ascii=False))
     if multi_label:
         functions = functions.replace(
             "for a class or abstains.", "for one class that an item has, or abstains; write some for each class."
         )
-    (folder / "labeling_functions.py").write_text(functions, "utf-8")
+    settings_of(filled, folder / FILE_NAME)
+    (folder / "data" if source else folder).mkdir(parents=True, exist_ok=True)
+    if source is not None and not (folder / path).exists():
+        shutil.copyfile(source, folder / path)
+    (folder / _FUNCTIONS).write_text(functions, "utf-8")
     (folder / FILE_NAME).write_text(filled, "utf-8")
-    load_settings(folder)
     several = "; each item may have several of them, or none" if multi_label else ""
     shown = ", ".join(repr(name) for name in names)
     out.print(f"Project made in {folder} with {len(names)} classes: {shown}{several}", markup=False)
@@ -86,9 +95,16 @@ def init_project(
         out.print(f"   or name your file in [[sources]] of {folder / FILE_NAME}", markup=False)
     out.print(f"1. Look at {folder / FILE_NAME}")
     for_each = " for each class" if multi_label else ""
-    out.print(f"2. Write labeling functions{for_each} in {folder / 'labeling_functions.py'}")
+    out.print(f"2. Write labeling functions{for_each} in {folder / _FUNCTIONS}")
     out.print(f"   and try them: siftline lf preview --project {folder}")
     out.print(f"3. siftline run --project {folder}")
+
+
+def _check_sample_is_new(data: Path) -> None:
+    """Refuse a folder with files of the sample's names that are no earlier sample's."""
+    there = [data / name for name in ("items.parquet", "gold.parquet") if (data / name).exists()]
+    if there and not (data / "manifest.json").exists():
+        raise SettingsError(f"{there[0]} exists already; nothing was changed. Move it away, or name a new folder.")
 
 
 def _check_source(source: Path, *, text: str, id_field: str | None, classes: list[str]) -> None:

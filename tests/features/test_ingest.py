@@ -132,25 +132,37 @@ def test_a_record_without_an_id_whose_content_is_stored_under_an_id_is_a_duplica
     assert [c for _, c in items(lake)] == ["a", "c"]
 
 
-def test_a_record_without_an_id_is_stored_where_the_item_that_had_its_content_was_edited(
-    lake: Lake, tmp_path: Path
+@pytest.mark.parametrize("first", [0, 1], ids=["before it", "after it"])
+def test_a_record_without_an_id_is_stored_where_the_item_that_had_its_content_is_edited(
+    lake: Lake, tmp_path: Path, first: int
 ) -> None:
     write(tmp_path / "a.jsonl", {"id": "1", "text": "a"})
     ingest(lake, config(tmp_path))
-    write(tmp_path / "a.jsonl", {"id": "1", "text": "edited"}, {"text": "a"})
+    rows = [{"text": "a"}, {"id": "1", "text": "edited"}, {"text": "a"}]
+    write(tmp_path / "a.jsonl", *rows[first : first + 2])
     assert ingest(lake, config(tmp_path)).detail == counts(2, 2, 0, 0)
-    assert items(lake) == [("1", "edited"), (hashlib.sha256(b"a").hexdigest(), "a")]
-
-
-def test_a_record_without_an_id_before_the_edit_is_stored_by_the_next_read(lake: Lake, tmp_path: Path) -> None:
-    write(tmp_path / "a.jsonl", {"id": "1", "text": "a"})
-    ingest(lake, config(tmp_path))
-    rows = [{"text": "a"}, {"id": "1", "text": "edited"}]
+    own = hashlib.sha256(b"a").hexdigest()
+    assert items(lake, "item_id, content, source, position") == [
+        ("1", "edited", "s", 2 - first),
+        (own, "a", "s", 1 + first),
+    ]
     write(tmp_path / "a.jsonl", *rows)
-    assert ingest(lake, config(tmp_path)).detail == counts(2, 1, 0, 1)
-    write(tmp_path / "a.jsonl", *rows, {"id": "2", "text": "b"})
-    assert ingest(lake, config(tmp_path)).detail == counts(3, 2, 0, 1)
-    assert [c for _, c in items(lake)] == ["edited", "b", "a"]
+    assert ingest(lake, config(tmp_path)).detail == counts(3, 0, 0, 3)
+
+
+def test_of_records_without_an_id_that_wait_for_an_edit_one_is_stored(lake: Lake, tmp_path: Path) -> None:
+    own = hashlib.sha256(b"b").hexdigest()
+    write(tmp_path / "a.jsonl", {"id": "1", "text": "a"}, {"id": "2", "text": "b"}, {"id": "3", "text": "c"})
+    ingest(lake, config(tmp_path))
+    texts = [{"text": text} for text in ("a", "b", "a", "b", "c")]
+    edits = [{"id": "1", "text": "edited"}, {"id": "2", "text": "edited"}, {"id": own, "text": "not b"}]
+    write(tmp_path / "a.jsonl", *texts, *edits)
+    # The id that the record with b would have is taken by another content, so it cannot be stored.
+    assert ingest(lake, config(tmp_path)).detail == counts(8, 4, 2, 2)
+    assert [content for _, content in items(lake)] == ["edited", "edited", "c", "not b", "a"]
+    with lake.read() as reader:
+        found = reader.rows("SELECT position, reason FROM quarantine ORDER BY position")
+    assert found == [(2, "duplicate_id_conflict"), (4, "duplicate_id_conflict")]
 
 
 def test_an_edit_leaves_the_content_to_other_items_that_have_it(lake: Lake, tmp_path: Path) -> None:

@@ -156,6 +156,51 @@ def test_init_never_overwrites(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert (folder / "labeling_functions.py").read_text() == "mine"
 
 
+@pytest.mark.parametrize("name", ["labeling_functions.py", "data/own.csv"])
+def test_init_leaves_files_that_are_there(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    records = tmp_path / "own.csv"
+    records.write_text("text\nnew\n", "utf-8")
+    folder = tmp_path / "p"
+    (folder / "data").mkdir(parents=True)
+    (folder / name).write_text("text\na week of work\n", "utf-8")
+    assert run_command(["init", str(folder), "--source", str(records), "--classes", "a,b"]) == 2
+    assert "nothing was changed" in capsys.readouterr().err
+    assert [path for path in folder.rglob("*") if path.is_file()] == [folder / name]
+    assert (folder / name).read_text("utf-8") == "text\na week of work\n"
+
+
+def test_init_takes_records_that_lie_in_the_folder_already(tmp_path: Path) -> None:
+    records = tmp_path / "p" / "data" / "own.csv"
+    records.parent.mkdir(parents=True)
+    records.write_text("text\nnew\n", "utf-8")
+    assert run_command(["init", str(tmp_path / "p"), "--source", str(records), "--classes", "a,b"]) == 0
+    assert load_settings(tmp_path / "p").sources[0].path == "data/own.csv"
+
+
+def test_init_overwrites_no_records_with_those_of_a_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "gold.parquet").write_text("mine", "utf-8")
+    assert run_command(["init", str(tmp_path), "--sample", "reuters-r8"]) == 2
+    assert "gold.parquet exists already" in "".join(capsys.readouterr().err.split("\n"))
+
+
+def test_init_writes_signs_of_any_plane(tmp_path: Path) -> None:
+    records = tmp_path / "own.csv"
+    records.write_text("text,🆔\nnew,1\n", "utf-8")
+    folder = tmp_path / "p😀"
+    assert run_command(["init", str(folder), "--source", str(records), "--classes", "😀,😡", "--id", "🆔"]) == 0
+    settings = load_settings(folder)
+    assert (settings.project.name, settings.project.classes) == ("p😀", ("😀", "😡"))
+    assert settings.sources[0].id == "🆔"
+    assert '"😀"' in (folder / "labeling_functions.py").read_text("utf-8")
+
+
+def test_init_writes_nothing_that_it_could_not_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["init", str(tmp_path / "p"), "--classes", "a,b\x7f"]) == 2
+    assert "not valid TOML" in capsys.readouterr().err
+    assert not (tmp_path / "p").exists()
+
+
 def test_doctor_tells_what_to_mend(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -83,6 +83,31 @@ def wrapped(batch):
 def checked(batch):
     return [CHECK.near(text) or CHECK.far(text) or len(text) == CHECK.most for text in batch.texts]
 """
+SLOTS = """
+from collections import deque
+from dataclasses import dataclass
+
+@dataclass(slots=True)
+class Low:
+    low: int
+
+@dataclass
+class Base:
+    low: int
+
+@dataclass(slots=True)
+class Lowest(Base):
+    lowest: int
+
+@dataclass(slots=True, frozen=True)
+class Frozen:
+    low: int
+
+class Words(deque):
+    def __init__(self, words):
+        super().__init__(words)
+        self.language = "en"
+"""
 _numbers = itertools.count()
 
 
@@ -181,6 +206,103 @@ def test_version_is_the_same_in_another_process_and_folder(tmp_path: Path) -> No
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(here)
+
+
+@pytest.mark.parametrize(
+    ("imports", "constant"),
+    [
+        ("import datetime", "datetime.date(202{}, 1, 1)"),
+        ("import datetime", "datetime.timedelta(days={})"),
+        ("from decimal import Decimal", "Decimal('{}')"),
+        ("from fractions import Fraction", "Fraction({}, 7)"),
+        ("from pathlib import Path", "Path('words-{}.txt')"),
+        ("from pathlib import Path", "Path(__file__).parent / 'words-{}.txt'"),
+        ("from collections import deque", "deque([{}])"),
+        ("", "bytearray([{}])"),
+        ("", "{{'word': {}}}.values()"),
+        ("import operator", "operator.itemgetter({})"),
+        ("import re", "{{re.compile('x' * 250 + '{}')}}"),
+        ("", "{{frozenset(['a', 'b', {}])}}"),
+        ("import regex", "regex.compile('w{}')"),
+        ("import numpy as np", "np.dtype('i{}')"),
+        ("import pyarrow as pa", "pa.array(['word {}'])"),
+        ("import pyarrow as pa", "pa.scalar({})"),
+        ("import pyarrow as pa", "pa.table({{'word': ['a', '{}']}})"),
+        ("import pandas as pd", "pd.Series(['word {}'])"),
+        ("import pandas as pd", "pd.DataFrame({{'a': ['x', '{}'], 'b': [1, 2]}})"),
+        ("import pandas as pd", "pd.DataFrame({{'a{}': [1]}})"),
+        ("import pandas as pd", "pd.Timestamp(2026, 1, {})"),
+        ("import torch", "torch.tensor([{}.0])"),
+        ("import torch", "torch.tensor({}, dtype=torch.bfloat16)"),
+        ("import torch", "torch.nn.Parameter(torch.eye({}))"),
+        (SLOTS, "Low({})"),
+        (SLOTS, "Lowest(1, {})"),
+        (SLOTS, "Frozen({})"),
+        (SLOTS, "Words([{}])"),
+    ],
+)
+def test_version_follows_constants_of_any_kind(tmp_path: Path, imports: str, constant: str) -> None:
+    source = """
+{imports}
+from weak_labels import vectorized
+
+LIMIT = {constant}
+
+@vectorized("sports")
+def f(batch):
+    return [bool(LIMIT) for _ in batch.texts]
+"""
+    one, again, other = (
+        versions(tmp_path, source.format(imports=imports, constant=constant.format(number)))["f"]
+        for number in (1, 1, 2)
+    )
+    assert one == again
+    assert one != other
+
+
+def test_members_of_a_set_count_whatever_their_order(tmp_path: Path) -> None:
+    source = """
+import re
+from weak_labels import vectorized
+
+SEEN = {frozenset({"a", "b", "c"}), re.compile("x" * 250), (1, "d"), "e"}
+
+@vectorized("sports")
+def f(batch):
+    return [bool(SEEN) for _ in batch.texts]
+"""
+    path = write_functions(tmp_path, source)
+    code = (
+        "from pathlib import Path; from weak_labels.functions import load_functions; "
+        f"print(load_functions(Path({str(path)!r}), {CLASSES!r})[0].version)"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(found) == 1
+
+
+def test_handles_count_by_their_type(tmp_path: Path) -> None:
+    source = """
+import logging
+import sqlite3
+import threading
+import numpy as np
+from weak_labels import vectorized
+
+HELD = [
+    threading.Lock(), threading.Event(), threading.local(), open("/dev/null"), sqlite3.connect(":memory:"),
+    logging.getLogger("f"), np.random.default_rng(), object(), (n for n in "abc"),
+]
+
+@vectorized("sports")
+def f(batch):
+    return [bool(HELD) for _ in batch.texts]
+"""
+    assert versions(tmp_path, source) == versions(tmp_path, source)
 
 
 def test_version_survives_use(tmp_path: Path) -> None:
