@@ -134,7 +134,7 @@ def _rows(reader: Reader, project: str) -> dict[str, dict[str, Any]]:
         FROM queue q JOIN items i ON i.item_id = q.item_id
         LEFT JOIN latest_predictions p ON p.item_id = q.item_id
         CROSS JOIN (SELECT bool_or(multi_label) AS multi_label FROM classes) k
-        WHERE q.project = ? AND q.state <> 'withdrawn'
+        WHERE q.project = ?
         """,
         [project],
     ).to_pylist()

@@ -152,7 +152,8 @@ def tasks_of(reader: Reader, config: QueueConfig, rows: Sequence[Row]) -> list[T
     contents = {
         item_id: (content, metadata)
         for item_id, content, metadata in reader.rows(
-            "SELECT item_id, content, metadata FROM items WHERE item_id IN (SELECT item_id FROM queue)"
+            "SELECT item_id, content, metadata FROM items WHERE item_id IN (SELECT unnest(?::VARCHAR[]))",
+            [[row["item_id"] for row in rows]],
         )
     }
     model = reader.scalar("SELECT model_id FROM models WHERE stage = 'end_model' ORDER BY sequence DESC LIMIT 1")

@@ -15,7 +15,7 @@ from active.service import AnnotationService, StoredTask
 from warehouse import Lake, Progress, silent
 
 OPEN = ("sent", "confirmed")
-ALL_STATES = ("planned", *OPEN, "answered", "withdrawn")
+ALL_STATES = ("planned", *OPEN, "answered")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,9 +136,7 @@ class _Differences:
     def look_at(self, row: Row, held: Sequence[StoredTask]) -> None:
         """Compare a row with the tasks that the service holds of its item."""
         tasks = sorted(held, key=lambda task: (not task.answered, task.task_id != row["task_id"]))
-        # An unanswered task beside another one, or one that was taken back, asks a person for nothing.
-        needed = 0 if row["state"] == "withdrawn" else 1
-        self.surplus.update((task.task_id, task.item_id) for task in tasks[needed:] if not task.answered)
+        self.surplus.update((task.task_id, task.item_id) for task in tasks[1:] if not task.answered)
         if sum(task.answered for task in tasks) > 1:
             self.doubled.append(row["item_id"])
         if row["state"] not in OPEN:

@@ -27,7 +27,7 @@ class SelectConfig:
     Attributes:
         project: annotation project whose queue is filled.
         batch: items per selection.
-        budget: items that may ever be queued for this project, withdrawn ones not counted.
+        budget: items that may ever be queued for this project.
         refill_below: select again once at most this many tasks are unanswered.
         strategy: name of `active.strategies.find_strategy`.
         seed: seed of the strategy's generator.
@@ -118,10 +118,9 @@ def select(lake: Lake, index: VectorIndex, config: SelectConfig) -> StageResult:
     with lake.stage("select", version=3, inputs=("values",), params=params) as stage:
         if stage.done:
             return stage.result()
-        before, queued, waiting, cycle = stage.rows(
+        queued, waiting, cycle = stage.rows(
             """
             SELECT count(*) FILTER (WHERE project = $1),
-                   count(*) FILTER (WHERE state <> 'withdrawn' AND project = $1),
                    count(*) FILTER (WHERE state IN ('planned', 'sent', 'confirmed') AND project = $1),
                    1 + coalesce(max(cycle), 0)
             FROM queue
@@ -146,7 +145,7 @@ def select(lake: Lake, index: VectorIndex, config: SelectConfig) -> StageResult:
         graph = PoolGraph.from_index(index, pool.item_ids, config.neighbors)
         generator = np.random.default_rng([config.seed, cycle])
         # The share of all items so far less that of those before: rounded up each, small batches explore too much.
-        explored = _part(config.explore, before + batch) - _part(config.explore, before)
+        explored = _part(config.explore, queued + batch) - _part(config.explore, queued)
         fair = exploration_next(pool, config.seed, explored)
         rest = replace(pool, queued=np.concatenate([pool.queued, fair]))
         quotas = _quotas(stage, config, pool, batch)

@@ -34,6 +34,7 @@ VERSION = 1
 FILE_TEXTS = 4096
 FILE_RECORD_BYTES = 16 << 20
 SHOWN_IDS = 5
+SHOWN_CHARACTERS = 60
 
 _VECTOR_SCHEMA = pa.schema(
     [
@@ -209,6 +210,22 @@ def _rows(items: pa.Table, by_hash: pa.Table, encoder_id: str) -> pa.Table:
     taken = by_hash.take([place[content_hash] for content_hash in items.column("content_hash").to_pylist()])
     encoder_ids = pa.array([encoder_id] * items.num_rows, pa.string())
     return taken.append_column("item_id", items.column("item_id")).append_column("encoder_id", encoder_ids)
+
+
+def encode_texts(encoder: Encoder, texts: Sequence[str]) -> Vectors:
+    """Encode a few texts that are no items, such as the exemplars of a labeling function.
+
+    Args:
+        encoder: turns texts into unit vectors.
+        texts: N texts.
+
+    Returns:
+        unit vectors [N, D] float32.
+
+    Raises:
+        DataError: the encoder refuses some of them, or gives no unit vectors for them; it names them.
+    """
+    return _encode(encoder, texts, [repr(text[:SHOWN_CHARACTERS]) for text in texts], silent, 0, len(texts)).vectors
 
 
 # --- both ------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from features.columnar import QUERY, read_parquet, read_query
-from features.items import ITEM_SCHEMA, QUARANTINE_SCHEMA, Ledger, Spool
+from features.items import HELD_SCHEMA, ITEM_SCHEMA, QUARANTINE_SCHEMA, Ledger, Spool
 from features.records import Fault, Record, fault
 from features.sources import SourceChanged, SourceConfig, SourceFile, find_files, inputs_of
 from features.text_files import read_text_file
@@ -21,6 +21,10 @@ from warehouse import Lake, Progress, Reader, SettingsError, StageResult, Upsert
 STAGE = "ingest"
 VERSION = 1
 PROGRESS_RECORDS = 2000
+MOST_FILES = 20
+"""Files that the detail of a fault names."""
+
+_FaultKey = tuple[str, int, str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,12 +95,14 @@ def ingest(lake: Lake, config: IngestConfig, progress: Progress = silent) -> Sta
         if stage.done:
             return stage.result()
         classes = _new_classes(stage, config)
-        with Spool(ITEM_SCHEMA) as items, Spool(QUARANTINE_SCHEMA) as quarantine:
-            counts = _read_all(stage, inputs, config.root, items, quarantine, progress)
+        with Spool(ITEM_SCHEMA) as items, Spool(QUARANTINE_SCHEMA) as quarantine, Spool(HELD_SCHEMA) as held:
+            faults = _Faults(stage, quarantine)
+            intake = _Intake(stage, items, faults, held)
+            counts = _read_all(intake, inputs, config.root, progress)
             writes = [
                 Upsert("classes", classes),
                 Upsert("items", items.table()),
-                Upsert("quarantine", quarantine.table()),
+                Upsert("quarantine", faults.table()),
             ]
             return stage.commit(writes, rows_read=counts["read"], detail=counts)
 
@@ -132,14 +138,9 @@ def read_source(
         consumed(done)
 
 
-def _read_all(
-    stage: Reader, inputs: list[_Input], root: Path, items: Spool, quarantine: Spool, progress: Progress
-) -> dict[str, int]:
-    known = stage.arrow("SELECT item_id, content_hash, split, metadata FROM items")
-    ledger = Ledger(zip(*(column.to_pylist() for column in known.columns), strict=True))
-    faults = {(s, p, h): r for s, p, h, r in stage.rows("SELECT source, position, raw_hash, reason FROM quarantine")}
+def _read_all(intake: "_Intake", inputs: list[_Input], root: Path, progress: Progress) -> dict[str, int]:
     total = sum(size for i in inputs for size, _, _ in i.states)
-    counts = {"read": 0, "stored": 0, "quarantined": 0, "duplicate": 0}
+    counts = intake.counts
     done = 0
     shown = _Shown(progress, total)
     for one in inputs:
@@ -148,33 +149,98 @@ def _read_all(
             counts["read"] += 1
             if counts["read"] % PROGRESS_RECORDS == 0:
                 shown.show()
-            if isinstance(entry, Record):
-                item_id, verdict = ledger.judge(entry)
-                if one.source.query:
-                    _hash_entry(digest, entry)
-                if verdict == "stored":
-                    counts["stored"] += 1
-                    items.add(_item_row(item_id, entry, one.source.name), size=len(entry.text) + len(entry.metadata))
-                    continue
-                if verdict == "duplicate":
-                    counts["duplicate"] += 1
-                    continue
-                detail = f"the id {item_id[:80]!r} stands earlier in this read with another content"
-                entry = fault(entry.position, "duplicate_id_conflict", detail, entry.raw)
-            elif one.source.query:
+            if one.source.query:
                 _hash_entry(digest, entry)
-            counts["quarantined"] += 1
-            entry = _about_file(entry, name, one)
-            key = (one.source.name, entry.position, entry.raw_hash)
-            if faults.get(key) != entry.reason:
-                faults[key] = entry.reason
-                quarantine.add(_quarantine_row(entry, one.source.name, name), size=len(entry.detail))
+            if isinstance(entry, Record):
+                intake.judge(entry, one.source.name, name)
+            else:
+                intake.refuse(_about_file(entry, name, one), one.source.name, name)
         done += sum(size for size, _, _ in one.states)
         _check_unchanged(one, digest.hexdigest())
+    intake.judge_held()
     shown.at(total)
     shown.show()
     assert counts["read"] == counts["stored"] + counts["quarantined"] + counts["duplicate"], counts
     return counts
+
+
+class _Intake:
+    """What becomes of each entry of a read: rows of items and quarantine, and counts."""
+
+    def __init__(self, stage: Reader, items: Spool, faults: "_Faults", held: Spool) -> None:
+        known = stage.arrow("SELECT item_id, content_hash, split, metadata FROM items")
+        self._ledger = Ledger(zip(*(column.to_pylist() for column in known.columns), strict=True))
+        self._items, self._faults, self._held = items, faults, held
+        self.counts = {"read": 0, "stored": 0, "quarantined": 0, "duplicate": 0}
+
+    def judge(self, record: Record, source: str, name: str, *, last: bool = False) -> None:
+        """Take a record; `last` says that the whole read is known."""
+        item_id, verdict = self._ledger.judge(record)
+        if verdict == "stored":
+            self.counts["stored"] += 1
+            self._items.add(_item_row(item_id, record, source), size=len(record.text) + len(record.metadata))
+        elif verdict == "conflict":
+            detail = f"the id {item_id[:80]!r} stands earlier in this read with another content"
+            self.refuse(fault(record.position, "duplicate_id_conflict", detail, record.raw), source, name)
+        elif verdict == "duplicate" or last:
+            self.counts["duplicate"] += 1
+        else:
+            self._held.add((source, name, *record), size=len(record.text) + len(record.metadata) + len(record.raw))
+
+    def judge_held(self) -> None:
+        """Take the records that were held until all others were read."""
+        for source, name, *record in self._held.rows():
+            self.judge(Record(*record), source, name, last=True)
+
+    def refuse(self, entry: Fault, source: str, name: str) -> None:
+        """Take what could not be read."""
+        self.counts["quarantined"] += 1
+        self._faults.add(entry, source, name)
+
+
+class _Faults:
+    """Faults on their way to the quarantine: what several files have at the same place is one row that names them."""
+
+    def __init__(self, stage: Reader, spool: Spool) -> None:
+        self._stage, self._spool = stage, spool
+        rows = stage.rows("SELECT source, position, raw_hash, reason FROM quarantine")
+        self._stored = {(source, position, raw_hash): reason for source, position, raw_hash, reason in rows}
+        self._file: dict[_FaultKey, str] = {}
+        self._shared: dict[_FaultKey, tuple[Fault, list[str]]] = {}
+
+    def add(self, entry: Fault, source: str, name: str) -> None:
+        """Take a fault that a file of a source has."""
+        key = (source, entry.position, entry.raw_hash)
+        first = self._file.setdefault(key, name)
+        if first != name:
+            self._shared.setdefault(key, (entry, [first]))[1].append(name)
+        elif self._stored.get(key) != entry.reason:
+            self._stored[key] = entry.reason
+            self._spool.add(_quarantine_row(entry, source, name), size=len(entry.detail))
+
+    def table(self) -> pa.Table:
+        """The rows that the quarantine lacks."""
+        table = self._spool.table()
+        if not self._shared:
+            return table
+        keys = zip(*(table.column(name).to_pylist() for name in ("source", "position", "raw_hash")), strict=True)
+        alone = table.filter(pa.array([key not in self._shared for key in keys], pa.bool_()))
+        rows = [
+            _quarantine_row(entry, source, _named(names)) for (source, _, _), (entry, names) in self._shared.items()
+        ]
+        known = set(
+            self._stage.rows(
+                f"SELECT {', '.join(QUARANTINE_SCHEMA.names)} FROM quarantine WHERE raw_hash IN (SELECT unnest(?))",
+                [sorted({raw_hash for _, _, raw_hash in self._shared})],
+            )
+        )
+        fresh = [dict(zip(QUARANTINE_SCHEMA.names, row, strict=True)) for row in rows if row not in known]
+        return pa.concat_tables([alone, pa.Table.from_pylist(fresh, QUARANTINE_SCHEMA)])
+
+
+def _named(files: list[str]) -> str:
+    more = len(files) - MOST_FILES
+    return ", ".join(files[:MOST_FILES]) + (f" and {more} more" if more > 0 else "")
 
 
 class _Shown:

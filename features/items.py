@@ -4,7 +4,7 @@ import hashlib
 import mmap
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal, Self
 
 import pyarrow as pa
@@ -37,8 +37,22 @@ QUARANTINE_SCHEMA = pa.schema(
         ("raw_bytes", pa.int64()),
     ]
 )
+HELD_SCHEMA = pa.schema(
+    [
+        ("source", pa.string()),
+        ("file", pa.string()),
+        ("position", pa.int64()),
+        ("text", pa.string()),
+        ("content_hash", pa.string()),
+        ("id", pa.string()),
+        ("split", pa.string()),
+        ("metadata", pa.string()),
+        ("raw", pa.binary()),
+    ]
+)
+"""A `Record` with its source and file."""
 
-Verdict = Literal["stored", "duplicate", "conflict"]
+Verdict = Literal["stored", "duplicate", "conflict", "held"]
 
 
 class Ledger:
@@ -46,7 +60,8 @@ class Ledger:
 
     - an id that is new, or whose content, split or metadata changed since an earlier read: stored;
     - an id that this read met before: duplicate when the content is equal, else a conflict;
-    - a record without an id: the same under its content hash, or a duplicate while an item with an id has it.
+    - a record without an id: the same under its content hash; held while another item has its content, since this read
+      may bring that item another one. What is still held at the end is a duplicate.
 
     Args:
         known: (item_id, content_hash, split, metadata) of every stored item.
@@ -66,7 +81,7 @@ class Ledger:
         held = self._held.get(item_id, b"")
         same = held.startswith(content)
         if record.id is None and not same and content in self._holders:
-            return item_id, "duplicate"
+            return item_id, "held"
         if item_id in self._met:  # a caller's id may look like the hash of another content; who came first keeps it
             return item_id, "duplicate" if same else "conflict"
         self._met.add(item_id)
@@ -120,6 +135,11 @@ class Spool:
         self._file.flush()
         mapped = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
         return pa.ipc.open_file(pa.py_buffer(mapped)).read_all()
+
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        """All rows in their order, after which none can be added."""
+        for batch in self.table().to_batches():
+            yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
     def _flush(self) -> None:
         if self._rows:

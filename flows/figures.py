@@ -13,9 +13,7 @@ FIGURES = 200
 
 def figures(reader: Reader) -> list[tuple[str, Rows, str]]:
     """Queue, learning curve and metrics: name, rows and description of each."""
-    queue = reader.rows(
-        "SELECT cycle, tasks, planned, sent, waiting, answered, withdrawn FROM queue_progress ORDER BY cycle"
-    )
+    queue = reader.rows("SELECT cycle, tasks, planned, sent, waiting, answered FROM queue_progress ORDER BY cycle")
     curve = reader.rows(
         "SELECT gold_labels, trained_on, round(test_accuracy, 4), round(random_accuracy, 4), split "
         "FROM cycle_summary ORDER BY cycle"
@@ -31,7 +29,7 @@ def figures(reader: Reader) -> list[tuple[str, Rows, str]]:
     return [
         (
             "queue",
-            _named(("cycle", "tasks", "planned", "sent", "waiting", "answered", "withdrawn"), queue),
+            _named(("cycle", "tasks", "planned", "sent", "waiting", "answered"), queue),
             "Annotation tasks by cycle and state.",
         ),
         (

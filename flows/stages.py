@@ -6,6 +6,7 @@ it stands.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from active.ask_again import ask_again
 from active.consensus import consensus
@@ -13,7 +14,7 @@ from active.push import push
 from active.queue import collect
 from active.select import select
 from active.value import estimate_values
-from features.embed import embed
+from features.embed import embed, encode_texts
 from features.index import build_index
 from features.ingest import ingest
 from flows.project import Project
@@ -48,7 +49,7 @@ def _vote(project: Project, progress: Progress) -> StageResult:
         project.lake,
         project.functions,
         project.vote_config,
-        encode=project.encoder.encode,
+        encode=partial(encode_texts, project.encoder),
         ask=client.ask if client is not None else None,
         progress=progress,
     )

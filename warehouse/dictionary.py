@@ -43,7 +43,6 @@ _COMPUTED = {
     "sent": "Sent, not confirmed by the service yet.",
     "waiting": "Confirmed, waiting for an answer.",
     "answered": "Answered.",
-    "withdrawn": "Taken back.",
     "lowest_value": "Value of the least valuable task.",
     "highest_value": "Value of the most valuable task.",
     "trained_on": "Items the model learned from.",

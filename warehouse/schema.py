@@ -236,7 +236,7 @@ TABLES: tuple[Table, ...] = (
         columns=(
             _c("item_id", "VARCHAR", "Item."),
             _c("project", "VARCHAR", "Annotation project."),
-            _c("state", "VARCHAR", "planned, sent, confirmed, answered or withdrawn."),
+            _c("state", "VARCHAR", "planned, sent, confirmed or answered."),
             _c("cycle", "INTEGER", "Selection that chose it."),
             _c("rank", "INTEGER", "Place in its selection, 1 is the most valuable."),
             _c("value", "DOUBLE", "Value when it was chosen."),

@@ -24,7 +24,7 @@ from warehouse import Lake, Progress, SettingsError, StageResult, hash_token, si
 from weak_labels.ballots import Ballot, ItemLog, fault_writes, new_votes, outdated_votes, vote_rows
 from weak_labels.calls import Outcome, call_function
 from weak_labels.functions import Ask, Encode, ItemBatch, LabelingFunction, check_functions
-from weak_labels.item_batches import check_services, remember_encode, to_batch
+from weak_labels.item_batches import check_services, refused_exemplars, remember_encode, to_batch
 from weak_labels.lanes import Lane
 from weak_labels.reach import TEXT, Asked, Pending, Reach, Rows
 from weak_labels.screens import Screens
@@ -208,6 +208,7 @@ def _call_all(
         for pending in reach.pending(config.batch_items, ordered=ordered, least_bytes=least_bytes, screen=screen):
             called = _Called(*log.add(pending, config.encoder_id))
             to_call = functools.partial(to_batch, pending.items, config.classes, encode, ask)
+            _embed_exemplars(called, pending, ballots, encode)
             if any(_is_local(ballot.function) for ballot in ballots):
                 _call_here(called, to_call()[0], pending, ballots, config.timeout_s)
             running.append(pool.submit(_call_batch, called, free, screens, to_call, pending, ballots, config.timeout_s))
@@ -233,6 +234,14 @@ class _Called:
 def _is_local(function: LabelingFunction) -> bool:
     # Only the main thread can break off Python code of this process.
     return function.is_python and function.source is None
+
+
+def _embed_exemplars(called: _Called, pending: Pending, ballots: Sequence[Ballot], encode: Encode | None) -> None:
+    """Before the threads that call these functions begin, for each list of exemplars once."""
+    for place, ballot in enumerate(ballots):
+        rows = np.flatnonzero(pending.calls[:, place])
+        if len(rows) and not ballot.off and (refused := refused_exemplars(ballot.function, encode, len(rows))):
+            ballot.add(called.start, called.item_ids, rows, refused)
 
 
 def _call_here(

@@ -165,6 +165,7 @@ def nearest(
         description=description or f"nearest of {len(texts)} exemplars within cosine distance {radius:g}",
         labels=tuple(dict.fromkeys(labels)),
         uses_vectors=True,
+        exemplars=tuple(texts),
     )
 
 

@@ -116,9 +116,6 @@ def call_function(
 
     Returns:
         The outcome; items that were not reached have no vote and no fault.
-
-    Raises:
-        Exception: what the encoder raised for the exemplars of `nearest`.
     """
     outcome = Outcome(np.full(len(batch), MISSING, np.int32))
     if function.timeout_s is not None:
@@ -211,9 +208,7 @@ def _call_columns(
     except NotAVote as error:
         outcome.faults.append(Fault(WHOLE_FUNCTION, error.fault, _shorten(str(error))))
         return
-    except (Exception, SystemExit) as error:  # whatever a user's function raises is stored as its fault
-        if function.kind == "nearest":
-            raise  # it has no code of a user: the encoder failed, which may pass, and no fault would tell that
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a user's function raises is stored as its fault
         if len(rows) == 1:
             outcome.faults.append(Fault(int(rows[0]), "raised", _in_words(error)))
             return

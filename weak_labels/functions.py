@@ -33,7 +33,7 @@ ABSTAIN = -1
 Votes = npt.NDArray[np.int32]
 Matrix = npt.NDArray[np.float32]
 Encode = Callable[[Sequence[str]], Matrix]
-"""Texts to unit vectors [N, D] float32."""
+"""Texts to unit vectors [N, D] float32. `DataError` says that it refuses some of them, for good."""
 
 Ask = Callable[..., Sequence[object]]
 """Model, instruction, texts and `stop` (an event, once set nothing more is asked) to a language model's answers; see
@@ -154,6 +154,7 @@ class LabelingFunction:
         uses_vectors: votes only on items that have a vector, and again when the encoder changes.
         source: file it was loaded from; None for one made in a running program.
         timeout_s: seconds for one call; None for the project's limit.
+        exemplars: texts that it compares with; whoever calls it embeds them first.
         screen: pattern (RE2) without a match of which it abstains, so that many functions can be asked in one pass
             over a text; empty for none.
     """
@@ -169,6 +170,7 @@ class LabelingFunction:
     uses_vectors: bool = False
     source: Path | None = None
     timeout_s: float | None = None
+    exemplars: tuple[str, ...] = ()
     screen: str = ""
 
     @property

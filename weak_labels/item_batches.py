@@ -1,13 +1,13 @@
 """From rows of the lake to what labeling functions see: one `ItemBatch` per batch, with an encoder that remembers."""
 
-import threading
 from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 
-from warehouse import SettingsError
+from warehouse import DataError, SettingsError
 from warehouse.reader import list_column_to_matrix
+from weak_labels.calls import MISSING, WHOLE_FUNCTION, Fault, Outcome
 from weak_labels.functions import Ask, Encode, ItemBatch, LabelingFunction, Matrix
 from weak_labels.reach import Rows
 
@@ -19,7 +19,7 @@ def check_services(functions: Sequence[LabelingFunction], encode: Encode | None,
         SettingsError: names the function and the way out.
     """
     for function in functions:
-        if function.kind == "nearest" and encode is None:
+        if function.exemplars and encode is None:
             raise SettingsError(
                 f"The labeling function '{function.name}' needs its exemplars embedded, but no encoder was given. "
                 "Pass encode=."
@@ -32,26 +32,34 @@ def check_services(functions: Sequence[LabelingFunction], encode: Encode | None,
 
 
 def remember_encode(encode: Encode | None) -> Encode | None:
-    """An `encode` that embeds each list of exemplars only once, and waits only once for a server that is away."""
+    """An `encode` that embeds each list of exemplars only once."""
     if encode is None:
         return None
-    known: dict[tuple[str, ...], Matrix | Exception] = {}
-    lock = threading.Lock()
+    known: dict[tuple[str, ...], Matrix] = {}
 
     def remembered(texts: Sequence[str]) -> Matrix:
-        key = tuple(texts)
-        with lock:
-            if key not in known:
-                try:
-                    known[key] = encode(texts)
-                except Exception as error:  # noqa: BLE001 - raised below, to every thread that asks
-                    known[key] = error
-            found = known[key]
-        if isinstance(found, Exception):
-            raise found
-        return found
+        if (key := tuple(texts)) not in known:
+            known[key] = encode(texts)
+        return known[key]
 
     return remembered
+
+
+def refused_exemplars(function: LabelingFunction, encode: Encode | None, items: int) -> Outcome | None:
+    """Embed a function's exemplars before it is called, as what `encode` raises is seldom about the function.
+
+    Returns:
+        None where it can be called; else the outcome on that many items, in which the encoder refuses the exemplars.
+
+    Raises:
+        Exception: what `encode` raised besides, such as that its server is away.
+    """
+    try:
+        if function.exemplars and encode is not None:
+            encode(function.exemplars)
+        return None
+    except DataError as error:
+        return Outcome(np.full(items, MISSING, np.int32), [Fault(WHOLE_FUNCTION, "raised", str(error))])
 
 
 def to_batch(

@@ -10,7 +10,7 @@ from warehouse import Lake
 from weak_labels.apply import VoteConfig
 from weak_labels.calls import MAX_TIMEOUTS, Limits, call_function
 from weak_labels.functions import Ask, Encode, LabelingFunction
-from weak_labels.item_batches import check_services, remember_encode, to_batch
+from weak_labels.item_batches import check_services, refused_exemplars, remember_encode, to_batch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,7 +106,7 @@ def preview(
                     continue
                 part = batch.take(rows)
                 limits = Limits(timeout_s=config.timeout_s, max_timeouts=MAX_TIMEOUTS - timeouts[function.name])
-                outcome = call_function(function, part, limits)
+                outcome = refused_exemplars(function, encode, len(rows)) or call_function(function, part, limits)
                 voted = np.flatnonzero(outcome.votes >= 0)
                 hits[function.name].update(outcome.votes[voted].tolist())
                 called[function.name] += outcome.asked

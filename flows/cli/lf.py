@@ -3,8 +3,10 @@
 import tempfile
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
+from features.embed import encode_texts
 from features.ingest import ingest
 from flows.cli.console import excerpt, out, print_table, safe, say
 from flows.cli.look import simulated_mark
@@ -38,7 +40,7 @@ def preview_functions(root: Path, file: Path | None, items: int | None, *, ask: 
             functions,
             config,
             items=items,
-            encode=project.encoder.encode if needs_encoder else None,
+            encode=partial(encode_texts, project.encoder) if needs_encoder else None,
             ask=client.ask if client is not None else None,
         )
     rows = [

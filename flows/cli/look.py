@@ -34,10 +34,8 @@ def show_status(root: Path) -> None:
         quarantined = reader.scalar("SELECT count(*) FROM quarantine")
         print_table(["split", "items"], [*splits, ("quarantined", quarantined)], title="items")
         print_table(
-            ["cycle", "tasks", "planned", "sent", "waiting", "answered", "withdrawn"],
-            reader.rows(
-                "SELECT cycle, tasks, planned, sent, waiting, answered, withdrawn FROM queue_progress ORDER BY cycle"
-            ),
+            ["cycle", "tasks", "planned", "sent", "waiting", "answered"],
+            reader.rows("SELECT cycle, tasks, planned, sent, waiting, answered FROM queue_progress ORDER BY cycle"),
             title="queue" + mark,
         )
         print_table(
@@ -128,10 +126,8 @@ def show_queue(root: Path, limit: int) -> None:
     """Print the states of the queue and the next tasks with their reasons."""
     with Lake(warehouse_of(root), read_only=True) as lake, lake.read() as reader:
         print_table(
-            ["cycle", "tasks", "planned", "sent", "waiting", "answered", "withdrawn"],
-            reader.rows(
-                "SELECT cycle, tasks, planned, sent, waiting, answered, withdrawn FROM queue_progress ORDER BY cycle"
-            ),
+            ["cycle", "tasks", "planned", "sent", "waiting", "answered"],
+            reader.rows("SELECT cycle, tasks, planned, sent, waiting, answered FROM queue_progress ORDER BY cycle"),
             title="queue" + simulated_mark(reader),
         )
         rows = reader.rows(

@@ -36,7 +36,7 @@ def _load_queue(root: Path, project: Project) -> None:
     queued = waiting = 0
     # There is no warehouse before a project's first run.
     with suppress(WarehouseNotFound), project.read_lake() as lake, lake.read() as reader:
-        queued = reader.scalar("SELECT count(*) FROM queue WHERE state <> 'withdrawn'")
+        queued = reader.scalar("SELECT count(*) FROM queue")
         waiting = reader.scalar("SELECT count(*) FROM queue WHERE state IN ('planned', 'sent', 'confirmed')")
     if not waiting and queued >= section.budget:
         out.print(f"The budget of {section.budget} labels is spent; {section.batch} more are selected for the server.")

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -16,7 +17,7 @@ from active.service import Task
 from active.simulated import SimulatedAnnotator
 from active.task_folder import TaskFolder
 from tests.warehouse.test_commit_is_atomic import items
-from warehouse import Lake, ServiceError, Upsert
+from warehouse import Lake, Reader, ServiceError, Upsert
 
 CONFIG = QueueConfig(project="p", classes=("a", "b"), chunk=4)
 N = 10
@@ -103,6 +104,19 @@ def test_push_confirms_everything_once(planned: Lake, folder: TaskFolder) -> Non
     snapshot = planned.snapshot()
     assert not push(planned, folder, CONFIG).committed
     assert planned.snapshot() == snapshot
+
+
+def test_a_push_reads_each_text_once(planned: Lake, folder: TaskFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, texts = Reader.rows, list[str]()
+
+    def noted(self: Reader, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        found = rows(self, sql, params)
+        texts.extend(cell for row in found for cell in row if str(cell).startswith("text "))
+        return found
+
+    monkeypatch.setattr(Reader, "rows", noted)
+    push(planned, folder, CONFIG)
+    assert len(texts) == len(set(texts)) == N
 
 
 @pytest.mark.parametrize("before_death", [0, 2, None], ids=["stored none", "stored half", "stored all, not confirmed"])

@@ -11,7 +11,7 @@ from active.select import SelectConfig, select
 from active.strategies import Pick
 from active.value import ValueConfig, estimate_values
 from tests.active.pools import CLASSES, SmallPool, clusters, label, small_pool
-from warehouse import DataError, Lake, SettingsError, StageResult, Upsert
+from warehouse import DataError, Lake, SettingsError, StageResult
 
 N = 120
 
@@ -161,19 +161,6 @@ def test_a_second_run_selects_nothing_more(pool: SmallPool) -> None:
     snapshot = pool.lake.snapshot()
     assert not one_round(pool, settings).committed
     assert pool.lake.snapshot() == snapshot
-
-
-def test_a_withdrawn_task_gives_its_place_in_the_budget_back(pool: SmallPool) -> None:
-    settings = config(batch=8, budget=8)
-    one_round(pool, settings)
-    with pool.lake.stage("fixture", version=1, inputs=("queue",)) as stage:
-        rows = stage.arrow("SELECT * EXCLUDE (run_id, committed_at) REPLACE ('withdrawn' AS state) FROM queue LIMIT 3")
-        stage.commit([Upsert("queue", rows)])
-    withdrawn = set(rows.column("item_id").to_pylist())
-    label(pool, {item: 0 for item, *_ in queued(pool.lake) if item not in withdrawn})
-    one_round(pool, settings)
-    assert len(cycle_items(pool.lake, 2)) == 3
-    assert withdrawn.isdisjoint(cycle_items(pool.lake, 2))
 
 
 def test_the_suggestion_is_the_models_answer_or_none(lake: Lake, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from engine.client import Encoder, Encoding, Progress, load_encoder
-from features.embed import EmbedConfig, embed
+from features.embed import EmbedConfig, embed, encode_texts
 from warehouse import DataError, Lake, SettingsError, Upsert
 
 CONFIG = EmbedConfig(batch_items=3)
@@ -165,6 +165,13 @@ def test_bad_vectors_are_refused_by_item_and_nothing_is_stored(lake: Lake, encod
     assert "item-4" not in str(caught.value)
     assert stored(lake, encoder.encoder_id) == {}
     assert embed(lake, encoder, CONFIG).committed
+
+
+def test_texts_that_are_no_items_are_named_where_the_encoder_refuses_them(encoder: Encoder) -> None:
+    texts = ["oil rose", "half \ud800 a pair"]
+    np.testing.assert_array_equal(encode_texts(encoder, texts[:1]), encoder.encode(texts[:1]))
+    with pytest.raises(DataError, match=r"'half \\ud800 a pair': a lone surrogate"):
+        encode_texts(encoder, texts)
 
 
 def test_batch_items_must_be_positive() -> None:

@@ -169,8 +169,8 @@ def test_the_queue_shows_open_tasks_first_and_else_the_best_items(tmp_path: Path
         assert [card.count("<li>") for card in cards] == [3] * 4
         cosines = [float(value) for value in re.findall(r'<span class="figure">([\d.]+)</span>', cards[0])]
         assert cosines == sorted(cosines, reverse=True)
-        with lake.stage("withdraw", version=1, inputs=()) as stage:
-            rows = stage.arrow("SELECT * EXCLUDE (run_id, committed_at) REPLACE ('withdrawn' AS state) FROM queue")
+        with lake.stage("answers", version=1, inputs=()) as stage:
+            rows = stage.arrow("SELECT * EXCLUDE (run_id, committed_at) REPLACE ('answered' AS state) FROM queue")
             stage.commit([report_lake.Upsert("queue", rows)])
         text, _ = written(lake, tmp_path)
     # Cycle 3 valued 44 items; 4 of them stand in the queue.

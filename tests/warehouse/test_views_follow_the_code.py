@@ -17,6 +17,7 @@ PINNED = {
     4: "22d0d05dbaa1253b",
     5: "85dd3cb910809ddc",
     6: "81f8e826026f4668",
+    7: "c71d5e0266500db2",
 }
 """Hash of the views' text by version."""
 

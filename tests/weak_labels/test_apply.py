@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from tests.weak_labels.lf_helpers import (
     votes,
     write_functions,
 )
-from warehouse import Lake, SettingsError
+from warehouse import DataError, Lake, SettingsError, Upsert
 from weak_labels import ItemBatch, LabelingFunction, keywords, load_functions, nearest, regex, vectorized
 from weak_labels.apply import vote
+from weak_labels.preview import preview
 from weak_labels.screens import Screens
 
 SPORT = keywords("sports", ["goal", "match"], name="sport")
@@ -89,6 +91,26 @@ def test_edited_metadata_counts_as_an_edit(lake: Lake) -> None:
     add_items(lake, {"a": TEXTS["a"]}, metadata='{"desk": "x"}')
     run_vote(lake, [counted(calls)])
     assert calls == ["a", "b", "c", "a"]
+
+
+def test_what_older_versions_noted_is_not_voted_on_again(lake: Lake) -> None:
+    calls: list[str] = []
+    add_items(lake, TEXTS)
+    run_vote(lake, [counted(calls)])
+    with lake.stage("older", version=1, inputs=()) as stage:
+        hash_of_both = "left(md5(concat_ws('|', i.content_hash, i.metadata)), 16)"
+        noted = stage.arrow(
+            f"SELECT item_id, n.input, {hash_of_both} AS input_hash, n.batch "
+            "FROM lf_inputs n JOIN items i USING (item_id)"
+        )
+        stage.commit([Upsert("lf_inputs", noted)])
+    calls.clear()
+    add_items(lake, {"a": "edited", "d": "new"})
+    run_vote(lake, [counted(calls)])
+    assert sorted(calls) == ["a", "d"]
+    with lake.read() as reader:
+        batches = dict(reader.rows("SELECT item_id, batch FROM lf_inputs"))
+    assert batches == {"a": 2, "b": 1, "c": 1, "d": 2}
 
 
 def test_only_a_changed_function_votes_again(lake: Lake) -> None:
@@ -318,6 +340,24 @@ def test_encoder_that_is_away_ends_the_run_and_no_vote_goes(lake: Lake) -> None:
     assert len(calls) == 1  # each try may wait for the server
     assert (votes(lake), faults(lake), lake.snapshot()) == (before, {}, snapshot)
     assert run_vote(lake, [changed]).committed
+
+
+def test_exemplars_that_the_encoder_refuses_are_a_fault_of_their_function(lake: Lake) -> None:
+    def refusing(texts: Sequence[str]) -> Any:
+        if "quark" in texts:
+            raise DataError("The encoder refuses 1 texts: 'quark'.")
+        return encode(texts)
+
+    add_items(lake, TEXTS)
+    add_vectors(lake)
+    odd = nearest({"science": ["quark"]}, radius=0.3, name="odd")
+    vote(lake, [NEAR, odd], config(batch_items=1), encode=refusing)
+    with lake.read() as reader:
+        stored = reader.rows("SELECT item_id, lf_name, fault, detail FROM lf_faults")
+    assert stored == [("", "odd", "switched_off", "raised: The encoder refuses 1 texts: 'quark'.")]
+    [shown] = preview(lake, [odd], config(), encode=refusing)
+    assert (shown.hits, shown.faults, shown.first_fault) == (0, 1, "raised: The encoder refuses 1 texts: 'quark'.")
+    assert {name for (_, name), vote in votes(lake).items() if vote >= 0} == {"near"}
 
 
 def test_functions_asked_in_one_pass_vote_as_each_alone(lake: Lake, tmp_path: Path) -> None:
