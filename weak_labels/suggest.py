@@ -4,10 +4,13 @@ Words and cells are chosen on one half of the labelled items and measured on the
 precision is not the precision that it was chosen for. Coverage is counted on the whole train split.
 """
 
+import functools
 import hashlib
 import io
 import itertools
 import re
+import sys
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,13 +20,13 @@ import numpy as np
 
 from warehouse import Reader, SettingsError
 from warehouse.reader import list_column_to_matrix
+from weak_labels.builders import keywords
 from weak_labels.functions import Matrix
 from weak_labels.report import wilson
 
 MIN_GOLD = 20
 CLUSTER_ITEMS = 50_000
 """Cells are learned from so many vectors at most."""
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
 _MIN_CHARS = 3
 
 
@@ -158,8 +161,16 @@ def _comment(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in line)[:100]
 
 
+@functools.cache
+def _word() -> re.Pattern[str]:
+    # Vowel signs and accents of their own belong to the letter before them; Python counts them as signs.
+    marks = re.escape("".join(c for c in map(chr, range(sys.maxunicode)) if unicodedata.category(c)[0] == "M"))
+    letters = f"[^\\W_][{marks}]*"
+    return re.compile(f"(?:{letters})+(?:['’](?:{letters})+)?")
+
+
 def _terms(text: str) -> set[str]:
-    words = [word.lower() for word in _WORD.findall(text)]
+    words = [word.lower() for word in _word().findall(text)]
     pairs = (f"{a} {b}" for a, b in itertools.pairwise(words))
     return {word for word in words if len(word) >= _MIN_CHARS and not word.isdigit()} | set(pairs)
 
@@ -200,8 +211,7 @@ def _words(
     for label, chosen in lists:
         name = _identifier(label)
         counter[name] += 1
-        pattern = r"(?is)(^|[^\p{L}\p{N}_])(" + "|".join(_quote(term) for term in chosen) + r")($|[^\p{L}\p{N}_])"
-        coverage, hit, examples = _hits(reader, pattern)
+        coverage, hit, examples = _hits(reader, keywords(label, chosen).screen)
         measured = [item_id for item_id in hit if item_id in gold and item_id not in choosing]
         found.append(
             Suggestion(
@@ -305,10 +315,6 @@ def _reverse(text: str) -> tuple[int, ...]:
 def _identifier(label: str) -> str:
     signs = "".join(c if f"a{c}".isidentifier() else "_" for c in label.lower())
     return re.sub("__+", "_", signs).strip("_") or "class"
-
-
-def _quote(term: str) -> str:
-    return r"\s+".join("".join(c if c.isalnum() else f"\\x{{{ord(c):x}}}" for c in part) for part in term.split())
 
 
 def write(suggestions: Suggestions, path: Path, *, replace: bool) -> None:

@@ -56,6 +56,28 @@ def test_precision_is_measured_on_labels_that_did_not_choose(lake: Lake) -> None
     assert sum(s.right for s in judged) / sum(s.hits for s in judged) < 0.6
 
 
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        ("यह हिन्दी किताब अच्छी लगी", "सेवा बहुत खराब मिली"),
+        ("كِتَابٌ جَمِيلٌ", "خِدْمَةٌ سَيِّئَةٌ"),
+        ("le cafe\u0301 est cher", "la the\u0301orie est fausse"),
+        ("我要退款", "谢谢你们"),
+    ],
+)
+def test_the_words_of_any_script_hit_what_is_said_of_them(lake: Lake, tmp_path: Path, good: str, bad: str) -> None:
+    texts = {f"i{n:03}": f"{good if n % 2 else bad} {n}" for n in range(80)}
+    add_items(lake, texts)
+    add_classes_and_gold(lake, {item: n % 2 for n, item in enumerate(texts)})
+    suggestions = found(lake, SuggestConfig(encoder_id="none"))
+    path = tmp_path / "suggested.py"
+    write(suggestions, path, replace=False)
+    run_vote(lake, load_functions(path, CLASSES))
+    hits = [name for (_, name), vote in votes(lake).items() if vote >= 0]
+    assert {s.name: round(s.coverage * len(texts)) for s in suggestions.found} == {n: hits.count(n) for n in set(hits)}
+    assert sorted(hits.count(s.name) for s in suggestions.found)[0] == 40
+
+
 def test_the_file_loads_votes_and_shows_its_figures(lake: Lake, tmp_path: Path) -> None:
     fill(lake)
     path = tmp_path / "suggested.py"
