@@ -5,28 +5,33 @@ One file per task, named by a hash of the item id, in Label Studio's own task fo
 named and left as it is; the others go on.
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
+from active.open_task import OpenTask
 from active.service import LABEL, Answer, Pulled, StoredTask, Task, choice
 from warehouse import ServiceRefused
+from warehouse.answers import person
 from warehouse.files import replaced_file
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
 
 GUIDE_FILE = "HOW_TO_ANSWER.txt"
-GUIDE = """Each .json file here is one task in Label Studio's format. Answer it in one of two ways, then: siftline run
+GUIDE = """Each .json file here is one task in Label Studio's format. Answer it in one of three ways, then: siftline run
 
-1. Import the files into a Label Studio project, label there, export as JSON, and put the export into the folder
+1. siftline answer, in the folder of the project: it shows one task after another and takes a key for each.
+2. Import the files into a Label Studio project, label there, export as JSON, and put the export into the folder
    import/ beside this file. Exports name people by number ("completed_by"). Where they come from several Label Studios,
    write names there instead, or person 1 of one counts as person 1 of the other.
-2. Or add "annotations" to a task's file by hand, beside its "data", as in
+3. Or add "annotations" to a task's file by hand, beside its "data", as in
 
 {example}
 
@@ -95,8 +100,7 @@ class TaskFolder:
             task_id = self.task_id(task.item_id, task.round)
             path = self._file(task_id)
             if not path.is_file():
-                content = {"id": task_id, **task.to_label_studio()}
-                _write(path, json.dumps(content, indent=2, ensure_ascii=True) + "\n")
+                self._write_task(task_id, {"id": task_id, **task.to_label_studio()})
             ids[task.item_id] = task_id
         return ids
 
@@ -129,10 +133,11 @@ class TaskFolder:
         Raises:
             ServiceRefused: a file cannot be read, so nobody knows whether it holds an answer.
         """
-        for task_id in task_ids:
-            path = self._file(task_id)
-            if path.is_file() and not any(task.get("annotations") for task in self._tasks(path)):
-                path.unlink()
+        with self._alone():
+            for task_id in task_ids:
+                path = self._file(task_id)
+                if path.is_file() and not any(task.get("annotations") for task in self._tasks(path)):
+                    path.unlink()
 
     def stored(self) -> Iterator[StoredTask]:
         """The tasks in the files that carry their names; a file that cannot be read is in nobody's way."""
@@ -149,34 +154,82 @@ class TaskFolder:
 
     def show(self, data: Mapping[str, Mapping[str, Any]]) -> None:
         """Put other data into task files, by task id."""
-        for task_id, shown in data.items():
-            [task] = self._tasks(self._file(task_id))
-            content = {**task, "data": dict(shown)}
-            _write(self._file(task_id), json.dumps(content, indent=2, ensure_ascii=True) + "\n")
+        with self._alone():
+            for task_id, shown in data.items():
+                [task] = self._tasks(self._file(task_id))
+                self._write_task(task_id, {**task, "data": dict(shown)})
 
-    def annotate(self, task_id: str, *, labels: Sequence[str], annotator: str, seconds: float) -> None:
-        """Add an annotation to a task's file, in the place of an earlier one of the same annotator.
+    def waiting(self, annotator: str, *, people: int) -> list[OpenTask]:
+        """The tasks that wait for an annotator, the most valuable first; `problems` then names what was left out.
+
+        Args:
+            annotator: whose answer is missing.
+            people: how many have to answer or skip a task.
+        """
+        answered: dict[str, set[str]] = {}
+        for answer in self.pull():
+            answered.setdefault(answer.task_id, set()).add(person(answer.annotator, answer.annotation_id))
+        tasks: list[OpenTask] = []
+        for stored in self.stored():
+            who = answered.get(stored.task_id, set())
+            if annotator not in who and len(who) < people:
+                with suppress(ServiceRefused):
+                    tasks.append(self.open_task(stored.task_id))
+        return sorted(tasks, key=lambda task: task.order)
+
+    def open_task(self, task_id: str) -> OpenTask:
+        """A task as its file is now.
 
         Raises:
-            ServiceRefused: the file is missing, cannot be read or does not hold exactly one task.
+            ServiceRefused: the file is gone, cannot be read or does not hold exactly one task.
         """
-        path = self._file(task_id)
-        tasks = self._tasks(path)
-        if len(tasks) != 1:
-            raise ServiceRefused(f"The task file {path} holds {len(tasks)} tasks, one is expected. Mend it.")
-        [task] = tasks
+        task = self._one_task(task_id)
+        if not isinstance(task.get("data"), dict):
+            raise ServiceRefused(f"The task file {self._file(task_id)} has no data. Mend or remove it.")
+        people = {person(answer.annotator, answer.annotation_id) for answer in self._answers(self._file(task_id))}
+        return OpenTask.of(task_id, task, frozenset(people))
+
+    def annotate(
+        self,
+        task_id: str,
+        *,
+        labels: Sequence[str] | None,
+        annotator: str,
+        seconds: float,
+        shown: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Add an annotation to a task's file, in the place of an earlier one of the same annotator.
+
+        Args:
+            task_id: the task.
+            labels: chosen classes; None to skip the task.
+            annotator: who answers.
+            seconds: time spent.
+            shown: data that the annotator saw; None where it cannot have changed since.
+
+        Raises:
+            ServiceRefused: the file is gone, cannot be read, does not hold exactly one task, or shows something else.
+        """
         now = datetime.now(UTC).isoformat()
         annotation = {
             "id": f"{task_id}-{annotator}",
             "completed_by": annotator,
-            "result": [choice(labels)],
+            "result": [] if labels is None else [choice(labels)],
             "created_at": now,
             "updated_at": now,
             "lead_time": seconds,
         }
-        task["annotations"] = [a for a in task.get("annotations", []) if a.get("id") != annotation["id"]]
-        task["annotations"].append(annotation)
-        _write(path, json.dumps(task, indent=2, ensure_ascii=True) + "\n")
+        if labels is None:
+            annotation["was_cancelled"] = True
+        with self._alone():
+            task = self._one_task(task_id)
+            if shown is not None and shown != task.get("data"):
+                raise ServiceRefused(f"The task {task_id} shows something else by now; the answer to it was not kept.")
+            others = task.get("annotations") or []
+            if not isinstance(others, list) or not all(isinstance(other, dict) for other in others):
+                raise ServiceRefused(f"The task file {self._file(task_id)} holds wrong annotations. Mend it.")
+            others = [other for other in cast("list[dict[str, Any]]", others) if other.get("id") != annotation["id"]]
+            self._write_task(task_id, {**task, "annotations": [*others, annotation]})
 
     def task_id(self, item_id: str, round: int = 1) -> str:
         """Id of an item's task: a hash, because ids of items are never file names, and the round from the second on."""
@@ -201,6 +254,33 @@ class TaskFolder:
 
     def _file(self, task_id: str) -> Path:
         return self.path / f"{task_id}.json"
+
+    @contextmanager
+    def _alone(self) -> Generator[None]:
+        """Keep other processes from changing a task file between our reading and our writing it."""
+        try:
+            folder = os.open(self.path, os.O_RDONLY)
+        except FileNotFoundError:
+            yield
+            return
+        try:
+            with suppress(OSError):  # some network disks have no such locks
+                fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
+
+    def _write_task(self, task_id: str, task: Mapping[str, Any]) -> None:
+        _write(self._file(task_id), json.dumps(task, indent=2, ensure_ascii=True) + "\n")
+
+    def _one_task(self, task_id: str) -> dict[str, Any]:
+        path = self._file(task_id)
+        if not path.is_file():
+            raise ServiceRefused(f"The task file {path} is gone; the task was withdrawn.")
+        tasks = self._tasks(path)
+        if len(tasks) != 1:
+            raise ServiceRefused(f"The task file {path} holds {len(tasks)} tasks, one is expected. Mend it.")
+        return tasks[0]
 
     def _tasks(self, path: Path) -> list[dict[str, Any]]:
         """The tasks of a file: one task, or an export that is a list of them."""

@@ -1,11 +1,12 @@
 """Commands that show the state of a project: status, queue, report, and the two that talk to the annotation service."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.cli.console import excerpt, out, print_table, say
-from flows.settings import load_settings, warehouse_of
+from flows.settings import load_settings
 from warehouse import Lake, Reader
 from warehouse.answers import NO_CLASS, labels_in_words
 
@@ -60,6 +61,8 @@ def show_status(root: Path) -> None:
 
 def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) -> None:
     """Print what a run did and where the project stands."""
+    from active.task_folder import TaskFolder
+
     with project.lake.read() as reader:
         mark = simulated_mark(reader)
         rows = reader.rows(
@@ -96,10 +99,13 @@ def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) 
     )
     if waiting:
         out.print(f"{waiting} tasks wait for annotators in {project.service.describe()}")
-        out.print("When they have answered: siftline run" + _project_hint(project))
+        if isinstance(project.service, TaskFolder):
+            out.print("To answer them here: siftline answer" + project_hint(project))
+        out.print("When they have answered: siftline run" + project_hint(project))
 
 
-def _project_hint(project: "Project") -> str:
+def project_hint(project: "Project") -> str:
+    """The option that names the project behind a command; empty in its own folder."""
     return "" if project.root == Path.cwd() else f" --project {_shown(project.root)}"
 
 
@@ -124,7 +130,8 @@ def make_report(root: Path, output: Path | None) -> None:
 
 def show_queue(root: Path, limit: int) -> None:
     """Print the states of the queue and the next tasks with their reasons."""
-    with Lake(warehouse_of(root), read_only=True) as lake, lake.read() as reader:
+    settings = load_settings(root)
+    with Lake(settings.warehouse.below(root), read_only=True) as lake, lake.read() as reader:
         print_table(
             ["cycle", "tasks", "planned", "sent", "waiting", "answered"],
             reader.rows("SELECT cycle, tasks, planned, sent, waiting, answered FROM queue_progress ORDER BY cycle"),
@@ -144,6 +151,9 @@ def show_queue(root: Path, limit: int) -> None:
         )
     shown = [(*row[:4], row[4], excerpt(row[5], 60)) for row in rows]
     print_table(["rank", "value", "state", "suggested", "reason", "text"], shown, title="next tasks")
+    elsewhere = settings.annotate.service == "label-studio" or os.environ.get("LABEL_STUDIO_URL")
+    if shown and not elsewhere and (root / settings.annotate.folder).is_dir():
+        say("To answer them here: siftline answer")
 
 
 def show_suspects(root: Path, limit: int) -> None:
@@ -183,7 +193,7 @@ def collect_answers(root: Path) -> None:
     new = sum(n for table, n in result.rows_written.items() if table == "annotations")
     out.print(f"{new} new or changed answers from {project.service.describe()}")
     if new:
-        out.print("To learn from them: siftline run" + _project_hint(project))
+        out.print("To learn from them: siftline run" + project_hint(project))
     for key, value in result.detail.items():
         say(f"  {key}: {value}")
 

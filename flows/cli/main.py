@@ -303,6 +303,17 @@ def queue(
         show_queue(project, next)
 
 
+@app.command(epilog="Example: siftline answer --name ann")
+def answer(
+    project: ProjectOption = Path(),
+    name: Annotated[str, typer.Option(help="Who answers; left out, your name on this machine.")] = "",
+) -> None:
+    """Label the waiting tasks in the terminal, where no Label Studio is used."""
+    from flows.cli.answer import answer_tasks
+
+    answer_tasks(project, name)
+
+
 @app.command(epilog="Example: siftline collect")
 def collect(project: ProjectOption = Path()) -> None:
     """Fetch the answers of annotators; `siftline run` learns from them."""

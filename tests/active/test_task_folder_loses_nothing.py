@@ -153,7 +153,7 @@ def test_withdrawing_removes_open_tasks_only(folder: TaskFolder) -> None:
 
 
 def test_a_simulated_answer_needs_a_task(folder: TaskFolder) -> None:
-    with pytest.raises(ServiceRefused, match="cannot be read"):
+    with pytest.raises(ServiceRefused, match="is gone"):
         folder.annotate("never", labels=["a"], annotator="ann", seconds=1.0)
 
 

@@ -18,6 +18,7 @@ COMMANDS = [
     ["report"],
     ["sql"],
     ["queue"],
+    ["answer"],
     ["collect"],
     ["embed"],
     ["doctor"],
