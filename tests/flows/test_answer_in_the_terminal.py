@@ -274,7 +274,7 @@ def test_where_label_studio_is_used_people_are_sent_there(
 ) -> None:
     monkeypatch.setenv("LABEL_STUDIO_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "0" * 40)
-    (tmp_path / "siftline.toml").write_text(settings(service="label-studio"), "utf-8")
+    (tmp_path / "siftline.toml").write_text(settings(service="label-studio").replace('"p"', '"terminal"'), "utf-8")
     ended = answer(tmp_path)
     assert ended.returncode == 2
     assert "http://127.0.0.1:9, not in the terminal; answer there" in ended.stderr
