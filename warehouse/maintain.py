@@ -8,15 +8,16 @@ named.
 """
 
 import contextlib
-from collections.abc import Generator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import duckdb
 
 from warehouse.catalog_file import vacuum_fault
 from warehouse.checksums import note_all
 from warehouse.commit import author, retried
-from warehouse.connection import Location, private_files
+from warehouse.connection import Location, connect, private_files
 from warehouse.disk import disk_full, no_leftovers
 from warehouse.durable import NewFiles
 from warehouse.errors import SettingsError, WarehouseError
@@ -69,8 +70,8 @@ def maintain(lake: Lake, *, expire_older_than_days: float | None = None, grace_h
     if lake.read_only:
         raise WarehouseError(f"The warehouse at {lake.location.words} is open for reading only.")
     _bring_layout(lake)
-    with _one_thread(lake):
-        flushed = _step(lake, "CALL ducklake_flush_inlined_data('lake')", "maintain: small commits moved into files")
+    flush = "CALL ducklake_flush_inlined_data('lake')"
+    flushed = _step(lake, flush, "maintain: small commits moved into files", partial(_on_one_thread, lake))
     merged = _step(lake, "CALL ducklake_merge_adjacent_files('lake')", "maintain: adjacent files merged")
     rewritten = _step(
         lake,
@@ -127,20 +128,16 @@ def _bring_layout(lake: Lake) -> None:
         retried(attempt, lake.location)
 
 
-@contextlib.contextmanager
-def _one_thread(lake: Lake) -> Generator[None]:
-    """DuckLake finishes the tables of a flush side by side and notes each in one list without a lock.
+def _on_one_thread(lake: Lake) -> duckdb.DuckDBPyConnection:
+    """A connection that shares nothing with the lake's, for a flush.
 
-    With two threads the process dies of it, once in some hundred flushes (docs/decisions/0103). Other work on this lake
-    goes on, each query in the thread that asks.
+    DuckLake finishes the tables of a flush side by side and notes each in one list without a lock: with two threads the
+    process dies of it, once in some hundred flushes. The lake's own threads are not for changing, since that waits for
+    them while they wait for what its other users hold (docs/decisions/0103).
     """
-    with contextlib.closing(lake.new_cursor()) as cursor:
-        (threads,) = cursor.execute("SELECT current_setting('threads')").fetchone() or (1,)
-        cursor.execute("SET threads = 1")
-        try:
-            yield
-        finally:
-            cursor.execute(f"SET threads = {threads}")
+    own = connect(lake.location, read_only=False)
+    own.execute("SET threads = 1")
+    return own
 
 
 def _with_many_deletions(lake: Lake) -> list[str]:
@@ -152,15 +149,14 @@ def _with_many_deletions(lake: Lake) -> list[str]:
         return [str(name) for (name,) in found.fetchall()]
 
 
-def _step(lake: Lake, call: str, message: str) -> list[tuple[object, ...]]:
+def _step(
+    lake: Lake, call: str, message: str, opened: Callable[[], duckdb.DuckDBPyConnection] | None = None
+) -> list[tuple[object, ...]]:
     """Run one call of DuckLake's in a transaction; one that changed nothing makes no snapshot."""
 
     def attempt() -> list[tuple[object, ...]]:
-        cursor = lake.new_cursor()
-        try:
+        with contextlib.closing((opened or lake.new_cursor)()) as cursor:
             return _in_transaction(cursor, call, message, lake.location)
-        finally:
-            cursor.close()
 
     with lake.lock.held(), private_files(), no_leftovers(lake.new_cursor, lake.location):
         return retried(attempt, lake.location)

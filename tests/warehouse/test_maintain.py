@@ -233,6 +233,31 @@ def test_a_flush_has_one_thread_and_the_rest_has_all(lake: Lake, monkeypatch: py
     assert set(threads.values()) == {4}
 
 
+COMMITS_AND_MAINTENANCE = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tests.warehouse.test_commit_is_atomic import classes
+from warehouse import Append, Lake
+from warehouse.maintain import maintain
+with Lake(Path(sys.argv[1])) as lake, ThreadPoolExecutor(6) as pool:
+    def commit(writer):
+        for number in range(4):
+            with lake.stage(f"writer {writer}", version=number, inputs=()) as stage:
+                stage.commit([Append("classes", classes("a", "b"))])
+    for done in [*(pool.submit(commit, writer) for writer in range(4)), *(pool.submit(maintain, lake) for _ in "ab")]:
+        done.result()
+"""
+
+
+def test_maintenance_ends_while_other_threads_of_its_process_commit(lake: Lake) -> None:
+    lake.close()
+    command = [sys.executable, "-c", COMMITS_AND_MAINTENANCE, str(lake.path)]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=150)
+    with connect(lake.path) as reader:
+        assert reader.scalar("SELECT count(*) FROM runs") == 16
+
+
 def test_negative_numbers_are_refused(lake: Lake) -> None:
     with pytest.raises(SettingsError, match="-1"):
         maintain(lake, grace_h=-1)
