@@ -41,6 +41,8 @@ _SEVERAL = """
    A text may have several classes: name all of them in "choices". Where none fits, leave "choices" empty.
 """
 
+_EXPORT = 'Of Label Studio\'s exports, only "JSON" is read here; JSON-MIN, CSV and the others are not. Remove it.'
+
 
 class TaskFolder:
     """Tasks of one project in a folder.
@@ -116,8 +118,11 @@ class TaskFolder:
             self._problems[self.path.name] = f"There is no folder {self.path}; the next push makes it."
         for path in sorted(self.path.glob("*.json")):
             yield from self._answers(path)
-        for path in sorted((self.path / "import").glob("*.json")):
-            yield from self._answers(path)
+        for path in sorted((self.path / "import").glob("*")):
+            if path.suffix.lower() == ".json":
+                yield from self._answers(path)
+            elif path.is_file() and not path.name.startswith("."):
+                self._problems[path.name] = f"The file {path} is no JSON. {_EXPORT}"
 
     def pull_since(self, cursor: str) -> Pulled:
         """Everything: times of files tell nothing where files are copied and clocks differ."""
@@ -148,9 +153,13 @@ class TaskFolder:
                     yield StoredTask(task_id=path.stem, item_id=str(data["item_id"]), data=data, answered=answered)
 
     def show(self, data: Mapping[str, Mapping[str, Any]]) -> None:
-        """Put other data into task files, by task id."""
+        """Put other data into task files, by task id.
+
+        Raises:
+            ServiceRefused: a file is missing, cannot be read or does not hold exactly one task.
+        """
         for task_id, shown in data.items():
-            [task] = self._tasks(self._file(task_id))
+            task = self._one_task(self._file(task_id))
             content = {**task, "data": dict(shown)}
             _write(self._file(task_id), json.dumps(content, indent=2, ensure_ascii=True) + "\n")
 
@@ -161,10 +170,7 @@ class TaskFolder:
             ServiceRefused: the file is missing, cannot be read or does not hold exactly one task.
         """
         path = self._file(task_id)
-        tasks = self._tasks(path)
-        if len(tasks) != 1:
-            raise ServiceRefused(f"The task file {path} holds {len(tasks)} tasks, one is expected. Mend it.")
-        [task] = tasks
+        task = self._one_task(path)
         now = datetime.now(UTC).isoformat()
         annotation = {
             "id": f"{task_id}-{annotator}",
@@ -215,6 +221,12 @@ class TaskFolder:
             raise ServiceRefused(f"The task file {path} holds no Label Studio task. Mend or remove it.")
         return cast("list[dict[str, Any]]", tasks)
 
+    def _one_task(self, path: Path) -> dict[str, Any]:
+        tasks = self._tasks(path)
+        if len(tasks) != 1:
+            raise ServiceRefused(f"The task file {path} holds {len(tasks)} tasks, one is expected. Mend it.")
+        return tasks[0]
+
     def _answers(self, path: Path) -> Iterator[Answer]:
         """The answers of one file; what is wrong with it is kept in `problems`, and the rest of it still counts."""
         wrong: list[str] = []
@@ -225,6 +237,9 @@ class TaskFolder:
             self._problems[path.name] = str(error)
             return
         for task in tasks:
+            if not isinstance(task.get("data"), dict):
+                wrong.append(f"a task without its data. {_EXPORT}")
+                continue
             annotations = task.get("annotations") or []
             if not isinstance(annotations, list):
                 wrong.append(f"annotations of a task are a {type(annotations).__name__}, a list is expected")
@@ -243,9 +258,13 @@ class TaskFolder:
     def _answer(self, task: dict[str, Any], annotation: dict[str, Any], n: int, modified: datetime) -> Answer:
         item_id = str(task["data"]["item_id"])
         task_id = self.task_id(item_id, int(task["data"].get("round", 1)))
-        skipped = bool(annotation.get("was_cancelled"))
+        skipped = annotation.get("was_cancelled") or False
+        if not isinstance(skipped, bool):
+            raise ValueError(f"annotation {n} of item {item_id!r} has was_cancelled {skipped!r}; it is true or false")
         parts = [r["value"]["choices"] for r in annotation.get("result") or [] if r.get("from_name") == LABEL]
-        choices = [str(name) for part in parts for name in (part if self.multi_label else part[:1])]
+        if not all(isinstance(part, list) for part in parts):
+            raise ValueError(f"annotation {n} of item {item_id!r} has choices that are no list, such as {parts[0]!r}")
+        choices = [str(name) for part in parts for name in part]
         if not skipped and not self.multi_label and len(choices) != 1:
             raise ValueError(f"annotation {n} of item {item_id!r} has {len(choices)} labels, one is expected")
         labels = () if skipped else tuple(dict.fromkeys(choices))

@@ -240,12 +240,15 @@ from pathlib import Path
 from tests.warehouse.test_commit_is_atomic import classes
 from warehouse import Append, Lake
 from warehouse.maintain import maintain
-with Lake(Path(sys.argv[1])) as lake, ThreadPoolExecutor(6) as pool:
+with Lake(Path(sys.argv[1])) as lake, ThreadPoolExecutor(5) as pool:
     def commit(writer):
-        for number in range(4):
+        for number in range(8):
             with lake.stage(f"writer {writer}", version=number, inputs=()) as stage:
                 stage.commit([Append("classes", classes("a", "b"))])
-    for done in [*(pool.submit(commit, writer) for writer in range(4)), *(pool.submit(maintain, lake) for _ in "ab")]:
+    def keep_small():
+        for _ in range(3):
+            maintain(lake)
+    for done in [*(pool.submit(commit, writer) for writer in range(4)), pool.submit(keep_small)]:
         done.result()
 """
 
@@ -255,7 +258,7 @@ def test_maintenance_ends_while_other_threads_of_its_process_commit(lake: Lake) 
     command = [sys.executable, "-c", COMMITS_AND_MAINTENANCE, str(lake.path)]
     subprocess.run(command, cwd=ROOT, check=True, timeout=150)
     with connect(lake.path) as reader:
-        assert reader.scalar("SELECT count(*) FROM runs") == 16
+        assert reader.scalar("SELECT count(*) FROM runs") == 32
 
 
 def test_negative_numbers_are_refused(lake: Lake) -> None:
