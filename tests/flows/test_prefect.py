@@ -13,6 +13,7 @@ import pytest
 from flows.cli.main import run_command
 from flows.prefect_server import configured_api_url
 from tests.projects import ROOT
+from warehouse import SettingsError
 
 FLOW = """
 import json, sys
@@ -97,6 +98,16 @@ def test_the_active_profile_decides_like_the_environment(tmp_path: Path, monkeyp
     assert configured_api_url() == "http://127.0.0.1:4200/api"
     monkeypatch.setenv("PREFECT_PROFILE", "other")
     assert configured_api_url() is None
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4200/api/")
+    assert configured_api_url() == "http://127.0.0.1:4200/api"
+
+
+def test_damaged_profiles_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    (tmp_path / "profiles.toml").write_text('active = "x\n')
+    with pytest.raises(SettingsError, match=r"profiles\.toml is not valid TOML"):
+        configured_api_url()
 
 
 def test_projects_with_other_names_have_deployments_of_their_own() -> None:
