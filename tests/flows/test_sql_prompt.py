@@ -1,6 +1,7 @@
 """`siftline sql`: reads, in forms that programs can read again, and never writes, however it is asked."""
 
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -147,7 +148,7 @@ def test_a_reader_that_leaves_is_no_fault(project: Path) -> None:
 
 def test_a_broken_pipe_of_our_own_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
-        raise BrokenPipeError
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
     monkeypatch.setattr("flows.cli.sql.run_sql", broken)
     with pytest.raises(BrokenPipeError):
