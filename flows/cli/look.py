@@ -169,16 +169,17 @@ def show_suspects(root: Path, limit: int) -> None:
     """Print the labels that are probably wrong, the most suspicious first; people mend them where they gave them."""
     from active.quality import suspects
     from flows.project import Project
+    from flows.report.page import class_names
 
     project = Project(root)
     index = project.index()
     with project.read_lake() as lake, lake.read() as reader:
         found = suspects(reader, index)[:limit]
         texts: dict[str, str] = dict(reader.rows("SELECT item_id, content FROM items JOIN gold_labels USING (item_id)"))
+        classes = class_names(reader)
         mark = simulated_mark(reader)
     rows = [
-        (f"{s.suspicion:.2f}", s.item_id, *_given_and_rather(s, project.classes), excerpt(texts[s.item_id], 70))
-        for s in found
+        (f"{s.suspicion:.2f}", s.item_id, *_given_and_rather(s, classes), excerpt(texts[s.item_id], 70)) for s in found
     ]
     print_table(["suspicion", "item", "labelled", "rather", "text"], rows, title="labels to look at again" + mark)
 
