@@ -45,27 +45,24 @@ def changed(reader: Reader, values: pa.Table, cycle: int, *, off: float = 0.0) -
         return values
     stored = stored.combine_chunks()  # rows are taken from one piece much faster
     place = pc.index_in(values["item_id"], value_set=stored["item_id"].combine_chunks())
-    known = np.flatnonzero(place.is_valid())
-    now, before = values.take(known), stored.take(place.drop_null())
-    same = np.ones(len(known), np.bool_)
+    before, same = stored.take(place), np.asarray(place.is_valid()).copy()
     for name in values.column_names:
         if name not in KEYS:
-            same &= _alike(now[name], before[name], off)
-    kept = np.zeros(len(values), np.bool_)
-    kept[known] = same
-    return values.filter(pa.array(~kept))
+            same &= _alike(values[name], before[name], off)
+    return values.filter(pa.array(~same))
 
 
 def _alike(now: pa.ChunkedArray, before: pa.ChunkedArray, off: float) -> Bools:
     if pa.types.is_floating(now.type):
         a, b = _numbers(now), _numbers(before)
         return (np.abs(a - b) <= (KEPT_WITHIN - off) * np.maximum(1.0, np.abs(b))) | (np.isnan(a) & np.isnan(b))
-    same = np.asarray(pc.equal(now, before)).copy()
+    same = np.asarray(pc.fill_null(pc.equal(now, before), False)).copy()
     others = np.flatnonzero(~same)
     now, before = now.take(others), before.take(others)
     words = [pc.replace_substring_regex(column, SHARE, "") for column in (now, before)]
     a, b = _share(now), _share(before)
-    same[others] = np.asarray(pc.equal(*words)) & (np.abs(a - b) <= (SHARE_KEPT_WITHIN - off) * b + LAST_DIGIT)
+    near = np.abs(a - b) <= (SHARE_KEPT_WITHIN - off) * b + LAST_DIGIT
+    same[others] = np.asarray(pc.fill_null(pc.equal(*words), False)) & near
     return same
 
 

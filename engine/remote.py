@@ -1,7 +1,8 @@
 """An encoder on a server of ours: the same vectors, bit for bit, from `siftline engine serve`.
 
-A server that is full or restarts is asked again for a while, as it says itself when. One that has become another
-encoder in the meantime is refused, so that no two encoders ever mix in one result.
+A server that is full, slow or restarts is asked again, for less at a time and when it says itself, as long as something
+is answered now and then. One that has become another encoder in the meantime is refused, so that no two encoders ever
+mix in one result.
 """
 
 import base64
@@ -9,10 +10,12 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast, overload
+from typing import Any, Literal, TypeVar, cast, overload
 
 import httpx
 import numpy as np
@@ -21,17 +24,20 @@ import orjson
 from engine.client import DEFAULT_ACTIVE, ENCODERS, Encoding, Progress, Vectors
 from engine.errors import EngineError, InputError, NumericError, OptionError, UnavailableError
 from engine.key import check_key
+from engine.portions import CONNECTIONS, Portions
 from engine.proxies import check_url, client_for, proxy_hint
 from engine.tokenizer import check_texts
 
 PATIENCE_S = 60.0
-CONNECTIONS = 4
-"""Requests at a time: enough that the server's queue never runs dry between two answers."""
 REQUEST_TEXTS = 128
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 _LIMITS = ("max_inputs", "max_body_bytes", "queue_texts", "queue_tokens")
 """Limits of `/info` that a request has to keep."""
 _AGAIN = frozenset({408, 429, 500, 502, 503, 504})
+_TOO_MUCH = frozenset({408, 429, 504})
+"""Of these, the ones that less at a time may spare."""
+
+T = TypeVar("T")
 
 
 class RemoteEncoder:
@@ -40,7 +46,8 @@ class RemoteEncoder:
     Args:
         url: of the server, such as http://127.0.0.1:8180.
         key: its API key, where it has one.
-        patience_s: so long a server that is away or full is asked again before a call fails.
+        patience_s: so long a server that is away or full is asked again, without an answer to any request, before a
+            call fails.
 
     Raises:
         OptionError: what answers is no such server, or refuses the key; or the url, the key or a proxy cannot be used.
@@ -53,11 +60,11 @@ class RemoteEncoder:
         headers = {} if key is None else {"Authorization": f"Bearer {check_key(key)}"}
         self._client = client_for(self.url, headers, httpx.Timeout(60.0, connect=5.0))
         self._jitter = random.SystemRandom()
-        self._turns = threading.BoundedSemaphore(CONNECTIONS)
+        self._portions = Portions(REQUEST_TEXTS)
         self.info = self._read_info()
 
     def _read_info(self) -> dict[str, Any]:
-        response = self._ask("GET", "/info", None, threading.Event())
+        response = self._patiently(lambda: self._request("GET", "/info"), time.monotonic(), threading.Event())
         try:
             info = cast("dict[str, Any]", orjson.loads(response.content))
             self.encoder_id = str(info["encoder_id"])
@@ -70,7 +77,7 @@ class RemoteEncoder:
             ) from error
         # A request that the whole queue cannot hold is refused for good, however short the queue is at the moment.
         held = max(1, limits["queue_tokens"] // self.max_tokens)
-        self._max_texts = min(REQUEST_TEXTS, limits["max_inputs"], limits["queue_texts"], held)
+        self._portions = Portions(min(REQUEST_TEXTS, limits["max_inputs"], limits["queue_texts"], held))
         self._max_bytes = limits["max_body_bytes"]
         return info
 
@@ -99,13 +106,12 @@ class RemoteEncoder:
             active_frac=np.ones(count, np.float32),
             routes=[""] * count,
         )
-        parts = self._parts(checked)
+        call = _Call(texts=checked, result=result, trace=trace)
         waiting: deque[Future[int]] = deque()
-        ended = threading.Event()
         done = 0
         try:
-            for start, stop in parts:
-                waiting.append(self._begin(result, checked, start, stop, trace, ended))
+            for start, stop in self._parts(checked):
+                waiting.append(self._begin(call, start, stop))
                 if len(waiting) >= 2 * CONNECTIONS:
                     done += waiting.popleft().result()
                     if progress is not None:
@@ -115,13 +121,13 @@ class RemoteEncoder:
                 if progress is not None:
                     progress(done, count)
         finally:
-            ended.set()  # after an error or an interrupt nobody waits for the rest
+            call.ended.set()  # after an error or an interrupt nobody waits for the rest
             for future in waiting:
                 future.cancel()
         return result
 
     def _parts(self, texts: list[str]) -> Iterator[tuple[int, int]]:
-        """Spans of texts that fit into a request."""
+        """Spans of texts that fit into a request, as large as one is when the span is asked for."""
         start = size = 0
         for place, text in enumerate(texts):
             length = len(orjson.dumps(text)) + 1
@@ -130,39 +136,50 @@ class RemoteEncoder:
                     f"Text {place} has {length} bytes; the server at {self.url} reads {self._max_bytes} in a request.",
                     {place: f"{length} bytes, more than the server reads"},
                 )
-            if place > start and (place - start >= self._max_texts or size + length + 200 > self._max_bytes):
+            if place > start and (place - start >= self._portions.texts or size + length + 200 > self._max_bytes):
                 yield start, place
                 start, size = place, 0
             size += length
         if start < len(texts):
             yield start, len(texts)
 
-    def _begin(
-        self, result: Encoding, texts: list[str], start: int, stop: int, trace: bool, ended: threading.Event
-    ) -> Future[int]:
+    def _begin(self, call: "_Call", start: int, stop: int) -> Future[int]:
         """`_fill` in a thread of its own, a daemon: a process that ends waits for no answer of a server that hangs."""
         future: Future[int] = Future()
 
         def run() -> None:
-            with self._turns:
-                if not future.set_running_or_notify_cancel():
-                    return
-                try:
-                    future.set_result(self._fill(result, texts, start, stop, trace, ended))
-                except BaseException as error:  # noqa: BLE001 - raised by whoever waits
-                    future.set_exception(error)
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(self._fill(call, start, stop))
+            except BaseException as error:  # noqa: BLE001 - raised by whoever waits
+                future.set_exception(error)
 
         threading.Thread(target=run, daemon=True, name="remote").start()
         return future
 
-    def _fill(
-        self, result: Encoding, texts: list[str], start: int, stop: int, trace: bool, ended: threading.Event
-    ) -> int:
-        body = orjson.dumps({"input": texts[start:stop], "encoding_format": "base64", "trace": trace})
-        try:
-            response = self._ask("POST", "/v1/embeddings", body, ended)
-        except NumericError as error:
-            raise NumericError(str(error), tuple(start + index for index in error.indexes)) from error
+    def _fill(self, call: "_Call", start: int, stop: int) -> int:
+        place = start
+        while place < stop:
+            place = self._patiently(partial(self._fill_some, call, place, stop), call.begun, call.ended)
+        return stop - start
+
+    def _fill_some(self, call: "_Call", start: int, stop: int) -> int:
+        """One request, for as many texts as are fit at present; returns the place behind them."""
+        with self._portions.turn():
+            if call.ended.is_set():
+                raise self._call_has_ended()
+            stop = min(stop, start + self._portions.texts)
+            fields = {"input": call.texts[start:stop], "encoding_format": "base64", "trace": call.trace}
+            try:
+                response = self._request("POST", "/v1/embeddings", orjson.dumps(fields))
+            except _Refusal as refusal:
+                if refusal.too_much:
+                    self._portions.refused(stop - start)
+                raise
+            except NumericError as error:
+                raise NumericError(str(error), tuple(start + index for index in error.indexes)) from error
+        self._portions.answered(stop - start)
         served = response.headers.get("x-encoder-id")
         if served != self.encoder_id:
             raise OptionError(
@@ -170,10 +187,10 @@ class RemoteEncoder:
                 "vectors are other vectors."
             )
         try:
-            self._copy(result, orjson.loads(response.content)["data"], start, stop, trace)
+            self._copy(call.result, orjson.loads(response.content)["data"], start, stop, call.trace)
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
             raise UnavailableError(f"{self.url} gave an answer that cannot be read: {error!r}.") from error
-        return stop - start
+        return stop
 
     def _copy(self, result: Encoding, data: list[dict[str, Any]], start: int, stop: int, trace: bool) -> None:
         if [entry["index"] for entry in data] != list(range(stop - start)):
@@ -187,34 +204,67 @@ class RemoteEncoder:
 
     # --- one request -------------------------------------------------------------------------------------------------
 
-    def _ask(self, method: str, path: str, body: bytes | None, ended: threading.Event) -> httpx.Response:
-        """One request, again and again while the server is away or full and patience lasts; not after `ended`."""
-        end = time.monotonic() + self._patience_s
+    def _request(self, method: str, path: str, body: bytes | None = None) -> httpx.Response:
+        """The answer to one request. Raises `_Refusal` where the server may give one later."""
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        try:
+            response = self._client.request(method, path, content=body, headers=headers)
+        except httpx.LocalProtocolError:  # its text may hold the key
+            raise OptionError(f"The request to {self.url} cannot be sent as it is; check [engine] url.") from None
+        except httpx.TransportError as error:
+            too_much = isinstance(error, httpx.ReadTimeout)
+            raise _Refusal(f"cannot be reached ({type(error).__name__}: {error})", 0.0, too_much) from error
+        if response.status_code == 200:
+            return response
+        if response.status_code not in _AGAIN:
+            raise _error_of(response, self.url)
+        too_much = response.status_code in _TOO_MUCH
+        problem = f"answers {response.status_code}{_reason(response)}"
+        raise _Refusal(problem, _retry_after(response), too_much)
+
+    def _patiently(self, attempt: Callable[[], T], begun: float, ended: threading.Event) -> T:
+        """An attempt again and again while the server refuses and patience lasts; not after `ended`.
+
+        Patience is counted from `begun`, and anew from whatever moved since then in any thread.
+        """
         pause = FIRST_PAUSE_S
         while not ended.is_set():
-            wait, problem = pause, ""
             try:
-                headers = {} if body is None else {"Content-Type": "application/json"}
-                response = self._client.request(method, path, content=body, headers=headers)
-                if response.status_code == 200:
-                    return response
-                if response.status_code not in _AGAIN:
-                    raise _error_of(response, self.url)
-                problem = f"answers {response.status_code}{_reason(response)}"
-                wait = max(pause, _retry_after(response))
-            except httpx.LocalProtocolError:  # its text may hold the key
-                raise OptionError(f"The request to {self.url} cannot be sent as it is; check [engine] url.") from None
-            except httpx.TransportError as error:
-                problem = f"cannot be reached ({type(error).__name__}: {error})"
-            wait *= self._jitter.uniform(1.0, 1.25)  # callers that were refused together do not come back together
-            if time.monotonic() + wait > end:
-                raise UnavailableError(
-                    f"The engine at {self.url} {problem}, and did for {self._patience_s:g} s. Start it with `siftline "
-                    f"engine serve`, or remove [engine] url to compute in this process.{proxy_hint(self.url)}"
-                )
+                return attempt()
+            except _Refusal as refusal:
+                wait = max(pause, refusal.wait_s)
+                wait *= self._jitter.uniform(1.0, 1.25)  # callers that were refused together do not return together
+                if time.monotonic() + wait > max(begun, self._portions.moved_at) + self._patience_s:
+                    raise UnavailableError(
+                        f"The engine at {self.url} {refusal.problem}, and did for {self._patience_s:g} s. Start it "
+                        "with `siftline engine serve`, or remove [engine] url to compute in this process."
+                        f"{proxy_hint(self.url)}"
+                    ) from refusal
             ended.wait(wait)
             pause = min(LONGEST_PAUSE_S, 2 * pause)
-        raise UnavailableError(f"The call of the engine at {self.url} has ended.")
+        raise self._call_has_ended()
+
+    def _call_has_ended(self) -> UnavailableError:
+        return UnavailableError(f"The call of the engine at {self.url} has ended.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A call under way: its texts, what comes of them, and whether nobody waits for it any more."""
+
+    texts: list[str]
+    result: Encoding
+    trace: bool
+    begun: float = field(default_factory=time.monotonic)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+
+class _Refusal(Exception):
+    """The server gives no answer now; the same request, or one for less, may get one later."""
+
+    def __init__(self, problem: str, wait_s: float, too_much: bool) -> None:
+        super().__init__(problem)
+        self.problem, self.wait_s, self.too_much = problem, wait_s, too_much
 
 
 def connect(

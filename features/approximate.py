@@ -9,7 +9,7 @@ Shape letters: N vectors, D embedding, K neighbours, L inverted lists, P of them
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import faiss
@@ -59,6 +59,9 @@ class NeighborLists:
         home: [N] the inverted list that each vector is a member of.
         looked: P.
         made_for: vectors that the centres were made for.
+        sample: [S] places of some that the recall is measured on; S is 0 before any joined.
+        near: [S, K] their true neighbours, in no order.
+        close: [S, K] how close these are.
     """
 
     similarity: Floats
@@ -68,6 +71,9 @@ class NeighborLists:
     home: Rows
     looked: int
     made_for: int
+    sample: Rows = field(default_factory=lambda: np.empty(0, np.int64))
+    near: Rows = field(default_factory=lambda: np.empty((0, 0), np.int64))
+    close: Floats = field(default_factory=lambda: np.empty((0, 0), np.float32))
 
     @property
     def kind(self) -> str:
@@ -165,8 +171,13 @@ def joined(
     generator = np.random.default_rng(seed)
     asked = joining if old.all() else np.flatnonzero(~old)
     some = generator.choice(asked, min(SAMPLED // 2, len(asked)), replace=False)
-    sample = np.concatenate([some, generator.choice(count, SAMPLED // 2, replace=False)])
-    truth, _ = brute_force(vectors, sample, width)  # one call, for FAISS multiplies few queries slowly
+    known, known_near, known_close = _sample(earlier, after, vectors, np.flatnonzero(~old))
+    drawn = generator.choice(count, SAMPLED // 2 - len(known), replace=False)
+    # One call, for FAISS multiplies few queries slowly.
+    truth, nearest = brute_force(vectors, np.concatenate([some, drawn]), width)
+    sample = np.concatenate([known, drawn])
+    near = np.concatenate([known_near, nearest[len(some) :]])
+    close = np.concatenate([known_close, truth[len(some) :]])
     while True:
         for queries, members in _by_list(looks[:, start:], joining, home, len(earlier.centres)):
             found.meet(vectors, queries, members)
@@ -176,10 +187,47 @@ def joined(
             break
         start, looked = looked, min(2 * looked, most)
         looks = _nearest_centres(vectors, joining, earlier.centres, looked)
-    recall = min(of_some, _recall(found.similarity[sample[len(some) :]], truth[len(some) :]))
+    recall = min(of_some, _recall(found.similarity[sample], np.sort(close, axis=1)[:, ::-1]))
     if recall < least_recall:
         return None
-    return NeighborLists(found.similarity, found.rows, recall, earlier.centres, home, earlier.looked, earlier.made_for)
+    # Those that came take places in the sample, as many as is their share; the oldest leave.
+    came = min(len(some), round(len(sample) * float((~old).mean())))
+    return NeighborLists(
+        similarity=found.similarity,
+        rows=found.rows,
+        recall=recall,
+        centres=earlier.centres,
+        home=home,
+        looked=earlier.looked,
+        made_for=earlier.made_for,
+        sample=np.concatenate([sample[came:], some[:came]]),
+        near=np.concatenate([near[came:], nearest[:came]]),
+        close=np.concatenate([close[came:], truth[:came]]),
+    )
+
+
+def _sample(earlier: NeighborLists, after: Rows, vectors: Floats, came: Rows) -> tuple[Rows, Rows, Floats]:
+    """Those of the sample before whose true neighbours are all still there, with these: others may only have come.
+
+    Args:
+        earlier: the lists before.
+        after: [N + 1] places now of those in `earlier`, -1 for those that are gone, and for "no neighbour" at the end.
+        vectors: now.
+        came: places of those that came.
+    """
+    width = earlier.rows.shape[1]
+    if not len(earlier.sample):
+        return np.empty(0, np.int64), np.empty((0, width), np.int64), np.empty((0, width), np.float32)
+    sample, near = after[earlier.sample], after[earlier.near]
+    there = (sample >= 0) & (near >= 0).all(axis=1)
+    sample, near, close = sample[there], near[there], earlier.close[there]
+    for start in range(0, len(came), STEP):
+        part = came[start : start + STEP]
+        both = np.hstack([close, vectors[sample] @ vectors[part].T])
+        best = np.argpartition(both, -width, axis=1)[:, -width:]
+        close = np.take_along_axis(both, best, axis=1)
+        near = np.take_along_axis(np.hstack([near, np.tile(part, (len(sample), 1))]), best, axis=1)
+    return sample, near, close
 
 
 def brute_force(vectors: Floats, queries: Rows, width: int) -> tuple[Floats, Rows]:

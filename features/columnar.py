@@ -178,14 +178,14 @@ def _is_bytes(type: pa.DataType) -> bool:
 
 
 def _values(column: pa.Array) -> list[Any]:
-    """Python values; one cell that is not UTF-8 must not spoil its batch."""
+    """Python values; one cell that is not UTF-8, or a date that Python cannot hold, must not spoil its batch."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if _is_bytes(column.type):
         return [None if value is None else _decoded(value) for value in column.to_pylist()]
     try:
         return column.to_pylist()
-    except UnicodeDecodeError:
+    except (ValueError, OverflowError):
         return [_nested(column, row) for row in range(len(column))]
 
 
@@ -198,6 +198,20 @@ def _decoded(value: bytes) -> str | _Undecodable:
 
 def _nested(column: pa.Array, row: int) -> Any:
     try:
-        return column[row].as_py()
+        return _python(column[row])
     except UnicodeDecodeError as error:
         return _Undecodable(str(error), bytes(error.object))
+
+
+def _python(cell: pa.Scalar) -> Any:
+    """The value of a cell; a date, time or duration that Python cannot hold (year 10000, infinity) as Arrow's text."""
+    try:
+        return cell.as_py()
+    except UnicodeDecodeError:
+        raise
+    except (ValueError, OverflowError):
+        if isinstance(cell, pa.StructScalar):
+            return {name: _python(value) for name, value in cell.items()}
+        if pa.types.is_nested(cell.type):
+            return [_python(value) for value in cell.values]
+        return cell.cast(pa.string()).as_py()

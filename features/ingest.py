@@ -21,6 +21,10 @@ from warehouse import Lake, Progress, Reader, SettingsError, StageResult, Upsert
 STAGE = "ingest"
 VERSION = 1
 PROGRESS_RECORDS = 2000
+MOST_FILES = 20
+"""Files that the detail of a fault names."""
+
+_FaultKey = tuple[str, int, str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,12 +96,13 @@ def ingest(lake: Lake, config: IngestConfig, progress: Progress = silent) -> Sta
             return stage.result()
         classes = _new_classes(stage, config)
         with Spool(ITEM_SCHEMA) as items, Spool(QUARANTINE_SCHEMA) as quarantine, Spool(HELD_SCHEMA) as held:
-            intake = _Intake(stage, items, quarantine, held)
+            faults = _Faults(stage, quarantine)
+            intake = _Intake(stage, items, faults, held)
             counts = _read_all(intake, inputs, config.root, progress)
             writes = [
                 Upsert("classes", classes),
                 Upsert("items", items.table()),
-                Upsert("quarantine", quarantine.table()),
+                Upsert("quarantine", faults.table()),
             ]
             return stage.commit(writes, rows_read=counts["read"], detail=counts)
 
@@ -162,12 +167,10 @@ def _read_all(intake: "_Intake", inputs: list[_Input], root: Path, progress: Pro
 class _Intake:
     """What becomes of each entry of a read: rows of items and quarantine, and counts."""
 
-    def __init__(self, stage: Reader, items: Spool, quarantine: Spool, held: Spool) -> None:
+    def __init__(self, stage: Reader, items: Spool, faults: "_Faults", held: Spool) -> None:
         known = stage.arrow("SELECT item_id, content_hash, split, metadata FROM items")
         self._ledger = Ledger(zip(*(column.to_pylist() for column in known.columns), strict=True))
-        faults = stage.rows("SELECT source, position, raw_hash, reason FROM quarantine")
-        self._faults = {(source, position, raw_hash): reason for source, position, raw_hash, reason in faults}
-        self._items, self._quarantine, self._held = items, quarantine, held
+        self._items, self._faults, self._held = items, faults, held
         self.counts = {"read": 0, "stored": 0, "quarantined": 0, "duplicate": 0}
 
     def judge(self, record: Record, source: str, name: str, *, last: bool = False) -> None:
@@ -192,10 +195,52 @@ class _Intake:
     def refuse(self, entry: Fault, source: str, name: str) -> None:
         """Take what could not be read."""
         self.counts["quarantined"] += 1
+        self._faults.add(entry, source, name)
+
+
+class _Faults:
+    """Faults on their way to the quarantine: what several files have at the same place is one row that names them."""
+
+    def __init__(self, stage: Reader, spool: Spool) -> None:
+        self._stage, self._spool = stage, spool
+        rows = stage.rows("SELECT source, position, raw_hash, reason FROM quarantine")
+        self._stored = {(source, position, raw_hash): reason for source, position, raw_hash, reason in rows}
+        self._file: dict[_FaultKey, str] = {}
+        self._shared: dict[_FaultKey, tuple[Fault, list[str]]] = {}
+
+    def add(self, entry: Fault, source: str, name: str) -> None:
+        """Take a fault that a file of a source has."""
         key = (source, entry.position, entry.raw_hash)
-        if self._faults.get(key) != entry.reason:
-            self._faults[key] = entry.reason
-            self._quarantine.add(_quarantine_row(entry, source, name), size=len(entry.detail))
+        first = self._file.setdefault(key, name)
+        if first != name:
+            self._shared.setdefault(key, (entry, [first]))[1].append(name)
+        elif self._stored.get(key) != entry.reason:
+            self._stored[key] = entry.reason
+            self._spool.add(_quarantine_row(entry, source, name), size=len(entry.detail))
+
+    def table(self) -> pa.Table:
+        """The rows that the quarantine lacks."""
+        table = self._spool.table()
+        if not self._shared:
+            return table
+        keys = zip(*(table.column(name).to_pylist() for name in ("source", "position", "raw_hash")), strict=True)
+        alone = table.filter(pa.array([key not in self._shared for key in keys], pa.bool_()))
+        rows = [
+            _quarantine_row(entry, source, _named(names)) for (source, _, _), (entry, names) in self._shared.items()
+        ]
+        known = set(
+            self._stage.rows(
+                f"SELECT {', '.join(QUARANTINE_SCHEMA.names)} FROM quarantine WHERE raw_hash IN (SELECT unnest(?))",
+                [sorted({raw_hash for _, _, raw_hash in self._shared})],
+            )
+        )
+        fresh = [dict(zip(QUARANTINE_SCHEMA.names, row, strict=True)) for row in rows if row not in known]
+        return pa.concat_tables([alone, pa.Table.from_pylist(fresh, QUARANTINE_SCHEMA)])
+
+
+def _named(files: list[str]) -> str:
+    more = len(files) - MOST_FILES
+    return ", ".join(files[:MOST_FILES]) + (f" and {more} more" if more > 0 else "")
 
 
 class _Shown:

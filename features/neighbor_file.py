@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from features.approximate import Floats, NeighborLists, Rows, joined, neighbor_lists
+from features.approximate import SAMPLED, Floats, NeighborLists, Rows, joined, neighbor_lists
 from features.array_file import read_arrays, write_arrays
 
 FORMAT = 1
@@ -70,6 +70,8 @@ def _checked(content: Mapping[str, Any]) -> tuple[Keys, NeighborLists] | None:
     except (KeyError, TypeError, ValueError):
         return None
     count, lists = len(keys), len(centres)
+    sampled = {name: content[name] for name in ("sample", "near", "close") if name in content}  # older files have none
+    found = NeighborLists(similarity, rows, recall, centres, home, looked, made_for, **sampled)
     types = [array.dtype for array in (keys, rows, similarity, centres, home)]
     fits = (
         types == [np.uint64, np.int64, np.float32, np.float32, np.int64]
@@ -81,5 +83,18 @@ def _checked(content: Mapping[str, Any]) -> tuple[Keys, NeighborLists] | None:
         and rows.max(initial=0) < count
         and home.min(initial=0) >= 0
         and home.max(initial=0) < lists
+        and _sample_fits(found)
     )
-    return (keys, NeighborLists(similarity, rows, recall, centres, home, looked, made_for)) if fits else None
+    return (keys, found) if fits else None
+
+
+def _sample_fits(lists: NeighborLists) -> bool:
+    sample, near, close = lists.sample, lists.near, lists.close
+    count, width = lists.rows.shape
+    return (
+        [array.dtype for array in (sample, near, close)] == [np.int64, np.int64, np.float32]
+        and len(sample) <= SAMPLED // 2
+        and sample.shape == (len(sample),)
+        and near.shape == close.shape == ((len(sample), width) if len(sample) else (0, 0))
+        and all(array.min(initial=0) >= 0 and array.max(initial=0) < count for array in (sample, near))
+    )

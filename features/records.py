@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 from features.sources import SPLITS, SourceConfig
@@ -140,8 +141,8 @@ def _utf8(text: str, column: str) -> bytes:
 def _id(value: Any, column: str) -> str | None:
     if value is None or value == "":
         return None
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)  # pandas turns whole numbers into floats where one is missing
+    if (isinstance(value, float) and value.is_integer()) or (isinstance(value, Decimal) and value == int(value)):
+        value = int(value)  # pandas has floats where a whole number is missing, Snowflake and Oracle NUMBER(38, 0)
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise BadRecord("bad_id", f"{column!r} is {type(value).__name__}; it must be a string or a whole number")
     text = str(value)

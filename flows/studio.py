@@ -178,31 +178,40 @@ class StudioServer:
         if database.exists():
             return
         if not template.exists() and os.access(self.environment, os.W_OK):
-            with tempfile.TemporaryDirectory(dir=self.environment, prefix="siftline-") as scratch:
-                made = Path(scratch) / "label_studio.sqlite3"
-                variables = {**_QUIET, "HOME": scratch, "LABEL_STUDIO_BASE_DATA_DIR": scratch}
-                try:
-                    subprocess.run(
-                        [str(program), "version"],
-                        env=variables,
-                        stdout=subprocess.DEVNULL,
-                        stderr=subprocess.DEVNULL,
-                        timeout=START_TIMEOUT_S,
-                        check=False,
-                    )
-                except subprocess.TimeoutExpired as error:
-                    raise ServiceError(
-                        f"Label Studio did not make its tables within {START_TIMEOUT_S:.0f} s; this machine is too "
-                        "busy. Start it again when it has less to do."
-                    ) from error
-                if made.exists():
-                    made.replace(template)
+            with FileLock(self.environment / "siftline-empty.lock"):
+                if not template.exists():
+                    self._make_template(program, template)
         if template.exists():
             database.parent.mkdir(mode=0o700, exist_ok=True)
             part = database.with_suffix(".part")
             shutil.copyfile(template, part)
             part.chmod(0o600)
             part.replace(database)
+
+    def _make_template(self, program: Path, template: Path) -> None:
+        """Make the empty database; first remove what starts that were killed in the middle of this left behind."""
+        for left in self.environment.glob("siftline-*"):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=self.environment, prefix="siftline-") as scratch:
+            made = Path(scratch) / "label_studio.sqlite3"
+            variables = {**_QUIET, "HOME": scratch, "LABEL_STUDIO_BASE_DATA_DIR": scratch}
+            try:
+                subprocess.run(
+                    [str(program), "version"],
+                    env=variables,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    timeout=START_TIMEOUT_S,
+                    check=False,
+                )
+            except subprocess.TimeoutExpired as error:
+                raise ServiceError(
+                    f"Label Studio did not make its tables within {START_TIMEOUT_S:.0f} s; this machine is too busy. "
+                    "Start it again when it has less to do."
+                ) from error
+            if made.exists():
+                made.replace(template)
 
     def _launch(self, program: Path, record: _Record, port: int) -> _Record:
         arguments = [str(program), "start", "--no-browser", "--internal-host", "127.0.0.1", "--port", str(port)]

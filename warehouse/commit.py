@@ -11,6 +11,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as distribution_version
@@ -28,9 +29,11 @@ from warehouse.errors import CommitFailed, WarehouseError, without_secrets
 from warehouse.hashing import as_stored, combine, hash_rows
 from warehouse.locks import WriteLock
 from warehouse.schema import TABLE_BY_NAME
-from warehouse.stage import Append, Delete, Stage, Write
+from warehouse.stage import Append, Delete, Stage, Upsert, Write
 
 ATTEMPTS = 12
+MANY_ROWS = 10_000
+"""From so many rows on an `Upsert` asks first whether its table is empty, which saves half of its time then."""
 _RETRYABLE = (
     "database is locked",
     "conflict",
@@ -113,18 +116,19 @@ def land(commit: Commit, *, new_cursor: NewCursor, lock: WriteLock, location: Lo
                 cursor.execute("ROLLBACK")
                 return tried
             tried = True
-            _write_all(cursor, commit, hashes, now)
+            _write_all(cursor, commit, hashes.result, now)
             files.extend(written.sync())
             cursor.execute("COMMIT")
             return True
         finally:
             cursor.close()
 
-    hashes = retried(lambda: _hash_all(new_cursor, commit.writes), location)
-    with lock.held(), private_files(), no_leftovers(new_cursor, location):
-        landed = retried(attempt, location)
-        note(location, files)
-        return landed
+    with ThreadPoolExecutor(1) as beside:  # hashing needs no lock, and DuckDB writes on little more than one core
+        hashes = beside.submit(retried, lambda: _hash_all(new_cursor, commit.writes), location)
+        with lock.held(), private_files(), no_leftovers(new_cursor, location):
+            landed = retried(attempt, location)
+            note(location, files)
+            return landed
 
 
 def retried(attempt: Callable[[], Result], location: Location) -> Result:
@@ -166,7 +170,9 @@ def siftline_version() -> str:
     return distribution_version("siftline")
 
 
-def _write_all(cursor: duckdb.DuckDBPyConnection, commit: Commit, hashes: Mapping[str, str], now: datetime) -> None:
+def _write_all(
+    cursor: duckdb.DuckDBPyConnection, commit: Commit, hashes: Callable[[], Mapping[str, str]], now: datetime
+) -> None:
     stage = commit.stage
     run_id = f"{stage.name}-{stage.short_token}"
     for write in commit.writes:
@@ -184,7 +190,7 @@ def _write_all(cursor: duckdb.DuckDBPyConnection, commit: Commit, hashes: Mappin
             "seconds": [stage.elapsed_s()],
             "siftline_version": [siftline_version()],
             "author": [author()],
-            "content_hash": [json.dumps(dict(hashes), sort_keys=True)],
+            "content_hash": [json.dumps(dict(hashes()), sort_keys=True)],
         }
     )
     _write(cursor, Append("runs", run), run_id, now)
@@ -235,7 +241,7 @@ def _write(cursor: duckdb.DuckDBPyConnection, write: Write, run_id: str, now: da
     types = ", ".join(f'{value[c.name]}::{c.type} AS "{c.name}"' for c in table.columns)
     source = f"SELECT {types}, ?::VARCHAR AS run_id, ?::TIMESTAMPTZ AS committed_at FROM siftline_rows r"
     try:
-        if isinstance(write, Append) or not table.key:
+        if isinstance(write, Append) or not table.key or _first_of_many(cursor, write):
             cursor.execute(f'INSERT INTO "{table.name}" BY NAME {source}', [run_id, now])
         else:
             match = " AND ".join(f't."{k}" = s."{k}"' for k in table.key)
@@ -249,6 +255,12 @@ def _write(cursor: duckdb.DuckDBPyConnection, write: Write, run_id: str, now: da
             )
     finally:
         cursor.unregister("siftline_rows")
+
+
+def _first_of_many(cursor: duckdb.DuckDBPyConnection, write: Upsert) -> bool:
+    if write.rows.num_rows < MANY_ROWS:
+        return False
+    return cursor.execute(f'SELECT count(*) FROM (FROM "{write.table}" LIMIT 1)').fetchone() == (0,)
 
 
 def _delete(cursor: duckdb.DuckDBPyConnection, write: Delete) -> None:

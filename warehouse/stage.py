@@ -82,6 +82,7 @@ class Stage(Reader):
         token: the idempotence token, a hash of the fingerprint and the stage's last token; its first 12 characters
             serve as ids of models made by this stage.
         done: the stage's last commit had this fingerprint, so there is nothing to do.
+        last_detail: what the stage's last commit told in its `detail`; empty before the first.
     """
 
     def __init__(
@@ -97,17 +98,20 @@ class Stage(Reader):
         self.lake = lake
         self.name = name
         self.started_at = datetime.now(UTC)
-        self.input_versions = {table: last_token(self, table) for table in sorted(inputs)}
+        tables = sorted(inputs)
+        last = [_last("token", "list_contains(tables, ?)") for _ in tables]
+        last += [_last(column, "stage = ?") for column in ("token", "fingerprint", "detail")]
+        row = self.rows(f"SELECT {', '.join(last)} FROM runs", [*tables, name, name, name])[0]
+        self.input_versions = {table: str(token or "") for table, token in zip(tables, row, strict=False)}
         self.fingerprint = hash_token(
             {"stage": name, "version": version, "params": dict(params), "inputs": self.input_versions}
         )
+        previous, fingerprint, detail = row[len(tables) :]
+        self.last_detail: dict[str, Any] = json.loads(detail) if detail else {}
+        self.done = fingerprint == self.fingerprint
         # The stage's last commit is part of the token: a setting that is changed and changed back is work again.
-        last = self.rows(
-            "SELECT token, fingerprint FROM runs WHERE stage = ? ORDER BY committed_at DESC, token LIMIT 1", [name]
-        )
-        self.done = bool(last) and last[0][1] == self.fingerprint
-        previous = last[0][0] if last else ""
-        self.token = previous if self.done else hash_token({"fingerprint": self.fingerprint, "after": previous})
+        after = {"fingerprint": self.fingerprint, "after": previous or ""}
+        self.token = str(previous) if self.done else hash_token(after)
 
     @property
     def short_token(self) -> str:
@@ -155,10 +159,12 @@ class Stage(Reader):
 
 def last_token(reader: Reader, table: str) -> str:
     """Token of the last commit that wrote a table, as a reader sees it; empty when none did."""
-    rows = reader.rows(
-        "SELECT token FROM runs WHERE list_contains(tables, ?) ORDER BY committed_at DESC, token LIMIT 1", [table]
-    )
-    return str(rows[0][0]) if rows else ""
+    return str(reader.scalar(f"SELECT {_last('token', 'list_contains(tables, ?)')} FROM runs", [table]) or "")
+
+
+def _last(column: str, where: str) -> str:
+    """SQL for a column of the newest run that meets a condition; ORDER BY with LIMIT makes DuckDB read `runs` twice."""
+    return f"first({column} ORDER BY committed_at DESC, token) FILTER ({where})"
 
 
 def hash_token(value: Mapping[str, Any]) -> str:

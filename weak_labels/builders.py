@@ -32,12 +32,24 @@ _SIGN = (
     r"\x{620}-\x{6D3}\x{6D5}-\x{963}\x{966}-\x{1FFF}\x{2C00}-\x{2DFF}\x{3040}-\x{FEFF}"
     r"\x{10000}-\x{1EFFF}\x{20000}-\x{3FFFF}]"
 )
+# The signs inside these blocks that stand beside words of Hebrew and Ethiopic; asked for such words only.
+_SIGN_OF_THEIRS = rf"(?:{_SIGN}|[\x{{5BE}}\x{{5C0}}\x{{5C3}}\x{{5C6}}\x{{5F3}}\x{{5F4}}\x{{1360}}-\x{{1368}}])"
+_WITH_SIGNS = re.compile("[\u0590-\u05ff\u1200-\u139f\u2d80-\u2ddf\uab00-\uab2f]")
+# Scripts that put no space between words: Thai, Lao, Tibetan, Burmese, Khmer, kana, Chinese.
+_RUNS_ON = re.compile(
+    "[\u0e01-\u0fff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+)
+_DOTTED = "i\u0307"
+"""What Python's lower() makes of the Turkish İ."""
 
 
 def keywords(
     label: str, words: Sequence[str], *, min_hits: int = 1, name: str | None = None, description: str = ""
 ) -> LabelingFunction:
     """Vote for a class where words or phrases occur, whole and in any case.
+
+    In scripts that put no space between words (Chinese, kana, Thai, Lao, Tibetan, Burmese, Khmer) they may stand
+    anywhere, so a short one occurs inside longer words too.
 
     Args:
         label: class to vote for.
@@ -59,10 +71,9 @@ def keywords(
             f"keywords('{label}', ...): min_hits is {min_hits}, but there are {len(words)} words. "
             f"Give 1 to {len(words)}."
         )
-    patterns = [r"\s+".join(_escape(part) for part in word.split()) for word in words]
     apart = min_hits == 1 or _stand_apart(words)
-    enough = _whole_words("|".join(patterns), times=min_hits if apart else 1)
-    each_of_them = [_whole_words(pattern) for pattern in patterns]
+    enough = _whole_words(words, times=min_hits if apart else 1)
+    each_of_them = [_whole_words([word]) for word in words]
     _check_pattern(enough, f"keywords('{label}', ...)")
 
     def rule(batch: ItemBatch) -> Votes:
@@ -76,11 +87,11 @@ def keywords(
     return LabelingFunction(
         name=name or "",
         kind="keywords",
-        version=fingerprint("keywords", label, words, min_hits, *(() if apart else ("overlap",))),
+        version=fingerprint("keywords", label, words, min_hits, *(() if apart else ("overlap",)), *_scripts(words)),
         rule=rule,
         description=description or f"{min_hits} of: {', '.join(words)}",
         labels=(label,),
-        screen=_whole_words("|".join(patterns)),
+        screen=_whole_words(words),
     )
 
 
@@ -219,15 +230,42 @@ def _different(texts: pa.Array, patterns: Sequence[str]) -> npt.NDArray[np.int32
     return counts
 
 
-def _whole_words(pattern: str, times: int = 1) -> str:
-    """A pattern for so many occurrences of a whole word; two may share the sign between them."""
-    between = rf"{_SIGN}(?:.*?{_SIGN})?"
+def _whole_words(words: Sequence[str], times: int = 1) -> str:
+    """A pattern for so many occurrences of whole words; two may share the sign between them."""
+    sign = _SIGN_OF_THEIRS if any(map(_WITH_SIGNS.search, words)) else _SIGN
+    before, behind = f"(?:^|{sign})", f"(?:$|{sign})"
+    if any(map(_runs_on, words)):
+        sides = [("" if _RUNS_ON.match(w[0]) else before, "" if _RUNS_ON.match(w[-1]) else behind) for w in words]
+        return "(?is)(?:" + "|".join(a + _pattern(w) + b for w, (a, b) in zip(words, sides, strict=True)) + ")"
+    pattern = "|".join(map(_pattern, words))
+    between = rf"{sign}(?:.*?{sign})?"
     more = f"(?:{between}(?:{pattern})){{{times - 1}}}" if times > 1 else ""
-    return f"(?is)(?:^|{_SIGN})(?:{pattern}){more}(?:$|{_SIGN})"
+    return f"(?is){before}(?:{pattern}){more}{behind}"
+
+
+def _pattern(word: str) -> str:
+    pattern = r"\s+".join(_escape(part) for part in word.split())
+    return pattern.replace(_escape(_DOTTED), r"(?:i\x{307}?|\x{130})")
+
+
+def _runs_on(word: str) -> bool:
+    return bool(_RUNS_ON.match(word[0]) or _RUNS_ON.match(word[-1]))
+
+
+def _scripts(words: Sequence[str]) -> list[str]:
+    """What is special about the scripts of some words, for the version; nothing for most."""
+    found = {
+        "signs": any(map(_WITH_SIGNS.search, words)),
+        "runs on": any(map(_runs_on, words)),
+        "dotted": any(_DOTTED in word for word in words),
+    }
+    return [name for name, there in found.items() if there]
 
 
 def _stand_apart(words: Sequence[str]) -> bool:
     """Whether no two of the words can share a part of the text, as "new york" and "york city" can."""
+    if any(map(_runs_on, words)):
+        return False
     parts = [word.casefold().split() for word in words]
     if not all(part.replace("_", "a").isalnum() for word in parts for part in word):
         return False

@@ -72,6 +72,13 @@ class Outcome:
         """Calls that took too long."""
         return sum(fault.fault == "timeout" for fault in self.faults)
 
+    @property
+    def asked(self) -> int:
+        """Items that the function was called on."""
+        if any(fault.row == WHOLE_FUNCTION for fault in self.faults):
+            return len(self.votes)
+        return int((self.votes != MISSING).sum()) + len(self.faults)
+
     def over(self, limits: Limits) -> bool:
         """Whether the function has to stop."""
         return (

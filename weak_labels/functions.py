@@ -149,6 +149,7 @@ class LabelingFunction:
         rule: (batch) -> votes of N items, or (row) -> one vote where `by_row`.
         description: what it says about the items, for reports.
         labels: classes that it votes for, checked when the file is loaded; empty when only its code knows.
+        class_ids: class numbers that it votes for, where it knows numbers only; checked likewise.
         by_row: the rule takes one row, as Snorkel's do.
         uses_vectors: votes only on items that have a vector, and again when the encoder changes.
         source: file it was loaded from; None for one made in a running program.
@@ -164,6 +165,7 @@ class LabelingFunction:
     rule: Callable[..., Any]
     description: str = ""
     labels: tuple[str, ...] = ()
+    class_ids: tuple[int, ...] = ()
     by_row: bool = False
     uses_vectors: bool = False
     source: Path | None = None
@@ -242,6 +244,11 @@ def check_functions(functions: Sequence[LabelingFunction], classes: Sequence[str
             raise SettingsError(
                 f"{where}: the labeling function '{function.name}' votes for '{unknown[0]}', but the classes are "
                 f"{', '.join(classes)}. Mend the name, or add the class to siftline.toml."
+            )
+        if function.class_ids and max(function.class_ids) >= len(classes):
+            raise SettingsError(
+                f"{where}: the labeling function '{function.name}' votes for class {max(function.class_ids)}, but the "
+                f"project's {len(classes)} classes have the numbers 0 to {len(classes) - 1}. Fit it on class names."
             )
 
 

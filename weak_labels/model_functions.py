@@ -33,7 +33,8 @@ def model(
         timeout_s: seconds for one batch; the project's when left out.
 
     Raises:
-        SettingsError: it is not fitted, has no `predict_proba`, or a parameter is out of range.
+        SettingsError: it is not fitted, has no `predict_proba`, a class is no name and no class number, or a parameter
+            is out of range.
     """
     where = f"model({type(classifier).__name__})"
     if on not in ("texts", "vectors"):
@@ -45,7 +46,7 @@ def model(
     known = getattr(classifier, "classes_", None)
     if known is None:
         raise SettingsError(f"{where}: it has no classes_, so it is not fitted. Call fit before.")
-    classes: list[str | int] = [str(c) if isinstance(c, str) else int(c) for c in known]
+    classes = [_class_of(c, where) for c in known]
 
     def rule(batch: ItemBatch) -> Votes:
         probs_NC = np.asarray(classifier.predict_proba(batch.vectors if on == "vectors" else batch.texts), np.float64)
@@ -65,8 +66,21 @@ def model(
         rule=rule,
         description=description or f"{type(classifier).__name__} on {on}, where it is sure to {threshold:g}",
         labels=tuple(c for c in classes if isinstance(c, str)),
+        class_ids=tuple(c for c in classes if isinstance(c, int)),
         uses_vectors=on == "vectors",
         timeout_s=timeout_s,
+    )
+
+
+def _class_of(value: Any, where: str) -> str | int:
+    if isinstance(value, str):
+        return str(value)
+    number = isinstance(value, bool | np.bool_ | int | np.integer | float | np.floating)
+    if number and value >= 0 and float(value).is_integer():
+        return int(value)
+    raise SettingsError(
+        f"{where}: its class {value} is no class name and no class number (0, 1, ...). Fit it on names or numbers of "
+        "the project's classes."
     )
 
 

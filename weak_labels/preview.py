@@ -109,7 +109,7 @@ def preview(
                 outcome = refused_exemplars(function, encode, len(rows)) or call_function(function, part, limits)
                 voted = np.flatnonzero(outcome.votes >= 0)
                 hits[function.name].update(outcome.votes[voted].tolist())
-                called[function.name] += len(rows)
+                called[function.name] += outcome.asked
                 faults[function.name] += len(outcome.faults)
                 timeouts[function.name] += outcome.timeouts
                 for fault in outcome.faults[:1]:

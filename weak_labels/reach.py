@@ -6,7 +6,6 @@ the functions, and `lf_reach` holds for each function the last batch it has been
 has been asked, except the items in `lf_faults`. New items get a new number; a changed function starts again at 0.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +18,8 @@ from warehouse import Delete, Stage, Upsert, Write
 TEXT = "text"
 """Value of `input` for functions that see contents and metadata; functions on vectors have the encoder's id."""
 
-INPUT_HASH = "left(md5(concat_ws('|', i.content_hash, i.metadata)), 16)"
+_HASH_OF_BOTH = "left(md5(concat_ws('|', i.content_hash, i.metadata)), 16)"
+INPUT_HASH = f"CASE WHEN i.metadata = '{{}}' THEN left(i.content_hash, 16) ELSE {_HASH_OF_BOTH} END"
 """SQL over `items i`: changes when an item's content or metadata does."""
 
 VECTORS = "LEFT JOIN vectors x ON x.item_id = i.item_id AND x.encoder_id = ? AND x.content_hash = i.content_hash"
@@ -27,6 +27,11 @@ _FOREVER = 2**31 - 1
 
 Flags = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]
+
+
+def _is_of_item(noted: str) -> str:
+    """SQL: a row of `lf_inputs` is about what the item is now; rows before decision 0117 have the hash of both."""
+    return f"({noted}.input_hash = {INPUT_HASH} OR {noted}.input_hash = {_HASH_OF_BOTH})"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,14 +91,19 @@ class Reach:
         }
         # The last batch that each function has been through [L]; 0 for a new or changed one.
         self.through = np.array([self._through(function) for function in asked], np.int64)
-        last = stage.scalar("SELECT max(batch) FROM (SELECT batch FROM lf_inputs UNION ALL SELECT batch FROM lf_reach)")
-        self._last = int(last or 0)
+        noted, faults, items = stage.rows(
+            "SELECT (SELECT max(batch) FROM lf_inputs), (SELECT count(*) FROM lf_faults WHERE item_id <> ''), "
+            "(SELECT count(*) FROM items)"
+        )[0]
+        self._last = max([noted or 0, *(batch for _, batch, _ in self._stored.values())])
+        self._any_faults = faults > 0
+        self.total_items = int(items)
         # Nothing was written since the last run, and that run had put the present encoder's vectors before functions.
-        self._settled = self._read_by_last_run() == dict(stage.input_versions) and (
+        self._settled = stage.last_detail.get("read", {}) == dict(stage.input_versions) and (
             not needs_vectors or any(known.input == encoder_id for known, _, _ in self._stored.values())
         )
-        self._any_faults = bool(stage.scalar("SELECT count(*) FROM lf_faults WHERE item_id <> ''"))
-        self.total_items = int(stage.scalar("SELECT count(*) FROM items"))
+        # Otherwise each item is compared with what is noted of it, if anything is.
+        self._compare = not self._settled and self._last > 0
         self.with_vector = self._count_vectors() if needs_vectors else 0
 
     def kept(self, place: int) -> bool:
@@ -149,7 +159,7 @@ class Reach:
             faulted: items on which each function failed [L].
         """
         writes: list[Write] = []
-        stale = self._stale() if not self._settled else None
+        stale = self._stale() if self._compare else None
         batch = self._last + 1 if hashes.num_rows else self._last
         if stale is not None and stale.num_rows:
             writes.append(Delete("lf_inputs", stale))
@@ -173,7 +183,7 @@ class Reach:
 
     def gone_items(self) -> list[str]:
         """Items that were voted on and are no longer in the warehouse."""
-        if self._settled:
+        if not self._compare:
             return []
         return [
             row[0]
@@ -185,7 +195,7 @@ class Reach:
     def _stale(self) -> pa.Table:
         return self._stage.arrow(
             f"SELECT b.item_id, b.input FROM lf_inputs b LEFT JOIN items i ON i.item_id = b.item_id "
-            f"WHERE i.item_id IS NULL OR b.input_hash <> {INPUT_HASH} OR b.input NOT IN ('{TEXT}', ?)",
+            f"WHERE i.item_id IS NULL OR NOT {_is_of_item('b')} OR b.input NOT IN ('{TEXT}', ?)",
             [self._encoder_id],
         )
 
@@ -199,17 +209,11 @@ class Reach:
     def _count_vectors(self) -> int:
         return int(self._stage.scalar(f"SELECT count(x.item_id) FROM items i {VECTORS}", [self._encoder_id]))
 
-    def _read_by_last_run(self) -> dict[str, str]:
-        """Versions of the tables that the last commit of this stage had read; what it saw needs no comparing again."""
-        detail = self._stage.scalar(
-            "SELECT detail FROM runs WHERE stage = ? ORDER BY committed_at DESC, token LIMIT 1", [self._stage.name]
-        )
-        return json.loads(detail).get("read", {}) if detail else {}
-
     def _batches(self) -> tuple[str, str]:
         """SQL for the batch of an item's content and of its vector; 0 for what is new."""
-        if not self._settled:
-            return "coalesce(b.batch, 0)", "coalesce(c.batch, 0)"
+        if self._compare:
+            batches = [f"CASE WHEN {_is_of_item(noted)} THEN {noted}.batch ELSE 0 END" for noted in ("b", "c")]
+            return batches[0], batches[1]
         return f"{self._last}", f"CASE WHEN x.item_id IS NULL THEN 0 ELSE {self._last} END"
 
     def _query(self, columns: str) -> tuple[str, list[object]]:
@@ -220,10 +224,8 @@ class Reach:
         joins: list[str] = []
         where = [f"{text_batch} NOT BETWEEN 1 AND {lowest[0]}"]
         params: list[object] = []
-        if not self._settled:
-            joins.append(
-                f"LEFT JOIN lf_inputs b ON b.item_id = i.item_id AND b.input = '{TEXT}' AND b.input_hash = {INPUT_HASH}"
-            )
+        if self._compare:
+            joins.append(f"LEFT JOIN lf_inputs b ON b.item_id = i.item_id AND b.input = '{TEXT}'")
         if self._any_faults:
             wanted = """
                 WITH wanted AS (
@@ -241,10 +243,8 @@ class Reach:
         if self._needs_vectors:
             joins.append(VECTORS)
             params.append(self._encoder_id)
-            if not self._settled:
-                joins.append(
-                    f"LEFT JOIN lf_inputs c ON c.item_id = i.item_id AND c.input = ? AND c.input_hash = {INPUT_HASH}"
-                )
+            if self._compare:
+                joins.append("LEFT JOIN lf_inputs c ON c.item_id = i.item_id AND c.input = ?")
                 params.append(self._encoder_id)
             where.append(f"(x.item_id IS NOT NULL AND {vector_batch} NOT BETWEEN 1 AND {lowest[1]})")
         return f"{wanted} SELECT {columns} FROM items i {' '.join(joins)} WHERE ({' OR '.join(where)})", params

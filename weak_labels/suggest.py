@@ -4,10 +4,13 @@ Words and cells are chosen on one half of the labelled items and measured on the
 precision is not the precision that it was chosen for. Coverage is counted on the whole train split.
 """
 
+import functools
 import hashlib
 import io
 import itertools
 import re
+import sys
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,13 +20,13 @@ import numpy as np
 
 from warehouse import Reader, SettingsError
 from warehouse.reader import list_column_to_matrix
+from weak_labels.builders import keywords
 from weak_labels.functions import Matrix
 from weak_labels.report import wilson
 
 MIN_GOLD = 20
 CLUSTER_ITEMS = 50_000
 """Cells are learned from so many vectors at most."""
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
 _MIN_CHARS = 3
 
 
@@ -92,6 +95,15 @@ class Suggestions:
     gold: int
     found: Sequence[Suggestion]
     centres: Matrix | None
+    config: SuggestConfig
+
+    @property
+    def missing(self) -> str:
+        """What a candidate would have needed, in a sentence."""
+        return (
+            f"No word and no cell hits {self.config.min_hits} or more of the half of the {self.gold} labels that "
+            f"chooses, {self.config.min_precision:.0%} of them of one class. More labels may help: siftline run"
+        )
 
 
 def suggest(reader: Reader, config: SuggestConfig) -> Suggestions:
@@ -121,7 +133,7 @@ def suggest(reader: Reader, config: SuggestConfig) -> Suggestions:
     words = _words(reader, config, gold, choosing)
     cells, centres = _cells(reader, config, gold, choosing)
     found = sorted([*words, *cells], key=lambda s: (s.label, -(s.precision or 0), -s.coverage, s.name))
-    return Suggestions(gold=len(gold), found=found, centres=centres if cells else None)
+    return Suggestions(gold=len(gold), found=found, centres=centres if cells else None, config=config)
 
 
 def as_file(suggestions: Suggestions, centres_name: str) -> str:
@@ -133,7 +145,7 @@ def as_file(suggestions: Suggestions, centres_name: str) -> str:
     if suggestions.centres is not None:
         lines += ["from pathlib import Path", ""]
     kinds = sorted({s.code.split("(", 1)[0] for s in suggestions.found})
-    lines += [f"from weak_labels import {', '.join(kinds)}", ""] if kinds else ["# Nothing was good enough.", ""]
+    lines += [f"from weak_labels import {', '.join(kinds)}", ""] if kinds else [f"# {suggestions.missing}", ""]
     if suggestions.centres is not None:
         lines += [f'CENTRES = Path(__file__).with_name("{centres_name}")', ""]
     for s in suggestions.found:
@@ -158,8 +170,16 @@ def _comment(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in line)[:100]
 
 
+@functools.cache
+def _word() -> re.Pattern[str]:
+    # Vowel signs and accents of their own belong to the letter before them; Python counts them as signs.
+    marks = re.escape("".join(c for c in map(chr, range(sys.maxunicode)) if unicodedata.category(c)[0] == "M"))
+    letters = f"[^\\W_][{marks}]*"
+    return re.compile(f"(?:{letters})+(?:['’](?:{letters})+)?")
+
+
 def _terms(text: str) -> set[str]:
-    words = [word.lower() for word in _WORD.findall(text)]
+    words = [word.lower() for word in _word().findall(text)]
     pairs = (f"{a} {b}" for a, b in itertools.pairwise(words))
     return {word for word in words if len(word) >= _MIN_CHARS and not word.isdigit()} | set(pairs)
 
@@ -200,8 +220,7 @@ def _words(
     for label, chosen in lists:
         name = _identifier(label)
         counter[name] += 1
-        pattern = r"(?is)(^|[^\p{L}\p{N}_])(" + "|".join(_quote(term) for term in chosen) + r")($|[^\p{L}\p{N}_])"
-        coverage, hit, examples = _hits(reader, pattern)
+        coverage, hit, examples = _hits(reader, keywords(label, chosen).screen)
         measured = [item_id for item_id in hit if item_id in gold and item_id not in choosing]
         found.append(
             Suggestion(
@@ -305,10 +324,6 @@ def _reverse(text: str) -> tuple[int, ...]:
 def _identifier(label: str) -> str:
     signs = "".join(c if f"a{c}".isidentifier() else "_" for c in label.lower())
     return re.sub("__+", "_", signs).strip("_") or "class"
-
-
-def _quote(term: str) -> str:
-    return r"\s+".join("".join(c if c.isalnum() else f"\\x{{{ord(c):x}}}" for c in part) for part in term.split())
 
 
 def write(suggestions: Suggestions, path: Path, *, replace: bool) -> None:

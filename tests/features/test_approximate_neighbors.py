@@ -1,6 +1,7 @@
 """Neighbour lists: exact where few, with a measured recall where many, never an item beside itself."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -69,6 +70,32 @@ def test_vectors_that_come_later_join_as_if_they_had_been_there() -> None:
     anew = neighbor_lists(rows, 10)
     assert recall(found.rows, truth) >= recall(anew.rows, truth) - 0.01
     assert not (found.rows == np.arange(3000)[:, None]).any()
+
+
+@pytest.mark.usefixtures("few_are_many")
+def test_the_true_neighbours_of_the_sample_are_kept_and_stay_true(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[int] = []
+
+    def noted(vectors: np.ndarray, queries: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+        compared.append(len(queries))
+        return compare(vectors, queries, width)
+
+    compare = approximate.brute_force
+    monkeypatch.setattr(approximate, "brute_force", noted)
+    rows = vectors(3400)
+    parts = [np.arange(2000), np.arange(2100), np.arange(2200), np.arange(8, 2210)]
+    lists = neighbor_lists(rows[parts[0]], 10)
+    for earlier, now in pairwise(parts):
+        before = np.where(np.isin(now, earlier), np.searchsorted(earlier, now), -1)
+        found = joined(lists, rows[now], before)
+        assert found is not None
+        lists = found
+        truth = brute_force(rows[now], 10)[lists.sample]
+        assert np.sort(lists.near, axis=1).tolist() == np.sort(truth, axis=1).tolist()
+        assert len(lists.sample) == 200
+        assert recall(lists.rows[lists.sample], truth) >= lists.recall - 0.01
+    assert compared[1:3] == [300, 100]  # of the 200 of all none is compared with all again
+    assert 10 < compared[3] < 100  # but for those that lost a neighbour
 
 
 @pytest.mark.usefixtures("few_are_many")

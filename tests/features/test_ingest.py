@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +249,55 @@ def test_the_detail_of_a_fault_names_its_file(lake: Lake, tmp_path: Path) -> Non
     ingest(lake, config(tmp_path, path="*.jsonl"))
     with lake.read() as reader:
         assert str(reader.scalar("SELECT detail FROM quarantine")).startswith("b.jsonl: not JSON")
+
+
+def test_a_fault_that_several_files_have_at_one_place_names_them_all(lake: Lake, tmp_path: Path) -> None:
+    for name in ("a.jsonl", "b.jsonl"):
+        (tmp_path / name).write_text("bad\n")
+    for name in ("c.jsonl", "d.jsonl"):
+        (tmp_path / name).write_text("")
+    result = ingest(lake, config(tmp_path, path="*.jsonl"))
+    assert (result.detail, result.rows_written["quarantine"]) == (counts(4, 0, 4, 0), 2)
+    with lake.read() as reader:
+        details = "SELECT split_part(detail, ':', 1) FROM quarantine ORDER BY position"
+        assert reader.rows(details) == [("c.jsonl, d.jsonl",), ("a.jsonl, b.jsonl",)]
+    (tmp_path / "e.jsonl").write_text("bad")  # the same bytes, and another reason
+    assert ingest(lake, config(tmp_path, path="*.jsonl")).rows_written == {"quarantine": 1}
+    with lake.read() as reader:
+        assert reader.rows(details) == [("c.jsonl, d.jsonl",), ("a.jsonl, b.jsonl, e.jsonl",)]
+    write(tmp_path / "f.jsonl", {"text": "fine"})
+    assert ingest(lake, config(tmp_path, path="*.jsonl")).rows_written == {"items": 1}
+
+
+def test_ids_that_are_whole_decimals_are_whole_numbers(lake: Lake, tmp_path: Path) -> None:
+    ids = pa.array([Decimal(10**37 + 1), Decimal(2), None], pa.decimal128(38, 0))
+    pq.write_table(pa.table({"id": ids, "text": ["a", "b", "c"]}), tmp_path / "a.parquet")
+    assert ingest(lake, config(tmp_path, path="a.parquet")).detail == counts(3, 3, 0, 0)
+    assert set(items(lake, "item_id")) > {(str(10**37 + 1),), ("2",)}
+    halves = pa.array([Decimal("1.5")], pa.decimal128(9, 2))
+    pq.write_table(pa.table({"id": halves, "text": ["d"]}), tmp_path / "a.parquet")
+    assert ingest(lake, config(tmp_path, path="a.parquet")).detail == counts(1, 0, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (pa.array([0, 3 * 10**17], pa.timestamp("us")), "11476-08-15 05:20:00.000000"),
+        (pa.array([0, 9_000_000], pa.date32()), "26611-03-02"),
+        (pa.array([0, 2**62], pa.duration("s")), str(2**62)),
+        (pa.array([{"x": 0}, {"x": 9_000_000}], pa.struct([("x", pa.date32())])), {"x": "26611-03-02"}),
+        (pa.array([[0], [0, 9_000_000]], pa.list_(pa.date32())), ["1970-01-01", "26611-03-02"]),
+    ],
+    ids=["timestamp", "date", "duration", "struct", "list"],
+)
+def test_a_time_that_python_cannot_hold_is_kept_as_text(
+    lake: Lake, tmp_path: Path, values: pa.Array, told: object
+) -> None:
+    pq.write_table(pa.table({"id": ["1", "2"], "text": ["a", "b"], "when": values}), tmp_path / "a.parquet")
+    assert ingest(lake, config(tmp_path, path="a.parquet", metadata=("when",))).detail == counts(2, 2, 0, 0)
+    with lake.read() as reader:
+        found = reader.scalar("SELECT metadata FROM items WHERE item_id = '2'")
+    assert json.loads(str(found)) == {"when": told}
 
 
 def test_several_sources_share_the_ids(lake: Lake, tmp_path: Path) -> None:

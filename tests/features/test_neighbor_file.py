@@ -140,6 +140,23 @@ def test_a_file_that_cannot_be_believed_is_worked_out_anew(
     assert work == ["neighbor_lists", "neighbor_lists"]
 
 
+def test_a_file_without_a_sample_is_of_an_older_version_and_joined(lake: Lake, config: IndexConfig, work: Work) -> None:
+    put_vectors(lake, crowd(N - 20))
+    neighbors(lake, config)
+    (file,) = config.folder.glob("*.npz")
+    with np.load(file) as stored:
+        arrays = {name: array for name, array in stored.items() if name not in ("sample", "near", "close")}
+    np.savez(file, **arrays)
+    put_vectors(lake, crowd(N), read=2)
+    neighbors(lake, config)
+    with np.load(file) as stored:
+        arrays = dict(stored)
+        assert len(arrays["sample"]) == 200
+    np.savez(file, **{**arrays, "near": arrays["near"] + N})
+    neighbors(lake, config)
+    assert work == ["neighbor_lists", "joined", "neighbor_lists"]
+
+
 def test_a_write_that_dies_leaves_the_lists_before(
     lake: Lake, config: IndexConfig, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -100,6 +100,16 @@ def test_a_machine_too_busy_for_the_first_start_is_told(tmp_path: Path, monkeypa
         server.start()
 
 
+def test_what_a_killed_first_start_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    environment = stand_in(tmp_path / "env", "exit 3")
+    left = environment / "siftline-k1ll3d"
+    left.mkdir()
+    (left / "label_studio.sqlite3").write_text("half a database")
+    with pytest.raises(ServiceError, match="ended while it started"):
+        StudioServer(tmp_path / "studio", environment=environment).start()
+    assert [path for path in environment.glob("siftline-*") if path.is_dir()] == []
+
+
 def test_a_process_that_only_has_the_old_number_is_not_the_server(tmp_path: Path) -> None:
     server = StudioServer(tmp_path)
     record = {"port": 1, "username": "u", "password": "p", "api_key": "k", "pid": os.getpid(), "started": 1}

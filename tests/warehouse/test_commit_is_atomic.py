@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from warehouse import Append, Lake, Upsert, WarehouseError
+from warehouse.commit import MANY_ROWS
 
 
 def classes(*names: str) -> pa.Table:
@@ -107,6 +108,15 @@ def test_an_upsert_replaces_by_key(lake: Lake) -> None:
         assert reader.rows("SELECT DISTINCT split_part(content, ' ', 1), count(*) FROM items GROUP BY 1") == [
             ("new", 3)
         ]
+
+
+def test_two_stages_that_found_a_table_empty_do_not_double_its_rows(lake: Lake) -> None:
+    with lake.stage("a", version=1, inputs=()) as first, lake.stage("b", version=1, inputs=()) as second:
+        first.commit([Upsert("items", items(MANY_ROWS, "old"))])
+        second.commit([Upsert("items", items(MANY_ROWS + 1, "new"))])
+    assert count(lake, "items") == MANY_ROWS + 1
+    with lake.read() as reader:
+        assert reader.scalar("SELECT count(*) FROM items WHERE content LIKE 'new%'") == MANY_ROWS + 1
 
 
 def test_a_stage_reads_one_snapshot(lake: Lake) -> None:

@@ -20,7 +20,7 @@ from tests.weak_labels.lf_helpers import (
     votes,
     write_functions,
 )
-from warehouse import DataError, Lake, SettingsError
+from warehouse import DataError, Lake, SettingsError, Upsert
 from weak_labels import ItemBatch, LabelingFunction, keywords, load_functions, nearest, regex, vectorized
 from weak_labels.apply import vote
 from weak_labels.preview import preview
@@ -91,6 +91,26 @@ def test_edited_metadata_counts_as_an_edit(lake: Lake) -> None:
     add_items(lake, {"a": TEXTS["a"]}, metadata='{"desk": "x"}')
     run_vote(lake, [counted(calls)])
     assert calls == ["a", "b", "c", "a"]
+
+
+def test_what_older_versions_noted_is_not_voted_on_again(lake: Lake) -> None:
+    calls: list[str] = []
+    add_items(lake, TEXTS)
+    run_vote(lake, [counted(calls)])
+    with lake.stage("older", version=1, inputs=()) as stage:
+        hash_of_both = "left(md5(concat_ws('|', i.content_hash, i.metadata)), 16)"
+        noted = stage.arrow(
+            f"SELECT item_id, n.input, {hash_of_both} AS input_hash, n.batch "
+            "FROM lf_inputs n JOIN items i USING (item_id)"
+        )
+        stage.commit([Upsert("lf_inputs", noted)])
+    calls.clear()
+    add_items(lake, {"a": "edited", "d": "new"})
+    run_vote(lake, [counted(calls)])
+    assert sorted(calls) == ["a", "d"]
+    with lake.read() as reader:
+        batches = dict(reader.rows("SELECT item_id, batch FROM lf_inputs"))
+    assert batches == {"a": 2, "b": 1, "c": 1, "d": 2}
 
 
 def test_only_a_changed_function_votes_again(lake: Lake) -> None:

@@ -8,6 +8,7 @@ from tests.weak_labels.lf_helpers import CLASSES, batch, encode
 from warehouse import SettingsError
 from weak_labels import ABSTAIN, ItemBatch, keywords, nearest, regex, vectorized
 from weak_labels.calls import call_function
+from weak_labels.fingerprint import fingerprint
 from weak_labels.functions import LabelingFunction
 
 
@@ -62,6 +63,36 @@ class TestKeywords:
     )
     def test_min_hits_counts_words_that_overlap(self, words: list[str], text: str) -> None:
         assert votes(keywords("sports", words, min_hits=2), text, "oil york la e") == [0, -1]
+
+    @pytest.mark.parametrize(
+        ("word", "text"),
+        [
+            ("ሰላም", "ሰላም።"),
+            ("ዓለም", "ሰላም፡ዓለም"),
+            ("בית", "בית־ספר"),
+            ("İstanbul", "İstanbul güzel"),
+            ("İstanbul", "istanbul güzel"),
+            ("退款", "我要退款。"),
+            ("返金", "返金してください"),
+            ("สวัสดี", "ขอสวัสดีครับ"),
+            ("មួយ", "មួយ។"),
+            ("ကောင်း", "ကောင်း။"),
+            ("गलत", "गलत।"),
+        ],
+    )
+    def test_words_of_other_scripts_stand_where_their_readers_see_them(self, word: str, text: str) -> None:
+        assert votes(keywords("sports", [word]), text, "goal") == [0, -1]
+
+    def test_beside_scripts_without_spaces_others_keep_their_ends(self) -> None:
+        function = keywords("sports", ["退款", "vote"])
+        assert votes(function, "我要退款", "devoted", "a vote", "VOTE") == [0, -1, 0, 0]
+        both = keywords("sports", ["退款", "vote"], min_hits=2)
+        assert votes(both, "我要退款", "退款 vote", "vote 退款退款", "退款vote") == [-1, 0, 0, -1]
+
+    def test_words_of_letters_and_spaces_keep_their_version(self) -> None:
+        assert keywords("sports", ["goal", "física"]).version == fingerprint(
+            "keywords", "sports", ("goal", "física"), 1
+        )
 
     @pytest.mark.parametrize(("words", "min_hits"), [([], 1), (["a", " "], 1), (["a"], 2), (["a"], 0)])
     def test_useless_words_are_refused(self, words: list[str], min_hits: int) -> None:

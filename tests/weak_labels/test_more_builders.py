@@ -172,6 +172,20 @@ class TestModel:
             run_vote(lake, [dataclasses.replace(wrong, name="wrong")])
 
     @pytest.mark.parametrize(
+        ("classes", "words"),
+        [([-1, 1], "class -1"), ([0.4, 0.6], "class 0.4"), ([0, float("nan")], "class nan"), ([1, 7], "class 7")],
+    )
+    def test_numbers_that_are_no_classes_are_refused(self, lake: Lake, classes: list[float], words: str) -> None:
+        class Numbered:
+            classes_ = classes
+
+            def predict_proba(self, texts: list[str]) -> np.ndarray:
+                return np.ones((len(texts), 2)) / 2
+
+        with pytest.raises(SettingsError, match=words):
+            run_vote(lake, [model(Numbered(), on="texts", name="numbered")])
+
+    @pytest.mark.parametrize(
         ("classifier", "changes", "words"),
         [
             (LogisticRegression(), {}, "not fitted"),

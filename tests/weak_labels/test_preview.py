@@ -47,6 +47,20 @@ def test_a_function_that_hangs_is_tried_three_times_in_all(lake: Lake) -> None:
     assert (shown.hits, shown.faults, shown.first_fault) == (0, 3, "timeout: took longer than 0.05 s")
 
 
+def test_items_that_were_not_reached_do_not_count(lake: Lake) -> None:
+    add_items(lake, TEXTS)
+
+    def hang_later(row: Any) -> int:
+        if row.item_id != "a":
+            time.sleep(60)
+        return 0
+
+    hangs = LabelingFunction(name="hangs", kind="snorkel", version="1", rule=hang_later, by_row=True, timeout_s=0.05)
+    add_items(lake, {f"later {number}": "text" for number in range(10)})
+    (shown,) = preview(lake, [hangs], config())
+    assert (shown.items, shown.hits, shown.coverage) == (4, 1, 0.25)
+
+
 def test_preview_of_some_items_takes_the_same_ones(lake: Lake) -> None:
     add_items(lake, {f"i{n:03}": "goal" for n in range(50)})
     add_items(lake, {"t": "goal"}, split="test")

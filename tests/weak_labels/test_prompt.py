@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from tests.weak_labels.lf_helpers import CLASSES, add_items, config, faults, votes
+from tests.weak_labels.lf_helpers import CLASSES, add_items, batch, config, faults, votes
 from warehouse import Lake, SettingsError
 from weak_labels import keywords, prompt
 from weak_labels.apply import vote
-from weak_labels.calls import NotAVote
+from weak_labels.calls import NotAVote, call_function
 from weak_labels.prompt import PromptClient, PromptConfig
 
 ASKS = prompt("Is this about sports?", {"yes": "sports", "no": None}, model="tiny", name="asks")
@@ -130,6 +130,29 @@ def test_an_answer_that_is_none_of_those_asked_for_is_a_fault_of_its_item(
     run(lake, settings(service, tmp_path))
     assert faults(lake) == {("b", "asks"): "not_a_vote"}
     assert votes(lake) == {("a", "asks"): 0, ("c", "asks"): 0}
+
+
+@pytest.mark.parametrize(
+    ("answers", "answered", "voted"),
+    [
+        ({"n.a.": None, "yes": "sports"}, "N.A.", -1),
+        ({"yes!": "sports", "no": None}, "yes", 0),
+        ({"yes": "sports", "no": None}, "**Yes** .", 0),
+        ({"a b.": "sports", "!": None}, "!", -1),
+    ],
+)
+def test_an_answer_may_have_signs_around_it(answers: dict[str, str | None], answered: str, voted: int) -> None:
+    asked = prompt("What?", answers, model="tiny", name="asks")
+    outcome = call_function(asked, batch(["x"], ask=lambda *_: [answered]))
+    assert (outcome.votes.tolist(), outcome.faults) == ([voted], [])
+
+
+def test_requests_that_were_never_made_use_up_none(service: Service, tmp_path: Path) -> None:
+    given = settings(service, tmp_path, requests_per_minute=60.0, run_limit_s=0.3)
+    with PromptClient(given) as client:
+        with pytest.raises(NotAVote, match="time limit"):
+            client.ask("tiny", "q", [f"text {number}" for number in range(4)])
+        assert client.spent()[0] == len(service.requests) == 1
 
 
 def test_a_text_that_the_service_refuses_is_a_fault_of_its_item(lake: Lake, service: Service, tmp_path: Path) -> None:
@@ -299,6 +322,7 @@ def test_without_a_service_a_prompt_function_is_refused(lake: Lake) -> None:
         ("x", {"a": "sports"}),
         ("x", {"a": None, "b": None}),
         ("x", {"A": "sports", "a": None}),
+        ("x", {"yes!": "sports", "yes": None}),
     ],
 )
 def test_prompts_that_cannot_vote_are_refused(question: str, answers: dict[str, str | None]) -> None:

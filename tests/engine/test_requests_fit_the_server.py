@@ -1,0 +1,97 @@
+"""A client asks for as much as the server gets done in time, and is patient as long as something gets done."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from engine.errors import UnavailableError
+from engine.portions import CONNECTIONS, FIRST_TEXTS, STEADY, Portions
+from engine.remote import RemoteEncoder
+from engine.request import Packed
+from engine.serving.config import ServerConfig
+from tests.engine.test_every_status_is_produced import broken_encoder
+from tests.engine_servers import WAIT_S, server_thread
+
+
+def test_a_server_that_is_slow_for_its_deadline_is_asked_for_less_and_gets_all_the_time_it_needs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoder = broken_encoder()
+    texts = [f"bank trade ship {number} " * 3 for number in range(90)]
+    ours = encoder.encode(texts)
+    scheduler = encoder.scheduler
+    scheduler.batch_tokens = 64
+    compute = scheduler._compute  # pyright: ignore[reportPrivateUsage]
+
+    def slow(sequences: list[list[int]], traced: bool) -> Packed:
+        time.sleep(0.1 * len(sequences))
+        return compute(sequences, traced)
+
+    monkeypatch.setattr(scheduler, "_compute", slow)
+    with server_thread(encoder, ServerConfig(deadline_s=1.0)) as server:  # ten texts at most
+        begun, told = time.monotonic(), list[int]()
+        there = RemoteEncoder(server.url, patience_s=4.0).embed(texts, lambda done, _: told.append(done))
+        assert np.array_equal(there.vectors, ours)
+        assert time.monotonic() - begun > 4.0, "the test shows nothing: all was done while patience lasted"
+    assert len(told) > 9, "progress is told a few texts at a time"
+
+
+def test_patience_ends_where_nothing_gets_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = broken_encoder()
+    with server_thread(encoder, ServerConfig(deadline_s=0.2)) as server:
+        remote = RemoteEncoder(server.url, patience_s=1.0)
+        with encoder.scheduler.paused(), pytest.raises(UnavailableError, match=r"answers 504 .*did for 1 s"):
+            remote.encode(["bank"] * 90)
+
+
+def test_requests_double_until_the_first_refusal_and_grow_slowly_from_then_on() -> None:
+    portions = Portions(128)
+    sizes = [portions.texts]
+    while sizes[-1] < 128:
+        portions.answered(sizes[-1])
+        sizes.append(portions.texts)
+    assert sizes == [FIRST_TEXTS, 16, 32, 64, 128]
+    for _ in range(CONNECTIONS):  # requests that were on their way together and are refused together
+        portions.refused(128)
+    assert portions.texts == 64
+    for _ in range(STEADY):
+        portions.answered(64)
+    assert portions.texts == 72
+    for _ in range(10):
+        portions.refused(portions.texts)
+    assert portions.texts == 1
+
+
+def test_fewer_requests_are_on_their_way_while_the_server_refuses() -> None:
+    portions = Portions(128)
+    assert _at_once(portions) == CONNECTIONS
+    portions.refused(8)
+    portions.refused(8)
+    assert _at_once(portions) == 1
+    for _ in range(STEADY):
+        portions.answered(1)
+    assert _at_once(portions) == 2
+
+
+def _at_once(portions: Portions) -> int:
+    """How many of many threads that want a turn have one at a time."""
+    inside, most, lock = 0, 0, threading.Lock()
+
+    def ask() -> None:
+        nonlocal inside, most
+        with portions.turn():
+            with lock:
+                inside += 1
+                most = max(most, inside)
+            time.sleep(0.2)
+            with lock:
+                inside -= 1
+
+    threads = [threading.Thread(target=ask) for _ in range(2 * CONNECTIONS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT_S)
+    return most
