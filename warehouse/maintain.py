@@ -25,6 +25,7 @@ from warehouse.lake import Lake
 from warehouse.layout import give_statistics, set_file_options, sort_tables
 
 GRACE_H = 24.0
+MOST_DAYS = 1_000_000  # DuckDB's times reach back further
 REWRITE_FRAC = 0.5  # share of deleted rows from which a file is written anew
 MOST_WITH_DELETIONS = 8  # files of a table with any deleted rows; DuckLake merges none of those
 
@@ -62,11 +63,14 @@ def maintain(lake: Lake, *, expire_older_than_days: float | None = None, grace_h
         grace_h: hours that files without use are kept; longer than any reader reads.
 
     Raises:
-        SettingsError: a number is negative.
+        SettingsError: a number is negative, more than `MOST_DAYS`, or none.
         WarehouseBusy, CommitFailed, WarehouseError: as a commit; steps that were done stay done.
     """
-    if grace_h < 0 or (expire_older_than_days is not None and expire_older_than_days < 0):
-        raise SettingsError(f"grace ({grace_h} h) and days to keep ({expire_older_than_days}) must not be negative.")
+    if not (0 <= grace_h <= 24 * MOST_DAYS and 0 <= (expire_older_than_days or 0) <= MOST_DAYS):
+        raise SettingsError(
+            f"grace ({grace_h} h) and days to keep ({expire_older_than_days}) must not be negative, nor more than "
+            f"{MOST_DAYS:,} days."
+        )
     if lake.read_only:
         raise WarehouseError(f"The warehouse at {lake.location.words} is open for reading only.")
     _bring_layout(lake)

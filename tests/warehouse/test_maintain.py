@@ -264,6 +264,11 @@ def test_maintenance_ends_while_other_threads_of_its_process_commit(lake: Lake) 
 def test_negative_numbers_are_refused(lake: Lake) -> None:
     with pytest.raises(SettingsError, match="-1"):
         maintain(lake, grace_h=-1)
+    for number in (float("inf"), float("nan"), 1e300):
+        with pytest.raises(SettingsError, match="1,000,000 days"):
+            maintain(lake, grace_h=number)
+        with pytest.raises(SettingsError, match="1,000,000 days"):
+            maintain(lake, expire_older_than_days=number)
 
 
 READER = """
