@@ -15,6 +15,7 @@ from tests.warehouse.test_commit_is_atomic import items
 from tests.warehouse.test_reading import vectors, write
 from warehouse import Append, DataError, Lake, SettingsError, SnapshotNotFound, Upsert, WarehouseNotFound
 from warehouse.formats import plain
+from warehouse.label_file import read_label_file
 from warehouse.snapshots import parse_at
 
 COMMITS = 5
@@ -96,6 +97,17 @@ def test_numbers_of_numpy_and_dates_are_read_and_other_things_refused() -> None:
     assert parse_at(date(2026, 11, 24)) == datetime(2026, 11, 24, tzinfo=UTC)
     with pytest.raises(SettingsError, match=r"2\.0 is neither"):
         parse_at(2.0)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_split_that_is_none_is_refused(history: Lake) -> None:
+    with history.read() as reader, pytest.raises(DataError, match="'training'"):
+        reader.read_vectors(split="training")
+
+
+def test_a_name_in_brackets_is_a_label(tmp_path: Path) -> None:
+    path = tmp_path / "gold.csv"
+    path.write_text('id,label\n1,[urgent]\n2,"[""a"", ""b""]"\n', "utf-8")
+    assert read_label_file(path) == [("1", ("[urgent]",)), ("2", ("a", "b"))]
 
 
 def test_a_decimal_is_a_number_in_json() -> None:
