@@ -41,7 +41,7 @@ class Information:
 
     Attributes:
         gains: [N] doubt that a label of each item would settle, in the unit of `doubt`; of the front always up to date,
-            of the others an upper bound while gains only fall, which is all that `best` needs.
+            of the others as they were, which `best` takes for an upper bound.
 
     Source: Ash et al. (2021), Gone Fishing: Neural Active Learning with Fisher Embeddings (BAIT), equation 2, with the
     trace over classes of the Fisher information in place of the matrix over classes; where all is equally open this is
@@ -83,8 +83,9 @@ class Information:
     def best(self, allowed: Bools, weight: Floats | None = None) -> int:
         """The place of the largest gain among the allowed items [N], of which there must be one; the lower wins a tie.
 
-        Gains of items that are not kept up to date are upper bounds, for doubt only falls as labels come in. All are
-        brought up to date when one of them could be above the best that is known.
+        Gains of items that are not kept up to date are taken for upper bounds: they nearly always fall as labels come
+        in. Not always, as the trace is not submodular, so the place may not be that of the largest. All are brought up
+        to date when one of them could be above the best that is known.
 
         Args:
             allowed: [N] items to choose from.

@@ -114,8 +114,9 @@ def suspicion(
         rounds: of counting labels by their credibility.
 
     Returns:
-        [T] 0 to 1: over 0.5 model and neighbours together prefer another class. All 0 where no label can be judged,
-        that is with fewer than two classes or four labels.
+        [T] 0 to 1: over 0.5 model and neighbours doubt it on the whole, each against the other class that it finds
+        most probable. 0 where a label cannot be judged: the only one of its class, and all where there are fewer than
+        two classes or four labels.
 
     Raises:
         SettingsError: `rounds` is below 1.
@@ -185,21 +186,24 @@ def _sigmoid(odds: Floats) -> Floats:
 def _judged(
     vectors: Vectors, labels: Rows, classes: int, generator: np.random.Generator, *, rounds: int
 ) -> tuple[Floats, Rows]:
-    """Suspicion [T] and the class that model and neighbours prefer [T]."""
+    """Suspicion [T], and the given class or, where that is suspicious, the other that both prefer [T]."""
     count = len(labels)
     if count < 4 or len(np.unique(labels)) < 2:
         return np.zeros(count), labels
     fold = _folds(labels, generator)
-    credible, found, likely = np.ones(count), np.zeros(count), labels
+    alone = np.bincount(labels)[labels] == 1  # nothing to be compared with
+    credible, found, both = np.ones(count), np.zeros(count), np.ones((count, classes))
     with threadpool_limits(1):
         near, similarity = _nearest(vectors)
         for _ in range(rounds):
             model = _out_of_fold(vectors, labels, classes, fold, credible)
             graph = _votes(near, similarity, labels, classes, credible)
             found = _sigmoid(-(_log_odds(model, labels) + _log_odds(graph, labels)) / 2.0)
+            found[alone] = 0.0
             credible = np.maximum(1.0 - found, 0.01)
-            likely = (model * graph).argmax(axis=1).astype(np.int64)
-    return found, likely
+            both = model * graph
+    both[np.arange(count), labels] = -1.0
+    return found, np.where(found > SUSPICIOUS, both.argmax(axis=1), labels)
 
 
 def _folds(labels: Rows, generator: np.random.Generator) -> Rows:

@@ -8,6 +8,7 @@ its item and id, unless it is older than the project.
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from typing import Any
 
 from active.cursor import Cursor
@@ -100,13 +101,36 @@ def collect(
     if unknown_items:
         detail["answers for unknown items"] = len(unknown_items)
     if unknown_labels:
-        detail["unknown labels"] = ", ".join(sorted(str(label) for label in unknown_labels))
+        detail["unknown labels"] = _in_words(unknown_labels, answers, config.classes)
     detail.update({f"left out: {name}": why for name, why in service.problems.items()})
     result = _commit_answers(lake, config, new, detail)
     if cursor:
         with lake.read() as reader:
             cursor.write(reader, place, config.classes, pulled.cursor, unknown_items=bool(unknown_items))
     return result
+
+
+def refusals(result: StageResult) -> list[str]:
+    """What a `collect` left where it is, one line for each kind or file, with the reason."""
+    return [f"{key}: {value}" for key, value in result.detail.items()]
+
+
+def _in_words(unknown: Container[str], answers: Sequence[Answer], classes: Sequence[str]) -> str:
+    """Each label that is no class, where it stands and which class may be meant, and the classes there are."""
+    given: dict[str, dict[str, str]] = defaultdict(dict)
+    for answer in answers:
+        for label in answer.labels:
+            if label in unknown:
+                given[label].setdefault(answer.item_id, answer.task_id)
+    folded = {name.casefold(): name for name in classes}
+    parts: list[str] = []
+    for label, tasks in sorted(given.items()):
+        item_id, task_id = min(tasks.items())
+        more = f" and {len(tasks) - 1} more" if len(tasks) > 1 else ""
+        close = get_close_matches(label.casefold(), folded, n=1)
+        meant = f", perhaps meant as {folded[close[0]]!r}" if close else ""
+        parts.append(f"{label!r} in task {task_id} (item {item_id!r}){more}{meant}")
+    return f"{'; '.join(parts)}. The classes are: {', '.join(classes)}"
 
 
 def _known_items(reader: Reader, answers: Sequence[Answer]) -> set[str]:

@@ -46,6 +46,8 @@ _SEVERAL = """
    A text may have several classes: name all of them in "choices". Where none fits, leave "choices" empty.
 """
 
+_EXPORT = 'Of Label Studio\'s exports, only "JSON" is read here; JSON-MIN, CSV and the others are not. Remove it.'
+
 
 class TaskFolder:
     """Tasks of one project in a folder.
@@ -120,8 +122,11 @@ class TaskFolder:
             self._problems[self.path.name] = f"There is no folder {self.path}; the next push makes it."
         for path in sorted(self.path.glob("*.json")):
             yield from self._answers(path)
-        for path in sorted((self.path / "import").glob("*.json")):
-            yield from self._answers(path)
+        for path in sorted((self.path / "import").glob("*")):
+            if path.suffix.lower() == ".json":
+                yield from self._answers(path)
+            elif path.is_file() and not path.name.startswith("."):
+                self._problems[path.name] = f"The file {path} is no JSON. {_EXPORT}"
 
     def pull_since(self, cursor: str) -> Pulled:
         """Everything: times of files tell nothing where files are copied and clocks differ."""
@@ -153,11 +158,14 @@ class TaskFolder:
                     yield StoredTask(task_id=path.stem, item_id=str(data["item_id"]), data=data, answered=answered)
 
     def show(self, data: Mapping[str, Mapping[str, Any]]) -> None:
-        """Put other data into task files, by task id."""
+        """Put other data into task files, by task id.
+
+        Raises:
+            ServiceRefused: a file is gone, cannot be read or does not hold exactly one task.
+        """
         with self._alone():
             for task_id, shown in data.items():
-                [task] = self._tasks(self._file(task_id))
-                self._write_task(task_id, {**task, "data": dict(shown)})
+                self._write_task(task_id, {**self._one_task(task_id), "data": dict(shown)})
 
     def waiting(self, annotator: str, *, people: int) -> list[OpenTask]:
         """The tasks that wait for an annotator, the most valuable first; `problems` then names what was left out.
@@ -305,6 +313,9 @@ class TaskFolder:
             self._problems[path.name] = str(error)
             return
         for task in tasks:
+            if not isinstance(task.get("data"), dict):
+                wrong.append(f"a task without its data. {_EXPORT}")
+                continue
             annotations = task.get("annotations") or []
             if not isinstance(annotations, list):
                 wrong.append(f"annotations of a task are a {type(annotations).__name__}, a list is expected")
@@ -323,9 +334,13 @@ class TaskFolder:
     def _answer(self, task: dict[str, Any], annotation: dict[str, Any], n: int, modified: datetime) -> Answer:
         item_id = str(task["data"]["item_id"])
         task_id = self.task_id(item_id, int(task["data"].get("round", 1)))
-        skipped = bool(annotation.get("was_cancelled"))
+        skipped = annotation.get("was_cancelled") or False
+        if not isinstance(skipped, bool):
+            raise ValueError(f"annotation {n} of item {item_id!r} has was_cancelled {skipped!r}; it is true or false")
         parts = [r["value"]["choices"] for r in annotation.get("result") or [] if r.get("from_name") == LABEL]
-        choices = [str(name) for part in parts for name in (part if self.multi_label else part[:1])]
+        if not all(isinstance(part, list) for part in parts):
+            raise ValueError(f"annotation {n} of item {item_id!r} has choices that are no list, such as {parts[0]!r}")
+        choices = [str(name) for part in parts for name in part]
         if not skipped and not self.multi_label and len(choices) != 1:
             raise ValueError(f"annotation {n} of item {item_id!r} has {len(choices)} labels, one is expected")
         labels = () if skipped else tuple(dict.fromkeys(choices))

@@ -77,8 +77,7 @@ class RemoteEncoder:
             ) from error
         # A request that the whole queue cannot hold is refused for good, however short the queue is at the moment.
         held = max(1, limits["queue_tokens"] // self.max_tokens)
-        self._max_texts = min(REQUEST_TEXTS, limits["max_inputs"], limits["queue_texts"], held)
-        self._portions = Portions(self._max_texts)
+        self._portions = Portions(min(REQUEST_TEXTS, limits["max_inputs"], limits["queue_texts"], held))
         self._max_bytes = limits["max_body_bytes"]
         return info
 
@@ -128,7 +127,7 @@ class RemoteEncoder:
         return result
 
     def _parts(self, texts: list[str]) -> Iterator[tuple[int, int]]:
-        """Spans of texts that fit into a request."""
+        """Spans of texts that fit into a request, as large as one is when the span is asked for."""
         start = size = 0
         for place, text in enumerate(texts):
             length = len(orjson.dumps(text)) + 1
@@ -137,7 +136,7 @@ class RemoteEncoder:
                     f"Text {place} has {length} bytes; the server at {self.url} reads {self._max_bytes} in a request.",
                     {place: f"{length} bytes, more than the server reads"},
                 )
-            if place > start and (place - start >= self._max_texts or size + length + 200 > self._max_bytes):
+            if place > start and (place - start >= self._portions.texts or size + length + 200 > self._max_bytes):
                 yield start, place
                 start, size = place, 0
             size += length

@@ -16,7 +16,7 @@ from engine.client import Encoder, Encoding, Vectors
 from engine.errors import InputError, NumericError
 from features.ingest import read_source
 from features.records import Fault, Record
-from features.sources import SourceConfig, SourceFile, find_files
+from features.sources import MissingColumns, SourceConfig, SourceFile, find_files
 from warehouse import (
     DataError,
     Lake,
@@ -34,6 +34,7 @@ VERSION = 1
 FILE_TEXTS = 4096
 FILE_RECORD_BYTES = 16 << 20
 SHOWN_IDS = 5
+SHOWN_FAULTS = 10
 SHOWN_CHARACTERS = 60
 
 _VECTOR_SCHEMA = pa.schema(
@@ -133,14 +134,14 @@ def embed_file(
 
     Raises:
         SettingsError: the source does not exist, has no such column, or the output cannot be written.
-        DataError: a record cannot be read or encoded; names its line or row.
+        DataError: records cannot be read or encoded; names the lines or rows of the first of them.
     """
     config, file = _text_source(source, text_field, id_field)
     if not output.parent.is_dir() or output.is_dir():
         raise SettingsError(f"{output} cannot be written: name a file in a folder that exists.")
     if output.exists() and output.samefile(source):
         raise SettingsError(f"{output} is the input itself. Name another output.")
-    total = sum(1 for _ in _records(config, file))
+    total = _checked_count(config, file)
     progress(0, total)
     schema = pa.schema([("id", pa.string()), ("vector", pa.list_(pa.float32()))])
     done = 0
@@ -276,15 +277,47 @@ def _text_source(source: Path, text_field: str, id_field: str | None) -> tuple[S
     return config, find_files(config, Path())[0]
 
 
+def _checked_count(config: SourceConfig, file: SourceFile) -> int:
+    """How many records the file holds, once all of them are known to be readable."""
+    count = bad = 0
+    first: list[Fault] = []
+    for entry in _entries(config, file):
+        if isinstance(entry, Record):
+            count += 1
+            continue
+        bad += 1
+        if bad <= SHOWN_FAULTS:
+            first.append(entry)
+    if bad:
+        raise _unreadable(config, file, first, bad)
+    return count
+
+
+def _unreadable(config: SourceConfig, file: SourceFile, first: Sequence[Fault], bad: int) -> DataError:
+    named = "; ".join(f"record {fault.position}: {fault.detail} ({fault.reason})" for fault in first)
+    more = f"; and {bad - len(first)} more" if bad > len(first) else ""
+    return DataError(
+        f"{file.name} {named}{more}. Mend or remove what is named; nothing was written. Texts are read from the field "
+        f"'{config.text}' (--text-field)."
+    )
+
+
 def _records(config: SourceConfig, file: SourceFile) -> Iterator[Record]:
+    for entry in _entries(config, file):
+        if isinstance(entry, Fault):
+            raise _unreadable(config, file, [entry], 1)
+        yield entry
+
+
+def _entries(config: SourceConfig, file: SourceFile) -> Iterator[Record | Fault]:
     try:
         for _, entry in read_source(config, (file,), Path(), lambda _: None):
-            if isinstance(entry, Fault):
-                raise DataError(
-                    f"{file.name} record {entry.position}: {entry.detail} ({entry.reason}). Mend or remove it; nothing "
-                    "was written."
-                )
             yield entry
+    except MissingColumns as error:
+        raise SettingsError(
+            f"Give --text-field and --id-field columns of {file.name}: it has no column {error.missing}. It has: "
+            f"{error.found}."
+        ) from error
     except SettingsError as error:
         raise SettingsError(f"{error} In `siftline embed` these are --text-field and --id-field.") from error
 

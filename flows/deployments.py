@@ -7,6 +7,7 @@ Prefect is configured already, like `flows.pipelines`.
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -22,7 +23,7 @@ from prefect.types.entrypoint import EntrypointType
 from flows import pipelines
 from flows.project import Project
 from flows.trigger import deployment_name
-from warehouse import ServiceError, siftline_version
+from warehouse import ServiceError, SettingsError, siftline_version
 
 FLOWS: tuple[Flow[Any, Any], ...] = (pipelines.cycle, pipelines.collect, pipelines.refresh, pipelines.maintenance)
 START_S = 300
@@ -70,12 +71,13 @@ def deploy(project: Project, pool: str) -> list[str]:
 
     Raises:
         ServiceError: the server refused them; it names no such pool, or is away.
+        SettingsError: another project has deployments of this name there.
     """
 
     async def all_of_them() -> list[str]:
         names: list[str] = []
         for deployment in deployments_of(project, pool=pool):
-            await _clear_schedule(deployment)
+            await _make_way(deployment)
             await deployment.aapply()
             names.append(f"{deployment.flow_name}/{deployment.name}")
         return names
@@ -94,6 +96,7 @@ def serve(project: Project, ready: Callable[[list[str]], None]) -> None:
 
     Raises:
         ServiceError: the server refused them, or is away.
+        SettingsError: another project has deployments of this name there.
     """
     runner = Runner(
         name=f"siftline-{deployment_name(project.settings.project.name)}",
@@ -105,7 +108,7 @@ def serve(project: Project, ready: Callable[[list[str]], None]) -> None:
     async def register() -> list[str]:
         names: list[str] = []
         for deployment in deployments_of(project):
-            await _clear_schedule(deployment)
+            await _make_way(deployment)
             await runner.aadd_deployment(deployment)
             names.append(f"{deployment.flow_name}/{deployment.name}")
         return names
@@ -117,16 +120,27 @@ def serve(project: Project, ready: Callable[[list[str]], None]) -> None:
         return
 
 
-async def _clear_schedule(deployment: RunnerDeployment) -> None:
-    """Remove the schedules the server knows of a deployment that has none any more; Prefect would keep them."""
-    if deployment.schedules:
-        return
+async def _make_way(deployment: RunnerDeployment) -> None:
+    """Look what the server knows under a deployment's name before it is made.
+
+    Schedules of one that has none any more are removed; Prefect would keep them.
+
+    Raises:
+        SettingsError: it belongs to another project folder.
+    """
+    name = f"{deployment.flow_name}/{deployment.name}"
     async with get_client() as client:
         try:
-            known = await client.read_deployment_by_name(f"{deployment.flow_name}/{deployment.name}")
+            known = await client.read_deployment_by_name(name)
         except ObjectNotFound:
             return
-        for schedule in known.schedules:
+        ours, theirs = deployment.parameters["project"], known.parameters.get("project", "")
+        if theirs and Path(theirs).resolve() != Path(ours).resolve():
+            raise SettingsError(
+                f"Prefect's server has the deployment {name} for the project in {theirs}, not for {ours}. Give one of "
+                f"them another [project] name; if it was moved: prefect deployment delete {name}"
+            )
+        for schedule in [] if deployment.schedules else known.schedules:
             await client.delete_deployment_schedule(known.id, schedule.id)
 
 

@@ -53,6 +53,7 @@ def _named(names: Sequence[str], rows: Sequence[Sequence[object]]) -> Rows:
 def curve_picture(curve: Rows) -> str:
     """The learning curve as an SVG in a data address; at another one, a browser would have to reach it."""
     scored = {float(str(row["gold labels"])): row["accuracy"] for row in curve if row["accuracy"] != ""}
+    split = next((str(row["split"]) for row in curve if row["accuracy"] != ""), "")
     points = sorted((labels, float(str(value))) for labels, value in scored.items())
     if len(points) < 2:
         return ""
@@ -72,7 +73,8 @@ def curve_picture(curve: Rows) -> str:
     svg = (
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 310" width="640" height="310" '
         'font-family="sans-serif" font-size="12"><rect width="640" height="310" fill="white"/>'
-        '<text x="60" y="20" font-size="14">Test accuracy by number of gold labels</text>'
+        '<text x="60" y="20" font-size="14">'
+        f"{split.capitalize()} accuracy by number of gold labels</text>"
         '<path d="M60 35V260H580" fill="none" stroke="#94a3b8"/>'
         f'<polyline points="{line}" fill="none" stroke="#1d4ed8" stroke-width="2"/>{marks}'
         '<text x="320" y="304" text-anchor="middle">gold labels</text></svg>'

@@ -47,14 +47,18 @@ _SERVICES = (
 def configured_api_url() -> str | None:
     """The Prefect API that the user configured by environment or by the active profile, or None."""
     if url := os.environ.get("PREFECT_API_URL"):
-        return url
+        return url.rstrip("/")
     home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
     profiles = Path(os.environ.get("PREFECT_PROFILES_PATH", str(home / "profiles.toml"))).expanduser()
     if not profiles.is_file():
         return None
-    content = tomllib.loads(profiles.read_text("utf-8"))
+    try:
+        content = tomllib.loads(profiles.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"Prefect's {profiles} is not valid TOML: {error}. Mend it, or move it away.") from error
     active = os.environ.get("PREFECT_PROFILE", content.get("active", ""))
-    return content.get("profiles", {}).get(active, {}).get("PREFECT_API_URL")
+    url = content.get("profiles", {}).get(active, {}).get("PREFECT_API_URL")
+    return url and url.rstrip("/")
 
 
 def local_api_url(state: Path) -> str | None:

@@ -54,6 +54,7 @@ class Project:
         self.settings: Settings = load_settings(self.root)
         if self.multi_label:
             check_multi_label(self.settings.select.strategy)
+        _ = self.select_config  # checked now, not when a run has come as far as the selection
         self._index: tuple[str, VectorIndex] | None = None
 
     @property

@@ -4,7 +4,9 @@ Every value can be overridden by an environment variable, `SIFTLINE_SELECT__BATC
 never stand in the file: the Label Studio key comes from `LABEL_STUDIO_API_KEY`.
 """
 
+import os
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -17,12 +19,13 @@ from flows.cron import check_cron
 from warehouse import Location, SettingsError
 
 FILE_NAME = "siftline.toml"
+_PREFIX = "SIFTLINE_"
 
 
 class Section(BaseModel):
     """A table of siftline.toml; unknown keys are refused, so a typing error does not pass silently."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ProjectSection(Section):
@@ -122,7 +125,7 @@ class WeakLabelsSection(Section):
     """Give people's labels to the label models that learn from them (anchored, auto)."""
     max_fault_frac: float = Field(default=0.05, ge=0, le=1)
     prompt: PromptSection = PromptSection()
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
 
 
 class EndModelSection(Section):
@@ -130,7 +133,7 @@ class EndModelSection(Section):
 
     kind: Literal["linear", "mlp", "auto"] = "linear"
     """mlp has a small hidden layer beside the linear head; auto decides by people's labels where there are 60."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     self_training: bool = False
     """Learn from labels that a classifier on vectors and one on words agree on; it helps where votes cover little."""
     calibrate: bool = False
@@ -141,7 +144,7 @@ class ValueSection(Section):
     """How the worth of a label is estimated."""
 
     neighbors: int = Field(default=20, ge=1)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
 
 
 class SelectSection(Section):
@@ -160,7 +163,7 @@ class SelectSection(Section):
     most_per_slice: float = Field(default=1.0, gt=0, le=1)
     cost: Literal["label", "seconds"] = "label"
     """What a label is taken to cost: all the same, or the seconds that an answer is expected to take."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
 
 
 class AnnotateSection(Section):
@@ -176,7 +179,7 @@ class AnnotateSection(Section):
     """Address that every image's path is put behind."""
     gold: str | None = None
     """Answers for the simulated annotator (a file with id and label); only `--annotator simulated` opens it."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     annotators_per_task: int = Field(default=1, ge=1)
     """People who answer each task."""
     second_opinion: float = Field(default=0.1, ge=0, le=1)
@@ -209,8 +212,8 @@ class ScheduleSection(Section):
     """Answers that start a cycle before its time; 0 for never."""
     new_records: int = Field(default=1000, ge=0)
     """Records that start a cycle before its time; 0 for never."""
-    timeout_min: float = Field(default=360.0, gt=0)
-    """A run that takes longer is stopped."""
+    timeout_min: float = Field(default=360.0, gt=0, le=525_600)
+    """A run that takes longer is stopped; a year at most."""
     expire_days: float | None = Field(default=None, ge=0)
     """Age at which maintenance gives up snapshots; left out, all are kept."""
 
@@ -235,7 +238,7 @@ class Settings(BaseSettings):
     """All settings of one project."""
 
     model_config = SettingsConfigDict(
-        env_prefix="SIFTLINE_", env_nested_delimiter="__", extra="forbid", frozen=True, validate_default=True
+        env_prefix=_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, validate_default=True
     )
 
     project: ProjectSection
@@ -250,6 +253,14 @@ class Settings(BaseSettings):
     annotate: AnnotateSection = AnnotateSection()
     evaluate: EvaluateSection = EvaluateSection()
     schedule: ScheduleSection = ScheduleSection()
+
+    @field_validator("sources")
+    @classmethod
+    def _distinct_sources(cls, sources: tuple[SourceSection, ...]) -> tuple[SourceSection, ...]:
+        names = [source.name for source in sources]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two sources are named {repeated[0]!r}; rename one of them")
+        return sources
 
     @model_validator(mode="after")
     def _shown_keys_are_kept(self) -> "Settings":
@@ -323,12 +334,15 @@ def settings_of(text: str, path: Path) -> Settings:
         values: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path} is not valid TOML: {error}") from error
+    _check_variables()
     try:
         return Settings(**values)
     except VariableError as error:
         raise SettingsError(f"An environment variable that begins with SIFTLINE_ cannot be read: {error}") from error
     except ValidationError as error:
-        raise SettingsError(f"{path} has wrong settings:\n" + "\n".join(_lines(error))) from error
+        variables = [_variable_of(problem["loc"]) for problem in error.errors()]
+        where = "The environment" if all(variables) else path
+        raise SettingsError(f"{where} has wrong settings:\n" + "\n".join(_lines(error))) from error
 
 
 def warehouse_of(root: Path) -> Location:
@@ -342,10 +356,30 @@ def warehouse_of(root: Path) -> Location:
     return load_settings(root).warehouse.below(root)
 
 
+def _check_variables() -> None:
+    """Refuse a variable for a section that does not exist, which would change nothing."""
+    for name in os.environ:
+        section, nested, _ = name.upper().removeprefix(_PREFIX).partition("__")
+        if name.upper().startswith(_PREFIX) and nested and section.lower() not in Settings.model_fields:
+            raise SettingsError(
+                f"The environment variable {name} names no section of {FILE_NAME}; there are: "
+                f"{', '.join(Settings.model_fields)}."
+            )
+
+
+def _variable_of(place: Sequence[int | str]) -> str:
+    """The environment variable that a setting comes from; empty for none."""
+    setting = _PREFIX + "__".join(str(part) for part in place).upper()
+    found = (name for name in os.environ if name.upper().startswith(_PREFIX))
+    return next((name for name in found if f"{setting}__".startswith(f"{name.upper()}__")), "")
+
+
 def _lines(error: ValidationError) -> list[str]:
     lines: list[str] = []
     for problem in error.errors():
         where = ".".join(str(part) for part in problem["loc"]) or "(file)"
+        if variable := _variable_of(problem["loc"]):
+            where = f"{where} ({variable})"
         if problem["type"] == "extra_forbidden":
             lines.append(f"  {where}: unknown setting")
         elif problem["type"] == "missing":

@@ -84,4 +84,12 @@ def _csv_rows(path: Path) -> Iterable[tuple[Any, Any]]:
             raise ValueError(f"it has the columns {', '.join(rows.fieldnames or ())}")
         for row in rows:
             label = row["label"] or ""
-            yield row["id"], json.loads(label) if label.startswith("[") else label
+            yield row["id"], _list_or_name(label)
+
+
+def _list_or_name(label: str) -> Any:
+    """A JSON list; what only begins like one is a name, such as `[urgent]`."""
+    try:
+        return json.loads(label) if label.startswith("[") else label
+    except ValueError:
+        return label

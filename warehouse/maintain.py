@@ -8,15 +8,16 @@ named.
 """
 
 import contextlib
-from collections.abc import Generator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import duckdb
 
 from warehouse.catalog_file import vacuum_fault
 from warehouse.checksums import note_all
 from warehouse.commit import author, retried
-from warehouse.connection import Location, private_files
+from warehouse.connection import Location, connect, private_files
 from warehouse.disk import disk_full, no_leftovers
 from warehouse.durable import NewFiles
 from warehouse.errors import SettingsError, WarehouseError
@@ -24,6 +25,7 @@ from warehouse.lake import Lake
 from warehouse.layout import give_statistics, set_file_options, sort_tables
 
 GRACE_H = 24.0
+MOST_DAYS = 1_000_000  # DuckDB's times reach back further
 REWRITE_FRAC = 0.5  # share of deleted rows from which a file is written anew
 MOST_WITH_DELETIONS = 8  # files of a table with any deleted rows; DuckLake merges none of those
 
@@ -61,16 +63,19 @@ def maintain(lake: Lake, *, expire_older_than_days: float | None = None, grace_h
         grace_h: hours that files without use are kept; longer than any reader reads.
 
     Raises:
-        SettingsError: a number is negative.
+        SettingsError: a number is negative, more than `MOST_DAYS`, or none.
         WarehouseBusy, CommitFailed, WarehouseError: as a commit; steps that were done stay done.
     """
-    if grace_h < 0 or (expire_older_than_days is not None and expire_older_than_days < 0):
-        raise SettingsError(f"grace ({grace_h} h) and days to keep ({expire_older_than_days}) must not be negative.")
+    if not (0 <= grace_h <= 24 * MOST_DAYS and 0 <= (expire_older_than_days or 0) <= MOST_DAYS):
+        raise SettingsError(
+            f"grace ({grace_h} h) and days to keep ({expire_older_than_days}) must not be negative, nor more than "
+            f"{MOST_DAYS:,} days."
+        )
     if lake.read_only:
         raise WarehouseError(f"The warehouse at {lake.location.words} is open for reading only.")
     _bring_layout(lake)
-    with _one_thread(lake):
-        flushed = _step(lake, "CALL ducklake_flush_inlined_data('lake')", "maintain: small commits moved into files")
+    flush = "CALL ducklake_flush_inlined_data('lake')"
+    flushed = _step(lake, flush, "maintain: small commits moved into files", partial(_on_one_thread, lake))
     merged = _step(lake, "CALL ducklake_merge_adjacent_files('lake')", "maintain: adjacent files merged")
     rewritten = _step(
         lake,
@@ -127,20 +132,16 @@ def _bring_layout(lake: Lake) -> None:
         retried(attempt, lake.location)
 
 
-@contextlib.contextmanager
-def _one_thread(lake: Lake) -> Generator[None]:
-    """DuckLake finishes the tables of a flush side by side and notes each in one list without a lock.
+def _on_one_thread(lake: Lake) -> duckdb.DuckDBPyConnection:
+    """A connection that shares nothing with the lake's, for a flush.
 
-    With two threads the process dies of it, once in some hundred flushes (docs/decisions/0103). Other work on this lake
-    goes on, each query in the thread that asks.
+    DuckLake finishes the tables of a flush side by side and notes each in one list without a lock: with two threads the
+    process dies of it, once in some hundred flushes. The lake's own threads are not for changing, since that waits for
+    them while they wait for what its other users hold (docs/decisions/0103).
     """
-    with contextlib.closing(lake.new_cursor()) as cursor:
-        (threads,) = cursor.execute("SELECT current_setting('threads')").fetchone() or (1,)
-        cursor.execute("SET threads = 1")
-        try:
-            yield
-        finally:
-            cursor.execute(f"SET threads = {threads}")
+    own = connect(lake.location, read_only=False)
+    own.execute("SET threads = 1")
+    return own
 
 
 def _with_many_deletions(lake: Lake) -> list[str]:
@@ -152,15 +153,14 @@ def _with_many_deletions(lake: Lake) -> list[str]:
         return [str(name) for (name,) in found.fetchall()]
 
 
-def _step(lake: Lake, call: str, message: str) -> list[tuple[object, ...]]:
+def _step(
+    lake: Lake, call: str, message: str, opened: Callable[[], duckdb.DuckDBPyConnection] | None = None
+) -> list[tuple[object, ...]]:
     """Run one call of DuckLake's in a transaction; one that changed nothing makes no snapshot."""
 
     def attempt() -> list[tuple[object, ...]]:
-        cursor = lake.new_cursor()
-        try:
+        with contextlib.closing((opened or lake.new_cursor)()) as cursor:
             return _in_transaction(cursor, call, message, lake.location)
-        finally:
-            cursor.close()
 
     with lake.lock.held(), private_files(), no_leftovers(lake.new_cursor, lake.location):
         return retried(attempt, lake.location)

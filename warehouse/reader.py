@@ -169,8 +169,10 @@ class Reader:
             item ids [N] as Arrow strings, and their unit vectors [N, D] float32; D is 0 when there is none.
 
         Raises:
-            DataError: there are several encoders to choose from, none of this name, or lengths differ.
+            DataError: there are several encoders to choose from, none of this name, no such split, or lengths differ.
         """
+        if split not in (None, "train", "valid", "test"):
+            raise DataError(f"There is no split '{split}'; name train, valid or test.")
         found = [str(name) for (name,) in self.rows("SELECT DISTINCT encoder_id FROM vectors ORDER BY ALL")]
         if encoder_id is None and len(found) > 1:
             raise DataError(f"There are vectors of {len(found)} encoders, {', '.join(found)}; name one as encoder_id.")

@@ -4,15 +4,16 @@ The past is part of the warehouse until its snapshots are expired on purpose. Wh
 reading a neighbouring snapshot instead would be a wrong answer without a sign.
 """
 
+import operator
 import re
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import duckdb
 
 from warehouse.errors import SettingsError, SnapshotNotFound
 
-At = int | str | datetime | None
-"""A snapshot number, a time (ISO text or datetime; UTC unless it names its zone), or None for the newest."""
+At = int | str | date | None
+"""A snapshot number, a time (ISO text, datetime, or date for its midnight; UTC unless it names its zone), or None."""
 
 _NUMBER = re.compile(r"-?[0-9]+")
 
@@ -44,7 +45,14 @@ def parse_at(at: At) -> int | datetime | None:
             ) from error
     if isinstance(at, datetime):
         return at.replace(tzinfo=UTC) if at.tzinfo is None else at
-    return at
+    if isinstance(at, date):
+        return datetime(at.year, at.month, at.day, tzinfo=UTC)
+    try:
+        return None if at is None else operator.index(at)  # an integer of numpy's too
+    except TypeError as error:
+        raise SettingsError(
+            f"{at!r} is neither a snapshot number nor a time; `siftline snapshots` lists both."
+        ) from error
 
 
 def kept_snapshots(connection: duckdb.DuckDBPyConnection) -> Kept:

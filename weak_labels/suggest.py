@@ -95,6 +95,15 @@ class Suggestions:
     gold: int
     found: Sequence[Suggestion]
     centres: Matrix | None
+    config: SuggestConfig
+
+    @property
+    def missing(self) -> str:
+        """What a candidate would have needed, in a sentence."""
+        return (
+            f"No word and no cell hits {self.config.min_hits} or more of the half of the {self.gold} labels that "
+            f"chooses, {self.config.min_precision:.0%} of them of one class. More labels may help: siftline run"
+        )
 
 
 def suggest(reader: Reader, config: SuggestConfig) -> Suggestions:
@@ -124,7 +133,7 @@ def suggest(reader: Reader, config: SuggestConfig) -> Suggestions:
     words = _words(reader, config, gold, choosing)
     cells, centres = _cells(reader, config, gold, choosing)
     found = sorted([*words, *cells], key=lambda s: (s.label, -(s.precision or 0), -s.coverage, s.name))
-    return Suggestions(gold=len(gold), found=found, centres=centres if cells else None)
+    return Suggestions(gold=len(gold), found=found, centres=centres if cells else None, config=config)
 
 
 def as_file(suggestions: Suggestions, centres_name: str) -> str:
@@ -136,7 +145,7 @@ def as_file(suggestions: Suggestions, centres_name: str) -> str:
     if suggestions.centres is not None:
         lines += ["from pathlib import Path", ""]
     kinds = sorted({s.code.split("(", 1)[0] for s in suggestions.found})
-    lines += [f"from weak_labels import {', '.join(kinds)}", ""] if kinds else ["# Nothing was good enough.", ""]
+    lines += [f"from weak_labels import {', '.join(kinds)}", ""] if kinds else [f"# {suggestions.missing}", ""]
     if suggestions.centres is not None:
         lines += [f'CENTRES = Path(__file__).with_name("{centres_name}")', ""]
     for s in suggestions.found:

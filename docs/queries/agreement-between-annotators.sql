@@ -4,7 +4,7 @@
 --     item was answered twice. In a multi-label project two answers agree when they name the same classes.
 WITH answers AS (
     SELECT item_id, annotator, coalesce(class_ids, [class_id]) AS class_ids
-    FROM current_annotations WHERE action = 'labelled'
+    FROM opinions WHERE annotator NOT IN ('', 'unknown')
 ), pairs AS (
     SELECT a.annotator AS one, b.annotator AS other, a.class_ids AS said, b.class_ids AS heard
     FROM answers a JOIN answers b ON b.item_id = a.item_id AND b.annotator > a.annotator

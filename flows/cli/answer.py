@@ -53,7 +53,7 @@ def answer_tasks(root: Path, name: str) -> None:
     count = len(session.given)
     out.print(f"{count} of {len(tasks)} tasks answered or skipped" + ("" if count else "; nothing was changed"))
     if count:
-        out.print("To learn from them: siftline run" + project_hint(project))
+        out.print("To learn from them: siftline run" + project_hint(project.root))
 
 
 def _annotator(name: str) -> str:

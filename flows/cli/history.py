@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from flows.cli.console import out, print_table
+from flows.cli.console import out, print_table, say
 from flows.cli.sql import BY_SUFFIX, form_by_suffix
 from flows.settings import warehouse_of
 from warehouse import SettingsError, connect
@@ -63,5 +63,7 @@ def export_training(
     manifest = export_training_set(warehouse_of(root), output, format=format, at=at, where=where, force=force)
     counts = manifest["counts"]
     out.print(f"{counts['rows']:,} rows of snapshot {manifest['snapshot']}: {output}", markup=False)
+    if where is not None and not counts["rows"]:
+        say(f'No row of training_set meets --where {where!r}. What there is: siftline sql "summarize training_set"')
     print_table(["label", "rows"], list(counts["by_label"].items()))
     out.print(f"To build it again: {manifest['rebuild']}", markup=False)

@@ -11,7 +11,7 @@ from features.ingest import ingest
 from flows.cli.console import excerpt, out, print_table, safe, say
 from flows.cli.look import simulated_mark
 from flows.project import Project
-from warehouse import Lake, WarehouseNotFound
+from warehouse import Lake, SettingsError, WarehouseNotFound
 from warehouse.protection import connect_locked_down
 from warehouse.read import check_condition
 from warehouse.reader import Reader
@@ -23,7 +23,13 @@ from weak_labels.suggest import SuggestConfig, suggest, write
 
 
 def preview_functions(root: Path, file: Path | None, items: int | None, *, ask: bool) -> None:
-    """Print what every function of a file hits on some items (None: on all)."""
+    """Print what every function of a file hits on some items (None: on all).
+
+    Raises:
+        SettingsError: the file does not exist; or what `load_functions` raises.
+    """
+    if file is not None and not file.is_file():
+        raise SettingsError(f"There is no file {file.absolute()}. Name a file of labeling functions, or leave it out.")
     project = Project(root)
     functions = load_functions(file, project.classes) if file else project.functions
     asking = [function.name for function in functions if function.kind == "prompt"]
@@ -157,4 +163,8 @@ def suggest_functions(root: Path, output: Path | None, *, force: bool) -> None:
     write(suggestions, path, replace=force)
     rows = [(s.name, s.label, s.precision, s.hits, s.coverage, s.code) for s in suggestions.found]
     print_table(["candidate", "votes for", "precision", "gold", "coverage", "function"], rows, title=str(path))
-    say(f"{len(suggestions.found)} candidates from {suggestions.gold} labels. Edit the file, then: siftline lf preview")
+    if not suggestions.found:
+        say(f"{suggestions.missing} {path} holds no function.")
+        return
+    candidates = f"{len(suggestions.found)} candidates from {suggestions.gold} labels"
+    say(f"{candidates}. Edit them, then: siftline lf preview {path}")

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.cli.console import excerpt, out, print_table, say
+from flows.cli.console import excerpt, out, print_table, safe, say
 from flows.settings import load_settings
-from warehouse import Lake, Reader
+from warehouse import Lake, Reader, StageResult
 from warehouse.answers import NO_CLASS, labels_in_words
 
 if TYPE_CHECKING:
@@ -57,6 +57,9 @@ def show_status(root: Path) -> None:
             ),
             title="stages",
         )
+        waiting = reader.scalar("SELECT count(*) FROM queue WHERE state IN ('planned', 'sent', 'confirmed')")
+        if waiting:
+            out.print(f"{_wait(waiting)}. {_then_run(root)}", markup=False)
 
 
 def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) -> None:
@@ -97,16 +100,32 @@ def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) 
         f"{passes} in {seconds:.1f} s, {summary.rows_written:,} rows written; {labels} gold labels in "
         f"{hours:.2f} hours of annotation{mark}"
     )
+    _print_refusals([result for result in summary.results if result.stage == "collect"][-1:])
     if waiting:
-        out.print(f"{waiting} tasks wait for annotators in {project.service.describe()}")
+        out.print(f"{_wait(waiting)} in {project.service.describe()}")
         if isinstance(project.service, TaskFolder):
-            out.print("To answer them here: siftline answer" + project_hint(project))
-        out.print("When they have answered: siftline run" + project_hint(project))
+            out.print("To answer them here: siftline answer" + project_hint(project.root))
+        out.print(_then_run(project.root))
 
 
-def project_hint(project: "Project") -> str:
+def _print_refusals(collected: Sequence[StageResult]) -> None:
+    from active.queue import refusals
+
+    for line in (line for result in collected for line in refusals(result)):
+        say(f"  {safe(line)}")
+
+
+def _wait(tasks: int) -> str:
+    return "1 task waits for annotators" if tasks == 1 else f"{tasks:,} tasks wait for annotators"
+
+
+def _then_run(root: Path) -> str:
+    return f"When they have answered: siftline run{project_hint(root)}"
+
+
+def project_hint(root: Path) -> str:
     """The option that names the project behind a command; empty in its own folder."""
-    return "" if project.root == Path.cwd() else f" --project {_shown(project.root)}"
+    return "" if root.absolute() == Path.cwd() else f" --project {_shown(root.absolute())}"
 
 
 def _shown(path: Path) -> str:
@@ -153,23 +172,24 @@ def show_queue(root: Path, limit: int) -> None:
     print_table(["rank", "value", "state", "suggested", "reason", "text"], shown, title="next tasks")
     elsewhere = settings.annotate.service == "label-studio" or os.environ.get("LABEL_STUDIO_URL")
     if shown and not elsewhere and (root / settings.annotate.folder).is_dir():
-        say("To answer them here: siftline answer")
+        say("To answer them here: siftline answer" + project_hint(root))
 
 
 def show_suspects(root: Path, limit: int) -> None:
     """Print the labels that are probably wrong, the most suspicious first; people mend them where they gave them."""
     from active.quality import suspects
     from flows.project import Project
+    from flows.report.page import class_names
 
     project = Project(root)
     index = project.index()
     with project.read_lake() as lake, lake.read() as reader:
         found = suspects(reader, index)[:limit]
         texts: dict[str, str] = dict(reader.rows("SELECT item_id, content FROM items JOIN gold_labels USING (item_id)"))
+        classes = class_names(reader)
         mark = simulated_mark(reader)
     rows = [
-        (f"{s.suspicion:.2f}", s.item_id, *_given_and_rather(s, project.classes), excerpt(texts[s.item_id], 70))
-        for s in found
+        (f"{s.suspicion:.2f}", s.item_id, *_given_and_rather(s, classes), excerpt(texts[s.item_id], 70)) for s in found
     ]
     print_table(["suspicion", "item", "labelled", "rather", "text"], rows, title="labels to look at again" + mark)
 
@@ -193,9 +213,8 @@ def collect_answers(root: Path) -> None:
     new = sum(n for table, n in result.rows_written.items() if table == "annotations")
     out.print(f"{new} new or changed answers from {project.service.describe()}")
     if new:
-        out.print("To learn from them: siftline run" + project_hint(project))
-    for key, value in result.detail.items():
-        say(f"  {key}: {value}")
+        out.print("To learn from them: siftline run" + project_hint(project.root))
+    _print_refusals([result])
 
 
 def reconcile_queue(root: Path) -> None:

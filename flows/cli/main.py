@@ -8,6 +8,7 @@ lock is away, the same command may work later; 130 interrupted.
 
 import os
 import re
+import select
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -103,8 +104,12 @@ def run_command(arguments: list[str]) -> int:
         return 2
     except (typer.Abort, KeyboardInterrupt):
         return _interrupted(arguments)
-    except BrokenPipeError:
-        return 0
+    except SystemExit as error:  # typer's answer to any broken pipe
+        if not isinstance(error.__context__, BrokenPipeError):
+            raise
+        if _reader_left():
+            return 0
+        raise error.__context__ from None
     except console.EndNow as error:
         console.say(f"siftline: {error}")
         raise
@@ -127,6 +132,14 @@ def run_command(arguments: list[str]) -> int:
     if code == _INTERRUPTED:  # typer's answer to Ctrl-C, without a word
         return _interrupted(arguments)
     return code if isinstance(code, int) else 0
+
+
+def _reader_left() -> bool:
+    """Whether nobody reads any more what we print, as behind `| head`."""
+    poll = select.poll()
+    for stream in filter(None, (sys.__stdout__, sys.__stderr__)):
+        poll.register(stream.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _interrupted(arguments: list[str]) -> int:
@@ -350,7 +363,7 @@ def embed(
     ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=8, help="Cut texts after this many tokens.")] = None,
     precision: Annotated[str, typer.Option(help="fp32, int8 or int4; bf16 on cuda.")] = "fp32",
-    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to compute; cuda in fp32 only.")] = "cpu",
+    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to compute; cuda in fp32 or bf16.")] = "cpu",
 ) -> None:
     """Turn any file of texts into vectors; needs no project."""
     from flows.cli.embed import embed_texts

@@ -18,12 +18,14 @@ def run_project(root: Path, *, simulated: bool, max_passes: int | None) -> None:
     Raises:
         WarehouseBusy: another run of this project is at work.
         EndNow: Prefect's server went away in the middle.
-        SettingsError: Prefect's server is of a version that Prefect's client refuses.
+        SettingsError: there is no gold to simulate with, or Prefect's server is of a version that its client refuses.
     """
     from flows.project import Project
 
     began = time.monotonic()
     project = Project(root)
+    if simulated:
+        project.simulated_annotator()  # without gold it is refused here, before Prefect's server starts
     say(f"Starting a run of {project.root.name} (Prefect's server first, some seconds)")
     with project.only_run(), prefect_api(project.state_path):
         from prefect.exceptions import PrefectHTTPStatusError, TerminationSignal

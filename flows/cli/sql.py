@@ -149,7 +149,7 @@ def _prompt(connection: duckdb.DuckDBPyConnection, format: str) -> None:
             lines.append(input("     ... " if lines else "siftline> "))
             if len(lines) == 1 and lines[0].strip().rstrip(";").lower() in _LEAVE:
                 return
-            if lines[-1].rstrip().endswith(";"):
+            if _is_whole("\n".join(lines)):
                 query, lines = "\n".join(lines), []
                 show(connection, query, format, None)
         except EOFError:
@@ -166,12 +166,26 @@ def _prompt(connection: duckdb.DuckDBPyConnection, format: str) -> None:
             say("interrupted")
 
 
+def _is_whole(text: str) -> bool:
+    """Whether a query ends here: with a semicolon that stands in no text and no comment; a wrong one ends too."""
+    if not text.rstrip().endswith(";"):
+        return False
+    try:
+        count = len(duckdb.extract_statements(text))
+    except duckdb.Error as error:
+        return "unterminated" not in str(error)
+    try:
+        return len(duckdb.extract_statements(f"{text}\nSELECT 1")) > count
+    except duckdb.Error:
+        return False
+
+
 def _script(connection: duckdb.DuckDBPyConnection, format: str) -> None:
     """Run the queries of a pipe, each as soon as it is whole; the first wrong one ends it."""
     lines: list[str] = []
     for line in sys.stdin:
         lines.append(line)
-        if line.rstrip().endswith(";"):
+        if _is_whole("".join(lines)):
             show(connection, "".join(lines), format, None)
             lines = []
     if "".join(lines).strip():

@@ -72,6 +72,7 @@ class Facts:
     gold_labels: int
     simulated_labels: int
     timed_labels: int
+    label_seconds: float
     skipped: int
     seconds: float
     timed: Row
@@ -149,7 +150,8 @@ def read_facts(reader: Reader) -> Facts:
     )[0]
     insight = lf_report(reader)
     gold = reader.rows(
-        "SELECT count(*), count(*) FILTER (WHERE simulated), count(*) FILTER (WHERE seconds > 0) FROM gold_labels"
+        "SELECT count(*), count(*) FILTER (WHERE simulated), count(*) FILTER (WHERE seconds > 0), "
+        "coalesce(sum(seconds), 0) FROM gold_labels"
     )[0]
     return Facts(
         snapshot=int(reader.scalar("SELECT id FROM lake.current_snapshot()")),
@@ -165,6 +167,7 @@ def read_facts(reader: Reader) -> Facts:
         gold_labels=int(gold[0]),
         simulated_labels=int(gold[1]),
         timed_labels=int(gold[2]),
+        label_seconds=float(gold[3]),
         skipped=int(answers[1]),
         seconds=float(answers[0]),
         timed=_dicts(

@@ -20,7 +20,7 @@ from flows.report import plots, story, text
 from flows.report.facts import Facts, read_facts
 from flows.report.layout import lay_out
 from flows.report.sample import MapItems
-from warehouse import Lake, Progress, siftline_version, silent
+from warehouse import Lake, Progress, Reader, siftline_version, silent
 from warehouse.answers import NO_CLASS
 
 _STEPS = 3
@@ -42,7 +42,7 @@ def write_report(lake: Lake, out: Path, *, title: str, classes: Sequence[str], p
         lake: the warehouse; it is only read.
         out: file to write; its folder is made.
         title: of the project.
-        classes: names by class_id.
+        classes: names by class_id, for a warehouse that has none yet.
         progress: called with (done, total) steps.
 
     Returns:
@@ -51,6 +51,7 @@ def write_report(lake: Lake, out: Path, *, title: str, classes: Sequence[str], p
     progress(0, _STEPS)
     with lake.read() as reader:
         facts = read_facts(reader)
+        classes = class_names(reader) or classes
     progress(1, _STEPS)
     item_map = _map(facts.map, classes) if facts.map else None
     progress(2, _STEPS)
@@ -58,6 +59,11 @@ def write_report(lake: Lake, out: Path, *, title: str, classes: Sequence[str], p
     _replace(out, page)
     progress(_STEPS, _STEPS)
     return out
+
+
+def class_names(reader: Reader) -> list[str]:
+    """Names by class_id as a snapshot has them; siftline.toml may say something else by now."""
+    return [name for (name,) in reader.rows("SELECT name FROM classes ORDER BY class_id")]
 
 
 def class_name(classes: Sequence[str], class_id: int | None) -> str:

@@ -174,9 +174,9 @@ def ceiling_share(facts: Facts) -> tuple[str, str] | None:
 
 def pace(facts: Facts) -> str:
     """The time of a label, over the labels whose answers came with a time; empty where none did."""
-    if not facts.seconds or not facts.timed_labels:
+    if not facts.timed_labels:
         return ""
-    said = f"{facts.seconds / facts.timed_labels:.1f} s per label"
+    said = f"{facts.label_seconds / facts.timed_labels:.1f} s per label"
     if facts.timed_labels < facts.gold_labels:
         said += f", for the {count(facts.timed_labels)} of {count(facts.gold_labels)} that came with a time"
     return said

@@ -258,11 +258,25 @@ def test_wrong_answers_are_told_and_do_not_stop_the_others(planned: Lake, folder
     )
     detail = collect(planned, folder, CONFIG).detail
     assert gold(planned) == {"i00000": "a"}
-    assert detail["unknown labels"] == "no such class"
+    task = folder.task_id("i00001")
+    assert detail["unknown labels"] == f"'no such class' in task {task} (item 'i00001'). The classes are: a, b"
     assert detail["answers for unknown items"] == 1
     left_out = {key for key in detail if key.startswith("left out")}
     assert len(left_out) == 3
     assert "left out: broken.json" in left_out
+
+
+def test_unknown_labels_say_where_they_are_and_which_class_may_be_meant(planned: Lake, folder: TaskFolder) -> None:
+    config = QueueConfig(project="p", classes=("billing", "praise"))
+    push(planned, folder, config)
+    answer(folder, "i00000", "PRAISE")
+    answer(folder, "i00001", "PRAISE")
+    answer(folder, "i00002", "biling")
+    assert collect(planned, folder, config).detail["unknown labels"] == (
+        f"'PRAISE' in task {folder.task_id('i00000')} (item 'i00000') and 1 more, perhaps meant as 'praise'; "
+        f"'biling' in task {folder.task_id('i00002')} (item 'i00002'), perhaps meant as 'billing'. "
+        "The classes are: billing, praise"
+    )
 
 
 def test_an_unreadable_file_does_not_count_as_deleted_answers(planned: Lake, folder: TaskFolder) -> None:

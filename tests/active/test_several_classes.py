@@ -171,7 +171,8 @@ def test_sets_none_skips_and_edits_come_back(lake: Lake, asked: TaskFolder) -> N
     assert collect(lake, asked, CONFIG).rows_written["annotations"] == 1
     assert chosen(lake)["i00001"] == ("labelled", -1, [0, 1])
     asked.annotate(asked.task_id("i00002"), labels=("b", "no such class"), annotator="ann", seconds=1)
-    assert collect(lake, asked, CONFIG).detail["unknown labels"] == "no such class"
+    told = collect(lake, asked, CONFIG).detail["unknown labels"]
+    assert told.startswith(f"'no such class' in task {asked.task_id('i00002')} (item 'i00002')")
     with lake.read() as reader:
         assert reader.scalar("SELECT count(*) FROM annotations") == 5
 

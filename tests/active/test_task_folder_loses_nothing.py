@@ -102,6 +102,9 @@ def test_a_skip_has_no_label(folder: TaskFolder) -> None:
         annotation(created_at="yesterday"),
         annotation(completed_by="half a pair \ud800"),
         annotation("\udfff"),
+        {"result": [{"from_name": "label", "value": {"choices": "a"}}]},
+        {"result": [{"from_name": "label", "value": {"choices": ["a", "b"]}}]},
+        annotation("a", was_cancelled="false"),
     ],
     ids=str,
 )
@@ -129,6 +132,23 @@ def test_a_file_that_is_no_task_is_named_and_left_as_it_is(folder: TaskFolder, c
     assert [answer.labels for answer in answers(folder)] == [("a",)]
     assert list(folder.problems) == ["aaa.json"]
     assert path.read_bytes() == raw
+
+
+def test_an_export_of_another_kind_is_named_and_a_suffix_may_be_large(folder: TaskFolder) -> None:
+    export(folder, "min.json", {"item_id": "i00001", "text": "text", "label": "a", "annotation_id": 1})
+    export(folder, "UPPER.JSON", exported("i00000", annotation("a")))
+    (folder.path / "import" / "labels.csv").write_text("item_id,label\ni00002,a\n", "utf-8")
+    (folder.path / "import" / ".hidden").write_text("", "utf-8")
+    assert [answer.item_id for answer in answers(folder)] == ["i00000"]
+    assert sorted(folder.problems) == ["labels.csv", "min.json"]
+    assert all("JSON-MIN" in words for words in folder.problems.values())
+
+
+def test_other_data_is_put_into_a_file_of_one_task_only(folder: TaskFolder) -> None:
+    path = folder.path / f"{folder.task_id('i00000')}.json"
+    path.write_text(f"[{path.read_text('utf-8')}, {path.read_text('utf-8')}]", "utf-8")
+    with pytest.raises(ServiceRefused, match="holds 2 tasks"):
+        folder.show({folder.task_id("i00000"): {"item_id": "i00000", "text": "new"}})
 
 
 def test_a_mended_file_is_no_problem_any_more(folder: TaskFolder) -> None:

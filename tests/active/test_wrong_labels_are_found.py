@@ -72,6 +72,23 @@ def test_classes_with_one_label_and_copies_are_no_fault() -> None:
     assert np.isfinite(found).all()
 
 
+def test_the_only_label_of_a_class_is_not_suspected() -> None:
+    centres = np.eye(4, 16)
+    labels = np.append(np.repeat(np.arange(3), 20), 3)
+    vectors = unit(centres[labels] + 0.03 * np.random.default_rng(0).standard_normal((61, 16)))
+    assert suspicion(vectors, labels, 4, np.random.default_rng(0))[-1] == 0.0
+
+
+def test_what_is_suspected_has_another_class_that_is_preferred(lake: Lake, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    vectors = unit(generator.standard_normal((N, 16)))
+    pool = small_pool(lake, tmp_path / "index", vectors)
+    label(pool, {item: int(generator.integers(3)) for item in pool.ids})
+    found = suspects(lake.read(), pool.index())
+    assert len({one.suspicion > 0.5 for one in found}) == 2
+    assert all((one.suspicion > 0.5) == (one.likely != one.labels) for one in found)
+
+
 def test_suspects_are_the_labels_in_force_with_the_class_that_others_prefer(lake: Lake, tmp_path: Path) -> None:
     vectors, classes = clusters(60)
     pool = small_pool(lake, tmp_path, vectors, test_rows=[1])

@@ -31,9 +31,11 @@ def test_a_server_that_is_slow_for_its_deadline_is_asked_for_less_and_gets_all_t
 
     monkeypatch.setattr(scheduler, "_compute", slow)
     with server_thread(encoder, ServerConfig(deadline_s=1.0)) as server:  # ten texts at most
-        begun = time.monotonic()
-        assert np.array_equal(RemoteEncoder(server.url, patience_s=4.0).encode(texts), ours)
+        begun, told = time.monotonic(), list[int]()
+        there = RemoteEncoder(server.url, patience_s=4.0).embed(texts, lambda done, _: told.append(done))
+        assert np.array_equal(there.vectors, ours)
         assert time.monotonic() - begun > 4.0, "the test shows nothing: all was done while patience lasted"
+    assert len(told) > 9, "progress is told a few texts at a time"
 
 
 def test_patience_ends_where_nothing_gets_done(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,9 +112,20 @@ def test_a_bad_record_is_named_and_the_old_output_stays(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.jsonl", "out.parquet"]
 
 
+def test_ten_bad_records_are_named_at_once(tmp_path: Path, encoder: Encoder) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"text": "fine"}\n' + '{"body": "no text"}\n' * 12, "utf-8")
+    with pytest.raises(DataError) as told:
+        run(source, encoder)
+    named = [number for number in range(1, 14) if f"record {number}:" in str(told.value)]
+    assert named == list(range(2, 12))
+    assert "; and 2 more. " in str(told.value)
+    assert "'text' (--text-field)" in str(told.value)
+
+
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_a_missing_column_is_named_with_the_option(tmp_path: Path, encoder: Encoder, kind: str) -> None:
-    with pytest.raises(SettingsError, match=r"no column 'body'.*It has: key, text.*--text-field"):
+    with pytest.raises(SettingsError, match=r"^Give --text-field .*no column 'body'. It has: key, text"):
         run(write(tmp_path, kind), encoder, text_field="body")
 
 

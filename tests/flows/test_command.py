@@ -104,6 +104,13 @@ def test_a_users_mistake_is_told_in_words_with_exit_code_2(
     assert "Traceback" not in captured.err
 
 
+def test_the_help_of_embed_says_one_thing_of_bf16(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["embed", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "bf16 on cuda." in text
+    assert "cuda in fp32 or bf16." in text
+
+
 def test_help_answers_without_loading_torch_or_prefect() -> None:
     code = (
         "import sys; from flows.cli.main import run_command; run_command(['--help']);"

@@ -26,7 +26,11 @@ def test_of_too_many_figures_those_with_the_most_labels_are_shown(
 
 
 def test_the_curve_goes_by_labels_also_where_their_number_fell() -> None:
-    curve: Rows = [{"gold labels": n, "accuracy": value} for n, value in ((0, 0.8), (32, 0.9), (16, 0.85), (64, ""))]
+    curve: Rows = [
+        {"gold labels": n, "accuracy": value, "split": "valid"}
+        for n, value in ((0, 0.8), (32, 0.9), (16, 0.85), (64, ""))
+    ]
     picture = base64.b64decode(curve_picture(curve).split(",")[1]).decode()
     places = [float(pair.split(",")[0]) for pair in picture.split('points="')[1].split('"')[0].split()]
     assert places == [60, 320, 580]
+    assert "Valid accuracy by number" in picture

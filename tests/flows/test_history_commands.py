@@ -18,7 +18,7 @@ from flows.project import Project
 from flows.stages import RunSummary
 from tests.flows.report_lake import LABELS, SEEDS, accuracy, full_lake
 from tests.projects import ROOT
-from warehouse import Lake, connect
+from warehouse import Lake, Upsert, connect
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +63,33 @@ def test_the_changes_are_in_the_form_that_the_suffix_says(project: Path, tmp_pat
         assert ask(project, "diff", "4", "--output", str(tmp_path / name)) == 0
     assert (tmp_path / "a.CSV").read_text("utf-8").startswith("item_id,label_before,")
     assert pq.read_table(tmp_path / "a.Parquet").num_rows == 90
+
+
+def test_several_tasks_wait_and_one_task_waits(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened = Project(shutil.copytree(project, tmp_path / "copy"))
+    print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
+    assert "\n4 tasks wait for annotators" in capsys.readouterr().out
+    with opened.lake.stage("collect", version=1, inputs=(), params={"but": "one"}) as stage:
+        open_tasks = stage.arrow(
+            "SELECT * EXCLUDE (run_id, committed_at) REPLACE ('answered' AS state) FROM queue "
+            "WHERE state = 'confirmed' ORDER BY rank LIMIT 3"
+        )
+        stage.commit([Upsert("queue", open_tasks)])
+    print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
+    assert "\n1 task waits for annotators" in capsys.readouterr().out
+    assert ask(opened.root, "status") == 0
+    then = f"1 task waits for annotators. When they have answered: siftline run --project {opened.root}\n"
+    assert capsys.readouterr().out.endswith(then)
+
+
+def test_an_export_of_nothing_is_told(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = str(tmp_path / "x")
+    assert ask(project, "export", "training-set", "--output", target, "--where", "split = 'tain'") == 0
+    assert "No row of training_set meets --where \"split = 'tain'\"" in capsys.readouterr().err
+    assert ask(project, "export", "training-set", "--output", target, "--where", "split = 'train'", "--force") == 0
+    assert "No row" not in capsys.readouterr().err
 
 
 def test_a_run_ends_with_all_rivals_of_the_report(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,6 +146,8 @@ def test_a_question_starts_without_the_packages_that_do_the_work(project: Path) 
         (["export", "training-set", "--output", "{tmp}/x", "--where", ""], "leave --where out for all rows"),
         (["export", "training-set", "--output", "{tmp}/x", "--where", " \n"], "leave --where out for all rows"),
         (["lf", "report", "--where", ""], "leave --where out for all rows"),
+        (["lf", "preview", "{tmp}/no.py"], "no.py. Name a file of labeling functions, or leave it out."),
+        (["run", "--annotator", "simulated"], "siftline: --annotator simulated needs [annotate] gold"),
     ],
 )
 def test_a_wrong_request_is_told_and_writes_nothing(

@@ -13,6 +13,7 @@ import pytest
 from flows.cli.main import run_command
 from flows.prefect_server import configured_api_url
 from tests.projects import ROOT
+from warehouse import SettingsError
 
 FLOW = """
 import json, sys
@@ -97,6 +98,16 @@ def test_the_active_profile_decides_like_the_environment(tmp_path: Path, monkeyp
     assert configured_api_url() == "http://127.0.0.1:4200/api"
     monkeypatch.setenv("PREFECT_PROFILE", "other")
     assert configured_api_url() is None
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4200/api/")
+    assert configured_api_url() == "http://127.0.0.1:4200/api"
+
+
+def test_damaged_profiles_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    (tmp_path / "profiles.toml").write_text('active = "x\n')
+    with pytest.raises(SettingsError, match=r"profiles\.toml is not valid TOML"):
+        configured_api_url()
 
 
 def test_projects_with_other_names_have_deployments_of_their_own() -> None:
@@ -107,3 +118,42 @@ def test_projects_with_other_names_have_deployments_of_their_own() -> None:
     assert len(set(names)) == len(names)
     assert all(re.fullmatch("[a-z0-9-]+", name) for name in names), "Prefect refuses other keys of artifacts"
     assert [deployment_name(name) for name in ("news-de", "r8", "project")] == ["news-de", "r8", "project"]
+
+
+SAME_NAME = """
+import sys
+from pathlib import Path
+from flows.prefect_server import prefect_api
+with prefect_api(Path(sys.argv[1])):
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from flows.deployments import deploy
+    from flows.project import Project
+    from warehouse import SettingsError
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name="pool", type="process"))
+    north, south = (Path(sys.argv[1]) / name for name in ("north", "south"))
+    for root in (north, south):
+        root.mkdir()
+        (root / "siftline.toml").write_text(
+            '[project]\\nname = "tickets"\\nclasses = ["a", "b"]\\n[[sources]]\\nname = "r"\\npath = "d.jsonl"\\n'
+        )
+    deploy(Project(north), "pool")
+    try:
+        deploy(Project(south), "pool")
+    except SettingsError as error:
+        print(error)
+    print(len(deploy(Project(north), "pool")))
+"""
+
+
+def test_a_project_does_not_take_the_deployments_of_another_of_its_name(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    environment["PREFECT_PROFILES_PATH"] = str(tmp_path / "no-profiles.toml")
+    ended = subprocess.run(
+        [sys.executable, "-c", SAME_NAME, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, env=environment
+    )
+    assert ended.returncode == 0, ended.stderr
+    refused, again = ended.stdout.splitlines()
+    assert f"cycle/tickets for the project in {tmp_path / 'north'}, not for {tmp_path / 'south'}" in refused
+    assert again == "4"

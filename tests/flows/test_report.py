@@ -219,6 +219,26 @@ def test_labels_without_a_time_and_labels_of_people_are_told_apart(tmp_path: Pat
     assert "16 of 20 labels simulated" in text
 
 
+def test_the_time_of_a_skip_is_no_time_of_a_label(tmp_path: Path) -> None:
+    with report_lake.full_lake(tmp_path / "lake") as lake:
+        with lake.stage("collect", version=1, inputs=(), params={"skips": True}) as stage:
+            rows = stage.arrow(
+                "SELECT 's' || q.item_id AS annotation_id, q.item_id, q.project, q.task_id, 'Ann' AS annotator, "
+                "'skipped' AS action, NULL::INTEGER AS class_id, false AS simulated, now() AS created_at, "
+                "now() AS updated_at, 100.0 AS seconds FROM queue q WHERE q.cycle = 3"
+            )
+            stage.commit([Append("annotations", rows)])
+        text, _ = written(lake, tmp_path)
+    assert "12.5 s per label" in text
+
+
+def test_classes_are_named_as_the_warehouse_names_them(tmp_path: Path) -> None:
+    with report_lake.full_lake(tmp_path / "lake") as lake:
+        _, page = written(lake, tmp_path, classes=CLASSES[::-1])
+    assert {row[0] for row in page.tables["table-confusion"][1:4]} == set(CLASSES)
+    assert page.tables["table-confusion"][1][0] == CLASSES[0]
+
+
 def test_what_grows_is_cut_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flows.report.sample.MAP_ITEMS", 15)
     monkeypatch.setattr("flows.report.sample.SELECTED_ITEMS", 10)
@@ -258,7 +278,8 @@ def test_figures_are_those_of_the_split_that_is_scored_now(tmp_path: Path) -> No
     assert "Nobody can be compared" in text
     matrix = page.tables["table-confusion"]
     assert len(matrix) == 1 + 60 + 2
-    assert matrix[1][:3] == ["class 0", "·", "2"]
+    assert matrix[1][:3] == ["grain", "·", "2"]
+    assert matrix[4][0] == "class 3"
     assert matrix[2][-1] == "100%"
     assert matrix[-1][:3] == ["precision", "–", "50%"]
     assert "Of 70 classes the 60 with the most mistakes" in text

@@ -84,6 +84,11 @@ def test_several_classes_need_no_other_setting(tmp_path: Path) -> None:
         (GOOD + "[schedule]\nmaintenance = '0 9-5 * * *'", "schedule.maintenance: .* begins after its end"),
         (GOOD + "[schedule]\ntimezone = 'Berlin'", "schedule.timezone: is no time zone"),
         (GOOD + "[schedule]\ntimeout_min = 0", "schedule.timeout_min"),
+        (GOOD + "[value]\nseed = -1", "value.seed"),
+        (GOOD + "[schedule]\ntimeout_min = inf", "schedule.timeout_min"),
+        (GOOD + "[schedule]\ntimeout_min = 1e9", "schedule.timeout_min: .*less than or equal to 525600"),
+        (GOOD + "[weak_labels.prompt]\nlimit = nan", "weak_labels.prompt.limit"),
+        (GOOD + "[[sources]]\nname = 'twice'\npath = 'a'\n" * 2, "two sources are named 'twice'"),
         (GOOD + "[weak_labels.prompt]\nprice = 1", "weak_labels.prompt.price: unknown setting"),
         (GOOD + "[weak_labels.prompt]\nparallel = 0", "weak_labels.prompt.parallel: .*greater than or equal to 1"),
         (GOOD + "[weak_labels.prompt]\nrun_limit_s = -1", "weak_labels.prompt.run_limit_s"),
@@ -158,6 +163,36 @@ def test_the_environment_overrides_the_file(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("SIFTLINE_SELECT__BATCH", "7")
     settings = load_settings(write(tmp_path, GOOD + "[select]\nbatch = 3\nbudget = 9"))
     assert (settings.select.batch, settings.select.budget) == (7, 9)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        (
+            "SIFTLINE_SELECT__BATCH",
+            "many",
+            "The environment has wrong .*\n  select.batch .SIFTLINE_SELECT__BATCH",
+        ),
+        ("siftline_select__bathc", "7", "select.bathc .siftline_select__bathc.: unknown setting"),
+        ("SIFTLINE_SELCT__BATCH", "7", "SIFTLINE_SELCT__BATCH names no section .* there are: project, sources"),
+    ],
+)
+def test_a_wrong_variable_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=words):
+        load_settings(write(tmp_path, GOOD))
+
+
+def test_the_mark_that_windows_puts_before_a_text_is_read(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_text(GOOD, "utf-8-sig")
+    assert load_settings(tmp_path).project.classes
+
+
+def test_an_unknown_strategy_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="valeu"):
+        Project(write(tmp_path, GOOD + "[select]\nstrategy = 'valeu'"))
 
 
 @pytest.mark.parametrize("line", ["*/10 * * * *", "0 9-17 * * mon-fri", "15,45 0 1 jan,jul *", "30 3 * * 7", ""])

@@ -1,9 +1,12 @@
 """`siftline sql`: reads, in forms that programs can read again, and never writes, however it is asked."""
 
 import csv
+import errno
 import hashlib
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import duckdb
@@ -123,6 +126,33 @@ def test_a_wrong_query_in_a_pipe_stops_the_script(
     monkeypatch.setattr("sys.stdin", io.StringIO("select * from itms;\nselect 'went on';\n"))
     assert ask(project) == 2
     assert "went on" not in capsys.readouterr().out
+
+
+def test_a_query_of_a_pipe_ends_with_the_semicolon_outside_texts_and_comments(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queries = "select 'one;\ntwo' as a;\nselect 1 as b -- first;\n, 2 as c;\nselect /* a;\n*/ 3 as d; -- last;\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO(queries))
+    assert ask(project, "--format", "csv") == 0
+    assert capsys.readouterr().out == 'a\r\n"one;\ntwo"\r\nb,c\r\n1,2\r\nd\r\n3\r\n'
+
+
+def test_a_reader_that_leaves_is_no_fault(project: Path) -> None:
+    command = [sys.executable, "-m", "flows.cli.main", "sql", "--project", str(project), "--format", "csv"]
+    with subprocess.Popen([*command, "select range from range(300000)"], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(60) == 0
+
+
+def test_a_broken_pipe_of_our_own_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("flows.cli.sql.run_sql", broken)
+    with pytest.raises(BrokenPipeError):
+        run_command(["sql", "select 1"])
 
 
 def test_a_file_holds_what_was_asked_in_every_form(project: Path) -> None:

@@ -8,12 +8,14 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.readme import claims_filled, filled
 from tests.projects import ROOT
 from warehouse.views import VIEWS
+from weak_labels import load_functions
 
 README = (ROOT / "README.md").read_text("utf-8")
 
@@ -71,10 +73,36 @@ def own_data(tickets: Path) -> Path:
     return tickets / "tickets"
 
 
+def test_the_functions_of_the_ten_lines_match_in_any_case(tmp_path: Path) -> None:
+    [script] = blocks("Your own data, in ten lines")
+    file = tmp_path / "labeling_functions.py"
+    file.write_text(script.split("<<'EOF'\n")[1].split("EOF\n")[0], "utf-8")
+    text = {"billing": "REFUND me", "bug": "It Crashes", "praise": "Great work"}
+    for function in load_functions(file, tuple(TOPICS)):
+        assert pc.match_substring_regex(text[function.name], function.screen).as_py(), function.name
+
+
 def test_own_data_ends_with_tasks_for_people(own_data: Path) -> None:
     tasks = [json.loads(p.read_text("utf-8")) for p in (own_data / "tasks").glob("*.json")]
     assert len(tasks) == 32
     assert all(task["data"]["text"] and task["data"]["reason"] for task in tasks)
+
+
+def test_a_run_names_the_answers_it_cannot_take_before_it_says_that_tasks_wait(own_data: Path) -> None:
+    first = min((own_data / "tasks").glob("*.json"))
+    asked = first.read_text("utf-8")
+    choice = {"from_name": "label", "to_name": "text", "type": "choices", "value": {"choices": ["biling"]}}
+    first.write_text(json.dumps({**json.loads(asked), "annotations": [{"result": [choice]}]}), "utf-8")
+    damaged = own_data / "tasks" / "import" / "export.json"
+    damaged.parent.mkdir()
+    damaged.write_text("[{", "utf-8")
+    told = shell("siftline run 2>&1", own_data).stdout
+    first.write_text(asked, "utf-8")
+    shutil.rmtree(damaged.parent)
+    before, _, _ = told.partition("32 tasks wait for annotators")
+    assert f"'biling' in task {first.stem} " in before
+    assert "perhaps meant as 'billing'. The classes are: billing, bug, praise" in before
+    assert "import/export.json cannot be read" in before
 
 
 @pytest.fixture(scope="module")

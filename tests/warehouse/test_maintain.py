@@ -233,9 +233,42 @@ def test_a_flush_has_one_thread_and_the_rest_has_all(lake: Lake, monkeypatch: py
     assert set(threads.values()) == {4}
 
 
+COMMITS_AND_MAINTENANCE = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tests.warehouse.test_commit_is_atomic import classes
+from warehouse import Append, Lake
+from warehouse.maintain import maintain
+with Lake(Path(sys.argv[1])) as lake, ThreadPoolExecutor(5) as pool:
+    def commit(writer):
+        for number in range(8):
+            with lake.stage(f"writer {writer}", version=number, inputs=()) as stage:
+                stage.commit([Append("classes", classes("a", "b"))])
+    def keep_small():
+        for _ in range(3):
+            maintain(lake)
+    for done in [*(pool.submit(commit, writer) for writer in range(4)), pool.submit(keep_small)]:
+        done.result()
+"""
+
+
+def test_maintenance_ends_while_other_threads_of_its_process_commit(lake: Lake) -> None:
+    lake.close()
+    command = [sys.executable, "-c", COMMITS_AND_MAINTENANCE, str(lake.path)]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=150)
+    with connect(lake.path) as reader:
+        assert reader.scalar("SELECT count(*) FROM runs") == 32
+
+
 def test_negative_numbers_are_refused(lake: Lake) -> None:
     with pytest.raises(SettingsError, match="-1"):
         maintain(lake, grace_h=-1)
+    for number in (float("inf"), float("nan"), 1e300):
+        with pytest.raises(SettingsError, match="1,000,000 days"):
+            maintain(lake, grace_h=number)
+        with pytest.raises(SettingsError, match="1,000,000 days"):
+            maintain(lake, expire_older_than_days=number)
 
 
 READER = """

@@ -4,13 +4,17 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
+from active.select import SelectConfig, select
+from active.value import ValueConfig, estimate_values
 from features.samples import SampleFiles
 from flows.cli.main import run_command
 from flows.project import Project
 from flows.stages import run_passes, run_stage_in_process
+from tests.active.pools import clusters, label, small_pool
 from tests.flows.report_lake import full_lake
 from tests.projects import ROOT, make_small_project
 from tests.warehouse.test_what_changed import answer, commit
@@ -92,6 +96,47 @@ def test_annotators_who_disagree_are_told_with_their_kappa(planted: Lake) -> Non
     assert row["kappa"] == pytest.approx((3 / 4 - 5 / 16) / (1 - 5 / 16))
     by_name = {row["annotator"]: row for row in ask(planted, "agreement-by-annotator")}
     assert (by_name["bob"]["answers"], by_name["bob"]["shared"]) == (4, 4)
+
+
+def test_annotators_are_compared_on_what_an_item_shows_now_and_nobody_is_no_one(planted: Lake) -> None:
+    with planted.read() as reader:
+        now = {
+            str(i): int(c) for i, c in reader.rows("SELECT item_id, class_id FROM gold_labels WHERE item_id < 'i004'")
+        }
+        edited = reader.arrow("SELECT * EXCLUDE (run_id, committed_at) FROM items WHERE item_id < 'i004'")
+        sent = reader.arrow("SELECT * EXCLUDE (run_id, committed_at) FROM queue WHERE item_id < 'i004'")
+    for item in now:
+        commit(planted, f"bob {item}", answer(item, (now[item] + 1) % 3, who="bob"))
+    assert ask(planted, "agreement-between-annotators")[0]["agreed"] == 0
+    fresh = pa.array([f"new {item}" for item in edited["item_id"].to_pylist()])
+    commit(
+        planted,
+        "edit",
+        Upsert("items", edited.set_column(edited.column_names.index("content_hash"), "content_hash", fresh)),
+    )
+    assert (sent.num_rows, ask(planted, "agreement-between-annotators")) == (4, [])
+    by_name = {row["annotator"]: row for row in ask(planted, "agreement-by-annotator")}
+    assert (by_name["bob"]["answers"], by_name["bob"]["shared"], by_name["bob"]["agree"]) == (4, 0, None)
+
+
+def test_the_answers_of_nobody_are_compared_with_no_one(planted: Lake) -> None:
+    commit(planted, "nobody", answer("i000", 1, who="unknown"))
+    assert ask(planted, "agreement-between-annotators") == []
+
+
+def test_chosen_items_are_compared_with_those_left_and_without_the_fair_sample(lake: Lake, tmp_path: Path) -> None:
+    vectors, classes = clusters(60)
+    pool = small_pool(lake, tmp_path / "index", vectors, np.eye(3)[classes] * 0.6 + 0.4 / 3)
+    estimate_values(lake, pool.index(), ValueConfig())
+    select(lake, pool.index(), SelectConfig(project="p", batch=12, budget=50, explore=0.25))
+    parts = {row["part"]: row["items"] for row in ask(lake, "chosen-against-pool")}
+    assert parts == {"chosen": 9, "left": 48}
+    with lake.read() as reader:
+        asked = [str(item) for (item,) in reader.rows("SELECT item_id FROM queue")]
+    label(pool, dict.fromkeys(asked, 0))
+    groups = ask(lake, "value-against-outcome")
+    assert sum(int(str(row["items"])) for row in groups) == 9
+    assert all(float(str(row["lowest_value"])) > 0 for row in groups)
 
 
 def test_costs_add_up_to_all_hours_and_labels_to_all_items(planted: Lake) -> None:

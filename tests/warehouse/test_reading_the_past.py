@@ -1,7 +1,8 @@
 """Opening a warehouse as it was: at a number, at a time, and never at a neighbour of what is gone."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import duckdb
@@ -13,6 +14,9 @@ import warehouse
 from tests.warehouse.test_commit_is_atomic import items
 from tests.warehouse.test_reading import vectors, write
 from warehouse import Append, DataError, Lake, SettingsError, SnapshotNotFound, Upsert, WarehouseNotFound
+from warehouse.formats import plain
+from warehouse.label_file import read_label_file
+from warehouse.snapshots import parse_at
 
 COMMITS = 5
 
@@ -86,6 +90,28 @@ def test_a_time_without_a_zone_is_utc(history: Lake) -> None:
     time = times(history)[6].astimezone(UTC)
     with warehouse.connect(history.path, at=time.replace(tzinfo=None)) as reader:
         assert reader.snapshot() == 6
+
+
+def test_numbers_of_numpy_and_dates_are_read_and_other_things_refused() -> None:
+    assert parse_at(np.int64(3)) == 3
+    assert parse_at(date(2026, 11, 24)) == datetime(2026, 11, 24, tzinfo=UTC)
+    with pytest.raises(SettingsError, match=r"2\.0 is neither"):
+        parse_at(2.0)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_split_that_is_none_is_refused(history: Lake) -> None:
+    with history.read() as reader, pytest.raises(DataError, match="'training'"):
+        reader.read_vectors(split="training")
+
+
+def test_a_name_in_brackets_is_a_label(tmp_path: Path) -> None:
+    path = tmp_path / "gold.csv"
+    path.write_text('id,label\n1,[urgent]\n2,"[""a"", ""b""]"\n', "utf-8")
+    assert read_label_file(path) == [("1", ("[urgent]",)), ("2", ("a", "b"))]
+
+
+def test_a_decimal_is_a_number_in_json() -> None:
+    assert [plain(Decimal(text)) for text in ("2.50", "3", "12345678901234567890")] == [2.5, 3, 12345678901234567890]
 
 
 def test_connecting_never_writes_and_says_who_does(history: Lake) -> None:

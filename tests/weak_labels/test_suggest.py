@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flows.cli.main import run_command
 from tests.weak_labels.lf_helpers import CLASSES, ENCODER, add_items, add_vectors, run_vote, votes
 from tests.weak_labels.test_report_of_functions import add_classes_and_gold
 from warehouse import Lake, SettingsError
@@ -137,7 +138,7 @@ def test_nothing_good_enough_is_said(lake: Lake) -> None:
     add_classes_and_gold(lake, {f"i{n}": n % 3 for n in range(30)})
     suggestions = found(lake)
     assert suggestions.found == []
-    assert "Nothing was good enough" in as_file(suggestions, "c.npy")
+    assert "hits 3 or more of the half of the 30 labels that chooses, 80% of them" in as_file(suggestions, "c.npy")
 
 
 def test_few_labels_are_refused_with_the_way_out(lake: Lake) -> None:
@@ -150,3 +151,24 @@ def test_few_labels_are_refused_with_the_way_out(lake: Lake) -> None:
 def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(SettingsError, match=next(iter(wrong))):
         SuggestConfig(encoder_id="x", **wrong)
+
+
+def test_the_command_says_what_was_missing_or_how_to_try_what_it_wrote(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    classes = ", ".join(f'"{name}"' for name in CLASSES)
+    (tmp_path / "siftline.toml").write_text(
+        f'[project]\nname = "p"\nclasses = [{classes}]\n[[sources]]\nname = "s"\npath = "s.csv"\n', "utf-8"
+    )
+    command = ["lf", "suggest", "--force", "--output", str(tmp_path / "mine.py"), "--project", str(tmp_path)]
+    with Lake(tmp_path / "lake") as lake:
+        add_items(lake, {f"i{n:03}": f"word{n}" for n in range(30)})
+        add_classes_and_gold(lake, {f"i{n:03}": n % 3 for n in range(30)})
+    assert run_command(command) == 0
+    told = capsys.readouterr().err
+    assert "hits 3 or more of the half of the 30 labels" in told
+    assert told.endswith("mine.py holds no function.\n")
+    with Lake(tmp_path / "lake") as lake:
+        fill(lake)
+    assert run_command(command) == 0
+    assert capsys.readouterr().err.endswith(f"then: siftline lf preview {tmp_path / 'mine.py'}\n")
