@@ -5,7 +5,7 @@ A sentence is judged by figures only; where one was measured in several ways, al
 
 from typing import Any
 
-from benchmarks.engine_bars import parts_of, percent, point
+from benchmarks.engine_bars import duels, parts_of, percent, point
 from benchmarks.int8_page import below
 
 Figures = dict[str, Any]
@@ -68,6 +68,12 @@ def _parameters(engine: Figures) -> tuple[str, str, str]:
         f"{found['layer_share']:.1%} of the layers' parameters work, {found['all_share']:.0%} of all, embedding "
         f"table included; STS-B {percent(sts)} of dense, cosine {found['cosine']['mean']:.2f} to its vectors"
     )
+    fought = {duel.control.split()[0]: duel.lost for duel in duels(engine) if duel.main and duel.lost is not None}
+    if fought:
+        ahead = " and ".join(name for name, lost in fought.items() if not lost) or "none"
+        words += (
+            f"; of its controls {', '.join(fought)}, trained as long as each other, {ahead} not behind it at equal time"
+        )
     return "30% active parameters", words, "of the layers" if found["layer_share"] < 0.305 else "no"
 
 
