@@ -22,7 +22,7 @@ with prefect_api(Path(sys.argv[1])):
     import flows.trigger as trigger
     from warehouse import ServiceError, WarehouseBusy
 
-    project = SimpleNamespace(settings=SimpleNamespace(project=SimpleNamespace(name="Tickets")))
+    project = SimpleNamespace(settings=SimpleNamespace(project=SimpleNamespace(name="tickets")))
     found = []
 
     def hinted(name):

@@ -96,7 +96,7 @@ def test_json_is_json_whatever_the_value(project: Path, capsys: pytest.CaptureFi
         raise AssertionError(f"{word} is no JSON")
 
     row = json.loads(capsys.readouterr().out, parse_constant=refuse)
-    assert row == {"n": None, "i": None, "z": None, "l": ["1.5"], "d": "2026-01-02", "b": "00"}
+    assert row == {"n": None, "i": None, "z": None, "l": [1.5], "d": "2026-01-02", "b": "00"}
 
 
 def test_a_wrong_query_is_told_without_a_traceback(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
