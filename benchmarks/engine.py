@@ -207,12 +207,13 @@ def _earlier(path: Path | None, *, quick: bool) -> Figures | None:
 
 
 def _same(before: Figures, now: Figures) -> bool:
-    """Both are of the very same encoder and parent, and of the same controls where they have the same name."""
+    """Both are of the same weights, and of the same controls where they have the same name.
+
+    The ids of encoders also tell the processor and the code of the last run; each part names its own.
+    """
     shared = before["controls"].keys() & now["controls"].keys()
-    return (
-        all(before["encoder"][key] == now["encoder"][key] for key in ("sha256", "encoder_ids"))
-        and before["parent"]["encoder_id"] == now["parent"]["encoder_id"]
-        and all(before["controls"][name]["sha256"] == now["controls"][name]["sha256"] for name in shared)
+    return before["encoder"]["sha256"] == now["encoder"]["sha256"] and all(
+        before["controls"][name]["sha256"] == now["controls"][name]["sha256"] for name in shared
     )
 
 

@@ -38,9 +38,10 @@ def settle() -> None:
 
 
 async def watch(busy: Callable[[], bool]) -> None:
-    """Give memory back whenever the server has become quiet with much more of it than after the last time.
+    """Give memory back whenever the server is quiet with much more of it than at its start.
 
-    Does nothing where the system has no glibc.
+    It looks again later and later: connections that end while it is quiet leave memory too. Does nothing where the system
+    has no glibc.
 
     Args:
         busy: requests are in progress.
@@ -48,14 +49,20 @@ async def watch(busy: Callable[[], bool]) -> None:
     trim = _trim()
     if trim is None:
         return
-    last, quiet = 0, 0
+    least, quiet, due = _resident_bytes(), 0, QUIET_LOOKS
     while True:
         await asyncio.sleep(LOOK_S)
-        quiet = 0 if busy() else quiet + 1
-        if quiet == QUIET_LOOKS and _resident_bytes() > last + GROWN_BYTES:
+        if busy():
+            quiet, due = 0, QUIET_LOOKS
+            continue
+        quiet += 1
+        if quiet < due:
+            continue
+        due *= 2
+        if _resident_bytes() > least + GROWN_BYTES:
             gc.collect()
             await asyncio.to_thread(trim, 0)
-            last = _resident_bytes()
+            least = min(least, _resident_bytes())
 
 
 def _trim() -> Callable[[int], int] | None:
