@@ -40,8 +40,8 @@ def settle() -> None:
 async def watch(busy: Callable[[], bool]) -> None:
     """Give memory back whenever the server is quiet with much more of it than at its start.
 
-    It looks again later and later: connections that end while it is quiet leave memory too. Does nothing where the system
-    has no glibc.
+    It looks again later and later: connections that end while it is quiet leave memory too. Does nothing where the
+    system has no glibc.
 
     Args:
         busy: requests are in progress.

@@ -51,6 +51,29 @@ def test_a_quiet_server_gives_memory_back(monkeypatch: pytest.MonkeyPatch) -> No
         assert post(server.url, inputs="bank trade").status_code == 200
 
 
+@pytest.mark.skipif(memory._trim() is None, reason="needs glibc")  # pyright: ignore[reportPrivateUsage]
+def test_memory_that_the_first_look_found_in_use_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with thousands of connections that come before the first request, and end when the server is quiet."""
+    monkeypatch.setattr(memory, "LOOK_S", 0.05)
+    resident = memory._resident_bytes  # pyright: ignore[reportPrivateUsage]
+    trim = memory._trim()  # pyright: ignore[reportPrivateUsage]
+    assert trim is not None
+    gc.collect()
+    trim(0)
+    with server_thread(broken_encoder()):
+        before = resident()
+        pieces = [bytearray(PIECE_BYTES) for _ in range(PIECES)]
+        time.sleep(0.5)
+        grown = resident() - before
+        kept = pieces[::16]
+        del pieces
+        end = time.monotonic() + 15
+        while resident() - before > 0.3 * grown:
+            assert time.monotonic() < end, f"{(resident() - before) >> 20} of {grown >> 20} MiB are still there"
+            time.sleep(0.05)
+        assert len(kept) == PIECES // 16
+
+
 SMALL_OBJECTS = """
 import ctypes, os
 from pathlib import Path
