@@ -71,7 +71,8 @@ def _parameters(engine: Figures) -> tuple[str, str, str]:
     fought = {duel.control.split()[0]: duel.lost for duel in duels(engine) if duel.main and duel.lost is not None}
     if fought:
         unbeaten = " and ".join(name for name, lost in fought.items() if not lost) or "none"
-        words += f"; at equal time and equal training it beats in both all of its controls ({', '.join(fought)}) but {unbeaten}"
+        names = ", ".join(fought)
+        words += f"; at equal time and equal training it beats in both all of its controls ({names}) but {unbeaten}"
     return "30% active parameters", words, "of the layers" if found["layer_share"] < 0.305 else "no"
 
 
