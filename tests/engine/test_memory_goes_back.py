@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -13,6 +14,7 @@ from tests.engine.test_every_status_is_produced import broken_encoder
 from tests.engine_servers import post, server_thread
 
 PIECE_BYTES, PIECES = 8 << 10, 6000
+needs_glibc = pytest.mark.skipif(memory._trim() is None, reason="needs glibc")  # pyright: ignore[reportPrivateUsage]
 
 
 def left_behind() -> list[object]:
@@ -23,54 +25,57 @@ def left_behind() -> list[object]:
     return kept
 
 
-@pytest.mark.skipif(memory._trim() is None, reason="needs glibc")  # pyright: ignore[reportPrivateUsage]
-def test_a_quiet_server_gives_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "LOOK_S", 0.05)
+def grown_from_now() -> Callable[[], int]:
+    """Bytes of memory that came since now; what was free before is gone, and would else be used first."""
     resident = memory._resident_bytes  # pyright: ignore[reportPrivateUsage]
     trim = memory._trim()  # pyright: ignore[reportPrivateUsage]
     assert trim is not None
+    gc.collect()
+    trim(0)
+    before = resident()
+    return lambda: resident() - before
+
+
+def wait_until_back(grown: Callable[[], int], most: int) -> None:
+    """Wait until less than a part of it is there."""
+    end = time.monotonic() + 15
+    while grown() > 0.3 * most:
+        assert time.monotonic() < end, f"{grown() >> 20} of {most >> 20} MiB are still there"
+        time.sleep(0.05)
+
+
+@needs_glibc
+def test_a_quiet_server_gives_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "LOOK_S", 0.05)
     with server_thread(broken_encoder()) as server:
-        gc.collect()
-        trim(0)  # what earlier tests left free would be used first
+        grown = grown_from_now()
         gc.disable()
         try:
-            before = resident()
             server.service.in_progress += 1
             kept = left_behind()
             time.sleep(0.5)
-            grown = resident() - before
-            assert grown > 0.8 * PIECE_BYTES * PIECES, "a busy server is left alone"
+            most = grown()
+            assert most > 0.8 * PIECE_BYTES * PIECES, "a busy server is left alone"
             server.service.in_progress -= 1
-            end = time.monotonic() + 10
-            while resident() - before > 0.3 * grown:
-                assert time.monotonic() < end, f"{(resident() - before) >> 20} of {grown >> 20} MiB are still there"
-                time.sleep(0.05)
+            wait_until_back(grown, most)
         finally:
             gc.enable()
         assert len(kept) == PIECES // 16
         assert post(server.url, inputs="bank trade").status_code == 200
 
 
-@pytest.mark.skipif(memory._trim() is None, reason="needs glibc")  # pyright: ignore[reportPrivateUsage]
+@needs_glibc
 def test_memory_that_the_first_look_found_in_use_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """As with thousands of connections that come before the first request, and end when the server is quiet."""
     monkeypatch.setattr(memory, "LOOK_S", 0.05)
-    resident = memory._resident_bytes  # pyright: ignore[reportPrivateUsage]
-    trim = memory._trim()  # pyright: ignore[reportPrivateUsage]
-    assert trim is not None
-    gc.collect()
-    trim(0)
     with server_thread(broken_encoder()):
-        before = resident()
+        grown = grown_from_now()
         pieces = [bytearray(PIECE_BYTES) for _ in range(PIECES)]
         time.sleep(0.5)
-        grown = resident() - before
+        most = grown()
         kept = pieces[::16]
         del pieces
-        end = time.monotonic() + 15
-        while resident() - before > 0.3 * grown:
-            assert time.monotonic() < end, f"{(resident() - before) >> 20} of {grown >> 20} MiB are still there"
-            time.sleep(0.05)
+        wait_until_back(grown, most)
         assert len(kept) == PIECES // 16
 
 
@@ -91,7 +96,7 @@ print(os.getpid(), (resident() - before) / grown)
 """
 
 
-@pytest.mark.skipif(memory._trim() is None, reason="needs glibc")  # pyright: ignore[reportPrivateUsage]
+@needs_glibc
 @pytest.mark.parametrize(("given", "most", "least"), [({}, 0.3, 0.0), ({"PYTHONMALLOC": "pymalloc"}, 1.5, 0.5)])
 def test_small_objects_go_back_too(given: dict[str, str], most: float, least: float) -> None:
     """One of 2,000 stays: with Python's own allocator it holds nearly all of the memory; who names one gets it."""
