@@ -2,13 +2,8 @@
 
 import io
 import json
-import os
-import pty
-import select
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +19,7 @@ from flows.cli.answer_keys import Keys, NotUnderstood
 from flows.cli.main import run_command
 from flows.project import Project
 from tests.projects import ROOT
+from tests.terminal import Terminal
 from warehouse import Upsert
 
 CLASSES = ("spam", "ham", "spinach")
@@ -280,55 +276,27 @@ def test_where_label_studio_is_used_people_are_sent_there(
     assert "http://127.0.0.1:9, not in the terminal; answer there" in ended.stderr
 
 
-class Terminal:
-    """The command in a terminal of its own."""
-
-    def __init__(self, root: Path) -> None:
-        self.pid, self._end = pty.fork()
-        if self.pid == 0:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)  # what runs the tests may ignore it
-            os.environ |= {"TERM": "dumb", "COLUMNS": "100"}
-            os.execv(sys.executable, [*COMMAND, "--project", str(root), "--name", "ann"])
-
-    def send(self, keys: str) -> None:
-        os.write(self._end, keys.encode())
-
-    def until(self, end: str) -> str:
-        """What it writes until it has written `end` last; until it is over for an empty one."""
-        written = b""
-        deadline = time.monotonic() + PATIENCE_S
-        while not end or not written.endswith(end.encode()):
-            assert time.monotonic() < deadline, f"no {end!r} in {written!r}"
-            if select.select([self._end], [], [], 0.2)[0]:
-                try:
-                    written += os.read(self._end, 65536)
-                except OSError:  # Linux: the other end of the terminal is closed
-                    break
-        return written.decode()
-
-    def code(self) -> int:
-        _, status = os.waitpid(self.pid, 0)
-        os.close(self._end)
-        return os.waitstatus_to_exitcode(status)
+def in_a_terminal(root: Path) -> Terminal:
+    return Terminal("answer", "--project", str(root), "--name", "ann")
 
 
 @pytest.mark.parametrize("key", ["\x03", "\x04"], ids=["Ctrl-C", "Ctrl-D"])
 def test_in_a_terminal_what_was_answered_stays(made: Made, key: str) -> None:
     root = made(["first", "second"])
-    terminal = Terminal(root)
+    terminal = in_a_terminal(root)
     assert "first" in terminal.until("> ")
     terminal.send("2\n")
     assert "second" in terminal.until("> ")
     assert annotations(root, "i0"), "kept before the next is shown"
     terminal.send(key)
     assert "1 of 2 tasks answered or skipped" in terminal.until("")
-    assert terminal.code() == 0
+    assert terminal.leave() == 0
     assert not annotations(root, "i1")
 
 
 def test_what_happens_to_a_task_meanwhile_loses_no_answer(made: Made) -> None:
     root = made(["first", "second", "third", "fourth", "fifth"])
-    terminal = Terminal(root)
+    terminal = in_a_terminal(root)
     terminal.until("> ")
     folder = TaskFolder(root / "tasks", "p")
     file_of(root, "i0").write_text("[", "utf-8")
@@ -344,7 +312,7 @@ def test_what_happens_to_a_task_meanwhile_loses_no_answer(made: Made) -> None:
     file_of(root, "i4").unlink()
     terminal.send("1\n")
     assert "1 of 5 tasks answered or skipped" in terminal.until("")
-    assert terminal.code() == 0
+    assert terminal.leave() == 0
     assert file_of(root, "i0").read_text("utf-8") == "["
     assert not annotations(root, "i1")
     assert [a["completed_by"] for a in annotations(root, "i3")] == ["bob"]

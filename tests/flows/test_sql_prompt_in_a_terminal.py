@@ -1,10 +1,5 @@
 """`siftline sql` without a query, in a real terminal: lines are edited and recalled, and no slip of a key ends it."""
 
-import os
-import pty
-import select
-import signal
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,36 +7,18 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from tests.terminal import Terminal
 from warehouse import Append, Lake
 
 PROMPT, MORE = "siftline> ", "     ... "
-PATIENCE_S = 120.0
 AGAIN_S = 10.0
 
 
-class Terminal:
-    """The command in a terminal of its own; what it wrote is read up to its next prompt."""
+class Prompt(Terminal):
+    """The command without a query, in a terminal."""
 
     def __init__(self, project: Path) -> None:
-        self.pid, self._end = pty.fork()
-        if self.pid == 0:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)  # what runs the tests may ignore it
-            os.environ |= {"TERM": "dumb", "COLUMNS": "100"}
-            os.execv(sys.executable, [sys.executable, "-m", "flows.cli.main", "sql", "--project", str(project)])
-
-    def until(self, end: str) -> str:
-        """What it writes until it has written `end` last."""
-        written = b""
-        deadline = time.monotonic() + PATIENCE_S
-        while not written.endswith(end.encode()):
-            assert time.monotonic() < deadline, f"no {end!r} in {written!r}"
-            if select.select([self._end], [], [], 0.2)[0]:
-                written += os.read(self._end, 65536)
-        return written.decode()
-
-    def send(self, keys: str) -> None:
-        """Press some keys."""
-        os.write(self._end, keys.encode())
+        super().__init__("sql", "--project", str(project))
 
     def type(self, keys: str, end: str = PROMPT) -> str:
         """What it answers to some keys."""
@@ -52,23 +29,9 @@ class Terminal:
         """What it answers to Ctrl-C, pressed again as a person would: Python misses one that comes right after its
         prompt and before it waits for keys."""
         self.send("\x03")
-        if not select.select([self._end], [], [], AGAIN_S)[0]:
+        if not self.says(AGAIN_S):
             self.send("\x03")
         return self.until(PROMPT)
-
-    def leave(self, keys: str) -> int:
-        """Its exit code after some last keys."""
-        self.send(keys)
-        while select.select([self._end], [], [], PATIENCE_S)[0]:
-            try:
-                os.read(self._end, 65536)
-            except OSError:  # Linux: the other end of the terminal is closed
-                break
-        else:
-            os.kill(self.pid, signal.SIGKILL)  # it hangs; its exit code tells, and no processor is kept busy
-        _, status = os.waitpid(self.pid, 0)
-        os.close(self._end)
-        return os.waitstatus_to_exitcode(status)
 
 
 @pytest.fixture(scope="module")
@@ -83,27 +46,27 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def terminal(project: Path) -> Iterator[Terminal]:
+def terminal(project: Path) -> Iterator[Prompt]:
     """One terminal for the tests that stay in it."""
-    opened = Terminal(project)
+    opened = Prompt(project)
     assert "Ctrl-D leaves" in opened.until(PROMPT)
     yield opened
     opened.leave("\x04")
 
 
-def test_a_query_may_have_several_lines(terminal: Terminal) -> None:
+def test_a_query_may_have_several_lines(terminal: Prompt) -> None:
     terminal.type("select max(name) as last,\n", MORE)
     assert "last" in (told := terminal.type("40 + 2 as sum from classes;\n"))
     assert "42" in told
 
 
-def test_earlier_lines_come_back_and_can_be_edited(terminal: Terminal) -> None:
+def test_earlier_lines_come_back_and_can_be_edited(terminal: Prompt) -> None:
     assert "7000" in terminal.type("select 6999 + 1 as x;\n")
     up, left, backspace = "\x1b[A", "\x1b[D", "\x7f"
     assert "7001" in terminal.type(up + left * 6 + backspace + "2\n")
 
 
-def test_a_wrong_query_is_told_and_the_prompt_stays(terminal: Terminal) -> None:
+def test_a_wrong_query_is_told_and_the_prompt_stays(terminal: Prompt) -> None:
     told = terminal.type("select * from itms;\n")
     assert "itms does not exist" in told
     assert "show all tables" in told
@@ -111,13 +74,13 @@ def test_a_wrong_query_is_told_and_the_prompt_stays(terminal: Terminal) -> None:
     assert "41" in terminal.type("select 40 + 1;\n")
 
 
-def test_ctrl_c_gives_up_a_half_written_query(terminal: Terminal) -> None:
+def test_ctrl_c_gives_up_a_half_written_query(terminal: Prompt) -> None:
     terminal.type("select no_such_column\n", MORE)
     terminal.interrupt()
     assert "43" in terminal.type("select 40 + 3;\n")
 
 
-def test_ctrl_c_stops_a_query_that_runs(terminal: Terminal) -> None:
+def test_ctrl_c_stops_a_query_that_runs(terminal: Prompt) -> None:
     terminal.send("select sum(a.range * b.range) from range(10000000) a, range(10000000) b;\n")
     time.sleep(2)
     assert "interrupted" in terminal.interrupt().lower()
@@ -126,13 +89,13 @@ def test_ctrl_c_stops_a_query_that_runs(terminal: Terminal) -> None:
 
 @pytest.mark.parametrize("keys", ["exit\n", "quit;\n", "\\q\n", "\x04"])
 def test_it_is_left_by_what_people_type(project: Path, keys: str) -> None:
-    opened = Terminal(project)
+    opened = Prompt(project)
     opened.until(PROMPT)
     assert opened.leave(keys) == 0
 
 
 def test_ctrl_d_in_a_half_written_query_leaves_without_running_it(project: Path) -> None:
-    opened = Terminal(project)
+    opened = Prompt(project)
     opened.until(PROMPT)
     opened.type("select no_such_column\n", MORE)
     assert opened.leave("\x04") == 0

@@ -1,0 +1,58 @@
+"""A command in a terminal of its own (a pseudo-terminal), whose keys a test presses and whose words it reads."""
+
+import os
+import pty
+import select
+import signal
+import sys
+import time
+
+PATIENCE_S = 120.0
+
+
+class Terminal:
+    """`siftline` with some arguments; what it wrote is read up to its next prompt."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.pid, self._end = pty.fork()
+        if self.pid == 0:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # what runs the tests may ignore it
+            os.environ |= {"TERM": "dumb", "COLUMNS": "100"}
+            os.execv(sys.executable, [sys.executable, "-m", "flows.cli.main", *arguments])
+
+    def until(self, end: str) -> str:
+        """What it writes until it has written `end` last; until it is over for an empty one."""
+        written = b""
+        deadline = time.monotonic() + PATIENCE_S
+        while not end or not written.endswith(end.encode()):
+            assert time.monotonic() < deadline, f"no {end!r} in {written!r}"
+            if self.says(0.2):
+                try:
+                    written += os.read(self._end, 65536)
+                except OSError:  # Linux: the other end of the terminal is closed
+                    assert not end, f"it ended without {end!r}: {written!r}"
+                    break
+        return written.decode()
+
+    def says(self, within_s: float) -> bool:
+        """It writes something, or ends, within some seconds."""
+        return bool(select.select([self._end], [], [], within_s)[0])
+
+    def send(self, keys: str) -> None:
+        """Press some keys."""
+        os.write(self._end, keys.encode())
+
+    def leave(self, keys: str = "") -> int:
+        """Its exit code after some last keys."""
+        if keys:
+            self.send(keys)
+        while self.says(PATIENCE_S):
+            try:
+                os.read(self._end, 65536)
+            except OSError:  # Linux: the other end of the terminal is closed
+                break
+        else:
+            os.kill(self.pid, signal.SIGKILL)  # it hangs; its exit code tells, and no processor is kept busy
+        _, status = os.waitpid(self.pid, 0)
+        os.close(self._end)
+        return os.waitstatus_to_exitcode(status)
