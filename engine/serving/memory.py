@@ -37,7 +37,15 @@ def settle() -> None:
     gc.freeze()
 
 
-async def watch(busy: Callable[[], bool]) -> None:
+def trimmed_bytes() -> int:
+    """Memory in use, in bytes, once what nobody needs has gone back; 0 where the system does not say."""
+    gc.collect()
+    if (trim := _trim()) is not None:
+        trim(0)
+    return resident_bytes()
+
+
+async def watch(busy: Callable[[], bool], at_start: int) -> None:
     """Give memory back whenever the server is quiet with much more of it than at its start.
 
     It looks again later and later: connections that end while it is quiet leave memory too. Does nothing where the
@@ -45,11 +53,12 @@ async def watch(busy: Callable[[], bool]) -> None:
 
     Args:
         busy: requests are in progress.
+        at_start: `trimmed_bytes` before the first connection could come.
     """
     trim = _trim()
     if trim is None:
         return
-    least, quiet, due = _resident_bytes(), 0, QUIET_LOOKS
+    least, quiet, due = at_start, 0, QUIET_LOOKS
     while True:
         await asyncio.sleep(LOOK_S)
         if busy():
@@ -59,10 +68,10 @@ async def watch(busy: Callable[[], bool]) -> None:
         if quiet < due:
             continue
         due *= 2
-        if _resident_bytes() > least + GROWN_BYTES:
+        if resident_bytes() > least + GROWN_BYTES:
             gc.collect()
             await asyncio.to_thread(trim, 0)
-            least = min(least, _resident_bytes())
+            least = min(least, resident_bytes())
 
 
 def _trim() -> Callable[[int], int] | None:
@@ -70,5 +79,6 @@ def _trim() -> Callable[[int], int] | None:
     return getattr(ctypes.CDLL(None), "malloc_trim", None) if _STATM.exists() else None
 
 
-def _resident_bytes() -> int:
-    return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def resident_bytes() -> int:
+    """Memory of this process that is in use, in bytes; 0 where the system does not say."""
+    return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if _STATM.exists() else 0

@@ -70,8 +70,9 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn."""
         self._loop = asyncio.get_running_loop()
+        at_start = memory.trimmed_bytes()
         await super().startup(sockets)
-        self._memory = self._loop.create_task(memory.watch(lambda: self._service.in_progress > 0))
+        self._memory = self._loop.create_task(memory.watch(lambda: self._service.in_progress > 0, at_start))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """SIGTERM or SIGINT: drain; a second one ends at once."""

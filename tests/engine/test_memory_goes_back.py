@@ -27,13 +27,8 @@ def left_behind() -> list[object]:
 
 def grown_from_now() -> Callable[[], int]:
     """Bytes of memory that came since now; what was free before is gone, and would else be used first."""
-    resident = memory._resident_bytes  # pyright: ignore[reportPrivateUsage]
-    trim = memory._trim()  # pyright: ignore[reportPrivateUsage]
-    assert trim is not None
-    gc.collect()
-    trim(0)
-    before = resident()
-    return lambda: resident() - before
+    before = memory.trimmed_bytes()
+    return lambda: memory.resident_bytes() - before
 
 
 def wait_until_back(grown: Callable[[], int], most: int) -> None:
