@@ -23,9 +23,10 @@ def expression_tree(connection: duckdb.DuckDBPyConnection, expression: str) -> N
     # On a line of its own, so that a comment at its end does not swallow the bracket.
     query = f"SELECT ({expression}\n) AS expression"
     tree = json.loads(connection.execute("SELECT json_serialize_sql(?)", [query]).fetchall()[0][0])
-    if tree.get("error"):
+    if tree.get("error_type") == "parser":
         raise SettingsError(str(tree.get("error_message")))
-    node = tree["statements"][0]["node"] if len(tree["statements"]) == 1 else {}
+    # A statement that is no SELECT is an error of another kind.
+    node = tree["statements"][0]["node"] if len(tree.get("statements", ())) == 1 else {}
     # One bracket too many would end the expression and begin something else.
     if node.get("type") != "SELECT_NODE" or len(node["select_list"]) != 1 or _more_than_select(node):
         raise SettingsError("this is more than one expression")
