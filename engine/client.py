@@ -14,7 +14,7 @@ Vectors = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]
 """Called with (texts done, texts in all) while `embed` works."""
 
-ENCODERS = {"dense": "dense", "routed": "routed", "default": "dense"}
+ENCODERS = {"dense": "dense", "routed": "routed", "shallow": "shallow", "default": "dense"}
 """Names that `load_encoder` knows, and the encoder each stands for."""
 WITHOUT_BUDGET = ("dense", "shallow")
 """Encoders in which everything always works."""

@@ -357,7 +357,9 @@ def embed(
     output: Annotated[Path, typer.Option(callback=ending_in(".parquet"), help="Parquet file to write: id, vector.")],
     text_field: Annotated[str, typer.Option(help="Column or field that holds the text.")] = "text",
     id_field: Annotated[str, typer.Option(help="Column or field that holds the id; left out: the row number.")] = "",
-    encoder: Annotated[str, typer.Option(help="Encoder: default, routed, dense, or a .safetensors file.")] = "default",
+    encoder: Annotated[
+        str, typer.Option(help="Encoder: default, routed, shallow, dense, or a .safetensors file.")
+    ] = "default",
     active: Annotated[
         float | None, typer.Option(help="Budget of a routed encoder, such as 0.2, 0.3, 0.5 or 1.")
     ] = None,

@@ -18,9 +18,14 @@ def routed() -> Encoder:
     return load_encoder("routed", max_tokens=64, threads=2)
 
 
-@pytest.fixture(params=["encoder", "routed"])
+@pytest.fixture(scope="session")
+def shallow() -> Encoder:
+    return load_encoder("shallow", max_tokens=64, threads=2)
+
+
+@pytest.fixture(params=["encoder", "routed", "shallow"])
 def either(request: pytest.FixtureRequest) -> Encoder:
-    """The dense encoder and the routed one: a test with this runs for both."""
+    """Each of the encoders: a test with this runs for all."""
     return request.getfixturevalue(request.param)
 
 

@@ -77,11 +77,13 @@ def test_a_vector_that_is_not_finite_never_leaves() -> None:
 
 
 def test_an_unknown_encoder_lists_the_known() -> None:
-    with pytest.raises(OptionError, match=r"Known are: default, dense, routed, or the path of a \.safetensors file"):
+    with pytest.raises(
+        OptionError, match=r"Known are: default, dense, routed, shallow, or the path of a \.safetensors file"
+    ):
         load_encoder("routed-9")
 
 
-@pytest.mark.parametrize("name", ["dense", "routed"])
+@pytest.mark.parametrize("name", ["dense", "routed", "shallow"])
 @pytest.mark.parametrize(
     "options", [{"max_tokens": 2}, {"max_tokens": 513}, {"threads": 0}, {"device": "tpu"}, {"active": 0.31}], ids=str
 )
@@ -91,9 +93,10 @@ def test_options_out_of_range_are_refused(name: str, options: dict[str, object])
     assert issubclass(OptionError, EngineError)
 
 
-def test_a_dense_encoder_has_no_budget() -> None:
-    with pytest.raises(OptionError, match=r"active is 1\.0; the encoder 'dense' is dense and has no budget"):
-        load_encoder("dense", active=1.0)
+@pytest.mark.parametrize("name", ["dense", "shallow"])
+def test_a_dense_encoder_has_no_budget(name: str) -> None:
+    with pytest.raises(OptionError, match=rf"active is 1\.0; the encoder '{name}' is dense and has no budget"):
+        load_encoder(name, active=1.0)
 
 
 def test_a_budget_that_is_not_there_is_refused_with_those_that_are() -> None:
@@ -102,6 +105,7 @@ def test_a_budget_that_is_not_there_is_refused_with_those_that_are() -> None:
 
 
 def test_the_id_tells_encoders_apart() -> None:
-    ids = {load_encoder(name, max_tokens=n, threads=1).encoder_id for name in ("dense", "routed") for n in (8, 9)}
-    assert len(ids) == 4
+    names = sorted(set(ENCODERS.values()))
+    ids = {load_encoder(name, max_tokens=n, threads=1).encoder_id for name in names for n in (8, 9)}
+    assert len(ids) == 2 * len(names)
     assert {load_encoder(name, max_tokens=8, threads=2).encoder_id for name in ENCODERS} <= ids

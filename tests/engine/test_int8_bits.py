@@ -107,7 +107,7 @@ def test_more_neurons_than_a_sum_can_hold_are_refused() -> None:
         Sizes.of(tiny_routed_config(replace(BASE, ffn_width=70_064), shared_neurons=70_000))
 
 
-@pytest.mark.parametrize("name", ["dense", "routed"])
+@pytest.mark.parametrize("name", ["dense", "routed", "shallow"])
 def test_the_shipped_encoders_in_eight_bits(name: str) -> None:
     texts = make_texts(24, longest=20, seed=4)
     one, two = (load_encoder(name, max_tokens=64, threads=threads, precision="int8") for threads in (1, 2))
@@ -119,7 +119,7 @@ def test_the_shipped_encoders_in_eight_bits(name: str) -> None:
     assert (found * float32.encode(texts)).sum(axis=1).mean() > 0.98
 
 
-@pytest.mark.parametrize(("name", "least"), [("dense", 0.95), ("routed", 0.85)])
+@pytest.mark.parametrize(("name", "least"), [("dense", 0.95), ("routed", 0.85), ("shallow", 0.95)])
 def test_the_shipped_encoders_in_four_bits(name: str, least: float) -> None:
     texts = make_texts(12, longest=20, seed=4)
     float32, int4 = (load_encoder(name, threads=1, precision=precision) for precision in ("fp32", "int4"))

@@ -14,7 +14,7 @@ from tests.engine.texts import make_texts
 TEXTS = [*make_texts(240, longest=24, seed=1), *make_texts(60, longest=80, seed=2)]
 
 
-@pytest.fixture(scope="module", params=["dense", "routed"])
+@pytest.fixture(scope="module", params=["dense", "routed", "shallow"])
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
 

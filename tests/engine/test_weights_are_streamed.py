@@ -116,7 +116,7 @@ def test_only_chosen_experts_are_read(routed_file: Path, monkeypatch: pytest.Mon
 
 
 def test_the_client_streams_and_its_name_stays() -> None:
-    for name in ("dense", "routed"):
+    for name in ("dense", "routed", "shallow"):
         full = load_encoder(name, max_tokens=64, threads=1)
         streamed = load_encoder(name, max_tokens=64, memory_budget=40 * MIB)
         assert streamed.encoder_id == full.encoder_id

@@ -84,6 +84,7 @@ def test_every_command_has_help_with_an_example(command: list[str], capsys: pyte
         (["engine", "trace", "oil", "--encoder", "gpt"], "Known are: default, dense, routed"),
         (["engine", "trace", "oil", "--encoder", "none.safetensors"], "none.safetensors cannot be read"),
         (["engine", "trace", "oil", "--encoder", "dense", "--active", "0.3"], "has no budget"),
+        (["engine", "serve", "--encoder", "shallow", "--active", "0.3"], "'shallow' is dense and has no budget"),
         (["engine", "trace", "half of a pair \ud83d", "--encoder", "dense"], "text 0: a lone surrogate"),
         (["engine", "trace"], "texts"),
         (["init", "new"], "--classes"),

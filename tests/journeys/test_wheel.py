@@ -50,5 +50,7 @@ def test_the_wheel_holds_the_packages_and_nothing_of_tests_or_data(siftline: Pat
     site = next((siftline.parents[1] / "lib").glob("python*/site-packages"))
     for package in ("warehouse", "engine", "features", "weak_labels", "active", "flows"):
         assert (site / package / "__init__.py").is_file()
+    for model in ("routed-minilm", "shallow-minilm"):
+        assert (site / "engine" / "models" / f"{model}.safetensors").is_file()
     for other in ("tests", "benchmarks", "examples", "docs"):
         assert not (site / other).exists()

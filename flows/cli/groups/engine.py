@@ -74,7 +74,7 @@ def engine_distill(
 )
 def engine_quantize(
     output: SafetensorsOption,
-    encoder: Annotated[str, typer.Option(help="Encoder: routed, dense, or a .safetensors file.")] = "routed",
+    encoder: Annotated[str, typer.Option(help="Encoder: routed, shallow, dense, or a .safetensors file.")] = "routed",
     bits: Annotated[int, typer.Option(min=4, max=8, help="Bits of a weight: 8 or 4.")] = 4,
 ) -> None:
     """Write a smaller file of an encoder in 8 or 4 bits; nothing is trained."""
@@ -86,7 +86,7 @@ def engine_quantize(
 @app.command("trace", epilog='Example: siftline engine trace "Oil rose." "Wheat fell on better weather."')
 def engine_trace(
     texts: Annotated[list[str], typer.Argument(help="Texts.")],
-    encoder: Annotated[str, typer.Option(help="Encoder: routed, dense, or a .safetensors file.")] = "routed",
+    encoder: Annotated[str, typer.Option(help="Encoder: routed, shallow, dense, or a .safetensors file.")] = "routed",
     active: Annotated[float | None, typer.Option(help="Budget, such as 0.2, 0.3, 0.5 or 1.")] = None,
     precision: Annotated[str, typer.Option(help="fp32, int8 or int4.")] = "fp32",
 ) -> None:
@@ -98,7 +98,9 @@ def engine_trace(
 
 @app.command("serve", epilog="Example: siftline engine serve --encoder routed --port 8180")
 def engine_serve(
-    encoder: Annotated[str, typer.Option(help="Encoder: default, routed, dense, or a .safetensors file.")] = "default",
+    encoder: Annotated[
+        str, typer.Option(help="Encoder: default, routed, shallow, dense, or a .safetensors file.")
+    ] = "default",
     active: Annotated[float | None, typer.Option(help="Budget of a routed encoder.")] = None,
     precision: Annotated[str, typer.Option(help="fp32, int8 or int4; bf16 on cuda.")] = "fp32",
     memory_budget: Annotated[
