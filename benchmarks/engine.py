@@ -72,7 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", default="routed", help="routed (the shipped one, default), or a .safetensors file")
     parser.add_argument(
-        "--controls", type=Path, nargs="+", default=[], metavar="FILE", help="further encoders, to compare"
+        "--controls", nargs="+", default=[], metavar="FILE", help="further encoders, files or names, to compare"
     )
     parser.add_argument("--data", type=Path, metavar="DIR", help=f"data folder; else {VARIABLE}, else ../shared/data")
     parser.add_argument("--parts", default=",".join(PARTS), help="some of %(default)s, with commas between them")
@@ -160,7 +160,7 @@ def _command(arguments: argparse.Namespace) -> str:
     if arguments.encoder != "routed":
         words += ["--encoder", Path(arguments.encoder).name]
     if arguments.controls:
-        words += ["--controls", *(path.name for path in arguments.controls)]
+        words += ["--controls", *(Path(control).name for control in arguments.controls)]
     if arguments.data:
         words += ["--data", arguments.data.name]
     return " ".join([*words, "--output docs/benchmarks/engine.json"])

@@ -22,7 +22,7 @@ from engine.remote import connect
 from engine.request import Packed
 from engine.routed_file import write_routed
 from engine.streamed import StreamedLayers, streamed_dense
-from engine.streaming import TensorFile, load_dense_model, load_routed_model
+from engine.streaming import TensorFile, load_dense_model, load_stored_model
 from tests.engine.pretended_cuda import CudaError, pretended_cuda
 from tests.engine.texts import make_texts
 from tests.engine.tiny import (
@@ -158,7 +158,7 @@ def test_a_routed_one_too_and_its_name_stays(tmp_path: Path, precision: str, exp
     write_routed(path, tiny_routed(tiny_routed_config(DEEP, expert_mode=expert_mode)), tiny_tokenizer())
     options = {"active": 0.5, "max_tokens": 40, "device": "cuda", "precision": precision}
     with pretended_cuda():
-        model, _ = load_routed_model(TensorFile(path), "cuda", PRECISIONS[precision])
+        model, _ = load_stored_model(TensorFile(path), "cuda", PRECISIONS[precision])
         full = load_encoder(str(path), **options)
         streamed = load_encoder(str(path), **options, memory_budget=budget_of(model, 1))
         assert streamed.encoder_id == full.encoder_id
