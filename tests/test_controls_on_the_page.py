@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks.claims import table
+from benchmarks.engine import parts_without
 from benchmarks.engine_bars import EQUAL, Duel, duels, training_of
 from benchmarks.engine_report import block, page
 from tests.projects import ROOT
@@ -61,6 +62,18 @@ def test_training_is_as_the_file_says(figures: dict[str, Any]) -> None:
     ):
         figures["controls"][control]["notes"] = notes
         assert training_of(figures, control) == words
+
+
+def test_figures_of_a_replaced_control_go_and_the_others_stay(figures: dict[str, Any]) -> None:
+    before = deepcopy(figures)
+    parts = parts_without(figures, {EQUAL})
+    assert figures == before
+    assert parts.keys() == before["parts"].keys()
+    for name, part in parts.items():
+        old, new = (p["figures"].get("points", []) for p in (before["parts"][name], part))
+        assert new == [p for p in old if p["encoder"] != EQUAL]
+    assert len(parts["quality"]["figures"]["points"]) < len(before["parts"]["quality"]["figures"]["points"])
+    assert page({**figures, "parts": parts})
 
 
 @pytest.mark.parametrize("write", [page, block, lambda f: table(f, _read("int8"), _read("serving"))])
