@@ -78,9 +78,9 @@ def tiny_parent(base: EncoderConfig = BASE, seed: int = 0) -> DenseEncoder:
     return dense_encoder(base, tiny_tensors(base, seed))
 
 
-def tiny_shallow(seed: int = 0) -> DenseEncoder:
-    """A student of two layers whose parent had five."""
-    config = ShallowConfig(**{**asdict(BASE), "layers": 2}, parent_layers=5)
+def tiny_shallow(layers: int = 2, seed: int = 0) -> DenseEncoder:
+    """A student whose parent had three layers more."""
+    config = ShallowConfig(**{**asdict(BASE), "layers": layers}, parent_layers=layers + 3)
     return dense_encoder(config, tiny_tensors(config, seed))
 
 
