@@ -27,7 +27,7 @@ TEXTS = [*make_texts(240, longest=24, seed=1), *make_texts(60, longest=80, seed=
 LONG = make_texts(12, longest=300, seed=3)
 
 
-@pytest.fixture(scope="module", params=["dense", "routed"])
+@pytest.fixture(scope="module", params=["dense", "routed", "shallow"])
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
 

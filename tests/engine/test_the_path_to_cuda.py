@@ -263,7 +263,7 @@ def test_products_that_torch_rounds_are_refused(routed_file: Path) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
-@pytest.mark.parametrize("name", ["dense", "routed"])
+@pytest.mark.parametrize("name", ["dense", "routed", "shallow"])
 def test_a_machine_without_one_says_so(name: str) -> None:
     with pytest.raises(OptionError, match=r"finds no CUDA device on this machine\. Use the device 'cpu'"):
         load_encoder(name, device="cuda")
@@ -275,7 +275,7 @@ def test_what_cuda_does_not_compute_is_refused_with_what_it_does(precision: str)
         load_encoder("routed", device="cuda", precision=precision)
 
 
-@pytest.mark.parametrize("name", ["dense", "routed"])
+@pytest.mark.parametrize("name", ["dense", "routed", "shallow"])
 def test_bfloat16_is_refused_on_the_cpu_with_what_to_take(name: str) -> None:
     with pytest.raises(OptionError, match=r"'cpu' with the precision 'bf16'.* the precision 'int8'"):
         load_encoder(name, precision="bf16")
