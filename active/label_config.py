@@ -113,18 +113,18 @@ def updated(config: str, page: Page) -> str:
     if any(not re.search(rf"\${name}\b", config) for name in page.variables):
         return label_config(page)
     try:
-        root = ElementTree.fromstring(config)  # noqa: S314 - the server has read it before, and it is small
+        root = ElementTree.fromstring(config, _with_comments())  # noqa: S314 - the server has read it before, and it is small
     except ElementTree.ParseError:
         return label_config(page)
     found = [choices for choices in root.iter("Choices") if choices.get("name") == LABEL]
-    if len(found) != 1 or any(option.tag != "Choice" for option in found[0]):
+    if len(found) != 1 or any(option.tag not in ("Choice", ElementTree.Comment) for option in found[0]):
         return label_config(page)
     if _takes_several(found[0]) != page.multi_label:
         found[0].set("choice", "multiple" if page.multi_label else "single-radio")
         found[0].set("required", "false" if page.multi_label else "true")
-    options = {option.get("value"): option for option in found[0]}
+    options = {option.get("value"): option for option in found[0] if option.tag == "Choice"}
     tail = found[0][0].tail if len(found[0]) else "\n"
-    for option in list(found[0]):
+    for option in found[0].findall("Choice"):
         found[0].remove(option)
     for name in page.classes:
         option = options.get(name)
@@ -133,6 +133,10 @@ def updated(config: str, page: Page) -> str:
         option.tail = tail
         found[0].append(option)
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def _with_comments() -> ElementTree.XMLParser:
+    return ElementTree.XMLParser(target=ElementTree.TreeBuilder(insert_comments=True))  # noqa: S314 - as in `updated`
 
 
 def fits(config: str, offered: Sequence[str], page: Page) -> bool:

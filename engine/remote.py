@@ -21,7 +21,7 @@ import httpx
 import numpy as np
 import orjson
 
-from engine.client import DEFAULT_ACTIVE, ENCODERS, Encoding, Progress, Vectors
+from engine.client import DEFAULT_ACTIVE, ENCODERS, WITHOUT_BUDGET, Encoding, Progress, Vectors
 from engine.errors import EngineError, InputError, NumericError, OptionError, UnavailableError
 from engine.key import check_key
 from engine.portions import CONNECTIONS, Portions
@@ -306,7 +306,8 @@ def connect(
 def wanted_info(name: str, active: float | None) -> Mapping[str, object]:
     """Name and budget as `/info` gives them."""
     kind = Path(name).name if name.endswith(".safetensors") else ENCODERS.get(name, name)
-    return {"name": kind, "active": None if kind == "dense" else DEFAULT_ACTIVE if active is None else active}
+    default = None if kind in WITHOUT_BUDGET else DEFAULT_ACTIVE
+    return {"name": kind, "active": default if active is None else active}
 
 
 def _retry_after(response: httpx.Response) -> float:

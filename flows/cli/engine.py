@@ -80,7 +80,9 @@ def distill_model(
         device=device,
         report=report,
     )
-    out.print(f"Written: {output}. Use it with --encoder {output}, or as [encoder] name in siftline.toml.")
+    out.print(
+        f"Written: {output}. Use it with --encoder {output}, or as [encoder] name in siftline.toml.", markup=False
+    )
 
 
 def quantize_model(encoder: str, bits: int, output: Path) -> None:
@@ -90,7 +92,8 @@ def quantize_model(encoder: str, bits: int, output: Path) -> None:
     size = quantize_encoder(encoder, bits, output)
     out.print(
         f"Written: {output}, {size / 1e6:.1f} MB. Use it with --encoder {output} --precision int{bits}, or as "
-        f'[encoder] name and precision = "int{bits}" in siftline.toml.'
+        f'[encoder] name and precision = "int{bits}" in siftline.toml.',
+        markup=False,
     )
 
 

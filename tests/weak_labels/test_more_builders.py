@@ -68,6 +68,7 @@ class TestSql:
             ("max(text) = text", "max"),
             ("random() < 0.5", "random"),
             ("now() > TIMESTAMP '2020-01-01'", "now|get_current"),
+            ("current_date > DATE '2020-01-01'", "current_date"),
             ("getenv('HOME') = 'x'", "getenv"),
             ("current_setting('memory_limit') = 'x'", "current_setting"),
             ("nextval('s') = 1", "nextval"),
