@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from warehouse import Lake, Progress, SettingsError, StageResult, hash_token, silent
-from weak_labels.ballots import Ballot, ItemLog, fault_writes, new_votes, outdated_votes, vote_rows
+from weak_labels.ballots import Ballot, ItemLog, fault_writes, vote_rows, vote_writes
 from weak_labels.calls import Outcome, call_function
 from weak_labels.functions import Ask, Encode, ItemBatch, LabelingFunction, check_functions
 from weak_labels.item_batches import check_services, refused_exemplars, remember_encode, to_batch
@@ -130,9 +130,8 @@ def vote(
         kept = {ballot.key for place, ballot in enumerate(ballots) if reach.kept(place) and not ballot.off}
         with vote_rows(ballots, log) as rows:
             writes = [
-                *outdated_votes(stage, kept, changed),
-                *new_votes(rows),
-                *fault_writes(stage, ballots),
+                *vote_writes(stage, reach.voters, kept, changed, rows),
+                *fault_writes(stage, ballots, any_stored=reach.any_in_faults),
                 *reach.writes(log.new_inputs(), off, [len(ballot.faults) for ballot in ballots]),
             ]
             if not writes:

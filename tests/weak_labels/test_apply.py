@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from engine.errors import UnavailableError
@@ -122,6 +123,29 @@ def test_only_a_changed_function_votes_again(lake: Lake) -> None:
     assert calls == []
     assert result.rows_written == {"lf_votes": 1, "lf_reach": 1}
     assert [votes(lake)[item, "sport"] for item in "abc"] == [-1, -1, 0]
+
+
+def test_votes_of_a_changed_function_replace_those_that_came_meanwhile(lake: Lake) -> None:
+    @vectorized("sports", name="sport")
+    def code(batch: ItemBatch) -> list[bool]:
+        run_vote(lake, [keywords("sports", ["nothing"], name="sport")])
+        return [item == "b" for item in batch.item_ids]
+
+    add_items(lake, TEXTS)
+    run_vote(lake, [SPORT])
+    assert run_vote(lake, [dataclasses.replace(code, version="2")]).committed
+    assert {item: vote for (item, _), vote in votes(lake).items()} == {"a": -1, "b": 0, "c": -1}
+
+
+def test_votes_of_several_versions_go_where_no_run_tells_of_them(lake: Lake) -> None:
+    rows = [
+        {"item_id": item, "lf_name": "sport", "lf_version": f"of {item}", "input_hash": "", "vote": 1} for item in "bc"
+    ]
+    add_items(lake, TEXTS)
+    with lake.stage("before", version=1, inputs=()) as stage:
+        stage.commit([Upsert("lf_votes", pa.Table.from_pylist(rows))])
+    run_vote(lake, [SPORT])
+    assert {item: vote for (item, _), vote in votes(lake).items()} == {"a": 0, "b": -1, "c": -1}
 
 
 def test_votes_of_removed_functions_go(lake: Lake) -> None:
