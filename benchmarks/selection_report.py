@@ -269,7 +269,8 @@ def _again(curves: Mapping[str, Figures], entry: Figures) -> Table:
         }
         means = (sum(moved[name, budget] for name in again) / len(again) for budget in BUDGETS)
         name, budget = max(moved, key=lambda place: abs(moved[place]))
-        rows.append([strategy, *(f"{mean:+.4f}" for mean in means), f"{moved[name, budget]:+.4f} ({name}@{budget})"])
+        furthest = f"{moved[name, budget]:+.4f} ({name}@{budget})" if moved[name, budget] else "none moved"
+        rows.append([strategy, *(f"{mean:+.4f}" for mean in means), furthest])
     title = f"Measured again on {entry['measured']['processor'].partition(' (')[0]}: accuracy less that above"
     return Table(title, ["strategy", *map(str, BUDGETS), "furthest on one set"], rows)
 
