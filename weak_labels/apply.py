@@ -92,7 +92,9 @@ def vote(
     """Let every function vote on every item that is new or changed to it; write `lf_votes` and `lf_faults`.
 
     Where another vote run commits meanwhile, this one begins again: which items a function has seen, and which versions
-    have votes, is then something else. Functions that were loaded from a file and run Python code are called in a process of their own, which is ended
+    have votes, is then something else.
+
+    Functions that were loaded from a file and run Python code are called in a process of their own, which is ended
     when one hangs. Those made in this program are called here, where only the main thread can break off a call.
 
     Args:
