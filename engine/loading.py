@@ -269,6 +269,8 @@ def routed_client(
         max_tokens=limit,
         threads=_threads(threads, device),
         device=device,
+        active=active,
+        default_active=config.default_active,
     )
 
 
@@ -335,6 +337,8 @@ def int8_client(
         dimension=base.width,
         max_tokens=limit,
         threads=threads or torch.get_num_threads(),
+        active=None if routed is None else active,
+        default_active=None if routed is None else routed.default_active,
     )
 
 

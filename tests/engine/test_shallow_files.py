@@ -17,13 +17,14 @@ from engine.encoder import DenseEncoder
 from engine.errors import ModelFileError, OptionError
 from engine.local import LocalEncoder
 from engine.quantized_file import quantize_encoder
+from engine.remote import connect
 from engine.routed_file import SHALLOW_FORMAT, write_routed, write_shallow
 from engine.safetensors_header import metadata
 from engine.streaming import TensorFile, load_stored_model
 from flows.cli.main import app
 from tests.engine.texts import make_texts
 from tests.engine.tiny import BASE, tiny_routed, tiny_routed_config, tiny_shallow, tiny_tokenizer
-from tests.engine_servers import post, server_thread
+from tests.engine_servers import post, server_process, server_thread
 
 TEXTS = make_texts(30, longest=30, seed=5)
 ONE_BUDGET = {"budgets": (1.0,), "head_shares": (1.0,), "expert_shares": (1.0,)}
@@ -58,6 +59,28 @@ def test_a_text_has_the_same_bits_alone_in_a_batch_and_served(path: Path, precis
     assert np.array_equal(np.concatenate([encoder.encode([text]) for text in TEXTS]), vectors)
     with server_thread(encoder) as server:
         assert (np.array(post(server.url, inputs=TEXTS).json(), np.float32) == vectors).all()
+
+
+def test_a_project_finds_it_on_a_server(path: Path) -> None:
+    with server_process("--encoder", str(path), "--threads", "1") as server:
+        found = connect(server.url, name=str(path))
+        assert (found.info["name"], found.info["active"]) == (path.name, None)
+        assert np.array_equal(found.encode(TEXTS), load_encoder(str(path), threads=1).encode(TEXTS))
+        with pytest.raises(OptionError, match=r"has active = None, the settings ask for 0\.3"):
+            connect(server.url, name=str(path), active=0.3)
+
+
+@pytest.mark.parametrize(("options", "served", "refused"), [((), 1.0, 0.3), (("--active", "0.5"), 0.5, None)])
+def test_a_server_says_at_which_budget_it_computes(
+    tmp_path: Path, options: tuple[str, ...], served: float, refused: float | None
+) -> None:
+    path = tmp_path / "two.safetensors"
+    budgets = {"budgets": (0.5, 1.0), "head_shares": (0.5, 1.0), "expert_shares": (0.5, 1.0)}
+    write_routed(path, tiny_routed(tiny_routed_config(**budgets)), tiny_tokenizer())
+    with server_process("--encoder", str(path), "--threads", "1", *options) as server:
+        assert connect(server.url, name=str(path), active=served).info["active"] == served
+        with pytest.raises(OptionError, match=f"has active = {served}, the settings ask for {refused or 1.0}"):
+            connect(server.url, name=str(path), active=refused)
 
 
 @pytest.mark.parametrize(("precision", "name"), [("fp32", "shallow-80-"), ("int8", "shallow-int8-80-")])
