@@ -83,12 +83,13 @@ def write_parquet(target: Path | IO[bytes], stream: pa.RecordBatchReader) -> int
 
     Equal rows give equal bytes, however the stream was cut: row groups are filled to a fixed size.
     """
-    names = numbered(stream.schema.names)
-    count, kept = 0, stream.schema.empty_table().rename_columns(names)
-    with pq.ParquetWriter(target, kept.schema, compression="zstd") as writer:
+    fields = zip(stream.schema, numbered(stream.schema.names), strict=True)
+    schema = pa.schema([field.with_name(name) for field, name in fields], stream.schema.metadata)
+    count, kept = 0, schema.empty_table()
+    with pq.ParquetWriter(target, schema, compression="zstd") as writer:
         for batch in stream:
             count += batch.num_rows
-            kept = pa.concat_tables([kept, pa.Table.from_batches([batch]).rename_columns(names)])
+            kept = pa.concat_tables([kept, pa.Table.from_arrays(batch.columns, schema=schema)])
             while kept.num_rows >= ROW_GROUP_ROWS:
                 writer.write_table(kept.slice(0, ROW_GROUP_ROWS).combine_chunks(), row_group_size=ROW_GROUP_ROWS)
                 kept = kept.slice(ROW_GROUP_ROWS)
