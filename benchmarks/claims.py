@@ -5,7 +5,7 @@ A sentence is judged by figures only; where one was measured in several ways, al
 
 from typing import Any
 
-from benchmarks.engine_bars import duels, parts_of, percent, point
+from benchmarks.engine_bars import Duel, duels, parts_of, percent, point
 from benchmarks.int8_page import below
 
 Figures = dict[str, Any]
@@ -68,12 +68,19 @@ def _parameters(engine: Figures) -> tuple[str, str, str]:
         f"{found['layer_share']:.1%} of the layers' parameters work, {found['all_share']:.0%} of all, embedding "
         f"table included; STS-B {percent(sts)} of dense, cosine {found['cosine']['mean']:.2f} to its vectors"
     )
-    fought = {duel.control.split()[0]: duel.lost for duel in duels(engine) if duel.main and duel.lost is not None}
+    fought = [_fought(duel) for duel in duels(engine) if duel.main and duel.routed is not None]
     if fought:
-        unbeaten = " and ".join(name for name, lost in fought.items() if not lost) or "none"
-        names = ", ".join(fought)
-        words += f"; at equal time and equal training it beats in both all of its controls ({names}) but {unbeaten}"
+        words += f"; the same of its controls and of itself at equal time: {'; '.join(fought)}"
     return "30% active parameters", words, "of the layers" if found["layer_share"] < 0.305 else "no"
+
+
+def _fought(duel: Duel) -> str:
+    """How a control stands to the routed encoder."""
+    assert duel.routed is not None
+    own, routed = (f"{percent(sts)} and {cosine:.2f}" for sts, cosine in (duel.own, duel.routed))
+    name = duel.control.rsplit(" ", 1)[0]
+    told = f"{name} {own} ({duel.trained}) against {routed} ({duel.rival_trained})"
+    return told + (", ahead in both" if duel.won else ", behind in both" if duel.lost else ", ahead in one")
 
 
 def _int8(serving: Figures) -> tuple[str, str, str]:

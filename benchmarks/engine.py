@@ -5,7 +5,7 @@
     python -m benchmarks.engine --quick
 
 Everything is compared with the dense parent, in turns, in one run on one machine; a figure is a median. Tables go to
-stderr, JSON to stdout or to the output file, where parts of earlier runs with the very same encoder are kept. On
+stderr, JSON to stdout or to the output file, where parts of earlier runs with the very same files are kept. On
 two quiet cores it takes a quarter of an hour, more with controls; the part `bits` is more than half of it.
 """
 
@@ -14,7 +14,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", default="routed", help="routed (the shipped one, default), or a .safetensors file")
     parser.add_argument(
-        "--controls", type=Path, nargs="+", default=[], metavar="FILE", help="further encoders, to compare"
+        "--controls", nargs="+", default=[], metavar="FILE", help="further encoders, files or names, to compare"
     )
     parser.add_argument("--data", type=Path, metavar="DIR", help=f"data folder; else {VARIABLE}, else ../shared/data")
     parser.add_argument("--parts", default=",".join(PARTS), help="some of %(default)s, with commas between them")
@@ -103,9 +104,12 @@ def _measure(arguments: argparse.Namespace, names: list[str]) -> Figures:
     measured = subjects(read_encoder(arguments.encoder), read_controls(arguments.controls), threads=arguments.threads)
     figures = {**_head(measured, arguments), "parts": {}}
     if before is not None:
-        if _same(before, figures):
+        if before["encoder"]["sha256"] == figures["encoder"]["sha256"]:
+            changed = _changed(before, figures)
+            figures["parts"] = parts_without(before, changed)
             figures["controls"] = {**before["controls"], **figures["controls"]}
-            figures["parts"] = before["parts"]
+            for control in sorted(changed):
+                console.print(f"{arguments.output} holds figures of another file of {control}; they are left out.")
         else:
             console.print(f"{arguments.output} holds figures of another encoder; they are left out.")
     for name, measure in _parts(measured, data, sizes, arguments.threads).items():
@@ -160,7 +164,7 @@ def _command(arguments: argparse.Namespace) -> str:
     if arguments.encoder != "routed":
         words += ["--encoder", Path(arguments.encoder).name]
     if arguments.controls:
-        words += ["--controls", *(path.name for path in arguments.controls)]
+        words += ["--controls", *(Path(control).name for control in arguments.controls)]
     if arguments.data:
         words += ["--data", arguments.data.name]
     return " ".join([*words, "--output docs/benchmarks/engine.json"])
@@ -206,15 +210,22 @@ def _earlier(path: Path | None, *, quick: bool) -> Figures | None:
     return figures
 
 
-def _same(before: Figures, now: Figures) -> bool:
-    """Both are of the same weights, and of the same controls where they have the same name.
+def _changed(before: Figures, now: Figures) -> set[str]:
+    """Controls that have the same name and other weights.
 
     The ids of encoders also tell the processor and the code of the last run; each part names its own.
     """
     shared = before["controls"].keys() & now["controls"].keys()
-    return before["encoder"]["sha256"] == now["encoder"]["sha256"] and all(
-        before["controls"][name]["sha256"] == now["controls"][name]["sha256"] for name in shared
-    )
+    return {name for name in shared if before["controls"][name]["sha256"] != now["controls"][name]["sha256"]}
+
+
+def parts_without(before: Figures, controls: Collection[str]) -> Figures:
+    """Parts of earlier figures without those of some controls."""
+    parts: Figures = deepcopy(before["parts"])
+    for part in parts.values():
+        if "points" in part["figures"]:
+            part["figures"]["points"] = [p for p in part["figures"]["points"] if p["encoder"] not in controls]
+    return parts
 
 
 if __name__ == "__main__":

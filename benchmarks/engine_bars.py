@@ -1,13 +1,14 @@
 """The bars of the routed encoder, judged from the benchmark's JSON: what was asked, what was found, met or missed."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 EQUAL = "routed, equal training"
-"""A control named `routed` is the routed encoder after the training that the other controls had: their fair rival."""
+"""A control named `routed` is the routed encoder after the seconds of training that it notes: the rival of controls
+that had as many."""
 STS_SHARE, STS_STRETCH = 0.99, 0.997
 COSINE, COSINE_STRETCH = 0.95, 0.98
 LATENCY_BELOW = 0.45
@@ -145,14 +146,20 @@ class Duel:
     Attributes:
         control: its name and budget.
         main: this is its main budget, at which it is judged.
+        trained: its training, in words; "" where its file does not say.
         ms: its measured CPU time per text.
+        rival: the routed encoder that it is compared with.
+        rival_trained: the training of that one.
         own: its share of the parent's Spearman, and its cosine.
         routed: the same of the routed encoder at that time, between its budgets; None where no budget is that fast.
     """
 
     control: str
     main: bool
+    trained: str
     ms: float
+    rival: str
+    rival_trained: str
     own: tuple[float, float]
     routed: tuple[float, float] | None
 
@@ -161,15 +168,36 @@ class Duel:
         """The control is behind in both figures."""
         return None if self.routed is None else all(a < b for a, b in zip(self.own, self.routed, strict=True))
 
+    @property
+    def won(self) -> bool:
+        """The control is ahead in both figures."""
+        return self.routed is not None and all(a > b for a, b in zip(self.own, self.routed, strict=True))
 
-def rival_of(figures: Figures) -> str:
-    """The routed encoder that controls are compared with."""
-    quality = parts_of(figures).get("quality", {"points": []})
-    return EQUAL if any(found["encoder"] == EQUAL for found in quality["points"]) else "routed"
+
+def training_of(figures: Figures, encoder: str) -> str:
+    """How an encoder was trained, as its file says: such as "763 steps, 600 s"."""
+    notes = (figures["encoder"] if encoder == "routed" else figures["controls"][encoder])["notes"]
+    if "steps" not in notes:
+        return str(notes.get("trained", ""))
+    return f"{int(notes['steps']):,} steps" + (f", {float(notes['seconds']):,.0f} s" if "seconds" in notes else "")
+
+
+def rival_of(figures: Figures, control: str, measured: Collection[str]) -> str:
+    """The routed encoder that a control is compared with: the one trained for as many seconds, else the shipped one.
+
+    Args:
+        figures: of the benchmark.
+        control: name of the control.
+        measured: encoders with figures.
+    """
+    if EQUAL not in measured:
+        return "routed"
+    seconds = {name: figures["controls"][name]["notes"].get("seconds") for name in (EQUAL, control)}
+    return EQUAL if seconds[EQUAL] == seconds[control] else "routed"
 
 
 def duels(figures: Figures) -> list[Duel]:
-    """Every control at each of its budgets against the routed frontier, after the same training where that is known."""
+    """Every control at each of its budgets against the routed frontier, after the same training where that is there."""
     parts = parts_of(figures)
     if "quality" not in parts or "throughput" not in parts:
         return []
@@ -181,18 +209,29 @@ def duels(figures: Figures) -> list[Duel]:
         for p in parts["quality"]["points"]
         if (p["encoder"], p["active"]) in times
     }
-    rival = rival_of(figures)
-    frontier = sorted((times[key], *found[key]) for key in found if key[0] == rival)
+    measured = {name for name, _ in found}
     result: list[Duel] = []
     for key in found:
         if key[0] in ("dense", "routed", EQUAL):
             continue
-        routed = None
+        rival, routed = rival_of(figures, key[0], measured), None
+        frontier = sorted((times[other], *found[other]) for other in found if other[0] == rival)
         if frontier and times[key] >= EQUAL_TIME * frontier[0][0]:
             at = [float(np.interp(times[key], [f[0] for f in frontier], [f[c] for f in frontier])) for c in (1, 2)]
             routed = (at[0], at[1])
         main = key[1] == figures["controls"][key[0]]["main_budget"]
-        result.append(Duel(f"{key[0]} {key[1]:g}", main, times[key], found[key], routed))
+        result.append(
+            Duel(
+                control=f"{key[0]} {key[1]:g}",
+                main=main,
+                trained=training_of(figures, key[0]),
+                ms=times[key],
+                rival=rival,
+                rival_trained=training_of(figures, rival),
+                own=found[key],
+                routed=routed,
+            )
+        )
     return result
 
 
@@ -202,8 +241,8 @@ def _controls(figures: Figures) -> Bar:
     if not fought:
         return Bar("throughput", wanted, "", None)
     shown = [
-        f"{duel.control} {percent(duel.own[0])} and {duel.own[1]:.3f} against {percent(duel.routed[0])} and "
-        f"{duel.routed[1]:.3f}"
+        f"{duel.control} ({duel.trained}) {percent(duel.own[0])} and {duel.own[1]:.3f} against "
+        f"{percent(duel.routed[0])} and {duel.routed[1]:.3f} ({duel.rival_trained})"
         for duel in fought
         if duel.routed is not None
     ]

@@ -114,10 +114,10 @@ def _shares(subject: Subject, encoding: Encoding, dense: Subject) -> dict[str, f
     """What worked, as shares of the dense parent; of all parameters, the embedding table counts as working whole."""
     assert isinstance(dense.model, DenseEncoder)
     layers, embeddings = layer_params(dense.model), embedding_params(dense.model)
-    if subject.file is None:
-        texts = tokens = touched = multiplications = 1.0
+    if isinstance(subject.model, DenseEncoder):  # all of it works for every token
+        texts = tokens = touched = multiplications = layer_params(subject.model) / layers
     else:
-        config = subject.file.config
+        config = subject.model.config
         # A control may have been cut from another parent; all shares are of the one measured here.
         active_N = encoding.active_frac * (config.parent_layer_params / layers)
         routes = [json.loads(route) for route in encoding.routes]

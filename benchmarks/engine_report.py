@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from benchmarks.engine_bars import Bar, Figures, bars, duels, lowest_sts, of_part, parts_of, percent, point, rival_of
+from benchmarks.engine_bars import Bar, Figures, bars, duels, lowest_sts, of_part, parts_of, percent, point
 
 TITLES = {
     "quality": "Quality by budget",
@@ -136,14 +136,18 @@ def _duels(figures: Figures) -> list[Table]:
         routed = (
             ["no budget is as fast", ""] if duel.routed is None else [percent(duel.routed[0]), f"{duel.routed[1]:.4f}"]
         )
-        verdict = {None: "", True: "lost", False: "not beaten"}[duel.lost]
-        rows.append([duel.control, f"{duel.ms:.2f}", percent(duel.own[0]), f"{duel.own[1]:.4f}", *routed, verdict])
+        verdict = "won" if duel.won else {None: "", True: "lost", False: "not beaten"}[duel.lost]
+        own = [duel.trained, f"{duel.ms:.2f}", percent(duel.own[0]), f"{duel.own[1]:.4f}"]
+        rows.append([duel.control, *own, duel.rival, duel.rival_trained, *routed, verdict])
     columns = [
         "control",
+        "training",
         "CPU ms per text",
         "of the parent's Spearman",
         "cosine",
-        f"{rival_of(figures)}, at that time",
+        "against",
+        "training",
+        "at that time",
         "cosine",
         "control",
     ]
@@ -197,8 +201,9 @@ float32, one thread, the same code path, in turns. *Compute*: token ids to vecto
 `encode([text])` with the tokenizer and the hand-over to the worker. *Below dense*: p50, p95.""",
     "throughput": """\
 float32, one call of `encode` with all texts, in turns; ratios are medians of the rounds. A control is judged at its
-main budget, against the routed encoder's quality at that time, interpolated between its budgets; *equal training* is
-the routed encoder after as much training as the controls had. A control with everything on is timed in dense code.""",
+main budget, against the routed encoder's quality at that time, interpolated between its budgets: the one that was
+trained for as many seconds (*equal training*) where there is one, else the shipped one. *Training* is what the files
+say; *won*: ahead in both figures; *lost*: behind in both. A control with everything on is timed in dense code.""",
     "training": """\
 Forward, backward, clipping and both optimisers at the main budget, bfloat16, the same batches in turns. The parent's
 vectors are known, as from the second epoch on; before that its forward pass is added to each.""",

@@ -170,8 +170,8 @@ def training(
     encoder, parent = subjects.encoder, subjects.dense.model
     assert isinstance(parent, DenseEncoder)
     corpus = with_joined(_corpus(data, subjects.tokenizer), 0.15, longest=256, seed=seed)
-    budget = encoder.config.budget(encoder.main_budget)
-    only = tuple(float(place == budget) for place in range(len(encoder.config.budgets)))
+    budget = encoder.budgets.index(encoder.main_budget)
+    only = tuple(float(place == budget) for place in range(len(encoder.budgets)))
     recipe = Recipe(steps=1_000_000, tokens=tokens, rate=NO_RATE, budgets=only, seed=seed)
     before = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:
@@ -244,8 +244,8 @@ def _corpus(data: Data, tokenizer: TextTokenizer) -> Corpus:
 def at_full_depth(encoder: EncoderFile) -> RoutedEncoder:
     """A model of the encoder's shape with every layer of the parent: its nearest layers stand in for those left out."""
     model = encoder.fresh()
-    kept = encoder.config.kept
-    config = replace(encoder.config, kept=tuple(range(encoder.config.base.layers)))
+    kept = model.config.kept
+    config = replace(model.config, kept=tuple(range(model.config.base.layers)))
     nearest = [min(range(len(kept)), key=lambda place: abs(kept[place] - layer)) for layer in config.kept]
     with torch.device("meta"):
         full = RoutedEncoder(config)

@@ -4,9 +4,8 @@ Two ways into each: `compute` calls the model on one pack in this thread, as a w
 `client` is the encoder as a caller has it.
 """
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,93 +13,113 @@ from typing import Any
 import torch
 
 from benchmarks.engine_bars import EQUAL
-from engine.client import DEFAULT_ACTIVE, ENCODERS
-from engine.config import RoutedConfig
-from engine.encoder import DenseEncoder, Pack, dense_encoder, pack
+from benchmarks.shallow import as_dense
+from engine.client import ENCODERS
+from engine.config import RoutedConfig, ShallowConfig
+from engine.encoder import DenseEncoder, Pack, dense_encoder
 from engine.errors import ModelFileError
-from engine.loading import float_parts, load_dense, routed_client
+from engine.loading import dense_client, float_parts, load_dense, routed_client
 from engine.local import LocalEncoder
 from engine.native.float32 import FloatForward
 from engine.products import stable_rows, use_least_rows
-from engine.request import Packed
 from engine.routed import RoutedEncoder
-from engine.routed_file import RoutedFile, parse_routed
+from engine.streaming import TensorFile, load_stored_model
 from engine.tokenizer import TextTokenizer
-from engine.weights import read_minilm, read_proved, shipped_routed
+from engine.weights import SHIPPED, read_minilm, shipped
 
 
 class EncoderFile:
-    """A routed encoder, or a control in the same format, as it lies in its file.
+    """An encoder of our own, routed or shallow, as it lies in its file.
 
     Args:
         name: what to call it in tables.
-        content: of the file.
+        path: of the file.
+        sha256: what it must have; None for any.
+
+    Raises:
+        ModelFileError: the file cannot be read, is damaged, or another one.
     """
 
-    def __init__(self, name: str, content: bytes) -> None:
+    def __init__(self, name: str, path: Path, sha256: str | None = None) -> None:
         self.name = name
-        self.content = content
-        self.sha256 = hashlib.sha256(content).hexdigest()
-        self.file: RoutedFile = parse_routed(content, name=name)
+        self._path = path
+        with TensorFile(path, sha256) as file:
+            self.sha256, self.notes = file.sha256, file.metadata
+            self.model, self.tokenizer = load_stored_model(file)
 
     @property
-    def config(self) -> RoutedConfig:
-        """Its shape."""
-        return self.file.model.config
+    def budgets(self) -> tuple[float, ...]:
+        """Its budgets; in a shallow encoder everything always works."""
+        return self.model.config.budgets if isinstance(self.model, RoutedEncoder) else (1.0,)
 
     @property
     def main_budget(self) -> float:
         """The default budget, or the largest one where there is no such."""
-        budgets = self.config.budgets
-        return DEFAULT_ACTIVE if DEFAULT_ACTIVE in budgets else budgets[-1]
+        return self.model.config.default_active if isinstance(self.model, RoutedEncoder) else self.budgets[-1]
 
     def fresh(self) -> RoutedEncoder:
-        """The model once more, to be trained."""
-        return parse_routed(self.content, name=self.name).model.requires_grad_(True)
+        """The routed model once more, to be trained."""
+        with TensorFile(self._path, self.sha256) as file:
+            model, _ = load_stored_model(file)
+        assert isinstance(model, RoutedEncoder), "a routed encoder is trained"
+        return model.requires_grad_(True)
 
     def facts(self) -> dict[str, Any]:
         """sha256, shape and what the file says about itself, for the JSON."""
-        config = self.config
         return {
             "sha256": self.sha256,
             "main_budget": self.main_budget,
-            "bytes": len(self.content),
-            "layers": list(config.kept),
-            "heads": {"shared": config.shared_heads, "routed": config.routed_heads},
-            "neurons": {"shared": config.shared_neurons, "experts": config.experts, "of": config.expert_width},
-            "expert_mode": config.expert_mode,
-            "notes": {key: value for key, value in self.file.notes.items() if key not in ("config", "format")},
+            "bytes": self._path.stat().st_size,
+            **_shape(self.model.config),
+            "notes": {key: value for key, value in self.notes.items() if key not in ("config", "format")},
         }
 
 
+def _shape(config: RoutedConfig | ShallowConfig) -> dict[str, Any]:
+    if isinstance(config, ShallowConfig):
+        return {
+            "layers": config.layers,
+            "heads": {"shared": config.heads, "routed": 0},
+            "neurons": {"shared": config.ffn_width, "experts": 0, "of": 0},
+        }
+    return {
+        "layers": list(config.kept),
+        "heads": {"shared": config.shared_heads, "routed": config.routed_heads},
+        "neurons": {"shared": config.shared_neurons, "experts": config.experts, "of": config.expert_width},
+        "expert_mode": config.expert_mode,
+    }
+
+
 def read_encoder(name: str) -> EncoderFile:
-    """The shipped encoder, or one in a file.
+    """The shipped routed encoder, or one in a file.
 
     Args:
         name: a name that stands for the routed encoder, or a path.
 
     Raises:
-        ModelFileError: it cannot be read.
+        ModelFileError: it cannot be read, or is not routed.
     """
-    if ENCODERS.get(name) == "routed":
-        path, sha256 = shipped_routed()
-        return EncoderFile("routed", read_proved(path, sha256))
-    return EncoderFile("routed", _read(Path(name)))
+    encoder = EncoderFile("routed", *_place(name))
+    if not isinstance(encoder.model, RoutedEncoder):
+        raise ModelFileError(f"The encoder {name} is not routed; compare it with one that is: --controls {name}")
+    return encoder
 
 
-def read_controls(paths: Sequence[Path]) -> list[EncoderFile]:
-    """Controls, named by their files. Raises ModelFileError when one cannot be read or two have one name."""
-    names = [EQUAL if path.stem == "routed" else path.stem for path in paths]
-    if len({*names, "dense"}) < len(names) + 1:
-        raise ModelFileError(f"The controls {names} need different names, and none of them is dense.")
-    return [EncoderFile(name, _read(path)) for name, path in zip(names, paths, strict=True)]
+def read_controls(names: Sequence[str]) -> list[EncoderFile]:
+    """Controls by their paths, named by their files, or shipped ones by name.
+
+    Raises:
+        ModelFileError: one cannot be read or two have one name.
+    """
+    shown = [EQUAL if Path(name).stem == "routed" else Path(name).stem for name in names]
+    if len({*shown, "dense"}) < len(shown) + 1:
+        raise ModelFileError(f"The controls {shown} need different names, and none of them is dense.")
+    return [EncoderFile(show, *_place(name)) for show, name in zip(shown, names, strict=True)]
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ModelFileError(f"The encoder {path} cannot be read: {error}.") from error
+def _place(name: str) -> tuple[Path, str | None]:
+    kind = ENCODERS.get(name, name)
+    return shipped(kind) if kind in SHIPPED else (Path(name), None)
 
 
 @dataclass(frozen=True)
@@ -135,22 +154,17 @@ class Subject:
         """The encoder as a caller has it."""
         if self.file is None:
             return load_dense(max_tokens=None, threads=self.threads)
-        assert isinstance(self.model, RoutedEncoder)
-        assert self.active is not None
-        return routed_client(
-            self.model,
-            self.tokenizer,
-            sha256={"encoder": self.file.sha256},
-            active=self.active,
-            threads=self.threads,
-        )
+        sha256 = {"encoder": self.file.sha256}
+        if isinstance(self.model, DenseEncoder):
+            return dense_client(self.model, self.file.tokenizer, sha256=sha256, threads=self.threads)
+        return routed_client(self.model, self.file.tokenizer, sha256=sha256, active=self.active, threads=self.threads)
 
     @cached_property
     def timed_model(self) -> DenseEncoder | RoutedEncoder:
         """The model that is timed: a control with everything on is a dense model, and runs as one."""
         if not isinstance(self.model, RoutedEncoder) or self.active is None or self.file is None:
             return self.model
-        config, budget = self.file.config, self.file.config.budget(self.active)
+        config, budget = self.model.config, self.model.config.budget(self.active)
         everything = config.head_shares[budget] == config.expert_shares[budget] == 1
         fixed = self.control and self.file.name != EQUAL
         return as_dense(self.model) if fixed and everything else self.model
@@ -159,29 +173,10 @@ class Subject:
     def timed_client(self) -> LocalEncoder:
         """The client of the model that is timed."""
         model = self.timed_model
-        if model is self.model:
+        if model is self.model or self.file is None:
             return self.client
         assert isinstance(model, DenseEncoder)
-        forward, _, shapes = self._parts
-
-        def compute(batch: Pack, traced: bool) -> Packed:
-            return Packed(forward(batch, 0, None), (), ())
-
-        return LocalEncoder(
-            compute,
-            shapes,
-            TextTokenizer(self.tokenizer, vocab=model.config.vocab, max_tokens=self.client.max_tokens),
-            encoder_id=self.client.encoder_id,
-            dimension=model.config.width,
-            max_tokens=self.client.max_tokens,
-            threads=self.threads,
-        )
-
-    @property
-    def tokenizer(self) -> bytes:
-        """Content of its tokenizer.json."""
-        assert self.file is not None
-        return self.file.file.tokenizer
+        return dense_client(model, self.file.tokenizer, sha256={"encoder": self.file.sha256}, threads=self.threads)
 
     @cached_property
     def _parts(self) -> tuple[FloatForward, str, tuple[tuple[int, int], ...]]:
@@ -196,9 +191,8 @@ class Subject:
         use_least_rows(self._rows)
         budget = 0
         if isinstance(self.timed_model, RoutedEncoder):
-            assert self.file is not None
             assert self.active is not None
-            budget = self.file.config.budget(self.active)
+            budget = self.timed_model.config.budget(self.active)
         with torch.inference_mode():
             return self._parts[0](batch, budget, None)
 
@@ -240,7 +234,7 @@ def subjects(encoder: EncoderFile, controls: Sequence[EncoderFile], *, threads: 
     files = read_minilm()
 
     def budgets(file: EncoderFile, *, control: bool) -> list[Subject]:
-        return [Subject(file, active, file.file.model, threads, control) for active in file.config.budgets]
+        return [Subject(file, active, file.model, threads, control) for active in file.budgets]
 
     return Subjects(
         Subject(None, None, dense_encoder(files.config, files.tensors), threads, control=False),
@@ -248,42 +242,6 @@ def subjects(encoder: EncoderFile, controls: Sequence[EncoderFile], *, threads: 
         tuple(subject for control in controls for subject in budgets(control, control=True)),
         TextTokenizer(files.tokenizer, vocab=files.config.vocab, max_tokens=max_tokens),
     )
-
-
-def as_dense(model: RoutedEncoder) -> DenseEncoder:
-    """The dense encoder that computes what a routed one does with everything on."""
-    config = replace(model.config.base, layers=len(model.config.kept))
-    width, heads = config.width, config.heads
-    state = {
-        name: model.state_dict()[name] for name in ("tokens.weight", "positions.weight", "norm.weight", "norm.bias")
-    }
-    for place in range(config.layers):
-        layer, ours = model.layer(place), f"layers.{place}."
-        attention, feed_forward = layer.attention, layer.feed_forward
-        # Routed: query, key and value of one head stand together. Dense: the queries of all heads do, and so on.
-        qkv = torch.cat([attention.shared_qkv, attention.qkv.transpose(0, 1).reshape(width, -1)], dim=1)
-        bias = torch.cat([attention.shared_qkv_bias, attention.qkv_bias.flatten()])
-        state[f"{ours}attention.qkv.weight"] = qkv.view(width, heads, 3, -1).transpose(1, 2).reshape(width, -1)
-        state[f"{ours}attention.qkv.bias"] = bias.view(heads, 3, -1).transpose(0, 1).flatten()
-        state[f"{ours}attention.output.weight"] = torch.cat([attention.shared_output, attention.output.view(-1, width)])
-        state[f"{ours}attention.output.bias"] = attention.bias
-        up = feed_forward.up.transpose(0, 1).reshape(width, -1)
-        state[f"{ours}feed_forward.up.weight"] = torch.cat([feed_forward.shared_up, up], dim=1)
-        state[f"{ours}feed_forward.up.bias"] = torch.cat([feed_forward.shared_up_bias, feed_forward.up_bias.flatten()])
-        down = feed_forward.down.view(-1, width)
-        state[f"{ours}feed_forward.down.weight"] = torch.cat([feed_forward.shared_down, down])
-        state[f"{ours}feed_forward.down.bias"] = feed_forward.bias
-        for norm in ("attention_norm", "feed_forward_norm"):
-            state |= {f"{ours}{norm}.{key}": value for key, value in getattr(layer, norm).state_dict().items()}
-    with torch.device("meta"):
-        dense = DenseEncoder(config)
-    dense.load_state_dict({name: value.detach().contiguous() for name, value in state.items()}, assign=True)
-    dense.eval().requires_grad_(False)
-    sample = pack([range(20), range(7)])
-    with torch.inference_mode():
-        difference = (dense(sample) - model(sample, len(model.config.budgets) - 1)).abs().max()
-    assert float(difference) < 1e-5, f"the dense form of a control differs by {float(difference)}"
-    return dense
 
 
 def layer_params(model: DenseEncoder) -> int:

@@ -28,9 +28,9 @@ from engine.encoder import pack
 from engine.errors import OptionError
 from engine.int8 import Forward
 from engine.native import STAGES, VARIABLE, int8_forward
-from engine.streaming import TensorFile, routed_int8
+from engine.streaming import TensorFile, stored_int8
 from engine.tokenizer import TextTokenizer
-from engine.weights import read_minilm, shipped_routed
+from engine.weights import read_minilm, shipped
 
 PARTS = ("latency", "kernels", "profile")
 NAMES = ("dense", "routed")
@@ -75,8 +75,8 @@ def kernels(data: Data, rounds: int) -> dict[str, Any]:
 
 def routed_forward() -> tuple[Forward, int]:
     """The shipped routed encoder in 8 bits, and its main budget."""
-    with TensorFile(*shipped_routed()) as file:
-        weights, _ = routed_int8(file, 8)
+    with TensorFile(*shipped("routed")) as file:
+        weights, _ = stored_int8(file, 8)
         assert isinstance(weights.config, RoutedConfig)
         return int8_forward(weights)[0], weights.config.budget(DEFAULT_ACTIVE)
 

@@ -25,8 +25,8 @@ from engine.config import EncoderConfig
 from engine.encoder import DenseEncoder
 from engine.native import int8_forward
 from engine.quantize import Int8Weights, quantize
-from engine.streaming import TensorFile, dense_int8, load_dense_model, load_routed_model, routed_int8
-from engine.weights import MINILM, package_files, package_folder, shipped_routed
+from engine.streaming import TensorFile, dense_int8, load_dense_model, load_stored_model, stored_int8
+from engine.weights import MINILM, package_files, package_folder, shipped
 
 WEIGHTS = "model.safetensors"
 _FLOATS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -92,11 +92,11 @@ def _load(name: str, precision: str, device: str = "cpu") -> tuple[object, int]:
             if precision == "int8":
                 return _int8(dense_int8(file, config, 8))
             return _float(load_dense_model(file, config, device, _FLOATS[precision]))
-    path, sha256 = shipped_routed()
+    path, sha256 = shipped("routed")
     with TensorFile(path, sha256) as file:
         if precision == "int8":
-            return _int8(routed_int8(file)[0])
-        return _float(load_routed_model(file, device, _FLOATS[precision])[0])
+            return _int8(stored_int8(file)[0])
+        return _float(load_stored_model(file, device, _FLOATS[precision])[0])
 
 
 def _float(model: torch.nn.Module) -> tuple[object, int]:

@@ -16,6 +16,8 @@ Progress = Callable[[int, int], None]
 
 ENCODERS = {"dense": "dense", "routed": "routed", "default": "dense"}
 """Names that `load_encoder` knows, and the encoder each stands for."""
+WITHOUT_BUDGET = ("dense", "shallow")
+"""Encoders in which everything always works."""
 DEVICES = ("cpu", "cuda")
 """Where an encoder computes; "cuda" is the CUDA device that torch takes first, see CUDA_VISIBLE_DEVICES."""
 PRECISIONS = ("fp32", "bf16", "int8", "int4")
@@ -35,9 +37,10 @@ class Encoding:
         tokens: [N] int32, tokens encoded, after truncation, [CLS] and [SEP] included.
         truncated: [N] bool, the text was longer than the encoder's limit.
         active_frac: [N] float32, share of the dense parent's layer parameters that worked for the text, mean over its
-            tokens; 1 for a dense encoder, and slightly more where a routed one has all on, because routers count.
+            tokens; 1 for a dense encoder, layers over the parent's for a shallow one, and slightly more where a routed
+            one has all on, because routers count.
         routes: N routes through the encoder as JSON: by layer the routed heads that worked, by layer on how many tokens
-            each expert worked, and the multiplications done; "" for a dense one.
+            each expert worked, and the multiplications done; "" for a dense or shallow one.
     """
 
     vectors: Vectors
@@ -106,7 +109,8 @@ def load_encoder(
 
     Args:
         name: a key of `ENCODERS`, or the path of a file that `siftline engine convert`, `distill` or `quantize` wrote.
-        active: budget of a routed encoder, one of those it has; `DEFAULT_ACTIVE` when None. Not for a dense one.
+        active: budget of a routed encoder, one of those it has; when None, `DEFAULT_ACTIVE`, or everything where it has
+            no such. Not for a dense or shallow one.
         max_tokens: longest text in tokens, [CLS] and [SEP] included; 256 when None, the model's own setting.
         device: one of `DEVICES`. Vectors of two devices differ in the last bits, so `encoder_id` does too.
         threads: worker threads; as many as torch uses when None, and 1 on "cuda". Results do not depend on it.
@@ -144,22 +148,25 @@ def load_encoder(
         )
     # torch takes a second to import; commands that load no encoder must not pay for it.
     from engine.device import check_device
-    from engine.loading import load_dense, load_quantized, load_routed
+    from engine.loading import load_dense, load_quantized, load_stored
     from engine.quantized_file import is_quantized
+    from engine.weights import shipped
 
     check_device(device, precision)
-    if not file and ENCODERS[name] == "dense":
-        if active is not None:
-            raise OptionError(f"active is {active}; the encoder '{name}' is dense and has no budget.")
+    kind = None if file else ENCODERS[name]
+    if kind in WITHOUT_BUDGET and active is not None:
+        raise OptionError(f"active is {active}; the encoder '{name}' is dense and has no budget.")
+    if kind == "dense":
         return load_dense(
             max_tokens=max_tokens, threads=threads, precision=precision, memory_budget=memory_budget, device=device
         )
-    path = Path(name) if file else None
-    if path is not None and is_quantized(path):
+    path, sha256 = (Path(name), None) if kind is None else shipped(kind)
+    if kind is None and is_quantized(path):
         return load_quantized(path, active=active, max_tokens=max_tokens, threads=threads, precision=precision)
-    return load_routed(
+    return load_stored(
         path,
-        active=DEFAULT_ACTIVE if active is None else active,
+        sha256,
+        active=active,
         max_tokens=max_tokens,
         threads=threads,
         precision=precision,

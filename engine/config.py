@@ -7,8 +7,9 @@ pooling is refused here instead of giving wrong vectors later.
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self, cast
 
+from engine.client import DEFAULT_ACTIVE
 from engine.errors import ModelFileError, OptionError
 
 LARGEST = 2**24
@@ -44,6 +45,9 @@ class EncoderConfig:
     positions: int
     norm_eps: float
 
+    kind: ClassVar[str] = "dense"
+    """Part of the encoder_id."""
+
     def __post_init__(self) -> None:
         for name in ("vocab", "width", "layers", "heads", "ffn_width", "positions"):
             value = getattr(self, name)
@@ -62,6 +66,28 @@ class EncoderConfig:
     def head_width(self) -> int:
         """Width of one attention head."""
         return self.width // self.heads
+
+    @property
+    def active_frac(self) -> float:
+        """Share of the parent's layer parameters that work; a dense encoder is its own parent."""
+        return 1.0
+
+    def to_json(self) -> str:
+        """The configuration as JSON, for a file."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def parse(cls, content: str) -> Self:
+        """The inverse of `to_json`.
+
+        Raises:
+            ModelFileError: the text is no valid configuration.
+        """
+        values = _object(content.encode("utf-8"), "the configuration of the encoder")
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ModelFileError(f"The configuration of the encoder cannot be used: {error!r}.") from error
 
     @classmethod
     def from_json(cls, model: bytes, pooling: bytes | None) -> Self:
@@ -108,6 +134,35 @@ class EncoderConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ShallowConfig(EncoderConfig):
+    """Sizes of a dense student with fewer layers than its parent, each of the same shape as the parent's.
+
+    Attributes:
+        parent_layers: layers of the parent.
+
+    Raises:
+        ModelFileError: a size is out of range, or there are no fewer layers.
+    """
+
+    parent_layers: int
+
+    kind: ClassVar[str] = "shallow"
+
+    def __post_init__(self) -> None:
+        EncoderConfig.__post_init__(self)  # super() does not work in a class with slots
+        if type(self.parent_layers) is not int or not self.layers < self.parent_layers <= MOST_LAYERS:
+            raise ModelFileError(
+                f"The encoder's parent_layers are {self.parent_layers!r}; they must be more than its {self.layers} "
+                f"layers, {MOST_LAYERS} at most."
+            )
+
+    @property
+    def active_frac(self) -> float:
+        """Share of the parent's layer parameters that work: of its layers, as each has the same number."""
+        return self.layers / self.parent_layers
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RoutedConfig:
     """Shape of a routed encoder and the shares of routed heads and experts that each budget allows.
 
@@ -140,6 +195,8 @@ class RoutedConfig:
     budgets: tuple[float, ...]
     head_shares: tuple[float, ...]
     expert_shares: tuple[float, ...]
+
+    kind: ClassVar[str] = "routed"
 
     def __post_init__(self) -> None:
         if not self.kept or list(self.kept) != sorted(set(self.kept) & set(range(self.base.layers))):
@@ -219,6 +276,11 @@ class RoutedConfig:
         """Share of the parent's layer parameters that work at these shares of routed heads and experts."""
         active = self.active_params(head_share * self.routed_heads, expert_share * self.experts)
         return active / self.parent_layer_params
+
+    @property
+    def default_active(self) -> float:
+        """The budget where none is asked for: `DEFAULT_ACTIVE`, or everything where there is no such."""
+        return DEFAULT_ACTIVE if DEFAULT_ACTIVE in self.budgets else self.budgets[-1]
 
     def budget(self, active: float) -> int:
         """Place of a budget in the list.

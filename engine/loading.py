@@ -1,4 +1,4 @@
-"""From files to encoders in this process: dense, routed, quantised; see `engine.client.load_encoder`."""
+"""From files to encoders in this process: dense, routed, shallow, quantised; see `engine.client.load_encoder`."""
 
 import hashlib
 import json
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from engine.client import DEFAULT_ACTIVE
 from engine.config import EncoderConfig, RoutedConfig
 from engine.device import CUDA_ROWS, computing
 from engine.encoder import DenseEncoder, Pack
@@ -20,11 +19,11 @@ from engine.quantize import Int8Weights
 from engine.quantized_file import read_quantized
 from engine.request import Packed
 from engine.routed import RoutedEncoder
-from engine.streamed import streamed_dense, streamed_routed
-from engine.streaming import TensorFile, dense_int8, load_dense_model, load_routed_model, routed_int8
+from engine.streamed import streamed_dense, streamed_stored
+from engine.streaming import TensorFile, dense_int8, load_dense_model, load_stored_model, stored_int8
 from engine.tokenizer import TextTokenizer
 from engine.trace import LayerTrace, text_traces
-from engine.weights import MINILM, package_files, package_folder, shipped_routed
+from engine.weights import MINILM, package_files, package_folder
 
 CODE_VERSION = 3
 """Part of every encoder_id. Raise it when the engine's code changes any output bit."""
@@ -68,51 +67,50 @@ def load_dense(
         model = streamed or load_dense_model(file, config, device, dtype)
     if streamed is None:
         file.close()
-    limit = _limit(max_tokens, model.config)
-    forward, arithmetic, shapes = float_parts(model, device, precision)
-
-    def compute(batch: Pack, traced: bool) -> Packed:
-        vectors = forward(batch, 0, None)
-        return Packed(vectors, [1.0] * len(vectors), [""] * len(vectors))
-
-    return LocalEncoder(
-        compute,
-        shapes,
-        TextTokenizer(files["tokenizer.json"], vocab=model.config.vocab, max_tokens=limit),
-        encoder_id=make_encoder_id(
-            _kind("dense", precision), MINILM.sha256, max_tokens=limit, precision=arithmetic, device=device
-        ),
-        dimension=model.config.width,
-        max_tokens=limit,
-        threads=1 if streamed is not None else _threads(threads, device),
+    return dense_client(
+        model,
+        files["tokenizer.json"],
+        sha256=MINILM.sha256,
+        max_tokens=max_tokens,
+        threads=threads if streamed is None else 1,
         device=device,
+        precision=precision,
     )
 
 
-def load_routed(
-    path: Path | None,
+def load_stored(
+    path: Path,
+    sha256: str | None,
     *,
-    active: float,
+    active: float | None,
     max_tokens: int | None,
     threads: int | None,
     precision: str = "fp32",
     memory_budget: int | None = None,
     device: str = "cpu",
 ) -> LocalEncoder:
-    """A routed encoder from its file, the shipped one when None; see `engine.client.load_encoder`.
+    """An encoder of our own, routed or shallow, from its file; see `engine.client.load_encoder`.
+
+    Args:
+        path: the file.
+        sha256: what it must have; None for any.
+        active: as there, like the others.
+        max_tokens: longest text.
+        threads: worker threads.
+        precision: of the arithmetic.
+        memory_budget: bytes.
+        device: where it computes.
 
     Raises:
         OptionError: an argument is out of range.
+        ModelFileError: the file is damaged or another one.
     """
-    if path is None:
-        path, sha256 = shipped_routed()
-    else:
-        sha256 = None
     file = TensorFile(path, sha256)
     hashes = {"encoder": file.sha256}
     if precision in BITS:
         with file:
-            weights, tokenizer = routed_int8(file, BITS[precision])
+            weights, tokenizer = stored_int8(file, BITS[precision])
+            _check_active(weights.config, active, path.name)
             return int8_client(
                 weights,
                 tokenizer,
@@ -125,12 +123,23 @@ def load_routed(
     streamed, dtype = None, _FLOATS[precision]
     with computing(device):
         if memory_budget is not None:
-            streamed = streamed_routed(file, memory_budget, device, dtype)
-        model, tokenizer = streamed or load_routed_model(file, device, dtype)
+            streamed = streamed_stored(file, memory_budget, device, dtype)
+        model, tokenizer = streamed or load_stored_model(file, device, dtype)
     if streamed is None:
         file.close()
     else:
         threads = 1
+    _check_active(model.config, active, path.name)
+    if isinstance(model, DenseEncoder):
+        return dense_client(
+            model,
+            tokenizer,
+            sha256=hashes,
+            max_tokens=max_tokens,
+            threads=threads,
+            device=device,
+            precision=precision,
+        )
     return routed_client(
         model,
         tokenizer,
@@ -159,17 +168,54 @@ def load_quantized(
                 f"{path.name} has the precision 'int{weights.bits}', and '{precision}' is wanted. Set the precision to "
                 f"'int{weights.bits}', or name the encoder that the file was made from."
             )
-        if active is not None and isinstance(weights.config, EncoderConfig):
-            raise OptionError(f"active is {active}; the encoder in {path.name} is dense and has no budget.")
+        _check_active(weights.config, active, path.name)
         return int8_client(
             weights,
             tokenizer,
             sha256={"encoder": file.sha256},
             precision=precision,
-            active=DEFAULT_ACTIVE if active is None else active,
+            active=active,
             max_tokens=max_tokens,
             threads=threads,
         )
+
+
+def _check_active(config: EncoderConfig | RoutedConfig, active: float | None, name: str) -> None:
+    if active is not None and not isinstance(config, RoutedConfig):
+        raise OptionError(f"active is {active}; the encoder in {name} is dense and has no budget.")
+
+
+def dense_client(
+    model: DenseEncoder,
+    tokenizer: bytes,
+    *,
+    sha256: Mapping[str, str],
+    max_tokens: int | None = None,
+    threads: int | None = None,
+    device: str = "cpu",
+    precision: str = "fp32",
+) -> LocalEncoder:
+    """An encoder around a dense or shallow model; arguments and errors as for `routed_client`."""
+    config = model.config
+    limit = _limit(max_tokens, config)
+    forward, arithmetic, shapes = float_parts(model, device, precision)
+
+    def compute(batch: Pack, traced: bool) -> Packed:
+        vectors = forward(batch, 0, None)
+        return Packed(vectors, [config.active_frac] * len(vectors), [""] * len(vectors))
+
+    return LocalEncoder(
+        compute,
+        shapes,
+        TextTokenizer(tokenizer, vocab=config.vocab, max_tokens=limit),
+        encoder_id=make_encoder_id(
+            _kind(config.kind, precision), sha256, max_tokens=limit, precision=arithmetic, device=device
+        ),
+        dimension=config.width,
+        max_tokens=limit,
+        threads=_threads(threads, device),
+        device=device,
+    )
 
 
 def routed_client(
@@ -177,7 +223,7 @@ def routed_client(
     tokenizer: bytes,
     *,
     sha256: Mapping[str, str],
-    active: float,
+    active: float | None,
     max_tokens: int | None = None,
     threads: int | None = None,
     device: str = "cpu",
@@ -189,7 +235,7 @@ def routed_client(
         model: the model, on the device.
         tokenizer: content of its tokenizer.json.
         sha256: of what it was made from, for its name.
-        active: its budget.
+        active: its budget, the default when None.
         max_tokens: longest text in tokens.
         threads: worker threads.
         device: where it computes.
@@ -200,6 +246,7 @@ def routed_client(
         ModelFileError: the tokenizer does not fit the model.
     """
     config = model.config
+    active = config.default_active if active is None else active
     budget, limit = config.budget(active), _limit(max_tokens, config.base)
     forward, arithmetic, shapes = float_parts(model, device, precision)
 
@@ -222,6 +269,8 @@ def routed_client(
         max_tokens=limit,
         threads=_threads(threads, device),
         device=device,
+        active=active,
+        default_active=config.default_active,
     )
 
 
@@ -243,18 +292,18 @@ def int8_client(
     *,
     sha256: Mapping[str, str],
     precision: str,
-    active: float = 1.0,
+    active: float | None = None,
     max_tokens: int | None = None,
     threads: int | None = None,
 ) -> LocalEncoder:
-    """An encoder around int8 weights, dense or routed.
+    """An encoder around int8 weights, dense, shallow or routed.
 
     Args:
         weights: the model.
         tokenizer: content of its tokenizer.json.
         sha256: of what it was made from, for its name.
         precision: "int8" or "int4", for its name.
-        active: budget of a routed model; a dense one has none.
+        active: budget of a routed model, its default when None.
         max_tokens: longest text in tokens.
         threads: worker threads.
 
@@ -263,28 +312,33 @@ def int8_client(
         ModelFileError: the tokenizer does not fit the model.
     """
     config = weights.config
-    routed = config if isinstance(config, RoutedConfig) else None
-    base = config if isinstance(config, EncoderConfig) else config.base
-    budget = 0 if routed is None else routed.budget(active)
+    routed, base = (config, config.base) if isinstance(config, RoutedConfig) else (None, config)
+    kind, budget = config.kind, 0
+    if routed is not None:
+        active = routed.default_active if active is None else active
+        kind, budget = f"{kind}{active:g}", routed.budget(active)
     limit, (forward, _) = _limit(max_tokens, base), int8_forward(weights)
 
     def compute(batch: Pack, traced: bool) -> Packed:
         layers: list[LayerTrace] | None = [] if traced else None
         vectors = forward(batch, budget, layers)
         if layers is None or routed is None:
-            return Packed(vectors, [1.0] * len(vectors), [""] * len(vectors))
+            return Packed(vectors, [base.active_frac] * len(vectors), [""] * len(vectors))
         traces = text_traces(routed, layers, batch)
         return Packed(vectors, [trace.active_frac for trace in traces], [trace.to_json() for trace in traces])
 
-    kind = _kind("dense" if routed is None else f"routed{active:g}", precision)
     return LocalEncoder(
         compute,
         (),  # its products are exact, so their number of rows needs no measurement
         TextTokenizer(tokenizer, vocab=base.vocab, max_tokens=limit),
-        encoder_id=make_encoder_id(kind, sha256, max_tokens=limit, precision=_ARITHMETIC.get(precision, precision)),
+        encoder_id=make_encoder_id(
+            _kind(kind, precision), sha256, max_tokens=limit, precision=_ARITHMETIC.get(precision, precision)
+        ),
         dimension=base.width,
         max_tokens=limit,
         threads=threads or torch.get_num_threads(),
+        active=None if routed is None else active,
+        default_active=None if routed is None else routed.default_active,
     )
 
 

@@ -47,6 +47,8 @@ class LocalEncoder:
         max_tokens: the tokenizer's limit.
         threads: worker threads.
         device: where the model is.
+        active: its budget; None where it has none.
+        default_active: the budget that it has when none is asked for.
 
     Attributes:
         scheduler: the queue in front of the model.
@@ -63,8 +65,11 @@ class LocalEncoder:
         max_tokens: int,
         threads: int,
         device: str = "cpu",
+        active: float | None = None,
+        default_active: float | None = None,
     ) -> None:
         self.encoder_id = encoder_id
+        self.active, self.default_active = active, default_active
         self.dimension = dimension
         self.max_tokens = max_tokens
         self._tokenizer = tokenizer

@@ -4,25 +4,24 @@ A file holds the tensors of `quantize.stored_layout`, configuration and tokenize
 computes bit for bit what its source computes at the same precision; it is only smaller.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from engine.config import EncoderConfig, RoutedConfig
+from engine.client import ENCODERS
+from engine.config import EncoderConfig, RoutedConfig, ShallowConfig
 from engine.errors import ModelFileError, OptionError
 from engine.quantize import MOST_ROUTER, Int8Weights, Sizes, stored_layout
 from engine.routed_file import TOKENIZER, write_tensors
 from engine.safetensors_header import file_metadata
-from engine.streaming import TensorFile, dense_int8, routed_int8
-from engine.weights import MINILM, package_files, package_folder, shipped_routed
+from engine.streaming import TensorFile, dense_int8, stored_int8
+from engine.weights import MINILM, SHIPPED, package_files, package_folder, shipped
 
 FORMAT = "siftline-quantized-1"
 WEIGHTS = "model.safetensors"
+_KINDS = {"routed": RoutedConfig, "shallow": ShallowConfig, "dense": EncoderConfig}
 _MOST = {torch.int8: 127, torch.int16: MOST_ROUTER}
 
 
@@ -30,7 +29,7 @@ def quantize_encoder(name: str, bits: int, output: Path) -> int:
     """Write a smaller file of an encoder.
 
     Args:
-        name: "dense", "routed", or the path of a routed file.
+        name: one of `engine.client.ENCODERS`, or the path of a file of our own.
         bits: 8 or 4.
         output: where; it must end in .safetensors.
 
@@ -44,15 +43,16 @@ def quantize_encoder(name: str, bits: int, output: Path) -> int:
     if output.suffix != ".safetensors":
         raise OptionError(f"The output is {output}; its name must end in .safetensors.")
     with ExitStack() as open_files:
-        if name == "dense":
+        kind = ENCODERS.get(name, name)
+        if kind == "dense":
             files = package_files(MINILM, without=WEIGHTS)
             config = EncoderConfig.from_json(files["config.json"], files["1_Pooling/config.json"])
             file = open_files.enter_context(TensorFile(package_folder(MINILM) / WEIGHTS, MINILM.sha256[WEIGHTS]))
             weights, tokenizer = dense_int8(file, config, bits), files["tokenizer.json"]
         else:
-            path, sha256 = shipped_routed() if name == "routed" else (Path(name), None)
+            path, sha256 = shipped(kind) if kind in SHIPPED else (Path(name), None)
             file = open_files.enter_context(TensorFile(path, sha256))
-            weights, tokenizer = routed_int8(file, bits)
+            weights, tokenizer = stored_int8(file, bits)
         write_quantized(output, weights, tokenizer, {"source": Path(name).name, "source_sha256": file.sha256})
     return output.stat().st_size
 
@@ -71,13 +71,11 @@ def write_quantized(path: Path, weights: Int8Weights, tokenizer: bytes, notes: M
     """
     tensors = {name: value.contiguous() for part in weights.stored() for name, value in part.items()}
     tensors[TOKENIZER] = torch.frombuffer(bytearray(tokenizer), dtype=torch.uint8)
-    config = weights.config
-    dense = isinstance(config, EncoderConfig)
     about = {
         "format": FORMAT,
         "bits": str(weights.bits),
-        "kind": "dense" if dense else "routed",
-        "config": json.dumps(asdict(config), sort_keys=True) if dense else config.to_json(),
+        "kind": weights.config.kind,
+        "config": weights.config.to_json(),
     }
     write_tensors(path, tensors, {**notes, **about})
 
@@ -100,7 +98,10 @@ def read_quantized(file: TensorFile) -> tuple[Int8Weights, bytes]:
     notes = file.metadata
     if notes.get("format") != FORMAT or notes.get("bits") not in ("4", "8"):
         raise ModelFileError(f"{file.name} is no quantised encoder. Make one with: siftline engine quantize")
-    config = _config(notes, file.name)
+    kind = _KINDS.get(notes.get("kind", ""))
+    if kind is None:
+        raise ModelFileError(f"{file.name} has the kind {notes.get('kind')!r}; known are {', '.join(_KINDS)}.")
+    config = kind.parse(notes.get("config", ""))
     sizes, bits = Sizes.of(config), int(notes["bits"])
     layout = stored_layout(sizes, bits)
     for name, (dtype, shape) in layout.items():
@@ -126,16 +127,6 @@ def read_quantized(file: TensorFile) -> tuple[Int8Weights, bytes]:
             yield {name: _read(file, name, *layout[name]) for name in names}
 
     return Int8Weights(config, sizes, bits, stored), file.content(TOKENIZER)
-
-
-def _config(notes: Mapping[str, str], name: str) -> EncoderConfig | RoutedConfig:
-    if notes.get("kind") == "routed":
-        return RoutedConfig.parse(notes.get("config", ""))
-    try:
-        values: dict[str, Any] = json.loads(notes.get("config", ""))
-        return EncoderConfig(**values)
-    except (ValueError, TypeError, RecursionError) as error:
-        raise ModelFileError(f"The configuration in {name} cannot be used: {error}.") from error
 
 
 def _read(file: TensorFile, name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:

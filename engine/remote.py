@@ -10,7 +10,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,7 +21,7 @@ import httpx
 import numpy as np
 import orjson
 
-from engine.client import DEFAULT_ACTIVE, ENCODERS, Encoding, Progress, Vectors
+from engine.client import ENCODERS, Encoding, Progress, Vectors
 from engine.errors import EngineError, InputError, NumericError, OptionError, UnavailableError
 from engine.key import check_key
 from engine.portions import CONNECTIONS, Portions
@@ -282,7 +282,7 @@ def connect(
     Args:
         url: of the server.
         name: the encoder.
-        active: its budget.
+        active: its budget; when None, the one that the encoder has by default.
         max_tokens: longest text; what the server has when None.
         key: the server's key.
         patience_s: see `RemoteEncoder`.
@@ -293,7 +293,9 @@ def connect(
         UnavailableError: nothing answers.
     """
     encoder = RemoteEncoder(url, key=key, patience_s=patience_s)
-    for option, wanted in {**wanted_info(name, active), "max_tokens": max_tokens, **options}.items():
+    budget = encoder.info.get("default_active") if active is None else active
+    wanted_info = {"name": info_name(name), "active": budget, "max_tokens": max_tokens, **options}
+    for option, wanted in wanted_info.items():
         served = encoder.info.get(option)
         if wanted is not None and served != wanted:
             raise OptionError(
@@ -303,10 +305,9 @@ def connect(
     return encoder
 
 
-def wanted_info(name: str, active: float | None) -> Mapping[str, object]:
-    """Name and budget as `/info` gives them."""
-    kind = Path(name).name if name.endswith(".safetensors") else ENCODERS.get(name, name)
-    return {"name": kind, "active": None if kind == "dense" else DEFAULT_ACTIVE if active is None else active}
+def info_name(name: str) -> str:
+    """The encoder's name as `/info` gives it."""
+    return Path(name).name if name.endswith(".safetensors") else ENCODERS.get(name, name)
 
 
 def _retry_after(response: httpx.Response) -> float:

@@ -1,4 +1,4 @@
-"""The file of a routed encoder: one safetensors file with configuration, tokenizer and weights, written and proved.
+"""The file of an encoder of our own, routed or shallow: configuration, tokenizer and weights, written and proved.
 
 The embedding table is stored in 8 bits with one scale per row, large matrices in float16, the rest in float32; all is
 float32 again once it is loaded. Nothing in the file is executed, and nothing is used before it was checked.
@@ -13,14 +13,17 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from engine.config import RoutedConfig
+from engine.config import RoutedConfig, ShallowConfig
+from engine.encoder import DenseEncoder
 from engine.errors import ModelFileError, OptionError
 from engine.routed import RoutedEncoder
 from engine.safetensors_header import metadata, with_sorted_metadata
 
 FORMAT = "siftline-routed-1"
+SHALLOW_FORMAT = "siftline-shallow-1"
 TABLE, SCALES, TOKENIZER = "tokens.weight", "tokens.scale", "tokenizer.json"
 _HALF = frozenset({"qkv", "shared_qkv", "output", "shared_output", "up", "down", "shared_up", "shared_down"})
+_HALF_MODULES = frozenset({"qkv", "output", "up", "down"})
 _HALF_NAMES = frozenset({"positions.weight"})
 
 
@@ -45,6 +48,16 @@ def write_routed(path: Path, model: RoutedEncoder, tokenizer: bytes, notes: Mapp
     Raises:
         OptionError: the file cannot be written, or a weight is not finite or too large for it.
     """
+    _write(path, model, tokenizer, {**(notes or {}), "format": FORMAT, "config": model.config.to_json()})
+
+
+def write_shallow(path: Path, model: DenseEncoder, tokenizer: bytes, notes: Mapping[str, str] | None = None) -> None:
+    """The same for a shallow encoder, whose configuration is a `ShallowConfig`."""
+    assert isinstance(model.config, ShallowConfig), "a file has to say what the model is a part of"
+    _write(path, model, tokenizer, {**(notes or {}), "format": SHALLOW_FORMAT, "config": model.config.to_json()})
+
+
+def _write(path: Path, model: RoutedEncoder | DenseEncoder, tokenizer: bytes, notes: Mapping[str, str]) -> None:
     tensors: dict[str, torch.Tensor] = {TOKENIZER: torch.frombuffer(bytearray(tokenizer), dtype=torch.uint8)}
     for name, value in model.state_dict().items():
         value = value.detach().cpu().float()
@@ -57,7 +70,6 @@ def write_routed(path: Path, model: RoutedEncoder, tokenizer: bytes, notes: Mapp
     for name, value in tensors.items():
         if value.dtype == torch.float16 and not bool(torch.isfinite(value).all()):
             raise OptionError(f"Tensor {name} holds weights above 65,504 or not finite; the file keeps it in float16.")
-    notes = {**(notes or {}), "format": FORMAT, "config": model.config.to_json()}
     write_tensors(path, tensors, notes)
 
 
@@ -138,5 +150,7 @@ def _checked(
 
 def stored_type(key: str) -> torch.dtype:
     """The type in which the file keeps a tensor of the model other than the embedding table."""
-    half = key in _HALF_NAMES or (key.rsplit(".", 1)[-1] in _HALF)
+    module, _, kind = key.rpartition(".")
+    matrix = kind == "weight" and module.rpartition(".")[2] in _HALF_MODULES
+    half = key in _HALF_NAMES or kind in _HALF or matrix
     return torch.float16 if half else torch.float32

@@ -22,9 +22,10 @@ from engine.routed_file import SCALES, TABLE, TOKENIZER
 from engine.streaming import (
     TensorFile,
     check_dense,
-    check_routed,
+    check_stored,
     finish_positions,
     layer_targets,
+    model_of,
     placed,
     without_memory,
 )
@@ -208,10 +209,11 @@ def streamed_dense(
     return model.eval()
 
 
-def streamed_routed(
+def streamed_stored(
     file: TensorFile, budget_bytes: int, device: str = "cpu", dtype: torch.dtype = torch.float32
-) -> tuple[RoutedEncoder, bytes] | None:
-    """The routed model with at most so many bytes of weights in memory, and its tokenizer; None when all of them fit.
+) -> tuple[RoutedEncoder | DenseEncoder, bytes] | None:
+    """The model of a file of our own with at most so many bytes of weights in memory, and its tokenizer; None when all
+    of them fit.
 
     Arguments as in `streamed_dense`.
 
@@ -219,16 +221,23 @@ def streamed_routed(
         ModelFileError: the file is damaged or from another model.
         OptionError: even two layers at a time are more than the budget.
     """
-    config = check_routed(file)
-    model = without_memory(lambda: RoutedEncoder(config), dtype)
+    config = check_stored(file)
+    model = without_memory(lambda: model_of(config), dtype)
+
+    def layer() -> nn.Module:
+        return RoutedLayer(config) if isinstance(config, RoutedConfig) else Layer(config)
+
+    def streamed_layer() -> nn.Module:
+        made = layer()
+        if isinstance(config, RoutedConfig):
+            made.add_module("feed_forward", StreamedFeedForward(config, experts))
+        return made
 
     def place() -> nn.Module:
-        return placed(without_memory(lambda: RoutedLayer(config), dtype), device)
+        return placed(without_memory(layer, dtype), device)
 
     def slot() -> nn.Module:
-        layer = without_memory(lambda: RoutedLayer(config), dtype)
-        layer.add_module("feed_forward", without_memory(lambda: StreamedFeedForward(config, experts), dtype))
-        return placed(layer, device)
+        return placed(without_memory(streamed_layer, dtype), device)
 
     def read_experts(part: StreamedFeedForward, number: int, chosen: list[int]) -> None:
         for expert in chosen:
@@ -237,7 +246,7 @@ def streamed_routed(
                 file.fill(f"layers.{number}.feed_forward.{name}", target[slice(*rows)], rows)
 
     def read(layer: nn.Module, number: int) -> None:
-        part = cast("RoutedLayer", layer).feed_forward
+        part = cast("Layer | RoutedLayer", layer).feed_forward
         by_choice = isinstance(part, StreamedFeedForward)
         for name, target in layer.state_dict().items():
             if not (by_choice and name in ("feed_forward.up", "feed_forward.down")):

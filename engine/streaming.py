@@ -18,13 +18,13 @@ from typing import Any, Self, TypeVar, cast
 import torch
 
 from engine.attention import RoutedAttention
-from engine.config import EncoderConfig, RoutedConfig
+from engine.config import EncoderConfig, RoutedConfig, ShallowConfig
 from engine.encoder import DenseEncoder, Linear
 from engine.errors import ModelFileError
 from engine.experts import RoutedFeedForward
 from engine.quantize import Int8Weights, quantize_floats
 from engine.routed import RoutedEncoder
-from engine.routed_file import FORMAT, SCALES, TABLE, TOKENIZER, stored_type
+from engine.routed_file import FORMAT, SCALES, SHALLOW_FORMAT, TABLE, TOKENIZER, stored_type
 from engine.safetensors_header import LARGEST_HEADER, metadata
 from engine.weights import check_tensors, encoder_tensors
 
@@ -326,14 +326,15 @@ def dense_int8(file: TensorFile, config: EncoderConfig, bits: int) -> Int8Weight
     return quantize_floats(config, read, table, bits)
 
 
-def routed_int8(file: TensorFile, bits: int = 8) -> tuple[Int8Weights, bytes]:
-    """The routed model in 8 or 4 bits, and its tokenizer.json; read as in `dense_int8`.
+def stored_int8(file: TensorFile, bits: int = 8) -> tuple[Int8Weights, bytes]:
+    """The model of a file of our own in 8 or 4 bits, and its tokenizer.json; read as in `dense_int8`.
 
     Raises:
-        ModelFileError: as `load_routed_model`, finiteness only when the weights are asked for.
+        ModelFileError: as `load_stored_model`, finiteness only when the weights are asked for.
         OptionError: as `engine.quantize.quantize`.
     """
-    config = check_routed(file)
+    config = check_stored(file)
+    width = config.base.width if isinstance(config, RoutedConfig) else config.width
 
     def read(name: str) -> torch.Tensor:
         value = torch.empty(file.places[name].shape)
@@ -341,23 +342,23 @@ def routed_int8(file: TensorFile, bits: int = 8) -> tuple[Int8Weights, bytes]:
         return value
 
     def table(first: int, stop: int) -> torch.Tensor:
-        rows = torch.empty(stop - first, config.base.width)
+        rows = torch.empty(stop - first, width)
         fill_table(file, rows, (first, stop))
         return rows
 
     return quantize_floats(config, read, table, bits), file.content(TOKENIZER)
 
 
-def load_routed_model(
+def load_stored_model(
     file: TensorFile, device: str = "cpu", dtype: torch.dtype = torch.float32
-) -> tuple[RoutedEncoder, bytes]:
-    """The routed model in its file, on a device, and its tokenizer.json; arguments as in `load_dense_model`.
+) -> tuple[RoutedEncoder | DenseEncoder, bytes]:
+    """The model of a file of our own, on a device, and its tokenizer.json; arguments as in `load_dense_model`.
 
     Raises:
         ModelFileError: as `engine.routed_file.parse_routed`.
     """
-    config = check_routed(file)
-    model = placed(without_memory(lambda: RoutedEncoder(config), dtype), device)
+    config = check_stored(file)
+    model = placed(without_memory(lambda: model_of(config), dtype), device)
     for name, target in model.state_dict().items():
         if name == TABLE:
             fill_table(file, target)
@@ -366,20 +367,26 @@ def load_routed_model(
     return model, file.content(TOKENIZER)
 
 
-def check_routed(file: TensorFile) -> RoutedConfig:
-    """The configuration, when the file holds exactly its tensors.
+def model_of(config: RoutedConfig | ShallowConfig) -> RoutedEncoder | DenseEncoder:
+    """A model of this configuration."""
+    return RoutedEncoder(config) if isinstance(config, RoutedConfig) else DenseEncoder(config)
+
+
+def check_stored(file: TensorFile) -> RoutedConfig | ShallowConfig:
+    """The configuration of a file of our own, when the file holds exactly its tensors.
 
     Raises:
         ModelFileError: it does not.
     """
-    if file.metadata.get("format") != FORMAT:
+    kind = {FORMAT: RoutedConfig, SHALLOW_FORMAT: ShallowConfig}.get(file.metadata.get("format", ""))
+    if kind is None:
         raise ModelFileError(
-            f"{file.name} has format {file.metadata.get('format')!r}, expected {FORMAT!r}. Make one "
-            "with: siftline engine convert"
+            f"{file.name} has format {file.metadata.get('format')!r}, expected {FORMAT!r} or {SHALLOW_FORMAT!r}. Make "
+            "one with: siftline engine convert"
         )
-    config = RoutedConfig.parse(file.metadata.get("config", ""))
+    config = kind.parse(file.metadata.get("config", ""))
     with torch.device("meta"):
-        state = RoutedEncoder(config).state_dict()
+        state = model_of(config).state_dict()
     expected: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
         name: (tuple(value.shape), torch.int8 if name == TABLE else stored_type(name)) for name, value in state.items()
     }

@@ -47,23 +47,27 @@ MINILM = ModelPackage(
 """all-MiniLM-L6-v2. Source: https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2"""
 
 
-ROUTED = "routed-minilm"
-"""Name of the shipped routed encoder: a .safetensors file in `models/`, and a .json with its sha256 and figures."""
+MODELS = Path(__file__).parent / "models"
+SHIPPED = {"routed": "routed-minilm", "shallow": "shallow-minilm"}
+"""Encoders of our own by kind: a .safetensors file in `models/`, and a .json with its sha256 and size."""
 
 
-def shipped_routed() -> tuple[Path, str]:
-    """Place and sha256 of the shipped routed encoder.
+def shipped(kind: str) -> tuple[Path, str]:
+    """Place and sha256 of an encoder that we ship.
+
+    Args:
+        kind: a key of `SHIPPED`.
 
     Raises:
         ModelFileError: its record is missing or damaged.
     """
-    folder = Path(__file__).parent / "models"
+    path = MODELS / f"{SHIPPED[kind]}.safetensors"
     try:
-        record = json.loads((folder / f"{ROUTED}.json").read_bytes())
-        return folder / f"{ROUTED}.safetensors", str(record["sha256"])
+        record = json.loads(path.with_suffix(".json").read_bytes())
+        return path, str(record["sha256"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelFileError(
-            f"The record {ROUTED}.json cannot be read: {error!r}. Install the package again."
+            f"The record {SHIPPED[kind]}.json cannot be read: {error!r}. Install the package again."
         ) from error
 
 

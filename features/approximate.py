@@ -15,6 +15,7 @@ from typing import Any, cast
 import faiss
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from warehouse import DataError, SettingsError
 
@@ -179,9 +180,10 @@ def joined(
     near = np.concatenate([known_near, nearest[len(some) :]])
     close = np.concatenate([known_close, truth[len(some) :]])
     while True:
-        for queries, members in _by_list(looks[:, start:], joining, home, len(earlier.centres)):
-            found.meet(vectors, queries, members)
-        _search_graph(vectors, joining, found)
+        with threadpool_limits(1):  # small products: a second thread only waits for the first
+            for queries, members in _by_list(looks[:, start:], joining, home, len(earlier.centres)):
+                found.meet(vectors, queries, members)
+            _search_graph(vectors, joining, found)
         of_some = _recall(found.similarity[some], truth[: len(some)])
         if looked == most or of_some >= min(1.0, least_recall + MARGIN):
             break
@@ -232,9 +234,14 @@ def _sample(earlier: NeighborLists, after: Rows, vectors: Floats, came: Rows) ->
 
 def brute_force(vectors: Floats, queries: Rows, width: int) -> tuple[Floats, Rows]:
     """Similarities and rows [M, K] of the nearest others of some vectors [M], compared with every one."""
-    found = _Found.none(len(vectors), width)
-    for start in range(0, len(vectors), STEP):
-        found.look(vectors, queries, np.arange(start, min(start + STEP, len(vectors))))
+    found, asked = _Found.none(len(vectors), width), vectors[queries]
+    found.look(vectors, queries, np.arange(min(STEP, len(vectors))))
+    for start in range(STEP, len(vectors), STEP):
+        close = asked @ vectors[start : start + STEP].T
+        asking, told = np.nonzero(close > found.similarity[queries, -1][:, None])
+        others = queries[asking] != start + told
+        asking, told = asking[others], told[others]
+        found.offer(queries[asking], start + told, close[asking, told])
     return found.similarity[queries], found.rows[queries]
 
 
@@ -280,13 +287,13 @@ class _Found:
             better = close[asking, found] > self.similarity[part[asking], -1]
             asking, found = asking[better], found[better]
             asked, told = np.nonzero(close > self.similarity[others, -1])
-            self._offer(
+            self.offer(
                 np.concatenate([part[asking], others[told]]),
                 np.concatenate([others[found], part[asked]]),
                 np.concatenate([close[asking, found], close[asked, told]]),
             )
 
-    def _offer(self, to: Rows, rows: Rows, close: Floats) -> None:
+    def offer(self, to: Rows, rows: Rows, close: Floats) -> None:
         """Keep the best of what vectors have and of what is offered to them [M], each row once."""
         width, count = self.rows.shape[1], len(self.rows)
         changed, at = np.unique(to, return_inverse=True)

@@ -8,7 +8,7 @@ import os
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -20,6 +20,8 @@ from warehouse import Location, SettingsError
 
 FILE_NAME = "siftline.toml"
 _PREFIX = "SIFTLINE_"
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""What every generator takes, those of scikit-learn and snorkel included."""
 
 
 class Section(BaseModel):
@@ -125,7 +127,7 @@ class WeakLabelsSection(Section):
     """Give people's labels to the label models that learn from them (anchored, auto)."""
     max_fault_frac: float = Field(default=0.05, ge=0, le=1)
     prompt: PromptSection = PromptSection()
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
 
 
 class EndModelSection(Section):
@@ -133,7 +135,7 @@ class EndModelSection(Section):
 
     kind: Literal["linear", "mlp", "auto"] = "linear"
     """mlp has a small hidden layer beside the linear head; auto decides by people's labels where there are 60."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     self_training: bool = False
     """Learn from labels that a classifier on vectors and one on words agree on; it helps where votes cover little."""
     calibrate: bool = False
@@ -144,7 +146,7 @@ class ValueSection(Section):
     """How the worth of a label is estimated."""
 
     neighbors: int = Field(default=20, ge=1)
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
 
 
 class SelectSection(Section):
@@ -163,7 +165,7 @@ class SelectSection(Section):
     most_per_slice: float = Field(default=1.0, gt=0, le=1)
     cost: Literal["label", "seconds"] = "label"
     """What a label is taken to cost: all the same, or the seconds that an answer is expected to take."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
 
 
 class AnnotateSection(Section):
@@ -179,7 +181,7 @@ class AnnotateSection(Section):
     """Address that every image's path is put behind."""
     gold: str | None = None
     """Answers for the simulated annotator (a file with id and label); only `--annotator simulated` opens it."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     annotators_per_task: int = Field(default=1, ge=1)
     """People who answer each task."""
     second_opinion: float = Field(default=0.1, ge=0, le=1)

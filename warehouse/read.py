@@ -11,6 +11,7 @@ import duckdb
 
 from warehouse.connection import Location
 from warehouse.errors import SettingsError, WarehouseNotFound
+from warehouse.expression import expression_tree, unstable
 from warehouse.migrations import connect_checked
 from warehouse.protection import connect_locked_down, refuse_reaching_out
 from warehouse.reader import Reader
@@ -72,20 +73,24 @@ def reading_statements(connection: duckdb.DuckDBPyConnection, query: str) -> lis
 
 
 def check_condition(connection: duckdb.DuckDBPyConnection, where: str) -> None:
-    """Refuse a person's condition that is blank or more than one expression, or reaches beyond the warehouse.
+    """Refuse a person's condition that is not one expression, is not the same each time, or leaves the warehouse.
 
     Raises:
-        SettingsError: it is blank, holds a further statement, names what `refuse_reaching_out` refuses, or cannot be
-            parsed.
+        SettingsError: it is blank, cannot be parsed, holds more than one expression, draws or asks the clock, or names
+            what `refuse_reaching_out` refuses.
     """
     if not where.strip():
         raise SettingsError("The condition is empty; leave --where out for all rows.")
+    refuse_reaching_out(where)
     try:
-        statements = reading_statements(connection, f"SELECT 1 WHERE ({where}\n)")
-    except duckdb.Error as error:
-        raise SettingsError(f"{where!r} is no condition: {error}") from error
-    if len(statements) != 1:
-        raise SettingsError("A condition is one expression; it holds no further statement.")
+        tree = expression_tree(connection, where)
+    except SettingsError as error:
+        raise SettingsError(f"{where!r} is no condition: {error}.") from error
+    if drawn := next(unstable(connection, tree), ""):
+        raise SettingsError(
+            f"The condition has {drawn}, which is another one each time. For a part that stays the same, such as "
+            'half of the items: --where "hash(item_id) % 10 < 5"'
+        )
 
 
 def resolve(path: Path | Location, at: At) -> int | None:

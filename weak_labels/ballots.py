@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from warehouse import Delete, Stage, Upsert, Write
+from warehouse import Append, Delete, Stage, Upsert, Write
 from weak_labels.calls import MAX_TIMEOUTS, WHOLE_FUNCTION, Limits, Outcome
 from weak_labels.functions import LabelingFunction
 from weak_labels.reach import TEXT, Flags, Pending, Rows
@@ -163,26 +164,44 @@ def vote_rows(ballots: Sequence[Ballot], log: ItemLog) -> Generator[pa.Table]:
             yield pa.ipc.open_file(source).read_all()
 
 
-def outdated_votes(stage: Stage, kept: set[tuple[str, str]], changed: pa.Array) -> list[Write]:
-    """Deletions of the votes that are no longer in force.
+def vote_writes(
+    stage: Stage, voters: set[tuple[str, str]] | None, kept: set[tuple[str, str]], changed: pa.Array, rows: pa.Table
+) -> list[Write]:
+    """Deletions of the votes that are no longer in force, and the new votes.
 
     Args:
         stage: the run.
+        voters: name and version of all functions that can have stored votes; None asks the votes.
         kept: name and version of the functions whose stored votes stay.
         changed: ids of items whose stored votes were on another content.
+        rows: the votes of this run.
     """
-    stored = stage.arrow("SELECT DISTINCT lf_name, lf_version FROM lf_votes ORDER BY ALL").to_pylist()
+    known = voters
+    if known is None:
+        known = set(stage.rows("SELECT DISTINCT lf_name, lf_version FROM lf_votes"))
+    stale = sorted(known - kept)
+    names = [name for name, _ in stale]
     writes: list[Write] = []
-    if stale := [row for row in stored if (row["lf_name"], row["lf_version"]) not in kept]:
-        writes.append(Delete("lf_votes", pa.Table.from_pylist(stale)))
-    if len(changed) and len(stale) < len(stored):
+    if stale and voters is not None:
+        writes.append(Delete("lf_votes", pa.table({"lf_name": names})))
+    elif stale:
+        writes.append(Delete("lf_votes", pa.table({"lf_name": names, "lf_version": [version for _, version in stale]})))
+    if len(changed) and len(stale) < len(known):
         writes.append(Delete("lf_votes", pa.table({"item_id": changed})))
+    if rows.num_rows:
+        # Where no vote of these functions is left there is no key to look for.
+        alone = voters is not None and set(_names(rows)) <= set(names)
+        writes.append(Append("lf_votes", rows) if alone else Upsert("lf_votes", rows))
     return writes
 
 
-def fault_writes(stage: Stage, ballots: Sequence[Ballot]) -> list[Write]:
-    """What makes `lf_faults` hold exactly the faults in force."""
-    stored = set(stage.rows(f"SELECT {', '.join(FAULT_COLUMNS)} FROM lf_faults"))
+def _names(rows: pa.Table) -> list[str]:
+    return rows.column("lf_name").unique().to_pylist()
+
+
+def fault_writes(stage: Stage, ballots: Sequence[Ballot], *, any_stored: bool) -> list[Write]:
+    """What makes `lf_faults` hold exactly the faults in force, of which there may be none yet."""
+    stored = set(stage.rows(f"SELECT {', '.join(FAULT_COLUMNS)} FROM lf_faults")) if any_stored else set[Any]()
     in_force: set[tuple[str, ...]] = set()
     for ballot in ballots:
         in_force |= {(item_id, *ballot.key, fault, detail) for item_id, fault, detail in ballot.faults if item_id}
@@ -196,8 +215,3 @@ def fault_writes(stage: Stage, ballots: Sequence[Ballot]) -> list[Write]:
         rows = [dict(zip(FAULT_COLUMNS, row, strict=True)) for row in new]
         writes.append(Upsert("lf_faults", pa.Table.from_pylist(rows)))
     return writes
-
-
-def new_votes(rows: pa.Table) -> list[Write]:
-    """The votes of this run as a write."""
-    return [Upsert("lf_votes", rows)] if rows.num_rows else []

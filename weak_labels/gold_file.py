@@ -1,6 +1,7 @@
 """The gold file: true labels that only the scoring opens, checked against items and classes, and the score itself."""
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +71,11 @@ def read_gold(reader: Reader, config: EvaluateConfig) -> Gold:
         for item_id, names in rows
     }
     if len(class_of) != len(ids):
-        raise DataError(f"The gold file {path} labels {len(ids) - len(class_of)} items more than once.")
+        twice = next(item_id for item_id, times in Counter(ids).items() if times > 1)
+        raise DataError(
+            f"The gold file {path} labels {len(ids) - len(class_of)} items more than once, such as '{twice}'. "
+            "Leave one label for each."
+        )
     stored = {row[0] for row in reader.rows("SELECT item_id FROM items")}
     known = {item_id: class_id for item_id, class_id in class_of.items() if item_id in stored}
     if not known:

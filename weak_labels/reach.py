@@ -24,6 +24,9 @@ INPUT_HASH = f"CASE WHEN i.metadata = '{{}}' THEN left(i.content_hash, 16) ELSE 
 
 VECTORS = "LEFT JOIN vectors x ON x.item_id = i.item_id AND x.encoder_id = ? AND x.content_hash = i.content_hash"
 _FOREVER = 2**31 - 1
+_REACH_COLUMNS = pa.schema(
+    {"lf_name": pa.string(), "lf_version": pa.string(), "input": pa.string(), "batch": pa.int32(), "items": pa.int32()}
+)
 
 Flags = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]
@@ -91,17 +94,19 @@ class Reach:
         }
         # The last batch that each function has been through [L]; 0 for a new or changed one.
         self.through = np.array([self._through(function) for function in asked], np.int64)
-        noted, faults, items = stage.rows(
-            "SELECT (SELECT max(batch) FROM lf_inputs), (SELECT count(*) FROM lf_faults WHERE item_id <> ''), "
-            "(SELECT count(*) FROM items)"
-        )[0]
-        self._last = max([noted or 0, *(batch for _, batch, _ in self._stored.values())])
-        self._any_faults = faults > 0
-        self.total_items = int(items)
         # Nothing was written since the last run, and that run had put the present encoder's vectors before functions.
         self._settled = stage.last_detail.get("read", {}) == dict(stage.input_versions) and (
             not needs_vectors or any(known.input == encoder_id for known, _, _ in self._stored.values())
         )
+        # That run left all functions that it did not switch off at the last batch.
+        told = self._settled and self._stored
+        noted = None if told else stage.scalar("SELECT max(batch) FROM lf_inputs")
+        self._last = max([noted or 0, *(batch for _, batch, _ in self._stored.values())])
+        # One by one, since DuckDB takes twice the time for the same questions in one statement.
+        faults, of_items = stage.rows("SELECT count(*), count(*) FILTER (item_id <> '') FROM lf_faults")[0]
+        self.any_in_faults = faults > 0
+        self._any_faults = of_items > 0
+        self.total_items = int(stage.scalar("SELECT count(*) FROM items"))
         # Otherwise each item is compared with what is noted of it, if anything is.
         self._compare = not self._settled and self._last > 0
         self.with_vector = self._count_vectors() if needs_vectors else 0
@@ -109,6 +114,14 @@ class Reach:
     def kept(self, place: int) -> bool:
         """Whether the stored votes of a function are still its votes."""
         return self.through[place] > 0
+
+    @property
+    def voters(self) -> set[tuple[str, str]] | None:
+        """Name and version of all functions that may have stored votes; None where only the votes themselves can tell.
+
+        A warehouse of schema 1 has votes of several versions of a function, until the first run.
+        """
+        return {(known.name, known.version) for known, _, _ in self._stored.values()} if self._settled else None
 
     def behind(self) -> list[int]:
         """Places of the functions that have to be called on items which were put before others already."""
@@ -174,11 +187,9 @@ class Reach:
         if gone := sorted(self._stored.keys() - now.keys()):
             writes.append(Delete("lf_reach", pa.table({"lf_name": gone})))
         if changed := [row for name, row in now.items() if self._stored.get(name) != row]:
-            rows = [
-                {"lf_name": a.name, "lf_version": a.version, "input": a.input, "batch": number, "items": items}
-                for a, number, items in changed
-            ]
-            writes.append(Upsert("lf_reach", pa.Table.from_pylist(rows)))
+            rows = [(a.name, a.version, a.input, number, items) for a, number, items in changed]
+            columns = zip(_REACH_COLUMNS, zip(*rows, strict=True), strict=True)
+            writes.append(Upsert("lf_reach", pa.table([pa.array(v, f.type) for f, v in columns], _REACH_COLUMNS)))
         return writes
 
     def gone_items(self) -> list[str]:

@@ -6,9 +6,7 @@ time and must give the same answer every time: subqueries, aggregates, windows a
 are refused when the function is made.
 """
 
-import json
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import duckdb
@@ -16,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from warehouse import SettingsError
+from warehouse.expression import called, expression_tree, unstable, walk_macros
 from weak_labels.calls import NotAVote, TimeLimit
 from weak_labels.fingerprint import fingerprint
 from weak_labels.functions import ABSTAIN, ItemBatch, LabelingFunction
@@ -27,11 +26,9 @@ whole."""
 _COLUMNS = "item_id, content, text, metadata"
 # In an expression only the scalar function of a name can be meant; aggregates look at other items. Functions whose
 # result is as long as a number says are left out: DuckDB does not hold them to its memory limit (measured).
-_STABLE = """
+_OF_ONE_ITEM = """
     SELECT function_name FROM duckdb_functions() GROUP BY function_name
     HAVING bool_or(function_type IN ('scalar', 'macro')) AND NOT bool_or(function_type = 'aggregate')
-    AND bool_and(function_type NOT IN ('scalar', 'macro') OR coalesce(stability, 'CONSISTENT') = 'CONSISTENT')
-    AND function_name NOT IN ('current_setting', 'getvariable', 'getenv', 'current_database', 'current_schema')
     AND function_name NOT IN ('range', 'generate_series', 'repeat', 'lpad', 'rpad', 'list_resize', 'array_resize')
 """
 _WAY_OUT = f"Write one expression over the columns {_COLUMNS}, such as: text ILIKE '%refund%' AND length(text) < 200"
@@ -152,23 +149,21 @@ def _select(expression: str) -> str:
 
 def _check(expression: str, where: str, *, wants: str | None) -> None:
     with _connect() as connection:
-        query = f"SELECT ({expression}\n) AS vote"
-        tree = json.loads(connection.execute("SELECT json_serialize_sql(?)", [query]).fetchall()[0][0])
-        if tree.get("error"):
-            raise SettingsError(f"{where}: {tree.get('error_message')}. {_WAY_OUT}")
-        node = tree["statements"][0]["node"] if len(tree["statements"]) == 1 else {}
-        # One bracket too many would end the expression and begin something else.
-        if node.get("type") != "SELECT_NODE" or len(node["select_list"]) != 1 or _more_than_select(node):
-            raise SettingsError(f"{where}: this is more than one expression. {_WAY_OUT}")
-        stable = {name for (name,) in connection.execute(_STABLE).fetchall()}
-        for part in _walk(node["select_list"][0]):
-            kind = part.get("class")
+        try:
+            tree = expression_tree(connection, expression)
+        except SettingsError as error:
+            raise SettingsError(f"{where}: {error}. {_WAY_OUT}") from error
+        if drawn := next(unstable(connection, tree), ""):
+            raise SettingsError(f"{where}: {drawn} gives another answer each time. {_WAY_OUT}")
+        of_one_item = {name for (name,) in connection.execute(_OF_ONE_ITEM).fetchall()}
+        for macro, node in walk_macros(connection, tree):
+            kind, name = node.get("class"), called(node)
             if kind in ("SUBQUERY", "WINDOW", "STAR", "PARAMETER", "DEFAULT"):
                 raise SettingsError(f"{where}: {kind.lower()} is not possible in a labeling function. {_WAY_OUT}")
-            if kind == "FUNCTION" and not part.get("is_operator") and part["function_name"].lower() not in stable:
+            if name and name not in of_one_item:
                 raise SettingsError(
-                    f"{where}: {part['function_name']}() is unknown, or looks at more than one item, or gives another "
-                    f"answer each time, or a result of any length. {_WAY_OUT}"
+                    f"{where}: {macro or name}() is unknown, or looks at more than one item, or gives a result of any "
+                    f"length. {_WAY_OUT}"
                 )
         empty = pa.table({name: pa.array([], pa.string()) for name in ("item_id", "content", "metadata")})
         connection.register("batch", empty)
@@ -180,19 +175,3 @@ def _check(expression: str, where: str, *, wants: str | None) -> None:
             raise SettingsError(f"{where}: it gives {found} where a truth value is expected. {_WAY_OUT}")
         if wants is None and found not in ("VARCHAR", "INTEGER", "BIGINT", '"NULL"'):
             raise SettingsError(f"{where}: it gives {found} where a class name or NULL is expected. {_WAY_OUT}")
-
-
-def _more_than_select(node: dict[str, Any]) -> bool:
-    from_table = node.get("from_table") or {}
-    clauses = ("where_clause", "having", "qualify", "sample", "group_expressions", "modifiers")
-    return from_table.get("type") not in (None, "EMPTY") or any(node.get(clause) for clause in clauses)
-
-
-def _walk(value: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(value, dict):
-        yield value
-        for item in value.values():
-            yield from _walk(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _walk(item)

@@ -164,7 +164,7 @@ def serve_encoder(options: ServeOptions) -> None:
     from engine.client import load_encoder
     from engine.energy import best_meter
     from engine.local import LocalEncoder
-    from engine.remote import wanted_info
+    from engine.remote import info_name
     from engine.serving.app import Service
     from engine.serving.run import serve
 
@@ -180,5 +180,11 @@ def serve_encoder(options: ServeOptions) -> None:
     assert isinstance(encoder, LocalEncoder)
     if options.batch_tokens is not None:
         encoder.scheduler.batch_tokens = options.batch_tokens
-    about = {**wanted_info(options.encoder, options.active), "precision": options.precision, "device": options.device}
+    about = {
+        "name": info_name(options.encoder),
+        "active": encoder.active,
+        "default_active": encoder.default_active,
+        "precision": options.precision,
+        "device": options.device,
+    }
     serve(Service(encoder, config, about, best_meter(options.device)), say)

@@ -96,6 +96,11 @@ def test_the_labeling_page_takes_several_and_an_old_page_is_changed() -> None:
     assert "Our own words" in changed
     assert 'required="false"' in changed
     assert fits(updated(changed, one), CLASSES, one)
+    noted = own.replace("<Choice ", "<!-- ask Ada before changing these --><Choice ", 1)
+    changed = updated(noted, Page(classes=(*CLASSES, "another")))
+    assert "ask Ada" in changed
+    assert "Our own words" in changed
+    assert fits(changed, (*CLASSES, "another"), Page(classes=(*CLASSES, "another")))
 
 
 @pytest.mark.parametrize(("suggested", "result"), [(("a", "c"), [["a", "c"]]), ((), []), (None, None)])

@@ -17,8 +17,8 @@ from engine.native import KERNELS, VARIABLE
 from engine.native.float32 import FloatForward, float_forward, torch_forward
 from engine.routed import RoutedEncoder
 from engine.routed_file import write_routed
-from engine.streamed import StreamedLayers, streamed_dense, streamed_routed
-from engine.streaming import TensorFile, load_routed_model
+from engine.streamed import StreamedLayers, streamed_dense, streamed_stored
+from engine.streaming import TensorFile, load_stored_model
 from engine.trace import LayerTrace
 from tests.engine.test_int8_bits import MODELS
 from tests.engine.texts import make_texts
@@ -128,8 +128,8 @@ def test_layers_that_are_read_for_each_batch_give_the_same_bits(
         streamed = streamed_dense(TensorFile(path), DEEP, least_bytes(whole))
     else:
         write_routed(path, tiny_routed(tiny_routed_config(DEEP)), tiny_tokenizer())
-        whole, _ = load_routed_model(TensorFile(path))
-        loaded = streamed_routed(TensorFile(path), least_bytes(whole))
+        whole, _ = load_stored_model(TensorFile(path))
+        loaded = streamed_stored(TensorFile(path), least_bytes(whole))
         streamed = None if loaded is None else loaded[0]
     assert streamed is not None
     assert isinstance(streamed.layers, StreamedLayers)

@@ -46,6 +46,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("small") / "small.safetensors"
     done = CliRunner().invoke(app, ["engine", "quantize", "--bits", "4", "--output", str(path)])
     assert done.exit_code == 0, done.output
+    assert 'or as [encoder] name and precision = "int4" in siftline.toml.' in done.output
     return path
 
 

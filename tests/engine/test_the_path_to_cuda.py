@@ -20,15 +20,16 @@ from engine.local import LocalEncoder, pack_and_compute
 from engine.products import linear
 from engine.remote import connect
 from engine.request import Packed
-from engine.routed_file import write_routed
+from engine.routed_file import write_routed, write_shallow
 from engine.streamed import StreamedLayers, streamed_dense
-from engine.streaming import TensorFile, load_dense_model, load_routed_model
+from engine.streaming import TensorFile, load_dense_model, load_stored_model
 from tests.engine.pretended_cuda import CudaError, pretended_cuda
 from tests.engine.texts import make_texts
 from tests.engine.tiny import (
     BASE,
     tiny_routed,
     tiny_routed_config,
+    tiny_shallow,
     tiny_tensors,
     tiny_texts,
     tiny_tokenizer,
@@ -58,6 +59,18 @@ def test_the_routed_encoder_computes_there_what_it_computes_on_the_cpu(routed_fi
         assert there.routes == here.routes
         for chosen in ([3], [17, 40, 43], range(0, 44, 2)):
             assert np.array_equal(encoder.encode([TEXTS[index] for index in chosen]), there.vectors[list(chosen)])
+
+
+def test_a_shallow_encoder_computes_there_what_it_computes_on_the_cpu(tmp_path: Path) -> None:
+    write_shallow(tmp_path / "shallow.safetensors", tiny_shallow(), tiny_tokenizer())
+    path = str(tmp_path / "shallow.safetensors")
+    here = load_encoder(path, max_tokens=40, threads=1)
+    with pretended_cuda():
+        encoder = load_encoder(path, max_tokens=40, device="cuda")
+        there = encoder.embed(TEXTS)
+        assert np.abs(there.vectors - here.encode(TEXTS)).max() < CLOSE
+        assert encoder.encoder_id.startswith("shallow-cuda-40-")
+        assert np.array_equal(encoder.encode(TEXTS[::-2]), there.vectors[::-2])
 
 
 def test_the_dense_encoder_computes_there_what_it_computes_on_the_cpu(tmp_path: Path) -> None:
@@ -158,7 +171,21 @@ def test_a_routed_one_too_and_its_name_stays(tmp_path: Path, precision: str, exp
     write_routed(path, tiny_routed(tiny_routed_config(DEEP, expert_mode=expert_mode)), tiny_tokenizer())
     options = {"active": 0.5, "max_tokens": 40, "device": "cuda", "precision": precision}
     with pretended_cuda():
-        model, _ = load_routed_model(TensorFile(path), "cuda", PRECISIONS[precision])
+        model, _ = load_stored_model(TensorFile(path), "cuda", PRECISIONS[precision])
+        full = load_encoder(str(path), **options)
+        streamed = load_encoder(str(path), **options, memory_budget=budget_of(model, 1))
+        assert streamed.encoder_id == full.encoder_id
+        for texts in (TEXTS, TEXTS[40:], TEXTS):
+            assert np.array_equal(streamed.encode(texts), full.encode(texts))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_shallow_one_too(tmp_path: Path, precision: str) -> None:
+    path = tmp_path / "shallow.safetensors"
+    write_shallow(path, tiny_shallow(layers=5), tiny_tokenizer())
+    options = {"max_tokens": 40, "device": "cuda", "precision": precision}
+    with pretended_cuda():
+        model, _ = load_stored_model(TensorFile(path), "cuda", PRECISIONS[precision])
         full = load_encoder(str(path), **options)
         streamed = load_encoder(str(path), **options, memory_budget=budget_of(model, 1))
         assert streamed.encoder_id == full.encoder_id

@@ -16,9 +16,9 @@ from engine.client import load_encoder
 from engine.encoder import dense_encoder, pack
 from engine.errors import ModelFileError, OptionError
 from engine.routed_file import parse_routed, write_routed
-from engine.streamed import StreamedLayers, streamed_dense, streamed_routed
-from engine.streaming import TensorFile, load_dense_model, load_routed_model
-from engine.weights import MINILM, package_folder, read_minilm, shipped_routed
+from engine.streamed import StreamedLayers, streamed_dense, streamed_stored
+from engine.streaming import TensorFile, load_dense_model, load_stored_model
+from engine.weights import MINILM, package_folder, read_minilm, shipped
 from tests.engine.texts import make_texts
 from tests.engine.tiny import BASE, tiny_routed, tiny_routed_config, tiny_tensors, tiny_texts, tiny_tokenizer
 from tests.projects import ROOT
@@ -46,7 +46,7 @@ def test_every_weight_has_the_bits_of_the_whole_file_read_at_once(dense_file: Pa
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], value) for name, value in expected.items())
     whole = parse_routed(routed_file.read_bytes(), name="x")
-    model, tokenizer = load_routed_model(TensorFile(routed_file))
+    model, tokenizer = load_stored_model(TensorFile(routed_file))
     assert tokenizer == whole.tokenizer
     assert all(torch.equal(model.state_dict()[name], value) for name, value in whole.model.state_dict().items())
 
@@ -57,9 +57,9 @@ def test_the_real_models_too() -> None:
     path = package_folder(MINILM) / "model.safetensors"
     found = load_dense_model(TensorFile(path, MINILM.sha256["model.safetensors"]), files.config).state_dict()
     assert all(torch.equal(found[name], value) for name, value in expected.items())
-    path, sha256 = shipped_routed()
+    path, sha256 = shipped("routed")
     whole = parse_routed(path.read_bytes(), name="x").model.state_dict()
-    model, _ = load_routed_model(TensorFile(path, sha256))
+    model, _ = load_stored_model(TensorFile(path, sha256))
     assert all(torch.equal(model.state_dict()[name], value) for name, value in whole.items())
 
 
@@ -78,7 +78,7 @@ def test_a_model_that_does_not_fit_gives_the_same_bits(
     budget = _bytes(full) - _bytes(full.tokens) - (len(full.layers) - places) * layer
     found = streamed_dense(TensorFile(dense_file), DEEP, budget) if kind == "dense" else None
     if kind == "routed":
-        loaded = streamed_routed(TensorFile(routed_file), budget)
+        loaded = streamed_stored(TensorFile(routed_file), budget)
         assert loaded is not None
         found = loaded[0]
     assert found is not None
@@ -102,7 +102,7 @@ def test_only_chosen_experts_are_read(routed_file: Path, monkeypatch: pytest.Mon
         fill(self, name, target, rows)
 
     whole = parse_routed(routed_file.read_bytes(), name="x").model
-    found = streamed_routed(file, _bytes(whole) - _bytes(whole.tokens) - 3 * _bytes(whole.layers[0]))
+    found = streamed_stored(file, _bytes(whole) - _bytes(whole.tokens) - 3 * _bytes(whole.layers[0]))
     assert found is not None
     monkeypatch.setattr(TensorFile, "fill", noting)
     batch, trace = pack(tiny_texts(1, seed=4, longest=4)), []

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from engine.config import EncoderConfig, RoutedConfig
+from engine.config import EncoderConfig, RoutedConfig, ShallowConfig
 from engine.convert import convert
 from engine.corpus import Corpus
 from engine.encoder import DenseEncoder, dense_encoder
@@ -76,6 +76,12 @@ def tiny_corpus(count: int, *, seed: int, lengths: Sequence[int] = (6, 9, 12), b
 
 def tiny_parent(base: EncoderConfig = BASE, seed: int = 0) -> DenseEncoder:
     return dense_encoder(base, tiny_tensors(base, seed))
+
+
+def tiny_shallow(layers: int = 2, seed: int = 0) -> DenseEncoder:
+    """A student whose parent had three layers more."""
+    config = ShallowConfig(**{**asdict(BASE), "layers": layers}, parent_layers=layers + 3)
+    return dense_encoder(config, tiny_tensors(config, seed))
 
 
 def tiny_routed(config: RoutedConfig | None = None, seed: int = 0) -> RoutedEncoder:

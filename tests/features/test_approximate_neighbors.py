@@ -40,6 +40,21 @@ def recall(found: np.ndarray, truth: np.ndarray) -> float:
     return float(np.mean([len(np.intersect1d(a, b)) / len(b) for a, b in zip(found, truth, strict=True)]))
 
 
+@pytest.mark.parametrize("count", [5, 64, 300])
+def test_the_truth_is_found_piece_by_piece(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Some may be asked for twice, as when the sample of all meets that of those that came."""
+    monkeypatch.setattr(approximate, "STEP", 64)
+    vectors = np.random.default_rng(7).standard_normal((count, 6)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    queries = np.array([0, count - 1, 3, 0])
+    similarity, rows = approximate.brute_force(vectors, queries, 4)
+    every = vectors[queries].astype(np.float64) @ vectors.T.astype(np.float64)
+    every[np.arange(len(queries)), queries] = -np.inf
+    expected = np.argsort(-every, axis=1)[:, :4]
+    assert (rows == expected).all()
+    assert np.allclose(similarity, np.take_along_axis(every, expected, axis=1), atol=1e-6)
+
+
 @pytest.mark.parametrize("least", [0.6, 0.9, 1.0])
 @pytest.mark.usefixtures("few_are_many")
 def test_many_vectors_reach_the_recall_that_was_asked_for(least: float) -> None:

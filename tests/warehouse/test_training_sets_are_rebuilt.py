@@ -206,8 +206,8 @@ def test_every_cycles_training_set_comes_back_bit_for_bit_until_it_is_expired(tm
     [
         ("splt = 'train'", "splt"),
         ("split =", "syntax error"),
-        ("true) ; DELETE FROM items; SELECT (1", "only reads"),
-        ("true) ; SELECT 1 FROM items WHERE (true", "no further statement"),
+        ("true) ; DELETE FROM items; SELECT (1", "more than one expression"),
+        ("true) ; SELECT 1 FROM items WHERE (true", "is no condition"),
         ("item_id IN (SELECT content FROM read_text('/etc/hostname'))", "disabled"),
         ("true -- all", ""),
     ],

@@ -1,0 +1,84 @@
+"""A control stands beside the routed encoder that had as much training, and the pages say how much each had."""
+
+import json
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from benchmarks.claims import table
+from benchmarks.engine import parts_without
+from benchmarks.engine_bars import EQUAL, Duel, duels, training_of
+from benchmarks.engine_report import block, page
+from tests.projects import ROOT
+
+
+@pytest.fixture
+def figures() -> dict[str, Any]:
+    return _read("engine")
+
+
+def _read(name: str) -> dict[str, Any]:
+    return json.loads((ROOT / "docs" / "benchmarks" / f"{name}.json").read_text("utf-8"))
+
+
+def _with_longer_training(figures: dict[str, Any], control: str) -> dict[str, Any]:
+    changed = deepcopy(figures)
+    changed["controls"][control]["notes"] |= {"seconds": "98765", "steps": "4321"}
+    return changed
+
+
+def _main(figures: dict[str, Any], control: str) -> Duel:
+    [found] = [duel for duel in duels(figures) if duel.main and duel.control.rsplit(" ", 1)[0] == control]
+    return found
+
+
+def test_the_rival_had_as_many_seconds(figures: dict[str, Any]) -> None:
+    for control in {name for name in figures["controls"] if name != EQUAL}:
+        equal = {**figures["controls"][EQUAL]["notes"], "control": control}
+        figures["controls"][control]["notes"] = equal
+        assert _main(figures, control).rival == EQUAL
+        longer = _main(_with_longer_training(figures, control), control)
+        assert (longer.rival, longer.rival_trained) == ("routed", figures["encoder"]["notes"]["trained"])
+        assert longer.trained == "4,321 steps, 98,765 s"
+        assert longer.routed != _main(figures, control).routed
+
+
+def test_without_an_equally_trained_one_the_shipped_one_is_the_rival(figures: dict[str, Any]) -> None:
+    for part in ("quality", "throughput"):
+        points = figures["parts"][part]["figures"]["points"]
+        figures["parts"][part]["figures"]["points"] = [p for p in points if p["encoder"] != EQUAL]
+    assert {duel.rival for duel in duels(figures)} == {"routed"}
+
+
+def test_training_is_as_the_file_says(figures: dict[str, Any]) -> None:
+    [control, *_] = [name for name in figures["controls"] if name != EQUAL]
+    for notes, words in (
+        ({}, ""),
+        ({"steps": "5100"}, "5,100 steps"),
+        ({"steps": "5100", "seconds": "4740"}, "5,100 steps, 4,740 s"),
+        ({"trained": "5100 steps"}, "5100 steps"),
+    ):
+        figures["controls"][control]["notes"] = notes
+        assert training_of(figures, control) == words
+
+
+def test_figures_of_a_replaced_control_go_and_the_others_stay(figures: dict[str, Any]) -> None:
+    before = deepcopy(figures)
+    parts = parts_without(figures, {EQUAL})
+    assert figures == before
+    assert parts.keys() == before["parts"].keys()
+    for name, part in parts.items():
+        old, new = (p["figures"].get("points", []) for p in (before["parts"][name], part))
+        assert new == [p for p in old if p["encoder"] != EQUAL]
+    assert len(parts["quality"]["figures"]["points"]) < len(before["parts"]["quality"]["figures"]["points"])
+    assert page({**figures, "parts": parts})
+
+
+@pytest.mark.parametrize("write", [page, block, lambda f: table(f, _read("int8"), _read("serving"))])
+def test_every_place_of_the_figures_says_it(figures: dict[str, Any], write: Callable[[dict[str, Any]], str]) -> None:
+    control = next(duel.control.rsplit(" ", 1)[0] for duel in duels(figures) if duel.main and duel.routed)
+    longer = _with_longer_training(figures, control)
+    assert "4,321 steps, 98,765 s" in write(longer)
+    assert figures["encoder"]["notes"]["trained"] in write(longer)
