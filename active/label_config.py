@@ -5,6 +5,7 @@ XML, so only they are escaped and checked here. A page that a person has redesig
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree
@@ -15,23 +16,40 @@ from warehouse import SettingsError
 
 MOST_TEXTS = 4
 _LONG_NAME = 24
-"""Characters; where a class has a longer name, each stands on a line of its own."""
-# `lsf-*` are Label Studio's own class names of text and choices; where it renames them only the spacing is lost.
+"""Letters; where a class has a longer name, each stands on a line of its own."""
+_LETTER_REM = 0.46
+_AROUND_REM = 4.1
+"""Width of a letter of a class, and of the button, key and space around a name: measured in Label Studio 1.23.2."""
+# `lsf-*` are Label Studio's own class names; where it renames them, spacing and columns are lost. On a phone it makes
+# the page wider than the screen, and Submit lies outside: the last rules are for screens as narrow as that.
 _PAGE = """<View style="max-width: {width}; margin: 0 auto; padding: 0 1rem">
   <Style>.lsf-richtext__container, .lsf-richtext__line {{ line-height: 1.65; }}
-    .lsf-choice__item, .lsf-choice__item label {{ line-height: 1.4; }}
-    .lsf-choice__item {{ margin: 0 0.5rem 0.6rem 0; }}</Style>
+    .lsf-choices_layout_inline {{ display: grid; \
+grid-template-columns: repeat(auto-fill, minmax(min(100%, {column}rem), 1fr)); }}
+    .lsf-choice__item, .lsf-choice__item label {{ line-height: 1.4; overflow-wrap: anywhere; }}
+    .lsf-hint {{ white-space: nowrap; }}
+    .lsf-choice__item {{ margin: 0 0.5rem 0.6rem 0; }}
+    @media (max-width: 700px) {{
+      .lsf-editor {{ flex: none; width: 100%; min-width: 0; margin: 0; }}
+      .lsf-menu-header {{ overflow-x: auto; }}
+      .lsf-history-buttons, .lsf-action-buttons, .lsf-current-task__task-id {{ display: none; }}
+    }}</Style>
 {shown}
   <Header value="{question}" size="5" style="margin: 0"/>
   <Choices name="{choices}" toName="{text}" {kind} showInline="{inline}">
 {options}
   </Choices>
-  <Header value="Why this text: $reason (value $value)" size="6" style="{small}; margin: 1rem 0 0"/>
-  <Header value="A class that is chosen already is the model's suggestion." size="6" style="{small}; margin: 0"/>
+  <Header value="A class that is chosen already is the model's suggestion: change it where it is wrong." size="6" \
+style="{small}; margin: 1rem 0 0"/>
+  <Header value="The sign beside a class is its key. Ctrl+Enter submits, on a Mac Command+Enter. Skip what you cannot \
+tell." size="6" style="{small}; margin: 0"/>
+  <Header value="Why this one: $reason" size="6" style="{small}; margin: 0.5rem 0 0"/>
 </View>
 """
-_TEXT = """  <View style="{place}margin: 1rem 0; padding: 0.75rem; border: 1px solid rgba(128, 128, 128, 0.4); \
-border-radius: 8px; font-size: 1.1rem; white-space: pre-wrap; overflow-wrap: anywhere">
+# A long text scrolls in its box, so that the classes stay in sight. On the left Label Studio adds 8 px of its own.
+_TEXT = """  <View style="{place}padding: 0.75rem 1.25rem 0.75rem 0.75rem; border: 1px solid rgba(128, 128, 128, 0.4); \
+border-radius: 8px; font-size: 1.1rem; white-space: pre-wrap; overflow-wrap: anywhere; \
+max-height: {height}vh; overflow-y: auto">
     <Text name="{name}" value="${name}" valueType="text"/>
   </View>"""
 _ONE = 'choice="single-radio" required="true" requiredMessage="Choose a class, or skip the text."'
@@ -84,12 +102,14 @@ def label_config(page: Page) -> str:
 
     Label Studio gives the choices their keys itself: 1 to 9, then 0, q, w, e and so on.
     """
-    place = "flex: 1 1 0; min-width: 0; " if page.texts > 1 else ""
-    shown = "\n".join(_TEXT.format(name=text_key(number), place=place) for number in range(page.texts))
+    place = "flex: 1 1 13rem; min-width: 0; " if page.texts > 1 else "margin: 1rem 0; "
+    height = 30 if page.image else 50
+    shown = "\n".join(_TEXT.format(name=text_key(n), place=place, height=height) for n in range(page.texts))
     if page.texts > 1:
-        shown = f'  <View style="display: flex; gap: 1rem; align-items: stretch">\n{shown}\n  </View>'
+        shown = f'  <View style="display: flex; flex-wrap: wrap; gap: 1rem; margin: 1rem 0">\n{shown}\n  </View>'
     if page.image:
         shown = f'  <Image name="{IMAGE}" value="${IMAGE}" maxHeight="320px" zoom="true" zoomControl="true"/>\n{shown}'
+    longest = max(map(_letters, page.classes), default=0)
     options = "\n".join(f"    <Choice value={quoteattr(name)}/>" for name in page.classes)
     return _PAGE.format(
         width="54rem" if page.texts == 1 else "80rem",
@@ -98,10 +118,16 @@ def label_config(page: Page) -> str:
         choices=LABEL,
         question="Which classes fit? Where none does, submit without one." if page.multi_label else "Which class fits?",
         kind=_SEVERAL if page.multi_label else _ONE,
-        inline="false" if any(len(name) > _LONG_NAME for name in page.classes) else "true",
+        inline="false" if longest > _LONG_NAME else "true",
+        column=round(_AROUND_REM + longest * _LETTER_REM, 2),
         options=options,
         small=_SMALL,
     )
+
+
+def _letters(name: str) -> int:
+    """How wide a name is, in Latin letters; those of Chinese, Japanese and Korean are two wide."""
+    return sum(2 if unicodedata.east_asian_width(letter) in "FW" else 1 for letter in name)
 
 
 def updated(config: str, page: Page) -> str:

@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
-from active.open_task import OpenTask
-from active.service import LABEL, Answer, Pulled, StoredTask, Task, choice
+from active.open_task import ORDERED_BY, OpenTask
+from active.service import LABEL, Answer, Pulled, StoredTask, Task, choice, finite
 from warehouse import ServiceRefused
 from warehouse.answers import person
 from warehouse.files import replaced_file
@@ -110,7 +110,7 @@ class TaskFolder:
         """Task ids of the items that have a file, by round."""
         stored: dict[str, list[str]] = {}
         for path in self.path.glob("*.json"):
-            stored.setdefault(path.stem.partition("-")[0], []).append(path.stem)
+            stored.setdefault(_item(path.stem), []).append(path.stem)
         ids = {item_id: stored.get(self.task_id(item_id)) for item_id in item_ids}
         return {item_id: sorted(found, key=_round) for item_id, found in ids.items() if found}
 
@@ -153,7 +153,7 @@ class TaskFolder:
                 continue
             for task in tasks:
                 data = task.get("data")
-                if isinstance(data, dict) and path.stem.partition("-")[0] == self.task_id(str(data.get("item_id"))):
+                if isinstance(data, dict) and _item(path.stem) == self.task_id(str(data.get("item_id"))):
                     answered = bool(task.get("annotations"))
                     yield StoredTask(task_id=path.stem, item_id=str(data["item_id"]), data=data, answered=answered)
 
@@ -170,6 +170,8 @@ class TaskFolder:
     def waiting(self, annotator: str, *, people: int) -> list[OpenTask]:
         """The tasks that wait for an annotator, the most valuable first; `problems` then names what was left out.
 
+        Of an item that people were asked about again, only the latest task waits: the others may show an old text.
+
         Args:
             annotator: whose answer is missing.
             people: how many have to answer or skip a task.
@@ -177,23 +179,35 @@ class TaskFolder:
         answered: dict[str, set[str]] = {}
         for answer in self.pull():
             answered.setdefault(answer.task_id, set()).add(person(answer.annotator, answer.annotation_id))
+        latest: dict[str, int] = {}
+        for path in self.path.glob("*.json"):
+            item = _item(path.stem)
+            latest[item] = max(latest.get(item, 1), _round(path.stem))
         tasks: list[OpenTask] = []
         for stored in self.stored():
             who = answered.get(stored.task_id, set())
-            if annotator not in who and len(who) < people:
-                with suppress(ServiceRefused):
+            is_latest = _round(stored.task_id) == latest.get(_item(stored.task_id))
+            if is_latest and annotator not in who and len(who) < people:
+                try:
                     tasks.append(self.open_task(stored.task_id))
+                except ServiceRefused as error:
+                    self._problems[self._file(stored.task_id).name] = str(error)
         return sorted(tasks, key=lambda task: task.order)
 
     def open_task(self, task_id: str) -> OpenTask:
         """A task as its file is now.
 
         Raises:
-            ServiceRefused: the file is gone, cannot be read or does not hold exactly one task.
+            ServiceRefused: the file is gone, cannot be read, does not hold exactly one task or has a number in it that
+                is not finite.
         """
         task = self._one_task(task_id)
-        if not isinstance(task.get("data"), dict):
+        data = task.get("data")
+        if not isinstance(data, dict):
             raise ServiceRefused(f"The task file {self._file(task_id)} has no data. Mend or remove it.")
+        for name in ORDERED_BY:
+            if isinstance(data.get(name), int | float) and finite(data[name]) is None:
+                raise ServiceRefused(f"The task file {self._file(task_id)} has a {name} that is not finite. Mend it.")
         people = {person(answer.annotator, answer.annotation_id) for answer in self._answers(self._file(task_id))}
         return OpenTask.of(task_id, task, frozenset(people))
 
@@ -372,6 +386,11 @@ def _is_open(path: Path) -> bool:
     return stat.S_IMODE(found.st_mode) == 0o644 and found.st_uid == os.geteuid()
 
 
+def _item(task_id: str) -> str:
+    """The part of the id that all tasks of an item share."""
+    return task_id.partition("-")[0]
+
+
 def _round(task_id: str) -> int:
     number = task_id.partition("-")[2]
     return int(number) if number.isdecimal() else 1
@@ -387,3 +406,19 @@ def _time(value: object, otherwise: datetime) -> datetime:
 def _write(path: Path, text: str) -> None:
     with replaced_file(path) as temporary:
         temporary.write_text(text, "utf-8")
+        if path.is_file():
+            _open_alike(path, temporary)
+
+
+def _open_alike(before: Path, after: Path) -> None:
+    """Let the people who may read a file read the one that takes its place: its group where allowed, and its mode.
+
+    A group that must be another one gets the rights of everybody, which its members had before.
+    """
+    wanted = before.stat()
+    with suppress(OSError):
+        os.chown(after, -1, wanted.st_gid)
+    mode = wanted.st_mode & 0o777
+    if after.stat().st_gid != wanted.st_gid:
+        mode = mode & ~stat.S_IRWXG | (mode & stat.S_IRWXO) << 3
+    after.chmod(mode)

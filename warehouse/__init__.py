@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from warehouse.errors import (
     CommitFailed,
     DataError,
+    Overtaken,
     SchemaTooNew,
     SchemaTooOld,
     ServiceError,
@@ -58,6 +59,7 @@ __all__ = [
     "Delete",
     "Lake",
     "Location",
+    "Overtaken",
     "Progress",
     "Reader",
     "SchemaTooNew",

@@ -25,11 +25,11 @@ from warehouse.checksums import note
 from warehouse.connection import Location, private_files
 from warehouse.disk import disk_full, no_leftovers
 from warehouse.durable import NewFiles
-from warehouse.errors import CommitFailed, WarehouseError, without_secrets
+from warehouse.errors import CommitFailed, Overtaken, WarehouseError, without_secrets
 from warehouse.hashing import as_stored, combine, hash_rows
 from warehouse.locks import WriteLock
 from warehouse.schema import TABLE_BY_NAME
-from warehouse.stage import Append, Delete, Stage, Upsert, Write
+from warehouse.stage import Append, Delete, Stage, Upsert, Write, newest
 
 ATTEMPTS = 12
 MANY_ROWS = 10_000
@@ -65,6 +65,7 @@ class Commit:
 
     Attributes:
         counts: rows written per table; a delete counts none.
+        in_turn: only where the stage's last commit is still the one that this run found.
     """
 
     stage: Stage
@@ -73,9 +74,12 @@ class Commit:
     rows_read: int
     detail: Mapping[str, Any]
     message: str
+    in_turn: bool
 
 
-def plan(stage: Stage, writes: Sequence[Write], *, rows_read: int, detail: Mapping[str, Any], message: str) -> Commit:
+def plan(
+    stage: Stage, writes: Sequence[Write], *, rows_read: int, detail: Mapping[str, Any], message: str, in_turn: bool
+) -> Commit:
     """A commit of a stage: writes without rows left out, rows counted, a message made where none is given."""
     writes = [w for w in writes if w.rows.num_rows]
     counts: dict[str, int] = {}
@@ -83,7 +87,15 @@ def plan(stage: Stage, writes: Sequence[Write], *, rows_read: int, detail: Mappi
         written = 0 if isinstance(write, Delete) else write.rows.num_rows
         counts[write.table] = counts.get(write.table, 0) + written
     message = message or f"{stage.name}: " + (", ".join(f"{n} {t}" for t, n in counts.items()) or "no rows")
-    return Commit(stage=stage, writes=writes, counts=counts, rows_read=rows_read, detail=detail, message=message)
+    return Commit(
+        stage=stage,
+        writes=writes,
+        counts=counts,
+        rows_read=rows_read,
+        detail=detail,
+        message=message,
+        in_turn=in_turn,
+    )
 
 
 def land(commit: Commit, *, new_cursor: NewCursor, lock: WriteLock, location: Location) -> bool:
@@ -100,6 +112,7 @@ def land(commit: Commit, *, new_cursor: NewCursor, lock: WriteLock, location: Lo
 
     Raises:
         WarehouseBusy: another process held the write lock for too long.
+        Overtaken: the commit was to be in turn, and another run of the stage was faster; nothing was written.
         CommitFailed: it did not land after all attempts, or the disk is full (`DiskFull`); nothing was written.
         WarehouseError: the rows do not fit the tables; nothing was written.
     """
@@ -115,6 +128,8 @@ def land(commit: Commit, *, new_cursor: NewCursor, lock: WriteLock, location: Lo
             if found:
                 cursor.execute("ROLLBACK")
                 return tried
+            if commit.in_turn:
+                _check_turn(cursor, commit.stage)
             tried = True
             _write_all(cursor, commit, hashes.result, now)
             files.extend(written.sync())
@@ -208,6 +223,12 @@ def _token_and_time(cursor: duckdb.DuckDBPyConnection, token: str) -> tuple[bool
     assert row is not None
     now = datetime.now(UTC)
     return row[0] > 0, max(now, row[1]) if row[1] is not None else now
+
+
+def _check_turn(cursor: duckdb.DuckDBPyConnection, stage: Stage) -> None:
+    row = cursor.execute(f"SELECT {newest('token', 'stage = ?')} FROM runs", [stage.name]).fetchone()
+    if row != (stage.previous or None,):
+        raise Overtaken(f"Another run of {stage.name} was faster; nothing was written. Run it again.")
 
 
 def _hash_all(new_cursor: NewCursor, writes: Sequence[Write]) -> dict[str, str]:

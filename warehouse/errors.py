@@ -57,6 +57,10 @@ class CommitFailed(Transient):
     """A commit did not land after all retries; nothing of it was written."""
 
 
+class Overtaken(CommitFailed):
+    """Another run of the same stage committed since this one began; nothing was written."""
+
+
 class DiskFull(CommitFailed):
     """The disk of the warehouse is full; nothing was written, and what was there stays."""
 

@@ -115,11 +115,12 @@ class Lake:
         rows_read: int,
         detail: Mapping[str, Any],
         message: str,
+        in_turn: bool = False,
     ) -> StageResult:
         """Write a stage's tables and its row of `runs`; called by `Stage.commit`."""
         if self.read_only:
             raise WarehouseError(f"The warehouse at {self.location.words} is open for reading only.")
-        commit = plan(stage, writes, rows_read=rows_read, detail=detail, message=message)
+        commit = plan(stage, writes, rows_read=rows_read, detail=detail, message=message, in_turn=in_turn)
         committed = land(commit, new_cursor=self.new_cursor, lock=self.lock, location=self.location)
         return StageResult(
             stage=stage.name,

@@ -82,6 +82,7 @@ class Stage(Reader):
         token: the idempotence token, a hash of the fingerprint and the stage's last token; its first 12 characters
             serve as ids of models made by this stage.
         done: the stage's last commit had this fingerprint, so there is nothing to do.
+        previous: token of the stage's last commit; empty before the first.
         last_detail: what the stage's last commit told in its `detail`; empty before the first.
     """
 
@@ -99,19 +100,20 @@ class Stage(Reader):
         self.name = name
         self.started_at = datetime.now(UTC)
         tables = sorted(inputs)
-        last = [_last("token", "list_contains(tables, ?)") for _ in tables]
-        last += [_last(column, "stage = ?") for column in ("token", "fingerprint", "detail")]
+        last = [newest("token", "list_contains(tables, ?)") for _ in tables]
+        last += [newest(column, "stage = ?") for column in ("token", "fingerprint", "detail")]
         row = self.rows(f"SELECT {', '.join(last)} FROM runs", [*tables, name, name, name])[0]
         self.input_versions = {table: str(token or "") for table, token in zip(tables, row, strict=False)}
         self.fingerprint = hash_token(
             {"stage": name, "version": version, "params": dict(params), "inputs": self.input_versions}
         )
         previous, fingerprint, detail = row[len(tables) :]
+        self.previous = str(previous or "")
         self.last_detail: dict[str, Any] = json.loads(detail) if detail else {}
         self.done = fingerprint == self.fingerprint
         # The stage's last commit is part of the token: a setting that is changed and changed back is work again.
-        after = {"fingerprint": self.fingerprint, "after": previous or ""}
-        self.token = str(previous) if self.done else hash_token(after)
+        after = {"fingerprint": self.fingerprint, "after": self.previous}
+        self.token = self.previous if self.done else hash_token(after)
 
     @property
     def short_token(self) -> str:
@@ -135,6 +137,7 @@ class Stage(Reader):
         rows_read: int = 0,
         detail: Mapping[str, Any] | None = None,
         message: str = "",
+        in_turn: bool = False,
     ) -> StageResult:
         """Write all tables and this run's row in one transaction.
 
@@ -143,14 +146,19 @@ class Stage(Reader):
             rows_read: rows or records the stage worked on.
             detail: further counts, stored as JSON.
             message: one line for the snapshot's history; made from the counts when empty.
+            in_turn: refuse where another run of this stage committed since this one began: for writes that are right
+                only beside what the stage had written then.
 
         Returns:
             The result; `committed` is False when another process had committed this token in the meantime.
 
         Raises:
+            Overtaken: `in_turn`, and another run was faster; nothing was written.
             CommitFailed: nothing was written after all retries.
         """
-        return self.lake.commit_stage(self, writes, rows_read=rows_read, detail=detail or {}, message=message)
+        return self.lake.commit_stage(
+            self, writes, rows_read=rows_read, detail=detail or {}, message=message, in_turn=in_turn
+        )
 
     def elapsed_s(self) -> float:
         """Seconds since the stage began."""
@@ -159,10 +167,10 @@ class Stage(Reader):
 
 def last_token(reader: Reader, table: str) -> str:
     """Token of the last commit that wrote a table, as a reader sees it; empty when none did."""
-    return str(reader.scalar(f"SELECT {_last('token', 'list_contains(tables, ?)')} FROM runs", [table]) or "")
+    return str(reader.scalar(f"SELECT {newest('token', 'list_contains(tables, ?)')} FROM runs", [table]) or "")
 
 
-def _last(column: str, where: str) -> str:
+def newest(column: str, where: str) -> str:
     """SQL for a column of the newest run that meets a condition; ORDER BY with LIMIT makes DuckDB read `runs` twice."""
     return f"first({column} ORDER BY committed_at DESC, token) FILTER ({where})"
 

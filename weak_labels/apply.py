@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from types import TracebackType
@@ -20,7 +20,7 @@ from types import TracebackType
 import numpy as np
 import pyarrow as pa
 
-from warehouse import Lake, Progress, SettingsError, StageResult, hash_token, silent
+from warehouse import Lake, Overtaken, Progress, SettingsError, StageResult, hash_token, silent
 from weak_labels.ballots import Ballot, ItemLog, fault_writes, vote_rows, vote_writes
 from weak_labels.calls import Outcome, call_function
 from weak_labels.functions import Ask, Encode, ItemBatch, LabelingFunction, check_functions
@@ -28,6 +28,9 @@ from weak_labels.item_batches import check_services, refused_exemplars, remember
 from weak_labels.lanes import Lane
 from weak_labels.reach import TEXT, Asked, Pending, Reach, Rows
 from weak_labels.screens import Screens
+
+TURNS = 5
+"""How often a run begins where others are faster each time, before it gives up."""
 
 
 def cores() -> int:
@@ -88,6 +91,9 @@ def vote(
 ) -> StageResult:
     """Let every function vote on every item that is new or changed to it; write `lf_votes` and `lf_faults`.
 
+    Where another vote run commits meanwhile, this one begins again: which items a function has seen, and which versions
+    have votes, is then something else.
+
     Functions that were loaded from a file and run Python code are called in a process of their own, which is ended
     when one hangs. Those made in this program are called here, where only the main thread can break off a call.
 
@@ -105,10 +111,31 @@ def vote(
     Raises:
         SettingsError: functions without name or with one used twice, an unknown class, no `encode` for `nearest`, or
             no `ask` for `prompt`.
+        Overtaken: other runs were faster `TURNS` times; nothing is committed.
         Exception: what `encode` raised; nothing is committed.
     """
     check_functions(functions, config.classes, where="vote")
     check_services(functions, encode, ask)
+    for _ in range(TURNS - 1):
+        with suppress(Overtaken):
+            return _vote_in_turn(lake, functions, config, encode, ask, progress)
+    return _vote_in_turn(lake, functions, config, encode, ask, progress)
+
+
+def version_in_force(function: LabelingFunction, config: VoteConfig) -> str:
+    """Hash of all that decides a function's votes besides the item: its version, the classes and the encoder."""
+    encoder = config.encoder_id if function.uses_vectors else ""
+    return hash_token({"version": function.version, "classes": list(config.classes), "encoder": encoder})[:16]
+
+
+def _vote_in_turn(
+    lake: Lake,
+    functions: Sequence[LabelingFunction],
+    config: VoteConfig,
+    encode: Encode | None,
+    ask: Ask | None,
+    progress: Progress,
+) -> StageResult:
     needs_vectors = any(function.uses_vectors for function in functions)
     asked = [_asked(function, config) for function in functions]
     params = {
@@ -145,13 +172,7 @@ def vote(
                 "without_vector": reach.total_items - reach.with_vector if needs_vectors else 0,
                 "switched_off": sorted(ballot.function.name for ballot in ballots if ballot.off),
             }
-            return stage.commit(writes, rows_read=log.count, detail=detail)
-
-
-def version_in_force(function: LabelingFunction, config: VoteConfig) -> str:
-    """Hash of all that decides a function's votes besides the item: its version, the classes and the encoder."""
-    encoder = config.encoder_id if function.uses_vectors else ""
-    return hash_token({"version": function.version, "classes": list(config.classes), "encoder": encoder})[:16]
+            return stage.commit(writes, rows_read=log.count, detail=detail, in_turn=True)
 
 
 def _asked(function: LabelingFunction, config: VoteConfig) -> Asked:

@@ -89,10 +89,10 @@ def init_project(
     (folder / FILE_NAME).write_text(filled, "utf-8")
     several = "; each item may have several of them, or none" if multi_label else ""
     shown = ", ".join(repr(name) for name in names)
-    out.print(f"Project made in {folder} with {len(names)} classes: {shown}{several}", markup=False)
+    out.print(f"Project made in {folder} with {len(names)} classes: {shown}{several}")
     if sample is None and source is None:
-        out.print(f'0. Put your records into {folder / path}, one {{"{text}": ...}} a line,', markup=False)
-        out.print(f"   or name your file in [[sources]] of {folder / FILE_NAME}", markup=False)
+        out.print(f'0. Put your records into {folder / path}, one {{"{text}": ...}} a line,')
+        out.print(f"   or name your file in [[sources]] of {folder / FILE_NAME}")
     out.print(f"1. Look at {folder / FILE_NAME}")
     for_each = " for each class" if multi_label else ""
     out.print(f"2. Write labeling functions{for_each} in {folder / _FUNCTIONS}")

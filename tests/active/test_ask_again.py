@@ -114,6 +114,23 @@ def test_an_edited_text_is_asked_again_and_only_answers_to_the_new_text_count(
         assert reader.scalar("SELECT count(*) FROM annotations WHERE item_id = ?", [item]) == 3
 
 
+def test_a_second_person_is_shown_the_new_text_and_not_the_old_one_too(pool: SmallPool, folder: TaskFolder) -> None:
+    lake, item = pool.lake, pool.ids[3]
+    two = QueueConfig(project="p", classes=CLASSES, annotators_per_task=2)
+    answer(folder, item, 1)
+    collect(lake, folder, two)
+    for round, text in enumerate(("another text", "a third text"), 2):
+        change_text(lake, item, text)
+        ask_again(lake, no_index, NONE)
+        push(lake, folder, two)
+        assert (folder.path / f"{folder.task_id(item)}.json").is_file()  # it holds an answer, so it stays
+        for who in ("ann", "bob"):
+            waiting = folder.waiting(who, people=2)
+            assert len(waiting) == N
+            assert [task.texts for task in waiting if task.data["item_id"] == item] == [(text,)]
+            assert folder.task_id(item, round) in {task.task_id for task in waiting}
+
+
 def test_a_text_edited_back_gets_its_first_answer_back(pool: SmallPool, folder: TaskFolder) -> None:
     lake, item = pool.lake, pool.ids[0]
     answer(folder, item, 1)

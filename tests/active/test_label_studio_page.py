@@ -66,7 +66,7 @@ def test_texts_and_classes_are_shown_as_text(studio: StudioInfo, service: LabelS
         driver.get(f"{studio.url}/projects/{project_id}/data?labeling=1")
         assert text_of(driver) == HOSTILE.text
         page = driver.find_element(By.TAG_NAME, "body").text
-        assert f"Why this text: {HOSTILE.reason} (value 0.61)" in page
+        assert f"Why this one: {HOSTILE.reason}" in page
         assert "<b>crude</b> & oil" in page
         assert driver.title == "Label Studio"
         assert [text for text in chosen(driver) if "<b>crude</b> & oil" in text], "the suggestion is not chosen"
@@ -115,3 +115,43 @@ def test_long_class_names_stand_one_below_the_other_and_short_ones_in_a_row(
             assert len(choices) == len(classes)
             assert len({choice.rect["y"] for choice in choices}) == rows
         service = LabelStudioService(studio.url, studio.api_key, f"{service.project} 2")
+
+
+def test_an_annotator_needs_no_scrolling_to_answer(studio: StudioInfo, service: LabelStudioService) -> None:
+    """Not for a long text, and not on a phone, where Label Studio alone lays Submit beside the screen."""
+    service.ensure_project(("earn", "acq", "crude", "grain", "interest", "money-fx", "ship", "trade"))
+    service.push([replace(PLAIN, text="The talks ended without a signature. " * 150)])
+    with chromium(width=1280, height=800) as driver:
+        log_in(driver, studio)
+        for width, height in ((1280, 800), (390, 844)):
+            size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+            driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+            driver.get(f"{studio.url}/projects/{project_of(studio, service)['id']}/data?labeling=1")
+            text_of(driver)
+            submit = driver.find_element(By.XPATH, "//button[normalize-space()='Submit']").rect
+            assert submit["x"] + submit["width"] <= width
+            assert submit["y"] + submit["height"] <= height
+            for choice in driver.find_elements(By.CSS_SELECTOR, "label:has(input[type=radio])"):
+                assert choice.rect["y"] + choice.rect["height"] <= submit["y"]
+            assert driver.execute_script("return document.documentElement.scrollWidth") == width
+            text = driver.find_element(By.CSS_SELECTOR, ".lsf-richtext__container").rect
+            assert text["width"] > 0.75 * min(width, 900)
+            page = driver.find_element(By.TAG_NAME, "body").text
+            assert "Ctrl+Enter submits" in page
+            assert "change it where it is wrong" in page
+
+
+def test_many_classes_stand_in_columns(studio: StudioInfo, service: LabelStudioService) -> None:
+    classes = tuple(f"{'abcdefgh'[: number % 8 + 1]}-{number}" for number in range(40))
+    service.ensure_project(classes)
+    service.push([replace(PLAIN, prediction=classes[0])])
+    with chromium(width=1280, height=800) as driver:
+        log_in(driver, studio)
+        driver.get(f"{studio.url}/projects/{project_of(studio, service)['id']}/data?labeling=1")
+        text_of(driver)
+        choices = [choice.rect for choice in driver.find_elements(By.CSS_SELECTOR, "label:has(input[type=radio])")]
+        assert len(choices) == len(classes)
+        rows = len({choice["y"] for choice in choices})
+        assert rows < 12
+        assert len({choice["x"] for choice in choices}) == -(-len(classes) // rows)
+        assert len({choice["height"] for choice in choices}) == 1, "a name does not fit in its column"

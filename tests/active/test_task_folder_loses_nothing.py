@@ -1,7 +1,12 @@
 """The folder of tasks: whatever a person's hands do to the files, no answer is lost, doubled or taken for deleted."""
 
 import json
+import math
+import os
 import stat
+import subprocess
+import sys
+import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,9 +17,11 @@ import pytest
 from active.outbox import QueueConfig
 from active.push import push
 from active.queue import collect
+from active.reconcile import reconcile
 from active.service import Answer, Task
 from active.task_folder import TaskFolder
 from tests.active.plans import plan
+from tests.projects import ROOT
 from tests.warehouse.test_commit_is_atomic import items
 from warehouse import Append, Lake, ServiceRefused, SettingsError, Upsert
 
@@ -230,6 +237,71 @@ def test_a_folder_that_people_made_stays_as_open_as_they_made_it(tmp_path: Path)
     for _ in range(2):
         folder.ensure_project(["a", "b"])
         assert modes(folder) == (0o755, {0o600})
+
+
+def test_an_answer_leaves_a_task_file_as_open_as_it_was(folder: TaskFolder) -> None:
+    task_id = folder.task_id("i00000")
+    path = folder.path / f"{task_id}.json"
+    for mode in (0o660, 0o640, 0o600):
+        path.chmod(mode)
+        folder.annotate(task_id, labels=["a"], annotator="ann", seconds=1.0)
+        assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be several people")
+@pytest.mark.parametrize(("group", "mode"), [(2000, 0o660), (2001, 0o604)], ids=["of the group", "of another"])
+def test_a_colleagues_answer_leaves_a_task_file_to_its_group(group: int, mode: int) -> None:
+    colleague = """
+import os, sys
+from pathlib import Path
+from active.task_folder import TaskFolder
+folder, task_id, group = TaskFolder(Path("."), "p"), sys.argv[1], int(sys.argv[2])
+os.setgroups([group])
+os.setgid(2001)
+os.setuid(2001)
+folder.annotate(task_id, labels=["a"], annotator="bob", seconds=1.0)
+"""
+    with tempfile.TemporaryDirectory() as shared:  # pytest's own folders are closed to other people
+        folder = TaskFolder(Path(shared), "p")
+        task_id = folder.push([task("i00000")])["i00000"]
+        path = folder.path / f"{task_id}.json"
+        folder.path.chmod(0o777)
+        os.chown(path, 2000, 2000)
+        path.chmod(mode)
+        command = [sys.executable, "-c", colleague, task_id, str(group)]
+        subprocess.run(command, cwd=shared, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+        found = path.stat()
+    assert found.st_uid == 2001
+    assert (found.st_gid, stat.S_IMODE(found.st_mode)) == ((2000, 0o660) if group == 2000 else (2001, 0o644))
+
+
+def change_data(folder: TaskFolder, item_id: str, **changes: object) -> Path:
+    path = folder.path / f"{folder.task_id(item_id)}.json"
+    content = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps({**content, "data": {**content["data"], **changes}}), "utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [("value", 10**400), ("cycle", math.nan), ("rank", math.inf)], ids=["value", "cycle", "rank"]
+)
+def test_a_number_that_is_not_finite_stops_its_own_task_only(
+    stocked: Lake, folder: TaskFolder, name: str, number: float
+) -> None:
+    path = change_data(folder, "i00001", **{name: number})
+    assert [task.data["item_id"] for task in folder.waiting("ann", people=1)] == ["i00000", "i00002"]
+    assert list(folder.problems) == [path.name]
+    assert f"has a {name} that is not finite" in folder.problems[path.name]
+    assert reconcile(stocked, folder, CONFIG).adopted == 3
+    with stocked.read() as reader:
+        assert reader.scalar(f"SELECT {name} FROM queue WHERE item_id = 'i00001'") == 0
+
+
+def test_a_cycle_that_the_queue_cannot_hold_is_none(stocked: Lake, folder: TaskFolder) -> None:
+    change_data(folder, "i00001", cycle=2**31, rank=-1)
+    assert reconcile(stocked, folder, CONFIG).adopted == 3
+    with stocked.read() as reader:
+        assert reader.rows("SELECT cycle, rank FROM queue WHERE item_id = 'i00001'") == [(0, 0)]
 
 
 def test_a_repeated_export_is_collected_once_and_the_later_state_counts(stocked: Lake, folder: TaskFolder) -> None:

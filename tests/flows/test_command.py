@@ -150,6 +150,14 @@ def test_init_makes_a_multi_label_project(tmp_path: Path, capsys: pytest.Capture
     assert "@" not in (folder / "siftline.toml").read_text("utf-8")
 
 
+def test_brackets_and_colons_of_a_path_are_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "tickets[v2]:bug:"
+    assert run_command(["init", str(root), "--classes", "ham,spam"]) == 0
+    assert f"siftline run --project {root}" in capsys.readouterr().out
+    assert run_command(["status", "--project", str(root)]) == 2
+    assert str(root) in capsys.readouterr().err
+
+
 def test_init_says_which_classes_it_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["init", str(tmp_path / "p"), "--classes", "billing, charges,bug [app]"]) == 0
     assert "with 3 classes: 'billing', 'charges', 'bug [app]'" in capsys.readouterr().out

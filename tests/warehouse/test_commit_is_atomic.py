@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from warehouse import Append, Lake, Upsert, WarehouseError
+from warehouse import Append, Lake, Overtaken, Upsert, WarehouseError
 from warehouse.commit import MANY_ROWS
 
 
@@ -117,6 +117,19 @@ def test_two_stages_that_found_a_table_empty_do_not_double_its_rows(lake: Lake) 
     assert count(lake, "items") == MANY_ROWS + 1
     with lake.read() as reader:
         assert reader.scalar("SELECT count(*) FROM items WHERE content LIKE 'new%'") == MANY_ROWS + 1
+
+
+def test_a_commit_in_turn_is_refused_after_another_run_of_its_stage_only(lake: Lake) -> None:
+    with (
+        lake.stage("s", version=1, inputs=()) as first,
+        lake.stage("other", version=1, inputs=()) as other,
+        lake.stage("s", version=2, inputs=()) as second,
+    ):
+        other.commit([Append("classes", classes("a"))])
+        assert first.commit([Upsert("classes", classes("a", "b"))], in_turn=True).committed
+        with pytest.raises(Overtaken, match="Another run of s was faster; nothing was written"):
+            second.commit([Append("classes", classes("a"))], in_turn=True)
+    assert (count(lake, "classes"), count(lake, "runs")) == (2, 2)
 
 
 def test_a_stage_reads_one_snapshot(lake: Lake) -> None:
