@@ -7,7 +7,8 @@
 - `layers`: a dense student of two layers, the first and the last.
 - `width`: a static student of all layers, 6 heads and 304 neurons each, the strongest ones; nothing is routed.
 
-Each is timed for some steps first, and then gets as many steps as fit into the seconds. Runs go on where they stopped.
+Each is timed for some steps first, and then gets as many steps as fit into the seconds; or as many as are named, as the
+shipped `shallow` has as many as the shipped `routed`. Runs go on where they stopped.
 The files are encoders like any other: `python -m benchmarks.engine --controls controls/*.safetensors`.
 """
 
@@ -82,6 +83,7 @@ def main() -> None:
     parser.add_argument("--text", type=Path, nargs="+", required=True, help="files of training text, one text a line")
     parser.add_argument("--output", type=Path, required=True, help="folder for the encoders and checkpoints")
     parser.add_argument("--seconds", type=float, default=3600.0, help="training time of each (default 3600)")
+    parser.add_argument("--steps", type=int, help="steps of each, in place of what fits into the seconds")
     parser.add_argument("--which", default=",".join(CONTROLS), help="some of %(default)s, with commas between them")
     parser.add_argument("--limit", type=int, help="texts to read at most")
     parser.add_argument("--seed", type=int, default=0)
@@ -94,11 +96,31 @@ def main() -> None:
         read_texts(files, arguments.text, limit=arguments.limit), JOINED_FRAC, longest=JOINED_LONGEST, seed=0
     )
     for name in arguments.which.split(","):
-        train(name, files, corpus, arguments.output, seconds=arguments.seconds, seed=arguments.seed)
+        train(
+            name,
+            files,
+            corpus,
+            arguments.output,
+            seconds=arguments.seconds,
+            steps=arguments.steps,
+            seed=arguments.seed,
+        )
 
 
-def train(name: str, files: DenseFiles, corpus: Corpus, output: Path, *, seconds: float, seed: int) -> None:
-    """Train one control and write `<name>.safetensors`; a run that was stopped goes on."""
+def train(
+    name: str, files: DenseFiles, corpus: Corpus, output: Path, *, seconds: float, steps: int | None, seed: int
+) -> None:
+    """Train one control and write `<name>.safetensors`; a run that was stopped goes on.
+
+    Args:
+        name: a key of `CONTROLS`.
+        files: the parent.
+        corpus: the texts.
+        output: folder for the encoder and its checkpoints.
+        seconds: training time, from which the number of steps is worked out.
+        steps: the number of steps, where it is given.
+        seed: of everything random.
+    """
     control = CONTROLS[name]
     config = control.config(files)
     calibration = sample_texts(corpus, seed, CALIBRATION_TOKENS)
@@ -122,11 +144,10 @@ def train(name: str, files: DenseFiles, corpus: Corpus, output: Path, *, seconds
 
     main_budget = control.budgets.index(max(control.budgets))
     plan = output / name / "steps.json"
-    if not plan.exists():
+    if not plan.exists() and steps is None:
         timed = _timed(fresh(), parent, corpus, recipe(TIMED_STEPS), output / name / "timing", main_budget=main_budget)
-        steps = int(seconds / timed)
-        plan.write_text(json.dumps({"steps": steps, "seconds": seconds}))
-    steps = json.loads(plan.read_text())["steps"]
+        plan.write_text(json.dumps({"steps": int(seconds / timed), "seconds": seconds}))
+    steps = steps or int(json.loads(plan.read_text())["steps"])
 
     def report(progress: Progress) -> None:
         print(f"{name}: step {progress.step} of {steps}, cosine {progress.cosine:.4f}", flush=True)
@@ -135,7 +156,9 @@ def train(name: str, files: DenseFiles, corpus: Corpus, output: Path, *, seconds
     run.run(report=report, every=200)
     model = run.model.requires_grad_(False)
     calibrate_thresholds(model, pack(sorted(sample_texts(corpus, seed + 1, 4 * CALIBRATION_TOKENS), key=len)))
-    notes = {"control": name, "seconds": f"{seconds:g}", "steps": f"{steps}"}
+    notes = {"control": name, "steps": f"{steps}"}
+    if plan.exists():
+        notes["seconds"] = f"{seconds:g}"
     write_routed(output / f"{name}.safetensors", model, files.tokenizer, notes)
 
 
