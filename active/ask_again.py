@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from active.explore import EXPLORED, is_explored
 from active.quality import SUSPICIOUS, Suspect, suspects
 from features.index import VectorIndex
 from warehouse import Lake, Reader, SettingsError, StageResult, Upsert
@@ -100,7 +101,7 @@ def ask_again(lake: Lake, index: Callable[[], VectorIndex], config: AskAgainConf
             _add(wanted, "second_look", list(reasons), _share(config.budget, config.second_look), before)
     rounds = {item: number for item, number, _ in before}
     params = {"project": config.project, "wanted": sorted(wanted.items())}
-    with lake.stage("ask_again", version=1, inputs=("queue", "items"), params=params) as stage:
+    with lake.stage("ask_again", version=2, inputs=("queue", "items"), params=params) as stage:
         if not wanted:
             return stage.nothing()
         planned = [_planned(rows[item], why, reasons.get(item, REASONS[why])) for item, why in sorted(wanted.items())]
@@ -182,12 +183,16 @@ def _doubt(suspect: Suspect, names: list[str]) -> str:
 def _planned(row: dict[str, Any], why: Why, reason: str) -> dict[str, Any]:
     """The row of the queue for the new task; an edited text gets a suggestion, that of the model for the new text."""
     edited = why == "edited"
+    if row["state"] == "planned":
+        reason = row["reason"]
+    elif is_explored(row["reason"]):
+        reason = f"{EXPLORED} {reason}"
     planned = {
         **row,
         "state": "planned",
         "task_id": "",
         "content_hash": row["now"],
-        "reason": row["reason"] if row["state"] == "planned" else reason,
+        "reason": reason,
         "prediction": row["new_prediction"] if edited else -1,
         "predictions": row["new_predictions"] if edited else None,
         "confidence": row["new_confidence"] if edited else 0.0,

@@ -16,6 +16,14 @@ import numpy as np
 from active.graph import Rows
 from active.pool import Pool
 
+EXPLORED = "Drawn at random, whatever its value: part of the fair sample of all records."
+"""Begins the reason of such an item in the queue, also once it is asked again; the saved questions look for it."""
+
+
+def is_explored(reason: str) -> bool:
+    """Whether an item with this reason was drawn for the fair sample, so that its value says nothing."""
+    return reason.startswith(EXPLORED)
+
 
 def exploration_order(item_ids: Sequence[str], seed: int) -> Rows:
     """Places of the items in the order in which exploration asks about them [N].

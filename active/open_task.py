@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from itertools import count, takewhile
 from typing import Any, Self
 
-from active.service import IMAGE, LABEL, TEXT, text_key
+from active.service import IMAGE, LABEL, TEXT, finite, text_key
+
+ORDERED_BY = ("value", "cycle", "rank")
+"""Numbers in a task's data that say which task comes first."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,4 +68,4 @@ class OpenTask:
 
 
 def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) and abs(value) < float("inf") else 0.0
+    return finite(value) or 0.0

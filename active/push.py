@@ -8,8 +8,8 @@ they are `sent` until the service says whether it still holds them.
 
 from collections.abc import Sequence
 
+from active.explore import is_explored
 from active.outbox import QueueConfig, Row, commit_states, former_tasks, queue_rows, sent_hashes
-from active.select import EXPLORED
 from active.service import AnnotationService, Task
 from warehouse import Lake, Progress, Reader, StageResult, silent
 
@@ -89,7 +89,7 @@ def overtaken(planned: Sequence[Row], stored: Sequence[Row], on_screens: int) ->
     """
     best = max((row["value"] for row in planned if row["state"] == "planned"), default=0.0)
     in_order = sorted(stored, key=lambda row: (len(row["task_id"]), row["task_id"]))
-    return [row for row in in_order[on_screens:] if row["value"] < best and row["reason"] != EXPLORED]
+    return [row for row in in_order[on_screens:] if row["value"] < best and not is_explored(row["reason"])]
 
 
 def _annotators(reader: Reader, config: QueueConfig) -> int:
@@ -108,7 +108,9 @@ def _withdraw(service: AnnotationService, rows: Sequence[Row]) -> set[str]:
     """
     best = max((row["value"] for row in rows if row["state"] == "planned"), default=0.0)
     behind = [
-        row["item_id"] for row in rows if row["state"] == "sent" and row["value"] < best and row["reason"] != EXPLORED
+        row["item_id"]
+        for row in rows
+        if row["state"] == "sent" and row["value"] < best and not is_explored(row["reason"])
     ]
     held = service.find(behind) if behind else {}
     if held:

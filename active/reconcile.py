@@ -11,7 +11,7 @@ from typing import Any
 
 from active.outbox import QueueConfig, Row, commit_states, former_tasks, queue_rows, sent_hashes
 from active.push import ensure_project, push, tasks_of
-from active.service import AnnotationService, StoredTask
+from active.service import AnnotationService, StoredTask, finite
 from warehouse import Lake, Progress, silent
 
 OPEN = ("sent", "confirmed")
@@ -165,9 +165,9 @@ class _Differences:
                 "item_id": item_id,
                 "project": config.project,
                 "state": "confirmed",
-                "cycle": int(_number(tasks[0].data.get("cycle"), 0)),
-                "rank": int(_number(tasks[0].data.get("rank"), 0)),
-                "value": _number(tasks[0].data.get("value"), 0.0),
+                "cycle": _whole(tasks[0].data.get("cycle")),
+                "rank": _whole(tasks[0].data.get("rank")),
+                "value": finite(tasks[0].data.get("value")) or 0.0,
                 "reason": str(tasks[0].data.get("reason") or ""),
                 "prediction": -1,
                 "predictions": None,
@@ -185,8 +185,10 @@ def _withdraw(service: AnnotationService, surplus: Mapping[str, str]) -> int:
     return sum(task_id in held.get(item_id, ()) for task_id, item_id in surplus.items())
 
 
-def _number(value: object, otherwise: float) -> float:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else otherwise
+def _whole(value: object) -> int:
+    """A cycle or rank that the queue can hold; 0 for anything else."""
+    number = finite(value) or 0.0
+    return int(number) if 0 <= number < 2**31 else 0
 
 
 def _restore(

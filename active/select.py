@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
-from active.explore import exploration_next
+from active.explore import EXPLORED, exploration_next
 from active.graph import Floats, PoolGraph
 from active.pool import Pool, read_pool
 from active.reason import with_seconds
@@ -16,8 +16,6 @@ from active.strategies import SINGLE_LABEL, STRATEGIES, Pick, Quota, Situation, 
 from active.value import DECIMALS
 from features.index import VectorIndex
 from warehouse import Lake, Reader, SettingsError, StageResult, Upsert
-
-EXPLORED = "Drawn at random, whatever its value: part of the fair sample of all records."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

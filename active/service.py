@@ -4,6 +4,7 @@ Label Studio is one service, a folder of JSON files another. Both are reached on
 of the simulated annotator takes the same way as a person's.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,6 +31,17 @@ def text_key(place: int) -> str:
 def choice(labels: Sequence[str]) -> dict[str, Any]:
     """Chosen classes in Label Studio's format."""
     return {"from_name": LABEL, "to_name": TEXT, "type": "choices", "value": {"choices": list(labels)}}
+
+
+def finite(value: object) -> float | None:
+    """A number in a task's data; None for anything else, also one that is not finite or larger than a float holds."""
+    if not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

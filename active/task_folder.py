@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
-from active.open_task import OpenTask
-from active.service import LABEL, Answer, Pulled, StoredTask, Task, choice
+from active.open_task import ORDERED_BY, OpenTask
+from active.service import LABEL, Answer, Pulled, StoredTask, Task, choice, finite
 from warehouse import ServiceRefused
 from warehouse.answers import person
 from warehouse.files import replaced_file
@@ -188,19 +188,26 @@ class TaskFolder:
             who = answered.get(stored.task_id, set())
             is_latest = _round(stored.task_id) == latest.get(_item(stored.task_id))
             if is_latest and annotator not in who and len(who) < people:
-                with suppress(ServiceRefused):
+                try:
                     tasks.append(self.open_task(stored.task_id))
+                except ServiceRefused as error:
+                    self._problems[self._file(stored.task_id).name] = str(error)
         return sorted(tasks, key=lambda task: task.order)
 
     def open_task(self, task_id: str) -> OpenTask:
         """A task as its file is now.
 
         Raises:
-            ServiceRefused: the file is gone, cannot be read or does not hold exactly one task.
+            ServiceRefused: the file is gone, cannot be read, does not hold exactly one task or has a number in it that
+                is not finite.
         """
         task = self._one_task(task_id)
-        if not isinstance(task.get("data"), dict):
+        data = task.get("data")
+        if not isinstance(data, dict):
             raise ServiceRefused(f"The task file {self._file(task_id)} has no data. Mend or remove it.")
+        for name in ORDERED_BY:
+            if isinstance(data.get(name), int | float) and finite(data[name]) is None:
+                raise ServiceRefused(f"The task file {self._file(task_id)} has a {name} that is not finite. Mend it.")
         people = {person(answer.annotator, answer.annotation_id) for answer in self._answers(self._file(task_id))}
         return OpenTask.of(task_id, task, frozenset(people))
 

@@ -1,5 +1,9 @@
-"""SQL expressions that a person types, taken apart by DuckDB's own parser: one expression, and what stands in it."""
+"""SQL expressions that a person types, taken apart by DuckDB's own parser: one expression, and what stands in it.
 
+What a macro does stands in its definition, so the nodes of an expression include those of the macros that it calls.
+"""
+
+import functools
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -9,8 +13,19 @@ import duckdb
 from warehouse.errors import SettingsError
 
 Node = dict[str, Any]
-CLOCK = frozenset({"current_date", "current_time", "current_timestamp", "localtime", "localtimestamp"})
-"""Functions that are written without brackets, and parsed as if they were columns."""
+_CLOCK = frozenset({"current_date", "current_time", "current_timestamp", "localtime", "localtimestamp"})
+_WHO = frozenset({"current_catalog", "current_role", "current_schema", "current_user", "session_user", "user"})
+_WITHOUT_BRACKETS = _CLOCK | _WHO  # parsed as if they were columns
+# Of these DuckDB says that they are CONSISTENT, or says nothing since they are macros without a function in them.
+_UNMARKED = frozenset(
+    {"current_localtime", "current_localtimestamp", "current_setting", "getenv", "getvariable", "version"}
+)
+# error() is marked too, so that DuckDB does not evaluate it ahead.
+_KNOWN = """
+    SELECT function_name, macro_definition FROM duckdb_functions()
+    WHERE function_type = 'macro'
+    OR (function_type = 'scalar' AND stability <> 'CONSISTENT' AND function_name <> 'error')
+"""
 _CLAUSES = ("where_clause", "having", "qualify", "sample", "group_expressions", "modifiers")
 
 
@@ -44,13 +59,55 @@ def walk(tree: Any) -> Iterator[Node]:
             yield from walk(part)
 
 
-def functions(tree: Any) -> Iterator[str]:
-    """Names of the functions in a tree in lower case, operators left out."""
-    for part in walk(tree):
-        if part.get("class") == "FUNCTION" and not part.get("is_operator"):
-            yield part["function_name"].lower()
-        if part.get("class") == "COLUMN_REF" and part["column_names"][-1].lower() in CLOCK:
-            yield part["column_names"][-1].lower()
+def walk_macros(connection: duckdb.DuckDBPyConnection, tree: Node) -> Iterator[tuple[str, Node]]:
+    """Every node of a tree and of the definitions of the macros in it, each with the macro that led to it or ''."""
+    macros = _known()[1]
+    waiting, opened = [("", tree)], set[str]()
+    while waiting:
+        named, tree = waiting.pop()
+        for node in walk(tree):
+            yield named, node
+            if (name := called(node)) in macros and name not in opened:
+                opened.add(name)
+                waiting += [(named or name, expression_tree(connection, definition)) for definition in macros[name]]
+
+
+def called(node: Node) -> str:
+    """Name of the function that a node calls, in lower case; empty for operators and all else."""
+    if node.get("class") == "FUNCTION" and not node.get("is_operator"):
+        return node["function_name"].lower()
+    if node.get("class") == "COLUMN_REF" and (name := node["column_names"][-1].lower()) in _WITHOUT_BRACKETS:
+        return name
+    return ""
+
+
+def unstable(connection: duckdb.DuckDBPyConnection, tree: Node) -> Iterator[str]:
+    """What makes an expression another one each time, for other people or on other machines, in words."""
+    marked = _known()[0]
+    for macro, node in walk_macros(connection, tree):
+        name = called(node)
+        if name in marked:
+            yield f"{macro or name}()"
+        if name == "age" and len(node["children"]) == 1:
+            yield "age() with one argument"
+        if node.get("sample"):
+            yield "a sample"
+        kinds = {modifier["type"] for modifier in node.get("modifiers") or ()}
+        if kinds & {"LIMIT_MODIFIER", "LIMIT_PERCENT_MODIFIER"} and "ORDER_MODIFIER" not in kinds:
+            yield "LIMIT without ORDER BY"
+
+
+@functools.cache
+def _known() -> tuple[frozenset[str], dict[str, list[str]]]:
+    """Names of unstable functions, and definitions by name of macros; DuckDB takes 10 ms to list them."""
+    marked, macros = _WITHOUT_BRACKETS | _UNMARKED, dict[str, list[str]]()
+    with duckdb.connect() as connection:
+        for name, definition in connection.execute(_KNOWN).fetchall():
+            if definition is None:
+                marked |= {name}
+            else:
+                macros.setdefault(name, []).append(definition)
+    return marked, macros
 
 
 def _more_than_select(node: Node) -> bool:

@@ -5,6 +5,7 @@ record can begin like a formula, and a spreadsheet would run it; no CSV of Siftl
 """
 
 import csv
+import itertools
 import json
 import math
 from collections.abc import Generator, Iterable, Sequence
@@ -45,10 +46,22 @@ def new_file(path: Path, *, force: bool = False) -> Generator[Path]:
         yield temporary
 
 
+def numbered(names: Sequence[str]) -> list[str]:
+    """Names of columns, the later of equal ones with a number as DuckDB's COPY gives it: label, label_1, label_2."""
+    found: list[str] = []
+    taken: set[str] = set()
+    for name in names:
+        further = (f"{name}_{number}" for number in itertools.count(1))
+        new = next(new for new in itertools.chain([name], further) if new.lower() not in taken)
+        taken.add(new.lower())
+        found.append(new)
+    return found
+
+
 def write_csv(target: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
     """Write rows as CSV; returns how many. Lists and structs become JSON, and no cell is a formula."""
     writer = csv.writer(target)
-    writer.writerow([csv_cell(name) for name in columns])
+    writer.writerow([csv_cell(name) for name in numbered(columns)])
     count = 0
     for row in rows:
         writer.writerow([csv_cell(value) for value in row])
@@ -58,9 +71,9 @@ def write_csv(target: TextIO, columns: Sequence[str], rows: Iterable[Sequence[An
 
 def write_json(target: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
     """Write rows as JSON objects, one per line; returns how many."""
-    count = 0
+    names, count = numbered(columns), 0
     for row in rows:
-        target.write(json.dumps(plain(dict(zip(columns, row, strict=True))), ensure_ascii=False) + "\n")
+        target.write(json.dumps(plain(dict(zip(names, row, strict=True))), ensure_ascii=False) + "\n")
         count += 1
     return count
 
@@ -70,11 +83,13 @@ def write_parquet(target: Path | IO[bytes], stream: pa.RecordBatchReader) -> int
 
     Equal rows give equal bytes, however the stream was cut: row groups are filled to a fixed size.
     """
-    count, kept = 0, stream.schema.empty_table()
-    with pq.ParquetWriter(target, stream.schema, compression="zstd") as writer:
+    fields = zip(stream.schema, numbered(stream.schema.names), strict=True)
+    schema = pa.schema([field.with_name(name) for field, name in fields], stream.schema.metadata)
+    count, kept = 0, schema.empty_table()
+    with pq.ParquetWriter(target, schema, compression="zstd") as writer:
         for batch in stream:
             count += batch.num_rows
-            kept = pa.concat_tables([kept, pa.Table.from_batches([batch])])
+            kept = pa.concat_tables([kept, pa.Table.from_arrays(batch.columns, schema=schema)])
             while kept.num_rows >= ROW_GROUP_ROWS:
                 writer.write_table(kept.slice(0, ROW_GROUP_ROWS).combine_chunks(), row_group_size=ROW_GROUP_ROWS)
                 kept = kept.slice(ROW_GROUP_ROWS)

@@ -11,7 +11,7 @@ import duckdb
 
 from warehouse.connection import Location
 from warehouse.errors import SettingsError, WarehouseNotFound
-from warehouse.expression import CLOCK, expression_tree, functions, walk
+from warehouse.expression import expression_tree, unstable
 from warehouse.migrations import connect_checked
 from warehouse.protection import connect_locked_down, refuse_reaching_out
 from warehouse.reader import Reader
@@ -23,8 +23,6 @@ _ALLOWED = {duckdb.StatementType.SELECT, duckdb.StatementType.CREATE}
 _TEMPORARY = re.compile(
     r"(\s|--[^\r\n]*[\r\n])*+(create\s+(or\s+replace\s+)?temp(orary)?\s+(table|view)\b|$)", re.IGNORECASE
 )
-
-_UNSTABLE = "SELECT function_name FROM duckdb_functions() WHERE stability <> 'CONSISTENT'"
 
 
 def connect(path: Path | str | Location, *, read_only: bool = True, at: At = None) -> Reader:
@@ -88,12 +86,9 @@ def check_condition(connection: duckdb.DuckDBPyConnection, where: str) -> None:
         tree = expression_tree(connection, where)
     except SettingsError as error:
         raise SettingsError(f"{where!r} is no condition: {error}.") from error
-    unstable = CLOCK.union(name for (name,) in connection.execute(_UNSTABLE).fetchall())
-    drawn = [f"{name}()" for name in functions(tree) if name in unstable]
-    drawn += ["a sample" for node in walk(tree) if node.get("sample")]
-    if drawn:
+    if drawn := next(unstable(connection, tree), ""):
         raise SettingsError(
-            f"The condition has {drawn[0]}, which is another one each time. For a part that stays the same, such as "
+            f"The condition has {drawn}, which is another one each time. For a part that stays the same, such as "
             'half of the items: --where "hash(item_id) % 10 < 5"'
         )
 

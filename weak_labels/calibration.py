@@ -24,7 +24,10 @@ WIDEST = 10.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Calibration:
-    """A temperature, the gold labels it rests on, and the calibration error on them, held out, without and with it."""
+    """A temperature, the gold labels it rests on, and the calibration error on them, held out, without and with one.
+
+    With one means: each fold of the labels is cooled by the temperature that the others choose.
+    """
 
     temperature: float = 1.0
     labels: int = 0
@@ -46,12 +49,16 @@ def calibrate(class_ids: Ints, classes: int, held_out: Callable[[Ints, Ints], Fl
     probs_NC = cross_validated(class_ids, classes, held_out)
     if probs_NC is None:
         return Calibration(labels=n)
-    found = temperature(probs_NC, class_ids)
+    fold_N, cooled_NC = _folds(class_ids), np.empty_like(probs_NC)
+    for fold in range(FOLDS):
+        others_N = fold_N == fold
+        by_rest = temperature(probs_NC[~others_N], class_ids[~others_N])
+        cooled_NC[others_N] = cooled(probs_NC[others_N], by_rest)
     return Calibration(
-        temperature=found,
+        temperature=temperature(probs_NC, class_ids),
         labels=n,
         error_before=calibration_error(probs_NC, class_ids),
-        error_after=calibration_error(cooled(probs_NC, found), class_ids),
+        error_after=calibration_error(cooled_NC, class_ids),
     )
 
 
@@ -69,13 +76,19 @@ def cross_validated(
     n = len(class_ids)
     if n < least or len(np.unique(class_ids)) < 2:
         return None
-    fold_N = np.empty(n, np.int64)
-    fold_N[np.argsort(class_ids, kind="stable")] = np.arange(n) % FOLDS  # each class spread over the folds
+    fold_N = _folds(class_ids)
     probs_NC = np.zeros((n, classes))
     for fold in range(FOLDS):
         others = np.flatnonzero(fold_N == fold)
         probs_NC[others] = held_out(np.flatnonzero(fold_N != fold), others)
     return probs_NC
+
+
+def _folds(class_ids: Ints) -> Ints:
+    """The fold of each label [N], each class spread over the folds."""
+    fold_N = np.empty(len(class_ids), np.int64)
+    fold_N[np.argsort(class_ids, kind="stable")] = np.arange(len(class_ids)) % FOLDS
+    return fold_N
 
 
 def temperature(probs: Floats, class_ids: Ints) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from warehouse import SettingsError
-from warehouse.expression import expression_tree, functions, walk
+from warehouse.expression import called, expression_tree, unstable, walk_macros
 from weak_labels.calls import NotAVote, TimeLimit
 from weak_labels.fingerprint import fingerprint
 from weak_labels.functions import ABSTAIN, ItemBatch, LabelingFunction
@@ -26,11 +26,9 @@ whole."""
 _COLUMNS = "item_id, content, text, metadata"
 # In an expression only the scalar function of a name can be meant; aggregates look at other items. Functions whose
 # result is as long as a number says are left out: DuckDB does not hold them to its memory limit (measured).
-_STABLE = """
+_OF_ONE_ITEM = """
     SELECT function_name FROM duckdb_functions() GROUP BY function_name
     HAVING bool_or(function_type IN ('scalar', 'macro')) AND NOT bool_or(function_type = 'aggregate')
-    AND bool_and(function_type NOT IN ('scalar', 'macro') OR coalesce(stability, 'CONSISTENT') = 'CONSISTENT')
-    AND function_name NOT IN ('current_setting', 'getvariable', 'getenv', 'current_database', 'current_schema')
     AND function_name NOT IN ('range', 'generate_series', 'repeat', 'lpad', 'rpad', 'list_resize', 'array_resize')
 """
 _WAY_OUT = f"Write one expression over the columns {_COLUMNS}, such as: text ILIKE '%refund%' AND length(text) < 200"
@@ -155,15 +153,17 @@ def _check(expression: str, where: str, *, wants: str | None) -> None:
             tree = expression_tree(connection, expression)
         except SettingsError as error:
             raise SettingsError(f"{where}: {error}. {_WAY_OUT}") from error
-        stable = {name for (name,) in connection.execute(_STABLE).fetchall()}
-        for kind in (part.get("class") for part in walk(tree)):
+        if drawn := next(unstable(connection, tree), ""):
+            raise SettingsError(f"{where}: {drawn} gives another answer each time. {_WAY_OUT}")
+        of_one_item = {name for (name,) in connection.execute(_OF_ONE_ITEM).fetchall()}
+        for macro, node in walk_macros(connection, tree):
+            kind, name = node.get("class"), called(node)
             if kind in ("SUBQUERY", "WINDOW", "STAR", "PARAMETER", "DEFAULT"):
                 raise SettingsError(f"{where}: {kind.lower()} is not possible in a labeling function. {_WAY_OUT}")
-        for name in functions(tree):
-            if name not in stable:
+            if name and name not in of_one_item:
                 raise SettingsError(
-                    f"{where}: {name}() is unknown, or looks at more than one item, or gives another answer each time, "
-                    f"or a result of any length. {_WAY_OUT}"
+                    f"{where}: {macro or name}() is unknown, or looks at more than one item, or gives a result of any "
+                    f"length. {_WAY_OUT}"
                 )
         empty = pa.table({name: pa.array([], pa.string()) for name in ("item_id", "content", "metadata")})
         connection.register("batch", empty)

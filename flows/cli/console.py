@@ -21,8 +21,9 @@ class EndNow(ServiceError):
     """A service is away, and the command must not wait for threads of a library that still try to reach it."""
 
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+# Paths, conditions and class names have brackets and colons that are no markup and no emoji; styled text is a `Text`.
+out = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
+err = Console(markup=False, emoji=False, stderr=True, highlight=False, soft_wrap=True)
 
 
 def safe(text: object) -> str:
@@ -112,5 +113,5 @@ def stage_progress() -> Generator[StageProgress]:
 
 def say(message: str) -> None:
     """Print one line for people on standard error, so that standard output stays data."""
-    err.print(message, markup=False)
+    err.print(message)
     sys.stderr.flush()

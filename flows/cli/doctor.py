@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.text import Text
+
 from flows.cli.console import out
 from warehouse import SiftlineError, WarehouseNotFound
 
@@ -39,9 +41,8 @@ def check_all(root: Path) -> int:
             if not finding.well and finding.words in told:
                 continue  # one fault in the settings stops several checks
             told.add(finding.words)
-            mark = "[green]ok  [/]" if finding.well else "[red]MEND[/]"
-            out.print(f"{mark} {finding.name}: ", end="")
-            out.print(finding.words, markup=False)
+            mark = ("ok  ", "green") if finding.well else ("MEND", "red")
+            out.print(Text.assemble(mark, f" {finding.name}: {finding.words}"))
             well = well and finding.well
     return 0 if well else 2
 

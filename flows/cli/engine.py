@@ -80,9 +80,7 @@ def distill_model(
         device=device,
         report=report,
     )
-    out.print(
-        f"Written: {output}. Use it with --encoder {output}, or as [encoder] name in siftline.toml.", markup=False
-    )
+    out.print(f"Written: {output}. Use it with --encoder {output}, or as [encoder] name in siftline.toml.")
 
 
 def quantize_model(encoder: str, bits: int, output: Path) -> None:
@@ -92,8 +90,7 @@ def quantize_model(encoder: str, bits: int, output: Path) -> None:
     size = quantize_encoder(encoder, bits, output)
     out.print(
         f"Written: {output}, {size / 1e6:.1f} MB. Use it with --encoder {output} --precision int{bits}, or as "
-        f'[encoder] name and precision = "int{bits}" in siftline.toml.',
-        markup=False,
+        f'[encoder] name and precision = "int{bits}" in siftline.toml.'
     )
 
 

@@ -35,7 +35,7 @@ def show_diff(root: Path, before: str, after: str | None, limit: int, output: Pa
                 write = write_csv if form == "csv" else write_json
                 with file.open("w", encoding="utf-8", newline="") as target:
                     write(target, found.changes.column_names, zip(*found.changes.to_pydict().values(), strict=True))
-        out.print(f"all changes: {output}", markup=False)
+        out.print(f"all changes: {output}")
     print_table(["cause", "labels"], found.causes(), title="why")
     if found.models:
         print_table(["model", "before", "gold labels", "after", "gold labels"], found.models, title="models")
@@ -62,8 +62,8 @@ def export_training(
         )
     manifest = export_training_set(warehouse_of(root), output, format=format, at=at, where=where, force=force)
     counts = manifest["counts"]
-    out.print(f"{counts['rows']:,} rows of snapshot {manifest['snapshot']}: {output}", markup=False)
+    out.print(f"{counts['rows']:,} rows of snapshot {manifest['snapshot']}: {output}")
     if where is not None and not counts["rows"]:
         say(f'No row of training_set meets --where {where!r}. What there is: siftline sql "summarize training_set"')
     print_table(["label", "rows"], list(counts["by_label"].items()))
-    out.print(f"To build it again: {manifest['rebuild']}", markup=False)
+    out.print(f"To build it again: {manifest['rebuild']}")

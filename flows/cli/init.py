@@ -23,7 +23,7 @@ def init_project(
     *,
     classes: str,
     source: Path | None,
-    text: str,
+    text: str | None,
     id_field: str | None,
     sample: str | None,
     multi_label: bool = False,
@@ -38,6 +38,12 @@ def init_project(
             raise SettingsError(f"{folder / name} exists already; nothing was changed. Edit it, or name a new folder.")
     if sample is not None and multi_label:
         raise SettingsError(f"Each item of the sample '{sample}' has one class; leave out --multi-label, or --sample.")
+    own = {"--source": source, "--text": text, "--id": id_field, "--classes": classes}
+    if sample is not None and (given := [option for option, value in own.items() if value]):
+        raise SettingsError(
+            f"The sample '{sample}' has records and classes of its own; leave out {' and '.join(given)}, or --sample."
+        )
+    text = text or "text"
     names = [name.strip() for name in classes.split(",") if name.strip()]
     gold, path = None, "data/records.jsonl"
     if sample is None and (len(names) < 2 or len(set(names)) < len(names)):
@@ -89,10 +95,10 @@ def init_project(
     (folder / FILE_NAME).write_text(filled, "utf-8")
     several = "; each item may have several of them, or none" if multi_label else ""
     shown = ", ".join(repr(name) for name in names)
-    out.print(f"Project made in {folder} with {len(names)} classes: {shown}{several}", markup=False)
+    out.print(f"Project made in {folder} with {len(names)} classes: {shown}{several}")
     if sample is None and source is None:
-        out.print(f'0. Put your records into {folder / path}, one {{"{text}": ...}} a line,', markup=False)
-        out.print(f"   or name your file in [[sources]] of {folder / FILE_NAME}", markup=False)
+        out.print(f'0. Put your records into {folder / path}, one {{"{text}": ...}} a line,')
+        out.print(f"   or name your file in [[sources]] of {folder / FILE_NAME}")
     out.print(f"1. Look at {folder / FILE_NAME}")
     for_each = " for each class" if multi_label else ""
     out.print(f"2. Write labeling functions{for_each} in {folder / _FUNCTIONS}")

@@ -151,7 +151,7 @@ def _print_figures(found: Report, title: str) -> None:
     print_table(columns, rows, title=title)
     out.print(f"{found.items:,} items, {found.covered:.1%} with a vote, {found.gold:,} labelled by people")
     if found.label_model:
-        out.print(f"label model of the estimates: {safe(found.label_model)}", markup=False)
+        out.print(f"label model of the estimates: {safe(found.label_model)}")
 
 
 def suggest_functions(root: Path, output: Path | None, *, force: bool) -> None:

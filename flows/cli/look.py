@@ -59,7 +59,7 @@ def show_status(root: Path) -> None:
         )
         waiting = reader.scalar("SELECT count(*) FROM queue WHERE state IN ('planned', 'sent', 'confirmed')")
         if waiting:
-            out.print(f"{_wait(waiting)}. {_then_run(root)}", markup=False)
+            out.print(f"{_wait(waiting)}. {_then_run(root)}")
 
 
 def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) -> None:
@@ -226,4 +226,4 @@ def reconcile_queue(root: Path) -> None:
     with project.only_run():
         report = reconcile(project.lake, project.service, project.queue_config)
     for line in report.lines():
-        out.print(line, markup=False)
+        out.print(line)

@@ -36,9 +36,9 @@ def answer_question(
                 show(connection, asked.sql, format, file)
             return
         if format == "table":
-            out.print(asked.question, markup=False, style="bold")
+            out.print(asked.question, style="bold")
         show(connection, asked.sql, format, None)
         if format == "table":
-            out.print("\n".join(textwrap.wrap(f"How to read: {asked.reading}", 116)), markup=False)
+            out.print("\n".join(textwrap.wrap(f"How to read: {asked.reading}", 116)))
     finally:
         connection.close()

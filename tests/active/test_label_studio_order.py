@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from active.ask_again import REASONS
+from active.explore import EXPLORED
 from active.label_studio import LabelStudioService
 from active.outbox import QueueConfig
 from active.push import push
 from active.queue import collect
-from active.select import EXPLORED
 from flows.studio import StudioInfo
 from tests.active.plans import plan, states, values_of
 from tests.studio import CLASSES, api, choose, project_of, sign_up
@@ -91,9 +92,10 @@ def test_a_task_that_somebody_began_or_answered_is_not_taken_back(
     assert states(lake) == {"confirmed": 6}
 
 
-def test_the_fair_sample_keeps_its_place(lake: Lake, service: LabelStudioService) -> None:
+@pytest.mark.parametrize("reason", [EXPLORED, f"{EXPLORED} {REASONS['edited']}"], ids=["as drawn", "asked again"])
+def test_the_fair_sample_keeps_its_place(lake: Lake, service: LabelStudioService, reason: str) -> None:
     config = QueueConfig(project=service.project, classes=CLASSES)
-    ids = plan(lake, service.project, [0.0] * 4, reason=EXPLORED)
+    ids = plan(lake, service.project, [0.0] * 4, reason=reason)
     push(lake, service, config)
     before = service.find(ids)
     plan(lake, service.project, [0.9], cycle=2, name="better")

@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from active.explore import exploration_order, fair_sample
+from active.explore import EXPLORED, exploration_order, fair_sample
 from active.pool import read_pool
-from active.select import EXPLORED, SelectConfig, select
+from active.select import SelectConfig, select
 from active.stopping import outlook
 from active.value import ValueConfig, estimate_values
 from tests.active.pools import CLASSES, SmallPool, clusters, label, small_pool

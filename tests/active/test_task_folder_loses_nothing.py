@@ -1,6 +1,7 @@
 """The folder of tasks: whatever a person's hands do to the files, no answer is lost, doubled or taken for deleted."""
 
 import json
+import math
 import os
 import stat
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 from active.outbox import QueueConfig
 from active.push import push
 from active.queue import collect
+from active.reconcile import reconcile
 from active.service import Answer, Task
 from active.task_folder import TaskFolder
 from tests.active.plans import plan
@@ -271,6 +273,35 @@ folder.annotate(task_id, labels=["a"], annotator="bob", seconds=1.0)
         found = path.stat()
     assert found.st_uid == 2001
     assert (found.st_gid, stat.S_IMODE(found.st_mode)) == ((2000, 0o660) if group == 2000 else (2001, 0o644))
+
+
+def change_data(folder: TaskFolder, item_id: str, **changes: object) -> Path:
+    path = folder.path / f"{folder.task_id(item_id)}.json"
+    content = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps({**content, "data": {**content["data"], **changes}}), "utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [("value", 10**400), ("cycle", math.nan), ("rank", math.inf)], ids=["value", "cycle", "rank"]
+)
+def test_a_number_that_is_not_finite_stops_its_own_task_only(
+    stocked: Lake, folder: TaskFolder, name: str, number: float
+) -> None:
+    path = change_data(folder, "i00001", **{name: number})
+    assert [task.data["item_id"] for task in folder.waiting("ann", people=1)] == ["i00000", "i00002"]
+    assert list(folder.problems) == [path.name]
+    assert f"has a {name} that is not finite" in folder.problems[path.name]
+    assert reconcile(stocked, folder, CONFIG).adopted == 3
+    with stocked.read() as reader:
+        assert reader.scalar(f"SELECT {name} FROM queue WHERE item_id = 'i00001'") == 0
+
+
+def test_a_cycle_that_the_queue_cannot_hold_is_none(stocked: Lake, folder: TaskFolder) -> None:
+    change_data(folder, "i00001", cycle=2**31, rank=-1)
+    assert reconcile(stocked, folder, CONFIG).adopted == 3
+    with stocked.read() as reader:
+        assert reader.rows("SELECT cycle, rank FROM queue WHERE item_id = 'i00001'") == [(0, 0)]
 
 
 def test_a_repeated_export_is_collected_once_and_the_later_state_counts(stocked: Lake, folder: TaskFolder) -> None:

@@ -149,6 +149,14 @@ def test_init_makes_a_multi_label_project(tmp_path: Path, capsys: pytest.Capture
     assert "@" not in (folder / "siftline.toml").read_text("utf-8")
 
 
+def test_brackets_and_colons_of_a_path_are_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "tickets[v2]:bug:"
+    assert run_command(["init", str(root), "--classes", "ham,spam"]) == 0
+    assert f"siftline run --project {root}" in capsys.readouterr().out
+    assert run_command(["status", "--project", str(root)]) == 2
+    assert str(root) in capsys.readouterr().err
+
+
 def test_init_says_which_classes_it_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["init", str(tmp_path / "p"), "--classes", "billing, charges,bug [app]"]) == 0
     assert "with 3 classes: 'billing', 'charges', 'bug [app]'" in capsys.readouterr().out
@@ -183,6 +191,17 @@ def test_init_takes_records_that_lie_in_the_folder_already(tmp_path: Path) -> No
     records.write_text("text\nnew\n", "utf-8")
     assert run_command(["init", str(tmp_path / "p"), "--source", str(records), "--classes", "a,b"]) == 0
     assert load_settings(tmp_path / "p").sources[0].path == "data/own.csv"
+
+
+@pytest.mark.parametrize(
+    "option", [("--source", "own.csv"), ("--text", "text"), ("--id", "number"), ("--classes", "a,b")]
+)
+def test_init_takes_a_sample_or_what_is_ones_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: tuple[str, str]
+) -> None:
+    assert run_command(["init", str(tmp_path / "p"), "--sample", "reuters-r8", *option]) == 2
+    assert f"leave out {option[0]}, or --sample" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "p").exists()
 
 
 def test_init_overwrites_no_records_with_those_of_a_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -164,6 +164,18 @@ def test_a_file_holds_what_was_asked_in_every_form(project: Path) -> None:
     assert json.loads((project / "out.json").read_text("utf-8").splitlines()[0]) == {"class_id": 0, "name": "=cmd()"}
 
 
+def test_columns_of_one_name_are_numbered_as_duckdb_does(project: Path) -> None:
+    query = "select 1 as label, 2 as Label, 3 as label_1, 4 as label, 5 as other"
+    for form in ("parquet", "csv", "json"):
+        assert ask(project, "--output", str(project / f"out.{form}"), query) == 0
+    with duckdb.connect() as connection:
+        expected = connection.execute(query).df().to_dict("records")
+    assert pq.read_table(project / "out.parquet").to_pylist() == expected
+    assert [json.loads((project / "out.json").read_text())] == expected
+    with (project / "out.csv").open() as file:
+        assert [{k: int(v) for k, v in row.items()} for row in csv.DictReader(file)] == expected
+
+
 def test_a_file_without_a_format_is_what_its_suffix_says(project: Path) -> None:
     query = "select class_id, name from classes order by class_id"
     for name, form in {"a.parquet": "parquet", "a.CSV": "csv", "a.json": "json", "a.jsonl": "json"}.items():

@@ -99,3 +99,12 @@ def test_ctrl_d_in_a_half_written_query_leaves_without_running_it(project: Path)
     opened.until(PROMPT)
     opened.type("select no_such_column\n", MORE)
     assert opened.leave("\x04") == 0
+
+
+def test_brackets_and_colons_of_a_condition_are_no_markup(project: Path) -> None:
+    where = "regexp_matches(content, '[/]') and content <> '[bold] :bug:'"
+    report = Terminal("lf", "report", "--project", str(project), "--where", where)
+    words = " ".join(report.until("").split())
+    assert f"labeling functions where {where}" in words
+    assert "No votes yet" in words
+    assert report.leave() == 0

@@ -111,10 +111,21 @@ def test_a_condition_is_one_expression_and_writes_nothing(lake: Lake) -> None:
         "random() < 0.5",
         "current_date > '2026-01-01'",
         "item_id IN (SELECT item_id FROM items USING SAMPLE 1)",
+        "committed_at > ago(INTERVAL 3 DAY)",
+        "age(committed_at) < INTERVAL 3 DAY",
+        "current_localtime() > TIME '12:00'",
+        "committed_at > pg_postmaster_start_time()",
+        "item_id = user OR item_id = current_user()",
+        "item_id IN (SELECT item_id FROM items LIMIT 10)",
+        "item_id IN (SELECT item_id FROM items LIMIT 10%)",
     ):
         with pytest.raises(SettingsError, match="another one each time"):
             check_condition(connection, condition)
     check_condition(connection, "split = 'train' -- the others are for tests")
+    check_condition(connection, "item_id IN (SELECT item_id FROM items ORDER BY item_id LIMIT 10)")
+    check_condition(
+        connection, "age(committed_at, TIMESTAMPTZ '2026-01-01') > INTERVAL 1 DAY AND split_part(x, ' ', 1) = 'a'"
+    )
     check_condition(connection, "hash(item_id) % 10 < 5 AND item_id NOT IN (SELECT item_id FROM queue)")
     assert file.read_bytes() == before
     with contextlib.suppress(duckdb.Error):  # the last part reads what the part before has spoilt

@@ -8,13 +8,19 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from active.ask_again import REASONS, AskAgainConfig, ask_again
+from active.explore import EXPLORED, is_explored
+from active.outbox import QueueConfig
+from active.push import push
 from active.select import SelectConfig, select
+from active.task_folder import TaskFolder
 from active.value import ValueConfig, estimate_values
 from features.samples import SampleFiles
 from flows.cli.main import run_command
 from flows.project import Project
 from flows.stages import run_passes, run_stage_in_process
-from tests.active.pools import clusters, label, small_pool
+from tests.active.pools import CLASSES, clusters, label, small_pool
+from tests.active.test_ask_again import change_text
 from tests.flows.report_lake import full_lake
 from tests.projects import ROOT, make_small_project
 from tests.warehouse.test_what_changed import answer, commit
@@ -124,15 +130,31 @@ def test_the_answers_of_nobody_are_compared_with_no_one(planted: Lake) -> None:
     assert ask(planted, "agreement-between-annotators") == []
 
 
-def test_chosen_items_are_compared_with_those_left_and_without_the_fair_sample(lake: Lake, tmp_path: Path) -> None:
+@pytest.mark.parametrize("again", [False, True], ids=["as drawn", "asked again"])
+def test_chosen_items_are_compared_with_those_left_and_without_the_fair_sample(
+    lake: Lake, tmp_path: Path, again: bool
+) -> None:
     vectors, classes = clusters(60)
     pool = small_pool(lake, tmp_path / "index", vectors, np.eye(3)[classes] * 0.6 + 0.4 / 3)
     estimate_values(lake, pool.index(), ValueConfig())
     select(lake, pool.index(), SelectConfig(project="p", batch=12, budget=50, explore=0.25))
+    folder, queue = TaskFolder(tmp_path / "tasks", "p"), QueueConfig(project="p", classes=CLASSES)
+    push(lake, folder, queue)
     parts = {row["part"]: row["items"] for row in ask(lake, "chosen-against-pool")}
     assert parts == {"chosen": 9, "left": 48}
     with lake.read() as reader:
-        asked = [str(item) for (item,) in reader.rows("SELECT item_id FROM queue")]
+        reasons = dict[str, str](reader.rows("SELECT item_id, reason FROM queue"))
+    for text in ("edited once", "edited twice") if again else ():
+        asked = [item for item, reason in reasons.items() if is_explored(reason)]
+        for item in asked:
+            change_text(lake, item, f"{text}: {item}")
+        assert ask_again(lake, pool.index, AskAgainConfig(project="p", budget=50)).detail == {"edited": 3}
+        push(lake, folder, queue)
+        with lake.read() as reader:
+            reasons = dict[str, str](reader.rows("SELECT item_id, reason FROM queue"))
+        assert {reasons[item] for item in asked} == {f"{EXPLORED} {REASONS['edited']}"}
+    assert {row["part"]: row["items"] for row in ask(lake, "chosen-against-pool")} == parts
+    asked = list(reasons)
     label(pool, dict.fromkeys(asked, 0))
     groups = ask(lake, "value-against-outcome")
     assert sum(int(str(row["items"])) for row in groups) == 9

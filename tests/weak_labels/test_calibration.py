@@ -59,6 +59,20 @@ def test_labels_are_judged_by_a_model_that_did_not_see_them() -> None:
     assert found.error_after < found.error_before
 
 
+def test_no_label_is_judged_at_a_temperature_that_it_chose() -> None:
+    # Every fifth label is of an item that the model says with certainty, and only in that fold it is wrong.
+    truth = np.zeros(200, np.int64)
+    truth[100:] = 1
+    probs = np.where(np.eye(2)[truth] == 1, 0.8, 0.2)
+    in_fold = np.arange(200) % 5 == 0
+    probs[in_fold] = probs[in_fold][:, ::-1]
+    found = calibrate(truth, 2, lambda learn, others: probs[others])
+    at_its_own = calibration_error(cooled(probs, found.temperature), truth)
+    assert at_its_own < 0.01
+    assert found.error_after is not None
+    assert found.error_after > 0.15
+
+
 @pytest.mark.parametrize("truth", [np.arange(LEAST_GOLD - 1) % 3, np.ones(200, np.int64)])
 def test_too_few_labels_or_one_class_leave_the_model_alone(truth: Ints) -> None:
     def never(learn: Ints, others: Ints) -> Floats:

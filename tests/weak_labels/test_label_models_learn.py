@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,15 @@ class TestAuto:
         judged = fit(votes, AUTO, gold=first(truth, 80)).detail
         assert judged["auto"]["by"].startswith("gold")
         assert judged["reason"].startswith("auto chose anchored by 72 gold labels: accuracy anchored 0.")
+
+    def test_gold_labels_judge_nothing_that_saw_them(self, truth: Ints) -> None:
+        votes = VoteMatrix.from_dense(cast(truth, [0.9, 0.8, 0.7, 0.5]), 3)
+        train_N, gold_N = np.ones(len(truth), np.bool_), first(truth, 80)
+        saw_all = fit_anchored(votes, train_N, gold_N)
+        useless = replace(saw_all, precision_PC=np.full_like(saw_all.precision_PC, np.nan))
+        told = [choose(votes, train_N, gold_N, model, lambda kind: None) for model in (saw_all, useless)]
+        assert told[0] == told[1]
+        assert told[0][1]["accuracy"]["anchored"] > 0.7
 
     def test_the_rival_that_wins_is_fitted_once(self, truth: Ints, monkeypatch: pytest.MonkeyPatch) -> None:
         # Silence tells the last class: one function takes it for another, and only one more speaks of it.

@@ -70,6 +70,13 @@ class TestSql:
             ("now() > TIMESTAMP '2020-01-01'", "now|get_current"),
             ("current_date > DATE '2020-01-01'", "current_date"),
             ("getenv('HOME') = 'x'", "getenv"),
+            ("(metadata->>'date')::TIMESTAMPTZ > ago(INTERVAL 3 DAY)", r"ago\(\) gives another answer each time"),
+            ("age((metadata->>'date')::TIMESTAMP) < INTERVAL 3 DAY", "with one argument gives another"),
+            ("current_localtimestamp() > (metadata->>'date')::TIMESTAMP", "current_localtimestamp"),
+            ("pg_postmaster_start_time() > (metadata->>'date')::TIMESTAMPTZ", "pg_postmaster_start_time"),
+            ("session_user = 'x'", "session_user"),
+            ("geomean(length(text)) > 5", "geomean"),
+            ("regexp_split_to_table(text, ' ') = 'x'", "regexp_split_to_table"),
             ("current_setting('memory_limit') = 'x'", "current_setting"),
             ("nextval('s') = 1", "nextval"),
             ("length(repeat(text, 2000000000)) > 5", "repeat"),
@@ -81,6 +88,12 @@ class TestSql:
     def test_what_is_no_expression_about_one_item_is_refused(self, expression: str, words: str) -> None:
         with pytest.raises(SettingsError, match=f"(?is)({words}).*columns item_id, content, text, metadata"):
             sql("sports", expression)
+
+    def test_a_macro_of_stable_functions_is_none_of_these(self) -> None:
+        last = sql("sports", "list_last(string_split(text, ' ')) = 'end' AND split_part(text, ' ', 1) <> 'x'")
+        aged = sql("sports", "age((metadata->>'b')::DATE, (metadata->>'a')::DATE) > INTERVAL 2 DAY")
+        assert cast(last, ["x the end", "at the end"]) == [-1, 0]
+        assert cast(aged, ["x"], metadata=['{"a": "2026-01-01", "b": "2026-01-04"}']) == [0]
 
     def test_one_that_takes_too_long_is_broken_off(self) -> None:
         slow = sql("sports", "levenshtein(text, reverse(text)) < 3", timeout_s=0.2)

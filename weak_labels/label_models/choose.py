@@ -49,7 +49,7 @@ def choose(
     covered_N = votes.covered_N & train_N
     known = np.flatnonzero(covered_N & (gold_N >= 0))
     if len(known) >= FEWEST_GOLD:
-        return _by_gold(votes, train_N, gold_N, anchored, candidate, known)
+        return _by_gold(votes, train_N, gold_N, candidate, known)
     overruled = _overruled(votes, train_N, anchored)
     lead_V = _held_out_lead(votes, train_N)
     lead, error = (float(lead_V.mean()), _standard_error(lead_V)) if len(lead_V) > 1 else (0.0, 0.0)
@@ -83,7 +83,6 @@ def _by_gold(
     votes: VoteMatrix,
     train_N: Bools,
     gold_N: Ints,
-    anchored: Anchored,
     candidate: Callable[[str], Probs | None],
     known: Ints,
 ) -> tuple[str, dict[str, Any]]:
@@ -95,7 +94,7 @@ def _by_gold(
         held = known[fold_G == fold]
         seen_N = gold_N.copy()
         seen_N[held] = -1
-        model = fit_anchored(votes, train_N, seen_N, anchored)
+        model = fit_anchored(votes, train_N, seen_N)
         guess_G[fold_G == fold] = model.posterior(votes.take(held).pairs()).argmax(axis=1)
     ours_G = (guess_G == true_G).astype(np.float64)
     accuracy = {"anchored": round(float(ours_G.mean()), 4)}
