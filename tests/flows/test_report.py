@@ -374,9 +374,8 @@ def test_the_page_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("last", [0, 1, 2, 3, 7])
 def test_no_count_of_labels_stands_twice_on_the_axis(last: int) -> None:
     scored = Point(labels=last, mean=0.9, low=0.9, high=0.9, spread=None, seeds=1)
-    shown = re.findall(
-        r"<text[^>]*>(\d+)</text>", learning_curve([Curve(key="siftline", label="Siftline", points=[scored])], "F1", 900)
-    )
+    picture = learning_curve([Curve(key="siftline", label="Siftline", points=[scored])], "F1", 900)
+    shown = re.findall(r"<text[^>]*>(\d+)</text>", picture)
     assert shown[0] == "0"
     assert len(set(shown)) == len(shown) >= 2
 

@@ -84,7 +84,8 @@ def test_figures_of_the_confusion_matrix_stand_out_from_their_shade(page: Path, 
         driver.get(page.as_uri())
         cells = driver.execute_script(
             """
-            const cell = document.querySelector(".heat tbody td"), pen = document.createElement("canvas").getContext("2d");
+            const cell = document.querySelector(".heat tbody td");
+            const pen = document.createElement("canvas").getContext("2d");
             const sheet = getComputedStyle(document.querySelector("main section")).backgroundColor;
             const painted = (...colours) => {
               for (const colour of colours) { pen.fillStyle = colour; pen.fillRect(0, 0, 1, 1); }
