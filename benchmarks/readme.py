@@ -4,7 +4,7 @@
 
 README.md gets the demo's, the selection's and the verdicts on the encoder's claim; weak_labels/README.md a sentence of
 docs/benchmarks/apply.json; the encoder's go to docs/benchmarks/engine.md with its picture engine.svg, and into
-engine/README.md. The pages in docs/benchmarks are written from the JSON beside them.
+engine/README.md. The pages in docs/benchmarks and the selection's picture are written from the JSON beside them.
 """
 
 import json
@@ -133,6 +133,8 @@ def main() -> None:
     path = ROOT / "weak_labels" / "README.md"
     path.write_text(apply_filled(path.read_text("utf-8"), read["apply"]), "utf-8")
     write_engine(read["engine"], folder, ROOT / "engine" / "README.md")
+    for name, picture in selection_report.plots(read["selection"]).items():
+        (folder / name).write_text(picture, "utf-8")
     for name in PAGES.keys() & read.keys():
         (folder / f"{name}.md").write_text(PAGES[name](read[name]), "utf-8")
 

@@ -3,10 +3,13 @@
     python -m benchmarks.selection --data DIR --output docs/benchmarks/selection.json
     python -m benchmarks.selection --parts noise,truth --sets trec,r8 --seeds 3
     python -m benchmarks.selection --development --strategies random,margin,value
+    python -m benchmarks.selection --add --strategies random,badge --output docs/benchmarks/selection.json
 
 Same vectors, batches, end model and seeds for all, see `benchmarks.selection_loop`. Runs are kept in `.cache/`, so a
 benchmark that was stopped goes on; a change of the code that decides a run starts it anew. Parts of an earlier output
-file stay in it. The page beside the JSON is written from it.
+file stay in it. With `--add` its curves stay too: strategies that it lacks are put beside them, with what they were
+measured on, and those that it has are measured again to tell how far the machines differ. The page beside the JSON is
+written from it.
 """
 
 import argparse
@@ -53,8 +56,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--jobs", type=int, default=2, help="processes side by side (default 2)")
     parser.add_argument("--output", type=Path, help="JSON file; the page is written beside it")
+    parser.add_argument("--add", action="store_true", help="put strategies beside those of the output")
     arguments = parser.parse_args()
-    parts = arguments.parts.split(",")
+    parts = ["strategies"] if arguments.add else arguments.parts.split(",")
     family = DEVELOPMENT if arguments.development else REPORTED
     sets = arguments.sets.split(",") if arguments.sets else list(family)
     strategies = arguments.strategies.split(",") if arguments.strategies else [*STRATEGIES, *PEER_STRATEGIES]
@@ -62,25 +66,27 @@ def main() -> None:
     unknown += set(strategies) - {*STRATEGIES, *PEER_STRATEGIES}
     if unknown:
         parser.error(f"unknown: {', '.join(map(str, unknown))}")
-    if OURS not in strategies:
+    if OURS not in strategies and not arguments.add:
         parser.error(f"--strategies must name {OURS}: the bars compare all others with it")
+    figures = _earlier(arguments.output)
+    there = figures["parts"].get("strategies", {"curves": [], "seeds": 0})
+    if arguments.add and (set(there["curves"]), there["seeds"]) != (set(sets), arguments.seeds):
+        parser.error("--add needs an --output whose strategies were measured on the same sets with as many --seeds")
     try:
         folder = data_folder(arguments.data)
     except FileNotFoundError as error:
         parser.exit(1, f"{error}\n")
-    figures = _earlier(arguments.output)
     for part in [name for name in PARTS if name in parts]:
         began, load = time.monotonic(), os.getloadavg()[0]
         found = _measure(part, sets, strategies, arguments.seeds, arguments.jobs, folder)
-        figures["parts"][part] = {
-            "measured": {
-                **environment(),
-                "command": f"python -m benchmarks.selection --parts {part}{_asked(arguments)}",
-                "load": [round(load, 1), round(os.getloadavg()[0], 1)],
-                "seconds": round(time.monotonic() - began, 1),
-            },
-            **found,
+        measured = {
+            **environment(),
+            "command": f"python -m benchmarks.selection --parts {part}{_asked(arguments)}",
+            "load": [round(load, 1), round(os.getloadavg()[0], 1)],
+            "seconds": round(time.monotonic() - began, 1),
         }
+        found = {"measured": measured, **found}
+        figures["parts"][part] = beside(figures["parts"][part], found) if arguments.add else found
         if arguments.output:
             arguments.output.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
     show(figures, Console(stderr=True, width=160))
@@ -94,10 +100,33 @@ def main() -> None:
 
 def _asked(arguments: argparse.Namespace) -> str:
     """The arguments that decide figures, as they were given."""
-    said = f" --seeds {arguments.seeds}" + (" --development" if arguments.development else "")
+    said = (" --add" if arguments.add else "") + f" --seeds {arguments.seeds}"
+    said += " --development" if arguments.development else ""
     for name in ("sets", "strategies"):
         said += f" --{name} {shlex.quote(given)}" if (given := getattr(arguments, name)) else ""
     return said
+
+
+def beside(earlier: Figures, found: Figures) -> Figures:
+    """The part "strategies" as it stood, and beside its curves those that it lacks.
+
+    Args:
+        earlier: the part of the output.
+        found: the same part for the same sets and seeds, measured now.
+
+    Returns:
+        The earlier part; its `added` has one more entry: names of the new strategies, what they were measured on, and
+        `again`, the curves of those that were there already.
+    """
+    there = set(next(iter(earlier["curves"].values())))
+    curves, again = dict[str, Figures](), dict[str, Figures]()
+    for name, kept in earlier["curves"].items():
+        here = found["curves"][name]
+        curves[name] = {**kept, **{strategy: here[strategy] for strategy in here if strategy not in there}}
+        again[name] = {strategy: here[strategy] for strategy in here if strategy in there}
+    new = [strategy for strategy in next(iter(curves.values())) if strategy not in there]
+    entry = {"strategies": new, "measured": found["measured"], "again": again}
+    return {**earlier, "curves": curves, "added": [*earlier.get("added", []), entry]}
 
 
 def _earlier(output: Path | None) -> Figures:

@@ -105,11 +105,14 @@ def _skactiveml(name: str) -> Choose:
         "falcun": lambda seed: pool.Falcun(random_state=seed),
     }
     needs_classifier = name in ("margin", "badge", "falcun")
+    kept: dict[str, Any] = {}  # ProbCover finds its radius when first asked and keeps it, so one object serves a run
 
     def choose(state: State, batch: int) -> Rows:
         labels = np.full(len(state.vectors), np.nan)
         labels[state.labelled] = state.gold
-        strategy = made[name](int(state.generator.integers(2**31)))
+        strategy = kept.get(name) or made[name](int(state.generator.integers(2**31)))
+        if name == "probcover":
+            kept[name] = strategy
         given: dict[str, Any] = {"X": state.vectors, "y": labels, "batch_size": batch}
         if needs_classifier:
             model = LogisticRegression(C=1 / RIDGE, max_iter=200)

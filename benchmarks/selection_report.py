@@ -37,7 +37,8 @@ def page(figures: Figures) -> str:
         "of the frozen dense parent (int8 weights, 128 tokens), logistic regression with C = 10 fitted after every",
         "batch of 16 (32 from 64 labels on), 80% of the pool drawn anew for each seed. `value` was worked out on other",
         "texts (`--development`), see `docs/decisions/0040-value-settles-doubt.md`. Strategies of other libraries that",
-        "need labels begin with a random batch. What is covered, and what is not yet:",
+        'need labels begin with a random batch. Some were measured later, on another processor: see "Measured on", and',
+        '"Measured again" for how far the figures of others moved there. What is covered:',
         "`docs/decisions/0076-what-the-selection-page-covers.md`, with why `margin` did badly at first up to 11440e7.",
         "",
     ]
@@ -47,14 +48,22 @@ def page(figures: Figures) -> str:
         lines += [f"## {table.title}", "", table.markdown(), ""]
     lines += ["## Bars", "", *(f"- {verdict}" for verdict in verdicts(figures)), "", "## Measured on", ""]
     for name, part in figures["parts"].items():
-        on = part["measured"]
-        dirty = " with uncommitted changes" if on["uncommitted_changes"] else ""
-        lines.append(
-            f"- {name}: `{on['command']}`, commit {on['commit'][:12]}{dirty}, {on['processor']}, {on['cores']} cores, "
-            f"load {on['load'][0]} to {on['load'][1]}, {on['seconds']} s in the last call (earlier runs are kept), "
-            f"seeds {part.get('seeds', '-')}"
-        )
+        lines += [f"- {said}" for said in _origins(name, part)]
     return "\n".join(lines) + "\n"
+
+
+def _origins(name: str, part: Figures) -> list[str]:
+    """What a part was measured on; strategies that were added later say theirs."""
+    added = part.get("added", [])
+    measured = [(f"{name}, but for those added" if added else name, part["measured"])]
+    measured += [(f"{name} added: {', '.join(entry['strategies']) or 'none'}", entry["measured"]) for entry in added]
+    return [
+        f"{said}: `{on['command']}`, commit {on['commit'][:12]}"
+        f"{' with uncommitted changes' if on['uncommitted_changes'] else ''}, {on['processor']}, {on['cores']} cores, "
+        f"load {on['load'][0]} to {on['load'][1]}, {on['seconds']} s in the last call (earlier runs are kept), "
+        f"seeds {part.get('seeds', '-')}"
+        for said, on in measured
+    ]
 
 
 def sentence(figures: Figures) -> str:
@@ -93,6 +102,8 @@ def tables(figures: Figures) -> list[Table]:
         found.append(_means(curves))
         found += [_one_set(name, curves[name]) for name in curves]
         found.append(_needed(curves, parts.get("labels_needed", {}).get("curves", {})))
+        added = parts["strategies"].get("added", [])
+        found += [_again(curves, entry) for entry in added if any(entry["again"].values())]
     if "noise" in parts:
         found.append(_noise(parts["noise"]["sets"]))
     if "truth" in parts:
@@ -244,6 +255,24 @@ def _needed(curves: Mapping[str, Figures], weak: Mapping[str, Figures]) -> Table
             shown = ["" if c is not None and math.isnan(c) else share(c) for c in cells]
             rows.append([f"{kind} (with weak labels)", *shown, share(sum(known) / len(known))])
     return Table(f"Labels needed to reach random@{REFERENCE}, share of {REFERENCE}", ["", *curves, "mean"], rows)
+
+
+def _again(curves: Mapping[str, Figures], entry: Figures) -> Table:
+    """How far strategies moved that were measured once more with those that were added."""
+    again: Mapping[str, Figures] = entry["again"]
+    rows: list[list[str]] = []
+    for strategy in next(iter(again.values())):
+        moved = {
+            (name, budget): again[name][strategy][str(budget)]["mean"] - curves[name][strategy][str(budget)]["mean"]
+            for name in again
+            for budget in BUDGETS
+        }
+        means = (sum(moved[name, budget] for name in again) / len(again) for budget in BUDGETS)
+        name, budget = max(moved, key=lambda place: abs(moved[place]))
+        furthest = f"{moved[name, budget]:+.4f} ({name}@{budget})" if moved[name, budget] else "none moved"
+        rows.append([strategy, *(f"{mean:+.4f}" for mean in means), furthest])
+    title = f"Measured again on {entry['measured']['processor'].partition(' (')[0]}: accuracy less that above"
+    return Table(title, ["strategy", *map(str, BUDGETS), "furthest on one set"], rows)
 
 
 def _noise(sets: Mapping[str, Figures]) -> Table:

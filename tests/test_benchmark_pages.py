@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.readme import PAGES, apply_filled, engine_filled, selection_filled
+from benchmarks.selection_report import plots
 from tests.projects import ROOT
 
 FOLDER = ROOT / "docs" / "benchmarks"
@@ -19,6 +20,11 @@ def figures(name: str) -> dict[str, object]:
 @pytest.mark.parametrize("name", PAGES)
 def test_each_page_is_what_its_figures_make(name: str) -> None:
     assert (FOLDER / f"{name}.md").read_text("utf-8") == PAGES[name](figures(name)), "run: python -m benchmarks.readme"
+
+
+def test_the_selections_picture_is_what_its_figures_make() -> None:
+    for name, picture in plots(figures("selection")).items():
+        assert (FOLDER / name).read_text("utf-8") == picture, "run: python -m benchmarks.readme"
 
 
 def test_no_page_lacks_its_writer() -> None:
