@@ -10,7 +10,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,7 +21,7 @@ import httpx
 import numpy as np
 import orjson
 
-from engine.client import ENCODERS, Encoding, Progress, Vectors
+from engine.client import DEFAULT_ACTIVE, ENCODERS, Encoding, Progress, Vectors
 from engine.errors import EngineError, InputError, NumericError, OptionError, UnavailableError
 from engine.key import check_key
 from engine.portions import CONNECTIONS, Portions
@@ -179,6 +179,9 @@ class RemoteEncoder:
                 raise
             except NumericError as error:
                 raise NumericError(str(error), tuple(start + index for index in error.indexes)) from error
+            except InputError as error:
+                shifted = {start + index: reason for index, reason in error.reasons.items()}
+                raise InputError(str(error), shifted) from error
         self._portions.answered(stop - start)
         served = response.headers.get("x-encoder-id")
         if served != self.encoder_id:
@@ -214,6 +217,8 @@ class RemoteEncoder:
         except httpx.TransportError as error:
             too_much = isinstance(error, httpx.ReadTimeout)
             raise _Refusal(f"cannot be reached ({type(error).__name__}: {error})", 0.0, too_much) from error
+        except httpx.DecodingError as error:
+            raise _Refusal(f"gives answers that cannot be unpacked ({error})", 0.0, too_much=False) from error
         if response.status_code == 200:
             return response
         if response.status_code not in _AGAIN:
@@ -293,7 +298,7 @@ def connect(
         UnavailableError: nothing answers.
     """
     encoder = RemoteEncoder(url, key=key, patience_s=patience_s)
-    budget = encoder.info.get("default_active") if active is None else active
+    budget = _default_active(encoder.info) if active is None else active
     wanted_info = {"name": info_name(name), "active": budget, "max_tokens": max_tokens, **options}
     for option, wanted in wanted_info.items():
         served = encoder.info.get(option)
@@ -303,6 +308,11 @@ def connect(
                 "start `siftline engine serve` with other options."
             )
     return encoder
+
+
+def _default_active(info: Mapping[str, Any]) -> float | None:
+    """The budget that a server's encoder has by default; None where it has none. Servers did not always say it."""
+    return info.get("default_active", None if info.get("active") is None else DEFAULT_ACTIVE)
 
 
 def info_name(name: str) -> str:

@@ -124,12 +124,12 @@ def land(commit: Commit, *, new_cursor: NewCursor, lock: WriteLock, location: Lo
         written = NewFiles(location, {*commit.counts, "runs"})
         cursor = new_cursor(begin=True)
         try:
-            found, now = _token_and_time(cursor, commit.stage.token)
+            found, now, newest_run = _look_before(cursor, commit.stage)
             if found:
                 cursor.execute("ROLLBACK")
                 return tried
-            if commit.in_turn:
-                _check_turn(cursor, commit.stage)
+            if commit.in_turn and newest_run != commit.stage.previous:
+                raise Overtaken(f"Another run of {commit.stage.name} was faster; nothing was written. Run it again.")
             tried = True
             _write_all(cursor, commit, hashes.result, now)
             files.extend(written.sync())
@@ -212,23 +212,19 @@ def _write_all(
     cursor.execute("CALL ducklake_set_commit_message('lake', ?, ?)", [author(), commit.message])
 
 
-def _token_and_time(cursor: duckdb.DuckDBPyConnection, token: str) -> tuple[bool, datetime]:
-    """Whether the token was committed before, and the time of this commit.
+def _look_before(cursor: duckdb.DuckDBPyConnection, stage: Stage) -> tuple[bool, datetime, str]:
+    """Whether the token was committed before, the time of this commit, and the token of the stage's last commit.
 
-    It is now, or a microsecond after the last commit when the clock stands still or went back: order decides.
+    The time is now, or a microsecond after the last commit when the clock stands still or went back: order decides.
     """
     row = cursor.execute(
-        "SELECT count(*) FILTER (token = ?), max(committed_at) + INTERVAL 1 MICROSECOND FROM runs", [token]
+        "SELECT count(*) FILTER (token = ?), max(committed_at) + INTERVAL 1 MICROSECOND, "
+        f"{newest('token', 'stage = ?')} FROM runs",
+        [stage.token, stage.name],
     ).fetchone()
     assert row is not None
     now = datetime.now(UTC)
-    return row[0] > 0, max(now, row[1]) if row[1] is not None else now
-
-
-def _check_turn(cursor: duckdb.DuckDBPyConnection, stage: Stage) -> None:
-    row = cursor.execute(f"SELECT {newest('token', 'stage = ?')} FROM runs", [stage.name]).fetchone()
-    if row != (stage.previous or None,):
-        raise Overtaken(f"Another run of {stage.name} was faster; nothing was written. Run it again.")
+    return row[0] > 0, max(now, row[1]) if row[1] is not None else now, row[2] or ""
 
 
 def _hash_all(new_cursor: NewCursor, writes: Sequence[Write]) -> dict[str, str]:

@@ -23,7 +23,7 @@ def init_project(
     *,
     classes: str,
     source: Path | None,
-    text: str,
+    text: str | None,
     id_field: str | None,
     sample: str | None,
     multi_label: bool = False,
@@ -38,6 +38,12 @@ def init_project(
             raise SettingsError(f"{folder / name} exists already; nothing was changed. Edit it, or name a new folder.")
     if sample is not None and multi_label:
         raise SettingsError(f"Each item of the sample '{sample}' has one class; leave out --multi-label, or --sample.")
+    own = {"--source": source, "--text": text, "--id": id_field, "--classes": classes}
+    if sample is not None and (given := [option for option, value in own.items() if value]):
+        raise SettingsError(
+            f"The sample '{sample}' has records and classes of its own; leave out {' and '.join(given)}, or --sample."
+        )
+    text = text or "text"
     names = [name.strip() for name in classes.split(",") if name.strip()]
     gold, path = None, "data/records.jsonl"
     if sample is None and (len(names) < 2 or len(set(names)) < len(names)):

@@ -158,7 +158,7 @@ def init(
     folder: Annotated[Path, typer.Argument(help="Folder of the new project.")],
     classes: Annotated[str, typer.Option(help="Class names, separated by commas.")] = "",
     source: Annotated[Path | None, typer.Option(help="File with your records: Parquet, CSV, TSV or JSONL.")] = None,
-    text: Annotated[str, typer.Option(help="Column or field that holds the text.")] = "text",
+    text: Annotated[str, typer.Option(help="Column or field that holds the text; left out, it is `text`.")] = "",
     id: Annotated[str, typer.Option(help="Column or field that holds your id; left out, ids are made.")] = "",
     sample: Annotated[str, typer.Option(help="Start from a sample instead; see `siftline samples list`.")] = "",
     multi_label: Annotated[
@@ -172,7 +172,7 @@ def init(
         folder,
         classes=classes,
         source=source,
-        text=text,
+        text=text or None,
         id_field=id or None,
         sample=sample or None,
         multi_label=multi_label,

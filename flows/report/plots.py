@@ -75,7 +75,7 @@ def learning_curve(curves: Sequence[Curve], name: str, width: int) -> Markup:
     parts: list[str] = [text(0, 14, name, "axis-name")]
     for value, shown in zip(y_ticks, tick_labels(y_ticks), strict=True):
         parts += [line(left, y(value), right, y(value), "grid"), text(left - 8, y(value) + 4, shown, "tick", "end")]
-    x_ticks = counts if 1 < len(counts) <= (9 if named else 5) else ticks(0, last, 6 if named else 4)
+    x_ticks = counts if 1 < len(counts) <= (9 if named else 5) else ticks(0, last, 6 if named else 4, least_step=1)
     for value in x_ticks:
         if value <= last:
             parts.append(line(x(value), bottom, x(value), bottom + 5, "tick-mark"))

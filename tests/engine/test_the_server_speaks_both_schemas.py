@@ -8,7 +8,9 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import httpx
@@ -22,12 +24,14 @@ from engine.remote import RemoteEncoder, connect
 from engine.request import Room
 from engine.serving.config import ServerConfig
 from engine.serving.run import listen
+from engine.tokenizer import Tokens
 from features.embed import embed_file
 from flows.project import Project
 from tests.engine.test_every_status_is_produced import broken_encoder
 from tests.engine.texts import make_texts
 from tests.engine_servers import WAIT_S, ServerProcess, post, server_thread
 from tests.projects import ROOT
+from tests.studio import http_server
 
 TEXTS = ["", "Oil rose.", 'Wheat "fell" \u20ac\u0000\u202e', *make_texts(60, longest=90, seed=4)]
 
@@ -106,6 +110,21 @@ def test_the_remote_encoder_names_the_text_that_is_wrong(engine_server: ServerPr
     assert numeric.value.indexes == (130,)
 
 
+def test_the_remote_encoder_names_the_text_that_only_the_server_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = broken_encoder()
+    tokenize = encoder.tokenize
+
+    def strict(texts: Sequence[str]) -> list[Tokens]:
+        if "ship" in texts:
+            raise InputError("A ship is none.", {texts.index("ship"): "a ship"})
+        return tokenize(texts)
+
+    monkeypatch.setattr(encoder, "tokenize", strict)
+    with server_thread(encoder) as server, pytest.raises(InputError) as caught:
+        RemoteEncoder(server.url).encode(["bank"] * 130 + ["ship"])
+    assert caught.value.reasons == {130: "refused by the server"}
+
+
 @pytest.mark.parametrize("room", [Room(entries=40, tokens=65_536), Room(entries=4096, tokens=300)])
 def test_the_remote_encoder_asks_for_no_more_than_the_queue_holds(room: Room) -> None:
     encoder = broken_encoder()
@@ -122,6 +141,19 @@ def test_another_encoder_than_the_one_that_is_wanted_is_refused(engine_server: S
         connect(engine_server.url, name="routed")
 
 
+def test_a_server_that_does_not_say_its_default_budget_is_held_to_the_usual_one() -> None:
+    for budget in (0.3, None):  # None: the encoder has no budgets
+        with server_thread(broken_encoder(), active=budget) as server:
+            assert connect(server.url, name="tiny").info["active"] == budget
+    with (
+        server_thread(broken_encoder(), active=0.5) as server,
+        pytest.raises(OptionError, match=r"has active = 0\.5, the settings ask for 0\.3"),
+    ):
+        connect(server.url, name="tiny")
+    with server_thread(broken_encoder(), active=1.0, default_active=1.0) as server:
+        assert connect(server.url, name="tiny").info["active"] == 1.0
+
+
 def test_a_server_that_becomes_another_encoder_is_refused() -> None:
     encoder = broken_encoder()
     with server_thread(encoder) as server:
@@ -134,6 +166,18 @@ def test_a_server_that_becomes_another_encoder_is_refused() -> None:
 def test_a_server_that_is_away_is_said_to_be_away() -> None:
     with pytest.raises(UnavailableError, match=r"cannot be reached .*`siftline engine serve`"):
         RemoteEncoder("http://127.0.0.1:9", patience_s=0.3)
+
+
+def test_an_answer_that_cannot_be_unpacked_is_none() -> None:
+    def garble(handler: BaseHTTPRequestHandler, _: bytes) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Encoding", "gzip")
+        handler.send_header("Content-Length", "5")
+        handler.end_headers()
+        handler.wfile.write(b"hello")
+
+    with http_server(garble) as url, pytest.raises(UnavailableError, match="gives answers that cannot be unpacked"):
+        RemoteEncoder(url, patience_s=0.3)
 
 
 def test_what_the_server_says_of_its_own_error_reaches_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:

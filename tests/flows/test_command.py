@@ -194,6 +194,17 @@ def test_init_takes_records_that_lie_in_the_folder_already(tmp_path: Path) -> No
     assert load_settings(tmp_path / "p").sources[0].path == "data/own.csv"
 
 
+@pytest.mark.parametrize(
+    "option", [("--source", "own.csv"), ("--text", "text"), ("--id", "number"), ("--classes", "a,b")]
+)
+def test_init_takes_a_sample_or_what_is_ones_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: tuple[str, str]
+) -> None:
+    assert run_command(["init", str(tmp_path / "p"), "--sample", "reuters-r8", *option]) == 2
+    assert f"leave out {option[0]}, or --sample" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "p").exists()
+
+
 def test_init_overwrites_no_records_with_those_of_a_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "gold.parquet").write_text("mine", "utf-8")

@@ -12,7 +12,9 @@ import pyarrow as pa
 import pytest
 
 from flows.report import write_report
+from flows.report.facts import Point
 from flows.report.layout import lay_out
+from flows.report.plots import Curve, learning_curve
 from tests.flows import report_lake
 from tests.flows.report_lake import CLASSES, HOSTILE, LABELS, SEEDS, accuracy
 from warehouse import Append, Lake
@@ -165,6 +167,8 @@ def test_the_queue_shows_open_tasks_first_and_else_the_best_items(tmp_path: Path
     with report_lake.full_lake(tmp_path / "lake") as lake:
         text, _ = written(lake, tmp_path)
         assert "4 tasks wait for an answer" in text
+        assert "confirmed, cycle" not in text, "a state of the queue reads as if the label were confirmed"
+        assert text.count('<span class="quiet">waits for an answer, cycle 3</span>') == 4
         cards = re.findall(r'<details class="neighbours">(.*?)</details>', text, re.S)
         assert [card.count("<li>") for card in cards] == [3] * 4
         cosines = [float(value) for value in re.findall(r'<span class="figure">([\d.]+)</span>', cards[0])]
@@ -365,6 +369,15 @@ def test_the_page_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.Mo
             write_report(lake, target, title="second", classes=("a", "b"))
     assert target.read_text("utf-8") == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["lake", "report.html"]
+
+
+@pytest.mark.parametrize("last", [0, 1, 2, 3, 7])
+def test_no_count_of_labels_stands_twice_on_the_axis(last: int) -> None:
+    scored = Point(labels=last, mean=0.9, low=0.9, high=0.9, spread=None, seeds=1)
+    picture = learning_curve([Curve(key="siftline", label="Siftline", points=[scored])], "F1", 900)
+    shown = re.findall(r"<text[^>]*>(\d+)</text>", picture)
+    assert shown[0] == "0"
+    assert len(set(shown)) == len(shown) >= 2
 
 
 def test_the_map_is_the_same_every_time() -> None:

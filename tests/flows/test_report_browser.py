@@ -77,6 +77,43 @@ def test_no_text_leaves_the_page_at_any_width(page: Path, width: int, dark: bool
         assert (sum(int(v) for v in page_colour[4:-1].split(",")) < 200) == dark
 
 
+@pytest.mark.parametrize("dark", [False, True])
+def test_figures_of_the_confusion_matrix_stand_out_from_their_shade(page: Path, dark: bool) -> None:
+    """By WCAG 2.2, 1.4.3: at least 4.5 to 1 for text of this size, on every shade."""
+    with chromium(dark=dark) as driver:
+        driver.get(page.as_uri())
+        cells = driver.execute_script(
+            """
+            const cell = document.querySelector(".heat tbody td");
+            const pen = document.createElement("canvas").getContext("2d");
+            const sheet = getComputedStyle(document.querySelector("main section")).backgroundColor;
+            const painted = (...colours) => {
+              for (const colour of colours) { pen.fillStyle = colour; pen.fillRect(0, 0, 1, 1); }
+              return [...pen.getImageData(0, 0, 1, 1).data].slice(0, 3);
+            };
+            return ["hit", "miss"].flatMap((kind) => [...Array(11).keys()].map((shade) => {
+              cell.className = `${kind} h${shade}`;
+              const style = getComputedStyle(cell);
+              return [cell.className, painted(style.color), painted(sheet, style.backgroundColor)];
+            }));
+            """
+        )
+    faint = {name: round(contrast(ink, ground), 2) for name, ink, ground in cells if contrast(ink, ground) < 4.5}
+    assert len(cells) == 22
+    assert faint == {}
+
+
+def contrast(ink: list[int], ground: list[int]) -> float:
+    """Contrast of two colours (red, green, blue, 0 to 255), 1 to 21 (WCAG 2.2, contrast ratio)."""
+
+    def luminance(colour: list[int]) -> float:
+        parts = [v / 255 / 12.92 if v / 255 <= 0.04045 else ((v / 255 + 0.055) / 1.055) ** 2.4 for v in colour]
+        return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+    low, high = sorted((luminance(ink), luminance(ground)))
+    return (high + 0.05) / (low + 0.05)
+
+
 def test_a_click_on_a_heading_sorts_the_table(driver: Chrome) -> None:
     driver.execute_script("document.querySelector('#curve details').open = true")
     table = driver.find_element(By.ID, "table-curve")
