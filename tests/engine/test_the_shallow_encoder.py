@@ -75,6 +75,6 @@ def test_the_benchmark_takes_it_by_name() -> None:
     assert control in measured.main()
     assert control.client.encoder_id == load_encoder("shallow", threads=1).encoder_id
     assert control.file is not None
-    assert {"layers", "seconds", "steps"} <= control.file.facts()["notes"].keys()
+    assert {"layers", "steps"} <= control.file.facts()["notes"].keys()
     with pytest.raises(ModelFileError, match="--controls shallow"):
         read_encoder("shallow")
