@@ -7,9 +7,10 @@ from markupsafe import Markup
 from benchmarks.engine_bars import COSINE, STS_SHARE, Figures, lowest_sts, parts_of, percent
 from flows.report.svg import Scale, element, line, path, spread, text, tick_labels, ticks
 
-WIDTH, HEIGHT = 960, 340
-PANEL, GAP = 300, 170  # names of controls stand right of a panel
+HEIGHT = 340
+PANEL, GAP = 300, 225  # names of controls stand right of a panel
 LEFT, TOP, BOTTOM = 52, 46, 286
+WIDTH = LEFT + 2 * (PANEL + GAP) - 44
 AXIS = "share of the parent's layer parameters that works; at the points, the routed encoder's budget (active)"
 # A picture of its own has no page to colour it; GitHub shows it on light and on dark.
 STYLE = """
