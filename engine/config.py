@@ -21,7 +21,14 @@ _FIXED = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type":
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EncoderConfig:
+class _Config:
+    def to_json(self) -> str:
+        """The configuration as JSON, for the file of the weights."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncoderConfig(_Config):
     """Sizes of the encoder.
 
     Attributes:
@@ -71,10 +78,6 @@ class EncoderConfig:
     def active_frac(self) -> float:
         """Share of the parent's layer parameters that work; a dense encoder is its own parent."""
         return 1.0
-
-    def to_json(self) -> str:
-        """The configuration as JSON, for a file."""
-        return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
     def parse(cls, content: str) -> Self:
@@ -163,7 +166,7 @@ class ShallowConfig(EncoderConfig):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RoutedConfig:
+class RoutedConfig(_Config):
     """Shape of a routed encoder and the shares of routed heads and experts that each budget allows.
 
     Attributes:
@@ -292,10 +295,6 @@ class RoutedConfig:
             known = ", ".join(f"{budget:g}" for budget in self.budgets)
             raise OptionError(f"There is no budget active={active!r}. This encoder has: {known}.")
         return self.budgets.index(active)
-
-    def to_json(self) -> str:
-        """The configuration as JSON, for the weights file."""
-        return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
     def parse(cls, content: str) -> Self:
