@@ -1,6 +1,7 @@
 """What every test may use: an open warehouse in a fresh folder, and no network but loopback and PyPI's client."""
 
 import os
+import signal
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -12,6 +13,14 @@ from warehouse import Lake
 # Threads of torch, scikit-learn and faiss that wait give their core away: the workers of a parallel run, and what their
 # tests start, share the cores. Set before any of them is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# A shell starts its background jobs deaf to Ctrl-C, and all that they start is deaf too: tests press it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# `make test` tells a make inside of it that it is one, which then writes other lines and asks the outer one for jobs.
+for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+    os.environ.pop(name, None)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import sys
 import time
 
 PATIENCE_S = 120.0
+AGAIN_S = 20.0
 
 
 class Terminal:
@@ -16,14 +17,19 @@ class Terminal:
     def __init__(self, *arguments: str) -> None:
         self.pid, self._end = pty.fork()
         if self.pid == 0:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)  # what runs the tests may ignore it
             os.environ |= {"TERM": "dumb", "COLUMNS": "100"}
             os.execv(sys.executable, [sys.executable, "-m", "flows.cli.main", *arguments])
 
-    def until(self, end: str) -> str:
-        """What it writes until it has written `end` last; until it is over for an empty one."""
+    def until(self, end: str, *, again: str = "") -> str:
+        """What it writes until it has written `end` last; until it is over for an empty one.
+
+        Args:
+            end: what it writes last.
+            again: keys that are pressed again as long as nothing but the ^C that the terminal itself shows has come.
+        """
         written = b""
-        deadline = time.monotonic() + PATIENCE_S
+        pressed = time.monotonic()
+        deadline = pressed + PATIENCE_S
         while not end or not written.endswith(end.encode()):
             assert time.monotonic() < deadline, f"no {end!r} in {written!r}"
             if self.says(0.2):
@@ -32,6 +38,9 @@ class Terminal:
                 except OSError:  # Linux: the other end of the terminal is closed
                     assert not end, f"it ended without {end!r}: {written!r}"
                     break
+            elif again and not written.strip(b"^C\r\n") and time.monotonic() - pressed > AGAIN_S:
+                self.send(again)
+                pressed = time.monotonic()
         return written.decode()
 
     def says(self, within_s: float) -> bool:
@@ -41,6 +50,12 @@ class Terminal:
     def send(self, keys: str) -> None:
         """Press some keys."""
         os.write(self._end, keys.encode())
+
+    def interrupt(self, end: str) -> str:
+        """What it writes up to `end` after Ctrl-C, pressed again as a person would: Python misses one that comes right
+        after its prompt and before it waits for keys, though the terminal shows ^C."""
+        self.send("\x03")
+        return self.until(end, again="\x03")
 
     def leave(self, keys: str = "") -> int:
         """Its exit code after some last keys."""

@@ -11,7 +11,6 @@ from tests.terminal import Terminal
 from warehouse import Append, Lake
 
 PROMPT, MORE = "siftline> ", "     ... "
-AGAIN_S = 10.0
 
 
 class Prompt(Terminal):
@@ -24,14 +23,6 @@ class Prompt(Terminal):
         """What it answers to some keys."""
         self.send(keys)
         return self.until(end)
-
-    def interrupt(self) -> str:
-        """What it answers to Ctrl-C, pressed again as a person would: Python misses one that comes right after its
-        prompt and before it waits for keys."""
-        self.send("\x03")
-        if not self.says(AGAIN_S):
-            self.send("\x03")
-        return self.until(PROMPT)
 
 
 @pytest.fixture(scope="module")
@@ -76,14 +67,14 @@ def test_a_wrong_query_is_told_and_the_prompt_stays(terminal: Prompt) -> None:
 
 def test_ctrl_c_gives_up_a_half_written_query(terminal: Prompt) -> None:
     terminal.type("select no_such_column\n", MORE)
-    terminal.interrupt()
+    terminal.interrupt(PROMPT)
     assert "43" in terminal.type("select 40 + 3;\n")
 
 
 def test_ctrl_c_stops_a_query_that_runs(terminal: Prompt) -> None:
     terminal.send("select sum(a.range * b.range) from range(10000000) a, range(10000000) b;\n")
     time.sleep(2)
-    assert "interrupted" in terminal.interrupt().lower()
+    assert "interrupted" in terminal.interrupt(PROMPT).lower()
     assert "44" in terminal.type("select 40 + 4;\n")
 
 

@@ -14,7 +14,6 @@ import os, signal, threading
 import duckdb
 from warehouse.reader import Reader
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs the tests may ignore it
 connection = duckdb.connect(config={"threads": 2})
 connection.execute("CREATE TABLE t AS FROM range(2000000) t(i)")  # enough row groups for both threads
 reader = Reader(connection)
@@ -32,7 +31,6 @@ import os, signal, sys, threading
 import duckdb
 from warehouse.reader import Reader
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs the tests may ignore it
 reader = Reader(duckdb.connect(config={"threads": 2}))
 rows = "SELECT i FROM range(300000) t(i) UNION ALL SELECT i FROM range(100000000000) t(i) WHERE hash(i) = 3"
 threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGINT)).start()
