@@ -12,6 +12,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from warehouse.time_zone import open_in_utc
+
 BATCH_ROWS = 512
 """Rows per batch; with the longest allowed record of 1 MiB, a batch stays under 512 MiB."""
 MEMORY_BYTES = 4 << 30
@@ -82,8 +84,8 @@ def _row_groups(file: pq.ParquetFile, columns: list[str], schema: pa.Schema) -> 
 
 
 def _query(sql: str, root: str, spill: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    connection = duckdb.connect(
-        config={
+    connection = open_in_utc(
+        {
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
             "python_enable_replacements": "false",

@@ -206,7 +206,6 @@ def _attach(connection: duckdb.DuckDBPyConnection, statement: str, look: Look | 
         connection.execute(statement)
     connection.execute("BEGIN TRANSACTION")
     connection.execute("USE lake")  # reads the catalogue
-    connection.execute("SET TimeZone = 'UTC'")
     at = look(connection) if look is not None else None
     connection.execute("COMMIT")
     return at

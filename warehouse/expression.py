@@ -11,6 +11,7 @@ from typing import Any
 import duckdb
 
 from warehouse.errors import SettingsError
+from warehouse.time_zone import open_in_utc
 
 Node = dict[str, Any]
 _CLOCK = frozenset({"current_date", "current_time", "current_timestamp", "localtime", "localtimestamp"})
@@ -101,7 +102,7 @@ def unstable(connection: duckdb.DuckDBPyConnection, tree: Node) -> Iterator[str]
 def _known() -> tuple[frozenset[str], dict[str, list[str]]]:
     """Names of unstable functions, and definitions by name of macros; DuckDB takes 10 ms to list them."""
     marked, macros = _WITHOUT_BRACKETS | _UNMARKED, dict[str, list[str]]()
-    with duckdb.connect() as connection:
+    with open_in_utc() as connection:
         for name, definition in connection.execute(_KNOWN).fetchall():
             if definition is None:
                 marked |= {name}

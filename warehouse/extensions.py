@@ -17,6 +17,7 @@ from pathlib import Path
 import duckdb
 
 from warehouse.errors import WarehouseError
+from warehouse.time_zone import open_in_utc
 
 PACKAGES = {
     "ducklake": "duckdb_extension_ducklake",
@@ -67,7 +68,7 @@ def load_extensions(connection: duckdb.DuckDBPyConnection, names: Sequence[str] 
 
 
 def open_duckdb(names: Sequence[str] = LOCAL, *, threads: int | None = None) -> duckdb.DuckDBPyConnection:
-    """A new DuckDB with the warehouse's extensions, which fetches no others and loads no unsigned ones.
+    """A new DuckDB in UTC with the warehouse's extensions, which fetches no others and loads no unsigned ones.
 
     The first load of a file by this user is checked by DuckDB; later ones of the very same file are not, and then the
     right to load unsigned files is taken away again before the connection is handed out.
@@ -90,7 +91,7 @@ def open_duckdb(names: Sequence[str] = LOCAL, *, threads: int | None = None) -> 
     }
     if threads is not None:
         config["threads"] = threads
-    connection = duckdb.connect(config=config)
+    connection = open_in_utc(config)
     load_extensions(connection, names)
     connection.execute("SET allow_unsigned_extensions = false")  # it cannot be set to true again
     if not checked:

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
+from warehouse.time_zone import open_in_utc
 from weak_labels.functions import ItemBatch, LabelingFunction
 from weak_labels.reach import Flags, Rows
 
@@ -82,7 +83,7 @@ class Screens:
         if not whole.isascii() or r"\p" in whole.lower():
             return ""
         try:
-            with duckdb.connect() as connection:
+            with open_in_utc() as connection:
                 connection.execute("SELECT regexp_matches('', ?)", [whole])
         except duckdb.Error:
             return ""

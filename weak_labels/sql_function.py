@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from warehouse import SettingsError
 from warehouse.expression import called, expression_tree, unstable, walk_macros
+from warehouse.time_zone import open_in_utc
 from weak_labels.calls import NotAVote, TimeLimit
 from weak_labels.fingerprint import fingerprint
 from weak_labels.functions import ABSTAIN, ItemBatch, LabelingFunction
@@ -73,7 +74,7 @@ def sql(
     return LabelingFunction(
         name=name or "",
         kind="sql",
-        version=fingerprint("sql", label, expression),
+        version=fingerprint("sql", label, expression, "UTC"),
         rule=rule,
         description=description or expression,
         labels=() if label is None else (label,),
@@ -82,8 +83,8 @@ def sql(
 
 
 def _connect() -> duckdb.DuckDBPyConnection:
-    return duckdb.connect(
-        config={
+    return open_in_utc(
+        {
             "enable_external_access": "false",
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
@@ -91,8 +92,8 @@ def _connect() -> duckdb.DuckDBPyConnection:
             "memory_limit": MEMORY,
             "max_temp_directory_size": "0B",
             "threads": "1",
-            "lock_configuration": "true",
-        }
+        },
+        locked=True,
     )
 
 

@@ -133,6 +133,18 @@ def test_a_query_reads_files_relative_to_the_project(tmp_path: Path) -> None:
     assert found == [(1, "a", "1", '{"twice":2}'), (2, "b", "2", '{"twice":4}')]
 
 
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Kolkata"])
+def test_times_of_a_query_are_read_alike_on_machines_of_all_time_zones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zone: str
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    query = "SELECT 'a' AS text, '2026-03-01 23:30'::TIMESTAMPTZ AS t, t::VARCHAR AS words"
+    source = SourceConfig(name="s", query=query, metadata=("t", "words"))
+    (found,) = read_query(source, tmp_path)
+    assert isinstance(found, Record)
+    assert json.loads(found.metadata) == {"t": "2026-03-01 23:30:00+00:00", "words": "2026-03-01 23:30:00+00"}
+
+
 @pytest.mark.parametrize(
     "query",
     [

@@ -1,6 +1,9 @@
 """sql, model and cluster: what they vote, what they refuse, and what makes another version of them."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.tree import DecisionTreeClassifier
 
+from tests.projects import ROOT
 from tests.weak_labels.lf_helpers import (
     CLASSES,
     add_items,
@@ -256,3 +260,25 @@ class TestCluster:
     def test_cells_and_radius_are_checked(self, tmp_path: Path, cells: list[int], radius: float) -> None:
         with pytest.raises(SettingsError, match=r"cells|radius"):
             cluster("sports", cells, centres=self.centres(tmp_path), radius=radius)
+
+
+IN_A_ZONE = """
+from tests.weak_labels.lf_helpers import batch
+from weak_labels import sql
+from weak_labels.calls import call_function
+late = sql("sports", "(metadata->>'at')::TIMESTAMPTZ BETWEEN '2026-03-01 23:00' AND '2026-03-02'")
+times = ['{"at": "2026-03-01T23:30:00Z"}', '{"at": "2026-03-01T18:30:00Z"}']
+print(call_function(late, batch(["x", "y"], times)).votes)
+"""
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Kolkata"])
+def test_a_sql_function_votes_alike_on_machines_of_all_time_zones(zone: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_ZONE],
+        env={**os.environ, "TZ": zone, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "[ 0 -1]\n"

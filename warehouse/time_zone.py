@@ -1,0 +1,25 @@
+"""The one door to DuckDB: what it says of a time does not depend on the machine it runs on.
+
+DuckDB takes the time zone of the machine for casts between text and time, for the day of a time and for what Python and
+Arrow get. A setting made on a connection holds for that connection and not for its cursors, hence the global one.
+"""
+
+from collections.abc import Mapping
+
+import duckdb
+
+Config = Mapping[str, str | bool | int | float | list[str]]
+
+
+def open_in_utc(config: Config | None = None, *, locked: bool = False) -> duckdb.DuckDBPyConnection:
+    """A new DuckDB in memory that, with all its cursors, has UTC for its time zone.
+
+    Args:
+        config: as `duckdb.connect` takes it; DuckDB refuses the time zone there, and nothing more once it is locked.
+        locked: no setting can be changed afterwards.
+    """
+    connection = duckdb.connect(config=dict(config or {}))
+    connection.execute("SET GLOBAL TimeZone = 'UTC'")
+    if locked:
+        connection.execute("SET lock_configuration = true")
+    return connection
