@@ -140,13 +140,16 @@ ANNOTATORS = """
                median(seconds) FILTER (WHERE action = 'labelled' AND seconds > 0) AS median_seconds,
                bool_or(simulated) AS simulated, max(updated_at) AS updated_at
         FROM current_annotations WHERE action <> 'deleted' GROUP BY annotator
+    ), answers AS (
+        SELECT item_id, annotator, coalesce(class_ids, [class_id]) AS label FROM opinions
     ), shared AS (
-        SELECT o.annotator, count(*) AS compared,
-               count(*) FILTER (WHERE coalesce(o.class_ids, [o.class_id]) = g.class_ids) AS agreeing
-        FROM opinions o JOIN gold_labels g ON g.item_id = o.item_id WHERE g.annotations > 1 GROUP BY o.annotator
+        SELECT annotator, count(*) AS compared, avg(same / others) AS agreement
+        FROM (SELECT annotator, count(*) OVER (PARTITION BY item_id) - 1 AS others,
+                     count(*) OVER (PARTITION BY item_id, label) - 1 AS same FROM answers)
+        WHERE others > 0 GROUP BY annotator
     )
     SELECT a.annotator, a.labelled, a.skipped, a.median_seconds, 3600 / nullif(a.median_seconds, 0) AS labels_per_hour,
-           coalesce(c.compared, 0) AS compared, c.agreeing / nullif(c.compared, 0) AS agreement, s.accuracy, s.weight,
+           coalesce(c.compared, 0) AS compared, c.agreement, s.accuracy, s.weight,
            a.simulated, a.updated_at
     FROM said a
     LEFT JOIN shared c ON c.annotator = a.annotator

@@ -26,7 +26,7 @@ _COMPUTED = {
     "skipped": "Tasks skipped.",
     "median_seconds": "Median seconds per label.",
     "labels_per_hour": "3600 / median_seconds.",
-    "agreement": "Share of the items that others answered too where the gold label is this annotator's.",
+    "agreement": "On the items that others answered too, the mean share of those others who gave the same label.",
     "accuracy": "Estimated share of right labels; see `annotator_skills`.",
     "weight": "By how much an opinion counts; see `annotator_skills`.",
     "applied_to": "Items of the train split that the function was applied to.",

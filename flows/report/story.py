@@ -81,6 +81,23 @@ def plus_minus(point: Point) -> str:
     return score(point.mean) + (f" ± {score(point.spread)}" if point.spread is not None else "")
 
 
+def shown(value: float) -> float:
+    """A figure as the page shows it: words that weigh two figures go by what a reader sees of them."""
+    return round(value, 3)
+
+
+def are(n: float) -> str:
+    """The verb to a count."""
+    return "is" if n == 1 else "are"
+
+
+def moved(before: float, now: float) -> str:
+    """How a figure came from another: up from, down from, or the same as it."""
+    if shown(now) == shown(before):
+        return f"the same as {score(before)}"
+    return f"{'up' if now > before else 'down'} from {score(before)}"
+
+
 def curve_sentence(facts: Facts) -> str:
     """What the learning curve shows, with the verdict against the random picks."""
     found = compare(facts)
@@ -88,21 +105,16 @@ def curve_sentence(facts: Facts) -> str:
         return ""
     said = f"With {counted(found.labels, 'label')} the end model reaches {score(found.value)}"
     if found.weak_only is not None:
-        said += f", up from {score(found.weak_only)} with weak labels alone"
+        said += f", {moved(found.weak_only, found.value)} with weak labels alone"
     rival = found.random
     if rival is None:
         return said + "; no random pick of that size has been scored to compare it with."
-    if found.value > rival.high:
-        verdict = "above every one of"
-    elif found.value < rival.low:
-        verdict = "below every one of"
-    else:
-        verdict = "within the range of"
+    value, low, high = (shown(v) for v in (found.value, rival.low, rival.high))
+    side = "above" if value > high else "below" if value < low else ""
     if rival.seeds == 1:
-        verdict = {"above every one of": "above", "below every one of": "below"}.get(verdict, "equal to")
-        return f"{said}; that is {verdict} the one random pick of the same size ({score(rival.mean)})."
+        return f"{said}; that is {side or 'equal to'} the one random pick of the same size ({score(rival.mean)})."
     picks = f"{rival.seeds} random picks of the same size ({score(rival.low)} to {score(rival.high)})"
-    said = f"{said}; that is {verdict} {picks}."
+    said = f"{said}; that is {f'{side} every one of' if side else 'within the range of'} {picks}."
     f1 = compare(facts, "macro_f1")
     if f1 and f1.random and f1.labels == found.labels:
         said += f" Macro F1 is {score(f1.value)}, against {plus_minus(f1.random)} for the random picks."
@@ -189,7 +201,7 @@ def hours_sentence(facts: Facts) -> str:
     tasks = sum(int(b["tasks"]) for b in facts.batches)
     answered = sum(int(b["answered"]) for b in facts.batches)
     batches = counted(len(facts.batches), "batch", "batches")
-    said = f"{count(answered)} of {counted(tasks, 'task')} in {batches} are answered"
+    said = f"{count(answered)} of {counted(tasks, 'task')} in {batches} {are(answered)} answered"
     if paced := pace(facts):
         said += f", in {duration(facts.seconds)}: {paced}"
     return said + "."
@@ -217,7 +229,8 @@ def functions_sentence(facts: Facts) -> str:
         right = sum(round(r["gold_accuracy"] * r["gold_votes"]) for r in judged)
         votes = sum(int(r["gold_votes"]) for r in judged)
         said += (
-            f"; where people answered, {count(right)} of {counted(votes, 'vote')} were right ({percent(right / votes)})"
+            f"; where people answered, {count(right)} of {counted(votes, 'vote')} {are(right)} right "
+            f"({percent(right / votes)})"
         )
     return said + "."
 
@@ -227,8 +240,10 @@ def values_sentence(facts: Facts) -> str:
     v = facts.values
     if v is None or not v.items:
         return ""
-    said = f"{counted(v.items, 'item')} were valued for cycle {v.cycle}"
-    return said + (f"; {count(v.selected)} of them were selected." if v.selected else "; none is selected yet.")
+    said = f"{counted(v.items, 'item was', 'items were')} valued for cycle {v.cycle}"
+    if not v.selected:
+        return said + "; none is selected yet."
+    return said + f"; {counted(v.selected, 'of them was', 'of them were')} selected."
 
 
 def confusion_sentence(facts: Facts, names: Sequence[str]) -> str:
@@ -238,7 +253,7 @@ def confusion_sentence(facts: Facts, names: Sequence[str]) -> str:
     if not n:
         return ""
     right = sum(matrix[i][i] for i in range(len(matrix)))
-    said = f"{count(right)} of {counted(n, 'item')} are classified rightly ({score(right / n)})"
+    said = f"{count(right)} of {counted(n, 'item')} {are(right)} classified rightly ({score(right / n)})"
     wrong, i, j = max(
         (matrix[i][j], i, j) for i in range(len(matrix)) for j in range(len(matrix)) if i != j or n == right
     )
@@ -258,6 +273,10 @@ def by_class_sentence(rows: Sequence[Mapping[str, Any]]) -> str:
     if not known:
         return "No item has a class, and none is predicted."
     worst, best = (choose(known, key=lambda row: row["f1"]) for choose in (min, max))
+    if len(known) == 1:
+        return f"The F1 of {best['name']} is {score(best['f1'])}; no other class is in the data or predicted."
+    if shown(worst["f1"]) == shown(best["f1"]):
+        return f"The {len(known)} classes that occur are found equally well (F1 {score(best['f1'])})."
     return (
         f"The class that is found best is {best['name']} (F1 {score(best['f1'])}), and the one that is found worst "
         f"{worst['name']} ({score(worst['f1'])})."
@@ -282,6 +301,6 @@ def quality_sentence(facts: Facts) -> str:
     last = facts.ingests[-1]
     n = {key: int(last.get(key, 0)) for key in ("read", "stored", "quarantined", "duplicate")}
     return (
-        f"Of {counted(n['read'], 'record')} read, {count(n['stored'])} were stored, {count(n['quarantined'])} "
-        f"quarantined and {count(n['duplicate'])} were duplicates."
+        f"Of {counted(n['read'], 'record')} read, {counted(n['stored'], 'was', 'were')} stored, "
+        f"{count(n['quarantined'])} quarantined and {counted(n['duplicate'], 'was a duplicate', 'were duplicates')}."
     )

@@ -23,6 +23,7 @@ from tests.active.pools import CLASSES, clusters, label, small_pool
 from tests.active.test_ask_again import change_text
 from tests.flows.report_lake import full_lake
 from tests.projects import ROOT, make_small_project
+from tests.warehouse.test_commit_is_atomic import classes
 from tests.warehouse.test_what_changed import answer, commit
 from warehouse import Lake, Upsert, connect
 from warehouse.dictionary import PAGE, page
@@ -128,6 +129,25 @@ def test_annotators_are_compared_on_what_an_item_shows_now_and_nobody_is_no_one(
 def test_the_answers_of_nobody_are_compared_with_no_one(planted: Lake) -> None:
     commit(planted, "nobody", answer("i000", 1, who="unknown"))
     assert ask(planted, "agreement-between-annotators") == []
+
+
+@pytest.mark.parametrize(
+    ("said", "agree"),
+    [
+        ({"ann": 0, "bob": 1}, {"ann": 0, "bob": 0}),
+        ({"ann": 0, "bob": 0}, {"ann": 1, "bob": 1}),
+        ({"ann": 0, "bob": 0, "cat": 1}, {"ann": 0.5, "bob": 0.5, "cat": 0}),
+        ({"ann": 0, "bob": 1, "cat": 2}, {"ann": 0, "bob": 0, "cat": 0}),
+        ({"ann": 0}, {"ann": None}),
+    ],
+)
+def test_agreement_is_with_the_others_and_no_answer_counts_for_itself(
+    lake: Lake, said: dict[str, int], agree: dict[str, float | None]
+) -> None:
+    commit(lake, "classes", Upsert("classes", classes("a", "b", "c")))
+    for who, class_id in said.items():
+        commit(lake, who, answer("i0", class_id, who=who))
+    assert {row["annotator"]: row["agree"] for row in ask(lake, "agreement-by-annotator")} == agree
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["as drawn", "asked again"])

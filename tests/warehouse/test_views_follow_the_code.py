@@ -18,6 +18,7 @@ PINNED = {
     5: "85dd3cb910809ddc",
     6: "81f8e826026f4668",
     7: "c71d5e0266500db2",
+    8: "adabcfa5a26eda6c",
 }
 """Hash of the views' text by version."""
 

@@ -1,0 +1,94 @@
+"""The words of the report fit its figures: up, down and the same, one and several."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from flows.report import story
+from flows.report.facts import Facts, Point, read_facts
+from tests.flows import report_lake
+
+
+@pytest.fixture(scope="module")
+def facts(tmp_path_factory: pytest.TempPathFactory) -> Facts:
+    with report_lake.full_lake(tmp_path_factory.mktemp("words") / "lake") as lake, lake.read() as reader:
+        return read_facts(reader)
+
+
+def point(labels: int, *values: float) -> Point:
+    low, high = min(values), max(values)
+    spread = 0.1 if len(values) > 1 else None
+    return Point(labels=labels, mean=sum(values) / len(values), low=low, high=high, spread=spread, seeds=len(values))
+
+
+def curve(facts: Facts, *, own: Sequence[float], rivals: Sequence[float] = ()) -> str:
+    """The sentence for scores with weak labels alone and with 8 labels, beside random picks."""
+    series = {"siftline": [point(labels, value) for labels, value in zip((0, 8), own, strict=True)]}
+    if rivals:
+        series["random"] = [point(8, *rivals)]
+    return story.curve_sentence(replace(facts, series={name: series for name in facts.series}))
+
+
+@pytest.mark.parametrize(
+    ("weak", "now", "words"),
+    [
+        (0.8, 0.9, "reaches 0.900, up from 0.800 with weak labels alone"),
+        (0.9, 0.8, "reaches 0.800, down from 0.900 with weak labels alone"),
+        (0.9, 0.9, "reaches 0.900, the same as 0.900 with weak labels alone"),
+        (0.9001, 0.8999, "reaches 0.900, the same as 0.900 with weak labels alone"),
+    ],
+)
+def test_where_a_score_came_from(facts: Facts, weak: float, now: float, words: str) -> None:
+    assert words in curve(facts, own=(weak, now))
+
+
+@pytest.mark.parametrize(
+    ("now", "rivals", "words"),
+    [
+        (0.9, (0.7, 0.8), "above every one of 2 random picks of the same size (0.700 to 0.800)"),
+        (0.6, (0.7, 0.8), "below every one of 2 random picks"),
+        (0.8, (0.7, 0.8), "within the range of 2 random picks"),
+        (0.8002, (0.7, 0.8), "within the range of 2 random picks"),
+        (0.6998, (0.7, 0.8), "within the range of 2 random picks"),
+        (0.9, (0.8,), "above the one random pick of the same size (0.800)"),
+        (0.7, (0.8,), "below the one random pick"),
+        (0.8001, (0.8,), "equal to the one random pick"),
+    ],
+)
+def test_the_verdict_against_random_picks(facts: Facts, now: float, rivals: Sequence[float], words: str) -> None:
+    assert f"that is {words}" in curve(facts, own=(0.5, now), rivals=rivals)
+
+
+def f1(*scores: float | None) -> list[dict[str, object]]:
+    return [{"name": f"c{n}", "f1": score} for n, score in enumerate(scores)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (f1(0.9, 0.5), "found best is c0 (F1 0.900), and the one that is found worst c1 (0.500)"),
+        (f1(0.9, 0.9001), "The 2 classes that occur are found equally well (F1 0.900)."),
+        (f1(None, 0.7), "The F1 of c1 is 0.700; no other class"),
+        (f1(None), "No item has a class"),
+    ],
+)
+def test_the_best_and_the_worst_class_are_two(rows: list[dict[str, object]], words: str) -> None:
+    assert words in story.by_class_sentence(rows)
+
+
+def test_one_is_not_several(facts: Facts) -> None:
+    one = dict.fromkeys(("read", "stored", "duplicate"), 1)
+    assert story.quality_sentence(replace(facts, ingests=[{**one, "quarantined": 0}])) == (
+        "Of 1 record read, 1 was stored, 0 quarantined and 1 was a duplicate."
+    )
+    assert facts.values is not None
+    assert story.values_sentence(replace(facts, values=replace(facts.values, items=1, selected=1))) == (
+        "1 item was valued for cycle 3; 1 of them was selected."
+    )
+    assert "1 of 2 items is classified rightly" in story.confusion_sentence(
+        replace(facts, confusion=[[1, 1], [0, 0]]), ["a", "b"]
+    )
+    assert story.hours_sentence(replace(facts, batches=[{"tasks": 1, "answered": 1}])).startswith(
+        "1 of 1 task in 1 batch is answered"
+    )
