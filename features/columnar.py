@@ -19,6 +19,7 @@ from features.columnar_child import EXIT_DATA, EXIT_SETTINGS, MEMORY_BYTES
 from features.records import BadRecord, Fault, Record, fault, make_record
 from features.sources import MissingColumns, SourceConfig, SourceFile, repeated_columns
 from warehouse import DataError, SettingsError
+from warehouse.scratch import scratch_folder
 
 QUERY = "the query"
 MESSAGE_BYTES = 4000
@@ -102,7 +103,7 @@ def _batches(request: dict[str, Any], source: SourceConfig, where: str, root: Pa
 
 @contextmanager
 def _child(request: dict[str, Any], root: Path) -> Generator[tuple["subprocess.Popen[bytes]", IO[bytes]]]:
-    with tempfile.TemporaryFile() as messages, tempfile.TemporaryDirectory(prefix="siftline-") as spill:
+    with tempfile.TemporaryFile() as messages, scratch_folder(Path(tempfile.gettempdir()), "siftline-query-") as spill:
         # -P keeps the project folder, where the child works, from shadowing what it imports.
         command = [sys.executable, "-P", "-m", "features.columnar_child"]
         child = subprocess.Popen(
@@ -112,7 +113,7 @@ def _child(request: dict[str, Any], root: Path) -> Generator[tuple["subprocess.P
         assert child.stdout is not None
         try:
             with child.stdin:
-                child.stdin.write(json.dumps({**request, "spill": spill}).encode("utf-8"))
+                child.stdin.write(json.dumps({**request, "spill": str(spill)}).encode("utf-8"))
             yield child, messages
         finally:
             child.kill()

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from features.columnar import QUERY, read_parquet, read_query
-from features.items import HELD_SCHEMA, ITEM_SCHEMA, QUARANTINE_SCHEMA, Ledger, Spool
+from features.items import HELD_SCHEMA, ITEM_SCHEMA, QUARANTINE_SCHEMA, Ledger, RowSpool
 from features.records import Fault, Record, fault
 from features.sources import SourceChanged, SourceConfig, SourceFile, find_files, inputs_of
 from features.text_files import read_text_file
@@ -95,7 +95,7 @@ def ingest(lake: Lake, config: IngestConfig, progress: Progress = silent) -> Sta
         if stage.done:
             return stage.result()
         classes = _new_classes(stage, config)
-        with Spool(ITEM_SCHEMA) as items, Spool(QUARANTINE_SCHEMA) as quarantine, Spool(HELD_SCHEMA) as held:
+        with RowSpool(ITEM_SCHEMA) as items, RowSpool(QUARANTINE_SCHEMA) as quarantine, RowSpool(HELD_SCHEMA) as held:
             faults = _Faults(stage, quarantine)
             intake = _Intake(stage, items, faults, held)
             counts = _read_all(intake, inputs, config.root, progress)
@@ -167,7 +167,7 @@ def _read_all(intake: "_Intake", inputs: list[_Input], root: Path, progress: Pro
 class _Intake:
     """What becomes of each entry of a read: rows of items and quarantine, and counts."""
 
-    def __init__(self, stage: Reader, items: Spool, faults: "_Faults", held: Spool) -> None:
+    def __init__(self, stage: Reader, items: RowSpool, faults: "_Faults", held: RowSpool) -> None:
         known = stage.arrow("SELECT item_id, content_hash, split, metadata FROM items")
         self._ledger = Ledger(zip(*(column.to_pylist() for column in known.columns), strict=True))
         self._items, self._faults, self._held = items, faults, held
@@ -201,7 +201,7 @@ class _Intake:
 class _Faults:
     """Faults on their way to the quarantine: what several files have at the same place is one row that names them."""
 
-    def __init__(self, stage: Reader, spool: Spool) -> None:
+    def __init__(self, stage: Reader, spool: RowSpool) -> None:
         self._stage, self._spool = stage, spool
         rows = stage.rows("SELECT source, position, raw_hash, reason FROM quarantine")
         self._stored = {(source, position, raw_hash): reason for source, position, raw_hash, reason in rows}

@@ -1,15 +1,14 @@
 """Which records become items: identity, duplicates, conflicts, and rows held outside memory until the one commit."""
 
 import hashlib
-import mmap
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import pyarrow as pa
 
 from features.records import Record
+from warehouse.spool import Spool
 
 FLUSH_ROWS = 4096
 FLUSH_BYTES = 16 << 20
@@ -101,25 +100,18 @@ class Ledger:
                 del self._holders[before]
 
 
-class Spool:
-    """Rows of one table on their way to the commit, in an unnamed file: memory stays flat, a kill leaves nothing.
+class RowSpool(Spool):
+    """A spool that takes single rows, of which it holds some in memory.
 
     Args:
         schema: columns of the table.
     """
 
     def __init__(self, schema: pa.Schema) -> None:
+        super().__init__(schema)
         self._schema = schema
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
-        self._writer = pa.ipc.new_file(self._file, schema)
         self._rows: list[tuple[Any, ...]] = []
         self._bytes = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
 
     def add(self, row: tuple[Any, ...], *, size: int) -> None:
         """Add one row in the order of the schema; `size` is about its bytes."""
@@ -131,10 +123,7 @@ class Spool:
     def table(self) -> pa.Table:
         """All rows; the table reads from the file, which must stay open. No row can be added afterwards."""
         self._flush()
-        self._writer.close()
-        self._file.flush()
-        mapped = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
-        return pa.ipc.open_file(pa.py_buffer(mapped)).read_all()
+        return super().table()
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
         """All rows in their order, after which none can be added."""
@@ -145,7 +134,7 @@ class Spool:
         if self._rows:
             columns = zip(*self._rows, strict=True)
             arrays = [pa.array(c, f.type) for c, f in zip(columns, self._schema, strict=True)]
-            self._writer.write_batch(pa.record_batch(arrays, schema=self._schema))
+            self.write(pa.table(arrays, schema=self._schema))
         self._rows, self._bytes = [], 0
 
 

@@ -62,7 +62,7 @@ class Overtaken(CommitFailed):
 
 
 class DiskFull(CommitFailed):
-    """The disk of the warehouse is full; nothing was written, and what was there stays."""
+    """The disk of the warehouse, or of the temporary folder, is full; nothing was written, what was there stays."""
 
 
 class ServiceError(Transient):

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import shlex
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -27,10 +26,13 @@ from warehouse.formats import write_csv, write_json, write_parquet
 from warehouse.interrupts import stopped_with_us, stream
 from warehouse.read import check_condition, connect, connect_for_people
 from warehouse.reader import Reader
+from warehouse.scratch import collect, scratch_folder
 from warehouse.snapshots import At
 
 Format = Literal["parquet", "jsonl", "csv", "datasets"]
 MANIFEST = "manifest.json"
+SCRATCH = ".siftline-export-"
+EARLIER = ".earlier"
 BATCH_ROWS = 50_000
 _COLUMNS = "item_id, content, split, label, label_source, confidence, simulated, probs"
 _SPLITS = {"valid": "validation"}
@@ -59,6 +61,7 @@ def export_training_set(
         WarehouseError: a file it needs is damaged.
     """
     output = output.absolute()
+    collect(output.parent, SCRATCH, rescue=_give_back)
     _check_place(output, force=force)
     with connect(path, at=at) as reader:
         number = reader.snapshot()
@@ -78,9 +81,9 @@ def export_training_set(
         with (
             stopped_with_us(connection),
             private_files(),
-            tempfile.TemporaryDirectory(dir=output.parent, prefix=".siftline-export-") as folder,
+            scratch_folder(output.parent, SCRATCH, _give_back) as folder,
         ):
-            files = Path(folder) / output.name
+            files = folder / output.name
             files.mkdir()
             counts = _Counts(_classes(connection), several=several)
             _write(connection, query, files, format, counts, several=several)
@@ -102,7 +105,7 @@ def export_training_set(
             (files / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "utf-8")
             for path in (*files.rglob("*"), files):
                 sync(path)
-            _swap(files, output, Path(folder) / f"{output.name}.earlier")
+            _swap(files, output, folder / f"{output.name}{EARLIER}")
     except duckdb.Error as error:
         raise SettingsError(
             f"The training set cannot be read: {error}\nA condition is SQL on the columns {_COLUMNS} and labels, "
@@ -187,6 +190,14 @@ def _swap(files: Path, output: Path, earlier: Path) -> None:
             os.replace(earlier, output)
         raise
     sync(output.parent)
+
+
+def _give_back(left: Path) -> None:
+    """Put back the earlier export that a killed process had moved away and not yet replaced."""
+    for earlier in left.glob(f"*{EARLIER}"):
+        place = left.parent / earlier.name.removesuffix(EARLIER)
+        if not place.exists():
+            os.replace(earlier, place)
 
 
 def _write(

@@ -1,12 +1,12 @@
 """Writing a file so that a reader sees the old content or the whole new one, also after a crash."""
 
 import os
-import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 from warehouse.errors import SettingsError
+from warehouse.scratch import scratch_file
 
 
 @contextmanager
@@ -14,6 +14,7 @@ def replaced_file(path: Path) -> Generator[Path]:
     """A temporary file beside `path` that takes its place when the block ends, and is removed when the block raises.
 
     It is readable for its owner only (mode 0600). Its content is on disk before it takes the place of the old file.
+    What a killed process left of an earlier one is removed.
 
     Args:
         path: file to write; its folder exists.
@@ -21,24 +22,17 @@ def replaced_file(path: Path) -> Generator[Path]:
     Raises:
         SettingsError: the system refuses to write, for example for lack of rights or room.
     """
-    temporary: Path | None = None
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:64]}.", suffix=".part")
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        sync(temporary)
-        os.replace(temporary, path)
-        temporary = None
+        with scratch_file(path.parent, f".{path.name[:64]}.", ".part") as temporary:
+            yield temporary
+            sync(temporary)
+            os.replace(temporary, path)
         sync(path.parent)
     except OSError as error:
         raise SettingsError(
             f"{path} cannot be written: {error.strerror or error}. Mend the folder's permissions, make room, or name "
             "another place."
         ) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

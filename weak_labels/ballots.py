@@ -7,8 +7,6 @@ function by function through a file that is mapped into memory, so that the rows
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -16,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from warehouse import Append, Delete, Stage, Upsert, Write
+from warehouse.spool import Spool
 from weak_labels.calls import MAX_TIMEOUTS, WHOLE_FUNCTION, Limits, Outcome
 from weak_labels.functions import LabelingFunction
 from weak_labels.reach import TEXT, Flags, Pending, Rows
@@ -143,25 +142,22 @@ def vote_rows(ballots: Sequence[Ballot], log: ItemLog) -> Generator[pa.Table]:
     versions = pa.array([ballot.version for ballot in ballots], pa.string())
     # In one piece, since taking from many joins them anew for every function.
     ids, hashes = (pa.chunked_array(parts, pa.string()).combine_chunks() for parts in (log.ids, log.hashes))
-    with TemporaryDirectory(prefix="siftline-votes-") as folder:
-        path = Path(folder) / "votes.arrow"
-        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-            # Function by function, so that a later read of one function skips the others' row groups.
-            for number, ballot in enumerate(ballots):
-                if not ballot.cast:
-                    continue
-                places = pa.array(np.concatenate(ballot.places))
-                index = pa.array(np.full(ballot.cast, number, np.int32))
-                columns = {
-                    "item_id": ids.take(places),
-                    "lf_name": pa.DictionaryArray.from_arrays(index, names),
-                    "lf_version": pa.DictionaryArray.from_arrays(index, versions),
-                    "input_hash": hashes.take(places),
-                    "vote": pa.array(np.concatenate(ballot.votes).astype(np.int32)),
-                }
-                writer.write_table(pa.table(columns, schema=schema))
-        with pa.memory_map(str(path)) as source:
-            yield pa.ipc.open_file(source).read_all()
+    with Spool(schema) as spool:
+        # Function by function, so that a later read of one function skips the others' row groups.
+        for number, ballot in enumerate(ballots):
+            if not ballot.cast:
+                continue
+            places = pa.array(np.concatenate(ballot.places))
+            index = pa.array(np.full(ballot.cast, number, np.int32))
+            columns = {
+                "item_id": ids.take(places),
+                "lf_name": pa.DictionaryArray.from_arrays(index, names),
+                "lf_version": pa.DictionaryArray.from_arrays(index, versions),
+                "input_hash": hashes.take(places),
+                "vote": pa.array(np.concatenate(ballot.votes).astype(np.int32)),
+            }
+            spool.write(pa.table(columns, schema=schema))
+        yield spool.table()
 
 
 def vote_writes(

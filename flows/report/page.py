@@ -2,8 +2,6 @@
 
 import base64
 import hashlib
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -22,6 +20,7 @@ from flows.report.layout import lay_out
 from flows.report.sample import MapItems
 from warehouse import Lake, Progress, Reader, siftline_version, silent
 from warehouse.answers import NO_CLASS
+from warehouse.files import replaced_file
 
 _STEPS = 3
 _MAP_TEXT = 110
@@ -296,13 +295,5 @@ def _resource(name: str) -> str:
 def _replace(out: Path, page: str) -> None:
     out = out.absolute()
     out.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(page)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, out)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replaced_file(out) as file:
+        file.write_text(page, "utf-8", newline="\n")

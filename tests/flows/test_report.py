@@ -17,7 +17,7 @@ from flows.report.layout import lay_out
 from flows.report.plots import Curve, learning_curve
 from tests.flows import report_lake
 from tests.flows.report_lake import CLASSES, HOSTILE, LABELS, SEEDS, accuracy
-from warehouse import Append, Lake
+from warehouse import Append, Lake, SettingsError
 
 SECTIONS = ("curve", "hours", "queue", "map", "values", "confusion", "functions", "quality", "made")
 
@@ -364,8 +364,8 @@ def test_the_page_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.Mo
         def broken(source: str, destination: Path) -> None:
             raise OSError("no space left")
 
-        monkeypatch.setattr("flows.report.page.os.replace", broken)
-        with pytest.raises(OSError, match="no space left"):
+        monkeypatch.setattr("warehouse.files.os.replace", broken)
+        with pytest.raises(SettingsError, match="no space left"):
             write_report(lake, target, title="second", classes=("a", "b"))
     assert target.read_text("utf-8") == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["lake", "report.html"]
