@@ -44,18 +44,22 @@ class Project:
 
     Args:
         root: folder that holds siftline.toml.
+        create: its warehouse is made where there is none; else it is refused.
 
     Raises:
         SettingsError: the settings are missing or wrong.
+        WarehouseNotFound: there is no warehouse, and `create` is False.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, create: bool = True) -> None:
         self.root = root.absolute()
         self.settings: Settings = load_settings(self.root)
         if self.multi_label:
             check_multi_label(self.settings.select.strategy)
         _ = self.select_config  # checked now, not when a run has come as far as the selection
         self._index: tuple[str, VectorIndex] | None = None
+        if not create:
+            self.lake = Lake(self.location, create=False)
 
     @property
     def lake_path(self) -> Path:

@@ -4,6 +4,7 @@ Readers see a snapshot and wait for nobody. Writers go through `Lake.stage(...).
 out under the warehouse's lock. Where the catalogue and the data are is `connection.py`'s business.
 """
 
+import contextlib
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -41,6 +42,8 @@ class Lake:
         self.catalog = self.location.catalog_file
         self.read_only = read_only
         check_present(self.location, create=create and not read_only)
+        if not create and not read_only:
+            self._refuse_empty()
         if read_only:
             self._connection = connect_checked(self.location)
             return
@@ -151,6 +154,12 @@ class Lake:
                     digest.update(line.encode("utf-8", "surrogatepass") + b"\n")
                 hashes[name] = digest.hexdigest()
         return hashes
+
+    def _refuse_empty(self) -> None:
+        """Look before an opening for writing would make what is missing."""
+        with contextlib.closing(connect(self.location, read_only=True)) as connection:
+            if not schema_version(connection):
+                check_schema(0, self.location.words, read_only=True)
 
     def _bring_schema(self) -> None:
         cursor = self.new_cursor()

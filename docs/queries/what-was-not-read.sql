@@ -1,6 +1,6 @@
 -- Question: What was refused, and why?
--- How to read: Records that did not become items and calls of labeling functions that failed, by reason. A reason
---     that grows from day to day is a source that changed under you.
+-- How to read: Records that did not become items in any read so far, also of sources that are gone, and calls of
+--     labeling functions that failed, by reason. A reason that grows from day to day is a source that changed under you.
 SELECT 'quarantine' AS what, source AS origin, reason, count(*) AS n, max(committed_at) AS last_at
 FROM quarantine GROUP BY source, reason
 UNION ALL

@@ -32,8 +32,7 @@ def show_status(root: Path) -> None:
         mark = simulated_mark(reader)
         out.print(f"{settings.project.title or settings.project.name}: {place.words}")
         splits = reader.rows("SELECT split, count(*) FROM items GROUP BY split ORDER BY split")
-        quarantined = reader.scalar("SELECT count(*) FROM quarantine")
-        print_table(["split", "items"], [*splits, ("quarantined", quarantined)], title="items")
+        print_table(["split", "items"], [*splits, *_quarantined(reader)], title="items")
         print_table(
             ["cycle", "tasks", "planned", "sent", "waiting", "answered"],
             reader.rows("SELECT cycle, tasks, planned, sent, waiting, answered FROM queue_progress ORDER BY cycle"),
@@ -60,6 +59,19 @@ def show_status(root: Path) -> None:
         waiting = reader.scalar("SELECT count(*) FROM queue WHERE state IN ('planned', 'sent', 'confirmed')")
         if waiting:
             out.print(f"{_wait(waiting)}. {_then_run(root)}")
+
+
+def _quarantined(reader: Reader) -> list[tuple[str, int]]:
+    """Records that the last read could not take, and beside them all of any read where these are others.
+
+    The quarantine keeps what stood in files and sources that are no longer there.
+    """
+    ever = int(reader.scalar("SELECT count(*) FROM quarantine"))
+    last = reader.scalar(
+        "SELECT (detail->>'$.quarantined')::INTEGER FROM runs WHERE stage = 'ingest' ORDER BY committed_at DESC LIMIT 1"
+    )
+    now = ever if last is None else int(last)
+    return [("quarantined", now), *([("quarantined by all reads", ever)] if ever != now else [])]
 
 
 def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) -> None:
@@ -181,7 +193,7 @@ def show_suspects(root: Path, limit: int) -> None:
     from flows.project import Project
     from flows.report.page import class_names
 
-    project = Project(root)
+    project = Project(root, create=False)
     index = project.index()
     with project.read_lake() as lake, lake.read() as reader:
         found = suspects(reader, index)[:limit]
@@ -207,7 +219,7 @@ def collect_answers(root: Path) -> None:
     from active.queue import collect
     from flows.project import Project
 
-    project = Project(root)
+    project = Project(root, create=False)
     with project.only_run():
         result = collect(project.lake, project.service, project.queue_config, cursor=project.cursor)
     new = sum(n for table, n in result.rows_written.items() if table == "annotations")
@@ -222,7 +234,7 @@ def reconcile_queue(root: Path) -> None:
     from active.reconcile import reconcile
     from flows.project import Project
 
-    project = Project(root)
+    project = Project(root, create=False)
     with project.only_run():
         report = reconcile(project.lake, project.service, project.queue_config)
     for line in report.lines():

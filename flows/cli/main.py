@@ -206,7 +206,12 @@ def report(
     project: ProjectOption = Path(),
     output: Annotated[
         Path | None,
-        typer.Option(callback=ending_in(".html"), help="File to write; report.html in the project if left out."),
+        typer.Option(
+            "--output",
+            "-o",
+            callback=ending_in(".html"),
+            help="File to write; report.html in the project if left out.",
+        ),
     ] = None,
 ) -> None:
     """Write the report: one HTML page that needs no network."""
@@ -236,7 +241,7 @@ def sql(
     from flows.cli.sql import print_attach, run_sql
 
     if attach:
-        print_attach(project, at)
+        print_attach(project, at, nothing_else=not (query or command or output or format != "table"))
     else:
         run_sql(project, query, command, format, at=at, output=output, force=force)
 
@@ -252,12 +257,9 @@ def questions(
     sql: Annotated[bool, typer.Option("--sql", help="Print the query, to change it.")] = False,
 ) -> None:
     """Answer what data scientists ask of every project, and say how to read it."""
-    from flows.cli.questions import answer_question, list_questions
+    from flows.cli.questions import answer_question
 
-    if name:
-        answer_question(project, name, format, at=at, output=output, force=force, sql=sql)
-    else:
-        list_questions()
+    answer_question(project, name, format, at=at, output=output, force=force, sql=sql)
 
 
 @app.command("snapshots", epilog="Example: siftline snapshots --limit 5")
@@ -354,7 +356,10 @@ def webhook(
 @app.command(epilog="Example: siftline embed --input texts.jsonl --text-field text --output vectors.parquet")
 def embed(
     input: Annotated[Path, typer.Option(help="Parquet, CSV, TSV or JSONL, the text formats also as .gz.")],
-    output: Annotated[Path, typer.Option(callback=ending_in(".parquet"), help="Parquet file to write: id, vector.")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", callback=ending_in(".parquet"), help="Parquet file to write: id, vector."),
+    ],
     text_field: Annotated[str, typer.Option(help="Column or field that holds the text.")] = "text",
     id_field: Annotated[str, typer.Option(help="Column or field that holds the id; left out: the row number.")] = "",
     encoder: Annotated[

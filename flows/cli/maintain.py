@@ -11,7 +11,7 @@ from warehouse.maintain import maintain
 
 def maintain_project(root: Path, expire_older_than_days: float | None, grace_h: float) -> None:
     """Maintain a project's warehouse and say what was done."""
-    with Lake(warehouse_of(root)) as lake:
+    with Lake(warehouse_of(root), create=False) as lake:
         done = maintain(lake, expire_older_than_days=expire_older_than_days, grace_h=grace_h)
     out.print(f"{done.files_merged} files merged into {done.files_made}, {done.files_rewritten} rewritten")
     out.print(f"{done.rows_flushed} rows of small commits moved into files")

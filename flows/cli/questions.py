@@ -6,10 +6,14 @@ from pathlib import Path
 from flows.cli.console import out, print_table, say
 from flows.cli.sql import form_of, show
 from flows.settings import warehouse_of
+from warehouse import SettingsError
 from warehouse.formats import new_file
 from warehouse.past import stand_in
 from warehouse.questions import question, questions
 from warehouse.read import connect_for_people
+
+WIDEST = 116
+"""Characters of a line; longer ones are hard to read."""
 
 
 def list_questions() -> None:
@@ -20,7 +24,18 @@ def list_questions() -> None:
 def answer_question(
     root: Path, name: str, format: str, *, at: str | None, output: Path | None, force: bool, sql: bool
 ) -> None:
-    """Print the answer; in a table with the words on how to read it. `sql` prints the query instead."""
+    """Print the answer; in a table with the words on how to read it. `sql` prints the query instead.
+
+    Without a name all questions are listed.
+
+    Raises:
+        SettingsError: there is no such question, or none is named and something is to be done with its answer.
+    """
+    if not name:
+        if at or output or sql or format != "table":
+            raise SettingsError("Which question? Name one; without a name they are only listed: siftline questions")
+        list_questions()
+        return
     asked = question(name)
     if sql:
         print(asked.sql)
@@ -39,6 +54,7 @@ def answer_question(
             out.print(asked.question, style="bold")
         show(connection, asked.sql, format, None)
         if format == "table":
-            out.print("\n".join(textwrap.wrap(f"How to read: {asked.reading}", 116)))
+            width = min(WIDEST, out.width) if out.is_terminal else WIDEST
+            out.print("\n".join(textwrap.wrap(f"How to read: {asked.reading}", width)))
     finally:
         connection.close()

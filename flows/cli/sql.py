@@ -17,7 +17,7 @@ from warehouse.connection import attach_statement
 from warehouse.formats import new_file, write_csv, write_json, write_parquet
 from warehouse.interrupts import stopped_with_us, stream
 from warehouse.protection import limited_process_memory
-from warehouse.read import connect_for_people, reading_statements, resolve
+from warehouse.read import connect, connect_for_people, reading_statements
 
 _FETCH_ROWS = 1000
 BY_SUFFIX = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
@@ -76,10 +76,18 @@ def form_by_suffix(output: Path, way_out: str = "Name") -> str:
     raise SettingsError(f"{way_out} a file with the suffix {', '.join(BY_SUFFIX)} instead of {output.name}.")
 
 
-def print_attach(root: Path, at: str | None) -> None:
-    """Print the two lines that open this project's warehouse in any DuckDB client."""
+def print_attach(root: Path, at: str | None, *, nothing_else: bool) -> None:
+    """Print the two lines that open this project's warehouse in any DuckDB client.
+
+    Raises:
+        SettingsError: something else is asked in the same breath.
+    """
+    if not nothing_else:
+        raise SettingsError("--attach prints two lines and asks nothing; leave the query, --format and --output out.")
     place = warehouse_of(root)
-    print(attach_statement(place, read_only=True, at=resolve(place, at)) + ";")
+    with connect(place, at=at) as reader:
+        number = None if at is None else reader.snapshot()
+    print(attach_statement(place, read_only=True, at=number) + ";")
     print("USE lake;")
 
 

@@ -28,8 +28,13 @@ def test_a_postgres_catalogue_keeps_the_promises_of_a_commit(tmp_path: Path, pos
     place = Location(folder=tmp_path / "lake", catalog=postgres)
     with pytest.raises(WarehouseNotFound, match="siftline run"):
         Lake(place, read_only=True)
+    with pytest.raises(WarehouseNotFound, match="siftline run"):
+        Lake(place, create=False)
+    with pytest.raises(WarehouseNotFound, match="siftline run"):
+        Lake(place, read_only=True)
     with Lake(place) as lake:
         fill(lake)
+        Lake(place, create=False).close()
         with lake.stage("ingest", version=1, inputs=()) as again:
             assert again.done
             assert not again.commit([Append("classes", classes("a"))]).committed

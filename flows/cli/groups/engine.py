@@ -17,7 +17,7 @@ TextsOption = Annotated[
     list[Path], typer.Option("--text", help="File of texts, one per line, also .gz; may be repeated.")
 ]
 SafetensorsOption = Annotated[
-    Path, typer.Option("--output", callback=ending_in(".safetensors"), help="File to write, ending in .safetensors.")
+    Path, typer.Option("--output", "-o", callback=ending_in(".safetensors"), help="A file, ending in .safetensors.")
 ]
 LayersOption = Annotated[str, typer.Option(help="Layers of the parent to keep, such as 0,2,3,5; '' keeps all.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Fixes everything random.")]

@@ -42,7 +42,9 @@ def lf_suggest(
     project: ProjectOption = Path(),
     output: Annotated[
         Path | None,
-        typer.Option(callback=ending_in(".py"), help="File to write; suggested_functions.py if left out."),
+        typer.Option(
+            "--output", "-o", callback=ending_in(".py"), help="File to write; suggested_functions.py if left out."
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
 ) -> None:

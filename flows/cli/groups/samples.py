@@ -19,7 +19,9 @@ def samples_list() -> None:
 @app.command("get", epilog="Example: siftline samples get reuters-r8 --output data")
 def samples_get(
     name: Annotated[str, typer.Argument(help="Name from `siftline samples list`.")],
-    output: Annotated[Path, typer.Option(help="Folder for items.parquet and gold.parquet.")] = Path("data"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for items.parquet and gold.parquet.")] = Path(
+        "data"
+    ),
 ) -> None:
     """Fetch a sample: items without labels in one file, the gold labels in another."""
     from flows.cli.samples import fetch_sample

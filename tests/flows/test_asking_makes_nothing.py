@@ -1,0 +1,76 @@
+"""Commands that ask of a project: without a warehouse they say so and make none; `status` tells what is from before."""
+
+from pathlib import Path
+
+import pytest
+
+from features.ingest import ingest
+from flows.cli.main import run_command
+from flows.project import Project
+from warehouse import Lake
+
+SETTINGS = """
+[project]
+name = "p"
+classes = ["a", "b"]
+[[sources]]
+name = "s"
+path = "{path}"
+text = "text"
+"""
+
+
+def project(folder: Path, path: str = "records.jsonl") -> Path:
+    (folder / "siftline.toml").write_text(SETTINGS.format(path=path))
+    (folder / "labeling_functions.py").write_text('from weak_labels import keywords\nk = keywords("a", ["x"])\n')
+    return folder
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["status"],
+        ["report"],
+        ["sql", "from items"],
+        ["sql", "--attach"],
+        ["questions", "label-balance"],
+        ["snapshots"],
+        ["diff", "1"],
+        ["suspects"],
+        ["queue"],
+        ["queue", "reconcile"],
+        ["collect"],
+        ["maintain"],
+        ["verify"],
+        ["lf", "report"],
+        ["lf", "suggest"],
+        ["export", "training-set", "-o", "out"],
+    ],
+    ids=" ".join,
+)
+def test_a_command_that_asks_makes_no_warehouse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    before = sorted(project(tmp_path).iterdir())
+    monkeypatch.chdir(tmp_path)
+    assert run_command(command) == 2
+    assert "There is no warehouse" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def status(root: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    assert run_command(["status", "--project", str(root)]) == 0
+    return [line for line in capsys.readouterr().out.splitlines() if line.startswith("quarantined")]
+
+
+def test_status_tells_the_quarantine_of_what_is_gone_from_that_of_the_last_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.jsonl").write_text('{"text": "a"}\nno json\nnor this\n')
+    (tmp_path / "good.jsonl").write_text('{"text": "b"}\n')
+    root = project(tmp_path, "bad.jsonl")
+    with Lake(root / "lake") as lake:
+        ingest(lake, Project(root).ingest_config)
+        assert status(root, capsys) == ["quarantined\t2"]
+        ingest(lake, Project(project(tmp_path, "good.jsonl")).ingest_config)
+    assert status(root, capsys) == ["quarantined\t0", "quarantined by all reads\t2"]
