@@ -16,7 +16,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 from features.columnar_child import EXIT_DATA, EXIT_SETTINGS, MEMORY_BYTES
-from features.records import BadRecord, Fault, Record, fault, make_record
+from features.records import FLOAT_BITS, BadRecord, Fault, Record, fault, make_record
 from features.sources import MissingColumns, SourceConfig, SourceFile, repeated_columns
 from warehouse import DataError, SettingsError
 from warehouse.scratch import scratch_folder
@@ -137,13 +137,14 @@ def _check_schema(schema: pa.Schema, source: SourceConfig, where: str) -> None:
 def _records(batch: pa.RecordBatch, source: SourceConfig, before: int) -> Iterator[Record | Fault]:
     columns = {name: _values(batch.column(name)) for name in source.columns}
     names = list(columns)
+    id_bits = FLOAT_BITS if source.id is None else _float_bits(batch.schema.field(source.id).type)
     for offset, values in enumerate(zip(*columns.values(), strict=True), start=1):
         fields = dict(zip(names, values, strict=True))
         try:
             for name, value in fields.items():
                 if isinstance(value, _Undecodable):
                     raise BadRecord("invalid_utf8", f"{name!r}: {value.detail}")
-            yield make_record(fields, source, before + offset, _raw(fields))
+            yield make_record(fields, source, before + offset, _raw(fields), id_bits=id_bits)
         except BadRecord as bad:
             yield fault(before + offset, bad.reason, bad.detail, _raw(fields))
 
@@ -168,6 +169,10 @@ def _as_text(value: object) -> str:
 
 def _plain(type: pa.DataType) -> pa.DataType:
     return type.value_type if pa.types.is_dictionary(type) else type
+
+
+def _float_bits(type: pa.DataType) -> int:
+    return {pa.float16(): 11, pa.float32(): 24}.get(_plain(type), FLOAT_BITS)
 
 
 def _is_text(type: pa.DataType) -> bool:

@@ -19,7 +19,8 @@ from features.text_files import read_text_file
 from warehouse import Lake, Progress, Reader, SettingsError, StageResult, Upsert, silent
 
 STAGE = "ingest"
-VERSION = 1
+VERSION = 2
+"""2: floats that were rounded are no ids; a .csv may be separated by ; or tab."""
 PROGRESS_RECORDS = 2000
 MOST_FILES = 20
 """Files that the detail of a fault names."""

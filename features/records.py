@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 from features.sources import SPLITS, SourceConfig
 
 MAX_ID_BYTES = 1024
+FLOAT_BITS = 53
+"""Significant bits of Python's float."""
 
 REASONS = {
     "invalid_utf8": "the bytes are not UTF-8",
@@ -35,7 +37,7 @@ REASONS = {
     "null_text": "the text is null",
     "empty_text": "the text is empty or only white space",
     "text_not_string": "the text is not a string",
-    "bad_id": "the id is not a short string or a whole number",
+    "bad_id": "the id is not a short string or a whole number, or a float so large that it may stand for several",
     "bad_split": "the split is not train, valid or test",
     "empty_file": "the file holds no bytes",
     "truncated_gzip": "the gzip file ends too early",
@@ -84,7 +86,9 @@ def fault(position: int, reason: str, detail: str, raw: bytes) -> Fault:
     return Fault(position, reason, detail, hashlib.sha256(raw).hexdigest(), len(raw))
 
 
-def make_record(fields: Mapping[str, Any], source: SourceConfig, position: int, raw: bytes) -> Record:
+def make_record(
+    fields: Mapping[str, Any], source: SourceConfig, position: int, raw: bytes, *, id_bits: int = FLOAT_BITS
+) -> Record:
     """Check the fields of one record and build it.
 
     Args:
@@ -92,6 +96,7 @@ def make_record(fields: Mapping[str, Any], source: SourceConfig, position: int, 
         source: settings that say which column is what.
         position: row or line, counted from 1.
         raw: the record as it stood in the source.
+        id_bits: significant bits of an id that is a float; larger whole numbers were rounded, maybe several to one.
 
     Raises:
         BadRecord: it cannot be stored.
@@ -111,7 +116,7 @@ def make_record(fields: Mapping[str, Any], source: SourceConfig, position: int, 
         position,
         text,
         hashlib.sha256(content).hexdigest(),
-        None if source.id is None else _id(fields.get(source.id), source.id),
+        None if source.id is None else _id(fields.get(source.id), source.id, id_bits),
         source.default_split if source.split is None else _split(fields.get(source.split), source),
         "{}" if not source.metadata else _metadata(fields, source),
         raw,
@@ -138,9 +143,15 @@ def _utf8(text: str, column: str) -> bytes:
         ) from error
 
 
-def _id(value: Any, column: str) -> str | None:
+def _id(value: Any, column: str, bits: int) -> str | None:
     if value is None or value == "":
         return None
+    if isinstance(value, float) and math.isfinite(value) and abs(value) >= 2**bits:
+        raise BadRecord(
+            "bad_id",
+            f"{column!r} is the float {value!r}; from 2**{bits} on several whole numbers become one such float, so the "
+            "id may be another's. Write ids as strings or whole numbers, also where some are missing",
+        )
     if (isinstance(value, float) and value.is_integer()) or (isinstance(value, Decimal) and value == int(value)):
         value = int(value)  # pandas has floats where a whole number is missing, Snowflake and Oracle NUMBER(38, 0)
     if isinstance(value, bool) or not isinstance(value, str | int):

@@ -359,3 +359,42 @@ def test_progress_ends_at_the_total(lake: Lake, tmp_path: Path) -> None:
     assert calls == sorted(calls)
     assert len(calls) >= 3
     assert calls[-1] == (size, size)
+
+
+@pytest.mark.parametrize(
+    ("kind", "bits"), [(pa.float64(), 53), (pa.float32(), 24), (pa.float16(), 11)], ids=["double", "float", "half"]
+)
+def test_a_float_that_may_be_another_whole_number_is_no_id(
+    lake: Lake, tmp_path: Path, kind: pa.DataType, bits: int
+) -> None:
+    ids = [2**bits - 1, 2**bits, 2**bits + 1, -(2**bits), None]
+    floats = pa.array([None if i is None else float(i) for i in ids], pa.float64()).cast(kind, safe=False)
+    for column in (floats, floats.dictionary_encode()) if kind != pa.float16() else (floats,):
+        pq.write_table(pa.table({"id": column, "text": ["a", "b", "c", "d", "e"]}), tmp_path / "a.parquet")
+        ingest(lake, config(tmp_path, path="a.parquet"))
+        assert {i for i, _ in items(lake)} == {str(2**bits - 1), hashlib.sha256(b"e").hexdigest()}
+    with lake.read() as reader:
+        found = reader.rows("SELECT DISTINCT position, reason, detail LIKE ? FROM quarantine", [f"%2**{bits} on%"])
+    assert sorted(found) == [(2, "bad_id", True), (3, "bad_id", True), (4, "bad_id", True)]
+
+
+def test_large_ids_of_json_and_queries_are_rounded_to_no_other(lake: Lake, tmp_path: Path) -> None:
+    lines = [b'{"id":9007199254740993,"text":"a"}', b'{"id":9007199254740993.0,"text":"b"}', b'{"id":1e3,"text":"c"}']
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
+    assert ingest(lake, config(tmp_path)).detail == counts(3, 2, 1, 0)
+    query = "SELECT * FROM (VALUES (16777217::FLOAT, 'd'), (9::FLOAT, 'e')) t(id, text)"
+    assert ingest(lake, config(tmp_path, path=None, query=query)).detail == counts(2, 1, 1, 0)
+    assert items(lake) == [("1000", "c"), ("9", "e"), ("9007199254740993", "a")]
+
+
+def test_what_was_stored_under_a_rounded_id_stays_when_its_source_is_read_anew(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "a.jsonl", {"id": 2.0**53, "text": "a"}, {"id": 1, "text": "b"})
+    with monkeypatch.context() as before:
+        before.setattr("features.ingest.VERSION", 1)
+        before.setattr("features.records._id", lambda value, *_: str(int(value)))
+        assert ingest(lake, config(tmp_path)).detail == counts(2, 2, 0, 0)
+    stored = items(lake)
+    assert ingest(lake, config(tmp_path)).detail == counts(2, 0, 1, 1)
+    assert items(lake) == stored
