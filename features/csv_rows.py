@@ -9,12 +9,15 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from features.lines import Line, Lines, StreamBroken, decode
+from features.lines import CR_HINT, Line, Lines, StreamBroken, decode
 from features.records import BadRecord, Fault, Record, fault, make_record
 from features.sources import MissingColumns, SourceConfig, SourceFile, repeated_columns
 
 DELIMITERS = {"csv": ",;\t", "tsv": "\t"}
 """What may stand between the cells of a format; Excel writes a .csv with ; where the comma is the decimal point."""
+
+_MOST_CHARACTERS = 2**31 - 1
+"""What the csv module takes as the longest field on every platform."""
 
 _STILL_OPEN = "unexpected end of data"
 """What the csv module says, when it is strict, of a quote that is open at the end."""
@@ -33,7 +36,7 @@ def read_csv(lines: Lines, source: SourceConfig, file: SourceFile) -> Iterator[R
         StreamBroken: the file cannot be read further.
     """
     # The limit is one for the whole process, so it is only ever raised; line lengths are guarded in `Lines`.
-    csv.field_size_limit(max(csv.field_size_limit(), source.max_record_bytes + 1))
+    csv.field_size_limit(max(csv.field_size_limit(), min(source.max_record_bytes + 1, _MOST_CHARACTERS)))
     header: list[str] | None = None
     for row in _rows(_Ahead(lines, source.max_record_bytes), source, DELIMITERS[file.format]):
         if header is None:
@@ -140,7 +143,7 @@ def _not_text(raw: bytes) -> BadRecord | None:
 
 def _not_csv(error: csv.Error) -> str:
     if "new-line character" in str(error):
-        return "a carriage return stands outside quotes; lines end with LF or CR LF (convert: tr '\\r' '\\n')"
+        return f"not CSV: {CR_HINT}"
     return f"not CSV: {error}"
 
 

@@ -4,6 +4,7 @@ Counts add up by construction and are asserted: read = stored + quarantined + du
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,7 @@ class _Input:
     files: tuple[SourceFile, ...]
     states: tuple[tuple[int, int, int], ...]
     digests: Mapping[str, str]
+    sizes: Mapping[str, int]
 
 
 def ingest(lake: Lake, config: IngestConfig, progress: Progress = silent) -> StageResult:
@@ -265,11 +267,12 @@ def _inspect(source: SourceConfig, root: Path) -> _Input:
         digest = hashlib.sha256()
         for entry in read_query(source, root):
             _hash_entry(digest, entry)
-        return _Input(source=source, files=(), states=(), digests={QUERY: digest.hexdigest()})
+        return _Input(source=source, files=(), states=(), digests={QUERY: digest.hexdigest()}, sizes={})
     files = tuple(find_files(source, root))
     # The state is taken before the hash, so that a change between the two is noticed.
     states = tuple(file.state() for file in files)
-    return _Input(source=source, files=files, states=states, digests={f.name: f.sha256() for f in files})
+    sizes = {file.name: size for file, (size, _, _) in zip(files, states, strict=True)}
+    return _Input(source=source, files=files, states=states, digests={f.name: f.sha256() for f in files}, sizes=sizes)
 
 
 def _check_unchanged(one: _Input, digest: str) -> None:
@@ -295,8 +298,7 @@ def _about_file(entry: Fault, name: str, one: _Input) -> Fault:
     """A fault of the file as a whole carries the hash and size of the file."""
     if entry.position or one.source.query:
         return entry
-    size = next(state[0] for file, state in zip(one.files, one.states, strict=True) if file.name == name)
-    return entry._replace(raw_hash=one.digests[name], raw_bytes=size)
+    return entry._replace(raw_hash=one.digests[name], raw_bytes=one.sizes[name])
 
 
 def _item_row(item_id: str, record: Record, source: str) -> tuple[Any, ...]:
@@ -349,7 +351,7 @@ def _new_classes(stage: Reader, config: IngestConfig) -> pa.Table:
 
 
 def _check_names(what: str, names: tuple[str, ...], setting: str) -> None:
-    repeated = sorted({n for n in names if names.count(n) > 1})
+    repeated = sorted(name for name, times in Counter(names).items() if times > 1)
     if not names or repeated or any(not n.strip() for n in names):
         raise SettingsError(
             f"{setting} must be at least one {what} with distinct names that are not empty; found {list(names)}"

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from features.lines import Line, Lines, decode
+from features.lines import CR_HINT, Line, Lines, decode
 from features.records import BadRecord, Fault, Record, fault, make_record
 from features.sources import SourceConfig
 
@@ -43,11 +43,15 @@ def _parsed(line: Line) -> dict[str, Any]:
     try:
         value = _JSON.decode(text)
     except ValueError as error:  # JSONDecodeError, and numbers of more digits than Python converts
-        if not line.ended:
+        if not line.ended and b"\r" not in line.raw.strip():
             raise BadRecord("half_line", f"the last line has no line end and is not JSON: {error}") from error
-        raise BadRecord("invalid_json", f"not JSON: {error}") from error
+        hint = f"; {CR_HINT}" if b"\r" in line.raw.strip() else ""
+        raise BadRecord("invalid_json", f"not JSON: {error}{hint}") from error
     if not isinstance(value, dict):
-        raise BadRecord("not_an_object", f"the JSON value is {type(value).__name__}; one object per line is read")
+        raise BadRecord(
+            "not_an_object",
+            f"the JSON value is {type(value).__name__}; one object a line is read (of an array: jq -c '.[]')",
+        )
     return value
 
 

@@ -16,7 +16,17 @@ GZIP_RATIO_FLOOR_BYTES = 64 << 20
 """A gzip file may unpack to this much whatever its ratio; beyond it, to 200 times its size. Text reaches 5 to 20."""
 
 UTF8_BOM = b"\xef\xbb\xbf"
-OTHER_BOMS = {b"\xff\xfe": "UTF-16 or UTF-32", b"\xfe\xff": "UTF-16", b"\x00\x00\xfe\xff": "UTF-32"}
+OTHER_MARKS = {
+    b"\xff\xfe\x00\x00": "UTF-32; convert it: iconv -f UTF-32 -t UTF-8",
+    b"\xff\xfe": "UTF-16; convert it: iconv -f UTF-16 -t UTF-8",
+    b"\xfe\xff": "UTF-16; convert it: iconv -f UTF-16 -t UTF-8",
+    b"\x00\x00\xfe\xff": "UTF-32; convert it: iconv -f UTF-32 -t UTF-8",
+    b"\x1f\x8b": "packed with gzip; end its name in .gz",
+    b"PK\x03\x04": "a ZIP file or an Excel workbook; unpack it, or save the sheet as CSV UTF-8",
+    b"PAR1\x15": "Parquet; end its name in .parquet",
+}
+"""How files begin that are no UTF-8, and what they are."""
+CR_HINT = "a carriage return stands in it; lines end with LF or CR LF (convert: tr '\\r' '\\n')"
 
 Consumed = Callable[[int], None]
 """Called with the raw bytes of the file that have been read so far."""
@@ -119,7 +129,8 @@ class Lines:
             detail = "the gzip file ends in the middle; records before this line were read"
             raise self._broken("truncated_gzip", detail) from error
         except (gzip.BadGzipFile, zlib.error) as error:
-            raise self._broken("damaged_gzip", f"gzip: {error}") from error
+            hint = "" if self._total else "; if the file is not packed, take .gz off its name"
+            raise self._broken("damaged_gzip", f"gzip: {error}{hint}") from error
         self._total += len(block)
         if self._unpacked and self._total > self._allowed:
             raise self._broken(
@@ -171,10 +182,9 @@ def _without_mark(begin: bytes) -> bytes:
     """The first block of a file without the mark of UTF-8."""
     if not begin:
         raise StreamBroken(fault(0, "empty_file", "the file is empty", b""))
-    for mark, encoding in OTHER_BOMS.items():
+    for mark, kind in OTHER_MARKS.items():
         if begin.startswith(mark):
-            detail = f"the file is {encoding}; convert it to UTF-8, for example with iconv"
-            raise StreamBroken(fault(0, "not_utf8_file", detail, begin))
+            raise StreamBroken(fault(0, "not_utf8_file", f"the file is {kind}", begin))
     return begin.removeprefix(UTF8_BOM)
 
 
@@ -185,9 +195,9 @@ def decode(raw: bytes) -> str:
         BadRecord: it is not UTF-8, or holds a NUL.
     """
     if b"\0" in raw:
-        raise BadRecord("nul_byte", f"NUL at byte {raw.index(0) + 1}")
+        raise BadRecord("nul_byte", f"NUL at byte {raw.index(0) + 1}; where NULs are many, the file may be UTF-16")
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        detail = f"byte {error.start + 1} (0x{raw[error.start]:02x}): {error.reason}"
+        detail = f"byte {error.start + 1} (0x{raw[error.start]:02x}): {error.reason}; is the file UTF-8?"
         raise BadRecord("invalid_utf8", detail) from error

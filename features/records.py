@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from features.sources import SPLITS, SourceConfig
 
@@ -19,7 +20,7 @@ FLOAT_BITS = 53
 
 REASONS = {
     "invalid_utf8": "the bytes are not UTF-8",
-    "not_utf8_file": "the file begins with the mark of UTF-16 or UTF-32",
+    "not_utf8_file": "the file begins as UTF-16, UTF-32, a packed file or Parquet does",
     "nul_byte": "the record holds a NUL",
     "lone_surrogate": "the record holds half of a surrogate pair",
     "invalid_json": "the line is not JSON",
@@ -154,7 +155,7 @@ def _id(value: Any, column: str, bits: int) -> str | None:
         )
     if (isinstance(value, float) and value.is_integer()) or (isinstance(value, Decimal) and value == int(value)):
         value = int(value)  # pandas has floats where a whole number is missing, Snowflake and Oracle NUMBER(38, 0)
-    if isinstance(value, bool) or not isinstance(value, str | int):
+    if isinstance(value, bool) or not isinstance(value, str | int | UUID):
         raise BadRecord("bad_id", f"{column!r} is {type(value).__name__}; it must be a string or a whole number")
     text = str(value)
     size = len(_utf8(text, column))

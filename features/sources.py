@@ -18,6 +18,15 @@ SPLITS = ("train", "valid", "test")
 SUFFIXES = {".parquet": "parquet", ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 FORMATS = ("auto", "parquet", "csv", "tsv", "jsonl")
 HASH_BLOCK_BYTES = 1 << 20
+MOST_COLUMNS = 50
+MOST_CHARACTERS = 100
+"""Columns that a message names, and of each name."""
+
+_HINTS = {
+    ".json": "Name a file of one object a line .jsonl; an array becomes that by jq -c '.[]' FILE > data.jsonl",
+    ".xlsx": "Save the sheet as CSV UTF-8",
+    ".xls": "Save the sheet as CSV UTF-8",
+}
 
 FileFormat = Literal["parquet", "csv", "tsv", "jsonl"]
 
@@ -170,7 +179,8 @@ def find_files(source: SourceConfig, root: Path) -> list[SourceFile]:
     if (root / pattern).exists() or not glob.has_magic(pattern):
         names = [pattern]
     else:
-        names = sorted(n for n in glob.glob(pattern, root_dir=root, recursive=True) if not (root / n).is_dir())
+        # A pattern with ** twice finds one file by several ways.
+        names = sorted({n for n in glob.glob(pattern, root_dir=root, recursive=True) if not (root / n).is_dir()})
         if not names:
             raise SettingsError(
                 f"Source '{source.name}': no file matches {pattern!r} in {root}. Put the data there, or change "
@@ -194,12 +204,20 @@ class MissingColumns(SettingsError):
     """
 
     def __init__(self, source: SourceConfig, where: str, found: list[str]) -> None:
-        self.missing = ", ".join(repr(c) for c in source.columns if c not in found)
-        self.found = ", ".join(found) or "none"
+        there = set(found)
+        self.missing = ", ".join(repr(c) for c in source.columns if c not in there)
+        self.found = _shown(found) or "none"
         super().__init__(
             f"Source '{source.name}': {where} has no column {self.missing}. It has: {self.found}. Set text, id, split "
             "and metadata of this source in siftline.toml to columns that exist."
         )
+
+
+def _shown(names: list[str]) -> str:
+    """Names of columns; spaces around one are seen, and very many or long ones are cut."""
+    shown = [(name if name == name.strip() else repr(name))[:MOST_CHARACTERS] for name in names[:MOST_COLUMNS]]
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
 
 
 def repeated_columns(source: SourceConfig, where: str, found: list[str]) -> SettingsError | None:
@@ -230,9 +248,10 @@ def _source_file(source: SourceConfig, root: Path, name: str) -> SourceFile:
     suffix = next(reversed(suffixes[:-1] if gzipped else suffixes), "")
     format = SUFFIXES.get(suffix) if source.format == "auto" else source.format
     if format is None:
+        hint = _HINTS.get(suffix, "Rename it, or set `format` of this source")
         raise SettingsError(
             f"Source '{source.name}': the format of {name} cannot be told from its name. Known endings: "
-            f"{', '.join(SUFFIXES)} (the text formats also with .gz). Rename it, or set `format` of this source."
+            f"{', '.join(SUFFIXES)} (the text formats also with .gz). {hint}."
         )
     if format == "parquet" and gzipped:
         raise SettingsError(

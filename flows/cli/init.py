@@ -1,6 +1,8 @@
 """`siftline init`: a new project folder with commented settings, never over an existing one."""
 
+import csv
 import filecmp
+import glob
 import json
 import shutil
 import tempfile
@@ -44,7 +46,7 @@ def init_project(
             f"The sample '{sample}' has records and classes of its own; leave out {' and '.join(given)}, or --sample."
         )
     text = text or "text"
-    names = [name.strip() for name in classes.split(",") if name.strip()]
+    names = _class_names(classes)
     gold, path = None, "data/records.jsonl"
     if sample is None and (len(names) < 2 or len(set(names)) < len(names)):
         raise SettingsError(f"Name at least two classes, each once: --classes spam,ham (found {classes!r})")
@@ -106,6 +108,17 @@ def init_project(
     out.print(f"3. siftline run --project {folder}")
 
 
+def _class_names(classes: str) -> list[str]:
+    try:
+        names = next(csv.reader([classes], skipinitialspace=True, strict=True), [])
+    except csv.Error as error:
+        raise SettingsError(
+            f"--classes {classes!r} cannot be read ({error}). Separate names by commas, and put one that holds a comma "
+            "in double quotes: --classes '\"new, unread\",old'"
+        ) from error
+    return [name.strip() for name in names if name.strip()]
+
+
 def _check_sample_is_new(data: Path) -> None:
     """Refuse a folder with files of the sample's names that are no earlier sample's."""
     there = [data / name for name in ("items.parquet", "gold.parquet") if (data / name).exists()]
@@ -121,6 +134,11 @@ def _check_source(source: Path, *, text: str, id_field: str | None, classes: lis
         DataError: not one record can be read.
     """
     if not source.is_file():
+        if source.is_dir() or glob.has_magic(str(source)):
+            raise SettingsError(
+                f"--source names one file, and {source} is none. For several files leave --source out, put them below "
+                '`data`, and name them in siftline.toml: path = "data/*.csv"; nothing was written.'
+            )
         raise SettingsError(f"--source names {source}, which does not exist.")
     config = IngestConfig(
         root=source.absolute().parent,
@@ -144,6 +162,10 @@ def _check_source(source: Path, *, text: str, id_field: str | None, classes: lis
         first = f" The first: {reasons[0][2]}." if reasons else ""
         way = " Name the field with the text: --text NAME." if any(r[0] == "missing_text" for r in reasons) else ""
         raise DataError(
-            f"Not one record of {source} can be read ({why or 'the file is empty'}); nothing was written.{first}{way}"
+            f"Not one record of {source} can be read ({why or 'the file has none'}); nothing was written.{first}{way}"
         )
+    if twice := counts["duplicate"]:
+        why = ", ".join(filter(None, [why, f"{twice} that stand there already"]))
     out.print(f"{counts['stored']:,} records can be read" + (f"; left out: {why}" if why else ""))
+    if reasons:
+        out.print(f"   first {reasons[0][0]}: {reasons[0][2]}")

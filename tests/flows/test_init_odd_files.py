@@ -1,0 +1,114 @@
+"""`siftline init` with files as people have them: each is read, or refused with the way out and nothing written."""
+
+import gzip
+import io
+import tomllib
+import uuid
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from flows.cli.main import run_command
+
+
+def parquet(**columns: Any) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns), sink)
+    return sink.getvalue()
+
+
+def init(folder: Path, name: str, *options: str) -> int:
+    source = str(folder / name)
+    return run_command(["init", str(folder / "p"), "--source", source, "--classes", "a,b", *options])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "told"),
+    [
+        ("a.csv", b"id;text\n1;hello, you\n2;b\n", [], "2 records can be read"),
+        ("a.csv", b'\xef\xbb\xbf"id";"text"\r\n"1";"hello; you"\r\n', [], "1 records can be read"),
+        ("a.csv", b"\n\nid\ttext\n1\ta,b\n", [], "1 records can be read"),
+        ("a.csv", b"text,a;text\nx,y\n", [], "1 records can be read"),
+        ("a.tsv.gz", gzip.compress(b"id\ttext\n1\ta\n"), [], "1 records can be read"),
+        ("a.csv", b"select,from,order\na,b,1\n", ["--text", "select", "--id", "order"], "1 records can be read"),
+        ("a.csv", "größe,テキスト\n1,x\n".encode(), ["--text", "テキスト", "--id", "größe"], "1 records can be read"),
+        ("a.csv", b"text,x,x\na,1,2\n", [], "1 records can be read"),
+        ("a.csv", b"text\na\na\n", [], "1 records can be read; left out: 1 that stand there already"),
+        ("a.csv", "text\ngrün\na\n".encode("latin-1"), [], "is the file UTF-8?"),
+        (
+            "a.parquet",
+            parquet(text=pa.array(["a"], pa.large_string()).dictionary_encode()),
+            [],
+            "1 records can be read",
+        ),
+    ],
+)
+def test_what_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: bytes, options: list[str], told: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert init(tmp_path, name, *options) == 0
+    assert told in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.csv", b"id,text\n", "the file has none"),
+        ("a.csv", b"text,text\na,b\n", "Rename all but one"),
+        ("a.csv", "id,text\n1,a\n".encode("utf-16"), "UTF-16; convert it: iconv -f UTF-16 -t UTF-8"),
+        ("a.csv", "id,text\n1,a\n".encode("utf-32"), "UTF-32; convert it"),
+        ("a.csv", "id,text\n1,a\n".encode("utf-16-le"), "the file may be UTF-16"),
+        ("a.csv", gzip.compress(b"text\na\n"), "packed with gzip; end its name in .gz"),
+        ("a.csv", b"PK\x03\x04\0\0", "save the sheet as CSV UTF-8"),
+        ("a.csv", parquet(text=["a"]), "end its name in .parquet"),
+        ("a.csv.gz", b"text\na\n", "take .gz off its name"),
+        ("a.csv", b"id,text\r1,a\r2,b\r", "convert: tr '\\r' '\\n'"),
+        ("a.jsonl", b'{"text":"a"}\r{"text":"b"}\r', "convert: tr '\\r' '\\n'"),
+        ("a.jsonl", b'[{"text":"a"}]', "jq -c '.[]'"),
+        ("a.json", b'[{"text":"a"}]', "jq -c '.[]'"),
+        ("a.xlsx", b"PK\x03\x04", "Save the sheet as CSV UTF-8"),
+        ("a.csv", b"id, text\n1, a\n", "It has: id, ' text'"),
+        ("a.csv", b"id;body\n1;a\n", "It has: id, body"),
+        ("a.csv", b"c," * 5000 + b"c\n", "c, c and 4951 more"),
+        ("a.parquet", parquet(text=[{"x": 1}]), "casts it to VARCHAR"),
+        ("a.parquet", parquet(text=pa.array([0], pa.timestamp("us"))), "casts it to VARCHAR"),
+    ],
+)
+def test_what_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: bytes, told: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert init(tmp_path, name) == 2
+    assert told in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "p").exists()
+
+
+@pytest.mark.parametrize("name", ["", "*.csv"], ids=["a folder", "a glob"])
+def test_several_files_at_once_have_another_way(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    (tmp_path / "a.csv").write_text("text\na\n")
+    assert init(tmp_path, name) == 2
+    assert 'path = "data/*.csv"' in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_class_may_hold_a_comma(tmp_path: Path) -> None:
+    folder = tmp_path / "p"
+    assert run_command(["init", str(folder), "--classes", '"new, unread", 2" pipe,old']) == 0
+    classes = tomllib.loads((folder / "siftline.toml").read_text("utf-8"))["project"]["classes"]
+    assert classes == ["new, unread", '2" pipe', "old"]
+
+
+def test_a_class_whose_quotes_do_not_close_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["init", str(tmp_path / "p"), "--classes", '"new, unread,old']) == 2
+    assert "double quotes" in " ".join(capsys.readouterr().err.split())
+
+
+def test_ids_of_type_uuid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    query = f"SELECT '{uuid.UUID(int=7)}'::UUID AS id, 'a' AS text"
+    duckdb.sql(f"COPY ({query}) TO '{tmp_path / 'a.parquet'}'")
+    assert init(tmp_path, "a.parquet", "--id", "id") == 0
+    assert "1 records can be read" in capsys.readouterr().out
