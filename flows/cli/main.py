@@ -156,9 +156,7 @@ def _only_reads(arguments: list[str]) -> bool:
 @app.command(epilog="Example: siftline init my-project --source comments.csv --text body --classes spam,ham")
 def init(
     folder: Annotated[Path, typer.Argument(help="Folder of the new project.")],
-    classes: Annotated[
-        str, typer.Option(help="Class names, separated by commas; one with a comma in double quotes.")
-    ] = "",
+    classes: Annotated[str, typer.Option(help="Class names, by commas; one that holds a comma in double quotes.")] = "",
     source: Annotated[Path | None, typer.Option(help="File with your records: Parquet, CSV, TSV or JSONL.")] = None,
     text: Annotated[str, typer.Option(help="Column or field that holds the text; left out, it is `text`.")] = "",
     id: Annotated[str, typer.Option(help="Column or field that holds your id; left out, ids are made.")] = "",
