@@ -119,7 +119,7 @@ class TaskFolder:
         self._problems = {}
         if not self.path.is_dir():
             # Without this an unmounted disk would look like a folder whose answers were all deleted.
-            self._problems[self.path.name] = f"There is no folder {self.path}; the next push makes it."
+            self._problems[self.path.name] = f"There is no folder {self.path}; `siftline run` makes it."
         for path in sorted(self.path.glob("*.json")):
             yield from self._answers(path)
         for path in sorted((self.path / "import").glob("*")):

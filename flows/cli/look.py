@@ -1,5 +1,6 @@
 """Commands that show the state of a project: status, queue, report, and the two that talk to the annotation service."""
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,15 +46,16 @@ def show_status(root: Path) -> None:
             ),
             title="end models" + mark,
         )
+        stages = reader.rows(
+            """
+            SELECT stage, strftime(committed_at, '%Y-%m-%d %H:%M:%S'), seconds, rows_written FROM runs
+            QUALIFY row_number() OVER (PARTITION BY stage ORDER BY committed_at DESC) = 1
+            ORDER BY committed_at
+            """
+        )
         print_table(
             ["stage", "last commit (UTC)", "seconds", "rows"],
-            reader.rows(
-                """
-                SELECT stage, strftime(committed_at, '%Y-%m-%d %H:%M:%S'), seconds, rows_written FROM runs
-                QUALIFY row_number() OVER (PARTITION BY stage ORDER BY committed_at DESC) = 1
-                ORDER BY committed_at
-                """
-            ),
+            [(*row[:3], ", ".join(f"{n:,} {table}" for table, n in json.loads(row[3]).items())) for row in stages],
             title="stages",
         )
         waiting = reader.scalar("SELECT count(*) FROM queue WHERE state IN ('planned', 'sent', 'confirmed')")
@@ -170,7 +172,7 @@ def show_queue(root: Path, limit: int) -> None:
         )
         rows = reader.rows(
             f"""
-            SELECT q.rank, q.value, q.state,
+            SELECT q.rank, q.value, CASE q.state WHEN 'confirmed' THEN 'waiting' ELSE q.state END,
                    CASE WHEN q.predictions IS NULL THEN k.names[q.prediction + 1]
                         ELSE {labels_in_words("list_transform(q.predictions, lambda c: k.names[c + 1])")} END,
                    q.reason, i.content
