@@ -23,7 +23,8 @@ from engine.local import LocalEncoder
 from engine.native.float32 import FloatForward
 from engine.products import stable_rows, use_least_rows
 from engine.routed import RoutedEncoder
-from engine.streaming import TensorFile, load_stored_model
+from engine.streaming import load_stored_model
+from engine.tensor_file import TensorFile
 from engine.tokenizer import TextTokenizer
 from engine.weights import SHIPPED, read_minilm, shipped
 

@@ -28,7 +28,8 @@ from engine.encoder import pack
 from engine.errors import OptionError
 from engine.int8 import Forward
 from engine.native import STAGES, VARIABLE, int8_forward
-from engine.streaming import TensorFile, stored_int8
+from engine.streaming import stored_int8
+from engine.tensor_file import TensorFile
 from engine.tokenizer import TextTokenizer
 from engine.weights import read_minilm, shipped
 

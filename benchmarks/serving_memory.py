@@ -25,7 +25,8 @@ from engine.config import EncoderConfig
 from engine.encoder import DenseEncoder
 from engine.native import int8_forward
 from engine.quantize import Int8Weights, quantize
-from engine.streaming import TensorFile, dense_int8, load_dense_model, load_stored_model, stored_int8
+from engine.streaming import dense_int8, load_dense_model, load_stored_model, stored_int8
+from engine.tensor_file import TensorFile
 from engine.weights import MINILM, package_files, package_folder, shipped
 
 WEIGHTS = "model.safetensors"

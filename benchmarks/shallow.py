@@ -20,7 +20,8 @@ from engine.encoder import DenseEncoder, pack
 from engine.errors import EngineError, ModelFileError
 from engine.routed import RoutedEncoder
 from engine.routed_file import parse_routed, write_shallow
-from engine.streaming import TensorFile, load_stored_model
+from engine.streaming import load_stored_model
+from engine.tensor_file import TensorFile
 from engine.weights import MODELS, SHIPPED
 
 CLOSE = 1e-5

@@ -20,7 +20,8 @@ from engine.quantized_file import read_quantized
 from engine.request import Packed
 from engine.routed import RoutedEncoder
 from engine.streamed import streamed_dense, streamed_stored
-from engine.streaming import TensorFile, dense_int8, load_dense_model, load_stored_model, stored_int8
+from engine.streaming import dense_int8, load_dense_model, load_stored_model, stored_int8
+from engine.tensor_file import TensorFile
 from engine.tokenizer import TextTokenizer
 from engine.trace import LayerTrace, text_traces
 from engine.weights import MINILM, package_files, package_folder

@@ -16,7 +16,8 @@ from engine.errors import ModelFileError, OptionError
 from engine.quantize import MOST_ROUTER, Int8Weights, Sizes, stored_layout
 from engine.routed_file import TOKENIZER, write_tensors
 from engine.safetensors_header import file_metadata
-from engine.streaming import TensorFile, dense_int8, stored_int8
+from engine.streaming import dense_int8, stored_int8
+from engine.tensor_file import TensorFile
 from engine.weights import MINILM, SHIPPED, package_files, package_folder, shipped
 
 FORMAT = "siftline-quantized-1"

@@ -20,7 +20,6 @@ from engine.experts import RoutedFeedForward
 from engine.routed import RoutedEncoder, RoutedLayer
 from engine.routed_file import SCALES, TABLE, TOKENIZER
 from engine.streaming import (
-    TensorFile,
     check_dense,
     check_stored,
     finish_positions,
@@ -29,6 +28,7 @@ from engine.streaming import (
     placed,
     without_memory,
 )
+from engine.tensor_file import TensorFile
 
 _WORDS = "embeddings.word_embeddings.weight"
 

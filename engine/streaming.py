@@ -5,15 +5,8 @@ chunk by chunk. Nothing is mapped into memory: what was read and used is gone, a
 model is made tensor by tensor while its float weights are read.
 """
 
-import hashlib
-import json
-import math
-import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import torch
 
@@ -25,22 +18,10 @@ from engine.experts import RoutedFeedForward
 from engine.quantize import Int8Weights, quantize_floats
 from engine.routed import RoutedEncoder
 from engine.routed_file import FORMAT, SCALES, SHALLOW_FORMAT, TABLE, TOKENIZER, stored_type
-from engine.safetensors_header import LARGEST_HEADER, metadata
+from engine.tensor_file import Place, TensorFile, sent
 from engine.weights import check_tensors, encoder_tensors
 
 Model = TypeVar("Model", bound=torch.nn.Module)
-
-CHUNK_BYTES = 1 << 20
-THRESHOLDS = (".thresholds", ".thresholds_B")
-_TYPES = {
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I8": torch.int8,
-    "I16": torch.int16,
-    "U8": torch.uint8,
-    "I64": torch.int64,
-}
 
 LAYER_NAMES: Mapping[str, tuple[str, ...]] = {
     "attention.qkv": ("attention.self.query", "attention.self.key", "attention.self.value"),
@@ -57,155 +38,6 @@ _BEFORE_LAYERS: Mapping[str, str] = {
     "norm.weight": "embeddings.LayerNorm.weight",
     "norm.bias": "embeddings.LayerNorm.bias",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a tensor lies in its file. Attributes: type; shape; first byte."""
-
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-    start: int
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one row, that is, of all but the first dimension."""
-        return math.prod(self.shape[1:]) * self.dtype.itemsize
-
-
-class TensorFile:
-    """A safetensors file that stays open and is read where and when a weight is wanted.
-
-    Args:
-        path: the file.
-        sha256: what it must have; None to compute it only.
-
-    Attributes:
-        sha256: of the file.
-        metadata: its text metadata.
-        places: where each tensor lies.
-
-    Raises:
-        ModelFileError: the file cannot be read, has another sha256, or no sound header.
-    """
-
-    def __init__(self, path: Path, sha256: str | None = None) -> None:
-        self.name = path.name
-        try:
-            self._file = os.open(path, os.O_RDONLY)
-        except OSError as error:
-            raise ModelFileError(
-                f"The model file {path} cannot be read: {error}. Install the package again."
-            ) from error
-        try:
-            self._size = os.fstat(self._file).st_size
-            self.sha256 = self._digest()
-            if sha256 is not None and self.sha256 != sha256:
-                raise ModelFileError(
-                    f"The model file {path} has sha256 {self.sha256}, expected {sha256}. It is damaged or from another "
-                    "model; install the package again."
-                )
-            size = int.from_bytes(self._read(0, 8), "little")
-            head = self._read(0, 8 + min(size, LARGEST_HEADER))
-            self.metadata = metadata(head, name=self.name)
-            self.places = self._places(json.loads(head[8:]), 8 + size)
-        except OSError as error:
-            os.close(self._file)
-            raise ModelFileError(f"The model file {path} cannot be read: {error}.") from error
-        except ModelFileError:
-            os.close(self._file)
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close it; nothing can be read any more."""
-        os.close(self._file)
-
-    def chunks(self, name: str, first: int = 0, stop: int | None = None) -> Iterator[tuple[int, torch.Tensor]]:
-        """A tensor's rows from `first` on, about a megabyte at a time: number of the first row, and rows [R, ...]."""
-        place = self.places[name]
-        stop = place.shape[0] if stop is None else stop
-        rows = max(1, CHUNK_BYTES // max(1, place.row_bytes))
-        for row in range(first, stop, rows):
-            count = min(rows, stop - row)
-            content = bytearray(self._read(place.start + row * place.row_bytes, count * place.row_bytes))
-            yield row, torch.frombuffer(content, dtype=place.dtype).view(count, *place.shape[1:])
-
-    def fill(self, name: str, target: torch.Tensor, rows: tuple[int, int] | None = None) -> None:
-        """Read a tensor, or some rows of it, into a tensor of its shape, which may be a view of another one.
-
-        Args:
-            name: of the tensor.
-            target: takes all rows, or `rows[1] - rows[0]` of them.
-            rows: first row and the one after the last.
-
-        Raises:
-            ModelFileError: a value is not finite.
-        """
-        first, stop = rows or (0, self.places[name].shape[0])
-        for row, chunk in self.chunks(name, first, stop):
-            if chunk.is_floating_point():
-                # A threshold of minus infinity lets everything work.
-                bad = torch.isnan(chunk) if name.endswith(THRESHOLDS) else ~torch.isfinite(chunk)
-                if bool(bad.any()):
-                    raise ModelFileError(f"{self.name}: tensor {name} holds values that are not finite.")
-            target[row - first : row - first + len(chunk)].copy_(_sent(chunk, target))
-
-    def content(self, name: str) -> bytes:
-        """A tensor's bytes."""
-        place = self.places[name]
-        return self._read(place.start, place.shape[0] * place.row_bytes)
-
-    def _read(self, start: int, count: int) -> bytes:
-        parts: list[bytes] = []
-        while count:
-            part = os.pread(self._file, count, start)
-            if not part:
-                raise ModelFileError(f"{self.name} ends at byte {start}, and {count} more are wanted. It is cut off.")
-            parts.append(part)
-            start, count = start + len(part), count - len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def _digest(self) -> str:
-        digest = hashlib.sha256()
-        for start in range(0, self._size, CHUNK_BYTES):
-            digest.update(self._read(start, min(CHUNK_BYTES, self._size - start)))
-        return digest.hexdigest()
-
-    def _places(self, header: Any, data: int) -> dict[str, Place]:
-        if not isinstance(header, dict):
-            raise ModelFileError(f"{self.name} has a safetensors header that is no object.")
-        places: dict[str, Place] = {}
-        for name, entry in cast("dict[str, Any]", header).items():
-            if name == "__metadata__":
-                continue
-            try:
-                dtype = _TYPES[entry["dtype"]]
-                shape = tuple(int(length) for length in entry["shape"])
-                start, stop = (data + int(offset) for offset in entry["data_offsets"])
-            except (KeyError, TypeError, ValueError, OverflowError) as error:
-                raise ModelFileError(f"{self.name}: tensor {name} is described by {entry!r:.200}.") from error
-            sound = all(length >= 0 for length in shape) and data <= start <= stop <= self._size
-            if not sound or stop - start != math.prod(shape) * dtype.itemsize:
-                raise ModelFileError(
-                    f"{self.name} is damaged or cut off: tensor {name} of shape {shape} should lie at bytes {start} "
-                    f"to {stop} of {self._size}. Fetch or make the file again."
-                )
-            places[name] = Place(dtype, shape or (1,), start)
-        return places
-
-
-def _sent(chunk: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """The chunk on the target's device. To a GPU it is on its way while the next one is read: from a pinned buffer,
-    which torch does not use again before the copy is done."""
-    return chunk.pin_memory().to(target.device, non_blocking=True) if target.is_cuda else chunk
 
 
 def without_memory(make: Callable[[], Model], dtype: torch.dtype) -> Model:
@@ -416,4 +248,4 @@ def fill_table(file: TensorFile, target: torch.Tensor, rows: tuple[int, int] | N
     file.fill(SCALES, scales, (first, stop))
     for row, chunk in file.chunks(TABLE, first, stop):
         place = slice(row - first, row - first + len(chunk))
-        torch.mul(_sent(chunk, target).float(), scales[place].unsqueeze(1), out=target[place])
+        torch.mul(sent(chunk, target).float(), scales[place].unsqueeze(1), out=target[place])

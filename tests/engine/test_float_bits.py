@@ -18,7 +18,8 @@ from engine.native.float32 import FloatForward, float_forward, torch_forward
 from engine.routed import RoutedEncoder
 from engine.routed_file import write_routed
 from engine.streamed import StreamedLayers, streamed_dense, streamed_stored
-from engine.streaming import TensorFile, load_stored_model
+from engine.streaming import load_stored_model
+from engine.tensor_file import TensorFile
 from engine.trace import LayerTrace
 from tests.engine.test_int8_bits import MODELS
 from tests.engine.texts import make_texts

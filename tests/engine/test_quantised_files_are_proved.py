@@ -17,7 +17,7 @@ from engine.quantize import quantize
 from engine.quantized_file import quantize_encoder, read_quantized, write_quantized
 from engine.routed import RoutedEncoder
 from engine.safetensors_header import metadata
-from engine.streaming import TensorFile
+from engine.tensor_file import TensorFile
 from flows.cli.main import app
 from tests.engine.texts import make_texts
 from tests.engine.tiny import tiny_parent, tiny_routed, tiny_texts, tiny_tokenizer

@@ -22,7 +22,8 @@ from engine.remote import connect
 from engine.request import Packed
 from engine.routed_file import write_routed, write_shallow
 from engine.streamed import StreamedLayers, streamed_dense
-from engine.streaming import TensorFile, load_dense_model, load_stored_model
+from engine.streaming import load_dense_model, load_stored_model
+from engine.tensor_file import TensorFile
 from tests.engine.pretended_cuda import CudaError, pretended_cuda
 from tests.engine.texts import make_texts
 from tests.engine.tiny import (

@@ -17,7 +17,8 @@ from engine.encoder import dense_encoder, pack
 from engine.errors import ModelFileError, OptionError
 from engine.routed_file import parse_routed, write_routed
 from engine.streamed import StreamedLayers, streamed_dense, streamed_stored
-from engine.streaming import TensorFile, load_dense_model, load_stored_model
+from engine.streaming import load_dense_model, load_stored_model
+from engine.tensor_file import TensorFile
 from engine.weights import MINILM, package_folder, read_minilm, shipped
 from tests.engine.texts import make_texts
 from tests.engine.tiny import BASE, tiny_routed, tiny_routed_config, tiny_tensors, tiny_texts, tiny_tokenizer
@@ -189,4 +190,28 @@ def test_a_header_that_lies_is_refused_in_words(tmp_path: Path, header: bytes) -
     path = tmp_path / "lies.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 4)
     with pytest.raises(ModelFileError, match=r"lies\.safetensors"):
+        TensorFile(path)
+
+
+@pytest.mark.parametrize(
+    ("places", "words"),
+    [
+        (((0, 16), (0, 16)), "tensor y, from byte .* on, lies in tensor x"),
+        (((0, 16), (8, 24)), "tensor y, from byte .* on, lies in tensor x"),
+        (((0, 16), (20, 32)), "tensor y, from byte .* on, leaves a gap behind tensor x"),
+        (((4, 16), (16, 32)), "tensor x, from byte .* on, leaves a gap behind the header"),
+        (((0, 16), (16, 28)), "has .* bytes, and tensor y ends at byte"),
+    ],
+)
+def test_every_byte_belongs_to_one_tensor(
+    tmp_path: Path, places: tuple[tuple[int, int], tuple[int, int]], words: str
+) -> None:
+    path = tmp_path / "lies.safetensors"
+    entries = {
+        name: {"dtype": "F32", "shape": [(stop - start) // 4], "data_offsets": [start, stop]}
+        for name, (start, stop) in zip("xy", places, strict=True)
+    }
+    header = json.dumps(entries).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 32)
+    with pytest.raises(ModelFileError, match=rf"^lies\.safetensors .*{words}"):
         TensorFile(path)

@@ -1,0 +1,204 @@
+"""A safetensors file that is read where and when a weight is wanted, and what its header must say.
+
+Nothing is mapped into memory: what was read and used is gone, also from this process's books.
+"""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, cast
+
+import torch
+
+from engine.errors import ModelFileError
+from engine.safetensors_header import LARGEST_HEADER, metadata
+
+CHUNK_BYTES = 1 << 20
+THRESHOLDS = (".thresholds", ".thresholds_B")
+_TYPES = {
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I8": torch.int8,
+    "I16": torch.int16,
+    "U8": torch.uint8,
+    "I64": torch.int64,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a tensor lies in its file. Attributes: type; shape; first byte."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    start: int
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row, that is, of all but the first dimension."""
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
+
+    @property
+    def stop(self) -> int:
+        """The byte behind its last one."""
+        return self.start + self.shape[0] * self.row_bytes
+
+
+class TensorFile:
+    """A safetensors file that stays open and is read where and when a weight is wanted.
+
+    Args:
+        path: the file.
+        sha256: what it must have; None to compute it only.
+
+    Attributes:
+        sha256: of the file.
+        metadata: its text metadata.
+        places: where each tensor lies.
+
+    Raises:
+        ModelFileError: the file cannot be read, has another sha256, or no sound header.
+    """
+
+    def __init__(self, path: Path, sha256: str | None = None) -> None:
+        self.name = path.name
+        try:
+            self._file = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise ModelFileError(
+                f"The model file {path} cannot be read: {error}. Install the package again."
+            ) from error
+        try:
+            self._size = os.fstat(self._file).st_size
+            self.sha256 = self._digest()
+            if sha256 is not None and self.sha256 != sha256:
+                raise ModelFileError(
+                    f"The model file {path} has sha256 {self.sha256}, expected {sha256}. It is damaged or from another "
+                    "model; install the package again."
+                )
+            size = int.from_bytes(self._read(0, 8), "little")
+            head = self._read(0, 8 + min(size, LARGEST_HEADER))
+            self.metadata = metadata(head, name=self.name)
+            self.places = self._places(json.loads(head[8:]), 8 + size)
+        except OSError as error:
+            os.close(self._file)
+            raise ModelFileError(f"The model file {path} cannot be read: {error}.") from error
+        except ModelFileError:
+            os.close(self._file)
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close it; nothing can be read any more."""
+        os.close(self._file)
+
+    def chunks(self, name: str, first: int = 0, stop: int | None = None) -> Iterator[tuple[int, torch.Tensor]]:
+        """A tensor's rows from `first` on, about a megabyte at a time: number of the first row, and rows [R, ...]."""
+        place = self.places[name]
+        stop = place.shape[0] if stop is None else stop
+        if not place.row_bytes:  # a part that the encoder does not have, such as a shared block
+            return
+        rows = max(1, CHUNK_BYTES // place.row_bytes)
+        for row in range(first, stop, rows):
+            count = min(rows, stop - row)
+            content = bytearray(self._read(place.start + row * place.row_bytes, count * place.row_bytes))
+            yield row, torch.frombuffer(content, dtype=place.dtype).view(count, *place.shape[1:])
+
+    def fill(self, name: str, target: torch.Tensor, rows: tuple[int, int] | None = None) -> None:
+        """Read a tensor, or some rows of it, into a tensor of its shape, which may be a view of another one.
+
+        Args:
+            name: of the tensor.
+            target: takes all rows, or `rows[1] - rows[0]` of them.
+            rows: first row and the one after the last.
+
+        Raises:
+            ModelFileError: a value is not finite.
+        """
+        first, stop = rows or (0, self.places[name].shape[0])
+        for row, chunk in self.chunks(name, first, stop):
+            if chunk.is_floating_point():
+                # A threshold of minus infinity lets everything work.
+                bad = torch.isnan(chunk) if name.endswith(THRESHOLDS) else ~torch.isfinite(chunk)
+                if bool(bad.any()):
+                    raise ModelFileError(f"{self.name}: tensor {name} holds values that are not finite.")
+            target[row - first : row - first + len(chunk)].copy_(sent(chunk, target))
+
+    def content(self, name: str) -> bytes:
+        """A tensor's bytes."""
+        place = self.places[name]
+        return self._read(place.start, place.shape[0] * place.row_bytes)
+
+    def _read(self, start: int, count: int) -> bytes:
+        parts: list[bytes] = []
+        while count:
+            part = os.pread(self._file, count, start)
+            if not part:
+                raise ModelFileError(f"{self.name} ends at byte {start}, and {count} more are wanted. It is cut off.")
+            parts.append(part)
+            start, count = start + len(part), count - len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _digest(self) -> str:
+        digest = hashlib.sha256()
+        for start in range(0, self._size, CHUNK_BYTES):
+            digest.update(self._read(start, min(CHUNK_BYTES, self._size - start)))
+        return digest.hexdigest()
+
+    def _places(self, header: Any, data: int) -> dict[str, Place]:
+        if not isinstance(header, dict):
+            raise ModelFileError(f"{self.name} has a safetensors header that is no object.")
+        places: dict[str, Place] = {}
+        for name, entry in cast("dict[str, Any]", header).items():
+            if name == "__metadata__":
+                continue
+            try:
+                dtype = _TYPES[entry["dtype"]]
+                shape = tuple(int(length) for length in entry["shape"])
+                start, stop = (data + int(offset) for offset in entry["data_offsets"])
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
+                raise ModelFileError(f"{self.name}: tensor {name} is described by {entry!r:.200}.") from error
+            sound = all(length >= 0 for length in shape) and data <= start <= stop <= self._size
+            if not sound or stop - start != math.prod(shape) * dtype.itemsize:
+                raise ModelFileError(
+                    f"{self.name} is damaged or cut off: tensor {name} of shape {shape} should lie at bytes {start} "
+                    f"to {stop} of {self._size}. Fetch or make the file again."
+                )
+            places[name] = Place(dtype, shape or (1,), start)
+        self._check_every_byte_is_of_one(places, data)
+        return places
+
+    def _check_every_byte_is_of_one(self, places: Mapping[str, Place], data: int) -> None:
+        """As the format wants it; two names for the same bytes would be a model that nobody has made."""
+        end, before = data, "the header"
+        for name, place in sorted(places.items(), key=lambda item: (item[1].start, item[1].stop)):
+            if place.start != end:
+                how = "lies in" if place.start < end else "leaves a gap behind"
+                raise ModelFileError(
+                    f"{self.name} is damaged: tensor {name}, from byte {place.start} on, {how} {before}, which ends at "
+                    f"byte {end}. Fetch or make the file again."
+                )
+            end, before = place.stop, f"tensor {name}"
+        if end != self._size:
+            raise ModelFileError(
+                f"{self.name} has {self._size} bytes, and {before} ends at byte {end}. Fetch or make the file again."
+            )
+
+
+def sent(chunk: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """The chunk on the target's device. To a GPU it is on its way while the next one is read: from a pinned buffer,
+    which torch does not use again before the copy is done."""
+    return chunk.pin_memory().to(target.device, non_blocking=True) if target.is_cuda else chunk
