@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from engine.config import RoutedConfig
-from engine.convert import CALIBRATION_TOKENS, calibrate_thresholds, convert, plan
+from engine.convert import CALIBRATION_TOKENS, RESERVE, calibrate_thresholds, convert, plan
 from engine.corpus import Corpus, read_corpus, with_joined
 from engine.device import check_device
 from engine.distill import Distillation, Progress, Recipe
@@ -150,7 +150,7 @@ def distill_file(
     run.run(report=report, every=every)
     model = model.cpu().requires_grad_(False)
     held = sample_texts(corpus, recipe.seed + 1, CALIBRATION_FACTOR * CALIBRATION_TOKENS)
-    calibrate_thresholds(model, pack(sorted(held, key=len)))
+    calibrate_thresholds(model, pack(sorted(held, key=len)), reserve=RESERVE)
     notes = {"trained": f"{run.step} steps, {run.texts} texts", "seed": str(recipe.seed)}
     write_routed(output, model, files.tokenizer, notes)
     return model

@@ -30,6 +30,9 @@ EXPERTS_PER_HEADS = 0.38
 """Share of experts that work, as a part of the share of routed heads: what the shipped encoder has."""
 CLUSTER_ROUNDS = 20
 CALIBRATION_TOKENS = 4096
+RESERVE = 0.06
+"""Part of each budget's shares of heads and experts that a trained encoder leaves unused: text of other kinds than it was
+trained on wants more (docs/decisions/0124)."""
 
 
 def plan(
@@ -173,7 +176,7 @@ def convert(
 
 
 @torch.no_grad()
-def calibrate_thresholds(model: RoutedEncoder, batch: Pack, rounds: int = 3) -> None:
+def calibrate_thresholds(model: RoutedEncoder, batch: Pack, rounds: int = 3, *, reserve: float = 0.0) -> None:
     """Set every budget's thresholds so that its shares of heads and experts hold on these texts, layer by layer.
 
     Args:
@@ -181,9 +184,13 @@ def calibrate_thresholds(model: RoutedEncoder, batch: Pack, rounds: int = 3) -> 
         batch: texts like those that will be encoded.
         rounds: the quorum takes choices away, so the share of experts that is aimed at is raised that often by what
             was missed.
+        reserve: part of the shares that is left, 0 to 1; not where everything works.
     """
-    for budget, wanted in enumerate(model.config.expert_shares):
-        for _ in range(rounds if wanted < 1 else 1):
+    for budget, share in enumerate(model.config.expert_shares):
+        wanted = share * (1 - reserve)
+        for router in model.routers():
+            router.aim = 1 - reserve
+        for _ in range(rounds if share < 1 else 1):
             trace: list[LayerTrace] = []
             with model.controlled(1.0):
                 model(batch, budget, trace)

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from engine.build import Shape, convert_file, distill_file
 from engine.client import load_encoder
+from engine.convert import RESERVE
 from engine.distill import Progress, Recipe
 from engine.encoder import dense_encoder, pack
 from engine.errors import EngineError, ModelFileError, OptionError
@@ -168,6 +169,9 @@ def test_a_distilled_model_works_at_its_budgets(distilled: tuple[Path, list[Prog
         encoder = load_encoder(str(distilled[0]), active=active, max_tokens=30, threads=1)
         means.append(float(encoder.encode(words, trace=True).active_frac.mean()))
     assert means[:2] == pytest.approx([0.2, 0.3], abs=0.02)
+    config = parse_routed(distilled[0].read_bytes(), name="x").model.config
+    reserved = config.active_share(config.head_shares[1] * (1 - RESERVE), config.expert_shares[1] * (1 - RESERVE))
+    assert means[1] == pytest.approx(reserved, abs=0.002)
     assert means == sorted(means)
 
 

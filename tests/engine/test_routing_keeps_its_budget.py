@@ -55,6 +55,21 @@ def test_calibrated_thresholds_hold_the_shares(changes: dict[str, object]) -> No
         assert found_experts == pytest.approx([experts] * 3, abs=0.02 if config.shared_neurons else 0.13)
 
 
+@pytest.mark.parametrize("reserve", [0.06, 0.5])
+def test_a_reserve_is_left_of_every_budget_but_the_last(reserve: float) -> None:
+    config = tiny_routed_config(quorum=2)
+    model, batch = tiny_routed(config), pack(sorted(tiny_texts(300, seed=5), key=len))
+    calibrate_thresholds(model, batch, rounds=6, reserve=reserve)
+    for budget, wanted in enumerate(zip(config.head_shares, config.expert_shares, strict=True)):
+        trace: list[LayerTrace] = []
+        with torch.inference_mode():
+            model(batch, budget, trace)
+        heads, experts = [share if share == 1 else share * (1 - reserve) for share in wanted]
+        assert shares(trace)[0] == pytest.approx([heads] * 3, abs=0.01)
+        assert shares(trace)[1] == pytest.approx([experts] * 3, abs=0.01)
+    assert {part.aim for part in model.routers()} == {1.0}
+
+
 def test_thresholds_hold_the_share_whatever_the_number_of_rows() -> None:
     made = router(units=4)
     with torch.no_grad():
