@@ -19,9 +19,10 @@ from engine.distill import Distillation, Progress, Recipe
 from engine.encoder import dense_encoder, pack
 from engine.errors import OptionError
 from engine.routed import RoutedEncoder
-from engine.routed_file import parse_routed, write_routed
+from engine.routed_file import check_output, parse_routed, write_routed
 from engine.tokenizer import TextTokenizer
 from engine.weights import DenseFiles, read_folder, read_minilm
+from engine.work_folder import only_run
 
 TRAINING_TOKENS = 256
 """Longest training text in tokens."""
@@ -82,6 +83,7 @@ def convert_file(source: Path | None, texts: Sequence[Path], output: Path, shape
         OptionError: a file cannot be read or written, or the shape is impossible.
         ModelFileError: the model cannot be used.
     """
+    check_output(output)
     files = dense_files(source)
     config = shape.plan(files)
     corpus = read_texts(files, texts, limit=20_000)
@@ -122,13 +124,32 @@ def distill_file(
         every: steps between two reports.
 
     Raises:
-        OptionError: an option is out of range, or the folder belongs to another run.
+        OptionError: an option is out of range, the output cannot be written, or the folder belongs to another run or
+            has one at work.
         ModelFileError: a model cannot be used.
     """
     check_device(device)
-    files = dense_files(source)
-    corpus = read_texts(files, texts, limit=limit)
-    sample = sample_texts(corpus, recipe.seed, CALIBRATION_TOKENS)
+    check_output(output)
+    with only_run(folder):
+        files = dense_files(source)
+        corpus = read_texts(files, texts, limit=limit)
+        model, origin = _beginning(files, corpus, shape or Shape(), start, recipe)
+        corpus = with_joined(corpus, JOINED_FRAC, longest=min(JOINED_LONGEST, files.config.positions), seed=recipe.seed)
+        parent = dense_encoder(files.config, files.tensors).to(device)
+        run = Distillation(model.to(device), parent, corpus, recipe, folder, start=origin)
+        run.run(report=report, every=every)
+        model = model.cpu().requires_grad_(False)
+        held = sample_texts(corpus, recipe.seed + 1, CALIBRATION_FACTOR * CALIBRATION_TOKENS)
+        calibrate_thresholds(model, pack(sorted(held, key=len)), reserve=RESERVE)
+        notes = {"trained": f"{run.step} steps, {run.texts} texts", "seed": str(recipe.seed)}
+        write_routed(output, model, files.tokenizer, notes)
+    return model
+
+
+def _beginning(
+    files: DenseFiles, corpus: Corpus, shape: Shape, start: Path | None, recipe: Recipe
+) -> tuple[RoutedEncoder, str]:
+    """The model before training, and the sha256 of its file; "" where it was converted from the parent."""
     origin = ""
     if start is not None:
         content = _read(start)
@@ -137,23 +158,14 @@ def distill_file(
         if model.config.base != files.config:
             raise OptionError(f"{start} was made from another parent than the one given.")
     else:
-        config = (shape or Shape()).plan(files)
-        model = convert(config, files.tensors, sample, torch.Generator().manual_seed(recipe.seed))
+        sample = sample_texts(corpus, recipe.seed, CALIBRATION_TOKENS)
+        model = convert(shape.plan(files), files.tensors, sample, torch.Generator().manual_seed(recipe.seed))
     if len(recipe.budgets) != len(model.config.budgets):
         raise OptionError(
             f"The recipe has frequencies for {len(recipe.budgets)} budgets, the encoder has "
             f"{len(model.config.budgets)}."
         )
-    corpus = with_joined(corpus, JOINED_FRAC, longest=min(JOINED_LONGEST, files.config.positions), seed=recipe.seed)
-    parent = dense_encoder(files.config, files.tensors).to(device)
-    run = Distillation(model.to(device), parent, corpus, recipe, folder, start=origin)
-    run.run(report=report, every=every)
-    model = model.cpu().requires_grad_(False)
-    held = sample_texts(corpus, recipe.seed + 1, CALIBRATION_FACTOR * CALIBRATION_TOKENS)
-    calibrate_thresholds(model, pack(sorted(held, key=len)), reserve=RESERVE)
-    notes = {"trained": f"{run.step} steps, {run.texts} texts", "seed": str(recipe.seed)}
-    write_routed(output, model, files.tokenizer, notes)
-    return model
+    return model, origin
 
 
 def _read(path: Path) -> bytes:

@@ -31,8 +31,8 @@ EXPERTS_PER_HEADS = 0.38
 CLUSTER_ROUNDS = 20
 CALIBRATION_TOKENS = 4096
 RESERVE = 0.06
-"""Part of each budget's shares of heads and experts that a trained encoder leaves unused: text of other kinds than it was
-trained on wants more (docs/decisions/0124)."""
+"""Part of each budget's shares of heads and experts that a trained encoder leaves unused: text of other kinds wants
+more than the text that it was trained on (docs/decisions/0124)."""
 
 
 def plan(

@@ -276,8 +276,16 @@ class Distillation:
         made_of = "\n".join((self._texts_hash, self._parent_hash, "bf16" if self.recipe.bf16 else "fp32"))
         path = self.folder / f"parent-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.npy"
         shape = (len(self.corpus), self.parent.config.width)
-        if not path.exists():
-            np.lib.format.open_memmap(path, "w+", np.float16, shape)
+        try:
+            if not path.exists():
+                np.lib.format.open_memmap(path, "w+", np.float16, shape)
+                with path.open("rb+") as file:  # a page that finds no room on the disk later would end the process
+                    os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            raise OptionError(
+                f"The parent's vectors cannot be kept in {path}: {error}. Give another folder."
+            ) from error
         try:
             found = np.lib.format.open_memmap(path, "r+")
         except (OSError, ValueError) as error:
@@ -342,14 +350,17 @@ class Distillation:
                 for name, value in state.items():
                     tensors[f"{kind}.{place}.{name}"] = torch.as_tensor(value).cpu()
         partial = self.folder / (CHECKPOINT + ".part")
-        save_file(
-            {name: value.contiguous() for name, value in tensors.items()},
-            partial,
-            metadata={"step": str(self.step), "texts": str(self.texts), "key": self._key},
-        )
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(self.folder / CHECKPOINT)
+        about = {"step": str(self.step), "texts": str(self.texts), "key": self._key}
+        try:
+            save_file({name: value.contiguous() for name, value in tensors.items()}, partial, metadata=about)
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            partial.replace(self.folder / CHECKPOINT)
+        except (OSError, SafetensorError) as error:
+            raise OptionError(
+                f"The checkpoint cannot be written to {self.folder}: {error}. The one before is whole; make room, and "
+                "run again with the same folder."
+            ) from error
 
     def _restore(self) -> None:
         path = self.folder / CHECKPOINT

@@ -14,7 +14,7 @@ from engine.client import ENCODERS
 from engine.config import EncoderConfig, RoutedConfig, ShallowConfig
 from engine.errors import ModelFileError, OptionError
 from engine.quantize import MOST_ROUTER, Int8Weights, Sizes, stored_layout
-from engine.routed_file import TOKENIZER, write_tensors
+from engine.routed_file import TOKENIZER, check_output, write_tensors
 from engine.safetensors_header import file_metadata
 from engine.streaming import dense_int8, stored_int8
 from engine.tensor_file import TensorFile
@@ -43,6 +43,7 @@ def quantize_encoder(name: str, bits: int, output: Path) -> int:
     """
     if output.suffix != ".safetensors":
         raise OptionError(f"The output is {output}; its name must end in .safetensors.")
+    check_output(output)
     with ExitStack() as open_files:
         kind = ENCODERS.get(name, name)
         if kind == "dense":

@@ -73,6 +73,20 @@ def _write(path: Path, model: RoutedEncoder | DenseEncoder, tokenizer: bytes, no
     write_tensors(path, tensors, notes)
 
 
+def check_output(path: Path) -> None:
+    """Whether a file may be written there, asked before the work of which it is the result. Nothing is made.
+
+    Raises:
+        OptionError: it cannot.
+    """
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise OptionError(
+            f"The encoder cannot be written to {path}: {path if path.is_dir() else folder} is "
+            + ("a folder." if path.is_dir() else "no folder that may be written.")
+        )
+
+
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], notes: Mapping[str, str]) -> None:
     """Write a safetensors file; one that was there stays until the new one is whole.
 

@@ -2,10 +2,13 @@
 
 import hashlib
 import math
+import resource
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -355,3 +358,29 @@ def test_the_rate_warms_up_stays_and_falls_to_nothing() -> None:
     assert 0 < rates[-1] < 3e-5
     assert replace(how, warmup=0).rate_at(0) == 1e-3
     assert replace(how, decay_frac=0.0).rate_at(99) == 1e-3
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Generator[None]:
+    """What a write finds on a disk without room: it fails in the middle."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_without_room_is_told_and_the_last_checkpoint_stays(checkpointed: Path, tmp_path: Path) -> None:
+    with (
+        files_of_at_most(5000),
+        pytest.raises(OptionError, match=r"vectors cannot be kept in .*: .*Give another folder"),
+    ):
+        start(tmp_path / "new").run(report=nothing)
+    assert not list((tmp_path / "new").iterdir())
+    folder = copied(checkpointed, tmp_path)
+    run, before = start(folder), (folder / CHECKPOINT).read_bytes()
+    with files_of_at_most(20_000), pytest.raises(OptionError, match=r"checkpoint cannot be written to .*make room"):
+        run.save()
+    assert (folder / CHECKPOINT).read_bytes() == before
+    assert start(folder).step == SAVED

@@ -16,6 +16,7 @@ from engine.convert import RESERVE
 from engine.distill import Progress, Recipe
 from engine.encoder import dense_encoder, pack
 from engine.errors import EngineError, ModelFileError, OptionError
+from engine.quantized_file import quantize_encoder
 from engine.routed_file import parse_routed
 from engine.tokenizer import TextTokenizer
 from engine.weights import read_folder
@@ -187,6 +188,33 @@ def test_an_interrupted_run_goes_on_and_writes_the_same_file(
     assert not (tmp_path / "out").exists()
     output, _ = distill(folder, texts, tmp_path)
     assert output.read_bytes() == distilled[0].read_bytes()
+
+
+def test_a_second_run_in_the_same_folder_is_refused_while_the_first_one_works(
+    distilled: tuple[Path, list[Progress]], folder: Path, texts: Path, tmp_path: Path
+) -> None:
+    def report(_: Progress) -> None:
+        with pytest.raises(OptionError, match=r"at work in .*work, and two would overwrite"):
+            distill(folder, texts, tmp_path)
+
+    output, _ = distill(folder, texts, tmp_path, report=report)
+    assert output.read_bytes() == distilled[0].read_bytes()
+    distill(folder, texts, tmp_path)  # now there is none
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_work(folder: Path, texts: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "x.safetensors").mkdir()
+    for output in (tmp_path / "file" / "deep" / "x.safetensors", tmp_path / "x.safetensors"):
+        for work in (
+            lambda place: distill(Path("none"), texts, tmp_path, output=place),
+            lambda place: convert_file(Path("none"), [texts], place, SHAPE, seed=0),
+            lambda place: quantize_encoder("none.safetensors", 8, place),
+        ):
+            with pytest.raises(OptionError, match="cannot be written to"):
+                work(output)
+    with pytest.raises(OptionError, match="cannot be used"):
+        distill(folder, texts, tmp_path, folder=tmp_path / "file" / "work")
 
 
 def test_training_goes_on_from_a_routed_file(
