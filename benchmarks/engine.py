@@ -5,7 +5,8 @@
     python -m benchmarks.engine --quick
 
 Everything is compared with the dense parent, in turns, in one run on one machine; a figure is a median. Tables go to
-stderr, JSON to stdout or to the output file, where parts of earlier runs with the very same files are kept. On
+stderr, JSON to stdout or to the output file, where parts of earlier runs, and controls not given now, are kept; those
+of another file of the encoder say so. On
 two quiet cores it takes a quarter of an hour, more with controls; the part `bits` is more than half of it.
 """
 
@@ -104,20 +105,20 @@ def _measure(arguments: argparse.Namespace, names: list[str]) -> Figures:
     measured = subjects(read_encoder(arguments.encoder), read_controls(arguments.controls), threads=arguments.threads)
     figures = {**_head(measured, arguments), "parts": {}}
     if before is not None:
-        if before["encoder"]["sha256"] == figures["encoder"]["sha256"]:
-            changed = _changed(before, figures)
-            figures["parts"] = parts_without(before, changed)
-            figures["controls"] = {**before["controls"], **figures["controls"]}
-            for control in sorted(changed):
-                console.print(f"{arguments.output} holds figures of another file of {control}; they are left out.")
-        else:
-            console.print(f"{arguments.output} holds figures of another encoder; they are left out.")
+        changed = _changed(before, figures)
+        figures["parts"] = parts_without(before, changed)
+        figures["controls"] = {**before["controls"], **figures["controls"]}
+        for control in sorted(changed):
+            console.print(f"{arguments.output} holds figures of another file of {control}; they are left out.")
+        if before["encoder"]["sha256"] != figures["encoder"]["sha256"]:
+            console.print(f"{arguments.output} holds figures of another file of the encoder; the page says of which.")
     for name, measure in _parts(measured, data, sizes, arguments.threads).items():
         if name not in names:
             continue
         load, began = os.getloadavg()[0], time.monotonic()
         found = measure()
         on = {key: figures[key] for key in ("command", "commit", "uncommitted_changes", "processor", "cores")}
+        on |= {"encoder": figures["encoder"]["sha256"], "kept": keep_points(found, figures["parts"].get(name))}
         passed = round(time.monotonic() - began, 1)
         loads = [round(value, 1) for value in (load, os.getloadavg()[0])]
         figures["parts"][name] = {
@@ -219,10 +220,30 @@ def _changed(before: Figures, now: Figures) -> set[str]:
     return {name for name in shared if before["controls"][name]["sha256"] != now["controls"][name]["sha256"]}
 
 
+def keep_points(found: Figures, earlier: Figures | None) -> dict[str, str]:
+    """Add to a part's new figures those that it had of controls which were not measured again.
+
+    Args:
+        found: new figures of the part.
+        earlier: the part before; None where it was not measured.
+
+    Returns:
+        The commit at which each of these controls was measured.
+    """
+    measured = {point["encoder"] for point in found.get("points", [])}
+    if earlier is None or not measured:
+        return {}
+    old = [point for point in earlier["figures"]["points"] if point["encoder"] not in measured]
+    found["points"] += old
+    commits = dict.fromkeys((point["encoder"] for point in old), earlier["measured"]["commit"])
+    return {name: earlier["measured"].get("kept", {}).get(name, commit) for name, commit in commits.items()}
+
+
 def parts_without(before: Figures, controls: Collection[str]) -> Figures:
-    """Parts of earlier figures without those of some controls."""
+    """Parts of earlier figures without those of some controls; each says of which file of the encoder it is."""
     parts: Figures = deepcopy(before["parts"])
     for part in parts.values():
+        part["measured"].setdefault("encoder", before["encoder"]["sha256"])
         if "points" in part["figures"]:
             part["figures"]["points"] = [p for p in part["figures"]["points"] if p["encoder"] not in controls]
     return parts

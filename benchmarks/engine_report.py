@@ -267,6 +267,9 @@ def _measured(name: str, figures: Figures) -> str:
     ]
     if measured["processor"] != figures["processor"]:
         facts.append(f"on {measured['cores']} cores, {measured['processor']}")
+    if measured.get("encoder", figures["encoder"]["sha256"]) != figures["encoder"]["sha256"]:
+        facts.append(f"**on an earlier file of the encoder**, sha256 `{measured['encoder'][:16]}`")
+    facts += [f"{name} kept from commit `{commit[:12]}`" for name, commit in measured.get("kept", {}).items()]
     low, high = measured["load"]
     facts.append(f"load of the machine {low:g} before and {high:g} after, {measured['seconds']:.0f} s in all")
     quick = "A quick run, no result. " if measured["quick"] else ""

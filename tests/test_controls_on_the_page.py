@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks.claims import table
-from benchmarks.engine import parts_without
+from benchmarks.engine import keep_points, parts_without
 from benchmarks.engine_bars import EQUAL, Duel, duels, training_of
 from benchmarks.engine_report import block, page
 from tests.projects import ROOT
@@ -82,3 +82,27 @@ def test_every_place_of_the_figures_says_it(figures: dict[str, Any], write: Call
     longer = _with_longer_training(figures, control)
     assert "4,321 steps, 98,765 s" in write(longer)
     assert figures["encoder"]["notes"]["trained"] in write(longer)
+
+
+def test_controls_that_were_not_measured_again_keep_their_figures_and_the_page_says_from_when(
+    figures: dict[str, Any],
+) -> None:
+    earlier = figures["parts"]["quality"]
+    found = {"points": [p for p in deepcopy(earlier)["figures"]["points"] if p["encoder"] in ("dense", "routed")]}
+    earlier["measured"] |= {"commit": "a" * 40, "kept": {"random": "b" * 40}}
+    kept = keep_points(found, earlier)
+    assert kept == {name: ("b" if name == "random" else "a") * 40 for name in figures["controls"]}
+    assert len(found["points"]) == len(earlier["figures"]["points"])
+    earlier["measured"]["kept"] = kept
+    assert "random kept from commit `bbbbbbbbbbbb`" in page(figures)
+    assert keep_points({"points": []}, None) == keep_points({}, earlier) == {}
+
+
+def test_a_part_of_an_earlier_file_says_so(figures: dict[str, Any]) -> None:
+    for part in figures["parts"].values():
+        part["measured"].pop("encoder", None)
+    parts = parts_without(figures, ())
+    assert "earlier file" not in page({**figures, "parts": parts})
+    replaced = {**figures, "encoder": {**figures["encoder"], "sha256": "f" * 64}, "parts": parts}
+    words = f"**on an earlier file of the encoder**, sha256 `{figures['encoder']['sha256'][:16]}`"
+    assert page(replaced).count(words) == len(parts)
