@@ -53,6 +53,8 @@ def quantize_encoder(name: str, bits: int, output: Path) -> int:
             weights, tokenizer = dense_int8(file, config, bits), files["tokenizer.json"]
         else:
             path, sha256 = shipped(kind) if kind in SHIPPED else (Path(name), None)
+            if output.exists() and path.exists() and output.samefile(path):
+                raise OptionError(f"The output {output} is the encoder itself. Give another name.")
             file = open_files.enter_context(TensorFile(path, sha256))
             weights, tokenizer = stored_int8(file, bits)
         write_quantized(output, weights, tokenizer, {"source": Path(name).name, "source_sha256": file.sha256})

@@ -4,6 +4,7 @@ The embedding table is stored in 8 bits with one scale per row, large matrices i
 float32 again once it is loaded. Nothing in the file is executed, and nothing is used before it was checked.
 """
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -103,6 +104,8 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], notes: Mappin
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise OptionError(f"The encoder cannot be written to {path}: {error}.") from error
 
 

@@ -40,6 +40,12 @@ class TextTokenizer:
         size = self._tokenizer.get_vocab_size(with_added_tokens=True)
         if size != vocab:
             raise ModelFileError(f"tokenizer.json has {size} tokens, the model has {vocab}. They belong to two models.")
+        largest = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
+        if largest >= vocab:
+            raise ModelFileError(
+                f"tokenizer.json has a token with the id {largest}, the model's go up to {vocab - 1}. They belong to "
+                "two models."
+            )
         first, last = self._tokenizer.token_to_id("[CLS]"), self._tokenizer.token_to_id("[SEP]")
         if first is None or last is None:
             raise ModelFileError("tokenizer.json lacks the tokens [CLS] and [SEP].")

@@ -22,6 +22,8 @@ _UNUSED = frozenset({"embeddings.position_ids", "pooler.dense.weight", "pooler.d
 """Stored by BERT checkpoints and not part of the sentence vector."""
 
 
+_MODULES = frozenset({"Transformer", "Pooling", "Normalize"})
+"""Steps of a sentence-transformers model that are computed here."""
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -235,9 +237,24 @@ def read_folder(folder: Path) -> DenseFiles:
             ) from error
 
     model = content("config.json")
+    if (folder / "modules.json").is_file():
+        _check_modules(content("modules.json"))
     pooling = folder / "1_Pooling" / "config.json"
     config = EncoderConfig.from_json(model, pooling.read_bytes() if pooling.is_file() else None)
     tensors = read_tensors(
         content("model.safetensors"), encoder_tensors(config), name=str(folder / "model.safetensors")
     )
     return DenseFiles(config, tensors, content("tokenizer.json"))
+
+
+def _check_modules(content: bytes) -> None:
+    """Whether a sentence-transformers model has no step that is not computed here. Raises: ModelFileError."""
+    try:
+        found = {str(module["type"]).rpartition(".")[2] for module in json.loads(content)}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ModelFileError(f"modules.json cannot be used: {error!r}.") from error
+    unknown = sorted(found - _MODULES)
+    if unknown:
+        raise ModelFileError(
+            f"modules.json has the steps {unknown}; computed here are {', '.join(sorted(_MODULES))} only."
+        )

@@ -1,5 +1,6 @@
 """From one's own dense model in a Hugging Face folder to a routed encoder in a file: read, convert, distill, encode."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -95,6 +96,26 @@ def test_another_pooling_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="mean of tokens only"):
         read_folder(tmp_path)
     pooling.write_text('{"word_embedding_dimension": 32, "pooling_mode_mean_tokens": true}', "utf-8")
+    assert read_folder(tmp_path).config == BASE
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (
+            '[{"type": "sentence_transformers.models.Transformer"}, {"type": "sentence_transformers.models.Dense"}]',
+            "Dense",
+        ),
+        ("{", "cannot be used"),
+        ("[1]", "cannot be used"),
+    ],
+)
+def test_a_further_step_behind_the_model_is_refused(tmp_path: Path, content: str, words: str) -> None:
+    (write_folder(tmp_path) / "modules.json").write_text(content, "utf-8")
+    with pytest.raises(ModelFileError, match=rf"modules\.json .*{words}"):
+        read_folder(tmp_path)
+    steps = [{"type": f"sentence_transformers.models.{name}"} for name in ("Transformer", "Pooling", "Normalize")]
+    (tmp_path / "modules.json").write_text(json.dumps(steps), "utf-8")
     assert read_folder(tmp_path).config == BASE
 
 

@@ -13,6 +13,7 @@ from engine.errors import ModelFileError
 from engine.loading import make_encoder_id
 from engine.tokenizer import TextTokenizer
 from engine.weights import MINILM, ModelPackage, encoder_tensors, package_files, read_proved, read_tensors
+from tests.engine.tiny import tiny_tokenizer
 
 TINY = EncoderConfig(vocab=10, width=8, layers=1, heads=2, ffn_width=16, positions=12, norm_eps=1e-12)
 
@@ -157,6 +158,14 @@ def test_a_tokenizer_of_another_model_is_refused() -> None:
         TextTokenizer(content, vocab=30000, max_tokens=64)
     with pytest.raises(ModelFileError, match="cannot be read"):
         TextTokenizer(content[:1000], vocab=30522, max_tokens=64)
+
+
+def test_a_tokenizer_with_ids_beyond_the_model_is_refused() -> None:
+    values = json.loads(tiny_tokenizer())
+    vocabulary = values["model"]["vocab"]
+    vocabulary["word5"] = len(vocabulary) + 7  # as many tokens as the model has, and a hole
+    with pytest.raises(ModelFileError, match="a token with the id 107, the model's go up to 99"):
+        TextTokenizer(json.dumps(values).encode(), vocab=100, max_tokens=64)
 
 
 def test_the_id_changes_with_everything_that_decides_a_bit() -> None:

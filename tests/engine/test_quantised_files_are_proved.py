@@ -16,6 +16,7 @@ from engine.local import LocalEncoder
 from engine.quantize import quantize
 from engine.quantized_file import quantize_encoder, read_quantized, write_quantized
 from engine.routed import RoutedEncoder
+from engine.routed_file import write_routed
 from engine.safetensors_header import metadata
 from engine.tensor_file import TensorFile
 from flows.cli.main import app
@@ -70,6 +71,17 @@ def test_a_file_has_its_own_precision_only(small: Path) -> None:
             load_encoder(str(small), precision=precision)
     with pytest.raises(EngineError, match="siftline-quantized-1"):
         quantize_encoder(str(small), 4, small.with_name("again.safetensors"))
+
+
+def test_an_encoder_is_not_overwritten_by_its_small_form(tmp_path: Path) -> None:
+    path = tmp_path / "mine.safetensors"
+    write_routed(path, tiny_routed(), tiny_tokenizer())
+    before = path.read_bytes()
+    (tmp_path / "again.safetensors").symlink_to(path)
+    for output in (path, tmp_path / "again.safetensors"):
+        with pytest.raises(OptionError, match="is the encoder itself"):
+            quantize_encoder(str(path), 8, output)
+    assert path.read_bytes() == before
 
 
 def test_bits_between_are_refused(tmp_path: Path) -> None:

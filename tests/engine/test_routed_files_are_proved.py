@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -300,6 +301,20 @@ def test_a_writer_that_is_killed_leaves_the_old_file(model: RoutedEncoder, conte
     assert killed.returncode < 0, killed.stderr.decode()
     assert 0 < (tmp_path / "x.safetensors.part").stat().st_size <= 20_000 < len(content)
     assert path.read_bytes() == content
+
+
+def test_a_disk_without_room_keeps_no_half_file(model: RoutedEncoder, content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(OptionError, match="cannot be written to"):
+            write_routed(path, model, tiny_tokenizer(), {"trained": "yes"})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == content
+    assert os.listdir(tmp_path) == ["x.safetensors"]
 
 
 def test_folders_are_made_and_a_place_that_cannot_be_written_is_named(model: RoutedEncoder, tmp_path: Path) -> None:
