@@ -79,9 +79,8 @@ def queue_table(rows: Sequence[Row]) -> pa.Table:
     return pa.Table.from_pylist(list(rows))
 
 
-def commit_states(lake: Lake, config: QueueConfig, step: str, rows: Sequence[Row]) -> int:
-    """Write changed rows in one commit of the push stage; returns how many were written."""
+def commit_states(lake: Lake, config: QueueConfig, step: str, rows: Sequence[Row]) -> None:
+    """Write changed rows in one commit of the push stage."""
     params = {"project": config.project, "step": step, "items": [row["item_id"] for row in rows]}
     with lake.stage("push", version=1, inputs=("queue",), params=params) as stage:
-        result = stage.commit([Upsert("queue", queue_table(rows))], rows_read=len(rows), detail={"step": step})
-    return sum(result.rows_written.values())
+        stage.commit([Upsert("queue", queue_table(rows))], rows_read=len(rows), detail={"step": step})

@@ -39,21 +39,19 @@ def push(lake: Lake, service: AnnotationService, config: QueueConfig, progress: 
     begun_anew = bool(rows or stored) and (ensure_project(service, config) or _lost(service, stored))
     if not rows and not begun_anew:
         return stage.nothing()
-    written = 0
     if begun_anew and stored:
         # The service has begun anew, so what it held is gone: it is asked about each, and sent what it lacks.
         back, stored = stored, []
     else:
         back = overtaken(rows, stored, on_screens) if service.ordered else []
     if back:
-        written += commit_states(lake, config, "taken back", [{**row, "state": "sent"} for row in back])
+        commit_states(lake, config, "taken back", [{**row, "state": "sent"} for row in back])
         rows += [{**row, "state": "sent"} for row in back]
     behind = _withdraw(service, rows) if service.ordered else set[str]()
     rows.sort(key=lambda row: (-row["value"], row["cycle"], row["rank"]))
     pushed = moved = 0
     for start in range(0, len(rows), config.chunk):
-        chunk_written, sent = _push_chunk(lake, service, config, rows[start : start + config.chunk])
-        written += chunk_written
+        sent = _push_chunk(lake, service, config, rows[start : start + config.chunk])
         pushed += len(sent)
         moved += len(behind & sent)
         progress(min(start + config.chunk, len(rows)), len(rows))
@@ -62,7 +60,7 @@ def push(lake: Lake, service: AnnotationService, config: QueueConfig, progress: 
         token=stage.token,
         committed=True,
         rows_read=len(rows),
-        rows_written={"queue": written},
+        rows_written={"queue": len(rows)},  # each once, though it is sent in one commit and confirmed in another
         detail={"sent": pushed - moved, **({"moved behind better ones": moved} if moved else {})},
         seconds=stage.elapsed_s(),
     )
@@ -118,18 +116,15 @@ def _withdraw(service: AnnotationService, rows: Sequence[Row]) -> set[str]:
     return set(held)
 
 
-def _push_chunk(
-    lake: Lake, service: AnnotationService, config: QueueConfig, rows: Sequence[Row]
-) -> tuple[int, set[str]]:
-    """Mark as sent, ask the service what it has, send the rest, confirm. Returns rows written, and the items sent."""
-    written = 0
+def _push_chunk(lake: Lake, service: AnnotationService, config: QueueConfig, rows: Sequence[Row]) -> set[str]:
+    """Mark as sent, ask the service what it has, send the rest, confirm. Returns the items sent."""
     planned = [row for row in rows if row["state"] == "planned"]
     if planned:
         with lake.read() as reader:
             hashes = sent_hashes(reader, config, [row["item_id"] for row in planned])
         rows = [{**row, "content_hash": hashes.get(row["item_id"], row["content_hash"])} for row in rows]
         sent = [{**row, "state": "sent"} for row in rows if row["state"] == "planned"]
-        written += commit_states(lake, config, "sent", sent)
+        commit_states(lake, config, "sent", sent)
     with lake.read() as reader:
         former = former_tasks(reader, config)
     held = service.find([row["item_id"] for row in rows])
@@ -146,7 +141,8 @@ def _push_chunk(
             tasks = tasks_of(reader, config, missing)
         ids.update(service.push(tasks))
     confirmed = [{**row, "state": "confirmed", "task_id": ids[row["item_id"]]} for row in rows]
-    return written + commit_states(lake, config, "confirmed", confirmed), {row["item_id"] for row in missing}
+    commit_states(lake, config, "confirmed", confirmed)
+    return {row["item_id"] for row in missing}
 
 
 def tasks_of(reader: Reader, config: QueueConfig, rows: Sequence[Row]) -> list[Task]:

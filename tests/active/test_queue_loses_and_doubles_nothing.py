@@ -98,7 +98,7 @@ def history(lake: Lake, item: str) -> list[tuple[str, int]]:
 
 
 def test_push_confirms_everything_once(planned: Lake, folder: TaskFolder) -> None:
-    assert push(planned, folder, CONFIG).rows_written == {"queue": 2 * N}
+    assert push(planned, folder, CONFIG).rows_written == {"queue": N}
     assert states(planned) == {"confirmed": N}
     assert stored(folder) == [f"i{k:05d}" for k in range(N)]
     snapshot = planned.snapshot()
