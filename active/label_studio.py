@@ -8,14 +8,25 @@ unsent or unanswered.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
 from active.label_config import Page
-from active.label_studio_connection import TIMEOUT_S, Connection, Json, LabelStudio, count_of, rows_of
+from active.label_studio_answers import answers_of
+from active.label_studio_connection import (
+    TIMEOUT_S,
+    Connection,
+    Json,
+    LabelStudio,
+    count_of,
+    rows_of,
+    tasks_of,
+    time_of,
+)
 from active.label_studio_project import SUGGESTIONS, ensure_project, find_project
-from active.service import LABEL, Action, Answer, Pulled, StoredTask, Task, choice
+from active.service import Answer, Pulled, StoredTask, Task, choice
 from warehouse import ServiceError, ServiceRefused
 
 IMPORT_CHUNK = 200
@@ -133,7 +144,7 @@ class LabelStudioService:
         if project is None:
             self._problems = {"project": f"{self.describe()} does not exist, or this key cannot see it"}
             return Pulled(answers=(), tasks=None, cursor="")
-        made_at = self._call(lambda: _time(project["created_at"]))
+        made_at = self._call(lambda: time_of(project["created_at"]))
         # Another server may have given the project the same number: the time tells them apart.
         place = f"{project['id']} {made_at.isoformat()}"
         newest = self._newest_change()
@@ -147,17 +158,20 @@ class LabelStudioService:
         else:
             after = (since - MARGIN).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
             conditions = [_condition("updated_at", "greater", "Datetime", after)]
-        include = "id,data,annotations,completed_by,result,was_cancelled,lead_time,created_at,updated_at"
+        include = "id,data,annotations,completed_by,updated_by,result,was_cancelled,lead_time,created_at,updated_at"
         answers: list[Answer] = []
         read: set[tuple[str, str]] = set()
         for task in self._tasks(conditions, include, everything=True):
             if task["data"].get("item_id") is None:
                 continue
             read.add((str(task["id"]), str(task["data"]["item_id"])))
-            answers += [
-                self._call(lambda task=task, annotation=annotation: self._answer(task, annotation))
-                for annotation in task.get("annotations") or []
-            ]
+            answers += answers_of(
+                task,
+                self.describe(),
+                multi_label=self.multi_label,
+                several_people=self.annotators_per_task > 1,
+                name_of=self._email,
+            )
         return Pulled(
             answers=answers,
             tasks=None if since is None else frozenset(read),
@@ -170,13 +184,13 @@ class LabelStudioService:
         query = _json({"ordering": ["-tasks:updated_at"]})
         project_id = self._id()
 
-        def newest() -> list[Json]:
+        def newest() -> datetime | None:
             pager = self._client.tasks.list(
                 project=project_id, page=1, page_size=1, include="id,updated_at", fields="task_only", query=query
             )
-            return rows_of(pager.items)
+            return next((time_of(task["updated_at"]) for task in rows_of(pager.items)), None)
 
-        return next((_time(task["updated_at"]) for task in self._call(newest)), None)
+        return self._call(newest)
 
     def register_webhook(self, url: str, *, headers: Mapping[str, str], actions: Sequence[str]) -> None:
         """Enter a webhook of the project on the server, or bring the one with this address up to date.
@@ -206,7 +220,7 @@ class LabelStudioService:
         for task in self._tasks([_condition("id", "greater", "Number", 0)], ",".join(("id", "data", *counts))):
             item_id = task["data"].get("item_id")
             if item_id is not None:
-                answered = any(task[count] for count in counts)
+                answered = self._call(lambda task=task: any([count_of(task[count]) for count in counts]))
                 yield StoredTask(task_id=str(task["id"]), item_id=str(item_id), data=task["data"], answered=answered)
 
     def withdraw(self, task_ids: Sequence[str]) -> None:
@@ -276,7 +290,7 @@ class LabelStudioService:
                     query=query,
                     resolve_uri=False,  # a text that looks like an address stays a text
                 )
-                return rows_of(pager.items), count_of(pager.response.total)
+                return tasks_of(pager.items), count_of(pager.response.total)
 
             tasks, total = self._call(page)
             yield from tasks
@@ -286,32 +300,12 @@ class LabelStudioService:
                 raise ServiceError(f"{self.describe()} lists {total} tasks but returns none of them")
             last = tasks[-1]["id"]
 
-    def _answer(self, task: Json, annotation: Json) -> Answer:
-        part = _choice_of(annotation["result"])
-        chosen = () if part is None else tuple(str(name) for name in part["value"].get("choices") or ())
-        skipped = annotation["was_cancelled"] or not (chosen or self.multi_label)
-        action: Action = "skipped" if skipped else "labelled"
-        return Answer(
-            annotation_id=str(annotation["id"]),
-            task_id=str(task["id"]),
-            item_id=str(task["data"]["item_id"]),
-            annotator=_simulated(part) or self._email(annotation["completed_by"]),
-            action=action,
-            labels=() if skipped else chosen if self.multi_label else chosen[:1],
-            created_at=_time(annotation["created_at"]),
-            updated_at=_time(annotation["updated_at"]),
-            seconds=float(annotation["lead_time"] or 0.0),
-        )
-
-    def _email(self, user_id: int | None) -> str:
-        if user_id is None:
-            return "unknown"
+    def _email(self, user_id: int) -> str:
         if user_id not in self._emails:
-            try:
-                users = self._call(lambda: self._client.users.list())
-            except ServiceRefused:  # some keys may not list users; the number then stands for the person
-                users = []
-            self._emails.update({user.id: user.email for user in users if user.id is not None and user.email})
+            with suppress(ServiceRefused):  # some keys may not list users; the number then stands for the person
+                self._emails.update(
+                    self._call(lambda: {u.id: u.email for u in self._client.users.list() if u.id and u.email})
+                )
             self._emails.setdefault(user_id, f"user {user_id}")
         return self._emails[user_id]
 
@@ -344,19 +338,6 @@ def _lookups(item_ids: Sequence[str]) -> Iterator[list[str]]:
         yield group
 
 
-def _choice_of(result: object) -> Json | None:
-    for part in result if isinstance(result, list) else []:
-        if isinstance(part, dict) and part.get("from_name") == LABEL and part.get("type") == "choices":
-            return part
-    return None
-
-
-def _simulated(part: Json | None) -> str | None:
-    meta = part.get("meta") if part else None
-    name = meta.get("annotator") if isinstance(meta, dict) else None
-    return name if isinstance(name, str) else None
-
-
 def _cursor_time(cursor: str, place: str) -> datetime | None:
     """The time in a cursor of the project with this number and birth; None where there is none."""
     there, _, time = cursor.rpartition(" ")
@@ -364,7 +345,3 @@ def _cursor_time(cursor: str, place: str) -> datetime | None:
         return datetime.fromisoformat(time) if there == place else None
     except ValueError:
         return None
-
-
-def _time(value: object) -> datetime:
-    return value if isinstance(value, datetime) else datetime.fromisoformat(str(value))

@@ -6,6 +6,7 @@ tasks twice, and what it fills in for parts that an answer lacks is not taken fo
 
 import re
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -131,11 +132,40 @@ def rows_of(items: Any) -> list[Json]:
     return [item.model_dump() for item in items]
 
 
-def count_of(value: Any) -> int:
-    """A count; TypeError where there is none."""
-    if not isinstance(value, int):
-        raise TypeError("no count")
+def tasks_of(items: Any) -> list[Json]:
+    """The rows of a list of tasks, each with its number and its data; TypeError where one is none."""
+    tasks = rows_of(items)
+    for task in tasks:
+        count_of(task["id"])
+        if not isinstance(task["data"], dict):
+            raise TypeError("no data")
+    return tasks
+
+
+def list_of(value: Any) -> list[Any]:
+    """A list; TypeError where there is none."""
+    if not isinstance(value, list):
+        raise TypeError("no list")
     return value
+
+
+def count_of(value: Any) -> int:
+    """A count or a number of something; TypeError where there is none."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError("no number")
+    return value
+
+
+def flag_of(value: Any) -> bool:
+    """A yes or no; TypeError where there is neither."""
+    if not isinstance(value, bool):
+        raise TypeError("neither true nor false")
+    return value
+
+
+def time_of(value: Any) -> datetime:
+    """A time; TypeError or ValueError where there is none."""
+    return value if isinstance(value, datetime) else datetime.fromisoformat(text_of(value))
 
 
 def text_of(value: Any) -> str:

@@ -15,6 +15,8 @@ from warehouse import ServiceRefused
 # The first release that guards webhooks against server-side request forgery and keeps its secret key private.
 OLDEST_VERSION = (1, 23, 2)
 SAMPLING = "Sequential sampling"
+# A skip is an answer, as the queue counts it: by its default the server would ask everybody else about a skipped text.
+SKIPPED = "IGNORE_SKIPPED"
 # Label Studio shows the suggestions of one model version per project, and keeps to the first it has seen.
 SUGGESTIONS = "siftline"
 
@@ -32,7 +34,7 @@ def find_project(connection: Connection) -> Json | None:
         while True:
             pager = connection.client.projects.list(title=title, page=page, page_size=100)
             projects, total = rows_of(pager.items), count_of(pager.response.count)
-            found += [project for project in projects if project["title"] == title]
+            found += [project for project in projects if project["title"] == title and count_of(project["id"])]
             page, seen = page + 1, seen + len(projects)
             if not projects or seen >= total:
                 return found
@@ -66,10 +68,11 @@ def ensure_project(connection: Connection, page: Page, *, annotators_per_task: i
                 sampling=SAMPLING,
                 show_collab_predictions=True,
                 maximum_annotations=annotators_per_task,
+                skip_queue=SKIPPED,
                 description="Made by Siftline: it adds tasks in descending value and collects the answers.",
             )
         )
-        return int(created.id), True
+        return connection.call(lambda: count_of(created.id)), True
     changes: Json = {}
     old = found.get("label_config")
     offered = _classes_of(found)
@@ -79,6 +82,8 @@ def ensure_project(connection: Connection, page: Page, *, annotators_per_task: i
         changes["label_config"] = updated(old, page)
     if found.get("sampling") != SAMPLING:
         changes["sampling"] = SAMPLING
+    if found.get("skip_queue") != SKIPPED:
+        changes["skip_queue"] = SKIPPED
     if found.get("maximum_annotations") != annotators_per_task:
         changes["maximum_annotations"] = annotators_per_task
     if not found.get("show_collab_predictions"):

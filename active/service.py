@@ -117,6 +117,7 @@ class Answer:
     Attributes:
         labels: chosen classes by name: one, or any number where a task takes several; none when skipped.
         seconds: time the annotator spent, as the service measured it.
+        edited_by: somebody else who changed it since, where it still counts as the annotator's; empty for nobody.
     """
 
     annotation_id: str
@@ -128,6 +129,7 @@ class Answer:
     created_at: datetime
     updated_at: datetime
     seconds: float
+    edited_by: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,0 +1,79 @@
+"""What people said about a task of a Label Studio server: each annotation as an answer.
+
+An annotation that lacks what decides is no answer and no skip: where it were taken for one, the label that stands in
+the warehouse would be lost. So every such field must be there, and of the kind that Label Studio gives it, else nothing
+is read.
+"""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from active.label_studio_connection import Json, count_of, flag_of, list_of, text_of, time_of
+from active.service import LABEL, Answer
+from warehouse import ServiceError
+
+EDITED_AFTER = timedelta(seconds=1)
+"""One that is made or imported gets both its times in one moment, and its author may be another than who saved it."""
+
+
+def answers_of(
+    task: Json, where: str, *, multi_label: bool, several_people: bool, name_of: Callable[[int], str]
+) -> list[Answer]:
+    """The answers of a task that carries an item id.
+
+    Args:
+        task: as the server lists it, with its annotations.
+        where: the service in words.
+        multi_label: an answer without a class says that none fits, else it is a skip.
+        several_people: each task has answers of several people; an edited one stays its author's (decision 0137).
+        name_of: the person with a number on the server.
+
+    Raises:
+        ServiceError: the annotations, or what decides in one of them, are not there.
+    """
+    try:
+        said = list_of(task["annotations"])
+        return [_answer(task, annotation, multi_label, several_people, name_of) for annotation in said]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ServiceError(
+            f"{where} lists task {task['id']} without what people said about it, or not in Label Studio's form "
+            f"({type(error).__name__}: {error}). Nothing was read, so that no answer is lost."
+        ) from error
+
+
+def _answer(
+    task: Json, annotation: Json, multi_label: bool, several_people: bool, name_of: Callable[[int], str]
+) -> Answer:
+    result = annotation["result"]  # null where somebody made one without any by the server's API
+    part = _choice_of([] if result is None else list_of(result))
+    chosen = () if part is None else tuple(text_of(name) for name in list_of(part["value"]["choices"]))
+    skipped = flag_of(annotation["was_cancelled"]) or result is None or not (chosen or multi_label)
+    made, saved = time_of(annotation["created_at"]), time_of(annotation["updated_at"])
+    by = annotation["completed_by"]
+    author = "unknown" if by is None else name_of(count_of(by))
+    editor = annotation.get("updated_by")
+    again = saved - made > EDITED_AFTER
+    edited_by = name_of(count_of(editor)) if again and editor not in (None, by) else ""
+    return Answer(
+        annotation_id=str(count_of(annotation["id"])),
+        task_id=str(task["id"]),
+        item_id=str(task["data"]["item_id"]),
+        # A person who changes a simulated answer may be the user of the key that gave it.
+        annotator=(not several_people and edited_by) or (not again and _simulated(part)) or author,
+        action="skipped" if skipped else "labelled",
+        labels=() if skipped else chosen if multi_label else chosen[:1],
+        created_at=made,
+        updated_at=saved,
+        seconds=float(annotation["lead_time"] or 0.0),
+        edited_by=edited_by if several_people else "",
+    )
+
+
+def _choice_of(result: list[Json]) -> Json | None:
+    return next((part for part in result if part.get("from_name") == LABEL and part.get("type") == "choices"), None)
+
+
+def _simulated(part: Json | None) -> str | None:
+    meta = part.get("meta") if part else None
+    name = meta.get("annotator") if isinstance(meta, dict) else None
+    return name if isinstance(name, str) else None

@@ -1,0 +1,106 @@
+"""The server's answer is no error and lacks what decides: nobody's answer is lost, and the next collect goes on."""
+
+import json
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+import httpx
+import pytest
+
+from active.label_studio import LabelStudioService
+from active.outbox import QueueConfig
+from active.push import push
+from active.queue import collect
+from flows.studio import StudioInfo
+from tests.active.plans import plan, states
+from tests.studio import CLASSES, Answer, choose, make_tasks, proxy
+from warehouse import Lake, ServiceError
+
+pytestmark = pytest.mark.studio
+
+Json = dict[str, Any]
+
+
+def changed(studio: StudioInfo, change: Callable[[Json], object]) -> Answer:
+    """What the server answers, with something changed in it."""
+
+    def answer(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        headers = {"Authorization": handler.headers["Authorization"]}
+        page = httpx.get(studio.url + handler.path, headers=headers, timeout=60, trust_env=False).json()
+        change(page)
+        content = json.dumps(page).encode()
+        handler.send_response(200)
+        handler.send_header("Content-Type", "application/json")
+        handler.send_header("Content-Length", str(len(content)))
+        handler.end_headers()
+        handler.wfile.write(content)
+
+    return answer
+
+
+def first(page: Json) -> Json:
+    return page["tasks"][0]
+
+
+def said(page: Json) -> Json:
+    return first(page)["annotations"][0]
+
+
+CHANGES: dict[str, Callable[[Json], object]] = {
+    "no annotations": lambda page: first(page).pop("annotations"),
+    "annotations: null": lambda page: first(page).update(annotations=None),
+    "annotations: a count": lambda page: first(page).update(annotations=1),
+    "an annotation that is a number": lambda page: first(page).update(annotations=[7]),
+    "no result": lambda page: said(page).pop("result"),
+    "result: texts": lambda page: said(page).update(result=["acq"]),
+    "no choices": lambda page: said(page)["result"][0]["value"].pop("choices"),
+    "choices: a text": lambda page: said(page)["result"][0]["value"].update(choices="acq"),
+    "no was_cancelled": lambda page: said(page).pop("was_cancelled"),
+    "was_cancelled: null": lambda page: said(page).update(was_cancelled=None),
+    "no annotation id": lambda page: said(page).pop("id"),
+    "no author": lambda page: said(page).pop("completed_by"),
+    "no time": lambda page: said(page).update(updated_at=None),
+    "no task id": lambda page: first(page).pop("id"),
+    "no data": lambda page: first(page).pop("data"),
+    "no tasks": lambda page: page.pop("tasks"),
+    "no total": lambda page: page.pop("total"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_lacks_what_decides_is_an_error_and_changes_nothing(
+    lake: Lake, studio: StudioInfo, service: LabelStudioService, change: str
+) -> None:
+    config = QueueConfig(project=service.project, classes=CLASSES)
+    ids = plan(lake, service.project, [0.9, 0.8])
+    push(lake, service, config)
+    for item in ids:
+        choose(studio, service.find([item])[item][0], "acq")
+    collect(lake, service, config)
+    assert states(lake) == {"answered": 2}
+
+    def listing(method: str, path: str) -> Answer | None:
+        return changed(studio, CHANGES[change]) if "fields=all" in path else None
+
+    with proxy(studio, swap=listing) as url, pytest.raises(ServiceError):
+        collect(lake, LabelStudioService(url, studio.api_key, service.project), config)
+    with lake.read() as reader:
+        assert reader.rows("SELECT action, class_id FROM annotations") == [("labelled", 1)] * 2
+    assert states(lake) == {"answered": 2}
+    assert not collect(lake, service, config).committed
+
+
+def test_a_task_whose_answers_are_not_counted_is_not_taken_for_an_open_one(
+    studio: StudioInfo, service: LabelStudioService
+) -> None:
+    service.ensure_project(CLASSES)
+    service.push(make_tasks(1))
+
+    def listing(method: str, path: str) -> Answer | None:
+        if "fields=task_only" not in path:
+            return None
+        return changed(studio, lambda page: first(page).pop("total_annotations"))
+
+    with proxy(studio, swap=listing) as url, pytest.raises(ServiceError):
+        list(LabelStudioService(url, studio.api_key, service.project).stored())
