@@ -5,7 +5,7 @@ Stages get everything they need from here, so that Prefect tasks pass only a fol
 
 import os
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from active.ask_again import AskAgainConfig
 from active.cursor import Cursor
 from active.label_studio_environment import label_studio_from_env
+from active.move import not_collected, stored_last_in
 from active.outbox import QueueConfig
 from active.select import SelectConfig, check_multi_label
 from active.service import AnnotationService
@@ -30,7 +31,7 @@ from features.index import IndexConfig, VectorIndex, open_index
 from features.ingest import IngestConfig
 from features.sources import SourceConfig
 from flows.settings import Settings, load_settings
-from warehouse import Lake, Location, SettingsError, WarehouseBusy
+from warehouse import Lake, Location, SchemaTooOld, SettingsError, WarehouseBusy, WarehouseNotFound
 from weak_labels.apply import VoteConfig
 from weak_labels.classifier import EndModelConfig
 from weak_labels.evaluate import EvaluateConfig
@@ -145,29 +146,66 @@ class Project:
 
     @cached_property
     def service(self) -> AnnotationService:
-        """Where annotators answer: Label Studio where it is configured or `up` runs it, else a folder of tasks."""
+        """Where annotators answer: Label Studio where it is configured or `up` runs it, else a folder of tasks.
+
+        Raises:
+            SettingsError: Label Studio is asked for and not named, or answers would be left behind in silence: tasks
+                went there last and nobody names it now, or the folder has answers that were not collected.
+        """
         section = self.settings.annotate
-        if section.service != "folder":
-            from flows.services import studio_of_up
-
-            name, people = self.settings.project.name, section.annotators_per_task
-            studio = label_studio_from_env(name, annotators_per_task=people, multi_label=self.multi_label)
-            if studio is not None:
-                return studio
-            local = studio_of_up(self)
-            if local is not None:
-                from active.label_studio import LabelStudioService  # its SDK takes a second to import
-
-                return LabelStudioService(
-                    local.url, local.api_key, name, annotators_per_task=people, multi_label=self.multi_label
-                )
-            if section.service == "label-studio":
-                missing = [k for k in ("LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY") if not os.environ.get(k)]
+        studio = None if section.service == "folder" else self._label_studio()
+        if studio is None:
+            if section.service == "auto" and self._last_in_folder() is False:
                 raise SettingsError(
-                    f"[annotate] service is 'label-studio', but {' and '.join(missing)} is not set. Set it, or use "
-                    'service = "folder".'
+                    "The tasks of this project were sent to Label Studio, and LABEL_STUDIO_URL and "
+                    "LABEL_STUDIO_API_KEY are not set here. Set both (`siftline studio up` prints those of a local "
+                    'server), or move the project to a folder of files: [annotate] service = "folder".'
                 )
-        return TaskFolder(self.root / section.folder, self.settings.project.name, multi_label=self.multi_label)
+            return self.folder
+        if self.folder.path.is_dir() and self._last_in_folder():
+            with self.read_lake() as lake, lake.read() as reader:
+                count = not_collected(reader, self.folder)
+            if count:
+                raise SettingsError(
+                    f"{self.folder.path} has answers that are not collected yet ({count:,}), and the project would go "
+                    f"on in {studio.describe()}, where they count no more. Collect them first: "
+                    "SIFTLINE_ANNOTATE__SERVICE=folder siftline collect"
+                )
+        return studio
+
+    @cached_property
+    def folder(self) -> TaskFolder:
+        """The folder of tasks, which is where people answer unless Label Studio is used."""
+        path = self.root / self.settings.annotate.folder
+        return TaskFolder(path, self.settings.project.name, multi_label=self.multi_label)
+
+    def _label_studio(self) -> AnnotationService | None:
+        from flows.services import studio_of_up
+
+        section = self.settings.annotate
+        name, people = self.settings.project.name, section.annotators_per_task
+        studio = label_studio_from_env(name, annotators_per_task=people, multi_label=self.multi_label)
+        if studio is not None:
+            return studio
+        local = studio_of_up(self)
+        if local is not None:
+            from active.label_studio import LabelStudioService  # its SDK takes a second to import
+
+            return LabelStudioService(
+                local.url, local.api_key, name, annotators_per_task=people, multi_label=self.multi_label
+            )
+        if section.service == "label-studio":
+            missing = [k for k in ("LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY") if not os.environ.get(k)]
+            raise SettingsError(
+                f"[annotate] service is 'label-studio', but {' and '.join(missing)} is not set. Set it, or use "
+                'service = "folder".'
+            )
+        return None
+
+    def _last_in_folder(self) -> bool | None:
+        with suppress(WarehouseNotFound, SchemaTooOld), self.read_lake() as lake, lake.read() as reader:
+            return stored_last_in(reader, self.folder)
+        return None
 
     def index(self) -> VectorIndex:
         """The neighbour index of the newest vectors, verified or rebuilt; kept while the vectors stay the same."""

@@ -59,6 +59,8 @@ def show_status(root: Path) -> None:
             title="stages",
         )
         waiting = reader.scalar("SELECT count(*) FROM queue WHERE state IN ('planned', 'sent', 'confirmed')")
+        if skipped := _skipped(reader):
+            out.print(skipped)
         if waiting:
             out.print(f"{_wait(waiting)}. {_then_run(root)}")
 
@@ -79,6 +81,7 @@ def _quarantined(reader: Reader) -> list[tuple[str, int]]:
 def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) -> None:
     """Print what a run did and where the project stands."""
     from active.task_folder import TaskFolder
+    from flows.report.text import duration
 
     with project.lake.read() as reader:
         mark = simulated_mark(reader)
@@ -98,8 +101,9 @@ def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) 
             "SELECT labels, value FROM metrics WHERE name = 'accuracy' AND split = ? AND series = 'all_gold'",
             [project.settings.evaluate.split],
         )
-        hours = reader.scalar("SELECT coalesce(sum(seconds), 0) / 3600 FROM current_annotations") or 0.0
+        spent_s = reader.scalar("SELECT coalesce(sum(seconds), 0) FROM current_annotations") or 0.0
         labels = reader.scalar("SELECT count(*) FROM gold_labels")
+        skipped = _skipped(reader)
         waiting = reader.scalar("SELECT count(*) FROM queue WHERE state IN ('planned', 'sent', 'confirmed')")
     if rows:
         print_table(
@@ -111,10 +115,14 @@ def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) 
             out.print(f"all {count:,} gold labels: {value:.3f}")
     passes = "1 pass" if summary.passes == 1 else f"{summary.passes} passes"
     out.print(
-        f"{passes} in {seconds:.1f} s, {summary.rows_written:,} rows written; {labels} gold labels in "
-        f"{hours:.2f} hours of annotation{mark}"
+        f"{passes} in {seconds:.1f} s, {summary.rows_written:,} rows written; {labels} gold labels"
+        + (f" in {duration(spent_s)} of annotation" if spent_s else "")
+        + mark
     )
+    if skipped:
+        out.print(skipped)
     _print_refusals([result for result in summary.results if result.stage == "collect"][-1:])
+    _print_left_files(project)
     if waiting:
         out.print(f"{_wait(waiting)} in {project.service.describe()}")
         if isinstance(project.service, TaskFolder):
@@ -127,6 +135,31 @@ def _print_refusals(collected: Sequence[StageResult]) -> None:
 
     for line in (line for result in collected for line in refusals(result)):
         say(f"  {safe(line)}")
+
+
+def _print_left_files(project: "Project") -> None:
+    """Say that a folder of tasks is left from before the project moved to Label Studio."""
+    if project.service is not project.folder:
+        files = len(list(project.folder.path.glob("*.json")))
+        if files:
+            say(
+                f"  {project.folder.path} still has {files:,} task files from before this project moved. People answer "
+                f"in {project.service.describe()}; answers in files are not read any more. Remove the folder."
+            )
+
+
+def _skipped(reader: Reader) -> str:
+    """How many of the answered tasks have no label, because people skipped them; empty for none."""
+    tasks = reader.scalar(
+        """
+        SELECT count(*) FROM queue q SEMI JOIN current_annotations a
+        ON a.item_id = q.item_id AND a.project = q.project AND a.action = 'skipped'
+        WHERE q.state = 'answered' AND q.item_id NOT IN (SELECT item_id FROM opinions)
+        """
+    )
+    if not tasks:
+        return ""
+    return "1 task was skipped and has no label" if tasks == 1 else f"{tasks:,} tasks were skipped and have no label"
 
 
 def _wait(tasks: int) -> str:
@@ -170,6 +203,8 @@ def show_queue(root: Path, limit: int) -> None:
             reader.rows("SELECT cycle, tasks, planned, sent, waiting, answered FROM queue_progress ORDER BY cycle"),
             title="queue" + simulated_mark(reader),
         )
+        if skipped := _skipped(reader):
+            out.print(skipped)
         rows = reader.rows(
             f"""
             SELECT q.rank, q.value, CASE q.state WHEN 'confirmed' THEN 'waiting' ELSE q.state END,
@@ -229,6 +264,7 @@ def collect_answers(root: Path) -> None:
     if new:
         out.print("To learn from them: siftline run" + project_hint(project.root))
     _print_refusals([result])
+    _print_left_files(project)
 
 
 def reconcile_queue(root: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -9,7 +10,7 @@ import httpx
 from flows.cli.console import EndNow, say, stage_progress
 from flows.cli.look import print_summary
 from flows.prefect_server import prefect_api
-from warehouse import SettingsError, StageResult
+from warehouse import ServiceError, SettingsError, StageResult
 
 
 def run_project(root: Path, *, simulated: bool, max_passes: int | None) -> None:
@@ -26,6 +27,8 @@ def run_project(root: Path, *, simulated: bool, max_passes: int | None) -> None:
     project = Project(root)
     if simulated:
         project.simulated_annotator()  # without gold it is refused here, before Prefect's server starts
+    with suppress(ServiceError):  # a server that is away may be back when tasks are sent
+        _ = project.service
     say(f"Starting a run of {project.root.name} (Prefect's server first, some seconds)")
     with project.only_run(), prefect_api(project.state_path):
         from prefect.exceptions import PrefectHTTPStatusError, TerminationSignal
