@@ -179,10 +179,7 @@ class TaskFolder:
         answered: dict[str, set[str]] = {}
         for answer in self.pull():
             answered.setdefault(answer.task_id, set()).add(person(answer.annotator, answer.annotation_id))
-        latest: dict[str, int] = {}
-        for path in self.path.glob("*.json"):
-            item = _item(path.stem)
-            latest[item] = max(latest.get(item, 1), _round(path.stem))
+        latest = self._latest("*.json")
         tasks: list[OpenTask] = []
         for stored in self.stored():
             who = answered.get(stored.task_id, set())
@@ -193,6 +190,19 @@ class TaskFolder:
                 except ServiceRefused as error:
                     self._problems[self._file(stored.task_id).name] = str(error)
         return sorted(tasks, key=lambda task: task.order)
+
+    def is_latest(self, task_id: str) -> bool:
+        """Whether people were not asked anew about the item of a task since."""
+        item = _item(task_id)
+        return self._latest(f"{item}*.json").get(item, 1) <= _round(task_id)
+
+    def _latest(self, pattern: str) -> dict[str, int]:
+        """The latest round of each item that has files with such names, by the part of the id that its tasks share."""
+        latest: dict[str, int] = {}
+        for path in self.path.glob(pattern):
+            item = _item(path.stem)
+            latest[item] = max(latest.get(item, 1), _round(path.stem))
+        return latest
 
     def open_task(self, task_id: str) -> OpenTask:
         """A task as its file is now.

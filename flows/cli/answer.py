@@ -101,7 +101,9 @@ class Session:
             task_id = self._ahead.pop()
             try:
                 task = self._folder.open_task(task_id)
-                if self._is_done(task):
+                if not self._folder.is_latest(task_id):
+                    say(f"Task {self._place[task_id]} was replaced meanwhile: people are asked anew about this one.")
+                elif self._is_done(task):
                     say(f"Task {self._place[task_id]} was answered meanwhile.")
                 elif not self._ask(task):
                     return

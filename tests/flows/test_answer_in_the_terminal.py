@@ -170,6 +170,18 @@ def test_answers_come_from_a_pipe_also_where_it_is_no_text(made: Made) -> None:
     assert not annotations(root, "i1")
 
 
+def test_skips_are_told_where_the_queue_is_shown(
+    made: Made, answer: Answer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = made(["first", "second", "third"])
+    answer(root, "s", "1", "q")
+    collected(root)
+    for command in ("status", "queue"):
+        capsys.readouterr()
+        assert run_command([command, "--project", str(root)]) == 0
+        assert "1 task was skipped and has no label" in capsys.readouterr().out
+
+
 def test_several_classes_one_and_none(made: Made, answer: Answer) -> None:
     root = made(["first", "second", "third"], several=True)
     assert answer(root, "3, spam,3", "none", ",", "ham").returncode == 0
@@ -299,7 +311,7 @@ def test_in_a_terminal_what_was_answered_stays(made: Made, key: str) -> None:
 
 
 def test_what_happens_to_a_task_meanwhile_loses_no_answer(made: Made) -> None:
-    root = made(["first", "second", "third", "fourth", "fifth"])
+    root = made(["first", "second", "third", "fourth", "fifth", "sixth"])
     terminal = in_a_terminal(root)
     terminal.until("> ")
     folder = TaskFolder(root / "tasks", "p")
@@ -311,11 +323,15 @@ def test_what_happens_to_a_task_meanwhile_loses_no_answer(made: Made) -> None:
     terminal.send("2\n")
     assert "shows something else by now" in terminal.until("> ")
     folder.annotate(folder.task_id("i3"), labels=["ham"], annotator="bob", seconds=1.0)
+    (root / "tasks" / f"{folder.task_id('i4', 2)}.json").write_text(file_of(root, "i4").read_text("utf-8"), "utf-8")
     terminal.send("1\n")
-    assert "was answered meanwhile" in terminal.until("> ")
-    file_of(root, "i4").unlink()
+    told = terminal.until("> ")
+    assert "Task 4 was answered meanwhile" in told
+    assert "Task 5 was replaced meanwhile" in told
+    assert "fifth" not in told
+    file_of(root, "i5").unlink()
     terminal.send("1\n")
-    assert "1 of 5 tasks answered or skipped" in terminal.until("")
+    assert "1 of 6 tasks answered or skipped" in terminal.until("")
     assert terminal.leave() == 0
     assert file_of(root, "i0").read_text("utf-8") == "["
     assert not annotations(root, "i1")
