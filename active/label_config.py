@@ -21,9 +21,11 @@ _LETTER_REM = 0.46
 _AROUND_REM = 4.1
 """Width of a letter of a class, and of the button, key and space around a name: measured in Label Studio 1.23.2."""
 # `lsf-*` are Label Studio's own class names; where it renames them, spacing and columns are lost. On a phone it makes
-# the page wider than the screen, and Submit lies outside: the last rules are for screens as narrow as that.
+# the page wider than the screen, so that Submit lies outside, and the list of tasks takes half of it: the last rules
+# are for screens as narrow as that. Each line of a text begins on the side where its first letter does.
 _PAGE = """<View style="max-width: {width}; margin: 0 auto; padding: 0 1rem">
   <Style>.lsf-richtext__container, .lsf-richtext__line {{ line-height: 1.65; }}
+    .lsf-richtext__line {{ display: inline-block; width: 100%; unicode-bidi: plaintext; text-align: start; }}
     .lsf-choices_layout_inline {{ display: grid; \
 grid-template-columns: repeat(auto-fill, minmax(min(100%, {column}rem), 1fr)); }}
     .lsf-choice__item, .lsf-choice__item label {{ line-height: 1.4; overflow-wrap: anywhere; }}
@@ -32,6 +34,7 @@ grid-template-columns: repeat(auto-fill, minmax(min(100%, {column}rem), 1fr)); }
     @media (max-width: 700px) {{
       .lsf-editor {{ flex: none; width: 100%; min-width: 0; margin: 0; }}
       .lsf-menu-header {{ overflow-x: auto; }}
+      .lsf-label-view__table {{ display: none; }}
       .lsf-history-buttons, .lsf-action-buttons, .lsf-current-task__task-id {{ display: none; }}
     }}</Style>
 {shown}
@@ -41,8 +44,8 @@ grid-template-columns: repeat(auto-fill, minmax(min(100%, {column}rem), 1fr)); }
   </Choices>
   <Header value="A class that is chosen already is the model's suggestion: change it where it is wrong." size="6" \
 style="{small}; margin: 1rem 0 0"/>
-  <Header value="The sign beside a class is its key. Ctrl+Enter submits, on a Mac Command+Enter. Skip what you cannot \
-tell." size="6" style="{small}; margin: 0"/>
+  <Header value="The sign beside a class is its key. Ctrl+Enter submits, on a Mac Command+Enter. Skip (Ctrl+Space) \
+what you cannot tell." size="6" style="{small}; margin: 0"/>
   <Header value="Why this one: $reason" size="6" style="{small}; margin: 0.5rem 0 0"/>
 </View>
 """

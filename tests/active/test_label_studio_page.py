@@ -155,3 +155,27 @@ def test_many_classes_stand_in_columns(studio: StudioInfo, service: LabelStudioS
         assert rows < 12
         assert len({choice["x"] for choice in choices}) == -(-len(classes) // rows)
         assert len({choice["height"] for choice in choices}) == 1, "a name does not fit in its column"
+
+
+def test_texts_from_right_to_left_begin_on_the_right_and_a_task_of_the_list_fits_a_phone(
+    studio: StudioInfo, service: LabelStudioService
+) -> None:
+    service.ensure_project(CLASSES)
+    text = "First line.\n\nהשרים נפגשו בליסבון (2026), OPEC.\nLast line."
+    [task] = service.push([replace(PLAIN, text=text)]).values()
+    with chromium(width=390, height=844) as driver:
+        log_in(driver, studio)
+        driver.get(f"{studio.url}/projects/{project_of(studio, service)['id']}/data?task={task}")
+        assert text_of(driver) == text
+        submit = driver.find_element(By.XPATH, "//button[normalize-space()='Submit']").rect
+        assert submit["x"] + submit["width"] <= 390
+        box = driver.find_element(By.CSS_SELECTOR, ".lsf-richtext__container").rect
+        assert box["width"] > 0.75 * 390
+        lines = driver.execute_script(
+            "const lines = [...document.querySelectorAll('.lsf-richtext__line')].filter(line => line.textContent);"
+            "return lines.map(line => {"
+            "const range = document.createRange(); range.selectNodeContents(line);"
+            "const {left, right} = range.getBoundingClientRect(); return [left, right]})"
+        )
+        end = box["x"] + box["width"]
+        assert [left - box["x"] < end - right for left, right in lines] == [True, False, True]
