@@ -96,7 +96,7 @@ class Session:
         Raises:
             EOFError: the input ended.
         """
-        out.print(Text(self._keys.help(), style="dim"))
+        _tell(self._keys.help(), style="dim")
         while self._ahead:
             task_id = self._ahead.pop()
             try:
@@ -162,12 +162,12 @@ class Session:
         out.print()
         for line in self._keys.offered():
             out.print(Text(safe(line)))
-        out.print(Text(f"Why this one: {safe(task.reason)} (value {task.value:.2f})", style="dim"))
+        _tell(f"Why this one: {safe(task.reason)} (value {task.value:.2f})", style="dim")
         if task.suggested is not None:
             classes = safe(", ".join(task.suggested)) or NO_CLASS
-            out.print(Text(f"The model's suggestion: {classes} ({task.confidence:.2f})", style="dim"))
+            _tell(f"The model's suggestion: {classes} ({task.confidence:.2f})", style="dim")
         if given := self.given.get(task.task_id):
-            out.print(Text(f"Your answer: {safe(given)}; Enter keeps it"))
+            _tell(f"Your answer: {safe(given)}; Enter keeps it")
 
     def _show_texts(self, task: OpenTask, *, cut: bool) -> None:
         headings = self._headings if len(self._headings) == len(task.texts) else ()
@@ -181,6 +181,13 @@ class Session:
                 out.print(line)
             if not whole:
                 out.print(Text(f"... {len(text):,} characters in all; m shows them", style="dim"))
+
+
+def _tell(text: str, *, style: str = "") -> None:
+    """Print a sentence in lines that break between words."""
+    for line in Text(text, style=style).wrap(out, min(WIDEST, shutil.get_terminal_size().columns)):
+        line.rstrip()
+        out.print(line)
 
 
 def wrapped(text: str, most_lines: int | None) -> tuple[list[Text], bool]:
