@@ -1,0 +1,47 @@
+"""A second read of sources or settings that were changed: what is stored anew, and that nothing vanishes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from features.ingest import ingest
+from tests.features.ingesting import config, counts, items, write
+from warehouse import Lake
+
+BEFORE = ({"id": 1, "text": "a", "body": "x"}, {"id": 2, "text": "b"})
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings", "told", "texts"),
+    [
+        (({"id": 1, "text": "A"},), {}, counts(1, 1, 0, 0), ["A", "b"]),
+        (({"id": 8, "text": "a"}, {"id": 9, "text": "b"}), {}, counts(2, 2, 0, 0), ["a", "b", "a", "b"]),
+        (({"id": 2, "text": "a"}, {"id": 1, "text": "b"}), {}, counts(2, 2, 0, 0), ["b", "a"]),
+        (({"id": 1, "text": ""}, BEFORE[1]), {}, counts(2, 0, 1, 1), ["a", "b"]),
+        (BEFORE, {"text": "body"}, counts(2, 1, 1, 0), ["x", "b"]),
+        (BEFORE, {"name": "t"}, counts(2, 0, 0, 2), ["a", "b"]),
+        (BEFORE, {"id": None}, counts(2, 0, 0, 2), ["a", "b"]),
+        (BEFORE, {"metadata": ("body",)}, counts(2, 1, 0, 1), ["a", "b"]),
+    ],
+    ids=[
+        "an edited row and a deleted one",
+        "other ids",
+        "ids that changed places",
+        "a row that became bad",
+        "another text field",
+        "another name of the source",
+        "no id any more",
+        "metadata kept as well",
+    ],
+)
+def test_counts_add_up_and_nothing_vanishes(
+    lake: Lake, tmp_path: Path, rows: tuple[dict[str, Any], ...], settings: dict[str, Any], told: Any, texts: list[str]
+) -> None:
+    write(tmp_path / "a.jsonl", *BEFORE)
+    ingest(lake, config(tmp_path))
+    write(tmp_path / "a.jsonl", *rows)
+    result = ingest(lake, config(tmp_path, **settings))
+    assert result.detail == told
+    assert [text for _, text in items(lake)] == texts
+    assert ingest(lake, config(tmp_path, **settings)).committed is False
