@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from features.classes import new_classes
 from features.columnar import QUERY, read_parquet, read_query
 from features.items import HELD_SCHEMA, ITEM_SCHEMA, QUARANTINE_SCHEMA, Ledger, RowSpool
 from features.records import Fault, Record, fault
@@ -97,7 +98,7 @@ def ingest(lake: Lake, config: IngestConfig, progress: Progress = silent) -> Sta
     with lake.stage(STAGE, version=VERSION, inputs=(), params={**params, "after": last}) as stage:
         if stage.done:
             return stage.result()
-        classes = _new_classes(stage, config)
+        classes = new_classes(stage, config.classes, multi_label=config.multi_label)
         with RowSpool(ITEM_SCHEMA) as items, RowSpool(QUARANTINE_SCHEMA) as quarantine, RowSpool(HELD_SCHEMA) as held:
             faults = _Faults(stage, quarantine)
             intake = _Intake(stage, items, faults, held)
@@ -324,30 +325,6 @@ def _last_tokens(reader: Reader) -> tuple[str, str]:
     rows = reader.rows("SELECT token FROM runs WHERE stage = ? ORDER BY committed_at DESC LIMIT 2", [STAGE])
     tokens = [str(token) for (token,) in rows] + ["", ""]
     return tokens[0], tokens[1]
-
-
-def _new_classes(stage: Reader, config: IngestConfig) -> pa.Table:
-    names, wanted = config.classes, config.multi_label
-    rows = stage.rows("SELECT class_id, name, coalesce(multi_label, false) FROM classes ORDER BY class_id")
-    stored = {int(i): str(name) for i, name, _ in rows}
-    for class_id, name in stored.items():
-        now = names[class_id] if class_id < len(names) else None
-        if now != name:
-            raise SettingsError(
-                f"Class {class_id} is {name!r} in the warehouse and {now!r} in siftline.toml. Votes and labels are "
-                "stored by this number, so classes can only be added at the end. Put the stored names back in their "
-                "order, or name another folder under [warehouse] to begin anew."
-            )
-    turned = any(multi_label != wanted for _, _, multi_label in rows)
-    if turned and stage.scalar("SELECT count(*) FROM annotations WHERE action = 'labelled'"):
-        raise SettingsError(
-            f"multi_label under [project] is {str(wanted).lower()}, and the warehouse holds answers from when it was "
-            f"{str(not wanted).lower()}. An answer with one class does not say whether the others fit too. Set it "
-            "back, or name another folder under [warehouse] to begin anew."
-        )
-    new = [(i, name) for i, name in enumerate(names) if turned or i not in stored]
-    classes = {"class_id": pa.array([i for i, _ in new], pa.int32()), "name": [name for _, name in new]}
-    return pa.table({**classes, "multi_label": [wanted] * len(new)} if wanted or turned else classes)
 
 
 def _check_names(what: str, names: tuple[str, ...], setting: str) -> None:

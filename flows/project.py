@@ -25,6 +25,7 @@ from active.value import ValueConfig
 from engine.client import Encoder, load_encoder
 from engine.key import key_from_environment
 from engine.remote import connect
+from features.classes import check_classes
 from features.compact import CompactEncoder
 from features.embed import EmbedConfig
 from features.index import IndexConfig, VectorIndex, open_index
@@ -89,12 +90,21 @@ class Project:
 
     @cached_property
     def lake(self) -> Lake:
-        """The warehouse, open for writing."""
-        return Lake(self.location)
+        """The warehouse, open for writing; refused where its classes are others than those of the settings."""
+        return self._checked(Lake(self.location))
 
     def read_lake(self) -> Lake:
-        """The warehouse, open for reading only; the caller closes it."""
-        return Lake(self.location, read_only=True)
+        """The warehouse, open for reading only and refused as `lake`; the caller closes it."""
+        return self._checked(Lake(self.location, read_only=True))
+
+    def _checked(self, lake: Lake) -> Lake:
+        try:
+            with lake.read() as reader:
+                check_classes(reader, self.classes, multi_label=self.multi_label)
+        except BaseException:
+            lake.close()
+            raise
+        return lake
 
     @cached_property
     def encoder(self) -> Encoder:
