@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from warehouse.errors import (
+    CatalogAway,
     CommitFailed,
     DataError,
     Overtaken,
@@ -54,6 +55,7 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "Append",
+    "CatalogAway",
     "CommitFailed",
     "DataError",
     "Delete",

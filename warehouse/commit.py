@@ -21,17 +21,20 @@ from typing import Any, Protocol, TypeVar
 import duckdb
 import pyarrow as pa
 
+from warehouse.away import catalog_away, closing
 from warehouse.checksums import note
 from warehouse.connection import Location, private_files
 from warehouse.disk import disk_full, no_leftovers
 from warehouse.durable import NewFiles
-from warehouse.errors import CommitFailed, Overtaken, WarehouseError, without_secrets
+from warehouse.errors import CatalogAway, CommitFailed, Overtaken, WarehouseError, without_secrets
 from warehouse.hashing import as_stored, combine, hash_rows
-from warehouse.locks import WriteLock
+from warehouse.locks import Sure, WriteLock
 from warehouse.schema import TABLE_BY_NAME
 from warehouse.stage import Append, Delete, Stage, Upsert, Write, newest
 
 ATTEMPTS = 12
+PATIENCE_S = 30.0
+"""So long a catalogue's server that is away is asked again; an address that nobody has takes minutes to be refused."""
 MANY_ROWS = 10_000
 """From so many rows on an `Upsert` asks first whether its table is empty, which saves half of its time then."""
 _RETRYABLE = (
@@ -42,10 +45,6 @@ _RETRYABLE = (
     "cannot start a transaction",
     "could not serialize",
     "deadlock detected",
-    "server closed the connection",
-    "terminating connection",
-    "connection to server",
-    "no connection to the server",
 )
 
 Result = TypeVar("Result")
@@ -112,60 +111,90 @@ def land(commit: Commit, *, new_cursor: NewCursor, lock: WriteLock, location: Lo
 
     Raises:
         WarehouseBusy: another process held the write lock for too long.
+        CatalogAway: the catalogue's server did not come back; the next run finds out whether the commit arrived.
         Overtaken: the commit was to be in turn, and another run of the stage was faster; nothing was written.
         CommitFailed: it did not land after all attempts, or the disk is full (`DiskFull`); nothing was written.
         WarehouseError: the rows do not fit the tables; nothing was written.
     """
-    tried = False  # our own attempt passed the check of the token, so a token found later is ours
+    tried = False  # our own COMMIT may have arrived although its answer did not, so a token found later is ours
     files: list[Path] = []
 
-    def attempt() -> bool:
+    def attempt(sure: Sure) -> bool:
         nonlocal tried
         written = NewFiles(location, {*commit.counts, "runs"})
-        cursor = new_cursor(begin=True)
-        try:
+        with closing(new_cursor(begin=True)) as cursor:
             found, now, newest_run = _look_before(cursor, commit.stage)
             if found:
-                cursor.execute("ROLLBACK")
+                note(location, files)
                 return tried
             if commit.in_turn and newest_run != commit.stage.previous:
                 raise Overtaken(f"Another run of {commit.stage.name} was faster; nothing was written. Run it again.")
-            tried = True
             _write_all(cursor, commit, hashes.result, now)
             files.extend(written.sync())
+            sure()
+            tried = True
             cursor.execute("COMMIT")
+            note(location, files)
             return True
-        finally:
-            cursor.close()
 
     with ThreadPoolExecutor(1) as beside:  # hashing needs no lock, and DuckDB writes on little more than one core
         hashes = beside.submit(retried, lambda: _hash_all(new_cursor, commit.writes), location)
-        with lock.held(), private_files(), no_leftovers(new_cursor, location):
-            landed = retried(attempt, location)
-            note(location, files)
-            return landed
+        return under_lock(attempt, lock=lock, new_cursor=new_cursor, location=location)
+
+
+def under_lock(
+    attempt: Callable[[Sure], Result], *, lock: WriteLock, new_cursor: NewCursor, location: Location
+) -> Result:
+    """Run a whole transaction as `retried`, each attempt under the write lock.
+
+    A lock that is held around all of them would be gone after the first one where PostgreSQL was started again in
+    between (docs/decisions/0140).
+
+    Args:
+        attempt: is given what to call right before its COMMIT.
+        lock, new_cursor, location: as in `land`.
+    """
+
+    def locked() -> Result:
+        with lock.held() as sure, private_files(), no_leftovers(new_cursor, location):
+            try:
+                return attempt(sure)
+            except duckdb.Error as error:
+                if full := disk_full(without_secrets(str(error)), location):
+                    raise full from error  # told here, where its leftovers are removed
+                raise
+
+    return retried(locked, location)
 
 
 def retried(attempt: Callable[[], Result], location: Location) -> Result:
     """Run a whole transaction, again where another writer or the server was in its way.
 
     Raises:
+        CatalogAway: the catalogue's server did not come back within `PATIENCE_S`.
         CommitFailed: it did not pass after `ATTEMPTS`, or the disk is full (`DiskFull`).
         WarehouseError: it was refused for a reason that trying again does not change.
     """
     place = location.words
+    deadline = time.monotonic() + PATIENCE_S
     for number in range(ATTEMPTS):
         try:
             return attempt()
+        except CatalogAway:
+            if number == ATTEMPTS - 1 or time.monotonic() > deadline:
+                raise
         except duckdb.Error as error:
             text = without_secrets(str(error))
-            if full := disk_full(text, location):
+            if away := catalog_away(text):
+                if number == ATTEMPTS - 1 or time.monotonic() > deadline:
+                    raise away from error
+            elif full := disk_full(text, location):
                 raise full from error
-            if not any(sign in text for sign in _RETRYABLE):
+            elif not any(sign in text for sign in _RETRYABLE):
                 raise WarehouseError(f"The commit to {place} was refused, nothing was written: {text}") from error
-            if number == ATTEMPTS - 1:
+            elif number == ATTEMPTS - 1:
                 raise CommitFailed(f"The commit to {place} did not land: {text}") from error
-            time.sleep(min(2.0, 0.02 * 2**number) * (0.5 + random.SystemRandom().random()))
+        time.sleep(min(2.0, 0.02 * 2**number) * (0.5 + random.SystemRandom().random()))
     raise AssertionError("the loop above returns or raises")
 
 

@@ -15,6 +15,7 @@ from typing import ClassVar
 
 import duckdb
 
+from warehouse.away import catalog_away, close
 from warehouse.catalog_file import CHECKED_BYTES, catalog_faults
 from warehouse.disk import disk_full
 from warehouse.errors import SettingsError, WarehouseError, WarehouseNotFound, without_secrets
@@ -148,6 +149,7 @@ def connect(
     Raises:
         WarehouseNotFound: there is none, and `read_only` cannot make it.
         WarehouseError: the catalogue is damaged or cannot be attached; the message names it.
+        CatalogAway: the server of a PostgreSQL catalogue does not answer.
         DiskFull: there is no room for the 32 KiB that SQLite needs beside the catalogue.
     """
     location = locate(place)
@@ -165,15 +167,17 @@ def connect(
             _attach(connection, attach_statement(location, read_only=True, at=at), None)
         connection.execute("RESET threads")
     except WarehouseError:
-        connection.close()
+        close(connection)
         raise
     except duckdb.Error as error:
-        connection.close()
+        close(connection)
         text = without_secrets(str(error))
         if full := disk_full(text, location):
             raise full from None
         if location.dsn is None:
             raise _unreadable(location, text) from None
+        if away := catalog_away(text):
+            raise away from None
         if "does not exist" in text and "database" not in text:
             raise WarehouseNotFound(
                 f"There is no warehouse in {location.words} yet. Run `siftline run` in the project first."

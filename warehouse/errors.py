@@ -53,6 +53,10 @@ class WarehouseBusy(Transient):
     """Another process kept the warehouse's write lock for too long."""
 
 
+class CatalogAway(Transient):
+    """The PostgreSQL server of the catalogue does not answer, or went away with what it had not committed."""
+
+
 class CommitFailed(Transient):
     """A commit did not land after all retries; nothing of it was written."""
 

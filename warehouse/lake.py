@@ -12,6 +12,7 @@ from typing import Any
 
 import duckdb
 
+from warehouse.away import catalog_away, close, closing
 from warehouse.commit import land, plan, retried
 from warehouse.connection import Location, check_present, connect, locate, private_files
 from warehouse.disk import disk_full
@@ -75,9 +76,9 @@ class Lake:
                 cursor.execute("BEGIN TRANSACTION")
             cursor.execute("USE lake")
         except duckdb.Error as error:
-            cursor.close()
-            if full := disk_full(str(error), self.location):
-                raise full from error
+            close(cursor)
+            if known := disk_full(str(error), self.location) or catalog_away(str(error)):
+                raise known from error
             raise
         return cursor
 
@@ -162,10 +163,7 @@ class Lake:
                 check_schema(0, self.location.words, read_only=True)
 
     def _bring_schema(self) -> None:
-        cursor = self.new_cursor()
-        try:
+        with closing(self.new_cursor()) as cursor:
             found = schema_version(cursor)
             check_schema(found, self.location.words, read_only=False)
             migrate(cursor, found, self.location)
-        finally:
-            cursor.close()

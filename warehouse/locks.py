@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Protocol
 import duckdb
 from filelock import FileLock, Timeout
 
+from warehouse.away import catalog_away, close
 from warehouse.errors import WarehouseBusy, WarehouseError, without_secrets
 from warehouse.extensions import open_duckdb
 
@@ -25,14 +26,19 @@ TIMEOUT_S = 300.0
 _ADVISORY_KEY = 0x51F7_11E0  # one warehouse per PostgreSQL database, so one number is enough
 
 
+Sure = Callable[[], None]
+"""Asks whether a lock is still held; raises `CatalogAway` where it was lost."""
+
+
 class WriteLock(Protocol):
     """Held around every write; entering waits at most `TIMEOUT_S`."""
 
-    def held(self) -> contextlib.AbstractContextManager[None]:
-        """Hold it for a block.
+    def held(self) -> contextlib.AbstractContextManager[Sure]:
+        """Hold it for a block; what it gives is to be called right before a commit.
 
         Raises:
             WarehouseBusy: another process held it for too long.
+            CatalogAway: the server that keeps it does not answer.
         """
         ...
 
@@ -51,8 +57,8 @@ class FolderLock:
         self._timeout_s = timeout_s
 
     @contextmanager
-    def held(self) -> Generator[None]:
-        """Hold the lock for a block."""
+    def held(self) -> Generator[Sure]:
+        """Hold the lock for a block; the kernel does not lose it."""
         try:
             self._lock.acquire()
         except Timeout as error:
@@ -65,7 +71,7 @@ class FolderLock:
             with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
                 self._owner.write_text(json.dumps(facts), encoding="utf-8")
                 self._owner.chmod(0o600)
-            yield
+            yield lambda: None
         finally:
             self._owner.unlink(missing_ok=True)
             self._lock.release()
@@ -91,15 +97,20 @@ class PostgresLock:
         self._timeout_s = timeout_s
 
     @contextmanager
-    def held(self) -> Generator[None]:
+    def held(self) -> Generator[Sure]:
         """Hold the lock for a block, over a connection of its own."""
         connection = open_duckdb(("postgres_scanner",))
         try:
             try:
                 connection.execute(f"ATTACH {_quote(self._dsn)} AS pg (TYPE postgres)")
                 connection.execute("BEGIN TRANSACTION")
-                limit = f"SET LOCAL lock_timeout = '{int(self._timeout_s * 1000)}ms'"
-                connection.execute(f"CALL postgres_execute('pg', {_quote(limit)})")
+                # The session is idle while the commit works: a server's limit for such ones would end it, and the lock.
+                limits = (
+                    f"lock_timeout = '{int(self._timeout_s * 1000)}ms'",
+                    "idle_in_transaction_session_timeout = 0",
+                )
+                for limit in limits:
+                    connection.execute(f"CALL postgres_execute('pg', {_quote(f'SET LOCAL {limit}')})")
                 locking = f"SELECT pg_advisory_xact_lock({_ADVISORY_KEY})::text"
                 connection.execute(f"SELECT * FROM postgres_query('pg', {_quote(locking)})").fetchall()
             except duckdb.Error as error:
@@ -108,13 +119,22 @@ class PostgresLock:
                         f"Another process has held the write lock of the catalogue in {self._dsn} for more than "
                         f"{self._timeout_s:.0f} s. Who: SELECT * FROM pg_locks WHERE locktype = 'advisory'."
                     ) from error
+                if away := catalog_away(str(error)):
+                    raise away from None
                 raise WarehouseError(
                     f"The catalogue in postgres:{self._dsn} did not give the write lock: "
                     f"{without_secrets(str(error))}. Check that the server runs and that PGPASSWORD is set."
                 ) from None
-            yield
+
+            def sure() -> None:
+                try:
+                    connection.execute("SELECT * FROM postgres_query('pg', 'SELECT 1')").fetchall()
+                except duckdb.Error as error:
+                    raise catalog_away(str(error)) or error from None
+
+            yield sure
         finally:
-            connection.close()  # ends the session, and with it the lock
+            close(connection)  # ends the session, and with it the lock
 
 
 def _quote(text: str) -> str:

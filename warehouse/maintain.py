@@ -14,15 +14,17 @@ from functools import partial
 
 import duckdb
 
+from warehouse.away import closing
 from warehouse.catalog_file import vacuum_fault
 from warehouse.checksums import note_all
-from warehouse.commit import author, retried
-from warehouse.connection import Location, connect, private_files
-from warehouse.disk import disk_full, no_leftovers
+from warehouse.commit import author, under_lock
+from warehouse.connection import Location, connect
+from warehouse.disk import disk_full
 from warehouse.durable import NewFiles
 from warehouse.errors import SettingsError, WarehouseError
 from warehouse.lake import Lake
 from warehouse.layout import give_statistics, set_file_options, sort_tables
+from warehouse.locks import Sure
 
 GRACE_H = 24.0
 MOST_DAYS = 1_000_000  # DuckDB's times reach back further
@@ -111,8 +113,8 @@ def maintain(lake: Lake, *, expire_older_than_days: float | None = None, grace_h
 def _bring_layout(lake: Lake) -> None:
     """Order, file options and statistics for a warehouse that was made before them."""
 
-    def attempt() -> None:
-        with contextlib.closing(lake.new_cursor()) as cursor:
+    def attempt(sure: Sure) -> None:
+        with closing(lake.new_cursor()) as cursor:
             cursor.execute("BEGIN TRANSACTION")
             changes = [
                 f"{', '.join(names)} {what}"
@@ -125,11 +127,11 @@ def _bring_layout(lake: Lake) -> None:
             if changes:
                 words = f"maintain: {'; '.join(changes)}"
                 cursor.execute("CALL ducklake_set_commit_message('lake', ?, ?)", [author(), words])
+            sure()
             cursor.execute("COMMIT" if changes else "ROLLBACK")
             set_file_options(cursor)
 
-    with lake.lock.held(), private_files(), no_leftovers(lake.new_cursor, lake.location):
-        retried(attempt, lake.location)
+    under_lock(attempt, lock=lake.lock, new_cursor=lake.new_cursor, location=lake.location)
 
 
 def _on_one_thread(lake: Lake) -> duckdb.DuckDBPyConnection:
@@ -158,16 +160,15 @@ def _step(
 ) -> list[tuple[object, ...]]:
     """Run one call of DuckLake's in a transaction; one that changed nothing makes no snapshot."""
 
-    def attempt() -> list[tuple[object, ...]]:
-        with contextlib.closing((opened or lake.new_cursor)()) as cursor:
-            return _in_transaction(cursor, call, message, lake.location)
+    def attempt(sure: Sure) -> list[tuple[object, ...]]:
+        with closing((opened or lake.new_cursor)()) as cursor:
+            return _in_transaction(cursor, call, message, lake.location, sure)
 
-    with lake.lock.held(), private_files(), no_leftovers(lake.new_cursor, lake.location):
-        return retried(attempt, lake.location)
+    return under_lock(attempt, lock=lake.lock, new_cursor=lake.new_cursor, location=lake.location)
 
 
 def _in_transaction(
-    cursor: duckdb.DuckDBPyConnection, call: str, message: str, location: Location
+    cursor: duckdb.DuckDBPyConnection, call: str, message: str, location: Location, sure: Sure
 ) -> list[tuple[object, ...]]:
     written = NewFiles(location)
     cursor.execute("BEGIN TRANSACTION")
@@ -178,6 +179,7 @@ def _in_transaction(
     if message:
         cursor.execute("CALL ducklake_set_commit_message('lake', ?, ?)", [author(), message])
     written.sync()
+    sure()
     cursor.execute("COMMIT")
     return rows
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute
 
+from warehouse.away import catalog_away, close
 from warehouse.errors import DataError, SettingsError, WarehouseError
 from warehouse.interrupts import stopped_with_us, stream, taken
 
@@ -49,17 +50,17 @@ class Reader:
 
     def close(self) -> None:
         """End the read transaction; the reader cannot be used afterwards."""
-        with contextlib.suppress(duckdb.TransactionException):  # ended already by an error inside it
-            self._connection.execute("ROLLBACK")
-        self._connection.close()
+        close(self._connection)
 
     @contextlib.contextmanager
     def _asking(self) -> Generator[None]:
         try:
             with stopped_with_us(self._connection):
                 yield
-        except duckdb.TransactionException as error:
-            if "Current transaction is aborted" not in str(error):
+        except duckdb.Error as error:
+            if away := catalog_away(str(error)):
+                raise away from error
+            if not isinstance(error, duckdb.TransactionException) or "is aborted" not in str(error):
                 raise
             raise WarehouseError(
                 "An earlier query of this reader was interrupted, and its snapshot went with it. Close the reader and "

@@ -5,14 +5,16 @@ import os
 import pwd
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +28,21 @@ class Postgres:
     folder: Path
     programs: Path
     password: str
+    options: dict[str, Any]
     databases: int = 0
+    server: subprocess.Popen[bytes] = field(init=False)
+
+    def start(self) -> None:
+        settings = ["-k", str(self.folder), "-c", "listen_addresses=", "-F", "-c", "max_connections=200"]
+        command = [self.programs / "postgres", "-D", self.folder / "data", *settings]
+        with (self.folder / "log").open("ab") as log:
+            self.server = subprocess.Popen(command, stderr=log, **self.options)
+        server_is_up(self.folder, self.server, self.programs)
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """SIGQUIT ends it at once, as a crash does."""
+        self.server.send_signal(number)
+        self.server.wait()
 
     def ask(self, database: str, sql: str) -> None:
         connection = open_duckdb(("postgres_scanner",))
@@ -65,17 +81,14 @@ def running_postgres() -> Generator[Postgres]:
             [*create, "--no-sync", f"--pwfile={folder}/password"], check=True, stdout=subprocess.DEVNULL, **options
         )
         (folder / "password").unlink()
-        settings = ["-k", str(folder), "-c", "listen_addresses=", "-F", "-c", "max_connections=200"]
-        with (folder / "log").open("wb") as log:
-            server = subprocess.Popen([programs / "postgres", "-D", folder / "data", *settings], stderr=log, **options)
+        cluster = Postgres(folder, programs, password, options)
         try:
-            server_is_up(folder, server, programs)
+            cluster.start()
             with pytest.MonkeyPatch.context() as environment:
                 environment.setenv("PGPASSWORD", password)
-                yield Postgres(folder, programs, password)
+                yield cluster
         finally:
-            server.terminate()
-            server.wait()
+            cluster.stop(signal.SIGQUIT)
     finally:
         shutil.rmtree(folder)
 

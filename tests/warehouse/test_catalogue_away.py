@@ -1,0 +1,133 @@
+"""A PostgreSQL catalogue whose server goes away, comes back, or ends single sessions, in the middle of a commit too."""
+
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import warehouse.commit
+from flows.cli.main import run_command
+from tests.warehouse.servers import Postgres, running_postgres
+from tests.warehouse.test_commit_is_atomic import count, items
+from warehouse import Append, CatalogAway, Lake, Location, Transient, WarehouseError
+
+HOLDERS = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    """A cluster of this file's own, which may be stopped."""
+    with running_postgres() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def place(server: Postgres, tmp_path: Path) -> Location:
+    return Location(folder=tmp_path / "lake", catalog=server.fresh())
+
+
+def before_the_commit(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], None]) -> list[int]:
+    """Let something happen once, when a commit has looked for its token and has not committed; counts the attempts."""
+    real: Any = warehouse.commit._look_before  # pyright: ignore[reportPrivateUsage]
+    attempts: list[int] = []
+
+    def look(*arguments: Any) -> Any:
+        found = real(*arguments)
+        attempts.append(1)
+        if len(attempts) == 1:
+            happens()
+        return found
+
+    monkeypatch.setattr(warehouse.commit, "_look_before", look)
+    return attempts
+
+
+def test_a_server_that_is_away_is_told_by_type_and_what_is_open_goes_on_when_it_is_back(
+    server: Postgres, place: Location, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "siftline.toml").write_text(
+        '[project]\nname = "p"\nclasses = ["a", "b"]\n[[sources]]\nname = "s"\npath = "x.csv"\n'
+        f'[warehouse]\ncatalog = "{place.catalog}"\n'
+    )
+    with Lake(place) as lake, lake.stage("s", version=1, inputs=()) as stage:
+        with lake.read() as reader:
+            server.stop(signal.SIGQUIT)
+            try:
+                for asks in (
+                    lambda: Lake(place),
+                    lambda: Lake(place, read_only=True),
+                    lambda: lake.read().rows("SELECT count(*) FROM items"),
+                    lambda: lake.stage("t", version=1, inputs=()),
+                    lambda: reader.scalar("SELECT count(*) FROM lf_votes"),
+                ):
+                    with pytest.raises(CatalogAway, match="does not answer") as told:
+                        asks()
+                    assert isinstance(told.value, Transient)
+                    assert server.password not in str(told.value)
+                assert run_command(["status", "--project", str(tmp_path)]) == 3
+                said = capsys.readouterr().err
+                assert "does not answer" in said
+                assert "backup" not in said
+            finally:
+                server.start()
+        assert stage.commit([Append("items", items(3))]).committed
+        assert count(lake, "items") == 3
+
+
+def test_what_a_person_must_mend_is_no_server_that_is_away(
+    server: Postgres, place: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = Location(folder=place.folder, catalog=place.catalog.replace("dbname=", "dbname=no-"))
+    with pytest.raises(WarehouseError, match="does not exist"):
+        Lake(nowhere)
+    monkeypatch.setenv("PGPASSWORD", "wrong-password")
+    with pytest.raises(WarehouseError, match="authentication failed"):
+        Lake(place)
+
+
+@pytest.mark.parametrize("rows", [3, 3000])
+def test_a_server_that_is_started_again_in_the_middle_of_a_commit_has_it_once(
+    server: Postgres, place: Location, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    def again() -> None:
+        server.stop(signal.SIGQUIT)
+        server.start()
+
+    with Lake(place) as lake, lake.stage("s", version=1, inputs=()) as stage:
+        attempts = before_the_commit(monkeypatch, again)
+        assert stage.commit([Append("items", items(rows))]).committed
+        assert len(attempts) > 1
+        assert (count(lake, "items"), count(lake, "runs")) == (rows, 1)
+
+
+def test_a_lock_that_was_lost_lets_no_second_commit_of_a_token_land(
+    server: Postgres, place: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server ends sessions that are idle in a transaction, as the lock's is; DuckLake takes both commits then."""
+    with Lake(place) as lake, Lake(place) as other:
+        with lake.stage("s", version=1, inputs=()) as stage, other.stage("s", version=1, inputs=()) as same:
+            landed: list[bool] = []
+
+            def lost() -> None:
+                server.ask(place.catalog.partition("dbname=")[2].split()[0], HOLDERS)
+                landed.append(same.commit([Append("items", items(3))]).committed)
+
+            before_the_commit(monkeypatch, lost)
+            assert not stage.commit([Append("items", items(3))]).committed
+        assert landed == [True]
+        assert (count(lake, "items"), count(lake, "runs")) == (3, 1)
+
+
+def test_the_locks_session_may_be_idle_for_as_long_as_a_commit_takes(server: Postgres, place: Location) -> None:
+    server.ask("postgres", "ALTER SYSTEM SET idle_in_transaction_session_timeout = '50ms'")
+    server.ask("postgres", "SELECT pg_reload_conf()")
+    try:
+        with place.write_lock().held() as sure:
+            for _ in range(3):
+                server.ask("postgres", "SELECT pg_sleep(0.1)")
+                sure()
+    finally:
+        server.ask("postgres", "ALTER SYSTEM RESET idle_in_transaction_session_timeout")
+        server.ask("postgres", "SELECT pg_reload_conf()")

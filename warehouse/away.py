@@ -1,0 +1,65 @@
+"""A PostgreSQL catalogue whose server does not answer: told by type, because it comes back without anybody's help.
+
+What only a person can mend, a wrong password or a database that is not there, is said over the same connection.
+"""
+
+import contextlib
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import duckdb
+
+from warehouse.errors import CatalogAway, without_secrets
+
+_AWAY = (
+    "Unable to connect to Postgres",
+    "connection to server",
+    "no connection to the server",
+    "server closed the connection",
+    "terminating connection",
+    "connection has been closed",
+    "could not receive data from server",
+    "could not send data to server",
+)
+_FOR_A_PERSON = (
+    "authentication failed",
+    "no password supplied",
+    "pg_hba.conf",
+    "does not exist",
+    "permission denied",
+    "invalid connection option",
+)
+
+
+def close(connection: duckdb.DuckDBPyConnection) -> None:
+    """Close a connection that may be in a transaction.
+
+    DuckDB rolls it back while it destroys the connection, and where the catalogue's server is gone that throws where
+    nothing may, which ends the process (duckdb 1.5.5). A rollback of ours throws an error that can be caught.
+    """
+    with contextlib.suppress(duckdb.Error):  # also where no transaction was open
+        connection.execute("ROLLBACK")
+    connection.close()
+
+
+@contextmanager
+def closing(connection: duckdb.DuckDBPyConnection) -> Generator[duckdb.DuckDBPyConnection]:
+    """`close` a connection after a block."""
+    try:
+        yield connection
+    finally:
+        close(connection)
+
+
+def catalog_away(text: str) -> CatalogAway | None:
+    """The error to raise when an error of DuckDB's means that the catalogue's server is away; None when it does not.
+
+    Args:
+        text: DuckDB's message.
+    """
+    if not any(sign in text for sign in _AWAY) or any(sign in text for sign in _FOR_A_PERSON):
+        return None
+    return CatalogAway(
+        f"The catalogue's server does not answer: {without_secrets(text)}. What was committed is kept; when the server "
+        "is back, run again."
+    )
