@@ -6,6 +6,7 @@ Prefect is configured already, like `flows.pipelines`.
 """
 
 import asyncio
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from prefect.schedules import Cron
 from prefect.types.entrypoint import EntrypointType
 
 from flows import pipelines
+from flows.prefect_server import local_api_url
 from flows.project import Project
 from flows.trigger import deployment_name
 from warehouse import ServiceError, SettingsError, siftline_version
@@ -77,7 +79,7 @@ def deploy(project: Project, pool: str) -> list[str]:
     async def all_of_them() -> list[str]:
         names: list[str] = []
         for deployment in deployments_of(project, pool=pool):
-            await _make_way(deployment)
+            await _make_way(deployment, project)
             await deployment.aapply()
             names.append(f"{deployment.flow_name}/{deployment.name}")
         return names
@@ -108,7 +110,7 @@ def serve(project: Project, ready: Callable[[list[str]], None]) -> None:
     async def register() -> list[str]:
         names: list[str] = []
         for deployment in deployments_of(project):
-            await _make_way(deployment)
+            await _make_way(deployment, project)
             await runner.aadd_deployment(deployment)
             names.append(f"{deployment.flow_name}/{deployment.name}")
         return names
@@ -120,10 +122,11 @@ def serve(project: Project, ready: Callable[[list[str]], None]) -> None:
         return
 
 
-async def _make_way(deployment: RunnerDeployment) -> None:
+async def _make_way(deployment: RunnerDeployment, project: Project) -> None:
     """Look what the server knows under a deployment's name before it is made.
 
-    Schedules of one that has none any more are removed; Prefect would keep them.
+    Schedules of one that has none any more are removed; Prefect would keep them. On the server that `siftline up`
+    started for this project, another folder is the one from which it was moved or copied.
 
     Raises:
         SettingsError: it belongs to another project folder.
@@ -135,7 +138,8 @@ async def _make_way(deployment: RunnerDeployment) -> None:
         except ObjectNotFound:
             return
         ours, theirs = deployment.parameters["project"], known.parameters.get("project", "")
-        if theirs and Path(theirs).resolve() != Path(ours).resolve():
+        own = local_api_url(project.state_path) == os.environ.get("PREFECT_API_URL")
+        if theirs and not own and Path(theirs).resolve() != Path(ours).resolve():
             raise SettingsError(
                 f"Prefect's server has the deployment {name} for the project in {theirs}, not for {ours}. Give one of "
                 f"them another [project] name; if it was moved: prefect deployment delete {name}"

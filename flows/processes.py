@@ -13,6 +13,26 @@ def start_time(pid: int) -> int:
     return 0 if not fields or fields[0] in "ZX" else int(fields[19])
 
 
+def started_for(pid: int, variable: str, place: Path) -> bool:
+    """Whether a process was started for a place and not for the one that this was copied from, file by file.
+
+    A folder that was moved keeps its processes: the place that they were told of is gone. A process whose environment
+    cannot be read, or says nothing, is taken for one of this place.
+
+    Args:
+        pid: a live process.
+        variable: variable of its environment that names the place.
+        place: a file or folder.
+    """
+    try:
+        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return True
+    prefix = f"{variable}=".encode()
+    told = next((Path(os.fsdecode(v.removeprefix(prefix))) for v in variables if v.startswith(prefix)), None)
+    return told is None or not told.exists() or (place.exists() and told.samefile(place))
+
+
 def left_of_session(leader: int, variable: str, value: str) -> list[int]:
     """Live processes of a session whose leader is gone.
 

@@ -23,7 +23,7 @@ from filelock import FileLock
 
 from flows.ports import is_own, pick_port
 from flows.prefect_server import QUIET, configured_api_url
-from flows.processes import left_of_session, start_time
+from flows.processes import left_of_session, start_time, started_for
 from flows.project import Project
 from flows.studio import StudioInfo, studio_down, studio_server, studio_status, studio_up
 from warehouse import ServiceError
@@ -42,8 +42,8 @@ class Running:
     Attributes:
         url: its address; empty for one that only asks others.
         started: start time in clock ticks since boot, which tells it from a later process with the same id.
-        asks: hash of what it was started with and the project may change: the engine's options, or the addresses and
-            keys of the services that the deployments ask.
+        asks: hash of what it was started with and the project may change: the engine's options, or the folder and
+            schedule of the deployments, and the addresses and keys of the services that they ask.
     """
 
     pid: int
@@ -91,9 +91,11 @@ class Background:
             return None
 
     def status(self) -> Running | None:
-        """The process, or None when it does not run."""
+        """The process, or None when it does not run; that of a project from which this one was copied is not ours."""
         last = self.last()
-        return last if last is not None and last.started and start_time(last.pid) == last.started else None
+        if last is None or not last.started or start_time(last.pid) != last.started:
+            return None
+        return last if started_for(last.pid, MARK, self._record) else None
 
     def start(
         self,
@@ -193,10 +195,10 @@ def up(project: Project, told: Callable[[str], None] = lambda _: None) -> list[L
             info = studio_up(project.root)
             environment |= {"LABEL_STUDIO_URL": info.url, "LABEL_STUDIO_API_KEY": info.api_key}
         deployments = Background("deployments", state)
-        asks = _addresses(environment)
+        asks = _hash([*_addresses(environment), str(project.root), _schedule(project)])
         running = deployments.status()
         if running is not None and running.asks != asks:
-            told("stopping the deployments, which were told other addresses")
+            told("stopping the deployments, which were started with other settings or addresses")
             deployments.stop()
         if deployments.status() is None:
             told("starting the deployments")
@@ -208,9 +210,13 @@ def up(project: Project, told: Callable[[str], None] = lambda _: None) -> list[L
     return status(project)
 
 
-def _addresses(environment: Mapping[str, str]) -> str:
-    told = [environment.get(name, "") for name in ("PREFECT_API_URL", "LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY")]
-    return _hash(told)
+def _addresses(environment: Mapping[str, str]) -> list[str]:
+    return [environment.get(name, "") for name in ("PREFECT_API_URL", "LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY")]
+
+
+def _schedule(project: Project) -> str:
+    """What the deployments take from the settings when they are made; runs read the rest themselves."""
+    return project.settings.project.name + project.settings.schedule.model_dump_json()
 
 
 def _hash(told: Sequence[str]) -> str:

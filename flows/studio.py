@@ -23,7 +23,7 @@ import httpx
 from filelock import FileLock
 
 from flows.ports import is_free, pick_port
-from flows.processes import start_time
+from flows.processes import start_time, started_for
 from warehouse import ServiceError, SettingsError
 
 DEFAULT_USERNAME = "annotator@siftline.local"
@@ -125,10 +125,8 @@ class StudioServer:
 
     def status(self) -> StudioInfo | None:
         """The running server, or None when it does not run."""
-        record = self._read()
-        if record is None or not _runs(record):
-            return None
-        return _info(record)
+        record = self._running()
+        return None if record is None else _info(record)
 
     def stop(self) -> bool:
         """Stop the server and keep its data.
@@ -139,8 +137,8 @@ class StudioServer:
         Raises:
             ServiceError: it did not end, not even when killed.
         """
-        record = self._read()
-        if record is None or not _runs(record):
+        record = self._running()
+        if record is None:
             return False
         for number, patience_s in ((signal.SIGTERM, STOP_TIMEOUT_S), (signal.SIGKILL, 5.0)):
             with contextlib.suppress(ProcessLookupError):
@@ -156,6 +154,13 @@ class StudioServer:
     def log_path(self) -> Path:
         """What the server printed, since its folder exists."""
         return self.folder / "studio.log"
+
+    def _running(self) -> _Record | None:
+        """The server's record while it runs; that of a folder from which this one was copied is not ours."""
+        record = self._read()
+        if record is None or not _runs(record):
+            return None
+        return record if started_for(record.pid, "LABEL_STUDIO_BASE_DATA_DIR", self.folder / "data") else None
 
     def _program(self) -> Path:
         program = self.environment / "bin" / "label-studio"

@@ -121,13 +121,14 @@ def test_projects_with_other_names_have_deployments_of_their_own() -> None:
 
 
 SAME_NAME = """
-import sys
+import json, os, sys
 from pathlib import Path
 from flows.prefect_server import prefect_api
 with prefect_api(Path(sys.argv[1])):
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
     from flows.deployments import deploy
+    from flows.processes import start_time
     from flows.project import Project
     from warehouse import SettingsError
     with get_client(sync_client=True) as client:
@@ -144,6 +145,14 @@ with prefect_api(Path(sys.argv[1])):
     except SettingsError as error:
         print(error)
     print(len(deploy(Project(north), "pool")))
+    moved = north.rename(north.with_name("moved"))
+    services = moved / ".siftline" / "services"
+    services.mkdir(parents=True)
+    server = {"pid": os.getpid(), "started": start_time(os.getpid()), "url": os.environ["PREFECT_API_URL"]}
+    (services / "prefect.json").write_text(json.dumps(server))
+    print(len(deploy(Project(moved), "pool")))
+    with get_client(sync_client=True) as client:
+        print(client.read_deployment_by_name("cycle/tickets").parameters["project"])
 """
 
 
@@ -154,6 +163,7 @@ def test_a_project_does_not_take_the_deployments_of_another_of_its_name(tmp_path
         [sys.executable, "-c", SAME_NAME, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, env=environment
     )
     assert ended.returncode == 0, ended.stderr
-    refused, again = ended.stdout.splitlines()
+    refused, again, moved, place = ended.stdout.splitlines()
     assert f"cycle/tickets for the project in {tmp_path / 'north'}, not for {tmp_path / 'south'}" in refused
     assert again == "4"
+    assert (moved, place) == ("4", str(tmp_path / "moved")), "on its own server a project that was moved goes on"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from flows.prefect_server import check_api, prefect_api
 from flows.processes import start_time
 from flows.project import Project
 from flows.services import Background
+from flows.studio import StudioServer
 from tests.projects import ROOT
 from tests.studio import free_port
 from warehouse import ServiceError
@@ -61,6 +63,45 @@ def test_a_stranger_with_the_former_number_is_left_alone(tmp_path: Path) -> None
     finally:
         stranger.kill()
         stranger.wait()
+
+
+def test_a_copied_project_leaves_the_processes_of_the_first_one_alone_and_a_moved_one_keeps_its_own(
+    tmp_path: Path,
+) -> None:
+    first = Background("deployments", tmp_path / "first" / ".siftline")
+    running = first.start(["/bin/sleep", "300"], dict(os.environ), url="", ready=lambda: True)
+    try:
+        shutil.copytree(tmp_path / "first", tmp_path / "copy")
+        copy = Background("deployments", tmp_path / "copy" / ".siftline")
+        assert copy.last() == running
+        assert copy.status() is None
+        assert not copy.stop()
+        (tmp_path / "link").symlink_to(tmp_path / "first")
+        assert first.status() == Background("deployments", tmp_path / "link" / ".siftline").status() == running
+        (tmp_path / "first").rename(tmp_path / "moved")
+        assert Background("deployments", tmp_path / "moved" / ".siftline").stop()
+        assert start_time(running.pid) != running.started
+    finally:
+        if start_time(running.pid) == running.started:
+            os.kill(running.pid, signal.SIGKILL)
+
+
+def test_a_copied_folder_of_label_studio_is_not_the_running_server(tmp_path: Path) -> None:
+    (tmp_path / "first" / "data").mkdir(parents=True)
+    environment = {**os.environ, "LABEL_STUDIO_BASE_DATA_DIR": str(tmp_path / "first" / "data")}
+    server = subprocess.Popen(["/bin/sleep", "300"], env=environment)
+    try:
+        known = {"port": 8080, "username": "u", "password": "p", "api_key": "k", "pid": server.pid}
+        started = {"started": start_time(server.pid)}
+        (tmp_path / "first" / "studio.json").write_text(json.dumps(known | started))
+        shutil.copytree(tmp_path / "first", tmp_path / "copy")
+        assert StudioServer(tmp_path / "first").status() is not None
+        assert StudioServer(tmp_path / "copy").status() is None
+        assert not StudioServer(tmp_path / "copy").stop()
+        assert server.poll() is None
+    finally:
+        server.kill()
+        server.wait()
 
 
 def test_a_port_that_is_held_for_a_moment_is_waited_for() -> None:
