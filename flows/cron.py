@@ -15,6 +15,7 @@ _FIELDS = (
     ("month", 1, 12, _MONTHS),
     ("day of the week", 0, 7, _DAYS),
 )
+_LONG = (1, 3, 5, 7, 8, 10, 12)
 _PART = re.compile(r"(?:\*|(\w+)(?:-(\w+))?)(?:/(\d+))?")
 
 
@@ -39,7 +40,19 @@ def check_cron(line: str) -> str:
     for text, (name, low, high, words) in zip(fields, _FIELDS, strict=True):
         for part in text.split(","):
             _check_part(part, name, low, high, words)
+    _check_day(fields[2], fields[3], fields[4])
     return " ".join(fields)
+
+
+def _check_day(days: str, months: str, weekdays: str) -> None:
+    """Refuse a day that none of the months has; Prefect's server would note an error every minute, and run nothing."""
+    if not days.isdecimal() or weekdays != "*":  # beside a weekday, either of the two is enough
+        return
+    _, low, _, words = _FIELDS[3]
+    named = [_number(month, low, words) for month in months.split(",")]
+    longest = 31 if None in named else max(29 if month == 2 else 30 + (month in _LONG) for month in named if month)
+    if int(days) > longest:
+        raise ValueError(f"there is no day {days} in the month {months}, so it would never run")
 
 
 def _check_part(part: str, name: str, low: int, high: int, words: tuple[str, ...]) -> None:

@@ -6,6 +6,7 @@ never stand in the file: the Label Studio key comes from `LABEL_STUDIO_API_KEY`.
 
 import os
 import tomllib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -42,7 +43,7 @@ class ProjectSection(Section):
     @field_validator("classes")
     @classmethod
     def _distinct(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
-        repeated = sorted({c for c in classes if classes.count(c) > 1})
+        repeated = sorted(c for c, times in Counter(classes).items() if times > 1)
         if repeated or any(not c.strip() for c in classes):
             raise ValueError(f"class names must be non-empty and distinct; repeated: {repeated}")
         return classes
@@ -334,7 +335,9 @@ def settings_of(text: str, path: Path) -> Settings:
     """
     try:
         values: dict[str, Any] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError as error:
+        raise SettingsError(f"{path} is not valid TOML: it is nested too deep") from error
+    except ValueError as error:  # a number of thousands of digits is no TOMLDecodeError
         raise SettingsError(f"{path} is not valid TOML: {error}") from error
     _check_variables()
     try:

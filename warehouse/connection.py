@@ -51,15 +51,21 @@ class Location:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "folder", self.folder.absolute())
+        # First what may hold a secret, which no message repeats.
+        if "password" in self.catalog.lower() or "://" in self.catalog:
+            raise SettingsError(
+                "[warehouse] catalog must be of the form 'postgres:dbname=... host=...' without a password. Set the "
+                "environment variable PGPASSWORD, or use libpq's ~/.pgpass."
+            )
         if self.catalog != "sqlite" and not self.catalog.startswith(self._POSTGRES):
             raise SettingsError(
                 f"[warehouse] catalog is {self.catalog!r}; it must be 'sqlite' or start with 'postgres:', such as "
                 "'postgres:dbname=siftline host=db'."
             )
-        if "password" in self.catalog.lower() or "://" in self.catalog:
+        if "@" in self.data.partition("://")[2].partition("/")[0]:
             raise SettingsError(
-                "[warehouse] catalog must be of the form 'postgres:dbname=... host=...' without a password. Set the "
-                "environment variable PGPASSWORD, or use libpq's ~/.pgpass."
+                "[warehouse] data must be of the form 's3://bucket/prefix' without keys. Set the environment variables "
+                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
             )
         if self.data != "data" and not self.data.startswith("s3://"):
             raise SettingsError(f"[warehouse] data is {self.data!r}; it must be 'data' or start with 's3://'.")

@@ -21,14 +21,27 @@ class EndNow(ServiceError):
     """A service is away, and the command must not wait for threads of a library that still try to reach it."""
 
 
+class Plain(Console):
+    """A console that shows control and bidirectional marks of the strings it is given, and obeys none."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print; what is no string, such as a `Text` or a table, is made of safe text already."""
+        super().print(*(lines(o) if isinstance(o, str) else o for o in objects), **options)
+
+
 # Paths, conditions and class names have brackets and colons that are no markup and no emoji; styled text is a `Text`.
-out = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
-err = Console(markup=False, emoji=False, stderr=True, highlight=False, soft_wrap=True)
+out = Plain(markup=False, emoji=False, highlight=False, soft_wrap=True)
+err = Plain(markup=False, emoji=False, stderr=True, highlight=False, soft_wrap=True)
 
 
 def safe(text: object) -> str:
     """Text from data as it may be printed: control and bidirectional marks are shown, not obeyed."""
     return "".join(c if c.isprintable() or c == " " else f"\\x{ord(c):02x}" for c in str(text))
+
+
+def lines(text: str) -> str:
+    """Text as `safe`, with the line ends and tabs of our own messages."""
+    return "".join(c if c in "\n\t" else safe(c) for c in text)
 
 
 def excerpt(text: object, width: int = 80) -> str:
@@ -41,15 +54,15 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, tit
     """Print rows as a table; plain tab-separated lines when the output is not a terminal."""
     if not out.is_terminal:
         if title:
-            print(f"# {title}")
-        print("\t".join(columns))
+            print(f"# {safe(title)}")
+        print("\t".join(safe(name) for name in columns))
         for row in rows:
             print("\t".join(safe(_cell(value)) for value in row))
         return
-    table = Table(title=title or None, title_justify="left", title_style="bold", header_style="bold", box=None)
+    table = Table(title=safe(title) or None, title_justify="left", title_style="bold", header_style="bold", box=None)
     numeric = [all(isinstance(row[i], int | float) or row[i] is None for row in rows) for i in range(len(columns))]
     for name, right in zip(columns, numeric, strict=True):
-        table.add_column(name, justify="right" if right else "left", overflow="fold")
+        table.add_column(safe(name), justify="right" if right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(safe(_cell(value))) for value in row))
     out.print(table)

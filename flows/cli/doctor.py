@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from flows.cli.console import out
+from flows.cli.console import lines, out
 from warehouse import SiftlineError, WarehouseNotFound
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def check_all(root: Path) -> int:
                 continue  # one fault in the settings stops several checks
             told.add(finding.words)
             mark = ("ok  ", "green") if finding.well else ("MEND", "red")
-            out.print(Text.assemble(mark, f" {finding.name}: {finding.words}"))
+            out.print(Text.assemble(mark, f" {finding.name}: {lines(finding.words)}"))
             well = well and finding.well
     return 0 if well else 2
 

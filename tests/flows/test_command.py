@@ -158,6 +158,15 @@ def test_brackets_and_colons_of_a_path_are_no_markup(tmp_path: Path, capsys: pyt
     assert str(root) in capsys.readouterr().err
 
 
+def test_no_mark_of_a_name_steers_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file, a record's id or an annotator may be called so; the message must not look like another one."""
+    name = "p\x1b[2J\x9b31m\u202egpj.exe\rsiftline: done"
+    assert run_command(["status", "--project", str(tmp_path / name)]) == 2
+    said = capsys.readouterr().err
+    assert "\\x1b[2J" in said
+    assert not set(said) & set("\x1b\x9b\u202e\r")
+
+
 def test_init_says_which_classes_it_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["init", str(tmp_path / "p"), "--classes", "billing, charges,bug [app]"]) == 0
     assert "with 3 classes: 'billing', 'charges', 'bug [app]'" in capsys.readouterr().out

@@ -203,3 +203,27 @@ def test_cron_lines_that_prefect_takes_too(tmp_path: Path, line: str) -> None:
         from prefect.client.schemas.schedules import CronSchedule
 
         assert CronSchedule(cron=line).cron == line
+
+
+def test_a_day_that_no_month_has_is_no_cron_line(tmp_path: Path) -> None:
+    for line in ("0 0 31 2 *", "0 0 30 feb *", "0 0 31 4,6,9,11 *"):
+        with pytest.raises(SettingsError, match="it would never run"):
+            load_settings(write(tmp_path, GOOD + f"[schedule]\ncycle = '{line}'"))
+    for line in ("0 0 29 2 *", "0 0 31 * *", "0 0 31 2,3 *", "0 0 31 2 mon", "0 0 30 4-6 *"):
+        assert load_settings(write(tmp_path, GOOD + f"[schedule]\ncycle = '{line}'")).schedule.cycle == line
+
+
+@pytest.mark.parametrize("text", ["x = " + "[" * 100_000, GOOD + "[select]\nbatch = " + "9" * 5000])
+def test_a_file_that_pythons_reader_gives_up_on_is_refused_in_words(tmp_path: Path, text: str) -> None:
+    with pytest.raises(SettingsError, match=r"siftline.toml is not valid TOML"):
+        load_settings(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    "setting", ["catalog = 'postgresql://me:canary@db/x'", "data = 's3://me:canary@b/x'", "data = 'http://me:canary@b'"]
+)
+def test_a_secret_in_a_setting_is_refused_and_not_repeated(tmp_path: Path, setting: str) -> None:
+    settings = load_settings(write(tmp_path, GOOD + f"[warehouse]\n{setting}"))
+    with pytest.raises(SettingsError, match="without") as told:
+        settings.warehouse.below(tmp_path)
+    assert "canary" not in str(told.value)
