@@ -61,7 +61,7 @@ class Project:
         _ = self.select_config  # checked now, not when a run has come as far as the selection
         self._index: tuple[str, VectorIndex] | None = None
         if not create:
-            self.lake = Lake(self.location, create=False)
+            self.lake = self._checked(Lake(self.location, create=False))
 
     @property
     def lake_path(self) -> Path:
