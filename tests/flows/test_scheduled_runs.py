@@ -145,6 +145,24 @@ def test_up_starts_again_only_what_died_or_was_told_another_address(
     served.idle()
 
 
+def test_up_takes_a_changed_schedule(served: Served) -> None:
+    settings = (served.root / "siftline.toml").read_text()
+    services.up(served.project)
+    before = services.Background("deployments", served.state).status()
+    (served.root / "siftline.toml").write_text(settings.replace('maintenance = ""', 'maintenance = "7 3 * * *"'))
+    try:
+        services.up(served.project)
+        [schedule] = served.ask("GET", "/deployments/name/maintenance/siftline-reuters")["schedules"]
+        assert schedule["schedule"]["cron"] == "7 3 * * *"
+        assert services.Background("deployments", served.state).status() != before
+    finally:
+        (served.root / "siftline.toml").write_text(settings)
+        services.up(served.project)
+    assert not served.ask("GET", "/deployments/name/maintenance/siftline-reuters")["schedules"]
+    served.pause("cycle", on=True)
+    served.idle()
+
+
 def test_sigterm_to_the_worker_stops_its_run_within_ten_seconds_and_the_next_goes_on(served: Served) -> None:
     worker = services.Background("deployments", served.state).status()
     assert worker is not None
