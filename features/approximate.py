@@ -9,6 +9,7 @@ Shape letters: N vectors, D embedding, K neighbours, L inverted lists, P of them
 """
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -33,6 +34,8 @@ TRAINED_PER_LIST = 32
 TRAINING_STEPS = 6
 SAMPLED = 400
 STEP = 16_384
+FEW_COMPARED, MOST_COMPARED = 64, 2048
+"""Vectors that a sample is compared with at once, at first and at most: the cache holds their similarities."""
 MOST_PAIRS = 2**22
 """Pairs that are compared at once when vectors join; their similarities take 16 MiB."""
 FIRST_LOOK = 8
@@ -100,7 +103,7 @@ def neighbor_lists(vectors: Floats, k: int, *, least_recall: float = LEAST_RECAL
     """
     if k < 1 or not 0 < least_recall <= 1:
         raise SettingsError(f"k is {k} and least_recall {least_recall}; k is 1 or more, a recall is over 0 up to 1.")
-    _check_finite(vectors)
+    _check_finite(vectors, np.arange(len(vectors)))
     count, dimension = vectors.shape
     width = min(k, max(0, count - 1))
     if count <= EXACT_UP_TO:
@@ -150,14 +153,15 @@ def joined(
     count, width = len(vectors), earlier.rows.shape[1]
     if not len(earlier.centres) or not EXACT_UP_TO < count <= MOST_GROWTH * earlier.made_for:
         return None
-    _check_finite(vectors)
     old = before >= 0
+    _check_finite(vectors, np.flatnonzero(~old))
     after = np.full(len(earlier.rows) + 1, -1, np.int64)  # the last place is that of "no neighbour"
     after[before[old]] = np.flatnonzero(old)
     found = _Found.none(count, width)
     found.similarity[old], found.rows[old] = earlier.similarity[before[old]], after[earlier.rows[before[old]]]
     lost = np.zeros(count, np.bool_)
-    lost[old] = ((found.rows[old] < 0) & (earlier.rows[before[old]] >= 0)).any(axis=1)
+    if np.count_nonzero(old) < len(earlier.rows):
+        lost[old] = ((found.rows[old] < 0) & (earlier.rows[before[old]] >= 0)).any(axis=1)
     joining = np.flatnonzero(~old | lost)
     if len(joining) > MOST_JOINING * count:
         return None
@@ -174,21 +178,22 @@ def joined(
     some = generator.choice(asked, min(SAMPLED // 2, len(asked)), replace=False)
     known, known_near, known_close = _sample(earlier, after, vectors, np.flatnonzero(~old))
     drawn = generator.choice(count, SAMPLED // 2 - len(known), replace=False)
-    # One call, for FAISS multiplies few queries slowly.
-    truth, nearest = brute_force(vectors, np.concatenate([some, drawn]), width)
     sample = np.concatenate([known, drawn])
-    near = np.concatenate([known_near, nearest[len(some) :]])
-    close = np.concatenate([known_close, truth[len(some) :]])
-    while True:
-        with threadpool_limits(1):  # small products: a second thread only waits for the first
+    # Small products: a second thread in one only waits for the first, and is better used for the truth.
+    with threadpool_limits(1), ThreadPoolExecutor(1) as beside:
+        compared = beside.submit(brute_force, vectors, np.concatenate([some, drawn]), width)
+        while True:
             for queries, members in _by_list(looks[:, start:], joining, home, len(earlier.centres)):
                 found.meet(vectors, queries, members)
             _search_graph(vectors, joining, found)
-        of_some = _recall(found.similarity[some], truth[: len(some)])
-        if looked == most or of_some >= min(1.0, least_recall + MARGIN):
-            break
-        start, looked = looked, min(2 * looked, most)
-        looks = _nearest_centres(vectors, joining, earlier.centres, looked)
+            truth, nearest = compared.result()
+            of_some = _recall(found.similarity[some], truth[: len(some)])
+            if looked == most or of_some >= min(1.0, least_recall + MARGIN):
+                break
+            start, looked = looked, min(2 * looked, most)
+            looks = _nearest_centres(vectors, joining, earlier.centres, looked)
+    near = np.concatenate([known_near, nearest[len(some) :]])
+    close = np.concatenate([known_close, truth[len(some) :]])
     recall = min(of_some, _recall(found.similarity[sample], np.sort(close, axis=1)[:, ::-1]))
     if recall < least_recall:
         return None
@@ -234,15 +239,16 @@ def _sample(earlier: NeighborLists, after: Rows, vectors: Floats, came: Rows) ->
 
 def brute_force(vectors: Floats, queries: Rows, width: int) -> tuple[Floats, Rows]:
     """Similarities and rows [M, K] of the nearest others of some vectors [M], compared with every one."""
-    found, asked = _Found.none(len(vectors), width), vectors[queries]
-    found.look(vectors, queries, np.arange(min(STEP, len(vectors))))
-    for start in range(STEP, len(vectors), STEP):
-        close = asked @ vectors[start : start + STEP].T
-        asking, told = np.nonzero(close > found.similarity[queries, -1][:, None])
-        others = queries[asking] != start + told
-        asking, told = asking[others], told[others]
-        found.offer(queries[asking], start + told, close[asking, told])
-    return found.similarity[queries], found.rows[queries]
+    found, asked, start = _Found.none(len(queries), width), vectors[queries], 0
+    while start < len(vectors):  # steps double, so that few of each are nearer than what is known by then
+        held = vectors[start : start + min(MOST_COMPARED, max(FEW_COMPARED, start))]
+        close = asked @ held.T
+        own = np.flatnonzero((queries >= start) & (queries < start + len(held)))
+        close[own, queries[own] - start] = -np.inf
+        asking, told = _places(close > found.similarity[:, -1:])
+        found.offer(asking, start + told, close[asking, told])
+        start += len(held)
+    return found.similarity, found.rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,19 +280,21 @@ class _Found:
             self.rows[part] = np.take_along_axis(np.hstack([self.rows[part], found[better]]), order, axis=1)
 
     def meet(self, vectors: Floats, some: Rows, others: Rows) -> None:
-        """Compare each of some [M] with each of others [R] and tell both; they may have met before."""
+        """Compare each of some [M] with each of others [R], ascending, and tell both; they may have met before."""
         width = min(self.rows.shape[1], len(others))
         held = vectors[others]
         step = max(1, MOST_PAIRS // len(others))
         for start in range(0, len(some), step):
             part = some[start : start + step]
             close = vectors[part] @ held.T
-            close[part[:, None] == others] = -np.inf
+            at = np.minimum(np.searchsorted(others, part), len(others) - 1)
+            itself = np.flatnonzero(others[at] == part)
+            close[itself, at[itself]] = -np.inf
             best = np.argpartition(close, -width, axis=1)[:, -width:]
             asking, found = np.repeat(np.arange(len(part)), width), best.ravel()
             better = close[asking, found] > self.similarity[part[asking], -1]
             asking, found = asking[better], found[better]
-            asked, told = np.nonzero(close > self.similarity[others, -1])
+            asked, told = _places(close > self.similarity[others, -1])
             self.offer(
                 np.concatenate([part[asking], others[told]]),
                 np.concatenate([others[found], part[asked]]),
@@ -295,12 +303,12 @@ class _Found:
 
     def offer(self, to: Rows, rows: Rows, close: Floats) -> None:
         """Keep the best of what vectors have and of what is offered to them [M], each row once."""
-        width, count = self.rows.shape[1], len(self.rows)
+        width = self.rows.shape[1]
         changed, at = np.unique(to, return_inverse=True)
         at = np.concatenate([np.repeat(np.arange(len(changed)), width), at])
         rows = np.concatenate([self.rows[changed].ravel(), rows])
         close = np.concatenate([self.similarity[changed].ravel(), close])
-        _, once = np.unique(at * (count + 1) + rows, return_index=True)
+        _, once = np.unique(at * (rows.max(initial=0) + 2) + rows, return_index=True)
         at, rows, close = at[once], rows[once], close[once]
         order = np.lexsort((-close, at))
         at, rows, close = at[order], rows[order], close[order]
@@ -315,6 +323,11 @@ class _Found:
         order = np.argsort(-close, axis=1, kind="stable")
         self.similarity[some] = np.take_along_axis(close, order, axis=1)
         self.rows[some] = np.take_along_axis(self.rows[some], order, axis=1)
+
+
+def _places(there: npt.NDArray[np.bool_]) -> tuple[Rows, Rows]:
+    """As `np.nonzero` of a matrix, which takes seven times as long."""
+    return np.divmod(np.flatnonzero(there), there.shape[1])
 
 
 def _search_graph(vectors: Floats, looking: Rows, found: _Found) -> None:
@@ -385,12 +398,8 @@ def _recall(found: Floats, truth: Floats) -> float:
     return float((found >= truth[:, -1:] - ROUNDING).mean()) if truth.size else 1.0
 
 
-def _check_finite(vectors: Floats) -> None:
-    bad = np.concatenate(
-        [
-            start + np.flatnonzero(~np.isfinite(vectors[start : start + STEP]).all(axis=1))
-            for start in range(0, max(1, len(vectors)), STEP)
-        ]
-    )
+def _check_finite(vectors: Floats, rows: Rows) -> None:
+    parts = [rows[start : start + STEP] for start in range(0, len(rows), STEP)]
+    bad = np.concatenate([rows[:0], *(part[~np.isfinite(vectors[part]).all(axis=1)] for part in parts)])
     if bad.size:
         raise DataError(f"{bad.size} of {len(vectors)} vectors are not finite, the first is at place {bad[0]}.")

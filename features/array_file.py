@@ -25,5 +25,5 @@ def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     Raises:
         SettingsError: the file cannot be written.
     """
-    with replaced_file(path) as temporary, temporary.open("wb") as handle:
+    with replaced_file(path, durable=False) as temporary, temporary.open("wb") as handle:
         np.savez(handle, **arrays)

@@ -152,6 +152,8 @@ class VectorIndex:
             lists = approximate.neighbor_lists(vectors, width)
         else:
             lists = kept_lists(self._cache.neighbors(width), distinct.keys, vectors, width)
+        if len(own) == len(self):
+            return lists.similarity, lists.rows
         similarity = lists.similarity[distinct.group]
         rows = np.where(lists.rows < 0, -1, own[lists.rows])[distinct.group]
         several = distinct.sizes > 1

@@ -50,9 +50,10 @@ def places(earlier: Keys, keys: Keys) -> Rows:
     """Place of each key in the earlier ones [U], -1 for one that is not there."""
     if not len(earlier):
         return np.full(len(keys), -1)
-    order = np.argsort(earlier)
-    found = np.minimum(np.searchsorted(earlier, keys, sorter=order), len(earlier) - 1)
-    place = order[found]
+    order, asking = np.argsort(earlier), np.argsort(keys)
+    place = np.empty(len(keys), np.int64)
+    # Both sorted: looking up a million keys as they come misses the processor's cache each time.
+    place[asking] = order[np.minimum(np.searchsorted(earlier[order], keys[asking]), len(earlier) - 1)]
     return np.where(earlier[place] == keys, place, -1)
 
 

@@ -22,12 +22,15 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from features.approximate import Floats, Rows
+from features.side_by_side import side_by_side
 from warehouse import Reader
 from warehouse.files import replaced_file
 
 FORMAT = 1
 BLOCK = 512
 """Rows that are summed or copied at once: the processor's cache holds them, copying 16,384 takes twice as long."""
+BLOCKS = 32
+"""Blocks that are summed by one core in one go."""
 DIGEST_BYTES = 16
 
 _HEAD = ("format", "count", "dimension", "snapshot", "time_us", "crc32 of the rows")
@@ -77,16 +80,20 @@ def kept_vectors(
         rows[name][old] = earlier[name][place[old]]
     if len(new):
         rows["digest"][new], rows["total"][new] = digests_of(fresh), _totals(fresh)
-    with replaced_file(path) as temporary, temporary.open("w+b") as handle:
+
+    def block(part: slice) -> Floats:
+        from_file = place[part]
+        found = np.empty((len(from_file), dimension), np.float32)
+        found[from_file >= 0] = vectors[from_file[from_file >= 0]]
+        if (from_file < 0).any():
+            found[from_file < 0] = fresh[slice(*np.searchsorted(new, [part.start, part.stop]))]
+        return found
+
+    with replaced_file(path, durable=False) as temporary, temporary.open("w+b") as handle:
         handle.write(np.array([FORMAT, count, dimension, *_moment(reader), zlib.crc32(rows.data)], np.int64).tobytes())
         handle.write(rows.tobytes())
-        for start in range(0, count, BLOCK):
-            part = place[start : start + BLOCK]
-            block = np.empty((len(part), dimension), np.float32)
-            block[part >= 0] = vectors[part[part >= 0]]
-            if (part < 0).any():
-                block[part < 0] = fresh[slice(*np.searchsorted(new, [start, start + BLOCK]))]
-            handle.write(block.data)
+        for some in side_by_side(block, count, BLOCK):
+            handle.write(some.data)
         handle.flush()
         return _mapped(handle, count, dimension), rows["digest"]
 
@@ -148,7 +155,12 @@ def _places(earlier: _Table, vectors: Floats, rows: _Table) -> Rows:
 def _totals(vectors: Floats) -> npt.NDArray[np.uint64]:
     """The sum of each vector's bits, in words of 32 [N]: a tenth of the work of its digest."""
     totals = np.empty(len(vectors), np.uint64)
-    for start in range(0, len(vectors), BLOCK):
-        part = slice(start, start + BLOCK)
-        totals[part] = np.ascontiguousarray(vectors[part]).view(np.uint32).sum(axis=1, dtype=np.uint64)
+
+    def add(blocks: slice) -> None:
+        for start in range(blocks.start, blocks.stop, BLOCK):
+            part = slice(start, min(start + BLOCK, blocks.stop))
+            totals[part] = np.ascontiguousarray(vectors[part]).view(np.uint32).sum(axis=1, dtype=np.uint64)
+
+    for _ in side_by_side(add, len(vectors), BLOCKS * BLOCK):
+        pass
     return totals

@@ -10,7 +10,7 @@ from warehouse.scratch import scratch_file
 
 
 @contextmanager
-def replaced_file(path: Path) -> Generator[Path]:
+def replaced_file(path: Path, *, durable: bool = True) -> Generator[Path]:
     """A temporary file beside `path` that takes its place when the block ends, and is removed when the block raises.
 
     It is readable for its owner only (mode 0600). Its content is on disk before it takes the place of the old file.
@@ -18,6 +18,8 @@ def replaced_file(path: Path) -> Generator[Path]:
 
     Args:
         path: file to write; its folder exists.
+        durable: else nobody waits for the disk, and after a power cut parts of the content may be missing: for caches
+            whose readers find that by sums.
 
     Raises:
         SettingsError: the system refuses to write, for example for lack of rights or room.
@@ -25,9 +27,11 @@ def replaced_file(path: Path) -> Generator[Path]:
     try:
         with scratch_file(path.parent, f".{path.name[:64]}.", ".part") as temporary:
             yield temporary
-            sync(temporary)
+            if durable:
+                sync(temporary)
             os.replace(temporary, path)
-        sync(path.parent)
+        if durable:
+            sync(path.parent)
     except OSError as error:
         raise SettingsError(
             f"{path} cannot be written: {error.strerror or error}. Mend the folder's permissions, make room, or name "
