@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from features.index import VectorIndex
 from features.neighbor_file import Keys
+from features.side_by_side import side_by_side
 
 Floats = npt.NDArray[np.float64]
 Vectors = npt.NDArray[np.float32]
@@ -22,7 +23,7 @@ Rows = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 CHUNK = 4096
-SMALLEST = np.finfo(np.float64).tiny
+SMALLEST = np.finfo(np.float32).tiny
 NEAR_DUPLICATE = 0.95
 """Cosine from which two texts count as copies: a label of one is a label of the other."""
 
@@ -60,16 +61,17 @@ class PoolGraph:
         from scipy.sparse import csr_matrix  # takes a fifth of a second to import
 
         count = len(rows)
-        ends = np.hstack([np.arange(count)[:, None], rows])
+        # In 32 bits, half of which would be for nothing: each edge goes through memory several times here.
+        ends = np.hstack([np.arange(count, dtype=np.int32)[:, None], rows.astype(np.int32)])
         valid = ends >= 0
-        weights = np.hstack([np.ones((count, 1)), np.clip(similarity.astype(np.float64), 0.0, 1.0)])
+        weights = np.hstack([np.ones((count, 1), np.float32), np.clip(similarity.astype(np.float32), 0.0, 1.0)])
         last = np.concatenate([[0], np.cumsum(valid.sum(axis=1))])
         # An edge of weight 0 is an edge, which a sparse matrix would drop.
         one_way: Any = csr_matrix((np.maximum(weights, SMALLEST)[valid], ends[valid], last), shape=(count, count))
         back = one_way.T.tocsr()
         edges = back.T.tocsr().maximum(back)
         owners = np.repeat(np.arange(count), np.diff(edges.indptr))
-        weights = np.where(edges.data > SMALLEST, edges.data, 0.0)
+        weights = np.where(edges.data > SMALLEST, edges.data, 0.0).astype(np.float64)
         starts, leads = edges.indptr[:-1].astype(np.int64), edges.indices.astype(np.int64)
         return cls(vectors, starts, owners, leads, weights, np.empty(0, np.uint64) if keys is None else keys)
 
@@ -139,11 +141,11 @@ class PoolGraph:
             [M] 0 to 1; 0 when nothing is taken.
         """
         vectors = self.vectors if of is None else self.vectors[of]
-        nearest = np.zeros(len(vectors))
-        for start in range(0, len(vectors) if len(taken) else 0, CHUNK):
-            part = slice(start, start + CHUNK)
-            nearest[part] = (vectors[part] @ self.vectors[taken].T).max(axis=1)
-        return np.clip(nearest, 0.0, 1.0)
+        if not len(taken):
+            return np.zeros(len(vectors))
+        chosen = self.vectors[taken].T
+        found = side_by_side(lambda part: (vectors[part] @ chosen).max(axis=1), len(vectors), CHUNK)
+        return np.clip(np.concatenate([np.empty(0), *found]), 0.0, 1.0)
 
     def nearest_of(self, taken: Rows, neighbors: int) -> Rows:
         """The nearest taken items of each item, nearest first, over all of them and not only along edges.

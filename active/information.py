@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from active.graph import CHUNK, Bools, Floats, Rows, Vectors
+from features.side_by_side import side_by_side
 
 FRONT = 2048
 """Items whose gains are kept up to date while a batch is picked; the rest only when one of them could be the best."""
@@ -183,10 +184,15 @@ def weighted(vectors: Vectors, rows: Rows, weight: Floats) -> Floats:
     """The sum of w x x' over some items [M] with their weights [M]: [D + 1, D + 1], with the intercept."""
     dimension = vectors.shape[1] + 1
     total = np.zeros((dimension, dimension))
-    for start, part in zip(range(0, len(rows), CHUNK), parts(vectors, rows), strict=True):
-        some = vectors[part]
-        some = np.hstack([some, np.ones((len(some), 1), np.float32)])
-        total += (some.T * weight[start : start + CHUNK].astype(np.float32)) @ some
+
+    def summed(part: slice) -> Vectors:
+        own = vectors[part if len(rows) == len(vectors) else rows[part]]
+        some: Vectors = np.hstack([own, np.ones((len(own), 1), np.float32)])
+        told: Vectors = weight[part].astype(np.float32)
+        return np.asarray((some.T * told) @ some, np.float32)
+
+    for some in side_by_side(summed, len(rows), CHUNK):
+        total += some
     return total
 
 

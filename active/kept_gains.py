@@ -21,10 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from active.graph import Floats, PoolGraph, Rows
-from active.information import covariance, gained, parts, precision, squared, tells, weighted
+from active.graph import CHUNK, Floats, PoolGraph, Rows
+from active.information import covariance, gained, precision, squared, tells, weighted
 from features.array_file import read_arrays, write_arrays
 from features.neighbor_file import Keys, places
+from features.side_by_side import side_by_side
 from warehouse import SettingsError
 
 FORMAT = 1
@@ -194,7 +195,8 @@ def _growth(change: Floats, base: Floats) -> tuple[float, float]:
 
 def _of(vectors: _Vectors, rows: Rows, matrix: Floats) -> Floats:
     """x' M x of some items [M]."""
-    found = [squared(vectors.all, part, matrix) for part in parts(vectors.all, rows)]
+    whole = len(rows) == len(vectors.all)
+    found = side_by_side(lambda part: squared(vectors.all, part if whole else rows[part], matrix), len(rows), CHUNK)
     return np.concatenate([*found, np.empty(0)]).astype(np.float64)
 
 

@@ -24,46 +24,49 @@ SHARE_KEPT_WITHIN = 0.05
 """How far the share that a reason tells may be from what it would be now, as a part of it."""
 SHARE = r" [0-9.]+% of what the model does not know"
 LAST_DIGIT = 0.01
-KEYS = ("item_id", "cycle")
+KEYS, REASON = ("item_id", "cycle"), "reason"
 
 
-def changed(reader: Reader, values: pa.Table, cycle: int, *, off: float = 0.0) -> pa.Table:
+def stored_values(reader: Reader, cycle: int) -> pa.Table:
+    """What stands in the warehouse for a cycle, without the cycle and who wrote it."""
+    return reader.arrow('SELECT * EXCLUDE (cycle, run_id, committed_at) FROM "values" WHERE cycle = ?', [cycle])
+
+
+def changed(stored: pa.Table, values: pa.Table, *, off: float = 0.0) -> pa.Table:
     """The rows that have to be written.
 
     A row stays out where the same reason stands in the warehouse for the same cycle, with each figure within
     `KEPT_WITHIN`, and the share in the reason within `SHARE_KEPT_WITHIN`, less what `values` may be off.
 
     Args:
-        reader: of the warehouse.
-        values: [N] rows of `values`, all of one cycle.
-        cycle: which one.
+        stored: of `stored_values`.
+        values: [N] rows of `values`, all of that cycle.
         off: how far the figures of `values` may be from a whole computation, as a part of each.
     """
-    names = ", ".join(f'"{name}"' for name in values.column_names if name != "cycle")
-    stored = reader.arrow(f'SELECT {names} FROM "values" WHERE cycle = ?', [cycle])
     if not stored.num_rows:
         return values
     stored = stored.combine_chunks()  # rows are taken from one piece much faster
     place = pc.index_in(values["item_id"], value_set=stored["item_id"].combine_chunks())
     before, same = stored.take(place), np.asarray(place.is_valid()).copy()
     for name in values.column_names:
-        if name not in KEYS:
+        if name not in (*KEYS, REASON):
             same &= _alike(values[name], before[name], off)
+    differ = np.asarray(pc.fill_null(pc.not_equal(values[REASON], before[REASON]), True))
+    asked = np.flatnonzero(same & differ)  # words take the longest, so they are compared last and where that decides
+    same[asked] = _tell_alike(values[REASON].take(asked), before[REASON].take(asked), off)
     return values.filter(pa.array(~same))
 
 
 def _alike(now: pa.ChunkedArray, before: pa.ChunkedArray, off: float) -> Bools:
-    if pa.types.is_floating(now.type):
-        a, b = _numbers(now), _numbers(before)
-        return (np.abs(a - b) <= (KEPT_WITHIN - off) * np.maximum(1.0, np.abs(b))) | (np.isnan(a) & np.isnan(b))
-    same = np.asarray(pc.fill_null(pc.equal(now, before), False)).copy()
-    others = np.flatnonzero(~same)
-    now, before = now.take(others), before.take(others)
+    a, b = _numbers(now), _numbers(before)
+    return (np.abs(a - b) <= (KEPT_WITHIN - off) * np.maximum(1.0, np.abs(b))) | (np.isnan(a) & np.isnan(b))
+
+
+def _tell_alike(now: pa.ChunkedArray, before: pa.ChunkedArray, off: float) -> Bools:
     words = [pc.replace_substring_regex(column, SHARE, "") for column in (now, before)]
     a, b = _share(now), _share(before)
     near = np.abs(a - b) <= (SHARE_KEPT_WITHIN - off) * b + LAST_DIGIT
-    same[others] = np.asarray(pc.fill_null(pc.equal(*words), False)) & near
-    return same
+    return np.asarray(pc.fill_null(pc.equal(*words), False)) & near
 
 
 def _numbers(column: pa.ChunkedArray) -> Floats:

@@ -109,7 +109,9 @@ def read_pool(reader: Reader, indexed: Sequence[str]) -> Pool:
         ORDER BY i.item_id
         """
     )
-    table = table.filter(pc.is_in(table.column("item_id"), value_set=pa.array(indexed, pa.string())))
+    known = pa.chunked_array([pa.array(indexed, pa.string())])
+    if not table.column("item_id").equals(known):
+        table = table.filter(pc.is_in(table.column("item_id"), value_set=known.combine_chunks()))
     item_ids: list[str] = table.column("item_id").to_pylist()
     labelled = table.column("labelled").to_numpy().astype(np.bool_)
     queued = table.column("queued").to_numpy().astype(np.bool_)
@@ -162,9 +164,11 @@ def _vote_counts(reader: Reader, item_ids: Sequence[str], classes: int) -> Float
         WHERE v.vote >= 0 GROUP BY v.item_id, v.vote
         """
     )
+    if not votes.num_rows:
+        return counts
     rows = pc.index_in(votes.column("item_id"), value_set=pa.array(item_ids, pa.string())).fill_null(-1).to_numpy()
     class_ids = votes.column("vote").to_numpy()
-    if len(class_ids) and class_ids.max() >= classes:
+    if class_ids.max() >= classes:
         raise DataError(f"A labeling function voted class {class_ids.max()}; the warehouse knows 0 to {classes - 1}.")
     counts[rows[rows >= 0], class_ids[rows >= 0]] = votes.column("functions").to_numpy()[rows >= 0]
     return counts

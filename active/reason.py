@@ -65,15 +65,17 @@ def _predictions(pool: Pool, rows: Rows) -> pa.Array:
 
 def _worded(kinds: npt.NDArray[Any], rows: Rows, words: Callable[[int], str | None]) -> pa.Array:
     """The words for each of some items, made for the first item of each kind."""
-    _, first, place = np.unique(kinds, return_index=True, return_inverse=True)
-    return pa.array([words(row) for row in rows[first].tolist()], pa.string()).take(pa.array(place))
+    found = pa.array(kinds).dictionary_encode()  # in the order they come, and without the sort of `np.unique`
+    first = np.empty(len(found.dictionary), np.int64)
+    first[found.indices.to_numpy()[::-1]] = np.arange(len(kinds))[::-1]  # of several the last stays
+    return pa.array([words(row) for row in rows[first].tolist()], pa.string()).take(found.indices)
 
 
 def _alike(values: Floats) -> Rows:
     """A number for each row [N], the same one for equal rows of some values [N, C]."""
     data = np.ascontiguousarray(values)
     kind = pa.binary(max(1, data.dtype.itemsize * data.shape[1]))
-    if not data.size:
+    if not data.any():
         return np.zeros(len(data), np.int64)
     found = pa.Array.from_buffers(kind, len(data), [None, pa.py_buffer(data)]).dictionary_encode()
     return found.indices.to_numpy().astype(np.int64)

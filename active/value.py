@@ -16,6 +16,7 @@ the value, which is that of a label; `[select] cost = "seconds"` ranks by the va
 Shape letters: N items of the pool, C classes.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +27,7 @@ from active.effort import expected_seconds
 from active.graph import NEAR_DUPLICATE, Floats, PoolGraph, Rows
 from active.information import Information, openness
 from active.kept_gains import kept_gains
-from active.kept_values import changed
+from active.kept_values import changed, stored_values
 from active.pool import Pool, read_pool
 from active.reason import reasons
 from active.taught import Estimate
@@ -69,15 +70,15 @@ def information(pool: Pool, graph: PoolGraph) -> Information:
 
     Functions and models that contradict each other count as doubt too. Queued items count as labelled.
     """
-    opened, classes = _openness(pool), pool.question.shape[1]
+    opened, classes = _openness(pool, conflict(pool)), pool.question.shape[1]
     return Information(graph.vectors, opened, opened, pool.taken, classes=classes, ridge=_ridge(pool))
 
 
-def _openness(pool: Pool) -> Floats:
-    """How open each item is [N], 0 to 1: the end model's doubt, and contradictions."""
+def _openness(pool: Pool, contradiction: Floats) -> Floats:
+    """How open each item is [N], 0 to 1: the end model's doubt, and contradictions [N] of `conflict`."""
     sharp = pool.question**SHARPNESS
     doubt = openness(sharp / sharp.sum(axis=1, keepdims=True))
-    return doubt + CONTRADICTION * conflict(pool) * (1.0 - doubt)
+    return doubt + CONTRADICTION * contradiction * (1.0 - doubt)
 
 
 def taught(pool: Pool, graph: PoolGraph) -> Estimate | None:
@@ -164,7 +165,9 @@ def conflict(pool: Pool) -> Floats:
     There votes for two classes are no conflict: each says that the item has its class, and nothing of the others.
     """
     if not pool.multi_label:
-        return disagreement(pool.votes, pool.weak, pool.predicted)
+        found, told = np.zeros(len(pool)), np.flatnonzero(pool.votes.any(axis=1) | pool.weak.any(axis=1))
+        found[told] = disagreement(pool.votes[told], pool.weak[told], pool.predicted[told])
+        return found
     known = pool.weak.sum(axis=1) > 0
     most, silent = np.zeros(len(pool)), np.zeros((len(pool), 2))
     for weak, predicted in zip(pool.weak.T, pool.predicted.T, strict=True):
@@ -194,17 +197,25 @@ def estimate_values(lake: Lake, index: VectorIndex, config: ValueConfig, progres
     with lake.stage("value", version=5, inputs=inputs, params=params) as stage:
         if stage.done:
             return stage.result()
-        pool = read_pool(stage, index.item_ids)
+        if not len(index):
+            return stage.nothing(reason="every train item is labelled or queued")
+        index.neighbors(config.neighbors)  # the first time that takes minutes; here a signal can stop it
+        with ThreadPoolExecutor(1) as beside:
+            graphed = beside.submit(PoolGraph.from_index, index, index.item_ids, config.neighbors)
+            pool = read_pool(stage, index.item_ids)
+            cycle = 1 + int(stage.scalar("SELECT max(cycle) FROM queue") or 0)
+            stored = stored_values(stage, cycle)
+            progress(1, 3)
+            graph = graphed.result()
         rows = pool.open
         if not len(rows):
             return stage.nothing(reason="every train item is labelled or queued")
-        cycle = 1 + int(stage.scalar("SELECT max(cycle) FROM queue") or 0)
-        progress(1, 3)
-        graph = PoolGraph.from_index(index, pool.item_ids, config.neighbors)
+        if pool.item_ids != index.item_ids:
+            graph = PoolGraph.from_index(index, pool.item_ids, config.neighbors)
         progress(2, 3)
         with threadpool_limits(1):  # as in `select`, so that both see the same bits
-            cover, estimate = graph.cover(pool.taken), taught(pool, graph)
-            questions = {"doubt": _openness(pool)}
+            cover, estimate, contradiction = graph.cover(pool.taken), taught(pool, graph), conflict(pool)
+            questions = {"doubt": _openness(pool, contradiction)}
             if estimate is None:
                 questions["typical"] = np.ones(len(pool))  # as if all classes were equally open
             gained, redundancy = kept_gains(
@@ -230,7 +241,7 @@ def estimate_values(lake: Lake, index: VectorIndex, config: ValueConfig, progres
                 "value": np.round(value[rows], DECIMALS),
                 "representativeness": np.round(typical[rows], DECIMALS),
                 "uncertainty": np.round(uncertainty(graph, pool.question)[rows], DECIMALS),
-                "disagreement": np.round(conflict(pool)[rows], DECIMALS),
+                "disagreement": np.round(contradiction[rows], DECIMALS),
                 "redundancy": np.round(redundancy[rows], DECIMALS),
                 "expected_seconds": pa.nulls(len(rows), pa.float64()) if seconds is None else np.round(seconds, 2),
                 "reason": reasons(pool, graph.speaks_for(cover), redundancy, settled, rows),
@@ -242,7 +253,7 @@ def estimate_values(lake: Lake, index: VectorIndex, config: ValueConfig, progres
         detail["worked_out"] = max(some.anew for some in gained.values())
         if seconds is not None:
             detail["expected_seconds"] = round(float(np.median(seconds)), 2)
-        written = changed(stage, table, cycle, off=max(some.off for some in gained.values()))
+        written = changed(stored, table, off=max(some.off for some in gained.values()))
         return stage.commit([Upsert("values", written)], rows_read=len(pool), detail=detail)
 
 
