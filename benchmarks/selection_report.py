@@ -13,11 +13,13 @@ from rich.console import Console
 from active.strategies import STRATEGIES
 from benchmarks.engine_report import Table
 from benchmarks.selection_loop import BUDGETS
+from benchmarks.selection_scale import shares
 from flows.report.svg import Scale, element, line, path, spread, text, tick_labels, ticks
 
 Figures = dict[str, Any]
 OURS, RIVAL = "value", "random"
 REFERENCE = 256
+MOST_FOR_1_PERCENT = 0.03
 PICTURE = "selection.svg"
 SHOWN = ("value", "margin", "skactiveml typiclust", "small-text k-means", "random")
 
@@ -150,7 +152,22 @@ def verdicts(figures: Figures) -> list[str]:
                     f"{part}, mean of the sets at {level}: {name} {first} ({over[first]:.3f}), then {second} "
                     f"({over[second]:.3f})"
                 )
+    if "scale" in parts:
+        said.append(_scale_verdict(parts["scale"]["items"]))
     return said
+
+
+def _scale_verdict(items: Mapping[str, Figures]) -> str:
+    """The bar of adding 1%, by the clock, at the largest size."""
+    count = max(items, key=int)
+    whole = items[count]
+    more, after = (shares(whole[key], whole) for key in ("adding_1_percent", "adding_1_percent_after_a_batch"))
+    return (
+        f"scale, {int(count):,} x 384, adding 1% under {MOST_FOR_1_PERCENT:.0%} of the whole by the clock: "
+        f"{'met' if more['share'] < MOST_FOR_1_PERCENT else 'missed'}, {more['share']:.1%} "
+        f"({more['processor_share']:.1%} of the processor's seconds); right after a batch {after['share']:.1%} "
+        f"({after['processor_share']:.1%})"
+    )
 
 
 def mean_curve(curves: Mapping[str, Figures]) -> dict[str, dict[int, float]]:
@@ -307,10 +324,13 @@ def _scale(items: Mapping[str, Figures]) -> Table:
     for key in ("index", "recall_at_10", "peak_gib"):
         rows.append([key, *(str(found[key]) for found in items.values())])
     for said, key in (("1% more", "adding_1_percent"), ("1% more after a batch", "adding_1_percent_after_a_batch")):
-        adding = [found[key] for found in items.values()]
+        adding = [found[key] | shares(found[key], found) for found in items.values()]
         for step in adding[0]["seconds"]:
             rows.append([f"{said}: {step}, s", *(f"{found['seconds'][step]:g}" for found in adding)])
-        rows.append([f"{said}: share of the processor's seconds", *(f"{found['share']:.1%}" for found in adding)])
+        rows.append([f"{said}: share of the whole by the clock", *(f"{found['share']:.1%}" for found in adding)])
+        rows.append(
+            [f"{said}: share of the processor's seconds", *(f"{found['processor_share']:.1%}" for found in adding)]
+        )
         rows.append([f"{said}: values written", *(f"{found.get('values_written', 0):,}" for found in adding)])
         rows.append([f"{said}: recall_at_10", *(str(found["recall_at_10"]) for found in adding)])
     return Table("Scale", ["", *(f"{int(count):,} x 384" for count in items)], rows)

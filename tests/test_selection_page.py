@@ -71,3 +71,18 @@ def test_other_seeds_or_sets_are_not_put_beside(
         selection.main()
 
     assert "measured on the same sets with as many --seeds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("clock", "said"), [(2.9, "met, 2.9%"), (3.1, "missed, 3.1%")])
+def test_what_1_percent_costs_is_judged_by_the_clock(clock: float, said: str) -> None:
+    def step(seconds: float, processor: float) -> selection.Figures:
+        figures = {"seconds": {"all": seconds}, "processor_seconds": {"all": processor}}
+        return {**figures, "index": "exact", "recall_at_10": 1.0, "peak_gib": 1.0}
+
+    added = {"adding_1_percent": step(clock, 3.0), "adding_1_percent_after_a_batch": step(9.0, 9.0)}
+    measured = part({}, "EPYC")["measured"]
+    words = page({"parts": {"scale": {"measured": measured, "items": {"1000000": {**step(100.0, 200.0), **added}}}}})
+
+    assert f"adding 1% under 3% of the whole by the clock: {said} (1.5% of the processor's seconds)" in words
+    assert f"| 1% more: share of the whole by the clock | {clock}% |" in words
+    assert "| 1% more: share of the processor's seconds | 1.5% |" in words
