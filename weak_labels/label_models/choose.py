@@ -136,7 +136,7 @@ def _held_out_lead(votes: VoteMatrix, train_N: Bools) -> Probs:
             continue
         seen, heard = votes.take(learn), votes.take(judge)
         learned = fit_anchored(seen, np.ones(len(learn), np.bool_), np.full(len(learn), -1))
-        plain = Anchored.at_anchor(learned.prior_C, votes.functions)
+        plain = learned.unlearned()
         casts_P = np.asarray(seen.pairs().sum(axis=0)).reshape(-1)
         leads.append(_vote_log_likelihood(heard, learned, casts_P) - _vote_log_likelihood(heard, plain, casts_P))
     return np.concatenate(leads) if leads else np.zeros(0)

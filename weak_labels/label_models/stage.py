@@ -43,7 +43,7 @@ def label_model(lake: Lake, config: LabelModelConfig, progress: Progress = silen
         params["learn_from_gold"] = True
     if config.multi_label:
         params["multi_label"] = True
-    with lake.stage("label_model", version=3, inputs=inputs, params=params) as stage:
+    with lake.stage("label_model", version=4, inputs=inputs, params=params) as stage:
         if stage.done:
             return stage.result()
         items = stage.rows("SELECT item_id, split = 'train' FROM items ORDER BY item_id")
