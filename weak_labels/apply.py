@@ -172,6 +172,9 @@ def _vote_in_turn(
                 "without_vector": reach.total_items - reach.with_vector if needs_vectors else 0,
                 "switched_off": sorted(ballot.function.name for ballot in ballots if ballot.off),
             }
+            if detail["switched_off"]:
+                told = sorted(f"{ballot.function.name} ({ballot.off})" for ballot in ballots if ballot.off)
+                detail["advice"] = f"Switched off, their votes do not count: {'; '.join(told)}"
             return stage.commit(writes, rows_read=log.count, detail=detail, in_turn=True)
 
 

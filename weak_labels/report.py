@@ -49,7 +49,7 @@ class FunctionFigures:
             (soft majority: ties are split, no vote is a guess), minus that of all others. None without gold labels, and
             in a multi-label project, where votes for different classes do not compete.
         faults: faults in force.
-        switched_off: it failed too often and its votes do not count.
+        switched_off: why its votes do not count; empty while they do.
     """
 
     name: str
@@ -66,7 +66,7 @@ class FunctionFigures:
     estimated_accuracy: float | None
     gain: float | None
     faults: int
-    switched_off: bool
+    switched_off: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,7 +150,7 @@ def lf_report(reader: Reader, *, where: str | None = None, examples: int = 5) ->
         votes, kinds, overlap, conflict, judged, right = rows.get(name, (0, [], 0, 0, 0, 0))
         n = max(int(applied.get(name, items)), 1)
         low, high = wilson(right, judged) if judged else (None, None)
-        number, off = faults.get(name, (0, False))
+        number, off = faults.get(name, (0, ""))
         figures.append(
             FunctionFigures(
                 name=name,
@@ -213,7 +213,9 @@ _APPLIED = """
     FROM lf_reach r LEFT JOIN batches b ON b.input = r.input AND b.batch <= r.batch
     LEFT JOIN failed f ON f.lf_name = r.lf_name GROUP BY r.lf_name
 """
-_FAULTS = "SELECT lf_name, count(*), bool_or(fault = 'switched_off') FROM lf_faults GROUP BY lf_name"
+_FAULTS = """
+    SELECT lf_name, count(*), coalesce(max(detail) FILTER (fault = 'switched_off'), '') FROM lf_faults GROUP BY lf_name
+"""
 _LABEL_MODEL = """
     SELECT kind, detail->>'reason' FROM models WHERE stage = 'label_model' ORDER BY sequence DESC LIMIT 1
 """

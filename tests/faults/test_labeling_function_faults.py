@@ -7,6 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flows.cli.main import run_command
+from flows.cli.run import Announcer
+from flows.pipelines import words_of
 from tests.weak_labels.lf_helpers import CLASSES, add_items, batch, faults, run_vote, votes, write_functions
 from warehouse import Lake
 from weak_labels import ItemBatch, LabelingFunction, keywords, load_functions, vectorized
@@ -147,6 +150,21 @@ class TestSwitchingOff:
         assert sum(name == "f" for _, name in votes(lake)) == (0 if off else 80)
         assert sum(name == "good" for _, name in votes(lake)) == 100
         assert (("", "f") in faults(lake)) == off
+
+    def test_who_runs_it_and_who_asks_for_the_report_is_told_why(
+        self, lake: Lake, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        add_items(lake, self.items(50))
+        result = run_vote(lake, from_file(tmp_path, self.BODY), max_fault_frac=0.2)
+        why = "more than 20 of 100 items failed; the first: raised, "
+        Announcer()(result)
+        assert f"Switched off, their votes do not count: f ({why}" in capsys.readouterr().err
+        assert f"f ({why}" in words_of(result)
+        (tmp_path / "siftline.toml").write_text(
+            '[project]\nname = "p"\nclasses = ["a", "b", "c"]\n[[sources]]\nname = "s"\npath = "s.csv"\n', "utf-8"
+        )
+        assert run_command(["lf", "report", "--project", str(tmp_path)]) == 0
+        assert f"f is switched off, its votes do not count: {why}" in capsys.readouterr().out
 
     def test_few_faults_never_switch_off(self, lake: Lake, tmp_path: Path) -> None:
         add_items(lake, self.items(bad=10, total=12))
