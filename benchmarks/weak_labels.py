@@ -1,6 +1,6 @@
 """The bars of the weak labels on folders in WRENCH's JSON format, beside the label models of other projects.
 
-    python -m benchmarks.weak_labels --data DIR [DIR ...] [--parts label,end,gold,scale] [--output FILE]
+    python -m benchmarks.weak_labels --data DIR [DIR ...] [--parts label,end,gold,selected,scale] [--output FILE]
 
 A DIR holds train.json (or valid.json in its place) and test.json: `{"i": {"label", "weak_labels", "data": {"text"}}}`.
 All models learn from the votes of the train file alone, constants were chosen on train and valid files, and the test
@@ -31,6 +31,7 @@ import numpy as np
 from benchmarks.environment import environment
 from benchmarks.weak_labels_curve import curve
 from benchmarks.weak_labels_report import page
+from benchmarks.weak_labels_selected import Taught, selected
 from engine.client import load_encoder
 from weak_labels.calibration import calibration_error
 from weak_labels.classifier import EndModel, Features, Floats, Ints
@@ -38,7 +39,7 @@ from weak_labels.label_models import LabelModelConfig, VoteMatrix, fit
 from weak_labels.self_training import self_trained
 
 ROOT = Path(__file__).parents[1]
-PARTS = ("label", "end", "gold", "scale")
+PARTS = ("label", "end", "gold", "selected", "scale")
 OURS = ("auto", "anchored", "majority", "snorkel", "dawid_skene")
 PEERS = ("flyingsquid==0.0.0a0", "crowd-kit==1.4.2", "pgmpy==0.1.19")
 PEERS_NEED = ("numpy<2", "pandas<3", "scikit-learn<1.6", "scipy", "networkx", "tqdm", "nltk", "attrs", "packaging")
@@ -50,6 +51,18 @@ MEASURED = (
     "weak_labels/losses.py",
     "weak_labels/self_training.py",
 )
+SELECTED = (
+    "active/graph.py",
+    "active/pool.py",
+    "active/taught.py",
+    "active/value.py",
+    "active/strategies/base.py",
+    "active/strategies/value.py",
+    "benchmarks/selection_loop.py",
+    "benchmarks/selection_strategies.py",
+    "benchmarks/weak_labels_selected.py",
+)
+"""What the part `selected` rests on besides."""
 MEASURED_BY = ("benchmarks/weak_labels.py", "benchmarks/weak_labels_peers.py")
 
 
@@ -100,7 +113,7 @@ def main() -> None:
         figures["parts"] = json.loads(arguments.output.read_text("utf-8"))["parts"]
     sets = [read(folder, f1=folder.name in arguments.f1) for folder in arguments.data]
     limit = arguments.peer_limit
-    measures = {"label": functools.partial(label, limit_s=limit), "end": end, "gold": gold}
+    measures = {"label": functools.partial(label, limit_s=limit), "end": end, "gold": gold, "selected": asked}
     work: list[tuple[str, str, DataSet | None, Callable[[], dict[str, Any]]]] = [
         (part, data.name, data, functools.partial(measures[part], data)) for part in measures for data in sets
     ]
@@ -109,7 +122,7 @@ def main() -> None:
         if part not in wanted:
             continue
         found = figures["parts"].setdefault(part, {})
-        key = _key(data, limit)
+        key = _key(part, data, limit)
         if found.get(name, {}).get("key") == key:
             continue
         began = time.monotonic()
@@ -131,9 +144,10 @@ def _write(output: Path, figures: dict[str, Any]) -> None:
     output.with_suffix(".md").write_text(page(figures, plot.name), "utf-8")
 
 
-def _key(data: DataSet | None, limit_s: int) -> str:
+def _key(part: str, data: DataSet | None, limit_s: int) -> str:
     """Hash of the rows, of the code that is measured or measures, and of the peers' limit."""
-    files = [path for pattern in (*MEASURED, *MEASURED_BY) for path in sorted(ROOT.glob(pattern))]
+    patterns = (*MEASURED, *MEASURED_BY, *(SELECTED if part == "selected" else ()))
+    files = [path for pattern in patterns for path in sorted(ROOT.glob(pattern))]
     rows = (
         [(split.texts, split.votes.tolist(), split.truth.tolist()) for split in (data.train, data.test)] if data else []
     )
@@ -242,6 +256,22 @@ def gold(data: DataSet) -> dict[str, Any]:
             for name, values in figures.items()
         }
     return {"weak_only": weak_only, "measure": "F1" if data.f1 else "accuracy", "sizes": sizes}
+
+
+def asked(data: DataSet) -> dict[str, Any]:
+    """Weak then clean with labels that the selection asks for, beside clean only on these and on random ones."""
+    model, train, test = _end_model(data, "auto", True)
+    fitted = fit(data.train.votes, _config(data, "auto"))
+    taught = Taught(
+        votes=VoteMatrix.from_dense(data.train.votes, data.classes),
+        weak=fitted.probs,
+        vectors=_vectors(data.train.texts),
+        features=train,
+        truth=data.train.truth,
+        model=model,
+    )
+    found = selected(taught, lambda model: data.score(model.predict_proba(test).argmax(axis=1)))
+    return {**found, "measure": "F1" if data.f1 else "accuracy"}
 
 
 def scale() -> dict[str, Any]:

@@ -1,0 +1,106 @@
+"""Gold labels that the selection asks for, on top of weak labels: what one who follows `siftline` gets for few answers.
+
+The selection is the product's: strategy `value` on the vectors, the votes, the weak labels and the predictions of the
+end model, which learns from the answers of each batch before the next one is picked.
+
+Shape letters: N items, C classes.
+"""
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from active.pool import Pool
+from active.strategies import STRATEGIES, Situation
+from benchmarks.selection_loop import pool_of
+from benchmarks.selection_strategies import graph_of
+from weak_labels.classifier import EndModel, Features, Floats, Ints
+from weak_labels.label_models import VoteMatrix
+
+SIZES = (10, 30, 60, 120, 240)
+SEEDS = 10
+COLUMNS = ("weak_then_gold", "gold_only", "gold_only_random")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Taught:
+    """What is there before the first answer.
+
+    Attributes:
+        votes: of the functions on the train rows.
+        weak: class probabilities of the label model [N, C].
+        vectors: of the train rows [N, D].
+        features: what the end model sees of them, of as many rows.
+        truth: their classes [N].
+        model: the end model on weak labels alone.
+    """
+
+    votes: VoteMatrix
+    weak: Floats
+    vectors: Floats
+    features: Features
+    truth: Ints
+    model: EndModel
+
+
+def selected(taught: Taught, score: Callable[[EndModel], float]) -> dict[str, Any]:
+    """Mean figures by number of labels; each seed draws four fifths of the train rows anew to pick from.
+
+    Args:
+        taught: what is there before the first answer.
+        score: the figure of an end model on the test split.
+    """
+    classes = taught.votes.classes
+    figures: dict[int, dict[str, list[float]]] = {size: {name: [] for name in COLUMNS} for size in SIZES}
+    with threadpool_limits(1):
+        for seed in range(SEEDS):
+            drawn = np.random.default_rng(seed).permutation(pool_of(len(taught.truth), seed))
+            for size, (asked, model) in _asked(taught, seed).items():
+                figures[size]["weak_then_gold"].append(score(model))
+                for name, rows in (("gold_only", asked), ("gold_only_random", drawn[:size])):
+                    alone = EndModel.fit_gold(None, taught.features[rows], taught.truth[rows], classes)
+                    figures[size][name].append(score(alone))
+    return {
+        "weak_only": round(score(taught.model), 4),
+        "sizes": {
+            str(size): {
+                name: {"mean": round(statistics.fmean(values), 4), "sd": round(statistics.stdev(values), 4)}
+                for name, values in found.items()
+            }
+            for size, found in figures.items()
+        },
+    }
+
+
+def _asked(taught: Taught, seed: int) -> dict[int, tuple[Ints, EndModel]]:
+    """Train rows that were asked about so far and the end model that learned from them, by their number."""
+    rows_N = pool_of(len(taught.truth), seed)
+    votes, features, truth_N = taught.votes.take(rows_N), taught.features[rows_N], taught.truth[rows_N]
+    graph, generator = graph_of(taught.vectors[rows_N].astype(np.float32)), np.random.default_rng(seed)
+    labelled, model = np.empty(0, np.int64), taught.model
+    found: dict[int, tuple[Ints, EndModel]] = {}
+    for size in SIZES:
+        pool = Pool(
+            item_ids=[str(row) for row in rows_N],
+            content_hashes=[""] * len(rows_N),
+            class_names=[str(place) for place in range(votes.classes)],
+            votes=votes.counts(),
+            weak=np.where(votes.covered_N[:, None], taught.weak[rows_N], 0.0),
+            predicted=model.predict_proba(features),
+            has_prediction=np.ones(len(rows_N), np.bool_),
+            labelled=np.sort(labelled),
+            gold=truth_N[np.sort(labelled)],
+            queued=np.empty(0, np.int64),
+        )
+        situation = Situation(pool=pool, graph=graph, generator=generator)
+        picked = STRATEGIES["value"](situation, size - len(labelled)).rows
+        labelled = np.concatenate([labelled, picked])
+        if len(labelled) != size:
+            raise ValueError(f"{size} labels were asked for in all, {len(labelled)} came back.")
+        model = EndModel.fit_gold(taught.model, features[labelled], truth_N[labelled], votes.classes)
+        found[size] = rows_N[labelled], model
+    return found
