@@ -100,7 +100,7 @@ def test_a_task_deleted_between_two_pages_hides_no_other(
     tasks = make_tasks(17)
     ids = project.push(tasks)
     listing: Iterator[dict[str, Any]] = project._tasks(
-        [active.label_studio._condition("id", "greater", "Number", 0)], "id"
+        [active.label_studio._condition("id", "greater", "Number", 0)], "id,data"
     )  # pyright: ignore[reportPrivateUsage]
     seen = [str(next(listing)["id"])]
     project.withdraw([ids["item-0"], ids["item-1"]])
