@@ -16,6 +16,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -163,7 +164,7 @@ def _vote_in_turn(
             ]
             if not writes:
                 return stage.nothing(items=log.count)
-            detail = {
+            detail: dict[str, Any] = {
                 "read": stage.input_versions,
                 "items": log.count,
                 "functions": len(functions),

@@ -49,7 +49,8 @@ class FunctionFigures:
             (soft majority: ties are split, no vote is a guess), minus that of all others. None without gold labels, and
             in a multi-label project, where votes for different classes do not compete.
         faults: faults in force.
-        switched_off: why its votes do not count; empty while they do.
+        switched_off: it failed too often and its votes do not count.
+        why_off: why so; empty while they count.
     """
 
     name: str
@@ -66,7 +67,8 @@ class FunctionFigures:
     estimated_accuracy: float | None
     gain: float | None
     faults: int
-    switched_off: str
+    switched_off: bool
+    why_off: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,7 +169,8 @@ def lf_report(reader: Reader, *, where: str | None = None, examples: int = 5) ->
                 estimated_accuracy=estimates.get(name),
                 gain=None if gains is None else float(gains[place[name]]),
                 faults=number,
-                switched_off=off,
+                switched_off=bool(off),
+                why_off=off,
             )
         )
     covered = int(

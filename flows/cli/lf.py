@@ -151,7 +151,7 @@ def _print_figures(found: Report, title: str) -> None:
     print_table(columns, rows, title=title)
     for f in found.functions:
         if f.switched_off:
-            out.print(f"{safe(f.name)} is switched off, its votes do not count: {safe(f.switched_off)}")
+            out.print(f"{safe(f.name)} is switched off, its votes do not count: {safe(f.why_off)}")
     out.print(f"{found.items:,} items, {found.covered:.1%} with a vote, {found.gold:,} labelled by people")
     if found.label_model:
         out.print(f"label model of the estimates: {safe(found.label_model)}")

@@ -133,6 +133,7 @@ def test_function_that_was_switched_off_is_listed(lake: Lake) -> None:
     run_vote(lake, [GOAL, broken], min_faults=1)
     row = by_name(report(lake))["broken"]
     assert (row.switched_off, row.coverage, row.faults) == (True, 0, 3)
+    assert "never works" in row.why_off
 
 
 def test_an_item_that_a_function_failed_on_is_not_one_it_was_applied_to(lake: Lake) -> None:

@@ -39,7 +39,7 @@ class Agreement:
         """From one column for each function and class [N, L * C]; `several_L` tells those that count."""
         keep_L = diags_array(several_L.astype(np.float64))
         shape = (len(several_L), len(several_L))
-        voted, same = csr_matrix((learn.shape[0], len(several_L))), csr_matrix(shape)
+        voted, same = csr_matrix((len(learn.indptr) - 1, len(several_L))), csr_matrix(shape)
         for place in range(classes):
             of_class = csr_matrix(learn[:, place::classes] @ keep_L)
             voted, same = voted + of_class, same + of_class.T @ of_class
@@ -73,7 +73,8 @@ class Agreement:
         extra_B = same_B - chance * n_B - np.sqrt(n_B * chance * (1 - chance))
         copied_B = np.maximum(extra_B, 0.0) / (1 - chance)
         jaccard_B = copied_B / (self.casts_L[i_B] + self.casts_L[j_B] - copied_B)
-        return 1.0 / (1.0 + np.bincount(i_B, jaccard_B**2, minlength=len(self.casts_L)))
+        overlap_L = np.bincount(i_B, jaccard_B**2, minlength=len(self.casts_L)).astype(np.float64)
+        return 1.0 / (1.0 + overlap_L)
 
     def _by_chance(self, accuracy: float) -> float:
         return accuracy**2 + (1 - accuracy) ** 2 / (self.classes - 1)
