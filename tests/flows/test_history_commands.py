@@ -16,7 +16,7 @@ from flows.cli.look import print_summary
 from flows.cli.main import run_command
 from flows.project import Project
 from flows.stages import RunSummary
-from tests.flows.report_lake import LABELS, SEEDS, accuracy, full_lake
+from tests.flows.report_lake import CLASSES, LABELS, SEEDS, accuracy, full_lake
 from tests.projects import ROOT
 from warehouse import Lake, Upsert, connect
 
@@ -25,7 +25,7 @@ from warehouse import Lake, Upsert, connect
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("commands")
     (folder / "siftline.toml").write_text(
-        '[project]\nname = "p"\nclasses = ["a", "b"]\n[[sources]]\nname = "s"\npath = "s.csv"\n', "utf-8"
+        f'[project]\nname = "p"\nclasses = {json.dumps(CLASSES)}\n[[sources]]\nname = "s"\npath = "s.csv"\n', "utf-8"
     )
     full_lake(folder / "lake").close()
     return folder
