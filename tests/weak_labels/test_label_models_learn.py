@@ -246,7 +246,8 @@ class TestStage:
         Announcer()(result)
         assert f"  {reason}" in capsys.readouterr().err
         (tmp_path / "siftline.toml").write_text(
-            '[project]\nname = "p"\nclasses = ["a", "b", "c"]\n[[sources]]\nname = "s"\npath = "s.csv"\n', "utf-8"
+            f'[project]\nname = "p"\nclasses = {json.dumps(CLASSES)}\n[[sources]]\nname = "s"\npath = "s.csv"\n',
+            "utf-8",
         )
         assert run_command(["lf", "report", "--project", str(tmp_path)]) == 0
         assert f"label model of the estimates: {detail['kind']}: {reason}" in capsys.readouterr().out
