@@ -68,6 +68,13 @@ def test_votes_written_again_unchanged_do_not_refit(small: SmallLake) -> None:
     assert result.detail == {"reason": "equal votes on equal items"}
 
 
+def test_a_changed_label_model_is_fitted_anew_on_equal_votes(small: SmallLake, monkeypatch: pytest.MonkeyPatch) -> None:
+    label_model(small.lake, small.label_config)
+    monkeypatch.setattr("weak_labels.label_models.stage.VERSION", 99)
+    assert label_model(small.lake, small.label_config).committed
+    assert not label_model(small.lake, small.label_config).committed
+
+
 def test_new_votes_make_the_next_model(small: SmallLake) -> None:
     label_model(small.lake, small.label_config)
     small.put_votes({"lf_new": {item_id: 1 for item_id in small.train_ids(of_class=1)}})

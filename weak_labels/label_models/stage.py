@@ -16,6 +16,9 @@ from weak_labels.label_models.fit import GOLD_KINDS, LabelModelConfig, fit
 from weak_labels.label_models.multi_label import fit_sets
 from weak_labels.label_models.votes import Ints, VoteMatrix
 
+VERSION = 4
+"""Raised with every change of a label model that could change a probability; 4: one accuracy for several classes."""
+
 
 def label_model(lake: Lake, config: LabelModelConfig, progress: Progress = silent) -> StageResult:
     """Fit a label model where votes (or gold labels it learns from) changed and write its probabilities for every item.
@@ -43,7 +46,7 @@ def label_model(lake: Lake, config: LabelModelConfig, progress: Progress = silen
         params["learn_from_gold"] = True
     if config.multi_label:
         params["multi_label"] = True
-    with lake.stage("label_model", version=4, inputs=inputs, params=params) as stage:
+    with lake.stage("label_model", version=VERSION, inputs=inputs, params=params) as stage:
         if stage.done:
             return stage.result()
         items = stage.rows("SELECT item_id, split = 'train' FROM items ORDER BY item_id")
@@ -156,7 +159,7 @@ def _gold_sets(stage: Stage, items: int, config: LabelModelConfig) -> Ints:
 
 
 def _fingerprint(params: dict[str, Any], items: list[tuple[Any, ...]], votes: VoteMatrix, gold_N: Ints | None) -> str:
-    content = hashlib.sha256(json.dumps([params, items, votes.functions]).encode())
+    content = hashlib.sha256(json.dumps([VERSION, params, items, votes.functions]).encode())
     for part in (votes.starts, votes.function_V, votes.class_V, gold_N):
         if part is not None:
             content.update(part.tobytes())
