@@ -129,6 +129,10 @@ class LabelStudioService:
                     found.setdefault(item_id, []).append(str(task["id"]))
         return found
 
+    def gave(self, item_id: str, task_id: str) -> bool:
+        """Whether a task id is a number, as those of a server are."""
+        return task_id.isdecimal()
+
     def pull(self) -> Sequence[Answer]:
         """Every annotation of the project's tasks that carry an item id, by task; see `AnnotationService.pull`."""
         return self.pull_since("").answers

@@ -17,7 +17,7 @@ def stored_last_in(reader: Reader, folder: TaskFolder) -> bool | None:
     if not found:
         return None
     item_id, task_id = found[0]
-    if task_id.partition("-")[0] == folder.task_id(item_id):
+    if folder.gave(item_id, task_id):
         return True
     return False if task_id.isdecimal() else None
 

@@ -36,14 +36,16 @@ def push(lake: Lake, service: AnnotationService, config: QueueConfig, progress: 
         rows = queue_rows(stage, config, "planned", "sent")
         stored = queue_rows(stage, config, "confirmed")
         on_screens = max(FEWEST_ON_SCREENS, _annotators(stage, config))
-    begun_anew = bool(rows or stored) and (ensure_project(service, config) or _lost(service, stored))
-    if not rows and not begun_anew:
+    # Those of another service waited where the project was before: this one may hold some of them, from earlier still.
+    here = [row for row in stored if service.gave(row["item_id"], row["task_id"])]
+    elsewhere = [row for row in stored if not service.gave(row["item_id"], row["task_id"])]
+    begun_anew = bool(rows or stored) and (ensure_project(service, config) or _lost(service, here))
+    if not rows and not begun_anew and not elsewhere:
         return stage.nothing()
-    if begun_anew and stored:
-        # The service has begun anew, so what it held is gone: it is asked about each, and sent what it lacks.
-        back, stored = stored, []
-    else:
-        back = overtaken(rows, stored, on_screens) if service.ordered else []
+    # Where the service has begun anew, what it held is gone: it is asked about each, and sent what it lacks.
+    back = stored if begun_anew else elsewhere
+    if service.ordered and not begun_anew:
+        back = back + overtaken(rows, here, on_screens)
     if back:
         commit_states(lake, config, "taken back", [{**row, "state": "sent"} for row in back])
         rows += [{**row, "state": "sent"} for row in back]

@@ -202,6 +202,10 @@ class AnnotationService(Protocol):
         """Task ids that the service already holds for these items, of all rounds; items without a task are left out."""
         ...
 
+    def gave(self, item_id: str, task_id: str) -> bool:
+        """Whether this service may have given an item's task this id; else it is from where the project was before."""
+        ...
+
     def pull(self) -> Iterable[Answer]:
         """All answers that the service holds now."""
         ...

@@ -114,6 +114,10 @@ class TaskFolder:
         ids = {item_id: stored.get(self.task_id(item_id)) for item_id in item_ids}
         return {item_id: sorted(found, key=_round) for item_id, found in ids.items() if found}
 
+    def gave(self, item_id: str, task_id: str) -> bool:
+        """Whether a task id is that of the item in some round."""
+        return _item(task_id) == self.task_id(item_id)
+
     def pull(self) -> Iterator[Answer]:
         """All answers in the task files and in exports below `import/`; `problems` then names what was left out."""
         self._problems = {}

@@ -5,7 +5,7 @@ Stages get everything they need from here, so that Prefect tasks pass only a fol
 
 import os
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -213,9 +213,14 @@ class Project:
         return None
 
     def _last_in_folder(self) -> bool | None:
-        with suppress(WarehouseNotFound, SchemaTooOld), self.read_lake() as lake, lake.read() as reader:
-            return stored_last_in(reader, self.folder)
-        return None
+        try:
+            with self.read_lake() as lake, lake.read() as reader:
+                return stored_last_in(reader, self.folder)
+        except SchemaTooOld:  # opening it to write brings it up to date
+            with self.lake.read() as reader:
+                return stored_last_in(reader, self.folder)
+        except WarehouseNotFound:
+            return None
 
     def index(self) -> VectorIndex:
         """The neighbour index of the newest vectors, verified or rebuilt; kept while the vectors stay the same."""

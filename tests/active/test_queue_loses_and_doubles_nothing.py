@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from active.outbox import QueueConfig
+from active.outbox import QueueConfig, commit_states, queue_rows
 from active.push import push
 from active.queue import collect
 from active.reconcile import reconcile
@@ -165,6 +165,21 @@ def test_a_folder_that_began_anew_gets_all_tasks_also_when_the_process_died_as_i
     push(planned, folder, CONFIG)
     assert stored(folder) == [f"i{k:05d}" for k in range(N)]
     assert states(planned) == {"confirmed": N}
+
+
+def test_tasks_that_waited_on_a_server_are_written_beside_files_from_before(planned: Lake, folder: TaskFolder) -> None:
+    push(planned, folder, CONFIG)
+    # The project moved to a server, which took all of these; of those that were selected there is no file yet.
+    with planned.read() as reader:
+        rows = queue_rows(reader, CONFIG, "confirmed")
+    commit_states(planned, CONFIG, "moved", [{**row, "task_id": str(row["rank"])} for row in rows])
+    for number in range(4, N):
+        (folder.path / f"{folder.task_id(f'i{number:05d}')}.json").unlink()
+    assert push(planned, folder, CONFIG).detail == {"sent": N - 4}
+    assert stored(folder) == [f"i{k:05d}" for k in range(N)]
+    with planned.read() as reader:
+        assert all(folder.gave(item, task) for item, task in reader.rows("SELECT item_id, task_id FROM queue"))
+    assert not push(planned, folder, CONFIG).committed
 
 
 def test_only_tasks_that_are_sent_count_as_sent(planned: Lake, folder: TaskFolder) -> None:

@@ -1,0 +1,45 @@
+"""Where the tasks of a project went last is known without a server, also of a warehouse from before an update."""
+
+from pathlib import Path
+
+import pytest
+
+from active.outbox import QueueConfig, commit_states, queue_rows
+from flows.project import Project
+from tests.active.plans import plan
+from warehouse import Lake, SettingsError
+
+SETTINGS = """
+[project]
+name = "p"
+classes = ["a", "b"]
+[[sources]]
+name = "s"
+path = "s.jsonl"
+"""
+
+
+def made_older(lake: Lake) -> None:
+    """Take the last step of the schema back."""
+    cursor = lake.new_cursor(begin=True)
+    cursor.execute("ALTER TABLE items DROP COLUMN changed_at")
+    cursor.execute("UPDATE schema_migrations SET version = 5")
+    cursor.execute("COMMIT")
+    cursor.close()
+
+
+@pytest.mark.parametrize("older", [False, True], ids=["of today", "of an older schema"])
+def test_tasks_on_a_server_are_not_sent_to_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, older: bool) -> None:
+    for variable in ("LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY", "SIFTLINE_ANNOTATE__SERVICE"):
+        monkeypatch.delenv(variable, raising=False)
+    (tmp_path / "siftline.toml").write_text(SETTINGS)
+    config = QueueConfig(project="p", classes=("a", "b"))
+    with Lake(tmp_path / "lake") as lake:
+        plan(lake, "p", [0.9])
+        with lake.read() as reader:
+            rows = queue_rows(reader, config, "planned")
+        commit_states(lake, config, "confirmed", [{**row, "state": "confirmed", "task_id": "7"} for row in rows])
+        if older:
+            made_older(lake)
+    with pytest.raises(SettingsError, match="were sent to Label Studio"):
+        _ = Project(tmp_path).service
