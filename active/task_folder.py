@@ -20,7 +20,7 @@ from active.open_task import ORDERED_BY, OpenTask
 from active.service import LABEL, Answer, Pulled, StoredTask, Task, choice, finite
 from warehouse import ServiceRefused
 from warehouse.answers import person
-from warehouse.files import replaced_file
+from warehouse.files import remove_parts, replaced_file
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
 
@@ -82,6 +82,7 @@ class TaskFolder:
         """Make the folder and write beside the tasks how to answer them and with which classes."""
         made = not self.path.is_dir()
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        remove_parts(self.path)
         self._close_to_others()
         guide = self.path / GUIDE_FILE
         chosen = classes[: 2 if self.multi_label else 1]
@@ -418,7 +419,7 @@ def _time(value: object, otherwise: datetime) -> datetime:
 
 
 def _write(path: Path, text: str) -> None:
-    with replaced_file(path) as temporary:
+    with replaced_file(path, among_many=True) as temporary:
         temporary.write_text(text, "utf-8")
         if path.is_file():
             _open_alike(path, temporary)

@@ -6,11 +6,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from warehouse.errors import SettingsError
-from warehouse.scratch import scratch_file
+from warehouse.scratch import collect, scratch_file
+
+_PART, _OF_MANY = ".part", ".siftline."
 
 
 @contextmanager
-def replaced_file(path: Path, *, durable: bool = True) -> Generator[Path]:
+def replaced_file(path: Path, *, durable: bool = True, among_many: bool = False) -> Generator[Path]:
     """A temporary file beside `path` that takes its place when the block ends, and is removed when the block raises.
 
     It is readable for its owner only (mode 0600). Its content is on disk before it takes the place of the old file.
@@ -20,12 +22,15 @@ def replaced_file(path: Path, *, durable: bool = True) -> Generator[Path]:
         path: file to write; its folder exists.
         durable: else nobody waits for the disk, and after a power cut parts of the content may be missing: for caches
             whose readers find that by sums.
+        among_many: the folder has so many files that looking through it each time takes longer than writing: what a
+            killed process left is then removed by `remove_parts`.
 
     Raises:
         SettingsError: the system refuses to write, for example for lack of rights or room.
     """
     try:
-        with scratch_file(path.parent, f".{path.name[:64]}.", ".part") as temporary:
+        prefix = _OF_MANY if among_many else f".{path.name[:64]}."
+        with scratch_file(path.parent, prefix, _PART, tidy=not among_many) as temporary:
             yield temporary
             if durable:
                 sync(temporary)
@@ -37,6 +42,11 @@ def replaced_file(path: Path, *, durable: bool = True) -> Generator[Path]:
             f"{path} cannot be written: {error.strerror or error}. Mend the folder's permissions, make room, or name "
             "another place."
         ) from error
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what killed processes left in a folder of many files."""
+    collect(folder, _OF_MANY, _PART)
 
 
 def sync(path: Path) -> None:

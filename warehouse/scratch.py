@@ -40,9 +40,16 @@ def scratch_folder(parent: Path, prefix: str, rescue: Callable[[Path], None] | N
 
 
 @contextmanager
-def scratch_file(parent: Path, prefix: str, suffix: str) -> Generator[Path]:
-    """As `scratch_folder`, an empty file; the block may move it to another name, and then it stays."""
-    collect(parent, prefix, suffix)
+def scratch_file(parent: Path, prefix: str, suffix: str, *, tidy: bool = True) -> Generator[Path]:
+    """As `scratch_folder`, an empty file; the block may move it to another name, and then it stays.
+
+    Args:
+        parent, prefix: as of `scratch_folder`.
+        suffix: how its name ends.
+        tidy: look for those that dead processes left first, which takes as long as the folder has names.
+    """
+    if tidy:
+        collect(parent, prefix, suffix)
     while True:
         lock, name = tempfile.mkstemp(dir=parent, prefix=prefix, suffix=suffix)
         if _held(lock, Path(name), wait=True):

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from active.service import Task
+from active.task_folder import TaskFolder
 from tests.flows.report_lake import full_lake
 from tests.projects import ROOT
 from warehouse import Lake, SettingsError
@@ -94,6 +96,31 @@ def test_the_next_writing_of_a_file_removes_the_part_of_a_killed_one(tmp_path: P
     with replaced_file(tmp_path / "rows [1].csv") as file:
         file.write_text("new")
     assert names(tmp_path) == ["rows [1].csv"]
+
+
+A_TASK = """
+import active.task_folder
+from active.service import Task
+active.task_folder._open_alike = lambda *_: os.kill(os.getpid(), 9)
+active.task_folder.TaskFolder(Path(sys.argv[1]), "p").annotate(sys.argv[2], labels=["a"], annotator="ann", seconds=1)
+"""
+
+
+def test_a_folder_of_tasks_is_not_looked_through_with_each_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = TaskFolder(tmp_path / "tasks", "p")
+    folder.ensure_project(["a", "b"])
+    tasks = [Task(item_id=f"i{n}", text="t", cycle=1, rank=1, value=0.5, reason="r") for n in range(5)]
+    looked, real = list[object](), os.scandir
+    monkeypatch.setattr(os, "scandir", lambda place=".": looked.append(place) or real(place))
+    folder.push(tasks)
+    assert looked == []
+    whole = names(folder.path)
+    killed(A_TASK, folder.path, folder.task_id("i0"))
+    assert len(names(folder.path)) == len(whole) + 1
+    folder.ensure_project(["a", "b"])
+    assert names(folder.path) == whole
 
 
 VOTE = """
