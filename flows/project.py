@@ -64,11 +64,6 @@ class Project:
             self.lake = self._checked(Lake(self.location, create=False))
 
     @property
-    def lake_path(self) -> Path:
-        """Folder of the warehouse."""
-        return self.root / self.settings.warehouse.path
-
-    @property
     def location(self) -> Location:
         """Where the warehouse's catalogue and data are."""
         return self.settings.warehouse.below(self.root)
