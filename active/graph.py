@@ -63,13 +63,14 @@ class PoolGraph:
         count = len(rows)
         # In 32 bits, half of which would be for nothing: each edge goes through memory several times here.
         ends = np.hstack([np.arange(count, dtype=np.int32)[:, None], rows.astype(np.int32)])
-        valid = ends >= 0
         weights = np.hstack([np.ones((count, 1), np.float32), np.clip(similarity.astype(np.float32), 0.0, 1.0)])
+        order = np.argsort(ends, axis=1)  # else `maximum` sorts them by turning the matrix twice
+        ends, weights = np.take_along_axis(ends, order, axis=1), np.take_along_axis(weights, order, axis=1)
+        valid = ends >= 0
         last = np.concatenate([[0], np.cumsum(valid.sum(axis=1))])
         # An edge of weight 0 is an edge, which a sparse matrix would drop.
         one_way: Any = csr_matrix((np.maximum(weights, SMALLEST)[valid], ends[valid], last), shape=(count, count))
-        back = one_way.T.tocsr()
-        edges = back.T.tocsr().maximum(back)
+        edges = one_way.maximum(one_way.T.tocsr())
         owners = np.repeat(np.arange(count), np.diff(edges.indptr))
         weights = np.where(edges.data > SMALLEST, edges.data, 0.0).astype(np.float64)
         starts, leads = edges.indptr[:-1].astype(np.int64), edges.indices.astype(np.int64)

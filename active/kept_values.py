@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from active.graph import Bools, Floats
+from features.side_by_side import side_by_side
 from warehouse import Reader
 
 # Its kernels are made at import time, which type checkers do not see.
@@ -22,8 +23,10 @@ KEPT_WITHIN = 0.02
 """How far a stored figure may be from what it would be now; of one above 1, such as seconds, this share."""
 SHARE_KEPT_WITHIN = 0.05
 """How far the share that a reason tells may be from what it would be now, as a part of it."""
-SHARE = r" [0-9.]+% of what the model does not know"
+SHARE = r" (?P<share>[0-9.]+)% of what the model does not know"
 LAST_DIGIT = 0.01
+COMPARED = 50_000
+"""Reasons that a thread compares at a time."""
 KEYS, REASON = ("item_id", "cycle"), "reason"
 
 
@@ -53,7 +56,11 @@ def changed(stored: pa.Table, values: pa.Table, *, off: float = 0.0) -> pa.Table
             same &= _alike(values[name], before[name], off)
     differ = np.asarray(pc.fill_null(pc.not_equal(values[REASON], before[REASON]), True))
     asked = np.flatnonzero(same & differ)  # words take the longest, so they are compared last and where that decides
-    same[asked] = _tell_alike(values[REASON].take(asked), before[REASON].take(asked), off)
+
+    def told(part: slice) -> Bools:
+        return _tell_alike(values[REASON].take(asked[part]), before[REASON].take(asked[part]), off)
+
+    same[asked] = np.concatenate([*side_by_side(told, len(asked), COMPARED), np.empty(0, np.bool_)])
     return values.filter(pa.array(~same))
 
 
@@ -75,6 +82,5 @@ def _numbers(column: pa.ChunkedArray) -> Floats:
 
 def _share(reasons: pa.ChunkedArray) -> Floats:
     """The share that each reason tells, in percent; 0 where it tells none."""
-    found = pc.struct_field(pc.extract_regex(reasons, f"(?P<share>{SHARE})"), "share")
-    digits = pc.fill_null(pc.replace_substring_regex(found, "[^0-9.]", ""), "0")
-    return _numbers(digits)
+    found = pc.struct_field(pc.extract_regex(reasons, SHARE), "share")
+    return _numbers(pc.fill_null(found, "0"))

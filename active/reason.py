@@ -13,6 +13,7 @@ import pyarrow.compute
 
 from active.graph import Floats, Rows
 from active.pool import Pool
+from features.side_by_side import side_by_side
 
 # Its kernels are made at import time, which type checkers do not see.
 pc: Any = pyarrow.compute
@@ -22,6 +23,8 @@ CLOSE = 0.9
 NEAR = "close to one already labelled or queued"
 WORTH_SAYING = 0.00005
 """Half of the last digit that is written."""
+TOGETHER = 100_000
+"""Sentences that a thread makes at a time."""
 
 
 def reasons(pool: Pool, speaks_for: Rows, redundancy: Floats, settled: Floats, rows: Rows) -> pa.Array:
@@ -34,7 +37,15 @@ def reasons(pool: Pool, speaks_for: Rows, redundancy: Floats, settled: Floats, r
         settled: [N] share of the end model's doubt over the pool that a label of the item would take.
         rows: places of the items that are wanted.
     """
-    percent = np.where(settled >= WORTH_SAYING, np.round(100 * settled, 2), -1.0)[rows]
+
+    def worded(part: slice) -> pa.Array:
+        return _reasons(pool, speaks_for, redundancy, settled, rows[part])
+
+    return pa.concat_arrays([pa.array([], pa.string()), *side_by_side(worded, len(rows), TOGETHER)])
+
+
+def _reasons(pool: Pool, speaks_for: Rows, redundancy: Floats, settled: Floats, rows: Rows) -> pa.Array:
+    percent = np.where(settled[rows] >= WORTH_SAYING, np.round(100 * settled[rows], 2), -1.0)
     parts = [
         _worded(speaks_for[rows], rows, lambda row: _speaks_for(int(speaks_for[row]))),
         _worded(_alike(pool.votes[rows]), rows, lambda row: _votes(pool, row)),
