@@ -46,12 +46,13 @@ def check_cron(line: str) -> str:
 
 def _check_day(days: str, months: str, weekdays: str) -> None:
     """Refuse a day that none of the months has; Prefect's server would note an error every minute, and run nothing."""
-    if not days.isdecimal() or weekdays != "*":  # beside a weekday, either of the two is enough
+    first = min(int(day) if day.isdecimal() else 0 for day in days.split(","))
+    if not first or weekdays != "*":  # beside a weekday, either of the two is enough
         return
     _, low, _, words = _FIELDS[3]
     named = [_number(month, low, words) for month in months.split(",")]
     longest = 31 if None in named else max(29 if month == 2 else 30 + (month in _LONG) for month in named if month)
-    if int(days) > longest:
+    if first > longest:
         raise ValueError(f"there is no day {days} in the month {months}, so it would never run")
 
 
@@ -61,7 +62,7 @@ def _check_part(part: str, name: str, low: int, high: int, words: tuple[str, ...
     if found is None:
         raise wrong
     ends = [_number(word, low, words) for word in found.group(1, 2) if word is not None]
-    if any(end is None or not low <= end <= high for end in ends) or found.group(3) == "0":
+    if any(end is None or not low <= end <= high for end in ends) or int(found.group(3) or 1) == 0:
         raise wrong
     if len(ends) == 2 and (ends[0] or 0) > (ends[1] or 0):
         raise ValueError(f"'{part}' is no {name}: the range begins after its end")

@@ -80,6 +80,7 @@ def test_several_classes_need_no_other_setting(tmp_path: Path) -> None:
         (GOOD + "[schedule]\ncycle = 'hourly'", r"schedule.cycle: needs five fields .* has 1 \(found 'hourly'\)"),
         (GOOD + "[schedule]\ncycle = '61 * * * *'", "schedule.cycle: '61' is no minute: use 0 to 59"),
         (GOOD + "[schedule]\ncollect = '*/0 * * * *'", r"schedule.collect: '\*/0' is no minute"),
+        (GOOD + "[schedule]\ncollect = '*/00 * * * *'", r"schedule.collect: '\*/00' is no minute"),
         (GOOD + "[schedule]\nrefresh = '0 0 * * mon-fri-sat'", "schedule.refresh: .* is no day of the week"),
         (GOOD + "[schedule]\nmaintenance = '0 9-5 * * *'", "schedule.maintenance: .* begins after its end"),
         (GOOD + "[schedule]\ntimezone = 'Berlin'", "schedule.timezone: is no time zone"),
@@ -206,10 +207,10 @@ def test_cron_lines_that_prefect_takes_too(tmp_path: Path, line: str) -> None:
 
 
 def test_a_day_that_no_month_has_is_no_cron_line(tmp_path: Path) -> None:
-    for line in ("0 0 31 2 *", "0 0 30 feb *", "0 0 31 4,6,9,11 *"):
+    for line in ("0 0 31 2 *", "0 0 30 feb *", "0 0 31 4,6,9,11 *", "0 0 31,30 2 *"):
         with pytest.raises(SettingsError, match="it would never run"):
             load_settings(write(tmp_path, GOOD + f"[schedule]\ncycle = '{line}'"))
-    for line in ("0 0 29 2 *", "0 0 31 * *", "0 0 31 2,3 *", "0 0 31 2 mon", "0 0 30 4-6 *"):
+    for line in ("0 0 29 2 *", "0 0 31 * *", "0 0 31 2,3 *", "0 0 31 2 mon", "0 0 30 4-6 *", "0 0 1,31 2 *"):
         assert load_settings(write(tmp_path, GOOD + f"[schedule]\ncycle = '{line}'")).schedule.cycle == line
 
 
