@@ -37,7 +37,7 @@ _COMPUTED = {
     "gold_votes": "Its votes on items with people's labels.",
     "gold_accuracy": "Share of gold_votes that people's labels confirm.",
     "faults": "Rows of `lf_faults`.",
-    "switched_off": "It failed too often and is not called any more.",
+    "switched_off": "It failed too often and its votes do not count; the next run with new input tries it again.",
     "tasks": "Tasks chosen in this cycle.",
     "planned": "Chosen, not sent yet.",
     "sent": "Sent, not confirmed by the service yet.",
