@@ -181,7 +181,7 @@ def connect(
         if full := disk_full(text, location):
             raise full from None
         if location.dsn is None:
-            raise _unreadable(location, text) from None
+            raise _not_allowed(location) or _unreadable(location, text) from None
         if away := catalog_away(text):
             raise away from None
         if "does not exist" in text and "database" not in text:
@@ -201,6 +201,17 @@ def _refuse_damaged(connection: duckdb.DuckDBPyConnection, location: Location) -
         return
     if faults := catalog_faults(connection, file, "quick_check"):
         raise _unreadable(location, f"it is damaged ({'; '.join(faults)})")
+
+
+def _not_allowed(location: Location) -> WarehouseError | None:
+    """The error for a catalogue that is well but closed to this user; None where the right to write is there."""
+    if all(os.access(path, os.R_OK | os.W_OK) for path in (location.folder, location.catalog_file)):
+        return None
+    return WarehouseError(
+        f"{location.folder} and {location.catalog_file.name} in it cannot be written to by this user, and its SQLite "
+        "needs that for reading too. That is no sign of damage: ask for the right to write, or copy the whole project to a "
+        "folder of your own and work there."
+    )
 
 
 def _unreadable(location: Location, why: str) -> WarehouseError:
