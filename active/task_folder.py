@@ -326,7 +326,8 @@ class TaskFolder:
                 raise ValueError(f"larger than {MAX_FILE_BYTES} bytes")
             content = json.loads(path.read_text("utf-8"))
         except (OSError, ValueError, RecursionError) as error:
-            raise ServiceRefused(f"The task file {path} cannot be read ({error}). Mend or remove it.") from error
+            anew = "; `siftline queue reconcile` then writes it anew" if path.parent == self.path else ""
+            raise ServiceRefused(f"The task file {path} cannot be read ({error}). Mend or remove it{anew}.") from error
         tasks = content if isinstance(content, list) else [content]
         if not all(isinstance(task, dict) for task in tasks):
             raise ServiceRefused(f"The task file {path} holds no Label Studio task. Mend or remove it.")

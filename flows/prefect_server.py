@@ -6,6 +6,7 @@ the project, its services are off, and it exits when the pipe to its parent clos
 """
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -20,8 +21,10 @@ import httpx
 
 from flows.ports import is_own, reach_loopback_directly
 from warehouse import ServiceError, SettingsError
+from warehouse.errors import DiskFull
 
 START_TIMEOUT_S = 300.0
+_NEEDED_BYTES = 1024 * 1024  # with less the database of a new server has no room
 
 QUIET = {
     "DO_NOT_TRACK": "1",
@@ -209,6 +212,8 @@ def _own_server(home: Path) -> Generator[str]:
         while not _healthy(url):
             tail = " | ".join(log.read_text("utf-8", "replace").strip().splitlines()[-5:])
             if process.poll() is not None:
+                if (free := shutil.disk_usage(home).free) < _NEEDED_BYTES:
+                    raise DiskFull(f"The disk of {home} is full ({free // 1024} KiB free). Free space and run again.")
                 raise ServiceError(
                     f"Prefect's server ended with code {process.returncode} ({tail or 'it said nothing'}). "
                     f"If its data is damaged, delete {home}: it holds only the history of flow runs."

@@ -8,8 +8,9 @@ import os
 import tomllib
 from collections import Counter
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -379,6 +380,17 @@ def _variable_of(place: Sequence[int | str]) -> str:
     return next((name for name in found if f"{setting}__".startswith(f"{name.upper()}__")), "")
 
 
+def _meant(place: Sequence[int | str]) -> str:
+    """The setting that a mistyped one was perhaps meant as; empty where none is like it."""
+    model: Any = Settings
+    for part in place[:-1]:
+        if isinstance(part, str):
+            kind = model.model_fields[part].annotation
+            model = next(each for each in (kind, *get_args(kind)) if hasattr(each, "model_fields"))
+    near = get_close_matches(str(place[-1]), model.model_fields, 1)
+    return f"; perhaps meant as {near[0]}" if near else ""
+
+
 def _lines(error: ValidationError) -> list[str]:
     lines: list[str] = []
     for problem in error.errors():
@@ -386,11 +398,11 @@ def _lines(error: ValidationError) -> list[str]:
         if variable := _variable_of(problem["loc"]):
             where = f"{where} ({variable})"
         if problem["type"] == "extra_forbidden":
-            lines.append(f"  {where}: unknown setting")
+            lines.append(f"  {where}: unknown setting{_meant(problem['loc'])}")
         elif problem["type"] == "missing":
             lines.append(f"  {where}: missing")
         else:
-            message = problem["msg"].removeprefix("Value error, ")
+            message = problem["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list in [ ]")
             found = f" (found {problem['input']!r})" if problem["loc"] else ""
             lines.append(f"  {where}: {message}{found}")
     return lines

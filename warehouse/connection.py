@@ -209,8 +209,8 @@ def _not_allowed(location: Location) -> WarehouseError | None:
         return None
     return WarehouseError(
         f"{location.folder} and {location.catalog_file.name} in it cannot be written to by this user, and its SQLite "
-        "needs that for reading too. That is no sign of damage: ask for the right to write, or copy the whole project to a "
-        "folder of your own and work there."
+        "needs that for reading too. That is no sign of damage: ask for the right to write, or copy the whole project "
+        "to a folder of your own and work there."
     )
 
 

@@ -3,17 +3,20 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from flows.cli.main import run_command
-from flows.prefect_server import configured_api_url
+from flows.prefect_server import configured_api_url, prefect_api
 from tests.projects import ROOT
-from warehouse import SettingsError
+from warehouse import ServiceError, SettingsError
+from warehouse.errors import DiskFull
 
 FLOW = """
 import json, sys
@@ -108,6 +111,18 @@ def test_damaged_profiles_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "profiles.toml").write_text('active = "x\n')
     with pytest.raises(SettingsError, match=r"profiles\.toml is not valid TOML"):
         configured_api_url()
+
+
+@pytest.mark.parametrize(("free", "error", "words"), [(0, DiskFull, "0 KiB free"), (2**30, ServiceError, "code 1")])
+def test_a_server_that_ends_on_a_full_disk_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, error: type[Exception], words: str
+) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("PREFECT_PROFILES_PATH", str(tmp_path / "none.toml"))
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=free))
+    with pytest.raises(error, match=words), prefect_api(tmp_path):
+        pass
 
 
 def test_projects_with_other_names_have_deployments_of_their_own() -> None:

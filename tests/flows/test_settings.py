@@ -66,7 +66,12 @@ def test_several_classes_need_no_other_setting(tmp_path: Path) -> None:
         (GOOD + "[select]\ncost = 'hours'", r"select.cost: .*'label' or 'seconds' \(found 'hours'\)"),
         (GOOD + "[weak_labels]\nlabel_model = 'snorkle'", r"weak_labels.label_model: .*\(found 'snorkle'\)"),
         (GOOD + "[end_model]\nkind = 'forest'", r"end_model.kind: .*'linear', 'mlp' or 'auto' \(found 'forest'\)"),
-        (GOOD + "[nonsense]\nx = 1", "nonsense: unknown setting"),
+        (GOOD + "[nonsense]\nx = 1", "nonsense: unknown setting$"),
+        (GOOD + "[select]\nbacth = 3", "select.bacth: unknown setting; perhaps meant as batch$"),
+        (GOOD + "[selct]\nbatch = 3", "selct: unknown setting; perhaps meant as select$"),
+        (GOOD + "[[sources]]\nname = 'b'\npaht = 'b'", "sources.1.paht: unknown setting; perhaps meant as path"),
+        (GOOD + "[weak_labels.prompt]\nlimits = 1", "weak_labels.prompt.limits: .*; perhaps meant as limit"),
+        (GOOD.replace('["a", "b"]', '"a"'), r"project.classes: Input should be a list in \[ \] \(found 'a'\)"),
         (
             SEVERAL + "[weak_labels]\nlabel_model = 'snorkel'",
             "multi_label = true: .*'snorkel' gives each item one class",

@@ -48,3 +48,8 @@ def test_several_dead_runs_are_told_once_each_also_by_a_run_that_dies_meanwhile(
     with project.lake.read() as reader:
         told = reader.rows("SELECT detail->'taken_over'->>'run' FROM runs WHERE stage = 'take_over' ORDER BY 1")
     assert told == [("run-0",), ("run-1",)]
+
+
+def test_how_a_run_ended_is_part_of_a_longer_sentence() -> None:
+    dead = RunRecord(run="r", flow="cycle", pid=1, host="h", began="2026-01-01", ended="No such file. Name another.")
+    assert dead.words().endswith(": No such file. Name another")
