@@ -48,10 +48,13 @@ class RunRecord:
 
     def words(self) -> str:
         """Who it was and how it ended, for people."""
+        return f"{self.flow} run {self.run} (process {self.pid} on {self.host}, begun {self.began}) {self.end()}"
+
+    def end(self) -> str:
+        """How it ended, for people."""
         where = f"in stage {self.stage}" if self.stage else "before its first stage"
         ended = self.ended.rstrip(".")  # the words go on behind it
-        end = f"ended {where}: {ended}" if ended else f"died {where} without a word (killed, or power lost)"
-        return f"{self.flow} run {self.run} (process {self.pid} on {self.host}, begun {self.began}) {end}"
+        return f"ended {where}: {ended}" if ended else f"died {where} without a word (killed, or power lost)"
 
 
 @contextmanager

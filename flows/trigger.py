@@ -164,7 +164,7 @@ def close_in_prefect(dead: RunRecord, by: str) -> None:
         run = UUID(dead.run)
     except ValueError:
         return
-    message = f"Taken over by run {by}: it {dead.words().rpartition(') ')[2]}"
+    message = f"Taken over by run {by}: it {dead.end()}"
     try:
         with get_client(sync_client=True) as client:
             state = client.read_flow_run(run).state

@@ -10,13 +10,14 @@ from pathlib import Path
 from rich.text import Text
 
 from active.open_task import OpenTask
+from active.outbox import queue_rows
 from active.service import SIMULATED
 from active.task_folder import TaskFolder
 from flows.cli.answer_keys import Command, Keys, NotUnderstood
 from flows.cli.console import out, safe, say
 from flows.cli.look import project_hint
 from flows.project import Project
-from warehouse import ServiceRefused, SettingsError
+from warehouse import SchemaTooOld, ServiceRefused, SettingsError, WarehouseNotFound
 from warehouse.answers import NO_CLASS, person
 
 WIDEST = 100
@@ -42,6 +43,11 @@ def answer_tasks(root: Path, name: str) -> None:
         say(problem)
     if not tasks:
         out.print(Text(f"No task waits for {safe(annotator)} in {folder.describe()}."))
+        if lost := _without_file(project, folder):
+            say(
+                f"{_tasks(lost)} no file any more. To write {'it' if lost == 1 else 'them'} anew: "
+                f"siftline queue reconcile{project_hint(root)}"
+            )
         return
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")
@@ -54,6 +60,20 @@ def answer_tasks(root: Path, name: str) -> None:
     out.print(f"{count} of {len(tasks)} tasks answered or skipped" + ("" if count else "; nothing was changed"))
     if count:
         out.print("To learn from them: siftline run" + project_hint(project.root))
+
+
+def _without_file(project: Project, folder: TaskFolder) -> int:
+    """How many tasks that wait by the warehouse have no file, because somebody removed it."""
+    try:
+        with project.read_lake() as lake, lake.read() as reader:
+            waiting = [row["item_id"] for row in queue_rows(reader, project.queue_config, "confirmed")]
+    except (WarehouseNotFound, SchemaTooOld):
+        return 0
+    return len(set(waiting) - set(folder.find(waiting)))
+
+
+def _tasks(count: int) -> str:
+    return "1 task that waits for annotators has" if count == 1 else f"{count:,} tasks that wait for annotators have"
 
 
 def _annotator(name: str) -> str:

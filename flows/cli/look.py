@@ -81,7 +81,6 @@ def _quarantined(reader: Reader) -> list[tuple[str, int]]:
 def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) -> None:
     """Print what a run did and where the project stands."""
     from active.task_folder import TaskFolder
-    from flows.report.text import duration
 
     with project.lake.read() as reader:
         mark = simulated_mark(reader)
@@ -101,7 +100,7 @@ def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) 
             "SELECT labels, value FROM metrics WHERE name = 'accuracy' AND split = ? AND series = 'all_gold'",
             [project.settings.evaluate.split],
         )
-        spent_s = reader.scalar("SELECT coalesce(sum(seconds), 0) FROM current_annotations") or 0.0
+        spent = reader.rows("SELECT coalesce(sum(seconds), 0), count(seconds), count(*) FROM current_annotations")
         labels = reader.scalar("SELECT count(*) FROM gold_labels")
         skipped = _skipped(reader)
         waiting = reader.scalar("SELECT count(*) FROM queue WHERE state IN ('planned', 'sent', 'confirmed')")
@@ -116,7 +115,7 @@ def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) 
     passes = "1 pass" if summary.passes == 1 else f"{summary.passes} passes"
     out.print(
         f"{passes} in {seconds:.1f} s, {summary.rows_written:,} rows written; {labels} gold labels"
-        + (f" in {duration(spent_s)} of annotation" if spent_s else "")
+        + _annotation(*spent[0])
         + mark
     )
     if skipped:
@@ -160,6 +159,16 @@ def _skipped(reader: Reader) -> str:
     if not tasks:
         return ""
     return "1 task was skipped and has no label" if tasks == 1 else f"{tasks:,} tasks were skipped and have no label"
+
+
+def _annotation(spent_s: float, timed: int, answers: int) -> str:
+    """The time that answers took; empty where none tells it."""
+    from flows.report.text import duration
+
+    if not spent_s:
+        return ""
+    whose = "" if timed == answers else f" (told by {timed:,} of {answers:,} answers)"
+    return f" in {duration(spent_s)} of annotation{whose}"
 
 
 def _wait(tasks: int) -> str:

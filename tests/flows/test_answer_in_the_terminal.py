@@ -127,6 +127,17 @@ def collected(root: Path) -> Mapping[str, tuple[Any, ...]]:
     return {f"{item} {who}": (action, ids) for item, who, action, ids in rows}
 
 
+def test_a_task_whose_file_was_removed_is_told_and_comes_back(made: Made, answer: Answer) -> None:
+    root = made(["first"])
+    file_of(root, "i0").unlink()
+    ended = answer(root)
+    assert "1 task that waits for annotators has no file any more" in ended.stderr
+    assert "siftline queue reconcile --project" in ended.stderr
+    assert run_command(["queue", "reconcile", "--project", str(root)]) == 0
+    assert "1 of 1 tasks answered" in answer(root, "1").stdout
+    assert not answer(root).stderr
+
+
 def test_answers_by_number_name_and_prefix_arrive_in_the_warehouse(made: Made, answer: Answer) -> None:
     root = made(["first", "second", "third", "fourth"])
     ended = answer(root, "1", "Ham", "spi", "s")

@@ -18,7 +18,7 @@ from flows.project import Project
 from flows.stages import RunSummary
 from tests.flows.report_lake import CLASSES, LABELS, SEEDS, accuracy, full_lake
 from tests.projects import ROOT
-from warehouse import Lake, Upsert, connect
+from warehouse import Append, Lake, Upsert, connect
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +82,24 @@ def test_several_tasks_wait_and_one_task_waits(
     assert ask(opened.root, "status") == 0
     then = f"1 task waits for annotators. When they have answered: siftline run --project {opened.root}\n"
     assert capsys.readouterr().out.endswith(then)
+
+
+def test_the_time_of_some_answers_is_not_told_as_that_of_all(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened = Project(shutil.copytree(project, tmp_path / "copy"))
+    print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
+    [before] = [line for line in capsys.readouterr().out.splitlines() if " of annotation" in line]
+    assert "told by" not in before
+    with opened.lake.stage("collect", version=1, inputs=(), params={"one": "without a time"}) as stage:
+        untimed = stage.arrow(
+            "SELECT * EXCLUDE (run_id, committed_at) REPLACE ('untimed' AS annotation_id, 'zoe' AS annotator, "
+            "NULL AS seconds) FROM annotations LIMIT 1"
+        )
+        answers = stage.scalar("SELECT count(*) FROM current_annotations")
+        stage.commit([Append("annotations", untimed)])
+    print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
+    assert f"of annotation (told by {answers:,} of {answers + 1:,} answers)" in capsys.readouterr().out
 
 
 def test_an_export_of_nothing_is_told(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
