@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,19 @@ from tests.projects import ROOT
 
 
 @pytest.fixture(scope="module")
-def siftline(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The command of an environment that holds the wheel and its dependencies, and not this repository."""
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--outdir", str(folder), str(ROOT)], check=True, capture_output=True
     )
-    [wheel] = folder.glob("siftline-*.whl")
+    [built] = folder.glob("siftline-*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def siftline(wheel: Path) -> Path:
+    """The command of an environment that holds the wheel and its dependencies, and not this repository."""
+    folder = wheel.parent
     venv.create(folder / "env", with_pip=True)
     python = folder / "env" / "bin" / "python"
     command = [str(python), "-I", "-m", "pip", "install", "-q", "-c", str(ROOT / "constraints.txt"), str(wheel)]
@@ -30,6 +37,7 @@ def run(command: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProces
     return subprocess.run([str(command), *arguments], cwd=cwd, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.heavy
 def test_the_installed_command_makes_and_runs_a_project(siftline: Path, tmp_path: Path) -> None:
     lines = [f'{{"text": "{word} number {n}"}}' for n in range(20) for word in ("good apple", "bad pear")]
     (tmp_path / "fruit.jsonl").write_text("\n".join(lines), "utf-8")
@@ -46,11 +54,10 @@ def test_the_installed_command_makes_and_runs_a_project(siftline: Path, tmp_path
     assert (tmp_path / "p" / "report.html").is_file()
 
 
-def test_the_wheel_holds_the_packages_and_nothing_of_tests_or_data(siftline: Path) -> None:
-    site = next((siftline.parents[1] / "lib").glob("python*/site-packages"))
+def test_the_wheel_holds_the_packages_and_nothing_of_tests_or_data(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
     for package in ("warehouse", "engine", "features", "weak_labels", "active", "flows"):
-        assert (site / package / "__init__.py").is_file()
+        assert f"{package}/__init__.py" in names
     for model in ("routed-minilm", "shallow-minilm"):
-        assert (site / "engine" / "models" / f"{model}.safetensors").is_file()
-    for other in ("tests", "benchmarks", "examples", "docs"):
-        assert not (site / other).exists()
+        assert f"engine/models/{model}.safetensors" in names
+    assert not {"tests", "benchmarks", "examples", "docs"} & {name.partition("/")[0] for name in names}
