@@ -205,8 +205,9 @@ main budget, against the routed encoder's quality at that time, interpolated bet
 trained for as many seconds (*equal training*) where there is one, else the shipped one. *Training* is what the files
 say; *won*: ahead in both figures; *lost*: behind in both. A control with everything on is timed in dense code.""",
     "training": """\
-Forward, backward, clipping and both optimisers at the main budget, bfloat16, the same batches in turns. The parent's
-vectors are known, as from the second epoch on; before that its forward pass is added to each.""",
+Forward, backward, clipping and both optimisers at the main budget, the same batches in turns, in bfloat16 where the
+processor has instructions for it and in float32 elsewhere. The parent's vectors are known, as from the second epoch on;
+before that its forward pass is added to each.""",
     "bits": "The main budget. Each vector is compared bit by bit with the one from a single call with all texts.",
 }
 

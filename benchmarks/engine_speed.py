@@ -18,6 +18,7 @@ import torch
 from benchmarks.engine_data import Data, texts_of_length
 from benchmarks.engine_subjects import EncoderFile, Subjects
 from engine.corpus import Corpus, Ints, batches, read_corpus, with_joined
+from engine.device import computes_bf16
 from engine.distill import Distillation, Recipe
 from engine.encoder import DenseEncoder, pack
 from engine.products import use_least_rows
@@ -192,7 +193,7 @@ def training(
         "tokens_per_batch": tokens,
         "rounds": rounds,
         "threads": threads,
-        "precision": "bfloat16",
+        "precision": "bfloat16" if computes_bf16("cpu") else "float32",
         "seed": seed,
         **figures,
     }
@@ -209,7 +210,7 @@ def _steps(runs: Mapping[str, Distillation], plan: list[Ints], rounds: int) -> d
         losses.setdefault(way, []).append(run.train_step(texts, targets[name]))
 
     def forward(texts: Ints) -> None:
-        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=computes_bf16("cpu")):
             parent.states(pack([corpus.text(int(text)).tolist() for text in texts]))
 
     parent, corpus = runs["same"].parent, runs["same"].corpus

@@ -43,6 +43,14 @@ def check_device(device: str, precision: str = "fp32") -> None:
         )
 
 
+def computes_bf16(device: str) -> bool:
+    """Whether a device has instructions for products in bfloat16; without them, they take longer than in float32."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    found = getattr(torch.cpu, "get_capabilities", dict)()  # an older torch does not tell; float32 is right anywhere
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16") or found.get("bf16"))
+
+
 @contextmanager
 def computing(device: str) -> Generator[None]:
     """Around all work on a device.

@@ -17,7 +17,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ from torch.nn import functional
 
 from engine.convert import normalised
 from engine.corpus import MIN_BATCH, Corpus, Ints, batches, gather
+from engine.device import computes_bf16
 from engine.encoder import DenseEncoder, Pack, Run, pooled
 from engine.errors import ModelFileError, OptionError
 from engine.routed import RoutedEncoder
@@ -62,7 +63,8 @@ class Recipe:
         router_weight: weight of the routers' regression on contributions.
         budgets: how often each budget is trained, by its place in the model's list; adds up to 1.
         seed: fixes everything random.
-        bf16: products in bfloat16; faster on CPUs with AVX512-BF16 or AMX and on GPUs.
+        bf16: products in bfloat16, or in float32; None for what the checkpoint was begun with, or else for bfloat16
+            where the device has instructions for it. Without them a step takes twice as long, or more.
     """
 
     steps: int
@@ -76,7 +78,7 @@ class Recipe:
     router_weight: float = 0.1
     budgets: tuple[float, ...] = (0.05, 0.8, 0.1, 0.05)
     seed: int = 0
-    bf16: bool = True
+    bf16: bool | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.tokens < 64 or not 0 < self.rate < 1:
@@ -145,9 +147,11 @@ class Distillation:
         main_budget: int = 1,
         start: str = "",
     ) -> None:
+        self._device = model.tokens.weight.device
+        if recipe.bf16 is None:
+            recipe = replace(recipe, bf16=_begun_with_bf16(folder, default=computes_bf16(self._device.type)))
         self.model, self.parent, self.corpus, self.recipe, self.folder = model, parent, corpus, recipe, folder
         self.main_budget = main_budget
-        self._device = model.tokens.weight.device
         self.step = self.texts = 0
         numbers = np.random.default_rng(recipe.seed).permutation(len(corpus))
         held = min(HELD_OUT, len(corpus) // 10)
@@ -248,7 +252,7 @@ class Distillation:
         by_state = self.step < recipe.state_steps
         target_BD, target_TD = self._target(texts, batch, targets_ND, states=by_state)
         trace: list[LayerTrace] = []
-        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=recipe.bf16):
+        with self._lowered():
             x_TD = model.states(batch, budget, trace)
             routing = torch.stack([self._router_loss(place, layer) for place, layer in enumerate(trace)]).mean()
         loss = distillation_loss(pooled(x_TD, batch.runs), target_BD, recipe.pair_weight)
@@ -260,6 +264,9 @@ class Distillation:
         self._adam.step()
         self._sparse_adam.step()
         return float(loss.detach())
+
+    def _lowered(self) -> torch.autocast:
+        return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=bool(self.recipe.bf16))
 
     def _router_loss(self, place: int, trace: LayerTrace) -> torch.Tensor:
         layer = self.model.layer(place)
@@ -304,7 +311,7 @@ class Distillation:
         known_B = np.abs(np.einsum("bd,bd->b", known_BD, known_BD) - 1) < UNIT_TOLERANCE
         if known_B.all() and not states:
             return torch.from_numpy(known_BD).to(self._device), None
-        with torch.no_grad(), torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self.recipe.bf16):
+        with torch.no_grad(), self._lowered():
             x_TD = self.parent.states(batch)
         # A vector that is kept is never replaced: a run that goes on must see the bits that it saw before.
         unknown_B = ~known_B
@@ -321,8 +328,7 @@ class Distillation:
             texts = self._held[self.corpus.lengths[self._held] == length]
             batch, trace = _pack(gather(self.corpus, texts), self._device), list[LayerTrace]()
             target_BD, _ = self._target(texts, batch, targets_ND, states=False)
-            lower = torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self.recipe.bf16)
-            with self.model.controlled(None), lower:
+            with self.model.controlled(None), self._lowered():
                 vectors_BD = self.model(batch, self.main_budget, trace)
             cosines += (vectors_BD * target_BD).sum(dim=1).tolist()
             for layer in trace:
@@ -396,6 +402,16 @@ def checkpoint_metadata(path: Path) -> dict[str, str]:
         return file_metadata(path)
     except OSError as error:
         raise ModelFileError(f"The checkpoint {path} cannot be read: {error}. Delete it to start over.") from error
+
+
+def _begun_with_bf16(folder: Path, *, default: bool) -> bool:
+    """Whether the run in a folder has products in bfloat16, whatever machine it was begun on."""
+    if not (folder / CHECKPOINT).exists():
+        return default
+    try:
+        return bool(json.loads(checkpoint_metadata(folder / CHECKPOINT)["key"])["recipe"]["bf16"])
+    except (KeyError, ValueError, TypeError):
+        return default  # of another run, which is refused when the checkpoint is read
 
 
 def distillation_loss(vectors_BD: torch.Tensor, target_BD: torch.Tensor, pair_weight: float) -> torch.Tensor:

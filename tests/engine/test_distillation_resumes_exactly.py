@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 import torch
 
+from engine import distill
 from engine.corpus import Corpus
+from engine.device import computes_bf16
 from engine.distill import CHECKPOINT, Distillation, Progress, Recipe, checkpoint_metadata, distillation_loss
 from engine.encoder import pack
 from engine.errors import EngineError, ModelFileError, OptionError
@@ -285,6 +287,30 @@ def test_a_vector_of_the_parent_that_is_kept_is_never_replaced(whole: tuple[str,
     after = np.load(path)
     assert np.array_equal(after[0::2], marked[0::2])
     assert np.array_equal(after[1::2], kept[1::2])
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_run_goes_on_in_the_precision_it_was_begun_in_on_a_machine_that_would_choose_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    monkeypatch.setattr(distill, "computes_bf16", lambda device: begun)
+
+    def stop(progress: Progress) -> None:
+        if progress.step == KILLED:
+            raise KeyboardInterrupt
+
+    first = start(tmp_path / "moved", recipe(bf16=None))
+    assert first.recipe.bf16 is begun
+    with pytest.raises(KeyboardInterrupt):
+        first.run(report=stop, every=1, checkpoint_s=0)
+    monkeypatch.setattr(distill, "computes_bf16", lambda device: not begun)
+    assert finished(tmp_path / "moved", recipe(bf16=None)) == finished(tmp_path / "stayed", recipe(bf16=begun))
+
+
+def test_bfloat16_is_chosen_by_what_the_processor_can_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    for found, expected in (({"avx512_bf16": True}, True), ({"avx512_f": True}, False), ({"bf16": True}, True)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=found: found, raising=False)
+        assert computes_bf16("cpu") is expected
 
 
 @pytest.mark.parametrize(
