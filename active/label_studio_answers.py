@@ -64,9 +64,15 @@ def _answer(
         labels=() if skipped else chosen if multi_label else chosen[:1],
         created_at=made,
         updated_at=saved,
-        seconds=float(annotation["lead_time"] or 0.0),
+        seconds=_seconds(annotation["lead_time"]),
         edited_by=edited_by if several_people else "",
     )
+
+
+def _seconds(lead_time: float | None) -> float:
+    """Seconds that an answer took; 0 for unknown, and where a client sent what no clock shows."""
+    seconds = float(lead_time or 0.0)
+    return seconds if 0.0 <= seconds < float("inf") else 0.0
 
 
 def _choice_of(result: list[Json]) -> Json | None:

@@ -50,7 +50,8 @@ class ReconcileReport:
 
     def lines(self) -> list[str]:
         """The report in words."""
-        lines = [f"{self.agreed} tasks agree with the service"]
+        agree = "1 task agrees" if self.agreed == 1 else f"{self.agreed} tasks agree"
+        lines = [f"{agree} with the service"]
         counts = {
             "tasks were in the service and are now confirmed": self.confirmed,
             "tasks were missing in the service and were sent again": self.sent_again,

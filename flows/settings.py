@@ -19,6 +19,7 @@ from pydantic_settings import SettingsError as VariableError
 
 from flows.cron import check_cron
 from warehouse import Location, SettingsError
+from warehouse.maintain import MOST_DAYS
 
 FILE_NAME = "siftline.toml"
 _PREFIX = "SIFTLINE_"
@@ -218,7 +219,7 @@ class ScheduleSection(Section):
     """Records that start a cycle before its time; 0 for never."""
     timeout_min: float = Field(default=360.0, gt=0, le=525_600)
     """A run that takes longer is stopped; a year at most."""
-    expire_days: float | None = Field(default=None, ge=0)
+    expire_days: float | None = Field(default=None, ge=0, le=MOST_DAYS)
     """Age at which maintenance gives up snapshots; left out, all are kept."""
 
     @field_validator("cycle", "collect", "refresh", "maintenance")

@@ -40,6 +40,20 @@ def test_a_label_comes_back_with_who_when_and_how_long(studio: StudioInfo, proje
     assert abs(datetime.now(UTC) - answer.created_at) < timedelta(minutes=10)
 
 
+def test_a_time_that_no_clock_shows_is_unknown_and_costs_no_label(
+    studio: StudioInfo, project: LabelStudioService
+) -> None:
+    ids = project.push(make_tasks(1))
+    api(
+        studio,
+        "POST",
+        f"/api/tasks/{ids['item-0']}/annotations/",
+        json={"result": result("crude"), "lead_time": -5},
+    )
+    (answer,) = project.pull()
+    assert (answer.labels, answer.seconds) == (("crude",), 0.0)
+
+
 def test_the_simulated_annotator_is_named(project: LabelStudioService) -> None:
     ids = project.push(make_tasks(1))
     project.annotate(ids["item-0"], labels=["earn"], annotator="simulated", seconds=4.5)

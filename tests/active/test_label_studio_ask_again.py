@@ -72,7 +72,7 @@ def test_a_text_edited_twice_is_asked_about_three_times_and_answers_to_former_te
         choose(studio, tasks[-1], label)
         collect(lake, service, config)
         assert (row_of(lake, item), gold(lake, item)) == (("answered", tasks[-1]), [label])
-    assert reconcile(lake, service, config).lines() == ["1 tasks agree with the service"]
+    assert reconcile(lake, service, config).lines() == ["1 task agrees with the service"]
 
 
 def test_people_who_disagree_are_asked_for_a_second_and_a_third_opinion(

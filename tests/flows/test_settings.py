@@ -93,6 +93,7 @@ def test_several_classes_need_no_other_setting(tmp_path: Path) -> None:
         (GOOD + "[value]\nseed = -1", "value.seed"),
         (GOOD + "[select]\nseed = 18446744073709551616", "select.seed"),
         (GOOD + "[schedule]\ntimeout_min = inf", "schedule.timeout_min"),
+        (GOOD + "[schedule]\nexpire_days = 1e7", "schedule.expire_days: .*less than or equal to 1000000"),
         (GOOD + "[schedule]\ntimeout_min = 1e9", "schedule.timeout_min: .*less than or equal to 525600"),
         (GOOD + "[weak_labels.prompt]\nlimit = nan", "weak_labels.prompt.limit"),
         (GOOD + "[[sources]]\nname = 'twice'\npath = 'a'\n" * 2, "two sources are named 'twice'"),
