@@ -119,6 +119,8 @@ def _measure(arguments: argparse.Namespace, names: list[str]) -> Figures:
         found = measure()
         on = {key: figures[key] for key in ("command", "commit", "uncommitted_changes", "processor", "cores")}
         on |= {"encoder": figures["encoder"]["sha256"], "kept": keep_points(found, figures["parts"].get(name))}
+        if name == "training":
+            keep_other_precision(found, figures["parts"].get(name))
         passed = round(time.monotonic() - began, 1)
         loads = [round(value, 1) for value in (load, os.getloadavg()[0])]
         figures["parts"][name] = {
@@ -237,6 +239,23 @@ def keep_points(found: Figures, earlier: Figures | None) -> dict[str, str]:
     found["points"] += old
     commits = dict.fromkeys((point["encoder"] for point in old), earlier["measured"]["commit"])
     return {name: earlier["measured"].get("kept", {}).get(name, commit) for name, commit in commits.items()}
+
+
+def keep_other_precision(found: Figures, earlier: Figures | None) -> None:
+    """Add to new figures of a training step those in the other precision, of a machine that has or lacks bfloat16.
+
+    Args:
+        found: new figures; takes the others as "other", with what they were measured on.
+        earlier: the part before; None where it was not measured.
+    """
+    if earlier is None:
+        return
+    before = dict(earlier["figures"])
+    other = before.pop("other", None)
+    if before["precision"] != found["precision"]:
+        other = {**before, "measured": earlier["measured"]}
+    if other is not None:
+        found["other"] = other
 
 
 def parts_without(before: Figures, controls: Collection[str]) -> Figures:

@@ -255,13 +255,15 @@ def _training(part: Figures | None) -> Bar:
     )
     if part is None:
         return Bar("training", wanted, "", None)
-    same, full = part["over_masked"], part["over_full_depth_masked"]
-    shown = (
-        f"{percent(same['skipped'])} of the same model's, {percent(full['skipped'])} of a model's with all layers; as "
-        f"distillation runs it (heads masked, experts skipped) {percent(same['as_distilled'])} and "
-        f"{percent(full['as_distilled'])}"
+    every = [part, *([part["other"]] if "other" in part else [])]
+    shown = "; ".join(
+        f"in {one['precision']} {percent(one['over_masked']['skipped'])} of the same model's, "
+        f"{percent(one['over_full_depth_masked']['skipped'])} of a model's with all layers; as distillation runs it "
+        f"(heads masked, experts skipped) {percent(one['over_masked']['as_distilled'])} and "
+        f"{percent(one['over_full_depth_masked']['as_distilled'])}"
+        for one in every
     )
-    return Bar("training", wanted, shown, same["skipped"] <= STEP_SHARE)
+    return Bar("training", wanted, shown, all(one["over_masked"]["skipped"] <= STEP_SHARE for one in every))
 
 
 def _bits(part: Figures | None) -> Bar:

@@ -61,7 +61,7 @@ def tables(part: str, figures: Figures) -> list[Table]:
     if part == "throughput":
         return [_throughput(found), *_duels(figures)]
     if part == "training":
-        return [_training(found)]
+        return [_training(found), *([_training(found["other"])] if "other" in found else [])]
     return [_bits(found)]
 
 
@@ -161,7 +161,11 @@ def _training(part: Figures) -> Table:
             percent(part[name][way]) if way in part[name] else "" for name in ("over_masked", "over_full_depth_masked")
         ]
         rows.append([WAYS[way], f"{seconds:.3f}", *shares])
-    return Table("A training step", ["step", "seconds", "of same model masked", "of full depth masked"], rows)
+    title = f"A training step in {part['precision']}"
+    if "measured" in part:
+        on = part["measured"]
+        title += f", on another machine: {on['processor']}, commit {on['commit'][:12]}"
+    return Table(title, ["step", "seconds", "of same model masked", "of full depth masked"], rows)
 
 
 def _bits(part: Figures) -> Table:
@@ -241,7 +245,8 @@ def page(figures: Figures) -> str:
         if name not in parts:
             continue
         for number, table in enumerate(tables(name, figures)):
-            lines += [*([f"{table.title}:", ""] if number else []), table.markdown(), ""]
+            titled = number or name == "training"  # its title says the precision
+            lines += [*([f"{table.title}:", ""] if titled else []), table.markdown(), ""]
         lines += [NOTES[name], "", _measured(name, figures), ""]
     return "\n".join(lines).rstrip() + "\n"
 

@@ -19,7 +19,7 @@ from engine.encoder import Pack, Run, attend, run_rows, sequence_means
 from engine.products import linear
 
 TRAINING_COUNTS = 16
-"""In training, a head works on one of so many numbers of texts: oneDNN compiles a bfloat16 product for each."""
+"""In training in bfloat16, a head works on one of so many numbers of texts: oneDNN compiles a product for each."""
 
 
 class RoutedAttention(nn.Module):
@@ -84,7 +84,7 @@ class RoutedAttention(nn.Module):
         runs: Sequence[Run],
         shared_TD: torch.Tensor,
     ) -> torch.Tensor:
-        """As `forward`, with heads filled up by whole texts, so that all pairs of a head and a text stand alike."""
+        """As `forward`, and what fills heads up is whole texts, so that all pairs of a head and a text stand alike."""
         parts: list[torch.Tensor] = []
         first = 0
         for run in runs:

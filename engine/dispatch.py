@@ -17,7 +17,7 @@ from torch.nn import functional
 from engine.products import least_rows, lowered, most_rows, must_fix_order, product
 
 TRAINING_ROWS = 64
-"""In training, each unit's rows are filled up to a multiple of this: oneDNN compiles a bfloat16 product anew for each
+"""In training in bfloat16, rows of a unit are filled up to a multiple of this: oneDNN compiles a product anew for each
 shape, two milliseconds where the product takes a tenth of one."""
 
 
@@ -52,7 +52,7 @@ def dispatch(on_RU: torch.Tensor, training_rows: int = TRAINING_ROWS) -> Dispatc
 
     Args:
         on_RU: bool, the unit works on the row.
-        training_rows: with gradients, rows of a unit are filled up to a multiple of this.
+        training_rows: with gradients in bfloat16, rows of a unit are filled up to a multiple of this.
     """
     # NumPy takes a fifth of torch's time for arrays of this size.
     on = on_RU.cpu().numpy()
@@ -60,7 +60,8 @@ def dispatch(on_RU: torch.Tensor, training_rows: int = TRAINING_ROWS) -> Dispatc
     counts_U = on.sum(axis=0)
     training = torch.is_grad_enabled()
     if training:
-        full_U = -(-counts_U // training_rows) * training_rows
+        multiple = training_rows if torch.is_autocast_enabled(on_RU.device.type) else 1
+        full_U = -(-counts_U // multiple) * multiple
     elif least_rows() == most_rows():  # all products have one number of rows
         full_U = -(-counts_U // least_rows()) * least_rows()
     else:

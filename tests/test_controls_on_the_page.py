@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks.claims import table
-from benchmarks.engine import keep_points, parts_without
+from benchmarks.engine import keep_other_precision, keep_points, parts_without
 from benchmarks.engine_bars import EQUAL, Duel, duels, training_of
 from benchmarks.engine_report import block, page
 from tests.projects import ROOT
@@ -106,3 +106,23 @@ def test_a_part_of_an_earlier_file_says_so(figures: dict[str, Any]) -> None:
     replaced = {**figures, "encoder": {**figures["encoder"], "sha256": "f" * 64}, "parts": parts}
     words = f"**on an earlier file of the encoder**, sha256 `{figures['encoder']['sha256'][:16]}`"
     assert page(replaced).count(words) == len(parts)
+
+
+def test_a_training_step_in_the_other_precision_stays_beside_the_new_one(figures: dict[str, Any]) -> None:
+    part = figures["parts"]["training"]
+    for precision, share in (("bfloat16", 0.66), ("float32", 0.38), ("float32", 0.39)):
+        found = {key: value for key, value in part["figures"].items() if key != "other"}
+        found |= {
+            "precision": precision,
+            "over_full_depth_masked": {**found["over_full_depth_masked"], "skipped": share},
+        }
+        keep_other_precision(found, part)
+        part["figures"] = found
+    assert part["figures"]["other"]["precision"] == "bfloat16"
+    shown = page(figures)
+    assert "A training step in float32:" in shown
+    assert "A training step in bfloat16, on another machine: " in shown
+    row = next(line for line in table(figures, _read("int8"), _read("serving")).splitlines() if "training cost" in line)
+    assert "in float32 39% of one with all layers" in row
+    assert "in bfloat16 66% of one with all layers" in row
+    assert row.endswith("| float32, against all layers |")

@@ -124,11 +124,15 @@ def test_only_experts_with_rows_are_filled_up_to_the_least_rows() -> None:
     torch.testing.assert_close(filled_TD, plain_TD, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("lower", [False, True], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("counts", [(0, 0, 0, 0), (5, 0, 0, 0), (0, 100, 0, 64), (100, 100, 100, 100)])
-def test_training_costs_the_rows_of_working_experts_in_whole_blocks(counts: tuple[int, ...]) -> None:
+def test_training_costs_the_rows_of_working_experts_in_bfloat16_in_whole_blocks(
+    counts: tuple[int, ...], lower: bool
+) -> None:
     part, x_TD = feed_forward(), states().requires_grad_(True)
-    pairs = sum(-(-count // TRAINING_ROWS) * TRAINING_ROWS for count in counts)
-    with Multiplications() as forward:
+    block = TRAINING_ROWS if lower else 1
+    pairs = sum(-(-count // block) * block for count in counts)
+    with Multiplications() as forward, torch.autocast("cpu", torch.bfloat16, enabled=lower):
         result_TD = part(x_TD, some_on(counts))
     assert forward.done == SHARED_COST + pairs * PER_PAIR
     with Multiplications() as backward:
