@@ -25,8 +25,9 @@ from engine.build import JOINED_FRAC, JOINED_LONGEST, Shape, read_texts, sample_
 from engine.config import RoutedConfig
 from engine.convert import CALIBRATION_TOKENS, calibrate_thresholds, convert
 from engine.corpus import Corpus, with_joined
-from engine.distill import Distillation, Progress, Recipe
+from engine.distill import Distillation
 from engine.encoder import DenseEncoder, dense_encoder, pack
+from engine.recipe import Progress, Recipe
 from engine.routed import RoutedEncoder
 from engine.routed_file import write_routed
 from engine.weights import DenseFiles, read_minilm

@@ -19,9 +19,10 @@ from benchmarks.engine_data import Data, texts_of_length
 from benchmarks.engine_subjects import EncoderFile, Subjects
 from engine.corpus import Corpus, Ints, batches, read_corpus, with_joined
 from engine.device import computes_bf16
-from engine.distill import Distillation, Recipe
+from engine.distill import Distillation
 from engine.encoder import DenseEncoder, pack
 from engine.products import use_least_rows
+from engine.recipe import Recipe
 from engine.routed import RoutedEncoder
 from engine.tokenizer import TextTokenizer
 

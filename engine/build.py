@@ -15,9 +15,10 @@ from engine.config import RoutedConfig
 from engine.convert import CALIBRATION_TOKENS, RESERVE, calibrate_thresholds, convert, plan
 from engine.corpus import Corpus, read_corpus, with_joined
 from engine.device import check_device
-from engine.distill import Distillation, Progress, Recipe
+from engine.distill import Distillation
 from engine.encoder import dense_encoder, pack
 from engine.errors import OptionError
+from engine.recipe import Progress, Recipe
 from engine.routed import RoutedEncoder
 from engine.routed_file import check_output, parse_routed, write_routed
 from engine.tokenizer import TextTokenizer

@@ -58,7 +58,7 @@ def distill_model(
 ) -> None:
     """Distill and print progress, one line per report."""
     from engine.build import Shape, distill_file
-    from engine.distill import Progress, Recipe
+    from engine.recipe import Progress, Recipe
 
     def report(progress: Progress) -> None:
         left = (progress.steps - progress.step) * progress.seconds / max(1, progress.done)

@@ -14,9 +14,9 @@ import torch
 from engine.build import Shape, distill_file
 from engine.client import Encoder, load_encoder
 from engine.device import CUDA_ROWS
-from engine.distill import Progress, Recipe
 from engine.errors import OverloadError
 from engine.products import linear, use_least_rows
+from engine.recipe import Progress, Recipe
 from tests.engine.texts import make_texts
 from tests.engine.tiny import write_folder
 from tests.engine_servers import post, server_process

@@ -20,9 +20,10 @@ import torch
 from engine import distill
 from engine.corpus import Corpus
 from engine.device import computes_bf16
-from engine.distill import CHECKPOINT, Distillation, Progress, Recipe, checkpoint_metadata, distillation_loss
+from engine.distill import CHECKPOINT, Distillation, checkpoint_metadata, distillation_loss
 from engine.encoder import pack
 from engine.errors import EngineError, ModelFileError, OptionError
+from engine.recipe import Progress, Recipe
 from engine.routed import RoutedEncoder
 from tests.engine.tiny import tiny_corpus, tiny_parent, tiny_routed, tiny_routed_config
 

@@ -14,10 +14,10 @@ from safetensors.torch import save_file
 from engine.build import Shape, convert_file, distill_file
 from engine.client import load_encoder
 from engine.convert import RESERVE
-from engine.distill import Progress, Recipe
 from engine.encoder import dense_encoder, pack
 from engine.errors import EngineError, ModelFileError, OptionError
 from engine.quantized_file import quantize_encoder
+from engine.recipe import Progress, Recipe
 from engine.routed_file import parse_routed
 from engine.tokenizer import TextTokenizer
 from engine.weights import read_folder
