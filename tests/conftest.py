@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lakes import copy_of
 from warehouse import Lake
 
 # Threads of torch, scikit-learn and faiss that wait give their core away: the workers of a parallel run, and what their
@@ -25,13 +26,14 @@ for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Iterator[Lake]:
-    with Lake(tmp_path / "lake") as opened:
+    """An open warehouse in which nothing is yet."""
+    with copy_of(Lake, tmp_path / "lake") as opened:
         yield opened
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `-n 2` a file stays on one worker, and all that needs Label Studio shares one server on one worker.
+    """With `-n 3` a file stays on one worker, and all that needs Label Studio shares one server on one worker.
 
     What takes minutes begins first, so that no worker ends with it alone. Tests marked cuda are skipped where there is
     no such device.

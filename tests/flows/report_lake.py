@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from tests.lakes import copy_of
 from warehouse import Append, Lake, Upsert
 from warehouse.reader import matrix_to_list_array
 
@@ -89,6 +90,18 @@ def add_vectors(lake: Lake) -> None:
 
 def full_lake(path: Path, *, simulated: bool = True) -> Lake:
     """A warehouse after two cycles of eight labels, with a third batch of four waiting."""
+    return copy_of(_simulated if simulated else _of_people, path)
+
+
+def _simulated(path: Path) -> Lake:
+    return _full_lake(path, simulated=True)
+
+
+def _of_people(path: Path) -> Lake:
+    return _full_lake(path, simulated=False)
+
+
+def _full_lake(path: Path, *, simulated: bool) -> Lake:
     lake = Lake(path)
     add_items(lake)
     add_vectors(lake)

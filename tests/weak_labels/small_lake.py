@@ -3,9 +3,11 @@
 Rows are put with a stage of their own, as the stages before the label model would.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tests.lakes import copied, own_folder
 from warehouse import Append, Delete, Lake, Upsert, Write, matrix_to_list_array
 from weak_labels.classifier import EndModelConfig, Vectors
 from weak_labels.evaluate import EvaluateConfig
@@ -165,4 +168,23 @@ def build(lake: Lake, folder: Path, *, train: int = 120, test: int = 60) -> Smal
         small.put_vectors(ids, vectors)
     small.put_votes(noisy_votes(small.truth, functions=5, seed=3))
     small.write_gold()
+    return small
+
+
+@contextmanager
+def prepared(prepare: Callable[[SmallLake], None], folder: Path) -> Generator[SmallLake]:
+    """A small project after `prepare`, in a folder in which there is no warehouse yet; a copy of what is made once."""
+    made = _prepared(prepare)
+    with copied(made.folder / "lake", folder / "lake") as lake:
+        small = SmallLake(lake, folder, dict(made.truth), made.puts)
+        small.write_gold()
+        yield small
+
+
+@cache
+def _prepared(prepare: Callable[[SmallLake], None]) -> SmallLake:
+    folder = own_folder(prepare)
+    with Lake(folder / "lake") as lake:
+        small = build(lake, folder)
+        prepare(small)
     return small

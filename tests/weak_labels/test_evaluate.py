@@ -1,14 +1,14 @@
 """Scoring: figures that can be checked by hand, rivals measured once, and a gold file that touches nothing else."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from tests.weak_labels.small_lake import CLASSES, SmallLake, build
+from tests.weak_labels.small_lake import CLASSES, SmallLake, build, prepared
 from warehouse import DataError, Lake, SettingsError, StageResult
 from weak_labels.classifier import EndModelConfig
 from weak_labels.end_model import end_model
@@ -19,12 +19,15 @@ CONTENT = ("items", "vectors", "lf_votes", "weak_labels", "predictions", "models
 LABEL_MODEL = ("label_model", "label_model_covered")
 
 
+def learned(small: SmallLake) -> None:
+    label_model(small.lake, small.label_config)
+    end_model(small.lake, small.end_config)
+
+
 @pytest.fixture
-def small(lake: Lake, tmp_path: Path) -> SmallLake:
-    small = build(lake, tmp_path)
-    label_model(lake, small.label_config)
-    end_model(lake, small.end_config)
-    return small
+def small(tmp_path: Path) -> Iterator[SmallLake]:
+    with prepared(learned, tmp_path) as small:
+        yield small
 
 
 def run(small: SmallLake) -> StageResult:

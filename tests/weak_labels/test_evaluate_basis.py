@@ -1,15 +1,15 @@
 """All figures of a split can be compared: equal weak labels, end model, gold file and scored items, or none at all."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from tests.weak_labels.small_lake import CLASSES, SmallLake, build
-from warehouse import Delete, Lake
+from tests.weak_labels.small_lake import CLASSES, SmallLake, prepared
+from warehouse import Delete
 from weak_labels.end_model import end_model
 from weak_labels.evaluate import evaluate, evaluate_rivals
 from weak_labels.label_models import label_model
@@ -28,16 +28,19 @@ def rivals(small: SmallLake, *, rival_seeds: int = 2) -> bool:
     return evaluate_rivals(small.lake, small.evaluate_config(rival_seeds=rival_seeds), small.end_config).committed
 
 
-@pytest.fixture
-def small(lake: Lake, tmp_path: Path) -> SmallLake:
-    """Scored with 0, 6 and 12 gold labels."""
-    small = build(lake, tmp_path)
+def scored_thrice(small: SmallLake) -> None:
     learn_and_score(small)
     for cycle, part in ((1, slice(0, 6)), (2, slice(6, 12))):
         small.answer({item_id: small.truth[item_id] for item_id in small.train_ids()[part]}, cycle=cycle)
         learn_and_score(small)
     rivals(small)
-    return small
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[SmallLake]:
+    """Scored with 0, 6 and 12 gold labels."""
+    with prepared(scored_thrice, tmp_path) as small:
+        yield small
 
 
 def figures(small: SmallLake) -> dict[str, float]:
