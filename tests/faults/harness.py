@@ -3,10 +3,11 @@
     python -m tests.faults.harness PROJECT
 
 Every statement on the warehouse and every file that is opened for writing, renamed or removed is a *moment* of the
-stage at work. An undisturbed run in a copy of the project counts the moments of the longest call of each stage; then
-one run after the other is killed at the first, middle and last moments of a call of every stage, each going on from
-what the one before left. The children are forks of a process that has imported all that stages import when they need
-it, so the heavy imports are paid once. Prints one JSON line with what was killed.
+stage at work. An undisturbed run in a copy of the project counts the moments of each stage in its first pass; then one
+run after the other is killed at the first, the middle and the last but one moment of every stage, each going on from
+what the one before left. A run that finds less to do than so many moments ends with its stage: if it went on, the
+stages behind it would have nothing left to be killed in. The children are forks of a process that has imported all that
+stages import when they need it, so the heavy imports are paid once. Prints one JSON line with what was killed.
 """
 
 import importlib
@@ -16,7 +17,6 @@ import shutil
 import signal
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +38,17 @@ IMPORTED_WHEN_NEEDED = (
 _WRITES = {"os.rename", "os.remove", "os.mkdir", "os.truncate"}
 
 
+class Over(BaseException):
+    """The stage in which this run was to be killed is over."""
+
+
 class Moments:
     """Counts the moments of the stage at work and calls `reached` at each."""
 
     def __init__(self, reached: Any) -> None:
         self.stage = ""
         self.count = 0
-        self.longest: Counter[str] = Counter()
+        self.first: dict[str, int] = {}
         self.reached = reached
         sys.addaudithook(self._audit)
         real = Lake.new_cursor
@@ -71,12 +75,15 @@ class Moments:
     def tick(self) -> None:
         if self.stage:
             self.count += 1
-            self.longest[self.stage] = max(self.longest[self.stage], self.count)
             self.reached(self.stage, self.count)
 
 
-def run(root: Path, reached: Any) -> dict[str, int]:
-    """Run a project to its end in this process; returns the moments of the longest call of every stage."""
+def run(root: Path, reached: Any, *, until: str | None = None) -> dict[str, int]:
+    """Run a project in this process to its end, or to that of a stage; returns the moments of each stage's first call.
+
+    Raises:
+        Over: the stage `until` is over.
+    """
     moments = Moments(reached)
     project = Project(root)
     inner = run_stage_in_process(project)
@@ -84,12 +91,16 @@ def run(root: Path, reached: Any) -> dict[str, int]:
     def stage(name: str) -> StageResult:
         moments.stage, moments.count = name, 0
         try:
-            return inner(name)
+            result = inner(name)
         finally:
+            moments.first.setdefault(name, moments.count)
             moments.stage = ""
+        if name == until:
+            raise Over
+        return result
 
     run_passes(stage, simulated=True)
-    return dict(moments.longest)
+    return moments.first
 
 
 def in_child(root: Path, kill_at: tuple[str, int] | None, output: Path) -> int:
@@ -104,7 +115,9 @@ def in_child(root: Path, kill_at: tuple[str, int] | None, output: Path) -> int:
 
     code = 1
     try:
-        output.write_text(json.dumps(run(root, reached)))
+        output.write_text(json.dumps(run(root, reached, until=None if kill_at is None else kill_at[0])))
+        code = 0
+    except Over:
         code = 0
     except Exception as error:
         sys.excepthook(type(error), error, error.__traceback__)
@@ -125,8 +138,8 @@ def main(root: Path) -> None:
     killed: list[tuple[str, int]] = []
     began = time.monotonic()
     for stage in STAGES:
-        last = counts.get(stage, 1)
-        for number in sorted({1, last // 2, last - 1, last} - {0}):
+        last = counts[stage]
+        for number in sorted({1, last // 2, last - 1}):
             status = in_child(root, (stage, number), output)
             if os.WIFSIGNALED(status):
                 killed.append((stage, number))

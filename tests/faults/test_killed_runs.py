@@ -25,9 +25,9 @@ def queued(root: Path) -> list[str]:
     return [json.loads(p.read_text("utf-8"))["data"]["item_id"] for p in (root / "tasks").glob("*.json")]
 
 
-@pytest.mark.timeout(2400)  # some hundred forked runs
+@pytest.mark.timeout(2400)  # some fifty forked runs
 def test_killed_inside_every_stage_the_tables_equal_an_undisturbed_run(tmp_path: Path, reuters: SampleFiles) -> None:
-    root = make_small_project(tmp_path / "project", reuters)
+    root = make_small_project(tmp_path / "project", reuters, train=80, test=20)
     ended = subprocess.run(
         [sys.executable, "-m", "tests.faults.harness", str(root)],
         cwd=ROOT,
@@ -37,8 +37,8 @@ def test_killed_inside_every_stage_the_tables_equal_an_undisturbed_run(tmp_path:
     )
     assert ended.returncode == 0, ended.stderr[-3000:]
     killed = json.loads(ended.stdout.splitlines()[-1])["killed"]
-    # The index is a cache and `annotate` writes no table; every stage that commits was killed at least once.
-    assert set(STAGES) - {stage for stage, _ in killed} <= {"annotate"}, killed
+    # Also in the middle and towards the end, where it would find nothing to do if an earlier run had gone on beyond it.
+    assert all(sum(name == stage for name, _ in killed) > 1 for stage in STAGES), killed
     with Lake(tmp_path / "project" / "lake") as one, Lake(tmp_path / "project-undisturbed" / "lake") as other:
         assert one.content_hash(CONTENT) == other.content_hash(CONTENT)
         with one.read() as reader:
