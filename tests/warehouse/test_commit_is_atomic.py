@@ -201,7 +201,7 @@ def test_an_item_says_when_it_was_replaced(lake: Lake) -> None:
 
 
 def test_killed_at_any_statement_the_warehouse_is_before_or_after(tmp_path: Path) -> None:
-    """Every statement of the commit, and of the many that create the schema some of each kind."""
+    """Every statement of the commit, and of the many that create the schema one of each kind."""
     command = [sys.executable, "-m", "tests.warehouse.killed_commits", str(tmp_path)]
     ended = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert ended.returncode == 0, ended.stderr
