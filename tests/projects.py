@@ -55,7 +55,7 @@ def prefect_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def give_prefect_database(state: Path, database: Path) -> None:
     """Let the Prefect server of a state folder begin with a migrated database."""
-    (state / "prefect").mkdir(mode=0o700)
+    (state / "prefect").mkdir(mode=0o700, parents=True)
     shutil.copyfile(database, state / "prefect" / "prefect.db")
 
 

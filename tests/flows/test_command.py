@@ -9,7 +9,7 @@ import pytest
 
 from flows.cli.main import run_command
 from flows.settings import load_settings
-from tests.projects import ROOT
+from tests.projects import ROOT, give_prefect_database
 
 COMMANDS = [
     ["init"],
@@ -363,9 +363,10 @@ def test_an_environment_variable_that_is_no_setting_is_named(
 
 
 def test_a_mistake_inside_a_run_is_one_message_and_no_traceback(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], prefect_database: Path
 ) -> None:
     project = own_project(tmp_path, capsys)
+    give_prefect_database(project / ".siftline", prefect_database)
     (project / "data" / "a file.csv").unlink()
     ended = siftline("run", "--project", str(project))
     assert ended.returncode == 2

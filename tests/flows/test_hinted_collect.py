@@ -7,7 +7,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-from tests.projects import ROOT
+from tests.projects import ROOT, give_prefect_database
 
 SCRIPT = """
 import json, sys, threading, time
@@ -83,7 +83,10 @@ print(json.dumps(found))
 ENDED = ["CANCELLED", "COMPLETED", "CRASHED", "FAILED", "FAILED"]
 
 
-def test_the_deployment_is_run_and_waited_for_and_whatever_prevents_it_is_said(tmp_path: Path) -> None:
+def test_the_deployment_is_run_and_waited_for_and_whatever_prevents_it_is_said(
+    tmp_path: Path, prefect_database: Path
+) -> None:
+    give_prefect_database(tmp_path, prefect_database)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
     environment["PREFECT_PROFILES_PATH"] = str(tmp_path / "no-profiles.toml")
     ended = subprocess.run(

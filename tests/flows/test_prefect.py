@@ -14,7 +14,7 @@ import pytest
 
 from flows.cli.main import run_command
 from flows.prefect_server import configured_api_url, prefect_api
-from tests.projects import ROOT
+from tests.projects import ROOT, give_prefect_database
 from warehouse import ServiceError, SettingsError
 from warehouse.errors import DiskFull
 
@@ -69,8 +69,9 @@ with prefect_api(Path(sys.argv[1])) as url:
     ],
 )
 def test_only_transient_errors_are_retried_and_the_server_sees_the_end(
-    tmp_path: Path, kind: str, expected: dict[str, object]
+    tmp_path: Path, prefect_database: Path, kind: str, expected: dict[str, object]
 ) -> None:
+    give_prefect_database(tmp_path, prefect_database)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
     command = [sys.executable, "-c", textwrap.dedent(FLOW), str(tmp_path), kind]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
@@ -171,7 +172,8 @@ with prefect_api(Path(sys.argv[1])):
 """
 
 
-def test_a_project_does_not_take_the_deployments_of_another_of_its_name(tmp_path: Path) -> None:
+def test_a_project_does_not_take_the_deployments_of_another_of_its_name(tmp_path: Path, prefect_database: Path) -> None:
+    give_prefect_database(tmp_path, prefect_database)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     environment["PREFECT_PROFILES_PATH"] = str(tmp_path / "no-profiles.toml")
     ended = subprocess.run(

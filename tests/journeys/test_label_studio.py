@@ -41,9 +41,9 @@ def tasks(studio: StudioInfo, title: str) -> list[dict]:
 
 
 def test_with_a_server_configured_the_run_pushes_there_and_collects_from_there(
-    tmp_path: Path, reuters: SampleFiles, studio: StudioInfo
+    tmp_path: Path, reuters: SampleFiles, studio: StudioInfo, prefect_database: Path
 ) -> None:
-    root = make_small_project(tmp_path / "project", reuters, train=120, test=30)
+    root = make_small_project(tmp_path / "project", reuters, train=120, test=30, prefect=prefect_database)
     settings = (root / "siftline.toml").read_text("utf-8").replace('"siftline-reuters"', '"journey-simulated"')
     (root / "siftline.toml").write_text(settings, "utf-8")
     server = {"LABEL_STUDIO_URL": studio.url, "LABEL_STUDIO_API_KEY": studio.api_key}
@@ -62,10 +62,10 @@ def test_with_a_server_configured_the_run_pushes_there_and_collects_from_there(
 
 
 def test_studio_up_starts_a_server_with_the_queue_loaded_and_prints_the_log_in(
-    tmp_path: Path, reuters: SampleFiles
+    tmp_path: Path, reuters: SampleFiles, prefect_database: Path
 ) -> None:
     """What `make studio` runs after a demo whose budget is spent: one more batch waits for people."""
-    root = make_small_project(tmp_path / "project", reuters, train=120, test=30)
+    root = make_small_project(tmp_path / "project", reuters, train=120, test=30, prefect=prefect_database)
     assert siftline(root, "run", "--annotator", "simulated").returncode == 0
     try:
         up = siftline(root, "studio", "up", "--load")
@@ -90,9 +90,9 @@ def test_studio_up_starts_a_server_with_the_queue_loaded_and_prints_the_log_in(
 @pytest.mark.browser
 @requires_chromium
 def test_an_annotator_labels_five_tasks_with_the_keyboard_and_the_next_cycle_learns_from_them(
-    tmp_path: Path, reuters: SampleFiles, studio: StudioInfo
+    tmp_path: Path, reuters: SampleFiles, studio: StudioInfo, prefect_database: Path
 ) -> None:
-    root = make_small_project(tmp_path / "project", reuters, train=120, test=30)
+    root = make_small_project(tmp_path / "project", reuters, train=120, test=30, prefect=prefect_database)
     settings = (root / "siftline.toml").read_text("utf-8").replace('"siftline-reuters"', '"journey-keyboard"')
     (root / "siftline.toml").write_text(settings, "utf-8")
     server = {"LABEL_STUDIO_URL": studio.url, "LABEL_STUDIO_API_KEY": studio.api_key}
