@@ -12,7 +12,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STUDIO_VENV := .venv-labelstudio
 DEMO := examples/reuters
-JOBS ?= 2
+# One more than the two cores of CI: much of a test's time is waiting for servers and clocks.
+JOBS ?= 3
 
 .PHONY: help
 help: ## Show the targets
