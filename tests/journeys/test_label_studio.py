@@ -14,6 +14,8 @@ from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.ui import WebDriverWait
 
 from features.samples import SampleFiles
+from flows.project import Project
+from flows.stages import run_passes, run_stage_in_process
 from flows.studio import StudioInfo
 from tests.browser import chromium, requires_chromium
 from tests.projects import ROOT, make_small_project
@@ -66,7 +68,9 @@ def test_studio_up_starts_a_server_with_the_queue_loaded_and_prints_the_log_in(
 ) -> None:
     """What `make studio` runs after a demo whose budget is spent: one more batch waits for people."""
     root = make_small_project(tmp_path / "project", reuters, train=120, test=30, prefect=prefect_database)
-    assert siftline(root, "run", "--annotator", "simulated").returncode == 0
+    project = Project(root)
+    run_passes(run_stage_in_process(project), simulated=True)
+    project.lake.close()
     try:
         up = siftline(root, "studio", "up", "--load")
         assert up.returncode == 0, up.stderr
