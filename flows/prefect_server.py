@@ -47,6 +47,11 @@ _SERVICES = (
 )
 
 
+def own_pages(port: int) -> dict[str, str]:
+    """The setting by which browsers let only the server's own pages ask it; by default those of any site may."""
+    return {"PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://127.0.0.1:{port},http://localhost:{port}"}
+
+
 def configured_api_url() -> str | None:
     """The Prefect API that the user configured by environment or by the active profile, or None."""
     if url := os.environ.get("PREFECT_API_URL"):
@@ -182,7 +187,11 @@ def _send_what_waits(url: str) -> None:
 
 @contextmanager
 def _own_server(home: Path) -> Generator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     environment = {
+        **own_pages(port),
         **os.environ,
         **QUIET,
         "PREFECT_HOME": str(home),
@@ -192,9 +201,6 @@ def _own_server(home: Path) -> Generator[str]:
         "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
         **{f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in _SERVICES},
     }
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     url = f"http://127.0.0.1:{port}/api"
     reach_loopback_directly()  # for Prefect's client too, also where no command of ours began
     log = home / "server.log"

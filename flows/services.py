@@ -22,7 +22,7 @@ import httpx
 from filelock import FileLock
 
 from flows.ports import is_own, pick_port
-from flows.prefect_server import QUIET, configured_api_url
+from flows.prefect_server import QUIET, configured_api_url, own_pages
 from flows.processes import left_of_session, start_time, started_for
 from flows.project import Project
 from flows.studio import StudioInfo, studio_down, studio_server, studio_status, studio_up
@@ -295,6 +295,7 @@ def _prefect_up(project: Project, environment: Mapping[str, str], told: Callable
     url = f"http://127.0.0.1:{port}/api"
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     variables = {
+        **own_pages(port),
         **environment,
         "PREFECT_HOME": str(home),
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / 'prefect.db'}",

@@ -42,6 +42,14 @@ def taken_over(served: Served) -> list[tuple[str, str]]:
         )
 
 
+def test_pages_of_other_sites_may_not_ask_the_server(served: Served) -> None:
+    own = served.api.removesuffix("/api")
+    for origin, let_in in (("http://evil.example", False), (own, True), (own.replace("127.0.0.1", "localhost"), True)):
+        answer = httpx.get(f"{served.api}/health", headers={"Origin": origin}, timeout=60, trust_env=False)
+        assert (answer.headers.get("access-control-allow-origin") == origin) == let_in
+        assert "*" not in answer.headers.get("access-control-allow-origin", "")
+
+
 def test_cron_starts_a_run_and_whatever_overlaps_leaves_cleanly(served: Served) -> None:
     def by_cron() -> list[str]:
         found = served.ask("POST", "/flow_runs/filter", flow_runs={"state": {"type": {"any_": ["RUNNING"]}}})
