@@ -28,6 +28,11 @@ def check_url(url: str) -> None:
         fine = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except (ValueError, httpx.InvalidURL):
         fine = False
+    if "@" in url:  # not repeated: it may hold a password
+        raise OptionError(
+            "The engine's url holds a log-in, which would stand in messages. Leave it out; a key belongs into "
+            "SIFTLINE_ENGINE_KEY."
+        )
     if not fine:
         raise OptionError(f"The engine's url is '{url}'; it must look like http://host:8180 or https://host/path.")
 

@@ -144,7 +144,7 @@ class Project:
         return PromptClient(
             PromptConfig(
                 cache=self.root / "prompt_answers.sqlite",
-                api_key=os.environ.get("SIFTLINE_PROMPT_API_KEY", ""),
+                api_key=os.environ.get("SIFTLINE_PROMPT_API_KEY", "").strip(),
                 **section.model_dump(),
             )
         )

@@ -8,6 +8,7 @@ waits for answers no longer than it may.
 
 import hashlib
 import json
+import re
 import sqlite3
 import threading
 import time
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -28,6 +30,9 @@ from weak_labels.functions import ABSTAIN, ItemBatch, LabelingFunction
 
 MAX_ANSWER_TOKENS = 16
 _MAX_BODY_BYTES = 1 << 20
+_UNPACKED = frozenset({"gzip", "deflate", "identity"})
+"""Packed once by one of these, what is read at a time grows a thousandfold at most."""
+_MOST_TOKENS = 2**53  # what a float holds
 _OVERHEAD_TOKENS = 64  # of the messages' frame
 _RETRIED = (408, 409, 425, 429, 500, 502, 503, 504)
 _LONGEST_WAIT_S = 60.0
@@ -78,8 +83,15 @@ class PromptConfig:
     parallel: int = 4
 
     def __post_init__(self) -> None:
-        if not self.url.startswith(("http://", "https://")):
-            raise SettingsError(f"The prompt url is {self.url!r}; it must begin with http:// or https://.")
+        if not _is_address(self.url):  # not repeated: it may hold a password
+            raise SettingsError(
+                "The prompt url must look like http://localhost:8000/v1, without a log-in and without a question mark: "
+                "it stands in messages and reports. A key belongs into SIFTLINE_PROMPT_API_KEY."
+            )
+        if not re.fullmatch(r"[!-~]*", self.api_key):
+            raise SettingsError(
+                "SIFTLINE_PROMPT_API_KEY holds a blank, a line end or a character that is not ASCII; copy it again."
+            )
         for name in ("requests_per_minute", "timeout_s", "attempts", "parallel"):
             if getattr(self, name) <= 0:
                 raise SettingsError(f"The prompt setting {name} is {getattr(self, name)}; it must be above 0.")
@@ -144,6 +156,15 @@ def prompt(
         description=description or question.strip(),
         labels=tuple(dict.fromkeys(label for label in known.values() if label is not None)),
     )
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts, _ = urlsplit(url), httpx.URL(url)
+        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except (ValueError, httpx.InvalidURL):  # a port that is no number, half an IPv6 address
+        return False
+    return known and "@" not in parts.netloc and "?" not in url and "#" not in url
 
 
 def _bare(answer: str) -> str:
@@ -225,7 +246,8 @@ class PromptClient:
         self._in_flight = 0
         self._next_at = 0.0
         self._clock = _RunClock(config.run_limit_s)
-        headers = {"Authorization": f"Bearer {config.api_key}"} if config.api_key else {}
+        headers = {"Accept-Encoding": "gzip, deflate"}
+        headers |= {"Authorization": f"Bearer {config.api_key}"} if config.api_key else {}
         self._http = httpx.Client(timeout=config.timeout_s, headers=headers, follow_redirects=False, trust_env=False)
 
     def __enter__(self) -> Self:
@@ -343,6 +365,9 @@ class PromptClient:
         timeout_s = min(self.config.timeout_s, self._clock.left_s())
         ends = time.monotonic() + timeout_s
         with self._http.stream("POST", url, json=body, timeout=timeout_s) as response:
+            packed = response.headers.get_list("content-encoding", split_commas=True)
+            if len(packed) > 1 or not _UNPACKED.issuperset(packed):
+                raise ValueError(f"it is packed as {', '.join(packed)[:80]}, which may unpack to any size")
             content = b""
             for part in response.iter_bytes():
                 self._clock.left_s()
@@ -415,7 +440,7 @@ def _read(content: bytes) -> tuple[str, tuple[int, int] | None]:
     if not isinstance(answer, str):
         raise ValueError(f"its content is {answer!r}")
     sent, answered = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    if type(sent) is int and type(answered) is int and min(sent, answered) >= 0:
+    if type(sent) is int and type(answered) is int and min(sent, answered) >= 0 and max(sent, answered) <= _MOST_TOKENS:
         return answer, (sent, answered)
     return answer, None
 

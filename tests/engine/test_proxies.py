@@ -70,6 +70,13 @@ def test_a_mistyped_address_is_no_fault_of_a_proxy(url: str) -> None:
     assert "proxy" not in str(raised.value)
 
 
+@pytest.mark.parametrize("url", ["http://me:canary@127.0.0.1:8180", "http:/me:canary@127.0.0.1", "https://canary@[::1"])
+def test_a_log_in_in_the_address_is_refused_and_not_repeated(url: str) -> None:
+    with pytest.raises(OptionError, match="SIFTLINE_ENGINE_KEY") as raised:
+        RemoteEncoder(url, patience_s=0.3)
+    assert "canary" not in str(raised.value)
+
+
 def test_a_proxy_that_is_away_or_of_another_kind_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     with pytest.raises(UnavailableError, match=r"by the proxy .* add engine\.invalid to NO_PROXY"):

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import gzip
 import json
 import signal
 import threading
@@ -190,6 +191,22 @@ def test_a_body_that_cannot_be_unpacked_is_asked_for_again(lake: Lake, service: 
     assert len(service.requests) == 2
 
 
+@pytest.mark.parametrize("packed", ["gzip, gzip", "br", "zstd"])
+def test_an_answer_that_may_unpack_to_any_size_is_not_unpacked(service: Service, tmp_path: Path, packed: str) -> None:
+    service.failures = [(200, {"content-encoding": packed}, gzip.compress(gzip.compress(bytes(2**20))))]
+    with PromptClient(settings(service, tmp_path)) as client, pytest.raises(NotAVote, match=f"packed as {packed}"):
+        client.ask("tiny", "question", ["text"])
+
+
+def test_a_count_of_tokens_that_no_number_holds_is_none(service: Service, tmp_path: Path) -> None:
+    usage = f'{{"prompt_tokens": 1{"0" * 400}, "completion_tokens": 1}}'
+    answer = f'{{"choices": [{{"message": {{"content": "yes"}}}}], "usage": {usage}}}'
+    service.failures = [(200, {}, answer.encode())]
+    with PromptClient(settings(service, tmp_path, price_in=1.0)) as client:
+        assert client.ask("tiny", "question", ["text"]) == ["yes"]
+        assert 0 < client.spent()[1] < 1
+
+
 def test_an_answer_that_trickles_in_is_given_up(service: Service, tmp_path: Path) -> None:
     service.trickles_s = 0.05
     given = settings(service, tmp_path, timeout_s=0.3, attempts=1)
@@ -344,6 +361,23 @@ def test_prompts_that_cannot_vote_are_refused(question: str, answers: dict[str, 
 def test_wrong_settings_are_refused(wrong: dict[str, object], tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=next(iter(wrong))):
         PromptConfig(**({"url": "http://x", "cache": tmp_path / "c"} | wrong))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"url": "http://me:canary@localhost:8000/v1"},
+        {"url": "http://localhost:8000/v1?key=canary"},
+        {"url": "http://localhost:canary/v1"},
+        {"url": "http://"},
+        {"api_key": "canary\n"},
+        {"api_key": "\u201ccanary\u201d"},
+    ],
+)
+def test_what_no_request_can_carry_is_refused_and_not_repeated(wrong: dict[str, object], tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="SIFTLINE_PROMPT_API_KEY") as raised:
+        PromptConfig(**({"url": "http://x", "cache": tmp_path / "c"} | wrong))
+    assert "canary" not in str(raised.value)
 
 
 def test_classes_of_a_prompt_are_checked(lake: Lake) -> None:
