@@ -71,7 +71,9 @@ class RemoteEncoder:
             self.dimension = int(info["dimension"])
             self.max_tokens = int(info["max_tokens"])
             limits = {name: int(info["limits"][name]) for name in _LIMITS}
-        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            if min(self.dimension, self.max_tokens, *limits.values()) < 1:
+                raise ValueError("a number below 1")
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise OptionError(
                 f"{self.url}/info is not that of `siftline engine serve` ({error!r}). Check [engine] url."
             ) from error

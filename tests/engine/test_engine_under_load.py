@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 
@@ -18,8 +19,10 @@ from benchmarks.load import Load, allow_many_files, request_bytes, storm
 from engine.client import load_encoder
 from engine.local import LocalEncoder
 from engine.request import Packed, Room
+from engine.serving import app
 from engine.serving.app import INLINE_CHARACTERS
 from engine.serving.config import ServerConfig
+from engine.serving.schemas import read_json
 from engine.tokenizer import Tokens
 from tests.engine.test_every_status_is_produced import broken_encoder
 from tests.engine.texts import make_texts
@@ -180,6 +183,31 @@ def test_texts_of_clients_who_left_are_not_computed(encoder: LocalEncoder) -> No
         assert post(server.url, inputs="bank").status_code == 200
         assert server.service.in_progress == 0
         assert server.service.held.now == 0
+
+
+class _Fields(dict[str, object]):
+    """The fields of a request; a weak reference tells whether they are still held."""
+
+
+@pytest.mark.parametrize(("path", "name"), [("/embed", "inputs"), ("/v1/embeddings", "input")])
+def test_a_request_that_waits_holds_its_texts_only(
+    encoder: LocalEncoder, monkeypatch: pytest.MonkeyPatch, path: str, name: str
+) -> None:
+    held: list[weakref.ref[_Fields]] = []
+
+    def read(body: bytes) -> _Fields:
+        fields = _Fields(read_json(body))
+        held.append(weakref.ref(fields))
+        return fields
+
+    monkeypatch.setattr(app, "read_json", read)
+    with server_thread(encoder) as server, ThreadPoolExecutor(1) as callers:
+        with server.service.scheduler.paused():
+            body = {name: "bank", "more": [{}] * 1000}
+            asked = callers.submit(httpx.post, server.url + path, json=body, timeout=30)
+            _until(lambda: server.service.scheduler.queued[0] == 1)
+            assert [one() for one in held] == [None]
+        assert asked.result().status_code == 200
 
 
 def _until(holds: object, within_s: float = 30.0) -> None:

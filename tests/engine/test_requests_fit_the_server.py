@@ -1,18 +1,21 @@
 """A client asks for as much as the server gets done in time, and is patient as long as something gets done."""
 
+import json
 import threading
 import time
+from http.server import BaseHTTPRequestHandler
 
 import numpy as np
 import pytest
 
-from engine.errors import UnavailableError
+from engine.errors import OptionError, UnavailableError
 from engine.portions import CONNECTIONS, FIRST_TEXTS, STEADY, Portions
 from engine.remote import RemoteEncoder
 from engine.request import Packed
 from engine.serving.config import ServerConfig
 from tests.engine.test_every_status_is_produced import broken_encoder
 from tests.engine_servers import WAIT_S, server_thread
+from tests.studio import http_server
 
 
 def test_a_server_that_is_slow_for_its_deadline_is_asked_for_less_and_gets_all_the_time_it_needs(
@@ -44,6 +47,25 @@ def test_patience_ends_where_nothing_gets_done(monkeypatch: pytest.MonkeyPatch) 
         remote = RemoteEncoder(server.url, patience_s=1.0)
         with encoder.scheduler.paused(), pytest.raises(UnavailableError, match=r"answers 504 .*did for 1 s"):
             remote.encode(["bank"] * 90)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("max_tokens", 0), ("dimension", -384), ("queue_tokens", 0), ("queue_texts", "x"), ("limits", [])],
+)
+def test_a_server_of_another_kind_is_named(name: str, value: object) -> None:
+    info: dict[str, object] = {"encoder_id": "e", "dimension": 384, "max_tokens": 64}
+    limits: dict[str, object] = {"max_inputs": 8, "max_body_bytes": 999, "queue_texts": 8, "queue_tokens": 999}
+    (limits if name in limits else info)[name] = value
+    told = json.dumps({"limits": limits, **info}).encode()
+
+    def answer(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        handler.wfile.write(told)
+
+    with http_server(answer) as url, pytest.raises(OptionError, match="is not that of `siftline engine serve`"):
+        RemoteEncoder(url, patience_s=0.3)
 
 
 def test_requests_double_until_the_first_refusal_and_grow_slowly_from_then_on() -> None:
