@@ -302,6 +302,11 @@ class LabelStudioService:
                 return
             if not tasks:
                 raise ServiceError(f"{self.describe()} lists {total} tasks but returns none of them")
+            if tasks[-1]["id"] <= last:
+                raise ServiceError(
+                    f"{self.describe()} lists the same tasks again: it, or a cache before it, does not look at what is "
+                    "asked. Have what stands before it pass requests on as they are, and run again"
+                )
             last = tasks[-1]["id"]
 
     def _email(self, user_id: int) -> str:

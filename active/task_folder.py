@@ -322,6 +322,8 @@ class TaskFolder:
     def _tasks(self, path: Path) -> list[dict[str, Any]]:
         """The tasks of a file: one task, or an export that is a list of them."""
         try:
+            if not path.is_file():  # a pipe or a device may never end
+                raise ValueError("it is no regular file")
             if path.stat().st_size > MAX_FILE_BYTES:
                 raise ValueError(f"larger than {MAX_FILE_BYTES} bytes")
             content = json.loads(path.read_text("utf-8"))
@@ -416,7 +418,8 @@ def _time(value: object, otherwise: datetime) -> datetime:
     if not isinstance(value, str):
         return otherwise
     time = datetime.fromisoformat(value)
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
+    # A year that UTC has not raises OverflowError: in the warehouse, no time could be compared with it any more.
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
 
 
 def _write(path: Path, text: str) -> None:

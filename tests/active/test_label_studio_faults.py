@@ -1,5 +1,6 @@
 """A server that refuses, is away or is no Label Studio: the right kind of error, the way out, and never the key."""
 
+import json
 import logging
 import socket
 import threading
@@ -116,6 +117,20 @@ def test_a_proxy_of_the_environment_stands_before_other_hosts_only(monkeypatch: 
     with pytest.raises(SettingsError, match=r"proxy that the environment names.*begins with http://") as raised:
         LabelStudioService("http://studio.example", CANARY, "some project")
     assert "secret" not in str(raised.value)
+
+
+def test_a_server_that_lists_the_same_tasks_again_and_again_is_given_up() -> None:
+    project = {"id": 1, "title": "some project", "created_at": "2026-01-01T00:00:00Z"}
+    tasks = [{"id": number, "data": {"item_id": f"i{number}"}} for number in (1, 2)]
+
+    def answer(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        found = {"count": 1, "results": [project]} if "/projects" in handler.path else {"total": 3, "tasks": tasks}
+        answering(200, json.dumps(found))(handler, body)
+
+    with http_server(answer) as url:
+        service = LabelStudioService(url, CANARY, "some project", timeout_s=10)
+        with pytest.raises(ServiceError, match="lists the same tasks again"):
+            service.find(["i1"])
 
 
 def test_nobody_listens() -> None:

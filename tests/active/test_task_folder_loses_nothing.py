@@ -107,6 +107,7 @@ def test_a_skip_has_no_label(folder: TaskFolder) -> None:
         annotation(lead_time=float("nan")),
         annotation(lead_time=-1),
         annotation(created_at="yesterday"),
+        annotation(updated_at="9999-12-31T23:59:59-23:59"),
         annotation(completed_by="half a pair \ud800"),
         annotation("\udfff"),
         {"result": [{"from_name": "label", "value": {"choices": "a"}}]},
@@ -139,6 +140,29 @@ def test_a_file_that_is_no_task_is_named_and_left_as_it_is(folder: TaskFolder, c
     assert [answer.labels for answer in answers(folder)] == [("a",)]
     assert list(folder.problems) == ["aaa.json"]
     assert path.read_bytes() == raw
+
+
+def test_a_pipe_between_the_tasks_holds_nobody_up(folder: TaskFolder) -> None:
+    (folder.path / "import").mkdir()
+    os.mkfifo(folder.path / "import" / "export.json")
+    (folder.path / "x.json").symlink_to("/dev/zero")
+    write(folder, "i00000", [annotation("a")])
+    command = "import sys; from pathlib import Path; from active.task_folder import TaskFolder as F; "
+    command += "f = F(Path(sys.argv[1]), 'p'); print(len(list(f.pull())), sorted(f.problems), len(list(f.stored())))"
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"import resource as r; r.setrlimit(r.RLIMIT_AS, (2**32, 2**32)); {command}",
+            folder.path,
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == "1 ['export.json', 'x.json'] 3\n", done.stderr
 
 
 def test_an_export_of_another_kind_is_named_and_a_suffix_may_be_large(folder: TaskFolder) -> None:
