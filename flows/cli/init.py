@@ -14,6 +14,7 @@ from features.sources import MissingColumns, SourceConfig
 from flows.cli.console import out
 from flows.settings import FILE_NAME, settings_of
 from warehouse import DataError, Lake, SettingsError
+from warehouse.files import replaced_file
 
 _FUNCTIONS = "labeling_functions.py"
 _ONE = 'label_model = "snorkel"       # or "anchored", "auto", "dawid_skene", "majority"'
@@ -92,7 +93,8 @@ def init_project(
     settings_of(filled, folder / FILE_NAME)
     (folder / "data" if source else folder).mkdir(parents=True, exist_ok=True)
     if source is not None and not (folder / path).exists():
-        shutil.copyfile(source, folder / path)
+        with replaced_file(folder / path) as copy:  # its owner's only, as all that holds records
+            shutil.copyfile(source, copy)
     (folder / _FUNCTIONS).write_text(functions, "utf-8")
     (folder / FILE_NAME).write_text(filled, "utf-8")
     several = "; each item may have several of them, or none" if multi_label else ""

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import stat
 import tomllib
 import uuid
 from pathlib import Path
@@ -93,6 +94,15 @@ def test_several_files_at_once_have_another_way(tmp_path: Path, capsys: pytest.C
     (tmp_path / "a.csv").write_text("text\na\n")
     assert init(tmp_path, name) == 2
     assert 'path = "data/*.csv"' in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_copy_of_records_is_its_owners_only(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text\na\n")
+    (tmp_path / "a.csv").chmod(0o600)
+    assert init(tmp_path, "a.csv") == 0
+    copied = tmp_path / "p" / "data" / "a.csv"
+    assert (copied.read_text(), stat.S_IMODE(copied.stat().st_mode)) == ("text\na\n", 0o600)
+    assert [path.name for path in copied.parent.iterdir()] == ["a.csv"]
 
 
 def test_a_class_may_hold_a_comma(tmp_path: Path) -> None:
