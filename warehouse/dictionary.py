@@ -24,7 +24,7 @@ _COMPUTED = {
     "opinions": "Who said what.",
     "labelled": "Labels in force.",
     "skipped": "Tasks skipped.",
-    "median_seconds": "Median seconds per label.",
+    "median_seconds": "Median seconds per label, of those whose time is known.",
     "labels_per_hour": "3600 / median_seconds.",
     "agreement": "On the items that others answered too, the mean share of those others who gave the same label.",
     "accuracy": "Estimated share of right labels; see `annotator_skills`.",
@@ -46,7 +46,8 @@ _COMPUTED = {
     "lowest_value": "Value of the least valuable task.",
     "highest_value": "Value of the most valuable task.",
     "trained_on": "Items the model learned from.",
-    "test_accuracy": "Accuracy on the split that is scored, test or what [evaluate] split names.",
+    "test_accuracy": "Accuracy on the split that is scored, test or what [evaluate] split names; where labels or weak "
+    "labels changed since, measured again with as many labels of now (`replayed` in `metrics.detail`).",
     "random_accuracy": "Mean accuracy with as many labels picked at random.",
     "voted": "Classes that functions voted for.",
     "votes": "Votes of functions.",
@@ -76,9 +77,10 @@ def page() -> str:
     parts = [
         "# Data dictionary",
         f"Tables and views of schema {SCHEMA_VERSION}, made from `warehouse/schema.py` and `warehouse/views.py` by\n"
-        "`python -m warehouse.dictionary`. The same words stand in the warehouse:\n"
-        "`select table_name, column_name, comment from duckdb_columns()`. How to ask: [querying.md](querying.md);\n"
-        "questions that are answered already: `siftline questions`.",
+        "`python -m warehouse.dictionary`. The words on tables' columns stand in the warehouse too,\n"
+        "`select table_name, column_name, comment from duckdb_columns() where comment is not null`, and so does what\n"
+        "a view is, `select view_name, comment from duckdb_views() where comment is not null`. How to ask:\n"
+        "[querying.md](querying.md); questions that are answered already: `siftline questions`.",
         "## Views, for people",
         *_views(),
         "## Tables",

@@ -272,7 +272,7 @@ TABLES: tuple[Table, ...] = (
             _c("simulated", "BOOLEAN", "Answered by the simulated annotator, not by a person."),
             _c("created_at", "TIMESTAMPTZ", "When it was first saved.", bookkeeping=True),
             _c("updated_at", "TIMESTAMPTZ", "When this state of it was saved.", bookkeeping=True),
-            _c("seconds", "DOUBLE", "Seconds the annotator spent.", bookkeeping=True),
+            _c("seconds", "DOUBLE", "Seconds the annotator spent; 0 where unknown.", bookkeeping=True),
             _c(
                 "class_ids",
                 "INTEGER[]",

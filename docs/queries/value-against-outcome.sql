@@ -10,5 +10,5 @@ WITH answered AS (
     WHERE q.reason NOT LIKE 'Drawn at random, whatever its value:%'
 )
 SELECT value_group, count(*) AS items, min(value) AS lowest_value, max(value) AS highest_value,
-       avg((suggested <> class_ids)::INT) AS surprise, avg(seconds) AS seconds
+       avg((suggested <> class_ids)::INT) AS surprise, avg(seconds) FILTER (WHERE seconds > 0) AS seconds
 FROM answered GROUP BY value_group ORDER BY value_group

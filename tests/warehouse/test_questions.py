@@ -1,5 +1,6 @@
 """The saved questions: each answers on a warehouse that the real pipeline made, and tells what was planted."""
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
@@ -25,9 +26,11 @@ from tests.flows.report_lake import full_lake
 from tests.projects import ROOT, make_small_project
 from tests.warehouse.test_commit_is_atomic import classes
 from tests.warehouse.test_what_changed import answer, commit
-from warehouse import Lake, Upsert, connect
+from warehouse import Append, Lake, Upsert, connect
 from warehouse.dictionary import PAGE, page
 from warehouse.questions import Question, parse, question, questions
+from warehouse.schema import TABLES
+from warehouse.views import VIEWS
 
 MAY_BE_EMPTY = {"agreement-between-annotators", "confident-and-wrong", "confusion", "leakage-between-splits",
                 "what-was-not-read"}  # fmt: skip
@@ -189,6 +192,28 @@ def test_costs_add_up_to_all_hours_and_labels_to_all_items(planted: Lake) -> Non
     assert sum(int(str(row["gold"])) for row in labels) == 16
 
 
+def test_an_answer_of_unknown_time_makes_no_class_cheaper(planted: Lake) -> None:
+    before = {str(row["label"]): row for row in ask(planted, "cost-per-class")}
+    outcome = ask(planted, "value-against-outcome")
+    with planted.read() as reader:
+        answers = reader.arrow("SELECT * EXCLUDE (run_id, committed_at) FROM annotations WHERE action = 'labelled'")
+    untimed = answers.set_column(answers.column_names.index("seconds"), "seconds", pa.array([0.0] * len(answers)))
+    twice = untimed.set_column(
+        answers.column_names.index("annotation_id"),
+        "annotation_id",
+        pa.array([f"again {n}" for n in range(len(answers))]),
+    )
+    commit(planted, "untimed", Append("annotations", twice))
+    times = ("median_seconds", "p90_seconds", "hours", "share_of_time")
+    for row in ask(planted, "cost-per-class"):
+        assert [row[name] for name in times] == [before[str(row["label"])][name] for name in times]
+    commit(planted, "no time at all", Append("annotations", untimed))
+    assert {row["median_seconds"] for row in ask(planted, "cost-per-class")} == {None}
+    assert {row["share_of_time"] for row in ask(planted, "cost-per-class")} == {None}
+    assert outcome
+    assert {row["seconds"] for row in ask(planted, "value-against-outcome")} == {None}
+
+
 def go_on(monkeypatch: pytest.MonkeyPatch, **time: int) -> None:
     """Let commits be of a later time than now."""
 
@@ -281,9 +306,23 @@ def test_the_data_dictionary_is_current() -> None:
         ("gold_labels", "seconds", "in all"),
         ("gold_labels", "updated_at", "the latest of these answers"),
         ("cycle_summary", "cycle", "How many end models came before"),
+        ("cycle_summary", "test_accuracy", "measured again"),
+        ("annotators", "median_seconds", "whose time is known"),
+        ("annotations", "seconds", "0 where unknown"),
         ("latest_predictions", "probs", "they sum to 1"),
     ],
 )
 def test_the_dictionary_tells_what_a_column_means_in_its_view(view: str, column: str, words: str) -> None:
     [row] = [r for r in page().split(f"### {view}\n")[1].split("### ")[0].splitlines() if r.startswith(f"| `{column}`")]
     assert words in row
+
+
+def test_what_the_dictionary_says_to_ask_gives_its_words(lake: Lake) -> None:
+    columns, views = re.findall(r"`(select [^`]+)`", page().split("## Views")[0])
+    with connect(lake.path) as reader:
+        told = {(table, column): words for table, column, words in reader.rows(columns)}
+        described = dict(reader.rows(views))
+    assert all(told[table.name, column.name] == column.comment for table in TABLES for column in table.all_columns)
+    assert all(words for words in told.values())
+    assert described.keys() >= {view.name for view in VIEWS}
+    assert all(described[view.name] == view.comment for view in VIEWS)
