@@ -157,7 +157,7 @@ def _check_source(source: Path, *, text: str, id_field: str | None, classes: lis
             ) from error
         with lake.read() as reader:
             reasons = reader.rows(
-                "SELECT reason, count(*), arg_min(detail, position) FROM quarantine GROUP BY 1 ORDER BY 2 DESC LIMIT 3"
+                "SELECT reason, count(*), arg_min(detail, position) FROM quarantine GROUP BY 1 ORDER BY 2 DESC, 1"
             )
     why = ", ".join(f"{count} {reason}" for reason, count, _ in reasons)
     if not counts.get("stored"):

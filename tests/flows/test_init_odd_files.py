@@ -39,6 +39,12 @@ def init(folder: Path, name: str, *options: str) -> int:
         ("a.csv", "größe,テキスト\n1,x\n".encode(), ["--text", "テキスト", "--id", "größe"], "1 records can be read"),
         ("a.csv", b"text,x,x\na,1,2\n", [], "1 records can be read"),
         ("a.csv", b"text\na\na\n", [], "1 records can be read; left out: 1 that stand there already"),
+        (
+            "a.jsonl",
+            b'{"text": "a", "id": 1}\n{"text": "b", "id": 1}\n{"text": ""}\n{"text": null}\n{"te\n',
+            ["--id", "id"],
+            "left out: 1 duplicate_id_conflict, 1 empty_text, 1 invalid_json, 1 null_text",
+        ),
         ("a.csv", "text\ngrün\na\n".encode("latin-1"), [], "is the file UTF-8?"),
         (
             "a.parquet",
