@@ -100,7 +100,10 @@ def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) 
             "SELECT labels, value FROM metrics WHERE name = 'accuracy' AND split = ? AND series = 'all_gold'",
             [project.settings.evaluate.split],
         )
-        spent = reader.rows("SELECT coalesce(sum(seconds), 0), count(seconds), count(*) FROM current_annotations")
+        spent = reader.rows(
+            "SELECT coalesce(sum(seconds), 0), count(*) FILTER (WHERE seconds > 0), count(*) FROM current_annotations "
+            "WHERE action <> 'deleted'"
+        )
         labels = reader.scalar("SELECT count(*) FROM gold_labels")
         skipped = _skipped(reader)
         waiting = reader.scalar("SELECT count(*) FROM queue WHERE state IN ('planned', 'sent', 'confirmed')")
@@ -235,21 +238,25 @@ def show_queue(root: Path, limit: int) -> None:
 
 def show_suspects(root: Path, limit: int) -> None:
     """Print the labels that are probably wrong, the most suspicious first; people mend them where they gave them."""
-    from active.quality import suspects
+    from active.quality import SUSPICIOUS, suspects
     from flows.project import Project
     from flows.report.page import class_names
 
     project = Project(root, create=False)
     index = project.index()
     with project.read_lake() as lake, lake.read() as reader:
-        found = suspects(reader, index)[:limit]
+        judged = suspects(reader, index)
         texts: dict[str, str] = dict(reader.rows("SELECT item_id, content FROM items JOIN gold_labels USING (item_id)"))
         classes = class_names(reader)
         mark = simulated_mark(reader)
+    found = [s for s in judged if s.suspicion > SUSPICIOUS]
     rows = [
-        (f"{s.suspicion:.2f}", s.item_id, *_given_and_rather(s, classes), excerpt(texts[s.item_id], 70)) for s in found
+        (f"{s.suspicion:.2f}", s.item_id, *_given_and_rather(s, classes), excerpt(texts[s.item_id], 70))
+        for s in found[:limit]
     ]
     print_table(["suspicion", "item", "labelled", "rather", "text"], rows, title="labels to look at again" + mark)
+    if not rows:
+        say(f"None of {len(judged):,} labels is probably wrong.")
 
 
 def _given_and_rather(suspect: "Suspect", classes: Sequence[str]) -> tuple[str, str]:

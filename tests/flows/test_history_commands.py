@@ -94,10 +94,14 @@ def test_the_time_of_some_answers_is_not_told_as_that_of_all(
     with opened.lake.stage("collect", version=1, inputs=(), params={"one": "without a time"}) as stage:
         untimed = stage.arrow(
             "SELECT * EXCLUDE (run_id, committed_at) REPLACE ('untimed' AS annotation_id, 'zoe' AS annotator, "
-            "NULL AS seconds) FROM annotations LIMIT 1"
+            "0.0 AS seconds) FROM annotations LIMIT 1"
+        )
+        gone = stage.arrow(
+            "SELECT * EXCLUDE (run_id, committed_at) REPLACE ('gone' AS annotation_id, 'deleted' AS action, "
+            "0.0 AS seconds) FROM annotations LIMIT 1"
         )
         answers = stage.scalar("SELECT count(*) FROM current_annotations")
-        stage.commit([Append("annotations", untimed)])
+        stage.commit([Append("annotations", untimed), Append("annotations", gone)])
     print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
     assert f"of annotation (told by {answers:,} of {answers + 1:,} answers)" in capsys.readouterr().out
 

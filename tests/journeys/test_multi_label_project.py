@@ -1,6 +1,7 @@
 """A whole multi-label project of real texts: run, collect, learn, report, export and ask, with sets of classes."""
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,14 @@ def test_the_report_shows_every_class(run: Path, capsys: pytest.CaptureFixture[s
     assert "next tasks" in capsys.readouterr().out
 
 
-def test_labels_to_look_at_again_name_the_class(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_labels_to_look_at_again_name_the_class(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    show_suspects(run, 5)
+    told = capsys.readouterr()
+    assert told.out.splitlines()[1:] == ["suspicion\titem\tlabelled\trather\ttext"], "the others are rather right"
+    assert re.search(r"None of [\d,]+ labels is probably wrong", told.err)
+    monkeypatch.setattr("active.quality.SUSPICIOUS", 0.0)
     show_suspects(run, 5)
     table = capsys.readouterr().out
     assert "labels to look at again" in table
