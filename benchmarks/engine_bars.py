@@ -256,14 +256,18 @@ def _training(part: Figures | None) -> Bar:
     if part is None:
         return Bar("training", wanted, "", None)
     every = [part, *([part["other"]] if "other" in part else [])]
-    shown = "; ".join(
-        f"in {one['precision']} {percent(one['over_masked']['skipped'])} of the same model's, "
-        f"{percent(one['over_full_depth_masked']['skipped'])} of a model's with all layers; as distillation runs it "
-        f"(heads masked, experts skipped) {percent(one['over_masked']['as_distilled'])} and "
-        f"{percent(one['over_full_depth_masked']['as_distilled'])}"
-        for one in every
-    )
+    shown = "; ".join(_step(one) for one in every)
     return Bar("training", wanted, shown, all(one["over_masked"]["skipped"] <= STEP_SHARE for one in every))
+
+
+def _step(part: Figures) -> str:
+    same, full = part["over_masked"], part["over_full_depth_masked"]
+    words = f"in {part['precision']} {percent(same['skipped'])} of the same model's, {percent(full['skipped'])} of a"
+    words += " model's with all layers"
+    if "as_distilled" in same:
+        words += f" (as distillation runs it, heads masked, {percent(same['as_distilled'])}"
+        words += f" and {percent(full['as_distilled'])})"
+    return words
 
 
 def _bits(part: Figures | None) -> Bar:

@@ -126,8 +126,8 @@ class Distillation:
             checkpoint_s: seconds between two checkpoints.
         """
         targets_ND = self.targets()
-        # Heads are masked: it costs the same for short texts, and their routers learn from heads that are off too.
-        self.model.compute_masked(heads=True, experts=False)
+        # In bfloat16 masked heads cost as much as skipped ones, and their routers learn from heads that are off too.
+        self.model.compute_masked(heads=bool(self.recipe.bf16), experts=False)
         saved = begun = time.monotonic()
         tokens, losses, first = 0, [], self.step
         with self.model.controlled(CONTROL_RATE):
