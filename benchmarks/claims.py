@@ -54,8 +54,8 @@ def _training(engine: Figures) -> tuple[str, str, str]:
     part = parts_of(engine)["training"]
     every = {one["precision"]: one for one in (part, part.get("other")) if one}
     words = "; ".join(
-        f"in {name} {one['over_full_depth_masked']['skipped']:.0%} of one with all layers, and "
-        f"{one['over_masked']['skipped']:.0%} of the same with nothing skipped"
+        f"in {name} {percent(one['over_full_depth_masked']['skipped'])} of one with all layers, and "
+        f"{percent(one['over_masked']['skipped'])} of the same with nothing skipped"
         for name, one in every.items()
     )
     held = [name for name, one in every.items() if one["over_full_depth_masked"]["skipped"] <= 1 - LESS_TRAINING]

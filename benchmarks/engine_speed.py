@@ -157,9 +157,9 @@ def training(
     """Seconds of a step of distillation at the main budget, really skipping, against the same step done densely.
 
     Ways: "skipped" computes only the heads and experts that are on, as `Distillation.run` does in float32;
-    "as_distilled" is what it does in bfloat16, where that is measured; "masked" computes all and puts a mask on them, on
-    the same model; "full_depth_masked" does that with every layer of the parent. A step holds forward, backward, clipping
-    and both optimisers; the parent's vectors are known by then.
+    "as_distilled" is what it does in bfloat16, where that is measured; "masked" computes all and puts a mask on them,
+    on the same model; "full_depth_masked" does that with every layer of the parent. A step holds forward, backward,
+    clipping and both optimisers; the parent's vectors are known by then.
 
     Args:
         subjects: the encoder and its parent.

@@ -123,6 +123,6 @@ def test_a_training_step_in_the_other_precision_stays_beside_the_new_one(figures
     assert "A training step in float32:" in shown
     assert "A training step in bfloat16, on another machine: " in shown
     row = next(line for line in table(figures, _read("int8"), _read("serving")).splitlines() if "training cost" in line)
-    assert "in float32 39% of one with all layers" in row
-    assert "in bfloat16 66% of one with all layers" in row
+    assert "in float32 39.0% of one with all layers" in row
+    assert "in bfloat16 66.0% of one with all layers" in row
     assert row.endswith("| float32, against all layers |")
