@@ -154,11 +154,12 @@ def test_every_way_to_read_gives_utc(tmp_path: Path, kind: str, request: pytest.
         stage.commit()
         with lake.read() as reader:
             at = reader.scalar("SELECT max(committed_at) FROM runs")
+    shown = at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f").rstrip("0").rstrip(".")  # as DuckDB does, no last zeros
     for zone in ZONES:
         lines = in_zone(zone, READ, catalog, folder=tmp_path).splitlines()
         assert len(lines) == 5
         for line in lines:
-            assert f"{at.astimezone(UTC).replace(tzinfo=None)}+00" in line
+            assert f"{shown}+00" in line
             assert "tzinfo=<UTC>" in line
         assert all("timestamp[us, tz=UTC] datetime64[us, UTC]" in line and "'UTC'" in line for line in lines[:3])
 
