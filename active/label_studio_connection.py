@@ -18,6 +18,7 @@ from label_studio_sdk.core.parse_error import ParsingError
 from active.deadline import DeadlineClient
 from active.label_studio_failures import KEY_VARIABLE, URL_VARIABLE, Place, failure
 from warehouse import ServiceError, ServiceRefused, SettingsError, SiftlineError
+from warehouse.address import is_plain_address
 
 TIMEOUT_S = 60.0
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -41,7 +42,7 @@ class Connection:
     """
 
     def __init__(self, url: str, api_key: str, project: str, *, timeout_s: float = TIMEOUT_S) -> None:
-        if not _is_address(url):
+        if not is_plain_address(url):
             raise SettingsError(
                 f"{URL_VARIABLE} must look like http://host:8080 or https://host/path, without a log-in"
             )
@@ -112,15 +113,6 @@ class Connection:
                 raise
         self.client = self._connect()
         return request()
-
-
-def _is_address(url: str) -> bool:
-    try:
-        parts, _ = urlsplit(url), httpx.URL(url)
-        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except (ValueError, httpx.InvalidURL):  # a port that is no number, half an IPv6 address
-        return False
-    return known and "@" not in parts.netloc and not parts.query
 
 
 # The SDK fills what an answer lacks with None, and a missing list must not pass for an empty one: the queue would send

@@ -19,11 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 import httpx
 
 from warehouse import SettingsError
+from warehouse.address import is_plain_address
 from weak_labels.calls import NotAVote
 from weak_labels.fingerprint import fingerprint
 from weak_labels.functions import ABSTAIN, ItemBatch, LabelingFunction
@@ -83,7 +83,7 @@ class PromptConfig:
     parallel: int = 4
 
     def __post_init__(self) -> None:
-        if not _is_address(self.url):  # not repeated: it may hold a password
+        if not is_plain_address(self.url):  # not repeated: it may hold a password
             raise SettingsError(
                 "The prompt url must look like http://localhost:8000/v1, without a log-in and without a question mark: "
                 "it stands in messages and reports. A key belongs into SIFTLINE_PROMPT_API_KEY."
@@ -156,15 +156,6 @@ def prompt(
         description=description or question.strip(),
         labels=tuple(dict.fromkeys(label for label in known.values() if label is not None)),
     )
-
-
-def _is_address(url: str) -> bool:
-    try:
-        parts, _ = urlsplit(url), httpx.URL(url)
-        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except (ValueError, httpx.InvalidURL):  # a port that is no number, half an IPv6 address
-        return False
-    return known and "@" not in parts.netloc and "?" not in url and "#" not in url
 
 
 def _bare(answer: str) -> str:

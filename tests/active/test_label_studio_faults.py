@@ -188,6 +188,7 @@ def test_a_head_that_drips_is_given_up() -> None:
         "http://",
         "http://user:pw@host",
         "http://host/?a=b",
+        "http://host/#part",
         "http://localhost:80800",
         "http://labels:port",
         "http://[::1",
