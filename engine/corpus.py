@@ -1,7 +1,7 @@
-"""Training text for distillation: token ids of many texts, and batches of equal length in an order fixed by a seed.
+"""Training text for distillation: token ids of many texts, and batches of a few lengths in an order fixed by a seed.
 
-A batch holds texts of one length, so nothing is padded. The order of all batches is a function of seed and epoch alone,
-so a run resumes at any step without stored generator states.
+A batch holds groups of texts of one length, so nothing is padded. The order of all batches is a function of seed and
+epoch alone, so a run resumes at any step without stored generator states.
 
 Shape letters: N texts, B texts of a batch, L tokens of each.
 """
@@ -22,8 +22,11 @@ from engine.tokenizer import TextTokenizer
 READ_TEXTS = 20_000
 MIN_BATCH = 4
 """Batches of fewer texts are left out: a pairwise loss needs pairs."""
+GROUPS = 8
+"""Groups of a batch, about, each of texts of one length. Gradients of one length pull every step another way
+(docs/decisions/0142-batches-of-several-lengths.md); attention and oneDNN work best on few lengths."""
 JOINED_LENGTHS = (32, 48, 64, 96, 128, 192, 256)
-"""Few lengths, so that joined texts of one length fill whole batches."""
+"""Few lengths, so that joined texts of one length fill whole groups."""
 
 Ints = npt.NDArray[np.int64]
 
@@ -126,26 +129,36 @@ def with_joined(corpus: Corpus, frac: float, *, longest: int, seed: int) -> Corp
 
 
 def batches(corpus: Corpus, members: Ints, *, tokens: int, seed: int, epoch: int) -> list[Ints]:
-    """All batches of one epoch, each the numbers of texts of one length.
+    """All batches of one epoch, each the numbers of its texts, from the shortest to the longest.
 
     Args:
         corpus: the texts.
         members: numbers of the texts to use.
-        tokens: tokens of a batch, about.
+        tokens: tokens of a batch at most, but for one of `MIN_BATCH` texts.
         seed: fixes the order, with the epoch.
         epoch: number of the epoch.
     """
     generator = np.random.default_rng([seed, epoch])
     order = generator.permutation(members)
-    order = order[np.argsort(corpus.lengths[order], kind="stable")]
+    lengths = corpus.lengths
+    order = order[np.argsort(lengths[order], kind="stable")]
+    groups: list[Ints] = []
+    for same in np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1):
+        size = max(1, tokens // GROUPS // int(lengths[same[0]]))
+        groups += [same[i : i + size] for i in range(0, len(same), size)]
     result: list[Ints] = []
-    for same in np.split(order, np.flatnonzero(np.diff(corpus.lengths[order])) + 1):
-        size = max(MIN_BATCH, tokens // int(corpus.lengths[same[0]]))
-        result += [same[i : i + size] for i in range(0, len(same), size) if len(same) - i >= MIN_BATCH]
-    return [result[i] for i in generator.permutation(len(result))]
-
-
-def gather(corpus: Corpus, texts: Ints) -> Ints:
-    """[B, L] token ids of texts of one length."""
-    length = int(corpus.lengths[texts[0]])
-    return corpus.ids[corpus.offsets[texts][:, None] + np.arange(length)].astype(np.int64)
+    batch: list[Ints] = []
+    texts = room = 0
+    for number in generator.permutation(len(groups)):
+        group = groups[number]
+        taken = len(group) * int(lengths[group[0]])
+        if taken > room and texts >= MIN_BATCH:
+            result.append(np.concatenate(batch))
+            batch, texts = [], 0
+        if not texts:
+            room = tokens
+        batch.append(group)
+        texts, room = texts + len(group), room - taken
+    if texts >= MIN_BATCH:
+        result.append(np.concatenate(batch))
+    return [texts[np.argsort(lengths[texts], kind="stable")] for texts in result]

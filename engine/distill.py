@@ -1,6 +1,6 @@
 """Distillation: teach a routed encoder to give the dense parent's vectors, with no labels.
 
-Each step takes texts of one length, gives them to both encoders, and pulls the routed one toward the parent: by the
+Each step takes texts of a few lengths, gives them to both encoders, and pulls the routed one toward the parent: by the
 cosine of the vectors, by the similarities between the texts of the batch and, in the first part of the run, by the
 states of single tokens, which tell much more per text. The parent's vectors are kept, so that later epochs need no
 parent. Routers learn twice: through straight-through gates from the loss, and from the measured contributions of
@@ -8,7 +8,7 @@ experts on a few tokens.
 
 Everything random is a function of seed and step, so a run that was stopped goes on bit for bit from its checkpoint.
 
-Shape letters: B texts of a batch, L tokens of each, T tokens of a batch, D width, E experts.
+Shape letters: B texts of a batch, T tokens of a batch, D width, E experts.
 """
 
 import hashlib
@@ -27,9 +27,9 @@ from torch import nn
 from torch.nn import functional
 
 from engine.convert import normalised
-from engine.corpus import MIN_BATCH, Corpus, Ints, batches, gather
+from engine.corpus import MIN_BATCH, Corpus, Ints, batches
 from engine.device import computes_bf16
-from engine.encoder import DenseEncoder, Pack, Run, pooled
+from engine.encoder import DenseEncoder, Pack, pack, pooled
 from engine.errors import ModelFileError, OptionError
 from engine.recipe import Progress, Recipe
 from engine.routed import RoutedEncoder
@@ -87,8 +87,8 @@ class Distillation:
         self._held, self._members = np.sort(numbers[:held]), numbers[held:]
         if not held or not batches(corpus, self._members, tokens=recipe.tokens, seed=recipe.seed, epoch=0):
             raise OptionError(
-                f"{len(corpus)} texts are too few: batches need {MIN_BATCH} texts of one length, beside a tenth that "
-                "is held out. Give more text."
+                f"{len(corpus)} texts are too few: a batch needs {MIN_BATCH}, beside a tenth that is "
+                "held out. Give more text."
             )
         dense = [value for name, value in model.named_parameters() if name != "tokens.weight"]
         self._dense = dense
@@ -126,14 +126,14 @@ class Distillation:
             checkpoint_s: seconds between two checkpoints.
         """
         targets_ND = self.targets()
-        # In bfloat16 masked heads cost as much as skipped ones, and their routers learn from heads that are off too.
-        self.model.compute_masked(heads=bool(self.recipe.bf16), experts=False)
+        # Heads' routers learn from heads that are off too; without them they lose more than the time that it saves.
+        self.model.compute_masked(heads=True, experts=False)
         saved = begun = time.monotonic()
         tokens, losses, first = 0, [], self.step
         with self.model.controlled(CONTROL_RATE):
             for texts in self._batches():
                 losses.append(self.train_step(texts, targets_ND))
-                tokens += len(texts) * int(self.corpus.lengths[texts[0]])
+                tokens += int(self.corpus.lengths[texts].sum())
                 self.texts += len(texts)
                 self.step += 1
                 if self.step % every == 0 or self.step == self.recipe.steps:
@@ -166,7 +166,7 @@ class Distillation:
         """One optimiser step; returns its loss.
 
         Args:
-            texts: numbers of texts of one length.
+            texts: numbers of the texts, from the shortest to the longest.
             targets_ND: the parent's vectors, as `targets` gives them.
         """
         recipe, model = self.recipe, self.model
@@ -177,7 +177,7 @@ class Distillation:
             for group in optimiser.param_groups:
                 group["lr"] = recipe.rate_at(self.step)
             optimiser.zero_grad(set_to_none=True)
-        batch = _pack(gather(self.corpus, texts), self._device)
+        batch = self._pack(texts)
         by_state = self.step < recipe.state_steps
         target_BD, target_TD = self._target(texts, batch, targets_ND, states=by_state)
         trace: list[LayerTrace] = []
@@ -193,6 +193,9 @@ class Distillation:
         self._adam.step()
         self._sparse_adam.step()
         return float(loss.detach())
+
+    def _pack(self, texts: Ints) -> Pack:
+        return pack([self.corpus.text(int(number)).tolist() for number in texts]).to(str(self._device))
 
     def _lowered(self) -> torch.autocast:
         return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=bool(self.recipe.bf16))
@@ -255,7 +258,7 @@ class Distillation:
         heads, experts = [0, 0], [0, 0]
         for length in np.unique(self.corpus.lengths[self._held]):
             texts = self._held[self.corpus.lengths[self._held] == length]
-            batch, trace = _pack(gather(self.corpus, texts), self._device), list[LayerTrace]()
+            batch, trace = self._pack(texts), list[LayerTrace]()
             target_BD, _ = self._target(texts, batch, targets_ND, states=False)
             with self.model.controlled(None), self._lowered():
                 vectors_BD = self.model(batch, self.main_budget, trace)
@@ -348,17 +351,6 @@ def distillation_loss(vectors_BD: torch.Tensor, target_BD: torch.Tensor, pair_we
     distance = 1 - (vectors_BD * target_BD).sum(dim=1).mean()
     pairs = functional.mse_loss(vectors_BD @ vectors_BD.t(), target_BD @ target_BD.t())
     return distance + pair_weight * pairs
-
-
-def _pack(ids_BL: Ints, device: torch.device) -> Pack:
-    texts, length = ids_BL.shape
-    numbers = torch.arange(texts).repeat_interleave(length)
-    return Pack(
-        torch.from_numpy(ids_BL.reshape(-1)).to(device),
-        torch.arange(length).repeat(texts).to(device),
-        numbers.to(device),
-        (Run(0, texts, length),),
-    )
 
 
 def _digest(model: nn.Module) -> str:

@@ -1,4 +1,4 @@
-"""Training text: every line of a file is read once, and batches are of one length in an order that a seed fixes."""
+"""Training text: every line of a file is read once, and batches are of few lengths in an order that a seed fixes."""
 
 import gzip
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from engine import corpus as corpus_module
-from engine.corpus import JOINED_LENGTHS, MIN_BATCH, Corpus, batches, gather, read_corpus, with_joined
+from engine.corpus import GROUPS, JOINED_LENGTHS, MIN_BATCH, Corpus, batches, read_corpus, with_joined
 from engine.errors import OptionError
 from engine.tokenizer import TextTokenizer
 from tests.engine.texts import make_texts
@@ -154,18 +154,30 @@ def test_nothing_is_joined_where_nothing_is_asked_for_or_fits(frac: float, longe
     assert ids(joined) == ids(sentences())
 
 
-def test_batches_are_of_one_length_and_use_each_member_at_most_once() -> None:
-    corpus = tiny_corpus(500, seed=4, lengths=range(3, 12))
-    members = np.random.default_rng(0).permutation(500)[:430]
-    found = batches(corpus, members, tokens=60, seed=0, epoch=0)
+def test_batches_are_of_few_lengths_and_use_each_member_at_most_once() -> None:
+    corpus = tiny_corpus(5000, seed=4, lengths=range(3, 40))
+    members = np.random.default_rng(0).permutation(5000)[:4300]
+    found = batches(corpus, members, tokens=800, seed=0, epoch=0)
+    kinds: list[int] = []
     for texts in found:
-        (length,) = set(corpus.lengths[texts].tolist())
-        assert MIN_BATCH <= len(texts) <= max(MIN_BATCH, 60 // length)
+        lengths = corpus.lengths[texts]
+        assert (np.diff(lengths) >= 0).all()
+        assert len(texts) >= MIN_BATCH
+        assert lengths.sum() <= 800
+        kinds.append(len(set(lengths.tolist())))
+    assert max(kinds) <= 2 * GROUPS
+    assert np.median(kinds) >= GROUPS - 1
     used = np.concatenate(found)
-    assert len(set(used.tolist())) == len(used)
+    assert len(set(used.tolist())) == len(used) > len(members) - MIN_BATCH
     assert set(used.tolist()) <= set(members.tolist())
-    # At most three texts of each of nine lengths are left over.
-    assert len(used) >= 430 - 9 * (MIN_BATCH - 1)
+    # Nearly full, but for the last.
+    assert np.median([corpus.lengths[texts].sum() for texts in found]) > 700
+
+
+def test_what_is_too_little_for_a_batch_is_left_out() -> None:
+    corpus = tiny_corpus(MIN_BATCH * 3 - 1, seed=4, lengths=(50,))
+    found = batches(corpus, np.arange(len(corpus)), tokens=64, seed=0, epoch=0)
+    assert [len(texts) for texts in found] == [MIN_BATCH, MIN_BATCH]
 
 
 def test_long_texts_still_make_batches_of_several() -> None:
@@ -183,11 +195,5 @@ def test_the_order_is_fixed_by_seed_and_epoch() -> None:
 
     assert order(0, 0) == order(0, 0)
     assert len({str(order(seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
-    lengths = [int(corpus.lengths[texts[0]]) for texts in order(0, 0)]
-    assert lengths != sorted(lengths)
-
-
-def test_texts_of_a_batch_are_gathered() -> None:
-    corpus = tiny_corpus(50, seed=6)
-    for texts in batches(corpus, np.arange(50), tokens=60, seed=0, epoch=0):
-        assert gather(corpus, texts).tolist() == [corpus.text(int(number)).tolist() for number in texts]
+    first = [corpus.lengths[texts].mean() for texts in order(0, 0)]
+    assert first != sorted(first)
