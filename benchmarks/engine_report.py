@@ -21,7 +21,7 @@ TITLES = {
 }
 WAYS = {
     "skipped": "heads and experts skipped",
-    "as_distilled": "as distillation runs it in bfloat16: heads masked, experts skipped",
+    "as_distilled": "as distillation runs it: heads masked, experts skipped",
     "masked": "same model, dense and masked",
     "full_depth_masked": "all of the parent's layers, dense and masked",
     "parent_forward": "the parent's forward pass alone",
