@@ -111,9 +111,9 @@ class Location:
         return FolderLock(self.folder) if self.dsn is None else PostgresLock(self.dsn)
 
 
-def locate(place: Path | Location) -> Location:
+def locate(place: str | Path | Location) -> Location:
     """A location from what callers pass: a folder means SQLite and local data."""
-    return place if isinstance(place, Location) else Location(folder=place)
+    return place if isinstance(place, Location) else Location(folder=Path(place))
 
 
 def check_present(location: Location, *, create: bool) -> None:

@@ -37,7 +37,7 @@ class Lake:
         SchemaTooNew: it was written by a newer Siftline.
     """
 
-    def __init__(self, place: Path | Location, *, create: bool = True, read_only: bool = False) -> None:
+    def __init__(self, place: str | Path | Location, *, create: bool = True, read_only: bool = False) -> None:
         self.location = locate(place)
         self.path = self.location.folder
         self.catalog = self.location.catalog_file

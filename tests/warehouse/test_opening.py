@@ -22,6 +22,11 @@ def test_reading_where_there_is_no_warehouse_names_the_way_out(tmp_path: Path) -
     assert not (tmp_path / "nowhere").exists()
 
 
+def test_a_place_may_be_a_string(lake: Lake) -> None:
+    with Lake(str(lake.path), create=False) as again, again.read() as reader:
+        assert reader.scalar("SELECT count(*) FROM classes") == 0
+
+
 def test_every_table_view_and_column_has_its_comment(lake: Lake) -> None:
     with lake.read() as reader:
         tables = dict(reader.rows("SELECT table_name, comment FROM duckdb_tables() WHERE database_name = 'lake'"))
