@@ -57,7 +57,10 @@ def engine_distill(
     start: Annotated[Path | None, typer.Option(help="Go on from this routed file instead of converting.")] = None,
     layers: LayersOption = "0,2,3,5",
     steps: Annotated[int, typer.Option(min=1, help="Steps of about 4,096 tokens.")] = 6500,
-    state_steps: Annotated[int, typer.Option(min=0, help="First steps that also learn single tokens' states.")] = 2450,
+    state_steps: Annotated[
+        int | None,
+        typer.Option(min=0, help="First steps that also learn single tokens' states; left out: 2450, with --start 0."),
+    ] = None,
     rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 6e-4,
     limit: Annotated[int | None, typer.Option(min=20, help="Texts to read at most.")] = None,
     seed: SeedOption = 0,
@@ -66,6 +69,8 @@ def engine_distill(
     """Train a routed encoder toward its dense parent's vectors; no labels are needed."""
     from flows.cli.engine import distill_model
 
+    if state_steps is None:
+        state_steps = 2450 if start is None else 0
     distill_model(source, text, output, work, start, layers, steps, state_steps, rate, limit, seed, device)
 
 
