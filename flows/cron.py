@@ -46,14 +46,24 @@ def check_cron(line: str) -> str:
 
 def _check_day(days: str, months: str, weekdays: str) -> None:
     """Refuse a day that none of the months has; Prefect's server would note an error every minute, and run nothing."""
-    first = min(int(day) if day.isdecimal() else 0 for day in days.split(","))
-    if not first or weekdays != "*":  # beside a weekday, either of the two is enough
+    if weekdays != "*":  # beside a weekday, either of the two is enough
         return
-    _, low, _, words = _FIELDS[3]
-    named = [_number(month, low, words) for month in months.split(",")]
-    longest = 31 if None in named else max(29 if month == 2 else 30 + (month in _LONG) for month in named if month)
+    first = min(_meant(days, *_FIELDS[2][1:]))
+    longest = max(29 if month == 2 else 30 + (month in _LONG) for month in _meant(months, *_FIELDS[3][1:]))
     if first > longest:
         raise ValueError(f"there is no day {days} in the month {months}, so it would never run")
+
+
+def _meant(field: str, low: int, high: int, words: tuple[str, ...]) -> set[int]:
+    """The numbers that a checked field stands for."""
+    meant: set[int] = set()
+    for part in field.split(","):
+        span, _, step = part.partition("/")
+        first, _, last = span.replace("*", f"{low}-{high}").partition("-")
+        begin = _number(first, low, words) or low
+        end = (_number(last, low, words) or begin) if last else (high if step else begin)
+        meant.update(range(begin, end + 1, int(step or 1)))
+    return meant
 
 
 def _check_part(part: str, name: str, low: int, high: int, words: tuple[str, ...]) -> None:
