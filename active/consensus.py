@@ -171,7 +171,9 @@ def consensus(lake: Lake) -> StageResult:
     classes = 2 if opinions.per_item > 1 else max(classes, 2, int(opinions.class_id.max(initial=0)) + 1)
     skills = _skills(opinions, classes)
     alpha = opinions.alpha()
-    metrics = _metrics(alpha, opinions, gold, names)
+    # Where the alpha is defined no more, a row without one says so: else the last one that was would still be read.
+    told = alpha is not None or (opinions.items > 0 and measured.num_rows > 0)
+    metrics = [_metric(alpha, opinions, gold, names)] if told else []
     new_skills = skills if skills != known.to_pylist() else []
     gone = sorted({row["annotator"] for row in known.to_pylist()} - {row["annotator"] for row in skills})
     new_metrics = [row for row in metrics if row not in measured.to_pylist()]
@@ -207,23 +209,19 @@ def _skills(opinions: Opinions, classes: int) -> list[dict[str, Any]]:
     ]
 
 
-def _metrics(alpha: float | None, opinions: Opinions, gold: int, names: Sequence[str]) -> list[dict[str, Any]]:
-    if alpha is None:
-        return []
+def _metric(alpha: float | None, opinions: Opinions, gold: int, names: Sequence[str]) -> dict[str, Any]:
     items, answers = (n // opinions.per_item for n in (opinions.items, len(opinions.item)))
     detail: dict[str, Any] = {"items": items, "answers": answers, "annotators": len(opinions.annotators)}
     if opinions.per_item > 1:
         rounded = [None if of is None else round(of, DECIMALS) for of in opinions.alphas()]
         detail["by_class"] = dict(zip(names, rounded, strict=True))
-    return [
-        {
-            "metric_id": f"annotators/krippendorff_alpha/train/{gold}/0",
-            "series": "annotators",
-            "name": "krippendorff_alpha",
-            "split": "train",
-            "labels": gold,
-            "seed": 0,
-            "value": round(alpha, DECIMALS),
-            "detail": json.dumps(detail, sort_keys=True),
-        }
-    ]
+    return {
+        "metric_id": f"annotators/krippendorff_alpha/train/{gold}/0",
+        "series": "annotators",
+        "name": "krippendorff_alpha",
+        "split": "train",
+        "labels": gold,
+        "seed": 0,
+        "value": None if alpha is None else round(alpha, DECIMALS),
+        "detail": json.dumps(detail, sort_keys=True),
+    }

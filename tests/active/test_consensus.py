@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from active.consensus import accuracies, consensus, krippendorff_alpha, read_opinions
+from flows.report.facts import read_facts
 from tests.warehouse.test_commit_is_atomic import classes, items
 from warehouse import Append, Lake, Upsert
 
@@ -138,6 +139,19 @@ def test_the_confidence_is_the_posterior_of_the_estimated_model(crowd: Lake) -> 
     class_id, _, confidence = gold(crowd)[item]
     assert class_id == likely.argmax()
     assert confidence == pytest.approx(likely.max() / likely.sum(), abs=1e-4)
+
+
+@pytest.mark.parametrize("later", [{}, {("i00002", "ann"): 0}], ids=["as many labels", "more labels"])
+def test_an_alpha_that_is_defined_no_more_is_not_shown(lake: Lake, later: dict[tuple[str, str], int]) -> None:
+    with lake.stage("ingest", version=1, inputs=()) as stage:
+        stage.commit([Upsert("classes", classes("a", "b")), Upsert("items", items(3))])
+    say(lake, {("i00000", "ann"): 0, ("i00000", "ben"): 1, ("i00001", "ann"): 0, ("i00001", "ben"): 0})
+    assert consensus(lake).detail["krippendorff_alpha"] == 0
+    say(lake, {("i00000", "ben"): 0, **later}, step=1)
+    assert "krippendorff_alpha" not in consensus(lake).detail
+    assert not consensus(lake).committed
+    with lake.read() as reader:
+        assert read_facts(reader).alpha is None
 
 
 def test_with_one_annotator_nobody_is_judged_and_the_label_stands(lake: Lake) -> None:
