@@ -296,6 +296,8 @@ def _prefect_up(project: Project, environment: Mapping[str, str], told: Callable
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     variables = {
         **own_pages(port),
+        # It copies its pages there when it starts; the default is beside its code, which others may own.
+        "PREFECT_UI_STATIC_DIRECTORY": str(home / "ui"),
         **environment,
         "PREFECT_HOME": str(home),
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / 'prefect.db'}",

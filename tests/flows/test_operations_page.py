@@ -73,3 +73,13 @@ def test_the_units_are_well_formed(tmp_path: Path) -> None:
     units = sorted(str(path) for path in tmp_path.glob("*.service"))
     ended = subprocess.run([program, "verify", *units], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_prefects_server_has_a_folder_of_its_own_for_its_pages() -> None:
+    unit = (ROOT / "deploy" / "siftline-prefect.service").read_text("utf-8")
+    [place] = re.findall(r"^Environment=PREFECT_UI_STATIC_DIRECTORY=(.+)$", unit, re.MULTILINE)
+    [state] = re.findall(r"^StateDirectory=(.+)$", unit, re.MULTILINE)
+    assert Path(place).is_relative_to(Path("/var/lib") / state)
+    server = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text("utf-8"))["services"]["prefect"]
+    place = Path(server["environment"]["PREFECT_UI_STATIC_DIRECTORY"])
+    assert any(place.is_relative_to(writable) for writable in server["tmpfs"])

@@ -222,6 +222,27 @@ def test_without_label_studio_tasks_go_to_the_folder_also_beside_up(project: Pro
     assert isinstance(project.service, TaskFolder)
 
 
+def test_prefects_pages_are_there_where_its_code_may_not_be_written(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("PREFECT_PROFILES_PATH", str(tmp_path / "none.toml"))
+    (tmp_path / "site").mkdir()
+    # Nobody writes below /proc, not even root.
+    (tmp_path / "site" / "sitecustomize.py").write_text(
+        "import pathlib, prefect\n"
+        "prefect.__ui_static_subpath__ = prefect.__ui_v2_static_subpath__ = pathlib.Path('/proc/self/ui')\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path / 'site'}:{ROOT}"}
+    try:
+        url = services._prefect_up(project, environment, print)  # pyright: ignore[reportPrivateUsage]
+        page = httpx.get(url.removesuffix("api"), headers={"Accept": "text/html"}, follow_redirects=True)
+        assert page.status_code == 200
+        assert "<html" in page.text
+    finally:
+        Background("prefect", project.state_path).stop()
+
+
 def write_settings(project: Project, encoder: str, url: str) -> None:
     text = (project.root / "siftline.toml").read_text().partition("[encoder]")[0]
     (project.root / "siftline.toml").write_text(f'{text}[encoder]\n{encoder}\n[engine]\nurl = "{url}"\n')
