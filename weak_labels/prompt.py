@@ -1,15 +1,13 @@
 """`prompt`: a labeling function that asks a language model, and the client that keeps its cost in hand.
 
 The client speaks the chat completions of an OpenAI-compatible endpoint and is off unless the project configures one.
-Every answer is kept in a SQLite file, by model, instruction and text, so that nothing is paid for twice, also after a
-kill; requests are spread to a rate; what was spent is kept beside the answers and never passes the limit; and a run
-waits for answers no longer than it may.
+Every answer is kept in a SQLite file, by model, instruction and text, and what was spent beside it
+(`weak_labels.paid_answers`); requests are spread to a rate; and a run waits for answers no longer than it may.
 """
 
 import hashlib
 import json
 import re
-import sqlite3
 import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
@@ -27,6 +25,7 @@ from warehouse.address import is_plain_address
 from weak_labels.calls import NotAVote
 from weak_labels.fingerprint import fingerprint
 from weak_labels.functions import ABSTAIN, ItemBatch, LabelingFunction
+from weak_labels.paid_answers import PaidAnswers
 
 MAX_ANSWER_TOKENS = 16
 _MAX_BODY_BYTES = 1 << 20
@@ -219,22 +218,8 @@ class PromptClient:
 
     def __init__(self, config: PromptConfig) -> None:
         self.config = config
-        config.cache.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        try:
-            self._cache = sqlite3.connect(config.cache, check_same_thread=False, timeout=30)
-            self._cache.execute(
-                "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL, cost REAL NOT NULL)"
-            )
-            self._cache.execute("CREATE TABLE IF NOT EXISTS requests (cost REAL NOT NULL)")
-            self._cache.commit()
-        except sqlite3.DatabaseError as error:
-            raise SettingsError(
-                f"The cache of answers {config.cache} cannot be opened: {error}. Move it away; answers are then "
-                "paid again."
-            ) from error
+        self._paid = PaidAnswers(config.cache, config.limit, config.max_requests)
         self._lock = threading.Lock()
-        self._reserved = 0.0
-        self._in_flight = 0
         self._next_at = 0.0
         self._clock = _RunClock(config.run_limit_s)
         headers = {"Accept-Encoding": "gzip, deflate"}
@@ -252,7 +237,7 @@ class PromptClient:
     def close(self) -> None:
         """Close the connections and the cache."""
         self._http.close()
-        self._cache.close()
+        self._paid.close()
 
     def begin_run(self) -> None:
         """Give the functions the whole `run_limit_s` again."""
@@ -290,20 +275,13 @@ class PromptClient:
         return [answer_of[text] for text in texts]
 
     def spent(self) -> tuple[int, float]:
-        """Requests that were made and their cost, over the life of the cache."""
-        with self._lock:
-            return self._spent()
-
-    def _spent(self) -> tuple[int, float]:
-        count, cost = self._cache.execute("SELECT count(*), coalesce(sum(cost), 0) FROM requests").fetchone()
-        return int(count), float(cost)
+        """As `PaidAnswers.spent`."""
+        return self._paid.spent()
 
     def _one(self, model: str, instruction: str, text: str, stop: threading.Event) -> str | Refused:
         key = hashlib.sha256(json.dumps([model, instruction, text]).encode("utf-8", "surrogatepass")).hexdigest()
-        with self._lock:
-            found = self._cache.execute("SELECT answer FROM answers WHERE key = ?", [key]).fetchone()
-        if found:
-            return str(found[0])
+        if (known := self._paid.answer(key)) is not None:
+            return known
         # A token is at least a byte, so this is never less than the real cost.
         sent = len(instruction.encode()) + len(text.encode("utf-8", "surrogatepass")) + _OVERHEAD_TOKENS
         most = self._cost(sent, MAX_ANSWER_TOKENS)
@@ -316,7 +294,7 @@ class PromptClient:
         problem = ""
         for attempt in range(self.config.attempts):
             self._clock.left_s()
-            self._reserve(most)
+            request = self._paid.reserve(most)
             cost: float | None = None  # no request is made yet
             wait_s = min(_LONGEST_WAIT_S, 0.5 * 2**attempt)
             try:
@@ -338,14 +316,14 @@ class PromptClient:
                 else:
                     answer, tokens = _read(content)
                     cost = most if tokens is None else self._cost(*tokens)
-                    self._keep(key, answer, cost)
+                    self._paid.keep(key, answer, cost)
                     return answer
             except httpx.RequestError as error:  # also of a body that cannot be unpacked
                 problem = type(error).__name__  # it may have been answered and charged: the full cost stays
             except ValueError as error:
                 raise NotAVote("raised", f"{self.config.url} did not answer as a chat completion: {error}") from error
             finally:
-                self._settle(most, cost)
+                self._paid.settle(request, cost)
             time.sleep(min(wait_s, self._clock.left_s()))
         raise NotAVote(
             "raised", f"{self.config.url} failed {self.config.attempts} times, last with {problem}; {self._kept()}"
@@ -368,37 +346,6 @@ class PromptClient:
                 if len(content) > _MAX_BODY_BYTES:
                     raise ValueError(f"it is longer than {_MAX_BODY_BYTES} bytes")
             return response.status_code, response.headers, content
-
-    def _reserve(self, cost: float) -> None:
-        with self._lock:
-            count, spent = self._spent()
-            if spent + self._reserved + cost > self.config.limit:
-                raise NotAVote(
-                    "raised",
-                    f"the spending limit of {self.config.limit:g} is reached: {spent:.4f} spent. The answers are "
-                    "kept; raise limit in [weak_labels.prompt] and run again",
-                )
-            if count + self._in_flight >= self.config.max_requests:
-                raise NotAVote(
-                    "raised",
-                    f"the limit of {self.config.max_requests} requests is reached. The answers are kept; raise "
-                    "max_requests in [weak_labels.prompt] and run again",
-                )
-            self._reserved += cost
-            self._in_flight += 1
-
-    def _settle(self, reserved: float, cost: float | None) -> None:
-        with self._lock:
-            self._reserved -= reserved
-            self._in_flight -= 1
-            if cost is None:
-                return
-            self._cache.execute("INSERT INTO requests VALUES (?)", [cost])
-            self._cache.commit()
-
-    def _keep(self, key: str, answer: str, cost: float) -> None:
-        with self._lock:
-            self._cache.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", [key, answer, cost])
 
     def _take_turn(self) -> None:
         with self._lock:

@@ -3,8 +3,13 @@
 import contextlib
 import dataclasses
 import gzip
+import hashlib
 import json
+import os
 import signal
+import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,11 +19,13 @@ from typing import Any
 
 import pytest
 
+from tests.projects import ROOT
 from tests.weak_labels.lf_helpers import CLASSES, add_items, batch, config, faults, votes
 from warehouse import Lake, SettingsError
 from weak_labels import keywords, prompt
 from weak_labels.apply import vote
 from weak_labels.calls import NotAVote, call_function
+from weak_labels.paid_answers import PaidAnswers
 from weak_labels.prompt import PromptClient, PromptConfig
 
 ASKS = prompt("Is this about sports?", {"yes": "sports", "no": None}, model="tiny", name="asks")
@@ -268,6 +275,71 @@ def test_spending_stops_before_the_limit_and_what_was_paid_for_is_kept(
     run(lake, dataclasses.replace(given, limit=1.0))
     assert len(service.requests) == 11
     assert len(votes(lake)) == 11
+
+
+def test_two_clients_of_one_cache_keep_to_the_limit_together(service: Service, tmp_path: Path) -> None:
+    given = settings(service, tmp_path, limit=1.0, price_in=1.0, attempts=1)
+    service.takes_s = 0.5
+    texts = ["a" + "x" * 700_000, "b" + "x" * 700_000]  # each may cost 0.7
+    refused: list[str] = []
+
+    def ask(text: str) -> None:
+        with PromptClient(given) as client:
+            try:
+                client.ask("tiny", "q", [text])
+            except NotAVote as error:
+                refused.append(str(error))
+
+    threads = [threading.Thread(target=ask, args=(text,)) for text in texts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(service.requests) == len(refused) == 1
+    assert "spending limit of 1 is reached" in refused[0]
+
+
+ASK = """
+import sys
+from pathlib import Path
+from weak_labels.prompt import PromptClient, PromptConfig
+with PromptClient(PromptConfig(url=sys.argv[1], cache=Path(sys.argv[2]), price_in=1.0)) as client:
+    client.ask("tiny", "q", ["a goal"])
+"""
+
+
+def test_a_request_that_a_kill_cut_off_counts_as_the_dearest(service: Service, tmp_path: Path) -> None:
+    given = settings(service, tmp_path, price_in=1.0, limit=100e-6)
+    code = [sys.executable, "-c", ASK, given.url, str(given.cache)]
+    with subprocess.Popen(code, env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:
+        service.answer = lambda text: str(process.kill())
+    assert (process.returncode, len(service.requests)) == (-signal.SIGKILL, 1)
+    with PromptClient(given) as client:
+        assert client.spent() == (1, pytest.approx((len("q") + len("a goal") + 64) / 1e6))
+        with pytest.raises(NotAVote, match="spending limit"):
+            client.ask("tiny", "q", ["another goal"])
+
+
+def test_an_answer_is_on_the_disk_once_it_is_kept(tmp_path: Path) -> None:
+    first, second = (PaidAnswers(tmp_path / "answers.sqlite", 1.0, 1) for _ in range(2))
+    with contextlib.closing(first), contextlib.closing(second):
+        first.keep("key", "yes", 0.0)
+        assert second.answer("key") == "yes"
+
+
+def test_a_cache_made_before_still_opens(service: Service, tmp_path: Path) -> None:
+    given = settings(service, tmp_path, limit=0.5)
+    key = hashlib.sha256(b'["tiny", "q", "a goal"]').hexdigest()
+    with contextlib.closing(sqlite3.connect(given.cache)) as cache:
+        cache.execute("CREATE TABLE answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL, cost REAL NOT NULL)")
+        cache.execute("CREATE TABLE requests (cost REAL NOT NULL)")
+        cache.execute("INSERT INTO answers VALUES (?, 'kept', 0.5)", [key])
+        cache.execute("INSERT INTO requests VALUES (0.5)")
+        cache.commit()
+    with PromptClient(given) as client:
+        assert client.ask("tiny", "q", ["a goal"]) == ["kept"]
+        assert client.spent() == (1, 0.5)
+    assert service.requests == []
 
 
 def test_the_number_of_requests_is_limited_over_runs(service: Service, tmp_path: Path, lake: Lake) -> None:
