@@ -329,7 +329,7 @@ class Soak:
 
     def stop(self) -> None:
         """Stop all services."""
-        services.down(self.project)
+        services.down(self.project.root)
 
 
 def wrong(check: dict[str, Any]) -> bool:

@@ -223,18 +223,21 @@ def _hash(told: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
 
 
-def down(project: Project) -> list[str]:
+def down(root: Path) -> list[str]:
     """Stop all of it, the deployments first; returns the names of those that ran. Data and logs stay.
+
+    Args:
+        root: the project's folder; its settings may be wrong.
 
     Raises:
         ServiceError: one did not stop.
     """
-    state = project.state_path
+    state = root.absolute() / ".siftline"
     if not state.is_dir():
         return []
     with FileLock(str(state / "services.lock")):
         stopped = [name for name in ("deployments", "engine") if Background(name, state).stop()]
-        if studio_down(project.root):
+        if studio_down(root.absolute()):
             stopped.append("label studio")
         if Background("prefect", state).stop():
             stopped.append("prefect")

@@ -126,6 +126,6 @@ def served(tmp_path_factory: pytest.TempPathFactory, reuters: SampleFiles) -> It
             services.up(project)
             yield Served(root)
         finally:
-            services.down(project)
+            services.down(root)
             for record in unfinished(root / ".siftline"):
                 kill(record.pid)

@@ -6,6 +6,7 @@ from pathlib import Path
 from flows.cli.console import out, print_table, say
 from flows.prefect_server import require_api
 from flows.project import Project
+from flows.settings import FILE_NAME, load_settings
 
 
 def serve_deployments(root: Path) -> None:
@@ -55,8 +56,19 @@ def stop_all(root: Path) -> None:
     """Stop all of it."""
     from flows.services import down
 
-    stopped = down(Project(root))
+    stopped = down(folder_of(root))
     out.print(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
+
+
+def folder_of(root: Path) -> Path:
+    """The folder of a project; what runs in it can be stopped before wrong settings are mended.
+
+    Raises:
+        SettingsError: nothing in it is a project's.
+    """
+    if not any((root / name).exists() for name in (FILE_NAME, ".siftline", ".studio")):
+        load_settings(root)  # says how to make or name one
+    return root.absolute()
 
 
 def show_services(root: Path) -> None:

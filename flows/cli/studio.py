@@ -5,6 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from flows.cli.console import out, say
+from flows.cli.serving import folder_of
 from flows.project import Project
 from flows.studio import studio_down, studio_status, studio_up
 from warehouse import WarehouseNotFound
@@ -47,7 +48,7 @@ def _load_queue(root: Path, project: Project) -> None:
 
 def status(root: Path) -> None:
     """Print the address of the running server, or that none runs."""
-    info = studio_status(Project(root).root)
+    info = studio_status(folder_of(root))
     if info is None:
         out.print("Label Studio does not run")
     else:
@@ -56,4 +57,4 @@ def status(root: Path) -> None:
 
 def stop(root: Path) -> None:
     """Stop the server."""
-    out.print("Label Studio stopped" if studio_down(Project(root).root) else "Label Studio was not running")
+    out.print("Label Studio stopped" if studio_down(folder_of(root)) else "Label Studio was not running")

@@ -59,7 +59,7 @@ def everything(tmp_path: Path, reuters: SampleFiles, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     served = Served(root)
     yield served
-    services.down(served.project)
+    services.down(served.project.root)
 
 
 def test_all_four_answer_work_together_and_leave_nothing(everything: Served) -> None:

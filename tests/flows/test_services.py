@@ -243,6 +243,35 @@ def test_prefects_pages_are_there_where_its_code_may_not_be_written(
         Background("prefect", project.state_path).stop()
 
 
+def test_what_runs_is_stopped_though_the_settings_are_wrong(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service = Background("deployments", project.state_path)
+    running = service.start(["/bin/sleep", "300"], dict(os.environ), url="", ready=lambda: True)
+    studio = project.root / ".studio"
+    (studio / "data").mkdir(parents=True)
+    environment = {**os.environ, "LABEL_STUDIO_BASE_DATA_DIR": str(studio / "data")}
+    server = subprocess.Popen(["/bin/sleep", "300"], env=environment)
+    try:
+        known = {"port": 8080, "username": "u", "password": "p", "api_key": "k", "pid": server.pid}
+        (studio / "studio.json").write_text(json.dumps(known | {"started": start_time(server.pid)}))
+        (project.root / "siftline.toml").write_text("[project")
+        threading.Thread(target=server.wait, daemon=True).start()  # else it stays as a zombie
+        assert run_command(["studio", "down", "--project", str(project.root)]) == 0
+        assert run_command(["down", "--project", str(project.root)]) == 0
+        assert capsys.readouterr().out == "Label Studio stopped\nstopped: deployments\n"
+        assert start_time(running.pid) != running.started
+    finally:
+        server.kill()
+        service.stop()
+
+
+def test_a_folder_that_is_no_project_has_nothing_to_stop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["down"], ["studio", "down"]):
+        assert run_command([*command, "--project", str(tmp_path)]) == 2
+        assert "There is no siftline.toml" in capsys.readouterr().err
+
+
 def write_settings(project: Project, encoder: str, url: str) -> None:
     text = (project.root / "siftline.toml").read_text().partition("[encoder]")[0]
     (project.root / "siftline.toml").write_text(f'{text}[encoder]\n{encoder}\n[engine]\nurl = "{url}"\n')
