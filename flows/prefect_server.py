@@ -21,6 +21,7 @@ import httpx
 
 from flows.ports import is_own, reach_loopback_directly
 from warehouse import ServiceError, SettingsError
+from warehouse.address import is_plain_address
 from warehouse.errors import DiskFull
 
 START_TIMEOUT_S = 300.0
@@ -53,9 +54,13 @@ def own_pages(port: int) -> dict[str, str]:
 
 
 def configured_api_url() -> str | None:
-    """The Prefect API that the user configured by environment or by the active profile, or None."""
+    """The Prefect API that the user configured by environment or by the active profile, or None.
+
+    Raises:
+        SettingsError: it is no address, or the profiles cannot be read.
+    """
     if url := os.environ.get("PREFECT_API_URL"):
-        return url.rstrip("/")
+        return _plain(url, "PREFECT_API_URL")
     home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
     profiles = Path(os.environ.get("PREFECT_PROFILES_PATH", str(home / "profiles.toml"))).expanduser()
     if not profiles.is_file():
@@ -66,7 +71,17 @@ def configured_api_url() -> str | None:
         raise SettingsError(f"Prefect's {profiles} is not valid TOML: {error}. Mend it, or move it away.") from error
     active = os.environ.get("PREFECT_PROFILE", content.get("active", ""))
     url = content.get("profiles", {}).get(active, {}).get("PREFECT_API_URL")
-    return url and url.rstrip("/")
+    return _plain(str(url), f"PREFECT_API_URL of the profile '{active}' in {profiles}") if url else None
+
+
+def _plain(url: str, where: str) -> str:
+    if not is_plain_address(url):  # not repeated: it may hold a password
+        raise SettingsError(
+            f"{where} must look like http://host:4200/api or "
+            "https://api.prefect.cloud/api/accounts/.../workspaces/..., without a log-in: it stands in messages. A "
+            "log-in belongs into PREFECT_API_AUTH_STRING."
+        )
+    return url.rstrip("/")
 
 
 def local_api_url(state: Path) -> str | None:

@@ -19,14 +19,14 @@ import pytest
 from active.task_folder import TaskFolder
 from flows import ports, services
 from flows.cli.main import run_command
-from flows.prefect_server import check_api, prefect_api
+from flows.prefect_server import check_api, configured_api_url, prefect_api
 from flows.processes import start_time
 from flows.project import Project
 from flows.services import Background
 from flows.studio import StudioServer
 from tests.projects import ROOT
 from tests.studio import free_port
-from warehouse import ServiceError
+from warehouse import ServiceError, SettingsError
 
 
 def test_what_a_killed_service_left_is_stopped(tmp_path: Path) -> None:
@@ -270,6 +270,31 @@ def test_a_folder_that_is_no_project_has_nothing_to_stop(tmp_path: Path, capsys:
     for command in (["down"], ["studio", "down"]):
         assert run_command([*command, "--project", str(tmp_path)]) == 2
         assert "There is no siftline.toml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["services", "run", "serve"])
+@pytest.mark.parametrize("url", ["http://localhost:42x0/api", "http://[::1/api", "localhost:4200/api"])
+def test_an_address_of_prefect_that_is_none_is_refused_in_words(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, url: str
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", url)
+    assert run_command([command, "--project", str(project.root)]) == 2
+    assert "PREFECT_API_URL must look like http://host:4200/api" in capsys.readouterr().err
+
+
+def test_a_log_in_in_the_address_of_prefect_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://me:canary@host:4200/api")
+    with pytest.raises(SettingsError, match="without a log-in") as refused:
+        configured_api_url()
+    assert "canary" not in str(refused.value)
+    monkeypatch.delenv("PREFECT_API_URL")
+    (tmp_path / "profiles.toml").write_text('active = "team"\n[profiles.team]\nPREFECT_API_URL = 4200\n')
+    monkeypatch.setenv("PREFECT_PROFILES_PATH", str(tmp_path / "profiles.toml"))
+    with pytest.raises(SettingsError, match=r"the profile 'team' in .*profiles.toml must look like"):
+        configured_api_url()
+    cloud = f"https://api.prefect.cloud/api/accounts/{'0' * 8}-{'1' * 4}/workspaces/{'2' * 8}-{'3' * 4}"
+    monkeypatch.setenv("PREFECT_API_URL", cloud)
+    assert configured_api_url() == cloud
 
 
 def write_settings(project: Project, encoder: str, url: str) -> None:
