@@ -29,8 +29,9 @@ Mask = npt.NDArray[np.bool_]
 _SIGN = (
     r"[^0-9A-Za-z_"
     r"\x{C0}-\x{D6}\x{D8}-\x{F6}\x{F8}-\x{37D}\x{37F}-\x{386}\x{388}-\x{559}\x{560}-\x{588}\x{58A}-\x{60B}"
-    r"\x{620}-\x{6D3}\x{6D5}-\x{963}\x{966}-\x{1FFF}\x{2C00}-\x{2DFF}\x{3040}-\x{FEFF}"
-    r"\x{10000}-\x{1EFFF}\x{20000}-\x{3FFFF}]"
+    r"\x{620}-\x{669}\x{66E}-\x{6D3}\x{6D5}-\x{963}\x{966}-\x{1FFF}\x{2C00}-\x{2DFF}"
+    r"\x{3040}-\x{30FA}\x{30FC}-\x{31FF}\x{321F}-\x{FD3D}\x{FD50}-\x{FDFB}\x{FE20}-\x{FE2F}\x{FE70}-\x{FEFC}"
+    r"\x{FF10}-\x{FF19}\x{FF21}-\x{FF3A}\x{FF41}-\x{FF5A}\x{10000}-\x{1EFFF}\x{20000}-\x{3FFFF}]"
 )
 # The signs inside these blocks that stand beside words of Hebrew and Ethiopic; asked for such words only.
 _SIGN_OF_THEIRS = rf"(?:{_SIGN}|[\x{{5BE}}\x{{5C0}}\x{{5C3}}\x{{5C6}}\x{{5F3}}\x{{5F4}}\x{{1360}}-\x{{1368}}])"
@@ -253,11 +254,12 @@ def _runs_on(word: str) -> bool:
 
 
 def _scripts(words: Sequence[str]) -> list[str]:
-    """What is special about the scripts of some words, for the version; nothing for most."""
+    """What the pattern does for the scripts of some words, for the version; it changes where votes may."""
     found = {
         "signs": any(map(_WITH_SIGNS.search, words)),
         "runs on": any(map(_runs_on, words)),
         "dotted": any(_DOTTED in word for word in words),
+        "signs 2": not all(_RUNS_ON.match(word[0]) and _RUNS_ON.match(word[-1]) for word in words),
     }
     return [name for name, there in found.items() if there]
 

@@ -1,5 +1,7 @@
 """Builders vote on whole columns, for whole words in any script, and refuse what cannot work."""
 
+import unicodedata
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -10,6 +12,37 @@ from weak_labels import ABSTAIN, ItemBatch, keywords, nearest, regex, vectorized
 from weak_labels.calls import call_function
 from weak_labels.fingerprint import fingerprint
 from weak_labels.functions import LabelingFunction
+
+TAKEN_FOR_THE_OTHER = [
+    (0x5F, 0x5F),  # the underline, a letter here
+    (0xAA, 0xBE),  # ª µ º and small numbers, signs here
+    (0x2C2, 0x2FF),  # marks of phonetics
+    (0x375, 0x60B),  # signs of one script each, as all up to 1FFE
+    (0x610, 0x61A),  # honorific marks behind Arabic names, signs here
+    (0x6DD, 0x6FE),
+    (0x700, 0x1FFE),
+    (0x2070, 0x209C),  # small numbers, signs here
+    (0x20D0, 0x20F0),  # marks around symbols
+    (0x2102, 0x2189),  # letters of mathematics and numerals, signs here
+    (0x2460, 0x2793),  # numbers in circles, signs here
+    (0x2CE5, 0x2CFF),
+    (0x2D70, 0x2D70),
+    (0x2E2F, 0x2E2F),
+    (0x3005, 0x303C),  # marks and numerals beside Chinese and kana, which need no sign
+    (0x309B, 0x309C),
+    (0x30A0, 0x30A0),
+    (0x3190, 0x31E3),
+    (0x322A, 0x33FF),  # squares of units and circled letters
+    (0x4DC0, 0x4DFF),
+    (0xA490, 0xABEB),
+    (0xE000, 0xF8FF),  # private use
+    (0xFB29, 0xFB29),
+    (0xFBB2, 0xFBC2),
+    (0xFDCF, 0xFDCF),
+    (0xFE00, 0xFE0F),  # what chooses a picture, behind emoji
+    (0xFF66, 0xFFDC),  # halfwidth kana and Hangul, signs here
+]
+"""Ranges where the signs that end words are not Unicode's: a pattern that knows all takes too long to compile."""
 
 
 def votes(function: LabelingFunction, *texts: str, **further: object) -> list[int]:
@@ -89,10 +122,41 @@ class TestKeywords:
         both = keywords("sports", ["退款", "vote"], min_hits=2)
         assert votes(both, "我要退款", "退款 vote", "vote 退款退款", "退款vote") == [-1, 0, 0, -1]
 
-    def test_words_of_letters_and_spaces_keep_their_version(self) -> None:
-        assert keywords("sports", ["goal", "física"]).version == fingerprint(
-            "keywords", "sports", ("goal", "física"), 1
-        )
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "❤\ufe0fgoal",
+            "so goal\ufe0f",
+            "\ufeffgoal",
+            "﴿goal﴾",
+            "goal﹐ yes",
+            "٪goal",
+            "goal・vote",
+            "㈜goal",
+            "﷼goal",
+        ],
+    )
+    def test_signs_among_letters_of_other_scripts_end_words(self, text: str) -> None:
+        assert votes(keywords("sports", ["goal"]), text) == [0]
+
+    def test_fullwidth_letters_and_digits_are_no_signs(self) -> None:
+        assert votes(keywords("sports", ["ａｉ", "ai"]), "ＦＡＩＬ", "ＡＩ！", "Ｆai", "１ai") == [-1, 0, -1, -1]
+
+    def test_signs_of_the_whole_plane_are_those_of_unicode(self) -> None:
+        signs = [chr(code) for code in range(0x10000) if unicodedata.category(chr(code)) not in ("Cs", "Cn")]
+        ends = votes(keywords("sports", ["goal"]), *(f"goal{sign}" for sign in signs))
+        wrong = [
+            ord(sign)
+            for sign, vote in zip(signs, ends, strict=True)
+            if (vote == 0) == (unicodedata.category(sign)[0] in "LMN")
+        ]
+        known = [code for first, last in TAKEN_FOR_THE_OTHER for code in range(first, last + 1)]
+        assert [f"{code:04X}" for code in wrong if code not in known] == []
+
+    def test_the_version_changes_where_votes_may(self) -> None:
+        assert keywords("sports", ["退款"]).version == fingerprint("keywords", "sports", ("退款",), 1, "runs on")
+        words = ("goal", "física")
+        assert keywords("sports", words).version != fingerprint("keywords", "sports", words, 1)
 
     @pytest.mark.parametrize(("words", "min_hits"), [([], 1), (["a", " "], 1), (["a"], 2), (["a"], 0)])
     def test_useless_words_are_refused(self, words: list[str], min_hits: int) -> None:
