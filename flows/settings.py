@@ -82,7 +82,18 @@ class WarehouseSection(Section):
     """"data" in that folder, or "s3://bucket/prefix"; the keys come from AWS_*."""
 
     def below(self, root: Path) -> Location:
-        """The warehouse of the project in the folder `root`."""
+        """The warehouse of the project in the folder `root`.
+
+        Raises:
+            SettingsError: the path is the project's folder, or one around it.
+        """
+        # The data folder of such a warehouse would be the one that `siftline init` puts sources into.
+        own = (root / self.path).resolve()
+        if own == root.resolve() or own in root.resolve().parents:
+            raise SettingsError(
+                f"[warehouse] path is {self.path!r}, which is the project's folder or one around it. Name a folder of "
+                "its own, such as 'lake'."
+            )
         return Location(folder=root / self.path, catalog=self.catalog, data=self.data)
 
 

@@ -1,15 +1,16 @@
-"""A PostgreSQL catalogue whose server does not answer: told by type, because it comes back without anybody's help.
+"""A catalogue's or a store's server that does not answer: told by type, because it comes back without anybody's help.
 
 What only a person can mend, a wrong password or a database that is not there, is said over the same connection.
 """
 
 import contextlib
+import re
 from collections.abc import Generator
 from contextlib import contextmanager
 
 import duckdb
 
-from warehouse.errors import CatalogAway, without_secrets
+from warehouse.errors import CatalogAway, ServerAway, StoreAway, without_secrets
 
 _AWAY = (
     "Unable to connect to Postgres",
@@ -28,6 +29,11 @@ _FOR_A_PERSON = (
     "does not exist",
     "permission denied",
     "invalid connection option",
+)
+
+_STORE_AWAY = re.compile(
+    r"(Could not connect to server|Could not resolve host ?name|Timeout was reached|Failed sending data to the peer|"
+    r"Failure when receiving data from the peer|Server returned nothing[^']*) error for HTTP|\(HTTP (408|429|5\d\d)\b"
 )
 
 
@@ -51,12 +57,17 @@ def closing(connection: duckdb.DuckDBPyConnection) -> Generator[duckdb.DuckDBPyC
         close(connection)
 
 
-def catalog_away(text: str) -> CatalogAway | None:
-    """The error to raise when an error of DuckDB's means that the catalogue's server is away; None when it does not.
+def server_away(text: str) -> ServerAway | None:
+    """The error to raise when an error of DuckDB's means that a server is away; None when it does not.
 
     Args:
         text: DuckDB's message.
     """
+    if _STORE_AWAY.search(text):
+        return StoreAway(
+            f"The store of the data files does not answer: {without_secrets(text)}. What was committed is kept; when "
+            "the store is back, run again."
+        )
     if not any(sign in text for sign in _AWAY) or any(sign in text for sign in _FOR_A_PERSON):
         return None
     return CatalogAway(

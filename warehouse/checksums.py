@@ -2,8 +2,8 @@
 
 DuckDB checks no page of a Parquet file: two of three flipped bits gave wrong rows without an error
 (docs/decisions/0037). So the sha256 of every file is kept beside the warehouse in the form that `sha256sum -c` reads,
-and `verify` compares all of them, their sizes with the catalogue, and the catalogue with itself. Files on S3 are left
-to the store's own checksums.
+and `verify` compares all of them, their sizes with the catalogue, and the catalogue with itself. Of files on S3 it asks
+whether they are there in their size; their content is left to the store's own checksums.
 """
 
 import contextlib
@@ -15,9 +15,10 @@ from pathlib import Path
 
 import duckdb
 
+from warehouse.away import server_away
 from warehouse.catalog_file import catalog_faults
-from warehouse.connection import Location, check_present, connect, locate
-from warehouse.errors import WarehouseError
+from warehouse.connection import Location, check_present, connect, holds_data, locate
+from warehouse.errors import WarehouseError, without_secrets
 from warehouse.extensions import open_duckdb
 from warehouse.files import replaced_file
 
@@ -97,7 +98,8 @@ def verify(place: Path | Location, *, at: int | None = None) -> Verified:
 
     Raises:
         WarehouseNotFound: there is no warehouse.
-        WarehouseError: the catalogue cannot be opened.
+        WarehouseError: the catalogue cannot be opened, or the store refuses to be asked.
+        ServerAway: the catalogue's server or the store does not answer.
     """
     location = locate(place)
     check_present(location, create=False)
@@ -109,16 +111,19 @@ def verify(place: Path | Location, *, at: int | None = None) -> Verified:
             found = tuple((location.catalog_file, words) for words in faults)
             return Verified(files=0, bytes=0, damaged=found, unnoted=0)
     damaged: list[tuple[Path, str]] = []
+    stored: dict[str, int] | None = None
     with contextlib.closing(connect(location, read_only=True)) as cursor:
         seen = f"WHERE f.begin_snapshot <= {at} AND coalesce(f.end_snapshot > {at}, true)" if at is not None else ""
         needed = _listed(cursor, f"{_FILES} {seen}")
-    if location.on_s3:
-        return Verified(files=len(needed), bytes=sum(n for _, n in needed), damaged=tuple(damaged), unnoted=len(needed))
-    noted = _noted(location)
+        if location.on_s3:
+            stored = _in_store(cursor, location)
+    noted = _noted(location) if stored is None else {}
     for name, size_bytes in needed:
         path = Path(location.data_path) / name
-        if what := _fault(path, size_bytes, noted.get(name)):
-            damaged.append((path, what))
+        if what := (
+            _fault(path, size_bytes, noted.get(name)) if stored is None else _size_fault(stored.get(name), size_bytes)
+        ):
+            damaged.append((path if stored is None else Path(name), what))
     return Verified(
         files=len(needed),
         bytes=sum(n for _, n in needed),
@@ -127,10 +132,29 @@ def verify(place: Path | Location, *, at: int | None = None) -> Verified:
     )
 
 
+def _in_store(cursor: duckdb.DuckDBPyConnection, location: Location) -> dict[str, int]:
+    """Size of each Parquet file in an S3 store, by name; asks for each file."""
+    try:
+        if not holds_data(cursor, location):
+            return {}
+        pattern = location.data_path + "**/*.parquet"
+        found = cursor.execute("SELECT filename, size FROM read_blob(?)", [pattern]).fetchall()
+    except duckdb.Error as error:
+        text = without_secrets(str(error))
+        raise server_away(text) or WarehouseError(f"The data files cannot be looked at: {text}.") from error
+    return {str(name).removeprefix(location.data_path): int(size) for name, size in found}
+
+
+def _size_fault(found: int | None, size_bytes: int) -> str:
+    if found is None:
+        return "it is gone"
+    return "" if found == size_bytes else f"it has {found} bytes, and {size_bytes} were written"
+
+
 def _fault(path: Path, size_bytes: int, noted: str | None) -> str:
     try:
-        if path.stat().st_size != size_bytes:
-            return f"it has {path.stat().st_size} bytes, and {size_bytes} were written"
+        if what := _size_fault(path.stat().st_size, size_bytes):
+            return what
         if noted is not None and _sha256(path) != noted:
             return "its content is not what was written (sha256)"
     except FileNotFoundError:

@@ -21,12 +21,12 @@ from typing import Any, Protocol, TypeVar
 import duckdb
 import pyarrow as pa
 
-from warehouse.away import catalog_away, closing
+from warehouse.away import closing, server_away
 from warehouse.checksums import note
 from warehouse.connection import Location, private_files
 from warehouse.disk import disk_full, no_leftovers
 from warehouse.durable import NewFiles
-from warehouse.errors import CatalogAway, CommitFailed, Overtaken, WarehouseError, without_secrets
+from warehouse.errors import CommitFailed, Overtaken, ServerAway, WarehouseError, without_secrets
 from warehouse.hashing import as_stored, combine, hash_rows
 from warehouse.locks import Sure, WriteLock
 from warehouse.schema import TABLE_BY_NAME
@@ -111,7 +111,8 @@ def land(commit: Commit, *, new_cursor: NewCursor, lock: WriteLock, location: Lo
 
     Raises:
         WarehouseBusy: another process held the write lock for too long.
-        CatalogAway: the catalogue's server did not come back; the next run finds out whether the commit arrived.
+        ServerAway: the catalogue's server, or the store of the data files, did not come back; the next run finds out
+            whether the commit arrived.
         Overtaken: the commit was to be in turn, and another run of the stage was faster; nothing was written.
         CommitFailed: it did not land after all attempts, or the disk is full (`DiskFull`); nothing was written.
         WarehouseError: the rows do not fit the tables; nothing was written.
@@ -171,7 +172,7 @@ def retried(attempt: Callable[[], Result], location: Location) -> Result:
     """Run a whole transaction, again where another writer or the server was in its way.
 
     Raises:
-        CatalogAway: the catalogue's server did not come back within `PATIENCE_S`.
+        ServerAway: a server of the warehouse's did not come back within `PATIENCE_S`.
         CommitFailed: it did not pass after `ATTEMPTS`, or the disk is full (`DiskFull`).
         WarehouseError: it was refused for a reason that trying again does not change.
     """
@@ -180,12 +181,12 @@ def retried(attempt: Callable[[], Result], location: Location) -> Result:
     for number in range(ATTEMPTS):
         try:
             return attempt()
-        except CatalogAway:
+        except ServerAway:
             if number == ATTEMPTS - 1 or time.monotonic() > deadline:
                 raise
         except duckdb.Error as error:
             text = without_secrets(str(error))
-            if away := catalog_away(text):
+            if away := server_away(text):
                 if number == ATTEMPTS - 1 or time.monotonic() > deadline:
                     raise away from error
             elif full := disk_full(text, location):

@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import duckdb
 
-from warehouse.away import catalog_away, close
+from warehouse.away import close, server_away
 from warehouse.catalog_file import CHECKED_BYTES, catalog_faults
 from warehouse.disk import disk_full
 from warehouse.errors import SettingsError, WarehouseError, WarehouseNotFound, without_secrets
@@ -126,7 +126,7 @@ def check_present(location: Location, *, create: bool) -> None:
     # An empty file is a catalogue that was cut to nothing, or one whose making was cut short.
     if location.dsn is not None or (location.catalog_file.is_file() and location.catalog_file.stat().st_size):
         return
-    if any((location.folder / "data").rglob("*.parquet")):
+    if not location.on_s3 and any(Path(location.data_path).rglob("*.parquet")):
         raise WarehouseError(
             f"{location.folder} holds data files, but its catalogue {location.catalog_file.name} is gone or empty. "
             "Bring it back from a backup, or move the folder away and run `siftline run` to build a new warehouse."
@@ -136,6 +136,14 @@ def check_present(location: Location, *, create: bool) -> None:
             f"There is no warehouse at {location.folder}. Run `siftline run` in the project first, or name another "
             "project with --project."
         )
+
+
+def holds_data(cursor: duckdb.DuckDBPyConnection, location: Location) -> bool:
+    """Whether there are Parquet files where the warehouse's are to be; `cursor` is on it."""
+    if not location.on_s3:
+        return any(Path(location.data_path).rglob("*.parquet"))
+    found = cursor.execute("SELECT file FROM glob(?) LIMIT 1", [location.data_path + "**/*.parquet"])
+    return found.fetchone() is not None
 
 
 def connect(
@@ -182,7 +190,7 @@ def connect(
             raise full from None
         if location.dsn is None:
             raise _not_allowed(location) or _unreadable(location, text) from None
-        if away := catalog_away(text):
+        if away := server_away(text):
             raise away from None
         if "does not exist" in text and "database" not in text:
             raise WarehouseNotFound(

@@ -53,8 +53,16 @@ class WarehouseBusy(Transient):
     """Another process kept the warehouse's write lock for too long."""
 
 
-class CatalogAway(Transient):
+class ServerAway(Transient):
+    """A server that keeps a part of the warehouse does not answer."""
+
+
+class CatalogAway(ServerAway):
     """The PostgreSQL server of the catalogue does not answer, or went away with what it had not committed."""
+
+
+class StoreAway(ServerAway):
+    """The S3 store of the data files does not answer, or asks to be called later."""
 
 
 class CommitFailed(Transient):

@@ -12,9 +12,9 @@ from typing import Any
 
 import duckdb
 
-from warehouse.away import catalog_away, close, closing
+from warehouse.away import close, closing, server_away
 from warehouse.commit import land, plan, retried
-from warehouse.connection import Location, check_present, connect, locate, private_files
+from warehouse.connection import Location, check_present, connect, holds_data, locate, private_files
 from warehouse.disk import disk_full
 from warehouse.errors import WarehouseError
 from warehouse.migrations import check_schema, connect_checked, migrate, schema_version
@@ -77,7 +77,7 @@ class Lake:
             cursor.execute("USE lake")
         except duckdb.Error as error:
             close(cursor)
-            if known := disk_full(str(error), self.location) or catalog_away(str(error)):
+            if known := disk_full(str(error), self.location) or server_away(str(error)):
                 raise known from error
             raise
         return cursor
@@ -162,8 +162,25 @@ class Lake:
             if not schema_version(connection):
                 check_schema(0, self.location.words, read_only=True)
 
+    def _refuse_used(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        """A new catalogue knows no files: those that are there are another one's, and maintenance would remove them."""
+        try:
+            used = holds_data(cursor, self.location)
+        except duckdb.Error as error:
+            if server_away(str(error)):
+                raise
+            used = False  # a key that may not list the store; what else is wrong the first commit will say
+        if used:
+            raise WarehouseError(
+                f"{self.location.data_path} holds data files, and the catalogue in {self.location.words} is new: they "
+                "are another warehouse's, and each would remove the other's. Give this one a place of its own "
+                "([warehouse] path or data), or bring its catalogue back from a backup."
+            )
+
     def _bring_schema(self) -> None:
         with closing(self.new_cursor()) as cursor:
             found = schema_version(cursor)
             check_schema(found, self.location.words, read_only=False)
+            if not found:
+                self._refuse_used(cursor)
             migrate(cursor, found, self.location)

@@ -18,7 +18,7 @@ from typing import Protocol
 import duckdb
 from filelock import FileLock, Timeout
 
-from warehouse.away import catalog_away, close
+from warehouse.away import close, server_away
 from warehouse.errors import WarehouseBusy, WarehouseError, without_secrets
 from warehouse.extensions import open_duckdb
 
@@ -119,7 +119,7 @@ class PostgresLock:
                         f"Another process has held the write lock of the catalogue in {self._dsn} for more than "
                         f"{self._timeout_s:.0f} s. Who: SELECT * FROM pg_locks WHERE locktype = 'advisory'."
                     ) from error
-                if away := catalog_away(str(error)):
+                if away := server_away(str(error)):
                     raise away from None
                 raise WarehouseError(
                     f"The catalogue in postgres:{self._dsn} did not give the write lock: "
@@ -130,7 +130,7 @@ class PostgresLock:
                 try:
                     connection.execute("SELECT * FROM postgres_query('pg', 'SELECT 1')").fetchall()
                 except duckdb.Error as error:
-                    raise catalog_away(str(error)) or error from None
+                    raise server_away(str(error)) or error from None
 
             yield sure
         finally:

@@ -8,6 +8,7 @@ named.
 """
 
 import contextlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +30,7 @@ from warehouse.locks import Sure
 GRACE_H = 24.0
 MOST_DAYS = 1_000_000  # DuckDB's times reach back further
 REWRITE_FRAC = 0.5  # share of deleted rows from which a file is written anew
+OWN_FILE = re.compile(r"(.*/)?main/[a-z_]+/ducklake-[0-9a-f-]+(-delete)?\.parquet")
 MOST_WITH_DELETIONS = 8  # files of a table with any deleted rows; DuckLake merges none of those
 
 
@@ -66,6 +68,7 @@ def maintain(lake: Lake, *, expire_older_than_days: float | None = None, grace_h
 
     Raises:
         SettingsError: a number is negative, more than `MOST_DAYS`, or none.
+        WarehouseError: also when files that no writer of ours left lie among the data; all else is done then.
         WarehouseBusy, CommitFailed, WarehouseError: as a commit; steps that were done stay done.
     """
     if not (0 <= grace_h <= 24 * MOST_DAYS and 0 <= (expire_older_than_days or 0) <= MOST_DAYS):
@@ -94,10 +97,18 @@ def maintain(lake: Lake, *, expire_older_than_days: float | None = None, grace_h
         expired = _step(lake, f"CALL ducklake_expire_snapshots('lake', older_than => {age})", "")
     unused = f"older_than => now() - INTERVAL '{int(grace_h * 3_600_000)} milliseconds'"
     removed = _step(lake, f"CALL ducklake_cleanup_old_files('lake', {unused})", "")
-    removed += _step(lake, f"CALL ducklake_delete_orphaned_files('lake', {unused})", "")
+    foreign = _foreign(lake, unused)
+    if not foreign:
+        removed += _step(lake, f"CALL ducklake_delete_orphaned_files('lake', {unused})", "")
     with lake.lock.held(), contextlib.closing(lake.new_cursor()) as cursor:
         note_all(cursor, lake.location)
     sizes, vacuumed = _vacuum(lake)
+    if foreign:
+        more = f" and {len(foreign) - 1:,} more" if foreign[1:] else ""
+        raise WarehouseError(
+            f"Among the warehouse's data is {foreign[0]}{more}, which is none of its files. So no file that was left "
+            "behind is removed; all else is done. Move what is not the warehouse's to another folder."
+        )
     return Maintained(
         rows_flushed=sum(int(str(row[2])) for row in flushed),
         files_merged=sum(int(str(row[2])) for row in merged),
@@ -108,6 +119,13 @@ def maintain(lake: Lake, *, expire_older_than_days: float | None = None, grace_h
         catalog_bytes=sizes,
         vacuumed=vacuumed,
     )
+
+
+def _foreign(lake: Lake, unused: str) -> list[str]:
+    """Parquet files among the data that no writer of ours can have left behind: DuckLake would remove them too."""
+    with closing(lake.new_cursor()) as cursor:
+        found = cursor.execute(f"CALL ducklake_delete_orphaned_files('lake', {unused}, dry_run => true)").fetchall()
+    return sorted(str(path) for path, *_ in found if not OWN_FILE.fullmatch(str(path)))
 
 
 def _bring_layout(lake: Lake) -> None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute
 
-from warehouse.away import catalog_away, close
+from warehouse.away import close, server_away
 from warehouse.errors import DataError, SettingsError, WarehouseError
 from warehouse.interrupts import stopped_with_us, stream, taken
 
@@ -58,7 +58,7 @@ class Reader:
             with stopped_with_us(self._connection):
                 yield
         except duckdb.Error as error:
-            if away := catalog_away(str(error)):
+            if away := server_away(str(error)):
                 raise away from error
             if not isinstance(error, duckdb.TransactionException) or "is aborted" not in str(error):
                 raise

@@ -122,8 +122,8 @@ def run_command(arguments: list[str]) -> int:
         return _interrupted(arguments)
     except _duckdb_error() as error:
         console.say(
-            f"siftline: the warehouse cannot be read: {error}\nIf a file below its folder is damaged or missing, bring "
-            "it back from a backup; or move the folder away, and `siftline run` builds a new one from the sources."
+            f"siftline: the warehouse cannot be read: {error}\nIf a file of its is damaged or missing, `siftline "
+            "verify` names it; bring it back from a backup. Without one, the answers in it are lost."
         )
         return 2
     except OSError as error:

@@ -13,6 +13,7 @@ import duckdb
 from flows.cli.console import print_table, say
 from flows.settings import warehouse_of
 from warehouse import SettingsError
+from warehouse.away import server_away
 from warehouse.connection import attach_statement
 from warehouse.formats import new_file, write_csv, write_json, write_parquet
 from warehouse.interrupts import stopped_with_us, stream
@@ -96,6 +97,7 @@ def show(connection: duckdb.DuckDBPyConnection, query: str, format: str, file: P
 
     Raises:
         SettingsError: a statement is wrong or would write, or the form does not hold what came out.
+        ServerAway: a server of the warehouse's does not answer.
     """
     try:
         statements = reading_statements(connection, query)
@@ -108,6 +110,8 @@ def show(connection: duckdb.DuckDBPyConnection, query: str, format: str, file: P
                 if statement.type == duckdb.StatementType.SELECT:
                     _write(connection, result, format, file)
     except duckdb.Error as error:
+        if away := server_away(str(error)):
+            raise away from error
         raise SettingsError(f'{error}\nTables and views: siftline sql "show all tables"') from error
 
 

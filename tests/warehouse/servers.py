@@ -131,7 +131,18 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     rclone = Path(sys.executable).with_name("rclone")
-    command = [rclone, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--vfs-cache-mode", "off", str(folder)]
+    command = [
+        rclone,
+        "serve",
+        "s3",
+        "--addr",
+        f"127.0.0.1:{port}",
+        "--vfs-cache-mode",
+        "off",
+        "--dir-cache-time",
+        "0s",
+        str(folder),
+    ]
     environment = {"RCLONE_AUTH_KEY": f'"siftline,{secret}"', "HOME": str(folder.parent), "RCLONE_CONFIG": os.devnull}
     server = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     try:

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from flows.cli.main import run_command
 from tests.warehouse.servers import S3
 from tests.warehouse.test_commit_is_atomic import classes, count, items
-from warehouse import Append, Lake, Location, SettingsError, Upsert, WarehouseError, WarehouseNotFound
+from warehouse import Append, Lake, Location, SettingsError, StoreAway, Upsert, WarehouseError, WarehouseNotFound
+from warehouse.checksums import verify
 from warehouse.errors import WarehouseBusy
 from warehouse.locks import FolderLock, PostgresLock
 
@@ -60,6 +62,68 @@ def test_data_on_s3_with_a_sqlite_catalogue(tmp_path: Path, s3: S3) -> None:
     with Lake(Location(folder=tmp_path / "lake", data="s3://bucket/own")) as lake:
         fill(lake)
         assert count(lake, "items") == 2000
+
+
+def test_a_place_that_holds_another_warehouse_is_refused(tmp_path: Path, postgres: str, s3: S3) -> None:
+    with Lake(Location(folder=tmp_path / "first", data="s3://bucket/shared")) as lake:
+        fill(lake)
+    with pytest.raises(WarehouseError, match="another warehouse's"):
+        Lake(Location(folder=tmp_path / "second", data="s3://bucket/shared"))
+    with Lake(tmp_path / "local") as lake:
+        fill(lake)
+    with pytest.raises(WarehouseError, match="another warehouse's"):
+        Lake(Location(folder=tmp_path / "local", catalog=postgres))
+    Lake(Location(folder=tmp_path / "second", data="s3://bucket/shared-2")).close()
+
+
+@pytest.mark.parametrize("harm", ["none", "cut", "gone", "away"])
+def test_verify_asks_s3_for_every_file(tmp_path: Path, s3: S3, monkeypatch: pytest.MonkeyPatch, harm: str) -> None:
+    place = Location(folder=tmp_path / "lake", data=f"s3://bucket/verified-{harm}")
+    with Lake(place) as lake:
+        fill(lake)
+    files = list((s3.folder / "bucket" / f"verified-{harm}").rglob("*.parquet"))
+    file = files[0]
+    content = file.read_bytes()
+    told = ""
+    if harm == "away":
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+        with pytest.raises(StoreAway, match="does not answer"):
+            verify(place)
+        return
+    if harm == "cut":
+        file.write_bytes(content[:-1])
+        told = f"it has {len(content) - 1} bytes, and {len(content)} were written"
+    elif harm == "gone":
+        file.unlink()
+        told = "it is gone"
+    found = verify(place)
+    assert (found.files, found.unnoted) == (len(files), len(files))
+    assert [(path.name, what) for path, what in found.damaged] == ([(file.name, told)] if told else [])
+
+
+def test_a_store_that_is_away_is_told_by_type(
+    tmp_path: Path, s3: S3, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("warehouse.commit.PATIENCE_S", 0.0)
+    place = Location(folder=tmp_path / "lake", data="s3://bucket/away")
+    with Lake(place) as lake:
+        fill(lake)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(StoreAway, match="does not answer"):
+        Lake(Location(folder=tmp_path / "new", data="s3://bucket/new"))
+    with Lake(place) as lake:
+        with pytest.raises(StoreAway, match="does not answer"), lake.stage("t", version=1, inputs=()) as stage:
+            stage.commit([Upsert("items", items(3000))])
+        with pytest.raises(StoreAway, match="does not answer"), lake.read() as reader:
+            reader.rows("SELECT * FROM items")
+    (tmp_path / "siftline.toml").write_text(
+        '[project]\nname = "p"\nclasses = ["a", "b"]\n[[sources]]\nname = "s"\npath = "x.csv"\n'
+        '[warehouse]\ndata = "s3://bucket/away"\n'
+    )
+    assert run_command(["sql", "SELECT * FROM items", "--project", str(tmp_path)]) == 3
+    said = capsys.readouterr().err
+    assert "does not answer" in said
+    assert "backup" not in said
 
 
 def test_no_secret_in_errors_settings_or_attach(

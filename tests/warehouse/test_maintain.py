@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.warehouse.test_commit_is_atomic import classes, count, items
-from warehouse import Append, Lake, Location, SettingsError, SnapshotNotFound, Upsert, connect
+from warehouse import Append, Lake, Location, SettingsError, SnapshotNotFound, Upsert, WarehouseError, connect
 from warehouse import maintain as maintain_steps
 from warehouse.catalog_file import vacuum_fault
 from warehouse.layout import OFTEN_EMPTY
@@ -191,12 +191,29 @@ def test_unused_files_stay_for_the_grace(lake: Lake) -> None:
 
 def test_an_orphan_goes_after_the_grace_and_not_before(lake: Lake) -> None:
     filled(lake, 1)
-    orphan = files(lake)[0].with_name("left-behind.parquet")
+    orphan = files(lake)[0].with_name("ducklake-01a22164-1a1e-71ed-b6da-89f3ec72a88d.parquet")
     orphan.write_bytes(b"half a file")
     maintain(lake, grace_h=1)
     assert orphan.exists()
     old = time.time() - 7200
     os.utime(orphan, (old, old))
+    maintain(lake, grace_h=1)
+    assert not orphan.exists()
+
+
+def test_a_file_that_is_not_the_warehouses_is_named_and_stays(lake: Lake) -> None:
+    filled(lake, 1)
+    orphan = files(lake)[0].with_name("ducklake-01a22164-1a1e-71ed-b6da-89f3ec72a88d.parquet")
+    mine = lake.path / "data" / "monday.parquet"
+    old = time.time() - 7200
+    for path in (orphan, mine):
+        path.write_bytes(b"half a file")
+        os.utime(path, (old, old))
+    with pytest.raises(WarehouseError, match=r"monday\.parquet, which is none of its files"):
+        maintain(lake, grace_h=1)
+    assert mine.exists()
+    assert orphan.exists()
+    mine.unlink()
     maintain(lake, grace_h=1)
     assert not orphan.exists()
 
