@@ -5,6 +5,7 @@ backtracking, so none of them can hang.
 """
 
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from itertools import permutations
 from typing import Any
@@ -64,7 +65,11 @@ def keywords(
     """
     if isinstance(words, str):
         raise SettingsError(f"keywords('{label}', ...): words must be a list, such as ['{words}'].")
-    words = tuple(dict.fromkeys(" ".join(word.split()).lower() for word in words))
+    by_form: dict[str, str] = {}  # "é" of one character and of two is one word
+    for word in words:
+        word = " ".join(word.split()).lower()
+        by_form.setdefault(unicodedata.normalize("NFC", word), word)
+    words = tuple(by_form.values())
     if not words or not all(words):
         raise SettingsError(f"keywords('{label}', ...): the list of words is empty or holds an empty word.")
     if not 1 <= min_hits <= len(words):
@@ -245,8 +250,14 @@ def _whole_words(words: Sequence[str], times: int = 1) -> str:
 
 
 def _pattern(word: str) -> str:
-    pattern = r"\s+".join(_escape(part) for part in word.split())
+    patterns = [r"\s+".join(_escape(part) for part in form.split()) for form in _forms(word)]
+    pattern = patterns[0] if len(patterns) == 1 else f"(?:{'|'.join(patterns)})"
     return pattern.replace(_escape(_DOTTED), r"(?:i\x{307}?|\x{130})")
+
+
+def _forms(word: str) -> list[str]:
+    """A word as it is, with its accents as parts of their letters, and with them apart: texts have either."""
+    return list(dict.fromkeys([word, *(unicodedata.normalize(form, word) for form in ("NFC", "NFD"))]))
 
 
 def _runs_on(word: str) -> bool:
@@ -259,6 +270,7 @@ def _scripts(words: Sequence[str]) -> list[str]:
         "signs": any(map(_WITH_SIGNS.search, words)),
         "runs on": any(map(_runs_on, words)),
         "dotted": any(_DOTTED in word for word in words),
+        "forms": any(len(_forms(word)) > 1 for word in words),
         "signs 2": not all(_RUNS_ON.match(word[0]) and _RUNS_ON.match(word[-1]) for word in words),
     }
     return [name for name, there in found.items() if there]

@@ -153,8 +153,40 @@ class TestKeywords:
         known = [code for first, last in TAKEN_FOR_THE_OTHER for code in range(first, last + 1)]
         assert [f"{code:04X}" for code in wrong if code not in known] == []
 
+    @pytest.mark.parametrize(
+        ("word", "text"),
+        [
+            ("Rückgabe", "Bitte RÜCKGABE prüfen"),
+            ("trả lại", "tôi muốn trả  lại hàng"),
+            ("환불", "환불 요청"),
+            ("がき", "はがきで"),
+            ("c++é", "in c++É now"),
+            ("i̇é", "an İÉ"),
+        ],
+    )
+    def test_words_and_texts_may_have_either_form_of_unicode(self, word: str, text: str) -> None:
+        texts = [unicodedata.normalize(form, text) for form in ("NFC", "NFD")]
+        for form in ("NFC", "NFD"):
+            found = keywords("sports", [unicodedata.normalize(form, word)])
+            assert votes(found, *texts, f"x{word}x" if word != "がき" else "x") == [0, 0, -1]
+        assert votes(
+            keywords("sports", ["cafe"]), "cafe", *(unicodedata.normalize(f, "café") for f in ("NFC", "NFD"))
+        ) == [
+            0,
+            -1,
+            -1,
+        ]
+
+    def test_two_forms_of_a_word_are_one_word(self) -> None:
+        words = [unicodedata.normalize(form, "café") for form in ("NFC", "NFD")]
+        assert votes(keywords("sports", [*words, "bar"], min_hits=2), "un café", "café bar") == [-1, 0]
+
+    def test_a_letter_that_both_forms_replace_is_still_found(self) -> None:
+        assert votes(keywords("sports", ["\uf900"]), "\uf900", "\u8c48") == [0, 0]
+
     def test_the_version_changes_where_votes_may(self) -> None:
         assert keywords("sports", ["退款"]).version == fingerprint("keywords", "sports", ("退款",), 1, "runs on")
+        assert keywords("sports", ["がき"]).version != fingerprint("keywords", "sports", ("がき",), 1, "runs on")
         words = ("goal", "física")
         assert keywords("sports", words).version != fingerprint("keywords", "sports", words, 1)
 
