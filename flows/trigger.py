@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from uuid import UUID
 
 import httpx
@@ -25,6 +26,8 @@ from warehouse import ServiceError, WarehouseBusy
 
 BEGIN_S = 60.0
 """So long a run may wait for somebody who runs the deployments."""
+AGAIN_S = 3600.0
+"""So long after its end a run that failed is not started again for the same news."""
 COLLECT_S = 600.0
 """So long a collect is waited for; one whose process was killed never ends for Prefect."""
 PASSES = "The service or the lock may be back by then: the next run goes on from here."
@@ -100,15 +103,21 @@ def start_cycle_if_due(project: Project) -> str:
     except (PrefectHTTPStatusError, httpx.HTTPError) as error:
         get_run_logger().warning("A cycle is due, and could not be started: %s. The next collect tries again.", error)
         return "; a cycle is due, and could not be started"
+    if run.state is not None and run.state.is_completed():
+        return ""  # it has been, and left news such as skipped answers, from which nothing is learned
+    if run.state is not None and run.state.is_failed():
+        return f"; a cycle is due, {' and '.join(reasons)}: run {run.id} failed, another one waits for an hour"
     return f"; a cycle is due, {' and '.join(reasons)}: started as run {run.id}"
 
 
 def _started(name: str, key: str) -> FlowRun:
-    """The run that Prefect has for a key; another one where that one came to nothing."""
+    """The run that Prefect has for a key; another one where that one came to nothing, if it failed an hour later."""
     while True:
         run = run_deployment(name, timeout=0, as_subflow=False, idempotency_key=key, tags=["due"])
         assert isinstance(run, FlowRun)
         if run.state is None or not run.state.is_final() or run.state.is_completed():
+            return run
+        if run.state.is_failed() and (datetime.now(UTC) - run.state.timestamp).total_seconds() < AGAIN_S:
             return run
         key = f"{name} after run {run.id}"
 

@@ -77,6 +77,12 @@ with prefect_api(Path(sys.argv[1])):
         client.set_flow_run_state(one.id, Cancelled(message="Another run is at work"), force=True)
     other = trigger._started("collect/tickets", "key")
     found.append(["started", same.id == one.id, other.id == one.id, other.state.is_scheduled()])
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(other.id, Failed(message="the key is refused"), force=True)
+    soon = trigger._started("collect/tickets", "key")
+    trigger.AGAIN_S = 0.0
+    later = trigger._started("collect/tickets", "key")
+    found.append(["failed", soon.id == other.id, later.id == other.id, later.state.is_scheduled()])
 print(json.dumps(found))
 """
 
@@ -124,4 +130,5 @@ def test_the_deployment_is_run_and_waited_for_and_whatever_prevents_it_is_said(
             ["CANCELLED", *ENDED, "RUNNING"],
         ],
         "started": [True, False, True],
+        "failed": [True, False, True],
     }
