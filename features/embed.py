@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from engine.client import Encoder, Encoding, Vectors
 from engine.errors import InputError, NumericError
 from features.ingest import read_source
+from features.kept_vectors import KeptVectors
 from features.records import Fault, Record
 from features.sources import MissingColumns, SourceConfig, SourceFile, find_files
 from warehouse import (
@@ -60,12 +61,15 @@ class EmbedConfig:
 
     Attributes:
         batch_items: texts that are held in memory and given to the encoder at once; no vector depends on it.
+        kept: folder for the vectors of batches until they are committed, which the next run takes up where this one is
+            stopped; None keeps none.
 
     Raises:
         SettingsError: a value is wrong.
     """
 
     batch_items: int = 4096
+    kept: Path | None = None
 
     def __post_init__(self) -> None:
         if self.batch_items < 1:
@@ -97,7 +101,8 @@ def embed(lake: Lake, encoder: Encoder, config: EmbedConfig, progress: Progress 
         if not items.num_rows:
             return stage.nothing(items=0)
         known = _known(stage, encoder.encoder_id)
-        fresh = _encode_missing(stage, encoder, config, progress)
+        kept = None if config.kept is None else KeptVectors(config.kept, encoder.encoder_id, _VECTOR_SCHEMA)
+        fresh = _encode_missing(stage, encoder, config, kept, progress)
         rows = _rows(items, pa.concat_tables([known, fresh]), encoder.encoder_id)
         detail = {
             "items": items.num_rows,
@@ -105,7 +110,10 @@ def embed(lake: Lake, encoder: Encoder, config: EmbedConfig, progress: Progress 
             "tokens": int(np.asarray(fresh.column("tokens"), np.int64).sum()),
             "truncated": int(np.asarray(fresh.column("truncated")).sum()),
         }
-        return stage.commit([Upsert("vectors", rows)], rows_read=items.num_rows, detail=detail)
+        result = stage.commit([Upsert("vectors", rows)], rows_read=items.num_rows, detail=detail)
+        if kept is not None:
+            kept.clear()
+        return result
 
 
 def embed_file(
@@ -173,7 +181,9 @@ def _known(stage: Stage, encoder_id: str) -> pa.Table:
     return known.cast(_VECTOR_SCHEMA)
 
 
-def _encode_missing(stage: Stage, encoder: Encoder, config: EmbedConfig, progress: Progress) -> pa.Table:
+def _encode_missing(
+    stage: Stage, encoder: Encoder, config: EmbedConfig, kept: KeptVectors | None, progress: Progress
+) -> pa.Table:
     """Encode each distinct content without a vector once, in the order of the first item that has it."""
     distinct = f"""
         SELECT i.item_id, i.content_hash, i.content {_MISSING}
@@ -185,11 +195,22 @@ def _encode_missing(stage: Stage, encoder: Encoder, config: EmbedConfig, progres
     progress(0, total)
     done = 0
     tables = [_VECTOR_SCHEMA.empty_table()]
+    before = tables[0] if kept is None else kept.read()
+    place = {content_hash: row for row, content_hash in enumerate(before.column("content_hash").to_pylist())}
     for batch in stage.batches(f"{distinct} ORDER BY i.item_id", params, rows=config.batch_items):
+        hashes = batch.column("content_hash").to_pylist()
+        tables.append(before.take(pa.array([place[name] for name in hashes if name in place], pa.int64())))
+        done += tables[-1].num_rows
+        batch = batch.filter(pa.array([name not in place for name in hashes], pa.bool_()))
+        if not batch.num_rows:
+            progress(done, total)
+            continue
         ids, hashes, texts = (column.to_pylist() for column in batch.columns)
         encoding = _encode(encoder, texts, ids, progress, done, total)
         tables.append(_vector_table(hashes, encoding))
         done += batch.num_rows
+        if kept is not None and done < total:
+            kept.keep(tables[-1])
     return pa.concat_tables(tables)
 
 

@@ -279,7 +279,7 @@ class Project:
     @cached_property
     def embed_config(self) -> EmbedConfig:
         """Configuration of `features.embed`."""
-        return EmbedConfig()
+        return EmbedConfig(kept=self.state_path / "embedding")
 
     @cached_property
     def index_config(self) -> IndexConfig:

@@ -109,6 +109,47 @@ def test_only_new_and_changed_contents_are_encoded(lake: Lake, encoder: Encoder)
     assert np.array_equal(vectors["item-3"], encoder.encode(["changed"])[0])
 
 
+def test_a_run_that_was_stopped_goes_on_from_its_batches(lake: Lake, encoder: Encoder, tmp_path: Path) -> None:
+    class Stopping(Watched):
+        def embed(self, texts: Sequence[str], progress: Progress | None = None) -> Encoding:
+            if len(self.given) >= 6:
+                raise KeyboardInterrupt
+            return super().embed(texts, progress)
+
+    kept = tmp_path / "kept"
+    config = EmbedConfig(batch_items=3, kept=kept)
+    put_items(lake, TEXTS)
+    with pytest.raises(KeyboardInterrupt):
+        embed(lake, Stopping(encoder), config)
+    assert not stored(lake, encoder.encoder_id)
+    first, _ = sorted(kept.rglob("*.arrow"))
+    assert first.stat().st_mode & 0o077 == 0
+    spoiled = pa.ipc.open_file(first).read_all().column("content_hash").to_pylist()
+    first.write_bytes(first.read_bytes()[:-200] + bytes(200))
+    with pytest.raises(KeyboardInterrupt):  # what another encoder made is no business of this one
+        embed(lake, Stopping(encoder, encoder_id="another"), config)
+
+    watched = Watched(encoder)
+    put_items(lake, {"item-7": "edited meanwhile"}, read=2)
+    seen: list[tuple[int, int]] = []
+    assert embed(lake, watched, config, lambda done, total: seen.append((done, total))).rows_written == {"vectors": 8}
+    assert {hashlib.sha256(text.encode()).hexdigest() for text in watched.given} == {
+        *spoiled,
+        *(hashlib.sha256(text.encode()).hexdigest() for text in (TEXTS["item-6"], "edited meanwhile")),
+    }
+    assert seen[-1] == (8, 8)
+    vectors = stored(lake, encoder.encoder_id)
+    for item_id, text in {**TEXTS, "item-7": "edited meanwhile"}.items():
+        assert np.array_equal(vectors[item_id], encoder.encode([text])[0])
+    assert not kept.exists()
+
+
+def test_no_room_for_batches_costs_only_time(lake: Lake, encoder: Encoder, tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("a file where the folder would be")
+    put_items(lake, TEXTS)
+    assert embed(lake, encoder, EmbedConfig(batch_items=3, kept=tmp_path / "kept")).rows_written == {"vectors": 8}
+
+
 def test_items_without_news_write_nothing(lake: Lake, encoder: Encoder) -> None:
     put_items(lake, TEXTS)
     embed(lake, encoder, CONFIG)
