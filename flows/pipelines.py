@@ -29,7 +29,7 @@ from engine.errors import EngineError, UnavailableError
 from flows.artifacts import StageProgress, publish_maintenance, publish_run
 from flows.limits import Signals, prompt_stop, time_limit, too_long
 from flows.project import Project
-from flows.stages import GATHER, REFRESH, STAGES, RunStage, RunSummary, run_passes, run_stages
+from flows.stages import GATHER, REFRESH, STAGES, RunStage, RunSummary, check_ahead, run_passes, run_stages
 from flows.take_over import RunRecord, recorded
 from flows.trigger import PASSES, close_in_prefect, start_cycle_if_due
 from warehouse import Progress, SiftlineError, StageResult, Transient, WarehouseBusy, silent
@@ -109,9 +109,12 @@ def cycle(project: str, simulated: bool = False, max_passes: int | None = None) 
         simulated: let the simulated annotator answer.
         max_passes: stop after this many passes; None for no limit.
     """
-    return _run(
-        "cycle", project, lambda stage: run_passes(stage, simulated=simulated, max_passes=max_passes), PATIENCE_S
-    )
+
+    def work(run_stage: RunStage) -> RunSummary:
+        check_ahead(_opened(project).project)
+        return run_passes(run_stage, simulated=simulated, max_passes=max_passes)
+
+    return _run("cycle", project, work, PATIENCE_S)
 
 
 @flow(name="collect", flow_run_name="collect of {project}", persist_result=False, validate_parameters=False)

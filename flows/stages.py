@@ -22,6 +22,8 @@ from warehouse import Progress, StageResult, silent
 from weak_labels.apply import vote
 from weak_labels.end_model import end_model
 from weak_labels.evaluate import evaluate, evaluate_rivals
+from weak_labels.gold_file import hash_gold
+from weak_labels.item_batches import check_services
 from weak_labels.label_models import label_model
 
 StageFunction = Callable[[Project, Progress], StageResult]
@@ -126,6 +128,20 @@ GATHER = ("ingest", "collect")
 """Stages that bring in what is new from outside: records and answers."""
 REFRESH = ("embed", "index", "vote", "consensus", "label_model", "end_model", "evaluate", "value")
 """Stages that learn from what is in the warehouse, and ask nobody for anything."""
+
+
+def check_ahead(project: Project) -> None:
+    """Look at what later stages need besides the settings, before a run works for hours and then stops at one of them.
+
+    Raises:
+        SettingsError: the labeling functions do not load, or ask a language model that the settings do not name or name
+            wrongly; or the gold file of [evaluate] is not there.
+    """
+    client = project.prompt_client
+    asking = [function for function in project.functions if function.kind == "prompt"]
+    check_services(asking, None, client.ask if client is not None else None)
+    if project.evaluate_config is not None:
+        hash_gold(project.evaluate_config.gold)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

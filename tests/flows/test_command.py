@@ -362,6 +362,19 @@ def test_an_environment_variable_that_is_no_setting_is_named(
     assert "SIFTLINE_" in capsys.readouterr().err
 
 
+def test_a_run_that_would_stop_in_the_middle_does_not_begin(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], prefect_database: Path
+) -> None:
+    project = own_project(tmp_path, capsys)
+    give_prefect_database(project / ".siftline", prefect_database)
+    (project / "labeling_functions.py").unlink()
+    ended = siftline("run", "--project", str(project))
+    assert ended.returncode == 2
+    assert "There is no file of labeling functions" in ended.stderr
+    assert "Traceback" not in ended.stderr + ended.stdout
+    assert not (project / "lake").exists()
+
+
 def test_a_mistake_inside_a_run_is_one_message_and_no_traceback(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], prefect_database: Path
 ) -> None:

@@ -19,6 +19,7 @@ from flows.settings import (
     WeakLabelsSection,
     load_settings,
 )
+from flows.stages import check_ahead
 from warehouse import SettingsError
 from weak_labels import classifier, label_models
 
@@ -201,6 +202,52 @@ def test_the_mark_that_windows_puts_before_a_text_is_read(tmp_path: Path) -> Non
 def test_an_unknown_strategy_is_refused_before_anything_runs(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="valeu"):
         Project(write(tmp_path, GOOD + "[select]\nstrategy = 'valeu'"))
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ("[annotate]\nshow = ['m', 'm', 'm', 'm', 'm']", "show names 5 keys"),
+        ("[annotate]\nimage = 'm'", "image and image_prefix belong together"),
+    ],
+)
+def test_what_a_late_stage_refuses_is_refused_before_anything_runs(tmp_path: Path, section: str, words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        Project(write(tmp_path, f"{GOOD}metadata = ['m']\n{section}"))
+
+
+FUNCTIONS = "from weak_labels import keywords, prompt\ngood = keywords('a', ['good'])\n"
+ASKING = FUNCTIONS + "asked = prompt('Is it b?', {'yes': 'b', 'no': None}, model='m')\n"
+
+
+@pytest.mark.parametrize(
+    ("section", "functions", "words"),
+    [
+        ("", None, "no file of labeling functions at"),
+        ("", "from weak_labels import keywords\nbad = keywords('c', ['good'])\n", "'c'"),
+        ("", ASKING, "'asked' asks a language model, but none is configured"),
+        ("[weak_labels.prompt]\nurl = 'localhost'", ASKING, "prompt url must look like"),
+        ("[evaluate]\ngold = 'gold.csv'", FUNCTIONS, r"gold file .*gold\.csv is not there"),
+    ],
+)
+def test_files_of_late_stages_are_looked_at_ahead_and_leave_the_project_open(
+    tmp_path: Path, section: str, functions: str | None, words: str
+) -> None:
+    if functions is not None:
+        (tmp_path / "labeling_functions.py").write_text(functions, "utf-8")
+    project = Project(write(tmp_path, GOOD + section))
+    with pytest.raises(SettingsError, match=words):
+        check_ahead(project)
+
+
+def test_nothing_is_amiss_where_all_is_there(tmp_path: Path) -> None:
+    (tmp_path / "labeling_functions.py").write_text(ASKING, "utf-8")
+    (tmp_path / "gold.csv").write_text("id,label\n1,a\n", "utf-8")
+    client = "[weak_labels.prompt]\nurl = 'http://localhost:9/v1'\n"
+    project = Project(write(tmp_path, GOOD + client + "[evaluate]\ngold = 'gold.csv'"))
+    check_ahead(project)
+    assert project.prompt_client is not None
+    project.prompt_client.close()
 
 
 @pytest.mark.parametrize("line", ["*/10 * * * *", "0 9-17 * * mon-fri", "15,45 0 1 jan,jul *", "30 3 * * 7", ""])
