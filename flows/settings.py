@@ -181,6 +181,12 @@ class SelectSection(Section):
     """What a label is taken to cost: all the same, or the seconds that an answer is expected to take."""
     seed: Seed = 0
 
+    @model_validator(mode="after")
+    def _slices_have_a_limit(self) -> "SelectSection":
+        if "most_per_slice" not in self.model_fields_set if self.slice_by else self.most_per_slice < 1:
+            raise ValueError("slice_by and most_per_slice belong together: set both or neither")
+        return self
+
 
 class AnnotateSection(Section):
     """Where people answer."""
@@ -279,11 +285,13 @@ class Settings(BaseSettings):
         return sources
 
     @model_validator(mode="after")
-    def _shown_keys_are_kept(self) -> "Settings":
+    def _named_keys_are_kept(self) -> "Settings":
         for key in (*self.annotate.show, *filter(None, [self.annotate.image])):
             for source in self.sources:
                 if key not in source.metadata:
                     raise ValueError(f"[annotate] shows {key!r}, which source '{source.name}' has not in its metadata")
+        if (key := self.select.slice_by) and not any(key in source.metadata for source in self.sources):
+            raise ValueError(f"[select] slice_by is {key!r}, which no source has in its metadata")
         return self
 
     @model_validator(mode="after")

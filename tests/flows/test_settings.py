@@ -91,6 +91,9 @@ def test_several_classes_need_no_other_setting(tmp_path: Path) -> None:
         (GOOD + "[schedule]\nmaintenance = '0 9-5 * * *'", "schedule.maintenance: .* begins after its end"),
         (GOOD + "[schedule]\ntimezone = 'Berlin'", "schedule.timezone: is no time zone"),
         (GOOD + "[schedule]\ntimeout_min = 0", "schedule.timeout_min"),
+        (GOOD + "[select]\nslice_by = 'auhtor'\nmost_per_slice = 0.5", "slice_by is 'auhtor', which no source has"),
+        (GOOD + "[select]\nslice_by = 'author'", "select: slice_by and most_per_slice belong together"),
+        (GOOD + "[select]\nmost_per_slice = 0.5", "select: slice_by and most_per_slice belong together"),
         (GOOD + "[value]\nseed = -1", "value.seed"),
         (GOOD + "[select]\nseed = 18446744073709551616", "select.seed"),
         (GOOD + "[schedule]\ntimeout_min = inf", "schedule.timeout_min"),
@@ -107,6 +110,13 @@ def test_several_classes_need_no_other_setting(tmp_path: Path) -> None:
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(SettingsError, match=words):
         load_settings(write(tmp_path, text))
+
+
+def test_slices_may_be_of_one_source_and_their_limit_may_be_lifted(tmp_path: Path) -> None:
+    with_author = GOOD + "metadata = ['author']\n[[sources]]\nname = 'other'\npath = 'b.csv'\n"
+    for limit in (0.5, 1.0):
+        text = f"{with_author}[select]\nslice_by = 'author'\nmost_per_slice = {limit}"
+        assert load_settings(write(tmp_path, text)).select.most_per_slice == limit
 
 
 def test_the_language_model_is_off_until_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
