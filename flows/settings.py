@@ -13,16 +13,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as VariableError
 
 from flows.cron import check_cron
 from warehouse import Location, SettingsError
+from warehouse.address import is_plain_address
 from warehouse.maintain import MOST_DAYS
 
 FILE_NAME = "siftline.toml"
 _PREFIX = "SIFTLINE_"
+_ADDRESS = "address"
+"""Kind of a wrong value that is not repeated: it may hold a password."""
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """What every generator takes, those of scikit-learn and snorkel included."""
 
@@ -109,10 +113,16 @@ class EncoderSection(Section):
     """Numbers of the vectors; float16 takes half the disk."""
 
 
+def _address(url: str) -> str:
+    if not is_plain_address(url):
+        raise PydanticCustomError(_ADDRESS, "must look like http://host:8180 or https://host/path, without a log-in")
+    return url
+
+
 class EngineSection(Section):
     """Where the encoder runs: on a server of `siftline engine serve` when there is a url, else in this process."""
 
-    url: str | None = None
+    url: Annotated[str, AfterValidator(_address)] | None = None
     patience_s: float = Field(default=60.0, ge=0)
 
 
@@ -423,6 +433,7 @@ def _lines(error: ValidationError) -> list[str]:
             lines.append(f"  {where}: missing")
         else:
             message = problem["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list in [ ]")
-            found = f" (found {problem['input']!r})" if problem["loc"] else ""
+            told = bool(problem["loc"]) and problem["type"] != _ADDRESS
+            found = f" (found {problem['input']!r})" if told else ""
             lines.append(f"  {where}: {message}{found}")
     return lines

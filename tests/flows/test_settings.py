@@ -119,6 +119,22 @@ def test_slices_may_be_of_one_source_and_their_limit_may_be_lifted(tmp_path: Pat
         assert load_settings(write(tmp_path, text)).select.most_per_slice == limit
 
 
+@pytest.mark.parametrize(
+    "url", ["http://localhost:81a80", "http://[::1", "localhost:8180", "http://me:canary@host:8180"]
+)
+def test_an_address_of_the_engine_that_is_none_is_refused_and_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    wanted = "must look like http://host:8180 or https://host/path, without a log-in$"
+    with pytest.raises(SettingsError, match=f"engine.url: {wanted}") as refused:
+        load_settings(write(tmp_path, f"{GOOD}[engine]\nurl = '{url}'"))
+    assert "canary" not in str(refused.value)
+    monkeypatch.setenv("SIFTLINE_ENGINE__URL", url)
+    with pytest.raises(SettingsError, match=f"engine.url .SIFTLINE_ENGINE__URL.: {wanted}") as refused:
+        load_settings(write(tmp_path, GOOD))
+    assert "canary" not in str(refused.value)
+
+
 def test_the_language_model_is_off_until_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIFTLINE_PROMPT_API_KEY", "canary-key")
     assert Project(write(tmp_path, GOOD)).prompt_client is None
