@@ -36,7 +36,7 @@ _COMPUTED = {
     "conflict": "Share of those items where another function votes for another class.",
     "gold_votes": "Its votes on items with people's labels.",
     "gold_accuracy": "Share of gold_votes that people's labels confirm.",
-    "faults": "Rows of `lf_faults`.",
+    "faults": "Items of the train split that it failed on.",
     "switched_off": "It failed too often and its votes do not count; the next run with new input tries it again.",
     "tasks": "Tasks chosen in this cycle.",
     "planned": "Chosen, not sent yet.",

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from warehouse import answers
 
-VIEWS_VERSION = 8
+VIEWS_VERSION = 9
 """Raised with every change of a view's text: whoever opens an older warehouse to write brings its views to this one."""
 
 
@@ -116,8 +116,7 @@ VIEWS: tuple[View, ...] = (
                 SELECT b.input, b.batch, count(*) AS items FROM lf_inputs b JOIN items i ON i.item_id = b.item_id
                 WHERE i.split = 'train' GROUP BY b.input, b.batch
             ), failed AS (
-                SELECT lf_name, count(*) AS faults, bool_or(fault = 'switched_off') AS switched_off,
-                       count(i.item_id) AS items
+                SELECT lf_name, count(i.item_id) AS items, bool_or(fault = 'switched_off') AS switched_off
                 FROM lf_faults f LEFT JOIN items i ON i.item_id = f.item_id AND i.split = 'train' GROUP BY lf_name
             ), reached AS (
                 SELECT r.lf_name, coalesce(sum(b.items), 0) - coalesce(max(x.items), 0) AS items
@@ -143,7 +142,7 @@ VIEWS: tuple[View, ...] = (
                    count(g.item_id) AS gold_votes,
                    count(*) FILTER (WHERE list_contains(g.class_ids, a.vote)) / nullif(count(g.item_id), 0)
                        AS gold_accuracy,
-                   coalesce(max(x.faults), 0) AS faults,
+                   coalesce(max(x.items), 0) AS faults,
                    coalesce(bool_or(x.switched_off), false) AS switched_off
             FROM totals t
             LEFT JOIN active a ON a.lf_name = t.lf_name

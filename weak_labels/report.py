@@ -48,7 +48,7 @@ class FunctionFigures:
         gain: what leaving it out would cost: share of the labelled items that the vote of all functions gets right
             (soft majority: ties are split, no vote is a guess), minus that of all others. None without gold labels, and
             in a multi-label project, where votes for different classes do not compete.
-        faults: faults in force.
+        faults: items that it failed on.
         switched_off: it failed too often and its votes do not count.
         why_off: why so; empty while they count.
     """
@@ -146,7 +146,7 @@ def lf_report(reader: Reader, *, where: str | None = None, examples: int = 5) ->
     multi_label = bool(reader.scalar("SELECT bool_or(multi_label) FROM classes"))
     gains = None if multi_label else _gains(reader, scope, place, len(classes), gold)
     applied = dict(reader.rows(_APPLIED.format(scope=scope)))
-    faults = {name: (n, off) for name, n, off in reader.rows(_FAULTS)}
+    faults = {name: (n, off) for name, n, off in reader.rows(_FAULTS.format(scope=scope))}
     figures: list[FunctionFigures] = []
     for name in names:
         votes, kinds, overlap, conflict, judged, right = rows.get(name, (0, [], 0, 0, 0, 0))
@@ -217,7 +217,9 @@ _APPLIED = """
     LEFT JOIN failed f ON f.lf_name = r.lf_name GROUP BY r.lf_name
 """
 _FAULTS = """
-    SELECT lf_name, count(*), coalesce(max(detail) FILTER (fault = 'switched_off'), '') FROM lf_faults GROUP BY lf_name
+    WITH {scope}
+    SELECT f.lf_name, count(s.item_id), coalesce(max(f.detail) FILTER (f.fault = 'switched_off'), '')
+    FROM lf_faults f LEFT JOIN scope s ON s.item_id = f.item_id GROUP BY f.lf_name
 """
 _LABEL_MODEL = """
     SELECT kind, detail->>'reason' FROM models WHERE stage = 'label_model' ORDER BY sequence DESC LIMIT 1

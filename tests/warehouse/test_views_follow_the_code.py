@@ -19,6 +19,7 @@ PINNED = {
     6: "81f8e826026f4668",
     7: "c71d5e0266500db2",
     8: "adabcfa5a26eda6c",
+    9: "fdfea67c88590186",
 }
 """Hash of the views' text by version."""
 

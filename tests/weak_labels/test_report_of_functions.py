@@ -132,7 +132,7 @@ def test_function_that_was_switched_off_is_listed(lake: Lake) -> None:
     add_items(lake, TEXTS)
     run_vote(lake, [GOAL, broken], min_faults=1)
     row = by_name(report(lake))["broken"]
-    assert (row.switched_off, row.coverage, row.faults) == (True, 0, 3)
+    assert (row.switched_off, row.coverage, row.faults) == (True, 0, 2), "that it is off is no fault of an item"
     assert "never works" in row.why_off
 
 
@@ -142,9 +142,14 @@ def test_an_item_that_a_function_failed_on_is_not_one_it_was_applied_to(lake: La
         return [1 / (len(text) - 4) != 0 for text in batch.texts]
 
     add_items(lake, TEXTS)
+    add_items(lake, {"t": "four"}, split="test")
     run_vote(lake, [some])
     row = by_name(report(lake))["some"]
     assert (row.applied_to, row.coverage, row.faults) == (3, 1.0, 1)
+    elsewhere = by_name(report(lake, "item_id = 'a'"))["some"]
+    assert (elsewhere.applied_to, elsewhere.faults) == (1, 0)
+    with lake.read() as reader:
+        assert reader.rows("SELECT applied_to, faults FROM lf_summary") == [(3, 1)]
 
 
 def test_estimate_is_the_label_models_mean_probability(lake: Lake) -> None:
