@@ -6,7 +6,7 @@ before anything is sent, because it has no key of our own, and a task stored twi
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,12 +15,26 @@ import pyarrow as pa
 from active.task_content import Content
 from warehouse import Lake, Reader, SettingsError, Upsert
 from warehouse.answers import sent_hash
+from warehouse.stage import Write
 
 Row = dict[str, Any]
 
 _QUEUE = """
     SELECT q.* EXCLUDE (run_id, committed_at) FROM queue q
     WHERE project = ? AND state IN ({states}) ORDER BY cycle, rank
+"""
+
+_ANSWERED = """
+    SELECT a.item_id, row_number() OVER (PARTITION BY a.item_id ORDER BY a.task_id)
+           + (SELECT coalesce(max(round), 0) FROM asked_before b WHERE b.item_id = a.item_id AND b.project = a.project),
+           a.task_id
+    FROM (
+        SELECT DISTINCT item_id, project, task_id FROM current_annotations
+        WHERE project = ? AND action <> 'deleted' AND item_id IN (SELECT unnest(?::VARCHAR[]))
+    ) a
+    WHERE NOT EXISTS (
+        FROM asked_before b WHERE b.item_id = a.item_id AND b.project = a.project AND b.task_id = a.task_id
+    )
 """
 
 
@@ -79,8 +93,50 @@ def queue_table(rows: Sequence[Row]) -> pa.Table:
     return pa.Table.from_pylist(list(rows))
 
 
-def commit_states(lake: Lake, config: QueueConfig, step: str, rows: Sequence[Row]) -> None:
-    """Write changed rows in one commit of the push stage."""
+def commit_states(
+    lake: Lake,
+    config: QueueConfig,
+    step: str,
+    rows: Sequence[Row],
+    *,
+    also: Callable[[Reader], Sequence[Write]] | None = None,
+) -> None:
+    """Write changed rows in one commit of the push stage, and beside them what `also` finds."""
     params = {"project": config.project, "step": step, "items": [row["item_id"] for row in rows]}
     with lake.stage("push", version=1, inputs=("queue",), params=params) as stage:
-        stage.commit([Upsert("queue", queue_table(rows))], rows_read=len(rows), detail={"step": step})
+        writes: list[Write] = [Upsert("queue", queue_table(rows)), *(also(stage) if also else ())]
+        stage.commit(writes, rows_read=len(rows), detail={"step": step})
+
+
+def commit_sent(lake: Lake, config: QueueConfig, rows: Sequence[Row], hashes: Mapping[str, str]) -> list[Row]:
+    """Mark rows as sent with the hash of what their tasks will show, and return them.
+
+    Where that is another one than before, answers that are there already stay about what was shown before.
+    """
+    sent = [{**row, "state": "sent", "content_hash": hashes.get(row["item_id"], row["content_hash"])} for row in rows]
+    before = {
+        row["item_id"]: row["content_hash"]
+        for row, now in zip(rows, sent, strict=True)
+        if row["content_hash"] != now["content_hash"]
+    }
+    commit_states(lake, config, "sent", sent, also=lambda reader: _answered_before(reader, config, before))
+    return sent
+
+
+def _answered_before(reader: Reader, config: QueueConfig, hashes: Mapping[str, str]) -> list[Write]:
+    """Earlier tasks for `asked_before`: those with answers of items whose tasks showed what has these hashes."""
+    if not hashes:
+        return []
+    found = reader.rows(_ANSWERED, [config.project, list(hashes)])
+    rows = [
+        {
+            "item_id": item_id,
+            "project": config.project,
+            "round": round,
+            "task_id": task_id,
+            "content_hash": hashes[item_id],
+            "why": "edited",
+        }
+        for item_id, round, task_id in found
+    ]
+    return [Upsert("asked_before", pa.Table.from_pylist(rows))]

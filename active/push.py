@@ -9,7 +9,7 @@ they are `sent` until the service says whether it still holds them.
 from collections.abc import Sequence
 
 from active.explore import is_explored
-from active.outbox import QueueConfig, Row, commit_states, former_tasks, queue_rows, sent_hashes
+from active.outbox import QueueConfig, Row, commit_sent, commit_states, former_tasks, queue_rows, sent_hashes
 from active.service import AnnotationService, Task
 from warehouse import Lake, Progress, Reader, StageResult, silent
 
@@ -124,9 +124,7 @@ def _push_chunk(lake: Lake, service: AnnotationService, config: QueueConfig, row
     if planned:
         with lake.read() as reader:
             hashes = sent_hashes(reader, config, [row["item_id"] for row in planned])
-        rows = [{**row, "content_hash": hashes.get(row["item_id"], row["content_hash"])} for row in rows]
-        sent = [{**row, "state": "sent"} for row in rows if row["state"] == "planned"]
-        commit_states(lake, config, "sent", sent)
+        rows = _with(rows, commit_sent(lake, config, planned, hashes))
     with lake.read() as reader:
         former = former_tasks(reader, config)
     held = service.find([row["item_id"] for row in rows])
@@ -137,14 +135,36 @@ def _push_chunk(lake: Lake, service: AnnotationService, config: QueueConfig, row
     if outdated:
         service.withdraw(outdated)
     ids = {item_id: tasks[0] for item_id, tasks in present.items() if tasks}
-    missing = [row for row in rows if row["item_id"] not in ids]
+    stored = [row for row in rows if row["item_id"] in ids]
+    missing, tasks = _fresh(lake, config, [row for row in rows if row["item_id"] not in ids])
     if missing:
-        with lake.read() as reader:
-            tasks = tasks_of(reader, config, missing)
         ids.update(service.push(tasks))
-    confirmed = [{**row, "state": "confirmed", "task_id": ids[row["item_id"]]} for row in rows]
+    confirmed = [{**row, "state": "confirmed", "task_id": ids[row["item_id"]]} for row in [*stored, *missing]]
     commit_states(lake, config, "confirmed", confirmed)
     return {row["item_id"] for row in missing}
+
+
+def _fresh(lake: Lake, config: QueueConfig, rows: Sequence[Row]) -> tuple[Sequence[Row], list[Task]]:
+    """Sent rows that the service lacks, and the tasks to send for them.
+
+    They show their items as these are now, which may have been edited since the rows were marked. What they will show
+    is committed before anything is sent, so an answer is always about that.
+    """
+    while rows:
+        with lake.read() as reader:
+            hashes = sent_hashes(reader, config, [row["item_id"] for row in rows])
+            tasks = tasks_of(reader, config, rows)
+        edited = [row for row in rows if hashes.get(row["item_id"], row["content_hash"]) != row["content_hash"]]
+        if not edited:
+            return rows, tasks
+        rows = _with(rows, commit_sent(lake, config, edited, hashes))
+    return rows, []
+
+
+def _with(rows: Sequence[Row], changed: Sequence[Row]) -> Sequence[Row]:
+    """The rows in their order, some of them as they are now."""
+    by_item = {row["item_id"]: row for row in changed}
+    return [by_item.get(row["item_id"], row) for row in rows]
 
 
 def tasks_of(reader: Reader, config: QueueConfig, rows: Sequence[Row]) -> list[Task]:

@@ -1,13 +1,15 @@
 """An answer is about what its annotator saw: an edit of shown metadata ends it as one of the text does."""
 
 import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from active.ask_again import AskAgainConfig, ask_again
-from active.outbox import QueueConfig
+from active.outbox import QueueConfig, commit_states, queue_rows
 from active.pool import read_pool
 from active.push import push
 from active.queue import collect
@@ -16,6 +18,7 @@ from active.task_content import Content
 from active.task_folder import TaskFolder
 from tests.active.pools import CLASSES, SmallPool, clusters, small_pool
 from tests.active.test_ask_again import answer, gold, no_index, row_of, send
+from tests.active.test_queue_loses_and_doubles_nothing import Died, DyingFolder
 from warehouse import Lake, Upsert
 
 N = 12
@@ -46,6 +49,14 @@ def edit(lake: Lake, item: str, **columns: str) -> None:
         sql = "SELECT * EXCLUDE (run_id, committed_at, changed_at) FROM items WHERE item_id = ?"
         [row] = stage.arrow(sql, [item]).to_pylist()
         stage.commit([Upsert("items", pa.Table.from_pylist([{**row, **columns}]))])
+
+
+def lose(lake: Lake, folder: TaskFolder, item: str) -> None:
+    """Leave an item's row `sent` without a task, as a push that was killed does and one that took the task back."""
+    (folder.path / f"{folder.task_id(item)}.json").unlink()
+    with lake.read() as reader:
+        rows = [row for row in queue_rows(reader, CONFIG, "confirmed") if row["item_id"] == item]
+    commit_states(lake, CONFIG, "taken back", [{**row, "state": "sent"} for row in rows])
 
 
 def metadata(**changed: object) -> str:
@@ -144,3 +155,66 @@ def test_tasks_that_the_queue_has_lost_are_about_what_is_shown_now(pool: SmallPo
     collect(lake, folder, CONFIG)
     edit(lake, item, metadata=metadata(question="another"))
     assert gold(lake, item) == []
+
+
+class DiesAsking(TaskFolder):
+    """A real folder whose process dies when it is asked what is there."""
+
+    def find(self, item_ids: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        raise Died
+
+
+@pytest.mark.parametrize("died", [None, "asking", "storing nothing", "having stored"])
+def test_a_task_that_is_sent_again_is_about_what_it_shows_then(
+    pool: SmallPool, folder: TaskFolder, died: str | None
+) -> None:
+    lake, item = pool.lake, pool.ids[3]
+    lose(lake, folder, item)
+    edit(lake, item, **EDITS[0 if died else -1])
+    assert not ask_again(lake, no_index, AGAIN).committed, "tasks under way wait"
+    if died:
+        dying = {"asking": DiesAsking(folder.path, "p"), "having stored": DyingFolder(folder.path, "p", None)}
+        with pytest.raises(Died):
+            push(lake, dying.get(died, DyingFolder(folder.path, "p", 0)), CONFIG)
+    push(lake, folder, CONFIG)
+    answer(folder, item, 1)
+    collect(lake, folder, CONFIG)
+    assert gold(lake, item) == [1]
+    assert not ask_again(lake, no_index, AGAIN).committed
+    edit(lake, item, content="a third", content_hash="of the third")
+    assert gold(lake, item) == []
+
+
+def test_a_task_that_was_stored_before_the_next_edit_is_about_what_it_shows(
+    pool: SmallPool, folder: TaskFolder
+) -> None:
+    lake, item = pool.lake, pool.ids[3]
+    lose(lake, folder, item)
+    edit(lake, item, content="another", content_hash="of another")
+    with pytest.raises(Died):
+        push(lake, DyingFolder(folder.path, "p", None), CONFIG)
+    edit(lake, item, content="a third", content_hash="of the third")
+    push(lake, folder, CONFIG)
+    answer(folder, item, 1)
+    collect(lake, folder, CONFIG)
+    assert gold(lake, item) == []
+    assert ask_again(lake, no_index, AGAIN).detail == {"edited": 1}
+
+
+@pytest.mark.parametrize("again", [push, reconcile])
+def test_an_answer_from_before_a_task_was_sent_again_stays_about_what_was_shown_before(
+    pool: SmallPool, folder: TaskFolder, again: Callable[..., object]
+) -> None:
+    lake, item = pool.lake, pool.ids[3]
+    two = replace(CONFIG, annotators_per_task=2)
+    answer(folder, item, 1)
+    collect(lake, folder, two)
+    lose(lake, folder, item)
+    edit(lake, item, content="another", content_hash="of another")
+    again(lake, folder, two)
+    assert gold(lake, item) == []
+    for who in ("ann", "bob"):
+        assert row_of(lake, item)["state"] == "confirmed"
+        answer(folder, item, 2, who, round=2)
+        collect(lake, folder, two)
+    assert (gold(lake, item), row_of(lake, item)["state"]) == ([2], "answered")
