@@ -7,7 +7,7 @@ unsent or unanswered.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
@@ -244,10 +244,11 @@ class LabelStudioService:
                 )
             )
 
-    def show(self, data: Mapping[str, Mapping[str, Any]]) -> None:
-        """Put other data into tasks, by task id; each keeps its place in the order."""
+    def show(self, data: Mapping[str, Mapping[str, Any]]) -> Collection[str]:
+        """Put other data into tasks, by task id; each keeps its place in the order. Returns all of them."""
         for task_id, shown in data.items():
             self._call(lambda task_id=task_id, shown=shown: self._client.tasks.update(id=task_id, data=dict(shown)))
+        return data.keys()
 
     def annotate(self, task_id: str, *, labels: Sequence[str], annotator: str, seconds: float) -> None:
         """Answer a task in the name of a simulated annotator.

@@ -201,7 +201,7 @@ def _restore(
         wanted = {row["item_id"]: task for row, task in zip(rows, tasks_of(reader, config, rows), strict=True)}
         hashes = sent_hashes(reader, config, list(wanted))
     shown: dict[str, dict[str, Any]] = {}
-    changed: list[Row] = []
+    row_of: dict[str, Row] = {}
     edited: list[str] = []
     for row in rows:
         for task in by_item.get(row["item_id"], ()):
@@ -212,10 +212,14 @@ def _restore(
                 edited.append(row["item_id"])
                 continue
             shown[task.task_id] = {**task.data, **right}
-            if row["content_hash"] != hashes[row["item_id"]]:
-                changed.append({**row, "content_hash": hashes[row["item_id"]]})
-    if shown:
-        service.show(shown)
+            row_of[task.task_id] = row
+    restored = service.show(shown) if shown else ()
+    edited += [row["item_id"] for task_id, row in row_of.items() if task_id not in restored]  # answered meanwhile
+    changed = [
+        {**row, "content_hash": hashes[row["item_id"]]}
+        for task_id, row in row_of.items()
+        if task_id in restored and row["content_hash"] != hashes[row["item_id"]]
+    ]
     if changed:
         commit_states(lake, config, "restored", changed)
-    return len(shown), edited
+    return len(restored), edited

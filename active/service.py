@@ -5,7 +5,7 @@ of the simulated annotator takes the same way as a person's.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Protocol
@@ -231,8 +231,11 @@ class AnnotationService(Protocol):
         """Remove tasks that nobody has answered or begun."""
         ...
 
-    def show(self, data: Mapping[str, Mapping[str, Any]]) -> None:
-        """Put other data into tasks, by task id."""
+    def show(self, data: Mapping[str, Mapping[str, Any]]) -> Collection[str]:
+        """Put other data into tasks, by task id; returns the tasks that show it now.
+
+        A service that can tell leaves out those that somebody answered meanwhile.
+        """
         ...
 
     def annotate(self, task_id: str, *, labels: Sequence[str], annotator: str, seconds: float) -> None:

@@ -12,6 +12,7 @@ import os
 import stat
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -128,7 +129,7 @@ class TaskFolder:
         for path in sorted(self.path.glob("*.json")):
             yield from self._answers(path)
         for path in sorted((self.path / "import").glob("*")):
-            if path.suffix.lower() == ".json":
+            if _is_export(path):
                 yield from self._answers(path)
             elif path.is_file() and not path.name.startswith("."):
                 self._problems[path.name] = f"The file {path} is no JSON. {_EXPORT}"
@@ -138,19 +139,28 @@ class TaskFolder:
         return Pulled(answers=list(self.pull()), tasks=None, cursor="")
 
     def withdraw(self, task_ids: Sequence[str]) -> None:
-        """Remove the files of tasks without annotations.
+        """Remove the files of tasks without annotations, there or below `import/`.
 
         Raises:
             ServiceRefused: a file cannot be read, so nobody knows whether it holds an answer.
         """
         with self._alone():
+            elsewhere = self._answered_elsewhere()
             for task_id in task_ids:
                 path = self._file(task_id)
-                if path.is_file() and not any(task.get("annotations") for task in self._tasks(path)):
+                if not path.is_file() or task_id in elsewhere:
+                    continue
+                if not any(task.get("annotations") for task in self._tasks(path)):
                     path.unlink()
 
     def stored(self) -> Iterator[StoredTask]:
         """The tasks in the files that carry their names; a file that cannot be read is in nobody's way."""
+        elsewhere = self._answered_elsewhere()
+        for stored in self._stored():
+            yield replace(stored, answered=True) if stored.task_id in elsewhere else stored
+
+    def _stored(self) -> Iterator[StoredTask]:
+        """As `stored`, without a look at the answers below `import/`."""
         for path in sorted(self.path.glob("*.json")):
             try:
                 tasks = self._tasks(path)
@@ -162,15 +172,21 @@ class TaskFolder:
                     answered = bool(task.get("annotations"))
                     yield StoredTask(task_id=path.stem, item_id=str(data["item_id"]), data=data, answered=answered)
 
-    def show(self, data: Mapping[str, Mapping[str, Any]]) -> None:
-        """Put other data into task files, by task id.
+    def show(self, data: Mapping[str, Mapping[str, Any]]) -> frozenset[str]:
+        """Put other data into the files of tasks that nobody answered, by task id; returns those.
 
         Raises:
             ServiceRefused: a file is gone, cannot be read or does not hold exactly one task.
         """
+        changed: set[str] = set()
         with self._alone():
+            elsewhere = self._answered_elsewhere()
             for task_id, shown in data.items():
-                self._write_task(task_id, {**self._one_task(task_id), "data": dict(shown)})
+                task = self._one_task(task_id)
+                if not task.get("annotations") and task_id not in elsewhere:
+                    self._write_task(task_id, {**task, "data": dict(shown)})
+                    changed.add(task_id)
+        return frozenset(changed)
 
     def waiting(self, annotator: str, *, people: int) -> list[OpenTask]:
         """The tasks that wait for an annotator, the most valuable first; `problems` then names what was left out.
@@ -186,7 +202,7 @@ class TaskFolder:
             answered.setdefault(answer.task_id, set()).add(person(answer.annotator, answer.annotation_id))
         latest = self._latest("*.json")
         tasks: list[OpenTask] = []
-        for stored in self.stored():
+        for stored in self._stored():
             who = answered.get(stored.task_id, set())
             is_latest = _round(stored.task_id) == latest.get(_item(stored.task_id))
             if is_latest and annotator not in who and len(who) < people:
@@ -272,6 +288,21 @@ class TaskFolder:
         """Id of an item's task: a hash, because ids of items are never file names, and the round from the second on."""
         key = json.dumps([self.project, item_id]).encode()
         return hashlib.sha256(key).hexdigest()[:20] + (f"-{round}" if round > 1 else "")
+
+    def _id_of(self, data: Mapping[str, Any]) -> str:
+        """Id of the task that has this data."""
+        return self.task_id(str(data["item_id"]), int(data.get("round", 1)))
+
+    def _answered_elsewhere(self) -> set[str]:
+        """Ids of the tasks with annotations in exports below `import/`; `pull` names those that cannot be read."""
+        found: set[str] = set()
+        for path in filter(_is_export, (self.path / "import").glob("*")):
+            with suppress(ServiceRefused):
+                for task in self._tasks(path):
+                    if task.get("annotations"):
+                        with suppress(AttributeError, KeyError, TypeError, ValueError, OverflowError):
+                            found.add(self._id_of(task["data"]))
+        return found
 
     def _close_to_others(self) -> None:
         """Make a folder that an earlier Siftline opened to everybody its owner's only, and its files too.
@@ -364,8 +395,7 @@ class TaskFolder:
             self._problems[path.name] = f"The task file {path} holds a wrong annotation ({wrong[0]}){more}. Mend it."
 
     def _answer(self, task: dict[str, Any], annotation: dict[str, Any], n: int, modified: datetime) -> Answer:
-        item_id = str(task["data"]["item_id"])
-        task_id = self.task_id(item_id, int(task["data"].get("round", 1)))
+        item_id, task_id = str(task["data"]["item_id"]), self._id_of(task["data"])
         skipped = annotation.get("was_cancelled") or False
         if not isinstance(skipped, bool):
             raise ValueError(f"annotation {n} of item {item_id!r} has was_cancelled {skipped!r}; it is true or false")
@@ -397,6 +427,10 @@ class TaskFolder:
             updated_at=updated,
             seconds=seconds,
         )
+
+
+def _is_export(path: Path) -> bool:
+    return path.suffix.lower() == ".json"
 
 
 def _is_open(path: Path) -> bool:

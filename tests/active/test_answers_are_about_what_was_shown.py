@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -218,3 +219,45 @@ def test_an_answer_from_before_a_task_was_sent_again_stays_about_what_was_shown_
         answer(folder, item, 2, who, round=2)
         collect(lake, folder, two)
     assert (gold(lake, item), row_of(lake, item)["state"]) == ([2], "answered")
+
+
+def export_answer(folder: TaskFolder, item: str) -> None:
+    """Put an answer to an item's task into an export below `import/`, and none into the task's file."""
+    file = folder.path / f"{folder.task_id(item)}.json"
+    before = file.read_bytes()
+    answer(folder, item, 1)
+    (folder.path / "import").mkdir()
+    file.rename(folder.path / "import" / "export.json")
+    file.write_bytes(before)
+
+
+def test_a_task_whose_answer_lies_in_an_export_is_left_as_it_was_shown(pool: SmallPool, folder: TaskFolder) -> None:
+    lake, item = pool.lake, pool.ids[3]
+    file = folder.path / f"{folder.task_id(item)}.json"
+    export_answer(folder, item)
+    before = file.read_bytes()
+    edit(lake, item, metadata=metadata(question="another"))
+    report = reconcile(lake, folder, CONFIG)
+    assert (report.restored, report.edited) == (0, [item])
+    collect(lake, folder, CONFIG)
+    assert gold(lake, item) == []
+    assert ask_again(lake, no_index, AGAIN).detail == {"edited": 1}
+    push(lake, folder, CONFIG)  # which removes former tasks that nobody answered
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("say", [export_answer, lambda folder, item: answer(folder, item, 1)], ids=["export", "file"])
+def test_an_answer_that_comes_while_reconcile_looks_is_about_what_was_shown(
+    pool: SmallPool, folder: TaskFolder, say: Callable[[TaskFolder, str], None]
+) -> None:
+    class Meanwhile(TaskFolder):
+        def show(self, data: Mapping[str, Mapping[str, Any]]) -> frozenset[str]:
+            say(folder, item)
+            return super().show(data)
+
+    lake, item = pool.lake, pool.ids[3]
+    edit(lake, item, metadata=metadata(question="another"))
+    report = reconcile(lake, Meanwhile(folder.path, "p"), CONFIG)
+    assert (report.restored, report.edited) == (0, [item])
+    collect(lake, folder, CONFIG)
+    assert gold(lake, item) == []
