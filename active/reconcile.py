@@ -12,10 +12,13 @@ from typing import Any
 from active.outbox import QueueConfig, Row, commit_states, former_tasks, queue_rows, sent_hashes
 from active.push import ensure_project, push, tasks_of
 from active.service import AnnotationService, StoredTask, finite
-from warehouse import Lake, Progress, silent
+from warehouse import Lake, Progress, Reader, Upsert, silent
+from warehouse.stage import Write
 
 OPEN = ("sent", "confirmed")
 ALL_STATES = ("planned", *OPEN, "answered")
+UNKNOWN = ""
+"""`content_hash` of a row whose task shows something else than its item: it equals that of no content."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,7 +96,9 @@ def reconcile(
             outdated[task.task_id] = task.item_id
     with lake.read() as reader:
         rows = queue_rows(reader, config, *ALL_STATES)
-        known = sent_hashes(reader, config, list(by_item))
+        known = sent_hashes(reader, config, list(by_item.keys() - {row["item_id"] for row in rows}))
+        lost = {item_id: _lost_row(config, item_id, known[item_id], by_item[item_id]) for item_id in known}
+        shown = {task.item_id: task.content() for task in tasks_of(reader, config, list(lost.values()))}
     found = _Differences(rows_by_item={row["item_id"]: row for row in rows})
     for row in rows:
         found.look_at(row, by_item.get(row["item_id"], []))
@@ -102,13 +107,13 @@ def reconcile(
     for item_id, tasks in by_item.items():
         if item_id in found.rows_by_item:
             continue
-        if item_id in known:
-            found.adopt(config, item_id, tasks, known[item_id])
+        if item_id in lost:
+            found.adopt(lost[item_id], tasks, shown[item_id])
         else:
             strangers += len(tasks)
     begun = _withdraw(service, found.surplus) if found.surplus else 0
     if found.changed:
-        commit_states(lake, config, "reconciled", found.changed)
+        commit_states(lake, config, "reconciled", found.changed, also=found.edited_items)
     restored, edited = _restore(lake, service, config, by_item)
     push(lake, service, config, progress)
     return ReconcileReport(
@@ -154,29 +159,58 @@ class _Differences:
         else:
             self.counts["agreed"] += 1
 
-    def adopt(self, config: QueueConfig, item_id: str, held: Sequence[StoredTask], content_hash: str) -> None:
-        """Take tasks of an item that has no row into the queue: the warehouse was set back since they were sent."""
-        tasks = sorted(held, key=lambda task: not task.answered)
-        self.surplus.update((task.task_id, task.item_id) for task in tasks[1:] if not task.answered)
-        if sum(task.answered for task in tasks) > 1:
-            self.doubled.append(item_id)
+    def adopt(self, row: Row, held: Sequence[StoredTask], shown: Mapping[str, str]) -> None:
+        """Take tasks of an item that has no row into the queue: the warehouse was set back since they were sent.
+
+        Args:
+            row: the item's row, if its tasks show the item as it is now.
+            held: its tasks.
+            shown: what a task shows of the item as it is now.
+        """
+        self.surplus.update((task.task_id, task.item_id) for task in held if not task.answered)
+        self.surplus.pop(row["task_id"], None)
+        if sum(task.answered for task in held) > 1:
+            self.doubled.append(row["item_id"])
         self.counts["adopted"] += 1
-        self.changed.append(
-            {
-                "item_id": item_id,
-                "project": config.project,
-                "state": "confirmed",
-                "cycle": _whole(tasks[0].data.get("cycle")),
-                "rank": _whole(tasks[0].data.get("rank")),
-                "value": finite(tasks[0].data.get("value")) or 0.0,
-                "reason": str(tasks[0].data.get("reason") or ""),
-                "prediction": -1,
-                "predictions": None,
-                "confidence": 0.0,
-                "content_hash": content_hash,
-                "task_id": tasks[0].task_id,
-            }
-        )
+        if any(_differs(task, shown) and task.task_id not in self.surplus for task in held):
+            row = {**row, "content_hash": UNKNOWN}
+        self.changed.append(row)
+
+    def edited_items(self, reader: Reader) -> list[Write]:
+        """Items of rows of unknown content that count as never changed: from now on they count as changed.
+
+        The views compare what was shown with an item only where it was; this one was before it was read here.
+        """
+        unknown = [row["item_id"] for row in self.changed if row["content_hash"] == UNKNOWN]
+        if not unknown:
+            return []
+        columns = "* EXCLUDE (run_id, committed_at, changed_at)"
+        never = f"SELECT {columns} FROM items WHERE changed_at IS NULL AND item_id IN (SELECT unnest(?::VARCHAR[]))"
+        return [Upsert("items", reader.arrow(never, [unknown]))]
+
+
+def _lost_row(config: QueueConfig, item_id: str, content_hash: str, held: Sequence[StoredTask]) -> Row:
+    """The row of an item that has none, with one of its tasks, an answered one if there is any."""
+    task = min(held, key=lambda task: not task.answered)
+    return {
+        "item_id": item_id,
+        "project": config.project,
+        "state": "confirmed",
+        "cycle": _whole(task.data.get("cycle")),
+        "rank": _whole(task.data.get("rank")),
+        "value": finite(task.data.get("value")) or 0.0,
+        "reason": str(task.data.get("reason") or ""),
+        "prediction": -1,
+        "predictions": None,
+        "confidence": 0.0,
+        "content_hash": content_hash,
+        "task_id": task.task_id,
+    }
+
+
+def _differs(task: StoredTask, shown: Mapping[str, str]) -> bool:
+    """Whether a task shows something else."""
+    return any(task.data.get(key) != value for key, value in shown.items())
 
 
 def _withdraw(service: AnnotationService, surplus: Mapping[str, str]) -> int:
@@ -206,7 +240,7 @@ def _restore(
     for row in rows:
         for task in by_item.get(row["item_id"], ()):
             right = wanted[row["item_id"]].content()
-            if task.task_id != row["task_id"] or all(task.data.get(key) == value for key, value in right.items()):
+            if task.task_id != row["task_id"] or not _differs(task, right):
                 continue
             if task.answered:
                 edited.append(row["item_id"])

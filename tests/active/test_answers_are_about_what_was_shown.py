@@ -60,6 +60,13 @@ def lose(lake: Lake, folder: TaskFolder, item: str) -> None:
     commit_states(lake, CONFIG, "taken back", [{**row, "state": "sent"} for row in rows])
 
 
+def execute(lake: Lake, sql: str, *params: str) -> None:
+    """Change the warehouse behind Siftline's back, as one that was set back is."""
+    cursor = lake.new_cursor()
+    cursor.execute(sql, params)
+    cursor.close()
+
+
 def metadata(**changed: object) -> str:
     return json.dumps({**SHOWN, **changed})
 
@@ -148,9 +155,7 @@ def test_an_open_task_that_reconcile_puts_right_is_about_what_it_shows_then(
 
 def test_tasks_that_the_queue_has_lost_are_about_what_is_shown_now(pool: SmallPool, folder: TaskFolder) -> None:
     lake, item = pool.lake, pool.ids[3]
-    cursor = lake.new_cursor()
-    cursor.execute("DELETE FROM queue WHERE item_id = ?", [item])
-    cursor.close()
+    execute(lake, "DELETE FROM queue WHERE item_id = ?", item)
     assert reconcile(lake, folder, CONFIG).adopted == 1
     answer(folder, item, 1)
     collect(lake, folder, CONFIG)
@@ -261,3 +266,28 @@ def test_an_answer_that_comes_while_reconcile_looks_is_about_what_was_shown(
     assert (report.restored, report.edited) == (0, [item])
     collect(lake, folder, CONFIG)
     assert gold(lake, item) == []
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["edited", "read for the first time"])
+def test_a_lost_task_that_shows_something_else_gives_its_answer_to_that(
+    pool: SmallPool, folder: TaskFolder, known: bool
+) -> None:
+    lake, item, unanswered = pool.lake, pool.ids[3], pool.ids[4]
+    answer(folder, item, 1)
+    for lost in (item, unanswered):
+        execute(lake, "DELETE FROM queue WHERE item_id = ?", lost)
+        if known:
+            edit(lake, lost, content=f"another {lost}", content_hash=f"of another {lost}", metadata="{}")
+        else:
+            execute(lake, "UPDATE items SET content_hash = 'other', metadata = '{}' WHERE item_id = ?", lost)
+    report = reconcile(lake, folder, CONFIG)
+    assert (report.adopted, report.restored, report.edited) == (2, 1, [item])
+    collect(lake, folder, CONFIG)
+    assert gold(lake, item) == []
+    assert ask_again(lake, no_index, AGAIN).detail == {"edited": 1}
+    push(lake, folder, CONFIG)
+    answer(folder, item, 2, round=2)
+    answer(folder, unanswered, 0)
+    collect(lake, folder, CONFIG)
+    assert (gold(lake, item), gold(lake, unanswered)) == ([2], [0])
+    assert not ask_again(lake, no_index, AGAIN).committed
