@@ -158,8 +158,8 @@ def training(
 
     Ways: "skipped" computes only the heads and experts that are on; "as_distilled" is what `Distillation.run` does: all
     heads, and a mask on them; "masked" computes all experts too, on the same model; "full_depth_masked" does that with
-    every layer of the parent. A step holds forward, backward,
-    clipping and both optimisers; the parent's vectors are known by then.
+    every layer of the parent. A step holds forward, backward, clipping and both optimisers; the parent's vectors are
+    known by then.
 
     Args:
         subjects: the encoder and its parent.

@@ -195,12 +195,14 @@ def _encode_missing(
     progress(0, total)
     done = 0
     tables = [_VECTOR_SCHEMA.empty_table()]
+    taken: list[int] = []  # rows of what an earlier run kept
     before = tables[0] if kept is None else kept.read()
     place = {content_hash: row for row, content_hash in enumerate(before.column("content_hash").to_pylist())}
     for batch in stage.batches(f"{distinct} ORDER BY i.item_id", params, rows=config.batch_items):
         hashes = batch.column("content_hash").to_pylist()
-        tables.append(before.take(pa.array([place[name] for name in hashes if name in place], pa.int64())))
-        done += tables[-1].num_rows
+        again = [place[name] for name in hashes if name in place]
+        taken += again
+        done += len(again)
         batch = batch.filter(pa.array([name not in place for name in hashes], pa.bool_()))
         if not batch.num_rows:
             progress(done, total)
@@ -211,7 +213,7 @@ def _encode_missing(
         done += batch.num_rows
         if kept is not None and done < total:
             kept.keep(tables[-1])
-    return pa.concat_tables(tables)
+    return pa.concat_tables([*tables, before.take(pa.array(taken, pa.int64()))])
 
 
 def _vector_table(hashes: list[str], encoding: Encoding) -> pa.Table:

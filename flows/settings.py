@@ -193,7 +193,8 @@ class SelectSection(Section):
 
     @model_validator(mode="after")
     def _slices_have_a_limit(self) -> "SelectSection":
-        if "most_per_slice" not in self.model_fields_set if self.slice_by else self.most_per_slice < 1:
+        limited = "most_per_slice" in self.model_fields_set if self.slice_by else self.most_per_slice < 1
+        if bool(self.slice_by) != limited:
             raise ValueError("slice_by and most_per_slice belong together: set both or neither")
         return self
 

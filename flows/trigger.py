@@ -111,7 +111,7 @@ def start_cycle_if_due(project: Project) -> str:
 
 
 def _started(name: str, key: str) -> FlowRun:
-    """The run that Prefect has for a key; another one where that one came to nothing, if it failed an hour later."""
+    """The run that Prefect has for a key; another one where that one came to nothing, `AGAIN_S` later if it failed."""
     while True:
         run = run_deployment(name, timeout=0, as_subflow=False, idempotency_key=key, tags=["due"])
         assert isinstance(run, FlowRun)

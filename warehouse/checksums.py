@@ -110,24 +110,20 @@ def verify(place: Path | Location, *, at: int | None = None) -> Verified:
         if faults:
             found = tuple((location.catalog_file, words) for words in faults)
             return Verified(files=0, bytes=0, damaged=found, unnoted=0)
-    damaged: list[tuple[Path, str]] = []
-    stored: dict[str, int] | None = None
     with contextlib.closing(connect(location, read_only=True)) as cursor:
         seen = f"WHERE f.begin_snapshot <= {at} AND coalesce(f.end_snapshot > {at}, true)" if at is not None else ""
         needed = _listed(cursor, f"{_FILES} {seen}")
-        if location.on_s3:
-            stored = _in_store(cursor, location)
-    noted = _noted(location) if stored is None else {}
-    for name, size_bytes in needed:
-        path = Path(location.data_path) / name
-        if what := (
-            _fault(path, size_bytes, noted.get(name)) if stored is None else _size_fault(stored.get(name), size_bytes)
-        ):
-            damaged.append((path if stored is None else Path(name), what))
+        stored = _in_store(cursor, location) if location.on_s3 else {}
+    noted: dict[str, str] = {}
+    if location.on_s3:
+        looked = [(Path(name), _size_fault(stored.get(name), size)) for name, size in needed]
+    else:
+        noted, folder = _noted(location), Path(location.data_path)
+        looked = [(folder / name, _fault(folder / name, size, noted.get(name))) for name, size in needed]
     return Verified(
         files=len(needed),
         bytes=sum(n for _, n in needed),
-        damaged=tuple(damaged),
+        damaged=tuple((path, what) for path, what in looked if what),
         unnoted=sum(name not in noted for name, _ in needed),
     )
 
