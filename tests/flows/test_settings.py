@@ -18,6 +18,7 @@ from flows.settings import (
     SourceSection,
     WeakLabelsSection,
     load_settings,
+    warehouse_of,
 )
 from flows.stages import check_ahead
 from warehouse import SettingsError
@@ -309,3 +310,13 @@ def test_a_secret_in_a_setting_is_refused_and_not_repeated(tmp_path: Path, setti
     with pytest.raises(SettingsError, match="without") as told:
         settings.warehouse.below(tmp_path)
     assert "canary" not in str(told.value)
+
+
+@pytest.mark.parametrize("path", [".", "", "..", "a/.."])
+def test_a_warehouse_has_a_folder_of_its_own(tmp_path: Path, path: str) -> None:
+    (tmp_path / "siftline.toml").write_text(
+        '[project]\nname = "p"\nclasses = ["a", "b"]\n[[sources]]\nname = "s"\npath = "x.csv"\ntext = "text"\n'
+        f'[warehouse]\npath = "{path}"\n'
+    )
+    with pytest.raises(SettingsError, match="the project's folder or one around it"):
+        warehouse_of(tmp_path)
