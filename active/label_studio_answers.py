@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from active.label_studio_connection import Json, count_of, flag_of, list_of, text_of, time_of
-from active.service import LABEL, Answer
+from active.service import LABEL, LONGEST_S, Answer
 from warehouse import ServiceError
 
 EDITED_AFTER = timedelta(seconds=1)
@@ -72,7 +72,7 @@ def _answer(
 def _seconds(lead_time: float | None) -> float:
     """Seconds that an answer took; 0 for unknown, and where a client sent what no clock shows."""
     seconds = float(lead_time or 0.0)
-    return seconds if 0.0 <= seconds < float("inf") else 0.0
+    return seconds if 0.0 <= seconds <= LONGEST_S else 0.0
 
 
 def _choice_of(result: list[Json]) -> Json | None:

@@ -19,6 +19,9 @@ TEXT = "text"
 IMAGE = "image"
 """Name of the image in the label config and key of the task's data."""
 
+LONGEST_S = 366 * 86_400.0
+"""Seconds that an answer may take; more is no time that a clock showed."""
+
 SIMULATED = "simulated"
 """Name of the simulated annotator; its answers are marked as such wherever they are shown."""
 

@@ -9,7 +9,6 @@ import fcntl
 import hashlib
 import json
 import os
-import stat
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -18,12 +17,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from active.open_task import ORDERED_BY, OpenTask
-from active.service import LABEL, Answer, Pulled, StoredTask, Task, choice, finite
+from active.service import TEXT, Answer, Pulled, StoredTask, Task, choice, finite
+from active.task_file import answer_of, close_to_others, read_tasks, write_text
 from warehouse import ServiceRefused
 from warehouse.answers import person
-from warehouse.files import remove_parts, replaced_file
-
-MAX_FILE_BYTES = 64 * 1024 * 1024
+from warehouse.files import remove_parts
 
 GUIDE_FILE = "HOW_TO_ANSWER.txt"
 GUIDE = """Each .json file here is one task in Label Studio's format. Answer it in one of three ways, then: siftline run
@@ -84,7 +82,7 @@ class TaskFolder:
         made = not self.path.is_dir()
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         remove_parts(self.path)
-        self._close_to_others()
+        close_to_others(self.path, [self.path / GUIDE_FILE, *self.path.glob("*.json")])
         guide = self.path / GUIDE_FILE
         chosen = classes[: 2 if self.multi_label else 1]
         annotation = {"result": [choice(chosen)], "completed_by": "your name", "lead_time": 12.5}
@@ -94,7 +92,7 @@ class TaskFolder:
             several=_SEVERAL if self.multi_label else "",
         )
         if not guide.is_file() or guide.read_text("utf-8") != text:
-            _write(guide, text)
+            write_text(guide, text)
         return made
 
     def push(self, tasks: Sequence[Task]) -> Mapping[str, str]:
@@ -301,24 +299,17 @@ class TaskFolder:
                 for task in self._tasks(path):
                     if task.get("annotations"):
                         with suppress(AttributeError, KeyError, TypeError, ValueError, OverflowError):
-                            found.add(self._id_of(task["data"]))
+                            if not self._shows_another(task):
+                                found.add(self._id_of(task["data"]))
         return found
 
-    def _close_to_others(self) -> None:
-        """Make a folder that an earlier Siftline opened to everybody its owner's only, and its files too.
-
-        It was open to everybody and its files were made 0644. Any other folder is as its owner wants it, whatever a
-        person's tool made of a file.
-        """
-        found = self.path.stat()
-        if not found.st_mode & stat.S_IRWXO or found.st_uid != os.geteuid():
-            return
-        ours = [path for path in (self.path / GUIDE_FILE, *self.path.glob("*.json")) if path.is_file()]
-        opened = [path for path in ours if _is_open(path)]
-        if opened:
-            self.path.chmod(0o700)
-            for path in opened:
-                path.chmod(0o600)
+    def _shows_another(self, exported: Mapping[str, Any]) -> bool:
+        """Whether an exported task's file shows another text by now: the item was edited, and `show` put it right."""
+        try:
+            data: Mapping[str, Any] = self._one_task(self._id_of(exported["data"])).get("data") or {}
+        except ServiceRefused:
+            return False
+        return any(data.get(key, text) != text for key, text in exported["data"].items() if key.startswith(TEXT))
 
     def _file(self, task_id: str) -> Path:
         return self.path / f"{task_id}.json"
@@ -339,7 +330,7 @@ class TaskFolder:
             os.close(folder)
 
     def _write_task(self, task_id: str, task: Mapping[str, Any]) -> None:
-        _write(self._file(task_id), json.dumps(task, indent=2, ensure_ascii=True) + "\n")
+        write_text(self._file(task_id), json.dumps(task, indent=2, ensure_ascii=True) + "\n")
 
     def _one_task(self, task_id: str) -> dict[str, Any]:
         path = self._file(task_id)
@@ -351,20 +342,8 @@ class TaskFolder:
         return tasks[0]
 
     def _tasks(self, path: Path) -> list[dict[str, Any]]:
-        """The tasks of a file: one task, or an export that is a list of them."""
-        try:
-            if not path.is_file():  # a pipe or a device may never end
-                raise ValueError("it is no regular file")
-            if path.stat().st_size > MAX_FILE_BYTES:
-                raise ValueError(f"larger than {MAX_FILE_BYTES} bytes")
-            content = json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            anew = "; `siftline queue reconcile` then writes it anew" if path.parent == self.path else ""
-            raise ServiceRefused(f"The task file {path} cannot be read ({error}). Mend or remove it{anew}.") from error
-        tasks = content if isinstance(content, list) else [content]
-        if not all(isinstance(task, dict) for task in tasks):
-            raise ServiceRefused(f"The task file {path} holds no Label Studio task. Mend or remove it.")
-        return cast("list[dict[str, Any]]", tasks)
+        anew = "; `siftline queue reconcile` then writes it anew" if path.parent == self.path else ""
+        return read_tasks(path, or_else=anew)
 
     def _answers(self, path: Path) -> Iterator[Answer]:
         """The answers of one file; what is wrong with it is kept in `problems`, and the rest of it still counts."""
@@ -385,7 +364,14 @@ class TaskFolder:
                 continue
             for n, annotation in enumerate(annotations):
                 try:
-                    answer = self._answer(task, annotation, n, modified)
+                    task_id = self._id_of(task["data"])
+                    if path.parent != self.path and self._shows_another(task):
+                        raise ValueError(
+                            f"the text of {task['data']['item_id']!r} was edited since; the task shows it anew"
+                        )
+                    answer = answer_of(
+                        task, annotation, n, task_id=task_id, multi_label=self.multi_label, modified=modified
+                    )
                 except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
                     wrong.append(repr(error))
                 else:
@@ -394,48 +380,9 @@ class TaskFolder:
             more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
             self._problems[path.name] = f"The task file {path} holds a wrong annotation ({wrong[0]}){more}. Mend it."
 
-    def _answer(self, task: dict[str, Any], annotation: dict[str, Any], n: int, modified: datetime) -> Answer:
-        item_id, task_id = str(task["data"]["item_id"]), self._id_of(task["data"])
-        skipped = annotation.get("was_cancelled") or False
-        if not isinstance(skipped, bool):
-            raise ValueError(f"annotation {n} of item {item_id!r} has was_cancelled {skipped!r}; it is true or false")
-        parts = [r["value"]["choices"] for r in annotation.get("result") or [] if r.get("from_name") == LABEL]
-        if not all(isinstance(part, list) for part in parts):
-            raise ValueError(f"annotation {n} of item {item_id!r} has choices that are no list, such as {parts[0]!r}")
-        choices = [str(name) for part in parts for name in part]
-        if not skipped and not self.multi_label and len(choices) != 1:
-            raise ValueError(f"annotation {n} of item {item_id!r} has {len(choices)} labels, one is expected")
-        labels = () if skipped else tuple(dict.fromkeys(choices))
-        who = annotation.get("completed_by")
-        who = (who.get("email") or who.get("id")) if isinstance(who, dict) else who
-        annotator = "unknown" if who in (None, "") else str(who)  # exports name people by address or by number
-        annotation_id = str(annotation.get("id", f"{task_id}-{n}"))
-        # Half a surrogate pair cannot be stored and raises ValueError here.
-        "".join((item_id, annotator, annotation_id, *labels)).encode()
-        seconds = float(annotation.get("lead_time") or 0.0)
-        if not 0.0 <= seconds < float("inf"):
-            raise ValueError(f"annotation {n} of item {item_id!r} took {seconds} seconds")
-        updated = _time(annotation.get("updated_at"), modified)
-        return Answer(
-            annotation_id=annotation_id,
-            task_id=task_id,
-            item_id=item_id,
-            annotator=annotator,
-            action="skipped" if skipped else "labelled",
-            labels=labels,
-            created_at=_time(annotation.get("created_at"), updated),
-            updated_at=updated,
-            seconds=seconds,
-        )
-
 
 def _is_export(path: Path) -> bool:
     return path.suffix.lower() == ".json"
-
-
-def _is_open(path: Path) -> bool:
-    found = path.stat()
-    return stat.S_IMODE(found.st_mode) == 0o644 and found.st_uid == os.geteuid()
 
 
 def _item(task_id: str) -> str:
@@ -446,32 +393,3 @@ def _item(task_id: str) -> str:
 def _round(task_id: str) -> int:
     number = task_id.partition("-")[2]
     return int(number) if number.isdecimal() else 1
-
-
-def _time(value: object, otherwise: datetime) -> datetime:
-    if not isinstance(value, str):
-        return otherwise
-    time = datetime.fromisoformat(value)
-    # A year that UTC has not raises OverflowError: in the warehouse, no time could be compared with it any more.
-    return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
-
-
-def _write(path: Path, text: str) -> None:
-    with replaced_file(path, among_many=True) as temporary:
-        temporary.write_text(text, "utf-8")
-        if path.is_file():
-            _open_alike(path, temporary)
-
-
-def _open_alike(before: Path, after: Path) -> None:
-    """Let the people who may read a file read the one that takes its place: its group where allowed, and its mode.
-
-    A group that must be another one gets the rights of everybody, which its members had before.
-    """
-    wanted = before.stat()
-    with suppress(OSError):
-        os.chown(after, -1, wanted.st_gid)
-    mode = wanted.st_mode & 0o777
-    if after.stat().st_gid != wanted.st_gid:
-        mode = mode & ~stat.S_IRWXG | (mode & stat.S_IRWXO) << 3
-    after.chmod(mode)

@@ -1,6 +1,7 @@
 """An answer is about what its annotator saw: an edit of shown metadata ends it as one of the text does."""
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -249,6 +250,25 @@ def test_a_task_whose_answer_lies_in_an_export_is_left_as_it_was_shown(pool: Sma
     assert ask_again(lake, no_index, AGAIN).detail == {"edited": 1}
     push(lake, folder, CONFIG)  # which removes former tasks that nobody answered
     assert file.read_bytes() == before
+
+
+def test_an_export_of_a_text_that_was_edited_and_put_right_since_is_named_and_does_not_count(
+    pool: SmallPool, folder: TaskFolder
+) -> None:
+    lake, item = pool.lake, pool.ids[3]
+    export_answer(folder, item)
+    export, late = folder.path / "import" / "export.json", folder.path / "late.part"
+    export.rename(late)  # the answer is still where it was given
+    edit(lake, item, metadata=metadata(question="another"))
+    assert reconcile(lake, folder, CONFIG).restored == 1
+    late.rename(export)
+    collect(lake, folder, CONFIG)
+    assert gold(lake, item) == []
+    assert re.search(rf"'{item}' was edited since; the task shows it anew", folder.problems["export.json"])
+    assert folder.task_id(item) in {task.task_id for task in folder.waiting("ann", people=1)}
+    answer(folder, item, 2)
+    collect(lake, folder, CONFIG)
+    assert gold(lake, item) == [2]
 
 
 @pytest.mark.parametrize("say", [export_answer, lambda folder, item: answer(folder, item, 1)], ids=["export", "file"])

@@ -106,6 +106,7 @@ def test_a_skip_has_no_label(folder: TaskFolder) -> None:
         annotation(lead_time="soon"),
         annotation(lead_time=float("nan")),
         annotation(lead_time=-1),
+        annotation(lead_time=1e308),
         annotation(created_at="yesterday"),
         annotation(updated_at="9999-12-31T23:59:59-23:59"),
         annotation(completed_by="half a pair \ud800"),

@@ -99,9 +99,9 @@ def test_the_next_writing_of_a_file_removes_the_part_of_a_killed_one(tmp_path: P
 
 
 A_TASK = """
-import active.task_folder
+import active.task_file, active.task_folder
 from active.service import Task
-active.task_folder._open_alike = lambda *_: os.kill(os.getpid(), 9)
+active.task_file._open_alike = lambda *_: os.kill(os.getpid(), 9)
 active.task_folder.TaskFolder(Path(sys.argv[1]), "p").annotate(sys.argv[2], labels=["a"], annotator="ann", seconds=1)
 """
 
