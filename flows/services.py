@@ -27,6 +27,7 @@ from flows.processes import left_of_session, start_time, started_for
 from flows.project import Project
 from flows.studio import StudioInfo, studio_down, studio_server, studio_status, studio_up
 from warehouse import ServiceError
+from warehouse.address import is_plain_address
 
 START_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 15.0
@@ -266,7 +267,9 @@ def status(project: Project) -> list[Line]:
         server = studio_server(project.root)
         lines.append(Line("label studio", "runs" if answers else "does not answer", studio.url, str(server.log_path)))
     elif os.environ.get("LABEL_STUDIO_URL"):
-        lines.append(Line("label studio", "yours", os.environ["LABEL_STUDIO_URL"], ""))
+        url = os.environ["LABEL_STUDIO_URL"]
+        where = url if is_plain_address(url) else "LABEL_STUDIO_URL cannot be used; siftline doctor says why"
+        lines.append(Line("label studio", "yours", where, ""))
     elif _wants_studio(project):
         lines.append(Line("label studio", "does not run", "", ""))
     lines.append(_line(Background("deployments", state), ""))

@@ -19,7 +19,7 @@ from engine.routed import RoutedEncoder
 from engine.routed_file import write_routed
 from engine.safetensors_header import metadata
 from engine.tensor_file import TensorFile
-from flows.cli.main import app
+from flows.cli.commands import app
 from tests.engine.texts import make_texts
 from tests.engine.tiny import tiny_parent, tiny_routed, tiny_texts, tiny_tokenizer
 from tests.engine_servers import post, server_thread

@@ -22,7 +22,7 @@ from engine.routed_file import SHALLOW_FORMAT, write_routed, write_shallow
 from engine.safetensors_header import metadata
 from engine.streaming import load_stored_model
 from engine.tensor_file import TensorFile
-from flows.cli.main import app
+from flows.cli.commands import app
 from tests.engine.texts import make_texts
 from tests.engine.tiny import BASE, tiny_routed, tiny_routed_config, tiny_shallow, tiny_tokenizer
 from tests.engine_servers import post, server_process, server_thread

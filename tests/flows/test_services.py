@@ -297,6 +297,16 @@ def test_a_log_in_in_the_address_of_prefect_is_not_repeated(tmp_path: Path, monk
     assert configured_api_url() == cloud
 
 
+def test_a_log_in_in_the_address_of_label_studio_is_not_shown(
+    project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LABEL_STUDIO_URL", "http://me:canary@host:8080")
+    assert run_command(["services", "--project", str(project.root)]) == 0
+    shown = capsys.readouterr().out
+    assert "LABEL_STUDIO_URL cannot be used" in shown
+    assert "canary" not in shown
+
+
 def write_settings(project: Project, encoder: str, url: str) -> None:
     text = (project.root / "siftline.toml").read_text().partition("[encoder]")[0]
     (project.root / "siftline.toml").write_text(f'{text}[encoder]\n{encoder}\n[engine]\nurl = "{url}"\n')
