@@ -83,6 +83,8 @@ def _fought(duel: Duel) -> str:
     own, routed = (f"{percent(sts)} and {cosine:.2f}" for sts, cosine in (duel.own, duel.routed))
     name = duel.control.rsplit(" ", 1)[0]
     told = f"{name} {own} ({duel.trained}) against {routed} ({duel.rival_trained})"
+    if duel.lost is None:
+        return f"{told}, behind in both after less training"
     return told + (", ahead in both" if duel.won else ", behind in both" if duel.lost else ", ahead in one")
 
 

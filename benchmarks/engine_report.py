@@ -136,7 +136,8 @@ def _duels(figures: Figures) -> list[Table]:
         routed = (
             ["no budget is as fast", ""] if duel.routed is None else [percent(duel.routed[0]), f"{duel.routed[1]:.4f}"]
         )
-        verdict = "won" if duel.won else {None: "", True: "lost", False: "not beaten"}[duel.lost]
+        behind = "" if duel.routed is None else "behind, trained less"
+        verdict = "won" if duel.won else {None: behind, True: "lost", False: "not beaten"}[duel.lost]
         own = [duel.trained, f"{duel.ms:.2f}", percent(duel.own[0]), f"{duel.own[1]:.4f}"]
         rows.append([duel.control, *own, duel.rival, duel.rival_trained, *routed, verdict])
     columns = [
@@ -207,7 +208,8 @@ float32, one thread, the same code path, in turns. *Compute*: token ids to vecto
 float32, one call of `encode` with all texts, in turns; ratios are medians of the rounds. A control is judged at its
 main budget, against the routed encoder's quality at that time, interpolated between its budgets: the one that was
 trained for as many seconds (*equal training*) where there is one, else the shipped one. *Training* is what the files
-say; *won*: ahead in both figures; *lost*: behind in both. A control with everything on is timed in dense code.""",
+say; *won*: ahead in both figures; *lost*: behind in both, after no less training. A control with everything on is timed
+in dense code.""",
     "training": """\
 Forward, backward, clipping and both optimisers at the main budget, the same batches in turns, in bfloat16 where the
 processor has instructions for it and in float32 elsewhere. The parent's vectors are known, as from the second epoch on;

@@ -134,7 +134,7 @@ def distill_file(
     with only_run(folder):
         files = dense_files(source)
         corpus = read_texts(files, texts, limit=limit)
-        model, origin = _beginning(files, corpus, shape or Shape(), start, recipe)
+        model, origin, trained = _beginning(files, corpus, shape or Shape(), start, recipe)
         corpus = with_joined(corpus, JOINED_FRAC, longest=min(JOINED_LONGEST, files.config.positions), seed=recipe.seed)
         parent = dense_encoder(files.config, files.tensors).to(device)
         run = Distillation(model.to(device), parent, corpus, recipe, folder, start=origin)
@@ -142,20 +142,24 @@ def distill_file(
         model = model.cpu().requires_grad_(False)
         held = sample_texts(corpus, recipe.seed + 1, CALIBRATION_FACTOR * CALIBRATION_TOKENS)
         calibrate_thresholds(model, pack(sorted(held, key=len)), reserve=RESERVE)
-        notes = {"trained": f"{run.step} steps, {run.texts} texts", "seed": str(recipe.seed)}
+        trained += f"{run.step} steps, {run.texts} texts"
+        notes = {"trained": trained, "seed": str(recipe.seed)}
         write_routed(output, model, files.tokenizer, notes)
     return model
 
 
 def _beginning(
     files: DenseFiles, corpus: Corpus, shape: Shape, start: Path | None, recipe: Recipe
-) -> tuple[RoutedEncoder, str]:
-    """The model before training, and the sha256 of its file; "" where it was converted from the parent."""
-    origin = ""
+) -> tuple[RoutedEncoder, str, str]:
+    """The model before training, the sha256 of its file and how that was trained; "" where it was converted."""
+    origin = trained = ""
     if start is not None:
         content = _read(start)
         origin = hashlib.sha256(content).hexdigest()
-        model = parse_routed(content, name=start.name).model.requires_grad_(True)
+        file = parse_routed(content, name=start.name)
+        model = file.model.requires_grad_(True)
+        before = file.notes.get("trained", "no")
+        trained = "" if before == "no" else f"{before}, then "
         if model.config.base != files.config:
             raise OptionError(f"{start} was made from another parent than the one given.")
     else:
@@ -166,7 +170,7 @@ def _beginning(
             f"The recipe has frequencies for {len(recipe.budgets)} budgets, the encoder has "
             f"{len(model.config.budgets)}."
         )
-    return model, origin
+    return model, origin, trained
 
 
 def _read(path: Path) -> bytes:

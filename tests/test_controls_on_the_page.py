@@ -64,6 +64,23 @@ def test_training_is_as_the_file_says(figures: dict[str, Any]) -> None:
         assert training_of(figures, control) == words
 
 
+def test_a_control_that_is_behind_after_less_training_has_not_lost(figures: dict[str, Any]) -> None:
+    control = "shallow"
+    for one in figures["parts"]["quality"]["figures"]["points"]:
+        if one["encoder"] != "routed":
+            continue
+        one["cosine"]["mean"] = 1.0
+        for found in one["sts"].values():
+            found["of_parent"] = 1.0
+    for trained, lost in (("5100 steps", True), ("5100 steps, 9 texts, then 1 steps", None)):
+        figures["encoder"]["notes"]["trained"] = trained
+        figures["controls"][control]["notes"] = {"steps": "5100"}
+        assert _main(figures, control).lost is lost
+        [row] = [line for line in page(figures).splitlines() if line.startswith("| shallow 1 | 5,100 steps")]
+        assert row.endswith("| lost |" if lost else "| behind, trained less |")
+        assert ("after less training" in table(figures, _read("int8"), _read("serving"))) is (lost is None)
+
+
 def test_figures_of_a_replaced_control_go_and_the_others_stay(figures: dict[str, Any]) -> None:
     before = deepcopy(figures)
     parts = parts_without(figures, {EQUAL})

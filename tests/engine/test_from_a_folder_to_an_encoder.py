@@ -251,7 +251,9 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(folder: Path, te
 def test_training_goes_on_from_a_routed_file(
     distilled: tuple[Path, list[Progress]], folder: Path, texts: Path, tmp_path: Path
 ) -> None:
-    _, seen = distill(folder, texts, tmp_path, start=distilled[0], shape=None)
+    output, seen = distill(folder, texts, tmp_path, start=distilled[0], shape=None)
+    trained = [f"40 steps, {progress.texts} texts" for progress in (distilled[1][-1], seen[-1])]
+    assert parse_routed(output.read_bytes(), name="x").notes["trained"] == ", then ".join(trained)
     assert seen[0].loss < distilled[1][0].loss
 
 
