@@ -1,8 +1,10 @@
 """Commands over the warehouse's history: `snapshots`, `diff`, `export training-set`."""
 
+import shlex
 from pathlib import Path
 
 from flows.cli.console import out, print_table, say
+from flows.cli.look import project_hint
 from flows.cli.sql import BY_SUFFIX, form_by_suffix
 from flows.settings import warehouse_of
 from warehouse import SettingsError, connect
@@ -58,7 +60,7 @@ def export_training(
     if output.suffix.lower() in BY_SUFFIX:
         raise SettingsError(
             f"An export is a folder with a manifest, and {output.name} is named like a file; leave the suffix out. For "
-            f'one file: siftline sql --output {output.name} "from training_set"'
+            f'one file: siftline sql --output {shlex.quote(str(output))} "from training_set"{project_hint(root)}'
         )
     manifest = export_training_set(warehouse_of(root), output, format=format, at=at, where=where, force=force)
     counts = manifest["counts"]
@@ -66,4 +68,4 @@ def export_training(
     if where is not None and not counts["rows"]:
         say(f'No row of training_set meets --where {where!r}. What there is: siftline sql "summarize training_set"')
     print_table(["label", "rows"], list(counts["by_label"].items()))
-    out.print(f"To build it again: {manifest['rebuild']}")
+    out.print(f"To build it again: {manifest['rebuild']}{project_hint(root)}")

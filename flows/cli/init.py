@@ -4,6 +4,7 @@ import csv
 import filecmp
 import glob
 import json
+import shlex
 import shutil
 import tempfile
 from importlib.resources import files
@@ -106,8 +107,8 @@ def init_project(
     out.print(f"1. Look at {folder / FILE_NAME}")
     for_each = " for each class" if multi_label else ""
     out.print(f"2. Write labeling functions{for_each} in {folder / _FUNCTIONS}")
-    out.print(f"   and try them: siftline lf preview --project {folder}")
-    out.print(f"3. siftline run --project {folder}")
+    out.print(f"   and try them: siftline lf preview --project {shlex.quote(str(folder))}")
+    out.print(f"3. siftline run --project {shlex.quote(str(folder))}")
 
 
 def _class_names(classes: str) -> list[str]:

@@ -1,5 +1,6 @@
 """`siftline lf`: try labeling functions before they vote, look at those that do, and get suggestions for more."""
 
+import shlex
 import tempfile
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 from features.embed import encode_texts
 from features.ingest import ingest
 from flows.cli.console import excerpt, out, print_table, safe, say
-from flows.cli.look import simulated_mark
+from flows.cli.look import project_hint, simulated_mark
 from flows.project import Project
 from warehouse import Lake, SettingsError, WarehouseNotFound
 from warehouse.protection import connect_locked_down
@@ -65,7 +66,7 @@ def preview_functions(root: Path, file: Path | None, items: int | None, *, ask: 
     title = f"{called} items of the train split"
     print_table(["function", "items", "hits", "coverage", "votes for", "faults", "examples"], rows, title=title)
     if any(_waits_for_vectors(f, p.items) for f, p in zip(functions, previews, strict=True)):
-        say("Functions with 0 items look at vectors, and these items have none yet: siftline run")
+        say("Functions with 0 items look at vectors, and these items have none yet: siftline run" + project_hint(root))
 
 
 def _waits_for_vectors(function: LabelingFunction, items: int) -> bool:
@@ -102,7 +103,7 @@ def report_functions(root: Path, where: str | None, examples: int) -> None:
         mark = simulated_mark(reader)
     _print_figures(found, "labeling functions" + ("" if where is None else f" where {where}") + mark)
     if not found.functions:
-        out.print("No votes yet: siftline run")
+        out.print("No votes yet: siftline run" + project_hint(root))
         return
     if found.pairs:
         columns = ["function", "says the same as", "both vote on", "agree", "overlap"]
@@ -170,4 +171,4 @@ def suggest_functions(root: Path, output: Path | None, *, force: bool) -> None:
         say(f"{suggestions.missing} {path} holds no function.")
         return
     candidates = f"{len(suggestions.found)} candidates from {suggestions.gold} labels"
-    say(f"{candidates}. Edit them, then: siftline lf preview {path}")
+    say(f"{candidates}. Edit them, then: siftline lf preview {shlex.quote(str(path))}{project_hint(root)}")

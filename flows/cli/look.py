@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -184,7 +185,7 @@ def _then_run(root: Path) -> str:
 
 def project_hint(root: Path) -> str:
     """The option that names the project behind a command; empty in its own folder."""
-    return "" if root.absolute() == Path.cwd() else f" --project {_shown(root.absolute())}"
+    return "" if root.absolute() == Path.cwd() else f" --project {shlex.quote(_shown(root.absolute()))}"
 
 
 def _shown(path: Path) -> str:

@@ -1,6 +1,7 @@
 """`siftline studio`: a local Label Studio server for a project."""
 
 import os
+import shlex
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,8 +25,8 @@ def start(root: Path, *, load: bool) -> None:
     out.print(f"log-in: {info.username}  password: {info.password}")
     out.print("To work with it from here:" if load else "To send the queue there:")
     out.print(f"  export LABEL_STUDIO_URL={info.url} LABEL_STUDIO_API_KEY={info.api_key}")
-    out.print(f"  siftline run --project {root}")
-    out.print(f"Stop it with: siftline studio down --project {root}")
+    out.print(f"  siftline run --project {shlex.quote(str(root))}")
+    out.print(f"Stop it with: siftline studio down --project {shlex.quote(str(root))}")
 
 
 def _load_queue(root: Path, project: Project) -> None:

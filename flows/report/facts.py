@@ -302,7 +302,7 @@ def _batches(reader: Reader) -> list[Row]:
         WITH answers AS (
             SELECT q.project, q.cycle, count(*) FILTER (WHERE a.action = 'labelled') AS labelled,
                    count(*) FILTER (WHERE a.action = 'skipped') AS skipped, sum(a.seconds) AS seconds,
-                   median(a.seconds) FILTER (WHERE a.action = 'labelled') AS median_seconds,
+                   median(a.seconds) FILTER (WHERE a.action = 'labelled' AND a.seconds > 0) AS median_seconds,
                    coalesce(bool_or(a.simulated), false) AS simulated
             FROM current_annotations a JOIN queue q ON q.item_id = a.item_id AND q.project = a.project
             WHERE a.action <> 'deleted' GROUP BY q.project, q.cycle

@@ -223,6 +223,25 @@ def test_labels_without_a_time_and_labels_of_people_are_told_apart(tmp_path: Pat
     assert "16 of 20 labels simulated" in text
 
 
+def test_a_batch_takes_its_median_over_the_answers_that_came_with_a_time(tmp_path: Path) -> None:
+    with report_lake.full_lake(tmp_path / "lake") as lake:
+        with lake.stage("collect", version=1, inputs=(), params={"untimed": True}) as stage:
+            stage.commit(
+                [
+                    Append(
+                        "annotations",
+                        stage.arrow(
+                            "SELECT * EXCLUDE (run_id, committed_at) REPLACE ('u' || annotation_id AS annotation_id, "
+                            "'Zoe' AS annotator, 0.0 AS seconds) FROM annotations"
+                        ),
+                    )
+                ]
+            )
+        _, page = written(lake, tmp_path)
+    place = page.tables["table-batches"][0].index("Median per label")
+    assert [row[place] for row in page.tables["table-batches"][1:]] == ["12.5 s", "12.5 s", "–"]
+
+
 def test_the_time_of_a_skip_is_no_time_of_a_label(tmp_path: Path) -> None:
     with report_lake.full_lake(tmp_path / "lake") as lake:
         with lake.stage("collect", version=1, inputs=(), params={"skips": True}) as stage:
