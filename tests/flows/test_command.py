@@ -1,6 +1,7 @@
 """The siftline command: help for everything, exit codes that mean something, no traceback for a user's mistake."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -153,9 +154,17 @@ def test_init_makes_a_multi_label_project(tmp_path: Path, capsys: pytest.Capture
 def test_brackets_and_colons_of_a_path_are_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "tickets[v2]:bug:"
     assert run_command(["init", str(root), "--classes", "ham,spam"]) == 0
-    assert f"siftline run --project {root}" in capsys.readouterr().out
+    assert f"siftline run --project {shlex.quote(str(root))}" in capsys.readouterr().out
     assert run_command(["status", "--project", str(root)]) == 2
     assert str(root) in capsys.readouterr().err
+
+
+def test_what_init_says_next_can_be_typed_as_it_stands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "Ann's tickets & more"
+    assert run_command(["init", str(root), "--classes", "ham,spam"]) == 0
+    said = [line.partition("siftline ")[2] for line in capsys.readouterr().out.splitlines() if "--project" in line]
+    wanted = ["--project", str(root)]
+    assert [shlex.split(line) for line in said] == [["lf", "preview", *wanted], ["run", *wanted]]
 
 
 def test_no_mark_of_a_name_steers_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

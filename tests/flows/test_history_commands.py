@@ -2,16 +2,19 @@
 
 import json
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
 
+from flows.cli import lf
 from flows.cli.look import print_summary
 from flows.cli.main import run_command
 from flows.project import Project
@@ -53,7 +56,8 @@ def test_the_commands_tell_what_happened(project: Path, tmp_path: Path, capsys: 
     assert ask(project, "export", "training-set", "--output", str(tmp_path / "set"), "--at", str(newest)) == 0
     told = capsys.readouterr().out
     assert "90 rows" in told
-    assert f"--at {newest} --format parquet" in told
+    [again] = [line for line in told.splitlines() if line.startswith("To build it again: ")]
+    assert again.endswith(f"--at {newest} --format parquet --output FOLDER --project {project}")
     manifest = json.loads((tmp_path / "set" / "manifest.json").read_text("utf-8"))
     assert manifest["snapshot"] == newest
 
@@ -82,6 +86,31 @@ def test_several_tasks_wait_and_one_task_waits(
     assert ask(opened.root, "status") == 0
     then = f"1 task waits for annotators. When they have answered: siftline run --project {opened.root}\n"
     assert capsys.readouterr().out.endswith(then)
+
+
+def test_the_next_step_can_be_typed_as_it_stands(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = shutil.copytree(project, tmp_path / "Ann's tickets")
+    assert ask(root, "status") == 0
+    last = capsys.readouterr().out.splitlines()[-1].partition("siftline ")[2]
+    assert shlex.split(last) == ["run", "--project", str(root)]
+    assert ask(root, "export", "training-set", "--output", str(tmp_path / "my labels.csv")) == 2
+    hint = capsys.readouterr().err.partition("siftline sql ")[2]
+    told = ["--output", str(tmp_path / "my labels.csv"), "from training_set", "--project", str(root)]
+    assert shlex.split(hint) == told
+
+
+def test_suggested_functions_are_previewed_in_their_project(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = SimpleNamespace(name="a", label="grain", precision=1.0, hits=3, coverage=0.1, code="keywords(...)")
+    monkeypatch.setattr(Project, "encoder", SimpleNamespace(encoder_id="e"))
+    monkeypatch.setattr(lf, "suggest", lambda *_: SimpleNamespace(found=[one], gold=16))
+    monkeypatch.setattr(lf, "write", lambda *_, **__: None)
+    assert ask(project, "lf", "suggest", "--output", "my ideas.py") == 0
+    last = capsys.readouterr().err.splitlines()[-1].partition("siftline ")[2]
+    assert shlex.split(last) == ["lf", "preview", "my ideas.py", "--project", str(project)]
 
 
 def test_the_time_of_some_answers_is_not_told_as_that_of_all(
