@@ -90,6 +90,16 @@ def test_an_answer_by_hand_needs_only_the_choice(folder: TaskFolder) -> None:
     assert answers(folder) == [answer]  # times and ids that the person left out are the same on every pull
 
 
+def test_an_answer_may_be_saved_with_a_mark_of_the_encoding(folder: TaskFolder) -> None:
+    """As some editors and shells on Windows save UTF-8; in the tasks and in exports."""
+    write(folder, "i00000", [annotation("b")])
+    export(folder, "some.json", exported("i00001", annotation("a")))
+    for file in (folder.path / f"{folder.task_id('i00000')}.json", folder.path / "import" / "some.json"):
+        file.write_text(file.read_text("utf-8"), "utf-8-sig")
+    assert {(answer.item_id, answer.labels) for answer in answers(folder)} == {("i00000", ("b",)), ("i00001", ("a",))}
+    assert not folder.problems
+
+
 def test_a_skip_has_no_label(folder: TaskFolder) -> None:
     write(folder, "i00000", [annotation(None, was_cancelled=True)])
     [answer] = answers(folder)
