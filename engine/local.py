@@ -7,7 +7,7 @@ batch that a text is in changes a bit of its vector. On CUDA a worker only prepa
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -26,7 +26,9 @@ from engine.products import MOST_ROWS, stable_rows, use_least_rows
 from engine.request import Packed, Request
 from engine.tokenizer import TextTokenizer, Tokens, check_texts
 
-WINDOW_TEXTS = 2048
+WINDOW_TEXTS, WINDOW_CHARACTERS = 2048, 1 << 21
+"""What the tokenizer is given at a time, a longer text alone. While it works it holds fifteen bytes and more for each
+character, also of what is cut off behind `max_tokens`."""
 
 _starting = threading.Lock()
 
@@ -118,9 +120,8 @@ class LocalEncoder:
         done = 0
         try:
             # Token ids of two windows are held at a time: one is computed while the next one is made.
-            for start in range(0, count, WINDOW_TEXTS):
-                window = self._tokenizer.encode(checked[start : start + WINDOW_TEXTS])
-                stop = start + len(window)
+            for start, stop in _windows(checked):
+                window = self._tokenizer.encode(checked[start:stop])
                 result.tokens[start:stop] = [len(tokens.ids) for tokens in window]
                 result.truncated[start:stop] = [tokens.truncated for tokens in window]
                 request = self.scheduler.submit([tokens.ids for tokens in window], traced=traced, told=parts.put)
@@ -135,6 +136,18 @@ class LocalEncoder:
             for _, _, request in waiting:  # after an error or an interrupt nobody waits for the rest
                 request.cancel()
         return result
+
+
+def _windows(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Spans of texts for the tokenizer; a text that is longer than a window has one of its own."""
+    start = characters = 0
+    for place, text in enumerate(texts):
+        characters += len(text)
+        if place > start and (place - start == WINDOW_TEXTS or characters > WINDOW_CHARACTERS):
+            yield start, place
+            start, characters = place, len(text)
+    if start < len(texts):
+        yield start, len(texts)
 
 
 def _copy(result: Encoding, start: int, stop: int, request: Request) -> None:

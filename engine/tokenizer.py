@@ -74,6 +74,7 @@ def check_texts(texts: Sequence[str]) -> list[str]:
     """
     if isinstance(texts, str | bytes):
         raise InputError("The texts are one string; pass a list: encode([text]).")
+    texts = list(texts)  # what can be read only once is as good
     reasons: dict[int, str] = {}
     for index, text in enumerate(texts):
         if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]  callers without types exist
@@ -87,4 +88,4 @@ def check_texts(texts: Sequence[str]) -> list[str]:
         shown = "; ".join(f"text {index}: {reason}" for index, reason in list(reasons.items())[:5])
         more = f" and {len(reasons) - 5} more" if len(reasons) > 5 else ""
         raise InputError(f"{len(reasons)} of {len(texts)} texts cannot be encoded: {shown}{more}.", reasons)
-    return list(texts)
+    return texts

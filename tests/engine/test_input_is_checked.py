@@ -1,6 +1,8 @@
 """Bad input has a defined result or an error that says which text, and options that make no sense are refused; for the
 dense encoder and for the routed one."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ import torch
 from engine.client import ENCODERS, Encoder, load_encoder
 from engine.errors import EngineError, InputError, NumericError, OptionError
 from engine.loading import routed_client
+from engine.tokenizer import TextTokenizer, Tokens, check_texts
 from tests.engine.tiny import tiny_routed, tiny_tokenizer
 
 
@@ -41,6 +44,28 @@ def test_no_texts_are_no_vectors(either: Encoder) -> None:
     encoding = either.embed([])
     assert encoding.vectors.shape == (0, either.dimension)
     assert encoding.routes == []
+
+
+def test_texts_that_can_be_read_only_once_are_all_encoded() -> None:
+    assert check_texts(iter(["a", "b"])) == ["a", "b"]  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="1 of 2 texts"):
+        check_texts(iter(["a", None]))  # type: ignore[arg-type]
+
+
+def test_long_texts_are_not_held_by_the_tokenizer_all_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = routed_client(tiny_routed(), tiny_tokenizer(), sha256={}, active=0.3, max_tokens=16, threads=1)
+    texts = [*["x" * 600_000] * 9, "y" * 3_000_000, "bank trade", "bank"]
+    given: list[int] = []
+    encode = TextTokenizer.encode
+
+    def encoded(self: TextTokenizer, window: Sequence[str]) -> list[Tokens]:
+        given.append(sum(map(len, window)))
+        return encode(self, window)
+
+    monkeypatch.setattr(TextTokenizer, "encode", encoded)
+    vectors = encoder.encode(texts)
+    assert given == [1_800_000, 1_800_000, 1_800_000, 3_000_000, 14]
+    assert np.array_equal(vectors[[0, 10, 11]], encoder.encode([texts[0], texts[10], texts[11]]))
 
 
 def test_the_bad_one_of_many_is_named(either: Encoder) -> None:
