@@ -143,6 +143,10 @@ class Service:
             raise Refusal(504, str(error)) from error
         except WorkerError as error:
             raise Refusal(503, str(error)) from error
+        except asyncio.CancelledError:  # by uvicorn, when it was told to end at once
+            if not self.draining:
+                raise
+            raise Refusal(503, "The server ends; ask again later or elsewhere.") from None
 
     async def _tokenize(self, texts: list[str]) -> list[Tokens]:
         if sum(map(len, texts)) <= INLINE_CHARACTERS:

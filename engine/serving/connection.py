@@ -116,8 +116,9 @@ def connection_class(
             self._timer = self.loop.call_later(idle_s, self._idle)
 
         def _idle(self) -> None:
-            # Requests in progress have their own limits, and arm the timer again when they are answered.
-            if not self._in_progress():
+            # Requests in progress have their own limits, and arm the timer again when they are answered; but one behind
+            # an answer that is not fetched waits for that.
+            if not self._in_progress() or self.flow.write_paused:
                 self.transport.abort()
 
     return Connection

@@ -6,6 +6,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from types import FrameType
 
@@ -60,11 +61,11 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=max(1, round(LAST_WORDS_S)),
             )
         )
-        self._service, self._told = service, told
+        self._service, self._told = service, partial(_tell, told)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._drain: asyncio.Task[None] | None = None
         self._memory: asyncio.Task[None] | None = None
-        service.told = told
+        service.told = self._told
         service.connections = lambda: len(self.server_state.connections)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -102,6 +103,12 @@ class Server(uvicorn.Server):
             await asyncio.sleep(0.02)
         self._told("All that was admitted is answered." if done else "The time is over; the rest was refused with 503.")
         self.should_exit = True
+
+
+def _tell(told: Callable[[str], None], line: str) -> None:
+    """Say it, or go on where nobody can hear it: behind a pipe that was closed, on a disk that is full."""
+    with suppress(OSError, SystemExit):  # rich ends the process at a closed pipe
+        told(line)
 
 
 def listen(host: str, port: int) -> socket.socket:

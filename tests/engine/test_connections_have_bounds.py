@@ -91,6 +91,19 @@ def test_answers_that_nobody_fetches_are_given_up_the_oldest_first() -> None:
             connection.close()
 
 
+def test_who_asks_again_and_fetches_nothing_is_closed_like_who_asks_once() -> None:
+    with server_thread(broken_encoder(), ServerConfig(idle_s=1.0)) as server:
+        for listener in server.server.servers[0].sockets:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        body = orjson.dumps({"inputs": ["bank"] * 500})
+        with socket.socket() as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            slow.connect(("127.0.0.1", server.port))
+            slow.sendall(2 * (POST + b"Content-Length: %d\r\n\r\n%s" % (len(body), body)))
+            until(lambda: "siftline_request_seconds_count 2.0" in _metrics(server))
+            until(lambda: server.service.connections() == 0)
+
+
 def _metrics(server: ServerThread) -> str:
     return server.service.metrics.text().decode()
 

@@ -20,8 +20,9 @@ from engine.client import load_encoder
 from engine.local import LocalEncoder
 from engine.request import Packed, Room
 from engine.serving import app
-from engine.serving.app import INLINE_CHARACTERS
+from engine.serving.app import INLINE_CHARACTERS, Service
 from engine.serving.config import ServerConfig
+from engine.serving.run import Server, listen
 from engine.serving.schemas import read_json
 from engine.tokenizer import Tokens
 from tests.engine.test_every_status_is_produced import broken_encoder
@@ -279,6 +280,40 @@ def test_while_draining_health_and_new_requests_say_503(encoder: LocalEncoder) -
         assert httpx.get(f"{server.url}/health").status_code == 503
         assert post(server.url, inputs="bank").status_code == 503
         half.close()
+
+
+def test_who_waits_when_a_second_sigterm_ends_the_server_is_told_503() -> None:
+    with server_thread(broken_encoder()) as server, ThreadPoolExecutor(1) as callers:
+        with server.service.scheduler.paused():
+            asked = callers.submit(post, server.url, inputs="bank")
+            _until(lambda: server.service.scheduler.queued[0] == 1)
+            server.server.stop()
+            server.server.stop()
+            answer = asked.result()
+        assert (answer.status_code, answer.json()["error_type"]) == (503, "unavailable")
+
+
+@pytest.mark.parametrize("error", [OSError(28, "no space"), SystemExit(1)], ids=["full disk", "closed pipe"])
+def test_a_server_whose_log_is_gone_drains_and_ends(error: BaseException) -> None:
+    lines: list[str] = []
+
+    def told(line: str) -> None:
+        lines.append(line)
+        raise error
+
+    service = Service(broken_encoder(), ServerConfig(), {})
+    server = Server(service, told)
+    thread = threading.Thread(target=server.run, args=([listen("127.0.0.1", 0)],), daemon=True)
+    thread.start()
+    _until(lambda: server.started)
+    with service.scheduler.paused():
+        waiting = service.scheduler.submit([[1, 3]])
+        server.stop()
+        _until(lambda: service.draining)
+    thread.join(30)
+    assert not thread.is_alive()
+    assert not waiting.answer.result(0).errors
+    assert lines[-1] == "All that was admitted is answered."
 
 
 def test_dead_workers_are_503_and_all_who_wait_are_answered() -> None:
