@@ -6,6 +6,7 @@ mix in one result.
 """
 
 import base64
+import hashlib
 import random
 import threading
 import time
@@ -309,6 +310,12 @@ def connect(
                 f"The engine at {url} has {option} = {served!r}, the settings ask for {wanted!r}. Change [encoder], or "
                 "start `siftline engine serve` with other options."
             )
+    served, own = encoder.info.get("sha256"), info_sha256(name)
+    if None not in (served, own) and served != own:
+        raise OptionError(
+            f"The engine at {url} has another {info_name(name)}, with the sha256 {served}, yours has {own}. Start "
+            "`siftline engine serve` again with yours, or set [encoder] name to the one that it has."
+        )
     return encoder
 
 
@@ -320,6 +327,17 @@ def _default_active(info: Mapping[str, Any]) -> float | None:
 def info_name(name: str) -> str:
     """The encoder's name as `/info` gives it."""
     return Path(name).name if name.endswith(".safetensors") else ENCODERS.get(name, name)
+
+
+def info_sha256(name: str) -> str | None:
+    """The sha256 of an encoder's file as `/info` gives it; None where the encoder is no file, or it is not here."""
+    if not name.endswith(".safetensors"):
+        return None
+    try:
+        with open(name, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
 
 
 def _retry_after(response: httpx.Response) -> float:

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import httpx
 from filelock import FileLock
 
+from engine.remote import info_sha256
 from flows.ports import is_own, pick_port
 from flows.prefect_server import QUIET, configured_api_url, own_pages
 from flows.processes import left_of_session, start_time, started_for
@@ -43,8 +44,8 @@ class Running:
     Attributes:
         url: its address; empty for one that only asks others.
         started: start time in clock ticks since boot, which tells it from a later process with the same id.
-        asks: hash of what it was started with and the project may change: the engine's options, or the folder and
-            schedule of the deployments, and the addresses and keys of the services that they ask.
+        asks: hash of what it was started with and the project may change: the engine's options and its encoder's file,
+            or the folder and schedule of the deployments, and the addresses and keys of the services that they ask.
     """
 
     pid: int
@@ -318,10 +319,11 @@ def _engine_up(project: Project, environment: Mapping[str, str], told: Callable[
     url = (project.settings.engine.url or "").rstrip("/")
     service = Background("engine", project.state_path)
     command = _engine_command(project, url) if urlsplit(url).hostname in ("127.0.0.1", "localhost") else []
-    asks = _hash([url, *command])
+    sha256 = info_sha256(command[command.index("--encoder") + 1]) if command else None
+    asks = _hash([url, *command, *([] if sha256 is None else [sha256])])
     running = service.status()
     if running is not None and running.asks != asks:
-        told("stopping the engine's server, which was started with other settings")
+        told("stopping the engine's server, which was started with other settings or another encoder")
         service.stop()
     if not command or service.status() is not None or _answers(f"{url}/health"):
         return

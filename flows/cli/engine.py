@@ -164,10 +164,11 @@ def serve_encoder(options: ServeOptions) -> None:
     from engine.client import load_encoder
     from engine.energy import best_meter
     from engine.local import LocalEncoder
-    from engine.remote import info_name
+    from engine.remote import info_name, info_sha256
     from engine.serving.app import Service
     from engine.serving.run import serve
 
+    sha256 = info_sha256(options.encoder)  # before it is read: one that is replaced meanwhile is taken for another
     encoder = load_encoder(
         options.encoder,
         active=options.active,
@@ -182,6 +183,7 @@ def serve_encoder(options: ServeOptions) -> None:
         encoder.scheduler.batch_tokens = options.batch_tokens
     about = {
         "name": info_name(options.encoder),
+        "sha256": sha256,
         "active": encoder.active,
         "default_active": encoder.default_active,
         "precision": options.precision,

@@ -17,7 +17,7 @@ from engine.encoder import DenseEncoder
 from engine.errors import ModelFileError, OptionError
 from engine.local import LocalEncoder
 from engine.quantized_file import quantize_encoder
-from engine.remote import connect
+from engine.remote import connect, info_sha256
 from engine.routed_file import SHALLOW_FORMAT, write_routed, write_shallow
 from engine.safetensors_header import metadata
 from engine.streaming import load_stored_model
@@ -66,6 +66,7 @@ def test_a_project_finds_it_on_a_server(path: Path) -> None:
     with server_process("--encoder", str(path), "--threads", "1") as server:
         found = connect(server.url, name=str(path))
         assert (found.info["name"], found.info["active"]) == (path.name, None)
+        assert found.info["sha256"] == info_sha256(str(path))
         assert np.array_equal(found.encode(TEXTS), load_encoder(str(path), threads=1).encode(TEXTS))
         with pytest.raises(OptionError, match=r"has active = None, the settings ask for 0\.3"):
             connect(server.url, name=str(path), active=0.3)

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import dataclasses
+import hashlib
 import signal
 import socket
 import subprocess
@@ -20,7 +21,7 @@ import pytest
 
 from engine.client import Encoder
 from engine.errors import InputError, NumericError, OptionError, UnavailableError
-from engine.remote import RemoteEncoder, connect
+from engine.remote import RemoteEncoder, connect, info_sha256
 from engine.request import Room
 from engine.serving.config import ServerConfig
 from engine.serving.run import listen
@@ -139,6 +140,19 @@ def test_another_encoder_than_the_one_that_is_wanted_is_refused(engine_server: S
         connect(engine_server.url, name="dense", max_tokens=128)
     with pytest.raises(OptionError, match=r"name = 'dense', the settings ask for 'routed'"):
         connect(engine_server.url, name="routed")
+
+
+def test_another_file_of_the_same_name_is_refused(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.safetensors"
+    mine.write_bytes(b"first")
+    first = info_sha256(str(mine))
+    with server_thread(broken_encoder(), name=mine.name, active=0.3, sha256=first) as server:
+        assert connect(server.url, name=str(mine)).info["sha256"] == hashlib.sha256(b"first").hexdigest()
+        mine.write_bytes(b"second")
+        with pytest.raises(OptionError, match=r"has another mine\.safetensors"):
+            connect(server.url, name=str(mine))
+        mine.unlink()  # whoever has no such file takes the server's word
+        connect(server.url, name=str(mine))
 
 
 def test_a_server_that_does_not_say_its_default_budget_is_held_to_the_usual_one() -> None:

@@ -316,7 +316,7 @@ def test_the_engine_of_up_follows_the_settings(project: Project, monkeypatch: py
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     service = Background("engine", project.state_path)
     urls = [f"http://127.0.0.1:{free_port()}", f"http://localhost:{free_port()}/", "http://engine.invalid:8180"]
-    stops = "stopping the engine's server, which was started with other settings"
+    stops = "stopping the engine's server, which was started with other settings or another encoder"
     starts = "starting the engine's server"
 
     def told_by_up(encoder: str, url: str) -> list[str]:
@@ -334,6 +334,17 @@ def test_the_engine_of_up_follows_the_settings(project: Project, monkeypatch: py
         assert service.status() is None
     finally:
         service.stop()
+
+
+def test_the_engine_of_up_is_started_again_with_another_file(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(services, "_answers", lambda _: False)
+    monkeypatch.setattr(Background, "start", lambda *_, asks, **__: asked.append(asks))
+    write_settings(project, 'name = "mine.safetensors"', "http://127.0.0.1:8180")
+    for content in (b"first", b"first", b"second"):
+        (project.root / "mine.safetensors").write_bytes(content)
+        services._engine_up(Project(project.root), {}, lambda _: None)  # pyright: ignore[reportPrivateUsage]
+    assert asked[0] == asked[1] != asked[2]
 
 
 def test_the_engine_of_up_computes_where_the_settings_say(project: Project) -> None:
