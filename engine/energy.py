@@ -44,7 +44,9 @@ class RaplMeter:
     estimated = False
 
     def __init__(self, folder: Path = _RAPL) -> None:
-        self._zones = [zone for zone in sorted(folder.glob("intel-rapl:*")) if zone.name.count(":") == 1]
+        zones = [zone for zone in sorted(folder.glob("intel-rapl:*")) if zone.name.count(":") == 1]
+        # Laptops have one more, "psys": the whole machine, processor included.
+        self._zones = [zone for zone in zones if (zone / "name").read_text().startswith("package")]
         if not self._zones:
             raise OSError(f"{folder} has no intel-rapl zones")
         self._ranges = [int((zone / "max_energy_range_uj").read_text()) for zone in self._zones]

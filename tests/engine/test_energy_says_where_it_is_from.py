@@ -11,8 +11,9 @@ import torch
 from engine.energy import EstimateMeter, RaplMeter, best_meter
 
 
-def zone(folder: Path, name: str, used_uj: int) -> Path:
+def zone(folder: Path, name: str, used_uj: int, counts: str = "package-0") -> Path:
     (folder / name).mkdir(parents=True, exist_ok=True)
+    (folder / name / "name").write_text(f"{counts}\n")
     (folder / name / "max_energy_range_uj").write_text("1000000\n")
     (folder / name / "energy_uj").write_text(f"{used_uj}\n")
     return folder / name / "energy_uj"
@@ -20,11 +21,12 @@ def zone(folder: Path, name: str, used_uj: int) -> Path:
 
 def test_counters_of_all_packages_are_added_and_their_parts_are_not(tmp_path: Path) -> None:
     first, second = zone(tmp_path, "intel-rapl:0", 100), zone(tmp_path, "intel-rapl:1", 200)
-    part = zone(tmp_path, "intel-rapl:0:0", 0)
+    part, machine = zone(tmp_path, "intel-rapl:0:0", 0, "core"), zone(tmp_path, "intel-rapl:2", 0, "psys")
     meter = RaplMeter(tmp_path)
     first.write_text("500100")
     second.write_text("250200")
     part.write_text("400000")
+    machine.write_text("900000")
     assert meter.joules() == pytest.approx(0.75)
     assert not meter.estimated
 
