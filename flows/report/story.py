@@ -203,7 +203,7 @@ def hours_sentence(facts: Facts) -> str:
     batches = counted(len(facts.batches), "batch", "batches")
     said = f"{count(answered)} of {counted(tasks, 'task')} in {batches} {are(answered)} answered"
     if paced := pace(facts):
-        said += f", in {duration(facts.seconds)}: {paced}"
+        said += f"; all answers took {duration(facts.seconds)}, {paced}"  # one of several people leaves a task open
     return said + "."
 
 

@@ -97,7 +97,7 @@ def ticks(low: float, high: float, about: int, *, least_step: float = 0.0) -> li
 
     Args:
         about: how many are wanted; the nearest possible count is given.
-        least_step: smallest distance that means something, 1 for counts.
+        least_step: smallest distance that means something, 1 for counts; steps are whole multiples of it.
 
     Returns:
         At least two numbers; the first is at most `low`, the last at least `high`.
@@ -106,8 +106,8 @@ def ticks(low: float, high: float, about: int, *, least_step: float = 0.0) -> li
         high = low + (abs(low) or 1.0) * 0.1
     raw = (high - low) / max(1, about - 1)
     power = 10.0 ** math.floor(math.log10(raw))
-    step = min((m * power for m in (1, 2, 2.5, 5, 10)), key=lambda s: abs(math.log(s / raw)))
-    step = max(step, least_step)
+    steps = [m * power for m in (1, 2, 2.5, 5, 10) if not least_step or (m * power / least_step).is_integer()]
+    step = min(steps or [least_step], key=lambda s: abs(math.log(s / raw)))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(k * step, 10) for k in range(first, last + 1)]
 

@@ -5,6 +5,7 @@ import json
 import re
 import statistics
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -390,13 +391,15 @@ def test_the_page_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.Mo
     assert sorted(p.name for p in tmp_path.iterdir()) == ["lake", "report.html"]
 
 
-@pytest.mark.parametrize("last", [0, 1, 2, 3, 7])
-def test_no_count_of_labels_stands_twice_on_the_axis(last: int) -> None:
+@pytest.mark.parametrize("last", [0, 1, 2, 3, 7, 12, 30])
+def test_each_count_of_labels_stands_once_on_the_axis_and_in_its_place(last: int) -> None:
     scored = Point(labels=last, mean=0.9, low=0.9, high=0.9, spread=None, seeds=1)
     picture = learning_curve([Curve(key="siftline", label="Siftline", points=[scored])], "F1", 900)
-    shown = re.findall(r"<text[^>]*>(\d+)</text>", picture)
-    assert shown[0] == "0"
-    assert len(set(shown)) == len(shown) >= 2
+    shown = re.findall(r'<text x="([\d.]+)"[^>]*>(\d+)</text>', picture)
+    assert shown[0][1] == "0"
+    assert len({count for _, count in shown}) == len(shown) >= 2
+    steps = [(float(b) - float(a)) / (int(n) - int(m)) for (a, m), (b, n) in pairwise(shown)]
+    np.testing.assert_allclose(steps, steps[0], rtol=0.01)
 
 
 def test_the_map_is_the_same_every_time() -> None:
