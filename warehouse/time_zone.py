@@ -16,10 +16,12 @@ def open_in_utc(config: Config | None = None, *, locked: bool = False) -> duckdb
 
     Args:
         config: as `duckdb.connect` takes it; DuckDB refuses the time zone there, and nothing more once it is locked.
-        locked: no setting can be changed afterwards.
+        locked: no setting can be changed afterwards, and it draws no progress.
     """
     connection = duckdb.connect(config=dict(config or {}))
     connection.execute("SET GLOBAL TimeZone = 'UTC'")
     if locked:
+        # DuckDB takes some of our processes for a person's session, into whose words it draws a bar after two seconds.
+        connection.execute("SET enable_progress_bar = false")
         connection.execute("SET lock_configuration = true")
     return connection

@@ -282,3 +282,12 @@ def test_a_sql_function_votes_alike_on_machines_of_all_time_zones(zone: str) -> 
         check=True,
     )
     assert done.stdout == "[ 0 -1]\n"
+
+
+def test_no_progress_is_drawn_into_the_words_of_a_run() -> None:
+    """DuckDB draws a bar after two seconds where it takes the process for a person's, as it does a `python -c`."""
+    asked = "execute(\"SELECT current_setting('enable_progress_bar')\").fetchone()"
+    for opened in ("duckdb.connect()", "open_in_utc(locked=True)"):
+        script = f"import duckdb; from warehouse.time_zone import open_in_utc; print({opened}.{asked})"
+        said = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert said.stdout == f"({opened == 'duckdb.connect()'},)\n"
