@@ -27,7 +27,7 @@ def read_tasks(path: Path, *, or_else: str = "") -> list[dict[str, Any]]:
             raise ValueError("it is no regular file")
         if path.stat().st_size > MAX_FILE_BYTES:
             raise ValueError(f"larger than {MAX_FILE_BYTES} bytes")
-        content = json.loads(path.read_text("utf-8-sig"))  # editors on Windows begin a file with a mark
+        content = json.loads(path.read_text("utf-8").removeprefix("\ufeff"))  # editors on Windows begin with a mark
     except (OSError, ValueError, RecursionError) as error:
         raise ServiceRefused(f"The task file {path} cannot be read ({error}). Mend or remove it{or_else}.") from error
     tasks = content if isinstance(content, list) else [content]
