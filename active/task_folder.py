@@ -362,13 +362,18 @@ class TaskFolder:
             if not isinstance(annotations, list):
                 wrong.append(f"annotations of a task are a {type(annotations).__name__}, a list is expected")
                 continue
+            if not annotations:
+                continue
+            try:
+                task_id = self._id_of(task["data"])
+                if path.parent != self.path and self._shows_another(task):
+                    item_id = task["data"]["item_id"]
+                    raise ValueError(f"the text of {item_id!r} was edited since; the task shows it anew")
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
+                wrong.append(repr(error))
+                continue
             for n, annotation in enumerate(annotations):
                 try:
-                    task_id = self._id_of(task["data"])
-                    if path.parent != self.path and self._shows_another(task):
-                        raise ValueError(
-                            f"the text of {task['data']['item_id']!r} was edited since; the task shows it anew"
-                        )
                     answer = answer_of(
                         task, annotation, n, task_id=task_id, multi_label=self.multi_label, modified=modified
                     )
