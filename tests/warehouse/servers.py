@@ -140,7 +140,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
         "--vfs-cache-mode",
         "off",
         "--dir-cache-time",
-        "0s",
+        "10ms",  # with 0s a timer of rclone fires without a pause and starves what waits for its lock
         str(folder),
     ]
     environment = {"RCLONE_AUTH_KEY": f'"siftline,{secret}"', "HOME": str(folder.parent), "RCLONE_CONFIG": os.devnull}

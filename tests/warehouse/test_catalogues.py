@@ -146,7 +146,7 @@ def test_no_secret_in_errors_settings_or_attach(
 def test_a_wrong_key_is_an_error_without_the_key(tmp_path: Path, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary-wrong-key")
     with Lake(Location(folder=tmp_path / "lake", data="s3://bucket/wrong")) as lake:
-        with pytest.raises(WarehouseError) as wrong:
+        with pytest.raises(WarehouseError, match="SignatureDoesNotMatch") as wrong:
             fill(lake)
         assert "canary" not in str(wrong.value)
 

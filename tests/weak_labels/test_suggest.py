@@ -171,4 +171,5 @@ def test_the_command_says_what_was_missing_or_how_to_try_what_it_wrote(
     with Lake(tmp_path / "lake") as lake:
         fill(lake)
     assert run_command(command) == 0
-    assert capsys.readouterr().err.endswith(f"then: siftline lf preview {tmp_path / 'mine.py'}\n")
+    preview = f"siftline lf preview {tmp_path / 'mine.py'} --project {tmp_path}"
+    assert capsys.readouterr().err.endswith(f"then: {preview}\n")
