@@ -470,7 +470,7 @@ def test_interrupted_run_makes_no_further_request(lake: Lake, tmp_path: Path, se
         return "Yes."
 
     service.answer = answer
-    with PromptClient(settings(service, tmp_path, requests_per_minute=1200, parallel=2)) as client:
-        with pytest.raises(KeyboardInterrupt):
-            vote(lake, [ASKS], config(batch_items=30, processes=2), ask=client.ask)
+    limits = settings(service, tmp_path, requests_per_minute=1200, parallel=2)
+    with PromptClient(limits) as client, pytest.raises(KeyboardInterrupt):
+        vote(lake, [ASKS], config(batch_items=30, processes=2), ask=client.ask)
     assert 10 <= len(service.requests) < 60
