@@ -199,5 +199,7 @@ def decode(raw: bytes) -> str:
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        detail = f"byte {error.start + 1} (0x{raw[error.start]:02x}): {error.reason}; is the file UTF-8?"
+        where = f"byte {error.start + 1} (0x{raw[error.start]:02x})"
+        way = "is the file UTF-8? From Windows-1252: iconv -f WINDOWS-1252 -t UTF-8"
+        detail = f"{where}: {error.reason}; {way}"
         raise BadRecord("invalid_utf8", detail) from error

@@ -130,7 +130,10 @@ def _no_text(fields: Mapping[str, Any], source: SourceConfig, text: Any) -> BadR
         return BadRecord("missing_text", f"no field {source.text!r}; the record has: {found or 'none'}")
     if text is None:
         return BadRecord("null_text", f"{source.text!r} is null")
-    return BadRecord("text_not_string", f"{source.text!r} is {type(text).__name__}, not a string")
+    kind = type(text).__name__
+    if isinstance(text, Mapping):
+        kind = f"an object of {', '.join(repr(key)[:60] for key in list(text)[:20]) or 'nothing'}"
+    return BadRecord("text_not_string", f"{source.text!r} is {kind}, not a string")
 
 
 def _utf8(text: str, column: str) -> bytes:

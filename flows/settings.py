@@ -5,6 +5,7 @@ never stand in the file: the Label Studio key comes from `LABEL_STUDIO_API_KEY`.
 """
 
 import os
+import shlex
 import tomllib
 from collections import Counter
 from collections.abc import Sequence
@@ -343,6 +344,10 @@ def load_settings(root: Path) -> Settings:
         SettingsError: the file is missing, is not TOML, or a value is wrong; every wrong value is named.
     """
     path = root / FILE_NAME
+    if root.is_file():
+        raise SettingsError(
+            f"{root} is a file; a project is named by its folder: --project {shlex.quote(str(root.parent))}"
+        )
     if not path.is_file():
         raise SettingsError(
             f"There is no {FILE_NAME} in {root.absolute()}. Make one: siftline init my-project --source FILE --text "

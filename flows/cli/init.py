@@ -18,6 +18,7 @@ from warehouse import DataError, Lake, SettingsError
 from warehouse.files import replaced_file
 
 _FUNCTIONS = "labeling_functions.py"
+_NO_TEXT = ("missing_text", "text_not_string")
 _ONE = 'label_model = "snorkel"       # or "anchored", "auto", "dawid_skene", "majority"'
 _SEVERAL = 'label_model = "anchored"      # the one that knows items with several classes'
 
@@ -37,6 +38,8 @@ def init_project(
     Raises:
         SettingsError: there is a project already, or a file that it would write, or the arguments do not fit.
     """
+    if folder.exists() and not folder.is_dir():
+        raise SettingsError(f"{folder} is a file; nothing was changed. Name a folder for the project.")
     for name in (FILE_NAME, _FUNCTIONS):
         if (folder / name).exists():
             raise SettingsError(f"{folder / name} exists already; nothing was changed. Edit it, or name a new folder.")
@@ -163,12 +166,23 @@ def _check_source(source: Path, *, text: str, id_field: str | None, classes: lis
     why = ", ".join(f"{count} {reason}" for reason, count, _ in reasons)
     if not counts.get("stored"):
         first = f" The first: {reasons[0][2]}." if reasons else ""
-        way = " Name the field with the text: --text NAME." if any(r[0] == "missing_text" for r in reasons) else ""
+        way = _way_to_text(text, reasons[0][2]) if reasons and reasons[0][0] in _NO_TEXT else ""
         raise DataError(
             f"Not one record of {source} can be read ({why or 'the file has none'}); nothing was written.{first}{way}"
         )
     if twice := counts["duplicate"]:
-        why = ", ".join(filter(None, [why, f"{twice} that stand there already"]))
+        why = ", ".join(filter(None, [why, f"{twice} duplicate"]))
     out.print(f"{counts['stored']:,} records can be read" + (f"; left out: {why}" if why else ""))
-    if reasons:
-        out.print(f"   first {reasons[0][0]}: {reasons[0][2]}")
+    for reason, _, detail in reasons:
+        out.print(f"   first {reason}: {detail}")
+    if any(reason == "duplicate_id_conflict" for reason, _, _ in reasons):
+        out.print(
+            f"   Where '{id_field}' is not unique, begin anew with another --id, or without: the text is then the id"
+        )
+
+
+def _way_to_text(text: str, detail: str) -> str:
+    """What to do where no record has a text of that name; a text inside an object has to come out of it."""
+    inner = text if "." in text else f"{text}.NAME" if "is an object" in detail else None
+    nested = f" One inside an object comes out by jq -c '.text = .{inner}' FILE > data.jsonl" if inner else ""
+    return f" Name the field with the text: --text NAME.{nested}"

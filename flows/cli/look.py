@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.cli.console import excerpt, out, print_table, safe, say
-from flows.settings import load_settings
+from flows.settings import Settings, load_settings
 from warehouse import Lake, Reader, StageResult
 from warehouse.answers import NO_CLASS, labels_in_words
 
@@ -63,7 +63,10 @@ def show_status(root: Path) -> None:
         if skipped := _skipped(reader):
             out.print(skipped)
         if waiting:
-            out.print(f"{_wait(waiting)}. {_then_run(root)}")
+            out.print(f"{_wait(waiting)}.")
+            if hint := _answer_here(root, settings):
+                out.print(hint)
+            out.print(_then_run(root))
 
 
 def _quarantined(reader: Reader) -> list[tuple[str, int]]:
@@ -232,9 +235,15 @@ def show_queue(root: Path, limit: int) -> None:
         )
     shown = [(*row[:4], row[4], excerpt(row[5], 60)) for row in rows]
     print_table(["rank", "value", "state", "suggested", "reason", "text"], shown, title="next tasks")
+    if shown and (hint := _answer_here(root, settings)):
+        say(hint)
+
+
+def _answer_here(root: Path, settings: Settings) -> str | None:
+    """The command that answers in the terminal, where the tasks are files."""
     elsewhere = settings.annotate.service == "label-studio" or os.environ.get("LABEL_STUDIO_URL")
-    if shown and not elsewhere and (root / settings.annotate.folder).is_dir():
-        say("To answer them here: siftline answer" + project_hint(root))
+    here = not elsewhere and (root / settings.annotate.folder).is_dir()
+    return f"To answer them here: siftline answer{project_hint(root)}" if here else None
 
 
 def show_suspects(root: Path, limit: int) -> None:

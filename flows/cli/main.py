@@ -7,7 +7,9 @@ lock is away, the same command may work later; 130 interrupted.
 import os
 import re
 import select
+import shlex
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
@@ -66,7 +68,12 @@ def run_command(arguments: list[str]) -> int:
         if "diff" in arguments[:1] and re.match(r"-\d", getattr(error, "option_name", "")):
             console.say("siftline: A snapshot has no negative number. `siftline snapshots` lists those there are.")
         else:
+            error.message = error.message.replace(
+                "Value error, ", ""
+            )  # pydantic's, before the words of typer's choices
             error.show()
+            if hint := _project_hint(arguments, error):
+                console.say(hint)
         return 2
     except (typer.Abort, KeyboardInterrupt):
         return _interrupted(arguments)
@@ -98,6 +105,20 @@ def run_command(arguments: list[str]) -> int:
     if code == _INTERRUPTED:  # typer's answer to Ctrl-C, without a word
         return _interrupted(arguments)
     return code if isinstance(code, int) else 0
+
+
+def _project_hint(arguments: list[str], error: Any) -> str | None:
+    """How a project is named, for who put its option before the command, or its folder where none belongs."""
+    from flows.settings import FILE_NAME
+
+    if not arguments:
+        return None
+    if re.match(r"--project\b|-p", arguments[0]) and getattr(error, "option_name", "") in ("--project", "-p"):
+        return "The project stands behind the command: siftline COMMAND --project FOLDER"
+    last = Path(arguments[-1])
+    if "extra argument" in error.message and (last / FILE_NAME).is_file():
+        return f"The project is named by its option: --project {shlex.quote(str(last))}"
+    return None
 
 
 def _reader_left() -> bool:

@@ -193,6 +193,16 @@ def test_skips_are_told_where_the_queue_is_shown(
         assert "1 task was skipped and has no label" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", ["status", "queue"])
+def test_where_tasks_are_shown_the_command_that_answers_them_is_named(
+    made: Made, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    root = made(["one"])
+    assert run_command([command, "--project", str(root)]) == 0
+    captured = capsys.readouterr()
+    assert f"To answer them here: siftline answer --project {root}\n" in captured.out + captured.err
+
+
 def test_several_classes_one_and_none(made: Made, answer: Answer) -> None:
     root = made(["first", "second", "third"], several=True)
     assert answer(root, "3, spam,3", "none", ",", "ham").returncode == 0

@@ -61,7 +61,8 @@ def test_every_command_has_help_with_an_example(command: list[str], capsys: pyte
         (["run"], "siftline init"),
         (["queue"], "siftline init"),
         (["no-such-command"], "No such command"),
-        (["run", "--annotator", "nobody"], "nobody"),
+        (["run", "--annotator", "nobody"], "'--annotator': 'nobody' is not one of"),
+        (["--project", "p", "run"], "siftline COMMAND --project FOLDER"),
         (["samples", "get", "no-such-sample"], "reuters-r8"),
         (["embed", "--input", "missing.jsonl", "--output", "x.parquet"], "missing.jsonl"),
         (["embed", "--input", "missing.jsonl", "--output", "x.parquet", "--encoder", "gpt"], "dense"),
@@ -104,6 +105,18 @@ def test_a_users_mistake_is_told_in_words_with_exit_code_2(
     captured = capsys.readouterr()
     assert words in captured.err
     assert "Traceback" not in captured.err
+
+
+@pytest.mark.parametrize(
+    "command", [["status", "p q"], ["status", "--project", "p q/siftline.toml"]], ids=["bare", "file"]
+)
+def test_who_names_a_project_in_another_way_is_told_the_right_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_command(["init", "p q", "--classes", "a,b"]) == 0
+    assert run_command(command) == 2
+    assert "--project 'p q'" in capsys.readouterr().err
 
 
 def test_the_help_of_embed_says_one_thing_of_bf16(capsys: pytest.CaptureFixture[str]) -> None:

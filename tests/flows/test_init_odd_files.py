@@ -38,14 +38,20 @@ def init(folder: Path, name: str, *options: str) -> int:
         ("a.csv", b"select,from,order\na,b,1\n", ["--text", "select", "--id", "order"], "1 records can be read"),
         ("a.csv", "größe,テキスト\n1,x\n".encode(), ["--text", "テキスト", "--id", "größe"], "1 records can be read"),
         ("a.csv", b"text,x,x\na,1,2\n", [], "1 records can be read"),
-        ("a.csv", b"text\na\na\n", [], "1 records can be read; left out: 1 that stand there already"),
+        ("a.csv", b"text\na\na\n", [], "1 records can be read; left out: 1 duplicate"),
         (
             "a.jsonl",
             b'{"text": "a", "id": 1}\n{"text": "b", "id": 1}\n{"text": ""}\n{"text": null}\n{"te\n',
             ["--id", "id"],
             "left out: 1 duplicate_id_conflict, 1 empty_text, 1 invalid_json, 1 null_text",
         ),
-        ("a.csv", "text\ngrün\na\n".encode("latin-1"), [], "is the file UTF-8?"),
+        (
+            "a.csv",
+            'text\ngrün\na\n""\n""\n'.encode("latin-1"),
+            [],
+            "is the file UTF-8? From Windows-1252: iconv -f WINDOWS-1252 -t UTF-8",
+        ),
+        ("a.csv", b"text,who\na,1\nb,1\n", ["--id", "who"], "Where 'who' is not unique, begin anew with another --id"),
         (
             "a.parquet",
             parquet(text=pa.array(["a"], pa.large_string()).dictionary_encode()),
@@ -78,6 +84,8 @@ def test_what_is_read(
         ("a.jsonl", b'{"text":"a"}\r{"text":"b"}\r', "convert: tr '\\r' '\\n'"),
         ("a.jsonl", b'[{"text":"a"}]', "jq -c '.[]'"),
         ("a.json", b'[{"text":"a"}]', "jq -c '.[]'"),
+        ("a.jsonl", b'{"text":{"body":"a"}}', "an object of 'body', not a string. Name"),
+        ("a.jsonl", b'{"text":{"body":"a"}}', "jq -c '.text = .text.NAME'"),
         ("a.xlsx", b"PK\x03\x04", "Save the sheet as CSV UTF-8"),
         ("a.csv", b"id, text\n1, a\n", "It has: id, ' text'"),
         ("a.csv", b"id;body\n1;a\n", "It has: id, body"),
@@ -100,6 +108,14 @@ def test_several_files_at_once_have_another_way(tmp_path: Path, capsys: pytest.C
     (tmp_path / "a.csv").write_text("text\na\n")
     assert init(tmp_path, name) == 2
     assert 'path = "data/*.csv"' in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_project_is_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "a.csv"
+    source.write_text("text\na\n")
+    assert run_command(["init", str(source), "--source", str(source), "--classes", "a,b"]) == 2
+    assert "a.csv is a file; nothing was changed. Name a folder" in " ".join(capsys.readouterr().err.split())
+    assert source.read_text() == "text\na\n"
 
 
 def test_the_copy_of_records_is_its_owners_only(tmp_path: Path) -> None:
