@@ -156,7 +156,7 @@ def embed_file(
     with replaced_file(output) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         records = _records(config, file)
         while batch := list(islice(records, FILE_TEXTS)):
-            where = [f"{file.name} record {record.position}" for record in batch]
+            where = [f"{file.name} {_place(file, record)}" for record in batch]
             encoding = _encode(encoder, [record.text for record in batch], where, progress, done, total)
             ids = [_id_of(record, file, id_field) for record in batch]
             vectors = matrix_to_list_array(encoding.vectors)
@@ -317,12 +317,16 @@ def _checked_count(config: SourceConfig, file: SourceFile) -> int:
 
 
 def _unreadable(config: SourceConfig, file: SourceFile, first: Sequence[Fault], bad: int) -> DataError:
-    named = "; ".join(f"record {fault.position}: {fault.detail} ({fault.reason})" for fault in first)
+    named = "; ".join(f"{_place(file, fault)}: {fault.detail} ({fault.reason})" for fault in first)
     more = f"; and {bad - len(first)} more" if bad > len(first) else ""
     return DataError(
         f"{file.name} {named}{more}. Mend or remove what is named; nothing was written. Texts are read from the field "
         f"'{config.text}' (--text-field)."
     )
+
+
+def _place(file: SourceFile, entry: Record | Fault) -> str:
+    return f"{'row' if file.format == 'parquet' else 'line'} {entry.position}"
 
 
 def _records(config: SourceConfig, file: SourceFile) -> Iterator[Record]:
@@ -349,5 +353,5 @@ def _id_of(record: Record, file: SourceFile, id_field: str | None) -> str:
     if id_field is None:
         return str(record.position)
     if record.id is None:
-        raise DataError(f"{file.name} record {record.position}: the field '{id_field}' is empty. Give it an id.")
+        raise DataError(f"{file.name} {_place(file, record)}: the field '{id_field}' is empty. Give it an id.")
     return record.id

@@ -24,6 +24,7 @@ MOST_CHARACTERS = 100
 
 _HINTS = {
     ".json": "Name a file of one object a line .jsonl; an array becomes that by jq -c '.[]' FILE > data.jsonl",
+    ".txt": "One with columns: end its name in .csv or .tsv. One text a line: jq -Rc '{text: .}' FILE > data.jsonl",
     ".xlsx": "Save the sheet as CSV UTF-8",
     ".xls": "Save the sheet as CSV UTF-8",
 }

@@ -48,7 +48,7 @@ class RunRecord:
 
     def words(self) -> str:
         """Who it was and how it ended, for people."""
-        return f"{self.flow} run {self.run} (process {self.pid} on {self.host}, begun {self.began}) {self.end()}"
+        return f"{self.flow} run {self.run} (process {self.pid} on {self.host}, begun {self.began}), which {self.end()}"
 
     def end(self) -> str:
         """How it ended, for people."""

@@ -16,6 +16,7 @@ app = typer.Typer(
     no_args_is_help=True,
     invoke_without_command=True,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="From raw records to a labelled data set for the fewest human hours.",
@@ -250,7 +251,12 @@ def embed(
         typer.Option("--output", "-o", callback=ending_in(".parquet"), help="Parquet file to write: id, vector."),
     ],
     text_field: Annotated[str, typer.Option(help="Column or field that holds the text.")] = "text",
-    id_field: Annotated[str, typer.Option(help="Column or field that holds the id; left out: the row number.")] = "",
+    id_field: Annotated[
+        str,
+        typer.Option(
+            help="Column or field that holds the id; left out: the line on which a record begins, in Parquet its row."
+        ),
+    ] = "",
     encoder: Annotated[
         str, typer.Option(help="Encoder: default, routed, shallow, dense, or a .safetensors file.")
     ] = "default",

@@ -92,12 +92,12 @@ def test_an_old_output_is_replaced_and_private(tmp_path: Path, encoder: Encoder)
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        (b'{"text": "half', "record 11: .*half_line"),
-        (b"\xff\xfe\n", "record 11: .*invalid_utf8"),
-        (b'{"text": 5, "key": "a"}\n', "record 11: .*text_not_string"),
-        (b'{"key": "a"}\n', "record 11: no field 'text'"),
-        (b'{"text": "\\ud83d", "key": "a"}\n', "record 11: .*lone_surrogate"),
-        (b'{"text": "fine", "key": ""}\n', "record 11: the field 'key' is empty"),
+        (b'{"text": "half', "line 11: .*half_line"),
+        (b"\xff\xfe\n", "line 11: .*invalid_utf8"),
+        (b'{"text": 5, "key": "a"}\n', "line 11: .*text_not_string"),
+        (b'{"key": "a"}\n', "line 11: no field 'text'"),
+        (b'{"text": "\\ud83d", "key": "a"}\n', "line 11: .*lone_surrogate"),
+        (b'{"text": "fine", "key": ""}\n', "line 11: the field 'key' is empty"),
     ],
 )
 def test_a_bad_record_is_named_and_the_old_output_stays(
@@ -112,12 +112,21 @@ def test_a_bad_record_is_named_and_the_old_output_stays(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.jsonl", "out.parquet"]
 
 
+def test_a_bad_cell_is_named_by_its_line_and_a_bad_value_by_its_row(tmp_path: Path, encoder: Encoder) -> None:
+    (tmp_path / "in.csv").write_text('key,text\na,"two\nlines"\nb,\n', "utf-8")
+    with pytest.raises(DataError, match=r"in\.csv line 4: .*empty_text"):
+        run(tmp_path / "in.csv", encoder)
+    pq.write_table(pa.table({"key": ["a", "b"], "text": ["two\nlines", ""]}), tmp_path / "in.parquet")
+    with pytest.raises(DataError, match=r"in\.parquet row 2: .*empty_text"):
+        run(tmp_path / "in.parquet", encoder)
+
+
 def test_ten_bad_records_are_named_at_once(tmp_path: Path, encoder: Encoder) -> None:
     source = tmp_path / "in.jsonl"
     source.write_text('{"text": "fine"}\n' + '{"body": "no text"}\n' * 12, "utf-8")
     with pytest.raises(DataError) as told:
         run(source, encoder)
-    named = [number for number in range(1, 14) if f"record {number}:" in str(told.value)]
+    named = [number for number in range(1, 14) if f"line {number}:" in str(told.value)]
     assert named == list(range(2, 12))
     assert "; and 2 more. " in str(told.value)
     assert "'text' (--text-field)" in str(told.value)

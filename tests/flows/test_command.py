@@ -54,6 +54,14 @@ def test_every_command_has_help_with_an_example(command: list[str], capsys: pyte
     assert "Example: siftline " + " ".join(command) in text
 
 
+@pytest.mark.parametrize("command", [[], ["run"], ["lf", "preview"]], ids=" ".join)
+def test_help_is_asked_for_in_one_letter_too(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command([*command, "-h"]) == 0
+    short = capsys.readouterr().out
+    assert run_command([*command, "--help"]) == 0
+    assert short == capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -86,6 +86,7 @@ def test_what_is_read(
         ("a.json", b'[{"text":"a"}]', "jq -c '.[]'"),
         ("a.jsonl", b'{"text":{"body":"a"}}', "an object of 'body', not a string. Name"),
         ("a.jsonl", b'{"text":{"body":"a"}}', "jq -c '.text = .text.NAME'"),
+        ("a.txt", b"a\nb\n", "jq -Rc '{text: .}'"),
         ("a.xlsx", b"PK\x03\x04", "Save the sheet as CSV UTF-8"),
         ("a.csv", b"id, text\n1, a\n", "It has: id, ' text'"),
         ("a.csv", b"id;body\n1;a\n", "It has: id, body"),
