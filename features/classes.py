@@ -24,10 +24,11 @@ def check_classes(reader: Reader, names: Sequence[str], *, multi_label: bool) ->
     """
     stored = _stored(reader)
     for class_id, (name, _) in stored.items():
-        now = names[class_id] if class_id < len(names) else None
-        if now != name:
+        now = names[class_id : class_id + 1]
+        if list(now) != [name]:
+            there = repr(now[0]) if now else "missing"
             raise SettingsError(
-                f"Class {class_id} is {name!r} in the warehouse and {now!r} in siftline.toml. Votes and labels are "
+                f"Class {class_id} is {name!r} in the warehouse and {there} in siftline.toml. Votes and labels are "
                 "stored by this number, so classes can only be added at the end. Put the stored names back in their "
                 "order, or name another folder under [warehouse] to begin anew."
             )

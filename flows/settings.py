@@ -429,7 +429,11 @@ def _meant(place: Sequence[int | str]) -> str:
 
 def _lines(error: ValidationError) -> list[str]:
     lines: list[str] = []
-    for problem in error.errors():
+    problems = error.errors()
+    for problem in problems:
+        place = problem["loc"]
+        if problem["type"] == "too_short" and any(o["loc"][: len(place)] == place != o["loc"] for o in problems):
+            continue  # a list is too short for pydantic where one of its members is wrong
         where = ".".join(str(part) for part in problem["loc"]) or "(file)"
         if variable := _variable_of(problem["loc"]):
             where = f"{where} ({variable})"

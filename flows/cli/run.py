@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 
 from flows.cli.console import EndNow, say, stage_progress
-from flows.cli.look import print_summary
+from flows.cli.look import print_summary, project_hint
 from flows.prefect_server import prefect_api
 from warehouse import ServiceError, SettingsError, StageResult
 
@@ -38,7 +38,7 @@ def run_project(root: Path, *, simulated: bool, max_passes: int | None) -> None:
         if simulated:
             say("Annotator: simulated (answers come from the sample's gold column, not from people)")
         with stage_progress() as progress:
-            watch(OpenProject(project=project, progress_of=progress.of, on_result=Announcer(), told=say))
+            watch(OpenProject(project=project, progress_of=progress.of, on_result=Announcer(project.root), told=say))
             try:
                 summary = cycle(str(project.root), simulated=simulated, max_passes=max_passes)
             except TerminationSignal as stop:
@@ -64,7 +64,8 @@ def _went_away(error: Exception) -> EndNow:
 class Announcer:
     """One line per stage that did something, under a heading per pass."""
 
-    def __init__(self) -> None:
+    def __init__(self, root: Path = Path()) -> None:
+        self._root = root
         self._passes = 0
 
     def __call__(self, result: StageResult) -> None:
@@ -78,6 +79,8 @@ class Announcer:
         written = [f"{n:,} {table}" for table, n in result.rows_written.items() if table != "models"]
         told = ", ".join(f"{key} {n:,}" for key, n in counts.items())
         say(f"  {result.stage:<12}{', '.join(written):<28}  {told}  ({result.seconds:.1f} s)")
+        if result.stage == "ingest" and result.detail.get("quarantined"):
+            say(f"  What was not read, and why: siftline questions what-was-not-read{project_hint(self._root)}")
         for name in ("reason", "advice"):
             if name in result.detail:
                 say(f"  {result.detail[name]}")

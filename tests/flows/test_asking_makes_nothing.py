@@ -1,13 +1,15 @@
 """Commands that ask of a project: without a warehouse they say so and make none; `status` tells what is from before."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from features.ingest import ingest
 from flows.cli.main import run_command
+from flows.cli.run import Announcer
 from flows.project import Project
-from warehouse import Lake
+from warehouse import Lake, SettingsError
 
 SETTINGS = """
 [project]
@@ -76,3 +78,24 @@ def test_status_tells_the_quarantine_of_what_is_gone_from_that_of_the_last_read(
         assert stage.endswith("\t2 classes, 1 items, 2 quarantine")
         ingest(lake, Project(project(tmp_path, "good.jsonl")).ingest_config)
     assert status(root, capsys)[:2] == ["quarantined\t0", "quarantined by all reads\t2"]
+
+
+def test_a_run_that_puts_records_aside_names_the_question_about_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.jsonl").write_text('{"text": "a"}\nno json\n')
+    (tmp_path / "good.jsonl").write_text('{"text": "b"}\n')
+    with Lake(tmp_path / "lake") as lake:
+        for source, told in (("bad.jsonl", True), ("good.jsonl", False)):
+            Announcer(tmp_path)(ingest(lake, Project(project(tmp_path, source)).ingest_config))
+            words = f"siftline questions what-was-not-read --project {tmp_path}\n"
+            assert (words in capsys.readouterr().err) == told
+
+
+def test_a_class_taken_out_is_called_missing(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n')
+    config = Project(project(tmp_path, "a.jsonl")).ingest_config
+    with Lake(tmp_path / "lake") as lake:
+        ingest(lake, config)
+        with pytest.raises(SettingsError, match=r"in the warehouse and missing in siftline\.toml"):
+            ingest(lake, replace(config, classes=config.classes[:-1]))

@@ -113,6 +113,15 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, words: str) -> None:
         load_settings(write(tmp_path, text))
 
 
+def test_a_wrong_source_is_one_mistake_and_not_also_none(tmp_path: Path) -> None:
+    (tmp_path / "siftline.toml").write_text(
+        '[project]\nname = "p"\nclasses = ["a", "b"]\n[[sources]]\nname = "s"\npath = "x.csv"\ntxet = "text"\n'
+    )
+    with pytest.raises(SettingsError, match="perhaps meant as text") as told:
+        load_settings(tmp_path)
+    assert "at least 1 item" not in str(told.value)
+
+
 def test_slices_may_be_of_one_source_and_their_limit_may_be_lifted(tmp_path: Path) -> None:
     with_author = GOOD + "metadata = ['author']\n[[sources]]\nname = 'other'\npath = 'b.csv'\n"
     for limit in (0.5, 1.0):
