@@ -148,6 +148,18 @@ def test_a_flat_or_falling_curve_promises_nothing_and_a_rising_one_no_more_than_
     assert 0 <= steep.gain <= 0.3
 
 
+def test_the_interval_of_the_outlook_holds_what_then_comes() -> None:
+    generator, held = np.random.default_rng(0), 0
+    for power in np.resize((0.4, 0.5, 0.7, 1.0), 200):
+        truth = {n: 0.95 - 0.8 * n**-power for n in (*range(32, 321, 32), 420)}
+        scored = {n: generator.binomial(1000, share) / 1000 for n, share in truth.items() if n <= 320}
+        found = outlook(scored, 100)
+        assert found is not None
+        assert 0 <= found.low <= found.gain <= found.high <= 1 - min(scored[320], 1 - found.gain)
+        held += found.low <= truth[420] - truth[320] <= found.high
+    assert held >= 150  # between the smallest and the largest of the fits without one point lie 108
+
+
 def test_too_few_points_give_no_outlook_and_wrong_settings_are_refused() -> None:
     assert outlook({0: 0.5, 32: 0.8, 64: 0.85, 96: 0.86}) is None
     with pytest.raises(SettingsError, match="is 0"):
