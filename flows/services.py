@@ -255,10 +255,10 @@ def status(project: Project) -> list[Line]:
         lines.append(Line("prefect", "yours" if _answers(f"{configured}/health") else "away", configured, ""))
     else:
         lines.append(_line(Background("prefect", state), "/health"))
-    engine = project.settings.engine.url
-    if engine is not None:
+    engine = (project.settings.engine.url or "").rstrip("/")
+    if engine:
         last = Background("engine", state).last()
-        if last is not None and last.url == engine.rstrip("/"):
+        if last is not None and last.url == engine:
             lines.append(_line(Background("engine", state), "/health"))
         else:
             lines.append(Line("engine", "yours" if _answers(f"{engine}/health") else "away", engine, ""))
