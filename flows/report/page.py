@@ -21,6 +21,7 @@ from flows.report.sample import MapItems
 from warehouse import Lake, Progress, Reader, siftline_version, silent
 from warehouse.answers import NO_CLASS
 from warehouse.files import replaced_file
+from weak_labels.report import wilson
 
 _STEPS = 3
 _MAP_TEXT = 110
@@ -202,7 +203,7 @@ def _quality_plot(facts: Facts) -> Markup | None:
 
 
 def _accuracy_mark(share: float, votes: int) -> dict[str, Any]:
-    low, high = plots.wilson(round(share * votes), votes)
+    low, high = wilson(round(share * votes), votes)
     tip = f"{text.percent(share)} of {text.counted(votes, 'vote')}"
     tip += f", 95% interval {text.percent(low)} to {text.percent(high)}"
     return {"plot": plots.interval_mark(share, low, high, tip), "low": low, "high": high}

@@ -9,8 +9,9 @@ from typing import Any
 
 from active.stopping import outlook
 from flows.report.facts import Facts, Point
-from flows.report.plots import Curve, curve_range, wilson
+from flows.report.plots import Curve, curve_range
 from flows.report.text import count, counted, duration, percent, score
+from weak_labels.report import wilson
 
 SERIES = {
     "siftline": ("Siftline", "labels picked by value, and weak labels"),
