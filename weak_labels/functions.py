@@ -250,6 +250,17 @@ def check_functions(functions: Sequence[LabelingFunction], classes: Sequence[str
                 f"{where}: the labeling function '{function.name}' votes for class {max(function.class_ids)}, but the "
                 f"project's {len(classes)} classes have the numbers 0 to {len(classes) - 1}. Fit it on class names."
             )
+        for number in function.class_ids:
+            if names_another(number, classes):
+                raise SettingsError(
+                    f"{where}: the labeling function '{function.name}' votes for class {number}, which is the number "
+                    f"of '{classes[number]}' and the name of another class. Fit it on class names, as text."
+                )
+
+
+def names_another(number: int, classes: Sequence[str]) -> bool:
+    """Whether the number of a class is another one's name, as 0 and 1 of the classes -1, 0 and 1."""
+    return classes[number] != str(number) and str(number) in classes
 
 
 @contextmanager

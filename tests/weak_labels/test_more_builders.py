@@ -203,6 +203,11 @@ class TestModel:
         with pytest.raises(SettingsError, match=words):
             run_vote(lake, [model(Numbered(), on="texts", name="numbered")])
 
+    def test_numbers_that_are_names_of_other_classes_are_refused(self, lake: Lake) -> None:
+        function = model(make_pipeline(CountVectorizer(), LogisticRegression()).fit(["a1", "b1"], [0, 1]), on="texts")
+        with pytest.raises(SettingsError, match="the number of '-1' and the name of another class"):
+            run_vote(lake, [dataclasses.replace(function, name="learned")], classes=("-1", "0", "1"))
+
     @pytest.mark.parametrize(
         ("classifier", "changes", "words"),
         [
