@@ -132,6 +132,8 @@ class LabelStudioService:
         number = self._call(lambda: count_of(created.id))
         for said in task["predictions"]:
             self._call(lambda said=said: self._client.predictions.create(task=number, **said))
+            # An import of a project's first suggestions does this by itself.
+            self._call(lambda: self._client.projects.update(id=project_id, model_version=SUGGESTIONS))
 
     def find(self, item_ids: Sequence[str]) -> Mapping[str, Sequence[str]]:
         """Task ids by item id, in ascending order; see `AnnotationService.find`."""

@@ -88,6 +88,9 @@ def test_an_annotator_labels_with_the_keyboard(studio: StudioInfo, service: Labe
         assert [text for text in chosen(driver) if text.startswith("trade")], "the suggestion is not chosen"
         driver.save_screenshot(str(tmp_path / "label-studio-task.png"))
         body = driver.find_element(By.TAG_NAME, "body")
+        assert "Its key takes it back." in body.text
+        body.send_keys("8")
+        WebDriverWait(driver, 30).until(lambda _: not chosen(driver))
         body.send_keys("3")
         WebDriverWait(driver, 30).until(lambda _: [text for text in chosen(driver) if text.startswith("crude")])
         body.send_keys(Keys.CONTROL + Keys.ENTER)

@@ -140,7 +140,13 @@ def test_a_task_that_is_stored_alone_has_all_that_others_have(studio: StudioInfo
     ours, theirs = alone["predictions"][0], other["predictions"][0]
     assert ours["result"][0]["value"] == {"choices": [CLASSES[0]]}
     assert (ours["score"], ours["model_version"]) == (theirs["score"], theirs["model_version"]) == (0.6, "siftline")
-    assert project_of(studio, two)["model_version"] == "siftline"
+
+
+def test_suggestions_of_a_project_that_has_one_task_are_those_shown(
+    studio: StudioInfo, project: LabelStudioService
+) -> None:
+    project.push(make_tasks(1))
+    assert project_of(studio, project)["model_version"] == "siftline"
 
 
 def test_without_a_project_push_says_what_to_do(service: LabelStudioService) -> None:
