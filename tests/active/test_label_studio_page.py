@@ -48,8 +48,9 @@ PLAIN = Task(
 
 def text_of(driver: WebDriver) -> str:
     """The labelled text as the page shows it, once it is there."""
-    shown = WebDriverWait(driver, 60).until(lambda page: page.find_element(By.CSS_SELECTOR, ".lsf-richtext__container"))
-    return str(shown.get_property("innerText")).strip()
+    # One step: between two, the page may draw the text anew.
+    shown = "return document.querySelector('.lsf-richtext__container')?.innerText.trim()"
+    return str(WebDriverWait(driver, 60).until(lambda page: page.execute_script(shown)))
 
 
 def chosen(driver: WebDriver) -> list[str]:
