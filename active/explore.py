@@ -1,20 +1,23 @@
-"""Exploration: a sample of the train items that selection cannot bias, for figures about all of them.
+"""Exploration: a sample of the train items that selection cannot bias, and how often the end model is right on it.
 
 Every item has a fixed place in an order drawn once by its id and the seed. A share of each batch goes to the first
 items of that order that nobody was asked about; those that were labelled for another reason are there for nothing. So
 all items up to the first unlabelled one are a fair sample, whatever was selected beside it or is ingested later. Items
-that people skipped are passed over: the sample speaks for the items that people can label.
+that people skipped are passed over: the sample speaks for the items that people can label. Each counts with what the
+end model said of it before anybody had answered, so no model is asked about what it learned.
 
 Shape letters: N items of the pool.
 """
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from active.graph import Rows
-from active.pool import Pool
+from active.pool import ANSWERED, ASKED, Pool
+from warehouse import Reader
 
 EXPLORED = "Drawn at random, whatever its value: part of the fair sample of all records."
 """Begins the reason of such an item in the queue, also once it is asked again; the saved questions look for it."""
@@ -41,12 +44,77 @@ def exploration_next(pool: Pool, seed: int, count: int) -> Rows:
     return order[~np.isin(order, pool.taken)][:count]
 
 
-def fair_sample(pool: Pool, seed: int) -> Rows:
+def fair_sample(item_ids: Sequence[str], labelled: Rows, skipped: Rows, seed: int) -> Rows:
     """The labelled items that are a fair sample of the pool: all of the order up to the first that is still open.
 
-    Skipped items are left out, so this is a sample of those that people can label.
+    Args:
+        item_ids: of the pool [N].
+        labelled: places of those with a label in force.
+        skipped: places of those that people skipped; left out, so this is a sample of those that people can label.
+        seed: of the order.
     """
-    order = exploration_order(pool.item_ids, seed)
-    order = order[~np.isin(order, pool.skipped)]
-    labelled = np.isin(order, pool.labelled)
-    return order[: len(order) if labelled.all() else int(np.argmin(labelled))]
+    order = exploration_order(item_ids, seed)
+    order = order[~np.isin(order, skipped)]
+    held = np.isin(order, labelled)
+    return order[: len(order) if held.all() else int(np.argmin(held))]
+
+
+@dataclass(frozen=True, slots=True)
+class FairScore:
+    """Of how many items of the fair sample the end model had the label right before anybody had answered.
+
+    In a multi-label project that is the whole set of classes.
+    """
+
+    items: int
+    right: int
+
+
+def score_fair_sample(reader: Reader, seed: int) -> FairScore | None:
+    """How right the end model was on the fair sample, one prediction per item; None where nothing was explored.
+
+    The models are those of the cycles in which the items were labelled, so the present one is rather better; people saw
+    what they said as a suggestion, which may have led some. Items whose text was edited after people had been asked are
+    left out: what a model said was about another text.
+
+    Args:
+        reader: of the warehouse.
+        seed: `[select] seed`, of the order.
+
+    Source: each label is predicted before it is learned from, as in Dawid (1984), Present Position and Potential
+    Developments: The Prequential Approach.
+    """
+    if not reader.rows("SELECT 1 FROM queue WHERE starts_with(reason, ?) LIMIT 1", [EXPLORED]):
+        return None
+    pool = reader.arrow(
+        f"""
+        SELECT i.item_id, g.item_id IS NOT NULL AS labelled, {ANSWERED} AS answered
+        FROM items i {ASKED}
+        WHERE i.split = 'train' AND i.item_id IN (SELECT item_id FROM vectors)
+        ORDER BY i.item_id
+        """
+    )
+    item_ids: list[str] = pool.column("item_id").to_pylist()
+    labelled = pool.column("labelled").to_numpy().astype(np.bool_)
+    answered = pool.column("answered").to_numpy().astype(np.bool_)
+    fair = fair_sample(item_ids, np.flatnonzero(labelled), np.flatnonzero(answered & ~labelled), seed)
+    items, right = reader.rows(
+        """
+        WITH answered AS (
+            SELECT item_id, min(committed_at) AS first FROM annotations
+            WHERE action = 'labelled' AND item_id IN (SELECT unnest($1)) GROUP BY item_id
+        ), said AS (
+            SELECT p.item_id, max_by(p.class_id, p.committed_at) AS class_id, max_by(p.probs, p.committed_at) AS probs
+            FROM predictions p JOIN answered a ON a.item_id = p.item_id AND p.committed_at < a.first
+            GROUP BY p.item_id
+        )
+        SELECT count(*), count(*) FILTER (CASE
+            WHEN g.class_id >= 0 THEN s.class_id = g.class_id
+            ELSE list_filter(range(len(s.probs)), lambda n: s.probs[n + 1] >= 0.5) = g.class_ids
+        END)
+        FROM said s JOIN gold_labels g ON g.item_id = s.item_id
+        WHERE s.item_id NOT IN (SELECT item_id FROM asked_before WHERE why = 'edited')
+        """,
+        [[item_ids[row] for row in fair]],
+    )[0]
+    return FairScore(int(items), int(right))

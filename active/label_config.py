@@ -42,8 +42,8 @@ grid-template-columns: repeat(auto-fill, minmax(min(100%, {column}rem), 1fr)); }
   <Choices name="{choices}" toName="{text}" {kind} showInline="{inline}">
 {options}
   </Choices>
-  <Header value="A class that is chosen already is the model's suggestion: change it where it is wrong." size="6" \
-style="{small}; margin: 1rem 0 0"/>
+  <Header value="A class that is chosen already is the model's suggestion: change it where it is wrong. Its key \
+takes it back." size="6" style="{small}; margin: 1rem 0 0"/>
   <Header value="The sign beside a class is its key. Ctrl+Enter submits, on a Mac Command+Enter. Skip (Ctrl+Space) \
 what you cannot tell." size="6" style="{small}; margin: 0"/>
   <Header value="Why this one: $reason" size="6" style="{small}; margin: 0.5rem 0 0"/>

@@ -91,7 +91,11 @@ class LabelStudioService:
         return created
 
     def push(self, tasks: Sequence[Task]) -> Mapping[str, str]:
-        """Import tasks in the order given, some hundred per request; see `AnnotationService.push`.
+        """Store tasks in the order given, some hundred per request; see `AnnotationService.push`.
+
+        The first one is stored by itself: an import on SQLite, as `siftline studio up` has it, goes on from the highest
+        number there. It gives those of withdrawn tasks again, and an answer from a page that still shows the former one
+        would be the other's.
 
         Raises:
             ServiceError: a request failed or was not confirmed; what it stored is found by `find`.
@@ -102,7 +106,10 @@ class LabelStudioService:
         for start in range(0, len(tasks), IMPORT_CHUNK):
             some = tasks[start : start + IMPORT_CHUNK]
             chunk: Any = [_with_one_version(task.to_label_studio()) for task in some]
-            self._call(lambda chunk=chunk: self._client.projects.import_tasks(project_id, request=chunk))
+            if not start:
+                self._store_by_itself(project_id, chunk.pop(0))
+            if chunk:
+                self._call(lambda chunk=chunk: self._client.projects.import_tasks(project_id, request=chunk))
             held = self.find([task.item_id for task in some])
             for task in some:
                 fresh = [task_id for task_id in held.get(task.item_id, ()) if task_id not in task.former]
@@ -115,6 +122,18 @@ class LabelStudioService:
                     f"such as item {missing[0]!r}; run again, nothing is sent twice"
                 )
         return task_ids
+
+    def _store_by_itself(self, project_id: int, task: Json) -> None:
+        """Store one task with a number above all that the server ever gave, and its suggestion with it."""
+        people = self.annotators_per_task
+        created: Any = self._call(
+            lambda: self._client.tasks.create(project=project_id, data=task["data"], overlap=people)
+        )
+        number = self._call(lambda: count_of(created.id))
+        for said in task["predictions"]:
+            self._call(lambda said=said: self._client.predictions.create(task=number, **said))
+            # An import of a project's first suggestions does this by itself.
+            self._call(lambda: self._client.projects.update(id=project_id, model_version=SUGGESTIONS))
 
     def find(self, item_ids: Sequence[str]) -> Mapping[str, Sequence[str]]:
         """Task ids by item id, in ascending order; see `AnnotationService.find`."""

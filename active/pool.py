@@ -20,6 +20,18 @@ from warehouse.reader import list_column_to_matrix
 pc: Any = pyarrow.compute
 
 
+ASKED = """
+        LEFT JOIN gold_labels g ON g.item_id = i.item_id
+        LEFT JOIN (
+            SELECT item_id, any_value(content_hash) FILTER (WHERE state = 'answered') AS hash
+            FROM queue GROUP BY item_id
+        ) q ON q.item_id = i.item_id
+"""
+"""Joins the items `i` with the labels in force `g` and with what people were asked `q`."""
+ANSWERED = f"coalesce(q.hash = {sent_hash(shown_keys('q.hash'))}, false)"
+"""There, whether enough people have seen an item as it is now: without a label it was skipped."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pool:
     """Train items by ascending id.
@@ -96,15 +108,11 @@ def read_pool(reader: Reader, indexed: Sequence[str]) -> Pool:
         f"""
         SELECT i.item_id, i.content_hash, w.probs AS weak, p.probs AS predicted,
                g.item_id IS NOT NULL AS labelled, g.class_id AS gold, q.item_id IS NOT NULL AS queued,
-               coalesce(q.hash = {sent_hash(shown_keys("q.hash"))}, false) AS answered
+               {ANSWERED} AS answered
         FROM items i
         LEFT JOIN latest_weak_labels w ON w.item_id = i.item_id
         LEFT JOIN latest_predictions p ON p.item_id = i.item_id
-        LEFT JOIN gold_labels g ON g.item_id = i.item_id
-        LEFT JOIN (
-            SELECT item_id, any_value(content_hash) FILTER (WHERE state = 'answered') AS hash
-            FROM queue GROUP BY item_id
-        ) q ON q.item_id = i.item_id
+        {ASKED}
         WHERE i.split = 'train'
         ORDER BY i.item_id
         """

@@ -53,25 +53,25 @@ class ReconcileReport:
 
     def lines(self) -> list[str]:
         """The report in words."""
-        agree = "1 task agrees" if self.agreed == 1 else f"{self.agreed} tasks agree"
-        lines = [f"{agree} with the service"]
+        agree = "agrees" if self.agreed == 1 else "agree"
+        lines = [f"{_tasks(self.agreed)} {agree} with the service"]
         counts = {
-            "tasks were in the service and are now confirmed": self.confirmed,
-            "tasks were missing in the service and were sent again": self.sent_again,
-            "tasks had another number in the service, which is now recorded": self.renumbered,
-            "second tasks of an item were withdrawn": self.withdrawn,
-            "second tasks of an item stay, because somebody has begun them": self.begun,
-            "tasks in the service were unknown to the queue and were taken into it": self.adopted,
-            "tasks held another content than their item and were put right": self.restored,
+            "{} found in the service, now confirmed": self.confirmed,
+            "{} missing in the service, sent again": self.sent_again,
+            "{} with another number in the service, which is now recorded": self.renumbered,
+            "{} more of an item that has one, withdrawn": self.withdrawn,
+            "{} more of an item that has one, kept because somebody has begun there": self.begun,
+            "{} unknown to the queue, taken into it": self.adopted,
+            "{} with another content than the item's, put right": self.restored,
         }
-        lines += [f"{count} {words}" for words, count in counts.items() if count]
+        lines += [words.format(_tasks(count)) for words, count in counts.items() if count]
         lines += [f"item {item} has more than one answered task; look at it in the service" for item in self.doubled]
         lines += [
             f"item {item} has an answer to another content than it has now; look at it in the service"
             for item in self.edited
         ]
         if self.strangers:
-            lines.append(f"{self.strangers} tasks are of items that this warehouse does not hold; they were left alone")
+            lines.append(f"{_tasks(self.strangers)} of an item that this warehouse does not hold, left alone")
         return lines
 
 
@@ -206,6 +206,10 @@ def _lost_row(config: QueueConfig, item_id: str, content_hash: str, held: Sequen
         "content_hash": content_hash,
         "task_id": task.task_id,
     }
+
+
+def _tasks(count: int) -> str:
+    return "1 task" if count == 1 else f"{count} tasks"
 
 
 def _differs(task: StoredTask, shown: Mapping[str, str]) -> bool:

@@ -1,7 +1,8 @@
 """When to stop: what the next labels are worth, read from how much the last ones brought.
 
 Accuracy follows an inverse power law of the number of labels well enough to look one step ahead, and no further: the
-estimate is refused where there are too few points, and its interval is that of the fit without each single point.
+estimate is refused where there are too few points, and its interval is a jackknife: how far the fit moves without each
+single point says how far it may be off.
 """
 
 from collections.abc import Mapping
@@ -23,8 +24,9 @@ class Outlook:
     Attributes:
         labels: how many more.
         gain: expected rise of the accuracy, 0 to 1.
-        low: smallest rise when none or any one point is left out.
-        high: largest rise then.
+        low: lower end of its interval, 0 or more.
+        high: upper end, never above all right. On simulated curves with the noise of a test split the true rise was
+            inside in 76 to 90 of 100: the points of a curve are few, and scored on the same items.
     """
 
     labels: int
@@ -36,7 +38,7 @@ class Outlook:
         """In words, in percentage points."""
         return (
             f"The next {self.labels} labels are worth about {100 * self.gain:.1f} points of accuracy "
-            f"({100 * self.low:.1f} to {100 * self.high:.1f})."
+            f"(jackknife interval {100 * self.low:.1f} to {100 * self.high:.1f})."
         )
 
 
@@ -54,19 +56,24 @@ def outlook(accuracy: Mapping[int, float], labels: int = 100) -> Outlook | None:
         SettingsError: `labels` is below 1.
 
     Source: the inverse power law of Figueroa et al. (2012), Predicting Sample Size Required for Classification
-    Performance; the interval is a jackknife (Efron, Stein 1981).
+    Performance; the standard error is the jackknife's (Efron, Stein 1981), the interval Student's at 95%.
     """
     if labels < 1:
         raise SettingsError(f"labels of the outlook is {labels}; it must be 1 or more.")
+    from scipy.special import stdtrit  # takes a tenth of a second to import
+
     points = sorted((n, score) for n, score in accuracy.items() if n > 0)
     if len(points) < LEAST_POINTS:
         return None
     counts = np.array([n for n, _ in points], np.float64)
     scores = np.array([score for _, score in points])
     gain = _gain(counts, scores, counts[-1], labels)
-    gains = [_gain(np.delete(counts, out), np.delete(scores, out), counts[-1], labels) for out in range(len(points))]
-    # On a perfect curve all are equal but for the last bits, which differ between processors.
-    return Outlook(labels=labels, gain=gain, low=min(gain, *gains), high=max(gain, *gains))
+    n = len(points)
+    without = np.array([_gain(np.delete(counts, k), np.delete(scores, k), counts[-1], labels) for k in range(n)])
+    error = np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum())
+    half = float(stdtrit(n - 1, 0.975) * error)
+    most = max(gain, 1.0 - float(scores[-1]))
+    return Outlook(labels=labels, gain=gain, low=max(0.0, gain - half), high=min(most, gain + half))
 
 
 def _gain(counts: Floats, scores: Floats, now: float, labels: int) -> float:

@@ -62,10 +62,10 @@ class Content:
             text: the item's content.
             metadata: the item's metadata as JSON.
         """
-        if not self.show:
-            return (text,)
-        values = _values(metadata)
-        return tuple(_plain(values.get(key)) for key in self.show)
+        values = _values(metadata) if self.show else {}
+        texts = [_plain(values.get(key)) for key in self.show] or [text]
+        # Label Studio shows the line end of Windows as two.
+        return tuple(part.replace("\r\n", "\n") for part in texts)
 
     def image_of(self, metadata: str) -> str | None:
         """Address of the item's image: None where none is shown, empty where this item has none that may be."""

@@ -5,6 +5,7 @@ file ("database is locked") and stays behind when its parent is killed. This one
 the project, its services are off, and it exits when the pipe to its parent closes, however the parent ends.
 """
 
+import logging
 import os
 import shutil
 import socket
@@ -36,6 +37,8 @@ QUIET = {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_CLI_PROMPT": "false",
 }
+# For each event that a server did not take Prefect's client writes a kilobyte to the terminal, one every 7 s.
+_NO_EVENTS_TOLD = {"PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL"}
 _SERVICES = (
     "CANCELLATION_CLEANUP",
     "CLEANUP_RECONCILER",
@@ -145,8 +148,9 @@ def prefect_api(state: Path) -> Generator[str]:
     Raises:
         ServiceError: the configured server does not answer, or our own does not start.
     """
-    for name, value in QUIET.items():
+    for name, value in (QUIET | _NO_EVENTS_TOLD).items():
         os.environ.setdefault(name, value)
+    logging.raiseExceptions = False  # the same for its log lines; who asked for this is told once, in words
     url = configured_api_url()
     if url is not None:
         check_api(url)
@@ -184,8 +188,9 @@ def check_api(url: str) -> None:
         httpx.get(f"{url.rstrip('/')}/health", timeout=10, trust_env=not is_own(url)).raise_for_status()
     except httpx.HTTPError as error:
         raise ServiceError(
-            f"The Prefect server at {url} does not answer ({error}). Where `siftline up` is starting it, try again; "
-            "where it is yours, start it (`prefect server start`) or unset PREFECT_API_URL to run without one."
+            f"The Prefect server at {url} does not answer ({error}). Where `siftline up` started it, wait a minute and "
+            "run `siftline up`; where it is yours, start it (`prefect server start`) or unset PREFECT_API_URL to run "
+            "without one."
         ) from error
 
 

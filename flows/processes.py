@@ -24,13 +24,19 @@ def started_for(pid: int, variable: str, place: Path) -> bool:
         variable: variable of its environment that names the place.
         place: a file or folder.
     """
-    try:
-        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:
-        return True
-    prefix = f"{variable}=".encode()
-    told = next((Path(os.fsdecode(v.removeprefix(prefix))) for v in variables if v.startswith(prefix)), None)
+    told = _told(pid, variable)
     return told is None or not told.exists() or (place.exists() and told.samefile(place))
+
+
+def moved_since(pid: int, variable: str) -> bool:
+    """Whether the place that a process was told of is gone: its folder was moved, and it asks for its files in vain.
+
+    Args:
+        pid: a live process.
+        variable: variable of its environment that names the place.
+    """
+    told = _told(pid, variable)
+    return told is not None and not told.exists()
 
 
 def left_of_session(leader: int, variable: str, value: str) -> list[int]:
@@ -49,6 +55,15 @@ def left_of_session(leader: int, variable: str, value: str) -> list[int]:
                 if mark in (folder / "environ").read_bytes().split(b"\0"):
                     found.append(int(folder.name))
     return found
+
+
+def _told(pid: int, variable: str) -> Path | None:
+    try:
+        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    prefix = f"{variable}=".encode()
+    return next((Path(os.fsdecode(v.removeprefix(prefix))) for v in variables if v.startswith(prefix)), None)
 
 
 def _fields(pid: int) -> list[str]:

@@ -24,7 +24,7 @@ from filelock import FileLock
 from engine.remote import info_sha256
 from flows.ports import is_own, pick_port
 from flows.prefect_server import QUIET, configured_api_url, own_pages
-from flows.processes import left_of_session, start_time, started_for
+from flows.processes import left_of_session, moved_since, start_time, started_for
 from flows.project import Project
 from flows.studio import StudioInfo, studio_down, studio_server, studio_status, studio_up
 from warehouse import ServiceError
@@ -99,6 +99,11 @@ class Background:
             return None
         return last if started_for(last.pid, MARK, self._record) else None
 
+    def moved(self) -> bool:
+        """Whether the process runs and the project's folder was moved since."""
+        running = self.status()
+        return running is not None and moved_since(running.pid, MARK)
+
     def start(
         self,
         command: Sequence[str],
@@ -129,13 +134,24 @@ class Background:
         part = self._folder / f"{self.name}.part"
         part.write_text(json.dumps(asdict(running)), "utf-8")
         part.replace(self._record)
+        return self.await_ready(running, ready)
+
+    def await_ready(self, running: Running, ready: Callable[[], bool]) -> Running:
+        """Wait until a process is ready, also one that an interrupted command started.
+
+        Raises:
+            ServiceError: it ended, or was not ready in time and was stopped; the message has its last words.
+        """
         deadline = time.monotonic() + START_TIMEOUT_S
         while not ready():
-            if start_time(pid) != running.started or not running.started:
+            if start_time(running.pid) != running.started or not running.started:
                 raise ServiceError(f"{self.name} ended while it started: {self._last_words()} (log: {self.log})")
             if time.monotonic() > deadline:
                 self.stop()
-                raise ServiceError(f"{self.name} was not ready within {START_TIMEOUT_S:.0f} s (log: {self.log})")
+                raise ServiceError(
+                    f"{self.name} was not ready within {START_TIMEOUT_S:.0f} s and was stopped (log: {self.log}). "
+                    "Start it again: siftline up"
+                )
             time.sleep(0.2)
         return running
 
@@ -188,6 +204,7 @@ def up(project: Project, told: Callable[[str], None] = lambda _: None) -> list[L
     state = project.state_path
     state.mkdir(exist_ok=True, mode=0o700)
     with FileLock(str(state / "services.lock")):
+        _stop_moved(state, told)
         environment = {**os.environ, **QUIET, "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO"}
         environment["PREFECT_API_URL"] = _prefect_up(project, environment, told)
         _engine_up(project, environment, told)
@@ -202,14 +219,26 @@ def up(project: Project, told: Callable[[str], None] = lambda _: None) -> list[L
         if running is not None and running.asks != asks:
             told("stopping the deployments, which were started with other settings or addresses")
             deployments.stop()
-        if deployments.status() is None:
+        ready = state / "services" / "deployments.ready"
+        running = deployments.status()
+        if running is not None:
+            deployments.await_ready(running, ready.exists)
+        else:
             told("starting the deployments")
-            ready = state / "services" / "deployments.ready"
             ready.unlink(missing_ok=True)
             command = [sys.executable, "-m", "flows.cli.main", "serve", "--project", str(project.root)]
             environment["SIFTLINE_SERVE_READY"] = str(ready)
             deployments.start(command, environment, url="", ready=ready.exists, asks=asks)
     return status(project)
+
+
+def _stop_moved(state: Path, told: Callable[[str], None]) -> None:
+    """Stop what runs since before the project's folder was moved: Prefect's server opens its database by the path."""
+    moved = [service for name in ("deployments", "engine", "prefect") if (service := Background(name, state)).moved()]
+    if moved:
+        told("stopping what was started before the folder was moved")
+    for service in moved:
+        service.stop()
 
 
 def _addresses(environment: Mapping[str, str]) -> list[str]:
@@ -255,10 +284,10 @@ def status(project: Project) -> list[Line]:
         lines.append(Line("prefect", "yours" if _answers(f"{configured}/health") else "away", configured, ""))
     else:
         lines.append(_line(Background("prefect", state), "/health"))
-    engine = project.settings.engine.url
-    if engine is not None:
+    engine = (project.settings.engine.url or "").rstrip("/")
+    if engine:
         last = Background("engine", state).last()
-        if last is not None and last.url == engine.rstrip("/"):
+        if last is not None and last.url == engine:
             lines.append(_line(Background("engine", state), "/health"))
         else:
             lines.append(Line("engine", "yours" if _answers(f"{engine}/health") else "away", engine, ""))
@@ -293,7 +322,7 @@ def _prefect_up(project: Project, environment: Mapping[str, str], told: Callable
     service = Background("prefect", project.state_path)
     running = service.status()
     if running is not None:
-        return running.url
+        return _known_up(service, running, f"{running.url}/health", told)
     told("starting Prefect's server")
     last = service.last()
     port = pick_port(PREFECT_PORT, former=(urlsplit(last.url).port or 0) if last is not None else 0)
@@ -315,6 +344,14 @@ def _prefect_up(project: Project, environment: Mapping[str, str], told: Callable
     return service.start(command, variables, url=url, ready=lambda: _answers(f"{url}/health")).url
 
 
+def _known_up(service: Background, running: Running, health: str, told: Callable[[str], None]) -> str:
+    """Wait for a server that runs: it may be starting still, since before `up` was interrupted; returns its address."""
+    if not _answers(health):
+        told(f"waiting for {service.name}, which runs and does not answer")
+        service.await_ready(running, lambda: _answers(health))
+    return running.url
+
+
 def _engine_up(project: Project, environment: Mapping[str, str], told: Callable[[str], None]) -> None:
     url = (project.settings.engine.url or "").rstrip("/")
     service = Background("engine", project.state_path)
@@ -325,7 +362,10 @@ def _engine_up(project: Project, environment: Mapping[str, str], told: Callable[
     if running is not None and running.asks != asks:
         told("stopping the engine's server, which was started with other settings or another encoder")
         service.stop()
-    if not command or service.status() is not None or _answers(f"{url}/health"):
+    running = service.status() if command else None
+    if running is not None:
+        _known_up(service, running, f"{url}/health", told)
+    if running is not None or not command or _answers(f"{url}/health"):
         return
     told("starting the engine's server")
     service.start(command, environment, url=url, ready=lambda: _answers(f"{url}/health"), asks=asks)

@@ -23,7 +23,7 @@ import httpx
 from filelock import FileLock
 
 from flows.ports import is_free, pick_port
-from flows.processes import start_time, started_for
+from flows.processes import moved_since, start_time, started_for
 from warehouse import ServiceError, SettingsError
 
 DEFAULT_USERNAME = "annotator@siftline.local"
@@ -32,6 +32,9 @@ ENVIRONMENT = ".venv-labelstudio"
 START_TIMEOUT_S = 600.0
 STOP_TIMEOUT_S = 20.0
 FIRST_PORT = 8080
+_DATA = "LABEL_STUDIO_BASE_DATA_DIR"
+"""Environment variable of the server: the folder of its data."""
+
 _QUIET = {
     "PATH": os.defpath,
     "LANG": "C.UTF-8",
@@ -110,9 +113,11 @@ class StudioServer:
         self.folder.chmod(0o700)
         (self.folder / ".gitignore").write_text("*\n", encoding="ascii")
         with FileLock(self.folder / "studio.lock"):
-            running = self.status()
-            if running is not None:
-                return running
+            running = self._running()
+            if running is not None and moved_since(running.pid, _DATA):
+                self.stop()  # it opens its database by the path, and finds none
+            elif running is not None:
+                return self._await_healthy(running)
             record = self._read() or _Record(
                 port=0,
                 username=self.username,
@@ -160,7 +165,7 @@ class StudioServer:
         record = self._read()
         if record is None or not _runs(record):
             return None
-        return record if started_for(record.pid, "LABEL_STUDIO_BASE_DATA_DIR", self.folder / "data") else None
+        return record if started_for(record.pid, _DATA, self.folder / "data") else None
 
     def _program(self) -> Path:
         program = self.environment / "bin" / "label-studio"
@@ -200,7 +205,7 @@ class StudioServer:
                 shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=self.environment, prefix="siftline-") as scratch:
             made = Path(scratch) / "label_studio.sqlite3"
-            variables = {**_QUIET, "HOME": scratch, "LABEL_STUDIO_BASE_DATA_DIR": scratch}
+            variables = {**_QUIET, "HOME": scratch, _DATA: scratch}
             try:
                 subprocess.run(
                     [str(program), "version"],
@@ -252,7 +257,7 @@ class StudioServer:
         return {
             **_QUIET,
             "HOME": str(self.folder.resolve()),
-            "LABEL_STUDIO_BASE_DATA_DIR": str((self.folder / "data").resolve()),
+            _DATA: str((self.folder / "data").resolve()),
             "LABEL_STUDIO_USERNAME": record.username,
             "LABEL_STUDIO_PASSWORD": record.password,
             "LABEL_STUDIO_USER_TOKEN": record.api_key,

@@ -11,7 +11,7 @@ import json
 import os
 import socket
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -98,7 +98,8 @@ def recorded(
     try:
         yield at
     except BaseException as error:
-        _write(path, [*kept, replace(mine, ended=_why(error))])
+        with suppress(OSError):  # a full disk, or a folder that was moved: what ended the run is to be told, not this
+            _write(path, [*kept, replace(mine, ended=_why(error))])
         raise
     _write(path, kept)
 

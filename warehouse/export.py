@@ -33,7 +33,8 @@ Format = Literal["parquet", "jsonl", "csv", "datasets"]
 MANIFEST = "manifest.json"
 SCRATCH = ".siftline-export-"
 EARLIER = ".earlier"
-BATCH_ROWS = 50_000
+BATCH_ROWS = 1000
+"""Rows at a time: Arrow's strings end at 2 GiB, which 50,000 texts of 43 kB have together."""
 _COLUMNS = "item_id, content, split, label, label_source, confidence, simulated, probs"
 _SPLITS = {"valid": "validation"}
 """Names of splits that the Hugging Face library knows by another word."""

@@ -28,6 +28,8 @@ PACKAGES = {
 
 LOCAL = ("ducklake", "sqlite_scanner")
 """What a warehouse with a SQLite catalogue and its data in a folder needs."""
+CONNECT_TIMEOUT_S = 30
+"""So long PostgreSQL's client waits for a server that takes a connection and says nothing; by itself, for ever."""
 
 
 def extension_path(name: str) -> Path:
@@ -80,6 +82,8 @@ def open_duckdb(names: Sequence[str] = LOCAL, *, threads: int | None = None) -> 
     Raises:
         WarehouseError: an extension is missing or was built for another duckdb.
     """
+    if "postgres_scanner" in names:
+        os.environ.setdefault("PGCONNECT_TIMEOUT", str(CONNECT_TIMEOUT_S))
     files = frozenset(_identity(extension_path(name)) for name in names)
     if not files <= _CHECKED:
         _CHECKED.update(files & _recorded())

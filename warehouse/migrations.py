@@ -15,7 +15,7 @@ from pathlib import Path
 
 import duckdb
 
-from warehouse.connection import Location, connect, locate
+from warehouse.connection import Location, connect, locate, quote
 from warehouse.durable import NewFiles
 from warehouse.errors import SchemaTooNew, SchemaTooOld, WarehouseNotFound
 from warehouse.layout import give_statistics, set_file_options, sort_tables
@@ -240,10 +240,10 @@ def _comment_tables(cursor: duckdb.DuckDBPyConnection) -> None:
     }
     for table in TABLES:
         if tables.get(table.name) != table.comment:
-            cursor.execute(f'COMMENT ON TABLE "{table.name}" IS {_quote(table.comment)}')
+            cursor.execute(f'COMMENT ON TABLE "{table.name}" IS {quote(table.comment)}')
         for column in table.all_columns:
             if columns.get((table.name, column.name)) != column.comment:
-                cursor.execute(f'COMMENT ON COLUMN "{table.name}"."{column.name}" IS {_quote(column.comment)}')
+                cursor.execute(f'COMMENT ON COLUMN "{table.name}"."{column.name}" IS {quote(column.comment)}')
 
 
 def _renew_views(cursor: duckdb.DuckDBPyConnection) -> None:
@@ -281,8 +281,4 @@ def _replace_views(cursor: duckdb.DuckDBPyConnection) -> None:
         cursor.execute(f"DROP VIEW IF EXISTS {view.name}")
     for view in (*VIEWS, version):
         cursor.execute(f"CREATE VIEW {view.name} AS {view.sql}")
-        cursor.execute(f"COMMENT ON VIEW {view.name} IS {_quote(view.comment)}")
-
-
-def _quote(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+        cursor.execute(f"COMMENT ON VIEW {view.name} IS {quote(view.comment)}")

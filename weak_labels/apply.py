@@ -46,7 +46,7 @@ class VoteConfig:
     Attributes:
         classes: class names; the place of a name is its class number.
         encoder_id: encoder whose vectors the functions see.
-        batch_items: items per batch.
+        batch_items: items per batch; of long texts fewer, see `weak_labels.reach`.
         pattern_bytes: where no function can fail, as many of these batches are put together as have this size: RE2
             builds the automaton of a pattern anew for each.
         timeout_s: seconds for one call of a Python function: an item for row functions, a batch for column functions.

@@ -41,6 +41,8 @@ _WITH_SIGNS = re.compile("[\u0590-\u05ff\u1200-\u139f\u2d80-\u2ddf\uab00-\uab2f]
 _RUNS_ON = re.compile(
     "[\u0e01-\u0fff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 )
+_SPACES = r"[\s\x{B}\x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000}]+"
+"""White space as Python knows it; RE2's own \\s is that of ASCII, and texts from web pages have no-break spaces."""
 _DOTTED = "i\u0307"
 """What Python's lower() makes of the Turkish İ."""
 
@@ -250,7 +252,7 @@ def _whole_words(words: Sequence[str], times: int = 1) -> str:
 
 
 def _pattern(word: str) -> str:
-    patterns = [r"\s+".join(_escape(part) for part in form.split()) for form in _forms(word)]
+    patterns = [_SPACES.join(_escape(part) for part in form.split()) for form in _forms(word)]
     pattern = patterns[0] if len(patterns) == 1 else f"(?:{'|'.join(patterns)})"
     return pattern.replace(_escape(_DOTTED), r"(?:i\x{307}?|\x{130})")
 
@@ -265,12 +267,13 @@ def _runs_on(word: str) -> bool:
 
 
 def _scripts(words: Sequence[str]) -> list[str]:
-    """What the pattern does for the scripts of some words, for the version; it changes where votes may."""
+    """What the pattern does for the scripts and spaces of some words, for the version; it changes where votes may."""
     found = {
         "signs": any(map(_WITH_SIGNS.search, words)),
         "runs on": any(map(_runs_on, words)),
         "dotted": any(_DOTTED in word for word in words),
         "forms": any(len(_forms(word)) > 1 for word in words),
+        "spaces": any(" " in word for word in words),
         "signs 2": not all(_RUNS_ON.match(word[0]) and _RUNS_ON.match(word[-1]) for word in words),
     }
     return [name for name, there in found.items() if there]

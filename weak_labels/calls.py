@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from weak_labels.functions import ABSTAIN, ItemBatch, LabelingFunction, Votes, importable
+from weak_labels.functions import ABSTAIN, ItemBatch, LabelingFunction, Votes, importable, names_another
 
 Rows = npt.NDArray[np.int64]
 
@@ -152,6 +152,10 @@ def check_vote(value: object, classes: tuple[str, ...]) -> int:
     vote = int(value)
     if not ABSTAIN <= vote < len(classes):
         raise NotAVote("out_of_range", f"voted {vote}; the class numbers are 0 to {len(classes) - 1}, -1 abstains")
+    if vote != ABSTAIN and names_another(vote, classes):
+        raise NotAVote(
+            "not_a_vote", f"voted {vote}, the number of '{classes[vote]}' and the name of another class; vote by names"
+        )
     return vote
 
 
@@ -221,6 +225,8 @@ def _call_columns(
         alive()
     if isinstance(values, np.ndarray):
         good = (values >= ABSTAIN) & (values < len(batch.classes))
+        if function.kind == "vectorized" and not function.labels:  # numbers of the code's own, not ours
+            good &= ~np.isin(values, [n for n in range(len(batch.classes)) if names_another(n, batch.classes)])
         outcome.votes[rows[good]] = values[good]
         wrong = np.flatnonzero(~good)
     else:

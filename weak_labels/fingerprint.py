@@ -7,6 +7,7 @@ libraries, and it cannot see files, environment variables or services that the c
 that a function imports only then. Handles that cannot be copied (locks, open files, connections) count by their type.
 """
 
+import ast
 import contextlib
 import copyreg
 import functools
@@ -19,7 +20,7 @@ import re
 import sys
 import sysconfig
 import textwrap
-from collections.abc import ItemsView, KeysView, Mapping, ValuesView
+from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
 from pathlib import Path, PurePath
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, MethodWrapperType, ModuleType
 from typing import Any
@@ -34,7 +35,6 @@ _LIBRARY_FOLDERS = (
 # A cache fills while the function runs; scikit-learn's vectorizers keep an address beside their stop words; the module
 # of a decorated function is named after its folder.
 _NOT_STATE = ("_cache", "_stop_words_id", "__module__")
-_FROM_IMPORT = re.compile(r"^from[ \t]+([.\w]+)[ \t]+import\b", re.MULTILINE)
 _PLAIN = (str, bytes, int, float, complex, bool, type(None), type(Ellipsis), range, slice)
 _CONTENT = (*_PLAIN, Mapping, list, tuple, set, frozenset, re.Pattern, np.ndarray)
 """Whose methods are followed to them; others, such as a generator of random numbers, are not the user's."""
@@ -255,10 +255,25 @@ def _beside_dict(value: Any) -> list[Any]:
 def _imported(module: ModuleType, text: str) -> list[str]:
     """Names of the modules of the user's own that a module imports when it is loaded itself."""
     names = {value.__name__ for value in vars(module).values() if isinstance(value, ModuleType)}
-    for name in _FROM_IMPORT.findall(text):
-        with contextlib.suppress(ImportError):  # a line of a text that only looks like an import
+    for name in _from_imports(text):
+        with contextlib.suppress(ImportError):  # one that failed, in a `try`
             names.add(importlib.util.resolve_name(name, module.__package__))
     return sorted(name for name in names if name in sys.modules and not is_library(sys.modules[name]))
+
+
+def _from_imports(text: str) -> Iterator[str]:
+    """What a module takes names from when it is loaded, not inside its functions; with the dots of a relative one."""
+    waiting: list[ast.AST] = []
+    with contextlib.suppress(SyntaxError, ValueError):  # the file was changed since
+        waiting.append(ast.parse(text))
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.ImportFrom):
+            yield "." * node.level + (node.module or "")
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            waiting += node.orelse
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            waiting += ast.iter_child_nodes(node)
 
 
 def source_of(thing: Any) -> str:

@@ -227,7 +227,7 @@ def load_functions(path: Path, classes: Sequence[str]) -> list[LabelingFunction]
 
 
 def check_functions(functions: Sequence[LabelingFunction], classes: Sequence[str], *, where: str) -> None:
-    """Refuse functions without a name, with a name used twice, or that vote for a class which does not exist.
+    """Refuse functions without a name, with one used twice or no time, or that vote for a class which does not exist.
 
     Raises:
         SettingsError: names the function, what it says and what is known.
@@ -239,6 +239,11 @@ def check_functions(functions: Sequence[LabelingFunction], classes: Sequence[str
         if function.name in names:
             raise SettingsError(f"{where}: two labeling functions are named '{function.name}'. Rename one of them.")
         names.add(function.name)
+        if function.timeout_s is not None and function.timeout_s <= 0:
+            raise SettingsError(
+                f"{where}: timeout_s of the labeling function '{function.name}' is {function.timeout_s:g}; it must be "
+                "above 0, or left out for the project's."
+            )
         unknown = [label for label in function.labels if label not in classes]
         if unknown:
             raise SettingsError(
@@ -250,6 +255,17 @@ def check_functions(functions: Sequence[LabelingFunction], classes: Sequence[str
                 f"{where}: the labeling function '{function.name}' votes for class {max(function.class_ids)}, but the "
                 f"project's {len(classes)} classes have the numbers 0 to {len(classes) - 1}. Fit it on class names."
             )
+        for number in function.class_ids:
+            if names_another(number, classes):
+                raise SettingsError(
+                    f"{where}: the labeling function '{function.name}' votes for class {number}, which is the number "
+                    f"of '{classes[number]}' and the name of another class. Fit it on class names, as text."
+                )
+
+
+def names_another(number: int, classes: Sequence[str]) -> bool:
+    """Whether the number of a class is another one's name, as 0 and 1 of the classes -1, 0 and 1."""
+    return classes[number] != str(number) and str(number) in classes
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from weak_labels.apply import VoteConfig
 from weak_labels.calls import MAX_TIMEOUTS, Limits, call_function
 from weak_labels.functions import Ask, Encode, LabelingFunction
 from weak_labels.item_batches import check_services, refused_exemplars, remember_encode, to_batch
+from weak_labels.reach import item_tables
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,7 +99,8 @@ def preview(
     shown: dict[str, list[Example]] = {function.name: [] for function in functions}
     encode = remember_encode(encode)
     with lake.read() as reader:
-        for table in reader.batches(sql, [config.encoder_id] if needs_vectors else [], rows=config.batch_items):
+        params = [config.encoder_id] if needs_vectors else []
+        for table in item_tables(reader, sql, params, rows=config.batch_items):
             batch, with_vector = to_batch(table, config.classes, encode, ask)
             for function in functions:
                 rows = with_vector if function.uses_vectors else np.arange(len(batch))

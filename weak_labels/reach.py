@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from warehouse import Delete, Stage, Upsert, Write
+from warehouse import Delete, Reader, Stage, Upsert, Write
 
 TEXT = "text"
 """Value of `input` for functions that see contents and metadata; functions on vectors have the encoder's id."""
@@ -23,6 +23,10 @@ INPUT_HASH = f"CASE WHEN i.metadata = '{{}}' THEN left(i.content_hash, 16) ELSE 
 """SQL over `items i`: changes when an item's content or metadata does."""
 
 VECTORS = "LEFT JOIN vectors x ON x.item_id = i.item_id AND x.encoder_id = ? AND x.content_hash = i.content_hash"
+PARTS = 10
+"""Parts in which a batch is read: Arrow's strings end at 2 GiB, which 5,000 texts of half a megabyte have together."""
+MOST_BYTES = 64 * 2**20
+"""A batch of this size is large enough, however few items it has."""
 _FOREVER = 2**31 - 1
 _REACH_COLUMNS = pa.schema(
     {"lf_name": pa.string(), "lf_version": pa.string(), "input": pa.string(), "batch": pa.int32(), "items": pa.int32()}
@@ -35,6 +39,22 @@ Rows = npt.NDArray[np.int64]
 def _is_of_item(noted: str) -> str:
     """SQL: a row of `lf_inputs` is about what the item is now; rows before decision 0117 have the hash of both."""
     return f"({noted}.input_hash = {INPUT_HASH} OR {noted}.input_hash = {_HASH_OF_BOTH})"
+
+
+def item_tables(
+    reader: Reader, sql: str, params: Sequence[object], *, rows: int, least_bytes: int = 0
+) -> Iterator[pa.Table]:
+    """The items of a query, about `rows` and `least_bytes` of them at a time, or `MOST_BYTES` where these are fewer."""
+    held: list[pa.Table] = []
+    count = size = 0
+    for part in reader.batches(sql, params, rows=-(-rows // PARTS)):
+        held.append(part)
+        count, size = count + part.num_rows, size + part.nbytes
+        if (count >= rows and size >= least_bytes) or size >= MOST_BYTES:
+            yield pa.concat_tables(held)
+            held, count, size = [], 0, 0
+    if held:
+        yield pa.concat_tables(held)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,7 +160,7 @@ class Reach:
         return int(self._stage.scalar(sql, params))
 
     def pending(self, rows: int, *, ordered: bool, least_bytes: int = 0, screen: str = "") -> Iterator[Pending]:
-        """Items to call functions on, in batches of about `rows`, or of as many times that as `least_bytes` asks for.
+        """Items to call functions on, in batches as of `item_tables`.
 
         By item_id where the order matters. With a `screen` only those whose text matches that pattern: where there is
         `nothing_new` and all functions that are `behind` abstain on the others.
@@ -152,16 +172,10 @@ class Reach:
             f"i.item_id, i.content, i.metadata, {INPUT_HASH} AS input_hash, {text_batch} AS text_batch, "
             f"{retry} AS retry{vector}"
         )
-        held: list[pa.Table] = []
         if screen:
             sql, params = f"{sql} AND regexp_matches(i.content, ?)", [*params, screen]
-        for table in self._stage.batches(sql + (" ORDER BY i.item_id" if ordered else ""), params, rows=rows):
-            held.append(table)
-            if sum(part.nbytes for part in held) >= least_bytes:
-                yield self._to_pending(pa.concat_tables(held))
-                held.clear()
-        if held:
-            yield self._to_pending(pa.concat_tables(held))
+        sql += " ORDER BY i.item_id" if ordered else ""
+        yield from map(self._to_pending, item_tables(self._stage, sql, params, rows=rows, least_bytes=least_bytes))
 
     def writes(self, hashes: pa.Table, off: Flags, faulted: Sequence[int]) -> list[Write]:
         """What is to be written once all pending items were called.

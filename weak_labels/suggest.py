@@ -174,14 +174,17 @@ def _comment(text: str) -> str:
 def _word() -> re.Pattern[str]:
     # Vowel signs and accents of their own belong to the letter before them; Python counts them as signs.
     marks = re.escape("".join(c for c in map(chr, range(sys.maxunicode)) if unicodedata.category(c)[0] == "M"))
-    letters = f"[^\\W_][{marks}]*"
+    letters = f"\\w[{marks}]*"
     return re.compile(f"(?:{letters})+(?:['’](?:{letters})+)?")
 
 
 def _terms(text: str) -> set[str]:
-    words = [word.lower() for word in _word().findall(text)]
-    pairs = (f"{a} {b}" for a, b in itertools.pairwise(words))
-    return {word for word in words if len(word) >= _MIN_CHARS and not word.isdigit()} | set(pairs)
+    found = list(_word().finditer(text))
+    words = (word.group().lower() for word in found)
+    # A comma between two words is none of the white space that a phrase of `keywords` stands for.
+    beside = ((a, b) for a, b in itertools.pairwise(found) if text[a.end() : b.start()].isspace())
+    pairs = {f"{a.group()} {b.group()}".lower() for a, b in beside}
+    return {word for word in words if len(word) >= _MIN_CHARS and not word.isdigit()} | pairs
 
 
 def _words(

@@ -1,8 +1,8 @@
 """What a line typed into `siftline answer` means: classes by number or name, or a command.
 
 A whole name of a class wins over everything, because a label given by mistake is worse than a command not understood:
-where a class is named like a command, the command takes a colon in front, and where one is named by a number, classes
-are chosen by name only.
+where a class is named like a command, the command takes a colon in front, and where a name begins with a digit, as
+`5 stars`, classes are chosen by name only.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ class Keys:
     def __init__(self, classes: Sequence[str], *, multi_label: bool) -> None:
         self._classes = tuple(classes)
         self._multi_label = multi_label
-        self._numbered = not any(name.strip().isdecimal() for name in classes)
+        self._numbered = not any(name.strip()[:1].isdecimal() for name in classes)
         self._commands: dict[str, Command] = {self._word(word): command for word, command, _ in _COMMANDS}
         self.none = self._word(NONE)
 

@@ -84,7 +84,9 @@ def _quarantined(reader: Reader) -> list[tuple[str, int]]:
 
 def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) -> None:
     """Print what a run did and where the project stands."""
+    from active.explore import score_fair_sample
     from active.task_folder import TaskFolder
+    from flows.report.story import fair_sentence
 
     with project.lake.read() as reader:
         mark = simulated_mark(reader)
@@ -111,6 +113,7 @@ def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) 
         labels = reader.scalar("SELECT count(*) FROM gold_labels")
         skipped = _skipped(reader)
         waiting = reader.scalar("SELECT count(*) FROM queue WHERE state IN ('planned', 'sent', 'confirmed')")
+        score = None if rows else score_fair_sample(reader, project.settings.select.seed)
     if rows:
         print_table(
             ["labels", "siftline", "random pick", "+-", "same labels, no weak labels", "random, no weak labels", "+-"],
@@ -119,6 +122,8 @@ def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) 
         )
         for count, value in all_gold:
             out.print(f"all {count:,} gold labels: {value:.3f}")
+    elif fair := fair_sentence(score):
+        out.print(fair)
     passes = "1 pass" if summary.passes == 1 else f"{summary.passes} passes"
     out.print(
         f"{passes} in {seconds:.1f} s, {summary.rows_written:,} rows written; {labels} gold labels"
@@ -206,7 +211,7 @@ def make_report(root: Path, output: Path | None) -> None:
     target = output or root / "report.html"
     title = settings.project.title or settings.project.name
     with Lake(settings.warehouse.below(root), read_only=True) as lake:
-        written = write_report(lake, target, title=title, classes=settings.project.classes)
+        written = write_report(lake, target, title=title, classes=settings.project.classes, seed=settings.select.seed)
     out.print(f"report: {_shown(written.absolute())}")
 
 

@@ -122,7 +122,7 @@ def _write(
     if format == "parquet":
         if file is None and sys.stdout.isatty():
             raise SettingsError("Parquet is not for a terminal; name a file with --output.")
-        write_parquet(file or sys.stdout.buffer, stream(connection, result, rows=100_000))
+        write_parquet(file or sys.stdout.buffer, stream(connection, result, rows=_FETCH_ROWS))
         return
     with _text(file) as target:
         if format == "json":

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from active.explore import FairScore, score_fair_sample
 from flows.report.sample import TEXT_CHARS, MapItems, Row, read_map_items
 from warehouse.reader import Reader
 from weak_labels.report import Report, lf_report
@@ -81,6 +82,7 @@ class Facts:
     alpha: float | None
     contested: int
     scored_split: str
+    fair: FairScore | None
     series: Mapping[str, Mapping[str, Sequence[Point]]]
     confusion: Sequence[Sequence[int]]
     confusion_labels: int
@@ -133,8 +135,13 @@ class Facts:
         return sum(int(stage["runs"]) for stage in self.stages if stage["stage"] == "ingest")
 
 
-def read_facts(reader: Reader) -> Facts:
-    """Read everything the report says from the reader's snapshot."""
+def read_facts(reader: Reader, *, seed: int = 0) -> Facts:
+    """Read everything the report says from the reader's snapshot.
+
+    Args:
+        reader: of the warehouse.
+        seed: `[select] seed`, by which the fair sample is drawn.
+    """
     split = str(
         # Figures of a split that is no longer scored stay in the warehouse.
         reader.scalar("SELECT split FROM metrics WHERE series <> 'annotators' ORDER BY committed_at DESC LIMIT 1")
@@ -186,6 +193,7 @@ def read_facts(reader: Reader) -> Facts:
         ),
         contested=int(reader.scalar("SELECT count(*) FROM gold_labels WHERE agreeing < annotations")),
         scored_split=split,
+        fair=score_fair_sample(reader, seed),
         series={
             name: _series(reader, name, split) for name in ("accuracy", "macro_f1", "micro_f1", "calibration_error")
         },

@@ -21,6 +21,7 @@ from flows.report.sample import MapItems
 from warehouse import Lake, Progress, Reader, siftline_version, silent
 from warehouse.answers import NO_CLASS
 from warehouse.files import replaced_file
+from weak_labels.report import wilson
 
 _STEPS = 3
 _MAP_TEXT = 110
@@ -30,7 +31,9 @@ _NEIGHBOURS = 3
 _MATRIX_CLASSES = 60
 
 
-def write_report(lake: Lake, out: Path, *, title: str, classes: Sequence[str], progress: Progress = silent) -> Path:
+def write_report(
+    lake: Lake, out: Path, *, title: str, classes: Sequence[str], seed: int = 0, progress: Progress = silent
+) -> Path:
     """Write the report of a project: one HTML page that needs no network.
 
     The page is drawn from one snapshot of the warehouse; a part that has nothing to show yet says so. The file is
@@ -42,6 +45,7 @@ def write_report(lake: Lake, out: Path, *, title: str, classes: Sequence[str], p
         out: file to write; its folder is made.
         title: of the project.
         classes: names by class_id, for a warehouse that has none yet.
+        seed: `[select] seed`, by which the fair sample is drawn.
         progress: called with (done, total) steps.
 
     Returns:
@@ -49,7 +53,7 @@ def write_report(lake: Lake, out: Path, *, title: str, classes: Sequence[str], p
     """
     progress(0, _STEPS)
     with lake.read() as reader:
-        facts = read_facts(reader)
+        facts = read_facts(reader, seed=seed)
         classes = class_names(reader) or classes
     progress(1, _STEPS)
     item_map = _map(facts.map, classes) if facts.map else None
@@ -202,7 +206,7 @@ def _quality_plot(facts: Facts) -> Markup | None:
 
 
 def _accuracy_mark(share: float, votes: int) -> dict[str, Any]:
-    low, high = plots.wilson(round(share * votes), votes)
+    low, high = wilson(round(share * votes), votes)
     tip = f"{text.percent(share)} of {text.counted(votes, 'vote')}"
     tip += f", 95% interval {text.percent(low)} to {text.percent(high)}"
     return {"plot": plots.interval_mark(share, low, high, tip), "low": low, "high": high}

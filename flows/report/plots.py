@@ -307,15 +307,3 @@ def swatch(key: str) -> Markup:
     if key not in ("all_gold", "label_model"):
         parts.append(element("circle", {"cx": 14, "cy": 7, "r": 3.5, "class": f"dot s-{key}"}))
     return element("svg", {"class": "swatch", "width": 28, "height": 14, "aria-hidden": "true"}, *parts)
-
-
-def wilson(successes: float, n: int) -> tuple[float, float]:
-    """The 95% Wilson score interval of a share.
-
-    Source: Wilson, Probable inference, the law of succession, and statistical inference, JASA 22 (1927).
-    """
-    z = 1.959964
-    p = successes / n
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)

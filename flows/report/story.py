@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from active.explore import FairScore
 from active.stopping import outlook
 from flows.report.facts import Facts, Point
-from flows.report.plots import Curve, curve_range, wilson
+from flows.report.plots import Curve, curve_range
 from flows.report.text import count, counted, duration, percent, score
+from weak_labels.report import wilson
 
 SERIES = {
     "siftline": ("Siftline", "labels picked by value, and weak labels"),
@@ -21,6 +23,8 @@ SERIES = {
     "all_gold": ("All labels", "the end model taught with every label of the train split"),
 }
 ACROSS = ("all_gold",)
+FAIR_ITEMS = 10
+"""With fewer the interval says nothing."""
 _HOW = {
     "siftline": "set [evaluate] gold in siftline.toml and run `siftline run`",
     "random": "set [evaluate] gold and rival_seeds (5) in siftline.toml and run `siftline run`",
@@ -67,7 +71,9 @@ def key_result(facts: Facts) -> str:
         work += f" from {duration(facts.seconds)} of {kind}" if timed else f" from {kind}"
     found = compare(facts)
     if found is None:
-        return f"{counted(facts.items, 'item')}, {work}; no accuracy has been measured yet."
+        fair = fair_sentence(facts.fair)
+        said = f". {fair}" if fair else "; no accuracy has been measured yet."
+        return f"{counted(facts.items, 'item')}, {work}{said}"
     if found.labels != facts.gold_labels:
         work += f" (scored with {count(found.labels)})"
     said = f"{work}: accuracy {score(found.value)}"
@@ -119,6 +125,17 @@ def curve_sentence(facts: Facts) -> str:
     if f1 and f1.random and f1.labels == found.labels:
         said += f" Macro F1 is {score(f1.value)}, against {plus_minus(f1.random)} for the random picks."
     return said
+
+
+def fair_sentence(fair: FairScore | None) -> str:
+    """How right the end model was on items drawn at random; empty where too few have answers to say."""
+    if fair is None or fair.items < FAIR_ITEMS:
+        return ""
+    low, high = wilson(fair.right, fair.items)
+    return (
+        f"Of {count(fair.items)} items drawn at random the end model had {count(fair.right)} right before people "
+        f"answered: {percent(fair.right / fair.items)}, 95% interval {percent(low)} to {percent(high)}."
+    )
 
 
 def outlook_sentence(facts: Facts) -> str:

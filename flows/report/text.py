@@ -69,12 +69,14 @@ def score(value: float | None) -> str:
 
 
 def percent(value: float | None) -> str:
-    """A share as a percentage: 12%, 3.4%, 0.05%, 99.8% (nearly all is never 100%); a dash when there is none."""
+    """A share as a percentage: 12%, 3.4%, 0.05%; nearly all is never 100%, and hardly any never 0%. A dash for none."""
     if value is None:
         return "–"
-    shown = 100 * value
+    shown = round(100 * value, 9)  # an interval from 0 on begins at 1e-18
     if 99 < shown < 100:
         return f"{min(shown, 99.9):.1f}%"
+    if 0 < shown < 0.005:
+        return "<0.01%"
     if shown == 0 or shown >= 9.95:
         return f"{shown:.0f}%"
     return f"{shown:.1f}%" if shown >= 0.095 else f"{shown:.2f}%"

@@ -151,9 +151,13 @@ def model_rows(models: Sequence[tuple[str, str]]) -> dict[str, list[object]]:
 
 
 def label(
-    pool: SmallPool, answers: Mapping[str, int], project: str = "p", seconds: Mapping[str, float] | None = None
+    pool: SmallPool,
+    answers: Mapping[str, int] | Mapping[str, list[int]],
+    project: str = "p",
+    seconds: Mapping[str, float] | None = None,
 ) -> None:
     """Let people label items: rows of `annotations`, and `answered` in the queue where the item is there."""
+    sets = [said if isinstance(said, list) else None for said in answers.values()]
     ids = list(answers)
     at = pa.array([0] * len(ids), pa.timestamp("us", "UTC"))
     rows = pa.table(
@@ -164,7 +168,8 @@ def label(
             "task_id": [""] * len(ids),
             "annotator": ["ann"] * len(ids),
             "action": ["labelled"] * len(ids),
-            "class_id": pa.array([answers[item] for item in ids], pa.int32()),
+            "class_id": pa.array([-1 if isinstance(said, list) else said for said in answers.values()], pa.int32()),
+            "class_ids": pa.array(sets, pa.list_(pa.int32())),
             "simulated": [False] * len(ids),
             "created_at": at,
             "updated_at": at,

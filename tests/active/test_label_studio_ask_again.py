@@ -75,6 +75,23 @@ def test_a_text_edited_twice_is_asked_about_three_times_and_answers_to_former_te
     assert reconcile(lake, service, config).lines() == ["1 task agrees with the service"]
 
 
+def test_a_text_edited_before_its_task_the_newest_one_was_answered_is_sent_with_its_new_words(
+    lake: Lake, studio: StudioInfo, service: LabelStudioService, config: QueueConfig
+) -> None:
+    _, item = plan(lake, service.project, [0.9, 0.5])
+    push(lake, service, config)
+    numbers = [row_of(lake, item)[1]]
+    for text in ("second", "third"):
+        edit(lake, item, text)
+        ask(lake, config, "edited")
+        push(lake, service, config)
+        state, number = row_of(lake, item)
+        assert (state, service.find([item])) == ("confirmed", {item: [number]})
+        assert api(studio, "GET", f"/api/tasks/{number}/").json()["data"]["text"] == text
+        assert int(number) > int(numbers[-1])
+        numbers.append(number)
+
+
 def test_people_who_disagree_are_asked_for_a_second_and_a_third_opinion(
     lake: Lake, studio: StudioInfo, service: LabelStudioService
 ) -> None:
@@ -96,7 +113,7 @@ def test_people_who_disagree_are_asked_for_a_second_and_a_third_opinion(
     assert former(lake, item) == list(enumerate(tasks[:-1], 1))
 
 
-@pytest.mark.parametrize("lost", ["the import's answer", "the listing"])
+@pytest.mark.parametrize("lost", ["the answer", "the listing"])
 def test_a_fresh_task_that_was_stored_but_not_confirmed_is_recognised(
     lake: Lake, studio: StudioInfo, service: LabelStudioService, config: QueueConfig, lost: str
 ) -> None:
@@ -105,9 +122,9 @@ def test_a_fresh_task_that_was_stored_but_not_confirmed_is_recognised(
 
     def lose(method: str, path: str) -> bool:
         nonlocal stored
-        importing = method == "POST" and "/import" in path
-        stored |= importing
-        return importing if lost.startswith("the import") else stored and not importing
+        storing = method == "POST" and path == "/api/tasks/"
+        stored |= storing
+        return storing if lost == "the answer" else stored and not storing
 
     for number in range(3):
         if number:
@@ -138,7 +155,7 @@ def test_a_fresh_task_that_the_server_does_not_list_is_told(
     ask(lake, config, "edited")
 
     def deleted_at_once(method: str, path: str) -> bool:
-        if method == "POST" and "/import" in path:
+        if method == "POST" and path == "/api/tasks/":
             api(studio, "DELETE", f"/api/tasks/{service.find([item])[item][-1]}/")
         return False
 

@@ -48,8 +48,9 @@ PLAIN = Task(
 
 def text_of(driver: WebDriver) -> str:
     """The labelled text as the page shows it, once it is there."""
-    shown = WebDriverWait(driver, 60).until(lambda page: page.find_element(By.CSS_SELECTOR, ".lsf-richtext__container"))
-    return str(shown.get_property("innerText")).strip()
+    # One step: between two, the page may draw the text anew.
+    shown = "return document.querySelector('.lsf-richtext__container')?.innerText.trim()"
+    return str(WebDriverWait(driver, 60).until(lambda page: page.execute_script(shown)))
 
 
 def chosen(driver: WebDriver) -> list[str]:
@@ -88,6 +89,9 @@ def test_an_annotator_labels_with_the_keyboard(studio: StudioInfo, service: Labe
         assert [text for text in chosen(driver) if text.startswith("trade")], "the suggestion is not chosen"
         driver.save_screenshot(str(tmp_path / "label-studio-task.png"))
         body = driver.find_element(By.TAG_NAME, "body")
+        assert "Its key takes it back." in body.text
+        body.send_keys("8")
+        WebDriverWait(driver, 30).until(lambda _: not chosen(driver))
         body.send_keys("3")
         WebDriverWait(driver, 30).until(lambda _: [text for text in chosen(driver) if text.startswith("crude")])
         body.send_keys(Keys.CONTROL + Keys.ENTER)

@@ -149,7 +149,7 @@ def test_reconcile_takes_in_tasks_that_the_warehouse_forgot_and_leaves_strangers
     assert states(lake) == {"answered": 1, "confirmed": 3}
     assert reconcile(lake, service, config).lines() == [
         "3 tasks agree with the service",
-        "1 tasks are of items that this warehouse does not hold; they were left alone",
+        "1 task of an item that this warehouse does not hold, left alone",
     ]
 
 
@@ -246,7 +246,7 @@ def test_reconcile_tells_second_tasks_that_stay_because_somebody_has_begun_them(
     api(studio, "POST", f"/api/tasks/{begun}/drafts", json={"result": [], "lead_time": 1.0})
     report = reconcile(lake, service, config)
     assert (report.withdrawn, report.begun) == (1, 1)
-    assert "1 second tasks of an item stay" in "\n".join(report.lines())
+    assert "1 task more of an item that has one, kept" in "\n".join(report.lines())
 
 
 @pytest.mark.parametrize("when", ["before the server hears of it", "after the server has done it"])

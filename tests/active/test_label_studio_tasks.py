@@ -119,6 +119,36 @@ def test_withdrawn_tasks_are_gone_and_answered_ones_stay(project: LabelStudioSer
     assert set(project.find(["item-0", "item-1", "item-2"])) == {"item-1", "item-2"}
 
 
+def test_no_number_is_given_to_two_tasks(studio: StudioInfo, project: LabelStudioService) -> None:
+    """A page that still shows a withdrawn task sends its answer to the number that this one had."""
+    before = project.push(make_tasks(4))
+    project.withdraw([before["item-2"], before["item-3"]])
+    after = project.push(make_tasks(3, first=4))
+    assert min(map(int, after.values())) > max(map(int, before.values()))
+    assert [int(number) for number in after.values()] == sorted(map(int, after.values()))
+
+
+def test_a_task_that_is_stored_alone_has_all_that_others_have(studio: StudioInfo, service: LabelStudioService) -> None:
+    two = LabelStudioService(studio.url, studio.api_key, service.project, annotators_per_task=2)
+    two.ensure_project(CLASSES)
+    alone, other = (api(studio, "GET", f"/api/tasks/{number}/").json() for number in two.push(make_tasks(2)).values())
+    assert alone["data"] == make_tasks(1)[0].to_label_studio()["data"]
+    differs = {"id", "data", "inner_id", "created_at", "updated_at", "updated_by", "predictions"}
+    assert {k: v for k, v in alone.items() if k not in differs} == {k: v for k, v in other.items() if k not in differs}
+    assert alone["overlap"] == 2
+    assert other["inner_id"] == alone["inner_id"] + 1
+    ours, theirs = alone["predictions"][0], other["predictions"][0]
+    assert ours["result"][0]["value"] == {"choices": [CLASSES[0]]}
+    assert (ours["score"], ours["model_version"]) == (theirs["score"], theirs["model_version"]) == (0.6, "siftline")
+
+
+def test_suggestions_of_a_project_that_has_one_task_are_those_shown(
+    studio: StudioInfo, project: LabelStudioService
+) -> None:
+    project.push(make_tasks(1))
+    assert project_of(studio, project)["model_version"] == "siftline"
+
+
 def test_without_a_project_push_says_what_to_do(service: LabelStudioService) -> None:
     with pytest.raises(ServiceRefused, match="siftline run"):
         service.push(make_tasks(1))

@@ -369,7 +369,7 @@ def test_reconcile_mends_what_differs_and_says_so(planned: Lake, folder: TaskFol
         (folder.path / f"{folder.task_id(item)}.json").unlink()
     report = reconcile(planned, folder, CONFIG)
     assert (report.agreed, report.sent_again) == (N - 2, 2)
-    assert "2 tasks were missing" in " ".join(report.lines())
+    assert "2 tasks missing in the service, sent again" in " ".join(report.lines())
     assert stored(folder) == [f"i{k:05d}" for k in range(N)]
     assert states(planned) == {"confirmed": N}
     assert reconcile(planned, folder, CONFIG).lines() == [f"{N} tasks agree with the service"]

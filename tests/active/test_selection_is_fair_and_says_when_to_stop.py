@@ -7,12 +7,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from active.explore import EXPLORED, exploration_order, fair_sample
+from active.explore import EXPLORED, FairScore, exploration_order, fair_sample, score_fair_sample
 from active.pool import read_pool
 from active.select import SelectConfig, select
 from active.stopping import outlook
 from active.value import ValueConfig, estimate_values
-from tests.active.pools import CLASSES, SmallPool, clusters, label, small_pool
+from tests.active.pools import CLASSES, SmallPool, clusters, label, predictions, sets, small_pool
 from warehouse import Lake, SettingsError, Upsert
 
 N = 120
@@ -45,7 +45,7 @@ def test_the_fair_sample_is_the_begin_of_an_order_that_selection_does_not_know(l
     order = [pool.ids[row] for row in exploration_order(pool.ids, 0)]
     with pool.lake.read() as reader:
         state = read_pool(reader, pool.ids)
-        fair = [state.item_ids[row] for row in fair_sample(state, 0)]
+        fair = [state.item_ids[row] for row in fair_sample(state.item_ids, state.labelled, state.skipped, 0)]
     assert len(explored) == 12
     assert len(fair) >= 12
     assert fair == order[: len(fair)]
@@ -65,7 +65,7 @@ def test_the_fair_sample_goes_on_behind_a_skipped_item_and_ends_before_an_open_o
     def fair() -> list[str]:
         with lake.read() as reader:
             state = read_pool(reader, pool.ids)
-            return [state.item_ids[row] for row in fair_sample(state, 0)]
+            return [state.item_ids[row] for row in fair_sample(state.item_ids, state.labelled, state.skipped, 0)]
 
     assert fair() == [first, third]
     edited = "UPDATE lake.items SET content_hash = 'another' WHERE item_id = ?"  # nobody saw the text it has now
@@ -73,6 +73,48 @@ def test_the_fair_sample_goes_on_behind_a_skipped_item_and_ends_before_an_open_o
     cursor.execute(edited, [skipped])
     cursor.close()
     assert fair() == [first]
+
+
+def fair_score(lake: Lake) -> FairScore | None:
+    with lake.read() as reader:
+        return score_fair_sample(reader, 0)
+
+
+def predict_again(pool: SmallPool, probs: np.ndarray) -> None:
+    with pool.lake.stage("fixture", version=9, inputs=()) as stage:
+        stage.commit([Upsert("predictions", predictions("m2", pool.ids, probs))])
+
+
+def test_the_fair_sample_counts_what_the_end_model_said_before_people_answered(lake: Lake, tmp_path: Path) -> None:
+    pool, classes = filled(lake, tmp_path)
+    assert fair_score(lake) is None, "nothing was explored"
+    rows = one_round(pool, SelectConfig(project="p", batch=12, budget=24, explore=1.0))
+    assert fair_score(lake) == FairScore(0, 0)
+    answers = {item: int(classes[pool.ids.index(item)]) for item, _, _ in rows}
+    wrong = sorted(answers)[:3]
+    label(pool, {item: (said + 1) % 3 if item in wrong else said for item, said in answers.items()})
+    assert fair_score(lake) == FairScore(12, 9)
+    learned = np.eye(len(CLASSES))[classes] * 0.9 + 0.03
+    for item in wrong:
+        learned[pool.ids.index(item)] = np.eye(len(CLASSES))[(answers[item] + 1) % 3]
+    predict_again(pool, learned)
+    assert fair_score(lake) == FairScore(12, 9), "the model was asked about what it had learned"
+    row = {"item_id": wrong[0], "project": "p", "round": 1, "task_id": "t", "content_hash": "h", "why": "edited"}
+    with lake.stage("fixture", version=10, inputs=()) as stage:
+        stage.commit([Upsert("asked_before", pa.Table.from_pylist([row]))])
+    assert fair_score(lake) == FairScore(11, 9)
+
+
+def test_in_a_multi_label_project_the_end_model_is_right_where_the_whole_set_is(lake: Lake, tmp_path: Path) -> None:
+    vectors, has = sets(N)
+    pool = small_pool(lake, tmp_path, vectors, np.where(has, 0.8, 0.1), multi_label=True)
+    rows = one_round(pool, SelectConfig(project="p", batch=12, budget=24, explore=1.0))
+    answers = {item: np.flatnonzero(has[pool.ids.index(item)]).tolist() for item, _, _ in rows}
+    assert [] in answers.values()
+    wrong = next(item for item, classes in answers.items() if classes)
+    answers[wrong] = []
+    label(pool, answers)
+    assert fair_score(lake) == FairScore(12, 11)
 
 
 def test_the_order_depends_on_ids_and_seed_alone_and_keeps_when_items_are_added() -> None:
@@ -146,6 +188,18 @@ def test_a_flat_or_falling_curve_promises_nothing_and_a_rising_one_no_more_than_
     steep = outlook({16: 0.1, 32: 0.5, 48: 0.8, 64: 0.99}, 100_000)
     assert steep is not None
     assert 0 <= steep.gain <= 0.3
+
+
+def test_the_interval_of_the_outlook_holds_what_then_comes() -> None:
+    generator, held = np.random.default_rng(0), 0
+    for power in np.resize((0.4, 0.5, 0.7, 1.0), 200):
+        truth = {n: 0.95 - 0.8 * n**-power for n in (*range(32, 321, 32), 420)}
+        scored = {n: generator.binomial(1000, share) / 1000 for n, share in truth.items() if n <= 320}
+        found = outlook(scored, 100)
+        assert found is not None
+        assert 0 <= found.low <= found.gain <= found.high <= 1 - min(scored[320], 1 - found.gain)
+        held += found.low <= truth[420] - truth[320] <= found.high
+    assert held >= 150  # between the smallest and the largest of the fits without one point lie 108
 
 
 def test_too_few_points_give_no_outlook_and_wrong_settings_are_refused() -> None:

@@ -15,6 +15,11 @@ def test_the_text_is_shown_where_nothing_else_is_named() -> None:
     assert Content().image_of('{"file": "a.png"}') is None
 
 
+def test_lines_that_end_as_windows_ends_them_are_no_double_lines() -> None:
+    assert Content().texts("a\r\nb\r\n\r\nc\n", "{}") == ("a\nb\n\nc\n",)
+    assert Content(show=("q",)).texts("", '{"q": "a\\r\\nb"}') == ("a\nb",)
+
+
 def test_named_keys_take_the_place_of_the_text() -> None:
     pair = Content(show=("question", "answer"))
     metadata = json.dumps({"question": "q?", "answer": 42, "secret": "s"})

@@ -2,6 +2,7 @@
 
 import dataclasses
 import signal
+from collections.abc import Sized
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +135,23 @@ def test_vectors_cannot_be_changed() -> None:
 @pytest.mark.parametrize(("value", "vote"), [(np.int8(1), 1), (np.int64(-1), -1), (2, 2), ("science", 2)])
 def test_numbers_of_any_kind_and_names_are_votes(value: object, vote: int) -> None:
     assert check_vote(value, CLASSES) == vote
+
+
+@pytest.mark.parametrize("votes", [[1, 0, -1, "1"], np.array([1, 0, -1])])
+def test_a_number_that_is_another_classs_name_is_no_vote(votes: Sized) -> None:
+    @vectorized()
+    def f(items: ItemBatch) -> object:
+        return votes
+
+    names = ("-1", "0", "1")
+    items = batch(["a"] * len(votes))
+    items.classes = names
+    outcome = call_function(f, items)
+    assert [fault.row for fault in outcome.faults] == [0, 1]
+    assert "voted 1, the number of '0' and the name of another class" in outcome.faults[0].detail
+    assert outcome.votes[2:].tolist() == [-1, 2][: len(votes) - 2]
+    items.classes = ("0", "1", "2")
+    assert call_function(f, items).faults == []
 
 
 class TestSwitchingOff:

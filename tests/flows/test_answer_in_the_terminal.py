@@ -383,6 +383,9 @@ def test_classes_named_like_keys_are_never_given_by_mistake() -> None:
     assert stars.meaning(":s") == "skip"
     assert stars.meaning(":none") == ()
     assert ":s skip" in stars.help()
+    ratings = Keys(["5 stars", "4 stars", "3 stars", "2 stars", "1 star"], multi_label=False)
+    assert ratings.offered()[0] == "5 stars"
+    assert ratings.meaning("5") == ("5 stars",)
     cased = Keys(["Spam", "spam", "a, b"], multi_label=True)
     assert cased.meaning("spam") == ("spam",)
     assert cased.meaning("a, b") == ("a, b",)

@@ -124,10 +124,10 @@ def test_a_port_that_another_keeps_is_given_up(monkeypatch: pytest.MonkeyPatch) 
 
 
 class Ok(BaseHTTPRequestHandler):
-    """Answers everything."""
+    """Answers everything, but as web frameworks do no path that begins with two slashes."""
 
     def do_GET(self) -> None:
-        self.send_response(200)
+        self.send_response(404 if self.requestline.startswith("GET //") else 200)
         self.end_headers()
         self.wfile.write(b"direct")
 
@@ -201,6 +201,17 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
         '[project]\nname = "p"\nclasses = ["a", "b"]\n[[sources]]\nname = "s"\npath = "s.jsonl"\n'
     )
     return Project(tmp_path)
+
+
+def test_an_engine_of_ones_own_answers_whether_its_address_ends_in_a_slash_or_not(
+    project: Project, own_server: str
+) -> None:
+    path = project.root / "siftline.toml"
+    settings = path.read_text()
+    for address in (own_server, own_server.rstrip("/")):
+        path.write_text(f'{settings}[engine]\nurl = "{address}"\n')
+        lines = services.status(Project(project.root))
+        assert [line.state for line in lines if line.name == "engine"] == ["yours"]
 
 
 def test_a_command_by_hand_does_not_use_the_folder_while_up_has_label_studio(

@@ -70,6 +70,21 @@ def test_stopped_and_started_it_keeps_log_in_and_key(studio_copy: StudioServer, 
     assert studio_copy.stop() is False
 
 
+@pytest.mark.studio
+def test_in_a_folder_that_was_moved_it_is_started_again(studio_copy: StudioServer) -> None:
+    """It opens its database by the path with each request."""
+    first = studio_copy.start()
+    moved = StudioServer(studio_copy.folder.rename(studio_copy.folder.with_name("moved")))
+    try:
+        second = moved.start()
+        assert second.url == first.url
+        assert second.pid != first.pid
+        assert api(second, "GET", "/api/projects/").is_success
+        assert moved.start() == second
+    finally:
+        moved.stop()
+
+
 def test_without_the_environment_it_says_how_to_make_one(tmp_path: Path) -> None:
     server = StudioServer(tmp_path / "studio", environment=tmp_path / "none")
     with pytest.raises(SettingsError, match="make studio-env"):

@@ -129,8 +129,9 @@ def test_an_annotator_labels_five_tasks_with_the_keyboard_and_the_next_cycle_lea
 
 def shown_text(driver: WebDriver) -> list[str]:
     """The words of the text on the labeling page, none while there is no text."""
-    found = driver.find_elements(By.CSS_SELECTOR, ".lsf-richtext__container")
-    return str(found[0].get_property("innerText")).split() if found else []
+    # One step: between two, the page may draw the text anew.
+    shown = driver.execute_script("return document.querySelector('.lsf-richtext__container')?.innerText")
+    return str(shown or "").split()
 
 
 def chosen(driver: WebDriver) -> str:

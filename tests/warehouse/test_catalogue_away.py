@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import warehouse.commit
+import warehouse.extensions
 from flows.cli.main import run_command
 from tests.warehouse.servers import Postgres, running_postgres
 from tests.warehouse.test_commit_is_atomic import count, items
@@ -74,6 +75,19 @@ def test_a_server_that_is_away_is_told_by_type_and_what_is_open_goes_on_when_it_
                 server.start()
         assert stage.commit([Append("items", items(3))]).committed
         assert count(lake, "items") == 3
+
+
+def test_a_server_that_hangs_is_given_up(server: Postgres, place: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGCONNECT_TIMEOUT", "0")
+    monkeypatch.delenv("PGCONNECT_TIMEOUT")  # after the test it is as it was
+    monkeypatch.setattr(warehouse.extensions, "CONNECT_TIMEOUT_S", 2)  # libpq takes no less
+    Lake(place).close()
+    server.server.send_signal(signal.SIGSTOP)  # the kernel goes on to take connections
+    try:
+        with pytest.raises(CatalogAway, match="timeout expired"):
+            Lake(place, read_only=True)
+    finally:
+        server.server.send_signal(signal.SIGCONT)
 
 
 def test_what_a_person_must_mend_is_no_server_that_is_away(

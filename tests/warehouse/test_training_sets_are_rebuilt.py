@@ -15,8 +15,10 @@ import yaml
 
 from tests.flows.report_lake import full_lake
 from tests.warehouse.test_what_changed import answer, commit, predict, up
+from tests.weak_labels.lf_helpers import CLASSES, add_items, run_vote
 from warehouse import Delete, Lake, SettingsError, SnapshotNotFound, Upsert
 from warehouse.export import Format, export_training_set
+from weak_labels import keywords
 
 FORMATS: tuple[Format, ...] = ("parquet", "jsonl", "csv", "datasets")
 
@@ -246,3 +248,16 @@ def test_a_place_that_is_taken_is_left_alone(lake: Lake, tmp_path: Path) -> None
     assert set(content(tmp_path / "out")) == {"training_set.jsonl", "manifest.json"}
     assert (mine / "thesis.txt").read_text() == "years of work"
     assert {p.name for p in tmp_path.iterdir()} == {"mine", "out"}
+
+
+@pytest.mark.heavy  # 2 GiB of texts
+def test_texts_of_more_than_arrow_holds_in_one_piece_are_exported_and_voted_on(tmp_path: Path) -> None:
+    ids, long = [f"i{n:04}" for n in range(2100)], "goal " * 209_716
+    with Lake(tmp_path / "lake") as lake:
+        for start in range(0, len(ids), 210):
+            add_items(lake, {item_id: long for item_id in ids[start : start + 210]})
+        commit(lake, "classes", Upsert("classes", pa.table({"class_id": range(3), "name": list(CLASSES)})))
+        commit(lake, "end_model", *predict("m1", 1, dict.fromkeys(ids, 0)))
+        assert run_vote(lake, [keywords("sports", ["goal"], name="goal")], processes=1).detail["votes"] == len(ids)
+        made = export_training_set(lake.path, tmp_path / "labels", format="parquet")
+    assert made["counts"]["rows"] == len(ids)

@@ -76,6 +76,11 @@ class TestKeywords:
     def test_phrases_match_any_white_space(self) -> None:
         assert votes(keywords("sports", ["home  run"]), "a home\n run", "homerun", "home and run") == [0, -1, -1]
 
+    @pytest.mark.parametrize("space", ["\u00a0", "\u2009", "\u202f", "\u3000", "\x0b", " \u00a0"])
+    def test_the_spaces_of_web_pages_are_white_space(self, space: str) -> None:
+        function = keywords("sports", ["home run", "hit"], min_hits=2)
+        assert votes(function, f"hit a home{space}run", f"hit a home,{space}run") == [0, -1]
+
     def test_signs_are_taken_as_they_are(self) -> None:
         function = keywords("science", ["c++", "a.b", "\\d", "50%"])
         assert votes(function, "in c++ now", "c", "axb", "a.b", "7", "\\d", "at 50%") == [2, -1, -1, 2, -1, 2, 2]

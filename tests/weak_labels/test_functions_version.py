@@ -194,6 +194,39 @@ def says(text):
     assert len(found) == 3
 
 
+@pytest.mark.parametrize(
+    ("line", "follows"),
+    [
+        ("try:\n    from fourth_beside import WORD\nexcept ImportError:\n    WORD = ''", True),
+        ("import json; from fourth_beside import WORD", True),
+        ("class Words:\n    from fourth_beside import WORD\nWORD = Words.WORD", True),
+        ("from typing import TYPE_CHECKING\nWORD = ''\nif TYPE_CHECKING:\n    from fourth_beside import WORD", False),
+        ("WORD = ''\ndef later():\n    from fourth_beside import WORD", False),
+    ],
+)
+def test_version_follows_imports_wherever_a_module_has_them_when_it_is_loaded(
+    tmp_path: Path, line: str, follows: bool
+) -> None:
+    source = """
+import fourth_beside
+import fifth_beside
+from weak_labels import vectorized
+
+@vectorized("sports")
+def f(batch):
+    return [fifth_beside.says(text) for text in batch.texts]
+"""
+    found: set[str] = set()
+    for word in ("goal", "match"):
+        folder = tmp_path / word
+        folder.mkdir()
+        write_functions(folder, f"WORD = '{word}'", name="fourth_beside.py")
+        write_functions(folder, f"{line}\ndef says(text):\n    return WORD in text\n", name="fifth_beside.py")
+        found |= {f.version for f in load_functions(write_functions(folder, source), CLASSES)}
+        del sys.modules["fourth_beside"], sys.modules["fifth_beside"]
+    assert len(found) == 1 + follows
+
+
 def test_version_is_the_same_in_another_process_and_folder(tmp_path: Path) -> None:
     here = versions(tmp_path, BASE)
     elsewhere = tmp_path / "elsewhere"

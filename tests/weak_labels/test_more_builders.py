@@ -104,6 +104,11 @@ class TestSql:
         outcome = call_function(slow, batch(["a long text " * 20] * 100_000), Limits(timeout_s=60))
         assert [(f.row, f.fault) for f in outcome.faults] == [(-1, "timeout")]
 
+    @pytest.mark.parametrize("timeout_s", [0, -3.0])
+    def test_no_time_at_all_is_refused(self, lake: Lake, timeout_s: float) -> None:
+        with pytest.raises(SettingsError, match="timeout_s of the labeling function 'long' is"):
+            run_vote(lake, [sql("sports", "length(text) > 3", name="long", timeout_s=timeout_s)])
+
     def test_an_item_on_which_it_fails_costs_no_other_its_vote(self, lake: Lake) -> None:
         add_items(lake, {"a": "1", "b": "2", "c": "one goal", "d": "3", "e": "4"})
         for label, expression in (("sports", "text::INTEGER > 1"), (None, "if(text::INTEGER > 1, 'sports', NULL)")):
@@ -202,6 +207,11 @@ class TestModel:
 
         with pytest.raises(SettingsError, match=words):
             run_vote(lake, [model(Numbered(), on="texts", name="numbered")])
+
+    def test_numbers_that_are_names_of_other_classes_are_refused(self, lake: Lake) -> None:
+        function = model(make_pipeline(CountVectorizer(), LogisticRegression()).fit(["a1", "b1"], [0, 1]), on="texts")
+        with pytest.raises(SettingsError, match="the number of '-1' and the name of another class"):
+            run_vote(lake, [dataclasses.replace(function, name="learned")], classes=("-1", "0", "1"))
 
     @pytest.mark.parametrize(
         ("classifier", "changes", "words"),

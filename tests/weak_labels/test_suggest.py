@@ -79,6 +79,15 @@ def test_the_words_of_any_script_hit_what_is_said_of_them(lake: Lake, tmp_path: 
     assert sorted(hits.count(s.name) for s in suggestions.found)[0] == 40
 
 
+@pytest.mark.parametrize(("good", "bad"), [("so. good, day", "good. so, day"), ("win_big now", "lose_big now")])
+def test_words_that_keywords_would_not_find_are_no_candidates(lake: Lake, good: str, bad: str) -> None:
+    texts = {f"i{n:03}": f"{good if n % 2 else bad} {n}" for n in range(80)}
+    add_items(lake, texts)
+    add_classes_and_gold(lake, {item: n % 2 for n, item in enumerate(texts)})
+    suggestions = found(lake, SuggestConfig(encoder_id="none"))
+    assert [s.coverage for s in suggestions.found if s.coverage != 0.5] == []
+
+
 def test_the_file_loads_votes_and_shows_its_figures(lake: Lake, tmp_path: Path) -> None:
     fill(lake)
     path = tmp_path / "suggested.py"

@@ -1,0 +1,48 @@
+"""Where no gold file tells the accuracy, items drawn at random do: in the report and after a run."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from active.explore import FairScore
+from active.select import SelectConfig, select
+from active.value import ValueConfig, estimate_values
+from flows.cli.look import print_summary
+from flows.project import Project
+from flows.report import write_report
+from flows.report.story import fair_sentence
+from flows.stages import RunSummary
+from tests.active.pools import CLASSES, clusters, label, small_pool
+from warehouse import Lake
+
+SAID = "Of 12 items drawn at random the end model had 9 right before people answered: 75%, 95% interval 47% to 91%."
+
+
+def test_the_report_and_a_run_say_how_often_the_end_model_is_right(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "siftline.toml").write_text(
+        f'[project]\nname = "p"\nclasses = {list(CLASSES)}\n[[sources]]\nname = "s"\npath = "s.csv"\n', "utf-8"
+    )
+    with Lake(tmp_path / "lake") as lake:
+        vectors, classes = clusters(120)
+        pool = small_pool(lake, tmp_path / "index", vectors, np.eye(len(CLASSES))[classes] * 0.4 + 0.2)
+        estimate_values(lake, pool.index(), ValueConfig())
+        assert select(lake, pool.index(), SelectConfig(project="p", batch=12, budget=24, explore=1.0)).committed
+        with lake.read() as reader:
+            asked = sorted(item for (item,) in reader.rows("SELECT item_id FROM queue"))
+        label(pool, {item: int(classes[pool.ids.index(item)] + (n < 3)) % 3 for n, item in enumerate(asked)})
+        page = write_report(lake, tmp_path / "report.html", title="p", classes=CLASSES).read_text("utf-8")
+        other = write_report(lake, tmp_path / "other.html", title="p", classes=CLASSES, seed=1).read_text("utf-8")
+    assert f'<p id="fair">{SAID}' in page
+    assert '<b id="figure-accuracy">0.750</b>' in page
+    assert "on 12 items drawn at random" in page
+    assert "items drawn at random" not in other.split("<nav")[0], "another seed draws others, which are not answered"
+    print_summary(Project(tmp_path), RunSummary(passes=1, results=[]), seconds=1.0)
+    assert SAID in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_a_few_items_say_nothing() -> None:
+    assert fair_sentence(None) == fair_sentence(FairScore(9, 9)) == ""
+    assert "10 right" in fair_sentence(FairScore(10, 10))
