@@ -68,9 +68,7 @@ def run_command(arguments: list[str]) -> int:
         if "diff" in arguments[:1] and re.match(r"-\d", getattr(error, "option_name", "")):
             console.say("siftline: A snapshot has no negative number. `siftline snapshots` lists those there are.")
         else:
-            error.message = error.message.replace(
-                "Value error, ", ""
-            )  # pydantic's, before the words of typer's choices
+            error.message = error.message.replace("Value error, ", "")  # pydantic's, before words of our own
             error.show()
             if hint := _project_hint(arguments, error):
                 console.say(hint)
