@@ -84,7 +84,7 @@ def test_several_tasks_wait_and_one_task_waits(
     print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
     assert "\n1 task waits for annotators" in capsys.readouterr().out
     assert ask(opened.root, "status") == 0
-    then = f"1 task waits for annotators. When they have answered: siftline run --project {opened.root}\n"
+    then = f"1 task waits for annotators.\nWhen they have answered: siftline run --project {opened.root}\n"
     assert capsys.readouterr().out.endswith(then)
 
 
