@@ -23,8 +23,10 @@ INPUT_HASH = f"CASE WHEN i.metadata = '{{}}' THEN left(i.content_hash, 16) ELSE 
 """SQL over `items i`: changes when an item's content or metadata does."""
 
 VECTORS = "LEFT JOIN vectors x ON x.item_id = i.item_id AND x.encoder_id = ? AND x.content_hash = i.content_hash"
-PARTS = 10
-"""Parts in which a batch is read: Arrow's strings end at 2 GiB, which 5,000 texts of half a megabyte have together."""
+PARTS = 4
+"""Parts in which a batch is read: Arrow's strings end at 2 GiB, which 5,000 texts of half a megabyte have together.
+
+More of them hold longer texts and read slower: ten took twice as long as one, four a third more."""
 MOST_BYTES = 64 * 2**20
 """A batch of this size is large enough, however few items it has."""
 _FOREVER = 2**31 - 1

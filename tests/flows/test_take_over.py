@@ -1,6 +1,7 @@
 """The record of a run that is at work: where Prefect runs the same run a second time, and where several runs died."""
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -48,6 +49,24 @@ def test_several_dead_runs_are_told_once_each_also_by_a_run_that_dies_meanwhile(
     with project.lake.read() as reader:
         told = reader.rows("SELECT detail->'taken_over'->>'run' FROM runs WHERE stage = 'take_over' ORDER BY 1")
     assert told == [("run-0",), ("run-1",)]
+
+
+def test_why_a_run_ended_is_told_where_it_cannot_be_written_down(tmp_path: Path) -> None:
+    root = tmp_path / "project"
+    root.mkdir()
+    (root / "siftline.toml").write_text(
+        '[project]\nname = "p"\nclasses = ["a", "b"]\n[[sources]]\nname = "s"\npath = "s.jsonl"\n'
+    )
+    project = Project(root)
+    project.state_path.mkdir()
+
+    def fail() -> None:
+        with recorded(project, "cycle", "run-1", lambda _: None):
+            shutil.move(root, tmp_path / "moved")
+            raise ValueError("what ended it")
+
+    with pytest.raises(ValueError, match="what ended it"):
+        fail()
 
 
 def test_how_a_run_ended_is_part_of_a_longer_sentence() -> None:
