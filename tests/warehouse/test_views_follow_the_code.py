@@ -88,7 +88,7 @@ def test_views_that_cannot_be_made_leave_the_old_ones(lake: Lake, monkeypatch: p
     with_views_of(lake, None)
     before = texts(lake.path)
     with monkeypatch.context() as broken:
-        broken.setattr("warehouse.migrations._quote", lambda text: "no text")
+        broken.setattr("warehouse.migrations.quote", lambda text: "no text")
         with pytest.raises(Exception, match="no"):
             Lake(lake.path)
     assert texts(lake.path) == before

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -462,15 +463,25 @@ def test_classes_of_a_prompt_are_checked(lake: Lake) -> None:
 def test_interrupted_run_makes_no_further_request(lake: Lake, tmp_path: Path, service: Service) -> None:
     add_items(lake, {f"i{n:03}": f"goal {n}" for n in range(120)})
     add_items(lake, {"j": "no batch before the last is taken"})
-    main, interrupt = threading.get_ident(), threading.Lock()
+    main, noticed = threading.get_ident(), threading.Event()
+
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        if not noticed.is_set():
+            noticed.set()
+            raise KeyboardInterrupt
 
     def answer(text: str) -> str:
-        if len(service.requests) >= 10 and interrupt.acquire(blocking=False):
+        # Once more where it comes just before the main thread falls asleep, which wakes up for the next.
+        while len(service.requests) >= 10 and not noticed.wait(0.1):
             signal.pthread_kill(main, signal.SIGINT)
         return "Yes."
 
     service.answer = answer
     limits = settings(service, tmp_path, requests_per_minute=1200, parallel=2)
-    with PromptClient(limits) as client, pytest.raises(KeyboardInterrupt):
-        vote(lake, [ASKS], config(batch_items=30, processes=2), ask=client.ask)
+    before = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        with PromptClient(limits) as client, pytest.raises(KeyboardInterrupt):
+            vote(lake, [ASKS], config(batch_items=30, processes=2), ask=client.ask)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert 10 <= len(service.requests) < 60
