@@ -3,7 +3,6 @@
 `siftline engine` calls these; they can be called from Python just as well.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,16 +10,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from engine.config import RoutedConfig
+from engine.config import EncoderConfig, RoutedConfig, ShallowConfig
 from engine.convert import CALIBRATION_TOKENS, RESERVE, calibrate_thresholds, convert, plan
 from engine.corpus import Corpus, read_corpus, with_joined
 from engine.device import check_device
 from engine.distill import Distillation
-from engine.encoder import dense_encoder, pack
+from engine.encoder import DenseEncoder, dense_encoder, pack
 from engine.errors import OptionError
+from engine.noise import with_noise, word_pieces
 from engine.recipe import Progress, Recipe
 from engine.routed import RoutedEncoder
-from engine.routed_file import check_output, parse_routed, write_routed
+from engine.routed_file import check_output, write_routed
+from engine.streaming import TYPES, dense_targets, load_stored_model
+from engine.tensor_file import TensorFile
 from engine.tokenizer import TextTokenizer
 from engine.weights import DenseFiles, read_folder, read_minilm
 from engine.work_folder import only_run
@@ -29,6 +31,7 @@ TRAINING_TOKENS = 256
 """Longest training text in tokens."""
 JOINED_FRAC = 0.15
 JOINED_LONGEST = 256
+NOISE_FRAC = 0.4
 CALIBRATION_FACTOR = 4
 """Thresholds are set on this many times the tokens that routers are fitted on."""
 
@@ -118,7 +121,7 @@ def distill_file(
         folder: for checkpoints; the same folder goes on where it stopped.
         recipe: how to train.
         shape: convert the parent to this first; the default shape when None.
-        start: go on from this routed file instead of converting.
+        start: go on from this routed file, or convert this shallow one, instead of the parent.
         limit: texts to read at most.
         device: "cpu" or "cuda".
         report: told how it goes.
@@ -135,9 +138,10 @@ def distill_file(
         files = dense_files(source)
         corpus = read_texts(files, texts, limit=limit)
         model, origin, trained = _beginning(files, corpus, shape or Shape(), start, recipe)
-        corpus = with_joined(corpus, JOINED_FRAC, longest=min(JOINED_LONGEST, files.config.positions), seed=recipe.seed)
+        corpus = joined_corpus(files, corpus, seed=recipe.seed)
+        noisy = noisy_corpus(files, corpus, seed=recipe.seed)
         parent = dense_encoder(files.config, files.tensors).to(device)
-        run = Distillation(model.to(device), parent, corpus, recipe, folder, start=origin)
+        run = Distillation(model.to(device), parent, noisy, recipe, folder, start=origin, written=len(corpus))
         run.run(report=report, every=every)
         model = model.cpu().requires_grad_(False)
         held = sample_texts(corpus, recipe.seed + 1, CALIBRATION_FACTOR * CALIBRATION_TOKENS)
@@ -152,19 +156,22 @@ def _beginning(
     files: DenseFiles, corpus: Corpus, shape: Shape, start: Path | None, recipe: Recipe
 ) -> tuple[RoutedEncoder, str, str]:
     """The model before training, the sha256 of its file and how that was trained; "" where it was converted."""
+    generator = torch.Generator().manual_seed(recipe.seed)
+    sample = sample_texts(corpus, recipe.seed, CALIBRATION_TOKENS)
     origin = trained = ""
-    if start is not None:
-        content = _read(start)
-        origin = hashlib.sha256(content).hexdigest()
-        file = parse_routed(content, name=start.name)
-        model = file.model.requires_grad_(True)
-        before = file.notes.get("trained", "no")
-        trained = "" if before == "no" else f"{before}, then "
-        if model.config.base != files.config:
-            raise OptionError(f"{start} was made from another parent than the one given.")
+    if start is None:
+        model = convert(shape.plan(files), files.tensors, sample, generator)
     else:
-        sample = sample_texts(corpus, recipe.seed, CALIBRATION_TOKENS)
-        model = convert(shape.plan(files), files.tensors, sample, torch.Generator().manual_seed(recipe.seed))
+        with TensorFile(start) as file:
+            model, _ = load_stored_model(file)
+            origin, before = file.sha256, file.metadata.get("trained", "no")
+        trained = "" if before == "no" else f"{before}, then "
+        if _parent_of(model) != files.config:
+            raise OptionError(f"{start} was made from another parent than the one given.")
+        if isinstance(model, DenseEncoder):
+            config = shape.plan(files)
+            model = convert(config, _in_parents_layers(model, config, start), sample, generator)
+        model.requires_grad_(True)
     if len(recipe.budgets) != len(model.config.budgets):
         raise OptionError(
             f"The recipe has frequencies for {len(recipe.budgets)} budgets, the encoder has "
@@ -173,17 +180,39 @@ def _beginning(
     return model, origin, trained
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise OptionError(f"The encoder {path} cannot be read: {error}.") from error
+def _parent_of(model: RoutedEncoder | DenseEncoder) -> EncoderConfig:
+    if isinstance(model, RoutedEncoder):
+        return model.config.base
+    assert isinstance(model.config, ShallowConfig), "files of our own hold nothing else"
+    sizes = asdict(model.config) | {"layers": model.config.parent_layers}
+    del sizes["parent_layers"]
+    return EncoderConfig(**sizes)
+
+
+def _in_parents_layers(model: DenseEncoder, config: RoutedConfig, start: Path) -> dict[str, torch.Tensor]:
+    """A shallow encoder's tensors as a checkpoint of its parent would have them, whose other layers are missing."""
+    if len(model.layers) != len(config.kept):
+        raise OptionError(
+            f"{start} has {len(model.layers)} layers. Say with --layers which of the parent's they are, such as 0,5."
+        )
+    tensors = dense_targets(model, layers=config.kept)
+    return tensors | {TYPES: torch.zeros(2, config.base.width)}  # they are part of its positions
 
 
 def read_texts(files: DenseFiles, texts: Sequence[Path], *, limit: int | None) -> Corpus:
     """Texts of files as token ids of the dense model's tokenizer. Raises what `read_corpus` raises."""
     longest = min(TRAINING_TOKENS, files.config.positions)
     return read_corpus(texts, TextTokenizer(files.tokenizer, vocab=files.config.vocab, max_tokens=longest), limit=limit)
+
+
+def joined_corpus(files: DenseFiles, corpus: Corpus, *, seed: int) -> Corpus:
+    """The texts, and behind them longer ones joined from some; see `with_joined`."""
+    return with_joined(corpus, JOINED_FRAC, longest=min(JOINED_LONGEST, files.config.positions), seed=seed)
+
+
+def noisy_corpus(files: DenseFiles, corpus: Corpus, *, seed: int) -> Corpus:
+    """The texts, and behind them such as nobody wrote; see `with_noise`."""
+    return with_noise(corpus, NOISE_FRAC, word_pieces(files.tokenizer), seed=seed)
 
 
 def sample_texts(corpus: Corpus, seed: int, tokens: int) -> list[list[int]]:

@@ -135,7 +135,7 @@ def convert(
 
     Args:
         config: its shape.
-        tensors: the parent's (`weights.encoder_tensors`).
+        tensors: the parent's (`weights.encoder_tensors`); layers that are left out may be missing.
         calibration: token ids of texts like those that will be encoded; a few hundred are enough.
         generator: for the first cluster centres.
 
@@ -166,7 +166,7 @@ def convert(
             layer = model.layer(places[source])
             _copy_layer(layer, tensors, source)
             x_TD = _fit_layer(layer, x_TD, batch, tensors, source, generator)
-        else:
+        elif f"encoder.layer.{source}.intermediate.dense.bias" in tensors:
             spare = RoutedLayer(config)
             _copy_layer(spare, tensors, source)
             x_TD = _everything_on(spare, x_TD, batch)

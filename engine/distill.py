@@ -60,6 +60,7 @@ class Distillation:
         start: what the model was before training, for telling runs apart: a hash of its file, or "" when it was
             converted from the parent. Not a hash of its weights: conversion gives other last bits with another number
             of threads, and a run must go on all the same.
+        written: the first so many texts are such as people write, and held-out ones are taken from them; all when None.
 
     Raises:
         OptionError: the folder belongs to another run.
@@ -75,6 +76,7 @@ class Distillation:
         *,
         main_budget: int = 1,
         start: str = "",
+        written: int | None = None,
     ) -> None:
         self._device = model.tokens.weight.device
         if recipe.bf16 is None:
@@ -83,9 +85,9 @@ class Distillation:
         self.main_budget = main_budget
         self.step = self.texts = 0
         numbers = np.random.default_rng(recipe.seed).permutation(len(corpus))
-        held = min(HELD_OUT, len(corpus) // 10)
-        self._held, self._members = np.sort(numbers[:held]), numbers[held:]
-        if not held or not batches(corpus, self._members, tokens=recipe.tokens, seed=recipe.seed, epoch=0):
+        held = numbers[numbers < (len(corpus) if written is None else written)][: min(HELD_OUT, len(corpus) // 10)]
+        self._held, self._members = np.sort(held), numbers[~np.isin(numbers, held)]
+        if not len(held) or not batches(corpus, self._members, tokens=recipe.tokens, seed=recipe.seed, epoch=0):
             raise OptionError(
                 f"{len(corpus)} texts are too few: a batch needs {MIN_BATCH}, beside a tenth that is "
                 "held out. Give more text."

@@ -5,7 +5,7 @@ chunk by chunk. Nothing is mapped into memory: what was read and used is gone, a
 model is made tensor by tensor while its float weights are read.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -32,6 +32,7 @@ LAYER_NAMES: Mapping[str, tuple[str, ...]] = {
     "feed_forward_norm": ("output.LayerNorm",),
 }
 """Modules of a dense layer, and what a BERT checkpoint calls them."""
+TYPES = "embeddings.token_type_embeddings.weight"
 _BEFORE_LAYERS: Mapping[str, str] = {
     "tokens.weight": "embeddings.word_embeddings.weight",
     "positions.weight": "embeddings.position_embeddings.weight",
@@ -91,10 +92,15 @@ def check_dense(file: TensorFile, config: EncoderConfig) -> None:
     check_tensors(found, encoder_tensors(config), name=file.name)
 
 
-def dense_targets(model: DenseEncoder) -> dict[str, torch.Tensor]:
-    """Where each tensor of the checkpoint goes, as a view of the stored shape."""
+def dense_targets(model: DenseEncoder, layers: Sequence[int] | None = None) -> dict[str, torch.Tensor]:
+    """Where each tensor of the checkpoint goes, as a view of the stored shape.
+
+    Args:
+        model: the model.
+        layers: what the checkpoint calls its layers; from 0 on when None.
+    """
     targets: dict[str, torch.Tensor] = {stored: model.get_parameter(name) for name, stored in _BEFORE_LAYERS.items()}
-    for number, layer in enumerate(model.layers):
+    for number, layer in zip(layers or range(len(model.layers)), model.layers, strict=True):
         targets |= layer_targets(layer, number)
     return targets
 
@@ -121,7 +127,7 @@ def _stored(ours: str, value: torch.Tensor, number: int) -> dict[str, torch.Tens
 def finish_positions(file: TensorFile, positions: torch.Tensor) -> None:
     """All tokens of a single text are of type 0, so its embedding is a part of each position."""
     types = torch.empty(2, positions.shape[1])
-    file.fill("embeddings.token_type_embeddings.weight", types)
+    file.fill(TYPES, types)
     positions += types[0].to(positions.device)
 
 

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ from safetensors.torch import save_file
 
 from engine.build import Shape, convert_file, distill_file
 from engine.client import load_encoder
+from engine.config import EncoderConfig, ShallowConfig
 from engine.convert import RESERVE
-from engine.encoder import dense_encoder, pack
+from engine.encoder import DenseEncoder, dense_encoder, pack
 from engine.errors import EngineError, ModelFileError, OptionError
 from engine.quantized_file import quantize_encoder
 from engine.recipe import Progress, Recipe
-from engine.routed_file import parse_routed
+from engine.routed_file import parse_routed, write_shallow
 from engine.tokenizer import TextTokenizer
 from engine.weights import read_folder
 from tests.engine.texts import make_texts
@@ -255,6 +256,41 @@ def test_training_goes_on_from_a_routed_file(
     trained = [f"40 steps, {progress.texts} texts" for progress in (distilled[1][-1], seen[-1])]
     assert parse_routed(output.read_bytes(), name="x").notes["trained"] == ", then ".join(trained)
     assert seen[0].loss < distilled[1][0].loss
+
+
+def shallow_file(path: Path, base: EncoderConfig = BASE) -> DenseEncoder:
+    """The first and the last layer of the tiny parent."""
+    kept = {n.replace("r.2.", "r.1."): v for n, v in tiny_tensors(base).items() if "layer.1." not in n}
+    config = ShallowConfig(**{**asdict(base), "layers": 2}, parent_layers=base.layers)
+    model = dense_encoder(config, kept)
+    write_shallow(path, model, tiny_tokenizer(base), {"trained": "9 steps, 80 texts"})
+    return model
+
+
+def test_a_shallow_encoder_is_cut_into_a_routed_one(folder: Path, texts: Path, tmp_path: Path) -> None:
+    small = tmp_path / "small.safetensors"
+    shallow_file(small)
+    recipe = Recipe(steps=1, tokens=512, rate=1e-9, bf16=False)
+    output, seen = distill(folder, texts, tmp_path, start=small, recipe=recipe)
+    file = parse_routed(output.read_bytes(), name="x")
+    assert file.notes["trained"] == f"9 steps, 80 texts, then 1 steps, {seen[-1].texts} texts"
+    assert (file.model.config.base, file.model.config.kept) == (BASE, (0, 2))
+    words = make_texts(50, longest=15, seed=7)
+    whole, before = (
+        load_encoder(str(path), active=active, max_tokens=20, threads=1).encode(words)
+        for path, active in ((output, 1.0), (small, None))
+    )
+    assert (whole * before).sum(axis=1).min() > 0.9999
+
+
+def test_a_shallow_start_must_have_the_layers_that_are_asked_for(folder: Path, texts: Path, tmp_path: Path) -> None:
+    small = tmp_path / "small.safetensors"
+    shallow_file(small)
+    with pytest.raises(OptionError, match=r"has 2 layers\. Say with --layers which of the parent's they are"):
+        distill(folder, texts, tmp_path, start=small, shape=replace(SHAPE, layers=(0, 1, 2), main_budget=0.5))
+    shallow_file(small, replace(BASE, layers=4))
+    with pytest.raises(OptionError, match="made from another parent"):
+        distill(folder, texts, tmp_path, start=small)
 
 
 @pytest.mark.parametrize(
