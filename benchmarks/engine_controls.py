@@ -21,10 +21,10 @@ from pathlib import Path
 
 import torch
 
-from engine.build import JOINED_FRAC, JOINED_LONGEST, Shape, read_texts, sample_texts
+from engine.build import Shape, joined_corpus, noisy_corpus, read_texts, sample_texts
 from engine.config import RoutedConfig
 from engine.convert import CALIBRATION_TOKENS, calibrate_thresholds, convert
-from engine.corpus import Corpus, with_joined
+from engine.corpus import Corpus
 from engine.distill import Distillation
 from engine.encoder import DenseEncoder, dense_encoder, pack
 from engine.recipe import Progress, Recipe
@@ -87,15 +87,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="steps of each, in place of what fits into the seconds")
     parser.add_argument("--which", default=",".join(CONTROLS), help="some of %(default)s, with commas between them")
     parser.add_argument("--limit", type=int, help="texts to read at most")
+    parser.add_argument("--rate", type=float, default=6e-4, help="peak learning rate (default 6e-4)")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     unknown = set(arguments.which.split(",")) - set(CONTROLS)
     if unknown:
         parser.error(f"--which has {', '.join(sorted(unknown))}; it takes some of {', '.join(CONTROLS)}")
     files = read_minilm()
-    corpus = with_joined(
-        read_texts(files, arguments.text, limit=arguments.limit), JOINED_FRAC, longest=JOINED_LONGEST, seed=0
-    )
+    corpus = joined_corpus(files, read_texts(files, arguments.text, limit=arguments.limit), seed=0)
     for name in arguments.which.split(","):
         train(
             name,
@@ -104,12 +103,21 @@ def main() -> None:
             arguments.output,
             seconds=arguments.seconds,
             steps=arguments.steps,
+            rate=arguments.rate,
             seed=arguments.seed,
         )
 
 
 def train(
-    name: str, files: DenseFiles, corpus: Corpus, output: Path, *, seconds: float, steps: int | None, seed: int
+    name: str,
+    files: DenseFiles,
+    corpus: Corpus,
+    output: Path,
+    *,
+    seconds: float,
+    steps: int | None,
+    rate: float,
+    seed: int,
 ) -> None:
     """Train one control and write `<name>.safetensors`; a run that was stopped goes on.
 
@@ -120,12 +128,14 @@ def train(
         output: folder for the encoder and its checkpoints.
         seconds: training time, from which the number of steps is worked out.
         steps: the number of steps, where it is given.
+        rate: the peak learning rate.
         seed: of everything random.
     """
     control = CONTROLS[name]
     config = control.config(files)
     calibration = sample_texts(corpus, seed, CALIBRATION_TOKENS)
     parent = dense_encoder(files.config, files.tensors)
+    noisy = noisy_corpus(files, corpus, seed=0)
 
     def fresh() -> RoutedEncoder:
         model = convert(config, files.tensors, calibration, torch.Generator().manual_seed(seed))
@@ -137,7 +147,7 @@ def train(
         return Recipe(
             steps=steps,
             state_steps=int(steps * STATE_FRAC),
-            rate=6e-4,
+            rate=rate,
             budgets=control.budgets,
             router_weight=router_weight,
             seed=seed,
@@ -146,18 +156,20 @@ def train(
     main_budget = control.budgets.index(max(control.budgets))
     plan = output / name / "steps.json"
     if not plan.exists() and steps is None:
-        timed = _timed(fresh(), parent, corpus, recipe(TIMED_STEPS), output / name / "timing", main_budget=main_budget)
+        timed = _timed(fresh(), parent, noisy, recipe(TIMED_STEPS), output / name / "timing", main_budget=main_budget)
         plan.write_text(json.dumps({"steps": int(seconds / timed), "seconds": seconds}))
     steps = steps or int(json.loads(plan.read_text())["steps"])
 
     def report(progress: Progress) -> None:
         print(f"{name}: step {progress.step} of {steps}, cosine {progress.cosine:.4f}", flush=True)
 
-    run = Distillation(fresh(), parent, corpus, recipe(steps), output / name, main_budget=main_budget)
+    run = Distillation(
+        fresh(), parent, noisy, recipe(steps), output / name, main_budget=main_budget, written=len(corpus)
+    )
     run.run(report=report, every=200)
     model = run.model.requires_grad_(False)
     calibrate_thresholds(model, pack(sorted(sample_texts(corpus, seed + 1, 4 * CALIBRATION_TOKENS), key=len)))
-    notes = {"control": name, "steps": f"{steps}"}
+    notes = {"control": name, "steps": f"{steps}", "trained": f"{run.step} steps, {run.texts} texts"}
     if plan.exists():
         notes["seconds"] = f"{seconds:g}"
     write_routed(output / f"{name}.safetensors", model, files.tokenizer, notes)

@@ -2,27 +2,53 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine.errors import OptionError
 from flows.cli.console import excerpt, out, print_table, say
 
-
-def layers_of(text: str) -> tuple[int, ...] | None:
-    """Layer numbers from text such as `0,2,3,5`; None for an empty one."""
-    try:
-        return tuple(int(part) for part in text.split(",")) if text else None
-    except ValueError as error:
-        raise OptionError(f"--layers is '{text}'; give numbers with commas between them, such as 0,2,3,5.") from error
+if TYPE_CHECKING:
+    from engine.build import Shape
 
 
-def convert_model(
-    source: Path | None, texts: list[Path], output: Path, layers: str, heads: float | None, experts: int, seed: int
-) -> None:
+@dataclass(frozen=True, slots=True)
+class ShapeOptions:
+    """What to keep of a dense model, as a person asks for it; see `engine.build.Shape`."""
+
+    layers: str
+    heads: float | None
+    experts: int
+    shared_heads: int
+    shared_neurons: int
+
+    def shape(self) -> "Shape":
+        """The shape.
+
+        Raises:
+            OptionError: the layers are no numbers.
+        """
+        from engine.build import Shape
+
+        try:
+            layers = tuple(int(part) for part in self.layers.split(",")) if self.layers else None
+        except ValueError as error:
+            raise OptionError(
+                f"--layers is '{self.layers}'; give numbers with commas between them, such as 0,2,3,5."
+            ) from error
+        return Shape(
+            layers=layers,
+            heads=self.heads,
+            experts=self.experts,
+            shared_heads=self.shared_heads,
+            shared_neurons=self.shared_neurons,
+        )
+
+
+def convert_model(source: Path | None, texts: list[Path], output: Path, shape: ShapeOptions, seed: int) -> None:
     """Convert and print what came out."""
-    from engine.build import Shape, convert_file
+    from engine.build import convert_file
 
-    shape = Shape(layers=layers_of(layers), heads=heads, experts=experts)
-    config = convert_file(source, texts, output, shape, seed=seed)
+    config = convert_file(source, texts, output, shape.shape(), seed=seed)
     shares = zip(config.budgets, config.head_shares, config.expert_shares, strict=True)
     print_table(
         ["active", "heads per layer", "experts per token", "layer parameters"],
@@ -48,7 +74,7 @@ def distill_model(
     output: Path,
     folder: Path,
     start: Path | None,
-    layers: str,
+    shape: ShapeOptions,
     steps: int,
     state_steps: int,
     rate: float,
@@ -57,7 +83,7 @@ def distill_model(
     device: str,
 ) -> None:
     """Distill and print progress, one line per report."""
-    from engine.build import Shape, distill_file
+    from engine.build import distill_file
     from engine.recipe import Progress, Recipe
 
     def report(progress: Progress) -> None:
@@ -74,7 +100,7 @@ def distill_model(
         output,
         folder,
         recipe=Recipe(steps=steps, state_steps=state_steps, rate=rate, seed=seed),
-        shape=Shape(layers=layers_of(layers)),
+        shape=shape.shape(),
         start=start,
         limit=limit,
         device=device,

@@ -20,6 +20,13 @@ SafetensorsOption = Annotated[
     Path, typer.Option("--output", "-o", callback=ending_in(".safetensors"), help="A file, ending in .safetensors.")
 ]
 LayersOption = Annotated[str, typer.Option(help="Layers of the parent to keep, such as 0,2,3,5; '' keeps all.")]
+HeadsOption = Annotated[
+    float | None,
+    typer.Option(min=1, help="Heads of a layer that work on average at active=0.3; left out: balanced."),
+]
+ExpertsOption = Annotated[int, typer.Option(min=2, help="Experts per layer.")]
+SharedHeadsOption = Annotated[int, typer.Option(min=0, help="Heads of a layer that always work.")]
+SharedNeuronsOption = Annotated[int, typer.Option(min=0, help="Neurons of a layer that always work.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Fixes everything random.")]
 
 
@@ -31,17 +38,17 @@ def engine_convert(
     output: SafetensorsOption,
     source: SourceOption = None,
     layers: LayersOption = "",
-    heads: Annotated[
-        float | None,
-        typer.Option(min=1, help="Heads of a layer that work on average at active=0.3; left out: balanced."),
-    ] = None,
-    experts: Annotated[int, typer.Option(min=2, help="Experts per layer.")] = 14,
+    heads: HeadsOption = None,
+    experts: ExpertsOption = 14,
+    shared_heads: SharedHeadsOption = 6,
+    shared_neurons: SharedNeuronsOption = 192,
     seed: SeedOption = 0,
 ) -> None:
     """Cut a dense BERT-family model into routed heads and experts; nothing is trained."""
-    from flows.cli.engine import convert_model
+    from flows.cli.engine import ShapeOptions, convert_model
 
-    convert_model(source, text, output, layers, heads, experts, seed)
+    shape = ShapeOptions(layers, heads, experts, shared_heads, shared_neurons)
+    convert_model(source, text, output, shape, seed)
 
 
 @app.command(
@@ -54,8 +61,15 @@ def engine_distill(
         "distill-work"
     ),
     source: SourceOption = None,
-    start: Annotated[Path | None, typer.Option(help="Go on from this routed file instead of converting.")] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(help="Go on from this routed file, or convert this shallow one, instead of the parent."),
+    ] = None,
     layers: LayersOption = "0,2,3,5",
+    heads: HeadsOption = None,
+    experts: ExpertsOption = 14,
+    shared_heads: SharedHeadsOption = 6,
+    shared_neurons: SharedNeuronsOption = 192,
     steps: Annotated[int, typer.Option(min=1, help="Steps of about 4,096 tokens.")] = 6500,
     state_steps: Annotated[
         int | None,
@@ -67,11 +81,12 @@ def engine_distill(
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to train.")] = "cpu",
 ) -> None:
     """Train a routed encoder toward its dense parent's vectors; no labels are needed."""
-    from flows.cli.engine import distill_model
+    from flows.cli.engine import ShapeOptions, distill_model
 
+    shape = ShapeOptions(layers, heads, experts, shared_heads, shared_neurons)
     if state_steps is None:
         state_steps = 2450 if start is None else 0
-    distill_model(source, text, output, work, start, layers, steps, state_steps, rate, limit, seed, device)
+    distill_model(source, text, output, work, start, shape, steps, state_steps, rate, limit, seed, device)
 
 
 @app.command(
