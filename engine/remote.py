@@ -30,6 +30,7 @@ from engine.proxies import check_url, client_for, proxy_hint
 from engine.tokenizer import check_texts
 
 PATIENCE_S = 60.0
+START = "siftline engine serve"
 REQUEST_TEXTS = 128
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 _LIMITS = ("max_inputs", "max_body_bytes", "queue_texts", "queue_tokens")
@@ -49,14 +50,15 @@ class RemoteEncoder:
         key: its API key, where it has one.
         patience_s: so long a server that is away or full is asked again, without an answer to any request, before a
             call fails.
+        start: command that starts the server, for errors to name.
 
     Raises:
         OptionError: what answers is no such server, or refuses the key; or the url, the key or a proxy cannot be used.
         UnavailableError: nothing answers.
     """
 
-    def __init__(self, url: str, *, key: str | None = None, patience_s: float = PATIENCE_S) -> None:
-        self.url, self._patience_s = url.rstrip("/"), patience_s
+    def __init__(self, url: str, *, key: str | None = None, patience_s: float = PATIENCE_S, start: str = START) -> None:
+        self.url, self._patience_s, self._start = url.rstrip("/"), patience_s, start
         check_url(self.url)
         headers = {} if key is None else {"Authorization": f"Bearer {check_key(key)}"}
         self._client = client_for(self.url, headers, httpx.Timeout(60.0, connect=5.0))
@@ -245,7 +247,7 @@ class RemoteEncoder:
                 if time.monotonic() + wait > max(begun, self._portions.moved_at) + self._patience_s:
                     raise UnavailableError(
                         f"The engine at {self.url} {refusal.problem}, and did for {self._patience_s:g} s. Start it "
-                        "with `siftline engine serve`, or remove [engine] url to compute in this process."
+                        f"with `{self._start}`, or remove [engine] url to compute in this process."
                         f"{proxy_hint(self.url)}"
                     ) from refusal
             ended.wait(wait)
@@ -283,6 +285,7 @@ def connect(
     max_tokens: int | None = None,
     key: str | None = None,
     patience_s: float = PATIENCE_S,
+    start: str = START,
     **options: object,
 ) -> RemoteEncoder:
     """The encoder on a server, when it is the one that is wanted; arguments as for `engine.client.load_encoder`.
@@ -293,14 +296,14 @@ def connect(
         active: its budget; when None, the one that the encoder has by default.
         max_tokens: longest text; what the server has when None.
         key: the server's key.
-        patience_s: see `RemoteEncoder`.
+        patience_s, start: see `RemoteEncoder`.
         options: further fields of `/info` that must be so; None for any.
 
     Raises:
         OptionError: the server has another encoder, or is none.
         UnavailableError: nothing answers.
     """
-    encoder = RemoteEncoder(url, key=key, patience_s=patience_s)
+    encoder = RemoteEncoder(url, key=key, patience_s=patience_s, start=start)
     budget = _default_active(encoder.info) if active is None else active
     wanted_info = {"name": info_name(name), "active": budget, "max_tokens": max_tokens, **options}
     for option, wanted in wanted_info.items():
@@ -308,13 +311,13 @@ def connect(
         if wanted is not None and served != wanted:
             raise OptionError(
                 f"The engine at {url} has {option} = {served!r}, the settings ask for {wanted!r}. Change [encoder], or "
-                "start `siftline engine serve` with other options."
+                f"start the server as they say: `{start}`."
             )
     served, own = encoder.info.get("sha256"), info_sha256(name)
     if None not in (served, own) and served != own:
         raise OptionError(
             f"The engine at {url} has another {info_name(name)}, with the sha256 {served}, yours has {own}. Start "
-            "`siftline engine serve` again with yours, or set [encoder] name to the one that it has."
+            f"it again with yours (`{start}`), or set [encoder] name to the one that it has."
         )
     return encoder
 

@@ -113,6 +113,8 @@ class Project:
         name = str(self.root / section.name) if section.name.endswith(".safetensors") else section.name
         engine = self.settings.engine
         if engine.url is not None:
+            from flows.services import engine_start
+
             return connect(
                 engine.url,
                 name=name,
@@ -120,6 +122,7 @@ class Project:
                 max_tokens=section.max_tokens,
                 key=key_from_environment(),
                 patience_s=engine.patience_s,
+                start=engine_start(self),
                 precision=section.precision,
                 device=section.device,
             )

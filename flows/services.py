@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import httpx
 from filelock import FileLock
 
-from engine.remote import info_sha256
+from engine.remote import START, info_sha256
 from flows.ports import is_own, pick_port
 from flows.prefect_server import QUIET, configured_api_url, own_pages
 from flows.processes import left_of_session, moved_since, start_time, started_for
@@ -382,6 +382,17 @@ def _engine_command(project: Project, url: str) -> list[str]:
     if section.max_tokens is not None:
         command += ["--max-tokens", str(section.max_tokens)]
     return command
+
+
+def engine_start(project: Project) -> str:
+    """The command that starts the engine's server of a project again: `siftline up` where it was started by that."""
+    url = (project.settings.engine.url or "").rstrip("/")
+    service = Background("engine", project.state_path)
+    last = service.last()
+    if last is None or last.url != url:
+        return START
+    # One that died may have been followed by another at its address, which `up` leaves alone.
+    return "siftline up" if service.status() is not None or not _answers(f"{url}/health") else START
 
 
 def studio_of_up(project: Project) -> StudioInfo | None:

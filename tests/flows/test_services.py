@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from active.task_folder import TaskFolder
+from engine.errors import UnavailableError
 from flows import ports, services
 from flows.cli.main import run_command
 from flows.prefect_server import check_api, configured_api_url, prefect_api
@@ -318,9 +319,10 @@ def test_a_log_in_in_the_address_of_label_studio_is_not_shown(
     assert "canary" not in shown
 
 
-def write_settings(project: Project, encoder: str, url: str) -> None:
+def write_settings(project: Project, encoder: str, url: str, patience_s: float = 60) -> None:
     text = (project.root / "siftline.toml").read_text().partition("[encoder]")[0]
-    (project.root / "siftline.toml").write_text(f'{text}[encoder]\n{encoder}\n[engine]\nurl = "{url}"\n')
+    engine = f'[engine]\nurl = "{url}"\npatience_s = {patience_s}\n'
+    (project.root / "siftline.toml").write_text(f"{text}[encoder]\n{encoder}\n{engine}")
 
 
 def test_the_engine_of_up_follows_the_settings(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,6 +347,25 @@ def test_the_engine_of_up_follows_the_settings(project: Project, monkeypatch: py
         assert service.status() is None
     finally:
         service.stop()
+
+
+def test_who_starts_an_engine_that_is_away_is_named(project: Project, own_server: str) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    write_settings(project, 'name = "dense"', f"{url}/", patience_s=0)
+    record = project.state_path / "services" / "engine.json"
+    record.parent.mkdir(parents=True)
+
+    def told(of_up: str) -> str:
+        record.write_text(f'{{"pid": 1, "started": 1, "url": "{of_up}"}}')
+        with pytest.raises(UnavailableError) as away:
+            _ = Project(project.root).encoder
+        return str(away.value)
+
+    assert "Start it with `siftline up`" in told(url), "the one of `up` died"
+    assert "Start it with `siftline engine serve`" in told(own_server)
+    write_settings(project, 'name = "dense"', own_server)
+    by_hand = services.engine_start(Project(project.root))
+    assert by_hand == "siftline engine serve", "`up` starts none where another answers"
 
 
 def test_the_engine_of_up_is_started_again_with_another_file(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
