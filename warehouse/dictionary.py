@@ -65,7 +65,8 @@ _IN_VIEW = {
     "another class. NULL where people gave one and the model none.",
     ("lf_applied", "vote"): "class_id; -1 where it abstained.",
     ("cycle_summary", "split"): "Split that the accuracies are of; empty where not scored.",
-    ("cycle_summary", "cycle"): "How many end models came before this one; not the `cycle` of `queue`.",
+    ("cycle_summary", "cycle"): "How many end models came before this one: its `sequence` in `models` less 1; "
+    "not the `cycle` of `queue`.",
 }
 """Columns of views that share their name with one of a table they read, and mean something else."""
 

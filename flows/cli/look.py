@@ -41,9 +41,9 @@ def show_status(root: Path) -> None:
             title="queue" + mark,
         )
         print_table(
-            ["step", "gold labels", "trained on", "accuracy", "on"],
+            ["model", "gold labels", "trained on", "accuracy", "on"],
             reader.rows(
-                "SELECT cycle, gold_labels, trained_on, test_accuracy, split FROM cycle_summary ORDER BY cycle"
+                "SELECT cycle + 1, gold_labels, trained_on, test_accuracy, split FROM cycle_summary ORDER BY cycle"
             ),
             title="end models" + mark,
         )

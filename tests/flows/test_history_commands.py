@@ -88,6 +88,15 @@ def test_several_tasks_wait_and_one_task_waits(
     assert capsys.readouterr().out.endswith(then)
 
 
+def test_a_model_has_the_number_that_the_warehouse_gave_it(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ask(project, "status") == 0
+    head, *shown = capsys.readouterr().out.partition("# end models")[2].partition("#")[0].splitlines()[1:]
+    assert head.split("\t")[0] == "model"
+    with Lake(project / "lake", read_only=True) as lake, lake.read() as reader:
+        models = reader.rows("SELECT sequence, gold_labels FROM models WHERE stage = 'end_model' ORDER BY sequence")
+    assert [line.split("\t")[:2] for line in shown] == [[str(n), str(labels)] for n, labels in models]
+
+
 def test_the_next_step_can_be_typed_as_it_stands(
     project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

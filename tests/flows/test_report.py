@@ -129,12 +129,14 @@ def test_the_tables_equal_the_views(full: tuple[str, Page], full_path: Path) -> 
         batches = reader.rows("SELECT cycle, tasks, answered FROM queue_progress ORDER BY cycle")
         functions = reader.rows("SELECT lf_name, coverage, gold_votes, faults FROM lf_summary")
         stages = reader.rows("SELECT stage, count(*) FROM runs GROUP BY stage")
+        models = reader.rows("SELECT sequence, gold_labels FROM models WHERE stage = 'end_model' ORDER BY sequence")
     shown = [(int(r[0]), int(r[2]), int(r[4])) for r in page.tables["table-batches"][1:]]
     assert shown == [tuple(row) for row in batches]
     assert [(r[2], r[6], r[9]) for r in page.tables["table-functions"][1:]] == [
         (f"{100 * coverage:.0f}%", str(gold), str(faults or 0)) for _, coverage, gold, faults in functions
     ]
     assert {r[0]: int(r[1]) for r in page.tables["table-stages"][1:]} == dict(stages)
+    assert [(int(r[0]), int(r[1])) for r in page.tables["table-cycles"][1:]] == [tuple(row) for row in models]
 
 
 def test_the_calibration_error_stands_with_every_end_model_and_the_confusion_matrix(full: tuple[str, Page]) -> None:
