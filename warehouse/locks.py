@@ -6,6 +6,7 @@ session, which the server ends when its connection breaks. Who holds it is writt
 """
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -38,6 +39,7 @@ class WriteLock(Protocol):
 
         Raises:
             WarehouseBusy: another process held it for too long.
+            WarehouseError: it is in a folder that may not be written to.
             CatalogAway: the server that keeps it does not answer.
         """
         ...
@@ -65,6 +67,13 @@ class FolderLock:
             raise WarehouseBusy(
                 f"{self._words()} has held the write lock of {self._owner.parent} for more than "
                 f"{self._timeout_s:.0f} s. The lock frees itself when that process ends."
+            ) from error
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+            raise WarehouseError(
+                f"{self._owner.parent} cannot be written to by this user ({error.strerror}), so nothing can be stored "
+                "there. Ask for the right to write, or copy the whole project to a folder of your own and work there."
             ) from error
         try:
             facts = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now(UTC).isoformat()}

@@ -12,13 +12,14 @@ from warehouse import Append, Lake
 ROOT = Path(__file__).parents[2]
 LOOK = """
 import sys
-from warehouse import WarehouseError, connect
+from warehouse import Lake, WarehouseError, connect
 
-try:
-    with connect(sys.argv[1]):
-        print("read")
-except WarehouseError as error:
-    print(error)
+for open_it in (connect, Lake):
+    try:
+        with open_it(sys.argv[1]):
+            print("read")
+    except WarehouseError as error:
+        print(error)
 """
 
 
@@ -32,7 +33,10 @@ def test_a_folder_that_may_not_be_written_to_is_not_called_damaged(tmp_path: Pat
         pytest.skip("this machine lets nobody mount a folder of their own (user namespaces are off)")
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
-    assert "no sign of damage: ask for the right to write" in ended.stdout
+    to_read, to_write = ended.stdout.splitlines()
+    assert "no sign of damage: ask for the right to write" in to_read
+    assert "cannot be written to by this user (Read-only file system)" in to_write
+    assert "Ask for the right to write" in to_write
     assert "backup" not in ended.stdout
     with Lake(place).read() as reader:
         assert reader.rows("SELECT name FROM classes") == [("a",)]
