@@ -11,16 +11,37 @@ import pyarrow as pa
 from warehouse import Reader, SettingsError
 
 
+def check_apart(names: Sequence[str], *, stored: int = 0) -> None:
+    """Refuse classes that differ only in case or in blanks around them: `siftline answer` reads without regard to both.
+
+    Args:
+        names: classes of the settings.
+        stored: so many of the first ones are in the warehouse already; it opens all the same, or nobody could go on.
+
+    Raises:
+        SettingsError: two names are alike.
+    """
+    seen: dict[str, str] = {}
+    for class_id, name in enumerate(names):
+        like = seen.setdefault(name.strip().casefold(), name)
+        if like != name and class_id >= stored:
+            raise SettingsError(
+                f"The classes {like!r} and {name!r} differ only in case or in blanks around them, so labels would be "
+                "split between two that people take for one. Leave one of them out, or give it a name of its own."
+            )
+
+
 def check_classes(reader: Reader, names: Sequence[str], *, multi_label: bool) -> None:
     """Refuse classes under whose numbers the warehouse holds something else; new ones at the end are no matter.
 
     Args:
-        reader: the warehouse; an empty one takes any classes.
+        reader: the warehouse; an empty one takes all classes that `check_apart` takes.
         names: classes of the settings; the place of a name is its class_id.
         multi_label: an item may have several classes or none.
 
     Raises:
-        SettingsError: a class was renamed, moved or removed, or `multi_label` was changed after people answered.
+        SettingsError: a class was renamed, moved or removed, a new one is like another (`check_apart`), or
+            `multi_label` was changed after people answered.
     """
     stored = _stored(reader)
     for class_id, (name, _) in stored.items():
@@ -32,6 +53,7 @@ def check_classes(reader: Reader, names: Sequence[str], *, multi_label: bool) ->
                 "stored by this number, so classes can only be added at the end. Put the stored names back in their "
                 "order, or name another folder under [warehouse] to begin anew."
             )
+    check_apart(names, stored=len(stored))
     turned = any(kind != multi_label for _, kind in stored.values())
     if turned and reader.scalar("SELECT count(*) FROM annotations WHERE action = 'labelled'"):
         raise SettingsError(

@@ -10,6 +10,7 @@ import tempfile
 from importlib.resources import files
 from pathlib import Path
 
+from features.classes import check_apart
 from features.ingest import IngestConfig, ingest
 from features.sources import MissingColumns, SourceConfig
 from flows.cli.console import out
@@ -55,6 +56,7 @@ def init_project(
     gold, path = None, "data/records.jsonl"
     if sample is None and (len(names) < 2 or len(set(names)) < len(names)):
         raise SettingsError(f"Name at least two classes, each once: --classes spam,ham (found {classes!r})")
+    check_apart(names)
     if sample is not None:
         from features.samples import get_sample
 

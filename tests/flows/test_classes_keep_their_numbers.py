@@ -81,6 +81,25 @@ def test_a_class_that_is_added_and_the_names_put_back_are_taken(root: Path) -> N
     assert ("m0", "spam") in stored(root)
 
 
+def test_a_new_class_that_is_like_another_is_refused(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change(root, '["ham", "spam", " Spam"]')
+    assert run_command(["collect", "--project", str(root)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("siftline: The classes 'spam' and ' Spam' differ only in case or in blanks")
+    assert "Leave one of them out" in said
+
+
+def test_a_warehouse_that_holds_classes_that_are_alike_still_opens(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    change(root, '["ham", "spam", "Spam"]')
+    with monkeypatch.context() as before:
+        before.setattr("features.classes.check_apart", lambda *_, **__: None)
+        project = Project(root)
+        run_stages(run_stage_in_process(project), ["ingest"])
+        project.lake.close()
+    assert run_command(["collect", "--project", str(root)]) == 0
+    assert ("m0", "spam") in stored(root)
+
+
 def test_what_only_reads_names_of_the_warehouse_still_answers(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The engineer who was woken must be able to look."""
     change(root, CHANGED["moved"])

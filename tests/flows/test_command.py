@@ -334,6 +334,7 @@ def test_functions_are_previewed_before_the_first_run_and_nothing_is_written(
         ("body\n", ["--text", "body"], "nothing was written"),
         ("body\nx\n", ["--text", "body", "--classes", "a"], "two classes"),
         ("body\nx\n", ["--text", "body", "--classes", "a,a"], "each once"),
+        ("body\nx\n", ["--text", "body", "--classes", "a,A "], "The classes 'a' and 'A' differ only in case"),
     ],
 )
 def test_init_looks_at_the_file_and_leaves_nothing_behind_when_it_refuses(
