@@ -1,8 +1,11 @@
 -- Question: What was refused, and why?
 -- How to read: Records that did not become items in any read so far, also of sources that are gone, and calls of
 --     labeling functions that failed, by reason. A reason that grows from day to day is a source that changed under you.
-SELECT 'quarantine' AS what, source AS origin, reason, count(*) AS n, max(committed_at) AS last_at
+--     example says of one of them what is wrong with it.
+SELECT 'quarantine' AS what, source AS origin, reason, count(*) AS n, max(committed_at) AS last_at,
+       min(left(detail, 200)) AS example
 FROM quarantine GROUP BY source, reason
 UNION ALL
-SELECT 'fault', lf_name, fault, count(*), max(committed_at) FROM lf_faults GROUP BY lf_name, fault
+SELECT 'fault', lf_name, fault, count(*), max(committed_at), min(left(detail, 200))
+FROM lf_faults GROUP BY lf_name, fault
 ORDER BY n DESC, what, origin

@@ -14,6 +14,7 @@ import numpy as np
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from features.records import REASONS
 from flows.report import plots, story, text
 from flows.report.facts import Facts, read_facts
 from flows.report.layout import lay_out
@@ -116,6 +117,7 @@ def _render(facts: Facts, item_map: Mapping[str, Any] | None, *, title: str, cla
         item_map=item_map,
         quality_plot=_quality_plot(facts),
         queue_text=_QUEUE_TEXT,
+        reason_words=REASONS,
         neighbours=_neighbours(facts),
         suggestion=partial(suggestion, classes),
     )

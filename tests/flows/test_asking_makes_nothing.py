@@ -1,5 +1,6 @@
 """Commands that ask of a project: without a warehouse they say so and make none; `status` tells what is from before."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,6 +91,18 @@ def test_a_run_that_puts_records_aside_names_the_question_about_them(
             Announcer(tmp_path)(ingest(lake, Project(project(tmp_path, source)).ingest_config))
             words = f"siftline questions what-was-not-read --project {tmp_path}\n"
             assert (words in capsys.readouterr().err) == told
+
+
+def test_the_question_about_them_says_in_words_what_is_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.jsonl").write_text('{"text": "a"}\n{"text": " "}\n{"text": ""}\n')
+    with Lake(tmp_path / "lake") as lake:
+        ingest(lake, Project(project(tmp_path, "bad.jsonl")).ingest_config)
+    assert run_command(["questions", "what-was-not-read", "--project", str(tmp_path), "--format", "json"]) == 0
+    [row] = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (row["reason"], row["n"]) == ("empty_text", 2)
+    assert row["example"] == "bad.jsonl: 'text' is empty or only white space"
 
 
 def test_a_class_taken_out_is_called_missing(tmp_path: Path) -> None:

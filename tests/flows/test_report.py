@@ -153,8 +153,8 @@ def test_counts_of_the_last_read_and_of_the_quarantine(full: tuple[str, Page]) -
     assert "Of 95 records read, 90 were stored, 3 quarantined and 2 were duplicates." in text
     assert page.tables["table-ingests"][1][1:5] == ["95", "90", "3", "2"]
     assert [row[1:4] for row in page.tables["table-quarantine"][1:]] == [
-        ["invalid_utf8", "2", "4"],
-        ["empty_file", "1", "whole file"],
+        ["the bytes are not UTF-8 invalid_utf8", "2", "4"],
+        ["the file holds no bytes empty_file", "1", "whole file"],
     ]
 
 
