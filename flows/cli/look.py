@@ -88,6 +88,7 @@ def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) 
     from active.task_folder import TaskFolder
     from flows.report.story import fair_sentence
 
+    hint = project_hint(project.root)
     with project.lake.read() as reader:
         mark = simulated_mark(reader)
         rows = reader.rows(
@@ -114,6 +115,7 @@ def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) 
         skipped = _skipped(reader)
         waiting = reader.scalar("SELECT count(*) FROM queue WHERE state IN ('planned', 'sent', 'confirmed')")
         score = None if rows else score_fair_sample(reader, project.settings.select.seed)
+        no_vote = reader.scalar("SELECT EXISTS (FROM lf_reach WHERE items > 0) AND NOT EXISTS (FROM lf_votes)")
     if rows:
         print_table(
             ["labels", "siftline", "random pick", "+-", "same labels, no weak labels", "random, no weak labels", "+-"],
@@ -130,6 +132,9 @@ def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) 
         + _annotation(*spent[0])
         + mark
     )
+    if no_vote:
+        path = _shown(project.root / project.settings.weak_labels.functions)
+        out.print(f"No labeling function votes on any item. Edit {path}, then: siftline lf preview" + hint)
     if skipped:
         out.print(skipped)
     _print_refusals([result for result in summary.results if result.stage == "collect"][-1:])
@@ -137,7 +142,7 @@ def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) 
     if waiting:
         out.print(f"{_wait(waiting)} in {project.service.describe()}")
         if isinstance(project.service, TaskFolder):
-            out.print("To answer them here: siftline answer" + project_hint(project.root))
+            out.print("To answer them here: siftline answer" + hint)
         out.print(_then_run(project.root))
 
 

@@ -1,15 +1,18 @@
 """Commands that ask of a project: without a warehouse they say so and make none; `status` tells what is from before."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from features.ingest import ingest
+from flows.cli.look import print_summary
 from flows.cli.main import run_command
 from flows.cli.run import Announcer
 from flows.project import Project
+from flows.stages import RunSummary, run_stage_in_process, run_stages
 from warehouse import Lake, SettingsError
 
 SETTINGS = """
@@ -91,6 +94,28 @@ def test_a_run_that_puts_records_aside_names_the_question_about_them(
             Announcer(tmp_path)(ingest(lake, Project(project(tmp_path, source)).ingest_config))
             words = f"siftline questions what-was-not-read --project {tmp_path}\n"
             assert (words in capsys.readouterr().err) == told
+
+
+def test_a_run_whose_functions_never_vote_names_the_file_to_edit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own.csv").write_text("text\none\ntwo\n")
+    root = tmp_path / "p"
+    assert run_command(["init", str(root), "--source", str(tmp_path / "own.csv"), "--classes", "a,b"]) == 0
+    opened = Project(root)
+    told = f"votes on any item. Edit {root / 'labeling_functions.py'}, then: siftline lf preview --project {root}\n"
+
+    def said(stages: Sequence[str]) -> str:
+        run_stages(run_stage_in_process(opened), stages)
+        capsys.readouterr()
+        print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
+        return capsys.readouterr().out
+
+    assert told not in said(["ingest"]), "no function was asked yet"
+    assert told in said(["vote"])
+    (root / "labeling_functions.py").write_text('from weak_labels import keywords\nk = keywords("a", ["one"])\n')
+    opened = Project(root)
+    assert told not in said(["vote"])
 
 
 def test_the_question_about_them_says_in_words_what_is_wrong(
