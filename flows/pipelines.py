@@ -10,7 +10,7 @@ do. What was committed is kept, and the next run goes on from there (`flows.take
 """
 
 import signal
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -192,11 +192,13 @@ def _alone(opened: OpenProject, flow_name: str, patience_s: float, at: _At) -> G
     project = opened.project
     run = str(this_flow_run.id)
 
-    def taken(dead: RunRecord) -> None:
-        words = f"Going on after {dead.words()}. What it committed is kept; the rest is done now."
+    def taken(dead: Sequence[RunRecord]) -> None:
+        # What ended those before it may be mended since; the table `runs` tells of each.
+        words = f"Going on after {dead[-1].words()}. What it committed is kept; the rest is done now."
         log.warning("%s", words)
         opened.told(words)
-        close_in_prefect(dead, run)
+        for record in dead:
+            close_in_prefect(record, run)
 
     with ExitStack() as stack:
         stack.enter_context(project.only_run(patience_s=patience_s))

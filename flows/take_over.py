@@ -59,7 +59,7 @@ class RunRecord:
 
 @contextmanager
 def recorded(
-    project: Project, flow: str, run: str, taken: Callable[[RunRecord], None]
+    project: Project, flow: str, run: str, taken: Callable[[Sequence[RunRecord]], None]
 ) -> Generator[Callable[[str], None]]:
     """Keep the record of a run while a block works, and take over what earlier runs left; hold the run lock around it.
 
@@ -67,7 +67,7 @@ def recorded(
         project: the project, whose run lock this process holds.
         flow: a key of `COVERS`.
         run: id of this run.
-        taken: told each run that this one goes on with.
+        taken: told the runs that this one goes on with, the latest last; not called where there is none.
 
     Yields:
         To be called with the name of each stage as it begins.
@@ -82,13 +82,8 @@ def recorded(
         began=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     others = [record for record in left if record.run != run]  # Prefect's Retry runs the same run again
-    covered = [record for record in others if record.flow in COVERS[flow]]
-    kept = [record for record in others if record not in covered]
-    _write(path, [*left, mine])
-    for record in covered:
-        _commit(project.lake, record, mine)
-        taken(record)
-    _write(path, [*kept, mine])
+    covered = sorted((record for record in others if record.flow in COVERS[flow]), key=lambda record: record.began)
+    kept = others
 
     def at(stage: str) -> None:
         nonlocal mine
@@ -96,6 +91,13 @@ def recorded(
         _write(path, [*kept, mine])
 
     try:
+        _write(path, [*left, mine])
+        for record in covered:
+            _commit(project.lake, record, mine)
+        if covered:
+            taken(covered)
+        kept = [record for record in others if record not in covered]
+        _write(path, [*kept, mine])
         yield at
     except BaseException as error:
         with suppress(OSError):  # a full disk, or a folder that was moved: what ended the run is to be told, not this

@@ -20,7 +20,7 @@ def test_a_run_that_is_tried_again_does_not_take_over_itself(tmp_path: Path) -> 
     taken: list[RunRecord] = []
 
     def fail() -> None:
-        with recorded(project, "cycle", "run-1", taken.append) as note:
+        with recorded(project, "cycle", "run-1", taken.extend) as note:
             note("embed")
             raise ValueError("first")
 
@@ -28,7 +28,7 @@ def test_a_run_that_is_tried_again_does_not_take_over_itself(tmp_path: Path) -> 
         fail()
     [left] = unfinished(project.state_path)
     assert (left.run, left.stage) == ("run-1", "embed")
-    with recorded(project, "cycle", "run-1", taken.append):
+    with recorded(project, "cycle", "run-1", taken.extend):
         assert [record.run for record in unfinished(project.state_path)] == ["run-1"]
     assert not taken
     assert not unfinished(project.state_path)
@@ -49,6 +49,29 @@ def test_several_dead_runs_are_told_once_each_also_by_a_run_that_dies_meanwhile(
     with project.lake.read() as reader:
         told = reader.rows("SELECT detail->'taken_over'->>'run' FROM runs WHERE stage = 'take_over' ORDER BY 1")
     assert told == [("run-0",), ("run-1",)]
+
+
+def test_a_run_that_cannot_open_the_warehouse_leaves_why_it_ended(tmp_path: Path) -> None:
+    (tmp_path / "siftline.toml").write_text(
+        '[project]\nname = "p"\nclasses = ["a", "b"]\n[[sources]]\nname = "s"\npath = "s.jsonl"\n'
+    )
+    project = Project(tmp_path)
+    project.state_path.mkdir()
+    dead = RunRecord(run="run-0", flow="cycle", pid=1, host="h", began="2020-01-01", ended="mended since")
+    (project.state_path / FILE).write_text(json.dumps([asdict(dead)]))
+    (tmp_path / "lake").write_text("a file where the warehouse's folder should be")
+    taken: list[RunRecord] = []
+
+    def run(name: str) -> None:
+        with recorded(Project(tmp_path), "cycle", name, taken.extend):
+            pass
+
+    with pytest.raises(OSError, match="lake"):
+        run("run-1")
+    (tmp_path / "lake").unlink()
+    run("run-2")
+    assert [record.run for record in taken] == ["run-0", "run-1"], "people are told of the last one"
+    assert "lake" in taken[-1].ended, "it was not killed"
 
 
 def test_why_a_run_ended_is_told_where_it_cannot_be_written_down(tmp_path: Path) -> None:
