@@ -22,7 +22,7 @@ _COMPUTED = {
     "agreeing": "Those of them that gave this label.",
     "decided_by": "single, unanimous, skill (opinions weighted by `annotator_skills`) or majority.",
     "opinions": "Who said what.",
-    "labelled": "Labels in force.",
+    "labelled": "Labels that were not withdrawn, also of items edited since, which `gold_labels` leaves out.",
     "skipped": "Tasks skipped.",
     "median_seconds": "Median seconds per label, of those whose time is known.",
     "labels_per_hour": "3600 / median_seconds.",
@@ -59,14 +59,19 @@ _COMPUTED = {
 
 _IN_VIEW = {
     ("opinions", "updated_at"): "When this answer was saved.",
-    ("opinions", "class_ids"): "Multi-label projects: the chosen classes; empty elsewhere.",
+    ("opinions", "class_id"): "The class; -1 in a multi-label project.",
+    ("opinions", "class_ids"): "Multi-label projects: the chosen classes; NULL elsewhere.",
+    ("gold_labels", "class_id"): "The class; -1 in a multi-label project.",
+    ("latest_predictions", "class_id"): "Most probable class.",
     ("annotators", "updated_at"): _COMPUTED["updated_at"],
     ("training_set", "probs"): "The end model's probabilities, also where people gave the label: then `label` may be "
     "another class. NULL where people gave one and the model none.",
     ("lf_applied", "vote"): "class_id; -1 where it abstained.",
-    ("cycle_summary", "split"): "Split that the accuracies are of; empty where not scored.",
+    ("lf_summary", "votes"): "Its votes on items of the train split.",
+    ("cycle_summary", "split"): "Split that the accuracies are of; NULL where not scored.",
     ("cycle_summary", "cycle"): "How many end models came before this one: its `sequence` in `models` less 1; "
     "not the `cycle` of `queue`.",
+    ("disagreements", "confidence"): "The end model's, of what it predicted.",
 }
 """Columns of views that share their name with one of a table they read, and mean something else."""
 
@@ -82,6 +87,8 @@ def page() -> str:
         "`select table_name, column_name, comment from duckdb_columns() where comment is not null`, and so does what\n"
         "a view is, `select view_name, comment from duckdb_views() where comment is not null`. How to ask:\n"
         "[querying.md](querying.md); questions that are answered already: `siftline questions`.",
+        "An empty text is `''` and an empty list `[]`. What is not known, or does not apply, is NULL unless a column\n"
+        "says otherwise. SQL counts lists from 1: the probability of a class is `probs[class_id + 1]`.",
         "## Views, for people",
         *_views(),
         "## Tables",

@@ -63,7 +63,7 @@ TABLES: tuple[Table, ...] = (
             _c(
                 "multi_label",
                 "BOOLEAN",
-                "An item may have several classes or none; the same in every row, empty where each item has one.",
+                "An item may have several classes or none; the same in every row, NULL or false where each has one.",
                 optional=True,
             ),
         ),
@@ -80,12 +80,12 @@ TABLES: tuple[Table, ...] = (
             _c("modality", "VARCHAR", "text."),
             _c("source", "VARCHAR", "Source it came from, as named in siftline.toml."),
             _c("position", "BIGINT", "Row or line in the source, counted from 1."),
-            _c("metadata", "VARCHAR", "Further fields of the record as a JSON object."),
+            _c("metadata", "VARCHAR", "Fields that the source's `metadata` names, as a JSON object; {} without any."),
             _c("split", "VARCHAR", "train (may be selected for people), valid or test (never selected)."),
             Column(
                 name="changed_at",
                 type="TIMESTAMPTZ",
-                comment="When the record was last read with another text, split or metadata; empty where it never was.",
+                comment="When the record was last read with another text, split or metadata; NULL where it never was.",
                 bookkeeping=True,
                 optional=True,
                 on_replacement=True,
@@ -224,7 +224,7 @@ TABLES: tuple[Table, ...] = (
             _c(
                 "expected_seconds",
                 "DOUBLE",
-                "Seconds an answer is expected to take, learned from answers so far; empty while fewer than 20 tell.",
+                "Seconds an answer is expected to take, learned from answers so far; NULL while fewer than 20 tell.",
                 bookkeeping=True,
             ),
         ),
@@ -252,7 +252,7 @@ TABLES: tuple[Table, ...] = (
             _c(
                 "predictions",
                 "INTEGER[]",
-                "Multi-label projects: classes shown as a suggestion, maybe none; empty where nothing is suggested.",
+                "Multi-label projects: classes shown as a suggestion, maybe none; NULL where nothing is suggested.",
                 optional=True,
             ),
         ),
@@ -276,7 +276,8 @@ TABLES: tuple[Table, ...] = (
             _c(
                 "class_ids",
                 "INTEGER[]",
-                "Multi-label projects: the chosen classes, ascending; [] says that the item has none of them.",
+                "Multi-label projects: the chosen classes, ascending; [] says that the item has none of them. NULL "
+                "elsewhere.",
                 optional=True,
             ),
         ),
@@ -314,14 +315,20 @@ TABLES: tuple[Table, ...] = (
             _c(
                 "series",
                 "VARCHAR",
-                "What was measured: siftline, a rival such as random or gold_only, label_model, or annotators.",
+                "What was measured: siftline (the end model), a rival (random, gold_only, random_gold_only, all_gold), "
+                "label_model, label_model_covered (on items that a function voted on), or annotators.",
             ),
             _c("name", "VARCHAR", "accuracy, macro_f1, micro_f1, calibration_error or krippendorff_alpha."),
             _c("split", "VARCHAR", "Split it was measured on."),
             _c("labels", "INTEGER", "Gold labels used."),
             _c("seed", "INTEGER", "Seed of a repeated measurement, else 0."),
-            _c("value", "DOUBLE", "The figure."),
-            _c("detail", "VARCHAR", "Further figures as a JSON object, such as the confusion matrix."),
+            _c("value", "DOUBLE", "The figure; NULL for an agreement that is not defined any more."),
+            _c(
+                "detail",
+                "VARCHAR",
+                "Further figures as a JSON object; of an accuracy `confusion`: a list per true class, in it the items "
+                "by predicted class.",
+            ),
         ),
     ),
     Table(

@@ -310,11 +310,27 @@ def test_the_data_dictionary_is_current() -> None:
         ("annotators", "median_seconds", "whose time is known"),
         ("annotations", "seconds", "0 where unknown"),
         ("latest_predictions", "probs", "they sum to 1"),
+        ("latest_predictions", "class_id", "Most probable class"),
+        ("gold_labels", "class_id", "-1 in a multi-label project"),
+        ("opinions", "class_id", "-1 in a multi-label project"),
+        ("lf_summary", "votes", "of the train split"),
+        ("disagreements", "confidence", "The end model's"),
+        ("annotators", "labelled", "edited since"),
     ],
 )
 def test_the_dictionary_tells_what_a_column_means_in_its_view(view: str, column: str, words: str) -> None:
     [row] = [r for r in page().split(f"### {view}\n")[1].split("### ")[0].splitlines() if r.startswith(f"| `{column}`")]
     assert words in row
+
+
+def test_a_column_that_may_be_left_out_says_null_and_an_empty_text_is_one(planted: Lake) -> None:
+    assert all("NULL" in c.comment for table in TABLES for c in table.all_columns if c.optional or c.on_replacement)
+    with planted.read() as reader:
+        for table in TABLES:
+            for column in table.all_columns:
+                if re.search(r"\bempty\b", column.comment):
+                    assert column.type == "VARCHAR", f"{table.name}.{column.name}: {column.comment}"
+                    assert not reader.scalar(f'SELECT count(*) FROM "{table.name}" WHERE "{column.name}" IS NULL')
 
 
 def test_what_the_dictionary_says_to_ask_gives_its_words(lake: Lake) -> None:

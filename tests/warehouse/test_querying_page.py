@@ -1,0 +1,75 @@
+"""The queries of `docs/querying.md` answer as they stand, and tell what was planted."""
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+import warehouse
+from tests.flows.report_lake import full_lake
+from tests.projects import ROOT
+from tests.warehouse.test_what_changed import answer, commit, up
+from warehouse import Lake, Upsert
+
+PAGE = (ROOT / "docs" / "querying.md").read_text("utf-8")
+
+
+@pytest.fixture
+def planted(tmp_path: Path) -> Iterator[Lake]:
+    with full_lake(tmp_path / "lake") as lake:
+        yield lake
+
+
+def answers(lake: Lake) -> list[pa.Table]:
+    [block] = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
+    with warehouse.connect(lake.path) as reader:
+        return [reader.arrow(query) for query in block.split(";\n") if query.strip()]
+
+
+def test_the_queries_to_start_from_tell_what_is_there(planted: Lake) -> None:
+    model = up("models", model_id=["w"], stage=["label_model"], kind=["k"], gold_labels=[0], items=[9], sequence=[1],
+               detail=["{}"])  # fmt: skip
+    probs = pa.array([[0.1, 0.2, 0.7], [0.8, 0.1, 0.1]], pa.list_(pa.float32()))
+    weak = {"item_id": ["i001", "i003"], "label_model_id": ["w", "w"], "probs": probs, "votes": [2, 0]}
+    monday = datetime(2020, 1, 6, tzinfo=UTC)
+    commit(planted, "weak", model, Upsert("weak_labels", pa.table(weak)))
+    commit(planted, "twice", answer("i020", 0, at=monday), answer("i020", 2, at=monday.replace(day=12)))
+    votes, weak_labels, predicted, values, said, wrong, against, weeks = (
+        table.to_pylist() for table in answers(planted)
+    )
+    assert [row["vote"] for row in votes] == ["ship <b>&"] * 2
+    assert [(row["weak_label"], row["votes"]) for row in weak_labels] == [("trade", 2)]
+    assert [(row["sequence"], row["predicted"]) for row in predicted] == [(n, "ship <b>&") for n in (1, 2, 3)]
+    assert [row["cycle"] for row in values] == [1]
+    assert [(row["annotator"], row["class_id"]) for row in said] == [("ann <b>", 1)]
+    # Function and class are those of the item's number, but for even ones, which all vote for trade.
+    assert {(row["voted"], row["gold"]): row["items"] for row in wrong} == {
+        ("trade", "grain"): 3, ("trade", "ship <b>&"): 2}  # fmt: skip
+    assert against == [{"gold": "ship <b>&", "weak": "trade", "items": 1}]
+    assert (weeks[0]["week"], weeks[0]["label"], weeks[0]["items"]) == (monday, "trade", 1)
+    assert sum(row["items"] for row in weeks) == 17
+
+
+def test_a_file_of_ones_own_is_joined_from_python(
+    planted: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "teams.csv").write_text("id,team\ni001,a\n", "utf-8")
+    monkeypatch.chdir(tmp_path)
+    [query] = re.findall(r'lake\.pandas\("(.*teams\.csv.*)"\)', PAGE)
+    with warehouse.connect(planted.path) as lake:
+        [row] = lake.arrow(query).to_pylist()
+    assert (row["item_id"], row["team"]) == ("i001", "a")
+
+
+def test_one_query_reads_two_snapshots(planted: Lake) -> None:
+    before = planted.snapshot()
+    commit(planted, "one more", answer("i020", 0))
+    assert "`AT (VERSION => 4)`" in PAGE
+    with warehouse.connect(planted.path) as lake:
+        [(then, now)] = lake.rows(
+            f"SELECT (SELECT count(*) FROM gold_labels AT (VERSION => {before})), (SELECT count(*) FROM gold_labels)"
+        )
+    assert (then, now) == (16, 17)
