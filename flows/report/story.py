@@ -241,7 +241,9 @@ def functions_sentence(facts: Facts) -> str:
     if not rows:
         return ""
     judged = [r for r in rows if r["gold_votes"]]
-    said = f"{counted(len(rows), 'function')}; the widest votes on {percent(rows[0]['coverage'])} of the train split"
+    # Its votes, not its coverage: a function that has been applied to two items may cover both.
+    share = max(int(r["votes"]) for r in rows) / max(dict(facts.splits).get("train", 0), 1)
+    said = f"{counted(len(rows), 'function')}; the widest votes on {percent(share)} of the train split"
     if judged:
         right = sum(round(r["gold_accuracy"] * r["gold_votes"]) for r in judged)
         votes = sum(int(r["gold_votes"]) for r in judged)

@@ -43,6 +43,14 @@ def test_where_a_score_came_from(facts: Facts, weak: float, now: float, words: s
     assert words in curve(facts, own=(weak, now))
 
 
+def test_the_widest_function_is_the_one_with_the_most_votes_of_the_split(facts: Facts) -> None:
+    few = {**facts.functions[0], "votes": 2, "applied_to": 2, "coverage": 1.0, "gold_votes": 0}
+    most = {**few, "votes": 30, "applied_to": 60, "coverage": 0.5}
+    assert story.functions_sentence(replace(facts, functions=[few, most])) == (
+        "2 functions; the widest votes on 50% of the train split."
+    )
+
+
 @pytest.mark.parametrize(
     ("now", "rivals", "words"),
     [
