@@ -40,14 +40,15 @@ def check_cron(line: str) -> str:
     for text, (name, low, high, words) in zip(fields, _FIELDS, strict=True):
         for part in text.split(","):
             _check_part(part, name, low, high, words)
-    _check_day(fields[2], fields[3], fields[4])
+    _check_day(fields[2], fields[3])
     return " ".join(fields)
 
 
-def _check_day(days: str, months: str, weekdays: str) -> None:
-    """Refuse a day that none of the months has; Prefect's server would note an error every minute, and run nothing."""
-    if weekdays != "*":  # beside a weekday, either of the two is enough
-        return
+def _check_day(days: str, months: str) -> None:
+    """Refuse a day that none of the months has; Prefect's server would note an error every minute, and run nothing.
+
+    Also beside a weekday, which cron itself would go by.
+    """
     first = min(_meant(days, *_FIELDS[2][1:]))
     longest = max(29 if month == 2 else 30 + (month in _LONG) for month in _meant(months, *_FIELDS[3][1:]))
     if first > longest:

@@ -296,11 +296,11 @@ def test_cron_lines_that_prefect_takes_too(tmp_path: Path, line: str) -> None:
 
 
 def test_a_day_that_no_month_has_is_no_cron_line(tmp_path: Path) -> None:
-    never = ("0 0 31 2 *", "0 0 30 feb *", "0 0 31 4,6,9,11 *", "0 0 31,30 2 *")
+    never = ("0 0 31 2 *", "0 0 30 feb *", "0 0 31 4,6,9,11 *", "0 0 31,30 2 *", "0 0 31 2 mon", "0 0 31 4 1-5")
     for line in (*never, "0 0 30-31 2 *", "0 0 31/1 4 *", "0 0 31 4-9/5 *", "0 0 31 feb-feb *"):
         with pytest.raises(SettingsError, match="it would never run"):
             load_settings(write(tmp_path, GOOD + f"[schedule]\ncycle = '{line}'"))
-    days = ("0 0 29 2 *", "0 0 31 * *", "0 0 31 2,3 *", "0 0 31 2 mon", "0 0 30 4-6 *", "0 0 1,31 2 *")
+    days = ("0 0 29 2 *", "0 0 31 * *", "0 0 31 2,3 *", "0 0 29 2 mon", "0 0 30 4-6 *", "0 0 1,31 2 *")
     for line in (*days, "0 0 */31 2 *", "0 0 28-31 2 *", "0 0 31 4-5 *", "0 0 31 feb-apr *", "0 0 31 4/3 *"):
         assert load_settings(write(tmp_path, GOOD + f"[schedule]\ncycle = '{line}'")).schedule.cycle == line
 
