@@ -7,25 +7,29 @@ Prefect is configured already, like `flows.pipelines`.
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError, TerminationSignal
 from prefect.flows import Flow
 from prefect.runner import Runner
 from prefect.schedules import Cron
+from prefect.states import Crashed
 from prefect.types.entrypoint import EntrypointType
 
 from flows import pipelines
 from flows.prefect_server import local_api_url
 from flows.project import Project
 from flows.trigger import deployment_name
-from warehouse import ServiceError, SettingsError, siftline_version
+from warehouse import ServiceError, SettingsError, WarehouseBusy, siftline_version
 
 FLOWS: tuple[Flow[Any, Any], ...] = (pipelines.cycle, pipelines.collect, pipelines.refresh, pipelines.maintenance)
 START_S = 300
@@ -82,6 +86,7 @@ def deploy(project: Project, pool: str) -> list[str]:
             await _make_way(deployment, project)
             await deployment.aapply()
             names.append(f"{deployment.flow_name}/{deployment.name}")
+        await _drop_former(project)
         return names
 
     return _asked(all_of_them)
@@ -109,10 +114,13 @@ def serve(project: Project, ready: Callable[[list[str]], None]) -> None:
 
     async def register() -> list[str]:
         names: list[str] = []
+        made: list[UUID] = []
         for deployment in deployments_of(project):
             await _make_way(deployment, project)
-            await runner.aadd_deployment(deployment)
+            made.append(await runner.aadd_deployment(deployment))
             names.append(f"{deployment.flow_name}/{deployment.name}")
+        await _drop_former(project)
+        await close_dead_runs(project, made)
         return names
 
     ready(_asked(register))
@@ -138,14 +146,48 @@ async def _make_way(deployment: RunnerDeployment, project: Project) -> None:
         except ObjectNotFound:
             return
         ours, theirs = deployment.parameters["project"], known.parameters.get("project", "")
-        own = local_api_url(project.state_path) == os.environ.get("PREFECT_API_URL")
-        if theirs and not own and Path(theirs).resolve() != Path(ours).resolve():
+        if theirs and not _has_own_server(project) and Path(theirs).resolve() != Path(ours).resolve():
             raise SettingsError(
                 f"Prefect's server has the deployment {name} for the project in {theirs}, not for {ours}. Give one of "
                 f"them another [project] name; if it was moved: prefect deployment delete {name}"
             )
         for schedule in [] if deployment.schedules else known.schedules:
             await client.delete_deployment_schedule(known.id, schedule.id)
+
+
+async def close_dead_runs(project: Project, deployments: Sequence[UUID]) -> None:
+    """Mark runs of deployments that nobody serves yet as crashed, so that they give up the one place there is.
+
+    Prefect's server gives a dead run's place to the next after a while, but not where it was started anew meanwhile, as
+    after a power cut: then it would cancel every later run. A run that is at work still is left alone.
+    """
+    with suppress(WarehouseBusy), project.only_run():
+        async with get_client() as client:
+            begun = FlowRunFilter.model_validate(
+                {"deployment_id": {"any_": deployments}, "state": {"type": {"any_": ["PENDING", "RUNNING"]}}}
+            )
+            for run in await client.read_flow_runs(flow_run_filter=begun):
+                died = Crashed(message="Its process was gone when the schedule was served again. The next run goes on.")
+                await client.set_flow_run_state(run.id, died, force=True)
+
+
+async def _drop_former(project: Project) -> None:
+    """Delete the deployments that a project had under a former name: their runs would come due, and nobody begin them.
+
+    Only on the server that `siftline up` started for it: elsewhere another host may have a project in such a folder.
+    """
+    if not _has_own_server(project):
+        return
+    name = deployment_name(project.settings.project.name)
+    async with get_client() as client:
+        for known in await client.read_deployments():
+            ours = {"siftline", known.name} <= set(known.tags) and known.parameters.get("project") == str(project.root)
+            if ours and known.name != name:
+                await client.delete_deployment(known.id)
+
+
+def _has_own_server(project: Project) -> bool:
+    return local_api_url(project.state_path) == os.environ.get("PREFECT_API_URL")
 
 
 def _asked(question: Callable[[], Any]) -> list[str]:

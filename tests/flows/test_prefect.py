@@ -173,18 +173,68 @@ with prefect_api(Path(sys.argv[1])):
     print(len(deploy(Project(moved), "pool")))
     with get_client(sync_client=True) as client:
         print(client.read_deployment_by_name("cycle/tickets").parameters["project"])
+        mine = client.read_deployment_by_name("cycle/tickets")
+        client.create_deployment(mine.flow_id, "my-own", tags=["siftline"], parameters=mine.parameters)
+    settings = moved / "siftline.toml"
+    settings.write_text(settings.read_text().replace("tickets", "letters"))
+    deploy(Project(moved), "pool")
+    with get_client(sync_client=True) as client:
+        print(*sorted(known.name for known in client.read_deployments()))
+"""
+
+DEAD_RUN = """
+import asyncio, sys
+from pathlib import Path
+from flows.prefect_server import prefect_api
+with prefect_api(Path(sys.argv[1])):
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.states import Pending, Running
+    from flows.deployments import close_dead_runs, deploy
+    from flows.project import Project
+    root = Path(sys.argv[1]) / "project"
+    root.mkdir()
+    (root / "siftline.toml").write_text(
+        '[project]\\nname = "tickets"\\nclasses = ["a", "b"]\\n[[sources]]\\nname = "r"\\npath = "d.jsonl"\\n'
+    )
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name="pool", type="process"))
+        deploy(Project(root), "pool")
+        made = client.read_deployment_by_name("maintenance/tickets").id
+        begun = client.create_flow_run_from_deployment(made).id
+        client.set_flow_run_state(begun, Pending())
+        client.set_flow_run_state(begun, Running())
+        def told():
+            another = client.create_flow_run_from_deployment(made).id
+            client.set_flow_run_state(another, Pending())
+            print(client.read_flow_run(begun).state.type.value, client.read_flow_run(another).state.type.value)
+        with Project(root).only_run():
+            asyncio.run(close_dead_runs(Project(root), [made]))
+        told()
+        asyncio.run(close_dead_runs(Project(root), [made]))
+        told()
 """
 
 
-def test_a_project_does_not_take_the_deployments_of_another_of_its_name(tmp_path: Path, prefect_database: Path) -> None:
-    give_prefect_database(tmp_path, prefect_database)
+def test_who_serves_a_schedule_anew_closes_the_runs_that_died(tmp_path: Path, prefect_database: Path) -> None:
+    assert ended_well(DEAD_RUN, tmp_path, prefect_database) == ["RUNNING CANCELLED", "CRASHED PENDING"]
+
+
+def ended_well(script: str, folder: Path, database: Path) -> list[str]:
+    """Lines that a script prints beside a Prefect server of its own."""
+    give_prefect_database(folder, database)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    environment["PREFECT_PROFILES_PATH"] = str(tmp_path / "no-profiles.toml")
+    environment["PREFECT_PROFILES_PATH"] = str(folder / "no-profiles.toml")
     ended = subprocess.run(
-        [sys.executable, "-c", SAME_NAME, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, env=environment
+        [sys.executable, "-c", script, str(folder)], cwd=ROOT, capture_output=True, text=True, env=environment
     )
     assert ended.returncode == 0, ended.stderr
-    refused, again, moved, place = ended.stdout.splitlines()
+    return ended.stdout.splitlines()
+
+
+def test_a_project_does_not_take_the_deployments_of_another_of_its_name(tmp_path: Path, prefect_database: Path) -> None:
+    refused, again, moved, place, renamed = ended_well(SAME_NAME, tmp_path, prefect_database)
     assert f"cycle/tickets for the project in {tmp_path / 'north'}, not for {tmp_path / 'south'}" in refused
     assert again == "4"
     assert (moved, place) == ("4", str(tmp_path / "moved")), "on its own server a project that was moved goes on"
+    assert renamed == "letters letters letters letters my-own", "and one with a new name has none under the former"
