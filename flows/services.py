@@ -334,6 +334,10 @@ def _prefect_up(project: Project, environment: Mapping[str, str], told: Callable
         **own_pages(port),
         # It copies its pages there when it starts; the default is beside its code, which others may own.
         "PREFECT_UI_STATIC_DIRECTORY": str(home / "ui"),
+        # In memory, as by default, places of runs at work are lost with the server, and are never free again.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        # Runs that ended 90 days ago are forgotten; by default they and their logs stay for ever.
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "true",
         **environment,
         "PREFECT_HOME": str(home),
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / 'prefect.db'}",

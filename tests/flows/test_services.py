@@ -1,10 +1,12 @@
 """Processes in the background: what a killed one leaves, its port, who finds it, and no proxy before it."""
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -12,6 +14,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from uuid import UUID
 
 import httpx
 import pytest
@@ -25,6 +28,7 @@ from flows.processes import start_time
 from flows.project import Project
 from flows.services import Background
 from flows.studio import StudioServer
+from tests.prefect_runs import Served, wait_for
 from tests.projects import ROOT
 from tests.studio import free_port
 from warehouse import ServiceError, SettingsError
@@ -234,7 +238,7 @@ def test_without_label_studio_tasks_go_to_the_folder_also_beside_up(project: Pro
     assert isinstance(project.service, TaskFolder)
 
 
-def test_prefects_pages_are_there_where_its_code_may_not_be_written(
+def test_prefects_server_has_its_pages_where_its_code_may_not_be_written_forgets_old_runs_and_keeps_places(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
@@ -246,11 +250,23 @@ def test_prefects_pages_are_there_where_its_code_may_not_be_written(
         "prefect.__ui_static_subpath__ = prefect.__ui_v2_static_subpath__ = pathlib.Path('/proc/self/ui')\n"
     )
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path / 'site'}:{ROOT}"}
+    environment["PREFECT_SERVER_SERVICES_DB_VACUUM_LOOP_SECONDS"] = "5"
     try:
         url = services._prefect_up(project, environment, print)  # pyright: ignore[reportPrivateUsage]
         page = httpx.get(url.removesuffix("api"), headers={"Accept": "text/html"}, follow_redirects=True)
         assert page.status_code == 200
         assert "<html" in page.text
+        ask = Served(project.root).ask
+        flow = ask("POST", "/flows/", name="cycle")["id"]
+        old, new = (ask("POST", "/flow_runs/", flow_id=flow, state={"type": "COMPLETED"})["id"] for _ in range(2))
+        with contextlib.closing(sqlite3.connect(project.state_path / "prefect" / "prefect.db", timeout=60)) as base:
+            base.execute("UPDATE flow_run SET end_time = '2020-01-01 00:00:00' WHERE id = ?", [str(UUID(old))])
+            base.commit()
+        wait_for(lambda: [run["id"] for run in ask("POST", "/flow_runs/filter")] == [new])
+        ask("POST", "/v2/concurrency_limits/", name="place", limit=1)
+        taken = {"names": ["place"], "slots": 1, "lease_duration": 300}
+        place = ask("POST", "/v2/concurrency_limits/increment-with-lease", **taken)["lease_id"]
+        assert (project.state_path / "prefect" / "concurrency_leases" / f"{place}.json").exists(), "outlives the server"
     finally:
         Background("prefect", project.state_path).stop()
 
