@@ -35,8 +35,8 @@ from flows.trigger import PASSES, close_in_prefect, start_cycle_if_due
 from warehouse import Progress, SiftlineError, StageResult, Transient, WarehouseBusy, silent
 from warehouse.maintain import maintain
 
-PATIENCE_S = 60.0
-"""How long a cycle waits for the short runs beside it, such as a collect."""
+PATIENCE_S = 900.0
+"""How long a cycle waits for the short runs beside it, such as a collect that came due with it and has much to read."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -82,7 +82,8 @@ class FolderLock:
                 self._owner.chmod(0o600)
             yield lambda: None
         finally:
-            self._owner.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a disk that may not be written to any more; what ended the work counts
+                self._owner.unlink(missing_ok=True)
             self._lock.release()
 
     def _words(self) -> str:

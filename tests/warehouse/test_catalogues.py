@@ -218,3 +218,13 @@ def test_a_lock_is_waited_for_named_and_freed_by_the_death_of_its_owner(
     holder.wait()
     with place.write_lock().held():
         pass
+
+
+def test_a_lock_whose_note_cannot_be_removed_is_freed_and_hides_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="what ended the work"), FolderLock(tmp_path).held():
+        note = tmp_path / "write.owner"
+        note.unlink()
+        note.mkdir()
+        raise ValueError("what ended the work")
+    with FolderLock(tmp_path, timeout_s=0.5).held():
+        pass
