@@ -36,7 +36,9 @@ def test_any_batch_order_and_number_of_threads_at_every_budget(active: float) ->
 def test_budgets_give_different_vectors_and_ids() -> None:
     encoders = [load_encoder("routed", active=active, max_tokens=64, threads=1) for active in (0.2, 0.3, 0.5, 1.0)]
     assert len({encoder.encoder_id for encoder in encoders}) == 4
-    assert len({encoder.encode(["oil"]).tobytes() for encoder in encoders}) == 4
+    vectors = [encoder.encode(["oil"]).tobytes() for encoder in encoders]
+    assert len(set(vectors[:3])) == 3
+    assert vectors[3] == vectors[2], "a third of the parent's layer parameters is all that it has"
     assert load_encoder("routed", max_tokens=64, threads=1).encoder_id == encoders[1].encoder_id
 
 

@@ -128,8 +128,9 @@ def test_the_client_streams_and_its_name_stays() -> None:
         load_encoder("dense", precision="int8", memory_budget=40 * MIB)
 
 
-# Beside an int8 model of 20 MiB the buffers of a float matrix and its rows, 4 MiB, are much.
-@pytest.mark.parametrize(("precision", "most"), [("fp32", 1.2), ("int8", 1.5)])
+# Beside a float model of 59 MiB what torch itself takes, 12 MiB, is much; beside one of 20 MiB in int8 the buffers of a
+# float matrix and its rows, 4 MiB, are too.
+@pytest.mark.parametrize(("precision", "most"), [("fp32", 1.25), ("int8", 1.5)])
 @pytest.mark.parametrize("name", ["dense", "routed"])
 def test_loading_needs_hardly_more_memory_than_the_weights(name: str, precision: str, most: float) -> None:
     arguments = f"'{name}', '{precision}'"
