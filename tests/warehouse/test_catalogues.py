@@ -221,10 +221,14 @@ def test_a_lock_is_waited_for_named_and_freed_by_the_death_of_its_owner(
 
 
 def test_a_lock_whose_note_cannot_be_removed_is_freed_and_hides_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="what ended the work"), FolderLock(tmp_path).held():
-        note = tmp_path / "write.owner"
+    note = tmp_path / "write.owner"
+
+    def fail() -> None:
         note.unlink()
         note.mkdir()
         raise ValueError("what ended the work")
+
+    with pytest.raises(ValueError, match="what ended the work"), FolderLock(tmp_path).held():
+        fail()
     with FolderLock(tmp_path, timeout_s=0.5).held():
         pass
