@@ -10,6 +10,7 @@ from flows.report.svg import Scale, element, line, path, spread, text, tick_labe
 HEIGHT = 340
 PANEL, GAP = 300, 225  # names of controls stand right of a panel
 LEFT, TOP, BOTTOM = 52, 46, 286
+NAME_WIDTH = 24
 WIDTH = LEFT + 2 * (PANEL + GAP) - 44
 AXIS = "share of the parent's layer parameters that works; at the points, the routed encoder's budget (active)"
 # A picture of its own has no page to colour it; GitHub shows it on light and on dark.
@@ -20,7 +21,6 @@ text { fill: #1f2328; }
 .tick, .axis-name { fill: #59636e; font-size: 12px; }
 .grid { stroke: #d1d9e0; }
 .bar { stroke: #9a6700; stroke-dasharray: 5 4; }
-.bar-name { fill: #9a6700; font-size: 12px; }
 .series { fill: none; stroke: #0969da; stroke-width: 2; }
 .routed { fill: #0969da; }
 .routed-name { fill: #0969da; font-size: 12px; }
@@ -34,7 +34,6 @@ text { fill: #1f2328; }
   .tick, .axis-name { fill: #9198a1; }
   .grid { stroke: #3d444d; }
   .bar { stroke: #d29922; }
-  .bar-name { fill: #d29922; }
   .series { stroke: #4493f8; }
   .routed, .routed-name { fill: #4493f8; }
   .control, .control-name { fill: #f85149; }
@@ -86,7 +85,7 @@ def _panel(
     y_ticks = ticks(min([*values, bar]), max([*values, 1.0]), 6)
     y = Scale(low=y_ticks[0], high=y_ticks[-1], start=BOTTOM, end=TOP)
     x = Scale(low=0, high=1, start=left, end=left + PANEL)
-    parts: list[Markup] = [text(left - 44, 18, name, "title")]
+    parts: list[Markup] = [text(left - 44, 18, f"{name}; the bar is {bar:g}", "title")]
     for at, shown in zip(y_ticks, tick_labels(y_ticks), strict=True):
         parts += [line(left, y(at), x(1), y(at), "grid"), text(left - 8, y(at) + 4, shown, "tick", "end")]
     for at in (0, 0.2, 0.4, 0.6, 0.8, 1.0):
@@ -94,14 +93,19 @@ def _panel(
             line(x(at), BOTTOM, x(at), BOTTOM + 5, "grid"),
             text(x(at), BOTTOM + 20, f"{at:.0%}", "tick", "middle"),
         ]
-    parts += [line(left, y(bar), x(1), y(bar), "bar"), text(left + 4, y(bar) - 5, f"bar {bar:g}", "bar-name")]
+    parts.append(line(left, y(bar), x(1), y(bar), "bar"))
     routed = sorted((p for p in points if p["encoder"] == "routed"), key=lambda p: p["layer_share"])
     if len(routed) > 1:
         parts.append(path([(x(p["layer_share"]), y(value(p))) for p in routed], "series"))
+    names: list[tuple[float, float, str]] = []  # one for points so near each other that theirs would overlap
     for p in routed:
         place = (x(p["layer_share"]), y(value(p)))
         parts.append(element("circle", {"cx": place[0], "cy": place[1], "r": 4.5, "class": "routed"}))
-        parts.append(text(place[0] - 7, place[1] - 5, f"{p['active']:g}", "routed-name", "end"))
+        if names and place[0] - names[-1][0] < NAME_WIDTH:
+            names[-1] = (*names[-1][:2], f"{names[-1][2]}, {p['active']:g}")
+        else:
+            names.append((*place, f"{p['active']:g}"))
+    parts += [text(at - 7, height - 5, name, "routed-name", "end") for at, height, name in names]
     controls = [p for p in points if p["encoder"] not in ("routed", "dense") and p["main"]]
     heights = spread([y(value(p)) for p in controls], 15, TOP + 8, BOTTOM - 8)
     for p, height in zip(controls, heights, strict=True):
