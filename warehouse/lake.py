@@ -17,6 +17,7 @@ from warehouse.commit import land, plan, retried
 from warehouse.connection import Location, check_present, connect, holds_data, locate, private_files
 from warehouse.disk import disk_full
 from warehouse.errors import WarehouseError
+from warehouse.locks import writable
 from warehouse.migrations import check_schema, connect_checked, migrate, schema_version
 from warehouse.reader import Reader
 from warehouse.schema import TABLE_BY_NAME, TABLES
@@ -48,7 +49,8 @@ class Lake:
         if read_only:
             self._connection = connect_checked(self.location)
             return
-        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with writable(self.path):
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.lock = self.location.write_lock()
         with self.lock.held(), private_files():
             self._connection = connect(self.location, read_only=False)

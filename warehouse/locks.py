@@ -62,18 +62,12 @@ class FolderLock:
     def held(self) -> Generator[Sure]:
         """Hold the lock for a block; the kernel does not lose it."""
         try:
-            self._lock.acquire()
+            with writable(self._owner.parent):
+                self._lock.acquire()
         except Timeout as error:
             raise WarehouseBusy(
                 f"{self._words()} has held the write lock of {self._owner.parent} for more than "
                 f"{self._timeout_s:.0f} s. The lock frees itself when that process ends."
-            ) from error
-        except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-                raise
-            raise WarehouseError(
-                f"{self._owner.parent} cannot be written to by this user ({error.strerror}), so nothing can be stored "
-                "there. Ask for the right to write, or copy the whole project to a folder of your own and work there."
             ) from error
         try:
             facts = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now(UTC).isoformat()}
@@ -92,6 +86,24 @@ class FolderLock:
             return f"Process {facts['pid']} on {facts['host']} (since {facts['since']})"
         except (OSError, ValueError, KeyError, TypeError):
             return "Another process"
+
+
+@contextmanager
+def writable(folder: Path) -> Generator[None]:
+    """Around what writes to a folder of the warehouse.
+
+    Raises:
+        WarehouseError: this user may not.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        raise WarehouseError(
+            f"{folder} cannot be written to by this user ({error.strerror}), so nothing can be stored there. Ask for "
+            "the right to write, or copy the whole project to a folder of your own and work there."
+        ) from error
 
 
 class PostgresLock:

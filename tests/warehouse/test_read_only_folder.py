@@ -14,9 +14,9 @@ LOOK = """
 import sys
 from warehouse import Lake, WarehouseError, connect
 
-for open_it in (connect, Lake):
+for open_it, place in ((connect, ""), (Lake, ""), (Lake, "/new")):
     try:
-        with open_it(sys.argv[1]):
+        with open_it(sys.argv[1] + place):
             print("read")
     except WarehouseError as error:
         print(error)
@@ -33,10 +33,11 @@ def test_a_folder_that_may_not_be_written_to_is_not_called_damaged(tmp_path: Pat
         pytest.skip("this machine lets nobody mount a folder of their own (user namespaces are off)")
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
-    to_read, to_write = ended.stdout.splitlines()
+    to_read, to_write, to_make = ended.stdout.splitlines()
     assert "no sign of damage: ask for the right to write" in to_read
     assert "cannot be written to by this user (Read-only file system)" in to_write
     assert "Ask for the right to write" in to_write
+    assert f"{place / 'new'} cannot be written to by this user (Read-only file system)" in to_make
     assert "backup" not in ended.stdout
     with Lake(place).read() as reader:
         assert reader.rows("SELECT name FROM classes") == [("a",)]
