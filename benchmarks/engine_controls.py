@@ -7,8 +7,8 @@
 - `layers`: a dense student of two layers, the first and the last.
 - `width`: a static student of all layers, 6 heads and 304 neurons each, the strongest ones; nothing is routed.
 
-Each is timed for some steps first, and then gets as many steps as fit into the seconds; or as many as are named, as the
-shipped `shallow` has as many as the shipped `routed`. Runs go on where they stopped.
+Each is timed for some steps first, and then gets as many steps as fit into the seconds; or as many as are named, as for
+the student that the shipped `routed` is cut from. Runs go on where they stopped.
 The files are encoders like any other: `python -m benchmarks.engine --controls controls/*.safetensors`.
 """
 
@@ -69,7 +69,7 @@ def _randomise(model: RoutedEncoder, seed: int) -> None:
         router.bias.requires_grad_(False)
 
 
-_ROUTED = Shape(layers=(0, 2, 3, 5), heads=9)
+_ROUTED = Shape(layers=(0, 5), heads=12, shared_neurons=768, experts=8)
 CONTROLS = {
     "routed": Control(_ROUTED.plan, Recipe(steps=1).budgets),
     "random": Control(_ROUTED.plan, Recipe(steps=1).budgets, _randomise),

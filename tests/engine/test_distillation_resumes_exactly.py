@@ -411,3 +411,11 @@ def test_a_disk_without_room_is_told_and_the_last_checkpoint_stays(checkpointed:
         run.save()
     assert (folder / CHECKPOINT).read_bytes() == before
     assert start(folder).step == SAVED
+
+
+def test_what_measures_progress_is_written_by_people(tmp_path: Path) -> None:
+    run = start(tmp_path, written=40)
+    held, members = run._held, run._members  # pyright: ignore[reportPrivateUsage]
+    assert len(held) == 15
+    assert held.max() < 40
+    assert sorted([*held, *members]) == list(range(150))
