@@ -58,6 +58,7 @@ def quality(subjects: Subjects, data: Data, *, seed: int) -> dict[str, Any]:
         )
     return {
         "texts": {name: len(own) for name, own in data.texts.items()},
+        "seen": data.seen,
         "distinct_texts": len(texts),
         "pairs": {name: len(pairs) for name, pairs in data.pairs.items()},
         "queries": len(queries_Q),

@@ -200,7 +200,8 @@ Shares are of the dense parent's parameters. *Layer parameters*: those that work
 then over texts; *by token*: mean over all tokens; *touched*: those that work for at least one token of a text; *all
 parameters*: the first, with the whole embedding table counted as working. *Of the parent's*: Spearman as a share of the
 parent's, lowest of the sets. *Parent's index*: neighbours found in an index of the parent's vectors with this encoder's
-queries, against those that the parent finds; *own index*: the other way round.""",
+queries, against those that the parent finds; *own index*: the other way round. Texts that also stand in the training
+text, written alike or not, are left out; only those of similarity pairs stay, so that the pairs are whole.""",
     "latency": """\
 float32, one thread, the same code path, in turns. *Compute*: token ids to vector as a worker does it; *encode*:
 `encode([text])` with the tokenizer and the hand-over to the worker. *Below dense*: p50, p95.""",

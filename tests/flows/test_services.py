@@ -96,6 +96,8 @@ def test_a_copied_folder_of_label_studio_is_not_the_running_server(tmp_path: Pat
     environment = {**os.environ, "LABEL_STUDIO_BASE_DATA_DIR": str(tmp_path / "first" / "data")}
     server = subprocess.Popen(["/bin/sleep", "300"], env=environment)
     try:
+        # For a moment after its start a program has no environment that others can read.
+        wait_for(lambda: b"LABEL_STUDIO_BASE_DATA_DIR" in Path(f"/proc/{server.pid}/environ").read_bytes())
         known = {"port": 8080, "username": "u", "password": "p", "api_key": "k", "pid": server.pid}
         started = {"started": start_time(server.pid)}
         (tmp_path / "first" / "studio.json").write_text(json.dumps(known | started))
