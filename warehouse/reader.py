@@ -1,7 +1,7 @@
 """Reading one snapshot: rows, Arrow tables and matrices, all from the same moment."""
 
 import contextlib
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 pc: Any = pyarrow.compute
 
 Matrix = npt.NDArray[np.float32]
+Params = Sequence[Any] | Mapping[str, Any]
+"""Values of a query: in the order of its `?`, or by the names of its `$name`."""
 VECTOR_BATCH_ROWS = 122_880
 """Rows per batch of `read_vectors`: one row group of DuckDB."""
 PLACED_BATCH_ROWS = 32_768
@@ -32,6 +34,7 @@ PLACED_BATCH_ROWS = 32_768
 class Reader:
     """A read transaction on the warehouse. Use it as a context manager; every read sees the same snapshot.
 
+    Queries take values as DuckDB does: `rows("... WHERE item_id = ?", [item])` or `rows("... = $a", {"a": item})`.
     A query that Ctrl-C stops may end it: reads then raise `WarehouseError`, and a new reader has to be opened.
     """
 
@@ -67,17 +70,20 @@ class Reader:
                 "open another one, as you opened this one."
             ) from error
 
-    def arrow(self, sql: str, params: Sequence[Any] = ()) -> pa.Table:
+    def _execute(self, sql: str, params: Params) -> duckdb.DuckDBPyConnection:
+        return self._connection.execute(sql, dict(params) if isinstance(params, Mapping) else list(params))
+
+    def arrow(self, sql: str, params: Params = ()) -> pa.Table:
         """Result of a query as an Arrow table."""
         with self._asking():
-            return taken(self._connection, self._connection.execute(sql, list(params)).to_arrow_table)
+            return taken(self._connection, self._execute(sql, params).to_arrow_table)
 
-    def pandas(self, sql: str, params: Sequence[Any] = ()) -> "pd.DataFrame":
+    def pandas(self, sql: str, params: Params = ()) -> "pd.DataFrame":
         """Result of a query as a pandas frame."""
         with self._asking():
-            return taken(self._connection, self._connection.execute(sql, list(params)).df)
+            return taken(self._connection, self._execute(sql, params).df)
 
-    def polars(self, sql: str, params: Sequence[Any] = ()) -> "pl.DataFrame":
+    def polars(self, sql: str, params: Params = ()) -> "pl.DataFrame":
         """Result of a query as a polars frame, over Arrow's memory.
 
         Raises:
@@ -97,27 +103,27 @@ class Reader:
         """Number of the snapshot that this reader sees."""
         return int(self.scalar("SELECT id FROM lake.current_snapshot()"))
 
-    def batches(self, sql: str, params: Sequence[Any] = (), *, rows: int) -> Iterator[pa.Table]:
+    def batches(self, sql: str, params: Params = (), *, rows: int) -> Iterator[pa.Table]:
         """Result of a query in Arrow tables of at most about `rows` rows, so that it need not fit into memory.
 
         No other read may happen on this reader until the last table was taken.
         """
         with self._asking():
-            for batch in stream(self._connection, self._connection.execute(sql, list(params)), rows=rows):
+            for batch in stream(self._connection, self._execute(sql, params), rows=rows):
                 yield pa.Table.from_batches([batch])
 
-    def rows(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    def rows(self, sql: str, params: Params = ()) -> list[tuple[Any, ...]]:
         """Result of a query as a list of tuples."""
         with self._asking():
-            return self._connection.execute(sql, list(params)).fetchall()
+            return self._execute(sql, params).fetchall()
 
-    def scalar(self, sql: str, params: Sequence[Any] = ()) -> Any:
+    def scalar(self, sql: str, params: Params = ()) -> Any:
         """First column of the first row, or None when there is no row."""
         with self._asking():
-            row = self._connection.execute(sql, list(params)).fetchone()
+            row = self._execute(sql, params).fetchone()
         return row[0] if row else None
 
-    def matrix(self, sql: str, params: Sequence[Any] = ()) -> tuple[list[str], Matrix]:
+    def matrix(self, sql: str, params: Params = ()) -> tuple[list[str], Matrix]:
         """Ids and vectors of a query whose columns are (id, FLOAT[]).
 
         Returns:
@@ -130,7 +136,7 @@ class Reader:
         ids = table.column(0).to_pylist()
         return ids, list_column_to_matrix(table.column(1), what=table.column_names[1])
 
-    def matrix_of(self, ids: pa.ChunkedArray, sql: str, params: Sequence[Any] = ()) -> Matrix:
+    def matrix_of(self, ids: pa.ChunkedArray, sql: str, params: Params = ()) -> Matrix:
         """The vectors of a query whose columns are (id, FLOAT[]), in any order, at the places of their ids.
 
         The matrix is allocated once and filled batch by batch; sorting wide rows would need them twice.

@@ -49,6 +49,17 @@ def test_a_matrix_comes_back_bit_for_bit_and_in_order(lake: Lake) -> None:
         assert reader.matrix("SELECT item_id, vector FROM vectors WHERE item_id = 'none'")[1].shape == (0, 0)
 
 
+def test_values_are_given_in_order_or_by_name(lake: Lake) -> None:
+    write(lake, 1, Append("vectors", vectors(np.ones((3, 2), np.float32))))
+    with lake.read() as reader:
+        assert reader.rows("SELECT item_id FROM vectors WHERE item_id = ?", ["i00001"]) == [("i00001",)]
+        named = {"item": "i00002"}
+        assert reader.rows("SELECT item_id FROM vectors WHERE item_id = $item", named) == [("i00002",)]
+        assert reader.scalar("SELECT count(*) FROM vectors WHERE item_id < $item", named) == 2
+        assert len(reader.pandas("SELECT item_id FROM vectors WHERE item_id = $item", named)) == 1
+        assert len(reader.matrix("SELECT item_id, vector FROM vectors WHERE item_id = $item", named)[0]) == 1
+
+
 def test_vectors_of_different_lengths_are_refused(lake: Lake) -> None:
     write(lake, 1, Append("vectors", vectors(np.ones((2, 3), np.float32))))
     write(lake, 2, Append("vectors", vectors(np.ones((1, 4), np.float32))))
