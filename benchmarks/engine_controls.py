@@ -148,10 +148,11 @@ def train(
     calibration = sample_texts(corpus, seed, CALIBRATION_TOKENS)
     parent = dense_encoder(files.config, files.tensors)
     noisy = noisy_corpus(files, corpus, seed=seed)
-    origin = trained = ""
+    origin, trained, before = "", "", 0
     if start is not None:
         with TensorFile(start) as file:
             origin, trained = file.sha256, file.metadata["trained"] + ", then "
+            before = int(file.metadata["steps"])
 
     def fresh() -> RoutedEncoder:
         if start is not None:
@@ -194,7 +195,7 @@ def train(
     run.run(report=report, every=200)
     model = run.model.requires_grad_(False)
     calibrate_thresholds(model, pack(sorted(sample_texts(corpus, seed + 1, 4 * CALIBRATION_TOKENS), key=len)))
-    notes = {"control": name, "steps": f"{steps}", "trained": f"{trained}{run.step} steps, {run.texts} texts"}
+    notes = {"control": name, "steps": f"{before + steps}", "trained": f"{trained}{run.step} steps, {run.texts} texts"}
     if plan.exists():
         notes["seconds"] = f"{seconds:g}"
     write_routed(output / f"{name}.safetensors", model, files.tokenizer, notes)

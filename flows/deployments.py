@@ -82,10 +82,11 @@ def deploy(project: Project, pool: str) -> list[str]:
 
     async def all_of_them() -> list[str]:
         names: list[str] = []
-        for deployment in deployments_of(project, pool=pool):
-            await _make_way(deployment, project)
+        deployments = deployments_of(project, pool=pool)
+        await _make_way(deployments, project)
+        for deployment in deployments:
             await deployment.aapply()
-            names.append(f"{deployment.flow_name}/{deployment.name}")
+            names.append(_full_name(deployment))
         await _drop_former(project)
         return names
 
@@ -115,10 +116,11 @@ def serve(project: Project, ready: Callable[[list[str]], None]) -> None:
     async def register() -> list[str]:
         names: list[str] = []
         made: list[UUID] = []
-        for deployment in deployments_of(project):
-            await _make_way(deployment, project)
+        deployments = deployments_of(project)
+        await _make_way(deployments, project)
+        for deployment in deployments:
             made.append(await runner.aadd_deployment(deployment))
-            names.append(f"{deployment.flow_name}/{deployment.name}")
+            names.append(_full_name(deployment))
         await _drop_former(project)
         await close_dead_runs(project, made)
         return names
@@ -130,29 +132,41 @@ def serve(project: Project, ready: Callable[[list[str]], None]) -> None:
         return
 
 
-async def _make_way(deployment: RunnerDeployment, project: Project) -> None:
-    """Look what the server knows under a deployment's name before it is made.
+async def _make_way(deployments: Sequence[RunnerDeployment], project: Project) -> None:
+    """Look what the server knows under the deployments' names before they are made.
 
     Schedules of one that has none any more are removed; Prefect would keep them. On the server that `siftline up`
     started for this project, another folder is the one from which it was moved or copied.
 
     Raises:
-        SettingsError: it belongs to another project folder.
+        SettingsError: some belong to another project folder.
     """
-    name = f"{deployment.flow_name}/{deployment.name}"
+    idle: list[tuple[UUID, UUID]] = []
+    others: dict[str, str] = {}
     async with get_client() as client:
-        try:
-            known = await client.read_deployment_by_name(name)
-        except ObjectNotFound:
-            return
-        ours, theirs = deployment.parameters["project"], known.parameters.get("project", "")
-        if theirs and not _has_own_server(project) and Path(theirs).resolve() != Path(ours).resolve():
+        for deployment in deployments:
+            try:
+                known = await client.read_deployment_by_name(_full_name(deployment))
+            except ObjectNotFound:
+                continue
+            theirs = str(known.parameters.get("project", ""))
+            if theirs and not _has_own_server(project) and Path(theirs).resolve() != project.root.resolve():
+                others[_full_name(deployment)] = theirs
+            if not deployment.schedules:
+                idle += [(known.id, schedule.id) for schedule in known.schedules]
+        if others:
+            name, theirs = next(iter(others.items()))
+            ways = "; ".join(f"prefect deployment delete {name}" for name in others)
             raise SettingsError(
-                f"Prefect's server has the deployment {name} for the project in {theirs}, not for {ours}. Give one of "
-                f"them another [project] name; if it was moved: prefect deployment delete {name}"
+                f"Prefect's server has the deployment {name} for the project in {theirs}, not for {project.root}. Give "
+                f"one of them another [project] name; if it was moved: {ways}"
             )
-        for schedule in [] if deployment.schedules else known.schedules:
-            await client.delete_deployment_schedule(known.id, schedule.id)
+        for deployment_id, schedule_id in idle:
+            await client.delete_deployment_schedule(deployment_id, schedule_id)
+
+
+def _full_name(deployment: RunnerDeployment) -> str:
+    return f"{deployment.flow_name}/{deployment.name}"
 
 
 async def close_dead_runs(project: Project, deployments: Sequence[UUID]) -> None:

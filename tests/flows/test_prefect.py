@@ -235,6 +235,8 @@ def ended_well(script: str, folder: Path, database: Path) -> list[str]:
 def test_a_project_does_not_take_the_deployments_of_another_of_its_name(tmp_path: Path, prefect_database: Path) -> None:
     refused, again, moved, place, renamed = ended_well(SAME_NAME, tmp_path, prefect_database)
     assert f"cycle/tickets for the project in {tmp_path / 'north'}, not for {tmp_path / 'south'}" in refused
+    ways = [f"prefect deployment delete {flow}/tickets" for flow in ("cycle", "collect", "refresh", "maintenance")]
+    assert refused.strip().endswith("; ".join(ways))
     assert again == "4"
     assert (moved, place) == ("4", str(tmp_path / "moved")), "on its own server a project that was moved goes on"
     assert renamed == "letters letters letters letters my-own", "and one with a new name has none under the former"
