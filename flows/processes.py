@@ -2,7 +2,13 @@
 
 import contextlib
 import os
+import socket
+import time
+from collections.abc import Iterator
 from pathlib import Path
+
+EXEC_S = 2.0
+"""While a process becomes another program, its environment is empty for a moment, longer on a busy machine."""
 
 
 def start_time(pid: int) -> int:
@@ -48,20 +54,60 @@ def left_of_session(leader: int, variable: str, value: str) -> list[int]:
     """
     mark = f"{variable}={value}".encode()
     found: list[int] = []
-    for folder in Path("/proc").iterdir():
-        fields = _fields(int(folder.name)) if folder.name.isdecimal() else []
-        if fields and fields[0] not in "ZX" and int(fields[3]) == leader:
-            with contextlib.suppress(OSError):
-                if mark in (folder / "environ").read_bytes().split(b"\0"):
-                    found.append(int(folder.name))
+    for pid in _session(leader):
+        with contextlib.suppress(OSError):
+            if mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                found.append(pid)
     return found
 
 
+def session_listens(leader: int, port: int) -> bool:
+    """Whether a process of a session accepts TCP connections on a port, of whatever address.
+
+    Args:
+        leader: process id of the session's leader.
+        port: the port.
+    """
+    return any(found == port for pid in _session(leader) for _, found in listening_addresses(pid))
+
+
+def listening_addresses(pid: int) -> set[tuple[str, int]]:
+    """Addresses and ports on which a process accepts TCP connections, from /proc; IPv6 ones as hexadecimal text."""
+    inodes: set[str] = set()
+    with contextlib.suppress(OSError):
+        for descriptor in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                target = os.readlink(f"/proc/{pid}/fd/{descriptor}")
+                if target.startswith("socket:["):
+                    inodes.add(target[8:-1])
+    found: set[tuple[str, int]] = set()
+    for table in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{pid}/net/{table}").read_text(encoding="ascii").splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == "0A" and fields[9] in inodes:
+                    address, port = fields[1].split(":")
+                    if table == "tcp":
+                        address = socket.inet_ntoa(bytes.fromhex(address)[::-1])
+                    found.add((address, int(port, 16)))
+    return found
+
+
+def _session(leader: int) -> Iterator[int]:
+    for folder in Path("/proc").iterdir():
+        fields = _fields(int(folder.name)) if folder.name.isdecimal() else []
+        if fields and fields[0] not in "ZX" and int(fields[3]) == leader:
+            yield int(folder.name)
+
+
 def _told(pid: int, variable: str) -> Path | None:
+    deadline = time.monotonic() + EXEC_S
     try:
-        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        while not (content := Path(f"/proc/{pid}/environ").read_bytes()) and time.monotonic() < deadline:
+            time.sleep(0.01)
     except OSError:
         return None
+    variables = content.split(b"\0")
     prefix = f"{variable}=".encode()
     return next((Path(os.fsdecode(v.removeprefix(prefix))) for v in variables if v.startswith(prefix)), None)
 

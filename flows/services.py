@@ -22,9 +22,9 @@ import httpx
 from filelock import FileLock
 
 from engine.remote import START, info_sha256
-from flows.ports import is_own, pick_port
+from flows.ports import is_free, is_own, pick_port
 from flows.prefect_server import QUIET, configured_api_url, own_pages
-from flows.processes import left_of_session, moved_since, start_time, started_for
+from flows.processes import left_of_session, moved_since, session_listens, start_time, started_for
 from flows.project import Project
 from flows.studio import StudioInfo, studio_down, studio_server, studio_status, studio_up
 from warehouse import ServiceError
@@ -33,6 +33,8 @@ from warehouse.address import is_plain_address
 START_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 15.0
 PREFECT_PORT = 4200
+PORT_TRIES = 5
+"""Ports that may be taken by others between the look for a free one and the server's start."""
 MARK = "SIFTLINE_SERVICE"
 """Environment variable of a service and of all that it starts: the file that its process id is in."""
 
@@ -143,7 +145,9 @@ class Background:
             ServiceError: it ended, or was not ready in time and was stopped; the message has its last words.
         """
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not ready():
+        port = urlsplit(running.url).port
+        # What answers at its port may be another's server that took it meanwhile; then this one ends.
+        while not (ready() and (port is None or session_listens(running.pid, port))):
             if start_time(running.pid) != running.started or not running.started:
                 raise ServiceError(f"{self.name} ended while it started: {self._last_words()} (log: {self.log})")
             if time.monotonic() > deadline:
@@ -325,7 +329,22 @@ def _prefect_up(project: Project, environment: Mapping[str, str], told: Callable
         return _known_up(service, running, f"{running.url}/health", told)
     told("starting Prefect's server")
     last = service.last()
-    port = pick_port(PREFECT_PORT, former=(urlsplit(last.url).port or 0) if last is not None else 0)
+    former = (urlsplit(last.url).port or 0) if last is not None else 0
+    for _ in range(PORT_TRIES):
+        port = pick_port(PREFECT_PORT, former=former)
+        try:
+            return _prefect_at(port, service, project, environment)
+        except ServiceError:
+            if is_free(port):
+                raise
+            former = 0
+            told(f"another server took port {port} meanwhile; trying the next")
+    raise ServiceError(
+        f"Other servers took {PORT_TRIES} ports in a row as Prefect's server started. Run siftline up again."
+    )
+
+
+def _prefect_at(port: int, service: Background, project: Project, environment: Mapping[str, str]) -> str:
     home = project.state_path / "prefect"
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     url = f"http://127.0.0.1:{port}/api"

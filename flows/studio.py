@@ -12,7 +12,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -23,7 +22,7 @@ import httpx
 from filelock import FileLock
 
 from flows.ports import is_free, pick_port
-from flows.processes import moved_since, start_time, started_for
+from flows.processes import listening_addresses, moved_since, start_time, started_for
 from warehouse import ServiceError, SettingsError
 
 DEFAULT_USERNAME = "annotator@siftline.local"
@@ -327,28 +326,6 @@ def studio_status(project_dir: Path) -> StudioInfo | None:
 def studio_down(project_dir: Path) -> bool:
     """Stop the project's local server and keep its data; False when it did not run."""
     return studio_server(project_dir).stop()
-
-
-def listening_addresses(pid: int) -> set[tuple[str, int]]:
-    """Addresses and ports on which a process accepts TCP connections, from /proc; IPv6 ones as hexadecimal text."""
-    inodes: set[str] = set()
-    with contextlib.suppress(OSError):
-        for descriptor in os.listdir(f"/proc/{pid}/fd"):
-            with contextlib.suppress(OSError):
-                target = os.readlink(f"/proc/{pid}/fd/{descriptor}")
-                if target.startswith("socket:["):
-                    inodes.add(target[8:-1])
-    found: set[tuple[str, int]] = set()
-    for table in ("tcp", "tcp6"):
-        with contextlib.suppress(OSError):
-            for line in Path(f"/proc/{pid}/net/{table}").read_text(encoding="ascii").splitlines()[1:]:
-                fields = line.split()
-                if fields[3] == "0A" and fields[9] in inodes:
-                    address, port = fields[1].split(":")
-                    if table == "tcp":
-                        address = socket.inet_ntoa(bytes.fromhex(address)[::-1])
-                    found.add((address, int(port, 16)))
-    return found
 
 
 def _find_environment() -> Path:

@@ -96,8 +96,6 @@ def test_a_copied_folder_of_label_studio_is_not_the_running_server(tmp_path: Pat
     environment = {**os.environ, "LABEL_STUDIO_BASE_DATA_DIR": str(tmp_path / "first" / "data")}
     server = subprocess.Popen(["/bin/sleep", "300"], env=environment)
     try:
-        # For a moment after its start a program has no environment that others can read.
-        wait_for(lambda: b"LABEL_STUDIO_BASE_DATA_DIR" in Path(f"/proc/{server.pid}/environ").read_bytes())
         known = {"port": 8080, "username": "u", "password": "p", "api_key": "k", "pid": server.pid}
         started = {"started": start_time(server.pid)}
         (tmp_path / "first" / "studio.json").write_text(json.dumps(known | started))
@@ -271,6 +269,36 @@ def test_prefects_server_has_its_pages_where_its_code_may_not_be_written_forgets
         assert (project.state_path / "prefect" / "concurrency_leases" / f"{place}.json").exists(), "outlives the server"
     finally:
         Background("prefect", project.state_path).stop()
+
+
+def test_a_port_that_another_server_took_meanwhile_is_not_taken_for_ones_own(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("PREFECT_PROFILES_PATH", str(tmp_path / "none.toml"))
+    told: list[str] = []
+
+    class Well(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Well) as stranger:
+        threading.Thread(target=stranger.serve_forever, daemon=True).start()
+        taken = stranger.server_address[1]
+        picks = iter([taken])
+        monkeypatch.setattr(services, "pick_port", lambda first, former: next(picks, 0) or ports.pick_port(first))
+        try:
+            url = services._prefect_up(project, dict(os.environ), told.append)  # pyright: ignore[reportPrivateUsage]
+            assert url != f"http://127.0.0.1:{taken}/api"
+            assert httpx.get(f"{url}/admin/version").json()
+            assert told == [
+                "starting Prefect's server",
+                f"another server took port {taken} meanwhile; trying the next",
+            ]
+        finally:
+            Background("prefect", project.state_path).stop()
+            stranger.shutdown()
 
 
 def test_what_runs_is_stopped_though_the_settings_are_wrong(

@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from flows.cli.main import run_command
-from flows.studio import StudioInfo, StudioServer, listening_addresses
+from flows.processes import listening_addresses
+from flows.studio import StudioInfo, StudioServer
 from tests.studio import api
 from warehouse import ServiceError, SettingsError
 

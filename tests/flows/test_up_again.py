@@ -78,7 +78,7 @@ def test_a_server_is_waited_for_and_started_again_where_the_folder_was_moved(roo
 
 def test_one_that_hangs_is_stopped_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     service = Background("prefect", tmp_path)
-    running = service.start(["/bin/sleep", "300"], dict(os.environ), url="http://127.0.0.1:9/api", ready=lambda: True)
+    running = service.start(["/bin/sleep", "300"], dict(os.environ), url="", ready=lambda: True)
     monkeypatch.setattr(services, "START_TIMEOUT_S", 0.5)
     with pytest.raises(ServiceError, match=r"was stopped .* Start it again: siftline up"):
         service.await_ready(running, lambda: False)
