@@ -89,7 +89,7 @@ def read_data(folder: Path, *, pairs: int | None, texts: int, seed: int) -> Data
         lines = path.read_text("latin-1").split("\n")
         found[path.name] = [line.partition(" ")[2] for line in lines if line]
     unlabelled = tuple(sorted((folder / "unlabelled").glob("*.tsv.gz")))
-    trained = {letters(text) for path in unlabelled for text in _training_texts(path)}
+    trained = {letters(text) for path in unlabelled for text in _training_texts(path)} - {""}
     seen: dict[str, int] = {}
     for place, name in enumerate(found):
         kept = [text for text in dict.fromkeys(found[name]) if text.strip() and _encodable(text)]

@@ -161,8 +161,8 @@ def main() -> None:
         count = round(len(texts) * HELD_OUT_FRAC)
         held += [(source, text) for text in texts[:count]]
         sources[source] = texts[count:]
-    sources = defaultdict(list, {source: texts for source, texts in sources.items() if texts})
-    for path, lines in ((arguments.output, balanced(sources, total, generator)), (arguments.held_out, held)):
+    found = {source: texts for source, texts in sources.items() if texts}
+    for path, lines in ((arguments.output, balanced(found, total, generator)), (arguments.held_out, held)):
         if path is not None:
             with gzip.open(path, "wt", encoding="utf-8") as file:
                 file.writelines(f"{source}\t{text}\n" for source, text in lines)
