@@ -5,7 +5,7 @@ A sentence is judged by figures only; where one was measured in several ways, al
 
 from typing import Any
 
-from benchmarks.engine_bars import Duel, duels, parts_of, percent, point
+from benchmarks.engine_bars import Duel, duels, parts_of, percent, point, steps_in
 from benchmarks.int8_page import below
 
 Figures = dict[str, Any]
@@ -71,21 +71,26 @@ def _parameters(engine: Figures) -> tuple[str, str, str]:
         f"{found['layer_share']:.1%} of the layers' parameters work, {found['all_share']:.0%} of all, embedding "
         f"table included; STS-B {percent(sts)} of dense, cosine {found['cosine']['mean']:.2f} to its vectors"
     )
-    fought = [_fought(duel) for duel in duels(engine) if duel.main and duel.routed is not None]
+    fought = [duel for duel in duels(engine) if duel.main and duel.routed is not None]
     if fought:
-        words += f"; the same of its controls and of itself at equal time: {'; '.join(fought)}"
+        words += f"; of its controls, at equal time a text and after so many steps of training, {_fought(fought)}"
     return "30% active parameters", words, "of the layers" if found["layer_share"] < 0.305 else "no"
 
 
-def _fought(duel: Duel) -> str:
-    """How a control stands to the routed encoder."""
-    assert duel.routed is not None
-    own, routed = (f"{percent(sts)} and {cosine:.2f}" for sts, cosine in (duel.own, duel.routed))
-    name = duel.control.rsplit(" ", 1)[0]
-    told = f"{name} {own} ({duel.trained}) against {routed} ({duel.rival_trained})"
-    if duel.lost is None:
-        return f"{told}, behind in both after less training"
-    return told + (", ahead in both" if duel.won else ", behind in both" if duel.lost else ", ahead in one")
+def _fought(fought: list[Duel]) -> str:
+    """How the controls stand to the routed encoder, those of one result together."""
+    by_result: dict[str, list[str]] = {}
+    for duel in fought:
+        if duel.won:
+            result = "ahead of it"
+        elif duel.lost is None:
+            result = "behind it after less training"
+        else:
+            result = "behind it" if duel.lost else "ahead in one figure and behind in the other"
+        steps = f"{steps_in(duel.trained):,} against {steps_in(duel.rival_trained):,}"
+        by_result.setdefault(result, []).append(f"{duel.control.rsplit(' ', 1)[0]} ({steps})")
+    told = [f"{how}: {', '.join(names)}" for how, names in by_result.items()]
+    return "; ".join(told) + " ([by how much](docs/benchmarks/engine.md))"
 
 
 def _int8(serving: Figures) -> tuple[str, str, str]:

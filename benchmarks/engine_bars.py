@@ -179,15 +179,16 @@ class Duel:
 
 
 def training_of(figures: Figures, encoder: str) -> str:
-    """How an encoder was trained, as its file says: such as "763 steps, 600 s"."""
+    """How an encoder was trained, as its file says: such as "763 steps, 600 s" or "8,000 steps, then 2,200 steps"."""
     notes = (figures["encoder"] if encoder == "routed" else figures["controls"][encoder])["notes"]
     if "steps" not in notes:
-        return str(notes.get("trained", ""))
+        stages = re.sub(r", \d+ texts", "", str(notes.get("trained", "")))
+        return re.sub(r"\d+", lambda number: f"{int(number[0]):,}", stages)
     return f"{int(notes['steps']):,} steps" + (f", {float(notes['seconds']):,.0f} s" if "seconds" in notes else "")
 
 
 def steps_in(trained: str) -> int:
-    """Steps of a training in words, such as "5100 steps, 951000 texts, then 4,000 steps"; 0 where they name none."""
+    """Steps of a training in words, such as "5,100 steps, then 4,000 steps"; 0 where they name none."""
     return sum(int(number.replace(",", "")) for number in re.findall(r"([\d,]+) steps", trained))
 
 

@@ -40,7 +40,7 @@ def test_the_rival_had_as_many_seconds(figures: dict[str, Any]) -> None:
         figures["controls"][control]["notes"] = equal
         assert _main(figures, control).rival == EQUAL
         longer = _main(_with_longer_training(figures, control), control)
-        assert (longer.rival, longer.rival_trained) == ("routed", figures["encoder"]["notes"]["trained"])
+        assert (longer.rival, longer.rival_trained) == ("routed", training_of(figures, "routed"))
         assert longer.trained == "4,321 steps, 98,765 s"
         assert longer.routed != _main(figures, control).routed
 
@@ -58,7 +58,8 @@ def test_training_is_as_the_file_says(figures: dict[str, Any]) -> None:
         ({}, ""),
         ({"steps": "5100"}, "5,100 steps"),
         ({"steps": "5100", "seconds": "4740"}, "5,100 steps, 4,740 s"),
-        ({"trained": "5100 steps"}, "5100 steps"),
+        ({"trained": "5100 steps"}, "5,100 steps"),
+        ({"trained": "8000 steps, 1640368 texts, then 15000 steps, 9 texts"}, "8,000 steps, then 15,000 steps"),
     ):
         figures["controls"][control]["notes"] = notes
         assert training_of(figures, control) == words
@@ -93,12 +94,18 @@ def test_figures_of_a_replaced_control_go_and_the_others_stay(figures: dict[str,
     assert page({**figures, "parts": parts})
 
 
-@pytest.mark.parametrize("write", [page, block, lambda f: table(f, _read("int8"), _read("serving"))])
+@pytest.mark.parametrize("write", [page, block])
 def test_every_place_of_the_figures_says_it(figures: dict[str, Any], write: Callable[[dict[str, Any]], str]) -> None:
     control = next(duel.control.rsplit(" ", 1)[0] for duel in duels(figures) if duel.main and duel.routed)
     longer = _with_longer_training(figures, control)
     assert "4,321 steps, 98,765 s" in write(longer)
-    assert figures["encoder"]["notes"]["trained"] in write(longer)
+    assert training_of(figures, "routed") in write(longer)
+
+
+def test_the_claim_says_how_long_both_were_trained(figures: dict[str, Any]) -> None:
+    figures["encoder"]["notes"]["trained"] = "8000 steps, 9 texts, then 1000 steps, 9 texts"
+    longer = _with_longer_training(figures, "shallow")
+    assert "shallow (4,321 against 9,000)" in table(longer, _read("int8"), _read("serving"))
 
 
 def test_controls_that_were_not_measured_again_keep_their_figures_and_the_page_says_from_when(
