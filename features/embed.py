@@ -16,7 +16,7 @@ from engine.client import Encoder, Encoding, Vectors
 from engine.errors import InputError, NumericError
 from features.ingest import read_source
 from features.kept_vectors import KeptVectors
-from features.records import Fault, Record
+from features.records import Fault, Record, fault
 from features.sources import MissingColumns, SourceConfig, SourceFile, find_files
 from warehouse import (
     DataError,
@@ -158,7 +158,7 @@ def embed_file(
         while batch := list(islice(records, FILE_TEXTS)):
             where = [f"{file.name} {_place(file, record)}" for record in batch]
             encoding = _encode(encoder, [record.text for record in batch], where, progress, done, total)
-            ids = [_id_of(record, file, id_field) for record in batch]
+            ids = [str(record.position) if record.id is None else record.id for record in batch]
             vectors = matrix_to_list_array(encoding.vectors)
             writer.write_table(pa.table([pa.array(ids, pa.string()), vectors], schema=schema))
             done += len(batch)
@@ -317,7 +317,7 @@ def _checked_count(config: SourceConfig, file: SourceFile) -> int:
 
 
 def _unreadable(config: SourceConfig, file: SourceFile, first: Sequence[Fault], bad: int) -> DataError:
-    named = "; ".join(f"{_place(file, fault)}: {fault.detail} ({fault.reason})" for fault in first)
+    named = "; ".join(f"{_place(file, one)}: {one.detail} ({one.reason})" for one in first)
     more = f"; and {bad - len(first)} more" if bad > len(first) else ""
     return DataError(
         f"{file.name} {named}{more}. Mend or remove what is named; nothing was written. Texts are read from the field "
@@ -339,7 +339,10 @@ def _records(config: SourceConfig, file: SourceFile) -> Iterator[Record]:
 def _entries(config: SourceConfig, file: SourceFile) -> Iterator[Record | Fault]:
     try:
         for _, entry in read_source(config, (file,), Path(), lambda _: None):
-            yield entry
+            if isinstance(entry, Record) and entry.id is None and config.id is not None:
+                yield fault(entry.position, "bad_id", f"the field '{config.id}' is empty", entry.raw)
+            else:
+                yield entry
     except MissingColumns as error:
         raise SettingsError(
             f"Give --text-field and --id-field columns of {file.name}: it has no column {error.missing}. It has: "
@@ -347,11 +350,3 @@ def _entries(config: SourceConfig, file: SourceFile) -> Iterator[Record | Fault]
         ) from error
     except SettingsError as error:
         raise SettingsError(f"{error} In `siftline embed` these are --text-field and --id-field.") from error
-
-
-def _id_of(record: Record, file: SourceFile, id_field: str | None) -> str:
-    if id_field is None:
-        return str(record.position)
-    if record.id is None:
-        raise DataError(f"{file.name} {_place(file, record)}: the field '{id_field}' is empty. Give it an id.")
-    return record.id

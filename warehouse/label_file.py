@@ -15,6 +15,9 @@ import pyarrow.parquet as pq
 
 from warehouse.errors import DataError
 
+_LONGEST_CELL = 2**31 - 1
+"""Characters; what the csv module takes by itself, 131,072, is less than a text beside the label may have."""
+
 
 def read_label_file(path: Path) -> list[tuple[str, tuple[str, ...]]]:
     """Ids and class names in the order of the file.
@@ -25,7 +28,7 @@ def read_label_file(path: Path) -> list[tuple[str, tuple[str, ...]]]:
     read = {".jsonl": _json_lines, ".csv": _csv_rows}.get(path.suffix.lower(), _parquet_rows)
     try:
         rows = list(read(path))
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError, csv.Error, RecursionError) as error:
         kind = {".jsonl": "JSON lines", ".csv": "CSV"}.get(path.suffix.lower(), "Parquet")
         raise DataError(f"The gold file {path} cannot be read as {kind} with columns id and label: {error}") from error
     return [(str(item_id), _names(path, item_id, label)) for item_id, label in rows]
@@ -78,6 +81,8 @@ def _json_lines(path: Path) -> Iterable[tuple[Any, Any]]:
 
 
 def _csv_rows(path: Path) -> Iterable[tuple[Any, Any]]:
+    # The limit is one for the whole process, so it is only ever raised.
+    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CELL))
     with path.open(encoding="utf-8-sig", newline="") as lines:
         rows = csv.DictReader(lines)
         if not {"id", "label"} <= set(rows.fieldnames or ()):

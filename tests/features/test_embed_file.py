@@ -112,6 +112,22 @@ def test_a_bad_record_is_named_and_the_old_output_stays(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.jsonl", "out.parquet"]
 
 
+def test_an_empty_id_is_found_before_the_work_begins(tmp_path: Path, encoder: Encoder) -> None:
+    source = write(tmp_path, "csv")
+    source.write_text(source.read_text("utf-8") + ",fine\n", "utf-8")
+    told: list[int] = []
+    with pytest.raises(DataError, match="line 22: the field 'key' is empty"):
+        embed_file(
+            source,
+            text_field="text",
+            id_field="key",
+            output=tmp_path / "out.parquet",
+            encoder=encoder,
+            progress=lambda done, total: told.append(done),
+        )
+    assert told == []
+
+
 def test_a_bad_cell_is_named_by_its_line_and_a_bad_value_by_its_row(tmp_path: Path, encoder: Encoder) -> None:
     (tmp_path / "in.csv").write_text('key,text\na,"two\nlines"\nb,\n', "utf-8")
     with pytest.raises(DataError, match=r"in\.csv line 4: .*empty_text"):
@@ -123,7 +139,7 @@ def test_a_bad_cell_is_named_by_its_line_and_a_bad_value_by_its_row(tmp_path: Pa
 
 def test_ten_bad_records_are_named_at_once(tmp_path: Path, encoder: Encoder) -> None:
     source = tmp_path / "in.jsonl"
-    source.write_text('{"text": "fine"}\n' + '{"body": "no text"}\n' * 12, "utf-8")
+    source.write_text('{"text": "fine", "key": "a"}\n' + '{"body": "no text"}\n' * 12, "utf-8")
     with pytest.raises(DataError) as told:
         run(source, encoder)
     named = [number for number in range(1, 14) if f"line {number}:" in str(told.value)]

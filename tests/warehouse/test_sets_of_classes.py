@@ -1,5 +1,6 @@
 """Sets of classes in the warehouse: gold labels class by class, sets in the views, and nothing changed without them."""
 
+import csv
 from pathlib import Path
 
 import pyarrow as pa
@@ -130,4 +131,19 @@ def test_a_label_file_may_begin_with_a_mark_of_utf8(tmp_path: Path, name: str, t
 def test_a_label_that_is_none_is_refused(tmp_path: Path, label: str) -> None:
     (tmp_path / "gold.jsonl").write_text(f'{{"id": 1, "label": {label}}}\n', "utf-8")
     with pytest.raises(DataError, match=r"gold\.jsonl has the label .* for item '1'"):
+        read_label_file(tmp_path / "gold.jsonl")
+
+
+def test_a_label_file_may_have_a_text_of_any_length_beside_the_label(tmp_path: Path) -> None:
+    before = csv.field_size_limit(131_072)  # what a new process has
+    try:
+        (tmp_path / "gold.csv").write_text(f"id,text,label\n1,{'long ' * 40_000},a\n", "utf-8")
+        assert read_label_file(tmp_path / "gold.csv") == [("1", ("a",))]
+    finally:
+        csv.field_size_limit(max(before, csv.field_size_limit()))
+
+
+def test_a_label_file_that_is_nested_too_deep_is_named(tmp_path: Path) -> None:
+    (tmp_path / "gold.jsonl").write_text("[" * 100_000, "utf-8")
+    with pytest.raises(DataError, match=r"gold\.jsonl cannot be read as JSON lines"):
         read_label_file(tmp_path / "gold.jsonl")
