@@ -298,8 +298,7 @@ class PromptClient:
             cost: float | None = None  # no request is made yet
             wait_s = min(_LONGEST_WAIT_S, 0.5 * 2**attempt)
             try:
-                self._take_turn()
-                if stop.is_set():
+                if self._take_turn(stop):
                     return _NOT_ASKED
                 cost = most
                 status, headers, content = self._post(body)
@@ -324,7 +323,8 @@ class PromptClient:
                 raise NotAVote("raised", f"{self.config.url} did not answer as a chat completion: {error}") from error
             finally:
                 self._paid.settle(request, cost)
-            time.sleep(min(wait_s, self._clock.left_s()))
+            if attempt + 1 < self.config.attempts and stop.wait(min(wait_s, self._clock.left_s())):
+                return _NOT_ASKED
         raise NotAVote(
             "raised", f"{self.config.url} failed {self.config.attempts} times, last with {problem}; {self._kept()}"
         )
@@ -347,13 +347,15 @@ class PromptClient:
                     raise ValueError(f"it is longer than {_MAX_BODY_BYTES} bytes")
             return response.status_code, response.headers, content
 
-    def _take_turn(self) -> None:
+    def _take_turn(self, stop: threading.Event) -> bool:
+        """Wait until the rate allows a request; True where none is wanted any more."""
         with self._lock:
             now = time.monotonic()
             at = max(now, self._next_at)
             self._next_at = at + 60 / self.config.requests_per_minute
-        time.sleep(min(max(0.0, at - now), self._clock.left_s()))
+        stopped = stop.wait(min(max(0.0, at - now), self._clock.left_s()))
         self._clock.left_s()
+        return stopped
 
     def _cost(self, sent: float, answered: float) -> float:
         return (sent * self.config.price_in + answered * self.config.price_out) / 1e6

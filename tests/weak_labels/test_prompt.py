@@ -27,7 +27,7 @@ from weak_labels import keywords, prompt
 from weak_labels.apply import vote
 from weak_labels.calls import NotAVote, call_function
 from weak_labels.paid_answers import PaidAnswers
-from weak_labels.prompt import PromptClient, PromptConfig
+from weak_labels.prompt import PromptClient, PromptConfig, Refused
 
 ASKS = prompt("Is this about sports?", {"yes": "sports", "no": None}, model="tiny", name="asks")
 TEXTS = {"a": "a goal", "b": "an atom", "c": "a goal"}
@@ -230,6 +230,30 @@ def test_a_busy_service_is_asked_again_after_the_time_it_names(service: Service,
     assert service.times[1] - service.times[0] >= 0.2
 
 
+def test_after_the_last_attempt_nobody_waits(service: Service, tmp_path: Path) -> None:
+    service.failures = [(429, {"retry-after": "60"}, b"")]
+    with PromptClient(settings(service, tmp_path, attempts=1, run_limit_s=5.0)) as client:
+        with pytest.raises(NotAVote, match="failed 1 times, last with HTTP 429"):
+            client.ask("tiny", "question", ["a goal"])
+        assert client.ask("tiny", "question", ["a goal"]) == ["Yes."]  # there is time left for it
+
+
+@pytest.mark.parametrize("changes", [{}, {"requests_per_minute": 1.0}])
+def test_who_is_told_to_stop_waits_no_longer(service: Service, tmp_path: Path, changes: dict[str, float]) -> None:
+    """Neither for a busy service nor for its turn."""
+    stop = threading.Event()
+
+    def busy(text: str) -> str:
+        service.failures = [(429, {"retry-after": "60"}, b"")] if not changes else []
+        return "Yes."
+
+    service.answer = busy
+    with PromptClient(settings(service, tmp_path, run_limit_s=10.0, parallel=1, **changes)) as client:
+        assert client.ask("tiny", "question", ["one"]) == ["Yes."]
+        threading.Timer(0.5, stop.set).start()
+        assert client.ask("tiny", "question", ["two"], stop) == [Refused("not asked")]
+
+
 @pytest.mark.parametrize(
     ("failure", "words"),
     [
@@ -303,7 +327,7 @@ def test_two_clients_of_one_cache_keep_to_the_limit_together(service: Service, t
 ASK = """
 import sys
 from pathlib import Path
-from weak_labels.prompt import PromptClient, PromptConfig
+from weak_labels.prompt import PromptClient, PromptConfig, Refused
 with PromptClient(PromptConfig(url=sys.argv[1], cache=Path(sys.argv[2]), price_in=1.0)) as client:
     client.ask("tiny", "q", ["a goal"])
 """
