@@ -38,7 +38,7 @@ from weak_labels.classifier import EndModelConfig
 from weak_labels.evaluate import EvaluateConfig
 from weak_labels.functions import LabelingFunction, load_functions
 from weak_labels.label_models import LabelModelConfig
-from weak_labels.prompt import PromptClient, PromptConfig
+from weak_labels.prompt_client import PromptClient, PromptConfig
 
 
 class Project:

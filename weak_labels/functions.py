@@ -37,7 +37,7 @@ Encode = Callable[[Sequence[str]], Matrix]
 
 Ask = Callable[..., Sequence[object]]
 """Model, instruction, texts and `stop` (an event, once set nothing more is asked) to a language model's answers; see
-`weak_labels.prompt.PromptClient.ask`."""
+`weak_labels.prompt_client.PromptClient.ask`."""
 
 
 class ItemBatch:

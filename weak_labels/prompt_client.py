@@ -1,0 +1,326 @@
+"""The client of the language model that functions made by `prompt` ask: it keeps their cost and their time in hand.
+
+It speaks the chat completions of an OpenAI-compatible endpoint and is off unless the project configures one. Every
+answer is kept in a SQLite file, by model, instruction and text, and what was spent beside it
+(`weak_labels.paid_answers`); requests are spread to a rate; and a run waits for answers no longer than it may.
+"""
+
+import hashlib
+import json
+import re
+import threading
+import time
+from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from warehouse import SettingsError
+from warehouse.address import is_plain_address
+from weak_labels.calls import NotAVote
+from weak_labels.paid_answers import PaidAnswers
+
+MAX_ANSWER_TOKENS = 16
+_MAX_BODY_BYTES = 1 << 20
+_UNPACKED = frozenset({"gzip", "deflate", "identity"})
+"""Packed once by one of these, what is read at a time grows a thousandfold at most."""
+_MOST_TOKENS = 2**53  # what a float holds
+_OVERHEAD_TOKENS = 64  # of the messages' frame
+_RETRIED = (408, 409, 425, 429, 500, 502, 503, 504)
+_LONGEST_WAIT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The service refused one text, for instance because it is too long; the item becomes a fault."""
+
+    reason: str
+
+
+_NOT_ASKED = Refused("not asked")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromptConfig:
+    """Where the language model is and what it may cost.
+
+    Attributes:
+        url: base of the endpoint, such as http://localhost:8000/v1; it gets /chat/completions appended.
+        cache: SQLite file of answers and costs.
+        api_key: sent as a bearer token; empty for none.
+        requests_per_minute: highest rate, over all functions.
+        limit: highest total of costs, in the currency of the prices, over the life of the cache.
+        price_in: price of a million tokens that are sent.
+        price_out: price of a million tokens that are answered.
+        max_requests: highest number of requests over the life of the cache.
+        timeout_s: seconds for one request.
+        run_limit_s: seconds that one run may wait for answers in all, over all functions; 0 for no limit. The
+            default is more than `max_requests` take at `requests_per_minute`, so it ends what is ill, not what is slow.
+        attempts: tries of one request.
+        parallel: requests in flight at once.
+    """
+
+    url: str
+    cache: Path
+    api_key: str = field(default="", repr=False)
+    requests_per_minute: float = 60.0
+    limit: float = 1.0
+    price_in: float = 0.0
+    price_out: float = 0.0
+    max_requests: int = 10_000
+    timeout_s: float = 30.0
+    run_limit_s: float = 14_400.0
+    attempts: int = 4
+    parallel: int = 4
+
+    def __post_init__(self) -> None:
+        if not is_plain_address(self.url):  # not repeated: it may hold a password
+            raise SettingsError(
+                "The prompt url must look like http://localhost:8000/v1, without a log-in and without a question mark: "
+                "it stands in messages and reports. A key belongs into SIFTLINE_PROMPT_API_KEY."
+            )
+        if not re.fullmatch(r"[!-~]*", self.api_key):
+            raise SettingsError(
+                "SIFTLINE_PROMPT_API_KEY holds a blank, a line end or a character that is not ASCII; copy it again."
+            )
+        for name in ("requests_per_minute", "timeout_s", "attempts", "parallel"):
+            if getattr(self, name) <= 0:
+                raise SettingsError(f"The prompt setting {name} is {getattr(self, name)}; it must be above 0.")
+        for name in ("limit", "price_in", "price_out", "max_requests", "run_limit_s"):
+            if getattr(self, name) < 0:
+                raise SettingsError(f"The prompt setting {name} is {getattr(self, name)}; it must be 0 or more.")
+
+
+class _RunClock:
+    """Seconds in which at least one function waited for answers; safe to use from several threads."""
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s or float("inf")
+        self._lock = threading.Lock()
+        self._used_s = 0.0
+        self._waiting = 0
+        self._since = 0.0
+
+    def restart(self) -> None:
+        """Give the whole time again."""
+        with self._lock:
+            self._used_s, self._since = 0.0, time.monotonic()
+
+    @contextmanager
+    def waiting(self) -> Generator[None]:
+        """Count the time until the end of this block, once for all who wait beside each other."""
+        with self._lock:
+            if not self._waiting:
+                self._since = time.monotonic()
+            self._waiting += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waiting -= 1
+                if not self._waiting:
+                    self._used_s += time.monotonic() - self._since
+
+    def left_s(self) -> float:
+        """What is left of the time; infinite without a limit.
+
+        Raises:
+            NotAVote: nothing is left.
+        """
+        with self._lock:
+            left_s = self._limit_s - self._used_s - (time.monotonic() - self._since if self._waiting else 0.0)
+        if left_s <= 0:
+            raise NotAVote(
+                "timeout",
+                f"the time limit of {self._limit_s:g} s for the answers of one run is reached. The answers so far are "
+                "kept, and the next run with new input goes on from there; run_limit_s in [weak_labels.prompt] sets it",
+            )
+        return left_s
+
+
+class PromptClient:
+    """Asks the endpoint, or the cache. Safe to use from several threads; a context manager.
+
+    Raises:
+        SettingsError: the cache cannot be opened.
+    """
+
+    def __init__(self, config: PromptConfig) -> None:
+        self.config = config
+        self._paid = PaidAnswers(config.cache, config.limit, config.max_requests)
+        self._lock = threading.Lock()
+        self._next_at = 0.0
+        self._clock = _RunClock(config.run_limit_s)
+        headers = {"Accept-Encoding": "gzip, deflate"}
+        headers |= {"Authorization": f"Bearer {config.api_key}"} if config.api_key else {}
+        self._http = httpx.Client(timeout=config.timeout_s, headers=headers, follow_redirects=False, trust_env=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections and the cache."""
+        self._http.close()
+        self._paid.close()
+
+    def begin_run(self) -> None:
+        """Give the functions the whole `run_limit_s` again."""
+        self._clock.restart()
+
+    def ask(
+        self, model: str, instruction: str, texts: Sequence[str], stop: threading.Event | None = None
+    ) -> list[str | Refused]:
+        """Answers of a model to an instruction about each text, from the cache where they are there.
+
+        Once `stop` is set no further request is made; the texts left get a `Refused`.
+
+        Raises:
+            NotAVote: a limit of cost, requests or time is reached, or the service is away; what was answered is kept.
+        """
+        unique = list(dict.fromkeys(texts))
+        stop = stop or threading.Event()
+        failed = threading.Event()
+
+        def one(text: str) -> str | Refused:
+            if stop.is_set() or failed.is_set():
+                return _NOT_ASKED
+            try:
+                return self._one(model, instruction, text, stop)
+            except NotAVote:
+                failed.set()
+                raise
+
+        with self._clock.waiting(), ThreadPoolExecutor(self.config.parallel) as pool:
+            try:
+                answer_of = dict(zip(unique, pool.map(one, unique), strict=True))
+            except BaseException:  # such as Ctrl-C
+                failed.set()
+                raise
+        return [answer_of[text] for text in texts]
+
+    def spent(self) -> tuple[int, float]:
+        """As `PaidAnswers.spent`."""
+        return self._paid.spent()
+
+    def _one(self, model: str, instruction: str, text: str, stop: threading.Event) -> str | Refused:
+        key = hashlib.sha256(json.dumps([model, instruction, text]).encode("utf-8", "surrogatepass")).hexdigest()
+        if (known := self._paid.answer(key)) is not None:
+            return known
+        # A token is at least a byte, so this is never less than the real cost.
+        sent = len(instruction.encode()) + len(text.encode("utf-8", "surrogatepass")) + _OVERHEAD_TOKENS
+        most = self._cost(sent, MAX_ANSWER_TOKENS)
+        body = {
+            "model": model,
+            "temperature": 0,
+            "max_tokens": MAX_ANSWER_TOKENS,
+            "messages": [{"role": "system", "content": instruction}, {"role": "user", "content": text}],
+        }
+        problem = ""
+        for attempt in range(self.config.attempts):
+            self._clock.left_s()
+            request = self._paid.reserve(most)
+            cost: float | None = None  # no request is made yet
+            wait_s = min(_LONGEST_WAIT_S, 0.5 * 2**attempt)
+            try:
+                if self._take_turn(stop):
+                    return _NOT_ASKED
+                cost = most
+                status, headers, content = self._post(body)
+                if status in _RETRIED:
+                    cost = 0.0
+                    problem = f"HTTP {status}"
+                    wait_s = _retry_after(headers, wait_s)
+                elif 400 <= status < 500 and status not in (401, 403, 404):
+                    cost = 0.0
+                    return Refused(f"HTTP {status}: {content[:200].decode('utf-8', 'replace')}")
+                elif status != 200:
+                    cost = 0.0
+                    raise NotAVote("raised", f"{self.config.url} answered HTTP {status}; {self._kept()}")
+                else:
+                    answer, tokens = _read(content)
+                    cost = most if tokens is None else self._cost(*tokens)
+                    self._paid.keep(key, answer, cost)
+                    return answer
+            except httpx.RequestError as error:  # also of a body that cannot be unpacked
+                problem = type(error).__name__  # it may have been answered and charged: the full cost stays
+            except ValueError as error:
+                raise NotAVote("raised", f"{self.config.url} did not answer as a chat completion: {error}") from error
+            finally:
+                self._paid.settle(request, cost)
+            if attempt + 1 < self.config.attempts and stop.wait(min(wait_s, self._clock.left_s())):
+                return _NOT_ASKED
+        raise NotAVote(
+            "raised", f"{self.config.url} failed {self.config.attempts} times, last with {problem}; {self._kept()}"
+        )
+
+    def _post(self, body: Mapping[str, Any]) -> tuple[int, httpx.Headers, bytes]:
+        url = self.config.url.rstrip("/") + "/chat/completions"
+        timeout_s = min(self.config.timeout_s, self._clock.left_s())
+        ends = time.monotonic() + timeout_s
+        with self._http.stream("POST", url, json=body, timeout=timeout_s) as response:
+            packed = response.headers.get_list("content-encoding", split_commas=True)
+            if len(packed) > 1 or not _UNPACKED.issuperset(packed):
+                raise ValueError(f"it is packed as {', '.join(packed)[:80]}, which may unpack to any size")
+            content = b""
+            for part in response.iter_bytes():
+                self._clock.left_s()
+                if time.monotonic() > ends:  # an answer that trickles in ends no read
+                    raise httpx.ReadTimeout(f"no whole answer in {timeout_s:g} s")
+                content += part
+                if len(content) > _MAX_BODY_BYTES:
+                    raise ValueError(f"it is longer than {_MAX_BODY_BYTES} bytes")
+            return response.status_code, response.headers, content
+
+    def _take_turn(self, stop: threading.Event) -> bool:
+        """Wait until the rate allows a request; True where none is wanted any more."""
+        with self._lock:
+            now = time.monotonic()
+            at = max(now, self._next_at)
+            self._next_at = at + 60 / self.config.requests_per_minute
+        stopped = stop.wait(min(max(0.0, at - now), self._clock.left_s()))
+        self._clock.left_s()
+        return stopped
+
+    def _cost(self, sent: float, answered: float) -> float:
+        return (sent * self.config.price_in + answered * self.config.price_out) / 1e6
+
+    def _kept(self) -> str:
+        return "the answers so far are kept, run again later"
+
+
+def _read(content: bytes) -> tuple[str, tuple[int, int] | None]:
+    """The answer, empty where the model gave none, and the tokens sent and answered where they are told.
+
+    Raises:
+        ValueError: it is no chat completion.
+    """
+    try:
+        value = json.loads(content)
+        answer = value["choices"][0]["message"]["content"]
+        answer = "" if answer is None else answer  # a refusal, or thoughts that used up the tokens
+        usage = value.get("usage") or {}
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(content[:80].decode("utf-8", "replace")) from error
+    if not isinstance(answer, str):
+        raise ValueError(f"its content is {answer!r}")
+    sent, answered = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    if type(sent) is int and type(answered) is int and min(sent, answered) >= 0 and max(sent, answered) <= _MOST_TOKENS:
+        return answer, (sent, answered)
+    return answer, None
+
+
+def _retry_after(headers: httpx.Headers, otherwise_s: float) -> float:
+    try:
+        return min(_LONGEST_WAIT_S, max(0.0, float(headers.get("retry-after", ""))))
+    except ValueError:
+        return otherwise_s
