@@ -8,7 +8,6 @@ written, and both forms are compared.
 """
 
 import argparse
-import hashlib
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from engine.config import EncoderConfig, RoutedConfig, ShallowConfig
 from engine.encoder import DenseEncoder, pack
 from engine.errors import EngineError, ModelFileError
 from engine.routed import RoutedEncoder
-from engine.routed_file import parse_routed, write_shallow
+from engine.routed_file import write_shallow
 from engine.streaming import load_stored_model
 from engine.tensor_file import TensorFile
 from engine.weights import MODELS, SHIPPED
@@ -57,23 +56,26 @@ def write(control: Path, output: Path) -> float:
         OptionError: the output cannot be written.
         OSError: the control cannot be read, or the record not written.
     """
-    content = control.read_bytes()
-    source = parse_routed(content, name=control.name)
-    config = source.model.config
+    with TensorFile(control) as file:
+        source, tokenizer = load_stored_model(file)
+        notes = {key: value for key, value in file.metadata.items() if key not in ("config", "format")}
+        sha256 = file.sha256
+    if not isinstance(source, RoutedEncoder):
+        raise ModelFileError(f"{control.name} is no routed encoder; a shallow one is made of one.")
+    config = source.config
     if len(config.budgets) > 1:
         raise ModelFileError(f"{control.name} has {len(config.budgets)} budgets; a shallow encoder has none.")
-    notes = {key: value for key, value in source.notes.items() if key not in ("config", "format")}
-    notes |= {"layers": ",".join(map(str, config.kept)), "source_sha256": hashlib.sha256(content).hexdigest()}
-    model = as_dense(source.model)
+    notes |= {"layers": ",".join(map(str, config.kept)), "source_sha256": sha256}
+    model = as_dense(source)
     if not isinstance(model.config, ShallowConfig):
         raise ModelFileError(f"{control.name} has all {model.config.layers} layers of its parent; it is not shallow.")
-    write_shallow(output, model, source.tokenizer, notes)
+    write_shallow(output, model, tokenizer, notes)
     with TensorFile(output) as file:
         written, _ = load_stored_model(file)
         record = {"file": output.name, "sha256": file.sha256, "bytes": output.stat().st_size}
     assert isinstance(written, DenseEncoder)
     output.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
-    return _difference(written, source.model)
+    return _difference(written, source)
 
 
 def as_dense(model: RoutedEncoder) -> DenseEncoder:

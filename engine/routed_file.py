@@ -1,24 +1,22 @@
-"""The file of an encoder of our own, routed or shallow: configuration, tokenizer and weights, written and proved.
+"""The file of an encoder of our own, routed or shallow: configuration, tokenizer and weights, and how it is written.
 
 The embedding table is stored in 8 bits with one scale per row, large matrices in float16, the rest in float32; all is
-float32 again once it is loaded. Nothing in the file is executed, and nothing is used before it was checked.
+float32 again once it is loaded (`engine.streaming`). Nothing in the file is executed.
 """
 
 import contextlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 
-from engine.config import RoutedConfig, ShallowConfig
+from engine.config import ShallowConfig
 from engine.encoder import DenseEncoder
-from engine.errors import ModelFileError, OptionError
+from engine.errors import OptionError
 from engine.routed import RoutedEncoder
-from engine.safetensors_header import metadata, with_sorted_metadata
+from engine.safetensors_header import with_sorted_metadata
 
 FORMAT = "siftline-routed-1"
 SHALLOW_FORMAT = "siftline-shallow-1"
@@ -26,15 +24,6 @@ TABLE, SCALES, TOKENIZER = "tokens.weight", "tokens.scale", "tokenizer.json"
 _HALF = frozenset({"qkv", "shared_qkv", "output", "shared_output", "up", "down", "shared_up", "shared_down"})
 _HALF_MODULES = frozenset({"qkv", "output", "up", "down"})
 _HALF_NAMES = frozenset({"positions.weight"})
-
-
-@dataclass(frozen=True, slots=True)
-class RoutedFile:
-    """A routed encoder as it lies in its file."""
-
-    model: RoutedEncoder
-    tokenizer: bytes
-    notes: Mapping[str, str]
 
 
 def write_routed(path: Path, model: RoutedEncoder, tokenizer: bytes, notes: Mapping[str, str] | None = None) -> None:
@@ -107,62 +96,6 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], notes: Mappin
         with contextlib.suppress(OSError):
             partial.unlink()
         raise OptionError(f"The encoder cannot be written to {path}: {error}.") from error
-
-
-def parse_routed(content: bytes, *, name: str) -> RoutedFile:
-    """The encoder in a file's content.
-
-    Args:
-        content: the file.
-        name: what to call the file in messages.
-
-    Raises:
-        ModelFileError: the file is damaged, foreign, or a tensor is missing, unknown, of another shape or type, or not
-            finite.
-    """
-    notes = metadata(content, name=name)
-    if notes.get("format") != FORMAT:
-        raise ModelFileError(
-            f"{name} has format {notes.get('format')!r}, expected {FORMAT!r}. Make one with: siftline engine convert"
-        )
-    config = RoutedConfig.parse(notes.get("config", ""))
-    try:
-        found = load(content)
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise ModelFileError(f"{name} is not a readable safetensors file: {error}.") from error
-    with torch.device("meta"):
-        model = RoutedEncoder(config)
-    state = {key: _take(found, key, tuple(value.shape), name) for key, value in model.state_dict().items()}
-    tokenizer = found.pop(TOKENIZER, None)
-    if tokenizer is None or tokenizer.dtype != torch.uint8:
-        raise ModelFileError(f"{name} carries no tokenizer.")
-    if found:
-        raise ModelFileError(f"{name} is from another model: unknown tensors {sorted(found)[:3]} ({len(found)}).")
-    model.load_state_dict(state, assign=True)
-    model.eval().requires_grad_(False)
-    return RoutedFile(model, tokenizer.numpy().tobytes(), notes)
-
-
-def _take(found: dict[str, torch.Tensor], key: str, shape: tuple[int, ...], name: str) -> torch.Tensor:
-    value = _checked(found, key, shape, torch.int8 if key == TABLE else stored_type(key), name).float()
-    if key == TABLE:
-        value = value * _checked(found, SCALES, shape[:1], torch.float32, name).unsqueeze(1)
-    return value
-
-
-def _checked(
-    found: dict[str, torch.Tensor], key: str, shape: tuple[int, ...], dtype: torch.dtype, name: str
-) -> torch.Tensor:
-    if key not in found:
-        raise ModelFileError(f"{name} is from another model: tensor {key} is missing.")
-    value = found.pop(key)
-    if tuple(value.shape) != shape or value.dtype != dtype:
-        raise ModelFileError(f"{name}: tensor {key} is {value.dtype} {tuple(value.shape)}, expected {dtype} {shape}.")
-    # A threshold of minus infinity lets everything work.
-    bad = torch.isnan(value) if key.endswith("thresholds_B") else ~torch.isfinite(value)
-    if value.is_floating_point() and bool(bad.any()):
-        raise ModelFileError(f"{name}: tensor {key} holds values that are not finite.")
-    return value
 
 
 def stored_type(key: str) -> torch.dtype:

@@ -193,7 +193,7 @@ def load_stored_model(
     """The model of a file of our own, on a device, and its tokenizer.json; arguments as in `load_dense_model`.
 
     Raises:
-        ModelFileError: as `engine.routed_file.parse_routed`.
+        ModelFileError: the file is foreign, or a tensor is missing, unknown, of another shape or type, or not finite.
     """
     config = check_stored(file)
     model = placed(without_memory(lambda: model_of(config), dtype), device)

@@ -82,8 +82,8 @@ class TensorFile:
                     f"The model file {path} has sha256 {self.sha256}, expected {sha256}. It is damaged or from another "
                     "model; install the package again."
                 )
-            size = int.from_bytes(self._read(0, 8), "little")
-            head = self._read(0, 8 + min(size, LARGEST_HEADER))
+            size = int.from_bytes(self._read(0, min(8, self._size)), "little")
+            head = self._read(0, min(8 + size, 8 + LARGEST_HEADER, self._size))
             self.metadata = metadata(head, name=self.name)
             self.places = self._places(json.loads(head[8:]), 8 + size)
         except OSError as error:

@@ -12,10 +12,11 @@ from engine.int8 import TorchInt8
 from engine.native import int8_forward
 from engine.native.float32 import float_forward
 from engine.quantized_file import quantize_encoder, read_quantized
-from engine.routed_file import parse_routed, write_routed
+from engine.routed_file import write_routed
 from engine.streamed import streamed_stored
 from engine.streaming import load_stored_model, stored_int8
 from engine.tensor_file import TensorFile
+from tests.engine.stored import read_at_once
 from tests.engine.tiny import tiny_routed, tiny_texts, tiny_tokenizer
 
 
@@ -64,7 +65,7 @@ def shapes(draw: st.DrawFn) -> RoutedConfig:
 def test_it_comes_back_from_its_file_and_computes_alike(tmp_path: Path, config: RoutedConfig) -> None:
     path, small = tmp_path / "mine.safetensors", tmp_path / "small.safetensors"
     write_routed(path, tiny_routed(config), tiny_tokenizer())
-    expected = parse_routed(path.read_bytes(), name="x").model
+    expected = read_at_once(path)
     batch = pack(sorted(tiny_texts(5, seed=2), key=len))
     with TensorFile(path) as file, torch.inference_mode():
         model, tokenizer = load_stored_model(file)

@@ -19,9 +19,10 @@ from engine.encoder import DenseEncoder, dense_encoder, pack
 from engine.errors import EngineError, ModelFileError, OptionError
 from engine.quantized_file import quantize_encoder
 from engine.recipe import Progress, Recipe
-from engine.routed_file import parse_routed, write_shallow
+from engine.routed_file import write_shallow
 from engine.tokenizer import TextTokenizer
 from engine.weights import read_folder
+from tests.engine.stored import routed_of, stored
 from tests.engine.texts import make_texts
 from tests.engine.tiny import BASE, tiny_tensors, tiny_tokenizer, write_folder
 
@@ -124,7 +125,7 @@ def test_a_converted_model_is_written_and_encodes(folder: Path, texts: Path, tmp
     output = tmp_path / "routed.safetensors"
     config = convert_file(folder, [texts], output, SHAPE, seed=0)
     assert config.kept == (0, 2)
-    file = parse_routed(output.read_bytes(), name="x")
+    file = stored(output)
     assert file.model.config == config
     assert file.notes["trained"] == "no"
     again = tmp_path / "again.safetensors"
@@ -169,7 +170,7 @@ def test_a_distilled_model_is_closer_to_its_parent(
     output, seen = distilled
     assert [progress.step for progress in seen] == [10, 20, 30, 40]
     assert seen[-1].loss < seen[0].loss
-    file = parse_routed(output.read_bytes(), name="x")
+    file = stored(output)
     assert file.notes["trained"] == f"40 steps, {seen[-1].texts} texts"
     convert_file(folder, [texts], tmp_path / "untrained.safetensors", SHAPE, seed=0)
     files = read_folder(folder)
@@ -202,7 +203,7 @@ def test_a_distilled_model_keeps_a_reserve(
     """How much a model uses on other text depends on its training; what the reserve takes off does not."""
     monkeypatch.setattr("engine.build.RESERVE", 0.0)
     unreserved, _ = distill(folder, texts, tmp_path)
-    config = parse_routed(distilled[0].read_bytes(), name="x").model.config
+    config = routed_of(distilled[0]).config
     reserved = config.active_share(config.head_shares[1] * (1 - RESERVE), config.expert_shares[1] * (1 - RESERVE))
     left = active_frac(unreserved, 0.3) - active_frac(distilled[0], 0.3)
     assert left == pytest.approx(0.3 - reserved, abs=0.002)
@@ -254,7 +255,7 @@ def test_training_goes_on_from_a_routed_file(
 ) -> None:
     output, seen = distill(folder, texts, tmp_path, start=distilled[0], shape=None)
     trained = [f"40 steps, {progress.texts} texts" for progress in (distilled[1][-1], seen[-1])]
-    assert parse_routed(output.read_bytes(), name="x").notes["trained"] == ", then ".join(trained)
+    assert stored(output).notes["trained"] == ", then ".join(trained)
     assert seen[0].loss < distilled[1][0].loss
 
 
@@ -272,9 +273,9 @@ def test_a_shallow_encoder_is_cut_into_a_routed_one(folder: Path, texts: Path, t
     shallow_file(small)
     recipe = Recipe(steps=1, tokens=512, rate=1e-9, bf16=False)
     output, seen = distill(folder, texts, tmp_path, start=small, recipe=recipe)
-    file = parse_routed(output.read_bytes(), name="x")
+    file = stored(output)
     assert file.notes["trained"] == f"9 steps, 80 texts, then 1 steps, {seen[-1].texts} texts"
-    assert (file.model.config.base, file.model.config.kept) == (BASE, (0, 2))
+    assert (routed_of(output).config.base, routed_of(output).config.kept) == (BASE, (0, 2))
     words = make_texts(50, longest=15, seed=7)
     whole, before = (
         load_encoder(str(path), active=active, max_tokens=20, threads=1).encode(words)

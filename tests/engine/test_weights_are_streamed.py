@@ -15,11 +15,12 @@ from safetensors.torch import load_file, save_file
 from engine.client import load_encoder
 from engine.encoder import dense_encoder, pack
 from engine.errors import ModelFileError, OptionError
-from engine.routed_file import parse_routed, write_routed
+from engine.routed_file import write_routed
 from engine.streamed import StreamedLayers, streamed_dense, streamed_stored
 from engine.streaming import load_dense_model, load_stored_model
 from engine.tensor_file import TensorFile
 from engine.weights import MINILM, package_folder, read_minilm, shipped
+from tests.engine.stored import read_at_once
 from tests.engine.texts import make_texts
 from tests.engine.tiny import BASE, tiny_routed, tiny_routed_config, tiny_tensors, tiny_texts, tiny_tokenizer
 from tests.projects import ROOT
@@ -46,10 +47,10 @@ def test_every_weight_has_the_bits_of_the_whole_file_read_at_once(dense_file: Pa
     found = load_dense_model(TensorFile(dense_file), DEEP).state_dict()
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], value) for name, value in expected.items())
-    whole = parse_routed(routed_file.read_bytes(), name="x")
     model, tokenizer = load_stored_model(TensorFile(routed_file))
-    assert tokenizer == whole.tokenizer
-    assert all(torch.equal(model.state_dict()[name], value) for name, value in whole.model.state_dict().items())
+    assert tokenizer == tiny_tokenizer()
+    whole = read_at_once(routed_file).state_dict()
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in whole.items())
 
 
 def test_the_real_models_too() -> None:
@@ -59,7 +60,7 @@ def test_the_real_models_too() -> None:
     found = load_dense_model(TensorFile(path, MINILM.sha256["model.safetensors"]), files.config).state_dict()
     assert all(torch.equal(found[name], value) for name, value in expected.items())
     path, sha256 = shipped("routed")
-    whole = parse_routed(path.read_bytes(), name="x").model.state_dict()
+    whole = read_at_once(path).state_dict()
     model, _ = load_stored_model(TensorFile(path, sha256))
     assert all(torch.equal(model.state_dict()[name], value) for name, value in whole.items())
 
@@ -73,7 +74,7 @@ def _bytes(module: torch.nn.Module) -> int:
 def test_a_model_that_does_not_fit_gives_the_same_bits(
     dense_file: Path, routed_file: Path, kind: str, places: int, staying: int
 ) -> None:
-    routed = parse_routed(routed_file.read_bytes(), name="x").model
+    routed = read_at_once(routed_file)
     full = dense_encoder(DEEP, tiny_tensors(DEEP)) if kind == "dense" else routed
     layer = _bytes(full.layers[0])
     budget = _bytes(full) - _bytes(full.tokens) - (len(full.layers) - places) * layer
@@ -102,7 +103,7 @@ def test_only_chosen_experts_are_read(routed_file: Path, monkeypatch: pytest.Mon
         read.append((name, rows))
         fill(self, name, target, rows)
 
-    whole = parse_routed(routed_file.read_bytes(), name="x").model
+    whole = read_at_once(routed_file)
     found = streamed_stored(file, _bytes(whole) - _bytes(whole.tokens) - 3 * _bytes(whole.layers[0]))
     assert found is not None
     monkeypatch.setattr(TensorFile, "fill", noting)
