@@ -15,6 +15,7 @@ import pyarrow as pa
 from active.task_content import Content
 from warehouse import Lake, Reader, SettingsError, Upsert
 from warehouse.answers import sent_hash
+from warehouse.quoting import quote
 from warehouse.stage import Write
 
 Row = dict[str, Any]
@@ -83,7 +84,7 @@ def former_tasks(reader: Reader, config: QueueConfig) -> Mapping[str, Sequence[s
 
 def sent_hashes(reader: Reader, config: QueueConfig, item_ids: Sequence[str]) -> dict[str, str]:
     """`content_hash` of these items' rows if their tasks were sent now; items that do not exist are left out."""
-    keys = "'" + json.dumps(config.content.keys).replace("'", "''") + "'"
+    keys = quote(json.dumps(config.content.keys))
     sql = f"SELECT i.item_id, {sent_hash(keys)} FROM items i WHERE i.item_id IN (SELECT unnest(?))"
     return dict(reader.rows(sql, [list(item_ids)]))
 

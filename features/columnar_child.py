@@ -12,6 +12,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from warehouse.quoting import quote
 from warehouse.time_zone import open_in_utc
 
 BATCH_ROWS = 512
@@ -94,7 +95,7 @@ def _query(sql: str, root: str, spill: str) -> tuple[pa.Schema, Iterator[pa.Reco
             "temp_directory": spill,
         }
     )
-    connection.execute(f"SET allowed_directories = [{_quote(root.rstrip('/') + '/')}]")
+    connection.execute(f"SET allowed_directories = [{quote(root.rstrip('/') + '/')}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
     try:
@@ -108,10 +109,6 @@ def _query(sql: str, root: str, spill: str) -> tuple[pa.Schema, Iterator[pa.Reco
     except duckdb.PermissionException as error:
         raise _Refused(f"{error} A query reads files below the project folder {root} only.") from error
     return reader.schema, iter(reader)
-
-
-def _quote(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 if __name__ == "__main__":

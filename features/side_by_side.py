@@ -3,18 +3,14 @@
 Threads serve, for numpy and BLAS let others run while they work; a product inside should be held to one thread.
 """
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from warehouse.cores import cores
+
 T = TypeVar("T")
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def side_by_side(work: Callable[[slice], T], count: int, step: int) -> Iterator[T]:

@@ -14,6 +14,8 @@ from typing import Literal
 
 import duckdb
 
+from warehouse.quoting import quote
+
 CHECKED_BYTES = 8 * 2**20
 """Opening checks catalogues up to this size, for at most 20 ms."""
 
@@ -30,9 +32,8 @@ def catalog_faults(
         file: the catalogue.
         check: SQLite's word for how thoroughly.
     """
-    path = str(file).replace("'", "''")
     try:
-        connection.execute(f"ATTACH '{path}' AS asked (TYPE sqlite, READ_ONLY, BUSY_TIMEOUT 10000)")
+        connection.execute(f"ATTACH {quote(file)} AS asked (TYPE sqlite, READ_ONLY, BUSY_TIMEOUT 10000)")
         rows = connection.execute(f"SELECT * FROM sqlite_query('asked', 'PRAGMA {check}(5)')").fetchall()
     except duckdb.Error as error:
         text = str(error)

@@ -21,6 +21,7 @@ from warehouse.disk import disk_full
 from warehouse.errors import SettingsError, WarehouseError, WarehouseNotFound, without_secrets
 from warehouse.extensions import open_duckdb
 from warehouse.locks import FolderLock, PostgresLock, WriteLock
+from warehouse.quoting import quote
 
 BUSY_TIMEOUT_MS = 10_000
 
@@ -288,11 +289,6 @@ def private_files() -> Generator[None]:
             _private -= 1
             if _private == 0:
                 os.umask(_outside)
-
-
-def quote(text: str) -> str:
-    """A text as a SQL literal."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _create_s3_secret(connection: duckdb.DuckDBPyConnection, location: Location) -> None:

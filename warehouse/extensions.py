@@ -17,6 +17,7 @@ from pathlib import Path
 import duckdb
 
 from warehouse.errors import WarehouseError
+from warehouse.quoting import quote
 from warehouse.time_zone import open_in_utc
 
 PACKAGES = {
@@ -65,8 +66,7 @@ def extension_path(name: str) -> Path:
 def load_extensions(connection: duckdb.DuckDBPyConnection, names: Sequence[str] = LOCAL) -> None:
     """Load extensions into a connection, from disk only; left out, those of a warehouse in a local folder."""
     for name in names:
-        path = str(extension_path(name)).replace("'", "''")
-        connection.execute(f"LOAD '{path}'")
+        connection.execute(f"LOAD {quote(extension_path(name))}")
 
 
 def open_duckdb(names: Sequence[str] = LOCAL, *, threads: int | None = None) -> duckdb.DuckDBPyConnection:

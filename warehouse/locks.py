@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from warehouse.away import close, server_away
 from warehouse.errors import WarehouseBusy, WarehouseError, without_secrets
 from warehouse.extensions import open_duckdb
+from warehouse.quoting import quote
 
 TIMEOUT_S = 300.0
 _ADVISORY_KEY = 0x51F7_11E0  # one warehouse per PostgreSQL database, so one number is enough
@@ -124,7 +125,7 @@ class PostgresLock:
         connection = open_duckdb(("postgres_scanner",))
         try:
             try:
-                connection.execute(f"ATTACH {_quote(self._dsn)} AS pg (TYPE postgres)")
+                connection.execute(f"ATTACH {quote(self._dsn)} AS pg (TYPE postgres)")
                 connection.execute("BEGIN TRANSACTION")
                 # The session is idle while the commit works: a server's limit for such ones would end it, and the lock.
                 limits = (
@@ -132,9 +133,9 @@ class PostgresLock:
                     "idle_in_transaction_session_timeout = 0",
                 )
                 for limit in limits:
-                    connection.execute(f"CALL postgres_execute('pg', {_quote(f'SET LOCAL {limit}')})")
+                    connection.execute(f"CALL postgres_execute('pg', {quote(f'SET LOCAL {limit}')})")
                 locking = f"SELECT pg_advisory_xact_lock({_ADVISORY_KEY})::text"
-                connection.execute(f"SELECT * FROM postgres_query('pg', {_quote(locking)})").fetchall()
+                connection.execute(f"SELECT * FROM postgres_query('pg', {quote(locking)})").fetchall()
             except duckdb.Error as error:
                 if "lock timeout" in str(error):
                     raise WarehouseBusy(
@@ -157,7 +158,3 @@ class PostgresLock:
             yield sure
         finally:
             close(connection)  # ends the session, and with it the lock
-
-
-def _quote(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import duckdb
 
-from warehouse.connection import Location, connect, locate, quote
+from warehouse.connection import Location, connect, locate
 from warehouse.durable import NewFiles
 from warehouse.errors import SchemaTooNew, SchemaTooOld, WarehouseNotFound
 from warehouse.layout import give_statistics, set_file_options, sort_tables
+from warehouse.quoting import quote
 from warehouse.schema import SCHEMA_VERSION, TABLE_BY_NAME, TABLES, Table
 from warehouse.snapshots import At, find_snapshot, kept_snapshots, parse_at
 from warehouse.views import VIEWS, VIEWS_VERSION, View

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import duckdb
 
-from warehouse.connection import Location, locate, quote
+from warehouse.connection import Location, locate
 from warehouse.errors import SettingsError
 from warehouse.migrations import connect_checked
+from warehouse.quoting import quote
 from warehouse.snapshots import At
 
 MEMORY_FRAC = 0.5  # of the machine; a question must leave room for the run beside it

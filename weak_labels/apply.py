@@ -7,7 +7,6 @@ off for the run: its votes go, the other functions stay.
 """
 
 import functools
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from warehouse import Lake, Overtaken, Progress, SettingsError, StageResult, hash_token, silent
+from warehouse.cores import cores
 from weak_labels.ballots import Ballot, ItemLog, fault_writes, vote_rows, vote_writes
 from weak_labels.calls import Outcome, call_function
 from weak_labels.functions import Ask, Encode, ItemBatch, LabelingFunction, check_functions
@@ -32,11 +32,6 @@ from weak_labels.screens import Screens
 
 TURNS = 5
 """How often a run begins where others are faster each time, before it gives up."""
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
