@@ -28,7 +28,7 @@ from engine.tokenizer import TextTokenizer, Tokens, check_texts
 
 WINDOW_TEXTS, WINDOW_CHARACTERS = 2048, 1 << 21
 """What the tokenizer is given at a time, a longer text alone. While it works it holds fifteen bytes and more for each
-character, also of what is cut off behind `max_tokens`."""
+character that it reads."""
 
 _starting = threading.Lock()
 

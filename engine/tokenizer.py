@@ -1,11 +1,18 @@
 """Texts to token ids: the model's WordPiece tokenizer with a length limit and checked input."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tokenizers import Tokenizer
 
 from engine.errors import InputError, ModelFileError
+
+CHARACTERS_A_TOKEN = 8
+"""A text is read so far at first; few have longer words, and those are read whole then."""
+_AT_BLANKS = frozenset({"BertPreTokenizer", "WhitespaceSplit"})
+_BY_CHARACTERS = frozenset({None, "BertNormalizer", "Lowercase"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,7 @@ class TextTokenizer:
         if first is None or last is None:
             raise ModelFileError("tokenizer.json lacks the tokens [CLS] and [SEP].")
         self._first, self._last = int(first), int(last)
+        self._may_cut = _parts_at_blanks(json.loads(content))
 
     def encode(self, texts: Sequence[str]) -> list[Tokens]:
         """Token ids of each text. A text without a single token, such as an empty one, is [CLS] [SEP].
@@ -58,12 +66,38 @@ class TextTokenizer:
             texts: N texts that `check_texts` has let through.
         """
         room = self._max_tokens - 2
-        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        tokens: list[Tokens] = []
-        for encoding in encodings:
-            ids: list[int] = encoding.ids
-            tokens.append(Tokens([self._first, *ids[:room], self._last], truncated=len(ids) > room))
-        return tokens
+        beginnings = [self._beginning(text, room) for text in texts]
+        found = self._ids(beginnings)
+        again = [
+            place
+            for place, (begin, text) in enumerate(zip(beginnings, texts, strict=True))
+            if len(begin) < len(text) and len(found[place]) <= room
+        ]
+        for place, ids in zip(again, self._ids([texts[place] for place in again]), strict=True):
+            found[place] = ids
+        return [Tokens([self._first, *ids[:room], self._last], truncated=len(ids) > room) for ids in found]
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def _beginning(self, text: str, room: int) -> str:
+        """As much of a text as is likely to fill the room, up to a blank: its tokens are the first of the text's."""
+        most = CHARACTERS_A_TOKEN * room
+        if len(text) <= most or not self._may_cut:
+            return text
+        blank = max(text.rfind(" ", 0, most), text.rfind("\n", 0, most))
+        return text[:blank] if blank > 0 else text
+
+
+def _parts_at_blanks(tokenizer: dict[str, Any]) -> bool:
+    """Whether a tokenizer makes the same tokens of what stands before a blank, whatever stands behind it."""
+    parts = [(tokenizer.get(name) or {}).get("type") for name in ("pre_tokenizer", "normalizer")]
+    odd = [
+        token
+        for token in tokenizer.get("added_tokens") or ()
+        if token.get("lstrip") or token.get("rstrip") or token.get("single_word") or len(token["content"].split()) != 1
+    ]
+    return parts[0] in _AT_BLANKS and parts[1] in _BY_CHARACTERS and not odd
 
 
 def check_texts(texts: Sequence[str]) -> list[str]:
