@@ -8,30 +8,25 @@ neighbour lists are what is kept, see `features.neighbor_file`, and the vectors,
 Shape letters: N items, U distinct vectors, D embedding, M queries, K neighbours, P candidates.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from features import approximate
+from features.distinct import Distinct, grouped
+from features.index_files import Content, IndexFiles, flat
 from features.neighbor_file import Keys, kept_lists
-from features.vector_file import DIGEST_BYTES, Digests, digests_of, kept_vectors
+from features.vector_file import Digests, digests_of, kept_vectors
 from warehouse import DataError, Lake, Reader, SettingsError, StageResult
-from warehouse.files import replaced_file
 
 VERSION = 1
-FORMAT = 1
 SLACK = 8
 """Candidates beyond K, so that rounding inside FAISS cannot decide which items are found."""
 CHUNK_BYTES = 32 << 20
-HEADER_BYTES = 1024
 
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
@@ -64,9 +59,9 @@ class VectorIndex:
         self,
         item_ids: list[str],
         vectors: Floats,
-        distinct: "_Distinct",
+        distinct: Distinct,
         index: Any = None,
-        cache: "_Cache | None" = None,
+        cache: IndexFiles | None = None,
         sha256: str = "",
     ) -> None:
         self.item_ids = item_ids
@@ -186,7 +181,7 @@ class VectorIndex:
     def _search(self, queries_MD: Floats, width: int) -> tuple[Floats, Rows]:
         distinct = self._distinct
         if self._index is None:
-            self._index = _flat(self.vectors[distinct.first])
+            self._index = flat(self.vectors[distinct.first])
         found_MP = self._index.search(queries_MD, min(width + SLACK, len(distinct.first)))[1]
         # FAISS rounds by batch; the sums here always run in the same order.
         candidates_MPD = self.vectors[distinct.first[found_MP]].astype(np.float64)
@@ -263,131 +258,20 @@ def open_index(lake: Lake, config: IndexConfig, encoder_id: str) -> VectorIndex:
         DataError: vectors in the warehouse are not finite; names the items.
         SettingsError: the file cannot be written.
     """
-    cache = _Cache(config.folder, encoder_id)
+    cache = IndexFiles(config.folder, encoder_id)
     with lake.read() as reader:
         item_ids, vectors, digests = _read(reader, encoder_id, cache)
-    distinct = _group(digests)
+    distinct = grouped(digests)
     if not item_ids:
         return VectorIndex(item_ids, vectors, distinct)
     if distinct.are_many:
         return VectorIndex(item_ids, vectors, distinct, cache=cache)
-    content = _Content(item_ids, vectors, distinct)
+    content = Content(item_ids, vectors, distinct)
     index, sha256 = cache.load(content) or cache.build(content)
     return VectorIndex(item_ids, vectors, distinct, index, cache, sha256)
 
 
-@dataclass(frozen=True, slots=True)
-class _Distinct:
-    """Rows grouped by equal vectors: rows[starts[u] : starts[u] + sizes[u]] share vector u; first[u] is the lowest.
-
-    Row n has vector group[n]; keys[u] is a digest of vector u.
-    """
-
-    rows: Rows
-    starts: Rows
-    sizes: Rows
-    first: Rows
-    group: Rows
-    keys: Keys
-
-    @property
-    def are_many(self) -> bool:
-        """So many vectors that neighbours come from inverted lists."""
-        return len(self.first) > approximate.EXACT_UP_TO
-
-
-@dataclass(frozen=True, slots=True)
-class _Content:
-    """An encoder's vectors by ascending item id, of which the index file is made."""
-
-    item_ids: list[str]
-    vectors: Floats
-    distinct: _Distinct
-
-    def sha256(self) -> str:
-        """Of ids and vectors."""
-        digest = hashlib.sha256(json.dumps(self.item_ids).encode("ascii"))
-        digest.update(np.ascontiguousarray(self.vectors).data)
-        return digest.hexdigest()
-
-
-class _Cache:
-    """The index file of one encoder and its sidecar."""
-
-    def __init__(self, folder: Path, encoder_id: str) -> None:
-        # An id is never a file name: it could hold anything.
-        name = hashlib.sha256(encoder_id.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-        self._encoder_id = encoder_id
-        self._file = folder / f"{name}.faiss"
-        self._sidecar = folder / f"{name}.json"
-        self._name = name
-
-    def neighbors(self, k: int) -> Path:
-        """The file of the neighbour lists; its folder is there."""
-        self._make_folder()
-        return self._file.with_name(f"{self._name}.neighbors-{k}.npz")
-
-    def vectors(self) -> Path:
-        """The file of the vectors; its folder is there."""
-        self._make_folder()
-        return self._file.with_name(f"{self._name}.vectors")
-
-    def figures(self, name: str) -> Path:
-        """A file of figures about the vectors; its folder is there."""
-        self._make_folder()
-        return self._file.with_name(f"{self._name}.{name}.npz")
-
-    def load(self, content: _Content) -> tuple[Any, str] | None:
-        """The index and the file's sha256; None when it is missing, damaged or made from other vectors."""
-        vectors = content.vectors[content.distinct.first]
-        try:
-            sidecar = json.loads(self._sidecar.read_bytes())
-            if self._file.stat().st_size > vectors.nbytes + HEADER_BYTES:
-                return None
-            stored = self._file.read_bytes()
-        except (OSError, ValueError, RecursionError):
-            return None
-        # FAISS trusts what it reads, so nothing unproved may reach it.
-        sha256 = hashlib.sha256(stored).hexdigest()
-        if sidecar != self._describe(content, sha256):
-            return None
-        try:
-            index = faiss.deserialize_index(np.frombuffer(stored, np.uint8))
-        except RuntimeError:
-            return None
-        found = (type(index), index.ntotal, index.d)
-        return (index, sha256) if found == (faiss.IndexFlatIP, *vectors.shape) else None
-
-    def build(self, content: _Content) -> tuple[Any, str]:
-        """Build the index, write file and sidecar, and return the index and the file's sha256."""
-        index = _flat(content.vectors[content.distinct.first])
-        data: bytes = faiss.serialize_index(index).tobytes()
-        sha256 = hashlib.sha256(data).hexdigest()
-        self._make_folder()
-        with replaced_file(self._file) as temporary:
-            temporary.write_bytes(data)
-        with replaced_file(self._sidecar) as temporary:
-            temporary.write_text(json.dumps(self._describe(content, sha256), indent=1), "utf-8")
-        return index, sha256
-
-    def _make_folder(self) -> None:
-        try:
-            self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError as error:
-            raise SettingsError(f"The folder {self._file.parent} cannot be made: {error.strerror}.") from error
-
-    def _describe(self, content: _Content, sha256: str) -> dict[str, Any]:
-        return {
-            "format": FORMAT,
-            "encoder_id": self._encoder_id,
-            "count": len(content.item_ids),
-            "dimension": int(content.vectors.shape[1]),
-            "vectors_sha256": content.sha256(),
-            "sha256": sha256,
-        }
-
-
-def _read(reader: Reader, encoder_id: str, cache: _Cache) -> tuple[list[str], Floats, Digests]:
+def _read(reader: Reader, encoder_id: str, cache: IndexFiles) -> tuple[list[str], Floats, Digests]:
     """Train items by ascending id, their vectors and a digest of each."""
     source = """
         FROM vectors v JOIN items i ON i.item_id = v.item_id AND i.content_hash = v.content_hash
@@ -417,12 +301,6 @@ def _read(reader: Reader, encoder_id: str, cache: _Cache) -> tuple[list[str], Fl
     return found["item_id"].to_pylist(), vectors, digests
 
 
-def _flat(vectors: Floats) -> Any:
-    index: Any = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(np.ascontiguousarray(vectors))
-    return index
-
-
 def _without(own: Rows, similarity: Floats, rows: Rows) -> tuple[Floats, Rows]:
     """Lists [M, K + 1] of some items [M] without the item itself [M, K]."""
     drop = rows == own[:, None]
@@ -435,16 +313,3 @@ def _without(own: Rows, similarity: Floats, rows: Rows) -> tuple[Floats, Rows]:
 def _steps(rows: Rows) -> Iterator[Rows]:
     for start in range(0, len(rows), approximate.STEP):
         yield rows[start : start + approximate.STEP]
-
-
-def _group(digests: Digests) -> _Distinct:
-    kind = pa.binary(DIGEST_BYTES)
-    data = pa.py_buffer(np.ascontiguousarray(digests))
-    found = pa.Array.from_buffers(kind, len(digests), [None, data]).dictionary_encode()  # in the order they come
-    group = found.indices.to_numpy().astype(np.int64)
-    rows = np.argsort(group, kind="stable")
-    sizes = np.bincount(group, minlength=len(found.dictionary)).astype(np.int64)
-    starts = np.cumsum(sizes) - sizes
-    first = rows[starts] if len(rows) else np.empty(0, np.int64)
-    keys = np.ascontiguousarray(digests[first]).view(np.uint64)[::2]
-    return _Distinct(rows, starts, sizes, first, group, keys)
