@@ -1,75 +1,24 @@
-"""The folder of tasks: whatever a person's hands do to the files, no answer is lost, doubled or taken for deleted."""
+"""The files of a task folder: whatever a person's hands do to them, no answer is lost, and they open to nobody else."""
 
 import json
-import math
 import os
 import stat
 import subprocess
 import sys
 import tempfile
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from active.outbox import QueueConfig
 from active.push import push
 from active.queue import collect
-from active.reconcile import reconcile
-from active.service import Answer, Task
 from active.task_folder import TaskFolder
 from tests.active.plans import plan
+from tests.active.task_folders import annotation, answers, export, exported, task, write
 from tests.projects import ROOT
-from tests.warehouse.test_commit_is_atomic import items
-from warehouse import Append, Lake, ServiceRefused, SettingsError, Upsert
-
-CONFIG = QueueConfig(project="p", classes=("a", "b"))
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> TaskFolder:
-    made = TaskFolder(tmp_path / "tasks", "p")
-    made.ensure_project(["a", "b"])
-    made.push([task(f"i{k:05d}") for k in range(3)])
-    return made
-
-
-@pytest.fixture
-def stocked(lake: Lake) -> Lake:
-    with lake.stage("ingest", version=1, inputs=()) as stage:
-        stage.commit([Upsert("items", items(5))])
-    return lake
-
-
-def task(item_id: str) -> Task:
-    return Task(item_id=item_id, text="text", cycle=1, rank=1, value=0.5, reason="because")
-
-
-def annotation(label: str | None = "a", **changes: Any) -> dict[str, Any]:
-    result = [{"from_name": "label", "to_name": "text", "type": "choices", "value": {"choices": [label]}}]
-    return {"completed_by": "ann", "result": result if label else [], **changes}
-
-
-def write(folder: TaskFolder, item_id: str, annotations: object) -> Path:
-    path = folder.path / f"{folder.task_id(item_id)}.json"
-    content = json.loads(path.read_text("utf-8"))
-    path.write_text(json.dumps({**content, "annotations": annotations}), "utf-8")
-    return path
-
-
-def export(folder: TaskFolder, name: str, *tasks: dict[str, Any]) -> None:
-    (folder.path / "import").mkdir(exist_ok=True)
-    (folder.path / "import" / name).write_text(json.dumps(list(tasks)), "utf-8")
-
-
-def exported(item_id: str, *annotations: dict[str, Any]) -> dict[str, Any]:
-    return {"id": 7, "data": {"item_id": item_id}, "annotations": list(annotations)}
-
-
-def answers(folder: TaskFolder) -> list[Answer]:
-    return list(folder.pull())
+from warehouse import Lake, ServiceRefused, SettingsError, Upsert
 
 
 def test_a_task_is_stored_once_and_its_answer_survives_a_second_push(folder: TaskFolder) -> None:
@@ -310,75 +259,6 @@ folder.annotate(task_id, labels=["a"], annotator="bob", seconds=1.0)
     assert (found.st_gid, stat.S_IMODE(found.st_mode)) == ((2000, 0o660) if group == 2000 else (2001, 0o644))
 
 
-def change_data(folder: TaskFolder, item_id: str, **changes: object) -> Path:
-    path = folder.path / f"{folder.task_id(item_id)}.json"
-    content = json.loads(path.read_text("utf-8"))
-    path.write_text(json.dumps({**content, "data": {**content["data"], **changes}}), "utf-8")
-    return path
-
-
-@pytest.mark.parametrize(
-    ("name", "number"), [("value", 10**400), ("cycle", math.nan), ("rank", math.inf)], ids=["value", "cycle", "rank"]
-)
-def test_a_number_that_is_not_finite_stops_its_own_task_only(
-    stocked: Lake, folder: TaskFolder, name: str, number: float
-) -> None:
-    path = change_data(folder, "i00001", **{name: number})
-    assert [task.data["item_id"] for task in folder.waiting("ann", people=1)] == ["i00000", "i00002"]
-    assert list(folder.problems) == [path.name]
-    assert f"has a {name} that is not finite" in folder.problems[path.name]
-    assert reconcile(stocked, folder, CONFIG).adopted == 3
-    with stocked.read() as reader:
-        assert reader.scalar(f"SELECT {name} FROM queue WHERE item_id = 'i00001'") == 0
-
-
-def test_a_cycle_that_the_queue_cannot_hold_is_none(stocked: Lake, folder: TaskFolder) -> None:
-    change_data(folder, "i00001", cycle=2**31, rank=-1)
-    assert reconcile(stocked, folder, CONFIG).adopted == 3
-    with stocked.read() as reader:
-        assert reader.rows("SELECT cycle, rank FROM queue WHERE item_id = 'i00001'") == [(0, 0)]
-
-
-def test_a_repeated_export_is_collected_once_and_the_later_state_counts(stocked: Lake, folder: TaskFolder) -> None:
-    old, new = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"
-    export(folder, "b.json", exported("i00004", annotation("a", id=99, updated_at=old)))
-    export(folder, "a.json", exported("i00004", annotation("b", id=99, updated_at=new)))
-    assert collect(stocked, folder, CONFIG).rows_written["annotations"] == 1
-    assert not collect(stocked, folder, CONFIG).committed
-    with stocked.read() as reader:
-        assert reader.rows("SELECT class_id FROM gold_labels") == [(1,)]
-
-
-def said(lake: Lake) -> list[tuple[str, str, int]]:
-    with lake.read() as reader:
-        return reader.rows("SELECT item_id, annotator, class_id FROM opinions ORDER BY ALL")
-
-
-def test_exports_of_two_servers_that_count_alike_are_answers_of_two_people(stocked: Lake, folder: TaskFolder) -> None:
-    def ben(label: str, number: int) -> dict[str, Any]:
-        return annotation(label, id=number, completed_by="ben")
-
-    export(folder, "a.json", exported("i00000", annotation("a", id=1)), exported("i00001", annotation("a", id=2)))
-    export(folder, "b.json", exported("i00002", ben("b", 1)), exported("i00003", ben("b", 2)))
-    export(folder, "c.json", exported("i00000", ben("a", 1)), exported("i00001", ben("b", 2)))
-    collect(stocked, folder, CONFIG)
-    both = [("i00000", "ann", 0), ("i00000", "ben", 0), ("i00001", "ann", 0), ("i00001", "ben", 1)]
-    assert said(stocked) == [*both, ("i00002", "ben", 1), ("i00003", "ben", 1)]
-    (folder.path / "import" / "c.json").rename(folder.path / "import" / "0.json")  # now ben's are read first
-    assert not collect(stocked, folder, CONFIG).committed
-    (folder.path / "import" / "a.json").unlink()
-    collect(stocked, folder, CONFIG)
-    assert said(stocked)[:2] == [("i00000", "ben", 0), ("i00001", "ben", 1)]
-
-
-def test_people_named_by_number_are_different_people_and_nobody_is_not_one(stocked: Lake, folder: TaskFolder) -> None:
-    named = [annotation("a", id=1, completed_by=3), annotation("b", id=2, completed_by={"id": 4, "email": ""})]
-    unnamed = [annotation("a", id=number, completed_by=who) for number, who in ((3, None), (4, {"id": None}), (5, ""))]
-    export(folder, "a.json", exported("i00000", *named), exported("i00001", *unnamed))
-    collect(stocked, folder, CONFIG)
-    assert said(stocked) == [("i00000", "3", 0), ("i00000", "4", 1), *[("i00001", "unknown", 0)] * 3]
-
-
 @pytest.mark.parametrize("apart", [False, True], ids=["in one collect", "in two, of which the first died half-way"])
 def test_answers_without_a_name_are_as_many_people_to_the_queue_as_to_the_labels(
     lake: Lake, tmp_path: Path, apart: bool
@@ -402,70 +282,6 @@ def test_answers_without_a_name_are_as_many_people_to_the_queue_as_to_the_labels
         ]
         states = reader.rows("SELECT item_id, state FROM queue ORDER BY ALL")
         assert states == [("news-0", "answered"), ("news-1", "confirmed")]
-
-
-@pytest.mark.parametrize("who", ["ann", "ben"])
-def test_answers_that_an_earlier_version_stored_are_known_again(stocked: Lake, folder: TaskFolder, who: str) -> None:
-    """That version kept one answer of an item for each number, whoever gave it."""
-    old, new = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"
-    at = pa.array([datetime.fromisoformat(old)], pa.timestamp("us", "UTC"))
-    row = {"annotation_id": "1", "item_id": "i00000", "project": "p", "task_id": folder.task_id("i00000")}
-    more = {"annotator": who, "action": "labelled", "class_id": 0, "simulated": False, "seconds": 0.0}
-    table = pa.Table.from_pylist([{**row, **more}]).append_column("created_at", at).append_column("updated_at", at)
-    with stocked.stage("collect", version=1, inputs=()) as stage:
-        stage.commit([Append("annotations", table)])
-    export(folder, "a.json", exported("i00000", annotation("a", id=1, updated_at=old)))
-    export(folder, "b.json", exported("i00000", annotation("a", id=1, updated_at=old, completed_by="ben")))
-    assert collect(stocked, folder, CONFIG).rows_written["annotations"] == 1
-    assert said(stocked) == [("i00000", "ann", 0), ("i00000", "ben", 0)]
-    export(folder, "a.json", exported("i00000", annotation("b", id=1, updated_at=new)))
-    assert collect(stocked, folder, CONFIG).rows_written["annotations"] == 1
-    assert said(stocked) == [("i00000", "ann", 1), ("i00000", "ben", 0)]
-
-
-def test_an_answer_that_comes_back_counts_again(stocked: Lake, folder: TaskFolder) -> None:
-    annotations = [annotation("a", id=1, updated_at="2026-01-01T00:00:00Z")]
-    write(folder, "i00000", annotations)
-    collect(stocked, folder, CONFIG)
-    write(folder, "i00000", [])
-    collect(stocked, folder, CONFIG)
-    write(folder, "i00000", annotations)
-    collect(stocked, folder, CONFIG)
-    assert said(stocked) == [("i00000", "ann", 0)]
-    assert not collect(stocked, folder, CONFIG).committed
-
-
-def test_a_folder_that_is_gone_does_not_delete_what_was_answered(stocked: Lake, folder: TaskFolder) -> None:
-    write(folder, "i00000", [annotation("a")])
-    collect(stocked, folder, CONFIG)
-    folder.path.rename(folder.path.with_name("elsewhere"))
-    result = collect(stocked, folder, CONFIG)
-    assert not result.committed
-    assert "There is no folder" in result.detail["left out: tasks"]
-    with stocked.read() as reader:
-        assert reader.scalar("SELECT count(*) FROM gold_labels") == 1
-
-
-def test_an_answer_that_is_gone_counts_as_deleted_once(stocked: Lake, folder: TaskFolder) -> None:
-    write(folder, "i00000", [annotation("a")])
-    collect(stocked, folder, CONFIG)
-    write(folder, "i00000", [])
-    assert collect(stocked, folder, CONFIG).rows_written == {"annotations": 1}
-    assert not collect(stocked, folder, CONFIG).committed
-    with stocked.read() as reader:
-        assert reader.rows("SELECT action FROM current_annotations") == [("deleted",)]
-        assert reader.scalar("SELECT count(*) FROM gold_labels") == 0
-
-
-def test_an_answer_by_a_clock_that_is_ahead_counts_as_deleted_once(stocked: Lake, folder: TaskFolder) -> None:
-    ahead = (datetime.now(UTC) + timedelta(hours=2)).isoformat()
-    write(folder, "i00000", [{**annotation("a"), "updated_at": ahead}])
-    collect(stocked, folder, CONFIG)
-    write(folder, "i00000", [])
-    assert collect(stocked, folder, CONFIG).rows_written == {"annotations": 1}
-    assert not collect(stocked, folder, CONFIG).committed
-    with stocked.read() as reader:
-        assert reader.scalar("SELECT count(*) FROM gold_labels") == 0
 
 
 def test_the_answer_in_the_readme_is_an_answer(folder: TaskFolder) -> None:

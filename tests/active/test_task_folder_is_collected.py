@@ -1,0 +1,140 @@
+"""From a task folder to the warehouse: no answer is lost, doubled or taken for deleted."""
+
+import math
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from active.queue import collect
+from active.reconcile import reconcile
+from active.task_folder import TaskFolder
+from tests.active.task_folders import CONFIG, annotation, change_data, export, exported, write
+from warehouse import Append, Lake
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [("value", 10**400), ("cycle", math.nan), ("rank", math.inf)], ids=["value", "cycle", "rank"]
+)
+def test_a_number_that_is_not_finite_stops_its_own_task_only(
+    stocked: Lake, folder: TaskFolder, name: str, number: float
+) -> None:
+    path = change_data(folder, "i00001", **{name: number})
+    assert [task.data["item_id"] for task in folder.waiting("ann", people=1)] == ["i00000", "i00002"]
+    assert list(folder.problems) == [path.name]
+    assert f"has a {name} that is not finite" in folder.problems[path.name]
+    assert reconcile(stocked, folder, CONFIG).adopted == 3
+    with stocked.read() as reader:
+        assert reader.scalar(f"SELECT {name} FROM queue WHERE item_id = 'i00001'") == 0
+
+
+def test_a_cycle_that_the_queue_cannot_hold_is_none(stocked: Lake, folder: TaskFolder) -> None:
+    change_data(folder, "i00001", cycle=2**31, rank=-1)
+    assert reconcile(stocked, folder, CONFIG).adopted == 3
+    with stocked.read() as reader:
+        assert reader.rows("SELECT cycle, rank FROM queue WHERE item_id = 'i00001'") == [(0, 0)]
+
+
+def test_a_repeated_export_is_collected_once_and_the_later_state_counts(stocked: Lake, folder: TaskFolder) -> None:
+    old, new = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"
+    export(folder, "b.json", exported("i00004", annotation("a", id=99, updated_at=old)))
+    export(folder, "a.json", exported("i00004", annotation("b", id=99, updated_at=new)))
+    assert collect(stocked, folder, CONFIG).rows_written["annotations"] == 1
+    assert not collect(stocked, folder, CONFIG).committed
+    with stocked.read() as reader:
+        assert reader.rows("SELECT class_id FROM gold_labels") == [(1,)]
+
+
+def said(lake: Lake) -> list[tuple[str, str, int]]:
+    with lake.read() as reader:
+        return reader.rows("SELECT item_id, annotator, class_id FROM opinions ORDER BY ALL")
+
+
+def test_exports_of_two_servers_that_count_alike_are_answers_of_two_people(stocked: Lake, folder: TaskFolder) -> None:
+    def ben(label: str, number: int) -> dict[str, Any]:
+        return annotation(label, id=number, completed_by="ben")
+
+    export(folder, "a.json", exported("i00000", annotation("a", id=1)), exported("i00001", annotation("a", id=2)))
+    export(folder, "b.json", exported("i00002", ben("b", 1)), exported("i00003", ben("b", 2)))
+    export(folder, "c.json", exported("i00000", ben("a", 1)), exported("i00001", ben("b", 2)))
+    collect(stocked, folder, CONFIG)
+    both = [("i00000", "ann", 0), ("i00000", "ben", 0), ("i00001", "ann", 0), ("i00001", "ben", 1)]
+    assert said(stocked) == [*both, ("i00002", "ben", 1), ("i00003", "ben", 1)]
+    (folder.path / "import" / "c.json").rename(folder.path / "import" / "0.json")  # now ben's are read first
+    assert not collect(stocked, folder, CONFIG).committed
+    (folder.path / "import" / "a.json").unlink()
+    collect(stocked, folder, CONFIG)
+    assert said(stocked)[:2] == [("i00000", "ben", 0), ("i00001", "ben", 1)]
+
+
+def test_people_named_by_number_are_different_people_and_nobody_is_not_one(stocked: Lake, folder: TaskFolder) -> None:
+    named = [annotation("a", id=1, completed_by=3), annotation("b", id=2, completed_by={"id": 4, "email": ""})]
+    unnamed = [annotation("a", id=number, completed_by=who) for number, who in ((3, None), (4, {"id": None}), (5, ""))]
+    export(folder, "a.json", exported("i00000", *named), exported("i00001", *unnamed))
+    collect(stocked, folder, CONFIG)
+    assert said(stocked) == [("i00000", "3", 0), ("i00000", "4", 1), *[("i00001", "unknown", 0)] * 3]
+
+
+@pytest.mark.parametrize("who", ["ann", "ben"])
+def test_answers_that_an_earlier_version_stored_are_known_again(stocked: Lake, folder: TaskFolder, who: str) -> None:
+    """That version kept one answer of an item for each number, whoever gave it."""
+    old, new = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"
+    at = pa.array([datetime.fromisoformat(old)], pa.timestamp("us", "UTC"))
+    row = {"annotation_id": "1", "item_id": "i00000", "project": "p", "task_id": folder.task_id("i00000")}
+    more = {"annotator": who, "action": "labelled", "class_id": 0, "simulated": False, "seconds": 0.0}
+    table = pa.Table.from_pylist([{**row, **more}]).append_column("created_at", at).append_column("updated_at", at)
+    with stocked.stage("collect", version=1, inputs=()) as stage:
+        stage.commit([Append("annotations", table)])
+    export(folder, "a.json", exported("i00000", annotation("a", id=1, updated_at=old)))
+    export(folder, "b.json", exported("i00000", annotation("a", id=1, updated_at=old, completed_by="ben")))
+    assert collect(stocked, folder, CONFIG).rows_written["annotations"] == 1
+    assert said(stocked) == [("i00000", "ann", 0), ("i00000", "ben", 0)]
+    export(folder, "a.json", exported("i00000", annotation("b", id=1, updated_at=new)))
+    assert collect(stocked, folder, CONFIG).rows_written["annotations"] == 1
+    assert said(stocked) == [("i00000", "ann", 1), ("i00000", "ben", 0)]
+
+
+def test_an_answer_that_comes_back_counts_again(stocked: Lake, folder: TaskFolder) -> None:
+    annotations = [annotation("a", id=1, updated_at="2026-01-01T00:00:00Z")]
+    write(folder, "i00000", annotations)
+    collect(stocked, folder, CONFIG)
+    write(folder, "i00000", [])
+    collect(stocked, folder, CONFIG)
+    write(folder, "i00000", annotations)
+    collect(stocked, folder, CONFIG)
+    assert said(stocked) == [("i00000", "ann", 0)]
+    assert not collect(stocked, folder, CONFIG).committed
+
+
+def test_a_folder_that_is_gone_does_not_delete_what_was_answered(stocked: Lake, folder: TaskFolder) -> None:
+    write(folder, "i00000", [annotation("a")])
+    collect(stocked, folder, CONFIG)
+    folder.path.rename(folder.path.with_name("elsewhere"))
+    result = collect(stocked, folder, CONFIG)
+    assert not result.committed
+    assert "There is no folder" in result.detail["left out: tasks"]
+    with stocked.read() as reader:
+        assert reader.scalar("SELECT count(*) FROM gold_labels") == 1
+
+
+def test_an_answer_that_is_gone_counts_as_deleted_once(stocked: Lake, folder: TaskFolder) -> None:
+    write(folder, "i00000", [annotation("a")])
+    collect(stocked, folder, CONFIG)
+    write(folder, "i00000", [])
+    assert collect(stocked, folder, CONFIG).rows_written == {"annotations": 1}
+    assert not collect(stocked, folder, CONFIG).committed
+    with stocked.read() as reader:
+        assert reader.rows("SELECT action FROM current_annotations") == [("deleted",)]
+        assert reader.scalar("SELECT count(*) FROM gold_labels") == 0
+
+
+def test_an_answer_by_a_clock_that_is_ahead_counts_as_deleted_once(stocked: Lake, folder: TaskFolder) -> None:
+    ahead = (datetime.now(UTC) + timedelta(hours=2)).isoformat()
+    write(folder, "i00000", [{**annotation("a"), "updated_at": ahead}])
+    collect(stocked, folder, CONFIG)
+    write(folder, "i00000", [])
+    assert collect(stocked, folder, CONFIG).rows_written == {"annotations": 1}
+    assert not collect(stocked, folder, CONFIG).committed
+    with stocked.read() as reader:
+        assert reader.scalar("SELECT count(*) FROM gold_labels") == 0
