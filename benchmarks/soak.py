@@ -40,6 +40,7 @@ from benchmarks.growth import Series, memory_mib, open_files
 from benchmarks.soak_page import page
 from features.samples import get_sample
 from flows import services
+from flows.background import Background
 from flows.processes import start_time
 from flows.project import Project
 from flows.studio import studio_status
@@ -237,7 +238,7 @@ class Soak:
         running = (
             studio_status(self.root)
             if service == "label studio"
-            else services.Background(service, self.project.state_path).status()
+            else Background(service, self.project.state_path).status()
         )
         return None if running is None else running.pid
 

@@ -113,7 +113,10 @@ def serve(project: Project, ready: Callable[[list[str]], None]) -> None:
         pause_on_shutdown=False,
     )
 
+    left: Sequence[UUID] = ()
+
     async def register() -> list[str]:
+        nonlocal left
         names: list[str] = []
         made: list[UUID] = []
         deployments = deployments_of(project)
@@ -122,12 +125,19 @@ def serve(project: Project, ready: Callable[[list[str]], None]) -> None:
             made.append(await runner.aadd_deployment(deployment))
             names.append(_full_name(deployment))
         await _drop_former(project)
-        await close_dead_runs(project, made)
+        left = await close_dead_runs(project, await begun_runs(made))
         return names
+
+    async def work() -> None:
+        closing = asyncio.create_task(close_when_idle(project, left))
+        try:
+            await runner.start()
+        finally:
+            closing.cancel()
 
     ready(_asked(register))
     try:
-        asyncio.run(runner.start())
+        asyncio.run(work())
     except TerminationSignal:
         return
 
@@ -169,20 +179,44 @@ def _full_name(deployment: RunnerDeployment) -> str:
     return f"{deployment.flow_name}/{deployment.name}"
 
 
-async def close_dead_runs(project: Project, deployments: Sequence[UUID]) -> None:
-    """Mark runs of deployments that nobody serves yet as crashed, so that they give up the one place there is.
+async def begun_runs(deployments: Sequence[UUID]) -> list[UUID]:
+    """Runs of deployments that have begun, as Prefect's server knows, and have not ended."""
+    begun = FlowRunFilter.model_validate(
+        {"deployment_id": {"any_": deployments}, "state": {"type": {"any_": ["PENDING", "RUNNING"]}}}
+    )
+    async with get_client() as client:
+        return [run.id for run in await client.read_flow_runs(flow_run_filter=begun)]
+
+
+async def close_dead_runs(project: Project, runs: Sequence[UUID]) -> Sequence[UUID]:
+    """Mark runs that began before anybody served their deployments as crashed, so that they give up the one place.
 
     Prefect's server gives a dead run's place to the next after a while, but not where it was started anew meanwhile, as
-    after a power cut: then it would cancel every later run. A run that is at work still is left alone.
+    after a power cut: then it would cancel every later run.
+
+    Returns:
+        The runs, where one is at work, which may be one of them; nothing was done then.
     """
-    with suppress(WarehouseBusy), project.only_run():
-        async with get_client() as client:
-            begun = FlowRunFilter.model_validate(
-                {"deployment_id": {"any_": deployments}, "state": {"type": {"any_": ["PENDING", "RUNNING"]}}}
-            )
-            for run in await client.read_flow_runs(flow_run_filter=begun):
-                died = Crashed(message="Its process was gone when the schedule was served again. The next run goes on.")
-                await client.set_flow_run_state(run.id, died, force=True)
+    try:
+        with project.only_run():
+            async with get_client() as client:
+                for run in runs:
+                    with suppress(ObjectNotFound):
+                        state = (await client.read_flow_run(run)).state
+                        if state is None or not state.is_final():
+                            words = "Its process was gone when the schedule was served again. The next run goes on."
+                            await client.set_flow_run_state(run, Crashed(message=words), force=True)
+            return ()
+    except WarehouseBusy:
+        return runs
+
+
+async def close_when_idle(project: Project, runs: Sequence[UUID], *, every_s: float = POLL_S) -> None:
+    """`close_dead_runs` as soon as no run is at work."""
+    while runs:
+        await asyncio.sleep(every_s)
+        with suppress(PrefectHTTPStatusError, httpx.HTTPError):
+            runs = await close_dead_runs(project, runs)
 
 
 async def _drop_former(project: Project) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import httpx
 
+from flows.background import Background
 from flows.ports import is_own, reach_loopback_directly
 from warehouse import ServiceError, SettingsError
 from warehouse.address import is_plain_address
@@ -89,8 +90,6 @@ def _plain(url: str, where: str) -> str:
 
 def local_api_url(state: Path) -> str | None:
     """The API of the server that `siftline up` started for the project with this state folder, or None."""
-    from flows.services import Background
-
     record = Background("prefect", state).status()
     return None if record is None else record.url
 

@@ -14,6 +14,7 @@ import pytest
 
 from features.samples import SampleFiles
 from flows import services
+from flows.background import Background
 from flows.project import Project
 from flows.take_over import RunRecord, unfinished
 from tests.projects import make_small_project
@@ -48,8 +49,8 @@ class Served:
 
     @property
     def api(self) -> str:
-        running = services.Background("prefect", self.state).status()
-        assert running is not None, services.Background("prefect", self.state).log.read_text()[-2000:]
+        running = Background("prefect", self.state).status()
+        assert running is not None, Background("prefect", self.state).log.read_text()[-2000:]
         return running.url
 
     def ask(self, method: str, path: str, **body: Any) -> Any:

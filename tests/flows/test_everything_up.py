@@ -11,6 +11,7 @@ import pytest
 
 from features.samples import SampleFiles
 from flows import services
+from flows.background import Background
 from flows.processes import start_time
 from flows.studio import StudioServer, studio_status
 from tests.prefect_runs import SCHEDULE, Served
@@ -72,7 +73,7 @@ def test_all_four_answer_work_together_and_leave_nothing(everything: Served) -> 
     assert studio is not None
     pids = [studio.pid]
     for name in ("prefect", "engine", "deployments"):
-        running = services.Background(name, everything.state).status()
+        running = Background(name, everything.state).status()
         assert running is not None
         pids.append(running.pid)
     addresses = {name: lines[name].where for name in NAMES[:3]}

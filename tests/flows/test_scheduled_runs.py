@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 from flows import services
+from flows.background import Background
 from flows.processes import start_time
 from flows.take_over import unfinished
 from flows.webhook import HEADER, SECRET_VARIABLE
@@ -104,7 +105,7 @@ def test_cron_starts_a_run_and_whatever_overlaps_leaves_cleanly(served: Served) 
 
 
 def test_a_killed_worker_and_its_run_are_taken_over_once_by_two_that_start_together(served: Served) -> None:
-    worker = services.Background("deployments", served.state).status()
+    worker = Background("deployments", served.state).status()
     assert worker is not None
     answer_a_task(served)
     with served.commits_held():
@@ -129,24 +130,24 @@ def test_a_killed_worker_and_its_run_are_taken_over_once_by_two_that_start_toget
 def test_up_starts_again_only_what_died_or_was_told_another_address(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = services.Background("prefect", served.state).status()
+    before = Background("prefect", served.state).status()
     states = {line.name: line.state for line in services.status(served.project)}
     assert states == {"prefect": "runs", "deployments": "ended"}
     services.up(served.project)
-    running = services.Background("deployments", served.state).status()
-    assert services.Background("prefect", served.state).status() == before
+    running = Background("deployments", served.state).status()
+    assert Background("prefect", served.state).status() == before
     services.up(served.project)
-    assert services.Background("deployments", served.state).status() == running
+    assert Background("deployments", served.state).status() == running
     assert running is not None
     with monkeypatch.context() as shell:
         shell.setenv("LABEL_STUDIO_URL", "http://127.0.0.1:9")
         shell.setenv("LABEL_STUDIO_API_KEY", "key")
         services.up(served.project)
-        other = services.Background("deployments", served.state).status()
+        other = Background("deployments", served.state).status()
     assert other is not None
     assert other.pid != running.pid
     services.up(served.project)
-    again = services.Background("deployments", served.state).status()
+    again = Background("deployments", served.state).status()
     assert again is not None
     assert again.pid != other.pid
     served.pause("cycle", on=True)
@@ -156,13 +157,13 @@ def test_up_starts_again_only_what_died_or_was_told_another_address(
 def test_up_takes_a_changed_schedule(served: Served) -> None:
     settings = (served.root / "siftline.toml").read_text()
     services.up(served.project)
-    before = services.Background("deployments", served.state).status()
+    before = Background("deployments", served.state).status()
     (served.root / "siftline.toml").write_text(settings.replace('maintenance = ""', 'maintenance = "7 3 * * *"'))
     try:
         services.up(served.project)
         [schedule] = served.ask("GET", "/deployments/name/maintenance/siftline-reuters")["schedules"]
         assert schedule["schedule"]["cron"] == "7 3 * * *"
-        assert services.Background("deployments", served.state).status() != before
+        assert Background("deployments", served.state).status() != before
     finally:
         (served.root / "siftline.toml").write_text(settings)
         services.up(served.project)
@@ -172,7 +173,7 @@ def test_up_takes_a_changed_schedule(served: Served) -> None:
 
 
 def test_sigterm_to_the_worker_stops_its_run_within_ten_seconds_and_the_next_goes_on(served: Served) -> None:
-    worker = services.Background("deployments", served.state).status()
+    worker = Background("deployments", served.state).status()
     assert worker is not None
     answer_a_task(served)
     with served.commits_held():

@@ -22,11 +22,11 @@ import pytest
 from active.task_folder import TaskFolder
 from engine.errors import UnavailableError
 from flows import ports, services
+from flows.background import Background
 from flows.cli.main import run_command
 from flows.prefect_server import check_api, configured_api_url, prefect_api
 from flows.processes import start_time
 from flows.project import Project
-from flows.services import Background
 from flows.studio import StudioServer
 from tests.prefect_runs import Served, wait_for
 from tests.projects import ROOT

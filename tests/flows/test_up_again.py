@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from flows import services
+from flows.background import Background
 from flows.processes import start_time
 from flows.project import Project
-from flows.services import Background
 from tests.prefect_runs import kill, wait_for
 from tests.projects import ROOT, give_prefect_database
 from warehouse import ServiceError
@@ -79,7 +79,7 @@ def test_a_server_is_waited_for_and_started_again_where_the_folder_was_moved(roo
 def test_one_that_hangs_is_stopped_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     service = Background("prefect", tmp_path)
     running = service.start(["/bin/sleep", "300"], dict(os.environ), url="", ready=lambda: True)
-    monkeypatch.setattr(services, "START_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("flows.background.START_TIMEOUT_S", 0.5)
     with pytest.raises(ServiceError, match=r"was stopped .* Start it again: siftline up"):
         service.await_ready(running, lambda: False)
     assert start_time(running.pid) != running.started

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from features.samples import SampleFiles
-from flows.services import Background
+from flows.background import Background
 from tests.prefect_runs import SCHEDULE, Served, wait_for
 from tests.projects import ROOT, make_small_project
 from tests.studio import free_port
