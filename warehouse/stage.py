@@ -122,9 +122,8 @@ class Stage(Reader):
 
     def result(self) -> StageResult:
         """Result of a run that had been committed before."""
-        row = self.rows("SELECT rows_read, detail FROM runs WHERE token = ?", [self.token])
-        detail = json.loads(row[0][1]) if row else {}
-        return StageResult(stage=self.name, token=self.token, committed=False, detail=detail, seconds=self.elapsed_s())
+        detail = self.scalar("SELECT detail FROM runs WHERE token = ?", [self.token])
+        return self.nothing(**json.loads(detail or "{}"))
 
     def nothing(self, **detail: Any) -> StageResult:
         """Result of a run that found nothing to do; nothing is written."""
