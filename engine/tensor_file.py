@@ -71,9 +71,8 @@ class TensorFile:
         try:
             self._file = os.open(path, os.O_RDONLY)
         except OSError as error:
-            raise ModelFileError(
-                f"The model file {path} cannot be read: {error}. Install the package again."
-            ) from error
+            way = "Install the package again." if sha256 is not None else "Name a file that is there."
+            raise ModelFileError(f"The model file {path} cannot be read: {error}. {way}") from error
         try:
             self._size = os.fstat(self._file).st_size
             self.sha256 = self._digest()

@@ -27,9 +27,13 @@ FAIR_ITEMS = 10
 """With fewer the interval says nothing."""
 _HOW = {
     "siftline": "set [evaluate] gold in siftline.toml and run `siftline run`",
-    "random": "set [evaluate] gold and rival_seeds (5) in siftline.toml and run `siftline run`",
+    "gold_only": "set [evaluate] gold in siftline.toml and run `siftline run` once people have answered",
+    "random": "set [evaluate] gold, with the labels of the train split too, from which nothing else learns, and run "
+    "`siftline run` once people have answered",
     "all_gold": "set [evaluate] gold, with the labels of the train split too, and run `siftline run`",
 }
+_AS = {"random_gold_only": "random", "label_model": "siftline"}
+"""Series that are had in the way of another."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -187,7 +191,7 @@ def curves(facts: Facts, name: str) -> list[Curve]:
 def missing_series(facts: Facts) -> list[tuple[str, str]]:
     """Series that were not measured: what they are and how to get them."""
     return [
-        (f"{label} ({what})", _HOW.get(key, _HOW["random"]))
+        (f"{label} ({what})", _HOW[_AS.get(key, key)])
         for key, (label, what) in SERIES.items()
         if not facts.series["accuracy"].get(key)
     ]

@@ -30,6 +30,16 @@ def curve(facts: Facts, *, own: Sequence[float], rivals: Sequence[float] = ()) -
     return story.curve_sentence(replace(facts, series={name: series for name in facts.series}))
 
 
+def test_how_a_curve_is_had_that_was_not_measured(facts: Facts) -> None:
+    measured = {"siftline": facts.series["accuracy"]["siftline"]}
+    how = dict(story.missing_series(replace(facts, series={"accuracy": measured})))
+    ways = {what.split(" (")[0]: way for what, way in how.items()}
+    for label in ("Random pick", "Random, no weak labels", "All labels"):  # they teach what only the file knows
+        assert "with the labels of the train split too" in ways[label]
+    for label in ("Same, no weak labels", "Label model alone"):
+        assert "train" not in ways[label]
+
+
 @pytest.mark.parametrize(
     ("weak", "now", "words"),
     [

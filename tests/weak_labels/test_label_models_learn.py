@@ -170,6 +170,28 @@ class TestAuto:
         Announcer()(result)
         assert advice in capsys.readouterr().err
 
+    def test_a_model_that_contradicts_functions_which_all_agree_says_so(self) -> None:
+        generator = np.random.default_rng(0)
+        rare_N = generator.random(5000) < 0.02
+        kind_N = generator.integers(0, 10, 5000)
+        words_N = np.where(rare_N, 1, np.where(kind_N < 4, 0, -1))
+        others_N = np.where(~rare_N & (kind_N > 6), 0, -1)  # never beside `words`
+        noise_N = np.where(generator.random(5000) < 0.005, 1, -1)
+        days_N = np.where(generator.random(5000) < 0.08, 0, -1)
+        votes = np.stack([words_N, others_N, noise_N, days_N], axis=1)
+        names = ["words", "others", "noise", "days"]
+        config = LabelModelConfig(kind="snorkel", classes=("ok", "fraud"))
+        fitted = fit(votes, config, names=names)
+        wrong_N = (fitted.probs.argmax(axis=1) == 1) & ~rare_N
+        assert wrong_N.mean() > 0.2, "the votes no longer show what the advice is for"
+        advice = fitted.detail["advice"]
+        assert "Snorkel gives" in advice
+        assert "that others votes on" in advice
+        assert 'label_model = "auto"' in advice
+        better = fit(votes, replace(config, kind="auto"), names=names)
+        assert (better.probs.argmax(axis=1) == rare_N).mean() > 0.9
+        assert "advice" not in better.detail
+
 
 class TestMultiLabel:
     def test_an_item_can_have_two_classes_or_none(self) -> None:

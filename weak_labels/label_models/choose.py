@@ -113,6 +113,26 @@ def _by_gold(
     return best, {"by": "gold labels, cross-validated", "gold_labels": len(known), "accuracy": accuracy}
 
 
+def overruling(votes: VoteMatrix, train_N: Bools, probs_NC: Probs) -> tuple[int, int, int]:
+    """How often a model gives train items another class than all votes on them, and whose votes those are most often.
+
+    Args:
+        votes: the votes.
+        train_N: rows to look at.
+        probs_NC: the model's probabilities.
+
+    Returns:
+        The items with votes for one class alone, those of them to which the model gives another, and the function with
+        the most votes on the latter.
+    """
+    shares_NC = soft_majority(votes)
+    rows = np.flatnonzero(train_N & votes.covered_N & (shares_NC.max(axis=1) == 1))
+    said_R = shares_NC[rows].argmax(axis=1)
+    other = rows[probs_NC[rows, said_R] < probs_NC[rows].max(axis=1)]
+    casts_L = np.bincount(votes.take(other).function_V, minlength=votes.functions)
+    return len(rows), len(other), int(casts_L.argmax())
+
+
 def _overruled(votes: VoteMatrix, train_N: Bools, model: Anchored) -> float:
     shares_NC = soft_majority(votes)
     rows = np.flatnonzero(train_N & (votes.cast_N >= 2) & (shares_NC.max(axis=1) == 1))
