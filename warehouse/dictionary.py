@@ -29,7 +29,7 @@ _COMPUTED = {
     "agreement": "On the items that others answered too, the mean share of those others who gave the same label.",
     "accuracy": "Estimated share of right labels; see `annotator_skills`.",
     "weight": "By how much an opinion counts; see `annotator_skills`.",
-    "applied_to": "Items of the train split that the function was applied to.",
+    "applied_to": "Items of the train split it was applied to, faults left out; 0 where it is switched off.",
     "polarity": "Classes it votes for.",
     "coverage": "votes / applied_to.",
     "overlap": "Share of those items where another function votes too.",

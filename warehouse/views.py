@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from warehouse import answers
 
-VIEWS_VERSION = 9
+VIEWS_VERSION = 10
 """Raised with every change of a view's text: whoever opens an older warehouse to write brings its views to this one."""
 
 
@@ -124,10 +124,11 @@ VIEWS: tuple[View, ...] = (
                 LEFT JOIN failed x ON x.lf_name = r.lf_name
                 GROUP BY r.lf_name
             ), totals AS (
-                SELECT f.lf_name, coalesce(r.items, (SELECT count(*) FROM items WHERE split = 'train')) AS items
+                SELECT f.lf_name, CASE WHEN r.lf_name IS NOT NULL THEN r.items WHEN x.switched_off THEN 0
+                                       ELSE (SELECT count(*) FROM items WHERE split = 'train') END AS items
                 FROM (
                     SELECT lf_name FROM lf_reach UNION SELECT lf_name FROM lf_votes UNION SELECT lf_name FROM lf_faults
-                ) f LEFT JOIN reached r ON r.lf_name = f.lf_name
+                ) f LEFT JOIN reached r ON r.lf_name = f.lf_name LEFT JOIN failed x ON x.lf_name = f.lf_name
             )
             SELECT t.lf_name,
                    count(a.item_id) AS votes,

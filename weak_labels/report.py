@@ -150,14 +150,15 @@ def lf_report(reader: Reader, *, where: str | None = None, examples: int = 5) ->
     figures: list[FunctionFigures] = []
     for name in names:
         votes, kinds, overlap, conflict, judged, right = rows.get(name, (0, [], 0, 0, 0, 0))
-        n = max(int(applied.get(name, items)), 1)
-        low, high = wilson(right, judged) if judged else (None, None)
         number, off = faults.get(name, (0, ""))
+        applied_to = int(applied.get(name, 0 if off else items))
+        n = max(applied_to, 1)
+        low, high = wilson(right, judged) if judged else (None, None)
         figures.append(
             FunctionFigures(
                 name=name,
                 polarity=tuple(sorted(classes.get(int(c), str(c)) for c in kinds)),
-                applied_to=int(applied.get(name, items)),
+                applied_to=applied_to,
                 coverage=votes / n,
                 overlap=overlap / n,
                 conflict=0.0 if multi_label else conflict / n,

@@ -20,6 +20,7 @@ PINNED = {
     7: "c71d5e0266500db2",
     8: "adabcfa5a26eda6c",
     9: "fdfea67c88590186",
+    10: "ed9b567465ce1022",
 }
 """Hash of the views' text by version."""
 

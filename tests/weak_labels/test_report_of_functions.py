@@ -133,6 +133,10 @@ def test_function_that_was_switched_off_is_listed(lake: Lake) -> None:
     run_vote(lake, [GOAL, broken], min_faults=1)
     row = by_name(report(lake))["broken"]
     assert (row.switched_off, row.coverage, row.faults) == (True, 0, 2), "that it is off is no fault of an item"
+    with lake.read() as reader:
+        asked = reader.rows("SELECT count(*) FROM lf_applied WHERE lf_name = 'broken'")
+        assert reader.rows("SELECT applied_to FROM lf_summary WHERE lf_name = 'broken'") == asked == [(0,)]
+    assert row.applied_to == 0
     assert "never works" in row.why_off
 
 
