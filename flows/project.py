@@ -262,10 +262,16 @@ class Project:
         """
         section = self.settings.annotate
         if section.gold is None:
-            raise SettingsError("--annotator simulated needs [annotate] gold in siftline.toml: a Parquet of id, label.")
+            raise SettingsError(
+                "--annotator simulated needs [annotate] gold in siftline.toml: a file with the columns id and label "
+                "(Parquet, CSV or JSONL)."
+            )
         gold = self.root / section.gold
         if not gold.is_file():
-            raise SettingsError(f"[annotate] gold names {gold}, which does not exist. Get it: siftline samples get ...")
+            raise SettingsError(
+                f"[annotate] gold names {gold}, which does not exist. Put it there, or name another file; that of a "
+                "sample comes by siftline samples get."
+            )
         return SimulatedAnnotator(gold, seed=section.seed, multi_label=self.multi_label)
 
     # Each package's own configuration, made from siftline.toml in this one place.

@@ -7,6 +7,8 @@ WITH scored AS (
     FROM lf_votes v JOIN gold_labels g ON g.item_id = v.item_id WHERE v.vote >= 0 GROUP BY v.lf_name
 )
 SELECT lf_name, n AS gold_votes, p AS accuracy,
-       greatest(0, (p + 1.9208 / n - 1.96 * sqrt(p * (1 - p) / n + 0.9604 / (n * n))) / (1 + 3.8416 / n)) AS lowest,
-       least(1, (p + 1.9208 / n + 1.96 * sqrt(p * (1 - p) / n + 0.9604 / (n * n))) / (1 + 3.8416 / n)) AS highest
+       greatest(0, round((p + 1.9208 / n - 1.96 * sqrt(p * (1 - p) / n + 0.9604 / (n * n))) / (1 + 3.8416 / n), 9))
+           AS lowest,
+       least(1, round((p + 1.9208 / n + 1.96 * sqrt(p * (1 - p) / n + 0.9604 / (n * n))) / (1 + 3.8416 / n), 9))
+           AS highest
 FROM scored ORDER BY accuracy, gold_votes DESC

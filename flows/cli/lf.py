@@ -50,6 +50,7 @@ def preview_functions(root: Path, file: Path | None, items: int | None, *, ask: 
             encode=partial(encode_texts, project.encoder) if needs_encoder else None,
             ask=client.ask if client is not None else None,
         )
+        empty = "" if any(p.items for p in previews) else _why_no_items(lake)
     rows = [
         (
             p.name,
@@ -65,8 +66,24 @@ def preview_functions(root: Path, file: Path | None, items: int | None, *, ask: 
     called = "all" if items is None else max((p.items for p in previews), default=0)
     title = f"{called} items of the train split"
     print_table(["function", "items", "hits", "coverage", "votes for", "faults", "examples"], rows, title=title)
-    if any(_waits_for_vectors(f, p.items) for f, p in zip(functions, previews, strict=True)):
+    if empty:
+        say(empty + project_hint(root))
+    elif any(_waits_for_vectors(f, p.items) for f, p in zip(functions, previews, strict=True)):
         say("Functions with 0 items look at vectors, and these items have none yet: siftline run" + project_hint(root))
+
+
+def _why_no_items(lake: Lake) -> str:
+    """What became of the records where no function was tried on any; empty where there are items to try them on."""
+    with lake.read() as reader:
+        train, others = reader.rows("SELECT count(*) FILTER (split = 'train'), count(*) FROM items")[0]
+        refused, example = reader.rows("SELECT count(*), arg_min(detail, position) FROM quarantine")[0]
+    if train:
+        return ""
+    why = f"; refused: {refused:,}, the first: {example}" if refused else ""
+    return (
+        f"No record is in the train split, {others:,} in others{why}. Mend the file or [[sources]] in siftline.toml, "
+        "then: siftline lf preview"
+    )
 
 
 def _waits_for_vectors(function: LabelingFunction, items: int) -> bool:
@@ -170,5 +187,7 @@ def suggest_functions(root: Path, output: Path | None, *, force: bool) -> None:
     if not suggestions.found:
         say(f"{suggestions.missing} {path} holds no function.")
         return
-    candidates = f"{len(suggestions.found)} candidates from {suggestions.gold} labels"
-    say(f"{candidates}. Edit them, then: siftline lf preview {shlex.quote(str(path))}{project_hint(root)}")
+    found = len(suggestions.found)
+    some, them = ("candidate", "it") if found == 1 else ("candidates", "them")
+    try_them = f"siftline lf preview {shlex.quote(str(path))}{project_hint(root)}"
+    say(f"{found} {some} from {suggestions.gold} labels. Edit {them}, then: {try_them}")

@@ -326,6 +326,19 @@ def test_functions_are_previewed_before_the_first_run_and_nothing_is_written(
     assert [p for p in sorted(project.rglob("*")) if "__pycache__" not in p.parts] == before
 
 
+def test_a_preview_without_an_item_says_what_became_of_the_records(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = own_project(tmp_path, capsys)
+    settings = project / "siftline.toml"
+    text = settings.read_text("utf-8")
+    settings.write_text(text.replace('# default_split = "train"', 'default_split = "test"'), "utf-8")
+    assert run_command(["lf", "preview", "--project", str(project)]) == 0
+    told = capsys.readouterr().err
+    assert "No record is in the train split, 2 in others; refused: 1, the first: data/a file.csv" in told
+    assert "look at vectors" not in told
+
+
 @pytest.mark.parametrize(
     ("content", "options", "words"),
     [
