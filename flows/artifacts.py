@@ -5,7 +5,9 @@ where Prefect is configured already, like `flows.pipelines`.
 """
 
 import time
+from contextlib import AbstractContextManager
 from types import TracebackType
+from typing import Any
 from uuid import UUID
 
 import httpx
@@ -17,6 +19,7 @@ from prefect.artifacts import (
 )
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.logging import get_run_logger
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from flows.figures import Rows, curve_picture, figures, functions
 from flows.project import Project
@@ -57,12 +60,13 @@ class StageProgress:
 
     def _tell(self, percent: float, words: str) -> None:
         try:
-            if self._artifact is None:
-                created = create_progress_artifact(progress=percent, description=f"{self._stage}: {words}")
-                assert isinstance(created, UUID)
-                self._artifact = created
-            else:
-                update_progress_artifact(self._artifact, progress=percent, description=f"{self._stage}: {words}")
+            with _asked_twice():
+                if self._artifact is None:
+                    created = create_progress_artifact(progress=percent, description=f"{self._stage}: {words}")
+                    assert isinstance(created, UUID)
+                    self._artifact = created
+                else:
+                    update_progress_artifact(self._artifact, progress=percent, description=f"{self._stage}: {words}")
         except _AWAY:
             self._told_at = time.monotonic() + 60.0  # the run's own log says it; ask again in a minute
 
@@ -75,11 +79,13 @@ def publish_run(project: Project, summary: RunSummary) -> None:
         if any(result.stage in ("vote", "rivals") for result in summary.results):
             tables += functions(lf_report(reader))
     try:
-        for name, rows, description in tables:
-            if rows:
-                create_table_artifact(table=rows, key=f"{prefix}-{name}", description=description)
-        if image := curve_picture(next((rows for name, rows, _ in tables if name == "learning-curve"), [])):
-            create_image_artifact(image_url=image, key=f"{prefix}-learning-curve-image", description="Learning curve.")
+        with _asked_twice():
+            for name, rows, description in tables:
+                if rows:
+                    create_table_artifact(table=rows, key=f"{prefix}-{name}", description=description)
+            if image := curve_picture(next((rows for name, rows, _ in tables if name == "learning-curve"), [])):
+                key = f"{prefix}-learning-curve-image"
+                create_image_artifact(image_url=image, key=key, description="Learning curve.")
     except _AWAY as error:
         get_run_logger().warning(
             "The artifacts were not stored: %s. `siftline status` and `siftline report` show the same.", error
@@ -99,7 +105,9 @@ def publish_maintenance(project: str, done: Maintained) -> None:
         }
     ]
     try:
-        create_table_artifact(table=rows, key=f"{deployment_name(project)}-maintenance", description="The warehouse.")
+        with _asked_twice():
+            key = f"{deployment_name(project)}-maintenance"
+            create_table_artifact(table=rows, key=key, description="The warehouse.")
     except _AWAY as error:
         get_run_logger().warning("The artifact was not stored: %s", error)
 
@@ -115,3 +123,8 @@ def _stages(summary: RunSummary) -> Rows:
         }
         for result in summary.results
     ]
+
+
+def _asked_twice() -> AbstractContextManager[Any]:
+    """By default Prefect's client asks a server that is away for a minute, and the run would stand still."""
+    return temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1})

@@ -7,8 +7,10 @@ Prefect is configured already, like `flows.pipelines`.
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import tempfile
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -30,6 +32,7 @@ from flows.prefect_server import local_api_url
 from flows.project import Project
 from flows.trigger import deployment_name
 from warehouse import ServiceError, SettingsError, WarehouseBusy, siftline_version
+from warehouse.scratch import scratch_folder
 
 FLOWS: tuple[Flow[Any, Any], ...] = (pipelines.cycle, pipelines.collect, pipelines.refresh, pipelines.maintenance)
 START_S = 300
@@ -106,16 +109,10 @@ def serve(project: Project, ready: Callable[[list[str]], None]) -> None:
         ServiceError: the server refused them, or is away.
         SettingsError: another project has deployments of this name there.
     """
-    runner = Runner(
-        name=f"siftline-{deployment_name(project.settings.project.name)}",
-        query_seconds=POLL_S,
-        heartbeat_seconds=HEARTBEAT_S,
-        pause_on_shutdown=False,
-    )
 
     left: Sequence[UUID] = ()
 
-    async def register() -> list[str]:
+    async def register(runner: Runner) -> list[str]:
         nonlocal left
         names: list[str] = []
         made: list[UUID] = []
@@ -128,18 +125,42 @@ def serve(project: Project, ready: Callable[[list[str]], None]) -> None:
         left = await close_dead_runs(project, await begun_runs(made))
         return names
 
-    async def work() -> None:
+    async def work(runner: Runner) -> None:
         closing = asyncio.create_task(close_when_idle(project, left))
         try:
             await runner.start()
         finally:
             closing.cancel()
 
-    ready(_asked(register))
-    try:
-        asyncio.run(work())
-    except TerminationSignal:
-        return
+    with _runner(project) as runner:
+        ready(_asked(partial(register, runner)))
+        with suppress(TerminationSignal):
+            asyncio.run(work(runner))
+
+
+@contextmanager
+def _runner(project: Project) -> Generator[Runner]:
+    """Prefect's runner in an empty folder of its own, in which it starts its runs.
+
+    Prefect looks for their modules first where they are started, and a project may have a `features.py` of its own. The
+    runner's own folder is by default below one for all users of the machine, where only the first of them may write.
+    """
+    project.state_path.mkdir(exist_ok=True, mode=0o700)
+    before = tempfile.gettempdir()
+    with scratch_folder(project.state_path, "serve-") as folder:
+        os.chdir(folder)
+        os.environ["PYTHONSAFEPATH"] = "1"
+        tempfile.tempdir = str(folder)  # the runner takes no other word for it
+        try:
+            runner = Runner(
+                name=f"siftline-{deployment_name(project.settings.project.name)}",
+                query_seconds=POLL_S,
+                heartbeat_seconds=HEARTBEAT_S,
+                pause_on_shutdown=False,
+            )
+        finally:
+            tempfile.tempdir = before
+        yield runner
 
 
 async def _make_way(deployments: Sequence[RunnerDeployment], project: Project) -> None:

@@ -9,6 +9,7 @@ tried again, with jitter; any other error ends the run as Failed, with a message
 do. What was committed is kept, and the next run goes on from there (`flows.take_over`).
 """
 
+import os
 import signal
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -61,8 +62,9 @@ def watch(opened: OpenProject) -> None:
 
 def _opened(project: str) -> OpenProject:
     root = str(Path(project).expanduser().absolute())
-    if root not in _open:
+    if root not in _open:  # a process that Prefect started, wherever it did
         watch(OpenProject(project=Project(Path(root))))
+        os.chdir(root)
     return _open[root]
 
 

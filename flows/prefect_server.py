@@ -29,6 +29,8 @@ from warehouse.errors import DiskFull
 START_TIMEOUT_S = 300.0
 _NEEDED_BYTES = 1024 * 1024  # with less the database of a new server has no room
 
+PYTHON = (sys.executable, "-P")
+"""Modules are not looked for in the folder that it is started in: a project may have a `features.py` of its own."""
 QUIET = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -225,7 +227,7 @@ def _own_server(home: Path) -> Generator[str]:
     log = home / "server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "flows.prefect_server", str(port)],
+            [*PYTHON, "-m", "flows.prefect_server", str(port)],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=output,

@@ -7,7 +7,6 @@ that there are the systemd units in `deploy/`.
 
 import hashlib
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from filelock import FileLock
 from engine.remote import START, info_sha256
 from flows.background import Background, Running
 from flows.ports import is_free, is_own, pick_port
-from flows.prefect_server import QUIET, configured_api_url, own_pages
+from flows.prefect_server import PYTHON, QUIET, configured_api_url, own_pages
 from flows.project import Project
 from flows.studio import StudioInfo, studio_down, studio_server, studio_status, studio_up
 from warehouse import ServiceError
@@ -76,7 +75,7 @@ def up(project: Project, told: Callable[[str], None] = lambda _: None) -> list[L
         else:
             told("starting the deployments")
             ready.unlink(missing_ok=True)
-            command = [sys.executable, "-m", "flows.cli.main", "serve", "--project", str(project.root)]
+            command = [*PYTHON, "-m", "flows.cli.main", "serve", "--project", str(project.root)]
             environment["SIFTLINE_SERVE_READY"] = str(ready)
             deployments.start(command, environment, url="", ready=ready.exists, asks=asks)
     return status(project)
@@ -194,7 +193,7 @@ def _prefect_at(port: int, service: Background, project: Project, environment: M
     home = project.state_path / "prefect"
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     url = f"http://127.0.0.1:{port}/api"
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    command = [*PYTHON, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     variables = {
         **own_pages(port),
         # It copies its pages there when it starts; the default is beside its code, which others may own.
@@ -244,7 +243,7 @@ def _engine_command(project: Project, url: str) -> list[str]:
     """`siftline engine serve` with all of [encoder] that a server computes by."""
     section = project.settings.encoder
     name = str(project.root / section.name) if section.name.endswith(".safetensors") else section.name
-    command = [sys.executable, "-m", "flows.cli.main", "engine", "serve", "--encoder", name]
+    command = [*PYTHON, "-m", "flows.cli.main", "engine", "serve", "--encoder", name]
     command += ["--port", str(urlsplit(url).port or 80), "--precision", section.precision, "--device", section.device]
     if section.active is not None:
         command += ["--active", str(section.active)]

@@ -146,6 +146,44 @@ def test_the_server_is_well_at_first_and_then_is_not(root: Path, version: str | 
     assert process.returncode == code
 
 
+SHOWS = """
+import contextlib
+import flows.artifacts as artifacts
+from prefect.exceptions import MissingContextError
+from warehouse.maintain import Maintained
+artifacts.PROGRESS_EVERY_S = 0.0
+with artifacts.StageProgress("embed", lambda done, total: None) as progress:
+    progress(1, 3)
+    progress(2, 3)
+counts = dict.fromkeys(("rows_flushed", "files_merged", "files_made", "files_rewritten", "files_removed"), 0)
+with contextlib.suppress(MissingContextError):  # outside a run there is no log to tell of it
+    artifacts.publish_maintenance("p", Maintained(**counts, snapshots_expired=(), catalog_bytes=None, vacuumed=True))
+"""
+
+
+def test_a_run_does_not_stand_still_for_what_it_would_show_to_a_server_that_is_away() -> None:
+    asked: list[str] = []
+
+    class Server(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(self.path)
+            self.send_response(503)
+            self.send_header("Retry-After", "0")  # the client's own waits are a minute in all
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+        environment |= {"PREFECT_API_URL": f"http://127.0.0.1:{server.server_port}/api"}
+        environment |= {"PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false"}
+        ended = subprocess.run([sys.executable, "-c", SHOWS], cwd=ROOT, env=environment, capture_output=True, text=True)
+        server.shutdown()
+    assert ended.returncode == 0, ended.stderr
+    # Progress and the artifact, each with one more try; the second progress is not told so soon after.
+    assert asked == ["/api/artifacts/"] * 4
+
+
 def test_its_database_is_locked(root: Path) -> None:
     process = start(root)
     with FolderLock(root / "lake").held():

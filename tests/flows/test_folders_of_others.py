@@ -1,0 +1,67 @@
+"""Servers and runs look for nothing where others put their files: in the project's folder, and in the temporary one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows import services
+from flows.services import Background
+from tests.prefect_runs import Served, kill, wait_for
+from tests.projects import ROOT, give_prefect_database
+
+COMMAND = [sys.executable, "-P", "-m", "flows.cli.main"]
+A_RUNS_OWN_SERVER = """
+import sys
+from pathlib import Path
+from flows.prefect_server import prefect_api
+with prefect_api(Path(sys.argv[1])):
+    pass
+"""
+
+
+@pytest.fixture
+def served(tmp_path: Path, prefect_database: Path, monkeypatch: pytest.MonkeyPatch) -> Served:
+    """A project that has modules of its own, called in its folder, and a machine on which another user came first."""
+    for name in [n for n in os.environ if n.startswith(("PREFECT_", "LABEL_STUDIO_"))]:
+        monkeypatch.delenv(name)
+    root = tmp_path / "project"
+    (root / ".siftline").mkdir(parents=True)
+    give_prefect_database(root / ".siftline", prefect_database)
+    (root / "siftline.toml").write_text(
+        '[project]\nname = "p"\nclasses = ["a", "b"]\n[[sources]]\nname = "s"\npath = "s.jsonl"\n'
+        '[schedule]\ncycle = ""\ncollect = ""\nmaintenance = ""\n'
+    )
+    for module in ("features.py", "random.py"):
+        (root / module).write_text("raise SystemExit('this is not the module that is meant')\n")
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "tmp" / "runner_storage").write_text("a folder in which only another user may write\n")
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setenv("PREFECT_PROFILES_PATH", str(tmp_path / "none.toml"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return Served(root)
+
+
+def test_a_schedule_is_served_and_its_runs_end_well(served: Served, tmp_path: Path) -> None:
+    try:
+        for _ in range(2):
+            subprocess.run([*COMMAND, "up"], cwd=served.root, check=True)
+            ended = served.ended(served.start("maintenance", named="p"))
+            assert ended["state_type"] == "COMPLETED", ended["state"]
+            assert len(list(served.state.glob("serve-*"))) == 1, "the one before was killed, and left its own"
+            assert [path.name for path in (tmp_path / "tmp").iterdir()] == ["runner_storage"]
+            worker = Background("deployments", served.state).status()
+            assert worker is not None
+            kill(worker.pid)
+            wait_for(lambda: Background("deployments", served.state).status() is None)
+    finally:
+        services.down(served.root)
+
+
+def test_a_run_by_hand_has_its_server(served: Served) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-P", "-c", A_RUNS_OWN_SERVER, str(served.state)], cwd=served.root, stderr=subprocess.PIPE
+    )
+    assert ended.returncode == 0, ended.stderr
