@@ -106,7 +106,7 @@ def serve(project: Project, ready: Callable[[list[str]], None]) -> None:
         ready: called with the names of the deployments when the server knows them.
 
     Raises:
-        ServiceError: the server refused them, or is away.
+        ServiceError: the server refused them, or is away, also later.
         SettingsError: another project has deployments of this name there.
     """
 
@@ -134,8 +134,22 @@ def serve(project: Project, ready: Callable[[list[str]], None]) -> None:
 
     with _runner(project) as runner:
         ready(_asked(partial(register, runner)))
-        with suppress(TerminationSignal):
+        try:
             asyncio.run(work(runner))
+        except TerminationSignal:
+            return
+        except ExceptionGroup as group:
+            if group.split(_of_a_server_that_is_away)[1] is not None:
+                raise
+            raise ServiceError(
+                "Prefect's server did not answer for some minutes, so the schedule is not served any more, and runs at "
+                "work were stopped; what they committed is kept. When it is back, start this again."
+            ) from group
+
+
+def _of_a_server_that_is_away(error: BaseException) -> bool:
+    """Whether the runner ended by this because its polls failed three times in a row."""
+    return isinstance(error, httpx.HTTPError) or "Service exceeded error threshold" in str(error)
 
 
 @contextmanager

@@ -7,13 +7,14 @@ that there are the systemd units in `deploy/`.
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from engine.remote import START, info_sha256
 from flows.background import Background, Running
@@ -24,6 +25,8 @@ from flows.studio import StudioInfo, studio_down, studio_server, studio_status, 
 from warehouse import ServiceError
 from warehouse.address import is_plain_address
 
+PATIENCE_S = 2.0
+"""So long another `up` or `down` is waited for without a word."""
 PREFECT_PORT = 4200
 PORT_TRIES = 5
 """Ports that may be taken by others between the look for a free one and the server's start."""
@@ -52,7 +55,7 @@ def up(project: Project, told: Callable[[str], None] = lambda _: None) -> list[L
     """
     state = project.state_path
     state.mkdir(exist_ok=True, mode=0o700)
-    with FileLock(str(state / "services.lock")):
+    with _alone(state, told):
         _stop_moved(state, told)
         environment = {**os.environ, **QUIET, "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO"}
         environment["PREFECT_API_URL"] = _prefect_up(project, environment, told)
@@ -81,6 +84,21 @@ def up(project: Project, told: Callable[[str], None] = lambda _: None) -> list[L
     return status(project)
 
 
+@contextmanager
+def _alone(state: Path, told: Callable[[str], None]) -> Generator[None]:
+    """One `up` or `down` of a project at a time; an `up` may wait minutes for a server that hangs."""
+    lock = FileLock(str(state / "services.lock"))
+    try:
+        lock.acquire(timeout=PATIENCE_S)
+    except Timeout:
+        told("waiting for another siftline up or down of this project, which is at work")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _stop_moved(state: Path, told: Callable[[str], None]) -> None:
     """Stop what runs since before the project's folder was moved: Prefect's server opens its database by the path."""
     moved = [service for name in ("deployments", "engine", "prefect") if (service := Background(name, state)).moved()]
@@ -103,11 +121,12 @@ def _hash(told: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
 
 
-def down(root: Path) -> list[str]:
+def down(root: Path, told: Callable[[str], None] = lambda _: None) -> list[str]:
     """Stop all of it, the deployments first; returns the names of those that ran. Data and logs stay.
 
     Args:
         root: the project's folder; its settings may be wrong.
+        told: called with a line when another command is waited for.
 
     Raises:
         ServiceError: one did not stop.
@@ -115,7 +134,7 @@ def down(root: Path) -> list[str]:
     state = root.absolute() / ".siftline"
     if not state.is_dir():
         return []
-    with FileLock(str(state / "services.lock")):
+    with _alone(state, told):
         stopped = [name for name in ("deployments", "engine") if Background(name, state).stop()]
         if studio_down(root.absolute()):
             stopped.append("label studio")

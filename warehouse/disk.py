@@ -34,13 +34,25 @@ def disk_full(text: str, location: "Location") -> DiskFull | None:
         text: DuckDB's message. SQLite says "disk I/O error" where it cannot make its files.
         location: the warehouse whose disk is asked for its free space.
     """
-    free = _free_bytes(location.folder)
-    if not any(sign in text for sign in _FULL) and not ("disk I/O error" in text and free < _NEEDED_BYTES):
+    if not any(sign in text for sign in _FULL) and not (
+        "disk I/O error" in text and _free_bytes(location.folder) < _NEEDED_BYTES
+    ):
         return None
     return DiskFull(
-        f"The disk of {location.words} is full ({free // 1024} KiB free); nothing was written. Free space and run "
+        f"The disk of {location.words} is full ({room(location.folder)}); nothing was written. Free space and run "
         "again; reading needs 64 KiB too."
     )
+
+
+def room(folder: Path) -> str:
+    """What is left on the disk of a folder, for messages; a disk with much space can be full of small files."""
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return "how full cannot be told"
+    words = f"{found.f_bavail * found.f_frsize // 1024} KiB free"
+    few = found.f_files and found.f_favail < 100  # no number of files at all where the file system has no such limit
+    return f"{words}, room for {found.f_favail} more files" if few else words
 
 
 @contextmanager

@@ -2,14 +2,15 @@
 
 import errno
 import mmap
-import os
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Self
 
 import pyarrow as pa
 
+from warehouse.disk import room
 from warehouse.errors import DiskFull
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -59,9 +60,8 @@ def _told_when_full() -> Generator[None]:
         if error.errno not in _FULL:
             raise
         folder = tempfile.gettempdir()
-        free = os.statvfs(folder)
         raise DiskFull(
-            f"The disk of the temporary folder {folder} is full ({free.f_bavail * free.f_frsize // 1024} KiB free); "
+            f"The disk of the temporary folder {folder} is full ({room(Path(folder))}); "
             "nothing was written to the warehouse. Free space, or let the environment variable TMPDIR name a folder "
             "with more, and run again."
         ) from error

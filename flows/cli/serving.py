@@ -3,10 +3,11 @@
 import os
 from pathlib import Path
 
-from flows.cli.console import out, print_table, say
+from flows.cli.console import EndNow, out, print_table, say
 from flows.prefect_server import require_api
 from flows.project import Project
 from flows.settings import FILE_NAME, load_settings
+from warehouse import ServiceError
 
 
 def serve_deployments(root: Path) -> None:
@@ -22,7 +23,10 @@ def serve_deployments(root: Path) -> None:
         if path := os.environ.get("SIFTLINE_SERVE_READY"):
             Path(path).touch()
 
-    serve(project, ready)
+    try:
+        serve(project, ready)
+    except ServiceError as error:
+        raise EndNow(str(error)) from error
 
 
 def deploy_to_pool(root: Path, pool: str) -> None:
@@ -56,7 +60,7 @@ def stop_all(root: Path) -> None:
     """Stop all of it."""
     from flows.services import down
 
-    stopped = down(folder_of(root))
+    stopped = down(folder_of(root), say)
     out.print(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
 
 

@@ -19,6 +19,8 @@ from pathlib import Path
 import pytest
 
 from features.samples import SampleFiles
+from flows import services
+from flows.project import Project
 from flows.take_over import unfinished
 from tests.prefect_runs import wait_for
 from tests.projects import ROOT, make_small_project
@@ -144,6 +146,24 @@ def test_the_server_is_well_at_first_and_then_is_not(root: Path, version: str | 
     assert "Traceback" not in said
     assert words in said
     assert process.returncode == code
+
+
+def test_a_schedule_whose_server_stays_away_ends_in_words(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [n for n in os.environ if n.startswith("PREFECT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PREFECT_PROFILES_PATH", str(root / "none.toml"))
+    monkeypatch.setenv("PREFECT_CLIENT_MAX_RETRIES", "1")
+    services._prefect_up(Project(root), os.environ, print)  # pyright: ignore[reportPrivateUsage]
+    try:
+        command = [sys.executable, "-m", "flows.cli.main", "serve", "--project", str(root)]
+        environment = {**os.environ, "SIFTLINE_SERVE_READY": str(root / "ready")}
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+        wait_for((root / "ready").exists)
+    finally:
+        services.Background("prefect", root / ".siftline").stop()
+    words = process.communicate()[1]
+    assert process.returncode == 3, words
+    assert words.splitlines()[-1].startswith("siftline: Prefect's server did not answer for some minutes")
 
 
 SHOWS = """

@@ -18,6 +18,7 @@ from uuid import UUID
 
 import httpx
 import pytest
+from filelock import FileLock
 
 from active.task_folder import TaskFolder
 from engine.errors import UnavailableError
@@ -322,6 +323,21 @@ def test_what_runs_is_stopped_though_the_settings_are_wrong(
     finally:
         server.kill()
         service.stop()
+
+
+def test_another_up_or_down_is_waited_for_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "PATIENCE_S", 0.1)
+    (tmp_path / ".siftline").mkdir()
+    lock = FileLock(tmp_path / ".siftline" / "services.lock", thread_local=False)
+    lock.acquire()
+    told: list[str] = []
+
+    def tell(words: str) -> None:
+        told.append(words)
+        lock.release()
+
+    assert services.down(tmp_path, tell) == []
+    assert told == ["waiting for another siftline up or down of this project, which is at work"]
 
 
 def test_a_folder_that_is_no_project_has_nothing_to_stop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -80,13 +80,42 @@ assert count(lake, "items") == 1500 * (landed + 1)
 print("refused", refused)
 """
 
+# Space enough for all, and no room for one file more than it makes.
+FULL_OF_FILES = """
+import os, sys
+from pathlib import Path
+from tests.warehouse.test_commit_is_atomic import items
+from warehouse import Lake, Upsert
+from warehouse.errors import DiskFull
 
-def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path: Path) -> None:
-    mount = 'mount -t tmpfs -o size=16m tmpfs "$1" && exec "$2" -c "$3" "$1"'
-    command = ["unshare", "--mount", "--map-root-user", "sh", "-c", mount, "sh", str(tmp_path), sys.executable, FULL]
+place = Path(sys.argv[1])
+lake = Lake(place / "lake")
+for number in range(os.statvfs(place).f_favail - 2):
+    (place / f"small{number}").touch()
+try:
+    with lake.stage("ingest", version=1, inputs=()) as stage:
+        stage.commit([Upsert("items", items(1500))])
+except DiskFull as error:
+    assert "more files" in str(error), error
+    print("refused 1")
+"""
+
+
+def on_a_small_disk(tmp_path: Path, options: str, code: str) -> int:
+    """How many commits a child refused on a disk of its own."""
+    mount = f'mount -t tmpfs -o {options} tmpfs "$1" && exec "$2" -c "$3" "$1"'
+    command = ["unshare", "--mount", "--map-root-user", "sh", "-c", mount, "sh", str(tmp_path), sys.executable, code]
     if subprocess.run([*command[:3], "true"], capture_output=True).returncode:
         pytest.skip("this machine lets nobody mount a disk of their own (user namespaces are off)")
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr[-3000:]
-    refused = int(ended.stdout.split()[-1])
+    return int(ended.stdout.split()[-1])
+
+
+def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path: Path) -> None:
+    refused = on_a_small_disk(tmp_path, "size=16m", FULL)
     assert refused >= 5, f"only {refused} commits met a full disk"
+
+
+def test_a_disk_that_is_full_of_files_is_told_as_such(tmp_path: Path) -> None:
+    assert on_a_small_disk(tmp_path, "size=64m,nr_inodes=200", FULL_OF_FILES) == 1
