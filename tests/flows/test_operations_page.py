@@ -1,5 +1,6 @@
 """What docs/operations.md, prefect.yaml and deploy/ say is what the code takes: settings, flows, automation, units."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from features.ingest import ingest
+from flows.project import Project
 from flows.settings import ScheduleSection
 from tests.projects import ROOT
 
@@ -83,3 +86,30 @@ def test_prefects_server_has_a_folder_of_its_own_for_its_pages() -> None:
     server = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text("utf-8"))["services"]["prefect"]
     place = Path(server["environment"]["PREFECT_UI_STATIC_DIRECTORY"])
     assert any(place.is_relative_to(writable) for writable in server["tmpfs"])
+
+
+def test_the_backup_on_the_page_is_a_project(tmp_path: Path) -> None:
+    root = tmp_path / "tickets"
+    (root / "data").mkdir(parents=True)
+    (root / "tasks").mkdir()
+    (root / "siftline.toml").write_text(
+        '[project]\nname = "p"\nclasses = ["a", "b"]\n[[sources]]\nname = "s"\npath = "data/s.jsonl"\n'
+    )
+    (root / "labeling_functions.py").write_text("")
+    (root / "data" / "s.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
+    project = Project(root)
+    assert ingest(project.lake, project.ingest_config).committed  # and it stays open, as beside a run
+    program = tmp_path / "bin" / "siftline"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m flows.cli.main "$@"\n')
+    program.chmod(0o755)
+    [script] = re.findall(r"```sh\n(to=.*?)```", PAGE, re.DOTALL)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{program.parent}:{os.environ['PATH']}"}
+    script = script.replace("/backup", str(tmp_path / "backup"))
+    ended = subprocess.run(["sh", "-ec", script], cwd=root, env=environment, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "as they were written" in ended.stdout
+    [copy] = (tmp_path / "backup").iterdir()
+    with Project(copy).read_lake() as lake, lake.read() as reader:
+        assert reader.scalar("SELECT count(*) FROM items") == 2
+    assert not ingest(Project(copy).lake, Project(copy).ingest_config).committed
