@@ -63,6 +63,11 @@ def run_command(arguments: list[str]) -> int:
     from engine.errors import EngineError, UnavailableError
 
     try:
+        Path.cwd()
+    except FileNotFoundError:
+        console.say('siftline: The folder that this was called in was removed or replaced. Enter it anew: cd "$PWD"')
+        return 2
+    try:
         code = app(arguments, standalone_mode=False)
     except _USAGE_ERROR as error:
         if "diff" in arguments[:1] and re.match(r"-\d", getattr(error, "option_name", "")):

@@ -47,6 +47,17 @@ def siftline(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[s
     )
 
 
+def test_a_folder_that_was_removed_under_the_terminal_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert run_command(["status", "--project", str(tmp_path)]) == 2
+    assert "was removed or replaced" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_every_command_has_help_with_an_example(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command([*command, "--help"]) == 0
