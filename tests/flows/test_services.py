@@ -444,6 +444,7 @@ def test_the_engine_of_up_is_started_again_with_another_file(project: Project, m
 def test_the_engine_of_up_computes_where_the_settings_say(project: Project) -> None:
     write_settings(project, 'device = "cuda"\nprecision = "bf16"\nactive = 0.5', url := "http://127.0.0.1:8180")
     command = services._engine_command(Project(project.root), url)  # pyright: ignore[reportPrivateUsage]
-    options = dict(zip(command[5::2], command[6::2], strict=True))
+    options = command[command.index("serve") + 1 :]
+    options = dict(zip(options[::2], options[1::2], strict=True))
     assert options["--device"] == "cuda"
     assert (options["--precision"], options["--active"]) == ("bf16", "0.5")
