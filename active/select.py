@@ -17,6 +17,9 @@ from active.value import DECIMALS
 from features.index import VectorIndex
 from warehouse import Lake, Reader, SettingsError, StageResult, Upsert
 
+NOTHING_LEFT = "nothing is left to select"
+"""Reason of a selection that queues nothing where the budget has a rest."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SelectConfig:
@@ -157,7 +160,7 @@ def select(lake: Lake, index: VectorIndex, config: SelectConfig) -> StageResult:
                 reasons[item_id] = with_seconds(reasons.get(item_id, ""), float(seconds[row]))
         reasons.update({pool.item_ids[row]: EXPLORED for row in fair})
         if not len(pick.rows):
-            return stage.nothing(reason="nothing is left to select")
+            return stage.nothing(reason=NOTHING_LEFT)
         return stage.commit(
             [Upsert("queue", _queue_rows(config, pool, pick, cycle, reasons))],
             rows_read=len(pool),

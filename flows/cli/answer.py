@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from rich.console import Console
 from rich.text import Text
 
 from active.open_task import OpenTask
@@ -14,8 +15,8 @@ from active.outbox import queue_rows
 from active.service import SIMULATED
 from active.task_folder import TaskFolder
 from flows.cli.answer_keys import Command, Keys, NotUnderstood
-from flows.cli.console import out, safe, say
-from flows.cli.look import project_hint
+from flows.cli.console import err, out, safe, safe_prose, say
+from flows.cli.look import budget_spent, project_hint
 from flows.project import Project
 from warehouse import SchemaTooOld, ServiceRefused, SettingsError, WarehouseNotFound
 from warehouse.answers import NO_CLASS, person
@@ -48,6 +49,8 @@ def answer_tasks(root: Path, name: str) -> None:
                 f"{_tasks(lost)} no file any more. To write {'it' if lost == 1 else 'them'} anew: "
                 f"siftline queue reconcile{project_hint(root)}"
             )
+        elif spent := _spent(project):
+            out.print(spent)
         return
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")
@@ -57,7 +60,7 @@ def answer_tasks(root: Path, name: str) -> None:
     except (EOFError, KeyboardInterrupt):
         out.print()
     count = len(session.given)
-    out.print(f"{count} of {len(tasks)} tasks answered or skipped" + ("" if count else "; nothing was changed"))
+    _tell(f"{count} of {len(tasks)} tasks answered or skipped" + ("" if count else "; nothing was changed"))
     if count:
         out.print("To learn from them: siftline run" + project_hint(project.root))
 
@@ -70,6 +73,15 @@ def _without_file(project: Project, folder: TaskFolder) -> int:
     except (WarehouseNotFound, SchemaTooOld):
         return 0
     return len(set(waiting) - set(folder.find(waiting)))
+
+
+def _spent(project: Project) -> str:
+    """That nobody is asked because the label budget is spent; empty where it is not."""
+    try:
+        with project.read_lake() as lake, lake.read() as reader:
+            return budget_spent(reader, project.settings)
+    except (WarehouseNotFound, SchemaTooOld):
+        return ""
 
 
 def _tasks(count: int) -> str:
@@ -164,7 +176,7 @@ class Session:
             try:
                 said = self._keys.meaning(line)
             except NotUnderstood as error:
-                say(f"{safe(error)} Keys: {self._keys.help()}")
+                _tell(f"{safe(error)} Keys: {self._keys.help()}", console=err)
                 continue
             if said == "more":
                 self._show(task, cut=False)
@@ -200,14 +212,14 @@ class Session:
                 line.rstrip()
                 out.print(line)
             if not whole:
-                out.print(Text(f"... {len(text):,} characters in all; m shows them", style="dim"))
+                _tell(f"... {len(text):,} characters in all; {self._keys.more} shows them", style="dim")
 
 
-def _tell(text: str, *, style: str = "") -> None:
+def _tell(text: str, *, style: str = "", console: Console = out) -> None:
     """Print a sentence in lines that break between words."""
-    for line in Text(text, style=style).wrap(out, min(WIDEST, shutil.get_terminal_size().columns)):
+    for line in Text(text, style=style).wrap(console, min(WIDEST, shutil.get_terminal_size().columns)):
         line.rstrip()
-        out.print(line)
+        console.print(line)
 
 
 def wrapped(text: str, most_lines: int | None) -> tuple[list[Text], bool]:
@@ -216,7 +228,7 @@ def wrapped(text: str, most_lines: int | None) -> tuple[list[Text], bool]:
     lines: list[Text] = []
     beginning = text if most_lines is None else text[: width * (most_lines + 1)]
     for line in beginning.expandtabs(4).splitlines():
-        lines += Text(safe(line.rstrip())).wrap(out, width) or [Text()]
+        lines += Text(safe_prose(line.rstrip())).wrap(out, width) or [Text()]
     if most_lines is None or (len(lines) <= most_lines and len(beginning) == len(text)):
         return lines, True
     return lines[:most_lines], False

@@ -36,6 +36,7 @@ class Keys:
         self._numbered = not any(name.strip()[:1].isdecimal() for name in classes)
         self._commands: dict[str, Command] = {self._word(word): command for word, command, _ in _COMMANDS}
         self.none = self._word(NONE)
+        self.more = self._word("m")
 
     def offered(self) -> list[str]:
         """The classes as they are shown, one a line."""

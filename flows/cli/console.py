@@ -2,6 +2,7 @@
 
 import sys
 import time
+import unicodedata
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,15 @@ err = Plain(markup=False, emoji=False, stderr=True, highlight=False, soft_wrap=T
 def safe(text: object) -> str:
     """Text from data as it may be printed: control and bidirectional marks are shown, not obeyed."""
     return "".join(c if c.isprintable() or c == " " else f"\\x{ord(c):02x}" for c in str(text))
+
+
+_JOINERS = "\u200b\u200c\u200d"
+"""Several scripts and emoji are written with them, and they neither hide nor turn anything."""
+
+
+def safe_prose(text: str) -> str:
+    """As `safe`, for a text that people read: spaces of all widths and joiners stay what they are."""
+    return "".join(c if c in _JOINERS or unicodedata.category(c) == "Zs" else safe(c) for c in text)
 
 
 def lines(text: str) -> str:

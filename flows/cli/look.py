@@ -62,6 +62,8 @@ def show_status(root: Path) -> None:
         waiting = reader.scalar("SELECT count(*) FROM queue WHERE state IN ('planned', 'sent', 'confirmed')")
         if skipped := _skipped(reader):
             out.print(skipped)
+        if spent := budget_spent(reader, settings):
+            out.print(spent)
         if waiting:
             out.print(f"{_wait(waiting)}.")
             if hint := _answer_here(root, settings):
@@ -113,6 +115,7 @@ def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) 
         )
         labels = reader.scalar("SELECT count(*) FROM gold_labels")
         skipped = _skipped(reader)
+        done = budget_spent(reader, project.settings)
         waiting = reader.scalar("SELECT count(*) FROM queue WHERE state IN ('planned', 'sent', 'confirmed')")
         score = None if rows else score_fair_sample(reader, project.settings.select.seed)
         no_vote = reader.scalar("SELECT EXISTS (FROM lf_reach WHERE items > 0) AND NOT EXISTS (FROM lf_votes)")
@@ -137,6 +140,8 @@ def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) 
         out.print(f"No labeling function votes on any item. Edit {path}, then: siftline lf preview" + hint)
     if skipped:
         out.print(skipped)
+    if done := done or _nothing_left(summary):
+        out.print(done)
     _print_refusals([result for result in summary.results if result.stage == "collect"][-1:])
     _print_left_files(project)
     if waiting:
@@ -176,6 +181,31 @@ def _skipped(reader: Reader) -> str:
     if not tasks:
         return ""
     return "1 task was skipped and has no label" if tasks == 1 else f"{tasks:,} tasks were skipped and have no label"
+
+
+def budget_spent(reader: Reader, settings: Settings) -> str:
+    """That people are asked for nothing because the label budget is spent, and how to go on; empty where it is not."""
+    tasks, waiting = reader.rows(
+        "SELECT count(*), count(*) FILTER (WHERE state <> 'answered') FROM queue WHERE project = ?",
+        [settings.project.name],
+    )[0]
+    budget = settings.select.budget
+    if waiting or tasks < max(budget, 1):
+        return ""
+    labels = "1 label" if budget == 1 else f"{budget:,} labels"
+    return f"The budget of {labels} is spent. To ask for more, raise budget under [select] in siftline.toml"
+
+
+def _nothing_left(summary: "RunSummary") -> str:
+    """That people are asked for nothing because no item is left for them; empty where one is."""
+    from active.select import NOTHING_LEFT
+
+    selected = [result for result in summary.results if result.stage == "select"][-1:]
+    if not any(result.detail.get("reason") == NOTHING_LEFT for result in selected):
+        return ""
+    return (
+        "No item of the train split is left that is neither labelled, in the queue nor a near-duplicate of one that is"
+    )
 
 
 def _annotation(spent_s: float, timed: int, answers: int) -> str:
@@ -231,6 +261,8 @@ def show_queue(root: Path, limit: int) -> None:
         )
         if skipped := _skipped(reader):
             out.print(skipped)
+        if spent := budget_spent(reader, settings):
+            out.print(spent)
         rows = reader.rows(
             f"""
             SELECT q.rank, q.value, CASE q.state WHEN 'confirmed' THEN 'waiting' ELSE q.state END,

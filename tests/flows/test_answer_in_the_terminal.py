@@ -163,7 +163,7 @@ def test_wrong_inputs_are_told_and_asked_again(made: Made, answer: Answer) -> No
     root = made(["first", "second"])
     wrong = ["sp", "0", "4", "none", "1,2", "nonsense", "", "\x1b[31m"]
     ended = answer(root, *wrong, "2", "q")
-    assert ended.stderr.count("Keys: number or name of the class, s skip") == len(wrong)
+    assert " ".join(ended.stderr.split()).count("Keys: number or name of the class, s skip") == len(wrong)
     assert "'sp' may be spam or spinach." in ended.stderr
     assert "There is no class 4; they go from 1 to 3." in ended.stderr
     assert "\x1b" not in ended.stdout + ended.stderr
@@ -290,6 +290,41 @@ def test_a_text_cannot_command_the_terminal(made: Made, answer: Answer) -> None:
     assert "red \\x1b[31m and \\x202e back [bold] :bug:\n\nlast\n" in shown
 
 
+def test_texts_in_all_scripts_are_shown_as_they_are_read(made: Made, answer: Answer) -> None:
+    texts = ["می\u200cخواهم", "東京\u3000大阪", "12\u00a0000\u202f€", "👩\u200d👧 here", "ខ្ញុំ\u200bចង់"]
+    shown = answer(made(["\n".join(texts)]), "q").stdout
+    assert [line for line in shown.splitlines() if line in texts] == texts
+
+
+def test_words_stay_whole_in_a_narrow_terminal(made: Made, answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    ended = answer(made(["word " * 2000]), "zzz", "q")
+    help_words = "Keys: number or name of the class, s skip, b back to the one before, m all of a long text, q quit"
+    assert help_words in " ".join(ended.stderr.split())
+    assert "characters in all; m shows them" in " ".join(ended.stdout.split())
+    assert max(map(len, (ended.stdout + ended.stderr).splitlines())) <= 30
+
+
+def test_where_the_budget_is_spent_that_is_said_where_people_look(
+    made: Made, answer: Answer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = made(["first", "second"])
+    with (root / "siftline.toml").open("a", encoding="utf-8") as file:
+        file.write("\n[select]\nbudget = 2\n")
+    said = "The budget of 2 labels is spent. To ask for more, raise budget under [select] in siftline.toml"
+    answer(root, "1", "q")
+    collected(root)
+    for done in (False, True):
+        if done:
+            answer(root, "1")
+            collected(root)
+            assert said in answer(root).stdout
+        for command in ("status", "queue"):
+            capsys.readouterr()
+            assert run_command([command, "--project", str(root)]) == 0
+            assert (said in capsys.readouterr().out) == done
+
+
 @pytest.mark.parametrize("name", ["simulated", "unknown"])
 def test_a_name_that_is_no_persons_is_refused(made: Made, answer: Answer, name: str) -> None:
     root = made(["first"])
@@ -386,6 +421,8 @@ def test_classes_named_like_keys_are_never_given_by_mistake() -> None:
     ratings = Keys(["5 stars", "4 stars", "3 stars", "2 stars", "1 star"], multi_label=False)
     assert ratings.offered()[0] == "5 stars"
     assert ratings.meaning("5") == ("5 stars",)
+    assert ratings.more == "m"
+    assert Keys(["S", "M", "L"], multi_label=False).more == ":m"
     cased = Keys(["Spam", "spam", "a, b"], multi_label=True)
     assert cased.meaning("spam") == ("spam",)
     assert cased.meaning("a, b") == ("a, b",)

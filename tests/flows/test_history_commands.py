@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pyarrow.parquet as pq
 import pytest
 
+from active.select import NOTHING_LEFT
 from flows.cli import lf
 from flows.cli.look import print_summary
 from flows.cli.main import run_command
@@ -21,7 +22,7 @@ from flows.project import Project
 from flows.stages import RunSummary
 from tests.flows.report_lake import CLASSES, LABELS, SEEDS, accuracy, full_lake
 from tests.projects import ROOT
-from warehouse import Append, Lake, Upsert, connect
+from warehouse import Append, Lake, StageResult, Upsert, connect
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +87,34 @@ def test_several_tasks_wait_and_one_task_waits(
     assert ask(opened.root, "status") == 0
     then = f"1 task waits for annotators.\nWhen they have answered: siftline run --project {opened.root}\n"
     assert capsys.readouterr().out.endswith(then)
+
+
+def test_a_run_says_why_nobody_is_asked_any_more(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened = Project(shutil.copytree(project, tmp_path / "copy"))
+    nothing = StageResult(stage="select", token="", committed=False, detail={"reason": NOTHING_LEFT})
+    for results, said in (([], ""), ([nothing], "No item of the train split is left")):
+        print_summary(opened, RunSummary(passes=1, results=results), seconds=1.0)
+        shown = capsys.readouterr().out
+        assert said in shown
+        assert ("is left" in shown) == bool(said)
+    path = opened.root / "siftline.toml"
+    path.write_text(path.read_text("utf-8").replace('name = "p"', 'name = "p <b>"') + "[select]\nbudget = 1\n", "utf-8")
+    opened = Project(opened.root)
+    print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
+    assert "is spent" not in capsys.readouterr().out, "tasks wait"
+    with opened.lake.stage("collect", version=1, inputs=(), params={"all": "answered"}) as stage:
+        stage.commit(
+            [
+                Upsert(
+                    "queue",
+                    stage.arrow("SELECT * EXCLUDE (run_id, committed_at) REPLACE ('answered' AS state) FROM queue"),
+                )
+            ]
+        )
+    print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
+    assert "The budget of 1 label is spent. To ask for more, raise budget" in capsys.readouterr().out
 
 
 def test_a_model_has_the_number_that_the_warehouse_gave_it(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
