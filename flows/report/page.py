@@ -18,7 +18,7 @@ from features.records import REASONS
 from flows.report import plots, story, text
 from flows.report.facts import Facts, read_facts
 from flows.report.layout import lay_out
-from flows.report.sample import MapItems
+from flows.report.sample import MapItems, Row
 from warehouse import Lake, Progress, Reader, siftline_version, silent
 from warehouse.answers import NO_CLASS
 from warehouse.files import replaced_file
@@ -27,6 +27,8 @@ from weak_labels.report import wilson
 _STEPS = 3
 _MAP_TEXT = 110
 _MAP_REASON = 160
+_NONE_FITS = -2
+"""In place of a class on the map, where the model says that none fits."""
 _QUEUE_TEXT = 260
 _NEIGHBOURS = 3
 _MATRIX_CLASSES = 60
@@ -259,11 +261,13 @@ def _confusion(facts: Facts, names: Sequence[str]) -> dict[str, Any] | None:
 
 def _map(items: MapItems, classes: Sequence[str]) -> dict[str, Any]:
     places, method = lay_out(items.vectors)
-    predicted = [-1 if row["class_id"] is None else int(row["class_id"]) for row in items.rows]
+    predicted = [_colour(row) for row in items.rows]
     cycles = [int(row["cycle"] or 0) for row in items.rows]
     sizes = Counter(c for c in predicted if c >= 0)
     ranks = {c: rank for rank, (c, _) in enumerate(sorted(sizes.items(), key=lambda pair: (-pair[1], pair[0])))}
     names = {c: text.excerpt(class_name(classes, c), 24) for c in ranks}
+    if _NONE_FITS in predicted:
+        names[_NONE_FITS] = NO_CLASS
     points = plots.MapPoints(places=places, classes=predicted, cycles=cycles, names=names)
     data = [
         [
@@ -277,6 +281,8 @@ def _map(items: MapItems, classes: Sequence[str]) -> dict[str, Any]:
         for (x, y), class_id, cycle, row in zip(places, predicted, cycles, items.rows, strict=True)
     ]
     legend = [(c, class_name(classes, c), plots.class_style(rank), sizes[c]) for c, rank in ranks.items()]
+    if _NONE_FITS in predicted:
+        legend.append((_NONE_FITS, NO_CLASS, "none", predicted.count(_NONE_FITS)))
     if -1 in predicted:
         legend.append((-1, "no prediction yet", "none", predicted.count(-1)))
     return {
@@ -292,6 +298,13 @@ def _map(items: MapItems, classes: Sequence[str]) -> dict[str, Any]:
         "encoder_id": items.encoder_id,
         "list": sorted((row for row in items.rows if row["cycle"]), key=lambda row: (row["cycle"], row["item_id"])),
     }
+
+
+def _colour(row: Row) -> int:
+    """The class whose colour an item has: of several the most probable; `_NONE_FITS` for none, -1 if unpredicted."""
+    if row["class_id"] is None:
+        return -1
+    return int(row["class_id"]) if row["class_ids"] else _NONE_FITS
 
 
 def _resource(name: str) -> str:

@@ -37,7 +37,7 @@ def read_map_items(reader: Reader) -> MapItems | None:
     # Content hashes are as good as random and stay the same, so the sample does too.
     table = reader.arrow(
         f"""
-        SELECT i.item_id, p.class_id, p.confidence, p.label, q.cycle, g.label AS gold_label,
+        SELECT i.item_id, p.class_id, p.class_ids, p.confidence, p.label, q.cycle, g.label AS gold_label,
                coalesce(q.reason, '') AS reason,
                left(i.content, {TEXT_CHARS}) AS content, v.vector
         FROM items i

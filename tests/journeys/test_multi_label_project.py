@@ -69,6 +69,14 @@ def test_the_report_shows_every_class(run: Path, capsys: pytest.CaptureFixture[s
     assert "Micro F1" in page
     table = page.partition('id="table-classes"')[2].partition("</table>")[0]
     assert all(f"<bdi>{name}</bdi>" in table for name in CLASSES)
+    legend = page.partition('id="map-legend"')[2].partition("</ul>")[0]
+    shown = dict(re.findall(r'<bdi>(.*?)</bdi> <span class="quiet">(\d+)', legend))
+    with Project(run).read_lake() as lake, lake.read() as reader:
+        without = reader.scalar(
+            "SELECT count(*) FROM latest_predictions JOIN items USING (item_id) WHERE split = 'train' AND labels = []"
+        )
+    assert without
+    assert shown["(none)"] == str(without), "an item without a class has the colour of none"
     show_queue(run, 5)
     assert "next tasks" in capsys.readouterr().out
 
