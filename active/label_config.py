@@ -7,7 +7,7 @@ XML, so only they are escaped and checked here. A page that a person has redesig
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
@@ -137,7 +137,8 @@ def updated(config: str, page: Page) -> str:
     """A page as it is on the server with its classes brought up to date, and all else as a person left it.
 
     Returns:
-        The changed page; a new one where the old one does not show all it must or cannot be changed.
+        The changed page; a new one where nobody redesigned the old one, or where that does not show all it must or
+        cannot be changed.
     """
     if any(not re.search(rf"\${name}\b", config) for name in page.variables):
         return label_config(page)
@@ -148,6 +149,8 @@ def updated(config: str, page: Page) -> str:
     found = [choices for choices in root.iter("Choices") if choices.get("name") == LABEL]
     if len(found) != 1 or any(option.tag not in ("Choice", ElementTree.Comment) for option in found[0]):
         return label_config(page)
+    if _is_ours(config, found[0], page):
+        return label_config(page)  # columns, words and keys go by the classes
     if _takes_several(found[0]) != page.multi_label:
         found[0].set("choice", "multiple" if page.multi_label else "single-radio")
         found[0].set("required", "false" if page.multi_label else "true")
@@ -162,6 +165,17 @@ def updated(config: str, page: Page) -> str:
         option.tail = tail
         found[0].append(option)
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def _is_ours(config: str, choices: ElementTree.Element, page: Page) -> bool:
+    """Whether a page is as it was made for the classes that it offers, in whatever way its XML is written."""
+    offered = tuple(option.get("value", "") for option in choices.findall("Choice"))
+    try:
+        made = label_config(replace(page, classes=offered, multi_label=_takes_several(choices)))
+    except SettingsError:
+        return False
+    one, other = (ElementTree.canonicalize(xml, with_comments=True, strip_text=True) for xml in (config, made))
+    return one == other
 
 
 def _with_comments() -> ElementTree.XMLParser:

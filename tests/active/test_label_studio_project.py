@@ -45,8 +45,12 @@ def test_a_title_that_only_contains_ours_is_another_project(studio: StudioInfo, 
 
 def test_changed_classes_reach_the_labeling_page(studio: StudioInfo, service: LabelStudioService) -> None:
     service.ensure_project(CLASSES)
-    service.ensure_project((*CLASSES, "grain"))
-    assert labels(studio, service) == [*CLASSES, "grain"]
+    more = (*CLASSES, "a class with a name of many words")
+    service.ensure_project(more)
+    assert labels(studio, service) == list(more)
+    assert str(project_of(studio, service)["label_config"]).strip() == label_config(Page(classes=more)).strip()
+    service.ensure_project((*more, "another"))
+    assert labels(studio, service) == [*more, "another"]
 
 
 def test_changed_classes_change_a_page_that_a_person_redesigned_and_nothing_else(

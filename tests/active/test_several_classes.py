@@ -103,6 +103,17 @@ def test_the_labeling_page_takes_several_and_an_old_page_is_changed() -> None:
     assert fits(changed, (*CLASSES, "another"), Page(classes=(*CLASSES, "another")))
 
 
+def test_a_page_that_nobody_redesigned_goes_by_its_classes_again() -> None:
+    short = Page(classes=("a", "b"))
+    wide = Page(classes=("a", "b", "Crash or data loss in the desktop application"), multi_label=True)
+    for written in (label_config(short), label_config(short).replace("/>", " />").replace("  <", "<")):
+        assert updated(written, wide) == label_config(wide), "its words, columns and keys are those of the new classes"
+    noted = label_config(short).replace("<Choice ", "<!-- ask Ada --><Choice ", 1)
+    assert "ask Ada" in updated(noted, wide)
+    odd = label_config(short).replace('value="a"', 'value="$a"')
+    assert fits(updated(odd, wide), wide.classes, wide)
+
+
 @pytest.mark.parametrize(("suggested", "result"), [(("a", "c"), [["a", "c"]]), ((), []), (None, None)])
 def test_a_task_suggests_a_set_or_none_of_the_classes(suggested: tuple[str, ...] | None, result: Any) -> None:
     task = Task(item_id="i", text="t", cycle=1, rank=1, value=0.5, reason="r", predictions=suggested, confidence=0.75)
