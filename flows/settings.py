@@ -147,7 +147,7 @@ class WeakLabelsSection(Section):
     """Labeling functions and the model that combines their votes."""
 
     functions: str = "labeling_functions.py"
-    label_model: Literal["auto", "anchored", "snorkel", "dawid_skene", "majority"] = "snorkel"
+    label_model: Literal["auto", "anchored", "snorkel", "dawid_skene", "majority"] = "auto"
     learn_from_gold: bool = False
     """Give people's labels to the label models that learn from them (anchored, auto)."""
     max_fault_frac: float = Field(default=0.05, ge=0, le=1)

@@ -13,7 +13,7 @@ from tests.weak_labels.small_lake import CLASSES, build
 from warehouse import Lake, SettingsError
 from weak_labels.label_models import KINDS, LabelModelConfig, LabelModelFit, fit, label_model
 
-SNORKEL = LabelModelConfig(classes=CLASSES)
+SNORKEL = LabelModelConfig(kind="snorkel", classes=CLASSES)
 Votes = npt.NDArray[np.int64]
 
 
@@ -140,7 +140,7 @@ def test_hundreds_of_votes_on_one_item_do_not_underflow() -> None:
     truth = generator.integers(0, 3, 60)
     wrong = generator.random((60, 400)) < 0.4
     votes = np.where(wrong, generator.integers(0, 3, (60, 400)), truth[:, None])
-    fitted = fit(votes, LabelModelConfig(classes=CLASSES, epochs=3))
+    fitted = fit(votes, LabelModelConfig(kind="snorkel", classes=CLASSES, epochs=3))
     is_sound(fitted)
     assert fitted.kind == "snorkel"
 

@@ -36,7 +36,7 @@ class SmallLake:
 
     @property
     def label_config(self) -> LabelModelConfig:
-        return LabelModelConfig(classes=CLASSES)
+        return LabelModelConfig(kind="snorkel", classes=CLASSES)
 
     @property
     def end_config(self) -> EndModelConfig:

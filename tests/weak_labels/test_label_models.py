@@ -141,7 +141,7 @@ def test_the_posterior_is_snorkels_own() -> None:
     votes = np.unique(np.random.default_rng(0).integers(-1, 3, (300, 5)), axis=1)
     theirs = LabelModel(cardinality=3, verbose=False)
     theirs.fit(votes, n_epochs=100, seed=0, progress_bar=False)
-    ours = fit(votes, LabelModelConfig(classes=CLASSES))
+    ours = fit(votes, LabelModelConfig(kind="snorkel", classes=CLASSES))
     voted = ours.votes > 0
     np.testing.assert_allclose(ours.probs[voted], theirs.predict_proba(votes)[voted], rtol=1e-5)
 

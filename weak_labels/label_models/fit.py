@@ -50,7 +50,7 @@ class LabelModelConfig:
         SettingsError: a value is out of range.
     """
 
-    kind: str = "snorkel"
+    kind: str = "auto"
     classes: tuple[str, ...]
     epochs: int = 100
     seed: int = 0
