@@ -124,7 +124,7 @@ def test_a_server_that_ends_on_a_full_disk_says_so(
 ) -> None:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     monkeypatch.setenv("PREFECT_PROFILES_PATH", str(tmp_path / "none.toml"))
-    monkeypatch.setattr(sys, "executable", "/bin/false")
+    monkeypatch.setattr("flows.prefect_server.PYTHON", ("/bin/false",))
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=free))
     with pytest.raises(error, match=words), prefect_api(tmp_path):
         pass
