@@ -50,9 +50,10 @@ class ProjectSection(Section):
     @field_validator("classes")
     @classmethod
     def _distinct(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
-        repeated = sorted(c for c, times in Counter(classes).items() if times > 1)
-        if repeated or any(not c.strip() for c in classes):
-            raise ValueError(f"class names must be non-empty and distinct; repeated: {repeated}")
+        if any(not c.strip() for c in classes):
+            raise ValueError("a class has an empty name; name it or leave it out")
+        if repeated := sorted(c for c, times in Counter(classes).items() if times > 1):
+            raise ValueError(f"classes must be distinct; repeated: {', '.join(repeated)}")
         return classes
 
 

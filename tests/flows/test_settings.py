@@ -62,6 +62,8 @@ def test_several_classes_need_no_other_setting(tmp_path: Path) -> None:
     [
         ("", "project: missing"),
         ("[project", "not valid TOML"),
+        (GOOD.replace('classes = ["a", "b"]', "classes = ['a', ' ']"), "project.classes: .*a class has an empty name"),
+        (GOOD.replace('classes = ["a", "b"]', "classes = ['a', 'b', 'a']"), "project.classes: .*distinct; repeated: a"),
         (GOOD + "[select]\nbatsh = 3", "select.batsh: unknown setting"),
         (GOOD + "[select]\nbatch = 0", r"select.batch: .*greater than or equal to 1 \(found 0\)"),
         (GOOD + "[select]\nbatch = 'many'", r"select.batch: .*\(found 'many'\)"),
