@@ -13,7 +13,7 @@ from flows import services
 from flows.background import Background
 from flows.processes import start_time
 from flows.project import Project
-from tests.prefect_runs import kill, wait_for
+from tests.prefect_runs import Served, kill, wait_for
 from tests.projects import ROOT, give_prefect_database
 from warehouse import ServiceError
 
@@ -74,6 +74,26 @@ def test_a_server_is_waited_for_and_started_again_where_the_folder_was_moved(roo
     finally:
         for place in (root, moved):
             Background("prefect", place / ".siftline").stop()
+
+
+def test_a_run_that_died_is_closed_once_nobody_is_at_work(root: Path) -> None:
+    project, served = Project(root), Served(root)
+    worker = Background("deployments", project.state_path)
+    try:
+        services.up(project)
+        running = worker.status()
+        assert running is not None
+        kill(running.pid)
+        wait_for(lambda: worker.status() is None)
+        died = served.start("maintenance", named="p")
+        for state in ("PENDING", "RUNNING"):
+            served.ask("POST", f"/flow_runs/{died}/set_state", state={"type": state}, force=True)
+        with Project(root).only_run():
+            services.up(project)
+            assert served.run(died)["state_type"] == "RUNNING", "what is at work may be this one"
+        wait_for(lambda: served.run(died)["state_type"] == "CRASHED")
+    finally:
+        services.down(root)
 
 
 def test_one_that_hangs_is_stopped_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
