@@ -18,11 +18,12 @@ def figures(reader: Reader) -> list[tuple[str, Rows, str]]:
         "SELECT gold_labels, trained_on, round(test_accuracy, 4), round(random_accuracy, 4), split "
         "FROM cycle_summary ORDER BY cycle"
     )
+    comparable = "FROM metrics WHERE series <> 'end_model'"  # the curve shows those
     metrics = reader.rows(
-        "SELECT series, name, split, labels, round(avg(value), 4) FROM metrics GROUP BY ALL "
+        f"SELECT series, name, split, labels, round(avg(value), 4) {comparable} GROUP BY ALL "
         f"ORDER BY labels DESC, series, name, split LIMIT {FIGURES}"
     )
-    known = int(reader.scalar("SELECT count(DISTINCT (series, name, split, labels)) FROM metrics"))
+    known = int(reader.scalar(f"SELECT count(DISTINCT (series, name, split, labels)) {comparable}"))
     all_of = "All figures" if known <= FIGURES else f"The {FIGURES} of {known:,} figures with the most labels"
     simulated = int(reader.scalar("SELECT count(*) FROM gold_labels WHERE simulated"))
     whose = f" {simulated:,} of the present labels are the simulated annotator's." if simulated else ""

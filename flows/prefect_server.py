@@ -208,9 +208,10 @@ def _send_what_waits(url: str) -> None:
 
 @contextmanager
 def _own_server(home: Path) -> Generator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    # Bound here and listened at there, so that no other process can take the port in between.
+    door = socket.socket()
+    door.bind(("127.0.0.1", 0))
+    port = door.getsockname()[1]
     environment = {
         **own_pages(port),
         **os.environ,
@@ -227,13 +228,15 @@ def _own_server(home: Path) -> Generator[str]:
     log = home / "server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*PYTHON, "-m", "flows.prefect_server", str(port)],
+            [*PYTHON, "-m", "flows.prefect_server", str(door.fileno())],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
+            pass_fds=(door.fileno(),),
             start_new_session=True,  # Ctrl-C is for us; the server must outlive our last words to it
         )
+    door.close()
     try:
         deadline = time.monotonic() + START_TIMEOUT_S
         while not _healthy(url):
@@ -270,8 +273,8 @@ def _healthy(url: str) -> bool:
         return False
 
 
-def _serve(port: int) -> None:
-    """Entry of the server process."""
+def _serve(door: socket.socket) -> None:
+    """Entry of the server process, at a port that its parent has taken."""
     os.environ["PREFECT__SERVER_EPHEMERAL"] = "1"  # no user interface; Prefect reads this name
     os.environ["PREFECT__SERVER_FINAL"] = "1"
     os.environ["PREFECT_UI_ENABLED"] = "0"
@@ -285,8 +288,8 @@ def _serve(port: int) -> None:
     import uvicorn
     from prefect.server.api.server import create_app
 
-    uvicorn.run(create_app(), host="127.0.0.1", port=port, log_level="error")
+    uvicorn.Server(uvicorn.Config(create_app(), log_level="error")).run(sockets=[door])
 
 
 if __name__ == "__main__":
-    _serve(int(sys.argv[1]))
+    _serve(socket.socket(fileno=int(sys.argv[1])))

@@ -46,9 +46,10 @@ _COMPUTED = {
     "lowest_value": "Value of the least valuable task.",
     "highest_value": "Value of the most valuable task.",
     "trained_on": "Items the model learned from.",
-    "test_accuracy": "Accuracy on the split that is scored, test or what [evaluate] split names; where labels or weak "
-    "labels changed since, measured again with as many labels of now (`replayed` in `metrics.detail`).",
-    "random_accuracy": "Mean accuracy with as many labels picked at random.",
+    "test_accuracy": "Accuracy that this model was scored with, on the split that is scored: test or what [evaluate] "
+    "split names. Where it never was (`replayed`), that of a model of now with as many gold labels.",
+    "replayed": "`test_accuracy` is not of this model: it was not scored before the next one had learned.",
+    "random_accuracy": "Mean accuracy with as many labels picked at random, and the weak labels of now.",
     "voted": "Classes that functions voted for.",
     "votes": "Votes of functions.",
     "predicted": "The end model's label.",

@@ -311,12 +311,13 @@ TABLES: tuple[Table, ...] = (
         key=("metric_id",),
         comment="One row per figure.",
         columns=(
-            _c("metric_id", "VARCHAR", "series/name/split/labels/seed."),
+            _c("metric_id", "VARCHAR", "series/name/split/labels/seed, and the model's id for series end_model."),
             _c(
                 "series",
                 "VARCHAR",
-                "What was measured: siftline (the end model), a rival (random, gold_only, random_gold_only, all_gold), "
-                "label_model, label_model_covered (on items that a function voted on), or annotators.",
+                "What was measured: siftline (the end model), end_model (what each was scored with itself), a rival "
+                "(random, gold_only, random_gold_only, all_gold), label_model, label_model_covered (on items that a "
+                "function voted on), or annotators.",
             ),
             _c("name", "VARCHAR", "accuracy, macro_f1, micro_f1, calibration_error or krippendorff_alpha."),
             _c("split", "VARCHAR", "Split it was measured on."),

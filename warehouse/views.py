@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from warehouse import answers
 
-VIEWS_VERSION = 10
+VIEWS_VERSION = 11
 """Raised with every change of a view's text: whoever opens an older warehouse to write brings its views to this one."""
 
 
@@ -171,19 +171,27 @@ VIEWS: tuple[View, ...] = (
     ),
     View(
         name="cycle_summary",
-        comment="One row per end model: gold labels it learned from and its measured accuracy on the split that was "
-        "scored last, where scored.",
+        comment="One row per end model: gold labels it learned from and the accuracy it was scored with on the split "
+        "that was scored last, where scored.",
         sql="""
-            WITH scored AS (
-                SELECT labels, split, max(value) FILTER (WHERE series = 'siftline') AS ours,
+            WITH last AS (
+                SELECT arg_max(split, committed_at) AS split FROM metrics
+                WHERE series = 'siftline' AND name = 'accuracy'
+            ), figures AS (
+                SELECT f.*, f.detail->>'model_id' AS model_id FROM metrics f JOIN last ON last.split = f.split
+                WHERE f.name = 'accuracy'
+            ), scored AS (
+                SELECT labels, max(value) FILTER (WHERE series = 'siftline') AS ours,
                        avg(value) FILTER (WHERE series = 'random') AS random
-                FROM metrics WHERE name = 'accuracy' AND split = (
-                    SELECT arg_max(split, committed_at) FROM metrics WHERE series = 'siftline' AND name = 'accuracy'
-                ) GROUP BY labels, split
+                FROM figures GROUP BY labels
             )
             SELECT m.sequence - 1 AS cycle, m.model_id AS end_model_id, m.gold_labels, m.items AS trained_on,
-                   s.ours AS test_accuracy, s.random AS random_accuracy, m.committed_at, s.split
-            FROM models m LEFT JOIN scored s ON s.labels = m.gold_labels
+                   coalesce(o.value, s.ours) AS test_accuracy, s.random AS random_accuracy, m.committed_at,
+                   CASE WHEN coalesce(o.value, s.ours, s.random) IS NOT NULL THEN last.split END AS split,
+                   o.value IS NULL AND s.ours IS NOT NULL AS replayed
+            FROM models m CROSS JOIN last
+            LEFT JOIN scored s ON s.labels = m.gold_labels
+            LEFT JOIN figures o ON o.series = 'end_model' AND o.model_id = m.model_id
             WHERE m.stage = 'end_model' ORDER BY m.sequence
         """,
     ),

@@ -2,7 +2,8 @@
 
 Besides the simulated annotator this is the only place that opens the gold file. What is read here goes into `metrics`
 and nowhere else. All figures of a split rest on one basis (equal weak labels, end model, gold file and scored items),
-so they can be compared: a figure with another basis is measured again or removed.
+so they can be compared: a figure with another basis is measured again or removed. Only what each end model was scored
+with itself (series end_model) stays as it was: it is the history, and no later figure replaces it.
 """
 
 import json
@@ -37,6 +38,8 @@ from weak_labels.training_data import TrainingData, read_training_data
 
 Key = tuple[str, int, int]
 """Series, gold labels and seed: what names a figure within a split."""
+HISTORY = "end_model"
+"""The series of what each end model was scored with itself; the model's id stands in `metric_id` too."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,8 +66,9 @@ def evaluate(
 ) -> StageResult:
     """Score the latest end model and the latest label model on the split.
 
-    Series: siftline (the end model; labels = its gold labels), label_model (weak labels of all items of the split) and
-    label_model_covered (of those on which a function voted). The rows of `accuracy` hold the confusion matrix, those of
+    Series: siftline (the end model; labels = its gold labels), end_model (the same, kept for this model when another
+    has learned), label_model (weak labels of all items of the split) and label_model_covered (of those on which a
+    function voted). The rows of `accuracy` hold the confusion matrix, those of
     `calibration_error` how far the probabilities are from the shares of right answers; for a multi-label project see
     `weak_labels.set_score`. Figures with another basis are removed; `evaluate_rivals` measures them again.
 
@@ -86,7 +90,7 @@ def evaluate(
     """
     params = _params(config, end_config)
     inputs = ("items", "vectors", "weak_labels", "annotations", "annotator_skills", "predictions")
-    with lake.stage("evaluate", version=3, inputs=inputs, params=params) as stage:
+    with lake.stage("evaluate", version=4, inputs=inputs, params=params) as stage:
         if stage.done:
             return stage.result()
         latest = stage.scalar("SELECT detail FROM models WHERE stage = 'end_model' ORDER BY sequence DESC LIMIT 1")
@@ -119,6 +123,9 @@ def evaluate(
                 true_N = _truth([class_of[item_ids[row]] for row in known], config)
                 detail = {"basis": ground.basis, "model_id": table.column("model_id")[0].as_py(), **more}
                 rows += _metrics(config, series, count, 0, true_N, probs_NC, detail)
+                if series == "siftline":
+                    own = _metrics(config, HISTORY, count, 0, true_N, probs_NC, detail)
+                    rows += [{**row, "metric_id": f"{row['metric_id']}/{detail['model_id']}"} for row in own]
         progress(len(sources), len(sources))
         return _commit(stage, config, ground, rows)
 
@@ -178,8 +185,8 @@ def evaluate_rivals(
             (series, labels, seed): json.loads(detail)
             for series, labels, seed, detail in stage.rows(
                 "SELECT series, labels, seed, detail FROM metrics WHERE name = 'accuracy' AND split = ? "
-                "AND series NOT IN ('label_model', 'label_model_covered')",
-                [config.split],
+                "AND series NOT IN ('label_model', 'label_model_covered', ?)",
+                [config.split, HISTORY],
             )
         }
         missing = [
@@ -358,7 +365,9 @@ def _commit(
     old = [
         metric_id
         for metric_id, _, detail, *key in stored
-        if metric_id not in measured and (tuple(key) in gone or json.loads(detail).get("basis") != ground.basis)
+        if metric_id not in measured
+        and key[0] != HISTORY
+        and (tuple(key) in gone or json.loads(detail).get("basis") != ground.basis)
     ]
     new = [row for row in rows if figures.get(row["metric_id"]) != (row["value"], row["detail"])]
     writes: list[Write] = []

@@ -100,7 +100,7 @@ def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) 
                    max(m.value) FILTER (WHERE series = 'gold_only'),
                    avg(m.value) FILTER (WHERE series = 'random_gold_only'),
                    stddev_samp(m.value) FILTER (WHERE series = 'random_gold_only')
-            FROM metrics m WHERE m.name = 'accuracy' AND m.split = ? AND series <> 'all_gold'
+            FROM metrics m WHERE m.name = 'accuracy' AND m.split = ? AND series NOT IN ('all_gold', 'end_model')
             GROUP BY m.labels ORDER BY m.labels
             """,
             [project.settings.evaluate.split],

@@ -306,7 +306,7 @@ def test_the_data_dictionary_is_current() -> None:
         ("gold_labels", "seconds", "in all"),
         ("gold_labels", "updated_at", "the latest of these answers"),
         ("cycle_summary", "cycle", "How many end models came before"),
-        ("cycle_summary", "test_accuracy", "measured again"),
+        ("cycle_summary", "test_accuracy", "that this model was scored with"),
         ("annotators", "median_seconds", "whose time is known"),
         ("annotations", "seconds", "0 where unknown"),
         ("latest_predictions", "probs", "they sum to 1"),

@@ -21,6 +21,7 @@ PINNED = {
     8: "adabcfa5a26eda6c",
     9: "fdfea67c88590186",
     10: "ed9b567465ce1022",
+    11: "bcc982341c4db3ba",
 }
 """Hash of the views' text by version."""
 

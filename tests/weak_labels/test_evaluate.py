@@ -52,7 +52,8 @@ def value_of(small: SmallLake, metric_id: str) -> float:
 
 def keys(small: SmallLake) -> set[tuple[str, int]]:
     with small.lake.read() as reader:
-        return {(series, labels) for series, labels in reader.rows("SELECT DISTINCT series, labels FROM metrics")}
+        found = reader.rows("SELECT DISTINCT series, labels FROM metrics WHERE series <> 'end_model'")
+    return {(series, labels) for series, labels in found}
 
 
 class TestScore:
@@ -93,7 +94,7 @@ class TestEvaluate:
                 reader.rows("SELECT series, (detail->>'items')::INT FROM metrics WHERE name = 'accuracy' ORDER BY 1")
             )
             covered = reader.scalar("SELECT count(*) FROM latest_weak_labels WHERE item_id LIKE 'test%' AND votes > 0")
-        assert items == {"siftline": 60, "label_model": 61, "label_model_covered": covered}
+        assert items == {"siftline": 60, "end_model": 60, "label_model": 61, "label_model_covered": covered}
 
     def test_a_second_run_writes_nothing(self, small: SmallLake) -> None:
         run(small)
@@ -103,7 +104,7 @@ class TestEvaluate:
         run(small)
         small.answer({item_id: small.truth[item_id] for item_id in small.train_ids()[:6]})
         end_model(small.lake, small.end_config)
-        assert run(small).rows_written == {"metrics": 3}
+        assert run(small).rows_written == {"metrics": 6}  # three figures of the curve, and of the model itself
 
     def test_without_a_model_there_is_nothing_to_score(self, lake: Lake, tmp_path: Path) -> None:
         small = build(lake, tmp_path)
@@ -127,6 +128,9 @@ class TestRivals:
             )
         assert found == [
             ("all_gold", 120, 1),
+            ("end_model", 0, 1),
+            ("end_model", 6, 1),
+            ("end_model", 12, 1),
             ("gold_only", 6, 1),
             ("gold_only", 12, 1),
             ("label_model", 0, 1),

@@ -45,12 +45,19 @@ def small(tmp_path: Path) -> Iterator[SmallLake]:
 
 def figures(small: SmallLake) -> dict[str, float]:
     with small.lake.read() as reader:
-        return dict(reader.rows("SELECT metric_id, value FROM metrics"))
+        return dict(reader.rows("SELECT metric_id, value FROM metrics WHERE series <> 'end_model'"))
+
+
+def scored_with(small: SmallLake) -> list[tuple[int, float, bool]]:
+    """Gold labels, accuracy and whether it is another model's, of every end model in its order."""
+    with small.lake.read() as reader:
+        return reader.rows("SELECT gold_labels, test_accuracy, replayed FROM cycle_summary ORDER BY cycle")
 
 
 def bases(small: SmallLake) -> set[str]:
     with small.lake.read() as reader:
-        return {json.loads(detail)["basis"] for (detail,) in reader.rows("SELECT detail FROM metrics")}
+        rows = reader.rows("SELECT detail FROM metrics WHERE series <> 'end_model'")
+    return {json.loads(detail)["basis"] for (detail,) in rows}
 
 
 def replayed(small: SmallLake) -> list[int]:
@@ -124,14 +131,35 @@ class TestOneBasis:
         assert replayed(small) == [6]
 
 
+class TestEveryModelKeepsWhatItWasScoredWith:
+    def test_other_votes_change_the_next_model_and_not_those_before(
+        self, small: SmallLake, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        before = scored_with(small)
+        assert [labels for labels, _, _ in before] == [0, 6, 12]
+        other_votes(small, monkeypatch)
+        learn_and_score(small)
+        rivals(small)
+        assert replayed(small) == [0, 6]
+        *former, (labels, accuracy, again) = scored_with(small)
+        assert former == before
+        assert (labels, again) == (12, False)
+        assert accuracy == figures(small)["siftline/accuracy/test/12/0"] != before[-1][1]
+
+    def test_a_model_that_was_never_scored_shows_what_one_of_now_has(self, small: SmallLake) -> None:
+        small.put(Delete("metrics", pa.table({"series": ["end_model"]})))
+        now = figures(small)
+        assert scored_with(small) == [(n, now[f"siftline/accuracy/test/{n}/0"], True) for n in (0, 6, 12)]
+
+
 class TestWhatCannotBeMeasuredAnyMore:
     def test_sizes_above_the_labels_in_force_are_removed(self, small: SmallLake) -> None:
         small.answer(dict.fromkeys(small.train_ids()[6:12], -1), cycle=2, action="deleted")
         learn_and_score(small)
         assert rivals(small)
         with small.lake.read() as reader:
-            sizes = reader.rows("SELECT DISTINCT labels FROM metrics WHERE series <> 'all_gold' ORDER BY 1")
-        assert sizes == [(0,), (6,)]
+            sizes = reader.rows("SELECT DISTINCT labels FROM metrics WHERE NOT series IN ('all_gold', 'end_model')")
+        assert sorted(sizes) == [(0,), (6,)]
         assert not rivals(small)
 
     def test_without_any_label_in_force(self, small: SmallLake) -> None:
@@ -139,7 +167,7 @@ class TestWhatCannotBeMeasuredAnyMore:
         learn_and_score(small)
         assert rivals(small)
         with small.lake.read() as reader:
-            found = reader.rows("SELECT DISTINCT series, labels FROM metrics ORDER BY ALL")
+            found = reader.rows("SELECT DISTINCT series, labels FROM metrics WHERE series <> 'end_model' ORDER BY ALL")
         assert found == [("all_gold", 120), ("label_model", 0), ("label_model_covered", 0), ("siftline", 0)]
 
     def test_fewer_seeds(self, small: SmallLake) -> None:
