@@ -30,10 +30,12 @@ from warehouse import (
     silent,
 )
 from warehouse.files import replaced_file
+from warehouse.spool import Spool
 
 VERSION = 1
 FILE_TEXTS = 4096
 FILE_RECORD_BYTES = 16 << 20
+ROWS_AT_A_TIME = 1024
 SHOWN_IDS = 5
 SHOWN_FAULTS = 10
 SHOWN_CHARACTERS = 60
@@ -48,6 +50,8 @@ _VECTOR_SCHEMA = pa.schema(
         ("route", pa.string()),
     ]
 )
+
+_ROW_SCHEMA = pa.schema([*_VECTOR_SCHEMA, ("item_id", pa.string()), ("encoder_id", pa.string())])
 
 _MISSING = """
     FROM items i LEFT JOIN vectors v ON v.item_id = i.item_id AND v.encoder_id = $1
@@ -103,14 +107,16 @@ def embed(lake: Lake, encoder: Encoder, config: EmbedConfig, progress: Progress 
         known = _known(stage, encoder.encoder_id)
         kept = None if config.kept is None else KeptVectors(config.kept, encoder.encoder_id, _VECTOR_SCHEMA)
         fresh = _encode_missing(stage, encoder, config, kept, progress)
-        rows = _rows(items, pa.concat_tables([known, fresh]), encoder.encoder_id)
         detail = {
             "items": items.num_rows,
             "encoded": fresh.num_rows,
             "tokens": int(np.asarray(fresh.column("tokens"), np.int64).sum()),
             "truncated": int(np.asarray(fresh.column("truncated")).sum()),
         }
-        result = stage.commit([Upsert("vectors", rows)], rows_read=items.num_rows, detail=detail)
+        with Spool(_ROW_SCHEMA) as spool:
+            _spool_rows(spool, items, pa.concat_tables([known, fresh]), encoder.encoder_id)
+            del known, fresh  # the commit needs memory of its own
+            result = stage.commit([Upsert("vectors", spool.table())], rows_read=items.num_rows, detail=detail)
         if kept is not None:
             kept.clear()
         return result
@@ -213,7 +219,9 @@ def _encode_missing(
         done += batch.num_rows
         if kept is not None and done < total:
             kept.keep(tables[-1])
-    return pa.concat_tables([*tables, before.take(pa.array(taken, pa.int64()))])
+    if len(taken) < before.num_rows:
+        before = before.filter(pa.array(np.isin(np.arange(before.num_rows), taken)))
+    return pa.concat_tables([*tables, before])
 
 
 def _vector_table(hashes: list[str], encoding: Encoding) -> pa.Table:
@@ -228,12 +236,23 @@ def _vector_table(hashes: list[str], encoding: Encoding) -> pa.Table:
     return pa.table(columns, schema=_VECTOR_SCHEMA)
 
 
-def _rows(items: pa.Table, by_hash: pa.Table, encoder_id: str) -> pa.Table:
-    """One row of `vectors` per item, in the order of `items`."""
+def _spool_rows(spool: Spool, items: pa.Table, by_hash: pa.Table, encoder_id: str) -> None:
+    """One row of `vectors` per item, in the order of `items`, on their way to the commit without a copy of all."""
     place = {content_hash: row for row, content_hash in enumerate(by_hash.column("content_hash").to_pylist())}
-    taken = by_hash.take([place[content_hash] for content_hash in items.column("content_hash").to_pylist()])
-    encoder_ids = pa.array([encoder_id] * items.num_rows, pa.string())
-    return taken.append_column("item_id", items.column("item_id")).append_column("encoder_id", encoder_ids)
+    for start in range(0, items.num_rows, ROWS_AT_A_TIME):
+        some = items.slice(start, ROWS_AT_A_TIME)
+        rows = _taken(by_hash, np.array([place[name] for name in some.column("content_hash").to_pylist()]))
+        rows = rows.append_column("item_id", some.column("item_id"))
+        spool.write(rows.append_column("encoder_id", pa.array([encoder_id] * len(some), pa.string())))
+
+
+def _taken(table: pa.Table, rows: np.ndarray) -> pa.Table:
+    """Rows of a table [N], from the batches that they are in; `Table.take` would join all of them first."""
+    batches = table.to_batches()
+    starts = np.cumsum([0, *map(len, batches)])
+    batch_N = np.searchsorted(starts, rows, "right") - 1
+    parts = [batches[at].take(pa.array(rows[batch_N == at] - starts[at])) for at in np.unique(batch_N)]
+    return pa.Table.from_batches(parts).take(pa.array(np.argsort(np.argsort(batch_N, kind="stable"))))
 
 
 def encode_texts(encoder: Encoder, texts: Sequence[str]) -> Vectors:

@@ -39,6 +39,7 @@ _SAME_TYPES = {
     "DOUBLE": (pa.float64(),),
     "FLOAT": (pa.float32(),),
     "BOOLEAN": (pa.bool_(),),
+    "FLOAT[]": (pa.list_(pa.float32()), pa.large_list(pa.float32())),
 }
 
 
@@ -91,24 +92,39 @@ def _rises(column: pa.ChunkedArray) -> bool:
 
 
 def _parts(column: pa.ChunkedArray) -> Iterable[bytes | memoryview]:
-    """The column's nulls, lengths and values as bytes that do not depend on how Arrow holds them."""
-    array = column.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):  # no chunk at all, or more than one array can hold
-        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
-    yield np.packbits(np.asarray(array.is_valid())).tobytes()
-    if pa.types.is_large_list(array.type):
-        yield np.asarray(pc.fill_null(array.value_lengths(), 0), np.int64).tobytes()
-        yield from _parts(pa.chunked_array([array.flatten()]))
-    elif pa.types.is_large_string(array.type):
-        filled = pc.fill_null(array, "")
+    """The column's nulls, lengths and values as bytes that do not depend on how Arrow holds them.
+
+    Of numbers no copy of all is made, as vectors are most of what a warehouse holds.
+    """
+    yield from _validity(column)
+    if pa.types.is_large_list(column.type):
+        yield np.asarray(pc.fill_null(pc.list_value_length(column), 0), np.int64).tobytes()
+        yield from _parts(pc.list_flatten(column))
+    elif pa.types.is_large_string(column.type):
+        filled = pc.fill_null(_one_array(column), "")
         _, starts, values = filled.buffers()
         if len(filled):
             offsets = np.frombuffer(starts, np.int64)[filled.offset : filled.offset + len(filled) + 1]
             yield np.diff(offsets).tobytes()
             yield memoryview(values)[int(offsets[0]) : int(offsets[-1])] if values is not None else b""
-    elif pa.types.is_timestamp(array.type):
-        yield np.asarray(pc.fill_null(array.cast(pa.int64()), 0)).tobytes()
-    elif pa.types.is_boolean(array.type):
-        yield np.packbits(np.asarray(pc.fill_null(array, False))).tobytes()
+    elif pa.types.is_boolean(column.type):
+        yield np.packbits(np.asarray(pc.fill_null(_one_array(column), False))).tobytes()
     else:
-        yield np.asarray(pc.fill_null(array, 0)).tobytes()
+        for chunk in column.cast(pa.int64()).chunks if pa.types.is_timestamp(column.type) else column.chunks:
+            yield np.ascontiguousarray(pc.fill_null(chunk, 0) if chunk.null_count else chunk).data
+
+
+def _validity(column: pa.ChunkedArray) -> Iterable[bytes]:
+    """A bit for each value."""
+    if column.null_count:
+        yield np.packbits(np.asarray(column.is_valid())).tobytes()
+    else:
+        yield b"\xff" * (len(column) // 8)
+        yield np.packbits(np.ones(len(column) % 8, np.bool_)).tobytes()
+
+
+def _one_array(column: pa.ChunkedArray) -> Any:
+    array = column.combine_chunks()
+    if isinstance(array, pa.ChunkedArray):  # no chunk at all, or more than one array can hold
+        return pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
+    return array

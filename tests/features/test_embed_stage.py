@@ -218,3 +218,20 @@ def test_texts_that_are_no_items_are_named_where_the_encoder_refuses_them(encode
 def test_batch_items_must_be_positive() -> None:
     with pytest.raises(SettingsError, match="batch_items is 0"):
         EmbedConfig(batch_items=0)
+
+
+def test_vectors_are_not_copied_whole_on_their_way_to_the_commit(lake: Lake, encoder: Encoder, tmp_path: Path) -> None:
+    count = 30_000
+    put_items(lake, {f"item-{n:05}": f"text {n % 20}" for n in range(count)})
+    watched, before = pa.proxy_memory_pool(pa.default_memory_pool()), pa.default_memory_pool()
+    pa.set_memory_pool(watched)
+    try:
+        embed(lake, encoder, EmbedConfig(kept=tmp_path / "kept"))
+    finally:
+        pa.set_memory_pool(before)
+    largest = watched.max_memory()
+    assert largest is not None
+    assert largest < count * encoder.dimension * 4 / 2
+    vectors = stored(lake, encoder.encoder_id)
+    assert len(vectors) == count
+    assert np.array_equal(vectors["item-00021"], encoder.encode(["text 1"])[0])

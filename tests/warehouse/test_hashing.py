@@ -9,7 +9,7 @@ import pytest
 from tests.warehouse.test_commit_is_atomic import classes, items
 from tests.warehouse.test_reading import vectors
 from warehouse import Append, Delete, Lake, Upsert
-from warehouse.hashing import hash_rows
+from warehouse.hashing import as_stored, hash_rows
 
 
 def test_the_hash_follows_content_and_not_order_chunks_or_width_of_types() -> None:
@@ -40,6 +40,22 @@ def test_one_bit_of_one_vector_is_another_hash() -> None:
     changed = matrix.copy()
     changed[7, 3] = np.nextafter(changed[7, 3], np.float32(9))
     assert hash_rows("vectors", vectors(matrix)) != hash_rows("vectors", vectors(changed))
+
+
+def test_vectors_are_hashed_without_a_copy_of_them() -> None:
+    matrix = np.random.default_rng(0).standard_normal((2000, 256), np.float32)
+    rows = pa.concat_tables([vectors(matrix).slice(start, 500) for start in range(0, 2000, 500)])
+    watched, before = pa.proxy_memory_pool(pa.default_memory_pool()), pa.default_memory_pool()
+    pa.set_memory_pool(watched)
+    try:
+        found = hash_rows("vectors", rows)
+    finally:
+        pa.set_memory_pool(before)
+    largest = watched.max_memory()
+    assert largest is not None
+    assert largest < matrix.nbytes / 4
+    assert found == hash_rows("vectors", vectors(matrix))
+    assert as_stored("vectors", rows)
 
 
 def test_text_that_moves_from_one_row_to_the_next_is_another_hash() -> None:
