@@ -17,7 +17,7 @@ from engine.device import check_device
 from engine.distill import Distillation
 from engine.encoder import DenseEncoder, dense_encoder, pack
 from engine.errors import OptionError
-from engine.noise import with_noise, word_pieces
+from engine.noise import LONGEST, with_noise, word_pieces
 from engine.recipe import Progress, Recipe
 from engine.routed import RoutedEncoder
 from engine.routed_file import check_output, write_routed
@@ -212,7 +212,8 @@ def joined_corpus(files: DenseFiles, corpus: Corpus, *, seed: int) -> Corpus:
 
 def noisy_corpus(files: DenseFiles, corpus: Corpus, *, seed: int) -> Corpus:
     """The texts, and behind them such as nobody wrote; see `with_noise`."""
-    return with_noise(corpus, NOISE_FRAC, word_pieces(files.tokenizer), seed=seed)
+    longest = min(LONGEST, files.config.positions)
+    return with_noise(corpus, NOISE_FRAC, word_pieces(files.tokenizer), longest=longest, seed=seed)
 
 
 def sample_texts(corpus: Corpus, seed: int, tokens: int) -> list[list[int]]:

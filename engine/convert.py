@@ -76,6 +76,7 @@ def plan(
     if rest or width < 1:
         raise OptionError(
             f"{base.ffn_width} neurons without {shared_neurons} shared ones cannot be cut into {experts} equal experts."
+            f"{_fitting(base.ffn_width, shared_neurons, experts)}"
         )
     full = (1.0,) * len(budgets)
     config = RoutedConfig(
@@ -103,9 +104,10 @@ def plan(
     heads_only = config.active_share(head_share, 0)
     expert_share = (main_budget - heads_only) / (config.active_share(head_share, 1) - heads_only)
     if not 0 < expert_share <= 1:
+        way_out = "Keep more layers" if expert_share > 1 else "Keep fewer layers, or fewer heads and shared neurons"
         raise OptionError(
             f"With {len(kept)} layers, {shared_neurons} shared neurons and {heads} heads, experts would have to work "
-            f"at {expert_share:.1%} to meet the budget {main_budget:g}."
+            f"at {expert_share:.1%} to meet the budget {main_budget:g}. {way_out}."
         )
     shares = [(1.0, 1.0)] * len(budgets)
     for place, budget in enumerate(budgets[:-1]):
@@ -121,6 +123,15 @@ def plan(
         head_shares=tuple(heads for heads, _ in shares),
         expert_shares=tuple(share for _, share in shares),
     )
+
+
+def _fitting(neurons: int, shared: int, experts: int) -> str:
+    """Numbers that would do; where all neurons were to be shared, an eighth of them is, as in the shipped encoder."""
+    if experts > neurons:
+        return f" Have {neurons} experts or fewer."
+    aim = shared if 0 <= shared < neurons else neurons // 8
+    width = min(neurons // experts, max(1, round((neurons - aim) / experts)))
+    return f" With {neurons - experts * width} shared ones they can, into experts of {width}."
 
 
 @one_thread()

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from engine.corpus import Corpus, Ints
 
 LONGEST = 128
+"""Tokens of an added text at most."""
 TWO_PARTS_FRAC = 0.4
 """Of the texts, those that are the beginning of one and the end of another; the others are a part of one."""
 REPLACED = (0.0, 0.1, 0.3)
@@ -61,13 +62,14 @@ def word_pieces(tokenizer: bytes) -> Pieces:
     return Pieces(np.array(sorted(ids), np.int64), halves)
 
 
-def with_noise(corpus: Corpus, frac: float, pieces: Pieces, *, seed: int) -> Corpus:
+def with_noise(corpus: Corpus, frac: float, pieces: Pieces, *, longest: int = LONGEST, seed: int) -> Corpus:
     """The texts, and behind them such as nobody wrote.
 
     Args:
         corpus: the texts.
         frac: tokens of the added texts as a share of the corpus's tokens.
         pieces: of its tokenizer.
+        longest: tokens of an added text at most.
         seed: fixes what is added.
     """
     generator = np.random.default_rng([seed, 7])
@@ -80,7 +82,7 @@ def with_noise(corpus: Corpus, frac: float, pieces: Pieces, *, seed: int) -> Cor
         words_L[replaced] = generator.choice(pieces.ids, int(replaced.sum()))
         if generator.random() < SHUFFLED_FRAC:
             generator.shuffle(words_L)
-        words_L = _torn(words_L, pieces, generator.choice(TORN), generator)[: LONGEST - 2]
+        words_L = _torn(words_L, pieces, generator.choice(TORN), generator)[: longest - 2]
         if len(words_L):
             added.append(np.concatenate([text[:1], words_L, text[-1:]]))
             room -= len(added[-1])

@@ -233,7 +233,8 @@ def read_folder(folder: Path) -> DenseFiles:
             raise ModelFileError(
                 f"The model folder {folder} has no readable {name}: {error}. Needed are config.json, tokenizer.json "
                 "and model.safetensors; a model in another format can be saved with save_pretrained(..., "
-                "safe_serialization=True)."
+                "safe_serialization=True), and tokenizer.json is written by transformers' "
+                "AutoTokenizer.from_pretrained(folder).save_pretrained(folder)."
             ) from error
 
     model = content("config.json")
