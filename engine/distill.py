@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -44,6 +44,7 @@ HELD_OUT = 1000
 """Texts that are never trained on and measure progress."""
 REGRESSION_ROWS = 128
 CHECKPOINT = "checkpoint.safetensors"
+SUM = "sha256 of the tensors"
 UNIT_TOLERANCE = 0.01
 
 
@@ -105,7 +106,7 @@ class Distillation:
         self._sparse_adam = torch.optim.SparseAdam([model.tokens.weight])
         folder.mkdir(parents=True, exist_ok=True)
         self._texts_hash = hashlib.sha256(corpus.ids.tobytes() + corpus.offsets.tobytes()).hexdigest()
-        self._parent_hash = _digest(parent)
+        self._parent_hash = _digest(parent.state_dict())
         self._key = json.dumps(
             {
                 "recipe": asdict(recipe),
@@ -290,7 +291,7 @@ class Distillation:
                 for name, value in state.items():
                     tensors[f"{kind}.{place}.{name}"] = torch.as_tensor(value).cpu()
         partial = self.folder / (CHECKPOINT + ".part")
-        about = {"step": str(self.step), "texts": str(self.texts), "key": self._key}
+        about = {"step": str(self.step), "texts": str(self.texts), "key": self._key, SUM: _digest(tensors)}
         try:
             save_file({name: value.contiguous() for name, value in tensors.items()}, partial, metadata=about)
             with partial.open("rb") as file:
@@ -307,12 +308,17 @@ class Distillation:
         metadata = checkpoint_metadata(path)
         if metadata.get("key") != self._key:
             raise OptionError(
-                f"{path} is of another run: another model, text or recipe. Give the same ones, or another folder."
+                f"{path} is of another run ({_differences(metadata.get('key', ''), self._key)}). Give what was given "
+                "then, or another folder."
             )
         try:
             tensors = load_file(path)
         except (SafetensorError, OSError) as error:
             raise ModelFileError(f"The checkpoint {path} cannot be read: {error}. Delete it to start over.") from error
+        if metadata.get(SUM, found := _digest(tensors)) != found:  # those of earlier versions have none
+            raise ModelFileError(
+                f"The checkpoint {path} is damaged: its weights are not those written. Delete it to start over."
+            )
         self.step, self.texts = int(metadata["step"]), int(metadata["texts"])
         self.model.load_state_dict({n[6:]: v for n, v in tensors.items() if n.startswith("model.")})
         for kind, optimiser in (("adam", self._adam), ("sparse", self._sparse_adam)):
@@ -348,6 +354,24 @@ def _begun_with_bf16(folder: Path, *, default: bool) -> bool:
         return default  # of another run, which is refused when the checkpoint is read
 
 
+def _differences(before: str, now: str) -> str:
+    """In what a checkpoint's run and another one differ, in words."""
+    words = {"texts": "other texts", "parent": "another parent", "start": "another start", "model": "another shape"}
+    here = json.loads(now)
+    try:
+        there = json.loads(before)
+        recipe = dict(there["recipe"])
+    except (KeyError, ValueError, TypeError):
+        return "it says nothing that can be read about it"
+    parts = [said for name, said in words.items() if there.get(name) != here[name]]
+    parts += [
+        f"{name} {recipe.get(name)} there and {value} here"
+        for name, value in here["recipe"].items()
+        if recipe.get(name) != value
+    ]
+    return ", ".join(parts) or "of another version"
+
+
 def distillation_loss(vectors_BD: torch.Tensor, target_BD: torch.Tensor, pair_weight: float) -> torch.Tensor:
     """Mean cosine distance to the parent's vectors, and mean squared error of the similarities in the batch."""
     distance = 1 - (vectors_BD * target_BD).sum(dim=1).mean()
@@ -355,9 +379,9 @@ def distillation_loss(vectors_BD: torch.Tensor, target_BD: torch.Tensor, pair_we
     return distance + pair_weight * pairs
 
 
-def _digest(model: nn.Module) -> str:
+def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
     """Hash of all weights."""
     digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
+    for name, value in sorted(tensors.items()):
         digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -24,14 +24,14 @@ class Wanted:
 
 
 def read_json(body: bytes) -> dict[str, Any]:
-    """The body as an object. Raises: Refusal 400."""
+    """The body as an object; clients send null for a field that they leave out. Raises: Refusal 400."""
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise Refusal(400, f"The body is not JSON: {error}.") from error
     if not isinstance(value, dict):
         raise Refusal(400, f"The body is a JSON {type(value).__name__}; send an object.")
-    return cast("dict[str, Any]", value)
+    return {name: given for name, given in cast("dict[str, Any]", value).items() if given is not None}
 
 
 def read_openai(values: dict[str, Any], *, names: tuple[str, ...], dimension: int, max_inputs: int) -> Wanted:

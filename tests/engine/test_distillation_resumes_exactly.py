@@ -244,6 +244,26 @@ def test_another_run_in_the_same_folder_is_refused(checkpointed: Path, tmp_path:
     assert start(folder).step == SAVED  # nothing was spoilt for the run that it belongs to
 
 
+def test_what_differs_from_the_run_in_the_folder_is_named(checkpointed: Path) -> None:
+    for other, words in (
+        ("steps", f"steps {STEPS} there and {STEPS + 1} here"),
+        ("fewer texts", "other texts"),
+        ("parent", "another parent"),
+        ("start", "another start"),
+    ):
+        with pytest.raises(OptionError, match=rf"\({words}\)"):
+            start(checkpointed, **OTHERS[other])
+
+
+def test_a_checkpoint_with_one_other_bit_is_refused(checkpointed: Path, tmp_path: Path) -> None:
+    path = copied(checkpointed, tmp_path) / CHECKPOINT
+    content = bytearray(path.read_bytes())
+    content[-1000] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ModelFileError, match=rf"{CHECKPOINT} is damaged"):
+        start(path.parent)
+
+
 @pytest.mark.parametrize("place", [0.0, 1e-4, 0.3, 0.7, 0.999])
 def test_a_truncated_checkpoint_is_refused(checkpointed: Path, tmp_path: Path, place: float) -> None:
     folder = copied(checkpointed, tmp_path)

@@ -66,6 +66,22 @@ def test_the_other_schema(engine_server: ServerProcess, here: np.ndarray) -> Non
     assert np.array_equal(np.array(post(engine_server.url, inputs=TEXTS[3]).json(), np.float32), here[3:4])
 
 
+@pytest.mark.parametrize(
+    ("path", "field", "left_out"),
+    [
+        ("/v1/embeddings", "input", ("model", "encoding_format", "dimensions", "user", "trace")),
+        ("/embed", "inputs", ("truncate", "normalize", "truncation_direction", "prompt_name")),
+    ],
+)
+def test_a_field_that_is_null_is_left_out(
+    engine_server: ServerProcess, path: str, field: str, left_out: tuple[str, ...]
+) -> None:
+    wanted = {field: TEXTS[:2]}
+    answer = post(engine_server.url, path, **wanted, **dict.fromkeys(left_out))
+    assert answer.status_code == 200, answer.text
+    assert answer.json() == post(engine_server.url, path, **wanted).json()
+
+
 def test_many_callers_at_once_get_the_same_bits(engine_server: ServerProcess, here: np.ndarray) -> None:
     def ask(index: int) -> bool:
         place = index % len(TEXTS)
