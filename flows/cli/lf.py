@@ -118,6 +118,12 @@ def report_functions(root: Path, where: str | None, examples: int) -> None:
         reader = stack.enter_context(lake.read() if where is None else _locked_down(lake, where))
         found = lf_report(reader, where=where, examples=examples)
         mark = simulated_mark(reader)
+    if where is not None and not found.items:
+        say(
+            f"No item of the train split is one where {safe(where)}. Functions are looked at on the train split, since "
+            "people label that one only; on all of it: siftline lf report" + project_hint(root)
+        )
+        return
     _print_figures(found, "labeling functions" + ("" if where is None else f" where {where}") + mark)
     if not found.functions:
         out.print("No votes yet: siftline run" + project_hint(root))

@@ -184,6 +184,25 @@ def test_chosen_items_are_compared_with_those_left_and_without_the_fair_sample(
     assert all(float(str(row["lowest_value"])) > 0 for row in groups)
 
 
+def test_items_that_people_were_asked_about_again_say_nothing_about_their_value(planted: Lake) -> None:
+    """Their row holds the fresh task, whose suggestion is none or one for another text."""
+    before = ask(planted, "value-against-outcome")
+    with planted.read() as reader:
+        task = reader.arrow("SELECT * EXCLUDE (run_id, committed_at) FROM queue WHERE state = 'answered' LIMIT 1")
+    row = task.to_pylist()[0]
+    earlier = {name: [row[name]] for name in ("item_id", "project", "task_id", "content_hash")}
+    fresh = {**row, "prediction": -1, "confidence": 0.0, "task_id": f"{row['task_id']} again"}
+    commit(
+        planted,
+        "ask_again",
+        Upsert("queue", pa.Table.from_pylist([fresh], schema=task.schema)),
+        Upsert("asked_before", pa.table({**earlier, "round": pa.array([1], pa.int32()), "why": ["second_look"]})),
+    )
+    groups = ask(planted, "value-against-outcome")
+    items = [sum(int(str(group["items"])) for group in found) for found in (before, groups)]
+    assert items == [16, 15]
+
+
 def test_costs_add_up_to_all_hours_and_labels_to_all_items(planted: Lake) -> None:
     hours = sum(float(str(row["hours"])) for row in ask(planted, "cost-per-class"))
     assert hours == pytest.approx(16 * 12.5 / 3600)

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+from flows.cli.main import run_command
 from tests.weak_labels.lf_helpers import CLASSES, add_items, run_vote
 from warehouse import Append, Lake, SettingsError, Upsert, matrix_to_list_array
 from warehouse.protection import connect_locked_down
@@ -213,6 +215,24 @@ class TestSlice:
             assert lf_report(reader, where="length(content) > 4").items == 3
             with pytest.raises(SettingsError, match="is no condition"):
                 lf_report(reader, where=f"EXISTS (FROM read_csv('{secret}'))")
+
+    def test_a_slice_without_items_is_said_and_its_zeros_are_not_shown(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "siftline.toml").write_text(
+            '[project]\nname = "p"\nclasses = ["sports", "politics", "science"]\n'
+            '[[sources]]\nname = "s"\npath = "s.csv"\n',
+            "utf-8",
+        )
+        with Lake(tmp_path / "lake") as lake:
+            add_items(lake, TEXTS)
+            add_items(lake, {"t": "goal"}, split="test")
+            add_classes_and_gold(lake, {"a": 0})
+            run_vote(lake, [GOAL])
+        assert run_command(["lf", "report", "--project", str(tmp_path), "--where", "split = 'test'"]) == 0
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert "No item of the train split is one where split = 'test'." in said.err
 
 
 def test_empty_warehouse(lake: Lake) -> None:

@@ -27,7 +27,7 @@ def lf_preview(
 def lf_report(
     project: ProjectOption = Path(),
     where: Annotated[
-        str | None, typer.Option(help="Only items for which this SQL over the table items is true.")
+        str | None, typer.Option(help="Only items of the train split for which this SQL over the table items is true.")
     ] = None,
     examples: Annotated[int, typer.Option(min=0, help="Items to show where functions disagree, of each kind.")] = 5,
 ) -> None:
