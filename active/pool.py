@@ -41,7 +41,7 @@ class Pool:
         content_hashes: [N].
         class_names: [C].
         votes: [N, C] functions that voted for each class.
-        weak: [N, C] weak labels; rows of zeros where the label model said nothing.
+        weak: [N, C] weak labels; rows of zeros where no function voted and it has the class shares alone.
         predicted: [N, C] class probabilities of the end model; where there are none uniform, or 1/2 if multi-label.
         has_prediction: [N] the end model spoke about this item.
         labelled: places of the items that people labelled, ascending.
@@ -106,7 +106,7 @@ def read_pool(reader: Reader, indexed: Sequence[str]) -> Pool:
     multi_label = any(several for _, several in named)
     table = reader.arrow(
         f"""
-        SELECT i.item_id, i.content_hash, w.probs AS weak, p.probs AS predicted,
+        SELECT i.item_id, i.content_hash, CASE WHEN w.votes > 0 THEN w.probs END AS weak, p.probs AS predicted,
                g.item_id IS NOT NULL AS labelled, g.class_id AS gold, q.item_id IS NOT NULL AS queued,
                {ANSWERED} AS answered
         FROM items i

@@ -6,15 +6,20 @@ import numpy as np
 import pytest
 
 from active.graph import PoolGraph
+from active.pool import read_pool
 from active.select import SelectConfig, select
 from active.value import (
     ValueConfig,
+    conflict,
     disagreement,
     estimate_values,
     uncertainty,
 )
 from tests.active.pools import SmallPool, clusters, label, small_pool, unit
+from tests.weak_labels.small_lake import build
 from warehouse import Lake, SettingsError
+from weak_labels.end_model import end_model
+from weak_labels.label_models import label_model
 
 COMPONENTS = ("value", "representativeness", "uncertainty", "disagreement", "redundancy")
 
@@ -148,6 +153,24 @@ def test_without_votes_and_models_the_typical_items_come_first(lake: Lake, tmp_p
     by_value = sorted(found, key=lambda item: float(found[item]["value"]))
     by_representativeness = sorted(found, key=lambda item: float(found[item]["representativeness"]))
     assert by_value[-5:] == by_representativeness[-5:]
+
+
+def test_the_class_shares_that_stand_for_no_vote_are_no_opinion(lake: Lake, tmp_path: Path) -> None:
+    """The label model has a row for every item, also for those that no function votes on."""
+    small = build(lake, tmp_path)
+    silent, _, *voted = sorted(small.train_ids())
+    for number in range(5):
+        small.delete_votes(f"lf_{number}")
+    for votes in ({}, {"some": {item: small.truth[item] for item in voted}}):
+        if votes:
+            small.put_votes(votes)
+        assert label_model(lake, small.label_config).committed
+        end_model(lake, small.end_config)
+        with lake.read() as reader:
+            assert reader.scalar("SELECT count(*) FROM latest_weak_labels WHERE list_sum(probs) > 0.99") == 180
+            pool = read_pool(reader, small.train_ids())
+        assert pool.weak.any() == bool(votes), "without votes the value is that of a project without functions"
+        assert conflict(pool)[pool.item_ids.index(silent)] == 0
 
 
 def test_an_empty_pool_and_a_single_item_are_no_fault(lake: Lake, tmp_path: Path) -> None:
