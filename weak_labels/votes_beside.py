@@ -57,13 +57,13 @@ class Weighed:
             votes: as for `predict_proba` [N].
             has: 1 where the item has the class, else 0 [N].
         """
-        found = EndModel.fit_gold(self._as_model(), _beside(said, votes), has, 2, ridge=RIDGE)
+        found = EndModel.fit_gold(self._as_model(), _beside(said, votes), has, 2)
         end_model, votes_factor, offset = (found.weights_DC[:, 1] - found.weights_DC[:, 0]).tolist()
         return type(self)(offset=2 * offset, end_model=end_model, votes=votes_factor)
 
     def _as_model(self) -> EndModel:
         half_D = np.array([self.end_model, self.votes, self.offset / 2]) / 2
-        return EndModel(np.stack([-half_D, half_D], axis=1), np.zeros(2), np.ones(2, np.bool_))
+        return EndModel(np.stack([-half_D, half_D], axis=1), np.zeros(2), np.ones(2, np.bool_), held=RIDGE)
 
 
 def log_odds(probs: npt.NDArray[np.floating[Any]]) -> Floats:

@@ -67,6 +67,18 @@ class TestLearning:
         assert accuracy(together, others, true_others) > 0.7
         assert (alone.predict_proba(others).argmax(axis=1) == 0).all()
 
+    @pytest.mark.parametrize("weak_labels", [3, 30])
+    def test_few_weak_labels_do_not_hold_back_what_gold_labels_teach(self, weak_labels: int) -> None:
+        vectors, truth = clouds(400, seed=1)
+        others, true_others = clouds(400, seed=2)
+        one_class = np.tile([1.0, 0.0, 0.0], (weak_labels, 1))  # a function that votes for one class, whatever it sees
+        weak = EndModel.fit_weak(vectors[-weak_labels:], one_class, np.ones(weak_labels))
+        assert weak is not None
+        together = EndModel.fit_gold(weak, vectors[:20], truth[:20], 3)
+        alone = EndModel.fit_gold(None, vectors[:20], truth[:20], 3)
+        scores = [accuracy(model, others, true_others) for model in (together, alone)]
+        assert scores[0] > scores[1] - 0.02
+
     def test_gold_labels_leave_the_intercepts_alone(self) -> None:
         vectors, truth = clouds(200, seed=1)
         weak = EndModel.fit_weak(vectors, np.eye(3)[truth], np.ones(200))
