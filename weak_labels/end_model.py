@@ -15,7 +15,8 @@ from weak_labels.training_data import read_training_data
 def end_model(lake: Lake, config: EndModelConfig, progress: Progress = silent) -> StageResult:
     """Train on weak and gold labels of train items and write `predictions` for every item that has a vector.
 
-    Equal vectors, weak labels and gold labels write nothing, also when other annotations (skips) came in.
+    Equal vectors, weak labels and gold labels write nothing, also when other annotations (skips) came in; so does the
+    first model of all where there is nothing to learn from.
 
     Args:
         lake: the warehouse.
@@ -40,6 +41,9 @@ def end_model(lake: Lake, config: EndModelConfig, progress: Progress = silent) -
         latest = stage.rows(
             "SELECT sequence, detail FROM models WHERE stage = 'end_model' ORDER BY sequence DESC LIMIT 1"
         )
+        if not (latest or data.gold or data.weights.any()):
+            # What it says would be shown to people as a suggestion: the first class of every item.
+            return stage.nothing(reason="no vote and no label to learn from yet")
         if latest and json.loads(latest[0][1]).get("fingerprint") == fingerprint:
             return stage.nothing(reason="equal vectors, weak labels and gold labels")
         progress(0, 3)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from active.pool import read_pool
 from tests.weak_labels.small_lake import CLASSES, ENCODER, SmallLake, build, clouds
 from warehouse import DataError, Lake, SettingsError, StageResult
 from weak_labels.classifier import EndModel, EndModelConfig, Ints, Vectors
@@ -212,6 +213,18 @@ class TestStage:
             small.truth[i] == int(np.argmax(probs)) for i, probs in predictions(small).items() if i.startswith("test")
         ]
         assert np.mean(right) > 0.7
+
+    def test_what_has_learned_from_nothing_suggests_nothing(self, lake: Lake, tmp_path: Path) -> None:
+        small = build(lake, tmp_path, train=30, test=10)
+        for number in range(5):
+            small.delete_votes(f"lf_{number}")
+        label_model(lake, small.label_config)
+        assert end_model(lake, small.end_config).detail == {"reason": "no vote and no label to learn from yet"}
+        with lake.read() as reader:
+            assert not reader.scalar("SELECT count(*) FROM predictions")
+            assert not read_pool(reader, small.train_ids()).has_prediction.any()
+        small.answer({item: small.truth[item] for item in small.train_ids()[:9]})
+        assert end_model(lake, small.end_config).rows_written["predictions"] == 40
 
     def test_no_vectors_is_nothing_to_do(self, lake: Lake, tmp_path: Path) -> None:
         small = SmallLake(lake, tmp_path)
