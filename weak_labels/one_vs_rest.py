@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from weak_labels.calibration import Floats as Probs
 from weak_labels.calibration import cross_validated
-from weak_labels.classifier import Bools, EndModel, EndModelConfig, Features, Floats, Ints, Vectors
+from weak_labels.classifier import GOLD_RIDGE, Bools, EndModel, EndModelConfig, Features, Floats, Ints, Vectors
 from weak_labels.heads import Heads
 from weak_labels.votes_beside import Weighed, log_odds
 
@@ -94,7 +94,7 @@ class OneVsRestHeads:
         yes_no = replace(config, classes=("no", "yes"), multi_label=False)
         rows = np.flatnonzero(weights)
         heads = [
-            Heads.fit(yes_no, vectors, vectors, rows, np.stack([1 - of, of], axis=1), weights[rows])
+            _held(Heads.fit(yes_no, vectors, vectors, rows, np.stack([1 - of, of], axis=1), weights[rows]))
             for of in probs[rows].T
         ]
         told_N = probs.sum(axis=1) > 0
@@ -141,6 +141,15 @@ class OneVsRestHeads:
         return LearnedSets(
             model=OneVsRest(tuple(models), tuple(weighed)), detail={"by_class": details} if details else {}
         )
+
+
+def _held(heads: Heads) -> Heads:
+    """Heads to which gold labels are held by the whole ridge, however few weak labels taught them.
+
+    Votes stand beside the end model here, so a few weak labels harm less, and half the ridge was no better on digests.
+    """
+    weak = {kind: replace(model, held=GOLD_RIDGE) if model else None for kind, model in heads.weak.items()}
+    return replace(heads, weak=weak)
 
 
 def truth(labels: Sequence[Label], classes: int, *, multi_label: bool) -> Truth:
