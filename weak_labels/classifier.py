@@ -99,8 +99,8 @@ class EndModel:
 
     Without weak labels step 2 is plain logistic regression, ridge 0.1, with all intercepts free. Up to 150 weak labels
     per class the ridge of step 2 lies between the two, by their share of these: a model from ten weak labels knows next
-    to nothing, and held to it by a ridge of 1 twenty gold labels were worth less than alone. (`one_vs_rest` holds to the
-    whole ridge: there votes stand beside the model.)
+    to nothing, and held to it by a ridge of 1 twenty gold labels were worth less than alone. (`one_vs_rest` holds to
+    the whole ridge: there votes stand beside the model.)
 
     Measured on Reuters R8, 3,840 train items to learn from and the other 1,645 to score, Snorkel weak labels,
     accuracy at 32 / 64 / 96 / 128 gold labels (0: .907), picked at random, and by margin and clusters:
