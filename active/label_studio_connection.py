@@ -61,8 +61,10 @@ class Connection:
                 timeout=timeout_s, follow_redirects=False, trust_env=not own, verify=httpx.create_ssl_context()
             )
         except (ImportError, ValueError, httpx.InvalidURL) as error:
+            # What is taken for a wrong port is the beginning of a password that holds a slash.
+            why = "it is no address" if isinstance(error, httpx.InvalidURL) else error
             raise SettingsError(
-                f"The proxy that the environment names cannot be used ({error}). Give HTTP_PROXY, HTTPS_PROXY and "
+                f"The proxy that the environment names cannot be used ({why}). Give HTTP_PROXY, HTTPS_PROXY and "
                 "ALL_PROXY an address that begins with http://, or unset them."
             ) from error
 

@@ -50,8 +50,10 @@ def client_for(url: str, headers: dict[str, str], timeout: httpx.Timeout) -> htt
             base_url=url, headers=headers, timeout=timeout, trust_env=not own, verify=httpx.create_ssl_context()
         )
     except (ImportError, ValueError, httpx.InvalidURL) as error:  # httpx reads all proxies, also those it needs not
+        # What is taken for a wrong port is the beginning of a password that holds a slash.
+        why = "it is no address" if isinstance(error, httpx.InvalidURL) else error
         raise OptionError(
-            f"The proxy that the environment names cannot be used ({error}). Give HTTP_PROXY, HTTPS_PROXY and "
+            f"The proxy that the environment names cannot be used ({why}). Give HTTP_PROXY, HTTPS_PROXY and "
             "ALL_PROXY an address that begins with http://, or unset them."
         ) from error
 

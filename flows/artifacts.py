@@ -21,7 +21,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.logging import get_run_logger
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from flows.figures import Rows, curve_picture, figures, functions
+from flows.figures import Rows, cells, curve_picture, figures, functions
 from flows.project import Project
 from flows.stages import RunSummary
 from flows.trigger import deployment_name
@@ -82,7 +82,7 @@ def publish_run(project: Project, summary: RunSummary) -> None:
         with _asked_twice():
             for name, rows, description in tables:
                 if rows:
-                    create_table_artifact(table=rows, key=f"{prefix}-{name}", description=description)
+                    create_table_artifact(table=cells(rows), key=f"{prefix}-{name}", description=description)
             if image := curve_picture(next((rows for name, rows, _ in tables if name == "learning-curve"), [])):
                 key = f"{prefix}-learning-curve-image"
                 create_image_artifact(image_url=image, key=key, description="Learning curve.")

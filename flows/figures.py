@@ -1,14 +1,28 @@
 """The tables of a run that people see in Prefect, read from the warehouse; `flows.artifacts` hands them over."""
 
 import base64
+import re
 from collections.abc import Sequence
 
+from flows.report.text import visible
 from warehouse import Reader
 from weak_labels.report import Report
 
 Rows = list[dict[str, object]]
 FIGURES = 200
 """Metrics that are shown at most."""
+_MARKUP = re.compile(r"[\\`*~<\[\]&]|(?<![^\W_])_|_(?![^\W_])|^[#>]|^[+-](?=[\s-]|$)")
+
+
+def cells(rows: Rows) -> Rows:
+    """Rows whose texts Prefect's page shows as they are: it takes each for Markdown, and asks for images in it."""
+    return [{k: _cell(v) if isinstance(v, str) else v for k, v in row.items()} for row in rows]
+
+
+def _cell(text: str) -> str:
+    """A text on one line, where lists, headings and tables cannot begin in the middle."""
+    line = _MARKUP.sub(r"\\\g<0>", visible(" ".join(text.split())))
+    return re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", line)
 
 
 def figures(reader: Reader) -> list[tuple[str, Rows, str]]:

@@ -21,7 +21,9 @@ from warehouse.errors import SettingsError
 from warehouse.files import replaced_file
 
 ROW_GROUP_ROWS = 100_000
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = tuple("=+-@\t\r\n" + "\uff1d\uff0b\uff0d\uff20")
+"""The wide ones are formulas too where a spreadsheet is set to Chinese or Japanese. Source:
+https://owasp.org/www-community/attacks/CSV_Injection"""
 
 
 @contextmanager

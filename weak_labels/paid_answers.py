@@ -11,7 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from warehouse import SettingsError
+from warehouse.connection import private_files
 from weak_labels.calls import NotAVote
+
+_TABLES = ("answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL, cost REAL NOT NULL)", "requests (cost REAL NOT NULL)")
 
 
 class PaidAnswers:
@@ -32,12 +35,11 @@ class PaidAnswers:
         self._lock = threading.RLock()
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
-            self._file = sqlite3.connect(path, check_same_thread=False, timeout=30)
-            self._file.execute(
-                "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL, cost REAL NOT NULL)"
-            )
-            self._file.execute("CREATE TABLE IF NOT EXISTS requests (cost REAL NOT NULL)")
-            self._file.commit()
+            with private_files():  # an answer may repeat the text that it is about
+                self._file = sqlite3.connect(path, check_same_thread=False, timeout=30)
+                for table in _TABLES:
+                    self._file.execute(f"CREATE TABLE IF NOT EXISTS {table}")
+                self._file.commit()
         except sqlite3.DatabaseError as error:
             raise SettingsError(
                 f"The cache of answers {path} cannot be opened: {error}. Move it away; answers are then paid again."

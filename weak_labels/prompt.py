@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from warehouse import SettingsError
+from weak_labels.calls import NotAVote
 from weak_labels.fingerprint import fingerprint
 from weak_labels.functions import ABSTAIN, ItemBatch, LabelingFunction
 from weak_labels.prompt_client import Refused
@@ -49,15 +50,15 @@ def prompt(
 
     def rule(batch: ItemBatch) -> list[Any]:
         assert batch.ask is not None, "the caller checks that there is a service"
-        votes: list[Any] = []
-        for answer in batch.ask(model, instruction, batch.texts):
-            if isinstance(answer, str):
-                refused = Refused(f"the model answered {answer[:80]!r}, not one of: {listed}")
-                label = known.get(answer.strip().lower(), bare.get(_bare(answer), refused))
-                votes.append(ABSTAIN if label is None else label)
-            else:
-                votes.append(answer)
-        return votes
+        return [_vote(answer) for answer in batch.ask(model, instruction, batch.texts)]
+
+    def _vote(answer: object) -> Any:
+        if isinstance(answer, Refused):
+            return NotAVote("not_a_vote", answer.reason)
+        assert isinstance(answer, str)
+        none_of_them = NotAVote("not_a_vote", f"the model answered {answer[:80]!r}, not one of: {listed}")
+        label = known.get(answer.strip().lower(), bare.get(_bare(answer), none_of_them))
+        return ABSTAIN if label is None else label
 
     return LabelingFunction(
         name=name or "",

@@ -33,6 +33,8 @@ _MOST_TOKENS = 2**53  # what a float holds
 _OVERHEAD_TOKENS = 64  # of the messages' frame
 _RETRIED = (408, 409, 425, 429, 500, 502, 503, 504)
 _LONGEST_WAIT_S = 60.0
+_SHORTEST_SECRET = 8
+"""A shorter key is a stand-in for none, such as `no`, and may be a word of an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,19 +244,21 @@ class PromptClient:
                     wait_s = _retry_after(headers, wait_s)
                 elif 400 <= status < 500 and status not in (401, 403, 404):
                     cost = 0.0
-                    return Refused(f"HTTP {status}: {content[:200].decode('utf-8', 'replace')}")
+                    return Refused(f"HTTP {status}: {self._said(content.decode('utf-8', 'replace'))}")
                 elif status != 200:
                     cost = 0.0
                     raise NotAVote("raised", f"{self.config.url} answered HTTP {status}; {self._kept()}")
                 else:
                     answer, tokens = _read(content)
+                    answer = self._without_key(answer)
                     cost = most if tokens is None else self._cost(*tokens)
                     self._paid.keep(key, answer, cost)
                     return answer
             except httpx.RequestError as error:  # also of a body that cannot be unpacked
                 problem = type(error).__name__  # it may have been answered and charged: the full cost stays
             except ValueError as error:
-                raise NotAVote("raised", f"{self.config.url} did not answer as a chat completion: {error}") from error
+                said = self._said(str(error))
+                raise NotAVote("raised", f"{self.config.url} did not answer as a chat completion: {said}") from None
             finally:
                 self._paid.settle(request, cost)
             if attempt + 1 < self.config.attempts and stop.wait(min(wait_s, self._clock.left_s())):
@@ -291,6 +295,14 @@ class PromptClient:
         self._clock.left_s()
         return stopped
 
+    def _without_key(self, text: str) -> str:
+        """What the service said, which may repeat what it was sent, without the key."""
+        key = self.config.api_key
+        return text.replace(key, "***") if len(key) >= _SHORTEST_SECRET else text
+
+    def _said(self, text: str) -> str:
+        return self._without_key(text)[:200]
+
     def _cost(self, sent: float, answered: float) -> float:
         return (sent * self.config.price_in + answered * self.config.price_out) / 1e6
 
@@ -310,7 +322,7 @@ def _read(content: bytes) -> tuple[str, tuple[int, int] | None]:
         answer = "" if answer is None else answer  # a refusal, or thoughts that used up the tokens
         usage = value.get("usage") or {}
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(content[:80].decode("utf-8", "replace")) from error
+        raise ValueError(content.decode("utf-8", "replace")) from error
     if not isinstance(answer, str):
         raise ValueError(f"its content is {answer!r}")
     sent, answered = usage.get("prompt_tokens"), usage.get("completion_tokens")

@@ -1,5 +1,6 @@
 """How the command talks: a rich console for people, plain lines when the output is not a terminal."""
 
+import io
 import sys
 import time
 import unicodedata
@@ -52,6 +53,15 @@ def safe_prose(text: str) -> str:
 def lines(text: str) -> str:
     """Text as `safe`, with the line ends and tabs of our own messages."""
     return "".join(c if c in "\n\t" else safe(c) for c in text)
+
+
+class Shown(io.TextIOBase):
+    """Standard output that is a terminal: what is written there is shown as `lines` shows it."""
+
+    def write(self, text: str, /) -> int:
+        """Write a text, with its line ends as a terminal has them."""
+        sys.stdout.write(lines(text.replace("\r\n", "\n")))
+        return len(text)
 
 
 def excerpt(text: object, width: int = 80) -> str:

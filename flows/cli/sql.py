@@ -6,11 +6,11 @@ import sys
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import duckdb
 
-from flows.cli.console import print_table, say
+from flows.cli.console import Shown, print_table, say
 from flows.settings import warehouse_of
 from warehouse import SettingsError
 from warehouse.away import server_away
@@ -136,7 +136,7 @@ def _write(
 @contextmanager
 def _text(file: Path | None) -> Generator[TextIO]:
     if file is None:
-        yield sys.stdout
+        yield cast("TextIO", Shown()) if sys.stdout.isatty() else sys.stdout
         return
     with file.open("w", encoding="utf-8", newline="") as target:
         yield target

@@ -112,11 +112,12 @@ def test_a_proxy_of_the_environment_stands_before_other_hosts_only(monkeypatch: 
             LabelStudioService("http://studio.example", CANARY, "some project").pull()
     assert asked[0].startswith("/api/")
     assert asked[-1].startswith("http://studio.example/api/")
-    monkeypatch.setenv("ALL_PROXY", "socks9://user:secret@127.0.0.1:9")
-    LabelStudioService("http://127.0.0.1:8080", CANARY, "some project")
-    with pytest.raises(SettingsError, match=r"proxy that the environment names.*begins with http://") as raised:
-        LabelStudioService("http://studio.example", CANARY, "some project")
-    assert "secret" not in str(raised.value)
+    for address in ("socks9://user:secret@127.0.0.1:9", "http://user:secret/of#mine@127.0.0.1:9"):
+        monkeypatch.setenv("ALL_PROXY", address)
+        LabelStudioService("http://127.0.0.1:8080", CANARY, "some project")
+        with pytest.raises(SettingsError, match=r"proxy that the environment names.*begins with http://") as raised:
+            LabelStudioService("http://studio.example", CANARY, "some project")
+        assert "secret" not in str(raised.value)
 
 
 def test_a_server_that_lists_the_same_tasks_again_and_again_is_given_up() -> None:

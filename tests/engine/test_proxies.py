@@ -81,7 +81,8 @@ def test_a_proxy_that_is_away_or_of_another_kind_is_named(monkeypatch: pytest.Mo
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     with pytest.raises(UnavailableError, match=r"by the proxy .* add engine\.invalid to NO_PROXY"):
         RemoteEncoder("http://engine.invalid:8180", patience_s=0.3)
-    monkeypatch.setenv("ALL_PROXY", "socks9://user:secret@127.0.0.1:9")
-    with pytest.raises(OptionError, match=r"proxy that the environment names cannot be used") as raised:
-        RemoteEncoder("http://engine.invalid:8180")
-    assert "secret" not in str(raised.value)
+    for address in ("socks9://user:secret@127.0.0.1:9", "http://user:secret/of#mine@127.0.0.1:9"):
+        monkeypatch.setenv("ALL_PROXY", address)
+        with pytest.raises(OptionError, match=r"proxy that the environment names cannot be used") as raised:
+            RemoteEncoder("http://engine.invalid:8180")
+        assert "secret" not in str(raised.value)

@@ -1,11 +1,13 @@
 """The tables that a run leaves in Prefect's view say of how many they are, and of whose labels."""
 
 import base64
+import html
 from pathlib import Path
 
 import pytest
+from markdown_it import MarkdownIt
 
-from flows.figures import Rows, curve_picture, figures
+from flows.figures import Rows, cells, curve_picture, figures
 from tests.flows import report_lake
 
 
@@ -34,3 +36,47 @@ def test_the_curve_goes_by_labels_also_where_their_number_fell() -> None:
     places = [float(pair.split(",")[0]) for pair in picture.split('points="')[1].split('"')[0].split()]
     assert places == [60, 320, 580]
     assert "Valid accuracy by number" in picture
+
+
+TEXTS = [
+    "![i](http://example.org/x.png)",
+    "<img src=http://example.org/x.png onerror=alert(1)>",
+    "[click](javascript:alert(1)) <http://example.org>",
+    "*a* __b__ _c_ ~~d~~ `e` ***f*** ___ a_b __init__.py",
+    "<!-- hidden --> <b>bill</b> &lt; &#33; \\[x] C:\\new\\*",
+    "[r]: http://example.org/ 'title'",
+    *(
+        "# head",
+        "> quote",
+        "- a",
+        "+ a",
+        "* a",
+        "1. one",
+        "12) one",
+        "---",
+        "***",
+        "```code",
+        "===",
+        "| a | b |",
+        "-",
+        "7.",
+    ),
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_text_of_a_record_is_no_markup_in_prefects_view(text: str) -> None:
+    [row] = cells([{"text": text, "item": text, "items": 3}])
+    assert row["items"] == 3
+    assert row["text"] == row["item"]
+    shown = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(str(row["text"]))
+    assert shown == f"<p>{html.escape(text, quote=True).replace('&#x27;', chr(39))}</p>\n"
+
+
+def test_names_and_figures_are_left_as_they_are_in_prefects_view() -> None:
+    plain = {"function": "short_thanks", "accuracy": "0.912 (0.90 to 0.95)", "value": "-0.5", "item": "a-1_b.c/d"}
+    assert cells([plain]) == [plain]
+
+
+def test_what_would_break_or_turn_a_line_in_prefects_view_is_shown() -> None:
+    assert cells([{"text": "a\n\n# b\t\u202ec\x1b[2J"}]) == [{"text": "a # b ⟨U+202E⟩c⟨U+001B⟩\\[2J"}]

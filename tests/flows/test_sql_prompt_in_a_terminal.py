@@ -99,3 +99,15 @@ def test_brackets_and_colons_of_a_condition_are_no_markup(project: Path) -> None
     assert f"labeling functions where {where}" in words
     assert "No votes yet" in words
     assert report.leave() == 0
+
+
+@pytest.mark.parametrize("form", ["csv", "json", "table"])
+def test_a_text_steers_no_terminal_in_any_form(project: Path, form: str) -> None:
+    query = "select chr(27) || ']0;title' || chr(7) || chr(155) || '2J' || chr(8238) || chr(13) || 'end' as t"
+    asked = Terminal("sql", "--project", str(project), "--format", form, query)
+    told = asked.until("")
+    assert asked.leave() == 0
+    assert "title" in told
+    assert "end" in told
+    assert not set(told) & set("\x07\x9b\u202e")
+    assert "\x1b]" not in told

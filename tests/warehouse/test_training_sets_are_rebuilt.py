@@ -122,11 +122,11 @@ def test_the_card_of_a_datasets_folder_names_the_classes_in_any_script(
 def test_a_text_that_looks_like_a_formula_is_none_in_csv_and_itself_elsewhere(tmp_path: Path) -> None:
     with full_lake(tmp_path / "lake") as lake:
         with lake.read() as reader:
-            rows = reader.arrow("SELECT * EXCLUDE (run_id, committed_at) FROM items WHERE item_id < 'i005' ORDER BY 1")
-        texts = ["=cmd|'/C calc'!A0", "+1", "-2", "@sum(A1)", "\t=1"]
+            rows = reader.arrow("SELECT * EXCLUDE (run_id, committed_at) FROM items WHERE item_id < 'i008' ORDER BY 1")
+        texts = ["=cmd|'/C calc'!A0", "+1", "-2", "@sum(A1)", "\t=1", "\n=1", "\uff1d1", "\uff20sum(A1)"]
         commit(lake, "hostile", Upsert("items", rows.set_column(1, "content", pa.array(texts))))
         for form in ("csv", "jsonl"):
-            export_training_set(lake.path, tmp_path / form, format=form, where="item_id < 'i005'")
+            export_training_set(lake.path, tmp_path / form, format=form, where="item_id < 'i008'")
     with (tmp_path / "csv" / "training_set.csv").open(encoding="utf-8", newline="") as file:
         assert [row["content"] for row in csv.DictReader(file)] == [f"'{text}" for text in texts]
     lines = (tmp_path / "jsonl" / "training_set.jsonl").read_text("utf-8").splitlines()

@@ -77,6 +77,54 @@ def test_a_text_that_the_service_refuses_is_a_fault_of_its_item(lake: Lake, serv
     assert ("b", "asks") in votes(lake)
 
 
+ECHOED = [
+    (400, {}, b"x" * 185 + b"Bearer canary-key"),
+    (200, {}, json.dumps({"choices": [{"message": {"content": "Bearer canary-key"}}]}).encode()),
+    (200, {}, json.dumps({"choices": [{"message": {"content": ["Bearer canary-key"]}}]}).encode()),
+    (200, {}, b'{"headers": {"authorization": "Bearer canary-key"}}'),
+]
+
+
+@pytest.mark.parametrize("echo", ECHOED, ids=["refused", "answer", "no-text", "no-completion"])
+def test_a_key_that_the_service_repeats_is_told_nowhere(
+    lake: Lake, service: Service, tmp_path: Path, echo: tuple[int, dict[str, str], bytes]
+) -> None:
+    add_items(lake, TEXTS)
+    service.failures = [echo] * 8
+    given = settings(service, tmp_path, api_key="canary-key")
+    detail = run(lake, given).detail
+    with lake.read() as reader:
+        told = reader.rows("SELECT detail FROM lf_faults")
+    assert told
+    assert "canary" not in repr((detail, told))
+    assert b"canary" not in given.cache.read_bytes()
+
+
+def test_a_stand_in_for_a_key_may_be_a_word_of_an_answer(service: Service, tmp_path: Path) -> None:
+    with PromptClient(settings(service, tmp_path, api_key="no")) as client:
+        assert client.ask("tiny", "question", ["an atom"]) == ["no"]
+
+
+def test_a_fault_says_what_the_service_said_in_words(lake: Lake, service: Service, tmp_path: Path) -> None:
+    add_items(lake, TEXTS)
+    service.failures = [(400, {}, b"too long")]
+    service.answer = lambda _: "maybe"
+    run(lake, settings(service, tmp_path, parallel=1))
+    with lake.read() as reader:
+        told = reader.rows("SELECT item_id, detail FROM lf_faults WHERE fault = 'not_a_vote' ORDER BY item_id")
+    assert dict(told) == {
+        "a": "HTTP 400: too long",
+        "b": "the model answered 'maybe', not one of: yes, no",
+        "c": "HTTP 400: too long",
+    }
+
+
+def test_answers_are_their_owners_only(service: Service, tmp_path: Path) -> None:
+    given = settings(service, tmp_path)
+    with PromptClient(given):
+        assert given.cache.stat().st_mode & 0o777 == 0o600
+
+
 def test_a_text_without_an_answer_is_a_fault_of_its_item_and_is_not_paid_again(
     lake: Lake, service: Service, tmp_path: Path
 ) -> None:
