@@ -37,10 +37,15 @@ class Content:
         if bool(self.image) != bool(self.image_prefix):
             raise SettingsError("[annotate] image and image_prefix belong together: set both or neither")
         if self.image_prefix:
-            parts = urlsplit(self.image_prefix)
-            if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+            try:
+                parts = urlsplit(self.image_prefix)
+                plain = parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
+            except ValueError:  # half an IPv6 address
+                plain = False
+            if not plain:  # not repeated: it may hold a password
                 raise SettingsError(
-                    f"[annotate] image_prefix is {self.image_prefix!r}; it must look like https://images.example.org/"
+                    "[annotate] image_prefix must look like https://images.example.org/, without a log-in: it is in "
+                    "every task"
                 )
             if self.image_prefix[-1] not in "/=":
                 raise SettingsError(f"[annotate] image_prefix is {self.image_prefix!r}; it must end in / or =")

@@ -442,6 +442,10 @@ def _lines(error: ValidationError) -> list[str]:
             lines.append(f"  {where}: unknown setting{_meant(problem['loc'])}")
         elif problem["type"] == "missing":
             lines.append(f"  {where}: missing")
+        elif problem["type"] == "model_type":  # what was found may be an address with a password
+            table = ".".join(part for part in place if isinstance(part, str))
+            head = f"[{table}]" if table == ".".join(map(str, place)) else f"[[{table}]]"
+            lines.append(f"  {where}: must be a table of settings: {head} and below it a line for each")
         else:
             message = problem["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list in [ ]")
             told = bool(problem["loc"]) and problem["type"] != _ADDRESS

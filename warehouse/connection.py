@@ -63,7 +63,8 @@ class Location:
                 f"[warehouse] catalog is {self.catalog!r}; it must be 'sqlite' or start with 'postgres:', such as "
                 "'postgres:dbname=siftline host=db'."
             )
-        if "@" in self.data.partition("://")[2].partition("/")[0]:
+        # DuckDB takes keys behind a question mark too.
+        if "@" in self.data.partition("://")[2].partition("/")[0] or "?" in self.data:
             raise SettingsError(
                 "[warehouse] data must be of the form 's3://bucket/prefix' without keys. Set the environment variables "
                 "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."

@@ -55,11 +55,13 @@ def test_an_image_is_at_the_configured_place_or_nowhere(path: str, address: str)
         {"image_prefix": PREFIX},
         {"image": "file", "image_prefix": "file:///etc/"},
         {"image": "file", "image_prefix": "javascript:alert(1)/"},
-        {"image": "file", "image_prefix": "https://user:pw@host/"},
+        {"image": "file", "image_prefix": "https://user:canary@host/"},
+        {"image": "file", "image_prefix": "https://[::1/"},
         {"image": "file", "image_prefix": "https://images.example.org"},
         {"show": ("a", "b", "c", "d", "e")},
     ],
 )
 def test_settings_that_cannot_be_used(settings: dict) -> None:
-    with pytest.raises(SettingsError, match="annotate"):
+    with pytest.raises(SettingsError, match="annotate") as refused:
         Content(**settings)
+    assert "canary" not in str(refused.value)

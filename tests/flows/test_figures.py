@@ -74,7 +74,12 @@ def test_a_text_of_a_record_is_no_markup_in_prefects_view(text: str) -> None:
 
 
 def test_names_and_figures_are_left_as_they_are_in_prefects_view() -> None:
-    plain = {"function": "short_thanks", "accuracy": "0.912 (0.90 to 0.95)", "value": "-0.5", "item": "a-1_b.c/d"}
+    plain: dict[str, object] = {
+        "function": "short_thanks",
+        "accuracy": "0.912 (0.90 to 0.95)",
+        "value": "-0.5",
+        "item": "a-1_b.c/d",
+    }
     assert cells([plain]) == [plain]
 
 

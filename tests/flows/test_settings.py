@@ -238,6 +238,25 @@ def test_the_mark_that_windows_puts_before_a_text_is_read(tmp_path: Path) -> Non
     assert load_settings(tmp_path).project.classes
 
 
+@pytest.mark.parametrize("name", ["engine", "warehouse"])
+def test_a_value_in_the_place_of_a_section_is_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    with pytest.raises(SettingsError, match=rf"{name}: must be a table of settings: \[{name}\]") as refused:
+        load_settings(write(tmp_path, f"{name} = 'http://me:canary@host'\n{GOOD}"))
+    assert "canary" not in str(refused.value)
+    monkeypatch.setenv(f"SIFTLINE_{name.upper()}", '"http://me:canary@host"')
+    with pytest.raises(SettingsError, match=rf"{name} .SIFTLINE_{name.upper()}.: must be a table") as refused:
+        load_settings(write(tmp_path, GOOD))
+    assert "canary" not in str(refused.value)
+
+
+def test_a_file_in_the_place_of_a_source_is_told_what_a_source_is(tmp_path: Path) -> None:
+    text = GOOD.partition("[[sources]]")[0]
+    with pytest.raises(SettingsError, match=r"sources\.0: must be a table of settings: \[\[sources\]\]"):
+        load_settings(write(tmp_path, f"sources = ['records.csv']\n{text}"))
+
+
 def test_an_unknown_strategy_is_refused_before_anything_runs(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="valeu"):
         Project(write(tmp_path, GOOD + "[select]\nstrategy = 'valeu'"))
@@ -315,7 +334,13 @@ def test_a_file_that_pythons_reader_gives_up_on_is_refused_in_words(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "setting", ["catalog = 'postgresql://me:canary@db/x'", "data = 's3://me:canary@b/x'", "data = 'http://me:canary@b'"]
+    "setting",
+    [
+        "catalog = 'postgresql://me:canary@db/x'",
+        "data = 's3://me:canary@b/x'",
+        "data = 'http://me:canary@b'",
+        "data = 's3://b/x?s3_secret_access_key=canary'",
+    ],
 )
 def test_a_secret_in_a_setting_is_refused_and_not_repeated(tmp_path: Path, setting: str) -> None:
     settings = load_settings(write(tmp_path, GOOD + f"[warehouse]\n{setting}"))
