@@ -4,7 +4,7 @@ import base64
 import re
 from collections.abc import Sequence
 
-from flows.report.text import visible
+from flows.visible import one_line
 from warehouse import Reader
 from weak_labels.report import Report
 
@@ -21,7 +21,7 @@ def cells(rows: Rows) -> Rows:
 
 def _cell(text: str) -> str:
     """A text on one line, where lists, headings and tables cannot begin in the middle."""
-    line = _MARKUP.sub(r"\\\g<0>", visible(" ".join(text.split())))
+    line = _MARKUP.sub(r"\\\g<0>", one_line(text))
     return re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", line)
 
 

@@ -33,6 +33,7 @@ from flows.project import Project
 from flows.stages import GATHER, REFRESH, STAGES, RunStage, RunSummary, check_ahead, run_passes, run_stages
 from flows.take_over import RunRecord, recorded
 from flows.trigger import PASSES, close_in_prefect, start_cycle_if_due
+from flows.visible import one_line
 from warehouse import Progress, SiftlineError, StageResult, Transient, WarehouseBusy, silent
 from warehouse.maintain import maintain
 
@@ -98,7 +99,8 @@ def words_of(result: StageResult) -> str:
     counts = ", ".join(f"{key} {n:,}" for key, n in result.detail.items() if isinstance(n, int) and n)
     read = f"{result.rows_read:,} rows read, " if result.rows_read else ""
     said = f"{read}{written} written" if written else "nothing new"
-    advice = f". {result.detail['advice']}" if "advice" in result.detail else ""
+    # It may quote a record: one that holds a line end would write a line of its own into the log.
+    advice = f". {one_line(result.detail['advice'])}" if "advice" in result.detail else ""
     return f"{said}{f' ({counts})' if counts else ''} in {result.seconds:.1f} s{advice}"
 
 
@@ -197,7 +199,7 @@ def _alone(opened: OpenProject, flow_name: str, patience_s: float, at: _At) -> G
     def taken(dead: Sequence[RunRecord]) -> None:
         # What ended those before it may be mended since; the table `runs` tells of each.
         words = f"Going on after {dead[-1].words()}. What it committed is kept; the rest is done now."
-        log.warning("%s", words)
+        log.warning("%s", one_line(words))
         opened.told(words)
         for record in dead:
             close_in_prefect(record, run)

@@ -83,4 +83,4 @@ class Announcer:
             say(f"  What was not read, and why: siftline questions what-was-not-read{project_hint(self._root)}")
         for name in ("reason", "advice"):
             if name in result.detail:
-                say(f"  {result.detail[name]}")
+                say(f"  {' '.join(result.detail[name].split())}")  # it may quote a record

@@ -19,6 +19,7 @@ from flows.report import plots, story, text
 from flows.report.facts import Facts, read_facts
 from flows.report.layout import lay_out
 from flows.report.sample import MapItems, Row
+from flows.visible import visible
 from warehouse import Lake, Progress, Reader, siftline_version, silent
 from warehouse.answers import NO_CLASS
 from warehouse.files import replaced_file
@@ -86,9 +87,7 @@ def _render(facts: Facts, item_map: Mapping[str, Any] | None, *, title: str, cla
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: (
-            value if isinstance(value, Markup) or not isinstance(value, str) else text.visible(value)
-        ),
+        finalize=lambda value: value if isinstance(value, Markup) or not isinstance(value, str) else visible(value),
     )
     for name in ("count", "counted", "score", "percent", "duration", "moment", "excerpt"):
         environment.filters[name] = getattr(text, name)
@@ -158,7 +157,7 @@ def suggestion(classes: Sequence[str], row: Mapping[str, Any]) -> str | None:
 
 def _breakable(name: str) -> Markup:
     """A name that may break after an underscore."""
-    return Markup("_<wbr>").join(text.visible(name).split("_"))
+    return Markup("_<wbr>").join(visible(name).split("_"))
 
 
 def _commands(sentence: str) -> Markup:

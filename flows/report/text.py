@@ -1,47 +1,22 @@
 """How figures and untrusted texts are written on the page.
 
-Every text of the data may be hostile. Jinja and `svg.element` escape what HTML would read as markup; `visible` does
-the rest: control characters, terminal codes and marks that turn the reading direction are shown as what they are.
+Every text of the data may be hostile. Jinja and `svg.element` escape what HTML would read as markup;
+`flows.visible` does the rest.
 """
 
 import json
-import unicodedata
 from datetime import datetime
 from typing import Any
 
+from flows.visible import one_line
+
 ELLIPSIS = "…"
-_JOINERS = "\u200c\u200d"  # emoji and several scripts need them; they neither hide nor reorder text
-_MAX_MARKS = 4  # combining marks on one letter; more would paint over the lines above
-
-
-def visible(text: str) -> str:
-    """The text with every character that is invisible or acts on the display made readable.
-
-    Control characters and format characters such as bidi marks become their code point in angle brackets, lone
-    surrogates the replacement character. Line breaks and tabs stay.
-    """
-    if text.isascii() and text.isprintable():
-        return text
-    out: list[str] = []
-    marks = 0
-    for char in text:
-        category = unicodedata.category(char)
-        marks = marks + 1 if category in ("Mn", "Me") else 0
-        if char in "\n\t" or char in _JOINERS:
-            out.append(char)
-        elif category == "Cs":
-            out.append("\ufffd")
-        elif category in ("Cc", "Cf", "Zl", "Zp", "Co"):
-            out.append(f"⟨U+{ord(char):04X}⟩")
-        elif marks <= _MAX_MARKS:
-            out.append(char)
-    return "".join(out)
 
 
 def excerpt(text: str, length: int) -> str:
     """The text's beginning on one line, at most `length` characters, cut with an ellipsis."""
     # Only the beginning is looked at: a record may be a megabyte long.
-    head = visible(" ".join(text[: 4 * length].split()))
+    head = one_line(text[: 4 * length])
     return head if len(head) <= length and len(text) <= 4 * length else head[: length - 1].rstrip() + ELLIPSIS
 
 

@@ -178,6 +178,11 @@ class TestSwitchingOff:
         Announcer()(result)
         assert f"Switched off, their votes do not count: f ({why}" in capsys.readouterr().err
         assert f"f ({why}" in words_of(result)
+        quoting = "cannot read\n09:00:00.000 | ERROR | all is lost\x1b[2J"
+        advised = dataclasses.replace(result, detail={**result.detail, "advice": quoting})
+        Announcer()(advised)
+        assert capsys.readouterr().err.endswith("  cannot read 09:00:00.000 | ERROR | all is lost\\x1b[2J\n")
+        assert words_of(advised).endswith(". cannot read 09:00:00.000 | ERROR | all is lost⟨U+001B⟩[2J")
         (tmp_path / "siftline.toml").write_text(
             '[project]\nname = "p"\nclasses = ["a", "b", "c"]\n[[sources]]\nname = "s"\npath = "s.csv"\n', "utf-8"
         )
