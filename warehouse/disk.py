@@ -6,6 +6,7 @@ holder of the write lock writes, so what is newer than its attempt and in no cat
 
 import contextlib
 import os
+import tempfile
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from warehouse.errors import DiskFull
+from warehouse.spill import PREFIX
 
 if TYPE_CHECKING:
     from warehouse.connection import Location
@@ -34,6 +36,8 @@ def disk_full(text: str, location: "Location") -> DiskFull | None:
         text: DuckDB's message. SQLite says "disk I/O error" where it cannot make its files.
         location: the warehouse whose disk is asked for its free space.
     """
+    if PREFIX in text or "failed to offload data block" in text:
+        return temporary_full()
     if not any(sign in text for sign in _FULL) and not (
         "disk I/O error" in text and _free_bytes(location.folder) < _NEEDED_BYTES
     ):
@@ -41,6 +45,15 @@ def disk_full(text: str, location: "Location") -> DiskFull | None:
     return DiskFull(
         f"The disk of {location.words} is full ({room(location.folder)}); nothing was written. Free space and run "
         "again; reading needs 64 KiB too."
+    )
+
+
+def temporary_full() -> DiskFull:
+    """The error to raise where the temporary folder has no room for rows on their way, or that memory does not hold."""
+    folder = tempfile.gettempdir()
+    return DiskFull(
+        f"The disk of the temporary folder {folder} is full ({room(Path(folder))}); nothing was written to the "
+        "warehouse. Free space, or let the environment variable TMPDIR name a folder with more, and run again."
     )
 
 

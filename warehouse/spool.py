@@ -5,13 +5,11 @@ import mmap
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Self
 
 import pyarrow as pa
 
-from warehouse.disk import room
-from warehouse.errors import DiskFull
+from warehouse.disk import temporary_full
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -59,9 +57,4 @@ def _told_when_full() -> Generator[None]:
     except OSError as error:
         if error.errno not in _FULL:
             raise
-        folder = tempfile.gettempdir()
-        raise DiskFull(
-            f"The disk of the temporary folder {folder} is full ({room(Path(folder))}); "
-            "nothing was written to the warehouse. Free space, or let the environment variable TMPDIR name a folder "
-            "with more, and run again."
-        ) from error
+        raise temporary_full() from error
