@@ -143,13 +143,16 @@ source = SourceConfig(name="s", query="SELECT 'a' AS text FROM range(10)")
 with Lake(Path(sys.argv[1])) as lake:
     ingest(lake, IngestConfig(root=Path(sys.argv[1]).parent, classes=("a", "b"), sources=(source,)))
 """
+OPENING = "from warehouse.time_zone import open_in_utc; open_in_utc().close()"
 
 
 @pytest.mark.parametrize("code", [VOTE, READ], ids=["vote", "ingest"])
-def test_a_killed_stage_leaves_nothing_in_the_temporary_folder(
+def test_a_killed_stage_leaves_no_file_in_the_temporary_folder_and_the_next_process_no_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
     (tmp_path / "temporary").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     killed(code, tmp_path / "lake")
+    assert not [path for path in (tmp_path / "temporary").rglob("*") if path.is_file()]
+    subprocess.run([sys.executable, "-c", OPENING], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
     assert names(tmp_path / "temporary") == []
