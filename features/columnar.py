@@ -19,7 +19,7 @@ from features.columnar_child import EXIT_DATA, EXIT_SETTINGS, MEMORY_BYTES
 from features.records import FLOAT_BITS, BadRecord, Fault, Record, fault, make_record
 from features.sources import MissingColumns, SourceConfig, SourceFile, repeated_columns
 from warehouse import DataError, SettingsError
-from warehouse.scratch import scratch_folder
+from warehouse.scratch import roomy_folder, scratch_folder
 
 QUERY = "the query"
 MESSAGE_BYTES = 4000
@@ -103,7 +103,7 @@ def _batches(request: dict[str, Any], source: SourceConfig, where: str, root: Pa
 
 @contextmanager
 def _child(request: dict[str, Any], root: Path) -> Generator[tuple["subprocess.Popen[bytes]", IO[bytes]]]:
-    with tempfile.TemporaryFile() as messages, scratch_folder(Path(tempfile.gettempdir()), "siftline-query-") as spill:
+    with tempfile.TemporaryFile() as messages, scratch_folder(Path(roomy_folder()), "siftline-query-") as spill:
         # -P keeps the project folder, where the child works, from shadowing what it imports.
         command = [sys.executable, "-P", "-m", "features.columnar_child"]
         child = subprocess.Popen(

@@ -6,7 +6,6 @@ holder of the write lock writes, so what is newer than its attempt and in no cat
 
 import contextlib
 import os
-import tempfile
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from warehouse.errors import DiskFull
+from warehouse.scratch import roomy_folder
 from warehouse.spill import PREFIX
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def disk_full(text: str, location: "Location") -> DiskFull | None:
 
 def temporary_full() -> DiskFull:
     """The error to raise where the temporary folder has no room for rows on their way, or that memory does not hold."""
-    folder = tempfile.gettempdir()
+    folder = roomy_folder()
     return DiskFull(
         f"The disk of the temporary folder {folder} is full ({room(Path(folder))}); nothing was written to the "
         "warehouse. Free space, or let the environment variable TMPDIR name a folder with more, and run again."

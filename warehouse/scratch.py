@@ -14,6 +14,21 @@ from pathlib import Path
 
 _DRAWN = "[a-z0-9_]{8}"
 """What `tempfile` puts into a name."""
+_SMALL, _ON_DISK = "/tmp", "/var/tmp"  # noqa: S108 - what is made there has a drawn name, or none
+
+
+def roomy_folder() -> str:
+    """The folder for temporary files of any size: the one that TMPDIR names, else /var/tmp rather than /tmp.
+
+    On many systems /tmp is in memory, which such files are there to save. Source:
+    https://systemd.io/TEMPORARY_DIRECTORIES/
+
+    Raises:
+        OSError: there is none that can be written to.
+    """
+    folder = tempfile.gettempdir()
+    named = any(os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
+    return _ON_DISK if folder == _SMALL and not named and os.access(_ON_DISK, os.W_OK | os.X_OK) else folder
 
 
 @contextmanager

@@ -8,11 +8,10 @@ import atexit
 import functools
 import itertools
 import os
-import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from warehouse.scratch import scratch_folder
+from warehouse.scratch import roomy_folder, scratch_folder
 
 PREFIX = "siftline-spill-"
 _numbers = itertools.count()
@@ -33,7 +32,7 @@ def spill_place() -> str:
 def _folder(pid: int) -> Path:
     """The folder of this process, until its end; what a killed one left goes with the next."""
     stack = ExitStack()
-    folder = stack.enter_context(scratch_folder(Path(tempfile.gettempdir()), PREFIX))
+    folder = stack.enter_context(scratch_folder(Path(roomy_folder()), PREFIX))
 
     def remove() -> None:
         if os.getpid() == pid:  # a process that was forked has one of its own

@@ -10,6 +10,7 @@ from typing import Self
 import pyarrow as pa
 
 from warehouse.disk import temporary_full
+from warehouse.scratch import roomy_folder
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -25,7 +26,7 @@ class Spool:
     """
 
     def __init__(self, schema: pa.Schema) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
+        self._file = tempfile.TemporaryFile(dir=roomy_folder())  # noqa: SIM115 - closed by __exit__
         with _told_when_full():
             self._writer = pa.ipc.new_file(self._file, schema)
 

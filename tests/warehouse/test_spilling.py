@@ -97,3 +97,16 @@ def test_without_a_temporary_folder_nothing_is_spilled(tmp_path: Path) -> None:
     script += "print([open_in_utc().execute(\"SELECT current_setting('temp_directory')\").fetchone()[0]])"
     asked = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert asked.stdout == "['']\n"
+
+
+WHERE = "from warehouse.scratch import roomy_folder\nprint(roomy_folder())"
+
+
+@pytest.mark.skipif(not os.access("/var/tmp", os.W_OK), reason="nobody may write to /var/tmp here")
+def test_large_files_go_to_a_disk_where_nothing_else_is_named(tmp_path: Path) -> None:
+    """In a folder that may be in memory they would save none."""
+    unnamed = {name: value for name, value in os.environ.items() if name not in ("TMPDIR", "TEMP", "TMP")}
+    for environment, folder in ((unnamed, "/var/tmp"), ({**unnamed, "TMPDIR": str(tmp_path)}, str(tmp_path))):
+        command = [sys.executable, "-c", WHERE]
+        asked = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        assert asked.stdout == f"{folder}\n"
