@@ -82,7 +82,7 @@ class Information:
         return float((self._target * self._covariance).sum())
 
     def best(self, allowed: Bools, weight: Floats | None = None) -> int:
-        """The place of the largest gain among the allowed items [N], of which there must be one; the lower wins a tie.
+        """The place of the largest gain among the allowed items [N], of which there must be one.
 
         Gains of items that are not kept up to date are taken for upper bounds: they nearly always fall as labels come
         in. Not always, as the trace is not submodular, so the place may not be that of the largest. All are brought up

@@ -117,8 +117,8 @@ def _check_page(connection: Connection, project_id: int, config: str, gone: list
             raise
         raise ServiceRefused(
             f"The classes of project '{connection.place.project}' cannot be changed: {', '.join(map(repr, gone))} is "
-            "no longer in [project] classes, but answers chose it. Put it back at its place, or delete these answers "
-            f"in Label Studio first. {refusal}"
+            "no longer in [project] classes, but answers or drafts chose it. Put it back at its place, or delete "
+            f"these in Label Studio first. {refusal}"
         ) from None
 
 

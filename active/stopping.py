@@ -77,7 +77,7 @@ def outlook(accuracy: Mapping[int, float], labels: int = 100) -> Outlook | None:
 
 
 def _gain(counts: Floats, scores: Floats, now: float, labels: int) -> float:
-    """Rise of the best fitting a - b * n^-c between now and then; a is at most 1 and b at least 0."""
+    """Rise of the best fitting a - b * n^-c between now and then, with b at least 0; no further than to 1."""
     best, gain = np.inf, 0.0
     for power in POWERS:
         shape = counts**-power

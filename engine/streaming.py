@@ -220,7 +220,7 @@ def check_stored(file: TensorFile) -> RoutedConfig | ShallowConfig:
     if kind is None:
         raise ModelFileError(
             f"{file.name} has format {file.metadata.get('format')!r}, expected {FORMAT!r} or {SHALLOW_FORMAT!r}. Make "
-            "one with: siftline engine convert"
+            "one with: siftline engine convert. Of a quantised file, give the one that it was made from."
         )
     config = kind.parse(file.metadata.get("config", ""))
     with torch.device("meta"):

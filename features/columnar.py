@@ -130,7 +130,7 @@ def _check_schema(schema: pa.Schema, source: SourceConfig, where: str) -> None:
     if not (_is_text(type) or _is_bytes(type) or pa.types.is_null(type)):
         raise SettingsError(
             f"Source '{source.name}': column {source.text!r} of {where} is {type}, not text. Set `text` to another "
-            "column, or read it by a query that casts it to VARCHAR."
+            "column, or cast it to VARCHAR: in a project by a query, elsewhere in the file."
         )
 
 

@@ -256,15 +256,16 @@ class KeyGuard:
     """Lets a request in only with the key, where there is one."""
 
     def __init__(self, app: ASGIApp, key: str | None) -> None:
-        self._app, self._expected = app, None if key is None else f"Bearer {key}".encode("ascii")
+        self._app, self._key = app, None if key is None else key.encode("ascii")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass it on, or answer 401."""
-        if scope["type"] != "http" or self._expected is None or scope["path"] in OPEN_PATHS:
+        if scope["type"] != "http" or self._key is None or scope["path"] in OPEN_PATHS:
             await self._app(scope, receive, send)
             return
         given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        if hmac.compare_digest(given, self._expected):
+        scheme, _, key = given.partition(b" ")
+        if hmac.compare_digest(key, self._key) and scheme.lower() == b"bearer":  # RFC 9110: in any case
             await self._app(scope, receive, send)
             return
         response = error_response(401, "This server wants its API key: Authorization: Bearer <key>.")

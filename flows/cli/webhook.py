@@ -31,7 +31,7 @@ def receive(root: Path, *, host: str, port: int, every_s: float, register: str) 
         if not isinstance(project.service, LabelStudioService):
             raise SettingsError("--register needs Label Studio: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY.")
         project.service.register_webhook(register, headers={HEADER: secret}, actions=ACTIONS)
-        say(f"Registered {register} in {project.service.describe()}")
+        say(f"Registered in {project.service.describe()}")  # the address may hold a log-in
     project.state_path.mkdir(exist_ok=True, mode=0o700)
     hint = Hint(project.state_path / "collect-wanted")
 
