@@ -101,7 +101,7 @@ def hash_gold(path: Path) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Score:
-    """Accuracy, macro-averaged F1 over classes that occur or are predicted, and the confusion matrix [true, predicted]."""
+    """Accuracy, macro-averaged F1 (classes that occur or are predicted), confusion matrix [true, predicted]."""
 
     accuracy: float
     macro_f1: float
