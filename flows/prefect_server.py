@@ -11,7 +11,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
 import time
 import tomllib
 from collections.abc import Generator
@@ -228,7 +227,7 @@ def _own_server(home: Path) -> Generator[str]:
     log = home / "server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*PYTHON, "-m", "flows.prefect_server", str(door.fileno())],
+            [*PYTHON, "-m", "flows.prefect_process", "beside", str(door.fileno())],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=output,
@@ -271,25 +270,3 @@ def _healthy(url: str) -> bool:
         return httpx.get(f"{url}/health", timeout=5, trust_env=False).status_code == 200
     except httpx.HTTPError:
         return False
-
-
-def _serve(door: socket.socket) -> None:
-    """Entry of the server process, at a port that its parent has taken."""
-    os.environ["PREFECT__SERVER_EPHEMERAL"] = "1"  # no user interface; Prefect reads this name
-    os.environ["PREFECT__SERVER_FINAL"] = "1"
-    os.environ["PREFECT_UI_ENABLED"] = "0"
-
-    def end_with_parent() -> None:
-        sys.stdin.buffer.read()
-        os._exit(0)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
-
-    import uvicorn
-    from prefect.server.api.server import create_app
-
-    uvicorn.Server(uvicorn.Config(create_app(), log_level="error")).run(sockets=[door])
-
-
-if __name__ == "__main__":
-    _serve(socket.socket(fileno=int(sys.argv[1])))

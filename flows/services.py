@@ -212,7 +212,7 @@ def _prefect_at(port: int, service: Background, project: Project, environment: M
     home = project.state_path / "prefect"
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     url = f"http://127.0.0.1:{port}/api"
-    command = [*PYTHON, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    command = [*PYTHON, "-m", "flows.prefect_process", "staying", str(port)]
     variables = {
         **own_pages(port),
         # It copies its pages there when it starts; the default is beside its code, which others may own.

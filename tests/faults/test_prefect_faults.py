@@ -74,7 +74,7 @@ def server_of(root: Path) -> int:
     home = f"PREFECT_HOME={root / '.siftline' / 'prefect'}".encode()
     for process in Path("/proc").iterdir():
         try:
-            if b"flows.prefect_server" in (process / "cmdline").read_bytes() and home in (
+            if b"flows.prefect_process" in (process / "cmdline").read_bytes() and home in (
                 process / "environ"
             ).read_bytes().split(b"\0"):
                 return int(process.name)

@@ -59,6 +59,7 @@ with prefect_api(Path(sys.argv[1])) as url:
     own = url.removesuffix("/api")
     let_in = [httpx.get(f"{url}/health", headers={"Origin": o}).headers.get("access-control-allow-origin") == o
               for o in ("http://evil.example", own, own.replace("127.0.0.1", "localhost"))]
+    let_in.append(httpx.get(f"{url}/health", headers={"Host": "evil.example"}).status_code)
     print(json.dumps({"calls": len(calls), "error": error, "state": runs[0]["state_type"],
                       "tasks": [t["name"] for t in tasks], "let in": let_in}))
 """
@@ -81,7 +82,7 @@ def test_only_transient_errors_are_retried_and_the_server_sees_the_end(
     assert ended.returncode == 0, ended.stderr
     seen = json.loads(ended.stdout.splitlines()[-1])
     assert seen["tasks"] == ["ingest"]
-    assert seen["let in"] == [False, True, True]
+    assert seen["let in"] == [False, True, True, 400]
     assert {key: seen[key] for key in expected} == expected
     for word in ("telemetry", "database is locked", "Error logging to API"):
         assert word not in ended.stderr

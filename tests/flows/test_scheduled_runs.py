@@ -51,6 +51,15 @@ def test_pages_of_other_sites_may_not_ask_the_server(served: Served) -> None:
         assert "*" not in answer.headers.get("access-control-allow-origin", "")
 
 
+def test_the_server_answers_under_no_name_of_another_site(served: Served) -> None:
+    """Which may lead to 127.0.0.1; its pages would be of the server's own origin then."""
+    port = served.api.removesuffix("/api").rpartition(":")[2]
+    for name, status in ((f"evil.example:{port}", 400), (f"localhost:{port}", 200), (f"127.0.0.1:{port}", 200)):
+        for path in (f"{served.api}/health", served.api.removesuffix("/api")):
+            answer = httpx.get(path, headers={"Host": name}, timeout=60, trust_env=False, follow_redirects=True)
+            assert answer.status_code == status, (name, path)
+
+
 def test_cron_starts_a_run_and_whatever_overlaps_leaves_cleanly(served: Served) -> None:
     def by_cron() -> list[str]:
         found = served.ask("POST", "/flow_runs/filter", flow_runs={"state": {"type": {"any_": ["RUNNING"]}}})

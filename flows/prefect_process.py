@@ -1,0 +1,54 @@
+"""The process of a Prefect server that Siftline starts: one that stays (`siftline up`), or one beside a single run.
+
+Both answer only under a name of this machine. A site may lead its own name to 127.0.0.1 (DNS rebinding); its pages
+could then ask a server on loopback as if they were its own, and whoever may ask Prefect can have any code run.
+"""
+
+import os
+import socket
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+NAMES = ("127.0.0.1", "localhost")
+
+
+def serve_staying(port: int) -> None:
+    """Serve with the pages and all services, as `prefect server start` does."""
+    import uvicorn
+    from prefect.server.api.server import create_app
+    from prefect.settings import get_current_settings
+
+    level = get_current_settings().server.logging_level.lower()
+    uvicorn.run(_under_our_names(create_app(final=True)), host="127.0.0.1", port=port, log_level=level)
+
+
+def serve_beside(door: socket.socket) -> None:
+    """Serve without pages, at a port that the parent has taken, until the pipe from it closes."""
+    os.environ["PREFECT_UI_ENABLED"] = "0"
+
+    def end_with_parent() -> None:
+        sys.stdin.buffer.read()
+        os._exit(0)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    app = _under_our_names(create_app(ephemeral=True, final=True))
+    uvicorn.Server(uvicorn.Config(app, log_level="error")).run(sockets=[door])
+
+
+def _under_our_names(app: "ASGIApp") -> "ASGIApp":
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    return TrustedHostMiddleware(app, allowed_hosts=NAMES, www_redirect=False)
+
+
+if __name__ == "__main__":
+    way, number = sys.argv[1], int(sys.argv[2])
+    serve_beside(socket.socket(fileno=number)) if way == "beside" else serve_staying(number)
