@@ -76,7 +76,7 @@ def test_each_duckdb_of_a_process_has_a_place_of_its_own() -> None:
 
 
 FULL = [
-    'IO Error: Could not write file "/tmp/siftline-spill-ctl84l0t/1/duckdb_temp_storage_S32K-0.tmp": No space left',
+    'IO Error: Could not write file "siftline-spill-ctl84l0t/1/duckdb_temp_storage_S32K-0.tmp": No space left',
     "Out of Memory Error: failed to offload data block of size 256.0 KiB (2.6 MiB/2.6 MiB used).",
 ]
 

@@ -105,5 +105,5 @@ def test_the_stage_keeps_every_answer_and_tells_the_error(lake: Lake, tmp_path: 
     assert evaluate(lake, small.evaluate_config(), config).committed
     with lake.read() as reader:
         errors = dict(reader.rows("SELECT series, value FROM metrics WHERE name = 'calibration_error'"))
-    assert set(errors) == {"siftline", "label_model", "label_model_covered"}
+    assert set(errors) == {"siftline", "end_model", "label_model", "label_model_covered"}
     assert all(0 <= value <= 1 for value in errors.values())
