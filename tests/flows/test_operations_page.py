@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from features.ingest import ingest
+from flows import prefect_process
 from flows.project import Project
 from flows.settings import ScheduleSection
 from tests.projects import ROOT
@@ -86,6 +87,13 @@ def test_prefects_server_has_a_folder_of_its_own_for_its_pages() -> None:
     server = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text("utf-8"))["services"]["prefect"]
     place = Path(server["environment"]["PREFECT_UI_STATIC_DIRECTORY"])
     assert any(place.is_relative_to(writable) for writable in server["tmpfs"])
+
+
+def test_prefects_server_of_the_unit_is_the_one_that_answers_under_our_names_only() -> None:
+    unit = (ROOT / "deploy" / "siftline-prefect.service").read_text("utf-8")
+    [module, port] = re.findall(r"^ExecStart=\S+ -P -m (\S+) staying (\d+)$", unit, re.MULTILINE)[0]
+    assert module == prefect_process.__name__
+    assert f"http://127.0.0.1:{port}," in unit
 
 
 def test_the_backup_on_the_page_is_a_project(tmp_path: Path) -> None:
