@@ -91,8 +91,16 @@ def test_what_is_read(
         ("a.csv", b"id, text\n1, a\n", "It has: id, ' text'"),
         ("a.csv", b"id;body\n1;a\n", "It has: id, body"),
         ("a.csv", b"c," * 5000 + b"c\n", "c, c and 4951 more"),
-        ("a.parquet", parquet(text=[{"x": 1}]), "casts it to VARCHAR"),
-        ("a.parquet", parquet(text=pa.array([0], pa.timestamp("us"))), "casts it to VARCHAR"),
+        (
+            "a.parquet",
+            parquet(text=[{"x": 1}]),
+            "or cast it to VARCHAR: in a project by a query, elsewhere in the file",
+        ),
+        (
+            "a.parquet",
+            parquet(text=pa.array([0], pa.timestamp("us"))),
+            "or cast it to VARCHAR: in a project by a query, elsewhere in the file",
+        ),
     ],
 )
 def test_what_is_refused(
