@@ -139,6 +139,25 @@ class TestAuto:
         assert fit(votes, AUTO, gold=first(truth, 300)).kind == "dawid_skene"
         assert len(fits) == 1
 
+    def test_the_standard_error_of_the_lead_is_how_far_it_varies(self) -> None:
+        # A third of the functions are good and all fail on the same items, so the votes on an item stand together.
+        leads: list[float] = []
+        errors: list[float] = []
+        good_L = np.arange(150) < 50
+        for seed in range(20):
+            generator = np.random.default_rng(seed)
+            truth_N = generator.integers(0, 3, 300)
+            hard_N = generator.random(300) < 0.15
+            right_NL = np.where(hard_N[:, None], np.where(good_L, 0.1, 0.9), np.where(good_L, 0.9, 0.45))
+            dense_NL = (truth_N[:, None] + (generator.random((300, 150)) > right_NL)) % 3
+            dense_NL[generator.random((300, 150)) > 0.8] = -1
+            votes, train_N, gold_N = VoteMatrix.from_dense(dense_NL, 3), np.ones(300, np.bool_), np.full(300, -1)
+            _, figures = choose(votes, train_N, gold_N, fit_anchored(votes, train_N, gold_N), lambda kind: None)
+            leads.append(figures["held_out_lead_over_majority"])
+            errors.append(figures["standard_error"])
+        varies = np.std(leads, ddof=1)
+        assert 0.78 * varies < np.mean(errors) < 1.25 * varies
+
     @pytest.mark.parametrize(("functions", "asked"), [(100, True), (MOST_SNORKEL // 3 + 1, False)])
     def test_snorkel_is_a_rival_only_where_its_matrices_stay_small(self, functions: int, asked: bool) -> None:
         generator = np.random.default_rng(0)

@@ -51,8 +51,7 @@ def choose(
     if len(known) >= FEWEST_GOLD:
         return _by_gold(votes, train_N, gold_N, candidate, known)
     overruled = _overruled(votes, train_N, anchored)
-    lead_V = _held_out_lead(votes, train_N)
-    lead, error = (float(lead_V.mean()), _standard_error(lead_V)) if len(lead_V) > 1 else (0.0, 0.0)
+    lead, error = _held_out_lead(votes, train_N)
     figures = {
         "by": "votes",
         "overruled_frac": round(overruled, 4),
@@ -141,16 +140,18 @@ def _overruled(votes: VoteMatrix, train_N: Bools, model: Anchored) -> float:
     return float((model.posterior(votes.take(rows).pairs()).argmax(axis=1) != shares_NC[rows].argmax(axis=1)).mean())
 
 
-def _held_out_lead(votes: VoteMatrix, train_N: Bools) -> Probs:
-    """By how much the learned model beats the same model before it learned, in log-likelihood of each vote [V].
+def _held_out_lead(votes: VoteMatrix, train_N: Bools) -> tuple[float, float]:
+    """By how much the learned model beats the same model before it learned, in log-likelihood per vote; standard error.
 
     Judged are votes on items that the model did not learn from, each given the other votes on its item. A function
     that votes says a class v with probability proportional to its share of votes for v times precision(v, c) /
-    prior(c), where c is the true class; the other votes say how probable each c is.
+    prior(c), where c is the true class; the other votes say how probable each c is. The votes on an item stand or fall
+    together, so the standard error is that of a ratio of sums over items, which are drawn independently.
     """
     rows = np.flatnonzero(train_N & (votes.cast_N >= 2))
     halves = rows[::2], rows[1::2]
     leads: list[Probs] = []
+    casts: list[Ints] = []
     for learn, judge in (halves, halves[::-1]):
         if not len(learn) or not len(judge):
             continue
@@ -158,8 +159,14 @@ def _held_out_lead(votes: VoteMatrix, train_N: Bools) -> Probs:
         learned = fit_anchored(seen, np.ones(len(learn), np.bool_), np.full(len(learn), -1))
         plain = learned.unlearned()
         casts_P = np.asarray(seen.pairs().sum(axis=0)).reshape(-1)
-        leads.append(_vote_log_likelihood(heard, learned, casts_P) - _vote_log_likelihood(heard, plain, casts_P))
-    return np.concatenate(leads) if leads else np.zeros(0)
+        lead_V = _vote_log_likelihood(heard, learned, casts_P) - _vote_log_likelihood(heard, plain, casts_P)
+        leads.append(np.bincount(heard.row_V, weights=lead_V, minlength=len(judge)))
+        casts.append(votes.cast_N[judge])
+    if not leads:
+        return 0.0, 0.0
+    lead_I, cast_I = np.concatenate(leads), np.concatenate(casts)
+    lead = float(lead_I.sum() / cast_I.sum())
+    return lead, _standard_error(lead_I - lead * cast_I) / float(cast_I.mean())
 
 
 def _vote_log_likelihood(votes: VoteMatrix, model: Anchored, casts_P: Probs) -> Probs:

@@ -16,8 +16,8 @@ from weak_labels.label_models.fit import GOLD_KINDS, LabelModelConfig, fit
 from weak_labels.label_models.multi_label import fit_sets
 from weak_labels.label_models.votes import Ints, VoteMatrix
 
-VERSION = 4
-"""Raised with every change of a label model that could change a probability; 4: one accuracy for several classes."""
+VERSION = 5
+"""Raised with every change of a label model that could change a probability; 5: votes on an item are dependent."""
 
 
 def label_model(lake: Lake, config: LabelModelConfig, progress: Progress = silent) -> StageResult:
