@@ -151,7 +151,7 @@ def _held_out_lead(votes: VoteMatrix, train_N: Bools) -> tuple[float, float]:
     rows = np.flatnonzero(train_N & (votes.cast_N >= 2))
     halves = rows[::2], rows[1::2]
     leads: list[Probs] = []
-    casts: list[Ints] = []
+    casts: list[Probs] = []
     for learn, judge in (halves, halves[::-1]):
         if not len(learn) or not len(judge):
             continue
@@ -161,7 +161,7 @@ def _held_out_lead(votes: VoteMatrix, train_N: Bools) -> tuple[float, float]:
         casts_P = np.asarray(seen.pairs().sum(axis=0)).reshape(-1)
         lead_V = _vote_log_likelihood(heard, learned, casts_P) - _vote_log_likelihood(heard, plain, casts_P)
         leads.append(np.bincount(heard.row_V, weights=lead_V, minlength=len(judge)))
-        casts.append(votes.cast_N[judge])
+        casts.append(votes.cast_N[judge].astype(np.float64))
     if not leads:
         return 0.0, 0.0
     lead_I, cast_I = np.concatenate(leads), np.concatenate(casts)
