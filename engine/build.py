@@ -6,6 +6,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -41,7 +42,8 @@ class Shape:
     """What to keep of a dense model, as `convert.plan` takes it.
 
     Attributes:
-        layers: layers to keep, from 0; all when None.
+        layers: layers to keep, from 0; "all"; or "third": as many, evenly spread, with the first and the last, as the
+            shipped encoder has (docs/decisions/0145).
         shared_heads: heads of a layer that always work.
         shared_neurons: neurons of a layer that always work.
         experts: experts per layer.
@@ -51,7 +53,7 @@ class Shape:
         main_budget: share of the parent's layer parameters at which heads and experts are split.
     """
 
-    layers: tuple[int, ...] | None = None
+    layers: tuple[int, ...] | Literal["all", "third"] = "all"
     shared_heads: int = 6
     shared_neurons: int = 192
     experts: int = 14
@@ -62,10 +64,15 @@ class Shape:
 
     def plan(self, files: DenseFiles) -> RoutedConfig:
         """The configuration for a dense model. Raises what `convert.plan` raises."""
-        layers = tuple(range(files.config.layers)) if self.layers is None else self.layers
         parts = asdict(self)
         del parts["layers"]
-        return plan(files.config, kept=layers, **parts)
+        return plan(files.config, kept=self._kept(files.config.layers), **parts)
+
+    def _kept(self, layers: int) -> tuple[int, ...]:
+        if not isinstance(self.layers, str):
+            return self.layers
+        count = layers if self.layers == "all" else max(min(2, layers), round(layers / 3))
+        return tuple(np.linspace(0, layers - 1, count).round().astype(int).tolist())
 
 
 def dense_files(source: Path | None) -> DenseFiles:
@@ -120,7 +127,7 @@ def distill_file(
         output: .safetensors file to write at the end.
         folder: for checkpoints; the same folder goes on where it stopped.
         recipe: how to train.
-        shape: convert the parent to this first; the default shape when None.
+        shape: convert the parent to this first; a third of its layers when None.
         start: go on from this routed file, or convert this shallow one, instead of the parent.
         limit: texts to read at most.
         device: "cpu" or "cuda".
@@ -137,7 +144,7 @@ def distill_file(
     with only_run(folder):
         files = dense_files(source)
         corpus = read_texts(files, texts, limit=limit)
-        model, origin, trained = _beginning(files, corpus, shape or Shape(), start, recipe)
+        model, origin, trained = _beginning(files, corpus, shape or Shape(layers="third"), start, recipe)
         corpus = joined_corpus(files, corpus, seed=recipe.seed)
         noisy = noisy_corpus(files, corpus, seed=recipe.seed)
         parent = dense_encoder(files.config, files.tensors).to(device)

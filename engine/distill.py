@@ -40,6 +40,8 @@ from engine.trace import LayerTrace
 # Batches come in some sixty lengths, each with its own compiled products; the default, 1,024, does not hold them all.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
 
+FIRST_REPORT = 10
+"""Steps after which a run says for the first time how it goes and how long it will take."""
 HELD_OUT = 1000
 """Texts that are never trained on and measure progress."""
 REGRESSION_ROWS = 128
@@ -124,7 +126,7 @@ class Distillation:
         """Do the steps that are left.
 
         Args:
-            report: told every `every` steps and at the end.
+            report: told after the first `FIRST_REPORT` steps, every `every` steps and at the end.
             every: steps between two reports.
             checkpoint_s: seconds between two checkpoints.
         """
@@ -139,7 +141,7 @@ class Distillation:
                 tokens += int(self.corpus.lengths[texts].sum())
                 self.texts += len(texts)
                 self.step += 1
-                if self.step % every == 0 or self.step == self.recipe.steps:
+                if self.step % every == 0 or self.step in (first + FIRST_REPORT, self.recipe.steps):
                     passed = time.monotonic() - begun
                     report(
                         self._progress(

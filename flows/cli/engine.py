@@ -30,10 +30,10 @@ class ShapeOptions:
         from engine.build import Shape
 
         try:
-            layers = tuple(int(part) for part in self.layers.split(",")) if self.layers else None
+            layers = self.layers if self.layers in ("all", "third") else tuple(map(int, self.layers.split(",")))
         except ValueError as error:
             raise OptionError(
-                f"--layers is '{self.layers}'; give numbers with commas between them, such as 0,2,3,5."
+                f"--layers is '{self.layers}'; give all, third, or numbers with commas between them, as 0,2,3,5."
             ) from error
         return Shape(
             layers=layers,

@@ -4,7 +4,7 @@ import json
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -337,8 +337,25 @@ def test_a_start_from_another_parent_is_refused(
         distill(other, texts, tmp_path, start=distilled[0], shape=None)
 
 
-def test_the_default_shape_fits_minilm() -> None:
+@pytest.mark.parametrize(
+    ("of", "layers", "kept"),
+    [
+        (6, "all", (0, 1, 2, 3, 4, 5)),
+        (6, "third", (0, 5)),
+        (12, "third", (0, 4, 7, 11)),
+        (3, "third", (0, 2)),
+        (24, (0, 11, 23), (0, 11, 23)),
+    ],
+)
+def test_default_shapes_meet_the_budget_at_any_depth(
+    of: int, layers: tuple[int, ...] | Literal["all", "third"], kept: tuple[int, ...]
+) -> None:
     from engine.build import dense_files
 
-    config = Shape().plan(dense_files(None))
-    assert config.active_share(config.head_shares[1], config.expert_shares[1]) == pytest.approx(0.3)
+    files = dense_files(None)
+    config = Shape(layers=layers, main_budget=min(0.3, len(kept) / of)).plan(
+        replace(files, config=replace(files.config, layers=of))
+    )
+    assert config.kept == kept
+    share = config.active_share(config.head_shares[1], config.expert_shares[1])
+    assert share == pytest.approx(min(0.3, len(kept) / of))

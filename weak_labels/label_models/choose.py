@@ -160,7 +160,7 @@ def _held_out_lead(votes: VoteMatrix, train_N: Bools) -> tuple[float, float]:
         plain = learned.unlearned()
         casts_P = np.asarray(seen.pairs().sum(axis=0)).reshape(-1)
         lead_V = _vote_log_likelihood(heard, learned, casts_P) - _vote_log_likelihood(heard, plain, casts_P)
-        leads.append(np.bincount(heard.row_V, weights=lead_V, minlength=len(judge)))
+        leads.append(np.bincount(heard.row_V, lead_V, len(judge)).astype(np.float64))
         casts.append(votes.cast_N[judge].astype(np.float64))
     if not leads:
         return 0.0, 0.0

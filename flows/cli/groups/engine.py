@@ -19,7 +19,12 @@ TextsOption = Annotated[
 SafetensorsOption = Annotated[
     Path, typer.Option("--output", "-o", callback=ending_in(".safetensors"), help="A file, ending in .safetensors.")
 ]
-LayersOption = Annotated[str, typer.Option(help="Layers of the parent to keep, such as 0,2,3,5; '' keeps all.")]
+LayersOption = Annotated[
+    str,
+    typer.Option(
+        help="Layers of the parent to keep: all, third (the first and the last among them), or such as 0,2,3,5."
+    ),
+]
 HeadsOption = Annotated[
     float | None,
     typer.Option(min=1, help="Heads of a layer that work on average at active=0.3; left out: balanced."),
@@ -37,7 +42,7 @@ def engine_convert(
     text: TextsOption,
     output: SafetensorsOption,
     source: SourceOption = None,
-    layers: LayersOption = "",
+    layers: LayersOption = "all",
     heads: HeadsOption = None,
     experts: ExpertsOption = 14,
     shared_heads: SharedHeadsOption = 6,
@@ -65,7 +70,7 @@ def engine_distill(
         Path | None,
         typer.Option(help="Go on from this routed file, or convert this shallow one, instead of the parent."),
     ] = None,
-    layers: LayersOption = "0,2,3,5",
+    layers: LayersOption = "third",
     heads: HeadsOption = None,
     experts: ExpertsOption = 14,
     shared_heads: SharedHeadsOption = 6,
