@@ -5,7 +5,9 @@ holder of the write lock writes, so what is newer than its attempt and in no cat
 """
 
 import contextlib
+import errno
 import os
+import tempfile
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -21,8 +23,12 @@ from warehouse.spill import PREFIX
 if TYPE_CHECKING:
     from warehouse.connection import Location
 
-_FULL = ("No space left", "disk is full", "Could not write all bytes")
-_NEEDED_BYTES = 64 * 1024  # SQLite's shared memory file beside the catalogue has 32 KiB; reading needs it too
+FULL = (errno.ENOSPC, errno.EDQUOT)
+_SIGNS = (*map(os.strerror, FULL), "disk is full", "Could not write all bytes")
+_SQLITE_SIGNS = ("disk I/O error", "unable to open database file")
+"""What SQLite says where it cannot make its files, for want of space or for another reason."""
+_SQLITE_BYTES = 4 << 20
+"""More than a commit to the catalogue writes; SQLite says of no room under a quota only that its files failed."""
 _KNOWN = " UNION ALL ".join(
     f"SELECT path FROM __ducklake_metadata_lake.ducklake_{table}"
     for table in ("data_file", "delete_file", "files_scheduled_for_deletion")
@@ -33,18 +39,18 @@ def disk_full(text: str, location: "Location") -> DiskFull | None:
     """The error to raise when an error of DuckDB's means that the disk is full; None when it means something else.
 
     Args:
-        text: DuckDB's message. SQLite says "disk I/O error" where it cannot make its files.
+        text: DuckDB's message.
         location: the warehouse whose disk is asked for its free space.
     """
     if PREFIX in text or "failed to offload data block" in text:
         return temporary_full()
-    if not any(sign in text for sign in _FULL) and not (
-        "disk I/O error" in text and _free_bytes(location.folder) < _NEEDED_BYTES
+    if not any(sign in text for sign in _SIGNS) and not (
+        any(sign in text for sign in _SQLITE_SIGNS) and _no_room(location.folder)
     ):
         return None
     return DiskFull(
-        f"The disk of {location.words} is full ({room(location.folder)}); nothing was written. Free space and run "
-        "again; reading needs 64 KiB too."
+        f"The disk of {location.words} is full, or your quota on it ({room(location.folder)}); nothing was written. "
+        "Free space and run again; reading needs 64 KiB too."
     )
 
 
@@ -52,8 +58,9 @@ def temporary_full() -> DiskFull:
     """The error to raise where the temporary folder has no room for rows on their way, or that memory does not hold."""
     folder = roomy_folder()
     return DiskFull(
-        f"The disk of the temporary folder {folder} is full ({room(Path(folder))}); nothing was written to the "
-        "warehouse. Free space, or let the environment variable TMPDIR name a folder with more, and run again."
+        f"The disk of the temporary folder {folder} is full, or your quota on it ({room(Path(folder))}); nothing was "
+        "written to the warehouse. Free space, or let the environment variable TMPDIR name a folder with more, and run "
+        "again."
     )
 
 
@@ -87,9 +94,11 @@ def no_leftovers(new_cursor: Callable[[], duckdb.DuckDBPyConnection], location: 
         raise
 
 
-def _free_bytes(folder: Path) -> int:
+def _no_room(folder: Path) -> bool:
+    """Whether what SQLite may need cannot be written; of a quota only writing tells."""
     try:
-        found = os.statvfs(folder)
-    except OSError:
-        return _NEEDED_BYTES
-    return found.f_bavail * found.f_frsize
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(_SQLITE_BYTES))
+    except OSError as error:
+        return error.errno in FULL
+    return False

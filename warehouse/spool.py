@@ -1,6 +1,5 @@
 """Rows on their way to a commit that need no memory: an Arrow file without a name, so a killed process leaves none."""
 
-import errno
 import mmap
 import tempfile
 from collections.abc import Generator
@@ -9,10 +8,8 @@ from typing import Self
 
 import pyarrow as pa
 
-from warehouse.disk import temporary_full
+from warehouse.disk import FULL, temporary_full
 from warehouse.scratch import roomy_folder
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Spool:
@@ -56,6 +53,6 @@ def _told_when_full() -> Generator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in FULL:
             raise
         raise temporary_full() from error

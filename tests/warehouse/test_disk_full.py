@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from warehouse.connection import Location
+from warehouse.disk import disk_full
+
 ROOT = Path(__file__).parents[2]
 
 # On a disk of its own. The filler leaves less and less room, so that each kind of file is the one that does not fit.
@@ -119,3 +122,35 @@ def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path: Path) -> None:
 
 def test_a_disk_that_is_full_of_files_is_told_as_such(tmp_path: Path) -> None:
     assert on_a_small_disk(tmp_path, "size=64m,nr_inodes=200", FULL_OF_FILES) == 1
+
+
+# What SQLite says is seen on a btrfs with `btrfs qgroup limit`; on a disk with room it means something else.
+@pytest.mark.parametrize(
+    ("said", "full"),
+    [
+        ('IO Error: Could not write file "a.parquet": Disk quota exceeded', True),
+        ('Failed to execute query "COMMIT": disk I/O error', False),
+        ('Failed to execute query "PRAGMA journal_mode=WAL": unable to open database file', False),
+    ],
+)
+def test_a_quota_that_is_used_up_is_told_as_such(tmp_path: Path, said: str, full: bool) -> None:
+    told = disk_full(said, Location(folder=tmp_path))
+    assert (told is not None) == full
+    assert "or your quota on it" in str(told) or not full
+
+
+@pytest.mark.parametrize("said", ["disk I/O error", "unable to open database file"])
+def test_what_sqlite_says_where_it_cannot_make_its_files(tmp_path: Path, said: str) -> None:
+    code = f"""
+import sys
+from pathlib import Path
+from warehouse.connection import Location
+from warehouse.disk import disk_full
+
+place = Path(sys.argv[1])
+try:
+    (place / "filler").write_bytes(bytes(8 << 20))
+except OSError:
+    print("refused", int(disk_full({said!r}, Location(folder=place)) is not None))
+"""
+    assert on_a_small_disk(tmp_path, "size=4m", code) == 1
