@@ -148,14 +148,14 @@ def maintenance(project: str) -> Any:
     Args:
         project: project folder.
     """
-    opened = _opened(project).project
-    schedule = opened.settings.schedule
     try:
+        opened = _opened(project).project
+        schedule = opened.settings.schedule
         limit_s = schedule.timeout_min * 60
         with prompt_stop() as signals, time_limit(limit_s), _meant(signals, limit_s):
             done = maintain(opened.lake, expire_older_than_days=schedule.expire_days)
     except (SiftlineError, EngineError) as error:
-        return _failed("maintenance", "", error)
+        return _failed("maintenance", error)
     publish_maintenance(opened.settings.project.name, done)
     words = (
         f"{done.files_merged} files merged, {len(done.snapshots_expired)} snapshots expired, "
@@ -166,9 +166,9 @@ def maintenance(project: str) -> Any:
 
 
 class _At:
-    """Which stage a run is at."""
+    """Where a run is, in words."""
 
-    stage = ""
+    words = "the beginning"
 
 
 @contextmanager
@@ -212,7 +212,7 @@ def _alone(opened: OpenProject, flow_name: str, patience_s: float, at: _At) -> G
         note = stack.enter_context(recorded(project, flow_name, run, taken))
 
         def run_stage(stage: str) -> StageResult:
-            at.stage = stage
+            at.words = f"stage {stage}"
             note(stage)
             with _meant(signals, limit_s):
                 stage_task(str(project.root), stage)
@@ -222,24 +222,25 @@ def _alone(opened: OpenProject, flow_name: str, patience_s: float, at: _At) -> G
 
 
 def _run(flow_name: str, folder: str, work: Callable[[RunStage], RunSummary], patience_s: float) -> Any:
-    opened = _opened(folder)
     at = _At()
     entered = False
     try:
+        opened = _opened(folder)
         with _alone(opened, flow_name, patience_s, at) as run_stage:
             entered = True
             summary = work(run_stage)
+        at.words = "its end, after all stages"
+        if flow_name != "collect" or summary.rows_written:  # a collect runs often, and mostly finds nothing
+            publish_run(opened.project, summary)
+        words = f"{summary.rows_written:,} rows written in {len(summary.results)} stages"
+        if flow_name == "collect":
+            words += start_cycle_if_due(opened.project)
     except WarehouseBusy as error:
         if entered:
-            return _failed(flow_name, at.stage, error)
+            return _failed(flow_name, error, at)
         _leave(str(error))
     except (SiftlineError, EngineError) as error:
-        return _failed(flow_name, at.stage, error)
-    if flow_name != "collect" or summary.rows_written:  # a collect runs often, and mostly finds nothing
-        publish_run(opened.project, summary)
-    words = f"{summary.rows_written:,} rows written in {len(summary.results)} stages"
-    if flow_name == "collect":
-        words += start_cycle_if_due(opened.project)
+        return _failed(flow_name, error, at)
     return Completed(message=words, data=summary)
 
 
@@ -254,12 +255,12 @@ def _leave(words: str) -> NoReturn:
     raise leave
 
 
-def _failed(flow_name: str, stage: str, error: Exception) -> State[Any]:
-    """The end of a run that failed by type: which stage, what, and what to do."""
+def _failed(flow_name: str, error: Exception, at: _At | None = None) -> State[Any]:
+    """The end of a run that failed by type: where, what, and what to do."""
     help_words = (
         PASSES
         if isinstance(error, Transient | UnavailableError)
         else "Someone must mend this; until then every run stops here. What was committed is kept."
     )
-    where = f"stage {stage}" if stage else "the beginning"
-    return Failed(message=f"{flow_name} failed at {where}: {error} {help_words}", data=error)
+    where = f" at {at.words}" if at is not None else ""
+    return Failed(message=f"{flow_name} failed{where}: {error} {help_words}", data=error)
