@@ -10,6 +10,7 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -41,7 +42,7 @@ class LabelStudioService:
     """One project on one Label Studio server.
 
     Args:
-        url, api_key, project, timeout_s: as for `Connection`, which also says what it raises.
+        url, api_key, project, timeout_s, key_file: as for `Connection`, which also says what it raises.
         annotators_per_task: people who answer each task.
         multi_label: a task takes any number of classes, else exactly one.
     """
@@ -55,8 +56,9 @@ class LabelStudioService:
         timeout_s: float = TIMEOUT_S,
         annotators_per_task: int = 1,
         multi_label: bool = False,
+        key_file: Path | None = None,
     ) -> None:
-        self._connection = Connection(url, api_key, project, timeout_s=timeout_s)
+        self._connection = Connection(url, api_key, project, timeout_s=timeout_s, key_file=key_file)
         self._call = self._connection.call
         self.url = self._connection.url
         self.project = project

@@ -7,6 +7,7 @@ tasks twice, and what it fills in for parts that an answer lacks is not taken fo
 import re
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -35,13 +36,16 @@ class Connection:
         api_key: personal access token or legacy token of a user who may manage the project.
         project: title of the project, 3 to 50 characters.
         timeout_s: longest time for one whole request, its body included.
+        key_file: file of a local server that the key is from, for messages; None where the environment names it.
 
     Raises:
         SettingsError: the address, the key, the title or the environment's proxy cannot be used.
         ServiceRefused: the key is a token that has expired.
     """
 
-    def __init__(self, url: str, api_key: str, project: str, *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self, url: str, api_key: str, project: str, *, timeout_s: float = TIMEOUT_S, key_file: Path | None = None
+    ) -> None:
         if not is_plain_address(url):
             raise SettingsError(
                 f"{URL_VARIABLE} must look like http://host:8080 or https://host/path, without a log-in"
@@ -52,7 +56,7 @@ class Connection:
         if not 3 <= len(project) <= 50:
             raise SettingsError(f"project name {project!r} has {len(project)} characters; Label Studio takes 3 to 50")
         self.url = url.rstrip("/")
-        self.place = Place(url=self.url, project=project, key=api_key)
+        self.place = Place(url=self.url, project=project, key=api_key, key_file=key_file)
         # Redirects are not followed: a POST would turn into a GET, and a log-in page would look like an answer.
         # A proxy that the environment names cannot reach this machine's own addresses.
         own = urlsplit(url).hostname in LOOPBACK

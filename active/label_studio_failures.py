@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from warehouse import ServiceError, ServiceRefused, SiftlineError
 
@@ -11,11 +12,16 @@ URL_VARIABLE, KEY_VARIABLE = "LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """The server and project that a message is about; the key is here to be kept out of it."""
+    """The server and project that a message is about; the key is here to be kept out of it.
+
+    Attributes:
+        key_file: file of a local server that the key is from; None where the environment names it.
+    """
 
     url: str
     project: str
     key: str = field(repr=False)
+    key_file: Path | None = None
 
     def clean(self, text: object) -> str:
         """What a server said: short, on one line, without control characters and without the key."""
@@ -36,10 +42,13 @@ def failure(status: int, body: object, headers: Mapping[str, str], place: Place)
     """
     said = place.clean(_detail(body))
     if status in (401, 403):
+        way = f"set {KEY_VARIABLE} to it"
+        if place.key_file is not None:
+            way = "write it as api_key into that file; where `siftline up` runs the project, call it again"
         return ServiceRefused(
-            f"Label Studio at {place.url} does not accept the key in {KEY_VARIABLE}: {said} (status {status}). Log in "
-            "there as a user who may manage projects, open Account & Settings, copy a personal access token and set "
-            f"{KEY_VARIABLE} to it."
+            f"Label Studio at {place.url} does not accept the key in {place.key_file or KEY_VARIABLE}: {said} (status "
+            f"{status}). Log in there as a user who may manage projects, open Account & Settings, copy a personal "
+            f"access token and {way}."
         )
     if status == 404:
         return ServiceRefused(

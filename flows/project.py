@@ -6,7 +6,7 @@ Stages get everything they need from here, so that Prefect tasks pass only a fol
 import os
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -190,10 +190,14 @@ class Project:
 
     def _label_studio(self) -> AnnotationService | None:
         from flows.services import studio_of_up
+        from flows.studio import studio_key_file
 
         section = self.settings.annotate
         name, people = self.settings.project.name, section.annotators_per_task
-        studio = label_studio_from_env(name, annotators_per_task=people, multi_label=self.multi_label)
+        key_file_of = partial(studio_key_file, self.root)
+        studio = label_studio_from_env(
+            name, annotators_per_task=people, multi_label=self.multi_label, key_file_of=key_file_of
+        )
         if studio is not None:
             return studio
         local = studio_of_up(self)
@@ -201,7 +205,12 @@ class Project:
             from active.label_studio import LabelStudioService  # its SDK takes a second to import
 
             return LabelStudioService(
-                local.url, local.api_key, name, annotators_per_task=people, multi_label=self.multi_label
+                local.url,
+                local.api_key,
+                name,
+                annotators_per_task=people,
+                multi_label=self.multi_label,
+                key_file=key_file_of(local.url),
             )
         if section.service == "label-studio":
             missing = [k for k in ("LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY") if not os.environ.get(k)]

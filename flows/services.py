@@ -165,9 +165,12 @@ def status(project: Project) -> list[Line]:
         server = studio_server(project.root)
         lines.append(Line("label studio", "runs" if answers else "does not answer", studio.url, str(server.log_path)))
     elif os.environ.get("LABEL_STUDIO_URL"):
-        url = os.environ["LABEL_STUDIO_URL"]
-        where = url if is_plain_address(url) else "LABEL_STUDIO_URL cannot be used; siftline doctor says why"
-        lines.append(Line("label studio", "yours", where, ""))
+        url = os.environ["LABEL_STUDIO_URL"].rstrip("/")
+        if is_plain_address(url):
+            lines.append(Line("label studio", "yours" if _answers(f"{url}/health") else "away", url, ""))
+        else:
+            unusable = "LABEL_STUDIO_URL cannot be used; siftline doctor says why"
+            lines.append(Line("label studio", "away", unusable, ""))
     elif _wants_studio(project):
         lines.append(Line("label studio", "does not run", "", ""))
     lines.append(_line(Background("deployments", state), ""))

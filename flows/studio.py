@@ -21,7 +21,7 @@ from pathlib import Path
 import httpx
 from filelock import FileLock
 
-from flows.ports import is_free, pick_port
+from flows.ports import is_free, is_own, pick_port
 from flows.processes import listening_addresses, moved_since, start_time, started_for
 from warehouse import ServiceError, SettingsError
 
@@ -159,6 +159,11 @@ class StudioServer:
         """What the server printed, since its folder exists."""
         return self.folder / "studio.log"
 
+    @property
+    def record_path(self) -> Path:
+        """Where address, log-in and key stand."""
+        return self.folder / "studio.json"
+
     def _running(self) -> _Record | None:
         """The server's record while it runs; that of a folder from which this one was copied is not ours."""
         record = self._read()
@@ -290,7 +295,7 @@ class StudioServer:
         return lines[-1][:300] if lines else "it printed nothing"
 
     def _read(self) -> _Record | None:
-        path = self.folder / "studio.json"
+        path = self.record_path
         try:
             return _Record(**json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
@@ -301,7 +306,7 @@ class StudioServer:
             ) from None
 
     def _write(self, record: _Record) -> None:
-        path, part = self.folder / "studio.json", self.folder / "studio.json.part"
+        path, part = self.record_path, self.folder / "studio.json.part"
         part.unlink(missing_ok=True)
         with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
             json.dump(asdict(record), file, indent=2)
@@ -321,6 +326,15 @@ def studio_up(project_dir: Path) -> StudioInfo:
 def studio_status(project_dir: Path) -> StudioInfo | None:
     """The project's local server, or None when it does not run."""
     return studio_server(project_dir).status()
+
+
+def studio_key_file(project_dir: Path, url: str) -> Path | None:
+    """The file with the key of the project's local server, where that is the one at an address; else None."""
+    if not is_own(url):
+        return None
+    server = studio_server(project_dir)
+    info = server.status()
+    return server.record_path if info is not None and info.url == url.rstrip("/") else None
 
 
 def studio_down(project_dir: Path) -> bool:

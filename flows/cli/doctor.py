@@ -137,11 +137,15 @@ def _prefect(root: Path) -> Iterator[Finding]:
 
 def _label_studio(root: Path) -> Iterator[Finding]:
     from flows.services import studio_of_up
+    from flows.studio import studio_key_file
 
     url, key = (os.environ.get(name, "").strip() for name in ("LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY"))
-    if not url and not key and (project := _opened(root)) is not None and (up := studio_of_up(project)) is not None:
+    project = _opened(root)
+    if not url and not key and project is not None and (up := studio_of_up(project)) is not None:
         url, key = up.url, up.api_key
     if not url:
+        if project is not None and project.settings.annotate.service == "label-studio":
+            _ = project.service  # says what is missing
         yield Finding("label studio", True, "LABEL_STUDIO_URL is not set; tasks go to a folder")
         return
     if not key:
@@ -149,7 +153,7 @@ def _label_studio(root: Path) -> Iterator[Finding]:
         return
     from active.label_studio_connection import Connection, count_of, text_of  # its SDK takes a second to import
 
-    connection = Connection(url, key, "siftline doctor", timeout_s=10)
+    connection = Connection(url, key, "siftline doctor", timeout_s=10, key_file=studio_key_file(root.absolute(), url))
     release = connection.call(lambda: text_of(connection.client.versions.get().release))
     seen = connection.call(lambda: count_of(connection.client.projects.list(page=1, page_size=1).response.count))
     yield Finding("label studio", True, f"{url} answers, {release}; the key sees {seen} projects")

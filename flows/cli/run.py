@@ -58,7 +58,10 @@ def run_project(root: Path, *, simulated: bool, max_passes: int | None) -> None:
 
 
 def _went_away(error: Exception) -> EndNow:
-    return EndNow(f"Prefect's server went away or could not work ({error}). What was committed is kept; run again.")
+    return EndNow(
+        f"Prefect's server went away or could not work ({error}). What was committed is kept; run again. If it stays "
+        "so, and `siftline up` started that server: siftline down, then siftline up."
+    )
 
 
 class Announcer:

@@ -81,3 +81,10 @@ def show_services(root: Path) -> None:
 
     lines = status(Project(root))
     print_table(["service", "state", "where", "log"], [(x.name, x.state, x.where, x.log) for x in lines])
+    states = {x.state for x in lines}
+    if "ended" in states:
+        say("To start again what ended: siftline up")
+    if "does not answer" in states:
+        say("To start anew what does not answer: siftline down, then siftline up")
+    if "away" in states:
+        say("What to do about one that is away: siftline doctor")

@@ -220,6 +220,42 @@ def test_an_engine_of_ones_own_answers_whether_its_address_ends_in_a_slash_or_no
         assert [line.state for line in lines if line.name == "engine"] == ["yours"]
 
 
+def test_a_label_studio_of_ones_own_is_asked_whether_it_answers(
+    project: Project, own_server: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for address, state in ((own_server, "yours"), ("http://127.0.0.1:9", "away")):
+        monkeypatch.setenv("LABEL_STUDIO_URL", address)
+        assert [line.state for line in services.status(project) if line.name == "label studio"] == [state]
+    assert run_command(["services", "--project", str(project.root)]) == 0
+    assert "What to do about one that is away: siftline doctor" in capsys.readouterr().err
+
+
+def test_what_ended_is_told_with_the_command_that_starts_it(
+    project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("PREFECT_PROFILES_PATH", str(project.root / "none.toml"))
+    assert run_command(["services", "--project", str(project.root)]) == 0
+    assert capsys.readouterr().err == ""  # never started, as where systemd runs it
+    record(project.state_path, "prefect", "http://127.0.0.1:9/api")
+    (project.state_path / "services" / "deployments.json").write_text('{"pid": 1, "started": 1}')
+    assert run_command(["services", "--project", str(project.root)]) == 0
+    said = capsys.readouterr().err
+    assert "To start again what ended: siftline up" in said
+    assert "To start anew what does not answer: siftline down, then siftline up" in said
+
+
+def test_doctor_does_not_speak_of_a_folder_where_the_settings_ask_for_label_studio(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (project.root / "siftline.toml").open("a") as file:
+        file.write('[annotate]\nservice = "label-studio"\n')
+    assert run_command(["doctor", "--project", str(project.root)]) == 2
+    told = capsys.readouterr().out
+    assert "[annotate] service is 'label-studio', but LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY is not set" in told
+    assert "tasks go to a folder" not in told
+
+
 def test_a_command_by_hand_does_not_use_the_folder_while_up_has_label_studio(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,10 +10,11 @@ import httpx
 import pytest
 
 from flows.cli.main import run_command
-from flows.processes import listening_addresses
+from flows.processes import listening_addresses, start_time
+from flows.project import Project
 from flows.studio import StudioInfo, StudioServer
 from tests.studio import api
-from warehouse import ServiceError, SettingsError
+from warehouse import ServiceError, ServiceRefused, SettingsError
 
 
 @pytest.mark.studio
@@ -160,3 +161,29 @@ def test_doctor_tries_the_key(
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "0" * 40)
     assert run_command(["doctor", "--project", str(tmp_path)]) == 2
     assert "does not accept the key" in capsys.readouterr().out
+
+
+@pytest.mark.studio
+def test_who_gave_the_local_server_a_new_key_is_told_where_it_belongs(
+    studio: StudioInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "siftline.toml").write_text(
+        '[project]\nname = "p-1"\nclasses = ["a", "b"]\n[[sources]]\nname = "s"\npath = "s.jsonl"\n'
+    )
+    (tmp_path / "labeling_functions.py").write_text("")
+    file = tmp_path / ".studio" / "studio.json"
+    file.parent.mkdir()
+    stale = {"username": studio.username, "password": studio.password, "api_key": "0" * 40}
+    running = {"port": int(studio.url.rpartition(":")[2]), "pid": studio.pid, "started": start_time(studio.pid)}
+    file.write_text(json.dumps({**stale, **running}))
+    # Its process says for which folder it runs, and this is not that one.
+    monkeypatch.setattr("flows.studio.started_for", lambda *_: True)
+    monkeypatch.setenv("LABEL_STUDIO_URL", studio.url)  # as `siftline up` gives it to what it starts
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "0" * 40)
+    assert run_command(["doctor", "--project", str(tmp_path)]) == 2
+    with pytest.raises(ServiceRefused) as refused:
+        Project(tmp_path).service.find(["item"])
+    for told in (capsys.readouterr().out, str(refused.value)):
+        assert f"does not accept the key in {file}" in told
+        assert "write it as api_key into that file; where `siftline up` runs the project, call it again" in told
+        assert "set LABEL_STUDIO_API_KEY" not in told
