@@ -16,6 +16,7 @@ from flows import prefect_process
 from flows.project import Project
 from flows.settings import ScheduleSection
 from tests.projects import ROOT
+from tests.warehouse.servers import Postgres
 
 PAGE = (ROOT / "docs" / "operations.md").read_text("utf-8")
 
@@ -96,28 +97,56 @@ def test_prefects_server_of_the_unit_is_the_one_that_answers_under_our_names_onl
     assert f"http://127.0.0.1:{port}," in unit
 
 
-def test_the_backup_on_the_page_is_a_project(tmp_path: Path) -> None:
-    root = tmp_path / "tickets"
+def make_tickets(folder: Path, catalog: str = "") -> Path:
+    """A project with two records, and `siftline` in `bin` beside it."""
+    root = folder / "tickets"
     (root / "data").mkdir(parents=True)
     (root / "tasks").mkdir()
     (root / "siftline.toml").write_text(
-        '[project]\nname = "p"\nclasses = ["a", "b"]\n[[sources]]\nname = "s"\npath = "data/s.jsonl"\n'
+        '[project]\nname = "p"\nclasses = ["a", "b"]\n[[sources]]\nname = "s"\npath = "data/s.jsonl"\n' + catalog
     )
     (root / "labeling_functions.py").write_text("")
     (root / "data" / "s.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
-    project = Project(root)
-    assert ingest(project.lake, project.ingest_config).committed  # and it stays open, as beside a run
-    program = tmp_path / "bin" / "siftline"
+    program = folder / "bin" / "siftline"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m flows.cli.main "$@"\n')
     program.chmod(0o755)
-    [script] = re.findall(r"```sh\n(to=.*?)```", PAGE, re.DOTALL)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{program.parent}:{os.environ['PATH']}"}
-    script = script.replace("/backup", str(tmp_path / "backup"))
+    return root
+
+
+def backed_up(root: Path, script: str) -> Path:
+    """The copy that lines of the page make of a project that is open, as beside a run."""
+    project = Project(root)
+    assert ingest(project.lake, project.ingest_config).committed  # and it stays open
+    programs, place = root.parent / "bin", root.parent / "backup"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{programs}:{os.environ['PATH']}"}
+    script = script.replace("/backup", str(place))
     ended = subprocess.run(["sh", "-ec", script], cwd=root, env=environment, capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert "as they were written" in ended.stdout
-    [copy] = (tmp_path / "backup").iterdir()
+    [copy] = place.iterdir()
+    return copy
+
+
+def test_the_backup_on_the_page_is_a_project(tmp_path: Path) -> None:
+    [script] = re.findall(r"```sh\n(to=[^`]*?sqlite.*?)```", PAGE, re.DOTALL)
+    copy = backed_up(make_tickets(tmp_path), script)
+    with Project(copy).read_lake() as lake, lake.read() as reader:
+        assert reader.scalar("SELECT count(*) FROM items") == 2
+    assert not ingest(Project(copy).lake, Project(copy).ingest_config).committed
+
+
+def test_the_backup_of_a_catalogue_in_postgresql_has_a_catalogue_of_its_own(
+    tmp_path: Path, postgres_server: Postgres
+) -> None:
+    postgres_server.ask("postgres", "CREATE DATABASE tickets")
+    catalog = f'[warehouse]\ncatalog = "postgres:dbname=tickets host={postgres_server.folder} user=siftline"\n'
+    root = make_tickets(tmp_path, catalog)
+    lines = re.findall(r"```sh\n((?:to=[^`]*?pg_dump|psql)[^`]*)```", PAGE)
+    assert len(lines) == 2
+    copy = backed_up(root, "".join(lines).replace("host=db ", f"host={postgres_server.folder} "))
+    (root / "data" / "s.jsonl").write_text('{"text": "three"}\n')
+    assert ingest(Project(root).lake, Project(root).ingest_config).committed  # which the copy knows nothing of
     with Project(copy).read_lake() as lake, lake.read() as reader:
         assert reader.scalar("SELECT count(*) FROM items") == 2
     assert not ingest(Project(copy).lake, Project(copy).ingest_config).committed
