@@ -1,10 +1,33 @@
 """A project that moves between a folder of tasks and a server: where its tasks went last, what would be left behind.
 
-The queue itself tells: tasks of a folder are named by a hash of their item, and those of a server have numbers.
+The queue itself tells: tasks of a folder are named by a hash of their item, and those of a server have numbers. A
+project that only changed its name would leave all of it behind.
 """
 
 from active.task_folder import TaskFolder
-from warehouse import Reader
+from warehouse import Reader, SettingsError
+
+
+def check_name(reader: Reader, project: str) -> None:
+    """Refuse a name under which nobody was ever asked, where people were under another.
+
+    Tasks and answers are stored under the project's name: its open tasks would get no answers any more, those in files
+    would be collected twice, and the label budget would begin anew.
+
+    Args:
+        reader: the warehouse.
+        project: name of the project in the settings.
+
+    Raises:
+        SettingsError: the queue holds tasks of other names only.
+    """
+    names = [str(name) for (name,) in reader.rows("SELECT DISTINCT project FROM queue ORDER BY 1")]
+    if names and project not in names:
+        raise SettingsError(
+            f"[project] name is {project!r}, and the tasks and answers in the warehouse are those of {names[-1]!r}, "
+            f"which would stay behind. Put the former name back; people are shown [project] title. To begin anew, name "
+            "another folder, or another database, under [warehouse]."
+        )
 
 
 def stored_last_in(reader: Reader, folder: TaskFolder) -> bool | None:

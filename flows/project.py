@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from active.ask_again import AskAgainConfig
 from active.cursor import Cursor
 from active.label_studio_environment import label_studio_from_env
-from active.move import not_collected, stored_last_in
+from active.move import check_name, not_collected, stored_last_in
 from active.outbox import QueueConfig
 from active.select import SelectConfig, check_multi_label
 from active.service import AnnotationService
@@ -86,7 +86,7 @@ class Project:
 
     @cached_property
     def lake(self) -> Lake:
-        """The warehouse, open for writing; refused where its classes are others than those of the settings."""
+        """The warehouse, open for writing; refused where its classes or its name are others than in the settings."""
         return self._checked(Lake(self.location))
 
     def read_lake(self) -> Lake:
@@ -97,6 +97,7 @@ class Project:
         try:
             with lake.read() as reader:
                 check_classes(reader, self.classes, multi_label=self.multi_label)
+                check_name(reader, self.settings.project.name)
         except BaseException:
             lake.close()
             raise

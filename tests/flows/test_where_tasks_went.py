@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from active.outbox import QueueConfig, commit_states, queue_rows
+from flows.cli.main import run_command
 from flows.project import Project
 from tests.active.plans import plan
 from warehouse import Lake, SettingsError
@@ -43,3 +44,18 @@ def test_tasks_on_a_server_are_not_sent_to_files(tmp_path: Path, monkeypatch: py
             made_older(lake)
     with pytest.raises(SettingsError, match="were sent to Label Studio"):
         _ = Project(tmp_path).service
+
+
+def test_a_name_under_which_nobody_was_asked_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Lake(tmp_path / "lake") as lake:
+        plan(lake, "p", [0.9])
+    (tmp_path / "labeling_functions.py").write_text("")
+    (tmp_path / "siftline.toml").write_text(SETTINGS.replace('"p"', '"q"'))
+    for command in ("collect", "run", "answer"):
+        assert run_command([command, "--project", str(tmp_path)]) == 2
+        told = capsys.readouterr().err
+        assert "[project] name is 'q', and the tasks and answers in the warehouse are those of 'p'" in told
+        assert "Put the former name back" in told
+    with Lake(tmp_path / "lake") as lake:
+        plan(lake, "q", [0.9], name="more")  # as of a project that was renamed before this was refused
+    assert Project(tmp_path).lake.snapshot()
