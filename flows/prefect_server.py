@@ -194,6 +194,14 @@ def check_api(url: str) -> None:
         ) from error
 
 
+def disk_full(home: Path) -> DiskFull | None:
+    """The error to raise where a Prefect server with its data in a folder could not work for want of space, or None."""
+    free = shutil.disk_usage(home).free
+    if free >= _NEEDED_BYTES:
+        return None
+    return DiskFull(f"The disk of {home} is full ({free // 1024} KiB free). Free space and run again.")
+
+
 def _send_what_waits(url: str) -> None:
     """Let Prefect's background workers send their last logs and events while the server is still there."""
     if "prefect" not in sys.modules or not _healthy(url):
@@ -241,8 +249,8 @@ def _own_server(home: Path) -> Generator[str]:
         while not _healthy(url):
             tail = " | ".join(log.read_text("utf-8", "replace").strip().splitlines()[-5:])
             if process.poll() is not None:
-                if (free := shutil.disk_usage(home).free) < _NEEDED_BYTES:
-                    raise DiskFull(f"The disk of {home} is full ({free // 1024} KiB free). Free space and run again.")
+                if full := disk_full(home):
+                    raise full
                 raise ServiceError(
                     f"Prefect's server ended with code {process.returncode} ({tail or 'it said nothing'}). "
                     f"If its data is damaged, delete {home}: it holds only the history of flow runs."

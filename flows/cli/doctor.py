@@ -115,6 +115,9 @@ def _project(root: Path) -> Iterator[Finding]:
         yield Finding("project", True, f"no {FILE_NAME} in {root.absolute()}, so no project was checked")
         return
     yield Finding("project", True, f"{project.settings.project.name}, {len(project.classes)} classes")
+    if not os.access(project.root, os.W_OK):
+        words = f"{project.root} cannot be written to by this user, so nothing runs there; ask for the right to write"
+        yield Finding("folder", False, words)
     yield Finding("labeling functions", True, f"{len(project.functions)} load")
     try:
         with project.read_lake() as lake, lake.read() as reader:

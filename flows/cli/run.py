@@ -9,7 +9,7 @@ import httpx
 
 from flows.cli.console import EndNow, say, stage_progress
 from flows.cli.look import print_summary, project_hint
-from flows.prefect_server import prefect_api
+from flows.prefect_server import disk_full, prefect_api
 from warehouse import ServiceError, SettingsError, StageResult
 
 
@@ -44,10 +44,10 @@ def run_project(root: Path, *, simulated: bool, max_passes: int | None) -> None:
             except TerminationSignal as stop:
                 raise KeyboardInterrupt from stop
             except (PrefectHTTPStatusError, httpx.HTTPError) as error:
-                raise _went_away(error) from error
+                raise _went_away(error, project.state_path) from error
             except RuntimeError as error:  # Prefect's client, where its server is away or of another version
                 if str(error).startswith("Failed to reach API"):
-                    raise _went_away(error) from error
+                    raise _went_away(error, project.state_path) from error
                 if str(error).startswith("Found incompatible versions"):
                     raise SettingsError(
                         f"Prefect's server at {os.environ['PREFECT_API_URL']} does not go with this Prefect ({error}). "
@@ -57,7 +57,9 @@ def run_project(root: Path, *, simulated: bool, max_passes: int | None) -> None:
     print_summary(project, summary, seconds=time.monotonic() - began)
 
 
-def _went_away(error: Exception) -> EndNow:
+def _went_away(error: Exception, state: Path) -> EndNow:
+    if full := disk_full(state):
+        return EndNow(str(full))
     return EndNow(
         f"Prefect's server went away or could not work ({error}). What was committed is kept; run again. If it stays "
         "so, and `siftline up` started that server: siftline down, then siftline up."

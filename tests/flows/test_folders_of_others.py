@@ -67,3 +67,21 @@ def test_a_run_by_hand_has_its_server(served: Served) -> None:
         [sys.executable, "-P", "-c", A_RUNS_OWN_SERVER, str(served.state)], cwd=served.root, stderr=subprocess.PIPE
     )
     assert ended.returncode == 0, ended.stderr
+
+
+def test_doctor_finds_a_project_that_nothing_can_be_written_to(served: Served) -> None:
+    functions = "from weak_labels import keywords\n\na = keywords('a', ['one'])\n"
+    (served.root / "labeling_functions.py").write_text(functions)
+    for module in ("features.py", "random.py"):
+        (served.root / module).unlink()
+    look = (
+        "import sys, pathlib; from flows.cli import doctor\n"
+        "for found in doctor._project(pathlib.Path(sys.argv[1])): print(found.name, found.well, found.words)"
+    )
+    mount = 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" && exec "$2" -P -c "$3" "$1"'
+    command = ["unshare", "--mount", "--map-root-user", "sh", "-c", mount, "sh", str(served.root), sys.executable, look]
+    if subprocess.run([*command[:3], "true"], capture_output=True).returncode:
+        pytest.skip("this machine lets nobody mount a folder of their own (user namespaces are off)")
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert f"folder False {served.root} cannot be written to by this user" in ended.stdout

@@ -10,9 +10,11 @@ import textwrap
 from pathlib import Path
 from types import SimpleNamespace
 
+import httpx
 import pytest
 
 from flows.cli.main import run_command
+from flows.cli.run import _went_away  # pyright: ignore[reportPrivateUsage]
 from flows.prefect_server import configured_api_url, prefect_api
 from tests.projects import ROOT, give_prefect_database
 from warehouse import ServiceError, SettingsError
@@ -129,6 +131,16 @@ def test_a_server_that_ends_on_a_full_disk_says_so(
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=free))
     with pytest.raises(error, match=words), prefect_api(tmp_path):
         pass
+
+
+@pytest.mark.parametrize(("free", "words"), [(0, "0 KiB free"), (2**30, "siftline down, then siftline up")])
+def test_a_server_that_cannot_work_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, words: str
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=free))
+    error = _went_away(httpx.ConnectError("gone"), tmp_path)
+    assert words in str(error)
+    assert ("full" in str(error)) == (not free)
 
 
 def test_projects_with_other_names_have_deployments_of_their_own() -> None:
