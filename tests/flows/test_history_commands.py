@@ -28,9 +28,8 @@ from warehouse import Append, Lake, StageResult, Upsert, connect
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("commands")
-    (folder / "siftline.toml").write_text(
-        f'[project]\nname = "p <b>"\nclasses = {json.dumps(CLASSES)}\n[[sources]]\nname = "s"\npath = "s.csv"\n', "utf-8"
-    )
+    named = f'[project]\nname = "p <b>"\nclasses = {json.dumps(CLASSES)}\n'  # as in the lake
+    (folder / "siftline.toml").write_text(named + '[[sources]]\nname = "s"\npath = "s.csv"\n', "utf-8")
     full_lake(folder / "lake").close()
     return folder
 
