@@ -90,6 +90,20 @@ def test_prefects_server_has_a_folder_of_its_own_for_its_pages() -> None:
     assert any(place.is_relative_to(writable) for writable in server["tmpfs"])
 
 
+def test_prefects_server_keeps_places_and_forgets_runs_wherever_it_is_started() -> None:
+    asked = dict(re.findall(r"^export (PREFECT_SERVER_(?:CONCURRENCY|SERVICES)\w+)=(.+)$", PAGE, re.MULTILINE))
+    assert len(asked) == 2
+    unit = (ROOT / "deploy" / "siftline-prefect.service").read_text("utf-8")
+    assert all(f"Environment={name}={value}\n" in unit for name, value in asked.items())
+    compose = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text("utf-8"))
+    server = compose["services"]["prefect"]
+    assert asked.items() <= server["environment"].items()
+    volume, _, place = server["volumes"][0].partition(":")
+    assert volume in compose["volumes"], "places are files, and outlive the container"
+    assert place == server["environment"]["PREFECT_HOME"]
+    assert f"--owner siftline {place}" in (ROOT / "deploy" / "Dockerfile").read_text("utf-8")
+
+
 def test_prefects_server_of_the_unit_is_the_one_that_answers_under_our_names_only() -> None:
     unit = (ROOT / "deploy" / "siftline-prefect.service").read_text("utf-8")
     [module, port] = re.findall(r"^ExecStart=\S+ -P -m (\S+) staying (\d+)$", unit, re.MULTILINE)[0]
