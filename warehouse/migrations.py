@@ -149,7 +149,7 @@ def check_schema(found: int, place: str, *, read_only: bool) -> None:
     if found > SCHEMA_VERSION:
         raise SchemaTooNew(
             f"The warehouse at {place} has schema {found}, this Siftline knows up to {SCHEMA_VERSION}. "
-            "Upgrade: pip install --upgrade siftline"
+            "Work with the Siftline that wrote it, or a newer one."
         )
     if not read_only:
         return

@@ -57,5 +57,7 @@ def test_a_collect_whose_catalogue_is_gone_after_its_stages_says_that_the_next_g
     assert ended.returncode == 0, ended.stderr[-3000:]
     kind, words = json.loads(ended.stdout.splitlines()[-1])
     assert kind == "FAILED"
+    assert "\n" not in words, "an alert shows one line"
+    assert "LINE" not in words, "DuckDB's own query"
     assert words.startswith("collect failed at its end, after all stages: The catalogue's server does not answer")
     assert words.endswith("The service or the lock may be back by then: the next run goes on from here.")
