@@ -178,6 +178,8 @@ class TestSwitchingOff:
         Announcer()(result)
         assert f"Switched off, their votes do not count: f ({why}" in capsys.readouterr().err
         assert f"f ({why}" in words_of(result)
+        again = words_of(run_vote(lake, from_file(tmp_path, self.BODY), max_fault_frac=0.2))
+        assert again.startswith("nothing new in ")  # and not what was read and written the last time
         quoting = "cannot read\n09:00:00.000 | ERROR | all is lost\x1b[2J"
         advised = dataclasses.replace(result, detail={**result.detail, "advice": quoting})
         Announcer()(advised)
