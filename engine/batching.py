@@ -12,6 +12,7 @@ again text by text, so that a text which cannot be computed fails alone. Whateve
 import heapq
 import itertools
 import math
+import os
 import threading
 import time
 import weakref
@@ -72,6 +73,7 @@ class Scheduler:
         self._closed = self._draining = False
         self._pauses = 0
         self._dead: str | None = None
+        self._process = os.getpid()
         self._owner = threading.Thread(target=self._own, name="queue", daemon=True)
         self._owner.start()
 
@@ -97,6 +99,11 @@ class Scheduler:
             OverloadError: there is no room; nothing was put in.
             WorkerError: no worker will ever take it.
         """
+        if self._is_forked():  # before the lock, which another thread may have held at that moment
+            raise WorkerError(
+                f"The encoder was loaded in process {self._process}, and this is a fork of it, without its threads. "
+                "Start processes by 'spawn' (multiprocessing.get_context), and load an encoder in each."
+            )
         request = Request(self, sequences, self._dimension, traced=traced, deadline=deadline, told=told)
         tokens = sum(map(len, sequences))
         with self._changed:
@@ -186,11 +193,16 @@ class Scheduler:
         A thread that drops the model's last tensors while the interpreter shuts down aborts the process, so the owner
         must be gone before its caller goes on.
         """
+        if self._is_forked():
+            return
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         if threading.current_thread() is not self._owner:
             self._owner.join(_CLOSE_S)
+
+    def _is_forked(self) -> bool:
+        return os.getpid() != self._process
 
     # --- the owner ---------------------------------------------------------------------------------------------------
 

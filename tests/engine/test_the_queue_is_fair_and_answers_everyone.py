@@ -4,6 +4,7 @@ The model is a real tiny encoder. A gate in front of it holds a batch until the 
 what runs is known without a clock.
 """
 
+import os
 import threading
 import time
 import weakref
@@ -338,6 +339,25 @@ def test_a_worker_that_does_not_come_back_is_dead(held: Queue) -> None:
     assert "not done after 0 s" in (held.scheduler.dead or "")
     with pytest.raises(WorkerError):
         waiting.answer.result(WAIT_S).checked()
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # that it has threads and is forked: just so
+def test_in_a_fork_whose_threads_stayed_behind_nobody_waits_for_ever() -> None:
+    queue = Queue(open_gate=True)
+    child = os.fork()
+    if not child:
+        ended = 1
+        try:
+            queue.scheduler.submit([[1, 2]])
+        except WorkerError as error:
+            queue.scheduler.close()
+            ended = 0 if "spawn" in str(error) else 2
+        finally:
+            os._exit(ended)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    queue.scheduler.submit([[1, 2]]).answer.result(WAIT_S).checked()
+    queue.scheduler.close()
+    queue.workers.shutdown()
 
 
 def test_an_encoder_nobody_needs_takes_its_thread_along() -> None:
