@@ -1,7 +1,8 @@
 """A project on its schedule under a real Prefect server: cron, overlap, a killed worker, SIGTERM, cycles that are due.
 
-The tests share one served project and follow each other: each leaves it served and idle. A run is held in the middle by
-the warehouse's own write lock.
+The tests share one served project and follow each other: each leaves it served and idle. The one of cron is the first,
+for its run must be held before it has stored anything, and cron starts one at the next minute. A run is held in the
+middle by the warehouse's own write lock.
 """
 
 import contextlib
@@ -41,23 +42,6 @@ def taken_over(served: Served) -> list[tuple[str, str]]:
             "SELECT detail ->> '$.taken_over.run', detail ->> '$.by' FROM runs WHERE stage = 'take_over' "
             "ORDER BY committed_at"
         )
-
-
-def test_pages_of_other_sites_may_not_ask_the_server(served: Served) -> None:
-    own = served.api.removesuffix("/api")
-    for origin, let_in in (("http://evil.example", False), (own, True), (own.replace("127.0.0.1", "localhost"), True)):
-        answer = httpx.get(f"{served.api}/health", headers={"Origin": origin}, timeout=60, trust_env=False)
-        assert (answer.headers.get("access-control-allow-origin") == origin) == let_in
-        assert "*" not in answer.headers.get("access-control-allow-origin", "")
-
-
-def test_the_server_answers_under_no_name_of_another_site(served: Served) -> None:
-    """Which may lead to 127.0.0.1; its pages would be of the server's own origin then."""
-    port = served.api.removesuffix("/api").rpartition(":")[2]
-    for name, status in ((f"evil.example:{port}", 400), (f"localhost:{port}", 200), (f"127.0.0.1:{port}", 200)):
-        for path in (f"{served.api}/health", served.api.removesuffix("/api")):
-            answer = httpx.get(path, headers={"Host": name}, timeout=60, trust_env=False, follow_redirects=True)
-            assert answer.status_code == status, (name, path)
 
 
 def test_cron_starts_a_run_and_whatever_overlaps_leaves_cleanly(served: Served) -> None:
@@ -111,6 +95,23 @@ def test_cron_starts_a_run_and_whatever_overlaps_leaves_cleanly(served: Served) 
     assert sum(int(row["tasks"]) for row in shown["siftline-reuters-queue"]) > 0
     assert not unfinished(served.state)
     assert not taken_over(served)
+
+
+def test_pages_of_other_sites_may_not_ask_the_server(served: Served) -> None:
+    own = served.api.removesuffix("/api")
+    for origin, let_in in (("http://evil.example", False), (own, True), (own.replace("127.0.0.1", "localhost"), True)):
+        answer = httpx.get(f"{served.api}/health", headers={"Origin": origin}, timeout=60, trust_env=False)
+        assert (answer.headers.get("access-control-allow-origin") == origin) == let_in
+        assert "*" not in answer.headers.get("access-control-allow-origin", "")
+
+
+def test_the_server_answers_under_no_name_of_another_site(served: Served) -> None:
+    """Which may lead to 127.0.0.1; its pages would be of the server's own origin then."""
+    port = served.api.removesuffix("/api").rpartition(":")[2]
+    for name, status in ((f"evil.example:{port}", 400), (f"localhost:{port}", 200), (f"127.0.0.1:{port}", 200)):
+        for path in (f"{served.api}/health", served.api.removesuffix("/api")):
+            answer = httpx.get(path, headers={"Host": name}, timeout=60, trust_env=False, follow_redirects=True)
+            assert answer.status_code == status, (name, path)
 
 
 def test_a_killed_worker_and_its_run_are_taken_over_once_by_two_that_start_together(served: Served) -> None:
