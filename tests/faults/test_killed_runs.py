@@ -6,12 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from features.samples import SampleFiles
 from flows.stages import STAGES
+from flows.take_over import unfinished
 from tests.projects import ROOT, make_small_project
 from warehouse import Lake
 from warehouse.schema import TABLES
@@ -25,9 +28,18 @@ def queued(root: Path) -> list[str]:
     return [json.loads(p.read_text("utf-8"))["data"]["item_id"] for p in (root / "tasks").glob("*.json")]
 
 
-@pytest.mark.timeout(2400)  # some fifty forked runs
-def test_killed_inside_every_stage_the_tables_equal_an_undisturbed_run(tmp_path: Path, reuters: SampleFiles) -> None:
-    root = make_small_project(tmp_path / "project", reuters, train=80, test=20)
+@dataclass(frozen=True)
+class Pair:
+    """A project that was killed again and again, and one that was not; `killed` are stages and moments."""
+
+    disturbed: Path
+    undisturbed: Path
+    killed: list[tuple[str, int]]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory, reuters: SampleFiles) -> Pair:
+    root = make_small_project(tmp_path_factory.mktemp("killed") / "project", reuters, train=80, test=20)
     ended = subprocess.run(
         [sys.executable, "-m", "tests.faults.harness", str(root)],
         cwd=ROOT,
@@ -37,39 +49,43 @@ def test_killed_inside_every_stage_the_tables_equal_an_undisturbed_run(tmp_path:
     )
     assert ended.returncode == 0, ended.stderr[-3000:]
     killed = json.loads(ended.stdout.splitlines()[-1])["killed"]
+    return Pair(root, root.with_name("project-undisturbed"), [(name, moment) for name, moment in killed])
+
+
+@pytest.mark.timeout(2400)  # some fifty forked runs
+def test_killed_inside_every_stage_the_tables_equal_an_undisturbed_run(pair: Pair) -> None:
     # Also in the middle and towards the end, where it would find nothing to do if an earlier run had gone on beyond it.
-    assert all(sum(name == stage for name, _ in killed) > 1 for stage in STAGES), killed
-    with Lake(tmp_path / "project" / "lake") as one, Lake(tmp_path / "project-undisturbed" / "lake") as other:
+    assert all(sum(name == stage for name, _ in pair.killed) > 1 for stage in STAGES), pair.killed
+    with Lake(pair.disturbed / "lake") as one, Lake(pair.undisturbed / "lake") as other:
         assert one.content_hash(CONTENT) == other.content_hash(CONTENT)
         with one.read() as reader:
             assert reader.scalar("SELECT count(*) FROM queue") == 16
-    tasks = queued(root)
+    tasks = queued(pair.disturbed)
     assert len(tasks) == len(set(tasks)) == 16
 
 
-def test_the_command_killed_at_random_moments_ends_like_an_undisturbed_one(
-    tmp_path: Path, reuters: SampleFiles, prefect_database: Path
+@pytest.mark.timeout(2400)
+def test_the_command_killed_as_its_server_starts_and_among_the_stages_ends_like_an_undisturbed_run(
+    tmp_path: Path, reuters: SampleFiles, pair: Pair
 ) -> None:
     """The real command with Prefect: its own server must not stay behind and must not hinder the next run."""
-    command = [sys.executable, "-m", "flows.cli.main", "run", "--annotator", "simulated", "--project"]
-    # The disturbed one makes Prefect's database itself: it may be killed at that too.
-    roots = [
-        make_small_project(tmp_path / name, reuters, train=120, test=30, prefect=database)
-        for name, database in (("disturbed", None), ("undisturbed", prefect_database))
-    ]
-    subprocess.run([*command, str(roots[1])], check=True, capture_output=True, cwd=ROOT)
-    for seconds in (8.0, 14.0):
-        process = subprocess.Popen(
-            [*command, str(roots[0])], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        try:
-            process.wait(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-        assert_no_server_left(roots[0])
-    subprocess.run([*command, str(roots[0])], check=True, capture_output=True, cwd=ROOT)
-    with Lake(roots[0] / "lake") as one, Lake(roots[1] / "lake") as other:
+    root = make_small_project(tmp_path / "project", reuters, train=80, test=20)
+    command = [sys.executable, "-m", "flows.cli.main", "run", "--annotator", "simulated", "--project", str(root)]
+    state = root / ".siftline"
+    moments: tuple[Callable[[], bool], ...] = (
+        (state / "prefect" / "prefect.db").exists,  # and not whole yet
+        lambda: any(record.stage == "label_model" for record in unfinished(state)),
+    )
+    for reached in moments:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while not reached():
+            assert process.poll() is None, "it ended before that moment"
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert_no_server_left(root)
+    subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
+    with Lake(root / "lake") as one, Lake(pair.undisturbed / "lake") as other:
         assert one.content_hash(CONTENT) == other.content_hash(CONTENT)
 
 
