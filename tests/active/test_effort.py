@@ -14,6 +14,7 @@ from active.strategies import STRATEGIES
 from active.value import ValueConfig, estimate_values
 from tests.active.pools import CLASSES, SmallPool, clusters, label, small_pool
 from tests.active.test_select_strategies import NONE, situation
+from tests.lakes import copy_of
 from warehouse import Lake, SettingsError
 
 WORD = "word "
@@ -136,7 +137,7 @@ def test_ranked_by_seconds_a_batch_costs_less_and_says_so(tmp_path: Path) -> Non
     spent: dict[str, float] = {}
     for cost in ("label", "seconds"):
         probs = np.random.default_rng(0).dirichlet(np.ones(len(CLASSES)), N)
-        with Lake(tmp_path / cost) as lake:
+        with copy_of(Lake, tmp_path / cost) as lake:
             given = small_pool(lake, tmp_path / f"i{cost}", clusters(N)[0], probs, texts=dict(enumerate(texts(N))))
             answered(given, ANSWERED)
             rows, detail = chosen(given, "p", cost=cost)
@@ -150,7 +151,7 @@ def test_ranked_by_seconds_a_batch_costs_less_and_says_so(tmp_path: Path) -> Non
 def test_while_nothing_is_known_ranking_by_seconds_is_ranking_by_labels(tmp_path: Path) -> None:
     found: list[list[tuple[str, str, float]]] = []
     for cost in ("label", "seconds"):
-        with Lake(tmp_path / cost) as lake:
+        with copy_of(Lake, tmp_path / cost) as lake:
             given = small_pool(lake, tmp_path / f"i{cost}", clusters(N)[0], texts=dict(enumerate(texts(N))))
             answered(given, FEWEST - 1)
             rows, detail = chosen(given, "p", cost=cost)

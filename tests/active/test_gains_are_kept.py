@@ -15,6 +15,7 @@ from active.value import ValueConfig, estimate_values, shares
 from features import approximate
 from features.array_file import read_arrays, write_arrays
 from tests.active.pools import small_pool, unit
+from tests.lakes import copy_of
 from warehouse import Delete, Lake, Upsert
 
 N, D, NEW, CLASSES, RIDGE = 8000, 4, 60, 3, 0.02
@@ -155,7 +156,7 @@ def test_a_stage_says_how_many_were_worked_out(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(approximate, "EXACT_UP_TO", 1000)
     generator = np.random.default_rng(0)
     vectors, predicted = unit(generator.standard_normal((2000, 2))), generator.dirichlet(np.ones(3), 2000)
-    pool = small_pool(Lake(tmp_path / "lake"), tmp_path / "index", vectors, predicted)
+    pool = small_pool(copy_of(Lake, tmp_path / "lake"), tmp_path / "index", vectors, predicted)
     with pool.lake.read() as reader:
         late = reader.arrow("SELECT * EXCLUDE (run_id, committed_at) FROM items ORDER BY item_id").slice(1980)
     with pool.lake.stage("leave", version=1, inputs=()) as stage:

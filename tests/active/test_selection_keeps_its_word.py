@@ -11,6 +11,7 @@ from active.select import SelectConfig, select
 from active.strategies import Pick
 from active.value import ValueConfig, estimate_values
 from tests.active.pools import CLASSES, SmallPool, clusters, label, small_pool
+from tests.lakes import copy_of
 from warehouse import DataError, Lake, SettingsError, StageResult
 
 N = 120
@@ -69,7 +70,7 @@ def test_only_train_items_are_selected_and_ranks_follow_the_value(pool: SmallPoo
 def test_equal_snapshots_and_seeds_give_equal_queues(tmp_path: Path) -> None:
     hashes: list[str] = []
     for name in ("one", "two"):
-        with Lake(tmp_path / name) as lake:
+        with copy_of(Lake, tmp_path / name) as lake:
             pool = small_pool(lake, tmp_path / f"index-{name}", clusters(N)[0], probabilities(N))
             one_round(pool, config(seed=3))
             hashes.append(lake.content_hash(["queue"])["queue"])

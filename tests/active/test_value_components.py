@@ -16,6 +16,7 @@ from active.value import (
     uncertainty,
 )
 from tests.active.pools import SmallPool, clusters, label, small_pool, unit
+from tests.lakes import copy_of
 from tests.weak_labels.small_lake import build
 from warehouse import Lake, SettingsError
 from weak_labels.end_model import end_model
@@ -100,7 +101,7 @@ def test_the_mixture_moves_from_representativeness_to_doubt_as_predictions_becom
     for sharpness in (0.0, 2.0, 6.0):
         probs = np.exp(sharpness * np.eye(3)[classes])
         probs[doubtful] = 1.0
-        with Lake(tmp_path / f"lake{sharpness}") as other:
+        with copy_of(Lake, tmp_path / f"lake{sharpness}") as other:
             pool = small_pool(other, tmp_path / f"index{sharpness}", vectors, probs / probs.sum(axis=1, keepdims=True))
             estimate_values(other, pool.index(), ValueConfig())
             found = values(pool)
@@ -118,7 +119,7 @@ def test_a_contradiction_raises_the_value_of_what_lies_around_it(tmp_path: Path)
     probs = np.eye(3)[classes] * 0.9 + 0.1 / 3
     mean: list[float] = []
     for wrong in (1, 2):  # the label model is wrong about one whole cluster
-        with Lake(tmp_path / f"lake{wrong}") as other:
+        with copy_of(Lake, tmp_path / f"lake{wrong}") as other:
             said = np.where(classes == wrong, 0, classes)
             weak, votes = np.eye(3)[said], {row: [int(vote)] for row, vote in enumerate(said)}
             pool = small_pool(other, tmp_path / f"index{wrong}", vectors, probs, weak=weak, votes=votes)

@@ -9,6 +9,7 @@ import pytest
 from active.kept_values import KEPT_WITHIN
 from active.value import ValueConfig, estimate_values
 from tests.active.pools import SmallPool, clusters, small_pool
+from tests.lakes import copy_of
 from warehouse import Delete, Lake, Upsert
 
 N, NEW = 600, 6
@@ -42,7 +43,7 @@ def made(folder: Path, seed: int, *, weak: bool) -> SmallPool:
     generator = np.random.default_rng(seed)
     predicted = generator.dirichlet(np.ones(3), N)
     votes = {row: [int(classes[row])] for row in range(0, N, 2)}
-    lake, index = Lake(folder / "lake"), folder / "index"
+    lake, index = copy_of(Lake, folder / "lake"), folder / "index"
     if not weak:
         return small_pool(lake, index, vectors, predicted)
     return small_pool(lake, index, vectors, predicted, weak=np.eye(3)[classes], votes=votes)

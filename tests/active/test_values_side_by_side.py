@@ -10,6 +10,7 @@ from active.value import ValueConfig, estimate_values
 from features import approximate, side_by_side
 from features.index import IndexConfig, open_index
 from tests.active.test_values_are_kept import estimate, made, values
+from tests.lakes import copy_of
 from warehouse import Lake
 
 
@@ -47,6 +48,6 @@ def test_an_item_that_left_the_pool_after_the_index_was_opened_has_no_say(tmp_pa
 
 
 def test_without_vectors_nothing_is_written(tmp_path: Path) -> None:
-    lake = Lake(tmp_path / "lake")
+    lake = copy_of(Lake, tmp_path / "lake")
     index = open_index(lake, IndexConfig(folder=tmp_path / "index"), "e")
     assert not estimate_values(lake, index, ValueConfig()).committed

@@ -11,6 +11,7 @@ import pytest
 from flows.cli.main import run_command
 from flows.cli.run import Announcer
 from flows.pipelines import words_of
+from tests.lakes import copy_of
 from tests.weak_labels.lf_helpers import CLASSES, add_items, batch, faults, run_vote, votes, write_functions
 from warehouse import Lake
 from weak_labels import ItemBatch, LabelingFunction, keywords, load_functions, vectorized
@@ -240,7 +241,7 @@ class TestSwitchingOff:
     def test_equal_runs_store_equal_faults(self, tmp_path: Path) -> None:
         hashes: list[dict[str, str]] = []
         for size in (7, 100):
-            with Lake(tmp_path / str(size)) as lake:
+            with copy_of(Lake, tmp_path / str(size)) as lake:
                 add_items(lake, self.items(50))
                 body = self.BODY.replace("raise ValueError", "raise ValueError(object())")
                 run_vote(lake, from_file(tmp_path, body), batch_items=size)

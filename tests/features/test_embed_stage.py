@@ -10,6 +10,7 @@ import pytest
 
 from engine.client import Encoder, Encoding, Progress, load_encoder
 from features.embed import EmbedConfig, embed, encode_texts
+from tests.lakes import copy_of
 from warehouse import DataError, Lake, SettingsError, Upsert
 
 CONFIG = EmbedConfig(batch_items=3)
@@ -179,7 +180,7 @@ def test_equal_contents_are_encoded_once(lake: Lake, encoder: Encoder) -> None:
 def test_the_order_of_items_does_not_matter(lake: Lake, encoder: Encoder, tmp_path: Path) -> None:
     put_items(lake, TEXTS)
     embed(lake, encoder, CONFIG)
-    with Lake(tmp_path / "other") as other:
+    with copy_of(Lake, tmp_path / "other") as other:
         put_items(other, dict(reversed(TEXTS.items())))
         embed(other, encoder, EmbedConfig())
         assert other.content_hash(["vectors"]) == lake.content_hash(["vectors"])

@@ -14,6 +14,7 @@ from flows.report import write_report
 from flows.report.story import fair_sentence
 from flows.stages import RunSummary
 from tests.active.pools import CLASSES, clusters, label, small_pool
+from tests.lakes import copy_of
 from warehouse import Lake
 
 SAID = "Of 12 items drawn at random the end model had 9 right before people answered: 75%, 95% interval 47% to 91%."
@@ -25,7 +26,7 @@ def test_the_report_and_a_run_say_how_often_the_end_model_is_right(
     (tmp_path / "siftline.toml").write_text(
         f'[project]\nname = "p"\nclasses = {list(CLASSES)}\n[[sources]]\nname = "s"\npath = "s.csv"\n', "utf-8"
     )
-    with Lake(tmp_path / "lake") as lake:
+    with copy_of(Lake, tmp_path / "lake") as lake:
         vectors, classes = clusters(120)
         pool = small_pool(lake, tmp_path / "index", vectors, np.eye(len(CLASSES))[classes] * 0.4 + 0.2)
         estimate_values(lake, pool.index(), ValueConfig())

@@ -18,6 +18,7 @@ from flows.report.layout import lay_out
 from flows.report.plots import Curve, learning_curve
 from tests.flows import report_lake
 from tests.flows.report_lake import CLASSES, HOSTILE, LABELS, SEEDS, accuracy
+from tests.lakes import copy_of
 from warehouse import Append, Lake, SettingsError
 
 SECTIONS = ("curve", "hours", "queue", "map", "values", "confusion", "functions", "quality", "made")
@@ -313,7 +314,7 @@ def test_figures_are_those_of_the_split_that_is_scored_now(tmp_path: Path) -> No
 
 
 def test_an_empty_warehouse_gives_a_page_that_says_what_is_missing(tmp_path: Path) -> None:
-    with Lake(tmp_path / "lake") as lake:
+    with copy_of(Lake, tmp_path / "lake") as lake:
         text, page = written(lake, tmp_path)
     assert [i for i in page.ids if i in SECTIONS] == list(SECTIONS)
     assert text.count("Not there yet") == len(SECTIONS)
@@ -322,7 +323,7 @@ def test_an_empty_warehouse_gives_a_page_that_says_what_is_missing(tmp_path: Pat
 
 @pytest.mark.parametrize("items", [1, 3, 70])
 def test_items_without_cycles_or_scores(tmp_path: Path, items: int) -> None:
-    with Lake(tmp_path / "lake") as lake:
+    with copy_of(Lake, tmp_path / "lake") as lake:
         report_lake.add_items(lake, items=items, classes=("only",))
         report_lake.add_vectors(lake)
         text, page = written(lake, tmp_path, classes=("only",))
@@ -333,7 +334,7 @@ def test_items_without_cycles_or_scores(tmp_path: Path, items: int) -> None:
 
 def test_more_classes_than_colours(tmp_path: Path) -> None:
     classes = tuple(f"class {n}" for n in range(25))
-    with Lake(tmp_path / "lake") as lake:
+    with copy_of(Lake, tmp_path / "lake") as lake:
         report_lake.add_items(lake, items=160, classes=classes)
         report_lake.add_vectors(lake)
         with lake.stage("end_model", version=1, inputs=()) as stage:
@@ -379,7 +380,7 @@ def test_the_policy_allows_nothing_from_outside(full: tuple[str, Page]) -> None:
 
 def test_the_page_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "report.html"
-    with Lake(tmp_path / "lake") as lake:
+    with copy_of(Lake, tmp_path / "lake") as lake:
         write_report(lake, target, title="first", classes=("a", "b"))
         before = target.read_text("utf-8")
 

@@ -15,9 +15,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.cli.main import run_command
+from tests.lakes import copy_of
 from tests.projects import ROOT
 from warehouse import Append, Lake
 from warehouse.extensions import PACKAGES, extension_path
+
+
+def two_classes(path: Path) -> Lake:
+    lake = Lake(path)
+    rows = pa.table({"class_id": pa.array([0, 1], pa.int32()), "name": ["=cmd()", 'b "quoted", ümlaut\nline']})
+    with lake.stage("ingest", version=1, inputs=()) as stage:
+        stage.commit([Append("classes", rows)])
+    return lake
 
 
 @pytest.fixture
@@ -25,9 +34,7 @@ def project(tmp_path: Path) -> Path:
     (tmp_path / "siftline.toml").write_text(
         '[project]\nname = "p"\nclasses = ["a", "b"]\n[[sources]]\nname = "s"\npath = "s.csv"\n', "utf-8"
     )
-    rows = pa.table({"class_id": pa.array([0, 1], pa.int32()), "name": ["=cmd()", 'b "quoted", ümlaut\nline']})
-    with Lake(tmp_path / "lake") as lake, lake.stage("ingest", version=1, inputs=()) as stage:
-        stage.commit([Append("classes", rows)])
+    copy_of(two_classes, tmp_path / "lake").close()
     return tmp_path
 
 

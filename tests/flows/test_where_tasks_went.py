@@ -8,6 +8,7 @@ from active.outbox import QueueConfig, commit_states, queue_rows
 from flows.cli.main import run_command
 from flows.project import Project
 from tests.active.plans import plan
+from tests.lakes import copy_of
 from warehouse import Lake, SettingsError
 
 SETTINGS = """
@@ -35,7 +36,7 @@ def test_tasks_on_a_server_are_not_sent_to_files(tmp_path: Path, monkeypatch: py
         monkeypatch.delenv(variable, raising=False)
     (tmp_path / "siftline.toml").write_text(SETTINGS)
     config = QueueConfig(project="p", classes=("a", "b"))
-    with Lake(tmp_path / "lake") as lake:
+    with copy_of(Lake, tmp_path / "lake") as lake:
         plan(lake, "p", [0.9])
         with lake.read() as reader:
             rows = queue_rows(reader, config, "planned")

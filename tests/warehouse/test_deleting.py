@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from tests.lakes import copy_of
 from warehouse import Append, Delete, Lake, Upsert
 
 
@@ -22,28 +23,28 @@ def commit(lake: Lake, number: int, *writes: Append | Delete | Upsert) -> dict[s
 
 
 def test_delete_removes_rows_equal_in_the_named_columns(tmp_path: Path) -> None:
-    with Lake(tmp_path / "lake") as lake:
+    with copy_of(Lake, tmp_path / "lake") as lake:
         commit(lake, 1, Append("classes", classes((0, "a"), (1, "b"), (2, "b"))))
         commit(lake, 2, Delete("classes", pa.table({"name": ["b", "z"]})))
         assert stored(lake) == [(0, "a")]
 
 
 def test_delete_of_several_columns_needs_all_of_them_equal(tmp_path: Path) -> None:
-    with Lake(tmp_path / "lake") as lake:
+    with copy_of(Lake, tmp_path / "lake") as lake:
         commit(lake, 1, Append("classes", classes((0, "a"), (1, "b"))))
         commit(lake, 2, Delete("classes", classes((0, "b"), (1, "b"))))
         assert stored(lake) == [(0, "a")]
 
 
 def test_writes_happen_in_their_order(tmp_path: Path) -> None:
-    with Lake(tmp_path / "lake") as lake:
+    with copy_of(Lake, tmp_path / "lake") as lake:
         commit(lake, 1, Append("classes", classes((0, "old"), (1, "old"))))
         commit(lake, 2, Upsert("classes", classes((0, "new"))), Delete("classes", pa.table({"name": ["old"]})))
         assert stored(lake) == [(0, "new")]
 
 
 def test_table_that_only_lost_rows_counts_as_changed(tmp_path: Path) -> None:
-    with Lake(tmp_path / "lake") as lake:
+    with copy_of(Lake, tmp_path / "lake") as lake:
         commit(lake, 1, Append("classes", classes((0, "a"))))
         with lake.stage("reader", version=1, inputs=("classes",)) as before:
             token = before.token
@@ -53,7 +54,7 @@ def test_table_that_only_lost_rows_counts_as_changed(tmp_path: Path) -> None:
 
 
 def test_batches_give_all_rows_in_pieces(tmp_path: Path) -> None:
-    with Lake(tmp_path / "lake") as lake:
+    with copy_of(Lake, tmp_path / "lake") as lake:
         commit(lake, 1, Append("classes", classes(*((n, str(n)) for n in range(5000)))))
         with lake.read() as reader:
             pieces = list(reader.batches("SELECT class_id FROM classes ORDER BY class_id", rows=1000))

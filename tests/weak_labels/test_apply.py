@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from engine.errors import UnavailableError
+from tests.lakes import copy_of
 from tests.weak_labels.lf_helpers import (
     CLASSES,
     add_items,
@@ -185,7 +186,7 @@ def test_another_encoder_makes_new_votes_of_functions_on_vectors_only(lake: Lake
 def test_votes_do_not_depend_on_the_batch_size(tmp_path: Path) -> None:
     hashes: list[dict[str, str]] = []
     for size, least_bytes in ((2, 0), (100, 0), (2, 300)):
-        with Lake(tmp_path / f"{size}-{least_bytes}") as lake:
+        with copy_of(Lake, tmp_path / f"{size}-{least_bytes}") as lake:
             add_items(lake, {f"i{n}": ("a goal", "an atom", "x")[n % 3] for n in range(7)})
             add_vectors(lake)
             run_vote(lake, [SPORT, ATOM, NEAR], batch_items=size, pattern_bytes=least_bytes)
@@ -194,7 +195,7 @@ def test_votes_do_not_depend_on_the_batch_size(tmp_path: Path) -> None:
 
 
 def test_step_by_step_ends_where_one_run_ends(tmp_path: Path) -> None:
-    with Lake(tmp_path / "once") as once, Lake(tmp_path / "steps") as steps:
+    with copy_of(Lake, tmp_path / "once") as once, copy_of(Lake, tmp_path / "steps") as steps:
         add_items(once, TEXTS)
         run_vote(once, [SPORT, ATOM])
         add_items(steps, {"a": "was different"})
@@ -267,7 +268,7 @@ def test_a_changed_pattern_gets_only_the_texts_that_it_matches(lake: Lake, tmp_p
     result = vote(lake, changed, config(batch_items=1), progress=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 5), (2, 5), (3, 5), (5, 5)]
     assert result.rows_read == result.detail["items"] == 5
-    with Lake(tmp_path / "fresh") as fresh:
+    with copy_of(Lake, tmp_path / "fresh") as fresh:
         add_items(fresh, texts)
         run_vote(fresh, changed)
         assert lake.content_hash(["lf_votes", "lf_reach"]) == fresh.content_hash(["lf_votes", "lf_reach"])
@@ -392,7 +393,7 @@ def test_functions_asked_in_one_pass_vote_as_each_alone(lake: Lake, tmp_path: Pa
     functions += [regex("sports", pattern, name=f"r{n}") for n, pattern in enumerate(patterns)]
     add_items(lake, texts)
     run_vote(lake, functions, batch_items=40)
-    with Lake(tmp_path / "alone") as alone:
+    with copy_of(Lake, tmp_path / "alone") as alone:
         add_items(alone, texts)
         for number in range(1, len(functions) + 1):
             # One new function at a time: too few for a common pass.

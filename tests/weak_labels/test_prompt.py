@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lakes import copy_of
 from tests.weak_labels.chat_service import ASKS, TEXTS, Service, run, settings
 from tests.weak_labels.lf_helpers import CLASSES, add_items, batch, config, faults, votes
 from warehouse import Lake, SettingsError
@@ -27,7 +28,7 @@ def test_votes_as_the_model_answers_and_asks_once_per_text(lake: Lake, service: 
     assert b"canary-key" not in given.cache.read_bytes()
     assert service.requests[0]["model"] == "tiny"
     # Another warehouse, the same answers: nothing is paid again.
-    with Lake(tmp_path / "other") as other:
+    with copy_of(Lake, tmp_path / "other") as other:
         add_items(other, TEXTS)
         run(other, given)
         assert votes(other) == votes(lake)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from flows.cli.main import run_command
+from tests.lakes import copy_of
 from tests.weak_labels.lf_helpers import CLASSES, ENCODER, add_items, add_vectors, run_vote, votes
 from tests.weak_labels.test_report_of_functions import add_classes_and_gold
 from warehouse import Lake, SettingsError
@@ -170,7 +171,7 @@ def test_the_command_says_what_was_missing_or_how_to_try_what_it_wrote(
         f'[project]\nname = "p"\nclasses = [{classes}]\n[[sources]]\nname = "s"\npath = "s.csv"\n', "utf-8"
     )
     command = ["lf", "suggest", "--force", "--output", str(tmp_path / "mine.py"), "--project", str(tmp_path)]
-    with Lake(tmp_path / "lake") as lake:
+    with copy_of(Lake, tmp_path / "lake") as lake:
         add_items(lake, {f"i{n:03}": f"word{n}" for n in range(30)})
         add_classes_and_gold(lake, {f"i{n:03}": n % 3 for n in range(30)})
     assert run_command(command) == 0
