@@ -85,6 +85,12 @@ class Pool:
         return np.stack([1.0 - has, has], axis=1)
 
     @property
+    def weakly_taught(self) -> bool:
+        """Whether weak labels have taught the end model; those of one class alone tell it nothing."""
+        covered = self.weak.any(axis=1)
+        return bool(covered.any()) and (self.multi_label or len(np.unique(self.weak[covered].argmax(axis=1))) > 1)
+
+    @property
     def taken(self) -> Rows:
         """Places of the items nobody needs to be asked about: labelled or queued."""
         return np.concatenate([self.labelled, self.queued])

@@ -82,8 +82,8 @@ def _openness(pool: Pool, contradiction: Floats) -> Floats:
 
 
 def taught(pool: Pool, graph: PoolGraph) -> Estimate | None:
-    """The estimate of `active.taught` where there are weak labels, else None: then `information` decides."""
-    if not pool.weak.any():
+    """The estimate of `active.taught` where weak labels taught, else None: then `information` decides."""
+    if not pool.weakly_taught:
         return None
     return Estimate.of(pool, graph, uncertainty(graph, pool.question), conflict(pool))
 
@@ -95,7 +95,7 @@ def shares(gains: Floats, rows: Rows) -> Floats:
 
 
 def _ridge(pool: Pool) -> float:
-    return TAUGHT_RIDGE if pool.weak.any() else ALONE_RIDGE
+    return TAUGHT_RIDGE if pool.weakly_taught else ALONE_RIDGE
 
 
 def narrowness(predicted: Floats) -> Floats:
@@ -162,13 +162,15 @@ def disagreement(votes: Floats, weak: Floats, predicted: Floats) -> Floats:
 def conflict(pool: Pool) -> Floats:
     """The `disagreement` about each item of a pool [N]; in a multi-label project that about its most disputed class.
 
-    There votes for two classes are no conflict: each says that the item has its class, and nothing of the others.
+    There votes for two classes are no conflict: each says that the item has its class, and nothing of the others. Where
+    the end model has said nothing, the label model contradicts nobody.
     """
+    known = pool.weak.any(axis=1) & pool.has_prediction
     if not pool.multi_label:
-        found, told = np.zeros(len(pool)), np.flatnonzero(pool.votes.any(axis=1) | pool.weak.any(axis=1))
-        found[told] = disagreement(pool.votes[told], pool.weak[told], pool.predicted[told])
+        found, told = np.zeros(len(pool)), np.flatnonzero(pool.votes.any(axis=1) | known)
+        weak = np.where(known[told, None], pool.weak[told], 0.0)
+        found[told] = disagreement(pool.votes[told], weak, pool.predicted[told])
         return found
-    known = pool.weak.sum(axis=1) > 0
     most, silent = np.zeros(len(pool)), np.zeros((len(pool), 2))
     for weak, predicted in zip(pool.weak.T, pool.predicted.T, strict=True):
         said = np.where(known[:, None], np.stack([1.0 - weak, weak], axis=1), 0.0)

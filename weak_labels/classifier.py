@@ -21,9 +21,9 @@ Features = Any
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-VERSION = 2
+VERSION = 3
 """Raised with every change of this file, or of what it is given to learn from, that could change a prediction; 2: few
-weak labels hold gold labels less firmly."""
+weak labels hold gold labels less firmly; 3: weak labels of one class alone teach nothing."""
 KINDS = ("linear", "mlp", "auto")
 WEAK_RIDGE = 1.0
 GOLD_RIDGE = 1.0

@@ -16,7 +16,8 @@ def end_model(lake: Lake, config: EndModelConfig, progress: Progress = silent) -
     """Train on weak and gold labels of train items and write `predictions` for every item that has a vector.
 
     Equal vectors, weak labels and gold labels write nothing, also when other annotations (skips) came in; so does the
-    first model of all where there is nothing to learn from.
+    first model of all where there is nothing to learn from. A later one that has nothing to learn from any more says
+    nothing: it has no predictions.
 
     Args:
         lake: the warehouse.
@@ -41,9 +42,9 @@ def end_model(lake: Lake, config: EndModelConfig, progress: Progress = silent) -
         latest = stage.rows(
             "SELECT sequence, detail FROM models WHERE stage = 'end_model' ORDER BY sequence DESC LIMIT 1"
         )
-        if not (latest or data.gold or data.weights.any()):
-            # What it says would be shown to people as a suggestion: the first class of every item.
-            return stage.nothing(reason="no vote and no label to learn from yet")
+        taught = bool(data.gold) or bool(data.weights.any())
+        if not (latest or taught):
+            return stage.nothing(reason="no votes for two classes and no label to learn from yet")
         if latest and json.loads(latest[0][1]).get("fingerprint") == fingerprint:
             return stage.nothing(reason="equal vectors, weak labels and gold labels")
         progress(0, 3)
@@ -72,6 +73,8 @@ def end_model(lake: Lake, config: EndModelConfig, progress: Progress = silent) -
                 "confidence": confidence(probs_NC, multi_label=config.multi_label),
             }
         )
+        if not taught:  # what it says would be shown to people as a suggestion: the first class of every item
+            predictions = predictions.slice(0, 0)
         learned_from = len(set(gold_rows.tolist()) | set(np.flatnonzero(data.weights).tolist()))
         row = pa.table(
             {

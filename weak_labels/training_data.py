@@ -27,7 +27,8 @@ class TrainingData:
         vectors: [N, D].
         label_model_id: the latest label model, empty when there is none.
         probs: its weak labels [N, C]; zeros where an item has none.
-        weights: [N] 1 for train items on which a function voted, else 0.
+        weights: [N] 1 for train items on which a function voted, else 0; all 0 where every weak label is for one class,
+            which tells no classes apart: a model of these says that class of everything.
         content: hash of all of this but the gold labels, and of the model's version.
         gold: label by item, for train items with a vector.
         gold_left_out: gold labels of other items.
@@ -107,6 +108,9 @@ def read_training_data(reader: Reader, config: EndModelConfig) -> TrainingData:
     hashes: list[str] = table.column("content_hash").to_pylist()
     content = hashlib.sha256(json.dumps([VERSION, item_ids, hashes, train_N.tolist()]).encode())
     content.update(probs_NC.tobytes() + votes_N.tobytes())
+    weights_N = ((votes_N > 0) & train_N).astype(np.float64)
+    if not config.multi_label and len(np.unique(probs_NC[weights_N > 0].argmax(axis=1))) < 2:
+        weights_N[:] = 0.0
     texts: list[str] = []
     if config.kind != "linear":
         content.update(f"{config.kind} 1, seed {config.seed}".encode())
@@ -124,7 +128,7 @@ def read_training_data(reader: Reader, config: EndModelConfig) -> TrainingData:
         vectors=vectors_ND,
         label_model_id=label_model_id,
         probs=probs_NC,
-        weights=((votes_N > 0) & train_N).astype(np.float64),
+        weights=weights_N,
         content=content.hexdigest(),
         gold=gold,
         gold_left_out=len(answers) - len(gold),

@@ -129,6 +129,19 @@ def test_a_contradiction_raises_the_value_of_what_lies_around_it(tmp_path: Path)
     assert mean[0] > 1.2 * mean[1]
 
 
+def test_votes_for_one_class_alone_are_no_opinion_before_somebody_answers(tmp_path: Path) -> None:
+    vectors, weak = clusters(40)[0], np.tile([0.1, 0.8, 0.1], (40, 1))
+    found: list[dict[str, float]] = []
+    for name, said in (("without", None), ("with", weak)):
+        votes = {row: [1] for row in range(40)} if said is not None else None
+        with Lake(tmp_path / name) as other:
+            pool = small_pool(other, tmp_path / f"index of {name}", vectors, votes=votes, weak=said)
+            estimate_values(other, pool.index(), ValueConfig())
+            found.append({item: float(row["value"]) for item, row in values(pool).items()})
+            assert not any(row["disagreement"] for row in values(pool).values())
+    assert found[0] == found[1]
+
+
 def test_the_reason_is_what_the_tables_say(lake: Lake, tmp_path: Path) -> None:
     probs = sure(40)
     probs[7] = [0.48, 0.47, 0.05]

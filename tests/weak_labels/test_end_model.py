@@ -219,12 +219,38 @@ class TestStage:
         for number in range(5):
             small.delete_votes(f"lf_{number}")
         label_model(lake, small.label_config)
-        assert end_model(lake, small.end_config).detail == {"reason": "no vote and no label to learn from yet"}
+        nothing = {"reason": "no votes for two classes and no label to learn from yet"}
+        assert end_model(lake, small.end_config).detail == nothing
         with lake.read() as reader:
             assert not reader.scalar("SELECT count(*) FROM predictions")
             assert not read_pool(reader, small.train_ids()).has_prediction.any()
         small.answer({item: small.truth[item] for item in small.train_ids()[:9]})
         assert end_model(lake, small.end_config).rows_written["predictions"] == 40
+
+    def test_weak_labels_of_one_class_teach_nothing(self, lake: Lake, tmp_path: Path) -> None:
+        small = build(lake, tmp_path, train=30, test=10)
+        for number in range(5):
+            small.delete_votes(f"lf_{number}")
+        small.answer(answers := {item: small.truth[item] for item in small.train_ids()[:9]})
+        run(small)
+        alone = predictions(small)
+        small.put_votes({"lf_0": dict.fromkeys(small.train_ids()[9:20], 1), "lf_1": {small.test_ids()[0]: 2}})
+        label_model(lake, small.label_config)
+        run(small)
+        assert predictions(small) == alone
+        small.answer(dict.fromkeys(answers, -1), action="deleted")
+        run(small)
+        assert not predictions(small)
+
+    def test_what_has_nothing_to_learn_from_any_more_says_nothing(self, small: SmallLake) -> None:
+        run(small)
+        assert predictions(small)
+        for number in range(5):
+            small.delete_votes(f"lf_{number}")
+        label_model(small.lake, small.label_config)
+        assert run(small).committed
+        assert not predictions(small)
+        assert not run(small).committed
 
     def test_no_vectors_is_nothing_to_do(self, lake: Lake, tmp_path: Path) -> None:
         small = SmallLake(lake, tmp_path)

@@ -211,6 +211,13 @@ class TestAuto:
         assert (better.probs.argmax(axis=1) == rare_N).mean() > 0.9
         assert "advice" not in better.detail
 
+    def test_votes_for_one_class_alone_are_told(self, truth: Ints) -> None:
+        votes = np.where(cast(truth, [0.9, 0.8, 0.7]) == 1, 1, -1)
+        assert "All votes on train items are for 'ship'" in fit(votes, AUTO).detail["advice"]
+        votes[7, 0] = 2
+        assert "advice" not in fit(votes, AUTO).detail
+        assert "advice" in fit(votes, AUTO, train=np.arange(len(votes)) != 7).detail
+
 
 class TestMultiLabel:
     def test_an_item_can_have_two_classes_or_none(self) -> None:

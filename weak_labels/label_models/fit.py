@@ -179,6 +179,12 @@ def fit(
                 f"one, most of them items that {kept_names[most]} votes on. Where classes have very unequal shares it "
                 'is nearly always wrong there: try label_model = "auto" under [weak_labels].'
             )
+    voted = np.unique(distinct.class_V[train_N[distinct.row_V]])
+    if len(voted) == 1:
+        advice.append(
+            f"All votes on train items are for '{config.classes[voted[0]]}', which tells no classes apart: no model "
+            "learns from them before functions vote for another class too."
+        )
     if advice:
         detail["advice"] = " ".join(advice)
     learned: dict[str, Any] = {}
