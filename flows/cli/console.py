@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from flows.visible import three_decimals
 from warehouse import ServiceError
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def _cell(value: object) -> str:
     if value is None:
         return "-"
     if isinstance(value, float):
-        return f"{value:.2g}" if 0 < abs(value) < 0.001 else f"{value:.3f}"
+        return f"{value:.2g}" if 0 < abs(value) < 0.001 else three_decimals(value)
     if isinstance(value, list):
         return ", ".join(_cell(v) for v in value)
     return str(value)

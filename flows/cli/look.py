@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from flows.cli.console import excerpt, out, print_table, safe, say
 from flows.settings import Settings, load_settings
+from flows.visible import three_decimals
 from warehouse import Lake, Reader, StageResult
 from warehouse.answers import NO_CLASS, labels_in_words
 
@@ -126,7 +127,7 @@ def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) 
             title=f"accuracy on {project.settings.evaluate.split}{mark}",
         )
         for count, value in all_gold:
-            out.print(f"all {count:,} gold labels: {value:.3f}")
+            out.print(f"all {count:,} gold labels: {three_decimals(value)}")
     elif fair := fair_sentence(score):
         out.print(fair)
     passes = "1 pass" if summary.passes == 1 else f"{summary.passes} passes"

@@ -8,7 +8,7 @@ import json
 from datetime import datetime
 from typing import Any
 
-from flows.visible import one_line
+from flows.visible import one_line, three_decimals
 
 ELLIPSIS = "…"
 
@@ -39,8 +39,8 @@ def counted(n: float, noun: str, plural: str | None = None) -> str:
 
 
 def score(value: float | None) -> str:
-    """A share between 0 and 1 with three decimals, or a dash."""
-    return "–" if value is None else f"{value:.3f}"
+    """A share between 0 and 1 with three decimals, more where nearly all would be 1.000; or a dash."""
+    return "–" if value is None else three_decimals(value)
 
 
 def percent(value: float | None) -> str:

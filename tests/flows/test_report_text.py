@@ -2,7 +2,7 @@
 
 import pytest
 
-from flows.report.text import percent
+from flows.report.text import percent, score
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,19 @@ from flows.report.text import percent
 )
 def test_a_share_as_percentage(share: float | None, shown: str) -> None:
     assert percent(share) == shown
+
+
+@pytest.mark.parametrize(
+    ("share", "shown"),
+    [
+        (None, "–"),
+        (0.0, "0.000"),
+        (0.9994, "0.999"),
+        (0.9995, "0.9995"),
+        (0.99983, "0.9998"),
+        (1 - 1e-16, "1.000"),
+        (1.0, "1.000"),
+    ],
+)
+def test_a_score_is_one_only_where_nothing_is_missing(share: float | None, shown: str) -> None:
+    assert score(share) == shown
