@@ -25,6 +25,7 @@ VERSION = 2
 """2: floats that were rounded are no ids; a .csv may be separated by ; or tab."""
 PROGRESS_RECORDS = 2000
 MOST_FILES = 20
+PREFIXED = """query = "SELECT 'b-' || id AS id, * EXCLUDE (id) FROM 'data/b.csv'" in place of its path"""
 """Files that the detail of a fault names."""
 
 _FaultKey = tuple[str, int, str]
@@ -101,7 +102,7 @@ def ingest(lake: Lake, config: IngestConfig, progress: Progress = silent) -> Sta
         classes = new_classes(stage, config.classes, multi_label=config.multi_label)
         with RowSpool(ITEM_SCHEMA) as items, RowSpool(QUARANTINE_SCHEMA) as quarantine, RowSpool(HELD_SCHEMA) as held:
             faults = _Faults(stage, quarantine)
-            intake = _Intake(stage, items, faults, held)
+            intake = _Intake(stage, items, faults, held, sources=len(inputs))
             counts = _read_all(intake, inputs, config.root, progress)
             writes = [
                 Upsert("classes", classes),
@@ -171,10 +172,11 @@ def _read_all(intake: "_Intake", inputs: list[_Input], root: Path, progress: Pro
 class _Intake:
     """What becomes of each entry of a read: rows of items and quarantine, and counts."""
 
-    def __init__(self, stage: Reader, items: RowSpool, faults: "_Faults", held: RowSpool) -> None:
+    def __init__(self, stage: Reader, items: RowSpool, faults: "_Faults", held: RowSpool, *, sources: int) -> None:
         known = stage.arrow("SELECT item_id, content_hash, split, metadata FROM items")
         self._ledger = Ledger(zip(*(column.to_pylist() for column in known.columns), strict=True))
         self._items, self._faults, self._held = items, faults, held
+        self._several = sources > 1
         self.counts = {"read": 0, "stored": 0, "quarantined": 0, "duplicate": 0}
 
     def judge(self, record: Record, source: str, name: str, *, last: bool = False) -> None:
@@ -185,6 +187,8 @@ class _Intake:
             self._items.add(_item_row(item_id, record, source), size=len(record.text) + len(record.metadata))
         elif verdict == "conflict":
             detail = f"the id {item_id[:80]!r} stands earlier in this read with another content"
+            if self._several:
+                detail += f"; all sources share one set of ids, so give those of one a prefix: {PREFIXED}"
             self.refuse(fault(record.position, "duplicate_id_conflict", detail, record.raw), source, name)
         elif verdict == "duplicate" or last:
             self.counts["duplicate"] += 1

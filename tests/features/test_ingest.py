@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -99,6 +100,21 @@ def test_equal_ids_in_one_read(lake: Lake, tmp_path: Path) -> None:
     with lake.read() as reader:
         found = reader.rows("SELECT source, position, reason, raw_hash, raw_bytes FROM quarantine")
     assert found == [("s", 3, "duplicate_id_conflict", hashlib.sha256(raw).hexdigest(), len(raw))]
+
+
+def test_equal_ids_of_two_sources_are_told_with_the_way_out(lake: Lake, tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", {"id": 1, "text": "a"}, {"id": 1, "text": "other"})
+    write(tmp_path / "b.jsonl", {"id": 1, "text": "b"}, {"id": 2, "text": "c"})
+    first, second = SourceConfig(name="a", path="a.jsonl", id="id"), SourceConfig(name="b", path="b.jsonl", id="id")
+    ingest(lake, IngestConfig(root=tmp_path, classes=CLASSES, sources=(first,)))
+    ingest(lake, IngestConfig(root=tmp_path, classes=CLASSES, sources=(first, second)))
+    with lake.read() as reader:
+        [(alone,), (both,)] = reader.rows("SELECT detail FROM quarantine ORDER BY source")
+    assert "prefix" not in alone
+    [query] = re.findall(r'query = "(.*)" in place of its path', both)
+    second = SourceConfig(name="b", query=query.replace("data/b.csv", "b.jsonl"), id="id")
+    ingest(lake, IngestConfig(root=tmp_path, classes=CLASSES, sources=(first, second)))
+    assert ("b-1", "b") in items(lake)
 
 
 @pytest.mark.parametrize(
