@@ -58,6 +58,17 @@ def test_the_policy_stops_a_script_that_got_in(driver: Chrome) -> None:
     assert any("Content Security Policy" in message for message in console_errors(driver))
 
 
+def test_classes_whose_names_begin_alike_can_be_told_apart_in_the_confusion_matrix(driver: Chrome) -> None:
+    cut = driver.execute_script(
+        "return [...document.querySelectorAll('.heat th[scope] bdi')].map(name => {"
+        "name.textContent = 'Northern department: requests concerning invoices';"
+        "return [name, name.closest('th')].some(e => e.scrollWidth > e.clientWidth || e.scrollHeight > e.clientHeight);"
+        "})"
+    )
+    assert len(cut) >= 4
+    assert not any(cut)
+
+
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
 def test_no_text_leaves_the_page_at_any_width(page: Path, width: int, dark: bool) -> None:
     with chromium(width=width, dark=dark) as driver:
