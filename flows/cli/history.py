@@ -16,9 +16,11 @@ from warehouse.history import compare, snapshots
 def list_snapshots(root: Path, limit: int) -> None:
     """Print the kept snapshots, the newest first."""
     with connect(warehouse_of(root)) as reader:
-        found = snapshots(reader, limit=limit)
+        found = snapshots(reader, limit=limit + 1)
     rows = [[s.number, s.time.strftime("%Y-%m-%d %H:%M:%S"), s.author, s.message, sum(s.rows.values())] for s in found]
-    print_table(["snapshot", "time (UTC)", "author", "message", "rows"], rows)
+    print_table(["snapshot", "time (UTC)", "author", "message", "rows"], rows[:limit])
+    if len(found) > limit:
+        say(f"There are older ones than these {limit}; --limit {10 * limit} shows more.")
 
 
 def show_diff(root: Path, before: str, after: str | None, limit: int, output: Path | None, *, force: bool) -> None:

@@ -40,10 +40,14 @@ def ask(project: Path, *arguments: str) -> int:
 
 def test_the_commands_tell_what_happened(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ask(project, "snapshots", "--limit", "4") == 0
-    lines = capsys.readouterr().out.splitlines()
+    shown = capsys.readouterr()
+    lines = shown.out.splitlines()
+    assert "There are older ones than these 4; --limit 40" in shown.err
     assert lines[0].split("\t") == ["snapshot", "time (UTC)", "author", "message", "rows"]
     assert len(lines) == 5
     newest = int(lines[1].split("\t")[0])
+    assert ask(project, "snapshots", "--limit", "99") == 0
+    assert "older" not in capsys.readouterr().err
 
     assert ask(project, "diff", "4", str(newest), "--output", str(tmp_path / "all.jsonl"), "--limit", "3") == 0
     told = capsys.readouterr().out
