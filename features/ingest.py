@@ -25,8 +25,9 @@ VERSION = 2
 """2: floats that were rounded are no ids; a .csv may be separated by ; or tab."""
 PROGRESS_RECORDS = 2000
 MOST_FILES = 20
-PREFIXED = """query = "SELECT 'b-' || id AS id, * EXCLUDE (id) FROM 'data/b.csv'" in place of its path"""
 """Files that the detail of a fault names."""
+PREFIXED = """query = "SELECT 'b-' || id AS id, * EXCLUDE (id) FROM 'data/b.csv'" in place of its path"""
+"""Setting of a source whose ids another one has too."""
 
 _FaultKey = tuple[str, int, str]
 

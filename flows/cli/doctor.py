@@ -36,7 +36,7 @@ def check_all(root: Path) -> int:
     """Run all checks and print them; returns 0 when all is well, 2 when something must be mended."""
     well = True
     told: set[str] = set()
-    for check in (_python, _packages, _extensions, _encoder, _disk, _project, _prefect, _label_studio):
+    for check in (_python, _packages, _extensions, _project, _encoder, _disk, _prefect, _label_studio):
         for finding in _guarded(check, root):
             if not finding.well and finding.words in told:
                 continue  # one fault in the settings stops several checks
