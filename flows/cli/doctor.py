@@ -36,7 +36,7 @@ def check_all(root: Path) -> int:
     """Run all checks and print them; returns 0 when all is well, 2 when something must be mended."""
     well = True
     told: set[str] = set()
-    for check in (_python, _packages, _extensions, _project, _encoder, _disk, _prefect, _label_studio):
+    for check in (_python, _packages, _extensions, _project, _sources, _gold, _encoder, _disk, _prefect, _label_studio):
         for finding in _guarded(check, root):
             if not finding.well and finding.words in told:
                 continue  # one fault in the settings stops several checks
@@ -125,6 +125,24 @@ def _project(root: Path) -> Iterator[Finding]:
         yield Finding("warehouse", True, f"{items:,} items in {project.location.words}")
     except WarehouseNotFound:
         yield Finding("warehouse", True, "none yet; siftline run makes it")
+
+
+def _sources(root: Path) -> Iterator[Finding]:
+    from features.sources import find_files
+
+    project = _opened(root)
+    if project is not None:
+        files = sum(len(find_files(source, project.root)) for source in project.ingest_config.sources if source.path)
+        yield Finding("sources", True, f"{len(project.settings.sources)} named, {files:,} files there")
+
+
+def _gold(root: Path) -> Iterator[Finding]:
+    from weak_labels.gold_file import hash_gold
+
+    project = _opened(root)
+    if project is not None and (config := project.evaluate_config) is not None:
+        hash_gold(config.gold)
+        yield Finding("gold", True, f"{config.gold} is there")
 
 
 def _prefect(root: Path) -> Iterator[Finding]:

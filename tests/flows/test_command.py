@@ -390,6 +390,25 @@ def test_doctor_says_a_fault_of_the_settings_once(tmp_path: Path, capsys: pytest
     assert capsys.readouterr().out.count("MEND") == 1
 
 
+def test_doctor_tells_of_files_that_the_settings_name_and_nobody_put_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = own_project(tmp_path, capsys)
+    settings = project / "siftline.toml"
+    settings.write_text(
+        settings.read_text("utf-8").replace("[evaluate]\n", '[evaluate]\ngold = "data/gold.csv"\n'), "utf-8"
+    )
+    (project / "data" / "gold.csv").write_text("id,label\n", "utf-8")
+    assert run_command(["doctor", "--project", str(project)]) == 0
+    assert "1 named, 1 files there" in capsys.readouterr().out
+    for path in (project / "data").iterdir():
+        path.unlink()
+    assert run_command(["doctor", "--project", str(project)]) == 2
+    told = " ".join(capsys.readouterr().out.split())
+    assert "MEND sources: Source 'records': " in told
+    assert "MEND gold: The gold file " in told
+
+
 def test_the_folder_of_the_project_may_come_from_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
