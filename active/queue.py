@@ -105,7 +105,8 @@ def collect(
         if len(deleted) < len(missing):
             detail["answers kept whose task is gone"] = len(missing) - len(deleted)
     if unknown_items:
-        detail["answers for unknown items"] = len(unknown_items)
+        ids = 'ids are those that `siftline sql "select item_id from items"` shows'
+        detail["answers for unknown items"] = f"{len(unknown_items)}, such as {min(unknown_items)[:80]!r}; {ids}"
     if unknown_labels:
         detail["unknown labels"] = _in_words(unknown_labels, answers, config.classes)
     detail.update({f"left out: {name}": why for name, why in service.problems.items()})

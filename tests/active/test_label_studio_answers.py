@@ -133,7 +133,9 @@ def test_an_item_id_that_is_a_number_is_one_of_an_item_that_we_do_not_know(
     for task_id in (task["id"], *project.find([item])[item]):
         choose(studio, task_id, "earn")
     assert {answer.item_id for answer in project.pull()} == {"7", item}
-    assert collect(lake, project, config).detail == {"answers for unknown items": 1}
+    [(told, words)] = collect(lake, project, config).detail.items()
+    assert told == "answers for unknown items"
+    assert words.startswith("1, such as '7'; ids are those")
     assert states(lake) == {"answered": 1}
 
 

@@ -24,7 +24,7 @@ def test_labels_of_before_come_in_as_answers_also_where_nobody_was_asked(
     (tmp_path / "labels.csv").write_text("id,label\ni00001,b\ni00003,a\nwho,a\ni00004,c\n", "utf-8")
     exec(found.group(1), {})
     detail = collect(stocked, TaskFolder(tmp_path / "tasks", "p"), CONFIG).detail
-    assert detail["answers for unknown items"] == 1
+    assert detail["answers for unknown items"].startswith("1, such as 'who'; ids are those")
     assert "'c' in task" in detail["unknown labels"]
     with stocked.read() as reader:
         assert reader.rows("SELECT item_id, class_id FROM gold_labels ORDER BY 1") == [("i00001", 1), ("i00003", 0)]

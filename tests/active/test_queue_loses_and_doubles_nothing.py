@@ -275,7 +275,7 @@ def test_wrong_answers_are_told_and_do_not_stop_the_others(planned: Lake, folder
     assert gold(planned) == {"i00000": "a"}
     task = folder.task_id("i00001")
     assert detail["unknown labels"] == f"'no such class' in task {task} (item 'i00001'). The classes are: a, b"
-    assert detail["answers for unknown items"] == 1
+    assert detail["answers for unknown items"].startswith("1, such as 'who'; ids are those")
     left_out = {key for key in detail if key.startswith("left out")}
     assert len(left_out) == 3
     assert "left out: broken.json" in left_out
