@@ -86,7 +86,7 @@ class Pool:
 
     @property
     def weakly_taught(self) -> bool:
-        """Whether weak labels have taught the end model; those of one class alone tell it nothing."""
+        """Whether weak labels have taught the end model; see `weak_labels.training_data`, which has the same rule."""
         covered = self.weak.any(axis=1)
         return bool(covered.any()) and (self.multi_label or len(np.unique(self.weak[covered].argmax(axis=1))) > 1)
 
