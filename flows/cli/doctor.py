@@ -133,7 +133,7 @@ def _sources(root: Path) -> Iterator[Finding]:
     project = _opened(root)
     if project is not None:
         files = sum(len(find_files(source, project.root)) for source in project.ingest_config.sources if source.path)
-        yield Finding("sources", True, f"{len(project.settings.sources)} named, {files:,} files there")
+        yield Finding("sources", True, f"{len(project.settings.sources)} named, files found: {files:,}")
 
 
 def _gold(root: Path) -> Iterator[Finding]:

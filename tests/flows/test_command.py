@@ -400,7 +400,7 @@ def test_doctor_tells_of_files_that_the_settings_name_and_nobody_put_there(
     )
     (project / "data" / "gold.csv").write_text("id,label\n", "utf-8")
     assert run_command(["doctor", "--project", str(project)]) == 0
-    assert "1 named, 1 files there" in capsys.readouterr().out
+    assert "1 named, files found: 1" in capsys.readouterr().out
     for path in (project / "data").iterdir():
         path.unlink()
     assert run_command(["doctor", "--project", str(project)]) == 2
