@@ -4,6 +4,7 @@ import csv
 import filecmp
 import glob
 import json
+import re
 import shlex
 import shutil
 import tempfile
@@ -78,24 +79,25 @@ def init_project(
                 "away, or name a new folder."
             )
     template = files("flows.cli").joinpath("siftline.toml").read_text("utf-8")
-    filled = (
-        template.replace("@NAME@", json.dumps(folder.absolute().name, ensure_ascii=False))
-        .replace("@CLASSES@", json.dumps(names, ensure_ascii=False))
-        .replace("@PATH@", json.dumps(path, ensure_ascii=False))
-        .replace("@TEXT@", json.dumps(text, ensure_ascii=False))
-        .replace("@ID@", f"id = {json.dumps(id_field, ensure_ascii=False)}" if id_field else '# id = "id"')
-        .replace("@MULTI@", "multi_label = true            " if multi_label else "# multi_label = false         ")
-        .replace("@MODEL@", _SEVERAL if multi_label else _ONE)
-        .replace("@SPLIT@", 'split = "split"' if sample else '# split = "split"')
-        .replace("@GOLD@", f'gold = "{gold}"' if gold else '# gold = "data/gold.parquet"')
+    filled = _filled(
+        template,
+        NAME=json.dumps(folder.absolute().name, ensure_ascii=False),
+        CLASSES=json.dumps(names, ensure_ascii=False),
+        PATH=json.dumps(path, ensure_ascii=False),
+        TEXT=json.dumps(text, ensure_ascii=False),
+        ID=f"id = {json.dumps(id_field, ensure_ascii=False)}" if id_field else '# id = "id"',
+        MULTI="multi_label = true            " if multi_label else "# multi_label = false         ",
+        MODEL=_SEVERAL if multi_label else _ONE,
+        SPLIT='split = "split"' if sample else '# split = "split"',
+        GOLD=f'gold = "{gold}"' if gold else '# gold = "data/gold.parquet"',
     )
     functions = files("flows.cli").joinpath("labeling_functions.py.txt").read_text("utf-8")
-    for place, class_name in zip(("@FIRST@", "@SECOND@"), names, strict=False):
-        functions = functions.replace(place, json.dumps(class_name, ensure_ascii=False))
     if multi_label:
         functions = functions.replace(
             "for a class or abstains.", "for one class that an item has, or abstains; write some for each class."
         )
+    first, second, *_ = (json.dumps(name, ensure_ascii=False) for name in names)
+    functions = _filled(functions, FIRST=first, SECOND=second)
     settings_of(filled, folder / FILE_NAME)
     (folder / "data" if source else folder).mkdir(parents=True, exist_ok=True)
     if source is not None and not (folder / path).exists():
@@ -114,6 +116,11 @@ def init_project(
     out.print(f"2. Write labeling functions{for_each} in {folder / _FUNCTIONS}")
     out.print(f"   and try them: siftline lf preview --project {shlex.quote(str(folder))}")
     out.print(f"3. siftline run --project {shlex.quote(str(folder))}")
+
+
+def _filled(template: str, **words: str) -> str:
+    """A template with each `@NAME@` replaced in one pass: what is put in may hold such marks of its own."""
+    return re.sub("@([A-Z]+)@", lambda mark: words[mark[1]], template)
 
 
 def _class_names(classes: str) -> list[str]:

@@ -143,6 +143,17 @@ def test_a_class_may_hold_a_comma(tmp_path: Path) -> None:
     assert classes == ["new, unread", '2" pipe', "old"]
 
 
+def test_names_may_look_like_the_marks_of_the_template(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_command(["init", "@CLASSES@", "--classes", "@SECOND@,@GOLD@,@PATH@"]) == 0
+    settings = tomllib.loads(Path("@CLASSES@/siftline.toml").read_text("utf-8"))
+    assert settings["project"]["name"] == "@CLASSES@"
+    assert settings["project"]["classes"] == ["@SECOND@", "@GOLD@", "@PATH@"]
+    functions = Path("@CLASSES@/labeling_functions.py").read_text("utf-8")
+    assert 'keywords("@SECOND@", ' in functions
+    assert 'regex("@GOLD@", ' in functions
+
+
 def test_a_class_whose_quotes_do_not_close_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["init", str(tmp_path / "p"), "--classes", '"new, unread,old']) == 2
     assert "double quotes" in " ".join(capsys.readouterr().err.split())
