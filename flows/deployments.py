@@ -30,6 +30,7 @@ from prefect.types.entrypoint import EntrypointType
 from flows import pipelines
 from flows.prefect_server import local_api_url
 from flows.project import Project
+from flows.services import SERVING
 from flows.trigger import deployment_name
 from warehouse import ServiceError, SettingsError, WarehouseBusy, siftline_version
 from warehouse.scratch import scratch_folder
@@ -161,7 +162,9 @@ def _runner(project: Project) -> Generator[Runner]:
     """
     project.state_path.mkdir(exist_ok=True, mode=0o700)
     before = tempfile.gettempdir()
-    with scratch_folder(project.state_path, "serve-") as folder:
+    with scratch_folder(project.state_path, SERVING) as folder:
+        if paths := os.environ.get("PYTHONPATH"):  # a relative one would lead elsewhere from there
+            os.environ["PYTHONPATH"] = os.pathsep.join(str(Path(p).absolute()) for p in paths.split(os.pathsep) if p)
         os.chdir(folder)
         os.environ["PYTHONSAFEPATH"] = "1"
         tempfile.tempdir = str(folder)  # the runner takes no other word for it

@@ -93,6 +93,21 @@ def listening_addresses(pid: int) -> set[tuple[str, int]]:
     return found
 
 
+def has_lost(pid: int, path: Path) -> bool:
+    """Whether a process has a file open that was there under a path and is no longer: removed, or another in its place.
+
+    Args:
+        pid: a live process.
+        path: the file's path, absolute and without links.
+    """
+    with contextlib.suppress(OSError):
+        for descriptor in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/{pid}/fd/{descriptor}") == f"{path} (deleted)":
+                    return True
+    return False
+
+
 def _session(leader: int) -> Iterator[int]:
     for folder in Path("/proc").iterdir():
         fields = _fields(int(folder.name)) if folder.name.isdecimal() else []

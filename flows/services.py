@@ -8,8 +8,8 @@ that there are the systemd units in `deploy/`.
 import hashlib
 import os
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,13 +20,18 @@ from engine.remote import START, info_sha256
 from flows.background import Background, Running
 from flows.ports import is_free, is_own, pick_port
 from flows.prefect_server import PYTHON, QUIET, configured_api_url, own_pages
+from flows.processes import has_lost
 from flows.project import Project
 from flows.studio import StudioInfo, studio_down, studio_server, studio_status, studio_up
 from warehouse import ServiceError
 from warehouse.address import is_plain_address
+from warehouse.scratch import in_use
 
 PATIENCE_S = 2.0
 """So long another `up` or `down` is waited for without a word."""
+LOST = "lost its database"
+SERVING = "serve-"
+"""How the name of the folder begins in which `siftline serve` starts runs: while it lives, a process serves them."""
 PREFECT_PORT = 4200
 PORT_TRIES = 5
 """Ports that may be taken by others between the look for a free one and the server's start."""
@@ -57,6 +62,7 @@ def up(project: Project, told: Callable[[str], None] = lambda _: None) -> list[L
     state.mkdir(exist_ok=True, mode=0o700)
     with _alone(state, told):
         _stop_moved(state, told)
+        _stop_broken(state, told)
         environment = {**os.environ, **QUIET, "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO"}
         environment["PREFECT_API_URL"] = _prefect_up(project, environment, told)
         _engine_up(project, environment, told)
@@ -108,6 +114,24 @@ def _stop_moved(state: Path, told: Callable[[str], None]) -> None:
         service.stop()
 
 
+def _stop_broken(state: Path, told: Callable[[str], None]) -> None:
+    """Stop a Prefect server without its database, and the deployments, which a new one does not know."""
+    if _lost_its_database(state):
+        told("stopping Prefect's server, whose database was removed, and the deployments")
+        for name in ("deployments", "prefect"):
+            Background(name, state).stop()
+
+
+def _lost_its_database(state: Path) -> bool:
+    """Whether the project's Prefect server runs on a database that was removed: it answers, and keeps nothing."""
+    running = Background("prefect", state).status()
+    return running is not None and has_lost(running.pid, _database(state).resolve())
+
+
+def _database(state: Path) -> Path:
+    return state / "prefect" / "prefect.db"
+
+
 def _addresses(environment: Mapping[str, str]) -> list[str]:
     return [environment.get(name, "") for name in ("PREFECT_API_URL", "LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY")]
 
@@ -134,7 +158,8 @@ def down(root: Path, told: Callable[[str], None] = lambda _: None) -> list[str]:
     state = root.absolute() / ".siftline"
     if not state.is_dir():
         return []
-    with _alone(state, told):
+    # Where nothing can be written no `up` starts anything, and there is no lock to take.
+    with _alone(state, told) if os.access(state, os.W_OK) else nullcontext():
         stopped = [name for name in ("deployments", "engine") if Background(name, state).stop()]
         if studio_down(root.absolute()):
             stopped.append("label studio")
@@ -144,14 +169,15 @@ def down(root: Path, told: Callable[[str], None] = lambda _: None) -> list[str]:
 
 
 def status(project: Project) -> list[Line]:
-    """State of each process: runs, does not answer, died, is elsewhere, or is not wanted."""
+    """State of each process: runs, does not answer, lost its data, ended, is yours or away, or does not run."""
     state = project.state_path
     lines: list[Line] = []
     configured = configured_api_url()
     if configured is not None:
         lines.append(Line("prefect", "yours" if _answers(f"{configured}/health") else "away", configured, ""))
     else:
-        lines.append(_line(Background("prefect", state), "/health"))
+        prefect = _line(Background("prefect", state), "/health")
+        lines.append(replace(prefect, state=LOST) if _lost_its_database(state) else prefect)
     engine = (project.settings.engine.url or "").rstrip("/")
     if engine:
         last = Background("engine", state).last()
@@ -173,7 +199,11 @@ def status(project: Project) -> list[Line]:
             lines.append(Line("label studio", "away", unusable, ""))
     elif _wants_studio(project):
         lines.append(Line("label studio", "does not run", "", ""))
-    lines.append(_line(Background("deployments", state), ""))
+    deployments = Background("deployments", state)
+    if deployments.status() is None and in_use(state, SERVING):
+        lines.append(Line("deployments", "yours", "a siftline serve that up did not start", ""))
+    else:
+        lines.append(_line(deployments, ""))
     return lines
 
 
@@ -226,7 +256,7 @@ def _prefect_at(port: int, service: Background, project: Project, environment: M
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "true",
         **environment,
         "PREFECT_HOME": str(home),
-        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / 'prefect.db'}",
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{_database(project.state_path)}",
         "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
         "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
         "PREFECT_UI_API_URL": url,

@@ -93,6 +93,22 @@ def collect(parent: Path, prefix: str, suffix: str = "", *, rescue: Callable[[Pa
                     os.close(lock)
 
 
+def in_use(parent: Path, prefix: str) -> bool:
+    """Whether a live process, of any user and in any container of this machine, has a scratch folder of this name."""
+    pattern = re.compile(re.escape(prefix) + _DRAWN)
+    with suppress(OSError):
+        for found in [Path(entry) for entry in os.scandir(parent) if pattern.fullmatch(entry.name)]:
+            with suppress(FileNotFoundError):
+                lock = os.open(found, os.O_RDONLY | os.O_NOFOLLOW)
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return True
+                finally:
+                    os.close(lock)
+    return False
+
+
 def _held(lock: int, path: Path, *, wait: bool) -> bool:
     """Whether this descriptor now holds the lock of a path that is still there.
 

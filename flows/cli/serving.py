@@ -77,7 +77,7 @@ def folder_of(root: Path) -> Path:
 
 def show_services(root: Path) -> None:
     """Print the state of each process, and where to look at it."""
-    from flows.services import status
+    from flows.services import LOST, status
 
     lines = status(Project(root))
     print_table(["service", "state", "where", "log"], [(x.name, x.state, x.where, x.log) for x in lines])
@@ -86,5 +86,7 @@ def show_services(root: Path) -> None:
         say("To start again what ended: siftline up")
     if "does not answer" in states:
         say("To start anew what does not answer: siftline down, then siftline up")
+    if LOST in states:
+        say("Prefect's database was removed; its server forgets all runs when it ends. To begin anew: siftline up")
     if "away" in states:
         say("What to do about one that is away: siftline doctor")

@@ -41,7 +41,7 @@ def served(tmp_path: Path, prefect_database: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "tmp" / "runner_storage").write_text("a folder in which only another user may write\n")
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     monkeypatch.setenv("PREFECT_PROFILES_PATH", str(tmp_path / "none.toml"))
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", os.path.relpath(ROOT, root))  # as people write it
     return Served(root)
 
 

@@ -33,6 +33,7 @@ from tests.prefect_runs import Served, wait_for
 from tests.projects import ROOT
 from tests.studio import free_port
 from warehouse import ServiceError, SettingsError
+from warehouse.scratch import scratch_folder
 
 
 def test_what_a_killed_service_left_is_stopped(tmp_path: Path) -> None:
@@ -245,6 +246,45 @@ def test_what_ended_is_told_with_the_command_that_starts_it(
     assert "To start anew what does not answer: siftline down, then siftline up" in said
 
 
+def test_deployments_that_up_did_not_start_are_yours_while_they_are_served(project: Project) -> None:
+    def told() -> str:
+        return next(line.state for line in services.status(project) if line.name == "deployments")
+
+    project.state_path.mkdir()
+    with scratch_folder(project.state_path, services.SERVING):  # as `siftline serve` holds one
+        assert told() == "yours"
+    assert told() == "does not run"
+    project.state_path.joinpath(f"{services.SERVING}abcdefgh").mkdir()
+    assert told() == "does not run", "that of one which was killed"
+
+
+def test_a_prefect_whose_database_was_removed_does_not_pass_for_well(
+    project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("PREFECT_PROFILES_PATH", str(project.root / "none.toml"))
+
+    def told() -> str:
+        assert run_command(["services", "--project", str(project.root)]) == 0
+        seen = capsys.readouterr()
+        return seen.out + seen.err
+
+    database = project.state_path / "prefect" / "prefect.db"
+    database.parent.mkdir(parents=True)
+    command = [sys.executable, "-c", "import sys, time; kept = open(sys.argv[1], 'w'); time.sleep(300)", str(database)]
+    service = Background("prefect", project.state_path)
+    service.start(command, dict(os.environ), url="", ready=database.exists)
+    try:
+        assert "lost its database" not in told()
+        database.unlink()
+        assert "lost its database" in (said := told())
+        assert "To begin anew: siftline up" in said
+        database.touch()  # as its next connection does
+        assert "lost its database" in told()
+    finally:
+        service.stop()
+
+
 def test_doctor_does_not_speak_of_a_folder_where_the_settings_ask_for_label_studio(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -358,6 +398,33 @@ def test_what_runs_is_stopped_though_the_settings_are_wrong(
         assert start_time(running.pid) != running.started
     finally:
         server.kill()
+        service.stop()
+
+
+def test_what_runs_is_stopped_though_nothing_can_be_written(tmp_path: Path) -> None:
+    service = Background("deployments", tmp_path / ".siftline")
+    running = service.start(["/bin/sleep", "300"], dict(os.environ), url="", ready=lambda: True)
+    try:
+        stop = "import sys, pathlib; from flows import services; print(services.down(pathlib.Path(sys.argv[1])))"
+        mount = 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" && exec "$2" -P -c "$3" "$1"'
+        command = [
+            "unshare",
+            "--mount",
+            "--map-root-user",
+            "sh",
+            "-c",
+            mount,
+            "sh",
+            str(tmp_path),
+            sys.executable,
+            stop,
+        ]
+        if subprocess.run([*command[:3], "true"], capture_output=True).returncode:
+            pytest.skip("this machine lets nobody mount a folder of their own (user namespaces are off)")
+        ended = subprocess.run(command, capture_output=True, text=True)
+        assert ended.stdout == "['deployments']\n", ended.stderr
+        assert start_time(running.pid) != running.started
+    finally:
         service.stop()
 
 
