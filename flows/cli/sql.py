@@ -55,9 +55,16 @@ def form_of(format: str, output: Path | None) -> str:
     """The form to write: the one that was asked for, and for a file without one that of its suffix.
 
     Raises:
-        SettingsError: a file is named, and neither says what it is to hold.
+        SettingsError: a file is named, and neither says what it is to hold, or both do and differ.
     """
-    if output is None or format != "table":
+    if output is None:
+        return format
+    if format != "table":
+        if (form := BY_SUFFIX.get(output.suffix.lower())) not in (None, format):
+            raise SettingsError(
+                f"{output.name} is a file of {form} by its suffix, and --format says {format}; leave --format out, or "
+                "give the file another suffix."
+            )
         return format
     return form_by_suffix(output, "A table is for the terminal; give --format csv, json or parquet, or")
 
