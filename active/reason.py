@@ -20,6 +20,7 @@ pc: Any = pyarrow.compute
 
 SURE = 0.5
 CLOSE = 0.9
+NEARLY_ALL = 0.995
 NEAR = "close to one already labelled or queued"
 WORTH_SAYING = 0.00005
 """Half of the last digit that is written."""
@@ -68,8 +69,9 @@ def _predictions(pool: Pool, rows: Rows) -> pa.Array:
     best, second = order.T
     probs = np.take_along_axis(pool.predicted[rows], order, axis=1)
     unsure = probs[:, 0] - probs[:, 1] < SURE
+    percents = np.where(probs[:, 0] >= NEARLY_ALL, 100, np.minimum(np.rint(100 * probs[:, 0]), 99)).astype(np.int64)
     # Unsure ones are told by their two classes, the others by one class and its percent.
-    number = np.where(unsure, second, len(pool.class_names) + np.rint(100 * probs[:, 0]).astype(np.int64))
+    number = np.where(unsure, second, len(pool.class_names) + percents)
     kind = np.where(spoken, best * (len(pool.class_names) + 101) + number, -1)
     return _worded(kind, rows, lambda row: _prediction(pool, row) if pool.has_prediction[row] else None)
 
@@ -123,7 +125,9 @@ def _prediction(pool: Pool, row: int) -> str:
     best, second = np.argsort(-probs, kind="stable")[:2].tolist()
     if probs[best] - probs[second] < SURE:
         return f"the model is unsure between {_name(pool, best)} and {_name(pool, second)}"
-    return f"the model says {_name(pool, best)} ({probs[best]:.0%})"
+    # In whole percents, so that a row is not written anew for every small move; nearly all is never all of it.
+    sure = "over 99%" if probs[best] >= NEARLY_ALL else f"{probs[best]:.0%}"
+    return f"the model says {_name(pool, best)} ({sure})"
 
 
 def _sets(pool: Pool, row: int) -> str:

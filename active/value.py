@@ -196,7 +196,7 @@ def estimate_values(lake: Lake, index: VectorIndex, config: ValueConfig, progres
     """
     params = {"neighbors": config.neighbors, "seed": config.seed}
     inputs = ("items", "vectors", "weak_labels", "predictions", "annotations", "annotator_skills")
-    with lake.stage("value", version=7, inputs=inputs, params=params) as stage:
+    with lake.stage("value", version=8, inputs=inputs, params=params) as stage:
         if stage.done:
             return stage.result()
         if not len(index):

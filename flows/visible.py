@@ -1,4 +1,4 @@
-"""Texts of the data as people may see them on a page or in a log, whatever they hold, and figures below one.
+"""Texts of the data as people may see them on a page or in a log, whatever they hold.
 
 Control characters, terminal codes and marks that turn the reading direction are shown as what they are.
 """
@@ -31,13 +31,6 @@ def visible(text: str) -> str:
         elif marks <= _MAX_MARKS:
             out.append(char)
     return "".join(out)
-
-
-def three_decimals(value: float) -> str:
-    """A figure with three decimals, and with more where these would make 1 of one that is less: 0.9995."""
-    if 0.9995 <= value < 1 - 1e-9:  # a mean of ones may miss 1 by a rounding
-        return f"{1 - float(f'{1 - value:.1g}'):.10g}"
-    return f"{value:.3f}"
 
 
 def one_line(text: str) -> str:

@@ -20,6 +20,7 @@ import numpy as np
 
 from warehouse import Reader, SettingsError
 from warehouse.reader import list_column_to_matrix
+from warehouse.rounding import percent
 from weak_labels.builders import keywords
 from weak_labels.functions import Matrix
 from weak_labels.report import wilson
@@ -154,7 +155,7 @@ def as_file(suggestions: Suggestions, centres_name: str) -> str:
             measured = f"right on {s.right} of {s.hits} labelled items not used to choose it ({low:.2f} to {high:.2f})"
         else:
             measured = "not measured: it hits no labelled item but those used to choose it"
-        lines.append(f"# {measured}; votes on {s.coverage:.1%} of the train split")
+        lines.append(f"# {measured}; votes on {percent(s.coverage)} of the train split")
         lines += [f"#   {_comment(text)}" for text in s.examples]
         lines += [f"{s.name} = {s.code}", ""]
     return "\n".join(lines)

@@ -13,8 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from flows.visible import three_decimals
 from warehouse import ServiceError
+from warehouse.rounding import three_decimals
 
 if TYPE_CHECKING:
     from warehouse import Progress as ProgressCallback

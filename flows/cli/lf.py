@@ -16,6 +16,7 @@ from warehouse import Lake, SettingsError, WarehouseNotFound
 from warehouse.protection import connect_locked_down
 from warehouse.read import check_condition
 from warehouse.reader import Reader
+from warehouse.rounding import percent
 from weak_labels.apply import VoteConfig
 from weak_labels.functions import LabelingFunction, load_functions
 from weak_labels.preview import preview
@@ -176,7 +177,7 @@ def _print_figures(found: Report, title: str) -> None:
     for f in found.functions:
         if f.switched_off:
             out.print(f"{safe(f.name)} is switched off, its votes do not count: {safe(f.why_off)}")
-    out.print(f"{found.items:,} items, {found.covered:.1%} with a vote, {found.gold:,} labelled by people")
+    out.print(f"{found.items:,} items, {percent(found.covered)} with a vote, {found.gold:,} labelled by people")
     if found.label_model:
         out.print(f"label model of the estimates: {safe(found.label_model)}")
 

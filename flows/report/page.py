@@ -26,6 +26,7 @@ from warehouse.files import replaced_file
 from weak_labels.report import wilson
 
 _STEPS = 3
+_MAP_NAME = 24
 _MAP_TEXT = 110
 _MAP_REASON = 160
 _NONE_FITS = -2
@@ -264,10 +265,11 @@ def _map(items: MapItems, classes: Sequence[str]) -> dict[str, Any]:
     cycles = [int(row["cycle"] or 0) for row in items.rows]
     sizes = Counter(c for c in predicted if c >= 0)
     ranks = {c: rank for rank, (c, _) in enumerate(sorted(sizes.items(), key=lambda pair: (-pair[1], pair[0])))}
-    names = {c: text.excerpt(class_name(classes, c), 24) for c in ranks}
+    names = {c: class_name(classes, c) for c in ranks}
     if _NONE_FITS in predicted:
         names[_NONE_FITS] = NO_CLASS
-    points = plots.MapPoints(places=places, classes=predicted, cycles=cycles, names=names)
+    full = {c: text.excerpt(name, _MAP_TEXT) for c, name in names.items()}
+    points = plots.MapPoints(places=places, classes=predicted, cycles=cycles, names=text.excerpts(names, _MAP_NAME))
     data = [
         [
             round(1000 * float(x), 1),
@@ -286,7 +288,7 @@ def _map(items: MapItems, classes: Sequence[str]) -> dict[str, Any]:
         legend.append((-1, "no prediction yet", "none", predicted.count(-1)))
     return {
         "plot": plots.both(*(plots.item_map(points, ranks, w) for w in (plots.WIDE, plots.NARROW))),
-        "json": Markup(text.script_json({"points": data, "names": names})),  # noqa: S704 - escaped by script_json
+        "json": Markup(text.script_json({"points": data, "names": full})),  # noqa: S704 - escaped by script_json
         "legend": legend,
         "shown": len(data),
         "embedded": items.embedded,

@@ -5,10 +5,12 @@ Every text of the data may be hostile. Jinja and `svg.element` escape what HTML 
 """
 
 import json
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from flows.visible import one_line, three_decimals
+from flows.visible import one_line
+from warehouse import rounding
 
 ELLIPSIS = "…"
 
@@ -18,6 +20,32 @@ def excerpt(text: str, length: int) -> str:
     # Only the beginning is looked at: a record may be a megabyte long.
     head = one_line(text[: 4 * length])
     return head if len(head) <= length and len(text) <= 4 * length else head[: length - 1].rstrip() + ELLIPSIS
+
+
+def excerpts(names: Mapping[int, str], length: int) -> dict[int, str]:
+    """The beginning of each of some names, as `excerpt`; of those that begin alike, also where they differ."""
+    return _apart({key: one_line(name) for key, name in names.items()}, length, 0)
+
+
+def _apart(names: Mapping[int, str], length: int, same: int) -> dict[int, str]:
+    """Excerpts of names of which the first `same` characters are the same."""
+    head = length // 3
+
+    def shown(name: str) -> str:
+        if same < length - 1:
+            return excerpt(name, length)
+        word = name.rfind(" ", 0, same) + 1  # from its beginning on, where that is near
+        rest = name[word if same - word < head else same :]
+        return name[:head].rstrip() + ELLIPSIS + excerpt(rest, length - head - 1)
+
+    found = {key: shown(name) for key, name in names.items()}
+    for words in set(found.values()):
+        alike = {key: name for key, name in names.items() if found[key] == words}
+        first, last = min(alike.values()), max(alike.values())
+        if first != last:
+            further = next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+            found |= _apart(alike, length, further)
+    return found
 
 
 def script_json(value: Any) -> str:
@@ -40,21 +68,12 @@ def counted(n: float, noun: str, plural: str | None = None) -> str:
 
 def score(value: float | None) -> str:
     """A share between 0 and 1 with three decimals, more where nearly all would be 1.000; or a dash."""
-    return "–" if value is None else three_decimals(value)
+    return "–" if value is None else rounding.three_decimals(value)
 
 
 def percent(value: float | None) -> str:
-    """A share as a percentage: 12%, 3.4%, 0.05%; nearly all is never 100%, and hardly any never 0%. A dash for none."""
-    if value is None:
-        return "–"
-    shown = round(100 * value, 9)  # an interval from 0 on begins at 1e-18
-    if 99 < shown < 100:
-        return f"{min(shown, 99.9):.1f}%"
-    if 0 < shown < 0.005:
-        return "<0.01%"
-    if shown == 0 or shown >= 9.95:
-        return f"{shown:.0f}%"
-    return f"{shown:.1f}%" if shown >= 0.095 else f"{shown:.2f}%"
+    """A share as a percentage, or a dash."""
+    return "–" if value is None else rounding.percent(value)
 
 
 def duration(seconds: float) -> str:

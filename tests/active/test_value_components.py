@@ -145,6 +145,7 @@ def test_votes_for_one_class_alone_are_no_opinion_before_somebody_answers(tmp_pa
 def test_the_reason_is_what_the_tables_say(lake: Lake, tmp_path: Path) -> None:
     probs = sure(40)
     probs[7] = [0.48, 0.47, 0.05]
+    probs[12], probs[13] = [0.9951, 0.0049, 0], [0.9949, 0.0051, 0]
     pool = small_pool(lake, tmp_path, clusters(40)[0], probs, votes={7: [0, 1, 1], 8: [0, 0], 9: [2], 11: [0, 1, 2]})
     estimate_values(lake, pool.index(), ValueConfig())
     found = values(pool)
@@ -152,6 +153,8 @@ def test_the_reason_is_what_the_tables_say(lake: Lake, tmp_path: Path) -> None:
     assert "unsure between acq and earn" in found["i00007"]["reason"]
     assert "2 functions vote acq" in found["i00008"]["reason"]
     assert "the model says acq (98%)" in found["i00008"]["reason"]
+    assert "the model says acq (over 99%)" in found["i00012"]["reason"], "not 100%"
+    assert "the model says acq (99%)" in found["i00013"]["reason"]
     assert "1 function votes ship" in found["i00009"]["reason"]
     assert "3 functions disagree on acq, earn and ship" in found["i00011"]["reason"]
     assert "no function votes on it" in found["i00010"]["reason"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from flows.report.text import percent, score
+from flows.report.text import excerpts, percent, score
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,35 @@ def test_a_share_as_percentage(share: float | None, shown: str) -> None:
 )
 def test_a_score_is_one_only_where_nothing_is_missing(share: float | None, shown: str) -> None:
     assert score(share) == shown
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (["earn", "acquisitions"], ["earn", "acquisitions"]),
+        (["Requests for a refund by customers", "short"], ["Requests for a refund b…", "short"]),
+        (
+            ["Requests for a refund by customers", "Requests for a refund by resellers"],
+            ["Requests…customers", "Requests…resellers"],
+        ),
+        (
+            [
+                "Requests for a refund by customers",
+                "Requests for a refund by resellers here",
+                "Requests for a refund b, too",
+            ],
+            ["Requests…by customers", "Requests…by resellers h…", "Requests…b, too"],
+        ),
+        (
+            [
+                "Requests for a refund, old customers abroad",
+                "Requests for a refund, old customers at home",
+                "Requests for a pony",
+            ],
+            ["Requests…abroad", "Requests…at home", "Requests for a pony"],
+        ),
+        (["a  " + "b" * 30, "a " + "b" * 30], ["a bbbbbbbbbbbbbbbbbbbbb…"] * 2),
+    ],
+)
+def test_names_that_begin_alike_are_told_apart(names: list[str], shown: list[str]) -> None:
+    assert list(excerpts(dict(enumerate(names)), 24).values()) == shown

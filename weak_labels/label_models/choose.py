@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from warehouse.rounding import percent
 from weak_labels.label_models.anchored import Anchored, fit_anchored
 from weak_labels.label_models.majority import soft_majority
 from weak_labels.label_models.votes import Bools, Ints, Probs, VoteMatrix, softmax
@@ -72,9 +73,9 @@ def in_words(kind: str, figures: dict[str, Any]) -> str:
         )
     lead, error = figures["held_out_lead_over_majority"], figures["standard_error"]
     return (
-        f"auto chose {kind} by the votes: anchored overrules {figures['overruled_frac']:.1%} of the unanimous items "
-        f"(at most {MOST_OVERRULED:.0%} may be), and its lead over majority in log-likelihood of held-out votes is "
-        f"{lead:.4f} +- {error:.4f}."
+        f"auto chose {kind} by the votes: anchored overrules {percent(figures['overruled_frac'])} of the unanimous "
+        f"items (at most {MOST_OVERRULED:.0%} may be), and its lead over majority in log-likelihood of held-out votes "
+        f"is {lead:.4f} +- {error:.4f}."
     )
 
 
