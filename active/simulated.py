@@ -62,6 +62,12 @@ class SimulatedAnnotator:
             count += 1
         return count
 
+    def unknown(self, lake: Lake, project: str) -> int:
+        """How many open tasks of a project are of items whose label is not known here."""
+        with lake.read() as reader:
+            open_ = reader.rows("SELECT item_id FROM queue WHERE project = ? AND state <> 'answered'", [project])
+        return sum(item_id not in self._labels for (item_id,) in open_)
+
     def seconds(self, item_id: str, content: str) -> float:
         """Time spent on a text; the same for the same item and seed."""
         return seconds_to_answer(item_id, content, self._seed)

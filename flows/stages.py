@@ -92,8 +92,10 @@ def _push(project: Project, progress: Progress) -> StageResult:
 
 
 def _annotate(project: Project, progress: Progress) -> StageResult:
-    answered = project.simulated_annotator().answer(project.lake, project.service, project.settings.project.name)
-    return StageResult(stage="annotate", token="", committed=False, detail={"simulated answers": answered})
+    annotator, name = project.simulated_annotator(), project.settings.project.name
+    answered = annotator.answer(project.lake, project.service, name)
+    counts = {"simulated answers": answered, UNKNOWN: annotator.unknown(project.lake, name)}
+    return StageResult(stage="annotate", token="", committed=False, detail=counts)
 
 
 def _collect(project: Project, progress: Progress) -> StageResult:
@@ -124,6 +126,8 @@ STAGES: Mapping[str, StageFunction] = {
     "rivals": _rivals,
 }
 
+UNKNOWN = "without a label to answer with"
+"""What the stage `annotate` calls the open tasks of items that the simulated annotator's file lacks."""
 GATHER = ("ingest", "collect")
 """Stages that bring in what is new from outside: records and answers."""
 REFRESH = ("embed", "index", "vote", "consensus", "label_model", "end_model", "evaluate", "value")

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from flows.cli.console import excerpt, out, print_table, safe, say
 from flows.settings import Settings, load_settings
-from flows.visible import three_decimals
 from warehouse import Lake, Reader, StageResult
 from warehouse.answers import NO_CLASS, labels_in_words
+from warehouse.rounding import three_decimals
 
 if TYPE_CHECKING:
     from active.quality import Suspect
@@ -147,6 +147,9 @@ def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) 
     _print_left_files(project)
     if waiting:
         out.print(f"{_wait(waiting)} in {project.service.describe()}")
+        if unknown := _unknown(summary):
+            gold = _shown(project.root / (project.settings.annotate.gold or ""))
+            out.print(f"The simulated annotator cannot answer {unknown:,} of them: {gold} has no label for these items")
         if isinstance(project.service, TaskFolder):
             out.print("To answer them here: siftline answer" + hint)
         out.print(_then_run(project.root))
@@ -195,6 +198,14 @@ def budget_spent(reader: Reader, settings: Settings) -> str:
         return ""
     labels = "1 label" if budget == 1 else f"{budget:,} labels"
     return f"The budget of {labels} is spent. To ask for more, raise budget under [select] in siftline.toml"
+
+
+def _unknown(summary: "RunSummary") -> int:
+    """How many tasks a simulated annotator had no label for when it came last."""
+    from flows.stages import UNKNOWN
+
+    annotated = [result for result in summary.results if result.stage == "annotate"][-1:]
+    return sum(int(result.detail[UNKNOWN]) for result in annotated)
 
 
 def _nothing_left(summary: "RunSummary") -> str:

@@ -405,6 +405,7 @@ def test_the_simulated_annotator_answers_through_the_service(planned: Lake, fold
     answer(folder, "i00008", "b")
     assert annotator.answer(planned, folder, "p") == N - 2  # one has no gold label, one was answered by a person
     assert annotator.answer(planned, folder, "p") == 0
+    assert annotator.unknown(planned, "p") == 1
     collect(planned, folder, CONFIG)
     assert gold(planned)["i00001"] == "b"
     with planned.read() as reader:
