@@ -16,14 +16,20 @@ if TYPE_CHECKING:
 NAMES = ("127.0.0.1", "localhost")
 
 
-def serve_staying(port: int) -> None:
-    """Serve with the pages and all services, as `prefect server start` does."""
+def serve_staying(port: int, host: str = NAMES[0], *names: str) -> None:
+    """Serve with the pages and all services, as `prefect server start` does.
+
+    Args:
+        port: port to listen at.
+        host: address to listen at; another one than loopback in a container, which publishes the port itself.
+        names: further names under which it answers, such as the container's.
+    """
     import uvicorn
     from prefect.server.api.server import create_app
     from prefect.settings import get_current_settings
 
     level = get_current_settings().server.logging_level.lower()
-    uvicorn.run(_under_our_names(create_app(final=True)), host="127.0.0.1", port=port, log_level=level)
+    uvicorn.run(_under_our_names(create_app(final=True), *names), host=host, port=port, log_level=level)
 
 
 def serve_beside(door: socket.socket) -> None:
@@ -43,12 +49,12 @@ def serve_beside(door: socket.socket) -> None:
     uvicorn.Server(uvicorn.Config(app, log_level="error")).run(sockets=[door])
 
 
-def _under_our_names(app: "ASGIApp") -> "ASGIApp":
+def _under_our_names(app: "ASGIApp", *more: str) -> "ASGIApp":
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    return TrustedHostMiddleware(app, allowed_hosts=NAMES, www_redirect=False)
+    return TrustedHostMiddleware(app, allowed_hosts=(*NAMES, *more), www_redirect=False)
 
 
 if __name__ == "__main__":
     way, number = sys.argv[1], int(sys.argv[2])
-    serve_beside(socket.socket(fileno=number)) if way == "beside" else serve_staying(number)
+    serve_beside(socket.socket(fileno=number)) if way == "beside" else serve_staying(number, *sys.argv[3:])

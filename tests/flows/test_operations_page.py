@@ -6,16 +6,21 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 
 from features.ingest import ingest
 from flows import prefect_process
+from flows.prefect_server import QUIET
 from flows.project import Project
 from flows.settings import ScheduleSection
-from tests.projects import ROOT
+from tests.prefect_runs import wait_for
+from tests.projects import ROOT, give_prefect_database
+from tests.studio import free_port
 from tests.warehouse.servers import Postgres
 
 PAGE = (ROOT / "docs" / "operations.md").read_text("utf-8")
@@ -109,6 +114,48 @@ def test_prefects_server_of_the_unit_is_the_one_that_answers_under_our_names_onl
     [module, port] = re.findall(r"^ExecStart=\S+ -P -m (\S+) staying (\d+)$", unit, re.MULTILINE)[0]
     assert module == prefect_process.__name__
     assert f"http://127.0.0.1:{port}," in unit
+
+
+def test_prefects_server_in_a_container_answers_under_our_names_and_its_own_only(
+    tmp_path: Path, prefect_database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text("utf-8"))["services"]["prefect"]
+    [python, *arguments] = server["entrypoint"]
+    assert (python, arguments[4:6]) == ("python", ["4200", "0.0.0.0"])
+    port = free_port()
+    arguments[4:6] = [str(port), "127.0.0.1"]
+    give_prefect_database(tmp_path, prefect_database)
+    for name in [n for n in os.environ if n.startswith("PREFECT_")]:
+        monkeypatch.delenv(name)
+    environment = {**os.environ, "PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_UI_ENABLED": "0", **QUIET}
+    process = subprocess.Popen([sys.executable, *arguments], env={**environment, "PYTHONPATH": str(ROOT)})
+
+    def told(name: str) -> int:
+        address = f"http://127.0.0.1:{port}/api/health"
+        with suppress(httpx.TransportError):
+            return httpx.get(address, headers={"Host": name}, trust_env=False, timeout=60).status_code
+        return 0
+
+    try:
+        wait_for(lambda: told("localhost") == 200)
+        assert [told(name) for name in ("prefect:4200", "127.0.0.1:4200", "evil.example")] == [200, 200, 400]
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def test_a_container_of_the_project_has_the_secrets_that_a_unit_may_have() -> None:
+    [row] = re.findall(r"^\| `tickets.env` .*$", PAGE, re.MULTILINE)
+    named = set(re.findall(r"`([A-Z_*]+)`", row)) - {
+        "SIFTLINE_WEBHOOK_SECRET"
+    }  # of the receiver, which has no container
+    assert {"PGPASSWORD", "AWS_*", "SIFTLINE_PROMPT_API_KEY"} <= named
+    passed = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text("utf-8"))["services"]["siftline"][
+        "environment"
+    ]
+    assert named - {"AWS_*"} <= passed.keys()
+    read = set(re.findall(r'environ\.get\("(AWS_\w+)"\)', (ROOT / "warehouse" / "connection.py").read_text("utf-8")))
+    assert read - {"AWS_DEFAULT_REGION"} <= passed.keys()
 
 
 def make_tickets(folder: Path, catalog: str = "") -> Path:
