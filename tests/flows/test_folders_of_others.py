@@ -41,7 +41,7 @@ def served(tmp_path: Path, prefect_database: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "tmp" / "runner_storage").write_text("a folder in which only another user may write\n")
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     monkeypatch.setenv("PREFECT_PROFILES_PATH", str(tmp_path / "none.toml"))
-    monkeypatch.setenv("PYTHONPATH", os.path.relpath(ROOT, root))  # as people write it
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     return Served(root)
 
 
@@ -60,6 +60,18 @@ def test_a_schedule_is_served_and_its_runs_end_well(served: Served, tmp_path: Pa
             wait_for(lambda: Background("deployments", served.state).status() is None)
     finally:
         services.down(served.root)
+
+
+def test_runs_find_what_a_relative_path_leads_to(served: Served) -> None:
+    look = (
+        "import os, pathlib; from flows.deployments import _runner; from flows.project import Project\n"
+        "with _runner(Project(pathlib.Path())): print(os.environ['PYTHONPATH'])"
+    )
+    (served.root / "shared").mkdir()
+    environment = {**os.environ, "PYTHONPATH": f"shared:{ROOT}"}
+    command = [sys.executable, "-P", "-c", look]
+    ended = subprocess.run(command, cwd=served.root, env=environment, capture_output=True, text=True)
+    assert ended.stdout == f"{served.root / 'shared'}:{ROOT}\n", ended.stderr
 
 
 def test_a_run_by_hand_has_its_server(served: Served) -> None:
