@@ -201,6 +201,7 @@ def estimate_values(lake: Lake, index: VectorIndex, config: ValueConfig, progres
             return stage.result()
         if not len(index):
             return stage.nothing(reason="every train item is labelled or queued")
+        progress(0, 3)
         index.neighbors(config.neighbors)  # the first time that takes minutes; here a signal can stop it
         with ThreadPoolExecutor(1) as beside:
             graphed = beside.submit(PoolGraph.from_index, index, index.item_ids, config.neighbors)

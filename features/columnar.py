@@ -8,14 +8,14 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
 
-from features.columnar_child import EXIT_DATA, EXIT_SETTINGS, MEMORY_BYTES
+from features.columnar_child import EXIT_DATA, EXIT_SETTINGS, MEMORY_BYTES, ROWS
 from features.records import FLOAT_BITS, BadRecord, Fault, Record, fault, make_record
 from features.sources import MissingColumns, SourceConfig, SourceFile, repeated_columns
 from warehouse import DataError, SettingsError
@@ -25,19 +25,23 @@ QUERY = "the query"
 MESSAGE_BYTES = 4000
 
 
-def read_parquet(file: SourceFile, source: SourceConfig, root: Path) -> Iterator[Record | Fault]:
+def read_parquet(
+    file: SourceFile, source: SourceConfig, root: Path, consumed: Callable[[int], None] = lambda _: None
+) -> Iterator[Record | Fault]:
     """Records and faults of a Parquet file in order.
 
     Args:
         file: the file.
         source: its settings and limits.
         root: project folder.
+        consumed: told, as rows are read, the share of the file's bytes that they are.
 
     Raises:
         SettingsError: it has no column of this name, or the text column cannot hold text.
         SourceChanged: the file is gone.
     """
-    if file.state()[0] == 0:
+    size = file.state()[0]
+    if size == 0:
         yield fault(0, "empty_file", "the file is empty", b"")
         return
     position = 0
@@ -45,6 +49,7 @@ def read_parquet(file: SourceFile, source: SourceConfig, root: Path) -> Iterator
         for batch in _batches({"parquet": str(file.path), "columns": source.columns}, source, file.name, root):
             yield from _records(batch, source, position)
             position += batch.num_rows
+            consumed(size * position // max(position, int(batch.schema.metadata[ROWS]), 1))
     except ColumnarFault as broken:
         detail = f"{broken}; {position} rows before it were read"
         yield fault(position + 1 if position else 0, "damaged_parquet", detail, b"")

@@ -17,6 +17,8 @@ from warehouse.time_zone import open_in_utc
 
 BATCH_ROWS = 512
 """Rows per batch; with the longest allowed record of 1 MiB, a batch stays under 512 MiB."""
+ROWS = b"rows"
+"""Key in the metadata of a Parquet file's stream: how many rows the file says it has."""
 MEMORY_BYTES = 4 << 30
 QUERY_MEMORY = "2GB"
 EXIT_DATA = 3
@@ -71,7 +73,8 @@ def _parquet(path: str, columns: list[str]) -> tuple[pa.Schema, Iterator[pa.Reco
     schema = file.schema_arrow
     if not set(columns) <= set(schema.names):  # the parent names what is there
         return schema, iter(())
-    wanted = pa.schema([schema.field(name) for name in columns if schema.names.count(name) == 1])
+    rows = {ROWS: str(file.metadata.num_rows)}
+    wanted = pa.schema([schema.field(name) for name in columns if schema.names.count(name) == 1], rows)
     if len(wanted) != len(columns):
         return schema, iter(())
     return wanted, _row_groups(file, columns, wanted)

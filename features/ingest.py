@@ -135,7 +135,7 @@ def read_source(
     done = 0
     for file in files:
         if file.format == "parquet":
-            entries = read_parquet(file, source, root)
+            entries = read_parquet(file, source, root, lambda n, done=done: consumed(done + n))
         else:
             entries = read_text_file(file, source, lambda n, done=done: consumed(done + n))
         for entry in entries:

@@ -112,17 +112,18 @@ class StageProgress:
 
     def of(self, stage: str) -> "ProgressCallback":
         """The callback of one stage."""
+        name = "ingest, bytes" if stage == "ingest" else stage  # the others count items, or steps
 
         def show(done: int, total: int) -> None:
             if self._progress is None:
                 if time.monotonic() - self._told_at >= PLAIN_EVERY_S:
                     self._told_at = time.monotonic()
-                    say(f"  {stage}: {done:,} of {total:,}")
+                    say(f"  {name}: {done:,} of {total:,}")
                 return
             if total <= 0:
                 return
             if stage not in self._tasks:
-                self._tasks[stage] = self._progress.add_task(stage, total=total)
+                self._tasks[stage] = self._progress.add_task(name, total=total)
             task = self._tasks[stage]
             self._progress.update(task, completed=done, total=total, visible=done < total)
 

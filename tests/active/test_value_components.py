@@ -49,6 +49,19 @@ def test_every_unlabelled_train_item_gets_a_value_between_0_and_1(lake: Lake, tm
     assert not estimate_values(lake, pool.index(), ValueConfig()).committed
 
 
+def test_progress_begins_before_the_neighbours_are_looked_for(lake: Lake, tmp_path: Path) -> None:
+    n = 20
+    index = small_pool(lake, tmp_path, clusters(n)[0], sure(n)).index()
+    told: list[tuple[int, int, bool]] = []
+
+    def progress(done: int, total: int) -> None:
+        told.append((done, total, bool(index._neighbors)))  # pyright: ignore[reportPrivateUsage]
+
+    estimate_values(lake, index, ValueConfig(), progress)
+    assert told[0] == (0, 3, False)
+    assert told[-1] == (3, 3, True)
+
+
 def test_the_more_unlabelled_neighbours_the_more_representative(lake: Lake, tmp_path: Path) -> None:
     axes = np.eye(16)
     crowd = axes[0] + 0.1 * np.random.default_rng(0).standard_normal((30, 16))

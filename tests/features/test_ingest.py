@@ -378,6 +378,18 @@ def test_progress_ends_at_the_total(lake: Lake, tmp_path: Path) -> None:
     assert calls[-1] == (size, size)
 
 
+def test_progress_moves_within_a_parquet_file(lake: Lake, tmp_path: Path) -> None:
+    n = 5000
+    pq.write_table(
+        pa.table({"id": [str(i) for i in range(n)], "text": [f"text {i}" for i in range(n)]}), tmp_path / "a.parquet"
+    )
+    calls: list[int] = []
+    ingest(lake, config(tmp_path, path="a.parquet"), lambda done, _: calls.append(done))
+    size = (tmp_path / "a.parquet").stat().st_size
+    assert calls[-1] == size
+    assert 0 < calls[0] < size / 2 < calls[1] < size
+
+
 @pytest.mark.parametrize(
     ("kind", "bits"), [(pa.float64(), 53), (pa.float32(), 24), (pa.float16(), 11)], ids=["double", "float", "half"]
 )
