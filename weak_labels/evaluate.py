@@ -196,7 +196,9 @@ def evaluate_rivals(
             or (found.get("basis"), found.get("picked")) != (ground.basis, _hash_labels(rival.class_of))
         ]
         row_of = {item_id: row for row, item_id in enumerate(data.item_ids)}
-        heads = data.heads(end_config) if missing else None
+        # Of many items, learning from weak labels takes longer than all rivals that go without.
+        weak = any(rival.with_weak_labels for rival in missing)
+        heads = data.heads(end_config, weak=weak) if missing else None
         rows: list[dict[str, Any]] = []
         for done, rival in enumerate(missing):
             progress(done, len(missing))

@@ -46,9 +46,10 @@ class TrainingData:
     gold_left_out: int
     texts: list[str]
 
-    def heads(self, config: EndModelConfig) -> Heads | OneVsRestHeads:
-        """The end model before gold labels."""
-        rows, probs, weights, features = np.flatnonzero(self.weights), self.probs, self.weights, self.vectors
+    def heads(self, config: EndModelConfig, *, weak: bool = True) -> Heads | OneVsRestHeads:
+        """The end model before gold labels; with `weak` false, only what one without weak labels begins with."""
+        weights = self.weights if weak else np.zeros_like(self.weights)
+        rows, probs, features = np.flatnonzero(weights), self.probs, self.vectors
         if config.multi_label:
             return OneVsRestHeads.fit(config, self.vectors, self.train, probs, weights)
         if self.texts and self.weights.any():
@@ -56,7 +57,7 @@ class TrainingData:
             texts = [self.texts[row] for row in rows]
             taught = self_trained(self.vectors[rows], texts, self.probs[rows], self.weights[rows])
             features = taught.words.beside(self.vectors, self.texts) if taught.words else self.vectors
-            return Heads.fit(config, self.vectors, features, rows, taught.probs, taught.weights)
+            return Heads.fit(config, self.vectors, features, rows, taught.probs, taught.weights * weak)
         return Heads.fit(config, self.vectors, features, rows, probs[rows], weights[rows])
 
     def fingerprint(self, config: EndModelConfig) -> str:

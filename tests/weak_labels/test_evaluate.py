@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,10 +12,11 @@ from sklearn.metrics import f1_score
 
 from tests.weak_labels.small_lake import CLASSES, SmallLake, build, prepared
 from warehouse import DataError, Lake, SettingsError, StageResult
-from weak_labels.classifier import EndModelConfig
+from weak_labels.classifier import EndModel, EndModelConfig, Floats
 from weak_labels.end_model import end_model
 from weak_labels.evaluate import EvaluateConfig, evaluate, evaluate_rivals, score
 from weak_labels.label_models import label_model
+from weak_labels.training_data import read_training_data
 
 CONTENT = ("items", "vectors", "lf_votes", "weak_labels", "predictions", "models", "annotations", "queue")
 LABEL_MODEL = ("label_model", "label_model_covered")
@@ -269,6 +272,38 @@ class TestGoldFile:
             ("gold_only", 6),
             ("gold_only", 12),
         }
+
+    def test_rivals_without_weak_labels_do_not_wait_for_a_model_of_these(
+        self, small: SmallLake, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        small.write_gold({item_id: CLASSES[small.truth[item_id]] for item_id in small.test_ids()})
+        run(small)
+        two_cycles(small)
+        taught: list[bool] = []
+
+        def watched(vectors: Floats, probs: Floats, weights: Floats, hidden: None = None) -> EndModel | None:
+            taught.append(bool(weights.any()))
+            return fit_weak(vectors, probs, weights, hidden)
+
+        fit_weak = EndModel.fit_weak
+        monkeypatch.setattr(EndModel, "fit_weak", watched)
+        assert run_rivals(small).committed
+        assert taught == [False]
+
+    @pytest.mark.parametrize("change", [{}, {"kind": "mlp"}, {"self_training": True}], ids=["linear", "mlp", "words"])
+    def test_the_model_without_weak_labels_is_the_same_either_way(
+        self, small: SmallLake, change: dict[str, Any]
+    ) -> None:
+        config = replace(small.end_config, **change)
+        with small.lake.read() as reader:
+            data = read_training_data(reader, config)
+        rows = np.arange(12)
+        class_ids = np.array([small.truth[data.item_ids[row]] for row in rows])
+        said = [
+            heads.learned(rows, class_ids, from_weak=False).model.predict_proba(heads.features)
+            for heads in (data.heads(config), data.heads(config, weak=False))
+        ]
+        assert np.array_equal(*said)
 
 
 class TestSettings:
