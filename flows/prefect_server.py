@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -136,11 +136,12 @@ def use_api(state: Path) -> str | None:
 
 
 @contextmanager
-def prefect_api(state: Path) -> Generator[str]:
+def prefect_api(state: Path, *, meanwhile: Callable[[], object] = lambda: None) -> Generator[str]:
     """Make a Prefect API reachable for this process; must be entered before prefect is imported.
 
     Args:
         state: folder for the server's data when none is configured.
+        meanwhile: called while a server of our own starts, which takes seconds of another core; it may import prefect.
 
     Yields:
         The API's address.
@@ -169,13 +170,14 @@ def prefect_api(state: Path) -> Generator[str]:
     home = state / "prefect"
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     os.environ["PREFECT_HOME"] = str(home)
-    with _own_server(home) as url:
-        os.environ["PREFECT_API_URL"] = url
-        try:
-            yield url
-        finally:
-            _send_what_waits(url)
-            del os.environ["PREFECT_API_URL"]
+    try:
+        with _own_server(home, meanwhile) as url:
+            try:
+                yield url
+            finally:
+                _send_what_waits(url)
+    finally:
+        os.environ.pop("PREFECT_API_URL", None)
 
 
 def check_api(url: str) -> None:
@@ -214,7 +216,7 @@ def _send_what_waits(url: str) -> None:
 
 
 @contextmanager
-def _own_server(home: Path) -> Generator[str]:
+def _own_server(home: Path, meanwhile: Callable[[], object]) -> Generator[str]:
     # Bound here and listened at there, so that no other process can take the port in between.
     door = socket.socket()
     door.bind(("127.0.0.1", 0))
@@ -230,7 +232,7 @@ def _own_server(home: Path) -> Generator[str]:
         "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
         **{f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in _SERVICES},
     }
-    url = f"http://127.0.0.1:{port}/api"
+    url = os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
     reach_loopback_directly()  # for Prefect's client too, also where no command of ours began
     log = home / "server.log"
     with log.open("wb") as output:
@@ -245,6 +247,7 @@ def _own_server(home: Path) -> Generator[str]:
         )
     door.close()
     try:
+        meanwhile()
         deadline = time.monotonic() + START_TIMEOUT_S
         while not _healthy(url):
             tail = " | ".join(log.read_text("utf-8", "replace").strip().splitlines()[-5:])

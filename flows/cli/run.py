@@ -3,7 +3,10 @@
 import os
 import time
 from contextlib import suppress
+from functools import partial
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 
@@ -11,6 +14,9 @@ from flows.cli.console import EndNow, say, stage_progress
 from flows.cli.look import print_summary, project_hint
 from flows.prefect_server import disk_full, prefect_api
 from warehouse import ServiceError, SettingsError, StageResult
+
+if TYPE_CHECKING:
+    from flows.project import Project
 
 
 def run_project(root: Path, *, simulated: bool, max_passes: int | None) -> None:
@@ -30,7 +36,7 @@ def run_project(root: Path, *, simulated: bool, max_passes: int | None) -> None:
     with suppress(ServiceError):  # a server that is away may be back when tasks are sent
         _ = project.service
     say(f"Starting a run of {project.root.name} (Prefect's server first, some seconds)")
-    with project.only_run(), prefect_api(project.state_path):
+    with project.only_run(), prefect_api(project.state_path, meanwhile=partial(_import_all, project)):
         from prefect.exceptions import PrefectHTTPStatusError, TerminationSignal
 
         from flows.pipelines import OpenProject, cycle, watch
@@ -55,6 +61,13 @@ def run_project(root: Path, *, simulated: bool, max_passes: int | None) -> None:
                     ) from error
                 raise
     print_summary(project, summary, seconds=time.monotonic() - began)
+
+
+def _import_all(project: "Project") -> None:
+    """Import what every run needs."""
+    import_module("flows.pipelines")
+    if project.settings.engine.url is None:
+        import_module("engine.loading")
 
 
 def _went_away(error: Exception, state: Path) -> EndNow:
