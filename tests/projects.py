@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -51,6 +52,37 @@ def prefect_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 source.execute("VACUUM INTO ?", [str(database)])
             source.close()
     return database
+
+
+_SERVE = """
+import sys
+from pathlib import Path
+from flows.prefect_server import prefect_api
+with prefect_api(Path(sys.argv[1])) as url:
+    print(url, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory, prefect_database: Path) -> Iterator[str]:
+    """A Prefect server; a run that gets its address as PREFECT_API_URL starts none of its own, which takes seconds."""
+    state = tmp_path_factory.mktemp("prefect-server")
+    give_prefect_database(state, prefect_database)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    environment["PREFECT_PROFILES_PATH"] = str(state / "no-profiles.toml")
+    with subprocess.Popen(
+        [sys.executable, "-c", _SERVE, str(state)],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+        process.stdin.close()
 
 
 def give_prefect_database(state: Path, database: Path) -> None:

@@ -7,7 +7,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-from tests.projects import ROOT, give_prefect_database
+from tests.projects import ROOT
 from tests.warehouse.servers import running_postgres
 
 RUN = """
@@ -33,11 +33,10 @@ with prefect_api(root / ".siftline"):
 
 
 def test_a_collect_whose_catalogue_is_gone_after_its_stages_says_that_the_next_goes_on(
-    tmp_path: Path, prefect_database: Path
+    tmp_path: Path, prefect_server: str
 ) -> None:
     root = tmp_path / "project"
     root.mkdir()
-    give_prefect_database(root / ".siftline", prefect_database)
     (root / "data.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "LABEL_STUDIO_"))}
     with running_postgres() as server:
@@ -49,7 +48,7 @@ def test_a_collect_whose_catalogue_is_gone_after_its_stages_says_that_the_next_g
         ended = subprocess.run(
             [sys.executable, "-c", textwrap.dedent(RUN), str(root), str(server.server.pid)],
             cwd=ROOT,
-            env={**environment, "PGPASSWORD": server.password, "PREFECT_PROFILES_PATH": str(root / "none.toml")},
+            env={**environment, "PGPASSWORD": server.password, "PREFECT_API_URL": prefect_server},
             capture_output=True,
             text=True,
             check=False,

@@ -10,7 +10,7 @@ import pytest
 
 from flows.cli.main import run_command
 from flows.settings import load_settings
-from tests.projects import ROOT, give_prefect_database
+from tests.projects import ROOT
 
 COMMANDS = [
     ["init"],
@@ -41,9 +41,14 @@ COMMANDS = [
 ]
 
 
-def siftline(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+def siftline(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "flows.cli.main", *arguments], cwd=cwd, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "flows.cli.main", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
     )
 
 
@@ -437,12 +442,11 @@ def test_an_environment_variable_that_is_no_setting_is_named(
 
 
 def test_a_run_that_would_stop_in_the_middle_does_not_begin(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], prefect_database: Path
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], prefect_server: str
 ) -> None:
     project = own_project(tmp_path, capsys)
-    give_prefect_database(project / ".siftline", prefect_database)
     (project / "labeling_functions.py").unlink()
-    ended = siftline("run", "--project", str(project))
+    ended = siftline("run", "--project", str(project), PREFECT_API_URL=prefect_server)
     assert ended.returncode == 2
     assert "There is no file of labeling functions" in ended.stderr
     assert "Traceback" not in ended.stderr + ended.stdout
@@ -450,12 +454,11 @@ def test_a_run_that_would_stop_in_the_middle_does_not_begin(
 
 
 def test_a_mistake_inside_a_run_is_one_message_and_no_traceback(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], prefect_database: Path
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], prefect_server: str
 ) -> None:
     project = own_project(tmp_path, capsys)
-    give_prefect_database(project / ".siftline", prefect_database)
     (project / "data" / "a file.csv").unlink()
-    ended = siftline("run", "--project", str(project))
+    ended = siftline("run", "--project", str(project), PREFECT_API_URL=prefect_server)
     assert ended.returncode == 2
     assert "a file.csv" in ended.stderr
     assert "Traceback" not in ended.stderr + ended.stdout
