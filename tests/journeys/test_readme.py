@@ -88,7 +88,9 @@ def test_own_data_ends_with_tasks_for_people(own_data: Path) -> None:
     assert all(task["data"]["text"] and task["data"]["reason"] for task in tasks)
 
 
-def test_a_run_names_the_answers_it_cannot_take_before_it_says_that_tasks_wait(own_data: Path) -> None:
+def test_a_run_names_the_answers_it_cannot_take_before_it_says_that_tasks_wait(
+    own_data: Path, prefect_server: str
+) -> None:
     first = min((own_data / "tasks").glob("*.json"))
     asked = first.read_text("utf-8")
     choice = {"from_name": "label", "to_name": "text", "type": "choices", "value": {"choices": ["biling"]}}
@@ -96,7 +98,7 @@ def test_a_run_names_the_answers_it_cannot_take_before_it_says_that_tasks_wait(o
     damaged = own_data / "tasks" / "import" / "export.json"
     damaged.parent.mkdir()
     damaged.write_text("[{", "utf-8")
-    told = shell("siftline run 2>&1", own_data).stdout
+    told = shell("siftline run 2>&1", own_data, PREFECT_API_URL=prefect_server).stdout
     first.write_text(asked, "utf-8")
     shutil.rmtree(damaged.parent)
     before, _, _ = told.partition("32 tasks wait for annotators")
@@ -106,7 +108,7 @@ def test_a_run_names_the_answers_it_cannot_take_before_it_says_that_tasks_wait(o
 
 
 @pytest.fixture(scope="module")
-def answered(own_data: Path) -> Path:
+def answered(own_data: Path, prefect_server: str) -> Path:
     """The project after people answered all its tasks and it ran again."""
     for path in (own_data / "tasks").glob("*.json"):
         task = json.loads(path.read_text("utf-8"))
@@ -115,7 +117,7 @@ def answered(own_data: Path) -> Path:
         choice = {"from_name": "label", "to_name": "text", "type": "choices", "value": {"choices": [label]}}
         task["annotations"] = [{"result": [choice], "lead_time": 4.0}]
         path.write_text(json.dumps(task), "utf-8")
-    again = shell("siftline run", own_data)
+    again = shell("siftline run", own_data, PREFECT_API_URL=prefect_server)
     assert again.returncode == 0, again.stderr
     assert "32 gold labels" in again.stdout
     return own_data
