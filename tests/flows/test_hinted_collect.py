@@ -47,7 +47,7 @@ with prefect_api(Path(sys.argv[1])):
                 time.sleep(0.05)
             for state in states:
                 client.set_flow_run_state(waiting[0].id, state, force=True)
-                time.sleep(1.5)
+                time.sleep(0.2)
 
     hinted("no deployment")
     with get_client(sync_client=True) as client:
@@ -64,7 +64,7 @@ with prefect_api(Path(sys.argv[1])):
         server.start()
         hinted(name)
         server.join()
-    trigger.COLLECT_S = 1.0
+    trigger.BEGIN_S, trigger.COLLECT_S = 5.0, 1.0
     server = threading.Thread(target=serve, args=(Running(),))
     server.start()
     hinted("never ends")
