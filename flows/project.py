@@ -31,7 +31,8 @@ from features.embed import EmbedConfig
 from features.index import IndexConfig, VectorIndex, open_index
 from features.ingest import IngestConfig
 from features.sources import SourceConfig
-from flows.settings import Settings, load_settings
+from flows.settings import Settings
+from flows.settings_file import load_settings
 from warehouse import Lake, Location, SchemaTooOld, SettingsError, WarehouseBusy, WarehouseNotFound
 from weak_labels.apply import VoteConfig
 from weak_labels.classifier import EndModelConfig

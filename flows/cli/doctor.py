@@ -80,7 +80,7 @@ def _extensions(_: Path) -> Iterator[Finding]:
 
 def _opened(root: Path) -> "Project | None":
     from flows.project import Project
-    from flows.settings import FILE_NAME
+    from flows.settings_file import FILE_NAME
 
     return Project(root) if (root / FILE_NAME).is_file() else None
 
@@ -108,7 +108,7 @@ def _disk(root: Path) -> Iterator[Finding]:
 
 
 def _project(root: Path) -> Iterator[Finding]:
-    from flows.settings import FILE_NAME
+    from flows.settings_file import FILE_NAME
 
     project = _opened(root)
     if project is None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from flows.cli.console import out, print_table, say
 from flows.cli.look import project_hint
 from flows.cli.sql import BY_SUFFIX, form_by_suffix
-from flows.settings import warehouse_of
+from flows.settings_file import warehouse_of
 from warehouse import SettingsError, connect
 from warehouse.export import Format, export_training_set
 from warehouse.formats import new_file, write_csv, write_json, write_parquet

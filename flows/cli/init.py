@@ -15,7 +15,7 @@ from features.classes import check_apart
 from features.ingest import IngestConfig, ingest
 from features.sources import MissingColumns, SourceConfig
 from flows.cli.console import out
-from flows.settings import FILE_NAME, settings_of
+from flows.settings_file import FILE_NAME, settings_of
 from warehouse import DataError, Lake, SettingsError
 from warehouse.files import replaced_file
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.cli.console import excerpt, out, print_table, safe, say
-from flows.settings import Settings, load_settings
+from flows.settings import Settings
+from flows.settings_file import load_settings
 from warehouse import Lake, Reader, StageResult
 from warehouse.answers import NO_CLASS, labels_in_words
 from warehouse.rounding import three_decimals

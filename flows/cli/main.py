@@ -112,7 +112,7 @@ def run_command(arguments: list[str]) -> int:
 
 def _project_hint(arguments: list[str], error: Any) -> str | None:
     """How a project is named, for who put its option before the command, or its folder where none belongs."""
-    from flows.settings import FILE_NAME
+    from flows.settings_file import FILE_NAME
 
     if not arguments:
         return None

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from flows.cli.console import out
-from flows.settings import warehouse_of
+from flows.settings_file import warehouse_of
 from warehouse import Lake
 from warehouse.checksums import verify
 from warehouse.maintain import maintain

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from flows.cli.console import out, print_table, say
 from flows.cli.sql import form_of, show
-from flows.settings import warehouse_of
+from flows.settings_file import warehouse_of
 from warehouse import SettingsError
 from warehouse.formats import new_file
 from warehouse.past import stand_in

@@ -6,7 +6,7 @@ from pathlib import Path
 from flows.cli.console import EndNow, out, print_table, say
 from flows.prefect_server import require_api
 from flows.project import Project
-from flows.settings import FILE_NAME, load_settings
+from flows.settings_file import FILE_NAME, load_settings
 from warehouse import ServiceError
 
 

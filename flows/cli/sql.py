@@ -11,7 +11,7 @@ from typing import Any, TextIO, cast
 import duckdb
 
 from flows.cli.console import Shown, print_table, say
-from flows.settings import warehouse_of
+from flows.settings_file import warehouse_of
 from warehouse import SettingsError
 from warehouse.away import server_away
 from warehouse.connection import attach_statement

@@ -9,7 +9,7 @@ from engine.client import Encoder, load_encoder
 from features.compact import CompactEncoder
 from features.embed import EmbedConfig, embed
 from flows.project import Project
-from flows.settings import load_settings
+from flows.settings_file import load_settings
 from tests.features.test_embed_stage import put_items, stored
 from warehouse import Lake, SettingsError
 

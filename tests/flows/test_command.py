@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli.main import run_command
-from flows.settings import load_settings
+from flows.settings_file import load_settings
 from tests.projects import ROOT
 
 COMMANDS = [

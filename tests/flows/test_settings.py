@@ -10,16 +10,14 @@ import pytest
 from flows.cli.main import run_command
 from flows.project import Project
 from flows.settings import (
-    FILE_NAME,
     EndModelSection,
     PromptSection,
     Section,
     Settings,
     SourceSection,
     WeakLabelsSection,
-    load_settings,
-    warehouse_of,
 )
+from flows.settings_file import FILE_NAME, load_settings, warehouse_of
 from flows.stages import check_ahead
 from warehouse import SettingsError
 from weak_labels import classifier, label_models
