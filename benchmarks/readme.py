@@ -16,6 +16,7 @@ from typing import Any
 from benchmarks import (
     apply_page,
     claims,
+    drawn_functions,
     engine_report,
     int8_page,
     label_studio,
@@ -109,6 +110,7 @@ def _between(readme: str, start: str, content: str, name: str) -> str:
 
 PAGES: Mapping[str, Callable[[dict[str, Any]], str]] = {
     "apply": apply_page.page,
+    "drawn": drawn_functions.page,
     "engine": engine_report.page,
     "int8": int8_page.page,
     "label_studio": label_studio.page,

@@ -21,7 +21,7 @@ from warehouse.files import replaced_file
 
 _FUNCTIONS = "labeling_functions.py"
 _NO_TEXT = ("missing_text", "text_not_string")
-_ONE = 'label_model = "auto"          # "anchored" unless the votes speak for "majority"; or "snorkel", "dawid_skene"'
+_ONE = 'label_model = "auto"          # "majority", or its mean with "anchored"; others: "snorkel", "dawid_skene"'
 _SEVERAL = 'label_model = "anchored"      # the one that knows items with several classes'
 
 

@@ -1,7 +1,9 @@
 """`auto`: which label model to believe, by gold labels where there are enough, else by the votes themselves.
 
-The anchored model is the candidate to beat. It gives way to another only on evidence, and to the majority at once where
-something shows that learning from these votes went astray.
+Without gold the anchored model is believed by half, and only where the votes speak for it: the answer is the mean of
+what it and the majority say. So votes that are all for one class are never overruled, and what was learned decides
+where they are divided. With gold the anchored model is the candidate to beat, and gives way to a rival that is
+clearly ahead.
 """
 
 from collections.abc import Callable
@@ -22,6 +24,8 @@ STANDARD_ERRORS = 1.5
 MOST_OVERRULED = 0.05
 """Share of the unanimous items (two votes or more, all for one class) that a model may label otherwise."""
 RIVALS = ("majority", "snorkel", "dawid_skene")
+MEAN = "anchored_and_majority"
+"""The kind of the mean of both, which only `auto` takes."""
 MOST_SNORKEL = 1000
 """Functions times classes beyond which Snorkel is no rival: its time and memory grow with the square of this."""
 SLOW_SNORKEL = 3000
@@ -59,8 +63,8 @@ def choose(
         "held_out_lead_over_majority": round(lead, 5),
         "standard_error": round(error, 5),
     }
-    worse = overruled > MOST_OVERRULED or lead < -STANDARD_ERRORS * error
-    return ("majority" if worse else "anchored"), figures
+    learned = overruled <= MOST_OVERRULED and lead > 0
+    return (MEAN if learned else "majority"), figures
 
 
 def in_words(kind: str, figures: dict[str, Any]) -> str:
@@ -72,10 +76,11 @@ def in_words(kind: str, figures: dict[str, Any]) -> str:
             "must be clearly ahead."
         )
     lead, error = figures["held_out_lead_over_majority"], figures["standard_error"]
+    taken = "the mean of anchored and majority" if kind == MEAN else kind
     return (
-        f"auto chose {kind} by the votes: anchored overrules {percent(figures['overruled_frac'])} of the unanimous "
+        f"auto chose {taken} by the votes: anchored overrules {percent(figures['overruled_frac'])} of the unanimous "
         f"items (at most {MOST_OVERRULED:.0%} may be), and its lead over majority in log-likelihood of held-out votes "
-        f"is {lead:.4f} +- {error:.4f}."
+        f"is {lead:.4f} +- {error:.4f} (it must lead)."
     )
 
 

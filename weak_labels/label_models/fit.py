@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from warehouse import SettingsError
 from weak_labels.label_models.anchored import Anchored, fit_anchored
-from weak_labels.label_models.choose import MOST_OVERRULED, SLOW_SNORKEL, choose, in_words, overruling
+from weak_labels.label_models.choose import MEAN, MOST_OVERRULED, SLOW_SNORKEL, choose, in_words, overruling
 from weak_labels.label_models.dawid_skene import dawid_skene
 from weak_labels.label_models.majority import soft_majority
 from weak_labels.label_models.snorkel import SMALLEST_L, NoSolution, snorkel_posterior
@@ -37,7 +37,8 @@ class LabelModelConfig:
     """How votes become probabilities.
 
     Attributes:
-        kind: one of `KINDS`. auto picks among the others; anchored is our own; majority counts every vote the same.
+        kind: one of `KINDS`. auto picks among the others, or the mean of two; anchored is our own; majority counts
+            every vote the same.
         classes: class names; the place of a name is its class id.
         epochs: training steps of Snorkel. Its own default of 100 and its uniform class prior measured best: on the
             covered train rows of trec / sms / youtube / agnews accuracy .50 / .96 / .85 / .84, with 500 epochs
@@ -81,7 +82,8 @@ class LabelModelFit:
             `UNANCHORED_KINDS`, rows that only functions without a vote on train rows voted on.
         votes: [N] functions that did not abstain.
         prior: [C] class prior: the mean over covered train rows, Laplace-smoothed.
-        kind: the model that was used; majority where the wanted one could not be.
+        kind: the model that was used; majority where the wanted one could not be, "anchored_and_majority" for the mean
+            of both, which `auto` may take.
         detail: what was learned, how ties are treated and why another kind was used, as JSON values.
         learned: parameters to go on from when gold labels or votes arrive, as JSON values: class shares, and by
             function and class voted for the class probabilities; empty for models that have none to go on from.
@@ -210,9 +212,10 @@ def _posterior(
         return soft_majority(votes), ""
     if kind == "dawid_skene":
         return dawid_skene(votes, train_N), ""
-    if kind == "anchored":
+    if kind in ("anchored", MEAN):
         assert anchored is not None
-        return anchored.posterior(votes.pairs()), ""
+        probs_NC = anchored.posterior(votes.pairs())
+        return (probs_NC if kind == "anchored" else (probs_NC + soft_majority(votes)) / 2), ""
     fit_N = train_N
     if (cells := int(train_N.sum()) * votes.functions * (votes.classes + 1)) > MOST_DENSE:
         fit_N = np.zeros_like(train_N)

@@ -16,7 +16,7 @@ from weak_labels.label_models.fit import GOLD_KINDS, LabelModelConfig, fit
 from weak_labels.label_models.multi_label import fit_sets
 from weak_labels.label_models.votes import Ints, VoteMatrix
 
-VERSION = 5
+VERSION = 6
 """Raised with every change of a label model that could change a probability; 5: votes on an item are dependent."""
 
 
