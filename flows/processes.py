@@ -93,6 +93,18 @@ def listening_addresses(pid: int) -> set[tuple[str, int]]:
     return found
 
 
+def holds_lock(pid: int, path: Path) -> bool:
+    """Whether a process holds a lock on a file (`flock`), without taking part in the lock."""
+    with contextlib.suppress(OSError):
+        inode = str(path.stat().st_ino)
+        for line in Path("/proc/locks").read_text().splitlines():
+            # "1: FLOCK  ADVISORY  WRITE 1234 fd:00:5678 0 EOF"; who only waits has "->" behind the number.
+            fields = line.split()
+            if fields[4:5] == [str(pid)] and fields[5].rpartition(":")[2] == inode:
+                return True
+    return False
+
+
 def has_lost(pid: int, path: Path) -> bool:
     """Whether a process has a file open that was there under a path and is no longer: removed, or another in its place.
 

@@ -33,6 +33,7 @@ from features.ingest import IngestConfig
 from features.sources import SourceConfig
 from flows.settings import Settings
 from flows.settings_file import load_settings
+from flows.take_over import LOCK
 from warehouse import Lake, Location, SchemaTooOld, SettingsError, WarehouseBusy, WarehouseNotFound
 from weak_labels.apply import VoteConfig
 from weak_labels.classifier import EndModelConfig
@@ -263,7 +264,7 @@ class Project:
 
     @cached_property
     def _run_lock(self) -> FileLock:
-        return FileLock(str(self.state_path / "run.lock"), timeout=0)
+        return FileLock(str(self.state_path / LOCK), timeout=0)
 
     def simulated_annotator(self) -> SimulatedAnnotator:
         """The annotator that answers from the sample's gold column.

@@ -15,14 +15,20 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from flows.project import Project
+from flows.processes import holds_lock
 from warehouse import Lake, SiftlineError
+
+if TYPE_CHECKING:
+    from flows.project import Project
 
 COVERS = {"cycle": ("cycle", "collect", "refresh"), "refresh": ("refresh",), "collect": ("collect",)}
 """Flows whose work a flow also does, so whose dead runs it goes on with."""
 STAGE = "take_over"
 FILE = "runs.json"
+LOCK = "run.lock"
+"""What a run holds while it is at work."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +65,7 @@ class RunRecord:
 
 @contextmanager
 def recorded(
-    project: Project, flow: str, run: str, taken: Callable[[Sequence[RunRecord]], None]
+    project: "Project", flow: str, run: str, taken: Callable[[Sequence[RunRecord]], None]
 ) -> Generator[Callable[[str], None]]:
     """Keep the record of a run while a block works, and take over what earlier runs left; hold the run lock around it.
 
@@ -114,6 +120,21 @@ def unfinished(state: Path) -> list[RunRecord]:
         return []
     except (OSError, ValueError, TypeError):
         return []  # only what would be told is lost: every stage finds its own place in the warehouse
+
+
+def in_words(state: Path) -> list[str]:
+    """In sentences, what there is to say of the runs in a state folder: who is at work, and who did not end well."""
+    sentences: list[str] = []
+    for record in unfinished(state):
+        if record.host != socket.gethostname() and not record.ended:
+            began = f"A {record.flow} run began {record.began} on {record.host} (process {record.pid})"
+            sentences.append(f"{began}; whether it is still at work cannot be seen from here.")
+        elif not record.ended and holds_lock(record.pid, state / LOCK):
+            where = f"at {record.stage}" if record.stage else "before its first stage"
+            sentences.append(f"A {record.flow} run is at work, {where} (process {record.pid}, begun {record.began}).")
+        else:
+            sentences.append(f"A {record.words()}. The next one that does the same work goes on with it.")
+    return sentences
 
 
 def _commit(lake: Lake, dead: RunRecord, by: RunRecord) -> None:

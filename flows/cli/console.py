@@ -100,6 +100,9 @@ def _cell(value: object) -> str:
 
 
 PLAIN_EVERY_S = 15.0
+FORETOLD_AFTER_S = 10.0
+FEWEST_STEPS = 100
+"""Of a total from which on the time left is told; a few steps take very unequal times."""
 
 
 class StageProgress:
@@ -114,20 +117,36 @@ class StageProgress:
         """The callback of one stage."""
         name = "ingest, bytes" if stage == "ingest" else stage  # the others count items, or steps
 
+        began: tuple[float, int] | None = None  # a stage that goes on may begin in the middle
+
         def show(done: int, total: int) -> None:
+            nonlocal began
+            now = time.monotonic()
+            began = began or (now, done)
+            left = time_left(now - began[0], done - began[1], total - done) if total >= FEWEST_STEPS else ""
             if self._progress is None:
-                if time.monotonic() - self._told_at >= PLAIN_EVERY_S:
-                    self._told_at = time.monotonic()
-                    say(f"  {name}: {done:,} of {total:,}")
+                if now - self._told_at >= PLAIN_EVERY_S:
+                    self._told_at = now
+                    say(f"  {name}: {done:,} of {total:,}" + (f", {left}" if left else ""))
                 return
             if total <= 0:
                 return
             if stage not in self._tasks:
-                self._tasks[stage] = self._progress.add_task(name, total=total)
+                self._tasks[stage] = self._progress.add_task(name, total=total, left="")
             task = self._tasks[stage]
-            self._progress.update(task, completed=done, total=total, visible=done < total)
+            self._progress.update(task, completed=done, total=total, visible=done < total, left=left)
 
         return show
+
+
+def time_left(seconds: float, done: int, rest: int) -> str:
+    """How long the rest takes at the pace so far; empty where that is too early to say."""
+    if seconds < FORETOLD_AFTER_S or done <= 0 or rest <= 0:
+        return ""
+    left = seconds * rest / done
+    if left < 90:
+        return f"about {max(10, round(left, -1)):.0f} s left"
+    return f"about {left / 60:.0f} min left" if left < 90 * 60 else f"about {left / 3600:.1f} h left"
 
 
 @contextmanager
@@ -141,6 +160,7 @@ def stage_progress() -> Generator[StageProgress]:
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
     )
     with Progress(*columns, console=err, transient=True) as progress:
         yield StageProgress(progress)

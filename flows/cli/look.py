@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from flows.cli.console import excerpt, out, print_table, safe, say
 from flows.settings import Settings
 from flows.settings_file import load_settings
+from flows.take_over import in_words
 from warehouse import Lake, Reader, StageResult
 from warehouse.answers import NO_CLASS, labels_in_words
 from warehouse.rounding import three_decimals
@@ -62,6 +63,8 @@ def show_status(root: Path) -> None:
             title="stages",
         )
         waiting = reader.scalar("SELECT count(*) FROM queue WHERE state IN ('planned', 'sent', 'confirmed')")
+        for sentence in in_words(root.absolute() / ".siftline"):
+            out.print(sentence)
         if skipped := _skipped(reader):
             out.print(skipped)
         if spent := budget_spent(reader, settings):

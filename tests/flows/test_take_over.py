@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from flows.cli.main import run_command
 from flows.project import Project
-from flows.take_over import FILE, RunRecord, recorded, unfinished
+from flows.take_over import FILE, RunRecord, in_words, recorded, unfinished
 
 
 def test_a_run_that_is_tried_again_does_not_take_over_itself(tmp_path: Path) -> None:
@@ -95,3 +96,29 @@ def test_why_a_run_ended_is_told_where_it_cannot_be_written_down(tmp_path: Path)
 def test_how_a_run_ended_is_part_of_a_longer_sentence() -> None:
     dead = RunRecord(run="r", flow="cycle", pid=1, host="h", began="2026-01-01", ended="No such file. Name another.")
     assert dead.words().endswith(": No such file. Name another")
+
+
+def test_status_tells_who_is_at_work_and_who_did_not_end_well(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "siftline.toml").write_text(
+        '[project]\nname = "p"\nclasses = ["a", "b"]\n[[sources]]\nname = "s"\npath = "s.jsonl"\n'
+    )
+    project = Project(tmp_path)
+    project.state_path.mkdir()
+    _ = project.lake
+    with project.only_run(), recorded(project, "cycle", "run-1", lambda _: None) as note:
+        note("embed")
+        assert run_command(["status", "--project", str(tmp_path)]) == 0
+        record = (project.state_path / FILE).read_bytes()
+    assert "A cycle run is at work, at embed (process " in capsys.readouterr().out
+    assert in_words(project.state_path) == []
+    (project.state_path / FILE).write_bytes(record)  # as if it had been killed
+    [dead] = in_words(project.state_path)
+    assert "which died in stage embed without a word" in dead
+    assert dead.endswith("The next one that does the same work goes on with it.")
+    (project.state_path / FILE).write_text(
+        json.dumps([asdict(RunRecord(run="run-2", flow="collect", pid=1, host="another", began="2026-01-01"))])
+    )
+    [away] = in_words(project.state_path)
+    assert "on another (process 1); whether it is still at work cannot be seen from here." in away
