@@ -109,6 +109,9 @@ class TestAuto:
         assert taken.kind == "anchored_and_majority"
         assert (taken.probs[alone].argmax(axis=1) == 1).all()
         np.testing.assert_allclose(taken.probs[alone, 1], (1 + learned.probs[alone, 1]) / 2)
+        same = taken.probs.argmax(axis=1) == learned.probs.argmax(axis=1)
+        assert same[taken.votes > 1].mean() > 0.9
+        np.testing.assert_array_equal(taken.probs[same & (taken.votes > 0)], learned.probs[same & (taken.votes > 0)])
 
     def test_takes_the_majority_where_gold_says_it_is_better(self, truth: Ints) -> None:
         # Five functions that repeat one error on half of the items, and so agree: no vote can tell.

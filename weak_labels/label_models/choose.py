@@ -1,8 +1,8 @@
 """`auto`: which label model to believe, by gold labels where there are enough, else by the votes themselves.
 
-Without gold the anchored model is believed by half, and only where the votes speak for it: the answer is the mean of
-what it and the majority say. So votes that are all for one class are never overruled, and what was learned decides
-where they are divided. With gold the anchored model is the candidate to beat, and gives way to a rival that is
+Without gold the anchored model is believed by half, and only where the votes speak for it: the class is that of the
+mean of what it and the majority say. So votes that are all for one class are never overruled, and what was learned
+decides where they are divided. With gold the anchored model is the candidate to beat, and gives way to a rival that is
 clearly ahead.
 """
 
@@ -25,7 +25,7 @@ MOST_OVERRULED = 0.05
 """Share of the unanimous items (two votes or more, all for one class) that a model may label otherwise."""
 RIVALS = ("majority", "snorkel", "dawid_skene")
 MEAN = "anchored_and_majority"
-"""The kind of the mean of both, which only `auto` takes."""
+"""The kind of what is between both, which only `auto` takes."""
 MOST_SNORKEL = 1000
 """Functions times classes beyond which Snorkel is no rival: its time and memory grow with the square of this."""
 SLOW_SNORKEL = 3000

@@ -82,8 +82,8 @@ class LabelModelFit:
             `UNANCHORED_KINDS`, rows that only functions without a vote on train rows voted on.
         votes: [N] functions that did not abstain.
         prior: [C] class prior: the mean over covered train rows, Laplace-smoothed.
-        kind: the model that was used; majority where the wanted one could not be, "anchored_and_majority" for the mean
-            of both, which `auto` may take.
+        kind: the model that was used; majority where the wanted one could not be, "anchored_and_majority" for
+            what `auto` takes of both.
         detail: what was learned, how ties are treated and why another kind was used, as JSON values.
         learned: parameters to go on from when gold labels or votes arrive, as JSON values: class shares, and by
             function and class voted for the class probabilities; empty for models that have none to go on from.
@@ -196,6 +196,14 @@ def fit(
     return LabelModelFit(probs=probs_NC, votes=given.cast_N, prior=prior_C, kind=used, detail=detail, learned=learned)
 
 
+def _by_half(learned_NC: Probs, majority_NC: Probs) -> Probs:
+    """The classes of the mean of both; where that is what was learned, as sure as that, since an end model that is
+    taught by softer answers learns less (docs/decisions/0153)."""
+    mean_NC = (learned_NC + majority_NC) / 2
+    same_N = learned_NC.argmax(axis=1) == mean_NC.argmax(axis=1)
+    return np.where(same_N[:, None], learned_NC, mean_NC)
+
+
 def named(classes: Sequence[str], values_C: Probs) -> dict[str, float]:
     """Figures per class name, rounded for people."""
     return {name: round(float(value), 4) for name, value in zip(classes, values_C, strict=True)}
@@ -215,7 +223,7 @@ def _posterior(
     if kind in ("anchored", MEAN):
         assert anchored is not None
         probs_NC = anchored.posterior(votes.pairs())
-        return (probs_NC if kind == "anchored" else (probs_NC + soft_majority(votes)) / 2), ""
+        return (probs_NC if kind == "anchored" else _by_half(probs_NC, soft_majority(votes))), ""
     fit_N = train_N
     if (cells := int(train_N.sum()) * votes.functions * (votes.classes + 1)) > MOST_DENSE:
         fit_N = np.zeros_like(train_N)
