@@ -81,7 +81,9 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory, prefect_database: P
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        yield process.stdout.readline().strip()
+        url = process.stdout.readline().strip()
+        assert url, "Prefect's server did not start; what it said is above"
+        yield url
         process.stdin.close()
 
 

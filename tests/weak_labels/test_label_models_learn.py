@@ -95,6 +95,11 @@ class TestAuto:
         assert fitted.kind == "anchored_and_majority"
         assert fitted.detail["auto"]["by"] == "votes"
 
+    def test_takes_the_majority_where_what_was_learned_explains_the_votes_no_better(self, truth: Ints) -> None:
+        fitted = fit(cast(truth, [0.8] * 6), AUTO)  # all are equally good, so there is nothing to learn
+        assert fitted.detail["auto"]["held_out_lead_over_majority"] < 0
+        assert fitted.kind == "majority"
+
     def test_votes_that_are_all_for_one_class_are_never_overruled(self) -> None:
         # Nine items of ten are of one class, so a lone vote for the other, of a function that is right in 8 of 10
         # cases, is mostly wrong. That is learned here, and as easily from votes that only look like this.
