@@ -1,7 +1,8 @@
 """The server's answer is no error and lacks what decides: nobody's answer is lost, and the next collect goes on."""
 
 import json
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
@@ -14,6 +15,7 @@ from active.push import push
 from active.queue import collect
 from flows.studio import StudioInfo
 from tests.active.plans import plan, states
+from tests.lakes import copy_of
 from tests.studio import CLASSES, Answer, choose, make_tasks, proxy
 from warehouse import Lake, ServiceError
 
@@ -68,17 +70,29 @@ CHANGES: dict[str, Callable[[Json], object]] = {
 }
 
 
+Answered = tuple[Lake, LabelStudioService, QueueConfig]
+
+
+@pytest.fixture(scope="module")
+def answered(tmp_path_factory: pytest.TempPathFactory, studio: StudioInfo) -> Iterator[Answered]:
+    """A warehouse with two answered tasks and the project on the server, for tests after which it is as it was."""
+    service = LabelStudioService(studio.url, studio.api_key, f"test {uuid.uuid4().hex[:12]}")
+    config = QueueConfig(project=service.project, classes=CLASSES)
+    with copy_of(Lake, tmp_path_factory.mktemp("answered") / "lake") as lake:
+        ids = plan(lake, service.project, [0.9, 0.8])
+        push(lake, service, config)
+        for item in ids:
+            choose(studio, service.find([item])[item][0], "acq")
+        collect(lake, service, config)
+        assert states(lake) == {"answered": 2}
+        yield lake, service, config
+
+
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_lacks_what_decides_is_an_error_and_changes_nothing(
-    lake: Lake, studio: StudioInfo, service: LabelStudioService, change: str
+    answered: Answered, studio: StudioInfo, change: str
 ) -> None:
-    config = QueueConfig(project=service.project, classes=CLASSES)
-    ids = plan(lake, service.project, [0.9, 0.8])
-    push(lake, service, config)
-    for item in ids:
-        choose(studio, service.find([item])[item][0], "acq")
-    collect(lake, service, config)
-    assert states(lake) == {"answered": 2}
+    lake, service, config = answered
 
     def listing(method: str, path: str) -> Answer | None:
         return changed(studio, CHANGES[change]) if "fields=all" in path else None
