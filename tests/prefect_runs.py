@@ -113,8 +113,10 @@ def kill(pid: int, number: int = signal.SIGKILL) -> None:
 
 
 @pytest.fixture(scope="session")
-def served(tmp_path_factory: pytest.TempPathFactory, reuters: SampleFiles) -> Iterator[Served]:
-    root = make_small_project(tmp_path_factory.mktemp("served") / "project", reuters, train=40, test=10)
+def served(tmp_path_factory: pytest.TempPathFactory, reuters: SampleFiles, prefect_database: Path) -> Iterator[Served]:
+    root = make_small_project(
+        tmp_path_factory.mktemp("served") / "project", reuters, train=40, test=10, prefect=prefect_database
+    )
     settings = (root / "siftline.toml").read_text().replace('"snorkel"', '"majority"')
     (root / "siftline.toml").write_text(settings + SCHEDULE)
     with pytest.MonkeyPatch.context() as environment:

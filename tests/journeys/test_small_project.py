@@ -1,5 +1,6 @@
 """A whole small project by the command: run, run again, ask in SQL meanwhile; the gold column stays out of sight."""
 
+import os
 import subprocess
 import sys
 import time
@@ -22,10 +23,22 @@ COMMAND = [sys.executable, "-m", "flows.cli.main"]
 LOOKS, LOOK_EVERY_S = 4, 0.5
 
 
-def siftline(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+TRAIN, TEST = 120, 30
+
+
+def siftline(root: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*COMMAND, *arguments, "--project", str(root)], cwd=ROOT, capture_output=True, text=True, check=False
+        [*COMMAND, *arguments, "--project", str(root)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
     )
+
+
+def project(folder: Path, reuters: SampleFiles) -> Path:
+    return make_small_project(folder / "project", reuters, train=TRAIN, test=TEST)
 
 
 def look(root: Path) -> tuple[int, int]:
@@ -41,7 +54,7 @@ def look(root: Path) -> tuple[int, int]:
 
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory: pytest.TempPathFactory, reuters: SampleFiles) -> Asked:
-    root = make_small_project(tmp_path_factory.mktemp("journey") / "project", reuters)
+    root = project(tmp_path_factory.mktemp("journey"), reuters)
     seen: list[tuple[int, int]] = []
     run = subprocess.Popen(
         [*COMMAND, "run", "--annotator", "simulated", "--project", str(root)],
@@ -58,7 +71,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory, reuters: SampleFiles) -> Ask
         if "holds no tables yet" in shown.stderr or "no warehouse" in shown.stderr:
             continue
         assert shown.returncode == 0, shown.stderr
-        assert int(shown.stdout.split()[1]) in {0, 300}
+        assert int(shown.stdout.split()[1]) in {0, TRAIN + TEST}
         # Each command takes as much of the machine as the run itself; between two, this process looks.
         for _ in range(LOOKS):
             seen.append(look(root))
@@ -83,14 +96,17 @@ def test_sql_during_a_run_never_fails_and_never_sees_half_a_commit(
     _, _, seen = asked
     assert len(seen) >= 3
     assert all(items == committed for items, committed in seen)
-    assert seen[-1] == (300, 300)
+    assert seen[-1] == (TRAIN + TEST, TRAIN + TEST)
 
 
 def test_counts_add_up_and_the_budget_is_kept(asked: Asked) -> None:
     root, _, _ = asked
     with Lake(root / "lake", read_only=True) as lake, lake.read() as reader:
-        assert reader.rows("SELECT split, count(*) FROM items GROUP BY 1 ORDER BY 1") == [("test", 60), ("train", 240)]
-        assert reader.scalar("SELECT count(*) FROM vectors") == 300
+        assert reader.rows("SELECT split, count(*) FROM items GROUP BY 1 ORDER BY 1") == [
+            ("test", TEST),
+            ("train", TRAIN),
+        ]
+        assert reader.scalar("SELECT count(*) FROM vectors") == TRAIN + TEST
         assert reader.rows("SELECT cycle, answered FROM queue_progress ORDER BY cycle") == [(1, 8), (2, 8)]
         assert reader.scalar("SELECT count(*) FROM gold_labels WHERE simulated") == 16
         assert reader.scalar("SELECT count(*) FROM queue JOIN items USING (item_id) WHERE split <> 'train'") == 0
@@ -103,11 +119,11 @@ def test_counts_add_up_and_the_budget_is_kept(asked: Asked) -> None:
         assert bad == 0
 
 
-def test_a_second_run_adds_no_row(asked: Asked) -> None:
+def test_a_second_run_adds_no_row(asked: Asked, prefect_server: str) -> None:
     root, _, _ = asked
     with Lake(root / "lake") as lake:
         before, snapshot = lake.content_hash(), lake.snapshot()
-    again = siftline(root, "run", "--annotator", "simulated")
+    again = siftline(root, "run", "--annotator", "simulated", PREFECT_API_URL=prefect_server)
     assert again.returncode == 0, again.stderr
     assert "0 rows written" in again.stdout
     with Lake(root / "lake") as lake:
@@ -142,7 +158,7 @@ def test_only_the_simulated_annotator_and_the_scoring_need_the_gold_column(
     tmp_path: Path, reuters: SampleFiles, asked: Asked
 ) -> None:
     """The gold file is moved away while any other stage works, and all tables come out the same."""
-    root = make_small_project(tmp_path / "project", reuters)
+    root = project(tmp_path, reuters)
     gold, away = root / "data" / "gold.parquet", root / "data" / "away"
     inner = run_stage_in_process(Project(root))
 
@@ -162,7 +178,7 @@ def test_only_the_simulated_annotator_and_the_scoring_need_the_gold_column(
 
 
 def test_scoring_changes_nothing_but_metrics(tmp_path: Path, reuters: SampleFiles, asked: Asked) -> None:
-    root = make_small_project(tmp_path / "project", reuters)
+    root = project(tmp_path, reuters)
     settings = (root / "siftline.toml").read_text("utf-8")
     head, _, _ = settings.partition("[evaluate]")
     (root / "siftline.toml").write_text(head, "utf-8")
