@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.approximate import SAMPLED, Floats, NeighborLists, Rows, joined, neighbor_lists
-from features.array_file import read_arrays, write_arrays
+from warehouse.array_file import read_arrays, write_arrays
 
 FORMAT = 1
 Keys = npt.NDArray[np.uint64]

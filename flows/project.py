@@ -340,6 +340,7 @@ class Project:
             self_training=self.settings.end_model.self_training,
             calibrate=self.settings.end_model.calibrate,
             multi_label=self.multi_label,
+            kept=self.state_path / "end_model",
         )
 
     @cached_property

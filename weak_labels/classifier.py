@@ -4,6 +4,7 @@ It knows no warehouse. What it learns from is read by `training_data.py`; `end_m
 """
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -49,6 +50,8 @@ class EndModelConfig:
         calibrate: make the probabilities as sure as the answers are right, by the gold labels where there are enough;
             see `weak_labels.calibration`.
         multi_label: an item may have several classes or none; see `weak_labels.one_vs_rest`.
+        kept: folder for what weak labels taught, which is learned once while they are the same; None keeps nothing. It
+            decides nothing.
 
     Raises:
         SettingsError: a value is out of range.
@@ -61,6 +64,7 @@ class EndModelConfig:
     self_training: bool = False
     calibrate: bool = False
     multi_label: bool = False
+    kept: Path | None = None
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):

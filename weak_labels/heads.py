@@ -14,6 +14,7 @@ import numpy as np
 from weak_labels.calibration import LEAST_GOLD, calibrate, cross_validated
 from weak_labels.classifier import EndModel, EndModelConfig, Features, Floats, Ints, Vectors
 from weak_labels.hidden_layer import HiddenLayer
+from weak_labels.kept_models import KeptModels
 
 STANDARD_ERRORS = 1.5
 """By how many standard errors of the paired difference the hidden layer must be ahead."""
@@ -45,7 +46,14 @@ class Heads:
 
     @classmethod
     def fit(
-        cls, config: EndModelConfig, vectors: Vectors, features: Features, rows: Ints, probs: Floats, weights: Floats
+        cls,
+        config: EndModelConfig,
+        vectors: Vectors,
+        features: Features,
+        rows: Ints,
+        probs: Floats,
+        weights: Floats,
+        kept: KeptModels | None = None,
     ) -> "Heads":
         """Learn the heads that the settings may use from weak labels.
 
@@ -56,14 +64,18 @@ class Heads:
             rows: items to learn from [M].
             probs: their weak labels [M, C].
             weights: [M] how much each one counts.
+            kept: where what it learns is kept; None learns it anew.
         """
-        weak: dict[str, EndModel | None] = {}
-        seen = features[rows]
-        for kind in ("linear", "mlp") if config.kind == "auto" else (config.kind,):
-            hidden = None
+
+        def taught(kind: str) -> EndModel | None:
+            seen, hidden = features[rows], None
             if kind == "mlp" and weights.any():
                 hidden = HiddenLayer.fit(vectors[rows], probs, weights, config.seed)
-            weak[kind] = EndModel.fit_weak(seen, probs, weights, hidden)
+            return EndModel.fit_weak(seen, probs, weights, hidden)
+
+        weak: dict[str, EndModel | None] = {}
+        for kind in ("linear", "mlp") if config.kind == "auto" else (config.kind,):
+            weak[kind] = kept.model(kind, partial(taught, kind)) if kept and weights.any() else taught(kind)
         return cls(config=config, vectors=vectors, features=features, weak=weak)
 
     def learned(self, rows: Ints, class_ids: Ints, *, from_weak: bool = True) -> Learned:

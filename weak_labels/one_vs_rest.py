@@ -18,6 +18,7 @@ from weak_labels.calibration import Floats as Probs
 from weak_labels.calibration import cross_validated
 from weak_labels.classifier import GOLD_RIDGE, Bools, EndModel, EndModelConfig, Features, Floats, Ints, Vectors
 from weak_labels.heads import Heads
+from weak_labels.kept_models import KeptModels
 from weak_labels.votes_beside import Weighed, log_odds
 
 Label = int | tuple[int, ...]
@@ -80,7 +81,13 @@ class OneVsRestHeads:
 
     @classmethod
     def fit(
-        cls, config: EndModelConfig, vectors: Vectors, train: Bools, probs: Floats, weights: Floats
+        cls,
+        config: EndModelConfig,
+        vectors: Vectors,
+        train: Bools,
+        probs: Floats,
+        weights: Floats,
+        kept: KeptModels | None = None,
     ) -> "OneVsRestHeads":
         """Learn from weak labels.
 
@@ -90,13 +97,15 @@ class OneVsRestHeads:
             train: items that may be learned from [N].
             probs: their weak labels [N, C], which need not sum to 1; zeros where an item has none.
             weights: [N] how much each one counts; 0 leaves it out.
+            kept: where what the classes learn is kept; None learns it anew.
         """
         yes_no = replace(config, classes=("no", "yes"), multi_label=False)
         rows = np.flatnonzero(weights)
-        heads = [
-            _held(Heads.fit(yes_no, vectors, vectors, rows, np.stack([1 - of, of], axis=1), weights[rows]))
-            for of in probs[rows].T
-        ]
+        heads = list[Heads]()
+        for number, of in enumerate(probs[rows].T):
+            of_class = kept.below(str(number)) if kept else None
+            both = np.stack([1 - of, of], axis=1)
+            heads.append(_held(Heads.fit(yes_no, vectors, vectors, rows, both, weights[rows], of_class)))
         told_N = probs.sum(axis=1) > 0
         shares_C = probs[told_N & train].mean(axis=0) if rows.size else np.full(len(config.classes), 0.5)
         votes_NC = np.where(told_N[:, None], log_odds(probs) - log_odds(shares_C), 0.0)

@@ -13,6 +13,7 @@ from warehouse import DataError, Reader
 from warehouse.reader import list_column_to_matrix
 from weak_labels.classifier import VERSION, Bools, EndModelConfig, Floats, Vectors
 from weak_labels.heads import Heads
+from weak_labels.kept_models import KeptModels
 from weak_labels.one_vs_rest import Label, OneVsRestHeads
 from weak_labels.self_training import self_trained
 
@@ -50,15 +51,16 @@ class TrainingData:
         """The end model before gold labels; with `weak` false, only what one without weak labels begins with."""
         weights = self.weights if weak else np.zeros_like(self.weights)
         rows, probs, features = np.flatnonzero(weights), self.probs, self.vectors
+        kept = KeptModels.of(config.kept, self.vectors, self.content) if config.kept else None
         if config.multi_label:
-            return OneVsRestHeads.fit(config, self.vectors, self.train, probs, weights)
+            return OneVsRestHeads.fit(config, self.vectors, self.train, probs, weights, kept)
         if self.texts and self.weights.any():
             rows = np.flatnonzero(self.train)
             texts = [self.texts[row] for row in rows]
             taught = self_trained(self.vectors[rows], texts, self.probs[rows], self.weights[rows])
             features = taught.words.beside(self.vectors, self.texts) if taught.words else self.vectors
-            return Heads.fit(config, self.vectors, features, rows, taught.probs, taught.weights * weak)
-        return Heads.fit(config, self.vectors, features, rows, probs[rows], weights[rows])
+            return Heads.fit(config, self.vectors, features, rows, taught.probs, taught.weights * weak, kept)
+        return Heads.fit(config, self.vectors, features, rows, probs[rows], weights[rows], kept)
 
     def fingerprint(self, config: EndModelConfig) -> str:
         """Hash of all that decides the model that learns from this."""

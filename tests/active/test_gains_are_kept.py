@@ -13,10 +13,10 @@ from active.kept_gains import WIDEST, Gains, kept_gains
 from active.kept_values import KEPT_WITHIN
 from active.value import ValueConfig, estimate_values, shares
 from features import approximate
-from features.array_file import read_arrays, write_arrays
 from tests.active.pools import small_pool, unit
 from tests.lakes import copy_of
 from warehouse import Delete, Lake, Upsert
+from warehouse.array_file import read_arrays, write_arrays
 
 N, D, NEW, CLASSES, RIDGE = 8000, 4, 60, 3, 0.02
 
