@@ -19,7 +19,7 @@ import numpy.typing as npt
 from features import approximate
 from features.distinct import Distinct, grouped
 from features.index_files import Content, IndexFiles, flat
-from features.neighbor_file import Keys, kept_lists
+from features.neighbor_file import Keys, kept_exact, kept_lists
 from features.vector_file import Digests, digests_of, kept_vectors
 from warehouse import DataError, Lake, Reader, SettingsError, StageResult
 
@@ -124,8 +124,8 @@ class VectorIndex:
         Returns:
             similarity [N, K] float32 and rows [N, K] int64, where K is the smaller of `k` and N - 1. An item is never
             its own neighbour. The graph of a k is searched once and then kept. With more than `EXACT_UP_TO`
-            distinct vectors it is approximate (`features.approximate`, recall at least 0.95) and kept in a file; a row
-            of -1 is no neighbour then.
+            distinct vectors it is approximate (`features.approximate`, recall at least 0.95); a row of -1 is no
+            neighbour then. An index that has files keeps it in one, for runs to come.
 
         Raises:
             SettingsError: `k` is below 1, or the file cannot be written.
@@ -136,8 +136,13 @@ class VectorIndex:
         width = min(k, max(0, count - 1))
         if k >= 1 and self._distinct.are_many:
             return self._keep(k, *self._listed(width))
-        similarity, rows = self.search(self.vectors, k if k < 1 else width + 1)
-        return self._keep(k, *_without(np.arange(count), similarity, rows))
+
+        def searched() -> tuple[Floats, Rows]:
+            return _without(np.arange(count), *self.search(self.vectors, k if k < 1 else width + 1))
+
+        if k < 1 or self._cache is None:
+            return self._keep(k, *searched())
+        return self._keep(k, *kept_exact(self._cache.neighbors(width), self.keys, width, searched))
 
     def _listed(self, width: int) -> tuple[Floats, Rows]:
         """Neighbours from the lists of the distinct vectors, given back as all their items."""

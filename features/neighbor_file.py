@@ -1,4 +1,4 @@
-"""The file in which neighbour lists of many vectors are kept, so that vectors that come later only have to join them.
+"""The file in which neighbour lists are kept, so that they are looked for once, and many vectors need only be joined.
 
 Like the index file it is a cache: it is believed only as far as its vectors are those of the warehouse, and all is
 worked out anew where it is missing or damaged. It takes the place of the one before when it is whole.
@@ -6,7 +6,8 @@ worked out anew where it is missing or damaged. It takes the place of the one be
 Shape letters: U distinct vectors, K neighbours.
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.approximate import SAMPLED, Floats, NeighborLists, Rows, joined, neighbor_lists
+from warehouse import SettingsError
 from warehouse.array_file import read_arrays, write_arrays
 
 FORMAT = 1
@@ -46,6 +48,27 @@ def kept_lists(path: Path, keys: Keys, vectors: Floats, k: int) -> NeighborLists
     return lists
 
 
+def kept_exact(path: Path, keys: Keys, k: int, search: Callable[[], tuple[Floats, Rows]]) -> tuple[Floats, Rows]:
+    """The exact neighbour lists of items: from the file where all its vectors are these, else searched and kept.
+
+    Args:
+        path: the file; its folder exists. Where it cannot be written, the next run searches again.
+        keys: [N] a digest of each item's vector, the same for equal vectors.
+        k: neighbours.
+        search: gives similarity [N, k] float32 and rows [N, k] int64.
+    """
+    content = read_arrays(path)
+    if content.get("format") == FORMAT and np.array_equal(content.get("items", ()), keys):
+        similarity: Any = content.get("similarity")
+        rows: Any = content.get("rows")
+        if _lists(similarity, rows, len(keys), k, least=0):
+            return similarity, rows
+    similarity, rows = search()
+    with contextlib.suppress(SettingsError):
+        write_arrays(path, {"format": FORMAT, "items": keys, "similarity": similarity, "rows": rows})
+    return similarity, rows
+
+
 def places(earlier: Keys, keys: Keys) -> Rows:
     """Place of each key in the earlier ones [U], -1 for one that is not there."""
     if not len(earlier):
@@ -73,20 +96,28 @@ def _checked(content: Mapping[str, Any]) -> tuple[Keys, NeighborLists] | None:
     count, lists = len(keys), len(centres)
     sampled = {name: content[name] for name in ("sample", "near", "close") if name in content}  # older files have none
     found = NeighborLists(similarity, rows, recall, centres, home, looked, made_for, **sampled)
-    types = [array.dtype for array in (keys, rows, similarity, centres, home)]
     fits = (
-        types == [np.uint64, np.int64, np.float32, np.float32, np.int64]
-        and rows.shape == similarity.shape == (count, int(content["k"]))
+        _lists(similarity, rows, count, int(content["k"]), least=-1)
+        and [keys.dtype, centres.dtype, home.dtype] == [np.uint64, np.float32, np.int64]
         and home.shape == (count,)
         and centres.ndim == 2
         and 0 < looked <= lists
-        and rows.min(initial=0) >= -1
-        and rows.max(initial=0) < count
         and home.min(initial=0) >= 0
         and home.max(initial=0) < lists
         and _sample_fits(found)
     )
     return (keys, found) if fits else None
+
+
+def _lists(similarity: Any, rows: Any, count: int, k: int, *, least: int) -> bool:
+    return (
+        isinstance(similarity, np.ndarray)
+        and isinstance(rows, np.ndarray)
+        and (similarity.dtype, rows.dtype) == (np.float32, np.int64)
+        and rows.shape == similarity.shape == (count, k)
+        and int(rows.min(initial=0)) >= least
+        and int(rows.max(initial=0)) < count
+    )
 
 
 def _sample_fits(lists: NeighborLists) -> bool:

@@ -11,9 +11,12 @@ import faiss
 import numpy as np
 import pytest
 
-from features.index import IndexConfig, build_index, open_index
+from features.distinct import grouped
+from features.index import IndexConfig, VectorIndex, build_index, open_index
+from features.vector_file import digests_of
 from tests.features.test_index_search import D, brute_force, put_vectors, random_vectors
 from warehouse import Lake
+from warehouse.array_file import read_arrays, write_arrays
 
 
 @pytest.fixture
@@ -141,6 +144,76 @@ def test_changed_vectors_make_the_old_file_unfit(lake: Lake, config: IndexConfig
     second = build_index(lake, config, "e")
     assert second.committed
     assert second.detail["sha256"] != first.detail["sha256"]
+
+
+def _neighbors(lake: Lake, config: IndexConfig, k: int = 5) -> tuple[bytes, bytes]:
+    similarity, rows = open_index(lake, config, "e").neighbors(k)
+    return similarity.tobytes(), rows.tobytes()
+
+
+@pytest.fixture
+def searches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many items were looked for, each time."""
+    done: list[int] = []
+    search = VectorIndex.search
+
+    def noted(self: VectorIndex, queries: np.ndarray, k: int) -> object:
+        done.append(len(queries))
+        return search(self, queries, k)
+
+    monkeypatch.setattr(VectorIndex, "search", noted)
+    return done
+
+
+def test_neighbours_are_searched_once_while_the_vectors_are_the_same(
+    lake: Lake, config: IndexConfig, searches: list[int]
+) -> None:
+    vectors = random_vectors(50)
+    vectors[7] = vectors[30]  # copies are each other's nearest
+    put_vectors(lake, vectors)
+    first = _neighbors(lake, config)
+    assert _neighbors(lake, config) == first
+    assert searches == [50]
+    vectors[7] = random_vectors(1, seed=3)[0]
+    put_vectors(lake, vectors, read=2)
+    changed = _neighbors(lake, config)
+    assert changed != first
+    put_vectors(lake, np.vstack([vectors, vectors[3:4]]), read=3)
+    grown = _neighbors(lake, config)
+    assert searches == [50, 50, 51]
+    assert _neighbors(lake, config, 6) != grown
+    assert searches == [50, 50, 51, 51]
+    alone = VectorIndex.neighbors(_without_files(open_index(lake, config, "e")), 5)
+    assert grown == (alone[0].tobytes(), alone[1].tobytes())
+
+
+def _without_files(index: VectorIndex) -> VectorIndex:
+    return VectorIndex(index.item_ids, index.vectors, grouped(digests_of(index.vectors)))
+
+
+@pytest.mark.parametrize("harm", ["cut", "flipped", "rows out of range", "another shape", "of many", "gone"])
+def test_neighbours_that_cannot_be_believed_are_searched_again(
+    harm: str, lake: Lake, config: IndexConfig, searches: list[int]
+) -> None:
+    put_vectors(lake, random_vectors(50))
+    first = _neighbors(lake, config)
+    (file,) = config.folder.glob("*.npz")
+    content, arrays = bytearray(file.read_bytes()), dict(read_arrays(file))
+    if harm == "cut":
+        os.truncate(file, len(content) // 2)
+    elif harm == "flipped":
+        _flip(file, len(content) // 2)
+    elif harm == "rows out of range":
+        write_arrays(file, {**arrays, "rows": arrays["rows"] + 10})
+    elif harm == "another shape":
+        write_arrays(file, {**arrays, "rows": arrays["rows"][:, :4]})
+    elif harm == "of many":
+        write_arrays(file, {"keys": arrays.pop("items"), **arrays})
+    else:
+        file.unlink()
+    searches.clear()
+    assert [_neighbors(lake, config) for _ in range(2)] == [first, first]
+    assert searches == [50]
 
 
 def test_encoders_have_files_of_their_own(lake: Lake, config: IndexConfig) -> None:
