@@ -27,6 +27,9 @@ VERSION = 1
 SLACK = 8
 """Candidates beyond K, so that rounding inside FAISS cannot decide which items are found."""
 CHUNK_BYTES = 32 << 20
+ASKED = 2048
+"""Queries that FAISS is given at once. It brings all vectors to the processor for each call: of 28,000 x 384 a query
+takes 0.4 ms of it so, 1.0 to 1.3 ms with 373 to 512 at once. A call takes seconds, after which a signal is heard."""
 
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
@@ -110,9 +113,12 @@ class VectorIndex:
         if width:
             row_bytes = 8 * (width + SLACK) * self.vectors.shape[1]
             step = max(1, CHUNK_BYTES // row_bytes)
-            for start in range(0, len(checked), step):
-                part = slice(start, start + step)
-                similarity[part], rows[part] = self._search(checked[part], width)
+            for first in range(0, len(checked), ASKED):
+                found = self._candidates(checked[first : first + ASKED], width)
+                for start in range(0, len(found), step):
+                    near = found[start : start + step]
+                    part = slice(first + start, first + start + len(near))
+                    similarity[part], rows[part] = self._ranked(checked[part], near, width)
         return similarity, rows
 
     def neighbors(self, k: int) -> tuple[Floats, Rows]:
@@ -183,11 +189,14 @@ class VectorIndex:
             raise DataError(f"{bad.size} of {len(checked)} queries are not finite, the first is query {bad[0]}.")
         return checked
 
-    def _search(self, queries_MD: Floats, width: int) -> tuple[Floats, Rows]:
-        distinct = self._distinct
+    def _candidates(self, queries_MD: Floats, width: int) -> Rows:
+        first = self._distinct.first
         if self._index is None:
-            self._index = flat(self.vectors[distinct.first])
-        found_MP = self._index.search(queries_MD, min(width + SLACK, len(distinct.first)))[1]
+            self._index = flat(self.vectors[first])
+        return self._index.search(queries_MD, min(width + SLACK, len(first)))[1]
+
+    def _ranked(self, queries_MD: Floats, found_MP: Rows, width: int) -> tuple[Floats, Rows]:
+        distinct = self._distinct
         # FAISS rounds by batch; the sums here always run in the same order.
         candidates_MPD = self.vectors[distinct.first[found_MP]].astype(np.float64)
         similarity_MP = (candidates_MPD * queries_MD[:, None, :]).sum(axis=2).astype(np.float32)

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from features import index
 from features.index import IndexConfig, VectorIndex, open_index
 from warehouse import DataError, Lake, SettingsError, Upsert, matrix_to_list_array
 
@@ -71,6 +72,19 @@ def test_search_equals_brute_force(lake: Lake, tmp_path: Path, k: int) -> None:
     assert np.array_equal(rows, expected_rows)
     assert np.array_equal(similarity, expected_similarity)
     assert (similarity.dtype, rows.dtype) == (np.float32, np.int64)
+
+
+@pytest.mark.parametrize(("asked", "ranked"), [(25, 7), (7, 25), (60, 1)])
+def test_many_queries_are_answered_part_by_part(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: int, ranked: int
+) -> None:
+    vectors, queries = random_vectors(400), random_vectors(60, seed=1)
+    monkeypatch.setattr(index, "ASKED", asked)
+    monkeypatch.setattr(index, "CHUNK_BYTES", ranked * 8 * (5 + index.SLACK) * D)
+    similarity, rows = make_index(lake, tmp_path, vectors).search(queries, 5)
+    expected_similarity, expected_rows = brute_force(vectors, queries, 5)
+    assert np.array_equal(rows, expected_rows)
+    assert np.array_equal(similarity, expected_similarity)
 
 
 def test_neighbors_equal_brute_force_without_the_item(lake: Lake, tmp_path: Path) -> None:
