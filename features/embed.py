@@ -92,7 +92,8 @@ def embed(lake: Lake, encoder: Encoder, config: EmbedConfig, progress: Progress 
         progress: told the texts done of all texts to encode.
 
     Returns:
-        The result; `detail` counts items, distinct texts encoded, tokens and truncated texts.
+        The result; `detail` counts items, distinct texts encoded, those that a stopped run had kept, and of both tokens
+        and truncated texts.
 
     Raises:
         DataError: texts that the encoder refuses, or vectors that are not finite unit vectors; names the items.
@@ -106,10 +107,11 @@ def embed(lake: Lake, encoder: Encoder, config: EmbedConfig, progress: Progress 
             return stage.nothing(items=0)
         known = _known(stage, encoder.encoder_id)
         kept = None if config.kept is None else KeptVectors(config.kept, encoder.encoder_id, _VECTOR_SCHEMA)
-        fresh = _encode_missing(stage, encoder, config, kept, progress)
+        fresh, again = _encode_missing(stage, encoder, config, kept, progress)
         detail = {
             "items": items.num_rows,
-            "encoded": fresh.num_rows,
+            "encoded": fresh.num_rows - again,
+            **({"kept by a stopped run": again} if again else {}),
             "tokens": int(np.asarray(fresh.column("tokens"), np.int64).sum()),
             "truncated": int(np.asarray(fresh.column("truncated")).sum()),
         }
@@ -189,8 +191,12 @@ def _known(stage: Stage, encoder_id: str) -> pa.Table:
 
 def _encode_missing(
     stage: Stage, encoder: Encoder, config: EmbedConfig, kept: KeptVectors | None, progress: Progress
-) -> pa.Table:
-    """Encode each distinct content without a vector once, in the order of the first item that has it."""
+) -> tuple[pa.Table, int]:
+    """Encode each distinct content without a vector once, in the order of the first item that has it.
+
+    Returns:
+        their vectors, and how many of these an earlier run had kept.
+    """
     distinct = f"""
         SELECT i.item_id, i.content_hash, i.content {_MISSING}
         AND i.content_hash NOT IN (SELECT content_hash FROM vectors WHERE encoder_id = $1)
@@ -221,7 +227,7 @@ def _encode_missing(
             kept.keep(tables[-1])
     if len(taken) < before.num_rows:
         before = before.filter(pa.array(np.isin(np.arange(before.num_rows), taken)))
-    return pa.concat_tables([*tables, before])
+    return pa.concat_tables([*tables, before]), len(taken)
 
 
 def _vector_table(hashes: list[str], encoding: Encoding) -> pa.Table:

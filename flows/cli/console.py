@@ -6,6 +6,7 @@ import time
 import unicodedata
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -96,6 +97,8 @@ def _cell(value: object) -> str:
         return f"{value:.2g}" if 0 < abs(value) < 0.001 else three_decimals(value)
     if isinstance(value, list):
         return ", ".join(_cell(v) for v in value)
+    if isinstance(value, datetime):
+        return value.isoformat(" ", "seconds")
     return str(value)
 
 

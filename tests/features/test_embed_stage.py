@@ -133,7 +133,11 @@ def test_a_run_that_was_stopped_goes_on_from_its_batches(lake: Lake, encoder: En
     watched = Watched(encoder)
     put_items(lake, {"item-7": "edited meanwhile"}, read=2)
     seen: list[tuple[int, int]] = []
-    assert embed(lake, watched, config, lambda done, total: seen.append((done, total))).rows_written == {"vectors": 8}
+    result = embed(lake, watched, config, lambda done, total: seen.append((done, total)))
+    assert result.rows_written == {"vectors": 8}
+    again = 8 - len(watched.given)  # of eight distinct texts
+    assert again > 0
+    assert (result.detail["encoded"], result.detail["kept by a stopped run"]) == (len(watched.given), again)
     assert {hashlib.sha256(text.encode()).hexdigest() for text in watched.given} == {
         *spoiled,
         *(hashlib.sha256(text.encode()).hexdigest() for text in (TEXTS["item-6"], "edited meanwhile")),
