@@ -27,6 +27,8 @@ _KNOWN = """
     WHERE function_type = 'macro'
     OR (function_type = 'scalar' AND stability <> 'CONSISTENT' AND function_name <> 'error')
 """
+_ARROWS = frozenset({"->", "->>"})
+_TRUTH = frozenset({"CONJUNCTION", "COMPARISON", "BETWEEN"})
 _CLAUSES = ("where_clause", "having", "qualify", "sample", "group_expressions", "modifiers")
 
 
@@ -80,6 +82,29 @@ def called(node: Node) -> str:
     if node.get("class") == "COLUMN_REF" and (name := node["column_names"][-1].lower()) in _WITHOUT_BRACKETS:
         return name
     return ""
+
+
+def loose_arrow(tree: Any) -> str:
+    """What to write where `->>` takes a key out of a truth value; empty where it does not.
+
+    DuckDB reads `a AND metadata->>'k' = 'x'` as `(a AND metadata)->>'k' = 'x'`, which fails on every row.
+    """
+    for node in walk(tree):
+        if node.get("class") == "FUNCTION" and (arrow := node["function_name"]) in _ARROWS and node["children"]:
+            left = node["children"][0]
+            if left.get("class") in _TRUTH or left.get("type") == "OPERATOR_NOT":
+                return (
+                    f"DuckDB joins {arrow} more loosely than NOT, AND and =. Put it in brackets wherever something "
+                    f"stands before it, as in: length(content) < 200 AND (metadata{arrow}'key') = 'x'"
+                )
+    return ""
+
+
+def loose_arrow_in(query: str) -> str:
+    """`loose_arrow` of whole statements; empty where one is no SELECT."""
+    with open_in_utc() as connection:
+        tree = connection.execute("SELECT json_serialize_sql(?)", [query]).fetchall()[0][0]
+    return loose_arrow(json.loads(tree))
 
 
 def unstable(connection: duckdb.DuckDBPyConnection, tree: Node) -> Iterator[str]:

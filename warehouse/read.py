@@ -11,7 +11,7 @@ import duckdb
 
 from warehouse.connection import Location
 from warehouse.errors import SettingsError, WarehouseNotFound
-from warehouse.expression import expression_tree, unstable
+from warehouse.expression import expression_tree, loose_arrow, unstable
 from warehouse.migrations import connect_checked
 from warehouse.protection import connect_locked_down, refuse_reaching_out
 from warehouse.reader import Reader
@@ -77,7 +77,7 @@ def check_condition(connection: duckdb.DuckDBPyConnection, where: str) -> None:
 
     Raises:
         SettingsError: it is blank, cannot be parsed, holds more than one expression, draws or asks the clock, or names
-            what `refuse_reaching_out` refuses.
+            what `refuse_reaching_out` refuses, or takes a key out of a truth value.
     """
     if not where.strip():
         raise SettingsError("The condition is empty; leave --where out for all rows.")
@@ -86,6 +86,8 @@ def check_condition(connection: duckdb.DuckDBPyConnection, where: str) -> None:
         tree = expression_tree(connection, where)
     except SettingsError as error:
         raise SettingsError(f"{where!r} is no condition: {error}.") from error
+    if loose := loose_arrow(tree):
+        raise SettingsError(f"{where!r} is no condition: {loose}.")
     if drawn := next(unstable(connection, tree), ""):
         raise SettingsError(
             f"The condition has {drawn}, which is another one each time. For a part that stays the same, such as "

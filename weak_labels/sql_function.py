@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from warehouse import SettingsError
-from warehouse.expression import called, expression_tree, unstable, walk_macros
+from warehouse.expression import called, expression_tree, loose_arrow, unstable, walk_macros
 from warehouse.time_zone import open_in_utc
 from weak_labels.calls import NotAVote, TimeLimit
 from weak_labels.fingerprint import fingerprint
@@ -154,6 +154,8 @@ def _check(expression: str, where: str, *, wants: str | None) -> None:
             tree = expression_tree(connection, expression)
         except SettingsError as error:
             raise SettingsError(f"{where}: {error}. {_WAY_OUT}") from error
+        if loose := loose_arrow(tree):
+            raise SettingsError(f"{where}: {loose}. {_WAY_OUT}")
         if drawn := next(unstable(connection, tree), ""):
             raise SettingsError(f"{where}: {drawn} gives another answer each time. {_WAY_OUT}")
         of_one_item = {name for (name,) in connection.execute(_OF_ONE_ITEM).fetchall()}

@@ -15,6 +15,7 @@ from flows.settings_file import warehouse_of
 from warehouse import SettingsError
 from warehouse.away import server_away
 from warehouse.connection import attach_statement
+from warehouse.expression import loose_arrow_in
 from warehouse.formats import new_file, write_csv, write_json, write_parquet
 from warehouse.interrupts import stopped_with_us, stream
 from warehouse.protection import limited_process_memory
@@ -119,7 +120,8 @@ def show(connection: duckdb.DuckDBPyConnection, query: str, format: str, file: P
     except duckdb.Error as error:
         if away := server_away(str(error)):
             raise away from error
-        raise SettingsError(f'{error}\nTables and views: siftline sql "show all tables"') from error
+        way_out = loose_arrow_in(query) or 'Tables and views: siftline sql "show all tables"'
+        raise SettingsError(f"{error}\n{way_out}") from error
 
 
 def _write(

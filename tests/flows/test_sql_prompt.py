@@ -113,6 +113,18 @@ def test_a_wrong_query_is_told_without_a_traceback(project: Path, capsys: pytest
     assert "show all tables" in told
 
 
+def test_a_key_taken_out_of_a_truth_value_is_told_with_the_way_out(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """DuckDB reads `a AND metadata->>'k' = 'x'` as `(a AND metadata)->>'k' = 'x'`."""
+    item = "(SELECT '{\"desk\": \"x\"}'::JSON AS metadata, 'a' AS text)"
+    assert ask(project, f"SELECT text FROM {item} WHERE text = 'a' AND metadata->>'desk' = 'x'") == 2
+    assert "Put it in brackets" in capsys.readouterr().err
+    assert ask(project, f"SELECT text FROM {item} WHERE text = 'a' AND (metadata->>'desk') = 'x'") == 0
+    assert ask(project, f"SELECT text::INTEGER FROM {item} WHERE metadata->>'desk' = 'x'") == 2
+    assert "Tables and views" in capsys.readouterr().err
+
+
 def test_one_shot_by_option_by_argument_and_from_a_pipe(
     project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

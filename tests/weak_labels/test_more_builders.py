@@ -44,6 +44,8 @@ class TestSql:
         goals = sql("sports", "text ILIKE '%goal%' AND length(text) < 10 -- short ones")
         assert cast(goals, ["A GOAL", "a goal but long", "x"]) == [0, -1, -1]
         assert cast(sql("sports", "metadata->>'none' = 'a'"), ["a"]) == [-1]
+        both = sql("sports", "(metadata->>'desk') = 'lab' AND (metadata->'more'->>'b') = text")
+        assert cast(both, ["a", "b"], metadata=['{"desk": "lab", "more": {"b": "a"}}'] * 2) == [0, -1]
 
     def test_an_expression_gives_the_class(self) -> None:
         desk = sql(None, "CASE WHEN metadata->>'desk' = 'lab' THEN 'science' WHEN item_id = 'i1' THEN 'politics' END")
@@ -87,6 +89,10 @@ class TestSql:
             ("len(range(3000000000)) > 5", "range"),
             ("nonsense(text)", "nonsense"),
             ("text = ?", "parameter"),
+            ("length(text) < 9 AND metadata->>'desk' = 'x'", "brackets"),
+            ("metadata->>'desk' = 'x' OR metadata->>'b' IS NULL", "brackets"),
+            ("NOT metadata->>'desk' = 'x'", "brackets"),
+            ("text = metadata->>'desk'", "brackets"),
         ],
     )
     def test_what_is_no_expression_about_one_item_is_refused(self, expression: str, words: str) -> None:

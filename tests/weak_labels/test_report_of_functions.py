@@ -11,7 +11,9 @@ from flows.cli.main import run_command
 from tests.weak_labels.lf_helpers import CLASSES, add_items, run_vote
 from warehouse import Append, Lake, SettingsError, Upsert, matrix_to_list_array
 from warehouse.protection import connect_locked_down
+from warehouse.read import check_condition
 from warehouse.reader import Matrix, Reader
+from warehouse.time_zone import open_in_utc
 from weak_labels import ItemBatch, keywords, vectorized
 from weak_labels.report import FunctionFigures, Report, lf_report, wilson
 
@@ -205,6 +207,12 @@ class TestSlice:
     def test_what_is_no_condition_is_refused(self, lake: Lake, where: str) -> None:
         with pytest.raises(SettingsError, match="is no condition over items"):
             report(lake, where)
+
+    def test_a_key_taken_out_of_a_truth_value_is_told_with_the_way_out(self) -> None:
+        with open_in_utc() as connection:
+            check_condition(connection, "length(content) < 9 AND (metadata->>'desk') = 'x'")
+            with pytest.raises(SettingsError, match=r"is no condition: .*brackets.*AND \(metadata->>'key'\) = 'x'"):
+                check_condition(connection, "length(content) < 9 AND metadata->>'desk' = 'x'")
 
     def test_a_typed_condition_reaches_the_warehouse_only(self, lake: Lake, tmp_path) -> None:  # type: ignore[no-untyped-def]
         add_items(lake, TEXTS)
