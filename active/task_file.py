@@ -94,6 +94,11 @@ def _time(value: object, otherwise: datetime) -> datetime:
     return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
 
 
+def in_words(value: Any) -> str:
+    """JSON that a person can read and edit in any script; half a surrogate pair, which no file can hold, is escaped."""
+    return json.dumps(value, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace a file whole; the people who could read it still can."""
     with replaced_file(path, among_many=True) as temporary:

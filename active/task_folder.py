@@ -18,7 +18,7 @@ from typing import Any, cast
 
 from active.open_task import ORDERED_BY, OpenTask
 from active.service import TEXT, Answer, Pulled, StoredTask, Task, choice, finite
-from active.task_file import answer_of, close_to_others, read_tasks, write_text
+from active.task_file import answer_of, close_to_others, in_words, read_tasks, write_text
 from warehouse import ServiceRefused
 from warehouse.answers import person
 from warehouse.files import remove_parts
@@ -88,7 +88,7 @@ class TaskFolder:
         annotation = {"result": [choice(chosen)], "completed_by": "your name", "lead_time": 12.5}
         text = GUIDE.format(
             classes="\n".join(classes),
-            example=json.dumps({"annotations": [annotation]}, indent=2),
+            example=in_words({"annotations": [annotation]}),
             several=_SEVERAL if self.multi_label else "",
         )
         if not guide.is_file() or guide.read_text("utf-8") != text:
@@ -330,7 +330,7 @@ class TaskFolder:
             os.close(folder)
 
     def _write_task(self, task_id: str, task: Mapping[str, Any]) -> None:
-        write_text(self._file(task_id), json.dumps(task, indent=2, ensure_ascii=True) + "\n")
+        write_text(self._file(task_id), in_words(task) + "\n")
 
     def _one_task(self, task_id: str) -> dict[str, Any]:
         path = self._file(task_id)

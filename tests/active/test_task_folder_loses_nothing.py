@@ -1,5 +1,6 @@
 """The files of a task folder: whatever a person's hands do to them, no answer is lost, and they open to nobody else."""
 
+import dataclasses
 import json
 import os
 import stat
@@ -47,6 +48,20 @@ def test_an_answer_may_be_saved_with_a_mark_of_the_encoding(folder: TaskFolder) 
         file.write_text(file.read_text("utf-8"), "utf-8-sig")
     assert {(answer.item_id, answer.labels) for answer in answers(folder)} == {("i00000", ("b",)), ("i00001", ("a",))}
     assert not folder.problems
+
+
+def test_a_person_can_read_the_files_in_any_script(tmp_path: Path) -> None:
+    """What JSON escapes nobody can read, and people answer in these files by hand."""
+    folder = TaskFolder(tmp_path / "tasks", "p")
+    folder.ensure_project(["好评", "شكوى"])
+    folder.push([dataclasses.replace(task("é-1"), text="质量不错 👍 ऐप", reason="half a pair: \ud800")])
+    text = (folder.path / f"{folder.task_id('é-1')}.json").read_text("utf-8")
+    assert '"质量不错 👍 ऐप"' in text
+    assert '"é-1"' in text
+    assert '"half a pair: \\ud800"' in text
+    assert '"好评"' in (folder.path / "HOW_TO_ANSWER.txt").read_text("utf-8").partition("The classes are")[0]
+    folder.annotate(folder.task_id("é-1"), labels=["好评"], annotator="王小明", seconds=1.0)
+    assert [(answer.annotator, answer.labels) for answer in answers(folder)] == [("王小明", ("好评",))]
 
 
 def test_a_skip_has_no_label(folder: TaskFolder) -> None:
