@@ -2,13 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tests.weak_labels.small_lake import CLASSES, SmallLake, build, noisy_votes
 from warehouse import Lake, SettingsError
-from weak_labels.label_models import KINDS, LabelModelConfig, fit, label_model
+from weak_labels.label_models import KINDS, LabelModelConfig, VoteMatrix, fit, fit_multi_label, label_model
 from weak_labels.label_models.fit import UNANCHORED_KINDS
 
 
@@ -144,6 +146,78 @@ def test_the_posterior_is_snorkels_own() -> None:
     ours = fit(votes, LabelModelConfig(kind="snorkel", classes=CLASSES))
     voted = ours.votes > 0
     np.testing.assert_allclose(ours.probs[voted], theirs.predict_proba(votes)[voted], rtol=1e-5)
+
+
+VOTES = np.array([[0, 0, -1], [1, -1, 1], [-1, -1, -1]])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"votes": [0, 1, -1]}, r"shape \(3,\); give a row for each item"),
+        ({"votes": []}, "a row for each item"),
+        ({"votes": VOTES + 0.5}, "Votes hold 0.5, which is no whole number"),
+        ({"votes": np.where(VOTES < 0, np.nan, VOTES)}, "Votes hold nan"),
+        ({"votes": VOTES > 0}, "Votes hold False"),
+        ({"votes": VOTES.astype(str)}, "Votes hold '0'"),
+        ({"votes": [[None, 0], [1, 1]]}, "Votes hold None"),
+        ({"votes": VOTES - 1}, "range from -2 to 0"),
+        ({"votes": VoteMatrix.from_dense(VOTES, 3)}, "for 3 classes, but the label model has 2"),
+        ({"gold": np.array([0])}, r"Gold labels have shape \(1,\); give one for each of the 3 items"),
+        ({"gold": np.array([[0], [1], [-1]])}, r"shape \(3, 1\)"),
+        ({"gold": np.array([0.0, np.nan, -1.0])}, "Gold labels hold nan"),
+        ({"gold": [0.5, 1, -1]}, "Gold labels hold 0.5"),
+        ({"gold": [0, 2, -1]}, "from -1 to 2; there are 2 classes"),
+        ({"train": np.array([1, 0, 1])}, "The train rows are int64"),
+        ({"train": [True]}, r"shape \(1,\); give one truth value for each of the 3 items"),
+        ({"names": ["a"]}, "1 names for 3 functions"),
+    ],
+)
+def test_votes_of_ones_own_are_refused_in_words(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        fit(given.pop("votes", VOTES), LabelModelConfig(classes=("ham", "spam")), **given)
+
+
+@pytest.mark.parametrize(
+    ("row_V", "function_V", "class_V", "message"),
+    [
+        ([0, 9], [0, 0], [0, 1], "the items 0 to 9, but 3 items are numbered 0 to 2"),
+        ([0, -1], [0, 0], [0, 1], "the items -1 to 0"),
+        ([0, 1], [0, 7], [0, 1], "the functions 0 to 7, but 2 functions"),
+        ([0, 1, 2], [0, 1], [0, 1], "three lists of one length"),
+        ([0], [0], [0.5], "hold 0.5"),
+    ],
+)
+def test_votes_given_one_by_one_are_of_items_and_functions_there_are(
+    row_V: list[int], function_V: list[int], class_V: list[float], message: str
+) -> None:
+    with pytest.raises(SettingsError, match=message):
+        VoteMatrix.from_triples(row_V, function_V, class_V, items=3, functions=2, classes=2)
+
+
+@pytest.mark.parametrize("form", [np.int8, np.float32, object, pd.DataFrame, np.ndarray.tolist])
+def test_votes_of_ones_own_may_have_any_form_that_holds_them(form: Any) -> None:
+    given = VOTES.astype(form) if isinstance(form, type) and form is not pd.DataFrame else form(VOTES)
+    config = LabelModelConfig(classes=("ham", "spam"))
+    wanted = fit(VOTES, config, np.array([True, False, True]), np.array([0, -1, -1]))
+    np.testing.assert_array_equal(fit(given, config, [True, False, True], [0, -1, -1]).probs, wanted.probs)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("gold", "message"),
+    [
+        ([[1.0, float("nan")]] * 3, "hold nan"),
+        ([[1, 0]], r"shape \(1, 2\)"),
+        ([[2, 0]] * 3, r"values \[0, 2\]"),
+        ([0, 1, -1], r"must have shape \(3, 2\)"),
+    ],
+)
+def test_gold_of_several_classes_is_refused_in_words(gold: Any, message: str) -> None:
+    votes = VoteMatrix.from_dense(VOTES, 2)
+    with pytest.raises(SettingsError, match=message):
+        fit_multi_label(votes, gold=gold)
+    has = np.array([[True, False]] * 3)
+    np.testing.assert_array_equal(fit_multi_label(votes, gold=has), fit_multi_label(votes, gold=has.astype(np.int64)))
 
 
 @pytest.mark.parametrize(

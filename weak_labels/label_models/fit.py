@@ -18,7 +18,7 @@ from weak_labels.label_models.choose import MEAN, MOST_OVERRULED, SLOW_SNORKEL, 
 from weak_labels.label_models.dawid_skene import dawid_skene
 from weak_labels.label_models.majority import soft_majority
 from weak_labels.label_models.snorkel import SMALLEST_L, NoSolution, snorkel_posterior
-from weak_labels.label_models.votes import Bools, Ints, Probs, VoteMatrix
+from weak_labels.label_models.votes import Bools, Ints, Probs, VoteMatrix, train_rows, whole_numbers
 
 KINDS = ("auto", "anchored", "snorkel", "dawid_skene", "majority")
 GOLD_KINDS = ("auto", "anchored")
@@ -117,12 +117,20 @@ def fit(
         start: `learned` of an earlier fit; the anchored model goes on from it instead of beginning anew.
 
     Raises:
-        SettingsError: a vote or a gold label is no class and no -1.
+        SettingsError: a vote or a gold label is no class and no -1, or there are more or fewer of something than items,
+            functions or classes.
     """
     classes = len(config.classes)
     given = votes if isinstance(votes, VoteMatrix) else VoteMatrix.from_dense(votes, classes)
-    train_N = np.ones(given.items, np.bool_) if train is None else train
-    gold_N = np.full(given.items, -1, np.int64) if gold is None else np.where(train_N, gold, -1)
+    if given.classes != classes:
+        raise SettingsError(f"The votes are for {given.classes} classes, but the label model has {classes}.")
+    if names is not None and len(names) != given.functions:
+        raise SettingsError(f"There are {len(names)} names for {given.functions} functions; give one for each.")
+    train_N = train_rows(train, given.items)
+    gold_N = np.full(given.items, -1, np.int64) if gold is None else whole_numbers(gold, "Gold labels")
+    if gold_N.shape != (given.items,):
+        raise SettingsError(f"Gold labels have shape {gold_N.shape}; give one for each of the {given.items} items.")
+    gold_N = np.where(train_N, gold_N, -1)
     if gold_N.size and not (gold_N.min() >= -1 and gold_N.max() < classes):
         raise SettingsError(f"Gold labels range from {gold_N.min()} to {gold_N.max()}; there are {classes} classes.")
     distinct, kept = given.distinct(train_N)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from warehouse import SettingsError
 from weak_labels.label_models.anchored import fit_anchored
 from weak_labels.label_models.fit import LabelModelConfig, LabelModelFit, named
-from weak_labels.label_models.votes import Bools, Probs, VoteMatrix
+from weak_labels.label_models.votes import Bools, Probs, VoteMatrix, train_rows, whole_numbers
 
 KIND = "anchored_per_class"
 
@@ -37,13 +37,13 @@ def fit_multi_label(
         SettingsError: `gold` has another shape or other values.
     """
     shape = (votes.items, votes.classes)
-    gold_NC = np.full(shape, -1, np.int64) if gold is None else np.asarray(gold, np.int64)
+    gold_NC = np.full(shape, -1, np.int64) if gold is None else whole_numbers(np.asarray(gold) * 1, "Gold labels")
     if gold_NC.shape != shape or (gold_NC.size and not (gold_NC.min() >= -1 and gold_NC.max() <= 1)):
         raise SettingsError(
             f"Multi-label gold has shape {gold_NC.shape} and values {sorted(set(gold_NC.reshape(-1).tolist()))}; "
             f"it must have shape {shape} and hold 1 (has the class), 0 (has it not) or -1 (unknown)."
         )
-    train_N = np.ones(votes.items, np.bool_) if train is None else train
+    train_N = train_rows(train, votes.items)
     probs_NC = np.empty(shape)
     for class_id in range(votes.classes):
         of_class_V = votes.class_V == class_id

@@ -4,6 +4,7 @@ An abstain is the absence of a vote. Rows are items, each with the functions tha
 """
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -53,9 +54,20 @@ class VoteMatrix:
             classes: C.
 
         Raises:
-            SettingsError: a vote is no class and no abstain.
+            SettingsError: a vote is no class and no abstain, or of no item or function that there is.
         """
-        row_V, function_V, class_V = (np.asarray(part) for part in (row_V, function_V, class_V))
+        row_V, function_V, class_V = (whole_numbers(part, "Votes") for part in (row_V, function_V, class_V))
+        if not row_V.shape == function_V.shape == class_V.shape == (len(class_V),):
+            raise SettingsError(
+                f"Votes given one by one have items {row_V.shape}, functions {function_V.shape} and classes "
+                f"{class_V.shape}; give three lists of one length."
+            )
+        for what, numbers_V, end in (("items", row_V, items), ("functions", function_V, functions)):
+            if numbers_V.size and not (numbers_V.min() >= 0 and numbers_V.max() < end):
+                raise SettingsError(
+                    f"Votes name the {what} {numbers_V.min()} to {numbers_V.max()}, but {end} {what} are numbered 0 to "
+                    f"{end - 1}."
+                )
         if class_V.size and not (class_V.min() >= -1 and class_V.max() < classes):
             raise SettingsError(
                 f"Votes range from {class_V.min()} to {class_V.max()}, but {classes} classes allow -1 (abstain) to "
@@ -70,8 +82,16 @@ class VoteMatrix:
 
     @classmethod
     def from_dense(cls, votes_NL: npt.NDArray[np.integer[Any]], classes: int) -> Self:
-        """Votes given as class ids [N, L] with -1 for an abstain. Raises what `from_triples` raises."""
-        votes_NL = np.asarray(votes_NL)
+        """Votes given as class ids [N, L] with -1 for an abstain.
+
+        Raises:
+            SettingsError: they are no matrix of whole numbers, or what `from_triples` says.
+        """
+        votes_NL = whole_numbers(votes_NL, "Votes")
+        if votes_NL.ndim != 2:
+            raise SettingsError(
+                f"Votes have shape {votes_NL.shape}; give a row for each item and a column for each function."
+            )
         row_V, function_V = np.nonzero(votes_NL != -1)
         return cls.from_triples(
             row_V,
@@ -187,6 +207,55 @@ class VoteMatrix:
 
 def _digest(cells: Ints) -> bytes:
     return hashlib.sha256(np.ascontiguousarray(cells, np.int64).tobytes()).digest()
+
+
+def whole_numbers(values: Any, what: str) -> Ints:
+    """Numbers of classes, items or functions in any form that holds them exactly, as int64.
+
+    Args:
+        values: an array or a list.
+        what: their name, to begin a message with.
+
+    Raises:
+        SettingsError: one of them is no whole number; truth values and text are none.
+    """
+    given: Any = np.asarray(values)
+    if given.dtype.kind in "iu":
+        return given.astype(np.int64, copy=False)
+    if not given.size:
+        return given.astype(np.int64)
+    if given.dtype.kind in "fO":
+        with suppress(TypeError, ValueError), np.errstate(invalid="ignore"):
+            numbers = given.astype(np.float64)
+            whole = numbers.astype(np.int64)
+            if (whole == numbers).all():
+                return whole
+    cells = given.reshape(-1).tolist()
+    odd = next((cell for cell in cells if not _is_whole(cell)), cells[0])
+    raise SettingsError(
+        f"{what} hold {odd!r}, which is no whole number; give class numbers, and -1 where there is none."
+    )
+
+
+def train_rows(train: Any, items: int) -> Bools:
+    """The rows to learn from [N]; all where None is given.
+
+    Raises:
+        SettingsError: they are not one truth value per item.
+    """
+    if train is None:
+        return np.ones(items, np.bool_)
+    train_N = np.asarray(train)
+    if train_N.dtype != np.bool_ or train_N.shape != (items,):
+        raise SettingsError(
+            f"The train rows are {train_N.dtype} of shape {train_N.shape}; give one truth value for each of the "
+            f"{items} items."
+        )
+    return train_N
+
+
+def _is_whole(cell: object) -> bool:
+    return isinstance(cell, int | float) and not isinstance(cell, bool) and cell % 1 == 0
 
 
 def softmax(logits_NC: Probs) -> Probs:
