@@ -37,14 +37,19 @@ _SIGN = (
 # The signs inside these blocks that stand beside words of Hebrew and Ethiopic; asked for such words only.
 _SIGN_OF_THEIRS = rf"(?:{_SIGN}|[\x{{5BE}}\x{{5C0}}\x{{5C3}}\x{{5C6}}\x{{5F3}}\x{{5F4}}\x{{1360}}-\x{{1368}}])"
 _WITH_SIGNS = re.compile("[\u0590-\u05ff\u1200-\u139f\u2d80-\u2ddf\uab00-\uab2f]")
-# Scripts that put no space between words: Thai, Lao, Tibetan, Burmese, Khmer, kana, Chinese.
+# What stands without a space beside words: Thai, Lao, Tibetan, Burmese, Khmer, kana, Chinese; emoji and their signs.
 _RUNS_ON = re.compile(
-    "[\u0e01-\u0fff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+    "[\u0e01-\u0fff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+    "\u20e3\u2600-\u27bf\u2b00-\u2bff\ufe0f\U0001f000-\U0001faff]"
 )
 _SPACES = r"[\s\x{B}\x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000}]+"
 """White space as Python knows it; RE2's own \\s is that of ASCII, and texts from web pages have no-break spaces."""
 _DOTTED = "i\u0307"
 """What Python's lower() makes of the Turkish İ."""
+_EMOJI_SIGN = "\ufe0f"
+"""Asks for the coloured form of a sign such as ❤; some keyboards leave it out."""
+_CAPITALS = {"ß": "SS", "ı": "I"}
+"""Capitals that RE2 does not take for those of a small letter. They are matched as capitals only: ss is not ß."""
 
 
 def keywords(
@@ -53,7 +58,7 @@ def keywords(
     """Vote for a class where words or phrases occur, whole and in any case.
 
     In scripts that put no space between words (Chinese, kana, Thai, Lao, Tibetan, Burmese, Khmer) they may stand
-    anywhere, so a short one occurs inside longer words too.
+    anywhere, so a short one occurs inside longer words too. So may emoji.
 
     Args:
         label: class to vote for.
@@ -254,7 +259,9 @@ def _whole_words(words: Sequence[str], times: int = 1) -> str:
 def _pattern(word: str) -> str:
     patterns = [_SPACES.join(_escape(part) for part in form.split()) for form in _forms(word)]
     pattern = patterns[0] if len(patterns) == 1 else f"(?:{'|'.join(patterns)})"
-    return pattern.replace(_escape(_DOTTED), r"(?:i\x{307}?|\x{130})")
+    pattern = pattern.replace(_escape(_DOTTED), r"(?:i\x{307}?|\x{130})")
+    pattern = pattern.replace(_escape(_EMOJI_SIGN), r"\x{fe0f}?")
+    return "".join(f"(?:{c}|(?-i:{_CAPITALS[c]}))" if c in _CAPITALS else c for c in pattern)
 
 
 def _forms(word: str) -> list[str]:
@@ -272,6 +279,7 @@ def _scripts(words: Sequence[str]) -> list[str]:
         "signs": any(map(_WITH_SIGNS.search, words)),
         "runs on": any(map(_runs_on, words)),
         "dotted": any(_DOTTED in word for word in words),
+        "capitals": any(letter in word for word in words for letter in _CAPITALS),
         "forms": any(len(_forms(word)) > 1 for word in words),
         "spaces": any(" " in word for word in words),
         "signs 2": not all(_RUNS_ON.match(word[0]) and _RUNS_ON.match(word[-1]) for word in words),

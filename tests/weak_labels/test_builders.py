@@ -186,6 +186,31 @@ class TestKeywords:
         words = [unicodedata.normalize(form, "café") for form in ("NFC", "NFD")]
         assert votes(keywords("sports", [*words, "bar"], min_hits=2), "un café", "café bar") == [-1, 0]
 
+    @pytest.mark.parametrize(
+        ("word", "text", "other"),
+        [
+            ("straße", "DIE STRASSE IST GESPERRT", "die strasse"),
+            ("Große Straße", "GROSSE STRASSE", "Gros Stras"),
+            ("ılık", "ILIK SU", "ilik su"),
+        ],
+    )
+    def test_capitals_that_are_other_letters_are_found(self, word: str, text: str, other: str) -> None:
+        assert votes(keywords("sports", [word]), text, word, other) == [0, 0, -1]
+        assert keywords("sports", [word]).version != fingerprint("keywords", "sports", (word.lower(),), 1)
+
+    @pytest.mark.parametrize(
+        ("word", "texts"),
+        [
+            ("👍", ["Great👍", "👍👍", "👍🏽", "好👍。"]),
+            ("❤️", ["love❤️", "love❤", "❤️❤️you"]),
+            ("👨‍👩‍👧", ["we👨‍👩‍👧are"]),
+            ("🇹🇷", ["kargo🇹🇷"]),
+            ("😡 refund", ["x😡 refund."]),
+        ],
+    )
+    def test_emoji_stand_beside_words_without_a_space(self, word: str, texts: list[str]) -> None:
+        assert votes(keywords("sports", [word]), *texts, "goal", "😡 refunds") == [0] * len(texts) + [-1, -1]
+
     def test_a_letter_that_both_forms_replace_is_still_found(self) -> None:
         assert votes(keywords("sports", ["\uf900"]), "\uf900", "\u8c48") == [0, 0]
 
