@@ -35,7 +35,8 @@ class Reader:
     """A read transaction on the warehouse. Use it as a context manager; every read sees the same snapshot.
 
     Queries take values as DuckDB does: `rows("... WHERE item_id = ?", [item])` or `rows("... = $a", {"a": item})`.
-    A query that Ctrl-C stops may end it: reads then raise `WarehouseError`, and a new reader has to be opened.
+    A query that fails while it runs, or that Ctrl-C stops, may end it: reads then raise `WarehouseError`, and a new
+    reader has to be opened.
     """
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, *, begun: bool = False) -> None:
@@ -66,8 +67,8 @@ class Reader:
             if not isinstance(error, duckdb.TransactionException) or "is aborted" not in str(error):
                 raise
             raise WarehouseError(
-                "An earlier query of this reader was interrupted, and its snapshot went with it. Close the reader and "
-                "open another one, as you opened this one."
+                "An earlier query of this reader failed or was interrupted, and its snapshot went with it. Close the "
+                "reader and open another one, as you opened this one."
             ) from error
 
     def _execute(self, sql: str, params: Params) -> duckdb.DuckDBPyConnection:

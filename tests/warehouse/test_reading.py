@@ -10,7 +10,16 @@ import pytest
 
 from tests.flows.report_lake import full_lake
 from tests.warehouse.test_commit_is_atomic import classes, items
-from warehouse import Append, DataError, Lake, Reader, Upsert, attach_statement, matrix_to_list_array
+from warehouse import (
+    Append,
+    DataError,
+    Lake,
+    Reader,
+    Upsert,
+    WarehouseError,
+    attach_statement,
+    matrix_to_list_array,
+)
 from warehouse.extensions import load_extensions
 from warehouse.protection import connect_locked_down
 
@@ -58,6 +67,14 @@ def test_values_are_given_in_order_or_by_name(lake: Lake) -> None:
         assert reader.scalar("SELECT count(*) FROM vectors WHERE item_id < $item", named) == 2
         assert len(reader.pandas("SELECT item_id FROM vectors WHERE item_id = $item", named)) == 1
         assert len(reader.matrix("SELECT item_id, vector FROM vectors WHERE item_id = $item", named)[0]) == 1
+
+
+def test_a_query_that_failed_while_it_ran_says_to_open_another_reader(lake: Lake) -> None:
+    with lake.read() as reader:
+        with pytest.raises(duckdb.ConversionException):
+            reader.rows("SELECT 'a'::INTEGER")
+        with pytest.raises(WarehouseError, match="An earlier query of this reader failed or was interrupted"):
+            reader.rows("SELECT 1")
 
 
 def test_vectors_of_different_lengths_are_refused(lake: Lake) -> None:
