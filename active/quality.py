@@ -119,7 +119,7 @@ def suspicion(
         two classes or four labels.
 
     Raises:
-        SettingsError: `rounds` is below 1.
+        SettingsError: `rounds` is below 1, or labels are no classes or not as many as vectors.
 
     Source: confident learning of Northcutt, Jiang, Chuang (2021) for the out-of-fold judgement, and the neighbourhood
     votes of Zhu, Dong, Liu (2022), Detecting Corrupted Labels Without Training a Model to Predict; their mean in
@@ -127,6 +127,14 @@ def suspicion(
     """
     if rounds < 1:
         raise SettingsError(f"rounds of the label check is {rounds}; it must be 1 or more.")
+    vectors, labels = np.asarray(vectors), np.asarray(labels)
+    if labels.shape != (len(vectors),):
+        raise SettingsError(f"Labels have shape {labels.shape}; give one for each of the {len(vectors)} vectors.")
+    if labels.size and not (labels.dtype.kind in "iu" and labels.min() >= 0 and labels.max() < classes):
+        raise SettingsError(
+            f"Labels are {labels.dtype} from {labels.min()} to {labels.max()}; give class numbers from 0 to "
+            f"{classes - 1}, of labelled items only."
+        )
     return _judged(vectors, labels, classes, generator, rounds=rounds)[0]
 
 

@@ -53,13 +53,16 @@ def outlook(accuracy: Mapping[int, float], labels: int = 100) -> Outlook | None:
         The outlook, or None where fewer than four points with labels are known.
 
     Raises:
-        SettingsError: `labels` is below 1.
+        SettingsError: `labels` is below 1, or an accuracy is outside 0 to 1.
 
     Source: the inverse power law of Figueroa et al. (2012), Predicting Sample Size Required for Classification
     Performance; the standard error is the jackknife's (Efron, Stein 1981), the interval Student's at 95%.
     """
     if labels < 1:
         raise SettingsError(f"labels of the outlook is {labels}; it must be 1 or more.")
+    for count, score in accuracy.items():
+        if not 0.0 <= score <= 1.0:
+            raise SettingsError(f"The accuracy with {count} labels is {score}; give shares from 0 to 1.")
     from scipy.special import stdtrit  # takes a tenth of a second to import
 
     points = sorted((n, score) for n, score in accuracy.items() if n > 0)

@@ -6,7 +6,7 @@ backtracking, so none of them can hang.
 
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from itertools import permutations
 from typing import Any
 
@@ -53,7 +53,7 @@ _CAPITALS = {"ß": "SS", "ı": "I"}
 
 
 def keywords(
-    label: str, words: Sequence[str], *, min_hits: int = 1, name: str | None = None, description: str = ""
+    label: str, words: Collection[str], *, min_hits: int = 1, name: str | None = None, description: str = ""
 ) -> LabelingFunction:
     """Vote for a class where words or phrases occur, whole and in any case.
 
@@ -73,7 +73,7 @@ def keywords(
     if isinstance(words, str):
         raise SettingsError(f"keywords('{label}', ...): words must be a list, such as ['{words}'].")
     by_form: dict[str, str] = {}  # "é" of one character and of two is one word
-    for word in words:
+    for word in _in_order(words):
         word = " ".join(word.split()).lower()
         by_form.setdefault(unicodedata.normalize("NFC", word), word)
     words = tuple(by_form.values())
@@ -141,7 +141,7 @@ def regex(label: str, pattern: str, *, name: str | None = None, description: str
 
 
 def nearest(
-    exemplars: Mapping[str, Sequence[str]], *, radius: float, name: str | None = None, description: str = ""
+    exemplars: Mapping[str, Collection[str]], *, radius: float, name: str | None = None, description: str = ""
 ) -> LabelingFunction:
     """Vote for the class of the nearest exemplar text, where it is near enough.
 
@@ -155,7 +155,7 @@ def nearest(
         SettingsError: no exemplars, an empty one, or a radius outside its range.
     """
     labels = [label for label, texts in exemplars.items() for _ in texts]
-    texts = [text for listed in exemplars.values() for text in listed]
+    texts = [text for listed in exemplars.values() for text in _in_order(listed)]
     if not texts or not all(text.strip() for text in texts):
         raise SettingsError("nearest(...): there are no exemplars, or one of them is empty.")
     if not 0 < radius <= 2:
@@ -241,6 +241,11 @@ def _different(texts: pa.Array, patterns: Sequence[str]) -> npt.NDArray[np.int32
     for pattern in patterns:
         counts += _matches(texts, pattern)
     return counts
+
+
+def _in_order(words: Collection[str]) -> Collection[str]:
+    """Words in one order: a set has another one in each process, and the version would change with it."""
+    return sorted(words) if isinstance(words, Set) else words
 
 
 def _whole_words(words: Sequence[str], times: int = 1) -> str:

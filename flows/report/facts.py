@@ -64,6 +64,7 @@ class Facts:
         confusion: of the end model with `confusion_labels` gold labels; none in a multi-label project.
         by_class: there, of each class, the items that have it and are given it, have it and are not given it, and are
             given it and have it not.
+        scored_items: items that the latest accuracy was measured on.
     """
 
     snapshot: int
@@ -86,6 +87,7 @@ class Facts:
     series: Mapping[str, Mapping[str, Sequence[Point]]]
     confusion: Sequence[Sequence[int]]
     confusion_labels: int
+    scored_items: int
     multi_label: bool
     by_class: Sequence[tuple[int, int, int]]
     batches: Sequence[Row]
@@ -148,8 +150,8 @@ def read_facts(reader: Reader, *, seed: int = 0) -> Facts:
         or "test"
     )
     multi_label = bool(reader.scalar("SELECT bool_or(multi_label) FROM classes"))
-    confusion, confusion_labels = _counts(reader, split, "confusion")
-    by_class, by_class_labels = _counts(reader, split, "by_class")
+    confusion, confusion_labels, confusion_items = _counts(reader, split, "confusion")
+    by_class, by_class_labels, by_class_items = _counts(reader, split, "by_class")
     is_open, total, queue = _queue(reader)
     answers = reader.rows(
         "SELECT coalesce(sum(seconds), 0), count(*) FILTER (WHERE action = 'skipped'), count(DISTINCT annotator) "
@@ -199,6 +201,7 @@ def read_facts(reader: Reader, *, seed: int = 0) -> Facts:
         },
         confusion=confusion,
         confusion_labels=confusion_labels or by_class_labels,
+        scored_items=confusion_items or by_class_items,
         multi_label=multi_label,
         by_class=[(hit, missed, wrong) for hit, missed, wrong in by_class],
         batches=_batches(reader),
@@ -288,8 +291,8 @@ def _series(reader: Reader, name: str, split: str) -> dict[str, list[Point]]:
     }
 
 
-def _counts(reader: Reader, split: str, name: str) -> tuple[Sequence[Sequence[int]], int]:
-    """Counts that stand beside the latest accuracy, a row for each class, and the gold labels it was reached with."""
+def _counts(reader: Reader, split: str, name: str) -> tuple[Sequence[Sequence[int]], int, int]:
+    """Counts beside the latest accuracy, a row for each class, the gold labels it was reached with, and its items."""
     rows = reader.rows(
         "SELECT detail, labels FROM metrics WHERE series = 'siftline' AND name = 'accuracy' AND split = ? "
         "ORDER BY labels DESC, committed_at DESC",
@@ -299,8 +302,10 @@ def _counts(reader: Reader, split: str, name: str) -> tuple[Sequence[Sequence[in
         matrix = _object(detail).get(name)
         width = len(matrix) if name == "confusion" and matrix else 3
         if isinstance(matrix, list) and matrix and all(isinstance(r, list) and len(r) == width for r in matrix):
-            return [[int(n) for n in row] for row in matrix], int(labels)
-    return [], 0
+            counts = [[int(n) for n in row] for row in matrix]
+            items = sum(map(sum, counts)) if name == "confusion" else int(_object(detail).get("items", 0))
+            return counts, int(labels), items
+    return [], 0, 0
 
 
 def _batches(reader: Reader) -> list[Row]:

@@ -152,7 +152,7 @@ def outlook_sentence(facts: Facts) -> str:
 def curve_caption(facts: Facts, curves: Sequence[Curve]) -> str:
     """How the learning curve was measured."""
     parts: list[str] = []
-    n = sum(sum(row) for row in facts.confusion)
+    n = facts.scored_items
     found = compare(facts)
     where = f"{facts.scored_split} split"
     parts.append(f"Measured on the {where}, n = {count(n)}." if n else f"Measured on the {where}.")

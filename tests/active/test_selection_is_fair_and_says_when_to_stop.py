@@ -206,3 +206,6 @@ def test_too_few_points_give_no_outlook_and_wrong_settings_are_refused() -> None
     assert outlook({0: 0.5, 32: 0.8, 64: 0.85, 96: 0.86}) is None
     with pytest.raises(SettingsError, match="is 0"):
         outlook({}, 0)
+    for odd in (80.0, -0.1, float("nan")):
+        with pytest.raises(SettingsError, match=r"with 64 labels is .* from 0 to 1"):
+            outlook({32: 0.8, 64: odd, 96: 0.86, 128: 0.87})

@@ -181,3 +181,17 @@ def test_without_labels_there_are_no_suspects(lake: Lake, tmp_path: Path) -> Non
 def test_wrong_settings_are_refused() -> None:
     with pytest.raises(SettingsError, match="rounds of the label check is 0"):
         suspicion(np.eye(4, dtype=np.float32), np.arange(4), 4, np.random.default_rng(0), rounds=0)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 1, -1, 1], "int64 from -1 to 1; give class numbers from 0 to 1, of labelled items only"),
+        ([0, 1, 2, 1], "from 0 to 2"),
+        ([0.0, 1.0, 0.0, 1.0], "float64"),
+        ([0, 1, 1], r"shape \(3,\); give one for each of the 4 vectors"),
+    ],
+)
+def test_labels_that_are_none_are_refused(labels: list[float], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        suspicion(np.eye(4, dtype=np.float32), np.array(labels), 2, np.random.default_rng(0))

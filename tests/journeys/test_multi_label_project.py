@@ -67,6 +67,7 @@ def test_the_report_shows_every_class(run: Path, capsys: pytest.CaptureFixture[s
     assert 'id="table-classes"' in page
     assert 'id="table-confusion"' not in page
     assert "Micro F1" in page
+    assert "Measured on the test split, n = 30. With that n, an accuracy of" in page
     table = page.partition('id="table-classes"')[2].partition("</table>")[0]
     assert all(f"<bdi>{name}</bdi>" in table for name in CLASSES)
     legend = page.partition('id="map-legend"')[2].partition("</ul>")[0]

@@ -220,6 +220,14 @@ class TestKeywords:
         words = ("goal", "física")
         assert keywords("sports", words).version != fingerprint("keywords", "sports", words, 1)
 
+    def test_a_set_of_words_has_one_version_in_every_process(self) -> None:
+        """The order of a set is another one in each, and a changed version votes again."""
+        words = [f"word{number}" for number in range(20)]
+        assert keywords("sports", set(words)).version == keywords("sports", sorted(words)).version
+        assert keywords("sports", words).version != keywords("sports", words[::-1]).version
+        like = nearest({"sports": frozenset(words)}, radius=0.5)
+        assert like.version == nearest({"sports": sorted(words)}, radius=0.5).version
+
     @pytest.mark.parametrize(("words", "min_hits"), [([], 1), (["a", " "], 1), (["a"], 2), (["a"], 0)])
     def test_useless_words_are_refused(self, words: list[str], min_hits: int) -> None:
         with pytest.raises(SettingsError, match="keywords"):
