@@ -22,6 +22,12 @@ from warehouse.files import replaced_file
 _FUNCTIONS = "labeling_functions.py"
 _NO_TEXT = ("missing_text", "text_not_string")
 _ONE = 'label_model = "auto"          # "majority", or its mean with "anchored"; others: "snorkel", "dawid_skene"'
+# Of the letters in some records; letters of no script, as the marks over others, are left out.
+_NOT_LATIN = r"""
+    SELECT sum(length(regexp_replace(text, '[\P{L}\p{Latin}\p{Common}]', '', 'g'))) * 2
+         > sum(length(regexp_replace(text, '\P{L}', '', 'g')))
+    FROM (SELECT substr(content, 1, 1000) AS text FROM items LIMIT 1000)
+"""
 _SEVERAL = 'label_model = "anchored"      # the one that knows items with several classes'
 
 
@@ -172,6 +178,7 @@ def _check_source(source: Path, *, text: str, id_field: str | None, classes: lis
             reasons = reader.rows(
                 "SELECT reason, count(*), arg_min(detail, position) FROM quarantine GROUP BY 1 ORDER BY 2 DESC, 1"
             )
+            foreign = reader.scalar(_NOT_LATIN)
     why = ", ".join(f"{count} {reason}" for reason, count, _ in reasons)
     if not counts.get("stored"):
         first = f" The first: {reasons[0][2]}." if reasons else ""
@@ -182,6 +189,10 @@ def _check_source(source: Path, *, text: str, id_field: str | None, classes: lis
     if twice := counts["duplicate"]:
         why = ", ".join(filter(None, [why, f"{twice} duplicate"]))
     out.print(f"{counts['stored']:,} records can be read" + (f"; left out: {why}" if why else ""))
+    if foreign:
+        out.print(
+            "   Most of their letters are not Latin; the encoders of Siftline learned from English, see [encoder]"
+        )
     for reason, _, detail in reasons:
         out.print(f"   first {reason}: {detail}")
     if any(reason == "duplicate_id_conflict" for reason, _, _ in reasons):

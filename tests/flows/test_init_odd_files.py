@@ -112,6 +112,28 @@ def test_what_is_refused(
     assert not (tmp_path / "p").exists()
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("我的 iPhone 屏幕坏了，要求退款", True),
+        ("التوصيل سريع", True),
+        ("सेवा बहुत अच्छी है", True),
+        ("Дуже дякую 👍", True),
+        ("Größe stimmt nicht", False),
+        ("İyi ürün", False),
+        ("the word 退款 means refund", False),
+        ("123 👍", False),
+    ],
+)
+def test_who_brings_another_script_is_told_that_the_encoders_learned_from_english(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, said: bool
+) -> None:
+    (tmp_path / "a.csv").write_text(f"text\n{text}\n{text}!\n", "utf-8")
+    assert init(tmp_path, "a.csv") == 0
+    assert ("the encoders of Siftline learned from English, see [encoder]" in capsys.readouterr().out) == said
+    assert "learned from English" in (tmp_path / "p" / "siftline.toml").read_text("utf-8").partition("[encoder]")[2]
+
+
 @pytest.mark.parametrize("name", ["", "*.csv"], ids=["a folder", "a glob"])
 def test_several_files_at_once_have_another_way(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     (tmp_path / "a.csv").write_text("text\na\n")
