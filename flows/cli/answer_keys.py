@@ -5,6 +5,8 @@ where a class is named like a command, the command takes a colon in front, and w
 `5 stars`, classes are chosen by name only.
 """
 
+import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Literal
 
@@ -16,6 +18,8 @@ _COMMANDS: tuple[tuple[str, Command, str], ...] = (
     ("q", "quit", "quit"),
 )
 NONE = "none"
+_COMMAS = ",，、،"
+"""Keyboards of Chinese, Japanese and Arabic type these, and digits of their own."""
 
 
 class NotUnderstood(Exception):
@@ -35,6 +39,7 @@ class Keys:
         self._multi_label = multi_label
         self._numbered = not any(name.strip()[:1].isdecimal() for name in classes)
         self._commands: dict[str, Command] = {self._word(word): command for word, command, _ in _COMMANDS}
+        self._between = re.compile(f"[{''.join(c for c in _COMMAS if c == ',' or c not in ''.join(classes))}]")
         self.none = self._word(NONE)
         self.more = self._word("m")
 
@@ -67,7 +72,7 @@ class Keys:
             return ()
         if typed in self._classes:
             return (typed,)
-        chosen = {self._class(part.strip()) for part in typed.split(",") if part.strip()}
+        chosen = {self._class(part.strip()) for part in self._between.split(typed) if part.strip()}
         if not chosen:
             raise NotUnderstood("Name a class.")
         return tuple(name for name in self._classes if name in chosen)
@@ -78,15 +83,20 @@ class Keys:
     def _class(self, typed: str) -> str:
         if typed in self._classes:
             return typed
-        if self._numbered and typed.isascii() and typed.isdecimal():
+        if self._numbered and typed.isdecimal():
             if 1 <= int(typed[:9]) <= len(self._classes):
                 return self._classes[int(typed[:9]) - 1]
             raise NotUnderstood(f"There is no class {typed}; they go from 1 to {len(self._classes)}.")
-        folded = typed.casefold()
-        whole = [name for name in self._classes if name.strip().casefold() == folded]
-        found = whole or [name for name in self._classes if name.strip().casefold().startswith(folded)]
+        folded = _folded(typed)
+        whole = [name for name in self._classes if _folded(name) == folded]
+        found = whole or [name for name in self._classes if _folded(name).startswith(folded)]
         if not folded or not found:
             raise NotUnderstood(f"No class is named {typed!r}." if folded else "Name a class.")
         if len(found) > 1:
             raise NotUnderstood(f"{typed!r} may be {' or '.join(found)}.")
         return found[0]
+
+
+def _folded(name: str) -> str:
+    """A name in any case, and with accents as parts of their letters, which some keyboards type apart."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name.strip()).casefold())

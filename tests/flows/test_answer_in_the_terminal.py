@@ -428,3 +428,16 @@ def test_classes_named_like_keys_are_never_given_by_mistake() -> None:
     assert cased.meaning("a, b") == ("a, b",)
     with pytest.raises(NotUnderstood, match="Spam or spam"):
         cased.meaning("SPAM")
+
+
+def test_digits_commas_and_accents_may_be_those_of_another_keyboard() -> None:
+    keys = Keys(["退款", "好评", "café"], multi_label=True)
+    assert keys.meaning("１，３") == ("退款", "café")
+    assert keys.meaning("٢، ١") == ("退款", "好评")
+    assert keys.meaning("好评、退") == ("退款", "好评")
+    assert keys.meaning("CAFE\u0301") == keys.meaning("cafe\u0301") == ("café",)
+    assert Keys(["好，坏", "x"], multi_label=True).meaning("好，坏, x") == ("好，坏", "x")
+    with pytest.raises(NotUnderstood, match="go from 1 to 3"):
+        keys.meaning("４")
+    with pytest.raises(NotUnderstood, match="No class is named '²'"):
+        keys.meaning("²")
