@@ -120,12 +120,12 @@ def _render(facts: Facts, item_map: Mapping[str, Any] | None, *, title: str, cla
         quality_plot=_quality_plot(facts),
         queue_text=_QUEUE_TEXT,
         reason_words=REASONS,
-        neighbours=_neighbours(facts),
+        neighbours=neighbours(facts),
         suggestion=partial(suggestion, classes),
     )
 
 
-def _neighbours(facts: Facts) -> dict[str, list[dict[str, Any]]]:
+def neighbours(facts: Facts) -> dict[str, list[dict[str, Any]]]:
     """The nearest ones of the map's items to each queued one, with the class a label or the end model gave them."""
     if facts.map is None:
         return {}
@@ -139,7 +139,7 @@ def _neighbours(facts: Facts) -> dict[str, list[dict[str, Any]]]:
         near = [int(n) for n in np.argsort(-cosine, kind="stable")[: _NEIGHBOURS + 1] if n != own][:_NEIGHBOURS]
         found[queued["item_id"]] = [
             {
-                "cosine": float(cosine[n]),
+                "cosine": round(float(cosine[n]), 6),  # that of equal vectors misses 1 by the rounding of 32 bits
                 "said": facts.map.rows[n]["gold_label"],
                 "guessed": facts.map.rows[n]["label"],
                 "content": text.excerpt(facts.map.rows[n]["content"], _MAP_TEXT),

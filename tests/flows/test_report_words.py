@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from flows.report import story
+from flows.report import story, text
 from flows.report.facts import Facts, Point, read_facts
+from flows.report.page import neighbours
 from tests.flows import report_lake
 
 
@@ -115,3 +117,13 @@ def test_one_is_not_several(facts: Facts) -> None:
 def test_answers_to_a_task_that_waits_for_more_people_have_a_time_of_their_own(facts: Facts) -> None:
     said = story.hours_sentence(replace(facts, batches=[{"tasks": 12, "answered": 0}]))
     assert said == "0 of 12 tasks in 1 batch are answered; all answers took 3 min, 12.5 s per label."
+
+
+def test_texts_that_are_equal_have_a_cosine_of_one(facts: Facts) -> None:
+    """In 32 bits the product of a unit vector with itself may be 0.99999994."""
+    assert facts.map is not None
+    vectors = np.zeros_like(facts.map.vectors)
+    vectors[:, 0] = np.nextafter(np.float32(1), np.float32(0))
+    assert 0 < 1 - vectors[0] @ vectors[0] < 1e-6
+    found = neighbours(replace(facts, map=replace(facts.map, vectors=vectors)))
+    assert {text.score(near["cosine"]) for queued in found.values() for near in queued} == {"1.000"}
