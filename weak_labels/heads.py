@@ -64,7 +64,7 @@ class Heads:
             rows: items to learn from [M].
             probs: their weak labels [M, C].
             weights: [M] how much each one counts.
-            kept: where what it learns is kept; None learns it anew.
+            kept: where what weak labels teach is kept; None where they are not to be, and where there are none.
         """
 
         def taught(kind: str) -> EndModel | None:
@@ -75,7 +75,7 @@ class Heads:
 
         weak: dict[str, EndModel | None] = {}
         for kind in ("linear", "mlp") if config.kind == "auto" else (config.kind,):
-            weak[kind] = kept.model(kind, partial(taught, kind)) if kept and weights.any() else taught(kind)
+            weak[kind] = kept.model(kind, partial(taught, kind)) if kept else taught(kind)
         return cls(config=config, vectors=vectors, features=features, weak=weak)
 
     def learned(self, rows: Ints, class_ids: Ints, *, from_weak: bool = True) -> Learned:

@@ -51,7 +51,7 @@ class TrainingData:
         """The end model before gold labels; with `weak` false, only what one without weak labels begins with."""
         weights = self.weights if weak else np.zeros_like(self.weights)
         rows, probs, features = np.flatnonzero(weights), self.probs, self.vectors
-        kept = KeptModels.of(config.kept, self.vectors, self.content) if config.kept else None
+        kept = KeptModels.of(config.kept, self.vectors, self.content) if config.kept and weights.any() else None
         if config.multi_label:
             return OneVsRestHeads.fit(config, self.vectors, self.train, probs, weights, kept)
         if self.texts and self.weights.any():
