@@ -64,10 +64,13 @@ def run_project(root: Path, *, simulated: bool, max_passes: int | None) -> None:
 
 
 def _import_all(project: "Project") -> None:
-    """Import what every run needs."""
+    """Import what the run needs."""
     import_module("flows.pipelines")
     if project.settings.engine.url is None:
         import_module("engine.loading")
+    with suppress(OSError):  # told where it is loaded
+        if b"snorkel" in (project.root / project.settings.weak_labels.functions).read_bytes():
+            import_module("snorkel.labeling")
 
 
 def _went_away(error: Exception, state: Path) -> EndNow:
