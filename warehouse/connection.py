@@ -40,8 +40,8 @@ class Location:
         data: "data" for that folder below, or "s3://bucket/prefix".
 
     Raises:
-        SettingsError: the catalogue or the data has another form, a password stands in it, or data would be in a folder
-            with a backslash in its path.
+        SettingsError: the folder is no path, the catalogue or the data has another form, a password stands in it, or
+            data would be in a folder with a backslash in its path.
     """
 
     folder: Path
@@ -51,7 +51,7 @@ class Location:
     _POSTGRES: ClassVar[str] = "postgres:"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "folder", self.folder.absolute())
+        object.__setattr__(self, "folder", folder_of(self.folder).absolute())
         # First what may hold a secret, which no message repeats.
         if "password" in self.catalog.lower() or "://" in self.catalog:
             raise SettingsError(
@@ -115,7 +115,19 @@ class Location:
 
 def locate(place: str | Path | Location) -> Location:
     """A location from what callers pass: a folder means SQLite and local data."""
-    return place if isinstance(place, Location) else Location(folder=Path(place))
+    return place if isinstance(place, Location) else Location(folder=folder_of(place))
+
+
+def folder_of(place: str | Path) -> Path:
+    """The path of a warehouse's folder.
+
+    Raises:
+        SettingsError: it is no path.
+    """
+    try:
+        return Path(place)
+    except TypeError as error:
+        raise SettingsError(f"The warehouse's folder is {place!r}; give its path, such as 'lake'.") from error
 
 
 def check_present(location: Location, *, create: bool) -> None:

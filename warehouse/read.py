@@ -9,7 +9,7 @@ from pathlib import Path
 
 import duckdb
 
-from warehouse.connection import Location
+from warehouse.connection import Location, folder_of
 from warehouse.errors import SettingsError, WarehouseNotFound
 from warehouse.expression import expression_tree, loose_arrow, unstable
 from warehouse.migrations import connect_checked
@@ -36,7 +36,7 @@ def connect(path: Path | str | Location, *, read_only: bool = True, at: At = Non
     Raises:
         WarehouseNotFound: there is no warehouse at this place.
         SnapshotNotFound: the snapshot does not exist, lies in the future or has been expired.
-        SettingsError: `at` cannot be read, or `read_only` is False.
+        SettingsError: `path` is no path, `at` cannot be read, or `read_only` is False.
         SchemaTooNew, SchemaTooOld: another Siftline wrote it.
     """
     if not read_only:
@@ -44,7 +44,8 @@ def connect(path: Path | str | Location, *, read_only: bool = True, at: At = Non
             "connect() only reads. What writes is a stage, in one commit: Lake(path).stage(...).commit(...); see "
             "warehouse/README.md."
         )
-    return Reader(connect_checked(_folder(path), at=at))
+    place = _folder(path)
+    return Reader(connect_checked(place, at=at), again=lambda number: connect_checked(place, at=number))
 
 
 def connect_for_people(path: Path | Location, *, at: At = None) -> duckdb.DuckDBPyConnection:
@@ -112,7 +113,7 @@ def _folder(path: Path | str | Location) -> Path | Location:
     """The folder as an absolute path; a project's folder is told apart from its warehouse's."""
     if isinstance(path, Location):
         return path
-    folder = Path(path).absolute()
+    folder = folder_of(path).absolute()
     inside = folder / "lake"
     if not (folder / "catalog.sqlite").is_file() and (inside / "catalog.sqlite").is_file():
         raise WarehouseNotFound(f"{folder} is not a warehouse, but the folder {inside} in it is; name that one.")

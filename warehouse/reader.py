@@ -1,9 +1,10 @@
 """Reading one snapshot: rows, Arrow tables and matrices, all from the same moment."""
 
 import contextlib
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import duckdb
 import numpy as np
@@ -25,6 +26,7 @@ pc: Any = pyarrow.compute
 Matrix = npt.NDArray[np.float32]
 Params = Sequence[Any] | Mapping[str, Any]
 """Values of a query: in the order of its `?`, or by the names of its `$name`."""
+Reopen = Callable[[int], duckdb.DuckDBPyConnection]
 VECTOR_BATCH_ROWS = 122_880
 """Rows per batch of `read_vectors`: one row group of DuckDB."""
 PLACED_BATCH_ROWS = 32_768
@@ -35,14 +37,24 @@ class Reader:
     """A read transaction on the warehouse. Use it as a context manager; every read sees the same snapshot.
 
     Queries take values as DuckDB does: `rows("... WHERE item_id = ?", [item])` or `rows("... = $a", {"a": item})`.
-    A query that fails while it runs, or that Ctrl-C stops, may end it: reads then raise `WarehouseError`, and a new
-    reader has to be opened.
+    A query that fails while it runs, or that Ctrl-C stops, ends the transaction, and temporary tables with it. The next
+    read opens the same snapshot again where the reader knows how, as those of `warehouse.connect` do; the others raise
+    `WarehouseError`, and a new one has to be opened.
+
+    Args:
+        connection: to the warehouse; the reader closes it.
+        begun: its transaction is begun already.
+        again: opens a connection to the warehouse at the snapshot of a number.
     """
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, *, begun: bool = False) -> None:
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, *, begun: bool = False, again: Reopen | None = None
+    ) -> None:
         self._connection = connection
+        self._failed = False
         if not begun:
             self._connection.execute("BEGIN TRANSACTION")
+        self._again = None if again is None else partial(again, self.snapshot())
 
     def __enter__(self) -> Self:
         return self
@@ -58,9 +70,16 @@ class Reader:
 
     @contextlib.contextmanager
     def _asking(self) -> Generator[None]:
+        if self._failed and self._again is not None and _is_aborted(self._connection):
+            opened = self._again()
+            opened.execute("BEGIN TRANSACTION")
+            close(self._connection)
+            self._connection = opened
+        self._failed = True  # until it went well
         try:
             with stopped_with_us(self._connection):
                 yield
+            self._failed = False
         except duckdb.Error as error:
             if away := server_away(str(error)):
                 raise away from error
@@ -72,7 +91,10 @@ class Reader:
             ) from error
 
     def _execute(self, sql: str, params: Params) -> duckdb.DuckDBPyConnection:
-        return self._connection.execute(sql, dict(params) if isinstance(params, Mapping) else list(params))
+        result: Any = self._connection.execute(_text(sql), _values(params))
+        if result is None:
+            raise SettingsError("The query is empty; write one, such as: select * from items limit 5")
+        return result
 
     def arrow(self, sql: str, params: Params = ()) -> pa.Table:
         """Result of a query as an Arrow table."""
@@ -202,6 +224,30 @@ class Reader:
             ids += batch.column(0).chunks
         assert filled == n, f"{filled} vectors read, {n} counted in the same snapshot"
         return pa.chunked_array(ids, pa.string()), matrix if filled else np.empty((0, 0), np.float32)
+
+
+def _text(sql: object) -> str:
+    if not isinstance(sql, str):
+        raise SettingsError(f"The query is {sql!r}; give its text, such as: 'select * from items limit 5'")
+    return sql
+
+
+def _values(params: object) -> dict[Any, Any] | list[Any]:
+    if isinstance(params, Mapping):
+        return dict(cast("Mapping[Any, Any]", params))
+    if isinstance(params, str | bytes) or not isinstance(params, Iterable):
+        raise SettingsError(f"The query's values are {params!r}; give them in a list, [{params!r}], or a dict by name.")
+    return list(cast("Iterable[Any]", params))
+
+
+def _is_aborted(connection: duckdb.DuckDBPyConnection) -> bool:
+    try:
+        connection.execute("SELECT 1")
+    except duckdb.TransactionException as error:
+        return "is aborted" in str(error)
+    except duckdb.Error:
+        return False  # closed, or its server is away: the next query says so
+    return False
 
 
 def _as_wide(matrix: Matrix, part: Matrix, filled: int, *, what: str) -> Matrix:

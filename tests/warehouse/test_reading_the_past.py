@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 import warehouse
 from tests.warehouse.test_commit_is_atomic import items
 from tests.warehouse.test_reading import vectors, write
-from warehouse import Append, DataError, Lake, SettingsError, SnapshotNotFound, Upsert, WarehouseNotFound
+from warehouse import Append, DataError, Lake, Location, SettingsError, SnapshotNotFound, Upsert, WarehouseNotFound
 from warehouse.formats import plain
 from warehouse.label_file import read_label_file
 from warehouse.snapshots import parse_at
@@ -59,6 +60,66 @@ def test_the_newest_is_read_when_nothing_is_asked_and_stays_the_same(tmp_path: P
             assert (reader.snapshot(), reader.scalar("SELECT count(*) FROM items")) == (first, 3)
         with warehouse.connect(lake.path) as reader:
             assert reader.scalar("SELECT count(*) FROM items") == 9
+
+
+@pytest.mark.parametrize("at", [None, 2])
+def test_a_query_that_fails_leaves_the_reader_at_its_snapshot(tmp_path: Path, at: int | None) -> None:
+    with Lake(tmp_path / "lake") as lake:
+        write(lake, 1, Append("items", items(3)))
+        with warehouse.connect(lake.path, at=at) as reader:
+            write(lake, 2, Upsert("items", items(9)))
+            for wrong, values in (("SELECT content::INTEGER FROM items", []), ("SELECT ?", []), ("SELECT ?", [1, 2])):
+                with pytest.raises(duckdb.Error):
+                    reader.rows(wrong, values)
+                assert (reader.snapshot(), reader.scalar("SELECT count(*) FROM items")) == (2, 3)
+            with pytest.raises(duckdb.ConversionException):
+                list(reader.batches("SELECT content::INTEGER FROM items", rows=2))
+            assert reader.arrow("FROM items").num_rows == 3
+        with pytest.raises(duckdb.ConnectionException):  # a closed one stays closed
+            reader.rows("SELECT 1")
+
+
+def test_a_reader_whose_snapshot_was_expired_meanwhile_says_so(tmp_path: Path) -> None:
+    with Lake(tmp_path / "lake") as lake:
+        write(lake, 1, Append("items", items(3)))
+        with warehouse.connect(lake.path) as reader:
+            write(lake, 2, Upsert("items", items(9)))
+            cursor = lake.new_cursor()
+            cursor.execute("CALL ducklake_expire_snapshots('lake', versions => [2])")
+            cursor.close()
+            with pytest.raises(duckdb.ConversionException):
+                reader.rows("SELECT 'a'::INTEGER")
+            for _ in range(2):
+                with pytest.raises(SnapshotNotFound, match="Snapshot 2 was expired"):
+                    reader.rows("SELECT 1")
+
+
+@pytest.mark.parametrize(
+    ("query", "values", "words"),
+    [
+        (None, [], "The query is None; give its text"),
+        (3, [], "The query is 3; give its text"),
+        ("", [], "The query is empty"),
+        ("-- only a remark", [], "The query is empty"),
+        ("SELECT ?", "ab", r"values are 'ab'; give them in a list, \['ab'\]"),
+        ("SELECT ?", 3, r"values are 3; give them in a list, \[3\]"),
+    ],
+)
+@pytest.mark.parametrize("method", ["rows", "scalar", "arrow", "pandas", "polars"])
+def test_what_is_no_query_is_refused_in_words(
+    history: Lake, method: str, query: object, values: object, words: str
+) -> None:
+    with warehouse.connect(history.path) as reader:
+        with pytest.raises(SettingsError, match=words):
+            getattr(reader, method)(query, values)
+        assert reader.rows("SELECT 1") == [(1,)]
+
+
+@pytest.mark.parametrize("place", [None, 3, b"lake"])
+def test_what_is_no_path_is_refused_in_words(place: Any) -> None:
+    for opened in (warehouse.connect, Lake, lambda folder: Location(folder=folder)):
+        with pytest.raises(SettingsError, match=r"folder is .*; give its path, such as 'lake'"):
+            opened(place)
 
 
 def test_a_time_whose_snapshot_may_be_expired_is_refused_and_not_answered_with_another(history: Lake) -> None:
