@@ -123,10 +123,14 @@ def load_encoder(
         ModelFileError: the model is not installed, damaged or another one.
         OverloadError: the weights do not fit into the device's memory at present.
     """
+    if not _is_text(name):
+        raise OptionError(f"The encoder's name is {name!r}; give text: {_known()}.")
+    for what, given in (("max_tokens", max_tokens), ("threads", threads), ("memory_budget", memory_budget)):
+        if given is not None and not _is_whole(given):
+            raise OptionError(f"{what} is {given!r}; it must be a whole number.")
     file = name.endswith(".safetensors")
     if name not in ENCODERS and not file:
-        known = ", ".join(sorted(ENCODERS))
-        raise OptionError(f"There is no encoder '{name}'. Known are: {known}, or the path of a .safetensors file.")
+        raise OptionError(f"There is no encoder '{name}'. Known are: {_known()}.")
     if threads is not None and threads < 1:
         raise OptionError(f"threads is {threads}; it must be 1 or more.")
     if precision not in PRECISIONS:
@@ -173,3 +177,15 @@ def load_encoder(
         memory_budget=memory_budget,
         device=device,
     )
+
+
+def _known() -> str:
+    return f"{', '.join(sorted(ENCODERS))}, or the path of a .safetensors file"
+
+
+def _is_text(given: object) -> bool:
+    return isinstance(given, str)
+
+
+def _is_whole(given: object) -> bool:
+    return isinstance(given, int | np.integer)

@@ -1,7 +1,7 @@
 """Texts to token ids: the model's WordPiece tokenizer with a length limit and checked input."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,10 +104,13 @@ def check_texts(texts: Sequence[str]) -> list[str]:
     """The texts as a list, when all of them can be encoded.
 
     Raises:
-        InputError: the argument is one string, or some texts are no text or hold lone surrogates; `reasons` says which.
+        InputError: the argument is one string or no list, or some texts are no text or hold lone surrogates; `reasons`
+            says which.
     """
     if isinstance(texts, str | bytes):
         raise InputError("The texts are one string; pass a list: encode([text]).")
+    if not isinstance(texts, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]  as below
+        raise InputError(f"The texts are {texts!r}; pass a list: encode([text]).")
     texts = list(texts)  # what can be read only once is as good
     reasons: dict[int, str] = {}
     for index, text in enumerate(texts):

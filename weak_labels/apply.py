@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from warehouse import Lake, Overtaken, Progress, SettingsError, StageResult, hash_token, silent
 from warehouse.cores import cores
+from weak_labels import arguments
 from weak_labels.ballots import Ballot, ItemLog, fault_writes, vote_rows, vote_writes
 from weak_labels.calls import Outcome, call_function
 from weak_labels.functions import Ask, Encode, ItemBatch, LabelingFunction, check_functions
@@ -60,8 +61,7 @@ class VoteConfig:
     processes: int = field(default_factory=cores)
 
     def __post_init__(self) -> None:
-        if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
-            raise SettingsError(f"VoteConfig: classes must be at least two different names, got {self.classes}.")
+        arguments.check_classes(self.classes)
         if self.batch_items < 1:
             raise SettingsError(f"VoteConfig: batch_items is {self.batch_items}; it must be 1 or more.")
         if self.pattern_bytes < 0:

@@ -6,7 +6,7 @@ backtracking, so none of them can hang.
 
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import permutations
 from typing import Any
 
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from warehouse import SettingsError
+from weak_labels import arguments
 from weak_labels.calls import NotAVote
 from weak_labels.fingerprint import fingerprint
 from weak_labels.functions import ABSTAIN, ItemBatch, LabelingFunction, Votes
@@ -68,26 +69,25 @@ def keywords(
         description: what it says about the items; the words when left out.
 
     Raises:
-        SettingsError: no words, an empty one, or `min_hits` outside 1 to the number of words.
+        SettingsError: no words, an empty one, no list of texts, or `min_hits` outside 1 to the number of words.
     """
-    if isinstance(words, str):
-        raise SettingsError(f"keywords('{label}', ...): words must be a list, such as ['{words}'].")
+    where = f"keywords('{label}', ...)"
     by_form: dict[str, str] = {}  # "é" of one character and of two is one word
-    for word in _in_order(words):
+    for word in arguments.texts(words, "words", f"{where}: "):
         word = " ".join(word.split()).lower()
         by_form.setdefault(unicodedata.normalize("NFC", word), word)
     words = tuple(by_form.values())
     if not words or not all(words):
-        raise SettingsError(f"keywords('{label}', ...): the list of words is empty or holds an empty word.")
+        raise SettingsError(f"{where}: the list of words is empty or holds an empty word.")
+    arguments.whole(min_hits, f"{where}: min_hits")
     if not 1 <= min_hits <= len(words):
         raise SettingsError(
-            f"keywords('{label}', ...): min_hits is {min_hits}, but there are {len(words)} words. "
-            f"Give 1 to {len(words)}."
+            f"{where}: min_hits is {min_hits}, but there are {len(words)} words. Give 1 to {len(words)}."
         )
     apart = min_hits == 1 or _stand_apart(words)
     enough = _whole_words(words, times=min_hits if apart else 1)
     each_of_them = [_whole_words([word]) for word in words]
-    _check_pattern(enough, f"keywords('{label}', ...)")
+    _check_pattern(enough, where)
 
     def rule(batch: ItemBatch) -> Votes:
         hit = _matches(batch.text_array, enough)
@@ -118,11 +118,12 @@ def regex(label: str, pattern: str, *, name: str | None = None, description: str
         description: what it says about the items; the pattern when left out.
 
     Raises:
-        SettingsError: RE2 does not understand the pattern.
+        SettingsError: RE2 does not understand the pattern, or it is no text.
 
     Source: https://github.com/google/re2/wiki/Syntax
     """
-    _check_pattern(pattern, f"regex('{label}', ...)")
+    where = f"regex('{label}', ...)"
+    _check_pattern(arguments.text(pattern, f"{where}: the pattern"), where)
     # What \Q quotes has no end before \E, so it would swallow the patterns behind it.
     screen = "" if r"\Q" in pattern else pattern
 
@@ -152,12 +153,17 @@ def nearest(
         description: what it says about the items.
 
     Raises:
-        SettingsError: no exemplars, an empty one, or a radius outside its range.
+        SettingsError: no exemplars, an empty one, no lists of texts by class, or a radius outside its range.
     """
-    labels = [label for label, texts in exemplars.items() for _ in texts]
-    texts = [text for listed in exemplars.values() for text in _in_order(listed)]
+    given = arguments.by_name(exemplars, "nearest(...): exemplars", '{"bug": ["it crashes"]}')
+    listed = {
+        label: arguments.texts(members, f"exemplars of {label!r}", "nearest(...): ") for label, members in given.items()
+    }
+    labels = [label for label, texts in listed.items() for _ in texts]
+    texts = [text for texts in listed.values() for text in texts]
     if not texts or not all(text.strip() for text in texts):
         raise SettingsError("nearest(...): there are no exemplars, or one of them is empty.")
+    arguments.number(radius, "nearest(...): radius")
     if not 0 < radius <= 2:
         raise SettingsError(f"nearest(...): radius is {radius}; it must be above 0 and at most 2 (cosine distance).")
 
@@ -208,7 +214,7 @@ def vectorized(
             return given if label is None else _vote_where(_as_mask(given), batch.class_id(label))
 
         return LabelingFunction(
-            name=name or code.__name__,
+            name=name or getattr(code, "__name__", ""),  # a functools.partial has none
             kind="vectorized",
             version=fingerprint("vectorized", label, code),
             rule=rule,
@@ -241,11 +247,6 @@ def _different(texts: pa.Array, patterns: Sequence[str]) -> npt.NDArray[np.int32
     for pattern in patterns:
         counts += _matches(texts, pattern)
     return counts
-
-
-def _in_order(words: Collection[str]) -> Collection[str]:
-    """Words in one order: a set has another one in each process, and the version would change with it."""
-    return sorted(words) if isinstance(words, Set) else words
 
 
 def _whole_words(words: Sequence[str], times: int = 1) -> str:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from warehouse import SettingsError
+from weak_labels import arguments
 from weak_labels.hidden_layer import HiddenLayer
 from weak_labels.losses import cross_entropy
 
@@ -67,14 +68,14 @@ class EndModelConfig:
     kept: Path | None = None
 
     def __post_init__(self) -> None:
-        if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
-            raise SettingsError(f"classes is {list(self.classes)}; name at least two, each once.")
+        arguments.check_classes(self.classes)
         if self.multi_label and self.self_training:
             raise SettingsError("[end_model] self_training does not go with multi_label; set it to false.")
         if not self.encoder_id:
             raise SettingsError("encoder_id of the end model is empty; give the id that `vectors` was written with.")
         if self.kind not in KINDS:
             raise SettingsError(f"kind of the end model is '{self.kind}'; use one of {', '.join(KINDS)}.")
+        arguments.whole(self.seed, "seed of the end model")
         if self.seed < 0:
             raise SettingsError(f"seed of the end model is {self.seed}; use 0 or more.")
 

@@ -25,6 +25,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from warehouse import SettingsError
+from weak_labels import arguments
 from weak_labels.fingerprint import fingerprint
 
 ABSTAIN = -1
@@ -157,6 +158,9 @@ class LabelingFunction:
         exemplars: texts that it compares with; whoever calls it embeds them first.
         screen: pattern (RE2) without a match of which it abstains, so that many functions can be asked in one pass
             over a text; empty for none.
+
+    Raises:
+        SettingsError: a class is no text, or the time no number.
     """
 
     name: str
@@ -173,6 +177,12 @@ class LabelingFunction:
     exemplars: tuple[str, ...] = ()
     screen: str = ""
 
+    def __post_init__(self) -> None:
+        for label in self.labels:
+            arguments.text(label, f"A class that a {self.kind} function votes for")
+        if self.timeout_s is not None:
+            arguments.number(self.timeout_s, f"timeout_s of a {self.kind} function")
+
     @property
     def can_fail(self) -> bool:
         """Whether it can leave faults on single items."""
@@ -184,7 +194,7 @@ class LabelingFunction:
         return self.kind in ("vectorized", "snorkel", "model", "sql")
 
 
-def load_functions(path: Path, classes: Sequence[str]) -> list[LabelingFunction]:
+def load_functions(path: Path | str, classes: Sequence[str]) -> list[LabelingFunction]:
     """The labeling functions of a Python file, in the order of their definition.
 
     Collected are module variables that hold a `LabelingFunction` or one of Snorkel's, then those in a list named
@@ -198,7 +208,7 @@ def load_functions(path: Path, classes: Sequence[str]) -> list[LabelingFunction]
         SettingsError: the file is missing, raises, holds no function, repeats a name or a variable, or votes for an
             unknown class.
     """
-    path = path.absolute()
+    path = Path(path).absolute()
     if not path.is_file():
         raise SettingsError(f"There is no file of labeling functions at {path}. Name one in [weak_labels] functions.")
     module = _run_file(path)

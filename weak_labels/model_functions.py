@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from warehouse import DataError, SettingsError
+from weak_labels import arguments
 from weak_labels.calls import NotAVote
 from weak_labels.fingerprint import fingerprint
 from weak_labels.functions import ABSTAIN, ItemBatch, LabelingFunction, Matrix, Votes
@@ -39,6 +40,7 @@ def model(
     where = f"model({type(classifier).__name__})"
     if on not in ("texts", "vectors"):
         raise SettingsError(f"{where}: on is {on!r}; it must be 'texts' or 'vectors'.")
+    arguments.number(threshold, f"{where}: threshold")
     if not 0 < threshold <= 1:
         raise SettingsError(f"{where}: threshold is {threshold}; it must be above 0 and at most 1.")
     if not callable(getattr(classifier, "predict_proba", None)):
@@ -110,20 +112,25 @@ def cluster(
     where = f"cluster('{label}', ...)"
     try:
         loaded: Any = np.load(centres, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, TypeError) as error:
         raise SettingsError(
             f"{where}: {centres} cannot be read as a matrix: {error}. Make it: siftline lf suggest"
         ) from error
     if loaded.ndim != 2 or not len(loaded) or not np.issubdtype(loaded.dtype, np.floating):
         raise SettingsError(f"{where}: {centres} holds {loaded.dtype} {loaded.shape}, not centres [K, D] of floats.")
-    wrong = [cell for cell in cells if not 0 <= cell < len(loaded)]
-    if wrong or not cells:
-        raise SettingsError(f"{where}: cells are {list(cells)}; name some of 0 to {len(loaded) - 1} ({centres}).")
+    if isinstance(cells, int | str):
+        raise SettingsError(f"{where}: cells must be a list of numbers, such as [{cells}].")
+    for cell in cells:
+        arguments.whole(cell, f"{where}: a cell")
+    cells = [int(cell) for cell in cells]
+    if not cells or not 0 <= min(cells) <= max(cells) < len(loaded):
+        raise SettingsError(f"{where}: cells are {cells}; name some of 0 to {len(loaded) - 1} ({centres}).")
+    arguments.number(radius, f"{where}: radius")
     if not 0 < radius <= 2:
         raise SettingsError(f"{where}: radius is {radius}; it must be above 0 and at most 2 (cosine distance).")
     centres_KD: Matrix = (loaded / np.maximum(np.linalg.norm(loaded, axis=1, keepdims=True), 1e-12)).astype(np.float32)
     ours = np.zeros(len(centres_KD), np.bool_)
-    ours[list(cells)] = True
+    ours[cells] = True
 
     def rule(batch: ItemBatch) -> Votes:
         if batch.vectors.shape[1] != centres_KD.shape[1]:

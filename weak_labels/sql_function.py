@@ -16,6 +16,7 @@ import pyarrow as pa
 from warehouse import SettingsError
 from warehouse.expression import called, expression_tree, loose_arrow, unstable, walk_macros
 from warehouse.time_zone import open_in_utc
+from weak_labels import arguments
 from weak_labels.calls import NotAVote, TimeLimit
 from weak_labels.fingerprint import fingerprint
 from weak_labels.functions import ABSTAIN, ItemBatch, LabelingFunction
@@ -59,7 +60,7 @@ def sql(
     Source: https://duckdb.org/docs/stable/sql/expressions/overview
     """
     where = f"sql({label!r}, {expression!r})"
-    _check(expression, where, wants=None if label is None else "BOOLEAN")
+    _check(arguments.text(expression, f"{where}: the expression"), where, wants=None if label is None else "BOOLEAN")
 
     def rule(batch: ItemBatch) -> Any:
         with _connect() as connection:

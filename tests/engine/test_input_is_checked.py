@@ -1,7 +1,10 @@
 """Bad input has a defined result or an error that says which text, and options that make no sense are refused; for the
 dense encoder and for the routed one."""
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,6 +93,12 @@ def test_one_string_is_not_a_list_of_texts(either: Encoder) -> None:
         either.encode("oil")
 
 
+@pytest.mark.parametrize("texts", [None, 3])
+def test_what_is_no_list_of_texts_is_refused_in_words(texts: Any) -> None:
+    with pytest.raises(InputError, match=rf"The texts are {texts}; pass a list"):
+        check_texts(texts)
+
+
 def test_a_vector_that_is_not_finite_never_leaves() -> None:
     model = tiny_routed()
     with torch.no_grad():
@@ -106,6 +115,21 @@ def test_an_unknown_encoder_lists_the_known() -> None:
         OptionError, match=r"Known are: default, dense, routed, shallow, or the path of a \.safetensors file"
     ):
         load_encoder("routed-9")
+
+
+@pytest.mark.parametrize("name", [None, 3, Path("mine.safetensors"), ["dense"]])
+def test_a_name_that_is_no_text_is_refused_with_the_known(name: Any) -> None:
+    with pytest.raises(
+        OptionError, match=rf"name is {re.escape(repr(name))}; give text: default, dense, .*\.safetensors"
+    ):
+        load_encoder(name)
+
+
+@pytest.mark.parametrize("option", ["max_tokens", "threads", "memory_budget"])
+@pytest.mark.parametrize("value", [12.5, "64"])
+def test_counts_are_whole_numbers(option: str, value: Any) -> None:
+    with pytest.raises(OptionError, match=f"{option} is {value!r}; it must be a whole number"):
+        load_encoder("dense", **{option: value})
 
 
 @pytest.mark.parametrize("name", ["dense", "routed", "shallow"])

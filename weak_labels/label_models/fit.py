@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from warehouse import SettingsError
+from weak_labels import arguments
 from weak_labels.label_models.anchored import Anchored, fit_anchored
 from weak_labels.label_models.choose import MEAN, MOST_OVERRULED, SLOW_SNORKEL, choose, in_words, overruling
 from weak_labels.label_models.dawid_skene import dawid_skene
@@ -61,12 +62,13 @@ class LabelModelConfig:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise SettingsError(f"label_model is '{self.kind}'; use one of {', '.join(KINDS)}.")
-        if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
-            raise SettingsError(f"classes is {list(self.classes)}; name at least two, each once.")
+        arguments.check_classes(self.classes)
         if self.multi_label and self.kind != "anchored":
             raise SettingsError(
                 f"label_model is '{self.kind}', which gives each item one class; with multi_label use 'anchored'."
             )
+        arguments.whole(self.epochs, "epochs of the label model")
+        arguments.whole(self.seed, "seed of the label model")
         if self.epochs < 1:
             raise SettingsError(f"epochs of the label model is {self.epochs}; use 1 or more.")
         if self.seed < 0:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from scipy.sparse import csr_matrix
 
 from warehouse import SettingsError
+from weak_labels import arguments
 
 Votes = npt.NDArray[np.int64]
 Probs = npt.NDArray[np.float64]
@@ -54,8 +55,10 @@ class VoteMatrix:
             classes: C.
 
         Raises:
-            SettingsError: a vote is no class and no abstain, or of no item or function that there is.
+            SettingsError: a vote is no class and no abstain, or of no item or function that there is; or `classes` is
+                no number.
         """
+        arguments.whole(classes, "The number of classes of the votes")
         row_V, function_V, class_V = (whole_numbers(part, "Votes") for part in (row_V, function_V, class_V))
         if not row_V.shape == function_V.shape == class_V.shape == (len(class_V),):
             raise SettingsError(
