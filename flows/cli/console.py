@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from flows.cli.table_layout import layout
 from warehouse import ServiceError
 from warehouse.rounding import three_decimals
 
@@ -73,7 +74,7 @@ def excerpt(text: object, width: int = 80) -> str:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> None:
-    """Print rows as a table; plain tab-separated lines when the output is not a terminal."""
+    """Print rows as a table, in a narrow terminal in parts; as tab-separated lines when the output is no terminal."""
     if not out.is_terminal:
         if title:
             print(f"# {safe(title)}")
@@ -81,13 +82,20 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, tit
         for row in rows:
             print("\t".join(safe(_cell(value)) for value in row))
         return
-    table = Table(title=safe(title) or None, title_justify="left", title_style="bold", header_style="bold", box=None)
-    numeric = [all(isinstance(row[i], int | float) or row[i] is None for row in rows) for i in range(len(columns))]
-    for name, right in zip(columns, numeric, strict=True):
-        table.add_column(safe(name), justify="right" if right else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(safe(_cell(value))) for value in row))
-    out.print(table)
+    names = [safe(name) for name in columns]
+    cells = [[safe(_cell(value)) for value in row] for row in rows]
+    numeric = [all(isinstance(row[i], int | float) or row[i] is None for row in rows) for i in range(len(names))]
+    for number, part in enumerate(layout(names, cells, numeric, out.width)):
+        if number:
+            out.print()
+        head = None if number else safe(title) or None
+        table = Table(title=head, title_justify="left", title_style="bold", header_style="bold", box=None)
+        for place, width in part:
+            right = numeric[place]
+            table.add_column(names[place], justify="right" if right else "left", overflow="fold", width=width)
+        for row in cells:
+            table.add_row(*(Text(row[place]) for place, _ in part))
+        out.print(table)
 
 
 def _cell(value: object) -> str:

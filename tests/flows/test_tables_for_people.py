@@ -1,13 +1,53 @@
-"""How a cell of a table reads in the terminal."""
+"""How a table reads in the terminal."""
 
+import re
 from datetime import UTC, datetime
 
 import pytest
 
-from flows.cli.console import print_table
+from flows.cli import console
+from flows.cli.console import Plain, print_table
 
 
 def test_times_are_told_to_the_second(capsys: pytest.CaptureFixture[str]) -> None:
     at = datetime(2026, 3, 1, 12, 5, 9, 123456, tzinfo=UTC)
     print_table(["at", "plain"], [[at, at.replace(tzinfo=None)]])
     assert capsys.readouterr().out == "at\tplain\n2026-03-01 12:05:09+00:00\t2026-03-01 12:05:09\n"
+
+
+COLUMNS = "function|votes for|items|coverage|overlap|conflict|alone|gold|accuracy|95% interval|estimate|gain|faults"
+FIGURES = (12345, 0.351, 0.123, 0.05, 0.2, 120, 0.93, "0.85 to 0.97", 0.951, 0.012, 0)
+
+
+def in_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = Plain(markup=False, emoji=False, highlight=False, soft_wrap=True, force_terminal=True, width=width)
+    monkeypatch.setattr(console, "out", wide)
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 110, 120, 160])
+def test_no_word_of_a_header_and_no_number_breaks(
+    width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_terminal(width, monkeypatch)
+    columns = COLUMNS.split("|")
+    print_table(columns, [("billing_words", "billing, praise", *FIGURES)], title="labeling functions")
+    text = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    words = text.split()
+    for column in columns:
+        assert all(word in words for word in column.split()), column
+    for value in ("12345", "0.351", "0.123", "0.050", "0.930", "0.951", "0.012", "billing_words"):
+        assert value in words
+    assert max(map(len, text.splitlines())) <= width
+    assert words.count("function") == words.count("billing_words") == len(text.strip().split("\n\n"))
+    assert (len(text.strip().split("\n\n")) == 1) == (width >= 120)
+
+
+def test_a_long_text_gives_up_its_room_first(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_terminal(40, monkeypatch)
+    print_table(["item", "share", "text", ""], [("i1", 0.5, "word " * 20, "")])
+    text = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    assert text.count("item") == 1
+    assert " i1    0.500  word word word word" in text
+    assert max(map(len, text.splitlines())) <= 40
