@@ -105,7 +105,7 @@ def functions(report: Report) -> list[tuple[str, Rows, str]]:
             "votes for": ", ".join(f.polarity),
             "coverage": round(f.coverage, 4),
             "overlap": round(f.overlap, 4),
-            "conflict": round(f.conflict, 4),
+            "conflict": "" if f.conflict is None else round(f.conflict, 4),
             "gold votes": f.gold_votes,
             "accuracy": ""
             if f.accuracy is None

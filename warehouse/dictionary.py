@@ -33,7 +33,7 @@ _COMPUTED = {
     "polarity": "Classes it votes for.",
     "coverage": "votes / applied_to.",
     "overlap": "Share of those items where another function votes too.",
-    "conflict": "Share of those items where another function votes for another class.",
+    "conflict": "Share of those items where another function votes for another class; empty in a multi-label project.",
     "gold_votes": "Its votes on items with people's labels.",
     "gold_accuracy": "Share of gold_votes that people's labels confirm.",
     "faults": "Items of the train split that it failed on.",

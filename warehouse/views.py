@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from warehouse import answers
 
-VIEWS_VERSION = 11
+VIEWS_VERSION = 12
 """Raised with every change of a view's text: whoever opens an older warehouse to write brings its views to this one."""
 
 
@@ -136,10 +136,8 @@ VIEWS: tuple[View, ...] = (
                    list_sort(list_distinct(list(c.name) FILTER (WHERE c.name IS NOT NULL))) AS polarity,
                    coalesce(count(a.item_id) / nullif(max(t.items), 0), 0) AS coverage,
                    coalesce(count(*) FILTER (WHERE p.n > 1) / nullif(max(t.items), 0), 0) AS overlap,
-                   coalesce(
-                       count(*) FILTER (WHERE p.kinds > 1 AND NOT coalesce(c.multi_label, false))
-                       / nullif(max(t.items), 0), 0
-                   ) AS conflict,
+                   CASE WHEN NOT coalesce((SELECT bool_or(multi_label) FROM classes), false)
+                        THEN coalesce(count(*) FILTER (WHERE p.kinds > 1) / nullif(max(t.items), 0), 0) END AS conflict,
                    count(g.item_id) AS gold_votes,
                    count(*) FILTER (WHERE list_contains(g.class_ids, a.vote)) / nullif(count(g.item_id), 0)
                        AS gold_accuracy,

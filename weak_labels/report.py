@@ -37,7 +37,8 @@ class FunctionFigures:
         applied_to: items it was applied to.
         coverage: share on which it did not abstain.
         overlap: share on which another function voted too.
-        conflict: share on which another function voted for another class.
+        conflict: share on which another function voted for another class; None in a multi-label project, where a vote
+            says that an item has its class and nothing of the others, so none contradicts another.
         alone: share on which it alone voted.
         gold_votes: its votes on items that people labelled.
         accuracy: share of those that are right, or None without any.
@@ -58,7 +59,7 @@ class FunctionFigures:
     applied_to: int
     coverage: float
     overlap: float
-    conflict: float
+    conflict: float | None
     alone: float
     gold_votes: int
     accuracy: float | None
@@ -161,7 +162,7 @@ def lf_report(reader: Reader, *, where: str | None = None, examples: int = 5) ->
                 applied_to=applied_to,
                 coverage=votes / n,
                 overlap=overlap / n,
-                conflict=0.0 if multi_label else conflict / n,
+                conflict=None if multi_label else conflict / n,
                 alone=(votes - overlap) / n,
                 gold_votes=judged,
                 accuracy=right / judged if judged else None,

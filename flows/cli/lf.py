@@ -174,6 +174,8 @@ def _print_figures(found: Report, title: str) -> None:
     columns = ["function", "votes for", "items", "coverage", "overlap", "conflict", "alone"]
     columns += ["gold", "accuracy", "95% interval", "estimate", "gain", "faults"]
     print_table(columns, rows, title=title)
+    if any(f.conflict is None for f in found.functions):
+        out.print("no conflict and no gain: where an item may have several classes, no vote contradicts another")
     for f in found.functions:
         if f.switched_off:
             out.print(f"{safe(f.name)} is switched off, its votes do not count: {safe(f.why_off)}")

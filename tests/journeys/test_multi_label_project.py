@@ -10,6 +10,7 @@ import datasets
 import pytest
 
 from features.samples import SampleFiles
+from flows.cli.lf import report_functions
 from flows.cli.look import make_report, show_queue, show_suspects
 from flows.project import Project
 from flows.stages import run_passes, run_stage_in_process
@@ -80,6 +81,23 @@ def test_the_report_shows_every_class(run: Path, capsys: pytest.CaptureFixture[s
     assert shown["(none)"] == str(without), "an item without a class has the colour of none"
     show_queue(run, 5)
     assert "next tasks" in capsys.readouterr().out
+
+
+def test_no_vote_contradicts_another_where_items_have_several_classes(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report_functions(run, None, 1)
+    said = capsys.readouterr().out
+    head, *rows = (line.split("\t") for line in said.splitlines() if "\t" in line)
+    place = head.index("conflict")
+    figures = [row for row in rows if len(row) == len(head)]
+    assert figures
+    assert {row[place] for row in figures} == {"-"}
+    assert "no vote contradicts another" in said
+    make_report(run, run / "report.html")
+    table = (run / "report.html").read_text("utf-8").partition('id="table-functions"')[2].partition("</table>")[0]
+    assert "conflict of" not in table
+    assert "overlap of" in table
 
 
 def test_labels_to_look_at_again_name_the_class(

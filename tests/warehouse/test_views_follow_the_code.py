@@ -22,6 +22,7 @@ PINNED = {
     9: "fdfea67c88590186",
     10: "ed9b567465ce1022",
     11: "bcc982341c4db3ba",
+    12: "29d62d36e1472558",
 }
 """Hash of the views' text by version."""
 

@@ -80,6 +80,7 @@ def test_the_stages_learn_and_score_sets(small: SmallLake) -> None:
             "FROM latest_predictions"
         )
         report = lf_report(reader)
+        summary = {conflict for (conflict,) in reader.rows("SELECT conflict FROM lf_summary")}
         with pytest.raises(SettingsError, match="multi_label"):
             suggest(reader, SuggestConfig(encoder_id=ENCODER))
     assert before != after, "people's labels reach the label model"
@@ -91,7 +92,8 @@ def test_the_stages_learn_and_score_sets(small: SmallLake) -> None:
     assert set(figures) == {"accuracy", "micro_f1", "macro_f1", "calibration_error"}
     assert figures["micro_f1"] > 0.8
     assert {"siftline", "gold_only", "random", "random_gold_only", "all_gold", "label_model"} <= series
-    assert all(f.conflict == 0 and f.gain is None for f in report.functions)
+    assert all(f.conflict is None and f.gain is None for f in report.functions)
+    assert summary == {None}, "lf_summary says the same"
     assert {f.name: f.accuracy for f in report.functions}["says_a"] > 0.8  # type: ignore[operator]
     assert {d.against for d in report.disagreements} <= {"the model", "people"}
 
