@@ -13,12 +13,13 @@ import socket
 import threading
 import types
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from warehouse import Terminal
 
 STOP_S = 8.0
 """Seconds from SIGTERM to the end of the process, at most; under the 10 s that systemd and Kubernetes users rely on."""
+_STOPPED = "stopped by SIGTERM; what was committed is kept, run again to go on\n"
 GRACE_S = 60.0
 """Seconds from the time limit to the hard end."""
 
@@ -83,6 +84,28 @@ class Signals:
 
 
 @contextmanager
+def said_stop() -> Generator[None]:
+    """While a block in the main thread works, a SIGTERM ends the process with a line on standard error.
+
+    Prefect's engine has a handler of its own while a flow runs; when that has put the run in order, it sends the signal
+    once more to the handler of before.
+    """
+
+    def stop(number: int, _: types.FrameType | None) -> None:
+        _say_stopped()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    before = signal.getsignal(signal.SIGTERM)
+    if before is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def prompt_stop(seconds: float = STOP_S) -> Generator[Signals]:
     """While a block in the main thread works, a SIGTERM that has a Python handler ends the process in that time.
 
@@ -97,6 +120,7 @@ def prompt_stop(seconds: float = STOP_S) -> Generator[Signals]:
         while number := ours.recv(1):
             signals.note(number[0])
             if number[0] == signal.SIGTERM and not ended.wait(seconds):
+                _say_stopped()
                 os._exit(128 + signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True, name="siftline-stop").start()
@@ -107,3 +131,9 @@ def prompt_stop(seconds: float = STOP_S) -> Generator[Signals]:
         signal.set_wakeup_fd(before)
         ended.set()
         kernels.close()
+
+
+def _say_stopped() -> None:
+    # No print, since the signal may have come in the middle of one; and who read it may be gone.
+    with suppress(OSError):
+        os.write(2, _STOPPED.encode())

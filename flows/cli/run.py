@@ -12,6 +12,7 @@ import httpx
 
 from flows.cli.console import EndNow, say, stage_progress
 from flows.cli.look import print_summary, project_hint
+from flows.limits import said_stop
 from flows.prefect_server import disk_full, prefect_api
 from warehouse import ServiceError, SettingsError, StageResult
 
@@ -36,7 +37,7 @@ def run_project(root: Path, *, simulated: bool, max_passes: int | None) -> None:
     with suppress(ServiceError):  # a server that is away may be back when tasks are sent
         _ = project.service
     say(f"Starting a run of {project.root.name} (Prefect's server first, some seconds)")
-    with project.only_run(), prefect_api(project.state_path, meanwhile=partial(_import_all, project)):
+    with said_stop(), project.only_run(), prefect_api(project.state_path, meanwhile=partial(_import_all, project)):
         from prefect.exceptions import PrefectHTTPStatusError, TerminationSignal
 
         from flows.pipelines import OpenProject, cycle, watch

@@ -232,9 +232,20 @@ def test_sigterm_stops_a_run_by_hand_within_ten_seconds(root: Path) -> None:
     with FolderLock(root / "lake").held():
         in_a_stage(root, process)
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=10)  # the promise
+        words = process.communicate(timeout=10)[1]  # the promise
     assert process.returncode in (130, -signal.SIGTERM)
+    assert words.count("stopped by SIGTERM; what was committed is kept, run again to go on\n") == 1
     assert [record.ended for record in unfinished(root / ".siftline")] == ["stopped by SIGTERM"]
+
+
+def test_sigterm_while_its_server_starts_is_said(root: Path) -> None:
+    process = start(root)
+    assert process.stderr is not None
+    while "Starting a run" not in (line := process.stderr.readline()):
+        assert line
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=10)[1] == "stopped by SIGTERM; what was committed is kept, run again to go on\n"
+    assert process.returncode == -signal.SIGTERM
 
 
 HANGS = """
@@ -266,6 +277,8 @@ def test_a_call_that_does_not_return_is_left(bound: str, code: int) -> None:
     assert process.returncode == code
     if bound == "limit":
         assert "pbkdf2_hmac" in words or "most recent call first" in words
+    else:
+        assert words == "stopped by SIGTERM; what was committed is kept, run again to go on\n"
 
 
 QUERY = """
