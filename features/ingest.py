@@ -76,7 +76,8 @@ def ingest(lake: Lake, config: IngestConfig, progress: Progress = silent) -> Sta
         progress: told the bytes read of all bytes in files.
 
     Returns:
-        The result; `detail` counts records: read, stored, quarantined, duplicate.
+        The result; `detail` counts records: read, stored, quarantined, duplicate; and as `missing` the stored items
+        that are not among these any more, where there are such.
 
     Raises:
         SettingsError: a source or column does not exist, a class was renamed or removed, or `multi_label` was changed
@@ -164,6 +165,8 @@ def _read_all(intake: "_Intake", inputs: list[_Input], root: Path, progress: Pro
         done += sum(size for size, _, _ in one.states)
         _check_unchanged(one, digest.hexdigest())
     intake.judge_held()
+    if missing := intake.missing():
+        counts["missing"] = missing
     shown.at(total)
     shown.show()
     assert counts["read"] == counts["stored"] + counts["quarantined"] + counts["duplicate"], counts
@@ -200,6 +203,10 @@ class _Intake:
         """Take the records that were held until all others were read."""
         for source, name, *record in self._held.rows():
             self.judge(Record(*record), source, name, last=True)
+
+    def missing(self) -> int:
+        """Stored items that nothing in this read was about."""
+        return self._ledger.missing()
 
     def refuse(self, entry: Fault, source: str, name: str) -> None:
         """Take what could not be read."""

@@ -70,6 +70,7 @@ class Ledger:
         self._held: dict[str, bytes] = {}  # as stored, or as this read gave it
         self._holders: Counter[bytes] = Counter()  # how many items hold a content
         self._met: set[str] = set()
+        self._met_contents: set[bytes] = set()  # of records without an id whose content an item with one has
         for item_id, content_hash, split, metadata in known:
             self._hold(item_id, _fingerprint(content_hash, split, metadata))
 
@@ -80,6 +81,7 @@ class Ledger:
         held = self._held.get(item_id, b"")
         same = held.startswith(content)
         if record.id is None and not same and content in self._holders:
+            self._met_contents.add(content)
             return item_id, "held"
         if item_id in self._met:  # a caller's id may look like the hash of another content; who came first keeps it
             return item_id, "duplicate" if same else "conflict"
@@ -89,6 +91,13 @@ class Ledger:
             return item_id, "duplicate"
         self._hold(item_id, now)
         return item_id, "stored"
+
+    def missing(self) -> int:
+        """How many stored items no record of this read was about."""
+        return sum(
+            item_id not in self._met and held[:CONTENT_BYTES] not in self._met_contents
+            for item_id, held in self._held.items()
+        )
 
     def _hold(self, item_id: str, now: bytes) -> None:
         before, content = self._held.get(item_id, b"")[:CONTENT_BYTES], now[:CONTENT_BYTES]

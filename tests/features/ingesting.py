@@ -25,5 +25,6 @@ def items(lake: Lake, columns: str = "item_id, content") -> list[tuple[Any, ...]
         return reader.rows(f"SELECT {columns} FROM items ORDER BY item_id")
 
 
-def counts(read: int, stored: int, quarantined: int, duplicate: int) -> dict[str, int]:
-    return {"read": read, "stored": stored, "quarantined": quarantined, "duplicate": duplicate}
+def counts(read: int, stored: int, quarantined: int, duplicate: int, missing: int = 0) -> dict[str, int]:
+    told = {"read": read, "stored": stored, "quarantined": quarantined, "duplicate": duplicate}
+    return {**told, "missing": missing} if missing else told

@@ -15,11 +15,11 @@ BEFORE = ({"id": 1, "text": "a", "body": "x"}, {"id": 2, "text": "b"})
 @pytest.mark.parametrize(
     ("rows", "settings", "told", "texts"),
     [
-        (({"id": 1, "text": "A"},), {}, counts(1, 1, 0, 0), ["A", "b"]),
-        (({"id": 8, "text": "a"}, {"id": 9, "text": "b"}), {}, counts(2, 2, 0, 0), ["a", "b", "a", "b"]),
+        (({"id": 1, "text": "A"},), {}, counts(1, 1, 0, 0, missing=1), ["A", "b"]),
+        (({"id": 8, "text": "a"}, {"id": 9, "text": "b"}), {}, counts(2, 2, 0, 0, missing=2), ["a", "b", "a", "b"]),
         (({"id": 2, "text": "a"}, {"id": 1, "text": "b"}), {}, counts(2, 2, 0, 0), ["b", "a"]),
-        (({"id": 1, "text": ""}, BEFORE[1]), {}, counts(2, 0, 1, 1), ["a", "b"]),
-        (BEFORE, {"text": "body"}, counts(2, 1, 1, 0), ["x", "b"]),
+        (({"id": 1, "text": ""}, BEFORE[1]), {}, counts(2, 0, 1, 1, missing=1), ["a", "b"]),
+        (BEFORE, {"text": "body"}, counts(2, 1, 1, 0, missing=1), ["x", "b"]),
         (BEFORE, {"name": "t"}, counts(2, 0, 0, 2), ["a", "b"]),
         (BEFORE, {"id": None}, counts(2, 0, 0, 2), ["a", "b"]),
         (BEFORE, {"metadata": ("body",)}, counts(2, 1, 0, 1), ["a", "b"]),
