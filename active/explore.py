@@ -2,9 +2,10 @@
 
 Every item has a fixed place in an order drawn once by its id and the seed. A share of each batch goes to the first
 items of that order that nobody was asked about; those that were labelled for another reason are there for nothing. So
-all items up to the first unlabelled one are a fair sample, whatever was selected beside it or is ingested later. Items
-that people skipped are passed over: the sample speaks for the items that people can label. Each counts with what the
-end model said of it before anybody had answered, so no model is asked about what it learned.
+all items up to the first unlabelled one are a fair sample, whatever was selected beside it. What is ingested later
+finds its place between them and is unlabelled at first; so the sample may be one of the items that came before a time.
+Items that people skipped are passed over: the sample speaks for the items that people can label. Each counts with what
+the end model said of it before anybody had answered, so no model is asked about what it learned.
 
 Shape letters: N items of the pool.
 """
@@ -12,6 +13,7 @@ Shape letters: N items of the pool.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 
@@ -19,6 +21,8 @@ from active.graph import Rows
 from active.pool import ANSWERED, ASKED, Pool
 from warehouse import Reader
 
+NEARLY_ALL = 0.9
+"""Share of the largest sample that one of a larger pool must have to be taken in its place."""
 EXPLORED = "Drawn at random, whatever its value: part of the fair sample of all records."
 """Begins the reason of such an item in the queue, also once it is asked again; the saved questions look for it."""
 
@@ -44,30 +48,55 @@ def exploration_next(pool: Pool, seed: int, count: int) -> Rows:
     return order[~np.isin(order, pool.taken)][:count]
 
 
-def fair_sample(item_ids: Sequence[str], labelled: Rows, skipped: Rows, seed: int) -> Rows:
+def fair_sample(
+    item_ids: Sequence[str], labelled: Rows, skipped: Rows, seed: int, came: Rows | None = None
+) -> tuple[Rows, int | None]:
     """The labelled items that are a fair sample of the pool: all of the order up to the first that is still open.
+
+    Where items come in all the time, one is open somewhere at the begin of the order. Then it is a fair sample of the
+    items that came before some time, the latest by which it has nine tenths of what any has. Only which items are open,
+    and when they came, decides about the time.
 
     Args:
         item_ids: of the pool [N].
         labelled: places of those with a label in force.
         skipped: places of those that people skipped; left out, so this is a sample of those that people can label.
         seed: of the order.
+        came: when each came in [N]; without it the sample is one of the whole pool.
+
+    Returns:
+        Their places, and the time; None where it is a sample of the whole pool.
     """
     order = exploration_order(item_ids, seed)
     order = order[~np.isin(order, skipped)]
-    held = np.isin(order, labelled)
-    return order[: len(order) if held.all() else int(np.argmin(held))]
+    opened = np.flatnonzero(~np.isin(order, labelled))
+    if not len(opened):
+        return order, None
+    whole = order[: opened[0]], None
+    if came is None:
+        return whole
+    came_M = came[order]
+    earliest = np.minimum.accumulate(came_M[opened])
+    news = np.flatnonzero(np.diff(earliest, prepend=earliest[0] + 1) < 0)
+    # Of what came before each time, all is labelled up to where the first of the next earlier time is open.
+    samples = [whole]
+    for time, end in zip(earliest[news].tolist(), [*opened[news[1:]].tolist(), len(order)], strict=True):
+        samples.append((order[:end][came_M[:end] < time], time))
+    most = max(len(rows) for rows, _ in samples)
+    return next((rows, time) for rows, time in samples if len(rows) >= NEARLY_ALL * most)
 
 
 @dataclass(frozen=True, slots=True)
 class FairScore:
     """Of how many items of the fair sample the end model had the label right before anybody had answered.
 
-    In a multi-label project that is the whole set of classes.
+    In a multi-label project that is the whole set of classes. It is a sample of the items that came in `before`; of all
+    where that is None.
     """
 
     items: int
     right: int
+    before: datetime | None = None
 
 
 def score_fair_sample(reader: Reader, seed: int) -> FairScore | None:
@@ -88,7 +117,7 @@ def score_fair_sample(reader: Reader, seed: int) -> FairScore | None:
         return None
     pool = reader.arrow(
         f"""
-        SELECT i.item_id, g.item_id IS NOT NULL AS labelled, {ANSWERED} AS answered
+        SELECT i.item_id, g.item_id IS NOT NULL AS labelled, {ANSWERED} AS answered, epoch_us(i.committed_at) AS came
         FROM items i {ASKED}
         WHERE i.split = 'train' AND i.item_id IN (SELECT item_id FROM vectors)
         ORDER BY i.item_id
@@ -97,7 +126,8 @@ def score_fair_sample(reader: Reader, seed: int) -> FairScore | None:
     item_ids: list[str] = pool.column("item_id").to_pylist()
     labelled = pool.column("labelled").to_numpy().astype(np.bool_)
     answered = pool.column("answered").to_numpy().astype(np.bool_)
-    fair = fair_sample(item_ids, np.flatnonzero(labelled), np.flatnonzero(answered & ~labelled), seed)
+    came = pool.column("came").to_numpy()
+    fair, time = fair_sample(item_ids, np.flatnonzero(labelled), np.flatnonzero(answered & ~labelled), seed, came)
     items, right = reader.rows(
         """
         WITH answered AS (
@@ -117,4 +147,5 @@ def score_fair_sample(reader: Reader, seed: int) -> FairScore | None:
         """,
         [[item_ids[row] for row in fair]],
     )[0]
-    return FairScore(int(items), int(right))
+    before = None if time is None else datetime.fromtimestamp(time / 1e6, UTC)
+    return FairScore(int(items), int(right), before)

@@ -31,6 +31,7 @@ from warehouse import (
 from warehouse.reader import list_column_to_matrix
 from weak_labels.calibration import Floats, calibration_error
 from weak_labels.classifier import EndModelConfig, Ints
+from weak_labels.curve_sizes import curve_sizes
 from weak_labels.gold_file import EvaluateConfig, Gold, hash_gold, read_gold, score
 from weak_labels.one_vs_rest import Label, Truth, truth
 from weak_labels.set_score import score_sets
@@ -135,7 +136,8 @@ def evaluate_rivals(
 ) -> StageResult:
     """Measure what the same number of gold labels is worth without the selection or without the weak labels.
 
-    For every number n of gold labels that an end model learned from and that is still in force:
+    For every number n of gold labels that an end model learned from and that is still in force, or where these are
+    many for those that `curve_sizes` leaves:
 
     - random: n train items picked at random, with the weak labels; `rival_seeds` picks;
     - random_gold_only: the same picks without weak labels;
@@ -145,8 +147,8 @@ def evaluate_rivals(
       model that learned from exactly that.
 
     And once all_gold: every train item of the gold file, without weak labels. A figure is measured again when its
-    basis or its labels are others than the stored ones, and removed when it cannot be measured any more: fewer labels
-    are in force, or the gold file has too few train items to pick n.
+    basis or its labels are others than the stored ones, and removed when it cannot be measured any more (fewer labels
+    are in force, or the gold file has too few train items to pick n) or its n is left out.
 
     Args:
         lake: the warehouse.
@@ -180,7 +182,7 @@ def evaluate_rivals(
         if not len(ground.rows):
             return _no_gold(stage, config, ground)
         data = ground.data
-        rivals = list(_rivals(stage, config, ground, [n for n in learned if n <= len(data.gold)]))
+        rivals = list(_rivals(stage, config, ground, curve_sizes([n for n in learned if n <= len(data.gold)])))
         stored = {
             (series, labels, seed): json.loads(detail)
             for series, labels, seed, detail in stage.rows(

@@ -1,6 +1,7 @@
 """Exploration leaves a sample that selection cannot bias, quotas hold, and the outlook says what more labels bring."""
 
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,7 @@ def test_the_fair_sample_is_the_begin_of_an_order_that_selection_does_not_know(l
     order = [pool.ids[row] for row in exploration_order(pool.ids, 0)]
     with pool.lake.read() as reader:
         state = read_pool(reader, pool.ids)
-        fair = [state.item_ids[row] for row in fair_sample(state.item_ids, state.labelled, state.skipped, 0)]
+        fair = [state.item_ids[row] for row in fair_sample(state.item_ids, state.labelled, state.skipped, 0)[0]]
     assert len(explored) == 12
     assert len(fair) >= 12
     assert fair == order[: len(fair)]
@@ -65,7 +66,7 @@ def test_the_fair_sample_goes_on_behind_a_skipped_item_and_ends_before_an_open_o
     def fair() -> list[str]:
         with lake.read() as reader:
             state = read_pool(reader, pool.ids)
-            return [state.item_ids[row] for row in fair_sample(state.item_ids, state.labelled, state.skipped, 0)]
+            return [state.item_ids[row] for row in fair_sample(state.item_ids, state.labelled, state.skipped, 0)[0]]
 
     assert fair() == [first, third]
     edited = "UPDATE lake.items SET content_hash = 'another' WHERE item_id = ?"  # nobody saw the text it has now
@@ -73,6 +74,30 @@ def test_the_fair_sample_goes_on_behind_a_skipped_item_and_ends_before_an_open_o
     cursor.execute(edited, [skipped])
     cursor.close()
     assert fair() == [first]
+
+
+def test_items_that_keep_coming_in_do_not_cut_the_fair_sample() -> None:
+    generator, ids, came, asked = np.random.default_rng(0), [f"i{n}" for n in range(2000)], [0] * 2000, set[int]()
+    sizes, ages, explored = [0], [0], 0
+    for cycle in range(1, 101):
+        labelled = np.array(sorted(asked), np.int64)  # all that was asked is answered, and then more comes in
+        ids += [f"new {cycle} {n}" for n in range(20)]
+        came += [cycle] * 20
+        fair, before = fair_sample(ids, labelled, np.array([], np.int64), 0, np.array(came))
+        order = exploration_order(ids, 0)
+        since = {row for row in range(len(ids)) if before is None or came[row] < before}
+        place = {int(row): n for n, row in enumerate(order)}
+        last = max((place[int(row)] for row in fair), default=-1)
+        assert set(fair.tolist()) == set(order[: last + 1].tolist()) & since, "one that came before is left out"
+        assert set(fair.tolist()) <= asked
+        explored += 2
+        sizes.append(len(fair))
+        ages.append(0 if before is None else cycle - before)
+        asked.update([int(row) for row in order if int(row) not in asked][:2])
+        asked.update(int(row) for row in generator.permutation(len(ids))[:14])
+    assert sizes[-1] >= explored - 2
+    assert all(after >= 0.8 * before for before, after in pairwise(sizes)), "it does not shrink by what comes in"
+    assert max(ages) <= 20, "nor is it one of long ago"
 
 
 def fair_score(lake: Lake) -> FairScore | None:

@@ -1,5 +1,6 @@
 """Where no gold file tells the accuracy, items drawn at random do: in the report and after a run."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -47,3 +48,8 @@ def test_the_report_and_a_run_say_how_often_the_end_model_is_right(
 def test_a_few_items_say_nothing() -> None:
     assert fair_sentence(None) == fair_sentence(FairScore(9, 9)) == ""
     assert "10 right" in fair_sentence(FairScore(10, 10))
+
+
+def test_a_sample_of_what_came_before_a_time_says_so() -> None:
+    said = fair_sentence(FairScore(20, 15, datetime(2026, 3, 4, 5, 6, tzinfo=UTC)))
+    assert "Of 20 items drawn at random from those of before 2026-03-04 05:06 (UTC) the end model had 15 right" in said

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from sklearn.metrics import f1_score
 
 from tests.weak_labels.small_lake import CLASSES, SmallLake, build, prepared
-from warehouse import DataError, Lake, SettingsError, StageResult
+from warehouse import DataError, Lake, SettingsError, StageResult, Upsert
 from weak_labels.classifier import EndModel, EndModelConfig, Floats
+from weak_labels.curve_sizes import MOST_SIZES, curve_sizes
 from weak_labels.end_model import end_model
 from weak_labels.evaluate import EvaluateConfig, evaluate, evaluate_rivals, score
 from weak_labels.label_models import label_model
@@ -120,6 +122,22 @@ class TestEvaluate:
         assert run(small).committed
 
 
+class TestCurveSizes:
+    def test_few_are_all_shown(self) -> None:
+        assert curve_sizes([0, 5, 3], most=2) == [0, 3, 5]
+        assert curve_sizes([]) == []
+
+    def test_of_many_so_many_and_one_that_is_left_out_never_comes_back(self) -> None:
+        generator, learned, left_out = np.random.default_rng(0), [0], set[int]()
+        for _ in range(400):
+            learned.append(learned[-1] + int(generator.integers(1, 9)))
+            shown = curve_sizes(learned)
+            assert len(shown) <= MOST_SIZES + 2
+            assert (shown[0], shown[-1]) == (0, learned[-1])
+            assert not left_out.intersection(shown)
+            left_out.update(set(learned) - set(shown))
+
+
 class TestRivals:
     def test_every_rival_of_every_size_is_measured(self, small: SmallLake) -> None:
         run(small)
@@ -160,6 +178,26 @@ class TestRivals:
         run(small)
         # size 18: random and random_gold_only twice, gold_only once; three figures each
         assert run_rivals(small, rival_seeds=2).rows_written == {"metrics": 15}
+
+    def test_what_is_measured_does_not_grow_with_every_cycle_that_ever_was(self, small: SmallLake) -> None:
+        small.answer({item_id: small.truth[item_id] for item_id in small.train_ids()[:60]})
+        numbers = list(range(1, 61))
+        models = {
+            "model_id": [f"m{n}" for n in numbers],
+            "stage": ["end_model"] * len(numbers),
+            "kind": ["linear"] * len(numbers),
+            "gold_labels": pa.array(numbers, pa.int32()),
+            "items": pa.array(numbers, pa.int32()),
+            "sequence": pa.array([n + 1 for n in numbers], pa.int32()),
+            "detail": ["{}"] * len(numbers),
+        }
+        small.put(Upsert("models", pa.table(models)))
+        run_rivals(small, rival_seeds=1)
+        sizes = {labels for series, labels in keys(small) if series == "gold_only"}
+        assert sizes == {labels for series, labels in keys(small) if series == "random"}
+        assert len(sizes) <= MOST_SIZES + 1
+        assert {1, 60} <= sizes
+        assert max(np.diff(sorted(sizes))) <= 8, "evenly, not the first or the last ones"
 
     def test_gold_only_takes_the_selected_items_in_their_order(self, small: SmallLake) -> None:
         everything_earn = dict.fromkeys(small.train_ids(of_class=0)[:6], 0)
