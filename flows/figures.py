@@ -10,7 +10,9 @@ from weak_labels.report import Report
 
 Rows = list[dict[str, object]]
 FIGURES = 200
-"""Metrics that are shown at most."""
+"""Metrics, cycles and end models that are shown at most."""
+NAMED_POINTS = 12
+"""Points of the curve that have their figures beside them at most; those of more would lie on each other."""
 _MARKUP = re.compile(r"[\\`*~<\[\]&]|(?<![^\W_])_|_(?![^\W_])|^[#>]|^[+-](?=[\s-]|$)")
 
 
@@ -28,10 +30,12 @@ def _cell(text: str) -> str:
 def figures(reader: Reader) -> list[tuple[str, Rows, str]]:
     """Queue, learning curve and metrics: name, rows and description of each."""
     queue = reader.rows("SELECT cycle, tasks, planned, sent, waiting, answered FROM queue_progress ORDER BY cycle")
+    cycles = "Annotation tasks by cycle and state" + _last(queue)
     curve = reader.rows(
         "SELECT gold_labels, trained_on, round(test_accuracy, 4), round(random_accuracy, 4), split "
         "FROM cycle_summary ORDER BY cycle"
     )
+    models = "End models in their order" + _last(curve)
     comparable = "FROM metrics WHERE series <> 'end_model'"  # the curve shows those
     metrics = reader.rows(
         f"SELECT series, name, split, labels, round(avg(value), 4) {comparable} GROUP BY ALL "
@@ -44,14 +48,13 @@ def figures(reader: Reader) -> list[tuple[str, Rows, str]]:
     return [
         (
             "queue",
-            _named(("cycle", "tasks", "planned", "sent", "waiting", "answered"), queue),
-            "Annotation tasks by cycle and state.",
+            _named(("cycle", "tasks", "planned", "sent", "waiting", "answered"), queue[-FIGURES:]),
+            f"{cycles}.",
         ),
         (
             "learning-curve",
-            _named(("gold labels", "trained on", "accuracy", "random pick", "split"), curve),
-            "End models in their order: labels they learned from, and accuracy on the split that is scored, if any."
-            + whose,
+            _named(("gold labels", "trained on", "accuracy", "random pick", "split"), curve[-FIGURES:]),
+            f"{models}: labels they learned from, and accuracy on the split that is scored, if any." + whose,
         ),
         (
             "metrics",
@@ -59,6 +62,11 @@ def figures(reader: Reader) -> list[tuple[str, Rows, str]]:
             f"{all_of}, seeds averaged.{whose}",
         ),
     ]
+
+
+def _last(rows: Sequence[object]) -> str:
+    """That they are the last ones, where there are more; every run keeps its own copy of them."""
+    return f", the last {FIGURES} of {len(rows):,}" if len(rows) > FIGURES else ""
 
 
 def _named(names: Sequence[str], rows: Sequence[Sequence[object]]) -> Rows:
@@ -79,11 +87,16 @@ def curve_picture(curve: Rows) -> str:
         for x, y in points
     ]
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    named = {len(points) - 1 - step for step in range(0, len(points), -(-len(points) // NAMED_POINTS))}
     marks = "".join(
         f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="#1d4ed8"/>'
-        f'<text x="{x:.1f}" y="{y - 10:.1f}" text-anchor="middle">{value:.3f}</text>'
-        f'<text x="{x:.1f}" y="282" text-anchor="middle">{labels:.0f}</text>'
-        for (x, y), (labels, value) in zip(places, points, strict=True)
+        + (
+            f'<text x="{x:.1f}" y="{y - 10:.1f}" text-anchor="middle">{value:.3f}</text>'
+            f'<text x="{x:.1f}" y="282" text-anchor="middle">{labels:.0f}</text>'
+            if place in named
+            else ""
+        )
+        for place, ((x, y), (labels, value)) in enumerate(zip(places, points, strict=True))
     )
     svg = (
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 310" width="640" height="310" '

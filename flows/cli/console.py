@@ -33,6 +33,10 @@ class Plain(Console):
         """Print; what is no string, such as a `Text` or a table, is made of safe text already."""
         super().print(*(lines(o) if isinstance(o, str) else o for o in objects), **options)
 
+    def on_broken_pipe(self) -> None:
+        """Leave it to the caller, as `print` does; rich would first hide which output it was that nobody reads."""
+        raise
+
 
 # Paths, conditions and class names have brackets and colons that are no markup and no emoji; styled text is a `Text`.
 out = Plain(markup=False, emoji=False, highlight=False, soft_wrap=True)

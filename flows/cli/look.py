@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from flows.project import Project
     from flows.stages import RunSummary
 
+FEW_ROWS = 12
+"""Cycles and end models that are shown: of months of runs they would push all else from the screen."""
+
 
 def simulated_mark(reader: Reader) -> str:
     """Says beside a figure how many of the answers behind it were simulated; empty when people gave them all."""
@@ -38,18 +41,13 @@ def show_status(root: Path) -> None:
         out.print(f"{settings.project.title or settings.project.name}: {place.words}")
         splits = reader.rows("SELECT split, count(*) FROM items GROUP BY split ORDER BY split")
         print_table(["split", "items"], [*splits, *_quarantined(reader)], title="items")
-        print_table(
-            ["cycle", "tasks", "planned", "sent", "waiting", "answered"],
-            reader.rows("SELECT cycle, tasks, planned, sent, waiting, answered FROM queue_progress ORDER BY cycle"),
-            title="queue" + mark,
+        _print_queue(reader, mark)
+        models = reader.rows(
+            "SELECT cycle + 1, gold_labels, trained_on, test_accuracy, split FROM cycle_summary ORDER BY cycle"
         )
-        print_table(
-            ["model", "gold labels", "trained on", "accuracy", "on"],
-            reader.rows(
-                "SELECT cycle + 1, gold_labels, trained_on, test_accuracy, split FROM cycle_summary ORDER BY cycle"
-            ),
-            title="end models" + mark,
-        )
+        few = f", the last {FEW_ROWS} of {len(models):,}" if len(models) > FEW_ROWS else ""
+        columns = ["model", "gold labels", "trained on", "accuracy", "on"]
+        print_table(columns, models[-FEW_ROWS:], title=f"end models{few}{mark}")
         stages = reader.rows(
             """
             SELECT stage, strftime(committed_at, '%Y-%m-%d %H:%M:%S'), seconds, rows_written FROM runs
@@ -74,6 +72,18 @@ def show_status(root: Path) -> None:
             if hint := _answer_here(root, settings):
                 out.print(hint)
             out.print(_then_run(root))
+
+
+def _print_queue(reader: Reader, mark: str) -> None:
+    """The cycles, of which older ones without an open task are one row."""
+    rows = reader.rows(
+        "SELECT cycle, tasks, planned, sent, waiting, answered FROM queue_progress ORDER BY cycle, project"
+    )
+    done = [row for row in rows[:-FEW_ROWS] if row[1] == row[-1]]
+    if done:
+        earlier = (f"{len(done):,} earlier", *(sum(column) for column in list(zip(*done, strict=True))[1:]))
+        rows = [earlier, *(row for row in rows if row not in done)]
+    print_table(["cycle", "tasks", "planned", "sent", "waiting", "answered"], rows, title="queue" + mark)
 
 
 def _quarantined(reader: Reader) -> list[tuple[str, int]]:
@@ -270,11 +280,7 @@ def show_queue(root: Path, limit: int) -> None:
     """Print the states of the queue and the next tasks with their reasons."""
     settings = load_settings(root)
     with Lake(settings.warehouse.below(root), read_only=True) as lake, lake.read() as reader:
-        print_table(
-            ["cycle", "tasks", "planned", "sent", "waiting", "answered"],
-            reader.rows("SELECT cycle, tasks, planned, sent, waiting, answered FROM queue_progress ORDER BY cycle"),
-            title="queue" + simulated_mark(reader),
-        )
+        _print_queue(reader, simulated_mark(reader))
         if skipped := _skipped(reader):
             out.print(skipped)
         if spent := budget_spent(reader, settings):

@@ -32,6 +32,7 @@ _MAP_REASON = 160
 _NONE_FITS = -2
 """In place of a class on the map, where the model says that none fits."""
 _QUEUE_TEXT = 260
+FEW_ROWS = 12  # batches and end models that are shown at once; of months of runs they would bury all else
 _NEIGHBOURS = 3
 _MATRIX_CLASSES = 60
 
@@ -119,6 +120,7 @@ def _render(facts: Facts, item_map: Mapping[str, Any] | None, *, title: str, cla
         item_map=item_map,
         quality_plot=_quality_plot(facts),
         queue_text=_QUEUE_TEXT,
+        few_rows=FEW_ROWS,
         reason_words=REASONS,
         neighbours=neighbours(facts),
         suggestion=partial(suggestion, classes),

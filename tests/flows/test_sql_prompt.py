@@ -165,6 +165,15 @@ def test_a_reader_that_leaves_is_no_fault(project: Path) -> None:
         assert process.wait(60) == 0
 
 
+def test_a_reader_that_left_before_a_sentence_is_no_fault(project: Path) -> None:
+    command = [sys.executable, "-m", "flows.cli.main", "status", "--project", str(project)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert (process.stderr.read(), process.wait(60)) == ("", 0)
+
+
 def test_a_broken_pipe_of_our_own_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
