@@ -8,7 +8,8 @@ schema: files written before it read as well, and `maintain` brings it to an old
 
 import duckdb
 
-SORTED_BY = {"items": "item_id", "predictions": "item_id"}
+SORTED_BY = {"items": ("item_id",), "predictions": ("end_model_id", "item_id")}
+"""Those of the latest model are asked for again and again, and each cycle adds the rows of another model."""
 OFTEN_EMPTY: tuple[str, ...] = ("annotations", "annotator_skills", "asked_before", "lf_faults", "metrics", "quarantine")
 _METADATA = "__ducklake_metadata_lake"
 
@@ -25,14 +26,18 @@ FILE_OPTIONS: tuple[tuple[str, str, str], ...] = (
 
 
 def sort_tables(cursor: duckdb.DuckDBPyConnection) -> list[str]:
-    """Give tables their order for files written from now on, in the caller's transaction; returns which had none."""
+    """Give tables their order for files written from now on, in the caller's transaction; returns which had another."""
     known = cursor.execute(
-        f"SELECT t.table_name FROM {_METADATA}.ducklake_sort_info s JOIN {_METADATA}.ducklake_table t USING (table_id) "
-        "WHERE s.end_snapshot IS NULL AND t.end_snapshot IS NULL"
+        "SELECT t.table_name, list(trim(e.expression, '\"') ORDER BY e.sort_key_index) "
+        f"FROM {_METADATA}.ducklake_sort_info s JOIN {_METADATA}.ducklake_table t USING (table_id) "
+        f"JOIN {_METADATA}.ducklake_sort_expression e USING (sort_id) "
+        "WHERE s.end_snapshot IS NULL AND t.end_snapshot IS NULL GROUP BY ALL"
     ).fetchall()
-    lacking = sorted(SORTED_BY.keys() - {str(name) for (name,) in known})
+    orders = {str(name): tuple(columns) for name, columns in known}
+    lacking = sorted(name for name, columns in SORTED_BY.items() if orders.get(name) != columns)
     for name in lacking:
-        cursor.execute(f'ALTER TABLE "{name}" SET SORTED BY ("{SORTED_BY[name]}")')
+        columns = ", ".join(f'"{column}"' for column in SORTED_BY[name])
+        cursor.execute(f'ALTER TABLE "{name}" SET SORTED BY ({columns})')
     return lacking
 
 

@@ -158,6 +158,35 @@ def test_one_id_lies_in_one_row_group(lake: Lake, made: str) -> None:
         assert (column.compression, column.encodings) == ("LZ4", ("DELTA_LENGTH_BYTE_ARRAY",))
 
 
+@pytest.mark.parametrize("made", ["now", "when the order was by item alone"])
+def test_the_predictions_of_one_model_lie_together(lake: Lake, made: str) -> None:
+    if made != "now":
+        with contextlib.closing(lake.new_cursor()) as cursor:
+            cursor.execute("ALTER TABLE predictions SET SORTED BY (item_id)")
+        maintain(lake, grace_h=0)
+    count = 20_480
+    for model in ("m1", "m2", "m3"):
+        with lake.stage("end_model", version=1, inputs=(), params={"model": model}) as stage:
+            rows = {
+                "item_id": [f"i{number}" for number in range(count)],
+                "end_model_id": [model] * count,
+                "probs": [[1.0]] * count,
+                "class_id": pa.array([0] * count, pa.int32()),
+                "confidence": pa.array([1.0] * count, pa.float32()),
+            }
+            stage.commit([Append("predictions", pa.table(rows))])
+    maintain(lake, grace_h=0)
+    merged = list((lake.path / "data" / "main" / "predictions").glob("*.parquet"))
+    assert len(merged) == 1
+    metadata = pq.ParquetFile(merged[0]).metadata
+    place = metadata.schema.names.index("end_model_id")
+    found = [metadata.row_group(number).column(place).statistics for number in range(metadata.num_row_groups)]
+    assert [(group.min, group.max) for group in found] == [("m1", "m1"), ("m2", "m2"), ("m3", "m3")]
+    snapshot = lake.snapshot()
+    maintain(lake, grace_h=0)
+    assert lake.snapshot() == snapshot, "the order is known"
+
+
 @pytest.mark.parametrize("made", ["now", "before there was a layout"])
 def test_an_empty_table_has_statistics_and_no_snapshot_holds_a_row_for_them(lake: Lake, made: str) -> None:
     if made != "now":
