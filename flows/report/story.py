@@ -136,10 +136,11 @@ def fair_sentence(fair: FairScore | None) -> str:
     if fair is None or fair.items < FAIR_ITEMS:
         return ""
     low, high = wilson(fair.right, fair.items)
+    last = f" Of the {count(fair.last)} answered last: {percent(fair.last_right / fair.last)}." if fair.last else ""
     of = f" from those of before {fair.before:%Y-%m-%d %H:%M} (UTC)" if fair.before else ""
     return (
         f"Of {count(fair.items)} items drawn at random{of} the end model had {count(fair.right)} right before people "
-        f"answered: {percent(fair.right / fair.items)}, 95% interval {percent(low)} to {percent(high)}."
+        f"answered: {percent(fair.right / fair.items)}, 95% interval {percent(low)} to {percent(high)}.{last}"
     )
 
 

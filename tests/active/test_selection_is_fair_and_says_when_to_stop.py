@@ -130,6 +130,15 @@ def test_the_fair_sample_counts_what_the_end_model_said_before_people_answered(l
     assert fair_score(lake) == FairScore(11, 9)
 
 
+def test_what_was_answered_last_is_told_for_itself(lake: Lake, tmp_path: Path) -> None:
+    pool, classes = filled(lake, tmp_path)
+    asked = [item for item, _, _ in one_round(pool, SelectConfig(project="p", batch=36, budget=36, explore=1.0))]
+    answers = {item: int(classes[pool.ids.index(item)]) for item in asked}
+    label(pool, {item: (answers[item] + 1) % 3 for item in asked[:20]})
+    label(pool, {item: answers[item] for item in asked[20:]})
+    assert fair_score(lake) == FairScore(36, 16, None, last=12, last_right=12)
+
+
 def test_in_a_multi_label_project_the_end_model_is_right_where_the_whole_set_is(lake: Lake, tmp_path: Path) -> None:
     vectors, has = sets(N)
     pool = small_pool(lake, tmp_path, vectors, np.where(has, 0.8, 0.1), multi_label=True)

@@ -53,3 +53,8 @@ def test_a_few_items_say_nothing() -> None:
 def test_a_sample_of_what_came_before_a_time_says_so() -> None:
     said = fair_sentence(FairScore(20, 15, datetime(2026, 3, 4, 5, 6, tzinfo=UTC)))
     assert "Of 20 items drawn at random from those of before 2026-03-04 05:06 (UTC) the end model had 15 right" in said
+
+
+def test_the_items_that_were_answered_last_stand_beside_all() -> None:
+    said = fair_sentence(FairScore(90, 45, None, last=30, last_right=24))
+    assert said.endswith("answered: 50%, 95% interval 40% to 60%. Of the 30 answered last: 80%.")
