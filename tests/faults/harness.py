@@ -1,13 +1,13 @@
 """Runs a project without Prefect in forked children and kills each at a chosen moment; used by test_killed_runs.py.
 
-    python -m tests.faults.harness PROJECT
+    python -m tests.faults.harness PROJECT FRACTION ...
 
 Every statement on the warehouse and every file that is opened for writing, renamed or removed is a *moment* of the
 stage at work. An undisturbed run in a copy of the project counts the moments of each stage in its first pass; then one
-run after the other is killed at the first, the middle and the last but one moment of every stage, each going on from
-what the one before left. A run that finds less to do than so many moments ends with its stage: if it went on, the
-stages behind it would have nothing left to be killed in. The children are forks of a process that has imported all that
-stages import when they need it, so the heavy imports are paid once. Prints one JSON line with what was killed.
+run after the other is killed in every stage, at each fraction of its moments (0 is the first, 1 the last but one), each
+going on from what the one before left. A run that finds less to do than so many moments ends with its stage: if it went
+on, the stages behind it would have nothing left to be killed in. The children are forks of a process that has imported
+all that stages import when they need it, so the heavy imports are paid once. Prints one JSON line with what was killed.
 """
 
 import importlib
@@ -126,7 +126,7 @@ def in_child(root: Path, kill_at: tuple[str, int] | None, output: Path) -> int:
         os._exit(code)  # a child must never return into the parent's code
 
 
-def main(root: Path) -> None:
+def main(root: Path, fractions: list[float]) -> None:
     """Run undisturbed in a copy, then with kills in the project itself."""
     undisturbed = root.with_name(root.name + "-undisturbed")
     shutil.copytree(root, undisturbed)
@@ -139,7 +139,7 @@ def main(root: Path) -> None:
     began = time.monotonic()
     for stage in STAGES:
         last = counts[stage]
-        for number in sorted({1, last // 2, last - 1}):
+        for number in sorted({max(1, int(fraction * (last - 1))) for fraction in fractions}):
             status = in_child(root, (stage, number), output)
             if os.WIFSIGNALED(status):
                 killed.append((stage, number))
@@ -149,4 +149,4 @@ def main(root: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), [float(fraction) for fraction in sys.argv[2:]])

@@ -37,11 +37,17 @@ class Pair:
     killed: list[tuple[str, int]]
 
 
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory, reuters: SampleFiles) -> Pair:
-    root = make_small_project(tmp_path_factory.mktemp("killed") / "project", reuters, train=80, test=20)
+def small_project(folder: Path, reuters: SampleFiles, *, budget: int = 8) -> Path:
+    root = make_small_project(folder, reuters, train=80, test=20)
+    settings = (root / "siftline.toml").read_text("utf-8")
+    (root / "siftline.toml").write_text(settings.replace("budget = 16", f"budget = {budget}"), "utf-8")
+    return root
+
+
+def killed_in_every_stage(root: Path, *fractions: float) -> Pair:
+    """Kill runs of a project at these fractions of each stage's moments, then run it to its end."""
     ended = subprocess.run(
-        [sys.executable, "-m", "tests.faults.harness", str(root)],
+        [sys.executable, "-m", "tests.faults.harness", str(root), *map(str, fractions)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -49,27 +55,42 @@ def pair(tmp_path_factory: pytest.TempPathFactory, reuters: SampleFiles) -> Pair
     )
     assert ended.returncode == 0, ended.stderr[-3000:]
     killed = json.loads(ended.stdout.splitlines()[-1])["killed"]
-    return Pair(root, root.with_name("project-undisturbed"), [(name, moment) for name, moment in killed])
+    return Pair(root, root.with_name(f"{root.name}-undisturbed"), [(name, moment) for name, moment in killed])
 
 
-@pytest.mark.timeout(2400)  # some fifty forked runs
-def test_killed_inside_every_stage_the_tables_equal_an_undisturbed_run(pair: Pair) -> None:
-    # Also in the middle and towards the end, where it would find nothing to do if an earlier run had gone on beyond it.
-    assert all(sum(name == stage for name, _ in pair.killed) > 1 for stage in STAGES), pair.killed
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory, reuters: SampleFiles) -> Pair:
+    return killed_in_every_stage(small_project(tmp_path_factory.mktemp("killed") / "project", reuters), 0.5)
+
+
+def assert_nothing_differs_and_nothing_is_doubled(pair: Pair, budget: int) -> None:
     with Lake(pair.disturbed / "lake") as one, Lake(pair.undisturbed / "lake") as other:
         assert one.content_hash(CONTENT) == other.content_hash(CONTENT)
         with one.read() as reader:
-            assert reader.scalar("SELECT count(*) FROM queue") == 16
+            assert reader.scalar("SELECT count(*) FROM queue") == budget
     tasks = queued(pair.disturbed)
-    assert len(tasks) == len(set(tasks)) == 16
+    assert len(tasks) == len(set(tasks)) == budget
 
 
+def test_killed_in_the_middle_of_every_stage_the_tables_equal_an_undisturbed_run(pair: Pair) -> None:
+    assert [name for name, _ in pair.killed] == list(STAGES)
+    assert_nothing_differs_and_nothing_is_doubled(pair, 8)
+
+
+@pytest.mark.heavy  # some fifty forked runs
 @pytest.mark.timeout(2400)
+def test_killed_inside_every_stage_the_tables_equal_an_undisturbed_run(tmp_path: Path, reuters: SampleFiles) -> None:
+    pair = killed_in_every_stage(small_project(tmp_path / "project", reuters, budget=16), 0.0, 0.5, 1.0)
+    # Also in the middle and towards the end, where it would find nothing to do if an earlier run had gone on beyond it.
+    assert all(sum(name == stage for name, _ in pair.killed) > 1 for stage in STAGES), pair.killed
+    assert_nothing_differs_and_nothing_is_doubled(pair, 16)
+
+
 def test_the_command_killed_as_its_server_starts_and_among_the_stages_ends_like_an_undisturbed_run(
     tmp_path: Path, reuters: SampleFiles, pair: Pair
 ) -> None:
     """The real command with Prefect: its own server must not stay behind and must not hinder the next run."""
-    root = make_small_project(tmp_path / "project", reuters, train=80, test=20)
+    root = small_project(tmp_path / "project", reuters)
     command = [sys.executable, "-m", "flows.cli.main", "run", "--annotator", "simulated", "--project", str(root)]
     state = root / ".siftline"
     moments: tuple[Callable[[], bool], ...] = (
