@@ -2,21 +2,21 @@
 
     python -m tests.warehouse.killed_commits FOLDER
 
-An undisturbed child writes down its statements. Then one child after the other dies at every statement of the commit,
-and at the last of each kind of writing statement of the many that create the schema; after each, another child checks
-what is left and commits again. The children are forks, so the imports are paid once; this process opens no warehouse,
-whose threads a fork would lack. Prints one JSON line with the deaths.
+An undisturbed child writes down its statements. Then one child after the other dies at the last of each kind of writing
+statement of the many that create the schema, and, in a copy of a warehouse that has it, at every statement of the
+commit; after each, another child checks what is left and commits again. The children are forks, so the imports are paid
+once; this process opens no warehouse, whose threads a fork would lack. Prints one JSON line with the deaths.
 """
 
 import json
 import os
 import signal
 import sys
-from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.lakes import copied
 from tests.warehouse.test_commit_is_atomic import classes, items, state
 from warehouse import Lake, Upsert
 
@@ -52,10 +52,10 @@ def commit(lake: Lake) -> None:
             stage.commit([Upsert("classes", classes("a", "b")), Upsert("items", items(2000))])
 
 
-def disturbed(path: Path, kill_at: int, output: Path) -> None:
-    """Make a warehouse and commit; writes down the kinds of the statements of both, where it survives."""
+def disturbed(path: Path, kill_at: int, output: Path, made: Path | None = None) -> None:
+    """Make a warehouse, or open a copy, and commit; writes down the kinds of both's statements, where it survives."""
     statements = Statements(kill_at)
-    lake = Lake(path)
+    lake = Lake(path) if made is None else copied(made, path)
     opening = len(statements.kinds)
     commit(lake)
     output.write_text(json.dumps([statements.kinds[:opening], statements.kinds[opening:]]))
@@ -86,30 +86,40 @@ def in_child(work: Callable[[], None]) -> int:
         os._exit(code)  # a child must never return into the parent's code
 
 
-def points(opening: list[str], committing: list[str]) -> list[int]:
-    """Numbers of the statements to die at, from 1."""
-    numbers: dict[str, list[int]] = defaultdict(list)
+def points(opening: list[str]) -> list[int]:
+    """Numbers of the statements of a first opening to die at, from 1."""
+    numbers: dict[str, int] = {}
     for number, kind in enumerate(opening, start=1):
         words = kind.split()
         if words[0] == "SELECT":
             continue  # it leaves what the one before it left
         # A table of a CREATE TABLE makes no kind of its own; a table's comment and a column's do.
-        numbers[" ".join(words if words[0] == "COMMENT" else words[:2])].append(number)
-    chosen = {of[-1] for of in numbers.values()}
-    return sorted(chosen | {len(opening) + number for number, _ in enumerate(committing, start=1)})
+        numbers[" ".join(words if words[0] == "COMMENT" else words[:2])] = number
+    return sorted(numbers.values())
 
 
 def main(folder: Path) -> None:
     """Undisturbed, then killed at each point in a warehouse of its own."""
-    output = folder / "statements.json"
-    assert in_child(lambda: disturbed(folder / "undisturbed", 0, output)) == 0
-    opening, committing = json.loads(output.read_text())
-    deaths = points(opening, committing)
-    for number in deaths:
-        path = folder / f"lake{number}"
-        assert in_child(lambda: disturbed(path, number, output)) == -signal.SIGKILL, number  # noqa: B023
-        assert in_child(lambda: checked(path, number)) == 0, number  # noqa: B023
-    print(json.dumps({"deaths": deaths, "opening": opening, "committing": committing}))
+    output, made = folder / "statements.json", folder / "made"
+
+    def statements(name: str, of: Path | None) -> tuple[list[str], list[str]]:
+        assert in_child(lambda: disturbed(folder / name, 0, output, of)) == 0
+        return tuple(json.loads(output.read_text()))
+
+    def die(name: str, number: int, of: Path | None) -> None:
+        path = folder / f"{name}{number}"
+        assert in_child(lambda: disturbed(path, number, output, of)) == -signal.SIGKILL, path
+        assert in_child(lambda: checked(path, number)) == 0, path
+
+    creating, _ = statements("undisturbed", None)
+    assert in_child(lambda: Lake(made).close()) == 0
+    opening, committing = statements("undisturbed-copy", made)
+    deaths = points(creating), [len(opening) + number for number, _ in enumerate(committing, start=1)]
+    for number in deaths[0]:
+        die("new", number, None)
+    for number in deaths[1]:
+        die("copy", number, made)
+    print(json.dumps({"deaths": deaths, "creating": creating, "opening": opening, "committing": committing}))
 
 
 if __name__ == "__main__":
