@@ -266,7 +266,7 @@ def _shown(path: Path) -> str:
 
 def make_report(root: Path, output: Path | None) -> None:
     """Write the HTML report and print where it is."""
-    from flows.report import write_report
+    from flows.report.page import write_report
 
     settings = load_settings(root)
     target = output or root / "report.html"

@@ -11,7 +11,7 @@ from active.select import SelectConfig, select
 from active.value import ValueConfig, estimate_values
 from flows.cli.look import print_summary
 from flows.project import Project
-from flows.report import write_report
+from flows.report.page import write_report
 from flows.report.story import fair_sentence
 from flows.stages import RunSummary
 from tests.active.pools import CLASSES, clusters, label, small_pool

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from flows.report import write_report
 from flows.report.facts import Point
 from flows.report.layout import lay_out
+from flows.report.page import write_report
 from flows.report.plots import Curve, learning_curve
 from tests.flows import report_lake
 from tests.flows.report_lake import CLASSES, HOSTILE, LABELS, SEEDS, accuracy

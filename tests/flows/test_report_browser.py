@@ -7,7 +7,7 @@ import pytest
 from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.by import By
 
-from flows.report import write_report
+from flows.report.page import write_report
 from tests.browser import chromium, console_errors, requested_urls, requires_chromium
 from tests.flows import report_lake
 from tests.lakes import copy_of
