@@ -36,10 +36,10 @@ def filled(lake: Lake, commits: int = 8) -> None:
         stage.commit([Upsert("items", items(10, "edited"))])
 
 
-def past(lake: Lake) -> dict[int, tuple[object, ...]]:
-    """What every snapshot holds, as hashes."""
+def past(lake: Lake, *, every: int = 1) -> dict[int, tuple[object, ...]]:
+    """What every snapshot holds, or every few of them, as hashes."""
     found = {}
-    for number in range(2, lake.snapshot() + 1):
+    for number in range(2, lake.snapshot() + 1, every):
         with connect(lake.location, at=number) as reader:
             found[number] = reader.rows(
                 "SELECT (SELECT bit_xor(hash(i)) FROM items i), (SELECT count(*) FROM items),"
@@ -126,10 +126,10 @@ def test_files_with_few_deletions_do_not_add_up(lake: Lake) -> None:
             stage.commit([Append("items", items(20 * number).slice(20 * (number - 1)))])
         with lake.stage("answer", version=number, inputs=()) as stage:
             stage.commit([Upsert("items", items(20 * number, "answered").slice(20 * number - 1))])
-        before = past(lake) if number == 9 else {}
+        before = past(lake, every=4) if number == 9 else {}
         maintain(lake, grace_h=0)
         if before:
-            assert {n: hashes for n, hashes in past(lake).items() if n in before} == before
+            assert {n: hashes for n, hashes in past(lake, every=4).items() if n in before} == before
         with contextlib.closing(lake.new_cursor()) as cursor:
             cursor.execute("SELECT file_count FROM ducklake_table_info('lake') WHERE table_name = 'items'")
             counts.append((cursor.fetchone() or (0,))[0])
