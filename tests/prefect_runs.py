@@ -17,7 +17,7 @@ from flows import services
 from flows.background import Background
 from flows.project import Project
 from flows.take_over import RunRecord, unfinished
-from tests.projects import make_small_project
+from tests.projects import PLAIN_FUNCTIONS, make_small_project
 from warehouse.locks import FolderLock
 
 SCHEDULE = """
@@ -119,6 +119,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, reuters: SampleFiles, prefe
     )
     settings = (root / "siftline.toml").read_text().replace('"snorkel"', '"majority"')
     (root / "siftline.toml").write_text(settings + SCHEDULE)
+    (root / "labeling_functions.py").write_text(PLAIN_FUNCTIONS)
     with pytest.MonkeyPatch.context() as environment:
         for name in [n for n in os.environ if n.startswith(("PREFECT_", "LABEL_STUDIO_"))]:
             environment.delenv(name)

@@ -16,6 +16,14 @@ from features.samples import SampleFiles, get_sample
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "examples" / "reuters"
+PLAIN_FUNCTIONS = """
+from weak_labels import keywords
+
+results = keywords("earn", ["net", "shr", "qtr"])
+oil = keywords("crude", ["oil", "crude", "barrels"])
+buys = keywords("acq", ["acquire", "acquisition", "merger"])
+"""
+"""In place of the demo's, which import Snorkel: two seconds for each process that reads them."""
 
 
 @pytest.fixture(scope="session")
@@ -93,6 +101,24 @@ def give_prefect_database(state: Path, database: Path) -> None:
     shutil.copyfile(database, state / "prefect" / "prefect.db")
 
 
+def write_first_items(folder: Path, reuters: SampleFiles, *, train: int, test: int) -> None:
+    """Write items.parquet and gold.parquet as those of the sample, of the first items of each split only."""
+    folder.mkdir(parents=True)
+    items = pq.read_table(reuters.items)
+    chosen = []
+    left = {"train": train, "test": test}
+    for row, split in enumerate(items.column("split").to_pylist()):
+        if left[split] > 0:
+            left[split] -= 1
+            chosen.append(row)
+    items = items.take(chosen)
+    kept = set(items.column("id").to_pylist())
+    gold = pq.read_table(reuters.gold)
+    gold = gold.filter([item in kept for item in gold.column("id").to_pylist()])
+    pq.write_table(items, folder / "items.parquet")
+    pq.write_table(gold, folder / "gold.parquet")
+
+
 def make_small_project(
     folder: Path, reuters: SampleFiles, *, train: int = 240, test: int = 60, prefect: Path | None = None
 ) -> Path:
@@ -105,23 +131,10 @@ def make_small_project(
         test: items of the split test.
         prefect: database that its Prefect server begins with; without one its first start makes it.
     """
-    (folder / "data").mkdir(parents=True)
+    write_first_items(folder / "data", reuters, train=train, test=test)
     if prefect is not None:
         (folder / ".siftline").mkdir(mode=0o700)
         give_prefect_database(folder / ".siftline", prefect)
-    items = pq.read_table(reuters.items)
-    chosen = []
-    left = {"train": train, "test": test}
-    for row, split in enumerate(items.column("split").to_pylist()):
-        if left[split] > 0:
-            left[split] -= 1
-            chosen.append(row)
-    items = items.take(chosen)
-    kept = set(items.column("id").to_pylist())
-    gold = pq.read_table(reuters.gold)
-    gold = gold.filter([item in kept for item in gold.column("id").to_pylist()])
-    pq.write_table(items, folder / "data" / "items.parquet")
-    pq.write_table(gold, folder / "data" / "gold.parquet")
     settings = (DEMO / "siftline.toml").read_text("utf-8")
     settings = settings.replace("budget = 128", "budget = 16").replace("batch = 32", "batch = 8")
     settings = settings.replace("max_tokens = 128", "max_tokens = 32")

@@ -23,7 +23,7 @@ from flows import services
 from flows.project import Project
 from flows.take_over import unfinished
 from tests.prefect_runs import wait_for
-from tests.projects import ROOT, make_small_project
+from tests.projects import PLAIN_FUNCTIONS, ROOT, make_small_project
 from warehouse.locks import FolderLock
 
 COMMAND = [sys.executable, "-m", "flows.cli.main", "run", "--passes", "1", "--project"]
@@ -38,6 +38,7 @@ def base(tmp_path_factory: pytest.TempPathFactory, reuters: SampleFiles, prefect
     settings = (root / "siftline.toml").read_text()
     settings = settings.replace('"snorkel"', '"majority"').partition("[evaluate]")[0]
     (root / "siftline.toml").write_text(settings)
+    (root / "labeling_functions.py").write_text(PLAIN_FUNCTIONS)
     ended = start(root).communicate()[1]
     assert (root / "lake").is_dir(), ended
     return root
@@ -99,7 +100,7 @@ def ends_well(root: Path) -> None:
     assert not unfinished(root / ".siftline")
 
 
-def test_the_server_dies_in_the_middle(root: Path) -> None:
+def test_the_server_dies_in_the_middle_and_its_result_folder_is_torn(root: Path) -> None:
     process = start(root)
     with FolderLock(root / "lake").held():
         in_a_stage(root, process)
@@ -113,6 +114,9 @@ def test_the_server_dies_in_the_middle(root: Path) -> None:
     assert not [line for line in said if "Error" in line or "prefect." in line], "each event that nobody took is told"
     process.wait(timeout=10)  # it does not stay to send what nobody takes
     assert process.returncode == 3
+    storage = root / ".siftline" / "prefect" / "storage"
+    shutil.rmtree(storage, ignore_errors=True)
+    storage.write_bytes(b"\x00torn")
     ends_well(root)
 
 
@@ -216,14 +220,6 @@ def test_its_database_is_locked(root: Path) -> None:
         other.execute("ROLLBACK")
         other.close()
     finished_or_typed(process)
-    ends_well(root)
-
-
-def test_its_result_folder_is_torn(root: Path) -> None:
-    storage = root / ".siftline" / "prefect" / "storage"
-    shutil.rmtree(storage, ignore_errors=True)
-    storage.parent.mkdir(parents=True, exist_ok=True)
-    storage.write_bytes(b"\x00torn")
     ends_well(root)
 
 

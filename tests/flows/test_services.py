@@ -30,7 +30,7 @@ from flows.processes import start_time
 from flows.project import Project
 from flows.studio import StudioServer
 from tests.prefect_runs import Served, wait_for
-from tests.projects import ROOT
+from tests.projects import ROOT, give_prefect_database
 from tests.studio import free_port
 from warehouse import ServiceError, SettingsError
 from warehouse.scratch import scratch_folder
@@ -316,8 +316,9 @@ def test_without_label_studio_tasks_go_to_the_folder_also_beside_up(project: Pro
 
 
 def test_prefects_server_has_its_pages_where_its_code_may_not_be_written_forgets_old_runs_and_keeps_places(
-    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefect_database: Path
 ) -> None:
+    give_prefect_database(project.state_path, prefect_database)
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     monkeypatch.setenv("PREFECT_PROFILES_PATH", str(tmp_path / "none.toml"))
     (tmp_path / "site").mkdir()
@@ -349,8 +350,9 @@ def test_prefects_server_has_its_pages_where_its_code_may_not_be_written_forgets
 
 
 def test_a_port_that_another_server_took_meanwhile_is_not_taken_for_ones_own(
-    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefect_database: Path
 ) -> None:
+    give_prefect_database(project.state_path, prefect_database)
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     monkeypatch.setenv("PREFECT_PROFILES_PATH", str(tmp_path / "none.toml"))
     told: list[str] = []
