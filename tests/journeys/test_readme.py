@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from hashlib import sha256
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -13,7 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.readme import claims_filled, filled
-from tests.projects import ROOT
+from features.samples import SampleFiles
+from tests.projects import ROOT, write_first_items
+from warehouse import connect
 from warehouse.views import VIEWS
 from weak_labels import load_functions
 
@@ -166,22 +169,46 @@ def test_it_names_every_view_and_every_view_answers(own_data: Path) -> None:
     assert shell(f'siftline sql "{counts}"', own_data).returncode == 0
 
 
-def test_make_demo_in_a_clone_ends_with_the_report_and_the_second_call_adds_nothing(tmp_path: Path) -> None:
-    """The commands of the first block in a fresh clone; its set-up is the one that runs these tests already."""
-    clone = tmp_path / "clone"
-    ignored = shutil.ignore_patterns(".git", ".venv*", "lake", "tasks", ".siftline", "report.html", "data", "*cache*")
-    shutil.copytree(ROOT, clone, ignore=ignored)
+def make_demo_twice(clone: Path, **settings: str) -> None:
+    """The commands of the first block; their set-up is the one that runs these tests already."""
     [script] = blocks("Two commands")
     demo = script.splitlines()[0].split("#")[0].strip()
     assert demo == "make demo"
     use_our_setup = f" VENV={ROOT / '.venv'} -o {ROOT / '.venv' / '.base'}"
-    # Nothing here depends on the tokens behind the eighth of each news, nor on the three cycles behind the first.
-    shorter = {"SIFTLINE_ENCODER__MAX_TOKENS": "8", "SIFTLINE_SELECT__BUDGET": "32"}
-    first = shell(demo + use_our_setup, clone, **shorter)
+    first = shell(demo + use_our_setup, clone, **settings)
     assert first.returncode == 0, first.stderr
     assert "simulated annotator" in first.stdout
     assert "examples/reuters/report.html" in first.stdout
     assert (clone / "examples" / "reuters" / "report.html").is_file()
-    second = shell(demo + use_our_setup, clone, **shorter)
+    second = shell(demo + use_our_setup, clone, **settings)
     assert second.returncode == 0, second.stderr
     assert " 0 rows written" in second.stdout
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    ignored = shutil.ignore_patterns(".git", ".venv*", "lake", "tasks", ".siftline", "report.html", "data", "*cache*")
+    return shutil.copytree(ROOT, tmp_path / "clone", ignore=ignored)
+
+
+def test_make_demo_in_a_clone_ends_with_the_report_and_the_second_call_adds_nothing(
+    clone: Path, reuters: SampleFiles, prefect_server: str
+) -> None:
+    """With the first texts of its sample: the command that gets it finds them there, as a second call finds all."""
+    data = clone / "examples" / "reuters" / "data"
+    write_first_items(data, reuters, train=120, test=30)
+    manifest = json.loads(reuters.items.with_name("manifest.json").read_text("utf-8"))
+    for name in ("items", "gold"):
+        manifest[f"{name}_sha256"] = sha256((data / f"{name}.parquet").read_bytes()).hexdigest()
+    (data / "manifest.json").write_text(json.dumps({**manifest, "rows": 150}), "utf-8")
+    # Nothing here depends on the tokens behind the eighth of each news, nor on more labels than these.
+    shorter = {"SIFTLINE_ENCODER__MAX_TOKENS": "8", "SIFTLINE_SELECT__BUDGET": "16"}
+    make_demo_twice(clone, **shorter, PREFECT_API_URL=prefect_server)
+    with connect(clone / "examples" / "reuters" / "lake") as reader:
+        assert reader.scalar("SELECT count(*) FROM items") == 150
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(2400)
+def test_make_demo_in_a_clone_with_all_of_its_texts(clone: Path) -> None:
+    make_demo_twice(clone)
