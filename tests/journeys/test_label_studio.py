@@ -18,7 +18,7 @@ from flows.project import Project
 from flows.stages import run_passes, run_stage_in_process
 from flows.studio import StudioInfo
 from tests.browser import chromium, requires_chromium
-from tests.projects import ROOT, make_small_project
+from tests.projects import PLAIN_FUNCTIONS, ROOT, make_small_project
 from tests.studio import api, log_in, sign_up
 from warehouse import Lake
 
@@ -36,6 +36,20 @@ def siftline(root: Path, *arguments: str, **environment: str) -> subprocess.Comp
     )
 
 
+def project_of_one_batch(folder: Path, reuters: SampleFiles, title: str) -> Path:
+    """A small project without scoring, which asks no more than one batch."""
+    root = make_small_project(folder, reuters, train=120, test=30)
+    settings = (root / "siftline.toml").read_text("utf-8").partition("[evaluate]")[0]
+    settings = (
+        settings.replace('"snorkel"', '"majority"')
+        .replace("budget = 16", "budget = 8")
+        .replace('"siftline-reuters"', f'"{title}"')
+    )
+    (root / "siftline.toml").write_text(settings, "utf-8")
+    (root / "labeling_functions.py").write_text(PLAIN_FUNCTIONS)
+    return root
+
+
 def tasks(studio: StudioInfo, title: str) -> list[dict]:
     [project] = api(studio, "GET", "/api/projects/", params={"title": title}).json()["results"]
     query = {"project": project["id"], "page_size": 500, "fields": "all"}
@@ -43,36 +57,34 @@ def tasks(studio: StudioInfo, title: str) -> list[dict]:
 
 
 def test_with_a_server_configured_the_run_pushes_there_and_collects_from_there(
-    tmp_path: Path, reuters: SampleFiles, studio: StudioInfo, prefect_database: Path
+    tmp_path: Path, reuters: SampleFiles, studio: StudioInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = make_small_project(tmp_path / "project", reuters, train=120, test=30, prefect=prefect_database)
-    settings = (root / "siftline.toml").read_text("utf-8").replace('"siftline-reuters"', '"journey-simulated"')
-    (root / "siftline.toml").write_text(settings, "utf-8")
-    server = {"LABEL_STUDIO_URL": studio.url, "LABEL_STUDIO_API_KEY": studio.api_key}
-    run = siftline(root, "run", "--annotator", "simulated", **server)
-    assert run.returncode == 0, run.stderr
-    assert studio.api_key not in run.stdout + run.stderr
+    root = project_of_one_batch(tmp_path / "project", reuters, "journey-simulated")
+    monkeypatch.setenv("LABEL_STUDIO_URL", studio.url)
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", studio.api_key)
+    project = Project(root)
+    run_passes(run_stage_in_process(project), simulated=True)
+    project.lake.close()
     assert not (root / "tasks").exists()
     stored = tasks(studio, "journey-simulated")
-    assert len({task["data"]["item_id"] for task in stored}) == len(stored) == 16
+    assert len({task["data"]["item_id"] for task in stored}) == len(stored) == 8
     assert all(len(task["annotations"]) == 1 for task in stored)
     with Lake(root / "lake", read_only=True) as lake, lake.read() as reader:
-        assert reader.scalar("SELECT count(*) FROM gold_labels WHERE simulated") == 16
-    again = siftline(root, "run", "--annotator", "simulated", **server)
-    assert " 0 rows written" in again.stdout, again.stdout
-    assert len(tasks(studio, "journey-simulated")) == 16
+        assert reader.scalar("SELECT count(*) FROM gold_labels WHERE simulated") == 8
+    assert run_passes(run_stage_in_process(Project(root)), simulated=True).rows_written == 0
+    assert len(tasks(studio, "journey-simulated")) == 8
 
 
 def test_studio_up_starts_a_server_with_the_queue_loaded_and_prints_the_log_in(
-    tmp_path: Path, reuters: SampleFiles, prefect_database: Path
+    tmp_path: Path, reuters: SampleFiles, prefect_server: str
 ) -> None:
     """What `make studio` runs after a demo whose budget is spent: one more batch waits for people."""
-    root = make_small_project(tmp_path / "project", reuters, train=120, test=30, prefect=prefect_database)
+    root = project_of_one_batch(tmp_path / "project", reuters, "siftline-reuters")
     project = Project(root)
     run_passes(run_stage_in_process(project), simulated=True)
     project.lake.close()
     try:
-        up = siftline(root, "studio", "up", "--load")
+        up = siftline(root, "studio", "up", "--load", PREFECT_API_URL=prefect_server)
         assert up.returncode == 0, up.stderr
         url = re.search(r"Label Studio: (http://\S+)", up.stdout)
         login = re.search(r"log-in: (\S+)  password: (\S+)", up.stdout)
@@ -86,7 +98,7 @@ def test_studio_up_starts_a_server_with_the_queue_loaded_and_prints_the_log_in(
     assert down.returncode == 0
     with Lake(root / "lake", read_only=True) as lake, lake.read() as reader:
         assert reader.rows("SELECT state, count(*) FROM queue GROUP BY 1 ORDER BY 1") == [
-            ("answered", 16),
+            ("answered", 8),
             ("confirmed", 8),
         ]
 
@@ -94,13 +106,15 @@ def test_studio_up_starts_a_server_with_the_queue_loaded_and_prints_the_log_in(
 @pytest.mark.browser
 @requires_chromium
 def test_an_annotator_labels_five_tasks_with_the_keyboard_and_the_next_cycle_learns_from_them(
-    tmp_path: Path, reuters: SampleFiles, studio: StudioInfo, prefect_database: Path
+    tmp_path: Path, reuters: SampleFiles, studio: StudioInfo, prefect_server: str
 ) -> None:
-    root = make_small_project(tmp_path / "project", reuters, train=120, test=30, prefect=prefect_database)
-    settings = (root / "siftline.toml").read_text("utf-8").replace('"siftline-reuters"', '"journey-keyboard"')
-    (root / "siftline.toml").write_text(settings, "utf-8")
+    root = project_of_one_batch(tmp_path / "project", reuters, "journey-keyboard")
     server = {"LABEL_STUDIO_URL": studio.url, "LABEL_STUDIO_API_KEY": studio.api_key}
-    assert siftline(root, "run", **server).returncode == 0
+    server |= {"PREFECT_API_URL": prefect_server}
+    run = siftline(root, "run", **server)
+    assert run.returncode == 0, run.stderr
+    assert studio.api_key not in run.stdout + run.stderr
+    assert not (root / "tasks").exists()
     annotator = sign_up(studio)
     best = [task["data"]["text"] for task in sorted(tasks(studio, "journey-keyboard"), key=lambda task: task["id"])]
     [project] = api(studio, "GET", "/api/projects/", params={"title": "journey-keyboard"}).json()["results"]
@@ -118,7 +132,8 @@ def test_an_annotator_labels_five_tasks_with_the_keyboard_and_the_next_cycle_lea
         WebDriverWait(driver, 60).until(lambda page: shown_text(page) == best[5].split())
     collected = siftline(root, "collect", **server)
     assert "5 new or changed answers" in collected.stdout, collected.stdout + collected.stderr
-    assert siftline(root, "run", SIFTLINE_SELECT__REFILL_BELOW="3", **server).returncode == 0
+    more = {"SIFTLINE_SELECT__BUDGET": "16", "SIFTLINE_SELECT__REFILL_BELOW": "3"}
+    assert siftline(root, "run", **server, **more).returncode == 0
     with Lake(root / "lake", read_only=True) as lake, lake.read() as reader:
         assert reader.rows("SELECT DISTINCT annotator, simulated FROM annotations") == [(annotator.username, False)]
         assert reader.scalar("SELECT count(*) FROM gold_labels WHERE label = 'acq' AND NOT simulated") == 5
