@@ -22,7 +22,11 @@ def copy_of(make: Callable[[Path], Lake], path: Path) -> Lake:
 
 
 def copied(closed: Path, path: Path) -> Lake:
-    """A copy of a closed warehouse, open, and as one that was made in this folder."""
+    """A copy of a closed warehouse, open, and as one that was made in this folder.
+
+    It computes in one thread: over the few rows of a test a second one doubles what DuckDB takes of the cores, which
+    all workers share. What opens a warehouse otherwise has a thread for each core, such as journeys and all processes.
+    """
     shutil.copytree(closed, path)
     with contextlib.closing(sqlite3.connect(path / "catalog.sqlite", isolation_level=None)) as catalog:
         moved = catalog.execute(
@@ -30,7 +34,10 @@ def copied(closed: Path, path: Path) -> Lake:
             (f"{path.absolute()}/data/", f"{closed.absolute()}/data/"),
         )
         assert moved.rowcount == 1
-    return Lake(path)
+    lake = Lake(path)
+    with contextlib.closing(lake.new_cursor()) as cursor:
+        cursor.execute("SET threads = 1")
+    return lake
 
 
 @cache
