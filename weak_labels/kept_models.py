@@ -72,7 +72,7 @@ class KeptModels:
                 return None
             weights, intercept, taught = (arrays[name] for name in ("weights", "intercept", "taught"))
             hidden = HiddenLayer(arrays["units"], arrays["offsets"]) if "units" in arrays else None
-            return EndModel(weights, intercept, taught, held=float(arrays["held"]), hidden=hidden)
+            return EndModel(weights, intercept, taught, float(arrays["held"]), float(arrays["spread"]), hidden=hidden)
         except (KeyError, TypeError, ValueError):
             return None
 
@@ -85,5 +85,6 @@ def _arrays(model: EndModel) -> dict[str, Any]:
         "intercept": model.intercept_C,
         "taught": model.taught_C,
         "held": model.held,
+        "spread": model.spread,
         **layer,
     }
