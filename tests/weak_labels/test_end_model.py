@@ -1,6 +1,7 @@
 """The end model: what it learns from weak and gold labels, and what its stage writes or leaves."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,12 +81,38 @@ class TestLearning:
         scores = [accuracy(model, others, true_others) for model in (together, alone)]
         assert scores[0] > scores[1] - 0.02
 
-    def test_gold_labels_leave_the_intercepts_alone(self) -> None:
+    def test_gold_labels_scale_the_intercepts_and_leave_their_ratios(self) -> None:
         vectors, truth = clouds(200, seed=1)
         weak = EndModel.fit_weak(vectors, np.eye(3)[truth], np.ones(200))
         assert weak is not None
         gold = EndModel.fit_gold(weak, vectors[:30], np.full(30, 2), 3)
-        np.testing.assert_array_equal(gold.intercept_C, weak.intercept_C)
+        scale = gold.intercept_C[0] / weak.intercept_C[0]
+        assert 0 < scale < 1  # of thirty answers twenty are others than it expects
+        np.testing.assert_allclose(gold.intercept_C, scale * weak.intercept_C)
+
+    def test_answers_that_a_model_expects_make_it_surer_and_others_less_sure(self) -> None:
+        vectors, truth = clouds(400, seed=1)
+        others, _ = clouds(400, seed=2)
+        weak = EndModel.fit_weak(vectors, 0.2 / 3 + 0.8 * np.eye(3)[truth], np.ones(400))
+        assert weak is not None
+        weak = replace(weak, held=1e6)  # the weights cannot move
+        sure: list[float] = []
+        for labels in (truth[:60], None, (truth[:60] + 1) % 3):
+            model = weak if labels is None else EndModel.fit_gold(weak, vectors[:60], labels, 3)
+            sure.append(float(model.predict_proba(others).max(axis=1).mean()))
+        assert sure[0] > sure[1] + 0.05
+        assert sure[2] < sure[1] - 0.05
+
+    def test_functions_that_are_wrong_cost_no_more_than_a_few_gold_labels(self) -> None:
+        vectors, truth = clouds(400, seed=1)
+        others, true_others = clouds(400, seed=2)
+        weak = EndModel.fit_weak(vectors, np.eye(3)[(truth + 1) % 3], np.ones(400))
+        assert weak is not None
+        assert accuracy(weak, others, true_others) < 0.2
+        together = EndModel.fit_gold(weak, vectors[:30], truth[:30], 3)
+        alone = EndModel.fit_gold(None, vectors[:20], truth[:20], 3)
+        scores = [accuracy(model, others, true_others) for model in (together, alone)]
+        assert scores[0] > scores[1] - 0.05
 
     def test_a_weight_of_zero_leaves_a_row_out(self) -> None:
         vectors, truth = clouds(100, seed=1)
