@@ -25,18 +25,12 @@ Bools = npt.NDArray[np.bool_]
 
 VERSION = 4
 """Raised with every change of this file, or of what it is given to learn from, that could change a prediction; 2: few
-weak labels hold gold labels less firmly; 3: weak labels of one class alone teach nothing; 4: gold labels say how sure
-weak ones may make."""
+weak labels hold gold labels less firmly; 3: weak labels of one class alone teach nothing; 4: gold labels scale what
+weak ones taught, and move it more."""
 KINDS = ("linear", "mlp", "auto")
 WEAK_RIDGE = 1.0
-GOLD_RIDGE = 0.3
-ALONE_RIDGE = 0.1
-SPREAD = 1.0
-"""Standard deviation of the logarithm by which gold labels may scale what weak labels taught, before any is there."""
-INTERCEPTS = 0.2
-"""Of this part of it is the one by which they may scale its intercepts besides."""
 ENOUGH_WEAK = 150
-"""Weak labels per class from which gold labels are held to them by the whole of `GOLD_RIDGE`."""
+"""Weak labels per class from which gold labels are held to them by the whole of `TAUGHT`."""
 MAX_STEPS = 200
 
 
@@ -93,22 +87,44 @@ class EndModelConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """How firmly gold labels are held to the model that they move, see `EndModel.fit_gold`.
+
+    Attributes:
+        ridge: on the step of its weights.
+        first: besides, divided by the number of gold labels: the first ones were selected as the hardest.
+        scale: standard deviation of the logarithm by which its logits may be scaled as a whole, before any label.
+        intercepts: of the one by which its intercepts may be scaled besides.
+    """
+
+    ridge: float
+    first: float = 0.0
+    scale: float = 0.0
+    intercepts: float = 0.0
+
+
+ALONE = Hold(0.1)
+TAUGHT = Hold(0.3, first=10.0, scale=0.3, intercepts=0.2)
+"""Measured in docs/decisions/0155."""
+
+
+@dataclass(frozen=True, slots=True)
 class EndModel:
     """Multinomial logistic regression: weights [D, C] and intercepts [C]; `taught_C` are classes with weak labels.
 
     With a `hidden` layer it sees its units beside the features, D then counts both. Its logits are divided by
-    `temperature`, which no fit looks at. `held` is the ridge by which gold labels will be held to it, `spread` the
-    standard deviation of the logarithm by which they may scale its logits.
+    `temperature`, which no fit looks at. `hold` says how firmly gold labels will be held to it.
 
     Weak then clean:
 
     1. `fit_weak`: logistic regression on the soft labels of covered train items, ridge 1.
     2. `fit_gold`: logistic regression on the gold items that starts from that model. It may scale the model's logits as
        a whole, which says how far it is to be believed: weak labels may be good or bad, and nobody knows before people
-       answer. It may scale the intercepts besides, by less: functions for some classes hit more than those for others.
-       And it may move the weights, held by a ridge of 0.3. Intercepts of taught classes are only scaled: people label
-       what was selected for them, so the class shares among gold labels say nothing about those among all items. A few
-       gold labels move the model a little, many as far as they like, so there is no weight to tune.
+       answer. It may scale the intercepts besides: functions for some classes hit more than those for others. And it
+       may move the weights, held by a ridge of 0.3, of 0.9 with 16 labels. Intercepts of taught classes are only
+       scaled: people label what was selected for them, so the class shares among gold labels say nothing about those
+       among all items. A few gold labels move the model a little, many as far as they like, so there is no weight to
+       tune.
 
     Without weak labels step 2 is plain logistic regression, ridge 0.1, with all intercepts free. Up to 150 weak labels
     per class the ridge of step 2 lies between the two, by their share of these: a model from ten weak labels knows next
@@ -132,8 +148,7 @@ class EndModel:
     weights_DC: Floats
     intercept_C: Floats
     taught_C: Bools
-    held: float = ALONE_RIDGE
-    spread: float = 0.0
+    hold: Hold = ALONE
     temperature: float = 1.0
     hidden: HiddenLayer | None = None
 
@@ -161,10 +176,11 @@ class EndModel:
         if not rows_N.any():
             return None
         untrained = cls.untrained(vectors.shape[1], probs.shape[1], hidden)
-        fitted = untrained._moved(vectors[rows_N], probs[rows_N], weights[rows_N], WEAK_RIDGE)
+        fitted = untrained._moved(vectors[rows_N], probs[rows_N], weights[rows_N], Hold(WEAK_RIDGE))
         enough = min(1.0, float(weights.sum()) / (ENOUGH_WEAK * probs.shape[1]))
-        held = ALONE_RIDGE + (GOLD_RIDGE - ALONE_RIDGE) * enough
-        return replace(fitted, taught_C=weights[rows_N] @ probs[rows_N] >= 1.0, held=held, spread=SPREAD)
+        ridge = ALONE.ridge + (TAUGHT.ridge - ALONE.ridge) * enough
+        hold = replace(TAUGHT, ridge=ridge, first=TAUGHT.first * enough)
+        return replace(fitted, taught_C=weights[rows_N] @ probs[rows_N] >= 1.0, hold=hold)
 
     @classmethod
     def fit_gold(
@@ -187,7 +203,7 @@ class EndModel:
         start = weak or cls.untrained(vectors.shape[1], classes, hidden)
         if len(class_ids) == 0:
             return start
-        return start._moved(vectors, np.eye(classes)[class_ids], np.ones(len(class_ids)), start.held, start.spread)
+        return start._moved(vectors, np.eye(classes)[class_ids], np.ones(len(class_ids)), start.hold)
 
     @classmethod
     def untrained(cls, dimensions: int, classes: int, hidden: HiddenLayer | None = None) -> Self:
@@ -206,23 +222,24 @@ class EndModel:
         features = self.hidden.beside(vectors) if self.hidden else vectors
         return features.astype(np.float64)
 
-    def _moved(self, vectors: Features, probs_NC: Floats, weights_N: Floats, ridge: float, spread: float = 0.0) -> Self:
+    def _moved(self, vectors: Features, probs_NC: Floats, weights_N: Floats, hold: Hold) -> Self:
         """This model scaled and moved to the least cross-entropy, both held to it.
 
-        The minimum, over a scale exp(spread * u) of its logits, one exp(INTERCEPTS * spread * v) of its intercepts and
-        a step of its weights, of weighted cross-entropy + ridge/2 * squared step + (u**2 + v**2) / 2: the most probable
-        model where these were normally distributed before.
+        The minimum, over a scale exp(scale * u) of its logits, one exp(intercepts * v) of its intercepts and a step of
+        its weights, of weighted cross-entropy + ridge/2 * squared step + (u**2 + v**2) / 2: the most probable model
+        where these were normally distributed before.
         """
         from scipy.optimize import minimize  # takes a third of a second to import
 
         x_ND = self._seen(vectors)
         d, c = self.weights_DC.shape
         target_NC = probs_NC * weights_N[:, None]
+        ridge = hold.ridge + hold.first / len(weights_N)
         start_NC = x_ND @ self.weights_DC
 
         def scales(step: Floats) -> tuple[float, float]:
-            scale = float(np.exp(spread * step[-2]))
-            return scale, scale * float(np.exp(INTERCEPTS * spread * step[-1]))
+            scale = float(np.exp(hold.scale * step[-2]))
+            return scale, scale * float(np.exp(hold.intercepts * step[-1]))
 
         def loss_and_gradient(step: Floats) -> tuple[float, Floats]:
             step_DC, step_C = step[: d * c].reshape(d, c), step[d * c : -2]
@@ -231,9 +248,9 @@ class EndModel:
             loss, error_NC = cross_entropy(seen_NC + always_C + x_ND @ step_DC + step_C, target_NC, weights_N)
             error_C = error_NC.sum(axis=0)
             gradient_DC = x_ND.T @ error_NC + ridge * step_DC
-            by_intercepts = spread * float(error_C @ always_C)
-            by_both = spread * float((error_NC * seen_NC).sum()) + by_intercepts
-            gradient_uv = np.array([by_both, INTERCEPTS * by_intercepts]) + step[-2:]
+            by_intercepts = float(error_C @ always_C)
+            by_both = float((error_NC * seen_NC).sum()) + by_intercepts
+            gradient_uv = np.array([hold.scale * by_both, hold.intercepts * by_intercepts]) + step[-2:]
             loss += 0.5 * ridge * float((step_DC**2).sum()) + 0.5 * float((step[-2:] ** 2).sum())
             return loss, np.concatenate([gradient_DC.reshape(-1), np.where(self.taught_C, 0.0, error_C), gradient_uv])
 

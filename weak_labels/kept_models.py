@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
@@ -17,7 +17,7 @@ import numpy as np
 
 from warehouse import SettingsError
 from warehouse.array_file import read_arrays, write_arrays
-from weak_labels.classifier import EndModel, Vectors
+from weak_labels.classifier import EndModel, Hold, Vectors
 from weak_labels.hidden_layer import HiddenLayer
 
 FORMAT = 1
@@ -72,7 +72,7 @@ class KeptModels:
                 return None
             weights, intercept, taught = (arrays[name] for name in ("weights", "intercept", "taught"))
             hidden = HiddenLayer(arrays["units"], arrays["offsets"]) if "units" in arrays else None
-            return EndModel(weights, intercept, taught, float(arrays["held"]), float(arrays["spread"]), hidden=hidden)
+            return EndModel(weights, intercept, taught, Hold(*arrays["hold"].tolist()), hidden=hidden)
         except (KeyError, TypeError, ValueError):
             return None
 
@@ -84,7 +84,6 @@ def _arrays(model: EndModel) -> dict[str, Any]:
         "weights": model.weights_DC,
         "intercept": model.intercept_C,
         "taught": model.taught_C,
-        "held": model.held,
-        "spread": model.spread,
+        "hold": np.array(astuple(model.hold)),
         **layer,
     }

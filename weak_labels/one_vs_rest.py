@@ -16,13 +16,13 @@ import numpy.typing as npt
 
 from weak_labels.calibration import Floats as Probs
 from weak_labels.calibration import cross_validated
-from weak_labels.classifier import Bools, EndModel, EndModelConfig, Features, Floats, Ints, Vectors
+from weak_labels.classifier import Bools, EndModel, EndModelConfig, Features, Floats, Hold, Ints, Vectors
 from weak_labels.heads import Heads
 from weak_labels.kept_models import KeptModels
 from weak_labels.votes_beside import Weighed, log_odds
 
-HELD = 1.0
-"""Ridge by which gold labels are held to what weak labels taught, however these fit; nothing is scaled there"""
+HOLD = Hold(1.0)
+"""How firmly gold labels are held to what weak labels taught."""
 Label = int | tuple[int, ...]
 """A class id; in a multi-label project all class ids of an item, maybe none."""
 Truth = npt.NDArray[Any]
@@ -159,7 +159,7 @@ def _held(heads: Heads) -> Heads:
 
     Votes stand beside the end model here, so a few weak labels harm less, and half the ridge was no better on digests.
     """
-    weak = {kind: replace(model, held=HELD, spread=0.0) if model else None for kind, model in heads.weak.items()}
+    weak = {kind: replace(model, hold=HOLD) if model else None for kind, model in heads.weak.items()}
     return replace(heads, weak=weak)
 
 

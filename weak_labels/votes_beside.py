@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from weak_labels.classifier import EndModel, Floats, Ints
+from weak_labels.classifier import EndModel, Floats, Hold, Ints
 
 END_MODEL = 0.5
 VOTES = 1.0
@@ -63,7 +63,7 @@ class Weighed:
 
     def _as_model(self) -> EndModel:
         half_D = np.array([self.end_model, self.votes, self.offset / 2]) / 2
-        return EndModel(np.stack([-half_D, half_D], axis=1), np.zeros(2), np.ones(2, np.bool_), held=RIDGE)
+        return EndModel(np.stack([-half_D, half_D], axis=1), np.zeros(2), np.ones(2, np.bool_), Hold(RIDGE))
 
 
 def log_odds(probs: npt.NDArray[np.floating[Any]]) -> Floats:

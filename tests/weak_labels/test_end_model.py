@@ -95,7 +95,7 @@ class TestLearning:
         others, _ = clouds(400, seed=2)
         weak = EndModel.fit_weak(vectors, 0.2 / 3 + 0.8 * np.eye(3)[truth], np.ones(400))
         assert weak is not None
-        weak = replace(weak, held=1e6)  # the weights cannot move
+        weak = replace(weak, hold=replace(weak.hold, ridge=1e6))  # the weights cannot move
         sure: list[float] = []
         for labels in (truth[:60], None, (truth[:60] + 1) % 3):
             model = weak if labels is None else EndModel.fit_gold(weak, vectors[:60], labels, 3)

@@ -10,6 +10,7 @@ import pytest
 
 from tests.weak_labels.small_lake import CLASSES, SmallLake, prepared
 from warehouse import Delete
+from weak_labels.classifier import Hold
 from weak_labels.end_model import end_model
 from weak_labels.evaluate import evaluate, evaluate_rivals
 from weak_labels.label_models import label_model
@@ -73,7 +74,7 @@ def other_votes(small: SmallLake, monkeypatch: pytest.MonkeyPatch) -> None:
 def other_model(small: SmallLake, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("end_model", "training_data"):
         monkeypatch.setattr(f"weak_labels.{module}.VERSION", 99)
-    monkeypatch.setattr("weak_labels.classifier.GOLD_RIDGE", 30.0)
+    monkeypatch.setattr("weak_labels.classifier.TAUGHT", Hold(30.0))
 
 
 def other_gold(small: SmallLake, monkeypatch: pytest.MonkeyPatch) -> None:

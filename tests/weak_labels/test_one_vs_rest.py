@@ -17,7 +17,7 @@ from weak_labels.end_model import end_model
 from weak_labels.evaluate import evaluate, evaluate_rivals
 from weak_labels.gold_file import EvaluateConfig
 from weak_labels.label_models import LabelModelConfig, label_model
-from weak_labels.one_vs_rest import HELD, OneVsRestHeads, truth
+from weak_labels.one_vs_rest import HOLD, OneVsRestHeads, truth
 from weak_labels.report import lf_report
 from weak_labels.set_score import score_sets
 from weak_labels.suggest import SuggestConfig, suggest
@@ -115,7 +115,7 @@ def test_each_class_is_the_end_model_of_has_it_not_and_has_it_beside_its_votes()
     for c in range(3):
         weak = EndModel.fit_weak(vectors[:20], np.stack([1 - probs[:20, c], probs[:20, c]], axis=1), np.ones(20))
         assert weak is not None
-        whole = replace(weak, held=HELD, spread=0.0)  # however few weak labels there are, and however they fit
+        whole = replace(weak, hold=HOLD)  # however few weak labels there are
         model = EndModel.fit_gold(whole, vectors[:3], sets[:, c].astype(np.int64), 2)
         said = model.predict_proba(vectors)[:, 1]
         odds = (log_odds(shares)[c] + log_odds(said)) / 2 + log_odds(probs)[:, c] - log_odds(shares)[c]
