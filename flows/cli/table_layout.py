@@ -11,7 +11,7 @@ from rich.cells import cell_len
 GAP = 2
 """Blanks that a column has around it."""
 _LONGEST_NAME = 24
-"""A longer word of a header may break."""
+"""A longer word of a header, or of the first column, which says what a row is about, may break."""
 _LONGEST_WORD = 14
 """A longer word of a cell may break."""
 
@@ -35,7 +35,7 @@ def layout(names: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequen
             min(_LONGEST_NAME, _longest(names[i].split())),
             _longest(row[i] for row in cells)
             if numeric[i]
-            else min(_LONGEST_WORD, _longest(word for row in cells for word in row[i].split())),
+            else min(_LONGEST_WORD if i else _LONGEST_NAME, _longest(word for row in cells for word in row[i].split())),
         )
         for i in range(len(names))
     ]
