@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from flows.project import Project
 
 
+@said_stop()
 def run_project(root: Path, *, simulated: bool, max_passes: int | None) -> None:
     """Run a project's pipeline under Prefect and print the summary.
 
@@ -37,7 +38,7 @@ def run_project(root: Path, *, simulated: bool, max_passes: int | None) -> None:
     with suppress(ServiceError):  # a server that is away may be back when tasks are sent
         _ = project.service
     say(f"Starting a run of {project.root.name} (Prefect's server first, some seconds)")
-    with said_stop(), project.only_run(), prefect_api(project.state_path, meanwhile=partial(_import_all, project)):
+    with project.only_run(), prefect_api(project.state_path, meanwhile=partial(_import_all, project)):
         from prefect.exceptions import PrefectHTTPStatusError, TerminationSignal
 
         from flows.pipelines import OpenProject, cycle, watch
