@@ -7,7 +7,7 @@ import pytest
 
 from flows.cli.look import show_queue, show_status
 from flows.figures import NAMED_POINTS, Rows, curve_picture, figures
-from flows.report import write_report
+from flows.report.page import write_report
 from tests.flows import report_lake
 from warehouse import Lake
 
