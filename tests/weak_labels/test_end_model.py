@@ -114,6 +114,22 @@ class TestLearning:
         scores = [accuracy(model, others, true_others) for model in (together, alone)]
         assert scores[0] > scores[1] - 0.05
 
+    def test_the_first_gold_labels_move_the_weights_less(self) -> None:
+        vectors, truth = clouds(400, seed=1)
+        weak = EndModel.fit_weak(vectors, np.eye(3)[(truth + 1) % 3], np.ones(400))
+        assert weak is not None
+        fixed = replace(weak.hold, scale=0.0, intercepts=0.0)
+        steps: list[float] = []
+        for count in (4, 200):
+            moved: list[float] = []
+            for first in (0.0, fixed.first):
+                start = replace(weak, hold=replace(fixed, first=first))
+                gold = EndModel.fit_gold(start, vectors[:count], truth[:count], 3)
+                moved.append(float(np.linalg.norm(gold.weights_DC - weak.weights_DC)))
+            steps.append(moved[1] / moved[0])
+        assert steps[0] < 0.5
+        assert steps[1] > 0.9
+
     def test_a_weight_of_zero_leaves_a_row_out(self) -> None:
         vectors, truth = clouds(100, seed=1)
         weights = (np.arange(100) < 60).astype(np.float64)
