@@ -27,20 +27,8 @@ def is_own(url: str) -> bool:
     return urlsplit(url).hostname in LOOPBACK
 
 
-def is_free(port: int) -> bool:
-    """Whether a server could listen there."""
-    with socket.socket() as probe:
-        # As servers do, so that connections that still close do not count as taken.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
-def pick_port(first: int, former: int = 0) -> int:
-    """A free port.
+def take_port(first: int, former: int = 0) -> socket.socket:
+    """A socket that listens at a free port, so that nobody else takes it before the server that it is for starts.
 
     Args:
         first: it and those after it are tried.
@@ -51,12 +39,33 @@ def pick_port(first: int, former: int = 0) -> int:
     """
     deadline = time.monotonic() + PORT_TIMEOUT_S
     while former:
-        if is_free(former):
-            return former
+        if (door := _listen(former)) is not None:
+            return door
         if time.monotonic() > deadline:
             break
         time.sleep(0.1)
     for port in range(first, first + TRIES):
-        if is_free(port):
-            return port
+        if (door := _listen(port)) is not None:
+            return door
     raise SettingsError(f"no port from {first} to {first + TRIES - 1} on 127.0.0.1 is free")
+
+
+def pick_port(first: int, former: int = 0) -> int:
+    """A free port, as `take_port`, for a server that opens it itself."""
+    with take_port(first, former) as door:
+        return door.getsockname()[1]
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen there."""
+    door = _listen(port)
+    if door is not None:
+        door.close()
+    return door is not None
+
+
+def _listen(port: int) -> socket.socket | None:
+    try:
+        return socket.create_server(("127.0.0.1", port))
+    except OSError:
+        return None

@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 NAMES = ("127.0.0.1", "localhost")
 
 
-def serve_staying(port: int, host: str = NAMES[0], *names: str) -> None:
+def serve_staying(door: socket.socket, *names: str) -> None:
     """Serve with the pages and all services, as `prefect server start` does.
 
     Args:
-        port: port to listen at.
-        host: address to listen at; another one than loopback in a container, which publishes the port itself.
-        names: further names under which it answers, such as the container's.
+        door: socket that listens.
+        names: further names under which it answers, such as a container's.
     """
     import uvicorn
     from prefect.server.api.server import create_app
     from prefect.settings import get_current_settings
 
     level = get_current_settings().server.logging_level.lower()
-    uvicorn.run(_under_our_names(create_app(final=True), *names), host=host, port=port, log_level=level)
+    app = _under_our_names(create_app(final=True), *names)
+    uvicorn.Server(uvicorn.Config(app, log_level=level)).run(sockets=[door])
 
 
 def serve_beside(door: socket.socket) -> None:
@@ -55,6 +55,22 @@ def _under_our_names(app: "ASGIApp", *more: str) -> "ASGIApp":
     return TrustedHostMiddleware(app, allowed_hosts=(*NAMES, *more), www_redirect=False)
 
 
+def main(way: str, number: int, host: str = NAMES[0], *names: str) -> None:
+    """Serve.
+
+    Args:
+        way: "beside" a run, or "taken": at a socket that the parent has taken; or "staying", which opens a port.
+        number: the socket's file descriptor; of "staying", the port.
+        host: address to listen at; another one than loopback in a container, which publishes the port itself.
+        names: further names under which it answers.
+    """
+    if way == "beside":
+        serve_beside(socket.socket(fileno=number))
+    elif way == "taken":
+        serve_staying(socket.socket(fileno=number))
+    else:
+        serve_staying(socket.create_server((host, number)), *names)
+
+
 if __name__ == "__main__":
-    way, number = sys.argv[1], int(sys.argv[2])
-    serve_beside(socket.socket(fileno=number)) if way == "beside" else serve_staying(number, *sys.argv[3:])
+    main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])

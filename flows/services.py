@@ -7,6 +7,7 @@ that there are the systemd units in `deploy/`.
 
 import hashlib
 import os
+import socket
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from engine.remote import START, info_sha256
 from flows.background import Background, Running
-from flows.ports import is_free, is_own, pick_port
+from flows.ports import is_own, take_port
 from flows.prefect_server import PYTHON, QUIET, configured_api_url, own_pages
 from flows.processes import has_lost
 from flows.project import Project
@@ -33,7 +34,6 @@ LOST = "lost its database"
 SERVING = "serve-"
 """How the name of the folder begins in which `siftline serve` starts runs: while it lives, a process serves them."""
 PREFECT_PORT = 4200
-PORT_TRIES = 5
 """Ports that may be taken by others between the look for a free one and the server's start."""
 
 
@@ -227,25 +227,18 @@ def _prefect_up(project: Project, environment: Mapping[str, str], told: Callable
     told("starting Prefect's server")
     last = service.last()
     former = (urlsplit(last.url).port or 0) if last is not None else 0
-    for _ in range(PORT_TRIES):
-        port = pick_port(PREFECT_PORT, former=former)
-        try:
-            return _prefect_at(port, service, project, environment)
-        except ServiceError:
-            if is_free(port):
-                raise
-            former = 0
-            told(f"another server took port {port} meanwhile; trying the next")
-    raise ServiceError(
-        f"Other servers took {PORT_TRIES} ports in a row as Prefect's server started. Run siftline up again."
-    )
+    # Held from now on: of two that start at once, none comes too late for the port it picked.
+    with take_port(PREFECT_PORT, former=former) as door:
+        return _prefect_at(door, service, project, environment)
 
 
-def _prefect_at(port: int, service: Background, project: Project, environment: Mapping[str, str]) -> str:
+def _prefect_at(door: socket.socket, service: Background, project: Project, environment: Mapping[str, str]) -> str:
     home = project.state_path / "prefect"
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    port = door.getsockname()[1]
     url = f"http://127.0.0.1:{port}/api"
-    command = [*PYTHON, "-m", "flows.prefect_process", "staying", str(port)]
+    door.set_inheritable(True)
+    command = [*PYTHON, "-m", "flows.prefect_process", "taken", str(door.fileno())]
     variables = {
         **own_pages(port),
         # It copies its pages there when it starts; the default is beside its code, which others may own.

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import httpx
@@ -349,35 +350,30 @@ def test_prefects_server_has_its_pages_where_its_code_may_not_be_written_forgets
         Background("prefect", project.state_path).stop()
 
 
-def test_a_port_that_another_server_took_meanwhile_is_not_taken_for_ones_own(
-    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefect_database: Path
+def test_a_port_once_taken_is_nobody_elses_and_one_that_answers_is_not_taken_for_ones_own(
+    project: Project, own_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefect_database: Path
 ) -> None:
     give_prefect_database(project.state_path, prefect_database)
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     monkeypatch.setenv("PREFECT_PROFILES_PATH", str(tmp_path / "none.toml"))
-    told: list[str] = []
+    others: list[int] = []
+    stand_between = services._prefect_at  # pyright: ignore[reportPrivateUsage]
 
-    class Well(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.end_headers()
+    def at_once(door: socket.socket, *rest: object) -> str:
+        # Another `up` looks for a port after this one did and before its server listens.
+        with ports.take_port(services.PREFECT_PORT) as other:
+            others.append(other.getsockname()[1])
+        return stand_between(door, *rest)  # type: ignore[arg-type]
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Well) as stranger:
-        threading.Thread(target=stranger.serve_forever, daemon=True).start()
-        taken = stranger.server_address[1]
-        picks = iter([taken])
-        monkeypatch.setattr(services, "pick_port", lambda first, former: next(picks, 0) or ports.pick_port(first))
-        try:
-            url = services._prefect_up(project, dict(os.environ), told.append)  # pyright: ignore[reportPrivateUsage]
-            assert url != f"http://127.0.0.1:{taken}/api"
-            assert httpx.get(f"{url}/admin/version").json()
-            assert told == [
-                "starting Prefect's server",
-                f"another server took port {taken} meanwhile; trying the next",
-            ]
-        finally:
-            Background("prefect", project.state_path).stop()
-            stranger.shutdown()
+    stranger = urlsplit(own_server).port
+    monkeypatch.setattr(services, "PREFECT_PORT", stranger)
+    monkeypatch.setattr(services, "_prefect_at", at_once)
+    try:
+        url = services._prefect_up(project, dict(os.environ), print)  # pyright: ignore[reportPrivateUsage]
+        assert len({stranger, urlsplit(url).port, *others}) == 3
+        assert httpx.get(f"{url}/admin/version").json()
+    finally:
+        Background("prefect", project.state_path).stop()
 
 
 def test_what_runs_is_stopped_though_the_settings_are_wrong(
