@@ -19,6 +19,13 @@ JOBS ?= 3
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
+# The packages of one list of pyproject.toml, without Siftline itself, whose kernel would be compiled each time.
+define install
+$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]$(1), sep="\n")' \
+	> $(VENV)/.packages
+$(BIN)/pip install --quiet --constraint constraints.txt --requirement $(VENV)/.packages
+endef
+
 NATIVE := $(wildcard engine/native/*.cpp engine/native/*.h engine/native/*.inl)
 
 $(VENV)/.base: pyproject.toml constraints.txt $(NATIVE)
@@ -29,16 +36,14 @@ $(VENV)/.base: pyproject.toml constraints.txt $(NATIVE)
 	echo "Setting up $(VENV) with $$($(PYTHON) --version), once:"
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	echo "  packages (2 minutes, more by a slow line) ..."
-	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
-		> $(VENV)/.packages
-	$(BIN)/pip install --quiet --constraint constraints.txt --requirement $(VENV)/.packages
+	$(call install,["dependencies"])
 	echo "  Siftline itself, whose native kernel is compiled (half a minute) ..."
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.base
 	@echo "Adding the development tools (1 to 2 minutes) ..."
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(call install,["optional-dependencies"]["dev"])
 	touch $@
 
 $(STUDIO_VENV)/.done: constraints-labelstudio.txt
@@ -80,7 +85,7 @@ chromium:
 	fi
 
 .PHONY: postgres
-postgres:
+postgres: | chromium # one after the other: apt-get lets nobody in while it installs
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 && exit 0
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
 		echo "Installing postgresql for the tests of its catalogue ..."
