@@ -100,6 +100,7 @@ def publish_maintenance(project: str, done: Maintained) -> None:
             "into": done.files_made,
             "rewritten": done.files_rewritten,
             "rows moved into files": done.rows_flushed,
+            "rows of superseded models deleted": done.rows_superseded,
             "snapshots expired": len(done.snapshots_expired),
             "files removed": done.files_removed,
         }

@@ -160,8 +160,8 @@ def maintenance(project: str) -> Any:
         return _failed("maintenance", error)
     publish_maintenance(opened.settings.project.name, done)
     words = (
-        f"{done.files_merged} files merged, {len(done.snapshots_expired)} snapshots expired, "
-        f"{done.files_removed} files removed"
+        f"{done.files_merged} files merged, {done.rows_superseded} rows of superseded models deleted, "
+        f"{len(done.snapshots_expired)} snapshots expired, {done.files_removed} files removed"
     )
     get_run_logger().info("%s", words)
     return Completed(message=words)

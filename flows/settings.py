@@ -244,7 +244,7 @@ class ScheduleSection(Section):
     timeout_min: float = Field(default=360.0, gt=0, le=525_600)
     """A run that takes longer is stopped; a year at most."""
     expire_days: float | None = Field(default=None, ge=0, le=MOST_DAYS)
-    """Age at which maintenance gives up snapshots; left out, all are kept."""
+    """Age at which maintenance gives up snapshots and what superseded models said; left out, all are kept."""
 
     @field_validator("cycle", "collect", "refresh", "maintenance")
     @classmethod

@@ -3,8 +3,8 @@
 Every step holds the write lock for itself only, is one transaction, and may be killed: what it had not finished, the
 next call does. Merging keeps every snapshot as it was, since DuckLake notes in the merged file which snapshot each row
 came with. Files that no snapshot needs any more stay for a grace, because a reader may have them open; so do files that
-no snapshot knows, which a writer that was killed left behind. Snapshots are given up only when a number of days is
-named.
+no snapshot knows, which a writer that was killed left behind. Snapshots, and what superseded models said, are given up
+only when a number of days is named.
 """
 
 import contextlib
@@ -26,6 +26,7 @@ from warehouse.errors import SettingsError, WarehouseError
 from warehouse.lake import Lake
 from warehouse.layout import give_statistics, set_file_options, sort_tables
 from warehouse.locks import Sure
+from warehouse.superseded import delete_superseded
 
 GRACE_H = 24.0
 MOST_DAYS = 1_000_000  # DuckDB's times reach back further
@@ -42,6 +43,7 @@ class Maintained:
         rows_flushed: rows of small commits that moved from the catalogue into files.
         files_merged: files that were merged into `files_made`.
         files_rewritten: files of which much was deleted or replaced; earlier snapshots keep the old ones.
+        rows_superseded: rows of earlier models and selections that were deleted, of items that nobody was asked about.
         snapshots_expired: numbers of snapshots that cannot be read any more.
         files_removed: files deleted, because no kept snapshot needs them or none ever knew them.
         catalog_bytes: size of a SQLite catalogue before and after; None for PostgreSQL, which vacuums itself.
@@ -52,6 +54,7 @@ class Maintained:
     files_merged: int
     files_made: int
     files_rewritten: int
+    rows_superseded: int
     snapshots_expired: tuple[int, ...]
     files_removed: int
     catalog_bytes: tuple[int, int] | None
@@ -63,7 +66,8 @@ def maintain(lake: Lake, *, expire_older_than_days: float | None = None, grace_h
 
     Args:
         lake: the warehouse, open for writing.
-        expire_older_than_days: give up snapshots older than this, except the newest; None keeps all.
+        expire_older_than_days: give up snapshots older than this, except the newest, and what models and selections
+            older than this said of items that nobody was asked about, except the latest; None keeps all.
         grace_h: hours that files without use are kept; longer than any reader reads.
 
     Raises:
@@ -81,6 +85,8 @@ def maintain(lake: Lake, *, expire_older_than_days: float | None = None, grace_h
     _bring_layout(lake)
     flush = "CALL ducklake_flush_inlined_data('lake')"
     flushed = _step(lake, flush, "maintain: small commits moved into files", partial(_on_one_thread, lake))
+    age = f"now() - INTERVAL '{int((expire_older_than_days or 0) * 86_400_000)} milliseconds'"
+    superseded = 0 if expire_older_than_days is None else _delete_superseded(lake, age)
     merged = _step(lake, "CALL ducklake_merge_adjacent_files('lake')", "maintain: adjacent files merged")
     rewritten = _step(
         lake,
@@ -93,7 +99,6 @@ def maintain(lake: Lake, *, expire_older_than_days: float | None = None, grace_h
         merged += _step(lake, f"CALL ducklake_merge_adjacent_files('lake', '{table}')", f"maintain: {table} merged")
     expired: list[tuple[object, ...]] = []
     if expire_older_than_days is not None:
-        age = f"now() - INTERVAL '{int(expire_older_than_days * 86_400_000)} milliseconds'"
         expired = _step(lake, f"CALL ducklake_expire_snapshots('lake', older_than => {age})", "")
     unused = f"older_than => now() - INTERVAL '{int(grace_h * 3_600_000)} milliseconds'"
     removed = _step(lake, f"CALL ducklake_cleanup_old_files('lake', {unused})", "")
@@ -114,11 +119,31 @@ def maintain(lake: Lake, *, expire_older_than_days: float | None = None, grace_h
         files_merged=sum(int(str(row[2])) for row in merged),
         files_made=sum(int(str(row[3])) for row in merged),
         files_rewritten=sum(int(str(row[2])) for row in rewritten),
+        rows_superseded=superseded,
         snapshots_expired=tuple(int(str(row[0])) for row in expired),
         files_removed=len(removed),
         catalog_bytes=sizes,
         vacuumed=vacuumed,
     )
+
+
+def _delete_superseded(lake: Lake, before: str) -> int:
+    def attempt(sure: Sure) -> int:
+        written = NewFiles(lake.location)
+        with closing(lake.new_cursor()) as cursor:
+            cursor.execute("BEGIN TRANSACTION")
+            deleted = delete_superseded(cursor, before)
+            if not deleted:
+                cursor.execute("ROLLBACK")
+                return 0
+            message = "maintain: what superseded models said deleted"
+            cursor.execute("CALL ducklake_set_commit_message('lake', ?, ?)", [author(), message])
+            written.sync()
+            sure()
+            cursor.execute("COMMIT")
+            return deleted
+
+    return under_lock(attempt, lock=lake.lock, new_cursor=lake.new_cursor, location=lake.location)
 
 
 def _foreign(lake: Lake, unused: str) -> list[str]:

@@ -277,7 +277,12 @@ def embed(
 def maintain(
     project: ProjectOption = Path(),
     expire_older_than: Annotated[
-        float | None, typer.Option(min=0, help="Give up snapshots older than this many days; left out, all are kept.")
+        float | None,
+        typer.Option(
+            min=0,
+            help="Give up snapshots older than this many days, and what models older than this said of items that "
+            "nobody was asked about; left out, all are kept.",
+        ),
     ] = None,
     grace: Annotated[float, typer.Option(min=0, help="Hours that files nobody needs are kept for readers.")] = 24.0,
 ) -> None:

@@ -15,6 +15,8 @@ def maintain_project(root: Path, expire_older_than_days: float | None, grace_h: 
         done = maintain(lake, expire_older_than_days=expire_older_than_days, grace_h=grace_h)
     out.print(f"{done.files_merged} files merged into {done.files_made}, {done.files_rewritten} rewritten")
     out.print(f"{done.rows_flushed} rows of small commits moved into files")
+    if expire_older_than_days is not None:
+        out.print(f"{done.rows_superseded} rows of superseded models deleted")
     out.print(f"{len(done.snapshots_expired)} snapshots expired, {done.files_removed} files removed")
     if done.catalog_bytes is not None:
         before, after = (size / 1024 for size in done.catalog_bytes)
