@@ -18,14 +18,14 @@ from engine.client import ENCODERS
 from engine.config import RoutedConfig, ShallowConfig
 from engine.encoder import DenseEncoder, Pack, dense_encoder
 from engine.errors import ModelFileError
-from engine.loading import dense_client, float_parts, load_dense, routed_client
+from engine.loading import encoder_of, float_parts, load_dense
 from engine.local import LocalEncoder
-from engine.native.float32 import FloatForward
 from engine.products import stable_rows, use_least_rows
 from engine.routed import RoutedEncoder
 from engine.streaming import load_stored_model
 from engine.tensor_file import TensorFile
 from engine.tokenizer import TextTokenizer
+from engine.trace import Forward
 from engine.weights import SHIPPED, read_minilm, shipped
 
 
@@ -156,9 +156,7 @@ class Subject:
         if self.file is None:
             return load_dense(max_tokens=None, threads=self.threads)
         sha256 = {"encoder": self.file.sha256}
-        if isinstance(self.model, DenseEncoder):
-            return dense_client(self.model, self.file.tokenizer, sha256=sha256, threads=self.threads)
-        return routed_client(self.model, self.file.tokenizer, sha256=sha256, active=self.active, threads=self.threads)
+        return encoder_of(self.model, self.file.tokenizer, sha256=sha256, active=self.active, threads=self.threads)
 
     @cached_property
     def timed_model(self) -> DenseEncoder | RoutedEncoder:
@@ -176,11 +174,10 @@ class Subject:
         model = self.timed_model
         if model is self.model or self.file is None:
             return self.client
-        assert isinstance(model, DenseEncoder)
-        return dense_client(model, self.file.tokenizer, sha256={"encoder": self.file.sha256}, threads=self.threads)
+        return encoder_of(model, self.file.tokenizer, sha256={"encoder": self.file.sha256}, threads=self.threads)
 
     @cached_property
-    def _parts(self) -> tuple[FloatForward, str, tuple[tuple[int, int], ...]]:
+    def _parts(self) -> tuple[Forward, str, tuple[tuple[int, int], ...]]:
         return float_parts(self.timed_model)
 
     @cached_property

@@ -26,11 +26,11 @@ from engine.client import DEFAULT_ACTIVE, Encoder, load_encoder
 from engine.config import RoutedConfig
 from engine.encoder import pack
 from engine.errors import OptionError
-from engine.int8 import Forward
 from engine.native import STAGES, VARIABLE, int8_forward
 from engine.streaming import stored_int8
 from engine.tensor_file import TensorFile
 from engine.tokenizer import TextTokenizer
+from engine.trace import Forward
 from engine.weights import read_minilm, shipped
 
 PARTS = ("latency", "kernels", "profile")

@@ -24,9 +24,9 @@ from scipy.stats import spearmanr
 from benchmarks.engine_data import ROOT, Data
 from engine.client import Encoder, load_encoder
 from engine.encoder import dense_encoder
-from engine.int8 import Forward
 from engine.native import int8_forward
 from engine.quantize import quantize
+from engine.trace import Forward
 from engine.weights import MINILM, read_minilm
 from features.samples import get_sample
 

@@ -104,7 +104,7 @@ class Scheduler:
                 f"The encoder was loaded in process {self._process}, and this is a fork of it, without its threads. "
                 "Start processes by 'spawn' (multiprocessing.get_context), and load an encoder in each."
             )
-        request = Request(self, sequences, self._dimension, traced=traced, deadline=deadline, told=told)
+        request = Request(self, sequences, self._dimension, traced=traced, told=told)
         tokens = sum(map(len, sequences))
         with self._changed:
             self._check(len(sequences), tokens)

@@ -260,7 +260,7 @@ class Distillation:
     def _progress(self, targets_ND: np.memmap, speed: float, loss: float, seconds: float, done: int) -> Progress:
         self.model.eval()
         cosines: list[float] = []
-        heads, experts = [0, 0], [0, 0]
+        experts = [0, 0]
         for length in np.unique(self.corpus.lengths[self._held]):
             texts = self._held[self.corpus.lengths[self._held] == length]
             batch, trace = self._pack(texts), list[LayerTrace]()
@@ -269,9 +269,8 @@ class Distillation:
                 vectors_BD = self.model(batch, self.main_budget, trace)
             cosines += (vectors_BD * target_BD).sum(dim=1).tolist()
             for layer in trace:
-                for counts, on in ((heads, layer.on_SH), (experts, layer.on_TE)):
-                    counts[0] += int(on.sum())
-                    counts[1] += on.numel()
+                experts[0] += int(layer.on_TE.sum())
+                experts[1] += layer.on_TE.numel()
         return Progress(
             self.step,
             self.recipe.steps,
@@ -279,7 +278,6 @@ class Distillation:
             speed,
             loss,
             float(np.mean(cosines)),
-            heads[0] / heads[1],
             experts[0] / experts[1],
             seconds,
             done,

@@ -11,7 +11,6 @@ F shared neurons, K neurons of one expert, U units of a router, C texts of one l
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 
@@ -171,10 +170,6 @@ class TorchInt8:
     def _norm(self, name: str, x_TD: torch.Tensor) -> torch.Tensor:
         tensors = self._tensors
         return layer_norm(x_TD, tensors[f"{name}.weight"], tensors[f"{name}.bias"], self._sizes.base.norm_eps)
-
-
-Forward = Callable[[Pack, int, list[LayerTrace] | None], torch.Tensor]
-"""An int8 model: called with a pack, the place of the budget, and a list that takes the traces; unit vectors [S, D]."""
 
 
 def text_means(x_TD: torch.Tensor, runs: tuple[Run, ...]) -> torch.Tensor:

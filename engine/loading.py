@@ -13,7 +13,7 @@ from engine.encoder import DenseEncoder, Pack
 from engine.errors import OptionError
 from engine.local import LocalEncoder
 from engine.native import int8_forward
-from engine.native.float32 import FloatForward, float_forward, torch_forward
+from engine.native.float32 import float_forward, torch_forward
 from engine.products import MOST_ROWS
 from engine.quantize import Int8Weights
 from engine.quantized_file import read_quantized
@@ -23,7 +23,7 @@ from engine.streamed import streamed_dense, streamed_stored
 from engine.streaming import dense_int8, load_dense_model, load_stored_model, stored_int8
 from engine.tensor_file import TensorFile
 from engine.tokenizer import TextTokenizer
-from engine.trace import LayerTrace, text_traces
+from engine.trace import Forward, LayerTrace, text_traces
 from engine.weights import MINILM, package_files, package_folder
 
 CODE_VERSION = 3
@@ -53,7 +53,7 @@ def load_dense(
     file = TensorFile(package_folder(MINILM) / WEIGHTS, MINILM.sha256[WEIGHTS])
     if precision in BITS:
         with file:
-            return int8_client(
+            return encoder_of(
                 dense_int8(file, config, BITS[precision]),
                 files["tokenizer.json"],
                 sha256=MINILM.sha256,
@@ -68,7 +68,7 @@ def load_dense(
         model = streamed or load_dense_model(file, config, device, dtype)
     if streamed is None:
         file.close()
-    return dense_client(
+    return encoder_of(
         model,
         files["tokenizer.json"],
         sha256=MINILM.sha256,
@@ -112,7 +112,7 @@ def load_stored(
         with file:
             weights, tokenizer = stored_int8(file, BITS[precision])
             _check_active(weights.config, active, path.name)
-            return int8_client(
+            return encoder_of(
                 weights,
                 tokenizer,
                 sha256=hashes,
@@ -131,17 +131,7 @@ def load_stored(
     else:
         threads = 1
     _check_active(model.config, active, path.name)
-    if isinstance(model, DenseEncoder):
-        return dense_client(
-            model,
-            tokenizer,
-            sha256=hashes,
-            max_tokens=max_tokens,
-            threads=threads,
-            device=device,
-            precision=precision,
-        )
-    return routed_client(
+    return encoder_of(
         model,
         tokenizer,
         sha256=hashes,
@@ -170,7 +160,7 @@ def load_quantized(
                 f"'int{weights.bits}', or name the encoder that the file was made from."
             )
         _check_active(weights.config, active, path.name)
-        return int8_client(
+        return encoder_of(
             weights,
             tokenizer,
             sha256={"encoder": file.sha256},
@@ -186,98 +176,78 @@ def _check_active(config: EncoderConfig | RoutedConfig, active: float | None, na
         raise OptionError(f"active is {active}; the encoder in {name} is dense and has no budget.")
 
 
-def dense_client(
-    model: DenseEncoder,
+def encoder_of(
+    model: DenseEncoder | RoutedEncoder | Int8Weights,
     tokenizer: bytes,
     *,
     sha256: Mapping[str, str],
+    active: float | None = None,
     max_tokens: int | None = None,
     threads: int | None = None,
     device: str = "cpu",
     precision: str = "fp32",
 ) -> LocalEncoder:
-    """An encoder around a dense or shallow model; arguments and errors as for `routed_client`."""
-    config = model.config
-    limit = _limit(max_tokens, config)
-    forward, arithmetic, shapes = float_parts(model, device, precision)
-
-    def compute(batch: Pack, traced: bool) -> Packed:
-        vectors = forward(batch, 0, None)
-        return Packed(vectors, [config.active_frac] * len(vectors), [""] * len(vectors))
-
-    return LocalEncoder(
-        compute,
-        shapes,
-        TextTokenizer(tokenizer, vocab=config.vocab, max_tokens=limit),
-        encoder_id=make_encoder_id(
-            _kind(config.kind, precision), sha256, max_tokens=limit, precision=arithmetic, device=device
-        ),
-        dimension=config.width,
-        max_tokens=limit,
-        threads=_threads(threads, device),
-        device=device,
-    )
-
-
-def routed_client(
-    model: RoutedEncoder,
-    tokenizer: bytes,
-    *,
-    sha256: Mapping[str, str],
-    active: float | None,
-    max_tokens: int | None = None,
-    threads: int | None = None,
-    device: str = "cpu",
-    precision: str = "fp32",
-) -> LocalEncoder:
-    """An encoder around a routed model.
+    """An encoder around a model: dense, shallow or routed, in floats or quantised.
 
     Args:
         model: the model, on the device.
         tokenizer: content of its tokenizer.json.
         sha256: of what it was made from, for its name.
-        active: its budget, the default when None.
+        active: budget of a routed model, its default when None.
         max_tokens: longest text in tokens.
         threads: worker threads.
         device: where it computes.
-        precision: "fp32" or "bf16", that of the model's products, for its name.
+        precision: that of the model's products, for its name.
 
     Raises:
         OptionError: there is no such budget, or the limit is out of range.
         ModelFileError: the tokenizer does not fit the model.
     """
     config = model.config
-    active = config.default_active if active is None else active
-    budget, limit = config.budget(active), _limit(max_tokens, config.base)
-    forward, arithmetic, shapes = float_parts(model, device, precision)
+    routed, base = (config, config.base) if isinstance(config, RoutedConfig) else (None, config)
+    kind, budget = config.kind, 0
+    if routed is not None:
+        active = routed.default_active if active is None else active
+        kind, budget = f"{kind}{active:g}", routed.budget(active)
+    limit = _limit(max_tokens, base)
+    if isinstance(model, Int8Weights):
+        forward, _ = int8_forward(model)
+        arithmetic, shapes = _ARITHMETIC.get(precision, precision), ()  # exact, so their number of rows is no matter
+    else:
+        forward, arithmetic, shapes = float_parts(model, device, precision)
 
     def compute(batch: Pack, traced: bool) -> Packed:
-        layers: list[LayerTrace] | None = [] if traced else None
+        if routed is None or not traced:
+            vectors = forward(batch, budget, None)
+            return Packed(vectors, [base.active_frac] * len(vectors), [""] * len(vectors))
+        layers: list[LayerTrace] = []
         vectors = forward(batch, budget, layers)
-        if layers is None:
-            return Packed(vectors, (), ())
-        traces = text_traces(config, layers, batch)
+        traces = text_traces(routed, layers, batch)
         return Packed(vectors, [trace.active_frac for trace in traces], [trace.to_json() for trace in traces])
 
     return LocalEncoder(
         compute,
         shapes,
-        TextTokenizer(tokenizer, vocab=config.base.vocab, max_tokens=limit),
+        TextTokenizer(tokenizer, vocab=base.vocab, max_tokens=limit),
         encoder_id=make_encoder_id(
-            _kind(f"routed{active:g}", precision), sha256, max_tokens=limit, precision=arithmetic, device=device
+            kind if precision == "fp32" else f"{kind}-{precision}",
+            sha256,
+            max_tokens=limit,
+            precision=arithmetic,
+            device=device,
         ),
-        dimension=config.base.width,
+        dimension=base.width,
         max_tokens=limit,
-        threads=_threads(threads, device),
+        threads=threads or (torch.get_num_threads() if device == "cpu" else 1),
         device=device,
-        active=active,
-        default_active=config.default_active,
+        active=None if routed is None else active,
+        default_active=None if routed is None else routed.default_active,
     )
 
 
 def float_parts(
     model: DenseEncoder | RoutedEncoder, device: str = "cpu", precision: str = "fp32"
-) -> tuple[FloatForward, str, tuple[tuple[int, int], ...]]:
+) -> tuple[Forward, str, tuple[tuple[int, int], ...]]:
     """A float model's forward, its arithmetic for the `encoder_id`, and the shapes whose products are torch's.
 
     Raises:
@@ -287,72 +257,8 @@ def float_parts(
     return (forward, _ARITHMETIC[precision], model.shapes()) if kernel == "torch" else (forward, "float32, fused", ())
 
 
-def int8_client(
-    weights: Int8Weights,
-    tokenizer: bytes,
-    *,
-    sha256: Mapping[str, str],
-    precision: str,
-    active: float | None = None,
-    max_tokens: int | None = None,
-    threads: int | None = None,
-) -> LocalEncoder:
-    """An encoder around int8 weights, dense, shallow or routed.
-
-    Args:
-        weights: the model.
-        tokenizer: content of its tokenizer.json.
-        sha256: of what it was made from, for its name.
-        precision: "int8" or "int4", for its name.
-        active: budget of a routed model, its default when None.
-        max_tokens: longest text in tokens.
-        threads: worker threads.
-
-    Raises:
-        OptionError: there is no such budget, or the limit is out of range.
-        ModelFileError: the tokenizer does not fit the model.
-    """
-    config = weights.config
-    routed, base = (config, config.base) if isinstance(config, RoutedConfig) else (None, config)
-    kind, budget = config.kind, 0
-    if routed is not None:
-        active = routed.default_active if active is None else active
-        kind, budget = f"{kind}{active:g}", routed.budget(active)
-    limit, (forward, _) = _limit(max_tokens, base), int8_forward(weights)
-
-    def compute(batch: Pack, traced: bool) -> Packed:
-        layers: list[LayerTrace] | None = [] if traced else None
-        vectors = forward(batch, budget, layers)
-        if layers is None or routed is None:
-            return Packed(vectors, [base.active_frac] * len(vectors), [""] * len(vectors))
-        traces = text_traces(routed, layers, batch)
-        return Packed(vectors, [trace.active_frac for trace in traces], [trace.to_json() for trace in traces])
-
-    return LocalEncoder(
-        compute,
-        (),  # its products are exact, so their number of rows needs no measurement
-        TextTokenizer(tokenizer, vocab=base.vocab, max_tokens=limit),
-        encoder_id=make_encoder_id(
-            _kind(kind, precision), sha256, max_tokens=limit, precision=_ARITHMETIC.get(precision, precision)
-        ),
-        dimension=base.width,
-        max_tokens=limit,
-        threads=threads or torch.get_num_threads(),
-        active=None if routed is None else active,
-        default_active=None if routed is None else routed.default_active,
-    )
-
-
-def _kind(name: str, precision: str) -> str:
-    return name if precision == "fp32" else f"{name}-{precision}"
-
-
-def _threads(threads: int | None, device: str) -> int:
-    return threads or (torch.get_num_threads() if device == "cpu" else 1)
-
-
 def _limit(max_tokens: int | None, config: EncoderConfig) -> int:
-    limit = min(DEFAULT_MAX_TOKENS, config.positions) if max_tokens is None else max_tokens
+    limit = min(DEFAULT_MAX_TOKENS, config.positions) if max_tokens is None else int(max_tokens)
     if not MIN_TOKENS <= limit <= config.positions:
         raise OptionError(f"max_tokens is {limit}; the model takes {MIN_TOKENS} to {config.positions}.")
     return limit

@@ -71,7 +71,6 @@ class Progress:
     tokens_per_s: float
     loss: float
     cosine: float
-    heads_share: float
     experts_share: float
     seconds: float
     done: int

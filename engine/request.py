@@ -111,12 +111,11 @@ class Request:
         dimension: int,
         *,
         traced: bool,
-        deadline: float | None,
         told: Callable[[int], None] | None,
     ) -> None:
         count = len(sequences)
         self.answer: Future[Answer] = Future()
-        self.traced, self.deadline, self.told = traced, deadline, told
+        self.traced, self.told = traced, told
         self.began = time.monotonic()
         self.sequences = sequences
         # The longest first, equal lengths together: they share an attention call.

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,8 @@ class TensorFile:
         except OSError as error:
             way = "Install the package again." if sha256 is not None else "Name a file that is there."
             raise ModelFileError(f"The model file {path} cannot be read: {error}. {way}") from error
+        # At the latest with this object: a load that fails closes nothing, and a streamed model reads to its end.
+        self._closed = weakref.finalize(self, os.close, self._file)
         try:
             self._size = os.fstat(self._file).st_size
             self.sha256 = self._digest()
@@ -86,11 +89,7 @@ class TensorFile:
             self.metadata = metadata(head, name=self.name)
             self.places = self._places(json.loads(head[8:]), 8 + size)
         except OSError as error:
-            os.close(self._file)
             raise ModelFileError(f"The model file {path} cannot be read: {error}.") from error
-        except ModelFileError:
-            os.close(self._file)
-            raise
 
     def __enter__(self) -> Self:
         return self
@@ -102,7 +101,7 @@ class TensorFile:
 
     def close(self) -> None:
         """Close it; nothing can be read any more."""
-        os.close(self._file)
+        self._closed()
 
     def chunks(self, name: str, first: int = 0, stop: int | None = None) -> Iterator[tuple[int, torch.Tensor]]:
         """A tensor's rows from `first` on, about a megabyte at a time: number of the first row, and rows [R, ...]."""

@@ -4,7 +4,7 @@ Shape letters: S sequences, T tokens, H routed heads, E experts.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +27,10 @@ class LayerTrace:
     on_SH: torch.Tensor
     on_TE: torch.Tensor
     x_TD: torch.Tensor
+
+
+Forward = Callable[[Pack, int, list[LayerTrace] | None], torch.Tensor]
+"""Called with a pack, the place of the budget, and a list that takes the traces; unit vectors [S, D]."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,9 @@ import torch
 
 from engine.encoder import Pack
 from engine.errors import OptionError
-from engine.int8 import Forward, TorchInt8
+from engine.int8 import TorchInt8
 from engine.quantize import Int8Weights
-from engine.trace import LayerTrace
+from engine.trace import Forward, LayerTrace
 
 VERSION = 4
 """Of the interface to the library; one that was built from other sources than these is left alone."""
@@ -114,7 +114,7 @@ class NativeInt8:
 
     def __init__(self, weights: Int8Weights, library: ctypes.CDLL, isa: bytes) -> None:
         sizes = weights.sizes
-        self._config, self._sizes, self._library = weights.config, sizes, library
+        self._sizes, self._library = sizes, library
         base = sizes.base
         numbers = np.array(
             [

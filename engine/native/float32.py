@@ -9,7 +9,6 @@ Shape letters: T tokens of a pack, S sequences, D width, H routed heads, E exper
 """
 
 import ctypes
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -24,16 +23,13 @@ from engine.native import VARIABLE, load_library, wanted_kernel
 from engine.routed import RoutedEncoder, RoutedLayer
 from engine.router import Router
 from engine.streamed import StreamedFeedForward
-from engine.trace import LayerTrace
-
-FloatForward = Callable[[Pack, int, list[LayerTrace] | None], torch.Tensor]
-"""Called with a pack, the place of the budget, and a list that takes the traces; unit vectors [S, D]."""
+from engine.trace import Forward, LayerTrace
 
 _NORM, _ATTENTION, _FEED_FORWARD, _POOL = range(4)
 """Steps of `siftline_float_step`."""
 
 
-def float_forward(model: DenseEncoder | RoutedEncoder) -> tuple[FloatForward, str]:
+def float_forward(model: DenseEncoder | RoutedEncoder) -> tuple[Forward, str]:
     """The fastest forward on the CPU that this machine has, and its name: an instruction set, or "torch".
 
     Raises:
@@ -51,7 +47,7 @@ def float_forward(model: DenseEncoder | RoutedEncoder) -> tuple[FloatForward, st
     return torch_forward(model), "torch"
 
 
-def torch_forward(model: DenseEncoder | RoutedEncoder) -> FloatForward:
+def torch_forward(model: DenseEncoder | RoutedEncoder) -> Forward:
     """The model's own forward."""
 
     def forward(batch: Pack, budget: int, trace: list[LayerTrace] | None) -> torch.Tensor:

@@ -13,7 +13,7 @@ import torch
 
 from engine.errors import OptionError
 from engine.key import KEY_VARIABLE, key_from_environment
-from engine.loading import routed_client
+from engine.loading import encoder_of
 from engine.local import LocalEncoder
 from engine.remote import RemoteEncoder
 from engine.request import Room
@@ -41,7 +41,7 @@ def broken_encoder(threads: int = 1) -> LocalEncoder:
     model = tiny_routed()
     with torch.no_grad():
         model.tokens.weight[4] = float("nan")
-    return routed_client(model, tiny_tokenizer(), sha256={}, active=0.3, max_tokens=16, threads=threads)
+    return encoder_of(model, tiny_tokenizer(), sha256={}, active=0.3, max_tokens=16, threads=threads)
 
 
 @pytest.fixture

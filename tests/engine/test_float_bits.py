@@ -14,13 +14,13 @@ from engine.config import EncoderConfig
 from engine.encoder import DenseEncoder, dense_encoder, pack
 from engine.errors import OptionError
 from engine.native import KERNELS, VARIABLE
-from engine.native.float32 import FloatForward, float_forward, torch_forward
+from engine.native.float32 import float_forward, torch_forward
 from engine.routed import RoutedEncoder
 from engine.routed_file import write_routed
 from engine.streamed import StreamedLayers, streamed_dense, streamed_stored
 from engine.streaming import load_stored_model
 from engine.tensor_file import TensorFile
-from engine.trace import LayerTrace
+from engine.trace import Forward, LayerTrace
 from tests.engine.test_int8_bits import MODELS
 from tests.engine.texts import make_texts
 from tests.engine.tiny import (
@@ -41,7 +41,7 @@ LONG_TEXTS = [*tiny_texts(3, seed=1, base=LONG), (list(range(100)) * 4)[:333], [
 FORWARDS = [name for name in KERNELS if name not in ("auto", "torch")]
 
 
-def forward_of(model: DenseEncoder | RoutedEncoder, kernel: str, monkeypatch: pytest.MonkeyPatch) -> FloatForward:
+def forward_of(model: DenseEncoder | RoutedEncoder, kernel: str, monkeypatch: pytest.MonkeyPatch) -> Forward:
     monkeypatch.setenv(VARIABLE, kernel)
     try:
         forward, name = float_forward(model)
@@ -52,7 +52,7 @@ def forward_of(model: DenseEncoder | RoutedEncoder, kernel: str, monkeypatch: py
 
 
 def vectors(
-    forward: FloatForward, texts: list[list[int]], budget: int, trace: list[LayerTrace] | None = None
+    forward: Forward, texts: list[list[int]], budget: int, trace: list[LayerTrace] | None = None
 ) -> torch.Tensor:
     with torch.inference_mode():
         return forward(pack(texts), budget, trace)

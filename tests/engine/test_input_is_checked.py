@@ -12,7 +12,7 @@ import torch
 
 from engine.client import ENCODERS, Encoder, load_encoder
 from engine.errors import EngineError, InputError, NumericError, OptionError
-from engine.loading import routed_client
+from engine.loading import encoder_of
 from engine.tokenizer import TextTokenizer, Tokens, check_texts
 from tests.engine.tiny import tiny_routed, tiny_tokenizer
 
@@ -56,7 +56,7 @@ def test_texts_that_can_be_read_only_once_are_all_encoded() -> None:
 
 
 def test_long_texts_are_not_held_by_the_tokenizer_all_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder = routed_client(tiny_routed(), tiny_tokenizer(), sha256={}, active=0.3, max_tokens=16, threads=1)
+    encoder = encoder_of(tiny_routed(), tiny_tokenizer(), sha256={}, active=0.3, max_tokens=16, threads=1)
     texts = [*["x" * 600_000] * 9, "y" * 3_000_000, "bank trade", "bank"]
     given: list[int] = []
     encode = TextTokenizer.encode
@@ -103,7 +103,7 @@ def test_a_vector_that_is_not_finite_never_leaves() -> None:
     model = tiny_routed()
     with torch.no_grad():
         model.tokens.weight[4] = float("nan")  # "oil"
-    broken = routed_client(model, tiny_tokenizer(), sha256={}, active=0.3, max_tokens=8, threads=1)
+    broken = encoder_of(model, tiny_tokenizer(), sha256={}, active=0.3, max_tokens=8, threads=1)
     with pytest.raises(NumericError) as caught:
         broken.encode(["bank", "oil", "trade"])
     assert caught.value.indexes == (1,)
@@ -130,6 +130,11 @@ def test_a_name_that_is_no_text_is_refused_with_the_known(name: Any) -> None:
 def test_counts_are_whole_numbers(option: str, value: Any) -> None:
     with pytest.raises(OptionError, match=f"{option} is {value!r}; it must be a whole number"):
         load_encoder("dense", **{option: value})
+
+
+def test_counts_of_numpy_are_whole_numbers_too() -> None:
+    counts: dict[str, Any] = {"max_tokens": np.int64(32), "threads": np.int64(1)}
+    assert load_encoder("dense", **counts).encoder_id == load_encoder("dense", max_tokens=32, threads=1).encoder_id
 
 
 @pytest.mark.parametrize("name", ["dense", "routed", "shallow"])

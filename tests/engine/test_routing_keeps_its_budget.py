@@ -8,7 +8,7 @@ import torch
 from engine.convert import calibrate_thresholds
 from engine.encoder import pack
 from engine.errors import OptionError
-from engine.loading import routed_client
+from engine.loading import encoder_of
 from engine.routed import RoutedEncoder, with_quorum
 from engine.router import BALANCE_STEP, CONTROL_RATE, STARVED, Router
 from engine.trace import LayerTrace, active_fracs
@@ -282,7 +282,7 @@ def test_a_budget_that_the_encoder_lacks_is_refused_with_those_it_has() -> None:
     model = tiny_routed()
     for active in (0.31, 0.0, -1.0, 2.0, float("nan")):
         with pytest.raises(OptionError, match=rf"active={active!r}. This encoder has: 0.2, 0.3, 0.5, 1\."):
-            routed_client(model, tiny_tokenizer(), sha256={}, active=active, max_tokens=64, threads=1)
+            encoder_of(model, tiny_tokenizer(), sha256={}, active=active, max_tokens=64, threads=1)
 
 
 def test_the_shares_of_an_encoder_count_real_parameters() -> None:

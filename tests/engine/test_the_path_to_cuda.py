@@ -15,7 +15,7 @@ from engine.device import CUDA_BATCH_TOKENS, CUDA_ROWS
 from engine.dispatch import combine, dispatch
 from engine.encoder import Pack, pack, pooled
 from engine.errors import OptionError, OverloadError
-from engine.loading import routed_client
+from engine.loading import encoder_of
 from engine.local import LocalEncoder, pack_and_compute
 from engine.products import linear
 from engine.remote import connect
@@ -251,7 +251,7 @@ def test_a_device_without_memory_is_an_overload_and_the_next_batch_works() -> No
 def test_products_that_torch_rounds_are_refused(routed_file: Path) -> None:
     model = tiny_routed()
     with pretended_cuda():
-        encoder = routed_client(model, tiny_tokenizer(), sha256={}, active=0.5, max_tokens=8, device="cuda")
+        encoder = encoder_of(model, tiny_tokenizer(), sha256={}, active=0.5, max_tokens=8, device="cuda")
         torch.set_float32_matmul_precision("high")
         try:
             for attempt in (lambda: load_encoder(str(routed_file), device="cuda"), lambda: encoder.encode(["oil"])):

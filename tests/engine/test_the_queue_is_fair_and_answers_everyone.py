@@ -20,7 +20,7 @@ from engine.batching import Scheduler
 from engine.client import load_encoder
 from engine.encoder import pack
 from engine.errors import DeadlineError, NumericError, OverloadError, WorkerError
-from engine.loading import routed_client
+from engine.loading import encoder_of
 from engine.pace import Pace
 from engine.request import Packed, Room
 from tests.engine.texts import make_texts
@@ -289,7 +289,7 @@ def test_a_vector_that_is_not_finite_fails_alone_without_a_second_computation() 
     model = tiny_routed()
     with torch.no_grad():
         model.tokens.weight[4] = float("nan")  # "oil"
-    broken = routed_client(model, tiny_tokenizer(), sha256={}, active=0.3, max_tokens=8, threads=1)
+    broken = encoder_of(model, tiny_tokenizer(), sha256={}, active=0.3, max_tokens=8, threads=1)
     sequences = [tokens.ids for tokens in broken.tokenize(["bank", "oil", "trade"])]
     answer = broken.scheduler.submit(sequences).answer.result(WAIT_S)
     assert list(answer.errors) == [1]
@@ -383,7 +383,7 @@ def test_callers_in_many_threads_get_the_bits_they_get_alone() -> None:
 
 def test_progress_ends_at_all_and_never_goes_back() -> None:
     told: list[tuple[int, int]] = []
-    encoder = routed_client(tiny_routed(), tiny_tokenizer(), sha256={}, active=0.3, max_tokens=8, threads=2)
+    encoder = encoder_of(tiny_routed(), tiny_tokenizer(), sha256={}, active=0.3, max_tokens=8, threads=2)
     encoder.embed(["oil"] * 5000, lambda done, total: told.append((done, total)))
     assert told[-1] == (5000, 5000)
     assert [done for done, _ in told] == sorted(done for done, _ in told)

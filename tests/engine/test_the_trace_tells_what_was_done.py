@@ -9,7 +9,7 @@ import torch
 
 from engine.client import Encoder
 from engine.encoder import Pack, pack
-from engine.loading import routed_client
+from engine.loading import encoder_of
 from engine.local import LocalEncoder
 from engine.routed import RoutedEncoder
 from engine.trace import LayerTrace, active_fracs, dense_multiplications, text_traces
@@ -19,7 +19,7 @@ from tests.engine.tiny import tiny_parent, tiny_routed, tiny_routed_config, tiny
 
 
 def client(model: RoutedEncoder, active: float = 0.3) -> LocalEncoder:
-    return routed_client(model, tiny_tokenizer(), sha256={}, active=active, max_tokens=20, threads=1)
+    return encoder_of(model, tiny_tokenizer(), sha256={}, active=active, max_tokens=20, threads=1)
 
 
 def steered(heads: Sequence[Sequence[int]], experts: Sequence[Sequence[int]]) -> RoutedEncoder:

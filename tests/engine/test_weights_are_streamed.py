@@ -1,8 +1,10 @@
 """Weights are read in chunks, straight to their places; with a memory budget what is missing is read for each batch."""
 
 import dataclasses
+import gc
 import itertools
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -127,6 +129,26 @@ def test_the_client_streams_and_its_name_stays() -> None:
         load_encoder("dense", memory_budget=5 * MIB)
     with pytest.raises(OptionError, match="only fp32 and bf16 weights are streamed"):
         load_encoder("dense", precision="int8", memory_budget=40 * MIB)
+
+
+def test_a_file_is_open_no_longer_than_somebody_reads_it(routed_file: Path) -> None:
+    def is_open() -> bool:
+        gc.collect()
+        links = (f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd"))
+        return str(routed_file) in [os.readlink(link) for link in links if os.path.lexists(link)]
+
+    whole = read_at_once(routed_file)
+    left = _bytes(whole) - _bytes(whole.tokens) - 2 * _bytes(whole.layers[0])
+    streamed = load_encoder(str(routed_file), max_tokens=8, memory_budget=left)
+    assert is_open()
+    del streamed
+    assert not is_open()
+    tensors = load_file(routed_file)
+    tensors["norm.weight"][0] = torch.nan
+    save_file(tensors, routed_file, metadata=TensorFile(routed_file).metadata)
+    with pytest.raises(ModelFileError, match=r"norm\.weight holds values that are not finite"):
+        load_encoder(str(routed_file), max_tokens=8)
+    assert not is_open()
 
 
 # Beside a float model of 59 MiB what torch itself takes, 12 MiB, is much; beside one of 20 MiB in int8 the buffers of a
