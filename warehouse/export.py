@@ -182,12 +182,12 @@ def _check_place(output: Path, *, force: bool) -> None:
 
 def _swap(files: Path, output: Path, earlier: Path) -> None:
     """Put a folder in its place; one that is there moves to `earlier`, and back where the new one cannot come."""
-    if output.exists():
-        os.replace(output, earlier)
     try:
+        if output.exists():
+            os.replace(output, earlier)
         os.replace(files, output)
-    except OSError:
-        if earlier.exists():
+    except BaseException:  # also Ctrl-C: the folder that `earlier` is in will be removed
+        if earlier.exists() and not output.exists():
             os.replace(earlier, output)
         raise
     sync(output.parent)
