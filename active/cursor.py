@@ -5,15 +5,13 @@ the key), the same service and the same classes. Where it is lost, torn, older t
 next collect reads everything, which is always right and only slower.
 """
 
-import contextlib
 import json
-import os
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from warehouse import Reader
+from warehouse.files import replaced_file
 from warehouse.stage import hash_token, last_token
 
 FULL_EVERY_S = 24 * 3600.0
@@ -74,15 +72,8 @@ class Cursor:
             self.path.unlink(missing_ok=True)
             return
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=".", suffix=".part")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(kept, file)
-            os.replace(name, self.path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(name)
-            raise
+        with replaced_file(self.path, durable=False) as temporary:
+            temporary.write_text(json.dumps(kept), "utf-8")
 
 
 def _key(reader: Reader, service: str, classes: Sequence[str]) -> str:

@@ -7,11 +7,13 @@ A cache: whatever goes wrong with it costs time only.
 
 import contextlib
 import hashlib
-import os
 import shutil
 from pathlib import Path
 
 import pyarrow as pa
+
+from warehouse import SettingsError
+from warehouse.files import replaced_file
 
 
 class KeptVectors:
@@ -44,15 +46,10 @@ class KeptVectors:
             writer.write_table(batch)
         content = sink.getvalue()
         path = self._folder / f"{hashlib.sha256(content).hexdigest()}.arrow"
-        partial = path.with_suffix(".part")
-        try:
+        with contextlib.suppress(OSError, SettingsError):
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(content)
-            partial.replace(path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
+            with replaced_file(path, durable=False) as temporary:
+                temporary.write_bytes(content)
 
     def clear(self) -> None:
         """Forget all batches, those of other encoders too."""

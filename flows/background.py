@@ -14,8 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from flows.processes import left_of_session, moved_since, session_listens, start_time, started_for
+from flows.processes import end, left_of_session, moved_since, session_listens, spawn, start_time, started_for
 from warehouse import ServiceError
+from warehouse.files import replaced_file
 
 START_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 15.0
@@ -93,24 +94,17 @@ class Background:
 
         Raises:
             ServiceError: it ended, or was not ready in time; the message has its last words.
+            SettingsError: its file cannot be written; it is not left running.
         """
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        pid = os.posix_spawn(
-            command[0],
-            list(command),
-            {**environment, MARK: str(self._record)},
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 1, str(self.log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
-                (os.POSIX_SPAWN_DUP2, 1, 2),
-            ],
-            setsid=True,
-        )
-        running = Running(pid=pid, started=start_time(pid), url=url, asks=asks)
-        part = self._folder / f"{self.name}.part"
-        part.write_text(json.dumps(asdict(running)), "utf-8")
-        part.replace(self._record)
-        return self.await_ready(running, ready)
+
+        def record(pid: int, started: int) -> Running:
+            running = Running(pid=pid, started=started, url=url, asks=asks)
+            with replaced_file(self._record) as temporary:
+                temporary.write_text(json.dumps(asdict(running)), "utf-8")
+            return running
+
+        return self.await_ready(spawn(command, {**environment, MARK: str(self._record)}, self.log, record), ready)
 
     def await_ready(self, running: Running, ready: Callable[[], bool]) -> Running:
         """Wait until a process is ready, also one that an interrupted command started.
@@ -150,17 +144,8 @@ class Background:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             return bool(left)
-        for number, patience_s in ((signal.SIGTERM, STOP_TIMEOUT_S), (signal.SIGKILL, 5.0)):
-            with contextlib.suppress(ProcessLookupError):
-                # SIGTERM to the one, which ends its children in order; SIGKILL to all of its session.
-                (os.kill if number == signal.SIGTERM else os.killpg)(running.pid, number)
-            deadline = time.monotonic() + patience_s
-            while time.monotonic() < deadline:
-                if start_time(running.pid) != running.started:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.killpg(running.pid, signal.SIGKILL)  # whatever it left of its session
-                    return True
-                time.sleep(0.05)
+        if end(running.pid, running.started, STOP_TIMEOUT_S):
+            return True
         raise ServiceError(f"{self.name} (pid {running.pid}) did not stop; end it by hand: kill -9 {running.pid}")
 
     def _last_words(self) -> str:

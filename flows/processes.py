@@ -1,14 +1,72 @@
-"""Whether a process that was started earlier, perhaps by another command, still is the same one, and what it left."""
+"""Processes that outlive the command that starts them: started, ended, and known for the same ones by a later one."""
 
 import contextlib
 import os
+import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 EXEC_S = 2.0
 """While a process becomes another program, its environment is empty for a moment, longer on a busy machine."""
+
+
+def spawn(command: Sequence[str], environment: Mapping[str, str], log: Path, record: Callable[[int, int], T]) -> T:
+    """Start a process in a session of its own.
+
+    Args:
+        command: an absolute path and arguments.
+        environment: all of its variables.
+        log: what it prints is added to this file, its owner's only.
+        record: writes down its id and `start_time`; where that fails nobody would find the process again, so it is
+            killed.
+
+    Returns:
+        What `record` returns.
+    """
+    # posix_spawn rather than Popen: the process outlives this one, and no object waits for its end.
+    pid = os.posix_spawn(
+        command[0],
+        list(command),
+        environment,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+        setsid=True,
+    )
+    try:
+        return record(pid, start_time(pid))
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+        raise
+
+
+def end(pid: int, started: int, patience_s: float) -> bool:
+    """End a process that `spawn` started and what it leaves of its session; False where it outlives even a SIGKILL.
+
+    Args:
+        pid, started: its id and `start_time`.
+        patience_s: so long it has after SIGTERM.
+    """
+    for number, wait_s in ((signal.SIGTERM, patience_s), (signal.SIGKILL, 5.0)):
+        with contextlib.suppress(ProcessLookupError):
+            # SIGTERM to the one, which ends its children in order; SIGKILL to all of its session.
+            (os.kill if number == signal.SIGTERM else os.killpg)(pid, number)
+        deadline = time.monotonic() + wait_s
+        while time.monotonic() < deadline:
+            if start_time(pid) != started:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(pid, signal.SIGKILL)
+                return True
+            time.sleep(0.05)
+    return False
 
 
 def start_time(pid: int) -> int:

@@ -6,24 +6,23 @@ that shadows attrs. Everything it keeps lies below one folder of mode 0700: SQLi
 nobody for updates.
 """
 
-import contextlib
 import json
 import os
 import secrets
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import httpx
 from filelock import FileLock
 
 from flows.ports import is_free, is_own, pick_port
-from flows.processes import listening_addresses, moved_since, start_time, started_for
+from flows.processes import end, listening_addresses, moved_since, spawn, start_time, started_for
 from warehouse import ServiceError, SettingsError
+from warehouse.files import replaced_file
 
 DEFAULT_USERNAME = "annotator@siftline.local"
 ENVIRONMENT = ".venv-labelstudio"
@@ -81,7 +80,6 @@ class StudioServer:
         *,
         port: int | None = None,
         environment: Path | None = None,
-        username: str = DEFAULT_USERNAME,
     ) -> None:
         """Describe the server; nothing is started or written yet.
 
@@ -90,11 +88,9 @@ class StudioServer:
             port: TCP port on 127.0.0.1; None takes the last one used here, else the first free one from 8080 on.
             environment: virtual environment that holds label-studio; None looks for `.venv-labelstudio` beside
                 Siftline's own packages and in the current folder.
-            username: log-in of the only user; used when the folder is new.
         """
         self.folder = folder
         self.environment = environment or _find_environment()
-        self.username = username
         self._port = port
 
     def start(self) -> StudioInfo:
@@ -119,7 +115,7 @@ class StudioServer:
                 return self._await_healthy(running)
             record = self._read() or _Record(
                 port=0,
-                username=self.username,
+                username=DEFAULT_USERNAME,
                 password=secrets.token_urlsafe(18),
                 api_key=secrets.token_hex(20),
             )
@@ -144,14 +140,8 @@ class StudioServer:
         record = self._running()
         if record is None:
             return False
-        for number, patience_s in ((signal.SIGTERM, STOP_TIMEOUT_S), (signal.SIGKILL, 5.0)):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(record.pid, number)
-            deadline = time.monotonic() + patience_s
-            while time.monotonic() < deadline:
-                if not _runs(record):
-                    return True
-                time.sleep(0.05)
+        if end(record.pid, record.started, STOP_TIMEOUT_S):
+            return True
         raise ServiceError(f"Label Studio (pid {record.pid}) did not stop; end it by hand: kill -9 {record.pid}")
 
     @property
@@ -229,29 +219,14 @@ class StudioServer:
 
     def _launch(self, program: Path, record: _Record, port: int) -> _Record:
         arguments = [str(program), "start", "--no-browser", "--internal-host", "127.0.0.1", "--port", str(port)]
-        log_flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-        # posix_spawn rather than Popen: the server outlives this process, and no object waits for its end.
-        pid = os.posix_spawn(
-            str(program),
-            arguments,
-            self._variables(record),
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 1, str(self.log_path), log_flags, 0o600),
-                (os.POSIX_SPAWN_DUP2, 1, 2),
-            ],
-            setsid=True,
-        )
-        launched = _Record(
-            port=port,
-            username=record.username,
-            password=record.password,
-            api_key=record.api_key,
-            pid=pid,
-            started=start_time(pid),
-        )
-        self._write(launched)
-        return launched
+
+        def launched(pid: int, started: int) -> _Record:
+            running = replace(record, port=port, pid=pid, started=started)
+            with replaced_file(self.record_path) as temporary:  # mode 0600
+                temporary.write_text(json.dumps(asdict(running), indent=2), "utf-8")
+            return running
+
+        return spawn(arguments, self._variables(record), self.log_path, launched)
 
     def _variables(self, record: _Record) -> dict[str, str]:
         """The server's whole environment. Nothing is inherited: it also reads plain names such as HOST and DEBUG.
@@ -304,13 +279,6 @@ class StudioServer:
             raise SettingsError(
                 f"{path} is damaged ({type(error).__name__}); remove {self.folder} to begin anew"
             ) from None
-
-    def _write(self, record: _Record) -> None:
-        path, part = self.record_path, self.folder / "studio.json.part"
-        part.unlink(missing_ok=True)
-        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            json.dump(asdict(record), file, indent=2)
-        part.replace(path)
 
 
 def studio_server(project_dir: Path) -> StudioServer:

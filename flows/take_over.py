@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.processes import holds_lock
-from warehouse import Lake, SiftlineError
+from warehouse import Lake, SettingsError, SiftlineError
+from warehouse.files import replaced_file
 
 if TYPE_CHECKING:
     from flows.project import Project
@@ -106,7 +107,8 @@ def recorded(
         _write(path, [*kept, mine])
         yield at
     except BaseException as error:
-        with suppress(OSError):  # a full disk, or a folder that was moved: what ended the run is to be told, not this
+        # A full disk, or a folder that was moved: what ended the run is to be told, not this.
+        with suppress(OSError, SettingsError):
             _write(path, [*kept, replace(mine, ended=_why(error))])
         raise
     _write(path, kept)
@@ -159,9 +161,5 @@ def _write(path: Path, records: Sequence[RunRecord]) -> None:
     if not records:
         path.unlink(missing_ok=True)
         return
-    part = path.with_suffix(".part")
-    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        json.dump([asdict(record) for record in records], file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    with replaced_file(path) as temporary:
+        temporary.write_text(json.dumps([asdict(record) for record in records], indent=1), "utf-8")

@@ -10,13 +10,13 @@ import importlib
 import json
 import os
 import stat
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import duckdb
 
-from warehouse.errors import WarehouseError
+from warehouse.errors import SettingsError, WarehouseError
+from warehouse.files import replaced_file
 from warehouse.quoting import quote
 from warehouse.time_zone import open_in_utc
 
@@ -138,13 +138,11 @@ def _recorded() -> set[_Identity]:
 def _record(files: frozenset[_Identity]) -> None:
     """Note checked files beside those that are still what they were; a home that cannot be written is no error."""
     path = record_path()
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, SettingsError):
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         kept = {known for known in _recorded() if _unchanged(known)} | files
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".duckdb-extensions.")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(sorted(kept), file)
-        os.replace(name, path)
+        with replaced_file(path, durable=False) as temporary:
+            temporary.write_text(json.dumps(sorted(kept)), "utf-8")
 
 
 def _unchanged(known: _Identity) -> bool:

@@ -12,11 +12,7 @@ from flows.project import Project
 from flows.take_over import FILE, RunRecord, in_words, recorded, unfinished
 
 
-def test_a_run_that_is_tried_again_does_not_take_over_itself(tmp_path: Path) -> None:
-    (tmp_path / "siftline.toml").write_text(
-        '[project]\nname = "p"\nclasses = ["a", "b"]\n[[sources]]\nname = "s"\npath = "s.jsonl"\n'
-    )
-    project = Project(tmp_path)
+def test_a_run_that_is_tried_again_does_not_take_over_itself(project: Project) -> None:
     project.state_path.mkdir()
     taken: list[RunRecord] = []
 
@@ -35,11 +31,7 @@ def test_a_run_that_is_tried_again_does_not_take_over_itself(tmp_path: Path) -> 
     assert not unfinished(project.state_path)
 
 
-def test_several_dead_runs_are_told_once_each_also_by_a_run_that_dies_meanwhile(tmp_path: Path) -> None:
-    (tmp_path / "siftline.toml").write_text(
-        '[project]\nname = "p"\nclasses = ["a", "b"]\n[[sources]]\nname = "s"\npath = "s.jsonl"\n'
-    )
-    project = Project(tmp_path)
+def test_several_dead_runs_are_told_once_each_also_by_a_run_that_dies_meanwhile(project: Project) -> None:
     project.state_path.mkdir()
     file = project.state_path / FILE
     dead = [RunRecord(run=f"run-{n}", flow="cycle", pid=1, host="h", began="2026-01-01") for n in range(2)]
@@ -52,11 +44,7 @@ def test_several_dead_runs_are_told_once_each_also_by_a_run_that_dies_meanwhile(
     assert told == [("run-0",), ("run-1",)]
 
 
-def test_a_run_that_cannot_open_the_warehouse_leaves_why_it_ended(tmp_path: Path) -> None:
-    (tmp_path / "siftline.toml").write_text(
-        '[project]\nname = "p"\nclasses = ["a", "b"]\n[[sources]]\nname = "s"\npath = "s.jsonl"\n'
-    )
-    project = Project(tmp_path)
+def test_a_run_that_cannot_open_the_warehouse_leaves_why_it_ended(project: Project, tmp_path: Path) -> None:
     project.state_path.mkdir()
     dead = RunRecord(run="run-0", flow="cycle", pid=1, host="h", began="2020-01-01", ended="mended since")
     (project.state_path / FILE).write_text(json.dumps([asdict(dead)]))
@@ -99,12 +87,8 @@ def test_how_a_run_ended_is_part_of_a_longer_sentence() -> None:
 
 
 def test_status_tells_who_is_at_work_and_who_did_not_end_well(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    project: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "siftline.toml").write_text(
-        '[project]\nname = "p"\nclasses = ["a", "b"]\n[[sources]]\nname = "s"\npath = "s.jsonl"\n'
-    )
-    project = Project(tmp_path)
     project.state_path.mkdir()
     _ = project.lake
     with project.only_run(), recorded(project, "cycle", "run-1", lambda _: None) as note:

@@ -1,0 +1,111 @@
+"""A process in the background: what a killed one leaves, who finds it, and what is not taken for it."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from flows.background import MARK, Background
+from flows.processes import start_time
+from flows.studio import StudioServer
+from tests.prefect_runs import wait_for
+from warehouse import SettingsError
+
+
+def test_what_a_killed_service_left_is_stopped(tmp_path: Path) -> None:
+    children = tmp_path / "children"
+    service = Background("deployments", tmp_path)
+    script = f"sleep 300 & echo $! > {children}.part; mv {children}.part {children}; wait"
+    running = service.start(["/bin/sh", "-c", script], dict(os.environ), url="", ready=children.exists)
+    child = int(children.read_text())
+    began = start_time(child)
+    assert began
+    os.kill(running.pid, signal.SIGKILL)
+    while start_time(running.pid) == running.started:
+        time.sleep(0.01)
+    assert start_time(child) == began, "it outlives the process that started it"
+
+    assert service.stop()
+    deadline = time.monotonic() + 10
+    while start_time(child) == began and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert start_time(child) != began
+    assert not service.stop(), "nothing is left"
+
+
+def test_a_stranger_with_the_former_number_is_left_alone(tmp_path: Path) -> None:
+    stranger = subprocess.Popen(["/bin/sleep", "300"], start_new_session=True)
+    service = Background("deployments", tmp_path)
+    try:
+        record = tmp_path / "services" / "deployments.json"
+        record.parent.mkdir()
+        record.write_text(f'{{"pid": {stranger.pid}, "started": 1, "url": ""}}')
+        assert service.status() is None
+        assert not service.stop()
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_a_copied_project_leaves_the_processes_of_the_first_one_alone_and_a_moved_one_keeps_its_own(
+    tmp_path: Path,
+) -> None:
+    first = Background("deployments", tmp_path / "first" / ".siftline")
+    running = first.start(["/bin/sleep", "300"], dict(os.environ), url="", ready=lambda: True)
+    try:
+        shutil.copytree(tmp_path / "first", tmp_path / "copy")
+        copy = Background("deployments", tmp_path / "copy" / ".siftline")
+        assert copy.last() == running
+        assert copy.status() is None
+        assert not copy.stop()
+        (tmp_path / "link").symlink_to(tmp_path / "first")
+        assert first.status() == Background("deployments", tmp_path / "link" / ".siftline").status() == running
+        (tmp_path / "first").rename(tmp_path / "moved")
+        assert Background("deployments", tmp_path / "moved" / ".siftline").stop()
+        assert start_time(running.pid) != running.started
+    finally:
+        if start_time(running.pid) == running.started:
+            os.kill(running.pid, signal.SIGKILL)
+
+
+def test_a_copied_folder_of_label_studio_is_not_the_running_server(tmp_path: Path) -> None:
+    (tmp_path / "first" / "data").mkdir(parents=True)
+    environment = {**os.environ, "LABEL_STUDIO_BASE_DATA_DIR": str(tmp_path / "first" / "data")}
+    server = subprocess.Popen(["/bin/sleep", "300"], env=environment)
+    try:
+        known = {"port": 8080, "username": "u", "password": "p", "api_key": "k", "pid": server.pid}
+        started = {"started": start_time(server.pid)}
+        (tmp_path / "first" / "studio.json").write_text(json.dumps(known | started))
+        shutil.copytree(tmp_path / "first", tmp_path / "copy")
+        assert StudioServer(tmp_path / "first").status() is not None
+        assert StudioServer(tmp_path / "copy").status() is None
+        assert not StudioServer(tmp_path / "copy").stop()
+        assert server.poll() is None
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_a_process_that_cannot_be_written_down_is_not_left_running(tmp_path: Path) -> None:
+    record = tmp_path / "services" / "deployments.json"
+    record.mkdir(parents=True)
+    with pytest.raises(SettingsError, match=r"deployments\.json cannot be written"):
+        Background("deployments", tmp_path).start(["/bin/sleep", "300"], {}, url="", ready=lambda: True)
+    mark = f"{MARK}={record}".encode()
+
+    def left() -> list[Path]:
+        found: list[Path] = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if mark in (folder / "environ").read_bytes():
+                    found.append(folder)
+        return found
+
+    wait_for(lambda: not left())
