@@ -55,13 +55,12 @@ class Suspect:
     in_question: int | None = None
 
 
-def suspects(reader: Reader, index: VectorIndex, *, seed: int = 0) -> list[Suspect]:
+def suspects(reader: Reader, index: VectorIndex) -> list[Suspect]:
     """The labels in force of train items, the most suspicious first.
 
     Args:
         reader: of the warehouse.
         index: of the current vectors; labelled items that are not in it are left out.
-        seed: draws the folds.
     """
     place = {item_id: row for row, item_id in enumerate(index.item_ids)}
     gold: list[tuple[str, tuple[int, ...]]] = [
@@ -74,7 +73,7 @@ def suspects(reader: Reader, index: VectorIndex, *, seed: int = 0) -> list[Suspe
     named = int(reader.scalar("SELECT count(*) FROM classes") or 0)
     classes = max([named, *(class_id + 1 for _, given in gold for class_id in given)])
     vectors = index.vectors[np.array([place[item] for item, _ in gold], np.int64)]
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)  # draws the folds
     if reader.scalar("SELECT bool_or(multi_label) FROM classes"):
         return _suspect_sets(vectors, gold, classes, generator)
     labels = np.array([class_id for _, (class_id,) in gold], np.int64)

@@ -144,7 +144,7 @@ def _known_items(reader: Reader, answers: Sequence[Answer]) -> set[str]:
     """Those of the answers' items that the warehouse has."""
     wanted = sorted({answer.item_id for answer in answers})
     found = reader.rows("SELECT item_id FROM items WHERE item_id IN (SELECT unnest(?::VARCHAR[]))", [wanted])
-    return {item_id for (item_id,) in found} if wanted else set()
+    return {item_id for (item_id,) in found}
 
 
 def _known(reader: Reader, config: QueueConfig, tasks: frozenset[tuple[str, str]] | None) -> dict[Key, Row]:

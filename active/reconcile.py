@@ -12,7 +12,7 @@ from typing import Any
 from active.outbox import QueueConfig, Row, commit_states, former_tasks, queue_rows, sent_hashes
 from active.push import ensure_project, push, tasks_of
 from active.service import AnnotationService, StoredTask, finite
-from warehouse import Lake, Progress, Reader, Upsert, silent
+from warehouse import Lake, Reader, Upsert
 from warehouse.stage import Write
 
 OPEN = ("sent", "confirmed")
@@ -75,9 +75,7 @@ class ReconcileReport:
         return lines
 
 
-def reconcile(
-    lake: Lake, service: AnnotationService, config: QueueConfig, progress: Progress = silent
-) -> ReconcileReport:
+def reconcile(lake: Lake, service: AnnotationService, config: QueueConfig) -> ReconcileReport:
     """Find and mend every difference between the queue and the service.
 
     Raises:
@@ -115,7 +113,7 @@ def reconcile(
     if found.changed:
         commit_states(lake, config, "reconciled", found.changed, also=found.edited_items)
     restored, edited = _restore(lake, service, config, by_item)
-    push(lake, service, config, progress)
+    push(lake, service, config)
     return ReconcileReport(
         **found.counts,
         withdrawn=len(found.surplus) - begun,

@@ -236,11 +236,8 @@ def _quotas(reader: Reader, config: SelectConfig, pool: Pool, batch: int) -> tup
                 [f'$."{config.slice_by}"'],
             )
         )
-        names = sorted({str(value) for value in values.values() if value is not None})
-        number = {name: place for place, name in enumerate(names)}
-        groups = [
-            number.get(str(values.get(item)), -1) if values.get(item) is not None else -1 for item in pool.item_ids
-        ]
+        number = {name: place for place, name in enumerate(sorted(set(values.values()) - {None}))}
+        groups = [number.get(values.get(item), -1) for item in pool.item_ids]
         quotas.append(Quota(groups=np.array(groups, np.int64), most=_part(config.most_per_slice, batch)))
     return tuple(quotas)
 

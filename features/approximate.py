@@ -33,6 +33,8 @@ LISTS_PER_ROOT = 4
 TRAINED_PER_LIST = 32
 TRAINING_STEPS = 6
 SAMPLED = 400
+SEED = 0
+"""Draws the sample and what the centres are made of."""
 STEP = 16_384
 FEW_COMPARED, MOST_COMPARED = 64, 2048
 """Vectors that a sample is compared with at once, at first and at most: the cache holds their similarities."""
@@ -85,7 +87,7 @@ class NeighborLists:
         return "inverted lists" if len(self.centres) else "exact"
 
 
-def neighbor_lists(vectors: Floats, k: int, *, least_recall: float = LEAST_RECALL, seed: int = 0) -> NeighborLists:
+def neighbor_lists(vectors: Floats, k: int, *, least_recall: float = LEAST_RECALL) -> NeighborLists:
     """Find the K nearest others of every vector by inner product.
 
     Where there are many, vectors look into as many inverted lists as hold that share of the neighbours of a sample of
@@ -95,7 +97,6 @@ def neighbor_lists(vectors: Floats, k: int, *, least_recall: float = LEAST_RECAL
         vectors: [N, D] unit rows, finite.
         k: neighbours; N - 1 where that is less.
         least_recall: share of the true neighbours that the sample must find, over 0 up to 1.
-        seed: draws the sample and what the centres are made of.
 
     Raises:
         DataError: vectors are not finite; names their places.
@@ -113,7 +114,7 @@ def neighbor_lists(vectors: Floats, k: int, *, least_recall: float = LEAST_RECAL
             found.look(vectors, everyone, everyone)
         nowhere, alone = np.empty((0, dimension), np.float32), np.zeros(count, np.int64)
         return NeighborLists(found.similarity, found.rows, 1.0, nowhere, alone, 0, count)
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(SEED)
     centres = _centres(vectors, generator)
     sample = np.sort(generator.choice(count, min(SAMPLED, count), replace=False))
     similarity, truth = brute_force(vectors, sample, width)
@@ -129,9 +130,7 @@ def neighbor_lists(vectors: Floats, k: int, *, least_recall: float = LEAST_RECAL
     return NeighborLists(found.similarity, found.rows, recall, centres, home, looked, count)
 
 
-def joined(
-    earlier: NeighborLists, vectors: Floats, before: Rows, *, least_recall: float = LEAST_RECALL, seed: int = 0
-) -> NeighborLists | None:
+def joined(earlier: NeighborLists, vectors: Floats, before: Rows) -> NeighborLists | None:
     """The lists after vectors came or went, worked out for these and for whom they are neighbours of.
 
     A vector that comes or lost a neighbour looks into an eighth of P lists and then at the neighbours of its
@@ -143,8 +142,6 @@ def joined(
         earlier: lists of the vectors before.
         vectors: [N, D] unit rows, finite.
         before: [N] place of each vector in `earlier`, -1 for one that comes.
-        least_recall: as of `neighbor_lists`.
-        seed: draws the sample.
 
     Returns:
         The lists, or None where all is better worked out anew: they are few and exact, many of them come or go, there
@@ -173,7 +170,7 @@ def joined(
     joining, looks = joining[order], looks[order]
     home[joining] = looks[:, 0]
     found.close_gaps(joining)
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(SEED)
     asked = joining if old.all() else np.flatnonzero(~old)
     some = generator.choice(asked, min(SAMPLED // 2, len(asked)), replace=False)
     known, known_near, known_close = _sample(earlier, after, vectors, np.flatnonzero(~old))
@@ -188,14 +185,14 @@ def joined(
             _search_graph(vectors, joining, found)
             truth, nearest = compared.result()
             of_some = _recall(found.similarity[some], truth[: len(some)])
-            if looked == most or of_some >= min(1.0, least_recall + MARGIN):
+            if looked == most or of_some >= LEAST_RECALL + MARGIN:
                 break
             start, looked = looked, min(2 * looked, most)
             looks = _nearest_centres(vectors, joining, earlier.centres, looked)
     near = np.concatenate([known_near, nearest[len(some) :]])
     close = np.concatenate([known_close, truth[len(some) :]])
     recall = min(of_some, _recall(found.similarity[sample], np.sort(close, axis=1)[:, ::-1]))
-    if recall < least_recall:
+    if recall < LEAST_RECALL:
         return None
     # Those that came take places in the sample, as many as is their share; the oldest leave.
     came = min(len(some), round(len(sample) * float((~old).mean())))

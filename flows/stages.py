@@ -196,10 +196,10 @@ def run_stages(run_stage: RunStage, names: Sequence[str]) -> RunSummary:
     return RunSummary(passes=1, results=[run_stage(name) for name in names])
 
 
-def run_stage_in_process(project: Project, progress_of: Callable[[str], Progress] = lambda _: silent) -> RunStage:
+def run_stage_in_process(project: Project) -> RunStage:
     """A `RunStage` that calls the stage's function here and now."""
 
     def run(name: str) -> StageResult:
-        return STAGES[name](project, progress_of(name))
+        return STAGES[name](project, silent)
 
     return run

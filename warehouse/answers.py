@@ -33,23 +33,20 @@ def labels_in_words(labels: str) -> str:
     return f"coalesce(nullif(array_to_string({labels}, ', '), ''), '{NO_CLASS}')"
 
 
-def sent_hash(keys: str, item: str = "i") -> str:
-    """SQL of `queue.content_hash` for an item as it is now.
+def sent_hash(keys: str) -> str:
+    """SQL of `queue.content_hash` for an item as it is now, of `items i`.
 
     Where the text alone is shown, that is its hash; else the JSON list of the metadata keys shown, a space, and the md5
     of the text's hash and the keys' values: so a row says by itself what has to be as it was.
 
     Args:
         keys: SQL of that list, '[]' for the text alone.
-        item: alias of `items`.
     """
     path = "'/' || replace(replace(key, '~', '~0'), '/', '~1')"
-    values = (
-        f"list_transform(json_extract_string({keys}, '$[*]'), lambda key: json_extract_string({item}.metadata, {path}))"
-    )
+    values = f"list_transform(json_extract_string({keys}, '$[*]'), lambda key: json_extract_string(i.metadata, {path}))"
     return (
-        f"CASE WHEN {keys} = '[]' THEN {item}.content_hash "
-        f"ELSE {keys} || ' ' || md5({item}.content_hash || to_json({values})) END"
+        f"CASE WHEN {keys} = '[]' THEN i.content_hash "
+        f"ELSE {keys} || ' ' || md5(i.content_hash || to_json({values})) END"
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.cli.console import excerpt, out, print_table, safe, say
+from flows.report.text import FEW_ROWS, duration
 from flows.settings import Settings
 from flows.settings_file import load_settings
 from flows.take_over import in_words
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from active.quality import Suspect
     from flows.project import Project
     from flows.stages import RunSummary
-
-FEW_ROWS = 12
-"""Cycles and end models that are shown: of months of runs they would push all else from the screen."""
 
 
 def simulated_mark(reader: Reader) -> str:
@@ -60,7 +58,7 @@ def show_status(root: Path) -> None:
             [(*row[:3], ", ".join(f"{n:,} {table}" for table, n in json.loads(row[3]).items())) for row in stages],
             title="stages",
         )
-        waiting = reader.scalar("SELECT count(*) FROM queue WHERE state IN ('planned', 'sent', 'confirmed')")
+        waiting = waiting_tasks(reader)
         for sentence in in_words(root.absolute() / ".siftline"):
             out.print(sentence)
         if skipped := _skipped(reader):
@@ -131,7 +129,7 @@ def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) 
         labels = reader.scalar("SELECT count(*) FROM gold_labels")
         skipped = _skipped(reader)
         done = budget_spent(reader, project.settings)
-        waiting = reader.scalar("SELECT count(*) FROM queue WHERE state IN ('planned', 'sent', 'confirmed')")
+        waiting = waiting_tasks(reader)
         score = None if rows else score_fair_sample(reader, project.settings.select.seed)
         no_vote = reader.scalar("SELECT EXISTS (FROM lf_reach WHERE items > 0) AND NOT EXISTS (FROM lf_votes)")
     if rows:
@@ -236,12 +234,15 @@ def _nothing_left(summary: "RunSummary") -> str:
 
 def _annotation(spent_s: float, timed: int, answers: int) -> str:
     """The time that answers took; empty where none tells it."""
-    from flows.report.text import duration
-
     if not spent_s:
         return ""
     whose = "" if timed == answers else f" (told by {timed:,} of {answers:,} answers)"
     return f" in {duration(spent_s)} of annotation{whose}"
+
+
+def waiting_tasks(reader: Reader) -> int:
+    """How many tasks have no answer yet, sent or not."""
+    return int(reader.scalar("SELECT count(*) FROM queue WHERE state <> 'answered'"))
 
 
 def _wait(tasks: int) -> str:

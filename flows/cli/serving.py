@@ -43,8 +43,8 @@ def deploy_to_pool(root: Path, pool: str) -> None:
 def _say_schedule(project: Project, names: list[str]) -> None:
     schedule = project.settings.schedule
     for name in names:
-        cron = getattr(schedule, name.split("/")[0]) or "never by itself"
-        say(f"  {name:<32} {cron}" + (f" ({schedule.timezone})" if cron[0] != "n" else ""))
+        cron = getattr(schedule, name.split("/")[0])
+        say(f"  {name:<32} " + (f"{cron} ({schedule.timezone})" if cron else "never by itself"))
 
 
 def start_all(root: Path) -> None:

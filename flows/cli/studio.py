@@ -31,7 +31,7 @@ def start(root: Path, *, load: bool) -> None:
 
 def _load_queue(root: Path, project: Project) -> None:
     """Run the project against the server; where the budget is spent, one more batch is selected, and this is said."""
-    from flows.cli.look import reconcile_queue
+    from flows.cli.look import reconcile_queue, waiting_tasks
     from flows.cli.run import run_project
 
     section = project.settings.select
@@ -39,7 +39,7 @@ def _load_queue(root: Path, project: Project) -> None:
     # There is no warehouse before a project's first run.
     with suppress(WarehouseNotFound), project.read_lake() as lake, lake.read() as reader:
         queued = reader.scalar("SELECT count(*) FROM queue")
-        waiting = reader.scalar("SELECT count(*) FROM queue WHERE state IN ('planned', 'sent', 'confirmed')")
+        waiting = waiting_tasks(reader)
     if not waiting and queued >= section.budget:
         out.print(f"The budget of {section.budget} labels is spent; {section.batch} more are selected for the server.")
         os.environ["SIFTLINE_SELECT__BUDGET"] = str(queued + section.batch)

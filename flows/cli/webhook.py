@@ -4,10 +4,9 @@ import threading
 from pathlib import Path
 
 from flows.cli.console import say
+from flows.ports import LOOPBACK
 from flows.project import Project
 from warehouse import SettingsError
-
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def receive(root: Path, *, host: str, port: int, every_s: float, register: str) -> None:
@@ -25,7 +24,7 @@ def receive(root: Path, *, host: str, port: int, every_s: float, register: str) 
 
     project = Project(root)
     secret = secret_from_env()
-    if host not in _LOOPBACK:
+    if host not in LOOPBACK:
         say(f"Listening on {host}: put TLS in front, for the secret travels in a header.")
     if register:
         if not isinstance(project.service, LabelStudioService):

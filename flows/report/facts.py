@@ -254,8 +254,8 @@ def _functions(reader: Reader, insight: Report) -> list[Row]:
     return [{**row, **more[row["lf_name"]]} for row in rows]
 
 
-def _dicts(reader: Reader, sql: str, params: Sequence[Any] = ()) -> list[Row]:
-    return reader.arrow(sql, params).to_pylist()
+def _dicts(reader: Reader, sql: str) -> list[Row]:
+    return reader.arrow(sql).to_pylist()
 
 
 def _object(text: str | None) -> dict[str, Any]:

@@ -20,26 +20,22 @@ from flows.report.facts import Facts, read_facts
 from flows.report.layout import lay_out
 from flows.report.sample import MapItems, Row
 from flows.visible import visible
-from warehouse import Lake, Progress, Reader, siftline_version, silent
+from warehouse import Lake, Reader, siftline_version
 from warehouse.answers import NO_CLASS
 from warehouse.files import replaced_file
 from weak_labels.report import wilson
 
-_STEPS = 3
 _MAP_NAME = 24
 _MAP_TEXT = 110
 _MAP_REASON = 160
 _NONE_FITS = -2
 """In place of a class on the map, where the model says that none fits."""
 _QUEUE_TEXT = 260
-FEW_ROWS = 12  # batches and end models that are shown at once; of months of runs they would bury all else
 _NEIGHBOURS = 3
 _MATRIX_CLASSES = 60
 
 
-def write_report(
-    lake: Lake, out: Path, *, title: str, classes: Sequence[str], seed: int = 0, progress: Progress = silent
-) -> Path:
+def write_report(lake: Lake, out: Path, *, title: str, classes: Sequence[str], seed: int = 0) -> Path:
     """Write the report of a project: one HTML page that needs no network.
 
     The page is drawn from one snapshot of the warehouse; a part that has nothing to show yet says so. The file is
@@ -52,21 +48,16 @@ def write_report(
         title: of the project.
         classes: names by class_id, for a warehouse that has none yet.
         seed: `[select] seed`, by which the fair sample is drawn.
-        progress: called with (done, total) steps.
 
     Returns:
         `out`.
     """
-    progress(0, _STEPS)
     with lake.read() as reader:
         facts = read_facts(reader, seed=seed)
         classes = class_names(reader) or classes
-    progress(1, _STEPS)
     item_map = _map(facts.map, classes) if facts.map else None
-    progress(2, _STEPS)
     page = _render(facts, item_map, title=title, classes=classes)
     _replace(out, page)
-    progress(_STEPS, _STEPS)
     return out
 
 
@@ -120,7 +111,7 @@ def _render(facts: Facts, item_map: Mapping[str, Any] | None, *, title: str, cla
         item_map=item_map,
         quality_plot=_quality_plot(facts),
         queue_text=_QUEUE_TEXT,
-        few_rows=FEW_ROWS,
+        few_rows=text.FEW_ROWS,
         reason_words=REASONS,
         neighbours=neighbours(facts),
         suggestion=partial(suggestion, classes),

@@ -13,6 +13,8 @@ from flows.visible import one_line
 from warehouse import rounding
 
 ELLIPSIS = "…"
+FEW_ROWS = 12
+"""Cycles and end models that are shown at once, also in the terminal: of months of runs they would bury all else."""
 
 
 def excerpt(text: str, length: int) -> str:

@@ -66,7 +66,7 @@ def test_the_report_folds_what_is_older(project: Path, monkeypatch: pytest.Monke
             return write_report(lake, project / "r.html", title="p", classes=report_lake.CLASSES).read_text("utf-8")
 
     assert "earlier batch" not in page()
-    monkeypatch.setattr("flows.report.page.FEW_ROWS", 2)
+    monkeypatch.setattr("flows.report.text.FEW_ROWS", 2)
     folded = page()
     assert "<details><summary>1 earlier batch</summary>" in folded
     assert "<details><summary>1 earlier end model</summary>" in folded
