@@ -46,143 +46,156 @@ def fingerprint(*parts: Any) -> str:
     Args:
         parts: functions, classes, modules, constants, containers and plain objects of them.
     """
-    digest = hashlib.sha256()
-    seen: dict[int, int] = {}
-    keep_alive: list[Any] = []  # an id is unique only while its object lives
-    home: Path | None = None  # folder of the last function
+    hashed = _Hash()
+    for part in parts:
+        hashed.walk(part)
+    return hashed.hexdigest()[:16]
 
-    def add(text: str) -> None:
-        digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
 
-    def walk(value: Any) -> None:
+class _Hash:
+    """One hash over values and all that they refer to, each once."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+        self._seen: dict[int, int] = {}
+        self._keep_alive: list[Any] = []  # an id is unique only while its object lives
+        self._home: Path | None = None  # folder of the last function
+
+    def hexdigest(self) -> str:
+        """The hash of what was walked over so far."""
+        return self._digest.hexdigest()
+
+    def walk(self, value: Any) -> None:
+        """Add a value and what it refers to."""
         if isinstance(value, _PLAIN):
-            add(f"{type(value).__name__}:{value!r}")
+            self._add(f"{type(value).__name__}:{value!r}")
             return
-        if id(value) in seen:
-            add(f"again:{seen[id(value)]}")
+        if id(value) in self._seen:
+            self._add(f"again:{self._seen[id(value)]}")
             return
-        seen[id(value)] = len(seen)
-        keep_alive.append(value)
+        self._seen[id(value)] = len(self._seen)
+        self._keep_alive.append(value)
         if isinstance(value, Mapping):
-            add(f"mapping:{len(value)}")
+            self._add(f"mapping:{len(value)}")
             for key, item in value.items():
-                walk(key)
-                walk(item)
+                self.walk(key)
+                self.walk(item)
         elif isinstance(value, list | tuple):
-            add(f"{type(value).__name__}:{len(value)}")
+            self._add(f"{type(value).__name__}:{len(value)}")
             for item in value:
-                walk(item)
+                self.walk(item)
         elif isinstance(value, set | frozenset):
-            members = [repr(item) if _is_plain(item) else digest_of(item) for item in value]
-            add("set:" + "|".join(sorted(members)))
+            members = [repr(item) if _is_plain(item) else self._digest_of(item) for item in value]
+            self._add("set:" + "|".join(sorted(members)))
         elif isinstance(value, KeysView | ValuesView | ItemsView):
-            add("view:")
-            walk(list(value))
+            self._add("view:")
+            self.walk(list(value))
         elif isinstance(value, PurePath):
-            beside = home is not None and value.is_relative_to(home)
-            add(f"path:{f'beside/{value.relative_to(home).as_posix()}' if home and beside else value.as_posix()}")
+            home, path = self._home, value.as_posix()
+            if home is not None and value.is_relative_to(home):
+                path = f"beside/{value.relative_to(home).as_posix()}"
+            self._add(f"path:{path}")
         elif isinstance(value, re.Pattern):
-            add(f"pattern:{value.pattern!r}:{value.flags}")
+            self._add(f"pattern:{value.pattern!r}:{value.flags}")
         elif isinstance(value, np.ndarray | np.generic):
             array = np.asarray(value)
-            add(f"array:{array.dtype}:{array.shape}")
+            self._add(f"array:{array.dtype}:{array.shape}")
             if array.dtype.names:
                 fields: Any = array
-                walk([fields[name] for name in array.dtype.names])  # the bytes between fields are anything
+                self.walk([fields[name] for name in array.dtype.names])  # the bytes between fields are anything
             elif array.dtype == object:
-                walk(array.tolist())  # the bytes would be addresses
+                self.walk(array.tolist())  # the bytes would be addresses
             else:
-                digest.update(array.tobytes())
+                self._digest.update(array.tobytes())
         elif (content := _table_or_tensor(value)) is not None:
-            add(f"content:{type(value).__qualname__}")
-            walk(content)
+            self._add(f"content:{type(value).__qualname__}")
+            self.walk(content)
         elif isinstance(value, ModuleType):
-            walk_module(value)
+            self._module(value)
         elif isinstance(value, MethodType):
-            walk(value.__func__)
-            walk(value.__self__)
+            self.walk(value.__func__)
+            self.walk(value.__self__)
         elif isinstance(value, functools.partial):
-            walk([value.func, value.args, value.keywords])
+            self.walk([value.func, value.args, value.keywords])
         elif isinstance(value, FunctionType):
-            walk_function(value)
+            self._function(value)
         elif isinstance(value, BuiltinFunctionType | MethodWrapperType):
-            add(f"builtin:{getattr(value, '__module__', None)}.{value.__qualname__}")
+            self._add(f"builtin:{getattr(value, '__module__', None)}.{value.__qualname__}")
             if isinstance(value.__self__, _CONTENT):
-                walk(value.__self__)
+                self.walk(value.__self__)
         elif isinstance(value, logging.Logger):
-            add(f"logger:{value.name}")  # it knows all other loggers of the process
+            self._add(f"logger:{value.name}")  # it knows all other loggers of the process
         elif isinstance(value, property):
-            walk([value.fget, value.fset, value.fdel])
+            self.walk([value.fget, value.fset, value.fdel])
         elif isinstance(value, classmethod | staticmethod):
-            walk(value.__func__)
+            self.walk(value.__func__)
         elif isinstance(value, type):
-            add(f"class:{value.__module__ if is_library(value) else ''}.{value.__qualname__}")
+            self._add(f"class:{value.__module__ if is_library(value) else ''}.{value.__qualname__}")
             if not is_library(value):
-                walk_class(value)
+                self._class(value)
         else:
-            walk_object(value)
+            self._object(value)
 
-    def walk_object(value: Any) -> None:
-        walk(type(value))
+    def _object(self, value: Any) -> None:
+        self.walk(type(value))
         library = is_library(type(value))
         state = getattr(value, "__dict__", None)
         pickled = state is None and library and type(value).__getstate__ is not object.__getstate__
         if pickled:
             state = value.__getstate__()  # compiled parts of a classifier, such as the nodes of a tree
-        walk({k: v for k, v in state.items() if k not in _NOT_STATE} if isinstance(state, dict) else state)
+        self.walk({k: v for k, v in state.items() if k not in _NOT_STATE} if isinstance(state, dict) else state)
         if not pickled and not (state and library) and (rest := _beside_dict(value)):
-            walk(rest)
+            self.walk(rest)
 
-    def digest_of(member: Any) -> str:
+    def _digest_of(self, member: Any) -> str:
         """Of a member of a set by itself, as the order of members is another one in each process."""
-        nonlocal digest, seen
-        outer, digest, known, seen = digest, hashlib.sha256(), seen, dict(seen)
-        walk(member)
-        digest, own, seen = outer, digest, known
-        return own.hexdigest()
+        outer = self._digest, self._seen
+        self._digest, self._seen = hashlib.sha256(), dict(self._seen)
+        self.walk(member)
+        own = self.hexdigest()
+        self._digest, self._seen = outer
+        return own
 
-    def walk_class(own: type) -> None:
-        add(source_of(own))
-        walk([base for base in own.__bases__ if base is not object])
+    def _class(self, own: type) -> None:
+        self._add(source_of(own))
+        self.walk([base for base in own.__bases__ if base is not object])
         for name, member in vars(own).items():
             # Other names with two underscores are Python's and libraries' own, and may hold addresses.
             if name not in _NOT_STATE and (isinstance(member, FunctionType) or not name.startswith("__")):
-                add(f"member:{name}")
-                walk(member)
+                self._add(f"member:{name}")
+                self.walk(member)
 
-    def walk_function(function: FunctionType) -> None:
+    def _function(self, function: FunctionType) -> None:
         if is_library(function):
-            add(f"library:{function.__globals__.get('__name__')}.{function.__code__.co_qualname}")
+            self._add(f"library:{function.__globals__.get('__name__')}.{function.__code__.co_qualname}")
             if wrapped := vars(function).get("__wrapped__"):  # a library's decorator around code of the user's
-                walk(wrapped)
+                self.walk(wrapped)
             return
-        nonlocal home
-        home = Path(function.__code__.co_filename).parent
-        add(f"function:{source_of(function)}")
-        walk([function.__defaults__, function.__kwdefaults__])
+        self._home = Path(function.__code__.co_filename).parent
+        self._add(f"function:{source_of(function)}")
+        self.walk([function.__defaults__, function.__kwdefaults__])
         for cell in function.__closure__ or ():
             try:
-                walk(cell.cell_contents)
+                self.walk(cell.cell_contents)
             except ValueError:  # the cell is empty until its name is bound
-                add("empty cell")
+                self._add("empty cell")
         for name in sorted(_names(function.__code__)):
             if name in function.__globals__:
-                add(f"global:{name}")
-                walk(function.__globals__[name])
+                self._add(f"global:{name}")
+                self.walk(function.__globals__[name])
 
-    def walk_module(module: ModuleType) -> None:
+    def _module(self, module: ModuleType) -> None:
         file = getattr(module, "__file__", None)
         if is_library(module) or not file:
-            add(f"module:{module.__name__}")
+            self._add(f"module:{module.__name__}")
             return
         text = Path(file).read_text(encoding="utf-8")
-        add(f"module:{module.__name__}:{text}")
+        self._add(f"module:{module.__name__}:{text}")
         for name in _imported(module, text):
-            walk(sys.modules[name])
+            self.walk(sys.modules[name])
 
-    for part in parts:
-        walk(part)
-    return digest.hexdigest()[:16]
+    def _add(self, text: str) -> None:
+        self._digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
 
 
 def is_library(thing: Any) -> bool:
