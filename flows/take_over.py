@@ -118,8 +118,6 @@ def unfinished(state: Path) -> list[RunRecord]:
     """Runs in the file of a project's state folder: at work, dead or failed; a file that cannot be read holds none."""
     try:
         return [RunRecord(**record) for record in json.loads((state / FILE).read_text("utf-8"))]
-    except FileNotFoundError:
-        return []
     except (OSError, ValueError, TypeError):
         return []  # only what would be told is lost: every stage finds its own place in the warehouse
 
