@@ -275,9 +275,10 @@ class StudioServer:
             return _Record(**json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
-        except (json.JSONDecodeError, TypeError) as error:
+        except (ValueError, TypeError) as error:
             raise SettingsError(
-                f"{path} is damaged ({type(error).__name__}); remove {self.folder} to begin anew"
+                f"{path} is damaged ({type(error).__name__}); the log-in and the key of the server were in it. Bring "
+                f"it back from a backup; or remove {self.folder}, with all answers in it, to begin anew."
             ) from None
 
 

@@ -143,9 +143,10 @@ def test_a_taken_port_is_refused(tmp_path: Path) -> None:
             StudioServer(tmp_path / "studio", port=port, environment=environment).start()
 
 
-def test_a_damaged_record_is_named(tmp_path: Path) -> None:
-    (tmp_path / "studio.json").write_text('{"password": "secret-word"')
-    with pytest.raises(SettingsError, match=r"studio\.json is damaged") as raised:
+@pytest.mark.parametrize("content", [b'{"password": "secret-word"', b'{"password": "secret-word\xff"}', b"[]", b""])
+def test_a_damaged_record_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "studio.json").write_bytes(content)
+    with pytest.raises(SettingsError, match=r"studio\.json is damaged .* remove .*, with all answers in it") as raised:
         StudioServer(tmp_path).status()
     assert "secret-word" not in str(raised.value)
 
