@@ -91,7 +91,7 @@ class TaskFolder:
             example=in_words({"annotations": [annotation]}),
             several=_SEVERAL if self.multi_label else "",
         )
-        if not guide.is_file() or guide.read_text("utf-8") != text:
+        if not guide.is_file() or guide.read_bytes() != text.encode():
             write_text(guide, text)
         return made
 

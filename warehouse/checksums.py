@@ -9,6 +9,7 @@ whether they are there in their size; their content is left to the store's own c
 import contextlib
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from warehouse.errors import WarehouseError, without_secrets
 from warehouse.extensions import open_duckdb
 from warehouse.files import replaced_file
 
+_DIGEST = re.compile("[0-9a-f]{64}")
 _METADATA = "__ducklake_metadata_lake"
 _FILES = f"""
     SELECT s.path || t.path || f.path, f.file_size_bytes FROM (
@@ -173,13 +175,13 @@ def _line(digest: str, name: str) -> str:
 
 
 def _noted(location: Location) -> dict[str, str]:
-    """Noted checksums by file name; a line that a crash cut short does not count."""
+    """Noted checksums by file name; a line that a crash cut short, or that is no text any more, does not count."""
     try:
-        lines: Iterable[str] = _path(location).read_text("utf-8").splitlines()
+        lines: Iterable[str] = _path(location).read_text("utf-8", "replace").splitlines()
     except FileNotFoundError:
         return {}
     found = (line.partition("  data/") for line in lines)
-    return {name: digest for digest, _, name in found if len(digest) == 64 and name.endswith(".parquet")}
+    return {name: digest for digest, _, name in found if _DIGEST.fullmatch(digest) and name.endswith(".parquet")}
 
 
 def _append(location: Location, names: Iterable[str]) -> None:

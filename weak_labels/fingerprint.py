@@ -189,7 +189,7 @@ class _Hash:
         if is_library(module) or not file:
             self._add(f"module:{module.__name__}")
             return
-        text = Path(file).read_text(encoding="utf-8")
+        text = Path(file).read_text("utf-8", "surrogateescape")  # other encodings and compiled modules too
         self._add(f"module:{module.__name__}:{text}")
         for name in _imported(module, text):
             self.walk(sys.modules[name])

@@ -50,6 +50,16 @@ def test_an_answer_may_be_saved_with_a_mark_of_the_encoding(folder: TaskFolder) 
     assert not folder.problems
 
 
+def test_the_guide_is_written_anew_whatever_an_editor_made_of_it(tmp_path: Path) -> None:
+    folder = TaskFolder(tmp_path / "tasks", "p")
+    folder.ensure_project(["a", "b"])
+    guide = folder.path / "HOW_TO_ANSWER.txt"
+    text = guide.read_text("utf-8")
+    guide.write_text(text, "utf-16")
+    folder.ensure_project(["a", "b"])
+    assert guide.read_text("utf-8") == text
+
+
 def test_a_person_can_read_the_files_in_any_script(tmp_path: Path) -> None:
     """What JSON escapes nobody can read, and people answer in these files by hand."""
     folder = TaskFolder(tmp_path / "tasks", "p")

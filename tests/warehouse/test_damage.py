@@ -108,6 +108,15 @@ def test_a_file_whose_note_was_lost_is_said_to_be_unchecked_and_noted_by_mainten
     assert verify(filled.path).unnoted == 0
 
 
+def test_notes_that_are_no_text_any_more_count_as_lost(filled: Lake) -> None:
+    notes = filled.path / "data.sha256"
+    notes.write_bytes(b"\xff" + notes.read_bytes()[1:])
+    found = verify(filled.path)
+    assert (found.unnoted, found.damaged) == (1, ())
+    maintain(filled)
+    assert verify(filled.path).unnoted == 0
+
+
 def test_an_earlier_snapshot_needs_only_its_own_files(filled: Lake) -> None:
     last = files(filled)[-1]
     with connect(filled.path) as reader:

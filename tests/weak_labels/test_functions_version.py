@@ -349,6 +349,26 @@ def test_version_survives_use(tmp_path: Path) -> None:
     assert load_functions(path, CLASSES)[0].version == function.version
 
 
+def test_a_module_that_is_no_utf8_is_followed_too(tmp_path: Path) -> None:
+    module = tmp_path / "words_of_ours.py"
+    source = """
+from snorkel.labeling import labeling_function
+import words_of_ours
+
+@labeling_function()
+def row(x):
+    return 0 if words_of_ours.WORD in x.text else -1
+"""
+    versions: list[str] = []
+    for word in ("caf\xe9", "caf\xe8"):
+        module.write_bytes(f"# coding: latin-1\nWORD = '{word}'\n".encode("latin-1"))
+        sys.modules.pop(module.stem, None)
+        (function,) = load_functions(write_functions(tmp_path, source), CLASSES)
+        versions.append(function.version)
+    sys.modules.pop(module.stem, None)
+    assert versions[0] != versions[1]
+
+
 def test_versions_of_builders_follow_their_parameters() -> None:
     made = [
         keywords("sports", ["a"]),
