@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.sparse import csr_matrix
 
 from tests.weak_labels.small_lake import CLASSES, SmallLake, build, noisy_votes
 from warehouse import Lake, SettingsError
@@ -171,6 +172,11 @@ VOTES = np.array([[0, 0, -1], [1, -1, 1], [-1, -1, -1]])
         ({"train": np.array([1, 0, 1])}, "The train rows are int64"),
         ({"train": [True]}, r"shape \(1,\); give one truth value for each of the 3 items"),
         ({"names": ["a"]}, "1 names for 3 functions"),
+        ({"names": ["a", "b", "a"]}, "Two functions are named 'a'"),
+        ({"votes": [[0, 1], [0]]}, "Votes are no array: their rows have unequal lengths"),
+        ({"votes": csr_matrix(VOTES)}, r"a sparse matrix.*VoteMatrix\.from_triples"),
+        ({"votes": np.ma.masked_equal(VOTES, -1)}, r"masked in part.*votes\.filled\(-1\)"),
+        ({"start": "abc"}, "start must be a dict, such as `learned` of an earlier fit, not 'abc'"),
     ],
 )
 def test_votes_of_ones_own_are_refused_in_words(given: dict[str, Any], message: str) -> None:
@@ -195,6 +201,42 @@ def test_votes_given_one_by_one_are_of_items_and_functions_there_are(
         VoteMatrix.from_triples(row_V, function_V, class_V, items=3, functions=2, classes=2)
 
 
+def test_a_vote_given_twice_counts_once() -> None:
+    once = VoteMatrix.from_triples([0, 0, 1], [0, 1, 1], [0, 1, 0], items=2, functions=2, classes=2)
+    twice = VoteMatrix.from_triples([0, 1, 0, 0, 1], [0, 1, 1, 0, 1], [0, 0, 1, 0, 0], items=2, functions=2, classes=2)
+    assert twice.cast_N.tolist() == once.cast_N.tolist() == [2, 1]
+    assert twice.counts().tolist() == once.counts().tolist()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_function_that_votes_for_two_classes_on_one_item_is_no_function_of_a_model_of_one_class(kind: str) -> None:
+    votes = VoteMatrix.from_triples([0, 0, 1, 1], [0, 1, 1, 1], [0, 1, 0, 1], items=2, functions=2, classes=2)
+    with pytest.raises(SettingsError, match=r"function b votes for several classes on item 1 .*use fit_multi_label"):
+        fit(votes, LabelModelConfig(kind=kind, classes=("ham", "spam")), names=["a", "b"])
+    assert (fit_multi_label(votes)[1] > 0.5).all()
+
+
+def test_settings_for_several_classes_are_none_of_a_model_of_one_class() -> None:
+    config = LabelModelConfig(kind="anchored", classes=("ham", "spam"), multi_label=True)
+    with pytest.raises(SettingsError, match=r"use fit_multi_label"):
+        fit(VOTES, config)
+
+
+@pytest.mark.parametrize("names", [np.array([7, 8, 9]), pd.Series(["7", "8", "9"], index=[1, 2, 3])])
+def test_what_was_learned_is_json_whatever_the_names_are_in(names: Any) -> None:
+    config = LabelModelConfig(kind="anchored", classes=("ham", "spam"))
+    learned = json.loads(json.dumps(fit(VOTES, config, names=names).learned))
+    assert set(learned["precision"]) == {"7", "8", "9"}
+    assert np.isfinite(fit(VOTES, config, names=names, start=learned).probs).all()
+    assert np.isfinite(fit(VOTES, config, names=names, start={**learned, "prior": [float("nan"), 0.5]}).probs).all()
+
+
+def test_several_classes_need_a_vote_matrix_which_knows_how_many_there_are() -> None:
+    votes: Any = VOTES
+    with pytest.raises(SettingsError, match=r"Votes are ndarray; make a VoteMatrix of them"):
+        fit_multi_label(votes)
+
+
 @pytest.mark.parametrize("form", [np.int8, np.float32, object, pd.DataFrame, np.ndarray.tolist])
 def test_votes_of_ones_own_may_have_any_form_that_holds_them(form: Any) -> None:
     given = VOTES.astype(form) if isinstance(form, type) and form is not pd.DataFrame else form(VOTES)
@@ -210,6 +252,8 @@ def test_votes_of_ones_own_may_have_any_form_that_holds_them(form: Any) -> None:
         ([[1, 0]], r"shape \(1, 2\)"),
         ([[2, 0]] * 3, r"values \[0, 2\]"),
         ([0, 1, -1], r"must have shape \(3, 2\)"),
+        ([[0], [], [0, 1]], "Gold labels are no array: their rows have unequal lengths"),
+        ([["ham", "spam"]] * 3, "Gold labels hold 'ham'"),
     ],
 )
 def test_gold_of_several_classes_is_refused_in_words(gold: Any, message: str) -> None:
@@ -228,6 +272,7 @@ def test_gold_of_several_classes_is_refused_in_words(gold: Any, message: str) ->
         ({"classes": ("earn", "earn")}, "each once"),
         ({"epochs": 0}, "epochs of the label model is 0"),
         ({"seed": -1}, "seed of the label model is -1"),
+        ({"seed": 2**32}, "seed of the label model is 4294967296; use 0 to 4294967295"),
     ],
 )
 def test_wrong_settings_are_named(change: dict[str, object], message: str) -> None:

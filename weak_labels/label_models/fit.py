@@ -4,6 +4,7 @@ Pure functions on arrays. Functions are sorted and equal ones merged first, so t
 nor a copied function changes a result.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -44,9 +45,10 @@ class LabelModelConfig:
         epochs: training steps of Snorkel. Its own default of 100 and its uniform class prior measured best: on the
             covered train rows of trec / sms / youtube / agnews accuracy .50 / .96 / .85 / .84, with 500 epochs
             .44 / .88 / .78 / .84, with 500 epochs and the majority's class balance as prior .38 / .95 / .86 / .84.
-        seed: seed of Snorkel's starting point.
+        seed: seed of Snorkel's starting point, 0 to 2**32 - 1.
         learn_from_gold: let the stage give people's labels to the kinds that learn from them (`GOLD_KINDS`).
-        multi_label: an item may have several classes or none; needs the kind anchored, see `fit_sets`.
+        multi_label: an item may have several classes or none; for the stage, and needs the kind anchored. In a program
+            `fit_multi_label` does it.
 
     Raises:
         SettingsError: a value is out of range.
@@ -71,8 +73,8 @@ class LabelModelConfig:
         arguments.whole(self.seed, "seed of the label model")
         if self.epochs < 1:
             raise SettingsError(f"epochs of the label model is {self.epochs}; use 1 or more.")
-        if self.seed < 0:
-            raise SettingsError(f"seed of the label model is {self.seed}; use 0 or more.")
+        if not 0 <= self.seed < 2**32:
+            raise SettingsError(f"seed of the label model is {self.seed}; use 0 to {2**32 - 1}.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,23 +113,34 @@ def fit(
     """Fit on the train rows and give probabilities for all rows.
 
     Args:
-        votes: class ids [N, L], -1 abstains; or a sparse matrix of them.
+        votes: class ids [N, L], -1 abstains; or a `VoteMatrix`, whose memory grows with the votes that were cast.
         config: the model.
         train: rows to learn from [N]; all when None.
         gold: what people said [N], -1 where nobody did; only train rows and `GOLD_KINDS` use it.
-        names: of the functions [L], to find them again in `start`; their places when None.
+        names: of the functions [L], each once, to find them again in `start`; their places when None.
         start: `learned` of an earlier fit; the anchored model goes on from it instead of beginning anew.
 
     Raises:
-        SettingsError: a vote or a gold label is no class and no -1, or there are more or fewer of something than items,
-            functions or classes.
+        SettingsError: a vote or a gold label is no class and no -1, a function votes for several classes on one item,
+            there are more or fewer of something than items, functions or classes, or the settings are multi_label.
     """
+    if config.multi_label:
+        raise SettingsError("fit gives each item one class; where multi_label is set, use fit_multi_label.")
     classes = len(config.classes)
     given = votes if isinstance(votes, VoteMatrix) else VoteMatrix.from_dense(votes, classes)
     if given.classes != classes:
         raise SettingsError(f"The votes are for {given.classes} classes, but the label model has {classes}.")
-    if names is not None and len(names) != given.functions:
-        raise SettingsError(f"There are {len(names)} names for {given.functions} functions; give one for each.")
+    named_L = [str(name) for name in (range(given.functions) if names is None else names)]
+    if len(named_L) != given.functions:
+        raise SettingsError(f"There are {len(named_L)} names for {given.functions} functions; give one for each.")
+    if twice := sorted(name for name, count in Counter(named_L).items() if count > 1):
+        raise SettingsError(f"Two functions are named '{twice[0]}'; give each a name of its own.")
+    if (divided := given.divided()).size:
+        raise SettingsError(
+            f"The function {named_L[given.function_V[divided[0]]]} votes for several classes on item "
+            f"{given.row_V[divided[0]]} (counted from 0). Give one vote for each, or use fit_multi_label, where an "
+            "item may have several classes."
+        )
     train_N = train_rows(train, given.items)
     gold_N = np.full(given.items, -1, np.int64) if gold is None else whole_numbers(gold, "Gold labels")
     if gold_N.shape != (given.items,):
@@ -138,7 +151,7 @@ def fit(
     distinct, kept = given.distinct(train_N)
     heard = distinct.learnable(train_N)
     voting = heard.functions
-    kept_names: list[str] = [str(place) if names is None else names[int(place)] for place in kept]
+    kept_names = [named_L[place] for place in kept]
     began = _parameters(start, kept_names, distinct) if start else None
 
     used, reason, detail = config.kind, "", dict[str, Any]()
@@ -256,8 +269,9 @@ def _as_json(model: Anchored, names: Sequence[str], votes: VoteMatrix) -> dict[s
 
 def _parameters(start: dict[str, Any], names: Sequence[str], votes: VoteMatrix) -> Anchored | None:
     """The model to go on from, or None where it had other classes; functions it does not know begin at the anchor."""
+    start = arguments.by_name(start, "start", "`learned` of an earlier fit")
     prior_C = np.array(start.get("prior", []), np.float64)
-    if len(prior_C) != votes.classes or (prior_C <= 0).any():
+    if len(prior_C) != votes.classes or not (prior_C > 0).all():
         return None
     model = Anchored.at_anchor(prior_C, votes.functions)
     for function, name in enumerate(names):

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from warehouse import SettingsError
 from weak_labels.label_models.anchored import fit_anchored
 from weak_labels.label_models.fit import LabelModelConfig, LabelModelFit, named
-from weak_labels.label_models.votes import Bools, Probs, VoteMatrix, train_rows, whole_numbers
+from weak_labels.label_models.votes import Bools, Ints, Probs, VoteMatrix, as_array, train_rows, whole_numbers
 
 KIND = "anchored_per_class"
 
@@ -26,7 +26,8 @@ def fit_multi_label(
     """Probability that each item has each class.
 
     Args:
-        votes: a function may vote for several classes on one item (`VoteMatrix.from_triples`).
+        votes: of `VoteMatrix.from_dense`, or of `from_triples`, where a function may vote for several classes on one
+            item.
         train: rows to learn from [N]; all when None.
         gold: what people said [N, C]: 1 has the class, 0 has it not, -1 unknown.
 
@@ -34,10 +35,16 @@ def fit_multi_label(
         Probabilities [N, C], each between 0 and 1; rows do not sum to 1, and may all be below 1/2: no label.
 
     Raises:
-        SettingsError: `gold` has another shape or other values.
+        SettingsError: `votes` is no `VoteMatrix`, or `gold` has another shape or other values.
     """
+    given: Any = votes
+    if not isinstance(given, VoteMatrix):
+        raise SettingsError(
+            f"Votes are {type(given).__name__}; make a VoteMatrix of them, which knows the number of classes: "
+            "VoteMatrix.from_dense(votes, classes), or from_triples."
+        )
     shape = (votes.items, votes.classes)
-    gold_NC = np.full(shape, -1, np.int64) if gold is None else whole_numbers(np.asarray(gold) * 1, "Gold labels")
+    gold_NC = np.full(shape, -1, np.int64) if gold is None else _yes_or_no(gold)
     if gold_NC.shape != shape or (gold_NC.size and not (gold_NC.min() >= -1 and gold_NC.max() <= 1)):
         raise SettingsError(
             f"Multi-label gold has shape {gold_NC.shape} and values {sorted(set(gold_NC.reshape(-1).tolist()))}; "
@@ -63,6 +70,12 @@ def fit_multi_label(
         model = fit_anchored(binary, train_N, gold_N, silent_C=np.array([1 - missed, missed]))
         probs_NC[:, class_id] = np.where(binary.covered_N, model.posterior(binary.pairs())[:, 1], missed)
     return probs_NC
+
+
+def _yes_or_no(gold: Any) -> Ints:
+    """Gold labels of which truth values are numbers too."""
+    given = as_array(gold, "Gold labels")
+    return whole_numbers(given.astype(np.int64) if given.dtype == np.bool_ else given, "Gold labels")
 
 
 def fit_sets(

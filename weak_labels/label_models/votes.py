@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, issparse
 
 from warehouse import SettingsError
 from weak_labels import arguments
@@ -44,7 +44,7 @@ class VoteMatrix:
     def from_triples(
         cls, row_V: Any, function_V: Any, class_V: Any, *, items: int, functions: int, classes: int
     ) -> Self:
-        """Votes given one by one, in any order.
+        """Votes given one by one, in any order; one that is given twice counts once.
 
         Args:
             row_V: item of each vote [V].
@@ -79,9 +79,13 @@ class VoteMatrix:
         cast_V = class_V >= 0
         row_V, function_V, class_V = row_V[cast_V], function_V[cast_V], class_V[cast_V]
         order_V = np.lexsort((class_V, function_V, row_V))
+        row_V, function_V, class_V = row_V[order_V], function_V[order_V], class_V[order_V]
+        again_V = _equals_the_last(row_V) & _equals_the_last(function_V) & _equals_the_last(class_V)
+        if again_V.any():
+            row_V, function_V, class_V = row_V[~again_V], function_V[~again_V], class_V[~again_V]
         starts = np.zeros(items + 1, np.int64)
         np.cumsum(np.bincount(row_V, minlength=items), out=starts[1:])
-        return cls(starts, function_V[order_V].astype(np.int32), class_V[order_V].astype(np.int32), functions, classes)
+        return cls(starts, function_V.astype(np.int32), class_V.astype(np.int32), functions, classes)
 
     @classmethod
     def from_dense(cls, votes_NL: npt.NDArray[np.integer[Any]], classes: int) -> Self:
@@ -90,6 +94,11 @@ class VoteMatrix:
         Raises:
             SettingsError: they are no matrix of whole numbers, or what `from_triples` says.
         """
+        if issparse(votes_NL):
+            raise SettingsError(
+                "Votes are a sparse matrix, in which a vote for class 0 cannot be told from none; give them one by "
+                "one: VoteMatrix.from_triples(item of each vote, its function, its class, ...)."
+            )
         votes_NL = whole_numbers(votes_NL, "Votes")
         if votes_NL.ndim != 2:
             raise SettingsError(
@@ -124,6 +133,10 @@ class VoteMatrix:
     def row_V(self) -> Ints:
         """The item of each vote [V]."""
         return np.repeat(np.arange(self.items), self.cast_N)
+
+    def divided(self) -> Ints:
+        """Votes [.] of functions that voted for another class on the same item too, the first of these left out."""
+        return np.flatnonzero(_equals_the_last(self.row_V) & _equals_the_last(self.function_V))
 
     def counts(self) -> Probs:
         """Votes for each class [N, C]."""
@@ -208,8 +221,31 @@ class VoteMatrix:
         return distinct, kept
 
 
+def _equals_the_last(numbers_V: npt.NDArray[np.integer[Any]]) -> Bools:
+    """Whether each number equals the one before it [V]."""
+    return np.concatenate([np.zeros(min(len(numbers_V), 1), np.bool_), numbers_V[1:] == numbers_V[:-1]])
+
+
 def _digest(cells: Ints) -> bytes:
     return hashlib.sha256(np.ascontiguousarray(cells, np.int64).tobytes()).digest()
+
+
+def as_array(values: Any, what: str) -> npt.NDArray[Any]:
+    """An array of what is given.
+
+    Args:
+        values: an array or a list.
+        what: their name, to begin a message with.
+
+    Raises:
+        SettingsError: its rows have unequal lengths, or a part of it is masked.
+    """
+    if np.ma.is_masked(values):
+        raise SettingsError(f"{what} are masked in part; fill them before, as with votes.filled(-1).")
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise SettingsError(f"{what} are no array: their rows have unequal lengths.") from error
 
 
 def whole_numbers(values: Any, what: str) -> Ints:
@@ -220,9 +256,9 @@ def whole_numbers(values: Any, what: str) -> Ints:
         what: their name, to begin a message with.
 
     Raises:
-        SettingsError: one of them is no whole number; truth values and text are none.
+        SettingsError: one of them is no whole number; truth values, text and what is masked are none.
     """
-    given: Any = np.asarray(values)
+    given = as_array(values, what)
     if given.dtype.kind in "iu":
         return given.astype(np.int64, copy=False)
     if not given.size:
