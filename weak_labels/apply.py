@@ -78,7 +78,7 @@ class VoteConfig:
 
 def vote(
     lake: Lake,
-    functions: Sequence[LabelingFunction],
+    functions: Sequence[Any],
     config: VoteConfig,
     *,
     encode: Encode | None = None,
@@ -95,7 +95,7 @@ def vote(
 
     Args:
         lake: the warehouse.
-        functions: the functions in force; votes of any others are removed.
+        functions: the functions in force, `LabelingFunction`s or Snorkel's own; votes of any others are removed.
         config: settings.
         encode: embeds exemplars with the encoder of `config.encoder_id`; needed by functions that use vectors.
         ask: asks a language model; needed by functions made by `prompt`.
@@ -105,12 +105,12 @@ def vote(
         The result; `detail` counts items, votes, faults, and names the functions that were switched off.
 
     Raises:
-        SettingsError: functions without name or with one used twice, an unknown class, no `encode` for `nearest`, or
-            no `ask` for `prompt`.
+        SettingsError: what is no function, functions without name or with one used twice, an unknown class, no `encode`
+            for `nearest`, or no `ask` for `prompt`.
         Overtaken: other runs were faster `TURNS` times; nothing is committed.
         Exception: what `encode` raised; nothing is committed.
     """
-    check_functions(functions, config.classes, where="vote")
+    functions = check_functions(functions, config.classes, where="vote")
     check_services(functions, encode, ask)
     for _ in range(TURNS - 1):
         with suppress(Overtaken):

@@ -258,10 +258,17 @@ def _as_list(values: Any) -> Any:
 
 
 class DataPoint(SimpleNamespace):
-    """A row as Snorkel's functions know it: `x.text`, or `x["text"]` as of a pandas row."""
+    """A row as Snorkel's functions know it: `x.text`, or `x["text"]`, `x.get("desk")`, `"desk" in x` as of pandas."""
 
     def __getitem__(self, name: str) -> Any:
         return vars(self)[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in vars(self)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The field of this name, or the default where the item has none."""
+        return vars(self).get(name, default)
 
 
 def _data_point(item_id: str, text: str, metadata: dict[str, Any]) -> DataPoint:

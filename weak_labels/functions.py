@@ -236,14 +236,30 @@ def load_functions(path: Path | str, classes: Sequence[str]) -> list[LabelingFun
     return found
 
 
-def check_functions(functions: Sequence[LabelingFunction], classes: Sequence[str], *, where: str) -> None:
+def check_functions(functions: Sequence[Any], classes: Sequence[str], *, where: str) -> list[LabelingFunction]:
     """Refuse functions without a name, with one used twice or no time, or that vote for a class which does not exist.
+
+    Args:
+        functions: `LabelingFunction`s or Snorkel's own.
+        classes: class names of the project.
+        where: what a message begins with.
+
+    Returns:
+        The same as `LabelingFunction`s.
 
     Raises:
         SettingsError: names the function, what it says and what is known.
     """
+    checked: list[LabelingFunction] = []
     names: set[str] = set()
-    for function in functions:
+    for given in functions:
+        function = _as_function(given)
+        if function is None:
+            raise SettingsError(
+                f"{where}: {given!r} is no labeling function. Make one with keywords, regex, @vectorized(...) or "
+                "another builder of weak_labels, or with Snorkel's @labeling_function()."
+            )
+        checked.append(function)
         if not function.name:
             raise SettingsError(f"{where}: a {function.kind} function has no name; give it name=.")
         if function.name in names:
@@ -271,6 +287,7 @@ def check_functions(functions: Sequence[LabelingFunction], classes: Sequence[str
                     f"{where}: the labeling function '{function.name}' votes for class {number}, which is the number "
                     f"of '{classes[number]}' and the name of another class. Fit it on class names, as text."
                 )
+    return checked
 
 
 def names_another(number: int, classes: Sequence[str]) -> bool:

@@ -3,13 +3,14 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from warehouse import Lake
 from weak_labels.apply import VoteConfig
 from weak_labels.calls import MAX_TIMEOUTS, Limits, call_function
-from weak_labels.functions import Ask, Encode, LabelingFunction
+from weak_labels.functions import Ask, Encode, check_functions
 from weak_labels.item_batches import check_services, refused_exemplars, remember_encode, to_batch
 from weak_labels.reach import item_tables
 
@@ -49,7 +50,7 @@ class FunctionPreview:
 
 def preview(
     lake: Lake,
-    functions: Sequence[LabelingFunction],
+    functions: Sequence[Any],
     config: VoteConfig,
     *,
     items: int | None = 100,
@@ -65,7 +66,7 @@ def preview(
 
     Args:
         lake: the warehouse; read-only will do.
-        functions: functions to try.
+        functions: functions to try, `LabelingFunction`s or Snorkel's own.
         config: settings of the vote stage.
         items: how many items, the same for equal data and spread over all of it; None for all.
         examples: how many hits of each function to show.
@@ -73,8 +74,9 @@ def preview(
         ask: asks a language model; needed by `prompt`, and paid for.
 
     Raises:
-        SettingsError: a `nearest` function and no `encode`, or a `prompt` function and no `ask`.
+        SettingsError: a `nearest` function and no `encode`, a `prompt` function and no `ask`, or what `vote` refuses.
     """
+    functions = check_functions(functions, config.classes, where="preview")
     check_services(functions, encode, ask)
     needs_vectors = any(function.uses_vectors for function in functions)
     vector = ", x.vector" if needs_vectors else ""

@@ -5,13 +5,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from snorkel.labeling import labeling_function
 
 from tests.weak_labels.lf_helpers import CLASSES, add_items, batch, config, faults, votes
-from warehouse import Lake
+from warehouse import Lake, SettingsError
 from weak_labels import keywords, vectorized
 from weak_labels.apply import vote
 from weak_labels.calls import call_function
 from weak_labels.functions import ItemBatch, LabelingFunction
+from weak_labels.preview import preview
 
 GOAL = keywords("sports", ["goal"], name="goal")
 
@@ -79,6 +81,34 @@ def test_what_lies_below_a_mask_is_no_vote() -> None:
     assert [(fault.row, fault.fault) for fault in outcome.faults] == [(0, "not_a_vote")]
 
 
-def test_a_row_may_be_asked_as_pandas_rows_are() -> None:
-    outcome = call_function(by_row(lambda x: CLASSES[0] if x["text"] == x.text else -1), batch(["x"]))
+@pytest.mark.parametrize(
+    "rule",
+    [
+        lambda x: CLASSES[0] if x["text"] == x.text else -1,
+        lambda x: CLASSES[0] if x.get("desk") == "a" and x.get("page", 7) == 7 and x.get("page") is None else -1,
+        lambda x: CLASSES[0] if "desk" in x and "page" not in x else -1,
+    ],
+)
+def test_a_row_may_be_asked_as_pandas_rows_are(rule: Callable[[Any], Any]) -> None:
+    outcome = call_function(by_row(rule), batch(["x"], ['{"desk": "a"}']))
     assert outcome.votes.tolist() == [0]
+
+
+def test_snorkels_functions_of_a_running_program_vote_as_they_are(lake: Lake) -> None:
+    @labeling_function()
+    def goes(x: Any) -> int:
+        return 0 if "goal" in x.text else -1
+
+    add_items(lake, {"a": "a goal", "b": "a vote"})
+    assert [(p.name, p.hits) for p in preview(lake, [goes, GOAL], config())] == [("goes", 1), ("goal", 1)]
+    vote(lake, [goes, GOAL], config())
+    assert votes(lake) == {("a", "goes"): 0, ("b", "goes"): -1, ("a", "goal"): 0, ("b", "goal"): -1}
+    assert not vote(lake, [goes, GOAL], config()).committed
+
+
+@pytest.mark.parametrize("call", [vote, preview])
+def test_what_is_no_function_is_refused_in_words(lake: Lake, call: Callable[..., Any]) -> None:
+    with pytest.raises(SettingsError, match=r"'goal' is no labeling function. Make one with keywords"):
+        call(lake, ["goal"], config())
+    with pytest.raises(SettingsError, match="two labeling functions are named 'goal'"):
+        call(lake, [GOAL, GOAL], config())
