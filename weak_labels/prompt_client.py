@@ -32,6 +32,13 @@ _UNPACKED = frozenset({"gzip", "deflate", "identity"})
 _MOST_TOKENS = 2**53  # what a float holds
 _OVERHEAD_TOKENS = 64  # of the messages' frame
 _RETRIED = (408, 409, 425, 429, 500, 502, 503, 504)
+_ASKED_FOR = {
+    401: "it takes no request without its key; set SIFTLINE_PROMPT_API_KEY",
+    403: "it refuses the key in SIFTLINE_PROMPT_API_KEY, or that key may not use the model",
+    404: "does it have the model that the function names, and does url in [weak_labels.prompt] end before "
+    "/chat/completions?",
+}
+"""What to look at, by status; asking again changes nothing."""
 _LONGEST_WAIT_S = 60.0
 _SHORTEST_SECRET = 8
 """A shorter key is a stand-in for none, such as `no`, and may be a word of an answer."""
@@ -154,6 +161,7 @@ class PromptClient:
 
     def __init__(self, config: PromptConfig) -> None:
         self.config = config
+        self._address = config.url.rstrip("/") + "/chat/completions"
         self._paid = PaidAnswers(config.cache, config.limit, config.max_requests)
         self._lock = threading.Lock()
         self._next_at = 0.0
@@ -240,14 +248,15 @@ class PromptClient:
                 status, headers, content = self._post(body)
                 if status in _RETRIED:
                     cost = 0.0
-                    problem = f"HTTP {status}"
+                    problem = f"HTTP {status}{self._because(content)}"
                     wait_s = _retry_after(headers, wait_s)
                 elif 400 <= status < 500 and status not in (401, 403, 404):
                     cost = 0.0
                     return Refused(f"HTTP {status}: {self._said(content.decode('utf-8', 'replace'))}")
                 elif status != 200:
                     cost = 0.0
-                    raise NotAVote("raised", f"{self.config.url} answered HTTP {status}; {self._kept()}")
+                    what = _ASKED_FOR.get(status, "is it the base of an OpenAI-compatible service, such as .../v1?")
+                    raise NotAVote("raised", f"{self._address} answered HTTP {status}{self._because(content)}: {what}")
                 else:
                     answer, tokens = _read(content)
                     answer = self._without_key(answer)
@@ -268,10 +277,9 @@ class PromptClient:
         )
 
     def _post(self, body: Mapping[str, Any]) -> tuple[int, httpx.Headers, bytes]:
-        url = self.config.url.rstrip("/") + "/chat/completions"
         timeout_s = min(self.config.timeout_s, self._clock.left_s())
         ends = time.monotonic() + timeout_s
-        with self._http.stream("POST", url, json=body, timeout=timeout_s) as response:
+        with self._http.stream("POST", self._address, json=body, timeout=timeout_s) as response:
             packed = response.headers.get_list("content-encoding", split_commas=True)
             if len(packed) > 1 or not _UNPACKED.issuperset(packed):
                 raise ValueError(f"it is packed as {', '.join(packed)[:80]}, which may unpack to any size")
@@ -299,6 +307,11 @@ class PromptClient:
         """What the service said, which may repeat what it was sent, without the key."""
         key = self.config.api_key
         return text.replace(key, "***") if len(key) >= _SHORTEST_SECRET else text
+
+    def _because(self, content: bytes) -> str:
+        """What the service said, in brackets; nothing where it said nothing."""
+        said = " ".join(self._said(content.decode("utf-8", "replace")).split())
+        return f" ({said})" if said else ""
 
     def _said(self, text: str) -> str:
         return self._without_key(text)[:200]

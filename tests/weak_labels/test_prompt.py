@@ -171,8 +171,14 @@ def test_a_busy_service_is_asked_again_after_the_time_it_names(service: Service,
 @pytest.mark.parametrize(
     ("failure", "words"),
     [
-        ((401, {}, b"no"), "HTTP 401"),
-        ((302, {"location": "http://127.0.0.1:9/"}, b""), "HTTP 302"),
+        (
+            (401, {}, b"no"),
+            "/v1/chat/completions answered HTTP 401 (no): it takes no request without its key; set SIFTL",
+        ),
+        ((403, {}, b"not yours"), "HTTP 403 (not yours): it refuses the key in SIFTLINE_PROMPT_API_KEY"),
+        ((404, {}, b"no\nsuch model"), "HTTP 404 (no such model): does it have the model that the function names"),
+        ((302, {"location": "http://127.0.0.1:9/"}, b""), "HTTP 302: is it the base of an OpenAI-compatible service"),
+        ((429, {"retry-after": "0"}, b"quota is used up"), "last with HTTP 429 (quota is used up); the answers so far"),
         ((200, {}, b"<html>log in</html>"), "did not answer as a chat completion"),
         ((200, {}, b"[]"), "did not answer as a chat completion"),
         ((200, {}, b"x" * (2 << 20)), "longer than"),
