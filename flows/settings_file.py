@@ -3,7 +3,7 @@
 import os
 import shlex
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
@@ -100,14 +100,23 @@ def _variable_of(place: Sequence[int | str]) -> str:
 
 
 def _meant(place: Sequence[int | str]) -> str:
-    """The setting that a mistyped one was perhaps meant as; empty where none is like it."""
-    model: Any = Settings
-    for part in place[:-1]:
-        if isinstance(part, str):
-            kind = model.model_fields[part].annotation
-            model = next(each for each in (kind, *get_args(kind)) if hasattr(each, "model_fields"))
-    near = get_close_matches(str(place[-1]), model.model_fields, 1)
+    """The table that a setting belongs under, or the setting that it was perhaps meant as; empty for neither."""
+    name, tables = str(place[-1]), dict(_tables(Settings))
+    here = ".".join(part for part in place[:-1] if isinstance(part, str))
+    if homes := [table for table, model in tables.items() if table and name in model.model_fields]:
+        listed = " or ".join("[[sources]]" if table == "sources" else f"[{table}]" for table in homes)
+        return f"; it belongs under {listed}, a line that may still begin with #"
+    near = get_close_matches(name, tables[here].model_fields, 1)
     return f"; perhaps meant as {near[0]}" if near else ""
+
+
+def _tables(model: Any, table: str = "") -> Iterator[tuple[str, Any]]:
+    """The tables of a settings file and what each of them may hold, by name; the file as a whole has none."""
+    yield table, model
+    for name, field in model.model_fields.items():
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if hasattr(kind, "model_fields"):
+                yield from _tables(kind, f"{table}.{name}".lstrip("."))
 
 
 def _lines(error: ValidationError) -> list[str]:

@@ -74,6 +74,12 @@ def test_several_classes_need_no_other_setting(tmp_path: Path) -> None:
         (GOOD + "[selct]\nbatch = 3", "selct: unknown setting; perhaps meant as select$"),
         (GOOD + "[[sources]]\nname = 'b'\npaht = 'b'", "sources.1.paht: unknown setting; perhaps meant as path"),
         (GOOD + "[weak_labels.prompt]\nlimits = 1", "weak_labels.prompt.limits: .*; perhaps meant as limit"),
+        (
+            GOOD + "[weak_labels]\ncalibrate = true",
+            r"weak_labels.calibrate: unknown setting; it belongs under \[end_model\], a line that may still begin",
+        ),
+        (GOOD + "[weak_labels]\nprice_in = 1", r"it belongs under \[weak_labels.prompt\], a line that"),
+        ("calibrate = true\n" + GOOD, r"calibrate: unknown setting; it belongs under \[end_model\]"),
         (GOOD.replace('["a", "b"]', '"a"'), r"project.classes: Input should be a list in \[ \] \(found 'a'\)"),
         (
             SEVERAL + "[weak_labels]\nlabel_model = 'snorkel'",
