@@ -196,10 +196,18 @@ class EndModel:
         Args:
             weak: the result of `fit_weak`.
             vectors: vectors of the gold items [N, D]; N may be 0.
-            class_ids: their labels [N].
+            class_ids: their labels [N], 0 to C - 1; leave out items that nobody labelled.
             classes: number of classes C.
             hidden: what it looks through as well where there is no weak model, which brings its own.
+
+        Raises:
+            SettingsError: a label is no class.
         """
+        if len(class_ids) and not (np.min(class_ids) >= 0 and np.max(class_ids) < classes):
+            raise SettingsError(
+                f"Gold labels range from {np.min(class_ids)} to {np.max(class_ids)}; {classes} classes have the "
+                f"numbers 0 to {classes - 1}. Leave out items that nobody labelled, vectors too."
+            )
         start = weak or cls.untrained(vectors.shape[1], classes, hidden)
         if len(class_ids) == 0:
             return start

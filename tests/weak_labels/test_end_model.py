@@ -37,6 +37,12 @@ def accuracy(model: EndModel, vectors: Vectors, truth: Ints) -> float:
 
 
 class TestLearning:
+    @pytest.mark.parametrize("labels", [[0, 1, -1], [0, 3, 1]])
+    def test_a_label_that_is_no_class_is_refused_in_words(self, labels: list[int]) -> None:
+        vectors, _ = clouds(3, seed=1)
+        with pytest.raises(SettingsError, match=r"Gold labels range from .*; 3 classes have the numbers 0 to 2"):
+            EndModel.fit_gold(None, vectors, np.array(labels), 3)
+
     def test_gold_labels_raise_the_accuracy_of_a_biased_weak_model(self) -> None:
         vectors, truth = clouds(400, seed=1)
         others, true_others = clouds(400, seed=2)
