@@ -80,9 +80,10 @@ class VoteMatrix:
         row_V, function_V, class_V = row_V[cast_V], function_V[cast_V], class_V[cast_V]
         order_V = np.lexsort((class_V, function_V, row_V))
         row_V, function_V, class_V = row_V[order_V], function_V[order_V], class_V[order_V]
-        again_V = _equals_the_last(row_V) & _equals_the_last(function_V) & _equals_the_last(class_V)
-        if again_V.any():
-            row_V, function_V, class_V = row_V[~again_V], function_V[~again_V], class_V[~again_V]
+        repeated = _repeated(row_V, function_V)
+        again = repeated[class_V[repeated] == class_V[repeated - 1]]
+        if again.size:
+            row_V, function_V, class_V = (np.delete(part, again) for part in (row_V, function_V, class_V))
         starts = np.zeros(items + 1, np.int64)
         np.cumsum(np.bincount(row_V, minlength=items), out=starts[1:])
         return cls(starts, function_V.astype(np.int32), class_V.astype(np.int32), functions, classes)
@@ -136,7 +137,7 @@ class VoteMatrix:
 
     def divided(self) -> Ints:
         """Votes [.] of functions that voted for another class on the same item too, the first of these left out."""
-        return np.flatnonzero(_equals_the_last(self.row_V) & _equals_the_last(self.function_V))
+        return _repeated(self.row_V, self.function_V)
 
     def counts(self) -> Probs:
         """Votes for each class [N, C]."""
@@ -221,9 +222,9 @@ class VoteMatrix:
         return distinct, kept
 
 
-def _equals_the_last(numbers_V: npt.NDArray[np.integer[Any]]) -> Bools:
-    """Whether each number equals the one before it [V]."""
-    return np.concatenate([np.zeros(min(len(numbers_V), 1), np.bool_), numbers_V[1:] == numbers_V[:-1]])
+def _repeated(row_V: Ints, function_V: npt.NDArray[np.integer[Any]]) -> Ints:
+    """Votes [.] of the same function on the same item as the vote before them, of votes in order."""
+    return 1 + np.flatnonzero((row_V[1:] == row_V[:-1]) & (function_V[1:] == function_V[:-1]))
 
 
 def _digest(cells: Ints) -> bytes:
