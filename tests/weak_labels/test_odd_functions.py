@@ -71,6 +71,15 @@ def test_a_column_of_what_cannot_be_shown_is_a_fault_of_each_item() -> None:
     assert [(fault.row, fault.fault) for fault in outcome.faults] == [(0, "raised"), (1, "raised")]
 
 
+def test_nobody_is_asked_about_no_items() -> None:
+    @vectorized()
+    def first(items: ItemBatch) -> list[str]:
+        return [items.texts[0]] * len(items)
+
+    outcome = call_function(first, batch([]))
+    assert (outcome.votes.tolist(), outcome.faults) == ([], [])
+
+
 def test_what_lies_below_a_mask_is_no_vote() -> None:
     @vectorized()
     def masked(batch: ItemBatch) -> object:
