@@ -167,7 +167,7 @@ def select(lake: Lake, index: VectorIndex, config: SelectConfig) -> StageResult:
             detail={
                 "cycle": cycle,
                 "strategy": config.strategy,
-                "queued": queued + len(pick.rows),
+                "queued_in_all": queued + len(pick.rows),
                 **({"explored": len(fair)} if len(fair) else {}),
                 **({"ranked_by": "label" if seconds is None else "second"} if config.cost == "seconds" else {}),
             },

@@ -47,8 +47,10 @@ def cycle_items(lake: Lake, cycle: int) -> list[str]:
 
 def test_it_stays_within_the_budget_and_never_asks_twice(pool: SmallPool) -> None:
     settings = config(budget=20)
-    for cycle in (1, 2, 3):
-        assert one_round(pool, settings).committed
+    for cycle, in_all in ((1, 8), (2, 16), (3, 20)):
+        result = one_round(pool, settings)
+        assert result.committed
+        assert result.detail["queued_in_all"] == in_all
         label(pool, dict.fromkeys(cycle_items(pool.lake, cycle), 0))
     last = one_round(pool, settings)
     assert not last.committed
