@@ -66,6 +66,13 @@ class Lake:
         """Close all connections."""
         self._connection.close()
 
+    def reopen(self) -> None:
+        """Have cursors from now on read the catalogue anew: DuckLake keeps what it read of one schema.
+
+        Cursors that are in use stay as they are.
+        """
+        self._connection = connect(self.location, read_only=self.read_only)
+
     def new_cursor(self, *, begin: bool = False) -> duckdb.DuckDBPyConnection:
         """A connection of its own on the same attached warehouse; the caller closes it.
 

@@ -85,6 +85,8 @@ def maintain(lake: Lake, *, expire_older_than_days: float | None = None, grace_h
     _bring_layout(lake)
     flush = "CALL ducklake_flush_inlined_data('lake')"
     flushed = _step(lake, flush, "maintain: small commits moved into files", partial(_on_one_thread, lake))
+    if flushed:
+        lake.reopen()  # the flush drops tables of the catalogue that hold rows of an older schema
     age = f"now() - INTERVAL '{int((expire_older_than_days or 0) * 86_400_000)} milliseconds'"
     superseded = 0 if expire_older_than_days is None else _delete_superseded(lake, age)
     merged = _step(lake, "CALL ducklake_merge_adjacent_files('lake')", "maintain: adjacent files merged")

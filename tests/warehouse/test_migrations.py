@@ -10,6 +10,7 @@ import pytest
 from tests.warehouse.test_commit_is_atomic import classes
 from warehouse import Lake, SchemaTooOld, Upsert
 from warehouse.connection import connect, locate
+from warehouse.maintain import maintain
 from warehouse.migrations import MIGRATIONS
 from warehouse.schema import SCHEMA_VERSION, TABLES
 from warehouse.views import VIEWS
@@ -86,6 +87,20 @@ def test_a_migrated_warehouse_is_written_and_opened_again_without_another_step(v
         assert again.snapshot() == before + 1
     with Lake(path, read_only=True) as reading, reading.read() as reader:
         assert reader.rows("SELECT name FROM classes ORDER BY class_id") == [("new",), ("names",)]
+
+
+@pytest.mark.parametrize("version", RELEASED)
+def test_maintenance_may_be_what_migrates(version: int, tmp_path: Path) -> None:
+    folder = released(version, tmp_path / "old")
+    with contextlib.closing(connect(folder, read_only=False)) as before:  # rows in the catalogue, and some deleted
+        for number in range(2):
+            before.execute("INSERT INTO items (item_id) VALUES (?), (?)", [f"a{number}", f"b{number}"])
+        before.execute("DELETE FROM items WHERE item_id LIKE 'b%'")
+        kept = before.execute("SELECT item_id FROM items ORDER BY ALL").fetchall()
+    with Lake(folder) as old:
+        assert maintain(old).rows_flushed > 0
+        with old.read() as reader:
+            assert reader.rows("SELECT item_id FROM items ORDER BY ALL") == kept
 
 
 @pytest.mark.parametrize("version", [v for v in RELEASED if v < SCHEMA_VERSION])
