@@ -37,6 +37,7 @@ STAGES = (
     "residuals and norms",
 )
 """Parts of a forward whose time `NativeInt8.forward` can tell."""
+MISSING = "the compiled forward is missing: install Siftline again where there is a C++ compiler, such as g++"
 KERNELS = ("auto", "torch", "scalar", "avx2", "avx512_vnni", "amx_int8")
 
 
@@ -50,7 +51,7 @@ def int8_forward(weights: Int8Weights) -> tuple[Forward, str]:
     library = None if wanted == "torch" else load_library()
     if library is None:
         if wanted not in ("auto", "torch"):
-            raise OptionError(f"{VARIABLE} is '{wanted}', but the compiled forward is not installed. Run: make setup")
+            raise OptionError(f"{VARIABLE} is '{wanted}', but {MISSING}, or use 'torch'.")
         return TorchInt8(weights).forward, "torch"
     name = library.siftline_isa(wanted.encode())
     if name is None:

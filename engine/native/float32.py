@@ -19,7 +19,7 @@ from torch import nn
 
 from engine.encoder import DenseEncoder, Layer, Pack
 from engine.errors import OptionError
-from engine.native import VARIABLE, load_library, wanted_kernel
+from engine.native import MISSING, VARIABLE, load_library, wanted_kernel
 from engine.routed import RoutedEncoder, RoutedLayer
 from engine.router import Router
 from engine.streamed import StreamedFeedForward
@@ -42,7 +42,7 @@ def float_forward(model: DenseEncoder | RoutedEncoder) -> tuple[Forward, str]:
         return NativeFloat32(model, library, wanted.encode()).forward, name.decode()
     if wanted not in ("auto", "torch"):
         if library is None:
-            raise OptionError(f"{VARIABLE} is '{wanted}', but the compiled forward is not installed. Run: make setup")
+            raise OptionError(f"{VARIABLE} is '{wanted}', but {MISSING}, or use 'torch'.")
         raise OptionError(f"{VARIABLE} is '{wanted}', which this processor does not have. Use 'auto'.")
     return torch_forward(model), "torch"
 

@@ -87,13 +87,16 @@ def _opened(root: Path) -> "Project | None":
 
 def _encoder(root: Path) -> Iterator[Finding]:
     from engine.client import load_encoder
+    from engine.native import MISSING, load_library
 
     torch = importlib.import_module("torch")
     device = "CUDA " + torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU"
     project = _opened(root)
     encoder = load_encoder("default") if project is None else project.encoder
     encoder.encode(["Is the encoder well?"])
-    yield Finding("encoder", True, f"{encoder.encoder_id} answers; device {device}, {torch.get_num_threads()} threads")
+    words = f"{encoder.encoder_id} answers; device {device}, {torch.get_num_threads()} threads"
+    slower = "" if device != "CPU" or load_library() else f". It could be faster: {MISSING}"
+    yield Finding("encoder", True, words + slower)
 
 
 def _disk(root: Path) -> Iterator[Finding]:

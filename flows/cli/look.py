@@ -330,7 +330,9 @@ def show_suspects(root: Path, limit: int) -> None:
         for s in found[:limit]
     ]
     print_table(["suspicion", "item", "labelled", "rather", "text"], rows, title="labels to look at again" + mark)
-    if not rows:
+    if not judged:
+        say("There is no label to judge: of train items that have a vector. siftline run collects answers and embeds.")
+    elif not rows:
         say(f"None of {len(judged):,} labels is probably wrong.")
 
 

@@ -172,3 +172,10 @@ def test_an_instruction_set_that_is_not_there_is_refused(monkeypatch: pytest.Mon
     monkeypatch.setenv(VARIABLE, "mmx")
     with pytest.raises(OptionError, match="SIFTLINE_KERNEL is 'mmx'; known are"):
         float_forward(tiny_parent())
+
+
+def test_where_none_was_compiled_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "avx2")
+    monkeypatch.setattr("engine.native.float32.load_library", lambda: None)
+    with pytest.raises(OptionError, match=r"install Siftline again where there is a C\+\+ compiler.* or use 'torch'"):
+        float_forward(tiny_parent())

@@ -93,6 +93,13 @@ def test_unknown_kernels_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         int8_forward(quantize(tiny_parent()))
 
 
+def test_where_none_was_compiled_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "scalar")
+    monkeypatch.setattr("engine.native.load_library", lambda: None)
+    with pytest.raises(OptionError, match=r"install Siftline again where there is a C\+\+ compiler.* or use 'torch'"):
+        int8_forward(quantize(tiny_parent()))
+
+
 def test_torch_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "torch")
     assert int8_forward(quantize(tiny_parent()))[1] == "torch"

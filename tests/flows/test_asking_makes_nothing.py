@@ -137,3 +137,12 @@ def test_a_class_taken_out_is_called_missing(tmp_path: Path) -> None:
         ingest(lake, config)
         with pytest.raises(SettingsError, match=r"in the warehouse and missing in siftline\.toml"):
             ingest(lake, replace(config, classes=config.classes[:-1]))
+
+
+def test_where_no_label_can_be_judged_it_is_said_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n')
+    root = project(tmp_path, "a.jsonl")
+    with Lake(root / "lake") as lake:
+        ingest(lake, Project(root).ingest_config)
+    assert run_command(["suspects", "--project", str(root)]) == 0
+    assert "There is no label to judge: of train items that have a vector." in capsys.readouterr().err

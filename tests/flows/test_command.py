@@ -191,7 +191,12 @@ def test_doctor_tells_what_to_mend(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert run_command(["doctor"]) == 0
-    assert "MEND" not in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "MEND" not in told
+    assert "could be faster" not in told
+    monkeypatch.setattr("engine.native.load_library", lambda: None)
+    assert run_command(["doctor"]) == 0
+    assert "It could be faster: the compiled forward is missing" in capsys.readouterr().out
     monkeypatch.setenv("LABEL_STUDIO_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     assert run_command(["doctor"]) == 2
