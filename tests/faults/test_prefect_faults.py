@@ -179,7 +179,8 @@ artifacts.PROGRESS_EVERY_S = 0.0
 with artifacts.StageProgress("embed", lambda done, total: None) as progress:
     progress(1, 3)
     progress(2, 3)
-counts = dict.fromkeys(("rows_flushed", "files_merged", "files_made", "files_rewritten", "files_removed"), 0)
+names = ("rows_flushed", "files_merged", "files_made", "files_rewritten", "rows_superseded", "files_removed")
+counts = dict.fromkeys(names, 0)
 with contextlib.suppress(MissingContextError):  # outside a run there is no log to tell of it
     artifacts.publish_maintenance("p", Maintained(**counts, snapshots_expired=(), catalog_bytes=None, vacuumed=True))
 """
