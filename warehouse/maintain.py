@@ -87,8 +87,11 @@ def maintain(lake: Lake, *, expire_older_than_days: float | None = None, grace_h
     flushed = _step(lake, flush, "maintain: small commits moved into files", partial(_on_one_thread, lake))
     if flushed:
         lake.reopen()  # the flush drops tables of the catalogue that hold rows of an older schema
-    age = f"now() - INTERVAL '{int((expire_older_than_days or 0) * 86_400_000)} milliseconds'"
-    superseded = 0 if expire_older_than_days is None else _delete_superseded(lake, age)
+    superseded = 0
+    age = ""
+    if expire_older_than_days is not None:
+        age = f"now() - INTERVAL '{int(expire_older_than_days * 86_400_000)} milliseconds'"
+        superseded = _delete_superseded(lake, age)
     merged = _step(lake, "CALL ducklake_merge_adjacent_files('lake')", "maintain: adjacent files merged")
     rewritten = _step(
         lake,
@@ -100,7 +103,7 @@ def maintain(lake: Lake, *, expire_older_than_days: float | None = None, grace_h
         rewritten += _step(lake, call, f"maintain: {table} without its deleted rows")
         merged += _step(lake, f"CALL ducklake_merge_adjacent_files('lake', '{table}')", f"maintain: {table} merged")
     expired: list[tuple[object, ...]] = []
-    if expire_older_than_days is not None:
+    if age:
         expired = _step(lake, f"CALL ducklake_expire_snapshots('lake', older_than => {age})", "")
     unused = f"older_than => now() - INTERVAL '{int(grace_h * 3_600_000)} milliseconds'"
     removed = _step(lake, f"CALL ducklake_cleanup_old_files('lake', {unused})", "")

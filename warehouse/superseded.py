@@ -15,11 +15,6 @@ _OLD_CYCLES = """
     SELECT cycle FROM "values" GROUP BY cycle HAVING max(committed_at) < {before}
     AND cycle < (SELECT max(cycle) FROM "values")
 """
-_SUPERSEDED = (
-    ("weak_labels", "label_model_id", _OLD_MODELS.format(stage="label_model", before="{before}")),
-    ("predictions", "end_model_id", _OLD_MODELS.format(stage="end_model", before="{before}")),
-    ('"values"', "cycle", _OLD_CYCLES),
-)
 
 
 def delete_superseded(cursor: duckdb.DuckDBPyConnection, before: str) -> int:
@@ -33,11 +28,12 @@ def delete_superseded(cursor: duckdb.DuckDBPyConnection, before: str) -> int:
         Rows deleted from `weak_labels`, `predictions` and `values`; 0 where nothing was.
     """
     deleted = 0
-    for table, key, old in _SUPERSEDED:
-        where = (
-            f"{key} IN ({old.format(before=before)}) "
-            "AND item_id NOT IN (SELECT item_id FROM queue UNION SELECT item_id FROM annotations)"
-        )
+    for table, key, old in (
+        ("weak_labels", "label_model_id", _OLD_MODELS.format(stage="label_model", before=before)),
+        ("predictions", "end_model_id", _OLD_MODELS.format(stage="end_model", before=before)),
+        ('"values"', "cycle", _OLD_CYCLES.format(before=before)),
+    ):
+        where = f"{key} IN ({old}) AND item_id NOT IN (SELECT item_id FROM queue UNION SELECT item_id FROM annotations)"
         # A deletion that finds nothing would still make a snapshot.
         if cursor.execute(f"SELECT 1 FROM {table} WHERE {where} LIMIT 1").fetchone() is not None:
             row = cursor.execute(f"DELETE FROM {table} WHERE {where}").fetchone()

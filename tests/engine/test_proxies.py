@@ -1,8 +1,7 @@
 """A proxy that the environment names stands before engines on other machines, and not before those of this one."""
 
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
@@ -10,6 +9,7 @@ from engine.errors import OptionError, UnavailableError
 from engine.remote import RemoteEncoder
 from tests.engine.test_every_status_is_produced import broken_encoder
 from tests.engine_servers import server_thread
+from tests.servers import answering
 
 ASKED: list[str] = []
 
@@ -34,10 +34,8 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def proxy() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Recorded) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
+    with answering(Recorded) as url:
+        yield url
 
 
 def test_this_machine_is_asked_directly(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,8 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -24,6 +23,7 @@ from flows.project import Project
 from flows.take_over import unfinished
 from tests.prefect_runs import wait_for
 from tests.projects import PLAIN_FUNCTIONS, ROOT, make_small_project
+from tests.servers import answering
 from warehouse.locks import FolderLock
 
 COMMAND = [sys.executable, "-m", "flows.cli.main", "run", "--passes", "1", "--project"]
@@ -142,11 +142,9 @@ def test_the_server_is_well_at_first_and_then_is_not(root: Path, version: str | 
             self.end_headers()
             self.wfile.write(body.encode())
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        process = start(root, PREFECT_API_URL=f"http://127.0.0.1:{server.server_port}/api")
+    with answering(Server) as url:
+        process = start(root, PREFECT_API_URL=f"{url}/api")
         said = process.communicate()[1]
-        server.shutdown()
     assert "Traceback" not in said
     assert words in said
     assert process.returncode == code
@@ -197,13 +195,11 @@ def test_a_run_does_not_stand_still_for_what_it_would_show_to_a_server_that_is_a
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with answering(Server) as url:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
-        environment |= {"PREFECT_API_URL": f"http://127.0.0.1:{server.server_port}/api"}
+        environment |= {"PREFECT_API_URL": f"{url}/api"}
         environment |= {"PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false"}
         ended = subprocess.run([sys.executable, "-c", SHOWS], cwd=ROOT, env=environment, capture_output=True, text=True)
-        server.shutdown()
     assert ended.returncode == 0, ended.stderr
     # Progress and the artifact, each with one more try; the second progress is not told so soon after.
     assert asked == ["/api/artifacts/"] * 4

@@ -1,13 +1,13 @@
 """A project and a server for the tests of what runs beside it."""
 
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
 from flows.project import Project
+from tests.servers import answering
 
 
 class Ok(BaseHTTPRequestHandler):
@@ -22,10 +22,8 @@ class Ok(BaseHTTPRequestHandler):
 @pytest.fixture
 def own_server() -> Iterator[str]:
     """Address of a server on this machine."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Ok) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/"
-        server.shutdown()
+    with answering(Ok) as url:
+        yield f"{url}/"
 
 
 @pytest.fixture
