@@ -62,8 +62,9 @@ def time_limit(seconds: float) -> Generator[None]:
 class Signals:
     """Signals that came while a block worked.
 
-    DuckDB answers a signal in the middle of a query with a RuntimeError of its own, in which the handler's exception is
-    lost; `meant` tells what it was.
+    What a handler raises may come out as another error: DuckDB answers a signal in the middle of a query with a
+    RuntimeError of its own, and Prefect fails when it notes the crash of a task run that it had not made yet. `meant`
+    tells what it was.
     """
 
     def __init__(self) -> None:
@@ -75,11 +76,10 @@ class Signals:
         self._last = number
         self._came.set()
 
-    def meant(self, error: RuntimeError) -> int:
-        """Number of the signal behind an error; 0 when it is an error of its own."""
-        if "Query interrupted" not in str(error):
-            return 0
-        self._came.wait(1.0)  # the thread that notes it may be a moment behind
+    def meant(self, error: Exception) -> int:
+        """Number of the signal that came before an error; 0 when none did, so that it is an error of its own."""
+        # The thread that notes it may be a moment behind.
+        self._came.wait(1.0 if "Query interrupted" in str(error) else 0.1)
         return self._last
 
 

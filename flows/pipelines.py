@@ -175,13 +175,15 @@ class _At:
 
 @contextmanager
 def _meant(signals: Signals, limit_s: float) -> Generator[None]:
-    """Raise what a signal meant where DuckDB says no more than that a query was interrupted."""
+    """Raise what a signal meant where another error came of it."""
     try:
         yield
-    except RuntimeError as error:
+    except Exception as error:
         number = signals.meant(error)
         if number == signal.SIGTERM:
             raise TerminationSignal(signal.SIGTERM) from error
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt from error
         if number == signal.SIGALRM:
             raise too_long(limit_s) from error
         raise
@@ -212,12 +214,12 @@ def _alone(opened: OpenProject, flow_name: str, patience_s: float, at: _At) -> G
         limit_s = project.settings.schedule.timeout_min * 60
         stack.enter_context(time_limit(limit_s))
         note = stack.enter_context(recorded(project, flow_name, run, taken))
+        stack.enter_context(_meant(signals, limit_s))
 
         def run_stage(stage: str) -> StageResult:
             at.words = f"stage {stage}"
             note(stage)
-            with _meant(signals, limit_s):
-                stage_task(str(project.root), stage)
+            stage_task(str(project.root), stage)
             return opened.results[stage]
 
         yield run_stage

@@ -26,7 +26,7 @@ from tests.projects import PLAIN_FUNCTIONS, ROOT, make_small_project
 from tests.servers import answering
 from warehouse.locks import FolderLock
 
-COMMAND = [sys.executable, "-m", "flows.cli.main", "run", "--passes", "1", "--project"]
+COMMAND = ["run", "--passes", "1", "--project"]
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +55,12 @@ def root(base: Path, tmp_path: Path) -> Path:
     return copy
 
 
-def start(root: Path, **variables: str) -> subprocess.Popen[str]:
+def start(root: Path, *python: str, **variables: str) -> subprocess.Popen[str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
     # Two tries in place of five: a run waits a minute for a server that restarts, which a test need not.
     environment |= {"PREFECT_CLIENT_MAX_RETRIES": "1", "PREFECT_PROFILES_PATH": str(root / "none.toml"), **variables}
-    return subprocess.Popen([*COMMAND, str(root)], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, *(python or ("-m", "flows.cli.main")), *COMMAND, str(root)]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
 
 
 def in_a_stage(root: Path, process: subprocess.Popen[str]) -> None:
@@ -226,9 +227,49 @@ def test_sigterm_stops_a_run_by_hand_within_ten_seconds(root: Path) -> None:
         in_a_stage(root, process)
         process.send_signal(signal.SIGTERM)
         words = process.communicate(timeout=10)[1]  # the promise
-    assert process.returncode in (130, -signal.SIGTERM)
+    assert process.returncode in (130, -signal.SIGTERM, 128 + signal.SIGTERM), words
     assert words.count("stopped by SIGTERM; what was committed is kept, run again to go on\n") == 1
-    assert [record.ended for record in unfinished(root / ".siftline")] == ["stopped by SIGTERM"]
+    # What a handler raises in a callback of a weak reference is lost to Python; `prompt_stop` then ends the process.
+    lost = process.returncode == 128 + signal.SIGTERM
+    assert lost == ("Exception ignored in" in words)
+    assert [record.ended for record in unfinished(root / ".siftline")] == ["" if lost else "stopped by SIGTERM"]
+
+
+EARLY = """
+import os, signal
+import flows.cli.run as run
+from flows.cli.main import main
+import_all = run._import_all
+def then_patch(project):
+    import_all(project)  # Prefect must not be imported before
+    import prefect.task_engine as engine
+    make = engine._create_task_run_locally
+    def stop(*arguments, **named):
+        os.kill(os.getpid(), getattr(signal, os.environ["FATE"]))
+        return make(*arguments, **named)
+    engine._create_task_run_locally = stop
+run._import_all = then_patch
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "words", "ended"),
+    [
+        ("SIGTERM", -signal.SIGTERM, "stopped by SIGTERM; what", "stopped by SIGTERM"),
+        ("SIGINT", 130, "interrupted; what", "interrupted by hand"),
+    ],
+)
+def test_a_signal_before_prefect_has_made_the_run_of_a_stage(
+    root: Path, name: str, code: int, words: str, ended: str
+) -> None:
+    """Prefect's engine then fails with an error of its own."""
+    process = start(root, "-c", EARLY, FATE=name)
+    said = process.communicate(timeout=300)[1]
+    assert process.returncode == code, said
+    assert said.count(f"{words} was committed is kept, run again to go on\n") == 1
+    assert "Traceback" not in said
+    assert [record.ended for record in unfinished(root / ".siftline")] == [ended]
 
 
 def test_sigterm_while_its_server_starts_is_said(root: Path) -> None:
@@ -282,13 +323,13 @@ def handler(*_):
     raise KeyboardInterrupt
 signal.signal(signal.SIGTERM, handler)
 with prompt_stop(20.0) as signals:
-    print("in", flush=True)
+    print(signals.meant(RuntimeError("its own")), flush=True)
     try:
         duckdb.sql("SELECT count(*) FROM range(100000000000) a WHERE hash(range) = 1").fetchall()
     except RuntimeError as error:
-        print(signals.meant(error), signals.meant(RuntimeError("another")))
+        print(signals.meant(error))
     except KeyboardInterrupt:
-        print("15 0")
+        print(15)
 """
 
 
@@ -296,7 +337,7 @@ def test_a_signal_that_ends_a_query_is_known_for_what_it_is() -> None:
     """DuckDB puts an error of its own in its place."""
     process = subprocess.Popen([sys.executable, "-c", QUERY], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    assert process.stdout.readline() == "in\n"
+    assert process.stdout.readline() == "0\n"
     time.sleep(0.5)  # into the query
     process.send_signal(signal.SIGTERM)
-    assert process.communicate(timeout=60)[0] == "15 0\n"
+    assert process.communicate(timeout=60)[0] == "15\n"
