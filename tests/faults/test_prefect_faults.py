@@ -229,9 +229,9 @@ def test_sigterm_stops_a_run_by_hand_within_ten_seconds(root: Path) -> None:
         words = process.communicate(timeout=10)[1]  # the promise
     assert process.returncode in (130, -signal.SIGTERM, 128 + signal.SIGTERM), words
     assert words.count("stopped by SIGTERM; what was committed is kept, run again to go on\n") == 1
-    # What a handler raises in a callback of a weak reference is lost to Python; `prompt_stop` then ends the process.
+    # What a handler raises in a callback of a weak reference is lost to Python; `prompt_stop` then ends the process,
+    # as it also does where the handler is slow.
     lost = process.returncode == 128 + signal.SIGTERM
-    assert lost == ("Exception ignored in" in words)
     assert [record.ended for record in unfinished(root / ".siftline")] == ["" if lost else "stopped by SIGTERM"]
 
 
