@@ -2,7 +2,8 @@
 
     python -m benchmarks.weak_labels --data DIR [DIR ...] [--parts label,end,gold,selected,scale] [--output FILE]
 
-A DIR holds train.json (or valid.json in its place) and test.json: `{"i": {"label", "weak_labels", "data": {"text"}}}`.
+A DIR holds train.json (or valid.json in its place) and test.json: `{"i": {"label", "weak_labels", "data": {"text"}}}`;
+a part that needs texts, or the true classes of the train rows, is left out with a word where a folder has none.
 All models learn from the votes of the train file alone, constants were chosen on train and valid files, and the test
 file is only scored. Accuracy, or F1 of class 1 with `--f1 NAME`. Peers are installed into `.venv-peers-labels` once,
 and each is given --peer-limit seconds of processor time on a set; vectors are kept in `.cache/`. --output is written
@@ -22,7 +23,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ import numpy as np
 
 from benchmarks.environment import environment
 from benchmarks.weak_labels_curve import curve
+from benchmarks.weak_labels_data import DataSet, Split, read
 from benchmarks.weak_labels_report import page
 from benchmarks.weak_labels_selected import Taught, selected
 from engine.client import load_encoder
@@ -66,34 +67,6 @@ SELECTED = (
 MEASURED_BY = ("benchmarks/weak_labels.py", "benchmarks/weak_labels_peers.py")
 
 
-@dataclass(frozen=True, slots=True)
-class Split:
-    """Texts, votes [N, L] and true classes [N] of one file."""
-
-    texts: list[str]
-    votes: Ints
-    truth: Ints
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class DataSet:
-    """One folder: its name, number of classes C, the split to learn from, the one to score, and by F1 or not."""
-
-    name: str
-    classes: int
-    train: Split
-    test: Split
-    f1: bool
-
-    def score(self, predicted: Ints) -> float:
-        """Accuracy on the test split, or F1 of class 1."""
-        truth = self.test.truth
-        if not self.f1:
-            return float((predicted == truth).mean())
-        hits = float(((predicted == 1) & (truth == 1)).sum())
-        return 2 * hits / max(float((predicted == 1).sum() + (truth == 1).sum()), 1.0)
-
-
 def main() -> None:
     """Measure, print JSON, write where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -111,7 +84,10 @@ def main() -> None:
     figures: dict[str, Any] = {"benchmark": "weak_labels", "parts": {}}
     if arguments.output and arguments.output.is_file():
         figures["parts"] = json.loads(arguments.output.read_text("utf-8"))["parts"]
-    sets = [read(folder, f1=folder.name in arguments.f1) for folder in arguments.data]
+    try:
+        sets = [read(folder, f1=folder.name in arguments.f1) for folder in arguments.data]
+    except ValueError as error:
+        parser.error(str(error))
     limit = arguments.peer_limit
     measures = {"label": functools.partial(label, limit_s=limit), "end": end, "gold": gold, "selected": asked}
     work: list[tuple[str, str, DataSet | None, Callable[[], dict[str, Any]]]] = [
@@ -120,6 +96,9 @@ def main() -> None:
     work.append(("scale", "made up", None, scale))
     for part, name, data, measure in work:
         if part not in wanted:
+            continue
+        if data is not None and (lacking := data.lacks(part)):
+            print(f"{name} has no {lacking}, so its part `{part}` is not measured.", file=sys.stderr)
             continue
         found = figures["parts"].setdefault(part, {})
         key = _key(part, data, limit)
@@ -153,20 +132,6 @@ def _key(part: str, data: DataSet | None, limit_s: int) -> str:
     )
     told = json.dumps([[path.read_text("utf-8") for path in files], rows, bool(data and data.f1), limit_s])
     return hashlib.sha256(told.encode()).hexdigest()[:16]
-
-
-def read(folder: Path, *, f1: bool) -> DataSet:
-    """A folder in WRENCH's format."""
-    train = folder / "train.json"
-    splits = [_split(path) for path in (train if train.is_file() else folder / "valid.json", folder / "test.json")]
-    classes = 1 + max(int(max(split.truth.max(), split.votes.max())) for split in splits)
-    return DataSet(folder.name, classes, splits[0], splits[1], f1)
-
-
-def _split(path: Path) -> Split:
-    rows = list(json.loads(path.read_text("utf-8")).values())
-    votes = np.array([row["weak_labels"] for row in rows], np.int64)
-    return Split([row["data"]["text"] for row in rows], votes, np.array([row["label"] for row in rows], np.int64))
 
 
 def label(data: DataSet, limit_s: int) -> dict[str, Any]:
@@ -224,7 +189,7 @@ def end(data: DataSet) -> dict[str, float]:
 @functools.cache
 def _end_model(data: DataSet, kind: str, trained: bool) -> tuple[EndModel, Features, Features]:
     """The model on weak labels alone, and what it sees of the train and of the test rows."""
-    seen, unseen = (_vectors(split.texts) for split in (data.train, data.test))
+    seen, unseen = _vectors(data.train), _vectors(data.test)
     train, test = seen, unseen
     fitted = fit(data.train.votes, _config(data, kind))
     probs_NC, weights_N = fitted.probs, (fitted.votes > 0).astype(np.float64)
@@ -244,10 +209,10 @@ def gold(data: DataSet) -> dict[str, Any]:
     weak, train, test = _end_model(data, "auto", True)
     weak_only = round(data.score(weak.predict_proba(test).argmax(axis=1)), 4)
     sizes: dict[str, Any] = {}
-    for size in (size for size in GOLD_SIZES if size <= len(data.train.texts)):
+    for size in (size for size in GOLD_SIZES if size <= len(data.train.truth)):
         figures: dict[str, list[float]] = {"weak_then_gold": [], "gold_only": []}
         for seed in range(GOLD_SEEDS):
-            picked = np.random.default_rng(seed).permutation(len(data.train.texts))[:size]
+            picked = np.random.default_rng(seed).permutation(len(data.train.truth))[:size]
             for name, start in (("weak_then_gold", weak), ("gold_only", None)):
                 model = EndModel.fit_gold(start, train[picked], data.train.truth[picked], data.classes)
                 figures[name].append(data.score(model.predict_proba(test).argmax(axis=1)))
@@ -265,7 +230,7 @@ def asked(data: DataSet) -> dict[str, Any]:
     taught = Taught(
         votes=VoteMatrix.from_dense(data.train.votes, data.classes),
         weak=fitted.probs,
-        vectors=_vectors(data.train.texts),
+        vectors=_vectors(data.train),
         features=train,
         truth=data.train.truth,
         model=model,
@@ -308,13 +273,13 @@ def _config(data: DataSet, kind: str) -> LabelModelConfig:
     return LabelModelConfig(kind=kind, classes=tuple(f"class {place}" for place in range(data.classes)))
 
 
-def _vectors(texts: list[str]) -> Floats:
+def _vectors(split: Split) -> Floats:
     encoder = load_encoder("dense", max_tokens=128)
-    content = hashlib.sha256(json.dumps([encoder.encoder_id, texts]).encode()).hexdigest()[:16]
+    content = hashlib.sha256(json.dumps([encoder.encoder_id, split.texts]).encode()).hexdigest()[:16]
     cached = ROOT / ".cache" / f"vectors-{content}.npy"
     if not cached.is_file():
         cached.parent.mkdir(exist_ok=True)
-        np.save(cached, encoder.embed(texts).vectors)
+        np.save(cached, encoder.embed(split.texts).vectors)
     return np.load(cached).astype(np.float64)
 
 
