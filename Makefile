@@ -105,6 +105,8 @@ test: $(VENV)/.dev $(STUDIO_VENV)/.done chromium postgres ## Run the suite but f
 		[ "$$(df --output=avail --block-size=1G "$$shm" | tail -n 1)" -ge 8 ]; then
 		export TMPDIR="$$shm"
 	fi
+	# Threads that wait for their like spin by default; with more workers than cores, in place of a test.
+	export OMP_WAIT_POLICY=passive OPENBLAS_THREAD_TIMEOUT=4
 	$(BIN)/pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder -o tmp_path_retention_policy=failed
 
 .PHONY: lint
