@@ -337,3 +337,21 @@ def test_a_mistake_inside_a_run_is_one_message_and_no_traceback(
     assert "a file.csv" in ended.stderr
     assert "Traceback" not in ended.stderr + ended.stdout
     assert len(ended.stderr.splitlines()) < 8, ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given", "policy"),
+    [
+        ("status --help", {}, "passive"),
+        ("engine --help", {}, "None"),
+        ("--help", {"OMP_WAIT_POLICY": "active"}, "active"),
+    ],
+)
+def test_threads_sleep_while_they_wait_but_in_training(arguments: str, given: dict[str, str], policy: str) -> None:
+    code = "import atexit, os; atexit.register(lambda: print(os.environ.get('OMP_WAIT_POLICY')))\n"
+    code += "import sys; from flows.cli.main import main\n"
+    code += "assert 'torch' not in sys.modules and 'faiss' not in sys.modules  # they would have read it before\nmain()"
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | given
+    command = [sys.executable, "-c", code, *arguments.split()]
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[-1] == policy
