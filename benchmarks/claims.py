@@ -73,23 +73,28 @@ def _parameters(engine: Figures) -> tuple[str, str, str]:
     )
     fought = [duel for duel in duels(engine) if duel.main and duel.routed is not None]
     if fought:
-        words += f"; of its controls, at equal time a text and after so many steps of training, {_fought(fought)}"
+        words += f"; of controls that take as long for a text, with both's steps of training, {_fought(fought)}"
     return "30% active parameters", words, "of the layers" if found["layer_share"] < 0.305 else "no"
 
 
 def _fought(fought: list[Duel]) -> str:
-    """How the controls stand to the routed encoder, those of one result together."""
-    by_result: dict[str, list[str]] = {}
+    """How the controls stand to the routed encoder, those of one result together, the best first."""
+    by_result: dict[str, list[str]] = {
+        "ahead of it": [],
+        "ahead in one of two figures": [],
+        "behind it": [],
+        "behind it, with less training": [],
+    }
     for duel in fought:
         if duel.won:
             result = "ahead of it"
         elif duel.lost is None:
-            result = "behind it after less training"
+            result = "behind it, with less training"
         else:
-            result = "behind it" if duel.lost else "ahead in one figure and behind in the other"
+            result = "behind it" if duel.lost else "ahead in one of two figures"
         steps = f"{steps_in(duel.trained):,} against {steps_in(duel.rival_trained):,}"
-        by_result.setdefault(result, []).append(f"{duel.control.rsplit(' ', 1)[0]} ({steps})")
-    told = [f"{how}: {', '.join(names)}" for how, names in by_result.items()]
+        by_result[result].append(f"{duel.control.rsplit(' ', 1)[0]} ({steps})")
+    told = [f"{how} are {', '.join(names)}" for how, names in by_result.items() if names]
     return "; ".join(told) + " ([by how much](docs/benchmarks/engine.md))"
 
 

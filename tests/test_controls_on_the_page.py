@@ -79,7 +79,7 @@ def test_a_control_that_is_behind_after_less_training_has_not_lost(figures: dict
         assert _main(figures, control).lost is lost
         [row] = [line for line in page(figures).splitlines() if line.startswith("| shallow 1 | 5,100 steps")]
         assert row.endswith("| lost |" if lost else "| behind, trained less |")
-        assert ("after less training" in table(figures, _read("int8"), _read("serving"))) is (lost is None)
+        assert ("with less training" in table(figures, _read("int8"), _read("serving"))) is (lost is None)
 
 
 def test_figures_of_a_replaced_control_go_and_the_others_stay(figures: dict[str, Any]) -> None:
