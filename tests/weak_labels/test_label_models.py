@@ -108,6 +108,20 @@ def test_the_order_of_functions_changes_nothing(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_functions_alike_on_train_items_that_contradict_each_other_on_others_say_nothing_there(kind: str) -> None:
+    votes = np.random.default_rng(0).integers(-1, 3, (200, 5))
+    train = np.arange(200) < 150
+    votes[:150, 1] = votes[:150, 0]
+    votes[150:, :2], votes[150:, 2:] = [[0, 1]], -1
+    votes[190:, 1] = -1
+    config = LabelModelConfig(kind=kind, classes=CLASSES)
+    straight, turned = fit(votes, config, train), fit(votes[:, [1, 0, 2, 3, 4]], config, train)
+    np.testing.assert_array_equal(straight.probs, turned.probs)
+    np.testing.assert_array_equal(straight.probs[150:190], np.tile(straight.prior, (40, 1)))
+    assert straight.probs[190, 0] > straight.prior[0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_copied_function_counts_once(kind: str) -> None:
     votes = np.random.default_rng(0).integers(-1, 3, (200, 4))
     config = LabelModelConfig(kind=kind, classes=CLASSES)

@@ -183,7 +183,8 @@ class VoteMatrix:
         """The different functions in an order of their own: one that copies another would count double.
 
         Train rows decide what is a copy, and the order, so that neither the order of the functions nor votes on other
-        rows change a bit of what is learned. On other rows a copy speaks where the function that is kept is silent.
+        rows change a bit of what is learned. On other rows a copy speaks where the function that is kept is silent, and
+        neither does where they contradict each other.
 
         Args:
             train_N: rows to learn from.
@@ -209,17 +210,26 @@ class VoteMatrix:
         place = np.empty(self.functions, np.int64)
         for number, group in enumerate(groups):
             place[group] = number
-        place_V = place[self.function_V]
-        stay_V = np.unique(self.row_V * len(kept) + place_V, return_index=True)[1]
-        distinct = VoteMatrix.from_triples(
-            self.row_V[stay_V],
-            place_V[stay_V],
-            self.class_V[stay_V],
+        together = type(self).from_triples(
+            self.row_V,
+            place[self.function_V],
+            self.class_V,
             items=self.items,
             functions=len(kept),
             classes=self.classes,
         )
-        return distinct, kept
+        return together._agreed(), kept
+
+    def _agreed(self) -> Self:
+        """Without the votes of functions that vote for several classes on one item."""
+        if not (later := self.divided()).size:
+            return self
+        stay_V = np.ones(len(self.class_V), np.bool_)
+        stay_V[later] = stay_V[later - 1] = False
+        row_V, function_V, class_V = (part[stay_V] for part in (self.row_V, self.function_V, self.class_V))
+        return type(self).from_triples(
+            row_V, function_V, class_V, items=self.items, functions=self.functions, classes=self.classes
+        )
 
 
 def _repeated(row_V: Ints, function_V: npt.NDArray[np.integer[Any]]) -> Ints:
