@@ -16,8 +16,8 @@ def end_model(lake: Lake, config: EndModelConfig, progress: Progress = silent) -
     """Train on weak and gold labels of train items and write `predictions` for every item that has a vector.
 
     Equal vectors, weak labels and gold labels write nothing, also when other annotations (skips) came in; so does the
-    first model of all where there is nothing to learn from. A later one that has nothing to learn from any more says
-    nothing: it has no predictions.
+    first model of all where there is nothing to learn from, see `TrainingData.tells_apart`. A later one that has
+    nothing to learn from any more says nothing: it has no predictions.
 
     Args:
         lake: the warehouse.
@@ -42,9 +42,8 @@ def end_model(lake: Lake, config: EndModelConfig, progress: Progress = silent) -
         latest = stage.rows(
             "SELECT sequence, detail FROM models WHERE stage = 'end_model' ORDER BY sequence DESC LIMIT 1"
         )
-        taught = bool(data.gold) or bool(data.weights.any())
-        if not (latest or taught):
-            return stage.nothing(reason="no votes for two classes and no label to learn from yet")
+        if not (latest or data.tells_apart):
+            return stage.nothing(reason="neither votes for two classes nor two different labels to learn from yet")
         if latest and json.loads(latest[0][1]).get("fingerprint") == fingerprint:
             return stage.nothing(reason="equal vectors, weak labels and gold labels")
         progress(0, 3)
@@ -73,7 +72,7 @@ def end_model(lake: Lake, config: EndModelConfig, progress: Progress = silent) -
                 "confidence": confidence(probs_NC, multi_label=config.multi_label),
             }
         )
-        if not taught:  # what it says would be shown to people as a suggestion: the first class of every item
+        if not data.tells_apart:  # what it says would be shown to people as a suggestion: one class of every item
             predictions = predictions.slice(0, 0)
         learned_from = len(set(gold_rows.tolist()) | set(np.flatnonzero(data.weights).tolist()))
         row = pa.table(

@@ -47,6 +47,11 @@ class TrainingData:
     gold_left_out: int
     texts: list[str]
 
+    @property
+    def tells_apart(self) -> bool:
+        """Whether votes or people's labels tell items apart; a model of others is sure of one class for all of them."""
+        return bool(self.weights.any()) or len(set(self.gold.values())) > 1
+
     def heads(self, config: EndModelConfig, *, weak: bool = True) -> Heads | OneVsRestHeads:
         """The end model before gold labels; with `weak` false, only what one without weak labels begins with."""
         weights = self.weights if weak else np.zeros_like(self.weights)

@@ -132,6 +132,10 @@ def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) 
         waiting = waiting_tasks(reader)
         score = None if rows else score_fair_sample(reader, project.settings.select.seed)
         no_vote = reader.scalar("SELECT EXISTS (FROM lf_reach WHERE items > 0) AND NOT EXISTS (FROM lf_votes)")
+        alike = reader.scalar(
+            "SELECT CASE WHEN count(DISTINCT label) = 1 AND NOT EXISTS (FROM latest_predictions) "
+            "THEN any_value(label) END FROM gold_labels"
+        )
     if rows:
         print_table(
             ["labels", "siftline", "random pick", "+-", "same labels, no weak labels", "random, no weak labels", "+-"],
@@ -151,6 +155,8 @@ def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) 
     if no_vote:
         path = _shown(project.root / project.settings.weak_labels.functions)
         out.print(f"No labeling function votes on any item. Edit {path}, then: siftline lf preview" + hint)
+    if alike:
+        out.print(f"So far all labels are '{alike}'. The end model learns once one is another, and says nothing before")
     if skipped:
         out.print(skipped)
     if done := done or _nothing_left(summary):

@@ -22,7 +22,7 @@ from flows.project import Project
 from flows.stages import RunSummary
 from tests.flows.report_lake import CLASSES, LABELS, SEEDS, accuracy, full_lake
 from tests.projects import ROOT
-from warehouse import Append, Lake, StageResult, Upsert, connect
+from warehouse import Append, Delete, Lake, StageResult, Upsert, connect
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +118,19 @@ def test_a_run_says_why_nobody_is_asked_any_more(
         )
     print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
     assert "The budget of 1 label is spent. To ask for more, raise budget" in capsys.readouterr().out
+
+
+def test_labels_that_are_all_alike_are_told(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    opened = Project(shutil.copytree(project, tmp_path / "copy"))
+    with opened.lake.stage("collect", version=1, inputs=(), params={"one": "class"}) as stage:
+        others = stage.arrow("SELECT item_id FROM gold_labels WHERE label <> 'grain'")
+        stage.commit([Delete("annotations", others)])
+    print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
+    assert "all labels are" not in capsys.readouterr().out, "functions have taught the end model"
+    with opened.lake.stage("end_model", version=1, inputs=(), params={"says": "nothing"}) as stage:
+        stage.commit([Delete("predictions", stage.arrow("SELECT DISTINCT end_model_id FROM predictions"))])
+    print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
+    assert "So far all labels are 'grain'. The end model learns once one is another" in capsys.readouterr().out
 
 
 def test_a_model_has_the_number_that_the_warehouse_gave_it(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

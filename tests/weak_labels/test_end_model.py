@@ -268,7 +268,7 @@ class TestStage:
         for number in range(5):
             small.delete_votes(f"lf_{number}")
         label_model(lake, small.label_config)
-        nothing = {"reason": "no votes for two classes and no label to learn from yet"}
+        nothing = {"reason": "neither votes for two classes nor two different labels to learn from yet"}
         assert end_model(lake, small.end_config).detail == nothing
         with lake.read() as reader:
             assert not reader.scalar("SELECT count(*) FROM predictions")
@@ -289,6 +289,19 @@ class TestStage:
         assert predictions(small) == alone
         small.answer(dict.fromkeys(answers, -1), action="deleted")
         run(small)
+        assert not predictions(small)
+
+    def test_people_s_labels_of_one_class_teach_nothing(self, lake: Lake, tmp_path: Path) -> None:
+        small = build(lake, tmp_path, train=30, test=10)
+        for number in range(5):
+            small.delete_votes(f"lf_{number}")
+        first, second = (small.train_ids(of_class=class_id) for class_id in (0, 1))
+        small.answer(dict.fromkeys(first, 0))
+        assert not run(small).committed
+        small.answer({second[0]: 1})
+        assert run(small).rows_written["predictions"] == 40
+        small.answer({second[0]: -1}, action="deleted")
+        assert run(small).committed
         assert not predictions(small)
 
     def test_what_has_nothing_to_learn_from_any_more_says_nothing(self, small: SmallLake) -> None:
