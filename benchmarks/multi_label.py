@@ -26,7 +26,7 @@ from tests.digests import make_digest_project
 from warehouse import Lake
 from weak_labels.gold_file import read_gold
 from weak_labels.one_vs_rest import OneVsRest, OneVsRestHeads, truth
-from weak_labels.set_score import score_sets
+from weak_labels.scores import score_sets
 from weak_labels.training_data import read_training_data
 
 SIZES = (0, 32, 128, 512)

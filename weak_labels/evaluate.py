@@ -29,12 +29,12 @@ from warehouse import (
     silent,
 )
 from warehouse.reader import list_column_to_matrix
-from weak_labels.calibration import Floats, calibration_error
+from weak_labels.calibration import Floats
 from weak_labels.classifier import EndModelConfig, Ints
 from weak_labels.curve_sizes import curve_sizes
-from weak_labels.gold_file import EvaluateConfig, Gold, hash_gold, read_gold, score
+from weak_labels.gold_file import EvaluateConfig, Gold, hash_gold, read_gold
 from weak_labels.one_vs_rest import Label, Truth, truth
-from weak_labels.set_score import score_sets
+from weak_labels.scores import Figures, score_classes, score_sets
 from weak_labels.training_data import TrainingData, read_training_data
 
 Key = tuple[str, int, int]
@@ -71,7 +71,7 @@ def evaluate(
     has learned), label_model (weak labels of all items of the split) and label_model_covered (of those on which a
     function voted). The rows of `accuracy` hold the confusion matrix, those of
     `calibration_error` how far the probabilities are from the shares of right answers; for a multi-label project see
-    `weak_labels.set_score`. Figures with another basis are removed; `evaluate_rivals` measures them again.
+    `weak_labels.scores`. Figures with another basis are removed; `evaluate_rivals` measures them again.
 
     Nothing is written while no end model has learned from the present labels, or when no item of the split has both a
     vector and a label in the gold file.
@@ -338,17 +338,10 @@ def _metrics(
     ]
 
 
-def _scored(config: EvaluateConfig, true_N: Truth, probs_NC: Floats) -> list[tuple[str, float, dict[str, Any]]]:
-    """Figures by name, each with further details."""
+def _scored(config: EvaluateConfig, true_N: Truth, probs_NC: Floats) -> Figures:
     if config.multi_label:
         return score_sets(true_N.astype(np.bool_), probs_NC)
-    class_ids = true_N.astype(np.int64)
-    scored = score(class_ids, probs_NC.argmax(axis=1), len(config.classes))
-    return [
-        ("accuracy", scored.accuracy, {"confusion": scored.confusion}),
-        ("macro_f1", scored.macro_f1, {}),
-        ("calibration_error", calibration_error(probs_NC, class_ids), {}),
-    ]
+    return score_classes(true_N.astype(np.int64), probs_NC)
 
 
 def _commit(

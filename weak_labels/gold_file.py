@@ -1,15 +1,12 @@
-"""The gold file: true labels that only the scoring opens, checked against items and classes, and the score itself."""
+"""The gold file: true labels that only the scoring opens, checked against items and classes."""
 
 import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from warehouse import DataError, Reader, SettingsError
 from warehouse.label_file import one_class, read_label_file
-from weak_labels.classifier import Ints
 from weak_labels.one_vs_rest import Label
 
 
@@ -97,28 +94,3 @@ def hash_gold(path: Path) -> str:
     if not path.is_file():
         raise SettingsError(f"The gold file {path} is not there. Mend `gold` under [evaluate], or leave it out.")
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Score:
-    """Accuracy, macro-averaged F1 (classes that occur or are predicted), confusion matrix [true, predicted]."""
-
-    accuracy: float
-    macro_f1: float
-    confusion: list[list[int]]
-
-
-def score(true_N: Ints, predicted_N: Ints, classes: int) -> Score:
-    """Compare predicted with true class ids, at least one of them.
-
-    A class that neither occurs nor is predicted has no F1 and is left out of the mean.
-    """
-    confusion_CC = np.zeros((classes, classes), np.int64)
-    np.add.at(confusion_CC, (true_N, predicted_N), 1)
-    seen_C = confusion_CC.sum(axis=0) + confusion_CC.sum(axis=1)
-    f1_C = 2.0 * np.diag(confusion_CC) / np.maximum(seen_C, 1)
-    return Score(
-        accuracy=float((true_N == predicted_N).mean()),
-        macro_f1=float(f1_C[seen_C > 0].mean()),
-        confusion=confusion_CC.tolist(),
-    )

@@ -16,8 +16,9 @@ from warehouse import DataError, Lake, SettingsError, StageResult, Upsert
 from weak_labels.classifier import EndModel, EndModelConfig, Floats
 from weak_labels.curve_sizes import MOST_SIZES, curve_sizes
 from weak_labels.end_model import end_model
-from weak_labels.evaluate import EvaluateConfig, evaluate, evaluate_rivals, score
+from weak_labels.evaluate import EvaluateConfig, evaluate, evaluate_rivals
 from weak_labels.label_models import label_model
+from weak_labels.scores import score_classes
 from weak_labels.training_data import read_training_data
 
 CONTENT = ("items", "vectors", "lf_votes", "weak_labels", "predictions", "models", "annotations", "queue")
@@ -63,15 +64,17 @@ def keys(small: SmallLake) -> set[tuple[str, int]]:
 
 class TestScore:
     def test_by_hand(self) -> None:
-        scored = score(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]), 3)
-        assert scored.accuracy == 0.75
-        assert scored.confusion == [[1, 1, 0], [0, 2, 0], [0, 0, 0]]
-        assert scored.macro_f1 == pytest.approx((2 / 3 + 4 / 5) / 2)
+        probs = np.array([[0.6, 0.3, 0.1], [0.1, 0.8, 0.1], [0.2, 0.7, 0.1], [0.0, 0.9, 0.1]])
+        [accuracy, macro_f1, error] = score_classes(np.array([0, 0, 1, 1]), probs)
+        assert accuracy == ("accuracy", 0.75, {"confusion": [[1, 1, 0], [0, 2, 0], [0, 0, 0]]})
+        assert macro_f1 == ("macro_f1", pytest.approx((2 / 3 + 4 / 5) / 2), {})
+        assert error == ("calibration_error", pytest.approx((0.4 + 0.8 + 0.3 + 0.1) / 4), {})
 
     def test_macro_f1_is_sklearns(self) -> None:
         generator = np.random.default_rng(0)
-        true, predicted = generator.integers(0, 4, 100), generator.integers(0, 4, 100)
-        assert score(true, predicted, 4).macro_f1 == pytest.approx(f1_score(true, predicted, average="macro"))
+        true, probs = generator.integers(0, 4, 100), generator.dirichlet(np.ones(4), 100)
+        figures = {name: value for name, value, _ in score_classes(true, probs)}
+        assert figures["macro_f1"] == pytest.approx(f1_score(true, probs.argmax(axis=1), average="macro"))
 
 
 class TestEvaluate:

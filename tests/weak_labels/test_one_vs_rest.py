@@ -19,7 +19,7 @@ from weak_labels.gold_file import EvaluateConfig
 from weak_labels.label_models import LabelModelConfig, label_model
 from weak_labels.one_vs_rest import HOLD, OneVsRestHeads, truth
 from weak_labels.report import lf_report
-from weak_labels.set_score import score_sets
+from weak_labels.scores import score_sets
 from weak_labels.suggest import SuggestConfig, suggest
 from weak_labels.votes_beside import Weighed, log_odds
 

@@ -1,15 +1,41 @@
-"""The score of a multi-label project: how right predicted sets of classes are, item by item and class by class."""
+"""Scores of predictions, figures by name: of one class per item, and of sets of classes in a multi-label project."""
 
 from typing import Any
 
 import numpy as np
 
 from weak_labels.calibration import Floats, calibration_error
-from weak_labels.classifier import Bools
+from weak_labels.classifier import Bools, Ints
+
+Figures = list[tuple[str, float, dict[str, Any]]]
+"""Name and value of each figure, and what stands beside it as JSON values."""
 
 
-def score_sets(true: Bools, probs: Floats) -> list[tuple[str, float, dict[str, Any]]]:
-    """Figures by name, each with further details.
+def score_classes(true: Ints, probs: Floats) -> Figures:
+    """How right predicted classes are.
+
+    - accuracy: share of items whose most probable class is the right one; `confusion` counts [true, predicted];
+    - macro_f1: mean of the classes' F1; a class that neither occurs nor is predicted is left out;
+    - calibration_error: see `weak_labels.calibration`.
+
+    Args:
+        true: class ids of the items [N]; N is 1 or more.
+        probs: class probabilities [N, C].
+    """
+    said, classes = probs.argmax(axis=1), probs.shape[1]
+    confusion_CC = np.zeros((classes, classes), np.int64)
+    np.add.at(confusion_CC, (true, said), 1)
+    seen_C = confusion_CC.sum(axis=0) + confusion_CC.sum(axis=1)
+    f1_C = 2.0 * np.diag(confusion_CC) / np.maximum(seen_C, 1)
+    return [
+        ("accuracy", float((true == said).mean()), {"confusion": confusion_CC.tolist()}),
+        ("macro_f1", float(f1_C[seen_C > 0].mean()), {}),
+        ("calibration_error", calibration_error(probs, true), {}),
+    ]
+
+
+def score_sets(true: Bools, probs: Floats) -> Figures:
+    """How right predicted sets of classes are, item by item and class by class.
 
     - accuracy: share of items whose set is exactly right; `by_class` counts for each class the items that have it and
       are given it, have it and are not given it, and are given it and have it not;
