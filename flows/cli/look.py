@@ -338,8 +338,12 @@ def show_suspects(root: Path, limit: int) -> None:
     print_table(["suspicion", "item", "labelled", "rather", "text"], rows, title="labels to look at again" + mark)
     if not judged:
         say("There is no label to judge: of train items that have a vector. siftline run collects answers and embeds.")
+    elif not (known := sum(s.suspicion > 0 for s in judged)):
+        say(f"None of {len(judged):,} labels can be judged yet: that takes five of a class, and one of another.")
     elif not rows:
-        say(f"None of {len(judged):,} labels is probably wrong.")
+        few = len(judged) - known
+        more = f" {few:,} more cannot be judged: too few of their class." if few else ""
+        say(f"None of {known:,} labels is probably wrong.{more}")
 
 
 def _given_and_rather(suspect: "Suspect", classes: Sequence[str]) -> tuple[str, str]:

@@ -72,11 +72,15 @@ def test_classes_with_one_label_and_copies_are_no_fault() -> None:
     assert np.isfinite(found).all()
 
 
-def test_the_only_label_of_a_class_is_not_suspected() -> None:
-    centres = np.eye(4, 16)
-    labels = np.append(np.repeat(np.arange(3), 20), 3)
-    vectors = unit(centres[labels] + 0.03 * np.random.default_rng(0).standard_normal((61, 16)))
-    assert suspicion(vectors, labels, 4, np.random.default_rng(0))[-1] == 0.0
+@pytest.mark.parametrize("few", [1, 2, 4])
+def test_the_first_labels_of_a_rare_class_are_not_suspected(few: int) -> None:
+    centres = np.eye(5, 16)
+    labels = np.append(np.repeat(np.arange(4), 20), [4] * few)
+    vectors = unit(centres[labels] + 0.3 * np.random.default_rng(0).standard_normal((len(labels), 16)))
+    labels[0] = 1
+    found = suspicion(vectors, labels, 5, np.random.default_rng(0))
+    assert found[-few:].tolist() == [0.0] * few
+    assert found[0] > 0.5
 
 
 def test_what_is_suspected_has_another_class_that_is_preferred(lake: Lake, tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from types import SimpleNamespace
 import pyarrow.parquet as pq
 import pytest
 
+from active import quality
+from active.quality import Suspect
 from active.select import NOTHING_LEFT
 from flows.cli import lf
 from flows.cli.look import print_summary
@@ -165,6 +167,28 @@ def test_suggested_functions_are_previewed_in_their_project(
     assert ask(project, "lf", "suggest", "--output", "my ideas.py") == 0
     last = capsys.readouterr().err.splitlines()[-1].partition("siftline ")[2]
     assert shlex.split(last) == ["lf", "preview", "my ideas.py", "--project", str(project)]
+
+
+@pytest.mark.parametrize(
+    ("suspicion", "told"),
+    [
+        ([0.1, 0.0, 0.2], "None of 2 labels is probably wrong. 1 more cannot be judged: too few of their class.\n"),
+        ([0.1, 0.2], "None of 2 labels is probably wrong.\n"),
+        ([0.0, 0.0], "None of 2 labels can be judged yet: that takes five of a class, and one of another.\n"),
+    ],
+)
+def test_labels_that_are_not_judged_are_not_called_right(
+    project: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    suspicion: list[float],
+    told: str,
+) -> None:
+    found = [Suspect(item_id=str(n), labels=(0,), likely=(0,), suspicion=value) for n, value in enumerate(suspicion)]
+    monkeypatch.setattr(quality, "suspects", lambda *_: found)
+    monkeypatch.setattr(Project, "index", lambda _: None)
+    assert ask(project, "suspects") == 0
+    assert capsys.readouterr().err.endswith(told)
 
 
 def test_the_time_of_some_answers_is_not_told_as_that_of_all(
