@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 
 from weak_labels.label_models import LabelModelConfig, VoteMatrix, fit
 from weak_labels.label_models.agreement import Agreement
@@ -109,3 +110,11 @@ class TestWeights:
         weights = agreement.weights(agreement.accuracy(ANCHOR))
         assert weights[:5].max() < 0.35
         assert weights[5:].min() > 0.8
+
+    @pytest.mark.parametrize("more", [0.9, 1.1])
+    def test_what_one_standard_error_explains_is_no_repetition(self, more: float) -> None:
+        chance, items = 0.8**2 + 0.2**2, 100.0
+        same = items * chance + more * np.sqrt(items * chance * (1 - chance))
+        both_LL, same_LL = (csr_matrix([[0.0, count], [count, 0.0]]) for count in (items, same))
+        agreement = Agreement(2, np.full(2, items), both_LL, same_LL)
+        assert (agreement.weights(0.8) == 1.0).all() == (more < 1)

@@ -249,6 +249,10 @@ class TestMultiLabel:
         assert (probs > 0.5).tolist() == [[True, False, True], [True, False, False], [False, False, False]]
         assert probs[1, 0] > probs[0, 0]
 
+    def test_items_without_a_vote_count_in_the_share_of_a_class(self) -> None:
+        votes = VoteMatrix.from_triples(range(20), [0] * 20, [1] * 20, items=400, functions=1, classes=2)
+        assert fit_multi_label(votes)[0, 1] == pytest.approx(0.75, abs=0.01)  # where most have the class it is .875
+
     def test_gold_labels_teach_that_a_function_is_wrong(self) -> None:
         n = 200
         rows = np.concatenate([np.arange(n), np.arange(0, n, 2)])
