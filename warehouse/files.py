@@ -26,8 +26,9 @@ def replaced_file(path: Path, *, durable: bool = True, among_many: bool = False)
             killed process left is then removed by `remove_parts`.
 
     Raises:
-        SettingsError: the system refuses to write, for example for lack of rights or room.
+        SettingsError: it is a device or a pipe, or the system refuses to write, for lack of rights or room.
     """
+    refuse_special(path)
     try:
         prefix = _OF_MANY if among_many else f".{path.name[:64]}."
         with scratch_file(path.parent, prefix, _PART, tidy=not among_many) as temporary:
@@ -42,6 +43,19 @@ def replaced_file(path: Path, *, durable: bool = True, among_many: bool = False)
             f"{path} cannot be written: {error.strerror or error}. Mend the folder's permissions, make room, or name "
             "another place."
         ) from error
+
+
+def refuse_special(path: Path) -> None:
+    """Refuse a place that a plain file must not take: to root, one named /dev/null is null no more.
+
+    Raises:
+        SettingsError: it is a device, a pipe or a socket, or may be: /dev/stdout is what the shell made of it.
+    """
+    if path.absolute().parent == Path("/dev") or (path.exists() and not path.is_file() and not path.is_dir()):
+        raise SettingsError(
+            f"{path} is a device or a pipe, and a file would take its place. Name a file; what `siftline sql` and "
+            "`siftline questions` answer goes to standard output where --output is left out."
+        )
 
 
 def remove_parts(folder: Path) -> None:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from warehouse.errors import SettingsError
-from warehouse.files import replaced_file
+from warehouse.files import refuse_special, replaced_file
 
 ROW_GROUP_ROWS = 100_000
 _FORMULA = tuple("=+-@\t\r\n" + "\uff1d\uff0b\uff0d\uff20")
@@ -35,9 +35,12 @@ def new_file(path: Path, *, force: bool = False) -> Generator[Path]:
         force: replace a file that is there.
 
     Raises:
-        SettingsError: the place is taken, is a folder, cannot be written, or its folder does not exist.
+        SettingsError: the place is taken, no place for a file, cannot be written, or its folder does not exist.
     """
+    if str(path) == "-":
+        raise SettingsError("- would be a file of that name. For standard output leave --output out.")
     path = path.absolute()
+    refuse_special(path)
     if path.is_dir():
         raise SettingsError(f"{path} is a folder; name a file to write.")
     if path.exists() and not force:

@@ -45,7 +45,14 @@ def connect(path: Path | str | Location, *, read_only: bool = True, at: At = Non
             "warehouse/README.md."
         )
     place = _folder(path)
-    return Reader(connect_checked(place, at=at), again=lambda number: connect_checked(place, at=number))
+    return Reader(_finds_frames(place, at), again=lambda number: _finds_frames(place, number))
+
+
+def _finds_frames(place: Path | Location, at: At) -> duckdb.DuckDBPyConnection:
+    """A connection whose queries find the frames of whoever calls the reader by the names of their variables."""
+    connection = connect_checked(place, at=at)
+    connection.execute("SET python_scan_all_frames = true")
+    return connection
 
 
 def connect_for_people(path: Path | Location, *, at: At = None) -> duckdb.DuckDBPyConnection:

@@ -4,7 +4,7 @@ import io
 import sys
 import time
 import unicodedata
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -77,7 +77,7 @@ def excerpt(text: object, width: int = 80) -> str:
     return safe(line if len(line) <= width else line[: width - 1] + "…")
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> None:
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "") -> None:
     """Print rows as a table, in a narrow terminal in parts; as tab-separated lines when the output is no terminal."""
     if not out.is_terminal:
         if title:
@@ -86,7 +86,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, tit
         for row in rows:
             print("\t".join(safe(_cell(value)) for value in row))
         return
-    names = [safe(name) for name in columns]
+    names, rows = [safe(name) for name in columns], list(rows)
     cells = [[safe(_cell(value)) for value in row] for row in rows]
     numeric = [all(isinstance(row[i], int | float) or row[i] is None for row in rows) for i in range(len(names))]
     for number, part in enumerate(layout(names, cells, numeric, out.width)):

@@ -2,6 +2,10 @@
 
 import shlex
 from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute
 
 from flows.cli.console import out, print_table, say
 from flows.cli.look import project_hint
@@ -11,6 +15,9 @@ from warehouse import SettingsError, connect
 from warehouse.export import Format, export_training_set
 from warehouse.formats import new_file, write_csv, write_json, write_parquet
 from warehouse.history import compare, snapshots
+
+# Its kernels are made at import time, which type checkers do not see.
+pc: Any = pyarrow.compute
 
 
 def list_snapshots(root: Path, limit: int) -> None:
@@ -46,8 +53,10 @@ def show_diff(root: Path, before: str, after: str | None, limit: int, output: Pa
     if found.functions:
         print_table(["function", "version before", "version after"], found.functions, title="labeling functions")
     columns = ["item_id", "label_before", "label_after", "cause", "reason"]
-    shown = found.changes.select(columns).slice(0, limit)
-    title = f"labels (first {shown.num_rows} of {found.changes.num_rows})"
+    rarest = pa.array([cause for cause, _ in reversed(found.causes())], pa.string())
+    order = pc.sort_indices(pc.index_in(found.changes.column("cause"), value_set=rarest))
+    shown = found.changes.select(columns).take(order.slice(0, limit))
+    title = f"labels ({shown.num_rows:,} of {found.changes.num_rows:,}, the rarest causes first)"
     print_table(columns, list(zip(*shown.to_pydict().values(), strict=True)), title=title)
 
 

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 def simulated_mark(reader: Reader) -> str:
-    """Says beside a figure how many of the answers behind it were simulated; empty when people gave them all."""
-    simulated, answers = reader.rows("SELECT count(*) FILTER (WHERE simulated), count(*) FROM gold_labels")[0]
+    """Says beside a figure how many of the labels behind it were simulated; empty when people gave them all."""
+    simulated, labels = reader.rows("SELECT count(*) FILTER (WHERE simulated), count(*) FROM gold_labels")[0]
     if not simulated:
         return ""
-    return " (simulated annotator)" if simulated == answers else f" ({simulated} of {answers} answers simulated)"
+    return " (simulated annotator)" if simulated == labels else f" ({simulated:,} of {labels:,} labels simulated)"
 
 
 def show_status(root: Path) -> None:

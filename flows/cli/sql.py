@@ -10,7 +10,7 @@ from typing import Any, TextIO, cast
 
 import duckdb
 
-from flows.cli.console import Shown, print_table, say
+from flows.cli.console import Shown, out, print_table, say
 from flows.settings_file import warehouse_of
 from warehouse import SettingsError
 from warehouse.away import server_away
@@ -22,6 +22,8 @@ from warehouse.protection import limited_process_memory
 from warehouse.read import connect, connect_for_people, reading_statements
 
 _FETCH_ROWS = 1000
+MOST_SHOWN = 500
+"""Rows of a table in a terminal; 7,674 with their texts took minutes and were 16 MB."""
 BY_SUFFIX = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 _LEAVE = ("exit", "quit", "\\q")
 
@@ -120,8 +122,18 @@ def show(connection: duckdb.DuckDBPyConnection, query: str, format: str, file: P
     except duckdb.Error as error:
         if away := server_away(str(error)):
             raise away from error
-        way_out = loose_arrow_in(query) or 'Tables and views: siftline sql "show all tables"'
-        raise SettingsError(f"{error}\n{way_out}") from error
+        raise SettingsError(f"{error}\n{_way_out(query, str(error))}") from error
+
+
+def _way_out(query: str, error: str) -> str:
+    if "file system operations are disabled" in error:
+        return (
+            "This prompt reads no file but the warehouse's. Join your own from Python, with warehouse.connect, or from "
+            "another DuckDB client: siftline sql --attach"
+        )
+    if "No snapshot found" in error:
+        return "The snapshots that are kept: siftline snapshots"
+    return loose_arrow_in(query) or 'Tables and views: siftline sql "show all tables"'
 
 
 def _write(
@@ -138,8 +150,13 @@ def _write(
             write_json(target, columns, _rows(result))
         elif format == "csv":
             write_csv(target, columns, _rows(result))
+        elif out.is_terminal:
+            rows = result.fetchmany(MOST_SHOWN + 1)
+            print_table(columns, rows[:MOST_SHOWN])
+            if len(rows) > MOST_SHOWN:
+                say(f"These are the first {MOST_SHOWN} rows. All of them: --output FILE, or --format csv")
         else:
-            print_table(columns, result.fetchall())
+            print_table(columns, _rows(result))
 
 
 @contextmanager

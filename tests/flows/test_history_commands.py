@@ -58,6 +58,9 @@ def test_the_commands_tell_what_happened(project: Path, tmp_path: Path, capsys: 
     assert "gold given\t16" in told
     rows = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text("utf-8").splitlines()]
     assert len(rows) == 90
+    assert ask(project, "diff", "4", str(newest)) == 0
+    shown = capsys.readouterr().out.splitlines()[-20:]
+    assert [row.split("\t")[3] for row in shown] == ["gold given"] * 16 + ["first label"] * 4, "the rarest come first"
 
     assert ask(project, "export", "training-set", "--output", str(tmp_path / "set"), "--at", str(newest)) == 0
     told = capsys.readouterr().out

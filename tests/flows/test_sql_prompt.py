@@ -5,6 +5,7 @@ import errno
 import hashlib
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +18,9 @@ import pytest
 from flows.cli.main import run_command
 from tests.lakes import copy_of
 from tests.projects import ROOT
-from warehouse import Append, Lake
+from warehouse import Append, Lake, SettingsError
 from warehouse.extensions import PACKAGES, extension_path
+from warehouse.files import replaced_file
 
 
 def two_classes(path: Path) -> Lake:
@@ -223,7 +225,11 @@ def test_a_file_without_a_format_is_what_its_suffix_says(project: Path) -> None:
         (["--format", "csv", "--output", "{project}", "select 1"], "is a folder"),
         (["--format", "csv", "--output", "{project}/none/out.csv", "select 1"], "does not exist"),
         (["--format", "csv", "--output", "/proc/out.csv", "select 1"], "/proc/out.csv cannot be written"),
+        (["--format", "csv", "--output", "-", "select 1"], "leave --output out"),
+        (["--format", "csv", "--output", "/dev/stdout", "select 1"], "device or a pipe"),
         (["--format", "csv", "--output", "{new}", "select nope"], "nope"),
+        (["select * from 'mine.csv'"], "Join your own from Python"),
+        (["select * from classes at (version => 999)"], "siftline snapshots"),
         (["--format", "parquet", "--output", "{new}", "select 1; select 2"], "asks for 2"),
         (["--output", "{new}", "select 1"], "give --format"),
         (
@@ -257,6 +263,19 @@ def test_a_file_is_replaced_only_by_force(project: Path) -> None:
     (project / "out.csv").write_text("old")
     assert ask(project, "--format", "csv", "--output", str(project / "out.csv"), "--force", "select 1 as x") == 0
     assert (project / "out.csv").read_text() == "x\n1\n"
+
+
+@pytest.mark.parametrize("force", [[], ["--force"]])
+def test_a_pipe_is_no_place_for_a_file(project: Path, capsys: pytest.CaptureFixture[str], force: list[str]) -> None:
+    """Root that asked for /dev/null would have no null device any more."""
+    pipe = project / "pipe.csv"
+    os.mkfifo(pipe)
+    assert ask(project, "--output", str(pipe), *force, "select 1 as x") == 2
+    assert "device or a pipe" in capsys.readouterr().err
+    assert pipe.is_fifo()
+    with pytest.raises(SettingsError, match="device or a pipe"), replaced_file(pipe):
+        pass
+    assert pipe.is_fifo()
 
 
 def test_the_past_is_asked_with_at(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from flows.cli.main import run_command
 from tests.terminal import Terminal
 from warehouse import Append, Lake
 
@@ -110,3 +111,17 @@ def test_a_text_steers_no_terminal_in_any_form(project: Path, form: str) -> None
     assert "end" in told
     assert not set(told) & set("\x07\x9b\u202e")
     assert "\x1b]" not in told
+
+
+def test_a_long_table_ends_early_in_a_terminal_and_not_in_a_pipe(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    query = "select 1000 + range as n from range(600)"
+    asked = Terminal("sql", "--project", str(project), query)
+    told = asked.until("").split()
+    assert asked.leave() == 0
+    assert "first 500 rows" in " ".join(told)
+    assert "1499" in told
+    assert "1500" not in told
+    assert run_command(["sql", "--project", str(project), query]) == 0
+    assert len(capsys.readouterr().out.split()) == 601

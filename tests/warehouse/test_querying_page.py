@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import duckdb
+import pandas as pd
 import pyarrow as pa
 import pytest
 
@@ -62,6 +64,17 @@ def test_a_file_of_ones_own_is_joined_from_python(
     with warehouse.connect(planted.path) as lake:
         [row] = lake.arrow(query).to_pylist()
     assert (row["item_id"], row["team"]) == ("i001", "a")
+
+
+def test_a_frame_of_ones_own_is_joined_by_the_name_of_its_variable(planted: Lake) -> None:
+    [query] = re.findall(r'lake\.pandas\("(.* join teams .*)"\)', PAGE)
+    with warehouse.connect(planted.path) as lake:
+        for teams in (pd.DataFrame({"id": ["i001"], "team": ["a"]}), pa.table({"id": ["i001"], "team": ["a"]})):
+            [row] = lake.arrow(query).to_pylist()
+            assert (row["item_id"], row["team"]) == ("i001", "a"), type(teams)
+        with pytest.raises(duckdb.Error):
+            lake.rows("SELECT error('stop') FROM items")
+        assert lake.arrow(query).num_rows == 1, "also after a query that failed"
 
 
 def test_one_query_reads_two_snapshots(planted: Lake) -> None:
