@@ -24,6 +24,7 @@ from flows.project import Project
 from flows.stages import RunSummary
 from tests.flows.report_lake import CLASSES, LABELS, SEEDS, accuracy, full_lake
 from tests.projects import ROOT
+from tests.warehouse.test_what_changed import answer, commit
 from warehouse import Append, Delete, Lake, StageResult, Upsert, connect
 
 
@@ -58,9 +59,6 @@ def test_the_commands_tell_what_happened(project: Path, tmp_path: Path, capsys: 
     assert "gold given\t16" in told
     rows = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text("utf-8").splitlines()]
     assert len(rows) == 90
-    assert ask(project, "diff", "4", str(newest)) == 0
-    shown = capsys.readouterr().out.splitlines()[-20:]
-    assert [row.split("\t")[3] for row in shown] == ["gold given"] * 16 + ["first label"] * 4, "the rarest come first"
 
     assert ask(project, "export", "training-set", "--output", str(tmp_path / "set"), "--at", str(newest)) == 0
     told = capsys.readouterr().out
@@ -69,6 +67,18 @@ def test_the_commands_tell_what_happened(project: Path, tmp_path: Path, capsys: 
     assert again.endswith(f"--at {newest} --format parquet --output FOLDER --project {project}")
     manifest = json.loads((tmp_path / "set" / "manifest.json").read_text("utf-8"))
     assert manifest["snapshot"] == newest
+
+
+def test_changes_of_the_rarest_causes_are_shown_first(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = shutil.copytree(project, tmp_path / "copy")
+    with Lake(root / "lake") as lake:
+        commit(lake, "the last", answer("i089", 0))
+    assert ask(root, "diff", "4", "--limit", "18") == 0
+    shown = [row.split("\t") for row in capsys.readouterr().out.splitlines()[-18:]]
+    assert [row[3] for row in shown] == ["gold given"] * 17 + ["first label"]
+    assert shown[16][0] == "i089"
 
 
 def test_the_changes_are_in_the_form_that_the_suffix_says(project: Path, tmp_path: Path) -> None:
