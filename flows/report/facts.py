@@ -205,7 +205,12 @@ def read_facts(reader: Reader, *, seed: int = 0) -> Facts:
         multi_label=multi_label,
         by_class=[(hit, missed, wrong) for hit, missed, wrong in by_class],
         batches=_batches(reader),
-        cycles=_dicts(reader, "SELECT * FROM cycle_summary ORDER BY cycle"),
+        cycles=_dicts(
+            reader,
+            "SELECT c.*, m.value AS calibration_error FROM cycle_summary c LEFT JOIN metrics m "
+            "ON m.series = 'end_model' AND m.name = 'calibration_error' AND m.split = c.split "
+            "AND (m.detail->>'model_id') = c.end_model_id ORDER BY c.cycle",
+        ),
         functions=_functions(reader, insight),
         faults=_dicts(
             reader,

@@ -282,6 +282,27 @@ def test_what_grows_is_cut_and_says_so(tmp_path: Path, monkeypatch: pytest.Monke
     assert "15 committed stage runs" in text
 
 
+def test_an_end_model_has_the_figures_that_it_was_scored_with_itself(tmp_path: Path) -> None:
+    """As `siftline status` says them; the curve has those of now."""
+    with report_lake.full_lake(tmp_path / "lake") as lake:
+        with lake.read() as reader:
+            model = reader.scalar("SELECT end_model_id FROM cycle_summary WHERE cycle = 1")
+        own = {"series": "end_model", "split": "test", "labels": 8, "seed": 0}
+        rows = [
+            {**own, "metric_id": name, "name": name, "value": value, "detail": json.dumps({"model_id": model})}
+            for name, value in (("accuracy", 0.123), ("calibration_error", 0.456))
+        ]
+        with lake.stage("evaluate", version=1, inputs=(), params={"of": "a model"}) as stage:
+            stage.commit([report_lake.Upsert("metrics", pa.Table.from_pylist(rows))])
+        _, page = written(lake, tmp_path)
+        with lake.read() as reader:
+            assert reader.scalar("SELECT test_accuracy FROM cycle_summary WHERE cycle = 1") == 0.123
+    others = [accuracy("siftline", labels) for labels in LABELS]
+    assert [row[3] for row in page.tables["table-cycles"][1:]] == [f"{others[0]:.3f}", "0.123", f"{others[2]:.3f}"]
+    assert page.tables["table-cycles"][2][6] == "0.456"
+    assert f"{others[1]:.3f}" in {row[3] for row in page.tables["table-curve"][1:]}
+
+
 def test_figures_are_those_of_the_split_that_is_scored_now(tmp_path: Path) -> None:
     """70 classes of which the first is read as the second; an agreement between people who no longer disagree."""
     many = np.diag(np.full(70, 2))
