@@ -68,7 +68,8 @@ def maintain(lake: Lake, *, expire_older_than_days: float | None = None, grace_h
         lake: the warehouse, open for writing.
         expire_older_than_days: give up snapshots older than this, except the newest, and what models and selections
             older than this said of items that nobody was asked about, except the latest; None keeps all.
-        grace_h: hours that files without use are kept; longer than any reader reads.
+        grace_h: hours that files without use are kept at least; longer than any reader reads. With a SQLite catalogue
+            those go that are unused since a day before.
 
     Raises:
         SettingsError: a number is negative, more than `MOST_DAYS`, or none.
@@ -103,10 +104,10 @@ def maintain(lake: Lake, *, expire_older_than_days: float | None = None, grace_h
         rewritten += _step(lake, call, f"maintain: {table} without its deleted rows")
         merged += _step(lake, f"CALL ducklake_merge_adjacent_files('lake', '{table}')", f"maintain: {table} merged")
     expired: list[tuple[object, ...]] = []
-    if age:
-        expired = _step(lake, f"CALL ducklake_expire_snapshots('lake', older_than => {age})", "")
+    if age and (old := _older(lake, age)):
+        expired = _step(lake, f"CALL ducklake_expire_snapshots('lake', versions => {old})", "")
     unused = f"older_than => now() - INTERVAL '{int(grace_h * 3_600_000)} milliseconds'"
-    removed = _step(lake, f"CALL ducklake_cleanup_old_files('lake', {unused})", "")
+    removed = _step(lake, f"CALL ducklake_cleanup_old_files('lake', {_unneeded(lake, unused, grace_h)})", "")
     foreign = _foreign(lake, unused)
     if not foreign:
         removed += _step(lake, f"CALL ducklake_delete_orphaned_files('lake', {unused})", "")
@@ -130,6 +131,25 @@ def maintain(lake: Lake, *, expire_older_than_days: float | None = None, grace_h
         catalog_bytes=sizes,
         vacuumed=vacuumed,
     )
+
+
+def _older(lake: Lake, age: str) -> list[int]:
+    """Snapshots from before a time, but the newest.
+
+    DuckLake's `older_than` is not asked: it holds the times in a SQLite catalogue, which are texts, against a text of
+    another form, of which only the day counts. So it takes all of the day that the time is in.
+    """
+    older = f"SELECT snapshot_id FROM ducklake_snapshots('lake') WHERE snapshot_time < {age}"
+    with contextlib.closing(lake.new_cursor()) as cursor:
+        newest = "(SELECT max(snapshot_id) FROM ducklake_snapshots('lake'))"
+        return [int(n) for (n,) in cursor.execute(f"{older} AND snapshot_id < {newest} ORDER BY ALL").fetchall()]
+
+
+def _unneeded(lake: Lake, unused: str, grace_h: float) -> str:
+    """Which files that no snapshot needs any more are old enough; a whole day by SQLite's catalogue, see `_older`."""
+    if lake.location.dsn is not None or not grace_h:
+        return unused
+    return f"older_than => date_trunc('day', {unused.removeprefix('older_than => ')}) - INTERVAL 1 microsecond"
 
 
 def _delete_superseded(lake: Lake, before: str) -> int:

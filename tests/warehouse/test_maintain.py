@@ -259,6 +259,36 @@ def test_snapshots_are_given_up_only_on_purpose_and_then_said_to_be(lake: Lake) 
     assert count(lake, "items") == 300
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_snapshots_of_the_same_day_are_told_apart(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    catalog = "sqlite" if kind == "sqlite" else request.getfixturevalue("postgres")
+    with Lake(Location(folder=tmp_path / "lake", catalog=catalog)) as lake:
+        filled(lake, 3)
+        last = lake.snapshot()
+        dated(lake, "ducklake_snapshot", "snapshot_time", "2 hours", "snapshot_id < 4")
+        done = maintain(lake, expire_older_than_days=1 / 24)
+        assert [number for number in done.snapshots_expired if number < 4] == [0, 1, 2, 3]
+        assert not set(range(4, last + 1)) & set(done.snapshots_expired)
+
+
+def dated(lake: Lake, table: str, column: str, ago: str, where: str = "true") -> None:
+    """Set times of the catalogue to some time ago, in the form that it keeps."""
+    with contextlib.closing(lake.new_cursor()) as cursor:
+        then = f"(now() - INTERVAL '{ago}')" + ("::VARCHAR" if lake.location.dsn is None else "")
+        cursor.execute(f"UPDATE __ducklake_metadata_lake.{table} SET {column} = {then} WHERE {where}")
+
+
+def test_unused_files_of_the_same_day_stay_for_the_grace(lake: Lake) -> None:
+    filled(lake)
+    maintain(lake)
+    unused = len(files(lake))
+    maintain(lake, grace_h=1)
+    assert len(files(lake)) == unused
+    dated(lake, "ducklake_files_scheduled_for_deletion", "schedule_start", "50 hours")
+    assert maintain(lake, grace_h=1).files_removed > 0
+    assert len(files(lake)) < unused
+
+
 def test_a_flush_has_one_thread_and_the_rest_has_all(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     """DuckLake damages the heap when two threads finish a flush (docs/decisions/0103)."""
     threads = {}
