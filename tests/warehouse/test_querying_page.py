@@ -86,3 +86,6 @@ def test_one_query_reads_two_snapshots(planted: Lake) -> None:
             f"SELECT (SELECT count(*) FROM gold_labels AT (VERSION => {before})), (SELECT count(*) FROM gold_labels)"
         )
     assert (then, now) == (16, 17)
+    [query] = re.findall(r'siftline sql "(select a\.label as was.*?)"', PAGE, re.DOTALL)
+    with warehouse.connect(planted.path) as lake:
+        assert lake.rows(query.replace("=> 4", f"=> {before}")) == [("trade", "grain", 1)]
