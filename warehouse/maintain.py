@@ -106,11 +106,14 @@ def maintain(lake: Lake, *, expire_older_than_days: float | None = None, grace_h
     expired: list[tuple[object, ...]] = []
     if age and (old := _older(lake, age)):
         expired = _step(lake, f"CALL ducklake_expire_snapshots('lake', versions => {old})", "")
-    unused = f"older_than => now() - INTERVAL '{int(grace_h * 3_600_000)} milliseconds'"
-    removed = _step(lake, f"CALL ducklake_cleanup_old_files('lake', {_unneeded(lake, unused, grace_h)})", "")
+    unused = f"now() - INTERVAL '{int(grace_h * 3_600_000)} milliseconds'"
+    unneeded = unused
+    if lake.location.dsn is None and grace_h:  # by a SQLite catalogue only the day counts, see `_older`
+        unneeded = f"date_trunc('day', {unused}) - INTERVAL 1 microsecond"
+    removed = _step(lake, f"CALL ducklake_cleanup_old_files('lake', older_than => {unneeded})", "")
     foreign = _foreign(lake, unused)
     if not foreign:
-        removed += _step(lake, f"CALL ducklake_delete_orphaned_files('lake', {unused})", "")
+        removed += _step(lake, f"CALL ducklake_delete_orphaned_files('lake', older_than => {unused})", "")
     with lake.lock.held(), contextlib.closing(lake.new_cursor()) as cursor:
         note_all(cursor, lake.location)
     sizes, vacuumed = _vacuum(lake)
@@ -145,13 +148,6 @@ def _older(lake: Lake, age: str) -> list[int]:
         return [int(n) for (n,) in cursor.execute(f"{older} AND snapshot_id < {newest} ORDER BY ALL").fetchall()]
 
 
-def _unneeded(lake: Lake, unused: str, grace_h: float) -> str:
-    """Which files that no snapshot needs any more are old enough; a whole day by SQLite's catalogue, see `_older`."""
-    if lake.location.dsn is not None or not grace_h:
-        return unused
-    return f"older_than => date_trunc('day', {unused.removeprefix('older_than => ')}) - INTERVAL 1 microsecond"
-
-
 def _delete_superseded(lake: Lake, before: str) -> int:
     def attempt(sure: Sure) -> int:
         written = NewFiles(lake.location)
@@ -174,7 +170,8 @@ def _delete_superseded(lake: Lake, before: str) -> int:
 def _foreign(lake: Lake, unused: str) -> list[str]:
     """Parquet files among the data that no writer of ours can have left behind: DuckLake would remove them too."""
     with closing(lake.new_cursor()) as cursor:
-        found = cursor.execute(f"CALL ducklake_delete_orphaned_files('lake', {unused}, dry_run => true)").fetchall()
+        call = f"CALL ducklake_delete_orphaned_files('lake', older_than => {unused}, dry_run => true)"
+        found = cursor.execute(call).fetchall()
     return sorted(str(path) for path, *_ in found if not OWN_FILE.fullmatch(str(path)))
 
 
