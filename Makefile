@@ -4,6 +4,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Where this is set, each process compiles Siftline's sources anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 # The first Python of the supported range (3.11 to 3.13) that is on this machine.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
@@ -23,7 +25,7 @@ help: ## Show the targets
 define install
 $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]$(1), sep="\n")' \
 	> $(VENV)/.packages
-$(BIN)/pip install --quiet --constraint constraints.txt --requirement $(VENV)/.packages
+$(BIN)/pip install --quiet $(PIP_FLAGS) --constraint constraints.txt --requirement $(VENV)/.packages
 endef
 
 NATIVE := $(wildcard engine/native/*.cpp engine/native/*.h engine/native/*.inl)
@@ -49,7 +51,7 @@ $(VENV)/.dev: $(VENV)/.base
 $(STUDIO_VENV)/.done: constraints-labelstudio.txt
 	@echo "Setting up $(STUDIO_VENV) for Label Studio (minutes, once) ..."
 	[ -x $(STUDIO_VENV)/bin/python ] || $(PYTHON) -m venv $(STUDIO_VENV)
-	$(STUDIO_VENV)/bin/pip install --quiet --constraint constraints-labelstudio.txt label-studio
+	$(STUDIO_VENV)/bin/pip install --quiet $(PIP_FLAGS) --constraint constraints-labelstudio.txt label-studio
 	touch $@
 
 .PHONY: setup
