@@ -264,7 +264,7 @@ TABLES: tuple[Table, ...] = (
         columns=(
             _c("annotation_id", "VARCHAR", "Annotation in the annotation service.", bookkeeping=True),
             _c("item_id", "VARCHAR", "Item."),
-            _c("project", "VARCHAR", "Annotation project."),
+            _c("project", "VARCHAR", "Annotation project; (imported) for labels that `siftline import` took."),
             _c("task_id", "VARCHAR", "Task in the annotation service.", bookkeeping=True),
             _c("annotator", "VARCHAR", "Who answered."),
             _c("action", "VARCHAR", "labelled, skipped or deleted."),
@@ -285,14 +285,15 @@ TABLES: tuple[Table, ...] = (
     Table(
         name="asked_before",
         key=("item_id", "project", "round"),
-        comment="Earlier tasks of items that people were asked about again; the present task is in queue.",
+        comment="Earlier tasks of items that people were asked about again; the present task is in queue. Beside them "
+        "what imported labels are about.",
         columns=(
             _c("item_id", "VARCHAR", "Item."),
             _c("project", "VARCHAR", "Annotation project."),
             _c("round", "INTEGER", "1 for the first task of the item, then 2, 3, ..."),
             _c("task_id", "VARCHAR", "That task in the annotation service.", bookkeeping=True),
             _c("content_hash", "VARCHAR", "As in queue, of what was sent in that task."),
-            _c("why", "VARCHAR", "Why it was asked again: edited, disagreement or second_look."),
+            _c("why", "VARCHAR", "Why it was asked again: edited, disagreement or second_look; or imported."),
         ),
     ),
     Table(

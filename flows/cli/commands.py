@@ -227,6 +227,20 @@ def collect(project: ProjectOption = Path()) -> None:
     collect_answers(project)
 
 
+@app.command("import", epilog="Example: siftline import labels.csv --annotator ann")
+def import_file(
+    file: Annotated[Path, typer.Argument(help="CSV, JSONL or Parquet: id, label, maybe annotator.")],
+    project: ProjectOption = Path(),
+    annotator: Annotated[
+        str, typer.Option(help="Who gave the labels, where the file has no column annotator.")
+    ] = "imported",
+) -> None:
+    """Take labels that people gave elsewhere; `siftline run` learns from them."""
+    from flows.cli.import_labels import import_file
+
+    import_file(project, file, annotator)
+
+
 @app.command(epilog="Example: siftline webhook --port 8190")
 def webhook(
     project: ProjectOption = Path(),

@@ -1,0 +1,148 @@
+"""Labels from elsewhere are answers: they count until their text is edited, and no queue or service loses by them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from active.import_labels import HELD_OUT, NO_ITEM, UNLABELLED, import_labels
+from active.outbox import QueueConfig
+from active.pool import read_pool
+from active.queue import collect
+from active.task_folder import TaskFolder
+from tests.active.pools import CLASSES, SmallPool, clusters, small_pool
+from tests.active.test_ask_again import CONFIG, answer, change_text, gold, row_of, send
+from warehouse import DataError, Lake, StageResult
+
+N = 12
+
+
+@pytest.fixture
+def pool(lake: Lake, tmp_path: Path) -> SmallPool:
+    return small_pool(lake, tmp_path, clusters(N)[0], test_rows=[N - 1])
+
+
+def labels(folder: Path, *rows: dict[str, object], name: str = "labels.jsonl") -> Path:
+    file = folder / name
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return file
+
+
+def given(folder: Path, lake: Lake, *rows: dict[str, object], config: QueueConfig = CONFIG) -> StageResult:
+    return import_labels(lake, labels(folder, *rows), config)
+
+
+def history(lake: Lake, item: str) -> list[tuple[str, int]]:
+    with lake.read() as reader:
+        sql = "SELECT annotator, class_id FROM annotations WHERE item_id = ? ORDER BY committed_at, annotator"
+        return reader.rows(sql, [item])
+
+
+def test_labels_count_as_people_gave_them_and_a_second_import_changes_nothing(pool: SmallPool, tmp_path: Path) -> None:
+    lake, (first, second, *_) = pool.lake, pool.ids
+    file = tmp_path / "labels.csv"
+    file.write_text(
+        f"id,label,annotator\n{first},earn,ann\n{first},ship,bob\n{second},acq,\n{first},earn,ann\n", "utf-8"
+    )
+    result = import_labels(lake, file, CONFIG, annotator="team")
+    assert result.rows_written == {"annotations": 3, "asked_before": 2}
+    assert history(lake, first) == [("ann", 1), ("bob", 2)]
+    assert history(lake, second) == [("team", 0)]
+    assert gold(lake, second) == [0]
+    assert not import_labels(lake, file, CONFIG, annotator="team").committed
+
+    file.write_text(f"id,label,annotator\n{first},ship,ann\n", "utf-8")  # the others' stay
+    assert import_labels(lake, file, CONFIG).rows_written == {"annotations": 1}
+    assert history(lake, first) == [("ann", 1), ("bob", 2), ("ann", 2)]
+    assert (gold(lake, first), gold(lake, second)) == ([2], [0])
+    with lake.read() as reader:
+        assert sorted(read_pool(reader, pool.ids).labelled) == [0, 1]  # nobody is asked about them
+
+
+def test_what_is_left_out_is_told(pool: SmallPool, tmp_path: Path) -> None:
+    rows = [{"id": pool.ids[0], "label": "acq"}, {"id": pool.ids[1], "label": None}, {"id": pool.ids[2], "label": ""}]
+    rows += [{"id": pool.ids[-1], "label": "acq"}, {"id": "later", "label": "acq"}]
+    result = given(tmp_path, pool.lake, *rows)
+    assert result.rows_written["annotations"] == 1
+    assert {NO_ITEM: 1, HELD_OUT: 1, UNLABELLED: 2}.items() <= result.detail.items()
+    assert gold(pool.lake, pool.ids[-1]) == []
+    assert not given(tmp_path, pool.lake, {"id": pool.ids[1], "label": None}).committed
+
+
+def test_an_edited_text_ends_them_until_they_are_imported_again(pool: SmallPool, tmp_path: Path) -> None:
+    lake, item = pool.lake, pool.ids[3]
+    row = {"item_id": item, "label": "ship"}
+    given(tmp_path, lake, row)
+    assert gold(lake, item) == [2]
+    for text in ("another", "a third"):
+        change_text(lake, item, text)
+        assert gold(lake, item) == []
+        assert given(tmp_path, lake, row).rows_written == {"annotations": 1, "asked_before": 1}
+        assert gold(lake, item) == [2]
+        assert not given(tmp_path, lake, row).committed
+
+
+def test_the_queue_and_the_service_are_left_alone(pool: SmallPool, tmp_path: Path) -> None:
+    lake, folder, (item, other, *_) = pool.lake, TaskFolder(tmp_path / "tasks", "p"), pool.ids
+    send(pool, folder, CONFIG)
+    answer(folder, other, 1)
+    collect(lake, folder, CONFIG)
+    given(tmp_path, lake, {"id": item, "label": "ship"}, {"id": other, "label": "ship"})
+    assert (row_of(lake, item)["state"], row_of(lake, other)["state"]) == ("confirmed", "answered")
+    result = collect(lake, folder, CONFIG)
+    assert (result.committed, result.detail) == (False, {})  # not taken for answers whose task is gone
+    answer(folder, item, 0)
+    collect(lake, folder, CONFIG)
+    assert history(lake, item) == [("imported", 2), ("ann", 0)]
+    assert row_of(lake, item)["state"] == "answered"
+
+
+def test_several_classes_and_none(lake: Lake, tmp_path: Path) -> None:
+    pool = small_pool(lake, tmp_path, clusters(N)[0], multi_label=True)
+    several = QueueConfig(project="p", classes=CLASSES, multi_label=True)
+    rows = [{"id": pool.ids[0], "label": ["ship", "acq"]}, {"id": pool.ids[1], "label": []}]
+    assert given(tmp_path, lake, *rows, config=several).rows_written["annotations"] == 2
+    assert not given(tmp_path, lake, *rows, config=several).committed
+    with lake.read() as reader:
+        assert reader.rows("SELECT class_ids FROM gold_labels ORDER BY item_id") == [([0, 2],), ([],)]
+
+
+def test_people_s_labels_go_to_a_new_warehouse(pool: SmallPool, tmp_path: Path) -> None:
+    given(tmp_path, pool.lake, *({"id": item, "label": CLASSES[n % 3]} for n, item in enumerate(pool.ids[:5])))
+    with pool.lake.read() as reader:  # as docs/operations.md has it, with a class under another name
+        rows = reader.arrow("SELECT item_id, labels AS label FROM gold_labels").to_pylist()
+    renamed = ("bought", *CLASSES[1:])
+    taken = [{**row, "label": ["bought" if name == "acq" else name for name in row["label"]]} for row in rows]
+    with Lake(tmp_path / "new") as lake:
+        small_pool(lake, tmp_path / "second", clusters(N)[0])
+        given(tmp_path, lake, *taken, config=QueueConfig(project="q", classes=renamed))
+        assert [gold(lake, item) for item in pool.ids[:5]] == [[0], [1], [2], [0], [1]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([("i00000", "Earn"), ("i00001", "acq")], r"'Earn' \(once, perhaps meant as 'earn'\).*acq, earn, ship"),
+        ([("i00000", "x"), ("i00001", "x"), ("i00002", "y")], r"'x' \(2 times\), 'y' \(once\)"),
+        ([("i00000", "acq"), ("i00000", "earn")], r"item 'i00000' two labels by 'imported'.*annotator"),
+        ([("one", "acq"), ("two", "earn")], r"Not one of the 2 ids.*such as 'one'.*siftline sql"),
+        ([("i00000", ["acq", "earn"])], r"item 'i00000' 2 classes.*multi_label = true"),
+        ([("", "acq")], r"no id in row 1"),
+        ([("i00000", 7)], r"label 7 for item 'i00000'"),
+    ],
+)
+def test_a_wrong_file_is_refused_whole(
+    pool: SmallPool, tmp_path: Path, rows: list[tuple[str, object]], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        given(tmp_path, pool.lake, *({"id": item, "label": label} for item, label in rows))
+    with pool.lake.read() as reader:
+        assert reader.scalar("SELECT count(*) FROM annotations") == 0
+
+
+def test_a_file_without_the_columns_is_refused(pool: SmallPool, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("text,class\na,acq\n", "utf-8")
+    with pytest.raises(DataError, match=r"columns id and label: it has the columns text, class"):
+        import_labels(pool.lake, tmp_path / "labels.csv", CONFIG)
+    with pytest.raises(DataError, match=r"cannot be read as Parquet"):
+        import_labels(pool.lake, tmp_path / "missing.parquet", CONFIG)

@@ -1,0 +1,58 @@
+"""`siftline import` from `siftline init` on, and to a warehouse with other classes as docs/label-studio.md has it."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from flows.cli.main import run_command
+from warehouse import connect
+
+
+def ask(project: Path, *arguments: str) -> int:
+    return run_command([*arguments, "--project", str(project)])
+
+
+def labels(project: Path, lake: str) -> list[tuple[object, ...]]:
+    with connect(project / lake) as reader:
+        return reader.rows("SELECT item_id, label FROM gold_labels ORDER BY 1")
+
+
+def test_labels_come_in_first_and_go_along_to_other_classes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [("1", "one", "spam"), ("2", "two", "ham"), ("3", "three", "")]
+    (tmp_path / "mail.csv").write_text("id,text,kind\n" + "".join(",".join(row) + "\n" for row in rows), "utf-8")
+    project = tmp_path / "p"
+    options = ["--source", str(tmp_path / "mail.csv"), "--classes", "ham,spam", "--id", "id"]
+    assert run_command(["init", str(project), *options]) == 0
+    settings = project / "siftline.toml"
+    settings.write_text(re.sub(r"# metadata = .*", 'metadata = ["kind"]', settings.read_text("utf-8")), "utf-8")
+    given = tmp_path / "labels.jsonl"
+    given.write_text('{"id": "1", "label": "spam"}\n{"id": "9", "label": "ham"}\n', "utf-8")
+    assert ask(project, "import", str(given), "--annotator", "ann") == 0
+    said = capsys.readouterr().out
+    assert "1 new or changed labels" in said
+    assert "Left out, ids that are no items: 1; import the file again" in said
+    assert "To learn from them: siftline run --project" in said
+    assert labels(project, "lake") == [("1", "spam")]
+
+    query = "select item_id, metadata ->> 'kind' as label from items"
+    assert ask(project, "sql", "--output", str(given), "--force", query) == 0
+    assert ask(project, "import", str(given), "--annotator", "ann") == 0
+    assert labels(project, "lake") == [("1", "spam"), ("2", "ham")]
+
+    settings.write_text(settings.read_text("utf-8").replace('["ham", "spam"]', '["good", "bad", "odd"]'), "utf-8")
+    capsys.readouterr()
+    assert ask(project, "import", str(given)) == 2
+    assert "take people's labels to another warehouse: docs/label-studio.md, Other classes" in capsys.readouterr().err
+    taken = "select item_id, labels as label from gold_labels"
+    assert ask(project, "sql", "--output", str(given), "--force", taken) == 0
+    kept = given.read_text("utf-8")
+    assert json.loads(kept.splitlines()[0]) == {"item_id": "1", "label": ["spam"]}
+    given.write_text(kept.replace("spam", "bad").replace("ham", "good"), "utf-8")
+    settings.write_text(settings.read_text("utf-8").replace('path = "lake"', 'path = "other"'), "utf-8")
+    assert ask(project, "import", str(given)) == 0
+    assert labels(project, "other") == [("1", "bad"), ("2", "good")]
+    assert labels(project, "lake") == [("1", "spam"), ("2", "ham")]
