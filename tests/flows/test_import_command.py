@@ -50,7 +50,7 @@ def test_labels_come_in_first_and_go_along_to_other_classes(
     taken = "select item_id, labels as label from gold_labels"
     assert ask(project, "sql", "--output", str(given), "--force", taken) == 0
     kept = given.read_text("utf-8")
-    assert json.loads(kept.splitlines()[0]) == {"item_id": "1", "label": ["spam"]}
+    assert {"item_id": "1", "label": ["spam"]} in [json.loads(line) for line in kept.splitlines()]
     given.write_text(kept.replace("spam", "bad").replace("ham", "good"), "utf-8")
     settings.write_text(settings.read_text("utf-8").replace('path = "lake"', 'path = "other"'), "utf-8")
     assert ask(project, "import", str(given)) == 0
