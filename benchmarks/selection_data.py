@@ -29,7 +29,6 @@ TEST = 1000
 MAX_TOKENS = 128
 PRECISION = "int8"
 RARE = 20
-NEWSGROUP_FAMILIES = ("comp", "rec", "sci", "misc", "talk", "alt", "soc")
 SOURCES = ("multi30k", "imdb_cosine_chunks20", "yelp_cosine", "ud_en", "clinc_train", "clinc_wiki", "stsb_train")
 
 Row = tuple[str, str, tuple[int, ...]]
