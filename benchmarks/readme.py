@@ -65,8 +65,8 @@ def table(figures: dict[str, Any]) -> str:
         "",
         f"{_above(accuracy['siftline'], accuracy['random'])} With all {int(count):,} gold labels the end model reaches "
         f"{ceiling['mean']:.3f}. Random pick: mean and standard deviation of {seeds} seeds. First run "
-        f"{figures['first_run_s']:.0f} s, second run (nothing new) {figures['second_run_s']:.0f} s, without installs, on "
-        f"{figures['cores']} cores ({figures['processor']}), Python {figures['python']}, torch {versions['torch']}, "
+        f"{figures['first_run_s']:.0f} s, second run (nothing new) {figures['second_run_s']:.0f} s, without installs, "
+        f"on {figures['cores']} cores ({figures['processor']}), Python {figures['python']}, torch {versions['torch']}, "
         f"duckdb {versions['duckdb']}; `{figures['command']}` at commit {figures['commit'][:7]}, "
         f"raw figures in [docs/benchmarks/demo.json](docs/benchmarks/demo.json).",
     ]
