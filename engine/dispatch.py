@@ -106,7 +106,7 @@ def combine(y_PD: torch.Tensor, units: Dispatch, start_RD: torch.Tensor) -> torc
     if torch.is_grad_enabled():
         return start_RD + _SumPairs.apply(y_PD, units)
     rows, width = start_RD.shape
-    sums_RD = torch.zeros(rows + units.filled, width, device=start_RD.device)
+    sums_RD = torch.zeros(rows + units.filled, width, dtype=torch.float32, device=start_RD.device)
     if must_fix_order(start_RD):  # by unit: a unit's rows are distinct, but for those that only fill up
         for _, span in units.spans():
             sums_RD.index_add_(0, units.rows_P[span], y_PD[span].float())

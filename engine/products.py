@@ -113,9 +113,9 @@ def stable_rows(shapes: tuple[tuple[int, int], ...]) -> int:
     generator = torch.Generator().manual_seed(0)
     least = LEAST_ROWS[0]
     for inputs, outputs in shapes:
-        x_RI = torch.randn(2 * MOST_ROWS, inputs, generator=generator)
-        weight_IO = torch.randn(inputs, outputs, generator=generator)
-        bias_O = torch.randn(outputs, generator=generator)
+        x_RI = torch.randn(2 * MOST_ROWS, inputs, dtype=torch.float32, generator=generator)
+        weight_IO = torch.randn(inputs, outputs, dtype=torch.float32, generator=generator)
+        bias_O = torch.randn(outputs, dtype=torch.float32, generator=generator)
         first = torch.addmm(bias_O, x_RI[:MOST_ROWS], weight_IO)
         whole = torch.cat([first, torch.addmm(bias_O, x_RI[MOST_ROWS:], weight_IO)])
         plain = torch.cat([x_RI[:MOST_ROWS] @ weight_IO, x_RI[MOST_ROWS:] @ weight_IO])

@@ -328,7 +328,7 @@ def _integers(name: str, rows: Rows, outputs: int, sizes: Sizes) -> dict[str, to
     """Values [O, I] int8, and scales [O], for each block of the inputs in a down projection; few rows at a time."""
     spans = _spans(name, sizes)
     values_OI = torch.empty(outputs, sum(spans), dtype=torch.int8)
-    scale_SO = torch.empty(len(spans), outputs)
+    scale_SO = torch.empty(len(spans), outputs, dtype=torch.float32)
     for first in range(0, outputs, ROWS_AT_ONCE):
         stop = min(first + ROWS_AT_ONCE, outputs)
         weight_RI = rows(first, stop).float()

@@ -85,7 +85,7 @@ class StreamedTable(nn.Module):
     def forward(self, ids_T: torch.Tensor) -> torch.Tensor:
         """[T, D] the row of each token, on the device of the ids."""
         rows, place_T = torch.unique(ids_T.cpu(), return_inverse=True)
-        table = torch.empty(len(rows), self.weight.shape[1])
+        table = torch.empty(len(rows), self.weight.shape[1], dtype=torch.float32)
         for place, row in enumerate(rows.tolist()):
             self._file.fill(self._name, table[place : place + 1], (row, row + 1))
         if self._scales is not None:
@@ -259,7 +259,7 @@ def streamed_stored(
         return None
     experts = Reader(device)
     model.add_module("layers", _layers(len(model.layers), staying, place, slot, read, device))
-    scales = torch.empty(file.places[SCALES].shape)
+    scales = torch.empty(file.places[SCALES].shape, dtype=torch.float32)
     file.fill(SCALES, scales)
     model.add_module("tokens", StreamedTable(file, TABLE, scales))
     for prefix, part in (("positions", model.positions), ("norm", model.norm)):

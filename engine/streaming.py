@@ -49,7 +49,7 @@ def without_memory(make: Callable[[], Model], dtype: torch.dtype) -> Model:
         dtype: of the weights and biases of products; tables, normalisations and routers have float32.
     """
     with torch.device("meta"):
-        model = make().eval().requires_grad_(False)
+        model = make().eval().requires_grad_(False).float()  # not what torch.set_default_dtype says
     for module in model.modules():
         if isinstance(module, Linear | RoutedAttention | RoutedFeedForward):
             module.to(dtype)
@@ -126,7 +126,7 @@ def _stored(ours: str, value: torch.Tensor, number: int) -> dict[str, torch.Tens
 
 def finish_positions(file: TensorFile, positions: torch.Tensor) -> None:
     """All tokens of a single text are of type 0, so its embedding is a part of each position."""
-    types = torch.empty(2, positions.shape[1])
+    types = torch.empty(2, positions.shape[1], dtype=torch.float32)
     file.fill(TYPES, types)
     positions += types[0].to(positions.device)
 
@@ -143,11 +143,11 @@ def dense_int8(file: TensorFile, config: EncoderConfig, bits: int) -> Int8Weight
         shapes = {name: value.shape for name, value in DenseEncoder(config).state_dict().items()}
 
     def read(name: str) -> torch.Tensor:
-        value = torch.empty(shapes[name])
+        value = torch.empty(shapes[name], dtype=torch.float32)
         if name.startswith("layers."):
             _, number, ours = name.split(".", 2)
             if value.dim() == 2:
-                value = torch.empty(shapes[name][::-1]).t()  # as it is stored, and as it is quantised
+                value = torch.empty(shapes[name][::-1], dtype=torch.float32).t()  # as stored, and as quantised
             for stored, target in _stored(ours, value, int(number)).items():
                 file.fill(stored, target)
             return value
@@ -157,7 +157,7 @@ def dense_int8(file: TensorFile, config: EncoderConfig, bits: int) -> Int8Weight
         return value
 
     def table(first: int, stop: int) -> torch.Tensor:
-        rows = torch.empty(stop - first, config.width)
+        rows = torch.empty(stop - first, config.width, dtype=torch.float32)
         file.fill(_BEFORE_LAYERS["tokens.weight"], rows, (first, stop))
         return rows
 
@@ -175,12 +175,12 @@ def stored_int8(file: TensorFile, bits: int = 8) -> tuple[Int8Weights, bytes]:
     width = config.base.width if isinstance(config, RoutedConfig) else config.width
 
     def read(name: str) -> torch.Tensor:
-        value = torch.empty(file.places[name].shape)
+        value = torch.empty(file.places[name].shape, dtype=torch.float32)
         file.fill(name, value)
         return value
 
     def table(first: int, stop: int) -> torch.Tensor:
-        rows = torch.empty(stop - first, width)
+        rows = torch.empty(stop - first, width, dtype=torch.float32)
         fill_table(file, rows, (first, stop))
         return rows
 
@@ -250,7 +250,7 @@ def check_stored(file: TensorFile) -> RoutedConfig | ShallowConfig:
 def fill_table(file: TensorFile, target: torch.Tensor, rows: tuple[int, int] | None = None) -> None:
     """The embedding table, which is stored in 8 bits with a scale for each row; arguments as in `TensorFile.fill`."""
     first, stop = rows or (0, file.places[TABLE].shape[0])
-    scales = torch.empty(stop - first, device=target.device)
+    scales = torch.empty(stop - first, dtype=torch.float32, device=target.device)
     file.fill(SCALES, scales, (first, stop))
     for row, chunk in file.chunks(TABLE, first, stop):
         place = slice(row - first, row - first + len(chunk))

@@ -144,6 +144,7 @@ class NativeFloat32:
         return torch.from_numpy(now.vectors_SD)
 
     def _step(self, step: int, table: "ctypes.Array[ctypes.c_void_p] | None", now: _Batch) -> None:
+        assert now.x_TD.dtype == torch.float32, "the library reads and writes it"
         failed = self._library.siftline_float_step(
             self._kernel,
             step,

@@ -1,0 +1,54 @@
+"""What a program tells torch for its own models, in the same process, is nothing to an encoder."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from engine.client import Encoder, load_encoder
+from engine.native import VARIABLE
+from engine.routed_file import write_routed
+from tests.engine.test_float_bits import DEEP, least_bytes
+from tests.engine.texts import make_texts
+from tests.engine.tiny import tiny_routed, tiny_routed_config, tiny_tokenizer
+
+TEXTS = make_texts(20, longest=40, seed=4)
+
+
+@contextmanager
+def default_type(dtype: torch.dtype) -> Iterator[None]:
+    """As libraries set it while they load a model of half precision."""
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("kernel", ["auto", "torch"])
+@pytest.mark.parametrize("way", ["whole", "streamed", "int8"])
+def test_the_default_type_of_tensors(
+    way: str, kernel: str, dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, kernel)
+    model = tiny_routed(tiny_routed_config(DEEP))
+    write_routed(tmp_path / "tiny.safetensors", model, tiny_tokenizer())
+    budget = least_bytes(model) if way == "streamed" else None
+
+    def load() -> Encoder:
+        precision = "int8" if way == "int8" else "fp32"
+        return load_encoder(
+            str(tmp_path / "tiny.safetensors"), max_tokens=64, threads=1, precision=precision, memory_budget=budget
+        )
+
+    encoder = load()
+    expected = encoder.encode(TEXTS)
+    with default_type(dtype):
+        assert np.array_equal(encoder.encode(TEXTS), expected)
+        there = load()
+        assert np.array_equal(there.encode(TEXTS), expected)
+    assert there.encoder_id == encoder.encoder_id
