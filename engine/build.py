@@ -44,18 +44,18 @@ class Shape:
     Attributes:
         layers: layers to keep, from 0; "all"; or "third": as many, evenly spread, with the first and the last, as the
             shipped encoder has (docs/decisions/0145).
-        shared_heads: heads of a layer that always work.
-        shared_neurons: neurons of a layer that always work.
+        shared_heads: heads of a layer that always work; None leaves it to `convert.plan`.
+        shared_neurons: neurons of a layer that always work; likewise.
         experts: experts per layer.
-        heads: heads of a layer that work on average at the main budget; None leaves it to `convert.plan`.
+        heads: heads of a layer that work on average at the main budget; likewise.
         expert_mode: "token" or "sequence".
         quorum: tokens of a text that must want an expert.
         main_budget: share of the parent's layer parameters at which heads and experts are split.
     """
 
     layers: tuple[int, ...] | Literal["all", "third"] = "all"
-    shared_heads: int = 6
-    shared_neurons: int = 192
+    shared_heads: int | None = None
+    shared_neurons: int | None = None
     experts: int = 14
     heads: float | None = None
     expert_mode: str = "token"

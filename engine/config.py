@@ -127,13 +127,14 @@ class EncoderConfig(_Config):
 
     def _check_pooling(self, pool: Mapping[str, Any]) -> None:
         on = sorted(name for name, value in pool.items() if name.startswith("pooling_mode_") and value is True)
-        if on != ["pooling_mode_mean_tokens"]:
-            raise ModelFileError(f"1_Pooling/config.json asks for {on}, this encoder computes the mean of tokens only.")
-        if pool.get("word_embedding_dimension") != self.width:
+        asked = pool.get("pooling_mode", on)  # one name, where sentence-transformers once had a flag for each
+        if asked not in ("mean", ["pooling_mode_mean_tokens"]):
             raise ModelFileError(
-                f"1_Pooling/config.json is for width {pool.get('word_embedding_dimension')!r}, config.json says "
-                f"{self.width}."
+                f"1_Pooling/config.json asks for {asked}, this encoder computes the mean of tokens only."
             )
+        width = pool.get("embedding_dimension", pool.get("word_embedding_dimension"))
+        if width != self.width:
+            raise ModelFileError(f"1_Pooling/config.json is for width {width!r}, config.json says {self.width}.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

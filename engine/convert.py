@@ -39,8 +39,8 @@ def plan(
     base: EncoderConfig,
     *,
     kept: Sequence[int],
-    shared_heads: int,
-    shared_neurons: int,
+    shared_heads: int | None,
+    shared_neurons: int | None,
     experts: int,
     heads: float | None,
     main_budget: float,
@@ -56,8 +56,8 @@ def plan(
     Args:
         base: the parent.
         kept: layers of the parent to keep.
-        shared_heads: heads of a layer that always work.
-        shared_neurons: neurons of a layer that always work.
+        shared_heads: heads of a layer that always work; half of them when None.
+        shared_neurons: neurons of a layer that always work; an eighth of them, about, when None.
         experts: experts per layer.
         heads: heads of a layer, shared ones included, that work on average at the main budget; None divides the budget
             so that the share of experts is `EXPERTS_PER_HEADS` of that of routed heads.
@@ -72,6 +72,10 @@ def plan(
     """
     if experts < 2:
         raise OptionError(f"experts is {experts}; 2 or more are needed.")
+    if shared_heads is None:
+        shared_heads = base.heads // 2
+    if shared_neurons is None:
+        shared_neurons = _shared_near(base.ffn_width // 8, base.ffn_width, experts)
     width, rest = divmod(base.ffn_width - shared_neurons, experts)
     if rest or width < 1:
         raise OptionError(
@@ -129,9 +133,13 @@ def _fitting(neurons: int, shared: int, experts: int) -> str:
     """Numbers that would do; where all neurons were to be shared, an eighth of them is, as in the shipped encoder."""
     if experts > neurons:
         return f" Have {neurons} experts or fewer."
-    aim = shared if 0 <= shared < neurons else neurons // 8
-    width = min(neurons // experts, max(1, round((neurons - aim) / experts)))
-    return f" With {neurons - experts * width} shared ones they can, into experts of {width}."
+    fit = _shared_near(shared if 0 <= shared < neurons else neurons // 8, neurons, experts)
+    return f" With {fit} shared ones they can, into experts of {(neurons - fit) // experts}."
+
+
+def _shared_near(aim: int, neurons: int, experts: int) -> int:
+    """Shared neurons, about as many as are aimed at, that leave the others to be cut into equal experts."""
+    return neurons - experts * min(neurons // experts, max(1, round((neurons - aim) / experts)))
 
 
 @one_thread()

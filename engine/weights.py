@@ -232,9 +232,9 @@ def read_folder(folder: Path) -> DenseFiles:
         except OSError as error:
             raise ModelFileError(
                 f"The model folder {folder} has no readable {name}: {error}. Needed are config.json, tokenizer.json "
-                "and model.safetensors; a model in another format can be saved with save_pretrained(..., "
-                "safe_serialization=True), and tokenizer.json is written by transformers' "
-                "AutoTokenizer.from_pretrained(folder).save_pretrained(folder)."
+                "and model.safetensors; a model in another format or in several files can be saved with "
+                "save_pretrained(..., safe_serialization=True, max_shard_size='50GB'), and tokenizer.json is made by "
+                "transformers' AutoTokenizer.from_pretrained(folder).save_pretrained(folder)."
             ) from error
 
     model = content("config.json")

@@ -18,8 +18,8 @@ class ShapeOptions:
     layers: str
     heads: float | None
     experts: int
-    shared_heads: int
-    shared_neurons: int
+    shared_heads: int | None
+    shared_neurons: int | None
 
     def shape(self) -> "Shape":
         """The shape.

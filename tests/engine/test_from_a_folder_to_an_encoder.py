@@ -21,7 +21,7 @@ from engine.quantized_file import quantize_encoder
 from engine.recipe import Progress, Recipe
 from engine.routed_file import write_shallow
 from engine.tokenizer import TextTokenizer
-from engine.weights import read_folder
+from engine.weights import DenseFiles, read_folder
 from tests.engine.stored import routed_of, stored
 from tests.engine.texts import make_texts
 from tests.engine.tiny import BASE, tiny_tensors, tiny_tokenizer, write_folder
@@ -99,6 +99,21 @@ def test_another_pooling_is_refused(tmp_path: Path) -> None:
         read_folder(tmp_path)
     pooling.write_text('{"word_embedding_dimension": 32, "pooling_mode_mean_tokens": true}', "utf-8")
     assert read_folder(tmp_path).config == BASE
+
+
+def test_a_pooling_as_later_sentence_transformers_write_it_is_read(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    (tmp_path / "1_Pooling").mkdir()
+    pooling = tmp_path / "1_Pooling" / "config.json"
+    pooling.write_text('{"embedding_dimension": 32, "pooling_mode": "mean", "include_prompt": true}', "utf-8")
+    assert read_folder(tmp_path).config == BASE
+    for mode in ('"cls"', '["mean", "max"]', "null"):
+        pooling.write_text(f'{{"embedding_dimension": 32, "pooling_mode": {mode}}}', "utf-8")
+        with pytest.raises(ModelFileError, match="mean of tokens only"):
+            read_folder(tmp_path)
+    pooling.write_text('{"embedding_dimension": 64, "pooling_mode": "mean"}', "utf-8")
+    with pytest.raises(ModelFileError, match=r"for width 64, config\.json says 32"):
+        read_folder(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -355,4 +370,28 @@ def test_default_shapes_meet_the_budget_at_any_depth(
     files = dense_files(None)
     config = Shape(layers=layers).plan(replace(files, config=replace(files.config, layers=of)))
     assert config.kept == kept
+    assert config.active_share(config.head_shares[1], config.expert_shares[1]) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(
+    ("width", "heads", "neurons", "shared_heads", "shared_neurons"),
+    [
+        (384, 12, 1536, 6, 192),
+        (128, 2, 512, 1, 64),
+        (256, 4, 1024, 2, 128),
+        (512, 8, 2048, 4, 256),
+        (768, 12, 3072, 6, 384),
+        (1024, 16, 4096, 8, 512),
+        (312, 12, 1200, 6, 150),
+    ],
+)
+def test_default_shapes_fit_parents_of_any_width(
+    width: int, heads: int, neurons: int, shared_heads: int, shared_neurons: int
+) -> None:
+    base = EncoderConfig(
+        vocab=100, width=width, layers=12, heads=heads, ffn_width=neurons, positions=512, norm_eps=1e-12
+    )
+    config = Shape(layers="third").plan(DenseFiles(base, {}, b""))
+    assert config.shared_heads == shared_heads
+    assert config.shared_neurons == pytest.approx(shared_neurons, abs=config.experts / 2)
     assert config.active_share(config.head_shares[1], config.expert_shares[1]) == pytest.approx(0.3)

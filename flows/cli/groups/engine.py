@@ -30,8 +30,12 @@ HeadsOption = Annotated[
     typer.Option(min=1, help="Heads of a layer that work on average at active=0.3; left out: balanced."),
 ]
 ExpertsOption = Annotated[int, typer.Option(min=2, help="Experts per layer.")]
-SharedHeadsOption = Annotated[int, typer.Option(min=0, help="Heads of a layer that always work.")]
-SharedNeuronsOption = Annotated[int, typer.Option(min=0, help="Neurons of a layer that always work.")]
+SharedHeadsOption = Annotated[
+    int | None, typer.Option(min=0, help="Heads of a layer that always work; left out: half of them.")
+]
+SharedNeuronsOption = Annotated[
+    int | None, typer.Option(min=0, help="Neurons of a layer that always work; left out: an eighth of them, about.")
+]
 SeedOption = Annotated[int, typer.Option(min=0, help="Fixes everything random.")]
 
 
@@ -45,8 +49,8 @@ def engine_convert(
     layers: LayersOption = "all",
     heads: HeadsOption = None,
     experts: ExpertsOption = 14,
-    shared_heads: SharedHeadsOption = 6,
-    shared_neurons: SharedNeuronsOption = 192,
+    shared_heads: SharedHeadsOption = None,
+    shared_neurons: SharedNeuronsOption = None,
     seed: SeedOption = 0,
 ) -> None:
     """Cut a dense BERT-family model into routed heads and experts; nothing is trained."""
@@ -73,8 +77,8 @@ def engine_distill(
     layers: LayersOption = "third",
     heads: HeadsOption = None,
     experts: ExpertsOption = 14,
-    shared_heads: SharedHeadsOption = 6,
-    shared_neurons: SharedNeuronsOption = 192,
+    shared_heads: SharedHeadsOption = None,
+    shared_neurons: SharedNeuronsOption = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps of about 4,096 tokens.")] = 6500,
     state_steps: Annotated[
         int | None,
