@@ -62,7 +62,7 @@ def computing(device: str) -> Generator[None]:
     if device == "cpu":
         yield
         return
-    _check_exact()
+    check_exact()
     try:
         yield
         torch.cuda.current_stream().synchronize()
@@ -74,7 +74,8 @@ def computing(device: str) -> Generator[None]:
         ) from error
 
 
-def _check_exact() -> None:
+def check_exact() -> None:
+    """Raise OptionError where the process has told torch to round the inputs of float32 products."""
     try:
         found = torch.get_float32_matmul_precision()
     except RuntimeError:  # torch refuses the question after some of its newer settings

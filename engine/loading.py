@@ -208,7 +208,7 @@ def encoder_of(
     kind, budget = config.kind, 0
     if routed is not None:
         active = routed.default_active if active is None else active
-        kind, budget = f"{kind}{active:g}", routed.budget(active)
+        kind, budget = f"{kind}{float(active)!r}".removesuffix(".0"), routed.budget(active)
     limit = _limit(max_tokens, base)
     if isinstance(model, Int8Weights):
         forward, _ = int8_forward(model)

@@ -21,7 +21,7 @@ from engine.batching import Scheduler
 from engine.client import Encoding, Progress, Vectors
 from engine.device import CUDA_BATCH_TOKENS, CUDA_ROWS, computing
 from engine.encoder import Pack, pack
-from engine.errors import NumericError
+from engine.errors import NumericError, OptionError
 from engine.products import MOST_ROWS, stable_rows, use_least_rows
 from engine.request import Packed, Request
 from engine.tokenizer import TextTokenizer, Tokens, check_texts
@@ -168,17 +168,27 @@ def pack_and_compute(compute: Compute, device: str, sequences: list[list[int]], 
 
 
 def _single_core_workers(threads: int, shapes: tuple[tuple[int, int], ...], device: str) -> ThreadPoolExecutor:
-    """Threads in which torch uses one core each; all other threads keep the number that they have."""
+    """Threads in which torch uses one core each; all other threads keep the number that they have.
+
+    Raises:
+        OptionError: the system does not start so many.
+    """
     with _starting:
         before = torch.get_num_threads()
         # set_num_threads binds the thread that calls it, and is also what threads started later begin with. So all
         # workers start now, held by one barrier, and the number is put back for the others.
         everyone = threading.Barrier(threads + 1)
         workers = ThreadPoolExecutor(threads, "encoder", initializer=_use_one_core)
-        for _ in range(threads):
-            workers.submit(everyone.wait)
-        everyone.wait()
-        torch.set_num_threads(before)
+        try:
+            for _ in range(threads):
+                workers.submit(everyone.wait)
+            everyone.wait()
+        except RuntimeError as error:
+            everyone.abort()  # else those that did start would wait for ever, and this process for them
+            workers.shutdown()
+            raise OptionError(f"{threads} worker threads are more than can be started: {error}. Give fewer.") from error
+        finally:
+            torch.set_num_threads(before)
     # Measured in a worker, because it is the worker's products that must not depend on their number of rows.
     rows = (workers.submit(stable_rows, shapes).result(), MOST_ROWS) if device == "cpu" else (CUDA_ROWS, CUDA_ROWS)
     ready = threading.Barrier(threads)

@@ -196,7 +196,7 @@ class RemoteEncoder:
             )
         try:
             self._copy(call.result, orjson.loads(response.content)["data"], start, stop, call.trace)
-        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise UnavailableError(f"{self.url} gave an answer that cannot be read: {error!r}.") from error
         return stop
 
@@ -205,7 +205,9 @@ class RemoteEncoder:
             raise ValueError(f"{len(data)} vectors for {stop - start} texts")
         for place, entry in enumerate(data, start):
             vector = np.frombuffer(base64.b64decode(entry["embedding"], validate=True), "<f4")
-            result.vectors[place] = vector  # another dimension is a ValueError
+            if len(vector) != self.dimension:  # a single number would fill the row
+                raise ValueError(f"a vector of {len(vector)} numbers in place of {self.dimension}")
+            result.vectors[place] = vector
             if trace:
                 result.tokens[place], result.truncated[place] = entry["tokens"], entry["truncated"]
                 result.active_frac[place], result.routes[place] = entry["active_frac"], entry["route"]

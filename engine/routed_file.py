@@ -17,6 +17,7 @@ from engine.encoder import DenseEncoder
 from engine.errors import OptionError
 from engine.routed import RoutedEncoder
 from engine.safetensors_header import with_sorted_metadata
+from engine.tensor_file import bad_values
 
 FORMAT = "siftline-routed-1"
 SHALLOW_FORMAT = "siftline-shallow-1"
@@ -58,8 +59,11 @@ def _write(path: Path, model: RoutedEncoder | DenseEncoder, tokenizer: bytes, no
         else:
             tensors[name] = value.to(stored_type(name)).contiguous()
     for name, value in tensors.items():
-        if value.dtype == torch.float16 and not bool(torch.isfinite(value).all()):
-            raise OptionError(f"Tensor {name} holds weights above 65,504 or not finite; the file keeps it in float16.")
+        if value.is_floating_point() and bool(bad_values(name, value).any()):
+            raise OptionError(
+                f"Tensor {name} holds weights that are not finite, or above 65,504 where the file keeps float16. Take "
+                "another parent, or train with a lower rate."
+            )
     write_tensors(path, tensors, notes)
 
 

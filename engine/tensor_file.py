@@ -128,11 +128,8 @@ class TensorFile:
         """
         first, stop = rows or (0, self.places[name].shape[0])
         for row, chunk in self.chunks(name, first, stop):
-            if chunk.is_floating_point():
-                # A threshold of minus infinity lets everything work.
-                bad = torch.isnan(chunk) if name.endswith(THRESHOLDS) else ~torch.isfinite(chunk)
-                if bool(bad.any()):
-                    raise ModelFileError(f"{self.name}: tensor {name} holds values that are not finite.")
+            if chunk.is_floating_point() and bool(bad_values(name, chunk).any()):
+                raise ModelFileError(f"{self.name}: tensor {name} holds values that are not finite.")
             target[row - first : row - first + len(chunk)].copy_(sent(chunk, target))
 
     def content(self, name: str) -> bytes:
@@ -194,6 +191,11 @@ class TensorFile:
             raise ModelFileError(
                 f"{self.name} has {self._size} bytes, and {before} ends at byte {end}. Fetch or make the file again."
             )
+
+
+def bad_values(name: str, values: torch.Tensor) -> torch.Tensor:
+    """Which values of a tensor no encoder has: those not finite. A threshold of minus infinity lets everything work."""
+    return torch.isnan(values) if name.endswith(THRESHOLDS) else ~torch.isfinite(values)
 
 
 def sent(chunk: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

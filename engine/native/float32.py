@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from engine.device import check_exact
 from engine.encoder import DenseEncoder, Layer, Pack
 from engine.errors import OptionError
 from engine.native import MISSING, VARIABLE, load_library, wanted_kernel
@@ -48,9 +49,10 @@ def float_forward(model: DenseEncoder | RoutedEncoder) -> tuple[Forward, str]:
 
 
 def torch_forward(model: DenseEncoder | RoutedEncoder) -> Forward:
-    """The model's own forward."""
+    """The model's own forward. It raises OptionError where the process has torch round float32 products."""
 
     def forward(batch: Pack, budget: int, trace: list[LayerTrace] | None) -> torch.Tensor:
+        check_exact()
         return model(batch) if isinstance(model, DenseEncoder) else model(batch, budget, trace)
 
     return forward

@@ -10,10 +10,10 @@ from safetensors.torch import save
 
 from engine.config import EncoderConfig
 from engine.errors import ModelFileError
-from engine.loading import make_encoder_id
+from engine.loading import encoder_of, make_encoder_id
 from engine.tokenizer import TextTokenizer
 from engine.weights import MINILM, ModelPackage, encoder_tensors, package_files, read_proved, read_tensors
-from tests.engine.tiny import tiny_tokenizer
+from tests.engine.tiny import tiny_routed, tiny_routed_config, tiny_tokenizer
 
 TINY = EncoderConfig(vocab=10, width=8, layers=1, heads=2, ffn_width=16, positions=12, norm_eps=1e-12)
 
@@ -179,3 +179,18 @@ def test_the_id_changes_with_everything_that_decides_a_bit() -> None:
         make_encoder_id("routed", files, max_tokens=64, precision="float32"),
     }
     assert len({base, *others}) == 5
+
+
+def test_budgets_that_are_nearly_one_have_two_ids() -> None:
+    model = tiny_routed(tiny_routed_config(budgets=(0.2, 0.3, 0.3000001, 1.0)))
+    ids = {
+        encoder_of(model, tiny_tokenizer(), sha256={"encoder": "a"}, active=active, max_tokens=20, threads=1).encoder_id
+        for active in model.config.budgets
+    }
+    assert len(ids) == 4
+    assert {"-".join(name.split("-")[:2]) for name in ids} == {
+        "routed0.2-20",
+        "routed0.3-20",
+        "routed0.3000001-20",
+        "routed1-20",
+    }

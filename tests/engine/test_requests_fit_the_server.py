@@ -68,6 +68,38 @@ def test_a_server_of_another_kind_is_named(name: str, value: object) -> None:
         RemoteEncoder(url, patience_s=0.3)
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"embedding": ["AACAPw=="]},  # one number, which NumPy would spread over the row
+        {"embedding": "AACAPw=="},
+        {"embedding": ""},
+        {"tokens": 10**30},
+        {"index": 1},
+    ],
+    ids=str,
+)
+def test_an_answer_that_is_no_vector_is_named(entry: dict[str, object]) -> None:
+    limits = {"max_inputs": 8, "max_body_bytes": 9999, "queue_texts": 8, "queue_tokens": 999}
+    info = {"encoder_id": "e", "dimension": 2, "max_tokens": 64, "limits": limits}
+    whole = {"index": 0, "embedding": "AACAPwAAAAA=", "tokens": 2, "truncated": False, "active_frac": 1, "route": ""}
+    data: list[dict[str, object]] = []
+
+    def answer(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        handler.send_response(200)
+        handler.send_header("X-Encoder-Id", "e")
+        handler.end_headers()
+        handler.wfile.write(json.dumps({"data": data} if body else info).encode())
+
+    with http_server(answer) as url:
+        remote = RemoteEncoder(url, patience_s=0.3)
+        data[:] = [whole]
+        assert remote.embed(["bank"]).vectors.tolist() == [[1, 0]]
+        data[:] = [whole | entry]
+        with pytest.raises(UnavailableError, match="an answer that cannot be read"):
+            remote.embed(["bank"])
+
+
 def test_requests_double_until_the_first_refusal_and_grow_slowly_from_then_on() -> None:
     portions = Portions(128)
     sizes = [portions.texts]

@@ -375,3 +375,13 @@ def test_weights_too_large_for_the_file_are_refused_before_anything_is_written(t
     with pytest.raises(OptionError, match="above 65,504"):
         write_routed(tmp_path / "x.safetensors", model, tiny_tokenizer())
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["norm.weight", "tokens.weight", "layers.0.head_router.weight"])
+def test_weights_that_are_not_finite_are_refused_in_any_type(name: str, tmp_path: Path) -> None:
+    model = tiny_routed(tiny_routed_config())
+    with torch.no_grad():
+        model.get_parameter(name).flatten()[3] = torch.inf
+    with pytest.raises(OptionError, match="not finite"):
+        write_routed(tmp_path / "x.safetensors", model, tiny_tokenizer())
+    assert not list(tmp_path.iterdir())

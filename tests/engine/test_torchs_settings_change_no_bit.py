@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from engine.client import Encoder, load_encoder
+from engine.errors import OptionError
 from engine.native import VARIABLE
 from engine.routed_file import write_routed
 from tests.engine.test_float_bits import DEEP, least_bytes
@@ -52,3 +53,21 @@ def test_the_default_type_of_tensors(
         there = load()
         assert np.array_equal(there.encode(TEXTS), expected)
     assert there.encoder_id == encoder.encoder_id
+
+
+def test_rounded_products_are_refused_where_torch_makes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As programs ask for them to train faster. Processors with AVX512 then round to bfloat16."""
+    write_routed(tmp_path / "tiny.safetensors", tiny_routed(), tiny_tokenizer())
+    for kernel in ("auto", "torch"):
+        monkeypatch.setenv(VARIABLE, kernel)
+        encoder = load_encoder(str(tmp_path / "tiny.safetensors"), max_tokens=64, threads=1)
+        expected = encoder.encode(TEXTS)
+        torch.set_float32_matmul_precision("medium")
+        try:
+            if kernel == "auto":
+                assert np.array_equal(encoder.encode(TEXTS), expected)
+            else:
+                with pytest.raises(OptionError, match=r"Call torch\.set_float32_matmul_precision"):
+                    encoder.encode(TEXTS)
+        finally:
+            torch.set_float32_matmul_precision("highest")

@@ -58,6 +58,19 @@ def test_loading_leaves_the_callers_threads_alone() -> None:
         torch.set_num_threads(before)
 
 
+def test_more_threads_than_the_system_starts_are_refused_and_the_process_ends() -> None:
+    code = (
+        "import resource, torch; from engine.client import load_encoder; load_encoder('shallow', threads=1); "
+        "room = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize() + (1 << 30); "
+        "resource.setrlimit(resource.RLIMIT_AS, (room, room)); torch.set_num_threads(3)\n"
+        "try: load_encoder('shallow', threads=5000)\n"
+        "except Exception as error: print(type(error).__name__, error, torch.get_num_threads())"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert ended.stdout.startswith("OptionError 5000 worker threads are more than can be started"), ended
+    assert ended.stdout.endswith("Give fewer. 3\n")
+
+
 def test_another_process(name: str, subject: Encoder, alone: np.ndarray) -> None:
     code = (
         "import sys; from engine.client import load_encoder; from tests.engine.texts import make_texts; "
