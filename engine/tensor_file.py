@@ -20,6 +20,7 @@ from engine.errors import ModelFileError
 from engine.safetensors_header import LARGEST_HEADER, metadata
 
 CHUNK_BYTES = 1 << 20
+MOST_DIMENSIONS = 8
 THRESHOLDS = (".thresholds", ".thresholds_B")
 _TYPES = {
     "F32": torch.float32,
@@ -165,12 +166,14 @@ class TensorFile:
                 shape = tuple(int(length) for length in entry["shape"])
                 start, stop = (data + int(offset) for offset in entry["data_offsets"])
             except (KeyError, TypeError, ValueError, OverflowError) as error:
-                raise ModelFileError(f"{self.name}: tensor {name} is described by {entry!r:.200}.") from error
-            sound = all(length >= 0 for length in shape) and data <= start <= stop <= self._size
+                raise ModelFileError(f"{self.name}: tensor {name:.80} is described by {entry!r:.200}.") from error
+            # Bounded before they are multiplied: a header has room for numbers whose product takes hours.
+            sound = len(shape) <= MOST_DIMENSIONS and all(0 <= length <= self._size for length in shape)
+            sound = sound and data <= start <= stop <= self._size
             if not sound or stop - start != math.prod(shape) * dtype.itemsize:
                 raise ModelFileError(
-                    f"{self.name} is damaged or cut off: tensor {name} of shape {shape} should lie at bytes {start} "
-                    f"to {stop} of {self._size}. Fetch or make the file again."
+                    f"{self.name} is damaged or cut off: tensor {name:.80} of shape {shape!r:.80} should lie at bytes "
+                    f"{start!r:.20} to {stop!r:.20} of {self._size}. Fetch or make the file again."
                 )
             places[name] = Place(dtype, shape or (1,), start)
         self._check_every_byte_is_of_one(places, data)

@@ -25,7 +25,8 @@ from engine.quantize import Int8Weights
 from engine.trace import Forward, LayerTrace
 
 VERSION = 4
-"""Of the interface to the library; one that was built from other sources than these is left alone."""
+"""Of the interface to the library; one of another version is left alone. Raise it where sources that were built before
+must not be used any more: nothing else tells that a library is older than its sources."""
 VARIABLE = "SIFTLINE_KERNEL"
 STAGES = (
     "embed and mean",

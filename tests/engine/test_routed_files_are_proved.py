@@ -20,6 +20,7 @@ from engine.errors import EngineError, ModelFileError, OptionError
 from engine.routed import RoutedEncoder
 from engine.routed_file import FORMAT, write_routed
 from engine.safetensors_header import metadata
+from engine.tensor_file import TensorFile
 from tests.engine.stored import Stored, stored
 from tests.engine.tiny import config_values, tiny_routed, tiny_routed_config, tiny_texts, tiny_tokenizer
 
@@ -142,6 +143,22 @@ def test_garbage_is_refused(garbage: bytes) -> None:
 )
 def test_a_strange_header_is_refused(header: bytes) -> None:
     refused(len(header).to_bytes(8, "little") + header, "x.safetensors has")
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("a", [10**1000] * 300), ("a" * 100_000, [3]), ("a", [10**30, 0]), ("a", [0] * 9)],
+    ids=["huge", "name", "zero", "dimensions"],
+)
+def test_sizes_beyond_the_file_are_refused_without_reckoning_with_them(
+    name: str, shape: list[int], tmp_path: Path
+) -> None:
+    header = json.dumps({name: {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}}).encode()
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(ModelFileError, match=r"x\.safetensors is damaged or cut off: tensor a") as told:
+        TensorFile(path)
+    assert len(str(told.value)) < 500
 
 
 def test_a_foreign_safetensors_file_is_refused() -> None:
