@@ -78,7 +78,8 @@ class TensorFile:
         # At the latest with this object: a load that fails closes nothing, and a streamed model reads to its end.
         self._closed = weakref.finalize(self, os.close, self._file)
         try:
-            self._size = os.fstat(self._file).st_size
+            self._state = self._now()
+            self._size = self._state[0]
             self.sha256 = self._digest()
             if sha256 is not None and self.sha256 != sha256:
                 raise ModelFileError(
@@ -139,6 +140,7 @@ class TensorFile:
         return self._read(place.start, place.shape[0] * place.row_bytes)
 
     def _read(self, start: int, count: int) -> bytes:
+        """Bytes of the file. Raises: ModelFileError when it ends before, or is not the file any more that was hashed."""
         parts: list[bytes] = []
         while count:
             part = os.pread(self._file, count, start)
@@ -146,7 +148,13 @@ class TensorFile:
                 raise ModelFileError(f"{self.name} ends at byte {start}, and {count} more are wanted. It is cut off.")
             parts.append(part)
             start, count = start + len(part), count - len(part)
+        if self._now() != self._state:  # copied over, say; a file that takes its name is another one, and does no harm
+            raise ModelFileError(f"{self.name} was changed since it was opened. Load the encoder again.")
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _now(self) -> tuple[int, int]:
+        found = os.fstat(self._file)
+        return found.st_size, found.st_mtime_ns
 
     def _digest(self) -> str:
         digest = hashlib.sha256()

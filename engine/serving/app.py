@@ -17,7 +17,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from engine.energy import EnergyMeter, best_meter
-from engine.errors import DeadlineError, InputError, NumericError, OverloadError, WorkerError
+from engine.errors import DeadlineError, InputError, ModelFileError, NumericError, OverloadError, WorkerError
 from engine.local import LocalEncoder
 from engine.request import Answer, Room
 from engine.request import Request as Queued
@@ -141,7 +141,7 @@ class Service:
             raise Refusal(503 if self.draining else 429, str(error)) from error
         except DeadlineError as error:
             raise Refusal(504, str(error)) from error
-        except WorkerError as error:
+        except (WorkerError, ModelFileError) as error:  # the latter from weights that are read for each batch
             raise Refusal(503, str(error)) from error
         except asyncio.CancelledError:  # by uvicorn, when it was told to end at once
             if not self.draining:

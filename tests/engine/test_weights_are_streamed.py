@@ -131,6 +131,25 @@ def test_the_client_streams_and_its_name_stays() -> None:
         load_encoder("dense", precision="int8", memory_budget=40 * MIB)
 
 
+def test_a_file_that_is_written_anew_under_the_encoder_is_noticed(routed_file: Path) -> None:
+    model = read_at_once(routed_file)
+    budget = _bytes(model) - _bytes(model.tokens) - 3 * _bytes(model.layers[0])
+    encoder = load_encoder(str(routed_file), max_tokens=64, memory_budget=budget)
+    expected = encoder.encode(TEXTS)
+    other = routed_file.with_name("other.safetensors")
+    write_routed(other, tiny_routed(tiny_routed_config(DEEP), seed=1), tiny_tokenizer())
+    content = routed_file.read_bytes()
+    assert len(other.read_bytes()) == len(content)
+
+    routed_file.replace(routed_file.with_name("moved.safetensors"))  # as our own commands replace a file
+    other.replace(routed_file)
+    assert np.array_equal(encoder.encode(TEXTS), expected)
+    with routed_file.with_name("moved.safetensors").open("r+b") as file:  # as cp copies over one
+        file.write(routed_file.read_bytes())
+    with pytest.raises(ModelFileError, match=r"routed\.safetensors was changed since it was opened\. Load the encoder"):
+        encoder.encode(TEXTS)
+
+
 def test_a_file_is_open_no_longer_than_somebody_reads_it(routed_file: Path) -> None:
     def is_open() -> bool:
         gc.collect()
