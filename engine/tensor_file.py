@@ -140,7 +140,7 @@ class TensorFile:
         return self._read(place.start, place.shape[0] * place.row_bytes)
 
     def _read(self, start: int, count: int) -> bytes:
-        """Bytes of the file. Raises: ModelFileError when it ends before, or is not the file any more that was hashed."""
+        """Bytes of the file. Raises: ModelFileError when it ends before, or is no longer the file that was hashed."""
         parts: list[bytes] = []
         while count:
             part = os.pread(self._file, count, start)
