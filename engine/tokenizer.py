@@ -38,6 +38,7 @@ class TextTokenizer:
     def __init__(self, content: bytes, *, vocab: int, max_tokens: int) -> None:
         try:
             self._tokenizer = Tokenizer.from_str(content.decode("utf-8"))
+            self._may_cut = _parts_at_blanks(json.loads(content))
         except Exception as error:  # the library raises bare Exception
             raise ModelFileError(f"tokenizer.json cannot be read: {error}.") from error
         # The file carries a padding to 128 tokens and a cut at 128; both would change what is encoded.
@@ -57,13 +58,15 @@ class TextTokenizer:
         if first is None or last is None:
             raise ModelFileError("tokenizer.json lacks the tokens [CLS] and [SEP].")
         self._first, self._last = int(first), int(last)
-        self._may_cut = _parts_at_blanks(json.loads(content))
 
     def encode(self, texts: Sequence[str]) -> list[Tokens]:
         """Token ids of each text. A text without a single token, such as an empty one, is [CLS] [SEP].
 
         Args:
             texts: N texts that `check_texts` has let through.
+
+        Raises:
+            ModelFileError: the tokenizer has no token for what it does not know.
         """
         room = self._max_tokens - 2
         beginnings = [self._beginning(text, room) for text in texts]
@@ -78,7 +81,10 @@ class TextTokenizer:
         return [Tokens([self._first, *ids[:room], self._last], truncated=len(ids) > room) for ids in found]
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
-        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+        try:
+            return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+        except Exception as error:  # as above
+            raise ModelFileError(f"tokenizer.json cannot be used: {error}.") from error
 
     def _beginning(self, text: str, room: int) -> str:
         """As much of a text as is likely to fill the room, up to a blank: its tokens are the first of the text's."""

@@ -168,6 +168,19 @@ def test_a_tokenizer_with_ids_beyond_the_model_is_refused() -> None:
         TextTokenizer(json.dumps(values).encode(), vocab=100, max_tokens=64)
 
 
+def test_a_tokenizer_that_cannot_be_used_is_refused_in_words() -> None:
+    values = json.loads(tiny_tokenizer())
+    vocabulary = values["model"]["vocab"]
+    vocabulary["[ODD]"] = vocabulary.pop("[UNK]")
+    tokenizer = TextTokenizer(json.dumps(values).encode(), vocab=100, max_tokens=64)
+    assert len(tokenizer.encode(["oil"])[0].ids) == 3
+    with pytest.raises(ModelFileError, match=r"cannot be used: WordLevel error: Missing \[UNK\] token"):
+        tokenizer.encode(["oil", "unheard-of"])
+    values["normalizer"]["type"] = {"type": "Lowercase"}
+    with pytest.raises(ModelFileError, match="cannot be read"):
+        TextTokenizer(json.dumps(values).encode(), vocab=100, max_tokens=64)
+
+
 def test_the_id_changes_with_everything_that_decides_a_bit() -> None:
     files = {"model.safetensors": "a", "tokenizer.json": "b"}
     base = make_encoder_id("dense", files, max_tokens=64, precision="float32")
