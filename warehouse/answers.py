@@ -82,7 +82,7 @@ OPINIONS = f"""
 # 0070). An opinion is one row of `said` where an item has one class, else a row for each class, which is a yes or a no.
 GOLD_LABELS = f"""
     WITH known AS MATERIALIZED (SELECT class_id, name FROM classes), said AS (
-        SELECT o.item_id, o.class_ids, o.updated_at, o.seconds, o.simulated, s.annotator AS judge, s.weight,
+        SELECT o.* EXCLUDE (class_id), s.annotator AS judge, s.weight,
                unnest(CASE WHEN o.class_ids IS NULL THEN [o.class_id] ELSE (SELECT list(class_id) FROM known) END)
                    AS class_id
         FROM opinions o LEFT JOIN annotator_skills s ON s.annotator = o.annotator
@@ -92,7 +92,8 @@ GOLD_LABELS = f"""
                sum(CASE WHEN class_ids IS NULL THEN coalesce(weight, {_UNKNOWN})
                         WHEN list_contains(class_ids, class_id) THEN coalesce(weight, {_UNKNOWN_YES_NO})
                         ELSE -coalesce(weight, {_UNKNOWN_YES_NO}) END) AS weight,
-               arg_max(list_contains(class_ids, class_id), updated_at) AS latest,
+               -- Of answers of one time, as imported ones are, the same is the latest at every reading.
+               arg_max(list_contains(class_ids, class_id), (updated_at, annotator, class_ids)) AS latest,
                list(class_ids) FILTER (WHERE class_ids IS NOT NULL) AS sets
         FROM said GROUP BY item_id, class_id
     ), shares AS (

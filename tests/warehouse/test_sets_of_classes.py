@@ -1,6 +1,7 @@
 """Sets of classes in the warehouse: gold labels class by class, sets in the views, and nothing changed without them."""
 
 import csv
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,7 +9,7 @@ import pytest
 
 from tests.active.test_consensus import say
 from tests.warehouse.test_commit_is_atomic import classes, items
-from warehouse import DataError, Lake, Upsert
+from warehouse import Append, DataError, Lake, Upsert
 from warehouse.hashing import hash_rows
 from warehouse.label_file import one_class, read_label_file
 from warehouse.questions import questions
@@ -52,6 +53,20 @@ def test_each_class_is_decided_on_its_own_and_none_is_a_label(lake: Lake) -> Non
         ("i00000", ["ann: a", "ben: a, b", "cem: b"]),
         ("i00002", ["ann: a, c", "ben: c"]),
     ]
+
+
+def test_a_tie_of_answers_of_one_time_is_decided_alike_at_every_reading(lake: Lake) -> None:
+    several(lake, "a", "b", count=300)
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    for who, label in {"ann": [0], "ben": [1], "cem": [0], "dan": [1]}.items():
+        same = {"project": "p", "task_id": "t", "annotator": who, "action": "labelled", "class_id": -1}
+        same |= {"simulated": False, "created_at": at, "updated_at": at, "seconds": 1.0, "class_ids": label}
+        rows = [{"annotation_id": f"{who}{n}", "item_id": f"i{n:05}", **same} for n in range(300)]
+        with lake.stage("collect", version=1, inputs=(), params={"who": who}) as stage:
+            stage.commit([Append("annotations", pa.Table.from_pylist(rows))])
+    for _ in range(3):
+        with lake.read() as reader:
+            assert reader.rows("SELECT class_ids, count(*) FROM gold_labels GROUP BY ALL") == [([1], 300)]
 
 
 def test_opinions_weigh_by_skill_class_by_class(lake: Lake) -> None:

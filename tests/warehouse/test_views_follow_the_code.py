@@ -23,6 +23,7 @@ PINNED = {
     10: "ed9b567465ce1022",
     11: "bcc982341c4db3ba",
     12: "29d62d36e1472558",
+    13: "8612c862b5ea0ef0",
 }
 """Hash of the views' text by version."""
 
