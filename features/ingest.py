@@ -92,13 +92,7 @@ def ingest(lake: Lake, config: IngestConfig, progress: Progress = silent) -> Sta
     }
     if config.multi_label:
         params["multi_label"] = True
-    # The token also names the read before, so that a file that is changed and changed back is read again.
-    with lake.read() as reader:
-        last, before = _last_tokens(reader)
-    with lake.stage(STAGE, version=VERSION, inputs=(), params={**params, "after": before}) as stage:
-        if stage.token == last:
-            return stage.result()
-    with lake.stage(STAGE, version=VERSION, inputs=(), params={**params, "after": last}) as stage:
+    with lake.stage(STAGE, version=VERSION, inputs=(), params=params) as stage:
         if stage.done:
             return stage.result()
         classes = new_classes(stage, config.classes, multi_label=config.multi_label)
@@ -331,12 +325,6 @@ def _quarantine_row(entry: Fault, source: str, name: str) -> tuple[Any, ...]:
     # Parts of bad records stand in the detail, and half a surrogate pair cannot be stored.
     detail = f"{name}: {entry.detail}".encode("utf-8", "backslashreplace").decode("utf-8")
     return (source, entry.position, entry.reason, detail, entry.raw_hash, entry.raw_bytes)
-
-
-def _last_tokens(reader: Reader) -> tuple[str, str]:
-    rows = reader.rows("SELECT token FROM runs WHERE stage = ? ORDER BY committed_at DESC LIMIT 2", [STAGE])
-    tokens = [str(token) for (token,) in rows] + ["", ""]
-    return tokens[0], tokens[1]
 
 
 def _check_names(what: str, names: tuple[str, ...], setting: str) -> None:

@@ -22,6 +22,9 @@ OTHER_MARKS = {
     b"\xfe\xff": "UTF-16; convert it: iconv -f UTF-16 -t UTF-8",
     b"\x00\x00\xfe\xff": "UTF-32; convert it: iconv -f UTF-32 -t UTF-8",
     b"\x1f\x8b": "packed with gzip; end its name in .gz",
+    b"\x28\xb5\x2f\xfd": "packed with Zstandard; unpack it, or pack it with gzip",
+    b"BZh91AY&SY": "packed with bzip2; unpack it, or pack it with gzip",
+    b"\xfd7zXZ\x00": "packed with xz; unpack it, or pack it with gzip",
     b"PK\x03\x04": "a ZIP file or an Excel workbook; unpack it, or save the sheet as CSV UTF-8",
     b"PAR1\x15": "Parquet; end its name in .parquet",
 }

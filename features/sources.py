@@ -27,6 +27,7 @@ _HINTS = {
     ".txt": "One with columns: end its name in .csv or .tsv. One text a line: jq -Rc '{text: .}' FILE > data.jsonl",
     ".xlsx": "Save the sheet as CSV UTF-8",
     ".xls": "Save the sheet as CSV UTF-8",
+    **{f".{kind}": "Unpack it, or pack it with gzip" for kind in ("zst", "bz2", "xz", "zip", "7z")},
 }
 
 FileFormat = Literal["parquet", "csv", "tsv", "jsonl"]

@@ -107,7 +107,7 @@ def resolve(path: Path | Location, at: At) -> int | None:
     """Number of the kept snapshot that `at` means; None for the newest.
 
     Raises:
-        SnapshotNotFound: there is none, or it cannot be told because its neighbours were expired.
+        SnapshotNotFound: there is none, or it cannot be told: its neighbours were expired, or the clock went back.
         SettingsError: `at` is neither a number nor a time.
     """
     if at is None:

@@ -68,7 +68,7 @@ def find_snapshot(wanted: int | datetime, kept: Kept) -> int:
     """Number of the kept snapshot that a number or a time means.
 
     Raises:
-        SnapshotNotFound: there is none, or it cannot be told because its neighbours were expired.
+        SnapshotNotFound: there is none, or it cannot be told: its neighbours were expired, or the clock went back.
     """
     return _numbered(wanted, kept) if isinstance(wanted, int) else _in_force(wanted, kept)
 
@@ -113,8 +113,10 @@ def _in_force(time: datetime, kept: Kept) -> int:
             "`siftline snapshots` lists them."
         )
     if after and after[0] != before[-1] + 1:
+        first, second = sorted((before[-1], after[0]))
+        why = "those between {} and {} were expired" if first < after[0] else "the clock went back between {} and {}"
         raise SnapshotNotFound(
-            f"Which snapshot was in force at {time.isoformat()} cannot be told: those between {before[-1]} and "
-            f"{after[0]} were expired. Name one of the two by its number."
+            f"Which snapshot was in force at {time.isoformat()} cannot be told: {why.format(first, second)}. Name one "
+            "of the two by its number."
         )
     return before[-1]

@@ -2,7 +2,8 @@
 -- How to read: Mean components of the value per cycle, for the items sent to people for their value (chosen) and for
 --     those that were not sent (left). Chosen items should be more representative and more uncertain, and less
 --     redundant; where a component does not differ, it plays no part. The fair sample, drawn whatever the value, is in
---     neither.
+--     neither. Where expire_days is set, read the selections of these days only: of older ones left has what was sent
+--     later, and nothing else.
 WITH sent AS (
     SELECT item_id, cycle, bool_and(reason LIKE 'Drawn at random, whatever its value:%') AS fair
     FROM queue GROUP BY item_id, cycle

@@ -1,7 +1,10 @@
 """Settings of a source, the files it finds, and what a query may touch."""
 
+import bz2
 import json
+import lzma
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,10 @@ def texts(root: Path, **settings: Any) -> list[str]:
     entries = [entry for _, entry in read_source(source, files, root, lambda _: None)]
     assert all(isinstance(e, Record) for e in entries), entries
     return [e.text for e in entries if isinstance(e, Record)]
+
+
+def zstd(data: bytes) -> bytes:
+    return pa.Codec("zstd").compress(data, asbytes=True)
 
 
 @pytest.mark.parametrize(
@@ -69,6 +76,18 @@ def test_an_unknown_ending_needs_a_format(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"a\.log cannot be told.*\.parquet"):
         texts(tmp_path, path="a.log")
     assert texts(tmp_path, path="a.log", format="jsonl") == ["x"]
+
+
+@pytest.mark.parametrize(("kind", "pack"), [("bz2", bz2.compress), ("xz", lzma.compress), ("zst", zstd)])
+def test_what_is_packed_another_way_is_told_with_the_way_out(
+    tmp_path: Path, kind: str, pack: Callable[[bytes], bytes]
+) -> None:
+    (tmp_path / f"a.jsonl.{kind}").write_bytes(pack(b'{"text":"x"}\n'))
+    with pytest.raises(SettingsError, match=rf"a\.jsonl\.{kind} cannot be told.*Unpack it, or pack it with gzip"):
+        texts(tmp_path, path=f"a.jsonl.{kind}")
+    config = SourceConfig(name="s", path=f"a.jsonl.{kind}", format="jsonl")
+    found = [entry for _, entry in read_source(config, tuple(find_files(config, tmp_path)), tmp_path, lambda _: None)]
+    assert [(one.reason, "unpack it, or pack it with gzip" in one.detail) for one in found] == [("not_utf8_file", True)]
 
 
 def test_parquet_in_gzip_is_refused(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from tests.warehouse.test_reading import vectors, write
 from warehouse import Append, DataError, Lake, Location, SettingsError, SnapshotNotFound, Upsert, WarehouseNotFound
 from warehouse.formats import plain
 from warehouse.label_file import read_label_file
-from warehouse.snapshots import parse_at
+from warehouse.snapshots import find_snapshot, parse_at
 
 COMMITS = 5
 
@@ -126,6 +126,15 @@ def test_a_time_whose_snapshot_may_be_expired_is_refused_and_not_answered_with_a
     for time in (times(history)[3], times(history)[5] - timedelta(microseconds=1)):
         with pytest.raises(SnapshotNotFound, match="between 3 and 5 were expired"):
             warehouse.connect(history.path, at=time)
+
+
+def test_a_time_that_the_clock_showed_twice_is_refused() -> None:
+    at = datetime(2026, 1, 1, 10, tzinfo=UTC)
+    kept = [(1, at), (2, at + timedelta(hours=2)), (3, at + timedelta(hours=1))]
+    assert find_snapshot(at, kept) == 1
+    assert find_snapshot(at + timedelta(hours=3), kept) == 3
+    with pytest.raises(SnapshotNotFound, match="the clock went back between 2 and 3"):
+        find_snapshot(at + timedelta(hours=1), kept)
 
 
 @pytest.mark.parametrize(
