@@ -50,7 +50,8 @@ class VectorIndex:
     """Exact search by inner product among unit vectors, so by cosine.
 
     Equal vectors are searched once and given back as all their items. Neighbours stand by falling similarity, equal
-    ones by row, so an answer depends neither on the batch nor on the number of threads.
+    ones by row, so an answer depends neither on the batch nor on the number of threads. Only where more than `SLACK`
+    different vectors are as near as the last one found, which of them are found is FAISS's choice.
 
     Attributes:
         item_ids: N ids, ascending; a row number is a place in this list.
