@@ -1,7 +1,8 @@
 """Files of labels: an item and its class, or its classes.
 
-Parquet, JSON lines or CSV by the file's name, with the columns id and label. A label is a class name or a list of them;
-in CSV, which knows no lists, a list is written as JSON, as exports write it: `["grain", "wheat"]`; `[]` is no class.
+Parquet, JSON lines or CSV by the file's name, with the columns id and label; ids and what stands between the cells of a
+CSV are read as in sources. A label is a class name or a list of them; in CSV, which knows no lists, a list is written
+as JSON, as exports write it: `["grain", "wheat"]`; `[]` is no class.
 A gold file has the true labels, and only the scoring and the simulated annotator open it; a file of given labels has
 those that people gave elsewhere, for `siftline import`.
 """
@@ -10,6 +11,7 @@ import csv
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from warehouse.errors import DataError
 
 _LONGEST_CELL = 2**31 - 1
 """Characters; what the csv module takes by itself, 131,072, is less than a text beside the label may have."""
+
+_BETWEEN_CELLS = ",;\t"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +48,7 @@ def read_label_file(path: Path) -> list[tuple[str, tuple[str, ...]]]:
     """
     what = f"The gold file {path}"
     rows = _read(path, what, ("id",))
-    return [(str(row["id"]), _names(what, row["id"], row.get("label"))) for row in rows]
+    return [(_id(row["id"]), _names(what, row["id"], row.get("label"))) for row in rows]
 
 
 def read_given_labels(path: Path) -> list[GivenLabel]:
@@ -61,7 +65,7 @@ def read_given_labels(path: Path) -> list[GivenLabel]:
             raise DataError(f"{what} has no id in row {number}. Give each label the id of its item.")
         none = label is None or label == ""
         labels = None if none else _names(what, item_id, label)
-        given.append(GivenLabel(item_id=str(item_id), labels=labels, annotator=str(row.get("annotator") or "")))
+        given.append(GivenLabel(item_id=_id(item_id), labels=labels, annotator=str(row.get("annotator") or "")))
     return given
 
 
@@ -89,6 +93,11 @@ def one_class(path: Path, item_id: str, names: tuple[str, ...]) -> str:
     return names[0]
 
 
+def _id(value: object) -> str:
+    """As ingest writes it: tools make floats of whole numbers where one is missing, and decimals."""
+    return str(int(value) if isinstance(value, float | Decimal) and value % 1 == 0 else value)
+
+
 def _names(what: str, item_id: object, label: object) -> tuple[str, ...]:
     names = label if isinstance(label, list) else [label]
     if any(not isinstance(name, str) for name in names) or len(set(map(str, names))) != len(names):
@@ -110,7 +119,8 @@ def _parquet_rows(path: Path, ids: tuple[str, ...]) -> Iterable[dict[str, Any]]:
     table = pq.read_table(path, columns=[name for name in (*ids, "label", "annotator") if name in names])
     for name in table.column_names:
         column = table.column(name)
-        if not pa.types.is_list(column.type) and not pa.types.is_large_list(column.type):
+        text = pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)
+        if text or (name not in ids and not pa.types.is_list(column.type) and not pa.types.is_large_list(column.type)):
             table = table.set_column(table.column_names.index(name), name, column.cast(pa.string()))
     return table.to_pylist()
 
@@ -130,7 +140,10 @@ def _csv_rows(path: Path, ids: tuple[str, ...]) -> Iterable[dict[str, Any]]:
     # The limit is one for the whole process, so it is only ever raised.
     csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CELL))
     with path.open(encoding="utf-8-sig", newline="") as lines:
-        rows = csv.DictReader(lines)
+        first = lines.readline()
+        lines.seek(0)
+        fits = (mark for mark in _BETWEEN_CELLS if _has(next(csv.reader([first], delimiter=mark), []), ids))
+        rows = csv.DictReader(lines, delimiter=next(fits, ","))
         if not _has(rows.fieldnames or (), ids):
             raise ValueError(f"it has the columns {', '.join(rows.fieldnames or ())}")
         for row in rows:

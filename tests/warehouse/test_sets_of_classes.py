@@ -2,11 +2,16 @@
 
 import csv
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
+from uuid import UUID
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from features.ingest import IngestConfig, ingest
+from features.sources import SourceConfig
 from tests.active.test_consensus import say
 from tests.warehouse.test_commit_is_atomic import classes, items
 from warehouse import Append, DataError, Lake, Upsert
@@ -125,6 +130,7 @@ def test_without_several_classes_rows_and_hashes_are_what_they_were(lake: Lake) 
     [
         ("gold.jsonl", '{"id": 1, "label": ["a", "b"]}\n{"id": 2, "label": []}\n{"id": 3, "label": "c"}\n'),
         ("gold.csv", 'id,label\n1,"[""a"", ""b""]"\n2,[]\n3,c\n'),
+        ("gold.csv", 'label;id\r\n"[""a"", ""b""]";1\r\n[];2\r\nc;3\r\n'),
     ],
 )
 def test_a_label_file_may_hold_lists(tmp_path: Path, name: str, text: str) -> None:
@@ -140,6 +146,27 @@ def test_a_label_file_may_hold_lists(tmp_path: Path, name: str, text: str) -> No
 def test_a_label_file_may_begin_with_a_mark_of_utf8(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text, "utf-8-sig")  # as spreadsheets write it
     assert read_label_file(tmp_path / name) == [("1", ("a",))]
+
+
+@pytest.mark.parametrize(
+    ("ids", "texts"),
+    [
+        (pa.array([1.0, 1e15]), ["1", "1000000000000000"]),
+        (pa.array([Decimal("1.00"), Decimal("20.00")]), ["1", "20"]),
+        (pa.array(["1.0", "x"]).dictionary_encode(), ["1.0", "x"]),
+        (pa.array([b"x", b"y"]), ["x", "y"]),
+        (pa.ExtensionArray.from_storage(pa.uuid(), pa.array([bytes(16)], pa.binary(16))), [str(UUID(int=0))]),
+    ],
+    ids=["floats", "decimals", "categories", "bytes", "uuids"],
+)
+def test_ids_of_a_label_file_are_those_of_items(lake: Lake, tmp_path: Path, ids: pa.Array, texts: list[str]) -> None:
+    labels = ["a"] * len(ids)
+    pq.write_table(pa.table({"id": ids, "label": labels, "text": labels}), tmp_path / "gold.parquet")
+    assert [item_id for item_id, _ in read_label_file(tmp_path / "gold.parquet")] == texts
+    source = SourceConfig(name="s", path="gold.parquet", id="id")
+    ingest(lake, IngestConfig(root=tmp_path, classes=("a",), sources=(source,)))
+    with lake.read() as reader:
+        assert sorted(reader.rows("SELECT item_id FROM items")) == sorted((text,) for text in texts)
 
 
 @pytest.mark.parametrize("label", ['["a", "a"]', "[7]", "null", "{}"])
