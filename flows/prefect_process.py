@@ -37,7 +37,8 @@ def serve_beside(door: socket.socket) -> None:
     os.environ["PREFECT_UI_ENABLED"] = "0"
 
     def end_with_parent() -> None:
-        sys.stdin.buffer.read()
+        # Not by sys.stdin, whose lock makes Python abort where the server fails, with words that hide the reason.
+        os.read(0, 1)
         os._exit(0)
 
     threading.Thread(target=end_with_parent, daemon=True).start()

@@ -123,22 +123,22 @@ def _identity(path: Path) -> _Identity:
 
 def _recorded() -> set[_Identity]:
     """Files that an earlier process of this user saw checked; none where somebody else could have written the note."""
-    path = record_path()
     try:
+        path = record_path()
         for place, kind in ((path.parent, stat.S_ISDIR), (path, stat.S_ISREG)):
             found = place.lstat()
             if found.st_uid != os.getuid() or found.st_mode & 0o022 or not kind(found.st_mode):
                 return set()
         lines = json.loads(path.read_text("utf-8"))
         return {(str(name), int(a), int(b), int(c), int(d)) for name, a, b, c, d in lines}
-    except (OSError, ValueError, TypeError):  # not there, or not ours to read: then DuckDB checks
+    except (OSError, ValueError, TypeError, RuntimeError):  # no home, or no note of ours: then DuckDB checks
         return set()
 
 
 def _record(files: frozenset[_Identity]) -> None:
-    """Note checked files beside those that are still what they were; a home that cannot be written is no error."""
-    path = record_path()
-    with contextlib.suppress(OSError, SettingsError):
+    """Note checked files beside those that are still what they were; no home, or one of others, is no error."""
+    with contextlib.suppress(OSError, SettingsError, RuntimeError):
+        path = record_path()
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         kept = {known for known in _recorded() if _unchanged(known)} | files
         with replaced_file(path, durable=False) as temporary:

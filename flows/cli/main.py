@@ -36,6 +36,7 @@ def main() -> None:
 
         use_systems_allocator()
     reach_loopback_directly()
+    _give_home()
     if sys.argv[1:2] != ["engine"]:
         for name, value in _SLEEP.items():
             os.environ.setdefault(name, value)
@@ -46,6 +47,14 @@ def main() -> None:
     if code == _INTERRUPTED and _only_reads(sys.argv[1:]):
         _end_now(code)  # at a usual end a thread that DuckDB still has sometimes aborts the process
     sys.exit(code)
+
+
+def _give_home() -> None:
+    """Name `/`, as containers do, as the home of a user id that has neither `HOME` nor a line in passwd."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = "/"
 
 
 def _end_now(code: int) -> NoReturn:

@@ -51,6 +51,23 @@ def siftline(*arguments: str, cwd: Path = ROOT, **environment: str) -> subproces
     )
 
 
+def test_a_user_id_without_a_home_or_a_name_is_served(tmp_path: Path) -> None:
+    (tmp_path / "fruit.csv").write_text("text\ngood apple\nbad pear\n")
+    unknown = "import pwd; pwd.getpwuid = {}.__getitem__; from flows.cli.main import main; main()"
+    environment = {k: v for k, v in os.environ.items() if k not in ("HOME", "XDG_CACHE_HOME")}
+    for command in ("init . --source fruit.csv --classes good,bad", "doctor"):
+        ended = subprocess.run(
+            [sys.executable, "-c", unknown, *command.split()],
+            cwd=tmp_path,
+            env={**environment, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ended.returncode == 0, ended.stderr
+        assert "Traceback" not in ended.stderr
+
+
 def test_a_folder_that_was_removed_under_the_terminal_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -133,6 +133,16 @@ def test_a_server_that_ends_on_a_full_disk_says_so(
         pass
 
 
+def test_a_server_that_cannot_start_says_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "docket.py").write_text('raise ImportError("a part of the installation is missing")\n')
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("PREFECT_PROFILES_PATH", str(tmp_path / "none.toml"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(tmp_path), str(ROOT))))
+    words = r"code 1 \(.*ImportError: a part of the installation is missing\)\. "
+    with pytest.raises(ServiceError, match=words), prefect_api(tmp_path):
+        pass
+
+
 @pytest.mark.parametrize(("free", "words"), [(0, "0 KiB free"), (2**30, "siftline down, then siftline up")])
 def test_a_server_that_cannot_work_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, words: str

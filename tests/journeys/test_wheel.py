@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -10,13 +11,14 @@ import pytest
 
 from tests.projects import ROOT
 
+NOT_PACKED = {"tests", "benchmarks", "examples", "docs"}
+
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, made from the source distribution beside it."""
     folder = tmp_path_factory.mktemp("wheel")
-    subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--outdir", str(folder), str(ROOT)], check=True, capture_output=True
-    )
+    subprocess.run([sys.executable, "-m", "build", "--outdir", str(folder), str(ROOT)], check=True, capture_output=True)
     [built] = folder.glob("siftline-*.whl")
     return built
 
@@ -60,4 +62,10 @@ def test_the_wheel_holds_the_packages_and_nothing_of_tests_or_data(wheel: Path) 
         assert f"{package}/__init__.py" in names
     for model in ("routed-minilm", "shallow-minilm"):
         assert f"engine/models/{model}.safetensors" in names
-    assert not {"tests", "benchmarks", "examples", "docs"} & {name.partition("/")[0] for name in names}
+    assert not NOT_PACKED & {name.partition("/")[0] for name in names}
+
+
+def test_the_source_distribution_holds_as_little(wheel: Path) -> None:
+    [packed] = wheel.parent.glob("siftline-*.tar.gz")
+    with tarfile.open(packed) as archive:
+        assert not NOT_PACKED & {name.split("/")[1] for name in archive.getnames() if "/" in name}

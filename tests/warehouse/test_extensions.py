@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import pwd
 import shutil
 from pathlib import Path
 
@@ -104,5 +105,13 @@ def test_a_home_that_cannot_be_written_costs_time_and_nothing_else(
     new_process: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "cache").write_text("a file where the folder should be")
+    open_duckdb().close()
+    assert extensions._recorded() == set()
+
+
+def test_a_user_without_a_home_costs_time_and_nothing_else(new_process: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
     open_duckdb().close()
     assert extensions._recorded() == set()
