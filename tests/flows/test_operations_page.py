@@ -109,6 +109,15 @@ def test_prefects_server_keeps_places_and_forgets_runs_wherever_it_is_started() 
     assert f"--owner siftline {place}" in (ROOT / "deploy" / "Dockerfile").read_text("utf-8")
 
 
+def test_the_image_is_built_from_what_it_needs_and_from_no_secrets() -> None:
+    lines = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
+    assert lines[1] == "*"
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    needed = {"pyproject.toml", "constraints.txt", settings["project"]["readme"], *settings["project"]["license-files"]}
+    needed |= {name.partition(".")[0] for name in settings["tool"]["setuptools"]["packages"]}
+    assert {line[1:] for line in lines if line.startswith("!")} == needed
+
+
 def test_prefects_server_of_the_unit_is_the_one_that_answers_under_our_names_only() -> None:
     unit = (ROOT / "deploy" / "siftline-prefect.service").read_text("utf-8")
     [module, port] = re.findall(r"^ExecStart=\S+ -P -m (\S+) staying (\d+)$", unit, re.MULTILINE)[0]
