@@ -22,7 +22,8 @@ _AROUND_REM = 4.1
 """Width of a letter of a class, and of the button, key and space around a name: measured in Label Studio 1.23.2."""
 # `lsf-*` are Label Studio's own class names; where it renames them, spacing and columns are lost. On a phone it makes
 # the page wider than the screen, so that Submit lies outside, and the list of tasks takes half of it: the last rules
-# are for screens as narrow as that. Each line of a text begins on the side where its first letter does.
+# are for screens as narrow as that. Each line of a text begins on the side where its first letter does. A click on the
+# class that is chosen already, the suggestion, changes nothing, but it would leave the page deaf to all keys.
 _PAGE = """<View style="max-width: {width}; margin: 0 auto; padding: 0 1rem">
   <Style>.lsf-richtext__container, .lsf-richtext__line {{ line-height: 1.65; }}
     .lsf-richtext__line {{ display: inline-block; width: 100%; unicode-bidi: plaintext; text-align: start; }}
@@ -31,6 +32,7 @@ grid-template-columns: repeat(auto-fill, minmax(min(100%, {column}rem), 1fr)); }
     .lsf-choice__item, .lsf-choice__item label {{ line-height: 1.4; overflow-wrap: anywhere; }}
     .lsf-hint {{ white-space: nowrap; }}
     .lsf-choice__item {{ margin: 0 0.5rem 0.6rem 0; }}
+    .ant-radio-wrapper-checked {{ pointer-events: none; }}
     @media (max-width: 700px) {{
       .lsf-editor {{ flex: none; width: 100%; min-width: 0; margin: 0; }}
       .lsf-menu-header {{ overflow-x: auto; }}
@@ -154,7 +156,8 @@ def updated(config: str, page: Page) -> str:
     if _takes_several(found[0]) != page.multi_label:
         found[0].set("choice", "multiple" if page.multi_label else "single-radio")
         found[0].set("required", "false" if page.multi_label else "true")
-    options = {option.get("value"): option for option in found[0] if option.tag == "Choice"}
+    # An answer has a choice's alias where there is one: that is then the class, and the value only what people see.
+    options = {option.get("alias") or option.get("value"): option for option in found[0] if option.tag == "Choice"}
     tail = found[0][0].tail if len(found[0]) else "\n"
     for option in found[0].findall("Choice"):
         found[0].remove(option)

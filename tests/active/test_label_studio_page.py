@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webdriver import WebDriver
@@ -101,6 +102,22 @@ def test_an_annotator_labels_with_the_keyboard(studio: StudioInfo, service: Labe
     assert (answer.item_id, answer.action, answer.labels) == ("plain", "labelled", ("crude",))
     assert answer.annotator == studio.username
     assert answer.seconds > 0
+
+
+def test_keys_work_after_a_click_on_the_suggestion(studio: StudioInfo, service: LabelStudioService) -> None:
+    """Who confirms it by a click: the radio button would keep the keyboard to itself."""
+    service.ensure_project(CLASSES)
+    service.push([PLAIN, replace(PLAIN, item_id="next", text="The next text.", rank=2, value=0.5)])
+    with chromium() as driver:
+        log_in(driver, studio)
+        driver.get(f"{studio.url}/projects/{project_of(studio, service)['id']}/data?labeling=1")
+        text_of(driver)
+        suggestion = driver.find_element(By.CSS_SELECTOR, "label:has(input[type=radio]:checked)")
+        ActionChains(driver).move_to_element(suggestion).click().perform()
+        ActionChains(driver).key_down(Keys.CONTROL).send_keys(Keys.ENTER).key_up(Keys.CONTROL).perform()
+        WebDriverWait(driver, 30).until(lambda _: text_of(driver) == "The next text.")
+    (answer,) = service.pull()
+    assert (answer.item_id, answer.labels) == ("plain", ("trade",))
 
 
 def test_long_class_names_stand_one_below_the_other_and_short_ones_in_a_row(

@@ -71,6 +71,24 @@ def test_changed_classes_change_a_page_that_a_person_redesigned_and_nothing_else
     assert len(service.find(["item-0", "item-1"])) == 2
 
 
+def test_aliases_are_known_for_classes(studio: StudioInfo, service: LabelStudioService) -> None:
+    """An answer has a choice's alias: a person may show a class by other words, but not store it by others."""
+    service.ensure_project(CLASSES)
+    own = label_config(Page(classes=CLASSES)).replace('value="acq"', 'value="Mergers and purchases" alias="acq"')
+    own = own.replace('value="crude"', 'value="crude" alias="OIL"')
+    api(studio, "PATCH", f"/api/projects/{project_of(studio, service)['id']}/", json={"label_config": own})
+    ids = service.push(make_tasks(2))
+    choose(studio, ids["item-0"], "acq")
+    choose(studio, ids["item-1"], "crude")
+    more = (*CLASSES, "grain")
+    service.ensure_project(more)
+    assert sorted(labels(studio, service)) == sorted(more)
+    page = str(project_of(studio, service)["label_config"])
+    assert 'value="Mergers and purchases" alias="acq"' in page
+    assert "OIL" not in page
+    assert sorted(answer.labels for answer in service.pull()) == [("acq",), ("crude",)]
+
+
 def test_a_class_that_people_chose_cannot_be_taken_away(studio: StudioInfo, service: LabelStudioService) -> None:
     service.ensure_project(CLASSES)
     ids = service.push(make_tasks(2))
