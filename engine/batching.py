@@ -93,7 +93,7 @@ class Scheduler:
             sequences: token ids of N texts, none empty.
             traced: the routes are wanted.
             deadline: on the clock of `time.monotonic`; texts that wait longer fail with a DeadlineError.
-            told: called with a number of texts whenever so many are done or have failed, until all are.
+            told: called with a number of tokens whenever texts of so many are done or have failed, until all are.
 
         Raises:
             OverloadError: there is no room; nothing was put in.
@@ -373,7 +373,7 @@ class Scheduler:
         if not request.open:
             request.answer.set_result(request.result)
         if request.told is not None:
-            request.told(len(indexes))
+            request.told(sum(len(request.sequences[index]) for index in indexes))
 
     def _answer_all(self, error: EngineError) -> None:
         """Answer everybody who still waits, also for a batch that runs; the lock is held."""

@@ -12,7 +12,7 @@ from engine.errors import OptionError
 
 Vectors = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]
-"""Called with (texts done, texts in all) while `embed` works."""
+"""Called with (texts done, texts in all) while `embed` works; a text may count by its share of the work."""
 
 ENCODERS = {"dense": "dense", "routed": "routed", "shallow": "shallow", "default": "dense"}
 """Names that `load_encoder` knows, and the encoder each stands for."""

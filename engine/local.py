@@ -115,23 +115,30 @@ class LocalEncoder:
             active_frac=np.ones(count, np.float32),
             routes=[""] * count,
         )
-        parts: SimpleQueue[int] = SimpleQueue()
+        parts: SimpleQueue[float] = SimpleQueue()
         waiting: deque[tuple[int, int, Request]] = deque()
-        done = 0
+        done = 0.0
         try:
             # Token ids of two windows are held at a time: one is computed while the next one is made.
             for start, stop in _windows(checked):
                 window = self._tokenizer.encode(checked[start:stop])
                 result.tokens[start:stop] = [len(tokens.ids) for tokens in window]
                 result.truncated[start:stop] = [tokens.truncated for tokens in window]
-                request = self.scheduler.submit([tokens.ids for tokens in window], traced=traced, told=parts.put)
+                ids = [tokens.ids for tokens in window]
+                # The longest are computed first, so a window's texts are told by the share of its tokens.
+                share = (stop - start) / sum(map(len, ids))
+                request = self.scheduler.submit(
+                    ids, traced=traced, told=lambda tokens, share=share: parts.put(tokens * share)
+                )
                 waiting.append((start, stop, request))
                 while waiting and (len(waiting) > 1 or stop == count):
-                    while done < waiting[0][1]:
+                    while not (waiting[0][2].answer.done() and parts.empty()):  # both are computed in turns
                         done += parts.get()
                         if progress is not None:
-                            progress(done, count)
+                            progress(min(int(done), count), count)
                     _copy(result, *waiting.popleft())
+            if progress is not None and count:
+                progress(count, count)
         finally:
             for _, _, request in waiting:  # after an error or an interrupt nobody waits for the rest
                 request.cancel()

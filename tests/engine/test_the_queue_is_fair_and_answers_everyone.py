@@ -21,6 +21,7 @@ from engine.client import load_encoder
 from engine.encoder import pack
 from engine.errors import DeadlineError, NumericError, OverloadError, WorkerError
 from engine.loading import encoder_of
+from engine.local import WINDOW_TEXTS
 from engine.pace import Pace
 from engine.request import Packed, Room
 from tests.engine.texts import make_texts
@@ -387,6 +388,27 @@ def test_progress_ends_at_all_and_never_goes_back() -> None:
     encoder.embed(["oil"] * 5000, lambda done, total: told.append((done, total)))
     assert told[-1] == (5000, 5000)
     assert [done for done, _ in told] == sorted(done for done, _ in told)
+
+
+def test_progress_goes_by_tokens_batch_by_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted by texts it told hours at first, since the longest come first, and then stood still over half of all."""
+    encoder = encoder_of(tiny_routed(), tiny_tokenizer(), sha256={}, active=0.3, max_tokens=32, threads=1)
+    encoder.scheduler.batch_tokens = 256
+    compute, batches, told = encoder.scheduler._compute, list[int](), list[int]()  # pyright: ignore[reportPrivateUsage]
+
+    def counted(sequences: list[list[int]], traced: bool) -> Packed:
+        batches.append(sum(map(len, sequences)))
+        return compute(sequences, traced)
+
+    monkeypatch.setattr(encoder.scheduler, "_compute", counted)
+    texts = [" ".join(["oil"] * (30 if number % 10 == 0 else 1)) for number in range(2 * WINDOW_TEXTS)]
+    encoder.embed(texts[:WINDOW_TEXTS], lambda done, _: told.append(done))
+    shares = np.cumsum(batches) / sum(batches)
+    assert len(batches) > 20
+    assert np.abs(np.array(told[: len(batches)]) / WINDOW_TEXTS - shares).max() < 0.001
+    told.clear()
+    encoder.embed(texts, lambda done, _: told.append(done))
+    assert np.diff(told, prepend=0).max() < 0.05 * len(texts)
 
 
 def test_closing_waits_for_the_thread_so_that_no_interpreter_ends_before_it() -> None:
