@@ -44,15 +44,22 @@ def _parsed(line: Line) -> dict[str, Any]:
         value = _JSON.decode(text)
     except ValueError as error:  # JSONDecodeError, and numbers of more digits than Python converts
         if not line.ended and b"\r" not in line.raw.strip():
-            raise BadRecord("half_line", f"the last line has no line end and is not JSON: {error}") from error
+            raise BadRecord("half_line", f"the last line has no line end and is not JSON: {_words(error)}") from error
         hint = f"; {CR_HINT}" if b"\r" in line.raw.strip() else ""
-        raise BadRecord("invalid_json", f"not JSON: {error}{hint}") from error
+        raise BadRecord("invalid_json", f"not JSON: {_words(error)}{hint}") from error
     if not isinstance(value, dict):
         raise BadRecord(
             "not_an_object",
             f"the JSON value is {type(value).__name__}; one object a line is read (of an array: jq -c '.[]')",
         )
     return value
+
+
+def _words(error: ValueError) -> str:
+    """Where it is in the line; json numbers the lines of what it was given, which is one line."""
+    if not isinstance(error, json.JSONDecodeError):
+        return str(error)
+    return f"{error.msg.removesuffix(' at')} at character {error.pos + 1}"
 
 
 # A string that never closes is matched to its end, so the pattern never starts again inside it and stays linear.

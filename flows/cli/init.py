@@ -176,15 +176,22 @@ def _check_source(source: Path, *, text: str, id_field: str | None, classes: lis
             ) from error
         with lake.read() as reader:
             reasons = reader.rows(
-                "SELECT reason, count(*), arg_min(detail, position) FROM quarantine GROUP BY 1 ORDER BY 2 DESC, 1"
+                "SELECT reason, count(*), arg_min(detail, position), min(position) FROM quarantine GROUP BY 1 "
+                "ORDER BY 2 DESC, 1"
             )
+            named = reader.scalar("SELECT count(*) FROM items WHERE item_id <> content_hash")
             foreign = reader.scalar(_NOT_LATIN)
-    why = ", ".join(f"{count} {reason}" for reason, count, _ in reasons)
+    why = ", ".join(f"{count} {reason}" for reason, count, *_ in reasons)
     if not counts.get("stored"):
         first = f" The first: {reasons[0][2]}." if reasons else ""
         way = _way_to_text(text, reasons[0][2]) if reasons and reasons[0][0] in _NO_TEXT else ""
         raise DataError(
             f"Not one record of {source} can be read ({why or 'the file has none'}); nothing was written.{first}{way}"
+        )
+    if id_field and not named:
+        raise SettingsError(
+            f"No record of {source} has an id at {id_field!r}; nothing was written. Name yours: --id NAME, or leave it "
+            "out: the text is then the id."
         )
     if twice := counts["duplicate"]:
         why = ", ".join(filter(None, [why, f"{twice} duplicate"]))
@@ -193,9 +200,10 @@ def _check_source(source: Path, *, text: str, id_field: str | None, classes: lis
         out.print(
             "   Most of their letters are not Latin; the encoders of Siftline learned from English, see [encoder]"
         )
-    for reason, _, detail in reasons:
-        out.print(f"   first {reason}: {detail}")
-    if any(reason == "duplicate_id_conflict" for reason, _, _ in reasons):
+    for reason, _, detail, position in reasons:
+        where = f", {'row' if source.suffix == '.parquet' else 'line'} {position}" if position else ""
+        out.print(f"   first {reason}{where}: {detail}")
+    if any(reason == "duplicate_id_conflict" for reason, *_ in reasons):
         out.print(
             f"   Where '{id_field}' is not unique, begin anew with another --id, or without: the text is then the id"
         )

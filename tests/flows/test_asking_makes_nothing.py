@@ -127,7 +127,7 @@ def test_the_question_about_them_says_in_words_what_is_wrong(
     assert run_command(["questions", "what-was-not-read", "--project", str(tmp_path), "--format", "json"]) == 0
     [row] = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert (row["reason"], row["n"]) == ("empty_text", 2)
-    assert row["example"] == "bad.jsonl: 'text' is empty or only white space"
+    assert row["example"] == "bad.jsonl: 'text' is empty or only white space (at 2)"
 
 
 def test_a_class_taken_out_is_called_missing(tmp_path: Path) -> None:

@@ -46,6 +46,15 @@ def init(folder: Path, name: str, *options: str) -> int:
             "left out: 1 duplicate_id_conflict, 1 empty_text, 1 invalid_json, 1 null_text",
         ),
         (
+            "a.jsonl",
+            b'{"text": "a"}\n\n{"text": x}\n',
+            [],
+            "first invalid_json, line 3: a.jsonl: not JSON: Expecting value at character 10",
+        ),
+        ("a.csv", b'text\n"a\nb"\n""\n', [], "first empty_text, line 4: a.csv: 'text' is empty"),
+        ("a.parquet", parquet(text=["a", ""]), [], "first empty_text, row 2: a.parquet: 'text' is empty"),
+        ("a.jsonl", b'{"text": "a", "id": 1}\n{"text": "b"}\n', ["--id", "id"], "2 records can be read"),
+        (
             "a.csv",
             'text\ngrün\na\n""\n""\n'.encode("latin-1"),
             [],
@@ -109,6 +118,17 @@ def test_what_is_refused(
     (tmp_path / name).write_bytes(content)
     assert init(tmp_path, name) == 2
     assert told in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "p").exists()
+
+
+def test_an_id_that_no_record_has_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """JSON has no header to look in; the texts became ids without a word."""
+    (tmp_path / "a.jsonl").write_text('{"text": "a", "id": 1}\n{"text": "b", "id": 2}\n', "utf-8")
+    assert init(tmp_path, "a.jsonl", "--id", "ticket") == 2
+    told = capsys.readouterr().err
+    assert "No record of" in told
+    assert "has an id at 'ticket'; nothing was written" in told
+    assert "or leave it out: the text is then the id" in told
     assert not (tmp_path / "p").exists()
 
 
