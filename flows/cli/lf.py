@@ -192,10 +192,10 @@ def suggest_functions(root: Path, output: Path | None, *, force: bool) -> None:
         suggestions = suggest(reader, SuggestConfig(encoder_id=project.encoder.encoder_id))
     write(suggestions, path, replace=force)
     rows = [(s.name, s.label, s.precision, s.hits, s.coverage, s.code) for s in suggestions.found]
-    print_table(["candidate", "votes for", "precision", "gold", "coverage", "function"], rows, title=str(path))
     if not suggestions.found:
-        say(f"{suggestions.missing} {path} holds no function.")
+        say(f"{path} holds no function. {suggestions.missing}{project_hint(root)}")
         return
+    print_table(["candidate", "votes for", "precision", "gold", "coverage", "function"], rows, title=str(path))
     found = len(suggestions.found)
     some, them = ("candidate", "it") if found == 1 else ("candidates", "them")
     try_them = f"siftline lf preview {shlex.quote(str(path))}{project_hint(root)}"

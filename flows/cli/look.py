@@ -68,7 +68,7 @@ def show_status(root: Path) -> None:
         if waiting:
             out.print(f"{_wait(waiting)}.")
             if hint := _answer_here(root, settings):
-                out.print(hint)
+                out.print(_answered_there(reader, root, settings) + hint)
             out.print(_then_run(root))
 
 
@@ -304,10 +304,12 @@ def show_queue(root: Path, limit: int) -> None:
             """,
             [limit],
         )
+        hint = _answer_here(root, settings) if rows else None
+        answered = _answered_there(reader, root, settings) if hint else ""
     shown = [(*row[:4], row[4], excerpt(row[5], 60)) for row in rows]
     print_table(["rank", "value", "state", "suggested", "reason", "text"], shown, title="next tasks")
-    if shown and (hint := _answer_here(root, settings)):
-        say(hint)
+    if hint:
+        say(answered + hint)
 
 
 def _answer_here(root: Path, settings: Settings) -> str | None:
@@ -315,6 +317,21 @@ def _answer_here(root: Path, settings: Settings) -> str | None:
     elsewhere = settings.annotate.service == "label-studio" or os.environ.get("LABEL_STUDIO_URL")
     here = not elsewhere and (root / settings.annotate.folder).is_dir()
     return f"To answer them here: siftline answer{project_hint(root)}" if here else None
+
+
+def _answered_there(reader: Reader, root: Path, settings: Settings) -> str:
+    """A line that says how many waiting tasks have an answer in the folder, which no run took in; empty for none."""
+    from active.task_folder import TaskFolder
+
+    if settings.annotate.annotators_per_task > 1:
+        return ""  # a task that one of them answered waits for the others
+    folder = TaskFolder(
+        root / settings.annotate.folder, settings.project.name, multi_label=settings.project.multi_label
+    )
+    waiting = [item_id for (item_id,) in reader.rows("SELECT item_id FROM queue WHERE state <> 'answered'")]
+    latest = {task_ids[-1] for task_ids in folder.find(waiting).values()}
+    answered = sum(task.answered and task.task_id in latest for task in folder.stored())
+    return f"Answered there already, for the next run to take in: {answered:,}\n" if answered else ""
 
 
 def show_suspects(root: Path, limit: int) -> None:

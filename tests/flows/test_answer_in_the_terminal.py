@@ -203,6 +203,23 @@ def test_where_tasks_are_shown_the_command_that_answers_them_is_named(
     assert f"To answer them here: siftline answer --project {root}\n" in captured.out + captured.err
 
 
+@pytest.mark.parametrize("command", ["status", "queue"])
+def test_answers_that_no_run_took_in_are_told_where_their_tasks_still_wait(
+    made: Made, answer: Answer, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """Who had answered all was told that all wait."""
+    root = made(["one", "two", "three"])
+    answer(root, "1", "s", "q")
+    told = []
+    for _ in range(2):
+        assert run_command([command, "--project", str(root)]) == 0
+        captured = capsys.readouterr()
+        told.append("Answered there already, for the next run to take in: 2\n" in captured.out + captured.err)
+        collected(root)
+        capsys.readouterr()
+    assert told == [True, False]
+
+
 def test_several_classes_one_and_none(made: Made, answer: Answer) -> None:
     root = made(["first", "second", "third"], several=True)
     assert answer(root, "3, spam,3", "none", ",", "ham").returncode == 0

@@ -175,9 +175,10 @@ def test_the_command_says_what_was_missing_or_how_to_try_what_it_wrote(
         add_items(lake, {f"i{n:03}": f"word{n}" for n in range(30)})
         add_classes_and_gold(lake, {f"i{n:03}": n % 3 for n in range(30)})
     assert run_command(command) == 0
-    told = capsys.readouterr().err
-    assert "hits 3 or more of the half of the 30 labels" in told
-    assert told.endswith("mine.py holds no function.\n")
+    said = capsys.readouterr()
+    assert said.out == "", "a table without a row says nothing"
+    assert "mine.py holds no function. No word and no cell hits 3 or more of the half of the 30 labels" in said.err
+    assert said.err.endswith(f"siftline run --project {tmp_path}\n"), "no word behind the command looks like its own"
     with Lake(tmp_path / "lake") as lake:
         fill(lake)
     assert run_command(command) == 0
