@@ -254,7 +254,10 @@ def read_facts(reader: Reader, *, seed: int = 0) -> Facts:
 
 def _functions(reader: Reader, insight: Report) -> list[Row]:
     """Rows of lf_summary, with what the report of the functions adds."""
-    more = {f.name: {"estimate": f.estimated_accuracy, "gain": f.gain, "alone": f.alone} for f in insight.functions}
+    more = {
+        f.name: {"estimate": f.estimated_accuracy, "gain": f.gain, "alone": f.alone, "why_off": f.why_off}
+        for f in insight.functions
+    }
     rows = _dicts(reader, "SELECT * FROM lf_summary ORDER BY coverage DESC, lf_name")
     return [{**row, **more[row["lf_name"]]} for row in rows]
 

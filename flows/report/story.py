@@ -326,6 +326,6 @@ def quality_sentence(facts: Facts) -> str:
     last = facts.ingests[-1]
     n = {key: int(last.get(key, 0)) for key in ("read", "stored", "quarantined", "duplicate")}
     return (
-        f"Of {counted(n['read'], 'record')} read, {counted(n['stored'], 'was', 'were')} stored, "
-        f"{count(n['quarantined'])} quarantined and {counted(n['duplicate'], 'was a duplicate', 'were duplicates')}."
+        f"Of {counted(n['read'], 'record')} in the last read, {counted(n['stored'], 'was', 'were')} stored, "
+        f"{count(n['quarantined'])} quarantined and {counted(n['duplicate'], 'was', 'were')} there already."
     )

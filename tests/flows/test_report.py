@@ -3,6 +3,7 @@
 import html
 import json
 import re
+import shutil
 import statistics
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -19,7 +20,7 @@ from flows.report.plots import Curve, learning_curve
 from tests.flows import report_lake
 from tests.flows.report_lake import CLASSES, HOSTILE, LABELS, SEEDS, accuracy
 from tests.lakes import copy_of
-from warehouse import Append, Lake, SettingsError
+from warehouse import Append, Lake, SettingsError, Upsert
 
 SECTIONS = ("curve", "hours", "queue", "map", "values", "confusion", "functions", "quality", "made")
 
@@ -140,6 +141,16 @@ def test_the_tables_equal_the_views(full: tuple[str, Page], full_path: Path) -> 
     assert [(int(r[0]), int(r[1])) for r in page.tables["table-cycles"][1:]] == [tuple(row) for row in models]
 
 
+def test_a_function_that_is_switched_off_is_marked(full_path: Path, tmp_path: Path) -> None:
+    with Lake(shutil.copytree(full_path, tmp_path / "lake")) as lake:
+        off = {"item_id": "", "lf_name": "lf_off", "lf_version": "1", "fault": "switched_off", "detail": "too slow"}
+        with lake.stage("vote", version=1, inputs=(), params={"off": True}) as stage:
+            stage.commit([Upsert("lf_faults", pa.Table.from_pylist([off]))])
+        _, page = written(lake, tmp_path)
+    marks = {row[0]: row[1] for row in page.tables["table-functions"][1:]}
+    assert [name for name, mark in marks.items() if mark == "switched off"] == ["lf_off"]
+
+
 def test_the_calibration_error_stands_with_every_end_model_and_the_confusion_matrix(full: tuple[str, Page]) -> None:
     text, page = full
     rows = page.tables["table-cycles"]
@@ -151,7 +162,7 @@ def test_the_calibration_error_stands_with_every_end_model_and_the_confusion_mat
 
 def test_counts_of_the_last_read_and_of_the_quarantine(full: tuple[str, Page]) -> None:
     text, page = full
-    assert "Of 95 records read, 90 were stored, 3 quarantined and 2 were duplicates." in text
+    assert "Of 95 records in the last read, 90 were stored, 3 quarantined and 2 were there already." in text
     assert page.tables["table-ingests"][1][1:5] == ["95", "90", "3", "2"]
     assert [row[1:4] for row in page.tables["table-quarantine"][1:]] == [
         ["the bytes are not UTF-8 invalid_utf8", "2", "4"],
