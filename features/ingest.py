@@ -4,6 +4,7 @@ Counts add up by construction and are asserted: read = stored + quarantined + du
 """
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -77,7 +78,7 @@ def ingest(lake: Lake, config: IngestConfig, progress: Progress = silent) -> Sta
 
     Returns:
         The result; `detail` counts records: read, stored, quarantined, duplicate; and as `missing` the stored items
-        that are not among these any more, where there are such.
+        that are not among these any more, where there are such. `advice` names fields that no record has.
 
     Raises:
         SettingsError: a source or column does not exist, a class was renamed or removed, or `multi_label` was changed
@@ -139,12 +140,15 @@ def read_source(
         consumed(done)
 
 
-def _read_all(intake: "_Intake", inputs: list[_Input], root: Path, progress: Progress) -> dict[str, int]:
+def _read_all(intake: "_Intake", inputs: list[_Input], root: Path, progress: Progress) -> dict[str, Any]:
     total = sum(size for i in inputs for size, _, _ in i.states)
     counts = intake.counts
     done = 0
     shown = _Shown(progress, total)
+    advice: list[str] = []
     for one in inputs:
+        unseen = dict.fromkeys(name for name in (one.source.id, *one.source.metadata) if name)
+        records = False
         digest = hashlib.sha256()
         for name, entry in read_source(one.source, one.files, root, lambda n, done=done: shown.at(done + n)):
             counts["read"] += 1
@@ -153,18 +157,30 @@ def _read_all(intake: "_Intake", inputs: list[_Input], root: Path, progress: Pro
             if one.source.query:
                 _hash_entry(digest, entry)
             if isinstance(entry, Record):
+                records = True
+                for field in _filled(entry, one.source) if unseen else ():
+                    unseen.pop(field, None)
                 intake.judge(entry, one.source.name, name)
             else:
                 intake.refuse(_about_file(entry, name, one), one.source.name, name)
         done += sum(size for size, _, _ in one.states)
         _check_unchanged(one, digest.hexdigest())
+        if records and unseen:
+            fields = ", ".join(map(repr, unseen))
+            advice.append(f"No record of source '{one.source.name}' has {fields}. Look at its names in siftline.toml.")
     intake.judge_held()
     if missing := intake.missing():
         counts["missing"] = missing
     shown.at(total)
     shown.show()
     assert counts["read"] == counts["stored"] + counts["quarantined"] + counts["duplicate"], counts
-    return counts
+    return {**counts, "advice": " ".join(advice)} if advice else counts
+
+
+def _filled(record: Record, source: SourceConfig) -> set[str]:
+    """The fields of its source that a record has; of JSON each may lack some, so nobody sees that a name is wrong."""
+    names = set(json.loads(record.metadata))
+    return names if source.id is None or record.id is None else names | {source.id}
 
 
 class _Intake:

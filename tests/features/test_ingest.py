@@ -427,3 +427,13 @@ def test_what_was_stored_under_a_rounded_id_stays_when_its_source_is_read_anew(
     stored = items(lake)
     assert ingest(lake, config(tmp_path)).detail == counts(2, 0, 1, 1, missing=1)
     assert items(lake) == stored
+
+
+def test_fields_that_no_record_has_are_told(lake: Lake, tmp_path: Path) -> None:
+    """A name that was mistyped took the metadata of all records away without a word."""
+    write(tmp_path / "a.jsonl", {"id": 1, "text": "a", "channel": "web"}, {"id": 2, "text": "b", "who": None})
+    told = ingest(lake, config(tmp_path, metadata=("chanel", "who", "channel"))).detail["advice"]
+    assert told == "No record of source 's' has 'chanel'. Look at its names in siftline.toml."
+    assert "advice" not in ingest(lake, config(tmp_path, metadata=("who", "channel"))).detail
+    (tmp_path / "a.jsonl").write_text("no json\n", "utf-8")
+    assert "advice" not in ingest(lake, config(tmp_path, metadata=("chanel",))).detail, "there is nothing to judge by"

@@ -9,10 +9,12 @@ from features.ingest import ingest
 from tests.features.ingesting import config, counts, items, write
 from warehouse import Lake
 
+NO_ID = {"advice": "No record of source 's' has 'id'. Look at its names in siftline.toml."}
+
 
 def test_records_without_an_id_are_known_by_their_content(lake: Lake, tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", {"text": "a"}, {"text": "a"}, {"id": None, "text": "b"}, {"id": "", "text": "b"})
-    assert ingest(lake, config(tmp_path)).detail == counts(4, 2, 0, 2)
+    assert ingest(lake, config(tmp_path)).detail == {**counts(4, 2, 0, 2), **NO_ID}
     assert items(lake, "item_id") == sorted((hashlib.sha256(t).hexdigest(),) for t in (b"a", b"b"))
 
 
@@ -20,7 +22,7 @@ def test_a_record_without_an_id_whose_content_is_stored_under_an_id_is_a_duplica
     write(tmp_path / "a.jsonl", {"id": 1, "text": "a"})
     ingest(lake, config(tmp_path))
     write(tmp_path / "a.jsonl", {"text": "a"}, {"text": "c"})
-    assert ingest(lake, config(tmp_path)).detail == counts(2, 1, 0, 1)
+    assert ingest(lake, config(tmp_path)).detail == {**counts(2, 1, 0, 1), **NO_ID}
     assert [c for _, c in items(lake)] == ["a", "c"]
 
 
@@ -70,11 +72,11 @@ def test_a_split_or_metadata_named_later_reaches_records_without_an_id(lake: Lak
     write(tmp_path / "a.jsonl", *rows)
     ingest(lake, config(tmp_path))
     later = config(tmp_path, split="split", metadata=("m",))
-    assert ingest(lake, later).detail == counts(3, 2, 0, 1)
+    assert ingest(lake, later).detail == {**counts(3, 2, 0, 1), **NO_ID}
     stored = items(lake, "content, split, metadata")
     assert sorted(stored) == [("a", "test", '{"m":1}'), ("b", "train", '{"m":3}')]
     write(tmp_path / "a.jsonl", *rows, {"text": "c"})
-    assert ingest(lake, later).detail == counts(4, 1, 0, 3)
+    assert ingest(lake, later).detail == {**counts(4, 1, 0, 3), **NO_ID}
 
 
 def test_an_id_that_equals_the_hash_of_another_content_is_not_overwritten(lake: Lake, tmp_path: Path) -> None:
