@@ -218,8 +218,8 @@ class Project:
         if section.service == "label-studio":
             missing = [k for k in ("LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY") if not os.environ.get(k)]
             raise SettingsError(
-                f"[annotate] service is 'label-studio', but {' and '.join(missing)} is not set. Set it, or use "
-                'service = "folder".'
+                f"[annotate] service is 'label-studio', but there is no {' and no '.join(missing)} in the environment. "
+                'Set what is missing, or use service = "folder".'
             )
         return None
 

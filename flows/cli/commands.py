@@ -9,10 +9,11 @@ from typing import Annotated, Literal
 import typer
 
 from flows.cli.groups import engine, export, lf, samples, studio
-from flows.cli.options import AtOption, ForceOption, OutputOption, ProjectOption, ending_in
+from flows.cli.options import AtOption, Commands, ForceOption, OutputOption, ProjectOption, ending_in
 
 app = typer.Typer(
     name="siftline",
+    cls=Commands,
     no_args_is_help=True,
     invoke_without_command=True,
     add_completion=False,

@@ -279,6 +279,7 @@ def make_report(root: Path, output: Path | None) -> None:
     target = output or root / "report.html"
     title = settings.project.title or settings.project.name
     with Lake(settings.warehouse.below(root), read_only=True) as lake:
+        say("Writing the report (its map of the items takes up to a minute)")
         written = write_report(lake, target, title=title, classes=settings.project.classes, seed=settings.select.seed)
     out.print(f"report: {_shown(written.absolute())}")
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from warehouse import SettingsError
 
@@ -16,7 +17,19 @@ AtOption = Annotated[
     typer.Option("--at", help="Snapshot number or time (ISO, UTC unless it names its zone); left out: the newest."),
 ]
 OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="File to write instead of the terminal.")]
+WHOLE = 1000
+"""Characters that no first sentence has."""
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is there already.")]
+
+
+class Commands(TyperGroup):
+    """A group whose list of commands has their whole first sentences, on two lines where one is too short."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the list."""
+        commands = [(name, self.commands[name]) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.get_short_help_str(WHOLE)) for name, command in commands])
 
 
 def ending_in(suffix: str) -> Callable[[Path | None], Path | None]:

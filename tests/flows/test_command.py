@@ -86,6 +86,14 @@ def test_every_command_has_help_with_an_example(command: list[str], capsys: pyte
     assert "Example: siftline " + " ".join(command) in text
 
 
+@pytest.mark.parametrize("group", [[], ["lf"], ["engine"], ["studio"]], ids=" ".join)
+def test_no_sentence_in_a_list_of_commands_is_cut(group: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command([*group, "--help"]) == 0
+    listed = capsys.readouterr().out.partition("Commands:")[2]
+    assert listed
+    assert "..." not in listed
+
+
 @pytest.mark.parametrize("command", [[], ["run"], ["lf", "preview"]], ids=" ".join)
 def test_help_is_asked_for_in_one_letter_too(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command([*command, "-h"]) == 0

@@ -5,9 +5,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from flows.cli.options import ending_in
+from flows.cli.options import Commands, ending_in
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The encoder: convert, distill, trace, serve.")
+app = typer.Typer(
+    cls=Commands, no_args_is_help=True, rich_markup_mode=None, help="The encoder: convert, distill, trace, serve."
+)
 
 
 SourceOption = Annotated[

@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from flows.cli.options import AtOption, ForceOption, ProjectOption
+from flows.cli.options import AtOption, Commands, ForceOption, ProjectOption
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Results as files, with a manifest.")
+app = typer.Typer(cls=Commands, no_args_is_help=True, rich_markup_mode=None, help="Results as files, with a manifest.")
 
 
 @app.command("training-set", epilog="Example: siftline export training-set --output labels --format jsonl")

@@ -5,9 +5,11 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import ProjectOption, ending_in
+from flows.cli.options import Commands, ProjectOption, ending_in
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Labeling functions: try them, look at them.")
+app = typer.Typer(
+    cls=Commands, no_args_is_help=True, rich_markup_mode=None, help="Labeling functions: try them, look at them."
+)
 
 
 @app.command("preview", epilog="Example: siftline lf preview labeling_functions.py --items 100")

