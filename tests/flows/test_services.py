@@ -115,7 +115,7 @@ def test_doctor_does_not_speak_of_a_folder_where_the_settings_ask_for_label_stud
         file.write('[annotate]\nservice = "label-studio"\n')
     assert run_command(["doctor", "--project", str(project.root)]) == 2
     told = capsys.readouterr().out
-    assert "[annotate] service is 'label-studio', but LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY is not set" in told
+    assert "[annotate] service is 'label-studio', but there is no LABEL_STUDIO_URL and no LABEL_STUDIO_API_KEY" in told
     assert "tasks go to a folder" not in told
 
 
