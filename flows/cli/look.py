@@ -101,7 +101,7 @@ def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) 
     """Print what a run did and where the project stands."""
     from active.explore import score_fair_sample
     from active.task_folder import TaskFolder
-    from flows.report.story import fair_sentence
+    from flows.report.story import fair_sentence, fair_soon
 
     hint = project_hint(project.root)
     with project.lake.read() as reader:
@@ -144,7 +144,7 @@ def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) 
         )
         for count, value in all_gold:
             out.print(f"all {count:,} gold labels: {three_decimals(value)}")
-    elif fair := fair_sentence(score):
+    elif fair := fair_sentence(score) or fair_soon(score):
         out.print(fair)
     passes = "1 pass" if summary.passes == 1 else f"{summary.passes} passes"
     out.print(

@@ -144,6 +144,16 @@ def fair_sentence(fair: FairScore | None) -> str:
     )
 
 
+def fair_soon(fair: FairScore | None) -> str:
+    """How far it is to the first figure of the fair sample; empty where it is there, or where none is drawn."""
+    if fair is None or fair.items >= FAIR_ITEMS:
+        return ""
+    return (
+        f"{counted(fair.items, 'item')} drawn at random {'counts' if fair.items == 1 else 'count'} so far; from "
+        f"{FAIR_ITEMS} on they tell how often the end model is right."
+    )
+
+
 def outlook_sentence(facts: Facts) -> str:
     """What more labels would bring, where the curve is long enough to say."""
     points = facts.series["accuracy"].get("siftline", ())

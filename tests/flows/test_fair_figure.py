@@ -12,7 +12,7 @@ from active.value import ValueConfig, estimate_values
 from flows.cli.look import print_summary
 from flows.project import Project
 from flows.report.page import write_report
-from flows.report.story import fair_sentence
+from flows.report.story import fair_sentence, fair_soon
 from flows.stages import RunSummary
 from tests.active.pools import CLASSES, clusters, label, small_pool
 from tests.lakes import copy_of
@@ -48,6 +48,28 @@ def test_the_report_and_a_run_say_how_often_the_end_model_is_right(
 def test_a_few_items_say_nothing() -> None:
     assert fair_sentence(None) == fair_sentence(FairScore(9, 9)) == ""
     assert "10 right" in fair_sentence(FairScore(10, 10))
+
+
+def test_until_there_are_enough_of_them_a_run_and_the_report_say_how_many_there_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who set `explore` saw nothing for as long as there were nine."""
+    assert fair_soon(None) == fair_soon(FairScore(10, 10)) == ""
+    (tmp_path / "siftline.toml").write_text(
+        f'[project]\nname = "p"\nclasses = {list(CLASSES)}\n[[sources]]\nname = "s"\npath = "s.csv"\n', "utf-8"
+    )
+    with copy_of(Lake, tmp_path / "lake") as lake:
+        vectors, classes = clusters(120)
+        pool = small_pool(lake, tmp_path / "index", vectors, np.eye(len(CLASSES))[classes] * 0.4 + 0.2)
+        estimate_values(lake, pool.index(), ValueConfig())
+        assert select(lake, pool.index(), SelectConfig(project="p", batch=9, budget=9, explore=1.0)).committed
+        with lake.read() as reader:
+            label(pool, {item: 0 for (item,) in reader.rows("SELECT item_id FROM queue")})
+        page = write_report(lake, tmp_path / "report.html", title="p", classes=CLASSES).read_text("utf-8")
+    said = "9 items drawn at random count so far; from 10 on they tell how often the end model is right."
+    assert said in page
+    print_summary(Project(tmp_path), RunSummary(passes=1, results=[]), seconds=1.0)
+    assert said in capsys.readouterr().out.replace("\n", " ")
 
 
 def test_a_sample_of_what_came_before_a_time_says_so() -> None:
