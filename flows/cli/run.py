@@ -38,7 +38,7 @@ def run_project(root: Path, *, simulated: bool, max_passes: int | None) -> None:
     with suppress(ServiceError):  # a server that is away may be back when tasks are sent
         _ = project.service
     say(f"Starting a run of {project.root.name} (Prefect's server first, some seconds)")
-    with project.only_run(), prefect_api(project.state_path, meanwhile=partial(_import_all, project)):
+    with project.only_run(), prefect_api(project.state_path, meanwhile=partial(_get_ready, project)):
         from prefect.exceptions import PrefectHTTPStatusError, TerminationSignal
 
         from flows.pipelines import OpenProject, cycle, watch
@@ -65,14 +65,15 @@ def run_project(root: Path, *, simulated: bool, max_passes: int | None) -> None:
     print_summary(project, summary, seconds=time.monotonic() - began)
 
 
-def _import_all(project: "Project") -> None:
-    """Import what the run needs."""
+def _get_ready(project: "Project") -> None:
+    """Import what the run needs, and refuse what it would stop at, before anybody waits for the server."""
     import_module("flows.pipelines")
     if project.settings.engine.url is None:
         import_module("engine.loading")
     with suppress(OSError):  # told where it is loaded
         if b"snorkel" in (project.root / project.settings.weak_labels.functions).read_bytes():
             import_module("snorkel.labeling")
+    import_module("flows.stages").check_ahead(project)
 
 
 def _went_away(error: Exception, state: Path) -> EndNow:

@@ -239,16 +239,16 @@ EARLY = """
 import os, signal
 import flows.cli.run as run
 from flows.cli.main import main
-import_all = run._import_all
+get_ready = run._get_ready
 def then_patch(project):
-    import_all(project)  # Prefect must not be imported before
+    get_ready(project)  # Prefect must not be imported before
     import prefect.task_engine as engine
     make = engine._create_task_run_locally
     def stop(*arguments, **named):
         os.kill(os.getpid(), getattr(signal, os.environ["FATE"]))
         return make(*arguments, **named)
     engine._create_task_run_locally = stop
-run._import_all = then_patch
+run._get_ready = then_patch
 main()
 """
 

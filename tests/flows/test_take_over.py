@@ -106,3 +106,17 @@ def test_status_tells_who_is_at_work_and_who_did_not_end_well(
     )
     [away] = in_words(project.state_path)
     assert "on another (process 1); whether it is still at work cannot be seen from here." in away
+
+
+def test_what_a_run_would_stop_at_is_refused_before_it_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each mistake cost the start of a server, and the next run told it again as that of a run that it goes on with."""
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    (tmp_path / "a.csv").write_text("text\none\n", "utf-8")
+    (tmp_path / "siftline.toml").write_text(
+        '[project]\nname = "p"\nclasses = ["a", "b"]\n[[sources]]\nname = "s"\npath = "a.csv"\n', "utf-8"
+    )
+    assert run_command(["run", "--project", str(tmp_path)]) == 2
+    assert "There is no file of labeling functions" in capsys.readouterr().err
+    assert unfinished(tmp_path / ".siftline") == []
