@@ -100,7 +100,7 @@ def test_the_best_and_the_worst_class_are_two(rows: list[dict[str, object]], wor
 def test_one_is_not_several(facts: Facts) -> None:
     one = dict.fromkeys(("read", "stored", "duplicate"), 1)
     assert story.quality_sentence(replace(facts, ingests=[{**one, "quarantined": 0}])) == (
-        "Of 1 record read, 1 was stored, 0 quarantined and 1 was a duplicate."
+        "Of 1 record in the last read, 1 was stored, 0 quarantined and 1 was there already."
     )
     assert facts.values is not None
     assert story.values_sentence(replace(facts, values=replace(facts.values, items=1, selected=1))) == (
