@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.engine_bars import Duel, duels, parts_of, percent, point, steps_in
 from benchmarks.int8_page import below
+from benchmarks.routed_file import EARLIER, earlier
 
 Figures = dict[str, Any]
 LESS, LESS_TRAINING = 0.45, 0.6
@@ -42,11 +43,15 @@ def _latency(engine: Figures, int8: Figures) -> tuple[str, str, str]:
     words = "; ".join(f"{name} " + ", ".join(f"{by:.0%}" for by in saved.values()) for name, saved in found.items())
     lengths = ", ".join(map(str, next(iter(found.values()))))
     held = [
-        name if min(saved.values()) >= LESS else f"{name} from {min(t for t, by in saved.items() if by >= LESS)} tokens"
+        name
+        if min(saved.values()) >= LESS
+        else f"{name} at {', '.join(str(tokens) for tokens, by in saved.items() if by >= LESS)} tokens"
         for name, saved in found.items()
         if max(saved.values()) >= LESS
     ]
     measured = f"one text of {lengths} tokens against dense in the same precision, p50, less by: {words}"
+    if earlier(int8["kernels"]["environment"]):
+        measured += f" (int8: {EARLIER})"
     return "45% less latency", measured, "; ".join(held) or "no"
 
 

@@ -22,6 +22,7 @@ from benchmarks.engine_data import ROOT, Data, data_folder, read_data, texts_of_
 from benchmarks.environment import environment
 from benchmarks.int8_page import page
 from benchmarks.offline import dense_forward, in_turns, subjects
+from benchmarks.routed_file import routed_file
 from engine.client import DEFAULT_ACTIVE, Encoder, load_encoder
 from engine.config import RoutedConfig
 from engine.encoder import pack
@@ -139,7 +140,8 @@ def main() -> None:
             "profile": lambda: profile(4 * rounds),
         }[part]()
         kernel = dense_forward()[1]
-        figures[part] = {**measured, "quick": given.quick, "kernel": kernel, "environment": environment()}
+        measured_on = environment() | routed_file()
+        figures[part] = {**measured, "quick": given.quick, "kernel": kernel, "environment": measured_on}
         given.output.parent.mkdir(parents=True, exist_ok=True)
         given.output.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
         given.output.with_suffix(".md").write_text(page(figures), "utf-8")

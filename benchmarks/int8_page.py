@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from benchmarks.routed_file import EARLIER, earlier
+
 TOLD = "All-MiniLM-L6-v2 (dense) and the routed encoder at active=0.3. Written by `python -m benchmarks.int8`."
 
 
@@ -95,5 +97,6 @@ def _conditions(part: dict[str, Any]) -> str:
     return (
         f"{quick}{measured['cores']} cores, {measured['processor']}, kernel {part['kernel']}, Python "
         f"{measured['python']}, torch {measured['versions']['torch']}, commit {measured['commit'][:10]}"
-        f"{' with uncommitted changes' if measured['uncommitted_changes'] else ''}."
+        f"{' with uncommitted changes' if measured['uncommitted_changes'] else ''}"
+        f"{f', {EARLIER}' if earlier(measured) else ''}."
     )

@@ -1,4 +1,4 @@
-"""Writes figures from the benchmarks' JSON into the documents, so that no number in them is typed by hand.
+"""Writes figures from the benchmarks' JSON into the documents, so that nobody types them.
 
     python -m benchmarks.readme
 

@@ -84,8 +84,8 @@ def sentence(figures: Figures) -> str:
     where = f"each of {budgets} labels" if first == list(BUDGETS) else f"{best_at or 'none'} of {budgets} labels"
     return (
         f"On {len(curves)} sets of texts ({named}; {seeds} seeds, no labeling functions, same vectors and\n"
-        f"classifier for all) `value` needs {shares[OURS]:.0%} of the labels that random picks need for what these\n"
-        f"reach with {REFERENCE}; the best of {len(others)} strategies of other libraries, {rival}, needs\n"
+        f"classifier for all) `value` needs {shares[OURS]:.0%} of {REFERENCE} labels for what random picks reach with\n"
+        f"all of them; the best of {len(others)} strategies of other libraries, {rival}, needs\n"
         f"{shares[rival]:.0%}. Its mean accuracy is the highest of all {len(strategies)} strategies at\n"
         f"{where} ([selection](docs/benchmarks/selection.md))."
     )
@@ -137,15 +137,16 @@ def verdicts(figures: Figures) -> list[str]:
             said.append(f"labels `value` needs for random@{REFERENCE}: {sum(shares) / len(shares):.0%} on the mean")
     for part, name in (("noise", "wrong labels found best by"), ("truth", "highest Spearman")):
         if part in parts:
-            means: dict[str, dict[str, list[float]]] = {}
+            by_level: dict[str, dict[str, list[float]]] = {}
             for data, levels in parts[part]["sets"].items():
                 for level, scores in levels.items():
                     flat = {key: s["mean"] if isinstance(s, dict) else s for key, s in scores.items()}
                     best = max(flat, key=lambda key: flat[key])
-                    said.append(f"{part}, {data} at {level}: {name} {best} ({flat[best]:.3f})")
+                    told = f"{name} {best} ({flat[best]:.3f})" if flat[best] > 0 else "none above 0"
+                    said.append(f"{part}, {data} at {level}: {told}")
                     for key, score in flat.items():
-                        means.setdefault(level, {}).setdefault(key, []).append(score)
-            for level, scores in means.items():
+                        by_level.setdefault(level, {}).setdefault(key, []).append(score)
+            for level, scores in by_level.items():
                 over = {key: sum(found) / len(found) for key, found in scores.items()}
                 first, second = sorted(over, key=lambda key: -over[key])[:2]
                 said.append(

@@ -28,6 +28,7 @@ from benchmarks import serving_parts as parts
 from benchmarks.engine_data import data_folder, read_data
 from benchmarks.environment import environment
 from benchmarks.offline import quality, throughput
+from benchmarks.routed_file import routed_file
 from benchmarks.serving_report import page
 from benchmarks.serving_subjects import infinity, make_peers, ours, ours_command
 from engine.client import DEVICES
@@ -117,6 +118,7 @@ def _measure(arguments: argparse.Namespace, names: list[str]) -> dict[str, Any]:
                 loaded = {"name": arguments.encoder, "precision": arguments.precision, "device": device}
                 found = parts.bits(start, data, sizes, **loaded)
         on = {key: figures[key] for key in ("commit", "uncommitted_changes", "processor", "cores")}
+        on |= routed_file()
         if device == "cuda":
             on["gpu"] = torch.cuda.get_device_name()
         loads = [round(value, 1) for value in (load, os.getloadavg()[0])]

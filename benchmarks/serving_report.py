@@ -3,10 +3,12 @@
 from typing import Any
 
 from benchmarks.int8_page import table_of
+from benchmarks.routed_file import EARLIER, earlier
 
 Figures = dict[str, Any]
 OVER_PLAIN, OVER_INT8, INT8_STS, INT8_COSINE, INT4_STS = 5.0, 1.5, 0.99, 0.995, 0.97
 OVER_STATIC, RECOVERY_S, START_S, LOADING, ALLOWED = 2.3, 5.0, 3.0, 1.2, {"200", "429", "503"}
+BACK = 1.15
 PEER = "sentence-transformers "
 
 
@@ -40,9 +42,9 @@ def bars(parts: dict[str, Figures]) -> list[tuple[str, str, bool]]:
                 fine,
             )
         )
-        back = memory["after"] <= 1.15 * memory["before"]
+        back = memory["after"] <= BACK * memory["before"]
         words = f"{memory['before']:.0f} MiB before, {memory['peak']:.0f} at most, {memory['after']:.0f} after"
-        found.append(("memory bounded and back", words, back))
+        found.append((f"memory after it at most {BACK} times that before", words, back))
         found.append((f"recovered in {RECOVERY_S:g} s", f"{over['recovery_s']:.2f} s", over["recovery_s"] < RECOVERY_S))
     if "memory" in parts:
         memory = parts["memory"]
@@ -116,10 +118,11 @@ def page(figures: Figures) -> str:
         lines += [f"## Many texts at once, in one process ({device})", "", *_verdicts(offline_bars(parts))]
         for name, write in (("throughput", _throughput), ("quality", _quality)):
             lines += [*write(parts[name]), ""] if name in parts else []
-        lines += [*_conditions(run), ""]
+        lines += [*_conditions(run, routed=True), ""]
     for kind, run in figures["runs"].items():
         parts = {name: part["figures"] for name, part in run["parts"].items()}
-        lines += [f"## {kind}", "", *_verdicts(bars(parts)), *_details(parts), *_conditions(run["parts"]), ""]
+        conditions = _conditions(run["parts"], routed=kind.startswith("routed"))
+        lines += [f"## {kind}", "", *_verdicts(bars(parts)), *_details(parts), *conditions, ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -188,7 +191,7 @@ def _details(parts: dict[str, Figures]) -> list[str]:
     return lines
 
 
-def _conditions(parts: dict[str, Figures]) -> list[str]:
+def _conditions(parts: dict[str, Figures], *, routed: bool) -> list[str]:
     words: list[str] = []
     for name, part in parts.items():
         on = part["measured"]
@@ -196,6 +199,7 @@ def _conditions(parts: dict[str, Figures]) -> list[str]:
         quick = ", a quick run whose figures mean nothing" if on["quick"] else ""
         load = f"load {on['load'][0]} to {on['load'][1]}"
         where = " with ".join(filter(None, [on["processor"], on.get("gpu")]))
-        words.append(f"{name} at {on['commit'][:9]}{dirty} on {where}, {load}, {on['seconds']:.0f} s{quick}")
+        file = f", {EARLIER}" if routed and earlier(on) else ""
+        words.append(f"{name} at {on['commit'][:9]}{dirty} on {where}, {load}, {on['seconds']:.0f} s{file}{quick}")
     others = "A load above the number of cores means that others used the machine as well."
     return [f"Measured: {'; '.join(words)}. {others}"]

@@ -1,4 +1,4 @@
-"""No figure is typed: pages, READMEs and pictures are what the code makes of the JSON of the benchmarks."""
+"""Pages, pictures and what stands between marks in READMEs are what the code makes of the JSON of the benchmarks."""
 
 import json
 from pathlib import Path
