@@ -43,7 +43,7 @@ def test_the_least_file_is_enough(tmp_path: Path) -> None:
     settings = load_settings(write(tmp_path, GOOD))
     assert (settings.select.batch, settings.select.budget) == (32, 128)
     assert settings.sources[0].text == "text"
-    assert settings.weak_labels.label_model == "auto", "the one of which it is promised that it never loses to majority"
+    assert settings.weak_labels.label_model == "auto"
 
 
 def test_several_classes_need_no_other_setting(tmp_path: Path) -> None:
