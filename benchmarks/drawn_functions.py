@@ -39,6 +39,8 @@ KINDS = ("majority", "auto", "anchored", "snorkel", "dawid_skene")
 MOST_TEXTS = 5000
 MARGIN = 0.01
 """Accuracy by which a model has to be above or below the majority to be counted as such."""
+UNSEEN_FROM = 100
+"""The first seed on which no rule was chosen."""
 FEWEST = 3
 """Functions of a draw; one with fewer is left out, since all models but one become the majority there."""
 _WORD = re.compile(r"[a-z0-9']+|[?!]")
@@ -139,11 +141,12 @@ def measure(folder: Path, first: int, draws: int, tell: Callable[[str], None]) -
 def page(figures: dict[str, Any]) -> str:
     """Markdown: each model beside the majority, over all draws and by set."""
     rows, place = figures["draws"], figures["environment"]
+    unseen = "No rule was chosen on these draws. " if figures["first"] >= UNSEEN_FROM else ""
     parts = [
         "# Label models on drawn functions\n",
         f"Written by `python -m benchmarks.drawn_functions`. {len(rows)} sets of labeling functions, drawn from "
         f"{len(SETS)} sets of real texts (seeds {figures['first']} to {figures['first'] + figures['seeds'] - 1}); how "
-        "is in the module's head. No rule was chosen on these draws. Accuracy on covered texts, against soft majority "
+        f"is in the module's head. {unseen}Accuracy on covered texts, against soft majority "
         f"on the same votes; *below* and *above* count draws that differ from it by more than {MARGIN:g}.\n",
         "| model | mean | less majority | below | above | worst |",
         "|---|---:|---:|---:|---:|---:|",
@@ -175,7 +178,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--draws", type=int, default=20)
-    parser.add_argument("--first", type=int, default=100)
+    parser.add_argument("--first", type=int, default=UNSEEN_FROM)
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore", module="snorkel")
