@@ -52,6 +52,7 @@ class Scheduler:
         batch_tokens: most tokens of a batch.
         on_batch: told of each finished batch, in the thread that computed it.
         stall_s: seconds after which a batch that is not done means that its worker is dead.
+        grace_s: seconds that it has yet from when this is first seen: a process that stood still wakes to old batches.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Scheduler:
         self.batch_tokens = BATCH_TOKENS
         self.on_batch: Callable[[BatchReport], None] | None = None
         self.stall_s = 120.0
+        self.grace_s = 5.0
         self._compute, self._workers, self._slots, self._dimension = compute, workers, slots, dimension
         self._changed = threading.Condition()
         self._ring: OrderedDict[Request, None] = OrderedDict()
@@ -73,6 +75,7 @@ class Scheduler:
         self._closed = self._draining = False
         self._pauses = 0
         self._dead: str | None = None
+        self._late_at: float | None = None
         self._process = os.getpid()
         self._owner = threading.Thread(target=self._own, name="queue", daemon=True)
         self._owner.start()
@@ -139,8 +142,13 @@ class Scheduler:
     def dead(self) -> str | None:
         """Why no text will be computed any more; None while all is well."""
         with self._changed:
-            oldest = min((began for began, _ in self._running.values()), default=None)
-            if self._dead is None and oldest is not None and time.monotonic() - oldest > self.stall_s:
+            now = time.monotonic()
+            oldest = min((began for began, _ in self._running.values()), default=now)
+            if now - oldest <= self.stall_s:
+                self._late_at = None
+            elif self._late_at is None:
+                self._late_at = now  # the whole process may have stood still, and the batch be done in a moment
+            elif self._dead is None and now - self._late_at > self.grace_s:
                 self._die(f"a batch is not done after {self.stall_s:g} s")
             return self._dead
 

@@ -231,7 +231,7 @@ def test_a_failed_batch_is_not_computed_again_for_those_who_left_or_are_late(hel
     poisoned, left = held.scheduler.submit([[5, POISON]]), held.scheduler.submit([[6, 6]])
     late = held.scheduler.submit([[7, 7]], deadline=time.monotonic() + 0.3)
     stays = held.scheduler.submit([[8, 8]])
-    held.go(2)
+    held.go()
     for _ in range(2):  # the batch of all four, and the first of them alone
         assert held.model.entered.acquire(timeout=WAIT_S)
     left.cancel()
@@ -336,10 +336,21 @@ def test_dead_workers_are_noticed_and_everyone_is_answered() -> None:
 
 def test_a_worker_that_does_not_come_back_is_dead(held: Queue) -> None:
     waiting = held.scheduler.submit([[4] * 8])
-    held.scheduler.stall_s = 0.0
+    held.scheduler.stall_s = held.scheduler.grace_s = 0.0
+    assert held.scheduler.dead is None  # the first look may come just after the process stood still
     assert "not done after 0 s" in (held.scheduler.dead or "")
     with pytest.raises(WorkerError):
         waiting.answer.result(WAIT_S).checked()
+
+
+def test_a_process_that_stood_still_goes_on(held: Queue) -> None:
+    waiting = held.scheduler.submit([[4] * 8])
+    held.scheduler.stall_s = held.scheduler.grace_s = 0.0
+    assert held.scheduler.dead is None
+    held.go()
+    waiting.answer.result(WAIT_S).checked()
+    assert held.scheduler.dead is None
+    held.scheduler.submit([[4] * 8]).answer.result(WAIT_S).checked()
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # that it has threads and is forked: just so
