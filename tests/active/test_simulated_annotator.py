@@ -42,5 +42,8 @@ def test_only_the_annotator_and_the_scoring_open_the_gold_file() -> None:
         for path in (root / package).rglob("*.py")
     }
     readers = {name for name, text in texts.items() if "label_file" in text}
-    assert readers == {"active/simulated.py", "weak_labels/gold_file.py"}
+    assert readers == {"active/simulated.py", "weak_labels/gold_file.py", "active/import_labels.py"}
+    importer = texts["active/import_labels.py"]  # it opens the file that a person names for it, which is no gold file
+    assert "read_label_file" not in importer
+    assert ".gold" not in importer
     assert not [name for name, text in texts.items() if "import pyarrow.parquet" in text or "read_parquet" in text]
