@@ -11,6 +11,7 @@ import pytest
 from flows.cli.main import run_command
 from tests.projects import ROOT
 
+CONVERT = ["engine", "convert", "--text", "a.txt", "--output", "x.safetensors"]
 COMMANDS = [
     ["init"],
     ["run"],
@@ -121,10 +122,10 @@ def test_help_is_asked_for_in_one_letter_too(command: list[str], capsys: pytest.
         (["engine", "serve", "--precision", "bf16"], "Use the precision 'int8'"),
         (["engine", "serve", "--queue-tokens", "255"], "Give --queue-tokens 256 or more, or a smaller --max-tokens"),
         (["engine", "convert", "--text", "missing.txt", "--output", "x.safetensors"], "missing.txt"),
-        (["engine", "convert", "--text", "a.txt", "--output", "x.safetensors", "--layers", "0,a"], "0,2,3,5"),
-        (["engine", "convert", "--text", "a.txt", "--output", "x.safetensors", "--layers", "0,9"], "0 to 5"),
-        (["engine", "convert", "--text", "a.txt", "--output", "x.safetensors", "--experts", "13"], "13 equal experts"),
-        (["engine", "convert", "--text", "a.txt", "--output", "x.safetensors", "--from", "none"], "config.json"),
+        ([*CONVERT, "--layers", "0,a"], "0,2,3,5"),
+        ([*CONVERT, "--layers", "0,9"], "0 to 5"),
+        ([*CONVERT, "--shared-neurons", "192", "--experts", "13"], "13 equal experts"),
+        ([*CONVERT, "--from", "none"], "config.json"),
         (["engine", "convert", "--output", "x.safetensors"], "--text"),
         (["engine", "distill", "--text", "missing.txt", "--output", "x.safetensors"], "missing.txt"),
         (["engine", "distill", "--text", "a.txt", "--output", "x.safetensors", "--rate", "2"], "rate 2.0"),
