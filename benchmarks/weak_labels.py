@@ -16,7 +16,6 @@ import functools
 import hashlib
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -265,7 +264,9 @@ def scale_child() -> None:
         fitted = fit(votes, config)
         right = float((fitted.probs.argmax(axis=1) == truth)[fitted.votes > 0].mean())
         found[kind] = {"seconds": round(time.monotonic() - began, 1), "used": fitted.kind, "accuracy": round(right, 4)}
-    found["peak_gib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2, 2)
+    # Not `ru_maxrss`, which begins with what the process had before exec: that of the parent with all its sets.
+    status = Path("/proc/self/status").read_text("ascii")
+    found["peak_gib"] = round(int(status.split("VmHWM:")[1].split()[0]) / 1024**2, 2)
     print(json.dumps(found))
 
 
