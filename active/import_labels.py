@@ -8,13 +8,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from pathlib import Path
 
 import pyarrow as pa
 
 from active.outbox import QueueConfig, Row
-from active.service import SIMULATED
+from active.service import SIMULATED, perhaps_meant
 from warehouse import Append, DataError, Lake, Reader, StageResult, Upsert
 from warehouse.label_file import one_class, read_given_labels
 
@@ -109,12 +108,9 @@ def _read(path: Path, config: QueueConfig, annotator: str) -> tuple[Said, int]:
 
 
 def _unknown_in_words(path: Path, unknown: Mapping[str, int], classes: Sequence[str]) -> str:
-    folded = {name.casefold(): name for name in classes}
     parts: list[str] = []
     for name, times in sorted(unknown.items(), key=lambda found: (-found[1], found[0]))[:5]:
-        close = get_close_matches(name.casefold(), folded, n=1)
-        meant = f", perhaps meant as {folded[close[0]]!r}" if close else ""
-        parts.append(f"{name!r} ({'once' if times == 1 else f'{times} times'}{meant})")
+        parts.append(f"{name!r} ({'once' if times == 1 else f'{times} times'}{perhaps_meant(name, classes)})")
     more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
     return (
         f"{path} has labels that are no classes: {', '.join(parts)}{more}. The classes are: {', '.join(classes)}. "

@@ -8,12 +8,11 @@ its item and id, unless it is older than the project.
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from typing import Any
 
 from active.cursor import Cursor
 from active.outbox import QueueConfig, Row, former_tasks, queue_table
-from active.service import SIMULATED, AnnotationService, Answer
+from active.service import SIMULATED, AnnotationService, Answer, perhaps_meant
 from warehouse import Append, Lake, Reader, StageResult, Upsert
 from warehouse.answers import WHO, person
 from warehouse.schema import TABLE_BY_NAME
@@ -129,14 +128,11 @@ def _in_words(unknown: Container[str], answers: Sequence[Answer], classes: Seque
         for label in answer.labels:
             if label in unknown:
                 given[label].setdefault(answer.item_id, answer.task_id)
-    folded = {name.casefold(): name for name in classes}
     parts: list[str] = []
     for label, tasks in sorted(given.items()):
         item_id, task_id = min(tasks.items())
         more = f" and {len(tasks) - 1} more" if len(tasks) > 1 else ""
-        close = get_close_matches(label.casefold(), folded, n=1)
-        meant = f", perhaps meant as {folded[close[0]]!r}" if close else ""
-        parts.append(f"{label!r} in task {task_id} (item {item_id!r}){more}{meant}")
+        parts.append(f"{label!r} in task {task_id} (item {item_id!r}){more}{perhaps_meant(label, classes)}")
     return f"{'; '.join(parts)}. The classes are: {', '.join(classes)}"
 
 

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from active.explore import FairScore
@@ -14,24 +15,34 @@ from flows.project import Project
 from flows.report.page import write_report
 from flows.report.story import fair_sentence, fair_soon
 from flows.stages import RunSummary
-from tests.active.pools import CLASSES, clusters, label, small_pool
+from tests.active.pools import CLASSES, SmallPool, clusters, label, small_pool
 from tests.lakes import copy_of
 from warehouse import Lake
 
 SAID = "Of 12 items drawn at random the end model had 9 right before people answered: 75%, 95% interval 47% to 91%."
 
 
+def settings(folder: Path) -> None:
+    (folder / "siftline.toml").write_text(
+        f'[project]\nname = "p"\nclasses = {list(CLASSES)}\n[[sources]]\nname = "s"\npath = "s.csv"\n', "utf-8"
+    )
+
+
+def asked_at_random(lake: Lake, folder: Path, count: int) -> tuple[SmallPool, npt.NDArray[np.int64]]:
+    """A pool of 120 items and their classes, of which so many were drawn at random and queued."""
+    vectors, classes = clusters(120)
+    pool = small_pool(lake, folder, vectors, np.eye(len(CLASSES))[classes] * 0.4 + 0.2)
+    estimate_values(lake, pool.index(), ValueConfig())
+    assert select(lake, pool.index(), SelectConfig(project="p", batch=count, budget=24, explore=1.0)).committed
+    return pool, classes
+
+
 def test_the_report_and_a_run_say_how_often_the_end_model_is_right(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "siftline.toml").write_text(
-        f'[project]\nname = "p"\nclasses = {list(CLASSES)}\n[[sources]]\nname = "s"\npath = "s.csv"\n', "utf-8"
-    )
+    settings(tmp_path)
     with copy_of(Lake, tmp_path / "lake") as lake:
-        vectors, classes = clusters(120)
-        pool = small_pool(lake, tmp_path / "index", vectors, np.eye(len(CLASSES))[classes] * 0.4 + 0.2)
-        estimate_values(lake, pool.index(), ValueConfig())
-        assert select(lake, pool.index(), SelectConfig(project="p", batch=12, budget=24, explore=1.0)).committed
+        pool, classes = asked_at_random(lake, tmp_path / "index", 12)
         with lake.read() as reader:
             asked = sorted(item for (item,) in reader.rows("SELECT item_id FROM queue"))
         label(pool, {item: int(classes[pool.ids.index(item)] + (n < 3)) % 3 for n, item in enumerate(asked)})
@@ -55,14 +66,9 @@ def test_until_there_are_enough_of_them_a_run_and_the_report_say_how_many_there_
 ) -> None:
     """Who set `explore` saw nothing for as long as there were nine."""
     assert fair_soon(None) == fair_soon(FairScore(10, 10)) == ""
-    (tmp_path / "siftline.toml").write_text(
-        f'[project]\nname = "p"\nclasses = {list(CLASSES)}\n[[sources]]\nname = "s"\npath = "s.csv"\n', "utf-8"
-    )
+    settings(tmp_path)
     with copy_of(Lake, tmp_path / "lake") as lake:
-        vectors, classes = clusters(120)
-        pool = small_pool(lake, tmp_path / "index", vectors, np.eye(len(CLASSES))[classes] * 0.4 + 0.2)
-        estimate_values(lake, pool.index(), ValueConfig())
-        assert select(lake, pool.index(), SelectConfig(project="p", batch=9, budget=9, explore=1.0)).committed
+        pool, _ = asked_at_random(lake, tmp_path / "index", 9)
         with lake.read() as reader:
             label(pool, {item: 0 for (item,) in reader.rows("SELECT item_id FROM queue")})
         page = write_report(lake, tmp_path / "report.html", title="p", classes=CLASSES).read_text("utf-8")
