@@ -152,6 +152,41 @@ def embed_file(
         SettingsError: the source does not exist, has no such column, or the output cannot be written.
         DataError: records cannot be read or encoded; names the lines or rows of the first of them.
     """
+    records = embedded_records(
+        source, text_field=text_field, id_field=id_field, output=output, encoder=encoder, progress=progress
+    )
+    schema = pa.schema([("id", pa.string()), ("vector", pa.list_(pa.float32()))])
+    done = 0
+    with replaced_file(output) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        for batch in records:
+            vectors = matrix_to_list_array(batch.vectors)
+            writer.write_table(pa.table([pa.array(batch.ids, pa.string()), vectors], schema=schema))
+            done += len(batch.ids)
+    return done
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Embedded:
+    """Some records of a file: their ids and texts [N], and vectors [N, D]."""
+
+    ids: list[str]
+    texts: list[str]
+    vectors: Vectors
+
+
+def embedded_records(
+    source: Path,
+    *,
+    text_field: str,
+    id_field: str | None,
+    output: Path,
+    encoder: Encoder,
+    progress: Progress = silent,
+) -> Iterator[Embedded]:
+    """Check a file of texts and the place for what is made of it, and embed its records as they are asked for.
+
+    Args, errors: as for `embed_file`.
+    """
     config, file = _text_source(source, text_field, id_field)
     if not output.parent.is_dir() or output.is_dir():
         raise SettingsError(f"{output} cannot be written: name a file in a folder that exists.")
@@ -159,18 +194,21 @@ def embed_file(
         raise SettingsError(f"{output} is the input itself. Name another output.")
     total = _checked_count(config, file)
     progress(0, total)
-    schema = pa.schema([("id", pa.string()), ("vector", pa.list_(pa.float32()))])
+    return _embedded(config, file, encoder, progress, total)
+
+
+def _embedded(
+    config: SourceConfig, file: SourceFile, encoder: Encoder, progress: Progress, total: int
+) -> Iterator[Embedded]:
     done = 0
-    with replaced_file(output) as temporary, pq.ParquetWriter(temporary, schema) as writer:
-        records = _records(config, file)
-        while batch := list(islice(records, FILE_TEXTS)):
-            where = [f"{file.name} {_place(file, record)}" for record in batch]
-            encoding = _encode(encoder, [record.text for record in batch], where, progress, done, total)
-            ids = [str(record.position) if record.id is None else record.id for record in batch]
-            vectors = matrix_to_list_array(encoding.vectors)
-            writer.write_table(pa.table([pa.array(ids, pa.string()), vectors], schema=schema))
-            done += len(batch)
-    return done
+    records = _records(config, file)
+    while batch := list(islice(records, FILE_TEXTS)):
+        texts = [record.text for record in batch]
+        where = [f"{file.name} {_place(file, record)}" for record in batch]
+        vectors = _encode(encoder, texts, where, progress, done, total).vectors
+        ids = [str(record.position) if record.id is None else record.id for record in batch]
+        yield Embedded(ids=ids, texts=texts, vectors=vectors)
+        done += len(batch)
 
 
 # --- the stage -------------------------------------------------------------------------------------------------------
@@ -374,4 +412,4 @@ def _entries(config: SourceConfig, file: SourceFile) -> Iterator[Record | Fault]
             f"{error.found}."
         ) from error
     except SettingsError as error:
-        raise SettingsError(f"{error} In `siftline embed` these are --text-field and --id-field.") from error
+        raise SettingsError(f"{error} These are --text-field and --id-field.") from error

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from warehouse import Lake, Progress, StageResult, Upsert, matrix_to_list_array, silent
 from weak_labels.classifier import VERSION, EndModelConfig
-from weak_labels.one_vs_rest import confidence, truth
+from weak_labels.one_vs_rest import confidence
 from weak_labels.training_data import read_training_data
 
 
@@ -49,10 +49,7 @@ def end_model(lake: Lake, config: EndModelConfig, progress: Progress = silent) -
         progress(0, 3)
         heads = data.heads(config)
         progress(1, 3)
-        row_of = {item_id: row for row, item_id in enumerate(data.item_ids)}
-        gold_rows = np.array([row_of[item_id] for item_id in data.gold], np.int64)
-        labels = truth(list(data.gold.values()), len(config.classes), multi_label=config.multi_label)
-        learned = heads.learned(gold_rows, labels)
+        learned = data.learned(heads, config)
         progress(2, 3)
         probs_NC = learned.model.predict_proba(heads.features).astype(np.float32)
         weak_items = int((data.weights > 0).sum())
@@ -74,7 +71,7 @@ def end_model(lake: Lake, config: EndModelConfig, progress: Progress = silent) -
         )
         if not data.tells_apart:  # what it says would be shown to people as a suggestion: one class of every item
             predictions = predictions.slice(0, 0)
-        learned_from = len(set(gold_rows.tolist()) | set(np.flatnonzero(data.weights).tolist()))
+        learned_from = len(set(data.gold_rows.tolist()) | set(np.flatnonzero(data.weights).tolist()))
         row = pa.table(
             {
                 "model_id": [stage.short_token],

@@ -15,6 +15,7 @@ from weak_labels.calibration import LEAST_GOLD, calibrate, cross_validated
 from weak_labels.classifier import EndModel, EndModelConfig, Features, Floats, Ints, Vectors
 from weak_labels.hidden_layer import HiddenLayer
 from weak_labels.kept_models import KeptModels
+from weak_labels.self_training import Words
 
 STANDARD_ERRORS = 1.5
 """By how many standard errors of the paired difference the hidden layer must be ahead."""
@@ -37,12 +38,14 @@ class Heads:
         vectors: of all items [N, E].
         features: what a model sees of them; the vectors are their first columns.
         weak: by kind of head, what it learned from weak labels; None without any.
+        words: what it sees of the texts beside the vectors; None where it sees vectors alone.
     """
 
     config: EndModelConfig
     vectors: Vectors
     features: Features
     weak: Mapping[str, EndModel | None]
+    words: Words | None = None
 
     @classmethod
     def fit(
@@ -77,6 +80,10 @@ class Heads:
         for kind in ("linear", "mlp") if config.kind == "auto" else (config.kind,):
             weak[kind] = kept.model(kind, partial(taught, kind)) if kept else taught(kind)
         return cls(config=config, vectors=vectors, features=features, weak=weak)
+
+    def features_of(self, vectors: Vectors, texts: list[str]) -> Features:
+        """What a model of these heads sees of texts [M] that are no items, and of their vectors [M, E]."""
+        return self.words.beside(vectors, texts) if self.words else vectors
 
     def learned(self, rows: Ints, class_ids: Ints, *, from_weak: bool = True) -> Learned:
         """Go on from people's labels.

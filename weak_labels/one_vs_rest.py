@@ -121,6 +121,10 @@ class OneVsRestHeads:
             ),
         )
 
+    def features_of(self, vectors: Vectors, texts: list[str]) -> Vectors:
+        """The features [M, D + C] of texts that are no items, by their vectors [M, D]: nothing voted on them."""
+        return np.pad(vectors, ((0, 0), (0, len(self.by_class))))
+
     def learned(self, rows: Ints, sets: Bools, *, from_weak: bool = True) -> LearnedSets:
         """Go on from people's labels.
 

@@ -5,16 +5,16 @@ Only the view `gold_labels` tells this file what people answered.
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from warehouse import DataError, Reader
 from warehouse.reader import list_column_to_matrix
-from weak_labels.classifier import VERSION, Bools, EndModelConfig, Floats, Vectors
-from weak_labels.heads import Heads
+from weak_labels.classifier import VERSION, Bools, EndModelConfig, Floats, Ints, Vectors
+from weak_labels.heads import Heads, Learned
 from weak_labels.kept_models import KeptModels
-from weak_labels.one_vs_rest import Label, OneVsRestHeads
+from weak_labels.one_vs_rest import Label, LearnedSets, OneVsRestHeads, truth
 from weak_labels.self_training import self_trained
 
 
@@ -64,8 +64,20 @@ class TrainingData:
             texts = [self.texts[row] for row in rows]
             taught = self_trained(self.vectors[rows], texts, self.probs[rows], self.weights[rows])
             features = taught.words.beside(self.vectors, self.texts) if taught.words else self.vectors
-            return Heads.fit(config, self.vectors, features, rows, taught.probs, taught.weights * weak, kept)
+            heads = Heads.fit(config, self.vectors, features, rows, taught.probs, taught.weights * weak, kept)
+            return replace(heads, words=taught.words)
         return Heads.fit(config, self.vectors, features, rows, probs[rows], weights[rows], kept)
+
+    @property
+    def gold_rows(self) -> Ints:
+        """Place of each item that has a gold label [M]."""
+        row_of = {item_id: row for row, item_id in enumerate(self.item_ids)}
+        return np.array([row_of[item_id] for item_id in self.gold], np.int64)
+
+    def learned(self, heads: Heads | OneVsRestHeads, config: EndModelConfig) -> Learned | LearnedSets:
+        """The end model: what `heads` of this go on to from all gold labels."""
+        labels = truth(list(self.gold.values()), len(config.classes), multi_label=config.multi_label)
+        return heads.learned(self.gold_rows, labels)
 
     def fingerprint(self, config: EndModelConfig) -> str:
         """Hash of all that decides the model that learns from this."""

@@ -288,6 +288,39 @@ def embed(
     embed_texts(input, output, text_field, id_field or None, encoder, active, max_tokens, precision, device)
 
 
+@app.command(epilog='Example: siftline predict "I was charged twice"')
+def predict(
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts, each in quotes.", show_default=False)] = None,
+    input: Annotated[
+        Path | None,
+        typer.Option(help="A file of texts instead: Parquet, CSV, TSV or JSONL, the last three also as .gz."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            callback=ending_in(".parquet"),
+            help="Parquet file to write for them: id, label, confidence, probs.",
+        ),
+    ] = None,
+    text_field: Annotated[str, typer.Option(help="Column or field that holds the text.")] = "text",
+    id_field: Annotated[
+        str, typer.Option(help="Column or field that holds the id; left out: the line or the row of the record.")
+    ] = "",
+    project: ProjectOption = Path(),
+) -> None:
+    """Say what the end model makes of any text, without taking it into the warehouse."""
+    from flows.cli.predict import predict_file, predict_texts
+
+    if bool(texts) == bool(input) or bool(input) != bool(output):
+        raise typer.BadParameter("give texts, or a file of them as --input and one to write as --output.")
+    if input and output:
+        predict_file(project, input, output, text_field, id_field or None)
+    else:
+        predict_texts(project, texts or [])
+
+
 @app.command(epilog="Example: siftline maintain --expire-older-than 90")
 def maintain(
     project: ProjectOption = Path(),

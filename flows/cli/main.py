@@ -24,7 +24,7 @@ _INTERRUPTED = 130
 # that takes most of a core from all of them: to load an encoder took 7 s of computing in place of 2.5. The libraries
 # read these when they are loaded. Training alone on a machine is a tenth slower by it.
 _SLEEP = {"OMP_WAIT_POLICY": "passive", "OPENBLAS_THREAD_TIMEOUT": "4"}
-_ONLY_READ = ("sql", "questions", "snapshots", "diff", "export", "lf", "status", "suspects", "report")
+_ONLY_READ = ("sql", "questions", "snapshots", "diff", "export", "lf", "status", "suspects", "report", "predict")
 # Click's base of all usage errors; typer may carry a click of its own, so it is reached through typer.
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[2]
 

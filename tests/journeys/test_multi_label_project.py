@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow.parquet as pq
 import pytest
 
 from features.samples import SampleFiles
 from flows.cli.lf import report_functions
 from flows.cli.look import make_report, show_queue, show_suspects
+from flows.cli.predict import predict_file
 from flows.project import Project
 from flows.stages import run_passes, run_stage_in_process
 from tests.digests import CLASSES, make_digest_project
@@ -144,3 +146,22 @@ def test_the_project_cannot_become_one_of_single_classes(run: Path) -> None:
             run_stage_in_process(Project(run))("ingest")
     finally:
         settings.write_text(before, "utf-8")
+
+
+def test_the_end_model_says_all_classes_of_a_text(run: Path, tmp_path: Path) -> None:
+    project, output = Project(run), tmp_path / "said.parquet"
+    predict_file(run, run / "data" / "items.jsonl", output, "text", "id")
+    said = {row["id"]: row for row in pq.read_table(output).to_pylist()}
+    with project.read_lake() as lake, lake.read() as reader:
+        assert len(said) == reader.scalar("SELECT count(*) FROM items")
+        without_votes = dict(
+            reader.rows(
+                "SELECT item_id, labels FROM latest_predictions "
+                "WHERE item_id NOT IN (SELECT item_id FROM latest_weak_labels WHERE votes > 0)"
+            )
+        )
+    assert without_votes
+    assert {item_id: said[item_id]["label"] for item_id in without_votes} == without_votes
+    assert {len(row["label"]) for row in said.values()} > {1}
+    for row in said.values():
+        assert row["label"] == [name for name in CLASSES if row["probs"][name] >= 0.5]

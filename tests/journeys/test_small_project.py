@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from features.samples import SampleFiles
@@ -191,3 +192,30 @@ def test_only_the_simulated_annotator_needs_the_gold_column_and_scoring_changes_
         assert one.content_hash(rest) == other.content_hash(rest)
         with one.read() as reader:
             assert reader.scalar("SELECT count(*) FROM metrics") == 0
+
+
+def test_the_end_model_says_of_any_text_what_it_says_of_an_item(asked: Asked, tmp_path: Path) -> None:
+    root, output = asked[0], tmp_path / "said.parquet"
+    with Lake(root / "lake", read_only=True) as lake, lake.read() as reader:
+        stored = dict(reader.rows("SELECT item_id, label FROM latest_predictions"))
+        text, label = reader.rows(
+            "SELECT content, label FROM items JOIN latest_predictions USING (item_id) ORDER BY confidence DESC LIMIT 1"
+        )[0]
+    file = ["--input", str(root / "data" / "items.parquet"), "--id-field", "id", "--output", str(output)]
+    code, said = here(root, "predict", *file)
+    assert code == 0, said
+    assert f"150 texts: {output}" in said
+    rows = pq.read_table(output).to_pylist()
+    assert {row["id"]: row["label"] for row in rows} == stored
+    assert all(max(row["probs"], key=row["probs"].__getitem__) == row["label"] for row in rows)
+    code, said = here(root, "predict", text)
+    assert said.splitlines()[-1].startswith(f"{label}\t")
+    for wrong, words in (
+        ([], "give texts, or a file"),
+        ([text, *file], "give texts, or a file"),
+        (["--input", str(output)], "--output"),
+        ([*file[:-1], str(tmp_path / "none" / "x.parquet")], "cannot be written"),
+        (["--text-field", "body", *file], "no column"),
+    ):
+        code, said = here(root, "predict", *wrong)
+        assert (code, words in said) == (2, True), said

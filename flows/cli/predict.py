@@ -1,0 +1,75 @@
+"""`siftline predict`: what the end model says of texts that are not in the warehouse, and stay outside it."""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.cli.console import excerpt, out, print_table, say, stage_progress
+from flows.project import Project
+
+if TYPE_CHECKING:
+    from weak_labels.predictor import Predictor
+
+
+def predict_texts(root: Path, texts: list[str]) -> None:
+    """Print the label of each text, and how sure the end model is of it."""
+    from features.embed import encode_texts
+
+    project = Project(root)
+    said = _learned(project).predict(encode_texts(project.encoder, texts), texts)
+    rows = zip(said.labels, said.confidence.tolist(), map(excerpt, texts), strict=True)
+    print_table(["label", "confidence", "text"], [(label or None, sure, text) for label, sure, text in rows])
+
+
+def predict_file(root: Path, source: Path, output: Path, text_field: str, id_field: str | None) -> None:
+    """Write the labels of a file of texts, and print how many there are of each class."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from features.embed import embedded_records
+    from warehouse.files import replaced_file
+
+    project = Project(root)
+    predictor = _learned(project)
+    label = pa.list_(pa.string()) if project.multi_label else pa.string()
+    probs = pa.struct([(name, pa.float32()) for name in project.classes])
+    schema = pa.schema([("id", pa.string()), ("label", label), ("confidence", pa.float32()), ("probs", probs)])
+    sure = defaultdict[str, list[float]](list)
+    with stage_progress() as progress:
+        records = embedded_records(
+            source,
+            text_field=text_field,
+            id_field=id_field,
+            output=output,
+            encoder=project.encoder,
+            progress=progress.of("predict"),
+        )
+        with replaced_file(output) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+            for batch in records:
+                said = predictor.predict(batch.vectors, batch.texts)
+                by_class = [pa.array(column, pa.float32()) for column in said.probs.T]
+                columns = [
+                    pa.array(batch.ids, pa.string()),
+                    pa.array(said.labels, label),
+                    pa.array(said.confidence, pa.float32()),
+                    pa.StructArray.from_arrays(by_class, fields=[*probs]),
+                ]
+                writer.write_table(pa.table(columns, schema=schema))
+                for one, confidence in zip(said.labels, said.confidence.tolist(), strict=True):
+                    sure[", ".join(one) if isinstance(one, list) else one].append(confidence)
+    rows = sorted((-len(all_of), name, sum(all_of) / len(all_of)) for name, all_of in sure.items())
+    print_table(["label", "texts", "mean confidence"], [(name or None, -less, mean) for less, name, mean in rows])
+    out.print(f"{sum(map(len, sure.values())):,} texts: {output}")
+
+
+def _learned(project: Project) -> "Predictor":
+    from weak_labels.predictor import Predictor
+
+    lake = project.read_lake()
+    try:
+        with lake.read() as reader:
+            found = Predictor.of(reader, project.end_model_config)
+    finally:
+        lake.close()
+    say(f"learned from: labels of people {found.gold_labels:,}, weak labels {found.weak_labels:,}")
+    return found
