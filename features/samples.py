@@ -217,7 +217,8 @@ def get_wheel(cache: Path) -> Path:
 
 def _download(folder: Path) -> str:
     """Download the wheel by pip; returns why it failed, or an empty text."""
-    command = [sys.executable, "-m", "pip", "--quiet", "--no-input", "--disable-pip-version-check", "download"]
+    # With -P, or a pip.py in the folder that this was called in would be run.
+    command = [sys.executable, "-P", "-m", "pip", "--quiet", "--no-input", "--disable-pip-version-check", "download"]
     command += ["--no-deps", "--only-binary", ":all:", "--progress-bar", "off", "--dest", str(folder), REQUIREMENT]
     try:
         done = subprocess.run(

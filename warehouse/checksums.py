@@ -188,7 +188,7 @@ def _append(location: Location, names: Iterable[str]) -> None:
     lines = "".join(_hashed(location, names))
     if not lines:
         return
-    handle = os.open(_path(location), os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    handle = os.open(_path(location), os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
     with os.fdopen(handle, "r+b") as file:
         if file.seek(0, os.SEEK_END) and file.seek(-1, os.SEEK_END) and file.read(1) != b"\n":
             lines = "\n" + lines  # a crash cut the last line short

@@ -22,6 +22,7 @@ from warehouse.errors import SettingsError, WarehouseError, WarehouseNotFound, w
 from warehouse.extensions import open_duckdb
 from warehouse.locks import FolderLock, PostgresLock, WriteLock
 from warehouse.quoting import quote
+from warehouse.stored_sql import refuse_foreign_sql
 
 BUSY_TIMEOUT_MS = 10_000
 
@@ -176,7 +177,8 @@ def connect(
 
     Raises:
         WarehouseNotFound: there is none, and `read_only` cannot make it.
-        WarehouseError: the catalogue is damaged or cannot be attached; the message names it.
+        WarehouseError: the catalogue is damaged, cannot be attached, or holds SQL that is not Siftline's; the message
+            names it.
         CatalogAway: the server of a PostgreSQL catalogue does not answer.
         DiskFull: there is no room for the 32 KiB that SQLite needs beside the catalogue.
     """
@@ -188,11 +190,11 @@ def connect(
         if location.on_s3:
             _create_s3_secret(connection, location)
         _refuse_damaged(connection, location)
-        at = _attach(connection, attach_statement(location, read_only=read_only), look)
+        at = _attach(connection, location, look, read_only=read_only)
         if at is not None:
             connection.execute("USE memory")
             connection.execute("DETACH lake")
-            _attach(connection, attach_statement(location, read_only=True, at=at), None)
+            _attach(connection, location, None, read_only=True, at=at)
         connection.execute("RESET threads")
     except WarehouseError:
         close(connection)
@@ -244,14 +246,22 @@ def _unreadable(location: Location, why: str) -> WarehouseError:
     )
 
 
-def _attach(connection: duckdb.DuckDBPyConnection, statement: str, look: Look | None) -> int | None:
+def _attach(
+    connection: duckdb.DuckDBPyConnection,
+    location: Location,
+    look: Look | None,
+    *,
+    read_only: bool,
+    at: int | None = None,
+) -> int | None:
     with private_files():
-        connection.execute(statement)
+        connection.execute(attach_statement(location, read_only=read_only, at=at))
     connection.execute("BEGIN TRANSACTION")
     connection.execute("USE lake")  # reads the catalogue
-    at = look(connection) if look is not None else None
+    refuse_foreign_sql(connection, location.words, at=at)
+    found = look(connection) if look is not None else None
     connection.execute("COMMIT")
-    return at
+    return found
 
 
 def attach_statement(place: Path | Location, *, read_only: bool, at: int | None = None, name: str = "lake") -> str:

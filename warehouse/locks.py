@@ -73,8 +73,9 @@ class FolderLock:
         try:
             facts = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now(UTC).isoformat()}
             with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
-                self._owner.write_text(json.dumps(facts), encoding="utf-8")
-                self._owner.chmod(0o600)
+                self._owner.unlink(missing_ok=True)  # in a folder from somebody else it may be a link to any file
+                with os.fdopen(os.open(self._owner, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as note:
+                    json.dump(facts, note)
             yield lambda: None
         finally:
             with contextlib.suppress(OSError):  # a disk that may not be written to any more; what ended the work counts

@@ -31,7 +31,7 @@ from warehouse.superseded import delete_superseded
 GRACE_H = 24.0
 MOST_DAYS = 1_000_000  # DuckDB's times reach back further
 REWRITE_FRAC = 0.5  # share of deleted rows from which a file is written anew
-OWN_FILE = re.compile(r"(.*/)?main/[a-z_]+/ducklake-[0-9a-f-]+(-delete)?\.parquet")
+OWN_FILE = re.compile(r"main/[a-z_]+/ducklake-[0-9a-f-]+(-delete)?\.parquet")
 MOST_WITH_DELETIONS = 8  # files of a table with any deleted rows; DuckLake merges none of those
 
 
@@ -110,18 +110,21 @@ def maintain(lake: Lake, *, expire_older_than_days: float | None = None, grace_h
     unneeded = unused
     if lake.location.dsn is None and grace_h:  # by a SQLite catalogue only the day counts, see `_older`
         unneeded = f"date_trunc('day', {unused}) - INTERVAL 1 microsecond"
-    removed = _step(lake, f"CALL ducklake_cleanup_old_files('lake', older_than => {unneeded})", "")
-    foreign = _foreign(lake, unused)
-    if not foreign:
-        removed += _step(lake, f"CALL ducklake_delete_orphaned_files('lake', older_than => {unused})", "")
+    removed: list[tuple[object, ...]] = []
+    foreign: list[str] = []
+    for call, since in (("cleanup_old_files", unneeded), ("delete_orphaned_files", unused)):
+        foreign += (theirs := _foreign(lake, call, since))
+        if not theirs:
+            removed += _step(lake, f"CALL ducklake_{call}('lake', older_than => {since})", "")
     with lake.lock.held(), contextlib.closing(lake.new_cursor()) as cursor:
         note_all(cursor, lake.location)
     sizes, vacuumed = _vacuum(lake)
     if foreign:
         more = f" and {len(foreign) - 1:,} more" if foreign[1:] else ""
         raise WarehouseError(
-            f"Among the warehouse's data is {foreign[0]}{more}, which is none of its files. So no file that was left "
-            "behind is removed; all else is done. Move what is not the warehouse's to another folder."
+            f"Among the files to remove is {foreign[0]}{more}, which is none of the warehouse's. So it stays, and all "
+            "that would go with it; all else is done. If it lies among the warehouse's data, move it to another "
+            "folder. If not, the catalogue was not written by Siftline alone: bring it back from a backup."
         )
     return Maintained(
         rows_flushed=sum(int(str(row[2])) for row in flushed),
@@ -167,12 +170,16 @@ def _delete_superseded(lake: Lake, before: str) -> int:
     return under_lock(attempt, lock=lake.lock, new_cursor=lake.new_cursor, location=lake.location)
 
 
-def _foreign(lake: Lake, unused: str) -> list[str]:
-    """Parquet files among the data that no writer of ours can have left behind: DuckLake would remove them too."""
+def _foreign(lake: Lake, call: str, since: str) -> list[str]:
+    """Files that DuckLake would remove and no writer of ours made: strangers among the data, or named in the catalogue.
+
+    The catalogue of a warehouse from somebody else may name any file of this machine for removal.
+    """
     with closing(lake.new_cursor()) as cursor:
-        call = f"CALL ducklake_delete_orphaned_files('lake', older_than => {unused}, dry_run => true)"
-        found = cursor.execute(call).fetchall()
-    return sorted(str(path) for path, *_ in found if not OWN_FILE.fullmatch(str(path)))
+        found = cursor.execute(f"CALL ducklake_{call}('lake', older_than => {since}, dry_run => true)").fetchall()
+    top = lake.location.data_path
+    paths = [str(path) for path, *_ in found]
+    return sorted(p for p in paths if not (p.startswith(top) and OWN_FILE.fullmatch(p.removeprefix(top))))
 
 
 def _bring_layout(lake: Lake) -> None:

@@ -144,8 +144,10 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, cache: Path) -> N
 
 
 @pytest.mark.usefixtures("offline")
-def test_without_network_and_cache_both_ways_out_are_named(tmp_path: Path) -> None:
+def test_without_network_and_cache_both_ways_out_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = tmp_path / "cache"
+    (tmp_path / "pip.py").write_text("raise SystemExit('code of the folder was run')\n")
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SampleUnavailable) as caught:
         get_sample("reuters-r8", tmp_path / "out", cache=cache)
     message = str(caught.value)

@@ -232,3 +232,15 @@ def test_a_lock_whose_note_cannot_be_removed_is_freed_and_hides_nothing(tmp_path
         fail()
     with FolderLock(tmp_path, timeout_s=0.5).held():
         pass
+
+
+def test_a_link_in_a_folder_from_somebody_else_leads_no_write_outside(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("precious")
+    place = Location(folder=tmp_path / "lake")
+    Lake(place).close()
+    for name in ("write.owner", "data.sha256"):
+        (place.folder / name).unlink(missing_ok=True)
+        (place.folder / name).symlink_to(tmp_path / "mine")
+    with Lake(place) as lake, lake.stage("ingest", version=1, inputs=()) as stage:
+        stage.commit([Append("items", items(500))])
+    assert (tmp_path / "mine").read_text() == "precious"

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -238,13 +239,30 @@ def test_a_file_that_is_not_the_warehouses_is_named_and_stays(lake: Lake) -> Non
     for path in (orphan, mine):
         path.write_bytes(b"half a file")
         os.utime(path, (old, old))
-    with pytest.raises(WarehouseError, match=r"monday\.parquet, which is none of its files"):
+    with pytest.raises(WarehouseError, match=r"monday\.parquet, which is none of the warehouse's"):
         maintain(lake, grace_h=1)
     assert mine.exists()
     assert orphan.exists()
     mine.unlink()
     maintain(lake, grace_h=1)
     assert not orphan.exists()
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_file_elsewhere_that_the_catalogue_names_for_removal_stays(lake: Lake, relative: bool) -> None:
+    """A warehouse from somebody else could name any file of this machine."""
+    mine = lake.path.parent / "main" / "items" / "ducklake-01a22164.parquet"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"precious")
+    path = f"../../{mine.relative_to(lake.path.parent)}" if relative else str(mine)
+    with contextlib.closing(sqlite3.connect(lake.catalog)) as catalogue, catalogue:
+        catalogue.execute(
+            "INSERT INTO ducklake_files_scheduled_for_deletion VALUES (9999, ?, ?, '2020-01-01 00:00:00+00')",
+            [path, relative],
+        )
+    with pytest.raises(WarehouseError, match="none of the warehouse's"):
+        maintain(lake, grace_h=1)
+    assert mine.read_bytes() == b"precious"
 
 
 def test_snapshots_are_given_up_only_on_purpose_and_then_said_to_be(lake: Lake) -> None:

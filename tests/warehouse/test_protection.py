@@ -1,6 +1,7 @@
 """SQL from people: the functions that DuckDB's own lock-down lets through are refused, and the limits hold."""
 
 import contextlib
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import duckdb
 import pytest
 
 from tests.warehouse.test_commit_is_atomic import items
-from warehouse import Append, Lake, Location, SettingsError
+from warehouse import Append, Lake, Location, SettingsError, WarehouseError, connect
 from warehouse.extensions import PACKAGES, open_duckdb
 from warehouse.protection import connect_locked_down, refuse_reaching_out
 from warehouse.read import check_condition, reading_statements
@@ -224,3 +225,39 @@ def test_a_postgres_catalogue_is_read_locked_down(tmp_path: Path, postgres: str)
     for statement in ("DELETE FROM items", f"ATTACH '{place.dsn}' AS again (TYPE postgres)", "INSTALL httpfs"):
         with pytest.raises(duckdb.Error):
             connection.execute(statement)
+
+
+@pytest.mark.parametrize(
+    ("statement", "fault"),
+    [
+        ("VIEW queue_progress AS SELECT q.* FROM queue q, {call}", "it calls enable_logging"),
+        ("VIEW items AS SELECT (SELECT a FROM range(3) r(a) WHERE EXISTS (FROM {call}))", "it calls enable_logging"),
+        ("VIEW items AS SELECT content FROM read_text('{other}')", "it calls read_text"),
+        ("VIEW items AS FROM '{other}'", "it (calls read_csv|reads .*other.csv)"),
+        ("VIEW items AS SELECT * FROM __ducklake_metadata_lake.main.ducklake_view", "the view 'items'"),
+        ("MACRO strftime(a, b) AS (SELECT content FROM read_text('{other}'))", "the macro 'strftime'"),
+    ],
+)
+def test_sql_that_a_warehouse_brings_along_is_refused_before_it_runs(
+    statement: str, fault: str, lake: Lake, tmp_path: Path
+) -> None:
+    """Whoever opens a warehouse from somebody else runs its views."""
+    other = tmp_path / "other.csv"
+    other.write_text("a\n1\n")
+    call = f"enable_logging(storage => 'file', storage_config => {{'path': '{tmp_path / 'logs'}'}})"
+    with contextlib.closing(lake.new_cursor()) as cursor:
+        cursor.execute("CREATE VIEW fine AS SELECT split, unnest([1, 2]) FROM items, range(2) WHERE split = '\".x'")
+        Lake(lake.path, read_only=True).close()
+        if statement.startswith("VIEW items"):
+            cursor.execute("DROP TABLE items")
+        cursor.execute(f"CREATE OR REPLACE {statement.format(call=call, other=other)}")
+        shutil.rmtree(tmp_path / "logs", ignore_errors=True)  # DuckDB calls it when it makes the view
+        at = lake.snapshot()
+        for read_only in (True, False):
+            with pytest.raises(WarehouseError, match=fault):
+                Lake(lake.path, read_only=read_only)
+        cursor.execute(f"DROP {' '.join(statement.split('(')[0].split()[:2])}")
+    with pytest.raises(WarehouseError, match=fault):
+        connect(lake.path, at=at)
+    connect(lake.path).close()
+    assert not (tmp_path / "logs").exists()
