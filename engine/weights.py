@@ -227,8 +227,11 @@ def read_folder(folder: Path) -> DenseFiles:
     """
 
     def content(name: str) -> bytes:
+        path = folder / name
         try:
-            return (folder / name).read_bytes()
+            if path.exists() and not path.is_file():
+                raise OSError("it is no file")  # a link to a device, which never ends
+            return path.read_bytes()
         except OSError as error:
             raise ModelFileError(
                 f"The model folder {folder} has no readable {name}: {error}. Needed are config.json, tokenizer.json "

@@ -19,11 +19,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from warehouse.errors import DataError
+from warehouse.protection import limited_process_memory
 
 _LONGEST_CELL = 2**31 - 1
 """Characters; what the csv module takes by itself, 131,072, is less than a text beside the label may have."""
 
 _BETWEEN_CELLS = ",;\t"
+_MEMORY_BYTES, _MEMORY_RATIO = 1 << 30, 200
+"""A file may take so much memory and 200 times its size; as Parquet, 700 bytes can hold terabytes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,7 +76,13 @@ def _read(path: Path, what: str, ids: tuple[str, ...]) -> list[dict[str, Any]]:
     """The rows of a file that has the column label and one of `ids`."""
     read = {".jsonl": _json_lines, ".csv": _csv_rows}.get(path.suffix.lower(), _parquet_rows)
     try:
-        return list(read(path, ids))
+        with limited_process_memory(_MEMORY_BYTES + _MEMORY_RATIO * path.stat().st_size):
+            return list(read(path, ids))
+    except MemoryError as error:  # also Arrow's
+        raise DataError(
+            f"{what} takes more than {_MEMORY_RATIO} times its {path.stat().st_size:,} bytes of memory, as no file "
+            "of labels does. If it is one all the same, write it as CSV."
+        ) from error
     except (pa.ArrowException, OSError, ValueError, csv.Error, RecursionError) as error:
         kind = {".jsonl": "JSON lines", ".csv": "CSV"}.get(path.suffix.lower(), "Parquet")
         raise DataError(f"{what} cannot be read as {kind} with columns {ids[-1]} and label: {error}") from error

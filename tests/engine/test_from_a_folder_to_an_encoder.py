@@ -65,8 +65,11 @@ def test_a_head_on_top_of_the_encoder_is_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
-def test_a_missing_file_is_named_with_what_is_needed(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_missing_file_is_named_with_what_is_needed(tmp_path: Path, name: str, linked: bool) -> None:
     (write_folder(tmp_path) / name).unlink()
+    if linked:  # it would be read for ever
+        (tmp_path / name).symlink_to("/dev/zero")
     with pytest.raises(
         ModelFileError, match=rf"has no readable {name}: .*Needed are config\.json, tokenizer\.json and.*AutoTokenizer"
     ):
