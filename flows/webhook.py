@@ -12,17 +12,22 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from engine.serving.connection import connection_class, too_many
 from warehouse import SettingsError, SiftlineError, Transient
 
 SECRET_VARIABLE = "SIFTLINE_WEBHOOK_SECRET"  # noqa: S105 - the name of a variable
 HEADER = "X-Siftline-Secret"
 SHORTEST_SECRET = 16
 MAX_BODY_BYTES = 1 << 20
+MOST_CONNECTIONS = 512
+IDLE_S = 10.0
+"""A connection that asks nothing for so long is closed, or 512 of them, of anybody, would keep all hints out."""
 ACTIONS = ("ANNOTATION_CREATED", "ANNOTATIONS_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_DELETED", "TASKS_DELETED")
 
 
@@ -95,6 +100,17 @@ def webhook_app(hint: Hint, secret: str) -> Starlette:
         return PlainTextResponse("ok\n")
 
     return Starlette(routes=[Route("/hook", hook, methods=["POST"]), Route("/health", health, methods=["GET"])])
+
+
+def webhook_server(hint: Hint, secret: str, *, host: str, port: int) -> uvicorn.Server:
+    """A server of `webhook_app`, which slow and silent clients do not fill."""
+    connection = connection_class(
+        most=MOST_CONNECTIONS, idle_s=IDLE_S, unfetched_bytes=MAX_BODY_BYTES, refusing=too_many, broken=lambda: None
+    )
+    app = webhook_app(hint, secret)
+    return uvicorn.Server(
+        uvicorn.Config(app, http=connection, host=host, port=port, log_level="warning", access_log=False)
+    )
 
 
 def collect_on_hints(

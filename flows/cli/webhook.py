@@ -15,12 +15,10 @@ def receive(root: Path, *, host: str, port: int, every_s: float, register: str) 
     Raises:
         SettingsError: the secret is missing, or the address cannot be used.
     """
-    import uvicorn
-
     from active.label_studio import LabelStudioService
     from active.queue import collect
     from flows.prefect_server import use_api
-    from flows.webhook import ACTIONS, HEADER, Hint, collect_on_hints, secret_from_env, webhook_app
+    from flows.webhook import ACTIONS, HEADER, Hint, collect_on_hints, secret_from_env, webhook_server
 
     project = Project(root)
     secret = secret_from_env()
@@ -48,10 +46,7 @@ def receive(root: Path, *, host: str, port: int, every_s: float, register: str) 
         if said:
             say(f"{said} new or changed answers")
 
-    app = webhook_app(hint, secret)
-    server = uvicorn.Server(
-        uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False, limit_concurrency=512)
-    )
+    server = webhook_server(hint, secret, host=host, port=port)
     stop = threading.Event()
     ended: list[BaseException] = []
 

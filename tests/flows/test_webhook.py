@@ -1,16 +1,18 @@
 """Webhooks lost, doubled, reordered, forged and in a burst of 10,000: hints are one file, and the pull converges."""
 
+import socket
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 
 from active.label_studio import LabelStudioService
 from flows.studio import StudioInfo
-from flows.webhook import ACTIONS, HEADER, MAX_BODY_BYTES, Hint, collect_on_hints, secret_from_env, webhook_app
+from flows.webhook import ACTIONS, HEADER, MAX_BODY_BYTES, Hint, collect_on_hints, secret_from_env, webhook_server
+from tests.prefect_runs import wait_for
 from tests.studio import CLASSES, api, free_port
 from warehouse import ServiceRefused, SettingsError, WarehouseBusy
 
@@ -23,10 +25,12 @@ def hint(tmp_path: Path) -> Hint:
 
 
 @pytest.fixture
-def receiver(hint: Hint) -> Iterator[httpx.Client]:
+def receiver(hint: Hint, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
     """A client of a receiver on loopback that carries the secret."""
+    monkeypatch.setattr("flows.webhook.IDLE_S", 1.0)
+    monkeypatch.setattr("flows.webhook.MOST_CONNECTIONS", 8)
     port = free_port()
-    server = uvicorn.Server(uvicorn.Config(webhook_app(hint, SECRET), port=port, log_level="error"))
+    server = webhook_server(hint, SECRET, host="127.0.0.1", port=port)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={HEADER: SECRET}, trust_env=False) as client:
@@ -60,6 +64,16 @@ def test_bodies_over_the_limit_are_refused_with_and_without_a_length(receiver: h
     assert receiver.post("/hook", content=iter([b"x" * MAX_BODY_BYTES, b"x"])).status_code == 413
     assert not hint.take()
     assert receiver.post("/hook", content=b"\xff not json").status_code == 204  # nobody reads it
+
+
+def test_silent_connections_keep_hints_out_for_a_moment_only(receiver: httpx.Client, hint: Hint) -> None:
+    with ExitStack() as open_ones:
+        for _ in range(9):
+            place = (receiver.base_url.host, receiver.base_url.port)
+            open_ones.enter_context(socket.create_connection(place)).sendall(b"POST /hook HTTP/1.1\r\n")
+        assert receiver.post("/hook", headers={"Connection": "close"}).status_code == 503
+        wait_for(lambda: receiver.post("/hook", headers={"Connection": "close"}).status_code == 204)
+    assert hint.take()
 
 
 def test_other_ways_and_methods_are_not_there(receiver: httpx.Client, hint: Hint) -> None:
