@@ -76,6 +76,8 @@ def _detail(body: object) -> str:
         parts = [body.get("detail"), body.get("validation_errors"), body.get("non_field_errors")]
         return "; ".join(str(part) for part in parts if part) or str(body)
     if isinstance(body, str):
-        title = re.search(r"<title[^>]*>(.*?)</title>", body, re.IGNORECASE | re.DOTALL)
-        return title.group(1) if title else re.sub(r"<[^>]*>", " ", body)
+        # Step by step and without a `<` inside a tag: a page of many tags that never end would take minutes else.
+        end = re.search(r"</title>", body, re.IGNORECASE)
+        begin = re.search(r"<title[^<>]*>", body[: end.start()], re.IGNORECASE) if end else None
+        return body[begin.end() : end.start()] if begin and end else re.sub(r"<[^<>]*>", " ", body)
     return str(body)

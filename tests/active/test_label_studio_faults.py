@@ -49,6 +49,7 @@ FAULTS = {
     "redirect": (answering(302, "", location="https://other.example/"), ServiceRefused, "https://other.example/"),
     "too many": (answering(429, "{}", retry_after="7"), ServiceError, "asks to wait 7 s"),
     "server error": (answering(500, f"<h1>Oops {CANARY}</h1>", "text/html"), ServiceError, "status 500"),
+    "tags without end": (answering(500, 40_000 * "<title" + 40_000 * "<title>"), ServiceError, "status 500"),
     "gateway": (answering(504, "timeout", "text/plain"), ServiceError, "status 504"),
     "log-in page": (answering(200, LOGIN_PAGE, "text/html"), ServiceError, "log-in page: Log in"),
     "empty": (answering(200, ""), ServiceError, "LABEL_STUDIO_URL"),
