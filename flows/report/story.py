@@ -116,19 +116,38 @@ def curve_sentence(facts: Facts) -> str:
     said = f"With {counted(found.labels, 'label')} the end model reaches {score(found.value)}"
     if found.weak_only is not None:
         said += f", {moved(found.weak_only, found.value)} with weak labels alone"
-    rival = found.random
+    rival, harm = found.random, harm_sentence(facts)
     if rival is None:
-        return said + "; no random pick of that size has been scored to compare it with."
+        return f"{said}; no random pick of that size has been scored to compare it with. {harm}".rstrip()
     value, low, high = (shown(v) for v in (found.value, rival.low, rival.high))
     side = "above" if value > high else "below" if value < low else ""
     if rival.seeds == 1:
-        return f"{said}; that is {side or 'equal to'} the one random pick of the same size ({score(rival.mean)})."
+        one = f"the one random pick of the same size ({score(rival.mean)})"
+        return f"{said}; that is {side or 'equal to'} {one}. {harm}".rstrip()
     picks = f"{rival.seeds} random picks of the same size ({score(rival.low)} to {score(rival.high)})"
     said = f"{said}; that is {f'{side} every one of' if side else 'within the range of'} {picks}."
     f1 = compare(facts, "macro_f1")
     if f1 and f1.random and f1.labels == found.labels:
         said += f" Macro F1 is {score(f1.value)}, against {plus_minus(f1.random)} for the random picks."
-    return said
+    return f"{said} {harm}".rstrip()
+
+
+def harm_sentence(facts: Facts) -> str:
+    """That people's labels are worth more without the labeling functions; empty where the score has no room for it.
+
+    That is within its 95% interval, which is wide here: the two are scored on the same items.
+    """
+    found = compare(facts)
+    if found is None or not facts.scored_items:
+        return ""
+    alone = measured(facts, "accuracy", found.labels, "gold_only")
+    _, high = wilson(round(found.value * facts.scored_items), facts.scored_items)
+    if alone is None or shown(alone) <= shown(high):
+        return ""
+    return (
+        f"The labeling functions do harm: without weak labels the same labels reach {score(alone)}. "
+        "`siftline lf report` tells which of them people's labels contradict; mend or remove those."
+    )
 
 
 def fair_sentence(fair: FairScore | None) -> str:

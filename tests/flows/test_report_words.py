@@ -80,6 +80,18 @@ def test_the_verdict_against_random_picks(facts: Facts, now: float, rivals: Sequ
     assert f"that is {words}" in curve(facts, own=(0.5, now), rivals=rivals)
 
 
+@pytest.mark.parametrize(("alone", "items", "harm"), [(0.75, 600, True), (0.68, 600, False), (0.75, 40, False)])
+@pytest.mark.parametrize("rivals", [(), (0.6,), (0.6, 0.7)])
+def test_functions_that_do_harm_are_told(
+    facts: Facts, alone: float, items: int, harm: bool, rivals: Sequence[float]
+) -> None:
+    series = {"siftline": [point(0, 0.5), point(8, 0.66)], "gold_only": [point(8, alone)]}
+    if rivals:
+        series["random"] = [point(8, *rivals)]
+    said = story.curve_sentence(replace(facts, scored_items=items, series=dict.fromkeys(facts.series, series)))
+    assert ("The labeling functions do harm: without weak labels the same labels reach 0.750." in said) == harm
+
+
 def f1(*scores: float | None) -> list[dict[str, object]]:
     return [{"name": f"c{n}", "f1": score} for n, score in enumerate(scores)]
 
