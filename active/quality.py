@@ -1,4 +1,4 @@
-"""Which labels are probably wrong: each is compared with what a model and the neighbours say that never saw it.
+"""Which labels may be wrong: each is compared with what a model and the neighbours say that never saw it.
 
 Both halves look at the item from the others only: a linear model fitted on the other folds, and the labels of the
 nearest labelled items without itself. A wrong label misleads both about its neighbours, so a second round counts each
@@ -37,7 +37,7 @@ CHANCES = 0.5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Suspect:
-    """A gold label that is probably wrong.
+    """A gold label, and how much model and neighbours contradict it.
 
     Attributes:
         item_id: the item.
@@ -103,7 +103,7 @@ def _suspect_sets(
 def suspicion(
     vectors: Vectors, labels: Rows, classes: int, generator: np.random.Generator, *, rounds: int = ROUNDS
 ) -> Floats:
-    """How probably each label is wrong.
+    """How much each label is contradicted: an order, and no share of wrong ones (decision 0041).
 
     Args:
         vectors: [T, D] unit rows.
@@ -137,7 +137,7 @@ def suspicion(
 
 
 def suspicion_by_class(vectors: Vectors, has: Bools, generator: np.random.Generator) -> Floats:
-    """How probably each yes or no is wrong where items have several classes or none.
+    """How much each yes or no is contradicted where items have several classes or none.
 
     Args:
         vectors: [T, D] unit rows.

@@ -186,7 +186,7 @@ def suspects(
     limit: Annotated[int, typer.Option(min=1, help="How many labels are shown.")] = 20,
     project: ProjectOption = Path(),
 ) -> None:
-    """Show labels that are probably wrong: model and neighbours, which never saw them, prefer another class."""
+    """Show labels to look at again: model and neighbours, which never saw them, prefer another class."""
     from flows.cli.look import show_suspects
 
     show_suspects(project, limit)

@@ -336,7 +336,7 @@ def _answered_there(reader: Reader, root: Path, settings: Settings) -> str:
 
 
 def show_suspects(root: Path, limit: int) -> None:
-    """Print the labels that are probably wrong, the most suspicious first; people mend them where they gave them."""
+    """Print labels to look at again, the most suspicious first; people mend wrong ones where they gave them."""
     from active.quality import SUSPICIOUS, suspects
     from flows.project import Project
     from flows.report.page import class_names
@@ -361,7 +361,13 @@ def show_suspects(root: Path, limit: int) -> None:
     elif not rows:
         few = len(judged) - known
         more = f" {few:,} more cannot be judged: too few of their class." if few else ""
-        say(f"None of {known:,} labels is probably wrong.{more}")
+        say(f"Model and neighbours contradict none of {known:,} labels.{more}")
+    else:
+        most = f"{len(found):,} of {known:,} labels are" if len(found) > 1 else f"1 of {known:,} labels is"
+        shown = f"; the first {limit:,} are shown (--limit)" if len(found) > limit else ""
+        say(
+            f"{most} contradicted{shown}. Most of these are right where the classes are hard to tell; begin at the top."
+        )
 
 
 def _given_and_rather(suspect: "Suspect", classes: Sequence[str]) -> tuple[str, str]:

@@ -182,22 +182,32 @@ def test_suggested_functions_are_previewed_in_their_project(
     assert shlex.split(last) == ["lf", "preview", "my ideas.py", "--project", str(project)]
 
 
+NOT_ALL_WRONG = "Most of these are right where the classes are hard to tell; begin at the top.\n"
+
+
 @pytest.mark.parametrize(
     ("suspicion", "told"),
     [
-        ([0.1, 0.0, 0.2], "None of 2 labels is probably wrong. 1 more cannot be judged: too few of their class.\n"),
-        ([0.1, 0.2], "None of 2 labels is probably wrong.\n"),
+        (
+            [0.1, 0.0, 0.2],
+            "Model and neighbours contradict none of 2 labels. 1 more cannot be judged: too few of their class.\n",
+        ),
+        ([0.1, 0.2], "Model and neighbours contradict none of 2 labels.\n"),
+        ([0.9, 0.2], f"1 of 2 labels is contradicted. {NOT_ALL_WRONG}"),
+        ([0.9] * 21, f"21 of 21 labels are contradicted; the first 20 are shown (--limit). {NOT_ALL_WRONG}"),
         ([0.0, 0.0], "None of 2 labels can be judged yet: that takes five of a class, and one of another.\n"),
     ],
 )
-def test_labels_that_are_not_judged_are_not_called_right(
+def test_labels_that_are_not_judged_are_not_called_right_nor_contradicted_ones_wrong(
     project: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     suspicion: list[float],
     told: str,
 ) -> None:
-    found = [Suspect(item_id=str(n), labels=(0,), likely=(0,), suspicion=value) for n, value in enumerate(suspicion)]
+    with Lake(project / "lake", read_only=True) as lake, lake.read() as reader:
+        item_id = reader.scalar("SELECT min(item_id) FROM gold_labels")
+    found = [Suspect(item_id=item_id, labels=(0,), likely=(0,), suspicion=value) for value in suspicion]
     monkeypatch.setattr(quality, "suspects", lambda *_: found)
     monkeypatch.setattr(Project, "index", lambda _: None)
     assert ask(project, "suspects") == 0

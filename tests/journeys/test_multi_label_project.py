@@ -108,7 +108,7 @@ def test_labels_to_look_at_again_name_the_class(
     show_suspects(run, 5)
     told = capsys.readouterr()
     assert told.out.splitlines()[1:] == ["suspicion\titem\tlabelled\trather\ttext"], "the others are rather right"
-    assert re.search(r"None of [\d,]+ labels is probably wrong", told.err)
+    assert re.search(r"contradict none of [\d,]+ labels", told.err)
     monkeypatch.setattr("active.quality.SUSPICIOUS", 0.0)
     show_suspects(run, 5)
     table = capsys.readouterr().out
