@@ -196,6 +196,15 @@ class TestAuto:
         assert ("snorkel" in rivals) == asked
         assert {"majority", "dawid_skene"} <= set(rivals)
 
+    @pytest.mark.parametrize(("classes", "told"), [(("ham", "spam"), True), (("ham", "spam", "news"), False)])
+    def test_votes_for_one_of_two_classes_are_told_what_would_do(self, classes: tuple[str, ...], told: bool) -> None:
+        votes = np.where(np.random.default_rng(0).random((60, 2)) < 0.3, 1, -1)
+        config = LabelModelConfig(kind="auto", classes=classes)
+        advice = fit(votes, config).detail["advice"]
+        assert "All votes on train items are for 'spam'" in advice
+        assert ('sql("ham", "true")' in advice) == told
+        assert "advice" not in fit(np.column_stack([votes, np.zeros(60, np.int64)]), config).detail
+
     def test_who_asks_for_snorkel_with_many_functions_is_told_what_is_faster(
         self, truth: Ints, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:

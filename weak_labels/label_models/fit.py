@@ -4,6 +4,7 @@ Pure functions on arrays. Functions are sorted and equal ones merged first, so t
 nor a copied function changes a result.
 """
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -208,7 +209,7 @@ def fit(
     if len(voted) == 1:
         advice.append(
             f"All votes on train items are for '{config.classes[voted[0]]}', which tells no classes apart: no model "
-            "learns from them before functions vote for another class too."
+            f"learns from them before functions vote for another class too.{_rest(config.classes, int(voted[0]))}"
         )
     if advice:
         detail["advice"] = " ".join(advice)
@@ -278,3 +279,12 @@ def _parameters(start: dict[str, Any], names: Sequence[str], votes: VoteMatrix) 
         for class_id, probs in start["precision"].get(name, {}).items():
             model.precision_PC[function * votes.classes + int(class_id)] = np.maximum(probs, 1e-6)
     return model
+
+
+def _rest(classes: Sequence[str], only: int) -> str:
+    """How to say that what no function votes on is mostly of the other class, of two; see decision 0152."""
+    if len(classes) != 2:
+        return ""
+    other = json.dumps(classes[1 - only], ensure_ascii=False)
+    every = f'sql({other}, "true")'
+    return f" Where most of the other items are {other}, a function that says so of every item will do: {every}."
