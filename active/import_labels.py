@@ -5,8 +5,8 @@ answers (docs/decisions/0157).
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,96 +15,147 @@ import pyarrow as pa
 from active.outbox import QueueConfig, Row
 from active.service import SIMULATED, perhaps_meant
 from warehouse import Append, DataError, Lake, Reader, StageResult, Upsert
-from warehouse.label_file import one_class, read_given_labels
+from warehouse.label_file import GivenLabel, one_class, read_given_labels
 
 ELSEWHERE = "(imported)"
 """Project of imported labels, and `asked_before.why` of what they are about."""
 
 NO_ITEM = "ids that are no items"
+NO_TEXT = "texts that are no item's"
 HELD_OUT = "items of valid and test"
 UNLABELLED = "rows without a label"
 
-Said = dict[tuple[str, str], list[int]]
-"""Class ids by item and annotator."""
+_NAMED = 3
 
 
-def import_labels(lake: Lake, path: Path, config: QueueConfig, *, annotator: str = "imported") -> StageResult:
+def import_labels(
+    lake: Lake,
+    path: Path,
+    config: QueueConfig,
+    *,
+    annotator: str = "imported",
+    ids: Iterable[str] = (),
+    texts: Iterable[str] = (),
+    withdraw: bool = False,
+) -> StageResult:
     """Store the labels of a file as answers; those that are stored already change nothing.
 
-    A label that the file does not have any more stays. Left out, and told in `detail`: rows without a label, ids that
-    are no items (import the file again once they are there), and items of the splits valid and test, from which nobody
-    learns.
+    Where the file has texts, they say which items a label is about, and an id only which of those with that text: ids
+    that another tool made say nothing here. A label that the file does not have any more stays. Left out, and told in
+    `detail`: rows without a label, ids and texts that are no items (import the file again once they are there), and
+    items of the splits valid and test, from which nobody learns.
 
     Args:
         lake: the warehouse.
         path: a file of given labels, see `warehouse.label_file`.
         config: the classes, and whether an item may have several.
         annotator: who gave the labels of which the file does not say.
+        ids: further names of its column of ids.
+        texts: further names of its column of texts.
+        withdraw: take back what earlier imports have of the file's annotators about its items, in place of storing.
 
     Raises:
         DataError: the file cannot be read, names a class that there is not, gives one annotator two labels for an item,
             or has no label of any item of the warehouse. Nothing is stored.
     """
-    said, unlabelled = _read(path, config, annotator)
-    item_ids = sorted({item_id for item_id, _ in said})
+    rows = read_given_labels(path, ids=ids, texts=texts)
+    counts = {UNLABELLED: 0}
+    if not withdraw:
+        rows, counts[UNLABELLED] = _chosen(path, rows, config)
     with lake.read() as reader:
-        before = _before(reader, item_ids)
-    unknown = [item_id for item_id in item_ids if item_id not in before.items]
-    if unknown and len(unknown) == len(item_ids):
-        raise DataError(
-            f"Not one of the {len(unknown)} ids in {path} is an item of this project, such as '{unknown[0]}'. "
-            '`siftline sql "select item_id from items"` shows the ids, `siftline status` whether records were read.'
-        )
-    rows: list[Row] = []
+        before = _before(reader, rows)
+    about = [(row, before.about(row)) for row in rows]
+    if rows and not any(item_ids for _, item_ids in about):
+        raise DataError(_none_in_words(path, rows))
+    counts[NO_ITEM] = len({row.item_id for row, item_ids in about if not item_ids and not row.content_hash})
+    counts[NO_TEXT] = len({row.content_hash for row, item_ids in about if not item_ids and row.content_hash})
+    counts[HELD_OUT] = sum(item.split != "train" for item in before.items.values())
+    said = _said(path, about, config, annotator, withdraw=withdraw)
+    new: list[Row] = []
     asked: dict[str, Row] = {}
     for (item_id, who), chosen in sorted(said.items()):
-        about = before.items.get(item_id)
-        if about is None or about.split != "train":
+        item, known = before.items[item_id], before.answers.get((item_id, who))
+        if item.split != "train":
             continue
-        round, seen = about.rounds[-1] if about.rounds else (0, "")
-        if seen != about.content_hash:
+        if withdraw:
+            if known is not None and known["action"] == "labelled":
+                new.append(_withdrawn(known))
+            continue
+        round, seen = item.rounds[-1] if item.rounds else (0, "")
+        if seen != item.content_hash:
             round += 1
-            asked[item_id] = _asked(item_id, round, about.content_hash)
-        row = _annotation(config, item_id, who, round, chosen, before.answers.get((item_id, who)))
+            asked[item_id] = _asked(item_id, round, item.content_hash)
+        row = _annotation(config, item_id, who, round, chosen, known)
         if row is not None:
-            rows.append(row)
-    held_out = sum(about.split != "train" for about in before.items.values())
-    counts = {NO_ITEM: len(unknown), HELD_OUT: held_out, UNLABELLED: unlabelled}
+            new.append(row)
     detail = {"file": path.name, **{what: count for what, count in counts.items() if count}}
-    stored = [[row["item_id"], row["annotator"], row["class_id"], row["class_ids"], row["task_id"]] for row in rows]
-    with lake.stage("import", version=1, inputs=("annotations",), params={"said": stored}) as stage:
-        if not rows:
+    stored = [[row["item_id"], row["annotator"], row["class_id"], row["class_ids"], row["task_id"]] for row in new]
+    with lake.stage("import", version=2, inputs=("annotations",), params={"said": stored}) as stage:
+        if not new:
             return stage.nothing(**detail)
-        writes: list[Append | Upsert] = [Append("annotations", pa.Table.from_pylist(rows))]
+        writes: list[Append | Upsert] = [Append("annotations", pa.Table.from_pylist(new))]
         if asked:
             writes.append(Upsert("asked_before", pa.Table.from_pylist(list(asked.values()))))
-        return stage.commit(writes, rows_read=len(said), detail=detail)
+        return stage.commit(writes, rows_read=len(rows), detail=detail)
 
 
-def _read(path: Path, config: QueueConfig, annotator: str) -> tuple[Said, int]:
-    """The labels of the file by item and annotator, and how many rows have none."""
-    rows = read_given_labels(path)
-    numbers = {name: number for number, name in enumerate(config.classes)}
+def _chosen(path: Path, rows: list[GivenLabel], config: QueueConfig) -> tuple[list[GivenLabel], int]:
+    """The rows that have a label, which is one that there is; and how many have none."""
     unknown: dict[str, int] = defaultdict(int)
     for row in rows:
         for name in row.labels or ():
-            if name not in numbers:
+            if name not in config.classes:
                 unknown[name] += 1
     if unknown:
         raise DataError(_unknown_in_words(path, unknown, config.classes))
-    said: Said = {}
-    for row in rows:
-        if row.labels is None:
-            continue
-        names = row.labels if config.multi_label else (one_class(path, row.item_id, row.labels),)
+    # A list without a class says of an item of one class that nobody labelled it, as doccano has it.
+    labelled = [row for row in rows if row.labels or (row.labels is not None and config.multi_label)]
+    return labelled, len(rows) - len(labelled)
+
+
+def _said(
+    path: Path,
+    about: list[tuple[GivenLabel, list[str]]],
+    config: QueueConfig,
+    annotator: str,
+    *,
+    withdraw: bool,
+) -> dict[tuple[str, str], list[int]]:
+    """Class ids by item and annotator; none where labels are withdrawn."""
+    numbers = {name: number for number, name in enumerate(config.classes)}
+    said: dict[tuple[str, str], list[int]] = {}
+    twice: dict[tuple[str, str], str] = {}
+    for row, item_ids in about:
+        names = () if withdraw else row.labels or ()
+        if not withdraw and not config.multi_label:
+            names = (one_class(path, row.about, names),)
         chosen = sorted(numbers[name] for name in names)
-        key = (row.item_id, row.annotator or annotator)
-        if said.setdefault(key, chosen) != chosen:
-            raise DataError(
-                f"{path} gives item '{key[0]}' two labels by '{key[1]}'. Leave one of them, or say in a column "
-                "`annotator` who gave which."
-            )
-    return said, sum(row.labels is None for row in rows)
+        for item_id in item_ids:
+            key = (item_id, row.annotator or annotator)
+            if said.setdefault(key, chosen) != chosen:
+                twice.setdefault(key, row.about)
+    if twice:
+        named = [f"'{about}' by '{who}'" for (_, who), about in list(twice.items())[:_NAMED]]
+        more = f" and {len(twice) - _NAMED} more" if len(twice) > _NAMED else ""
+        raise DataError(
+            f"{path} gives one item two labels of one person: {', '.join(named)}{more}. Leave one of them, or say in a "
+            "column `annotator` who gave which. Nothing was stored."
+        )
+    return said
+
+
+def _none_in_words(path: Path, rows: list[GivenLabel]) -> str:
+    first, many = rows[0].about, f"{len(rows):,} rows"
+    if any(row.content_hash for row in rows):
+        return (
+            f"Not one of the {many} in {path} has the text of an item of this project; the first is '{first}'. "
+            '`siftline sql "select content from items"` shows the texts, `siftline status` whether records were read. '
+            "Where the file has your ids and the texts differ, leave the column of texts out."
+        )
+    return (
+        f"Not one of the ids of the {many} in {path} is an item of this project, such as '{first}'. "
+        '`siftline sql "select item_id from items"` shows the ids, `siftline status` whether records were read.'
+    )
 
 
 def _unknown_in_words(path: Path, unknown: Mapping[str, int], classes: Sequence[str]) -> str:
@@ -127,28 +178,41 @@ class _Item:
     rounds: list[tuple[int, str]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Before:
-    """What the warehouse knows of the file's items, and the imported labels by item and annotator."""
+    """What the warehouse knows of the file's items, the imported labels by item and annotator, and items by text."""
 
     items: dict[str, _Item]
     answers: dict[tuple[str, str], Row]
+    same_text: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+
+    def about(self, row: GivenLabel) -> list[str]:
+        """Ids of the items that a row is about: those of its text, or of these the one of its id."""
+        if not row.content_hash:
+            return [row.item_id] if row.item_id in self.items else []
+        same = self.same_text.get(row.content_hash, [])
+        return [row.item_id] if row.item_id in same else same
 
 
-def _before(reader: Reader, item_ids: list[str]) -> _Before:
-    wanted = "item_id IN (SELECT unnest(?::VARCHAR[]))"
-    items = {
-        item_id: _Item(content_hash, split, [])
-        for item_id, content_hash, split in reader.rows(
-            f"SELECT item_id, content_hash, split FROM items WHERE {wanted}", [item_ids]
-        )
-    }
+def _before(reader: Reader, rows: list[GivenLabel]) -> _Before:
+    ids = sorted({row.item_id for row in rows if not row.content_hash})
+    hashes = sorted({row.content_hash for row in rows if row.content_hash})
+    items: dict[str, _Item] = {}
+    same_text: dict[str, list[str]] = defaultdict(list)
+    for item_id, content_hash, split in reader.rows(
+        "SELECT item_id, content_hash, split FROM items WHERE item_id IN (SELECT unnest(?::VARCHAR[])) "
+        "OR content_hash IN (SELECT unnest(?::VARCHAR[])) ORDER BY item_id",
+        [ids, hashes],
+    ):
+        items[item_id] = _Item(content_hash, split, [])
+        same_text[content_hash].append(item_id)
+    item_ids, wanted = list(items), "item_id IN (SELECT unnest(?::VARCHAR[]))"
     rounds = f"SELECT item_id, round, content_hash FROM asked_before WHERE project = ? AND {wanted} ORDER BY round"
     for item_id, round, content_hash in reader.rows(rounds, [ELSEWHERE, item_ids]):
-        if item_id in items:
-            items[item_id].rounds.append((int(round), str(content_hash)))
+        items[item_id].rounds.append((int(round), str(content_hash)))
     answers = reader.arrow(f"SELECT * FROM current_annotations WHERE project = ? AND {wanted}", [ELSEWHERE, item_ids])
-    return _Before(items, {(row["item_id"], row["annotator"]): row for row in answers.to_pylist()})
+    by_person = {(row["item_id"], row["annotator"]): row for row in answers.to_pylist()}
+    return _Before(items=items, answers=by_person, same_text=same_text)
 
 
 def _asked(item_id: str, round: int, content_hash: str) -> Row:
@@ -183,3 +247,11 @@ def _annotation(
     }
     same = before and all(before[name] == row[name] for name in ("class_id", "class_ids", "task_id"))
     return None if same else row
+
+
+def _withdrawn(before: Row) -> Row:
+    """The answer as one that is taken back."""
+    names = ("annotation_id", "item_id", "project", "task_id", "annotator", "simulated", "created_at")
+    kept = {name: before[name] for name in names}
+    now = max(datetime.now(UTC), before["updated_at"])
+    return {**kept, "action": "deleted", "class_id": -1, "class_ids": None, "updated_at": now, "seconds": 0.0}

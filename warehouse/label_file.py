@@ -4,12 +4,14 @@ Parquet, JSON lines or CSV by the file's name, with the columns id and label; id
 CSV are read as in sources. A label is a class name or a list of them; in CSV, which knows no lists, a list is written
 as JSON, as exports write it: `["grain", "wheat"]`; `[]` is no class.
 A gold file has the true labels, and only the scoring and the simulated annotator open it; a file of given labels has
-those that people gave elsewhere, for `siftline import`.
+those that people gave elsewhere, for `siftline import`, and may have texts in place of ids.
 """
 
 import csv
+import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -28,19 +30,29 @@ _BETWEEN_CELLS = ",;\t"
 _MEMORY_BYTES, _MEMORY_RATIO = 1 << 30, 200
 """A file may take so much memory and 200 times its size; as Parquet, 700 bytes can hold terabytes."""
 
+_NOT_GIVEN = ("reject", "ignore")
+"""What Prodigy writes at `answer` beside a label that was suggested, and that the annotator did not give."""
+
+_NAMED_CHARACTERS = 60
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GivenLabel:
     """One row of a file of given labels.
 
     Attributes:
+        item_id: empty where the row has none.
+        content_hash: of the text; empty where the row has none.
         labels: class names; None where the row has no label.
         annotator: who gave it; empty where the file does not say.
+        about: the id, or the beginning of the text where there is none, for messages.
     """
 
     item_id: str
+    content_hash: str
     labels: tuple[str, ...] | None
     annotator: str
+    about: str
 
 
 def read_label_file(path: Path) -> list[tuple[str, tuple[str, ...]]]:
@@ -50,42 +62,78 @@ def read_label_file(path: Path) -> list[tuple[str, tuple[str, ...]]]:
         DataError: it cannot be read, lacks a column, or a label is neither a name nor a list of different names.
     """
     what = f"The gold file {path}"
-    rows = _read(path, what, ("id",))
-    return [(_id(row["id"]), _names(what, row["id"], row.get("label"))) for row in rows]
+    with _bounded(path, what):
+        rows = _read(path, what, ("id",), wanted="id and label")
+        return [(_id(row["id"]), _names(what, row["id"], row.get("label"))) for row in rows]
 
 
-def read_given_labels(path: Path) -> list[GivenLabel]:
-    """Rows of a file of given labels in its order; the column of ids may be called item_id, and annotator may be there.
+def read_given_labels(path: Path, *, ids: Iterable[str] = (), texts: Iterable[str] = ()) -> list[GivenLabel]:
+    """Rows of a file of given labels in its order.
+
+    Args:
+        path: the file. Beside `label`, one of the columns of ids or of texts has to be there, and `annotator` may be.
+        ids: names of the column of ids, beside item_id and id; the first that is there is read.
+        texts: names of the column of texts, beside text.
 
     Raises:
-        DataError: as `read_label_file`; or an id is missing.
+        DataError: as `read_label_file`; or a row has neither id nor text.
     """
     what = f"The file {path}"
+    ids, texts = ("item_id", *ids, "id"), (*texts, "text")
     given: list[GivenLabel] = []
-    for number, row in enumerate(_read(path, what, ("item_id", "id")), 1):
-        item_id, label = row["item_id"] if "item_id" in row else row["id"], row.get("label")
-        if item_id in (None, ""):
-            raise DataError(f"{what} has no id in row {number}. Give each label the id of its item.")
-        none = label is None or label == ""
-        labels = None if none else _names(what, item_id, label)
-        given.append(GivenLabel(item_id=_id(item_id), labels=labels, annotator=str(row.get("annotator") or "")))
+    with _bounded(path, what):
+        for number, row in enumerate(_read(path, what, (*ids, *texts), wanted="id or text, and label"), 1):
+            item_id, text = _id(_first(row, ids)), str(_first(row, texts))
+            if not item_id and not text:
+                raise DataError(f"{what} has neither id nor text in row {number}. Give each label the id of its item.")
+            about = item_id or text[:_NAMED_CHARACTERS]
+            label = None if row.get("answer") in _NOT_GIVEN else row.get("label")
+            given.append(
+                GivenLabel(
+                    item_id=item_id,
+                    content_hash=hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() if text else "",
+                    labels=None if label is None or label == "" else _names(what, about, label),
+                    annotator=str(row.get("annotator") or ""),
+                    about=about,
+                )
+            )
     return given
 
 
-def _read(path: Path, what: str, ids: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The rows of a file that has the column label and one of `ids`."""
-    read = {".jsonl": _json_lines, ".csv": _csv_rows}.get(path.suffix.lower(), _parquet_rows)
+@contextmanager
+def _bounded(path: Path, what: str) -> Generator[None]:
+    """Hold what reads a file to memory in proportion to its size."""
+    size = path.stat().st_size if path.is_file() else 0
     try:
-        with limited_process_memory(_MEMORY_BYTES + _MEMORY_RATIO * path.stat().st_size):
-            return list(read(path, ids))
-    except MemoryError as error:  # also Arrow's
+        with limited_process_memory(_MEMORY_BYTES + _MEMORY_RATIO * size):
+            yield
+    except MemoryError as error:
         raise DataError(
-            f"{what} takes more than {_MEMORY_RATIO} times its {path.stat().st_size:,} bytes of memory, as no file "
-            "of labels does. If it is one all the same, write it as CSV."
+            f"{what} takes more than {_MEMORY_RATIO} times its {size:,} bytes of memory, as no file of labels does. "
+            "If it is one all the same, write it as CSV."
         ) from error
+
+
+def _first(row: Mapping[str, Any], names: Iterable[str]) -> Any:
+    """What stands in the first of these columns that the row has; empty for none."""
+    value = next((row[name] for name in names if name in row), None)
+    return "" if value is None else value
+
+
+def _read(path: Path, what: str, keys: tuple[str, ...], *, wanted: str) -> Iterable[dict[str, Any]]:
+    """The rows of a file that has the column label and one of `keys`."""
+    kind, read = _FORMATS.get(path.suffix.lower(), ("", _csv_rows))
+    if not kind:
+        raise DataError(
+            f"{what} is not read: its name has to end in {', '.join(_FORMATS)}. How files of other tools become one of "
+            "these: docs/label-studio.md, Labels that you have already."
+        )
+    try:
+        yield from read(path, keys)
+    except MemoryError:  # Arrow's too, which is one of its exceptions as well
+        raise
     except (pa.ArrowException, OSError, ValueError, csv.Error, RecursionError) as error:
-        kind = {".jsonl": "JSON lines", ".csv": "CSV"}.get(path.suffix.lower(), "Parquet")
-        raise DataError(f"{what} cannot be read as {kind} with columns {ids[-1]} and label: {error}") from error
+        raise DataError(f"{what} cannot be read as {kind} with columns {wanted}: {error}") from error
 
 
 def one_class(path: Path, item_id: str, names: tuple[str, ...]) -> str:
@@ -117,51 +165,72 @@ def _names(what: str, item_id: object, label: object) -> tuple[str, ...]:
     return tuple(str(name) for name in names)
 
 
-def _has(columns: Iterable[str], ids: tuple[str, ...]) -> bool:
-    return "label" in columns and not set(ids).isdisjoint(columns)
+def _has(columns: Iterable[str], keys: tuple[str, ...]) -> bool:
+    return "label" in columns and not set(keys).isdisjoint(columns)
 
 
-def _parquet_rows(path: Path, ids: tuple[str, ...]) -> Iterable[dict[str, Any]]:
-    names = pq.read_schema(path).names
-    if not _has(names, ids):
-        raise ValueError(f"it has the columns {', '.join(names)}")
-    table = pq.read_table(path, columns=[name for name in (*ids, "label", "annotator") if name in names])
-    for name in table.column_names:
-        column = table.column(name)
-        text = pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)
-        if text or (name not in ids and not pa.types.is_list(column.type) and not pa.types.is_large_list(column.type)):
-            table = table.set_column(table.column_names.index(name), name, column.cast(pa.string()))
-    return table.to_pylist()
+def _parquet_rows(path: Path, keys: tuple[str, ...]) -> Iterable[dict[str, Any]]:
+    with pq.ParquetFile(path) as file:
+        names = file.schema_arrow.names
+        if not _has(names, keys):
+            raise ValueError(f"it has the columns {', '.join(names)}")
+        wanted = (*keys, "label", "annotator", "answer")
+        for batch in file.iter_batches(columns=[name for name in dict.fromkeys(wanted) if name in names]):
+            table = pa.Table.from_batches([batch])
+            for place, name in enumerate(table.column_names):
+                column = table.column(name)
+                text = pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)
+                several = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
+                if text or (name not in keys and not several):
+                    table = table.set_column(place, name, column.cast(pa.string()))
+            yield from table.to_pylist()
 
 
-def _json_lines(path: Path, ids: tuple[str, ...]) -> Iterable[dict[str, Any]]:
+def _json_lines(path: Path, keys: tuple[str, ...]) -> Iterable[dict[str, Any]]:
     with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
             row = json.loads(line) if line.strip() else None
             if row is None:
                 continue
-            if not isinstance(row, dict) or not _has(row, ids):
-                raise ValueError(f"line {number} is no object with {ids[-1]} and label")
+            if not isinstance(row, dict):
+                raise ValueError(f"line {number} is no object")
+            if not _has(row, keys):
+                raise ValueError(f"line {number} has the fields {', '.join(map(str, row))}")
             yield row
 
 
-def _csv_rows(path: Path, ids: tuple[str, ...]) -> Iterable[dict[str, Any]]:
+def _csv_rows(path: Path, keys: tuple[str, ...]) -> Iterable[dict[str, Any]]:
     # The limit is one for the whole process, so it is only ever raised.
     csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CELL))
     with path.open(encoding="utf-8-sig", newline="") as lines:
         first = lines.readline()
         lines.seek(0)
-        fits = (mark for mark in _BETWEEN_CELLS if _has(next(csv.reader([first], delimiter=mark), []), ids))
-        rows = csv.DictReader(lines, delimiter=next(fits, ","))
-        if not _has(rows.fieldnames or (), ids):
+        fits = (mark for mark in _BETWEEN_CELLS if _has(next(csv.reader([first], delimiter=mark), []), keys))
+        rows = csv.DictReader(lines, delimiter=next(fits, ","), strict=True)
+        if not _has(rows.fieldnames or (), keys):
             raise ValueError(f"it has the columns {', '.join(rows.fieldnames or ())}")
         for row in rows:
-            yield {**row, "label": _list_or_name(row["label"] or "")}
+            if None in row or None in row.values():
+                raise ValueError(f"the row that ends in line {rows.line_num} has more or fewer cells than the header")
+            yield {**row, "label": _list_or_name(row["label"])}
 
 
 def _list_or_name(label: str) -> Any:
-    """A JSON list; what only begins like one is a name, such as `[urgent]`."""
+    """A JSON list, or Label Studio's `{"choices": [...]}`; what only begins like one is a name, such as `[urgent]`."""
     try:
-        return json.loads(label) if label.startswith("[") else label
+        found = json.loads(label) if label.startswith(("[", '{"choices":')) else label
     except ValueError:
         return label
+    return found["choices"] if isinstance(found, dict) else found
+
+
+_Rows = Callable[[Path, tuple[str, ...]], Iterable[dict[str, Any]]]
+
+_FORMATS: dict[str, tuple[str, _Rows]] = {
+    ".csv": ("CSV", _csv_rows),
+    ".tsv": ("CSV", _csv_rows),
+    ".jsonl": ("JSON lines", _json_lines),
+    ".ndjson": ("JSON lines", _json_lines),
+    ".parquet": ("Parquet", _parquet_rows),
+}
+"""What a file is, by the end of its name, and how it is read."""

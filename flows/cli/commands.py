@@ -230,16 +230,17 @@ def collect(project: ProjectOption = Path()) -> None:
 
 @app.command("import", epilog="Example: siftline import labels.csv --annotator ann")
 def import_file(
-    file: Annotated[Path, typer.Argument(help="CSV, JSONL or Parquet: id, label, maybe annotator.")],
+    file: Annotated[Path, typer.Argument(help="CSV, JSONL or Parquet: id or text, label, maybe annotator.")],
     project: ProjectOption = Path(),
     annotator: Annotated[
         str, typer.Option(help="Who gave the labels, where the file has no column annotator.")
     ] = "imported",
+    withdraw: Annotated[bool, typer.Option("--withdraw", help="Take back what was imported of these items.")] = False,
 ) -> None:
     """Take labels that people gave elsewhere; `siftline run` learns from them."""
     from flows.cli.import_labels import import_file
 
-    import_file(project, file, annotator)
+    import_file(project, file, annotator, withdraw=withdraw)
 
 
 @app.command(epilog="Example: siftline webhook --port 8190")

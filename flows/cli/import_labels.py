@@ -6,20 +6,32 @@ from flows.cli.console import out
 from flows.cli.look import project_hint
 
 
-def import_file(root: Path, file: Path, annotator: str) -> None:
-    """Store the labels of a file and print how many are new and what was left out."""
-    from active.import_labels import HELD_OUT, NO_ITEM, UNLABELLED, import_labels
+def import_file(root: Path, file: Path, annotator: str, *, withdraw: bool = False) -> None:
+    """Store the labels of a file, or take them back, and print how many and what was left out."""
+    from active.import_labels import HELD_OUT, NO_ITEM, NO_TEXT, UNLABELLED, import_labels
     from features.ingest import ingest
     from flows.project import Project
 
     project = Project(root)
+    sources = project.settings.sources
     with project.only_run():
         ingest(project.lake, project.ingest_config)  # so that it can be the first thing after `siftline init`
-        result = import_labels(project.lake, file, project.queue_config, annotator=annotator)
+        result = import_labels(
+            project.lake,
+            file,
+            project.queue_config,
+            annotator=annotator,
+            ids=[source.id for source in sources if source.id],
+            texts=[source.text for source in sources],
+            withdraw=withdraw,
+        )
     new = result.rows_written.get("annotations", 0)
-    out.print(f"{new:,} new or changed labels from {file}")
+    out.print(
+        f"{new:,} labels taken back, of those in {file}" if withdraw else f"{new:,} new or changed labels from {file}"
+    )
     why = {
         NO_ITEM: "; import the file again once their records are there",
+        NO_TEXT: "; import the file again once their records are there, or without its texts where its ids are yours",
         HELD_OUT: ", from which nobody learns; as `gold` under [evaluate] the file scores with them",
         UNLABELLED: "",
     }

@@ -1,6 +1,7 @@
 """Asking again: edited texts, contested and suspicious labels get a fresh task, once, within their budgets."""
 
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,7 @@ def answer(folder: TaskFolder, item: str, class_id: int, who: str = "ann", round
 
 def change_text(lake: Lake, item: str, text: str) -> None:
     row = items(1).to_pylist()[0]
-    edited = {**row, "item_id": item, "content": text, "content_hash": f"hash of {text}"}
+    edited = {**row, "item_id": item, "content": text, "content_hash": sha256(text.encode()).hexdigest()}
     with lake.stage("ingest", version=1, inputs=("items",), params={"text": text}) as stage:
         stage.commit([Upsert("items", pa.Table.from_pylist([edited]))])
 

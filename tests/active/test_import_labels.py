@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from active.import_labels import HELD_OUT, NO_ITEM, UNLABELLED, import_labels
+from active.import_labels import HELD_OUT, NO_ITEM, NO_TEXT, UNLABELLED, import_labels
 from active.outbox import QueueConfig
 from active.pool import read_pool
 from active.queue import collect
@@ -107,6 +107,43 @@ def test_several_classes_and_none(lake: Lake, tmp_path: Path) -> None:
         assert reader.rows("SELECT class_ids FROM gold_labels ORDER BY item_id") == [([0, 2],), ([],)]
 
 
+def test_texts_say_which_items_a_label_is_about(pool: SmallPool, tmp_path: Path) -> None:
+    """Other tools number tasks as they like, so their ids may be those of other items here."""
+    lake, ids = pool.lake, pool.ids
+    text = {item: f"words {max(n, 1)}" for n, item in enumerate(ids[:5])}  # the first two have one text
+    for item in text:
+        change_text(lake, item, text[item])
+    rows = [
+        {"id": ids[5], "body": text[ids[2]], "label": "ship"},
+        {"id": ids[1], "body": text[ids[0]], "label": "earn"},  # its own id among those of its text
+        {"id": 7, "body": text[ids[0]], "label": "acq", "annotator": "ann"},
+        {"id": ids[6], "body": "no item's", "label": "acq"},
+        {"id": ids[3], "body": text[ids[3]], "label": "acq", "answer": "reject"},  # as Prodigy writes it
+        {"id": ids[4], "body": text[ids[4]], "label": []},  # as doccano writes it
+    ]
+    result = import_labels(lake, labels(tmp_path, *rows), CONFIG, texts=["body"])
+    assert {NO_TEXT: 1, UNLABELLED: 2}.items() <= result.detail.items()
+    assert (history(lake, ids[0]), history(lake, ids[1])) == ([("ann", 0)], [("ann", 0), ("imported", 1)])
+    assert history(lake, ids[2]) == [("imported", 2)]
+    assert [gold(lake, ids[n]) for n in (3, 4, 5, 6)] == [[], [], [], []]
+    with pytest.raises(DataError, match=r"Not one of the 1 rows.*has the text of an item.*leave the column of texts"):
+        import_labels(lake, labels(tmp_path, {"id": ids[0], "text": "x", "label": "acq"}), CONFIG)
+
+
+def test_what_was_imported_can_be_taken_back(pool: SmallPool, tmp_path: Path) -> None:
+    lake, (first, second, *_) = pool.lake, pool.ids
+    given(tmp_path, lake, {"id": first, "label": "earn"}, {"id": first, "label": "ship", "annotator": "ann"})
+    given(tmp_path, lake, {"id": second, "label": "earn"})
+    file = labels(tmp_path, {"id": first, "label": "earn"}, {"id": second, "label": "acq", "annotator": "ann"})
+    assert import_labels(lake, file, CONFIG, withdraw=True).rows_written == {"annotations": 1}
+    assert not import_labels(lake, file, CONFIG, withdraw=True).committed
+    assert (gold(lake, first), gold(lake, second)) == ([2], [1])
+    with lake.read() as reader:
+        assert sorted(read_pool(reader, pool.ids).labelled) == [0, 1]
+    given(tmp_path, lake, {"id": first, "label": "acq"})
+    assert history(lake, first)[-1] == ("imported", 0)
+
+
 def test_people_s_labels_go_to_a_new_warehouse(pool: SmallPool, tmp_path: Path) -> None:
     given(tmp_path, pool.lake, *({"id": item, "label": CLASSES[n % 3]} for n, item in enumerate(pool.ids[:5])))
     with pool.lake.read() as reader:  # as docs/operations.md has it, with a class under another name
@@ -124,10 +161,14 @@ def test_people_s_labels_go_to_a_new_warehouse(pool: SmallPool, tmp_path: Path) 
     [
         ([("i00000", "Earn"), ("i00001", "acq")], r"'Earn' \(once, perhaps meant as 'earn'\).*acq, earn, ship"),
         ([("i00000", "x"), ("i00001", "x"), ("i00002", "y")], r"'x' \(2 times\), 'y' \(once\)"),
-        ([("i00000", "acq"), ("i00000", "earn")], r"item 'i00000' two labels by 'imported'.*annotator"),
-        ([("one", "acq"), ("two", "earn")], r"Not one of the 2 ids.*such as 'one'.*siftline sql"),
+        ([("i00000", "acq"), ("i00000", "earn")], r"two labels of one person: 'i00000' by 'imported'\..*annotator"),
+        (
+            [(f"i0000{n}", name) for n in range(5) for name in ("acq", "earn")],
+            r"'i00000' by .* 'i00002' by 'imported' and 2 more",
+        ),
+        ([("one", "acq"), ("two", "earn")], r"Not one of the ids of the 2 rows.*such as 'one'.*siftline sql"),
         ([("i00000", ["acq", "earn"])], r"item 'i00000' 2 classes.*multi_label = true"),
-        ([("", "acq")], r"no id in row 1"),
+        ([("", "acq")], r"neither id nor text in row 1"),
         ([("i00000", 7)], r"label 7 for item 'i00000'"),
     ],
 )
@@ -142,7 +183,15 @@ def test_a_wrong_file_is_refused_whole(
 
 def test_a_file_without_the_columns_is_refused(pool: SmallPool, tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("text,class\na,acq\n", "utf-8")
-    with pytest.raises(DataError, match=r"columns id and label: it has the columns text, class"):
+    with pytest.raises(DataError, match=r"columns id or text, and label: it has the columns text, class"):
         import_labels(pool.lake, tmp_path / "labels.csv", CONFIG)
+    (tmp_path / "labels.csv").write_text('id,label\ni00000,acq\ni00001,"earn\ni00002,acq\n', "utf-8")
+    with pytest.raises(DataError, match=r"cannot be read as CSV.*unexpected end of data"):
+        import_labels(pool.lake, tmp_path / "labels.csv", CONFIG)
+    (tmp_path / "labels.csv").write_text("id,text,label\ni00000,one, and more,acq\n", "utf-8")
+    with pytest.raises(DataError, match=r"ends in line 2 has more or fewer cells"):
+        import_labels(pool.lake, tmp_path / "labels.csv", CONFIG)
+    with pytest.raises(DataError, match=r"export\.json is not read: its name has to end in .*docs/label-studio\.md"):
+        import_labels(pool.lake, tmp_path / "export.json", CONFIG)
     with pytest.raises(DataError, match=r"cannot be read as Parquet"):
         import_labels(pool.lake, tmp_path / "missing.parquet", CONFIG)
