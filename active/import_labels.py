@@ -5,7 +5,7 @@ answers (docs/decisions/0157).
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +26,7 @@ HELD_OUT = "items of valid and test"
 UNLABELLED = "rows without a label"
 
 _NAMED = 3
+_SEVERAL = 'Several of them are a list, such as ["grain", "wheat"]. '
 
 
 def import_labels(
@@ -107,7 +108,7 @@ def _chosen(path: Path, rows: list[GivenLabel], config: QueueConfig) -> tuple[li
             if name not in config.classes:
                 unknown[name] += 1
     if unknown:
-        raise DataError(_unknown_in_words(path, unknown, config.classes))
+        raise DataError(_unknown_in_words(path, unknown, config))
     # A list without a class says of an item of one class that nobody labelled it, as doccano has it.
     labelled = [row for row in rows if row.labels or (row.labels is not None and config.multi_label)]
     return labelled, len(rows) - len(labelled)
@@ -158,14 +159,15 @@ def _none_in_words(path: Path, rows: list[GivenLabel]) -> str:
     )
 
 
-def _unknown_in_words(path: Path, unknown: Mapping[str, int], classes: Sequence[str]) -> str:
+def _unknown_in_words(path: Path, unknown: Mapping[str, int], config: QueueConfig) -> str:
     parts: list[str] = []
     for name, times in sorted(unknown.items(), key=lambda found: (-found[1], found[0]))[:5]:
-        parts.append(f"{name!r} ({'once' if times == 1 else f'{times} times'}{perhaps_meant(name, classes)})")
+        parts.append(f"{name!r} ({'once' if times == 1 else f'{times} times'}{perhaps_meant(name, config.classes)})")
     more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
     return (
-        f"{path} has labels that are no classes: {', '.join(parts)}{more}. The classes are: {', '.join(classes)}. "
-        "Mend the file, or add the class at the end of [project] classes. Nothing was stored."
+        f"{path} has labels that are no classes: {', '.join(parts)}{more}. The classes are: "
+        f"{', '.join(config.classes)}. {_SEVERAL if config.multi_label else ''}Mend the file, or add the class at the "
+        "end of [project] classes. Nothing was stored."
     )
 
 

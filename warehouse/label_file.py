@@ -126,14 +126,15 @@ def _read(path: Path, what: str, keys: tuple[str, ...], *, wanted: str) -> Itera
     if not kind:
         raise DataError(
             f"{what} is not read: its name has to end in {', '.join(_FORMATS)}. How files of other tools become one of "
-            "these: docs/label-studio.md, Labels that you have already."
+            "these: docs/label-studio.md, Files of other tools."
         )
     try:
         yield from read(path, keys)
     except MemoryError:  # Arrow's too, which is one of its exceptions as well
         raise
     except (pa.ArrowException, OSError, ValueError, csv.Error, RecursionError) as error:
-        raise DataError(f"{what} cannot be read as {kind} with columns {wanted}: {error}") from error
+        way = ". Save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+        raise DataError(f"{what} cannot be read as {kind} with columns {wanted}: {error}{way}") from error
 
 
 def one_class(path: Path, item_id: str, names: tuple[str, ...]) -> str:

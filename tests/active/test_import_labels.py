@@ -1,6 +1,7 @@
 """Labels from elsewhere are answers: they count until their text is edited, and no queue or service loses by them."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -22,13 +23,13 @@ def pool(lake: Lake, tmp_path: Path) -> SmallPool:
     return small_pool(lake, tmp_path, clusters(N)[0], test_rows=[N - 1])
 
 
-def labels(folder: Path, *rows: dict[str, object], name: str = "labels.jsonl") -> Path:
+def labels(folder: Path, *rows: Mapping[str, object], name: str = "labels.jsonl") -> Path:
     file = folder / name
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     return file
 
 
-def given(folder: Path, lake: Lake, *rows: dict[str, object], config: QueueConfig = CONFIG) -> StageResult:
+def given(folder: Path, lake: Lake, *rows: Mapping[str, object], config: QueueConfig = CONFIG) -> StageResult:
     return import_labels(lake, labels(folder, *rows), config)
 
 
