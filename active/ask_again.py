@@ -14,6 +14,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from active.explore import EXPLORED, is_explored
+from active.import_labels import ELSEWHERE
 from active.quality import SUSPICIOUS, Suspect, suspects
 from features.index import VectorIndex
 from warehouse import Lake, Reader, SettingsError, StageResult, Upsert
@@ -63,7 +64,7 @@ def ask_again(lake: Lake, index: Callable[[], VectorIndex], config: AskAgainConf
     """Plan a new task for every edited item, and within their budgets for contested and for suspicious labels.
 
     Items that were edited before they were sent only get their row corrected. Tasks under way (`sent`) wait for the
-    next run.
+    next run. Items with imported labels, which have no row yet, get one when they are asked about.
 
     Args:
         lake: the warehouse.
@@ -81,6 +82,7 @@ def ask_again(lake: Lake, index: Callable[[], VectorIndex], config: AskAgainConf
             if row["content_hash"] != row["now"] and row["state"] in ("planned", "confirmed", "answered")
         }
         open_items = {item for item, row in rows.items() if row["state"] == "answered"} - set(wanted)
+        open_items |= _imported(reader) - set(rows)
         _add(
             wanted,
             "disagreement",
@@ -99,9 +101,10 @@ def ask_again(lake: Lake, index: Callable[[], VectorIndex], config: AskAgainConf
                 if s.suspicion > SUSPICIOUS and s.item_id in unseen
             }
             _add(wanted, "second_look", list(reasons), _share(config.budget, config.second_look), before)
+        rows |= _imported_rows(reader, config.project, sorted(set(wanted) - set(rows)))
     rounds = {item: number for item, number, _ in before}
     params = {"project": config.project, "wanted": sorted(wanted.items())}
-    with lake.stage("ask_again", version=2, inputs=("queue", "items"), params=params) as stage:
+    with lake.stage("ask_again", version=3, inputs=("queue", "items"), params=params) as stage:
         if not wanted:
             return stage.nothing()
         planned = [_planned(rows[item], why, reasons.get(item, REASONS[why])) for item, why in sorted(wanted.items())]
@@ -140,6 +143,43 @@ def _rows(reader: Reader, project: str) -> dict[str, dict[str, Any]]:
         [project],
     ).to_pylist()
     return {row["item_id"]: row for row in found}
+
+
+def _imported(reader: Reader) -> set[str]:
+    """Train items with imported labels, for which there was no task."""
+    found = reader.rows(
+        "SELECT DISTINCT a.item_id FROM current_annotations a JOIN items i ON i.item_id = a.item_id "
+        "WHERE a.project = ? AND a.action = 'labelled' AND i.split = 'train'",
+        [ELSEWHERE],
+    )
+    return {str(item) for (item,) in found}
+
+
+def _imported_rows(reader: Reader, project: str, items: list[str]) -> dict[str, dict[str, Any]]:
+    """Rows for imported items, as if a task without an id had been answered: behind those of the latest selection."""
+    if not items:
+        return {}
+    cycle, rank = reader.rows(
+        "SELECT greatest(coalesce(max(cycle), 0), 1), coalesce(arg_max(rank, (cycle, rank)), 0) FROM queue "
+        "WHERE project = ?",
+        [project],
+    )[0]
+    hashes = reader.rows("SELECT item_id, content_hash FROM items WHERE item_id IN (SELECT unnest(?))", [items])
+    return {
+        str(item): {
+            "item_id": str(item),
+            "project": project,
+            "state": "answered",
+            "cycle": cycle,
+            "rank": rank + place,
+            "value": 0.0,
+            "reason": "",
+            "content_hash": content_hash,
+            "now": content_hash,
+            "task_id": "",
+        }
+        for place, (item, content_hash) in enumerate(sorted(hashes), 1)
+    }
 
 
 def _contested(reader: Reader, items: set[str], before: Iterable[tuple[str, int, str]]) -> list[str]:

@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from active.ask_again import ask_again
 from active.import_labels import HELD_OUT, NO_ITEM, NO_TEXT, UNLABELLED, import_labels
 from active.outbox import QueueConfig
 from active.pool import read_pool
+from active.push import push
 from active.queue import collect
+from active.reconcile import reconcile
 from active.task_folder import TaskFolder
 from tests.active.pools import CLASSES, SmallPool, clusters, small_pool
-from tests.active.test_ask_again import CONFIG, answer, change_text, gold, row_of, send
+from tests.active.test_ask_again import CONFIG, OPINIONS, answer, change_text, gold, no_index, row_of, send
 from warehouse import DataError, Lake, StageResult
 
 N = 12
@@ -96,6 +99,26 @@ def test_the_queue_and_the_service_are_left_alone(pool: SmallPool, tmp_path: Pat
     collect(lake, folder, CONFIG)
     assert history(lake, item) == [("imported", 2), ("ann", 0)]
     assert row_of(lake, item)["state"] == "answered"
+
+
+def test_people_are_asked_about_those_that_disagree(pool: SmallPool, tmp_path: Path) -> None:
+    lake, folder, (first, second, *_) = pool.lake, TaskFolder(tmp_path / "tasks", "p"), pool.ids
+    rows = [{"id": item, "label": label, "annotator": label} for item in (first, second) for label in ("earn", "ship")]
+    given(tmp_path, lake, *rows[:3])
+    assert ask_again(lake, no_index, OPINIONS).detail == {"disagreement": 1}
+    assert not ask_again(lake, no_index, OPINIONS).committed
+    push(lake, folder, CONFIG)
+    assert folder.find([first, second]) == {first: [folder.task_id(first, 2)]}
+    assert (row_of(lake, first)["prediction"], row_of(lake, first)["cycle"], row_of(lake, first)["rank"]) == (-1, 1, 1)
+    assert reconcile(lake, folder, CONFIG).lines() == ["1 task agrees with the service"]
+    given(tmp_path, lake, rows[3])
+    assert ask_again(lake, no_index, OPINIONS).detail == {"disagreement": 1}
+    assert row_of(lake, second)["rank"] == 2
+    push(lake, folder, CONFIG)
+    answer(folder, first, 1, "cy", round=2)
+    collect(lake, folder, CONFIG)
+    assert (gold(lake, first), row_of(lake, first)["state"]) == ([1], "answered")
+    assert not ask_again(lake, no_index, OPINIONS).committed  # two to one
 
 
 def test_several_classes_and_none(lake: Lake, tmp_path: Path) -> None:
