@@ -80,7 +80,7 @@ def learning_curve(curves: Sequence[Curve], name: str, width: int) -> Markup:
         if value <= last:
             parts.append(line(x(value), bottom, x(value), bottom + 5, "tick-mark"))
             parts.append(text(x(value), bottom + 20, count(value), "tick", "middle"))
-    parts.append(text((left + right) / 2, height - 6, "labels asked from people", "axis-name", "middle"))
+    parts.append(text((left + right) / 2, height - 6, "labels from people", "axis-name", "middle"))
     for curve in curves:
         parts += _curve(curve, x, y, (left, right), bottom)
     if named:

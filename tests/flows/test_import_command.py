@@ -9,6 +9,8 @@ import pytest
 from flows.cli.main import run_command
 from warehouse import connect
 
+PAGE = (Path(__file__).parents[2] / "docs" / "label-studio.md").read_text("utf-8")
+
 
 def ask(project: Path, *arguments: str) -> int:
     return run_command([*arguments, "--project", str(project)])
@@ -43,14 +45,28 @@ def test_labels_come_in_first_and_go_along_to_other_classes(
     assert ask(project, "import", str(given), "--annotator", "ann") == 0
     assert labels(project, "lake") == [("1", "spam"), ("2", "ham")]
 
+    table = tmp_path / "mail.csv"
+    table.write_text("body,label\ntwo,spam\n", "utf-8")  # the column has the name that the source's has
+    settings.write_text(settings.read_text("utf-8").replace('text = "text"', 'text = "body"'), "utf-8")
+    (project / "data" / "mail.csv").write_text("id,body,kind\n1,one,spam\n2,two,ham\n3,three,\n", "utf-8")
+    assert ask(project, "import", str(table), "--annotator", "ann") == 0
+    assert labels(project, "lake") == [("1", "spam"), ("2", "spam")]
+    capsys.readouterr()
+    assert ask(project, "import", str(table), "--annotator", "ann", "--withdraw") == 0
+    assert "1 labels taken back, of those in" in capsys.readouterr().out
+    assert labels(project, "lake") == [("1", "spam")]
+    table.write_text("body,label\ntwo,ham\nten,ham\n", "utf-8")
+    assert ask(project, "import", str(table), "--annotator", "ann") == 0
+    assert "Left out, texts that are no item's: 1; import the file again" in capsys.readouterr().out
+
     settings.write_text(settings.read_text("utf-8").replace('["ham", "spam"]', '["good", "bad", "odd"]'), "utf-8")
     capsys.readouterr()
     assert ask(project, "import", str(given)) == 2
     assert "take people's labels to another warehouse: docs/label-studio.md, Other classes" in capsys.readouterr().err
-    taken = "select item_id, labels as label from gold_labels"
+    [taken] = re.findall(r'siftline sql --output labels\.jsonl "(select item_id, annotator, .+)"', PAGE)
     assert ask(project, "sql", "--output", str(given), "--force", taken) == 0
     kept = given.read_text("utf-8")
-    assert {"item_id": "1", "label": ["spam"]} in [json.loads(line) for line in kept.splitlines()]
+    assert {"item_id": "1", "annotator": "ann", "label": ["spam"]} in [json.loads(line) for line in kept.splitlines()]
     given.write_text(kept.replace("spam", "bad").replace("ham", "good"), "utf-8")
     settings.write_text(settings.read_text("utf-8").replace('path = "lake"', 'path = "other"'), "utf-8")
     assert ask(project, "import", str(given)) == 0
