@@ -152,7 +152,9 @@ def test_an_annotator_needs_no_scrolling_to_answer(studio: StudioInfo, service: 
             submit = driver.find_element(By.XPATH, "//button[normalize-space()='Submit']").rect
             assert submit["x"] + submit["width"] <= width
             assert submit["y"] + submit["height"] <= height
-            for choice in driver.find_elements(By.CSS_SELECTOR, "label:has(input[type=radio])"):
+            choices = driver.find_elements(By.CSS_SELECTOR, "label:has(input[type=radio])")
+            assert len(choices) == 8
+            for choice in choices:
                 assert choice.rect["y"] + choice.rect["height"] <= submit["y"]
             assert driver.execute_script("return document.documentElement.scrollWidth") == width
             text = driver.find_element(By.CSS_SELECTOR, ".lsf-richtext__container").rect

@@ -13,6 +13,7 @@ from active.value import (
     conflict,
     disagreement,
     estimate_values,
+    information,
     uncertainty,
 )
 from tests.active.pools import SmallPool, clusters, label, small_pool, unit
@@ -38,7 +39,9 @@ def sure(n: int) -> np.ndarray:
 def test_every_unlabelled_train_item_gets_a_value_between_0_and_1(lake: Lake, tmp_path: Path) -> None:
     n = 60
     probs = np.random.default_rng(0).dirichlet(np.ones(3), n)
-    pool = small_pool(lake, tmp_path, clusters(n)[0], probs, test_rows=[0, 1], weak=probs[::-1])
+    vectors = clusters(n)[0]
+    vectors[3] = unit(vectors[2:3] + 0.06 * np.linspace(-1, 1, vectors.shape[1]))[0]
+    pool = small_pool(lake, tmp_path, vectors, probs, test_rows=[0, 1], weak=probs[::-1])
     label(pool, {"i00002": 0})
     result = estimate_values(lake, pool.index(), ValueConfig())
     found = values(pool)
@@ -46,6 +49,8 @@ def test_every_unlabelled_train_item_gets_a_value_between_0_and_1(lake: Lake, tm
     assert set(found) == set(pool.ids) - {"i00000", "i00001", "i00002"}
     for name in COMPONENTS:
         assert all(0 <= row[name] <= 1 for row in found.values()), name
+    assert 0.95 < float(found["i00003"]["redundancy"]) < 1
+    assert found["i00003"]["value"] == 0, "a near-duplicate of a labelled item"
     assert not estimate_values(lake, pool.index(), ValueConfig()).committed
 
 
@@ -160,7 +165,7 @@ def test_the_reason_is_what_the_tables_say(lake: Lake, tmp_path: Path) -> None:
     probs[7] = [0.48, 0.47, 0.05]
     probs[12], probs[13] = [0.9951, 0.0049, 0], [0.9949, 0.0051, 0]
     pool = small_pool(lake, tmp_path, clusters(40)[0], probs, votes={7: [0, 1, 1], 8: [0, 0], 9: [2], 11: [0, 1, 2]})
-    estimate_values(lake, pool.index(), ValueConfig())
+    told = estimate_values(lake, pool.index(), ValueConfig()).detail
     found = values(pool)
     assert "3 functions disagree on acq and earn" in found["i00007"]["reason"]
     assert "unsure between acq and earn" in found["i00007"]["reason"]
@@ -173,7 +178,14 @@ def test_the_reason_is_what_the_tables_say(lake: Lake, tmp_path: Path) -> None:
     assert "no function votes on it" in found["i00010"]["reason"]
     best = max(found.values(), key=lambda row: float(row["value"]))
     assert best["value"] == 1
-    assert "a label settles " in str(best["reason"])
+    with lake.read() as reader:
+        known = read_pool(reader, pool.index().item_ids)
+    doubt = information(known, PoolGraph.from_index(pool.index(), known.item_ids, 20))
+    before = doubt.doubt
+    doubt.settle(known.item_ids.index(str(best["item_id"])))
+    share = 1 - doubt.doubt / before
+    assert f"; a label settles {share:.2%} of what the model does not know" in str(best["reason"])
+    assert told["best_label_settles"] == pytest.approx(share, abs=1e-5)
 
 
 def test_without_votes_and_models_the_typical_items_come_first(lake: Lake, tmp_path: Path) -> None:

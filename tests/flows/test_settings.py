@@ -1,9 +1,10 @@
 """siftline.toml: everything a person can get wrong is named together with the way out."""
 
 import dataclasses
+import json
 import re
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -179,6 +180,40 @@ def test_every_setting_of_the_language_model_arrives(tmp_path: Path, monkeypatch
     with client:
         kept = {"cache": tmp_path / "prompt_answers.sqlite", "api_key": "canary-key"}
         assert dataclasses.asdict(client.config) == given | kept
+
+
+def test_every_setting_reaches_its_stage(tmp_path: Path) -> None:
+    """None of these values is the one that is assumed, so one that is read and not passed on would be missed."""
+    given: dict[str, dict[str, Any]] = {
+        "encoder": {"name": "routed", "active": 0.5, "max_tokens": 64, "precision": "int8", "stored": "float16"},
+        "weak_labels": {"label_model": "anchored", "learn_from_gold": True, "max_fault_frac": 0.5, "seed": 1},
+        "end_model": {"kind": "mlp", "seed": 2, "self_training": True, "calibrate": True},
+        "value": {"neighbors": 7, "seed": 3},
+        "select": {"strategy": "value", "batch": 4, "budget": 50, "refill_below": 5, "explore": 0.25, "seed": 4}
+        | {"most_per_class": 0.5, "slice_by": "m", "most_per_slice": 0.75, "cost": "seconds"},
+        "annotate": {"show": ["m"], "image": "m", "image_prefix": "https://x.org/", "annotators_per_task": 2}
+        | {"folder": "asked", "second_opinion": 0.5, "second_look": 0.25},
+        "evaluate": {"gold": "gold.csv", "split": "valid", "rival_seeds": 2},
+    }
+    told = "".join(
+        f"[{name}]\n" + "".join(f"{setting} = {json.dumps(value)}\n" for setting, value in section.items())
+        for name, section in given.items()
+    )
+    project = Project(write(tmp_path, f"{GOOD}metadata = ['m']\n{told}"))
+    assert re.fullmatch(r"routed0\.5-int8-64-\w+-float16", project.encoder.encoder_id)
+    weak, queue, again = project.label_model_config, project.queue_config, project.ask_again_config
+    assert (weak.kind, weak.learn_from_gold, weak.seed) == ("anchored", True, 1)
+    assert project.vote_config.max_fault_frac == 0.5
+    assert given["end_model"].items() <= dataclasses.asdict(project.end_model_config).items()
+    assert dataclasses.asdict(project.value_config) == given["value"]
+    assert dataclasses.asdict(project.select_config) == given["select"] | {"project": "p", "neighbors": 7}
+    content = queue.content
+    assert (content.show, content.image, content.image_prefix) == (("m",), "m", "https://x.org/")
+    assert (queue.annotators_per_task, again.budget, again.second_opinion, again.second_look) == (2, 50, 0.5, 0.25)
+    assert project.folder.path == tmp_path / "asked"
+    scored = project.evaluate_config
+    assert scored is not None
+    assert (scored.gold, scored.split, scored.rival_seeds) == (tmp_path / "gold.csv", "valid", 2)
 
 
 def test_a_folder_without_a_project_names_init(tmp_path: Path) -> None:

@@ -81,7 +81,9 @@ def test_the_functions_of_the_ten_lines_match_in_any_case(tmp_path: Path) -> Non
     file = tmp_path / "labeling_functions.py"
     file.write_text(script.split("<<'EOF'\n")[1].split("EOF\n")[0], "utf-8")
     text = {"billing": "REFUND me", "bug": "It Crashes", "praise": "Great work"}
-    for function in load_functions(file, tuple(TOPICS)):
+    functions = load_functions(file, tuple(TOPICS))
+    assert {function.name for function in functions} == set(text)
+    for function in functions:
         assert pc.match_substring_regex(text[function.name], function.screen).as_py(), function.name
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.warehouse.test_commit_is_atomic import classes, items
-from warehouse import Lake, Upsert, connect
+from warehouse import Lake, Upsert, WarehouseError, connect
 from warehouse.history import snapshots
 from warehouse.migrations import VERSION_VIEW
 from warehouse.views import VIEWS, VIEWS_VERSION
@@ -93,6 +93,6 @@ def test_views_that_cannot_be_made_leave_the_old_ones(lake: Lake, monkeypatch: p
     before = texts(lake.path)
     with monkeypatch.context() as broken:
         broken.setattr("warehouse.migrations.quote", lambda text: "no text")
-        with pytest.raises(Exception, match="no"):
+        with pytest.raises(WarehouseError, match='syntax error at or near "no"'):
             Lake(lake.path)
     assert texts(lake.path) == before
