@@ -1,6 +1,7 @@
 """Several annotators: agreement as published, skills that planted mistakes reveal, labels that follow from both."""
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
@@ -97,11 +98,17 @@ def test_skills_follow_from_the_answers_and_make_the_labels_better_than_the_majo
         people = reader.rows("SELECT annotator, labelled, compared, accuracy, labels_per_hour FROM annotators")
         assert reader.scalar("SELECT count(*) FROM contested") == sum(by == "skill" for _, by, _ in after.values())
         value = reader.scalar("SELECT value FROM metrics WHERE series = 'annotators'")
+        agreement = dict(reader.rows("SELECT annotator, agreement FROM annotators"))
+        said = {(item, who): one for item, who, one in reader.rows("SELECT item_id, annotator, class_id FROM opinions")}
     skill = {who: accuracy for who, _, _, accuracy, _ in people}
     assert min(skill["ann"], skill["ben"]) > 0.85
     assert max(skill["cem"], skill["dan"]) < 0.65
     assert {(n, shared, speed) for _, n, shared, _, speed in people} == {(40, 40, 900.0)}
     assert 0 < value < 1
+    others = [
+        said[item, who] == one for (item, by), one in said.items() if by == "ann" for who in ("ben", "cem", "dan")
+    ]
+    assert agreement["ann"] == pytest.approx(np.mean(others))
 
 
 def test_twice_is_nothing_and_equal_answers_give_equal_rows(crowd: Lake) -> None:
@@ -119,9 +126,13 @@ def test_the_label_follows_new_answers_at_once_and_nobody_counts_twice(crowd: La
         row = stage.arrow(
             "SELECT * EXCLUDE (run_id, committed_at) FROM annotations WHERE item_id = 'i00002' AND annotator = 'cem'"
         ).to_pylist()[0]
-        stage.commit([Append("annotations", pa.Table.from_pylist([{**row, "annotation_id": "another"}]))])
+        later = {"annotation_id": "another", "class_id": 3 - row["class_id"], "updated_at": datetime.now(UTC)}
+        stage.commit([Append("annotations", pa.Table.from_pylist([{**row, **later}]))])
     with crowd.read() as reader:
         assert reader.scalar("SELECT max(annotations) FROM gold_labels") == 4
+        assert reader.rows("SELECT class_id FROM opinions WHERE item_id = 'i00002' AND annotator = 'cem'") == [
+            (later["class_id"],)
+        ]
 
 
 def test_the_confidence_is_the_posterior_of_the_estimated_model(crowd: Lake) -> None:
@@ -165,12 +176,14 @@ def test_with_one_annotator_nobody_is_judged_and_the_label_stands(lake: Lake) ->
 def test_who_is_not_known_is_nobody_in_particular(lake: Lake) -> None:
     with lake.stage("ingest", version=1, inputs=()) as stage:
         stage.commit([Upsert("classes", classes("a", "b")), Upsert("items", items(1))])
-    say(lake, {("i00000", "unknown"): 1})
+    say(lake, {("i00000", "unknown"): 0})
     with lake.stage("again", version=1, inputs=()) as stage:
         row = stage.arrow("SELECT * EXCLUDE (run_id, committed_at) FROM annotations").to_pylist()[0]
-        stage.commit([Append("annotations", pa.Table.from_pylist([{**row, "annotation_id": "another"}]))])
+        later = {"annotation_id": "another", "class_id": 1, "updated_at": datetime.now(UTC)}
+        stage.commit([Append("annotations", pa.Table.from_pylist([{**row, **later}]))])
     with lake.read() as reader:
-        assert reader.scalar("SELECT annotations FROM gold_labels") == 2
+        found = reader.rows("SELECT annotations, class_id FROM gold_labels")
+    assert found == [(2, 1)], "two people, and on a tie the latest answer"
 
 
 def test_an_annotator_who_is_mostly_wrong_still_does_not_vote_against_himself(lake: Lake) -> None:

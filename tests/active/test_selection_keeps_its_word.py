@@ -1,5 +1,6 @@
 """Selection: never an item twice, never beyond the budget, nothing while people still work, the same on every run."""
 
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,15 @@ def test_it_stays_within_the_budget_and_never_asks_twice(pool: SmallPool) -> Non
     items = [item for item, *_ in queued(pool.lake)]
     assert len(items) == len(set(items)) == 20
     assert [len(cycle_items(pool.lake, cycle)) for cycle in (1, 2, 3)] == [8, 8, 4]
+
+
+def test_a_setting_that_is_changed_is_work_again(pool: SmallPool) -> None:
+    spent = config(budget=0)  # nothing is selected, so all begin after the same commit
+    changes = {"project": "q", "batch": 9, "strategy": "margin", "seed": 1, "neighbors": 7, "explore": 0.5}
+    changes |= {"most_per_class": 0.5, "slice_by": "m", "most_per_slice": 0.5, "cost": "seconds"}
+    assert set(changes) == {field.name for field in fields(spent)} - {"budget", "refill_below"}
+    settings = [spent, *(replace(spent, **{name: value}) for name, value in changes.items()), config(budget=8)]
+    assert len({select(pool.lake, pool.index(), one).token for one in settings}) == len(settings)
 
 
 def test_only_train_items_are_selected_and_ranks_follow_the_value(pool: SmallPool) -> None:

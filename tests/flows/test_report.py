@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from flows.report.facts import Point
+from flows.report.facts import Point, read_facts
 from flows.report.layout import lay_out
 from flows.report.page import write_report
 from flows.report.plots import Curve, learning_curve
@@ -132,6 +132,17 @@ def test_the_tables_equal_the_views(full: tuple[str, Page], full_path: Path) -> 
         functions = reader.rows("SELECT lf_name, coverage, gold_votes, faults FROM lf_summary")
         stages = reader.rows("SELECT stage, count(*) FROM runs GROUP BY stage")
         models = reader.rows("SELECT sequence, gold_labels FROM models WHERE stage = 'end_model' ORDER BY sequence")
+        figures = "value, representativeness, uncertainty, disagreement, redundancy"
+        valued = np.array(reader.rows(f'SELECT {figures} FROM "values" WHERE cycle = 3'))
+        values = read_facts(reader).values
+    assert values is not None
+    assert (values.cycle, values.items, values.selected, len(valued)) == (3, 44, 4, 44)
+    counts, edges = np.histogram(valued[:, 0], 48)
+    assert [n for _, n, _ in values.bins] == counts[counts > 0].tolist()
+    assert [edge for edge, *_ in values.bins] == pytest.approx(edges[:-1][counts > 0])
+    for place, component in enumerate(values.components, 1):
+        assert component.everything == pytest.approx(np.quantile(valued[:, place], [0.05, 0.25, 0.5, 0.75, 0.95]))
+    assert [component.name for component in values.components] == figures.split(", ")[1:]
     shown = [(int(r[0]), int(r[2]), int(r[4])) for r in page.tables["table-batches"][1:]]
     assert shown == [tuple(row) for row in batches]
     assert [(r[2], r[6], r[9]) for r in page.tables["table-functions"][1:]] == [

@@ -109,6 +109,19 @@ def test_the_best_and_the_worst_class_are_two(rows: list[dict[str, object]], wor
     assert words in story.by_class_sentence(rows)
 
 
+def test_the_figures_in_the_sentences_are_what_they_are_called(facts: Facts) -> None:
+    series = {"siftline": [point(16, 0.9)], "all_gold": [point(64, 0.96)]}
+    told = replace(facts, series={name: series for name in facts.series}, scored_items=100)
+    assert "n = 100. With that n, an accuracy of 0.900 has a 95% interval of 0.826 to 0.945." in (
+        story.curve_caption(told, [])
+    )
+    assert story.ceiling_share(told) == ("94%", "25%")
+    functions = [{"votes": 9, "gold_votes": n, "gold_accuracy": share} for n, share in ((8, 0.75), (2, 0.5), (0, None))]
+    assert story.functions_sentence(replace(facts, functions=functions, splits=[("train", 18), ("test", 6)])) == (
+        "3 functions; the widest votes on 50% of the train split; where people answered, 7 of 10 votes are right (70%)."
+    )
+
+
 def test_one_is_not_several(facts: Facts) -> None:
     one = dict.fromkeys(("read", "stored", "duplicate"), 1)
     assert story.quality_sentence(replace(facts, ingests=[{**one, "quarantined": 0}])) == (

@@ -136,14 +136,29 @@ class TestAuto:
         assert judged["auto"]["by"].startswith("gold")
         assert judged["reason"].startswith("auto chose anchored by 72 gold labels: accuracy anchored 0.")
 
-    def test_gold_labels_judge_nothing_that_saw_them(self, truth: Ints) -> None:
+    def test_gold_labels_judge_nothing_that_saw_them(self) -> None:
+        # Each function votes on the items of one fold, and that of the first is always wrong: only its items tell so.
+        fold_N, train_N = np.arange(50) % 5, np.ones(50, np.bool_)
+        gold_N = np.where(fold_N == 0, 1, 0)
+        votes = VoteMatrix.from_triples(np.arange(50), fold_N, np.zeros(50), items=50, functions=5, classes=2)
+        saw_all = fit_anchored(votes, train_N, gold_N)
+        assert (saw_all.posterior(votes.pairs()).argmax(axis=1) == gold_N).all()
+        assert choose(votes, train_N, gold_N, saw_all, lambda kind: None)[1]["accuracy"] == {"anchored": 0.8}
+
+    def test_a_rival_has_to_be_clearly_ahead(self, truth: Ints) -> None:
         votes = VoteMatrix.from_dense(cast(truth, [0.9, 0.8, 0.7, 0.5]), 3)
         train_N, gold_N = np.ones(len(truth), np.bool_), first(truth, 80)
-        saw_all = fit_anchored(votes, train_N, gold_N)
-        useless = replace(saw_all, precision_PC=np.full_like(saw_all.precision_PC, np.nan))
-        told = [choose(votes, train_N, gold_N, model, lambda kind: None) for model in (saw_all, useless)]
-        assert told[0] == told[1]
-        assert told[0][1]["accuracy"]["anchored"] > 0.7
+        model = fit_anchored(votes, train_N, gold_N)
+        known = np.flatnonzero(votes.covered_N & (gold_N >= 0))
+        _, alone = choose(votes, train_N, gold_N, model, lambda kind: None)
+        wrong = round((1 - alone["accuracy"]["anchored"]) * len(known))
+        for mistakes, taken in ((wrong - 1, "anchored"), (0, "majority")):
+            probs_NC = np.eye(3)[truth]
+            probs_NC[known[:mistakes]] = np.roll(probs_NC[known[:mistakes]], 1, axis=1)
+            rival = {"majority": probs_NC}
+            kind, figures = choose(votes, train_N, gold_N, model, rival.get)
+            assert figures["accuracy"]["majority"] > figures["accuracy"]["anchored"]
+            assert kind == taken
 
     def test_the_rival_that_wins_is_fitted_once(self, truth: Ints, monkeypatch: pytest.MonkeyPatch) -> None:
         # Silence tells the last class: one function takes it for another, and only one more speaks of it.
