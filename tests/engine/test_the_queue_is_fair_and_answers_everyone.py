@@ -174,6 +174,22 @@ def test_what_would_wait_too_long_is_refused_at_once_and_nothing_is_where_nothin
     queue.scheduler.close()
 
 
+def test_a_batch_that_failed_says_nothing_about_the_pace() -> None:
+    queue = Queue()
+    queue.scheduler.batch_tokens = 64
+    queue.scheduler.room = Room(seconds=1e-9)
+    failed = queue.scheduler.submit([[POISON] * 64])
+    assert queue.model.entered.acquire(timeout=WAIT_S)
+    queue.go(1)
+    assert failed.answer.result(WAIT_S).errors
+    queue.hold()
+    requests = [queue.scheduler.submit([[1] * 64]) for _ in range(2)]
+    queue.go()
+    for request in requests:
+        request.answer.result(WAIT_S).checked()
+    queue.scheduler.close()
+
+
 def test_texts_of_callers_who_left_are_not_computed(held: Queue) -> None:
     leaves = held.scheduler.submit([[3] * 8] * 50)
     stays = held.scheduler.submit([[4] * 8] * 5)
@@ -345,8 +361,8 @@ def test_a_worker_that_does_not_come_back_is_dead(held: Queue) -> None:
 
 def test_a_process_that_stood_still_goes_on(held: Queue) -> None:
     waiting = held.scheduler.submit([[4] * 8])
-    held.scheduler.stall_s = held.scheduler.grace_s = 0.0
-    assert held.scheduler.dead is None
+    held.scheduler.stall_s, held.scheduler.grace_s = 0.0, WAIT_S
+    assert [held.scheduler.dead for _ in range(3)] == [None] * 3
     held.go()
     waiting.answer.result(WAIT_S).checked()
     assert held.scheduler.dead is None
