@@ -127,6 +127,15 @@ def test_an_earlier_snapshot_needs_only_its_own_files(filled: Lake) -> None:
     assert verify(filled.path, at=newest).damaged == ((last, "it is gone"),)
 
 
+def test_a_later_snapshot_needs_no_file_whose_rows_were_all_replaced(filled: Lake) -> None:
+    replaced = next(path for path in files(filled) if path.parent.name == "items" and "-delete" not in path.name)
+    with filled.stage("edit", version=2, inputs=()) as stage:
+        stage.commit([Upsert("items", items(1600, "edited again"))])
+    replaced.unlink()
+    assert verify(filled.path, at=filled.snapshot()).damaged == ()
+    assert verify(filled.path).damaged == ((replaced, "it is gone"),)
+
+
 READ = """
 import sys
 from pathlib import Path
