@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Mapping
+from datetime import datetime, tzinfo
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -42,7 +44,9 @@ def history(lake: Lake, item: str) -> list[tuple[str, int]]:
         return reader.rows(sql, [item])
 
 
-def test_labels_count_as_people_gave_them_and_a_second_import_changes_nothing(pool: SmallPool, tmp_path: Path) -> None:
+def test_labels_count_as_people_gave_them_and_a_second_import_changes_nothing(
+    pool: SmallPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lake, (first, second, *_) = pool.lake, pool.ids
     file = tmp_path / "labels.csv"
     file.write_text(
@@ -61,6 +65,16 @@ def test_labels_count_as_people_gave_them_and_a_second_import_changes_nothing(po
     assert (gold(lake, first), gold(lake, second)) == ([2], [0])
     with lake.read() as reader:
         assert sorted(read_pool(reader, pool.ids).labelled) == [0, 1]  # nobody is asked about them
+
+    class Back(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return cls(2020, 1, 1, tzinfo=tz)
+
+    monkeypatch.setattr("active.import_labels.datetime", Back)
+    file.write_text(f"id,label,annotator\n{second},ship,team\n", "utf-8")
+    assert import_labels(lake, file, CONFIG).committed
+    assert gold(lake, second) == [2], "the later one, whatever the clock says"
 
 
 def test_what_is_left_out_is_told(pool: SmallPool, tmp_path: Path) -> None:
