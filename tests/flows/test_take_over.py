@@ -31,17 +31,23 @@ def test_a_run_that_is_tried_again_does_not_take_over_itself(project: Project) -
     assert not unfinished(project.state_path)
 
 
-def test_several_dead_runs_are_told_once_each_also_by_a_run_that_dies_meanwhile(project: Project) -> None:
+def test_dead_runs_are_told_once_each_by_a_run_that_does_their_work(project: Project) -> None:
     project.state_path.mkdir()
     file = project.state_path / FILE
-    dead = [RunRecord(run=f"run-{n}", flow="cycle", pid=1, host="h", began="2026-01-01") for n in range(2)]
-    for number in range(2):  # the first one dies before it writes down that both were told
-        file.write_text(json.dumps([asdict(record) for record in dead]))
-        with recorded(project, "cycle", f"run-by-{number}", lambda _: None):
+    flows = ("collect", "cycle", "refresh")
+    dead = [RunRecord(run=f"dead-{flow}", flow=flow, pid=1, host="h", began="2026-01-01") for flow in flows]
+    for flow, does in (("collect", ("collect",)), ("refresh", ("refresh",)), ("cycle", flows)):
+        file.write_text(json.dumps([asdict(record) for record in dead]))  # who told them died before it noted so
+        taken: list[RunRecord] = []
+        with recorded(project, flow, f"by-{flow}", taken.extend):
             pass
+        assert [record.flow for record in taken] == list(does)
+        assert [record.flow for record in unfinished(project.state_path)] == [
+            name for name in flows if name not in does
+        ]
     with project.lake.read() as reader:
         told = reader.rows("SELECT detail->'taken_over'->>'run' FROM runs WHERE stage = 'take_over' ORDER BY 1")
-    assert told == [("run-0",), ("run-1",)]
+    assert told == [("dead-collect",), ("dead-cycle",), ("dead-refresh",)]
 
 
 def test_a_run_that_cannot_open_the_warehouse_leaves_why_it_ended(project: Project, tmp_path: Path) -> None:
