@@ -4,9 +4,10 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from active.kept_values import KEPT_WITHIN
+from active.kept_values import KEPT_WITHIN, changed
 from active.value import ValueConfig, estimate_values
 from tests.active.pools import SmallPool, clusters, small_pool
 from tests.lakes import copy_of
@@ -60,6 +61,19 @@ def grown(folder: Path, seed: int, *, weak: bool) -> tuple[SmallPool, int]:
     with pool.lake.stage("come", version=1, inputs=()) as stage:
         stage.commit([Upsert("items", late)])
     return pool, estimate(pool)
+
+
+@pytest.mark.parametrize(
+    ("value", "share", "written"),
+    [(0.504, 2.03, []), (0.516, 2.0, ["off"]), (0.5, 2.09, ["off"]), (0.53, 2.2, ["", "off"])],
+)
+def test_what_figures_may_be_off_already_counts(value: float, share: float, written: list[str]) -> None:
+    def row(value: float, share: float) -> pa.Table:
+        said = f"Speaks for 3 records; a label settles {share:.2f}% of what the model does not know."
+        return pa.table({"item_id": ["i"], "value": [value], "reason": [said]})
+
+    stored, now = row(0.5, 2.0), row(value, share)
+    assert [name for name, off in (("", 0.0), ("off", 0.015)) if changed(stored, now, off=off).num_rows] == written
 
 
 @pytest.mark.parametrize("weak", [False, True])
