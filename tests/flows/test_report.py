@@ -199,10 +199,23 @@ def test_the_queue_shows_open_tasks_first_and_else_the_best_items(tmp_path: Path
         assert [card.count("<li>") for card in cards] == [3] * 4
         cosines = [float(value) for value in re.findall(r'<span class="figure">([\d.]+)</span>', cards[0])]
         assert cosines == sorted(cosines, reverse=True)
+        with lake.stage("turned", version=1, inputs=()) as stage:  # else both orders are that of the ids
+            ranks = stage.arrow("SELECT * EXCLUDE (run_id, committed_at) REPLACE (9 - rank AS rank) FROM queue")
+            worth = stage.arrow('SELECT * EXCLUDE (run_id, committed_at) REPLACE (1 - value AS value) FROM "values"')
+            stage.commit([Upsert("queue", ranks), Upsert("values", worth)])
+        with lake.read() as reader:
+            opened = reader.rows("SELECT item_id FROM queue WHERE state = 'confirmed' ORDER BY rank")
+            assert [(row["item_id"],) for row in read_facts(reader).queue] == opened == sorted(opened, reverse=True)
         with lake.stage("answers", version=1, inputs=()) as stage:
             rows = stage.arrow("SELECT * EXCLUDE (run_id, committed_at) REPLACE ('answered' AS state) FROM queue")
             stage.commit([report_lake.Upsert("queue", rows)])
         text, _ = written(lake, tmp_path)
+        with lake.read() as reader:
+            best = reader.rows(
+                'SELECT item_id FROM "values" WHERE cycle = 3 AND item_id NOT IN (SELECT item_id FROM queue) '
+                "ORDER BY value DESC, item_id LIMIT 12"
+            )
+            assert [(row["item_id"],) for row in read_facts(reader).queue] == best != sorted(best)
     # Cycle 3 valued 44 items; 4 of them stand in the queue.
     assert "Of 40 items that nobody was asked about" in text
     assert text.count('<span class="rank">') == 12
