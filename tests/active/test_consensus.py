@@ -10,7 +10,7 @@ import pytest
 from active.consensus import accuracies, consensus, krippendorff_alpha, read_opinions
 from flows.report.facts import read_facts
 from tests.warehouse.test_commit_is_atomic import classes, items
-from warehouse import Append, Lake, Upsert
+from warehouse import Append, Delete, Lake, Upsert
 
 # Reliability data of Krippendorff (2011), Computing Krippendorff's Alpha-Reliability: four observers, 12 units.
 OBSERVERS = (
@@ -116,6 +116,13 @@ def test_twice_is_nothing_and_equal_answers_give_equal_rows(crowd: Lake) -> None
     snapshot = crowd.snapshot()
     assert not consensus(crowd).committed
     assert crowd.snapshot() == snapshot
+    with crowd.stage("withdrawn", version=1, inputs=()) as stage:
+        stage.commit([Delete("annotations", pa.table({"annotator": ["dan"]}))])
+    assert consensus(crowd).committed
+    assert not consensus(crowd).committed
+    with crowd.read() as reader:
+        judged = reader.rows("SELECT annotator FROM annotator_skills ORDER BY annotator")
+    assert judged == [("ann",), ("ben",), ("cem",)]
 
 
 def test_the_label_follows_new_answers_at_once_and_nobody_counts_twice(crowd: Lake) -> None:
