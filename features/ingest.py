@@ -147,7 +147,7 @@ def _read_all(intake: "_Intake", inputs: list[_Input], root: Path, progress: Pro
     shown = _Shown(progress, total)
     advice: list[str] = []
     for one in inputs:
-        unseen = dict.fromkeys(name for name in (one.source.id, *one.source.metadata) if name)
+        unseen = dict.fromkeys(name for name in (one.source.id, one.source.split, *one.source.metadata) if name)
         records = False
         digest = hashlib.sha256()
         for name, entry in read_source(one.source, one.files, root, lambda n, done=done: shown.at(done + n)):
@@ -159,7 +159,7 @@ def _read_all(intake: "_Intake", inputs: list[_Input], root: Path, progress: Pro
             if isinstance(entry, Record):
                 records = True
                 for field in _filled(entry, one.source) if unseen else ():
-                    unseen.pop(field, None)
+                    unseen.pop(field or "", None)
                 intake.judge(entry, one.source.name, name)
             else:
                 intake.refuse(_about_file(entry, name, one), one.source.name, name)
@@ -177,10 +177,10 @@ def _read_all(intake: "_Intake", inputs: list[_Input], root: Path, progress: Pro
     return {**counts, "advice": " ".join(advice)} if advice else counts
 
 
-def _filled(record: Record, source: SourceConfig) -> set[str]:
+def _filled(record: Record, source: SourceConfig) -> set[str | None]:
     """The fields of its source that a record has; of JSON each may lack some, so nobody sees that a name is wrong."""
-    names = set(json.loads(record.metadata))
-    return names if source.id is None or record.id is None else names | {source.id}
+    id_field = source.id if record.id is not None else None
+    return {*json.loads(record.metadata), id_field, source.split if record.has_split else None}
 
 
 class _Intake:

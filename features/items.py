@@ -47,6 +47,7 @@ HELD_SCHEMA = pa.schema(
         ("split", pa.string()),
         ("metadata", pa.string()),
         ("raw", pa.binary()),
+        ("has_split", pa.bool_()),
     ]
 )
 """A `Record` with its source and file."""

@@ -51,7 +51,10 @@ REASONS = {
 
 
 class Record(NamedTuple):
-    """Text that can be stored. `position` counts from 1; `raw` is the record as it stood in the source."""
+    """Text that can be stored. `position` counts from 1; `raw` is the record as it stood in the source.
+
+    `has_split` is whether it has the field of the split; the split of one without is the source's default.
+    """
 
     position: int
     text: str
@@ -60,6 +63,7 @@ class Record(NamedTuple):
     split: str
     metadata: str
     raw: bytes
+    has_split: bool
 
 
 class Fault(NamedTuple):
@@ -121,6 +125,7 @@ def make_record(
         source.default_split if source.split is None else _split(fields.get(source.split), source),
         "{}" if not source.metadata else _metadata(fields, source),
         raw,
+        source.split in fields,
     )
 
 

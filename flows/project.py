@@ -61,7 +61,7 @@ class Project:
         if self.multi_label:
             check_multi_label(self.settings.select.strategy)
         # Checked now, not when a run has come as far as their stages.
-        _ = self.select_config, self.queue_config, self.ask_again_config, self.label_model_config
+        _ = self.ingest_config, self.select_config, self.queue_config, self.ask_again_config, self.label_model_config
         self._index: tuple[str, VectorIndex] | None = None
         if not create:
             self.lake = self._checked(Lake(self.location, create=False))

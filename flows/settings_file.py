@@ -8,13 +8,19 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_settings import SettingsError as VariableError
 
 from flows.settings import ADDRESS, PREFIX, Settings
 from warehouse import Location, SettingsError
 
 FILE_NAME = "siftline.toml"
+_KINDS: dict[Any, tuple[str, tuple[type, ...]]] = {
+    bool: ("true or false", (bool,)),
+    int: ("a whole number", (int,)),
+    float: ("a number", (int, float)),
+}
+"""What must stand in the file. Pydantic takes other kinds too: from the environment, where all is text, it must."""
 
 
 def load_settings(root: Path) -> Settings:
@@ -61,13 +67,16 @@ def settings_of(text: str, path: Path) -> Settings:
         raise SettingsError(f"{path} is not valid TOML: {error}") from error
     _check_variables()
     try:
-        return Settings(**values)
+        settings = Settings(**values)
     except VariableError as error:
         raise SettingsError(f"An environment variable that begins with SIFTLINE_ cannot be read: {error}") from error
     except ValidationError as error:
         variables = [_variable_of(problem["loc"]) for problem in error.errors()]
         where = "The environment" if all(variables) else path
         raise SettingsError(f"{where} has wrong settings:\n" + "\n".join(_lines(error))) from error
+    if mistaken := list(_of_another_kind(values, settings)):
+        raise SettingsError(f"{path} has wrong settings:\n" + "\n".join(mistaken))
+    return settings
 
 
 def warehouse_of(root: Path) -> Location:
@@ -81,9 +90,29 @@ def warehouse_of(root: Path) -> Location:
     return load_settings(root).warehouse.below(root)
 
 
+def _of_another_kind(given: Any, taken: Any, place: str = "") -> Iterator[str]:
+    """A line for each value that pydantic took for one of another kind, such as true for 1 or "32" for 32."""
+    if isinstance(taken, BaseModel) and isinstance(given, dict):
+        for name, value in given.items():
+            yield from _of_another_kind(value, getattr(taken, name, None), f"{place}.{name}".lstrip("."))
+    elif isinstance(taken, tuple) and isinstance(given, list):
+        for number, pair in enumerate(zip(given, taken, strict=False)):  # the environment may name more or fewer
+            yield from _of_another_kind(*pair, f"{place}.{number}")
+    elif type(taken) in _KINDS:
+        kind, types = _KINDS[type(taken)]
+        if type(given) not in types:
+            yield f"  {place}: must be {kind} (found {given!r})"
+
+
 def _check_variables() -> None:
-    """Refuse a variable for a section that does not exist, which would change nothing."""
+    """Refuse a variable for a section that does not exist, or with too few underscores, which would change nothing."""
+    places = [f"{table}.{setting}" for table, model in _tables(Settings) if table for setting in model.model_fields]
+    meant = {PREFIX + place.replace(".", "_").upper(): PREFIX + place.replace(".", "__").upper() for place in places}
     for name in os.environ:
+        if name.upper() in meant:
+            raise SettingsError(
+                f"The environment variable {name} changes nothing; it is {meant[name.upper()]}, with two underscores."
+            )
         section, nested, _ = name.upper().removeprefix(PREFIX).partition("__")
         if name.upper().startswith(PREFIX) and nested and section.lower() not in Settings.model_fields:
             raise SettingsError(

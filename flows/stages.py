@@ -17,6 +17,7 @@ from active.value import estimate_values
 from features.embed import embed, encode_texts
 from features.index import build_index
 from features.ingest import ingest
+from features.sources import find_files
 from flows.project import Project
 from warehouse import Progress, StageResult, silent
 from weak_labels.apply import vote
@@ -138,14 +139,20 @@ def check_ahead(project: Project) -> None:
     """Look at what later stages need besides the settings, before a run works for hours and then stops at one of them.
 
     Raises:
-        SettingsError: the labeling functions do not load, or ask a language model that the settings do not name or name
-            wrongly; or the gold file of [evaluate] is not there.
+        SettingsError: a file of a source is not there; the labeling functions do not load, or ask a language model that
+            the settings do not name or name wrongly; or the gold file of [evaluate] is not there.
+        EngineError: the encoder is none, or its file or options are wrong.
     """
+    for source in project.ingest_config.sources:
+        if source.path:
+            find_files(source, project.root)
     client = project.prompt_client
     asking = [function for function in project.functions if function.kind == "prompt"]
     check_services(asking, None, client.ask if client is not None else None)
     if project.evaluate_config is not None:
         hash_gold(project.evaluate_config.gold)
+    if project.settings.engine.url is None:
+        _ = project.encoder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

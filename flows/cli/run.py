@@ -68,8 +68,6 @@ def run_project(root: Path, *, simulated: bool, max_passes: int | None) -> None:
 def _get_ready(project: "Project") -> None:
     """Import what the run needs, and refuse what it would stop at, before anybody waits for the server."""
     import_module("flows.pipelines")
-    if project.settings.engine.url is None:
-        import_module("engine.loading")
     with suppress(OSError):  # told where it is loaded
         if b"snorkel" in (project.root / project.settings.weak_labels.functions).read_bytes():
             import_module("snorkel.labeling")

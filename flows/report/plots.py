@@ -67,6 +67,8 @@ def learning_curve(curves: Sequence[Curve], name: str, width: int) -> Markup:
     height = 400 if named else 300
     left, right, top, bottom = 52, width - (214 if named else 10), 28, height - 48
     low, high = curve_range(curves)
+    if low == high:  # room below: above 1 there is nothing
+        low = max(0.0, high - 0.04)
     y_ticks = ticks(low, min(high, 1.0), 6 if named else 5)
     y = Scale(low=y_ticks[0], high=y_ticks[-1], start=bottom, end=top)
     counts = sorted({p.labels for c in curves if not c.across for p in c.points})

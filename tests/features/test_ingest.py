@@ -430,10 +430,14 @@ def test_what_was_stored_under_a_rounded_id_stays_when_its_source_is_read_anew(
 
 
 def test_fields_that_no_record_has_are_told(lake: Lake, tmp_path: Path) -> None:
-    """A name that was mistyped took the metadata of all records away without a word."""
+    """A name that was mistyped took the metadata, or the split, of all records away without a word."""
     write(tmp_path / "a.jsonl", {"id": 1, "text": "a", "channel": "web"}, {"id": 2, "text": "b", "who": None})
     told = ingest(lake, config(tmp_path, metadata=("chanel", "who", "channel"))).detail["advice"]
     assert told == "No record of source 's' has 'chanel'. Look at its names in siftline.toml."
     assert "advice" not in ingest(lake, config(tmp_path, metadata=("who", "channel"))).detail
+    told = ingest(lake, config(tmp_path, split="who", metadata=("channel",))).detail
+    assert "advice" not in told, "it is there, and holds nothing"
+    told = ingest(lake, config(tmp_path, split="splitt")).detail["advice"]
+    assert told == "No record of source 's' has 'splitt'. Look at its names in siftline.toml."
     (tmp_path / "a.jsonl").write_text("no json\n", "utf-8")
     assert "advice" not in ingest(lake, config(tmp_path, metadata=("chanel",))).detail, "there is nothing to judge by"

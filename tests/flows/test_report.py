@@ -16,7 +16,7 @@ import pytest
 from flows.report.facts import Point, read_facts
 from flows.report.layout import lay_out
 from flows.report.page import write_report
-from flows.report.plots import Curve, learning_curve
+from flows.report.plots import WIDE, Curve, learning_curve
 from tests.flows import report_lake
 from tests.flows.report_lake import CLASSES, HOSTILE, LABELS, SEEDS, accuracy
 from tests.lakes import copy_of
@@ -448,6 +448,13 @@ def test_the_page_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.Mo
             write_report(lake, target, title="second", classes=("a", "b"))
     assert target.read_text("utf-8") == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["lake", "report.html"]
+
+
+def test_curves_that_are_all_right_have_no_score_above_one_on_their_axis() -> None:
+    point = Point(labels=1, mean=1.0, low=1.0, high=1.0, spread=None, seeds=1)
+    drawn = learning_curve([Curve(key="siftline", label="Siftline", points=[point])], "Accuracy", WIDE)
+    shown = [float(value) for value in re.findall(r'class="tick" text-anchor="end">([^<]+)<', drawn)]
+    assert (min(shown), max(shown)) == (0.96, 1.0)
 
 
 @pytest.mark.parametrize("last", [0, 1, 2, 3, 7, 12, 30])

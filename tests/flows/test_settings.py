@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 import pytest
 
+from engine.errors import OptionError
 from flows.cli.main import run_command
 from flows.project import Project
 from flows.settings import (
@@ -67,6 +68,12 @@ def test_several_classes_need_no_other_setting(tmp_path: Path) -> None:
         (GOOD + "[select]\nbatsh = 3", "select.batsh: unknown setting"),
         (GOOD + "[select]\nbatch = 0", r"select.batch: .*greater than or equal to 1 \(found 0\)"),
         (GOOD + "[select]\nbatch = 'many'", r"select.batch: .*\(found 'many'\)"),
+        (GOOD + "[select]\nbatch = '32'", r"select.batch: must be a whole number \(found '32'\)"),
+        (GOOD + "[annotate]\nannotators_per_task = true", "annotators_per_task: must be a whole number .*True"),
+        (GOOD + "[encoder]\nactive = true", "encoder.active: must be a number .*True"),
+        (GOOD + "[end_model]\ncalibrate = 1", "end_model.calibrate: must be true or false .*1"),
+        (GOOD + "[weak_labels.prompt]\nlimit = '1'", "weak_labels.prompt.limit: must be a number"),
+        (GOOD + "max_record_bytes = 9.0", "sources.0.max_record_bytes: must be a whole number"),
         (GOOD + "[select]\ncost = 'hours'", r"select.cost: .*'label' or 'seconds' \(found 'hours'\)"),
         (GOOD + "[weak_labels]\nlabel_model = 'snorkle'", r"weak_labels.label_model: .*\(found 'snorkle'\)"),
         (GOOD + "[end_model]\nkind = 'forest'", r"end_model.kind: .*'linear', 'mlp' or 'auto' \(found 'forest'\)"),
@@ -261,6 +268,7 @@ def test_the_environment_overrides_the_file(tmp_path: Path, monkeypatch: pytest.
             "The environment has wrong .*\n  select.batch .SIFTLINE_SELECT__BATCH",
         ),
         ("siftline_select__bathc", "7", "select.bathc .siftline_select__bathc.: unknown setting"),
+        ("SIFTLINE_WEAK_LABELS_PROMPT_URL", "x", "it is SIFTLINE_WEAK_LABELS__PROMPT__URL, with two underscores"),
         ("SIFTLINE_SELCT__BATCH", "7", "SIFTLINE_SELCT__BATCH names no section .* there are: project, sources"),
     ],
 )
@@ -306,6 +314,7 @@ def test_an_unknown_strategy_is_refused_before_anything_runs(tmp_path: Path) -> 
     [
         ("[annotate]\nshow = ['m', 'm', 'm', 'm', 'm']", "show names 5 keys"),
         ("[annotate]\nimage = 'm'", "image and image_prefix belong together"),
+        ("[[sources]]\nname = ' '\npath = 'b'\nmetadata = ['m']", "A source has an empty name"),
     ],
 )
 def test_what_a_late_stage_refuses_is_refused_before_anything_runs(tmp_path: Path, section: str, words: str) -> None:
@@ -325,6 +334,9 @@ ASKING = FUNCTIONS + "asked = prompt('Is it b?', {'yes': 'b', 'no': None}, model
         ("", ASKING, "'asked' asks a language model, but none is configured"),
         ("[weak_labels.prompt]\nurl = 'localhost'", ASKING, "prompt url must look like"),
         ("[evaluate]\ngold = 'gold.csv'", FUNCTIONS, r"gold file .*gold\.csv is not there"),
+        ("[[sources]]\nname = 't'\npath = 'daat.csv'", FUNCTIONS, "'t': .*daat.csv does not exist"),
+        ("[encoder]\nname = 'defualt'", FUNCTIONS, "no encoder 'defualt'"),
+        ("[encoder]\nactive = 0.3", FUNCTIONS, "'default' is dense and has no budget"),
     ],
 )
 def test_files_of_late_stages_are_looked_at_ahead_and_leave_the_project_open(
@@ -332,14 +344,16 @@ def test_files_of_late_stages_are_looked_at_ahead_and_leave_the_project_open(
 ) -> None:
     if functions is not None:
         (tmp_path / "labeling_functions.py").write_text(functions, "utf-8")
+    (tmp_path / "data.csv").touch()
     project = Project(write(tmp_path, GOOD + section))
-    with pytest.raises(SettingsError, match=words):
+    with pytest.raises((SettingsError, OptionError), match=words):
         check_ahead(project)
 
 
 def test_nothing_is_amiss_where_all_is_there(tmp_path: Path) -> None:
     (tmp_path / "labeling_functions.py").write_text(ASKING, "utf-8")
     (tmp_path / "gold.csv").write_text("id,label\n1,a\n", "utf-8")
+    (tmp_path / "data.csv").touch()
     client = "[weak_labels.prompt]\nurl = 'http://localhost:9/v1'\n"
     project = Project(write(tmp_path, GOOD + client + "[evaluate]\ngold = 'gold.csv'"))
     check_ahead(project)
