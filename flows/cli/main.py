@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 a defect of Siftline; 2 something the user can mend (the m
 lock is away, the same command may work later; 130 interrupted.
 """
 
+import io
 import os
 import re
 import select
@@ -37,6 +38,7 @@ def main() -> None:
         use_systems_allocator()
     reach_loopback_directly()
     _give_home()
+    _give_letters()
     if sys.argv[1:2] != ["engine"]:
         for name, value in _SLEEP.items():
             os.environ.setdefault(name, value)
@@ -55,6 +57,12 @@ def _give_home() -> None:
         Path.home()
     except RuntimeError:
         os.environ["HOME"] = "/"
+
+
+def _give_letters() -> None:
+    """Write UTF-8 to pipes, as to files, whatever the locale; a terminal shows as escapes what it has no letters for."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding=None if sys.stdout.isatty() else "utf-8", errors="backslashreplace")
 
 
 def _end_now(code: int) -> NoReturn:

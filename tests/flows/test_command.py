@@ -52,20 +52,22 @@ def siftline(*arguments: str, cwd: Path = ROOT, **environment: str) -> subproces
     )
 
 
-def test_a_user_id_without_a_home_or_a_name_is_served(tmp_path: Path) -> None:
+def test_a_user_id_without_a_home_or_a_name_is_served_and_in_a_locale_without_its_letters(tmp_path: Path) -> None:
     (tmp_path / "fruit.csv").write_text("text\ngood apple\nbad pear\n")
     unknown = "import pwd; pwd.getpwuid = {}.__getitem__; from flows.cli.main import main; main()"
     environment = {k: v for k, v in os.environ.items() if k not in ("HOME", "XDG_CACHE_HOME")}
-    for command in ("init . --source fruit.csv --classes good,bad", "doctor"):
+    environment["PYTHONIOENCODING"] = "ascii"
+    for command in ("init . --source fruit.csv --classes good,mürbe", "doctor"):
         ended = subprocess.run(
             [sys.executable, "-c", unknown, *command.split()],
             cwd=tmp_path,
             env={**environment, "PYTHONPATH": str(ROOT)},
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             check=False,
         )
         assert ended.returncode == 0, ended.stderr
+        assert "init" not in command or "'mürbe'" in ended.stdout
         assert "Traceback" not in ended.stderr
 
 
