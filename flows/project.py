@@ -31,7 +31,7 @@ from features.embed import EmbedConfig
 from features.index import IndexConfig, VectorIndex, open_index
 from features.ingest import IngestConfig
 from features.sources import SourceConfig
-from flows.settings import Settings
+from flows.settings import Settings, own_folder
 from flows.settings_file import load_settings
 from flows.take_over import LOCK
 from warehouse import Lake, Location, SchemaTooOld, SettingsError, WarehouseBusy, WarehouseNotFound
@@ -61,7 +61,8 @@ class Project:
         if self.multi_label:
             check_multi_label(self.settings.select.strategy)
         # Checked now, not when a run has come as far as their stages.
-        _ = self.ingest_config, self.select_config, self.queue_config, self.ask_again_config, self.label_model_config
+        _ = self.folder, self.ingest_config, self.select_config, self.queue_config, self.ask_again_config
+        _ = self.label_model_config
         self._index: tuple[str, VectorIndex] | None = None
         if not create:
             self.lake = self._checked(Lake(self.location, create=False))
@@ -188,7 +189,7 @@ class Project:
     @cached_property
     def folder(self) -> TaskFolder:
         """The folder of tasks, which is where people answer unless Label Studio is used."""
-        path = self.root / self.settings.annotate.folder
+        path = own_folder(self.root, self.settings.annotate.folder, "[annotate] folder")
         return TaskFolder(path, self.settings.project.name, multi_label=self.multi_label)
 
     def _label_studio(self) -> AnnotationService | None:

@@ -72,6 +72,21 @@ class SourceSection(Section):
         return self
 
 
+def own_folder(root: Path, path: str, setting: str) -> Path:
+    """A folder in or beside the project's, not the one that its other files are in.
+
+    Raises:
+        SettingsError: it is the project's folder, or one around it.
+    """
+    own = (root / path).resolve()
+    if own == root.resolve() or own in root.resolve().parents:
+        raise SettingsError(
+            f"{setting} is {path!r}, which is the project's folder or one around it. Name a folder of its own, or "
+            "leave it out."
+        )
+    return root / path
+
+
 class WarehouseSection(Section):
     """Where the tables live."""
 
@@ -88,13 +103,8 @@ class WarehouseSection(Section):
             SettingsError: the path is the project's folder, or one around it.
         """
         # The data folder of such a warehouse would be the one that `siftline init` puts sources into.
-        own = (root / self.path).resolve()
-        if own == root.resolve() or own in root.resolve().parents:
-            raise SettingsError(
-                f"[warehouse] path is {self.path!r}, which is the project's folder or one around it. Name a folder of "
-                "its own, such as 'lake'."
-            )
-        return Location(folder=root / self.path, catalog=self.catalog, data=self.data)
+        folder = own_folder(root, self.path, "[warehouse] path")
+        return Location(folder=folder, catalog=self.catalog, data=self.data)
 
 
 class EncoderSection(Section):

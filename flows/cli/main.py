@@ -60,7 +60,7 @@ def _give_home() -> None:
 
 
 def _give_letters() -> None:
-    """Write UTF-8 to pipes, as to files, whatever the locale; a terminal shows as escapes what it has no letters for."""
+    """Write UTF-8 to pipes, as to files, whatever the locale; a terminal shows as escapes what it has no letters of."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding=None if sys.stdout.isatty() else "utf-8", errors="backslashreplace")
 

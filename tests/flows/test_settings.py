@@ -403,10 +403,10 @@ def test_a_secret_in_a_setting_is_refused_and_not_repeated(tmp_path: Path, setti
 
 
 @pytest.mark.parametrize("path", [".", "", "..", "a/.."])
-def test_a_warehouse_has_a_folder_of_its_own(tmp_path: Path, path: str) -> None:
-    (tmp_path / "siftline.toml").write_text(
-        '[project]\nname = "p"\nclasses = ["a", "b"]\n[[sources]]\nname = "s"\npath = "x.csv"\ntext = "text"\n'
-        f'[warehouse]\npath = "{path}"\n'
-    )
-    with pytest.raises(SettingsError, match="the project's folder or one around it"):
+def test_warehouse_and_tasks_have_folders_of_their_own(tmp_path: Path, path: str) -> None:
+    write(tmp_path, f'{GOOD}[warehouse]\npath = "{path}"')
+    with pytest.raises(SettingsError, match=r"path is .* the project's folder or one around it"):
         warehouse_of(tmp_path)
+    write(tmp_path, f'{GOOD}[annotate]\nfolder = "{path}"')
+    with pytest.raises(SettingsError, match=r"folder is .* the project's folder or one around it"):
+        Project(tmp_path)
