@@ -26,6 +26,7 @@ from warehouse.address import is_plain_address
 from warehouse.errors import DiskFull
 
 START_TIMEOUT_S = 300.0
+DATABASE = "prefect.db"
 _NEEDED_BYTES = 1024 * 1024  # with less the database of a new server has no room
 
 PYTHON = (sys.executable, "-P")
@@ -56,6 +57,25 @@ _SERVICES = (
 def own_pages(port: int) -> dict[str, str]:
     """The setting by which browsers let only the server's own pages ask it; by default those of any site may."""
     return {"PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://127.0.0.1:{port},http://localhost:{port}"}
+
+
+def data_in(home: Path) -> dict[str, str]:
+    """The settings by which a Prefect server keeps all its data in a folder.
+
+    Raises:
+        SettingsError: its database would be another file.
+    """
+    if "?" in str(home):
+        raise SettingsError(
+            f"{home} has a question mark, at which Prefect would end the name of its database. Give the project's "
+            "folder another name, or set PREFECT_API_URL to a server that you have."
+        )
+    return {
+        "PREFECT_HOME": str(home),
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / DATABASE}",
+        "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
+        "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
+    }
 
 
 def configured_api_url() -> str | None:
@@ -217,6 +237,7 @@ def _send_what_waits(url: str) -> None:
 
 @contextmanager
 def _own_server(home: Path, meanwhile: Callable[[], object]) -> Generator[str]:
+    data = data_in(home)
     # Bound here and listened at there, so that no other process can take the port in between.
     door = socket.socket()
     door.bind(("127.0.0.1", 0))
@@ -225,10 +246,7 @@ def _own_server(home: Path, meanwhile: Callable[[], object]) -> Generator[str]:
         **own_pages(port),
         **os.environ,
         **QUIET,
-        "PREFECT_HOME": str(home),
-        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / 'prefect.db'}",
-        "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
-        "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
+        **data,
         "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
         **{f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in _SERVICES},
     }

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from engine.remote import START, info_sha256
 from flows.background import Background, Running
 from flows.ports import is_own, take_port
-from flows.prefect_server import PYTHON, QUIET, configured_api_url, own_pages
+from flows.prefect_server import DATABASE, PYTHON, QUIET, configured_api_url, data_in, own_pages
 from flows.processes import has_lost
 from flows.project import Project
 from flows.studio import StudioInfo, studio_down, studio_server, studio_status, studio_up
@@ -125,11 +125,12 @@ def _stop_broken(state: Path, told: Callable[[str], None]) -> None:
 def _lost_its_database(state: Path) -> bool:
     """Whether the project's Prefect server runs on a database that was removed: it answers, and keeps nothing."""
     running = Background("prefect", state).status()
-    return running is not None and has_lost(running.pid, _database(state).resolve())
+    return running is not None and has_lost(running.pid, (_home(state) / DATABASE).resolve())
 
 
-def _database(state: Path) -> Path:
-    return state / "prefect" / "prefect.db"
+def _home(state: Path) -> Path:
+    """Folder of the data of Prefect's server."""
+    return state / "prefect"
 
 
 def _addresses(environment: Mapping[str, str]) -> list[str]:
@@ -233,7 +234,7 @@ def _prefect_up(project: Project, environment: Mapping[str, str], told: Callable
 
 
 def _prefect_at(door: socket.socket, service: Background, project: Project, environment: Mapping[str, str]) -> str:
-    home = project.state_path / "prefect"
+    home = _home(project.state_path)
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     port = door.getsockname()[1]
     url = f"http://127.0.0.1:{port}/api"
@@ -248,10 +249,7 @@ def _prefect_at(door: socket.socket, service: Background, project: Project, envi
         # Runs that ended 90 days ago are forgotten; by default they and their logs stay for ever.
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "true",
         **environment,
-        "PREFECT_HOME": str(home),
-        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{_database(project.state_path)}",
-        "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
-        "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
+        **data_in(home),
         "PREFECT_UI_API_URL": url,
     }
     return service.start(command, variables, url=url, ready=lambda: _answers(f"{url}/health")).url

@@ -122,7 +122,7 @@ def test_damaged_profiles_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(("free", "error", "words"), [(0, DiskFull, "0 KiB free"), (2**30, ServiceError, "code 1")])
-def test_a_server_that_ends_on_a_full_disk_says_so(
+def test_a_server_that_ends_on_a_full_disk_says_so_and_none_starts_under_a_question_mark(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, error: type[Exception], words: str
 ) -> None:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
@@ -130,6 +130,10 @@ def test_a_server_that_ends_on_a_full_disk_says_so(
     monkeypatch.setattr("flows.prefect_server.PYTHON", ("/bin/false",))
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=free))
     with pytest.raises(error, match=words), prefect_api(tmp_path):
+        pass
+    # Its database was a file beside the project, of the name before the question mark.
+    refused = pytest.raises(SettingsError, match=r"name of its database\. Give the project's folder another name")
+    with refused, prefect_api(tmp_path / "what?" / ".siftline"):
         pass
 
 
