@@ -9,7 +9,7 @@ import hashlib
 import os
 import socket
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from engine.remote import START, info_sha256
 from flows.background import Background, Running
 from flows.ports import is_own, take_port
-from flows.prefect_server import DATABASE, PYTHON, QUIET, configured_api_url, data_in, own_pages
+from flows.prefect_server import DATABASE, PYTHON, QUIET, check_api, configured_api_url, data_in, own_pages
 from flows.processes import has_lost
 from flows.project import Project
 from flows.studio import StudioInfo, studio_down, studio_server, studio_status, studio_up
@@ -175,7 +175,11 @@ def status(project: Project) -> list[Line]:
     lines: list[Line] = []
     configured = configured_api_url()
     if configured is not None:
-        lines.append(Line("prefect", "yours" if _answers(f"{configured}/health") else "away", configured, ""))
+        found = "away"
+        with suppress(ServiceError):
+            check_api(configured)
+            found = "yours"
+        lines.append(Line("prefect", found, configured, ""))
     else:
         prefect = _line(Background("prefect", state), "/health")
         lines.append(replace(prefect, state=LOST) if _lost_its_database(state) else prefect)

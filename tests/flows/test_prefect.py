@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,8 +16,9 @@ import pytest
 
 from flows.cli.main import run_command
 from flows.cli.run import _went_away  # pyright: ignore[reportPrivateUsage]
-from flows.prefect_server import configured_api_url, prefect_api
+from flows.prefect_server import check_api, configured_api_url, prefect_api
 from tests.projects import ROOT, give_prefect_database
+from tests.servers import answering
 from warehouse import ServiceError, SettingsError
 from warehouse.errors import DiskFull
 
@@ -97,6 +99,17 @@ def test_a_configured_server_that_is_away_is_told_in_words(
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     assert run_command(["run", "--project", str(tmp_path / "p")]) == 3
     assert "prefect server start" in capsys.readouterr().err
+
+
+def test_a_server_behind_a_log_in_is_not_away() -> None:
+    class Gate(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(401 if "/api/" in self.path else 404)
+
+    with answering(Gate) as url:
+        check_api(f"{url}/api")
+        with pytest.raises(ServiceError, match="404"):
+            check_api(f"{url}/other")
 
 
 def test_the_active_profile_decides_like_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
