@@ -96,9 +96,20 @@ class TestAuto:
         assert fitted.detail["auto"]["by"] == "votes"
 
     def test_takes_the_majority_where_what_was_learned_explains_the_votes_no_better(self, truth: Ints) -> None:
-        fitted = fit(cast(truth, [0.8] * 6), AUTO)  # all are equally good, so there is nothing to learn
+        fitted = fit(cast(truth, [0.75] * 6), AUTO)  # all are as good as is taken for granted: nothing to learn
         assert fitted.detail["auto"]["held_out_lead_over_majority"] < 0
         assert fitted.kind == "majority"
+
+    @pytest.mark.parametrize("share", [0.02, 0.1, 0.3])
+    def test_takes_the_majority_where_only_ties_would_go_to_the_rarer_class(self, share: float) -> None:
+        # Five functions for each class, all alike: to take one vote against one for the rarer class is nothing learned.
+        generator = np.random.default_rng(0)
+        truth = (generator.random(3000) < share).astype(np.int64)
+        votes = np.full((3000, 10), -1)
+        for column in range(10):
+            class_id = column % 2
+            votes[generator.random(3000) < np.where(truth == class_id, 0.25, 0.08), column] = class_id
+        assert fit(votes, LabelModelConfig(kind="auto", classes=CLASSES[:2])).kind == "majority"
 
     def test_votes_that_are_all_for_one_class_are_never_overruled(self) -> None:
         # Nine items of ten are of one class, so a lone vote for the other, of a function that is right in 8 of 10
@@ -106,7 +117,7 @@ class TestAuto:
         generator = np.random.default_rng(5)
         truth = (generator.random(3000) < 0.1).astype(np.int64)
         votes = np.where(generator.random((3000, 4)) < 0.8, truth[:, None], 1 - truth[:, None])
-        votes = np.where(generator.random((3000, 4)) < 0.3, votes, -1)
+        votes = np.where(generator.random((3000, 4)) < 0.5, votes, -1)
         alone = ((votes == 1).sum(axis=1) == 1) & ((votes >= 0).sum(axis=1) == 1)
         learned = fit(votes, LabelModelConfig(kind="anchored", classes=CLASSES[:2]))
         taken = fit(votes, LabelModelConfig(kind="auto", classes=CLASSES[:2]))

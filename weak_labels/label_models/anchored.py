@@ -9,7 +9,7 @@ precisions depend on the class shares: right in 7 of 10 votes on either of two c
 for the one that 1 item in 10 has.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -40,26 +40,19 @@ class Anchored:
     Attributes:
         prior_C: class shares among items that get votes.
         precision_PC: P(class | function l voted v), one row for each pair p = l * C + v.
-        anchor_PC: the same with these class shares before the function's votes and gold labels said anything.
         weight_P: how much a vote counts, 1 for a function that nobody repeats.
         steps: rounds of learning it took.
     """
 
     prior_C: Probs
     precision_PC: Probs
-    anchor_PC: Probs
     weight_P: Probs
     steps: int
 
     @classmethod
     def at_anchor(cls, prior_C: Probs, functions: int) -> "Anchored":
-        """The model where no vote is known."""
-        anchor_PC = _anchors(prior_C, functions)
-        return cls(prior_C, anchor_PC.copy(), anchor_PC, np.ones(functions * len(prior_C)), 0)
-
-    def unlearned(self) -> "Anchored":
-        """What this model was before it learned who is better: a majority vote in the form of naive Bayes."""
-        return replace(self, precision_PC=self.anchor_PC, weight_P=np.ones_like(self.weight_P), steps=0)
+        """The model where no vote is known; with even class shares, a majority vote in the form of naive Bayes."""
+        return cls(prior_C, _anchors(prior_C, functions), np.ones(functions * len(prior_C)), 0)
 
     def posterior(self, pairs: csr_matrix) -> Probs:
         """Class probabilities [N, C] of items with these votes; an item without a vote gets the prior."""
@@ -136,19 +129,19 @@ def fit_anchored(
         precision_PC = anchors(prior_C)
     else:
         prior_C, precision_PC = start.prior_C, start.precision_PC
-    model = Anchored(prior_C, precision_PC, anchors(prior_C), weight_P, 0)
+    model = Anchored(prior_C, precision_PC, weight_P, 0)
     for step in range(1, STEPS + 1):
         q_TC = model.posterior(learn)
         q_TC[known_T] = true_GC
         prior_C = shares(q_TC)
-        anchor_PC, right_PC = anchors(prior_C), np.asarray(learn.T @ q_TC)
-        agreed_PC = strength_P[:, None] * anchor_PC + right_PC
+        right_PC = np.asarray(learn.T @ q_TC)
+        agreed_PC = strength_P[:, None] * anchors(prior_C) + right_PC
         agreed_PC /= (strength_P + casts_P)[:, None]
         precision_PC = GOLD_STRENGTH * agreed_PC + gold_casts_PC
         precision_PC /= precision_PC.sum(axis=1, keepdims=True)
         precision_PC[several_P] = one_coin(accuracies(right_PC, gold_casts_PC), prior_C)
         moved = max(np.abs(precision_PC - model.precision_PC).max(initial=0), np.abs(prior_C - model.prior_C).max())
-        model = Anchored(prior_C, precision_PC, anchor_PC, model.weight_P, step)
+        model = Anchored(prior_C, precision_PC, weight_P, step)
         if moved < TOLERANCE:
             break
     return model

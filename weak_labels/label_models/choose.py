@@ -147,12 +147,13 @@ def _overruled(votes: VoteMatrix, train_N: Bools, model: Anchored) -> float:
 
 
 def _held_out_lead(votes: VoteMatrix, train_N: Bools) -> tuple[float, float]:
-    """By how much the learned model beats the same model before it learned, in log-likelihood per vote; standard error.
+    """By how much the learned model beats a majority vote, in log-likelihood per vote; standard error.
 
-    Judged are votes on items that the model did not learn from, each given the other votes on its item. A function
-    that votes says a class v with probability proportional to its share of votes for v times precision(v, c) /
-    prior(c), where c is the true class; the other votes say how probable each c is. The votes on an item stand or fall
-    together, so the standard error is that of a ratio of sums over items, which are drawn independently.
+    The majority as a model has even class shares, and every vote is right with one probability. Judged are votes on
+    items that the model did not learn from, each given the other votes on its item. A function that votes says a class
+    v with probability proportional to its share of votes for v times precision(v, c) / prior(c), where c is the true
+    class; the other votes say how probable each c is. The votes on an item stand or fall together, so the standard
+    error is that of a ratio of sums over items, which are drawn independently.
     """
     rows = np.flatnonzero(train_N & (votes.cast_N >= 2))
     halves = rows[::2], rows[1::2]
@@ -163,7 +164,7 @@ def _held_out_lead(votes: VoteMatrix, train_N: Bools) -> tuple[float, float]:
             continue
         seen, heard = votes.take(learn), votes.take(judge)
         learned = fit_anchored(seen, np.ones(len(learn), np.bool_), np.full(len(learn), -1))
-        plain = learned.unlearned()
+        plain = Anchored.at_anchor(np.full(votes.classes, 1 / votes.classes), votes.functions)
         casts_P = np.asarray(seen.pairs().sum(axis=0)).reshape(-1)
         lead_V = _vote_log_likelihood(heard, learned, casts_P) - _vote_log_likelihood(heard, plain, casts_P)
         leads.append(np.bincount(heard.row_V, lead_V, len(judge)).astype(np.float64))
