@@ -87,6 +87,8 @@ def main() -> None:
         sets = [read(folder, f1=folder.name in arguments.f1) for folder in arguments.data]
     except ValueError as error:
         parser.error(str(error))
+    if len({data.name for data in sets}) < len(sets):
+        parser.error("two folders of --data have one name, by which figures are kept; rename one")
     limit = arguments.peer_limit
     measures = {"label": functools.partial(label, limit_s=limit), "end": end, "gold": gold, "selected": asked}
     work: list[tuple[str, str, DataSet | None, Callable[[], dict[str, Any]]]] = [
@@ -97,7 +99,7 @@ def main() -> None:
         if part not in wanted:
             continue
         if data is not None and (lacking := data.lacks(part)):
-            print(f"{name} has no {lacking}, so its part `{part}` is not measured.", file=sys.stderr)
+            print(f"{name} lacks {lacking}, so its part `{part}` is not measured.", file=sys.stderr)
             continue
         found = figures["parts"].setdefault(part, {})
         key = _key(part, data, limit)
@@ -147,7 +149,7 @@ def label(data: DataSet, limit_s: int) -> dict[str, Any]:
         answers[kind] = fitted.probs.argmax(axis=1)
         if kind == "majority":
             fallback = int(fitted.prior.argmax())
-    peers, peers_seconds = _peer_answers(_peers(), votes_NL, train_N, data.classes, limit_s)
+    peers, peers_seconds, failed = _peer_answers(_peers(), votes_NL, train_N, data.classes, limit_s)
     answers |= peers
     covered = (data.test.votes >= 0).any(axis=1)
     models: dict[str, Any] = {}
@@ -160,11 +162,12 @@ def label(data: DataSet, limit_s: int) -> dict[str, Any]:
             "covered_accuracy": round(float(right.mean()), 4),
             "cpu_s": round((seconds | peers_seconds)[name], 1),
         }
-    stopped = [name for name in peers_seconds if name not in answers]
+    stopped = [name for name in peers_seconds if name not in answers and name not in failed]
     return {
         "covered_frac": round(float(covered.mean()), 4),
         "models": models,
         "stopped": stopped,
+        "failed": failed,
         "peer_limit_s": limit_s,
     }
 
@@ -300,8 +303,8 @@ def _peers() -> Path:
 
 def _peer_answers(
     python: Path, votes_NL: Ints, train_N: Any, classes: int, limit_s: int
-) -> tuple[dict[str, Ints], dict[str, float]]:
-    """Answers of the peers that ended within the limit, and the CPU seconds of all."""
+) -> tuple[dict[str, Ints], dict[str, float], dict[str, str]]:
+    """Answers of the peers that ended within the limit, the CPU seconds of all, and errors of those that raised one."""
     with tempfile.TemporaryDirectory() as folder:
         given, told = Path(folder) / "votes.npz", Path(folder) / "answers.npz"
         np.savez(given, votes=votes_NL, train=train_N, classes=classes, limit_s=limit_s)
@@ -311,7 +314,8 @@ def _peer_answers(
         subprocess.run(command, check=True, env=one_thread)
         found = {name: answer for name, answer in np.load(told).items()}
     seconds = {name.removeprefix("seconds:"): float(found[name]) for name in found if name.startswith("seconds:")}
-    return {name: found[name].astype(np.int64) for name in found if name in seconds}, seconds
+    failed = {name.removeprefix("failed:"): str(found[name]) for name in found if name.startswith("failed:")}
+    return {name: found[name].astype(np.int64) for name in found if name in seconds}, seconds, failed
 
 
 if __name__ == "__main__":

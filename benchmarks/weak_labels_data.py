@@ -13,6 +13,9 @@ import numpy as np
 
 from weak_labels.classifier import Ints
 
+FEWEST = {"gold": 10, "selected": 300}
+"""Train rows of the parts that ask for true classes; `selected` picks its last 240 from four fifths of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Split:
@@ -35,11 +38,15 @@ class DataSet:
 
     def lacks(self, part: str) -> str | None:
         """What a part of the benchmark needs and the folder does not have; None where it has all."""
-        if part != "label" and not (self.train.texts and self.test.texts):
-            return "texts"
-        if part in ("gold", "selected") and (self.train.truth < 0).any():
-            return "true classes of the train rows"
-        return None
+        lacking = {
+            "a second class": self.classes < 2,
+            "votes on train rows": (self.train.votes < 0).all(),
+            "votes on test rows": part == "label" and (self.test.votes < 0).all(),
+            "texts": part != "label" and not (self.train.texts and self.test.texts),
+            "true classes of the train rows": part in FEWEST and (self.train.truth < 0).any(),
+            f"{FEWEST.get(part)} train rows": len(self.train.truth) < FEWEST.get(part, 0),
+        }
+        return next((what for what, lacks in lacking.items() if lacks), None)
 
     def score(self, predicted: Ints) -> float:
         """Accuracy on the test split, or F1 of class 1."""
@@ -72,11 +79,13 @@ def _lengths(splits: list[Split]) -> str:
 
 def _split(path: Path) -> Split:
     try:
-        rows: list[dict[str, Any]] = list(json.loads(path.read_text("utf-8")).values())
+        rows: list[dict[str, Any]] = list(json.loads(path.read_text("utf-8-sig")).values())
         if not rows:
             raise ValueError("it has no rows")
-        votes = np.array([row["weak_labels"] for row in rows], np.int64).reshape(len(rows), -1)
-        truth = np.array([-1 if row.get("label") is None else row["label"] for row in rows], np.int64)
+        votes = np.array([[_class(vote) for vote in row["weak_labels"]] for row in rows], np.int64)
+        if not votes.size:
+            raise ValueError("its rows have no votes")
+        truth = np.array([-1 if row.get("label") is None else _class(row["label"]) for row in rows], np.int64)
         texts = [row["data"].get("text") for row in rows]
     except FileNotFoundError:
         raise ValueError(f"{path.parent} has no {path.name}. A folder in WRENCH's format has it.") from None
@@ -84,3 +93,10 @@ def _split(path: Path) -> Split:
         kept = '{"0": {"label": 1, "weak_labels": [1, -1], "data": {"text": "..."}}}'
         raise ValueError(f"{path} is not in WRENCH's format, {kept}: {type(error).__name__}: {error}") from error
     return Split(texts if all(isinstance(text, str) for text in texts) else [], votes, truth)
+
+
+def _class(value: Any) -> int:
+    number = int(value)
+    if number < -1 or number != float(value):
+        raise ValueError(f"{value} is no class; they are whole numbers from 0, and -1 abstains")
+    return number

@@ -51,13 +51,15 @@ def _met(met: bool) -> str:
 
 def _label(sets: dict[str, Any]) -> list[str]:
     names = list(dict.fromkeys(name for found in sets.values() for name in found["models"]))
-    names += [name for found in sets.values() for name in found["stopped"] if name not in names]
+    names += [name for found in sets.values() for name in (*found["stopped"], *found.get("failed", ()))]
     names = list(dict.fromkeys(names))
     scores = {name: {p: f["models"][name]["score"] for p, f in sets.items() if name in f["models"]} for name in names}
     rows: list[list[str]] = []
     for name in sorted(names, key=lambda name: (len(scores[name]), sum(scores[name].values())), reverse=True):
         of_sets = [found["models"].get(name) for found in sets.values()]
-        cells = [f"{f['score']:.3f} ({f['covered_accuracy']:.3f})" if f else "stopped" for f in of_sets]
+        away = ["failed" if name in found.get("failed", ()) else "stopped" for found in sets.values()]
+        told = zip(of_sets, away, strict=True)
+        cells = [f"{f['score']:.3f} ({f['covered_accuracy']:.3f})" if f else why for f, why in told]
         ended = [f for f in of_sets if f]
         whole = len(ended) == len(sets)
         mean = f"{statistics.fmean(f['score'] for f in ended):.4f}" if whole else ""
@@ -66,6 +68,7 @@ def _label(sets: dict[str, Any]) -> list[str]:
     below = [place for place in sets if scores["auto"][place] < scores["majority"][place]]
     ahead = [name for name in names if name not in ("auto", "anchored") and _not_behind(scores[name], scores["auto"])]
     limits = sorted({found["peer_limit_s"] for found in sets.values()})
+    failed = [f"- {name} failed on {p}: {why}" for p, f in sets.items() for name, why in f.get("failed", {}).items()]
     return [
         "## Label model alone, test split",
         "",
@@ -79,6 +82,7 @@ def _label(sets: dict[str, Any]) -> list[str]:
         + (f" ({', '.join(below)})" if below else ""),
         f"- mean of `auto` over the sets shown above every rival: {_met(not ahead)}"
         + (f" (not above {', '.join(ahead)})" if ahead else ""),
+        *failed,
     ]
 
 
