@@ -56,7 +56,7 @@ PATTERNS = (
 def sentences(data: Path) -> list[str]:
     """All real texts of the data folder."""
     with gzip.open(data / "unlabelled" / "sentences.tsv.gz", "rt", encoding="utf-8", newline="\n") as file:
-        return [line.rstrip("\n").split("\t", 1)[1] for line in file]
+        return [line.rstrip("\n").split("\t", 1)[-1] for line in file]
 
 
 def texts(data: Path, rows: int) -> list[str]:
@@ -209,8 +209,8 @@ def main() -> None:
     wanted = given.parts.split(",")
     if set(wanted) - set(PARTS):
         parser.error(f"--parts is {given.parts}; it takes some of {', '.join(PARTS)}")
-    if given.data is None:
-        parser.error("--data is needed: the folder with unlabelled/sentences.tsv.gz")
+    if given.data is None or not (given.data / "unlabelled" / "sentences.tsv.gz").is_file():
+        parser.error("--data is needed: the folder with unlabelled/sentences.tsv.gz (lines of source, tab, sentence)")
     figures: dict[str, Any] = {"benchmark": "apply", "parts": {}}
     if given.output.is_file():
         figures["parts"] = json.loads(given.output.read_text("utf-8"))["parts"]

@@ -9,6 +9,7 @@ those of similarity pairs stay, so that the pairs are the whole set (5 of the 2,
 import csv
 import gzip
 import json
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -74,6 +75,7 @@ def read_data(folder: Path, *, pairs: int | None, texts: int, seed: int) -> Data
 
     Raises:
         FileNotFoundError: no file of similarity pairs can be used.
+        ValueError: one holds other columns, or a score that is no number.
     """
     files = [path for path in sorted((folder / "sts").glob("*.csv")) if "train" not in path.stem]
     sets = {path.stem: _pairs(path)[:pairs] for path in files}
@@ -84,7 +86,10 @@ def read_data(folder: Path, *, pairs: int | None, texts: int, seed: int) -> Data
     for name, rows in sets.items():
         found[name] = [text for first, second, _ in rows for text in (first, second)]
     for path in sorted((folder / "weak").glob("*/test.json")):
-        found[path.parent.name] = [str(row["data"]["text"]) for row in json.loads(path.read_bytes()).values()]
+        told = [row["data"].get("text") for row in json.loads(path.read_bytes()).values()]
+        found[path.parent.name] = [
+            text for text in told if isinstance(text, str)
+        ]  # some sets have numbers in its place
     for path in sorted(path for path in (folder / "text").glob("*") if path.is_file()):
         lines = path.read_text("latin-1").split("\n")
         found[path.name] = [line.partition(" ")[2] for line in lines if line]
@@ -117,12 +122,20 @@ def _training_texts(path: Path) -> Iterator[str]:
 
 def _pairs(path: Path) -> Pairs:
     pairs: Pairs = []
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.reader(file):
-            try:
-                pairs.append((row[0], row[1], float(row[2])))
-            except (IndexError, ValueError):
-                continue  # a heading
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            for place, row in enumerate(csv.reader(file)):
+                try:
+                    first, second, score = row[0], row[1], float(row[2])
+                    if not math.isfinite(score):
+                        raise ValueError(f"its score is {score}")
+                except (IndexError, ValueError) as error:
+                    if place:  # the first may be a heading
+                        raise ValueError(f"row {place + 1} is {str(row)[:100]}: {error}") from None
+                else:
+                    pairs.append((first, second, score))
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{path} holds no rows of sentence, sentence, score with commas between: {error}") from error
     return pairs
 
 

@@ -128,9 +128,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few texts and rounds, to see that it runs")
     given = parser.parse_args()
     rounds = 3 if given.quick else 5
-    data = read_data(
-        data_folder(given.data), pairs=300 if given.quick else None, texts=60 if given.quick else 1000, seed=0
-    )
+    pairs, texts = (300, 60) if given.quick else (None, 1000)
+    try:
+        data = read_data(data_folder(given.data), pairs=pairs, texts=texts, seed=0)
+    except (FileNotFoundError, ValueError) as error:
+        raise SystemExit(str(error)) from None
     earlier = json.loads(given.output.read_text("utf-8")) if given.output.exists() else {}
     figures: dict[str, Any] = {part: earlier[part] for part in PARTS if part in earlier}
     for part in given.parts.split(","):

@@ -83,7 +83,10 @@ def _measure(arguments: argparse.Namespace, names: list[str]) -> dict[str, Any]:
             **{field: getattr(sizes, field) for field in sizes.__slots__} | {"rounds": arguments.rounds}
         )
     some, texts = (300, 60) if arguments.quick else (None, 1000)
-    data = read_data(data_folder(arguments.data), pairs=some, texts=texts, seed=SEED)
+    try:
+        data = read_data(data_folder(arguments.data), pairs=some, texts=texts, seed=SEED)
+    except (FileNotFoundError, ValueError) as error:
+        raise SystemExit(str(error)) from None
     threads, device, kind = arguments.threads, arguments.device, f"{arguments.encoder}-{arguments.precision}"
     options = ["--threads", str(threads)]
     if device != "cpu":

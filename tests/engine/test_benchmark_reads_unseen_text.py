@@ -31,3 +31,18 @@ def test_pairs_stay_whole(folder: Path) -> None:
     data = read_data(folder, pairs=None, texts=10, seed=0)
     assert len(data.pairs["dev"]) == 2
     assert "It rains." in data.texts["dev"]
+
+
+@pytest.mark.parametrize(
+    "row", ["7,A man sings.,He sings.", "A man sings.\tHe sings.\t4", "A man sings.,He sings.,nan"]
+)
+def test_pairs_in_other_columns_are_refused_by_name(folder: Path, row: str) -> None:
+    (folder / "sts/other.csv").write_text(f"a,b,score\n{row}\n", "utf-8")
+    with pytest.raises(ValueError, match=r"other\.csv holds no rows of sentence, sentence, score .*row 2"):
+        read_data(folder, pairs=None, texts=10, seed=0)
+
+
+def test_a_set_of_numbers_has_no_texts(folder: Path) -> None:
+    (folder / "weak/census").mkdir(parents=True)
+    (folder / "weak/census/test.json").write_text('{"0": {"label": 0, "data": {"feature": [1.0]}}}', "utf-8")
+    assert "census" not in read_data(folder, pairs=None, texts=10, seed=0).texts
