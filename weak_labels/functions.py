@@ -16,8 +16,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any, cast
 
 import numpy as np
@@ -351,9 +352,18 @@ def _check_none_lost(path: Path, variables: set[str]) -> None:
             bound[name] = statement.lineno
 
 
+class _Loader(SourceFileLoader):
+    """Compiles the file each time. What Python keeps of it in `__pycache__` is believed by size and second, and a power
+    cut may leave a part of it, at which every run would stop.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 def _run_file(path: Path) -> ModuleType:
     name = f"siftline_functions_{sha256(str(path).encode()).hexdigest()[:12]}"
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=_Loader(name, str(path)))
     assert spec is not None, path
     assert spec.loader is not None, path
     module = importlib.util.module_from_spec(spec)

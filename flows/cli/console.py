@@ -1,13 +1,15 @@
 """How the command talks: a rich console for people, plain lines when the output is not a terminal."""
 
+import errno
 import io
+import os
 import sys
 import time
 import unicodedata
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -38,9 +40,34 @@ class Plain(Console):
         raise
 
 
+class StandardError(io.TextIOBase):
+    """Standard error for as long as somebody reads it: a run whose terminal was closed, or its `| head`, goes on."""
+
+    @property
+    def _now(self) -> Any:
+        return getattr(sys.stderr, "rich_proxied_file", sys.stderr)  # while rich shows a progress bar
+
+    def __getattribute__(self, name: str) -> Any:
+        return getattr(self._now, name) if name in ("encoding", "fileno", "isatty") else super().__getattribute__(name)
+
+    def write(self, text: str, /) -> int:
+        """Write a text where it can be."""
+        with suppress(OSError):
+            self._now.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Bring it to its reader; where there is none any more, all that follows goes nowhere."""
+        try:
+            self._now.flush()
+        except OSError as error:
+            if error.errno in (errno.EPIPE, errno.EIO):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+
+
 # Paths, conditions and class names have brackets and colons that are no markup and no emoji; styled text is a `Text`.
 out = Plain(markup=False, emoji=False, highlight=False, soft_wrap=True)
-err = Plain(markup=False, emoji=False, stderr=True, highlight=False, soft_wrap=True)
+err = Plain(markup=False, emoji=False, file=cast(IO[str], StandardError()), highlight=False, soft_wrap=True)
 
 
 def safe(text: object) -> str:
@@ -184,4 +211,4 @@ def stage_progress() -> Generator[StageProgress]:
 def say(message: str) -> None:
     """Print one line for people on standard error, so that standard output stays data."""
     err.print(message)
-    sys.stderr.flush()
+    err.file.flush()

@@ -1,5 +1,7 @@
 """A user's file becomes a list of functions, or an error that names file, line and the way out."""
 
+import os
+import py_compile
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +50,18 @@ def test_a_variable_may_be_bound_again_where_its_value_is_kept(tmp_path: Path) -
         """,
     )
     assert names(path) == ["one", "goals"]
+
+
+def test_the_file_is_read_and_not_what_python_kept_of_it(tmp_path: Path) -> None:
+    path = write_functions(tmp_path, 'from weak_labels import keywords\nf = keywords("sports", ["goal"])')
+    kept = Path(py_compile.compile(str(path), doraise=True) or "")
+    before, (first,) = path.stat(), load_functions(path, CLASSES)
+    path.write_text(path.read_text("utf-8").replace("goal", "game"), "utf-8")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # saved twice in a second, or brought by rsync
+    (second,) = load_functions(path, CLASSES)
+    assert first.version != second.version
+    os.truncate(kept, kept.stat().st_size // 2)  # Python does not wait for the disk when it writes it
+    assert names(path) == ["f"]
 
 
 def test_modules_beside_the_file_can_be_imported(tmp_path: Path) -> None:
