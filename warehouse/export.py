@@ -17,6 +17,7 @@ import duckdb
 import pyarrow as pa
 
 from warehouse.answers import NO_CLASS
+from warehouse.away import server_away
 from warehouse.checksums import verify
 from warehouse.commit import siftline_version
 from warehouse.connection import Location, private_files
@@ -60,6 +61,7 @@ def export_training_set(
         SettingsError: the place is taken or cannot be written, or the condition is wrong.
         SnapshotNotFound: the snapshot is not kept.
         WarehouseError: a file it needs is damaged.
+        ServerAway: the catalogue's server, or the store, went away.
     """
     output = output.absolute()
     collect(output.parent, SCRATCH, rescue=_give_back)
@@ -108,11 +110,15 @@ def export_training_set(
                 sync(path)
             _swap(files, output, folder / f"{output.name}{EARLIER}")
     except duckdb.Error as error:
+        if away := server_away(str(error)):
+            raise away from error
         raise SettingsError(
             f"The training set cannot be read: {error}\nA condition is SQL on the columns {_COLUMNS} and labels, "
             "such as --where \"split = 'train' and confidence > 0.9\"."
         ) from error
     except OSError as error:
+        if away := server_away(str(error)):  # Arrow's, of what DuckDB says in the middle of a stream
+            raise away from error
         raise SettingsError(
             f"{output} cannot be written: {error.strerror or error}. Mend the folder's permissions, make room, or "
             "name another place."

@@ -52,9 +52,15 @@ class Reader:
     ) -> None:
         self._connection = connection
         self._failed = False
-        if not begun:
-            self._connection.execute("BEGIN TRANSACTION")
-        self._again = None if again is None else partial(again, self.snapshot())
+        self._again: Callable[[], duckdb.DuckDBPyConnection] | None = None
+        try:
+            if not begun:
+                self._connection.execute("BEGIN TRANSACTION")
+            if again is not None:
+                self._again = partial(again, self.snapshot())
+        except BaseException:
+            self.close()  # nobody else can
+            raise
 
     def __enter__(self) -> Self:
         return self

@@ -102,7 +102,11 @@ class Stage(Reader):
         tables = sorted(inputs)
         last = [newest("token", "list_contains(tables, ?)") for _ in tables]
         last += [newest(column, "stage = ?") for column in ("token", "fingerprint", "detail")]
-        row = self.rows(f"SELECT {', '.join(last)} FROM runs", [*tables, name, name, name])[0]
+        try:
+            row = self.rows(f"SELECT {', '.join(last)} FROM runs", [*tables, name, name, name])[0]
+        except BaseException:
+            self.close()  # nobody else can, and what is left in a transaction ends the process: see `away.close`
+            raise
         self.input_versions = {table: str(token or "") for table, token in zip(tables, row, strict=False)}
         self.fingerprint = hash_token(
             {"stage": name, "version": version, "params": dict(params), "inputs": self.input_versions}

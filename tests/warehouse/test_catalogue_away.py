@@ -1,5 +1,6 @@
 """A PostgreSQL catalogue whose server goes away, comes back, or ends single sessions, in the middle of a commit too."""
 
+import gc
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,12 +9,14 @@ from typing import Any
 import pytest
 
 import warehouse.commit
+import warehouse.export
 import warehouse.extensions
 from flows.cli.main import run_command
 from tests.warehouse.servers import Postgres, running_postgres
 from tests.warehouse.test_commit_is_atomic import count, items
 from warehouse import Append, CatalogAway, Lake, Location, Transient, WarehouseError
 
+OTHERS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}' AND pid <> pg_backend_pid()"
 HOLDERS = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted"
 
 
@@ -27,6 +30,18 @@ def server() -> Iterator[Postgres]:
 @pytest.fixture
 def place(server: Postgres, tmp_path: Path) -> Location:
     return Location(folder=tmp_path / "lake", catalog=server.fresh())
+
+
+def cut_off(server: Postgres, place: Location, real: Callable[..., Any]) -> Callable[..., Any]:
+    """A function after which every session on the place's database is ended, as by a server that was started again."""
+    name = place.catalog.partition("dbname=")[2].split()[0]
+
+    def cut(*arguments: Any, **named: Any) -> Any:
+        result = real(*arguments, **named)
+        server.ask("postgres", OTHERS.format(name))
+        return result
+
+    return cut
 
 
 def before_the_commit(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], None]) -> list[int]:
@@ -132,6 +147,30 @@ def test_a_lock_that_was_lost_lets_no_second_commit_of_a_token_land(
             assert not stage.commit([Append("items", items(3))]).committed
         assert landed == [True]
         assert (count(lake, "items"), count(lake, "runs")) == (3, 1)
+
+
+def test_a_stage_whose_first_look_fails_leaves_no_transaction(
+    server: Postgres, place: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left in one ends the process by SIGABRT once it is collected, while the stage is tried again."""
+    with Lake(place) as lake:
+        monkeypatch.setattr(lake, "new_cursor", cut_off(server, place, lake.new_cursor))
+        with pytest.raises(CatalogAway):
+            lake.stage("s", version=1, inputs=())
+        gc.collect()
+        monkeypatch.undo()
+        with lake.stage("s", version=1, inputs=()) as stage:
+            assert stage.commit([Append("items", items(3))]).committed
+
+
+def test_an_export_in_whose_middle_the_server_goes_away_says_so(
+    server: Postgres, place: Location, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Lake(place).close()
+    monkeypatch.setattr(warehouse.export, "stream", cut_off(server, place, warehouse.export.stream))
+    with pytest.raises(CatalogAway, match="does not answer"):
+        warehouse.export.export_training_set(place, tmp_path / "training", format="csv")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lake"]
 
 
 def test_the_locks_session_may_be_idle_for_as_long_as_a_commit_takes(server: Postgres, place: Location) -> None:
