@@ -63,15 +63,16 @@ def server_away(text: str) -> ServerAway | None:
     Args:
         text: DuckDB's message.
     """
+    text = without_secrets(text)
     if _STORE_AWAY.search(text):
         return StoreAway(
-            f"The store of the data files does not answer: {without_secrets(text)}. What was committed is kept; when "
+            f"The store of the data files does not answer: {text}. What was committed is kept; when "
             "the store is back, run again."
         )
     if not any(sign in text for sign in _AWAY) or any(sign in text for sign in _FOR_A_PERSON):
         return None
     # DuckDB goes on with its own query and where in it; alerts show the first line only.
-    said = " ".join(without_secrets(text).partition("\nLINE ")[0].split()).rstrip(".?")
+    said = " ".join(text.partition("\nLINE ")[0].split()).rstrip(".?")
     return CatalogAway(
         f"The catalogue's server does not answer: {said}. What was committed is kept; when the server is back, run "
         "again."

@@ -48,6 +48,11 @@ def disk_full(text: str, location: "Location") -> DiskFull | None:
         any(sign in text for sign in _SQLITE_SIGNS) and _no_room(location.folder)
     ):
         return None
+    if location.dsn is not None and "ERROR:" in text:
+        return DiskFull(
+            f"The disk of the catalogue's server ({location.words}) is full; nothing was written. Free space there "
+            "and run again."
+        )
     return DiskFull(
         f"The disk of {location.words} is full, or your quota on it ({room(location.folder)}); nothing was written. "
         "Free space and run again; reading needs 64 KiB too."

@@ -5,6 +5,7 @@ names the thing, the values that clash and the way out.
 """
 
 import os
+import re
 
 SECRET_VARIABLES = ("PGPASSWORD", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
@@ -86,7 +87,11 @@ class ServiceRefused(Terminal):
 
 
 def without_secrets(text: str) -> str:
-    """A message without the values of the variables that hold secrets."""
+    """A message of DuckDB's without the values of the variables that hold secrets.
+
+    And without the SQL that it sent to PostgreSQL: that holds the rows of a commit, and goes on for pages.
+    """
+    text = re.sub(r'(query|COPY) ".*": ', r"\1: ", text, flags=re.DOTALL)
     for name in SECRET_VARIABLES:
         value = os.environ.get(name, "")
         if len(value) >= 4:

@@ -14,7 +14,7 @@ import warehouse.extensions
 from flows.cli.main import run_command
 from tests.warehouse.servers import Postgres, running_postgres
 from tests.warehouse.test_commit_is_atomic import count, items
-from warehouse import Append, CatalogAway, Lake, Location, Transient, WarehouseError
+from warehouse import Append, CatalogAway, CommitFailed, Lake, Location, Transient, WarehouseError
 
 OTHERS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}' AND pid <> pg_backend_pid()"
 HOLDERS = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted"
@@ -171,6 +171,20 @@ def test_an_export_in_whose_middle_the_server_goes_away_says_so(
     with pytest.raises(CatalogAway, match="does not answer"):
         warehouse.export.export_training_set(place, tmp_path / "training", format="csv")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lake"]
+
+
+def test_what_a_server_refuses_is_told_without_the_rows(
+    server: Postgres, place: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DuckDB repeats the whole SQL: pages of it, into terminals, logs and Prefect's database."""
+    name = place.catalog.partition("dbname=")[2].split()[0]
+    Lake(place).close()
+    server.ask("postgres", f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    monkeypatch.setattr(warehouse.commit, "ATTEMPTS", 1)
+    with Lake(place) as lake, lake.stage("s", version=1, inputs=()) as stage:
+        with pytest.raises(CommitFailed, match="cannot execute INSERT in a read-only transaction") as told:
+            stage.commit([Append("items", items(3))])
+        assert "VALUES" not in str(told.value)
 
 
 def test_the_locks_session_may_be_idle_for_as_long_as_a_commit_takes(server: Postgres, place: Location) -> None:

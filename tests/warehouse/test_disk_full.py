@@ -139,6 +139,13 @@ def test_a_quota_that_is_used_up_is_told_as_such(tmp_path: Path, said: str, full
     assert "or your quota on it" in str(told) or not full
 
 
+def test_a_full_disk_of_the_catalogues_server_is_not_the_folders(tmp_path: Path) -> None:
+    said = 'Failed to execute query "INSERT": ERROR:  could not extend file "base/1/2": No space left on device'
+    told = str(disk_full(said, Location(folder=tmp_path, catalog="postgres:dbname=x")))
+    assert "catalogue's server" in told
+    assert "KiB free" not in told
+
+
 @pytest.mark.parametrize("said", ["disk I/O error", "unable to open database file"])
 def test_what_sqlite_says_where_it_cannot_make_its_files(tmp_path: Path, said: str) -> None:
     code = f"""
