@@ -42,8 +42,8 @@ def disk_full(text: str, location: "Location") -> DiskFull | None:
         text: DuckDB's message.
         location: the warehouse whose disk is asked for its free space.
     """
-    if PREFIX in text or "failed to offload data block" in text:
-        return temporary_full()
+    if told := temporary_fault(text):
+        return told
     if not any(sign in text for sign in _SIGNS) and not (
         any(sign in text for sign in _SQLITE_SIGNS) and _no_room(location.folder)
     ):
@@ -57,6 +57,20 @@ def disk_full(text: str, location: "Location") -> DiskFull | None:
         f"The disk of {location.words} is full, or your quota on it ({room(location.folder)}); nothing was written. "
         "Free space and run again; reading needs 64 KiB too."
     )
+
+
+def temporary_fault(text: str) -> DiskFull | None:
+    """The error to raise when an error of DuckDB's is one of its temporary folder; None when it means something else.
+
+    Args:
+        text: DuckDB's message.
+    """
+    if PREFIX in text and os.strerror(errno.ENOENT) in text:
+        return DiskFull(
+            f"The temporary folder of this process, {roomy_folder()}/{PREFIX}..., was removed while it worked; nothing "
+            "was written to the warehouse. Run again, and let no clean-up remove such folders while they are in use."
+        )
+    return temporary_full() if PREFIX in text or "failed to offload data block" in text else None
 
 
 def temporary_full() -> DiskFull:

@@ -121,6 +121,11 @@ def run_command(arguments: list[str]) -> int:
             raise
         return _interrupted(arguments)
     except _duckdb_error() as error:
+        from warehouse.disk import temporary_fault
+
+        if told := temporary_fault(str(error)):
+            console.say(f"siftline: {told}")
+            return 3
         console.say(
             f"siftline: the warehouse cannot be read: {error}\nIf a file of its is damaged or missing, `siftline "
             "verify` names it; bring it back from a backup. Without one, the answers in it are lost."

@@ -15,6 +15,7 @@ from flows.settings_file import warehouse_of
 from warehouse import SettingsError
 from warehouse.away import server_away
 from warehouse.connection import attach_statement
+from warehouse.disk import temporary_fault
 from warehouse.expression import loose_arrow_in
 from warehouse.formats import new_file, write_csv, write_json, write_parquet
 from warehouse.interrupts import stopped_with_us, stream
@@ -108,6 +109,7 @@ def show(connection: duckdb.DuckDBPyConnection, query: str, format: str, file: P
     Raises:
         SettingsError: a statement is wrong or would write, or the form does not hold what came out.
         ServerAway: a server of the warehouse's does not answer.
+        DiskFull: the temporary folder has no room for what memory does not hold.
     """
     try:
         statements = reading_statements(connection, query)
@@ -120,8 +122,8 @@ def show(connection: duckdb.DuckDBPyConnection, query: str, format: str, file: P
                 if statement.type == duckdb.StatementType.SELECT:
                     _write(connection, result, format, file)
     except duckdb.Error as error:
-        if away := server_away(str(error)):
-            raise away from error
+        if known := server_away(str(error)) or temporary_fault(str(error)):
+            raise known from error
         raise SettingsError(f"{error}\n{_way_out(query, str(error))}") from error
 
 

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.projects import ROOT
+from warehouse import Location
+from warehouse.disk import disk_full
+from warehouse.spill import PREFIX
 
 FULL = """
 import sys
@@ -14,9 +17,11 @@ from pathlib import Path
 import pyarrow as pa
 from features.ingest import IngestConfig, ingest
 from features.sources import SourceConfig
+from flows.cli.sql import show
 from tests.weak_labels.lf_helpers import add_items, run_vote
-from warehouse import Lake
+from warehouse import Lake, protection
 from warehouse.errors import DiskFull
+from warehouse.read import connect_for_people
 from weak_labels import keywords
 
 folder = Path(sys.argv[1])
@@ -41,10 +46,13 @@ with Lake(folder / "lake") as lake:
     before = lake.snapshot()
     assert refused(lambda: run_vote(lake, functions))
     assert lake.snapshot() == before
+    protection._memory_bytes = lambda: 96 << 20
+    many_rows = "SELECT hash(range)::VARCHAR || hash(range + 1) AS x FROM range(2000000) ORDER BY x OFFSET 1999999"
+    assert refused(lambda: show(connect_for_people(lake.path), many_rows, "csv", None))
     import tempfile
     tempfile.tempdir = str(folder)
     assert ingest(lake, config).committed and run_vote(lake, functions).committed
-print("refused twice")
+print("refused each time")
 """
 
 
@@ -56,4 +64,11 @@ def test_a_full_temporary_folder_is_told_and_a_larger_one_will_do(tmp_path: Path
         pytest.skip("this machine lets nobody mount a disk of their own (user namespaces are off)")
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr[-3000:]
-    assert ended.stdout == "refused twice\n"
+    assert ended.stdout == "refused each time\n"
+
+
+def test_a_temporary_folder_that_was_removed_is_not_called_full(tmp_path: Path) -> None:
+    said = f'IO Error: Failed to create directory "/var/tmp/{PREFIX}bulj39s9/0": No such file or directory'
+    told = str(disk_full(said, Location(folder=tmp_path)))
+    assert "was removed while it worked" in told
+    assert "KiB free" not in told
