@@ -256,7 +256,12 @@ def _prefect_at(door: socket.socket, service: Background, project: Project, envi
         **data_in(home),
         "PREFECT_UI_API_URL": url,
     }
-    return service.start(command, variables, url=url, ready=lambda: _answers(f"{url}/health")).url
+    try:
+        return service.start(command, variables, url=url, ready=lambda: _answers(f"{url}/health")).url
+    except ServiceError as error:
+        raise ServiceError(
+            f"{error}. If its data is damaged, delete {home}: it holds only the history of runs"
+        ) from error
 
 
 def _known_up(service: Background, running: Running, health: str, told: Callable[[str], None]) -> str:

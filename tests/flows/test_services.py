@@ -172,6 +172,17 @@ def test_prefects_server_has_its_pages_where_its_code_may_not_be_written_forgets
         Background("prefect", project.state_path).stop()
 
 
+def test_a_prefect_server_that_ends_as_it_starts_says_what_may_be_deleted(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a database that a power cut damaged Prefect's last words are that its start-up failed."""
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("PREFECT_PROFILES_PATH", str(tmp_path / "none.toml"))
+    monkeypatch.setattr(services, "PYTHON", (sys.executable, "-c", "raise SystemExit('Application startup failed')"))
+    with pytest.raises(ServiceError, match=r"startup failed.*delete .*prefect: it holds only the history of runs"):
+        services._prefect_up(project, dict(os.environ), print)  # pyright: ignore[reportPrivateUsage]
+
+
 def test_a_port_once_taken_is_nobody_elses_and_one_that_answers_is_not_taken_for_ones_own(
     project: Project, own_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefect_database: Path
 ) -> None:
