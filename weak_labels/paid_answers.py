@@ -37,6 +37,10 @@ class PaidAnswers:
         try:
             with private_files():  # an answer may repeat the text that it is about
                 self._file = sqlite3.connect(path, check_same_thread=False, timeout=30)
+                # A part that a power cut lost is found where it is read: after its answer was paid, or what was spent.
+                for (said,) in self._file.execute("PRAGMA quick_check(1)"):
+                    if said != "ok":
+                        raise sqlite3.DatabaseError(" ".join(said.split()))
                 for table in _TABLES:
                     self._file.execute(f"CREATE TABLE IF NOT EXISTS {table}")
                 self._file.commit()

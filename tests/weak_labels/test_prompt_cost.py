@@ -111,6 +111,19 @@ def test_an_answer_is_on_the_disk_once_it_is_kept(tmp_path: Path) -> None:
         assert second.answer("key") == "yes"
 
 
+def test_a_cache_of_which_a_part_was_lost_is_refused_before_anything_is_paid(tmp_path: Path) -> None:
+    file = tmp_path / "answers.sqlite"
+    paid = PaidAnswers(file, 1.0, 1)
+    for number in range(100):
+        paid.keep(f"{number:064d}", "spam" * 20, 0.0)
+    paid.close()
+    size = file.stat().st_size
+    os.truncate(file, size // 2)
+    os.truncate(file, size)  # zeros, as a disk without power may leave
+    with pytest.raises(SettingsError, match=r"cannot be opened.*Move it away"):
+        PaidAnswers(file, 1.0, 1)
+
+
 def test_a_cache_made_before_still_opens(service: Service, tmp_path: Path) -> None:
     given = settings(service, tmp_path, limit=0.5)
     key = hashlib.sha256(b'["tiny", "q", "a goal"]').hexdigest()
