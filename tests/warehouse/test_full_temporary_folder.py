@@ -68,7 +68,7 @@ def test_a_full_temporary_folder_is_told_and_a_larger_one_will_do(tmp_path: Path
 
 
 def test_a_temporary_folder_that_was_removed_is_not_called_full(tmp_path: Path) -> None:
-    said = f'IO Error: Failed to create directory "/var/tmp/{PREFIX}bulj39s9/0": No such file or directory'
+    said = f'IO Error: Failed to create directory "{tmp_path}/{PREFIX}bulj39s9/0": No such file or directory'
     told = str(disk_full(said, Location(folder=tmp_path)))
     assert "was removed while it worked" in told
     assert "KiB free" not in told
