@@ -340,6 +340,7 @@ class Project:
             seed=self.settings.end_model.seed,
             self_training=self.settings.end_model.self_training,
             calibrate=self.settings.end_model.calibrate,
+            balanced=self.settings.end_model.balanced,
             multi_label=self.multi_label,
             kept=self.state_path / "end_model",
         )

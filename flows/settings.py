@@ -170,6 +170,8 @@ class EndModelSection(Section):
     """Learn from labels that a classifier on vectors and one on words agree on; it helps where votes cover little."""
     calibrate: bool = False
     """Make probabilities as sure as answers are right, by people's labels where there are 60; no answer changes."""
+    balanced: bool = False
+    """Every class weighs the same in what is learned from: finds more of rare classes, for F1 rather than accuracy."""
 
 
 class ValueSection(Section):
@@ -320,6 +322,7 @@ class Settings(BaseSettings):
                     "label_model" in self.weak_labels.model_fields_set and model != "anchored"
                 ),
                 "[end_model] self_training = true": self.end_model.self_training,
+                "[end_model] balanced = true": self.end_model.balanced,
             }
             if wrong := [words for words, found in unfit.items() if found]:
                 raise ValueError("does not go with [project] multi_label = true: " + "; ".join(wrong))

@@ -31,6 +31,8 @@ KINDS = ("linear", "mlp", "auto")
 WEAK_RIDGE = 1.0
 ENOUGH_WEAK = 150
 """Weak labels per class from which gold labels are held to them by the whole of `TAUGHT`."""
+RAREST = 0.01
+"""Share of the items below which `class_weights` takes no class to be: one label would outweigh all others."""
 MAX_STEPS = 200
 
 
@@ -50,6 +52,7 @@ class EndModelConfig:
         calibrate: make the probabilities as sure as the answers are right, by the gold labels where there are enough;
             see `weak_labels.calibration`.
         multi_label: an item may have several classes or none; see `weak_labels.one_vs_rest`.
+        balanced: every class weighs the same in what is learned from, however rare it is; see `class_weights`.
         kept: folder for what weak labels taught, which is learned once while they are the same; None keeps nothing. It
             decides nothing.
 
@@ -64,12 +67,14 @@ class EndModelConfig:
     self_training: bool = False
     calibrate: bool = False
     multi_label: bool = False
+    balanced: bool = False
     kept: Path | None = None
 
     def __post_init__(self) -> None:
         arguments.check_classes(self.classes)
-        if self.multi_label and self.self_training:
-            raise SettingsError("[end_model] self_training does not go with multi_label; set it to false.")
+        for name in ("self_training", "balanced"):
+            if self.multi_label and getattr(self, name):
+                raise SettingsError(f"[end_model] {name} does not go with multi_label; set it to false.")
         if not self.encoder_id:
             raise SettingsError("encoder_id of the end model is empty; give the id that `vectors` was written with.")
         if self.kind not in KINDS:
@@ -82,7 +87,9 @@ class EndModelConfig:
         """All that decides a prediction besides the data, as JSON values."""
         params: dict[str, Any] = {"classes": list(self.classes), "encoder": self.encoder_id, "seed": self.seed}
         # A setting that is off is left out, so that adding it made no model stale.
-        chosen = {name: True for name in ("self_training", "calibrate", "multi_label") if getattr(self, name)}
+        chosen = {
+            name: True for name in ("self_training", "calibrate", "multi_label", "balanced") if getattr(self, name)
+        }
         return {**params, **chosen, **({} if self.kind == "linear" else {"kind": self.kind})}
 
 
@@ -190,6 +197,8 @@ class EndModel:
         class_ids: Ints,
         classes: int,
         hidden: HiddenLayer | None = None,
+        *,
+        balanced: bool = False,
     ) -> "EndModel":
         """Learn from gold labels on top of a model from weak labels.
 
@@ -199,6 +208,7 @@ class EndModel:
             class_ids: their labels [N], 0 to C - 1; leave out items that nobody labelled.
             classes: number of classes C.
             hidden: what it looks through as well where there is no weak model, which brings its own.
+            balanced: each class weighs the same.
 
         Raises:
             SettingsError: a label is no class.
@@ -211,7 +221,10 @@ class EndModel:
         start = weak or cls.untrained(vectors.shape[1], classes, hidden)
         if len(class_ids) == 0:
             return start
-        return start._moved(vectors, np.eye(classes)[class_ids], np.ones(len(class_ids)), start.hold)
+        probs_NC, weights_N = np.eye(classes)[class_ids], np.ones(len(class_ids))
+        return start._moved(
+            vectors, probs_NC, class_weights(probs_NC, weights_N) if balanced else weights_N, start.hold
+        )
 
     @classmethod
     def untrained(cls, dimensions: int, classes: int, hidden: HiddenLayer | None = None) -> Self:
@@ -278,3 +291,18 @@ class EndModel:
             weights_DC=of_weights * self.weights_DC + step[: d * c].reshape(d, c),
             intercept_C=of_intercepts * self.intercept_C + step[d * c : -2],
         )
+
+
+def class_weights(probs: Floats, weights: Floats) -> Floats:
+    """Weights [N] of items under which each class weighs the same, and all of them what they did.
+
+    Args:
+        probs: what the items are labelled with [N, C]; rows sum to 1.
+        weights: how much each one counts [N]; 0 leaves it out. Not all are 0.
+
+    Returns:
+        the weights [N].
+    """
+    shares_C = np.maximum(probs[weights > 0].mean(axis=0), RAREST)
+    balanced_N = weights * (probs @ (1 / shares_C))
+    return balanced_N * (weights.sum() / balanced_N.sum())

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from weak_labels.calibration import LEAST_GOLD, calibrate, cross_validated
-from weak_labels.classifier import EndModel, EndModelConfig, Features, Floats, Ints, Vectors
+from weak_labels.classifier import EndModel, EndModelConfig, Features, Floats, Ints, Vectors, class_weights
 from weak_labels.hidden_layer import HiddenLayer
 from weak_labels.kept_models import KeptModels
 from weak_labels.self_training import Words
@@ -72,9 +72,10 @@ class Heads:
 
         def taught(kind: str) -> EndModel | None:
             seen, hidden = features[rows], None
+            counted = _counted(config, probs, weights)
             if kind == "mlp" and weights.any():
-                hidden = HiddenLayer.fit(vectors[rows], probs, weights, config.seed)
-            return EndModel.fit_weak(seen, probs, weights, hidden)
+                hidden = HiddenLayer.fit(vectors[rows], probs, counted, config.seed)
+            return EndModel.fit_weak(seen, probs, counted, hidden)
 
         weak: dict[str, EndModel | None] = {}
         for kind in ("linear", "mlp") if config.kind == "auto" else (config.kind,):
@@ -100,8 +101,10 @@ class Heads:
             hidden = None
             if kind == "mlp" and taught is None and len(some):
                 labels = np.eye(classes)[class_ids[some]]
-                hidden = HiddenLayer.fit(self.vectors[rows[some]], labels, np.ones(len(some)), self.config.seed)
-            return EndModel.fit_gold(taught, self.features[rows[some]], class_ids[some], classes, hidden)
+                counted = _counted(self.config, labels, np.ones(len(some)))
+                hidden = HiddenLayer.fit(self.vectors[rows[some]], labels, counted, self.config.seed)
+            seen, balanced = self.features[rows[some]], self.config.balanced
+            return EndModel.fit_gold(taught, seen, class_ids[some], classes, hidden, balanced=balanced)
 
         def held_out(kind: str, learn: Ints, others: Ints) -> Floats:
             return fitted(kind, learn).predict_proba(self.features[rows[others]])
@@ -117,6 +120,11 @@ class Heads:
             found = calibrate(class_ids, classes, partial(held_out, kind))
             model, detail["calibration"] = replace(model, temperature=found.temperature), asdict(found)
         return Learned(model=model, detail=detail)
+
+
+def _counted(config: EndModelConfig, probs: Floats, weights: Floats) -> Floats:
+    """The weights [N] of labels [N, C] by the settings."""
+    return class_weights(probs, weights) if config.balanced and weights.any() else weights
 
 
 def _chosen(answers: Mapping[str, Floats | None], class_ids: Ints) -> tuple[str, dict[str, Any]]:

@@ -15,6 +15,7 @@ import numpy as np
 from scipy.sparse import csr_matrix, hstack
 from threadpoolctl import threadpool_limits
 
+from weak_labels.classifier import class_weights
 from weak_labels.label_models.votes import Ints, Probs, softmax
 from weak_labels.losses import cross_entropy
 
@@ -35,7 +36,6 @@ SMOOTHING = 0.5
 SMOOTHING_STEPS = 3
 MOST_EXACT = 50_000
 """Items up to which every pair is compared; beyond, neighbours are looked for in the nearest cells only."""
-RAREST = 0.01
 MOST_FEATURES = 30_000
 
 
@@ -100,9 +100,7 @@ def self_trained(vectors: Any, texts: list[str], probs: Probs, weights: Probs) -
     covered = np.flatnonzero(weights > 0)
     if not len(covered):
         return SelfTrained(probs, weights, None)
-    mass_C = np.maximum(probs[covered].mean(axis=0), RAREST)
-    balanced_N = weights * (probs @ (1 / mass_C))
-    balanced_N *= weights.sum() / balanced_N.sum()
+    balanced_N = class_weights(probs, weights)
     words = Words.fit(texts)
     if words is None:
         return SelfTrained(probs, balanced_N, None)

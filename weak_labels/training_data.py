@@ -136,6 +136,8 @@ def read_training_data(reader: Reader, config: EndModelConfig) -> TrainingData:
         content.update(f"{config.kind} 1, seed {config.seed}".encode())
     if config.calibrate:
         content.update(b"calibrate 1")
+    if config.balanced:
+        content.update(b"balanced 1")
     if config.multi_label:
         content.update(b"multi-label 2")
     if config.self_training:

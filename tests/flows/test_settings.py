@@ -94,6 +94,7 @@ def test_several_classes_need_no_other_setting(tmp_path: Path) -> None:
             "multi_label = true: .*'snorkel' gives each item one class",
         ),
         (SEVERAL + "[end_model]\nself_training = true", "multi_label = true: .end_model. self_training"),
+        (SEVERAL + "[end_model]\nbalanced = true", "multi_label = true: .end_model. balanced"),
         (GOOD.replace('"a", "b"', '"a", "a"'), "distinct"),
         (GOOD.replace('"a", "b"', '"a"'), "project.classes"),
         (GOOD.replace('path = "data.csv"', ""), "either path or query"),
@@ -194,7 +195,7 @@ def test_every_setting_reaches_its_stage(tmp_path: Path) -> None:
     given: dict[str, dict[str, Any]] = {
         "encoder": {"name": "routed", "active": 0.5, "max_tokens": 64, "precision": "int8", "stored": "float16"},
         "weak_labels": {"label_model": "anchored", "learn_from_gold": True, "max_fault_frac": 0.5, "seed": 1},
-        "end_model": {"kind": "mlp", "seed": 2, "self_training": True, "calibrate": True},
+        "end_model": {"kind": "mlp", "seed": 2, "self_training": True, "calibrate": True, "balanced": True},
         "value": {"neighbors": 7, "seed": 3},
         "select": {"strategy": "value", "batch": 4, "budget": 50, "refill_below": 5, "explore": 0.25, "seed": 4}
         | {"most_per_class": 0.5, "slice_by": "m", "most_per_slice": 0.75, "cost": "seconds"},

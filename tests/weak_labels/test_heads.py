@@ -51,6 +51,25 @@ def test_a_hidden_layer_learns_what_no_line_tells(from_weak: bool) -> None:
     assert mlp > 0.9
 
 
+@pytest.mark.parametrize("kind", ["linear", "mlp"])
+@pytest.mark.parametrize("from_weak", [True, False], ids=["weak labels", "gold labels alone"])
+def test_with_balanced_classes_more_of_a_rare_one_is_found(kind: str, from_weak: bool) -> None:
+    generator = np.random.default_rng(1)
+    truth = (generator.random(3000) < 0.03).astype(np.int64)
+    vectors = generator.normal(size=(3000, 8)) + 1.2 * truth[:, None]
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    learn, probs = np.arange(600), 0.1 + 0.8 * np.eye(2)[truth]
+    found = dict[bool, float]()
+    for balanced in (False, True):
+        config = EndModelConfig(classes=("common", "rare"), encoder_id=ENCODER, kind=kind, balanced=balanced)
+        weak = Heads.fit(config, vectors, vectors, learn, probs[learn], np.full(600, float(from_weak)))
+        rows = NO_ROWS if from_weak else learn
+        said = weak.learned(rows, truth[rows]).model.predict_proba(vectors[600:]).argmax(axis=1)
+        right = int((said & truth[600:]).sum())
+        found[balanced] = 2 * right / (int(said.sum()) + int(truth[600:].sum()))
+    assert found[True] > found[False] + 0.05
+
+
 class TestAuto:
     def test_it_uses_the_hidden_layer_where_gold_labels_say_so(self) -> None:
         vectors, truth = crossed(1000, seed=1)

@@ -103,7 +103,9 @@ def test_whatever_decides_it_makes_it_anew(small: SmallLake, fits: list[int], mo
     assert not anew()
     assert anew(kind="mlp")
     assert anew(kind="mlp", seed=1)
-    assert not anew()
+    assert anew(balanced=True)
+    assert not anew(balanced=True)
+    assert anew()
     small.put_vectors(["train-003"], -np.eye(8)[:1])  # of the same text, as when somebody mends the table by hand
     assert anew()
     small.put_items(["train-003"], split="valid")
