@@ -10,8 +10,7 @@ those that people gave elsewhere, for `siftline import`, and may have texts in p
 import csv
 import hashlib
 import json
-from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -21,14 +20,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from warehouse.errors import DataError
-from warehouse.protection import limited_process_memory
 
 _LONGEST_CELL = 2**31 - 1
 """Characters; what the csv module takes by itself, 131,072, is less than a text beside the label may have."""
 
 _BETWEEN_CELLS = ",;\t"
-_MEMORY_BYTES, _MEMORY_RATIO = 1 << 30, 200
-"""A file may take so much memory and 200 times its size; as Parquet, 700 bytes can hold terabytes."""
 
 _NOT_GIVEN = ("reject", "ignore")
 """What Prodigy writes at `answer` beside a label that was suggested, and that the annotator did not give."""
@@ -62,9 +58,8 @@ def read_label_file(path: Path) -> list[tuple[str, tuple[str, ...]]]:
         DataError: it cannot be read, lacks a column, or a label is neither a name nor a list of different names.
     """
     what = f"The gold file {path}"
-    with _bounded(path, what):
-        rows = _read(path, what, ("id",), wanted="id and label")
-        return [(_id(row["id"]), _names(what, row["id"], row.get("label"))) for row in rows]
+    rows = _read(path, what, ("id",), wanted="id and label")
+    return [(_id(row["id"]), _names(what, row["id"], row.get("label"))) for row in rows]
 
 
 def read_given_labels(path: Path, *, ids: Iterable[str] = (), texts: Iterable[str] = ()) -> list[GivenLabel]:
@@ -81,37 +76,22 @@ def read_given_labels(path: Path, *, ids: Iterable[str] = (), texts: Iterable[st
     what = f"The file {path}"
     ids, texts = ("item_id", *ids, "id"), (*texts, "text")
     given: list[GivenLabel] = []
-    with _bounded(path, what):
-        for number, row in enumerate(_read(path, what, (*ids, *texts), wanted="id or text, and label"), 1):
-            item_id, text = _id(_first(row, ids)), str(_first(row, texts))
-            if not item_id and not text:
-                raise DataError(f"{what} has neither id nor text in row {number}. Give each label the id of its item.")
-            about = item_id or text[:_NAMED_CHARACTERS]
-            label = None if row.get("answer") in _NOT_GIVEN else row.get("label")
-            given.append(
-                GivenLabel(
-                    item_id=item_id,
-                    content_hash=hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() if text else "",
-                    labels=None if label is None or label == "" else _names(what, about, label),
-                    annotator=str(row.get("annotator") or ""),
-                    about=about,
-                )
+    for number, row in enumerate(_read(path, what, (*ids, *texts), wanted="id or text, and label"), 1):
+        item_id, text = _id(_first(row, ids)), str(_first(row, texts))
+        if not item_id and not text:
+            raise DataError(f"{what} has neither id nor text in row {number}. Give each label the id of its item.")
+        about = item_id or text[:_NAMED_CHARACTERS]
+        label = None if row.get("answer") in _NOT_GIVEN else row.get("label")
+        given.append(
+            GivenLabel(
+                item_id=item_id,
+                content_hash=hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() if text else "",
+                labels=None if label is None or label == "" else _names(what, about, label),
+                annotator=str(row.get("annotator") or ""),
+                about=about,
             )
+        )
     return given
-
-
-@contextmanager
-def _bounded(path: Path, what: str) -> Generator[None]:
-    """Hold what reads a file to memory in proportion to its size."""
-    size = path.stat().st_size if path.is_file() else 0
-    try:
-        with limited_process_memory(_MEMORY_BYTES + _MEMORY_RATIO * size):
-            yield
-    except MemoryError as error:
-        raise DataError(
-            f"{what} takes more than {_MEMORY_RATIO} times its {size:,} bytes of memory, as no file of labels does. "
-            "If it is one all the same, write it as CSV."
-        ) from error
 
 
 def _first(row: Mapping[str, Any], names: Iterable[str]) -> Any:
@@ -130,8 +110,6 @@ def _read(path: Path, what: str, keys: tuple[str, ...], *, wanted: str) -> Itera
         )
     try:
         yield from read(path, keys)
-    except MemoryError:  # Arrow's too, which is one of its exceptions as well
-        raise
     except (pa.ArrowException, OSError, ValueError, csv.Error, RecursionError) as error:
         way = ". Save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
         raise DataError(f"{what} cannot be read as {kind} with columns {wanted}: {error}{way}") from error

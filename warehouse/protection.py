@@ -61,25 +61,20 @@ def connect_locked_down(place: Path | Location, *, at: At = None) -> duckdb.Duck
 
 
 @contextmanager
-def limited_process_memory(more_bytes: int | None = None) -> Generator[None]:
-    """Hold this process to so much more memory than it has; left out, to DuckDB's limit and a little more.
+def limited_process_memory() -> Generator[None]:
+    """Hold this process to DuckDB's memory limit and a little more while a person's SQL runs in it.
 
-    The latter is for a person's SQL. DuckDB's limit does not count every list: `len(range(50000000))` took 946 MB under
-    one of 300 MiB. Under the system's limit such a query ends in DuckDB's out-of-memory error, and the next one runs.
+    DuckDB's limit does not count every list: `len(range(50000000))` took 946 MB under a limit of 300 MiB. Under the
+    system's limit such a query ends in DuckDB's out-of-memory error, and the next one runs.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = _memory_bytes() + BESIDE_BYTES if more_bytes is None else _data_bytes() + more_bytes
+    wanted = _memory_bytes() + BESIDE_BYTES
     known = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
     resource.setrlimit(resource.RLIMIT_DATA, (min([wanted, *known]), hard))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
-
-
-def _data_bytes() -> int:
-    """What this process has of what the limit is about. Source: man 5 proc_pid_statm."""
-    return int(Path("/proc/self/statm").read_text().split()[5]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _memory_bytes() -> int:
