@@ -245,10 +245,10 @@ def test_a_deadline_that_passes_before_the_queue_looks_again_is_an_error_and_no_
 
 def test_a_failed_batch_is_not_computed_again_for_those_who_left_or_are_late(held: Queue) -> None:
     poisoned, left = held.scheduler.submit([[5, POISON]]), held.scheduler.submit([[6, 6]])
-    late = held.scheduler.submit([[7, 7]], deadline=time.monotonic() + 2.0)
+    late = held.scheduler.submit([[7, 7]], deadline=time.monotonic() + 0.3)
     stays = held.scheduler.submit([[8, 8]])
-    held.go()
-    for _ in range(2):  # the batch of all four, and the first of them alone
+    held.go(2)  # the one that holds, and the batch of all four
+    for _ in range(2):  # that batch, and the first of the four alone, which is held
         assert held.model.entered.acquire(timeout=WAIT_S)
     left.cancel()
     with pytest.raises(DeadlineError):
