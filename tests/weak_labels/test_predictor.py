@@ -14,6 +14,7 @@ from warehouse.reader import list_column_to_matrix
 from weak_labels.end_model import end_model
 from weak_labels.label_models import LabelModelConfig, label_model
 from weak_labels.predictor import Predictor
+from weak_labels.training_data import read_training_data
 
 
 @pytest.fixture
@@ -54,6 +55,17 @@ def test_it_says_what_the_stage_says(kind: str, small: SmallLake) -> None:
         assert said.labels == stored.column("label").to_pylist()
     assert predictor.gold_labels == (0 if sets else 80)
     assert predictor.weak_labels > 100
+
+
+def test_of_a_text_it_sees_the_words_where_it_learned_from_words(small: SmallLake) -> None:
+    config = replace(small.end_config, self_training=True)
+    with small.lake.read() as reader:
+        data = read_training_data(reader, config)
+    texts = [f"{CLASSES[small.truth[item_id]]} is what this is about, {item_id}" for item_id in data.item_ids]
+    vectors = np.eye(8, dtype=np.float32)[[small.truth[item_id] for item_id in data.item_ids]]  # both views agree
+    heads = replace(data, texts=texts, vectors=vectors).heads(config)
+    assert heads.features.shape[1] > 8
+    assert abs(heads.features_of(vectors, texts) - heads.features).max() == 0
 
 
 def test_answers_since_the_last_run_are_learned_from(small: SmallLake) -> None:
