@@ -3,7 +3,7 @@
 Both see the encoder only through `engine.client.Encoder`, so another encoder needs no change here.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -52,6 +52,8 @@ _VECTOR_SCHEMA = pa.schema(
 )
 
 _ROW_SCHEMA = pa.schema([*_VECTOR_SCHEMA, ("item_id", pa.string()), ("encoder_id", pa.string())])
+
+_FILE_SCHEMA = pa.schema([("id", pa.string()), ("vector", pa.list_(pa.float32()))])
 
 _MISSING = """
     FROM items i LEFT JOIN vectors v ON v.item_id = i.item_id AND v.encoder_id = $1
@@ -124,6 +126,10 @@ def embed(lake: Lake, encoder: Encoder, config: EmbedConfig, progress: Progress 
         return result
 
 
+def _as_vectors(texts: list[str], vectors: Vectors) -> list[pa.Array]:
+    return [matrix_to_list_array(vectors)]
+
+
 def embed_file(
     source: Path,
     *,
@@ -132,8 +138,10 @@ def embed_file(
     output: Path,
     encoder: Encoder,
     progress: Progress = silent,
+    schema: pa.Schema = _FILE_SCHEMA,
+    columns: Callable[[list[str], Vectors], list[pa.Array]] = _as_vectors,
 ) -> int:
-    """Embed a file of texts and write Parquet with the columns `id` and `vector`.
+    """Embed a file of texts and write Parquet with the columns `id` and `vector`, or others that are made of these.
 
     The file is read twice: first to the end, so that a bad record is found before the work begins.
 
@@ -144,48 +152,15 @@ def embed_file(
         output: Parquet file to write; it appears whole or not at all.
         encoder: gives the vectors.
         progress: told the texts done of all texts.
+        schema: of the output; the first column is `id`.
+        columns: its other columns, of some texts [N] and their vectors [N, D].
 
     Returns:
-        Number of vectors written.
+        Number of rows written.
 
     Raises:
         SettingsError: the source does not exist, has no such column, or the output cannot be written.
         DataError: records cannot be read or encoded; names the lines or rows of the first of them.
-    """
-    records = embedded_records(
-        source, text_field=text_field, id_field=id_field, output=output, encoder=encoder, progress=progress
-    )
-    schema = pa.schema([("id", pa.string()), ("vector", pa.list_(pa.float32()))])
-    done = 0
-    with replaced_file(output) as temporary, pq.ParquetWriter(temporary, schema) as writer:
-        for batch in records:
-            vectors = matrix_to_list_array(batch.vectors)
-            writer.write_table(pa.table([pa.array(batch.ids, pa.string()), vectors], schema=schema))
-            done += len(batch.ids)
-    return done
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Embedded:
-    """Some records of a file: their ids and texts [N], and vectors [N, D]."""
-
-    ids: list[str]
-    texts: list[str]
-    vectors: Vectors
-
-
-def embedded_records(
-    source: Path,
-    *,
-    text_field: str,
-    id_field: str | None,
-    output: Path,
-    encoder: Encoder,
-    progress: Progress = silent,
-) -> Iterator[Embedded]:
-    """Check a file of texts and the place for what is made of it, and embed its records as they are asked for.
-
-    Args, errors: as for `embed_file`.
     """
     config, file = _text_source(source, text_field, id_field)
     if not output.parent.is_dir() or output.is_dir():
@@ -194,21 +169,17 @@ def embedded_records(
         raise SettingsError(f"{output} is the input itself. Name another output.")
     total = _checked_count(config, file)
     progress(0, total)
-    return _embedded(config, file, encoder, progress, total)
-
-
-def _embedded(
-    config: SourceConfig, file: SourceFile, encoder: Encoder, progress: Progress, total: int
-) -> Iterator[Embedded]:
     done = 0
-    records = _records(config, file)
-    while batch := list(islice(records, FILE_TEXTS)):
-        texts = [record.text for record in batch]
-        where = [f"{file.name} {_place(file, record)}" for record in batch]
-        vectors = _encode(encoder, texts, where, progress, done, total).vectors
-        ids = [str(record.position) if record.id is None else record.id for record in batch]
-        yield Embedded(ids=ids, texts=texts, vectors=vectors)
-        done += len(batch)
+    with replaced_file(output) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        records = _records(config, file)
+        while batch := list(islice(records, FILE_TEXTS)):
+            texts = [record.text for record in batch]
+            where = [f"{file.name} {_place(file, record)}" for record in batch]
+            vectors = _encode(encoder, texts, where, progress, done, total).vectors
+            ids = [str(record.position) if record.id is None else record.id for record in batch]
+            writer.write_table(pa.table([pa.array(ids, pa.string()), *columns(texts, vectors)], schema=schema))
+            done += len(batch)
+    return done
 
 
 # --- the stage -------------------------------------------------------------------------------------------------------

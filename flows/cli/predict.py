@@ -8,6 +8,9 @@ from flows.cli.console import excerpt, out, print_table, say, stage_progress
 from flows.project import Project
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from engine.client import Vectors
     from weak_labels.predictor import Predictor
 
 
@@ -24,42 +27,37 @@ def predict_texts(root: Path, texts: list[str]) -> None:
 def predict_file(root: Path, source: Path, output: Path, text_field: str, id_field: str | None) -> None:
     """Write the labels of a file of texts, and print how many there are of each class."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    from features.embed import embedded_records
-    from warehouse.files import replaced_file
+    from features.embed import embed_file
 
     project = Project(root)
     predictor = _learned(project)
     label = pa.list_(pa.string()) if project.multi_label else pa.string()
     probs = pa.struct([(name, pa.float32()) for name in project.classes])
-    schema = pa.schema([("id", pa.string()), ("label", label), ("confidence", pa.float32()), ("probs", probs)])
     sure = defaultdict[str, list[float]](list)
+
+    def columns(texts: list[str], vectors: "Vectors") -> list["pa.Array"]:
+        said = predictor.predict(vectors, texts)
+        for one, confidence in zip(said.labels, said.confidence.tolist(), strict=True):
+            sure[", ".join(one) if isinstance(one, list) else one].append(confidence)
+        by_class = [pa.array(column, pa.float32()) for column in said.probs.T]
+        confidences = pa.array(said.confidence, pa.float32())
+        return [pa.array(said.labels, label), confidences, pa.StructArray.from_arrays(by_class, fields=[*probs])]
+
     with stage_progress() as progress:
-        records = embedded_records(
+        count = embed_file(
             source,
             text_field=text_field,
             id_field=id_field,
             output=output,
             encoder=project.encoder,
             progress=progress.of("predict"),
+            schema=pa.schema([("id", pa.string()), ("label", label), ("confidence", pa.float32()), ("probs", probs)]),
+            columns=columns,
         )
-        with replaced_file(output) as temporary, pq.ParquetWriter(temporary, schema) as writer:
-            for batch in records:
-                said = predictor.predict(batch.vectors, batch.texts)
-                by_class = [pa.array(column, pa.float32()) for column in said.probs.T]
-                columns = [
-                    pa.array(batch.ids, pa.string()),
-                    pa.array(said.labels, label),
-                    pa.array(said.confidence, pa.float32()),
-                    pa.StructArray.from_arrays(by_class, fields=[*probs]),
-                ]
-                writer.write_table(pa.table(columns, schema=schema))
-                for one, confidence in zip(said.labels, said.confidence.tolist(), strict=True):
-                    sure[", ".join(one) if isinstance(one, list) else one].append(confidence)
     rows = sorted((-len(all_of), name, sum(all_of) / len(all_of)) for name, all_of in sure.items())
     print_table(["label", "texts", "mean confidence"], [(name or None, -less, mean) for less, name, mean in rows])
-    out.print(f"{sum(map(len, sure.values())):,} texts: {output}")
+    out.print(f"{count:,} texts: {output}")
 
 
 def _learned(project: Project) -> "Predictor":
