@@ -2,14 +2,15 @@
 
 from datetime import timedelta
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pytest
 
 import active.label_studio
-import active.label_studio_answers
 from active.cursor import Cursor
 from active.label_studio import LabelStudioService
+from active.label_studio_answers import EDITED_AFTER
 from active.outbox import QueueConfig
 from active.push import push
 from active.queue import collect, refusals
@@ -21,14 +22,10 @@ from warehouse import Lake
 pytestmark = pytest.mark.studio
 
 
-@pytest.fixture(autouse=True)
-def _edits_are_quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(active.label_studio_answers, "EDITED_AFTER", timedelta(milliseconds=2))
-
-
 def edit(editor: StudioInfo, service: LabelStudioService, label: str) -> None:
     """Change the label of the only answer, as the labeling page does it for who opens somebody's annotation."""
     [answer] = service.pull()
+    sleep(EDITED_AFTER.total_seconds() + 0.1)
     part = {"from_name": "label", "to_name": "text", "type": "choices", "value": {"choices": [label]}}
     api(editor, "PATCH", f"/api/annotations/{answer.annotation_id}/", json={"result": [part]})
 
