@@ -4,7 +4,6 @@ Concurrent DuckLake writers on SQLite fail with "database is locked" and on Post
 docs/decisions/0001), so a commit holds the warehouse's write lock, is one transaction, and is tried again as a whole.
 """
 
-import contextlib
 import getpass
 import json
 import os
@@ -27,7 +26,7 @@ from warehouse.connection import Location, private_files
 from warehouse.disk import disk_full, no_leftovers
 from warehouse.durable import NewFiles
 from warehouse.errors import CommitFailed, Overtaken, ServerAway, WarehouseError, without_secrets
-from warehouse.hashing import as_stored, combine, hash_rows
+from warehouse.hashing import combine, hash_rows
 from warehouse.locks import Sure, WriteLock
 from warehouse.schema import TABLE_BY_NAME
 from warehouse.stage import Append, Delete, Stage, Upsert, Write, newest
@@ -139,7 +138,7 @@ def land(commit: Commit, *, new_cursor: NewCursor, lock: WriteLock, location: Lo
             return True
 
     with ThreadPoolExecutor(1) as beside:  # hashing needs no lock, and DuckDB writes on little more than one core
-        hashes = beside.submit(retried, lambda: _hash_all(new_cursor, commit.writes), location)
+        hashes = beside.submit(_hash_all, commit.writes)
         return under_lock(attempt, lock=lock, new_cursor=new_cursor, location=location)
 
 
@@ -257,22 +256,18 @@ def _look_before(cursor: duckdb.DuckDBPyConnection, stage: Stage) -> tuple[bool,
     return row[0] > 0, max(now, row[1]) if row[1] is not None else now, row[2] or ""
 
 
-def _hash_all(new_cursor: NewCursor, writes: Sequence[Write]) -> dict[str, str]:
-    """Per table, the hash of the rows written; the cast to the table's types is DuckDB's own."""
+def _hash_all(writes: Sequence[Write]) -> dict[str, str]:
+    """Per table, the hash of the rows written."""
     parts: dict[str, list[tuple[str, str]]] = {}
     for write in writes:
-        rows = write.rows if as_stored(write.table, write.rows) else _cast(new_cursor, write)
-        parts.setdefault(write.table, []).append((type(write).__name__.lower(), hash_rows(write.table, rows)))
+        try:
+            found = hash_rows(write.table, write.rows)
+        except pa.ArrowException as error:
+            raise WarehouseError(
+                f"The rows do not fit the table {write.table}: {error}. Nothing was written."
+            ) from error
+        parts.setdefault(write.table, []).append((type(write).__name__.lower(), found))
     return {table: combine(hashes) for table, hashes in parts.items()}
-
-
-def _cast(new_cursor: NewCursor, write: Write) -> pa.Table:
-    known = {c.name: c.type for c in TABLE_BY_NAME[write.table].columns}
-    names = [name for name in write.rows.column_names if name in known]
-    casts = ", ".join(f'"{name}"::{known[name]} AS "{name}"' for name in names)
-    with contextlib.closing(new_cursor()) as cursor:
-        cursor.register("siftline_rows", write.rows)
-        return cursor.execute(f"SELECT {casts} FROM siftline_rows").to_arrow_table()
 
 
 def _write(cursor: duckdb.DuckDBPyConnection, write: Write, run_id: str, now: datetime) -> None:

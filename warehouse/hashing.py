@@ -32,27 +32,6 @@ _ARROW_TYPES = {
 }
 
 
-_SAME_TYPES = {
-    "VARCHAR": (pa.string(), pa.large_string()),
-    "INTEGER": (pa.int32(),),
-    "BIGINT": (pa.int64(),),
-    "DOUBLE": (pa.float64(),),
-    "FLOAT": (pa.float32(),),
-    "BOOLEAN": (pa.bool_(),),
-    "FLOAT[]": (pa.list_(pa.float32()), pa.large_list(pa.float32())),
-}
-
-
-def as_stored(table: str, rows: pa.Table) -> bool:
-    """Whether rows have the column types of their table already, so that DuckDB's cast would change nothing."""
-    types = {c.name: c.type for c in TABLE_BY_NAME[table].columns}
-    for field in rows.schema:
-        found = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-        if field.name in types and found not in _SAME_TYPES.get(types[field.name], ()):
-            return False
-    return True
-
-
 def hash_rows(table: str, rows: pa.Table) -> str:
     """sha256 of rows of a table, hexadecimal; independent of their order.
 

@@ -16,6 +16,7 @@ from active.reconcile import reconcile
 from active.task_folder import TaskFolder
 from features.index import VectorIndex
 from tests.active.pools import CLASSES, SmallPool, clusters, sets, small_pool
+from tests.active.task_folders import annotation, write
 from tests.active.test_queue_loses_and_doubles_nothing import Died, DyingFolder
 from tests.warehouse.test_commit_is_atomic import items
 from warehouse import Lake, SettingsError, Upsert
@@ -291,6 +292,10 @@ def test_a_task_waits_for_as_many_people_as_are_wanted(pool: SmallPool, folder: 
         collect(lake, folder, two)
         states.append(row_of(lake, item)["state"])
     assert states == ["confirmed", "confirmed", "answered"]
+    nameless = [annotation(CLASSES[0], completed_by=None, id=number) for number in (1, 2)]
+    write(folder, pool.ids[1], nameless)  # who is not known is nobody in particular
+    collect(lake, folder, two)
+    assert row_of(lake, pool.ids[1])["state"] == "answered"
 
 
 @pytest.mark.parametrize("name", ["second_opinion", "second_look"])

@@ -24,7 +24,8 @@ def commit(lake: Lake, number: int, *writes: Append | Delete | Upsert) -> dict[s
 
 def test_delete_removes_rows_equal_in_the_named_columns(tmp_path: Path) -> None:
     with copy_of(Lake, tmp_path / "lake") as lake:
-        commit(lake, 1, Append("classes", classes((0, "a"), (1, "b"), (2, "b"))))
+        two = Append("classes", classes((0, "a"))), Append("classes", classes((1, "b"), (2, "b")))
+        assert commit(lake, 1, *two) == {"classes": 3}
         commit(lake, 2, Delete("classes", pa.table({"name": ["b", "z"]})))
         assert stored(lake) == [(0, "a")]
 
