@@ -197,6 +197,8 @@ def test_contested_labels_get_another_opinion_within_the_budget_the_least_certai
     assert ask_again(lake, no_index, NONE).detail == {}
     assert ask_again(lake, no_index, OPINIONS).detail == {"disagreement": 4}
     assert ask_again(lake, no_index, OPINIONS).detail == {}
+    lowered = AskAgainConfig(project="p", budget=40, second_opinion=0.05)  # below what is spent
+    assert ask_again(lake, no_index, lowered).detail == {}
     push(lake, folder, CONFIG)
     fresh = [item for item in pool.ids if len(folder.find([item])[item]) == 2]
     assert fresh == [*pool.ids[:3], pool.ids[7]]

@@ -162,11 +162,12 @@ def test_while_nothing_is_known_ranking_by_seconds_is_ranking_by_labels(tmp_path
 
 @pytest.mark.parametrize("weak", [False, True])
 def test_of_two_items_worth_the_same_the_quicker_one_comes_first(weak: bool) -> None:
-    vectors, _ = clusters(N)
+    vectors, classes = clusters(N)
     given = situation(vectors, np.full((N, len(CLASSES)), 1 / 3), labelled=NONE, queued=NONE)
     if weak:
-        even = np.full((N, len(CLASSES)), 1 / len(CLASSES))
-        given = replace(given, pool=replace(given.pool, weak=even, votes=np.ones((N, len(CLASSES)))))
+        votes = np.eye(len(CLASSES))[classes]
+        given = replace(given, pool=replace(given.pool, weak=votes, votes=votes))
+        assert given.pool.weakly_taught
     first = STRATEGIES["value"](given, 1).rows[0]
     seconds = np.full(N, 10.0)
     assert STRATEGIES["value"](replace(given, seconds=seconds), 20).rows[0] == first

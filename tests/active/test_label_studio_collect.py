@@ -15,11 +15,16 @@ from active.queue import collect
 from flows.studio import StudioInfo
 from tests.active.plans import plan
 from tests.studio import CLASSES, api
-from warehouse import Append, Lake
+from warehouse import Append, Delete, Lake, Upsert
 
 pytestmark = pytest.mark.studio
 
 TRADE = [{"from_name": "label", "to_name": "text", "type": "choices", "value": {"choices": ["trade"]}}]
+
+
+def write(lake: Lake, what: Delete | Upsert) -> None:
+    with lake.stage("ingest", version=1, inputs=("items",)) as stage:
+        stage.commit([what])
 
 
 def gold(lake: Lake) -> dict[str, int]:
@@ -55,6 +60,17 @@ def test_edits_skips_and_deletions_are_found_by_what_changed_alone(
     assert [action for item, action in said if item in ids[:3]] == [
         "labelled", "labelled", "labelled", "skipped", "labelled", "deleted",
     ]  # fmt: skip
+
+    with lake.read() as reader:
+        columns = "* EXCLUDE (run_id, committed_at, changed_at)"
+        late = reader.arrow(f"SELECT {columns} FROM items WHERE item_id = ?", [ids[5]])
+    write(lake, Delete("items", late.select(["item_id"])))
+    service.annotate(tasks[ids[5]], labels=["earn"], annotator="simulated", seconds=1)
+    for _ in range(2):  # the second reads nothing, and must not forget what the first left out
+        assert not collect(lake, service, config, cursor=cursor).committed
+    write(lake, Upsert("items", late))
+    collect(lake, service, config, cursor=cursor)
+    assert gold(lake)[ids[5]] == 0
 
 
 @pytest.mark.parametrize("fault", ["lost", "torn", "old", "other answers", "future"])

@@ -45,6 +45,13 @@ def probabilities(n: int) -> Floats:
 NONE = np.empty(0, np.int64)
 
 
+def one_large_cluster() -> tuple[np.ndarray, np.ndarray]:
+    """Of three clusters the first is three times as large as each of the others."""
+    vectors, classes = clusters(N)
+    kept = (classes == 0) | (np.arange(N) < N // 3)
+    return vectors[kept], classes[kept]
+
+
 class StrategyContract:
     """What each strategy owes, whatever it prefers."""
 
@@ -164,6 +171,10 @@ class TestKMeans(StrategyContract):
         vectors, classes = clusters(N)
         assert set(classes[self.pick(3, vectors).rows].tolist()) == {0, 1, 2}
 
+    def test_large_clusters_come_first(self) -> None:
+        vectors, classes = one_large_cluster()
+        assert classes[self.pick(3, vectors).rows[0]] == 0
+
 
 class TestCoreSet(StrategyContract):
     name = "core-set"
@@ -201,6 +212,12 @@ class TestProbCover(StrategyContract):
         pick = self.pick(1, vectors, purity=0.2)
         assert pick.rows[0] <= 30
         assert pick.values[0] > 2 / len(vectors)
+        two = self.pick(2, vectors, purity=0.2)
+        then = self.pick(1, vectors, labelled=two.rows[:1], purity=0.2)
+        assert (then.rows[0], then.values[0]) == (
+            two.rows[1],
+            two.values[1],
+        )  # a taken item covers as a picked one does
 
     def test_parameter_purity(self) -> None:
         vectors, _ = clusters(N)
@@ -217,6 +234,16 @@ class TestBadge(StrategyContract):
         rows = self.strategy(situation(vectors, probs, labelled=NONE, queued=NONE), 5).rows
         assert rows.max() < 10
 
+    def test_gradients_of_one_direction_are_seldom_drawn_together(self) -> None:
+        crowd = np.repeat(np.eye(16)[:2], [40, 10], axis=0)
+        vectors = unit(crowd + 0.08 * np.random.default_rng(0).standard_normal((50, 16)))
+        even = np.tile([0.5, 0.5, 0.0], (50, 1))
+        both = 0
+        for seed in range(20):
+            rows = self.strategy(situation(vectors, even, labelled=NONE, queued=NONE, seed=seed), 2).rows
+            both += len(set((rows < 40).tolist())) == 2
+        assert both >= 14  # of equal chances about 7
+
 
 class TestContrastive(StrategyContract):
     name = "contrastive"
@@ -227,6 +254,14 @@ class TestContrastive(StrategyContract):
         probs[30] = np.roll(probs[30], 1)
         rows = self.strategy(situation(vectors, probs, labelled=np.arange(30), queued=NONE), 1).rows
         assert rows.tolist() == [30]
+
+    def test_the_value_is_how_badly_an_item_tells_what_its_neighbour_says(self) -> None:
+        vectors, labelled, probs = clusters(N)[0], np.arange(30), probabilities(N)
+        near = probs[labelled[(vectors @ vectors[labelled].T).argmax(axis=1)]]
+        divergence = (near * (np.log(near) - np.log(probs))).sum(axis=1)[30:]
+        pick = self.pick(1, vectors, labelled, neighbors=1)
+        assert pick.rows.tolist() == [30 + divergence.argmax()]
+        assert pick.values[0] == pytest.approx(1 - np.exp(-divergence.max()))
 
     def test_parameter_neighbors(self) -> None:
         vectors, _ = clusters(N)
@@ -265,6 +300,9 @@ class TestKnnShapley(StrategyContract):
         gold = np.where(labelled < 12, 0, np.arange(12) % 3)  # the second group is labelled at random
         rows = self.strategy(replaced(given, gold), 3).rows
         assert (rows < 12).all()
+        of_two = np.where(labelled < 12, 0, 1 + np.arange(12) % 2)
+        rows = self.strategy(replaced(given, of_two), 3, neighbors=2, variant="hard").rows
+        assert (rows < 12).all(), "a label judged itself"
 
     def test_parameter_neighbors(self) -> None:
         vectors, labelled = clusters(N)[0], np.arange(40)
@@ -290,6 +328,18 @@ class TestValue(StrategyContract):
         vectors, classes = clusters(N)
         given = situation(vectors, np.full((N, len(CLASSES)), 1 / 3), labelled=NONE, queued=NONE)
         assert set(classes[STRATEGIES["value"](given, 3).rows].tolist()) == {0, 1, 2}
+
+    def test_where_functions_taught_a_picked_item_speaks_for_others_as_a_queued_one_does(self) -> None:
+        vectors, classes = clusters(N)
+        votes = np.eye(len(CLASSES))[classes]
+
+        def picked(batch: int, queued: Rows) -> Pick:
+            given = situation(vectors, probabilities(N), labelled=NONE, queued=queued)
+            return STRATEGIES["value"](replace(given, pool=replace(given.pool, weak=votes, votes=votes)), batch)
+
+        two = picked(2, NONE)
+        then = picked(1, two.rows[:1])
+        assert (then.rows[0], then.values[0]) == (two.rows[1], pytest.approx(two.values[1]))
 
 
 def test_every_strategy_inherits_the_contract() -> None:

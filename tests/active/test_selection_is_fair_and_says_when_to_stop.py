@@ -124,6 +124,8 @@ def test_the_fair_sample_counts_what_the_end_model_said_before_people_answered(l
         learned[pool.ids.index(item)] = np.eye(len(CLASSES))[(answers[item] + 1) % 3]
     predict_again(pool, learned)
     assert fair_score(lake) == FairScore(12, 9), "the model was asked about what it had learned"
+    label(pool, {wrong[1]: (answers[wrong[1]] + 1) % 3})  # the same once more
+    assert fair_score(lake) == FairScore(12, 9), "what was said after the first answer counted"
     row = {"item_id": wrong[0], "project": "p", "round": 1, "task_id": "t", "content_hash": "h", "why": "edited"}
     with lake.stage("fixture", version=10, inputs=()) as stage:
         stage.commit([Upsert("asked_before", pa.Table.from_pylist([row]))])

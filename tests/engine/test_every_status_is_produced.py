@@ -62,6 +62,7 @@ def _filled(server: ServerThread) -> Generator[None]:
 
 def _timed_out_body(server: ServerThread) -> httpx.Response:
     answer = raw_request(server.port, b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+    assert server.service.held.now == 0
     return _parsed(answer)
 
 

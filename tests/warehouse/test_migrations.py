@@ -130,7 +130,13 @@ def test_schema_6_knows_which_texts_people_did_not_see(tmp_path: Path) -> None:
     path = released(5, tmp_path / "old")
     with contextlib.closing(connect(locate(path), read_only=False)) as older:
         older.execute("USE lake")
-        for item, seen in (("i00000", "'another'"), ("i00001", "content_hash")):
+        older.execute(
+            "INSERT INTO asked_before (item_id, project, round, task_id, content_hash, why) "
+            "VALUES ('i00002', 'p', 1, 'first', 'another', 'edited')"
+        )
+        for item, seen, task in (
+            ("i00000", "'another'", ""), ("i00001", "content_hash", ""), ("i00002", "content_hash", "first")
+        ):  # fmt: skip
             older.execute(
                 "INSERT INTO queue (item_id, project, state, content_hash, task_id) "
                 f"SELECT item_id, 'p', 'answered', {seen}, '' FROM items WHERE item_id = ?",
@@ -138,16 +144,17 @@ def test_schema_6_knows_which_texts_people_did_not_see(tmp_path: Path) -> None:
             )
             older.execute(
                 "INSERT INTO annotations (item_id, project, annotation_id, task_id, annotator, class_id, action) "
-                "VALUES (?, 'p', ?, '', 'x', 0, 'labelled')",
-                [item, item],
+                "VALUES (?, 'p', ?, ?, 'x', 0, 'labelled')",
+                [item, item, task],
             )
         gold = older.execute("SELECT item_id FROM gold_labels").fetchall()
     assert gold == [("i00001",)]
     with Lake(path) as lake, lake.read() as reader:
-        assert reader.rows("SELECT item_id FROM items WHERE changed_at IS NOT NULL") == [("i00000",)]
+        changed = reader.rows("SELECT item_id FROM items WHERE changed_at IS NOT NULL ORDER BY item_id")
+        assert changed == [("i00000",), ("i00002",)]
         assert reader.rows("SELECT item_id FROM gold_labels") == gold
         effect = reader.scalar("SELECT effect FROM schema_migrations WHERE version = 6")
-    assert "filled for the 1 with" in effect
+    assert "filled for the 2 with" in effect
 
 
 def test_a_step_that_fails_leaves_the_warehouse_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

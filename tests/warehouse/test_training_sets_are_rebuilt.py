@@ -55,8 +55,9 @@ def test_the_manifest_says_what_it_is_and_its_checksums_hold(lake: Lake, tmp_pat
 
 
 def test_every_form_holds_the_same_rows(lake: Lake, tmp_path: Path) -> None:
-    for form in FORMATS:
-        export_training_set(lake.path, tmp_path / form, format=form)
+    counts = [export_training_set(lake.path, tmp_path / form, format=form)["counts"] for form in FORMATS]
+    assert (counts[0]["rows"], counts[0]["simulated"]) == (90, 16)
+    assert counts == [counts[0]] * len(FORMATS)  # also where each split is a file
     with lake.read() as reader:
         labels = dict(reader.rows("SELECT item_id, label FROM training_set"))
         texts = dict(reader.rows("SELECT item_id, content FROM training_set"))

@@ -43,6 +43,7 @@ def test_the_error_is_the_distance_of_confidence_from_accuracy() -> None:
 
 def test_labels_are_judged_by_a_model_that_did_not_see_them() -> None:
     probs, truth = honest(200)
+    truth[(truth == 2) & (np.arange(200) % 5 > 0)] = 0  # the last class has every fifth label at most
     asked: list[int] = []
 
     def held_out(learn: Ints, others: Ints) -> Floats:

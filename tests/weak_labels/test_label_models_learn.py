@@ -287,6 +287,9 @@ class TestMultiLabel:
     def test_items_without_a_vote_count_in_the_share_of_a_class(self) -> None:
         votes = VoteMatrix.from_triples(range(20), [0] * 20, [1] * 20, items=400, functions=1, classes=2)
         assert fit_multi_label(votes)[0, 1] == pytest.approx(0.75, abs=0.01)  # where most have the class it is .875
+        gold = np.full((400, 2), -1)
+        gold[:20, 1] = 1  # those with a vote say nothing of the others
+        assert fit_multi_label(votes, gold=gold)[399, 1] == pytest.approx(0.02)
 
     def test_gold_labels_teach_that_a_function_is_wrong(self) -> None:
         n = 200

@@ -143,12 +143,23 @@ def test_people_say_what_votes_are_worth() -> None:
     said = np.where(generator.random(120) < 0.8, has, 1 - has) * 0.6 + 0.2
     start = Weighed.without_gold(0.5)
     assert (start.offset, start.end_model, start.votes) == (0.0, 0.5, 1.0)
+    rare, nobody = Weighed.without_gold(0.1), np.empty(0)
+    assert rare.moved(nobody, nobody, nobody.astype(np.int64)).offset == pytest.approx(rare.offset)
     trusted, doubted = start.moved(said, right, has), start.moved(said, noise, has)
     assert trusted.votes > 1 > doubted.votes + 0.5
     assert doubted.end_model > 0.6
     assert ((doubted.predict_proba(said, noise) > 0.5) == has).mean() > (
         (start.predict_proba(said, noise) > 0.5) == has
     ).mean()
+
+
+def test_no_label_judges_an_end_model_that_saw_it() -> None:
+    generator = np.random.default_rng(0)
+    vectors, everyone = np.eye(60), np.ones(60, np.bool_)  # what is learned of one item says nothing of another
+    probs = np.where(generator.random((60, 3)) < 0.5, 0.3, 0.7)
+    heads = OneVsRestHeads.fit(END_MODEL, vectors, everyone, probs, np.ones(60))
+    weighed = heads.learned(np.arange(60), generator.random((60, 3)) < 0.5).model.weighed
+    assert all(of is not None and of.end_model < 0.6 for of in weighed), weighed
 
 
 def test_the_score_of_sets_by_hand() -> None:
