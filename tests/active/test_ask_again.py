@@ -298,6 +298,7 @@ def test_a_task_waits_for_as_many_people_as_are_wanted(pool: SmallPool, folder: 
     write(folder, pool.ids[1], nameless)  # who is not known is nobody in particular
     collect(lake, folder, two)
     assert row_of(lake, pool.ids[1])["state"] == "answered"
+    assert pool.ids[1] not in {task.data["item_id"] for task in folder.waiting("ann", people=2)}
 
 
 @pytest.mark.parametrize("name", ["second_opinion", "second_look"])
