@@ -18,6 +18,12 @@ def test_of_too_many_figures_those_with_the_most_labels_are_shown(
         whole = {name: (rows, words) for name, rows, words in figures(reader)}
         monkeypatch.setattr("flows.figures.FIGURES", 20)
         cut = {name: (rows, words) for name, rows, words in figures(reader)}
+        monkeypatch.setattr("flows.figures.FIGURES", 1)
+        last = {name: (rows, words) for name, rows, words in figures(reader)}
+    for name in ("queue", "learning-curve"):
+        (rows, _), (shown, words) = whole[name], last[name]
+        assert shown == rows[-1:] != rows[:1]
+        assert f", the last 1 of {len(rows)}" in words
     rows, words = whole["metrics"]
     assert len(rows) == 3 * (3 + 4 * 2 + 1)
     assert words == "All figures, seeds averaged. 16 of the present labels are the simulated annotator's."

@@ -217,12 +217,16 @@ class TestStage:
         small.answer(dict.fromkeys(small.train_ids()[:3], -1), action="skipped")
         assert run(small).detail == {"reason": "equal vectors, weak labels and gold labels"}
 
-    def test_a_withdrawn_answer_is_unlearned(self, small: SmallLake) -> None:
+    def test_a_corrected_or_withdrawn_answer_is_unlearned(self, small: SmallLake) -> None:
         run(small)
         before = predictions(small)
         wrong = {small.train_ids(of_class=0)[0]: 2}
         small.answer(wrong)
         run(small)
+        misled = predictions(small)
+        small.answer(dict.fromkeys(wrong, 0))
+        assert run(small).committed
+        assert predictions(small) != misled
         small.answer(dict.fromkeys(wrong, -1), action="deleted")
         assert run(small).committed
         assert predictions(small) == before

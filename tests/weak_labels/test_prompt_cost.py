@@ -282,6 +282,8 @@ def test_interrupted_run_makes_no_further_request(lake: Lake, tmp_path: Path, se
 
 def test_an_answer_that_trickles_in_is_given_up(service: Service, tmp_path: Path) -> None:
     service.trickles_s = 0.05
-    given = settings(service, tmp_path, timeout_s=0.3, attempts=1)
-    with PromptClient(given) as client, pytest.raises(NotAVote, match="last with ReadTimeout"):
-        client.ask("tiny", "question", ["a goal"])
+    given = settings(service, tmp_path, timeout_s=0.3, attempts=1, price_in=1.0)
+    with PromptClient(given) as client:
+        with pytest.raises(NotAVote, match="last with ReadTimeout"):
+            client.ask("tiny", "q", ["a goal"])
+        assert client.spent() == (1, pytest.approx((len("q") + len("a goal") + 64) / 1e6))  # it may have been charged
