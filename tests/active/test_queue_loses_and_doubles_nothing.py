@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from active.outbox import QueueConfig, commit_states, queue_rows
-from active.push import push
+from active.push import overtaken, push
 from active.queue import collect
 from active.reconcile import reconcile
 from active.service import Task
@@ -104,6 +104,13 @@ def test_push_confirms_everything_once(planned: Lake, folder: TaskFolder) -> Non
     snapshot = planned.snapshot()
     assert not push(planned, folder, CONFIG).committed
     assert planned.snapshot() == snapshot
+
+
+def test_what_a_planned_task_overtakes_stands_behind_those_on_screens() -> None:
+    values = {"10": 0.2, "9": 0.1, "11": 0.3, "8": 0.2, "12": 0.7}  # a service counts them in this order, from 8 on
+    stored = [{"task_id": number, "value": value, "reason": ""} for number, value in values.items()]
+    planned = [{"state": "planned", "value": 0.5}, {"state": "sent", "value": 0.9}]
+    assert [row["task_id"] for row in overtaken(planned, stored, 2)] == ["10", "11"]
 
 
 def test_a_push_reads_each_text_once(planned: Lake, folder: TaskFolder, monkeypatch: pytest.MonkeyPatch) -> None:

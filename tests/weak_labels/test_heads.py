@@ -15,7 +15,7 @@ from weak_labels.calibration import LEAST_GOLD
 from weak_labels.classifier import EndModelConfig, Floats, Ints, Vectors
 from weak_labels.end_model import end_model
 from weak_labels.evaluate import evaluate, evaluate_rivals
-from weak_labels.heads import Heads
+from weak_labels.heads import Heads, _chosen  # pyright: ignore[reportPrivateUsage]
 from weak_labels.label_models import label_model
 
 NO_ROWS = np.empty(0, np.int64)
@@ -86,6 +86,12 @@ class TestAuto:
         found = heads("auto", vectors, np.eye(3)[truth], weak_rows=400).learned(np.arange(100), truth[:100])
         assert found.model.kind == "logistic_regression"
         assert found.detail["auto"]["accuracy"].keys() == {"linear", "mlp"}
+
+    @pytest.mark.parametrize(("more", "kind"), [(1, "linear"), (9, "mlp")])
+    def test_it_stays_linear_where_a_lead_may_be_chance(self, more: int, kind: str) -> None:
+        answers = {name: np.tile([0.9, 0.1], (100, 1)) for name in ("linear", "mlp")}
+        answers["linear"][:20] = answers["mlp"][more:20] = [0.1, 0.9]
+        assert _chosen(answers, np.zeros(100, np.int64))[0] == kind
 
     def test_it_stays_linear_with_too_few_gold_labels(self) -> None:
         vectors, truth = crossed(1000, seed=1)
