@@ -53,9 +53,9 @@ def edit(lake: Lake, item: str, **columns: str) -> None:
         stage.commit([Upsert("items", pa.Table.from_pylist([{**row, **columns}]))])
 
 
-def lose(lake: Lake, folder: TaskFolder, item: str) -> None:
+def lose(lake: Lake, folder: TaskFolder, item: str, round: int = 1) -> None:
     """Leave an item's row `sent` without a task, as a push that was killed does and one that took the task back."""
-    (folder.path / f"{folder.task_id(item)}.json").unlink()
+    (folder.path / f"{folder.task_id(item, round)}.json").unlink()
     with lake.read() as reader:
         rows = [row for row in queue_rows(reader, CONFIG, "confirmed") if row["item_id"] == item]
     commit_states(lake, CONFIG, "taken back", [{**row, "state": "sent"} for row in rows])
@@ -225,6 +225,17 @@ def test_an_answer_from_before_a_task_was_sent_again_stays_about_what_was_shown_
         answer(folder, item, 2, who, round=2)
         collect(lake, folder, two)
     assert (gold(lake, item), row_of(lake, item)["state"]) == ([2], "answered")
+    edit(lake, item, content="a third", content_hash="of a third")
+    ask_again(lake, no_index, AGAIN)
+    push(lake, folder, two)
+    answer(folder, item, 1, round=3)
+    collect(lake, folder, two)
+    lose(lake, folder, item, round=3)
+    edit(lake, item, content="a fourth", content_hash="of a fourth")
+    again(lake, folder, two)
+    with lake.read() as reader:
+        before = reader.rows("SELECT round, task_id FROM asked_before ORDER BY round")
+    assert before == [(number, folder.task_id(item, number)) for number in (1, 2, 3)]
 
 
 def export_answer(folder: TaskFolder, item: str) -> None:

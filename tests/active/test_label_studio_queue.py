@@ -111,16 +111,19 @@ def test_reconcile_sends_what_was_deleted_there_and_withdraws_copies(
     push(lake, service, config)
     tasks = service.find(ids)
     project_id = project_of(studio, service)["id"]
-    copies = [{"data": {"item_id": item, "text": "copy", "reason": "", "value": 0}} for item in (ids[1], ids[2])]
+    copies = [{"data": {"item_id": item, "text": "copy", "reason": "", "value": 0}} for item in ids[1:4]]
     api(studio, "POST", f"/api/projects/{project_id}/import", json=copies)
     api(studio, "DELETE", f"/api/tasks/{tasks[ids[0]][0]}/")
     for task in service.find([ids[2]])[ids[2]]:
         choose(studio, task, "earn")
+    copy = service.find([ids[3]])[ids[3]][1]
+    choose(studio, copy, "earn")
     report = reconcile(lake, service, config)
-    assert (report.sent_again, report.withdrawn, report.agreed) == (1, 1, 5)
+    assert (report.sent_again, report.withdrawn, report.renumbered, report.agreed) == (1, 2, 1, 4)
     assert list(report.doubled) == [ids[2]]
     assert {item: len(held) for item, held in service.find(ids).items()} == {**dict.fromkeys(ids, 1), ids[2]: 2}
     assert service.find(ids)[ids[1]] == tasks[ids[1]]
+    assert service.find(ids)[ids[3]] == [copy], "of two tasks the answered one stays"
     assert "more than one answered task" in "\n".join(report.lines())
 
 

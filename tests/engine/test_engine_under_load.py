@@ -89,7 +89,7 @@ def test_requests_whose_tokens_are_being_made_take_room(monkeypatch: pytest.Monk
     texts = ["bank trade " * 5] * 100
     assert sum(map(len, texts)) > INLINE_CHARACTERS
     with (
-        server_thread(encoder, ServerConfig(room=Room(entries=150, tokens=3000))) as server,
+        server_thread(encoder, ServerConfig(room=Room(entries=150, tokens=10**6))) as server,
         ThreadPoolExecutor(2) as callers,
     ):
         asked = [callers.submit(post, server.url, inputs=texts) for _ in range(2)]
