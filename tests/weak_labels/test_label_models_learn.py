@@ -15,6 +15,7 @@ from flows.pipelines import words_of
 from tests.weak_labels.small_lake import CLASSES, build
 from warehouse import Lake, SettingsError, StageResult
 from weak_labels.label_models import LabelModelConfig, VoteMatrix, fit, fit_multi_label, label_model
+from weak_labels.label_models.agreement import Agreement
 from weak_labels.label_models.anchored import fit_anchored
 from weak_labels.label_models.choose import MOST_SNORKEL, choose
 from weak_labels.label_models.dawid_skene import dawid_skene
@@ -67,6 +68,22 @@ class TestAnchored:
         echoed = np.concatenate([votes, *echoes], axis=1)
         majority = right(echoed, truth, LabelModelConfig(kind="majority", classes=CLASSES))
         assert right(echoed, truth, ANCHORED) > majority + 0.015
+
+    def test_the_weight_of_functions_for_one_class_by_hand(self) -> None:
+        votes = np.full((40, 3), -1)
+        votes[:10, 0] = votes[2:22, 1] = 0  # eight of the items that either votes on
+        votes[:30, 2] = 1  # for another class, so that it repeats nobody
+        cast = VoteMatrix.from_dense(votes, 2)
+        model = fit_anchored(cast, np.ones(40, np.bool_), np.full(40, -1))
+        shared = 1 / (1 + (8 / 22) ** 2)
+        np.testing.assert_allclose(model.weight_P[[0, 2, 5]], [shared, shared, 1])
+
+    def test_the_weight_of_functions_for_several_classes_by_hand(self) -> None:
+        votes = np.repeat(np.arange(100)[:, None] % 2, 2, axis=1)  # right in nine of ten, they agree on 82 by chance
+        agreement = Agreement.of(VoteMatrix.from_dense(votes, 2).pairs(), 2, np.ones(2, np.bool_))
+        copied = (100 - 82 - (100 * 0.82 * 0.18) ** 0.5) / 0.18
+        np.testing.assert_allclose(agreement.weights(0.9), 1 / (1 + (copied / (200 - copied)) ** 2))
+        assert agreement.accuracy(0.75) == pytest.approx(0.5 + 0.5 * (2 * (62.5 + 100) / 200 - 1) ** 0.5)
 
     def test_going_on_ends_where_a_fresh_start_does_in_fewer_steps(self, truth: Ints) -> None:
         votes = cast(truth, [0.9, 0.8, 0.6, 0.4])
