@@ -191,6 +191,12 @@ def test_skips_are_told_where_the_queue_is_shown(
         capsys.readouterr()
         assert run_command([command, "--project", str(root)]) == 0
         assert "1 task was skipped and has no label" in capsys.readouterr().out
+    folder = TaskFolder(root / "tasks", "p")
+    folder.annotate(folder.task_id("i0"), labels=["ham"], annotator="bob", seconds=1.0)
+    collected(root)
+    capsys.readouterr()
+    assert run_command(["status", "--project", str(root)]) == 0
+    assert "skipped" not in capsys.readouterr().out, "somebody else gave it one"
 
 
 @pytest.mark.parametrize("command", ["status", "queue"])
