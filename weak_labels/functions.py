@@ -12,7 +12,7 @@ import json
 import sys
 import traceback
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -368,7 +368,7 @@ def _run_file(path: Path) -> ModuleType:
     assert spec.loader is not None, path
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # Snorkel's preprocessors copy rows in a way that looks their classes up here
-    with importable(path.parent):
+    with importable(path.parent), redirect_stdout(sys.stderr):  # what it prints must not mix with what a command prints
         try:
             spec.loader.exec_module(module)
         except (Exception, SystemExit) as error:

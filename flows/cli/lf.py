@@ -1,9 +1,10 @@
 """`siftline lf`: try labeling functions before they vote, look at those that do, and get suggestions for more."""
 
 import shlex
+import sys
 import tempfile
 from collections.abc import Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
 
@@ -43,14 +44,15 @@ def preview_functions(root: Path, file: Path | None, items: int | None, *, ask: 
     config = project.vote_config if needs_encoder else VoteConfig(classes=project.classes, encoder_id="")
     client = project.prompt_client if ask else None
     with _lake_with_items(project) as lake:
-        previews = preview(
-            lake,
-            functions,
-            config,
-            items=items,
-            encode=partial(encode_texts, project.encoder) if needs_encoder else None,
-            ask=client.ask if client is not None else None,
-        )
+        with redirect_stdout(sys.stderr):  # what functions print must not mix with the table
+            previews = preview(
+                lake,
+                functions,
+                config,
+                items=items,
+                encode=partial(encode_texts, project.encoder) if needs_encoder else None,
+                ask=client.ask if client is not None else None,
+            )
         empty = "" if any(p.items for p in previews) else _why_no_items(lake)
     rows = [
         (

@@ -36,6 +36,7 @@ def main() -> None:
         from engine.serving.memory import use_systems_allocator
 
         use_systems_allocator()
+    _give_streams()
     reach_loopback_directly()
     _give_home()
     _give_letters()
@@ -49,6 +50,15 @@ def main() -> None:
     if code == _INTERRUPTED and _only_reads(sys.argv[1:]):
         _end_now(code)  # at a usual end a thread that DuckDB still has sometimes aborts the process
     sys.exit(code)
+
+
+def _give_streams() -> None:
+    """Open to nowhere what of input, output and error came closed; else a file of the warehouse takes its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            os.set_inheritable(nowhere, True)
+            setattr(sys, name, open(nowhere, "w" if number else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def _give_home() -> None:
@@ -98,7 +108,7 @@ def run_command(arguments: list[str]) -> int:
             console.say("siftline: A snapshot has no negative number. `siftline snapshots` lists those there are.")
         else:
             error.message = error.message.replace("Value error, ", "")  # pydantic's, before words of our own
-            error.show()
+            error.show(console.err.file)
             if hint := _project_hint(arguments, error):
                 console.say(hint)
         return 2

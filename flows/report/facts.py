@@ -321,14 +321,16 @@ def _batches(reader: Reader) -> list[Row]:
         reader,
         """
         WITH answers AS (
-            SELECT q.project, q.cycle, count(*) FILTER (WHERE a.action = 'labelled') AS labelled,
-                   count(*) FILTER (WHERE a.action = 'skipped') AS skipped, sum(a.seconds) AS seconds,
+            SELECT q.project, q.cycle,
+                   count(DISTINCT q.item_id) FILTER (WHERE a.action = 'skipped' AND q.state = 'answered'
+                       AND q.item_id NOT IN (SELECT item_id FROM opinions)) AS skipped, sum(a.seconds) AS seconds,
                    median(a.seconds) FILTER (WHERE a.action = 'labelled' AND a.seconds > 0) AS median_seconds,
                    coalesce(bool_or(a.simulated), false) AS simulated
             FROM current_annotations a JOIN queue q ON q.item_id = a.item_id AND q.project = a.project
             WHERE a.action <> 'deleted' GROUP BY q.project, q.cycle
         )
-        SELECT p.*, a.labelled, a.skipped, a.seconds, a.median_seconds, coalesce(a.simulated, false) AS simulated
+        SELECT p.*, coalesce(a.skipped, 0) AS skipped, a.seconds, a.median_seconds,
+               coalesce(a.simulated, false) AS simulated
         FROM queue_progress p LEFT JOIN answers a ON a.project = p.project AND a.cycle = p.cycle
         ORDER BY p.project, p.cycle
         """,

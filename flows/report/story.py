@@ -254,6 +254,8 @@ def hours_sentence(facts: Facts) -> str:
     answered = sum(int(b["answered"]) for b in facts.batches)
     batches = counted(len(facts.batches), "batch", "batches")
     said = f"{count(answered)} of {counted(tasks, 'task')} in {batches} {are(answered)} answered"
+    if skipped := sum(int(b["skipped"]) for b in facts.batches):
+        said += f", {count(skipped)} of them by a skip"
     if paced := pace(facts):
         said += f"; all answers took {duration(facts.seconds)}, {paced}"  # one of several people leaves a task open
     return said + "."

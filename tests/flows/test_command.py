@@ -269,11 +269,17 @@ def test_functions_are_previewed_before_the_first_run_and_nothing_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project = own_project(tmp_path, capsys)
+    with (project / "labeling_functions.py").open("a", encoding="utf-8") as file:
+        file.write(
+            "from weak_labels import vectorized\nprint('read')\n@vectorized('bad')\n"
+            "def loud(batch):\n    print('called')\n    return [False] * len(batch)\n"
+        )
     before = sorted(project.rglob("*"))
     assert run_command(["lf", "preview", "--project", str(project)]) == 0
-    told = capsys.readouterr().out
+    told, beside = capsys.readouterr()
     assert "good apple" in told
-    assert "# 2 items of the train split" in told
+    assert told.startswith("# 2 items of the train split")
+    assert ("called" in told, "read\ncalled\n" in beside) == (False, True)
     assert [p for p in sorted(project.rglob("*")) if "__pycache__" not in p.parts] == before
 
 

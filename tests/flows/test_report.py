@@ -281,17 +281,24 @@ def test_a_batch_takes_its_median_over_the_answers_that_came_with_a_time(tmp_pat
     assert [row[place] for row in page.tables["table-batches"][1:]] == ["12.5 s", "12.5 s", "–"]
 
 
-def test_the_time_of_a_skip_is_no_time_of_a_label(tmp_path: Path) -> None:
+def test_a_skip_is_an_answer_without_a_label_and_its_time_not_that_of_one(tmp_path: Path) -> None:
     with report_lake.full_lake(tmp_path / "lake") as lake:
         with lake.stage("collect", version=1, inputs=(), params={"skips": True}) as stage:
             rows = stage.arrow(
                 "SELECT 's' || q.item_id AS annotation_id, q.item_id, q.project, q.task_id, 'Ann' AS annotator, "
                 "'skipped' AS action, NULL::INTEGER AS class_id, false AS simulated, now() AS created_at, "
-                "now() AS updated_at, 100.0 AS seconds FROM queue q WHERE q.cycle = 3"
+                "now() AS updated_at, 100.0 AS seconds FROM queue q WHERE q.cycle = 3 OR q.cycle = q.rank"
             )
-            stage.commit([Append("annotations", rows)])
-        text, _ = written(lake, tmp_path)
+            answered = stage.arrow(
+                "SELECT * EXCLUDE (run_id, committed_at) REPLACE ('answered' AS state) FROM queue "
+                "WHERE cycle = 3 AND rank < 3"
+            )
+            stage.commit([Append("annotations", rows), Upsert("queue", answered)])
+        text, page = written(lake, tmp_path)
     assert "12.5 s per label" in text
+    assert "18 of 20 tasks in 3 batches are answered, 2 of them by a skip" in text
+    place = page.tables["table-batches"][0].index("Answered")
+    assert [row[place : place + 2] for row in page.tables["table-batches"][1:]] == [["8", "0"], ["8", "0"], ["2", "2"]]
 
 
 def test_classes_are_named_as_the_warehouse_names_them(tmp_path: Path) -> None:

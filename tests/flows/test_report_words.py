@@ -134,13 +134,13 @@ def test_one_is_not_several(facts: Facts) -> None:
     assert "1 of 2 items is classified rightly" in story.confusion_sentence(
         replace(facts, confusion=[[1, 1], [0, 0]]), ["a", "b"]
     )
-    assert story.hours_sentence(replace(facts, batches=[{"tasks": 1, "answered": 1}])).startswith(
+    assert story.hours_sentence(replace(facts, batches=[{"tasks": 1, "answered": 1, "skipped": 0}])).startswith(
         "1 of 1 task in 1 batch is answered"
     )
 
 
 def test_answers_to_a_task_that_waits_for_more_people_have_a_time_of_their_own(facts: Facts) -> None:
-    said = story.hours_sentence(replace(facts, batches=[{"tasks": 12, "answered": 0}]))
+    said = story.hours_sentence(replace(facts, batches=[{"tasks": 12, "answered": 0, "skipped": 0}]))
     assert said == "0 of 12 tasks in 1 batch are answered; all answers took 3 min, 12.5 s per label."
 
 

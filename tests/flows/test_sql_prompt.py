@@ -176,6 +176,12 @@ def test_a_reader_that_left_before_a_sentence_is_no_fault(project: Path) -> None
         assert (process.stderr.read(), process.wait(60)) == ("", 0)
 
 
+@pytest.mark.parametrize(("query", "code"), [("select 1", 0), ("select nosuch", 2)])
+def test_streams_that_came_closed_are_no_fault(project: Path, query: str, code: int) -> None:
+    command = [sys.executable, "-m", "flows.cli.main", "sql", "--project", str(project), query]
+    assert subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command], check=False).returncode == code
+
+
 def test_a_broken_pipe_of_our_own_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
