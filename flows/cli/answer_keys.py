@@ -1,8 +1,8 @@
 """What a line typed into `siftline answer` means: classes by number or name, or a command.
 
-A whole name of a class wins over everything, because a label given by mistake is worse than a command not understood:
-where a class is named like a command, the command takes a colon in front, and where a name begins with a digit, as
-`5 stars`, classes are chosen by name only.
+A whole name of a class, also one that holds a comma, wins over everything, because a label given by mistake is worse
+than a command not understood: where a class is named like a command, the command takes a colon in front, and where a
+name begins with a digit, as `5 stars`, classes are chosen by name only.
 """
 
 import re
@@ -39,7 +39,9 @@ class Keys:
         self._multi_label = multi_label
         self._numbered = not any(name.strip()[:1].isdecimal() for name in classes)
         self._commands: dict[str, Command] = {self._word(word): command for word, command, _ in _COMMANDS}
-        self._between = re.compile(f"[{''.join(c for c in _COMMAS if c == ',' or c not in ''.join(classes))}]")
+        whole = sorted((name.strip() for name in classes if set(name) & set(_COMMAS)), key=len, reverse=True)
+        ways = [rf"{re.escape(name)}(?=\s*(?:[{_COMMAS}]|$))" for name in whole] + [f"[^{_COMMAS}]+"]
+        self._part = re.compile(rf"\s*({'|'.join(ways)})", re.IGNORECASE)
         self.none = self._word(NONE)
         self.more = self._word("m")
 
@@ -72,7 +74,7 @@ class Keys:
             return ()
         if typed in self._classes:
             return (typed,)
-        chosen = {self._class(part.strip()) for part in self._between.split(typed) if part.strip()}
+        chosen = {self._class(part.strip()) for part in self._part.findall(typed) if part.strip()}
         if not chosen:
             raise NotUnderstood("Name a class.")
         return tuple(name for name in self._classes if name in chosen)

@@ -1,0 +1,46 @@
+"""The drawings of the report: the learning curve's axes, and the places of the map."""
+
+import re
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from flows.report.facts import Point
+from flows.report.layout import lay_out
+from flows.report.plots import WIDE, Curve, learning_curve
+
+
+def test_curves_that_are_all_right_have_no_score_above_one_on_their_axis() -> None:
+    point = Point(labels=1, mean=1.0, low=1.0, high=1.0, spread=None, seeds=1)
+    drawn = learning_curve([Curve(key="siftline", label="Siftline", points=[point])], "Accuracy", WIDE)
+    shown = [float(value) for value in re.findall(r'class="tick" text-anchor="end">([^<]+)<', drawn)]
+    assert (min(shown), max(shown)) == (0.96, 1.0)
+
+
+@pytest.mark.parametrize("last", [0, 1, 2, 3, 7, 12, 30])
+def test_each_count_of_labels_stands_once_on_the_axis_and_in_its_place(last: int) -> None:
+    scored = Point(labels=last, mean=0.9, low=0.9, high=0.9, spread=None, seeds=1)
+    picture = learning_curve([Curve(key="siftline", label="Siftline", points=[scored])], "F1", 900)
+    shown = re.findall(r'<text x="([\d.]+)"[^>]*>(\d+)</text>', picture)
+    assert shown[0][1] == "0"
+    assert len({count for _, count in shown}) == len(shown) >= 2
+    steps = [(float(b) - float(a)) / (int(n) - int(m)) for (a, m), (b, n) in pairwise(shown)]
+    np.testing.assert_allclose(steps, steps[0], rtol=0.01)
+
+
+def test_the_map_is_the_same_every_time() -> None:
+    vectors = np.random.default_rng(1).normal(size=(90, 12)).astype(np.float32)
+    first, method = lay_out(vectors)
+    assert method.startswith("t-SNE (perplexity 22, ")
+    assert first.min() == 0
+    assert first.max() == 1
+    np.testing.assert_array_equal(first, lay_out(vectors)[0])
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 80])
+def test_equal_vectors_have_places_too(n: int) -> None:
+    places, method = lay_out(np.ones((n, 4), np.float32))
+    assert method == "PCA"
+    assert places.shape == (n, 2)
+    assert np.isfinite(places).all()
