@@ -10,9 +10,11 @@ those that people gave elsewhere, for `siftline import`, and may have texts in p
 import csv
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,9 @@ _BETWEEN_CELLS = ",;\t"
 
 _NOT_GIVEN = ("reject", "ignore")
 """What Prodigy writes at `answer` beside a label that was suggested, and that the annotator did not give."""
+
+_READ = ("label", "annotator", "answer")
+"""Columns that are read beside the one of ids or texts."""
 
 _NAMED_CHARACTERS = 60
 
@@ -148,13 +153,27 @@ def _has(columns: Iterable[str], keys: tuple[str, ...]) -> bool:
     return "label" in columns and not set(keys).isdisjoint(columns)
 
 
+def _check(columns: Sequence[str], keys: tuple[str, ...]) -> None:
+    if not _has(columns, keys):
+        raise ValueError(f"it has the columns {', '.join(columns)}")
+    for name in (*keys, *_READ):
+        if columns.count(name) > 1:
+            raise ValueError(f"it has the column {name!r} {columns.count(name)} times. Rename all but one")
+
+
+def _object(line: int, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        key, times = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise ValueError(f"in line {line} the field {key[:60]!r} stands {times} times. Keep one")
+    return fields
+
+
 def _parquet_rows(path: Path, keys: tuple[str, ...]) -> Iterable[dict[str, Any]]:
     with pq.ParquetFile(path) as file:
         names = file.schema_arrow.names
-        if not _has(names, keys):
-            raise ValueError(f"it has the columns {', '.join(names)}")
-        wanted = (*keys, "label", "annotator", "answer")
-        for batch in file.iter_batches(columns=[name for name in dict.fromkeys(wanted) if name in names]):
+        _check(names, keys)
+        for batch in file.iter_batches(columns=[name for name in dict.fromkeys((*keys, *_READ)) if name in names]):
             table = pa.Table.from_batches([batch])
             for place, name in enumerate(table.column_names):
                 column = table.column(name)
@@ -168,7 +187,7 @@ def _parquet_rows(path: Path, keys: tuple[str, ...]) -> Iterable[dict[str, Any]]
 def _json_lines(path: Path, keys: tuple[str, ...]) -> Iterable[dict[str, Any]]:
     with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
-            row = json.loads(line) if line.strip() else None
+            row = json.loads(line, object_pairs_hook=partial(_object, number)) if line.strip() else None
             if row is None:
                 continue
             if not isinstance(row, dict):
@@ -186,8 +205,7 @@ def _csv_rows(path: Path, keys: tuple[str, ...]) -> Iterable[dict[str, Any]]:
         lines.seek(0)
         fits = (mark for mark in _BETWEEN_CELLS if _has(next(csv.reader([first], delimiter=mark), []), keys))
         rows = csv.DictReader(lines, delimiter=next(fits, ","), strict=True)
-        if not _has(rows.fieldnames or (), keys):
-            raise ValueError(f"it has the columns {', '.join(rows.fieldnames or ())}")
+        _check(rows.fieldnames or (), keys)
         for row in rows:
             if None in row or None in row.values():
                 raise ValueError(f"the row that ends in line {rows.line_num} has more or fewer cells than the header")

@@ -176,6 +176,19 @@ def test_a_label_that_is_none_is_refused(tmp_path: Path, label: str) -> None:
         read_label_file(tmp_path / "gold.jsonl")
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("gold.csv", "id,label,label\n1,a,b\n", "column 'label' 2 times. Rename all but one"),
+        ("gold.jsonl", '{"id": "1", "label": "a", "label": "b"}\n', "line 1 the field 'label' stands 2 times"),
+    ],
+)
+def test_two_columns_of_one_name_are_refused(tmp_path: Path, name: str, text: str, said: str) -> None:
+    (tmp_path / name).write_text(text, "utf-8")
+    with pytest.raises(DataError, match=said):
+        read_label_file(tmp_path / name)
+
+
 def test_a_label_file_may_have_a_text_of_any_length_beside_the_label(tmp_path: Path) -> None:
     before = csv.field_size_limit(131_072)  # what a new process has
     try:
