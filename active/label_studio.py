@@ -27,7 +27,7 @@ from active.label_studio_connection import (
     time_of,
 )
 from active.label_studio_project import SUGGESTIONS, ensure_project, find_project
-from active.service import Answer, Pulled, StoredTask, Task, choice
+from active.service import ALL_TASKS, Answer, Pulled, StoredTask, Task, choice
 from warehouse import ServiceError, ServiceRefused
 
 IMPORT_CHUNK = 200
@@ -167,7 +167,7 @@ class LabelStudioService:
         self._problems = {}
         project = self._find_project()
         if project is None:
-            self._problems = {"project": f"{self.describe()} does not exist, or this key cannot see it"}
+            self._problems = {ALL_TASKS: f"{self.describe()} does not exist, or this key cannot see it"}
             return Pulled(answers=(), tasks=None, cursor="")
         made_at = self._call(lambda: time_of(project["created_at"]))
         # Another server may have given the project the same number: the time tells them apart.

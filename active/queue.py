@@ -12,7 +12,7 @@ from typing import Any
 
 from active.cursor import Cursor
 from active.outbox import QueueConfig, Row, former_tasks, queue_table
-from active.service import SIMULATED, AnnotationService, Answer, perhaps_meant
+from active.service import ALL_TASKS, SIMULATED, AnnotationService, Answer, perhaps_meant
 from warehouse import Append, Lake, Reader, StageResult, Upsert
 from warehouse.answers import WHO, person
 from warehouse.schema import TABLE_BY_NAME
@@ -70,6 +70,8 @@ def collect(
     with lake.read() as reader:
         known_items = _known_items(reader, answers)
         known = _known(reader, config, pulled.tasks)
+        sent = "SELECT count(*) FROM queue WHERE project = ? AND state <> 'planned'"
+        asked = bool(known or reader.scalar(sent, [config.project]))
     class_ids = {name: number for number, name in enumerate(config.classes)}
     unknown_items = {a.item_id for a in answers if a.item_id not in known_items}
     unknown_labels = {label for a in answers for label in a.labels} - set(class_ids)
@@ -108,7 +110,9 @@ def collect(
         detail["answers for unknown items"] = f"{len(unknown_items)}, such as {min(unknown_items)[:80]!r}; {ids}"
     if unknown_labels:
         detail["unknown labels"] = _in_words(unknown_labels, answers, config.classes)
-    detail.update({f"left out: {name}": why for name, why in service.problems.items()})
+    # Before anybody was asked there is no place to be read, as where all labels were imported.
+    problems = {name: why for name, why in service.problems.items() if asked or name != ALL_TASKS}
+    detail.update({f"left out: {name}": why for name, why in problems.items()})
     result = _commit_answers(lake, config, new, detail)
     if cursor:
         with lake.read() as reader:

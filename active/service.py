@@ -26,6 +26,9 @@ LONGEST_S = 366 * 86_400.0
 SIMULATED = "simulated"
 """Name of the simulated annotator; its answers are marked as such wherever they are shown."""
 
+ALL_TASKS = "all tasks"
+"""What a pull calls that it could not read where the service's place for them is not there."""
+
 
 def text_key(place: int) -> str:
     """Key of the task's data for the text at a place from 0 on: `text`, `text_2`, `text_3`."""
@@ -231,7 +234,7 @@ class AnnotationService(Protocol):
 
     @property
     def problems(self) -> Mapping[str, str]:
-        """What the last complete pull could not read, by name; while there is any, nothing counts as deleted."""
+        """What the last complete pull could not read, by name or as `ALL_TASKS`; so long nothing counts as deleted."""
         ...
 
     def stored(self) -> Iterable[StoredTask]:

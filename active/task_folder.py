@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from active.open_task import ORDERED_BY, OpenTask
-from active.service import TEXT, Answer, Pulled, StoredTask, Task, choice, finite
+from active.service import ALL_TASKS, TEXT, Answer, Pulled, StoredTask, Task, choice, finite
 from active.task_file import answer_of, close_to_others, in_words, read_tasks, write_text
 from warehouse import ServiceRefused
 from warehouse.answers import person
@@ -123,7 +123,7 @@ class TaskFolder:
         self._problems = {}
         if not self.path.is_dir():
             # Without this an unmounted disk would look like a folder whose answers were all deleted.
-            self._problems[self.path.name] = f"There is no folder {self.path}; `siftline run` makes it."
+            self._problems[ALL_TASKS] = f"There is no folder {self.path}; `siftline run` makes it."
         for path in sorted(self.path.glob("*.json")):
             yield from self._answers(path)
         for path in sorted((self.path / "import").glob("*")):

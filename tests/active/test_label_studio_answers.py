@@ -141,7 +141,7 @@ def test_an_item_id_that_is_a_number_is_one_of_an_item_that_we_do_not_know(
 
 def test_a_missing_project_is_a_problem_and_not_a_deletion(service: LabelStudioService) -> None:
     assert not service.pull()
-    assert "does not exist" in service.problems["project"]
+    assert "does not exist" in service.problems["all tasks"]
     service.ensure_project(CLASSES)
     assert service.pull() == []
     assert service.problems == {}

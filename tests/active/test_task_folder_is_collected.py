@@ -2,6 +2,7 @@
 
 import math
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -95,6 +96,10 @@ def test_answers_that_an_earlier_version_stored_are_known_again(stocked: Lake, f
     assert said(stocked) == [("i00000", "ann", 1), ("i00000", "ben", 0)]
 
 
+def test_before_anybody_was_asked_no_folder_is_missed(stocked: Lake, tmp_path: Path) -> None:
+    assert collect(stocked, TaskFolder(tmp_path / "none", CONFIG.project), CONFIG).detail == {}
+
+
 def test_an_answer_that_comes_back_counts_again(stocked: Lake, folder: TaskFolder) -> None:
     annotations = [annotation("a", id=1, updated_at="2026-01-01T00:00:00Z")]
     write(folder, "i00000", annotations)
@@ -113,7 +118,7 @@ def test_a_folder_that_is_gone_does_not_delete_what_was_answered(stocked: Lake, 
     folder.path.rename(folder.path.with_name("elsewhere"))
     result = collect(stocked, folder, CONFIG)
     assert not result.committed
-    assert "There is no folder" in result.detail["left out: tasks"]
+    assert "There is no folder" in result.detail["left out: all tasks"]
     with stocked.read() as reader:
         assert reader.scalar("SELECT count(*) FROM gold_labels") == 1
 
