@@ -188,8 +188,19 @@ class Project:
 
     @cached_property
     def folder(self) -> TaskFolder:
-        """The folder of tasks, which is where people answer unless Label Studio is used."""
-        path = own_folder(self.root, self.settings.annotate.folder, "[annotate] folder")
+        """The folder of tasks, which is where people answer unless Label Studio is used.
+
+        Raises:
+            SettingsError: the project's other files are there, or a source's.
+        """
+        name = self.settings.annotate.folder
+        path = own_folder(self.root, name, "[annotate] folder")
+        for source in self.settings.sources:  # its JSON would be taken for tasks, and tasks for records
+            if source.path and path.resolve() in [p.resolve() for p in (self.root / source.path).parents]:
+                raise SettingsError(
+                    f"[annotate] folder is {name!r}, where source '{source.name}' has its files. Name a folder of its "
+                    "own, or leave it out."
+                )
         return TaskFolder(path, self.settings.project.name, multi_label=self.multi_label)
 
     def _label_studio(self) -> AnnotationService | None:

@@ -411,3 +411,13 @@ def test_warehouse_and_tasks_have_folders_of_their_own(tmp_path: Path, path: str
     write(tmp_path, f'{GOOD}[annotate]\nfolder = "{path}"')
     with pytest.raises(SettingsError, match=r"folder is .* the project's folder or one around it"):
         Project(tmp_path)
+
+
+def test_tasks_are_not_where_a_source_has_its_files(tmp_path: Path) -> None:
+    source = '[[sources]]\nname = "more"\npath = "data/parts/*.csv"\n'
+    for folder in ("data", "data/parts", "x/../data/"):
+        write(tmp_path, f'{GOOD}{source}[annotate]\nfolder = "{folder}"')
+        with pytest.raises(SettingsError, match=r"where source 'more' has its files. Name a folder of its own"):
+            Project(tmp_path)
+    write(tmp_path, f'{GOOD}{source}[annotate]\nfolder = "data/tasks"')
+    assert Project(tmp_path).folder.path == tmp_path / "data/tasks"
