@@ -1,5 +1,6 @@
-"""The versions in constraints.txt are ones that pyproject.toml allows; else pip can install nothing at all."""
+"""The versions in constraints.txt are ones that pyproject.toml allows, else pip installs nothing; and our own one."""
 
+import re
 import tomllib
 from collections.abc import Iterator
 from typing import Any
@@ -52,3 +53,8 @@ def test_a_wrong_pin_is_found(constraint: str, said: str) -> None:
     assert list(contradictions({"project": project}, f"# why\n{constraint}\ntorch>=2.6,<3\n")) == [said]
     assert list(contradictions({"project": project}, "PyTest==9.0.3\ntorch>=2.6,<3\n")) == []
     assert len(list(contradictions({"project": project}, "pytest==9.0.3\ntorch==2.6\n"))) == 1
+
+
+def test_the_newest_list_of_changes_is_of_the_version() -> None:
+    changes = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    assert re.findall(r"^## (\S+)", changes, re.MULTILINE)[0] == PYPROJECT["project"]["version"]
