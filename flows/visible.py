@@ -13,13 +13,13 @@ def visible(text: str) -> str:
     """The text with every character that is invisible or acts on the display made readable.
 
     Control characters and format characters such as bidi marks become their code point in angle brackets, lone
-    surrogates the replacement character. Line breaks and tabs stay.
+    surrogates the replacement character. Line breaks, also those of Windows, and tabs stay.
     """
     if text.isascii() and text.isprintable():
         return text
     out: list[str] = []
     marks = 0
-    for char in text:
+    for char in text.replace("\r\n", "\n"):
         category = unicodedata.category(char)
         marks = marks + 1 if category in ("Mn", "Me") else 0
         if char in "\n\t" or char in _JOINERS:

@@ -115,6 +115,8 @@ def _read(path: Path, what: str, keys: tuple[str, ...], *, wanted: str) -> Itera
         )
     try:
         yield from read(path, keys)
+    except FileNotFoundError as error:
+        raise DataError(f"{what} does not exist. Name a CSV, JSONL or Parquet file.") from error
     except (pa.ArrowException, OSError, ValueError, csv.Error, RecursionError) as error:
         way = ". Save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
         raise DataError(f"{what} cannot be read as {kind} with columns {wanted}: {error}{way}") from error

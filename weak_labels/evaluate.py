@@ -283,11 +283,11 @@ def _read_ground(reader: Reader, config: EvaluateConfig, end_config: EndModelCon
 
 def _no_gold(stage: Stage, config: EvaluateConfig, ground: Ground) -> StageResult:
     """Nothing to score is no reason to stop the stages after this one: people can be asked without figures."""
-    reason = (
-        f"no item of split '{config.split}' with a vector has a label in the gold file {config.gold}; "
-        "score another split, or leave `gold` out"
+    unscored = (
+        f"no item of split '{config.split}' with a vector has a label in the gold file {config.gold}. Name a column of "
+        "splits under [[sources]], or leave `gold` out; labels of train items are for siftline import"
     )
-    return stage.nothing(reason=reason, gold_without_item=ground.gold.without_item)
+    return stage.nothing(unscored=unscored, gold_without_item=ground.gold.without_item)
 
 
 def _truth(labels: Sequence[Label], config: EvaluateConfig) -> Truth:

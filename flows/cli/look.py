@@ -157,6 +157,8 @@ def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) 
         out.print(f"No labeling function votes on any item. Edit {path}, then: siftline lf preview" + hint)
     if alike:
         out.print(f"So far all labels are '{alike}'. The end model learns once one is another, and says nothing before")
+    if unscored := _unscored(summary):
+        out.print(unscored)
     if skipped:
         out.print(skipped)
     if done := done or _nothing_left(summary):
@@ -224,6 +226,12 @@ def _unknown(summary: "RunSummary") -> int:
 
     annotated = [result for result in summary.results if result.stage == "annotate"][-1:]
     return sum(int(result.detail[UNKNOWN]) for result in annotated)
+
+
+def _unscored(summary: "RunSummary") -> str:
+    """That the file of labels under [evaluate] scores nothing, and what to do; empty where it does."""
+    evaluated = [result for result in summary.results if result.stage == "evaluate"][-1:]
+    return "".join(f"Nothing is scored: {why}" for result in evaluated if (why := result.detail.get("unscored")))
 
 
 def _nothing_left(summary: "RunSummary") -> str:
@@ -298,7 +306,7 @@ def show_queue(root: Path, limit: int) -> None:
             SELECT q.rank, q.value, CASE q.state WHEN 'confirmed' THEN 'waiting' ELSE q.state END,
                    CASE WHEN q.predictions IS NULL THEN k.names[q.prediction + 1]
                         ELSE {labels_in_words("list_transform(q.predictions, lambda c: k.names[c + 1])")} END,
-                   q.reason, i.content
+                   i.content, q.reason
             FROM queue q JOIN items i USING (item_id)
             CROSS JOIN (SELECT list(name ORDER BY class_id) AS names FROM classes) k
             WHERE q.state IN ('planned', 'sent', 'confirmed') ORDER BY q.value DESC, q.cycle, q.rank LIMIT ?
@@ -307,8 +315,8 @@ def show_queue(root: Path, limit: int) -> None:
         )
         hint = _answer_here(root, settings) if rows else None
         answered = _answered_there(reader, root, settings) if hint else ""
-    shown = [(*row[:4], row[4], excerpt(row[5], 60)) for row in rows]
-    print_table(["rank", "value", "state", "suggested", "reason", "text"], shown, title="next tasks")
+    shown = [(*row[:4], excerpt(row[4], 60), row[5]) for row in rows]
+    print_table(["rank", "value", "state", "suggested", "text", "reason"], shown, title="next tasks")
     if hint:
         say(answered + hint)
 
@@ -355,7 +363,7 @@ def show_suspects(root: Path, limit: int) -> None:
     ]
     print_table(["suspicion", "item", "labelled", "rather", "text"], rows, title="labels to look at again" + mark)
     if not judged:
-        say("There is no label to judge: of train items that have a vector. siftline run collects answers and embeds.")
+        say("There is no label of an embedded train item to judge yet. siftline run collects answers and embeds.")
     elif not (known := sum(s.suspicion > 0 for s in judged)):
         say(f"None of {len(judged):,} labels can be judged yet: that takes five of a class, and one of another.")
     elif not rows:

@@ -14,6 +14,8 @@ _LONGEST_NAME = 24
 """A longer word of a header, or of the first column, which says what a row is about, may break."""
 _LONGEST_WORD = 14
 """A longer word of a cell may break."""
+_MOST_LINES = 4
+"""A text of more lines than these goes into a part in which it has at least half the room."""
 
 Part = list[tuple[int, int]]
 """Place and width of each column."""
@@ -36,6 +38,7 @@ def layout(names: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequen
             _longest(row[i] for row in cells)
             if numeric[i]
             else min(_LONGEST_WORD if i else _LONGEST_NAME, _longest(word for row in cells for word in row[i].split())),
+            0 if numeric[i] or not i else min(room // 2, -(-_longest(row[i] for row in cells) // _MOST_LINES)),
         )
         for i in range(len(names))
     ]

@@ -114,11 +114,12 @@ def test_a_run_says_why_nobody_is_asked_any_more(
 ) -> None:
     opened = Project(shutil.copytree(project, tmp_path / "copy"))
     nothing = StageResult(stage="select", token="", committed=False, detail={"reason": NOTHING_LEFT})
-    for results, said in (([], ""), ([nothing], "No item of the train split is left")):
+    unscored = StageResult(stage="evaluate", token="", committed=False, detail={"unscored": "no item of split 'test'"})
+    for results, said in (([], ""), ([nothing, unscored], "No item of the train split is left")):
         print_summary(opened, RunSummary(passes=1, results=results), seconds=1.0)
         shown = capsys.readouterr().out
         assert said in shown
-        assert ("is left" in shown) == bool(said)
+        assert ("is left" in shown) == ("Nothing is scored: no item of split 'test'" in shown) == bool(said)
     path = opened.root / "siftline.toml"
     path.write_text(path.read_text("utf-8") + "[select]\nbudget = 1\n", "utf-8")
     opened = Project(opened.root)

@@ -33,6 +33,8 @@ def test_labels_come_in_first_and_go_along_to_other_classes(
     settings.write_text(re.sub(r"# metadata = .*", 'metadata = ["kind"]', settings.read_text("utf-8")), "utf-8")
     given = tmp_path / "labels.jsonl"
     given.write_text('{"id": "1", "label": "spam"}\n{"id": "9", "label": "ham"}\n', "utf-8")
+    assert ask(project, "import", str(given.with_name("label.jsonl"))) == 2
+    assert "label.jsonl does not exist. Name a" in capsys.readouterr().err
     assert ask(project, "import", str(given), "--annotator", "ann") == 0
     said = capsys.readouterr().out
     assert "1 new or changed labels" in said

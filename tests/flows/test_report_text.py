@@ -3,6 +3,7 @@
 import pytest
 
 from flows.report.text import excerpts, percent, score
+from flows.visible import visible
 
 
 @pytest.mark.parametrize(
@@ -72,3 +73,7 @@ def test_a_score_is_one_only_where_nothing_is_missing(share: float | None, shown
 )
 def test_names_that_begin_alike_are_told_apart(names: list[str], shown: list[str]) -> None:
     assert list(excerpts(dict(enumerate(names)), 24).values()) == shown
+
+
+def test_a_line_end_of_windows_is_a_line_end() -> None:
+    assert visible("Dear all,\r\n\r\nit\rcrashes") == "Dear all,\n\nit⟨U+000D⟩crashes"

@@ -51,3 +51,15 @@ def test_a_long_text_gives_up_its_room_first(
     assert text.count("item") == 1
     assert " i1    0.500  word word word word" in text
     assert max(map(len, text.splitlines())) <= 40
+
+
+def test_texts_of_many_lines_have_half_the_room(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_terminal(80, monkeypatch)
+    reason = "Speaks for 65 records nobody has labelled; no function votes on it; the model is unsure between the two."
+    row = (1, 0.699, "waiting", "feature request", "Hello, please merge the accounts " * 2, f"{reason} {reason[:70]}")
+    print_table(["rank", "value", "state", "suggested", "text", "reason"], [row] * 10)
+    text = capsys.readouterr().out
+    assert "nobody has labelled" in text
+    assert len(text.splitlines()) < 60

@@ -286,7 +286,7 @@ class TestGoldFile:
         small.write_gold({"train-001": "earn", "nobody": "earn"})
         result = stage(small)
         assert not result.committed
-        assert "no item of split 'test'" in result.detail["reason"]
+        assert "no item of split 'test'" in result.detail["unscored"]
         assert result.detail["gold_without_item"] == 1
 
     def test_too_few_train_labels_for_a_random_pick(self, small: SmallLake) -> None:
