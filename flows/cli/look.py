@@ -132,6 +132,7 @@ def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) 
         waiting = waiting_tasks(reader)
         score = None if rows else score_fair_sample(reader, project.settings.select.seed)
         no_vote = reader.scalar("SELECT EXISTS (FROM lf_reach WHERE items > 0) AND NOT EXISTS (FROM lf_votes)")
+        contradicted = _contradicted(reader)
         alike = reader.scalar(
             "SELECT CASE WHEN count(DISTINCT label) = 1 AND NOT EXISTS (FROM latest_predictions) "
             "THEN any_value(label) END FROM gold_labels"
@@ -155,6 +156,8 @@ def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) 
     if no_vote:
         path = _shown(project.root / project.settings.weak_labels.functions)
         out.print(f"No labeling function votes on any item. Edit {path}, then: siftline lf preview" + hint)
+    if contradicted:
+        out.print(f"People contradict most votes of {contradicted}. Look at them: siftline lf report" + hint)
     if alike:
         out.print(f"So far all labels are '{alike}'. The end model learns once one is another, and says nothing before")
     if unscored := _unscored(summary):
@@ -226,6 +229,17 @@ def _unknown(summary: "RunSummary") -> int:
 
     annotated = [result for result in summary.results if result.stage == "annotate"][-1:]
     return sum(int(result.detail[UNKNOWN]) for result in annotated)
+
+
+def _contradicted(reader: Reader) -> str:
+    """The labeling functions that, where people answered, are wrong more often than right beyond chance."""
+    from weak_labels.report import wilson
+
+    rows = reader.rows(
+        "SELECT v.lf_name, count(*), count(*) FILTER (WHERE NOT list_contains(g.class_ids, v.vote)) "
+        "FROM lf_votes v JOIN gold_labels g USING (item_id) GROUP BY v.lf_name ORDER BY 3 DESC, 1"
+    )
+    return ", ".join(f"'{name}' ({wrong} of {votes})" for name, votes, wrong in rows if wilson(wrong, votes)[0] > 0.5)
 
 
 def _unscored(summary: "RunSummary") -> str:

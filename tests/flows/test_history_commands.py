@@ -138,13 +138,24 @@ def test_a_run_says_why_nobody_is_asked_any_more(
     assert "The budget of 1 label is spent. To ask for more, raise budget" in capsys.readouterr().out
 
 
-def test_labels_that_are_all_alike_are_told(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_labels_that_are_all_alike_or_against_the_functions_are_told(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     opened = Project(shutil.copytree(project, tmp_path / "copy"))
     with opened.lake.stage("collect", version=1, inputs=(), params={"one": "class"}) as stage:
         others = stage.arrow("SELECT item_id FROM gold_labels WHERE label <> 'grain'")
         stage.commit([Delete("annotations", others)])
     print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
     assert "all labels are" not in capsys.readouterr().out, "functions have taught the end model"
+    with opened.lake.stage("vote", version=1, inputs=(), params={"one": "wrong"}) as stage:
+        votes = stage.arrow(
+            "SELECT item_id, 'thanks' AS lf_name, '1' AS lf_version, 'h' AS input_hash, 1::SMALLINT AS vote "
+            "FROM gold_labels"
+        )
+        stage.commit([Upsert("lf_votes", votes)])
+    print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
+    shown = capsys.readouterr().out
+    assert "People contradict most votes of 'thanks' (6 of 6). Look at them: siftline lf report --project" in shown
     with opened.lake.stage("end_model", version=1, inputs=(), params={"says": "nothing"}) as stage:
         stage.commit([Delete("predictions", stage.arrow("SELECT DISTINCT end_model_id FROM predictions"))])
     print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
