@@ -1,7 +1,7 @@
 """Texts to token ids: the model's WordPiece tokenizer with a length limit and checked input."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,11 +110,15 @@ def check_texts(texts: Sequence[str]) -> list[str]:
     """The texts as a list, when all of them can be encoded.
 
     Raises:
-        InputError: the argument is one string or no list, or some texts are no text or hold lone surrogates; `reasons`
-            says which.
+        InputError: the argument is one string, no list or a table, or some texts are no text or hold lone surrogates;
+            `reasons` says which.
     """
     if isinstance(texts, str | bytes):
         raise InputError("The texts are one string; pass a list: encode([text]).")
+    if isinstance(texts, Mapping) or getattr(texts, "ndim", 1) != 1:  # else their keys or columns would be the texts
+        raise InputError(f"The texts are a {type(texts).__name__}; pass one column of it: encode(frame['text']).")
+    if to_list := getattr(texts, "to_pylist", None):  # a column of Arrow's, whose elements are no str
+        texts = to_list()
     if not isinstance(texts, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]  as below
         raise InputError(f"The texts are {texts!r}; pass a list: encode([text]).")
     texts = list(texts)  # what can be read only once is as good

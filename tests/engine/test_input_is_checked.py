@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 
@@ -97,6 +99,15 @@ def test_one_string_is_not_a_list_of_texts(either: Encoder) -> None:
 def test_what_is_no_list_of_texts_is_refused_in_words(texts: Any) -> None:
     with pytest.raises(InputError, match=rf"The texts are {texts}; pass a list"):
         check_texts(texts)
+
+
+def test_a_table_is_not_taken_for_its_columns_and_a_column_of_arrow_is_texts() -> None:
+    tables: list[Any] = [pd.DataFrame({"text": ["oil"]}), {"text": ["oil"]}, np.array([["oil"]])]
+    for table in tables:
+        with pytest.raises(InputError, match=rf"The texts are a {type(table).__name__}; pass one column of it"):
+            check_texts(table)
+    column: Any = pa.chunked_array([["oil"], ["wheat"]])
+    assert check_texts(column) == ["oil", "wheat"]
 
 
 def test_a_vector_that_is_not_finite_never_leaves() -> None:
