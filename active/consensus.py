@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from warehouse import Delete, Lake, Reader, StageResult, Upsert
+from active.graph import check_places
+from warehouse import Delete, Lake, Reader, SettingsError, StageResult, Upsert
 from warehouse.answers import UNKNOWN_ACCURACY
 from warehouse.stage import Write, hash_token
 
@@ -47,6 +48,10 @@ class Opinions:
         class_id: [V] what was said.
         items: N.
         per_item: questions per item: 1, or C in a multi-label project, where the question of class c is item % C == c.
+
+    Raises:
+        SettingsError: places or classes are no whole numbers (`pandas.factorize` makes them), there are not as many of
+            each, or an item has one opinion.
     """
 
     annotators: Sequence[str]
@@ -55,6 +60,18 @@ class Opinions:
     class_id: Rows
     items: int
     per_item: int = 1
+
+    def __post_init__(self) -> None:
+        check_places(self.item, self.items, "Items of the opinions")
+        check_places(self.annotator, len(self.annotators), "Annotators of the opinions")
+        check_places(self.class_id, 2**31, "Classes of the opinions")
+        _check_lengths(self.item, self.annotator, self.class_id)
+        alone = np.flatnonzero(np.bincount(self.item) == 1)
+        if alone.size:
+            raise SettingsError(
+                f"{alone.size} items have one opinion, the first is item {alone[0]}; leave them out: there is nobody "
+                "to compare them with."
+            )
 
     def alphas(self) -> list[float | None]:
         """Krippendorff's alpha of each kind of question [per_item]."""
@@ -112,10 +129,18 @@ def krippendorff_alpha(item: Rows, class_id: Rows) -> float | None:
         1 for full agreement, 0 for chance, below 0 for less; None where it is not defined: no item has two answers, or
         all answers are of one class.
 
+    Raises:
+        SettingsError: there are not as many of both, or an answer is missing (NaN, None): leave its row out.
+
     Source: Krippendorff (2011), Computing Krippendorff's Alpha-Reliability, nominal data with missing values.
     """
+    _check_lengths(item, class_id)
     if not len(item):
         return None
+    said = np.asarray(class_id)
+    kinds = {type(value) for value in said.tolist()} if said.dtype.kind == "O" else set[type]()
+    if len(kinds) > 1 or (said.dtype.kind == "f" and np.isnan(said).any()):
+        raise SettingsError("Some answers are missing, or of another kind than the rest; leave their rows out.")
     _, item = np.unique(item, return_inverse=True)
     values, class_id = np.unique(class_id, return_inverse=True)
     said_NC = np.zeros((int(item.max()) + 1, len(values)))
@@ -137,9 +162,13 @@ def accuracies(opinions: Opinions, classes: int) -> Floats:
     One accuracy per annotator, whose mistakes fall on the other classes alike, under a Beta prior of mean
     `UNKNOWN_ACCURACY`: few shared items change little, and nobody becomes infallible.
 
+    Raises:
+        SettingsError: an opinion is for no class that there is.
+
     Source: Dawid and Skene (1979), Maximum Likelihood Estimation of Observer Error-Rates Using the EM Algorithm, with
     one parameter per observer and a prior on it.
     """
+    check_places(opinions.class_id, classes, "Classes of the opinions")
     count = len(opinions.annotators)
     said_A = np.bincount(opinions.annotator, minlength=count).astype(np.float64)
     accuracy_A = np.full(count, UNKNOWN_ACCURACY)
@@ -192,6 +221,12 @@ def consensus(lake: Lake) -> StageResult:
         if alpha is not None:
             detail["krippendorff_alpha"] = round(alpha, 4)
         return stage.commit(writes, rows_read=len(opinions.item) // opinions.per_item, detail=detail)
+
+
+def _check_lengths(*columns: Any) -> None:
+    if len({np.shape(column) for column in columns}) > 1 or np.ndim(columns[0]) != 1:
+        shapes = ", ".join(str(np.shape(column)) for column in columns)
+        raise SettingsError(f"The columns of the answers have the shapes {shapes}; give one entry for each answer.")
 
 
 def _skills(opinions: Opinions, classes: int) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from features.index import VectorIndex
 from features.neighbor_file import Keys
 from features.side_by_side import side_by_side
+from warehouse import DataError, SettingsError
 
 Floats = npt.NDArray[np.float64]
 Vectors = npt.NDArray[np.float32]
@@ -26,6 +27,58 @@ CHUNK = 4096
 SMALLEST = np.finfo(np.float32).tiny
 NEAR_DUPLICATE = 0.95
 """Cosine from which two texts count as copies: a label of one is a label of the other."""
+OFF_LENGTH = 0.01
+"""How far the length of a unit vector may be from 1: it may be rounded to 16 bits."""
+
+
+def check_vectors(vectors: Any, item_ids: Sequence[str] | None = None) -> Vectors:
+    """Refuse vectors whose products are no cosines.
+
+    Args:
+        vectors: [N, D], each of length 1, or of zeros, which has no direction.
+        item_ids: of the items [N], for the message; their places when left out.
+
+    Returns:
+        The same as an array.
+
+    Raises:
+        DataError: they are no such matrix; names the items.
+    """
+    given = np.asarray(vectors)
+    if given.ndim != 2 or given.dtype.kind != "f":
+        raise DataError(f"The vectors are {given.dtype} of shape {given.shape}; give a row of floats for each item.")
+    squared = np.einsum("nd,nd->n", given, given)
+    for bad, what in (
+        (~np.isfinite(squared), "are not finite"),
+        ((squared > 0) & (np.abs(np.sqrt(squared) - 1.0) > OFF_LENGTH), "are not of length 1"),
+    ):
+        if bad.any():
+            rows = np.flatnonzero(bad)
+            named = ", ".join(str(row if item_ids is None else item_ids[row]) for row in rows[:5])
+            way = "Divide each by its length" if "length" in what else "Delete these rows and run again"
+            raise DataError(f"The vectors of {len(rows)} of {len(given)} items {what}, items {named}. {way}.")
+    return given
+
+
+def check_places(places: Any, count: int, what: str, *, least: int = 0) -> None:
+    """Refuse what are no places of items, such as truth values, which would be taken for the places 0 and 1.
+
+    Args:
+        places: an array.
+        count: of items.
+        what: their name, to begin a message with.
+        least: the least that they may be.
+
+    Raises:
+        SettingsError: they are no whole numbers from `least` to `count` - 1.
+    """
+    given = np.asarray(places)
+    if given.size and (given.dtype.kind not in "iu" or given.min() < least or given.max() >= count):
+        shown = f"from {given.min()} to {given.max()}" if given.dtype.kind in "iuf" else f"of shape {given.shape}"
+        raise SettingsError(
+            f"{what} are {given.dtype} {shown}; give whole numbers from {least} to {count - 1} "
+            "(np.flatnonzero makes them of truth values)."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +110,32 @@ class PoolGraph:
             similarity: [N, K] cosines.
             rows: [N, K] the neighbours, each once and never the item itself; a negative row is no neighbour.
             keys: [N] of the vectors, where they are of an index.
+
+        Raises:
+            SettingsError: the three do not fit together, or a row is none, is there twice or is the item itself.
         """
         from scipy.sparse import csr_matrix  # takes a fifth of a second to import
 
         count = len(rows)
+        if rows.ndim != 2 or rows.shape != similarity.shape or len(vectors) != count:
+            raise SettingsError(
+                f"Vectors have shape {vectors.shape}, cosines {similarity.shape} and neighbours {rows.shape}; give "
+                "[N, D], [N, K] and [N, K]."
+            )
+        check_places(rows, count, "Neighbours", least=-1)
         # In 32 bits, half of which would be for nothing: each edge goes through memory several times here.
         ends = np.hstack([np.arange(count, dtype=np.int32)[:, None], rows.astype(np.int32)])
         weights = np.hstack([np.ones((count, 1), np.float32), np.clip(similarity.astype(np.float32), 0.0, 1.0)])
         order = np.argsort(ends, axis=1)  # else `maximum` sorts them by turning the matrix twice
         ends, weights = np.take_along_axis(ends, order, axis=1), np.take_along_axis(weights, order, axis=1)
         valid = ends >= 0
+        twice = (ends[:, 1:] == ends[:, :-1]) & valid[:, 1:]
+        if twice.any():
+            owner, place = np.argwhere(twice)[0]
+            raise SettingsError(
+                f"Item {owner} has {ends[owner, place]} among its neighbours twice, or itself; give each once, and -1 "
+                "for none (rows[rows == np.arange(len(rows))[:, None]] = -1)."
+            )
         last = np.concatenate([[0], np.cumsum(valid.sum(axis=1))])
         # An edge of weight 0 is an edge, which a sparse matrix would drop.
         one_way: Any = csr_matrix((np.maximum(weights, SMALLEST)[valid], ends[valid], last), shape=(count, count))

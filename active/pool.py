@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from active.graph import Bools, Floats, Rows
-from warehouse import DataError, Reader
+from active.graph import Bools, Floats, Rows, check_places
+from warehouse import DataError, Reader, SettingsError
 from warehouse.answers import sent_hash, shown_keys
 from warehouse.reader import list_column_to_matrix
 
@@ -50,6 +50,9 @@ class Pool:
         skipped: places of those of the queued ones that enough people have seen and nobody labelled, ascending.
         multi_label: an item may have several classes or none; `predicted` and `weak` then hold a probability of its own
             for each class.
+
+    Raises:
+        SettingsError: votes, weak labels, predictions or places do not fit the items and classes.
     """
 
     item_ids: list[str]
@@ -64,6 +67,19 @@ class Pool:
     queued: Rows
     skipped: Rows = field(default_factory=lambda: np.empty(0, np.int64))
     multi_label: bool = False
+
+    def __post_init__(self) -> None:
+        shape = (len(self.item_ids), len(self.class_names))
+        for name in ("votes", "weak", "predicted"):
+            given: object = getattr(self, name)
+            if not isinstance(given, np.ndarray) or given.shape != shape:
+                what = f"of shape {given.shape}" if isinstance(given, np.ndarray) else type(given).__name__
+                raise SettingsError(f"{name} of the pool is {what}; give an array [N, C] of shape {shape}.")
+        for name in ("labelled", "queued", "skipped"):
+            check_places(getattr(self, name), len(self), f"The {name} of the pool")
+        if len(self.gold) != len(self.labelled):
+            raise SettingsError(f"There are {len(self.gold)} gold labels for {len(self.labelled)} labelled items.")
+        check_places(self.gold, shape[1], "The gold labels of the pool", least=-1 if self.multi_label else 0)
 
     def __len__(self) -> int:
         return len(self.item_ids)

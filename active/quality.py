@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from active.graph import CHUNK, Bools, Floats, Rows, Vectors
+from active.graph import CHUNK, Bools, Floats, Rows, Vectors, check_vectors
 from features.index import VectorIndex
 from warehouse import Reader, SettingsError
 
@@ -117,7 +117,8 @@ def suspicion(
         most probable. 0 where a label cannot be judged: in a class of fewer than five, and all where there is only one.
 
     Raises:
-        SettingsError: `rounds` is below 1, or labels are no classes or not as many as vectors.
+        SettingsError: `rounds` is below 1, labels are no classes or not as many as vectors, or the generator is none.
+        DataError: vectors are not finite or not of length 1.
 
     Source: confident learning of Northcutt, Jiang, Chuang (2021) for the out-of-fold judgement, and the neighbourhood
     votes of Zhu, Dong, Liu (2022), Detecting Corrupted Labels Without Training a Model to Predict; their mean in
@@ -125,13 +126,18 @@ def suspicion(
     """
     if rounds < 1:
         raise SettingsError(f"rounds of the label check is {rounds}; it must be 1 or more.")
-    vectors, labels = np.asarray(vectors), np.asarray(labels)
+    _check_generator(generator)
+    vectors, labels = check_vectors(vectors), np.asarray(labels)
     if labels.shape != (len(vectors),):
         raise SettingsError(f"Labels have shape {labels.shape}; give one for each of the {len(vectors)} vectors.")
     if labels.size and not (labels.dtype.kind in "iu" and labels.min() >= 0 and labels.max() < classes):
+        shown = (
+            f"from {labels.min()} to {labels.max()}"
+            if labels.dtype.kind in "iuf"
+            else f"such as {labels.tolist()[0]!r}"
+        )
         raise SettingsError(
-            f"Labels are {labels.dtype} from {labels.min()} to {labels.max()}; give class numbers from 0 to "
-            f"{classes - 1}, of labelled items only."
+            f"Labels are {labels.dtype} {shown}; give class numbers from 0 to {classes - 1}, of labelled items only."
         )
     return _judged(vectors, labels, classes, generator, rounds=rounds)[0]
 
@@ -149,8 +155,19 @@ def suspicion_by_class(vectors: Vectors, has: Bools, generator: np.random.Genera
         a class that too few items have, or too few have not, for one of each in every fold: a first yes has nothing to
         be compared with.
 
+    Raises:
+        SettingsError: `has` is no truth value for each item and class, or the generator is none.
+        DataError: vectors are not finite or not of length 1.
+
     Source: the thresholds for each class of confident learning, Northcutt, Jiang, Chuang (2021).
     """
+    _check_generator(generator)
+    vectors, has = check_vectors(vectors), np.asarray(has)
+    if has.dtype != np.bool_ or has.ndim != 2 or len(has) != len(vectors):
+        raise SettingsError(
+            f"What the {len(vectors)} items have is {has.dtype} of shape {has.shape}; give a truth value for each item "
+            "and class (has == 1 makes them of numbers)."
+        )
     found = np.zeros(has.shape)
     judged = np.flatnonzero(np.minimum(has.sum(axis=0), (~has).sum(axis=0)) >= FOLDS)
     if not judged.size:
@@ -183,6 +200,11 @@ def _odds_of_answers(
         odds = np.where(has, yes, -yes)
         credible = np.maximum(_sigmoid(odds), 0.01)
     return odds
+
+
+def _check_generator(generator: object) -> None:
+    if not isinstance(generator, np.random.Generator):
+        raise SettingsError(f"The generator is {generator!r}; give one, such as np.random.default_rng(0).")
 
 
 def _sigmoid(odds: Floats) -> Floats:

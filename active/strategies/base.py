@@ -5,13 +5,16 @@ Shape letters: N items of the pool, C classes, B picked items.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from active.graph import NEAR_DUPLICATE, Bools, Floats, PoolGraph, Rows
+from active.graph import NEAR_DUPLICATE, Bools, Floats, PoolGraph, Rows, check_vectors
 from active.pool import Pool
-from warehouse import DataError
+from warehouse import DataError, SettingsError
+
+ROUNDING = 1e-6
+"""How far a probability may be above 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +42,8 @@ class Situation:
         seconds: [N] what a label of each item costs, above 0; None where every label costs the same.
 
     Raises:
-        DataError: vectors or predictions are not finite; names the items.
+        DataError: vectors are not of length 1, or predictions no probabilities; names the items.
+        SettingsError: pool and graph are of different items, or the generator is none.
     """
 
     pool: Pool
@@ -49,13 +53,20 @@ class Situation:
     seconds: Floats | None = None
 
     def __post_init__(self) -> None:
-        for name, values in (("vectors", self.graph.vectors), ("predictions", self.pool.predicted)):
-            bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
-            if bad.size:
-                raise DataError(
-                    f"The {name} of {bad.size} of {len(values)} items are not finite, items "
-                    f"{', '.join(self.pool.item_ids[row] for row in bad[:5])}. Delete these rows and run again."
-                )
+        generator: Any = self.generator
+        if not isinstance(generator, np.random.Generator):
+            raise SettingsError(f"The generator is {generator!r}; give one, such as np.random.default_rng(0).")
+        if len(self.graph) != len(self.pool):
+            raise SettingsError(
+                f"The graph has {len(self.graph)} items, the pool {len(self.pool)}; give both the same."
+            )
+        check_vectors(self.graph.vectors, self.pool.item_ids)
+        bad = np.flatnonzero(~((self.pool.predicted >= 0.0) & (self.pool.predicted <= 1.0 + ROUNDING)).all(axis=1))
+        if bad.size:
+            raise DataError(
+                f"The predictions of {bad.size} of {len(self.pool)} items are no probabilities from 0 to 1, items "
+                f"{', '.join(self.pool.item_ids[row] for row in bad[:5])}. Delete these rows and run again."
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 
-from active.consensus import accuracies, consensus, krippendorff_alpha, read_opinions
+from active.consensus import Opinions, accuracies, consensus, krippendorff_alpha, read_opinions
 from flows.report.facts import read_facts
 from tests.warehouse.test_commit_is_atomic import classes, items
-from warehouse import Append, Delete, Lake, Upsert
+from warehouse import Append, Delete, Lake, SettingsError, Upsert
 
 # Reliability data of Krippendorff (2011), Computing Krippendorff's Alpha-Reliability: four observers, 12 units.
 OBSERVERS = (
@@ -40,6 +42,28 @@ def test_alpha_is_one_for_full_agreement_and_undefined_where_nothing_can_differ(
     assert alpha((1, 2, 3)) is None
     assert alpha(()) is None
     assert alpha((1, 2), (2, 1)) < 0  # type: ignore[operator]
+
+
+def test_answers_of_ones_own_are_refused_in_words() -> None:
+    two = np.array([0, 0, 1, 1])
+    for missing in ([0, 1, np.nan, 1], ["a", "b", None, "b"], ["a", "b", float("nan"), "b"]):
+        with pytest.raises(SettingsError, match=r"Some answers are missing.*leave their rows out"):
+            krippendorff_alpha(two, pd.Series(missing).to_numpy())
+    with pytest.raises(SettingsError, match=r"shapes \(4,\), \(3,\)"):
+        krippendorff_alpha(two, two[:3])
+    sound: dict[str, Any] = {"annotators": ["a", "b"], "item": two, "annotator": two % 2, "class_id": two, "items": 2}
+    for wrong, message in (
+        ({"item": np.array(["i1", "i1", "i2", "i2"])}, "Items of the opinions are <U2"),
+        ({"annotators": ["a"]}, "Annotators of the opinions are int64 from 0 to 1; give whole numbers from 0 to 0"),
+        ({"class_id": two - 1}, "Classes of the opinions are int64 from -1 to 0"),
+        ({"class_id": two[:3]}, r"shapes \(4,\), \(4,\), \(3,\)"),
+        ({"item": np.array([0, 0, 0, 1])}, "1 items have one opinion, the first is item 1"),
+    ):
+        given: dict[str, Any] = {**sound, **wrong}
+        with pytest.raises(SettingsError, match=message):
+            Opinions(**given)
+    with pytest.raises(SettingsError, match=r"Classes of the opinions are int64 from 0 to 1; .* from 0 to 0"):
+        accuracies(Opinions(**sound), 1)
 
 
 def say(lake: Lake, answers: Mapping[tuple[str, str], int | Sequence[int]], *, step: int = 0) -> None:

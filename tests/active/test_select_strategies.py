@@ -19,7 +19,7 @@ N = 90
 
 def situation(vectors: np.ndarray, predicted: Floats, *, labelled: Rows, queued: Rows, seed: int = 0) -> Situation:
     n = len(vectors)
-    similarity = vectors @ vectors.T
+    similarity = np.nan_to_num(vectors @ vectors.T)
     np.fill_diagonal(similarity, -1)
     rows = np.argsort(-similarity, axis=1, kind="stable")[:, : min(10, n - 1)]
     pool = Pool(
@@ -366,11 +366,58 @@ def test_the_contract_can_fail() -> None:
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_vectors_and_predictions_that_are_not_finite_are_refused_by_name(name: str) -> None:
     vectors, _ = clusters(12)
-    broken, probs = vectors.copy(), probabilities(12)
-    broken[3, 2], probs[5, 0] = np.nan, np.inf
-    for given, message in (((broken, probabilities(12)), "vectors.*i00003"), ((vectors, probs), "predict.*i00005")):
+    broken, long, probs = vectors.copy(), vectors.copy(), probabilities(12)
+    broken[3, 2], probs[5, 0], long[4] = np.nan, np.inf, 2 * long[4]
+    for given, message in (
+        ((broken, probabilities(12)), "vectors.*i00003"),
+        ((long, probabilities(12)), r"not of length 1, items i00004\. Divide each"),
+        ((vectors, probs), "predict.*i00005"),
+        ((vectors, np.log(probabilities(12))), "predictions of 12 of 12 items are no probabilities"),
+    ):
         with pytest.raises(DataError, match=message):
             STRATEGIES[name](situation(*given, labelled=NONE, queued=NONE), 3)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"predicted": np.ones((3, 3)) / 3}, r"predicted of the pool is of shape \(3, 3\); give .* of shape \(12, 3\)"),
+        ({"votes": [[0.0] * 3] * 12}, "votes of the pool is list"),
+        ({"labelled": np.arange(12) < 2}, r"labelled of the pool are bool .*np\.flatnonzero"),
+        ({"labelled": np.array([0, 12])}, "from 0 to 12; give whole numbers from 0 to 11"),
+        ({"gold": np.array([0])}, "1 gold labels for 2 labelled items"),
+        ({"gold": np.array([0, 3])}, "gold labels of the pool are int64 from 0 to 3"),
+    ],
+)
+def test_what_is_known_fits_the_items(wrong: dict[str, Any], message: str) -> None:
+    sound = situation(clusters(12)[0], probabilities(12), labelled=np.array([0, 1]), queued=NONE)
+    with pytest.raises(SettingsError, match=message):
+        replace(sound.pool, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([[1], [2], [3]], "Neighbours are int64 from 1 to 3; give whole numbers from -1 to 2"),
+        ([[1.0], [2.0], [0.0]], "Neighbours are float64"),
+        ([[1], [1], [0]], "Item 1 has 1 among its neighbours twice, or itself"),
+        ([[1, 1], [2, 0], [0, 1]], "Item 0 has 1 among its neighbours twice"),
+        ([[1], [0]], r"Vectors have shape \(3, 16\), cosines \(2, 1\) and neighbours \(2, 1\)"),
+    ],
+)
+def test_neighbours_are_other_items_of_the_pool(rows: list[list[int]], message: str) -> None:
+    given = np.array(rows)
+    with pytest.raises(SettingsError, match=message):
+        PoolGraph.build(clusters(3)[0], np.full(given.shape, 0.5, np.float32), given)
+
+
+def test_pool_graph_and_generator_belong_together() -> None:
+    sound = situation(clusters(12)[0], probabilities(12), labelled=NONE, queued=NONE)
+    others = situation(clusters(9)[0], probabilities(9), labelled=NONE, queued=NONE)
+    with pytest.raises(SettingsError, match="The graph has 9 items, the pool 12"):
+        replace(sound, graph=others.graph)
+    with pytest.raises(SettingsError, match="The generator is 0; give one"):
+        replace(sound, generator=0)  # pyright: ignore[reportArgumentType]
 
 
 def my_strategy(situation: Situation, batch: int) -> Pick:

@@ -1,6 +1,7 @@
 """Suspicion of labels: planted wrong ones come first, nothing is judged by itself, small cases are no fault."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from active.quality import suspects, suspicion, suspicion_by_class
 from tests.active.pools import CLASSES, clusters, label, sets, small_pool, unit
 from tests.active.test_consensus import say
-from warehouse import Lake, SettingsError
+from warehouse import DataError, Lake, SettingsError
 
 N = 240
 
@@ -193,9 +194,24 @@ def test_wrong_settings_are_refused() -> None:
         ([0, 1, -1, 1], "int64 from -1 to 1; give class numbers from 0 to 1, of labelled items only"),
         ([0, 1, 2, 1], "from 0 to 2"),
         ([0.0, 1.0, 0.0, 1.0], "float64"),
+        (["a", "b", "a", "b"], "Labels are <U1 such as 'a'; give class numbers from 0 to 1"),
         ([0, 1, 1], r"shape \(3,\); give one for each of the 4 vectors"),
     ],
 )
 def test_labels_that_are_none_are_refused(labels: list[float], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         suspicion(np.eye(4, dtype=np.float32), np.array(labels), 2, np.random.default_rng(0))
+
+
+def test_vectors_and_answers_of_ones_own_are_refused_in_words() -> None:
+    seed: Any = 0
+    vectors, labels = np.eye(4, dtype=np.float32), np.arange(4)
+    with pytest.raises(DataError, match=r"4 of 4 items are not of length 1, items 0, 1, 2, 3\. Divide each"):
+        suspicion(vectors * 5, labels, 4, np.random.default_rng(0))
+    with pytest.raises(SettingsError, match=r"The generator is 0; give one, such as np\.random\.default_rng"):
+        suspicion(vectors, labels, 4, seed)
+    has = np.eye(4, dtype=np.int64)  # ~1 is -2
+    with pytest.raises(SettingsError, match=r"is int64 of shape \(4, 4\); give a truth value for each item and class"):
+        suspicion_by_class(vectors, has, np.random.default_rng(0))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(SettingsError, match=r"bool of shape \(3, 4\)"):
+        suspicion_by_class(vectors, has[:3] == 1, np.random.default_rng(0))
