@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import issparse
 from threadpoolctl import threadpool_limits
 
 from warehouse import SettingsError
@@ -34,6 +35,8 @@ ENOUGH_WEAK = 150
 RAREST = 0.01
 """Share of the items below which `class_weights` takes no class to be: one label would outweigh all others."""
 MAX_STEPS = 200
+SUMS_TO_1 = 0.01
+"""How far the sum of an item's weak labels may be from 1: they may be rounded to 16 bits."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,22 +175,37 @@ class EndModel:
 
         Args:
             vectors: [N, D] unit rows, with the words beside them where it sees both.
-            probs: weak labels [N, C].
-            weights: [N] how much each one counts; 0 leaves it out.
+            probs: weak labels [N, C], rows that count sum to 1.
+            weights: [N] how much each one counts, 0 or more; 0 leaves it out.
             hidden: what it looks through as well.
 
         Returns:
             The model, or None when every weight is 0.
+
+        Raises:
+            SettingsError: these are no finite numbers, do not fit together, or are out of range.
         """
+        vectors, weights = _features(vectors, "Vectors"), arguments.finite(weights, "Weights", 1)
+        probs = arguments.as_array(probs, "Weak labels")
+        if probs.ndim != 2 or not vectors.shape[0] == len(probs) == len(weights):
+            raise SettingsError(
+                f"Vectors have shape {vectors.shape}, weak labels {probs.shape} and weights {weights.shape}; give a "
+                "row of numbers, a probability for each class, and one weight for each item."
+            )
+        if (weights < 0).any():
+            raise SettingsError(f"The least of the weights is {weights.min():g}; give 0 or more.")
         rows_N = weights > 0
         if not rows_N.any():
             return None
+        probs_NC = arguments.finite(probs[rows_N], "Weak labels", 2)
+        if (probs_NC < 0).any() or (np.abs(probs_NC.sum(axis=1) - 1.0) > SUMS_TO_1).any():
+            raise SettingsError("Weak labels are no probabilities: those of an item must be 0 or more and sum to 1.")
         untrained = cls.untrained(vectors.shape[1], probs.shape[1], hidden)
-        fitted = untrained._moved(vectors[rows_N], probs[rows_N], weights[rows_N], Hold(WEAK_RIDGE))
+        fitted = untrained._moved(vectors[rows_N], probs_NC, weights[rows_N], Hold(WEAK_RIDGE))
         enough = min(1.0, float(weights.sum()) / (ENOUGH_WEAK * probs.shape[1]))
         ridge = ALONE.ridge + (TAUGHT.ridge - ALONE.ridge) * enough
         hold = replace(TAUGHT, ridge=ridge, first=TAUGHT.first * enough)
-        return replace(fitted, taught_C=weights[rows_N] @ probs[rows_N] >= 1.0, hold=hold)
+        return replace(fitted, taught_C=weights[rows_N] @ probs_NC >= 1.0, hold=hold)
 
     @classmethod
     def fit_gold(
@@ -211,8 +229,19 @@ class EndModel:
             balanced: each class weighs the same.
 
         Raises:
-            SettingsError: a label is no class.
+            SettingsError: a label is no class, vectors are no finite numbers, or do not fit labels or `weak`.
         """
+        arguments.whole(classes, "The number of classes")
+        class_ids = arguments.whole_numbers(class_ids, "Gold labels")
+        vectors = _features(vectors, "Vectors", weak)
+        if class_ids.shape != (vectors.shape[0],):
+            raise SettingsError(
+                f"Gold labels have shape {class_ids.shape}; give one for each of the {vectors.shape[0]} vectors."
+            )
+        if weak and len(weak.intercept_C) != classes:
+            raise SettingsError(
+                f"The model from weak labels has {len(weak.intercept_C)} classes, the gold labels {classes}."
+            )
         if len(class_ids) and not (np.min(class_ids) >= 0 and np.max(class_ids) < classes):
             raise SettingsError(
                 f"Gold labels range from {np.min(class_ids)} to {np.max(class_ids)}; {classes} classes have the "
@@ -233,7 +262,12 @@ class EndModel:
         return cls(np.zeros((seen, classes)), np.zeros(classes), np.zeros(classes, np.bool_), hidden=hidden)
 
     def predict_proba(self, vectors: Features) -> Floats:
-        """Class probabilities [N, C] of vectors [N, D]; rows sum to 1."""
+        """Class probabilities [N, C] of vectors [N, D]; rows sum to 1.
+
+        Raises:
+            SettingsError: vectors are no finite numbers, or as long as none that it learned from.
+        """
+        vectors = _features(vectors, "Vectors", self)
         with threadpool_limits(1):
             logits_NC = (self._seen(vectors) @ self.weights_DC + self.intercept_C) / self.temperature
         exp_NC = np.exp(logits_NC - logits_NC.max(axis=1, keepdims=True))
@@ -291,6 +325,16 @@ class EndModel:
             weights_DC=of_weights * self.weights_DC + step[: d * c].reshape(d, c),
             intercept_C=of_intercepts * self.intercept_C + step[d * c : -2],
         )
+
+
+def _features(given: Features, what: str, model: EndModel | None = None) -> Features:
+    """What a model sees as an array or a sparse matrix of finite numbers, as wide as what it learned from."""
+    seen = given if issparse(given) else arguments.finite(given, what, 2)
+    if model:
+        width = len(model.weights_DC) - (len(model.hidden.offset_H) if model.hidden else 0)
+        if seen.shape[1] != width:
+            raise SettingsError(f"{what} have {seen.shape[1]} numbers each, the model learned from {width}.")
+    return seen
 
 
 def class_weights(probs: Floats, weights: Floats) -> Floats:

@@ -46,13 +46,16 @@ class ItemBatch:
     """Items as a labeling function sees them: columns of N items, parsed when first asked for.
 
     Args:
-        item_ids: string array [N].
+        item_ids: Arrow string array [N], as `pa.array(frame["id"])` makes it; so are texts and metadata.
         texts: string array [N], the items' contents.
         metadata: string array [N] of JSON objects.
         classes: class names; the place of a name is its class number.
         vectors: unit vectors [N, D] float32, or None when no function of this run needs them.
         encode: embeds further texts (exemplars) with the same encoder, or None.
         ask: asks a language model, or None when none is configured.
+
+    Raises:
+        SettingsError: a column is no Arrow array, or has another length than `item_ids`.
     """
 
     def __init__(
@@ -66,6 +69,15 @@ class ItemBatch:
         encode: Encode | None = None,
         ask: Ask | None = None,
     ) -> None:
+        columns: dict[str, Any] = {"item_ids": item_ids, "texts": texts, "metadata": metadata}
+        for name, column in columns.items():
+            if not isinstance(column, pa.Array | pa.ChunkedArray):
+                raise SettingsError(
+                    f"{name} of a batch are {type(column).__name__}; give an Arrow array: pa.array(...)."
+                )
+        lengths = {name: len(column) for name, column in (columns | {"vectors": vectors}).items() if column is not None}
+        if len(set(lengths.values())) > 1:
+            raise SettingsError(f"The columns of a batch have the lengths {lengths}; give one entry for each item.")
         self.id_array = item_ids
         self.text_array = texts
         self.metadata_array = metadata
@@ -73,9 +85,9 @@ class ItemBatch:
         self.encode = encode
         self.ask = ask
         self.limit_s = 0.0  # seconds for the call at hand, for functions that break off by themselves; 0 for no limit
-        self._vectors = vectors
-        if vectors is not None:
-            vectors.setflags(write=False)
+        self._vectors = None if vectors is None else vectors.view()
+        if self._vectors is not None:
+            self._vectors.setflags(write=False)
 
     def __len__(self) -> int:
         return len(self.id_array)
@@ -107,7 +119,13 @@ class ItemBatch:
         return self._vectors
 
     def class_id(self, name: str) -> int:
-        """Number of a class."""
+        """Number of a class.
+
+        Raises:
+            SettingsError: there is no such class.
+        """
+        if name not in self.classes:
+            raise SettingsError(f"There is no class {name!r}; the classes are {', '.join(self.classes)}.")
         return self.classes.index(name)
 
     def take(self, rows: npt.NDArray[np.int64]) -> "ItemBatch":
@@ -251,6 +269,7 @@ def check_functions(functions: Sequence[Any], classes: Sequence[str], *, where: 
     Raises:
         SettingsError: names the function, what it says and what is known.
     """
+    arguments.check_classes(classes)
     checked: list[LabelingFunction] = []
     names: set[str] = set()
     for given in functions:

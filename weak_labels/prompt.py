@@ -1,6 +1,7 @@
 """`prompt`: a labeling function that asks a language model; `weak_labels.prompt_client` asks it and counts the cost."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from warehouse import SettingsError
@@ -8,9 +9,15 @@ from weak_labels import arguments
 from weak_labels.calls import NotAVote
 from weak_labels.fingerprint import fingerprint
 from weak_labels.functions import ABSTAIN, ItemBatch, LabelingFunction
-from weak_labels.prompt_client import Refused
 
 _PUNCTUATION = " \"'.!*`„“”"
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The service refused one text, for instance because it is too long; the item becomes a fault."""
+
+    reason: str
 
 
 def prompt(

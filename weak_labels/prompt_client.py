@@ -24,6 +24,7 @@ from warehouse import SettingsError
 from warehouse.address import is_plain_address
 from weak_labels.calls import NotAVote
 from weak_labels.paid_answers import PaidAnswers
+from weak_labels.prompt import Refused
 
 MAX_ANSWER_TOKENS = 16
 _MAX_BODY_BYTES = 1 << 20
@@ -42,13 +43,6 @@ _ASKED_FOR = {
 _LONGEST_WAIT_S = 60.0
 _SHORTEST_SECRET = 8
 """A shorter key is a stand-in for none, such as `no`, and may be a word of an answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """The service refused one text, for instance because it is too long; the item becomes a fault."""
-
-    reason: str
 
 
 _NOT_ASKED = Refused("not asked")

@@ -177,10 +177,10 @@ def test_the_help_of_embed_says_one_thing_of_bf16(capsys: pytest.CaptureFixture[
     assert "cuda in fp32 or bf16." in text
 
 
-def test_help_answers_without_loading_torch_or_prefect() -> None:
+def test_help_and_a_file_of_functions_are_there_without_torch_prefect_or_a_client_for_http() -> None:
     code = (
-        "import sys; from flows.cli.main import run_command; run_command(['--help']);"
-        "sys.exit(bool({'torch', 'prefect', 'snorkel', 'label_studio_sdk'} & set(sys.modules)))"
+        "import sys; from flows.cli.main import run_command; run_command(['--help']); import weak_labels;"
+        "sys.exit(bool({'torch', 'prefect', 'snorkel', 'label_studio_sdk', 'httpx'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True).returncode == 0
 

@@ -97,6 +97,8 @@ def test_the_file_of_functions_may_be_named_by_a_text(tmp_path: Path) -> None:
     file = tmp_path / "functions.py"
     file.write_text("from weak_labels import keywords\ncrash = keywords('bug', ['crash'])\n")
     assert [function.name for function in load_functions(str(file), ("bug", "praise"))] == ["crash"]
+    with pytest.raises(SettingsError, match=r"classes must be a list of names, .* not 'debug'"):
+        load_functions(file, "debug")
 
 
 @pytest.mark.parametrize(
@@ -132,3 +134,5 @@ def test_votes_are_for_a_number_of_classes_and_not_for_their_names() -> None:
     names: Any = ("ham", "spam")
     with pytest.raises(SettingsError, match=r"The number of classes of the votes is \('ham', 'spam'\)"):
         VoteMatrix.from_dense(np.array([[0, 1]]), classes=names)
+    with pytest.raises(SettingsError, match=r"The number of items of the votes is 2\.0; give a whole number"):
+        VoteMatrix.from_triples([0], [0], [1], items=2.0, functions=1, classes=2)  # pyright: ignore[reportArgumentType]

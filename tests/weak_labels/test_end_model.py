@@ -3,8 +3,10 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from active.pool import read_pool
@@ -42,6 +44,60 @@ class TestLearning:
         vectors, _ = clouds(3, seed=1)
         with pytest.raises(SettingsError, match=r"Gold labels range from .*; 3 classes have the numbers 0 to 2"):
             EndModel.fit_gold(None, vectors, np.array(labels), 3)
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            (
+                {"vectors": np.array([[1.0, np.nan], [0, 1], [1, 0]])},
+                "Vectors of 1 of 3 items are not finite, .* item 0",
+            ),
+            ({"vectors": np.eye(3)[0]}, r"Vectors have shape \(3,\); give a row of numbers for each item"),
+            ({"vectors": [["oil", "wheat"]] * 3}, "Vectors are no numbers"),
+            ({"probs": np.array([[np.inf, 0], [0, 1], [1, 0]])}, "Weak labels of 1 of 3 items are not finite"),
+            ({"probs": np.array([0, 1, 1])}, r"weak labels \(3,\)"),
+            ({"probs": np.eye(2)}, r"Vectors have shape \(3, 2\), weak labels \(2, 2\) and weights \(3,\)"),
+            ({"probs": np.full((3, 2), 4.0)}, "those of an item must be 0 or more and sum to 1"),
+            ({"weights": np.array([1.0, np.nan, 1.0])}, "Weights of 1 of 3 items are not finite"),
+            ({"weights": np.array([1.0, -1.0, 1.0])}, "least of the weights is -1"),
+            ({"weights": 1.0}, r"Weights have shape \(\); give one number for each item"),
+        ],
+    )
+    def test_weak_labels_of_ones_own_are_refused_in_words(self, given: dict[str, Any], message: str) -> None:
+        sound: dict[str, Any] = {"vectors": np.eye(3, 2), "probs": np.eye(2)[[0, 1, 1]], "weights": np.ones(3)}
+        with pytest.raises(SettingsError, match=message):
+            EndModel.fit_weak(**(sound | given))
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            ({"vectors": np.array([[1.0, np.inf], [0, 1], [1, 0]])}, "Vectors of 1 of 3 items are not finite"),
+            ({"vectors": np.eye(3)}, "Vectors have 3 numbers each, the model learned from 2"),
+            ({"class_ids": [0, 1]}, r"Gold labels have shape \(2,\); give one for each of the 3 vectors"),
+            ({"class_ids": ["ham", "spam", "ham"]}, "Gold labels hold 'ham'"),
+            ({"classes": ("ham", "spam")}, "The number of classes is"),
+            ({"classes": 3}, "has 2 classes, the gold labels 3"),
+        ],
+    )
+    def test_gold_labels_of_ones_own_are_refused_in_words(self, given: dict[str, Any], message: str) -> None:
+        weak = EndModel.fit_weak(np.eye(3, 2), np.eye(2)[[0, 1, 1]], np.ones(3))
+        assert weak is not None
+        sound: dict[str, Any] = {"vectors": np.eye(3, 2), "class_ids": np.array([0, 1, 1]), "classes": 2}
+        with pytest.raises(SettingsError, match=message):
+            EndModel.fit_gold(weak, **(sound | given))
+        if "vectors" in given:
+            with pytest.raises(SettingsError, match=message):
+                weak.predict_proba(given["vectors"])
+
+    def test_frames_and_lists_teach_as_arrays_do(self) -> None:
+        vectors, truth = clouds(60, seed=1)
+        probs, weights = np.eye(3)[truth], np.ones(60)
+        of_arrays = EndModel.fit_weak(vectors, probs, weights)
+        backward = pd.DataFrame(vectors, index=range(60)[::-1])
+        of_others = EndModel.fit_weak(backward, probs.tolist(), pd.Series(weights))  # pyright: ignore[reportArgumentType]
+        assert of_arrays is not None
+        assert of_others is not None
+        np.testing.assert_array_equal(of_others.predict_proba(backward), of_arrays.predict_proba(vectors))
 
     def test_gold_labels_raise_the_accuracy_of_a_biased_weak_model(self) -> None:
         vectors, truth = clouds(400, seed=1)

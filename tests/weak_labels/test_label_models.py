@@ -190,12 +190,13 @@ VOTES = np.array([[0, 0, -1], [1, -1, 1], [-1, -1, -1]])
         ({"votes": [[0, 1], [0]]}, "Votes are no array: their rows have unequal lengths"),
         ({"votes": csr_matrix(VOTES)}, r"a sparse matrix.*VoteMatrix\.from_triples"),
         ({"votes": np.ma.masked_equal(VOTES, -1)}, r"masked in part.*votes\.filled\(-1\)"),
+        ({"config": ("ham", "spam")}, r"config is \('ham', 'spam'\); give LabelModelConfig\(classes="),
         ({"start": "abc"}, "start must be a dict, such as `learned` of an earlier fit, not 'abc'"),
     ],
 )
 def test_votes_of_ones_own_are_refused_in_words(given: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
-        fit(given.pop("votes", VOTES), LabelModelConfig(classes=("ham", "spam")), **given)
+        fit(given.pop("votes", VOTES), given.pop("config", LabelModelConfig(classes=("ham", "spam"))), **given)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from snorkel.labeling import labeling_function
 
@@ -121,3 +122,19 @@ def test_what_is_no_function_is_refused_in_words(lake: Lake, call: Callable[...,
         call(lake, ["goal"], config())
     with pytest.raises(SettingsError, match="two labeling functions are named 'goal'"):
         call(lake, [GOAL, GOAL], config())
+
+
+def test_a_batch_of_ones_own_says_what_it_needs_and_leaves_what_it_is_given() -> None:
+    vectors = np.eye(2, dtype=np.float32)
+    given = batch(["oil", "wheat"], vectors=vectors)
+    assert vectors.flags.writeable
+    assert not given.vectors.flags.writeable
+    with pytest.raises(SettingsError, match="There is no class 'sport'; the classes are sports, politics, science"):
+        given.class_id("sport")
+    columns: dict[str, Any] = {"item_ids": given.id_array, "texts": given.text_array, "metadata": given.metadata_array}
+    listed: dict[str, Any] = {**columns, "texts": ["oil", "wheat"]}
+    with pytest.raises(SettingsError, match=r"texts of a batch are list; give an Arrow array: pa\.array"):
+        ItemBatch(**listed, classes=CLASSES)
+    short: dict[str, Any] = {**columns, "metadata": pa.array(["{}"])}
+    with pytest.raises(SettingsError, match="'item_ids': 2, 'texts': 2, 'metadata': 1"):
+        ItemBatch(**short, classes=CLASSES)

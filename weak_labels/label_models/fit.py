@@ -16,12 +16,13 @@ import numpy.typing as npt
 
 from warehouse import SettingsError
 from weak_labels import arguments
+from weak_labels.arguments import whole_numbers
 from weak_labels.label_models.anchored import Anchored, fit_anchored
 from weak_labels.label_models.choose import MEAN, MOST_OVERRULED, SLOW_SNORKEL, choose, in_words, overruling
 from weak_labels.label_models.dawid_skene import dawid_skene
 from weak_labels.label_models.majority import soft_majority
 from weak_labels.label_models.snorkel import SMALLEST_L, NoSolution, snorkel_posterior
-from weak_labels.label_models.votes import Bools, Ints, Probs, VoteMatrix, train_rows, whole_numbers
+from weak_labels.label_models.votes import Bools, Ints, Probs, VoteMatrix, train_rows
 
 KINDS = ("auto", "anchored", "snorkel", "dawid_skene", "majority")
 GOLD_KINDS = ("auto", "anchored")
@@ -125,6 +126,11 @@ def fit(
         SettingsError: a vote or a gold label is no class and no -1, a function votes for several classes on one item,
             there are more or fewer of something than items, functions or classes, or the settings are multi_label.
     """
+    given_config: Any = config
+    if not isinstance(given_config, LabelModelConfig):
+        raise SettingsError(
+            f"config is {given_config!r}; give LabelModelConfig(classes=(...)), which names the classes."
+        )
     if config.multi_label:
         raise SettingsError("fit gives each item one class; where multi_label is set, use fit_multi_label.")
     classes = len(config.classes)

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from warehouse import SettingsError
+from weak_labels.arguments import as_array, whole_numbers
 from weak_labels.label_models.anchored import fit_anchored
 from weak_labels.label_models.fit import LabelModelConfig, LabelModelFit, named
-from weak_labels.label_models.votes import Bools, Ints, Probs, VoteMatrix, as_array, train_rows, whole_numbers
+from weak_labels.label_models.votes import Bools, Ints, Probs, VoteMatrix, train_rows
 
 KIND = "anchored_per_class"
 

@@ -4,7 +4,6 @@ An abstain is the absence of a vote. Rows are items, each with the functions tha
 """
 
 import hashlib
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -15,6 +14,7 @@ from scipy.sparse import csr_matrix, issparse
 
 from warehouse import SettingsError
 from weak_labels import arguments
+from weak_labels.arguments import whole_numbers
 
 Votes = npt.NDArray[np.int64]
 Probs = npt.NDArray[np.float64]
@@ -55,10 +55,11 @@ class VoteMatrix:
             classes: C.
 
         Raises:
-            SettingsError: a vote is no class and no abstain, or of no item or function that there is; or `classes` is
-                no number.
+            SettingsError: a vote is no class and no abstain, or of no item or function that there is; or a count
+                is no whole number.
         """
-        arguments.whole(classes, "The number of classes of the votes")
+        for what, number in (("items", items), ("functions", functions), ("classes", classes)):
+            arguments.whole(number, f"The number of {what} of the votes")
         row_V, function_V, class_V = (whole_numbers(part, "Votes") for part in (row_V, function_V, class_V))
         if not row_V.shape == function_V.shape == class_V.shape == (len(class_V),):
             raise SettingsError(
@@ -241,52 +242,6 @@ def _digest(cells: Ints) -> bytes:
     return hashlib.sha256(np.ascontiguousarray(cells, np.int64).tobytes()).digest()
 
 
-def as_array(values: Any, what: str) -> npt.NDArray[Any]:
-    """An array of what is given.
-
-    Args:
-        values: an array or a list.
-        what: their name, to begin a message with.
-
-    Raises:
-        SettingsError: its rows have unequal lengths, or a part of it is masked.
-    """
-    if np.ma.is_masked(values):
-        raise SettingsError(f"{what} are masked in part; fill them before, as with votes.filled(-1).")
-    try:
-        return np.asarray(values)
-    except ValueError as error:
-        raise SettingsError(f"{what} are no array: their rows have unequal lengths.") from error
-
-
-def whole_numbers(values: Any, what: str) -> Ints:
-    """Numbers of classes, items or functions in any form that holds them exactly, as int64.
-
-    Args:
-        values: an array or a list.
-        what: their name, to begin a message with.
-
-    Raises:
-        SettingsError: one of them is no whole number; truth values, text and what is masked are none.
-    """
-    given = as_array(values, what)
-    if given.dtype.kind in "iu":
-        return given.astype(np.int64, copy=False)
-    if not given.size:
-        return given.astype(np.int64)
-    if given.dtype.kind in "fO":
-        with suppress(TypeError, ValueError), np.errstate(invalid="ignore"):
-            numbers = given.astype(np.float64)
-            whole = numbers.astype(np.int64)
-            if (whole == numbers).all():
-                return whole
-    cells = given.reshape(-1).tolist()
-    odd = next((cell for cell in cells if not _is_whole(cell)), cells[0])
-    raise SettingsError(
-        f"{what} hold {odd!r}, which is no whole number; give class numbers, and -1 where there is none."
-    )
-
-
 def train_rows(train: Any, items: int) -> Bools:
     """The rows to learn from [N]; all where None is given.
 
@@ -302,10 +257,6 @@ def train_rows(train: Any, items: int) -> Bools:
             f"{items} items."
         )
     return train_N
-
-
-def _is_whole(cell: object) -> bool:
-    return isinstance(cell, int | float) and not isinstance(cell, bool) and cell % 1 == 0
 
 
 def softmax(logits_NC: Probs) -> Probs:
