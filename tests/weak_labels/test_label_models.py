@@ -1,6 +1,7 @@
 """The label model stage: what it reads, what it writes, and when it leaves everything as it is."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,16 @@ def test_the_posterior_is_snorkels_own() -> None:
     ours = fit(votes, LabelModelConfig(kind="snorkel", classes=CLASSES))
     voted = ours.votes > 0
     np.testing.assert_allclose(ours.probs[voted], theirs.predict_proba(votes)[voted], rtol=1e-5)
+
+
+def test_snorkel_in_several_threads_gives_equal_bits() -> None:
+    votes = np.random.default_rng(3).integers(-1, 3, (60, 5))
+
+    def probs(_: int) -> bytes:
+        return fit(votes, LabelModelConfig(kind="snorkel", classes=CLASSES)).probs.tobytes()
+
+    with ThreadPoolExecutor(3) as threads:
+        assert len({probs(0), *threads.map(probs, range(6))}) == 1
 
 
 VOTES = np.array([[0, 0, -1], [1, -1, 1], [-1, -1, -1]])

@@ -4,6 +4,7 @@ Snorkel and torch are imported when they are used, because that takes seconds.
 """
 
 import random
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 
@@ -14,6 +15,10 @@ from weak_labels.label_models.votes import Bools, Probs, VoteMatrix, softmax
 
 SMALLEST_L = 3
 """Snorkel identifies the accuracies from triples, so it refuses fewer functions."""
+
+
+_one_at_a_time = threading.Lock()
+"""Snorkel draws from the global generators, where a fit in another thread would draw in between."""
 
 
 class NoSolution(ArithmeticError):
@@ -41,7 +46,7 @@ def snorkel_posterior(votes: VoteMatrix, train_N: Bools, *, epochs: int, seed: i
 
     model = LabelModel(cardinality=votes.classes, verbose=False)
     # Its matrices are small: waiting for a second thread costs 20 times the work when the machine is busy.
-    with _global_generators_restored(), threadpool_limits(1):
+    with _one_at_a_time, _global_generators_restored(), threadpool_limits(1):
         try:
             model.fit(votes.take(np.flatnonzero(train_N)).dense(), n_epochs=epochs, seed=seed, progress_bar=False)
         except Exception as error:  # Snorkel raises a bare Exception for this one
