@@ -26,12 +26,12 @@ from engine.config import RoutedConfig
 from engine.convert import CALIBRATION_TOKENS, calibrate_thresholds, convert
 from engine.corpus import Corpus
 from engine.distill import Distillation
-from engine.encoder import DenseEncoder, dense_encoder, pack
+from engine.encoder import DenseEncoder, pack
 from engine.errors import OptionError
 from engine.recipe import Progress, Recipe
 from engine.routed import RoutedEncoder
 from engine.routed_file import write_routed
-from engine.streaming import load_stored_model
+from engine.streaming import dense_encoder, load_stored_model
 from engine.tensor_file import TensorFile
 from engine.weights import DenseFiles, read_minilm
 

@@ -16,13 +16,13 @@ from engine.convert import CALIBRATION_TOKENS, RESERVE, calibrate_thresholds, co
 from engine.corpus import Corpus, read_corpus, with_joined
 from engine.device import check_device
 from engine.distill import Distillation
-from engine.encoder import DenseEncoder, dense_encoder, pack
+from engine.encoder import DenseEncoder, pack
 from engine.errors import OptionError
 from engine.noise import LONGEST, with_noise, word_pieces
 from engine.recipe import Progress, Recipe
 from engine.routed import RoutedEncoder
 from engine.routed_file import check_output, write_routed
-from engine.streaming import TYPES, dense_targets, load_stored_model
+from engine.streaming import TYPES, dense_encoder, dense_targets, load_stored_model
 from engine.tensor_file import TensorFile
 from engine.tokenizer import TextTokenizer
 from engine.weights import DenseFiles, read_folder, read_minilm

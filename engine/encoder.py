@@ -9,7 +9,7 @@ L length of one sequence.
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -213,37 +213,3 @@ def pooled(x_TD: torch.Tensor, runs: Sequence[Run]) -> torch.Tensor:
     if must_fix_order(x_TD):
         return means_SD / root(fold(means_SD * means_SD)).unsqueeze(1)
     return means_SD / means_SD.norm(dim=1, keepdim=True)
-
-
-def dense_encoder(config: EncoderConfig, tensors: Mapping[str, torch.Tensor]) -> DenseEncoder:
-    """A `DenseEncoder` for inference with the tensors of a BERT checkpoint (`weights.encoder_tensors`)."""
-    state: dict[str, torch.Tensor] = {
-        "tokens.weight": tensors["embeddings.word_embeddings.weight"],
-        # All tokens of a single text are of type 0, so its embedding is a part of each position.
-        "positions.weight": tensors["embeddings.position_embeddings.weight"]
-        + tensors["embeddings.token_type_embeddings.weight"][0],
-        "norm.weight": tensors["embeddings.LayerNorm.weight"],
-        "norm.bias": tensors["embeddings.LayerNorm.bias"],
-    }
-    for number in range(config.layers):
-        theirs, ours = f"encoder.layer.{number}.", f"layers.{number}."
-        qkv = [f"{theirs}attention.self.{name}" for name in ("query", "key", "value")]
-        state[f"{ours}attention.qkv.weight"] = torch.cat([tensors[f"{name}.weight"] for name in qkv]).t()
-        state[f"{ours}attention.qkv.bias"] = torch.cat([tensors[f"{name}.bias"] for name in qkv])
-        for part, name in (
-            ("attention.output", "attention.output.dense"),
-            ("feed_forward.up", "intermediate.dense"),
-            ("feed_forward.down", "output.dense"),
-        ):
-            state[f"{ours}{part}.weight"] = tensors[f"{theirs}{name}.weight"].t()
-            state[f"{ours}{part}.bias"] = tensors[f"{theirs}{name}.bias"]
-        for norm, name in (
-            ("attention_norm", "attention.output.LayerNorm"),
-            ("feed_forward_norm", "output.LayerNorm"),
-        ):
-            state[f"{ours}{norm}.weight"] = tensors[f"{theirs}{name}.weight"]
-            state[f"{ours}{norm}.bias"] = tensors[f"{theirs}{name}.bias"]
-    with torch.device("meta"):  # no random initial weights: they would cost time and use the global generator
-        model = DenseEncoder(config)
-    model.load_state_dict({name: value.contiguous() for name, value in state.items()}, assign=True)
-    return model.eval().requires_grad_(False)

@@ -86,6 +86,15 @@ def load_dense_model(
     return model
 
 
+def dense_encoder(config: EncoderConfig, tensors: Mapping[str, torch.Tensor]) -> DenseEncoder:
+    """The same of tensors in memory (`weights.encoder_tensors`), in float32 on the CPU."""
+    model = placed(without_memory(lambda: DenseEncoder(config), torch.float32), "cpu")
+    for name, target in dense_targets(model).items():
+        target.copy_(tensors[name])
+    model.positions.weight += tensors[TYPES][0]
+    return model
+
+
 def check_dense(file: TensorFile, config: EncoderConfig) -> None:
     """Raises: ModelFileError when the file does not hold exactly the tensors of this configuration."""
     found = {name: (place.shape, place.dtype) for name, place in file.places.items()}

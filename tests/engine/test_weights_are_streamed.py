@@ -15,11 +15,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from engine.client import load_encoder
-from engine.encoder import dense_encoder, pack
+from engine.encoder import pack
 from engine.errors import ModelFileError, OptionError
 from engine.routed_file import write_routed
 from engine.streamed import StreamedLayers, streamed_dense, streamed_stored
-from engine.streaming import load_dense_model, load_stored_model
+from engine.streaming import dense_encoder, load_dense_model, load_stored_model
 from engine.tensor_file import TensorFile
 from engine.weights import MINILM, package_folder, read_minilm, shipped
 from tests.engine.stored import read_at_once

@@ -16,8 +16,9 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from engine.config import EncoderConfig, RoutedConfig, ShallowConfig
 from engine.convert import convert
 from engine.corpus import Corpus
-from engine.encoder import DenseEncoder, dense_encoder
+from engine.encoder import DenseEncoder
 from engine.routed import RoutedEncoder
+from engine.streaming import dense_encoder
 from engine.trace import LayerTrace
 from engine.weights import encoder_tensors
 from tests.engine.texts import SENTENCE
