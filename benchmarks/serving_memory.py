@@ -27,9 +27,8 @@ from engine.native import int8_forward
 from engine.quantize import Int8Weights, quantize
 from engine.streaming import dense_int8, load_dense_model, load_stored_model, stored_int8
 from engine.tensor_file import TensorFile
-from engine.weights import MINILM, package_files, package_folder, shipped
+from engine.weights import MINILM, WEIGHTS, package_files, package_folder, shipped
 
-WEIGHTS = "model.safetensors"
 _FLOATS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 ROUNDS = 5
 

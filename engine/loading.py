@@ -20,18 +20,17 @@ from engine.quantized_file import read_quantized
 from engine.request import Packed
 from engine.routed import RoutedEncoder
 from engine.streamed import streamed_dense, streamed_stored
-from engine.streaming import dense_int8, load_dense_model, load_stored_model, stored_int8
+from engine.streaming import dense_int8, load_dense_model, load_stored_model, open_minilm, stored_int8
 from engine.tensor_file import TensorFile
 from engine.tokenizer import TextTokenizer
 from engine.trace import Forward, LayerTrace, text_traces
-from engine.weights import MINILM, package_files, package_folder
+from engine.weights import MINILM
 
 CODE_VERSION = 3
 """Part of every encoder_id. Raise it when the engine's code changes any output bit."""
 
 DEFAULT_MAX_TOKENS = 256
 MIN_TOKENS = 3
-WEIGHTS = "model.safetensors"
 BITS = {"int8": 8, "int4": 4}
 _FLOATS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _ARITHMETIC = {"fp32": "float32", "bf16": "bfloat16", "int4": "int4, query, key and value int8"}
@@ -47,15 +46,13 @@ def load_dense(
     device: str = "cpu",
 ) -> LocalEncoder:
     """The dense parent all-MiniLM-L6-v2; see `engine.client.load_encoder`."""
-    files = package_files(MINILM, without=WEIGHTS)
-    config = EncoderConfig.from_json(files["config.json"], files["1_Pooling/config.json"])
+    config, tokenizer, file = open_minilm()
     streamed = None
-    file = TensorFile(package_folder(MINILM) / WEIGHTS, MINILM.sha256[WEIGHTS])
     if precision in BITS:
         with file:
             return encoder_of(
                 dense_int8(file, config, BITS[precision]),
-                files["tokenizer.json"],
+                tokenizer,
                 sha256=MINILM.sha256,
                 precision=precision,
                 max_tokens=max_tokens,
@@ -70,7 +67,7 @@ def load_dense(
         file.close()
     return encoder_of(
         model,
-        files["tokenizer.json"],
+        tokenizer,
         sha256=MINILM.sha256,
         max_tokens=max_tokens,
         threads=threads if streamed is None else 1,

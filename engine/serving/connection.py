@@ -18,9 +18,7 @@ from engine.serving.statuses import error_response, raw_response
 async def too_many(scope: Scope, receive: Receive, send: Send) -> None:
     """The application of connections above the limit."""
     response = error_response(503, "The server has as many connections as it takes. Ask again later.")
-    await send_refusal(
-        receive, send, status=response.status_code, headers=response.raw_headers, body=bytes(response.body)
-    )
+    await send_refusal(response, receive, send)
 
 
 class Unfetched:
