@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from weak_labels.losses import softmax
+
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int64]
 
@@ -108,9 +110,7 @@ def temperature(probs: Floats, class_ids: Ints) -> float:
 
 def cooled(probs: Floats, temperature: float) -> Floats:
     """Probabilities [N, C] at another temperature."""
-    logits = np.log(np.maximum(probs.astype(np.float64), 1e-300)) / temperature
-    exp = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return exp / exp.sum(axis=1, keepdims=True)
+    return softmax(np.log(np.maximum(probs.astype(np.float64), 1e-300)) / temperature)
 
 
 def calibration_error(probs: Floats, class_ids: Ints) -> float:

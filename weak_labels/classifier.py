@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from warehouse import SettingsError
 from weak_labels import arguments
 from weak_labels.hidden_layer import HiddenLayer
-from weak_labels.losses import cross_entropy
+from weak_labels.losses import cross_entropy, softmax
 
 Floats = npt.NDArray[np.float64]
 Vectors = npt.NDArray[np.floating[Any]]
@@ -270,8 +270,7 @@ class EndModel:
         vectors = _features(vectors, "Vectors", self)
         with threadpool_limits(1):
             logits_NC = (self._seen(vectors) @ self.weights_DC + self.intercept_C) / self.temperature
-        exp_NC = np.exp(logits_NC - logits_NC.max(axis=1, keepdims=True))
-        return exp_NC / exp_NC.sum(axis=1, keepdims=True)
+        return softmax(logits_NC)
 
     def _seen(self, vectors: Features) -> Features:
         features = self.hidden.beside(vectors) if self.hidden else vectors

@@ -1,4 +1,4 @@
-"""The loss that every classifier here is fitted with: cross-entropy against soft labels, and its slope."""
+"""Class probabilities from logits, and the loss that every classifier here is fitted with, with its slope."""
 
 from typing import Any
 
@@ -6,6 +6,12 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.floating[Any]]
+
+
+def softmax(logits: Floats) -> npt.NDArray[Any]:
+    """Class probabilities [N, C] from their logarithms up to a constant in each row."""
+    exp_NC = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exp_NC / exp_NC.sum(axis=1, keepdims=True)
 
 
 def cross_entropy(logits: Floats, target: Floats, weights: Floats) -> tuple[float, Floats]:

@@ -16,8 +16,8 @@ from scipy.sparse import csr_matrix, hstack
 from threadpoolctl import threadpool_limits
 
 from weak_labels.classifier import class_weights
-from weak_labels.label_models.votes import Ints, Probs, softmax
-from weak_labels.losses import cross_entropy
+from weak_labels.label_models.votes import Ints, Probs
+from weak_labels.losses import cross_entropy, softmax
 
 if TYPE_CHECKING:
     from sklearn.feature_extraction.text import TfidfVectorizer

@@ -16,7 +16,8 @@ from scipy.sparse import csr_matrix
 
 from weak_labels.label_models.agreement import Agreement, least, one_coin
 from weak_labels.label_models.majority import soft_majority
-from weak_labels.label_models.votes import Bools, Ints, Probs, VoteMatrix, softmax
+from weak_labels.label_models.votes import Bools, Ints, Probs, VoteMatrix
+from weak_labels.losses import softmax
 
 ANCHOR = 0.75
 """Precision of a vote before anything is known; for a class with a share p above 1/2 it is (1 + p) / 2."""

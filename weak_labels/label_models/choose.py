@@ -14,7 +14,8 @@ import numpy as np
 from warehouse.rounding import percent
 from weak_labels.label_models.anchored import Anchored, fit_anchored
 from weak_labels.label_models.majority import soft_majority
-from weak_labels.label_models.votes import Bools, Ints, Probs, VoteMatrix, softmax
+from weak_labels.label_models.votes import Bools, Ints, Probs, VoteMatrix
+from weak_labels.losses import softmax
 
 FEWEST_GOLD = 20
 """Covered gold labels below which a comparison of models would be chance."""

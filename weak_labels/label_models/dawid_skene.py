@@ -8,7 +8,8 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from weak_labels.label_models.majority import soft_majority
-from weak_labels.label_models.votes import Bools, Probs, VoteMatrix, softmax
+from weak_labels.label_models.votes import Bools, Probs, VoteMatrix
+from weak_labels.losses import softmax
 
 STEPS = 100
 TOLERANCE = 1e-4

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from weak_labels.label_models.votes import Bools, Probs, VoteMatrix, softmax
+from weak_labels.label_models.votes import Bools, Probs, VoteMatrix
+from weak_labels.losses import softmax
 
 SMALLEST_L = 3
 """Snorkel identifies the accuracies from triples, so it refuses fewer functions."""

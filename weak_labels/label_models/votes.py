@@ -257,9 +257,3 @@ def train_rows(train: Any, items: int) -> Bools:
             f"{items} items."
         )
     return train_N
-
-
-def softmax(logits_NC: Probs) -> Probs:
-    """Class probabilities [N, C] from their logarithms up to a constant in each row."""
-    exp_NC = np.exp(logits_NC - logits_NC.max(axis=1, keepdims=True))
-    return exp_NC / exp_NC.sum(axis=1, keepdims=True)
