@@ -89,11 +89,6 @@ def sent_hashes(reader: Reader, config: QueueConfig, item_ids: Sequence[str]) ->
     return dict(reader.rows(sql, [list(item_ids)]))
 
 
-def queue_table(rows: Sequence[Row]) -> pa.Table:
-    """Rows as the table that a commit takes."""
-    return pa.Table.from_pylist(list(rows))
-
-
 def commit_states(
     lake: Lake,
     config: QueueConfig,
@@ -105,7 +100,7 @@ def commit_states(
     """Write changed rows in one commit of the push stage, and beside them what `also` finds."""
     params = {"project": config.project, "step": step, "items": [row["item_id"] for row in rows]}
     with lake.stage("push", version=1, inputs=("queue",), params=params) as stage:
-        writes: list[Write] = [Upsert("queue", queue_table(rows)), *(also(stage) if also else ())]
+        writes: list[Write] = [Upsert("queue", pa.Table.from_pylist(list(rows))), *(also(stage) if also else ())]
         stage.commit(writes, rows_read=len(rows), detail={"step": step})
 
 

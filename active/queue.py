@@ -10,8 +10,10 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import pyarrow as pa
+
 from active.cursor import Cursor
-from active.outbox import QueueConfig, Row, former_tasks, queue_table
+from active.outbox import QueueConfig, Row, former_tasks
 from active.service import ALL_TASKS, SIMULATED, AnnotationService, Answer, perhaps_meant
 from warehouse import Append, Lake, Reader, StageResult, Upsert
 from warehouse.answers import WHO, person
@@ -202,9 +204,9 @@ def _commit_answers(lake: Lake, config: QueueConfig, new: list[Row], detail: Map
             return stage.nothing(**detail)
         writes: list[Append | Upsert] = []
         if new:
-            writes.append(Append("annotations", queue_table(new)))
+            writes.append(Append("annotations", pa.Table.from_pylist(new)))
         if states:
-            writes.append(Upsert("queue", queue_table(states)))
+            writes.append(Upsert("queue", pa.Table.from_pylist(states)))
         return stage.commit(writes, rows_read=len(new), detail=detail)
 
 

@@ -17,6 +17,7 @@ from active.pool import Pool
 COVERAGE_WORTH = 3.0
 """Gold labels per class that weak labels on the whole pool count for in `representative_share`."""
 CONTRADICTION = 0.3
+"""Share of the doubt that a full contradiction adds to an item the end model is sure about."""
 RARE = 0.02
 SMALLEST = 1e-12
 REDUNDANCY_POWER = 4

@@ -30,12 +30,10 @@ from active.kept_gains import kept_gains
 from active.kept_values import changed, stored_values
 from active.pool import Pool, read_pool
 from active.reason import reasons
-from active.taught import Estimate
+from active.taught import CONTRADICTION, Estimate
 from features.index import VectorIndex
 from warehouse import Lake, Progress, SettingsError, StageResult, Upsert, silent
 
-CONTRADICTION = 0.3
-"""Share of the doubt that a full contradiction adds to an item the end model is sure about."""
 SHARPNESS = 2.0
 """Power of the predicted probabilities: a model held back by its ridge is surer than it says."""
 TAUGHT_RIDGE, ALONE_RIDGE = 1.0, 0.02

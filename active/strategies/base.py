@@ -94,6 +94,12 @@ class Strategy(Protocol):
         ...
 
 
+def entropy(probs: Floats) -> Floats:
+    """Entropy [N] of probabilities [N, C], over that of an even split."""
+    logs = np.log(probs, out=np.zeros_like(probs), where=probs > 0)
+    return -(probs * logs).sum(axis=1) / np.log(max(2, probs.shape[1]))
+
+
 def pick_best(situation: Situation, batch: int, scores: Floats) -> Pick:
     """The allowed items with the largest scores [N], never two near-duplicates; equal scores are drawn."""
     pick = Picking(situation)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from active.strategies.base import Pick, Situation, pick_best
+from active.strategies.base import Pick, Situation, entropy, pick_best
 
 
 def pick_entropy(situation: Situation, batch: int) -> Pick:
@@ -10,6 +10,4 @@ def pick_entropy(situation: Situation, batch: int) -> Pick:
 
     Source: Shannon (1948); as a query strategy Settles (2009), Active Learning Literature Survey, section 3.1.
     """
-    probs = situation.pool.question
-    logs = np.log(probs, out=np.zeros_like(probs), where=probs > 0)
-    return pick_best(situation, batch, np.clip(-(probs * logs).sum(axis=1) / np.log(max(2, probs.shape[1])), 0.0, 1.0))
+    return pick_best(situation, batch, np.clip(entropy(situation.pool.question), 0.0, 1.0))

@@ -3,7 +3,7 @@
 import numpy as np
 
 from active.clusters import k_means
-from active.strategies.base import Pick, Situation, pick_per_cluster
+from active.strategies.base import Pick, Situation, entropy, pick_per_cluster
 
 
 def pick_patron(situation: Situation, batch: int, *, steps: int = 1, distance: float = 0.6) -> Pick:
@@ -22,9 +22,7 @@ def pick_patron(situation: Situation, batch: int, *, steps: int = 1, distance: f
     Uncertainty Propagation Approach, sections 4.2 and 4.3.
     """
     pool, graph = situation.pool, situation.graph
-    probs = pool.predicted
-    logs = np.log(probs, out=np.zeros_like(probs), where=probs > 0)
-    doubt = -(probs * logs).sum(axis=1) / np.log(max(2, probs.shape[1]))
+    doubt = entropy(pool.predicted)
     for _ in range(steps):
         doubt = graph.smoothed(doubt)
     rows = pool.open
