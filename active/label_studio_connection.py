@@ -9,7 +9,6 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import httpx
 from label_studio_sdk import LabelStudio
@@ -19,10 +18,9 @@ from label_studio_sdk.core.parse_error import ParsingError
 from active.deadline import DeadlineClient
 from active.label_studio_failures import KEY_VARIABLE, URL_VARIABLE, Place, failure
 from warehouse import ServiceError, ServiceRefused, SettingsError, SiftlineError
-from warehouse.address import is_plain_address
+from warehouse.address import is_own, is_plain_address
 
 TIMEOUT_S = 60.0
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -59,10 +57,9 @@ class Connection:
         self.place = Place(url=self.url, project=project, key=api_key, key_file=key_file)
         # Redirects are not followed: a POST would turn into a GET, and a log-in page would look like an answer.
         # A proxy that the environment names cannot reach this machine's own addresses.
-        own = urlsplit(url).hostname in LOOPBACK
         try:
             http = DeadlineClient(
-                timeout=timeout_s, follow_redirects=False, trust_env=not own, verify=httpx.create_ssl_context()
+                timeout=timeout_s, follow_redirects=False, trust_env=not is_own(url), verify=httpx.create_ssl_context()
             )
         except (ImportError, ValueError, httpx.InvalidURL) as error:
             # What is taken for a wrong port is the beginning of a password that holds a slash.

@@ -14,7 +14,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from flows.processes import end, left_of_session, moved_since, session_listens, spawn, start_time, started_for
+from flows.processes import (
+    end,
+    last_words,
+    left_of_session,
+    moved_since,
+    session_listens,
+    spawn,
+    start_time,
+    started_for,
+)
 from warehouse import ServiceError
 from warehouse.files import replaced_file
 
@@ -117,7 +126,7 @@ class Background:
         # What answers at its port may be another's server that took it meanwhile; then this one ends.
         while not (ready() and (port is None or session_listens(running.pid, port))):
             if start_time(running.pid) != running.started or not running.started:
-                raise ServiceError(f"{self.name} ended while it started: {self._last_words()} (log: {self.log})")
+                raise ServiceError(f"{self.name} ended while it started: {last_words(self.log)} (log: {self.log})")
             if time.monotonic() > deadline:
                 self.stop()
                 raise ServiceError(
@@ -147,7 +156,3 @@ class Background:
         if end(running.pid, running.started, STOP_TIMEOUT_S):
             return True
         raise ServiceError(f"{self.name} (pid {running.pid}) did not stop; end it by hand: kill -9 {running.pid}")
-
-    def _last_words(self) -> str:
-        lines = self.log.read_text("utf-8", "replace").strip().splitlines()
-        return " | ".join(lines[-3:])[-500:] if lines else "it printed nothing"

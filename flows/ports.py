@@ -3,16 +3,13 @@
 import os
 import socket
 import time
-from urllib.parse import urlsplit
 
 from warehouse import SettingsError
+from warehouse.address import LOOPBACK, is_own
 
 PORT_TIMEOUT_S = 10.0
 """A server that was killed may hold its port for a moment."""
 TRIES = 100
-
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def reach_loopback_directly() -> None:
@@ -22,9 +19,14 @@ def reach_loopback_directly() -> None:
         os.environ[name] = ",".join(dict.fromkeys([*known, *LOOPBACK]))
 
 
-def is_own(url: str) -> bool:
-    """Whether an address is one of this machine, which no proxy can reach."""
-    return urlsplit(url).hostname in LOOPBACK
+def answers(url: str, timeout_s: float = 5.0) -> bool:
+    """Whether a server says at an address that it is well."""
+    import httpx  # takes longer to import than a command that asks nobody
+
+    try:
+        return httpx.get(url, timeout=timeout_s, trust_env=not is_own(url)).status_code == 200
+    except httpx.HTTPError:
+        return False
 
 
 def take_port(first: int, former: int = 0) -> socket.socket:

@@ -20,9 +20,10 @@ from pathlib import Path
 import httpx
 
 from flows.background import Background
-from flows.ports import is_own, reach_loopback_directly
+from flows.ports import answers, reach_loopback_directly
+from flows.processes import last_words
 from warehouse import ServiceError, SettingsError
-from warehouse.address import is_plain_address
+from warehouse.address import is_own, is_plain_address
 from warehouse.errors import DiskFull
 
 START_TIMEOUT_S = 300.0
@@ -228,7 +229,7 @@ def disk_full(home: Path) -> DiskFull | None:
 
 def _send_what_waits(url: str) -> None:
     """Let Prefect's background workers send their last logs and events while the server is still there."""
-    if "prefect" not in sys.modules or not _healthy(url):
+    if "prefect" not in sys.modules or not answers(f"{url}/health"):
         return
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
@@ -269,18 +270,17 @@ def _own_server(home: Path, meanwhile: Callable[[], object]) -> Generator[str]:
     try:
         meanwhile()
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not _healthy(url):
-            tail = " | ".join(log.read_text("utf-8", "replace").strip().splitlines()[-5:])
+        while not answers(f"{url}/health"):
             if process.poll() is not None:
                 if full := disk_full(home):
                     raise full
                 raise ServiceError(
-                    f"Prefect's server ended with code {process.returncode} ({tail or 'it said nothing'}). "
+                    f"Prefect's server ended with code {process.returncode} ({last_words(log)}). "
                     f"If its data is damaged, delete {home}: it holds only the history of flow runs."
                 )
             if time.monotonic() > deadline:
                 raise ServiceError(
-                    f"Prefect's server did not answer within {START_TIMEOUT_S:.0f} s ({tail or 'it said nothing'}); "
+                    f"Prefect's server did not answer within {START_TIMEOUT_S:.0f} s ({last_words(log)}); "
                     "the machine may be too busy. Run again."
                 )
             time.sleep(0.1)
@@ -294,10 +294,3 @@ def _own_server(home: Path, meanwhile: Callable[[], object]) -> Generator[str]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def _healthy(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health", timeout=5, trust_env=False).status_code == 200
-    except httpx.HTTPError:
-        return False

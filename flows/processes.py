@@ -15,6 +15,12 @@ EXEC_S = 2.0
 """While a process becomes another program, its environment is empty for a moment, longer on a busy machine."""
 
 
+def last_words(log: Path) -> str:
+    """The end of what a process printed, for a message."""
+    lines = log.read_text("utf-8", "replace").strip().splitlines()
+    return " | ".join(lines[-5:])[-500:] if lines else "it printed nothing"
+
+
 def spawn(command: Sequence[str], environment: Mapping[str, str], log: Path, record: Callable[[int, int], T]) -> T:
     """Start a process in a session of its own.
 

@@ -14,12 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
 from filelock import FileLock, Timeout
 
 from engine.remote import START, info_sha256
 from flows.background import Background, Running
-from flows.ports import is_own, take_port
+from flows.ports import answers, take_port
 from flows.prefect_server import DATABASE, PYTHON, QUIET, check_api, configured_api_url, data_in, own_pages
 from flows.processes import has_lost
 from flows.project import Project
@@ -189,16 +188,16 @@ def status(project: Project) -> list[Line]:
         if last is not None and last.url == engine:
             lines.append(_line(Background("engine", state), "/health"))
         else:
-            lines.append(Line("engine", "yours" if _answers(f"{engine}/health") else "away", engine, ""))
+            lines.append(Line("engine", "yours" if answers(f"{engine}/health") else "away", engine, ""))
     studio = studio_status(project.root)
     if studio is not None:
-        answers = _answers(f"{studio.url}/health")
+        well = answers(f"{studio.url}/health")
         server = studio_server(project.root)
-        lines.append(Line("label studio", "runs" if answers else "does not answer", studio.url, str(server.log_path)))
+        lines.append(Line("label studio", "runs" if well else "does not answer", studio.url, str(server.log_path)))
     elif os.environ.get("LABEL_STUDIO_URL"):
         url = os.environ["LABEL_STUDIO_URL"].rstrip("/")
         if is_plain_address(url):
-            lines.append(Line("label studio", "yours" if _answers(f"{url}/health") else "away", url, ""))
+            lines.append(Line("label studio", "yours" if answers(f"{url}/health") else "away", url, ""))
         else:
             unusable = "LABEL_STUDIO_URL cannot be used; siftline doctor says why"
             lines.append(Line("label studio", "away", unusable, ""))
@@ -216,7 +215,7 @@ def _line(service: Background, health: str) -> Line:
     running = service.status()
     if running is None:
         return Line(service.name, "does not run" if service.last() is None else "ended", "", str(service.log))
-    well = not health or _answers(running.url + health)
+    well = not health or answers(running.url + health)
     where = running.url or f"pid {running.pid}"
     return Line(service.name, "runs" if well else "does not answer", where, str(service.log))
 
@@ -257,7 +256,7 @@ def _prefect_at(door: socket.socket, service: Background, project: Project, envi
         "PREFECT_UI_API_URL": url,
     }
     try:
-        return service.start(command, variables, url=url, ready=lambda: _answers(f"{url}/health")).url
+        return service.start(command, variables, url=url, ready=lambda: answers(f"{url}/health")).url
     except ServiceError as error:
         raise ServiceError(
             f"{error}. If its data is damaged, delete {home}: it holds only the history of runs"
@@ -266,9 +265,9 @@ def _prefect_at(door: socket.socket, service: Background, project: Project, envi
 
 def _known_up(service: Background, running: Running, health: str, told: Callable[[str], None]) -> str:
     """Wait for a server that runs: it may be starting still, since before `up` was interrupted; returns its address."""
-    if not _answers(health):
+    if not answers(health):
         told(f"waiting for {service.name}, which runs and does not answer")
-        service.await_ready(running, lambda: _answers(health))
+        service.await_ready(running, lambda: answers(health))
     return running.url
 
 
@@ -285,10 +284,10 @@ def _engine_up(project: Project, environment: Mapping[str, str], told: Callable[
     running = service.status() if command else None
     if running is not None:
         _known_up(service, running, f"{url}/health", told)
-    if running is not None or not command or _answers(f"{url}/health"):
+    if running is not None or not command or answers(f"{url}/health"):
         return
     told("starting the engine's server")
-    service.start(command, environment, url=url, ready=lambda: _answers(f"{url}/health"), asks=asks)
+    service.start(command, environment, url=url, ready=lambda: answers(f"{url}/health"), asks=asks)
 
 
 def _engine_command(project: Project, url: str) -> list[str]:
@@ -312,7 +311,7 @@ def engine_start(project: Project) -> str:
     if last is None or last.url != url:
         return START
     # One that died may have been followed by another at its address, which `up` leaves alone.
-    return "siftline up" if service.status() is not None or not _answers(f"{url}/health") else START
+    return "siftline up" if service.status() is not None or not answers(f"{url}/health") else START
 
 
 def studio_of_up(project: Project) -> StudioInfo | None:
@@ -335,10 +334,3 @@ def _wants_studio(project: Project) -> bool:
     if service == "folder" or os.environ.get("LABEL_STUDIO_URL"):
         return False
     return service == "label-studio" or (project.root / ".studio" / "studio.json").is_file()
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=5, trust_env=not is_own(url)).status_code == 200
-    except httpx.HTTPError:
-        return False

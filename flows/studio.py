@@ -16,12 +16,12 @@ import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-import httpx
 from filelock import FileLock
 
-from flows.ports import is_free, is_own, pick_port
-from flows.processes import end, listening_addresses, moved_since, spawn, start_time, started_for
+from flows.ports import answers, is_free, pick_port
+from flows.processes import end, last_words, listening_addresses, moved_since, spawn, start_time, started_for
 from warehouse import ServiceError, SettingsError
+from warehouse.address import is_own
 from warehouse.files import replaced_file
 
 DEFAULT_USERNAME = "annotator@siftline.local"
@@ -253,21 +253,19 @@ class StudioServer:
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
             if not _runs(record):
-                raise ServiceError(f"Label Studio ended while it started: {self._last_line()} (log: {self.log_path})")
+                raise ServiceError(
+                    f"Label Studio ended while it started: {last_words(self.log_path)} (log: {self.log_path})"
+                )
             addresses = listening_addresses(record.pid)
             # It looks for the next free port when another process took this one meanwhile: then it is not ours.
             if addresses and addresses != {("127.0.0.1", record.port)}:
                 self.stop()
                 raise ServiceError(f"Label Studio listens on {sorted(addresses)} instead of 127.0.0.1:{record.port}")
-            if addresses and _healthy(record.port):
+            if addresses and answers(f"{_info(record).url}/health", timeout_s=10):
                 return _info(record)
             time.sleep(0.2)
         self.stop()
         raise ServiceError(f"Label Studio did not answer within {START_TIMEOUT_S:.0f} s (log: {self.log_path})")
-
-    def _last_line(self) -> str:
-        lines = self.log_path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return lines[-1][:300] if lines else "it printed nothing"
 
     def _read(self) -> _Record | None:
         path = self.record_path
@@ -332,14 +330,6 @@ def _pick_port(wanted: int | None, last_used: int) -> int:
     if not is_free(wanted):
         raise SettingsError(f"port {wanted} on 127.0.0.1 is taken; name another one or leave it to Siftline")
     return wanted
-
-
-def _healthy(port: int) -> bool:
-    try:
-        # A proxy from the environment is not for this machine's own address.
-        return httpx.get(f"http://127.0.0.1:{port}/health", timeout=10, trust_env=False).status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 def _runs(record: _Record) -> bool:

@@ -4,9 +4,9 @@ import threading
 from pathlib import Path
 
 from flows.cli.console import say
-from flows.ports import LOOPBACK
 from flows.project import Project
 from warehouse import SettingsError
+from warehouse.address import LOOPBACK
 
 
 def receive(root: Path, *, host: str, port: int, every_s: float, register: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from flows import ports, services
+from flows import ports
 from flows.cli.main import run_command
 from flows.prefect_server import check_api, configured_api_url
 from flows.project import Project
@@ -54,9 +54,9 @@ def test_health_is_asked_by_the_proxy_for_other_hosts_only(own_server: str, monk
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
     check_api(own_server.rstrip("/"))
-    assert services._answers(own_server)  # pyright: ignore[reportPrivateUsage]
+    assert ports.answers(own_server)
     monkeypatch.setenv("ALL_PROXY", own_server)
-    assert services._answers("http://prefect.example:4200/api/health")  # pyright: ignore[reportPrivateUsage]
+    assert ports.answers("http://prefect.example:4200/api/health")
 
 
 def test_the_command_sees_to_that_before_all_else() -> None:

@@ -74,7 +74,7 @@ def test_who_starts_an_engine_that_is_away_is_named(project: Project, own_server
 
 def test_the_engine_of_up_is_started_again_with_another_file(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(services, "_answers", lambda _: False)
+    monkeypatch.setattr(services, "answers", lambda _: False)
     monkeypatch.setattr(Background, "start", lambda *_, asks, **__: asked.append(asks))
     write_settings(project, 'name = "mine.safetensors"', "http://127.0.0.1:8180")
     for content in (b"first", b"first", b"second"):
