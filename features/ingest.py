@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from features.classes import new_classes
 from features.columnar import QUERY, read_parquet, read_query
 from features.items import HELD_SCHEMA, ITEM_SCHEMA, QUARANTINE_SCHEMA, Ledger, RowSpool
 from features.records import Fault, Record, fault
-from features.sources import SourceChanged, SourceConfig, SourceFile, find_files, inputs_of
+from features.sources import SourceChanged, SourceConfig, SourceFile, find_files
 from features.text_files import read_text_file
 from warehouse import Lake, Progress, Reader, SettingsError, StageResult, Upsert, silent
 
@@ -89,7 +89,7 @@ def ingest(lake: Lake, config: IngestConfig, progress: Progress = silent) -> Sta
     inputs = [_inspect(source, config.root) for source in config.sources]
     params: dict[str, Any] = {
         "classes": list(config.classes),
-        "sources": [inputs_of(i.source, i.digests) for i in inputs],
+        "sources": [{**asdict(i.source), "content": dict(i.digests)} for i in inputs],
     }
     if config.multi_label:
         params["multi_label"] = True

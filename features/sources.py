@@ -7,17 +7,15 @@ import glob
 import hashlib
 import io
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from warehouse import SettingsError, Transient
 
 SPLITS = ("train", "valid", "test")
 SUFFIXES = {".parquet": "parquet", ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 FORMATS = ("auto", "parquet", "csv", "tsv", "jsonl")
-HASH_BLOCK_BYTES = 1 << 20
 MOST_COLUMNS = 50
 MOST_CHARACTERS = 100
 """Columns that a message names, and of each name."""
@@ -91,22 +89,6 @@ class SourceConfig:
         named = (self.text, self.id, self.split, *self.metadata)
         return tuple(dict.fromkeys(column for column in named if column))
 
-    def settings(self) -> dict[str, Any]:
-        """What decides how records are read, as JSON values for a stage's token."""
-        return {
-            "name": self.name,
-            "path": self.path,
-            "query": self.query,
-            "format": self.format,
-            "text": self.text,
-            "id": self.id,
-            "split": self.split,
-            "default_split": self.default_split,
-            "metadata": list(self.metadata),
-            "max_record_bytes": self.max_record_bytes,
-            "max_total_bytes": self.max_total_bytes,
-        }
-
 
 class SourceChanged(Transient):
     """A source changed while it was read; nothing was stored. Run again when nobody writes to it."""
@@ -151,14 +133,11 @@ class SourceFile:
             SettingsError: the file cannot be read.
             SourceChanged: it is gone.
         """
-        digest = hashlib.sha256()
         try:
             with self.open() as stream:
-                while block := stream.read(HASH_BLOCK_BYTES):
-                    digest.update(block)
+                return hashlib.file_digest(stream, "sha256").hexdigest()
         except OSError as error:
             raise SettingsError(f"{self.path} cannot be read: {error.strerror}. Mend its permissions.") from error
-        return digest.hexdigest()
 
     def _gone(self) -> SourceChanged:
         return SourceChanged(
@@ -231,16 +210,6 @@ def repeated_columns(source: SourceConfig, where: str, found: list[str]) -> Sett
         f"Source '{source.name}': {where} has the column {repeated[0]!r} {found.count(repeated[0])} times. Rename "
         "all but one."
     )
-
-
-def inputs_of(source: SourceConfig, digests: Mapping[str, str]) -> dict[str, Any]:
-    """Settings and content of a source, for a stage's token.
-
-    Args:
-        source: the source.
-        digests: sha256 by file name; for a query, one digest of its rows.
-    """
-    return {**source.settings(), "content": dict(digests)}
 
 
 def _source_file(source: SourceConfig, root: Path, name: str) -> SourceFile:

@@ -7,7 +7,6 @@ whether they are there in their size; their content is left to the store's own c
 """
 
 import contextlib
-import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -21,7 +20,7 @@ from warehouse.catalog_file import catalog_faults
 from warehouse.connection import Location, check_present, connect, holds_data, locate
 from warehouse.errors import WarehouseError, without_secrets
 from warehouse.extensions import open_duckdb
-from warehouse.files import replaced_file
+from warehouse.files import replaced_file, sha256_of
 
 _DIGEST = re.compile("[0-9a-f]{64}")
 _METADATA = "__ducklake_metadata_lake"
@@ -153,7 +152,7 @@ def _fault(path: Path, size_bytes: int, noted: str | None) -> str:
     try:
         if what := _size_fault(path.stat().st_size, size_bytes):
             return what
-        if noted is not None and _sha256(path) != noted:
+        if noted is not None and sha256_of(path) != noted:
             return "its content is not what was written (sha256)"
     except FileNotFoundError:
         return "it is gone"
@@ -198,9 +197,4 @@ def _append(location: Location, names: Iterable[str]) -> None:
 def _hashed(location: Location, names: Iterable[str]) -> Iterator[str]:
     for name in names:
         with contextlib.suppress(FileNotFoundError):
-            yield _line(_sha256(Path(location.data_path) / name), name)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+            yield _line(sha256_of(Path(location.data_path) / name), name)

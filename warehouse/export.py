@@ -4,7 +4,6 @@ The manifest names the snapshot, the query, the models and functions behind the 
 snapshot and query give the same bytes, on any later day, until the snapshot is expired on purpose.
 """
 
-import hashlib
 import json
 import os
 import shlex
@@ -22,7 +21,7 @@ from warehouse.checksums import verify
 from warehouse.commit import siftline_version
 from warehouse.connection import Location, private_files
 from warehouse.errors import SettingsError
-from warehouse.files import sync
+from warehouse.files import sha256_of, sync
 from warehouse.formats import write_csv, write_json, write_parquet
 from warehouse.interrupts import stopped_with_us, stream
 from warehouse.read import check_condition, connect, connect_for_people
@@ -283,7 +282,7 @@ def _provenance(connection: duckdb.DuckDBPyConnection, number: int) -> Mapping[s
     found = connection.execute("SELECT snapshot_time FROM lake.snapshots() WHERE snapshot_id = ?", [number]).fetchone()
     return {
         "snapshot_time": found[0].isoformat() if found else None,
-        "classes": [n for (n,) in connection.execute("SELECT name FROM classes ORDER BY class_id").fetchall()],
+        "classes": _classes(connection),
         "code": {
             "siftline": pairs(
                 "SELECT stage, siftline_version FROM runs "
@@ -300,9 +299,8 @@ def _provenance(connection: duckdb.DuckDBPyConnection, number: int) -> Mapping[s
 
 
 def _file(root: Path, path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"path": path.relative_to(root).as_posix(), "bytes": path.stat().st_size, "sha256": digest}
+    name = path.relative_to(root).as_posix()
+    return {"path": name, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
 
 
 def _command(number: int, format: Format, where: str | None) -> str:

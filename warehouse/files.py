@@ -1,5 +1,6 @@
-"""Writing a file so that a reader sees the old content or the whole new one, also after a crash."""
+"""Writing a file so that a reader sees the old content or the whole new one, also after a crash; and its sha256."""
 
+import hashlib
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -61,6 +62,12 @@ def refuse_special(path: Path) -> None:
 def remove_parts(folder: Path) -> None:
     """Remove what killed processes left in a folder of many files."""
     collect(folder, _OF_MANY, _PART)
+
+
+def sha256_of(path: Path) -> str:
+    """sha256 of a file's content, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync(path: Path) -> None:

@@ -1,11 +1,11 @@
 """The gold file: true labels that only the scoring opens, checked against items and classes."""
 
-import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from warehouse import DataError, Reader, SettingsError
+from warehouse.files import sha256_of
 from warehouse.label_file import one_class, read_label_file
 from weak_labels.one_vs_rest import Label
 
@@ -93,4 +93,4 @@ def hash_gold(path: Path) -> str:
     """
     if not path.is_file():
         raise SettingsError(f"The gold file {path} is not there. Mend `gold` under [evaluate], or leave it out.")
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return sha256_of(path)
