@@ -6,18 +6,13 @@ commit is as large as what changed, and each stored figure is always within `KEP
 Shape letters: N items of the pool.
 """
 
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
 
 from active.graph import Bools, Floats
 from features.side_by_side import side_by_side
 from warehouse import Reader
-
-# Its kernels are made at import time, which type checkers do not see.
-pc: Any = pyarrow.compute
+from warehouse.compute import pc
 
 KEPT_WITHIN = 0.02
 """How far a stored figure may be from what it would be now; of one above 1, such as seconds, this share."""

@@ -5,20 +5,15 @@ Shape letters: N items of the pool, C classes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
 
 from active.graph import Bools, Floats, Rows, check_places
 from warehouse import DataError, Reader, SettingsError
 from warehouse.answers import sent_hash, shown_keys
+from warehouse.compute import pc
 from warehouse.reader import list_column_to_matrix
-
-# Its kernels are made at import time, which type checkers do not see.
-pc: Any = pyarrow.compute
-
 
 ASKED = """
         LEFT JOIN gold_labels g ON g.item_id = i.item_id

@@ -9,14 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute
 
 from active.graph import Floats, Rows
 from active.pool import Pool
 from features.side_by_side import side_by_side
-
-# Its kernels are made at import time, which type checkers do not see.
-pc: Any = pyarrow.compute
+from warehouse.compute import pc
 
 SURE = 0.5
 CLOSE = 0.9

@@ -11,12 +11,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
 
+from warehouse.compute import pc
 from warehouse.schema import TABLE_BY_NAME
-
-# Its kernels are made at import time, which type checkers do not see.
-pc: Any = pyarrow.compute
 
 _ARROW_TYPES = {
     "VARCHAR": pa.large_string(),

@@ -3,25 +3,21 @@
 import contextlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute
 
 from warehouse.away import close, server_away
+from warehouse.compute import pc
 from warehouse.errors import DataError, SettingsError, WarehouseError
 from warehouse.interrupts import stopped_with_us, stream, taken
 
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
-
-# Its kernels are made at import time, which type checkers do not see.
-pc: Any = pyarrow.compute
 
 Matrix = npt.NDArray[np.float32]
 Params = Sequence[Any] | Mapping[str, Any]
@@ -65,9 +61,7 @@ class Reader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

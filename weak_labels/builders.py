@@ -13,16 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute
 
 from warehouse import SettingsError
+from warehouse.compute import pc
 from weak_labels import arguments
 from weak_labels.calls import NotAVote
 from weak_labels.fingerprint import fingerprint
 from weak_labels.functions import ABSTAIN, ItemBatch, LabelingFunction, Votes
-
-# Its kernels are made at import time, which type checkers do not see.
-_compute: Any = pyarrow.compute
 
 Mask = npt.NDArray[np.bool_]
 
@@ -238,7 +235,7 @@ def _as_mask(given: Any) -> Mask:
 
 
 def _matches(texts: pa.Array, pattern: str) -> Mask:
-    return _compute.match_substring_regex(texts, pattern).to_numpy(zero_copy_only=False).astype(np.bool_)
+    return pc.match_substring_regex(texts, pattern).to_numpy(zero_copy_only=False).astype(np.bool_)
 
 
 def _different(texts: pa.Array, patterns: Sequence[str]) -> npt.NDArray[np.int32]:
@@ -314,7 +311,7 @@ def _escape(text: str) -> str:
 
 def _check_pattern(pattern: str, where: str) -> None:
     try:
-        _compute.match_substring_regex(pa.array([""]), pattern)
+        pc.match_substring_regex(pa.array([""]), pattern)
     except pa.ArrowInvalid as error:
         reason = re.sub(r"^Invalid regular expression: ", "", str(error))
         raise SettingsError(

@@ -7,7 +7,6 @@ the lane's `Worker`, which is started when the first of them is called.
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from weak_labels.calls import Limits, Outcome, call_function
@@ -42,9 +41,7 @@ class Lane:
             self._stack.enter_context(worker)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
 
     def begin(self, batch: ItemBatch) -> None:

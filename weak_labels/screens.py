@@ -5,19 +5,15 @@ only on the texts that match at least one of them. Votes are the same; on 20 fun
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
 
+from warehouse.compute import pc
 from warehouse.time_zone import open_in_utc
 from weak_labels.functions import ItemBatch, LabelingFunction
 from weak_labels.reach import Flags, Rows
-
-# Its kernels are made at import time, which type checkers do not see.
-_compute: Any = pyarrow.compute
 
 GROUP = 10
 """Functions in a group: more hit too many texts, fewer need too many passes (measured: 5, 10 and 20)."""
@@ -61,7 +57,7 @@ class Screens:
         for places, pattern in self._groups:
             active = [place for place in places if calls[:, place].any()]
             if len(active) >= FEWEST:
-                hit = np.flatnonzero(np.asarray(_compute.match_substring_regex(batch.text_array, pattern)))
+                hit = np.flatnonzero(np.asarray(pc.match_substring_regex(batch.text_array, pattern)))
                 for place in active:
                     called = calls[hit, place]
                     found[place] = hit if called.all() else hit[called]
@@ -94,7 +90,7 @@ class Screens:
         if len(places) < FEWEST:
             return
         try:
-            _compute.match_substring_regex(pa.array([""]), pattern)
+            pc.match_substring_regex(pa.array([""]), pattern)
         except pa.ArrowInvalid:
             return  # together they are too large for RE2; each alone is not
         self._groups.append((places, pattern))

@@ -2,22 +2,18 @@
 
 import shlex
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute
 
 from flows.cli.console import out, print_table, say
 from flows.cli.look import project_hint
 from flows.cli.sql import BY_SUFFIX, form_by_suffix
 from flows.settings_file import warehouse_of
 from warehouse import SettingsError, connect
+from warehouse.compute import pc
 from warehouse.export import Format, export_training_set
 from warehouse.formats import new_file, write_csv, write_json, write_parquet
 from warehouse.history import compare, snapshots
-
-# Its kernels are made at import time, which type checkers do not see.
-pc: Any = pyarrow.compute
 
 
 def list_snapshots(root: Path, limit: int) -> None:
