@@ -1,6 +1,5 @@
 """`siftline engine`: convert a dense model to a routed one, distill it, trace what a text makes it do, and serve it."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,46 +8,33 @@ from flows.cli.console import excerpt, out, print_table, say
 
 if TYPE_CHECKING:
     from engine.build import Shape
+    from engine.serving.config import ServerConfig
 
 
-@dataclass(frozen=True, slots=True)
-class ShapeOptions:
-    """What to keep of a dense model, as a person asks for it; see `engine.build.Shape`."""
+def shape_of(
+    layers: str, heads: float | None, experts: int, shared_heads: int | None, shared_neurons: int | None
+) -> "Shape":
+    """What to keep of a dense model, as a person asks for it; see `engine.build.Shape`.
 
-    layers: str
-    heads: float | None
-    experts: int
-    shared_heads: int | None
-    shared_neurons: int | None
+    Raises:
+        OptionError: the layers are no numbers.
+    """
+    from engine.build import Shape
 
-    def shape(self) -> "Shape":
-        """The shape.
-
-        Raises:
-            OptionError: the layers are no numbers.
-        """
-        from engine.build import Shape
-
-        try:
-            layers = self.layers if self.layers in ("all", "third") else tuple(map(int, self.layers.split(",")))
-        except ValueError as error:
-            raise OptionError(
-                f"--layers is '{self.layers}'; give all, third, or numbers with commas between them, as 0,2,3,5."
-            ) from error
-        return Shape(
-            layers=layers,
-            heads=self.heads,
-            experts=self.experts,
-            shared_heads=self.shared_heads,
-            shared_neurons=self.shared_neurons,
-        )
+    try:
+        kept = layers if layers in ("all", "third") else tuple(map(int, layers.split(",")))
+    except ValueError as error:
+        raise OptionError(
+            f"--layers is '{layers}'; give all, third, or numbers with commas between them, as 0,2,3,5."
+        ) from error
+    return Shape(layers=kept, heads=heads, experts=experts, shared_heads=shared_heads, shared_neurons=shared_neurons)
 
 
-def convert_model(source: Path | None, texts: list[Path], output: Path, shape: ShapeOptions, seed: int) -> None:
+def convert_model(source: Path | None, texts: list[Path], output: Path, shape: "Shape", seed: int) -> None:
     """Convert and print what came out."""
     from engine.build import convert_file
 
-    config = convert_file(source, texts, output, shape.shape(), seed=seed)
+    config = convert_file(source, texts, output, shape, seed=seed)
     shares = zip(config.budgets, config.head_shares, config.expert_shares, strict=True)
     print_table(
         ["active", "heads per layer", "experts per token", "layer parameters"],
@@ -74,7 +60,7 @@ def distill_model(
     output: Path,
     folder: Path,
     start: Path | None,
-    shape: ShapeOptions,
+    shape: "Shape",
     steps: int,
     state_steps: int,
     rate: float,
@@ -100,7 +86,7 @@ def distill_model(
         output,
         folder,
         recipe=Recipe(steps=steps, state_steps=state_steps, rate=rate, seed=seed),
-        shape=shape.shape(),
+        shape=shape,
         start=start,
         limit=limit,
         device=device,
@@ -145,48 +131,19 @@ def trace_texts(texts: list[str], encoder_name: str, active: float | None, preci
     print_table(columns, rows)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ServeOptions:
-    """Options of `siftline engine serve`; limits are those of `engine.serving.config.ServerConfig`."""
-
-    encoder: str
-    active: float | None
-    precision: str
-    memory_budget_mib: int | None
-    max_tokens: int | None
-    device: str
-    threads: int | None
-    host: str
-    port: int
-    batch_tokens: int | None
-    queue_texts: int
-    queue_tokens: int
-    max_inputs: int
-    max_body_bytes: int
-    max_connections: int
-    deadline_s: float
-    idle_s: float
-    drain_s: float
-
-
-def serve_encoder(options: ServeOptions) -> None:
+def serve_encoder(
+    name: str,
+    config: "ServerConfig",
+    *,
+    active: float | None,
+    precision: str,
+    memory_budget_mib: int | None,
+    max_tokens: int | None,
+    device: str,
+    threads: int | None,
+    batch_tokens: int | None,
+) -> None:
     """Load an encoder and serve it until SIGTERM."""
-    from engine.key import key_from_environment
-    from engine.request import Room
-    from engine.serving.config import ServerConfig
-
-    config = ServerConfig(
-        host=options.host,
-        port=options.port,
-        key=key_from_environment(),
-        room=Room(entries=options.queue_texts, tokens=options.queue_tokens),
-        max_inputs=options.max_inputs,
-        max_body_bytes=options.max_body_bytes,
-        max_connections=options.max_connections,
-        deadline_s=options.deadline_s,
-        idle_s=options.idle_s,
-        drain_s=options.drain_s,
-    )
     from engine.client import load_encoder
     from engine.energy import best_meter
     from engine.local import LocalEncoder
@@ -194,25 +151,25 @@ def serve_encoder(options: ServeOptions) -> None:
     from engine.serving.app import Service
     from engine.serving.run import serve
 
-    sha256 = info_sha256(options.encoder)  # before it is read: one that is replaced meanwhile is taken for another
+    sha256 = info_sha256(name)  # before it is read: one that is replaced meanwhile is taken for another
     encoder = load_encoder(
-        options.encoder,
-        active=options.active,
-        max_tokens=options.max_tokens,
-        device=options.device,
-        threads=options.threads,
-        precision=options.precision,
-        memory_budget=None if options.memory_budget_mib is None else options.memory_budget_mib << 20,
+        name,
+        active=active,
+        max_tokens=max_tokens,
+        device=device,
+        threads=threads,
+        precision=precision,
+        memory_budget=None if memory_budget_mib is None else memory_budget_mib << 20,
     )
     assert isinstance(encoder, LocalEncoder)
-    if options.batch_tokens is not None:
-        encoder.scheduler.batch_tokens = options.batch_tokens
+    if batch_tokens is not None:
+        encoder.scheduler.batch_tokens = batch_tokens
     about = {
-        "name": info_name(options.encoder),
+        "name": info_name(name),
         "sha256": sha256,
         "active": encoder.active,
         "default_active": encoder.default_active,
-        "precision": options.precision,
-        "device": options.device,
+        "precision": precision,
+        "device": device,
     }
-    serve(Service(encoder, config, about, best_meter(options.device)), say)
+    serve(Service(encoder, config, about, best_meter(device)), say)

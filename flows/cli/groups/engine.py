@@ -56,9 +56,9 @@ def engine_convert(
     seed: SeedOption = 0,
 ) -> None:
     """Cut a dense BERT-family model into routed heads and experts; nothing is trained."""
-    from flows.cli.engine import ShapeOptions, convert_model
+    from flows.cli.engine import convert_model, shape_of
 
-    shape = ShapeOptions(layers, heads, experts, shared_heads, shared_neurons)
+    shape = shape_of(layers, heads, experts, shared_heads, shared_neurons)
     convert_model(source, text, output, shape, seed)
 
 
@@ -92,9 +92,9 @@ def engine_distill(
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to train.")] = "cpu",
 ) -> None:
     """Train a routed encoder toward its dense parent's vectors; no labels are needed."""
-    from flows.cli.engine import ShapeOptions, distill_model
+    from flows.cli.engine import distill_model, shape_of
 
-    shape = ShapeOptions(layers, heads, experts, shared_heads, shared_neurons)
+    shape = shape_of(layers, heads, experts, shared_heads, shared_neurons)
     if state_steps is None:
         state_steps = 2450 if start is None else 0
     distill_model(source, text, output, work, start, shape, steps, state_steps, rate, limit, seed, device)
@@ -157,27 +157,31 @@ def engine_serve(
     drain: Annotated[float, typer.Option(help="Seconds left for admitted requests after SIGTERM.")] = 10.0,
 ) -> None:
     """Serve an encoder over HTTP: OpenAI's /v1/embeddings and text-embeddings-inference's /embed."""
-    from flows.cli.engine import ServeOptions, serve_encoder
+    from engine.key import key_from_environment
+    from engine.request import Room
+    from engine.serving.config import ServerConfig
+    from flows.cli.engine import serve_encoder
 
+    config = ServerConfig(
+        host=host,
+        port=port,
+        key=key_from_environment(),
+        room=Room(entries=queue_texts, tokens=queue_tokens),
+        max_inputs=max_inputs,
+        max_body_bytes=max_body_bytes,
+        max_connections=max_connections,
+        deadline_s=deadline,
+        idle_s=idle,
+        drain_s=drain,
+    )
     serve_encoder(
-        ServeOptions(
-            encoder=encoder,
-            active=active,
-            precision=precision,
-            memory_budget_mib=memory_budget,
-            max_tokens=max_tokens,
-            device=device,
-            threads=threads,
-            host=host,
-            port=port,
-            batch_tokens=batch_tokens,
-            queue_texts=queue_texts,
-            queue_tokens=queue_tokens,
-            max_inputs=max_inputs,
-            max_body_bytes=max_body_bytes,
-            max_connections=max_connections,
-            deadline_s=deadline,
-            idle_s=idle,
-            drain_s=drain,
-        )
+        encoder,
+        config,
+        active=active,
+        precision=precision,
+        memory_budget_mib=memory_budget,
+        max_tokens=max_tokens,
+        device=device,
+        threads=threads,
+        batch_tokens=batch_tokens,
     )
