@@ -238,7 +238,12 @@ def _write_all(
         }
     )
     _write(cursor, Append("runs", run), run_id, now)
-    cursor.execute("CALL ducklake_set_commit_message('lake', ?, ?)", [author(), commit.message])
+    describe(cursor, commit.message)
+
+
+def describe(cursor: duckdb.DuckDBPyConnection, message: str) -> None:
+    """Say in the open transaction's snapshot who made it, and what it is."""
+    cursor.execute("CALL ducklake_set_commit_message('lake', ?, ?)", [author(), message])
 
 
 def _look_before(cursor: duckdb.DuckDBPyConnection, stage: Stage) -> tuple[bool, datetime, str]:

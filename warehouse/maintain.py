@@ -12,14 +12,15 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import duckdb
 
 from warehouse.away import closing
 from warehouse.catalog_file import vacuum_fault
 from warehouse.checksums import note_all
-from warehouse.commit import author, under_lock
-from warehouse.connection import Location, connect
+from warehouse.commit import describe, under_lock
+from warehouse.connection import connect
 from warehouse.disk import disk_full
 from warehouse.durable import NewFiles
 from warehouse.errors import SettingsError, WarehouseError
@@ -33,6 +34,8 @@ MOST_DAYS = 1_000_000  # DuckDB's times reach back further
 REWRITE_FRAC = 0.5  # share of deleted rows from which a file is written anew
 OWN_FILE = re.compile(r"main/[a-z_]+/ducklake-[0-9a-f-]+(-delete)?\.parquet")
 MOST_WITH_DELETIONS = 8  # files of a table with any deleted rows; DuckLake merges none of those
+
+Done = TypeVar("Done")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,7 +95,8 @@ def maintain(lake: Lake, *, expire_older_than_days: float | None = None, grace_h
     age = ""
     if expire_older_than_days is not None:
         age = f"now() - INTERVAL '{int(expire_older_than_days * 86_400_000)} milliseconds'"
-        superseded = _delete_superseded(lake, age)
+        words = "maintain: what superseded models said deleted"
+        superseded = _commit(lake, partial(delete_superseded, before=age), words)
     merged = _step(lake, "CALL ducklake_merge_adjacent_files('lake')", "maintain: adjacent files merged")
     rewritten = _step(
         lake,
@@ -151,25 +155,6 @@ def _older(lake: Lake, age: str) -> list[int]:
         return [int(n) for (n,) in cursor.execute(f"{older} AND snapshot_id < {newest} ORDER BY ALL").fetchall()]
 
 
-def _delete_superseded(lake: Lake, before: str) -> int:
-    def attempt(sure: Sure) -> int:
-        written = NewFiles(lake.location)
-        with closing(lake.new_cursor()) as cursor:
-            cursor.execute("BEGIN TRANSACTION")
-            deleted = delete_superseded(cursor, before)
-            if not deleted:
-                cursor.execute("ROLLBACK")
-                return 0
-            message = "maintain: what superseded models said deleted"
-            cursor.execute("CALL ducklake_set_commit_message('lake', ?, ?)", [author(), message])
-            written.sync()
-            sure()
-            cursor.execute("COMMIT")
-            return deleted
-
-    return under_lock(attempt, lock=lake.lock, new_cursor=lake.new_cursor, location=lake.location)
-
-
 def _foreign(lake: Lake, call: str, since: str) -> list[str]:
     """Files that DuckLake would remove and no writer of ours made: strangers among the data, or named in the catalogue.
 
@@ -197,8 +182,7 @@ def _bring_layout(lake: Lake) -> None:
                 if names
             ]
             if changes:
-                words = f"maintain: {'; '.join(changes)}"
-                cursor.execute("CALL ducklake_set_commit_message('lake', ?, ?)", [author(), words])
+                describe(cursor, f"maintain: {'; '.join(changes)}")
             sure()
             cursor.execute("COMMIT" if changes else "ROLLBACK")
             set_file_options(cursor)
@@ -230,30 +214,34 @@ def _with_many_deletions(lake: Lake) -> list[str]:
 def _step(
     lake: Lake, call: str, message: str, opened: Callable[[], duckdb.DuckDBPyConnection] | None = None
 ) -> list[tuple[object, ...]]:
-    """Run one call of DuckLake's in a transaction; one that changed nothing makes no snapshot."""
+    """Run one call of DuckLake's as `_commit` does."""
+    return _commit(lake, lambda cursor: cursor.execute(call).fetchall(), message, opened)
 
-    def attempt(sure: Sure) -> list[tuple[object, ...]]:
+
+def _commit(
+    lake: Lake,
+    work: Callable[[duckdb.DuckDBPyConnection], Done],
+    message: str,
+    opened: Callable[[], duckdb.DuckDBPyConnection] | None = None,
+) -> Done:
+    """Do something in a transaction; where nothing was done, no snapshot is made."""
+
+    def attempt(sure: Sure) -> Done:
+        written = NewFiles(lake.location)
         with closing((opened or lake.new_cursor)()) as cursor:
-            return _in_transaction(cursor, call, message, lake.location, sure)
+            cursor.execute("BEGIN TRANSACTION")
+            done = work(cursor)
+            if not done:
+                cursor.execute("ROLLBACK")
+                return done
+            if message:
+                describe(cursor, message)
+            written.sync()
+            sure()
+            cursor.execute("COMMIT")
+            return done
 
     return under_lock(attempt, lock=lake.lock, new_cursor=lake.new_cursor, location=lake.location)
-
-
-def _in_transaction(
-    cursor: duckdb.DuckDBPyConnection, call: str, message: str, location: Location, sure: Sure
-) -> list[tuple[object, ...]]:
-    written = NewFiles(location)
-    cursor.execute("BEGIN TRANSACTION")
-    rows = cursor.execute(call).fetchall()
-    if not rows:
-        cursor.execute("ROLLBACK")
-        return []
-    if message:
-        cursor.execute("CALL ducklake_set_commit_message('lake', ?, ?)", [author(), message])
-    written.sync()
-    sure()
-    cursor.execute("COMMIT")
-    return rows
 
 
 def _vacuum(lake: Lake) -> tuple[tuple[int, int] | None, bool]:

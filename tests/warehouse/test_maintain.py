@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -310,14 +311,16 @@ def test_unused_files_of_the_same_day_stay_for_the_grace(lake: Lake) -> None:
 def test_a_flush_has_one_thread_and_the_rest_has_all(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     """DuckLake damages the heap when two threads finish a flush (docs/decisions/0103)."""
     threads = {}
-    real = maintain_steps._in_transaction
+    real = maintain_steps._commit
 
-    def noting(cursor: duckdb.DuckDBPyConnection, call: str, *rest: Any) -> list[tuple[object, ...]]:
-        rows = real(cursor, call, *rest)
-        (threads[call.split("(")[0]],) = cursor.execute("SELECT current_setting('threads')").fetchone() or ()
-        return rows
+    def noting(lake: Lake, work: Callable[[duckdb.DuckDBPyConnection], Any], message: str, *rest: Any) -> Any:
+        def noted(cursor: duckdb.DuckDBPyConnection) -> Any:
+            (threads[message],) = cursor.execute("SELECT current_setting('threads')").fetchone() or ()
+            return work(cursor)
 
-    monkeypatch.setattr(maintain_steps, "_in_transaction", noting)
+        return real(lake, noted, message, *rest)
+
+    monkeypatch.setattr(maintain_steps, "_commit", noting)
     filled(lake)
     with contextlib.closing(lake.new_cursor()) as cursor:
         cursor.execute("SET threads = 4")
@@ -325,7 +328,7 @@ def test_a_flush_has_one_thread_and_the_rest_has_all(lake: Lake, monkeypatch: py
         assert cursor.execute("SELECT current_setting('threads')").fetchone() == (4,)
     with contextlib.closing(duckdb.connect()) as fresh:
         usual = fresh.execute("SELECT current_setting('threads')").fetchone()
-    assert threads.pop("CALL ducklake_flush_inlined_data") == 1
+    assert threads.pop("maintain: small commits moved into files") == 1
     assert {(number,) for number in threads.values()} == {usual}
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from warehouse import Append, Lake, Reader, Upsert, connect
 from warehouse import maintain as maintain_steps
 from warehouse.maintain import maintain
 from warehouse.stage import last_token
+from warehouse.superseded import delete_superseded
 
 TABLES = ("weak_labels", "predictions", '"values"')
 UNASKED = "i089"
@@ -102,7 +104,7 @@ def test_a_snapshot_that_is_kept_still_has_all(lake: Lake) -> None:
 
 def _forget(lake: Lake) -> None:
     """As if models were older than the days and the snapshots were not."""
-    assert maintain_steps._delete_superseded(lake, "now()")  # pyright: ignore[reportPrivateUsage]
+    assert maintain_steps._commit(lake, partial(delete_superseded, before="now()"), "maintain")  # pyright: ignore[reportPrivateUsage]
 
 
 def test_a_second_call_finds_nothing_and_makes_no_snapshot(lake: Lake) -> None:
