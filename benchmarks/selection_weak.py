@@ -10,6 +10,7 @@ from benchmarks.selection_data import TextSet
 from benchmarks.selection_loop import BATCH, SMALL_BATCH, SMALL_UNTIL, pool_of
 from benchmarks.selection_strategies import graph_of
 from weak_labels.classifier import EndModel
+from weak_labels.gold_step import learn
 
 MOST = 256
 
@@ -27,7 +28,7 @@ def weak_curve(data: TextSet, strategy: str, seed: int) -> dict[int, float]:
         graph: PoolGraph = graph_of(vectors)
         taught = EndModel.fit_weak(vectors, weak, (total[:, 0] > 0).astype(np.float64))
         while True:
-            model = EndModel.fit_gold(taught, vectors[labelled], labels[labelled], classes)
+            model = learn(taught, vectors[labelled], labels[labelled], classes)
             predicted = model.predict_proba(data.test_vectors).argmax(axis=1)
             scores[len(labelled)] = float((predicted == data.test_labels).mean())
             if len(labelled) >= MOST:

@@ -35,6 +35,7 @@ from benchmarks.weak_labels_selected import Taught, selected
 from engine.client import load_encoder
 from weak_labels.calibration import calibration_error
 from weak_labels.classifier import EndModel, Features, Floats, Ints
+from weak_labels.gold_step import learn
 from weak_labels.label_models import LabelModelConfig, VoteMatrix, fit
 from weak_labels.self_training import self_trained
 
@@ -216,7 +217,7 @@ def gold(data: DataSet) -> dict[str, Any]:
         for seed in range(GOLD_SEEDS):
             picked = np.random.default_rng(seed).permutation(len(data.train.truth))[:size]
             for name, start in (("weak_then_gold", weak), ("gold_only", None)):
-                model = EndModel.fit_gold(start, train[picked], data.train.truth[picked], data.classes)
+                model = learn(start, train[picked], data.train.truth[picked], data.classes)
                 figures[name].append(data.score(model.predict_proba(test).argmax(axis=1)))
         sizes[str(size)] = {
             name: {"mean": round(statistics.fmean(values), 4), "sd": round(statistics.stdev(values), 4)}

@@ -19,6 +19,7 @@ from active.strategies import STRATEGIES, Situation
 from benchmarks.selection_loop import pool_of
 from benchmarks.selection_strategies import graph_of
 from weak_labels.classifier import EndModel, Features, Floats, Ints
+from weak_labels.gold_step import learn
 from weak_labels.label_models import VoteMatrix
 
 SIZES = (10, 30, 60, 120, 240)
@@ -101,6 +102,6 @@ def _asked(taught: Taught, seed: int) -> dict[int, tuple[Ints, EndModel]]:
         labelled = np.concatenate([labelled, picked])
         if len(labelled) != size:
             raise ValueError(f"{size} labels were asked for in all, {len(labelled)} came back.")
-        model = EndModel.fit_gold(taught.model, features[labelled], truth_N[labelled], votes.classes)
+        model = learn(taught.model, features[labelled], truth_N[labelled], votes.classes)
         found[size] = rows_N[labelled], model
     return found

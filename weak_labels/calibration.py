@@ -51,7 +51,7 @@ def calibrate(class_ids: Ints, classes: int, held_out: Callable[[Ints, Ints], Fl
     probs_NC = cross_validated(class_ids, classes, held_out)
     if probs_NC is None:
         return Calibration(labels=n)
-    fold_N, cooled_NC = _folds(class_ids), np.empty_like(probs_NC)
+    fold_N, cooled_NC = folds(class_ids), np.empty_like(probs_NC)
     for fold in range(FOLDS):
         others_N = fold_N == fold
         by_rest = temperature(probs_NC[~others_N], class_ids[~others_N])
@@ -78,7 +78,7 @@ def cross_validated(
     n = len(class_ids)
     if n < least or len(np.unique(class_ids)) < 2:
         return None
-    fold_N = _folds(class_ids)
+    fold_N = folds(class_ids)
     probs_NC = np.zeros((n, classes))
     for fold in range(FOLDS):
         others = np.flatnonzero(fold_N == fold)
@@ -86,7 +86,7 @@ def cross_validated(
     return probs_NC
 
 
-def _folds(class_ids: Ints) -> Ints:
+def folds(class_ids: Ints) -> Ints:
     """The fold of each label [N], each class spread over the folds."""
     fold_N = np.empty(len(class_ids), np.int64)
     fold_N[np.argsort(class_ids, kind="stable")] = np.arange(len(class_ids)) % FOLDS

@@ -24,10 +24,11 @@ Features = Any
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-VERSION = 5
+VERSION = 6
 """Raised with every change of this file, or of what it is given to learn from, that could change a prediction; 2: few
 weak labels hold gold labels less firmly; 3: weak labels of one class alone teach nothing; 4: gold labels scale what
-weak ones taught, and move it more; 5: people's labels that are all alike teach nothing either."""
+weak ones taught, and move it more; 5: people's labels that are all alike teach nothing either; 6: people's labels alone
+are pooled with what weak ones taught."""
 KINDS = ("linear", "mlp", "auto")
 WEAK_RIDGE = 1.0
 ENOUGH_WEAK = 150
@@ -105,17 +106,20 @@ class Hold:
         first: besides, divided by the number of gold labels: the first ones were selected as the hardest.
         scale: standard deviation of the logarithm by which its logits may be scaled as a whole, before any label.
         intercepts: of the one by which its intercepts may be scaled besides.
+        belief: logarithm of the odds for it in the pool with a model of gold labels alone, before any label; infinite
+            where it stands alone. See `weak_labels.gold_step`.
     """
 
     ridge: float
     first: float = 0.0
     scale: float = 0.0
     intercepts: float = 0.0
+    belief: float = np.inf
 
 
 ALONE = Hold(0.1)
-TAUGHT = Hold(0.3, first=10.0, scale=0.3, intercepts=0.2)
-"""Measured in docs/decisions/0155."""
+TAUGHT = Hold(0.3, first=10.0, scale=0.3, intercepts=0.2, belief=1.0)
+"""Measured in docs/decisions/0155; the belief in 0166: people write functions that help more often than not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +139,7 @@ class EndModel:
        scaled: people label what was selected for them, so the class shares among gold labels say nothing about those
        among all items. A few gold labels move the model a little, many as far as they like, so there is no weight to
        tune.
+    3. `gold_step.learn` pools that with a model from gold labels alone, by how well each foretells labels.
 
     Without weak labels step 2 is plain logistic regression, ridge 0.1, with all intercepts free. Up to 150 weak labels
     per class the ridge of step 2 lies between the two, by their share of these: a model from ten weak labels knows next
@@ -260,6 +265,14 @@ class EndModel:
         """The model that knows nothing: every class is equally probable."""
         seen = dimensions + (len(hidden.offset_H) if hidden else 0)
         return cls(np.zeros((seen, classes)), np.zeros(classes), np.zeros(classes, np.bool_), hidden=hidden)
+
+    def pooled(self, other: "EndModel", share: float) -> Self:
+        """The logarithmic pool with another model that sees the same: the mean of their logits, this one by `share`."""
+        return replace(
+            self,
+            weights_DC=share * self.weights_DC + (1.0 - share) * other.weights_DC,
+            intercept_C=share * self.intercept_C + (1.0 - share) * other.intercept_C,
+        )
 
     def predict_proba(self, vectors: Features) -> Floats:
         """Class probabilities [N, C] of vectors [N, D]; rows sum to 1.

@@ -13,6 +13,7 @@ import numpy as np
 
 from weak_labels.calibration import LEAST_GOLD, calibrate, cross_validated
 from weak_labels.classifier import EndModel, EndModelConfig, Features, Floats, Ints, Vectors, class_weights
+from weak_labels.gold_step import learn, share_of_weak
 from weak_labels.hidden_layer import HiddenLayer
 from weak_labels.kept_models import KeptModels
 from weak_labels.self_training import Words
@@ -94,20 +95,27 @@ class Heads:
             class_ids: their labels [M].
             from_weak: begin at what weak labels taught.
         """
-        classes = len(self.config.classes)
+        classes, balanced = len(self.config.classes), self.config.balanced
+        taught_by = self.weak if from_weak else dict.fromkeys(self.weak)
+        # Once, and not in every fold of what is chosen below: it is one number.
+        shares = {
+            kind: share_of_weak(taught, self.features[rows], class_ids, classes, balanced=balanced)
+            for kind, taught in taught_by.items()
+            if taught
+        }
 
         def fitted(kind: str, some: Ints) -> EndModel:
-            taught = self.weak[kind] if from_weak else None
+            taught = taught_by[kind]
             hidden = None
             if kind == "mlp" and taught is None and len(some):
                 labels = np.eye(classes)[class_ids[some]]
                 counted = _counted(self.config, labels, np.ones(len(some)))
                 hidden = HiddenLayer.fit(self.vectors[rows[some]], labels, counted, self.config.seed)
-            seen, balanced = self.features[rows[some]], self.config.balanced
-            return EndModel.fit_gold(taught, seen, class_ids[some], classes, hidden, balanced=balanced)
+            seen, share = self.features[rows[some]], shares.get(kind)
+            return learn(taught, seen, class_ids[some], classes, hidden, balanced=balanced, share=share)
 
-        def held_out(kind: str, learn: Ints, others: Ints) -> Floats:
-            return fitted(kind, learn).predict_proba(self.features[rows[others]])
+        def held_out(kind: str, some: Ints, others: Ints) -> Floats:
+            return fitted(kind, some).predict_proba(self.features[rows[others]])
 
         kind, detail = self.config.kind, dict[str, Any]()
         if kind == "auto":
@@ -116,6 +124,8 @@ class Heads:
         if self.config.kind != "linear":
             detail["wanted"] = self.config.kind
         model = fitted(kind, np.arange(len(rows)))
+        if kind in shares:
+            detail["share_of_weak"] = round(shares[kind], 4)
         if self.config.calibrate:
             found = calibrate(class_ids, classes, partial(held_out, kind))
             model, detail["calibration"] = replace(model, temperature=found.temperature), asdict(found)

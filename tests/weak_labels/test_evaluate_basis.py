@@ -68,7 +68,7 @@ def replayed(small: SmallLake) -> list[int]:
 
 
 def other_votes(small: SmallLake, monkeypatch: pytest.MonkeyPatch) -> None:
-    small.put_votes({"lf_new": dict.fromkeys([*small.train_ids(), *small.test_ids()], 1)})
+    small.put_votes({"lf_new": dict.fromkeys([*small.train_ids(), *small.test_ids()], 2)})
 
 
 def other_model(small: SmallLake, monkeypatch: pytest.MonkeyPatch) -> None:

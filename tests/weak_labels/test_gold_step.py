@@ -1,0 +1,69 @@
+"""The gold step: bad weak labels are left behind, good ones kept, and few gold labels say nothing against either."""
+
+import numpy as np
+import pytest
+
+from weak_labels.classifier import EndModel, Floats, Ints, Vectors
+from weak_labels.gold_step import learn, share_of_weak
+
+CLASSES = 3
+
+
+def clouds(n: int, seed: int) -> tuple[Vectors, Ints]:
+    """Unit vectors [N, 64] of three classes, mostly noise as those of texts are, and their classes [N]."""
+    generator = np.random.default_rng(seed)
+    classes = generator.integers(CLASSES, size=n)
+    vectors = np.eye(64)[classes] + 0.3 * generator.normal(size=(n, 64))
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True), classes
+
+
+def taught(probs: Floats, vectors: Vectors) -> EndModel:
+    weak = EndModel.fit_weak(vectors, probs, np.ones(len(vectors)))
+    assert weak is not None
+    return weak
+
+
+def right(model: EndModel, vectors: Vectors, truth: Ints) -> float:
+    return float((model.predict_proba(vectors).argmax(axis=1) == truth).mean())
+
+
+def test_weak_labels_that_are_mostly_wrong_are_left_for_peoples() -> None:
+    vectors, truth = clouds(900, seed=1)
+    others, true_others = clouds(600, seed=2)
+    weak = taught(0.9 * np.eye(CLASSES)[(truth + 1) % CLASSES] + 0.1 / CLASSES, vectors)
+    seen, labels = vectors[:30], truth[:30]
+    alone = right(EndModel.fit_gold(None, seen, labels, CLASSES), others, true_others)
+    held = right(EndModel.fit_gold(weak, seen, labels, CLASSES), others, true_others)
+    assert held < alone - 0.2, "else there is nothing to mend"
+    assert share_of_weak(weak, seen, labels, CLASSES) < 0.05
+    assert right(learn(weak, seen, labels, CLASSES), others, true_others) > alone - 0.01
+
+
+def test_weak_labels_that_are_mostly_right_are_kept() -> None:
+    vectors, truth = clouds(900, seed=1)
+    weak = taught(0.9 * np.eye(CLASSES)[truth] + 0.1 / CLASSES, vectors)
+    assert share_of_weak(weak, vectors[:12], truth[:12], CLASSES) > 0.8
+
+
+@pytest.mark.parametrize("lacking", [0, 1])
+def test_nothing_is_said_against_them_while_a_class_lacks_labels(lacking: int) -> None:
+    vectors, truth = clouds(900, seed=1)
+    weak = taught(np.eye(CLASSES)[(truth + 1) % CLASSES], vectors)
+    rows = np.concatenate([np.flatnonzero(truth == c)[: 10 if c else lacking] for c in range(CLASSES)])
+    seen, labels = vectors[rows], truth[rows]
+    assert share_of_weak(weak, seen, labels, CLASSES) == 1.0
+    held = EndModel.fit_gold(weak, seen, labels, CLASSES)
+    assert learn(weak, seen, labels, CLASSES).weights_DC.tobytes() == held.weights_DC.tobytes()
+
+
+def test_every_class_counts_the_same_in_what_they_are_judged_by() -> None:
+    # Labels selected from one class: a model of these alone foretells them best, and is useless for the others.
+    vectors, truth = clouds(900, seed=3)
+    weak = taught(0.6 * np.eye(CLASSES)[truth] + 0.4 / CLASSES, vectors)
+    rows = np.concatenate([np.flatnonzero(truth == c)[: 2 if c else 60] for c in range(CLASSES)])
+    others, true_others = clouds(600, seed=4)
+    model = learn(weak, vectors[rows], truth[rows], CLASSES)
+    assert share_of_weak(weak, vectors[rows], truth[rows], CLASSES) > 0.5
+    assert right(model, others, true_others) > right(
+        EndModel.fit_gold(None, vectors[rows], truth[rows], CLASSES), others, true_others
+    )
