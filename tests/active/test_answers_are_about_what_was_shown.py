@@ -76,24 +76,27 @@ EDITS = [{"metadata": metadata(**{key: "another"})} for key in (*KEYS, "file")]
 EDITS += [{"metadata": "{}"}, {"content": "another", "content_hash": "of another"}]
 
 
-@pytest.mark.parametrize("columns", EDITS)
-def test_what_was_shown_is_edited_and_asked_again(pool: SmallPool, folder: TaskFolder, columns: dict[str, str]) -> None:
-    lake, item = pool.lake, pool.ids[3]
-    answer(folder, item, 1)
+def test_what_was_shown_is_edited_and_asked_again(pool: SmallPool, folder: TaskFolder) -> None:
+    lake, edited = pool.lake, dict(zip(pool.ids, EDITS, strict=False))
+    for item in edited:
+        answer(folder, item, 1)
     collect(lake, folder, CONFIG)
-    assert gold(lake, item) == [1]
-    edit(lake, item, **columns)
-    assert gold(lake, item) == []
-    assert ask_again(lake, no_index, AGAIN).detail == {"edited": 1}
+    for item, columns in edited.items():
+        assert gold(lake, item) == [1]
+        edit(lake, item, **columns)
+        assert gold(lake, item) == []
+    assert ask_again(lake, no_index, AGAIN).detail == {"edited": len(EDITS)}
     assert not ask_again(lake, no_index, AGAIN).committed
     push(lake, folder, CONFIG)
     assert not ask_again(lake, no_index, AGAIN).committed
-    assert gold(lake, item) == []
-    answer(folder, item, 2, round=2)
+    for item in edited:
+        assert gold(lake, item) == []
+        answer(folder, item, 2, round=2)
     collect(lake, folder, CONFIG)
-    assert (gold(lake, item), row_of(lake, item)["state"]) == ([2], "answered")
-    edit(lake, item, metadata=metadata(), content="text 3", content_hash=f"{3:064x}")
-    assert gold(lake, item) == [1], "edited back, the first answer is about it again"
+    for number, item in enumerate(edited):
+        assert (gold(lake, item), row_of(lake, item)["state"]) == ([2], "answered")
+        edit(lake, item, metadata=metadata(), content=f"text {number}", content_hash=f"{number:064x}")
+        assert gold(lake, item) == [1], "edited back, the first answer is about it again"
 
 
 def test_an_edit_of_what_nobody_saw_asks_nobody(pool: SmallPool, folder: TaskFolder) -> None:

@@ -61,7 +61,7 @@ def test_a_flipped_bit_anywhere_is_found_and_its_file_is_named(filled: Lake) -> 
     with filled.read() as reader:
         truth = reader.rows(question)
     rng, outcomes = random.Random(0), Counter[str]()
-    for _ in range(40):
+    for _ in range(16):
         path = rng.choice(files(filled))
         at, bit = rng.randrange(path.stat().st_size), rng.randrange(8)
         flip(path, at, bit)
