@@ -47,17 +47,19 @@ def served(tmp_path: Path, prefect_database: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_schedule_is_served_and_its_runs_end_well(served: Served, tmp_path: Path) -> None:
     try:
-        for _ in range(2):
-            subprocess.run([*COMMAND, "up"], cwd=served.root, check=True)
-            ended = served.ended(served.start("maintenance", named="p"))
-            assert ended["state_type"] == "COMPLETED", ended["state"]
-            assert len(list(served.state.glob("serve-*"))) == 1, "the one before was killed, and left its own"
-            made = [path.name for path in (tmp_path / "tmp").iterdir() if not path.name.startswith(PREFIX)]
-            assert made == ["runner_storage"]
-            worker = Background("deployments", served.state).status()
-            assert worker is not None
-            kill(worker.pid)
-            wait_for(lambda: Background("deployments", served.state).status() is None)
+        subprocess.run([*COMMAND, "up"], cwd=served.root, check=True)
+        ended = served.ended(served.start("maintenance", named="p"))
+        assert ended["state_type"] == "COMPLETED", ended["state"]
+        made = [path.name for path in (tmp_path / "tmp").iterdir() if not path.name.startswith(PREFIX)]
+        assert made == ["runner_storage"]
+        [left] = served.state.glob("serve-*")
+        worker = Background("deployments", served.state).status()
+        assert worker is not None
+        kill(worker.pid)
+        wait_for(lambda: Background("deployments", served.state).status() is None)
+        services.up(served.project)
+        [own] = served.state.glob("serve-*")
+        assert own != left, "the one before was killed, and left its own"
     finally:
         services.down(served.root)
 
