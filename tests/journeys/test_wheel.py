@@ -1,5 +1,6 @@
 """The built wheel in an empty environment: it installs, the command answers, a project is made and run."""
 
+import os
 import subprocess
 import sys
 import tarfile
@@ -18,8 +19,12 @@ NOT_PACKED = {"tests", "benchmarks", "examples", "docs"}
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, made from the source distribution beside it."""
     folder = tmp_path_factory.mktemp("wheel")
+    compiler = folder / "c++"  # what the compiler makes better takes it most of a minute
+    compiler.write_text('#!/bin/sh\nexec /usr/bin/env c++ "$@" -O0\n')
+    compiler.chmod(0o755)
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
-    subprocess.run(command, check=True, capture_output=True)
+    quickly = {**os.environ, "CC": str(compiler), "CXX": str(compiler)}
+    subprocess.run(command, check=True, capture_output=True, env=quickly)
     [built] = folder.glob("siftline-*.whl")
     return built
 
