@@ -83,8 +83,8 @@ def test_other_ways_and_methods_are_not_there(receiver: httpx.Client, hint: Hint
     assert not hint.take()
 
 
-def test_a_burst_of_10000_is_one_collect(receiver: httpx.Client, hint: Hint) -> None:
-    assert {receiver.post("/hook", content=b"{}").status_code for _ in range(10_000)} == {204}
+def test_a_burst_of_1000_is_one_collect(receiver: httpx.Client, hint: Hint) -> None:
+    assert {receiver.post("/hook", content=b"{}").status_code for _ in range(1000)} == {204}
     assert [path.name for path in hint.path.parent.iterdir()] == ["collect-wanted"]
     collected: list[int] = []
     stop = threading.Event()
