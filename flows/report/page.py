@@ -5,13 +5,13 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FunctionLoader, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from features.records import REASONS
@@ -74,22 +74,10 @@ def class_name(classes: Sequence[str], class_id: int | None) -> str:
 
 
 def _render(facts: Facts, item_map: Mapping[str, Any] | None, *, title: str, classes: Sequence[str]) -> str:
-    environment = Environment(
-        autoescape=True,
-        loader=FunctionLoader(_resource),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: value if isinstance(value, Markup) or not isinstance(value, str) else visible(value),
-    )
-    for name in ("count", "counted", "score", "percent", "duration", "moment", "excerpt"):
-        environment.filters[name] = getattr(text, name)
-    environment.filters["breakable"] = _breakable
-    environment.filters["commands"] = _commands
     name_of = partial(class_name, classes)
     style, script = _resource("report.css"), _resource("report.js")
     names = [name_of(i) for i in range(len(facts.confusion))]
-    return environment.get_template("report.html.j2").render(
+    return _template().render(
         facts=facts,
         title=title,
         written=datetime.now(UTC),
@@ -147,6 +135,24 @@ def suggestion(classes: Sequence[str], row: Mapping[str, Any]) -> str | None:
     if row["predictions"] is not None:
         return ", ".join(class_name(classes, c) for c in row["predictions"]) or NO_CLASS
     return class_name(classes, row["prediction"]) if row["prediction"] is not None and row["prediction"] >= 0 else None
+
+
+@cache
+def _template() -> Template:
+    """The page's template, which takes a second to compile."""
+    environment = Environment(
+        autoescape=True,
+        loader=FunctionLoader(_resource),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: value if isinstance(value, Markup) or not isinstance(value, str) else visible(value),
+    )
+    for name in ("count", "counted", "score", "percent", "duration", "moment", "excerpt"):
+        environment.filters[name] = getattr(text, name)
+    environment.filters["breakable"] = _breakable
+    environment.filters["commands"] = _commands
+    return environment.get_template("report.html.j2")
 
 
 def _breakable(name: str) -> Markup:
