@@ -259,7 +259,7 @@ EARLY, LATE = "before the server hears of it", "after the server has done it"
     ("when", "first", "step"),
     [
         (EARLY, 2, 3),
-        (LATE, 1, 2),
+        (LATE, 1, 3),
         pytest.param(EARLY, 1, 1, marks=pytest.mark.heavy),
         pytest.param(LATE, 1, 1, marks=pytest.mark.heavy),
     ],

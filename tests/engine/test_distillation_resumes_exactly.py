@@ -132,8 +132,7 @@ def test_another_seed_gives_another_model(whole: tuple[str, Path], tmp_path: Pat
     assert finished(tmp_path, recipe(seed=1)) != whole[0]
 
 
-@pytest.mark.parametrize("bf16", [False, True])
-@pytest.mark.parametrize("expert_mode", ["token", "sequence"])
+@pytest.mark.parametrize(("expert_mode", "bf16"), [("token", True), ("sequence", False)])
 def test_training_brings_the_vectors_closer_to_the_parents(tmp_path: Path, expert_mode: str, bf16: bool) -> None:
     model = tiny_routed(tiny_routed_config(expert_mode=expert_mode))
     parent, corpus = tiny_parent(), tiny_corpus(400, seed=1)

@@ -135,8 +135,7 @@ DEEP = replace(BASE, layers=5)
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("staying", [0, 2])
+@pytest.mark.parametrize(("precision", "staying"), [("bf16", 0), ("fp32", 2)])
 def test_a_dense_model_that_does_not_fit_gives_the_same_bits(tmp_path: Path, precision: str, staying: int) -> None:
     texts, dtype = tiny_texts(30, seed=34, longest=40), PRECISIONS[precision]
     file = TensorFile(write_folder(tmp_path, tiny_tensors(DEEP), DEEP) / "model.safetensors")
@@ -177,8 +176,7 @@ def streams_the_same(path: Path, precision: str, active: float | None = None) ->
             assert np.array_equal(streamed.encode(texts), full.encode(texts))
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("expert_mode", ["token", "sequence"])
+@pytest.mark.parametrize(("precision", "expert_mode"), [("bf16", "token"), ("fp32", "sequence")])
 def test_a_routed_one_too_and_its_name_stays(tmp_path: Path, precision: str, expert_mode: str) -> None:
     path = tmp_path / "deep.safetensors"
     write_routed(path, tiny_routed(tiny_routed_config(DEEP, expert_mode=expert_mode)), tiny_tokenizer())
