@@ -288,10 +288,10 @@ def test_one_item_that_hangs_is_one_fault(lake: Lake, tmp_path: Path) -> None:
 
 def test_slow_function_that_stays_within_the_limit_per_item_is_left_alone(lake: Lake, tmp_path: Path) -> None:
     # All items together take longer than the parent waits for a sign of life; each one alone is quick.
-    body = "import time\n@labeling_function()\ndef f(x):\n    time.sleep(0.05)\n    return 0\n"
+    body = "import time\n@labeling_function()\ndef f(x):\n    time.sleep(0.1)\n    return 0\n"
     functions = from_file(tmp_path, body, own_process=True)
     add_items(lake, {f"i{n:03}": "goal" for n in range(40)})
-    assert run_vote(lake, functions, timeout_s=0.25).detail["switched_off"] == []
+    assert run_vote(lake, functions, timeout_s=1.0).detail["switched_off"] == []
     assert sum(name == "f" for _, name in votes(lake)) == 40
 
 

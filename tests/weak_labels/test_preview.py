@@ -55,7 +55,7 @@ def test_items_that_were_not_reached_do_not_count(lake: Lake) -> None:
             time.sleep(60)
         return 0
 
-    hangs = LabelingFunction(name="hangs", kind="snorkel", version="1", rule=hang_later, by_row=True, timeout_s=0.05)
+    hangs = LabelingFunction(name="hangs", kind="snorkel", version="1", rule=hang_later, by_row=True, timeout_s=0.5)
     add_items(lake, {f"later {number}": "text" for number in range(10)})
     (shown,) = preview(lake, [hangs], config())
     assert (shown.items, shown.hits, shown.coverage) == (4, 1, 0.25)
