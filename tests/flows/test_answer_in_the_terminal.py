@@ -17,9 +17,10 @@ from active.task_folder import TaskFolder
 from features.ingest import ingest
 from flows.cli.main import run_command
 from flows.project import Project
+from tests.lakes import copy_of
 from tests.projects import ROOT
 from tests.terminal import Terminal
-from warehouse import Upsert
+from warehouse import Lake, Upsert
 
 CLASSES = ("spam", "ham", "spinach")
 SETTINGS = """
@@ -56,6 +57,7 @@ def made(tmp_path: Path) -> Made:
         (tmp_path / "siftline.toml").write_text(settings(several=several, people=people), "utf-8")
         lines = [json.dumps({"id": f"i{n}", "text": text}) for n, text in enumerate(texts)]
         (tmp_path / "s.jsonl").write_text("\n".join(lines), "utf-8")
+        copy_of(Lake, tmp_path / "lake").close()
         project = Project(tmp_path)
         ingest(project.lake, project.ingest_config)
         rows = [
