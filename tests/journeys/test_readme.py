@@ -66,11 +66,11 @@ def tickets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def own_data(tickets: Path) -> Path:
-    """The project after the README's ten lines."""
+def own_data(tickets: Path, prefect_server: str) -> Path:
+    """The project after the README's ten lines; a run that starts a server of its own is in test_small_project.py."""
     [script] = blocks("Your own data, in ten lines")
     assert len(script.splitlines()) <= 11
-    ended = shell(script, tickets)
+    ended = shell(script, tickets, PREFECT_API_URL=prefect_server)
     assert ended.returncode == 0, ended.stderr
     assert "tasks wait for annotators" in ended.stdout
     return tickets / "tickets"
