@@ -93,8 +93,7 @@ def points(opening: list[str]) -> list[int]:
         words = kind.split()
         if words[0] == "SELECT":
             continue  # it leaves what the one before it left
-        # A table of a CREATE TABLE makes no kind of its own; a table's comment and a column's do.
-        numbers[" ".join(words if words[0] == "COMMENT" else words[:2])] = number
+        numbers[" ".join(words[: 2 if words[0] == "CALL" else 1])] = number
     return sorted(numbers.values())
 
 
