@@ -23,7 +23,7 @@ from flows.stages import run_passes, run_stage_in_process
 from tests.active.pools import CLASSES, clusters, label, small_pool
 from tests.active.test_ask_again import change_text
 from tests.flows.report_lake import full_lake
-from tests.projects import ROOT, make_small_project
+from tests.projects import PLAIN_FUNCTIONS, ROOT, make_small_project
 from tests.warehouse.test_commit_is_atomic import classes
 from tests.warehouse.test_what_changed import answer, commit
 from warehouse import Append, Lake, Upsert, connect
@@ -39,6 +39,10 @@ MAY_BE_EMPTY = {"agreement-between-annotators", "confident-and-wrong", "confusio
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory, reuters: SampleFiles) -> Path:
     root = make_small_project(tmp_path_factory.mktemp("questions") / "project", reuters, train=90, test=20)
+    settings = (root / "siftline.toml").read_text("utf-8")
+    settings = settings.replace('"snorkel"', '"majority"').replace("batch = 8", "batch = 16")
+    (root / "siftline.toml").write_text(settings, "utf-8")
+    (root / "labeling_functions.py").write_text(PLAIN_FUNCTIONS)
     run_passes(run_stage_in_process(Project(root)), simulated=True)
     return root
 
