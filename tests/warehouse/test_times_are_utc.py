@@ -16,7 +16,8 @@ import pytest
 from tests.projects import ROOT
 from warehouse import Lake, Location
 
-ZONES = ("America/New_York", "Asia/Kolkata")
+ZONES = ("Pacific/Pago_Pago", "Pacific/Kiritimati")
+"""A day and an hour apart: at any time their days, hours and clocks differ, so that one of them is not that of UTC."""
 SETTINGS = """
 [project]
 name = "p"
@@ -59,8 +60,10 @@ print(json.dumps(said))
 
 def in_zone(zone: str, code: str, *arguments: str, folder: Path) -> str:
     """Standard output of a Python process on a machine of this time zone."""
+    script = folder / "child.py"  # a process of `python -c` is a person's session to DuckDB, which draws a bar in it
+    script.write_text(code, "utf-8")
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
+        [sys.executable, str(script), *arguments],
         env={**os.environ, "TZ": zone, "PYTHONPATH": str(ROOT)},
         cwd=folder,
         capture_output=True,
@@ -89,7 +92,7 @@ def said(project: Path) -> Mapping[str, Mapping[str, Any]]:
     number, at = times[5]
     assert number == 5
     found: dict[str, Any] = {}
-    for zone in ("UTC", *ZONES):
+    for zone in ZONES:
         folder = project / zone.replace("/", "-")
         folder.mkdir()
         arguments = [json.dumps(COMMANDS), at.astimezone(UTC).replace(tzinfo=None).isoformat(), folder.name, WHERE]
@@ -99,9 +102,9 @@ def said(project: Path) -> Mapping[str, Mapping[str, Any]]:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_says_the_same_in_every_zone(said: Mapping[str, Mapping[str, Any]], name: str) -> None:
-    here, *there = (said[zone][name] for zone in ("UTC", *ZONES))
+    here, there = (said[zone][name] for zone in ZONES)
     assert here
-    assert there == [here, here]
+    assert there == here
 
 
 def test_a_condition_of_an_export_means_the_same_in_every_zone(project: Path, said: Mapping[str, Any]) -> None:
@@ -109,7 +112,7 @@ def test_a_condition_of_an_export_means_the_same_in_every_zone(project: Path, sa
     manifests = [json.loads((place / "manifest.json").read_text()) for place in places]
     assert manifests[0]["counts"]["rows"]
     assert manifests[0]["snapshot_time"].endswith("+00:00")
-    assert manifests == [manifests[0]] * 3
+    assert manifests == [manifests[0]] * 2
     assert len({(place / "training_set.csv").read_bytes() for place in places}) == 1
 
 
