@@ -39,6 +39,8 @@ ROWS_AT_A_TIME = 1024
 SHOWN_IDS = 5
 SHOWN_FAULTS = 10
 SHOWN_CHARACTERS = 60
+WITHOUT_TEXT = ("empty_text", "null_text")
+"""Reasons for which a record of a file is left out, as ingest puts it aside; any other refuses the file."""
 
 _VECTOR_SCHEMA = pa.schema(
     [
@@ -140,10 +142,11 @@ def embed_file(
     progress: Progress = silent,
     schema: pa.Schema = _FILE_SCHEMA,
     columns: Callable[[list[str], Vectors], list[pa.Array]] = _as_vectors,
-) -> int:
+) -> tuple[int, int]:
     """Embed a file of texts and write Parquet with the columns `id` and `vector`, or others that are made of these.
 
-    The file is read twice: first to the end, so that a bad record is found before the work begins.
+    The file is read twice: first to the end, so that a bad record is found before the work begins. A record whose text
+    is empty or null is left out.
 
     Args:
         source: JSONL, CSV, TSV (each also .gz) or Parquet.
@@ -156,10 +159,10 @@ def embed_file(
         columns: its other columns, of some texts [N] and their vectors [N, D].
 
     Returns:
-        Number of rows written.
+        Number of rows written, and of records left out for want of a text.
 
     Raises:
-        SettingsError: the source does not exist, has no such column, or the output cannot be written.
+        SettingsError: the source does not exist, has no such column or no text, or the output cannot be written.
         DataError: records cannot be read or encoded; names the lines or rows of the first of them.
     """
     config, file = _text_source(source, text_field, id_field)
@@ -167,7 +170,12 @@ def embed_file(
         raise SettingsError(f"{output} cannot be written: name a file in a folder that exists.")
     if output.exists() and output.samefile(source):
         raise SettingsError(f"{output} is the input itself. Name another output.")
-    total = _checked_count(config, file)
+    total, without_text = _checked_count(config, file)
+    if without_text and not total:
+        raise SettingsError(
+            f"{file.name} has no text in the field '{config.text}', in none of {without_text} records. Name another "
+            "with --text-field."
+        )
     progress(0, total)
     done = 0
     with replaced_file(output) as temporary, pq.ParquetWriter(temporary, schema) as writer:
@@ -179,7 +187,7 @@ def embed_file(
             ids = [str(record.position) if record.id is None else record.id for record in batch]
             writer.write_table(pa.table([pa.array(ids, pa.string()), *columns(texts, vectors)], schema=schema))
             done += len(batch)
-    return done
+    return done, without_text
 
 
 # --- the stage -------------------------------------------------------------------------------------------------------
@@ -334,20 +342,23 @@ def _text_source(source: Path, text_field: str, id_field: str | None) -> tuple[S
     return config, find_files(config, Path())[0]
 
 
-def _checked_count(config: SourceConfig, file: SourceFile) -> int:
-    """How many records the file holds, once all of them are known to be readable."""
-    count = bad = 0
+def _checked_count(config: SourceConfig, file: SourceFile) -> tuple[int, int]:
+    """How many records with a text the file holds and how many without, once all are known to be readable."""
+    count = without_text = bad = 0
     first: list[Fault] = []
     for entry in _entries(config, file):
         if isinstance(entry, Record):
             count += 1
+            continue
+        if entry.reason in WITHOUT_TEXT:
+            without_text += 1
             continue
         bad += 1
         if bad <= SHOWN_FAULTS:
             first.append(entry)
     if bad:
         raise _unreadable(config, file, first, bad)
-    return count
+    return count, without_text
 
 
 def _unreadable(config: SourceConfig, file: SourceFile, first: Sequence[Fault], bad: int) -> DataError:
@@ -365,9 +376,10 @@ def _place(file: SourceFile, entry: Record | Fault) -> str:
 
 def _records(config: SourceConfig, file: SourceFile) -> Iterator[Record]:
     for entry in _entries(config, file):
-        if isinstance(entry, Fault):
+        if isinstance(entry, Record):
+            yield entry
+        elif entry.reason not in WITHOUT_TEXT:
             raise _unreadable(config, file, [entry], 1)
-        yield entry
 
 
 def _entries(config: SourceConfig, file: SourceFile) -> Iterator[Record | Fault]:

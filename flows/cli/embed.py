@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from flows.cli.console import out, stage_progress
+from flows.cli.console import out, say, stage_progress
 
 
 def embed_texts(
@@ -24,7 +24,7 @@ def embed_texts(
     began = time.monotonic()
     encoder = load_encoder(encoder_name, active=active, max_tokens=max_tokens, precision=precision, device=device)
     with stage_progress() as progress:
-        count = embed_file(
+        count, without_text = embed_file(
             source,
             text_field=text_field,
             id_field=id_field,
@@ -34,3 +34,10 @@ def embed_texts(
         )
     seconds = time.monotonic() - began
     out.print(f"{count:,} vectors of {encoder.dimension} by {encoder.encoder_id} in {seconds:.1f} s: {output}")
+    tell_without_text(without_text)
+
+
+def tell_without_text(count: int) -> None:
+    """Say how many records of a file have no row in the output."""
+    if count:
+        say(f"left out: records whose text is empty: {count:,}")

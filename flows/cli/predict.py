@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.cli.console import excerpt, out, print_table, say, stage_progress
+from flows.cli.embed import tell_without_text
 from flows.project import Project
+from warehouse import SettingsError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -18,6 +20,8 @@ def predict_texts(root: Path, texts: list[str]) -> None:
     """Print the label of each text, and how sure the end model is of it."""
     from features.embed import encode_texts
 
+    if empty := [place for place, text in enumerate(texts, start=1) if not text.strip()]:
+        raise SettingsError(f"Text {empty[0]} of {len(texts)} is empty. Give texts, or a file of them with --input.")
     project = Project(root)
     said = _learned(project).predict(encode_texts(project.encoder, texts), texts)
     rows = zip(said.labels, said.confidence.tolist(), map(excerpt, texts), strict=True)
@@ -45,7 +49,7 @@ def predict_file(root: Path, source: Path, output: Path, text_field: str, id_fie
         return [pa.array(said.labels, label), confidences, pa.StructArray.from_arrays(by_class, fields=[*probs])]
 
     with stage_progress() as progress:
-        count = embed_file(
+        count, without_text = embed_file(
             source,
             text_field=text_field,
             id_field=id_field,
@@ -58,6 +62,7 @@ def predict_file(root: Path, source: Path, output: Path, text_field: str, id_fie
     rows = sorted((-len(all_of), name, sum(all_of) / len(all_of)) for name, all_of in sure.items())
     print_table(["label", "texts", "mean confidence"], [(name or None, -less, mean) for less, name, mean in rows])
     out.print(f"{count:,} texts: {output}")
+    tell_without_text(without_text)
 
 
 def _learned(project: Project) -> "Predictor":

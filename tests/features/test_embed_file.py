@@ -44,7 +44,7 @@ def write(folder: Path, kind: str, records: list[dict[str, Any]] = RECORDS) -> P
 
 def run(source: Path, encoder: Encoder, *, id_field: str | None = "key", text_field: str = "text") -> pa.Table:
     output = source.parent / "out.parquet"
-    count = embed_file(source, text_field=text_field, id_field=id_field, output=output, encoder=encoder)
+    count, _ = embed_file(source, text_field=text_field, id_field=id_field, output=output, encoder=encoder)
     table = pq.read_table(output)
     assert count == table.num_rows
     return table
@@ -129,12 +129,24 @@ def test_an_empty_id_is_found_before_the_work_begins(tmp_path: Path, encoder: En
 
 
 def test_a_bad_cell_is_named_by_its_line_and_a_bad_value_by_its_row(tmp_path: Path, encoder: Encoder) -> None:
-    (tmp_path / "in.csv").write_text('key,text\na,"two\nlines"\nb,\n', "utf-8")
-    with pytest.raises(DataError, match=r"in\.csv line 4: .*empty_text"):
+    (tmp_path / "in.csv").write_text('key,text\na,"two\nlines"\n,fine\n', "utf-8")
+    with pytest.raises(DataError, match=r"in\.csv line 4: the field 'key' is empty"):
         run(tmp_path / "in.csv", encoder)
-    pq.write_table(pa.table({"key": ["a", "b"], "text": ["two\nlines", ""]}), tmp_path / "in.parquet")
-    with pytest.raises(DataError, match=r"in\.parquet row 2: .*empty_text"):
+    pq.write_table(pa.table({"key": ["a", ""], "text": ["two\nlines", "fine"]}), tmp_path / "in.parquet")
+    with pytest.raises(DataError, match=r"in\.parquet row 2: the field 'key' is empty"):
         run(tmp_path / "in.parquet", encoder)
+
+
+def test_records_without_a_text_are_left_out_and_counted(tmp_path: Path, encoder: Encoder) -> None:
+    table = pa.table({"key": ["a", "b", "c", "d"], "text": ["fine", "", None, " also fine"]})
+    pq.write_table(table, tmp_path / "in.parquet")
+    output = tmp_path / "out.parquet"
+    told = embed_file(tmp_path / "in.parquet", text_field="text", id_field="key", output=output, encoder=encoder)
+    assert told == (2, 2)
+    assert pq.read_table(output).column("id").to_pylist() == ["a", "d"]
+    pq.write_table(table.slice(1, 2), tmp_path / "none.parquet")
+    with pytest.raises(SettingsError, match=r"no text in the field 'text', in none of 2 records.*--text-field"):
+        embed_file(tmp_path / "none.parquet", text_field="text", id_field="key", output=output, encoder=encoder)
 
 
 def test_ten_bad_records_are_named_at_once(tmp_path: Path, encoder: Encoder) -> None:

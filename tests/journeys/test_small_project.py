@@ -213,6 +213,7 @@ def test_the_end_model_says_of_any_text_what_it_says_of_an_item(asked: Asked, tm
     assert said.splitlines()[-1].startswith(f"{label}\t")
     for wrong, words in (
         ([], "give texts, or a file"),
+        ([text, " "], "Text 2 of 2 is empty"),
         ([text, *file], "give texts, or a file"),
         (["--input", str(output)], "--output"),
         ([*file[:-1], str(tmp_path / "none" / "x.parquet")], "cannot be written"),
