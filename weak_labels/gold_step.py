@@ -9,6 +9,7 @@ https://arxiv.org/abs/1704.02030
 """
 
 import numpy as np
+from scipy.sparse import issparse
 
 from weak_labels.calibration import folds
 from weak_labels.classifier import EndModel, Features, Floats, Ints
@@ -50,6 +51,9 @@ def learn(
     moved = EndModel.fit_gold(weak, vectors, class_ids, classes, hidden, balanced=balanced)
     if weak is None:
         return moved
+    if not issparse(vectors):
+        vectors = np.asarray(vectors)
+    class_ids = np.asarray(class_ids)
     if share is None:
         share = share_of_weak(weak, vectors, class_ids, classes, balanced=balanced)
     return moved if share == 1.0 else moved.pooled(_alone(weak, vectors, class_ids, classes, balanced), share)

@@ -36,7 +36,10 @@ def test_weak_labels_that_are_mostly_wrong_are_left_for_peoples() -> None:
     held = right(EndModel.fit_gold(weak, seen, labels, CLASSES), others, true_others)
     assert held < alone - 0.2, "else there is nothing to mend"
     assert share_of_weak(weak, seen, labels, CLASSES) < 0.05
-    assert right(learn(weak, seen, labels, CLASSES), others, true_others) > alone - 0.01
+    model = learn(weak, seen, labels, CLASSES)
+    assert right(model, others, true_others) > alone - 0.01
+    from_lists = learn(weak, seen.tolist(), labels.tolist(), CLASSES)  # type: ignore[arg-type]
+    assert from_lists.weights_DC.tobytes() == model.weights_DC.tobytes()
 
 
 def test_weak_labels_that_are_mostly_right_are_kept() -> None:
