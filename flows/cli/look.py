@@ -101,7 +101,8 @@ def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) 
     """Print what a run did and where the project stands."""
     from active.explore import score_fair_sample
     from active.task_folder import TaskFolder
-    from flows.report.story import fair_sentence, fair_soon
+    from flows.report.facts import share_of_weak
+    from flows.report.story import aside_sentence, fair_sentence, fair_soon
 
     hint = project_hint(project.root)
     with project.lake.read() as reader:
@@ -133,6 +134,7 @@ def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) 
         score = None if rows else score_fair_sample(reader, project.settings.select.seed)
         no_vote = reader.scalar("SELECT EXISTS (FROM lf_reach WHERE items > 0) AND NOT EXISTS (FROM lf_votes)")
         contradicted = _contradicted(reader)
+        aside = aside_sentence(share_of_weak(reader))
         alike = reader.scalar(
             "SELECT CASE WHEN count(DISTINCT label) = 1 AND NOT EXISTS (FROM latest_predictions) "
             "THEN any_value(label) END FROM gold_labels"
@@ -156,6 +158,8 @@ def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) 
     if no_vote:
         path = _shown(project.root / project.settings.weak_labels.functions)
         out.print(f"No labeling function votes on any item. Edit {path}, then: siftline lf preview" + hint)
+    if aside:
+        out.print(aside.replace("`", ""))
     if contradicted:
         out.print(f"People contradict most votes of {contradicted}. Look at them: siftline lf report" + hint)
     if alike:

@@ -25,6 +25,8 @@ SERIES = {
 ACROSS = ("all_gold",)
 FAIR_ITEMS = 10
 """With fewer the interval says nothing."""
+LEFT_ASIDE = 0.2
+"""Share of what weak labels taught below which the end model is said to leave it aside; before any label it is 0.73."""
 _HOW = {
     "siftline": "set [evaluate] gold in siftline.toml and run `siftline run`",
     "gold_only": "set [evaluate] gold in siftline.toml and run `siftline run` once people have answered",
@@ -288,7 +290,20 @@ def functions_sentence(facts: Facts) -> str:
             f"; where people answered, {count(right)} of {counted(votes, 'vote')} {are(right)} right "
             f"({percent(right / votes)})"
         )
-    return said + "."
+    return f"{said}. {aside_sentence(facts.share_of_weak)}".rstrip()
+
+
+def aside_sentence(share: float | None) -> str:
+    """That the end model makes little of what the labeling functions taught it; empty where it does, or nobody knows.
+
+    It needs people's labels only, where `harm_sentence` needs a gold file.
+    """
+    if share is None or share >= LEFT_ASIDE:
+        return ""
+    return (
+        "People's labels foretell each other better without the labeling functions, so the end model leaves what these "
+        "taught aside. `siftline lf report` tells which of them people contradict; mend or remove those."
+    )
 
 
 def values_sentence(facts: Facts) -> str:

@@ -156,6 +156,16 @@ def test_labels_that_are_all_alike_or_against_the_functions_are_told(
     print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
     shown = capsys.readouterr().out
     assert "People contradict most votes of 'thanks' (6 of 6). Look at them: siftline lf report --project" in shown
+    assert "leaves what these taught aside" not in shown
+    with opened.lake.stage("end_model", version=1, inputs=(), params={"share": "small"}) as stage:
+        last = stage.arrow(
+            """SELECT * EXCLUDE (run_id, committed_at)
+               REPLACE (sequence + 1 AS sequence, 'other' AS model_id, '{"share_of_weak": 0.05}' AS detail)
+               FROM models WHERE stage = 'end_model' ORDER BY sequence DESC LIMIT 1"""
+        )
+        stage.commit([Upsert("models", last)])
+    print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
+    assert "the end model leaves what these taught aside. siftline lf report tells" in capsys.readouterr().out
     with opened.lake.stage("end_model", version=1, inputs=(), params={"says": "nothing"}) as stage:
         stage.commit([Delete("predictions", stage.arrow("SELECT DISTINCT end_model_id FROM predictions"))])
     print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)

@@ -92,6 +92,12 @@ def test_functions_that_do_harm_are_told(
     assert ("The labeling functions do harm: without weak labels the same labels reach 0.750." in said) == harm
 
 
+@pytest.mark.parametrize(("share", "aside"), [(None, False), (0.2, False), (0.19, True)])
+def test_functions_that_the_end_model_leaves_aside_are_told(facts: Facts, share: float | None, aside: bool) -> None:
+    said = story.functions_sentence(replace(facts, share_of_weak=share))
+    assert ("the end model leaves what these taught aside. `siftline lf report`" in said) == aside
+
+
 def f1(*scores: float | None) -> list[dict[str, object]]:
     return [{"name": f"c{n}", "f1": score} for n, score in enumerate(scores)]
 
