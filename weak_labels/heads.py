@@ -124,8 +124,8 @@ class Heads:
         if self.config.kind != "linear":
             detail["wanted"] = self.config.kind
         model = fitted(kind, np.arange(len(rows)))
-        if kind in shares:
-            detail["share_of_weak"] = round(shares[kind], 4)
+        if shares.get(kind, 1.0) < 1.0:
+            detail["belief_in_weak_labels"] = round(shares[kind], 4)
         if self.config.calibrate:
             found = calibrate(class_ids, classes, partial(held_out, kind))
             model, detail["calibration"] = replace(model, temperature=found.temperature), asdict(found)

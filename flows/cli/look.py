@@ -101,7 +101,7 @@ def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) 
     """Print what a run did and where the project stands."""
     from active.explore import score_fair_sample
     from active.task_folder import TaskFolder
-    from flows.report.facts import share_of_weak
+    from flows.report.facts import belief_in_weak_labels
     from flows.report.story import aside_sentence, fair_sentence, fair_soon
 
     hint = project_hint(project.root)
@@ -134,7 +134,7 @@ def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) 
         score = None if rows else score_fair_sample(reader, project.settings.select.seed)
         no_vote = reader.scalar("SELECT EXISTS (FROM lf_reach WHERE items > 0) AND NOT EXISTS (FROM lf_votes)")
         contradicted = _contradicted(reader)
-        aside = aside_sentence(share_of_weak(reader))
+        aside = aside_sentence(belief_in_weak_labels(reader))
         alike = reader.scalar(
             "SELECT CASE WHEN count(DISTINCT label) = 1 AND NOT EXISTS (FROM latest_predictions) "
             "THEN any_value(label) END FROM gold_labels"

@@ -65,7 +65,7 @@ class Facts:
         by_class: there, of each class, the items that have it and are given it, have it and are not given it, and are
             given it and have it not.
         scored_items: items that the latest accuracy was measured on.
-        share_of_weak: how far the end model believes what weak labels taught, 0 to 1; see `weak_labels.gold_step`.
+        belief_in_weak_labels: how far the end model believes what weak labels taught, 0 to 1; see `weak_labels.gold_step`.
     """
 
     snapshot: int
@@ -94,7 +94,7 @@ class Facts:
     batches: Sequence[Row]
     cycles: Sequence[Row]
     functions: Sequence[Row]
-    share_of_weak: float | None
+    belief_in_weak_labels: float | None
     faults: Sequence[Row]
     insight: Report
     values: Values | None
@@ -214,7 +214,7 @@ def read_facts(reader: Reader, *, seed: int = 0) -> Facts:
             "AND (m.detail->>'model_id') = c.end_model_id ORDER BY c.cycle",
         ),
         functions=_functions(reader, insight),
-        share_of_weak=share_of_weak(reader),
+        belief_in_weak_labels=belief_in_weak_labels(reader),
         faults=_dicts(
             reader,
             "SELECT lf_name, fault, count(*) AS calls, min(left(detail, 300)) AS example FROM lf_faults "
@@ -319,10 +319,10 @@ def _counts(reader: Reader, split: str, name: str) -> tuple[Sequence[Sequence[in
     return [], 0, 0
 
 
-def share_of_weak(reader: Reader) -> float | None:
+def belief_in_weak_labels(reader: Reader) -> float | None:
     """How far the newest end model believes what weak labels taught; None where nothing says so."""
     return reader.scalar(
-        "SELECT (detail->>'share_of_weak')::DOUBLE FROM models WHERE stage = 'end_model' ORDER BY sequence DESC LIMIT 1"
+        "SELECT (detail->>'belief_in_weak_labels')::DOUBLE FROM models WHERE stage = 'end_model' ORDER BY sequence DESC LIMIT 1"
     )
 
 

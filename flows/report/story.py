@@ -290,7 +290,7 @@ def functions_sentence(facts: Facts) -> str:
             f"; where people answered, {count(right)} of {counted(votes, 'vote')} {are(right)} right "
             f"({percent(right / votes)})"
         )
-    return f"{said}. {aside_sentence(facts.share_of_weak)}".rstrip()
+    return f"{said}. {aside_sentence(facts.belief_in_weak_labels)}".rstrip()
 
 
 def aside_sentence(share: float | None) -> str:

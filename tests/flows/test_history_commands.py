@@ -160,7 +160,7 @@ def test_labels_that_are_all_alike_or_against_the_functions_are_told(
     with opened.lake.stage("end_model", version=1, inputs=(), params={"share": "small"}) as stage:
         last = stage.arrow(
             """SELECT * EXCLUDE (run_id, committed_at)
-               REPLACE (sequence + 1 AS sequence, 'other' AS model_id, '{"share_of_weak": 0.05}' AS detail)
+               REPLACE (sequence + 1 AS sequence, 'other' AS model_id, '{"belief_in_weak_labels": 0.05}' AS detail)
                FROM models WHERE stage = 'end_model' ORDER BY sequence DESC LIMIT 1"""
         )
         stage.commit([Upsert("models", last)])

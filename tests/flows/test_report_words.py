@@ -94,7 +94,7 @@ def test_functions_that_do_harm_are_told(
 
 @pytest.mark.parametrize(("share", "aside"), [(None, False), (0.2, False), (0.19, True)])
 def test_functions_that_the_end_model_leaves_aside_are_told(facts: Facts, share: float | None, aside: bool) -> None:
-    said = story.functions_sentence(replace(facts, share_of_weak=share))
+    said = story.functions_sentence(replace(facts, belief_in_weak_labels=share))
     assert ("the end model leaves what these taught aside. `siftline lf report`" in said) == aside
 
 
