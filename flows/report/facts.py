@@ -65,7 +65,7 @@ class Facts:
         by_class: there, of each class, the items that have it and are given it, have it and are not given it, and are
             given it and have it not.
         scored_items: items that the latest accuracy was measured on.
-        belief_in_weak_labels: how far the end model believes what weak labels taught, 0 to 1; see `weak_labels.gold_step`.
+        belief_in_weak_labels: how far the end model believes what they taught, 0 to 1; see `weak_labels.gold_step`.
     """
 
     snapshot: int
@@ -322,7 +322,8 @@ def _counts(reader: Reader, split: str, name: str) -> tuple[Sequence[Sequence[in
 def belief_in_weak_labels(reader: Reader) -> float | None:
     """How far the newest end model believes what weak labels taught; None where nothing says so."""
     return reader.scalar(
-        "SELECT (detail->>'belief_in_weak_labels')::DOUBLE FROM models WHERE stage = 'end_model' ORDER BY sequence DESC LIMIT 1"
+        "SELECT (detail->>'belief_in_weak_labels')::DOUBLE FROM models WHERE stage = 'end_model' "
+        "ORDER BY sequence DESC LIMIT 1"
     )
 
 
