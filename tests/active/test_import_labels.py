@@ -231,5 +231,5 @@ def test_a_file_without_the_columns_is_refused(pool: SmallPool, tmp_path: Path) 
         import_labels(pool.lake, tmp_path / "labels.csv", CONFIG)
     with pytest.raises(DataError, match=r"export\.json is not read: its name has to end in .*docs/label-studio\.md"):
         import_labels(pool.lake, tmp_path / "export.json", CONFIG)
-    with pytest.raises(DataError, match=r"cannot be read as Parquet"):
+    with pytest.raises(DataError, match=r"does not exist"):
         import_labels(pool.lake, tmp_path / "missing.parquet", CONFIG)
