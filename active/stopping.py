@@ -26,7 +26,8 @@ class Outlook:
         gain: expected rise of the accuracy, 0 to 1.
         low: lower end of its interval, 0 or more.
         high: upper end, never above all right. On simulated curves with the noise of a test split the true rise was
-            inside in 76 to 90 of 100: the points of a curve are few, and scored on the same items.
+            inside in 76 to 90 of 100, on 36 curves of seven real sets in 24: the points of a curve are few, and scored
+            on the same items.
     """
 
     labels: int
