@@ -20,8 +20,6 @@ FEWEST_PER_CLASS = 2
 are foretold best by a model that never says it."""
 MOST_JUDGED = 300
 """Gold labels that judge; more would decide no better and take longer."""
-TEMPERED = 0.5
-"""What the difference in log-likelihood counts: the folds learn from much the same labels, so they err together."""
 
 
 def learn(
@@ -87,7 +85,7 @@ def share_of_weak(weak: EndModel, vectors: Features, class_ids: Ints, classes: i
     weight_N = 1.0 / np.bincount(labels)[labels]
     labels_that_count = weight_N.sum() ** 2 / (weight_N**2).sum()
     lead = float((weight_N * lead_N).sum() / weight_N.sum() * labels_that_count)
-    return float(1.0 / (1.0 + np.exp(-np.clip(weak.hold.belief + TEMPERED * lead, -50.0, 50.0))))
+    return float(1.0 / (1.0 + np.exp(-np.clip(weak.hold.belief + lead, -50.0, 50.0))))
 
 
 def _alone(weak: EndModel, vectors: Features, class_ids: Ints, classes: int, balanced: bool) -> EndModel:

@@ -26,7 +26,7 @@ ACROSS = ("all_gold",)
 FAIR_ITEMS = 10
 """With fewer the interval says nothing."""
 LEFT_ASIDE = 0.2
-"""Share of what weak labels taught below which the end model is said to leave it aside; before any label it is 0.73."""
+"""Share of what weak labels taught below which the end model is said to leave it aside; before any label it is 0.98."""
 _HOW = {
     "siftline": "set [evaluate] gold in siftline.toml and run `siftline run`",
     "gold_only": "set [evaluate] gold in siftline.toml and run `siftline run` once people have answered",
