@@ -70,8 +70,9 @@ def share_of_weak(weak: EndModel, vectors: Features, class_ids: Ints, classes: i
         classes: number of classes C.
         balanced: each class weighs the same in what is learned.
     """
-    too_few_C = np.bincount(class_ids, minlength=classes) < FEWEST_PER_CLASS
-    if np.isinf(weak.hold.belief) or too_few_C[weak.taught_C].any():
+    enough_C = np.bincount(class_ids, minlength=classes) >= FEWEST_PER_CLASS
+    # Few weak labels may have taught no class at all; two classes are the fewest to tell apart.
+    if np.isinf(weak.hold.belief) or enough_C.sum() < 2 or not enough_C[weak.taught_C].all():
         return 1.0
     judged = np.random.default_rng(0).permutation(len(class_ids))[:MOST_JUDGED]
     seen, labels = vectors[judged], class_ids[judged]

@@ -79,3 +79,15 @@ def test_a_model_that_is_to_stand_alone_is_not_judged() -> None:
     vectors, truth = clouds(900, seed=1)
     weak = replace(taught(np.eye(CLASSES)[(truth + 1) % CLASSES], vectors), hold=Hold(1.0))
     assert share_of_weak(weak, vectors[:30], truth[:30], CLASSES) == 1.0
+
+
+@pytest.mark.parametrize("labels", [0, 9])
+def test_a_few_weak_labels_that_taught_no_class_are_not_judged_by_labels_of_one(labels: int) -> None:
+    vectors, truth = clouds(900, seed=1)
+    weak = EndModel.fit_weak(vectors[:2], np.array([[0.4, 0.3, 0.3], [0.3, 0.4, 0.3]]), np.ones(2))
+    assert weak is not None
+    assert not weak.taught_C.any()
+    rows = np.flatnonzero(truth == 0)[:labels]
+    assert share_of_weak(weak, vectors[rows], truth[rows], CLASSES) == 1.0
+    model = learn(weak, vectors[rows], truth[rows], CLASSES)
+    assert np.isfinite(model.weights_DC).all()
