@@ -63,7 +63,7 @@ def selected(taught: Taught, score: Callable[[EndModel], float]) -> dict[str, An
             for size, (asked, model) in _asked(taught, seed).items():
                 figures[size]["weak_then_gold"].append(score(model))
                 for name, rows in (("gold_only", asked), ("gold_only_random", drawn[:size])):
-                    alone = EndModel.fit_gold(None, taught.features[rows], taught.truth[rows], classes)
+                    alone = learn(None, taught.features[rows], taught.truth[rows], classes)
                     figures[size][name].append(score(alone))
     return {
         "weak_only": round(score(taught.model), 4),

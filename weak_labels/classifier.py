@@ -24,11 +24,11 @@ Features = Any
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-VERSION = 6
+VERSION = 7
 """Raised with every change of this file, or of what it is given to learn from, that could change a prediction; 2: few
 weak labels hold gold labels less firmly; 3: weak labels of one class alone teach nothing; 4: gold labels scale what
 weak ones taught, and move it more; 5: people's labels that are all alike teach nothing either; 6: people's labels alone
-are pooled with what weak ones taught."""
+are pooled with what weak ones taught; 7: they say how firmly they are held where they stand alone."""
 KINDS = ("linear", "mlp", "auto")
 WEAK_RIDGE = 1.0
 ENOUGH_WEAK = 150
@@ -106,20 +106,17 @@ class Hold:
         first: besides, divided by the number of gold labels: the first ones were selected as the hardest.
         scale: standard deviation of the logarithm by which its logits may be scaled as a whole, before any label.
         intercepts: of the one by which its intercepts may be scaled besides.
-        belief: logarithm of the odds for it in the pool with a model of gold labels alone, before any label; infinite
-            where it stands alone. See `weak_labels.gold_step`.
     """
 
     ridge: float
     first: float = 0.0
     scale: float = 0.0
     intercepts: float = 0.0
-    belief: float = np.inf
 
 
 ALONE = Hold(0.1)
-TAUGHT = Hold(0.3, first=10.0, scale=0.3, intercepts=0.2, belief=4.0)
-"""Measured in docs/decisions/0155; the belief in 0166: selected labels say less against weak ones than they seem to."""
+TAUGHT = Hold(0.3, first=10.0, scale=0.3, intercepts=0.2)
+"""Measured in docs/decisions/0155."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +138,8 @@ class EndModel:
        tune.
     3. `gold_step.learn` pools that with a model from gold labels alone, by how well each foretells labels.
 
-    Without weak labels step 2 is plain logistic regression, ridge 0.1, with all intercepts free. Up to 150 weak labels
+    Without weak labels step 2 is plain logistic regression with all intercepts free, and a ridge of 0.1, or of what
+    `gold_step.judge` found. Up to 150 weak labels
     per class the ridge of step 2 lies between the two, by their share of these: a model from ten weak labels knows next
     to nothing, and held to it by a ridge of 1 twenty gold labels were worth less than alone. (`one_vs_rest` holds to it
     by a ridge of 1 and scales nothing: there votes stand beside the model.)
@@ -222,6 +220,7 @@ class EndModel:
         hidden: HiddenLayer | None = None,
         *,
         balanced: bool = False,
+        ridge: float = ALONE.ridge,
     ) -> "EndModel":
         """Learn from gold labels on top of a model from weak labels.
 
@@ -232,6 +231,7 @@ class EndModel:
             classes: number of classes C.
             hidden: what it looks through as well where there is no weak model, which brings its own.
             balanced: each class weighs the same.
+            ridge: on the weights where there is no weak model, which knows its own.
 
         Raises:
             SettingsError: a label is no class, vectors are no finite numbers, or do not fit labels or `weak`.
@@ -256,9 +256,8 @@ class EndModel:
         if len(class_ids) == 0:
             return start
         probs_NC, weights_N = np.eye(classes)[class_ids], np.ones(len(class_ids))
-        return start._moved(
-            vectors, probs_NC, class_weights(probs_NC, weights_N) if balanced else weights_N, start.hold
-        )
+        hold = weak.hold if weak else Hold(ridge)
+        return start._moved(vectors, probs_NC, class_weights(probs_NC, weights_N) if balanced else weights_N, hold)
 
     @classmethod
     def untrained(cls, dimensions: int, classes: int, hidden: HiddenLayer | None = None) -> Self:

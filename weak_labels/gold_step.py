@@ -2,24 +2,47 @@
 
 Gold labels move the model that weak labels taught (`EndModel.fit_gold`). Held to bad weak labels, though, they are
 worth less than alone. So the end model is the logarithmic pool of both, the weighted mean of their logits, and each
-weighs as well as it foretold gold labels that it had not seen. Measured in docs/decisions/0166.
+weighs as well as it foretold gold labels that it had not seen. Measured in docs/decisions/0166. The model of gold
+labels alone is held as firmly as such labels say, too: docs/decisions/0168.
 
 Source: Yao et al. 2018, Using stacking to average Bayesian predictive distributions (there "pseudo-BMA"),
 https://arxiv.org/abs/1704.02030
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
 import numpy as np
 from scipy.sparse import issparse
 
-from weak_labels.calibration import folds
-from weak_labels.classifier import EndModel, Features, Floats, Ints
+from weak_labels.calibration import LEAST_GOLD, folds
+from weak_labels.classifier import ALONE, Bools, EndModel, Features, Ints
 from weak_labels.hidden_layer import HiddenLayer
 
+BELIEF = 4.0
+"""Logarithm of the odds for the model from weak labels before any label: selected labels say less against it than they
+seem to."""
 FEWEST_PER_CLASS = 2
 """Gold labels of each class that weak labels taught, below which nothing is said against them: labels that lack a class
 are foretold best by a model that never says it."""
+RIDGES = (ALONE.ridge, 0.3, 1.0)
+"""How firmly a model of gold labels alone may be held; the first without evidence for another."""
 MOST_JUDGED = 300
 """Gold labels that judge; more would decide no better and take longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What gold labels say of how to learn from them.
+
+    Attributes:
+        share: of the model from weak labels in the pool, 0 to 1; 1 where the labels are too few to tell.
+        ridge: of the model from gold labels alone.
+    """
+
+    share: float = 1.0
+    ridge: float = ALONE.ridge
 
 
 def learn(
@@ -30,7 +53,7 @@ def learn(
     hidden: HiddenLayer | None = None,
     *,
     balanced: bool = False,
-    share: float | None = None,
+    judged: Judged | None = None,
 ) -> EndModel:
     """Learn from gold labels on top of a model from weak labels.
 
@@ -41,26 +64,35 @@ def learn(
         classes: number of classes C.
         hidden: what it looks through as well where there is no weak model, which brings its own.
         balanced: each class weighs the same.
-        share: of the model from weak labels in the pool, 0 to 1; None asks `share_of_weak`.
+        judged: how; None asks `judge`.
 
     Raises:
         SettingsError: a label is no class.
     """
-    moved = EndModel.fit_gold(weak, vectors, class_ids, classes, hidden, balanced=balanced)
-    if weak is None:
-        return moved
     if not issparse(vectors):
         vectors = np.asarray(vectors)
     class_ids = np.asarray(class_ids)
-    if share is None:
-        share = share_of_weak(weak, vectors, class_ids, classes, balanced=balanced)
-    return moved if share == 1.0 else moved.pooled(_alone(weak, vectors, class_ids, classes, balanced), share)
+    hidden = weak.hidden if weak else hidden
+    moved = EndModel.fit_gold(weak, vectors, class_ids, classes, hidden, balanced=balanced)
+    judged = judged or judge(weak, vectors, class_ids, classes, hidden, balanced=balanced)
+    if judged.share == 1.0 and (weak or judged.ridge == ALONE.ridge):
+        return moved
+    alone = EndModel.fit_gold(None, vectors, class_ids, classes, hidden, balanced=balanced, ridge=judged.ridge)
+    return moved.pooled(alone, judged.share) if weak else alone
 
 
-def share_of_weak(weak: EndModel, vectors: Features, class_ids: Ints, classes: int, *, balanced: bool = False) -> float:
-    """How far the model from weak labels is believed beside gold labels alone, 0 to 1; 1 where these are too few.
+def judge(
+    weak: EndModel | None,
+    vectors: Features,
+    class_ids: Ints,
+    classes: int,
+    hidden: HiddenLayer | None = None,
+    *,
+    balanced: bool = False,
+) -> Judged:
+    """How far weak labels are believed beside gold labels alone, and how firmly a model of these is held.
 
-    Both learn from four fifths of the gold labels and foretell the others. Every class counts the same, since people
+    Models learn from four fifths of the gold labels and foretell the others. Every class counts the same, since people
     label what was selected for them: shares of classes among gold labels say nothing about those among all items.
 
     Args:
@@ -68,33 +100,48 @@ def share_of_weak(weak: EndModel, vectors: Features, class_ids: Ints, classes: i
         vectors: what a model sees of the gold items [N, D].
         class_ids: their labels [N].
         classes: number of classes C.
+        hidden: what it looks through as well where there is no weak model, which brings its own.
         balanced: each class weighs the same in what is learned.
     """
+    hidden = weak.hidden if weak else hidden
     enough_C = np.bincount(class_ids, minlength=classes) >= FEWEST_PER_CLASS
     # Few weak labels may have taught no class at all; two classes are the fewest to tell apart.
-    if np.isinf(weak.hold.belief) or enough_C.sum() < 2 or not enough_C[weak.taught_C].all():
-        return 1.0
-    judged = np.random.default_rng(0).permutation(len(class_ids))[:MOST_JUDGED]
-    seen, labels = vectors[judged], class_ids[judged]
-    fold_N, lead_N = folds(labels), np.zeros(len(labels))
+    if enough_C.sum() < 2 or (weak and not enough_C[weak.taught_C].all()):
+        return Judged()
+    rows = np.random.default_rng(0).permutation(len(class_ids))[:MOST_JUDGED]
+    seen, labels = vectors[rows], class_ids[rows]
+
+    def by_weak(learn: Bools) -> EndModel:
+        return EndModel.fit_gold(weak, seen[learn], labels[learn], classes, balanced=balanced)
+
+    def alone(ridge: float, learn: Bools) -> EndModel:
+        return EndModel.fit_gold(None, seen[learn], labels[learn], classes, hidden, balanced=balanced, ridge=ridge)
+
+    def evidence(ridge: float) -> float:
+        """The logarithm of how probable the labels are, and a ridge, log-normal about the first before any label."""
+        return _foretold(partial(alone, ridge), seen, labels) - 0.5 * float(np.log(ridge / RIDGES[0])) ** 2
+
+    ridge = max(RIDGES, key=evidence) if len(labels) >= LEAST_GOLD else RIDGES[0]
+    if weak is None:
+        return Judged(ridge=ridge)
+    lead = _foretold(by_weak, seen, labels) - _foretold(partial(alone, ridge), seen, labels)
+    return Judged(float(1.0 / (1.0 + np.exp(-np.clip(BELIEF + lead, -50.0, 50.0)))), ridge)
+
+
+def _foretold(learn: Callable[[Bools], EndModel], vectors: Features, class_ids: Ints) -> float:
+    """Log-likelihood of labels by models that did not see them: each class counts the same, and all count as many
+    labels as they are worth so weighted.
+
+    Args:
+        learn: learns from some of the labels [N].
+        vectors: what a model sees of the items [N, D].
+        class_ids: the labels [N].
+    """
+    fold_N, said_N = folds(class_ids), np.zeros(len(class_ids))
     for fold in np.unique(fold_N):
-        learn_N, others = fold_N != fold, np.flatnonzero(fold_N == fold)
-        moved = EndModel.fit_gold(weak, seen[learn_N], labels[learn_N], classes, balanced=balanced)
-        alone = _alone(weak, seen[learn_N], labels[learn_N], classes, balanced)
-        said = [_log_likelihood(model, seen[others], labels[others]) for model in (moved, alone)]
-        lead_N[others] = said[0] - said[1]
-    weight_N = 1.0 / np.bincount(labels)[labels]
+        others = np.flatnonzero(fold_N == fold)
+        said_MC = learn(fold_N != fold).predict_proba(vectors[others])
+        said_N[others] = np.log(np.maximum(said_MC[np.arange(len(others)), class_ids[others]], 1e-6))
+    weight_N = 1.0 / np.bincount(class_ids)[class_ids]
     labels_that_count = weight_N.sum() ** 2 / (weight_N**2).sum()
-    lead = float((weight_N * lead_N).sum() / weight_N.sum() * labels_that_count)
-    return float(1.0 / (1.0 + np.exp(-np.clip(weak.hold.belief + lead, -50.0, 50.0))))
-
-
-def _alone(weak: EndModel, vectors: Features, class_ids: Ints, classes: int, balanced: bool) -> EndModel:
-    """The model of gold labels alone, which sees what the one from weak labels sees."""
-    return EndModel.fit_gold(None, vectors, class_ids, classes, weak.hidden, balanced=balanced)
-
-
-def _log_likelihood(model: EndModel, vectors: Features, class_ids: Ints) -> Floats:
-    """Logarithm of what the model says of the true class [N], of a millionth at least."""
-    said_NC = model.predict_proba(vectors)
-    return np.log(np.maximum(said_NC[np.arange(len(class_ids)), class_ids], 1e-6))
+    return float((weight_N * said_N).sum() / weight_N.sum() * labels_that_count)

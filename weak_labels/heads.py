@@ -13,7 +13,7 @@ import numpy as np
 
 from weak_labels.calibration import LEAST_GOLD, calibrate, cross_validated
 from weak_labels.classifier import EndModel, EndModelConfig, Features, Floats, Ints, Vectors, class_weights
-from weak_labels.gold_step import learn, share_of_weak
+from weak_labels.gold_step import Judged, judge, learn
 from weak_labels.hidden_layer import HiddenLayer
 from weak_labels.kept_models import KeptModels
 from weak_labels.self_training import Words
@@ -87,21 +87,22 @@ class Heads:
         """What a model of these heads sees of texts [M] that are no items, and of their vectors [M, E]."""
         return self.words.beside(vectors, texts) if self.words else vectors
 
-    def learned(self, rows: Ints, class_ids: Ints, *, from_weak: bool = True) -> Learned:
+    def learned(self, rows: Ints, class_ids: Ints, *, from_weak: bool = True, judging: bool = True) -> Learned:
         """Go on from people's labels.
 
         Args:
             rows: items with a gold label [M].
             class_ids: their labels [M].
             from_weak: begin at what weak labels taught.
+            judging: ask the labels how to learn from them, see `weak_labels.gold_step`.
         """
         classes, balanced = len(self.config.classes), self.config.balanced
         taught_by = self.weak if from_weak else dict.fromkeys(self.weak)
-        # Once, and not in every fold of what is chosen below: it is one number.
-        shares = {
-            kind: share_of_weak(taught, self.features[rows], class_ids, classes, balanced=balanced)
+        # Once, and not in every fold of what is chosen below.
+        judged = {
+            kind: judge(taught, self.features[rows], class_ids, classes, balanced=balanced)
             for kind, taught in taught_by.items()
-            if taught
+            if judging and (taught or kind == "linear")
         }
 
         def fitted(kind: str, some: Ints) -> EndModel:
@@ -111,8 +112,10 @@ class Heads:
                 labels = np.eye(classes)[class_ids[some]]
                 counted = _counted(self.config, labels, np.ones(len(some)))
                 hidden = HiddenLayer.fit(self.vectors[rows[some]], labels, counted, self.config.seed)
-            seen, share = self.features[rows[some]], shares.get(kind)
-            return learn(taught, seen, class_ids[some], classes, hidden, balanced=balanced, share=share)
+            how = judged.get(kind, Judged())
+            return learn(
+                taught, self.features[rows[some]], class_ids[some], classes, hidden, balanced=balanced, judged=how
+            )
 
         def held_out(kind: str, some: Ints, others: Ints) -> Floats:
             return fitted(kind, some).predict_proba(self.features[rows[others]])
@@ -124,8 +127,8 @@ class Heads:
         if self.config.kind != "linear":
             detail["wanted"] = self.config.kind
         model = fitted(kind, np.arange(len(rows)))
-        if shares.get(kind, 1.0) < 1.0:
-            detail["belief_in_weak_labels"] = round(shares[kind], 4)
+        if kind in judged and judged[kind].share < 1.0:
+            detail["belief_in_weak_labels"] = round(judged[kind].share, 4)
         if self.config.calibrate:
             found = calibrate(class_ids, classes, partial(held_out, kind))
             model, detail["calibration"] = replace(model, temperature=found.temperature), asdict(found)

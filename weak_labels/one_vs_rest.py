@@ -140,9 +140,11 @@ class OneVsRestHeads:
             has_M = sets[:, number].astype(np.int64)
 
             def held_out(learn: Ints, others: Ints, heads: Heads = heads, has_M: Ints = has_M) -> Floats:
-                return heads.learned(rows[learn], has_M[learn]).model.predict_proba(vectors[rows[others]])
+                return heads.learned(rows[learn], has_M[learn], judging=False).model.predict_proba(
+                    vectors[rows[others]]
+                )
 
-            learned = heads.learned(rows, has_M, from_weak=from_weak)
+            learned = heads.learned(rows, has_M, from_weak=from_weak, judging=False)
             both, detail = self.weighed[number] if from_weak else None, learned.detail
             if both:
                 held_out_M2 = cross_validated(has_M, 2, held_out, least=LEAST_GOLD)

@@ -1,12 +1,10 @@
 """The gold step: bad weak labels are left behind, good ones kept, and few gold labels say nothing against either."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
-from weak_labels.classifier import EndModel, Floats, Hold, Ints, Vectors
-from weak_labels.gold_step import learn, share_of_weak
+from weak_labels.classifier import EndModel, Floats, Ints, Vectors
+from weak_labels.gold_step import Judged, judge, learn
 
 CLASSES = 3
 
@@ -37,7 +35,7 @@ def test_weak_labels_that_are_mostly_wrong_are_left_for_peoples() -> None:
     alone = right(EndModel.fit_gold(None, seen, labels, CLASSES), others, true_others)
     held = right(EndModel.fit_gold(weak, seen, labels, CLASSES), others, true_others)
     assert held < alone - 0.2, "else there is nothing to mend"
-    assert share_of_weak(weak, seen, labels, CLASSES) < 0.05
+    assert judge(weak, seen, labels, CLASSES).share < 0.05
     model = learn(weak, seen, labels, CLASSES)
     assert right(model, others, true_others) > alone - 0.01
     from_lists = learn(weak, seen.tolist(), labels.tolist(), CLASSES)  # type: ignore[arg-type]
@@ -47,7 +45,7 @@ def test_weak_labels_that_are_mostly_wrong_are_left_for_peoples() -> None:
 def test_weak_labels_that_are_mostly_right_are_kept() -> None:
     vectors, truth = clouds(900, seed=1)
     weak = taught(0.9 * np.eye(CLASSES)[truth] + 0.1 / CLASSES, vectors)
-    assert share_of_weak(weak, vectors[:12], truth[:12], CLASSES) > 0.8
+    assert judge(weak, vectors[:12], truth[:12], CLASSES).share > 0.8
 
 
 @pytest.mark.parametrize("lacking", [0, 1])
@@ -56,7 +54,7 @@ def test_nothing_is_said_against_them_while_a_class_lacks_labels(lacking: int) -
     weak = taught(np.eye(CLASSES)[(truth + 1) % CLASSES], vectors)
     rows = np.concatenate([np.flatnonzero(truth == c)[: 10 if c else lacking] for c in range(CLASSES)])
     seen, labels = vectors[rows], truth[rows]
-    assert share_of_weak(weak, seen, labels, CLASSES) == 1.0
+    assert judge(weak, seen, labels, CLASSES).share == 1.0
     held = EndModel.fit_gold(weak, seen, labels, CLASSES)
     assert learn(weak, seen, labels, CLASSES).weights_DC.tobytes() == held.weights_DC.tobytes()
 
@@ -71,14 +69,28 @@ def test_every_class_counts_the_same_in_what_they_are_judged_by() -> None:
     others, true_others = clouds(600, seed=4)
     alone = EndModel.fit_gold(None, vectors[rows], truth[rows], CLASSES)
     model = learn(weak, vectors[rows], truth[rows], CLASSES)
-    assert share_of_weak(weak, vectors[rows], truth[rows], CLASSES) > 0.9
+    assert judge(weak, vectors[rows], truth[rows], CLASSES).share > 0.9
     assert right(model, others, true_others) > right(alone, others, true_others)
 
 
-def test_a_model_that_is_to_stand_alone_is_not_judged() -> None:
-    vectors, truth = clouds(900, seed=1)
-    weak = replace(taught(np.eye(CLASSES)[(truth + 1) % CLASSES], vectors), hold=Hold(1.0))
-    assert share_of_weak(weak, vectors[:30], truth[:30], CLASSES) == 1.0
+def test_labels_that_contradict_each_other_are_held_more_firmly_where_they_stand_alone() -> None:
+    vectors, truth = clouds(1200, seed=5)
+    noise = np.random.default_rng(0)
+    said = np.where(noise.random(1200) < 0.4, noise.integers(CLASSES, size=1200), truth)
+    seen, labels, others = vectors[:200], said[:200], slice(200, None)
+    assert judge(None, seen, labels, CLASSES) == Judged(ridge=1.0)
+    plain = EndModel.fit_gold(None, seen, labels, CLASSES)
+    model = learn(None, seen, labels, CLASSES)
+    assert right(model, vectors[others], truth[others]) > right(plain, vectors[others], truth[others]) + 0.02
+    assert learn(None, seen[:59], labels[:59], CLASSES).weights_DC.tobytes() == (
+        EndModel.fit_gold(None, seen[:59], labels[:59], CLASSES).weights_DC.tobytes()
+    ), "too few labels to tell"
+
+
+def test_labels_that_agree_are_not_and_labels_of_one_class_say_nothing() -> None:
+    vectors, truth = clouds(200, seed=5)
+    assert judge(None, vectors, truth, CLASSES) == Judged()
+    assert judge(None, vectors, np.zeros(200, np.int64), CLASSES) == Judged()
 
 
 @pytest.mark.parametrize("labels", [0, 9])
@@ -88,6 +100,6 @@ def test_a_few_weak_labels_that_taught_no_class_are_not_judged_by_labels_of_one(
     assert weak is not None
     assert not weak.taught_C.any()
     rows = np.flatnonzero(truth == 0)[:labels]
-    assert share_of_weak(weak, vectors[rows], truth[rows], CLASSES) == 1.0
+    assert judge(weak, vectors[rows], truth[rows], CLASSES).share == 1.0
     model = learn(weak, vectors[rows], truth[rows], CLASSES)
     assert np.isfinite(model.weights_DC).all()

@@ -126,6 +126,23 @@ def test_each_class_is_the_end_model_of_has_it_not_and_has_it_beside_its_votes()
         np.testing.assert_array_equal(gold_only[:, c], alone.predict_proba(vectors)[:, 1])
 
 
+def test_gold_labels_of_a_class_are_neither_pooled_nor_asked_how_firmly_they_are_held() -> None:
+    generator = np.random.default_rng(0)
+    vectors, has = generator.standard_normal((80, 5)), generator.integers(2, size=80)
+    probs = np.stack([np.where(has == 1, 0.1, 0.9), np.full(80, 0.5), np.full(80, 0.5)], axis=1)  # the wrong way round
+    heads = OneVsRestHeads.fit(END_MODEL, vectors, np.ones(80, np.bool_), probs, np.ones(80))
+    sets = np.stack([has == 1, has == 1, has == 0], axis=1)
+    found = heads.learned(np.arange(80), sets)
+    assert "belief_in_weak_labels" not in str(found.detail)
+    weak = EndModel.fit_weak(vectors, np.stack([1 - probs[:, 0], probs[:, 0]], axis=1), np.ones(80))
+    assert weak is not None
+    moved = EndModel.fit_gold(replace(weak, hold=HOLD), vectors, has, 2)
+    np.testing.assert_array_equal(found.model.models[0].weights_DC, moved.weights_DC)
+    alone = EndModel.fit_gold(None, vectors, has, 2)
+    gold_only = heads.learned(np.arange(80), sets, from_weak=False).model.models[0]
+    np.testing.assert_array_equal(gold_only.weights_DC, alone.weights_DC)
+
+
 def test_without_weak_labels_the_end_model_counts_alone() -> None:
     vectors = np.eye(4)
     heads = OneVsRestHeads.fit(END_MODEL, vectors, np.ones(4, np.bool_), np.zeros((4, 3)), np.zeros(4))
