@@ -17,7 +17,7 @@ import numpy as np
 from scipy.sparse import issparse
 
 from weak_labels.calibration import LEAST_GOLD, folds
-from weak_labels.classifier import ALONE, Bools, EndModel, Features, Ints
+from weak_labels.classifier import ALONE, Bools, EndModel, Features, Floats, Ints
 from weak_labels.hidden_layer import HiddenLayer
 
 BELIEF = 4.0
@@ -92,8 +92,9 @@ def judge(
 ) -> Judged:
     """How far weak labels are believed beside gold labels alone, and how firmly a model of these is held.
 
-    Models learn from four fifths of the gold labels and foretell the others. Every class counts the same, since people
-    label what was selected for them: shares of classes among gold labels say nothing about those among all items.
+    Models learn from four fifths of the gold labels and foretell the others. Between weak labels and gold ones every
+    class counts the same, since people label what was selected for them: shares of classes among gold labels say
+    nothing about those among all items.
 
     Args:
         weak: the result of `EndModel.fit_weak`.
@@ -118,19 +119,21 @@ def judge(
         return EndModel.fit_gold(None, seen[learn], labels[learn], classes, hidden, balanced=balanced, ridge=ridge)
 
     def evidence(ridge: float) -> float:
-        """The logarithm of how probable the labels are, and a ridge, log-normal about the first before any label."""
-        return _foretold(partial(alone, ridge), seen, labels) - 0.5 * float(np.log(ridge / RIDGES[0])) ** 2
+        """Logarithm of how probable labels and ridge are, which is log-normal about the first before any label."""
+        return float(_foretold(partial(alone, ridge), seen, labels).sum() - 0.5 * np.log(ridge / RIDGES[0]) ** 2)
 
     ridge = max(RIDGES, key=evidence) if len(labels) >= LEAST_GOLD else RIDGES[0]
     if weak is None:
         return Judged(ridge=ridge)
-    lead = _foretold(by_weak, seen, labels) - _foretold(partial(alone, ridge), seen, labels)
-    return Judged(float(1.0 / (1.0 + np.exp(-np.clip(BELIEF + lead, -50.0, 50.0)))), ridge)
+    lead_N = _foretold(by_weak, seen, labels) - _foretold(partial(alone, ridge), seen, labels)
+    weight_N = 1.0 / np.bincount(labels)[labels]
+    labels_that_count = weight_N.sum() ** 2 / (weight_N**2).sum()
+    odds = BELIEF + float((weight_N * lead_N).sum() / weight_N.sum() * labels_that_count)
+    return Judged(float(1.0 / (1.0 + np.exp(-np.clip(odds, -50.0, 50.0)))), ridge)
 
 
-def _foretold(learn: Callable[[Bools], EndModel], vectors: Features, class_ids: Ints) -> float:
-    """Log-likelihood of labels by models that did not see them: each class counts the same, and all count as many
-    labels as they are worth so weighted.
+def _foretold(learn: Callable[[Bools], EndModel], vectors: Features, class_ids: Ints) -> Floats:
+    """Logarithm of what a model that did not see a label says of it [N], of a millionth at least.
 
     Args:
         learn: learns from some of the labels [N].
@@ -142,6 +145,4 @@ def _foretold(learn: Callable[[Bools], EndModel], vectors: Features, class_ids: 
         others = np.flatnonzero(fold_N == fold)
         said_MC = learn(fold_N != fold).predict_proba(vectors[others])
         said_N[others] = np.log(np.maximum(said_MC[np.arange(len(others)), class_ids[others]], 1e-6))
-    weight_N = 1.0 / np.bincount(class_ids)[class_ids]
-    labels_that_count = weight_N.sum() ** 2 / (weight_N**2).sum()
-    return float((weight_N * said_N).sum() / weight_N.sum() * labels_that_count)
+    return said_N
