@@ -1,6 +1,7 @@
 """Reading one snapshot: rows, Arrow tables and matrices, all from the same moment."""
 
 import contextlib
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -37,6 +38,9 @@ class Reader:
     read opens the same snapshot again where the reader knows how, as those of `warehouse.connect` do; the others raise
     `WarehouseError`, and a new one has to be opened.
 
+    Threads may share a reader, `batches` excepted: their reads wait for each other, since DuckDB keeps one result for a
+    connection, and whoever fetches it gets that of the latest query, whosever that is.
+
     Args:
         connection: to the warehouse; the reader closes it.
         begun: its transaction is begun already.
@@ -47,6 +51,7 @@ class Reader:
         self, connection: duckdb.DuckDBPyConnection, *, begun: bool = False, again: Reopen | None = None
     ) -> None:
         self._connection = connection
+        self._turn = threading.RLock()
         self._failed = False
         self._again: Callable[[], duckdb.DuckDBPyConnection] | None = None
         try:
@@ -90,6 +95,11 @@ class Reader:
                 "reader and open another one, as you opened this one."
             ) from error
 
+    @contextlib.contextmanager
+    def _asking_in_turn(self) -> Generator[None]:
+        with self._turn, self._asking():
+            yield
+
     def _execute(self, sql: str, params: Params) -> duckdb.DuckDBPyConnection:
         result: Any = self._connection.execute(_text(sql), _values(params))
         if result is None:
@@ -98,12 +108,12 @@ class Reader:
 
     def arrow(self, sql: str, params: Params = ()) -> pa.Table:
         """Result of a query as an Arrow table."""
-        with self._asking():
+        with self._asking_in_turn():
             return taken(self._connection, self._execute(sql, params).to_arrow_table)
 
     def pandas(self, sql: str, params: Params = ()) -> "pd.DataFrame":
         """Result of a query as a pandas frame."""
-        with self._asking():
+        with self._asking_in_turn():
             return taken(self._connection, self._execute(sql, params).df)
 
     def polars(self, sql: str, params: Params = ()) -> "pl.DataFrame":
@@ -137,12 +147,12 @@ class Reader:
 
     def rows(self, sql: str, params: Params = ()) -> list[tuple[Any, ...]]:
         """Result of a query as a list of tuples."""
-        with self._asking():
+        with self._asking_in_turn():
             return self._execute(sql, params).fetchall()
 
     def scalar(self, sql: str, params: Params = ()) -> Any:
         """First column of the first row, or None when there is no row."""
-        with self._asking():
+        with self._asking_in_turn():
             row = self._execute(sql, params).fetchone()
         return row[0] if row else None
 
@@ -176,11 +186,12 @@ class Reader:
             DataError: the vectors differ in length.
         """
         matrix, filled = np.empty((len(ids), 0), np.float32), 0
-        for batch in self.batches(sql, params, rows=PLACED_BATCH_ROWS):
-            part = list_column_to_matrix(batch.column(1), what=batch.column_names[1])
-            matrix = _as_wide(matrix, part, filled, what=batch.column_names[1])
-            matrix[pc.index_in(batch.column(0), value_set=ids).to_numpy()] = part
-            filled += len(part)
+        with self._turn:
+            for batch in self.batches(sql, params, rows=PLACED_BATCH_ROWS):
+                part = list_column_to_matrix(batch.column(1), what=batch.column_names[1])
+                matrix = _as_wide(matrix, part, filled, what=batch.column_names[1])
+                matrix[pc.index_in(batch.column(0), value_set=ids).to_numpy()] = part
+                filled += len(part)
         assert filled == len(ids), f"{filled} vectors read, {len(ids)} ids given"
         return matrix
 
@@ -216,12 +227,13 @@ class Reader:
         n = int(self.scalar(f"SELECT count(*) {source}", params))
         ids: list[pa.Array] = []
         matrix, filled = np.empty((n, 0), np.float32), 0
-        for batch in self.batches(f"SELECT item_id, vector {source}", params, rows=VECTOR_BATCH_ROWS):
-            part = list_column_to_matrix(batch.column(1), what="vector")
-            matrix = _as_wide(matrix, part, filled, what="vector")
-            matrix[filled : filled + len(part)] = part
-            filled += len(part)
-            ids += batch.column(0).chunks
+        with self._turn:
+            for batch in self.batches(f"SELECT item_id, vector {source}", params, rows=VECTOR_BATCH_ROWS):
+                part = list_column_to_matrix(batch.column(1), what="vector")
+                matrix = _as_wide(matrix, part, filled, what="vector")
+                matrix[filled : filled + len(part)] = part
+                filled += len(part)
+                ids += batch.column(0).chunks
         assert filled == n, f"{filled} vectors read, {n} counted in the same snapshot"
         return pa.chunked_array(ids, pa.string()), matrix if filled else np.empty((0, 0), np.float32)
 

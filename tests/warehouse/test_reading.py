@@ -1,6 +1,7 @@
 """Reading: vectors as a matrix, content hashes that follow content only, SQL from people that cannot do harm."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import duckdb
@@ -67,6 +68,21 @@ def test_values_are_given_in_order_or_by_name(lake: Lake) -> None:
         assert reader.scalar("SELECT count(*) FROM vectors WHERE item_id < $item", named) == 2
         assert len(reader.pandas("SELECT item_id FROM vectors WHERE item_id = $item", named)) == 1
         assert len(reader.matrix("SELECT item_id, vector FROM vectors WHERE item_id = $item", named)[0]) == 1
+
+
+def test_threads_that_share_a_reader_get_the_answers_to_their_own_questions(lake: Lake) -> None:
+    write(lake, 1, Append("vectors", vectors(np.ones((2000, 8), np.float32))))
+    with lake.read() as reader, ThreadPoolExecutor(6) as pool:
+
+        def ask(n: int) -> None:
+            for _ in range(10):
+                assert reader.rows(f"SELECT {n}, count(*) FROM vectors") == [(n, 2000)]
+                assert len(reader.pandas(f"SELECT item_id FROM vectors LIMIT {n}")) == n
+                assert reader.arrow(f"SELECT item_id FROM vectors LIMIT {n}").num_rows == n
+                assert len(reader.read_vectors("e")[1]) == 2000
+
+        for asked in [pool.submit(ask, n) for n in range(1, 7)]:
+            asked.result()
 
 
 def test_a_query_that_failed_while_it_ran_says_to_open_another_reader(lake: Lake) -> None:
