@@ -46,6 +46,8 @@ _DOTTED = "i\u0307"
 """What Python's lower() makes of the Turkish İ."""
 _EMOJI_SIGN = "\ufe0f"
 """Asks for the coloured form of a sign such as ❤; some keyboards leave it out."""
+_APOSTROPHE = r"[\x{27}\x{2019}\x{2BC}]"
+"""Phones and word processors write ’ where people type '."""
 _CAPITALS = {"ß": "SS", "ı": "I"}
 """Capitals that RE2 does not take for those of a small letter. They are matched as capitals only: ss is not ß."""
 
@@ -69,10 +71,10 @@ def keywords(
         SettingsError: no words, an empty one, no list of texts, or `min_hits` outside 1 to the number of words.
     """
     where = f"keywords('{label}', ...)"
-    by_form: dict[str, str] = {}  # "é" of one character and of two is one word
+    by_form: dict[str, str] = {}  # "é" of one character and of two is one word, as "don't" and "don’t" are
     for word in arguments.texts(words, "words", f"{where}: "):
         word = " ".join(word.split()).lower()
-        by_form.setdefault(unicodedata.normalize("NFC", word), word)
+        by_form.setdefault(_straight(unicodedata.normalize("NFC", word)), word)
     words = tuple(by_form.values())
     if not words or not all(words):
         raise SettingsError(f"{where}: the list of words is empty or holds an empty word.")
@@ -260,11 +262,16 @@ def _whole_words(words: Sequence[str], times: int = 1) -> str:
 
 
 def _pattern(word: str) -> str:
-    patterns = [_SPACES.join(_escape(part) for part in form.split()) for form in _forms(word)]
+    patterns = [_SPACES.join(_escape(part) for part in form.split()) for form in _forms(_straight(word))]
     pattern = patterns[0] if len(patterns) == 1 else f"(?:{'|'.join(patterns)})"
     pattern = pattern.replace(_escape(_DOTTED), r"(?:i\x{307}?|\x{130})")
-    pattern = pattern.replace(_escape(_EMOJI_SIGN), r"\x{fe0f}?")
+    pattern = pattern.replace(_escape(_EMOJI_SIGN), r"\x{fe0f}?").replace(_escape("'"), _APOSTROPHE)
     return "".join(f"(?:{c}|(?-i:{_CAPITALS[c]}))" if c in _CAPITALS else c for c in pattern)
+
+
+def _straight(word: str) -> str:
+    """A word with its apostrophes as keyboards have them."""
+    return re.sub("[’ʼ]", "'", word)
 
 
 def _forms(word: str) -> list[str]:
@@ -284,6 +291,7 @@ def _scripts(words: Sequence[str]) -> list[str]:
         "dotted": any(_DOTTED in word for word in words),
         "capitals": any(letter in word for word in words for letter in _CAPITALS),
         "forms": any(len(_forms(word)) > 1 for word in words),
+        "apostrophes": any("'" in _straight(word) for word in words),
         "spaces": any(" " in word for word in words),
         "signs 2": not all(_RUNS_ON.match(word[0]) and _RUNS_ON.match(word[-1]) for word in words),
     }

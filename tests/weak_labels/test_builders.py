@@ -182,6 +182,14 @@ class TestKeywords:
             -1,
         ]
 
+    @pytest.mark.parametrize("word", ["don't", "don’t", "donʼt"])
+    def test_an_apostrophe_is_found_however_it_was_typed(self, word: str) -> None:
+        function = keywords("sports", [word, "l’été"])
+        assert votes(function, "I don't", "DON’T!", "donʼt", "dont", "don t", "à l'été") == [0, 0, 0, -1, -1, 0]
+        assert function.version != fingerprint("keywords", "sports", (word, "l’été"), 1, "forms")
+        both = keywords("sports", ["don't", "don’t", "won't"], min_hits=2)
+        assert votes(both, "don't don’t", "don’t, won’t") == [-1, 0]
+
     def test_two_forms_of_a_word_are_one_word(self) -> None:
         words = [unicodedata.normalize(form, "café") for form in ("NFC", "NFD")]
         assert votes(keywords("sports", [*words, "bar"], min_hits=2), "un café", "café bar") == [-1, 0]
