@@ -25,7 +25,7 @@ from tests.active.test_ask_again import change_text
 from tests.flows.report_lake import full_lake
 from tests.projects import PLAIN_FUNCTIONS, ROOT, make_small_project
 from tests.warehouse.test_commit_is_atomic import classes
-from tests.warehouse.test_what_changed import answer, commit
+from tests.warehouse.test_what_changed import answer, commit, predict
 from warehouse import Append, Lake, Upsert, connect
 from warehouse.dictionary import PAGE, page
 from warehouse.questions import Question, parse, question, questions
@@ -98,6 +98,19 @@ def test_a_text_of_the_test_split_that_also_stands_in_train_is_found(planted: La
         "their_gold_labels": 1,
         "example": "i089",
     }
+
+
+def test_calibration_is_of_what_was_said_before_anybody_answered(planted: Lake) -> None:
+    before = ask(planted, "calibration")
+    assert [(row["items"], row["accuracy"]) for row in before] == [(16, 1)]
+    with planted.read() as reader:
+        learned = {
+            str(item): (int(gold) + 1) % 3 for item, gold in reader.rows("SELECT item_id, class_id FROM gold_labels")
+        }
+    commit(planted, "end_model", *predict("later", 9, learned))
+    assert ask(planted, "calibration") == before
+    with planted.read() as reader:
+        assert reader.scalar("SELECT count(*) FROM latest_predictions JOIN gold_labels USING (item_id, class_id)") == 0
 
 
 def test_annotators_who_disagree_are_told_with_their_kappa(planted: Lake) -> None:
