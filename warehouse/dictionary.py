@@ -15,7 +15,7 @@ _COMPUTED = {
     "labels": "Names of the classes in a list: one, or in a multi-label project any number.",
     "class_ids": "The classes in a list, ascending: one, or in a multi-label project any number.",
     "label_source": "gold (people) or predicted (the end model).",
-    "confidence": "Probability of the label; in `training_set` 1 where people gave it.",
+    "confidence": "Probability of the label.",
     "seconds": "Seconds people spent on the item in all.",
     "updated_at": "When the latest of these answers was saved.",
     "annotations": "Answers in force for this item.",
@@ -73,6 +73,11 @@ _IN_VIEW = {
     ("cycle_summary", "cycle"): "How many end models came before this one: its `sequence` in `models` less 1; "
     "not the `cycle` of `queue`.",
     ("disagreements", "confidence"): "The end model's, of what it predicted.",
+    (
+        "training_set",
+        "confidence",
+    ): "How sure the end model is of its label, which may be more or less than it is right "
+    "(`siftline questions calibration`); 1 where people gave the label.",
 }
 """Columns of views that share their name with one of a table they read, and mean something else."""
 
