@@ -7,7 +7,7 @@ with itself (series end_model) stays as it was: it is the history, and no later 
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +32,7 @@ from warehouse.reader import list_column_to_matrix
 from weak_labels.calibration import Floats
 from weak_labels.classifier import EndModelConfig, Ints
 from weak_labels.curve_sizes import curve_sizes
-from weak_labels.gold_file import EvaluateConfig, Gold, hash_gold, read_gold
+from weak_labels.gold_file import EvaluateConfig, Gold, also_in_train, hash_gold, read_gold
 from weak_labels.one_vs_rest import Label, Truth, truth
 from weak_labels.scores import Figures, score_classes, score_sets
 from weak_labels.training_data import TrainingData, read_training_data
@@ -83,7 +83,8 @@ def evaluate(
         progress: called with (series scored, series).
 
     Returns:
-        `detail` counts the ids of the gold file that are not among the items (`gold_without_item`).
+        `detail` counts the ids of the gold file that are not among the items (`gold_without_item`), and where there are
+        such the items of the split whose text stands in train too (`texts_also_in_train`).
 
     Raises:
         SettingsError: the gold file is not there; or the classes of `config` and `end_config` differ.
@@ -128,7 +129,7 @@ def evaluate(
                     own = _metrics(config, HISTORY, count, 0, true_N, probs_NC, detail)
                     rows += [{**row, "metric_id": f"{row['metric_id']}/{detail['model_id']}"} for row in own]
         progress(len(sources), len(sources))
-        return _commit(stage, config, ground, rows)
+        return _commit(stage, config, ground, rows, more={"texts_also_in_train": also_in_train(stage, config.split)})
 
 
 def evaluate_rivals(
@@ -350,9 +351,11 @@ def _commit(
     ground: Ground,
     rows: Sequence[dict[str, Any]],
     gone: AbstractSet[Key] = frozenset(),
+    more: Mapping[str, int] | None = None,
 ) -> StageResult:
     """Write the figures that are new or other than the stored ones; remove `gone` and those of another basis."""
     counts = {"gold_without_item": ground.gold.without_item}
+    counts |= {name: count for name, count in (more or {}).items() if count}
     stored = stage.rows(
         "SELECT metric_id, value, detail, series, labels, seed FROM metrics WHERE split = ? ORDER BY metric_id",
         [config.split],

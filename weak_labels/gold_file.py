@@ -85,6 +85,17 @@ def read_gold(reader: Reader, config: EvaluateConfig) -> Gold:
     return Gold(class_of=known, without_item=len(ids) - len(known))
 
 
+def also_in_train(reader: Reader, split: str) -> int:
+    """Items of a split whose text stands in train too, which makes their score too good."""
+    return int(
+        reader.scalar(
+            "SELECT count(*) FROM items WHERE split = ? "
+            "AND content_hash IN (SELECT content_hash FROM items WHERE split = 'train')",
+            [split],
+        )
+    )
+
+
 def hash_gold(path: Path) -> str:
     """sha256 of the gold file.
 

@@ -14,6 +14,7 @@ from typing import Any
 from active.explore import FairScore, score_fair_sample
 from flows.report.sample import TEXT_CHARS, MapItems, Row, read_map_items
 from warehouse.reader import Reader
+from weak_labels.gold_file import also_in_train
 from weak_labels.report import Report, lf_report
 
 QUEUE_ROWS = 12
@@ -65,6 +66,7 @@ class Facts:
         by_class: there, of each class, the items that have it and are given it, have it and are not given it, and are
             given it and have it not.
         scored_items: items that the latest accuracy was measured on.
+        also_in_train: items of the scored split whose text stands in train too.
         belief_in_weak_labels: how far the end model believes what they taught, 0 to 1; see `weak_labels.gold_step`.
     """
 
@@ -89,6 +91,7 @@ class Facts:
     confusion: Sequence[Sequence[int]]
     confusion_labels: int
     scored_items: int
+    also_in_train: int
     multi_label: bool
     by_class: Sequence[tuple[int, int, int]]
     batches: Sequence[Row]
@@ -204,6 +207,7 @@ def read_facts(reader: Reader, *, seed: int = 0) -> Facts:
         confusion=confusion,
         confusion_labels=confusion_labels or by_class_labels,
         scored_items=confusion_items or by_class_items,
+        also_in_train=also_in_train(reader, split),
         multi_label=multi_label,
         by_class=[(hit, missed, wrong) for hit, missed, wrong in by_class],
         batches=_batches(reader),

@@ -189,6 +189,8 @@ def curve_caption(facts: Facts, curves: Sequence[Curve]) -> str:
     found = compare(facts)
     where = f"{facts.scored_split} split"
     parts.append(f"Measured on the {where}, n = {count(n)}." if n else f"Measured on the {where}.")
+    if twins := facts.also_in_train:
+        parts.append(f"Of its texts {counted(twins, 'stands', 'stand')} in train too, word for word.")
     if n and found:
         low, high = wilson(round(found.value * n), n)
         parts.append(

@@ -121,6 +121,9 @@ def test_the_figures_in_the_sentences_are_what_they_are_called(facts: Facts) -> 
     assert "n = 100. With that n, an accuracy of 0.900 has a 95% interval of 0.826 to 0.945." in (
         story.curve_caption(told, [])
     )
+    assert "in train too" not in story.curve_caption(told, [])
+    caption = story.curve_caption(replace(told, also_in_train=1), [])
+    assert "n = 100. Of its texts 1 stands in train too, word for word. With that n" in caption
     assert story.ceiling_share(told) == ("94%", "25%")
     functions = [{"votes": 9, "gold_votes": n, "gold_accuracy": share} for n, share in ((8, 0.75), (2, 0.5), (0, None))]
     assert story.functions_sentence(replace(facts, functions=functions, splits=[("train", 18), ("test", 6)])) == (

@@ -90,6 +90,10 @@ class TestEvaluate:
         assert np.sum(detail["confusion"]) == detail["items"] == 60
         assert np.trace(np.array(detail["confusion"])) == round(60 * expected)
 
+    def test_texts_that_stand_in_train_too_are_counted(self, small: SmallLake) -> None:
+        small.put_items(["twin"], split="train", texts=["test-000"])
+        assert run(small).detail == {"gold_without_item": 0, "texts_also_in_train": 1}
+
     def test_the_label_model_is_scored_alone(self, small: SmallLake) -> None:
         small.put_items(["test-zzz"], split="test")  # no function votes on it
         small.truth["test-zzz"] = 2
