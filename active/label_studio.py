@@ -26,7 +26,7 @@ from active.label_studio_connection import (
     tasks_of,
     time_of,
 )
-from active.label_studio_project import SUGGESTIONS, ensure_project, find_project
+from active.label_studio_project import NO_CHOICE, SUGGESTIONS, classes_of, ensure_project, find_project
 from active.service import ALL_TASKS, Answer, Pulled, StoredTask, Task, choice
 from warehouse import ServiceError, ServiceRefused
 
@@ -140,15 +140,25 @@ class LabelStudioService:
     def find(self, item_ids: Sequence[str]) -> Mapping[str, Sequence[str]]:
         """Task ids by item id, in ascending order; see `AnnotationService.find`."""
         found: dict[str, list[str]] = {}
+        for task_id, item_id in self.changed_at(item_ids):
+            found.setdefault(item_id, []).append(task_id)
+        return found
+
+    def changed_at(self, item_ids: Sequence[str]) -> Mapping[tuple[str, str], datetime]:
+        """When the tasks of these items or their answers were changed last; see `AnnotationService.changed_at`."""
+        found: dict[tuple[str, str], datetime] = {}
         for some in _lookups(item_ids):
             wanted = set(some)
             condition = _condition("data.item_id", "in_list", "String", some)
-            for task in self._tasks([condition], "id,data"):
+            for task in self._tasks([condition], "id,data,updated_at"):
                 item_id = task["data"].get("item_id")
                 # The look-up is the server's; what counts is the id that the task really carries.
                 if item_id in wanted:
-                    found.setdefault(item_id, []).append(str(task["id"]))
+                    found[str(task["id"]), item_id] = self._changed_at(task)
         return found
+
+    def _changed_at(self, task: Json) -> datetime:
+        return self._call(lambda: time_of(task["updated_at"]))
 
     def gave(self, item_id: str, task_id: str) -> bool:
         """Whether a task id is a number, as those of a server are."""
@@ -169,6 +179,11 @@ class LabelStudioService:
         if project is None:
             self._problems = {ALL_TASKS: f"{self.describe()} does not exist, or this key cannot see it"}
             return Pulled(answers=(), tasks=None, cursor="")
+        if not classes_of(
+            project
+        ):  # an answer without our choice would be taken for a skip, or for none of the classes
+            self._problems = {ALL_TASKS: f"{self.describe()}: {NO_CHOICE}"}
+            return Pulled(answers=(), tasks=None, cursor="")
         made_at = self._call(lambda: time_of(project["created_at"]))
         # Another server may have given the project the same number: the time tells them apart.
         place = f"{project['id']} {made_at.isoformat()}"
@@ -185,11 +200,11 @@ class LabelStudioService:
             conditions = [_condition("updated_at", "greater", "Datetime", after)]
         include = "id,data,annotations,completed_by,updated_by,result,was_cancelled,lead_time,created_at,updated_at"
         answers: list[Answer] = []
-        read: set[tuple[str, str]] = set()
+        read: dict[tuple[str, str], datetime] = {}
         for task in self._tasks(conditions, include, everything=True):
             if task["data"].get("item_id") is None:
                 continue
-            read.add((str(task["id"]), str(task["data"]["item_id"])))
+            read[str(task["id"]), str(task["data"]["item_id"])] = self._changed_at(task)
             answers += answers_of(
                 task,
                 self.describe(),
@@ -199,7 +214,7 @@ class LabelStudioService:
             )
         return Pulled(
             answers=answers,
-            tasks=None if since is None else frozenset(read),
+            tasks=None if since is None else read,
             cursor="" if newest is None else f"{place} {newest.isoformat()}",
             made_at=made_at,
         )

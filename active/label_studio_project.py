@@ -21,6 +21,12 @@ SKIPPED = "IGNORE_SKIPPED"
 SUGGESTIONS = "siftline"
 
 
+NO_CHOICE = (
+    f"its labeling page has no Choices named '{LABEL}' for a Text named '{TEXT}', so answers given there cannot be "
+    "read. Delete the answers that were given on it; the next run then puts the page right."
+)
+
+
 def find_project(connection: Connection) -> Json | None:
     """The project with exactly this title.
 
@@ -75,7 +81,7 @@ def ensure_project(connection: Connection, page: Page, *, annotators_per_task: i
         return connection.call(lambda: count_of(created.id)), True
     changes: Json = {}
     old = found.get("label_config")
-    offered = _classes_of(found)
+    offered = classes_of(found)
     if not offered or not isinstance(old, str):
         changes["label_config"] = label_config(page)
     elif not fits(old, offered, page):
@@ -93,17 +99,17 @@ def ensure_project(connection: Connection, page: Page, *, annotators_per_task: i
     if changes:
         if "label_config" in changes:
             gone = [name for name in offered if name not in page.classes]
-            _check_page(connection, int(found["id"]), changes["label_config"], gone)
+            _check_page(connection, found, changes["label_config"], gone)
         connection.call(lambda: connection.client.projects.update(id=found["id"], **changes))
     return int(found["id"]), False
 
 
-def _check_page(connection: Connection, project_id: int, config: str, gone: list[str]) -> None:
+def _check_page(connection: Connection, project: Json, config: str, gone: list[str]) -> None:
     """Let the server check a page against the answers that it has: a change alone would let answers lose their class.
 
     Args:
         connection: to the server.
-        project_id: the project that the page is for.
+        project: the project that the page is for, as it is.
         config: the page.
         gone: classes that the page before had and this one has not.
 
@@ -111,8 +117,10 @@ def _check_page(connection: Connection, project_id: int, config: str, gone: list
         ServiceRefused: people chose one of these classes, or the page is not one.
     """
     try:
-        connection.call(lambda: connection.client.projects.validate_label_config(id=project_id, label_config=config))
+        connection.call(lambda: connection.client.projects.validate_label_config(id=project["id"], label_config=config))
     except ServiceRefused as refusal:
+        if not classes_of(project):
+            raise ServiceRefused(f"Project '{connection.place.project}': {NO_CHOICE} {refusal}") from None
         if not gone:
             raise
         raise ServiceRefused(
@@ -132,7 +140,7 @@ def _check_version(connection: Connection) -> None:
         )
 
 
-def _classes_of(project: Json) -> list[str]:
+def classes_of(project: Json) -> list[str]:
     """Classes that the project's labeling page offers for our choice; empty when it has none."""
     controls = project.get("parsed_label_config")
     control = controls.get(LABEL) if isinstance(controls, dict) else None

@@ -16,7 +16,12 @@ from warehouse import Lake, Progress, Reader, StageResult, silent
 FEWEST_ON_SCREENS = 2
 """Open tasks at the head of the service's order that stay there while fewer annotators are known."""
 LOOKED_UP = 20
-"""Open tasks that a push looks up: a service that holds none of them has begun anew."""
+"""Open tasks that a push looks up; where one of them is gone, it looks up all."""
+
+MADE_ANEW = (
+    "{} was not there any more: it was made anew, and has the open tasks. If it was renamed, what people answer there "
+    "is not collected: delete the new one, and give it its name back."
+)
 
 
 def push(lake: Lake, service: AnnotationService, config: QueueConfig, progress: Progress = silent) -> StageResult:
@@ -39,13 +44,14 @@ def push(lake: Lake, service: AnnotationService, config: QueueConfig, progress: 
     # Those of another service waited where the project was before: this one may hold some of them, from earlier still.
     here = [row for row in stored if service.gave(row["item_id"], row["task_id"])]
     elsewhere = [row for row in stored if not service.gave(row["item_id"], row["task_id"])]
-    begun_anew = bool(rows or stored) and (ensure_project(service, config) or _lost(service, here))
-    if not rows and not begun_anew and not elsewhere:
+    made = bool(rows or stored) and ensure_project(service, config)
+    # Deleted there, or the service began anew or was set back: it is asked about each, and sent what it lacks.
+    gone = _gone(service, here)
+    back = elsewhere + [row for row in here if row["item_id"] in gone]
+    if not rows and not back:
         return stage.nothing()
-    # Where the service has begun anew, what it held is gone: it is asked about each, and sent what it lacks.
-    back = stored if begun_anew else elsewhere
-    if service.ordered and not begun_anew:
-        back = back + overtaken(rows, here, on_screens)
+    if service.ordered:
+        back = back + overtaken(rows, [row for row in here if row["item_id"] not in gone], on_screens)
     if back:
         commit_states(lake, config, "taken back", [{**row, "state": "sent"} for row in back])
         rows += [{**row, "state": "sent"} for row in back]
@@ -63,7 +69,11 @@ def push(lake: Lake, service: AnnotationService, config: QueueConfig, progress: 
         committed=True,
         rows_read=len(rows),
         rows_written={"queue": len(rows)},  # each once, though it is sent in one commit and confirmed in another
-        detail={"sent": pushed - moved, **({"moved behind better ones": moved} if moved else {})},
+        detail={
+            "sent": pushed - moved,
+            **({"moved behind better ones": moved} if moved else {}),
+            **({"advice": MADE_ANEW.format(service.describe())} if made and here else {}),
+        },
         seconds=stage.elapsed_s(),
     )
 
@@ -73,10 +83,13 @@ def ensure_project(service: AnnotationService, config: QueueConfig) -> bool:
     return service.ensure_project(config.classes, texts=config.content.count, image=bool(config.content.image))
 
 
-def _lost(service: AnnotationService, stored: Sequence[Row]) -> bool:
-    """Whether the service's project is there and lacks what it held: an earlier push made it and then died."""
-    some = [row["item_id"] for row in stored[:: -(-len(stored) // LOOKED_UP) or 1]]
-    return bool(some) and not service.find(some)
+def _gone(service: AnnotationService, stored: Sequence[Row]) -> set[str]:
+    """Items of the rows whose task the service does not hold any more."""
+    ids = [row["item_id"] for row in stored]
+    some = ids[:: -(-len(ids) // LOOKED_UP) or 1]
+    if not some or len(service.find(some)) == len(some):
+        return set()
+    return set(ids) - service.find(ids).keys()
 
 
 def overtaken(planned: Sequence[Row], stored: Sequence[Row], on_screens: int) -> list[Row]:

@@ -53,7 +53,7 @@ def collect(
     """Append what annotators said since the last collect; edits, skips and deletions are kept as history.
 
     An answer that disappeared counts as deleted only while the service still holds its task, and only if it was given
-    since the project there was made.
+    since the project there was made and before the task was changed last.
 
     Answers for unknown items or with unknown labels are left out and counted in the result's detail; a later collect
     takes them once the item or the class is there.
@@ -97,16 +97,14 @@ def collect(
         detail["answers that somebody else edited"] = "; ".join(edited[:3]) + more
     missing = [row for key, row in known.items() if key not in seen and row["action"] != "deleted"]
     here = [row for row in missing if _is_of(row, pulled.made_at)]
-    if pulled.tasks is not None:  # their tasks were read, and they are not there any more
-        new += [_deletion(row) for row in here if (row["task_id"], row["item_id"]) in pulled.tasks]
+    deleted: list[Row] = []
+    if pulled.tasks is not None:
+        deleted = _deleted(here, pulled.tasks)
     elif missing and not service.problems:
-        # An answer was deleted only where its task is still there without it. A task that is gone says nothing: the
-        # project may have moved to another service, or its folder or server may have been emptied.
-        held = service.find([row["item_id"] for row in here])
-        deleted = [row for row in here if row["task_id"] in held.get(row["item_id"], ())]
-        new += [_deletion(row) for row in deleted]
+        deleted = _deleted(here, service.changed_at([row["item_id"] for row in here]))
         if len(deleted) < len(missing):
-            detail["answers kept whose task is gone"] = len(missing) - len(deleted)
+            detail["answers kept that are gone there"] = len(missing) - len(deleted)
+    new += [_deletion(row) for row in deleted]
     if unknown_items:
         ids = 'ids are those that `siftline sql "select item_id from items"` shows'
         detail["answers for unknown items"] = f"{len(unknown_items)}, such as {min(unknown_items)[:80]!r}; {ids}"
@@ -149,7 +147,7 @@ def _known_items(reader: Reader, answers: Sequence[Answer]) -> set[str]:
     return {item_id for (item_id,) in found}
 
 
-def _known(reader: Reader, config: QueueConfig, tasks: frozenset[tuple[str, str]] | None) -> dict[Key, Row]:
+def _known(reader: Reader, config: QueueConfig, tasks: Iterable[tuple[str, str]] | None) -> dict[Key, Row]:
     """The state in force of the annotations of these tasks' items, or of all."""
     sql = f"SELECT {', '.join(_COLUMNS)} FROM current_annotations WHERE project = ?"
     params: list[Any] = [config.project]
@@ -239,6 +237,24 @@ def _states_after(
         elif not enough and row["state"] == "answered":
             changed.append({**row, "state": "confirmed"})
     return changed
+
+
+def _deleted(missing: Iterable[Row], changed_at: Mapping[tuple[str, str], datetime | None]) -> list[Row]:
+    """Answers that somebody deleted: their tasks are there without them, and were changed since.
+
+    A task that is gone says nothing: the project may have moved to another service, or its folder or server may have
+    been emptied. Nor does one that was last changed before the answer was given: the server was set back to a backup.
+
+    Args:
+        missing: answers that are not there.
+        changed_at: of tasks that are there, by task id and item id; None where that is unknown.
+    """
+    found: list[Row] = []
+    for row in missing:
+        task = row["task_id"], row["item_id"]
+        if task in changed_at and ((at := changed_at[task]) is None or at >= row["created_at"]):
+            found.append(row)
+    return found
 
 
 def _annotation(config: QueueConfig, answer: Answer, chosen: list[int], key: Key, before: Row | None) -> Row:

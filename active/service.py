@@ -167,13 +167,13 @@ class Pulled:
 
     Attributes:
         answers: all answers of the tasks that were read.
-        tasks: task id and item id of each of those tasks; None where they are all.
+        tasks: by task id and item id of each of those tasks, when it was changed last; None where they are all.
         cursor: hand it to the next `pull_since`; empty where the service cannot tell what changed.
         made_at: when the project there was made, by the clock of its answers; None where ids do not start anew with it.
     """
 
     answers: Sequence[Answer]
-    tasks: frozenset[tuple[str, str]] | None
+    tasks: Mapping[tuple[str, str], datetime] | None
     cursor: str
     made_at: datetime | None = None
 
@@ -214,6 +214,13 @@ class AnnotationService(Protocol):
 
     def find(self, item_ids: Sequence[str]) -> Mapping[str, Sequence[str]]:
         """Task ids that the service already holds for these items, of all rounds; items without a task are left out."""
+        ...
+
+    def changed_at(self, item_ids: Sequence[str]) -> Mapping[tuple[str, str], datetime | None]:
+        """When the tasks of these items, or an answer to them, were changed last, by task id and item id.
+
+        None for a task of which the service cannot tell; what it does not hold is left out.
+        """
         ...
 
     def gave(self, item_id: str, task_id: str) -> bool:

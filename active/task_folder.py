@@ -114,6 +114,10 @@ class TaskFolder:
         ids = {item_id: stored.get(self.task_id(item_id)) for item_id in item_ids}
         return {item_id: sorted(found, key=_round) for item_id, found in ids.items() if found}
 
+    def changed_at(self, item_ids: Sequence[str]) -> Mapping[tuple[str, str], None]:
+        """The tasks that have a file: times of files tell nothing where files are copied and clocks differ."""
+        return {(task_id, item_id): None for item_id, found in self.find(item_ids).items() for task_id in found}
+
     def gave(self, item_id: str, task_id: str) -> bool:
         """Whether a task id is that of the item in some round."""
         return _item(task_id) == self.task_id(item_id)
@@ -133,7 +137,7 @@ class TaskFolder:
                 self._problems[path.name] = f"The file {path} is no JSON. {_EXPORT}"
 
     def pull_since(self, cursor: str) -> Pulled:
-        """Everything: times of files tell nothing where files are copied and clocks differ."""
+        """Everything; see `changed_at`."""
         return Pulled(answers=list(self.pull()), tasks=None, cursor="")
 
     def withdraw(self, task_ids: Sequence[str]) -> None:

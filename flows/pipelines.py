@@ -26,6 +26,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run as this_flow_run
 from prefect.states import Cancelled, Completed, Failed
 
+from active.queue import refusals
 from engine.errors import EngineError, UnavailableError
 from flows.artifacts import StageProgress, publish_maintenance, publish_run
 from flows.limits import Signals, prompt_stop, time_limit, too_long
@@ -102,8 +103,9 @@ def words_of(result: StageResult) -> str:
     read = f"{result.rows_read:,} rows read, " if result.rows_read else ""
     said = f"{read}{written} written" if written else "nothing new"
     # It may quote a record: one that holds a line end would write a line of its own into the log.
-    advice = f". {one_line(result.detail['advice'])}" if "advice" in result.detail else ""
-    return f"{said}{f' ({counts})' if counts else ''} in {result.seconds:.1f} s{advice}"
+    more = [result.detail["advice"]] if "advice" in result.detail else []
+    more += refusals(result) if result.stage == "collect" else []
+    return ". ".join([f"{said}{f' ({counts})' if counts else ''} in {result.seconds:.1f} s", *map(one_line, more)])
 
 
 @flow(name="cycle", flow_run_name="cycle of {project}", persist_result=False, validate_parameters=False)

@@ -1,5 +1,7 @@
 """Collect with a cursor on the real server: it reads what changed, and ends where a collect of everything ends."""
 
+import sqlite3
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,9 +14,9 @@ from active.label_studio import LabelStudioService
 from active.outbox import QueueConfig
 from active.push import push
 from active.queue import collect
-from flows.studio import StudioInfo
+from flows.studio import StudioInfo, StudioServer
 from tests.active.plans import plan
-from tests.studio import CLASSES, api
+from tests.studio import CLASSES, api, choose
 from warehouse import Append, Delete, Lake, Upsert
 
 pytestmark = pytest.mark.studio
@@ -25,6 +27,12 @@ TRADE = [{"from_name": "label", "to_name": "text", "type": "choices", "value": {
 def write(lake: Lake, what: Delete | Upsert) -> None:
     with lake.stage("ingest", version=1, inputs=("items",)) as stage:
         stage.commit([what])
+
+
+def copy_database(source: Path, target: Path) -> None:
+    """As the page on operations backs a server up, and back again while it runs."""
+    with closing(sqlite3.connect(source)) as read, closing(sqlite3.connect(target)) as write:
+        read.backup(write)
 
 
 def gold(lake: Lake) -> dict[str, int]:
@@ -51,7 +59,9 @@ def test_edits_skips_and_deletions_are_found_by_what_changed_alone(
     service.annotate(tasks[ids[4]], labels=["earn"], annotator="simulated", seconds=1)
     with lake.read() as reader:
         since = cursor.read(reader, service.describe(), CLASSES)
-    assert service.pull_since(since).tasks == {(tasks[item], item) for item in (*ids[:3], ids[4])}
+    changed = service.pull_since(since).tasks
+    assert changed is not None
+    assert changed.keys() == {(tasks[item], item) for item in (*ids[:3], ids[4])}
     collect(lake, service, config, cursor=cursor)
     assert gold(lake) == {ids[0]: 3, ids[3]: 1, ids[4]: 0}
     assert not collect(lake, service, config).committed  # reading everything finds nothing more
@@ -71,6 +81,36 @@ def test_edits_skips_and_deletions_are_found_by_what_changed_alone(
     write(lake, Upsert("items", late))
     collect(lake, service, config, cursor=cursor)
     assert gold(lake)[ids[5]] == 0
+
+
+def test_a_server_set_back_to_a_backup_deletes_no_answers_and_gets_the_tasks_that_it_lost(
+    lake: Lake, studio: StudioInfo, studio_server: StudioServer, service: LabelStudioService, tmp_path: Path
+) -> None:
+    config = QueueConfig(project=service.project, classes=CLASSES)
+    cursor = Cursor(tmp_path / "collect.json")
+    ids = plan(lake, service.project, [0.9, 0.8, 0.7])
+    push(lake, service, config)
+    tasks = service.find(ids)
+    choose(studio, tasks[ids[0]][0], "acq")
+    collect(lake, service, config, cursor=cursor)
+    live, kept = studio_server.folder / "data" / "label_studio.sqlite3", tmp_path / "backup.sqlite3"
+    copy_database(live, kept)
+    choose(studio, tasks[ids[1]][0], "trade")
+    later = plan(lake, service.project, [0.6, 0.5], cycle=2, name="later")
+    push(lake, service, config)
+    choose(studio, service.find(later)[later[0]][0], "crude")
+    collect(lake, service, config, cursor=cursor)
+    copy_database(kept, live)
+    collected = collect(lake, service, config, cursor=cursor)
+    assert not collected.committed
+    assert collected.detail == {"answers kept that are gone there": 2}
+    assert gold(lake) == {ids[0]: 1, ids[1]: 3, later[0]: 2}
+    push(lake, service, config)
+    assert service.find([ids[2], *later]).keys() == {ids[2], later[1]}
+    [answer] = service.pull()
+    api(studio, "DELETE", f"/api/annotations/{answer.annotation_id}/")
+    collect(lake, service, config, cursor=cursor)
+    assert gold(lake) == {ids[1]: 3, later[0]: 2}, "a deletion after that is one"
 
 
 @pytest.mark.parametrize("fault", ["lost", "torn", "old", "other answers", "future"])

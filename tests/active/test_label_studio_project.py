@@ -1,5 +1,6 @@
 """The project on the server: made once, kept up to date, left alone where a person has changed it."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -7,9 +8,14 @@ import pytest
 
 from active.label_config import Page, label_config
 from active.label_studio import LabelStudioService
+from active.outbox import QueueConfig
+from active.push import push
+from active.queue import collect
+from flows.pipelines import words_of
 from flows.studio import StudioInfo
+from tests.active.plans import plan
 from tests.studio import CLASSES, api, choose, http_server, make_tasks, personal_token, project_of
-from warehouse import ServiceRefused, SettingsError
+from warehouse import Lake, ServiceRefused, SettingsError
 
 pytestmark = pytest.mark.studio
 
@@ -121,6 +127,30 @@ def test_a_page_that_a_person_redesigned_is_left_alone(studio: StudioInfo, servi
     api(studio, "PATCH", f"/api/projects/{project_id}/", json={"label_config": own})
     service.ensure_project(CLASSES)
     assert "Our own words" in str(project_of(studio, service)["label_config"])
+
+
+def test_answers_on_a_page_without_our_choice_are_told_and_neither_skips_nor_labels_without_a_class(
+    studio: StudioInfo, service: LabelStudioService, lake: Lake
+) -> None:
+    config = QueueConfig(project=service.project, classes=CLASSES)
+    [item] = plan(lake, service.project, [0.5])
+    push(lake, service, config)
+    [task_id] = service.find([item])[item]
+    project_id = project_of(studio, service)["id"]
+    own = label_config(Page(classes=CLASSES)).replace('name="label"', 'name="topic"')
+    api(studio, "PATCH", f"/api/projects/{project_id}/", json={"label_config": own})
+    part = {"from_name": "topic", "to_name": "text", "type": "choices", "value": {"choices": ["acq"]}}
+    answer = api(studio, "POST", f"/api/tasks/{task_id}/annotations/", json={"result": [part]}).json()
+    told = r"Choices named 'label'.*Delete the answers"
+    collected = collect(lake, service, config)
+    assert not collected.committed
+    assert re.search(told, words_of(collected))  # a run on a schedule has no other place for it
+    with pytest.raises(ServiceRefused, match=told):
+        push(lake, service, config)
+    api(studio, "DELETE", f"/api/annotations/{answer['id']}/")
+    push(lake, service, config)
+    assert labels(studio, service) == list(CLASSES)
+    assert not collect(lake, service, config).detail
 
 
 def test_an_order_that_a_person_changed_is_put_right(studio: StudioInfo, service: LabelStudioService) -> None:

@@ -214,7 +214,7 @@ def test_a_project_deleted_there_is_made_again_with_all_open_tasks(
     else:
         if mend == "push":
             ids += plan(lake, service.project, [0.5], cycle=2, name="later")
-        push(lake, again, config)
+        assert "it was made anew" in push(lake, again, config).detail["advice"]
     assert_each_once(again, ids[1:])
     assert not again.find(ids[:1])
     with lake.read() as reader:

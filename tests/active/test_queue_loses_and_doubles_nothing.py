@@ -321,7 +321,7 @@ def test_answers_stay_when_the_project_moves_to_another_service_or_its_tasks_are
     collect(planned, folder, CONFIG)
     elsewhere = TaskFolder(tmp_path / "elsewhere", "p")
     elsewhere.ensure_project(CONFIG.classes)
-    assert collect(planned, elsewhere, CONFIG).detail == {"answers kept whose task is gone": 2}
+    assert collect(planned, elsewhere, CONFIG).detail == {"answers kept that are gone there": 2}
     reconcile(planned, elsewhere, CONFIG)
     assert len(stored(elsewhere)) == N - 2  # open tasks move, answered ones are not asked again
     (folder.path / f"{folder.task_id('i00001')}.json").unlink()
