@@ -217,7 +217,7 @@ def main() -> None:
                 "disturbed": disturbed(studio, Path(name) / "disturbed", options.tasks),
             }
         finally:
-            server.stop()
+            server.process.stop()
     text = json.dumps(figures, indent=2)
     print(text)
     options.output.write_text(text + "\n", "utf-8")

@@ -43,7 +43,7 @@ from flows import services
 from flows.background import Background
 from flows.processes import start_time
 from flows.project import Project
-from flows.studio import studio_status
+from flows.studio import studio_server
 from tests.projects import ROOT, make_small_project
 from tests.studio import free_port, sign_up
 from warehouse import Lake, ServiceError
@@ -123,7 +123,7 @@ class Soak:
     def start(self) -> None:
         """Start the services and invite the crowd."""
         self.up()
-        info = studio_status(self.root)
+        info = studio_server(self.root).status()
         assert info is not None
         self.crowd.people += [sign_up(info) for _ in range(3)]
 
@@ -148,7 +148,7 @@ class Soak:
 
     def environment(self) -> dict[str, str]:
         """With it, a command finds Label Studio."""
-        info = studio_status(self.root)
+        info = studio_server(self.root).status()
         assert info is not None
         return {**os.environ, "LABEL_STUDIO_URL": info.url, "LABEL_STUDIO_API_KEY": info.api_key}
 
@@ -235,11 +235,9 @@ class Soak:
 
     def _running(self, service: str) -> int | None:
         """Process id of a service that runs."""
-        running = (
-            studio_status(self.root)
-            if service == "label studio"
-            else Background(service, self.project.state_path).status()
-        )
+        studio = service == "label studio"
+        process = studio_server(self.root).process if studio else Background(service, self.project.state_path)
+        running = process.status()
         return None if running is None else running.pid
 
     def _note(self, cycle: int, run: Run) -> None:

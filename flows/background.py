@@ -1,7 +1,7 @@
 """A process of a project that outlives the command that started it: started, found again, waited for and stopped.
 
-Each has a file with its process id in `.siftline/services/`, beside its log. A process is known by its id and its start
-time, so that a later one with the same id is not taken for it.
+Each has a file with its process id beside its log, in `.siftline/services/`; Label Studio in `.studio/services/`. A
+process is known by its id and its start time, so that a later one with the same id is not taken for it.
 """
 
 import contextlib
@@ -27,8 +27,7 @@ from flows.processes import (
 from warehouse import ServiceError
 from warehouse.files import replaced_file
 
-START_TIMEOUT_S = 300.0
-STOP_TIMEOUT_S = 15.0
+STOP_TIMEOUT_S = 20.0
 MARK = "SIFTLINE_SERVICE"
 """Environment variable of a service and of all that it starts: the file that its process id is in."""
 
@@ -54,22 +53,21 @@ class Background:
     """One process in the background of a project.
 
     Args:
-        name: prefect, engine or deployments.
-        state: the project's state folder.
+        name: prefect, engine, deployments or label studio.
+        state: the project's state folder; of Label Studio its own.
+        patience_s: so long it may take to start.
     """
 
-    def __init__(self, name: str, state: Path) -> None:
+    def __init__(self, name: str, state: Path, *, patience_s: float = 300.0) -> None:
         self.name = name
+        self._patience_s = patience_s
         self._folder = state / "services"
+        self._record = self._folder / f"{name.replace(' ', '-')}.json"
 
     @property
     def log(self) -> Path:
         """What it printed; kept when it is started again."""
-        return self._folder / f"{self.name}.log"
-
-    @property
-    def _record(self) -> Path:
-        return self._folder / f"{self.name}.json"
+        return self._record.with_suffix(".log")
 
     def last(self) -> Running | None:
         """The process that was started last, alive or dead."""
@@ -121,7 +119,7 @@ class Background:
         Raises:
             ServiceError: it ended, or was not ready in time and was stopped; the message has its last words.
         """
-        deadline = time.monotonic() + START_TIMEOUT_S
+        deadline = time.monotonic() + self._patience_s
         port = urlsplit(running.url).port
         # What answers at its port may be another's server that took it meanwhile; then this one ends.
         while not (ready() and (port is None or session_listens(running.pid, port))):
@@ -130,7 +128,7 @@ class Background:
             if time.monotonic() > deadline:
                 self.stop()
                 raise ServiceError(
-                    f"{self.name} was not ready within {START_TIMEOUT_S:.0f} s and was stopped (log: {self.log}). "
+                    f"{self.name} was not ready within {self._patience_s:.0f} s and was stopped (log: {self.log}). "
                     "Start it again: siftline up"
                 )
             time.sleep(0.2)

@@ -22,7 +22,7 @@ from flows.ports import answers, take_port
 from flows.prefect_server import DATABASE, PYTHON, QUIET, check_api, configured_api_url, data_in, own_pages
 from flows.processes import has_lost
 from flows.project import Project
-from flows.studio import StudioInfo, studio_down, studio_server, studio_status, studio_up
+from flows.studio import StudioInfo, studio_server
 from warehouse import ServiceError
 from warehouse.address import is_plain_address
 from warehouse.scratch import in_use
@@ -66,9 +66,10 @@ def up(project: Project, told: Callable[[str], None] = lambda _: None) -> list[L
         environment["PREFECT_API_URL"] = _prefect_up(project, environment, told)
         _engine_up(project, environment, told)
         if _wants_studio(project):
-            if studio_status(project.root) is None:
+            studio = studio_server(project.root)
+            if studio.status() is None:
                 told("starting Label Studio")
-            info = studio_up(project.root)
+            info = studio.start()
             environment |= {"LABEL_STUDIO_URL": info.url, "LABEL_STUDIO_API_KEY": info.api_key}
         deployments = Background("deployments", state)
         asks = _hash([*_addresses(environment), str(project.root), _schedule(project)])
@@ -160,12 +161,9 @@ def down(root: Path, told: Callable[[str], None] = lambda _: None) -> list[str]:
         return []
     # Where nothing can be written no `up` starts anything, and there is no lock to take.
     with _alone(state, told) if os.access(state, os.W_OK) else nullcontext():
-        stopped = [name for name in ("deployments", "engine") if Background(name, state).stop()]
-        if studio_down(root.absolute()):
-            stopped.append("label studio")
-        if Background("prefect", state).stop():
-            stopped.append("prefect")
-    return stopped
+        first = [Background(name, state) for name in ("deployments", "engine")]
+        services = [*first, studio_server(root).process, Background("prefect", state)]
+        return [service.name for service in services if service.stop()]
 
 
 def status(project: Project) -> list[Line]:
@@ -189,20 +187,16 @@ def status(project: Project) -> list[Line]:
             lines.append(_line(Background("engine", state), "/health"))
         else:
             lines.append(Line("engine", "yours" if answers(f"{engine}/health") else "away", engine, ""))
-    studio = studio_status(project.root)
-    if studio is not None:
-        well = answers(f"{studio.url}/health")
-        server = studio_server(project.root)
-        lines.append(Line("label studio", "runs" if well else "does not answer", studio.url, str(server.log_path)))
-    elif os.environ.get("LABEL_STUDIO_URL"):
-        url = os.environ["LABEL_STUDIO_URL"].rstrip("/")
+    studio = studio_server(project.root).process
+    url = os.environ.get("LABEL_STUDIO_URL", "").rstrip("/")
+    if studio.status() is not None or _wants_studio(project):
+        lines.append(_line(studio, "/health"))
+    elif url:
         if is_plain_address(url):
             lines.append(Line("label studio", "yours" if answers(f"{url}/health") else "away", url, ""))
         else:
             unusable = "LABEL_STUDIO_URL cannot be used; siftline doctor says why"
             lines.append(Line("label studio", "away", unusable, ""))
-    elif _wants_studio(project):
-        lines.append(Line("label studio", "does not run", "", ""))
     deployments = Background("deployments", state)
     if deployments.status() is None and in_use(state, SERVING):
         lines.append(Line("deployments", "yours", "a siftline serve that up did not start", ""))
@@ -322,7 +316,7 @@ def studio_of_up(project: Project) -> StudioInfo | None:
     """
     if Background("deployments", project.state_path).status() is None or not _wants_studio(project):
         return None
-    info = studio_status(project.root)
+    info = studio_server(project.root).status()
     if info is None:
         raise ServiceError("The Label Studio of `siftline up` does not run. Start it again: siftline up")
     return info

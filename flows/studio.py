@@ -2,8 +2,7 @@
 
 The server runs in an environment of its own (`.venv-labelstudio`), because label-studio brings a package named `attr`
 that shadows attrs. Everything it keeps lies below one folder of mode 0700: SQLite database, media, log, and
-`studio.json` (0600) with the address, the log-in and the API key. It signs up nobody, reports to nobody and asks
-nobody for updates.
+`studio.json` (0600) with the log-in and the API key. It signs up nobody, reports to nobody and asks nobody for updates.
 """
 
 import json
@@ -12,14 +11,15 @@ import secrets
 import shutil
 import subprocess
 import tempfile
-import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from filelock import FileLock
 
+from flows.background import Background, Running
 from flows.ports import answers, is_free, pick_port
-from flows.processes import end, last_words, listening_addresses, moved_since, spawn, start_time, started_for
+from flows.processes import listening_addresses
 from warehouse import ServiceError, SettingsError
 from warehouse.address import is_own
 from warehouse.files import replaced_file
@@ -28,7 +28,6 @@ DEFAULT_USERNAME = "annotator@siftline.local"
 ENVIRONMENT = ".venv-labelstudio"
 # The first start in an environment applies 261 migrations: 25 s on an idle core, minutes where others work too.
 START_TIMEOUT_S = 600.0
-STOP_TIMEOUT_S = 20.0
 FIRST_PORT = 8080
 _DATA = "LABEL_STUDIO_BASE_DATA_DIR"
 """Environment variable of the server: the folder of its data."""
@@ -49,30 +48,29 @@ _QUIET = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StudioInfo:
-    """A running local server: where it is and how to get in. Its repr shows neither password nor key."""
+class Account:
+    """How to get in: what `studio.json` holds. Its repr shows neither password nor key."""
 
-    url: str
     username: str
     password: str = field(repr=False)
     api_key: str = field(repr=False)
-    pid: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Record:
-    """What `studio.json` holds; `started` tells this process from a later one with the same pid."""
+class StudioInfo(Account):
+    """A running local server: where it is and how to get in."""
 
-    port: int
-    username: str
-    password: str = field(repr=False)
-    api_key: str = field(repr=False)
-    pid: int = 0
-    started: int = 0
+    url: str
+    pid: int
 
 
 class StudioServer:
-    """One Label Studio server with all its data below one folder."""
+    """One Label Studio server with all its data below one folder.
+
+    Attributes:
+        process: the server's process, to stop it and to find its log.
+        account_path: the file with log-in and key.
+    """
 
     def __init__(
         self,
@@ -89,8 +87,10 @@ class StudioServer:
             environment: virtual environment that holds label-studio; None looks for `.venv-labelstudio` beside
                 Siftline's own packages and in the current folder.
         """
-        self.folder = folder
+        self.folder = folder.absolute()
         self.environment = environment or _find_environment()
+        self.process = Background("label studio", self.folder, patience_s=START_TIMEOUT_S)
+        self.account_path = self.folder / "studio.json"
         self._port = port
 
     def start(self) -> StudioInfo:
@@ -100,7 +100,7 @@ class StudioServer:
             Address, log-in and key.
 
         Raises:
-            SettingsError: the environment is missing, or the port is taken.
+            SettingsError: the environment is missing, the port is taken, or the file with the key is damaged.
             ServiceError: the server died or did not answer in time; the message names its log.
         """
         program = self._program()
@@ -108,58 +108,23 @@ class StudioServer:
         self.folder.chmod(0o700)
         (self.folder / ".gitignore").write_text("*\n", encoding="ascii")
         with FileLock(self.folder / "studio.lock"):
-            running = self._running()
-            if running is not None and moved_since(running.pid, _DATA):
-                self.stop()  # it opens its database by the path, and finds none
-            elif running is not None:
-                return self._await_healthy(running)
-            record = self._read() or _Record(
-                port=0,
-                username=DEFAULT_USERNAME,
-                password=secrets.token_urlsafe(18),
-                api_key=secrets.token_hex(20),
-            )
+            account = self._account()
+            running = self.process.status()
+            if running is not None and account is not None and not self.process.moved():
+                return _info(self.process.await_ready(running, self._is_ready), account)
+            self.process.stop()  # in a folder that was moved it opens its database by the path, and finds none
             self._provide_database(program)
-            record = self._launch(program, record, _pick_port(self._port, record.port))
-            return self._await_healthy(record)
+            port = self._pick_port()
+            account = account or self._new_account()
+            command = [str(program), "start", "--no-browser", "--internal-host", "127.0.0.1", "--port", str(port)]
+            url = f"http://127.0.0.1:{port}"
+            return _info(self.process.start(command, self._variables(account), url=url, ready=self._is_ready), account)
 
     def status(self) -> StudioInfo | None:
         """The running server, or None when it does not run."""
-        record = self._running()
-        return None if record is None else _info(record)
-
-    def stop(self) -> bool:
-        """Stop the server and keep its data.
-
-        Returns:
-            True when it ran and was stopped, False when there was nothing to stop.
-
-        Raises:
-            ServiceError: it did not end, not even when killed.
-        """
-        record = self._running()
-        if record is None:
-            return False
-        if end(record.pid, record.started, STOP_TIMEOUT_S):
-            return True
-        raise ServiceError(f"Label Studio (pid {record.pid}) did not stop; end it by hand: kill -9 {record.pid}")
-
-    @property
-    def log_path(self) -> Path:
-        """What the server printed, since its folder exists."""
-        return self.folder / "studio.log"
-
-    @property
-    def record_path(self) -> Path:
-        """Where address, log-in and key stand."""
-        return self.folder / "studio.json"
-
-    def _running(self) -> _Record | None:
-        """The server's record while it runs; that of a folder from which this one was copied is not ours."""
-        record = self._read()
-        if record is None or not _runs(record):
-            return None
-        return record if started_for(record.pid, _DATA, self.folder / "data") else None
+        running = self.process.status()
+        account = None if running is None else self._account()
+        return None if running is None or account is None else _info(running, account)
 
     def _program(self) -> Path:
         program = self.environment / "bin" / "label-studio"
@@ -217,18 +182,7 @@ class StudioServer:
             if made.exists():
                 made.replace(template)
 
-    def _launch(self, program: Path, record: _Record, port: int) -> _Record:
-        arguments = [str(program), "start", "--no-browser", "--internal-host", "127.0.0.1", "--port", str(port)]
-
-        def launched(pid: int, started: int) -> _Record:
-            running = replace(record, port=port, pid=pid, started=started)
-            with replaced_file(self.record_path) as temporary:  # mode 0600
-                temporary.write_text(json.dumps(asdict(running), indent=2), "utf-8")
-            return running
-
-        return spawn(arguments, self._variables(record), self.log_path, launched)
-
-    def _variables(self, record: _Record) -> dict[str, str]:
+    def _variables(self, account: Account) -> dict[str, str]:
         """The server's whole environment. Nothing is inherited: it also reads plain names such as HOST and DEBUG.
 
         Password and key go this way and not as arguments, because every user can read a process's arguments.
@@ -237,9 +191,9 @@ class StudioServer:
             **_QUIET,
             "HOME": str(self.folder.resolve()),
             _DATA: str((self.folder / "data").resolve()),
-            "LABEL_STUDIO_USERNAME": record.username,
-            "LABEL_STUDIO_PASSWORD": record.password,
-            "LABEL_STUDIO_USER_TOKEN": record.api_key,
+            "LABEL_STUDIO_USERNAME": account.username,
+            "LABEL_STUDIO_PASSWORD": account.password,
+            "LABEL_STUDIO_USER_TOKEN": account.api_key,
             # Off by default; read once, when the first user's organization is created.
             "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
             "LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK": "true",
@@ -249,50 +203,49 @@ class StudioServer:
             "LABEL_STUDIO_CORS_ALLOW_ALL_ORIGINS": "false",
         }
 
-    def _await_healthy(self, record: _Record) -> StudioInfo:
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline:
-            if not _runs(record):
-                raise ServiceError(
-                    f"Label Studio ended while it started: {last_words(self.log_path)} (log: {self.log_path})"
-                )
-            addresses = listening_addresses(record.pid)
-            # It looks for the next free port when another process took this one meanwhile: then it is not ours.
-            if addresses and addresses != {("127.0.0.1", record.port)}:
-                self.stop()
-                raise ServiceError(f"Label Studio listens on {sorted(addresses)} instead of 127.0.0.1:{record.port}")
-            if addresses and answers(f"{_info(record).url}/health", timeout_s=10):
-                return _info(record)
-            time.sleep(0.2)
-        self.stop()
-        raise ServiceError(f"Label Studio did not answer within {START_TIMEOUT_S:.0f} s (log: {self.log_path})")
+    def _is_ready(self) -> bool:
+        running = self.process.status()
+        if running is None:
+            return False
+        port = urlsplit(running.url).port
+        addresses = listening_addresses(running.pid)
+        # It looks for the next free port when another process took this one meanwhile: then it is not ours.
+        if addresses and addresses != {("127.0.0.1", port)}:
+            self.process.stop()
+            raise ServiceError(f"Label Studio listens on {sorted(addresses)} instead of 127.0.0.1:{port}")
+        return bool(addresses) and answers(f"{running.url}/health", timeout_s=10)
 
-    def _read(self) -> _Record | None:
-        path = self.record_path
+    def _pick_port(self) -> int:
+        if self._port is None:
+            last = self.process.last()
+            return pick_port(FIRST_PORT, former=0 if last is None else urlsplit(last.url).port or 0)
+        if not is_free(self._port):
+            raise SettingsError(f"port {self._port} on 127.0.0.1 is taken; name another one or leave it to Siftline")
+        return self._port
+
+    def _account(self) -> Account | None:
+        path = self.account_path
         try:
-            return _Record(**json.loads(path.read_text(encoding="utf-8")))
+            told = json.loads(path.read_text("utf-8"))
+            return Account(username=told["username"], password=told["password"], api_key=told["api_key"])
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, KeyError) as error:
             raise SettingsError(
                 f"{path} is damaged ({type(error).__name__}); the log-in and the key of the server were in it. Bring "
                 f"it back from a backup; or remove {self.folder}, with all answers in it, to begin anew."
             ) from None
 
+    def _new_account(self) -> Account:
+        account = Account(username=DEFAULT_USERNAME, password=secrets.token_urlsafe(18), api_key=secrets.token_hex(20))
+        with replaced_file(self.account_path) as temporary:  # mode 0600
+            temporary.write_text(json.dumps(asdict(account), indent=2), "utf-8")
+        return account
+
 
 def studio_server(project_dir: Path) -> StudioServer:
     """The local server that belongs to a project; its data lies in `.studio/` of the project folder."""
     return StudioServer(project_dir / ".studio")
-
-
-def studio_up(project_dir: Path) -> StudioInfo:
-    """Start the project's local server, or find it running; see `StudioServer.start`."""
-    return studio_server(project_dir).start()
-
-
-def studio_status(project_dir: Path) -> StudioInfo | None:
-    """The project's local server, or None when it does not run."""
-    return studio_server(project_dir).status()
 
 
 def studio_key_file(project_dir: Path, url: str) -> Path | None:
@@ -301,12 +254,7 @@ def studio_key_file(project_dir: Path, url: str) -> Path | None:
         return None
     server = studio_server(project_dir)
     info = server.status()
-    return server.record_path if info is not None and info.url == url.rstrip("/") else None
-
-
-def studio_down(project_dir: Path) -> bool:
-    """Stop the project's local server and keep its data; False when it did not run."""
-    return studio_server(project_dir).stop()
+    return server.account_path if info is not None and info.url == url.rstrip("/") else None
 
 
 def _find_environment() -> Path:
@@ -314,23 +262,5 @@ def _find_environment() -> Path:
     return beside_packages if beside_packages.is_dir() else Path.cwd() / ENVIRONMENT
 
 
-def _info(record: _Record) -> StudioInfo:
-    return StudioInfo(
-        url=f"http://127.0.0.1:{record.port}",
-        username=record.username,
-        password=record.password,
-        api_key=record.api_key,
-        pid=record.pid,
-    )
-
-
-def _pick_port(wanted: int | None, last_used: int) -> int:
-    if wanted is None:
-        return pick_port(FIRST_PORT, former=last_used)
-    if not is_free(wanted):
-        raise SettingsError(f"port {wanted} on 127.0.0.1 is taken; name another one or leave it to Siftline")
-    return wanted
-
-
-def _runs(record: _Record) -> bool:
-    return record.started != 0 and start_time(record.pid) == record.started
+def _info(running: Running, account: Account) -> StudioInfo:
+    return StudioInfo(url=running.url, pid=running.pid, **asdict(account))

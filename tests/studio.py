@@ -1,6 +1,5 @@
 """A real Label Studio server for tests, one per session on a free port, and helpers around it."""
 
-import json
 import shutil
 import socket
 import ssl
@@ -39,14 +38,14 @@ def studio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StudioSe
         pytest.skip(f"no Label Studio in {server.environment}: make studio-env")
     server.start()
     yield server
-    server.stop()
+    server.process.stop()
 
 
 @pytest.fixture(scope="session")
 def studio(studio_server: StudioServer) -> StudioInfo:
     """Address, log-in and key of the started server."""
     info = studio_server.status()
-    assert info is not None, f"the server ended; see {studio_server.log_path}"
+    assert info is not None, f"the server ended; see {studio_server.process.log}"
     return info
 
 
@@ -60,12 +59,9 @@ def service(studio: StudioInfo) -> LabelStudioService:
 def studio_copy(studio_server: StudioServer, tmp_path: Path) -> Iterator[StudioServer]:
     """A second server that is not started yet, with the first one's data, so that it has nothing to migrate."""
     shutil.copytree(studio_server.folder, tmp_path / "copy", ignore=shutil.ignore_patterns("studio.lock", "*-journal"))
-    # The copied record would have the first server stopped in place of the second.
-    record = json.loads((tmp_path / "copy" / "studio.json").read_text())
-    (tmp_path / "copy" / "studio.json").write_text(json.dumps({**record, "pid": 0, "started": 0}))
     server = StudioServer(tmp_path / "copy", port=free_port())
     yield server
-    server.stop()
+    server.process.stop()
 
 
 def api(studio: StudioInfo, method: str, path: str, **options: object) -> httpx.Response:

@@ -8,16 +8,17 @@ from pathlib import Path
 from flows.cli.console import out, say
 from flows.cli.serving import folder_of
 from flows.project import Project
-from flows.studio import studio_down, studio_status, studio_up
+from flows.studio import studio_server
 from warehouse import WarehouseNotFound
 
 
 def start(root: Path, *, load: bool) -> None:
     """Start the server and print its address, its log-in and how to use it."""
     project = Project(root)
-    if studio_status(project.root) is None:
+    studio = studio_server(project.root)
+    if studio.status() is None:
         say("starting Label Studio; the first start of all takes half a minute or more")
-    info = studio_up(project.root)
+    info = studio.start()
     if load:
         os.environ["LABEL_STUDIO_URL"], os.environ["LABEL_STUDIO_API_KEY"] = info.url, info.api_key
         _load_queue(root, project)
@@ -49,7 +50,7 @@ def _load_queue(root: Path, project: Project) -> None:
 
 def status(root: Path) -> None:
     """Print the address of the running server, or that none runs."""
-    info = studio_status(folder_of(root))
+    info = studio_server(folder_of(root)).status()
     if info is None:
         out.print("Label Studio does not run")
     else:
@@ -58,4 +59,5 @@ def status(root: Path) -> None:
 
 def stop(root: Path) -> None:
     """Stop the server."""
-    out.print("Label Studio stopped" if studio_down(folder_of(root)) else "Label Studio was not running")
+    stopped = studio_server(folder_of(root)).process.stop()
+    out.print("Label Studio stopped" if stopped else "Label Studio was not running")

@@ -1,7 +1,6 @@
 """A process in the background: what a killed one leaves, who finds it, and what is not taken for it."""
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -13,7 +12,6 @@ import pytest
 
 from flows.background import MARK, Background
 from flows.processes import start_time
-from flows.studio import StudioServer
 from tests.prefect_runs import wait_for
 from warehouse import SettingsError
 
@@ -73,24 +71,6 @@ def test_a_copied_project_leaves_the_processes_of_the_first_one_alone_and_a_move
     finally:
         if start_time(running.pid) == running.started:
             os.kill(running.pid, signal.SIGKILL)
-
-
-def test_a_copied_folder_of_label_studio_is_not_the_running_server(tmp_path: Path) -> None:
-    (tmp_path / "first" / "data").mkdir(parents=True)
-    environment = {**os.environ, "LABEL_STUDIO_BASE_DATA_DIR": str(tmp_path / "first" / "data")}
-    server = subprocess.Popen(["/bin/sleep", "300"], env=environment)
-    try:
-        known = {"port": 8080, "username": "u", "password": "p", "api_key": "k", "pid": server.pid}
-        started = {"started": start_time(server.pid)}
-        (tmp_path / "first" / "studio.json").write_text(json.dumps(known | started))
-        shutil.copytree(tmp_path / "first", tmp_path / "copy")
-        assert StudioServer(tmp_path / "first").status() is not None
-        assert StudioServer(tmp_path / "copy").status() is None
-        assert not StudioServer(tmp_path / "copy").stop()
-        assert server.poll() is None
-    finally:
-        server.kill()
-        server.wait()
 
 
 def test_a_process_that_cannot_be_written_down_is_not_left_running(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from features.samples import SampleFiles
 from flows import services
 from flows.background import Background
 from flows.processes import start_time
-from flows.studio import StudioServer, studio_status
+from flows.studio import StudioServer, studio_server
 from tests.prefect_runs import SCHEDULE, Served
 from tests.projects import ROOT, make_small_project
 from tests.studio import api, free_port
@@ -69,7 +69,7 @@ def test_all_four_answer_work_together_and_leave_nothing(everything: Served) -> 
     lines = {line.name: line for line in services.status(everything.project)}
     assert list(lines) == NAMES
     assert {line.state for line in lines.values()} == {"runs"}
-    studio = studio_status(root)
+    studio = studio_server(root).status()
     assert studio is not None
     pids = [studio.pid]
     for name in ("prefect", "engine", "deployments"):

@@ -18,7 +18,7 @@ from flows import prefect_process
 from flows.prefect_server import QUIET
 from flows.project import Project
 from flows.settings import ScheduleSection
-from flows.studio import StudioServer, _Record
+from flows.studio import Account, StudioServer
 from tests.prefect_runs import wait_for
 from tests.projects import ROOT, give_prefect_database
 from tests.studio import free_port
@@ -111,8 +111,8 @@ def test_prefects_server_keeps_places_and_forgets_runs_wherever_it_is_started() 
 
 
 def test_label_studio_in_a_container_is_as_closed_as_ours(tmp_path: Path) -> None:
-    record = _Record(port=0, username="name", password="word", api_key="key")
-    ours = StudioServer(tmp_path, environment=tmp_path)._variables(record)
+    account = Account(username="name", password="word", api_key="key")
+    ours = StudioServer(tmp_path, environment=tmp_path)._variables(account)
     compose = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text("utf-8"))
     theirs = compose["services"]["label-studio"]["environment"]
     switches = {n: v for n, v in ours.items() if n.startswith("LABEL_STUDIO_") and v in ("true", "false", "")}

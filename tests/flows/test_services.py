@@ -7,7 +7,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -124,9 +123,7 @@ def test_a_command_by_hand_does_not_use_the_folder_while_up_has_label_studio(
 ) -> None:
     record(project.state_path, "deployments")
     (project.root / ".studio").mkdir()
-    (project.root / ".studio" / "studio.json").write_text(
-        '{"port": 8080, "username": "u", "password": "p", "api_key": "k", "pid": 1, "started": 1}'
-    )
+    (project.root / ".studio" / "studio.json").write_text('{"username": "u", "password": "p", "api_key": "k"}')
     with pytest.raises(ServiceError, match="siftline up"):
         _ = project.service
     assert run_command(["doctor", "--project", str(project.root)]) == 2
@@ -214,21 +211,16 @@ def test_what_runs_is_stopped_though_the_settings_are_wrong(
 ) -> None:
     service = Background("deployments", project.state_path)
     running = service.start(["/bin/sleep", "300"], dict(os.environ), url="", ready=lambda: True)
-    studio = project.root / ".studio"
-    (studio / "data").mkdir(parents=True)
-    environment = {**os.environ, "LABEL_STUDIO_BASE_DATA_DIR": str(studio / "data")}
-    server = subprocess.Popen(["/bin/sleep", "300"], env=environment)
+    studio = Background("label studio", project.root / ".studio")
+    studio.start(["/bin/sleep", "300"], dict(os.environ), url="", ready=lambda: True)
     try:
-        known = {"port": 8080, "username": "u", "password": "p", "api_key": "k", "pid": server.pid}
-        (studio / "studio.json").write_text(json.dumps(known | {"started": start_time(server.pid)}))
         (project.root / "siftline.toml").write_text("[project")
-        threading.Thread(target=server.wait, daemon=True).start()  # else it stays as a zombie
         assert run_command(["studio", "down", "--project", str(project.root)]) == 0
         assert run_command(["down", "--project", str(project.root)]) == 0
         assert capsys.readouterr().out == "Label Studio stopped\nstopped: deployments\n"
         assert start_time(running.pid) != running.started
     finally:
-        server.kill()
+        studio.stop()
         service.stop()
 
 

@@ -1,7 +1,6 @@
 """The local Label Studio server: one per folder, on loopback only, found again, its secrets kept."""
 
 import json
-import os
 import socket
 import stat
 from pathlib import Path
@@ -33,9 +32,9 @@ def test_secrets_are_in_private_files_and_nowhere_else(studio_server: StudioServ
     folder = studio_server.folder
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert stat.S_IMODE((folder / "studio.json").stat().st_mode) == 0o600
-    assert stat.S_IMODE(studio_server.log_path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(studio_server.process.log.stat().st_mode) == 0o600
     shown = (
-        Path(f"/proc/{studio.pid}/cmdline").read_bytes().decode() + studio_server.log_path.read_text() + repr(studio)
+        Path(f"/proc/{studio.pid}/cmdline").read_bytes().decode() + studio_server.process.log.read_text() + repr(studio)
     )
     assert studio.password not in shown
     assert studio.api_key not in shown
@@ -66,10 +65,10 @@ def test_stopped_and_started_it_keeps_log_in_and_key(studio_copy: StudioServer, 
     assert (first.username, first.password, first.api_key) == (studio.username, studio.password, studio.api_key)
     assert first.url != studio.url
     assert api(first, "GET", "/api/current-user/whoami").json()["email"] == studio.username
-    assert studio_copy.stop() is True
+    assert studio_copy.process.stop() is True
     assert listening_addresses(first.pid) == set()
     assert studio_copy.status() is None
-    assert studio_copy.stop() is False
+    assert studio_copy.process.stop() is False
 
 
 @pytest.mark.studio
@@ -84,7 +83,7 @@ def test_in_a_folder_that_was_moved_it_is_started_again(studio_copy: StudioServe
         assert api(second, "GET", "/api/projects/").is_success
         assert moved.start() == second
     finally:
-        moved.stop()
+        moved.process.stop()
 
 
 def test_without_the_environment_it_says_how_to_make_one(tmp_path: Path) -> None:
@@ -127,14 +126,6 @@ def test_what_a_killed_first_start_left_is_removed_by_the_next(tmp_path: Path) -
     assert [path for path in environment.glob("siftline-*") if path.is_dir()] == []
 
 
-def test_a_process_that_only_has_the_old_number_is_not_the_server(tmp_path: Path) -> None:
-    server = StudioServer(tmp_path)
-    record = {"port": 1, "username": "u", "password": "p", "api_key": "k", "pid": os.getpid(), "started": 1}
-    (tmp_path / "studio.json").write_text(json.dumps(record))
-    assert server.status() is None
-    assert server.stop() is False  # or this test would end here
-
-
 def test_a_taken_port_is_refused(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -146,8 +137,9 @@ def test_a_taken_port_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b'{"password": "secret-word"', b'{"password": "secret-word\xff"}', b"[]", b""])
 def test_a_damaged_record_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "studio.json").write_bytes(content)
+    server = StudioServer(tmp_path, environment=stand_in(tmp_path / "env", "exit 0"))
     with pytest.raises(SettingsError, match=r"studio\.json is damaged .* remove .*, with all answers in it") as raised:
-        StudioServer(tmp_path).status()
+        server.start()
     assert "secret-word" not in str(raised.value)
 
 
@@ -174,11 +166,12 @@ def test_who_gave_the_local_server_a_new_key_is_told_where_it_belongs(
     (tmp_path / "labeling_functions.py").write_text("")
     file = tmp_path / ".studio" / "studio.json"
     file.parent.mkdir()
-    stale = {"username": studio.username, "password": studio.password, "api_key": "0" * 40}
-    running = {"port": int(studio.url.rpartition(":")[2]), "pid": studio.pid, "started": start_time(studio.pid)}
-    file.write_text(json.dumps({**stale, **running}))
+    file.write_text(json.dumps({"username": studio.username, "password": studio.password, "api_key": "0" * 40}))
+    running = {"url": studio.url, "pid": studio.pid, "started": start_time(studio.pid)}
+    (file.parent / "services").mkdir()
+    (file.parent / "services" / "label-studio.json").write_text(json.dumps(running))
     # Its process says for which folder it runs, and this is not that one.
-    monkeypatch.setattr("flows.studio.started_for", lambda *_: True)
+    monkeypatch.setattr("flows.background.started_for", lambda *_: True)
     monkeypatch.setenv("LABEL_STUDIO_URL", studio.url)  # as `siftline up` gives it to what it starts
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "0" * 40)
     assert run_command(["doctor", "--project", str(tmp_path)]) == 2

@@ -96,10 +96,9 @@ def test_a_run_that_died_is_closed_once_nobody_is_at_work(root: Path) -> None:
         services.down(root)
 
 
-def test_one_that_hangs_is_stopped_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    service = Background("prefect", tmp_path)
+def test_one_that_hangs_is_stopped_in_the_end(tmp_path: Path) -> None:
+    service = Background("prefect", tmp_path, patience_s=0.5)
     running = service.start(["/bin/sleep", "300"], dict(os.environ), url="", ready=lambda: True)
-    monkeypatch.setattr("flows.background.START_TIMEOUT_S", 0.5)
     with pytest.raises(ServiceError, match=r"was stopped .* Start it again: siftline up"):
         service.await_ready(running, lambda: False)
     assert start_time(running.pid) != running.started
