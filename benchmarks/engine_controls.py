@@ -28,10 +28,10 @@ from engine.corpus import Corpus
 from engine.distill import Distillation
 from engine.encoder import DenseEncoder, pack
 from engine.errors import OptionError
+from engine.filled import dense_encoder, load_stored_model
 from engine.recipe import Progress, Recipe
 from engine.routed import RoutedEncoder
 from engine.routed_file import write_routed
-from engine.streaming import dense_encoder, load_stored_model
 from engine.tensor_file import TensorFile
 from engine.weights import DenseFiles, read_minilm
 

@@ -18,11 +18,11 @@ from engine.client import ENCODERS
 from engine.config import RoutedConfig, ShallowConfig
 from engine.encoder import DenseEncoder, Pack
 from engine.errors import ModelFileError
+from engine.filled import dense_encoder, load_stored_model
 from engine.loading import encoder_of, float_parts, load_dense
 from engine.local import LocalEncoder
 from engine.products import stable_rows, use_least_rows
 from engine.routed import RoutedEncoder
-from engine.streaming import dense_encoder, load_stored_model
 from engine.tensor_file import TensorFile
 from engine.tokenizer import TextTokenizer
 from engine.trace import Forward

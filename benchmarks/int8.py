@@ -27,8 +27,8 @@ from engine.client import DEFAULT_ACTIVE, Encoder, load_encoder
 from engine.config import RoutedConfig
 from engine.encoder import pack
 from engine.errors import OptionError
+from engine.filled import stored_int8
 from engine.native import STAGES, VARIABLE, int8_forward
-from engine.streaming import stored_int8
 from engine.tensor_file import TensorFile
 from engine.tokenizer import TextTokenizer
 from engine.trace import Forward

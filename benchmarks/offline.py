@@ -23,9 +23,9 @@ from scipy.stats import spearmanr
 
 from benchmarks.engine_data import ROOT, Data
 from engine.client import Encoder, load_encoder
+from engine.filled import dense_encoder
 from engine.native import int8_forward
 from engine.quantize import quantize
-from engine.streaming import dense_encoder
 from engine.trace import Forward
 from engine.weights import MINILM, read_minilm
 from features.samples import get_sample

@@ -23,9 +23,9 @@ import torch
 from engine.client import Encoder, load_encoder
 from engine.config import EncoderConfig
 from engine.encoder import DenseEncoder
+from engine.filled import dense_int8, load_dense_model, load_stored_model, stored_int8
 from engine.native import int8_forward
 from engine.quantize import Int8Weights, quantize
-from engine.streaming import dense_int8, load_dense_model, load_stored_model, stored_int8
 from engine.tensor_file import TensorFile
 from engine.weights import MINILM, WEIGHTS, package_files, package_folder, shipped
 

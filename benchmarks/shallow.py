@@ -17,9 +17,9 @@ import torch
 from engine.config import EncoderConfig, RoutedConfig, ShallowConfig
 from engine.encoder import DenseEncoder, pack
 from engine.errors import EngineError, ModelFileError
+from engine.filled import load_stored_model
 from engine.routed import RoutedEncoder
 from engine.routed_file import write_shallow
-from engine.streaming import load_stored_model
 from engine.tensor_file import TensorFile
 from engine.weights import MODELS, SHIPPED
 

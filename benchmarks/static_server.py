@@ -17,12 +17,12 @@ from torch.nn import functional
 from engine.batching import Scheduler
 from engine.client import DEVICES, load_encoder
 from engine.encoder import DenseEncoder
+from engine.filled import dense_encoder
 from engine.local import LocalEncoder
 from engine.request import Packed, Request
 from engine.serving.app import Service
 from engine.serving.config import ServerConfig
 from engine.serving.run import serve
-from engine.streaming import dense_encoder
 from engine.weights import read_minilm
 
 

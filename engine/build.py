@@ -18,11 +18,11 @@ from engine.device import check_device
 from engine.distill import Distillation
 from engine.encoder import DenseEncoder, pack
 from engine.errors import OptionError
+from engine.filled import TYPES, dense_encoder, dense_targets, load_stored_model
 from engine.noise import LONGEST, with_noise, word_pieces
 from engine.recipe import Progress, Recipe
 from engine.routed import RoutedEncoder
 from engine.routed_file import check_output, write_routed
-from engine.streaming import TYPES, dense_encoder, dense_targets, load_stored_model
 from engine.tensor_file import TensorFile
 from engine.tokenizer import TextTokenizer
 from engine.weights import DenseFiles, read_folder, read_minilm

@@ -11,6 +11,7 @@ from engine.config import EncoderConfig, RoutedConfig
 from engine.device import CUDA_ROWS, computing
 from engine.encoder import DenseEncoder, Pack
 from engine.errors import OptionError
+from engine.filled import dense_int8, load_dense_model, load_stored_model, open_minilm, stored_int8
 from engine.local import LocalEncoder
 from engine.native import int8_forward
 from engine.native.float32 import float_forward, torch_forward
@@ -20,7 +21,6 @@ from engine.quantized_file import read_quantized
 from engine.request import Packed
 from engine.routed import RoutedEncoder
 from engine.streamed import streamed_dense, streamed_stored
-from engine.streaming import dense_int8, load_dense_model, load_stored_model, open_minilm, stored_int8
 from engine.tensor_file import TensorFile
 from engine.tokenizer import TextTokenizer
 from engine.trace import Forward, LayerTrace, text_traces

@@ -13,10 +13,10 @@ import torch
 from engine.client import ENCODERS
 from engine.config import EncoderConfig, RoutedConfig, ShallowConfig
 from engine.errors import ModelFileError, OptionError
+from engine.filled import check_places, dense_int8, open_minilm, stored_int8
 from engine.quantize import MOST_ROUTER, Int8Weights, Sizes, stored_layout
 from engine.routed_file import TOKENIZER, check_output, write_tensors
 from engine.safetensors_header import file_metadata
-from engine.streaming import check_places, dense_int8, open_minilm, stored_int8
 from engine.tensor_file import TensorFile
 from engine.weights import SHIPPED, shipped
 

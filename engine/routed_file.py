@@ -1,7 +1,7 @@
 """The file of an encoder of our own, routed or shallow: configuration, tokenizer and weights, and how it is written.
 
 The embedding table is stored in 8 bits with one scale per row, large matrices in float16, the rest in float32; all is
-float32 again once it is loaded (`engine.streaming`). Nothing in the file is executed.
+float32 again once it is loaded (`engine.filled`). Nothing in the file is executed.
 """
 
 import contextlib

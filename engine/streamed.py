@@ -17,9 +17,7 @@ from engine.config import EncoderConfig, RoutedConfig
 from engine.encoder import DenseEncoder, Layer
 from engine.errors import OptionError
 from engine.experts import RoutedFeedForward
-from engine.routed import RoutedEncoder, RoutedLayer
-from engine.routed_file import SCALES, TABLE, TOKENIZER
-from engine.streaming import (
+from engine.filled import (
     check_dense,
     check_stored,
     finish_positions,
@@ -28,6 +26,8 @@ from engine.streaming import (
     placed,
     without_memory,
 )
+from engine.routed import RoutedEncoder, RoutedLayer
+from engine.routed_file import SCALES, TABLE, TOKENIZER
 from engine.tensor_file import TensorFile
 
 _WORDS = "embeddings.word_embeddings.weight"
@@ -180,7 +180,7 @@ def streamed_dense(
         config: of the model.
         budget_bytes: of the device's memory.
         device: where it computes.
-        dtype: as in `engine.streaming.without_memory`.
+        dtype: as in `engine.filled.without_memory`.
 
     Raises:
         ModelFileError: the file is damaged or from another model.

@@ -9,9 +9,9 @@ from safetensors.torch import load_file
 
 from engine.config import RoutedConfig
 from engine.encoder import DenseEncoder
+from engine.filled import load_stored_model
 from engine.routed import RoutedEncoder
 from engine.safetensors_header import file_metadata
-from engine.streaming import load_stored_model
 from engine.tensor_file import TensorFile
 
 

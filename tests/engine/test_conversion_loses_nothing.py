@@ -11,9 +11,9 @@ from engine.config import EncoderConfig
 from engine.convert import BUDGETS, balanced_clusters, convert, normalised, plan
 from engine.encoder import pack
 from engine.errors import EngineError, OptionError
+from engine.filled import dense_encoder
 from engine.products import linear
 from engine.routed import RoutedEncoder
-from engine.streaming import dense_encoder
 from engine.tokenizer import TextTokenizer
 from engine.trace import LayerTrace
 from engine.weights import read_minilm

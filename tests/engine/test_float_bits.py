@@ -13,12 +13,12 @@ from engine.client import load_encoder
 from engine.config import EncoderConfig
 from engine.encoder import DenseEncoder, pack
 from engine.errors import OptionError
+from engine.filled import dense_encoder, load_stored_model
 from engine.native import KERNELS, VARIABLE
 from engine.native.float32 import float_forward, torch_forward
 from engine.routed import RoutedEncoder
 from engine.routed_file import write_routed
 from engine.streamed import StreamedLayers, streamed_dense, streamed_stored
-from engine.streaming import dense_encoder, load_stored_model
 from engine.tensor_file import TensorFile
 from engine.trace import Forward, LayerTrace
 from tests.engine.test_int8_bits import MODELS

@@ -17,10 +17,10 @@ from engine.config import EncoderConfig, ShallowConfig
 from engine.convert import RESERVE
 from engine.encoder import DenseEncoder, pack
 from engine.errors import EngineError, ModelFileError, OptionError
+from engine.filled import dense_encoder
 from engine.quantized_file import quantize_encoder
 from engine.recipe import Progress, Recipe
 from engine.routed_file import write_shallow
-from engine.streaming import dense_encoder
 from engine.tokenizer import TextTokenizer
 from engine.weights import DenseFiles, read_folder
 from tests.engine.stored import routed_of, stored

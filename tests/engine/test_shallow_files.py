@@ -15,12 +15,12 @@ from engine.client import load_encoder
 from engine.config import ShallowConfig
 from engine.encoder import DenseEncoder
 from engine.errors import ModelFileError, OptionError
+from engine.filled import load_stored_model
 from engine.local import LocalEncoder
 from engine.quantized_file import quantize_encoder
 from engine.remote import connect, info_sha256
 from engine.routed_file import SHALLOW_FORMAT, write_routed, write_shallow
 from engine.safetensors_header import metadata
-from engine.streaming import load_stored_model
 from engine.tensor_file import TensorFile
 from flows.cli.commands import app
 from tests.engine.texts import make_texts

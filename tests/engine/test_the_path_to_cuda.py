@@ -15,6 +15,7 @@ from engine.device import CUDA_BATCH_TOKENS, CUDA_ROWS
 from engine.dispatch import combine, dispatch
 from engine.encoder import Pack, pack, pooled
 from engine.errors import OptionError, OverloadError
+from engine.filled import load_dense_model, load_stored_model
 from engine.loading import encoder_of
 from engine.local import LocalEncoder, pack_and_compute
 from engine.products import linear
@@ -22,7 +23,6 @@ from engine.remote import connect
 from engine.request import Packed
 from engine.routed_file import write_routed, write_shallow
 from engine.streamed import StreamedLayers, streamed_dense
-from engine.streaming import load_dense_model, load_stored_model
 from engine.tensor_file import TensorFile
 from tests.engine.pretended_cuda import CudaError, pretended_cuda
 from tests.engine.texts import make_texts

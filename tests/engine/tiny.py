@@ -17,8 +17,8 @@ from engine.config import EncoderConfig, RoutedConfig, ShallowConfig
 from engine.convert import convert
 from engine.corpus import Corpus
 from engine.encoder import DenseEncoder
+from engine.filled import dense_encoder
 from engine.routed import RoutedEncoder
-from engine.streaming import dense_encoder
 from engine.trace import LayerTrace
 from engine.weights import encoder_tensors
 from tests.engine.texts import SENTENCE

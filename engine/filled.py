@@ -1,4 +1,6 @@
-"""Weights that go from their file to their place in chunks: file and model are never held whole together.
+"""Models filled from their file, all weights in memory; of those that do not fit see `engine.streamed`.
+
+Weights go from the file to their place in chunks: file and model are never held whole together.
 
 The file is proved by its sha256 and checked by names, shapes and types before a weight is used; finiteness is checked
 chunk by chunk. Nothing is mapped into memory: what was read and used is gone, also from this process's books. An int8
