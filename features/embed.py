@@ -132,38 +132,37 @@ def _as_vectors(texts: list[str], vectors: Vectors) -> list[pa.Array]:
     return [matrix_to_list_array(vectors)]
 
 
-def embed_file(
-    source: Path,
-    *,
-    text_field: str,
-    id_field: str | None,
-    output: Path,
-    encoder: Encoder,
-    progress: Progress = silent,
-    schema: pa.Schema = _FILE_SCHEMA,
-    columns: Callable[[list[str], Vectors], list[pa.Array]] = _as_vectors,
-) -> tuple[int, int]:
-    """Embed a file of texts and write Parquet with the columns `id` and `vector`, or others that are made of these.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextFile:
+    """A file of texts that was read to the end and is good, and where what is made of it goes.
 
-    The file is read twice: first to the end, so that a bad record is found before the work begins. A record whose text
-    is empty or null is left out.
+    Attributes:
+        config: which fields are text and id.
+        file: the file.
+        output: Parquet file to write.
+        count: how many records have a text.
+        without_text: how many have none; they are left out.
+    """
+
+    config: SourceConfig
+    file: SourceFile
+    output: Path
+    count: int
+    without_text: int
+
+
+def read_through(source: Path, *, text_field: str, id_field: str | None, output: Path) -> TextFile:
+    """Look at a file of texts before anything is loaded or computed for it.
 
     Args:
         source: JSONL, CSV, TSV (each also .gz) or Parquet.
         text_field: field or column with the text.
         id_field: field or column with the id; None numbers the records by line or row, from 1.
         output: Parquet file to write; it appears whole or not at all.
-        encoder: gives the vectors.
-        progress: told the texts done of all texts.
-        schema: of the output; the first column is `id`.
-        columns: its other columns, of some texts [N] and their vectors [N, D].
-
-    Returns:
-        Number of rows written, and of records left out for want of a text.
 
     Raises:
         SettingsError: the source does not exist, has no such column or no text, or the output cannot be written.
-        DataError: records cannot be read or encoded; names the lines or rows of the first of them.
+        DataError: records cannot be read; names the lines or rows of the first of them.
     """
     config, file = _text_source(source, text_field, id_field)
     if not output.parent.is_dir() or output.is_dir():
@@ -176,18 +175,45 @@ def embed_file(
             f"{file.name} has no text in the field '{config.text}', in none of {without_text} records. Name another "
             "with --text-field."
         )
-    progress(0, total)
+    return TextFile(config=config, file=file, output=output, count=total, without_text=without_text)
+
+
+def embed_file(
+    source: TextFile,
+    encoder: Encoder,
+    *,
+    progress: Progress = silent,
+    schema: pa.Schema = _FILE_SCHEMA,
+    columns: Callable[[list[str], Vectors], list[pa.Array]] = _as_vectors,
+) -> int:
+    """Embed a file of texts and write Parquet with the columns `id` and `vector`, or others that are made of these.
+
+    Args:
+        source: the texts.
+        encoder: gives the vectors.
+        progress: told the texts done of all texts.
+        schema: of the output; the first column is `id`.
+        columns: its other columns, of some texts [N] and their vectors [N, D].
+
+    Returns:
+        Number of rows written.
+
+    Raises:
+        SettingsError: the output cannot be written.
+        DataError: records cannot be encoded, or no longer be read; names the first of them.
+    """
+    progress(0, source.count)
     done = 0
-    with replaced_file(output) as temporary, pq.ParquetWriter(temporary, schema) as writer:
-        records = _records(config, file)
+    with replaced_file(source.output) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        records = _records(source.config, source.file)
         while batch := list(islice(records, FILE_TEXTS)):
             texts = [record.text for record in batch]
-            where = [f"{file.name} {_place(file, record)}" for record in batch]
-            vectors = _encode(encoder, texts, where, progress, done, total).vectors
+            where = [f"{source.file.name} {_place(source.file, record)}" for record in batch]
+            vectors = _encode(encoder, texts, where, progress, done, source.count).vectors
             ids = [str(record.position) if record.id is None else record.id for record in batch]
             writer.write_table(pa.table([pa.array(ids, pa.string()), *columns(texts, vectors)], schema=schema))
             done += len(batch)
-    return done, without_text
+    return done
 
 
 # --- the stage -------------------------------------------------------------------------------------------------------

@@ -19,22 +19,16 @@ def embed_texts(
 ) -> None:
     """Embed a file and print how many texts were done and how fast."""
     from engine.client import load_encoder
-    from features.embed import embed_file
+    from features.embed import embed_file, read_through
 
     began = time.monotonic()
+    texts = read_through(source, text_field=text_field, id_field=id_field, output=output)
     encoder = load_encoder(encoder_name, active=active, max_tokens=max_tokens, precision=precision, device=device)
     with stage_progress() as progress:
-        count, without_text = embed_file(
-            source,
-            text_field=text_field,
-            id_field=id_field,
-            output=output,
-            encoder=encoder,
-            progress=progress.of("embed"),
-        )
+        count = embed_file(texts, encoder, progress=progress.of("embed"))
     seconds = time.monotonic() - began
     out.print(f"{count:,} vectors of {encoder.dimension} by {encoder.encoder_id} in {seconds:.1f} s: {output}")
-    tell_without_text(without_text)
+    tell_without_text(texts.without_text)
 
 
 def tell_without_text(count: int) -> None:

@@ -28,13 +28,14 @@ def predict_texts(root: Path, texts: list[str]) -> None:
     print_table(["label", "confidence", "text"], [(label or None, sure, text) for label, sure, text in rows])
 
 
-def predict_file(root: Path, source: Path, output: Path, text_field: str, id_field: str | None) -> None:
+def predict_file(root: Path, file: Path, output: Path, text_field: str, id_field: str | None) -> None:
     """Write the labels of a file of texts, and print how many there are of each class."""
     import pyarrow as pa
 
-    from features.embed import embed_file
+    from features.embed import embed_file, read_through
 
     project = Project(root)
+    source = read_through(file, text_field=text_field, id_field=id_field, output=output)
     predictor = _learned(project)
     label = pa.list_(pa.string()) if project.multi_label else pa.string()
     probs = pa.struct([(name, pa.float32()) for name in project.classes])
@@ -49,12 +50,9 @@ def predict_file(root: Path, source: Path, output: Path, text_field: str, id_fie
         return [pa.array(said.labels, label), confidences, pa.StructArray.from_arrays(by_class, fields=[*probs])]
 
     with stage_progress() as progress:
-        count, without_text = embed_file(
+        count = embed_file(
             source,
-            text_field=text_field,
-            id_field=id_field,
-            output=output,
-            encoder=project.encoder,
+            project.encoder,
             progress=progress.of("predict"),
             schema=pa.schema([("id", pa.string()), ("label", label), ("confidence", pa.float32()), ("probs", probs)]),
             columns=columns,
@@ -62,7 +60,7 @@ def predict_file(root: Path, source: Path, output: Path, text_field: str, id_fie
     rows = sorted((-len(all_of), name, sum(all_of) / len(all_of)) for name, all_of in sure.items())
     print_table(["label", "texts", "mean confidence"], [(name or None, -less, mean) for less, name, mean in rows])
     out.print(f"{count:,} texts: {output}")
-    tell_without_text(without_text)
+    tell_without_text(source.without_text)
 
 
 def _learned(project: Project) -> "Predictor":

@@ -26,7 +26,7 @@ from engine.request import Room
 from engine.serving.config import ServerConfig
 from engine.serving.run import listen
 from engine.tokenizer import Tokens
-from features.embed import embed_file
+from features.embed import embed_file, read_through
 from flows.project import Project
 from tests.engine.test_every_status_is_produced import broken_encoder
 from tests.engine.texts import make_texts
@@ -280,7 +280,7 @@ def test_a_project_uses_the_server_when_its_url_is_set(
     (tmp_path / "texts.csv").write_text("text\n" + "\n".join(f"Oil rose by {n}." for n in range(300)) + "\n")
     for name, one in (("there", chosen), ("here", encoder)):
         output = tmp_path / f"{name}.parquet"
-        embed_file(tmp_path / "texts.csv", text_field="text", id_field=None, output=output, encoder=one)
+        embed_file(read_through(tmp_path / "texts.csv", text_field="text", id_field=None, output=output), one)
     assert (tmp_path / "there.parquet").read_bytes() == (tmp_path / "here.parquet").read_bytes()
 
 

@@ -15,7 +15,7 @@ import pytest
 
 import features.embed
 from engine.client import Encoder, load_encoder
-from features.embed import embed_file
+from features.embed import embed_file, read_through
 from warehouse import DataError, SettingsError
 
 RECORDS = [{"key": f"k{n}", "text": f'{n} shares,\nor "more" of café {n % 3}'} for n in range(10)]
@@ -44,7 +44,7 @@ def write(folder: Path, kind: str, records: list[dict[str, Any]] = RECORDS) -> P
 
 def run(source: Path, encoder: Encoder, *, id_field: str | None = "key", text_field: str = "text") -> pa.Table:
     output = source.parent / "out.parquet"
-    count, _ = embed_file(source, text_field=text_field, id_field=id_field, output=output, encoder=encoder)
+    count = embed_file(read_through(source, text_field=text_field, id_field=id_field, output=output), encoder)
     table = pq.read_table(output)
     assert count == table.num_rows
     return table
@@ -70,14 +70,8 @@ def test_records_without_an_id_are_numbered(tmp_path: Path, encoder: Encoder) ->
 
 def test_progress_reaches_the_end(tmp_path: Path, encoder: Encoder) -> None:
     seen: list[tuple[int, int]] = []
-    embed_file(
-        write(tmp_path, "jsonl"),
-        text_field="text",
-        id_field=None,
-        output=tmp_path / "out.parquet",
-        encoder=encoder,
-        progress=lambda done, total: seen.append((done, total)),
-    )
+    source = read_through(write(tmp_path, "jsonl"), text_field="text", id_field=None, output=tmp_path / "out.parquet")
+    embed_file(source, encoder, progress=lambda done, total: seen.append((done, total)))
     assert seen[0] == (0, 10)
     assert seen[-1] == (10, 10)
 
@@ -112,20 +106,11 @@ def test_a_bad_record_is_named_and_the_old_output_stays(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.jsonl", "out.parquet"]
 
 
-def test_an_empty_id_is_found_before_the_work_begins(tmp_path: Path, encoder: Encoder) -> None:
+def test_an_empty_id_is_found_before_the_work_begins(tmp_path: Path) -> None:
     source = write(tmp_path, "csv")
     source.write_text(source.read_text("utf-8") + ",fine\n", "utf-8")
-    told: list[int] = []
     with pytest.raises(DataError, match="line 22: the field 'key' is empty"):
-        embed_file(
-            source,
-            text_field="text",
-            id_field="key",
-            output=tmp_path / "out.parquet",
-            encoder=encoder,
-            progress=lambda done, total: told.append(done),
-        )
-    assert told == []
+        read_through(source, text_field="text", id_field="key", output=tmp_path / "out.parquet")
 
 
 def test_a_bad_cell_is_named_by_its_line_and_a_bad_value_by_its_row(tmp_path: Path, encoder: Encoder) -> None:
@@ -141,12 +126,12 @@ def test_records_without_a_text_are_left_out_and_counted(tmp_path: Path, encoder
     table = pa.table({"key": ["a", "b", "c", "d"], "text": ["fine", "", None, " also fine"]})
     pq.write_table(table, tmp_path / "in.parquet")
     output = tmp_path / "out.parquet"
-    told = embed_file(tmp_path / "in.parquet", text_field="text", id_field="key", output=output, encoder=encoder)
-    assert told == (2, 2)
+    source = read_through(tmp_path / "in.parquet", text_field="text", id_field="key", output=output)
+    assert embed_file(source, encoder) == source.count == source.without_text == 2
     assert pq.read_table(output).column("id").to_pylist() == ["a", "d"]
     pq.write_table(table.slice(1, 2), tmp_path / "none.parquet")
     with pytest.raises(SettingsError, match=r"no text in the field 'text', in none of 2 records.*--text-field"):
-        embed_file(tmp_path / "none.parquet", text_field="text", id_field="key", output=output, encoder=encoder)
+        read_through(tmp_path / "none.parquet", text_field="text", id_field="key", output=output)
 
 
 def test_ten_bad_records_are_named_at_once(tmp_path: Path, encoder: Encoder) -> None:
@@ -166,12 +151,12 @@ def test_a_missing_column_is_named_with_the_option(tmp_path: Path, encoder: Enco
         run(write(tmp_path, kind), encoder, text_field="body")
 
 
-def test_paths_that_cannot_be_used_are_refused(tmp_path: Path, encoder: Encoder) -> None:
+def test_paths_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     source = write(tmp_path, "jsonl")
 
     def refused(source: Path, output: Path, match: str) -> None:
         with pytest.raises(SettingsError, match=match):
-            embed_file(source, text_field="text", id_field=None, output=output, encoder=encoder)
+            read_through(source, text_field="text", id_field=None, output=output)
 
     refused(tmp_path / "none.jsonl", tmp_path / "out.parquet", "none.jsonl does not exist")
     refused(tmp_path, tmp_path / "out.parquet", "is not a file")
@@ -186,7 +171,6 @@ def test_paths_that_cannot_be_used_are_refused(tmp_path: Path, encoder: Encoder)
 def test_a_folder_without_rights_is_named(tmp_path: Path, encoder: Encoder) -> None:
     locked = tmp_path / "locked"
     locked.mkdir(mode=0o500)
+    source = read_through(write(tmp_path, "jsonl"), text_field="text", id_field=None, output=locked / "o.parquet")
     with pytest.raises(SettingsError, match="cannot be written"):
-        embed_file(
-            write(tmp_path, "jsonl"), text_field="text", id_field=None, output=locked / "o.parquet", encoder=encoder
-        )
+        embed_file(source, encoder)

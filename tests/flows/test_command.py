@@ -115,9 +115,9 @@ def test_help_is_asked_for_in_one_letter_too(command: list[str], capsys: pytest.
         (["run", "--annotator", "nobody"], "'--annotator': 'nobody' is not one of"),
         (["--project", "p", "run"], "siftline COMMAND --project FOLDER"),
         (["samples", "get", "no-such-sample"], "reuters-r8"),
-        (["embed", "--input", "missing.jsonl", "--output", "x.parquet"], "missing.jsonl"),
-        (["embed", "--input", "missing.jsonl", "--output", "x.parquet", "--encoder", "gpt"], "dense"),
-        (["embed", "--input", "missing.jsonl", "--output", "x.parquet", "--device", "tpu"], "cpu"),
+        (["embed", "--input", "missing.jsonl", "--output", "x.parquet", "--encoder", "gpt"], "missing.jsonl"),
+        (["embed", "--input", "texts.csv", "--output", "x.parquet", "--encoder", "gpt"], "dense"),
+        (["embed", "--input", "texts.csv", "--output", "x.parquet", "--device", "tpu"], "cpu"),
         (["embed", "--input", "missing.jsonl", "--output", "x.csv"], "end the name in .parquet"),
         (["engine", "distill", "--text", "a.txt", "--output", "x"], "end the name in .safetensors"),
         (["engine", "serve", "--device", "cuda", "--precision", "int8"], "fp32 and bf16 compute there"),
@@ -152,6 +152,7 @@ def test_a_users_mistake_is_told_in_words_with_exit_code_2(
     words: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "texts.csv").write_text("text\noil\n")
     assert run_command(arguments) == 2
     captured = capsys.readouterr()
     assert words in captured.err
