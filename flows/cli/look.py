@@ -134,6 +134,7 @@ def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) 
         score = None if rows else score_fair_sample(reader, project.settings.select.seed)
         no_vote = reader.scalar("SELECT EXISTS (FROM lf_reach WHERE items > 0) AND NOT EXISTS (FROM lf_votes)")
         contradicted = _contradicted(reader)
+        untaught = _untaught(reader)
         aside = aside_sentence(belief_in_weak_labels(reader))
         alike = reader.scalar(
             "SELECT CASE WHEN count(DISTINCT label) = 1 AND NOT EXISTS (FROM latest_predictions) "
@@ -158,6 +159,12 @@ def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) 
     if no_vote:
         path = _shown(project.root / project.settings.weak_labels.functions)
         out.print(f"No labeling function votes on any item. Edit {path}, then: siftline lf preview" + hint)
+    if untaught:
+        path = _shown(project.root / project.settings.weak_labels.functions)
+        out.print(
+            f"Neither a vote nor a label says {untaught}, so the end model does not learn it. Edit {path}, then: "
+            "siftline lf preview" + hint
+        )
     if aside:
         out.print(aside.replace("`", ""))
     if contradicted:
@@ -244,6 +251,16 @@ def _contradicted(reader: Reader) -> str:
         "FROM lf_votes v JOIN gold_labels g USING (item_id) GROUP BY v.lf_name ORDER BY 3 DESC, 1"
     )
     return ", ".join(f"'{name}' ({wrong} of {votes})" for name, votes, wrong in rows if wilson(wrong, votes)[0] > 0.5)
+
+
+def _untaught(reader: Reader) -> str:
+    """The classes that neither votes nor labels name, where votes tell others apart."""
+    rows = reader.rows(
+        "SELECT name FROM classes WHERE class_id NOT IN (SELECT vote FROM lf_votes) AND class_id NOT IN "
+        "(SELECT unnest(class_ids) FROM gold_labels) AND (SELECT count(DISTINCT vote) FROM lf_votes) > 1 "
+        "ORDER BY class_id"
+    )
+    return " or ".join(f"'{name}'" for (name,) in rows)
 
 
 def _unscored(summary: "RunSummary") -> str:

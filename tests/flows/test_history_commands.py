@@ -146,7 +146,14 @@ def test_labels_that_are_all_alike_or_against_the_functions_are_told(
         others = stage.arrow("SELECT item_id FROM gold_labels WHERE label <> 'grain'")
         stage.commit([Delete("annotations", others)])
     print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
-    assert "all labels are" not in capsys.readouterr().out, "functions have taught the end model"
+    shown = capsys.readouterr().out
+    assert "all labels are" not in shown, "functions have taught the end model"
+    assert "Neither a vote" not in shown
+    with opened.lake.stage("vote", version=1, inputs=(), params={"no": "trade"}) as stage:
+        stage.commit([Delete("lf_votes", stage.arrow("SELECT item_id, lf_name FROM lf_votes WHERE vote = 2"))])
+    print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
+    untaught = "Neither a vote nor a label says 'trade', so the end model does not learn it. Edit "
+    assert untaught in capsys.readouterr().out
     with opened.lake.stage("vote", version=1, inputs=(), params={"one": "wrong"}) as stage:
         votes = stage.arrow(
             "SELECT item_id, 'thanks' AS lf_name, '1' AS lf_version, 'h' AS input_hash, 1::SMALLINT AS vote "
