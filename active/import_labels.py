@@ -13,9 +13,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from active.outbox import QueueConfig, Row
-from active.service import SIMULATED, perhaps_meant
+from active.service import SIMULATED
 from warehouse import Append, DataError, Lake, Reader, StageResult, Upsert
 from warehouse.label_file import GivenLabel, one_class, read_given_labels
+from warehouse.spelling import perhaps_meant
 
 ELSEWHERE = "(imported)"
 """Project of imported labels, and `asked_before.why` of what they are about."""

@@ -14,10 +14,11 @@ import pyarrow as pa
 
 from active.cursor import Cursor
 from active.outbox import QueueConfig, Row, former_tasks
-from active.service import ALL_TASKS, SIMULATED, AnnotationService, Answer, perhaps_meant
+from active.service import ALL_TASKS, SIMULATED, AnnotationService, Answer
 from warehouse import Append, Lake, Reader, StageResult, Upsert
 from warehouse.answers import WHO, person
 from warehouse.schema import TABLE_BY_NAME
+from warehouse.spelling import perhaps_meant
 
 Key = tuple[str, str]
 """Item and annotation id, as `current_annotations` tells annotations of a project apart."""

@@ -8,7 +8,6 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from difflib import get_close_matches
 from typing import Any, Literal, Protocol
 
 Action = Literal["labelled", "skipped", "deleted"]
@@ -38,13 +37,6 @@ def text_key(place: int) -> str:
 def choice(labels: Sequence[str]) -> dict[str, Any]:
     """Chosen classes in Label Studio's format."""
     return {"from_name": LABEL, "to_name": TEXT, "type": "choices", "value": {"choices": list(labels)}}
-
-
-def perhaps_meant(label: str, classes: Sequence[str]) -> str:
-    """Words behind a label that is no class: the class whose name is nearest; empty where none is near."""
-    folded = {name.casefold(): name for name in classes}
-    close = get_close_matches(label.casefold(), folded, n=1)
-    return f", perhaps meant as {folded[close[0]]!r}" if close else ""
 
 
 def finite(value: object) -> float | None:

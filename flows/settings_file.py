@@ -4,7 +4,6 @@ import os
 import shlex
 import tomllib
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,6 +12,7 @@ from pydantic_settings import SettingsError as VariableError
 
 from flows.settings import ADDRESS, PREFIX, Settings
 from warehouse import Location, SettingsError
+from warehouse.spelling import perhaps_meant
 
 FILE_NAME = "siftline.toml"
 _KINDS: dict[Any, tuple[str, tuple[type, ...]]] = {
@@ -135,8 +135,7 @@ def _meant(place: Sequence[int | str]) -> str:
     if homes := [table for table, model in tables.items() if table and name in model.model_fields]:
         listed = " or ".join("[[sources]]" if table == "sources" else f"[{table}]" for table in homes)
         return f"; it belongs under {listed}, a line that may still begin with #"
-    near = get_close_matches(name, tables[here].model_fields, 1)
-    return f"; perhaps meant as {near[0]}" if near else ""
+    return perhaps_meant(name, tables[here].model_fields)
 
 
 def _tables(model: Any, table: str = "") -> Iterator[tuple[str, Any]]:

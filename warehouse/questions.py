@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 from warehouse.errors import SettingsError
+from warehouse.spelling import perhaps_meant
 
 _QUESTION = "-- Question:"
 _READING = "-- How to read:"
@@ -35,11 +36,12 @@ def question(name: str) -> Question:
     """The saved question of a name.
 
     Raises:
-        SettingsError: there is none; the message lists those there are.
+        SettingsError: there is none.
     """
     by_name = {q.name: q for q in questions()}
     if name not in by_name:
-        raise SettingsError(f"There is no question '{name}'. Saved are: {', '.join(by_name)}.")
+        near = perhaps_meant(name, by_name)
+        raise SettingsError(f"There is no question '{name}'{near}. `siftline questions` lists all {len(by_name)}.")
     return by_name[name]
 
 

@@ -26,6 +26,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from warehouse import SettingsError
+from warehouse.spelling import perhaps_meant
 from weak_labels import arguments
 from weak_labels.fingerprint import fingerprint
 
@@ -125,7 +126,8 @@ class ItemBatch:
             SettingsError: there is no such class.
         """
         if name not in self.classes:
-            raise SettingsError(f"There is no class {name!r}; the classes are {', '.join(self.classes)}.")
+            near = perhaps_meant(name, self.classes)
+            raise SettingsError(f"There is no class {name!r}{near}; the classes are {', '.join(self.classes)}.")
         return self.classes.index(name)
 
     def take(self, rows: npt.NDArray[np.int64]) -> "ItemBatch":
@@ -293,8 +295,9 @@ def check_functions(functions: Sequence[Any], classes: Sequence[str], *, where: 
         unknown = [label for label in function.labels if label not in classes]
         if unknown:
             raise SettingsError(
-                f"{where}: the labeling function '{function.name}' votes for '{unknown[0]}', but the classes are "
-                f"{', '.join(classes)}. Mend the name, or add the class to siftline.toml."
+                f"{where}: the labeling function '{function.name}' votes for '{unknown[0]}'"
+                f"{perhaps_meant(unknown[0], classes)}; the classes are {', '.join(classes)}. Mend the name, or add "
+                "the class to siftline.toml."
             )
         if function.class_ids and max(function.class_ids) >= len(classes):
             raise SettingsError(

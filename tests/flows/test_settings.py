@@ -78,10 +78,10 @@ def test_several_classes_need_no_other_setting(tmp_path: Path) -> None:
         (GOOD + "[weak_labels]\nlabel_model = 'snorkle'", r"weak_labels.label_model: .*\(found 'snorkle'\)"),
         (GOOD + "[end_model]\nkind = 'forest'", r"end_model.kind: .*'linear', 'mlp' or 'auto' \(found 'forest'\)"),
         (GOOD + "[nonsense]\nx = 1", "nonsense: unknown setting$"),
-        (GOOD + "[select]\nbacth = 3", "select.bacth: unknown setting; perhaps meant as batch$"),
-        (GOOD + "[selct]\nbatch = 3", "selct: unknown setting; perhaps meant as select$"),
-        (GOOD + "[[sources]]\nname = 'b'\npaht = 'b'", "sources.1.paht: unknown setting; perhaps meant as path"),
-        (GOOD + "[weak_labels.prompt]\nlimits = 1", "weak_labels.prompt.limits: .*; perhaps meant as limit"),
+        (GOOD + "[select]\nbacth = 3", "select.bacth: unknown setting, perhaps meant as 'batch'$"),
+        (GOOD + "[selct]\nbatch = 3", "selct: unknown setting, perhaps meant as 'select'$"),
+        (GOOD + "[[sources]]\nname = 'b'\npaht = 'b'", "sources.1.paht: unknown setting, perhaps meant as 'path'"),
+        (GOOD + "[weak_labels.prompt]\nlimits = 1", "weak_labels.prompt.limits: .*, perhaps meant as 'limit'"),
         (
             GOOD + "[weak_labels]\ncalibrate = true",
             r"weak_labels.calibrate: unknown setting; it belongs under \[end_model\], a line that may still begin",
@@ -133,7 +133,7 @@ def test_a_wrong_source_is_one_mistake_and_not_also_none(tmp_path: Path) -> None
     (tmp_path / "siftline.toml").write_text(
         '[project]\nname = "p"\nclasses = ["a", "b"]\n[[sources]]\nname = "s"\npath = "x.csv"\ntxet = "text"\n'
     )
-    with pytest.raises(SettingsError, match="perhaps meant as text") as told:
+    with pytest.raises(SettingsError, match="perhaps meant as 'text'") as told:
         load_settings(tmp_path)
     assert "at least 1 item" not in str(told.value)
 

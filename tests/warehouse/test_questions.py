@@ -77,8 +77,8 @@ def test_the_list_names_them_and_a_wrong_name_is_told(demo: Path, capsys: pytest
     assert run_command(["questions", "--project", str(demo)]) == 0
     told = capsys.readouterr().out
     assert all(asked.name in told for asked in questions())
-    assert run_command(["questions", "decayed", "--project", str(demo)]) == 2
-    assert "Saved are: agreement-between-annotators" in capsys.readouterr().err
+    assert run_command(["questions", "confusoin", "--project", str(demo)]) == 2
+    assert "'confusoin', perhaps meant as 'confusion'. `siftline questions` lists all" in capsys.readouterr().err
     assert run_command(["questions", "confusion", "--sql", "--project", str(demo)]) == 0
     assert "FROM gold_labels" in capsys.readouterr().out
 

@@ -97,7 +97,7 @@ def test_modules_beside_the_file_can_be_imported(tmp_path: Path) -> None:
         ),
         (
             "from weak_labels import keywords\na = keywords('sport', ['x'])\n",
-            "'a' votes for 'sport', but the classes are sports, politics, science",
+            "'a' votes for 'sport', perhaps meant as 'sports'; the classes are sports, politics, science",
         ),
         (
             "from weak_labels import keywords\na = keywords('sports', ['x'])\n"

@@ -129,7 +129,10 @@ def test_a_batch_of_ones_own_says_what_it_needs_and_leaves_what_it_is_given() ->
     given = batch(["oil", "wheat"], vectors=vectors)
     assert vectors.flags.writeable
     assert not given.vectors.flags.writeable
-    with pytest.raises(SettingsError, match="There is no class 'sport'; the classes are sports, politics, science"):
+    with pytest.raises(
+        SettingsError,
+        match="'sport', perhaps meant as 'sports'; the classes are sports, politics, science",
+    ):
         given.class_id("sport")
     columns: dict[str, Any] = {"item_ids": given.id_array, "texts": given.text_array, "metadata": given.metadata_array}
     listed: dict[str, Any] = {**columns, "texts": ["oil", "wheat"]}
