@@ -10,6 +10,7 @@ import hashlib
 import random
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -62,6 +63,7 @@ class RemoteEncoder:
         check_url(self.url)
         headers = {} if key is None else {"Authorization": f"Bearer {check_key(key)}"}
         self._client = client_for(self.url, headers, httpx.Timeout(60.0, connect=5.0))
+        weakref.finalize(self, self._client.close)  # an encoder nobody needs any more keeps no connection
         self._jitter = random.SystemRandom()
         self._portions = Portions(REQUEST_TEXTS)
         self.info = self._read_info()

@@ -68,6 +68,15 @@ def test_a_server_of_another_kind_is_named(name: str, value: object) -> None:
         RemoteEncoder(url, patience_s=0.3)
 
 
+def test_an_encoder_nobody_needs_any_more_keeps_no_connection() -> None:
+    with server_thread(broken_encoder(), ServerConfig()) as server:
+        remote = RemoteEncoder(server.url)
+        client = remote._client  # pyright: ignore[reportPrivateUsage]
+        assert not client.is_closed
+        del remote
+        assert client.is_closed
+
+
 @pytest.mark.parametrize(
     "entry",
     [
