@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import sys
+import textwrap
 import time
 import unicodedata
 from collections.abc import Generator, Iterable, Sequence
@@ -206,6 +207,14 @@ def stage_progress() -> Generator[StageProgress]:
     )
     with Progress(*columns, console=err, transient=True) as progress:
         yield StageProgress(progress)
+
+
+def fitted(text: str, indent: int = 2) -> str:
+    """A text for `say`; in a terminal too narrow for it broken between words, what goes on below indented."""
+    if not err.is_terminal:
+        return text
+    below = " " * indent
+    return textwrap.fill(text, err.width, subsequent_indent=below, break_long_words=False, break_on_hyphens=False)
 
 
 def say(message: str) -> None:

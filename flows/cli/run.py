@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from flows.cli.console import EndNow, say, stage_progress
+from flows.cli.console import EndNow, fitted, say, stage_progress
 from flows.cli.look import print_summary, project_hint
 from flows.limits import said_stop
 from flows.prefect_server import disk_full, prefect_api
@@ -98,11 +98,17 @@ class Announcer:
         counts = {key.replace("_", " "): n for key, n in result.detail.items() if isinstance(n, int | float) and n}
         if not result.committed and not (result.stage == "annotate" and counts):
             return
-        written = [f"{n:,} {table}" for table, n in result.rows_written.items() if table != "models"]
-        told = ", ".join(f"{key} {n:,}" for key, n in counts.items())
-        say(f"  {result.stage:<12}{', '.join(written):<28}  {told}  ({result.seconds:.1f} s)")
+        written = ", ".join(f"{n:,} {table}" for table, n in result.rows_written.items() if table != "models")
+        told, took = ", ".join(f"{key} {n:,}" for key, n in counts.items()), f"({result.seconds:.1f} s)"
+        line = f"  {result.stage:<12}{written:<28}  {told}  {took}"
+        if fitted(line) == line:
+            say(line)
+        else:  # the counts below what was written
+            say(fitted(f"  {result.stage:<12}{written}  {took}", indent=14))
+            if told:
+                say(fitted(f"{'':14}{told}", indent=14))
         if result.stage == "ingest" and result.detail.get("quarantined"):
             say(f"  What was not read, and why: siftline questions what-was-not-read{project_hint(self._root)}")
         for name in ("reason", "advice"):
             if name in result.detail:
-                say(f"  {' '.join(result.detail[name].split())}")  # it may quote a record
+                say(fitted(f"  {' '.join(result.detail[name].split())}"))  # it may quote a record

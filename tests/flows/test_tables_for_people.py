@@ -7,6 +7,8 @@ import pytest
 
 from flows.cli import console
 from flows.cli.console import Plain, print_table
+from flows.cli.run import Announcer
+from warehouse import StageResult
 
 
 def test_times_are_told_to_the_second(capsys: pytest.CaptureFixture[str]) -> None:
@@ -19,9 +21,12 @@ COLUMNS = "function|votes for|items|coverage|overlap|conflict|alone|gold|accurac
 FIGURES = (12345, 0.351, 0.123, 0.05, 0.2, 120, 0.93, "0.85 to 0.97", 0.951, 0.012, 0)
 
 
+def terminal(width: int) -> Plain:
+    return Plain(markup=False, emoji=False, highlight=False, soft_wrap=True, force_terminal=True, width=width)
+
+
 def in_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    wide = Plain(markup=False, emoji=False, highlight=False, soft_wrap=True, force_terminal=True, width=width)
-    monkeypatch.setattr(console, "out", wide)
+    monkeypatch.setattr(console, "out", terminal(width))
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 110, 120, 160])
@@ -63,3 +68,20 @@ def test_texts_of_many_lines_have_half_the_room(
     text = capsys.readouterr().out
     assert "nobody has labelled" in text
     assert len(text.splitlines()) < 60
+
+
+def test_a_stage_has_its_counts_below_where_a_line_is_too_narrow(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = {"items": 7674, "encoded": 7595, "tokens": 812441, "truncated": 1203, "kept by a stopped run": 12}
+    rows = {"vectors": 7674}
+    result = StageResult(stage="embed", token="", committed=True, rows_written=rows, detail=counts, seconds=9.9)
+    for width, lines in ((80, 3), (200, 1)):
+        monkeypatch.setattr(console, "err", terminal(width))
+        Announcer()(result)
+        first, *below = capsys.readouterr().out.splitlines()
+        assert len(below) + 1 == lines
+        assert max(map(len, [first, *below])) <= width
+        assert first.split()[:3] == ["embed", "7,674", "vectors"]
+        assert first.endswith("(9.9 s)")
+        assert all(line.startswith(" " * 14) for line in below)
