@@ -15,6 +15,7 @@ from flows.cli.look import print_summary, project_hint
 from flows.limits import said_stop
 from flows.prefect_server import disk_full, prefect_api
 from warehouse import ServiceError, SettingsError, StageResult
+from warehouse.rounding import three_decimals
 
 if TYPE_CHECKING:
     from flows.project import Project
@@ -44,7 +45,7 @@ def run_project(root: Path, *, simulated: bool, max_passes: int | None) -> None:
         from flows.pipelines import OpenProject, cycle, watch
 
         if simulated:
-            say("Annotator: simulated (answers come from the sample's gold column, not from people)")
+            say("Annotator: simulated (answers come from the sample's gold column, not people)")
         with stage_progress() as progress:
             watch(OpenProject(project=project, progress_of=progress.of, on_result=Announcer(project.root), told=say))
             try:
@@ -99,13 +100,14 @@ class Announcer:
         if not result.committed and not (result.stage == "annotate" and counts):
             return
         written = ", ".join(f"{n:,} {table}" for table, n in result.rows_written.items() if table != "models")
-        told, took = ", ".join(f"{key} {n:,}" for key, n in counts.items()), f"({result.seconds:.1f} s)"
+        shown = {key: f"{n:,}" if isinstance(n, int) else three_decimals(n) for key, n in counts.items()}
+        told, took = ", ".join(f"{key} {n}" for key, n in shown.items()), f"({result.seconds:.1f} s)"
         line = f"  {result.stage:<12}{written:<28}  {told}  {took}"
         if fitted(line) == line:
             say(line)
         else:  # the counts below what was written
-            say(fitted(f"  {result.stage:<12}{written}  {took}", indent=14))
-            if told:
+            say(fitted(f"  {result.stage:<12}{written or told}  {took}", indent=14))
+            if written and told:
                 say(fitted(f"{'':14}{told}", indent=14))
         if result.stage == "ingest" and result.detail.get("quarantined"):
             say(f"  What was not read, and why: siftline questions what-was-not-read{project_hint(self._root)}")

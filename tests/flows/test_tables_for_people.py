@@ -73,7 +73,7 @@ def test_texts_of_many_lines_have_half_the_room(
 def test_a_stage_has_its_counts_below_where_a_line_is_too_narrow(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counts = {"items": 7674, "encoded": 7595, "tokens": 812441, "truncated": 1203, "kept by a stopped run": 12}
+    counts = {"items": 7674, "encoded": 7595, "tokens": 812441, "truncated": 1203, "seconds each": 0.254125}
     rows = {"vectors": 7674}
     result = StageResult(stage="embed", token="", committed=True, rows_written=rows, detail=counts, seconds=9.9)
     for width, lines in ((80, 3), (200, 1)):
@@ -83,5 +83,6 @@ def test_a_stage_has_its_counts_below_where_a_line_is_too_narrow(
         assert len(below) + 1 == lines
         assert max(map(len, [first, *below])) <= width
         assert first.split()[:3] == ["embed", "7,674", "vectors"]
+        assert "seconds each 0.254" in [first, *below][-1]
         assert first.endswith("(9.9 s)")
         assert all(line.startswith(" " * 14) for line in below)
