@@ -63,7 +63,8 @@ class RemoteEncoder:
         check_url(self.url)
         headers = {} if key is None else {"Authorization": f"Bearer {check_key(key)}"}
         self._client = client_for(self.url, headers, httpx.Timeout(60.0, connect=5.0))
-        weakref.finalize(self, self._client.close)  # an encoder nobody needs any more keeps no connection
+        # An encoder nobody needs any more keeps no connection; the end of the process closes all, and waits for none.
+        weakref.finalize(self, self._client.close).atexit = False
         self._jitter = random.SystemRandom()
         self._portions = Portions(REQUEST_TEXTS)
         self.info = self._read_info()
