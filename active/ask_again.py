@@ -93,7 +93,7 @@ def ask_again(lake: Lake, index: Callable[[], VectorIndex], config: AskAgainConf
         reasons: dict[str, str] = {}
         if _share(config.budget, config.second_look) > _spent(before, "second_look"):
             looked = {item for item, _, why in before if why == "second_look"}
-            names = [str(name) for (name,) in reader.rows("SELECT name FROM classes ORDER BY class_id")]
+            names = reader.class_names()
             unseen = open_items - set(wanted) - looked
             reasons = {
                 s.item_id: _doubt(s, names)

@@ -190,14 +190,13 @@ def consensus(lake: Lake) -> StageResult:
     """Estimate the annotators' skills and their agreement from the answers in force; writes only what changed."""
     with lake.read() as reader:
         opinions = read_opinions(reader)
-        classes = int(reader.scalar("SELECT count(*) FROM classes") or 0)
         gold = int(reader.scalar("SELECT count(*) FROM gold_labels") or 0) if opinions.items else 0
         known = reader.arrow("SELECT * EXCLUDE (run_id, committed_at) FROM annotator_skills ORDER BY annotator")
         measured = reader.arrow(
             "SELECT * EXCLUDE (run_id, committed_at) FROM metrics WHERE series = 'annotators' ORDER BY metric_id"
         )
-        names = [str(name) for (name,) in reader.rows("SELECT name FROM classes ORDER BY class_id")]
-    classes = 2 if opinions.per_item > 1 else max(classes, 2, int(opinions.class_id.max(initial=0)) + 1)
+        names = reader.class_names()
+    classes = 2 if opinions.per_item > 1 else max(len(names), 2, int(opinions.class_id.max(initial=0)) + 1)
     skills = _skills(opinions, classes)
     alpha = opinions.alpha()
     # Where the alpha is defined no more, a row without one says so: else the last one that was would still be read.

@@ -132,6 +132,10 @@ class Reader:
         assert isinstance(frame, polars.DataFrame)
         return frame
 
+    def class_names(self) -> list[str]:
+        """Names of the classes by number as the snapshot has them; siftline.toml may say something else by now."""
+        return [str(name) for (name,) in self.rows("SELECT name FROM classes ORDER BY class_id")]
+
     def snapshot(self) -> int:
         """Number of the snapshot that this reader sees."""
         return int(self.scalar("SELECT id FROM lake.current_snapshot()"))

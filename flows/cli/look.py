@@ -382,14 +382,13 @@ def show_suspects(root: Path, limit: int) -> None:
     """Print labels to look at again, the most suspicious first; people mend wrong ones where they gave them."""
     from active.quality import SUSPICIOUS, suspects
     from flows.project import Project
-    from flows.report.page import class_names
 
     project = Project(root, create=False)
     index = project.index()
     with project.read_lake() as lake, lake.read() as reader:
         judged = suspects(reader, index)
         texts: dict[str, str] = dict(reader.rows("SELECT item_id, content FROM items JOIN gold_labels USING (item_id)"))
-        classes = class_names(reader)
+        classes = reader.class_names()
         mark = simulated_mark(reader)
     found = [s for s in judged if s.suspicion > SUSPICIOUS]
     rows = [

@@ -20,7 +20,7 @@ from flows.report.facts import Facts, read_facts
 from flows.report.layout import lay_out
 from flows.report.sample import MapItems, Row
 from flows.visible import visible
-from warehouse import Lake, Reader, siftline_version
+from warehouse import Lake, siftline_version
 from warehouse.answers import NO_CLASS
 from warehouse.files import replaced_file
 from weak_labels.report import wilson
@@ -54,16 +54,11 @@ def write_report(lake: Lake, out: Path, *, title: str, classes: Sequence[str], s
     """
     with lake.read() as reader:
         facts = read_facts(reader, seed=seed)
-        classes = class_names(reader) or classes
+        classes = reader.class_names() or classes
     item_map = _map(facts.map, classes) if facts.map else None
     page = _render(facts, item_map, title=title, classes=classes)
     _replace(out, page)
     return out
-
-
-def class_names(reader: Reader) -> list[str]:
-    """Names by class_id as a snapshot has them; siftline.toml may say something else by now."""
-    return [name for (name,) in reader.rows("SELECT name FROM classes ORDER BY class_id")]
 
 
 def class_name(classes: Sequence[str], class_id: int | None) -> str:
