@@ -255,7 +255,9 @@ class LabelStudioService:
             self._call(lambda: self._client.webhooks.create(project=project_id, **wanted))
 
     def stored(self) -> Iterator[StoredTask]:
-        """Every task of the project that carries an item id, in ascending order of task id."""
+        """Every task of the project that carries an item id, in ascending order of task id; none without a project."""
+        if self._find_project() is None:
+            return
         counts = ("total_annotations", "cancelled_annotations")
         for task in self._tasks([_condition("id", "greater", "Number", 0)], ",".join(("id", "data", *counts))):
             item_id = task["data"].get("item_id")

@@ -9,6 +9,7 @@ they are `sent` until the service says whether it still holds them.
 from collections.abc import Sequence
 
 from active.explore import is_explored
+from active.other_warehouse import refuse_other
 from active.outbox import QueueConfig, Row, commit_sent, commit_states, former_tasks, queue_rows, sent_hashes
 from active.service import AnnotationService, Task
 from warehouse import Lake, Progress, Reader, StageResult, silent
@@ -41,6 +42,8 @@ def push(lake: Lake, service: AnnotationService, config: QueueConfig, progress: 
         rows = queue_rows(stage, config, "planned", "sent")
         stored = queue_rows(stage, config, "confirmed")
         on_screens = max(FEWEST_ON_SCREENS, _annotators(stage, config))
+    if rows:
+        refuse_other(lake, service, config)
     # Those of another service waited where the project was before: this one may hold some of them, from earlier still.
     here = [row for row in stored if service.gave(row["item_id"], row["task_id"])]
     elsewhere = [row for row in stored if not service.gave(row["item_id"], row["task_id"])]

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from active.cursor import Cursor
+from active.other_warehouse import refuse_other
 from active.outbox import QueueConfig, Row, former_tasks
 from active.service import ALL_TASKS, SIMULATED, AnnotationService, Answer
 from warehouse import Append, Lake, Reader, StageResult, Upsert
@@ -64,12 +65,17 @@ def collect(
         service: where annotators work.
         config: settings.
         cursor: how far the last collect got; None reads everything.
+
+    Raises:
+        ServiceRefused: the project there is another warehouse's, see `refuse_other`.
     """
     place = service.describe()
     with lake.read() as reader:
         since = cursor.read(reader, place, config.classes) if cursor else ""
     pulled = service.pull_since(since)
     answers = _in_force(pulled.answers)
+    if answers:
+        refuse_other(lake, service, config)
     with lake.read() as reader:
         known_items = _known_items(reader, answers)
         known = _known(reader, config, pulled.tasks)

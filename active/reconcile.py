@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from active.other_warehouse import refuse_other
 from active.outbox import QueueConfig, Row, commit_states, former_tasks, queue_rows, sent_hashes
 from active.push import ensure_project, push, tasks_of
 from active.service import AnnotationService, StoredTask, finite
@@ -82,6 +83,7 @@ def reconcile(lake: Lake, service: AnnotationService, config: QueueConfig) -> Re
         ServiceError: the service is away; nothing is lost, run again.
         ServiceRefused: the service refuses; a person must act.
     """
+    refuse_other(lake, service, config)
     ensure_project(service, config)
     by_item: dict[str, list[StoredTask]] = defaultdict(list)
     outdated: dict[str, str] = {}

@@ -1,6 +1,7 @@
 """The queue over a real server that loses responses: every item is there at most once always, and once in the end."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -12,8 +13,9 @@ from active.queue import collect
 from active.reconcile import reconcile
 from flows.studio import StudioInfo
 from tests.active.plans import plan, states
+from tests.lakes import copy_of
 from tests.studio import CLASSES, api, choose, project_of, proxy, sign_up
-from warehouse import Delete, Lake, ServiceError
+from warehouse import Delete, Lake, ServiceError, ServiceRefused, Upsert
 
 pytestmark = pytest.mark.studio
 
@@ -154,6 +156,36 @@ def test_reconcile_takes_in_tasks_that_the_warehouse_forgot_and_leaves_strangers
         "3 tasks agree with the service",
         "1 task of an item that this warehouse does not hold, left alone",
     ]
+
+
+def test_a_project_of_another_warehouse_is_left_alone(
+    lake: Lake, studio: StudioInfo, service: LabelStudioService, tmp_path: Path
+) -> None:
+    config = QueueConfig(project=service.project, classes=CLASSES)
+    ids = planned(lake, service.project, 3)
+    push(lake, service, config)
+    choose(studio, service.find(ids)[ids[0]][0], "earn")
+    stored = list(service.stored())
+    with copy_of(Lake, tmp_path / "other") as other:
+        ids = planned(other, service.project, 3)
+        with other.stage("other records", version=1, inputs=()) as stage:
+            others = "* EXCLUDE (run_id, committed_at, changed_at) REPLACE ('other ' || content AS content)"
+            stage.commit([Upsert("items", stage.arrow(f"SELECT {others} FROM items"))])
+        for step in (push, collect, reconcile):
+            with pytest.raises(ServiceRefused, match=r"3 of this .* 3 of them show another .*\[project\] name"):
+                step(other, service, QueueConfig(project=service.project, classes=("other", "classes")))
+        with other.read() as reader:
+            assert reader.scalar("SELECT count(*) FROM annotations") == 0
+        assert states(other) == {"planned": 3}
+        assert list(service.stored()) == stored
+        # As where a warehouse begins anew and one record was edited since.
+        with other.stage("the same records", version=1, inputs=()) as stage:
+            again = "* EXCLUDE (run_id, committed_at, changed_at) REPLACE (content[7:] AS content)"
+            items = stage.arrow(f"SELECT {again} FROM items WHERE item_id <> ?", [ids[1]])
+            stage.commit([Upsert("items", items)])
+        assert push(other, service, config).detail["sent"] == 0
+        collect(other, service, config)
+        assert states(other) == {"confirmed": 2, "answered": 1}
 
 
 def test_reconcile_puts_edited_tasks_right_and_leaves_answered_ones(
