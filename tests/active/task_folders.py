@@ -12,7 +12,7 @@ CONFIG = QueueConfig(project="p", classes=("a", "b"))
 
 
 def task(item_id: str) -> Task:
-    return Task(item_id=item_id, text="text", cycle=1, rank=1, value=0.5, reason="because")
+    return Task(item_id=item_id, text=f"text {int(item_id[1:])}", cycle=1, rank=1, value=0.5, reason="because")
 
 
 def annotation(label: str | None = "a", **changes: Any) -> dict[str, Any]:
