@@ -16,7 +16,11 @@ from warehouse import SettingsError
 
 MOST_TEXTS = 4
 _LONG_NAME = 24
-"""Letters; where a class has a longer name, each stands on a line of its own."""
+"""Letters; where a class has a longer name, each stands on a line of its own, or many in columns."""
+_IN_COLUMNS = 10
+"""Classes with long names, from which on they stand in two columns: more are not in sight on a laptop."""
+_COLUMN_REM = 24.0
+"""Width from which two fit beside each other on a laptop; a longer name takes two lines there."""
 _LETTER_REM = 0.46
 _AROUND_REM = 4.1
 """Width of a letter of a class, and of the button, key and space around a name: measured in Label Studio 1.23.2."""
@@ -41,13 +45,13 @@ grid-template-columns: repeat(auto-fill, minmax(min(100%, {column}rem), 1fr)); }
     }}</Style>
 {shown}
   <Header value="{question}" size="5" style="margin: 0"/>
+  <Header value="A class that is chosen already is the model's suggestion: change it where it is wrong. Its key \
+takes it back." size="6" style="{small}; margin: 0"/>
   <Choices name="{choices}" toName="{text}" {kind} showInline="{inline}">
 {options}
   </Choices>
-  <Header value="A class that is chosen already is the model's suggestion: change it where it is wrong. Its key \
-takes it back." size="6" style="{small}; margin: 1rem 0 0"/>
   <Header value="The sign beside a class is its key. Ctrl+Enter submits, on a Mac Command+Enter. Skip (Ctrl+Space) \
-what you cannot tell." size="6" style="{small}; margin: 0"/>
+what you cannot tell." size="6" style="{small}; margin: 1rem 0 0"/>
   <Header value="Why this one: $reason" size="6" style="{small}; margin: 0.5rem 0 0"/>
 </View>
 """
@@ -115,6 +119,7 @@ def label_config(page: Page) -> str:
     if page.image:
         shown = f'  <Image name="{IMAGE}" value="${IMAGE}" maxHeight="320px" zoom="true" zoomControl="true"/>\n{shown}'
     longest = max(map(_letters, page.classes), default=0)
+    below = longest > _LONG_NAME and len(page.classes) < _IN_COLUMNS
     options = "\n".join(f"    <Choice value={quoteattr(name)}/>" for name in page.classes)
     return _PAGE.format(
         width="54rem" if page.texts == 1 else "80rem",
@@ -123,8 +128,8 @@ def label_config(page: Page) -> str:
         choices=LABEL,
         question="Which classes fit? Where none does, submit without one." if page.multi_label else "Which class fits?",
         kind=_SEVERAL if page.multi_label else _ONE,
-        inline="false" if longest > _LONG_NAME else "true",
-        column=round(_AROUND_REM + longest * _LETTER_REM, 2),
+        inline="false" if below else "true",
+        column=min(_COLUMN_REM, round(_AROUND_REM + longest * _LETTER_REM, 2)),
         options=options,
         small=_SMALL,
     )

@@ -50,6 +50,7 @@ class QueueConfig:
         content: what a task shows of its item.
         annotators_per_task: people who have to answer or skip a task before it counts as answered.
         multi_label: an item may have several classes or none.
+        suggest: tasks show what the end model and the functions say.
     """
 
     project: str
@@ -58,6 +59,7 @@ class QueueConfig:
     content: Content = field(default_factory=Content)
     annotators_per_task: int = 1
     multi_label: bool = False
+    suggest: bool = True
 
     def __post_init__(self) -> None:
         if self.chunk < 1:

@@ -44,6 +44,8 @@ def push(lake: Lake, service: AnnotationService, config: QueueConfig, progress: 
         on_screens = max(FEWEST_ON_SCREENS, _annotators(stage, config))
     if rows:
         refuse_other(lake, service, config)
+    if not config.suggest:
+        rows = [_by_the_text_alone(row) if row["state"] == "planned" else row for row in rows]
     # Those of another service waited where the project was before: this one may hold some of them, from earlier still.
     here = [row for row in stored if service.gave(row["item_id"], row["task_id"])]
     elsewhere = [row for row in stored if not service.gave(row["item_id"], row["task_id"])]
@@ -79,6 +81,13 @@ def push(lake: Lake, service: AnnotationService, config: QueueConfig, progress: 
         },
         seconds=stage.elapsed_s(),
     )
+
+
+def _by_the_text_alone(row: Row) -> Row:
+    """A row whose task says nothing of what the end model and the functions say: its reason is the first part alone."""
+    reason, _, said = row["reason"].partition("; ")
+    silent = {"prediction": -1, "predictions": None, "confidence": 0.0}
+    return {**row, **silent, "reason": f"{reason}." if said else reason}
 
 
 def ensure_project(service: AnnotationService, config: QueueConfig) -> bool:

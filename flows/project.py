@@ -405,6 +405,7 @@ class Project:
             content=content,
             annotators_per_task=section.annotators_per_task,
             multi_label=self.multi_label,
+            suggest=section.suggest,
         )
 
     @property

@@ -221,6 +221,8 @@ class AnnotateSection(Section):
     gold: str | None = None
     """Answers for the simulated annotator (a file with id and label); only `--annotator simulated` opens it."""
     seed: Seed = 0
+    suggest: bool = True
+    """Show people what the end model and the functions say; else they answer by the text alone."""
     annotators_per_task: int = Field(default=1, ge=1)
     """People who answer each task."""
     second_opinion: float = Field(default=0.1, ge=0, le=1)

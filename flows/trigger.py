@@ -42,11 +42,13 @@ class News:
         labels: answers collected since the end model was last trained.
         records: records stored since vectors were last made.
         since: token of the last training; changes when the models have learned.
+        finished: tasks so far where all are answered, so that annotators wait, and the budget allows more; else 0.
     """
 
     labels: int
     records: int
     since: str
+    finished: int
 
 
 def deployment_name(project: str) -> str:
@@ -65,15 +67,17 @@ def news_of(project: Project) -> News:
         trained = reader.rows(
             "SELECT token FROM runs WHERE stage = 'end_model' ORDER BY committed_at DESC, token LIMIT 1"
         )
+        tasks, unanswered = reader.rows("SELECT count(*), count(*) FILTER (state <> 'answered') FROM queue")[0]
         return News(
             labels=reader.scalar(f"SELECT count(*) FROM annotations WHERE committed_at > {last}", ["end_model"]),
             records=reader.scalar(f"SELECT count(*) FROM items WHERE committed_at > {last}", ["embed"]),
             since=trained[0][0] if trained else "",
+            finished=0 if unanswered or tasks >= project.settings.select.budget else tasks,
         )
 
 
 def start_cycle_if_due(project: Project) -> str:
-    """Start the project's cycle deployment when enough answers or records came.
+    """Start the project's cycle deployment when enough answers or records came, or all open tasks are answered.
 
     The same news start it once: the key of the run names what the models know and how often the threshold is passed.
 
@@ -91,11 +95,14 @@ def start_cycle_if_due(project: Project) -> str:
         passed.append(count // enough if enough else 0)
         if passed[-1]:
             reasons.append(f"{count:,} new {name} (at {enough:,} it is due)")
+    waiting = news.finished if schedule.new_labels and news.labels else 0
+    if waiting and not passed[0]:
+        reasons.insert(0, f"all {waiting:,} tasks are answered")
     if not reasons:
         return ""
     # The deployments of a project have one name; run by hand, it is the one that `siftline serve` gives.
     name = f"cycle/{this_deployment.name or deployment_name(project.settings.project.name)}"
-    key = f"{name} after {news.since[:12] or 'nothing'} {passed[0]} {passed[1]}"
+    key = f"{name} after {news.since[:12] or 'nothing'} {passed[0]} {passed[1]} {waiting}"
     try:
         run = _started(name, key)
     except ObjectNotFound:

@@ -33,6 +33,8 @@ _NONE_FITS = -2
 _QUEUE_TEXT = 260
 _NEIGHBOURS = 3
 _MATRIX_CLASSES = 60
+_NAMED_COLUMNS = 12
+"""Classes of a matrix, up to which its columns have their names; of more they have the numbers that the rows tell."""
 
 
 def write_report(lake: Lake, out: Path, *, title: str, classes: Sequence[str], seed: int = 0) -> Path:
@@ -245,6 +247,7 @@ def _confusion(facts: Facts, names: Sequence[str]) -> dict[str, Any] | None:
         rows.append({"name": names[i], "cells": cells, "total": total, "recall": row[i] / total if total else None})
     return {
         "names": [names[j] for j in kept],
+        "numbered": len(kept) > _NAMED_COLUMNS,
         "rows": rows,
         "columns": [columns[j] for j in kept],
         "precision": [matrix[j][j] / columns[j] if columns[j] else None for j in kept],

@@ -55,6 +55,14 @@ def curve_range(curves: Sequence[Curve]) -> tuple[float, float]:
     return min([low, *(v for v in ends if v >= low - room)]), max([high, *(c.points[-1].high for c in curves)])
 
 
+def curve_ticks(curves: Sequence[Curve], most: int = 6) -> list[float]:
+    """Marks of the vertical axis, which begins at the first and ends at the last."""
+    low, high = curve_range(curves)
+    if low == high:  # room below: above 1 there is nothing
+        low = max(0.0, high - 0.04)
+    return ticks(low, min(high, 1.0), most)
+
+
 def learning_curve(curves: Sequence[Curve], name: str, width: int) -> Markup:
     """Score over gold labels.
 
@@ -66,10 +74,7 @@ def learning_curve(curves: Sequence[Curve], name: str, width: int) -> Markup:
     named = width >= WIDE
     height = 400 if named else 300
     left, right, top, bottom = 52, width - (214 if named else 10), 28, height - 48
-    low, high = curve_range(curves)
-    if low == high:  # room below: above 1 there is nothing
-        low = max(0.0, high - 0.04)
-    y_ticks = ticks(low, min(high, 1.0), 6 if named else 5)
+    y_ticks = curve_ticks(curves, 6 if named else 5)
     y = Scale(low=y_ticks[0], high=y_ticks[-1], start=bottom, end=top)
     counts = sorted({p.labels for c in curves if not c.across for p in c.points})
     last = max(counts, default=1) or 1

@@ -10,7 +10,7 @@ from typing import Any
 from active.explore import FairScore
 from active.stopping import outlook
 from flows.report.facts import Facts, Point
-from flows.report.plots import Curve, curve_range
+from flows.report.plots import Curve, curve_ticks
 from flows.report.text import count, counted, duration, percent, score
 from weak_labels.report import wilson
 
@@ -206,11 +206,11 @@ def curve_caption(facts: Facts, curves: Sequence[Curve]) -> str:
 
 def axis_note(curves: Sequence[Curve]) -> str:
     """What a reader must know about the vertical axis of a learning curve."""
-    low, _ = curve_range(curves)
+    start = curve_ticks(curves)[0]
     note = "Figures: the last point of each curve."
-    if low > 0.02:
+    if start > 0:
         note += " The vertical axis does not start at 0."
-    below = [c.label for c in curves if c.points[-1].mean < low]
+    below = [c.label for c in curves if c.points[-1].mean < start]
     return note + (f" Ending below it: {', '.join(below)}." if below else "")
 
 

@@ -120,22 +120,22 @@ def test_keys_work_after_a_click_on_the_suggestion(studio: StudioInfo, service: 
     assert (answer.item_id, answer.labels) == ("plain", ("trade",))
 
 
-def test_long_class_names_stand_one_below_the_other_and_short_ones_in_a_row(
+def test_long_class_names_stand_one_below_the_other_many_in_columns_and_short_ones_in_a_row(
     studio: StudioInfo, service: LabelStudioService
 ) -> None:
     long = ("Crash or data loss in the desktop application", "Slow", "Praise for the service and the people behind it")
-    for classes, rows in ((long, 3), (("acq", "crude", "earn", "grain"), 1)):
-        service.ensure_project(classes)
-        service.push([replace(PLAIN, item_id=f"{rows} rows", prediction=classes[0])])
-        project_id = project_of(studio, service)["id"]
-        with chromium(width=1280, height=800) as driver:
-            log_in(driver, studio)
-            driver.get(f"{studio.url}/projects/{project_id}/data?labeling=1")
+    many = tuple(f"{name} ({number})" for number in range(8) for name in long)
+    with chromium(width=1280, height=720) as driver:
+        log_in(driver, studio)
+        for classes, rows in ((long, 3), (many, 12), (("acq", "crude", "earn", "grain"), 1)):
+            service.ensure_project(classes)
+            service.push([replace(PLAIN, item_id=f"{rows} rows", prediction=classes[0])])
+            driver.get(f"{studio.url}/projects/{project_of(studio, service)['id']}/data?labeling=1")
             text_of(driver)
             choices = driver.find_elements(By.CSS_SELECTOR, "label:has(input[type=radio])")
             assert len(choices) == len(classes)
             assert len({choice.rect["y"] for choice in choices}) == rows
-        service = LabelStudioService(studio.url, studio.api_key, f"{service.project} 2")
+            service = LabelStudioService(studio.url, studio.api_key, f"{service.project} 2")
 
 
 def test_an_annotator_needs_no_scrolling_to_answer(studio: StudioInfo, service: LabelStudioService) -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def planned(lake: Lake) -> Lake:
         "cycle": pa.array([1] * N, pa.int32()),
         "rank": pa.array(range(1, N + 1), pa.int32()),
         "value": [1 - k / N for k in range(N)],
-        "reason": ["because"] * N,
+        "reason": ["Speaks for 3 records nobody has labelled; the model says b (60%)."] * N,
         "prediction": pa.array([0, 1] * (N // 2), pa.int32()),
         "confidence": pa.array([0.5] * N, pa.float32()),
         "content_hash": [f"{k:064x}" for k in range(N)],
@@ -213,13 +214,25 @@ def test_tasks_carry_what_the_annotator_needs_and_nothing_else(planned: Lake, fo
     assert task["data"] == {
         "item_id": "i00001",
         "text": "text 1",
-        "reason": "because",
+        "reason": "Speaks for 3 records nobody has labelled; the model says b (60%).",
         "value": 0.9,
         "cycle": 1,
         "rank": 2,
     }
     [prediction] = task["predictions"]
     assert prediction["result"][0]["value"] == {"choices": ["b"]}
+
+
+def test_where_a_project_wants_no_suggestions_tasks_say_nothing_of_what_models_say(
+    planned: Lake, folder: TaskFolder
+) -> None:
+    push(planned, folder, replace(CONFIG, suggest=False))
+    for path in folder.path.glob("*.json"):
+        task = json.loads(path.read_text("utf-8"))
+        assert task["data"]["reason"] == "Speaks for 3 records nobody has labelled."
+        assert "predictions" not in task
+    with planned.read() as reader:  # it is known of each task whether people saw a suggestion
+        assert reader.scalar("SELECT count(*) FROM queue WHERE prediction = -1 AND confidence = 0") == N
 
 
 def test_answers_are_collected_once(planned: Lake, folder: TaskFolder) -> None:

@@ -7,19 +7,22 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
+import pyarrow as pa
 import pytest
 
 from flows.cli.main import run_command
 from flows.cli.run import _went_away  # pyright: ignore[reportPrivateUsage]
 from flows.prefect_server import check_api, configured_api_url, prefect_api
+from flows.project import Project
 from tests.projects import ROOT, give_prefect_database
 from tests.servers import answering
-from warehouse import ServiceError, SettingsError
+from warehouse import Append, ServiceError, SettingsError, Upsert
 from warehouse.errors import DiskFull
 
 FLOW = """
@@ -171,6 +174,47 @@ def test_projects_with_other_names_have_deployments_of_their_own() -> None:
     assert len(set(names)) == len(names)
     assert all(re.fullmatch("[a-z0-9-]+", name) for name in names), "Prefect refuses other keys of artifacts"
     assert [deployment_name(name) for name in ("news-de", "r8", "project")] == ["news-de", "r8", "project"]
+
+
+def test_annotators_who_answered_all_there_is_wait_for_no_hour(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.exceptions import ObjectNotFound
+
+    from flows import trigger
+
+    def no_deployment(*_: str) -> None:
+        raise ObjectNotFound(Exception())
+
+    def due() -> str:
+        return trigger.start_cycle_if_due(project).partition(", but there is no deployment")[0]
+
+    def commit(*states: str) -> None:
+        tasks = [
+            {"item_id": f"i{n}", "project": "p", "state": state, "cycle": 1, "rank": n, "value": 1.0, "reason": ""}
+            | {"prediction": -1, "confidence": 0.0, "content_hash": "", "task_id": f"t{n}"}
+            for n, state in enumerate(states)
+        ]
+        now = datetime.now(UTC)
+        answer = {"annotation_id": f"a{len(states)}", "item_id": "i0", "project": "p", "task_id": "t0"} | {
+            "annotator": "ann", "action": "labelled", "class_id": 0, "simulated": False,
+            "created_at": now, "updated_at": now, "seconds": 1.0,
+        }  # fmt: skip
+        with project.lake.stage("collect", version=1, inputs=(), params={"states": states}) as stage:
+            stage.commit(
+                [
+                    Upsert("queue", pa.Table.from_pylist(tasks)),
+                    Append("annotations", pa.Table.from_pylist([answer])),
+                ]
+            )
+
+    monkeypatch.setattr(trigger, "_started", no_deployment)
+    commit("answered", "confirmed")
+    assert due() == "", "somebody has a task, and one answer is not enough"
+    commit("answered", "answered")
+    assert due() == "; a cycle is due, all 2 tasks are answered"
+    commit(*["answered"] * project.settings.select.budget)
+    assert due() == "", "no further task may come"
 
 
 SAME_NAME = """

@@ -9,6 +9,7 @@ import pytest
 from flows.report.facts import Point
 from flows.report.layout import lay_out
 from flows.report.plots import WIDE, Curve, learning_curve
+from flows.report.story import axis_note
 
 
 def test_curves_that_are_all_right_have_no_score_above_one_on_their_axis() -> None:
@@ -16,6 +17,17 @@ def test_curves_that_are_all_right_have_no_score_above_one_on_their_axis() -> No
     drawn = learning_curve([Curve(key="siftline", label="Siftline", points=[point])], "Accuracy", WIDE)
     shown = [float(value) for value in re.findall(r'class="tick" text-anchor="end">([^<]+)<', drawn)]
     assert (min(shown), max(shown)) == (0.96, 1.0)
+
+
+@pytest.mark.parametrize(("least", "start"), [(0.05, 0.0), (0.65, 0.65)])
+def test_where_the_axis_starts_is_said_as_it_is_drawn(least: float, start: float) -> None:
+    points = [
+        Point(labels=n, mean=mean, low=mean, high=mean, spread=None, seeds=1) for n, mean in ((0, least), (9, 0.8))
+    ]
+    curves = [Curve(key="siftline", label="Siftline", points=points)]
+    drawn = learning_curve(curves, "Accuracy", WIDE)
+    assert min(float(value) for value in re.findall(r'class="tick" text-anchor="end">([^<]+)<', drawn)) == start
+    assert ("does not start at 0" in axis_note(curves)) == (start > 0)
 
 
 @pytest.mark.parametrize("last", [0, 1, 2, 3, 7, 12, 30])

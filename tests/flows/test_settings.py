@@ -200,7 +200,7 @@ def test_every_setting_reaches_its_stage(tmp_path: Path) -> None:
         "select": {"strategy": "value", "batch": 4, "budget": 50, "refill_below": 5, "explore": 0.25, "seed": 4}
         | {"most_per_class": 0.5, "slice_by": "m", "most_per_slice": 0.75, "cost": "seconds"},
         "annotate": {"show": ["m"], "image": "m", "image_prefix": "https://x.org/", "annotators_per_task": 2}
-        | {"folder": "asked", "second_opinion": 0.5, "second_look": 0.25},
+        | {"folder": "asked", "second_opinion": 0.5, "second_look": 0.25, "suggest": False},
         "evaluate": {"gold": "gold.csv", "split": "valid", "rival_seeds": 2},
     }
     told = "".join(
@@ -217,6 +217,7 @@ def test_every_setting_reaches_its_stage(tmp_path: Path) -> None:
     assert dataclasses.asdict(project.select_config) == given["select"] | {"project": "p", "neighbors": 7}
     content = queue.content
     assert (content.show, content.image, content.image_prefix) == (("m",), "m", "https://x.org/")
+    assert not queue.suggest
     assert (queue.annotators_per_task, again.budget, again.second_opinion, again.second_look) == (2, 50, 0.5, 0.25)
     assert project.folder.path == tmp_path / "asked"
     scored = project.evaluate_config
