@@ -52,7 +52,11 @@ class Connection:
             raise SettingsError(f"{KEY_VARIABLE} holds a blank or a character that no key has; copy the key again")
         project = project.strip()  # as Label Studio does: it stores no title with a blank at an end
         if not 3 <= len(project) <= 50:
-            raise SettingsError(f"project name {project!r} has {len(project)} characters; Label Studio takes 3 to 50")
+            raise SettingsError(
+                f"project name {project!r} has {len(project)} characters; Label Studio takes 3 to 50. Change [project] "
+                "name; where people were asked in files already, [warehouse] path too, and take their labels along: "
+                "docs/label-studio.md, Other classes"
+            )
         self.url = url.rstrip("/")
         self.place = Place(url=self.url, project=project, key=api_key, key_file=key_file)
         # Redirects are not followed: a POST would turn into a GET, and a log-in page would look like an answer.

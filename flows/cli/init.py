@@ -87,7 +87,7 @@ def init_project(
     template = files("flows.cli").joinpath("siftline.toml").read_text("utf-8")
     filled = _filled(
         template,
-        NAME=json.dumps(folder.absolute().name, ensure_ascii=False),
+        NAME=json.dumps(_project_name(folder), ensure_ascii=False),
         CLASSES=json.dumps(names, ensure_ascii=False),
         PATH=json.dumps(path, ensure_ascii=False),
         TEXT=json.dumps(text, ensure_ascii=False),
@@ -127,6 +127,12 @@ def init_project(
 def _filled(template: str, **words: str) -> str:
     """A template with each `@NAME@` replaced in one pass: what is put in may hold such marks of its own."""
     return re.sub("@([A-Z]+)@", lambda mark: words[mark[1]], template)
+
+
+def _project_name(folder: Path) -> str:
+    """The folder's name, in the 3 to 50 letters that Label Studio takes: it stays once people were asked."""
+    name = folder.absolute().name
+    return (name if len(name) >= 3 else f"{name}-project")[:50].strip()
 
 
 def _class_names(classes: str) -> list[str]:

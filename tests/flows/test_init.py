@@ -38,6 +38,7 @@ def test_what_init_says_next_can_be_typed_as_it_stands(tmp_path: Path, capsys: p
 def test_init_says_which_classes_it_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["init", str(tmp_path / "p"), "--classes", "billing, charges,bug [app]"]) == 0
     assert "with 3 classes: 'billing', 'charges', 'bug [app]'" in capsys.readouterr().out
+    assert load_settings(tmp_path / "p").project.name == "p-project", "Label Studio takes no name below 3 letters"
 
 
 def test_init_never_overwrites(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
