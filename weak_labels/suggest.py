@@ -12,7 +12,7 @@ import re
 import sys
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,8 @@ MIN_GOLD = 20
 CLUSTER_ITEMS = 50_000
 """Cells are learned from so many vectors at most."""
 _MIN_CHARS = 3
+Gold = dict[str, tuple[frozenset[str], str]]
+"""Classes and text by labelled item."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,18 +115,13 @@ def suggest(reader: Reader, config: SuggestConfig) -> Suggestions:
     Raises:
         SettingsError: fewer than `MIN_GOLD` labelled train items.
     """
-    gold = {
-        item_id: (label, text)
-        for item_id, label, text in reader.rows(
-            "SELECT g.item_id, g.label, i.content FROM gold_labels g JOIN items i USING (item_id) "
+    gold: Gold = {
+        item_id: (frozenset(labels), text)
+        for item_id, labels, text in reader.rows(
+            "SELECT g.item_id, g.labels, i.content FROM gold_labels g JOIN items i USING (item_id) "
             "WHERE i.split = 'train' ORDER BY g.item_id"
         )
     }
-    if reader.scalar("SELECT bool_or(multi_label) FROM classes"):
-        raise SettingsError(
-            "Suggestions are made for projects in which each item has one class; this one is multi_label. Write "
-            "functions by hand and try them: siftline lf preview"
-        )
     if len(gold) < MIN_GOLD:
         raise SettingsError(
             f"Suggestions are made from people's labels; there are {len(gold)} on the train split, {MIN_GOLD} are "
@@ -188,17 +185,15 @@ def _terms(text: str) -> set[str]:
     return {word for word in words if len(word) >= _MIN_CHARS and not word.isdigit()} | pairs
 
 
-def _words(
-    reader: Reader, config: SuggestConfig, gold: Mapping[str, tuple[str, str]], choosing: set[str]
-) -> list[Suggestion]:
+def _words(reader: Reader, config: SuggestConfig, gold: Gold, choosing: set[str]) -> list[Suggestion]:
     """Lists of words, each right often enough; the next word is the one that hits most items not hit yet."""
     items_of: dict[str, set[str]] = defaultdict(set)
     for item_id in choosing:
         for term in _terms(gold[item_id][1]):
             items_of[term].add(item_id)
     lists: list[tuple[str, list[str]]] = []
-    for label in sorted({label for label, _ in gold.values()}):
-        ours = {item_id for item_id in choosing if gold[item_id][0] == label}
+    for label in sorted({label for labels, _ in gold.values() for label in labels}):
+        ours = {item_id for item_id in choosing if label in gold[item_id][0]}
         good = {
             term: hit & ours
             for term, hit in items_of.items()
@@ -232,7 +227,7 @@ def _words(
                 label=label,
                 code=f"keywords({label!r}, {chosen!r})",
                 hits=len(measured),
-                right=sum(gold[item_id][0] == label for item_id in measured),
+                right=sum(label in gold[item_id][0] for item_id in measured),
                 coverage=coverage,
                 examples=examples,
             )
@@ -254,7 +249,7 @@ def _hits(reader: Reader, pattern: str) -> tuple[float, set[str], tuple[str, ...
 
 
 def _cells(
-    reader: Reader, config: SuggestConfig, gold: Mapping[str, tuple[str, str]], choosing: set[str]
+    reader: Reader, config: SuggestConfig, gold: Gold, choosing: set[str]
 ) -> tuple[list[Suggestion], Matrix | None]:
     """Cells of a k-means on the vectors in which the labels of the choosing half agree."""
     from sklearn.cluster import MiniBatchKMeans
@@ -294,7 +289,8 @@ def _cells(
     found: list[Suggestion] = []
     for cell in range(config.cells):
         inside = [item_id for item_id, c in cell_of.items() if c == cell]
-        label, right, hits = _majority(gold[i][0] for i in inside if i in choosing)
+        chosen_by = [gold[item_id][0] for item_id in inside if item_id in choosing]
+        (label, right), hits = _most(chosen_by), len(chosen_by)
         if hits < config.min_hits or right / hits < config.min_precision:
             continue
         measured = [item_id for item_id in inside if item_id not in choosing]
@@ -304,7 +300,7 @@ def _cells(
                 label=label,
                 code=f"cluster({label!r}, [{cell}], centres=CENTRES)",
                 hits=len(measured),
-                right=sum(gold[item_id][0] == label for item_id in measured),
+                right=sum(label in gold[item_id][0] for item_id in measured),
                 coverage=float(sizes[cell] / max(sizes.sum(), 1)),
                 examples=tuple(examples[cell]),
             )
@@ -312,12 +308,13 @@ def _cells(
     return found, centres_KD
 
 
-def _majority(labels: Iterable[str]) -> tuple[str, int, int]:
-    counts = Counter(labels)
+def _most(sets: Iterable[frozenset[str]]) -> tuple[str, int]:
+    """The class that most of some sets have, and how many."""
+    counts = Counter(label for labels in sets for label in labels)
     if not counts:
-        return "", 0, 0
+        return "", 0
     label = max(counts, key=lambda name: (counts[name], _reverse(name)))
-    return label, counts[label], counts.total()
+    return label, counts[label]
 
 
 def _reverse(text: str) -> tuple[int, ...]:

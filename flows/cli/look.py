@@ -5,7 +5,7 @@ import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flows.cli.console import excerpt, out, print_table, safe, say
 from flows.report.text import FEW_ROWS, duration
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from active.quality import Suspect
     from flows.project import Project
     from flows.stages import RunSummary
+
+WHOLE_SETS = "items with all classes right"
+"""What accuracy is where an item may have several classes."""
+_SERIES = ["labels", "siftline", "random pick", "+-", "same labels, no weak labels", "random, no weak labels", "+-"]
 
 
 def simulated_mark(reader: Reader) -> str:
@@ -44,7 +48,8 @@ def show_status(root: Path) -> None:
             "SELECT cycle + 1, gold_labels, trained_on, test_accuracy, split FROM cycle_summary ORDER BY cycle"
         )
         few = f", the last {FEW_ROWS} of {len(models):,}" if len(models) > FEW_ROWS else ""
-        columns = ["model", "gold labels", "trained on", "accuracy", "on"]
+        accuracy = WHOLE_SETS if settings.project.multi_label else "accuracy"
+        columns = ["model", "gold labels", "trained on", accuracy, "on"]
         print_table(columns, models[-FEW_ROWS:], title=f"end models{few}{mark}")
         stages = reader.rows(
             """
@@ -107,22 +112,12 @@ def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) 
     hint = project_hint(project.root)
     with project.lake.read() as reader:
         mark = simulated_mark(reader)
-        rows = reader.rows(
-            """
-            SELECT m.labels, max(m.value) FILTER (WHERE series = 'siftline'),
-                   avg(m.value) FILTER (WHERE series = 'random'), stddev_samp(m.value) FILTER (WHERE series = 'random'),
-                   max(m.value) FILTER (WHERE series = 'gold_only'),
-                   avg(m.value) FILTER (WHERE series = 'random_gold_only'),
-                   stddev_samp(m.value) FILTER (WHERE series = 'random_gold_only')
-            FROM metrics m WHERE m.name = 'accuracy' AND m.split = ? AND series NOT IN ('all_gold', 'end_model')
-            GROUP BY m.labels ORDER BY m.labels
-            """,
-            [project.settings.evaluate.split],
-        )
-        all_gold = reader.rows(
-            "SELECT labels, value FROM metrics WHERE name = 'accuracy' AND split = ? AND series = 'all_gold'",
-            [project.settings.evaluate.split],
-        )
+        split = project.settings.evaluate.split
+        scores = {
+            WHOLE_SETS if project.multi_label else "accuracy": _scores(reader, "accuracy", split),
+            "micro F1": _scores(reader, "micro_f1", split),  # of sets only
+        }
+        scored = any(rows for rows, _ in scores.values())
         spent = reader.rows(
             "SELECT coalesce(sum(seconds), 0), count(*) FILTER (WHERE seconds > 0), count(*) FROM current_annotations "
             "WHERE action <> 'deleted'"
@@ -131,7 +126,7 @@ def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) 
         skipped = _skipped(reader)
         done = budget_spent(reader, project.settings)
         waiting = waiting_tasks(reader)
-        score = None if rows else score_fair_sample(reader, project.settings.select.seed)
+        score = None if scored else score_fair_sample(reader, project.settings.select.seed)
         no_vote = reader.scalar("SELECT EXISTS (FROM lf_reach WHERE items > 0) AND NOT EXISTS (FROM lf_votes)")
         contradicted = _contradicted(reader)
         untaught = _untaught(reader)
@@ -140,14 +135,12 @@ def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) 
             "SELECT CASE WHEN count(DISTINCT label) = 1 AND NOT EXISTS (FROM latest_predictions) "
             "THEN any_value(label) END FROM gold_labels"
         )
-    if rows:
-        print_table(
-            ["labels", "siftline", "random pick", "+-", "same labels, no weak labels", "random, no weak labels", "+-"],
-            rows,
-            title=f"accuracy on {project.settings.evaluate.split}{mark}",
-        )
-        for count, value in all_gold:
-            out.print(f"all {count:,} gold labels: {three_decimals(value)}")
+    if scored:
+        for name, (rows, all_gold) in scores.items():
+            if rows:
+                print_table(_SERIES, rows, title=f"{name} on {split}{mark}")
+            for count, value in all_gold:
+                out.print(f"all {count:,} gold labels: {three_decimals(value)}")
     elif fair := fair_sentence(score) or fair_soon(score):
         out.print(fair)
     passes = "1 pass" if summary.passes == 1 else f"{summary.passes} passes"
@@ -187,6 +180,26 @@ def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) 
         if isinstance(project.service, TaskFolder):
             out.print("To answer them here: siftline answer" + hint)
         out.print(_then_run(project.root))
+
+
+def _scores(reader: Reader, name: str, split: str) -> tuple[list[tuple[Any, ...]], list[tuple[int, float]]]:
+    """A metric by number of labels, in the columns `_SERIES`, and with all labels there are."""
+    rows = reader.rows(
+        """
+        SELECT m.labels, max(m.value) FILTER (WHERE series = 'siftline'),
+               avg(m.value) FILTER (WHERE series = 'random'), stddev_samp(m.value) FILTER (WHERE series = 'random'),
+               max(m.value) FILTER (WHERE series = 'gold_only'),
+               avg(m.value) FILTER (WHERE series = 'random_gold_only'),
+               stddev_samp(m.value) FILTER (WHERE series = 'random_gold_only')
+        FROM metrics m WHERE m.name = ? AND m.split = ? AND series NOT IN ('all_gold', 'end_model')
+        GROUP BY m.labels ORDER BY m.labels
+        """,
+        [name, split],
+    )
+    all_gold = reader.rows(
+        "SELECT labels, value FROM metrics WHERE name = ? AND split = ? AND series = 'all_gold'", [name, split]
+    )
+    return rows, all_gold
 
 
 def _print_refusals(collected: Sequence[StageResult]) -> None:

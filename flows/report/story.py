@@ -85,7 +85,13 @@ def key_result(facts: Facts) -> str:
     said = f"{work}: accuracy {score(found.value)}"
     if found.random:
         said += f"; a random pick of the same size gets {plus_minus(found.random)}"
-    return said + "."
+    return f"{said}.{sets_sentence(facts, found.labels)}"
+
+
+def sets_sentence(facts: Facts, labels: int) -> str:
+    """What accuracy is where an item may have several classes, and the figure beside it; empty where it has one."""
+    micro_f1 = measured(facts, "micro_f1", labels)
+    return "" if micro_f1 is None else f" An item is right where all its classes are; micro F1 is {score(micro_f1)}."
 
 
 def plus_minus(point: Point) -> str:

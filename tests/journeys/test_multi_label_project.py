@@ -12,10 +12,10 @@ import pytest
 
 from features.samples import SampleFiles
 from flows.cli.lf import report_functions
-from flows.cli.look import make_report, show_queue, show_suspects
+from flows.cli.look import make_report, print_summary, show_queue, show_suspects
 from flows.cli.predict import predict_file
 from flows.project import Project
-from flows.stages import run_passes, run_stage_in_process
+from flows.stages import RunSummary, run_passes, run_stage_in_process
 from tests.digests import CLASSES, make_digest_project
 from warehouse import Lake, SettingsError
 from warehouse.export import export_training_set
@@ -70,6 +70,11 @@ def test_the_report_shows_every_class(run: Path, capsys: pytest.CaptureFixture[s
     assert 'id="table-classes"' in page
     assert 'id="table-confusion"' not in page
     assert "Micro F1" in page
+    assert "An item is right where all its classes are; micro F1 is 0." in page
+    print_summary(Project(run), RunSummary(passes=1, results=[]), seconds=1.0)
+    said = capsys.readouterr().out
+    assert "# items with all classes right on test (simulated annotator)" in said
+    assert "# micro F1 on test (simulated annotator)" in said
     assert "Measured on the test split, n = 30. With that n, an accuracy of" in page
     table = page.partition('id="table-classes"')[2].partition("</table>")[0]
     assert all(f"<bdi>{name}</bdi>" in table for name in CLASSES)

@@ -1,6 +1,6 @@
 """Figures of functions equal a count by hand, on all items and on a slice; examples show where they disagree."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,8 +28,12 @@ def broken(batch: ItemBatch) -> object:
     raise ValueError("never works")
 
 
-def add_classes_and_gold(lake: Lake, gold: dict[str, int], names: Sequence[str] = CLASSES) -> None:
+def add_classes_and_gold(lake: Lake, gold: Mapping[str, int | list[int]], names: Sequence[str] = CLASSES) -> None:
+    """Labels that one person gave; lists in a multi-label project."""
     classes = pa.table({"class_id": pa.array(range(3), pa.int32()), "name": list(names)})
+    several = {item: label for item, label in gold.items() if isinstance(label, list)}
+    if several:
+        classes = classes.append_column("multi_label", pa.array([True] * 3))
     n, now = len(gold), datetime(2026, 1, 1, tzinfo=UTC)
     times = pa.array([now] * n, pa.timestamp("us", "UTC"))
     annotations = pa.table(
@@ -40,13 +44,15 @@ def add_classes_and_gold(lake: Lake, gold: dict[str, int], names: Sequence[str] 
             "task_id": list(gold),
             "annotator": ["me"] * n,
             "action": ["labelled"] * n,
-            "class_id": pa.array(list(gold.values()), pa.int32()),
+            "class_id": pa.array([-1 if item in several else label for item, label in gold.items()], pa.int32()),
             "simulated": [False] * n,
             "created_at": times,
             "updated_at": times,
             "seconds": [1.0] * n,
         }
     )
+    if several:
+        annotations = annotations.append_column("class_ids", pa.array(list(several.values()), pa.list_(pa.int32())))
     with lake.stage("collect", version=1, inputs=()) as stage:
         stage.commit([Upsert("classes", classes), Append("annotations", annotations)])
 

@@ -47,6 +47,20 @@ def test_words_and_cells_that_go_with_a_class_are_found_and_measured(lake: Lake)
     assert "'the'" not in "".join(s.code for s in suggestions.found)
 
 
+def test_where_an_item_has_several_classes_each_is_looked_for_by_itself(lake: Lake) -> None:
+    chosen = [[], [0], [1], [0, 1]]
+    texts = {f"i{n:03}": " ".join(["the day", *(WORDS[c] for c in chosen[n % 4]), str(n)]) for n in range(120)}
+    add_items(lake, texts)
+    add_classes_and_gold(lake, {item: chosen[n % 4] for n, item in enumerate(list(texts)[:60])})
+    suggestions = found(lake, SuggestConfig(encoder_id="none"))
+    assert suggestions.gold == 60
+    assert {s.label for s in suggestions.found} == set(CLASSES[:2])
+    for label, text in zip(CLASSES, WORDS[:2], strict=False):
+        words = next(s for s in suggestions.found if s.label == label)
+        assert any(repr(word) in words.code for word in text.split())
+        assert (words.precision, words.coverage) == (1, pytest.approx(1 / 2))
+
+
 def test_precision_is_measured_on_labels_that_did_not_choose(lake: Lake) -> None:
     # Every text has a word of its own and a random class: words fit the labels that choose them, and no others.
     generator = np.random.default_rng(0)
