@@ -144,8 +144,11 @@ class OneVsRestHeads:
                     vectors[rows[others]]
                 )
 
-            learned = heads.learned(rows, has_M, from_weak=from_weak, judging=False)
-            both, detail = self.weighed[number] if from_weak else None, learned.detail
+            both = self.weighed[number] if from_weak else None
+            # Where nobody votes for a class, weak labels only say no of it, which would hold back people's yes.
+            taught = from_weak and (both is not None or len(np.unique(has_M)) < 2)
+            learned = heads.learned(rows, has_M, from_weak=taught, judging=False)
+            detail = learned.detail
             if both:
                 held_out_M2 = cross_validated(has_M, 2, held_out, least=LEAST_GOLD)
                 if held_out_M2 is not None:
