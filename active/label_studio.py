@@ -179,9 +179,7 @@ class LabelStudioService:
         if project is None:
             self._problems = {ALL_TASKS: f"{self.describe()} does not exist, or this key cannot see it"}
             return Pulled(answers=(), tasks=None, cursor="")
-        if not classes_of(
-            project
-        ):  # an answer without our choice would be taken for a skip, or for none of the classes
+        if not classes_of(project):  # an answer would be taken for a skip, or for none of the classes
             self._problems = {ALL_TASKS: f"{self.describe()}: {NO_CHOICE}"}
             return Pulled(answers=(), tasks=None, cursor="")
         made_at = self._call(lambda: time_of(project["created_at"]))

@@ -10,11 +10,12 @@ https://arxiv.org/abs/1704.02030
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 from scipy.sparse import issparse
+from threadpoolctl import threadpool_limits
 
 from weak_labels.calibration import LEAST_GOLD, folds
 from weak_labels.classifier import ALONE, Bools, EndModel, Features, Floats, Ints
@@ -110,13 +111,14 @@ def judge(
     if enough_C.sum() < 2 or (weak and not enough_C[weak.taught_C].all()):
         return Judged()
     rows = np.random.default_rng(0).permutation(len(class_ids))[:MOST_JUDGED]
-    seen, labels = vectors[rows], class_ids[rows]
+    weak, seen = _in_their_space(weak, hidden.beside(vectors[rows]) if hidden else vectors[rows])
+    labels = class_ids[rows]
 
     def by_weak(learn: Bools) -> EndModel:
         return EndModel.fit_gold(weak, seen[learn], labels[learn], classes, balanced=balanced)
 
     def alone(ridge: float, learn: Bools) -> EndModel:
-        return EndModel.fit_gold(None, seen[learn], labels[learn], classes, hidden, balanced=balanced, ridge=ridge)
+        return EndModel.fit_gold(None, seen[learn], labels[learn], classes, balanced=balanced, ridge=ridge)
 
     def evidence(ridge: float) -> float:
         """Logarithm of how probable labels and ridge are, which is log-normal about the first before any label."""
@@ -130,6 +132,23 @@ def judge(
     labels_that_count = weight_N.sum() ** 2 / (weight_N**2).sum()
     odds = BELIEF + float((weight_N * lead_N).sum() / weight_N.sum() * labels_that_count)
     return Judged(float(1.0 / (1.0 + np.exp(-np.clip(odds, -50.0, 50.0)))), ridge)
+
+
+def _in_their_space(weak: EndModel | None, seen: Features) -> tuple[EndModel | None, Floats]:
+    """A model, and what it sees of N items [N, D], in the at most N dimensions that the items span.
+
+    A ridge keeps weights in that space, so models that learn there say the same; where words are seen, in a tenth of
+    the time.
+    """
+    with threadpool_limits(1):
+        products = seen @ seen.T
+        squares_R, basis_NR = np.linalg.eigh(products.toarray() if issparse(products) else products)
+        spanned_R = squares_R > 1e-9 * squares_R.max()
+        lengths_R, basis_NR = np.sqrt(squares_R[spanned_R]), basis_NR[:, spanned_R]
+        if weak:
+            weights_RC = (basis_NR / lengths_R).T @ (seen @ weak.weights_DC)
+            weak = replace(weak, weights_DC=weights_RC, hidden=None)
+    return weak, basis_NR * lengths_R
 
 
 def _foretold(learn: Callable[[Bools], EndModel], vectors: Features, class_ids: Ints) -> Floats:
