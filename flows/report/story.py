@@ -239,11 +239,14 @@ def missing_series(facts: Facts) -> list[tuple[str, str]]:
 
 
 def ceiling_share(facts: Facts) -> tuple[str, str] | None:
-    """Share of the accuracy of all labels that was reached, and with which share of the labels."""
+    """Share of the accuracy of all labels that was reached, and with how many of them, beside that with none."""
     found = compare(facts)
     if found is None or found.ceiling is None or not found.ceiling.mean or not found.ceiling.labels:
         return None
-    return percent(found.value / found.ceiling.mean), percent(found.labels / found.ceiling.labels)
+    said = f"with {percent(found.labels / found.ceiling.labels)} of the labels"
+    if found.weak_only is not None:  # what functions and the model had by themselves is nobody's label's worth
+        said += f", {percent(found.weak_only / found.ceiling.mean)} with none"
+    return percent(found.value / found.ceiling.mean), said
 
 
 def pace(facts: Facts) -> str:

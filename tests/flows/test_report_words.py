@@ -124,7 +124,9 @@ def test_the_figures_in_the_sentences_are_what_they_are_called(facts: Facts) -> 
     assert "in train too" not in story.curve_caption(told, [])
     caption = story.curve_caption(replace(told, also_in_train=1), [])
     assert "n = 100. Of its texts 1 stands in train too, word for word. With that n" in caption
-    assert story.ceiling_share(told) == ("94%", "25%")
+    assert story.ceiling_share(told) == ("94%", "with 25% of the labels")
+    begun = {name: {**series, "siftline": [point(0, 0.84), point(16, 0.9)]} for name in facts.series}
+    assert story.ceiling_share(replace(told, series=begun)) == ("94%", "with 25% of the labels, 88% with none")
     functions = [{"votes": 9, "gold_votes": n, "gold_accuracy": share} for n, share in ((8, 0.75), (2, 0.5), (0, None))]
     assert story.functions_sentence(replace(facts, functions=functions, splits=[("train", 18), ("test", 6)])) == (
         "3 functions; the widest votes on 50% of the train split; where people answered, 7 of 10 votes are right (70%)."
