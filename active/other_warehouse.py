@@ -11,6 +11,9 @@ from warehouse import Lake, ServiceRefused
 FOREIGN_FRAC = 0.5
 """Share of tasks with another text than their item's above which a project is another's: some texts may have been
 edited since a warehouse that began anew sent them."""
+_KNOWN = """
+    SELECT EXISTS (FROM queue WHERE project = ? AND task_id <> '') OR EXISTS (FROM asked_before WHERE project = ?)
+"""
 
 
 def refuse_other(lake: Lake, service: AnnotationService, config: QueueConfig) -> None:
@@ -20,9 +23,10 @@ def refuse_other(lake: Lake, service: AnnotationService, config: QueueConfig) ->
         ServiceRefused: more than half of them show another text.
     """
     with lake.read() as reader:
-        if reader.scalar("SELECT count(*) FROM queue WHERE project = ? AND task_id <> ''", [config.project]):
+        if reader.scalar(_KNOWN, [config.project, config.project]):
             return
-        there = {task.item_id: task.data for task in service.stored()}
+    there = {task.item_id: task.data for task in service.stored()}
+    with lake.read() as reader:
         items = reader.rows(
             "SELECT item_id, content, metadata FROM items WHERE item_id IN (SELECT unnest(?::VARCHAR[])) ORDER BY 1",
             [list(there)],

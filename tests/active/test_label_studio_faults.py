@@ -122,8 +122,9 @@ def test_a_proxy_of_the_environment_stands_before_other_hosts_only(monkeypatch: 
 
 
 def test_a_server_that_lists_the_same_tasks_again_and_again_is_given_up() -> None:
-    project = {"id": 1, "title": "some project", "created_at": "2026-01-01T00:00:00Z"}
-    tasks = [{"id": number, "data": {"item_id": f"i{number}"}} for number in (1, 2)]
+    at = "2026-01-01T00:00:00Z"
+    project = {"id": 1, "title": "some project", "created_at": at}
+    tasks = [{"id": number, "data": {"item_id": f"i{number}"}, "updated_at": at} for number in (1, 2)]
 
     def answer(handler: BaseHTTPRequestHandler, body: bytes) -> None:
         found = {"count": 1, "results": [project]} if "/projects" in handler.path else {"total": 3, "tasks": tasks}

@@ -31,12 +31,12 @@ class Died(BaseException):
 class DyingFolder(TaskFolder):
     """A real folder whose process dies after a number of stored tasks, or right after the whole push."""
 
-    def __init__(self, path: Path, project: str, stored: int | None) -> None:
+    def __init__(self, path: Path, project: str, stores: int | None) -> None:
         super().__init__(path, project)
-        self.stored = stored
+        self.stores = stores
 
     def push(self, tasks: Sequence[Task]) -> Mapping[str, str]:
-        super().push(tasks[: self.stored])
+        super().push(tasks[: self.stores])
         raise Died
 
 
