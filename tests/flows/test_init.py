@@ -93,10 +93,10 @@ def test_init_overwrites_no_records_with_those_of_a_sample(tmp_path: Path, capsy
 def test_init_writes_signs_of_any_plane(tmp_path: Path) -> None:
     records = tmp_path / "own.csv"
     records.write_text("text,🆔\nnew,1\n", "utf-8")
-    folder = tmp_path / "p😀"
+    folder = tmp_path / "pro😀"
     assert run_command(["init", str(folder), "--source", str(records), "--classes", "😀,😡", "--id", "🆔"]) == 0
     settings = load_settings(folder)
-    assert (settings.project.name, settings.project.classes) == ("p😀", ("😀", "😡"))
+    assert (settings.project.name, settings.project.classes) == ("pro😀", ("😀", "😡"))
     assert settings.sources[0].id == "🆔"
     assert '"😀"' in (folder / "labeling_functions.py").read_text("utf-8")
 
