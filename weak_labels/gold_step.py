@@ -137,9 +137,9 @@ def judge(
 def _in_their_space(weak: EndModel | None, seen: Features) -> tuple[EndModel | None, Floats]:
     """A model, and what it sees of N items [N, D], in the at most N dimensions that the items span.
 
-    A ridge keeps weights in that space, so models that learn there say the same; where words are seen, in a tenth of
-    the time.
+    A ridge keeps weights in that space, so models that learn there say the same, and sooner where words are seen.
     """
+    seen = seen.astype(np.float64)
     with threadpool_limits(1):
         products = seen @ seen.T
         squares_R, basis_NR = np.linalg.eigh(products.toarray() if issparse(products) else products)

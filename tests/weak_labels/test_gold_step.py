@@ -1,8 +1,12 @@
 """The gold step: bad weak labels are left behind, good ones kept, and few gold labels say nothing against either."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 
+from weak_labels import gold_step
 from weak_labels.classifier import EndModel, Floats, Ints, Vectors
 from weak_labels.gold_step import Judged, judge, learn
 
@@ -103,3 +107,17 @@ def test_a_few_weak_labels_that_taught_no_class_are_not_judged_by_labels_of_one(
     assert judge(weak, vectors[rows], truth[rows], CLASSES).share == 1.0
     model = learn(weak, vectors[rows], truth[rows], CLASSES)
     assert np.isfinite(model.weights_DC).all()
+
+
+def test_labels_judge_in_the_space_that_they_span_as_in_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors, truth = clouds(900, seed=1)
+    weak = taught(0.6 * np.eye(CLASSES)[(truth + (vectors[:, 5] > 0)) % CLASSES] + 0.4 / CLASSES, vectors)
+    judged = judge(weak, vectors[:80], truth[:80], CLASSES)
+    assert 0.01 < judged.share < 0.99, "else nothing is compared"
+    with monkeypatch.context() as patched:
+        patched.setattr(gold_step, "_in_their_space", lambda weak, seen: (weak, seen))
+        whole = judge(weak, vectors[:80], truth[:80], CLASSES)
+    assert judged.share == pytest.approx(whole.share, abs=1e-3)
+    for seen in (vectors[:80].astype(np.float32), csr_matrix(vectors[:80]), np.pad(vectors[:80], ((0, 0), (0, 200)))):
+        wide = replace(weak, weights_DC=np.pad(weak.weights_DC, ((0, seen.shape[1] - 64), (0, 0))))
+        assert judge(wide, seen, truth[:80], CLASSES).share == pytest.approx(judged.share, abs=1e-3)
