@@ -17,6 +17,7 @@ import numpy as np
 from scipy.sparse import issparse
 from threadpoolctl import threadpool_limits
 
+from weak_labels import arguments
 from weak_labels.calibration import LEAST_GOLD, folds
 from weak_labels.classifier import ALONE, Bools, EndModel, Features, Floats, Ints
 from weak_labels.hidden_layer import HiddenLayer
@@ -70,9 +71,6 @@ def learn(
     Raises:
         SettingsError: a label is no class.
     """
-    if not issparse(vectors):
-        vectors = np.asarray(vectors)
-    class_ids = np.asarray(class_ids)
     hidden = weak.hidden if weak else hidden
     moved = EndModel.fit_gold(weak, vectors, class_ids, classes, hidden, balanced=balanced)
     judged = judged or judge(weak, vectors, class_ids, classes, hidden, balanced=balanced)
@@ -106,6 +104,8 @@ def judge(
         balanced: each class weighs the same in what is learned.
     """
     hidden = weak.hidden if weak else hidden
+    vectors = vectors if issparse(vectors) else np.asarray(vectors)
+    class_ids = arguments.whole_numbers(class_ids, "Gold labels")
     enough_C = np.bincount(class_ids, minlength=classes) >= FEWEST_PER_CLASS
     # Few weak labels may have taught no class at all; two classes are the fewest to tell apart.
     if enough_C.sum() < 2 or (weak and not enough_C[weak.taught_C].all()):

@@ -1,6 +1,7 @@
 """The gold step: bad weak labels are left behind, good ones kept, and few gold labels say nothing against either."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,6 +96,16 @@ def test_labels_that_agree_are_not_and_labels_of_one_class_say_nothing() -> None
     vectors, truth = clouds(200, seed=5)
     assert judge(None, vectors, truth, CLASSES) == Judged()
     assert judge(None, vectors, np.zeros(200, np.int64), CLASSES) == Judged()
+
+
+@pytest.mark.parametrize("labels", [[], np.array([]), np.array([0.0, 1.0]), [0, 1]])
+@pytest.mark.parametrize("kind", ["without weak labels", "with weak labels"])
+def test_no_labels_at_all_and_labels_in_any_form_are_learned_from(kind: str, labels: Any) -> None:
+    vectors, truth = clouds(30, seed=1)
+    weak = taught(np.eye(CLASSES)[truth], vectors) if kind == "with weak labels" else None
+    expected = EndModel.fit_gold(weak, vectors[: len(labels)], labels, CLASSES)
+    model = learn(weak, vectors[: len(labels)], labels, CLASSES)
+    np.testing.assert_array_equal(model.weights_DC, expected.weights_DC)
 
 
 @pytest.mark.parametrize("labels", [0, 9])
