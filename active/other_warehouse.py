@@ -12,18 +12,19 @@ FOREIGN_FRAC = 0.5
 """Share of tasks with another text than their item's above which a project is another's: some texts may have been
 edited since a warehouse that began anew sent them."""
 _KNOWN = """
-    SELECT EXISTS (FROM queue WHERE project = ? AND task_id <> '') OR EXISTS (FROM asked_before WHERE project = ?)
+    SELECT item_id, task_id FROM queue WHERE project = $project AND task_id <> ''
+    UNION ALL SELECT item_id, task_id FROM asked_before WHERE project = $project
 """
 
 
 def refuse_other(lake: Lake, service: AnnotationService, config: QueueConfig) -> None:
-    """Look at the tasks that the service holds of this warehouse's items, as long as it knows none of them.
+    """Look at the tasks that the service holds of this warehouse's items, as long as none is known to be from here.
 
     Raises:
         ServiceRefused: more than half of them show another text.
     """
     with lake.read() as reader:
-        if reader.scalar(_KNOWN, [config.project, config.project]):
+        if any(service.gave(*task) for task in reader.rows(_KNOWN, {"project": config.project})):
             return
     there = {task.item_id: task.data for task in service.stored()}
     with lake.read() as reader:

@@ -42,13 +42,13 @@ def push(lake: Lake, service: AnnotationService, config: QueueConfig, progress: 
         rows = queue_rows(stage, config, "planned", "sent")
         stored = queue_rows(stage, config, "confirmed")
         on_screens = max(FEWEST_ON_SCREENS, _annotators(stage, config))
-    if rows:
-        refuse_other(lake, service, config)
-    if not config.suggest:
-        rows = [_by_the_text_alone(row) if row["state"] == "planned" else row for row in rows]
     # Those of another service waited where the project was before: this one may hold some of them, from earlier still.
     here = [row for row in stored if service.gave(row["item_id"], row["task_id"])]
     elsewhere = [row for row in stored if not service.gave(row["item_id"], row["task_id"])]
+    if rows or elsewhere:
+        refuse_other(lake, service, config)
+    if not config.suggest:
+        rows = [_by_the_text_alone(row) if row["state"] == "planned" else row for row in rows]
     made = bool(rows or stored) and ensure_project(service, config)
     # Deleted there, or the service began anew or was set back: it is asked about each, and sent what it lacks.
     gone = _gone(service, here)

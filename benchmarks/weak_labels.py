@@ -35,6 +35,7 @@ from benchmarks.weak_labels_selected import Taught, selected
 from engine.client import load_encoder
 from weak_labels.calibration import calibration_error
 from weak_labels.classifier import EndModel, Features, Floats, Ints
+from weak_labels.feature_map import FeatureMap
 from weak_labels.gold_step import learn
 from weak_labels.label_models import LabelModelConfig, VoteMatrix, fit
 from weak_labels.self_training import self_trained
@@ -194,12 +195,14 @@ def end(data: DataSet) -> dict[str, float]:
 @functools.cache
 def _end_model(data: DataSet, kind: str, trained: bool) -> tuple[EndModel, Features, Features]:
     """The model on weak labels alone, and what it sees of the train and of the test rows."""
-    seen, unseen = _vectors(data.train), _vectors(data.test)
+    vectors = _vectors(data.train)
+    feature_map = FeatureMap.fit(vectors)
+    seen, unseen = feature_map.of(vectors), feature_map.of(_vectors(data.test))
     train, test = seen, unseen
     fitted = fit(data.train.votes, _config(data, kind))
     probs_NC, weights_N = fitted.probs, (fitted.votes > 0).astype(np.float64)
     if trained:
-        taught = self_trained(seen, data.train.texts, probs_NC, weights_N)
+        taught = self_trained(vectors, data.train.texts, probs_NC, weights_N)
         probs_NC, weights_N = taught.probs, taught.weights
         if taught.words:
             train = taught.words.beside(seen, data.train.texts)

@@ -24,7 +24,7 @@ Features = Any
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-VERSION = 7
+VERSION = 8
 """Raised with every change of this file, or of what it is given to learn from, that could change a prediction; 2: few
 weak labels hold gold labels less firmly; 3: weak labels of one class alone teach nothing; 4: gold labels scale what
 weak ones taught, and move it more; 5: people's labels that are all alike teach nothing either; 6: people's labels alone

@@ -6,6 +6,7 @@ from typing import Self
 from warehouse import Reader, SettingsError
 from weak_labels.calibration import Floats
 from weak_labels.classifier import EndModelConfig, Vectors
+from weak_labels.feature_map import FeatureMap
 from weak_labels.heads import Heads, Learned
 from weak_labels.one_vs_rest import LearnedSets, OneVsRestHeads, confidence
 from weak_labels.training_data import read_training_data
@@ -32,6 +33,7 @@ class Predictor:
 
     Attributes:
         config: the end model.
+        feature_map: how it sees vectors.
         heads: what it learned from weak labels.
         learned: what it learned from people's labels besides.
         gold_labels: how many of people's labels it learned from.
@@ -39,6 +41,7 @@ class Predictor:
     """
 
     config: EndModelConfig
+    feature_map: FeatureMap
     heads: Heads | OneVsRestHeads
     learned: Learned | LearnedSets
     gold_labels: int
@@ -65,6 +68,7 @@ class Predictor:
         heads = data.heads(config)
         return cls(
             config=config,
+            feature_map=data.feature_map,
             heads=heads,
             learned=data.learned(heads, config),
             gold_labels=len(data.gold),
@@ -78,7 +82,7 @@ class Predictor:
             vectors: of the texts, by the encoder of the settings [N, D].
             texts: N texts.
         """
-        probs_NC = self.learned.model.predict_proba(self.heads.features_of(vectors, texts))
+        probs_NC = self.learned.model.predict_proba(self.heads.features_of(self.feature_map.of(vectors), texts))
         names, multi_label = self.config.classes, self.config.multi_label
         if multi_label:
             labels = [[names[class_id] for class_id in (of >= 0.5).nonzero()[0]] for of in probs_NC]

@@ -6,19 +6,21 @@ Only the view `gold_labels` tells this file what people answered.
 import hashlib
 import json
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from warehouse import DataError, Reader
 from warehouse.reader import list_column_to_matrix
 from weak_labels.classifier import VERSION, Bools, EndModelConfig, Floats, Ints, Vectors
+from weak_labels.feature_map import FeatureMap
 from weak_labels.heads import Heads, Learned
 from weak_labels.kept_models import KeptModels
 from weak_labels.one_vs_rest import Label, LearnedSets, OneVsRestHeads, truth
 from weak_labels.self_training import self_trained
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainingData:
     """What the end model can learn from: items that have a vector, in the order of their ids.
 
@@ -47,6 +49,16 @@ class TrainingData:
     gold_left_out: int
     texts: list[str]
 
+    @cached_property
+    def feature_map(self) -> FeatureMap:
+        """How the end model sees vectors; learned from those of train items."""
+        return FeatureMap.fit(self.vectors[self.train])
+
+    @cached_property
+    def seen(self) -> Vectors:
+        """The vectors as the end model sees them [N, D]."""
+        return self.feature_map.of(self.vectors)
+
     @property
     def tells_apart(self) -> bool:
         """Whether votes or people's labels tell items apart; a model of others is sure of one class for all of them."""
@@ -55,18 +67,18 @@ class TrainingData:
     def heads(self, config: EndModelConfig, *, weak: bool = True) -> Heads | OneVsRestHeads:
         """The end model before gold labels; with `weak` false, only what one without weak labels begins with."""
         weights = self.weights if weak else np.zeros_like(self.weights)
-        rows, probs, features = np.flatnonzero(weights), self.probs, self.vectors
+        rows, probs = np.flatnonzero(weights), self.probs
         kept = KeptModels.of(config.kept, self.vectors, self.content) if config.kept and weights.any() else None
         if config.multi_label:
-            return OneVsRestHeads.fit(config, self.vectors, self.train, probs, weights, kept)
+            return OneVsRestHeads.fit(config, self.seen, self.train, probs, weights, kept)
         if self.texts and self.weights.any():
             rows = np.flatnonzero(self.train)
             texts = [self.texts[row] for row in rows]
             taught = self_trained(self.vectors[rows], texts, self.probs[rows], self.weights[rows])
-            features = taught.words.beside(self.vectors, self.texts) if taught.words else self.vectors
-            heads = Heads.fit(config, self.vectors, features, rows, taught.probs, taught.weights * weak, kept)
+            features = taught.words.beside(self.seen, self.texts) if taught.words else self.seen
+            heads = Heads.fit(config, self.seen, features, rows, taught.probs, taught.weights * weak, kept)
             return replace(heads, words=taught.words)
-        return Heads.fit(config, self.vectors, features, rows, probs[rows], weights[rows], kept)
+        return Heads.fit(config, self.seen, self.seen, rows, probs[rows], weights[rows], kept)
 
     @property
     def gold_rows(self) -> Ints:

@@ -11,6 +11,7 @@ from active.outbox import QueueConfig
 from active.push import push
 from active.queue import collect
 from active.reconcile import reconcile
+from active.task_folder import TaskFolder
 from flows.studio import StudioInfo
 from tests.active.plans import plan, states
 from tests.lakes import copy_of
@@ -168,6 +169,7 @@ def test_a_project_of_another_warehouse_is_left_alone(
     stored = list(service.stored())
     with copy_of(Lake, tmp_path / "other") as other:
         ids = planned(other, service.project, 3)
+        push(other, TaskFolder(tmp_path / "tasks", service.project), config)
         with other.stage("other records", version=1, inputs=()) as stage:
             others = "* EXCLUDE (run_id, committed_at, changed_at) REPLACE ('other ' || content AS content)"
             stage.commit([Upsert("items", stage.arrow(f"SELECT {others} FROM items"))])
@@ -176,7 +178,7 @@ def test_a_project_of_another_warehouse_is_left_alone(
                 step(other, service, QueueConfig(project=service.project, classes=("other", "classes")))
         with other.read() as reader:
             assert reader.scalar("SELECT count(*) FROM annotations") == 0
-        assert states(other) == {"planned": 3}
+        assert states(other) == {"confirmed": 3}  # in the folder that the project was in before
         assert list(service.stored()) == stored
         # As where a warehouse begins anew and one record was edited since.
         with other.stage("the same records", version=1, inputs=()) as stage:

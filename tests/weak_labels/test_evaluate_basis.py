@@ -68,7 +68,8 @@ def replayed(small: SmallLake) -> list[int]:
 
 
 def other_votes(small: SmallLake, monkeypatch: pytest.MonkeyPatch) -> None:
-    small.put_votes({"lf_new": dict.fromkeys([*small.train_ids(), *small.test_ids()], 2)})
+    always = dict.fromkeys([*small.train_ids(), *small.test_ids()], 2)
+    small.put_votes({"lf_new": always, "lf_newer": always})
 
 
 def other_model(small: SmallLake, monkeypatch: pytest.MonkeyPatch) -> None:

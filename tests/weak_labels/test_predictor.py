@@ -63,9 +63,10 @@ def test_of_a_text_it_sees_the_words_where_it_learned_from_words(small: SmallLak
         data = read_training_data(reader, config)
     texts = [f"{CLASSES[small.truth[item_id]]} is what this is about, {item_id}" for item_id in data.item_ids]
     vectors = np.eye(8, dtype=np.float32)[[small.truth[item_id] for item_id in data.item_ids]]  # both views agree
-    heads = replace(data, texts=texts, vectors=vectors).heads(config)
+    data = replace(data, texts=texts, vectors=vectors)
+    heads = data.heads(config)
     assert heads.features.shape[1] > 8
-    assert abs(heads.features_of(vectors, texts) - heads.features).max() == 0
+    assert abs(heads.features_of(data.feature_map.of(vectors), texts) - heads.features).max() == 0
 
 
 def test_answers_since_the_last_run_are_learned_from(small: SmallLake) -> None:

@@ -1,0 +1,100 @@
+"""What the end model sees of vectors: moved toward what stands around them, and stretched along how items differ.
+
+Both come from vectors alone, and are worth most where labels are few (docs/decisions/0169):
+
+1. Texts that are alike mostly have the same class, so an item's vector is mixed with those of the items around it.
+2. A ridge takes every direction of the vectors for as likely to matter. Items of different classes lie apart, though,
+   so directions in which items differ more are likelier to tell classes apart: along these a weight may be larger.
+
+Source: a spectral prior and propagation of features as in Wu et al. 2019, Simplifying graph convolutional networks,
+https://arxiv.org/abs/1902.07153, over attention to a sample of the items instead of a graph, so that a text that is no
+item is seen in the same way.
+
+Shape letters: N items, D dimensions, L landmarks.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from threadpoolctl import threadpool_limits
+
+from weak_labels.losses import softmax
+
+Vectors = npt.NDArray[np.floating[Any]]
+
+LANDMARKS = 1_024
+"""Items that stand for all of them."""
+SHARPNESS = 20.0
+"""By how much the logarithm of a landmark's weight grows with its cosine: one that is .1 nearer weighs seven times."""
+AROUND = 0.2
+"""Share of what stands around an item in what is seen of it."""
+PRIOR_POWER = 0.75
+"""Power of the variance of the items along a direction that the prior variance of a weight along it is taken to be."""
+MOST_ROWS = 20_000
+"""Items that variances are estimated from; more would not change them."""
+CHUNK = 8_192
+SAME = 0.9999
+"""Cosine from which a landmark is the item itself, or its double, and says nothing new of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureMap:
+    """How vectors are seen: mixed with those of `landmarks_LD`, which stand for all items, then times `stretch_DD`."""
+
+    landmarks_LD: Vectors
+    stretch_DD: Vectors
+
+    @classmethod
+    def fit(cls, vectors: Vectors) -> Self:
+        """Learn the map from vectors alone.
+
+        No mean is taken away: by what all vectors share, people's labels move a class as a whole. The mean square of
+        the distances of mapped vectors from their mean is 1. Vectors that do not differ are left as they are.
+
+        Args:
+            vectors: of the items that may be learned from [N, D], unit rows; N may be 0.
+        """
+        landmarks_LD, rows_ND = _some(vectors, LANDMARKS), _some(vectors, MOST_ROWS)
+        d = rows_ND.shape[1]
+        if not (rows_ND != rows_ND[:1]).any():
+            return cls(rows_ND[:0], np.eye(d, dtype=np.float32))
+        with threadpool_limits(1):  # equal bits on any number of cores
+            mixed_ND = _mixed(rows_ND, landmarks_LD).astype(np.float64)
+            apart_ND = mixed_ND - mixed_ND.mean(axis=0)
+            variance_D, axes_DD = np.linalg.eigh(apart_ND.T @ apart_ND / len(apart_ND))
+            variance_D = np.maximum(variance_D, 0.0)
+            prior_D = (variance_D + variance_D.mean()) ** PRIOR_POWER
+            stretch_DD = (axes_DD * np.sqrt(prior_D / (variance_D @ prior_D))) @ axes_DD.T
+        return cls(landmarks_LD, stretch_DD.astype(np.float32))
+
+    def of(self, vectors: Vectors) -> Vectors:
+        """Vectors [N, D], unit rows, as the end model sees them [N, D], float32."""
+        with threadpool_limits(1):
+            return _mixed(vectors, self.landmarks_LD) @ self.stretch_DD
+
+
+def _some(vectors: Vectors, most: int) -> Vectors:
+    """Vectors evenly taken from all of them, `most` at most [M, D], float32."""
+    return np.asarray(vectors[:: -(-len(vectors) // most) or 1], np.float32)
+
+
+def _mixed(vectors: Vectors, landmarks: Vectors) -> Vectors:
+    """Vectors [N, D] mixed with the landmarks [L, D] around them, unit rows, float32."""
+    mixed_ND = np.array(vectors, np.float32)
+    for start in range(0, len(mixed_ND) if len(landmarks) else 0, CHUNK):
+        rows_MD = mixed_ND[start : start + CHUNK]
+        cosine_ML = rows_MD @ landmarks.T
+        cosine_ML[cosine_ML > SAME] = -np.inf
+        alone_M = np.isneginf(cosine_ML).all(axis=1)
+        cosine_ML[alone_M] = 0.0
+        around_MD = softmax(SHARPNESS * cosine_ML) @ landmarks
+        around_MD[alone_M] = rows_MD[alone_M]
+        both_MD = (1 - AROUND) * rows_MD + AROUND * _unit(around_MD)
+        mixed_ND[start : start + CHUNK] = _unit(both_MD)
+    return mixed_ND
+
+
+def _unit(vectors: Vectors) -> Vectors:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
