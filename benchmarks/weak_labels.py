@@ -196,8 +196,7 @@ def end(data: DataSet) -> dict[str, float]:
 def _end_model(data: DataSet, kind: str, trained: bool) -> tuple[EndModel, Features, Features]:
     """The model on weak labels alone, and what it sees of the train and of the test rows."""
     vectors = _vectors(data.train)
-    feature_map = FeatureMap.fit(vectors)
-    seen, unseen = feature_map.of(vectors), feature_map.of(_vectors(data.test))
+    seen, unseen = _seen(data, stretched=not trained)
     train, test = seen, unseen
     fitted = fit(data.train.votes, _config(data, kind))
     probs_NC, weights_N = fitted.probs, (fitted.votes > 0).astype(np.float64)
@@ -212,17 +211,27 @@ def _end_model(data: DataSet, kind: str, trained: bool) -> tuple[EndModel, Featu
     return model, train, test
 
 
+@functools.cache
+def _seen(data: DataSet, *, stretched: bool) -> tuple[Features, Features]:
+    """What the end model sees of the vectors of the train and of the test rows."""
+    vectors = _vectors(data.train)
+    feature_map = FeatureMap.fit(vectors, stretched=stretched)
+    return feature_map.of(vectors), feature_map.of(_vectors(data.test))
+
+
 def gold(data: DataSet) -> dict[str, Any]:
     """Weak then clean, beside weak only and clean only, at some sizes of gold labels picked at random."""
-    weak, train, test = _end_model(data, "auto", True)
-    weak_only = round(data.score(weak.predict_proba(test).argmax(axis=1)), 4)
+    weak, *seen = _end_model(data, "auto", True)
+    seen_alone, classes = _seen(data, stretched=True), data.classes
+    weak_only = round(data.score(weak.predict_proba(seen[1]).argmax(axis=1)), 4)
     sizes: dict[str, Any] = {}
     for size in (size for size in GOLD_SIZES if size <= len(data.train.truth)):
         figures: dict[str, list[float]] = {"weak_then_gold": [], "gold_only": []}
         for seed in range(GOLD_SEEDS):
             picked = np.random.default_rng(seed).permutation(len(data.train.truth))[:size]
-            for name, start in (("weak_then_gold", weak), ("gold_only", None)):
-                model = learn(start, train[picked], data.train.truth[picked], data.classes)
+            labels = data.train.truth[picked]
+            for name, start, (train, test) in (("weak_then_gold", weak, seen), ("gold_only", None, seen_alone)):
+                model = learn(start, train[picked], labels, classes)
                 figures[name].append(data.score(model.predict_proba(test).argmax(axis=1)))
         sizes[str(size)] = {
             name: {"mean": round(statistics.fmean(values), 4), "sd": round(statistics.stdev(values), 4)}
@@ -240,10 +249,16 @@ def asked(data: DataSet) -> dict[str, Any]:
         weak=fitted.probs,
         vectors=_vectors(data.train),
         features=train,
+        features_alone=_seen(data, stretched=True)[0],
         truth=data.train.truth,
         model=model,
     )
-    found = selected(taught, lambda model: data.score(model.predict_proba(test).argmax(axis=1)))
+
+    def score(model: EndModel, *, alone: bool = False) -> float:
+        seen = _seen(data, stretched=True)[1] if alone else test
+        return data.score(model.predict_proba(seen).argmax(axis=1))
+
+    found = selected(taught, score)
     return {**found, "measure": "F1" if data.f1 else "accuracy"}
 
 

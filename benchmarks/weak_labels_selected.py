@@ -36,6 +36,7 @@ class Taught:
         weak: class probabilities of the label model [N, C].
         vectors: of the train rows [N, D].
         features: what the end model sees of them, of as many rows.
+        features_alone: what one without weak labels sees of them.
         truth: their classes [N].
         model: the end model on weak labels alone.
     """
@@ -44,16 +45,17 @@ class Taught:
     weak: Floats
     vectors: Floats
     features: Features
+    features_alone: Features
     truth: Ints
     model: EndModel
 
 
-def selected(taught: Taught, score: Callable[[EndModel], float]) -> dict[str, Any]:
+def selected(taught: Taught, score: Callable[..., float]) -> dict[str, Any]:
     """Mean figures by number of labels; each seed draws four fifths of the train rows anew to pick from.
 
     Args:
         taught: what is there before the first answer.
-        score: the figure of an end model on the test split.
+        score: the figure of an end model on the test split, with `alone` of one without weak labels.
     """
     classes = taught.votes.classes
     figures: dict[int, dict[str, list[float]]] = {size: {name: [] for name in COLUMNS} for size in SIZES}
@@ -63,8 +65,8 @@ def selected(taught: Taught, score: Callable[[EndModel], float]) -> dict[str, An
             for size, (asked, model) in _asked(taught, seed).items():
                 figures[size]["weak_then_gold"].append(score(model))
                 for name, rows in (("gold_only", asked), ("gold_only_random", drawn[:size])):
-                    alone = learn(None, taught.features[rows], taught.truth[rows], classes)
-                    figures[size][name].append(score(alone))
+                    alone = learn(None, taught.features_alone[rows], taught.truth[rows], classes)
+                    figures[size][name].append(score(alone, alone=True))
     return {
         "weak_only": round(score(taught.model), 4),
         "sizes": {

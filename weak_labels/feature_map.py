@@ -47,7 +47,7 @@ class FeatureMap:
     stretch_DD: Vectors
 
     @classmethod
-    def fit(cls, vectors: Vectors) -> Self:
+    def fit(cls, vectors: Vectors, *, stretched: bool = True) -> Self:
         """Learn the map from vectors alone.
 
         No mean is taken away: by what all vectors share, people's labels move a class as a whole. The mean square of
@@ -55,6 +55,7 @@ class FeatureMap:
 
         Args:
             vectors: of the items that may be learned from [N, D], unit rows; N may be 0.
+            stretched: no direction more than another where false, as where nearly all items have labels, if soft ones.
         """
         landmarks_LD, rows_ND = _some(vectors, LANDMARKS), _some(vectors, MOST_ROWS)
         d = rows_ND.shape[1]
@@ -65,7 +66,7 @@ class FeatureMap:
             apart_ND = mixed_ND - mixed_ND.mean(axis=0)
             variance_D, axes_DD = np.linalg.eigh(apart_ND.T @ apart_ND / len(apart_ND))
             variance_D = np.maximum(variance_D, 0.0)
-            prior_D = (variance_D + variance_D.mean()) ** PRIOR_POWER
+            prior_D = (variance_D + variance_D.mean()) ** (PRIOR_POWER if stretched else 0.0)
             stretch_DD = (axes_DD * np.sqrt(prior_D / (variance_D @ prior_D))) @ axes_DD.T
         return cls(landmarks_LD, stretch_DD.astype(np.float32))
 
@@ -87,10 +88,8 @@ def _mixed(vectors: Vectors, landmarks: Vectors) -> Vectors:
         rows_MD = mixed_ND[start : start + CHUNK]
         cosine_ML = rows_MD @ landmarks.T
         cosine_ML[cosine_ML > SAME] = -np.inf
-        alone_M = np.isneginf(cosine_ML).all(axis=1)
-        cosine_ML[alone_M] = 0.0
+        cosine_ML[np.isneginf(cosine_ML).all(axis=1)] = 0.0  # nothing but the item itself stands around it
         around_MD = softmax(SHARPNESS * cosine_ML) @ landmarks
-        around_MD[alone_M] = rows_MD[alone_M]
         both_MD = (1 - AROUND) * rows_MD + AROUND * _unit(around_MD)
         mixed_ND[start : start + CHUNK] = _unit(both_MD)
     return mixed_ND

@@ -52,12 +52,17 @@ class TrainingData:
     @cached_property
     def feature_map(self) -> FeatureMap:
         """How the end model sees vectors; learned from those of train items."""
-        return FeatureMap.fit(self.vectors[self.train])
+        return FeatureMap.fit(self.vectors[self.train], stretched=not self.trains_itself)
 
     @cached_property
     def seen(self) -> Vectors:
         """The vectors as the end model sees them [N, D]."""
         return self.feature_map.of(self.vectors)
+
+    @property
+    def trains_itself(self) -> bool:
+        """Whether the end model learns from labels that it gave to all items itself."""
+        return bool(self.texts) and bool(self.weights.any())
 
     @property
     def tells_apart(self) -> bool:
@@ -71,7 +76,7 @@ class TrainingData:
         kept = KeptModels.of(config.kept, self.vectors, self.content) if config.kept and weights.any() else None
         if config.multi_label:
             return OneVsRestHeads.fit(config, self.seen, self.train, probs, weights, kept)
-        if self.texts and self.weights.any():
+        if self.trains_itself:
             rows = np.flatnonzero(self.train)
             texts = [self.texts[row] for row in rows]
             taught = self_trained(self.vectors[rows], texts, self.probs[rows], self.weights[rows])

@@ -68,8 +68,8 @@ def replayed(small: SmallLake) -> list[int]:
 
 
 def other_votes(small: SmallLake, monkeypatch: pytest.MonkeyPatch) -> None:
-    always = dict.fromkeys([*small.train_ids(), *small.test_ids()], 2)
-    small.put_votes({"lf_new": always, "lf_newer": always})
+    wrong = {item_id: (small.truth[item_id] + 1) % 3 for item_id in [*small.train_ids(), *small.test_ids()]}
+    small.put_votes({"lf_new": wrong, "lf_newer": wrong})
 
 
 def other_model(small: SmallLake, monkeypatch: pytest.MonkeyPatch) -> None:
