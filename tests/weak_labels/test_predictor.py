@@ -12,6 +12,7 @@ from tests.weak_labels.test_models_are_kept import KINDS, labelled
 from warehouse import Lake, SettingsError
 from warehouse.reader import list_column_to_matrix
 from weak_labels.end_model import end_model
+from weak_labels.heads import Heads
 from weak_labels.label_models import LabelModelConfig, label_model
 from weak_labels.predictor import Predictor
 from weak_labels.training_data import read_training_data
@@ -67,6 +68,17 @@ def test_of_a_text_it_sees_the_words_where_it_learned_from_words(small: SmallLak
     heads = data.heads(config)
     assert heads.features.shape[1] > 8
     assert abs(heads.features_of(data.feature_map.of(vectors), texts) - heads.features).max() == 0
+
+
+@pytest.mark.parametrize("self_training", [False, True])
+def test_vectors_are_stretched_unless_the_end_model_trains_itself(small: SmallLake, *, self_training: bool) -> None:
+    config = replace(small.end_config, self_training=self_training)
+    with small.lake.read() as reader:
+        data = read_training_data(reader, config)
+    heads = data.heads(config)
+    assert isinstance(heads, Heads)
+    assert np.array_equal(heads.vectors, data.feature_map.of(data.vectors))
+    assert bool(np.ptp(np.linalg.eigvalsh(data.feature_map.stretch_DD)) < 1e-4) is self_training
 
 
 def test_answers_since_the_last_run_are_learned_from(small: SmallLake) -> None:
