@@ -178,7 +178,7 @@ class EndModel:
         """Learn from weak labels alone.
 
         Args:
-            vectors: [N, D] unit rows, with the words beside them where it sees both.
+            vectors: [N, D] as `weak_labels.feature_map` shows them, with the words beside them where it sees both.
             probs: weak labels [N, C], rows that count sum to 1.
             weights: [N] how much each one counts, 0 or more; 0 leaves it out.
             hidden: what it looks through as well.

@@ -72,8 +72,12 @@ class FeatureMap:
 
     def of(self, vectors: Vectors) -> Vectors:
         """Vectors [N, D], unit rows, as the end model sees them [N, D], float32."""
+        seen_ND = np.empty(vectors.shape, np.float32)
         with threadpool_limits(1):
-            return _mixed(vectors, self.landmarks_LD) @ self.stretch_DD
+            for start in range(0, len(vectors), CHUNK):
+                mixed_MD = _mixed(vectors[start : start + CHUNK], self.landmarks_LD)
+                seen_ND[start : start + CHUNK] = mixed_MD @ self.stretch_DD
+        return seen_ND
 
 
 def _some(vectors: Vectors, most: int) -> Vectors:
@@ -82,17 +86,15 @@ def _some(vectors: Vectors, most: int) -> Vectors:
 
 
 def _mixed(vectors: Vectors, landmarks: Vectors) -> Vectors:
-    """Vectors [N, D] mixed with the landmarks [L, D] around them, unit rows, float32."""
-    mixed_ND = np.array(vectors, np.float32)
-    for start in range(0, len(mixed_ND) if len(landmarks) else 0, CHUNK):
-        rows_MD = mixed_ND[start : start + CHUNK]
-        cosine_ML = rows_MD @ landmarks.T
-        cosine_ML[cosine_ML > SAME] = -np.inf
-        cosine_ML[np.isneginf(cosine_ML).all(axis=1)] = 0.0  # nothing but the item itself stands around it
-        around_MD = softmax(SHARPNESS * cosine_ML) @ landmarks
-        both_MD = (1 - AROUND) * rows_MD + AROUND * _unit(around_MD)
-        mixed_ND[start : start + CHUNK] = _unit(both_MD)
-    return mixed_ND
+    """Vectors [N, D] mixed with the landmarks [L, D] around them, unit rows, float32; as they are where L is 0."""
+    rows_ND = np.asarray(vectors, np.float32)
+    if not len(landmarks):
+        return rows_ND
+    cosine_NL = rows_ND @ landmarks.T
+    cosine_NL[cosine_NL > SAME] = -np.inf
+    cosine_NL[np.isneginf(cosine_NL).all(axis=1)] = 0.0  # nothing but the item itself stands around it
+    around_ND = _unit(softmax(SHARPNESS * cosine_NL) @ landmarks)
+    return _unit((1 - AROUND) * rows_ND + AROUND * around_ND)
 
 
 def _unit(vectors: Vectors) -> Vectors:
