@@ -34,7 +34,7 @@ from benchmarks.weak_labels_report import page
 from benchmarks.weak_labels_selected import Taught, selected
 from engine.client import load_encoder
 from weak_labels.calibration import calibration_error
-from weak_labels.classifier import EndModel, Features, Floats, Ints
+from weak_labels.classifier import EndModel, Features, Floats, Ints, Vectors
 from weak_labels.feature_map import FeatureMap
 from weak_labels.gold_step import learn
 from weak_labels.label_models import LabelModelConfig, VoteMatrix, fit
@@ -195,13 +195,11 @@ def end(data: DataSet) -> dict[str, float]:
 @functools.cache
 def _end_model(data: DataSet, kind: str, trained: bool) -> tuple[EndModel, Features, Features]:
     """The model on weak labels alone, and what it sees of the train and of the test rows."""
-    vectors = _vectors(data.train)
-    seen, unseen = _seen(data, stretched=not trained)
-    train, test = seen, unseen
+    train, test = seen, unseen = _seen(data, mapped=not trained)
     fitted = fit(data.train.votes, _config(data, kind))
     probs_NC, weights_N = fitted.probs, (fitted.votes > 0).astype(np.float64)
     if trained:
-        taught = self_trained(vectors, data.train.texts, probs_NC, weights_N)
+        taught = self_trained(seen, data.train.texts, probs_NC, weights_N)
         probs_NC, weights_N = taught.probs, taught.weights
         if taught.words:
             train = taught.words.beside(seen, data.train.texts)
@@ -212,17 +210,19 @@ def _end_model(data: DataSet, kind: str, trained: bool) -> tuple[EndModel, Featu
 
 
 @functools.cache
-def _seen(data: DataSet, *, stretched: bool) -> tuple[Features, Features]:
-    """What the end model sees of the vectors of the train and of the test rows."""
-    vectors = _vectors(data.train)
-    feature_map = FeatureMap.fit(vectors, stretched=stretched)
-    return feature_map.of(vectors), feature_map.of(_vectors(data.test))
+def _seen(data: DataSet, *, mapped: bool) -> tuple[Vectors, Vectors]:
+    """What the end model sees of the vectors of the train and of the test rows; as they are where it trains itself."""
+    vectors, unseen = _vectors(data.train), _vectors(data.test)
+    if not mapped:
+        return vectors, unseen
+    feature_map = FeatureMap.fit(vectors)
+    return feature_map.of(vectors), feature_map.of(unseen)
 
 
 def gold(data: DataSet) -> dict[str, Any]:
     """Weak then clean, beside weak only and clean only, at some sizes of gold labels picked at random."""
     weak, *seen = _end_model(data, "auto", True)
-    seen_alone, classes = _seen(data, stretched=True), data.classes
+    seen_alone, classes = _seen(data, mapped=True), data.classes
     weak_only = round(data.score(weak.predict_proba(seen[1]).argmax(axis=1)), 4)
     sizes: dict[str, Any] = {}
     for size in (size for size in GOLD_SIZES if size <= len(data.train.truth)):
@@ -249,13 +249,13 @@ def asked(data: DataSet) -> dict[str, Any]:
         weak=fitted.probs,
         vectors=_vectors(data.train),
         features=train,
-        features_alone=_seen(data, stretched=True)[0],
+        features_alone=_seen(data, mapped=True)[0],
         truth=data.train.truth,
         model=model,
     )
 
     def score(model: EndModel, *, alone: bool = False) -> float:
-        seen = _seen(data, stretched=True)[1] if alone else test
+        seen = _seen(data, mapped=True)[1] if alone else test
         return data.score(model.predict_proba(seen).argmax(axis=1))
 
     found = selected(taught, score)

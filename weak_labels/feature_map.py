@@ -41,13 +41,21 @@ SAME = 0.9999
 
 @dataclass(frozen=True, slots=True)
 class FeatureMap:
-    """How vectors are seen: mixed with those of `landmarks_LD`, which stand for all items, then times `stretch_DD`."""
+    """How vectors are seen: mixed with those of `landmarks_LD`, which stand for all items, then times `stretch_DD`.
+
+    Without landmarks they are seen as they are.
+    """
 
     landmarks_LD: Vectors
     stretch_DD: Vectors
 
     @classmethod
-    def fit(cls, vectors: Vectors, *, stretched: bool = True) -> Self:
+    def identity(cls, dimensions: int) -> Self:
+        """Vectors [N, D] as they are."""
+        return cls(np.zeros((0, dimensions), np.float32), np.eye(dimensions, dtype=np.float32))
+
+    @classmethod
+    def fit(cls, vectors: Vectors) -> Self:
         """Learn the map from vectors alone.
 
         No mean is taken away: by what all vectors share, people's labels move a class as a whole. The mean square of
@@ -55,23 +63,23 @@ class FeatureMap:
 
         Args:
             vectors: of the items that may be learned from [N, D], unit rows; N may be 0.
-            stretched: no direction more than another where false, as where nearly all items have labels, if soft ones.
         """
         landmarks_LD, rows_ND = _some(vectors, LANDMARKS), _some(vectors, MOST_ROWS)
-        d = rows_ND.shape[1]
         if not (rows_ND != rows_ND[:1]).any():
-            return cls(rows_ND[:0], np.eye(d, dtype=np.float32))
+            return cls.identity(rows_ND.shape[1])
         with threadpool_limits(1):  # equal bits on any number of cores
             mixed_ND = _mixed(rows_ND, landmarks_LD).astype(np.float64)
             apart_ND = mixed_ND - mixed_ND.mean(axis=0)
             variance_D, axes_DD = np.linalg.eigh(apart_ND.T @ apart_ND / len(apart_ND))
             variance_D = np.maximum(variance_D, 0.0)
-            prior_D = (variance_D + variance_D.mean()) ** (PRIOR_POWER if stretched else 0.0)
+            prior_D = (variance_D + variance_D.mean()) ** PRIOR_POWER
             stretch_DD = (axes_DD * np.sqrt(prior_D / (variance_D @ prior_D))) @ axes_DD.T
         return cls(landmarks_LD, stretch_DD.astype(np.float32))
 
     def of(self, vectors: Vectors) -> Vectors:
-        """Vectors [N, D], unit rows, as the end model sees them [N, D], float32."""
+        """Vectors [N, D], unit rows, as the end model sees them [N, D]."""
+        if not len(self.landmarks_LD):
+            return vectors
         seen_ND = np.empty(vectors.shape, np.float32)
         with threadpool_limits(1):
             for start in range(0, len(vectors), CHUNK):
@@ -86,10 +94,8 @@ def _some(vectors: Vectors, most: int) -> Vectors:
 
 
 def _mixed(vectors: Vectors, landmarks: Vectors) -> Vectors:
-    """Vectors [N, D] mixed with the landmarks [L, D] around them, unit rows, float32; as they are where L is 0."""
+    """Vectors [N, D] mixed with the landmarks [L, D] around them, unit rows, float32."""
     rows_ND = np.asarray(vectors, np.float32)
-    if not len(landmarks):
-        return rows_ND
     cosine_NL = rows_ND @ landmarks.T
     cosine_NL[cosine_NL > SAME] = -np.inf
     cosine_NL[np.isneginf(cosine_NL).all(axis=1)] = 0.0  # nothing but the item itself stands around it

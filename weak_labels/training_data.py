@@ -51,8 +51,9 @@ class TrainingData:
 
     @cached_property
     def feature_map(self) -> FeatureMap:
-        """How the end model sees vectors; learned from those of train items."""
-        return FeatureMap.fit(self.vectors[self.train], stretched=not self.trains_itself)
+        """How the end model sees vectors: learned from those of train items, and as they are where it trains itself."""
+        train_ND = self.vectors[self.train]
+        return FeatureMap.identity(train_ND.shape[1]) if self.trains_itself else FeatureMap.fit(train_ND)
 
     @cached_property
     def seen(self) -> Vectors:

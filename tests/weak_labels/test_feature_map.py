@@ -96,9 +96,3 @@ def test_many_items_are_stood_for_by_some(monkeypatch: pytest.MonkeyPatch) -> No
     seen_by = FeatureMap.fit(vectors)
     assert len(seen_by.landmarks_LD) == 50
     assert np.isfinite(seen_by.of(vectors)).all()
-
-
-def test_where_it_is_not_stretched_no_direction_is_longer() -> None:
-    vectors, _ = groups(500, seed=0)
-    stretches = [np.linalg.eigvalsh(FeatureMap.fit(vectors, stretched=how).stretch_DD) for how in (False, True)]
-    assert np.ptp(stretches[0]) < 1e-4 < np.ptp(stretches[1])
