@@ -19,7 +19,7 @@ import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
-from prefect.deployments.runner import RunnerDeployment
+from prefect.deployments.runner import DeploymentApplyError, RunnerDeployment
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError, TerminationSignal
 from prefect.flows import Flow
 from prefect.runner import Runner
@@ -28,7 +28,7 @@ from prefect.states import Crashed
 from prefect.types.entrypoint import EntrypointType
 
 from flows import pipelines
-from flows.prefect_server import local_api_url
+from flows.prefect_server import local_api_url, log_in_hint
 from flows.project import Project
 from flows.services import SERVING
 from flows.trigger import deployment_name
@@ -73,38 +73,36 @@ def deployments_of(project: Project, *, pool: str | None = None) -> list[RunnerD
     return made
 
 
-def deploy(project: Project, pool: str) -> list[str]:
+def deploy(project: Project, pool: str) -> dict[str, str]:
     """Hand a project's deployments to a work pool.
 
     Returns:
-        Their names, as `prefect deployment run` takes them.
+        By their names, as `prefect deployment run` takes them, when they run.
 
     Raises:
         ServiceError: the server refused them; it names no such pool, or is away.
         SettingsError: another project has deployments of this name there.
     """
 
-    async def all_of_them() -> list[str]:
-        names: list[str] = []
+    async def all_of_them() -> dict[str, str]:
         deployments = deployments_of(project, pool=pool)
         await _make_way(deployments, project)
         for deployment in deployments:
             await deployment.aapply()
-            names.append(_full_name(deployment))
         await _drop_former(project)
-        return names
+        return _times(deployments, project)
 
     return _asked(all_of_them)
 
 
-def serve(project: Project, ready: Callable[[list[str]], None]) -> None:
+def serve(project: Project, ready: Callable[[dict[str, str]], None]) -> None:
     """Run a project's deployments from this process until SIGTERM or Ctrl-C; runs at work are stopped with it.
 
     Schedules stay as they are when it ends, so that runs that came due meanwhile are seen as late.
 
     Args:
         project: the project.
-        ready: called with the names of the deployments when the server knows them.
+        ready: called with the names of the deployments, and when each runs, when the server knows them.
 
     Raises:
         ServiceError: the server refused them, or is away, also later.
@@ -113,18 +111,14 @@ def serve(project: Project, ready: Callable[[list[str]], None]) -> None:
 
     left: Sequence[UUID] = ()
 
-    async def register(runner: Runner) -> list[str]:
+    async def register(runner: Runner) -> dict[str, str]:
         nonlocal left
-        names: list[str] = []
-        made: list[UUID] = []
         deployments = deployments_of(project)
         await _make_way(deployments, project)
-        for deployment in deployments:
-            made.append(await runner.aadd_deployment(deployment))
-            names.append(_full_name(deployment))
+        made = [await runner.aadd_deployment(deployment) for deployment in deployments]
         await _drop_former(project)
         left = await close_dead_runs(project, await begun_runs(made))
-        return names
+        return _times(deployments, project)
 
     async def work(runner: Runner) -> None:
         closing = asyncio.create_task(close_when_idle(project, left))
@@ -183,6 +177,7 @@ def _runner(project: Project) -> Generator[Runner]:
 async def _make_way(deployments: Sequence[RunnerDeployment], project: Project) -> None:
     """Look what the server knows under the deployments' names before they are made.
 
+    One that somebody paused stays so; Prefect would let it go on, also when a supervisor starts the schedule again.
     Schedules of one that has none any more are removed; Prefect would keep them. On the server that `siftline up`
     started for this project, another folder is the one from which it was moved or copied.
 
@@ -200,6 +195,7 @@ async def _make_way(deployments: Sequence[RunnerDeployment], project: Project) -
             theirs = str(known.parameters.get("project", ""))
             if theirs and not _has_own_server(project) and Path(theirs).resolve() != project.root.resolve():
                 others[_full_name(deployment)] = theirs
+            deployment.paused = known.paused or (bool(known.schedules) and not any(s.active for s in known.schedules))
             if not deployment.schedules:
                 idle += [(known.id, schedule.id) for schedule in known.schedules]
         if others:
@@ -215,6 +211,17 @@ async def _make_way(deployments: Sequence[RunnerDeployment], project: Project) -
 
 def _full_name(deployment: RunnerDeployment) -> str:
     return f"{deployment.flow_name}/{deployment.name}"
+
+
+def _times(deployments: Sequence[RunnerDeployment], project: Project) -> dict[str, str]:
+    """By their names, when deployments run."""
+    schedule = project.settings.schedule
+    times: dict[str, str] = {}
+    for deployment in deployments:
+        cron = getattr(schedule, str(deployment.flow_name))
+        when = f"{cron} ({schedule.timezone})" if cron else "never by itself"
+        times[_full_name(deployment)] = f"{when}, paused in Prefect" if cron and deployment.paused else when
+    return times
 
 
 async def begun_runs(deployments: Sequence[UUID]) -> list[UUID]:
@@ -276,10 +283,10 @@ def _has_own_server(project: Project) -> bool:
     return local_api_url(project.state_path) == os.environ.get("PREFECT_API_URL")
 
 
-def _asked(question: Callable[[], Any]) -> list[str]:
+def _asked(question: Callable[[], Any]) -> dict[str, str]:
     try:
         return asyncio.run(question())
-    except PrefectHTTPStatusError as error:
-        raise ServiceError(f"Prefect's server refused the deployments: {error}") from error
+    except (PrefectHTTPStatusError, DeploymentApplyError) as error:
+        raise ServiceError(f"Prefect's server refused the deployments: {error}{log_in_hint(error)}") from error
     except httpx.HTTPError as error:
         raise ServiceError(f"Prefect's server went away while the deployments were made: {error}") from error

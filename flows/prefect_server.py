@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -85,19 +86,29 @@ def configured_api_url() -> str | None:
     Raises:
         SettingsError: it is no address, or the profiles cannot be read.
     """
-    if url := os.environ.get("PREFECT_API_URL"):
-        return _plain(url, "PREFECT_API_URL")
+    url, where = _configured("PREFECT_API_URL")
+    return _plain(url, f"PREFECT_API_URL{where}") if url else None
+
+
+def _configured(name: str) -> tuple[str, str]:
+    """A setting of Prefect's by environment or by the active profile, empty where there is none; and where it stands.
+
+    Raises:
+        SettingsError: the profiles cannot be read.
+    """
+    if value := os.environ.get(name):
+        return value, ""
     home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
     profiles = Path(os.environ.get("PREFECT_PROFILES_PATH", str(home / "profiles.toml"))).expanduser()
     if not profiles.is_file():
-        return None
+        return "", ""
     try:
         content = tomllib.loads(profiles.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"Prefect's {profiles} is not valid TOML: {error}. Mend it, or move it away.") from error
     active = os.environ.get("PREFECT_PROFILE", content.get("active", ""))
-    url = content.get("profiles", {}).get(active, {}).get("PREFECT_API_URL")
-    return _plain(str(url), f"PREFECT_API_URL of the profile '{active}' in {profiles}") if url else None
+    value = str(content.get("profiles", {}).get(active, {}).get(name, ""))
+    return value, f" of the profile '{active}' in {profiles}"
 
 
 def _plain(url: str, where: str) -> str:
@@ -208,15 +219,33 @@ def check_api(url: str) -> None:
         ServiceError: it does not answer.
     """
     try:
-        answer = httpx.get(f"{url.rstrip('/')}/health", timeout=10, trust_env=not is_own(url))
+        authorities, _ = _configured("PREFECT_API_SSL_CERT_FILE")  # by which Prefect's client knows a server of a team
+        trusted = ssl.create_default_context(cafile=authorities) if authorities else True
+        answer = httpx.get(f"{url.rstrip('/')}/health", timeout=10, trust_env=not is_own(url), verify=trusted)
         if answer.status_code not in (401, 403):  # a log-in is asked for, which Prefect's client brings and we do not
             answer.raise_for_status()
     except httpx.HTTPError as error:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            raise ServiceError(
+                f"The certificate of the Prefect server at {url} is not trusted ({error}). Where an authority of your "
+                "own signed it, set PREFECT_API_SSL_CERT_FILE to a file of its certificate."
+            ) from error
         raise ServiceError(
             f"The Prefect server at {url} does not answer ({error}). Where `siftline up` started it, wait a minute and "
             "run `siftline up`; where it is yours, start it (`prefect server start`) or unset PREFECT_API_URL to run "
             "without one."
         ) from error
+
+
+def log_in_hint(error: Exception) -> str:
+    """What to do about a Prefect server that refused a log-in, to be added to a message; empty for any other error."""
+    words = str(error)
+    if "401 Unauthorized" not in words and "403 Forbidden" not in words:
+        return ""
+    return (
+        ". It asks for a log-in: set PREFECT_API_AUTH_STRING to the name:password that its "
+        "PREFECT_SERVER_API_AUTH_STRING has, or for Prefect Cloud PREFECT_API_KEY"
+    )
 
 
 def disk_full(home: Path) -> DiskFull | None:

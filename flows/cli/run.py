@@ -13,7 +13,7 @@ import httpx
 from flows.cli.console import EndNow, fitted, say, stage_progress
 from flows.cli.look import print_summary, project_hint
 from flows.limits import said_stop
-from flows.prefect_server import disk_full, prefect_api
+from flows.prefect_server import disk_full, log_in_hint, prefect_api
 from warehouse import ServiceError, SettingsError, StageResult
 from warehouse.rounding import three_decimals
 
@@ -78,6 +78,8 @@ def _get_ready(project: "Project") -> None:
 def _went_away(error: Exception, state: Path) -> EndNow:
     if full := disk_full(state):
         return EndNow(str(full))
+    if hint := log_in_hint(error):
+        return EndNow(f"Prefect's server refused this run: {error}{hint}.")
     return EndNow(
         f"Prefect's server went away or could not work ({error}). What was committed is kept; run again. If it stays "
         "so, and `siftline up` started that server: siftline down, then siftline up."

@@ -17,8 +17,8 @@ def serve_deployments(root: Path) -> None:
     url = require_api(project.state_path)
     from flows.deployments import serve
 
-    def ready(names: list[str]) -> None:
-        _say_schedule(project, names)
+    def ready(times: dict[str, str]) -> None:
+        _say_schedule(times)
         say(f"Serving them from here, seen at {url.removesuffix('/api')}. Stop with Ctrl-C or SIGTERM.")
         if path := os.environ.get("SIFTLINE_SERVE_READY"):
             Path(path).touch()
@@ -35,16 +35,14 @@ def deploy_to_pool(root: Path, pool: str) -> None:
     url = require_api(project.state_path)
     from flows.deployments import deploy
 
-    _say_schedule(project, deploy(project, pool))
+    _say_schedule(deploy(project, pool))
     out.print(f"Deployed to the work pool {pool} at {url.removesuffix('/api')}. Run them with:")
     out.print(f"  prefect worker start --pool {pool}")
 
 
-def _say_schedule(project: Project, names: list[str]) -> None:
-    schedule = project.settings.schedule
-    for name in names:
-        cron = getattr(schedule, name.split("/")[0])
-        say(f"  {name:<32} " + (f"{cron} ({schedule.timezone})" if cron else "never by itself"))
+def _say_schedule(times: dict[str, str]) -> None:
+    for name, when in times.items():
+        say(f"  {name:<32} {when}")
 
 
 def start_all(root: Path) -> None:

@@ -3,7 +3,6 @@
 import socket
 import ssl
 import struct
-import subprocess
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from active.push import push
 from flows.studio import StudioInfo
 from tests.active.plans import plan, states
 from tests.active.test_label_studio_faults import LOGIN_PAGE, answering
+from tests.servers import make_certificate
 from tests.studio import CLASSES, make_tasks, personal_token, proxy
 from warehouse import Lake, ServiceError, ServiceRefused, SiftlineError
 
@@ -23,14 +23,7 @@ pytestmark = pytest.mark.studio
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for 127.0.0.1 with its key, which no machine trusts by itself."""
-    path = tmp_path_factory.mktemp("tls") / "both.pem"
-    command = (
-        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
-    )
-    subprocess.run([*command.split(), "-keyout", path, "-out", f"{path}.crt"], check=True, capture_output=True)
-    path.write_text(path.read_text() + Path(f"{path}.crt").read_text())
-    return path
+    return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.mark.parametrize("kind", ["legacy token", "personal access token"])

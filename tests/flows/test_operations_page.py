@@ -7,7 +7,9 @@ import subprocess
 import sys
 import tomllib
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -55,11 +57,39 @@ def test_the_engine_shown_has_the_token_limit_that_init_writes(place: str) -> No
     assert re.search(rf'--max-tokens,? "?{limit}\b', command)
 
 
-def test_the_alert_is_an_automation_that_prefect_takes() -> None:
+def test_the_alerts_are_automations_that_hear_what_the_page_says() -> None:
     from prefect.events.schemas.automations import AutomationCore
+    from prefect.server.events.schemas.automations import EventTrigger
+    from prefect.server.events.schemas.events import ReceivedEvent
 
-    alert = AutomationCore.model_validate(yaml.safe_load(block("yaml")))
-    assert alert.name == "siftline needs someone"
+    failed, silent = (yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL))
+    heard: list[list[str]] = []
+    for alert in (failed, silent):
+        AutomationCore.model_validate(alert)
+        trigger = EventTrigger.model_validate(alert["trigger"])
+        heard.append([])
+        for project in ("tickets", "other"):
+            for flow in ("cycle", "collect"):
+                tags = [{"prefect.resource.id": f"prefect.tag.{tag}"} for tag in ("siftline", project)]
+                event = ReceivedEvent.model_validate(
+                    {
+                        "id": uuid4(),
+                        "occurred": datetime.now(UTC),
+                        "event": alert["trigger"]["expect"][0],
+                        "resource": {"prefect.resource.id": f"prefect.flow-run.{uuid4()}"},
+                        "related": [
+                            {
+                                "prefect.resource.id": f"prefect.flow.{uuid4()}",
+                                "prefect.resource.role": "flow",
+                                "prefect.resource.name": flow,
+                            },
+                            *({**tag, "prefect.resource.role": "tag"} for tag in tags),
+                        ],
+                    }
+                )
+                if trigger.covers(event) and trigger.expects(event.event):
+                    heard[-1].append(f"{flow}/{project}")
+    assert heard == [["cycle/tickets", "collect/tickets", "cycle/other", "collect/other"], ["cycle/tickets"]]
 
 
 def test_prefect_yaml_has_all_flows_and_the_same_times_as_the_settings() -> None:
@@ -206,6 +236,7 @@ def backed_up(root: Path, script: str) -> Path:
     assert (ended.returncode, ended.stderr) == (0, "")
     assert "as they were written" in ended.stdout
     [copy] = place.iterdir()
+    assert not copy.stat().st_mode & 0o077, "nobody else reads a backup"
     return copy
 
 
@@ -214,6 +245,8 @@ def test_the_backup_on_the_page_is_a_project(tmp_path: Path) -> None:
     copy = backed_up(make_tickets(tmp_path), script)
     with Project(copy).read_lake() as lake, lake.read() as reader:
         assert reader.scalar("SELECT count(*) FROM items") == 2
+        [watched] = re.findall(r'siftline sql --format csv "(.*?)"', PAGE, re.DOTALL)
+        assert reader.rows(watched) == [(0, None, 0, None)], "what monitoring asks, of a project that has only records"
     assert not ingest(Project(copy).lake, Project(copy).ingest_config).committed
 
 

@@ -21,7 +21,7 @@ from flows.cli.run import _went_away  # pyright: ignore[reportPrivateUsage]
 from flows.prefect_server import check_api, configured_api_url, prefect_api
 from flows.project import Project
 from tests.projects import ROOT, give_prefect_database
-from tests.servers import answering
+from tests.servers import answering, make_certificate
 from warehouse import Append, ServiceError, SettingsError, Upsert
 from warehouse.errors import DiskFull
 
@@ -108,6 +108,27 @@ def test_a_server_behind_a_log_in_is_not_away() -> None:
             check_api(f"{url}/other")
 
 
+def test_a_server_whose_authority_prefects_client_is_told_is_not_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Well(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    certificate = make_certificate(tmp_path)
+    profile = f'active = "team"\n[profiles.team]\nPREFECT_API_SSL_CERT_FILE = "{certificate}.crt"\n'
+    for name in ("SSL_CERT_FILE", "PREFECT_API_SSL_CERT_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PREFECT_PROFILES_PATH", str(tmp_path / "profiles.toml"))
+    with answering(Well, certificate=certificate) as url:
+        with pytest.raises(ServiceError, match="PREFECT_API_SSL_CERT_FILE"):
+            check_api(f"{url}/api")
+        (tmp_path / "profiles.toml").write_text(profile)
+        check_api(f"{url}/api")
+
+
 def test_the_active_profile_decides_like_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
@@ -163,6 +184,7 @@ def test_a_server_that_cannot_work_says_what_to_do(
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=free))
     error = _went_away(httpx.ConnectError("gone"), tmp_path)
     assert words in str(error)
+    assert ("PREFECT_API_AUTH_STRING" in str(_went_away(RuntimeError("401 Unauthorized"), tmp_path))) == bool(free)
     assert ("full" in str(error)) == (not free)
 
 
@@ -219,6 +241,7 @@ def test_annotators_who_answered_all_there_is_wait_for_no_hour(
 
 SAME_NAME = """
 import json, os, sys
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from flows.prefect_server import prefect_api
 with prefect_api(Path(sys.argv[1])):
@@ -227,21 +250,44 @@ with prefect_api(Path(sys.argv[1])):
     from flows.deployments import deploy
     from flows.processes import start_time
     from flows.project import Project
-    from warehouse import SettingsError
-    with get_client(sync_client=True) as client:
-        client.create_work_pool(WorkPoolCreate(name="pool", type="process"))
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from tests.servers import answering
+    from warehouse import ServiceError, SettingsError
     north, south = (Path(sys.argv[1]) / name for name in ("north", "south"))
     for root in (north, south):
         root.mkdir()
         (root / "siftline.toml").write_text(
             '[project]\\nname = "tickets"\\nclasses = ["a", "b"]\\n[[sources]]\\nname = "r"\\npath = "d.jsonl"\\n'
         )
-    deploy(Project(north), "pool")
-    try:
-        deploy(Project(south), "pool")
-    except SettingsError as error:
-        print(error)
-    print(len(deploy(Project(north), "pool")))
+
+    class Gate(BaseHTTPRequestHandler):
+        do_GET = do_POST = lambda self: self.send_error(401)
+
+        def log_message(self, *told):
+            pass
+
+    def refusal():
+        try:
+            deploy(Project(north), "pool")
+        except ServiceError as error:
+            return str(error)
+
+    print(refusal())
+    with answering(Gate) as url, temporary_settings({PREFECT_API_URL: f"{url}/api"}):
+        print(refusal())
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name="pool", type="process"))
+        deploy(Project(north), "pool")
+        client.pause_deployment(client.read_deployment_by_name("cycle/tickets").id)
+        upkeep = client.read_deployment_by_name("maintenance/tickets")
+        client.update_deployment_schedule(upkeep.id, upkeep.schedules[0].id, active=False)
+        try:
+            deploy(Project(south), "pool")
+        except SettingsError as error:
+            print(error)
+        print(*deploy(Project(north), "pool").values(), sep="; ")
+        flows = ("cycle", "collect", "refresh", "maintenance")
+        print(*(client.read_deployment_by_name(f"{flow}/tickets").paused for flow in flows))
     moved = north.rename(north.with_name("moved"))
     services = moved / ".siftline" / "services"
     services.mkdir(parents=True)
@@ -321,10 +367,20 @@ def ended_well(script: str, folder: Path, database: Path) -> list[str]:
 
 
 def test_a_project_does_not_take_the_deployments_of_another_of_its_name(tmp_path: Path, prefect_database: Path) -> None:
-    refused, again, moved, place, renamed = ended_well(SAME_NAME, tmp_path, prefect_database)
+    told = ended_well(SAME_NAME, tmp_path, prefect_database)
+    no_pool, no_log_in, refused, again, paused, moved, place, renamed = told
+    assert "pool" in no_pool
+    assert "not found" in no_pool
+    assert "PREFECT_API_AUTH_STRING" in no_log_in
     assert f"cycle/tickets for the project in {tmp_path / 'north'}, not for {tmp_path / 'south'}" in refused
     ways = [f"prefect deployment delete {flow}/tickets" for flow in ("cycle", "collect", "refresh", "maintenance")]
     assert refused.strip().endswith("; ".join(ways))
-    assert again == "4"
+    assert again.split("; ") == [
+        "0 * * * * (UTC), paused in Prefect",
+        "*/10 * * * * (UTC)",
+        "never by itself",
+        "30 3 * * * (UTC), paused in Prefect",
+    ]
+    assert paused == "True False False True", "what somebody paused stays so, when the schedule is made anew"
     assert (moved, place) == ("4", str(tmp_path / "moved")), "on its own server a project that was moved goes on"
     assert renamed == "letters letters letters letters my-own", "and one with a new name has none under the former"
