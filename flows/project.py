@@ -106,6 +106,17 @@ class Project:
             raise
         return lake
 
+    @property
+    def encoder_name(self) -> str:
+        """The encoder as the engine takes it: a name that it knows, or the whole path of a file."""
+        name = self.settings.encoder.name
+        return str(self.root / name) if name.endswith(".safetensors") else name
+
+    @property
+    def engine_url(self) -> str:
+        """Address of the engine's server without a slash at its end; empty where there is none."""
+        return (self.settings.engine.url or "").rstrip("/")
+
     @cached_property
     def encoder(self) -> Encoder:
         """The encoder named in the settings: on the engine's server when [engine] url is set, else in this process."""
@@ -113,29 +124,15 @@ class Project:
         return CompactEncoder(full) if self.settings.encoder.stored == "float16" else full
 
     def _full_encoder(self) -> Encoder:
-        section = self.settings.encoder
-        name = str(self.root / section.name) if section.name.endswith(".safetensors") else section.name
+        options = self.settings.encoder.model_dump(exclude={"name", "stored"})
         engine = self.settings.engine
-        if engine.url is not None:
-            from flows.services import engine_start
+        if engine.url is None:
+            return load_encoder(self.encoder_name, **options)
+        from flows.services import engine_start
 
-            return connect(
-                engine.url,
-                name=name,
-                active=section.active,
-                max_tokens=section.max_tokens,
-                key=key_from_environment(),
-                patience_s=engine.patience_s,
-                start=engine_start(self),
-                precision=section.precision,
-                device=section.device,
-            )
-        return load_encoder(
-            name,
-            active=section.active,
-            max_tokens=section.max_tokens,
-            device=section.device,
-            precision=section.precision,
+        key, start = key_from_environment(), engine_start(self)
+        return connect(
+            engine.url, name=self.encoder_name, key=key, patience_s=engine.patience_s, start=start, **options
         )
 
     @cached_property
@@ -347,13 +344,9 @@ class Project:
         return EndModelConfig(
             classes=self.classes,
             encoder_id=self.encoder.encoder_id,
-            kind=self.settings.end_model.kind,
-            seed=self.settings.end_model.seed,
-            self_training=self.settings.end_model.self_training,
-            calibrate=self.settings.end_model.calibrate,
-            balanced=self.settings.end_model.balanced,
             multi_label=self.multi_label,
             kept=self.state_path / "end_model",
+            **self.settings.end_model.model_dump(),
         )
 
     @cached_property
@@ -365,40 +358,29 @@ class Project:
         return EvaluateConfig(
             gold=self.root / section.gold,
             classes=self.classes,
-            split=section.split,
-            rival_seeds=section.rival_seeds,
             multi_label=self.multi_label,
+            **section.model_dump(exclude={"gold"}),
         )
 
     @cached_property
     def value_config(self) -> ValueConfig:
         """Configuration of `active.value`."""
-        return ValueConfig(neighbors=self.settings.value.neighbors, seed=self.settings.value.seed)
+        return ValueConfig(**self.settings.value.model_dump())
 
     @cached_property
     def select_config(self) -> SelectConfig:
         """Configuration of `active.select`."""
-        section = self.settings.select
         return SelectConfig(
             project=self.settings.project.name,
-            batch=section.batch,
-            budget=section.budget,
-            refill_below=section.refill_below,
-            strategy=section.strategy,
-            seed=section.seed,
             neighbors=self.settings.value.neighbors,
-            explore=section.explore,
-            most_per_class=section.most_per_class,
-            slice_by=section.slice_by,
-            most_per_slice=section.most_per_slice,
-            cost=section.cost,
+            **self.settings.select.model_dump(),
         )
 
     @cached_property
     def queue_config(self) -> QueueConfig:
         """Configuration of `active.queue`."""
         section = self.settings.annotate
-        content = Content(show=section.show, image=section.image, image_prefix=section.image_prefix)
+        content = Content(**section.model_dump(include={"show", "image", "image_prefix"}))
         return QueueConfig(
             project=self.settings.project.name,
             classes=self.classes,
@@ -416,10 +398,8 @@ class Project:
     @cached_property
     def ask_again_config(self) -> AskAgainConfig:
         """Configuration of `active.ask_again`."""
-        section = self.settings.annotate
         return AskAgainConfig(
             project=self.settings.project.name,
             budget=self.settings.select.budget,
-            second_opinion=section.second_opinion,
-            second_look=section.second_look,
+            **self.settings.annotate.model_dump(include={"second_opinion", "second_look"}),
         )

@@ -180,7 +180,7 @@ def status(project: Project) -> list[Line]:
     else:
         prefect = _line(Background("prefect", state), "/health")
         lines.append(replace(prefect, state=LOST) if _lost_its_database(state) else prefect)
-    engine = (project.settings.engine.url or "").rstrip("/")
+    engine = project.engine_url
     if engine:
         last = Background("engine", state).last()
         if last is not None and last.url == engine:
@@ -266,7 +266,7 @@ def _known_up(service: Background, running: Running, health: str, told: Callable
 
 
 def _engine_up(project: Project, environment: Mapping[str, str], told: Callable[[str], None]) -> None:
-    url = (project.settings.engine.url or "").rstrip("/")
+    url = project.engine_url
     service = Background("engine", project.state_path)
     command = _engine_command(project, url) if urlsplit(url).hostname in ("127.0.0.1", "localhost") else []
     sha256 = info_sha256(command[command.index("--encoder") + 1]) if command else None
@@ -287,8 +287,7 @@ def _engine_up(project: Project, environment: Mapping[str, str], told: Callable[
 def _engine_command(project: Project, url: str) -> list[str]:
     """`siftline engine serve` with all of [encoder] that a server computes by."""
     section = project.settings.encoder
-    name = str(project.root / section.name) if section.name.endswith(".safetensors") else section.name
-    command = [*PYTHON, "-m", "flows.cli.main", "engine", "serve", "--encoder", name]
+    command = [*PYTHON, "-m", "flows.cli.main", "engine", "serve", "--encoder", project.encoder_name]
     command += ["--port", str(urlsplit(url).port or 80), "--precision", section.precision, "--device", section.device]
     if section.active is not None:
         command += ["--active", str(section.active)]
@@ -299,7 +298,7 @@ def _engine_command(project: Project, url: str) -> list[str]:
 
 def engine_start(project: Project) -> str:
     """The command that starts the engine's server of a project again: `siftline up` where it was started by that."""
-    url = (project.settings.engine.url or "").rstrip("/")
+    url = project.engine_url
     service = Background("engine", project.state_path)
     last = service.last()
     if last is None or last.url != url:
