@@ -229,7 +229,7 @@ def _call_all(
             to_call = functools.partial(to_batch, pending.items, config.classes, encode, ask)
             _embed_exemplars(called, pending, ballots, encode)
             if any(_is_local(ballot.function) for ballot in ballots):
-                _call_here(called, to_call()[0], pending, ballots, config.timeout_s)
+                _call_here(called, to_call(), pending, ballots, config.timeout_s)
             running.append(pool.submit(_call_batch, called, free, screens, to_call, pending, ballots, config.timeout_s))
             if len(running) > config.processes:
                 take(running.popleft().result())
@@ -279,14 +279,14 @@ def _call_batch(
     called: _Called,
     free: "SimpleQueue[Lane]",
     screens: Screens,
-    to_call: Callable[[], tuple[ItemBatch, Rows]],
+    to_call: Callable[[], ItemBatch],
     pending: Pending,
     ballots: Sequence[Ballot],
     timeout_s: float,
 ) -> _Called:
     lane = free.get()
     try:
-        batch = to_call()[0]
+        batch = to_call()
         lane.begin(batch)
         rows_of = screens.rows(batch, pending.calls)
         for place, ballot in enumerate(ballots):

@@ -9,7 +9,6 @@ from warehouse import DataError, SettingsError
 from warehouse.reader import list_column_to_matrix
 from weak_labels.calls import MISSING, WHOLE_FUNCTION, Fault, Outcome
 from weak_labels.functions import Ask, Encode, ItemBatch, LabelingFunction, Matrix
-from weak_labels.reach import Rows
 
 
 def check_services(functions: Sequence[LabelingFunction], encode: Encode | None, ask: Ask | None = None) -> None:
@@ -62,23 +61,16 @@ def refused_exemplars(function: LabelingFunction, encode: Encode | None, items: 
         return Outcome(np.full(items, MISSING, np.int32), [Fault(WHOLE_FUNCTION, "raised", str(error))])
 
 
-def to_batch(
-    table: pa.Table, classes: Sequence[str], encode: Encode | None, ask: Ask | None = None
-) -> tuple[ItemBatch, Rows]:
-    """A batch of the columns item_id, content, metadata and, where it is there, vector.
-
-    Returns:
-        the batch, and the rows that have a vector (none without the column).
-    """
+def to_batch(table: pa.Table, classes: Sequence[str], encode: Encode | None, ask: Ask | None = None) -> ItemBatch:
+    """A batch of the columns item_id, content, metadata and, where it is there, vector; zeros where one is missing."""
     columns = {name: pa.concat_arrays(table.column(name).chunks) for name in table.column_names}
     vectors: Matrix | None = None
-    with_vector: Rows = np.empty(0, np.int64)
     if "vector" in columns:
         with_vector = np.flatnonzero(columns["vector"].is_valid().to_numpy(zero_copy_only=False))
         found = list_column_to_matrix(pa.chunked_array([columns["vector"].drop_null()]), what="vector")
         vectors = np.zeros((table.num_rows, found.shape[1]), np.float32)
         vectors[with_vector] = found
-    batch = ItemBatch(
+    return ItemBatch(
         item_ids=columns["item_id"],
         texts=columns["content"],
         metadata=columns["metadata"],
@@ -87,4 +79,3 @@ def to_batch(
         encode=encode,
         ask=ask,
     )
-    return batch, with_vector

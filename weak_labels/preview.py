@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,9 @@ import numpy as np
 from warehouse import Lake
 from weak_labels.apply import VoteConfig
 from weak_labels.calls import MAX_TIMEOUTS, Limits, call_function
-from weak_labels.functions import Ask, Encode, check_functions
+from weak_labels.functions import Ask, Encode, ItemBatch, LabelingFunction, check_functions
 from weak_labels.item_batches import check_services, refused_exemplars, remember_encode, to_batch
-from weak_labels.reach import item_tables
+from weak_labels.reach import VECTORS, item_tables
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,12 +79,7 @@ def preview(
     functions = check_functions(functions, config.classes, where="preview")
     check_services(functions, encode, ask)
     needs_vectors = any(function.uses_vectors for function in functions)
-    vector = ", x.vector" if needs_vectors else ""
-    join = (
-        "LEFT JOIN vectors x ON x.item_id = i.item_id AND x.encoder_id = ? AND x.content_hash = i.content_hash"
-        if needs_vectors
-        else ""
-    )
+    vector, join, params = (", x.vector", VECTORS, [config.encoder_id]) if needs_vectors else ("", "", [])
     limit = "" if items is None else f"LIMIT {int(items)}"
     # md5 spreads the choice over the data without a seed that somebody would have to keep.
     sql = f"""
@@ -92,47 +87,57 @@ def preview(
         SELECT i.item_id, i.content, i.metadata{vector} FROM items i
         JOIN chosen USING (item_id) {join} ORDER BY i.item_id
     """
-    hits: dict[str, Counter[int]] = {function.name: Counter() for function in functions}
-    called: Counter[str] = Counter()
-    faults: Counter[str] = Counter()
-    timeouts: Counter[str] = Counter()
-    first_fault: dict[str, str] = {}
-    stopped: set[str] = set()
-    shown: dict[str, list[Example]] = {function.name: [] for function in functions}
+    trials = [_Trial(function) for function in functions]
     encode = remember_encode(encode)
     with lake.read() as reader:
-        params = [config.encoder_id] if needs_vectors else []
         for table in item_tables(reader, sql, params, rows=config.batch_items):
-            batch, with_vector = to_batch(table, config.classes, encode, ask)
-            for function in functions:
-                rows = with_vector if function.uses_vectors else np.arange(len(batch))
-                if not len(rows) or function.name in stopped:
-                    continue
-                part = batch.take(rows)
-                limits = Limits(timeout_s=config.timeout_s, max_timeouts=MAX_TIMEOUTS - timeouts[function.name])
-                outcome = refused_exemplars(function, encode, len(rows)) or call_function(function, part, limits)
-                voted = np.flatnonzero(outcome.votes >= 0)
-                hits[function.name].update(outcome.votes[voted].tolist())
-                called[function.name] += outcome.asked
-                faults[function.name] += len(outcome.faults)
-                timeouts[function.name] += outcome.timeouts
-                for fault in outcome.faults[:1]:
-                    first_fault.setdefault(function.name, f"{fault.fault}: {fault.detail}")
-                if outcome.over(limits):
-                    stopped.add(function.name)
-                for row in voted[: examples - len(shown[function.name])].tolist():
-                    label = config.classes[outcome.votes[row]]
-                    shown[function.name].append(Example(item_id=part.item_ids[row], label=label, text=part.texts[row]))
-    return [
-        FunctionPreview(
-            name=name,
-            items=called[name],
-            hits=(n := hits[name].total()),
-            coverage=n / called[name] if called[name] else 0.0,
-            polarity=tuple(config.classes[c] for c, _ in hits[name].most_common()),
-            faults=faults[name],
-            first_fault=first_fault.get(name, ""),
-            examples=tuple(shown[name]),
+            batch = to_batch(table, config.classes, encode, ask)
+            with_vector = batch.take(np.flatnonzero(table.column("vector").is_valid())) if needs_vectors else batch
+            for trial in trials:
+                part = with_vector if trial.function.uses_vectors else batch
+                if len(part) and not trial.stopped:
+                    trial.call(part, encode, config, examples)
+    return [trial.told(config.classes) for trial in trials]
+
+
+@dataclass(slots=True)
+class _Trial:
+    """What one function did so far."""
+
+    function: LabelingFunction
+    votes: Counter[int] = field(default_factory=Counter[int])
+    items: int = 0
+    faults: int = 0
+    timeouts: int = 0
+    first_fault: str = ""
+    stopped: bool = False
+    examples: list[Example] = field(default_factory=list[Example])
+
+    def call(self, batch: ItemBatch, encode: Encode | None, config: VoteConfig, examples: int) -> None:
+        limits = Limits(timeout_s=config.timeout_s, max_timeouts=MAX_TIMEOUTS - self.timeouts)
+        refused = refused_exemplars(self.function, encode, len(batch))
+        outcome = refused or call_function(self.function, batch, limits)
+        voted = np.flatnonzero(outcome.votes >= 0)
+        self.votes.update(outcome.votes[voted].tolist())
+        self.items += outcome.asked
+        self.faults += len(outcome.faults)
+        self.timeouts += outcome.timeouts
+        self.stopped = outcome.over(limits)
+        if outcome.faults and not self.first_fault:
+            self.first_fault = f"{outcome.faults[0].fault}: {outcome.faults[0].detail}"
+        for row in voted[: examples - len(self.examples)].tolist():
+            label = config.classes[outcome.votes[row]]
+            self.examples.append(Example(item_id=batch.item_ids[row], label=label, text=batch.texts[row]))
+
+    def told(self, classes: Sequence[str]) -> FunctionPreview:
+        hits = self.votes.total()
+        return FunctionPreview(
+            name=self.function.name,
+            items=self.items,
+            hits=hits,
+            coverage=hits / self.items if self.items else 0.0,
+            polarity=tuple(classes[c] for c, _ in self.votes.most_common()),
+            faults=self.faults,
+            first_fault=self.first_fault,
+            examples=tuple(self.examples),
         )
-        for name in hits
-    ]
