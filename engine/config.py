@@ -267,11 +267,6 @@ class RoutedConfig(_Config):
         feed_forward = 2 * base.width * base.ffn_width + base.ffn_width + base.width
         return base.layers * (attention + feed_forward + 4 * base.width)
 
-    @property
-    def embedding_params(self) -> int:
-        """Parameters of the embedding tables and their normalisation, type embeddings included."""
-        return (self.base.vocab + self.base.positions + 4) * self.base.width
-
     def active_params(self, heads: float, experts: float) -> float:
         """Layer parameters that work with this many routed heads and experts per layer."""
         return len(self.kept) * (self.fixed_params + heads * self.head_params + experts * self.expert_params)

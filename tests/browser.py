@@ -91,9 +91,3 @@ def requested_urls(driver: webdriver.Chrome) -> list[str]:
             if not url.startswith(("data:", "chrome:")):
                 urls.append(url)
     return urls
-
-
-def full_page_png(driver: webdriver.Chrome) -> str:
-    """The whole page, also what lies below the window, as a PNG in base64."""
-    shot = driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png", "captureBeyondViewport": True})
-    return str(shot["data"])

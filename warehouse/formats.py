@@ -63,44 +63,36 @@ def numbered(names: Sequence[str]) -> list[str]:
     return found
 
 
-def write_csv(target: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
-    """Write rows as CSV; returns how many. Lists and structs become JSON, and no cell is a formula."""
+def write_csv(target: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write rows as CSV. Lists and structs become JSON, and no cell is a formula."""
     writer = csv.writer(target)
     writer.writerow([csv_cell(name) for name in numbered(columns)])
-    count = 0
-    for row in rows:
-        writer.writerow([csv_cell(value) for value in row])
-        count += 1
-    return count
+    writer.writerows([csv_cell(value) for value in row] for row in rows)
 
 
-def write_json(target: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
-    """Write rows as JSON objects, one per line; returns how many."""
-    names, count = numbered(columns), 0
+def write_json(target: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write rows as JSON objects, one per line."""
+    names = numbered(columns)
     for row in rows:
         target.write(json.dumps(plain(dict(zip(names, row, strict=True))), ensure_ascii=False) + "\n")
-        count += 1
-    return count
 
 
-def write_parquet(target: Path | IO[bytes], stream: pa.RecordBatchReader) -> int:
-    """Write a stream of batches as one Parquet file; returns the rows.
+def write_parquet(target: Path | IO[bytes], stream: pa.RecordBatchReader) -> None:
+    """Write a stream of batches as one Parquet file.
 
     Equal rows give equal bytes, however the stream was cut: row groups are filled to a fixed size.
     """
     fields = zip(stream.schema, numbered(stream.schema.names), strict=True)
     schema = pa.schema([field.with_name(name) for field, name in fields], stream.schema.metadata)
-    count, kept = 0, schema.empty_table()
+    kept = schema.empty_table()
     with pq.ParquetWriter(target, schema, compression="zstd") as writer:
         for batch in stream:
-            count += batch.num_rows
             kept = pa.concat_tables([kept, pa.Table.from_arrays(batch.columns, schema=schema)])
             while kept.num_rows >= ROW_GROUP_ROWS:
                 writer.write_table(kept.slice(0, ROW_GROUP_ROWS).combine_chunks(), row_group_size=ROW_GROUP_ROWS)
                 kept = kept.slice(ROW_GROUP_ROWS)
         if kept.num_rows:
             writer.write_table(kept.combine_chunks(), row_group_size=ROW_GROUP_ROWS)
-    return count
 
 
 def plain(value: Any) -> Any:

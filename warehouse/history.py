@@ -17,7 +17,7 @@ from warehouse.connection import Location, attach_statement
 from warehouse.interrupts import stopped_with_us, taken
 from warehouse.migrations import connect_checked
 from warehouse.past import stand_in
-from warehouse.read import connect, resolve
+from warehouse.read import connect
 from warehouse.reader import Reader
 from warehouse.snapshots import At
 
@@ -88,8 +88,8 @@ def compare(path: Path | Location, before: At, after: At = None) -> Comparison:
     """
     with connect(path, at=after) as newest:
         second = newest.snapshot()
-    first = resolve(path, before)
-    first = second if first is None else first
+    with connect(path, at=before) as earlier:
+        first = earlier.snapshot()
     connection = connect_checked(path, at=second)
     try:
         with stopped_with_us(connection):

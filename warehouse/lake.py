@@ -98,7 +98,7 @@ class Lake:
     def snapshot(self) -> int:
         """Number of the newest snapshot."""
         with self.read() as reader:
-            return int(reader.scalar("SELECT id FROM lake.current_snapshot()"))
+            return reader.snapshot()
 
     def table_version(self, table: str) -> str:
         """Token of the last commit that wrote a table; empty when none did."""

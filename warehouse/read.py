@@ -103,19 +103,6 @@ def check_condition(connection: duckdb.DuckDBPyConnection, where: str) -> None:
         )
 
 
-def resolve(path: Path | Location, at: At) -> int | None:
-    """Number of the kept snapshot that `at` means; None for the newest.
-
-    Raises:
-        SnapshotNotFound: there is none, or it cannot be told: its neighbours were expired, or the clock went back.
-        SettingsError: `at` is neither a number nor a time.
-    """
-    if at is None:
-        return None
-    with connect(path, at=at) as reader:
-        return reader.snapshot()
-
-
 def _folder(path: Path | str | Location) -> Path | Location:
     """The folder as an absolute path; a project's folder is told apart from its warehouse's."""
     if isinstance(path, Location):

@@ -19,7 +19,7 @@ from warehouse.read import check_condition
 from warehouse.reader import Reader
 from warehouse.rounding import percent
 from weak_labels.apply import VoteConfig
-from weak_labels.functions import LabelingFunction, load_functions
+from weak_labels.functions import load_functions
 from weak_labels.preview import preview
 from weak_labels.report import FunctionFigures, Report, lf_report
 from weak_labels.suggest import SuggestConfig, suggest, write
@@ -71,7 +71,7 @@ def preview_functions(root: Path, file: Path | None, items: int | None, *, ask: 
     print_table(["function", "items", "hits", "coverage", "votes for", "faults", "examples"], rows, title=title)
     if empty:
         say(empty + project_hint(root))
-    elif any(_waits_for_vectors(f, p.items) for f, p in zip(functions, previews, strict=True)):
+    elif any(f.uses_vectors and not p.items for f, p in zip(functions, previews, strict=True)):
         say("Functions with 0 items look at vectors, and these items have none yet: siftline run" + project_hint(root))
 
 
@@ -87,10 +87,6 @@ def _why_no_items(lake: Lake) -> str:
         f"No record is in the train split, {others:,} in others{why}. Mend the file or [[sources]] in siftline.toml, "
         "then: siftline lf preview"
     )
-
-
-def _waits_for_vectors(function: LabelingFunction, items: int) -> bool:
-    return function.uses_vectors and items == 0
 
 
 @contextmanager
