@@ -19,7 +19,7 @@ def embed_texts(
 ) -> None:
     """Embed a file and print how many texts were done and how fast."""
     from engine.client import load_encoder
-    from features.embed import embed_file, read_through
+    from features.embed_file import embed_file, read_through
 
     began = time.monotonic()
     texts = read_through(source, text_field=text_field, id_field=id_field, output=output)

@@ -32,7 +32,7 @@ def predict_file(root: Path, file: Path, output: Path, text_field: str, id_field
     """Write the labels of a file of texts, and print how many there are of each class."""
     import pyarrow as pa
 
-    from features.embed import embed_file, read_through
+    from features.embed_file import embed_file, read_through
 
     project = Project(root)
     source = read_through(file, text_field=text_field, id_field=id_field, output=output)

@@ -26,7 +26,7 @@ from engine.request import Room
 from engine.serving.config import ServerConfig
 from engine.serving.run import listen
 from engine.tokenizer import Tokens
-from features.embed import embed_file, read_through
+from features.embed_file import embed_file, read_through
 from flows.project import Project
 from tests.engine.test_every_status_is_produced import broken_encoder
 from tests.engine.texts import make_texts
