@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -47,33 +48,24 @@ def load_dense(
 ) -> LocalEncoder:
     """The dense parent all-MiniLM-L6-v2; see `engine.client.load_encoder`."""
     config, tokenizer, file = open_minilm()
-    streamed = None
-    if precision in BITS:
-        with file:
-            return encoder_of(
-                dense_int8(file, config, BITS[precision]),
-                tokenizer,
-                sha256=MINILM.sha256,
-                precision=precision,
-                max_tokens=max_tokens,
-                threads=threads,
-            )
-    dtype = _FLOATS[precision]
-    with computing(device):
-        if memory_budget is not None:
-            streamed = streamed_dense(file, config, memory_budget, device, dtype)
-        model = streamed or load_dense_model(file, config, device, dtype)
-    if streamed is None:
-        file.close()
-    return encoder_of(
-        model,
-        tokenizer,
-        sha256=MINILM.sha256,
-        max_tokens=max_tokens,
-        threads=threads if streamed is None else 1,
-        device=device,
-        precision=precision,
-    )
+    with ExitStack() as until_loaded:
+        until_loaded.enter_context(file)
+        streamed = None
+        if precision in BITS:
+            model = dense_int8(file, config, BITS[precision])
+        else:
+            dtype = _FLOATS[precision]
+            with computing(device):
+                if memory_budget is not None:
+                    streamed = streamed_dense(file, config, memory_budget, device, dtype)
+                model = streamed or load_dense_model(file, config, device, dtype)
+        if streamed is not None:
+            threads = 1
+            until_loaded.pop_all()  # it reads the file for as long as it works
+        sha256 = MINILM.sha256
+        return encoder_of(
+            model, tokenizer, sha256=sha256, max_tokens=max_tokens, threads=threads, device=device, precision=precision
+        )
 
 
 def load_stored(
@@ -103,41 +95,31 @@ def load_stored(
         OptionError: an argument is out of range.
         ModelFileError: the file is damaged or another one.
     """
-    file = TensorFile(path, sha256)
-    hashes = {"encoder": file.sha256}
-    if precision in BITS:
-        with file:
-            weights, tokenizer = stored_int8(file, BITS[precision])
-            _check_active(weights.config, active, path.name)
-            return encoder_of(
-                weights,
-                tokenizer,
-                sha256=hashes,
-                precision=precision,
-                active=active,
-                max_tokens=max_tokens,
-                threads=threads,
-            )
-    streamed, dtype = None, _FLOATS[precision]
-    with computing(device):
-        if memory_budget is not None:
-            streamed = streamed_stored(file, memory_budget, device, dtype)
-        model, tokenizer = streamed or load_stored_model(file, device, dtype)
-    if streamed is None:
-        file.close()
-    else:
-        threads = 1
-    _check_active(model.config, active, path.name)
-    return encoder_of(
-        model,
-        tokenizer,
-        sha256=hashes,
-        active=active,
-        max_tokens=max_tokens,
-        threads=threads,
-        device=device,
-        precision=precision,
-    )
+    with ExitStack() as until_loaded:
+        file = until_loaded.enter_context(TensorFile(path, sha256))
+        streamed = None
+        if precision in BITS:
+            model, tokenizer = stored_int8(file, BITS[precision])
+        else:
+            dtype = _FLOATS[precision]
+            with computing(device):
+                if memory_budget is not None:
+                    streamed = streamed_stored(file, memory_budget, device, dtype)
+                model, tokenizer = streamed or load_stored_model(file, device, dtype)
+        if streamed is not None:
+            threads = 1
+            until_loaded.pop_all()  # it reads the file for as long as it works
+        _check_active(model.config, active, path.name)
+        return encoder_of(
+            model,
+            tokenizer,
+            sha256={"encoder": file.sha256},
+            active=active,
+            max_tokens=max_tokens,
+            threads=threads,
+            device=device,
+            precision=precision,
+        )
 
 
 def load_quantized(
