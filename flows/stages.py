@@ -7,6 +7,7 @@ it stands.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from active.ask_again import ask_again
 from active.consensus import consensus
@@ -171,6 +172,15 @@ class RunSummary:
     def rows_written(self) -> int:
         """Rows added or replaced in all tables."""
         return sum(sum(result.rows_written.values()) for result in self.results)
+
+    def last(self, stage: str) -> StageResult | None:
+        """What a stage did when it last ran; None where it did not."""
+        return next((result for result in reversed(self.results) if result.stage == stage), None)
+
+    def last_detail(self, stage: str) -> Mapping[str, Any]:
+        """What a stage told when it last ran; empty where it did not."""
+        result = self.last(stage)
+        return {} if result is None else result.detail
 
 
 def run_passes(run_stage: RunStage, *, simulated: bool, max_passes: int | None = None) -> RunSummary:

@@ -18,6 +18,7 @@ from flows.cli.answer_keys import Command, Keys, NotUnderstood
 from flows.cli.console import err, out, safe, safe_prose, say
 from flows.cli.look import budget_spent, project_hint
 from flows.project import Project
+from flows.report.text import counted
 from warehouse import SchemaTooOld, ServiceRefused, SettingsError, WarehouseNotFound
 from warehouse.answers import NO_CLASS, person
 
@@ -45,8 +46,9 @@ def answer_tasks(root: Path, name: str) -> None:
     if not tasks:
         out.print(Text(f"No task waits for {safe(annotator)} in {folder.describe()}."))
         if lost := _without_file(project, folder):
+            gone = counted(lost, "task that waits for annotators has", "tasks that wait for annotators have")
             say(
-                f"{_tasks(lost)} no file any more. To write {'it' if lost == 1 else 'them'} anew: "
+                f"{gone} no file any more. To write {'it' if lost == 1 else 'them'} anew: "
                 f"siftline queue reconcile{project_hint(root)}"
             )
         elif spent := _spent(project):
@@ -82,10 +84,6 @@ def _spent(project: Project) -> str:
             return budget_spent(reader, project.settings)
     except (WarehouseNotFound, SchemaTooOld):
         return ""
-
-
-def _tasks(count: int) -> str:
-    return "1 task that waits for annotators has" if count == 1 else f"{count:,} tasks that wait for annotators have"
 
 
 def _annotator(name: str) -> str:

@@ -1,29 +1,29 @@
-"""Commands that show the state of a project: status, queue, report, and the two that talk to the annotation service."""
+"""Commands that show the state of a project: status, queue, report, and the two that talk to the annotation service.
+
+What several commands say of a project alike is here too.
+"""
 
 import json
 import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flows.cli.console import excerpt, out, print_table, safe, say
-from flows.report.text import FEW_ROWS, duration
+from flows.report.text import FEW_ROWS, counted
 from flows.settings import Settings
 from flows.settings_file import load_settings
 from flows.take_over import in_words
 from warehouse import Lake, Reader, StageResult
 from warehouse.answers import NO_CLASS, labels_in_words
-from warehouse.rounding import three_decimals
 
 if TYPE_CHECKING:
     from active.quality import Suspect
     from flows.project import Project
-    from flows.stages import RunSummary
 
 WHOLE_SETS = "items with all classes right"
 """What accuracy is where an item may have several classes."""
-_SERIES = ["labels", "siftline", "random pick", "+-", "same labels, no weak labels", "random, no weak labels", "+-"]
 
 
 def simulated_mark(reader: Reader) -> str:
@@ -66,15 +66,15 @@ def show_status(root: Path) -> None:
         waiting = waiting_tasks(reader)
         for sentence in in_words(root.absolute() / ".siftline"):
             out.print(sentence)
-        if skipped := _skipped(reader):
+        if skipped := skipped_tasks(reader):
             out.print(skipped)
         if spent := budget_spent(reader, settings):
             out.print(spent)
         if waiting:
-            out.print(f"{_wait(waiting)}.")
+            out.print(f"{tasks_wait(waiting)}.")
             if hint := _answer_here(root, settings):
                 out.print(_answered_there(reader, root, settings) + hint)
-            out.print(_then_run(root))
+            out.print(then_run(root))
 
 
 def _print_queue(reader: Reader, mark: str) -> None:
@@ -102,114 +102,15 @@ def _quarantined(reader: Reader) -> list[tuple[str, int]]:
     return [("quarantined", now), *([("quarantined by all reads", ever)] if ever != now else [])]
 
 
-def print_summary(project: "Project", summary: "RunSummary", *, seconds: float) -> None:
-    """Print what a run did and where the project stands."""
-    from active.explore import score_fair_sample
-    from active.task_folder import TaskFolder
-    from flows.report.facts import belief_in_weak_labels
-    from flows.report.story import aside_sentence, fair_sentence, fair_soon
-
-    hint = project_hint(project.root)
-    with project.lake.read() as reader:
-        mark = simulated_mark(reader)
-        split = project.settings.evaluate.split
-        scores = {
-            WHOLE_SETS if project.multi_label else "accuracy": _scores(reader, "accuracy", split),
-            "micro F1": _scores(reader, "micro_f1", split),  # of sets only
-        }
-        scored = any(rows for rows, _ in scores.values())
-        spent = reader.rows(
-            "SELECT coalesce(sum(seconds), 0), count(*) FILTER (WHERE seconds > 0), count(*) FROM current_annotations "
-            "WHERE action <> 'deleted'"
-        )
-        labels = reader.scalar("SELECT count(*) FROM gold_labels")
-        skipped = _skipped(reader)
-        done = budget_spent(reader, project.settings)
-        waiting = waiting_tasks(reader)
-        score = None if scored else score_fair_sample(reader, project.settings.select.seed)
-        no_vote = reader.scalar("SELECT EXISTS (FROM lf_reach WHERE items > 0) AND NOT EXISTS (FROM lf_votes)")
-        contradicted = _contradicted(reader)
-        untaught = _untaught(reader)
-        aside = aside_sentence(belief_in_weak_labels(reader))
-        alike = reader.scalar(
-            "SELECT CASE WHEN count(DISTINCT label) = 1 AND NOT EXISTS (FROM latest_predictions) "
-            "THEN any_value(label) END FROM gold_labels"
-        )
-    if scored:
-        for name, (rows, all_gold) in scores.items():
-            if rows:
-                print_table(_SERIES, rows, title=f"{name} on {split}{mark}")
-            for count, value in all_gold:
-                out.print(f"all {count:,} gold labels: {three_decimals(value)}")
-    elif fair := fair_sentence(score) or fair_soon(score):
-        out.print(fair)
-    passes = "1 pass" if summary.passes == 1 else f"{summary.passes} passes"
-    out.print(
-        f"{passes} in {seconds:.1f} s, {summary.rows_written:,} rows written; {labels} gold labels"
-        + _annotation(*spent[0])
-        + mark
-    )
-    if no_vote:
-        path = _shown(project.root / project.settings.weak_labels.functions)
-        out.print(f"No labeling function votes on any item. Edit {path}, then: siftline lf preview" + hint)
-    if untaught:
-        path = _shown(project.root / project.settings.weak_labels.functions)
-        out.print(
-            f"Neither a vote nor a label says {untaught}, so the end model does not learn it. Edit {path}, then: "
-            "siftline lf preview" + hint
-        )
-    if aside:
-        out.print(aside.replace("`", ""))
-    if contradicted:
-        out.print(f"People contradict most votes of {contradicted}. Look at them: siftline lf report" + hint)
-    if alike:
-        out.print(f"So far all labels are '{alike}'. The end model learns once one is another, and says nothing before")
-    if unscored := _unscored(summary):
-        out.print(unscored)
-    if skipped:
-        out.print(skipped)
-    if done := done or _nothing_left(summary):
-        out.print(done)
-    _print_refusals([result for result in summary.results if result.stage == "collect"][-1:])
-    _print_left_files(project)
-    if waiting:
-        out.print(f"{_wait(waiting)} in {project.service.describe()}")
-        if unknown := _unknown(summary):
-            gold = _shown(project.root / (project.settings.annotate.gold or ""))
-            out.print(f"The simulated annotator cannot answer {unknown:,} of them: {gold} has no label for these items")
-        if isinstance(project.service, TaskFolder):
-            out.print("To answer them here: siftline answer" + hint)
-        out.print(_then_run(project.root))
-
-
-def _scores(reader: Reader, name: str, split: str) -> tuple[list[tuple[Any, ...]], list[tuple[int, float]]]:
-    """A metric by number of labels, in the columns `_SERIES`, and with all labels there are."""
-    rows = reader.rows(
-        """
-        SELECT m.labels, max(m.value) FILTER (WHERE series = 'siftline'),
-               avg(m.value) FILTER (WHERE series = 'random'), stddev_samp(m.value) FILTER (WHERE series = 'random'),
-               max(m.value) FILTER (WHERE series = 'gold_only'),
-               avg(m.value) FILTER (WHERE series = 'random_gold_only'),
-               stddev_samp(m.value) FILTER (WHERE series = 'random_gold_only')
-        FROM metrics m WHERE m.name = ? AND m.split = ? AND series NOT IN ('all_gold', 'end_model')
-        GROUP BY m.labels ORDER BY m.labels
-        """,
-        [name, split],
-    )
-    all_gold = reader.rows(
-        "SELECT labels, value FROM metrics WHERE name = ? AND split = ? AND series = 'all_gold'", [name, split]
-    )
-    return rows, all_gold
-
-
-def _print_refusals(collected: Sequence[StageResult]) -> None:
+def print_refusals(collected: StageResult) -> None:
+    """Say which answers were not taken, and why."""
     from active.queue import refusals
 
-    for line in (line for result in collected for line in refusals(result)):
+    for line in refusals(collected):
         say(f"  {safe(line)}")
 
 
-def _print_left_files(project: "Project") -> None:
+def print_left_files(project: "Project") -> None:
     """Say that a folder of tasks is left from before the project moved to Label Studio."""
     if project.service is not project.folder:
         files = len(list(project.folder.path.glob("*.json")))
@@ -220,7 +121,7 @@ def _print_left_files(project: "Project") -> None:
             )
 
 
-def _skipped(reader: Reader) -> str:
+def skipped_tasks(reader: Reader) -> str:
     """How many of the answered tasks have no label, because people skipped them; empty for none."""
     tasks = reader.scalar(
         """
@@ -229,9 +130,11 @@ def _skipped(reader: Reader) -> str:
         WHERE q.state = 'answered' AND q.item_id NOT IN (SELECT item_id FROM opinions)
         """
     )
-    if not tasks:
-        return ""
-    return "1 task was skipped and has no label" if tasks == 1 else f"{tasks:,} tasks were skipped and have no label"
+    return (
+        f"{counted(tasks, 'task was', 'tasks were')} skipped and {'has' if tasks == 1 else 'have'} no label"
+        if tasks
+        else ""
+    )
 
 
 def budget_spent(reader: Reader, settings: Settings) -> str:
@@ -243,63 +146,8 @@ def budget_spent(reader: Reader, settings: Settings) -> str:
     budget = settings.select.budget
     if waiting or tasks < max(budget, 1):
         return ""
-    labels = "1 label" if budget == 1 else f"{budget:,} labels"
-    return f"The budget of {labels} is spent. To ask for more, raise budget under [select] in siftline.toml"
-
-
-def _unknown(summary: "RunSummary") -> int:
-    """How many tasks a simulated annotator had no label for when it came last."""
-    from flows.stages import UNKNOWN
-
-    annotated = [result for result in summary.results if result.stage == "annotate"][-1:]
-    return sum(int(result.detail[UNKNOWN]) for result in annotated)
-
-
-def _contradicted(reader: Reader) -> str:
-    """The labeling functions that, where people answered, are wrong more often than right beyond chance."""
-    from weak_labels.report import wilson
-
-    rows = reader.rows(
-        "SELECT v.lf_name, count(*), count(*) FILTER (WHERE NOT list_contains(g.class_ids, v.vote)) "
-        "FROM lf_votes v JOIN gold_labels g USING (item_id) GROUP BY v.lf_name ORDER BY 3 DESC, 1"
-    )
-    return ", ".join(f"'{name}' ({wrong} of {votes})" for name, votes, wrong in rows if wilson(wrong, votes)[0] > 0.5)
-
-
-def _untaught(reader: Reader) -> str:
-    """The classes that neither votes nor labels name, where votes tell others apart."""
-    rows = reader.rows(
-        "SELECT name FROM classes WHERE class_id NOT IN (SELECT vote FROM lf_votes) AND class_id NOT IN "
-        "(SELECT unnest(class_ids) FROM gold_labels) AND (SELECT count(DISTINCT vote) FROM lf_votes) > 1 "
-        "ORDER BY class_id"
-    )
-    return " or ".join(f"'{name}'" for (name,) in rows)
-
-
-def _unscored(summary: "RunSummary") -> str:
-    """That the file of labels under [evaluate] scores nothing, and what to do; empty where it does."""
-    evaluated = [result for result in summary.results if result.stage == "evaluate"][-1:]
-    return "".join(f"Nothing is scored: {why}" for result in evaluated if (why := result.detail.get("unscored")))
-
-
-def _nothing_left(summary: "RunSummary") -> str:
-    """That people are asked for nothing because no item is left for them; empty where one is."""
-    from active.select import NOTHING_LEFT
-
-    selected = [result for result in summary.results if result.stage == "select"][-1:]
-    if not any(result.detail.get("reason") == NOTHING_LEFT for result in selected):
-        return ""
-    return (
-        "No item of the train split is left that is neither labelled, in the queue nor a near-duplicate of one that is"
-    )
-
-
-def _annotation(spent_s: float, timed: int, answers: int) -> str:
-    """The time that answers took; empty where none tells it."""
-    if not spent_s:
-        return ""
-    whose = "" if timed == answers else f" (told by {timed:,} of {answers:,} answers)"
-    return f" in {duration(spent_s)} of annotation{whose}"
+    spent = f"The budget of {counted(budget, 'label')} is spent"
+    return f"{spent}. To ask for more, raise budget under [select] in siftline.toml"
 
 
 def waiting_tasks(reader: Reader) -> int:
@@ -307,20 +155,23 @@ def waiting_tasks(reader: Reader) -> int:
     return int(reader.scalar("SELECT count(*) FROM queue WHERE state <> 'answered'"))
 
 
-def _wait(tasks: int) -> str:
-    return "1 task waits for annotators" if tasks == 1 else f"{tasks:,} tasks wait for annotators"
+def tasks_wait(tasks: int) -> str:
+    """That so many tasks have no answer."""
+    return counted(tasks, "task waits", "tasks wait") + " for annotators"
 
 
-def _then_run(root: Path) -> str:
+def then_run(root: Path) -> str:
+    """What to do once they have been answered."""
     return f"When they have answered: siftline run{project_hint(root)}"
 
 
 def project_hint(root: Path) -> str:
     """The option that names the project behind a command; empty in its own folder."""
-    return "" if root.absolute() == Path.cwd() else f" --project {shlex.quote(_shown(root.absolute()))}"
+    return "" if root.absolute() == Path.cwd() else f" --project {shlex.quote(shown_path(root.absolute()))}"
 
 
-def _shown(path: Path) -> str:
+def shown_path(path: Path) -> str:
+    """A path as people would type it here."""
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
@@ -337,7 +188,7 @@ def make_report(root: Path, output: Path | None) -> None:
     with Lake(settings.warehouse.below(root), read_only=True) as lake:
         say("Writing the report (its map of the items takes up to a minute)")
         written = write_report(lake, target, title=title, classes=settings.project.classes, seed=settings.select.seed)
-    out.print(f"report: {_shown(written.absolute())}")
+    out.print(f"report: {shown_path(written.absolute())}")
 
 
 def show_queue(root: Path, limit: int) -> None:
@@ -345,7 +196,7 @@ def show_queue(root: Path, limit: int) -> None:
     settings = load_settings(root)
     with Lake(settings.warehouse.below(root), read_only=True) as lake, lake.read() as reader:
         _print_queue(reader, simulated_mark(reader))
-        if skipped := _skipped(reader):
+        if skipped := skipped_tasks(reader):
             out.print(skipped)
         if spent := budget_spent(reader, settings):
             out.print(spent)
@@ -445,8 +296,8 @@ def collect_answers(root: Path) -> None:
     out.print(f"{new} new or changed answers from {project.service.describe()}")
     if new:
         out.print("To learn from them: siftline run" + project_hint(project.root))
-    _print_refusals([result])
-    _print_left_files(project)
+    print_refusals(result)
+    print_left_files(project)
 
 
 def reconcile_queue(root: Path) -> None:

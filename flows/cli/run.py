@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import httpx
 
 from flows.cli.console import EndNow, fitted, say, stage_progress
-from flows.cli.look import print_summary, project_hint
+from flows.cli.look import project_hint
 from flows.limits import said_stop
 from flows.prefect_server import disk_full, log_in_hint, prefect_api
 from warehouse import ServiceError, SettingsError, StageResult
@@ -63,6 +63,8 @@ def run_project(root: Path, *, simulated: bool, max_passes: int | None) -> None:
                         "Bring both to one version, or unset PREFECT_API_URL to run without that server."
                     ) from error
                 raise
+    from flows.cli.summary import print_summary
+
     print_summary(project, summary, seconds=time.monotonic() - began)
 
 

@@ -10,7 +10,7 @@ import pytest
 from active.explore import FairScore
 from active.select import SelectConfig, select
 from active.value import ValueConfig, estimate_values
-from flows.cli.look import print_summary
+from flows.cli.summary import print_summary
 from flows.project import Project
 from flows.report.page import write_report
 from flows.report.story import fair_sentence, fair_soon

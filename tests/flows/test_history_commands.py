@@ -19,8 +19,8 @@ from active import quality
 from active.quality import Suspect
 from active.select import NOTHING_LEFT
 from flows.cli import lf
-from flows.cli.look import print_summary
 from flows.cli.main import run_command
+from flows.cli.summary import print_summary
 from flows.project import Project
 from flows.stages import RunSummary
 from tests.flows.report_lake import CLASSES, LABELS, SEEDS, accuracy, full_lake

@@ -12,8 +12,9 @@ import pytest
 
 from features.samples import SampleFiles
 from flows.cli.lf import report_functions
-from flows.cli.look import make_report, print_summary, show_queue, show_suspects
+from flows.cli.look import make_report, show_queue, show_suspects
 from flows.cli.predict import predict_file
+from flows.cli.summary import print_summary
 from flows.project import Project
 from flows.stages import RunSummary, run_passes, run_stage_in_process
 from tests.digests import CLASSES, make_digest_project

@@ -1,0 +1,156 @@
+"""What `siftline run` prints at its end: the figures, what the run did, and where the project stands."""
+
+from typing import Any
+
+from active.explore import score_fair_sample
+from active.select import NOTHING_LEFT
+from active.task_folder import TaskFolder
+from flows.cli.console import out, print_table
+from flows.cli.look import (
+    WHOLE_SETS,
+    budget_spent,
+    print_left_files,
+    print_refusals,
+    project_hint,
+    shown_path,
+    simulated_mark,
+    skipped_tasks,
+    tasks_wait,
+    then_run,
+    waiting_tasks,
+)
+from flows.project import Project
+from flows.report.facts import belief_in_weak_labels
+from flows.report.story import aside_sentence, fair_sentence, fair_soon
+from flows.report.text import counted, duration
+from flows.stages import UNKNOWN, RunSummary
+from warehouse import Reader
+from warehouse.rounding import three_decimals
+from weak_labels.report import wilson
+
+_SERIES = ["labels", "siftline", "random pick", "+-", "same labels, no weak labels", "random, no weak labels", "+-"]
+
+
+def print_summary(project: Project, summary: RunSummary, *, seconds: float) -> None:
+    """Print what a run did and where the project stands."""
+    hint = project_hint(project.root)
+    with project.lake.read() as reader:
+        mark = simulated_mark(reader)
+        split = project.settings.evaluate.split
+        scores = {
+            WHOLE_SETS if project.multi_label else "accuracy": _scores(reader, "accuracy", split),
+            "micro F1": _scores(reader, "micro_f1", split),  # of sets only
+        }
+        scored = any(rows for rows, _ in scores.values())
+        spent = reader.rows(
+            "SELECT coalesce(sum(seconds), 0), count(*) FILTER (WHERE seconds > 0), count(*) FROM current_annotations "
+            "WHERE action <> 'deleted'"
+        )
+        labels = reader.scalar("SELECT count(*) FROM gold_labels")
+        skipped = skipped_tasks(reader)
+        done = budget_spent(reader, project.settings)
+        waiting = waiting_tasks(reader)
+        score = None if scored else score_fair_sample(reader, project.settings.select.seed)
+        no_vote = reader.scalar("SELECT EXISTS (FROM lf_reach WHERE items > 0) AND NOT EXISTS (FROM lf_votes)")
+        contradicted = _contradicted(reader)
+        untaught = _untaught(reader)
+        aside = aside_sentence(belief_in_weak_labels(reader))
+        alike = reader.scalar(
+            "SELECT CASE WHEN count(DISTINCT label) = 1 AND NOT EXISTS (FROM latest_predictions) "
+            "THEN any_value(label) END FROM gold_labels"
+        )
+    if scored:
+        for name, (rows, all_gold) in scores.items():
+            if rows:
+                print_table(_SERIES, rows, title=f"{name} on {split}{mark}")
+            for count, value in all_gold:
+                out.print(f"all {count:,} gold labels: {three_decimals(value)}")
+    elif fair := fair_sentence(score) or fair_soon(score):
+        out.print(fair)
+    out.print(
+        f"{counted(summary.passes, 'pass', 'passes')} in {seconds:.1f} s, {summary.rows_written:,} rows written; "
+        f"{labels} gold labels" + _annotation(*spent[0]) + mark
+    )
+    path = shown_path(project.root / project.settings.weak_labels.functions)
+    if no_vote:
+        out.print(f"No labeling function votes on any item. Edit {path}, then: siftline lf preview" + hint)
+    if untaught:
+        out.print(
+            f"Neither a vote nor a label says {untaught}, so the end model does not learn it. Edit {path}, then: "
+            "siftline lf preview" + hint
+        )
+    if aside:
+        out.print(aside.replace("`", ""))
+    if contradicted:
+        out.print(f"People contradict most votes of {contradicted}. Look at them: siftline lf report" + hint)
+    if alike:
+        out.print(f"So far all labels are '{alike}'. The end model learns once one is another, and says nothing before")
+    if why := summary.last_detail("evaluate").get("unscored"):
+        out.print(f"Nothing is scored: {why}")
+    if skipped:
+        out.print(skipped)
+    if done:
+        out.print(done)
+    elif summary.last_detail("select").get("reason") == NOTHING_LEFT:
+        out.print(
+            "No item of the train split is left that is neither labelled, in the queue nor a near-duplicate of one "
+            "that is"
+        )
+    if collected := summary.last("collect"):
+        print_refusals(collected)
+    print_left_files(project)
+    if waiting:
+        out.print(f"{tasks_wait(waiting)} in {project.service.describe()}")
+        if unknown := summary.last_detail("annotate").get(UNKNOWN):
+            gold = shown_path(project.root / (project.settings.annotate.gold or ""))
+            out.print(f"The simulated annotator cannot answer {unknown:,} of them: {gold} has no label for these items")
+        if isinstance(project.service, TaskFolder):
+            out.print("To answer them here: siftline answer" + hint)
+        out.print(then_run(project.root))
+
+
+def _scores(reader: Reader, name: str, split: str) -> tuple[list[tuple[Any, ...]], list[tuple[int, float]]]:
+    """A metric by number of labels, in the columns `_SERIES`, and with all labels there are."""
+    rows = reader.rows(
+        """
+        SELECT m.labels, max(m.value) FILTER (WHERE series = 'siftline'),
+               avg(m.value) FILTER (WHERE series = 'random'), stddev_samp(m.value) FILTER (WHERE series = 'random'),
+               max(m.value) FILTER (WHERE series = 'gold_only'),
+               avg(m.value) FILTER (WHERE series = 'random_gold_only'),
+               stddev_samp(m.value) FILTER (WHERE series = 'random_gold_only')
+        FROM metrics m WHERE m.name = ? AND m.split = ? AND series NOT IN ('all_gold', 'end_model')
+        GROUP BY m.labels ORDER BY m.labels
+        """,
+        [name, split],
+    )
+    all_gold = reader.rows(
+        "SELECT labels, value FROM metrics WHERE name = ? AND split = ? AND series = 'all_gold'", [name, split]
+    )
+    return rows, all_gold
+
+
+def _contradicted(reader: Reader) -> str:
+    """The labeling functions that, where people answered, are wrong more often than right beyond chance."""
+    rows = reader.rows(
+        "SELECT v.lf_name, count(*), count(*) FILTER (WHERE NOT list_contains(g.class_ids, v.vote)) "
+        "FROM lf_votes v JOIN gold_labels g USING (item_id) GROUP BY v.lf_name ORDER BY 3 DESC, 1"
+    )
+    return ", ".join(f"'{name}' ({wrong} of {votes})" for name, votes, wrong in rows if wilson(wrong, votes)[0] > 0.5)
+
+
+def _untaught(reader: Reader) -> str:
+    """The classes that neither votes nor labels name, where votes tell others apart."""
+    rows = reader.rows(
+        "SELECT name FROM classes WHERE class_id NOT IN (SELECT vote FROM lf_votes) AND class_id NOT IN "
+        "(SELECT unnest(class_ids) FROM gold_labels) AND (SELECT count(DISTINCT vote) FROM lf_votes) > 1 "
+        "ORDER BY class_id"
+    )
+    return " or ".join(f"'{name}'" for (name,) in rows)
+
+
+def _annotation(spent_s: float, timed: int, answers: int) -> str:
+    """The time that answers took; empty where none tells it."""
+    if not spent_s:
+        return ""
+    whose = "" if timed == answers else f" (told by {timed:,} of {answers:,} answers)"
+    return f" in {duration(spent_s)} of annotation{whose}"
