@@ -35,6 +35,7 @@ class FunctionFigures:
     Attributes:
         polarity: classes it voted for.
         applied_to: items it was applied to.
+        votes: items on which it did not abstain.
         coverage: share on which it did not abstain.
         overlap: share on which another function voted too.
         conflict: share on which another function voted for another class; None in a multi-label project, where a vote
@@ -57,6 +58,7 @@ class FunctionFigures:
     name: str
     polarity: tuple[str, ...]
     applied_to: int
+    votes: int
     coverage: float
     overlap: float
     conflict: float | None
@@ -160,6 +162,7 @@ def lf_report(reader: Reader, *, where: str | None = None, examples: int = 5) ->
                 name=name,
                 polarity=tuple(sorted(classes.get(int(c), str(c)) for c in kinds)),
                 applied_to=applied_to,
+                votes=votes,
                 coverage=votes / n,
                 overlap=overlap / n,
                 conflict=None if multi_label else conflict / n,

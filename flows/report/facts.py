@@ -96,7 +96,6 @@ class Facts:
     by_class: Sequence[tuple[int, int, int]]
     batches: Sequence[Row]
     cycles: Sequence[Row]
-    functions: Sequence[Row]
     belief_in_weak_labels: float | None
     faults: Sequence[Row]
     insight: Report
@@ -155,20 +154,19 @@ def read_facts(reader: Reader, *, seed: int = 0) -> Facts:
         or "test"
     )
     multi_label = bool(reader.scalar("SELECT bool_or(multi_label) FROM classes"))
-    confusion, confusion_labels, confusion_items = _counts(reader, split, "confusion")
-    by_class, by_class_labels, by_class_items = _counts(reader, split, "by_class")
+    counted, counted_labels = _counted(reader, split)
+    confusion, by_class = counted.get("confusion", []), counted.get("by_class", [])
     is_open, total, queue = _queue(reader)
     answers = reader.rows(
         "SELECT coalesce(sum(seconds), 0), count(*) FILTER (WHERE action = 'skipped'), count(DISTINCT annotator) "
         "FROM current_annotations WHERE action <> 'deleted'"
     )[0]
-    insight = lf_report(reader)
     gold = reader.rows(
         "SELECT count(*), count(*) FILTER (WHERE simulated), count(*) FILTER (WHERE seconds > 0), "
         "coalesce(sum(seconds), 0) FROM gold_labels"
     )[0]
     return Facts(
-        snapshot=int(reader.scalar("SELECT id FROM lake.current_snapshot()")),
+        snapshot=reader.snapshot(),
         last_commit=reader.scalar("SELECT max(committed_at) FROM runs"),
         versions=[str(v) for (v,) in reader.rows("SELECT DISTINCT siftline_version FROM runs ORDER BY 1")],
         splits=[
@@ -205,8 +203,8 @@ def read_facts(reader: Reader, *, seed: int = 0) -> Facts:
             name: _series(reader, name, split) for name in ("accuracy", "macro_f1", "micro_f1", "calibration_error")
         },
         confusion=confusion,
-        confusion_labels=confusion_labels or by_class_labels,
-        scored_items=confusion_items or by_class_items,
+        confusion_labels=counted_labels if confusion or by_class else 0,
+        scored_items=sum(map(sum, confusion)) or int(counted.get("items", 0)),
         also_in_train=also_in_train(reader, split),
         multi_label=multi_label,
         by_class=[(hit, missed, wrong) for hit, missed, wrong in by_class],
@@ -217,14 +215,13 @@ def read_facts(reader: Reader, *, seed: int = 0) -> Facts:
             "ON m.series = 'end_model' AND m.name = 'calibration_error' AND m.split = c.split "
             "AND (m.detail->>'model_id') = c.end_model_id ORDER BY c.cycle",
         ),
-        functions=_functions(reader, insight),
         belief_in_weak_labels=belief_in_weak_labels(reader),
         faults=_dicts(
             reader,
             "SELECT lf_name, fault, count(*) AS calls, min(left(detail, 300)) AS example FROM lf_faults "
             "GROUP BY lf_name, fault ORDER BY calls DESC, lf_name, fault",
         ),
-        insight=insight,
+        insight=lf_report(reader),
         values=_values(reader),
         map=read_map_items(reader),
         queue_is_open=is_open,
@@ -257,16 +254,6 @@ def read_facts(reader: Reader, *, seed: int = 0) -> Facts:
             "FROM vectors GROUP BY encoder_id ORDER BY max(committed_at)",
         ),
     )
-
-
-def _functions(reader: Reader, insight: Report) -> list[Row]:
-    """Rows of lf_summary, with what the report of the functions adds."""
-    more = {
-        f.name: {"estimate": f.estimated_accuracy, "gain": f.gain, "alone": f.alone, "why_off": f.why_off}
-        for f in insight.functions
-    }
-    rows = _dicts(reader, "SELECT * FROM lf_summary ORDER BY coverage DESC, lf_name")
-    return [{**row, **more[row["lf_name"]]} for row in rows]
 
 
 def _dicts(reader: Reader, sql: str) -> list[Row]:
@@ -306,21 +293,14 @@ def _series(reader: Reader, name: str, split: str) -> dict[str, list[Point]]:
     }
 
 
-def _counts(reader: Reader, split: str, name: str) -> tuple[Sequence[Sequence[int]], int, int]:
-    """Counts beside the latest accuracy, a row for each class, the gold labels it was reached with, and its items."""
+def _counted(reader: Reader, split: str) -> tuple[dict[str, Any], int]:
+    """What was counted beside the latest accuracy, and the gold labels that it was reached with."""
     rows = reader.rows(
         "SELECT detail, labels FROM metrics WHERE series = 'siftline' AND name = 'accuracy' AND split = ? "
-        "ORDER BY labels DESC, committed_at DESC",
+        "ORDER BY labels DESC, committed_at DESC LIMIT 1",
         [split],
     )
-    for detail, labels in rows[:1]:
-        matrix = _object(detail).get(name)
-        width = len(matrix) if name == "confusion" and matrix else 3
-        if isinstance(matrix, list) and matrix and all(isinstance(r, list) and len(r) == width for r in matrix):
-            counts = [[int(n) for n in row] for row in matrix]
-            items = sum(map(sum, counts)) if name == "confusion" else int(_object(detail).get("items", 0))
-            return counts, int(labels), items
-    return [], 0, 0
+    return (_object(rows[0][0]), int(rows[0][1])) if rows else ({}, 0)
 
 
 def belief_in_weak_labels(reader: Reader) -> float | None:

@@ -287,16 +287,16 @@ def timed_sentence(facts: Facts) -> str:
 
 def functions_sentence(facts: Facts) -> str:
     """How far the labeling functions reach."""
-    rows = facts.functions
-    if not rows:
+    functions = facts.insight.functions
+    if not functions:
         return ""
-    judged = [r for r in rows if r["gold_votes"]]
+    judged = [(f.accuracy, f.gold_votes) for f in functions if f.accuracy is not None]
     # Its votes, not its coverage: a function that has been applied to two items may cover both.
-    share = max(int(r["votes"]) for r in rows) / max(dict(facts.splits).get("train", 0), 1)
-    said = f"{counted(len(rows), 'function')}; the widest votes on {percent(share)} of the train split"
+    share = max(f.votes for f in functions) / max(dict(facts.splits).get("train", 0), 1)
+    said = f"{counted(len(functions), 'function')}; the widest votes on {percent(share)} of the train split"
     if judged:
-        right = sum(round(r["gold_accuracy"] * r["gold_votes"]) for r in judged)
-        votes = sum(int(r["gold_votes"]) for r in judged)
+        right = sum(round(accuracy * votes) for accuracy, votes in judged)
+        votes = sum(votes for _, votes in judged)
         said += (
             f"; where people answered, {count(right)} of {counted(votes, 'vote')} {are(right)} right "
             f"({percent(right / votes)})"

@@ -56,9 +56,9 @@ def test_where_a_score_came_from(facts: Facts, weak: float, now: float, words: s
 
 
 def test_the_widest_function_is_the_one_with_the_most_votes_of_the_split(facts: Facts) -> None:
-    few = {**facts.functions[0], "votes": 2, "applied_to": 2, "coverage": 1.0, "gold_votes": 0}
-    most = {**few, "votes": 30, "applied_to": 60, "coverage": 0.5}
-    assert story.functions_sentence(replace(facts, functions=[few, most])) == (
+    few = replace(facts.insight.functions[0], votes=2, applied_to=2, coverage=1.0, gold_votes=0, accuracy=None)
+    most = replace(few, votes=30, applied_to=60, coverage=0.5)
+    assert story.functions_sentence(replace(facts, insight=replace(facts.insight, functions=[few, most]))) == (
         "2 functions; the widest votes on 50% of the train split."
     )
 
@@ -127,8 +127,10 @@ def test_the_figures_in_the_sentences_are_what_they_are_called(facts: Facts) -> 
     assert story.ceiling_share(told) == ("94%", "with 25% of the labels")
     begun = {name: {**series, "siftline": [point(0, 0.84), point(16, 0.9)]} for name in facts.series}
     assert story.ceiling_share(replace(told, series=begun)) == ("94%", "with 25% of the labels, 88% with none")
-    functions = [{"votes": 9, "gold_votes": n, "gold_accuracy": share} for n, share in ((8, 0.75), (2, 0.5), (0, None))]
-    assert story.functions_sentence(replace(facts, functions=functions, splits=[("train", 18), ("test", 6)])) == (
+    one = replace(facts.insight.functions[0], votes=9)
+    shares = ((8, 0.75), (2, 0.5), (0, None))
+    insight = replace(facts.insight, functions=[replace(one, gold_votes=n, accuracy=share) for n, share in shares])
+    assert story.functions_sentence(replace(facts, insight=insight, splits=[("train", 18), ("test", 6)])) == (
         "3 functions; the widest votes on 50% of the train split; where people answered, 7 of 10 votes are right (70%)."
     )
 
