@@ -7,10 +7,11 @@ import contextlib
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 
 import duckdb
 
-from warehouse.errors import CatalogAway, ServerAway, StoreAway, without_secrets
+from warehouse.errors import CatalogAway, FolderAway, ServerAway, StoreAway, without_secrets
 
 _AWAY = (
     "Unable to connect to Postgres",
@@ -36,6 +37,11 @@ _STORE_AWAY = re.compile(
     r"Failure when receiving data from the peer|Server returned nothing[^']*) error for HTTP|\(HTTP (408|429|5\d\d)\b"
 )
 
+# In the middle of a commit DuckDB and SQLite make the folder anew, and an empty catalogue in it.
+_NO_CATALOG = re.compile(
+    r'Unable to open database "(.+)": unable to open database file|Table with name ducklake_snapshot does not exist'
+)
+
 
 def close(connection: duckdb.DuckDBPyConnection) -> None:
     """Close a connection that may be in a transaction.
@@ -58,7 +64,7 @@ def closing(connection: duckdb.DuckDBPyConnection) -> Generator[duckdb.DuckDBPyC
 
 
 def server_away(text: str) -> ServerAway | None:
-    """The error to raise when an error of DuckDB's means that a server is away; None when it does not.
+    """The error to raise when an error of DuckDB's means that a server, or the folder, is away; None when it does not.
 
     Args:
         text: DuckDB's message.
@@ -69,6 +75,8 @@ def server_away(text: str) -> ServerAway | None:
             f"The store of the data files does not answer: {text}. What was committed is kept; when "
             "the store is back, run again."
         )
+    if (file := _NO_CATALOG.search(text)) and not (file[1] and Path(file[1]).parent.is_dir()):
+        return folder_away(Path(file[1]).parent if file[1] else None)
     if not any(sign in text for sign in _AWAY) or any(sign in text for sign in _FOR_A_PERSON):
         return None
     # DuckDB goes on with its own query and where in it; alerts show the first line only.
@@ -76,4 +84,12 @@ def server_away(text: str) -> ServerAway | None:
     return CatalogAway(
         f"The catalogue's server does not answer: {said}. What was committed is kept; when the server is back, run "
         "again."
+    )
+
+
+def folder_away(folder: Path | None) -> FolderAway:
+    """The error to raise where the folder of an open warehouse, which may be known, is not there any more."""
+    return FolderAway(
+        f"The warehouse's folder{f' {folder}' if folder else ''} is not there any more: it was moved or removed while "
+        "it was in use, or its disk is away. What was committed is in it: run again where it is now."
     )

@@ -17,22 +17,12 @@ import duckdb
 
 from warehouse.away import server_away
 from warehouse.catalog_file import catalog_faults
-from warehouse.connection import Location, check_present, connect, holds_data, locate
+from warehouse.connection import FILES, Location, check_present, connect, holds_data, locate
 from warehouse.errors import WarehouseError, without_secrets
 from warehouse.extensions import open_duckdb
 from warehouse.files import replaced_file, sha256_of
 
 _DIGEST = re.compile("[0-9a-f]{64}")
-_METADATA = "__ducklake_metadata_lake"
-_FILES = f"""
-    SELECT s.path || t.path || f.path, f.file_size_bytes FROM (
-        SELECT table_id, path, file_size_bytes, begin_snapshot, end_snapshot FROM {_METADATA}.ducklake_data_file
-        UNION ALL
-        SELECT table_id, path, file_size_bytes, begin_snapshot, end_snapshot FROM {_METADATA}.ducklake_delete_file
-    ) f
-    JOIN (SELECT DISTINCT table_id, schema_id, path FROM {_METADATA}.ducklake_table) t ON t.table_id = f.table_id
-    JOIN (SELECT DISTINCT schema_id, path FROM {_METADATA}.ducklake_schema) s ON s.schema_id = t.schema_id
-"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +68,7 @@ def note_all(cursor: duckdb.DuckDBPyConnection, location: Location) -> None:
     """Note the files that have no checksum yet and forget those that are gone; the caller holds the write lock."""
     if location.on_s3:
         return
-    needed = {name for name, _ in _listed(cursor, _FILES)}
+    needed = {name for name, _ in _listed(cursor, FILES)}
     noted = _noted(location)
     if noted.keys() - needed:
         with replaced_file(_path(location)) as file:
@@ -113,7 +103,7 @@ def verify(place: Path | Location, *, at: int | None = None) -> Verified:
             return Verified(files=0, bytes=0, damaged=found, unnoted=0)
     with contextlib.closing(connect(location, read_only=True)) as cursor:
         seen = f"WHERE f.begin_snapshot <= {at} AND coalesce(f.end_snapshot > {at}, true)" if at is not None else ""
-        needed = _listed(cursor, f"{_FILES} {seen}")
+        needed = _listed(cursor, f"{FILES} {seen}")
         stored = _in_store(cursor, location) if location.on_s3 else {}
     noted: dict[str, str] = {}
     if location.on_s3:

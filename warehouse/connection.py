@@ -25,6 +25,17 @@ from warehouse.quoting import quote
 from warehouse.stored_sql import refuse_foreign_sql
 
 BUSY_TIMEOUT_MS = 10_000
+_METADATA = "__ducklake_metadata_lake"
+FILES = f"""
+    SELECT s.path || t.path || f.path, f.file_size_bytes FROM (
+        SELECT table_id, path, file_size_bytes, begin_snapshot, end_snapshot FROM {_METADATA}.ducklake_data_file
+        UNION ALL
+        SELECT table_id, path, file_size_bytes, begin_snapshot, end_snapshot FROM {_METADATA}.ducklake_delete_file
+    ) f
+    JOIN (SELECT DISTINCT table_id, schema_id, path FROM {_METADATA}.ducklake_table) t ON t.table_id = f.table_id
+    JOIN (SELECT DISTINCT schema_id, path FROM {_METADATA}.ducklake_schema) s ON s.schema_id = t.schema_id
+"""
+"""The data files that kept snapshots need: name below the data's place, and bytes."""
 
 Look = Callable[[duckdb.DuckDBPyConnection], int | None]
 """Looks at a warehouse that was just attached; returns the number of the snapshot to read, None for the newest."""
@@ -177,8 +188,8 @@ def connect(
 
     Raises:
         WarehouseNotFound: there is none, and `read_only` cannot make it.
-        WarehouseError: the catalogue is damaged, cannot be attached, or holds SQL that is not Siftline's; the message
-            names it.
+        WarehouseError: the catalogue is damaged, cannot be attached, holds SQL that is not Siftline's, or has its data
+            files in another folder; the message names it.
         CatalogAway: the server of a PostgreSQL catalogue does not answer.
         DiskFull: there is no room for the 32 KiB that SQLite needs beside the catalogue.
     """
@@ -191,6 +202,7 @@ def connect(
             _create_s3_secret(connection, location)
         _refuse_damaged(connection, location)
         at = _attach(connection, location, look, read_only=read_only)
+        _refuse_files_elsewhere(connection, location)
         if at is not None:
             connection.execute("USE memory")
             connection.execute("DETACH lake")
@@ -225,6 +237,22 @@ def _refuse_damaged(connection: duckdb.DuckDBPyConnection, location: Location) -
         return
     if faults := catalog_faults(connection, file, "quick_check"):
         raise _unreadable(location, f"it is damaged ({'; '.join(faults)})")
+
+
+def _refuse_files_elsewhere(connection: duckdb.DuckDBPyConnection, location: Location) -> None:
+    """A catalogue on a server is reached from any folder, a copy of the project's too; its files are in one of them."""
+    if location.dsn is None or location.on_s3:
+        return
+    folder = Path(location.data_path)
+    names = [str(name) for name, _ in connection.execute(FILES).fetchall()]
+    if names and not any((folder / name).exists() for name in names):
+        raise WarehouseError(
+            f"The catalogue in {location.words} has {len(names):,} data files, and none of them is in {folder}: they are "
+            "in another folder, here or on another machine, whose settings name this catalogue. What one of the two "
+            "writes the other could not read. For several machines set [warehouse] data to a place on S3 that all "
+            "reach; a copy of a project wants a database of its own under [warehouse] catalog; files that were moved "
+            "or lost belong back into this folder."
+        )
 
 
 def _not_allowed(location: Location) -> WarehouseError | None:

@@ -78,6 +78,10 @@ class DiskFull(CommitFailed):
     """The disk of the warehouse, or of the temporary folder, is full; nothing was written, what was there stays."""
 
 
+class FolderAway(ServerAway):
+    """The warehouse's folder is not where it was opened: it was moved or removed, or its disk is not there."""
+
+
 class ServiceError(Transient):
     """An annotation or engine service did not answer as it should."""
 

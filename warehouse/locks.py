@@ -19,7 +19,7 @@ from typing import Protocol
 import duckdb
 from filelock import FileLock, Timeout
 
-from warehouse.away import close, server_away
+from warehouse.away import close, folder_away, server_away
 from warehouse.errors import WarehouseBusy, WarehouseError, without_secrets
 from warehouse.extensions import open_duckdb
 from warehouse.quoting import quote
@@ -42,6 +42,7 @@ class WriteLock(Protocol):
             WarehouseBusy: another process held it for too long.
             WarehouseError: it is in a folder that may not be written to.
             CatalogAway: the server that keeps it does not answer.
+            FolderAway: the folder that it is in is not there any more.
         """
         ...
 
@@ -62,6 +63,8 @@ class FolderLock:
     @contextmanager
     def held(self) -> Generator[Sure]:
         """Hold the lock for a block; the kernel does not lose it."""
+        if not self._owner.parent.is_dir():  # FileLock would make it, and SQLite an empty catalogue in it
+            raise folder_away(self._owner.parent)
         try:
             with writable(self._owner.parent):
                 self._lock.acquire()

@@ -76,6 +76,18 @@ def test_a_place_that_holds_another_warehouse_is_refused(tmp_path: Path, postgre
     Lake(Location(folder=tmp_path / "second", data="s3://bucket/shared-2")).close()
 
 
+def test_a_catalogue_whose_files_are_in_another_folder_is_refused(tmp_path: Path, postgres: str) -> None:
+    """As for a copy of the project, or a colleague's: what it wrote, the folder with the other files could not read."""
+    with Lake(Location(folder=tmp_path / "first", catalog=postgres)) as lake:
+        fill(lake)
+    for read_only in (False, True):
+        with pytest.raises(WarehouseError, match=f"none of them is in {tmp_path}/copy"):
+            Lake(Location(folder=tmp_path / "copy", catalog=postgres), read_only=read_only)
+    (tmp_path / "first").rename(tmp_path / "moved")
+    with Lake(Location(folder=tmp_path / "moved", catalog=postgres)) as lake:
+        assert count(lake, "items") == 2000
+
+
 @pytest.mark.parametrize("harm", ["none", "cut", "gone", "away"])
 def test_verify_asks_s3_for_every_file(tmp_path: Path, s3: S3, monkeypatch: pytest.MonkeyPatch, harm: str) -> None:
     place = Location(folder=tmp_path / "lake", data=f"s3://bucket/verified-{harm}")

@@ -8,7 +8,8 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from warehouse import Append, Lake, WarehouseError, WarehouseNotFound, connect
+from tests.warehouse.test_commit_is_atomic import classes
+from warehouse import Append, FolderAway, Lake, WarehouseError, WarehouseNotFound, connect
 from warehouse.errors import SchemaTooNew
 from warehouse.schema import SCHEMA_VERSION, TABLES
 from warehouse.views import VIEWS
@@ -20,6 +21,26 @@ def test_reading_where_there_is_no_warehouse_names_the_way_out(tmp_path: Path) -
     with pytest.raises(WarehouseNotFound, match="siftline run"):
         connect(tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_folder_that_is_moved_while_it_is_open_is_whole_and_is_not_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("warehouse.commit.PATIENCE_S", 0.0)
+    with Lake(tmp_path / "project" / "lake") as lake, lake.stage("one", version=1, inputs=()) as first:
+        assert first.commit([Append("classes", classes("a"))]).committed
+        with lake.read() as reader, lake.stage("two", version=1, inputs=()) as stage:
+            (tmp_path / "project").rename(tmp_path / "moved")
+            for asks in (
+                lambda: reader.scalar("SELECT count(*) FROM classes"),
+                lake.read,
+                lambda: stage.commit([Append("classes", classes("b"))]),
+            ):
+                with pytest.raises(FolderAway, match="run again where it is now"):
+                    asks()
+    assert [path.name for path in tmp_path.iterdir()] == ["moved"]
+    with connect(tmp_path / "moved" / "lake") as reader:
+        assert reader.rows("SELECT name FROM classes") == [("a",)]
 
 
 def test_a_place_may_be_a_string(lake: Lake) -> None:
