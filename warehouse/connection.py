@@ -247,8 +247,8 @@ def _refuse_files_elsewhere(connection: duckdb.DuckDBPyConnection, location: Loc
     names = [str(name) for name, _ in connection.execute(FILES).fetchall()]
     if names and not any((folder / name).exists() for name in names):
         raise WarehouseError(
-            f"The catalogue in {location.words} has {len(names):,} data files, and none of them is in {folder}: they are "
-            "in another folder, here or on another machine, whose settings name this catalogue. What one of the two "
+            f"The catalogue in {location.words} has {len(names):,} data files, and none of them is in {folder}: they "
+            "are in another folder, here or on another machine, whose settings name this catalogue. What one of both "
             "writes the other could not read. For several machines set [warehouse] data to a place on S3 that all "
             "reach; a copy of a project wants a database of its own under [warehouse] catalog; files that were moved "
             "or lost belong back into this folder."
