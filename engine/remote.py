@@ -36,8 +36,8 @@ REQUEST_TEXTS = 128
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 _LIMITS = ("max_inputs", "max_body_bytes", "queue_texts", "queue_tokens")
 """Limits of `/info` that a request has to keep."""
-_AGAIN = frozenset({408, 429, 500, 502, 503, 504})
-_TOO_MUCH = frozenset({408, 429, 504})
+_AGAIN = frozenset({408, 413, 429, 500, 502, 503, 504})
+_TOO_MUCH = frozenset({408, 413, 429, 504})
 """Of these, the ones that less at a time may spare."""
 
 T = TypeVar("T")
@@ -182,6 +182,9 @@ class RemoteEncoder:
             try:
                 response = self._request("POST", "/v1/embeddings", orjson.dumps(fields))
             except _Refusal as refusal:
+                if refusal.too_large and stop - start == 1:
+                    why = f"one text that is too large: {self.url} {refusal.problem}"
+                    raise InputError(f"Text {start} is {why}.", {start: why}) from None
                 if refusal.too_much:
                     self._portions.refused(stop - start)
                 raise
@@ -190,8 +193,10 @@ class RemoteEncoder:
             except InputError as error:
                 shifted = {start + index: reason for index, reason in error.reasons.items()}
                 raise InputError(str(error), shifted) from error
-        self._portions.answered(stop - start)
         served = response.headers.get("x-encoder-id")
+        if served is None:
+            raise _Refusal("gives answers that are not the engine's, as pages of a proxy are", 0.0, too_much=False)
+        self._portions.answered(stop - start)
         if served != self.encoder_id:
             raise OptionError(
                 f"The server at {self.url} now serves {served}, it was {self.encoder_id}. Run again: its "
@@ -235,7 +240,7 @@ class RemoteEncoder:
             raise _error_of(response, self.url)
         too_much = response.status_code in _TOO_MUCH
         problem = f"answers {response.status_code}{_reason(response)}"
-        raise _Refusal(problem, _retry_after(response), too_much)
+        raise _Refusal(problem, _retry_after(response), too_much, too_large=response.status_code == 413)
 
     def _patiently(self, attempt: Callable[[], T], begun: float, ended: threading.Event) -> T:
         """An attempt again and again while the server refuses and patience lasts; not after `ended`.
@@ -277,9 +282,9 @@ class _Call:
 class _Refusal(Exception):
     """The server gives no answer now; the same request, or one for less, may get one later."""
 
-    def __init__(self, problem: str, wait_s: float, too_much: bool) -> None:
+    def __init__(self, problem: str, wait_s: float, too_much: bool, *, too_large: bool = False) -> None:
         super().__init__(problem)
-        self.problem, self.wait_s, self.too_much = problem, wait_s, too_much
+        self.problem, self.wait_s, self.too_much, self.too_large = problem, wait_s, too_much, too_large
 
 
 def connect(
@@ -374,6 +379,6 @@ def _error_of(response: httpx.Response, url: str) -> EngineError:
         return NumericError(message, indexes)
     if response.status_code == 401:
         return OptionError(f"{url} refuses the key: {message} Set SIFTLINE_ENGINE_KEY to the server's.")
-    if response.status_code in (400, 413):
+    if response.status_code == 400:
         return InputError(message, dict.fromkeys(indexes, "refused by the server"))
     return OptionError(f"{url} answers {response.status_code}: {message}")

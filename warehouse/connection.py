@@ -240,7 +240,7 @@ def _refuse_damaged(connection: duckdb.DuckDBPyConnection, location: Location) -
 
 
 def _refuse_files_elsewhere(connection: duckdb.DuckDBPyConnection, location: Location) -> None:
-    """A catalogue on a server is reached from any folder, a copy of the project's too; its files are in one of them."""
+    """A catalogue on a server is reached from any folder, and its files are in one of them."""
     if location.dsn is None or location.on_s3:
         return
     folder = Path(location.data_path)

@@ -40,10 +40,10 @@ def replaced_file(path: Path, *, durable: bool = True, among_many: bool = False)
         if durable:
             sync(path.parent)
     except OSError as error:
-        raise SettingsError(
-            f"{path} cannot be written: {error.strerror or error}. Mend the folder's permissions, make room, or name "
-            "another place."
-        ) from error
+        way = "Mend the folder's permissions, make room, or name another place."
+        if not path.parent.is_dir():
+            way = "Its folder is not there: was it moved or removed, or is its disk away? Run again where it is now."
+        raise SettingsError(f"{path} cannot be written: {error.strerror or error}. {way}") from error
 
 
 def refuse_special(path: Path) -> None:

@@ -6,6 +6,7 @@ versions of its inputs), so running a stage twice finds the fingerprint of its l
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -99,6 +100,7 @@ class Stage(Reader):
         self.lake = lake
         self.name = name
         self.started_at = datetime.now(UTC)
+        self._began = time.monotonic()  # a clock may be set meanwhile
         tables = sorted(inputs)
         last = [newest("token", "list_contains(tables, ?)") for _ in tables]
         last += [newest(column, "stage = ?") for column in ("token", "fingerprint", "detail")]
@@ -165,7 +167,7 @@ class Stage(Reader):
 
     def elapsed_s(self) -> float:
         """Seconds since the stage began."""
-        return (datetime.now(UTC) - self.started_at).total_seconds()
+        return time.monotonic() - self._began
 
 
 def last_token(reader: Reader, table: str) -> str:

@@ -135,6 +135,8 @@ def _way_out(query: str, error: str) -> str:
         )
     if "No snapshot found" in error:
         return "The snapshots that are kept: siftline snapshots"
+    if "Cannot open file" in error:
+        return "If a file of the warehouse is missing, or not for you to read, this names it: siftline verify"
     return loose_arrow_in(query) or 'Tables and views: siftline sql "show all tables"'
 
 

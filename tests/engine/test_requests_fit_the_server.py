@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler
 import numpy as np
 import pytest
 
-from engine.errors import OptionError, UnavailableError
+from engine.errors import InputError, OptionError, UnavailableError
 from engine.portions import CONNECTIONS, FIRST_TEXTS, STEADY, Portions
 from engine.remote import RemoteEncoder
 from engine.request import Packed
@@ -106,6 +106,36 @@ def test_an_answer_that_is_no_vector_is_named(entry: dict[str, object]) -> None:
         assert remote.embed(["bank"]).vectors.tolist() == [[1, 0]]
         data[:] = [whole | entry]
         with pytest.raises(UnavailableError, match="an answer that cannot be read"):
+            remote.embed(["bank"])
+
+
+def test_a_proxy_that_takes_less_is_asked_for_less_and_its_pages_are_waited_out() -> None:
+    """nginx takes bodies of 1 MB by default; a page of it may have the status 200."""
+    limits = {"max_inputs": 8, "max_body_bytes": 9999, "queue_texts": 8, "queue_tokens": 999}
+    info = {"encoder_id": "e", "dimension": 2, "max_tokens": 64, "limits": limits}
+    vector: dict[str, object] = {"embedding": "AACAPwAAAAA=", "tokens": 2, "truncated": False}
+    vector |= {"active_frac": 1, "route": ""}
+    taken, pages = 2, 1
+
+    def answer(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        nonlocal pages
+        count = len(json.loads(body)["input"]) if body else 0
+        told = json.dumps({"data": [{"index": n, **vector} for n in range(count)]} if count else info)
+        handler.send_response(413 if count > taken else 200)
+        if count > taken or (count and pages):
+            pages -= count <= taken
+            told = "<html>"
+        else:
+            handler.send_header("X-Encoder-Id", "e")
+        handler.end_headers()
+        handler.wfile.write(told.encode())
+
+    with http_server(answer) as url:
+        remote = RemoteEncoder(url, patience_s=WAIT_S)
+        assert remote.embed(["bank"] * 8).vectors.tolist() == [[1, 0]] * 8
+        assert pages == 0
+        taken = 0
+        with pytest.raises(InputError, match=r"Text 0 is one text that is too large: .* answers 413"):
             remote.embed(["bank"])
 
 

@@ -77,7 +77,7 @@ def test_a_place_that_holds_another_warehouse_is_refused(tmp_path: Path, postgre
 
 
 def test_a_catalogue_whose_files_are_in_another_folder_is_refused(tmp_path: Path, postgres: str) -> None:
-    """As for a copy of the project, or a colleague's: what it wrote, the folder with the other files could not read."""
+    """As a colleague's: what it wrote, the folder with the other files could not read."""
     with Lake(Location(folder=tmp_path / "first", catalog=postgres)) as lake:
         fill(lake)
     for read_only in (False, True):

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pytest
 
 from tests.warehouse.test_commit_is_atomic import classes
-from warehouse import Append, FolderAway, Lake, WarehouseError, WarehouseNotFound, connect
+from warehouse import Append, FolderAway, Lake, SettingsError, WarehouseError, WarehouseNotFound, connect
 from warehouse.errors import SchemaTooNew
+from warehouse.files import replaced_file
 from warehouse.schema import SCHEMA_VERSION, TABLES
 from warehouse.views import VIEWS
 
@@ -38,6 +39,8 @@ def test_a_folder_that_is_moved_while_it_is_open_is_whole_and_is_not_made_anew(
             ):
                 with pytest.raises(FolderAway, match="run again where it is now"):
                     asks()
+        with pytest.raises(SettingsError, match="moved or removed"), replaced_file(lake.path.parent / "runs.json"):
+            pass
     assert [path.name for path in tmp_path.iterdir()] == ["moved"]
     with connect(tmp_path / "moved" / "lake") as reader:
         assert reader.rows("SELECT name FROM classes") == [("a",)]
