@@ -60,6 +60,8 @@ _COMPUTED = {
 
 _IN_VIEW = {
     ("opinions", "updated_at"): "When this answer was saved.",
+    ("opinions", "seconds"): "Seconds people spent on the item in all, the same beside each opinion on it; what one "
+    "person spent is in `current_annotations`.",
     ("opinions", "class_id"): "The class; -1 in a multi-label project.",
     ("opinions", "class_ids"): "Multi-label projects: the chosen classes; NULL elsewhere.",
     ("gold_labels", "class_id"): "The class; -1 in a multi-label project.",

@@ -22,7 +22,7 @@ WITH answered AS (
            END, recursive := true)
     FROM said p JOIN gold_labels g ON g.item_id = p.item_id
 ), binned AS (
-    SELECT least(floor(confidence * 10), 9) / 10 AS bin, confidence, hit FROM scored
+    SELECT least(floor(confidence * 10), 9)::INTEGER / 10 AS bin, confidence, hit FROM scored
 )
 SELECT bin AS confidence_from, count(*) AS items, avg(confidence) AS confidence, avg(hit) AS accuracy,
        avg(confidence) - avg(hit) AS gap

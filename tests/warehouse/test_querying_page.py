@@ -39,7 +39,8 @@ def test_the_queries_to_start_from_tell_what_is_there(planted: Lake) -> None:
     monday = datetime(2020, 1, 6, tzinfo=UTC)
     commit(planted, "weak", model, Upsert("weak_labels", pa.table(weak)))
     commit(planted, "twice", answer("i020", 0, at=monday), answer("i020", 2, at=monday.replace(day=12)))
-    votes, weak_labels, predicted, values, said, wrong, against, weeks = (
+    commit(planted, "end_model", answer("i020", 1, who="bob", at=monday))
+    votes, weak_labels, predicted, values, said, wrong, against, confused, long, sample, snapshots, weeks = (
         table.to_pylist() for table in answers(planted)
     )
     assert [row["vote"] for row in votes] == ["ship <b>&"] * 2
@@ -47,6 +48,11 @@ def test_the_queries_to_start_from_tell_what_is_there(planted: Lake) -> None:
     assert [(row["sequence"], row["predicted"]) for row in predicted] == [(n, "ship <b>&") for n in (1, 2, 3)]
     assert [row["cycle"] for row in values] == [1]
     assert [(row["annotator"], row["class_id"]) for row in said] == [("ann <b>", 1)]
+    assert [tuple(row.values()) for row in confused] == [("ada", "bob", "trade", "ship <b>&", 1)]
+    assert len(long) == 3 * len({row["item_id"] for row in long})
+    assert sum(row["probability"] for row in long[:3]) == pytest.approx(1)
+    assert len(sample) == len({row["item_id"] for row in sample}) > 0
+    assert [row["commit_message"] for row in snapshots][-1].startswith("end_model:")
     # Function and class are those of the item's number, but for even ones, which all vote for trade.
     assert {(row["voted"], row["gold"]): row["items"] for row in wrong} == {
         ("trade", "grain"): 3, ("trade", "ship <b>&"): 2}  # fmt: skip

@@ -103,6 +103,7 @@ def test_a_text_of_the_test_split_that_also_stands_in_train_is_found(planted: La
 def test_calibration_is_of_what_was_said_before_anybody_answered(planted: Lake) -> None:
     before = ask(planted, "calibration")
     assert [(row["items"], row["accuracy"]) for row in before] == [(16, 1)]
+    assert [row["confidence_from"] for row in before] == [0.8], "not what FLOAT makes of it"
     with planted.read() as reader:
         learned = {
             str(item): (int(gold) + 1) % 3 for item, gold in reader.rows("SELECT item_id, class_id FROM gold_labels")
@@ -203,7 +204,7 @@ def test_chosen_items_are_compared_with_those_left_and_without_the_fair_sample(
 
 def test_items_that_people_were_asked_about_again_say_nothing_about_their_value(planted: Lake) -> None:
     """Their row holds the fresh task, whose suggestion is none or one for another text."""
-    before = ask(planted, "value-against-outcome")
+    before, parts = ask(planted, "value-against-outcome"), ask(planted, "chosen-against-pool")
     with planted.read() as reader:
         task = reader.arrow("SELECT * EXCLUDE (run_id, committed_at) FROM queue WHERE state = 'answered' LIMIT 1")
     row = task.to_pylist()[0]
@@ -218,6 +219,10 @@ def test_items_that_people_were_asked_about_again_say_nothing_about_their_value(
     groups = ask(planted, "value-against-outcome")
     items = [sum(int(str(group["items"])) for group in found) for found in (before, groups)]
     assert items == [16, 15]
+    left = [sum(int(str(row["items"])) for row in found) for found in (parts, ask(planted, "chosen-against-pool"))]
+    with planted.read() as reader:
+        assert left[0] - left[1] == reader.scalar('SELECT count(*) FROM "values" WHERE item_id = ?', [row["item_id"]])
+    assert left[1] < left[0]
 
 
 def test_costs_add_up_to_all_hours_and_labels_to_all_items(planted: Lake) -> None:
@@ -279,6 +284,19 @@ def test_waiting_begins_with_the_selection_and_not_with_an_earlier_estimate(
     row = next(row for row in ask(planted, "waiting-time") if row["cycle"] == 4)
     assert (row["tasks"], row["waiting"]) == (1, 1)
     assert row["median_hours"] == pytest.approx(3, abs=0.1)
+    with planted.read() as reader:
+        asked = "SELECT * EXCLUDE (run_id, committed_at) FROM queue WHERE state = 'answered' LIMIT 1"
+        again = {**reader.arrow(asked).to_pylist()[0], "cycle": 4}
+    earlier = {name: [again[name]] for name in ("item_id", "project", "task_id", "content_hash")}
+    commit(
+        planted,
+        "ask_again",
+        Upsert("queue", pa.Table.from_pylist([again], schema=task.schema)),
+        Upsert("asked_before", pa.table({**earlier, "round": pa.array([1], pa.int32()), "why": ["disagreement"]})),
+    )
+    row = next(row for row in ask(planted, "waiting-time") if row["cycle"] == 4)
+    assert row["tasks"] == 2
+    assert row["median_hours"] == pytest.approx(3, abs=0.1), "its first answer is one to an earlier task"
 
 
 def test_an_edit_does_not_move_the_day_an_item_came_in(planted: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
