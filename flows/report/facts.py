@@ -312,6 +312,7 @@ def belief_in_weak_labels(reader: Reader) -> float | None:
 
 
 def _batches(reader: Reader) -> list[Row]:
+    # Tasks drawn at random and those asked again have the value 0, which had no part in choosing them.
     return _dicts(
         reader,
         """
@@ -323,10 +324,13 @@ def _batches(reader: Reader) -> list[Row]:
                    coalesce(bool_or(a.simulated), false) AS simulated
             FROM current_annotations a JOIN queue q ON q.item_id = a.item_id AND q.project = a.project
             WHERE a.action <> 'deleted' GROUP BY q.project, q.cycle
+        ), worth AS (
+            SELECT project, cycle, min(value) AS lowest, max(value) AS highest FROM queue WHERE value > 0 GROUP BY ALL
         )
-        SELECT p.*, coalesce(a.skipped, 0) AS skipped, a.seconds, a.median_seconds,
-               coalesce(a.simulated, false) AS simulated
+        SELECT p.* REPLACE (w.lowest AS lowest_value, w.highest AS highest_value), coalesce(a.skipped, 0) AS skipped,
+               a.seconds, a.median_seconds, coalesce(a.simulated, false) AS simulated
         FROM queue_progress p LEFT JOIN answers a ON a.project = p.project AND a.cycle = p.cycle
+        LEFT JOIN worth w ON w.project = p.project AND w.cycle = p.cycle
         ORDER BY p.project, p.cycle
         """,
     )

@@ -283,7 +283,7 @@ def share_bar(value: float, tip: str, name: str = "share") -> Markup:
 
 def interval_mark(value: float, low: float, high: float, tip: str) -> Markup:
     """A dot with its interval in a table cell, from 0 to 1."""
-    x = Scale(low=0, high=1, start=3, end=61)
+    x = Scale(low=0, high=1, start=4, end=60)
     parts = [
         line(x(0), 7, x(1), 7, "track-line"),
         line(x(low), 7, x(high), 7, "interval"),

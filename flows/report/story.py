@@ -171,6 +171,15 @@ def fair_sentence(fair: FairScore | None) -> str:
     )
 
 
+def fair_tile(fair: FairScore | None) -> tuple[str, str] | None:
+    """`fair_sentence` in short: the share, and how far a few items can be believed; None where too few have answers."""
+    if fair is None or fair.items < FAIR_ITEMS:
+        return None
+    low, high = wilson(fair.right, fair.items)
+    said = f"95% interval {percent(low)} to {percent(high)}, on {count(fair.items)} items drawn at random"
+    return percent(fair.right / fair.items), said
+
+
 def fair_soon(fair: FairScore | None) -> str:
     """How far it is to the first figure of the fair sample; empty where it is there, or where none is drawn."""
     if fair is None or fair.items >= FAIR_ITEMS:
@@ -217,7 +226,7 @@ def axis_note(curves: Sequence[Curve]) -> str:
     if start > 0:
         note += " The vertical axis does not start at 0."
     below = [c.label for c in curves if c.points[-1].mean < start]
-    return note + (f" Ending below it: {', '.join(below)}." if below else "")
+    return note + (f" Ending below it: {'; '.join(below)}." if below else "")
 
 
 def curves(facts: Facts, name: str) -> list[Curve]:
@@ -336,12 +345,14 @@ def confusion_sentence(facts: Facts, names: Sequence[str]) -> str:
         return ""
     right = sum(matrix[i][i] for i in range(len(matrix)))
     said = f"{count(right)} of {counted(n, 'item')} {are(right)} classified rightly ({score(right / n)})"
-    wrong, i, j = max(
-        (matrix[i][j], i, j) for i in range(len(matrix)) for j in range(len(matrix)) if i != j or n == right
-    )
-    return said + (
-        f"; the commonest mistake is {names[i]} read as {names[j]} ({count(wrong)})." if wrong and i != j else "."
-    )
+    if n == right:
+        return said + "."
+    cells = [(matrix[i][j], i, j) for i in range(len(matrix)) for j in range(len(matrix)) if i != j]
+    most = max(wrong for wrong, _, _ in cells)
+    first, *others = [f"{names[i]} read as {names[j]}" for wrong, i, j in cells if wrong == most]
+    as_common = others[0] if len(others) == 1 else f"{len(others)} others"
+    said += f"; the commonest mistake is {first} ({count(most)})"
+    return said + (f", as often as {as_common}." if others else ".")
 
 
 def measured(facts: Facts, name: str, labels: int, series: str = "siftline") -> float | None:

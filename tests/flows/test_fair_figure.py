@@ -49,8 +49,12 @@ def test_the_report_and_a_run_say_how_often_the_end_model_is_right(
         page = write_report(lake, tmp_path / "report.html", title="p", classes=CLASSES).read_text("utf-8")
         other = write_report(lake, tmp_path / "other.html", title="p", classes=CLASSES, seed=1).read_text("utf-8")
     assert f'<p id="fair">{SAID}' in page
-    assert '<b id="figure-accuracy">0.750</b>' in page
-    assert "on 12 items drawn at random" in page
+    assert '<b id="figure-accuracy">75%</b>' in page
+    assert "95% interval 47% to 91%, on 12 items drawn at random" in page
+    assert "Nothing has been scored" in page
+    assert "Without one, " not in page, "it is done already"
+    batch = page.split('id="table-batches"')[1].split("</table>")[0]
+    assert '<td class="num">–</td></tr>' in batch, "no value had a part in choosing them"
     assert "items drawn at random" not in other.split("<nav")[0], "another seed draws others, which are not answered"
     print_summary(Project(tmp_path), RunSummary(passes=1, results=[]), seconds=1.0)
     assert SAID in capsys.readouterr().out.replace("\n", " ")

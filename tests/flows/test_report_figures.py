@@ -28,6 +28,10 @@ def test_where_the_axis_starts_is_said_as_it_is_drawn(least: float, start: float
     drawn = learning_curve(curves, "Accuracy", WIDE)
     assert min(float(value) for value in re.findall(r'class="tick" text-anchor="end">([^<]+)<', drawn)) == start
     assert ("does not start at 0" in axis_note(curves)) == (start > 0)
+    low = [Point(labels=9, mean=0.1, low=0.1, high=0.1, spread=None, seeds=1)]
+    curves += [Curve(key=key, label=f"{key}, alone", points=low) for key in ("gold_only", "random_gold_only")]
+    below = " Ending below it: gold_only, alone; random_gold_only, alone."
+    assert axis_note(curves).endswith(below) == (start > 0), "the names have commas of their own"
 
 
 @pytest.mark.parametrize("last", [0, 1, 2, 3, 7, 12, 30])

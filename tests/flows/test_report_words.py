@@ -152,6 +152,16 @@ def test_one_is_not_several(facts: Facts) -> None:
     )
 
 
+def test_mistakes_that_are_as_common_as_the_commonest_are_told(facts: Facts) -> None:
+    def said(*matrix: Sequence[int]) -> str:
+        return story.confusion_sentence(replace(facts, confusion=matrix), ["a", "b", "c"]).partition("; ")[2]
+
+    assert said([1, 3, 0], [2, 1, 0], [0, 0, 1]) == "the commonest mistake is a read as b (3)."
+    assert said([1, 3, 0], [3, 1, 0], [0, 0, 1]) == "the commonest mistake is a read as b (3), as often as b read as a."
+    assert said([1, 3, 0], [3, 1, 0], [3, 0, 1]) == "the commonest mistake is a read as b (3), as often as 2 others."
+    assert said([1, 0, 0], [0, 1, 0], [0, 0, 1]) == ""
+
+
 def test_answers_to_a_task_that_waits_for_more_people_have_a_time_of_their_own(facts: Facts) -> None:
     said = story.hours_sentence(replace(facts, batches=[{"tasks": 12, "answered": 0, "skipped": 0}]))
     assert said == "0 of 12 tasks in 1 batch are answered; all answers took 3 min, 12.5 s per label."
