@@ -54,7 +54,7 @@ def test_the_report_and_a_run_say_how_often_the_end_model_is_right(
     assert "Nothing has been scored" in page
     assert "Without one, " not in page, "it is done already"
     batch = page.split('id="table-batches"')[1].split("</table>")[0]
-    assert '<td class="num">–</td></tr>' in batch, "no value had a part in choosing them"
+    assert "–</td></tr>" in batch.replace("\n", ""), "no value had a part in choosing them"
     assert "items drawn at random" not in other.split("<nav")[0], "another seed draws others, which are not answered"
     print_summary(Project(tmp_path), RunSummary(passes=1, results=[]), seconds=1.0)
     assert SAID in capsys.readouterr().out.replace("\n", " ")
