@@ -96,7 +96,10 @@ def _split(path: Path) -> Split:
 
 
 def _class(value: Any) -> int:
-    number = int(value)
-    if number < -1 or number != float(value):
-        raise ValueError(f"{value} is no class; they are whole numbers from 0, and -1 abstains")
+    try:
+        number = int(value)
+    except (ValueError, TypeError):
+        number = None
+    if number is None or number < -1 or number != float(value):
+        raise ValueError(f"{value!r} is no class; they are whole numbers from 0, and -1 abstains")
     return number

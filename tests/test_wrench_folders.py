@@ -68,7 +68,8 @@ def test_a_small_folder_or_one_class_is_not_measured(tmp_path: Path) -> None:
         ([{**TEXT, "weak_labels": [0.7, -1]}], [TEXT], r"0\.7 is no class"),
         ([{**TEXT, "weak_labels": [-2, 1]}], [TEXT], "-2 is no class"),
         ([{**TEXT, "label": 1.5}], [TEXT], r"1\.5 is no class"),
-        ([{**TEXT, "label": [1]}], [TEXT], "not in WRENCH's format.*list"),
+        ([{**TEXT, "label": "spam"}], [TEXT], "'spam' is no class; they are whole numbers"),
+        ([{**TEXT, "label": ["O", "B"]}], [TEXT], r"\['O', 'B'\] is no class; they are whole numbers"),
     ],
 )
 def test_a_folder_of_another_format_is_refused(tmp_path: Path, train: Any, test: Any, words: str) -> None:

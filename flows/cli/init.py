@@ -195,9 +195,10 @@ def _check_source(source: Path, *, text: str, id_field: str | None, classes: lis
             f"Not one record of {source} can be read ({why or 'the file has none'}); nothing was written.{first}{way}"
         )
     if id_field and not named:
+        nested = _way_out_of_an_object("id", id_field) if "." in id_field else ""
         raise SettingsError(
             f"No record of {source} has an id at {id_field!r}; nothing was written. Name yours: --id NAME, or leave it "
-            "out: the text is then the id."
+            f"out: the text is then the id.{nested}"
         )
     if twice := counts["duplicate"]:
         why = ", ".join(filter(None, [why, f"{twice} duplicate"]))
@@ -218,5 +219,9 @@ def _check_source(source: Path, *, text: str, id_field: str | None, classes: lis
 def _way_to_text(text: str, detail: str) -> str:
     """What to do where no record has a text of that name; a text inside an object has to come out of it."""
     inner = text if "." in text else f"{text}.NAME" if "is an object" in detail else None
-    nested = f" One inside an object comes out by jq -c '.text = .{inner}' FILE > data.jsonl" if inner else ""
+    nested = _way_out_of_an_object("text", inner) if inner else ""
     return f" Name the field with the text: --text NAME.{nested}"
+
+
+def _way_out_of_an_object(name: str, inner: str) -> str:
+    return f" One inside an object comes out by jq -c '.{name} = .{inner}' FILE > data.jsonl"

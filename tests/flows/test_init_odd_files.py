@@ -137,6 +137,9 @@ def test_an_id_that_no_record_has_is_refused(tmp_path: Path, capsys: pytest.Capt
     assert "No record of" in told
     assert "has an id at 'ticket'; nothing was written" in told
     assert "or leave it out: the text is then the id" in told
+    assert "jq" not in told
+    assert init(tmp_path, "a.jsonl", "--id", "doc.key") == 2
+    assert "One inside an object comes out by jq -c '.id = .doc.key' FILE > data.jsonl" in capsys.readouterr().err
     assert not (tmp_path / "p").exists()
 
 
