@@ -157,7 +157,8 @@ def _has(columns: Iterable[str], keys: tuple[str, ...]) -> bool:
 
 def _check(columns: Sequence[str], keys: tuple[str, ...]) -> None:
     if not _has(columns, keys):
-        raise ValueError(f"it has the columns {', '.join(columns)}")
+        lacks = "labels 'label'" if "label" not in columns else "ids 'id'"
+        raise ValueError(f"it has the columns {', '.join(columns)}. Call the one with the {lacks}")
     for name in (*keys, *_READ):
         if columns.count(name) > 1:
             raise ValueError(f"it has the column {name!r} {columns.count(name)} times. Rename all but one")
@@ -205,8 +206,9 @@ def _csv_rows(path: Path, keys: tuple[str, ...]) -> Iterable[dict[str, Any]]:
     with path.open(encoding="utf-8-sig", newline="") as lines:
         first = lines.readline()
         lines.seek(0)
-        fits = (mark for mark in _BETWEEN_CELLS if _has(next(csv.reader([first], delimiter=mark), []), keys))
-        rows = csv.DictReader(lines, delimiter=next(fits, ","), strict=True)
+        heads = {mark: next(csv.reader([first], delimiter=mark), []) for mark in _BETWEEN_CELLS}
+        mark = max(heads, key=lambda mark: (_has(heads[mark], keys), len(heads[mark])))
+        rows = csv.DictReader(lines, delimiter=mark, strict=True)
         _check(rows.fieldnames or (), keys)
         for row in rows:
             if None in row or None in row.values():

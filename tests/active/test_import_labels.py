@@ -220,9 +220,10 @@ def test_a_wrong_file_is_refused_whole(
 
 
 def test_a_file_without_the_columns_is_refused(pool: SmallPool, tmp_path: Path) -> None:
-    (tmp_path / "labels.csv").write_text("text,class\na,acq\n", "utf-8")
-    with pytest.raises(DataError, match=r"columns id or text, and label: it has the columns text, class"):
-        import_labels(pool.lake, tmp_path / "labels.csv", CONFIG)
+    for mark in ",;":
+        (tmp_path / "labels.csv").write_text(f"text{mark}class\na{mark}acq\n", "utf-8")
+        with pytest.raises(DataError, match=r"has the columns text, class\. Call the one with the labels 'label'"):
+            import_labels(pool.lake, tmp_path / "labels.csv", CONFIG)
     (tmp_path / "labels.csv").write_text('id,label\ni00000,acq\ni00001,"earn\ni00002,acq\n', "utf-8")
     with pytest.raises(DataError, match=r"cannot be read as CSV.*unexpected end of data"):
         import_labels(pool.lake, tmp_path / "labels.csv", CONFIG)
