@@ -29,7 +29,8 @@ VERSION = 8
 weak labels hold gold labels less firmly; 3: weak labels of one class alone teach nothing; 4: gold labels scale what
 weak ones taught, and move it more; 5: people's labels that are all alike teach nothing either; 6: people's labels alone
 are pooled with what weak ones taught; 7: they say how firmly they are held where they stand alone, and of several
-classes one that nobody votes for learns from them alone."""
+classes one that nobody votes for learns from them alone; 8: they say how many items have each of several classes, and
+vectors are seen through `weak_labels.feature_map`."""
 KINDS = ("linear", "mlp", "auto")
 WEAK_RIDGE = 1.0
 ENOUGH_WEAK = 150

@@ -18,7 +18,9 @@ from weak_labels.classifier import EndModel, Floats, Hold, Ints
 END_MODEL = 0.5
 VOTES = 1.0
 RIDGE = 32.0
-"""Of the step that people's labels may move the factors; an offset twice as large costs as much."""
+"""Of the step that people's labels may move the factors."""
+OFFSET = 6.0
+"""How far the offset may go, in steps of a factor: of a class, functions may find few items. docs/decisions/0173."""
 SURE = 1e-4
 """Probabilities are kept this far from 0 and 1."""
 
@@ -59,10 +61,10 @@ class Weighed:
         """
         found = EndModel.fit_gold(self._as_model(), _beside(said, votes), has, 2)
         end_model, votes_factor, offset = (found.weights_DC[:, 1] - found.weights_DC[:, 0]).tolist()
-        return type(self)(offset=2 * offset, end_model=end_model, votes=votes_factor)
+        return type(self)(offset=OFFSET * offset, end_model=end_model, votes=votes_factor)
 
     def _as_model(self) -> EndModel:
-        half_D = np.array([self.end_model, self.votes, self.offset / 2]) / 2
+        half_D = np.array([self.end_model, self.votes, self.offset / OFFSET]) / 2
         return EndModel(np.stack([-half_D, half_D], axis=1), np.zeros(2), np.ones(2, np.bool_), Hold(RIDGE))
 
 
@@ -73,4 +75,4 @@ def log_odds(probs: npt.NDArray[np.floating[Any]]) -> Floats:
 
 
 def _beside(said: Floats, votes: npt.NDArray[np.floating[Any]]) -> Floats:
-    return np.stack([log_odds(said), votes.astype(np.float64), np.full(len(said), 2.0)], axis=1)
+    return np.stack([log_odds(said), votes.astype(np.float64), np.full(len(said), OFFSET)], axis=1)

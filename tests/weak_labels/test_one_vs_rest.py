@@ -171,6 +171,17 @@ def test_people_say_what_votes_are_worth() -> None:
     ).mean()
 
 
+def test_people_say_how_many_have_a_class_of_which_functions_find_few() -> None:
+    """The offset stayed near the share that the votes have, so the class was said of too few items."""
+    generator = np.random.default_rng(0)
+    has = (generator.random(60) < 0.4).astype(np.int64)
+    votes = np.where((generator.random(60) < 0.2) & (has == 1), 4.0, 0.0)
+    said = 0.08 + 0.1 * has + 0.02 * generator.random(60)
+    start = Weighed.without_gold(0.08)
+    assert start.predict_proba(said, votes).mean() < has.mean() - 0.2
+    assert start.moved(said, votes, has).predict_proba(said, votes).mean() == pytest.approx(has.mean(), abs=0.02)
+
+
 def test_no_label_judges_an_end_model_that_saw_it() -> None:
     generator = np.random.default_rng(0)
     vectors, everyone = np.eye(60), np.ones(60, np.bool_)  # what is learned of one item says nothing of another
