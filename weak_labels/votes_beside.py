@@ -19,8 +19,10 @@ END_MODEL = 0.5
 VOTES = 1.0
 RIDGE = 32.0
 """Of the step that people's labels may move the factors."""
-OFFSET = 6.0
-"""How far the offset may go, in steps of a factor: of a class, functions may find few items. docs/decisions/0173."""
+FIRST_OFFSET, OFFSET = 2.0, 6.0
+"""How far the offset may go, in steps of a factor, below `ENOUGH` labels and from there on: of a class, functions may
+find few items. docs/decisions/0173."""
+ENOUGH = 30
 SURE = 1e-4
 """Probabilities are kept this far from 0 and 1."""
 
@@ -49,7 +51,7 @@ class Weighed:
             said: the same by the end model alone [N].
             votes: log-odds by the votes, less those of the class's share [N].
         """
-        return self._as_model().predict_proba(_beside(said, votes))[:, 1]
+        return self._as_model(OFFSET).predict_proba(_beside(said, votes, OFFSET))[:, 1]
 
     def moved(self, said: Floats, votes: npt.NDArray[np.floating[Any]], has: Ints) -> Self:
         """Moved by people's labels, held to what it was.
@@ -59,12 +61,13 @@ class Weighed:
             votes: as for `predict_proba` [N].
             has: 1 where the item has the class, else 0 [N].
         """
-        found = EndModel.fit_gold(self._as_model(), _beside(said, votes), has, 2)
+        reach = OFFSET if len(has) >= ENOUGH else FIRST_OFFSET
+        found = EndModel.fit_gold(self._as_model(reach), _beside(said, votes, reach), has, 2)
         end_model, votes_factor, offset = (found.weights_DC[:, 1] - found.weights_DC[:, 0]).tolist()
-        return type(self)(offset=OFFSET * offset, end_model=end_model, votes=votes_factor)
+        return type(self)(offset=reach * offset, end_model=end_model, votes=votes_factor)
 
-    def _as_model(self) -> EndModel:
-        half_D = np.array([self.end_model, self.votes, self.offset / OFFSET]) / 2
+    def _as_model(self, reach: float) -> EndModel:
+        half_D = np.array([self.end_model, self.votes, self.offset / reach]) / 2
         return EndModel(np.stack([-half_D, half_D], axis=1), np.zeros(2), np.ones(2, np.bool_), Hold(RIDGE))
 
 
@@ -74,5 +77,5 @@ def log_odds(probs: npt.NDArray[np.floating[Any]]) -> Floats:
     return np.log(kept) - np.log1p(-kept)
 
 
-def _beside(said: Floats, votes: npt.NDArray[np.floating[Any]]) -> Floats:
-    return np.stack([log_odds(said), votes.astype(np.float64), np.full(len(said), OFFSET)], axis=1)
+def _beside(said: Floats, votes: npt.NDArray[np.floating[Any]], reach: float) -> Floats:
+    return np.stack([log_odds(said), votes.astype(np.float64), np.full(len(said), reach)], axis=1)
