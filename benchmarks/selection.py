@@ -1,5 +1,7 @@
 """The bars of the selection: strategies and peers by budget, labels needed, wrong labels found, value against truth.
 
+The part `end_model` tells besides what the product's own end model makes of labels without functions.
+
     python -m benchmarks.selection --data DIR --output docs/benchmarks/selection.json
     python -m benchmarks.selection --parts noise,truth --sets trec,r8 --seeds 3
     python -m benchmarks.selection --development --strategies random,margin,value
@@ -30,16 +32,16 @@ from benchmarks.environment import environment
 from benchmarks.selection_cost import SEEDS as COST_SEEDS
 from benchmarks.selection_cost import cost
 from benchmarks.selection_data import CACHE, DEVELOPMENT, REPORTED, data_folder, read_set
+from benchmarks.selection_end_model import end_model_curve
 from benchmarks.selection_noise import SEEDS as NOISE_SEEDS
 from benchmarks.selection_noise import noise
-from benchmarks.selection_report import OURS, page, plots, show
+from benchmarks.selection_report import AS_THEY_ARE, END_MODEL, OURS, page, plots, show
 from benchmarks.selection_scale import scale
 from benchmarks.selection_strategies import PEER_STRATEGIES, curve, fingerprint, peer_lines
 from benchmarks.selection_truth import SEEDS as TRUTH_SEEDS
 from benchmarks.selection_truth import truth
-from benchmarks.selection_weak import weak_curve
 
-PARTS = ("strategies", "labels_needed", "noise", "truth", "cost", "scale")
+PARTS = ("strategies", "labels_needed", "end_model", "noise", "truth", "cost", "scale")
 BY_SET = {"noise": (noise, NOISE_SEEDS), "truth": (truth, TRUTH_SEEDS), "cost": (cost, COST_SEEDS)}
 WEAK_SETS = ("trec", "agnews", "youtube", "sms")
 Figures = dict[str, Any]
@@ -145,7 +147,9 @@ def _measure(part: str, sets: Sequence[str], strategies: Sequence[str], seeds: i
     if part == "labels_needed":
         weak = [name for name in sets if name in WEAK_SETS]
         kinds = ("weak value", "weak random")
-        return {"seeds": seeds, "curves": _curves(_one_weak_curve, weak, kinds, seeds, jobs, folder)}
+        return {"seeds": seeds, "curves": _curves(_one_end_model_curve, weak, kinds, seeds, jobs, folder)}
+    if part == "end_model":
+        return {"seeds": seeds, "curves": _curves(_one_end_model_curve, sets, END_MODEL, seeds, jobs, folder)}
     measure, most = BY_SET[part]
     return {"seeds": min(seeds, most), "sets": {name: measure(read_set(name, folder), seeds) for name in sets}}
 
@@ -205,10 +209,11 @@ def _one_curve(job: Job) -> dict[str, dict[str, float]]:
     return {str(line["seed"]): line["scores"] for line in peer_lines("curve", data, strategy, wanted)}
 
 
-def _one_weak_curve(job: Job) -> dict[str, dict[str, float]]:
+def _one_end_model_curve(job: Job) -> dict[str, dict[str, float]]:
     name, kind, seeds, folder = job
-    data = read_set(name, Path(folder))
-    return {str(seed): _texts(weak_curve(data, kind.removeprefix("weak "), seed)) for seed in seeds}
+    data, (how, strategy) = read_set(name, Path(folder)), kind.rsplit(" ", 1)
+    weak, mapped = how == "weak", how != AS_THEY_ARE
+    return {str(seed): _texts(end_model_curve(data, strategy, seed, weak=weak, mapped=mapped)) for seed in seeds}
 
 
 def _texts(scores: dict[int, float]) -> dict[str, float]:

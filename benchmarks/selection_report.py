@@ -19,6 +19,9 @@ from flows.report.svg import Scale, element, line, path, spread, text, tick_labe
 Figures = dict[str, Any]
 OURS, RIVAL = "value", "random"
 REFERENCE = 256
+MAPPED, AS_THEY_ARE = "end model", "vectors as they are"
+END_MODEL = tuple(f"{how} {strategy}" for how in (MAPPED, AS_THEY_ARE) for strategy in (OURS, RIVAL))
+"""Curves of the product's end model without functions, which sees vectors through its map or as they are."""
 MOST_FOR_1_PERCENT = 0.03
 PICTURE = "selection.svg"
 SHOWN = ("value", "margin", "skactiveml typiclust", "small-text k-means", "random")
@@ -82,12 +85,22 @@ def sentence(figures: Figures) -> str:
     named = ", ".join(curves)
     budgets, best_at = (", ".join(map(str, numbers)) for numbers in (BUDGETS, first))
     where = f"each of {budgets} labels" if first == list(BUDGETS) else f"{best_at or 'none'} of {budgets} labels"
+    whole = figures["parts"].get("end_model")
+    share = end_model_share(whole["curves"], f"{MAPPED} {OURS}") if whole else None
+    besides = ""
+    if whole and share is not None:
+        besides = (
+            "\nThe end model of `siftline run`, which sees vectors through a map that needs no labels\n"
+            "([0169](docs/decisions/0169-what-the-end-model-sees-of-vectors.md)), needs with `value`\n"
+            f"{share:.0%} of {REFERENCE} labels for what it reached with all of {REFERENCE} random ones without that map\n"
+            f"({whole['seeds']} seeds)."
+        )
     return (
         f"On {len(curves)} sets of texts ({named}; {seeds} seeds, no labeling functions, same vectors and\n"
         f"classifier for all) `value` needs {shares[OURS]:.0%} of {REFERENCE} labels for what random picks reach with\n"
         f"all of them; the best of {len(others)} strategies of other libraries, {rival}, needs\n"
         f"{shares[rival]:.0%}. Its mean accuracy is the highest of all {len(strategies)} strategies at\n"
-        f"{where} ([selection](docs/benchmarks/selection.md))."
+        f"{where} ([selection](docs/benchmarks/selection.md)).{besides}"
     )
 
 
@@ -106,6 +119,8 @@ def tables(figures: Figures) -> list[Table]:
         found.append(_needed(curves, parts.get("labels_needed", {}).get("curves", {})))
         added = parts["strategies"].get("added", [])
         found += [_again(curves, entry) for entry in added if any(entry["again"].values())]
+    if "end_model" in parts:
+        found.append(_end_model(parts["end_model"]["curves"]))
     if "noise" in parts:
         found.append(_noise(parts["noise"]["sets"]))
     if "truth" in parts:
@@ -273,6 +288,28 @@ def _needed(curves: Mapping[str, Figures], weak: Mapping[str, Figures]) -> Table
             shown = ["" if c is not None and math.isnan(c) else share(c) for c in cells]
             rows.append([f"{kind} (with weak labels)", *shown, share(sum(known) / len(known))])
     return Table(f"Labels needed to reach random@{REFERENCE}, share of {REFERENCE}", ["", *curves, "mean"], rows)
+
+
+def _end_model(curves: Mapping[str, Figures]) -> Table:
+    """Accuracy of the product's end model by labels, and the labels that it needs, mean of the sets."""
+    budgets = [budget for budget in BUDGETS if budget <= REFERENCE]
+    rows: list[list[str]] = []
+    for kind in END_MODEL:
+        means = [sum(of[kind][str(budget)]["mean"] for of in curves.values()) / len(curves) for budget in budgets]
+        share = end_model_share(curves, kind)
+        needed = "never" if share is None else f"{share:.0%}"
+        rows.append([kind, *(f"{mean:.3f}" for mean in means), needed])
+    title = f"The product's end model without functions, mean of {len(curves)} sets"
+    needed = f"of {REFERENCE} labels for what random ones reach with vectors as they are"
+    return Table(title, ["", *map(str, budgets), needed], rows)
+
+
+def end_model_share(curves: Mapping[str, Figures], kind: str) -> float | None:
+    """Share of 256 labels that reaches what so many random ones do with vectors as they are, mean of the sets."""
+    reference = f"{AS_THEY_ARE} {RIVAL}"
+    found = [labels_for(of[kind], of[reference][str(REFERENCE)]["mean"]) for of in curves.values()]
+    reached = [labels for labels in found if labels is not None]
+    return sum(reached) / len(reached) / REFERENCE if len(reached) == len(found) else None
 
 
 def _again(curves: Mapping[str, Figures], entry: Figures) -> Table:

@@ -1,0 +1,64 @@
+"""Curves of the product's own end model, which learns from functions first, where there are some, then from people."""
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from active.graph import PoolGraph
+from active.pool import Pool
+from active.strategies import STRATEGIES, Situation
+from benchmarks.selection_data import TextSet
+from benchmarks.selection_loop import BATCH, SMALL_BATCH, SMALL_UNTIL, pool_of
+from benchmarks.selection_strategies import graph_of
+from weak_labels.classifier import EndModel
+from weak_labels.feature_map import FeatureMap
+from weak_labels.gold_step import learn
+
+MOST = 256
+
+
+def end_model_curve(data: TextSet, strategy: str, seed: int, *, weak: bool, mapped: bool = True) -> dict[int, float]:
+    """Accuracy by labels, up to 256.
+
+    Args:
+        data: the texts.
+        strategy: which picks the labels.
+        seed: of the pool and the picks.
+        weak: begin at what the shares of the votes teach (the label model majority), else at nothing.
+        mapped: see vectors as the product does, else as they are.
+    """
+    rows = pool_of(len(data.vectors), seed)
+    vectors, labels, classes = data.vectors[rows], data.labels[rows], len(data.classes)
+    feature_map = FeatureMap.fit(vectors) if mapped else FeatureMap.identity(vectors.shape[1])
+    seen, test_seen = feature_map.of(vectors), feature_map.of(data.test_vectors)
+    votes, weak_labels = np.zeros((len(rows), classes)), np.zeros((len(rows), classes))
+    if weak:
+        votes = np.stack([(data.votes[rows] == c).sum(axis=1) for c in range(classes)], axis=1).astype(np.float64)
+        total = votes.sum(axis=1, keepdims=True)
+        weak_labels = np.divide(votes, total, out=weak_labels, where=total > 0)
+    generator, scores = np.random.default_rng(seed), dict[int, float]()
+    labelled = np.empty(0, np.int64)
+    with threadpool_limits(1):
+        graph: PoolGraph = graph_of(vectors)
+        taught = EndModel.fit_weak(seen, weak_labels, (votes.sum(axis=1) > 0).astype(np.float64))
+        while True:
+            model = learn(taught, seen[labelled], labels[labelled], classes)
+            if taught or len(labelled):
+                predicted = model.predict_proba(test_seen).argmax(axis=1)
+                scores[len(labelled)] = float((predicted == data.test_labels).mean())
+            if len(labelled) >= MOST:
+                return scores
+            pool = Pool(
+                item_ids=[str(row) for row in range(len(rows))],
+                content_hashes=[""] * len(rows),
+                class_names=list(data.classes),
+                votes=votes,
+                weak=weak_labels,
+                predicted=model.predict_proba(seen),
+                has_prediction=np.full(len(rows), taught is not None or len(np.unique(labels[labelled])) > 1),
+                labelled=np.sort(labelled),
+                gold=labels[np.sort(labelled)],
+                queued=np.empty(0, np.int64),
+            )
+            batch = SMALL_BATCH if len(labelled) < SMALL_UNTIL else BATCH
+            situation = Situation(pool=pool, graph=graph, generator=generator)
+            labelled = np.concatenate([labelled, STRATEGIES[strategy](situation, batch).rows])
