@@ -92,7 +92,7 @@ def sentence(figures: Figures) -> str:
         besides = (
             "\nThe end model of `siftline run`, which sees vectors through a map that needs no labels\n"
             "([0169](docs/decisions/0169-what-the-end-model-sees-of-vectors.md)), needs with `value`\n"
-            f"{share:.0%} of {REFERENCE} labels for what it reached with all of {REFERENCE} random ones without that map\n"
+            f"{share:.0%} of {REFERENCE} labels for what all of {REFERENCE} random ones give it without that map\n"
             f"({whole['seeds']} seeds)."
         )
     return (
