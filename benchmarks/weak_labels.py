@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.sparse import issparse
 
 from benchmarks.environment import environment
 from benchmarks.weak_labels_curve import curve
@@ -38,7 +39,7 @@ from weak_labels.classifier import EndModel, Features, Floats, Ints, Vectors
 from weak_labels.feature_map import FeatureMap
 from weak_labels.gold_step import learn
 from weak_labels.label_models import LabelModelConfig, VoteMatrix, fit
-from weak_labels.self_training import self_trained
+from weak_labels.self_training import Words, self_trained
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("label", "end", "gold", "selected", "scale")
@@ -219,10 +220,18 @@ def _seen(data: DataSet, *, mapped: bool) -> tuple[Vectors, Vectors]:
     return feature_map.of(vectors), feature_map.of(unseen)
 
 
+@functools.cache
+def _seen_alone(data: DataSet) -> tuple[Features, Features]:
+    """What an end model that has no weak labels sees of the rows: the map of vectors, and words where the other does."""
+    seen, unseen = _seen(data, mapped=True)
+    words = Words.fit(data.train.texts) if issparse(_end_model(data, "auto", True)[1]) else None
+    return (words.beside(seen, data.train.texts), words.beside(unseen, data.test.texts)) if words else (seen, unseen)
+
+
 def gold(data: DataSet) -> dict[str, Any]:
     """Weak then clean, beside weak only and clean only, at some sizes of gold labels picked at random."""
     weak, *seen = _end_model(data, "auto", True)
-    seen_alone, classes = _seen(data, mapped=True), data.classes
+    seen_alone, classes = _seen_alone(data), data.classes
     weak_only = round(data.score(weak.predict_proba(seen[1]).argmax(axis=1)), 4)
     sizes: dict[str, Any] = {}
     for size in (size for size in GOLD_SIZES if size <= len(data.train.truth)):
@@ -249,13 +258,13 @@ def asked(data: DataSet) -> dict[str, Any]:
         weak=fitted.probs,
         vectors=_vectors(data.train),
         features=train,
-        features_alone=_seen(data, mapped=True)[0],
+        features_alone=_seen_alone(data)[0],
         truth=data.train.truth,
         model=model,
     )
 
     def score(model: EndModel, *, alone: bool = False) -> float:
-        seen = _seen(data, mapped=True)[1] if alone else test
+        seen = _seen_alone(data)[1] if alone else test
         return data.score(model.predict_proba(seen).argmax(axis=1))
 
     found = selected(taught, score)
