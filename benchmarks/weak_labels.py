@@ -222,7 +222,7 @@ def _seen(data: DataSet, *, mapped: bool) -> tuple[Vectors, Vectors]:
 
 @functools.cache
 def _seen_alone(data: DataSet) -> tuple[Features, Features]:
-    """What an end model that has no weak labels sees of the rows: the map of vectors, and words where the other does."""
+    """What an end model without weak labels sees of the rows: the map of vectors, and words where the other does."""
     seen, unseen = _seen(data, mapped=True)
     words = Words.fit(data.train.texts) if issparse(_end_model(data, "auto", True)[1]) else None
     return (words.beside(seen, data.train.texts), words.beside(unseen, data.test.texts)) if words else (seen, unseen)
