@@ -196,7 +196,7 @@ def end(data: DataSet) -> dict[str, float]:
 @functools.cache
 def _end_model(data: DataSet, kind: str, trained: bool) -> tuple[EndModel, Features, Features]:
     """The model on weak labels alone, and what it sees of the train and of the test rows."""
-    train, test = seen, unseen = _seen(data, mapped=not trained)
+    train, test = seen, unseen = _seen(data, mapped=False)
     fitted = fit(data.train.votes, _config(data, kind))
     probs_NC, weights_N = fitted.probs, (fitted.votes > 0).astype(np.float64)
     if trained:
@@ -212,7 +212,7 @@ def _end_model(data: DataSet, kind: str, trained: bool) -> tuple[EndModel, Featu
 
 @functools.cache
 def _seen(data: DataSet, *, mapped: bool) -> tuple[Vectors, Vectors]:
-    """What the end model sees of the vectors of the train and of the test rows; as they are where it trains itself."""
+    """What an end model sees of the vectors of train and test rows; as they are where weak labels teach it."""
     vectors, unseen = _vectors(data.train), _vectors(data.test)
     if not mapped:
         return vectors, unseen

@@ -30,7 +30,7 @@ weak labels hold gold labels less firmly; 3: weak labels of one class alone teac
 weak ones taught, and move it more; 5: people's labels that are all alike teach nothing either; 6: people's labels alone
 are pooled with what weak ones taught; 7: they say how firmly they are held where they stand alone, and of several
 classes one that nobody votes for learns from them alone; 8: they say how many items have each of several classes, and
-vectors are seen through `weak_labels.feature_map`."""
+without weak labels vectors are seen through `weak_labels.feature_map`."""
 KINDS = ("linear", "mlp", "auto")
 WEAK_RIDGE = 1.0
 ENOUGH_WEAK = 150
@@ -165,7 +165,7 @@ class EndModel:
         """Learn from weak labels alone.
 
         Args:
-            vectors: [N, D] as `weak_labels.feature_map` shows them, with the words beside them where it sees both.
+            vectors: [N, D] unit rows, with the words beside them where it sees both.
             probs: weak labels [N, C], rows that count sum to 1.
             weights: [N] how much each one counts, 0 or more; 0 leaves it out.
             hidden: what it looks through as well.

@@ -50,20 +50,17 @@ class TrainingData:
     texts: list[str]
 
     @cached_property
-    def feature_map(self) -> FeatureMap:
-        """How the end model sees vectors: learned from those of train items, and as they are where it trains itself."""
-        train_ND = self.vectors[self.train]
-        return FeatureMap.identity(train_ND.shape[1]) if self.trains_itself else FeatureMap.fit(train_ND)
+    def _map(self) -> FeatureMap:
+        return FeatureMap.fit(self.vectors[self.train])
 
     @cached_property
-    def seen(self) -> Vectors:
-        """The vectors as the end model sees them [N, D]."""
-        return self.feature_map.of(self.vectors)
+    def _mapped(self) -> Vectors:
+        return self._map.of(self.vectors)
 
     @property
-    def trains_itself(self) -> bool:
-        """Whether the end model learns from labels that it gave to all items itself."""
-        return bool(self.texts) and bool(self.weights.any())
+    def feature_map(self) -> FeatureMap:
+        """How the end model sees vectors: as they are where weak labels teach it, else by a map learned from them."""
+        return FeatureMap.identity(self.vectors.shape[1]) if self.weights.any() else self._map
 
     @property
     def tells_apart(self) -> bool:
@@ -74,17 +71,18 @@ class TrainingData:
         """The end model before gold labels; with `weak` false, only what one without weak labels begins with."""
         weights = self.weights if weak else np.zeros_like(self.weights)
         rows, probs = np.flatnonzero(weights), self.probs
+        seen = self.vectors if weights.any() else self._mapped
         kept = KeptModels.of(config.kept, self.vectors, self.content) if config.kept and weights.any() else None
         if config.multi_label:
-            return OneVsRestHeads.fit(config, self.seen, self.train, probs, weights, kept)
-        if self.trains_itself:
+            return OneVsRestHeads.fit(config, seen, self.train, probs, weights, kept)
+        if self.texts and self.weights.any():
             rows = np.flatnonzero(self.train)
             texts = [self.texts[row] for row in rows]
             taught = self_trained(self.vectors[rows], texts, self.probs[rows], self.weights[rows])
-            features = taught.words.beside(self.seen, self.texts) if taught.words else self.seen
-            heads = Heads.fit(config, self.seen, features, rows, taught.probs, taught.weights * weak, kept)
+            features = taught.words.beside(seen, self.texts) if taught.words else seen
+            heads = Heads.fit(config, seen, features, rows, taught.probs, taught.weights * weak, kept)
             return replace(heads, words=taught.words)
-        return Heads.fit(config, self.seen, self.seen, rows, probs[rows], weights[rows], kept)
+        return Heads.fit(config, seen, seen, rows, probs[rows], weights[rows], kept)
 
     @property
     def gold_rows(self) -> Ints:

@@ -71,14 +71,20 @@ def test_of_a_text_it_sees_the_words_where_it_learned_from_words(small: SmallLak
 
 
 @pytest.mark.parametrize("self_training", [False, True])
-def test_vectors_are_mapped_unless_the_end_model_trains_itself(small: SmallLake, *, self_training: bool) -> None:
+def test_vectors_are_mapped_where_no_weak_labels_teach(small: SmallLake, *, self_training: bool) -> None:
     config = replace(small.end_config, self_training=self_training)
     with small.lake.read() as reader:
         data = read_training_data(reader, config)
-    heads = data.heads(config)
+    for weak in (True, False):
+        heads = data.heads(config, weak=weak)
+        assert isinstance(heads, Heads)
+        assert np.array_equal(heads.vectors, data.vectors) is weak
+    assert data.feature_map.of(data.vectors) is data.vectors
+    alone = replace(data, weights=np.zeros_like(data.weights))
+    heads = alone.heads(config)
     assert isinstance(heads, Heads)
-    assert np.array_equal(heads.vectors, data.feature_map.of(data.vectors))
-    assert np.array_equal(heads.vectors, data.vectors) is self_training
+    assert np.array_equal(heads.vectors, alone.feature_map.of(data.vectors))
+    assert not np.array_equal(heads.vectors, data.vectors)
 
 
 def test_answers_since_the_last_run_are_learned_from(small: SmallLake) -> None:
