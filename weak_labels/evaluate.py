@@ -33,7 +33,8 @@ from weak_labels.calibration import Floats
 from weak_labels.classifier import EndModelConfig, Ints
 from weak_labels.curve_sizes import curve_sizes
 from weak_labels.gold_file import EvaluateConfig, Gold, also_in_train, hash_gold, read_gold
-from weak_labels.one_vs_rest import Label, Truth, truth
+from weak_labels.heads import Heads
+from weak_labels.one_vs_rest import Label, OneVsRestHeads, Truth, truth
 from weak_labels.scores import Figures, score_classes, score_sets
 from weak_labels.training_data import TrainingData, read_training_data
 
@@ -199,16 +200,16 @@ def evaluate_rivals(
             or (found.get("basis"), found.get("picked")) != (ground.basis, _hash_labels(rival.class_of))
         ]
         row_of = {item_id: row for row, item_id in enumerate(data.item_ids)}
-        # Of many items, learning from weak labels takes longer than all rivals that go without.
-        weak = any(rival.with_weak_labels for rival in missing)
-        heads = data.heads(end_config, weak=weak) if missing else None
+        # Those that are asked for: of many items, learning from weak labels takes longer than all rivals that go without.
+        heads_by_weak: dict[bool, Heads | OneVsRestHeads] = {}
         rows: list[dict[str, Any]] = []
         for done, rival in enumerate(missing):
             progress(done, len(missing))
             picked = np.array([row_of[item_id] for item_id in rival.class_of], np.int64)
-            assert heads is not None
+            weak = rival.with_weak_labels
+            heads = heads_by_weak.get(weak) or heads_by_weak.setdefault(weak, data.heads(end_config, weak=weak))
             labels = _truth(list(rival.class_of.values()), config)
-            model = heads.learned(picked, labels, from_weak=rival.with_weak_labels).model
+            model = heads.learned(picked, labels, from_weak=weak).model
             # Single precision as in `predictions`, so that a replay gives the figure that `evaluate` would.
             probs_NC = model.predict_proba(heads.features[ground.rows]).astype(np.float32)
             detail: dict[str, Any] = {"basis": ground.basis, "picked": _hash_labels(rival.class_of)}
