@@ -200,7 +200,7 @@ def evaluate_rivals(
             or (found.get("basis"), found.get("picked")) != (ground.basis, _hash_labels(rival.class_of))
         ]
         row_of = {item_id: row for row, item_id in enumerate(data.item_ids)}
-        # Those that are asked for: of many items, learning from weak labels takes longer than all rivals that go without.
+        # Only those asked for: of many items, learning from weak labels takes longer than all rivals that go without.
         heads_by_weak: dict[bool, Heads | OneVsRestHeads] = {}
         rows: list[dict[str, Any]] = []
         for done, rival in enumerate(missing):
