@@ -2,9 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,13 +11,13 @@ from sklearn.metrics import f1_score
 
 from tests.weak_labels.small_lake import CLASSES, SmallLake, build, prepared
 from warehouse import DataError, Lake, SettingsError, StageResult, Upsert
-from weak_labels.classifier import EndModel, EndModelConfig, Floats
+from weak_labels.classifier import EndModel, EndModelConfig, Floats, Ints
 from weak_labels.curve_sizes import MOST_SIZES, curve_sizes
 from weak_labels.end_model import end_model
 from weak_labels.evaluate import EvaluateConfig, evaluate, evaluate_rivals
+from weak_labels.heads import Heads, Learned
 from weak_labels.label_models import label_model
 from weak_labels.scores import score_classes
-from weak_labels.training_data import read_training_data
 
 CONTENT = ("items", "vectors", "lf_votes", "weak_labels", "predictions", "models", "annotations", "queue")
 LABEL_MODEL = ("label_model", "label_model_covered")
@@ -335,20 +333,21 @@ class TestGoldFile:
         assert run_rivals(small).committed
         assert taught == [False]
 
-    @pytest.mark.parametrize("change", [{}, {"kind": "mlp"}, {"self_training": True}], ids=["linear", "mlp", "words"])
-    def test_the_model_without_weak_labels_is_the_same_either_way(
-        self, small: SmallLake, change: dict[str, Any]
+    def test_a_rival_without_weak_labels_begins_where_such_an_end_model_does(
+        self, small: SmallLake, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        config = replace(small.end_config, **change)
-        with small.lake.read() as reader:
-            data = read_training_data(reader, config)
-        rows = np.arange(12)
-        class_ids = np.array([small.truth[data.item_ids[row]] for row in rows])
-        said = [
-            heads.learned(rows, class_ids, from_weak=False).model.predict_proba(heads.features)
-            for heads in (data.heads(config), data.heads(config, weak=False))
-        ]
-        assert np.array_equal(*said)
+        run(small)
+        two_cycles(small)
+        asked: set[tuple[bool, bool]] = set()
+
+        def watched(heads: Heads, rows: Ints, class_ids: Ints, *, from_weak: bool = True) -> Learned:
+            asked.add((from_weak, heads.weak["linear"] is not None))
+            return learned(heads, rows, class_ids, from_weak=from_weak)
+
+        learned = Heads.learned
+        monkeypatch.setattr(Heads, "learned", watched)
+        assert run_rivals(small).committed
+        assert asked == {(True, True), (False, False)}
 
 
 class TestSettings:
