@@ -190,9 +190,12 @@ def test_texts_from_right_to_left_begin_on_the_right_and_a_task_of_the_list_fits
         log_in(driver, studio)
         driver.get(f"{studio.url}/projects/{project_of(studio, service)['id']}/data?task={task}")
         assert text_of(driver) == text
-        submit = driver.find_element(By.XPATH, "//button[normalize-space()='Submit']").rect
+        submit, box = driver.execute_script(  # one step: between two, the page may draw anew
+            "const submit = [...document.querySelectorAll('button')].find(b => b.textContent.trim() === 'Submit');"
+            "const box = document.querySelector('.lsf-richtext__container');"
+            "return [submit, box].map(element => element.getBoundingClientRect().toJSON())"
+        )
         assert submit["x"] + submit["width"] <= 390
-        box = driver.find_element(By.CSS_SELECTOR, ".lsf-richtext__container").rect
         assert box["width"] > 0.75 * 390
         lines = driver.execute_script(
             "const lines = [...document.querySelectorAll('.lsf-richtext__line')].filter(line => line.textContent);"
