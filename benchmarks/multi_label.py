@@ -86,8 +86,9 @@ def measure(root: Path, seed: int) -> dict[Row, dict[str, float]]:
     with Lake(root / "lake", read_only=True) as lake, lake.read() as reader:
         data = read_training_data(reader, config)
         gold = read_gold(reader, project.evaluate_config).class_of
-    heads = data.heads(config)
+    heads, without = data.heads(config), data.heads(config, weak=False)
     assert isinstance(heads, OneVsRestHeads)
+    assert isinstance(without, OneVsRestHeads)
     sets = truth([gold[item_id] for item_id in data.item_ids], len(config.classes), multi_label=True).astype(np.bool_)
     test, train = np.flatnonzero(~data.train), np.flatnonzero(data.train)
 
@@ -103,8 +104,8 @@ def measure(root: Path, seed: int) -> dict[Row, dict[str, float]]:
         found["end model", size] = figures(model.predict_proba(heads.features[test]))
         found["end model without votes beside", size] = figures(alone.predict_proba(heads.features[test]))
         if size:
-            gold_only = heads.learned(picked, sets[picked], from_weak=False).model
-            found["people's labels only", size] = figures(gold_only.predict_proba(heads.features[test]))
+            gold_only = without.learned(picked, sets[picked], from_weak=False).model
+            found["people's labels only", size] = figures(gold_only.predict_proba(without.features[test]))
     return found
 
 
