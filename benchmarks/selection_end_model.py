@@ -16,7 +16,7 @@ from weak_labels.gold_step import learn
 MOST = 256
 
 
-def end_model_curve(data: TextSet, strategy: str, seed: int, *, weak: bool, mapped: bool = True) -> dict[int, float]:
+def end_model_curve(data: TextSet, strategy: str, seed: int, *, weak: bool, mapped: bool) -> dict[int, float]:
     """Accuracy by labels, up to 256.
 
     Args:
@@ -24,7 +24,7 @@ def end_model_curve(data: TextSet, strategy: str, seed: int, *, weak: bool, mapp
         strategy: which picks the labels.
         seed: of the pool and the picks.
         weak: begin at what the shares of the votes teach (the label model majority), else at nothing.
-        mapped: see vectors as the product does, else as they are.
+        mapped: see vectors through the map, as the product does without weak labels; else as they are, as it does with.
     """
     rows = pool_of(len(data.vectors), seed)
     vectors, labels, classes = data.vectors[rows], data.labels[rows], len(data.classes)
