@@ -49,14 +49,12 @@ class ValueConfig:
 
     Attributes:
         neighbors: nearest items that each item is joined with in the graph.
-        seed: part of the stage's token; the estimate draws no random numbers.
 
     Raises:
         SettingsError: `neighbors` is below 1.
     """
 
     neighbors: int = 20
-    seed: int = 0
 
     def __post_init__(self) -> None:
         if self.neighbors < 1:
@@ -192,7 +190,7 @@ def estimate_values(lake: Lake, index: VectorIndex, config: ValueConfig, progres
         items whose gain was worked out (of the others it stood, see `active.kept_gains`), and the median of the
         expected seconds where they are known.
     """
-    params = {"neighbors": config.neighbors, "seed": config.seed}
+    params = {"neighbors": config.neighbors}
     inputs = ("items", "vectors", "weak_labels", "predictions", "annotations", "annotator_skills")
     with lake.stage("value", version=8, inputs=inputs, params=params) as stage:
         if stage.done:

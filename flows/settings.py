@@ -178,7 +178,6 @@ class ValueSection(Section):
     """How the worth of a label is estimated."""
 
     neighbors: int = Field(default=20, ge=1)
-    seed: Seed = 0
 
 
 class SelectSection(Section):

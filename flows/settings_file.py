@@ -21,6 +21,10 @@ _KINDS: dict[Any, tuple[str, tuple[type, ...]]] = {
     float: ("a number", (int, float)),
 }
 """What must stand in the file. Pydantic takes other kinds too: from the environment, where all is text, it must."""
+_GONE: dict[tuple[int | str, ...], str] = {
+    ("value", "seed"): "it never did anything, so it is no setting any more; take it out"
+}
+"""What older files may have."""
 
 
 def load_settings(root: Path) -> Settings:
@@ -157,7 +161,9 @@ def _lines(error: ValidationError) -> list[str]:
         where = ".".join(str(part) for part in problem["loc"]) or "(file)"
         if variable := _variable_of(problem["loc"]):
             where = f"{where} ({variable})"
-        if problem["type"] == "extra_forbidden":
+        if place in _GONE:
+            lines.append(f"  {where}: {_GONE[place]}")
+        elif problem["type"] == "extra_forbidden":
             lines.append(f"  {where}: unknown setting{_meant(problem['loc'])}")
         elif problem["type"] == "missing":
             lines.append(f"  {where}: missing")

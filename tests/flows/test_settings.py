@@ -111,7 +111,8 @@ def test_several_classes_need_no_other_setting(tmp_path: Path) -> None:
         (GOOD + "[select]\nslice_by = 'auhtor'\nmost_per_slice = 0.5", "slice_by is 'auhtor', which no source has"),
         (GOOD + "[select]\nslice_by = 'author'", "select: slice_by and most_per_slice belong together"),
         (GOOD + "[select]\nmost_per_slice = 0.5", "select: slice_by and most_per_slice belong together"),
-        (GOOD + "[value]\nseed = -1", "value.seed"),
+        (GOOD + "[value]\nseed = 0", "value.seed: it never did anything, so it is no setting any more; take it out"),
+        (GOOD + "[weak_labels]\nseed = -1", "weak_labels.seed"),
         (GOOD + "[select]\nseed = 18446744073709551616", "select.seed"),
         (GOOD + "[schedule]\ntimeout_min = inf", "schedule.timeout_min"),
         (GOOD + "[schedule]\nexpire_days = 1e7", "schedule.expire_days: .*less than or equal to 1000000"),
@@ -196,7 +197,7 @@ def test_every_setting_reaches_its_stage(tmp_path: Path) -> None:
         "encoder": {"name": "routed", "active": 0.5, "max_tokens": 64, "precision": "int8", "stored": "float16"},
         "weak_labels": {"label_model": "anchored", "learn_from_gold": True, "max_fault_frac": 0.5, "seed": 1},
         "end_model": {"kind": "mlp", "seed": 2, "self_training": True, "calibrate": True, "balanced": True},
-        "value": {"neighbors": 7, "seed": 3},
+        "value": {"neighbors": 7},
         "select": {"strategy": "value", "batch": 4, "budget": 50, "refill_below": 5, "explore": 0.25, "seed": 4}
         | {"most_per_class": 0.5, "slice_by": "m", "most_per_slice": 0.75, "cost": "seconds"},
         "annotate": {"show": ["m"], "image": "m", "image_prefix": "https://x.org/", "annotators_per_task": 2}
