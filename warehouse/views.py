@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from warehouse import answers
+from warehouse.lf_counts import TRAIN, lf_counts
 
-VIEWS_VERSION = 13
+VIEWS_VERSION = 14
 """Raised with every change of a view's text: whoever opens an older warehouse to write brings its views to this one."""
 
 
@@ -106,51 +107,15 @@ VIEWS: tuple[View, ...] = (
     View(
         name="lf_summary",
         comment="Labeling functions on the train split: shares of the items each was applied to, and accuracy on gold.",
-        sql="""
-            WITH active AS (
-                SELECT v.item_id, v.lf_name, v.vote FROM lf_votes v JOIN items i ON i.item_id = v.item_id
-                WHERE i.split = 'train'
-            ), per_item AS (
-                SELECT item_id, count(*) AS n, count(DISTINCT vote) AS kinds FROM active GROUP BY item_id
-            ), batches AS (
-                SELECT b.input, b.batch, count(*) AS items FROM lf_inputs b JOIN items i ON i.item_id = b.item_id
-                WHERE i.split = 'train' GROUP BY b.input, b.batch
-            ), failed AS (
-                SELECT lf_name, count(i.item_id) AS items, bool_or(fault = 'switched_off') AS switched_off
-                FROM lf_faults f LEFT JOIN items i ON i.item_id = f.item_id AND i.split = 'train' GROUP BY lf_name
-            ), reached AS (
-                SELECT r.lf_name, coalesce(sum(b.items), 0) - coalesce(max(x.items), 0) AS items
-                FROM lf_reach r LEFT JOIN batches b ON b.input = r.input AND b.batch <= r.batch
-                LEFT JOIN failed x ON x.lf_name = r.lf_name
-                GROUP BY r.lf_name
-            ), totals AS (
-                SELECT f.lf_name, CASE WHEN r.lf_name IS NOT NULL THEN r.items WHEN x.switched_off THEN 0
-                                       ELSE (SELECT count(*) FROM items WHERE split = 'train') END AS items
-                FROM (
-                    SELECT lf_name FROM lf_reach UNION SELECT lf_name FROM lf_votes UNION SELECT lf_name FROM lf_faults
-                ) f LEFT JOIN reached r ON r.lf_name = f.lf_name LEFT JOIN failed x ON x.lf_name = f.lf_name
-            )
-            SELECT t.lf_name,
-                   count(a.item_id) AS votes,
-                   max(t.items)::BIGINT AS applied_to,
-                   list_sort(list_distinct(list(c.name) FILTER (WHERE c.name IS NOT NULL))) AS polarity,
-                   coalesce(count(a.item_id) / nullif(max(t.items), 0), 0) AS coverage,
-                   coalesce(count(*) FILTER (WHERE p.n > 1) / nullif(max(t.items), 0), 0) AS overlap,
+        sql=f"""
+            SELECT lf_name, votes, applied_to, polarity,
+                   coalesce(votes / nullif(applied_to, 0), 0) AS coverage,
+                   coalesce(overlapping / nullif(applied_to, 0), 0) AS overlap,
                    CASE WHEN NOT coalesce((SELECT bool_or(multi_label) FROM classes), false)
-                        THEN coalesce(count(*) FILTER (WHERE p.kinds > 1) / nullif(max(t.items), 0), 0) END AS conflict,
-                   count(g.item_id) AS gold_votes,
-                   count(*) FILTER (WHERE list_contains(g.class_ids, a.vote)) / nullif(count(g.item_id), 0)
-                       AS gold_accuracy,
-                   coalesce(max(x.items), 0) AS faults,
-                   coalesce(bool_or(x.switched_off), false) AS switched_off
-            FROM totals t
-            LEFT JOIN active a ON a.lf_name = t.lf_name
-            LEFT JOIN per_item p ON p.item_id = a.item_id
-            LEFT JOIN classes c ON c.class_id = a.vote
-            LEFT JOIN gold_labels g ON g.item_id = a.item_id
-            LEFT JOIN failed x ON x.lf_name = t.lf_name
-            GROUP BY t.lf_name
-            ORDER BY coverage DESC, t.lf_name
+                        THEN coalesce(conflicting / nullif(applied_to, 0), 0) END AS conflict,
+                   gold_votes, gold_right / nullif(gold_votes, 0) AS gold_accuracy, faults, switched_off
+            FROM ({lf_counts(TRAIN)})
+            ORDER BY coverage DESC, lf_name
         """,
     ),
     View(

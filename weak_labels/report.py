@@ -15,6 +15,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from warehouse import Reader, SettingsError
+from warehouse.lf_counts import TRAIN, lf_counts
 
 Z_95 = 1.959964
 """Two-sided 95% point of the normal distribution."""
@@ -138,44 +139,41 @@ def lf_report(reader: Reader, *, where: str | None = None, examples: int = 5) ->
     Raises:
         SettingsError: DuckDB does not understand `where`.
     """
-    scope = _scope(reader, where)
-    names = [name for (name,) in reader.rows(_NAMES)]
-    place = {name: number for number, name in enumerate(names)}
-    classes = {int(c): str(n) for c, n in reader.rows("SELECT class_id, name FROM classes ORDER BY class_id")}
+    scoped = _scope(reader, where)
+    scope = f"scope AS ({scoped})"
     items = int(reader.scalar(f"WITH {scope} SELECT count(*) FROM scope"))
     gold = int(reader.scalar(f"WITH {scope} SELECT count(*) FROM scope JOIN gold_labels USING (item_id)"))
-    rows = {row[0]: row[1:] for row in reader.rows(_FIGURES.format(scope=scope))}
+    counts = reader.arrow(f"{lf_counts(scoped)} ORDER BY lf_name").to_pylist()
+    names = [row["lf_name"] for row in counts]
+    place = {name: number for number, name in enumerate(names)}
+    classes = {int(c): str(n) for c, n in reader.rows("SELECT class_id, name FROM classes ORDER BY class_id")}
     estimates = dict(reader.rows(_ESTIMATES.format(scope=scope)))
     multi_label = bool(reader.scalar("SELECT bool_or(multi_label) FROM classes"))
     gains = None if multi_label else _gains(reader, scope, place, len(classes), gold)
-    applied = dict(reader.rows(_APPLIED.format(scope=scope)))
-    faults = {name: (n, off) for name, n, off in reader.rows(_FAULTS.format(scope=scope))}
     figures: list[FunctionFigures] = []
-    for name in names:
-        votes, kinds, overlap, conflict, judged, right = rows.get(name, (0, [], 0, 0, 0, 0))
-        number, off = faults.get(name, (0, ""))
-        applied_to = int(applied.get(name, 0 if off else items))
-        n = max(applied_to, 1)
+    for row in counts:
+        name, votes, judged, right = row["lf_name"], row["votes"], row["gold_votes"], row["gold_right"]
+        n = max(row["applied_to"], 1)
         low, high = wilson(right, judged) if judged else (None, None)
         figures.append(
             FunctionFigures(
                 name=name,
-                polarity=tuple(sorted(classes.get(int(c), str(c)) for c in kinds)),
-                applied_to=applied_to,
+                polarity=tuple(row["polarity"] or ()),
+                applied_to=row["applied_to"],
                 votes=votes,
                 coverage=votes / n,
-                overlap=overlap / n,
-                conflict=None if multi_label else conflict / n,
-                alone=(votes - overlap) / n,
+                overlap=row["overlapping"] / n,
+                conflict=None if multi_label else row["conflicting"] / n,
+                alone=(votes - row["overlapping"]) / n,
                 gold_votes=judged,
                 accuracy=right / judged if judged else None,
                 accuracy_low=low,
                 accuracy_high=high,
                 estimated_accuracy=estimates.get(name),
                 gain=None if gains is None else float(gains[place[name]]),
-                faults=number,
-                switched_off=bool(off),
-                why_off=off,
+                faults=row["faults"],
+                switched_off=row["switched_off"],
+                why_off=row["why_off"] or "",
             )
         )
     covered = int(
@@ -192,39 +190,10 @@ def lf_report(reader: Reader, *, where: str | None = None, examples: int = 5) ->
     )
 
 
-_NAMES = (
-    "SELECT lf_name FROM lf_reach UNION SELECT lf_name FROM lf_votes UNION SELECT lf_name FROM lf_faults ORDER BY 1"
-)
-_FIGURES = """
-    WITH {scope}, active AS (
-        SELECT v.item_id, v.lf_name, v.vote FROM lf_votes v JOIN scope USING (item_id)
-    ), per_item AS (
-        SELECT item_id, count(*) AS n, count(DISTINCT vote) AS kinds FROM active GROUP BY item_id
-    )
-    SELECT a.lf_name, count(*), list(DISTINCT a.vote), count(*) FILTER (WHERE p.n > 1),
-           count(*) FILTER (WHERE p.kinds > 1), count(g.class_id),
-           count(*) FILTER (WHERE list_contains(g.class_ids, a.vote))
-    FROM active a JOIN per_item p USING (item_id) LEFT JOIN gold_labels g ON g.item_id = a.item_id GROUP BY a.lf_name
-"""
 _ESTIMATES = """
     WITH {scope}
     SELECT v.lf_name, avg(w.probs[v.vote + 1])::DOUBLE FROM lf_votes v JOIN scope USING (item_id)
     JOIN latest_weak_labels w ON w.item_id = v.item_id GROUP BY v.lf_name
-"""
-_APPLIED = """
-    WITH {scope}, batches AS (
-        SELECT b.input, b.batch, count(*) AS items FROM lf_inputs b JOIN scope USING (item_id) GROUP BY b.input, b.batch
-    ), failed AS (
-        SELECT f.lf_name, count(*) AS items FROM lf_faults f JOIN scope USING (item_id) GROUP BY f.lf_name
-    )
-    SELECT r.lf_name, (coalesce(sum(b.items), 0) - coalesce(max(f.items), 0))::BIGINT
-    FROM lf_reach r LEFT JOIN batches b ON b.input = r.input AND b.batch <= r.batch
-    LEFT JOIN failed f ON f.lf_name = r.lf_name GROUP BY r.lf_name
-"""
-_FAULTS = """
-    WITH {scope}
-    SELECT f.lf_name, count(s.item_id), coalesce(max(f.detail) FILTER (f.fault = 'switched_off'), '')
-    FROM lf_faults f LEFT JOIN scope s ON s.item_id = f.item_id GROUP BY f.lf_name
 """
 _LABEL_MODEL = """
     SELECT kind, detail->>'reason' FROM models WHERE stage = 'label_model' ORDER BY sequence DESC LIMIT 1
@@ -248,10 +217,10 @@ _EACH_OTHER = """
 
 def _scope(reader: Reader, where: str | None) -> str:
     if where is None:
-        return "scope AS (SELECT item_id FROM items WHERE split = 'train')"
-    scope = f"scope AS (SELECT item_id FROM items WHERE split = 'train' AND ({where}\n))"
+        return TRAIN
+    scope = f"{TRAIN} AND ({where}\n)"
     try:
-        reader.scalar(f"WITH {scope} SELECT count(*) FROM scope")
+        reader.scalar(f"SELECT count(*) FROM ({scope})")
     except duckdb.Error as error:
         raise SettingsError(
             f"--where {where!r} is no condition over items: {error}. Write one such as: length(content) < 100, or "

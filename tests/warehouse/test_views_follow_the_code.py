@@ -24,6 +24,7 @@ PINNED = {
     11: "bcc982341c4db3ba",
     12: "29d62d36e1472558",
     13: "8612c862b5ea0ef0",
+    14: "1dfb28a043df5f8d",
 }
 """Hash of the views' text by version."""
 
