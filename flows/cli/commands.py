@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from flows.cli.groups import engine, export, lf, samples, studio
+from flows.cli import engine, groups
 from flows.cli.options import AtOption, Commands, ForceOption, OutputOption, ProjectOption, ending_in
 
 app = typer.Typer(
@@ -24,13 +24,13 @@ app = typer.Typer(
     epilog="Start with: siftline init my-project --sample reuters-r8",
 )
 for _name, _group in (
-    ("export", export),
-    ("lf", lf),
-    ("engine", engine),
-    ("samples", samples),
-    ("studio", studio),
+    ("export", groups.export),
+    ("lf", groups.lf),
+    ("engine", engine.app),
+    ("samples", groups.samples),
+    ("studio", groups.studio),
 ):
-    app.add_typer(_group.app, name=_name)
+    app.add_typer(_group, name=_name)
 
 
 @app.callback()

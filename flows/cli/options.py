@@ -1,6 +1,7 @@
 """Options that several commands share, so that they read the same everywhere."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +31,10 @@ class Commands(TyperGroup):
         commands = [(name, self.commands[name]) for name in self.list_commands(ctx)]
         with formatter.section("Commands"):
             formatter.write_dl([(name, command.get_short_help_str(WHOLE)) for name, command in commands])
+
+
+group_of = partial(typer.Typer, cls=Commands, no_args_is_help=True, rich_markup_mode=None)
+"""A group of commands within `siftline`, such as `siftline lf`; its `help` says what of."""
 
 
 def ending_in(suffix: str) -> Callable[[Path | None], Path | None]:
