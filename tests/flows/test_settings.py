@@ -8,21 +8,36 @@ from typing import Any, get_args
 
 import pytest
 
+from active.ask_again import AskAgainConfig
+from active.outbox import QueueConfig
+from active.select import SelectConfig
+from active.task_content import Content
+from active.value import ValueConfig
 from engine.errors import OptionError
+from features.sources import SourceConfig
 from flows.cli.main import run_command
 from flows.project import Project
 from flows.settings import (
+    AnnotateSection,
     EndModelSection,
+    EvaluateSection,
     PromptSection,
     Section,
+    SelectSection,
     Settings,
     SourceSection,
+    ValueSection,
     WeakLabelsSection,
 )
 from flows.settings_file import FILE_NAME, load_settings, warehouse_of
 from flows.stages import check_ahead
 from warehouse import SettingsError
 from weak_labels import classifier, label_models
+from weak_labels.apply import VoteConfig
+from weak_labels.classifier import EndModelConfig
+from weak_labels.gold_file import EvaluateConfig
+from weak_labels.label_models import LabelModelConfig
+from weak_labels.prompt_client import PromptConfig
 
 GOOD = """
 [project]
@@ -224,6 +239,32 @@ def test_every_setting_reaches_its_stage(tmp_path: Path) -> None:
     scored = project.evaluate_config
     assert scored is not None
     assert (scored.gold, scored.split, scored.rival_seeds) == (tmp_path / "gold.csv", "valid", 2)
+
+
+def test_a_setting_left_out_is_what_its_stage_assumes() -> None:
+    """Both tell their defaults: one for a file, the other for who calls a package."""
+    classes = ("a", "b")
+    annotate, weak = AnnotateSection(), WeakLabelsSection()
+    pairs: list[tuple[Section, Any]] = [
+        (SourceSection(name="s", path="p"), SourceConfig(name="s", path="p")),
+        (weak, VoteConfig(classes=classes, encoder_id="e")),
+        (weak, LabelModelConfig(classes=classes)),
+        (weak.prompt, PromptConfig(url="http://localhost:9/v1", cache=Path("c"))),
+        (EndModelSection(), EndModelConfig(classes=classes, encoder_id="e")),
+        (ValueSection(), ValueConfig()),
+        (SelectSection(), SelectConfig(project="p", neighbors=ValueSection().neighbors)),
+        (annotate, QueueConfig(project="p", classes=classes)),
+        (annotate, Content()),
+        (annotate, AskAgainConfig(project="p", budget=1)),
+        (EvaluateSection(gold="g"), EvaluateConfig(gold=Path("g"), classes=classes)),
+    ]
+    for section, config in pairs:
+        told, assumed = section.model_dump(), dataclasses.asdict(config)
+        shared = (told.keys() & assumed.keys()) - {"url", "gold"}
+        assert shared, f"{section!r} and {config!r} have nothing in common"
+        assert {name: told[name] for name in shared} == {name: assumed[name] for name in shared}
+    assert SelectConfig(project="p").neighbors == ValueConfig().neighbors
+    assert LabelModelConfig(classes=classes).kind == weak.label_model
 
 
 def test_a_folder_without_a_project_names_init(tmp_path: Path) -> None:
