@@ -260,27 +260,22 @@ class Distillation:
     def _progress(self, targets_ND: np.memmap, speed: float, loss: float, seconds: float, done: int) -> Progress:
         self.model.eval()
         cosines: list[float] = []
-        experts = [0, 0]
         for length in np.unique(self.corpus.lengths[self._held]):
             texts = self._held[self.corpus.lengths[self._held] == length]
-            batch, trace = self._pack(texts), list[LayerTrace]()
+            batch = self._pack(texts)
             target_BD, _ = self._target(texts, batch, targets_ND, states=False)
             with self.model.controlled(None), self._lowered():
-                vectors_BD = self.model(batch, self.main_budget, trace)
+                vectors_BD = self.model(batch, self.main_budget)
             cosines += (vectors_BD * target_BD).sum(dim=1).tolist()
-            for layer in trace:
-                experts[0] += int(layer.on_TE.sum())
-                experts[1] += layer.on_TE.numel()
         return Progress(
-            self.step,
-            self.recipe.steps,
-            self.texts,
-            speed,
-            loss,
-            float(np.mean(cosines)),
-            experts[0] / experts[1],
-            seconds,
-            done,
+            step=self.step,
+            steps=self.recipe.steps,
+            texts=self.texts,
+            tokens_per_s=speed,
+            loss=loss,
+            cosine=float(np.mean(cosines)),
+            seconds=seconds,
+            done=done,
         )
 
     def save(self) -> None:

@@ -71,6 +71,5 @@ class Progress:
     tokens_per_s: float
     loss: float
     cosine: float
-    experts_share: float
     seconds: float
     done: int
