@@ -126,35 +126,8 @@ def fit(
         SettingsError: a vote or a gold label is no class and no -1, a function votes for several classes on one item,
             there are more or fewer of something than items, functions or classes, or the settings are multi_label.
     """
-    given_config: Any = config
-    if not isinstance(given_config, LabelModelConfig):
-        raise SettingsError(
-            f"config is {given_config!r}; give LabelModelConfig(classes=(...)), which names the classes."
-        )
-    if config.multi_label:
-        raise SettingsError("fit gives each item one class; where multi_label is set, use fit_multi_label.")
+    given, named_L, train_N, gold_N = _checked(votes, config, train, gold, names)
     classes = len(config.classes)
-    given = votes if isinstance(votes, VoteMatrix) else VoteMatrix.from_dense(votes, classes)
-    if given.classes != classes:
-        raise SettingsError(f"The votes are for {given.classes} classes, but the label model has {classes}.")
-    named_L = [str(name) for name in (range(given.functions) if names is None else names)]
-    if len(named_L) != given.functions:
-        raise SettingsError(f"There are {len(named_L)} names for {given.functions} functions; give one for each.")
-    if twice := sorted(name for name, count in Counter(named_L).items() if count > 1):
-        raise SettingsError(f"Two functions are named '{twice[0]}'; give each a name of its own.")
-    if (divided := given.divided()).size:
-        raise SettingsError(
-            f"The function {named_L[given.function_V[divided[0]]]} votes for several classes on item "
-            f"{given.row_V[divided[0]]} (counted from 0). Give one vote for each, or use fit_multi_label, where an "
-            "item may have several classes."
-        )
-    train_N = train_rows(train, given.items)
-    gold_N = np.full(given.items, -1, np.int64) if gold is None else whole_numbers(gold, "Gold labels")
-    if gold_N.shape != (given.items,):
-        raise SettingsError(f"Gold labels have shape {gold_N.shape}; give one for each of the {given.items} items.")
-    gold_N = np.where(train_N, gold_N, -1)
-    if gold_N.size and not (gold_N.min() >= -1 and gold_N.max() < classes):
-        raise SettingsError(f"Gold labels range from {gold_N.min()} to {gold_N.max()}; there are {classes} classes.")
     distinct, kept = given.distinct(train_N)
     heard = distinct.learnable(train_N)
     voting = heard.functions
@@ -197,18 +170,77 @@ def fit(
     }
     if reason:
         detail["reason"] = reason
-    advice: list[str] = []
+    if advice := _advice(config, used, heard, distinct, train_N, probs_NC, kept_names):
+        detail["advice"] = advice
+    learned: dict[str, Any] = {}
+    if anchored is not None:
+        learned = _as_json(anchored, kept_names, distinct)
+        detail["steps"] = anchored.steps
+    return LabelModelFit(probs=probs_NC, votes=given.cast_N, prior=prior_C, kind=used, detail=detail, learned=learned)
+
+
+def _checked(
+    votes: VoteMatrix | npt.NDArray[np.integer[Any]],
+    config: LabelModelConfig,
+    train: Bools | None,
+    gold: Ints | None,
+    names: Sequence[str] | None,
+) -> tuple[VoteMatrix, list[str], Bools, Ints]:
+    """What `fit` was given: the votes, the functions' names [L], the train rows [N] and the gold labels on them [N]."""
+    given_config: Any = config
+    if not isinstance(given_config, LabelModelConfig):
+        raise SettingsError(
+            f"config is {given_config!r}; give LabelModelConfig(classes=(...)), which names the classes."
+        )
+    if config.multi_label:
+        raise SettingsError("fit gives each item one class; where multi_label is set, use fit_multi_label.")
+    classes = len(config.classes)
+    given = votes if isinstance(votes, VoteMatrix) else VoteMatrix.from_dense(votes, classes)
+    if given.classes != classes:
+        raise SettingsError(f"The votes are for {given.classes} classes, but the label model has {classes}.")
+    named_L = [str(name) for name in (range(given.functions) if names is None else names)]
+    if len(named_L) != given.functions:
+        raise SettingsError(f"There are {len(named_L)} names for {given.functions} functions; give one for each.")
+    if twice := sorted(name for name, count in Counter(named_L).items() if count > 1):
+        raise SettingsError(f"Two functions are named '{twice[0]}'; give each a name of its own.")
+    if (divided := given.divided()).size:
+        raise SettingsError(
+            f"The function {named_L[given.function_V[divided[0]]]} votes for several classes on item "
+            f"{given.row_V[divided[0]]} (counted from 0). Give one vote for each, or use fit_multi_label, where an "
+            "item may have several classes."
+        )
+    train_N = train_rows(train, given.items)
+    gold_N = np.full(given.items, -1, np.int64) if gold is None else whole_numbers(gold, "Gold labels")
+    if gold_N.shape != (given.items,):
+        raise SettingsError(f"Gold labels have shape {gold_N.shape}; give one for each of the {given.items} items.")
+    gold_N = np.where(train_N, gold_N, -1)
+    if gold_N.size and not (gold_N.min() >= -1 and gold_N.max() < classes):
+        raise SettingsError(f"Gold labels range from {gold_N.min()} to {gold_N.max()}; there are {classes} classes.")
+    return given, named_L, train_N, gold_N
+
+
+def _advice(
+    config: LabelModelConfig,
+    used: str,
+    heard: VoteMatrix,
+    distinct: VoteMatrix,
+    train_N: Bools,
+    probs_NC: Probs,
+    names: Sequence[str],
+) -> str:
+    """What whoever chose the model or wrote the functions had better do; empty for nothing."""
+    advice, voting, classes = list[str](), heard.functions, len(config.classes)
     if config.kind == "snorkel" and used == "snorkel" and voting * classes > SLOW_SNORKEL:
         advice.append(
             f"Snorkel takes minutes with {voting:,} functions and {classes} classes, four times as long "
             'with twice as many; label_model = "auto" (or "anchored") under [weak_labels] takes seconds.'
         )
     if used in UNANCHORED_KINDS and used == config.kind:
-        agreed, other, most = overruling(distinct, train_N & covered_N, probs_NC)
+        agreed, other, most = overruling(distinct, train_N & heard.covered_N, probs_NC)
         if other > MOST_OVERRULED * agreed:
             advice.append(
                 f"{_TITLE[used]} gives {other:,} of the {agreed:,} train items whose votes all say one class another "
-                f"one, most of them items that {kept_names[most]} votes on. Where classes have very unequal shares it "
+                f"one, most of them items that {names[most]} votes on. Where classes have very unequal shares it "
                 'is nearly always wrong there: try label_model = "auto" under [weak_labels].'
             )
     voted = np.unique(distinct.class_V[train_N[distinct.row_V]])
@@ -217,13 +249,7 @@ def fit(
             f"All votes on train items are for '{config.classes[voted[0]]}', which tells no classes apart: no model "
             f"learns from them before functions vote for another class too.{_rest(config.classes, int(voted[0]))}"
         )
-    if advice:
-        detail["advice"] = " ".join(advice)
-    learned: dict[str, Any] = {}
-    if anchored is not None:
-        learned = _as_json(anchored, kept_names, distinct)
-        detail["steps"] = anchored.steps
-    return LabelModelFit(probs=probs_NC, votes=given.cast_N, prior=prior_C, kind=used, detail=detail, learned=learned)
+    return " ".join(advice)
 
 
 def _by_half(learned_NC: Probs, majority_NC: Probs) -> Probs:
