@@ -5,6 +5,7 @@ import socket
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import httpx
 import numpy as np
@@ -246,6 +247,20 @@ def test_an_address_others_can_reach_needs_a_key() -> None:
         assert ServerConfig(host=host).key is None
     with pytest.raises(OptionError, match="5 characters; take 16"):
         ServerConfig(key="short")
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ({"port": 65_536}, "port is 65536"),
+        ({"deadline_s": float("nan")}, "deadline_s is nan; it must be a number above 0"),
+        ({"room": Room(entries=0, tokens=9)}, "room for 0 texts and 9 tokens"),
+        ({"max_body_bytes": 9, "max_held_bytes": 8}, "max_body_bytes is 9, above max_held_bytes, 8"),
+    ],
+)
+def test_limits_that_would_refuse_everything_are_refused(limits: dict[str, Any], words: str) -> None:
+    with pytest.raises(OptionError, match=words):
+        ServerConfig(**limits)
 
 
 @pytest.mark.parametrize("key", [f"{KEY}\n", f"{KEY} ", f"{KEY[:8]} {KEY[8:]}", f"{KEY}\u00fc", "short"])

@@ -105,6 +105,10 @@ def test_more_neurons_than_a_sum_can_hold_are_refused() -> None:
         Sizes.of(replace(BASE, ffn_width=70_000))
     with pytest.raises(OptionError, match="A block has 70000 neurons"):
         Sizes.of(tiny_routed_config(replace(BASE, ffn_width=70_064), shared_neurons=70_000))
+    with pytest.raises(OptionError, match="A head is 257 wide; int8 computes up to 256"):
+        Sizes.of(replace(BASE, width=4 * 257))
+    with pytest.raises(OptionError, match="The model is 2052 wide; int8 computes up to 2048"):
+        Sizes.of(replace(BASE, width=2052, heads=12))
 
 
 @pytest.mark.parametrize("name", ["dense", "routed", "shallow"])

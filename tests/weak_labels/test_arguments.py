@@ -14,6 +14,7 @@ from weak_labels import ItemBatch, cluster, keywords, load_functions, model, nea
 from weak_labels.apply import VoteConfig
 from weak_labels.classifier import EndModelConfig
 from weak_labels.label_models import LabelModelConfig, VoteMatrix
+from weak_labels.suggest import SuggestConfig
 
 
 @pytest.mark.parametrize(
@@ -122,6 +123,20 @@ def test_classes_are_names_in_their_order(classes: Any, words: str) -> None:
         with pytest.raises(SettingsError, match=re.escape(words)):
             config(classes=classes)
         config(classes=["ham", "spam"])
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "value"),
+    [
+        *((VoteConfig, name, 0) for name in ("batch_items", "timeout_s", "processes")),
+        *((VoteConfig, name, -1) for name in ("pattern_bytes", "max_fault_frac", "min_faults")),
+        (EndModelConfig, "seed", -1),
+        *((SuggestConfig, name, 0) for name in ("min_precision", "min_hits", "words", "per_class", "cells")),
+    ],
+)
+def test_numbers_out_of_range_are_refused(config: Any, name: str, value: int) -> None:
+    with pytest.raises(SettingsError, match=rf"{name}\b.* is {value}; "):
+        config(encoder_id="e", **({} if config is SuggestConfig else {"classes": ("a", "b")}), **{name: value})
 
 
 @pytest.mark.parametrize(("name", "value"), [("epochs", 1.5), ("epochs", "1"), ("seed", None), ("seed", 0.5)])
