@@ -17,13 +17,13 @@ def label_studio_from_env(
     *,
     annotators_per_task: int = 1,
     multi_label: bool = False,
-    key_file_of: Callable[[str], Path | None] = lambda _: None,
+    key_file_of: Callable[[str, str], Path | None] = lambda *_: None,
 ) -> "LabelStudioService | None":
     """The service that LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY describe, or None when neither is set.
 
     Args:
         project, annotators_per_task, multi_label: as for `LabelStudioService`.
-        key_file_of: the file with the key of a local server, by its address; None for another server's.
+        key_file_of: the file with the key of a local server, by its address and key; None for another's.
 
     Raises:
         SettingsError: only one of them is set, or one cannot be used.
@@ -42,5 +42,5 @@ def label_studio_from_env(
         project,
         annotators_per_task=annotators_per_task,
         multi_label=multi_label,
-        key_file=key_file_of(url),
+        key_file=key_file_of(url, key),
     )

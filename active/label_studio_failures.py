@@ -44,7 +44,10 @@ def failure(status: int, body: object, headers: Mapping[str, str], place: Place)
     if status in (401, 403):
         way = f"set {KEY_VARIABLE} to it"
         if place.key_file is not None:
-            way = "write it as api_key into that file; where `siftline up` runs the project, call it again"
+            way = (
+                "write it as api_key into that file; where `siftline up` runs the project, call it again, and where "
+                f"{KEY_VARIABLE} is set by hand, set that anew too"
+            )
         return ServiceRefused(
             f"Label Studio at {place.url} does not accept the key in {place.key_file or KEY_VARIABLE}: {said} (status "
             f"{status}). Log in there as a user who may manage projects, open Account & Settings, copy a personal "

@@ -222,7 +222,7 @@ class Project:
                 name,
                 annotators_per_task=people,
                 multi_label=self.multi_label,
-                key_file=key_file_of(local.url),
+                key_file=key_file_of(local.url, local.api_key),
             )
         if section.service == "label-studio":
             missing = [k for k in ("LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY") if not os.environ.get(k)]

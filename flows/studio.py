@@ -248,13 +248,13 @@ def studio_server(project_dir: Path) -> StudioServer:
     return StudioServer(project_dir / ".studio")
 
 
-def studio_key_file(project_dir: Path, url: str) -> Path | None:
-    """The file with the key of the project's local server, where that is the one at an address; else None."""
+def studio_key_file(project_dir: Path, url: str, key: str) -> Path | None:
+    """The file with the key of the project's local server, where that has this address and key; else None."""
     if not is_own(url):
         return None
     server = studio_server(project_dir)
     info = server.status()
-    return server.account_path if info is not None and info.url == url.rstrip("/") else None
+    return server.account_path if info is not None and (info.url, info.api_key) == (url.rstrip("/"), key) else None
 
 
 def _find_environment() -> Path:

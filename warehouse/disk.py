@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 _SIGNS = (*map(os.strerror, FULL), "disk is full", "Could not write all bytes")
+_SERVERS_SIGNS = ("ERROR:", "Failed to execute query")
+"""What DuckDB says of a catalogue's server that has no room; of a file of its own it says what could not be written."""
 _SQLITE_SIGNS = ("disk I/O error", "unable to open database file")
 """What SQLite says where it cannot make its files, for want of space or for another reason."""
 _SQLITE_BYTES = 4 << 20
@@ -48,7 +50,7 @@ def disk_full(text: str, location: "Location") -> DiskFull | None:
         any(sign in text for sign in _SQLITE_SIGNS) and _no_room(location.folder)
     ):
         return None
-    if location.dsn is not None and "ERROR:" in text:
+    if location.dsn is not None and any(sign in text for sign in _SERVERS_SIGNS):
         return DiskFull(
             f"The disk of the catalogue's server ({location.words}) is full; nothing was written. Free space there "
             "and run again."

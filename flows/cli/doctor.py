@@ -177,7 +177,8 @@ def _label_studio(root: Path) -> Iterator[Finding]:
         return
     from active.label_studio_connection import Connection, count_of, text_of  # its SDK takes a second to import
 
-    connection = Connection(url, key, "siftline doctor", timeout_s=10, key_file=studio_key_file(root.absolute(), url))
+    key_file = studio_key_file(root.absolute(), url, key)
+    connection = Connection(url, key, "siftline doctor", timeout_s=10, key_file=key_file)
     release = connection.call(lambda: text_of(connection.client.versions.get().release))
     seen = connection.call(lambda: count_of(connection.client.projects.list(page=1, page_size=1).response.count))
     yield Finding("label studio", True, f"{url} answers, {release}; the key sees {seen} projects")

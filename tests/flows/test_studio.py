@@ -180,4 +180,7 @@ def test_who_gave_the_local_server_a_new_key_is_told_where_it_belongs(
     for told in (capsys.readouterr().out, str(refused.value)):
         assert f"does not accept the key in {file}" in told
         assert "write it as api_key into that file; where `siftline up` runs the project, call it again" in told
-        assert "set LABEL_STUDIO_API_KEY" not in told
+        assert "where LABEL_STUDIO_API_KEY is set by hand, set that anew too" in told
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "1" * 40)  # of a terminal from before the file was mended
+    with pytest.raises(ServiceRefused, match=r"the key in LABEL_STUDIO_API_KEY: .* and set LABEL_STUDIO_API_KEY to it"):
+        Project(tmp_path).service.find(["item"])
