@@ -18,7 +18,8 @@ _SMALL, _ON_DISK = "/tmp", "/var/tmp"  # noqa: S108 - what is made there has a d
 
 
 def roomy_folder() -> str:
-    """The folder for temporary files of any size: the one that TMPDIR names, else /var/tmp rather than /tmp.
+    """The folder for temporary files of any size: the one that TMPDIR names and that can be used, else /var/tmp rather
+    than /tmp.
 
     On many systems /tmp is in memory, which such files are there to save. Source:
     https://systemd.io/TEMPORARY_DIRECTORIES/
@@ -27,7 +28,7 @@ def roomy_folder() -> str:
         OSError: there is none that can be written to.
     """
     folder = tempfile.gettempdir()
-    named = any(os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
+    named = _SMALL in [os.path.abspath(os.environ.get(name) or _ON_DISK) for name in ("TMPDIR", "TEMP", "TMP")]
     return _ON_DISK if folder == _SMALL and not named and os.access(_ON_DISK, os.W_OK | os.X_OK) else folder
 
 

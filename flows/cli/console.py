@@ -221,3 +221,10 @@ def say(message: str) -> None:
     """Print one line for people on standard error, so that standard output stays data."""
     err.print(message)
     err.file.flush()
+
+
+def of_the_system(error: OSError) -> str:
+    """An error of the system in words, with the way out."""
+    if "temporary directory" in str(error):
+        return f"{error}. Set the environment variable TMPDIR to a folder that can be written to."
+    return f"{error}. Check that the place exists, has space and may be read and written."

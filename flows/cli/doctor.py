@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from flows.cli.console import lines, out
+from flows.cli.console import lines, of_the_system, out
 from warehouse import SiftlineError, WarehouseNotFound
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ def _guarded(check: Callable[[Path], Iterator[Finding]], root: Path) -> list[Fin
         return list(check(root))
     except (SiftlineError, EngineError) as error:
         return [Finding(check.__name__.strip("_"), False, str(error))]
+    except OSError as error:
+        return [Finding(check.__name__.strip("_"), False, of_the_system(error))]
 
 
 def _python(_: Path) -> Iterator[Finding]:

@@ -142,7 +142,7 @@ def run_command(arguments: list[str]) -> int:
         )
         return 2
     except OSError as error:
-        console.say(f"siftline: {error}. Check that the place exists, has space and may be read and written.")
+        console.say(f"siftline: {console.of_the_system(error)}")
         return 2
     if code == _INTERRUPTED:  # typer's answer to Ctrl-C, without a word
         return _interrupted(arguments)
