@@ -36,6 +36,8 @@ class Encoding:
         vectors: [N, D] float32, unit rows.
         tokens: [N] int32, tokens encoded, after truncation, [CLS] and [SEP] included.
         truncated: [N] bool, the text was longer than the encoder's limit.
+        unread: [N] float32, share of a text's tokens with letters that are unknown to the encoder or single letters of
+            a word; 0 from a server that does not tell it.
         active_frac: [N] float32, share of the dense parent's layer parameters that worked for the text, mean over its
             tokens; 1 for a dense encoder, layers over the parent's for a shallow one, and slightly more where a routed
             one has all on, because routers count.
@@ -46,6 +48,7 @@ class Encoding:
     vectors: Vectors
     tokens: npt.NDArray[np.int32]
     truncated: npt.NDArray[np.bool_]
+    unread: npt.NDArray[np.float32]
     active_frac: npt.NDArray[np.float32]
     routes: list[str]
 

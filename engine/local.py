@@ -112,6 +112,7 @@ class LocalEncoder:
             vectors=np.empty((count, self.dimension), np.float32),
             tokens=np.empty(count, np.int32),
             truncated=np.empty(count, np.bool_),
+            unread=np.empty(count, np.float32),
             active_frac=np.ones(count, np.float32),
             routes=[""] * count,
         )
@@ -124,6 +125,7 @@ class LocalEncoder:
                 window = self._tokenizer.encode(checked[start:stop])
                 result.tokens[start:stop] = [len(tokens.ids) for tokens in window]
                 result.truncated[start:stop] = [tokens.truncated for tokens in window]
+                result.unread[start:stop] = [tokens.unread for tokens in window]
                 ids = [tokens.ids for tokens in window]
                 # The longest are computed first, so a window's texts are told by the share of its tokens.
                 share = (stop - start) / sum(map(len, ids))

@@ -111,6 +111,7 @@ class RemoteEncoder:
             vectors=np.empty((count, self.dimension), np.float32),
             tokens=np.zeros(count, np.int32),
             truncated=np.zeros(count, np.bool_),
+            unread=np.zeros(count, np.float32),
             active_frac=np.ones(count, np.float32),
             routes=[""] * count,
         )
@@ -219,6 +220,7 @@ class RemoteEncoder:
             if trace:
                 result.tokens[place], result.truncated[place] = entry["tokens"], entry["truncated"]
                 result.active_frac[place], result.routes[place] = entry["active_frac"], entry["route"]
+                result.unread[place] = entry.get("unread", 0.0)
 
     # --- one request -------------------------------------------------------------------------------------------------
 

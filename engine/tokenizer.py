@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from tokenizers import Tokenizer
 
 from engine.errors import InputError, ModelFileError
@@ -17,10 +18,15 @@ _BY_CHARACTERS = frozenset({None, "BertNormalizer", "Lowercase"})
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Token ids of one text, [CLS] and [SEP] included; `truncated` when the text had more."""
+    """Token ids of one text, [CLS] and [SEP] included; `truncated` when the text had more.
+
+    `unread` is the share of its tokens with letters that tell the model next to nothing: those of what is not in its
+    vocabulary, and letters of a word that stand alone, into which words of a foreign script and random ids fall.
+    """
 
     ids: list[int]
     truncated: bool
+    unread: float
 
 
 class TextTokenizer:
@@ -48,7 +54,8 @@ class TextTokenizer:
         size = self._tokenizer.get_vocab_size(with_added_tokens=True)
         if size != vocab:
             raise ModelFileError(f"tokenizer.json has {size} tokens, the model has {vocab}. They belong to two models.")
-        largest = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
+        places = self._tokenizer.get_vocab(with_added_tokens=True)
+        largest = max(places.values(), default=0)
         if largest >= vocab:
             raise ModelFileError(
                 f"tokenizer.json has a token with the id {largest}, the model's go up to {vocab - 1}. They belong to "
@@ -58,6 +65,12 @@ class TextTokenizer:
         if first is None or last is None:
             raise ModelFileError("tokenizer.json lacks the tokens [CLS] and [SEP].")
         self._first, self._last = int(first), int(last)
+        self._has_letters, self._unread = np.zeros(vocab, np.bool_), np.zeros(vocab, np.bool_)
+        for token, place in places.items():
+            self._has_letters[place] = any(map(str.isalpha, token)) and not token.startswith("[")
+            self._unread[place] = token.startswith("##") and len(token) == 3 and token[2].isalpha()
+        if (unknown := self._tokenizer.token_to_id("[UNK]")) is not None:
+            self._has_letters[unknown] = self._unread[unknown] = True
 
     def encode(self, texts: Sequence[str]) -> list[Tokens]:
         """Token ids of each text. A text without a single token, such as an empty one, is [CLS] [SEP].
@@ -78,7 +91,14 @@ class TextTokenizer:
         ]
         for place, ids in zip(again, self._ids([texts[place] for place in again]), strict=True):
             found[place] = ids
-        return [Tokens([self._first, *ids[:room], self._last], truncated=len(ids) > room) for ids in found]
+        return [
+            Tokens([self._first, *ids[:room], self._last], truncated=len(ids) > room, unread=self._share(ids[:room]))
+            for ids in found
+        ]
+
+    def _share(self, ids: list[int]) -> float:
+        places = np.array(ids, np.int64)
+        return float(self._unread[places].sum() / max(1, np.count_nonzero(self._has_letters[places])))
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
         try:

@@ -30,6 +30,9 @@ VERSION = 1
 ROWS_AT_A_TIME = 1024
 SHOWN_IDS = 5
 SHOWN_CHARACTERS = 60
+UNREAD, MOSTLY_READ = "unread", 0.3
+"""What `detail` calls the mean of `Encoding.unread`, and below what it is not told. With the shipped encoder English
+has .01 to .09, French and German .1, Chinese .7, Cyrillic, Arabic and Korean .8 to .9, hashes .6."""
 
 _VECTOR_SCHEMA = pa.schema(
     [
@@ -84,7 +87,7 @@ def embed(lake: Lake, encoder: Encoder, config: EmbedConfig, progress: Progress 
 
     Returns:
         The result; `detail` counts items, distinct texts encoded, those that a stopped run had kept, and of both tokens
-        and truncated texts.
+        and truncated texts. It also says how much of the encoded ones the encoder cannot read, where that is much.
 
     Raises:
         DataError: texts that the encoder refuses, or vectors that are not finite unit vectors; names the items.
@@ -98,13 +101,14 @@ def embed(lake: Lake, encoder: Encoder, config: EmbedConfig, progress: Progress 
             return stage.nothing(items=0)
         known = _known(stage, encoder.encoder_id)
         kept = None if config.kept is None else KeptVectors(config.kept, encoder.encoder_id, _VECTOR_SCHEMA)
-        fresh, again = _encode_missing(stage, encoder, config, kept, progress)
+        fresh, again, unread = _encode_missing(stage, encoder, config, kept, progress)
         detail = {
             "items": items.num_rows,
             "encoded": fresh.num_rows - again,
             **({"kept by a stopped run": again} if again else {}),
             "tokens": int(np.asarray(fresh.column("tokens"), np.int64).sum()),
             "truncated": int(np.asarray(fresh.column("truncated")).sum()),
+            **({UNREAD: round(unread, 3)} if unread >= MOSTLY_READ else {}),
         }
         with Spool(_ROW_SCHEMA) as spool:
             _spool_rows(spool, items, pa.concat_tables([known, fresh]), encoder.encoder_id)
@@ -130,11 +134,11 @@ def _known(stage: Stage, encoder_id: str) -> pa.Table:
 
 def _encode_missing(
     stage: Stage, encoder: Encoder, config: EmbedConfig, kept: KeptVectors | None, progress: Progress
-) -> tuple[pa.Table, int]:
+) -> tuple[pa.Table, int, float]:
     """Encode each distinct content without a vector once, in the order of the first item that has it.
 
     Returns:
-        their vectors, and how many of these an earlier run had kept.
+        their vectors, how many of these an earlier run had kept, and the mean of `Encoding.unread` of the others.
     """
     distinct = f"""
         SELECT i.item_id, i.content_hash, i.content {_MISSING}
@@ -147,6 +151,7 @@ def _encode_missing(
     done = 0
     tables = [_VECTOR_SCHEMA.empty_table()]
     taken: list[int] = []  # rows of what an earlier run kept
+    unread = 0.0
     before = tables[0] if kept is None else kept.read()
     place = {content_hash: row for row, content_hash in enumerate(before.column("content_hash").to_pylist())}
     for batch in stage.batches(f"{distinct} ORDER BY i.item_id", params, rows=config.batch_items):
@@ -161,12 +166,14 @@ def _encode_missing(
         ids, hashes, texts = (column.to_pylist() for column in batch.columns)
         encoding = encode_named(encoder, texts, ids, progress, done, total)
         tables.append(_vector_table(hashes, encoding))
+        unread += float(encoding.unread.sum())
         done += batch.num_rows
         if kept is not None and done < total:
             kept.keep(tables[-1])
     if len(taken) < before.num_rows:
         before = before.filter(pa.array(np.isin(np.arange(before.num_rows), taken)))
-    return pa.concat_tables([*tables, before]), len(taken)
+    encoded = sum(table.num_rows for table in tables)
+    return pa.concat_tables([*tables, before]), len(taken), unread / max(1, encoded)
 
 
 def _vector_table(hashes: list[str], encoding: Encoding) -> pa.Table:

@@ -102,6 +102,7 @@ def openai_answer(wanted: Wanted, answer: Answer, tokens: list[Tokens], *, model
             entry |= {
                 "tokens": len(one.ids),
                 "truncated": one.truncated,
+                "unread": one.unread,
                 "active_frac": float(answer.active_frac[index]),
                 "route": answer.routes[index],
             }

@@ -113,6 +113,8 @@ def _disk(root: Path) -> Iterator[Finding]:
 
 
 def _project(root: Path) -> Iterator[Finding]:
+    from flows.report.facts import unread_share
+    from flows.report.story import unread_sentence
     from flows.settings_file import FILE_NAME
 
     project = _opened(root)
@@ -126,8 +128,10 @@ def _project(root: Path) -> Iterator[Finding]:
     yield Finding("labeling functions", True, f"{len(project.functions)} load")
     try:
         with project.read_lake() as lake, lake.read() as reader:
-            items = reader.scalar("SELECT count(*) FROM items")
+            items, unread = reader.scalar("SELECT count(*) FROM items"), unread_sentence(unread_share(reader))
         yield Finding("warehouse", True, f"{items:,} items in {project.location.words}")
+        if unread:
+            yield Finding("texts", False, unread.replace("`", ""))
     except WarehouseNotFound:
         yield Finding("warehouse", True, "none yet; siftline run makes it")
 

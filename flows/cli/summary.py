@@ -20,8 +20,8 @@ from flows.cli.look import (
     waiting_tasks,
 )
 from flows.project import Project
-from flows.report.facts import belief_in_weak_labels
-from flows.report.story import aside_sentence, fair_sentence, fair_soon
+from flows.report.facts import belief_in_weak_labels, unread_share
+from flows.report.story import aside_sentence, fair_sentence, fair_soon, unread_sentence
 from flows.report.text import counted, duration
 from flows.stages import UNKNOWN, RunSummary
 from warehouse import Reader
@@ -55,6 +55,7 @@ def print_summary(project: Project, summary: RunSummary, *, seconds: float) -> N
         contradicted = _contradicted(reader)
         untaught = _untaught(reader)
         aside = aside_sentence(belief_in_weak_labels(reader))
+        unread = unread_sentence(unread_share(reader))
         alike = reader.scalar(
             "SELECT CASE WHEN count(DISTINCT label) = 1 AND NOT EXISTS (FROM latest_predictions) "
             "THEN any_value(label) END FROM gold_labels"
@@ -79,6 +80,8 @@ def print_summary(project: Project, summary: RunSummary, *, seconds: float) -> N
             f"Neither a vote nor a label says {untaught}, so the end model does not learn it. Edit {path}, then: "
             "siftline lf preview" + hint
         )
+    if unread:
+        out.print(unread.replace("`", ""))
     if aside:
         out.print(aside.replace("`", ""))
     if contradicted:

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from active.explore import FairScore, score_fair_sample
+from features.embed import UNREAD
 from flows.report.sample import TEXT_CHARS, MapItems, Row, read_map_items
 from warehouse.reader import Reader
 from weak_labels.gold_file import also_in_train
@@ -68,6 +69,7 @@ class Facts:
         scored_items: items that the latest accuracy was measured on.
         also_in_train: items of the scored split whose text stands in train too.
         belief_in_weak_labels: how far the end model believes what they taught, 0 to 1; see `weak_labels.gold_step`.
+        unread: share of the texts' tokens that tell the encoder next to nothing, 0 to 1.
     """
 
     snapshot: int
@@ -97,6 +99,7 @@ class Facts:
     batches: Sequence[Row]
     cycles: Sequence[Row]
     belief_in_weak_labels: float | None
+    unread: float
     faults: Sequence[Row]
     insight: Report
     values: Values | None
@@ -216,6 +219,7 @@ def read_facts(reader: Reader, *, seed: int = 0) -> Facts:
             "AND (m.detail->>'model_id') = c.end_model_id ORDER BY c.cycle",
         ),
         belief_in_weak_labels=belief_in_weak_labels(reader),
+        unread=unread_share(reader),
         faults=_dicts(
             reader,
             "SELECT lf_name, fault, count(*) AS calls, min(left(detail, 300)) AS example FROM lf_faults "
@@ -308,6 +312,18 @@ def belief_in_weak_labels(reader: Reader) -> float | None:
     return reader.scalar(
         "SELECT (detail->>'belief_in_weak_labels')::DOUBLE FROM models WHERE stage = 'end_model' "
         "ORDER BY sequence DESC LIMIT 1"
+    )
+
+
+def unread_share(reader: Reader) -> float:
+    """The mean of what the embed stage says the encoder cannot read of the texts that it gave their vectors."""
+    return reader.scalar(
+        "WITH told AS ("
+        "SELECT encoder_id, count(*) AS items, any_value(coalesce((r.detail->>$1)::DOUBLE, 0)) AS unread, "
+        "max(r.committed_at) AS told_at FROM vectors v JOIN runs r USING (run_id) GROUP BY encoder_id, run_id) "
+        "SELECT coalesce(sum(items * unread) / sum(items), 0) FROM told "
+        "WHERE encoder_id = (SELECT encoder_id FROM told ORDER BY told_at DESC LIMIT 1)",
+        [UNREAD],
     )
 
 

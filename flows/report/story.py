@@ -9,6 +9,7 @@ from typing import Any
 
 from active.explore import FairScore
 from active.stopping import outlook
+from features.embed import MOSTLY_READ
 from flows.report.facts import Facts, Point
 from flows.report.plots import Curve, curve_ticks
 from flows.report.text import count, counted, duration, percent, score
@@ -323,6 +324,18 @@ def aside_sentence(share: float | None) -> str:
     return (
         "People's labels foretell each other better without the labeling functions, so the end model leaves what these "
         "taught aside. `siftline lf report` tells which of them people contradict; mend or remove those."
+    )
+
+
+def unread_sentence(share: float) -> str:
+    """That the encoder cannot read the texts, and what to do; empty where it can read most of them."""
+    if share < MOSTLY_READ:
+        return ""
+    return (
+        f"The encoder cannot read the texts: {share:.0%} of their word pieces are unknown to it or single letters, as "
+        "with a language that it did not learn, or with ids. So vectors tell little, and labels teach little. Take "
+        "another column as text, or make an encoder from a model of that language with `siftline engine convert "
+        "--from` (engine/README.md)."
     )
 
 

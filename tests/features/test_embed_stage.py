@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 
 from engine.client import Encoder, Encoding, Progress, load_encoder
-from features.embed import EmbedConfig, embed, encode_texts
+from features.embed import UNREAD, EmbedConfig, embed, encode_texts
+from flows.report.facts import unread_share
 from tests.lakes import copy_of
 from warehouse import DataError, Lake, SettingsError, Upsert
 
@@ -86,6 +87,22 @@ def test_vectors_are_those_of_the_encoder(lake: Lake, encoder: Encoder) -> None:
             "JOIN items i USING (item_id)"
         )
     assert set(rows) == {(True, 6, False, 1.0, "")}
+
+
+def test_texts_that_the_encoder_cannot_read_are_told(lake: Lake, encoder: Encoder) -> None:
+    strange = {"ru": "Москва является столицей России", "zh": "曝阿诺准备出书告白艳史", "id": "c2a97e0b6ffd4b18a3e2"}
+    put_items(lake, strange)
+    share = embed(lake, encoder, CONFIG).detail[UNREAD]
+    assert share > 0.5
+    with lake.read() as reader:
+        assert unread_share(reader) == pytest.approx(share)
+    put_items(lake, TEXTS, read=2)  # a few among many are not the texts as a whole
+    assert UNREAD not in embed(lake, encoder, CONFIG).detail
+    with lake.read() as reader:
+        assert unread_share(reader) == pytest.approx(share * 3 / 11)
+    embed(lake, Watched(encoder, encoder_id="another"), CONFIG)
+    with lake.read() as reader:
+        assert unread_share(reader) == 0.0
 
 
 def test_a_second_run_adds_nothing(lake: Lake, encoder: Encoder) -> None:

@@ -98,6 +98,12 @@ def test_functions_that_the_end_model_leaves_aside_are_told(facts: Facts, share:
     assert ("the end model leaves what these taught aside. `siftline lf report`" in said) == aside
 
 
+def test_texts_that_the_encoder_cannot_read_are_told(facts: Facts) -> None:
+    assert story.unread_sentence(facts.unread) == story.unread_sentence(0.29) == ""
+    assert "77% of their word pieces" in (said := story.unread_sentence(0.77))
+    assert "`siftline engine convert --from`" in said
+
+
 def f1(*scores: float | None) -> list[dict[str, object]]:
     return [{"name": f"c{n}", "f1": score} for n, score in enumerate(scores)]
 
