@@ -19,6 +19,8 @@ _LONG_NAME = 24
 """Letters; where a class has a longer name, each stands on a line of its own, or many in columns."""
 _IN_COLUMNS = 10
 """Classes with long names, from which on they stand in two columns: more are not in sight on a laptop."""
+_MANY = 15
+"""Classes from which on a long text gets a smaller box, so that they stay in sight on a laptop."""
 _COLUMN_REM = 24.0
 """Width from which two fit beside each other on a laptop; a longer name takes two lines there."""
 _LETTER_REM = 0.46
@@ -61,6 +63,11 @@ border-radius: 8px; font-size: 1.1rem; white-space: pre-wrap; overflow-wrap: any
 max-height: {height}vh; overflow-y: auto">
     <Text name="{name}" value="${name}" valueType="text"/>
   </View>"""
+# Every text has its heading, so that the label config of a pair can be told from one for other keys.
+_NAMED = """  <View style="flex: 1 1 13rem; min-width: 0; display: flex; flex-direction: column">
+    <Header value={heading} size="6" style="{small}; margin: 0 0 0.25rem; overflow-wrap: anywhere"/>
+{text}
+  </View>"""
 _ONE = 'choice="single-radio" required="true" requiredMessage="Choose a class, or skip the text."'
 _SEVERAL = 'choice="multiple"'
 _SMALL = "font-size: 0.95rem; font-weight: 400; opacity: 0.8"
@@ -74,7 +81,7 @@ class Page:
 
     Attributes:
         classes: class names as annotators see them; the order is the order on the page.
-        texts: how many texts stand side by side, 1 to 4; two make a pair.
+        texts: what the texts are that stand side by side, at most 4, two make a pair; of one it is not shown.
         image: an image stands above the texts.
         multi_label: any number of classes may be chosen, else exactly one.
 
@@ -83,7 +90,7 @@ class Page:
     """
 
     classes: tuple[str, ...]
-    texts: int = 1
+    texts: tuple[str, ...] = ()
     image: bool = False
     multi_label: bool = False
 
@@ -97,13 +104,23 @@ class Page:
                 raise SettingsError(
                     f"class {name!r}: Label Studio takes '$' before a letter or digit for a variable; rename it"
                 )
-        if not 1 <= self.texts <= MOST_TEXTS:
-            raise SettingsError(f"{self.texts} texts cannot stand side by side; a page takes 1 to {MOST_TEXTS}")
+        if len(self.texts) > MOST_TEXTS:
+            raise SettingsError(f"{len(self.texts)} texts cannot stand side by side; a page takes 1 to {MOST_TEXTS}")
 
     @property
     def variables(self) -> tuple[str, ...]:
         """Keys of the task's data that the page must show."""
-        return (*(text_key(place) for place in range(self.texts)), *((IMAGE,) if self.image else ()))
+        return (*(text_key(place) for place in range(self.count)), *((IMAGE,) if self.image else ()))
+
+    @property
+    def count(self) -> int:
+        """Texts on the page."""
+        return max(1, len(self.texts))
+
+    @property
+    def headings(self) -> tuple[str, ...]:
+        """What stands above the texts, as XML can hold it and without what Label Studio takes for a variable."""
+        return tuple(_NOT_XML.sub("", name).replace("$", "") for name in self.texts) if self.count > 1 else ()
 
 
 def label_config(page: Page) -> str:
@@ -111,10 +128,13 @@ def label_config(page: Page) -> str:
 
     Label Studio gives the choices their keys itself: 1 to 9, then 0, q, w, e and so on.
     """
-    place = "flex: 1 1 13rem; min-width: 0; " if page.texts > 1 else "margin: 1rem 0; "
-    height = 30 if page.image else 50
-    shown = "\n".join(_TEXT.format(name=text_key(n), place=place, height=height) for n in range(page.texts))
-    if page.texts > 1:
+    height = 30 if page.image else 35 if len(page.classes) >= _MANY else 50
+    place = "flex: 1; " if page.headings else "margin: 1rem 0; "
+    texts = [_TEXT.format(name=text_key(n), place=place, height=height) for n in range(page.count)]
+    shown = texts[0]
+    if page.headings:
+        named = zip(page.headings, texts, strict=True)
+        shown = "\n".join(_NAMED.format(heading=quoteattr(name), text=text, small=_SMALL) for name, text in named)
         shown = f'  <View style="display: flex; flex-wrap: wrap; gap: 1rem; margin: 1rem 0">\n{shown}\n  </View>'
     if page.image:
         shown = f'  <Image name="{IMAGE}" value="${IMAGE}" maxHeight="320px" zoom="true" zoomControl="true"/>\n{shown}'
@@ -122,7 +142,7 @@ def label_config(page: Page) -> str:
     below = longest > _LONG_NAME and len(page.classes) < _IN_COLUMNS
     options = "\n".join(f"    <Choice value={quoteattr(name)}/>" for name in page.classes)
     return _PAGE.format(
-        width="54rem" if page.texts == 1 else "80rem",
+        width="54rem" if page.count == 1 else "80rem",
         shown=shown,
         text=TEXT,
         choices=LABEL,
@@ -156,7 +176,7 @@ def updated(config: str, page: Page) -> str:
     found = [choices for choices in root.iter("Choices") if choices.get("name") == LABEL]
     if len(found) != 1 or any(option.tag not in ("Choice", ElementTree.Comment) for option in found[0]):
         return label_config(page)
-    if _is_ours(config, found[0], page):
+    if _is_ours(config, root, page):
         return label_config(page)  # columns, words and keys go by the classes
     if _takes_several(found[0]) != page.multi_label:
         found[0].set("choice", "multiple" if page.multi_label else "single-radio")
@@ -175,15 +195,22 @@ def updated(config: str, page: Page) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def _is_ours(config: str, choices: ElementTree.Element, page: Page) -> bool:
-    """Whether a page is as it was made for the classes that it offers, in whatever way its XML is written."""
+def _is_ours(config: str, root: ElementTree.Element, page: Page) -> bool:
+    """Whether a page is as it was made for what it offers and shows, in whatever way its XML is written."""
+    choices = next(root.iter("Choices"))
     offered = tuple(option.get("value", "") for option in choices.findall("Choice"))
+    several = _takes_several(choices)
     try:
-        made = label_config(replace(page, classes=offered, multi_label=_takes_several(choices)))
+        made = label_config(replace(page, classes=offered, texts=_headings(root), multi_label=several))
     except SettingsError:
         return False
     one, other = (ElementTree.canonicalize(xml, with_comments=True, strip_text=True) for xml in (config, made))
     return one == other
+
+
+def _headings(root: ElementTree.Element) -> tuple[str, ...]:
+    """What stands above the texts of a page that was made here: all headers but those below the texts."""
+    return tuple(header.get("value", "") for header in root.iter("Header"))[: -_PAGE.count("<Header")]
 
 
 def _with_comments() -> ElementTree.XMLParser:
@@ -191,14 +218,19 @@ def _with_comments() -> ElementTree.XMLParser:
 
 
 def fits(config: str, offered: Sequence[str], page: Page) -> bool:
-    """Whether a page on the server offers the classes, in whatever order, as many at once as it must, and shows all."""
+    """Whether a page on the server offers the classes, in whatever order, as many at once as it must, and shows all.
+
+    One that was made for other texts does not: its headings would be wrong.
+    """
     shows = all(re.search(rf"\${name}\b", config) for name in page.variables)
     try:
-        choices = ElementTree.fromstring(config).iter("Choices")  # noqa: S314 - as in `updated`
+        root = ElementTree.fromstring(config, _with_comments())  # noqa: S314 - as in `updated`
     except ElementTree.ParseError:
         return False
-    several = [_takes_several(found) for found in choices if found.get("name") == LABEL]
-    return shows and set(offered) == set(page.classes) and several == [page.multi_label]
+    several = [_takes_several(found) for found in root.iter("Choices") if found.get("name") == LABEL]
+    if not shows or set(offered) != set(page.classes) or several != [page.multi_label]:
+        return False
+    return _headings(root) == page.headings or not _is_ours(config, root, page)
 
 
 def _takes_several(choices: ElementTree.Element) -> bool:

@@ -86,9 +86,9 @@ class LabelStudioService:
         """Annotators get the tasks in the order in which they were stored: sequential sampling goes by task id."""
         return True
 
-    def ensure_project(self, classes: Sequence[str], *, texts: int = 1, image: bool = False) -> bool:
+    def ensure_project(self, classes: Sequence[str], *, texts: Sequence[str] = (), image: bool = False) -> bool:
         """Find the project or create it, and bring it up to date; see `active.label_studio_project`."""
-        page = Page(classes=tuple(classes), texts=texts, image=image, multi_label=self.multi_label)
+        page = Page(classes=tuple(classes), texts=tuple(texts), image=image, multi_label=self.multi_label)
         self._project_id, created = ensure_project(self._connection, page, annotators_per_task=self.annotators_per_task)
         return created
 

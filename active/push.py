@@ -92,7 +92,7 @@ def _by_the_text_alone(row: Row) -> Row:
 
 def ensure_project(service: AnnotationService, config: QueueConfig) -> bool:
     """Make the service's project or bring it up to date; True when it was not there."""
-    return service.ensure_project(config.classes, texts=config.content.count, image=bool(config.content.image))
+    return service.ensure_project(config.classes, texts=config.content.show, image=bool(config.content.image))
 
 
 def _gone(service: AnnotationService, stored: Sequence[Row]) -> set[str]:

@@ -186,12 +186,12 @@ class AnnotationService(Protocol):
         """Whether annotators get the tasks in the order in which they were stored."""
         ...
 
-    def ensure_project(self, classes: Sequence[str], *, texts: int = 1, image: bool = False) -> bool:
+    def ensure_project(self, classes: Sequence[str], *, texts: Sequence[str] = (), image: bool = False) -> bool:
         """Create the project or bring its page up to date; True when it was not there.
 
         Args:
             classes: class names in their order on the page.
-            texts: how many texts of a task stand side by side.
+            texts: what the texts that stand side by side are; empty for one text alone.
             image: tasks have an image.
         """
         ...

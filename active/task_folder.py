@@ -77,7 +77,7 @@ class TaskFolder:
         """People open the files as they like."""
         return False
 
-    def ensure_project(self, classes: Sequence[str], *, texts: int = 1, image: bool = False) -> bool:
+    def ensure_project(self, classes: Sequence[str], *, texts: Sequence[str] = (), image: bool = False) -> bool:
         """Make the folder and write beside the tasks how to answer them and with which classes."""
         made = not self.path.is_dir()
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)

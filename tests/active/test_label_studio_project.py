@@ -110,9 +110,9 @@ def test_pairs_and_images_are_shown_and_the_server_takes_the_page(
     studio: StudioInfo, service: LabelStudioService
 ) -> None:
     assert service.ensure_project(CLASSES)
-    assert not service.ensure_project(CLASSES, texts=2, image=True)  # the same project, another page
+    assert not service.ensure_project(CLASSES, texts=("question", "answer"), image=True)
     config = str(project_of(studio, service)["label_config"])
-    assert all(part in config for part in ('value="$text"', 'value="$text_2"', 'value="$image"'))
+    assert all(part in config for part in ('value="$text"', 'value="$text_2"', 'value="$image"', 'value="question"'))
     assert labels(studio, service) == list(CLASSES)
     pair = replace(make_tasks(1)[0], further=("The answer.",), image="https://images.example.org/a%20b.png")
     (task_id,) = service.push([pair]).values()

@@ -157,7 +157,7 @@ def test_what_is_in_the_service_is_not_sent_again(planned: Lake, folder: TaskFol
 class MadeOnly(TaskFolder):
     """A real folder whose process dies right after the folder was made."""
 
-    def ensure_project(self, classes: Sequence[str], *, texts: int = 1, image: bool = False) -> bool:
+    def ensure_project(self, classes: Sequence[str], *, texts: Sequence[str] = (), image: bool = False) -> bool:
         assert super().ensure_project(classes, texts=texts, image=image)
         raise Died
 

@@ -114,6 +114,28 @@ def test_a_page_that_nobody_redesigned_goes_by_its_classes_again() -> None:
     assert fits(updated(odd, wide), wide.classes, wide)
 
 
+def test_a_page_names_the_texts_that_stand_side_by_side_and_follows_other_names() -> None:
+    pair = Page(classes=("a", "b"), texts=("question", 'the <"answer">\x00 in $us'))
+    made = label_config(pair)
+    assert (
+        made.index('<Header value="question"')
+        < made.index('value="$text"')
+        < made.index("in us")
+        < made.index("$text_2")
+    )
+    assert "in $us" not in made, "Label Studio takes it for a variable"
+    assert fits(made, pair.classes, pair)
+    swapped = dataclasses.replace(pair, texts=pair.texts[::-1])
+    assert not fits(made, pair.classes, swapped)
+    assert updated(made, swapped) == label_config(swapped)
+    assert not fits(made, pair.classes, dataclasses.replace(pair, texts=("question",))), (
+        "tasks have no second text any more"
+    )
+    assert "question" not in label_config(dataclasses.replace(pair, texts=("question",)))
+    own = made.replace("Which class fits?", "Our own words")
+    assert fits(own, pair.classes, swapped), "a person redesigned it"
+
+
 @pytest.mark.parametrize(("suggested", "result"), [(("a", "c"), [["a", "c"]]), ((), []), (None, None)])
 def test_a_task_suggests_a_set_or_none_of_the_classes(suggested: tuple[str, ...] | None, result: Any) -> None:
     task = Task(item_id="i", text="t", cycle=1, rank=1, value=0.5, reason="r", predictions=suggested, confidence=0.75)
