@@ -192,7 +192,8 @@ class Session:
         out.print()
         for line in self._keys.offered():
             out.print(Text(safe(line)))
-        _tell(f"Why this one: {safe(task.reason)} (value {task.value:.2f})", style="dim")
+        value = f" (value {task.value:.2f})" if task.value else ""  # one drawn at random has none
+        _tell(f"Why this one: {safe(task.reason)}{value}", style="dim")
         if task.suggested is not None:
             classes = safe(", ".join(task.suggested)) or NO_CLASS
             _tell(f"The model's suggestion: {classes} ({task.confidence:.2f})", style="dim")

@@ -149,7 +149,7 @@ def report_functions(root: Path, where: str | None, examples: int) -> None:
 
 def _print_figures(found: Report, title: str) -> None:
     def interval(f: FunctionFigures) -> str:
-        return "-" if f.accuracy_low is None else f"{f.accuracy_low:.2f} to {f.accuracy_high:.2f}"
+        return "-" if f.accuracy_low is None else f"{f.accuracy_low:.2f}-{f.accuracy_high:.2f}"
 
     rows: Sequence[Sequence[object]] = [
         (

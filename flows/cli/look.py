@@ -202,7 +202,7 @@ def show_queue(root: Path, limit: int) -> None:
             out.print(spent)
         rows = reader.rows(
             f"""
-            SELECT q.rank, q.value, CASE q.state WHEN 'confirmed' THEN 'waiting' ELSE q.state END,
+            SELECT q.rank, nullif(q.value, 0), CASE q.state WHEN 'confirmed' THEN 'waiting' ELSE q.state END,
                    CASE WHEN q.predictions IS NULL THEN k.names[q.prediction + 1]
                         ELSE {labels_in_words("list_transform(q.predictions, lambda c: k.names[c + 1])")} END,
                    i.content, q.reason
@@ -215,6 +215,9 @@ def show_queue(root: Path, limit: int) -> None:
         hint = _answer_here(root, settings) if rows else None
         answered = _answered_there(reader, root, settings) if hint else ""
     shown = [(*row[:4], excerpt(row[4], 60), row[5]) for row in rows]
+    if not rows and not spent and limit:
+        say(f"No task waits. The next ones come with: siftline run{project_hint(root)}")
+        return
     print_table(["rank", "value", "state", "suggested", "text", "reason"], shown, title="next tasks")
     if hint:
         say(answered + hint)
@@ -262,17 +265,20 @@ def show_suspects(root: Path, limit: int) -> None:
     print_table(["suspicion", "item", "labelled", "rather", "text"], rows, title="labels to look at again" + mark)
     if not judged:
         say("There is no label of an embedded train item to judge yet. siftline run collects answers and embeds.")
-    elif not (known := sum(s.suspicion > 0 for s in judged)):
+        return
+    if not (known := sum(s.suspicion > 0 for s in judged)):
         say(f"None of {len(judged):,} labels can be judged yet: that takes five of a class, and one of another.")
-    elif not rows:
-        few = len(judged) - known
-        more = f" {few:,} more cannot be judged: too few of their class." if few else ""
+        return
+    few = len(judged) - known
+    more = f" {few:,} more cannot be judged: too few of their class." if few else ""
+    if not rows:
         say(f"Model and neighbours contradict none of {known:,} labels.{more}")
     else:
         most = f"{len(found):,} of {known:,} labels are" if len(found) > 1 else f"1 of {known:,} labels is"
         shown = f"; the first {limit:,} are shown (--limit)" if len(found) > limit else ""
         say(
             f"{most} contradicted{shown}. Most of these are right where the classes are hard to tell; begin at the top."
+            f"{more}"
         )
 
 

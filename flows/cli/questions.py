@@ -48,7 +48,7 @@ def answer_question(
             say(words)
         if output is not None:
             with new_file(output, force=force) as file:
-                show(connection, asked.sql, format, file)
+                show(connection, asked.sql, format, file, root)
             return
         if format == "table":
             out.print(asked.question, style="bold")

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from flows.cli.console import EndNow, out, print_table, say
+from flows.cli.look import project_hint, shown_path
 from flows.prefect_server import require_api
 from flows.project import Project
 from flows.settings_file import FILE_NAME, load_settings
@@ -78,13 +79,17 @@ def show_services(root: Path) -> None:
     from flows.services import LOST, status
 
     lines = status(Project(root))
-    print_table(["service", "state", "where", "log"], [(x.name, x.state, x.where, x.log) for x in lines])
-    states = {x.state for x in lines}
+    print_table(
+        ["service", "state", "where", "log"],
+        [(x.name, x.state, x.where, x.log and shown_path(Path(x.log))) for x in lines],
+    )
+    states, hint = {x.state for x in lines}, project_hint(root)
     if "ended" in states:
-        say("To start again what ended: siftline up")
+        say(f"To start again what ended: siftline up{hint}")
     if "does not answer" in states:
-        say("To start anew what does not answer: siftline down, then siftline up")
+        say(f"To start anew what does not answer: siftline down{hint}, then siftline up{hint}")
     if LOST in states:
-        say("Prefect's database was removed; its server forgets all runs when it ends. To begin anew: siftline up")
+        say("Prefect's database was removed; its server forgets all runs when it ends.")
+        say(f"To begin anew: siftline up{hint}")
     if "away" in states:
-        say("What to do about one that is away: siftline doctor")
+        say(f"What to do about one that is away: siftline doctor{hint}")

@@ -11,6 +11,7 @@ from typing import Any, TextIO, cast
 import duckdb
 
 from flows.cli.console import Shown, out, print_table, say
+from flows.cli.look import project_hint
 from flows.settings_file import warehouse_of
 from warehouse import SettingsError
 from warehouse.away import server_away
@@ -48,11 +49,11 @@ def run_sql(
             query = sys.stdin.read()  # one file holds one result, so there is nothing to prompt for
         if output is not None:
             with new_file(output, force=force) as file:
-                show(connection, query, format, file)
+                show(connection, query, format, file, root)
         elif query:
-            show(connection, query, format, None)
+            show(connection, query, format, None, root)
         else:
-            _prompt(connection, format)
+            _prompt(connection, format, root)
 
 
 def form_of(format: str, output: Path | None) -> str:
@@ -103,8 +104,15 @@ def print_attach(root: Path, at: str | None, *, nothing_else: bool) -> None:
     print("USE lake;")
 
 
-def show(connection: duckdb.DuckDBPyConnection, query: str, format: str, file: Path | None) -> None:
+def show(connection: duckdb.DuckDBPyConnection, query: str, format: str, file: Path | None, root: Path) -> None:
     """Run the statements of a query and write their results to a file, or to standard output where it is None.
+
+    Args:
+        connection: to the project's warehouse.
+        query: the statements.
+        format: table, csv, json or parquet.
+        file: where the result goes.
+        root: the project, which the ways out name.
 
     Raises:
         SettingsError: a statement is wrong or would write, or the form does not hold what came out.
@@ -124,20 +132,20 @@ def show(connection: duckdb.DuckDBPyConnection, query: str, format: str, file: P
     except duckdb.Error as error:
         if known := server_away(str(error)) or temporary_fault(str(error)):
             raise known from error
-        raise SettingsError(f"{error}\n{_way_out(query, str(error))}") from error
+        raise SettingsError(f"{error}\n{_way_out(query, str(error), project_hint(root))}") from error
 
 
-def _way_out(query: str, error: str) -> str:
+def _way_out(query: str, error: str, project: str) -> str:
     if "file system operations are disabled" in error:
         return (
             "This prompt reads no file but the warehouse's. Join your own from Python, with warehouse.connect, or from "
-            "another DuckDB client: siftline sql --attach"
+            f"another DuckDB client: siftline sql --attach{project}"
         )
     if "No snapshot found" in error:
-        return "The snapshots that are kept: siftline snapshots"
+        return f"The snapshots that are kept: siftline snapshots{project}"
     if "Cannot open file" in error:
-        return "If a file of the warehouse is missing, or not for you to read, this names it: siftline verify"
-    return loose_arrow_in(query) or 'Tables and views: siftline sql "show all tables"'
+        return f"If a file of the warehouse is missing, or not for you to read, this names it: siftline verify{project}"
+    return loose_arrow_in(query) or f'Tables and views: siftline sql{project} "show all tables"'
 
 
 def _write(
@@ -177,10 +185,10 @@ def _rows(result: duckdb.DuckDBPyConnection) -> Iterator[Sequence[Any]]:
         yield from rows
 
 
-def _prompt(connection: duckdb.DuckDBPyConnection, format: str) -> None:
+def _prompt(connection: duckdb.DuckDBPyConnection, format: str, root: Path) -> None:
     """Read queries line by line until the input ends; a person may correct, recall and give up lines."""
     if not sys.stdin.isatty():
-        _script(connection, format)
+        _script(connection, format, root)
         return
     with contextlib.suppress(ImportError):  # some builds of Python lack it
         importlib.import_module("readline")  # from then on `input` edits lines and recalls earlier ones
@@ -193,7 +201,7 @@ def _prompt(connection: duckdb.DuckDBPyConnection, format: str) -> None:
                 return
             if _is_whole("\n".join(lines)):
                 query, lines = "\n".join(lines), []
-                show(connection, query, format, None)
+                show(connection, query, format, None, root)
         except EOFError:
             print()
             return
@@ -222,13 +230,13 @@ def _is_whole(text: str) -> bool:
         return False
 
 
-def _script(connection: duckdb.DuckDBPyConnection, format: str) -> None:
+def _script(connection: duckdb.DuckDBPyConnection, format: str, root: Path) -> None:
     """Run the queries of a pipe, each as soon as it is whole; the first wrong one ends it."""
     lines: list[str] = []
     for line in sys.stdin:
         lines.append(line)
         if _is_whole("".join(lines)):
-            show(connection, "".join(lines), format, None)
+            show(connection, "".join(lines), format, None, root)
             lines = []
     if "".join(lines).strip():
-        show(connection, "".join(lines), format, None)
+        show(connection, "".join(lines), format, None, root)

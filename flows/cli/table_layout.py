@@ -13,7 +13,7 @@ GAP = 2
 _LONGEST_NAME = 24
 """A longer word of a header, or of the first column, which says what a row is about, may break."""
 _LONGEST_WORD = 14
-"""A longer word of a cell may break."""
+"""A longer word of a cell may break, but not a path or an id that has the cell to itself."""
 _MOST_LINES = 4
 """A text of more lines than these goes into a part in which it has at least half the room."""
 
@@ -37,7 +37,9 @@ def layout(names: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequen
             min(_LONGEST_NAME, _longest(names[i].split())),
             _longest(row[i] for row in cells)
             if numeric[i]
-            else min(_LONGEST_WORD if i else _LONGEST_NAME, _longest(word for row in cells for word in row[i].split())),
+            else _unbroken([row[i] for row in cells], room)
+            if i
+            else min(_LONGEST_NAME, _longest(word for row in cells for word in row[i].split())),
             0 if numeric[i] or not i else min(room // 2, -(-_longest(row[i] for row in cells) // _MOST_LINES)),
         )
         for i in range(len(names))
@@ -52,6 +54,13 @@ def layout(names: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequen
             level -= 1
         parts.append([(i, max(least[i], min(widths[i], level))) for i in taken])
     return parts
+
+
+def _unbroken(cells: Sequence[str], room: int) -> int:
+    """Room for what should not break in the cells of a column that is not the first."""
+    if all(len(cell.split()) <= 1 for cell in cells):
+        return min(_longest(cells), room - _LONGEST_NAME - 2 * GAP)
+    return min(_LONGEST_WORD, _longest(word for cell in cells for word in cell.split()))
 
 
 def _longest(words: Iterable[str]) -> int:

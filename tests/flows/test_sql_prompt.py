@@ -241,7 +241,7 @@ def test_a_file_without_a_format_is_what_its_suffix_says(project: Path) -> None:
         (["--format", "csv", "--output", "/dev/stdout", "select 1"], "device or a pipe"),
         (["--format", "csv", "--output", "{new}", "select nope"], "nope"),
         (["select * from 'mine.csv'"], "Join your own from Python"),
-        (["select * from classes at (version => 999)"], "siftline snapshots"),
+        (["select * from classes at (version => 999)"], "siftline snapshots --project "),
         (["--format", "parquet", "--output", "{new}", "select 1; select 2"], "asks for 2"),
         (["--output", "{new}", "select 1"], "give --format"),
         (

@@ -18,7 +18,7 @@ def test_times_are_told_to_the_second(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 COLUMNS = "function|votes for|items|coverage|overlap|conflict|alone|gold|accuracy|95% interval|estimate|gain|faults"
-FIGURES = (12345, 0.351, 0.123, 0.05, 0.2, 120, 0.93, "0.85 to 0.97", 0.951, 0.012, 0)
+FIGURES = (12345, 0.351, 0.123, 0.05, 0.2, 120, 0.93, "0.85-0.97", 0.951, 0.012, 0)
 
 
 def terminal(width: int) -> Plain:
@@ -40,6 +40,7 @@ def test_no_word_of_a_header_and_no_number_breaks(
     words = text.split()
     for column in columns:
         assert all(word in words for word in column.split()), column
+    assert "0.85-0.97" in text
     for value in ("12345", "0.351", "0.123", "0.050", "0.930", "0.951", "0.012", "billing_words"):
         assert value in words
     assert max(map(len, text.splitlines())) <= width
@@ -56,6 +57,16 @@ def test_a_long_text_gives_up_its_room_first(
     assert text.count("item") == 1
     assert " i1    0.500  word word word word" in text
     assert max(map(len, text.splitlines())) <= 40
+
+
+def test_a_path_is_whole(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    in_terminal(80, monkeypatch)
+    path = "examples/reuters/.siftline/services/deployments.log"
+    columns = ["service", "state", "where", "log"]
+    print_table(columns, [("deployments", "runs", "http://127.0.0.1:4200", path), ("prefect", "ended", "", path)])
+    text = capsys.readouterr().out
+    assert text.count(path) == 2
+    assert max(map(len, re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines())) <= 80
 
 
 def test_texts_of_many_lines_have_half_the_room(
