@@ -225,6 +225,10 @@ NOT_ALL_WRONG = "Most of these are right where the classes are hard to tell; beg
         ),
         ([0.1, 0.2], "Model and neighbours contradict none of 2 labels.\n"),
         ([0.9, 0.2], f"1 of 2 labels is contradicted. {NOT_ALL_WRONG}"),
+        (
+            [0.9, 0.0, 0.2],
+            f"1 of 2 labels is contradicted. {NOT_ALL_WRONG[:-1]} 1 more cannot be judged: too few of their class.\n",
+        ),
         ([0.9] * 21, f"21 of 21 labels are contradicted; the first 20 are shown (--limit). {NOT_ALL_WRONG}"),
         ([0.0, 0.0], "None of 2 labels can be judged yet: that takes five of a class, and one of another.\n"),
     ],

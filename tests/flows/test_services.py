@@ -64,8 +64,9 @@ def test_what_ended_is_told_with_the_command_that_starts_it(
     (project.state_path / "services" / "deployments.json").write_text('{"pid": 1, "started": 1}')
     assert run_command(["services", "--project", str(project.root)]) == 0
     said = capsys.readouterr().err
-    assert "To start again what ended: siftline up" in said
-    assert "To start anew what does not answer: siftline down, then siftline up" in said
+    here = f"--project {project.root}"
+    assert f"To start again what ended: siftline up {here}" in said
+    assert f"To start anew what does not answer: siftline down {here}, then siftline up {here}" in said
 
 
 def test_deployments_that_up_did_not_start_are_yours_while_they_are_served(project: Project) -> None:
