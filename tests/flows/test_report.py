@@ -203,6 +203,10 @@ def test_the_queue_shows_open_tasks_first_and_else_the_best_items(tmp_path: Path
         with lake.read() as reader:
             opened = reader.rows("SELECT item_id FROM queue WHERE state = 'confirmed' ORDER BY rank")
             assert [(row["item_id"],) for row in read_facts(reader).queue] == opened == sorted(opened, reverse=True)
+        with lake.stage("by chance", version=1, inputs=()) as stage:
+            drawn = "SELECT * EXCLUDE (run_id, committed_at) REPLACE (0::FLOAT AS value) FROM queue"
+            stage.commit([Upsert("queue", stage.arrow(drawn))])
+        assert '<span class="value">' not in written(lake, tmp_path)[0], "it had no part in choosing them"
         with lake.stage("answers", version=1, inputs=()) as stage:
             rows = stage.arrow("SELECT * EXCLUDE (run_id, committed_at) REPLACE ('answered' AS state) FROM queue")
             stage.commit([report_lake.Upsert("queue", rows)])
