@@ -9,6 +9,7 @@ import pyarrow as pa
 from warehouse import Lake, Progress, StageResult, Upsert, matrix_to_list_array, silent
 from weak_labels.classifier import VERSION, EndModelConfig
 from weak_labels.one_vs_rest import confidence
+from weak_labels.predictor import Predictor
 from weak_labels.training_data import read_training_data
 
 
@@ -83,7 +84,11 @@ def end_model(lake: Lake, config: EndModelConfig, progress: Progress = silent) -
                 "detail": [json.dumps({**detail, "fingerprint": fingerprint}, sort_keys=True)],
             }
         )
+        kept = Predictor.learned(stage, data, heads, learned, config) if data.tells_apart else None
         progress(3, 3)
-        return stage.commit(
+        done = stage.commit(
             [Upsert("predictions", predictions), Upsert("models", row)], rows_read=len(data.item_ids), detail=detail
         )
+        if kept:
+            kept.keep(fingerprint)
+        return done

@@ -83,10 +83,6 @@ class Heads:
             weak[kind] = kept.model(kind, partial(taught, kind)) if kept else taught(kind)
         return cls(config=config, vectors=vectors, features=features, weak=weak)
 
-    def features_of(self, vectors: Vectors, texts: list[str]) -> Features:
-        """What a model of these heads sees of texts [M] that are no items, and of their vectors [M, E]."""
-        return self.words.beside(vectors, texts) if self.words else vectors
-
     def learned(self, rows: Ints, class_ids: Ints, *, from_weak: bool = True, judging: bool = True) -> Learned:
         """Go on from people's labels.
 

@@ -7,7 +7,7 @@ damaged, of before or cannot be written costs time. What is read has the bits th
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -61,29 +61,38 @@ class KeptModels:
         if found is None and (found := learn()):
             with contextlib.suppress(SettingsError, OSError):  # the next run then learns again
                 path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                write_arrays(path, {"made_from": self.made_from, **_arrays(found)})
+                write_arrays(path, {"made_from": self.made_from, **arrays_of(found)})
             return found
         return found
 
     def _read(self, path: Path) -> EndModel | None:
         arrays = read_arrays(path)
         try:
-            if str(arrays["made_from"]) != self.made_from:
-                return None
-            weights, intercept, taught = (arrays[name] for name in ("weights", "intercept", "taught"))
-            hidden = HiddenLayer(arrays["units"], arrays["offsets"]) if "units" in arrays else None
-            return EndModel(weights, intercept, taught, Hold(*arrays["hold"].tolist()), hidden=hidden)
+            return model_of(arrays) if str(arrays["made_from"]) == self.made_from else None
         except (KeyError, TypeError, ValueError):
             return None
 
 
-def _arrays(model: EndModel) -> dict[str, Any]:
-    """Of a model that no people's label moved, which has no temperature yet."""
+def model_of(arrays: Mapping[str, Any]) -> EndModel:
+    """The model that `arrays_of` gave.
+
+    Raises:
+        KeyError, TypeError, ValueError: these are the arrays of none.
+    """
+    weights, intercept, taught = (arrays[name] for name in ("weights", "intercept", "taught"))
+    hidden = HiddenLayer(arrays["units"], arrays["offsets"]) if "units" in arrays else None
+    hold, temperature = Hold(*arrays["hold"].tolist()), float(arrays["temperature"])
+    return EndModel(weights, intercept, taught, hold, temperature, hidden)
+
+
+def arrays_of(model: EndModel) -> dict[str, Any]:
+    """All of a model, by name."""
     layer = {"units": model.hidden.weights_EH, "offsets": model.hidden.offset_H} if model.hidden else {}
     return {
         "weights": model.weights_DC,
         "intercept": model.intercept_C,
         "taught": model.taught_C,
         "hold": np.array(astuple(model.hold)),
+        "temperature": np.array(model.temperature),
         **layer,
     }

@@ -74,11 +74,13 @@ class OneVsRestHeads:
         features: of all items [N, D + C]: vectors, then for each class how much the votes on an item say for it, as
             log-odds against those of an item about which nothing is known; 0 for an item without a weak label.
         by_class: `weak_labels.heads.Heads` by the name of the class.
+        shares: of the items that have each class by the label model [C].
         weighed: for each class how model and votes are weighed; None where no vote tells one item from another.
     """
 
     features: Vectors
     by_class: dict[str, Heads]
+    shares: Floats
     weighed: tuple[Weighed | None, ...]
 
     @classmethod
@@ -110,20 +112,17 @@ class OneVsRestHeads:
             heads.append(_held(Heads.fit(yes_no, vectors, vectors, rows, both, weights[rows], of_class)))
         told_N = probs.sum(axis=1) > 0
         shares_C = probs[told_N & train].mean(axis=0) if rows.size else np.full(len(config.classes), 0.5)
-        votes_NC = np.where(told_N[:, None], log_odds(probs) - log_odds(shares_C), 0.0)
+        votes_NC = said_by_votes(probs, shares_C)
         spoken_C = np.ptp(votes_NC[told_N], axis=0) > 0 if rows.size else np.zeros(len(config.classes), np.bool_)
         return cls(
             features=np.concatenate([vectors, votes_NC.astype(vectors.dtype)], axis=1),
             by_class=dict(zip(config.classes, heads, strict=True)),
+            shares=shares_C,
             weighed=tuple(
                 Weighed.without_gold(float(share)) if spoken else None
                 for share, spoken in zip(shares_C, spoken_C, strict=True)
             ),
         )
-
-    def features_of(self, vectors: Vectors, texts: list[str]) -> Vectors:
-        """The features [M, D + C] of texts that are no items, by their vectors [M, D]: nothing voted on them."""
-        return np.pad(vectors, ((0, 0), (0, len(self.by_class))))
 
     def learned(self, rows: Ints, sets: Bools, *, from_weak: bool = True) -> LearnedSets:
         """Go on from people's labels.
@@ -161,6 +160,17 @@ class OneVsRestHeads:
         return LearnedSets(
             model=OneVsRest(tuple(models), tuple(weighed)), detail={"by_class": details} if details else {}
         )
+
+
+def said_by_votes(probs: Floats, shares: Floats) -> Floats:
+    """What the votes on items say for each class [N, C], as log-odds less those of an item of which nothing is known.
+
+    Args:
+        probs: weak labels of the items [N, C]; zeros where an item has none.
+        shares: of the items that have each class [C].
+    """
+    told_N = probs.sum(axis=1) > 0
+    return np.where(told_N[:, None], log_odds(probs) - log_odds(shares), 0.0)
 
 
 def _held(heads: Heads) -> Heads:

@@ -8,10 +8,12 @@ the neighbours in the vectors first. Views that agree are also both worth learni
 words beside the vectors.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+import numpy.typing as npt
 from scipy.sparse import csr_matrix, hstack
 from threadpoolctl import threadpool_limits
 
@@ -37,6 +39,7 @@ SMOOTHING_STEPS = 3
 MOST_EXACT = 50_000
 """Items up to which every pair is compared; beyond, neighbours are looked for in the nearest cells only."""
 MOST_FEATURES = 30_000
+_NGRAMS = {"word": (1, 2), "char_wb": (2, 4)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +51,31 @@ class Words:
     @classmethod
     def fit(cls, texts: list[str]) -> Self | None:
         """Choose and weigh the terms; None where no term is in two texts."""
-        from sklearn.feature_extraction.text import TfidfVectorizer  # takes a second to import
-
         fitted: list[TfidfVectorizer] = []
-        for analyzer, ngrams, least in (("word", (1, 2), 2), ("char_wb", (2, 4), 3)):
-            terms = TfidfVectorizer(
-                analyzer=analyzer, ngram_range=ngrams, min_df=least, max_features=MOST_FEATURES, sublinear_tf=True
-            )
+        for analyzer, least in (("word", 2), ("char_wb", 3)):
+            terms = _vectorizer(analyzer, min_df=least, max_features=MOST_FEATURES)
             try:
                 fitted.append(terms.fit(texts))
             except ValueError:  # no term is frequent enough: empty or very few texts
                 continue
         return cls(tuple(fitted)) if fitted else None
+
+    @classmethod
+    def of_parts(cls, parts: "Sequence[tuple[str, list[str], npt.NDArray[np.float64]]]") -> Self:
+        """What `parts` gave: of each view by itself its kind, its terms and their weights."""
+        found: list[TfidfVectorizer] = []
+        for analyzer, names, weights in parts:
+            terms = _vectorizer(analyzer, vocabulary=names)
+            terms.idf_ = weights
+            found.append(terms)
+        return cls(tuple(found))
+
+    def parts(self) -> "list[tuple[str, list[str], npt.NDArray[np.float64]]]":
+        """All that decides what is seen of a text, as plain values."""
+        return [
+            (str(terms.analyzer), terms.get_feature_names_out().tolist(), np.asarray(terms.idf_, np.float64))
+            for terms in self.terms
+        ]
 
     def of(self, texts: list[str]) -> csr_matrix:
         """Their terms [N, T], sparse."""
@@ -68,6 +84,12 @@ class Words:
     def beside(self, vectors: Any, texts: list[str]) -> csr_matrix:
         """Both views of N texts in one matrix [N, D + T], sparse."""
         return csr_matrix(hstack([csr_matrix(vectors), self.of(texts)]))
+
+
+def _vectorizer(analyzer: str, **options: Any) -> "TfidfVectorizer":
+    from sklearn.feature_extraction.text import TfidfVectorizer  # takes a second to import
+
+    return TfidfVectorizer(analyzer=analyzer, ngram_range=_NGRAMS[analyzer], sublinear_tf=True, **options)
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,7 +136,7 @@ def read_training_data(reader: Reader, config: EndModelConfig) -> TrainingData:
             )
         probs_NC[labelled_N] = weak
     known = dict(zip(item_ids, train_N.tolist(), strict=True))
-    answers = _answers(reader, config)
+    answers = read_answers(reader, config)
     gold = {item_id: label for item_id, label in answers if known.get(item_id, False)}
     label_model_id = str(
         reader.scalar("SELECT model_id FROM models WHERE stage = 'label_model' ORDER BY sequence DESC LIMIT 1") or ""
@@ -174,7 +174,7 @@ def read_training_data(reader: Reader, config: EndModelConfig) -> TrainingData:
     )
 
 
-def _answers(reader: Reader, config: EndModelConfig) -> list[tuple[str, Label]]:
+def read_answers(reader: Reader, config: EndModelConfig) -> list[tuple[str, Label]]:
     """The gold labels by item.
 
     Raises:

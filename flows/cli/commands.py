@@ -294,32 +294,38 @@ def predict(
     texts: Annotated[list[str] | None, typer.Argument(help="Texts, each in quotes.", show_default=False)] = None,
     input: Annotated[
         Path | None,
-        typer.Option(help="A file of texts instead: Parquet, CSV, TSV or JSONL, the last three also as .gz."),
+        typer.Option(
+            help="A file of texts instead: Parquet, CSV, TSV or JSONL, the last three also as .gz; - for JSONL that is "
+            "piped in."
+        ),
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
             "--output",
             "-o",
-            callback=ending_in(".parquet"),
-            help="Parquet file to write for them: id, label, confidence, probs.",
+            help="Parquet, CSV or JSONL file to write for them: id, label, confidence, probs; left out: JSONL to the "
+            "terminal or a pipe.",
         ),
     ] = None,
     text_field: Annotated[str, typer.Option(help="Column or field that holds the text.")] = "text",
     id_field: Annotated[
         str, typer.Option(help="Column or field that holds the id; left out: the line or the row of the record.")
     ] = "",
+    ask: Annotated[
+        bool, typer.Option("--ask", help="Let functions ask the language model too, where votes count; it costs money.")
+    ] = False,
     project: ProjectOption = Path(),
 ) -> None:
-    """Say what the end model makes of any text, without taking it into the warehouse."""
+    """Say what the end model of the last run makes of any text, without taking it into the warehouse."""
     from flows.cli.predict import predict_file, predict_texts
 
-    if bool(texts) == bool(input) or bool(input) != bool(output):
+    if bool(texts) == bool(input) or (output and not input):
         raise typer.BadParameter("give texts, or a file of them as --input and one to write as --output.")
-    if input and output:
-        predict_file(project, input, output, text_field, id_field or None)
+    if input:
+        predict_file(project, input, output, text_field, id_field or None, ask=ask)
     else:
-        predict_texts(project, texts or [])
+        predict_texts(project, texts or [], ask=ask)
 
 
 @app.command(epilog="Example: siftline maintain --expire-older-than 90")

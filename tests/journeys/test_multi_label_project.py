@@ -1,5 +1,6 @@
 """A whole multi-label project of real texts: run, collect, learn, report, export and ask, with sets of classes."""
 
+import io
 import json
 import re
 from collections import Counter
@@ -15,6 +16,7 @@ from flows.cli.lf import report_functions
 from flows.cli.look import make_report, show_queue, show_suspects
 from flows.cli.predict import predict_file
 from flows.cli.summary import print_summary
+from flows.predict import TextPredictor
 from flows.project import Project
 from flows.stages import RunSummary, run_passes, run_stage_in_process
 from tests.digests import CLASSES, make_digest_project
@@ -157,22 +159,56 @@ def test_the_project_cannot_become_one_of_single_classes(run: Path) -> None:
         settings.write_text(before, "utf-8")
 
 
-def test_the_end_model_says_all_classes_of_a_text(run: Path, tmp_path: Path) -> None:
-    project, output = Project(run), tmp_path / "said.parquet"
+def test_the_end_model_says_of_any_text_what_it_says_of_an_item(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, lines = tmp_path / "said.parquet", (run / "data" / "items.jsonl").read_bytes()
     predict_file(run, run / "data" / "items.jsonl", output, "text", "id")
-    said = {row["id"]: row for row in pq.read_table(output).to_pylist()}
-    with project.read_lake() as lake, lake.read() as reader:
-        assert len(said) == reader.scalar("SELECT count(*) FROM items")
-        without_votes = dict(
-            reader.rows(
-                "SELECT item_id, labels FROM latest_predictions "
-                "WHERE item_id NOT IN (SELECT item_id FROM latest_weak_labels WHERE votes > 0)"
-            )
-        )
-    assert without_votes
-    for item_id, labels in without_votes.items():  # of an item the stage knows that no function found a class in it
-        probs = said[item_id]["probs"]
-        assert {name for name in CLASSES if probs[name] > 0.6} <= set(labels) <= {n for n in CLASSES if probs[n] > 0.4}
-    assert {len(row["label"]) for row in said.values()} > {1}
-    for row in said.values():
-        assert row["label"] == [name for name in CLASSES if row["probs"][name] >= 0.5]
+    said = pq.read_table(output).to_pylist()
+    with Project(run).read_lake() as lake, lake.read() as reader:
+        stored = {
+            item_id: (labels, probs)
+            for item_id, labels, probs in reader.rows("SELECT item_id, labels, probs FROM latest_predictions")
+        }
+    assert {row["id"]: row["label"] for row in said} == {item_id: labels for item_id, (labels, _) in stored.items()}
+    for row in said:
+        assert [row["probs"][name] for name in CLASSES] == pytest.approx(stored[row["id"]][1], abs=1e-5)
+    told = capsys.readouterr()
+    assert "learned from: labels of people 16" in told.err
+    assert "just now" not in told.err
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(lines)))
+    predict_file(run, Path("-"), None, "text", "id")
+    piped = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["id"], row["label"]) for row in piped] == [(row["id"], row["label"]) for row in said]
+
+
+def test_functions_that_are_others_than_the_last_run_had_are_named(run: Path) -> None:
+    file = run / "labeling_functions.py"
+    before = file.read_text("utf-8")
+    text = "Wheat and corn of this year"
+    sure = TextPredictor(run).predict([text]).probs[0]
+    changed = (
+        before.replace("wheat = keywords(", "gone = keywords(")
+        .replace('"crop", ', "")
+        .replace("vessels = ", "ships = ")
+    )
+    failing = """
+from weak_labels import vectorized
+
+@vectorized("ship")
+def vessels(batch):
+    print("looked at")
+    raise ValueError("no ships")
+"""
+    file.write_text(changed + failing, "utf-8")
+    try:
+        predictor = TextPredictor(run)
+        said = predictor.predict([text])
+    finally:
+        file.write_text(before, "utf-8")
+    assert [note.partition(". ")[0].partition(": ")[::2] for note in predictor.notes] == [
+        ("Labeling functions that changed since this was learned", "crops, vessels"),
+        ("Labeling functions that are gone since this was learned", "wheat"),
+    ]
+    assert predictor.failed == {"vessels": (1, "raised: ValueError: no ships")}
+    assert said.probs[0][CLASSES.index("grain")] < sure[CLASSES.index("grain")] - 0.1

@@ -1,6 +1,7 @@
 """A whole small project by the command: run, run again, ask in SQL meanwhile; the gold column stays out of sight."""
 
 import contextlib
+import csv
 import io
 import os
 import subprocess
@@ -209,13 +210,18 @@ def test_the_end_model_says_of_any_text_what_it_says_of_an_item(asked: Asked, tm
     rows = pq.read_table(output).to_pylist()
     assert {row["id"]: row["label"] for row in rows} == stored
     assert all(max(row["probs"], key=row["probs"].__getitem__) == row["label"] for row in rows)
+    other = output.with_suffix(".csv")
+    assert here(root, "predict", *file[:-1], str(other))[0] == 0
+    with other.open(encoding="utf-8", newline="") as handle:
+        assert {row["id"]: row["label"] for row in csv.DictReader(handle)} == stored
     code, said = here(root, "predict", text)
     assert said.splitlines()[-1].startswith(f"{label}\t")
     for wrong, words in (
         ([], "give texts, or a file"),
         ([text, " "], "Text 2 of 2 is empty"),
         ([text, *file], "give texts, or a file"),
-        (["--input", str(output)], "--output"),
+        ([text, "--output", str(output)], "give texts, or a file"),
+        ([*file[:-1], str(tmp_path / "x.txt")], "suffix .csv"),
         ([*file[:-1], str(tmp_path / "none" / "x.parquet")], "cannot be written"),
         (["--text-field", "body", *file], "no column"),
     ):

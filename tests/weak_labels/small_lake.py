@@ -65,12 +65,12 @@ class SmallLake:
         }
         self.put(Upsert("items", pa.table(rows)))
 
-    def put_vectors(self, item_ids: Sequence[str], vectors: Vectors) -> None:
+    def put_vectors(self, item_ids: Sequence[str], vectors: Vectors, *, texts: Sequence[str] | None = None) -> None:
         n = len(item_ids)
         rows = {
             "item_id": list(item_ids),
             "encoder_id": [ENCODER] * n,
-            "content_hash": [f"hash of {item_id}" for item_id in item_ids],
+            "content_hash": [f"hash of {text}" for text in texts or item_ids],
             "vector": matrix_to_list_array(vectors.astype(np.float32)),
             "tokens": [1] * n,
             "truncated": [False] * n,

@@ -92,7 +92,8 @@ class LabelModelFit:
             what `auto` takes of both.
         detail: what was learned, how ties are treated and why another kind was used, as JSON values.
         learned: parameters to go on from when gold labels or votes arrive, as JSON values: class shares, and by
-            function and class voted for the class probabilities; empty for models that have none to go on from.
+            function and class voted for the class probabilities; empty for models that have none to go on from. Of
+            `fit_sets` what `probs_by` needs.
     """
 
     probs: Probs
@@ -128,7 +129,7 @@ def fit(
     """
     given, named_L, train_N, gold_N = _checked(votes, config, train, gold, names)
     classes = len(config.classes)
-    distinct, kept = given.distinct(train_N)
+    distinct, kept, _ = given.distinct(train_N)
     heard = distinct.learnable(train_N)
     voting = heard.functions
     kept_names = [named_L[place] for place in kept]

@@ -47,7 +47,7 @@ def label_model(lake: Lake, config: LabelModelConfig, progress: Progress = silen
     if learns:
         params["learn_from_gold"] = True
     if config.multi_label:
-        params["multi_label"] = True
+        params["multi_label"] = 2  # raised when what a label model of sets keeps of itself is another
     with lake.stage("label_model", version=VERSION, inputs=inputs, params=params) as stage:
         if stage.done:
             return stage.result()
@@ -71,7 +71,7 @@ def label_model(lake: Lake, config: LabelModelConfig, progress: Progress = silen
         train_N = np.array([train for _, train in items], np.bool_)
         start = before.get("learned") if learns else None
         if config.multi_label:
-            fitted = fit_sets(votes, config, train_N, gold_N)
+            fitted = fit_sets(votes, config, train_N, gold_N, names=names)
         else:
             fitted = fit(votes, config, train_N, gold_N, names=names, start=start)
         detail = {**fitted.detail, "kind": fitted.kind, "wanted": config.kind}

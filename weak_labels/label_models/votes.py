@@ -180,7 +180,7 @@ class VoteMatrix:
             classes=self.classes,
         )
 
-    def distinct(self, train_N: Bools) -> tuple["VoteMatrix", Ints]:
+    def distinct(self, train_N: Bools) -> tuple["VoteMatrix", Ints, Ints]:
         """The different functions in an order of their own: one that copies another would count double.
 
         Train rows decide what is a copy, and the order, so that neither the order of the functions nor votes on other
@@ -191,7 +191,8 @@ class VoteMatrix:
             train_N: rows to learn from.
 
         Returns:
-            The votes of the functions that are kept, and where each of these stood.
+            The votes of the functions that are kept, where each of these stood, and for each function [L] which of
+            them votes for it.
         """
         rank_N = np.argsort(np.argsort(~train_N, kind="stable"))
         trains = int(train_N.sum())
@@ -219,7 +220,7 @@ class VoteMatrix:
             functions=len(kept),
             classes=self.classes,
         )
-        return together._agreed(), kept
+        return together._agreed(), kept, place
 
     def _agreed(self) -> Self:
         """Without the votes of functions that vote for several classes on one item."""
