@@ -31,6 +31,7 @@ from features.samples import get_sample
 from tests.digests import make_digest_project
 from weak_labels.classifier import EndModelConfig
 from weak_labels.one_vs_rest import OneVsRestHeads
+from weak_labels.sight import Sight
 
 ITEMS = 1000
 DRAW = 1
@@ -129,7 +130,7 @@ def _end_model(vectors: Any, answers: Any) -> Any:
     config = EndModelConfig(classes=tuple(f"c{c}" for c in range(classes)), encoder_id="e", multi_label=True)
     nothing = np.zeros((count, classes)), np.zeros(count)
     with threadpool_limits(1):
-        heads = OneVsRestHeads.fit(config, vectors, np.ones(count, np.bool_), *nothing)
+        heads = OneVsRestHeads.fit(config, Sight.plain(vectors.shape[1]), vectors, np.ones(count, np.bool_), *nothing)
         probs = heads.learned(np.arange(count), answers).model.predict_proba(heads.features)
     return np.where(answers, 1.0 - probs, probs)
 

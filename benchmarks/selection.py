@@ -35,7 +35,7 @@ from benchmarks.selection_data import CACHE, DEVELOPMENT, REPORTED, data_folder,
 from benchmarks.selection_end_model import end_model_curve
 from benchmarks.selection_noise import SEEDS as NOISE_SEEDS
 from benchmarks.selection_noise import noise
-from benchmarks.selection_report import END_MODEL, MAPPED, OURS, page, plots, show
+from benchmarks.selection_report import AS_THEY_ARE, END_MODEL, OURS, page, plots, show
 from benchmarks.selection_scale import scale
 from benchmarks.selection_strategies import PEER_STRATEGIES, curve, fingerprint, peer_lines
 from benchmarks.selection_truth import SEEDS as TRUTH_SEEDS
@@ -212,7 +212,7 @@ def _one_curve(job: Job) -> dict[str, dict[str, float]]:
 def _one_end_model_curve(job: Job) -> dict[str, dict[str, float]]:
     name, kind, seeds, folder = job
     data, (how, strategy) = read_set(name, Path(folder)), kind.rsplit(" ", 1)
-    weak, mapped = how == "weak", how == MAPPED
+    weak, mapped = how == "weak", how != AS_THEY_ARE
     return {str(seed): _texts(end_model_curve(data, strategy, seed, weak=weak, mapped=mapped)) for seed in seeds}
 
 

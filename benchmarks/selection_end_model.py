@@ -12,6 +12,7 @@ from benchmarks.selection_strategies import graph_of
 from weak_labels.classifier import EndModel
 from weak_labels.feature_map import FeatureMap
 from weak_labels.gold_step import learn
+from weak_labels.sight import Sight
 
 MOST = 256
 
@@ -24,12 +25,14 @@ def end_model_curve(data: TextSet, strategy: str, seed: int, *, weak: bool, mapp
         strategy: which picks the labels.
         seed: of the pool and the picks.
         weak: begin at what the shares of the votes teach (the label model majority), else at nothing.
-        mapped: see vectors through the map, as the product does without weak labels; else as they are, as it does with.
+        mapped: see vectors through the map, with weak labels as they are besides, as the product does; else only so.
     """
     rows = pool_of(len(data.vectors), seed)
     vectors, labels, classes = data.vectors[rows], data.labels[rows], len(data.classes)
     feature_map = FeatureMap.fit(vectors) if mapped else FeatureMap.identity(vectors.shape[1])
-    seen, test_seen = feature_map.of(vectors), feature_map.of(data.test_vectors)
+    sight = Sight(feature_map=feature_map, as_they_are=weak and mapped)
+    seen, test_seen = sight.of(vectors, []), sight.of(data.test_vectors, [])
+    views = sight.views(seen)
     votes, weak_labels = np.zeros((len(rows), classes)), np.zeros((len(rows), classes))
     if weak:
         votes = np.stack([(data.votes[rows] == c).sum(axis=1) for c in range(classes)], axis=1).astype(np.float64)
@@ -39,9 +42,10 @@ def end_model_curve(data: TextSet, strategy: str, seed: int, *, weak: bool, mapp
     labelled = np.empty(0, np.int64)
     with threadpool_limits(1):
         graph: PoolGraph = graph_of(vectors)
-        taught = EndModel.fit_weak(seen, weak_labels, (votes.sum(axis=1) > 0).astype(np.float64))
+        voted = (votes.sum(axis=1) > 0).astype(np.float64)
+        taught = [model for view in views if (model := EndModel.fit_weak(seen[:, view], weak_labels, voted))]
         while True:
-            model = learn(taught, seen[labelled], labels[labelled], classes)
+            model = learn(taught, seen[labelled], labels[labelled], classes, views=views)
             if taught or len(labelled):
                 predicted = model.predict_proba(test_seen).argmax(axis=1)
                 scores[len(labelled)] = float((predicted == data.test_labels).mean())
@@ -54,7 +58,7 @@ def end_model_curve(data: TextSet, strategy: str, seed: int, *, weak: bool, mapp
                 votes=votes,
                 weak=weak_labels,
                 predicted=model.predict_proba(seen),
-                has_prediction=np.full(len(rows), taught is not None or len(np.unique(labels[labelled])) > 1),
+                has_prediction=np.full(len(rows), bool(taught) or len(np.unique(labels[labelled])) > 1),
                 labelled=np.sort(labelled),
                 gold=labels[np.sort(labelled)],
                 queued=np.empty(0, np.int64),

@@ -43,7 +43,7 @@ PEER_STRATEGIES = (
 SOURCES = (
     "active/strategies",
     *(f"active/{name}.py" for name in ("clusters", "graph", "information", "pool", "shapley", "taught", "value")),
-    *(f"weak_labels/{name}.py" for name in ("classifier", "feature_map", "gold_step")),
+    *(f"weak_labels/{name}.py" for name in ("classifier", "feature_map", "gold_step", "sight")),
     *(f"benchmarks/selection_{name}.py" for name in ("data", "loop", "peers", "end_model")),
 )
 """What decides a curve; the rest of `active` may change without voiding the runs that are kept."""

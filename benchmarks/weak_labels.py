@@ -22,24 +22,25 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.sparse import issparse
 
 from benchmarks.environment import environment
 from benchmarks.weak_labels_curve import curve
 from benchmarks.weak_labels_data import DataSet, Split, read
 from benchmarks.weak_labels_report import page
-from benchmarks.weak_labels_selected import Taught, selected
+from benchmarks.weak_labels_selected import Begun, selected
 from engine.client import load_encoder
 from weak_labels.calibration import calibration_error
-from weak_labels.classifier import EndModel, Features, Floats, Ints, Vectors
+from weak_labels.classifier import EndModel, Features, Floats, Ints
 from weak_labels.feature_map import FeatureMap
 from weak_labels.gold_step import learn
 from weak_labels.label_models import LabelModelConfig, VoteMatrix, fit
 from weak_labels.self_training import Words, self_trained
+from weak_labels.sight import Sight
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("label", "end", "gold", "selected", "scale")
@@ -184,8 +185,8 @@ def end(data: DataSet) -> dict[str, float]:
         ("self-trained on majority", "majority", True),
         ("majority", "majority", False),
     ):
-        model, _, test = _end_model(data, kind, trained)
-        probs_NC = model.predict_proba(test)
+        taught = _taught(data, kind, trained)
+        probs_NC = taught.weak_only.predict_proba(taught.test)
         found[name] = round(data.score(probs_NC.argmax(axis=1)), 4)
         if kind == "auto":
             of = "calibration_error" if trained else "calibration_error_of_default"
@@ -193,54 +194,65 @@ def end(data: DataSet) -> dict[str, float]:
     return found
 
 
-@functools.cache
-def _end_model(data: DataSet, kind: str, trained: bool) -> tuple[EndModel, Features, Features]:
-    """The model on weak labels alone, and what it sees of the train and of the test rows."""
-    train, test = seen, unseen = _seen(data, mapped=False)
-    fitted = fit(data.train.votes, _config(data, kind))
-    probs_NC, weights_N = fitted.probs, (fitted.votes > 0).astype(np.float64)
-    if trained:
-        taught = self_trained(seen, data.train.texts, probs_NC, weights_N)
-        probs_NC, weights_N = taught.probs, taught.weights
-        if taught.words:
-            train = taught.words.beside(seen, data.train.texts)
-            test = taught.words.beside(unseen, data.test.texts)
-    model = EndModel.fit_weak(train, probs_NC, weights_N)
-    assert model is not None
-    return model, train, test
+@dataclass(frozen=True, kw_only=True)
+class Taught:
+    """What weak labels teach an end model, and what it sees of train and test rows."""
+
+    weak: tuple[EndModel, ...]
+    sight: Sight
+    train: Features
+    test: Features
+
+    @functools.cached_property
+    def weak_only(self) -> EndModel:
+        """The end model without any gold label."""
+        return self.learn(np.empty(0, np.int64), np.empty(0, np.int64))
+
+    def learn(self, rows: Ints, class_ids: Ints) -> EndModel:
+        """The end model with the gold labels of some train rows besides."""
+        views, classes = self.sight.views(self.train), len(self.weak[0].intercept_C)
+        return learn(self.weak, self.train[rows], class_ids, classes, views=views)
 
 
 @functools.cache
-def _seen(data: DataSet, *, mapped: bool) -> tuple[Vectors, Vectors]:
-    """What an end model sees of the vectors of train and test rows; as they are where weak labels teach it."""
+def _taught(data: DataSet, kind: str, trained: bool) -> Taught:
     vectors, unseen = _vectors(data.train), _vectors(data.test)
-    if not mapped:
-        return vectors, unseen
-    feature_map = FeatureMap.fit(vectors)
-    return feature_map.of(vectors), feature_map.of(unseen)
+    fitted = fit(data.train.votes, _config(data, kind))
+    probs_NC, weights_N, words = fitted.probs, (fitted.votes > 0).astype(np.float64), None
+    if trained:
+        found = self_trained(vectors, data.train.texts, probs_NC, weights_N)
+        probs_NC, weights_N, words = found.probs, found.weights, found.words
+    sight = Sight(feature_map=FeatureMap.fit(vectors), words=words, as_they_are=True)
+    train = sight.of(vectors, data.train.texts)
+    weak = [EndModel.fit_weak(train[:, view], probs_NC, weights_N) for view in sight.views(train)]
+    return Taught(
+        weak=tuple(model for model in weak if model), sight=sight, train=train, test=sight.of(unseen, data.test.texts)
+    )
 
 
 @functools.cache
 def _seen_alone(data: DataSet) -> tuple[Features, Features]:
     """What an end model without weak labels sees of the rows: the map of vectors, and words where the other does."""
-    seen, unseen = _seen(data, mapped=True)
-    words = Words.fit(data.train.texts) if issparse(_end_model(data, "auto", True)[1]) else None
-    return (words.beside(seen, data.train.texts), words.beside(unseen, data.test.texts)) if words else (seen, unseen)
+    words = Words.fit(data.train.texts) if _taught(data, "auto", True).sight.words else None
+    sight = Sight(feature_map=FeatureMap.fit(_vectors(data.train)), words=words)
+    return sight.of(_vectors(data.train), data.train.texts), sight.of(_vectors(data.test), data.test.texts)
 
 
 def gold(data: DataSet) -> dict[str, Any]:
     """Weak then clean, beside weak only and clean only, at some sizes of gold labels picked at random."""
-    weak, *seen = _end_model(data, "auto", True)
-    seen_alone, classes = _seen_alone(data), data.classes
-    weak_only = round(data.score(weak.predict_proba(seen[1]).argmax(axis=1)), 4)
+    taught = _taught(data, "auto", True)
+    alone, alone_test = _seen_alone(data)
+    weak_only = round(data.score(taught.weak_only.predict_proba(taught.test).argmax(axis=1)), 4)
     sizes: dict[str, Any] = {}
     for size in (size for size in GOLD_SIZES if size <= len(data.train.truth)):
         figures: dict[str, list[float]] = {"weak_then_gold": [], "gold_only": []}
         for seed in range(GOLD_SEEDS):
             picked = np.random.default_rng(seed).permutation(len(data.train.truth))[:size]
             labels = data.train.truth[picked]
-            for name, start, (train, test) in (("weak_then_gold", weak, seen), ("gold_only", None, seen_alone)):
-                model = learn(start, train[picked], labels, classes)
+            for name, model, test in (
+                ("weak_then_gold", taught.learn(picked, labels), taught.test),
+                ("gold_only", learn((), alone[picked], labels, data.classes), alone_test),
+            ):
                 figures[name].append(data.score(model.predict_proba(test).argmax(axis=1)))
         sizes[str(size)] = {
             name: {"mean": round(statistics.fmean(values), 4), "sd": round(statistics.stdev(values), 4)}
@@ -251,23 +263,23 @@ def gold(data: DataSet) -> dict[str, Any]:
 
 def asked(data: DataSet) -> dict[str, Any]:
     """Weak then clean with labels that the selection asks for, beside clean only on these and on random ones."""
-    model, train, test = _end_model(data, "auto", True)
-    fitted = fit(data.train.votes, _config(data, "auto"))
-    taught = Taught(
+    taught = _taught(data, "auto", True)
+    begun = Begun(
         votes=VoteMatrix.from_dense(data.train.votes, data.classes),
-        weak=fitted.probs,
+        weak=fit(data.train.votes, _config(data, "auto")).probs,
         vectors=_vectors(data.train),
-        features=train,
+        features=taught.train,
         features_alone=_seen_alone(data)[0],
         truth=data.train.truth,
-        model=model,
+        weak_only=taught.weak_only,
+        learn=taught.learn,
     )
 
     def score(model: EndModel, *, alone: bool = False) -> float:
-        seen = _seen_alone(data)[1] if alone else test
+        seen = _seen_alone(data)[1] if alone else taught.test
         return data.score(model.predict_proba(seen).argmax(axis=1))
 
-    found = selected(taught, score)
+    found = selected(begun, score)
     return {**found, "measure": "F1" if data.f1 else "accuracy"}
 
 

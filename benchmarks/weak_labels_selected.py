@@ -28,7 +28,7 @@ COLUMNS = ("weak_then_gold", "gold_only", "gold_only_random")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Taught:
+class Begun:
     """What is there before the first answer.
 
     Attributes:
@@ -38,7 +38,8 @@ class Taught:
         features: what the end model sees of them, of as many rows.
         features_alone: what one without weak labels sees of them.
         truth: their classes [N].
-        model: the end model on weak labels alone.
+        weak_only: the end model on weak labels alone.
+        learn: the end model with the labels of some rows [M] besides, given the rows and these labels.
     """
 
     votes: VoteMatrix
@@ -47,28 +48,29 @@ class Taught:
     features: Features
     features_alone: Features
     truth: Ints
-    model: EndModel
+    weak_only: EndModel
+    learn: Callable[[Ints, Ints], EndModel]
 
 
-def selected(taught: Taught, score: Callable[..., float]) -> dict[str, Any]:
+def selected(begun: Begun, score: Callable[..., float]) -> dict[str, Any]:
     """Mean figures by number of labels; each seed draws four fifths of the train rows anew to pick from.
 
     Args:
-        taught: what is there before the first answer.
+        begun: what is there before the first answer.
         score: the figure of an end model on the test split, with `alone` of one without weak labels.
     """
-    classes = taught.votes.classes
+    classes = begun.votes.classes
     figures: dict[int, dict[str, list[float]]] = {size: {name: [] for name in COLUMNS} for size in SIZES}
     with threadpool_limits(1):
         for seed in range(SEEDS):
-            drawn = np.random.default_rng(seed).permutation(pool_of(len(taught.truth), seed))
-            for size, (asked, model) in _asked(taught, seed).items():
+            drawn = np.random.default_rng(seed).permutation(pool_of(len(begun.truth), seed))
+            for size, (asked, model) in _asked(begun, seed).items():
                 figures[size]["weak_then_gold"].append(score(model))
                 for name, rows in (("gold_only", asked), ("gold_only_random", drawn[:size])):
-                    alone = learn(None, taught.features_alone[rows], taught.truth[rows], classes)
+                    alone = learn((), begun.features_alone[rows], begun.truth[rows], classes)
                     figures[size][name].append(score(alone, alone=True))
     return {
-        "weak_only": round(score(taught.model), 4),
+        "weak_only": round(score(begun.weak_only), 4),
         "sizes": {
             str(size): {
                 name: {"mean": round(statistics.fmean(values), 4), "sd": round(statistics.stdev(values), 4)}
@@ -79,12 +81,12 @@ def selected(taught: Taught, score: Callable[..., float]) -> dict[str, Any]:
     }
 
 
-def _asked(taught: Taught, seed: int) -> dict[int, tuple[Ints, EndModel]]:
+def _asked(begun: Begun, seed: int) -> dict[int, tuple[Ints, EndModel]]:
     """Train rows that were asked about so far and the end model that learned from them, by their number."""
-    rows_N = pool_of(len(taught.truth), seed)
-    votes, features, truth_N = taught.votes.take(rows_N), taught.features[rows_N], taught.truth[rows_N]
-    graph, generator = graph_of(taught.vectors[rows_N].astype(np.float32)), np.random.default_rng(seed)
-    labelled, model = np.empty(0, np.int64), taught.model
+    rows_N = pool_of(len(begun.truth), seed)
+    votes, features, truth_N = begun.votes.take(rows_N), begun.features[rows_N], begun.truth[rows_N]
+    graph, generator = graph_of(begun.vectors[rows_N].astype(np.float32)), np.random.default_rng(seed)
+    labelled, model = np.empty(0, np.int64), begun.weak_only
     found: dict[int, tuple[Ints, EndModel]] = {}
     for size in SIZES:
         pool = Pool(
@@ -92,7 +94,7 @@ def _asked(taught: Taught, seed: int) -> dict[int, tuple[Ints, EndModel]]:
             content_hashes=[""] * len(rows_N),
             class_names=[str(place) for place in range(votes.classes)],
             votes=votes.counts(),
-            weak=np.where(votes.covered_N[:, None], taught.weak[rows_N], 0.0),
+            weak=np.where(votes.covered_N[:, None], begun.weak[rows_N], 0.0),
             predicted=model.predict_proba(features),
             has_prediction=np.ones(len(rows_N), np.bool_),
             labelled=np.sort(labelled),
@@ -104,6 +106,6 @@ def _asked(taught: Taught, seed: int) -> dict[int, tuple[Ints, EndModel]]:
         labelled = np.concatenate([labelled, picked])
         if len(labelled) != size:
             raise ValueError(f"{size} labels were asked for in all, {len(labelled)} came back.")
-        model = learn(taught.model, features[labelled], truth_N[labelled], votes.classes)
+        model = begun.learn(rows_N[labelled], truth_N[labelled])
         found[size] = rows_N[labelled], model
     return found

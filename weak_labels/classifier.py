@@ -3,6 +3,7 @@
 It knows no warehouse. What it learns from is read by `training_data.py`; `end_model.py` is the stage.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -24,13 +25,13 @@ Features = Any
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-VERSION = 8
+VERSION = 9
 """Raised with every change of this file, or of what it is given to learn from, that could change a prediction; 2: few
 weak labels hold gold labels less firmly; 3: weak labels of one class alone teach nothing; 4: gold labels scale what
 weak ones taught, and move it more; 5: people's labels that are all alike teach nothing either; 6: people's labels alone
 are pooled with what weak ones taught; 7: they say how firmly they are held where they stand alone, and of several
 classes one that nobody votes for learns from them alone; 8: they say how many items have each of several classes, and
-without weak labels vectors are seen through `weak_labels.feature_map`."""
+without weak labels vectors are seen through `weak_labels.feature_map`; 9: with them too, by a second model."""
 KINDS = ("linear", "mlp", "auto")
 WEAK_RIDGE = 1.0
 ENOUGH_WEAK = 150
@@ -38,6 +39,8 @@ ENOUGH_WEAK = 150
 RAREST = 0.01
 """Share of the items below which `class_weights` takes no class to be: one label would outweigh all others."""
 MAX_STEPS = 200
+CHUNK = 65_536
+"""Items predicted at a time."""
 SUMS_TO_1 = 0.01
 """How far the sum of an item's weak labels may be from 1: they may be rounded to 16 bits."""
 
@@ -138,7 +141,8 @@ class EndModel:
        scaled: people label what was selected for them, so the class shares among gold labels say nothing about those
        among all items. A few gold labels move the model a little, many as far as they like, so there is no weight to
        tune.
-    3. `gold_step.learn` pools that with a model from gold labels alone, by how well each foretells labels.
+    3. `gold_step.learn` pools such models of several views of the items with one from gold labels alone, by how well
+       each foretells labels.
 
     Without weak labels step 2 is plain logistic regression with all intercepts free, and a ridge of 0.1, or of what
     `gold_step.judge` found. Up to 150 weak labels per class the ridge of step 2 lies between the two, by their share of
@@ -253,13 +257,28 @@ class EndModel:
         seen = dimensions + (len(hidden.offset_H) if hidden else 0)
         return cls(np.zeros((seen, classes)), np.zeros(classes), np.zeros(classes, np.bool_), hidden=hidden)
 
-    def pooled(self, other: "EndModel", share: float) -> Self:
-        """The logarithmic pool with another model that sees the same: the mean of their logits, this one by `share`."""
-        return replace(
-            self,
-            weights_DC=share * self.weights_DC + (1.0 - share) * other.weights_DC,
-            intercept_C=share * self.intercept_C + (1.0 - share) * other.intercept_C,
-        )
+    @classmethod
+    def pooled(
+        cls, models: Sequence["EndModel"], shares: Sequence[float], views: Sequence[slice], width: int
+    ) -> "EndModel":
+        """The logarithmic pool of models, which is one that says the weighed mean of their logits.
+
+        Args:
+            models: M models; only the first may have a hidden layer.
+            shares: how much each one weighs [M]; they sum to 1.
+            views: the columns that each one sees [M].
+            width: columns of the features that the pool sees, D.
+        """
+        first = models[0]
+        units = len(first.hidden.offset_H) if first.hidden else 0
+        weights_DC = np.zeros((width + units, len(first.intercept_C)))
+        intercept_C = np.zeros(len(first.intercept_C))
+        for model, share, view in zip(models, shares, views, strict=True):
+            seen = len(range(width)[view])
+            weights_DC[:width][view] += share * model.weights_DC[:seen]
+            weights_DC[width : width + len(model.weights_DC) - seen] += share * model.weights_DC[seen:]
+            intercept_C += share * model.intercept_C
+        return replace(first, weights_DC=weights_DC, intercept_C=intercept_C)
 
     def predict_proba(self, vectors: Features) -> Floats:
         """Class probabilities [N, C] of vectors [N, D]; rows sum to 1.
@@ -268,9 +287,12 @@ class EndModel:
             SettingsError: vectors are no finite numbers, or as long as none that it learned from.
         """
         vectors = _features(vectors, "Vectors", self)
+        logits_NC = np.empty((vectors.shape[0], len(self.intercept_C)))
         with threadpool_limits(1):
-            logits_NC = (self._seen(vectors) @ self.weights_DC + self.intercept_C) / self.temperature
-        return softmax(logits_NC)
+            for start in range(0, len(logits_NC), CHUNK):
+                some = slice(start, start + CHUNK)  # in double precision all of them might not fit into memory
+                logits_NC[some] = self._seen(vectors[some]) @ self.weights_DC + self.intercept_C
+        return softmax(logits_NC / self.temperature)
 
     def _seen(self, vectors: Features) -> Features:
         features = self.hidden.beside(vectors) if self.hidden else vectors

@@ -49,6 +49,11 @@ class FeatureMap:
     landmarks_LD: Vectors
     stretch_DD: Vectors
 
+    @property
+    def dimensions(self) -> int:
+        """Of the vectors, E."""
+        return len(self.stretch_DD)
+
     @classmethod
     def identity(cls, dimensions: int) -> Self:
         """Vectors [N, D] as they are."""

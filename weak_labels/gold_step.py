@@ -1,17 +1,18 @@
 """The gold step of the end model: what weak labels taught, moved by people's labels and pooled with these alone.
 
-Gold labels move the model that weak labels taught (`EndModel.fit_gold`). Held to bad weak labels, though, they are
-worth less than alone. So the end model is the logarithmic pool of both, the weighted mean of their logits, and each
-weighs as well as it foretold gold labels that it had not seen. Measured in docs/decisions/0166. The model of gold
-labels alone is held as firmly as such labels say, too: docs/decisions/0168.
+Weak labels teach a model in each view of the items, see `weak_labels.sight`, and gold labels move each of these
+(`EndModel.fit_gold`). Held to bad weak labels, though, gold labels are worth less than alone. So the end model is the
+logarithmic pool of all these and of a model of gold labels alone, the weighted mean of their logits, and each weighs as
+well as it foretold gold labels that it had not seen. Measured in docs/decisions/0166 and 0178. The model of gold labels
+alone is held as firmly as such labels say, too: docs/decisions/0168.
 
 Source: Yao et al. 2018, Using stacking to average Bayesian predictive distributions (there "pseudo-BMA"),
 https://arxiv.org/abs/1704.02030
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from typing import Self
 
 import numpy as np
 from scipy.sparse import issparse
@@ -21,10 +22,11 @@ from weak_labels import arguments
 from weak_labels.calibration import LEAST_GOLD, folds
 from weak_labels.classifier import ALONE, Bools, EndModel, Features, Floats, Ints
 from weak_labels.hidden_layer import HiddenLayer
+from weak_labels.losses import softmax
 
-BELIEF = 4.0
-"""Logarithm of the odds for the model from weak labels before any label: selected labels say less against it than they
-seem to."""
+BELIEFS = (4.0, 3.0)
+"""Logarithm of the odds for the model from weak labels in each view, against one of gold labels alone, before any
+label: selected labels say less against it than they seem to. Good functions lose by the second view."""
 FEWEST_PER_CLASS = 2
 """Gold labels of each class that weak labels taught, below which nothing is said against them: labels that lack a class
 are foretold best by a model that never says it."""
@@ -34,59 +36,82 @@ MOST_JUDGED = 300
 """Gold labels that judge; more would decide no better and take longer."""
 
 
+WHOLE = (slice(None),)
+"""The one view of who sees all there is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Judged:
     """What gold labels say of how to learn from them.
 
     Attributes:
-        share: of the model from weak labels in the pool, 0 to 1; 1 where the labels are too few to tell.
+        shares: of the models in the pool: those from weak labels, one per view, then the one of gold labels alone.
         ridge: of the model from gold labels alone.
     """
 
-    share: float = 1.0
+    shares: tuple[float, ...] = (1.0,)
     ridge: float = ALONE.ridge
+
+    @classmethod
+    def before_any(cls, weak: Sequence[EndModel]) -> Self:
+        """What is believed of models from weak labels while gold labels are too few to tell."""
+        return cls((*_shares(BELIEFS[: len(weak)]), 0.0)) if weak else cls()
+
+    @property
+    def of_weak(self) -> float:
+        """Share of what weak labels taught, 0 to 1."""
+        return 1.0 - self.shares[-1]
 
 
 def learn(
-    weak: EndModel | None,
-    vectors: Features,
+    weak: Sequence[EndModel],
+    features: Features,
     class_ids: Ints,
     classes: int,
     hidden: HiddenLayer | None = None,
     *,
+    views: Sequence[slice] = WHOLE,
     balanced: bool = False,
     judged: Judged | None = None,
 ) -> EndModel:
-    """Learn from gold labels on top of a model from weak labels.
+    """Learn from gold labels on top of models from weak labels.
 
     Args:
-        weak: the result of `EndModel.fit_weak`.
-        vectors: what a model sees of the gold items [N, D]; N may be 0.
+        weak: the results of `EndModel.fit_weak`, one per view, or none.
+        features: what there is to see of the gold items [N, D]; N may be 0.
         class_ids: their labels [N], 0 to C - 1; leave out items that nobody labelled.
         classes: number of classes C.
-        hidden: what it looks through as well where there is no weak model, which brings its own.
+        hidden: what a model of gold labels alone looks through as well.
+        views: columns that each model sees; gold labels alone see the last ones.
         balanced: each class weighs the same.
         judged: how; None asks `judge`.
 
     Raises:
         SettingsError: a label is no class.
     """
-    hidden = weak.hidden if weak else hidden
-    moved = EndModel.fit_gold(weak, vectors, class_ids, classes, hidden, balanced=balanced)
-    judged = judged or judge(weak, vectors, class_ids, classes, hidden, balanced=balanced)
-    if judged.share == 1.0 and (weak or judged.ridge == ALONE.ridge):
-        return moved
-    alone = EndModel.fit_gold(None, vectors, class_ids, classes, hidden, balanced=balanced, ridge=judged.ridge)
-    return moved.pooled(alone, judged.share) if weak else alone
+    features = features if issparse(features) else np.asarray(features)
+    width = features.shape[1]
+    moved = [
+        EndModel.fit_gold(model, features[:, view], class_ids, classes, balanced=balanced)
+        for model, view in zip(weak, views, strict=bool(weak))
+    ]
+    judged = judged or judge(weak, features, class_ids, classes, views=views, balanced=balanced)
+    seen_by = [*views[: len(weak)], views[-1]]
+    if judged.shares[-1] == 0.0:
+        return EndModel.pooled(moved, judged.shares[:-1], seen_by[:-1], width)
+    alone = EndModel.fit_gold(
+        None, features[:, views[-1]], class_ids, classes, hidden, balanced=balanced, ridge=judged.ridge
+    )
+    return EndModel.pooled([*moved, alone], judged.shares, seen_by, width)
 
 
 def judge(
-    weak: EndModel | None,
-    vectors: Features,
+    weak: Sequence[EndModel],
+    features: Features,
     class_ids: Ints,
     classes: int,
-    hidden: HiddenLayer | None = None,
     *,
+    views: Sequence[slice] = WHOLE,
     balanced: bool = False,
 ) -> Judged:
     """How far weak labels are believed beside gold labels alone, and how firmly a model of these is held.
@@ -96,42 +121,48 @@ def judge(
     nothing about those among all items.
 
     Args:
-        weak: the result of `EndModel.fit_weak`.
-        vectors: what a model sees of the gold items [N, D].
+        weak: the results of `EndModel.fit_weak`, one per view, or none.
+        features: what there is to see of the gold items [N, D].
         class_ids: their labels [N].
         classes: number of classes C.
-        hidden: what it looks through as well where there is no weak model, which brings its own.
+        views: columns that each model sees; gold labels alone see the last ones.
         balanced: each class weighs the same in what is learned.
     """
-    hidden = weak.hidden if weak else hidden
-    vectors = vectors if issparse(vectors) else np.asarray(vectors)
+    features = features if issparse(features) else np.asarray(features)
     class_ids = arguments.whole_numbers(class_ids, "Gold labels")
     enough_C = np.bincount(class_ids, minlength=classes) >= FEWEST_PER_CLASS
     # Few weak labels may have taught no class at all; two classes are the fewest to tell apart.
-    if enough_C.sum() < 2 or (weak and not enough_C[weak.taught_C].all()):
-        return Judged()
+    if enough_C.sum() < 2 or not all(enough_C[model.taught_C].all() for model in weak):
+        return Judged.before_any(weak)
     rows = np.random.default_rng(0).permutation(len(class_ids))[:MOST_JUDGED]
-    weak, seen = _in_their_space(weak, hidden.beside(vectors[rows]) if hidden else vectors[rows])
     labels = class_ids[rows]
 
-    def by_weak(learn: Bools) -> EndModel:
-        return EndModel.fit_gold(weak, seen[learn], labels[learn], classes, balanced=balanced)
+    def foretold(model: EndModel | None, seen: Floats, ridge: float = ALONE.ridge) -> Floats:
+        def from_some(learn: Bools) -> EndModel:
+            return EndModel.fit_gold(model, seen[learn], labels[learn], classes, balanced=balanced, ridge=ridge)
 
-    def alone(ridge: float, learn: Bools) -> EndModel:
-        return EndModel.fit_gold(None, seen[learn], labels[learn], classes, balanced=balanced, ridge=ridge)
+        return _foretold(from_some, seen, labels)
 
-    def evidence(ridge: float) -> float:
-        """Logarithm of how probable labels and ridge are, which is log-normal about the first before any label."""
-        return float(_foretold(partial(alone, ridge), seen, labels).sum() - 0.5 * np.log(ridge / RIDGES[0]) ** 2)
-
-    ridge = max(RIDGES, key=evidence) if len(labels) >= LEAST_GOLD else RIDGES[0]
-    if weak is None:
+    _, seen = _in_their_space(None, features[rows][:, views[-1]])
+    by_ridge = {ridge: foretold(None, seen, ridge) for ridge in (RIDGES if len(labels) >= LEAST_GOLD else RIDGES[:1])}
+    # The logarithm of how probable labels and ridge are, which is log-normal about the first before any label.
+    ridge = max(by_ridge, key=lambda ridge: float(by_ridge[ridge].sum() - 0.5 * np.log(ridge / RIDGES[0]) ** 2))
+    if not weak:
         return Judged(ridge=ridge)
-    lead_N = _foretold(by_weak, seen, labels) - _foretold(partial(alone, ridge), seen, labels)
     weight_N = 1.0 / np.bincount(labels)[labels]
     labels_that_count = weight_N.sum() ** 2 / (weight_N**2).sum()
-    odds = BELIEF + float((weight_N * lead_N).sum() / weight_N.sum() * labels_that_count)
-    return Judged(float(1.0 / (1.0 + np.exp(-np.clip(odds, -50.0, 50.0)))), ridge)
+    odds = list[float]()
+    for belief, model, view in zip(BELIEFS, weak, views, strict=False):
+        seen = features[rows][:, view]
+        seen = model.hidden.beside(seen) if model.hidden else seen
+        lead_N = foretold(*_in_their_space(model, seen)) - by_ridge[ridge]
+        odds.append(belief + float((weight_N * lead_N).sum() / weight_N.sum() * labels_that_count))
+    return Judged(_shares([*odds, 0.0]), ridge)
+
+
+def _shares(odds: Sequence[float]) -> tuple[float, ...]:
+    """Shares that sum to 1, from the logarithms of odds."""
+    return tuple(softmax(np.clip([odds], -50.0, 50.0))[0].tolist())
 
 
 def _in_their_space(weak: EndModel | None, seen: Features) -> tuple[EndModel | None, Floats]:

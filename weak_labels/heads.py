@@ -10,13 +10,14 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from scipy.sparse import issparse
 
 from weak_labels.calibration import LEAST_GOLD, calibrate, cross_validated
 from weak_labels.classifier import EndModel, EndModelConfig, Features, Floats, Ints, Vectors, class_weights
 from weak_labels.gold_step import Judged, judge, learn
 from weak_labels.hidden_layer import HiddenLayer
 from weak_labels.kept_models import KeptModels
-from weak_labels.self_training import Words
+from weak_labels.sight import Sight
 
 STANDARD_ERRORS = 1.5
 """By how many standard errors of the paired difference the hidden layer must be ahead."""
@@ -36,23 +37,21 @@ class Heads:
 
     Attributes:
         config: the end model.
-        vectors: of all items [N, E].
-        features: what a model sees of them; the vectors are their first columns.
-        weak: by kind of head, what it learned from weak labels; None without any.
-        words: what it sees of the texts beside the vectors; None where it sees vectors alone.
+        sight: what a model sees.
+        features: that of all items [N, D].
+        weak: by kind of head, what it learned from weak labels in each view; empty without any.
     """
 
     config: EndModelConfig
-    vectors: Vectors
+    sight: Sight
     features: Features
-    weak: Mapping[str, EndModel | None]
-    words: Words | None = None
+    weak: Mapping[str, tuple[EndModel, ...]]
 
     @classmethod
     def fit(
         cls,
         config: EndModelConfig,
-        vectors: Vectors,
+        sight: Sight,
         features: Features,
         rows: Ints,
         probs: Floats,
@@ -63,25 +62,32 @@ class Heads:
 
         Args:
             config: the end model.
-            vectors: of all items [N, E].
-            features: of all items, the vectors first.
+            sight: what a model sees.
+            features: that of all items [N, D].
             rows: items to learn from [M].
             probs: their weak labels [M, C].
             weights: [M] how much each one counts.
             kept: where what weak labels teach is kept; None where they are not to be, and where there are none.
         """
+        counted = _counted(config, probs, weights)
 
-        def taught(kind: str) -> EndModel | None:
-            seen, hidden = features[rows], None
-            counted = _counted(config, probs, weights)
-            if kind == "mlp" and weights.any():
-                hidden = HiddenLayer.fit(vectors[rows], probs, counted, config.seed)
+        def taught(kind: str, view: slice) -> EndModel | None:
+            seen, hidden = features[rows][:, view], None
+            if kind == "mlp":
+                hidden = HiddenLayer.fit(_vectors(seen, sight), probs, counted, config.seed)
             return EndModel.fit_weak(seen, probs, counted, hidden)
 
-        weak: dict[str, EndModel | None] = {}
-        for kind in ("linear", "mlp") if config.kind == "auto" else (config.kind,):
-            weak[kind] = kept.model(kind, partial(taught, kind)) if kept else taught(kind)
-        return cls(config=config, vectors=vectors, features=features, weak=weak)
+        def model(name: str, kind: str, view: slice) -> EndModel | None:
+            return kept.model(name, partial(taught, kind, view)) if kept else taught(kind, view)
+
+        kinds = ("linear", "mlp") if config.kind == "auto" else (config.kind,)
+        if not weights.any():
+            return cls(config=config, sight=sight, features=features, weak=dict.fromkeys(kinds, ()))
+        first, *others = sight.views(features)
+        # Only the first view is seen through a hidden layer.
+        beside = [model(f"view-{place}", "linear", view) for place, view in enumerate(others, start=2)]
+        weak = {kind: tuple(of for of in (model(kind, kind, first), *beside) if of) for kind in kinds}
+        return cls(config=config, sight=sight, features=features, weak=weak)
 
     def learned(self, rows: Ints, class_ids: Ints, *, from_weak: bool = True, judging: bool = True) -> Learned:
         """Go on from people's labels.
@@ -93,25 +99,23 @@ class Heads:
             judging: ask the labels how to learn from them, see `weak_labels.gold_step`.
         """
         classes, balanced = len(self.config.classes), self.config.balanced
-        taught_by = self.weak if from_weak else dict.fromkeys(self.weak)
+        taught_by = self.weak if from_weak else dict.fromkeys(self.weak, ())
+        views = self.sight.views(self.features)
         # Once, and not in every fold of what is chosen below.
         judged = {
-            kind: judge(taught, self.features[rows], class_ids, classes, balanced=balanced)
+            kind: judge(taught, self.features[rows], class_ids, classes, views=views, balanced=balanced)
             for kind, taught in taught_by.items()
             if judging and (taught or kind == "linear")
         }
 
         def fitted(kind: str, some: Ints) -> EndModel:
-            taught = taught_by[kind]
-            hidden = None
-            if kind == "mlp" and taught is None and len(some):
+            weak, seen, hidden = taught_by[kind], self.features[rows[some]], None
+            if kind == "mlp" and not weak and len(some):
                 labels = np.eye(classes)[class_ids[some]]
                 counted = _counted(self.config, labels, np.ones(len(some)))
-                hidden = HiddenLayer.fit(self.vectors[rows[some]], labels, counted, self.config.seed)
-            how = judged.get(kind, Judged())
-            return learn(
-                taught, self.features[rows[some]], class_ids[some], classes, hidden, balanced=balanced, judged=how
-            )
+                hidden = HiddenLayer.fit(_vectors(seen[:, views[-1]], self.sight), labels, counted, self.config.seed)
+            how = judged.get(kind) or Judged.before_any(weak)
+            return learn(weak, seen, class_ids[some], classes, hidden, views=views, balanced=balanced, judged=how)
 
         def held_out(kind: str, some: Ints, others: Ints) -> Floats:
             return fitted(kind, some).predict_proba(self.features[rows[others]])
@@ -123,12 +127,18 @@ class Heads:
         if self.config.kind != "linear":
             detail["wanted"] = self.config.kind
         model = fitted(kind, np.arange(len(rows)))
-        if kind in judged and judged[kind].share < 1.0:
-            detail["belief_in_weak_labels"] = round(judged[kind].share, 4)
+        if taught_by[kind] and kind in judged and judged[kind].of_weak < 1.0:
+            detail["belief_in_weak_labels"] = round(judged[kind].of_weak, 4)
         if self.config.calibrate:
             found = calibrate(class_ids, classes, partial(held_out, kind))
             model, detail["calibration"] = replace(model, temperature=found.temperature), asdict(found)
         return Learned(model=model, detail=detail)
+
+
+def _vectors(seen: Features, sight: Sight) -> Vectors:
+    """The vectors [N, E] that features begin with."""
+    vectors = seen[:, : sight.feature_map.dimensions]
+    return vectors.toarray() if issparse(vectors) else vectors
 
 
 def _counted(config: EndModelConfig, probs: Floats, weights: Floats) -> Floats:

@@ -19,6 +19,7 @@ from weak_labels.calibration import cross_validated
 from weak_labels.classifier import Bools, EndModel, EndModelConfig, Features, Floats, Hold, Ints, Vectors
 from weak_labels.heads import Heads
 from weak_labels.kept_models import KeptModels
+from weak_labels.sight import Sight
 from weak_labels.votes_beside import Weighed, log_odds
 
 HOLD = Hold(1.0)
@@ -71,13 +72,15 @@ class OneVsRestHeads:
     """The end model before people's labels.
 
     Attributes:
-        features: of all items [N, D + C]: vectors, then for each class how much the votes on an item say for it, as
-            log-odds against those of an item about which nothing is known; 0 for an item without a weak label.
+        sight: what is seen of items.
+        features: of all items [N, D + C]: vectors so seen, then for each class how much the votes on an item say for
+            it, as log-odds against those of an item about which nothing is known; 0 for an item without a weak label.
         by_class: `weak_labels.heads.Heads` by the name of the class.
         shares: of the items that have each class by the label model [C].
         weighed: for each class how model and votes are weighed; None where no vote tells one item from another.
     """
 
+    sight: Sight
     features: Vectors
     by_class: dict[str, Heads]
     shares: Floats
@@ -87,6 +90,7 @@ class OneVsRestHeads:
     def fit(
         cls,
         config: EndModelConfig,
+        sight: Sight,
         vectors: Vectors,
         train: Bools,
         probs: Floats,
@@ -97,6 +101,7 @@ class OneVsRestHeads:
 
         Args:
             config: the end model.
+            sight: what is seen of items.
             vectors: of all items [N, D].
             train: items that may be learned from [N].
             probs: their weak labels [N, C], which need not sum to 1; zeros where an item has none.
@@ -104,18 +109,20 @@ class OneVsRestHeads:
             kept: where what the classes learn is kept; None learns it anew.
         """
         yes_no = replace(config, classes=("no", "yes"), multi_label=False)
-        rows = np.flatnonzero(weights)
+        rows, seen = np.flatnonzero(weights), sight.of(vectors, [])
+        as_seen = Sight.plain(seen.shape[1])
         heads = list[Heads]()
         for number, of in enumerate(probs[rows].T):
             of_class = kept.below(str(number)) if kept else None
             both = np.stack([1 - of, of], axis=1)
-            heads.append(_held(Heads.fit(yes_no, vectors, vectors, rows, both, weights[rows], of_class)))
+            heads.append(_held(Heads.fit(yes_no, as_seen, seen, rows, both, weights[rows], of_class)))
         told_N = probs.sum(axis=1) > 0
         shares_C = probs[told_N & train].mean(axis=0) if rows.size else np.full(len(config.classes), 0.5)
         votes_NC = said_by_votes(probs, shares_C)
         spoken_C = np.ptp(votes_NC[told_N], axis=0) > 0 if rows.size else np.zeros(len(config.classes), np.bool_)
         return cls(
-            features=np.concatenate([vectors, votes_NC.astype(vectors.dtype)], axis=1),
+            sight=sight,
+            features=np.concatenate([seen, votes_NC.astype(seen.dtype)], axis=1),
             by_class=dict(zip(config.classes, heads, strict=True)),
             shares=shares_C,
             weighed=tuple(
@@ -178,7 +185,7 @@ def _held(heads: Heads) -> Heads:
 
     Votes stand beside the end model here, so a few weak labels harm less, and half the ridge was no better on digests.
     """
-    weak = {kind: replace(model, hold=HOLD) if model else None for kind, model in heads.weak.items()}
+    weak = {kind: tuple(replace(model, hold=HOLD) for model in models) for kind, models in heads.weak.items()}
     return replace(heads, weak=weak)
 
 

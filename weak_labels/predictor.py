@@ -13,12 +13,11 @@ import numpy.typing as npt
 from warehouse import Reader, SettingsError
 from weak_labels.calibration import Floats as Probs
 from weak_labels.classifier import EndModel, EndModelConfig, Floats, Vectors
-from weak_labels.feature_map import FeatureMap
 from weak_labels.heads import Heads, Learned
 from weak_labels.label_models.multi_label import probs_by
 from weak_labels.one_vs_rest import Label, LearnedSets, OneVsRest, OneVsRestHeads, confidence, said_by_votes
 from weak_labels.predictor_file import read_predictor, write_predictor
-from weak_labels.self_training import Words
+from weak_labels.sight import Sight
 from weak_labels.training_data import TrainingData, read_answers, read_training_data
 
 Votes = npt.NDArray[np.integer[Any]]
@@ -45,9 +44,8 @@ class Predictor:
 
     Attributes:
         config: the end model.
-        feature_map: how it sees vectors.
+        sight: what it sees of items.
         model: what it learned.
-        words: what it sees of the texts beside the vectors; None where it sees vectors alone.
         shares: of items that have each class by the label model [C]; of a multi-label project only.
         label_model: what the label model of a multi-label project says of votes, see `probs_by`; empty without one.
         gold_labels: how many of people's labels it learned from.
@@ -57,9 +55,8 @@ class Predictor:
     """
 
     config: EndModelConfig
-    feature_map: FeatureMap
+    sight: Sight
     model: EndModel | OneVsRest
-    words: Words | None = None
     shares: Floats = field(default_factory=lambda: np.zeros(0))
     label_model: Mapping[str, Any] = field(default_factory=dict[str, Any])
     gold_labels: int
@@ -112,9 +109,8 @@ class Predictor:
         of_sets = isinstance(heads, OneVsRestHeads)
         return cls(
             config=config,
-            feature_map=data.feature_map,
+            sight=heads.sight,
             model=learned.model,
-            words=None if of_sets else heads.words,
             shares=heads.shares if of_sets else np.zeros(0),
             label_model=json.loads(detail).get("learned", {}) if of_sets and detail else {},
             gold_labels=len(data.gold),
@@ -158,10 +154,7 @@ class Predictor:
             texts: N texts.
             votes: of `functions` by name [N], negative where one has none.
         """
-        seen: Any = self.feature_map.of(vectors)
-        if self.words:
-            seen = self.words.beside(seen, texts)
-        multi_label = self.config.multi_label
+        seen, multi_label = self.sight.of(vectors, texts), self.config.multi_label
         if multi_label:
             probs_NC = np.zeros((len(texts), len(self.shares)))
             if self.functions:

@@ -17,6 +17,7 @@ from weak_labels.feature_map import FeatureMap
 from weak_labels.kept_models import arrays_of, model_of
 from weak_labels.one_vs_rest import OneVsRest
 from weak_labels.self_training import Words
+from weak_labels.sight import Sight
 from weak_labels.votes_beside import Weighed
 
 if TYPE_CHECKING:
@@ -43,9 +44,12 @@ def read_predictor(folder: Path, made_from: str | None, config: EndModelConfig) 
         weighed = tuple(Weighed(**of) if of else None for of in told["weighed"])
         words = [(kind, names, arrays[f"words_{kind}"]) for kind, names in told["words"]]
         return {
-            "feature_map": FeatureMap(arrays["landmarks"], arrays["stretch"]),
+            "sight": Sight(
+                feature_map=FeatureMap(arrays["landmarks"], arrays["stretch"]),
+                words=Words.of_parts(words) if words else None,
+                as_they_are=told["as_they_are"],
+            ),
             "model": OneVsRest(tuple(models), weighed) if config.multi_label else models[0],
-            "words": Words.of_parts(words) if words else None,
             "shares": arrays["shares"],
             **{name: told[name] for name in ("label_model", "gold_labels", "weak_labels", "answers")},
         }
@@ -61,10 +65,11 @@ def write_predictor(folder: Path, made_from: str, predictor: "Predictor") -> Non
     """
     model = predictor.model
     models, weighed = (model.models, model.weighed) if isinstance(model, OneVsRest) else ((model,), ())
-    words = predictor.words.parts() if predictor.words else []
+    words = predictor.sight.words.parts() if predictor.sight.words else []
     told = {
         "models": len(models),
         "weighed": [of and {"offset": of.offset, "end_model": of.end_model, "votes": of.votes} for of in weighed],
+        "as_they_are": predictor.sight.as_they_are,
         "words": [(kind, names) for kind, names, _ in words],
         "label_model": predictor.label_model,
         "gold_labels": predictor.gold_labels,
@@ -76,8 +81,8 @@ def write_predictor(folder: Path, made_from: str, predictor: "Predictor") -> Non
         "made_from": made_from,
         "by": _by(predictor.config),
         "told": np.frombuffer(json.dumps(told).encode(), np.uint8),
-        "landmarks": predictor.feature_map.landmarks_LD,
-        "stretch": predictor.feature_map.stretch_DD,
+        "landmarks": predictor.sight.feature_map.landmarks_LD,
+        "stretch": predictor.sight.feature_map.stretch_DD,
         "shares": predictor.shares,
     }
     for number, part in enumerate(models):

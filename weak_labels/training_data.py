@@ -18,6 +18,7 @@ from weak_labels.heads import Heads, Learned
 from weak_labels.kept_models import KeptModels
 from weak_labels.one_vs_rest import Label, LearnedSets, OneVsRestHeads, truth
 from weak_labels.self_training import self_trained
+from weak_labels.sight import Sight
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,15 +54,6 @@ class TrainingData:
     def _map(self) -> FeatureMap:
         return FeatureMap.fit(self.vectors[self.train])
 
-    @cached_property
-    def _mapped(self) -> Vectors:
-        return self._map.of(self.vectors)
-
-    @property
-    def feature_map(self) -> FeatureMap:
-        """How the end model sees vectors: as they are where weak labels teach it, else by a map learned from them."""
-        return FeatureMap.identity(self.vectors.shape[1]) if self.weights.any() else self._map
-
     @property
     def tells_apart(self) -> bool:
         """Whether votes or people's labels tell items apart; a model of others is sure of one class for all of them."""
@@ -71,18 +63,20 @@ class TrainingData:
         """The end model before gold labels; with `weak` false, only what one without weak labels begins with."""
         weights = self.weights if weak else np.zeros_like(self.weights)
         rows, probs = np.flatnonzero(weights), self.probs
-        seen = self.vectors if weights.any() else self._mapped
         kept = KeptModels.of(config.kept, self.vectors, self.content) if config.kept and weights.any() else None
         if config.multi_label:
-            return OneVsRestHeads.fit(config, seen, self.train, probs, weights, kept)
+            sight = Sight.plain(self.vectors.shape[1]) if weights.any() else Sight(feature_map=self._map)
+            return OneVsRestHeads.fit(config, sight, self.vectors, self.train, probs, weights, kept)
+        sight = Sight(feature_map=self._map, as_they_are=bool(weights.any()))
         if self.texts and self.weights.any():
             rows = np.flatnonzero(self.train)
-            texts = [self.texts[row] for row in rows]
-            taught = self_trained(self.vectors[rows], texts, self.probs[rows], self.weights[rows])
-            features = taught.words.beside(seen, self.texts) if taught.words else seen
-            heads = Heads.fit(config, seen, features, rows, taught.probs, taught.weights * weak, kept)
-            return replace(heads, words=taught.words)
-        return Heads.fit(config, seen, seen, rows, probs[rows], weights[rows], kept)
+            taught = self_trained(
+                self.vectors[rows], [self.texts[row] for row in rows], probs[rows], self.weights[rows]
+            )
+            sight = replace(sight, words=taught.words)
+            features = sight.of(self.vectors, self.texts)
+            return Heads.fit(config, sight, features, rows, taught.probs, taught.weights * weak, kept)
+        return Heads.fit(config, sight, sight.of(self.vectors, []), rows, probs[rows], weights[rows], kept)
 
     @property
     def gold_rows(self) -> Ints:

@@ -40,17 +40,17 @@ def test_weak_labels_that_are_mostly_wrong_are_left_for_peoples() -> None:
     alone = right(EndModel.fit_gold(None, seen, labels, CLASSES), others, true_others)
     held = right(EndModel.fit_gold(weak, seen, labels, CLASSES), others, true_others)
     assert held < alone - 0.2, "else there is nothing to mend"
-    assert judge(weak, seen, labels, CLASSES).share < 0.05
-    model = learn(weak, seen, labels, CLASSES)
+    assert judge([weak], seen, labels, CLASSES).of_weak < 0.05
+    model = learn([weak], seen, labels, CLASSES)
     assert right(model, others, true_others) > alone - 0.01
-    from_lists = learn(weak, seen.tolist(), labels.tolist(), CLASSES)  # type: ignore[arg-type]
+    from_lists = learn([weak], seen.tolist(), labels.tolist(), CLASSES)  # type: ignore[arg-type]
     assert from_lists.weights_DC.tobytes() == model.weights_DC.tobytes()
 
 
 def test_weak_labels_that_are_mostly_right_are_kept() -> None:
     vectors, truth = clouds(900, seed=1)
     weak = taught(0.9 * np.eye(CLASSES)[truth] + 0.1 / CLASSES, vectors)
-    assert judge(weak, vectors[:12], truth[:12], CLASSES).share > 0.8
+    assert judge([weak], vectors[:12], truth[:12], CLASSES).of_weak > 0.8
 
 
 @pytest.mark.parametrize("lacking", [0, 1])
@@ -59,9 +59,9 @@ def test_nothing_is_said_against_them_while_a_class_lacks_labels(lacking: int) -
     weak = taught(np.eye(CLASSES)[(truth + 1) % CLASSES], vectors)
     rows = np.concatenate([np.flatnonzero(truth == c)[: 10 if c else lacking] for c in range(CLASSES)])
     seen, labels = vectors[rows], truth[rows]
-    assert judge(weak, seen, labels, CLASSES).share == 1.0
+    assert judge([weak], seen, labels, CLASSES).of_weak == 1.0
     held = EndModel.fit_gold(weak, seen, labels, CLASSES)
-    assert learn(weak, seen, labels, CLASSES).weights_DC.tobytes() == held.weights_DC.tobytes()
+    assert learn([weak], seen, labels, CLASSES).weights_DC.tobytes() == held.weights_DC.tobytes()
 
 
 def test_every_class_counts_the_same_in_what_they_are_judged_by() -> None:
@@ -73,9 +73,48 @@ def test_every_class_counts_the_same_in_what_they_are_judged_by() -> None:
     rows = np.concatenate([np.flatnonzero(truth == c)[: 4 if c else 60] for c in range(CLASSES)])
     others, true_others = clouds(600, seed=4)
     alone = EndModel.fit_gold(None, vectors[rows], truth[rows], CLASSES)
-    model = learn(weak, vectors[rows], truth[rows], CLASSES)
-    assert judge(weak, vectors[rows], truth[rows], CLASSES).share > 0.9
+    model = learn([weak], vectors[rows], truth[rows], CLASSES)
+    assert judge([weak], vectors[rows], truth[rows], CLASSES).of_weak > 0.9
     assert right(model, others, true_others) > right(alone, others, true_others)
+
+
+def two_views(informed: int, *, wrong: bool = False) -> tuple[list[EndModel], Vectors, Ints, tuple[slice, slice]]:
+    """What weak labels teach in two views, of which one tells the classes and one is noise."""
+    seen, truth = clouds(900, seed=6)
+    noise, _ = clouds(900, seed=7)
+    features = np.concatenate([noise, seen] if informed else [seen, noise], axis=1)
+    views = (slice(0, 64), slice(64, 128))
+    probs = 0.6 * np.eye(CLASSES)[(truth + 1) % CLASSES if wrong else truth] + 0.4 / CLASSES
+    return [taught(probs, features[:, view]) for view in views], features, truth, views
+
+
+@pytest.mark.parametrize("informed", [0, 1])
+def test_the_view_that_foretells_gold_labels_is_the_one_that_is_believed(informed: int) -> None:
+    weak, features, truth, views = two_views(informed)
+    judged = judge(weak, features[:40], truth[:40], CLASSES, views=views)
+    assert judged.shares[informed] > 0.9
+    assert judged.of_weak == pytest.approx(sum(judged.shares[:2]))
+    model = learn(weak, features[:40], truth[:40], CLASSES, views=views)
+    assert right(model, features[40:], truth[40:]) > 0.9
+    wrong = judge(two_views(informed, wrong=True)[0], features[:40], truth[:40], CLASSES, views=views)
+    assert wrong.of_weak < 0.1 or not informed, "gold labels alone see the second view, where there is one"
+
+
+def test_before_gold_labels_tell_the_first_view_weighs_more() -> None:
+    weak, features, truth, views = two_views(0)
+    model = learn(weak, features[:2], truth[:2], CLASSES, views=views)
+    moved = [
+        EndModel.fit_gold(of, features[:2, view], truth[:2], CLASSES) for of, view in zip(weak, views, strict=True)
+    ]
+    np.testing.assert_allclose(model.weights_DC[:64] / moved[0].weights_DC, 0.731, atol=0.001)
+    np.testing.assert_allclose(model.weights_DC[64:] / moved[1].weights_DC, 0.269, atol=0.001)
+    logits = sum(
+        share * np.log(of.predict_proba(features[:, view]))
+        for share, of, view in zip((0.731, 0.269), moved, views, strict=True)
+    )
+    np.testing.assert_allclose(
+        model.predict_proba(features), np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), atol=0.001
+    )
 
 
 def partly_guessed(truth: Ints, seed: int) -> Ints:
@@ -87,33 +126,33 @@ def partly_guessed(truth: Ints, seed: int) -> Ints:
 def test_labels_that_contradict_each_other_are_held_more_firmly_where_they_stand_alone() -> None:
     vectors, truth = clouds(1200, seed=5)
     seen, labels, others = vectors[:200], partly_guessed(truth, seed=0)[:200], slice(200, None)
-    assert judge(None, seen, labels, CLASSES) == Judged(ridge=1.0)
+    assert judge([], seen, labels, CLASSES) == Judged(ridge=1.0)
     plain = EndModel.fit_gold(None, seen, labels, CLASSES)
-    model = learn(None, seen, labels, CLASSES)
+    model = learn([], seen, labels, CLASSES)
     assert right(model, vectors[others], truth[others]) > right(plain, vectors[others], truth[others]) + 0.02
 
 
 def test_sixty_labels_or_more_may_say_so_and_only_on_evidence() -> None:
     vectors, truth = clouds(1200, seed=5)
     labels = partly_guessed(truth, seed=2)
-    assert judge(None, vectors[:60], labels[:60], CLASSES) == Judged(ridge=0.3)
-    assert judge(None, vectors[:59], labels[:59], CLASSES) == Judged()
+    assert judge([], vectors[:60], labels[:60], CLASSES) == Judged(ridge=0.3)
+    assert judge([], vectors[:59], labels[:59], CLASSES) == Judged()
     a_little_better = partly_guessed(truth, seed=1)[:60]  # a ridge of 0.3, by less than the prior asks for
-    assert judge(None, vectors[:60], a_little_better, CLASSES) == Judged()
+    assert judge([], vectors[:60], a_little_better, CLASSES) == Judged()
 
 
 def test_labels_that_agree_are_not_and_labels_of_one_class_say_nothing() -> None:
     vectors, truth = clouds(200, seed=5)
-    assert judge(None, vectors, truth, CLASSES) == Judged()
-    assert judge(None, vectors, np.zeros(200, np.int64), CLASSES) == Judged()
+    assert judge([], vectors, truth, CLASSES) == Judged()
+    assert judge([], vectors, np.zeros(200, np.int64), CLASSES) == Judged()
 
 
 @pytest.mark.parametrize("labels", [[], np.array([]), np.array([0.0, 1.0]), [0, 1]])
 @pytest.mark.parametrize("kind", ["without weak labels", "with weak labels"])
 def test_no_labels_at_all_and_labels_in_any_form_are_learned_from(kind: str, labels: Any) -> None:
     vectors, truth = clouds(30, seed=1)
-    weak = taught(np.eye(CLASSES)[truth], vectors) if kind == "with weak labels" else None
-    expected = EndModel.fit_gold(weak, vectors[: len(labels)], labels, CLASSES)
+    weak = [taught(np.eye(CLASSES)[truth], vectors)] if kind == "with weak labels" else []
+    expected = EndModel.fit_gold(weak[0] if weak else None, vectors[: len(labels)], labels, CLASSES)
     model = learn(weak, vectors[: len(labels)], labels, CLASSES)
     np.testing.assert_array_equal(model.weights_DC, expected.weights_DC)
 
@@ -125,23 +164,23 @@ def test_a_few_weak_labels_that_taught_no_class_are_not_judged_by_labels_of_one(
     assert weak is not None
     assert not weak.taught_C.any()
     rows = np.flatnonzero(truth == 0)[:labels]
-    assert judge(weak, vectors[rows], truth[rows], CLASSES).share == 1.0
-    model = learn(weak, vectors[rows], truth[rows], CLASSES)
+    assert judge([weak], vectors[rows], truth[rows], CLASSES).of_weak == 1.0
+    model = learn([weak], vectors[rows], truth[rows], CLASSES)
     assert np.isfinite(model.weights_DC).all()
 
 
 def test_labels_judge_in_the_space_that_they_span_as_in_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors, truth = clouds(900, seed=1)
     weak = taught(0.6 * np.eye(CLASSES)[(truth + (vectors[:, 5] > 0)) % CLASSES] + 0.4 / CLASSES, vectors)
-    judged = judge(weak, vectors[:80], truth[:80], CLASSES)
-    assert 0.01 < judged.share < 0.99, "else nothing is compared"
+    judged = judge([weak], vectors[:80], truth[:80], CLASSES)
+    assert 0.01 < judged.of_weak < 0.99, "else nothing is compared"
     with monkeypatch.context() as patched:
         judging = list[int]()
         patched.setattr(gold_step, "_in_their_space", lambda weak, seen: judging.append(len(seen)) or (weak, seen))
-        whole = judge(weak, vectors[:80], truth[:80], CLASSES)
-        judge(weak, vectors, truth, CLASSES)
-    assert judging == [80, 300], "more would take longer and decide no better"
-    assert judged.share == pytest.approx(whole.share, abs=1e-3)
+        whole = judge([weak], vectors[:80], truth[:80], CLASSES)
+        judge([weak], vectors, truth, CLASSES)
+    assert judging == [80, 80, 300, 300], "more would take longer and decide no better"
+    assert judged.of_weak == pytest.approx(whole.of_weak, abs=1e-3)
     for seen in (vectors[:80].astype(np.float32), csr_matrix(vectors[:80]), np.pad(vectors[:80], ((0, 0), (0, 200)))):
         wide = replace(weak, weights_DC=np.pad(weak.weights_DC, ((0, seen.shape[1] - 64), (0, 0))))
-        assert judge(wide, seen, truth[:80], CLASSES).share == pytest.approx(judged.share, abs=1e-3)
+        assert judge([wide], seen, truth[:80], CLASSES).of_weak == pytest.approx(judged.of_weak, abs=1e-3)

@@ -17,6 +17,7 @@ from weak_labels.end_model import end_model
 from weak_labels.evaluate import evaluate, evaluate_rivals
 from weak_labels.heads import Heads, _chosen  # pyright: ignore[reportPrivateUsage]
 from weak_labels.label_models import label_model
+from weak_labels.sight import Sight
 
 NO_ROWS = np.empty(0, np.int64)
 
@@ -32,7 +33,7 @@ def heads(kind: str, vectors: Vectors, probs: Floats, *, weak_rows: int, seed: i
     classes = tuple(f"class {number}" for number in range(probs.shape[1]))
     config = EndModelConfig(classes=classes, encoder_id=ENCODER, kind=kind, seed=seed)
     rows = np.arange(weak_rows)
-    return Heads.fit(config, vectors, vectors, rows, probs[rows], np.ones(weak_rows))
+    return Heads.fit(config, Sight.plain(vectors.shape[1]), vectors, rows, probs[rows], np.ones(weak_rows))
 
 
 def accuracy(found: Heads, rows: Ints, truth: Ints, judged: slice, *, from_weak: bool = True) -> float:
@@ -62,7 +63,9 @@ def test_with_balanced_classes_more_of_a_rare_one_is_found(kind: str, from_weak:
     found = dict[bool, float]()
     for balanced in (False, True):
         config = EndModelConfig(classes=("common", "rare"), encoder_id=ENCODER, kind=kind, balanced=balanced)
-        weak = Heads.fit(config, vectors, vectors, learn, probs[learn], np.full(600, float(from_weak)))
+        weak = Heads.fit(
+            config, Sight.plain(vectors.shape[1]), vectors, learn, probs[learn], np.full(600, float(from_weak))
+        )
         rows = NO_ROWS if from_weak else learn
         said = weak.learned(rows, truth[rows]).model.predict_proba(vectors[600:]).argmax(axis=1)
         right = int((said & truth[600:]).sum())

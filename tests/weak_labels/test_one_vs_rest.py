@@ -20,6 +20,7 @@ from weak_labels.label_models import LabelModelConfig, label_model
 from weak_labels.one_vs_rest import HOLD, OneVsRestHeads, truth
 from weak_labels.report import lf_report
 from weak_labels.scores import score_sets
+from weak_labels.sight import Sight
 from weak_labels.votes_beside import Weighed, log_odds
 
 CLASSES = ("a", "b", "c")
@@ -105,7 +106,7 @@ def test_each_class_is_the_end_model_of_has_it_not_and_has_it_beside_its_votes()
     train = np.arange(30) < 25
     sets = truth([(0, 2), (), (1,)], 3, multi_label=True)
     assert sets.tolist() == [[True, False, True], [False, False, False], [False, True, False]]
-    heads = OneVsRestHeads.fit(END_MODEL, vectors, train, probs, weights)
+    heads = OneVsRestHeads.fit(END_MODEL, Sight.plain(5), vectors, train, probs, weights)
     with_votes = heads.learned(np.arange(3), sets).model.predict_proba(heads.features)
     gold_only = heads.learned(np.arange(3), sets, from_weak=False).model.predict_proba(heads.features)
     shares = probs[[row for row in range(25) if row != 20]].mean(axis=0)
@@ -131,7 +132,7 @@ def test_gold_labels_of_a_class_are_neither_pooled_nor_asked_how_firmly_they_are
     generator = np.random.default_rng(0)
     vectors, has = generator.standard_normal((80, 5)), generator.integers(2, size=80)
     probs = np.stack([np.where(has == 1, 0.1, 0.9), np.full(80, 0.5), np.full(80, 0.5)], axis=1)  # the wrong way round
-    heads = OneVsRestHeads.fit(END_MODEL, vectors, np.ones(80, np.bool_), probs, np.ones(80))
+    heads = OneVsRestHeads.fit(END_MODEL, Sight.plain(4), vectors, np.ones(80, np.bool_), probs, np.ones(80))
     sets = np.stack([has == 1, has == 1, has == 0], axis=1)
     found = heads.learned(np.arange(80), sets)
     assert "belief_in_weak_labels" not in str(found.detail)
@@ -146,7 +147,9 @@ def test_gold_labels_of_a_class_are_neither_pooled_nor_asked_how_firmly_they_are
 
 def test_without_weak_labels_the_end_model_counts_alone() -> None:
     vectors = np.eye(4)
-    heads = OneVsRestHeads.fit(END_MODEL, vectors, np.ones(4, np.bool_), np.zeros((4, 3)), np.zeros(4))
+    heads = OneVsRestHeads.fit(
+        END_MODEL, Sight.plain(vectors.shape[1]), vectors, np.ones(4, np.bool_), np.zeros((4, 3)), np.zeros(4)
+    )
     learned = heads.learned(np.arange(2), truth([(0,), ()], 3, multi_label=True))
     assert learned.detail == {}
     found = learned.model.predict_proba(heads.features)
@@ -186,7 +189,7 @@ def test_no_label_judges_an_end_model_that_saw_it() -> None:
     generator = np.random.default_rng(0)
     vectors, everyone = np.eye(60), np.ones(60, np.bool_)  # what is learned of one item says nothing of another
     probs = np.where(generator.random((60, 3)) < 0.5, 0.3, 0.7)
-    heads = OneVsRestHeads.fit(END_MODEL, vectors, everyone, probs, np.ones(60))
+    heads = OneVsRestHeads.fit(END_MODEL, Sight.plain(60), vectors, everyone, probs, np.ones(60))
     weighed = heads.learned(np.arange(60), generator.random((60, 3)) < 0.5).model.weighed
     assert all(of is not None and of.end_model < 0.6 for of in weighed), weighed
 

@@ -12,6 +12,7 @@ from tests.weak_labels.test_models_are_kept import KINDS, labelled
 from warehouse import Lake, SettingsError
 from warehouse.reader import list_column_to_matrix
 from weak_labels.end_model import end_model
+from weak_labels.feature_map import FeatureMap
 from weak_labels.heads import Heads
 from weak_labels.label_models import LabelModelConfig, label_model
 from weak_labels.predictor import Predictor
@@ -50,7 +51,7 @@ def test_it_says_what_the_stage_says(kind: str, small: SmallLake, monkeypatch: p
     vectors = list_column_to_matrix(stored.column("vector"), what="vector")
     votes = {name: np.array([of.get(item_id, -1) for item_id in ids]) for name, of in voted.items()}
     assert (kept.anew, anew.anew) == (False, True)
-    assert bool(kept.words) == (kind == "words")
+    assert bool(kept.sight.words) == (kind == "words")
     for predictor in (kept, anew):
         said = predictor.predict(vectors, texts, votes)
         assert np.allclose(said.probs, list_column_to_matrix(stored.column("probs"), what="probs"), atol=1e-6)
@@ -74,20 +75,22 @@ def say_their_class(small: SmallLake) -> None:
 
 
 @pytest.mark.parametrize("self_training", [False, True])
-def test_vectors_are_mapped_where_no_weak_labels_teach(small: SmallLake, *, self_training: bool) -> None:
+def test_vectors_are_seen_as_they_are_too_where_weak_labels_teach(small: SmallLake, *, self_training: bool) -> None:
     config = replace(small.end_config, self_training=self_training)
     with small.lake.read() as reader:
         data = read_training_data(reader, config)
-    for weak in (True, False):
-        heads = data.heads(config, weak=weak)
-        assert isinstance(heads, Heads)
-        assert np.array_equal(heads.vectors, data.vectors) is weak
-    assert data.feature_map.of(data.vectors) is data.vectors
-    alone = replace(data, weights=np.zeros_like(data.weights))
-    heads = alone.heads(config)
+    mapped = FeatureMap.fit(data.vectors[data.train]).of(data.vectors)
+    assert not np.array_equal(mapped, data.vectors)
+    heads = data.heads(config)
     assert isinstance(heads, Heads)
-    assert np.array_equal(heads.vectors, alone.feature_map.of(data.vectors))
-    assert not np.array_equal(heads.vectors, data.vectors)
+    plain, through_the_map = heads.sight.views(heads.features)
+    assert np.array_equal(heads.features[:, plain], data.vectors)
+    assert np.array_equal(heads.features[:, through_the_map], mapped)
+    assert len(heads.weak["linear"]) == 2
+    for alone in (data.heads(config, weak=False), replace(data, weights=np.zeros_like(data.weights)).heads(config)):
+        assert isinstance(alone, Heads)
+        assert np.array_equal(alone.features, mapped)
+        assert not alone.weak["linear"]
 
 
 def test_it_stays_what_was_learned_and_knows_when_it_is_behind(small: SmallLake) -> None:
