@@ -34,8 +34,6 @@ RIDGES = (ALONE.ridge, 0.3, 1.0)
 """How firmly a model of gold labels alone may be held; the first without evidence for another."""
 MOST_JUDGED = 300
 """Gold labels that judge; more would decide no better and take longer."""
-
-
 WHOLE = (slice(None),)
 """The one view of who sees all there is."""
 
