@@ -52,7 +52,7 @@ def answer_question(
             return
         if format == "table":
             out.print(asked.question, style="bold")
-        show(connection, asked.sql, format, None)
+        show(connection, asked.sql, format, None, root)
         if format == "table":
             width = min(WIDEST, out.width) if out.is_terminal else WIDEST
             out.print("\n".join(textwrap.wrap(f"How to read: {asked.reading}", width)))
