@@ -24,7 +24,7 @@ from weak_labels.classifier import ALONE, Bools, EndModel, Features, Floats, Int
 from weak_labels.hidden_layer import HiddenLayer
 from weak_labels.losses import softmax
 
-BELIEFS = (4.0, 3.0)
+BELIEFS = (6.0, 5.0)
 """Logarithm of the odds for the model from weak labels in each view, against one of gold labels alone, before any
 label: selected labels say less against it than they seem to. Good functions lose by the second view."""
 FEWEST_PER_CLASS = 2
