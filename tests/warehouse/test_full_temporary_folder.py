@@ -48,7 +48,7 @@ with Lake(folder / "lake") as lake:
     assert lake.snapshot() == before
     protection._memory_bytes = lambda: 96 << 20
     many_rows = "SELECT hash(range)::VARCHAR || hash(range + 1) AS x FROM range(2000000) ORDER BY x OFFSET 1999999"
-    assert refused(lambda: show(connect_for_people(lake.path), many_rows, "csv", None))
+    assert refused(lambda: show(connect_for_people(lake.path), many_rows, "csv", None, folder))
     import tempfile
     tempfile.tempdir = str(folder)
     assert ingest(lake, config).committed and run_vote(lake, functions).committed
