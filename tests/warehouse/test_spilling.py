@@ -106,7 +106,8 @@ WHERE = "from warehouse.scratch import roomy_folder\nprint(roomy_folder())"
 def test_large_files_go_to_a_disk_where_nothing_else_is_named(tmp_path: Path) -> None:
     """In a folder that may be in memory they would save none."""
     unnamed = {name: value for name, value in os.environ.items() if name not in ("TMPDIR", "TEMP", "TMP")}
-    named = {None: "/var/tmp", str(tmp_path): str(tmp_path), str(tmp_path / "gone"): "/var/tmp", os.path.join("/tmp", ""): "/tmp"}
+    small = os.path.join("/tmp", "")
+    named = {None: "/var/tmp", str(tmp_path): str(tmp_path), str(tmp_path / "gone"): "/var/tmp", small: "/tmp"}
     for name, folder in named.items():
         environment = unnamed if name is None else {**unnamed, "TMPDIR": name}
         command = [sys.executable, "-c", WHERE]
