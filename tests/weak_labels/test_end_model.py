@@ -209,6 +209,13 @@ class TestLearning:
         model = EndModel.fit_gold(None, vectors[:0], np.empty(0, np.int64), 3)
         np.testing.assert_allclose(model.predict_proba(vectors), 1 / 3)
 
+    def test_in_parts_it_predicts_what_it_does_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        vectors, truth = clouds(100, seed=1)
+        model = EndModel.fit_gold(None, vectors, truth, 3)
+        whole = model.predict_proba(vectors)
+        monkeypatch.setattr("weak_labels.classifier.CHUNK", 7)
+        np.testing.assert_allclose(model.predict_proba(vectors), whole, rtol=1e-12)
+
     def test_gold_labels_of_one_class(self) -> None:
         vectors, _ = clouds(10, seed=1)
         probs = EndModel.fit_gold(None, vectors, np.ones(10, np.int64), 3).predict_proba(vectors)
