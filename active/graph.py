@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from features.index import VectorIndex
 from features.neighbor_file import Keys
-from features.side_by_side import side_by_side
 from warehouse import DataError, SettingsError
+from warehouse.side_by_side import side_by_side
 
 Floats = npt.NDArray[np.float64]
 Vectors = npt.NDArray[np.float32]

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from active.graph import CHUNK, Bools, Floats, Rows, Vectors
-from features.side_by_side import side_by_side
+from warehouse.side_by_side import side_by_side
 
 FRONT = 2048
 """Items whose gains are kept up to date while a batch is picked; the rest only when one of them could be the best."""

@@ -24,9 +24,9 @@ import numpy as np
 from active.graph import CHUNK, Floats, PoolGraph, Rows
 from active.information import covariance, gained, precision, squared, tells, weighted
 from features.neighbor_file import Keys, places
-from features.side_by_side import side_by_side
 from warehouse import SettingsError
 from warehouse.array_file import read_arrays, write_arrays
+from warehouse.side_by_side import side_by_side
 
 FORMAT = 1
 WIDEST = 0.015

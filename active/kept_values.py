@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from active.graph import Bools, Floats
-from features.side_by_side import side_by_side
 from warehouse import Reader
 from warehouse.compute import pc
+from warehouse.side_by_side import side_by_side
 
 KEPT_WITHIN = 0.02
 """How far a stored figure may be from what it would be now; of one above 1, such as seconds, this share."""

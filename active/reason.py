@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from active.graph import Floats, Rows
 from active.pool import Pool
-from features.side_by_side import side_by_side
 from warehouse.compute import pc
+from warehouse.side_by_side import side_by_side
 
 SURE = 0.5
 CLOSE = 0.9

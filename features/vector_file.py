@@ -22,9 +22,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from features.approximate import Floats, Rows
-from features.side_by_side import side_by_side
 from warehouse import Reader
 from warehouse.files import replaced_file
+from warehouse.side_by_side import side_by_side
 
 FORMAT = 1
 BLOCK = 512

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
+from warehouse.side_by_side import side_by_side
 from weak_labels.losses import softmax
 
 Vectors = npt.NDArray[np.floating[Any]]
@@ -86,10 +87,13 @@ class FeatureMap:
         if not len(self.landmarks_LD):
             return vectors
         seen_ND = np.empty(vectors.shape, np.float32)
+
+        def see(part: slice) -> None:
+            seen_ND[part] = _mixed(vectors[part], self.landmarks_LD) @ self.stretch_DD
+
         with threadpool_limits(1):
-            for start in range(0, len(vectors), CHUNK):
-                mixed_MD = _mixed(vectors[start : start + CHUNK], self.landmarks_LD)
-                seen_ND[start : start + CHUNK] = mixed_MD @ self.stretch_DD
+            for _ in side_by_side(see, len(vectors), CHUNK):
+                pass
         return seen_ND
 
 

@@ -7,11 +7,11 @@ import pytest
 
 from active import graph, information, kept_gains
 from active.value import ValueConfig, estimate_values
-from features import approximate, side_by_side
+from features import approximate
 from features.index import IndexConfig, open_index
 from tests.active.test_values_are_kept import estimate, made, values
 from tests.lakes import copy_of
-from warehouse import Lake
+from warehouse import Lake, side_by_side
 
 
 def told(lake: Lake) -> dict[str, dict[str, object]]:

@@ -4,6 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from warehouse import side_by_side
 from weak_labels import feature_map
 from weak_labels.classifier import EndModel
 from weak_labels.feature_map import FeatureMap
@@ -65,6 +66,16 @@ def test_a_text_is_seen_as_the_item_of_the_same_vector_is(monkeypatch: pytest.Mo
     vectors, _ = groups(250, seed=0)
     seen_by = FeatureMap.fit(vectors)
     assert np.allclose(seen_by.of(vectors[[170, 3]]), seen_by.of(vectors)[[170, 3]], atol=1e-5)
+
+
+def test_one_core_and_several_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feature_map, "CHUNK", 100)
+    vectors, _ = groups(450, seed=0)
+    seen_by, found = FeatureMap.fit(vectors), list[bytes]()
+    for cores in (1, 3):
+        monkeypatch.setattr(side_by_side, "cores", lambda cores=cores: cores)
+        found.append(seen_by.of(vectors).tobytes())
+    assert found[0] == found[1]
 
 
 def test_an_item_and_its_doubles_are_not_around_it(monkeypatch: pytest.MonkeyPatch) -> None:
