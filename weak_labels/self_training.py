@@ -81,10 +81,6 @@ class Words:
         """Their terms [N, T], sparse."""
         return csr_matrix(hstack([terms.transform(texts) for terms in self.terms])) * np.sqrt(1 / len(self.terms))
 
-    def beside(self, vectors: Any, texts: list[str]) -> csr_matrix:
-        """Both views of N texts in one matrix [N, D + T], sparse."""
-        return csr_matrix(hstack([csr_matrix(vectors), self.of(texts)]))
-
 
 def _vectorizer(analyzer: str, **options: Any) -> "TfidfVectorizer":
     from sklearn.feature_extraction.text import TfidfVectorizer  # takes a second to import

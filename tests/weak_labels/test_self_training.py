@@ -9,8 +9,10 @@ from tests.weak_labels.small_lake import CLASSES, ENCODER, build, clouds
 from warehouse import Lake
 from weak_labels.classifier import EndModel, EndModelConfig, Floats, Ints, Vectors
 from weak_labels.end_model import end_model
+from weak_labels.feature_map import FeatureMap
 from weak_labels.label_models import label_model
 from weak_labels.self_training import self_trained
+from weak_labels.sight import Sight
 
 WORDS = (("profit", "dividend"), ("vessel", "port"), ("wheat", "corn"))
 
@@ -62,14 +64,15 @@ def test_where_the_views_agree_words_beside_the_vectors_tell_more(pool: tuple[Ve
     probs, weights = lopsided(truth)
     taught = self_trained(vectors, texts, probs, weights)
     assert taught.words is not None
-    both = taught.words.beside(vectors, texts)
+    sight = Sight(feature_map=FeatureMap.identity(vectors.shape[1]), words=taught.words)
+    both = sight.of(vectors, texts)
     np.testing.assert_array_equal(both[:, :8].toarray(), vectors)
     seen, blind = (EndModel.fit_weak(view, taught.probs, taught.weights) for view in (both, vectors))
     assert seen is not None
     assert blind is not None
     others, true_others = clear_clouds(600, seed=2)
     told = [WORDS[c][n % 2] for n, c in enumerate(true_others)]
-    with_words = seen.predict_proba(taught.words.beside(others, told)).argmax(axis=1)
+    with_words = seen.predict_proba(sight.of(others, told)).argmax(axis=1)
     without = blind.predict_proba(others).argmax(axis=1)
     assert (with_words == true_others).mean() > (without == true_others).mean() + 0.02
 
