@@ -62,7 +62,8 @@ class RoutedAttention(nn.Module):
         Returns:
             [T, D] without the residual.
         """
-        if self.masked:
+        # In training, one large product costs less than many small ones, and where all heads work none is in vain.
+        if self.masked or (torch.is_grad_enabled() and bool(on_SH.all())):
             return self._masked(x_TD, on_SH.float() if gate_SH is None else gate_SH, batch.runs)
         shared_TD = self._together(x_TD, self.shared_qkv, self.shared_qkv_bias, self.shared_output, None, batch.runs)
         if torch.is_grad_enabled():

@@ -228,6 +228,19 @@ def test_skipped_heads_give_the_results_and_gradients_of_masked_ones() -> None:
         torch.testing.assert_close(value, found[1][name], rtol=1e-4, atol=1e-4, msg=name)
 
 
+def test_where_every_head_works_training_computes_them_as_one_product() -> None:
+    batch, on_SH, x_TD = text_heads()
+    on_SH[:] = True
+    found: list[dict[str, torch.Tensor]] = []
+    for masked in (False, True):
+        part, inputs_TD = attention(), x_TD.clone().requires_grad_(True)
+        part.masked = masked
+        result = part(inputs_TD, on_SH, batch)
+        found.append({"result": result.detach(), **gradients(part, result, inputs_TD)})
+    for name, value in found[0].items():
+        assert torch.equal(value, found[1][name]), name
+
+
 def test_a_head_that_no_text_wants_has_exactly_no_gradient() -> None:
     batch, on_SH, x_TD = text_heads()
     on_SH[:, 1] = False
