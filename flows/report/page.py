@@ -59,7 +59,10 @@ def write_report(lake: Lake, out: Path, *, title: str, classes: Sequence[str], s
         classes = reader.class_names() or classes
     item_map = _map(facts.map, classes) if facts.map else None
     page = _render(facts, item_map, title=title, classes=classes)
-    _replace(out, page)
+    place = out.absolute()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with replaced_file(place) as file:
+        file.write_text(page, "utf-8", newline="\n")
     return out
 
 
@@ -181,7 +184,7 @@ def _curve_plots(facts: Facts) -> list[dict[str, Any]]:
     for name, label in names.items():
         curves = story.curves(facts, name)
         if curves:
-            plot = plots.both(*(plots.learning_curve(curves, label, w) for w in (plots.WIDE, plots.NARROW)))
+            plot = plots.both(partial(plots.learning_curve, curves, label))
             shown.append({"name": name, "label": label, "plot": plot, "curves": curves})
     return shown
 
@@ -190,19 +193,19 @@ def _values_plot(facts: Facts) -> Markup | None:
     values = facts.values
     if values is None or not values.items:
         return None
-    return plots.both(plots.histogram(values, plots.WIDE), plots.histogram(values, plots.NARROW))
+    return plots.both(partial(plots.histogram, values))
 
 
 def _components_plot(facts: Facts) -> Markup | None:
     rows = facts.values.components if facts.values else []
-    return plots.both(plots.components(rows, plots.WIDE), plots.components(rows, plots.NARROW)) if rows else None
+    return plots.both(partial(plots.components, rows)) if rows else None
 
 
 def _quality_plot(facts: Facts) -> Markup | None:
     if not facts.ingests:
         return None
     parts = [(key, key, int(facts.ingests[-1].get(key, 0))) for key in ("stored", "duplicate", "quarantined")]
-    return plots.both(plots.stacked_bar(parts, plots.WIDE), plots.stacked_bar(parts, plots.NARROW))
+    return plots.both(partial(plots.stacked_bar, parts))
 
 
 def _accuracy_mark(share: float, votes: int) -> dict[str, Any]:
@@ -284,7 +287,7 @@ def _map(items: MapItems, classes: Sequence[str]) -> dict[str, Any]:
     if -1 in predicted:
         legend.append((-1, "no prediction yet", "none", predicted.count(-1)))
     return {
-        "plot": plots.both(*(plots.item_map(points, ranks, w) for w in (plots.WIDE, plots.NARROW))),
+        "plot": plots.both(partial(plots.item_map, points, ranks)),
         "json": Markup(text.script_json({"points": data, "names": full})),  # noqa: S704 - escaped by script_json
         "legend": legend,
         "shown": len(data),
@@ -307,10 +310,3 @@ def _colour(row: Row) -> int:
 
 def _resource(name: str) -> str:
     return (files("flows.report") / name).read_text("utf-8")
-
-
-def _replace(out: Path, page: str) -> None:
-    out = out.absolute()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with replaced_file(out) as file:
-        file.write_text(page, "utf-8", newline="\n")

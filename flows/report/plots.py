@@ -4,7 +4,7 @@ Letters: N items, C classes. Every function takes plain values and returns marku
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,10 +35,10 @@ class Curve:
     across: bool = False
 
 
-def both(draw_wide: Markup, draw_narrow: Markup) -> Markup:
-    """A picture in two widths; the style sheet shows the one that fits."""
-    wide = element("div", {"class": "wide"}, draw_wide)
-    return wide + element("div", {"class": "narrow"}, draw_narrow)
+def both(draw: Callable[[int], Markup]) -> Markup:
+    """A picture, drawn for a width in pixels, in two widths; the style sheet shows the one that fits."""
+    wide = element("div", {"class": "wide"}, draw(WIDE))
+    return wide + element("div", {"class": "narrow"}, draw(NARROW))
 
 
 def curve_range(curves: Sequence[Curve]) -> tuple[float, float]:
