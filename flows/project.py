@@ -6,14 +6,14 @@ Stages get everything they need from here, so that Prefect tasks pass only a fol
 import os
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from active.ask_again import AskAgainConfig
 from active.cursor import Cursor
-from active.label_studio_environment import label_studio_from_env
+from active.label_studio_environment import server_from_env
 from active.move import check_name, not_collected, stored_last_in
 from active.outbox import QueueConfig
 from active.select import SelectConfig, check_multi_label
@@ -205,32 +205,25 @@ class Project:
         from flows.studio import studio_key_file
 
         section = self.settings.annotate
-        name, people = self.settings.project.name, section.annotators_per_task
-        key_file_of = partial(studio_key_file, self.root)
-        studio = label_studio_from_env(
-            name, annotators_per_task=people, multi_label=self.multi_label, key_file_of=key_file_of
-        )
-        if studio is not None:
-            return studio
-        local = studio_of_up(self)
-        if local is not None:
-            from active.label_studio import LabelStudioService  # its SDK takes a second to import
+        server = server_from_env()
+        if server is None and (local := studio_of_up(self)) is not None:
+            server = local.url, local.api_key
+        if server is None:
+            if section.service == "label-studio":
+                raise SettingsError(
+                    "[annotate] service is 'label-studio', but there is no LABEL_STUDIO_URL and no "
+                    'LABEL_STUDIO_API_KEY in the environment. Set what is missing, or use service = "folder".'
+                )
+            return None
+        from active.label_studio import LabelStudioService  # its SDK takes a second to import
 
-            return LabelStudioService(
-                local.url,
-                local.api_key,
-                name,
-                annotators_per_task=people,
-                multi_label=self.multi_label,
-                key_file=key_file_of(local.url, local.api_key),
-            )
-        if section.service == "label-studio":
-            missing = [k for k in ("LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY") if not os.environ.get(k)]
-            raise SettingsError(
-                f"[annotate] service is 'label-studio', but there is no {' and no '.join(missing)} in the environment. "
-                'Set what is missing, or use service = "folder".'
-            )
-        return None
+        return LabelStudioService(
+            *server,
+            self.settings.project.name,
+            annotators_per_task=section.annotators_per_task,
+            multi_label=self.multi_label,
+            key_file=studio_key_file(self.root, *server),
+        )
 
     def _last_in_folder(self) -> bool | None:
         try:

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler
 import pytest
 
 from active.label_studio import LabelStudioService
-from active.label_studio_environment import label_studio_from_env
+from active.label_studio_environment import server_from_env
 from flows.studio import StudioInfo
 from tests.studio import Answer, http_server
 from warehouse import ServiceError, ServiceRefused, SettingsError, SiftlineError
@@ -226,13 +226,14 @@ def test_names_that_label_studio_does_not_take() -> None:
 def test_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY"):
         monkeypatch.delenv(name, raising=False)
-    assert label_studio_from_env("some project") is None
+    assert server_from_env() is None
     monkeypatch.setenv("LABEL_STUDIO_URL", "http://127.0.0.1:1/prefix/")
     with pytest.raises(SettingsError, match="LABEL_STUDIO_API_KEY is not"):
-        label_studio_from_env("some project")
+        server_from_env()
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", CANARY + "\n")
-    service = label_studio_from_env("some project")
-    assert service is not None
+    server = server_from_env()
+    assert server is not None
+    service = LabelStudioService(*server, "some project")
     assert service.describe() == "Label Studio project 'some project' at http://127.0.0.1:1/prefix"
     assert CANARY not in repr(service) + repr(vars(service)["_connection"].place)
 
