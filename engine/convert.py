@@ -19,6 +19,7 @@ from engine.attention import RoutedAttention
 from engine.config import EncoderConfig, RoutedConfig
 from engine.encoder import Pack, pack, sequence_means
 from engine.errors import OptionError
+from engine.filled import BEFORE_LAYERS, TYPES
 from engine.products import one_thread
 from engine.routed import RoutedEncoder, RoutedLayer
 from engine.router import Router
@@ -169,13 +170,9 @@ def convert(
     for router in model.routers():  # meta tensors have lost their initial values
         router.balance_U.zero_()
         router.thresholds_B.zero_()
-    model.tokens.weight.copy_(tensors["embeddings.word_embeddings.weight"])
-    # All tokens of a single text are of type 0, so its embedding is a part of each position.
-    model.positions.weight.copy_(
-        tensors["embeddings.position_embeddings.weight"] + tensors["embeddings.token_type_embeddings.weight"][0]
-    )
-    model.norm.weight.copy_(tensors["embeddings.LayerNorm.weight"])
-    model.norm.bias.copy_(tensors["embeddings.LayerNorm.bias"])
+    for name, stored in BEFORE_LAYERS.items():
+        model.get_parameter(name).copy_(tensors[stored])
+    model.positions.weight += tensors[TYPES][0]
     batch = pack(_sample(calibration))
     x_TD = model.norm(model.tokens(batch.ids_T) + model.positions(batch.positions_T))
     # Layers that are left out still shape the states that later layers are calibrated on.

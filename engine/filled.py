@@ -35,12 +35,14 @@ LAYER_NAMES: Mapping[str, tuple[str, ...]] = {
 }
 """Modules of a dense layer, and what a BERT checkpoint calls them."""
 TYPES = "embeddings.token_type_embeddings.weight"
-_BEFORE_LAYERS: Mapping[str, str] = {
+"""All tokens of a single text are of type 0, so its embedding is a part of each position."""
+BEFORE_LAYERS: Mapping[str, str] = {
     "tokens.weight": "embeddings.word_embeddings.weight",
     "positions.weight": "embeddings.position_embeddings.weight",
     "norm.weight": "embeddings.LayerNorm.weight",
     "norm.bias": "embeddings.LayerNorm.bias",
 }
+"""Parameters of a model that come before its layers, and what a BERT checkpoint calls them."""
 
 
 def open_minilm() -> tuple[EncoderConfig, bytes, TensorFile]:
@@ -117,7 +119,7 @@ def dense_targets(model: DenseEncoder, layers: Sequence[int] | None = None) -> d
         model: the model.
         layers: what the checkpoint calls its layers; from 0 on when None.
     """
-    targets: dict[str, torch.Tensor] = {stored: model.get_parameter(name) for name, stored in _BEFORE_LAYERS.items()}
+    targets: dict[str, torch.Tensor] = {stored: model.get_parameter(name) for name, stored in BEFORE_LAYERS.items()}
     for number, layer in zip(layers or range(len(model.layers)), model.layers, strict=True):
         targets |= layer_targets(layer, number)
     return targets
@@ -143,7 +145,7 @@ def _stored(ours: str, value: torch.Tensor, number: int) -> dict[str, torch.Tens
 
 
 def finish_positions(file: TensorFile, positions: torch.Tensor) -> None:
-    """All tokens of a single text are of type 0, so its embedding is a part of each position."""
+    """Add the embedding of `TYPES` to a model's positions."""
     types = torch.empty(2, positions.shape[1], dtype=torch.float32)
     file.fill(TYPES, types)
     positions += types[0].to(positions.device)
@@ -169,14 +171,14 @@ def dense_int8(file: TensorFile, config: EncoderConfig, bits: int) -> Int8Weight
             for stored, target in _stored(ours, value, int(number)).items():
                 file.fill(stored, target)
             return value
-        file.fill(_BEFORE_LAYERS[name], value)
+        file.fill(BEFORE_LAYERS[name], value)
         if name == "positions.weight":
             finish_positions(file, value)
         return value
 
     def table(first: int, stop: int) -> torch.Tensor:
         rows = torch.empty(stop - first, config.width, dtype=torch.float32)
-        file.fill(_BEFORE_LAYERS["tokens.weight"], rows, (first, stop))
+        file.fill(BEFORE_LAYERS["tokens.weight"], rows, (first, stop))
         return rows
 
     return quantize_floats(config, read, table, bits)

@@ -18,6 +18,7 @@ from engine.encoder import DenseEncoder, Layer
 from engine.errors import OptionError
 from engine.experts import RoutedFeedForward
 from engine.filled import (
+    BEFORE_LAYERS,
     check_dense,
     check_stored,
     finish_positions,
@@ -29,8 +30,6 @@ from engine.filled import (
 from engine.routed import RoutedEncoder, RoutedLayer
 from engine.routed_file import SCALES, TABLE, TOKENIZER
 from engine.tensor_file import TensorFile
-
-_WORDS = "embeddings.word_embeddings.weight"
 
 
 class Reader:
@@ -200,12 +199,13 @@ def streamed_dense(
     if staying is None:
         return None
     model.add_module("layers", _layers(len(model.layers), staying, place, place, read, device))
-    model.add_module("tokens", StreamedTable(file, _WORDS, None))
-    positions, norm = placed(model.positions, device), placed(model.norm, device)
-    file.fill("embeddings.position_embeddings.weight", positions.weight)
-    file.fill("embeddings.LayerNorm.weight", norm.weight)
-    file.fill("embeddings.LayerNorm.bias", norm.bias)
-    finish_positions(file, positions.weight)
+    model.add_module("tokens", StreamedTable(file, BEFORE_LAYERS[TABLE], None))
+    for part in (model.positions, model.norm):
+        placed(part, device)
+    for name, stored in BEFORE_LAYERS.items():
+        if name != TABLE:
+            file.fill(stored, model.get_parameter(name))
+    finish_positions(file, model.positions.weight)
     return model.eval()
 
 
