@@ -159,10 +159,9 @@ class RoutedAttention(nn.Module):
             mixed = zip(mixed_CLW.reshape(-1, width).split(real), units.counts, strict=True)
             return torch.cat([functional.pad(part, (0, 0, 0, full - len(part))) for part, full in mixed])
         # First pair of each head and sequence, by head and then by sequence.
-        lengths_S = np.repeat([run.length for run in runs], [run.sequences for run in runs])
         run_S = np.repeat(np.arange(len(runs)), [run.sequences for run in runs])
         head_C, sequence_C = np.nonzero(on_SH.cpu().numpy().T)
-        lengths_C = lengths_S[sequence_C]
+        lengths_C = batch.lengths_S[sequence_C]
         before_C = np.cumsum(lengths_C) - lengths_C
         first_H = np.searchsorted(head_C, np.arange(len(units.counts)))
         begin_H = np.append(before_C, lengths_C.sum())[first_H]  # pairs before each head without filling ones

@@ -328,7 +328,7 @@ def _fit_layer(
 
 def _everything_on(layer: RoutedLayer, x_TD: torch.Tensor, batch: Pack) -> torch.Tensor:
     config = layer.config
-    on_SH = torch.ones(sum(run.sequences for run in batch.runs), config.routed_heads, dtype=torch.bool)
+    on_SH = torch.ones(len(batch.lengths_S), config.routed_heads, dtype=torch.bool)
     x_TD = layer.attention_norm(x_TD + layer.attention(x_TD, on_SH, batch))
     on_TE = torch.ones(len(x_TD), config.experts, dtype=torch.bool)
     return layer.feed_forward_norm(x_TD + layer.feed_forward(x_TD, on_TE))

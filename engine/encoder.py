@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional
@@ -46,6 +47,11 @@ class Pack:
     positions_T: torch.Tensor
     sequences_T: torch.Tensor
     runs: tuple[Run, ...]
+
+    @property
+    def lengths_S(self) -> npt.NDArray[np.int64]:
+        """Tokens of each text."""
+        return np.repeat([run.length for run in self.runs], [run.sequences for run in self.runs])
 
     def to(self, device: str) -> "Pack":
         """The same with its tensors on a device."""

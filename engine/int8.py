@@ -54,8 +54,7 @@ class TorchInt8:
         self, name: str, x_TD: torch.Tensor, batch: Pack, budget: int, trace: list[LayerTrace] | None
     ) -> torch.Tensor:
         sizes = self._sizes
-        texts = sum(run.sequences for run in batch.runs)
-        on_SH = x_TD.new_ones(texts, sizes.base.heads, dtype=torch.bool)
+        on_SH = x_TD.new_ones(len(batch.lengths_S), sizes.base.heads, dtype=torch.bool)
         if sizes.routed_heads:
             on_SR = self._choose(f"{name}.head_router", text_means(x_TD, batch.runs), budget, sizes.shared_heads == 0)
             on_SH[:, sizes.shared_heads :] = on_SR

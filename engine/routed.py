@@ -83,8 +83,7 @@ def with_quorum(on_TE: torch.Tensor, quorum: int, batch: Pack) -> torch.Tensor:
     """
     if quorum < 2:
         return on_TE
-    texts = sum(run.sequences for run in batch.runs)
-    counts_SE = torch.zeros(texts, on_TE.shape[1], dtype=torch.float32, device=on_TE.device)
+    counts_SE = torch.zeros(len(batch.lengths_S), on_TE.shape[1], dtype=torch.float32, device=on_TE.device)
     counts_SE.index_add_(0, batch.sequences_T, on_TE.float())
     return on_TE & (counts_SE >= quorum)[batch.sequences_T]
 

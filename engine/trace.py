@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from engine.config import RoutedConfig
-from engine.encoder import Pack, Run
+from engine.encoder import Pack
 from engine.router import router_columns
 
 
@@ -57,7 +57,7 @@ class TextTrace:
 
 def active_fracs(config: RoutedConfig, layers: Sequence[LayerTrace], batch: Pack) -> list[float]:
     """Share of the parent's layer parameters that worked for each of S texts, mean over its tokens."""
-    lengths_S = _lengths(batch.runs)
+    lengths_S = torch.from_numpy(batch.lengths_S)
     params_S = torch.full((len(lengths_S),), float(len(config.kept) * config.fixed_params), dtype=torch.float64)
     for layer in layers:
         experts_S = _by_text(layer.on_TE.sum(dim=1, keepdim=True), batch).squeeze(1) / lengths_S
@@ -67,7 +67,7 @@ def active_fracs(config: RoutedConfig, layers: Sequence[LayerTrace], batch: Pack
 
 def text_traces(config: RoutedConfig, layers: Sequence[LayerTrace], batch: Pack) -> list[TextTrace]:
     """The trace of each of S texts."""
-    base, lengths = config.base, _lengths(batch.runs).long().tolist()
+    base, lengths = config.base, batch.lengths_S.tolist()
     counts = [_by_text(layer.on_TE, batch).long().tolist() for layer in layers]
     heads = [[tuple(on.nonzero().flatten().tolist()) for on in layer.on_SH.cpu()] for layer in layers]
     head_router, expert_router = (base.width * router_columns(units) for units in (config.routed_heads, config.experts))
@@ -99,13 +99,8 @@ def dense_multiplications(config: RoutedConfig, length: int) -> int:
     return base.layers * (length * by_token + 2 * length**2 * base.width)
 
 
-def _lengths(runs: Sequence[Run]) -> torch.Tensor:
-    return torch.tensor([run.length for run in runs for _ in range(run.sequences)], dtype=torch.float64)
-
-
 def _by_text(values_TE: torch.Tensor, batch: Pack) -> torch.Tensor:
     """[S, E] sums over the tokens of each text."""
-    texts = sum(run.sequences for run in batch.runs)
     values_TE = values_TE.cpu().double()
-    sums_SE = torch.zeros(texts, values_TE.shape[1], dtype=torch.float64)
+    sums_SE = torch.zeros(len(batch.lengths_S), values_TE.shape[1], dtype=torch.float64)
     return sums_SE.index_add_(0, batch.sequences_T.cpu(), values_TE)

@@ -1,9 +1,8 @@
 """The int8 forward as compiled C++, with the bits of `engine.int8.TorchInt8`; optional, found at run time. The same
 library has the layers of `engine.native.float32`.
 
-It is built where there is a C++ compiler (`make setup`, `pip install .`; in a git worktree
-`make native`). Without it, or where its version is
-another one, `int8_forward` gives the torch forward: slower, same vectors.
+It is built where there is a C++ compiler (`make setup`, `pip install .`; in a git worktree `make native`). Without it,
+or where its version is another one, `int8_forward` gives the torch forward: slower, same vectors.
 
 SIFTLINE_KERNEL chooses: "auto" (default), "torch", or an instruction set: "scalar", "avx2", "avx512_vnni", "amx_int8".
 """
@@ -181,9 +180,7 @@ class NativeInt8:
         """
         sizes = self._sizes
         ids_T = np.ascontiguousarray(batch.ids_T.numpy(), np.int64)
-        lengths_S = np.repeat(
-            np.array([run.length for run in batch.runs], np.int32), [run.sequences for run in batch.runs]
-        )
+        lengths_S = batch.lengths_S.astype(np.int32)
         assert 0 <= budget < max(1, sizes.budgets), budget
         assert 0 <= int(ids_T.min()) <= int(ids_T.max()) < sizes.base.vocab, "the tokenizer was checked against it"
         assert int(lengths_S.max()) <= sizes.base.positions, int(lengths_S.max())

@@ -118,9 +118,7 @@ class NativeFloat32:
             MemoryError: there is too little memory for the pack.
         """
         model, tokens = self._model, len(batch.ids_T)
-        lengths_S = np.repeat(
-            np.array([run.length for run in batch.runs], np.int32), [run.sequences for run in batch.runs]
-        )
+        lengths_S = batch.lengths_S.astype(np.int32)
         assert int(lengths_S.sum()) == tokens, tokens
         now = _Batch(
             lengths_S,
