@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from features.columnar_child import EXIT_DATA, EXIT_SETTINGS, MEMORY_BYTES, ROWS
 from features.records import FLOAT_BITS, BadRecord, Fault, Record, fault, make_record
-from features.sources import MissingColumns, SourceConfig, SourceFile, repeated_columns
+from features.sources import SourceConfig, SourceFile, check_columns
 from warehouse import DataError, SettingsError
 from warehouse.scratch import roomy_folder, scratch_folder
 
@@ -127,10 +127,7 @@ def _child(request: dict[str, Any], root: Path) -> Generator[tuple["subprocess.P
 
 
 def _check_schema(schema: pa.Schema, source: SourceConfig, where: str) -> None:
-    if not set(source.columns) <= set(schema.names):
-        raise MissingColumns(source, where, schema.names)
-    if (repeated := repeated_columns(source, where, schema.names)) is not None:
-        raise repeated
+    check_columns(source, where, schema.names)
     type = _plain(schema.field(source.text).type)
     if not (_is_text(type) or _is_bytes(type) or pa.types.is_null(type)):
         raise SettingsError(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from features.lines import CR_HINT, Line, Lines, StreamBroken, decode
 from features.records import BadRecord, Fault, Record, fault, make_record
-from features.sources import MissingColumns, SourceConfig, SourceFile, repeated_columns
+from features.sources import SourceConfig, SourceFile, check_columns
 
 DELIMITERS = {"csv": ",;\t", "tsv": "\t"}
 """What may stand between the cells of a format; Excel writes a .csv with ; where the comma is the decimal point."""
@@ -45,7 +45,8 @@ def read_csv(lines: Lines, source: SourceConfig, file: SourceFile) -> Iterator[R
                 wrong = row.wrong if isinstance(row.wrong, Fault) else fault(row.number, "bad_header", detail, row.raw)
                 yield wrong._replace(reason="bad_header", detail=detail)
                 return
-            header = _header(row, source, file.name)
+            header = row.cells
+            check_columns(source, file.name, header)
             continue
         if isinstance(row.wrong, Fault):
             yield row.wrong
@@ -66,14 +67,6 @@ class _Row(NamedTuple):
     ended: bool
     cells: list[str]
     wrong: BadRecord | Fault | None
-
-
-def _header(row: _Row, source: SourceConfig, name: str) -> list[str]:
-    if not set(source.columns) <= set(row.cells):
-        raise MissingColumns(source, name, row.cells)
-    if (repeated := repeated_columns(source, name, row.cells)) is not None:
-        raise repeated
-    return row.cells
 
 
 def _fields(row: _Row, header: list[str]) -> dict[str, str]:

@@ -201,15 +201,19 @@ def _shown(names: list[str]) -> str:
     return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
 
 
-def repeated_columns(source: SourceConfig, where: str, found: list[str]) -> SettingsError | None:
-    """The error for a column that is wanted and stands more than once, or None."""
-    repeated = [c for c in source.columns if found.count(c) > 1]
-    if not repeated:
-        return None
-    return SettingsError(
-        f"Source '{source.name}': {where} has the column {repeated[0]!r} {found.count(repeated[0])} times. Rename "
-        "all but one."
-    )
+def check_columns(source: SourceConfig, where: str, found: list[str]) -> None:
+    """Refuse a file or query that lacks a column of its source, or has it more than once.
+
+    Raises:
+        MissingColumns, SettingsError: it does.
+    """
+    if not set(source.columns) <= set(found):
+        raise MissingColumns(source, where, found)
+    for column in source.columns:
+        if (times := found.count(column)) > 1:
+            raise SettingsError(
+                f"Source '{source.name}': {where} has the column {column!r} {times} times. Rename all but one."
+            )
 
 
 def _source_file(source: SourceConfig, root: Path, name: str) -> SourceFile:
