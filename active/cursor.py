@@ -21,7 +21,7 @@ class Cursor:
     """The cursor of one project.
 
     Args:
-        path: file that keeps it; its folder exists.
+        path: file that keeps it.
         full_every_s: seconds after which everything is read once more, in case the server's clock went wrong.
     """
 

@@ -57,7 +57,7 @@ class SimulatedAnnotator:
         for item_id, task_id, content in tasks:
             if task_id in answered or item_id not in self._labels:
                 continue
-            seconds = self.seconds(item_id, content)
+            seconds = seconds_to_answer(item_id, content, self._seed)
             service.annotate(task_id, labels=self._labels[item_id], annotator=SIMULATED, seconds=seconds)
             count += 1
         return count
@@ -67,10 +67,6 @@ class SimulatedAnnotator:
         with lake.read() as reader:
             open_ = reader.rows("SELECT item_id FROM queue WHERE project = ? AND state <> 'answered'", [project])
         return sum(item_id not in self._labels for (item_id,) in open_)
-
-    def seconds(self, item_id: str, content: str) -> float:
-        """Time spent on a text; the same for the same item and seed."""
-        return seconds_to_answer(item_id, content, self._seed)
 
 
 def seconds_to_answer(item_id: str, content: str, seed: int) -> float:

@@ -55,13 +55,8 @@ class Content:
         """Metadata keys that annotators see; empty where they see the text alone."""
         return (*self.show, *filter(None, [self.image]))
 
-    @property
-    def count(self) -> int:
-        """Texts of a task."""
-        return max(1, len(self.show))
-
     def texts(self, text: str, metadata: str) -> tuple[str, ...]:
-        """The texts of a task, as many as `count`; empty where the item lacks a key.
+        """The texts of a task, one where no key is named; empty where the item lacks a key.
 
         Args:
             text: the item's content.
