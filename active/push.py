@@ -108,8 +108,8 @@ def overtaken(planned: Sequence[Row], stored: Sequence[Row], on_screens: int) ->
     """Stored rows that a planned one is worth more than, without the first `on_screens` of the service's order.
 
     Args:
-        planned: rows that are about to be sent.
-        stored: open rows that the service holds, with their task ids.
+        planned: rows that are about to be sent, by their state.
+        stored: open rows that the service holds or may hold, with their task ids.
         on_screens: how many stay however little they are worth.
     """
     best = max((row["value"] for row in planned if row["state"] == "planned"), default=0.0)
@@ -131,12 +131,8 @@ def _withdraw(service: AnnotationService, rows: Sequence[Row]) -> set[str]:
     The service keeps those that somebody answered or began; which ones, the next look-up tells. A push that died may
     have left sent rows whose tasks are there, so the same question is asked about all of them.
     """
-    best = max((row["value"] for row in rows if row["state"] == "planned"), default=0.0)
-    behind = [
-        row["item_id"]
-        for row in rows
-        if row["state"] == "sent" and row["value"] < best and not is_explored(row["reason"])
-    ]
+    sent = [row for row in rows if row["state"] == "sent"]
+    behind = [row["item_id"] for row in overtaken(rows, sent, on_screens=0)]
     held = service.find(behind) if behind else {}
     if held:
         service.withdraw([task for tasks in held.values() for task in tasks])
