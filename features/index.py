@@ -91,7 +91,7 @@ class VectorIndex:
 
     def beside(self, name: str) -> Path | None:
         """Where figures about many vectors may be kept, a file that is only a cache; None where they are few."""
-        return self._cache.figures(name) if self._cache and self._distinct.are_many else None
+        return self._cache.beside(f"{name}.npz") if self._cache and self._distinct.are_many else None
 
     def search(self, queries: npt.ArrayLike, k: int) -> tuple[Floats, Rows]:
         """The nearest items of each query.
@@ -149,7 +149,7 @@ class VectorIndex:
 
         if k < 1 or self._cache is None:
             return self._keep(k, *searched())
-        return self._keep(k, *kept_exact(self._cache.neighbors(width), self.keys, width, searched))
+        return self._keep(k, *kept_exact(self._cache.beside(f"neighbors-{width}.npz"), self.keys, width, searched))
 
     def _listed(self, width: int) -> tuple[Floats, Rows]:
         """Neighbours from the lists of the distinct vectors, given back as all their items."""
@@ -158,7 +158,7 @@ class VectorIndex:
         if self._cache is None:
             lists = approximate.neighbor_lists(vectors, width)
         else:
-            lists = kept_lists(self._cache.neighbors(width), distinct.keys, vectors, width)
+            lists = kept_lists(self._cache.beside(f"neighbors-{width}.npz"), distinct.keys, vectors, width)
         if len(own) == len(self):
             return lists.similarity, lists.rows
         similarity = lists.similarity[distinct.group]
@@ -309,7 +309,7 @@ def _read(reader: Reader, encoder_id: str, cache: IndexFiles) -> tuple[list[str]
         return vectors
 
     if len(found) > approximate.EXACT_UP_TO:
-        vectors, digests = kept_vectors(cache.vectors(), reader, found, fetch)
+        vectors, digests = kept_vectors(cache.beside("vectors"), reader, found, fetch)
     else:
         vectors = fetch(np.arange(len(found)))
         digests = digests_of(vectors)

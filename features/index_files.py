@@ -47,20 +47,10 @@ class IndexFiles:
         self._sidecar = folder / f"{name}.json"
         self._name = name
 
-    def neighbors(self, k: int) -> Path:
-        """The file of the neighbour lists; its folder is there."""
+    def beside(self, ending: str) -> Path:
+        """A file of something else about the vectors, such as their neighbour lists; its folder is there."""
         self._make_folder()
-        return self._file.with_name(f"{self._name}.neighbors-{k}.npz")
-
-    def vectors(self) -> Path:
-        """The file of the vectors; its folder is there."""
-        self._make_folder()
-        return self._file.with_name(f"{self._name}.vectors")
-
-    def figures(self, name: str) -> Path:
-        """A file of figures about the vectors; its folder is there."""
-        self._make_folder()
-        return self._file.with_name(f"{self._name}.{name}.npz")
+        return self._file.with_name(f"{self._name}.{ending}")
 
     def load(self, content: Content) -> tuple[Any, str] | None:
         """The index and the file's sha256; None when it is missing, damaged or made from other vectors."""
