@@ -186,13 +186,9 @@ def vote_writes(
         writes.append(Delete("lf_votes", pa.table({"item_id": changed})))
     if rows.num_rows:
         # Where no vote of these functions is left there is no key to look for.
-        alone = voters is not None and set(_names(rows)) <= set(names)
+        alone = voters is not None and set(rows.column("lf_name").unique().to_pylist()) <= set(names)
         writes.append(Append("lf_votes", rows) if alone else Upsert("lf_votes", rows))
     return writes
-
-
-def _names(rows: pa.Table) -> list[str]:
-    return rows.column("lf_name").unique().to_pylist()
 
 
 def fault_writes(stage: Stage, ballots: Sequence[Ballot], *, any_stored: bool) -> list[Write]:

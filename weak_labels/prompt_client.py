@@ -264,7 +264,9 @@ class PromptClient:
             if attempt + 1 < self.config.attempts and stop.wait(min(wait_s, self._clock.left_s())):
                 return _NOT_ASKED
         raise NotAVote(
-            "raised", f"{self.config.url} failed {self.config.attempts} times, last with {problem}; {self._kept()}"
+            "raised",
+            f"{self.config.url} failed {self.config.attempts} times, last with {problem}; the answers so far are kept, "
+            "run again later",
         )
 
     def _post(self, body: Mapping[str, Any]) -> tuple[int, httpx.Headers, bytes]:
@@ -309,9 +311,6 @@ class PromptClient:
 
     def _cost(self, sent: float, answered: float) -> float:
         return (sent * self.config.price_in + answered * self.config.price_out) / 1e6
-
-    def _kept(self) -> str:
-        return "the answers so far are kept, run again later"
 
 
 def _read(content: bytes) -> tuple[str, tuple[int, int] | None]:
