@@ -87,7 +87,13 @@ def configured_api_url() -> str | None:
         SettingsError: it is no address, or the profiles cannot be read.
     """
     url, where = _configured("PREFECT_API_URL")
-    return _plain(url, f"PREFECT_API_URL{where}") if url else None
+    if url and not is_plain_address(url):  # not repeated: it may hold a password
+        raise SettingsError(
+            f"PREFECT_API_URL{where} must look like http://host:4200/api or "
+            "https://api.prefect.cloud/api/accounts/.../workspaces/..., without a log-in: it stands in messages. A "
+            "log-in belongs into PREFECT_API_AUTH_STRING."
+        )
+    return url.rstrip("/") if url else None
 
 
 def _configured(name: str) -> tuple[str, str]:
@@ -109,16 +115,6 @@ def _configured(name: str) -> tuple[str, str]:
     active = os.environ.get("PREFECT_PROFILE", content.get("active", ""))
     value = str(content.get("profiles", {}).get(active, {}).get(name, ""))
     return value, f" of the profile '{active}' in {profiles}"
-
-
-def _plain(url: str, where: str) -> str:
-    if not is_plain_address(url):  # not repeated: it may hold a password
-        raise SettingsError(
-            f"{where} must look like http://host:4200/api or "
-            "https://api.prefect.cloud/api/accounts/.../workspaces/..., without a log-in: it stands in messages. A "
-            "log-in belongs into PREFECT_API_AUTH_STRING."
-        )
-    return url.rstrip("/")
 
 
 def local_api_url(state: Path) -> str | None:
