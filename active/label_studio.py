@@ -32,6 +32,8 @@ from warehouse import ServiceError, ServiceRefused
 
 IMPORT_CHUNK = 200
 PAGE = 500
+_COUNTS = ("total_annotations", "cancelled_annotations")
+"""Answers and skips of a task."""
 # The ids of one look-up travel in the address of a GET, and proxies refuse addresses from 8 kB on.
 LOOKUP_BYTES = 4000
 # A change gets its time before it can be read; no request of the server takes longer.
@@ -190,9 +192,7 @@ class LabelStudioService:
         if newest is None or (since is not None and newest < since):  # the server went back to an earlier state
             since = None
         if since is None:
-            conditions = [
-                _condition(count, "greater", "Number", 0) for count in ("total_annotations", "cancelled_annotations")
-            ]
+            conditions = [_condition(count, "greater", "Number", 0) for count in _COUNTS]
         else:
             after = (since - MARGIN).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
             conditions = [_condition("updated_at", "greater", "Datetime", after)]
@@ -256,11 +256,10 @@ class LabelStudioService:
         """Every task of the project that carries an item id, in ascending order of task id; none without a project."""
         if self._find_project() is None:
             return
-        counts = ("total_annotations", "cancelled_annotations")
-        for task in self._tasks([_condition("id", "greater", "Number", 0)], ",".join(("id", "data", *counts))):
+        for task in self._tasks([_condition("id", "greater", "Number", 0)], ",".join(("id", "data", *_COUNTS))):
             item_id = task["data"].get("item_id")
             if item_id is not None:
-                answered = self._call(lambda task=task: any([count_of(task[count]) for count in counts]))
+                answered = self._call(lambda task=task: any([count_of(task[count]) for count in _COUNTS]))
                 yield StoredTask(task_id=str(task["id"]), item_id=str(item_id), data=task["data"], answered=answered)
 
     def withdraw(self, task_ids: Sequence[str]) -> None:
@@ -270,8 +269,7 @@ class LabelStudioService:
             some = [int(task_id) for task_id in task_ids[start : start + PAGE]]
             selected: Any = {"all": False, "included": some}
             # The server itself looks for answers and drafts right before it deletes.
-            counts = ("total_annotations", "cancelled_annotations")
-            untouched = [_condition(count, "equal", "Number", 0) for count in counts]
+            untouched = [_condition(count, "equal", "Number", 0) for count in _COUNTS]
             untouched.append(_condition("draft_exists", "equal", "Boolean", False))
             filters: Any = {"conjunction": "and", "items": untouched}
             self._call(
