@@ -22,7 +22,7 @@ from warehouse.commit import siftline_version
 from warehouse.connection import Location, private_files
 from warehouse.errors import SettingsError
 from warehouse.files import sha256_of, sync
-from warehouse.formats import write_csv, write_json, write_parquet
+from warehouse.formats import rows_of, write_csv, write_json, write_parquet
 from warehouse.interrupts import stopped_with_us, stream
 from warehouse.read import check_condition, connect, connect_for_people
 from warehouse.reader import Reader
@@ -218,12 +218,7 @@ def _write(
         return
     write = write_csv if format == "csv" else write_json
     with (folder / f"training_set.{format}").open("w", encoding="utf-8", newline="") as target:
-        write(target, rows.schema.names, _rows(rows))
-
-
-def _rows(stream: pa.RecordBatchReader) -> Iterator[tuple[Any, ...]]:
-    for batch in stream:
-        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+        write(target, rows.schema.names, rows_of(rows))
 
 
 def _write_datasets(

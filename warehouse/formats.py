@@ -8,7 +8,7 @@ import csv
 import itertools
 import json
 import math
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -75,6 +75,12 @@ def write_json(target: TextIO, columns: Sequence[str], rows: Iterable[Sequence[A
     names = numbered(columns)
     for row in rows:
         target.write(json.dumps(plain(dict(zip(names, row, strict=True))), ensure_ascii=False) + "\n")
+
+
+def rows_of(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[Any, ...]]:
+    """The rows of batches, as `write_csv` and `write_json` take them."""
+    for batch in batches:
+        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
 
 def write_parquet(target: Path | IO[bytes], stream: pa.RecordBatchReader) -> None:

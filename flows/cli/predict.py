@@ -3,7 +3,7 @@
 import shutil
 import sys
 from collections import defaultdict
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -109,13 +109,9 @@ def _write(made: Path, output: Path | None, form: str) -> None:
     """What was said, as CSV or JSON lines."""
     import pyarrow.parquet as pq
 
-    from warehouse.formats import write_csv, write_json
+    from warehouse.formats import rows_of, write_csv, write_json
 
     said = pq.ParquetFile(made)
-
-    def rows() -> Iterator[tuple[Any, ...]]:
-        for batch in said.iter_batches():
-            yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
     @contextmanager
     def target() -> Generator[Any]:
@@ -126,7 +122,7 @@ def _write(made: Path, output: Path | None, form: str) -> None:
             yield handle
 
     with target() as handle:
-        (write_csv if form == "csv" else write_json)(handle, said.schema_arrow.names, rows())
+        (write_csv if form == "csv" else write_json)(handle, said.schema_arrow.names, rows_of(said.iter_batches()))
 
 
 def _opened(root: Path, *, ask: bool) -> "TextPredictor":
