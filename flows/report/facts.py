@@ -407,24 +407,21 @@ def _queue(reader: Reader) -> tuple[bool, int, list[Row]]:
             f"ORDER BY q.cycle, q.rank, q.item_id LIMIT {QUEUE_ROWS}",
         )
         return True, total, rows
-    candidates = (
-        'FROM "values" v JOIN items i ON i.item_id = v.item_id '
+    valued = 'FROM "values" v JOIN items i ON i.item_id = v.item_id'
+    open_ones = (
         'WHERE v.cycle = (SELECT max(cycle) FROM "values") AND isfinite(v.value) '
         "AND v.item_id NOT IN (SELECT item_id FROM queue) AND v.item_id NOT IN (SELECT item_id FROM gold_labels)"
-    )
-    joined = (
-        "LEFT JOIN latest_predictions p ON p.item_id = v.item_id "
-        "CROSS JOIN (SELECT coalesce(bool_or(multi_label), false) AS multi_label FROM classes) k"
     )
     rows = _dicts(
         reader,
         f"SELECT v.item_id, '' AS state, v.cycle, v.value, v.reason, {text}, p.confidence, "
         "CASE WHEN NOT k.multi_label THEN p.class_id END AS prediction, "
         "CASE WHEN k.multi_label THEN p.class_ids END AS predictions "
-        f"{candidates.replace('WHERE', f'{joined} WHERE', 1)} "
-        f"ORDER BY v.value DESC, v.item_id LIMIT {QUEUE_ROWS}",
+        f"{valued} LEFT JOIN latest_predictions p ON p.item_id = v.item_id "
+        "CROSS JOIN (SELECT coalesce(bool_or(multi_label), false) AS multi_label FROM classes) k "
+        f"{open_ones} ORDER BY v.value DESC, v.item_id LIMIT {QUEUE_ROWS}",
     )
-    return False, int(reader.scalar(f"SELECT count(*) {candidates}")), rows
+    return False, int(reader.scalar(f"SELECT count(*) {valued} {open_ones}")), rows
 
 
 def _ingests(reader: Reader) -> list[Row]:
