@@ -301,11 +301,9 @@ def build_app(service: Service) -> ASGIApp:
 
     async def refused(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
+        code, words = 404, "There is no such path; there are /v1/embeddings, /embed, /info, /health, /metrics."
         if error.status_code == 405:
-            words = "The path takes another method, see docs/engine-server.md."
-        else:
-            words = "There is no such path; there are /v1/embeddings, /embed, /info, /health, /metrics."
-        code = 405 if error.status_code == 405 else 404
+            code, words = 405, "The path takes another method, see docs/engine-server.md."
         headers = {**dict(error.headers or {}), **refusal_headers(code)}
         return JSONResponse(error_body(code, words), status_code=code, headers=headers)
 

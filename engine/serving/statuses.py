@@ -100,9 +100,3 @@ def raw_response(code: int, message: str) -> bytes:
     lines = [f"HTTP/1.1 {code} {BY_CODE[code].type}", "Content-Type: application/json", f"Content-Length: {len(body)}"]
     lines += [f"{name}: {value}" for name, value in refusal_headers(code).items()]
     return "\r\n".join([*lines, "Connection: close", "", ""]).encode() + body
-
-
-def markdown_table() -> str:
-    """The table of docs/engine-server.md."""
-    rows = [f"| {s.code} | {f'`{s.type}`' if s.type else ''} | {s.when} | {s.then} |" for s in STATUSES]
-    return "\n".join(["| status | `error_type` | when | what to do |", "|---:|---|---|---|", *rows])
