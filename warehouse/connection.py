@@ -20,6 +20,7 @@ from warehouse.catalog_file import CHECKED_BYTES, catalog_faults
 from warehouse.disk import disk_full
 from warehouse.errors import SettingsError, WarehouseError, WarehouseNotFound, without_secrets
 from warehouse.extensions import open_duckdb
+from warehouse.hung_server import watch
 from warehouse.locks import FolderLock, PostgresLock, WriteLock
 from warehouse.quoting import quote
 from warehouse.stored_sql import refuse_foreign_sql
@@ -195,6 +196,8 @@ def connect(
     """
     location = locate(place)
     check_present(location, create=not read_only)
+    if location.dsn is not None:
+        watch(location.dsn)
     # The catalogue is small: more threads, and more transactions than one, double what opening costs.
     connection = open_duckdb(location.extensions, threads=1)
     try:

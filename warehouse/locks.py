@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from warehouse.away import close, folder_away, server_away
 from warehouse.errors import WarehouseBusy, WarehouseError, without_secrets
 from warehouse.extensions import open_duckdb
+from warehouse.hung_server import watch
 from warehouse.quoting import quote
 
 TIMEOUT_S = 300.0
@@ -126,6 +127,7 @@ class PostgresLock:
     @contextmanager
     def held(self) -> Generator[Sure]:
         """Hold the lock for a block, over a connection of its own."""
+        watch(self._dsn)
         connection = open_duckdb(("postgres_scanner",))
         try:
             try:

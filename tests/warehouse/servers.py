@@ -44,6 +44,20 @@ class Postgres:
         self.server.send_signal(number)
         self.server.wait()
 
+    @contextlib.contextmanager
+    def frozen(self) -> Generator[None]:
+        """All of its processes stand still for a block; the kernel goes on to take connections and what is sent."""
+        children = Path(f"/proc/{self.server.pid}/task/{self.server.pid}/children")
+        self.server.send_signal(signal.SIGSTOP)
+        processes = [int(pid) for pid in children.read_text().split()]
+        for pid in processes:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in [*processes, self.server.pid]:
+                os.kill(pid, signal.SIGCONT)
+
     def ask(self, database: str, sql: str) -> None:
         connection = open_duckdb(("postgres_scanner",))
         connection.execute(f"ATTACH 'host={self.folder} user=siftline dbname={database}' AS pg (TYPE postgres)")

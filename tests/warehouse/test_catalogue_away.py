@@ -1,7 +1,11 @@
 """A PostgreSQL catalogue whose server goes away, comes back, or ends single sessions, in the middle of a commit too."""
 
+import contextlib
 import gc
+import os
 import signal
+import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +18,8 @@ import warehouse.extensions
 from flows.cli.main import run_command
 from tests.warehouse.servers import Postgres, running_postgres
 from tests.warehouse.test_commit_is_atomic import count, items
-from warehouse import Append, CatalogAway, CommitFailed, Lake, Location, Transient, WarehouseError
+from warehouse import Append, CatalogAway, CommitFailed, Lake, Location, Transient, WarehouseError, hung_server
+from warehouse.extensions import open_duckdb
 
 OTHERS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}' AND pid <> pg_backend_pid()"
 HOLDERS = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted"
@@ -103,6 +108,67 @@ def test_a_server_that_hangs_is_given_up(server: Postgres, place: Location, monk
             Lake(place, read_only=True)
     finally:
         server.server.send_signal(signal.SIGCONT)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits is looked at soon."""
+    monkeypatch.setenv("PGCONNECT_TIMEOUT", "2")
+    monkeypatch.setattr(hung_server, "LOOK_S", 0.1)
+    monkeypatch.setattr(hung_server, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(hung_server, "_watching", 0)  # that of an earlier test sleeps for long
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_server_that_hangs_in_the_middle_of_a_question_is_given_up(server: Postgres, place: Location) -> None:
+    """By itself its client waits for ever, and no Ctrl-C gets through to it."""
+    with Lake(place) as lake:
+        with lake.read() as reader, server.frozen(), pytest.raises(CatalogAway, match="closed the connection"):
+            reader.scalar("SELECT count(*) FROM items")
+        with place.write_lock().held() as sure, server.frozen(), pytest.raises(CatalogAway, match="does not answer"):
+            sure()
+        assert count(lake, "items") == 0
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_server_that_takes_long_and_is_there_is_waited_for(server: Postgres, place: Location) -> None:
+    with contextlib.closing(open_duckdb(("postgres_scanner",))) as connection:
+        connection.execute(f"ATTACH '{place.dsn}' AS pg (TYPE postgres)")
+        hung_server.watch(str(place.dsn))
+        slow = "SELECT * FROM postgres_query('pg', 'SELECT pg_sleep(2)::text, 7')"
+        assert connection.execute(slow).fetchone() == ("", 7)
+
+
+def test_a_connection_waits_from_its_question_to_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hung_server, "PATIENCE_S", 0.2)
+    waits = hung_server._waits  # pyright: ignore[reportPrivateUsage]
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        socket.create_connection(listening.getsockname()) as asks,
+        listening.accept()[0] as answers,
+    ):
+        asks.sendall(b"?")
+        assert not waits(asks), "not for long yet"
+        time.sleep(0.4)
+        assert waits(asks)
+        answers.sendall(b"!")
+        asks.recv(1)
+        time.sleep(0.4)
+        assert not waits(asks)
+
+
+@pytest.mark.parametrize(
+    ("named", "port"), [("", 5432), ("port=6000", 6000), ("host=a,b port='6000,6001'", 6001), ("support=1", 5432)]
+)
+def test_the_port_of_a_catalogue_is_the_settings_or_postgresqls(
+    monkeypatch: pytest.MonkeyPatch, named: str, port: int
+) -> None:
+    monkeypatch.setattr(hung_server, "_ports", set())
+    monkeypatch.setattr(hung_server, "_watching", os.getpid())
+    monkeypatch.delenv("PGPORT", raising=False)
+    hung_server.watch(named)
+    of = hung_server._port  # pyright: ignore[reportPrivateUsage]
+    assert {of(("127.0.0.1", port)), of(f"/run/.s.PGSQL.{port}")} <= hung_server._ports  # pyright: ignore[reportPrivateUsage]
 
 
 def test_what_a_person_must_mend_is_no_server_that_is_away(
