@@ -13,6 +13,9 @@ T = TypeVar("T")
 
 EXEC_S = 2.0
 """While a process becomes another program, its environment is empty for a moment, longer on a busy machine."""
+_SHELL = "/bin/sh"
+_WAITS = 'read -r _ && exec "$@" </dev/null'
+"""Becomes the command, with the same id and start time, when a line comes; ends when nobody can send one any more."""
 
 
 def last_words(log: Path) -> str:
@@ -28,30 +31,37 @@ def spawn(command: Sequence[str], environment: Mapping[str, str], log: Path, rec
         command: an absolute path and arguments.
         environment: all of its variables.
         log: what it prints is added to this file, its owner's only.
-        record: writes down its id and `start_time`; where that fails nobody would find the process again, so it is
-            killed.
+        record: writes down its id and `start_time`. The process begins its work only then, since nobody would find it
+            again: where that fails it is killed, and where this process is killed it ends.
 
     Returns:
         What `record` returns.
     """
-    # posix_spawn rather than Popen: the process outlives this one, and no object waits for its end.
-    pid = os.posix_spawn(
-        command[0],
-        list(command),
-        environment,
-        file_actions=[
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
-            (os.POSIX_SPAWN_DUP2, 1, 2),
-        ],
-        setsid=True,
-    )
+    gate, opens = os.pipe()
     try:
-        return record(pid, start_time(pid))
-    except BaseException:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)
-        raise
+        # posix_spawn rather than Popen: the process outlives this one, and no object waits for its end.
+        pid = os.posix_spawn(
+            _SHELL,
+            [_SHELL, "-c", _WAITS, _SHELL, *command],
+            environment,
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, gate, 0),
+                (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+            ],
+            setsid=True,
+        )
+        try:
+            recorded = record(pid, start_time(pid))
+            os.write(opens, b"\n")
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+            raise
+        return recorded
+    finally:
+        os.close(gate)
+        os.close(opens)
 
 
 def end(pid: int, started: int, patience_s: float) -> bool:

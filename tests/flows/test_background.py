@@ -5,6 +5,8 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 from flows.background import MARK, Background
 from flows.processes import start_time
 from tests.prefect_runs import wait_for
+from tests.projects import ROOT
 from warehouse import SettingsError
 
 
@@ -71,6 +74,27 @@ def test_a_copied_project_leaves_the_processes_of_the_first_one_alone_and_a_move
     finally:
         if start_time(running.pid) == running.started:
             os.kill(running.pid, signal.SIGKILL)
+
+
+def test_a_process_whose_starter_is_killed_before_it_is_written_down_does_nothing_and_ends(tmp_path: Path) -> None:
+    """Else the next `up` starts a second one beside it, and no `down` finds the first."""
+    code = """
+        import os, signal, sys
+        from pathlib import Path
+        from flows.processes import spawn
+
+        def record(pid, started):
+            print(pid, started, flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        spawn(["/bin/sh", "-c", "echo it works"], dict(os.environ), Path(sys.argv[1]), record)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), tmp_path / "log"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    pid, started = map(int, ended.stdout.split())
+    wait_for(lambda: start_time(pid) != started)
+    assert (tmp_path / "log").read_text() == ""
 
 
 def test_a_process_that_cannot_be_written_down_is_not_left_running(tmp_path: Path) -> None:
