@@ -242,7 +242,12 @@ def backed_up(root: Path, script: str) -> Path:
 
 def test_the_backup_on_the_page_is_a_project(tmp_path: Path) -> None:
     [script] = re.findall(r"```sh\n(to=[^`]*?sqlite.*?)```", PAGE, re.DOTALL)
-    copy = backed_up(make_tickets(tmp_path), script)
+    root, disk = make_tickets(tmp_path), tmp_path / "disk"
+    for folder in (disk, root / "lake"):
+        folder.mkdir()
+    (root / "lake" / "data").symlink_to(disk)
+    copy = backed_up(root, script)
+    assert not (copy / "lake" / "data").is_symlink(), "it would verify by the files of the original"
     with Project(copy).read_lake() as lake, lake.read() as reader:
         assert reader.scalar("SELECT count(*) FROM items") == 2
         [watched] = re.findall(r'siftline sql --format csv "(.*?)"', PAGE, re.DOTALL)
