@@ -7,16 +7,16 @@ no snapshot knows, which a writer that was killed left behind. Snapshots, and wh
 only when a number of days is named.
 """
 
-import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
 import duckdb
 
-from warehouse.away import closing
+from warehouse.away import closing, server_away
 from warehouse.catalog_file import vacuum_fault
 from warehouse.checksums import note_all
 from warehouse.commit import describe, under_lock
@@ -120,7 +120,7 @@ def maintain(lake: Lake, *, expire_older_than_days: float | None = None, grace_h
         foreign += (theirs := _foreign(lake, call, since))
         if not theirs:
             removed += _step(lake, f"CALL ducklake_{call}('lake', older_than => {since})", "")
-    with lake.lock.held(), contextlib.closing(lake.new_cursor()) as cursor:
+    with lake.lock.held(), _asking(lake) as cursor:
         note_all(cursor, lake.location)
     sizes, vacuumed = _vacuum(lake)
     if foreign:
@@ -143,6 +143,16 @@ def maintain(lake: Lake, *, expire_older_than_days: float | None = None, grace_h
     )
 
 
+@contextmanager
+def _asking(lake: Lake) -> Generator[duckdb.DuckDBPyConnection]:
+    """A cursor for a question between the commits; a server that is away is told by type, as by those."""
+    try:
+        with closing(lake.new_cursor()) as cursor:
+            yield cursor
+    except duckdb.Error as error:
+        raise server_away(str(error)) or error from None
+
+
 def _older(lake: Lake, age: str) -> list[int]:
     """Snapshots from before a time, but the newest.
 
@@ -150,7 +160,7 @@ def _older(lake: Lake, age: str) -> list[int]:
     another form, of which only the day counts. So it takes all of the day that the time is in.
     """
     older = f"SELECT snapshot_id FROM ducklake_snapshots('lake') WHERE snapshot_time < {age}"
-    with contextlib.closing(lake.new_cursor()) as cursor:
+    with _asking(lake) as cursor:
         newest = "(SELECT max(snapshot_id) FROM ducklake_snapshots('lake'))"
         return [int(n) for (n,) in cursor.execute(f"{older} AND snapshot_id < {newest} ORDER BY ALL").fetchall()]
 
@@ -160,7 +170,7 @@ def _foreign(lake: Lake, call: str, since: str) -> list[str]:
 
     The catalogue of a warehouse from somebody else may name any file of this machine for removal.
     """
-    with closing(lake.new_cursor()) as cursor:
+    with _asking(lake) as cursor:
         found = cursor.execute(f"CALL ducklake_{call}('lake', older_than => {since}, dry_run => true)").fetchall()
     top = lake.location.data_path
     paths = [str(path) for path, *_ in found]
@@ -203,7 +213,7 @@ def _on_one_thread(lake: Lake) -> duckdb.DuckDBPyConnection:
 
 
 def _with_many_deletions(lake: Lake) -> list[str]:
-    with contextlib.closing(lake.new_cursor()) as cursor:
+    with _asking(lake) as cursor:
         found = cursor.execute(
             "SELECT table_name FROM ducklake_table_info('lake') WHERE delete_file_count > ? ORDER BY 1",
             [MOST_WITH_DELETIONS],

@@ -20,6 +20,7 @@ from tests.warehouse.servers import Postgres, running_postgres
 from tests.warehouse.test_commit_is_atomic import count, items
 from warehouse import Append, CatalogAway, CommitFailed, Lake, Location, Transient, WarehouseError, hung_server
 from warehouse.extensions import open_duckdb
+from warehouse.maintain import maintain
 
 OTHERS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}' AND pid <> pg_backend_pid()"
 HOLDERS = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted"
@@ -227,6 +228,40 @@ def test_a_stage_whose_first_look_fails_leaves_no_transaction(
         monkeypatch.undo()
         with lake.stage("s", version=1, inputs=()) as stage:
             assert stage.commit([Append("items", items(3))]).committed
+
+
+@pytest.mark.parametrize("asks", ["delete_file_count >", "snapshot_time <", "dry_run => true", "SELECT s.path"])
+def test_upkeep_whose_server_goes_away_between_its_steps_says_so_and_the_next_goes_on(
+    server: Postgres, place: Location, monkeypatch: pytest.MonkeyPatch, asks: str
+) -> None:
+    """It said that the warehouse cannot be read, and that without a backup the answers in it are lost."""
+    real = Lake.new_cursor
+
+    class Cursor:
+        def __init__(self, cursor: Any) -> None:
+            self.cursor = cursor
+
+        def execute(self, sql: str, *values: Any) -> Any:
+            if asks in sql:
+                server.stop(signal.SIGQUIT)
+            return self.cursor.execute(sql, *values)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.cursor, name)
+
+    with Lake(place) as lake:
+        with lake.stage("s", version=1, inputs=()) as stage:
+            stage.commit([Append("items", items(3))])
+        monkeypatch.setattr(Lake, "new_cursor", lambda lake, **how: Cursor(real(lake, **how)))
+        try:
+            with pytest.raises(CatalogAway, match="does not answer"):
+                maintain(lake, expire_older_than_days=0, grace_h=0)
+        finally:
+            if server.server.poll() is not None:
+                server.start()
+        monkeypatch.undo()
+        maintain(lake, expire_older_than_days=0, grace_h=0)
+        assert count(lake, "items") == 3
 
 
 def test_an_export_in_whose_middle_the_server_goes_away_says_so(
