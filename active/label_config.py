@@ -47,9 +47,7 @@ grid-template-columns: repeat(auto-fill, minmax(min(100%, {column}rem), 1fr)); }
     }}</Style>
 {shown}
   <Header value="{question}" size="5" style="margin: 0"/>
-  <Header value="A class that is chosen already is the model's suggestion: change it where it is wrong. Its key \
-takes it back." size="6" style="{small}; margin: 0"/>
-  <Choices name="{choices}" toName="{text}" {kind} showInline="{inline}">
+{hint}  <Choices name="{choices}" toName="{text}" {kind} showInline="{inline}">
 {options}
   </Choices>
   <Header value="The sign beside a class is its key. Ctrl+Enter submits, on a Mac Command+Enter. Skip (Ctrl+Space) \
@@ -63,6 +61,10 @@ border-radius: 8px; font-size: 1.1rem; white-space: pre-wrap; overflow-wrap: any
 max-height: {height}vh; overflow-y: auto">
     <Text name="{name}" value="${name}" valueType="text"/>
   </View>"""
+_CHOSEN = "A class that is chosen already"
+_HINT = f'''  <Header value="{_CHOSEN} is the model's suggestion: change it where it is wrong. Its key \
+takes it back." size="6" style="{{small}}; margin: 0"/>
+'''
 # Every text has its heading, so that the label config of a pair can be told from one for other keys.
 _NAMED = """  <View style="flex: 1 1 13rem; min-width: 0; display: flex; flex-direction: column">
     <Header value={heading} size="6" style="{small}; margin: 0 0 0.25rem; overflow-wrap: anywhere"/>
@@ -84,6 +86,7 @@ class Page:
         texts: what the texts are that stand side by side, at most 4, two make a pair; of one it is not shown.
         image: an image stands above the texts.
         multi_label: any number of classes may be chosen, else exactly one.
+        suggest: tasks have suggestions, and the page says what a class is that is chosen already.
 
     Raises:
         SettingsError: a class name cannot be shown as it is, or the number of texts is out of range.
@@ -93,6 +96,7 @@ class Page:
     texts: tuple[str, ...] = ()
     image: bool = False
     multi_label: bool = False
+    suggest: bool = True
 
     def __post_init__(self) -> None:
         for name in self.classes:
@@ -147,6 +151,7 @@ def label_config(page: Page) -> str:
         text=TEXT,
         choices=LABEL,
         question="Which classes fit? Where none does, submit without one." if page.multi_label else "Which class fits?",
+        hint=_HINT.format(small=_SMALL) if page.suggest else "",
         kind=_SEVERAL if page.multi_label else _ONE,
         inline="false" if below else "true",
         column=min(_COLUMN_REM, round(_AROUND_REM + longest * _LETTER_REM, 2)),
@@ -201,7 +206,8 @@ def _is_ours(config: str, root: ElementTree.Element, page: Page) -> bool:
     offered = tuple(option.get("value", "") for option in choices.findall("Choice"))
     several = _takes_several(choices)
     try:
-        made = label_config(replace(page, classes=offered, texts=_headings(root), multi_label=several))
+        hint = _has_hint(root)
+        made = label_config(replace(page, classes=offered, texts=_headings(root), multi_label=several, suggest=hint))
     except SettingsError:
         return False
     one, other = (ElementTree.canonicalize(xml, with_comments=True, strip_text=True) for xml in (config, made))
@@ -210,7 +216,13 @@ def _is_ours(config: str, root: ElementTree.Element, page: Page) -> bool:
 
 def _headings(root: ElementTree.Element) -> tuple[str, ...]:
     """What stands above the texts of a page that was made here: all headers but those below the texts."""
-    return tuple(header.get("value", "") for header in root.iter("Header"))[: -_PAGE.count("<Header")]
+    below = _PAGE.count("<Header") + _has_hint(root)
+    return tuple(header.get("value", "") for header in root.iter("Header"))[:-below]
+
+
+def _has_hint(root: ElementTree.Element) -> bool:
+    """Whether a page says what a class is that is chosen already."""
+    return any(header.get("value", "").startswith(_CHOSEN) for header in root.iter("Header"))
 
 
 def _with_comments() -> ElementTree.XMLParser:
@@ -220,7 +232,8 @@ def _with_comments() -> ElementTree.XMLParser:
 def fits(config: str, offered: Sequence[str], page: Page) -> bool:
     """Whether a page on the server offers the classes, in whatever order, as many at once as it must, and shows all.
 
-    One that was made for other texts does not: its headings would be wrong.
+    One that was made for other texts does not: its headings would be wrong. Nor does one that speaks of suggestions
+    where there are none, or does not where there are some.
     """
     shows = all(re.search(rf"\${name}\b", config) for name in page.variables)
     try:
@@ -230,7 +243,7 @@ def fits(config: str, offered: Sequence[str], page: Page) -> bool:
     several = [_takes_several(found) for found in root.iter("Choices") if found.get("name") == LABEL]
     if not shows or set(offered) != set(page.classes) or several != [page.multi_label]:
         return False
-    return _headings(root) == page.headings or not _is_ours(config, root, page)
+    return (_headings(root), _has_hint(root)) == (page.headings, page.suggest) or not _is_ours(config, root, page)
 
 
 def _takes_several(choices: ElementTree.Element) -> bool:

@@ -47,6 +47,7 @@ class LabelStudioService:
         url, api_key, project, timeout_s, key_file: as for `Connection`, which also says what it raises.
         annotators_per_task: people who answer each task.
         multi_label: a task takes any number of classes, else exactly one.
+        suggest: tasks have suggestions, of which the page speaks.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class LabelStudioService:
         timeout_s: float = TIMEOUT_S,
         annotators_per_task: int = 1,
         multi_label: bool = False,
+        suggest: bool = True,
         key_file: Path | None = None,
     ) -> None:
         self._connection = Connection(url, api_key, project, timeout_s=timeout_s, key_file=key_file)
@@ -66,6 +68,7 @@ class LabelStudioService:
         self.project = project
         self.annotators_per_task = annotators_per_task
         self.multi_label = multi_label
+        self.suggest = suggest
         self._project_id: int | None = None
         self._emails: dict[int, str] = {}
         self._problems: dict[str, str] = {}
@@ -90,7 +93,13 @@ class LabelStudioService:
 
     def ensure_project(self, classes: Sequence[str], *, texts: Sequence[str] = (), image: bool = False) -> bool:
         """Find the project or create it, and bring it up to date; see `active.label_studio_project`."""
-        page = Page(classes=tuple(classes), texts=tuple(texts), image=image, multi_label=self.multi_label)
+        page = Page(
+            classes=tuple(classes),
+            texts=tuple(texts),
+            image=image,
+            multi_label=self.multi_label,
+            suggest=self.suggest,
+        )
         self._project_id, created = ensure_project(self._connection, page, annotators_per_task=self.annotators_per_task)
         return created
 

@@ -222,6 +222,7 @@ class Project:
             self.settings.project.name,
             annotators_per_task=section.annotators_per_task,
             multi_label=self.multi_label,
+            suggest=section.suggest,
             key_file=studio_key_file(self.root, *server),
         )
 

@@ -284,3 +284,17 @@ def test_the_kind_of_project_changes_only_before_the_first_answer(lake: Lake, tm
     with pytest.raises(SettingsError, match=r"multi_label under .project. is false, and the warehouse holds answers"):
         ingest(lake, one)
     assert kinds() == [(True,)]
+
+
+def test_a_page_speaks_of_suggestions_where_there_are_some_and_follows_the_setting() -> None:
+    with_some = Page(classes=("a", "b"), texts=("question", "answer"))
+    with_none = dataclasses.replace(with_some, suggest=False)
+    assert "the model's suggestion" in label_config(with_some)
+    assert "suggestion" not in label_config(with_none)
+    for before, now in ((with_some, with_none), (with_none, with_some)):
+        made = label_config(before)
+        assert fits(made, before.classes, before)
+        assert not fits(made, before.classes, now)
+        assert updated(made, now) == label_config(now)
+        own = made.replace("Which class fits?", "Our own words")
+        assert fits(own, before.classes, now), "a page that somebody redesigned stays"
