@@ -28,7 +28,7 @@ from warehouse.durable import NewFiles
 from warehouse.errors import CommitFailed, Overtaken, ServerAway, WarehouseError, without_secrets
 from warehouse.hashing import combine, hash_rows
 from warehouse.locks import Sure, WriteLock
-from warehouse.schema import TABLE_BY_NAME
+from warehouse.schema import TABLE_BY_NAME, rows_in_words
 from warehouse.stage import Append, Delete, Stage, Upsert, Write, newest
 
 ATTEMPTS = 12
@@ -84,7 +84,7 @@ def plan(
     for write in writes:
         written = 0 if isinstance(write, Delete) else write.rows.num_rows
         counts[write.table] = counts.get(write.table, 0) + written
-    message = message or f"{stage.name}: " + (", ".join(f"{n} {t}" for t, n in counts.items()) or "no rows")
+    message = message or f"{stage.name}: " + (rows_in_words(counts) or "no rows")
     return Commit(
         stage=stage,
         writes=writes,

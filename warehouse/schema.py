@@ -5,6 +5,7 @@ warehouses to it, the data dictionary is printed from it, and `content_hash` lea
 bookkeeping.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 SCHEMA_VERSION = 6
@@ -369,3 +370,12 @@ TABLES: tuple[Table, ...] = (
 )
 
 TABLE_BY_NAME = {t.name: t for t in TABLES}
+
+
+def rows_in_words(counts: Mapping[str, int]) -> str:
+    """Rows by table, in words: 1 model, 300 predictions."""
+    return ", ".join(f"{n:,} {_one(table) if n == 1 else table}" for table, n in counts.items())
+
+
+def _one(table: str) -> str:
+    return "class" if table == "classes" else table.removesuffix("s")

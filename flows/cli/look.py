@@ -17,6 +17,7 @@ from flows.settings_file import load_settings
 from flows.take_over import in_words
 from warehouse import Lake, Reader, StageResult
 from warehouse.answers import NO_CLASS, labels_in_words
+from warehouse.schema import rows_in_words
 
 if TYPE_CHECKING:
     from active.quality import Suspect
@@ -60,12 +61,14 @@ def show_status(root: Path) -> None:
         )
         print_table(
             ["stage", "last commit (UTC)", "seconds", "rows"],
-            [(*row[:3], ", ".join(f"{n:,} {table}" for table, n in json.loads(row[3]).items())) for row in stages],
+            [(*row[:3], rows_in_words(json.loads(row[3]))) for row in stages],
             title="stages",
         )
         waiting = waiting_tasks(reader)
         for sentence in in_words(root.absolute() / ".siftline"):
             out.print(sentence)
+        if unlearned := unlearned_answers(reader):
+            out.print(f"{unlearned}{project_hint(root)}")
         if skipped := skipped_tasks(reader):
             out.print(skipped)
         if spent := budget_spent(reader, settings):
@@ -135,6 +138,18 @@ def skipped_tasks(reader: Reader) -> str:
         if tasks
         else ""
     )
+
+
+def unlearned_answers(reader: Reader) -> str:
+    """That answers are in the warehouse which the models do not know yet, up to the option of a project; or nothing."""
+    answers = reader.scalar(
+        """
+        SELECT count(*) FROM current_annotations WHERE action = 'labelled' AND committed_at > coalesce(
+            (SELECT max(committed_at) FROM runs WHERE stage IN ('end_model', 'value')), '-infinity'::TIMESTAMPTZ)
+        """
+    )
+    came = counted(answers, "answer has", "answers have")
+    return f"{came} come since the models last learned. To learn from them: siftline run" if answers else ""
 
 
 def budget_spent(reader: Reader, settings: Settings) -> str:

@@ -16,6 +16,7 @@ from flows.limits import said_stop
 from flows.prefect_server import disk_full, log_in_hint, prefect_api
 from warehouse import ServiceError, SettingsError, StageResult
 from warehouse.rounding import three_decimals
+from warehouse.schema import rows_in_words
 
 if TYPE_CHECKING:
     from flows.project import Project
@@ -103,7 +104,7 @@ class Announcer:
         counts = {key.replace("_", " "): n for key, n in result.detail.items() if isinstance(n, int | float) and n}
         if not result.committed and not (result.stage == "annotate" and counts):
             return
-        written = ", ".join(f"{n:,} {table}" for table, n in result.rows_written.items() if table != "models")
+        written = rows_in_words({table: n for table, n in result.rows_written.items() if table != "models"})
         shown = {key: f"{n:,}" if isinstance(n, int) else three_decimals(n) for key, n in counts.items()}
         told, took = ", ".join(f"{key} {n}" for key, n in shown.items()), f"({result.seconds:.1f} s)"
         line = f"  {result.stage:<12}{written:<28}  {told}  {took}"

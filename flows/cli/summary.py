@@ -17,6 +17,7 @@ from flows.cli.look import (
     skipped_tasks,
     tasks_wait,
     then_run,
+    unlearned_answers,
     waiting_tasks,
 )
 from flows.project import Project
@@ -47,6 +48,7 @@ def print_summary(project: Project, summary: RunSummary, *, seconds: float) -> N
             "WHERE action <> 'deleted'"
         )
         labels = reader.scalar("SELECT count(*) FROM gold_labels")
+        unlearned = unlearned_answers(reader)
         skipped = skipped_tasks(reader)
         done = budget_spent(reader, project.settings)
         waiting = waiting_tasks(reader)
@@ -90,6 +92,8 @@ def print_summary(project: Project, summary: RunSummary, *, seconds: float) -> N
         out.print(f"So far all labels are '{alike}'. The end model learns once one is another, and says nothing before")
     if why := summary.last_detail("evaluate").get("unscored"):
         out.print(f"Nothing is scored: {why}")
+    if unlearned:
+        out.print(unlearned + hint)
     if skipped:
         out.print(skipped)
     if done:

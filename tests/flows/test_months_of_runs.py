@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from flows.cli.history import list_snapshots
 from flows.cli.look import show_queue, show_status
 from flows.figures import NAMED_POINTS, Rows, curve_picture, figures
 from flows.report.page import write_report
 from tests.flows import report_lake
-from warehouse import Lake
+from warehouse import Append, Lake
+from warehouse.schema import rows_in_words
 
 
 @pytest.fixture
@@ -46,6 +48,28 @@ def test_status_and_queue_add_up_what_is_done(
             int(a) + int(b) for a, b in zip(*(r[1:] for r in whole[:2]), strict=True)
         ]
     assert [row[0] for row in table(status, "end models, the last 1 of 3")] == ["3"]
+
+
+def test_status_tells_of_answers_that_the_models_do_not_know(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    show_status(project)
+    assert "last learned" not in capsys.readouterr().out
+    with Lake(project / "lake") as lake, lake.stage("collect", version=1, inputs=(), params={"more": 1}) as stage:
+        later = "updated_at + INTERVAL 1 HOUR AS updated_at"
+        edited = f"* EXCLUDE (run_id, committed_at) REPLACE ('n' || annotation_id AS annotation_id, {later})"
+        rows = stage.arrow(f"SELECT {edited} FROM annotations ORDER BY item_id LIMIT 2")
+        stage.commit([Append("annotations", rows)])
+    show_status(project)
+    status = " ".join(capsys.readouterr().out.split())
+    assert "2 answers have come since the models last learned. To learn from them: siftline run --project" in status
+
+
+def test_one_row_is_not_called_by_the_name_of_its_table(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    show_status(project)
+    list_snapshots(project, 99)
+    shown = capsys.readouterr().out
+    assert shown.count("1 model, ") == 1 + 3
+    assert "1 models" not in shown
+    assert rows_in_words({"classes": 1, "queue": 1, "items": 1000}) == "1 class, 1 queue, 1,000 items"
 
 
 def test_an_old_cycle_with_an_open_task_is_still_named(
