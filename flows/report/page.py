@@ -23,6 +23,7 @@ from flows.visible import visible
 from warehouse import Lake, siftline_version
 from warehouse.answers import NO_CLASS
 from warehouse.files import replaced_file
+from warehouse.schema import rows_in_words
 from weak_labels.report import wilson
 
 _MAP_NAME = 24
@@ -103,6 +104,7 @@ def _render(facts: Facts, item_map: Mapping[str, Any] | None, *, title: str, cla
         reason_words=REASONS,
         neighbours=neighbours(facts),
         suggestion=partial(suggestion, classes),
+        suggested=any(suggestion(classes, row) for row in facts.queue),
     )
 
 
@@ -150,6 +152,7 @@ def _template() -> Template:
     )
     for name in ("count", "counted", "score", "percent", "duration", "moment", "excerpt"):
         environment.filters[name] = getattr(text, name)
+    environment.filters["rows_in_words"] = rows_in_words
     environment.filters["breakable"] = _breakable
     environment.filters["commands"] = _commands
     return environment.get_template("report.html.j2")

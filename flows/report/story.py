@@ -28,6 +28,8 @@ FAIR_ITEMS = 10
 """With fewer the interval says nothing."""
 LEFT_ASIDE = 0.2
 """Share of what weak labels taught below which the end model is said to leave it aside; before any label it is 0.98."""
+LEARNS = "It takes labeling functions that vote, or answers, for more than one class; then run `siftline run`."
+"""What an end model needs."""
 _HOW = {
     "siftline": "set [evaluate] gold in siftline.toml and run `siftline run`",
     "gold_only": "set [evaluate] gold in siftline.toml and run `siftline run` once people have answered",
@@ -192,10 +194,11 @@ def fair_soon(fair: FairScore | None) -> str:
 
 
 def outlook_sentence(facts: Facts) -> str:
-    """What more labels would bring, where the curve is long enough to say."""
+    """What more labels would bring, where the curve is long enough to say and there are so many items left."""
     points = facts.series["accuracy"].get("siftline", ())
     found = outlook({point.labels: point.mean for point in points})
-    return found.sentence() if found else ""
+    left = dict(facts.splits).get("train", 0) - facts.gold_labels
+    return found.sentence() if found and found.labels <= left else ""
 
 
 def curve_caption(facts: Facts, curves: Sequence[Curve]) -> str:

@@ -397,6 +397,31 @@ def test_items_without_cycles_or_scores(tmp_path: Path, items: int) -> None:
     assert "no accuracy has been measured yet" in text
 
 
+def test_before_an_end_model_the_page_says_what_one_takes(full: tuple[str, Page], tmp_path: Path) -> None:
+    takes = "labeling functions that vote, or answers, for more than one class"
+    with copy_of(Lake, tmp_path / "lake") as lake:
+        report_lake.add_items(lake)
+        text, _ = written(lake, tmp_path)
+    assert text.count(takes) == 2
+    assert "name a file with their labels" not in text, "that may be done, and scores nothing yet"
+    assert takes not in full[0]
+
+
+def test_what_the_figures_of_a_task_are_stands_below_those_that_have_them(
+    full: tuple[str, Page], tmp_path: Path
+) -> None:
+    percentage, value = "The percentage is the end model's confidence", "The value is that beside the tasks chosen"
+    assert percentage in html.unescape(full[0])
+    assert value in full[0]
+    with report_lake.full_lake(tmp_path / "lake") as lake:
+        with lake.stage("bare", version=1, inputs=()) as stage:
+            bare = "* EXCLUDE (run_id, committed_at) REPLACE (0::FLOAT AS value, -1 AS prediction)"
+            stage.commit([Upsert("queue", stage.arrow(f"SELECT {bare} FROM queue"))])
+        text = html.unescape(written(lake, tmp_path)[0])
+    assert percentage not in text
+    assert value not in text
+
+
 def test_more_classes_than_colours(tmp_path: Path) -> None:
     classes = tuple(f"class {n}" for n in range(25))
     with copy_of(Lake, tmp_path / "lake") as lake:

@@ -163,3 +163,18 @@ def test_an_empty_warehouse_opens_without_an_error(tmp_path: Path) -> None:
         driver.get(out.as_uri())
         assert console_errors(driver) == []
         assert len(driver.find_elements(By.CSS_SELECTOR, ".missing")) == 9
+
+
+def test_paper_has_nothing_to_open_and_no_heading_alone(page: Path) -> None:
+    with chromium() as driver:
+        driver.get(page.as_uri())
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+        shown = (
+            "return [...document.querySelectorAll('details')].filter(d => d.checkVisibility()).map(d => d.className)"
+        )
+        assert set(driver.execute_script(shown)) <= {"text"}
+        driver.execute_script("document.querySelector('#made details').open = true")
+        assert "" in driver.execute_script(shown), "what the reader opened is printed"
+        kept = "return [getComputedStyle(document.querySelector('.lead')).breakInside, "
+        kept += "...['h2', 'h3', '.lead'].map(e => getComputedStyle(document.querySelector(e)).breakAfter)]"
+        assert driver.execute_script(kept) == ["avoid"] * 4

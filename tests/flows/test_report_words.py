@@ -141,6 +141,13 @@ def test_the_figures_in_the_sentences_are_what_they_are_called(facts: Facts) -> 
     )
 
 
+def test_no_more_labels_are_thought_of_than_items_are_left(facts: Facts) -> None:
+    series = {"siftline": [point(labels, 0.8 + labels / 1000) for labels in (8, 16, 32, 64)]}
+    curved = replace(facts, series={name: series for name in facts.series}, gold_labels=64)
+    assert "The next 100 labels" in story.outlook_sentence(replace(curved, splits=[("train", 164), ("test", 99)]))
+    assert story.outlook_sentence(replace(curved, splits=[("train", 163), ("test", 99)])) == ""
+
+
 def test_one_is_not_several(facts: Facts) -> None:
     one = dict.fromkeys(("read", "stored", "duplicate"), 1)
     assert story.quality_sentence(replace(facts, ingests=[{**one, "quarantined": 0}])) == (
