@@ -12,7 +12,7 @@ from uuid import UUID
 
 import httpx
 from prefect.artifacts import (
-    create_image_artifact,
+    create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
     update_progress_artifact,
@@ -27,6 +27,7 @@ from flows.stages import RunSummary
 from flows.trigger import deployment_name
 from warehouse import Progress
 from warehouse.maintain import Maintained
+from warehouse.schema import rows_in_words
 from weak_labels.report import lf_report
 
 _AWAY = (PrefectHTTPStatusError, httpx.HTTPError)
@@ -59,14 +60,15 @@ class StageProgress:
             self._tell(100.0 * done / total, f"{done:,} of {total:,}")
 
     def _tell(self, percent: float, words: str) -> None:
+        told, words = round(percent, 1), f"{self._stage}: {words}"  # its page shows all digits there are
         try:
             with _asked_twice():
                 if self._artifact is None:
-                    created = create_progress_artifact(progress=percent, description=f"{self._stage}: {words}")
+                    created = create_progress_artifact(progress=told, description=words)
                     assert isinstance(created, UUID)
                     self._artifact = created
                 else:
-                    update_progress_artifact(self._artifact, progress=percent, description=f"{self._stage}: {words}")
+                    update_progress_artifact(self._artifact, progress=told, description=words)
         except _AWAY:
             self._told_at = time.monotonic() + 60.0  # the run's own log says it; ask again in a minute
 
@@ -83,9 +85,11 @@ def publish_run(project: Project, summary: RunSummary) -> None:
             for name, rows, description in tables:
                 if rows:
                     create_table_artifact(table=cells(rows), key=f"{prefix}-{name}", description=description)
-            if image := curve_picture(next((rows for name, rows, _ in tables if name == "learning-curve"), [])):
-                key = f"{prefix}-learning-curve-image"
-                create_image_artifact(image_url=image, key=key, description="Learning curve.")
+            curve, words = next(((rows, words) for name, rows, words in tables if name == "learning-curve"), ([], ""))
+            if image := curve_picture(curve):
+                # Below an image artifact its address stands as a link, here of kilobytes and across the page.
+                picture = f"![Learning curve]({image})"
+                create_markdown_artifact(picture, key=f"{prefix}-learning-curve-image", description=words)
     except _AWAY as error:
         get_run_logger().warning(
             "The artifacts were not stored: %s. `siftline status` and `siftline report` show the same.", error
@@ -118,7 +122,7 @@ def _stages(summary: RunSummary) -> Rows:
         {
             "stage": result.stage,
             "rows read": result.rows_read,
-            "rows written": ", ".join(f"{n:,} {table}" for table, n in result.rows_written.items()),
+            "rows written": rows_in_words(result.rows_written),
             "counts": ", ".join(f"{k} {v:,}" for k, v in result.detail.items() if isinstance(v, int) and v),
             "seconds": round(result.seconds, 1),
         }

@@ -37,6 +37,7 @@ from flows.trigger import PASSES, close_in_prefect, start_cycle_if_due
 from flows.visible import one_line
 from warehouse import Progress, SiftlineError, StageResult, Transient, WarehouseBusy, silent
 from warehouse.maintain import maintain
+from warehouse.schema import rows_in_words
 
 PATIENCE_S = 900.0
 """How long a cycle waits for the short runs beside it, such as a collect that came due with it and has much to read."""
@@ -96,7 +97,7 @@ def stage_task(project: str, stage: str) -> State[None]:
 
 def words_of(result: StageResult) -> str:
     """What a stage did, on one line."""
-    written = ", ".join(f"{n:,} {table}" for table, n in result.rows_written.items())
+    written = rows_in_words(result.rows_written)
     # Where nothing was new, the counts are those of the last time that something was.
     told = result.detail if result.committed else {}
     counts = ", ".join(f"{key} {n:,}" for key, n in told.items() if isinstance(n, int) and n)
@@ -251,12 +252,16 @@ def _run(flow_name: str, folder: str, work: Callable[[RunStage], RunSummary], pa
 
 
 def _leave(words: str) -> NoReturn:
-    """End this run as Cancelled without a traceback; returning that state would be logged as an error."""
+    """End this run as Cancelled."""
     get_run_logger().info("%s", words)
-    state = Cancelled(message=words)
+    _end(Cancelled(message=words))
+
+
+def _end(state: State[Any]) -> NoReturn:
+    """End this run without a traceback; returning that state would be logged as an error of Prefect's engine."""
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(UUID(this_flow_run.id), state)
-    leave = Abort(words)
+    leave = Abort(state.message)
     leave.state = state  # pyright: ignore[reportAttributeAccessIssue] - Prefect's engine looks for it there
     raise leave
 
@@ -269,4 +274,8 @@ def _failed(flow_name: str, error: Exception, at: _At | None = None) -> State[An
         else "Someone must mend this; until then every run stops here. What was committed is kept."
     )
     where = f" at {at.words}" if at is not None else ""
-    return Failed(message=f"{flow_name} failed{where}: {error} {help_words}", data=error)
+    words = f"{flow_name} failed{where}: {error} {help_words}"
+    get_run_logger().error("%s", one_line(words))
+    if os.environ.get("PREFECT__FLOW_RUN_ID") == str(this_flow_run.id):  # nobody waits for what this process returns
+        _end(Failed(message=words))
+    return Failed(message=words, data=error)

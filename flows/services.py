@@ -176,10 +176,11 @@ def status(project: Project) -> list[Line]:
         with suppress(ServiceError):
             check_api(configured)
             found = "yours"
-        lines.append(Line("prefect", found, configured, ""))
+        prefect = Line("prefect", found, configured, "")
     else:
         prefect = _line(Background("prefect", state), "/health")
-        lines.append(replace(prefect, state=LOST) if _lost_its_database(state) else prefect)
+        prefect = replace(prefect, state=LOST) if _lost_its_database(state) else prefect
+    lines.append(replace(prefect, where=prefect.where.removesuffix("/api")))  # its pages; /api itself is none
     engine = project.engine_url
     if engine:
         last = Background("engine", state).last()

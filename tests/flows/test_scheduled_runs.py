@@ -7,6 +7,7 @@ middle by the warehouse's own write lock.
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -221,6 +222,9 @@ def test_a_webhook_runs_the_collect_and_enough_new_answers_start_a_cycle_once(se
         again = served.ended(served.start("collect"))
         assert served.ended(cycle)["state_type"] == "COMPLETED"
         assert cycle in again["state"]["message"] or "due" not in again["state"]["message"]
+        picture = "siftline-reuters-learning-curve-image"
+        [shown] = served.ask("POST", "/artifacts/latest/filter", artifacts={"key": {"any_": [picture]}})
+        assert shown["type"] == "markdown", "below an image its address of kilobytes stands across the page"
         after = served.ended(served.start("collect"))
         assert "due" not in after["state"]["message"]  # the models know it now
     finally:
@@ -232,13 +236,22 @@ def test_a_failure_says_which_stage_what_and_what_to_do(served: Served) -> None:
     good = functions.read_text()
     functions.write_text("from weak_labels import keywords\n\noil = keywords('no such class', ['oil'])\n")
     try:
-        state = served.ended(served.start("refresh"))["state"]
+        run = served.start("refresh")
+        state = served.ended(run)["state"]
     finally:
         functions.write_text(good)
     assert state["type"] == "FAILED"
     assert "refresh failed at stage vote" in state["message"]
     assert "no such class" in state["message"]
     assert "Someone must mend this" in state["message"]
+
+    def lines() -> list[dict[str, Any]]:
+        of_it = {"flow_run_id": {"any_": [run]}, "level": {"ge_": logging.ERROR}}
+        return served.ask("POST", "/logs/filter", logs=of_it)
+
+    wait_for(lambda: any("Someone must mend this" in line["message"] for line in lines()))
+    served.idle()
+    assert "Traceback" not in " ".join(line["message"] for line in lines())
 
 
 @contextlib.contextmanager

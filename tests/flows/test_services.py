@@ -63,7 +63,9 @@ def test_what_ended_is_told_with_the_command_that_starts_it(
     record(project.state_path, "prefect", "http://127.0.0.1:9/api")
     (project.state_path / "services" / "deployments.json").write_text('{"pid": 1, "started": 1}')
     assert run_command(["services", "--project", str(project.root)]) == 0
-    said = capsys.readouterr().err
+    printed, said = capsys.readouterr()
+    assert "http://127.0.0.1:9" in printed
+    assert "http://127.0.0.1:9/api" not in printed, "there is no page"
     here = f"--project {project.root}"
     assert f"To start again what ended: siftline up {here}" in said
     assert f"To start anew what does not answer: siftline down {here}, then siftline up {here}" in said
