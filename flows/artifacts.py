@@ -85,11 +85,10 @@ def publish_run(project: Project, summary: RunSummary) -> None:
             for name, rows, description in tables:
                 if rows:
                     create_table_artifact(table=cells(rows), key=f"{prefix}-{name}", description=description)
-            curve, words = next(((rows, words) for name, rows, words in tables if name == "learning-curve"), ([], ""))
-            if image := curve_picture(curve):
                 # Below an image artifact its address stands as a link, here of kilobytes and across the page.
-                picture = f"![Learning curve]({image})"
-                create_markdown_artifact(picture, key=f"{prefix}-learning-curve-image", description=words)
+                if name == "learning-curve" and (image := curve_picture(rows)):
+                    picture = f"![Learning curve]({image})"
+                    create_markdown_artifact(picture, key=f"{prefix}-{name}-image", description=description)
     except _AWAY as error:
         get_run_logger().warning(
             "The artifacts were not stored: %s. `siftline status` and `siftline report` show the same.", error
