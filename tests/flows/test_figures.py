@@ -2,6 +2,10 @@
 
 import base64
 import html
+import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +13,7 @@ from markdown_it import MarkdownIt
 
 from flows.figures import Rows, cells, curve_picture, figures
 from tests.flows import report_lake
+from tests.projects import ROOT
 
 
 def test_of_too_many_figures_those_with_the_most_labels_are_shown(
@@ -42,6 +47,35 @@ def test_the_curve_goes_by_labels_also_where_their_number_fell() -> None:
     places = [float(pair.split(",")[0]) for pair in picture.split('points="')[1].split('"')[0].split()]
     assert places == [60, 320, 580]
     assert "Valid accuracy by number" in picture
+
+
+PUBLISHES = """
+import json, sys
+from pathlib import Path
+from types import SimpleNamespace
+import flows.artifacts as artifacts
+from flows.stages import RunSummary
+from tests.flows import report_lake
+made = {}
+artifacts.create_table_artifact = lambda table, key, description: made.update({key: ["", description]})
+artifacts.create_markdown_artifact = lambda markdown, key, description: made.update({key: [markdown, description]})
+with report_lake.full_lake(Path(sys.argv[1])) as lake:
+    settings = SimpleNamespace(project=SimpleNamespace(name="p"))
+    artifacts.publish_run(SimpleNamespace(lake=lake, settings=settings), RunSummary(passes=1, results=[]))
+print(json.dumps(made))
+"""
+
+
+def test_the_picture_of_the_curve_stands_alone_and_with_the_words_of_its_table(tmp_path: Path) -> None:
+    """Below an image artifact its address would stand, of kilobytes and across the page."""
+    command = [sys.executable, "-c", PUBLISHES, str(tmp_path / "lake")]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    made = json.loads(ended.stdout.splitlines()[-1])
+    picture, words = made["p-learning-curve-image"]
+    assert re.fullmatch(r"!\[Learning curve\]\(data:image/svg\+xml;base64,[A-Za-z0-9+/=]+\)", picture)
+    assert words == made["p-learning-curve"][1]
+    assert words.endswith("16 of the present labels are the simulated annotator's.")
 
 
 TEXTS = [
