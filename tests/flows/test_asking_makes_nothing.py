@@ -79,7 +79,7 @@ def test_status_tells_the_quarantine_of_what_is_gone_from_that_of_the_last_read(
         ingest(lake, Project(root).ingest_config)
         first, stage = status(root, capsys)
         assert first == "quarantined\t2"
-        assert stage.endswith("\t2 classes, 1 items, 2 quarantine")
+        assert stage.endswith("\t2 classes, 1 item, 2 quarantine")
         ingest(lake, Project(project(tmp_path, "good.jsonl")).ingest_config)
     assert status(root, capsys)[:2] == ["quarantined\t0", "quarantined by all reads\t2"]
 
