@@ -21,6 +21,7 @@ from prefect.runtime import deployment as this_deployment
 from prefect.states import Cancelled, Crashed
 
 from flows.project import Project
+from flows.report.text import counted
 from flows.take_over import RunRecord
 from warehouse import ServiceError, WarehouseBusy
 
@@ -89,15 +90,15 @@ def start_cycle_if_due(project: Project) -> str:
     reasons: list[str] = []
     passed: list[int] = []
     for count, enough, name in (
-        (news.labels, schedule.new_labels, "answers"),
-        (news.records, schedule.new_records, "records"),
+        (news.labels, schedule.new_labels, "new answer"),
+        (news.records, schedule.new_records, "new record"),
     ):
         passed.append(count // enough if enough else 0)
         if passed[-1]:
-            reasons.append(f"{count:,} new {name} (at {enough:,} it is due)")
+            reasons.append(f"{counted(count, name)} (at {enough:,} it is due)")
     waiting = news.finished if schedule.new_labels and news.labels else 0
     if waiting and not passed[0]:
-        reasons.insert(0, f"all {waiting:,} tasks are answered")
+        reasons.insert(0, f"all {counted(waiting, 'task')} answered")
     if not reasons:
         return ""
     # The deployments of a project have one name; run by hand, it is the one that `siftline serve` gives.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from flows.cli.console import lines, of_the_system, out
+from flows.report.text import counted
 from warehouse import SiftlineError, WarehouseNotFound
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def _project(root: Path) -> Iterator[Finding]:
     try:
         with project.read_lake() as lake, lake.read() as reader:
             items, unread = reader.scalar("SELECT count(*) FROM items"), unread_sentence(unread_share(reader))
-        yield Finding("warehouse", True, f"{items:,} items in {project.location.words}")
+        yield Finding("warehouse", True, f"{counted(items, 'item')} in {project.location.words}")
         if unread:
             yield Finding("texts", False, unread.replace("`", ""))
     except WarehouseNotFound:

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 from flows.cli.console import out, say, stage_progress
+from flows.report.text import counted
 
 
 def embed_texts(
@@ -27,7 +28,7 @@ def embed_texts(
     with stage_progress() as progress:
         count = embed_file(texts, encoder, progress=progress.of("embed"))
     seconds = time.monotonic() - began
-    out.print(f"{count:,} vectors of {encoder.dimension} by {encoder.encoder_id} in {seconds:.1f} s: {output}")
+    out.print(f"{counted(count, 'vector')} of {encoder.dimension} by {encoder.encoder_id} in {seconds:.1f} s: {output}")
     tell_without_text(texts.without_text)
 
 

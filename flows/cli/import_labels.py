@@ -4,6 +4,7 @@ from pathlib import Path
 
 from flows.cli.console import out
 from flows.cli.look import project_hint
+from flows.report.text import counted
 
 
 def import_file(root: Path, file: Path, annotator: str, *, withdraw: bool = False) -> None:
@@ -27,7 +28,9 @@ def import_file(root: Path, file: Path, annotator: str, *, withdraw: bool = Fals
         )
     new = result.rows_written.get("annotations", 0)
     out.print(
-        f"{new:,} labels taken back, of those in {file}" if withdraw else f"{new:,} new or changed labels from {file}"
+        f"{counted(new, 'label')} taken back, of those in {file}"
+        if withdraw
+        else f"{counted(new, 'new or changed label')} from {file}"
     )
     why = {
         NO_ITEM: "; import the file again once their records are there",

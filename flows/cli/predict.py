@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from flows.cli.console import excerpt, out, print_table, say, stage_progress
 from flows.cli.embed import tell_without_text
 from flows.cli.sql import form_by_suffix
+from flows.report.text import counted
 from warehouse import SettingsError
 from warehouse.files import replaced_file
 
@@ -88,7 +89,7 @@ def predict_file(
     if output:
         rows = sorted((-len(all_of), name, sum(all_of) / len(all_of)) for name, all_of in sure.items())
         print_table(["label", "texts", "mean confidence"], [(name or None, -less, mean) for less, name, mean in rows])
-        out.print(f"{count:,} texts: {output}")
+        out.print(f"{counted(count, 'text')}: {output}")
     tell_without_text(source.without_text)
     _tell_failed(predictor)
 

@@ -55,7 +55,7 @@ def test_labels_come_in_first_and_go_along_to_other_classes(
     assert labels(project, "lake") == [("1", "spam"), ("2", "spam")]
     capsys.readouterr()
     assert ask(project, "import", str(table), "--annotator", "ann", "--withdraw") == 0
-    assert "1 labels taken back, of those in" in capsys.readouterr().out
+    assert "1 label taken back, of those in" in capsys.readouterr().out
     assert labels(project, "lake") == [("1", "spam")]
     table.write_text("body,label\ntwo,ham\nten,ham\n", "utf-8")
     assert ask(project, "import", str(table), "--annotator", "ann") == 0

@@ -234,7 +234,7 @@ def test_annotators_who_answered_all_there_is_wait_for_no_hour(
     commit("answered", "confirmed")
     assert due() == "", "somebody has a task, and one answer is not enough"
     commit("answered", "answered")
-    assert due() == "; a cycle is due, all 2 tasks are answered"
+    assert due() == "; a cycle is due, all 2 tasks answered"
     commit(*["answered"] * project.settings.select.budget)
     assert due() == "", "no further task may come"
 

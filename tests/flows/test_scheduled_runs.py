@@ -217,7 +217,7 @@ def test_a_webhook_runs_the_collect_and_enough_new_answers_start_a_cycle_once(se
             wait_for(by_hint)
             [hinted] = by_hint()
             first = served.ended(hinted["id"])
-        assert "a cycle is due, 1 new answers" in first["state"]["message"], first["state"]
+        assert "a cycle is due, 1 new answer " in first["state"]["message"], first["state"]
         cycle = first["state"]["message"].rpartition("run ")[2]
         again = served.ended(served.start("collect"))
         assert served.ended(cycle)["state_type"] == "COMPLETED"
