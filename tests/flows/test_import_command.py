@@ -37,7 +37,7 @@ def test_labels_come_in_first_and_go_along_to_other_classes(
     assert "label.jsonl does not exist. Name a" in capsys.readouterr().err
     assert ask(project, "import", str(given), "--annotator", "ann") == 0
     said = capsys.readouterr().out
-    assert "1 new or changed labels" in said
+    assert "1 new or changed label " in said
     assert "Left out, ids that are no items: 1; import the file again" in said
     assert "To learn from them: siftline run --project" in said
     assert labels(project, "lake") == [("1", "spam")]
