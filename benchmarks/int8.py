@@ -9,6 +9,7 @@ Subjects are timed in turns in one run; figures are medians. What 8 bits cost in
 import argparse
 import json
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -119,6 +120,20 @@ def profile(rounds: int) -> dict[str, Any]:
     return figures
 
 
+def beside_others(measured: Mapping[str, Any], before: Mapping[str, Any] | None) -> dict[str, Any]:
+    """New figures of a part, and as `other` the last ones of a processor with other instructions.
+
+    Args:
+        measured: the new figures.
+        before: the part as it stood; None where it was not measured.
+    """
+    former = dict(before or {})
+    other = former.pop("other", None)
+    if former and former["kernel"] != measured["kernel"]:
+        other = former
+    return {**measured, **({"other": other} if other else {})}
+
+
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -143,7 +158,8 @@ def main() -> None:
         }[part]()
         kernel = dense_forward()[1]
         measured_on = environment() | routed_file()
-        figures[part] = {**measured, "quick": given.quick, "kernel": kernel, "environment": measured_on}
+        told = {**measured, "quick": given.quick, "kernel": kernel, "environment": measured_on}
+        figures[part] = beside_others(told, earlier.get(part))
         given.output.parent.mkdir(parents=True, exist_ok=True)
         given.output.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
         given.output.with_suffix(".md").write_text(page(figures), "utf-8")

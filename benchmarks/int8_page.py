@@ -17,8 +17,15 @@ def page(figures: dict[str, Any]) -> str:
     }
     for part, write in writers.items():
         if part in figures:
-            lines += ["", f"## {part.capitalize()}", "", *write(figures[part]), "", _conditions(figures[part])]
+            lines += ["", f"## {part.capitalize()}"]
+            for one in every(figures[part]):
+                lines += ["", *write(one), "", _conditions(one)]
     return "\n".join(lines) + "\n"
+
+
+def every(part: dict[str, Any]) -> list[dict[str, Any]]:
+    """Figures of a part, and those of a processor with other instructions where it was measured on one too."""
+    return [part, *([part["other"]] if "other" in part else [])]
 
 
 def table_of(columns: list[str], rows: list[list[str]]) -> list[str]:

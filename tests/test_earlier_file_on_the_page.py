@@ -6,6 +6,7 @@ from typing import Any
 
 from benchmarks import int8_page, serving_report
 from benchmarks.claims import table
+from benchmarks.int8 import beside_others
 from benchmarks.routed_file import EARLIER, routed_file
 from tests.projects import ROOT
 
@@ -17,7 +18,8 @@ def _read(name: str) -> dict[str, Any]:
 def _int8(file: dict[str, str]) -> dict[str, Any]:
     figures = deepcopy(_read("int8"))
     for part in figures.values():
-        part["environment"] |= file
+        for one in int8_page.every(part):
+            one["environment"] |= file
     return figures
 
 
@@ -26,6 +28,29 @@ def test_figures_of_8_bits_say_so() -> None:
         figures = _int8(file)
         assert (EARLIER in int8_page.page(figures)) is told
         assert (EARLIER in table(_read("engine"), figures, _read("serving"))) is told
+
+
+def test_figures_of_another_processor_stay_beside_new_ones() -> None:
+    part = _int8(routed_file())["kernels"]
+    part.pop("other", None)
+    new, former = (
+        {
+            **part,
+            "kernel": kernel,
+            "ms": {tokens: {f"{kernel} dense": 2.0, f"{kernel} routed": 1.5} for tokens in part["ms"]},
+            "environment": part["environment"] | file,
+        }
+        for kernel, file in (("avx512_vnni", {}), ("amx_int8", {"routed": "0" * 64}))
+    )
+    both = beside_others(new, former)
+    assert both == {**new, "other": former}
+    assert beside_others({**new, "rounds": 1}, both) == {**new, "rounds": 1, "other": former}
+    assert beside_others(former, both) == {**former, "other": new}
+    assert beside_others(new, None) == new
+    page = int8_page.page({"kernels": both})
+    assert page.count("by instruction set") == 2
+    assert page.count(EARLIER) == 1
+    assert f"(int8 with AMX: {EARLIER})" in table(_read("engine"), {"kernels": both}, _read("serving"))
 
 
 def test_figures_of_the_server_say_so_where_routed_is_measured() -> None:
