@@ -153,7 +153,7 @@ def check_present(location: Location, *, create: bool) -> None:
     # An empty file is a catalogue that was cut to nothing, or one whose making was cut short.
     if location.dsn is not None or (location.catalog_file.is_file() and location.catalog_file.stat().st_size):
         return
-    if not location.on_s3 and any(Path(location.data_path).rglob("*.parquet")):
+    if _has_files(location):
         raise WarehouseError(
             f"{location.folder} holds data files, but its catalogue {location.catalog_file.name} is gone or empty. "
             "Bring it back from a backup, or move the folder away and run `siftline run` to build a new warehouse."
@@ -165,10 +165,15 @@ def check_present(location: Location, *, create: bool) -> None:
         )
 
 
+def _has_files(location: Location) -> bool:
+    """Whether there are data files in a folder of this machine."""
+    return not location.on_s3 and any(Path(location.data_path).rglob("*.parquet"))
+
+
 def holds_data(cursor: duckdb.DuckDBPyConnection, location: Location) -> bool:
     """Whether there are Parquet files where the warehouse's are to be; `cursor` is on it."""
     if not location.on_s3:
-        return any(Path(location.data_path).rglob("*.parquet"))
+        return _has_files(location)
     found = cursor.execute("SELECT file FROM glob(?) LIMIT 1", [location.data_path + "**/*.parquet"])
     return found.fetchone() is not None
 
@@ -220,14 +225,10 @@ def connect(
         if full := disk_full(text, location):
             raise full from None
         if location.dsn is None:
-            raise _not_allowed(location) or _unreadable(location, text) from None
+            raise _not_allowed(location) or _none_yet(location, text) or _unreadable(location, text) from None
         if away := server_away(text):
             raise away from None
-        if "does not exist" in text and "database" not in text:
-            raise WarehouseNotFound(
-                f"There is no warehouse in {location.words} yet. Run `siftline run` in the project first."
-            ) from None
-        raise WarehouseError(
+        raise _none_yet(location, text) or WarehouseError(
             f"The catalogue in {location.words} cannot be opened: {text}. Check that the server runs and that "
             "PGPASSWORD is set."
         ) from None
@@ -267,6 +268,13 @@ def _not_allowed(location: Location) -> WarehouseError | None:
         "needs that for reading too. That is no sign of damage: ask for the right to write, or copy the whole project "
         "to a folder of your own and work there."
     )
+
+
+def _none_yet(location: Location, why: str) -> WarehouseNotFound | None:
+    """The error for a catalogue into which a first run is only now putting its tables; None for any other."""
+    if "creating a new DuckLake is explicitly disabled" not in why or (location.dsn is None and _has_files(location)):
+        return None
+    return WarehouseNotFound(f"There is no warehouse in {location.words} yet. Run `siftline run` in the project first.")
 
 
 def _unreadable(location: Location, why: str) -> WarehouseError:

@@ -24,6 +24,22 @@ def test_reading_where_there_is_no_warehouse_names_the_way_out(tmp_path: Path) -
     assert not (tmp_path / "nowhere").exists()
 
 
+def test_a_catalogue_without_tables_is_a_first_run_at_work_and_with_data_files_a_loss(tmp_path: Path) -> None:
+    folder = tmp_path / "lake"
+    folder.mkdir()
+    with sqlite3.connect(folder / "catalog.sqlite") as catalogue:
+        catalogue.execute("PRAGMA journal_mode = WAL")  # it has its first page, as before the tables are committed
+    with pytest.raises(WarehouseNotFound, match=r"There is no warehouse in .* yet"):
+        connect(folder)
+    (folder / "data").mkdir()
+    (folder / "data" / "items.parquet").touch()
+    with pytest.raises(WarehouseError, match="Bring it back from a backup"):
+        connect(folder)
+    (folder / "data" / "items.parquet").unlink()
+    with Lake(folder) as lake, lake.read() as reader:
+        assert reader.scalar("SELECT count(*) FROM items") == 0
+
+
 def test_a_folder_that_is_moved_while_it_is_open_is_whole_and_is_not_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
