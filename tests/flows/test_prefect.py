@@ -131,6 +131,7 @@ def test_a_server_whose_authority_prefects_client_is_told_is_not_away(
 
 def test_the_active_profile_decides_like_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.delenv("PREFECT_PROFILES_PATH", raising=False)  # a server of other tests may have set it
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
     assert configured_api_url() is None
     (tmp_path / "profiles.toml").write_text(
@@ -145,6 +146,7 @@ def test_the_active_profile_decides_like_the_environment(tmp_path: Path, monkeyp
 
 def test_damaged_profiles_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.delenv("PREFECT_PROFILES_PATH", raising=False)  # a server of other tests may have set it
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
     (tmp_path / "profiles.toml").write_text('active = "x\n')
     with pytest.raises(SettingsError, match=r"profiles\.toml is not valid TOML"):
