@@ -81,6 +81,9 @@ def test_the_report_shows_every_class(run: Path, capsys: pytest.CaptureFixture[s
     assert "Measured on the test split, n = 30. With that n, an accuracy of" in page
     table = page.partition('id="table-classes"')[2].partition("</table>")[0]
     assert all(f"<bdi>{name}</bdi>" in table for name in CLASSES)
+    best, worst = re.findall(r"\(F1 ([01]\.\d+)\), and the one that is found worst [^(]*\(([01]\.\d+)\)", page)[0]
+    assert f">{best}<" in table, "the sentence and the table say F1 alike"
+    assert f">{worst}<" in table
     legend = page.partition('id="map-legend"')[2].partition("</ul>")[0]
     shown = dict(re.findall(r'<bdi>(.*?)</bdi> <span class="quiet">(\d+)', legend))
     with Project(run).read_lake() as lake, lake.read() as reader:
