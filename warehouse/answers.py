@@ -114,7 +114,9 @@ GOLD_LABELS = f"""
                CASE WHEN sets IS NULL THEN kinds ELSE len(list_distinct(sets)) END AS different
         FROM shares
         QUALIFY row_number() OVER (
-            PARTITION BY item_id ORDER BY round(weight, 9) DESC, n DESC, last_at DESC, class_id
+            PARTITION BY item_id ORDER BY round(weight, 9) DESC, n DESC, last_at DESC,
+            -- Answers of one time, as a file without times has them, are drawn: else ties made the first class larger.
+            CASE WHEN kinds > 1 THEN md5(item_id || ' ' || class_id) END, class_id
         ) = 1
     ), named AS (
         SELECT w.*, list_transform(w.won, lambda c: k.names[c + 1]) AS labels

@@ -66,10 +66,13 @@ def test_answers_of_ones_own_are_refused_in_words() -> None:
         accuracies(Opinions(**sound), 1)
 
 
-def say(lake: Lake, answers: Mapping[tuple[str, str], int | Sequence[int]], *, step: int = 0) -> None:
+def say(
+    lake: Lake, answers: Mapping[tuple[str, str], int | Sequence[int]], *, step: int = 0, at_once: bool = False
+) -> None:
     """Annotators label items: (item, annotator) -> class, or classes where several may fit; a later key is later."""
     keys, chosen = list(answers), list(answers.values())
-    at = pa.array([1_000_000 * step + place for place in range(len(keys))], pa.timestamp("us", "UTC"))
+    places = [0 if at_once else place for place in range(len(keys))]
+    at = pa.array([1_000_000 * step + place for place in places], pa.timestamp("us", "UTC"))
     rows = {
         "annotation_id": [f"{item}-{who}" for item, who in keys],
         "item_id": [item for item, _ in keys],
@@ -215,6 +218,18 @@ def test_who_is_not_known_is_nobody_in_particular(lake: Lake) -> None:
     with lake.read() as reader:
         found = reader.rows("SELECT annotations, class_id FROM gold_labels")
     assert found == [(2, 1)], "two people, and on a tie the latest answer"
+
+
+def test_ties_of_answers_of_one_time_make_no_class_larger(lake: Lake) -> None:
+    with lake.stage("ingest", version=1, inputs=()) as stage:
+        stage.commit([Upsert("classes", classes("a", "b", "c")), Upsert("items", items(300))])
+    # As in task files that people wrote without a time, where both answers have that of the file.
+    answers = {(f"i{row:05d}", "ann"): row % 3 for row in range(300)}
+    say(lake, answers | {(item, "ben"): (said + 1) % 3 for (item, _), said in answers.items()}, at_once=True)
+    found = gold(lake)
+    sizes = np.bincount([class_id for class_id, _, _ in found.values()], minlength=3)
+    assert sizes.min() > 70, f"each class is in 200 of the 300 ties, so it should get about 100, not {sizes.tolist()}"
+    assert gold(lake) == found, "the same at every reading"
 
 
 def test_an_annotator_who_is_mostly_wrong_still_does_not_vote_against_himself(lake: Lake) -> None:

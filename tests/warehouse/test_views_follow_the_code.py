@@ -25,6 +25,7 @@ PINNED = {
     12: "29d62d36e1472558",
     13: "8612c862b5ea0ef0",
     14: "1dfb28a043df5f8d",
+    15: "fec1f8b68c42e2e2",
 }
 """Hash of the views' text by version."""
 
