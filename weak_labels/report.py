@@ -46,8 +46,8 @@ class FunctionFigures:
         accuracy: share of those that are right, or None without any.
         accuracy_low: lower end of its 95% interval.
         accuracy_high: upper end.
-        estimated_accuracy: mean probability that the label model gives to its votes; its own votes had their say in
-            that, so it is on the high side. None without a label model.
+        estimated_accuracy: mean probability that the label model gives to its votes. No measurement: its own votes had
+            their say in that, and the label model may be surer or less sure than it is right. None without one.
         gain: what leaving it out would cost: share of the labelled items that the vote of all functions gets right
             (soft majority: ties are split, no vote is a guess), minus that of all others. None without gold labels, and
             in a multi-label project, where votes for different classes do not compete.
@@ -112,6 +112,8 @@ class Report:
     Attributes:
         items: items of the train split, or of the slice.
         gold: labelled ones among them.
+        selected: of these the ones that people were asked about for their value, mostly hard ones. On these functions
+            are right less often than on all items: accuracy, its interval and gain are those of the labelled ones.
         covered: share on which at least one function voted.
         functions: the widest coverage first.
         pairs: the most alike first.
@@ -121,6 +123,7 @@ class Report:
 
     items: int
     gold: int
+    selected: int
     covered: float
     functions: Sequence[FunctionFigures]
     pairs: Sequence[Pair]
@@ -142,14 +145,14 @@ def lf_report(reader: Reader, *, where: str | None = None, examples: int = 5) ->
     scoped = _scope(reader, where)
     scope = f"scope AS ({scoped})"
     items = int(reader.scalar(f"WITH {scope} SELECT count(*) FROM scope"))
-    gold = int(reader.scalar(f"WITH {scope} SELECT count(*) FROM scope JOIN gold_labels USING (item_id)"))
+    gold, selected = reader.rows(_LABELLED.format(scope=scope))[0]
     counts = reader.arrow(f"{lf_counts(scoped)} ORDER BY lf_name").to_pylist()
     names = [row["lf_name"] for row in counts]
     place = {name: number for number, name in enumerate(names)}
     classes = {int(c): str(n) for c, n in reader.rows("SELECT class_id, name FROM classes ORDER BY class_id")}
     estimates = dict(reader.rows(_ESTIMATES.format(scope=scope)))
     multi_label = bool(reader.scalar("SELECT bool_or(multi_label) FROM classes"))
-    gains = None if multi_label else _gains(reader, scope, place, len(classes), gold)
+    gains = None if multi_label else _gains(reader, scope, place, len(classes), int(gold))
     figures: list[FunctionFigures] = []
     for row in counts:
         name, votes, judged, right = row["lf_name"], row["votes"], row["gold_votes"], row["gold_right"]
@@ -181,7 +184,8 @@ def lf_report(reader: Reader, *, where: str | None = None, examples: int = 5) ->
     )
     return Report(
         items=items,
-        gold=gold,
+        gold=int(gold),
+        selected=int(selected),
         covered=covered / max(items, 1),
         functions=sorted(figures, key=lambda f: (-f.coverage, f.name)),
         pairs=_pairs(reader, scope, names, items),
@@ -190,6 +194,16 @@ def lf_report(reader: Reader, *, where: str | None = None, examples: int = 5) ->
     )
 
 
+# The fair sample has no value. A value that was drawn chooses nothing.
+_LABELLED = """
+    WITH {scope}, drawn AS (
+        SELECT (detail->>'cycle')::INTEGER AS cycle FROM runs
+        WHERE stage = 'select' AND (detail->>'strategy') = 'random' AND (detail->>'cycle') IS NOT NULL
+    )
+    SELECT count(*), count(*) FILTER (WHERE item_id IN (
+        SELECT item_id FROM queue WHERE value > 0 AND cycle NOT IN (SELECT cycle FROM drawn)
+    )) FROM scope JOIN gold_labels USING (item_id)
+"""
 _ESTIMATES = """
     WITH {scope}
     SELECT v.lf_name, avg(w.probs[v.vote + 1])::DOUBLE FROM lf_votes v JOIN scope USING (item_id)

@@ -1,7 +1,8 @@
 -- Question: How good are the labels from votes alone, class by class?
 -- How to read: recall: of people's labels of a class, the share that the label model gives it too; precision: the
---     other way round. no_votes: items where no function voted, so that the label is only the prior. A class with
---     low recall needs a function of its own.
+--     other way round. no_votes: items where no function voted, so that the label is only the prior. Where these items
+--     were selected, they are mostly hard ones, and on all items both are mostly higher, of some classes much: read a few
+--     texts of a class with low recall before you write a function of its own for it.
 WITH scored AS (
     SELECT g.class_ids AS truth, w.votes,
            CASE WHEN g.class_id >= 0 THEN [list_position(w.probs, list_max(w.probs)) - 1]

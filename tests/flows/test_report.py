@@ -159,6 +159,10 @@ def test_a_function_that_is_switched_off_is_marked(full_path: Path, tmp_path: Pa
     assert [name for name, mark in marks.items() if mark == "switched off"] == ["lf_off"]
 
 
+def test_the_page_says_that_selected_items_are_no_fair_judges_of_functions(full: tuple[str, Page]) -> None:
+    assert "16 of the 16 labelled items were selected, mostly as hard ones, so over all items functions are" in full[0]
+
+
 def test_the_calibration_error_stands_with_every_end_model_and_the_confusion_matrix(full: tuple[str, Page]) -> None:
     text, page = full
     rows = page.tables["table-cycles"]

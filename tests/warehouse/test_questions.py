@@ -22,9 +22,10 @@ from flows.project import Project
 from flows.stages import run_passes, run_stage_in_process
 from tests.active.pools import CLASSES, clusters, label, small_pool
 from tests.active.test_ask_again import change_text
+from tests.active.test_consensus import say
 from tests.flows.report_lake import full_lake
 from tests.projects import PLAIN_FUNCTIONS, ROOT, make_small_project
-from tests.warehouse.test_commit_is_atomic import classes
+from tests.warehouse.test_commit_is_atomic import classes, items
 from tests.warehouse.test_what_changed import answer, commit, predict
 from warehouse import Append, Lake, Upsert, connect
 from warehouse.dictionary import PAGE, page
@@ -223,6 +224,28 @@ def test_items_that_people_were_asked_about_again_say_nothing_about_their_value(
     with planted.read() as reader:
         assert left[0] - left[1] == reader.scalar('SELECT count(*) FROM "values" WHERE item_id = ?', [row["item_id"]])
     assert left[1] < left[0]
+
+
+def test_a_few_votes_are_no_sign_that_a_function_has_decayed(lake: Lake) -> None:
+    """One wrong vote after four right ones was 2.2 standard errors, and happens to one good function of twelve."""
+    with lake.stage("ingest", version=1, inputs=()) as stage:
+        stage.commit([Upsert("classes", classes("a", "b")), Upsert("items", items(70))])
+    say(lake, {(f"i{row:05d}", "ann"): 0 for row in range(70)})
+    votes = {
+        "few": dict.fromkeys(range(4), 0) | {40: 1},
+        "many": {row: int(row >= 35 and row % 2) for row in range(70)},
+    }
+    rows = [
+        {"item_id": f"i{row:05d}", "lf_name": name, "lf_version": "1", "input_hash": "", "vote": vote}
+        for name, cast in votes.items()
+        for row, vote in cast.items()
+    ]
+    commit(lake, "vote", Upsert("lf_votes", pa.Table.from_pylist(rows)))
+    many, few = ask(lake, "decayed-functions")
+    assert (many["lf_name"], many["older_accuracy"]) == ("many", 1)
+    assert float(str(many["z"])) > 4
+    # (5/6 - 1/3) / sqrt(5/6 * 1/6 / 6 + 1/3 * 2/3 / 3)
+    assert few["z"] == pytest.approx(0.5 / (5 / 216 + 2 / 27) ** 0.5)
 
 
 def test_costs_add_up_to_all_hours_and_labels_to_all_items(planted: Lake) -> None:

@@ -131,6 +131,49 @@ def test_figures_are_those_of_the_view(lake: Lake) -> None:
         assert list(figures.polarity) == (row["polarity"] or [])
 
 
+def queue(lake: Lake, cycle: int, strategy: str, values: Mapping[str, float]) -> None:
+    """Items that were selected in a cycle, with their values."""
+    n = len(values)
+    rows = {"item_id": list(values), "project": ["p"] * n, "state": ["answered"] * n, "value": list(values.values())}
+    rows |= {"cycle": pa.array([cycle] * n, pa.int32()), "rank": pa.array(range(n), pa.int32()), "reason": [""] * n}
+    rows |= {"prediction": pa.array([-1] * n, pa.int32()), "confidence": pa.array([0.0] * n, pa.float32())}
+    rows |= {"content_hash": [""] * n, "task_id": list(values)}
+    with lake.stage("select", version=1, inputs=(), params={"cycle": cycle}) as stage:
+        stage.commit([Upsert("queue", pa.table(rows))], detail={"cycle": cycle, "strategy": strategy})
+
+
+def test_labelled_items_that_were_selected_for_their_value_are_counted(lake: Lake) -> None:
+    add_items(lake, TEXTS)
+    run_vote(lake, [GOAL])
+    queue(lake, 1, "value", {"a": 0.5, "b": 0.0})  # b is of the fair sample
+    queue(lake, 2, "random", {"d": 0.7})
+    add_classes_and_gold(lake, {"a": 0, "b": 1, "c": 0, "d": 0})
+    found = report(lake)
+    assert (found.gold, found.selected) == (4, 1)
+    found = report(lake, "item_id <> 'a'")
+    assert (found.gold, found.selected) == (3, 0)
+
+
+@pytest.mark.parametrize("selected", [True, False])
+def test_the_command_says_that_selected_items_are_no_fair_judges(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], selected: bool
+) -> None:
+    (tmp_path / "siftline.toml").write_text(
+        '[project]\nname = "p"\nclasses = ["sports", "politics", "science"]\n[[sources]]\nname = "s"\npath = "s.csv"\n',
+        "utf-8",
+    )
+    with Lake(tmp_path / "lake") as lake:
+        add_items(lake, TEXTS)
+        run_vote(lake, [GOAL])
+        queue(lake, 1, "value" if selected else "random", {"a": 0.5, "b": 0.4})
+        add_classes_and_gold(lake, {"a": 1, "b": 1})
+    assert run_command(["lf", "report", "--project", str(tmp_path)]) == 0
+    said = (
+        "2 of the labelled items were selected, mostly as hard ones. On all items functions are mostly right more often"
+    )
+    assert (said in capsys.readouterr().out) == selected
+
+
 def test_no_gold_no_accuracy(lake: Lake) -> None:
     add_items(lake, TEXTS)
     run_vote(lake, [GOAL])
