@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from weak_labels.calibration import Floats, calibration_error
+from weak_labels.calibration import Floats, calibration_error, error_by_chance
 from weak_labels.classifier import Bools, Ints
 
 Figures = list[tuple[str, float, dict[str, Any]]]
@@ -16,7 +16,8 @@ def score_classes(true: Ints, probs: Floats) -> Figures:
 
     - accuracy: share of items whose most probable class is the right one; `confusion` counts [true, predicted];
     - macro_f1: mean of the classes' F1; a class that neither occurs nor is predicted is left out;
-    - calibration_error: see `weak_labels.calibration`.
+    - calibration_error: see `weak_labels.calibration`; `by_chance` is what it would be of a model that is exactly as
+      often right as it says.
 
     Args:
         true: class ids of the items [N]; N is 1 or more.
@@ -30,7 +31,7 @@ def score_classes(true: Ints, probs: Floats) -> Figures:
     return [
         ("accuracy", float((true == said).mean()), {"confusion": confusion_CC.tolist()}),
         ("macro_f1", float(f1_C[seen_C > 0].mean()), {}),
-        ("calibration_error", calibration_error(probs, true), {}),
+        ("calibration_error", calibration_error(probs, true), {"by_chance": error_by_chance(probs)}),
     ]
 
 
@@ -41,7 +42,7 @@ def score_sets(true: Bools, probs: Floats) -> Figures:
       are given it, have it and are not given it, and are given it and have it not;
     - micro_f1: F1 over all pairs of item and class; 1 where no class occurs and none is predicted;
     - macro_f1: mean of the classes' F1; a class that neither occurs nor is predicted is left out;
-    - calibration_error: of the yes or no about each pair.
+    - calibration_error: of the yes or no about each pair, and `by_chance` as in `score_classes`.
 
     Args:
         true: sets of the items [N, C]; N is 1 or more.
@@ -58,5 +59,9 @@ def score_sets(true: Bools, probs: Floats) -> Figures:
         ("accuracy", float((true == said).all(axis=1).mean()), {"by_class": by_class}),
         ("micro_f1", float(2 * hit.sum() / counted.sum()) if counted.sum() else 1.0, {}),
         ("macro_f1", float(f1[seen].mean()) if seen.any() else 1.0, {}),
-        ("calibration_error", calibration_error(yes_no, true.reshape(-1).astype(np.int64)), {}),
+        (
+            "calibration_error",
+            calibration_error(yes_no, true.reshape(-1).astype(np.int64)),
+            {"by_chance": error_by_chance(yes_no)},
+        ),
     ]

@@ -66,6 +66,7 @@ class Facts:
         confusion: of the end model with `confusion_labels` gold labels; none in a multi-label project.
         by_class: there, of each class, the items that have it and are given it, have it and are not given it, and are
             given it and have it not.
+        calibration_by_chance: its calibration error if it were exactly as often right as it says; None where unknown.
         scored_items: items that the latest accuracy was measured on.
         also_in_train: items of the scored split whose text stands in train too.
         belief_in_weak_labels: how far the end model believes what they taught, 0 to 1; see `weak_labels.gold_step`.
@@ -92,6 +93,7 @@ class Facts:
     series: Mapping[str, Mapping[str, Sequence[Point]]]
     confusion: Sequence[Sequence[int]]
     confusion_labels: int
+    calibration_by_chance: float | None
     scored_items: int
     also_in_train: int
     multi_label: bool
@@ -157,7 +159,7 @@ def read_facts(reader: Reader, *, seed: int = 0) -> Facts:
         or "test"
     )
     multi_label = bool(reader.scalar("SELECT bool_or(multi_label) FROM classes"))
-    counted, counted_labels = _counted(reader, split)
+    counted, counted_labels = _counted(reader, split, "accuracy")
     confusion, by_class = counted.get("confusion", []), counted.get("by_class", [])
     is_open, total, queue = _queue(reader)
     answers = reader.rows(
@@ -207,6 +209,7 @@ def read_facts(reader: Reader, *, seed: int = 0) -> Facts:
         },
         confusion=confusion,
         confusion_labels=counted_labels if confusion or by_class else 0,
+        calibration_by_chance=_counted(reader, split, "calibration_error")[0].get("by_chance"),
         scored_items=sum(map(sum, confusion)) or int(counted.get("items", 0)),
         also_in_train=also_in_train(reader, split),
         multi_label=multi_label,
@@ -297,12 +300,12 @@ def _series(reader: Reader, name: str, split: str) -> dict[str, list[Point]]:
     }
 
 
-def _counted(reader: Reader, split: str) -> tuple[dict[str, Any], int]:
-    """What was counted beside the latest accuracy, and the gold labels that it was reached with."""
+def _counted(reader: Reader, split: str, name: str) -> tuple[dict[str, Any], int]:
+    """What was counted beside the latest figure of a name, and the gold labels that it was reached with."""
     rows = reader.rows(
-        "SELECT detail, labels FROM metrics WHERE series = 'siftline' AND name = 'accuracy' AND split = ? "
+        "SELECT detail, labels FROM metrics WHERE series = 'siftline' AND name = ? AND split = ? "
         "ORDER BY labels DESC, committed_at DESC LIMIT 1",
-        [split],
+        [name, split],
     )
     return (_object(rows[0][0]), int(rows[0][1])) if rows else ({}, 0)
 

@@ -397,9 +397,13 @@ def calibration_sentence(facts: Facts) -> str:
     error = measured(facts, "calibration_error", facts.confusion_labels)
     if error is None:
         return ""
+    least = facts.calibration_by_chance
+    best = "0 is a model that is as often right as it says"
+    if least is not None:  # few items are right more or less often than was said of them, whatever that was
+        best = f"a model that is as often right as it says has {score(least)} on so many items"
     return (
         f"Its probabilities lie {score(error)} from the shares of right answers on the mean (expected calibration "
-        "error, 15 bins; 0 is a model that is as often right as it says)."
+        f"error, 15 bins; {best})."
     )
 
 

@@ -55,6 +55,19 @@ def test_where_a_score_came_from(facts: Facts, weak: float, now: float, words: s
     assert words in curve(facts, own=(weak, now))
 
 
+@pytest.mark.parametrize(
+    ("by_chance", "words"),
+    [
+        (0.0712, "15 bins; a model that is as often right as it says has 0.071 on so many items)."),
+        (None, "15 bins; 0 is a model that is as often right as it says)."),  # scored before that was told
+    ],
+)
+def test_a_calibration_error_is_told_with_that_of_an_honest_model(
+    facts: Facts, by_chance: float | None, words: str
+) -> None:
+    assert story.calibration_sentence(replace(facts, calibration_by_chance=by_chance)).endswith(words)
+
+
 def test_the_widest_function_is_the_one_with_the_most_votes_of_the_split(facts: Facts) -> None:
     few = replace(facts.insight.functions[0], votes=2, applied_to=2, coverage=1.0, gold_votes=0, accuracy=None)
     most = replace(few, votes=30, applied_to=60, coverage=0.5)

@@ -9,7 +9,16 @@ import pytest
 
 from tests.weak_labels.small_lake import build
 from warehouse import Lake
-from weak_labels.calibration import LEAST_GOLD, Floats, Ints, calibrate, calibration_error, cooled, temperature
+from weak_labels.calibration import (
+    LEAST_GOLD,
+    Floats,
+    Ints,
+    calibrate,
+    calibration_error,
+    cooled,
+    error_by_chance,
+    temperature,
+)
 from weak_labels.end_model import end_model
 from weak_labels.evaluate import evaluate
 from weak_labels.label_models import label_model
@@ -39,6 +48,19 @@ def test_the_error_is_the_distance_of_confidence_from_accuracy() -> None:
     assert calibration_error(np.array([[0.9, 0.1]] * 4), np.array([1, 1, 1, 1])) == pytest.approx(0.9)
     two_bins = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]])
     assert calibration_error(two_bins, np.array([0, 0, 0, 1])) == pytest.approx((2 * 0.1 + 2 * 0.1) / 4)
+
+
+@pytest.mark.parametrize("n", [20, 100, 1000])
+@pytest.mark.parametrize("spread", [0.3, 3.0, 30.0])
+def test_an_honest_model_is_expected_to_have_an_error_on_few_items(n: int, spread: float) -> None:
+    generator = np.random.default_rng(1)
+    found, told = list[float](), list[float]()
+    for _ in range(200):
+        sure = 0.5 + 0.5 * generator.beta(spread, 1, n)
+        probs, right = np.stack([sure, 1 - sure], axis=1), generator.random(n) < sure
+        found.append(calibration_error(probs, np.where(right, 0, 1)))
+        told.append(error_by_chance(probs))
+    assert np.mean(told) == pytest.approx(np.mean(found), rel=0.1)
 
 
 def test_labels_are_judged_by_a_model_that_did_not_see_them() -> None:

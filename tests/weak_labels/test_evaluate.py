@@ -65,8 +65,14 @@ class TestScore:
         probs = np.array([[0.6, 0.3, 0.1], [0.1, 0.8, 0.1], [0.2, 0.7, 0.1], [0.0, 0.9, 0.1]])
         [accuracy, macro_f1, error] = score_classes(np.array([0, 0, 1, 1]), probs)
         assert accuracy == ("accuracy", 0.75, {"confusion": [[1, 1, 0], [0, 2, 0], [0, 0, 0]]})
+        variances = (0.6 * 0.4, 0.8 * 0.2, 0.7 * 0.3, 0.9 * 0.1)  # each is alone in its bin
+        by_chance = sum(min((2 * of / np.pi) ** 0.5, 2 * of) for of in variances) / 4
         assert macro_f1 == ("macro_f1", pytest.approx((2 / 3 + 4 / 5) / 2), {})
-        assert error == ("calibration_error", pytest.approx((0.4 + 0.8 + 0.3 + 0.1) / 4), {})
+        assert error == (
+            "calibration_error",
+            pytest.approx((0.4 + 0.8 + 0.3 + 0.1) / 4),
+            {"by_chance": pytest.approx(by_chance, abs=1e-4)},
+        )
 
     def test_macro_f1_is_sklearns(self) -> None:
         generator = np.random.default_rng(0)
