@@ -127,7 +127,7 @@ def suggest(reader: Reader, config: SuggestConfig) -> Suggestions:
             f"Suggestions are made from people's labels; there are {len(gold)} on the train split, {MIN_GOLD} are "
             "needed. Answer a batch first: siftline run"
         )
-    choosing = {item_id for item_id in gold if _half(item_id)}
+    choosing = {item_id for item_id, (_, text) in gold.items() if _half(text)}
     words = _words(reader, config, gold, choosing)
     cells, centres = _cells(reader, config, gold, choosing)
     found = sorted([*words, *cells], key=lambda s: (s.label, -(s.precision or 0), -s.coverage, s.name))
@@ -158,8 +158,9 @@ def as_file(suggestions: Suggestions, centres_name: str) -> str:
     return "\n".join(lines)
 
 
-def _half(item_id: str) -> bool:
-    return hashlib.sha256(item_id.encode("utf-8", "surrogatepass")).digest()[0] % 2 == 0
+def _half(text: str) -> bool:
+    """Whether an item of this text chooses; by its id, the same text might choose and measure."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[0] % 2 == 0
 
 
 def _comment(text: str) -> str:
