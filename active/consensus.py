@@ -2,7 +2,8 @@
 
 The accuracies become the weights of the view `gold_labels` (see `warehouse/answers.py`), so the label of an item always
 follows from the answers in force, and only the weights wait for this stage. Without items that several people labelled
-nobody can be judged, and the view falls back to the majority.
+nobody can be judged, and the view falls back to the majority. Answers that were asked for because people disagree, or
+because a label looked wrong, judge nobody: their items were chosen for being answered wrongly (decision 0183).
 
 In a multi-label project an opinion is a set of classes. Each class of an item is then a yes-or-no question of its own,
 so that everything here works on pairs of item and class, and accuracy is the share of questions answered rightly. The
@@ -22,7 +23,7 @@ import pyarrow as pa
 
 from active.graph import check_places
 from warehouse import Delete, Lake, Reader, SettingsError, StageResult, Upsert
-from warehouse.answers import UNKNOWN_ACCURACY
+from warehouse.answers import FIRST_OPINIONS, UNKNOWN_ACCURACY
 from warehouse.stage import Write, hash_token
 
 STRENGTH = 10.0
@@ -85,7 +86,7 @@ class Opinions:
 
 
 def read_opinions(reader: Reader) -> Opinions:
-    """Read the view `opinions`, items with one opinion left out.
+    """Read opinions as of the view `opinions`, but for those of `FIRST_OPINIONS`; items with one opinion left out.
 
     In a multi-label project every opinion is one per class: 1 has the class, 0 has it not.
     """
@@ -93,7 +94,7 @@ def read_opinions(reader: Reader) -> Opinions:
     said = "class_ids" if multi_label else "class_id"
     rows = reader.rows(
         f"""
-        SELECT item_id, annotator, {said} FROM opinions
+        SELECT item_id, annotator, {said} FROM ({FIRST_OPINIONS})
         QUALIFY count(*) OVER (PARTITION BY item_id) > 1 ORDER BY item_id, annotator, {said}
         """
     )
@@ -190,17 +191,17 @@ def consensus(lake: Lake) -> StageResult:
     """Estimate the annotators' skills and their agreement from the answers in force; writes only what changed."""
     with lake.read() as reader:
         opinions = read_opinions(reader)
-        gold = int(reader.scalar("SELECT count(*) FROM gold_labels") or 0) if opinions.items else 0
         known = reader.arrow("SELECT * EXCLUDE (run_id, committed_at) FROM annotator_skills ORDER BY annotator")
         measured = reader.arrow(
             "SELECT * EXCLUDE (run_id, committed_at) FROM metrics WHERE series = 'annotators' ORDER BY metric_id"
         )
+        gold = int(reader.scalar("SELECT count(*) FROM gold_labels") or 0) if opinions.items or measured.num_rows else 0
         names = reader.class_names()
     classes = 2 if opinions.per_item > 1 else max(len(names), 2, int(opinions.class_id.max(initial=0)) + 1)
     skills = _skills(opinions, classes)
     alpha = opinions.alpha()
     # Where the alpha is defined no more, a row without one says so: else the last one that was would still be read.
-    told = alpha is not None or (opinions.items > 0 and measured.num_rows > 0)
+    told = alpha is not None or measured.num_rows > 0
     metrics = [_metric(alpha, opinions, gold, names)] if told else []
     new_skills = skills if skills != known.to_pylist() else []
     gone = sorted({row["annotator"] for row in known.to_pylist()} - {row["annotator"] for row in skills})

@@ -64,7 +64,9 @@ CURRENT_ANNOTATIONS = """
 
 _SENT = "coalesce(b.content_hash, q.content_hash)"
 
-OPINIONS = f"""
+
+def _opinions(more: str = "") -> str:
+    return f"""
     SELECT a.item_id, a.annotator, a.class_id, a.simulated, a.updated_at,
            sum(a.seconds) OVER (PARTITION BY a.item_id) AS seconds, a.class_ids
     FROM current_annotations a
@@ -72,11 +74,25 @@ OPINIONS = f"""
     LEFT JOIN queue q ON q.item_id = a.item_id AND q.project = a.project
     -- What it shows was edited after it was sent: the answer belongs to that. Only what was ever changed is read.
     LEFT JOIN items i ON i.item_id = a.item_id AND i.changed_at IS NOT NULL
-    WHERE a.action = 'labelled' AND coalesce({_SENT} = {sent_hash(shown_keys(_SENT))}, true)
+    WHERE a.action = 'labelled' AND coalesce({_SENT} = {sent_hash(shown_keys(_SENT))}, true) {more}
     QUALIFY row_number() OVER (
         PARTITION BY a.item_id, {WHO} ORDER BY a.updated_at DESC, a.annotation_id DESC
     ) = 1
 """
+
+
+OPINIONS = _opinions()
+
+FIRST_OPINIONS = _opinions("""
+    AND NOT EXISTS (
+        -- The task that came after each one; of the last one it is whichever is not named there.
+        FROM (SELECT *, lead(task_id) OVER (PARTITION BY item_id, project ORDER BY round) AS next FROM asked_before) w
+        WHERE w.item_id = a.item_id AND w.project = a.project AND w.why IN ('disagreement', 'second_look')
+        AND (w.next = a.task_id OR (w.next IS NULL AND b.item_id IS NULL))
+    )
+""")
+"""As `OPINIONS`, without the answers to tasks that other answers called for: these are about items on which people
+disagree, or whose label looks wrong, so they say how right people are there and not how right they are."""
 
 # Classes and opinions are read once: to DuckLake each mention of a table is some queries to the catalogue (decision
 # 0070). An opinion is one row of `said` where an item has one class, else a row for each class, which is a yes or a no.

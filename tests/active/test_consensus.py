@@ -67,17 +67,22 @@ def test_answers_of_ones_own_are_refused_in_words() -> None:
 
 
 def say(
-    lake: Lake, answers: Mapping[tuple[str, str], int | Sequence[int]], *, step: int = 0, at_once: bool = False
+    lake: Lake,
+    answers: Mapping[tuple[str, str], int | Sequence[int]],
+    *,
+    step: int = 0,
+    at_once: bool = False,
+    task: str = "",
 ) -> None:
     """Annotators label items: (item, annotator) -> class, or classes where several may fit; a later key is later."""
     keys, chosen = list(answers), list(answers.values())
     places = [0 if at_once else place for place in range(len(keys))]
     at = pa.array([1_000_000 * step + place for place in places], pa.timestamp("us", "UTC"))
     rows = {
-        "annotation_id": [f"{item}-{who}" for item, who in keys],
+        "annotation_id": [f"{item}-{who}-{task}" for item, who in keys],
         "item_id": [item for item, _ in keys],
         "project": ["p"] * len(keys),
-        "task_id": [""] * len(keys),
+        "task_id": [task] * len(keys),
         "annotator": [who for _, who in keys],
         "action": ["labelled"] * len(keys),
         "class_id": pa.array([one if isinstance(one, int) else -1 for one in chosen], pa.int32()),
@@ -197,6 +202,50 @@ def test_an_alpha_that_is_defined_no_more_is_not_shown(lake: Lake, later: dict[t
     assert not consensus(lake).committed
     with lake.read() as reader:
         assert read_facts(reader).alpha is None
+
+
+def ask(lake: Lake, why: str, rounds: Mapping[str, int]) -> None:
+    """The last tasks of some items, which are asked again for a reason."""
+    n = len(rounds)
+    rows = {"item_id": list(rounds), "project": ["p"] * n, "round": pa.array(rounds.values(), pa.int32())}
+    rows |= {"task_id": [f"t{number}" for number in rounds.values()], "content_hash": [""] * n, "why": [why] * n}
+    with lake.stage("ask_again", version=1, inputs=(), params={"why": why}) as stage:
+        stage.commit([Upsert("asked_before", pa.table(rows))])
+
+
+def test_answers_that_other_answers_called_for_judge_nobody(lake: Lake) -> None:
+    """Of labels that look wrong many are: who is right 19 times of 20 would seem to be right 13 times."""
+    with lake.stage("ingest", version=1, inputs=()) as stage:
+        stage.commit([Upsert("classes", classes("a", "b")), Upsert("items", items(40))])
+    names = [f"i{row:05d}" for row in range(40)]
+    say(lake, {(item, "ann"): 0 for item in names}, task="t1")
+    ask(lake, "second_look", dict.fromkeys(names[:8], 1))
+    say(lake, {(item, "ben"): 1 for item in names[:8]}, step=1, task="t2")
+    assert not consensus(lake).committed, "nobody was compared on items that were not chosen for looking wrong"
+    assert gold(lake)[names[0]][1] == "majority", "but the second look counts"
+    before = {"metric_id": "annotators/krippendorff_alpha/train/40/0", "series": "annotators", "split": "train"}
+    before |= {"name": "krippendorff_alpha", "labels": 40, "seed": 0, "value": -0.09, "detail": "{}"}
+    with lake.stage("consensus", version=1, inputs=(), params={"of": "an earlier version"}) as stage:
+        skill = {"annotator": ["ben"], "accuracy": [0.66], "weight": [0.66], "compared": pa.array([8], pa.int32())}
+        stage.commit([Upsert("metrics", pa.Table.from_pylist([before])), Upsert("annotator_skills", pa.table(skill))])
+    assert consensus(lake).committed, "what was estimated from them before goes"
+    assert not consensus(lake).committed
+    with lake.read() as reader:
+        assert read_facts(reader).alpha is None
+        assert reader.scalar("SELECT count(*) FROM annotator_skills") == 0
+
+    say(lake, {(item, "ben"): row % 2 for row, item in enumerate(names[8:18])}, step=2, task="t1")
+    fair = consensus(lake)
+    assert fair.detail["items with several opinions"] == 10
+    ask(lake, "disagreement", dict.fromkeys(names[9:18:2], 1))
+    say(lake, {(item, "cem"): 0 for item in names[9:18:2]}, step=3, task="t2")
+    say(lake, {(item, "ben"): 0 for item in names[9:18:2]}, step=4, task="t2")
+    ask(lake, "edited", dict.fromkeys(names[9:18:2], 2))
+    assert not consensus(lake).committed, "what ben said before he was asked again is what judges him"
+    say(lake, {(item, "cem"): 0 for item in names[9:18:2]}, step=5, task="t3")
+    assert consensus(lake).committed, "an edit is no doubt of an answer"
+    with lake.read() as reader:
+        assert reader.rows("SELECT annotator FROM annotator_skills ORDER BY 1") == [("ann",), ("ben",), ("cem",)]
 
 
 def test_with_one_annotator_nobody_is_judged_and_the_label_stands(lake: Lake) -> None:
