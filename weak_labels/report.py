@@ -77,7 +77,10 @@ class FunctionFigures:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pair:
-    """Two functions that say the same: both vote on `items` items, which is `overlap` of those where either does."""
+    """Two functions that say the same: both vote on `items` items, which is `overlap` of those where either does.
+
+    Of more than `PAIR_ITEMS` items all three are estimates from so many.
+    """
 
     left: str
     right: str
@@ -294,7 +297,7 @@ def _pairs(reader: Reader, scope: str, names: Sequence[str], items: int) -> list
         Pair(
             left=names[int(i)],
             right=names[int(j)],
-            items=int(both_LL[int(i), int(j)]),
+            items=int(both_LL[int(i), int(j)]) * every,
             agreement=float(agreement_LL[int(i), int(j)]),
             overlap=float(overlap_LL[int(i), int(j)]),
         )

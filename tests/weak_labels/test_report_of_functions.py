@@ -227,6 +227,15 @@ def test_pairs_that_say_the_same_are_named(lake: Lake) -> None:
     assert [(p.left, p.right, p.items, p.agreement, p.overlap) for p in pairs] == [("game", "goal", 12, 1.0, 0.6)]
 
 
+def test_pairs_of_many_items_are_counted_on_some_and_told_for_all(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("weak_labels.report.PAIR_ITEMS", 100)
+    add_items(lake, {f"i{n:03}": "goal game" for n in range(400)})
+    run_vote(lake, [GOAL, GAME])
+    [pair] = report(lake).pairs
+    assert 300 < pair.items < 500
+    assert (pair.agreement, pair.overlap) == (1, 1)
+
+
 def test_items_where_functions_disagree(lake: Lake) -> None:
     add_items(lake, TEXTS)
     add_classes_and_gold(lake, {"c": 2})
