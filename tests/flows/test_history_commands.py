@@ -162,7 +162,8 @@ def test_labels_that_are_all_alike_or_against_the_functions_are_told(
         stage.commit([Upsert("lf_votes", votes)])
     print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
     shown = capsys.readouterr().out
-    assert "People contradict most votes of 'thanks' (6 of 6). Look at them: siftline lf report --project" in shown
+    assert "People contradict most votes of 'thanks' (6 of 6; the end model contradicts 100% of all)" in shown
+    assert "of all). Look at them: siftline lf report --project" in shown
     assert "leaves what these taught aside" not in shown
     with opened.lake.stage("end_model", version=1, inputs=(), params={"share": "small"}) as stage:
         last = stage.arrow(
