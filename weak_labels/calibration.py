@@ -133,7 +133,7 @@ def error_by_chance(probs: Floats) -> float:
 
     Source: Roelofs et al. 2022, Mitigating Bias in Calibration Error Estimation, https://arxiv.org/abs/2012.08668
     """
-    confidence_N = probs.max(axis=1).astype(np.float64)
+    confidence_N = np.minimum(probs.max(axis=1).astype(np.float64), 1.0)  # rounding may leave it above
     variance_B = np.bincount(_bins(confidence_N), confidence_N * (1 - confidence_N), minlength=BINS)
     return round(float(np.minimum(np.sqrt(2 / np.pi * variance_B), 2 * variance_B).sum()) / len(probs), 4)
 

@@ -63,6 +63,10 @@ def test_an_honest_model_is_expected_to_have_an_error_on_few_items(n: int, sprea
     assert np.mean(told) == pytest.approx(np.mean(found), rel=0.1)
 
 
+def test_a_model_that_is_sure_of_all_has_no_error_by_chance() -> None:
+    assert error_by_chance(np.eye(2)[[0, 1, 1]] * (1 + 1e-7)) == 0.0
+
+
 def test_labels_are_judged_by_a_model_that_did_not_see_them() -> None:
     probs, truth = honest(200)
     truth[(truth == 2) & (np.arange(200) % 5 > 0)] = 0  # the last class has every fifth label at most
