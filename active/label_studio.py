@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from active.label_config import Page
-from active.label_studio_answers import answers_of
+from active.label_studio_answers import People, answers_of, item_id_of
 from active.label_studio_connection import (
     TIMEOUT_S,
     Connection,
@@ -71,6 +71,7 @@ class LabelStudioService:
         self.suggest = suggest
         self._project_id: int | None = None
         self._emails: dict[int, str] = {}
+        self._own_user: int | None = None
         self._problems: dict[str, str] = {}
 
     @property
@@ -162,9 +163,9 @@ class LabelStudioService:
             wanted = set(some)
             condition = _condition("data.item_id", "in_list", "String", some)
             for task in self._tasks([condition], "id,data,updated_at"):
-                item_id = task["data"].get("item_id")
+                item_id = item_id_of(task["data"])
                 # The look-up is the server's; what counts is the id that the task really carries.
-                if item_id in wanted:
+                if item_id is not None and item_id in wanted:
                     found[str(task["id"]), item_id] = self._changed_at(task)
         return found
 
@@ -206,19 +207,15 @@ class LabelStudioService:
             after = (since - MARGIN).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
             conditions = [_condition("updated_at", "greater", "Datetime", after)]
         include = "id,data,annotations,completed_by,updated_by,result,was_cancelled,lead_time,created_at,updated_at"
+        people = People(several=self.annotators_per_task > 1, name_of=self._email, is_own=self._is_own)
         answers: list[Answer] = []
         read: dict[tuple[str, str], datetime] = {}
         for task in self._tasks(conditions, include, everything=True):
-            if task["data"].get("item_id") is None:
+            item_id = item_id_of(task["data"])
+            if item_id is None:
                 continue
-            read[str(task["id"]), str(task["data"]["item_id"])] = self._changed_at(task)
-            answers += answers_of(
-                task,
-                self.describe(),
-                multi_label=self.multi_label,
-                several_people=self.annotators_per_task > 1,
-                name_of=self._email,
-            )
+            read[str(task["id"]), item_id] = self._changed_at(task)
+            answers += answers_of(task, self.describe(), multi_label=self.multi_label, people=people)
         return Pulled(
             answers=answers,
             tasks=None if since is None else read,
@@ -266,10 +263,10 @@ class LabelStudioService:
         if self._find_project() is None:
             return
         for task in self._tasks([_condition("id", "greater", "Number", 0)], ",".join(("id", "data", *_COUNTS))):
-            item_id = task["data"].get("item_id")
+            item_id = item_id_of(task["data"])
             if item_id is not None:
                 answered = self._call(lambda task=task: any([count_of(task[count]) for count in _COUNTS]))
-                yield StoredTask(task_id=str(task["id"]), item_id=str(item_id), data=task["data"], answered=answered)
+                yield StoredTask(task_id=str(task["id"]), item_id=item_id, data=task["data"], answered=answered)
 
     def withdraw(self, task_ids: Sequence[str]) -> None:
         """Delete these tasks, except those that somebody has answered, skipped or begun meanwhile."""
@@ -297,7 +294,7 @@ class LabelStudioService:
         """Answer a task in the name of a simulated annotator.
 
         On the server the key's user is the author; the simulated annotator's name stands beside the choice, and `pull`
-        returns it.
+        returns it while it has a key of that user.
         """
         result = {**choice(labels), "meta": {"annotator": annotator}}
         self._call(
@@ -352,6 +349,12 @@ class LabelStudioService:
                     "asked. Have what stands before it pass requests on as they are, and run again"
                 )
             last = tasks[-1]["id"]
+
+    def _is_own(self, user_id: int) -> bool:
+        """Whether a number is that of the key's own user."""
+        if self._own_user is None:
+            self._own_user = self._call(lambda: count_of(self._client.users.whoami().id))
+        return user_id == self._own_user
 
     def _email(self, user_id: int) -> str:
         if user_id not in self._emails:

@@ -103,7 +103,7 @@ class Connection:
                     f"{self.place.clean(error)}. Set SSL_CERT_FILE to a file with your authority's certificate."
                 ) from None
             raise ServiceError(f"Label Studio at {self.url} cannot be reached: {self.place.clean(error)}") from None
-        except (ParsingError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ParsingError, ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
             raise ServiceError(
                 f"{self.url} gave an answer that is not Label Studio's ({type(error).__name__}); check {URL_VARIABLE}"
             ) from None

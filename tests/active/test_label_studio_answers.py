@@ -13,7 +13,7 @@ from active.push import push
 from active.queue import collect
 from flows.studio import StudioInfo
 from tests.active.plans import plan, states
-from tests.studio import CLASSES, api, choose, make_tasks, project_of
+from tests.studio import CLASSES, api, choose, make_tasks, project_of, sign_up
 from warehouse import Lake
 
 pytestmark = pytest.mark.studio
@@ -59,6 +59,24 @@ def test_the_simulated_annotator_is_named(project: LabelStudioService) -> None:
     project.annotate(ids["item-0"], labels=["earn"], annotator="simulated", seconds=4.5)
     (answer,) = project.pull()
     assert (answer.annotator, answer.labels, answer.seconds) == ("simulated", ("earn",), 4.5)
+
+
+def test_nobody_answers_in_the_name_of_others(studio: StudioInfo, project: LabelStudioService) -> None:
+    ids = project.push(make_tasks(1))
+    bob = sign_up(studio)
+    for name in ("ann@example.org", "simulated"):
+        part = {**result("earn")[0], "meta": {"annotator": name}}
+        api(bob, "POST", f"/api/tasks/{ids['item-0']}/annotations/", json={"result": [part], "lead_time": 1})
+    assert [answer.annotator for answer in project.pull()] == [bob.username, bob.username]
+
+
+def test_a_task_of_somebody_elses_with_a_list_for_its_id_is_none_of_ours(
+    studio: StudioInfo, project: LabelStudioService
+) -> None:
+    ids = project.push(make_tasks(1))
+    task = {"project": project_of(studio, project)["id"], "data": {"item_id": ["item-0"], "text": "x"}}
+    api(studio, "POST", "/api/tasks/", json=task)
+    assert project.find(["item-0", '["item-0"]']) == {"item-0": [ids["item-0"]]}
 
 
 def test_a_skip_has_no_label(studio: StudioInfo, project: LabelStudioService) -> None:

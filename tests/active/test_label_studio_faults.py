@@ -56,6 +56,7 @@ FAULTS = {
     "other JSON": (answering(200, '{"hello": "world"}'), ServiceError, "LABEL_STUDIO_URL"),
     "a list": (answering(200, "[1, 2]"), ServiceError, "LABEL_STUDIO_URL"),
     "null": (answering(200, "null"), ServiceError, "LABEL_STUDIO_URL"),
+    "lists without end": (answering(200, 100_000 * "["), ServiceError, "LABEL_STUDIO_URL"),
 }
 
 

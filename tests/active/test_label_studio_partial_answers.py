@@ -63,6 +63,7 @@ CHANGES: dict[str, Callable[[Json], object]] = {
     "no annotation id": lambda page: said(page).pop("id"),
     "no author": lambda page: said(page).pop("completed_by"),
     "no time": lambda page: said(page).update(updated_at=None),
+    "seconds without end": lambda page: said(page).update(lead_time=10**400),
     "no task id": lambda page: first(page).pop("id"),
     "no data": lambda page: first(page).pop("data"),
     "no tasks": lambda page: page.pop("tasks"),
