@@ -1,6 +1,8 @@
 """Files of arrays that are only caches: whatever is wrong with one, it counts as missing."""
 
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,13 +11,26 @@ import numpy as np
 
 from warehouse.files import replaced_file
 
+# A bit may say "encrypted"; NumPy reads a shape as Python, before any sum is compared; a shape may be of any size.
+_DAMAGED = (
+    OSError,
+    ValueError,
+    EOFError,
+    RuntimeError,
+    SyntaxError,
+    tokenize.TokenError,
+    MemoryError,
+    zlib.error,
+    zipfile.BadZipFile,
+)
+
 
 def read_arrays(path: Path) -> Mapping[str, Any]:
     """The arrays of a file by name; none where it is missing or damaged, which its sums tell."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile):  # a bit may say "encrypted"
+    except _DAMAGED:
         return {}
 
 
