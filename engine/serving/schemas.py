@@ -48,13 +48,13 @@ def read_openai(values: dict[str, Any], *, names: tuple[str, ...], dimension: in
     """
     model = values.get("model", names[0])
     if model not in names:
-        raise Refusal(404, f"There is no model {str(model)[:80]!r} here; served is {' or '.join(map(repr, names))}.")
+        raise Refusal(404, f"There is no model {_shown(model)} here; served is {' or '.join(map(repr, names))}.")
     wants = values.get("encoding_format", "float")
     if wants not in ("float", "base64"):
-        raise Refusal(400, f"encoding_format is {str(wants)[:80]!r}; it can be 'float' or 'base64'.")
+        raise Refusal(400, f"encoding_format is {_shown(wants)}; it can be 'float' or 'base64'.")
     dimensions = values.get("dimensions")
     if dimensions is not None and dimensions != dimension:
-        raise Refusal(400, f"dimensions is {str(dimensions)[:80]}; vectors of this model have {dimension}.")
+        raise Refusal(400, f"dimensions is {_shown(dimensions)}; vectors of this model have {dimension}.")
     texts = _texts(values, "input", max_inputs)
     return Wanted(texts, base64=wants == "base64", trace=_flag(values, "trace", default=False))
 
@@ -81,6 +81,13 @@ def _texts(values: dict[str, Any], name: str, max_inputs: int) -> list[str]:
         if not isinstance(text, str):
             raise Refusal(400, f"'{name}' holds a {type(text).__name__} at place {index}; texts are strings.")
     return cast("list[str]", texts)
+
+
+def _shown(value: object) -> str:
+    """What a field holds, for a message; a list or an object by its kind, as one may be too deep to be printed."""
+    if isinstance(value, list | dict):
+        return f"a JSON {type(cast('object', value)).__name__}"
+    return repr(value[:80] if isinstance(value, str) else value)
 
 
 def _flag(values: dict[str, Any], name: str, *, default: bool) -> bool:

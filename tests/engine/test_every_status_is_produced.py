@@ -176,6 +176,7 @@ def test_no_status_is_documented_that_is_not_produced_and_the_page_has_the_table
         b'{"input": "\\ud83d"}',
         b'{"input": "\xff"}',
         b"[" * 5000,
+        pytest.param(b'{"input": "a", "dimensions": ' + b"[" * 1000 + b"]" * 1000 + b"}", id="too deep to be printed"),
     ],
 )
 def test_what_is_not_the_schema_is_400(server: ServerThread, body: bytes) -> None:
