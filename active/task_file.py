@@ -130,13 +130,17 @@ def close_to_others(folder: Path, files: Iterable[Path]) -> None:
     found = folder.stat()
     if not found.st_mode & stat.S_IRWXO or found.st_uid != os.geteuid():
         return
-    opened = [path for path in files if path.is_file() and _is_open(path)]
+    opened = [path for path in files if _is_open(path)]
     if opened:
         folder.chmod(0o700)
-        for path in opened:
+        for path in filter(_is_open, opened):  # again, as nobody else can change now what is in the folder
             path.chmod(0o600)
 
 
 def _is_open(path: Path) -> bool:
-    found = path.stat()
-    return stat.S_IMODE(found.st_mode) == 0o644 and found.st_uid == os.geteuid()
+    """Whether it is a file of ours that is open to everybody, and not another's link to one that lies elsewhere."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return False
+    return found.st_mode == stat.S_IFREG | 0o644 and found.st_nlink == 1 and found.st_uid == os.geteuid()

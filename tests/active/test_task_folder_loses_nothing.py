@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +229,21 @@ def test_a_folder_that_an_earlier_siftline_opened_to_everybody_is_closed_once(fo
     folder.path.chmod(0o750)  # a person opens it to the group
     folder.ensure_project(["a", "b"])
     assert modes(folder) == (0o750, {0o600})
+
+
+@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
+def test_a_link_that_somebody_put_there_closes_no_file_elsewhere(
+    link: Callable[[Path, Path], None], folder: TaskFolder, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "page.html"
+    elsewhere.write_text("{}")
+    elsewhere.chmod(0o644)
+    folder.path.chmod(0o777)
+    (folder.path / f"{folder.task_id('i00000')}.json").chmod(0o644)
+    link(folder.path / "other.json", elsewhere)
+    folder.ensure_project(["a", "b"])
+    assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
+    assert stat.S_IMODE(elsewhere.stat().st_mode) == 0o644
 
 
 def test_a_file_that_a_tool_made_does_not_close_a_folder_opened_to_a_group(folder: TaskFolder) -> None:
