@@ -55,6 +55,13 @@ def test_a_wrong_pin_is_found(constraint: str, said: str) -> None:
     assert len(list(contradictions({"project": project}, "pytest==9.0.3\ntorch==2.6\n"))) == 1
 
 
+@pytest.mark.parametrize("library", ["filelock==3.20.0", "h11==0.14.0", "orjson==3.9.14"])
+def test_no_version_is_allowed_that_a_request_or_a_link_can_hurt(library: str) -> None:
+    name, _, version = library.partition("==")
+    [asked] = [r for r in map(Requirement, PYPROJECT["project"]["dependencies"]) if r.name == name]
+    assert not asked.specifier.contains(version)
+
+
 def test_the_newest_list_of_changes_is_of_the_version() -> None:
     changes = (ROOT / "CHANGELOG.md").read_text("utf-8")
     assert re.findall(r"^## (\S+)", changes, re.MULTILINE)[0] == PYPROJECT["project"]["version"]
