@@ -86,7 +86,7 @@ class EncoderConfig(_Config):
         Raises:
             ModelFileError: the text is no valid configuration.
         """
-        values = _object(content.encode("utf-8"), "the configuration of the encoder")
+        values = _object(content.encode("utf-8", "surrogatepass"), "the configuration of the encoder")
         try:
             return cls(**values)
         except TypeError as error:
@@ -119,7 +119,7 @@ class EncoderConfig(_Config):
                 positions=values["max_position_embeddings"],
                 norm_eps=float(values["layer_norm_eps"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ModelFileError(f"config.json cannot be used: {error!r}.") from error
         if pooling is not None:
             config._check_pooling(_object(pooling, "1_Pooling/config.json"))
@@ -299,7 +299,7 @@ class RoutedConfig(_Config):
         Raises:
             ModelFileError: the text is no valid configuration.
         """
-        values = dict(_object(content.encode("utf-8"), "the configuration of the routed encoder"))
+        values = dict(_object(content.encode("utf-8", "surrogatepass"), "the configuration of the routed encoder"))
         try:
             base = EncoderConfig(**values.pop("base"))
             parts: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}

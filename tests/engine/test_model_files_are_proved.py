@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from engine.config import EncoderConfig
+from engine.config import EncoderConfig, RoutedConfig
 from engine.errors import ModelFileError
 from engine.loading import encoder_of, make_encoder_id
 from engine.tokenizer import TextTokenizer
@@ -133,6 +133,7 @@ def test_a_config_is_read() -> None:
         ({"vocab_size": True}, "True"),
         ({"layer_norm_eps": 0}, "norm_eps"),
         ({"layer_norm_eps": None}, "cannot be used"),
+        ({"layer_norm_eps": 10**400}, "cannot be used"),
         ({"hidden_size": 16}, "width 8, config.json says 16"),
     ],
 )
@@ -207,3 +208,9 @@ def test_budgets_that_are_nearly_one_have_two_ids() -> None:
         "routed0.3000001-20",
         "routed1-20",
     }
+
+
+@pytest.mark.parametrize("config", [EncoderConfig, RoutedConfig])
+def test_half_a_letter_in_the_configuration_of_a_file_is_refused(config: type[EncoderConfig | RoutedConfig]) -> None:
+    with pytest.raises(ModelFileError, match="not valid JSON"):
+        config.parse("\ud800")
