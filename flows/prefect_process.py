@@ -1,17 +1,21 @@
 """The process of a Prefect server that Siftline starts: one that stays (`siftline up`), or one beside a single run.
 
-Both answer only under a name of this machine. A site may lead its own name to 127.0.0.1 (DNS rebinding); its pages
-could then ask a server on loopback as if they were its own, and whoever may ask Prefect can have any code run.
+Both answer only under a name of this machine, and to pages of their own. A site may lead its own name to 127.0.0.1
+(DNS rebinding); its pages could then ask a server on loopback as if they were its own. Under any name a page may send
+what it need not read the answer to, and open a WebSocket, which tells it the ids to send (docs/decisions/0185). And
+whoever may ask Prefect can have any code run.
 """
 
 import os
 import socket
 import sys
 import threading
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp
+    from starlette.datastructures import Headers
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 NAMES = ("127.0.0.1", "localhost")
 
@@ -28,7 +32,7 @@ def serve_staying(door: socket.socket, *names: str) -> None:
     from prefect.settings import get_current_settings
 
     level = get_current_settings().server.logging_level.lower()
-    app = _under_our_names(create_app(final=True), *names)
+    app = _guarded(create_app(final=True), *names)
     uvicorn.Server(uvicorn.Config(app, log_level=level)).run(sockets=[door])
 
 
@@ -46,14 +50,46 @@ def serve_beside(door: socket.socket) -> None:
     import uvicorn
     from prefect.server.api.server import create_app
 
-    app = _under_our_names(create_app(ephemeral=True, final=True))
+    app = _guarded(create_app(ephemeral=True, final=True))
     uvicorn.Server(uvicorn.Config(app, log_level="error")).run(sockets=[door])
 
 
-def _under_our_names(app: "ASGIApp", *more: str) -> "ASGIApp":
+class OwnPages:
+    """Refuses what pages of other sites send: Prefect takes JSON that is not called JSON, which no browser asks about.
+
+    Args:
+        app: the server.
+        origins: of pages that may ask it beside those that it serves itself; `*` for all.
+    """
+
+    def __init__(self, app: "ASGIApp", origins: Collection[str]) -> None:
+        self._app, self._origins = app, frozenset(origins)
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        """Pass it on, or answer 403."""
+        from starlette.datastructures import Headers
+        from starlette.responses import PlainTextResponse
+
+        if scope["type"] == "lifespan" or self._may_ask(Headers(scope=scope)):
+            await self._app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})  # before it was accepted: 403
+        else:
+            await PlainTextResponse("Pages of other sites may not ask this server.\n", 403)(scope, receive, send)
+
+    def _may_ask(self, headers: "Headers") -> bool:
+        """By `Origin`, which browsers send along with all but a plain look and which no page can change."""
+        own = {f"{scheme}://{host}" for scheme in ("http", "https") for host in headers.getlist("host")}
+        return "*" in self._origins or own | self._origins >= set(headers.getlist("origin"))
+
+
+def _guarded(app: "ASGIApp", *more: str) -> "ASGIApp":
+    from prefect.settings import get_current_settings
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    return TrustedHostMiddleware(app, allowed_hosts=(*NAMES, *more), www_redirect=False)
+    origins = get_current_settings().server.api.cors_allowed_origins.split(",")
+    pages = OwnPages(app, [origin.strip() for origin in origins])
+    return TrustedHostMiddleware(pages, allowed_hosts=(*NAMES, *more), www_redirect=False)
 
 
 def main(way: str, number: int, host: str = NAMES[0], *names: str) -> None:

@@ -18,6 +18,8 @@ from typing import Any
 
 import httpx
 import pytest
+from websockets import InvalidStatus, Subprotocol
+from websockets.sync.client import connect
 
 from flows import services
 from flows.background import Background
@@ -104,6 +106,21 @@ def test_pages_of_other_sites_may_not_ask_the_server(served: Served) -> None:
         answer = httpx.get(f"{served.api}/health", headers={"Origin": origin}, timeout=60, trust_env=False)
         assert (answer.headers.get("access-control-allow-origin") == origin) == let_in
         assert "*" not in answer.headers.get("access-control-allow-origin", "")
+
+
+def test_pages_of_other_sites_have_nothing_done_and_hear_nothing(served: Served) -> None:
+    """A page may send what is not called JSON, and open a WebSocket, without being let in by the rules for reading."""
+    own = served.api.removesuffix("/api")
+    others = ["http://evil.example", "null", "http://127.0.0.1:1", own.replace("http://", "http://evil.")]
+    ours = [own, own.replace("127.0.0.1", "localhost"), None]  # no browser leaves it out
+    for origin, let_in in [*((other, False) for other in others), *((our, True) for our in ours)]:
+        headers = {} if origin is None else {"Origin": origin}
+        asked = httpx.post(f"{served.api}/flows/filter", content=b"{}", headers=headers, timeout=60, trust_env=False)
+        assert asked.status_code == (200 if let_in else 403), origin
+        address = served.api.replace("http://", "ws://") + "/events/out"
+        heard = contextlib.nullcontext() if let_in else pytest.raises(InvalidStatus, match="HTTP 403")
+        with heard, connect(address, additional_headers=headers, subprotocols=[Subprotocol("prefect")], proxy=None):
+            pass
 
 
 def test_the_server_answers_under_no_name_of_another_site(served: Served) -> None:
