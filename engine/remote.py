@@ -34,6 +34,9 @@ PATIENCE_S = 60.0
 START = "siftline engine serve"
 REQUEST_TEXTS = 128
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
+LARGEST_DIMENSION = 65_536
+MOST_SAID = 300
+"""Characters of what a server says that go into a message."""
 _LIMITS = ("max_inputs", "max_body_bytes", "queue_texts", "queue_tokens")
 """Limits of `/info` that a request has to keep."""
 _AGAIN = frozenset({408, 413, 429, 500, 502, 503, 504})
@@ -79,6 +82,8 @@ class RemoteEncoder:
             limits = {name: int(info["limits"][name]) for name in _LIMITS}
             if min(self.dimension, self.max_tokens, *limits.values()) < 1:
                 raise ValueError("a number below 1")
+            if self.dimension > LARGEST_DIMENSION:
+                raise ValueError(f"vectors of {self.dimension} numbers")
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise OptionError(
                 f"{self.url}/info is not that of `siftline engine serve` ({error!r}). Check [engine] url."
@@ -190,9 +195,10 @@ class RemoteEncoder:
                     self._portions.refused(stop - start)
                 raise
             except NumericError as error:
-                raise NumericError(str(error), tuple(start + index for index in error.indexes)) from error
+                named = tuple(start + index for index in error.indexes if 0 <= index < stop - start)
+                raise NumericError(str(error), named) from error
             except InputError as error:
-                shifted = {start + index: reason for index, reason in error.reasons.items()}
+                shifted = {start + i: reason for i, reason in error.reasons.items() if 0 <= i < stop - start}
                 raise InputError(str(error), shifted) from error
         served = response.headers.get("x-encoder-id")
         if served is None:
@@ -220,6 +226,7 @@ class RemoteEncoder:
             if trace:
                 result.tokens[place], result.truncated[place] = entry["tokens"], entry["truncated"]
                 result.active_frac[place], result.routes[place] = entry["active_frac"], entry["route"]
+                str.encode(result.routes[place])  # nothing but a text, of whole letters
                 result.unread[place] = entry.get("unread", 0.0)
 
     # --- one request -------------------------------------------------------------------------------------------------
@@ -363,7 +370,7 @@ def _retry_after(response: httpx.Response) -> float:
 def _reason(response: httpx.Response) -> str:
     """What the server says of a refusal, in brackets; "" where it says nothing that can be read."""
     try:
-        return f" ({orjson.loads(response.content)['error']['message']})"
+        return f" ({str(orjson.loads(response.content)['error']['message'])[:MOST_SAID]})"
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return ""
 
@@ -372,7 +379,8 @@ def _error_of(response: httpx.Response, url: str) -> EngineError:
     """What a refusal means to the caller."""
     try:
         error: dict[str, Any] = orjson.loads(response.content)["error"]
-        message, indexes = str(error["message"]), tuple(int(index) for index in error.get("indexes", ()))
+        message = str(error["message"])[:MOST_SAID]
+        indexes = tuple(int(index) for index in error.get("indexes", ()))
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
         return OptionError(
             f"{url} answers {response.status_code} and not as `siftline engine serve`. Check [engine] url."

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler
 import numpy as np
 import pytest
 
-from engine.errors import InputError, OptionError, UnavailableError
+from engine.errors import EngineError, InputError, NumericError, OptionError, UnavailableError
 from engine.portions import CONNECTIONS, FIRST_TEXTS, STEADY, Portions
 from engine.remote import RemoteEncoder
 from engine.request import Packed
@@ -51,7 +51,14 @@ def test_patience_ends_where_nothing_gets_done(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("max_tokens", 0), ("dimension", -384), ("queue_tokens", 0), ("queue_texts", "x"), ("limits", [])],
+    [
+        ("max_tokens", 0),
+        ("dimension", -384),
+        ("dimension", 10**12),
+        ("queue_tokens", 0),
+        ("queue_texts", "x"),
+        ("limits", []),
+    ],
 )
 def test_a_server_of_another_kind_is_named(name: str, value: object) -> None:
     info: dict[str, object] = {"encoder_id": "e", "dimension": 384, "max_tokens": 64}
@@ -66,6 +73,25 @@ def test_a_server_of_another_kind_is_named(name: str, value: object) -> None:
 
     with http_server(answer) as url, pytest.raises(OptionError, match="is not that of `siftline engine serve`"):
         RemoteEncoder(url, patience_s=0.3)
+
+
+@pytest.mark.parametrize(("status", "kind"), [(400, InputError), (424, NumericError), (500, UnavailableError)])
+def test_what_a_server_says_is_cut_and_names_texts_that_there_are(status: int, kind: type[EngineError]) -> None:
+    limits = {"max_inputs": 8, "max_body_bytes": 9999, "queue_texts": 8, "queue_tokens": 999}
+    info = {"encoder_id": "e", "dimension": 2, "max_tokens": 64, "limits": limits}
+    refusal = {"error": {"message": 100_000 * "x", "indexes": [-1, 0, 1, 10**18]}}
+
+    def answer(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        handler.send_response(status if body else 200)
+        handler.end_headers()
+        handler.wfile.write(json.dumps(refusal if body else info).encode())
+
+    with http_server(answer) as url, pytest.raises(kind) as raised:
+        RemoteEncoder(url, patience_s=0.3).embed(["bank"])
+    assert len(str(raised.value)) < 1000
+    error = raised.value
+    named = error.indexes if isinstance(error, NumericError) else tuple(getattr(error, "reasons", {0: ""}))
+    assert named == (0,)
 
 
 def test_an_encoder_nobody_needs_any_more_keeps_no_connection() -> None:
@@ -85,6 +111,7 @@ def test_an_encoder_nobody_needs_any_more_keeps_no_connection() -> None:
         {"embedding": ""},
         {"tokens": 10**30},
         {"index": 1},
+        {"route": {}},
     ],
     ids=str,
 )
