@@ -194,12 +194,14 @@ def connect(
 
     Raises:
         WarehouseNotFound: there is none, and `read_only` cannot make it.
-        WarehouseError: the catalogue is damaged, cannot be attached, holds SQL that is not Siftline's, or has its data
-            files in another folder; the message names it.
+        WarehouseError: the catalogue is damaged, cannot be attached, holds SQL that is not Siftline's, has its data
+            files in another folder, or is a link and is to be written to; the message names it.
         CatalogAway: the server of a PostgreSQL catalogue does not answer.
         DiskFull: there is no room for the 32 KiB that SQLite needs beside the catalogue.
     """
     location = locate(place)
+    if not read_only:
+        _refuse_linked(location)
     check_present(location, create=not read_only)
     if location.dsn is not None:
         watch(location.dsn)
@@ -233,6 +235,18 @@ def connect(
             "PGPASSWORD is set."
         ) from None
     return connection
+
+
+def _refuse_linked(location: Location) -> None:
+    """A link may lead to another warehouse, whose lock and data lie beside it, or to any SQLite file (0162)."""
+    file = location.catalog_file
+    if location.dsn is None and file.is_symlink():
+        raise WarehouseError(
+            f"The catalogue {file} is a link to {file.resolve()}. It is not written to, since its lock and its data "
+            "files would be taken from beside the link. Give the folder of that file as [warehouse] path, or put a "
+            f"link in the place of the whole folder {location.folder.name}. If the project is from somebody else, do "
+            "not use it."
+        )
 
 
 def _refuse_damaged(connection: duckdb.DuckDBPyConnection, location: Location) -> None:

@@ -2,10 +2,12 @@
 
 import os
 import signal
+import sqlite3
 import stat
 import subprocess
 import sys
 import textwrap
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -256,3 +258,19 @@ def test_a_link_in_a_folder_from_somebody_else_leads_no_write_outside(tmp_path: 
     with Lake(place) as lake, lake.stage("ingest", version=1, inputs=()) as stage:
         stage.commit([Append("items", items(500))])
     assert (tmp_path / "mine").read_text() == "precious"
+
+
+def test_a_catalogue_that_is_a_link_is_not_written_to(tmp_path: Path) -> None:
+    mine = Location(folder=tmp_path / "mine")
+    Lake(mine).close()
+    with closing(sqlite3.connect(tmp_path / "cookies.sqlite")) as other:
+        other.execute("CREATE TABLE cookies (name)")
+    for number, target in enumerate((mine.catalog_file, tmp_path / "cookies.sqlite", tmp_path / "nothing")):
+        before = target.read_bytes() if target.exists() else None
+        theirs = Location(folder=tmp_path / f"theirs-{number}")
+        theirs.folder.mkdir()
+        theirs.catalog_file.symlink_to(target)
+        with pytest.raises(WarehouseError, match=f"is a link to {target}"):
+            Lake(theirs)
+        assert (target.read_bytes() if target.exists() else None) == before
+    Lake(mine).close()
