@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 NAMES = ("127.0.0.1", "localhost")
+_REFUSED = (
+    "Pages of other sites may not ask this server. Where a proxy shows its own ones under another address, add that to "
+    "PREFECT_SERVER_CORS_ALLOWED_ORIGINS, which the server reads when it starts.\n"
+)
 
 
 def serve_staying(door: socket.socket, *names: str) -> None:
@@ -75,7 +79,7 @@ class OwnPages:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})  # before it was accepted: 403
         else:
-            await PlainTextResponse("Pages of other sites may not ask this server.\n", 403)(scope, receive, send)
+            await PlainTextResponse(_REFUSED, 403)(scope, receive, send)
 
     def _may_ask(self, headers: "Headers") -> bool:
         """By `Origin`, which browsers send along with all but a plain look and which no page can change."""
