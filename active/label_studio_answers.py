@@ -77,9 +77,10 @@ def _answer(task: Json, annotation: Json, multi_label: bool, people: People) -> 
     editor = annotation.get("updated_by")
     again = saved - made > EDITED_AFTER
     edited_by = people.name_of(count_of(editor)) if again and editor not in (None, by) else ""
-    # Whoever may answer may write any name there, and would be several people.
-    named = None if again or by is None else _simulated(part)
-    simulated = named if named and people.is_own(count_of(by)) else None
+    # Whoever may answer may write any name there, and name another one as its author, but not as who saved it.
+    saver = by if editor is None else editor
+    named = None if again or saver is None else _simulated(part)
+    simulated = named if named and people.is_own(count_of(saver)) else None
     return Answer(
         annotation_id=str(count_of(annotation["id"])),
         task_id=str(task["id"]),
