@@ -106,7 +106,8 @@ class StudioServer:
         program = self._program()
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.folder.chmod(0o700)
-        (self.folder / ".gitignore").write_text("*\n", encoding="ascii")
+        with replaced_file(self.folder / ".gitignore", durable=False) as ignored:  # never through a link
+            ignored.write_text("*\n", encoding="ascii")
         with FileLock(self.folder / "studio.lock"):
             account = self._account()
             running = self.process.status()

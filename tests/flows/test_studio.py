@@ -126,6 +126,17 @@ def test_what_a_killed_first_start_left_is_removed_by_the_next(tmp_path: Path) -
     assert [path for path in environment.glob("siftline-*") if path.is_dir()] == []
 
 
+def test_a_link_in_a_folder_from_somebody_else_leads_no_write_outside(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("precious")
+    (tmp_path / "studio").mkdir()
+    (tmp_path / "studio" / ".gitignore").symlink_to(tmp_path / "mine")
+    environment = stand_in(tmp_path / "env", "exit 0")
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SettingsError, match="is taken"):
+        StudioServer(tmp_path / "studio", port=taken.getsockname()[1], environment=environment).start()
+    assert (tmp_path / "mine").read_text() == "precious"
+    assert (tmp_path / "studio" / ".gitignore").read_text() == "*\n"
+
+
 def test_a_taken_port_is_refused(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
