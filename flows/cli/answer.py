@@ -16,7 +16,7 @@ from active.service import SIMULATED
 from active.task_folder import TaskFolder
 from flows.cli.answer_keys import Command, Keys, NotUnderstood
 from flows.cli.console import err, out, safe, safe_prose, say
-from flows.cli.look import budget_spent, project_hint
+from flows.cli.look import project_hint, why_nobody_is_asked
 from flows.project import Project
 from flows.report.text import counted
 from warehouse import SchemaTooOld, ServiceRefused, SettingsError, WarehouseNotFound
@@ -78,10 +78,10 @@ def _without_file(project: Project, folder: TaskFolder) -> int:
 
 
 def _spent(project: Project) -> str:
-    """That nobody is asked because the label budget is spent; empty where it is not."""
+    """Why nobody is asked any more; empty where a run would ask."""
     try:
         with project.read_lake() as lake, lake.read() as reader:
-            return budget_spent(reader, project.settings)
+            return why_nobody_is_asked(reader, project.settings)
     except (WarehouseNotFound, SchemaTooOld):
         return ""
 

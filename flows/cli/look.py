@@ -71,8 +71,8 @@ def show_status(root: Path) -> None:
             out.print(f"{unlearned}{project_hint(root)}")
         if skipped := skipped_tasks(reader):
             out.print(skipped)
-        if spent := budget_spent(reader, settings):
-            out.print(spent)
+        if ended := why_nobody_is_asked(reader, settings):
+            out.print(ended)
         if waiting:
             out.print(f"{tasks_wait(waiting)}.")
             if hint := _answer_here(root, settings):
@@ -152,17 +152,26 @@ def unlearned_answers(reader: Reader) -> str:
     return f"{came} come since the models last learned. To learn from them: siftline run" if answers else ""
 
 
-def budget_spent(reader: Reader, settings: Settings) -> str:
-    """That people are asked for nothing because the label budget is spent, and how to go on; empty where it is not."""
+def why_nobody_is_asked(reader: Reader, settings: Settings) -> str:
+    """That no task waits and no run brings one, why, and how to go on; empty where people are asked or a run would ask.
+
+    Near-duplicates of what is labelled or queued are not seen here: only the selection knows them.
+    """
     tasks, waiting = reader.rows(
         "SELECT count(*), count(*) FILTER (WHERE state <> 'answered') FROM queue WHERE project = ?",
         [settings.project.name],
     )[0]
     budget = settings.select.budget
-    if waiting or tasks < max(budget, 1):
+    if waiting or not tasks:
         return ""
-    spent = f"The budget of {counted(budget, 'label')} is spent"
-    return f"{spent}. To ask for more, raise budget under [select] in siftline.toml"
+    if tasks >= max(budget, 1):
+        spent = f"The budget of {counted(budget, 'label')} is spent"
+        return f"{spent}. To ask for more, raise budget under [select] in siftline.toml"
+    left = reader.scalar(
+        "SELECT EXISTS (FROM items i ANTI JOIN queue q ON q.item_id = i.item_id "
+        "ANTI JOIN gold_labels g ON g.item_id = i.item_id WHERE i.split = 'train')"
+    )
+    return "" if left else "Every item of the train split was asked about or has a label. New records bring new tasks"
 
 
 def waiting_tasks(reader: Reader) -> int:
@@ -213,8 +222,8 @@ def show_queue(root: Path, limit: int) -> None:
         _print_queue(reader, simulated_mark(reader))
         if skipped := skipped_tasks(reader):
             out.print(skipped)
-        if spent := budget_spent(reader, settings):
-            out.print(spent)
+        if ended := why_nobody_is_asked(reader, settings):
+            out.print(ended)
         rows = reader.rows(
             f"""
             SELECT q.rank, nullif(q.value, 0), CASE q.state WHEN 'confirmed' THEN 'waiting' ELSE q.state END,
@@ -230,8 +239,9 @@ def show_queue(root: Path, limit: int) -> None:
         hint = _answer_here(root, settings) if rows else None
         answered = _answered_there(reader, root, settings) if hint else ""
     shown = [(*row[:4], excerpt(row[4], 60), row[5]) for row in rows]
-    if not rows and not spent and limit:
-        say(f"No task waits. The next ones come with: siftline run{project_hint(root)}")
+    if not rows:
+        if limit and not ended:
+            say(f"No task waits. The next ones come with: siftline run{project_hint(root)}")
         return
     print_table(["rank", "value", "state", "suggested", "text", "reason"], shown, title="next tasks")
     if hint:

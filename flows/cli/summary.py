@@ -8,7 +8,6 @@ from active.task_folder import TaskFolder
 from flows.cli.console import out, print_table
 from flows.cli.look import (
     WHOLE_SETS,
-    budget_spent,
     print_left_files,
     print_refusals,
     project_hint,
@@ -19,6 +18,7 @@ from flows.cli.look import (
     then_run,
     unlearned_answers,
     waiting_tasks,
+    why_nobody_is_asked,
 )
 from flows.project import Project
 from flows.report.facts import belief_in_weak_labels, unread_share
@@ -50,7 +50,7 @@ def print_summary(project: Project, summary: RunSummary, *, seconds: float) -> N
         labels = reader.scalar("SELECT count(*) FROM gold_labels")
         unlearned = unlearned_answers(reader)
         skipped = skipped_tasks(reader)
-        done = budget_spent(reader, project.settings)
+        done = why_nobody_is_asked(reader, project.settings)
         waiting = waiting_tasks(reader)
         score = None if scored else score_fair_sample(reader, project.settings.select.seed)
         no_vote = reader.scalar("SELECT EXISTS (FROM lf_reach WHERE items > 0) AND NOT EXISTS (FROM lf_votes)")

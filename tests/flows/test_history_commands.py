@@ -138,6 +138,28 @@ def test_a_run_says_why_nobody_is_asked_any_more(
     assert "The budget of 1 label is spent. To ask for more, raise budget" in capsys.readouterr().out
 
 
+def test_where_every_item_was_asked_about_all_commands_say_so(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`select` then repeats what it told when it last queued some, as nothing that it reads has changed."""
+    opened = Project(shutil.copytree(project, tmp_path / "copy"))
+    with opened.lake.stage("collect", version=1, inputs=(), params={"all": "answered"}) as stage:
+        queue = stage.arrow("SELECT * EXCLUDE (run_id, committed_at) REPLACE ('answered' AS state) FROM queue")
+        stage.commit([Upsert("queue", queue)])
+    for ended in (False, True):
+        if ended:
+            with opened.lake.stage("ingest", version=1, inputs=(), params={"but": "the asked"}) as stage:
+                others = stage.arrow("SELECT item_id FROM items ANTI JOIN queue USING (item_id) WHERE split = 'train'")
+                stage.commit([Delete("items", others)])
+        print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
+        for command in ("status", "queue"):
+            assert ask(opened.root, command) == 0
+        said = capsys.readouterr()
+        assert said.out.count("Every item of the train split was asked about or has a label.") == (3 if ended else 0)
+        assert ("No task waits. The next ones come with: siftline run" in said.err) != ended
+        assert "next tasks" not in said.out, "a table without rows"
+
+
 def test_labels_that_are_all_alike_or_against_the_functions_are_told(
     project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
