@@ -130,9 +130,13 @@ def _check_schema(schema: pa.Schema, source: SourceConfig, where: str) -> None:
     check_columns(source, where, schema.names)
     type = _plain(schema.field(source.text).type)
     if not (_is_text(type) or _is_bytes(type) or pa.types.is_null(type)):
+        way = "cast it to VARCHAR"
+        if pa.types.is_struct(type):
+            inner = next((field.name for field in type if _is_text(_plain(field.type))), "NAME")
+            way = f"take a text out of it, such as {_quoted(source.text)}.{_quoted(inner)}"
         raise SettingsError(
             f"Source '{source.name}': column {source.text!r} of {where} is {type}, not text. Set `text` to another "
-            "column, or cast it to VARCHAR: in a project by a query, elsewhere in the file."
+            f"column, or {way}: in a project by a query, elsewhere in the file."
         )
 
 
@@ -167,6 +171,11 @@ def _raw(fields: dict[str, Any]) -> bytes:
 
 def _as_text(value: object) -> str:
     return value.raw.hex() if isinstance(value, _Undecodable) else str(value)
+
+
+def _quoted(name: str) -> str:
+    """A name as DuckDB reads it."""
+    return name if name.isidentifier() else '"' + name.replace('"', '""') + '"'
 
 
 def _plain(type: pa.DataType) -> pa.DataType:

@@ -19,7 +19,8 @@ import pytest
 from engine.local import LocalEncoder
 from engine.serving.app import Service
 from engine.serving.config import ServerConfig
-from engine.serving.run import Server, listen
+from engine.serving.connection import listen
+from engine.serving.run import Server
 from tests.projects import ROOT
 
 WAIT_S = 60.0

@@ -299,5 +299,10 @@ def _file(root: Path, path: Path) -> dict[str, Any]:
 
 
 def _command(number: int, format: Format, where: str | None) -> str:
-    condition = f" --where {shlex.quote(where)}" if where is not None else ""
+    condition = "" if where is None else f" --where {_shell_word(where)}"
     return f"siftline export training-set --at {number} --format {format}{condition} --output FOLDER"
+
+
+def _shell_word(text: str) -> str:
+    """One word for a shell; a condition with SQL's quotes, and nothing that a shell obeys, as people type it."""
+    return f'"{text}"' if "'" in text and not set(text) & set('"$`\\!') else shlex.quote(text)

@@ -1,18 +1,42 @@
-"""Connections with limits: how many there are, and how long one may hold a place without asking anything.
+"""Where a server listens, and connections with limits: how many, and how long one holds a place without asking.
 
 uvicorn ends idle connections only after their first answer, and counts connections with a bare 503. Both matter when
 hundreds of slow clients come.
 """
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Any, cast
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
+from engine.errors import OptionError
 from engine.serving.body import send_refusal
 from engine.serving.statuses import error_response, raw_response
+
+BACKLOG = 8192
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        OptionError: the address is taken or not one of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # With the protocol named: else asyncio does not know TCP, leaves Nagle on, and each answer waits 40 ms for its ACK.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise OptionError(f"{host}:{port} cannot be listened on: {error}. Choose another --port or --host.") from error
+    listener.listen(BACKLOG)
+    listener.setblocking(False)
+    return listener
 
 
 async def too_many(scope: Scope, receive: Receive, send: Send) -> None:

@@ -15,9 +15,8 @@ import uvicorn
 from engine.errors import OptionError
 from engine.serving import memory
 from engine.serving.app import Counted, Service, build_app
-from engine.serving.connection import connection_class, too_many
+from engine.serving.connection import BACKLOG, connection_class, listen, too_many
 
-BACKLOG = 8192
 SPARE_FILES = 128
 SWITCH_S = 0.0005
 """A float32 forward is hundreds of calls that each ask for the interpreter's lock again. With Python's 5 ms the event
@@ -109,26 +108,6 @@ def _tell(told: Callable[[str], None], line: str) -> None:
     """Say it, or go on where nobody can hear it: behind a pipe that was closed, on a disk that is full."""
     with suppress(OSError, SystemExit):  # rich ends the process at a closed pipe
         told(line)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket.
-
-    Raises:
-        OptionError: the address is taken or not one of this machine.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With the protocol named: else asyncio does not know TCP, leaves Nagle on, and each answer waits 40 ms for its ACK.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise OptionError(f"{host}:{port} cannot be listened on: {error}. Choose another --port or --host.") from error
-    listener.listen(BACKLOG)
-    listener.setblocking(False)
-    return listener
 
 
 def serve(service: Service, told: Callable[[str], None]) -> None:

@@ -62,7 +62,7 @@ def answer_tasks(root: Path, name: str) -> None:
     except (EOFError, KeyboardInterrupt):
         out.print()
     count = len(session.given)
-    _tell(f"{count} of {len(tasks)} tasks answered or skipped" + ("" if count else "; nothing was changed"))
+    _tell(f"{count} of {counted(len(tasks), 'task')} answered or skipped" + ("" if count else "; nothing was changed"))
     if count:
         out.print("To learn from them: siftline run" + project_hint(project.root))
 

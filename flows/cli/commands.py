@@ -48,7 +48,10 @@ def _options(
 def init(
     folder: Annotated[Path, typer.Argument(help="Folder of the new project.")],
     classes: Annotated[str, typer.Option(help="Class names, by commas; one that holds a comma in double quotes.")] = "",
-    source: Annotated[Path | None, typer.Option(help="File with your records: Parquet, CSV, TSV or JSONL.")] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(help="File with your records: Parquet, CSV, TSV or JSONL, the text formats also as .gz."),
+    ] = None,
     text: Annotated[str, typer.Option(help="Column or field that holds the text; left out, it is `text`.")] = "",
     id: Annotated[str, typer.Option(help="Column or field that holds your id; left out, ids are made.")] = "",
     sample: Annotated[str, typer.Option(help="Start from a sample instead; see `siftline samples list`.")] = "",
@@ -230,7 +233,7 @@ def collect(project: ProjectOption = Path()) -> None:
 
 @app.command("import", epilog="Example: siftline import labels.csv --annotator ann")
 def import_file(
-    file: Annotated[Path, typer.Argument(help="CSV, JSONL or Parquet: id or text, label, maybe annotator.")],
+    file: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL or Parquet: id or text, label, maybe annotator.")],
     project: ProjectOption = Path(),
     annotator: Annotated[
         str, typer.Option(help="Who gave the labels, where the file has no column annotator.")
@@ -247,7 +250,7 @@ def import_file(
 def webhook(
     project: ProjectOption = Path(),
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, help="Port.")] = 8190,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port.")] = 8190,
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between two collects at least.")] = 10.0,
     register: Annotated[
         str, typer.Option(help="Address under which Label Studio reaches this; it is entered there.")
@@ -277,9 +280,11 @@ def embed(
         str, typer.Option(help="Encoder: default, routed, shallow, dense, or a .safetensors file.")
     ] = "default",
     active: Annotated[
-        float | None, typer.Option(help="Budget of a routed encoder, such as 0.2, 0.3, 0.5 or 1.")
+        float | None, typer.Option(help="Budget of a routed encoder, such as 0.2, 0.5 or 1; left out: 0.3.")
     ] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=8, help="Cut texts after this many tokens.")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=8, help="Cut texts after this many tokens; left out: 256.")
+    ] = None,
     precision: Annotated[str, typer.Option(help="fp32, int8 or int4; bf16 on cuda.")] = "fp32",
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to compute; cuda in fp32 or bf16.")] = "cpu",
 ) -> None:

@@ -97,7 +97,7 @@ def _encoder(root: Path) -> Iterator[Finding]:
     project = _opened(root)
     encoder = load_encoder("default") if project is None else project.encoder
     encoder.encode(["Is the encoder well?"])
-    words = f"{encoder.encoder_id} answers; device {device}, {torch.get_num_threads()} threads"
+    words = f"{encoder.encoder_id} answers; device {device}, {counted(torch.get_num_threads(), 'thread')}"
     slower = "" if device != "CPU" or load_library() else f". It could be faster: {MISSING}"
     yield Finding("encoder", True, words + slower)
 
@@ -188,4 +188,4 @@ def _label_studio(root: Path) -> Iterator[Finding]:
     connection = Connection(url, key, "siftline doctor", timeout_s=10, key_file=key_file)
     release = connection.call(lambda: text_of(connection.client.versions.get().release))
     seen = connection.call(lambda: count_of(connection.client.projects.list(page=1, page_size=1).response.count))
-    yield Finding("label studio", True, f"{url} answers, {release}; the key sees {seen} projects")
+    yield Finding("label studio", True, f"{url} answers, {release}; the key sees {counted(seen, 'project')}")

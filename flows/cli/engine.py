@@ -16,7 +16,7 @@ from flows.cli.options import ending_in, group_of
 if TYPE_CHECKING:
     from engine.build import Shape
 
-app = group_of(help="The encoder: convert, distill, trace, serve.")
+app = group_of(help="The encoder: convert, distill, quantize, trace, serve.")
 
 
 SourceOption = Annotated[
@@ -44,6 +44,9 @@ SharedHeadsOption = Annotated[
 ]
 SharedNeuronsOption = Annotated[
     int | None, typer.Option(min=0, help="Neurons of a layer that always work; left out: an eighth of them, about.")
+]
+BudgetOption = Annotated[
+    float | None, typer.Option(help="Budget of a routed encoder, such as 0.2, 0.5 or 1; left out: 0.3.")
 ]
 SeedOption = Annotated[int, typer.Option(min=0, help="Fixes everything random.")]
 
@@ -185,7 +188,7 @@ def engine_quantize(
 def engine_trace(
     texts: Annotated[list[str], typer.Argument(help="Texts.")],
     encoder: Annotated[str, typer.Option(help="Encoder: routed, shallow, dense, or a .safetensors file.")] = "routed",
-    active: Annotated[float | None, typer.Option(help="Budget, such as 0.2, 0.3, 0.5 or 1.")] = None,
+    active: BudgetOption = None,
     precision: Annotated[str, typer.Option(help="fp32, int8 or int4.")] = "fp32",
 ) -> None:
     """Show which heads and experts work for a text, and what that costs."""
@@ -215,14 +218,20 @@ def engine_serve(
     encoder: Annotated[
         str, typer.Option(help="Encoder: default, routed, shallow, dense, or a .safetensors file.")
     ] = "default",
-    active: Annotated[float | None, typer.Option(help="Budget of a routed encoder.")] = None,
+    active: BudgetOption = None,
     precision: Annotated[str, typer.Option(help="fp32, int8 or int4; bf16 on cuda.")] = "fp32",
     memory_budget: Annotated[
-        int | None, typer.Option(min=1, help="Most MiB of weights in memory; the rest is read for each batch.")
+        int | None,
+        typer.Option(min=1, help="Most MiB of weights in memory, the rest is read for each batch; left out: all."),
     ] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=3, help="Cut texts after this many tokens.")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=3, help="Cut texts after this many tokens; left out: 256.")
+    ] = None,
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to compute; cuda in fp32 or bf16.")] = "cpu",
-    threads: Annotated[int | None, typer.Option(min=1, help="Batches computed at a time, one core each.")] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Batches computed at a time, one core each; left out: one for each core."),
+    ] = None,
     host: Annotated[
         str, typer.Option(help="Address; one that is not loopback needs SIFTLINE_ENGINE_KEY.")
     ] = "127.0.0.1",

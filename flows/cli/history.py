@@ -8,6 +8,7 @@ import pyarrow as pa
 from flows.cli.console import out, print_table, say
 from flows.cli.look import project_hint
 from flows.cli.sql import BY_SUFFIX, form_by_suffix
+from flows.report.text import counted
 from flows.settings_file import warehouse_of
 from warehouse import SettingsError, connect
 from warehouse.compute import pc
@@ -31,8 +32,8 @@ def show_diff(root: Path, before: str, after: str | None, limit: int, output: Pa
     form = None if output is None else form_by_suffix(output)
     found = compare(warehouse_of(root), before, after)
     out.print(
-        f"snapshot {found.before} to {found.after}: {found.changes.num_rows:,} labels changed, "
-        f"{found.confirmed:,} predictions were confirmed by people"
+        f"snapshot {found.before} to {found.after}: {counted(found.changes.num_rows, 'label')} changed, "
+        f"{counted(found.confirmed, 'prediction was', 'predictions were')} confirmed by people"
     )
     if output is not None:
         with new_file(output, force=force) as file:
@@ -71,7 +72,7 @@ def export_training(
         )
     manifest = export_training_set(warehouse_of(root), output, format=format, at=at, where=where, force=force)
     counts = manifest["counts"]
-    out.print(f"{counts['rows']:,} rows of snapshot {manifest['snapshot']}: {output}")
+    out.print(f"{counted(counts['rows'], 'row')} of snapshot {manifest['snapshot']}: {output}")
     if where is not None and not counts["rows"]:
         say(f'No row of training_set meets --where {where!r}. What there is: siftline sql "summarize training_set"')
     print_table(["label", "rows"], list(counts["by_label"].items()))

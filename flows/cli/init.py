@@ -15,6 +15,7 @@ from features.classes import check_apart
 from features.ingest import IngestConfig, ingest
 from features.sources import MissingColumns, SourceConfig
 from flows.cli.console import out
+from flows.report.text import counted
 from flows.settings_file import FILE_NAME, settings_of
 from warehouse import DataError, Lake, SettingsError
 from warehouse.files import replaced_file
@@ -202,7 +203,7 @@ def _check_source(source: Path, *, text: str, id_field: str | None, classes: lis
         )
     if twice := counts["duplicate"]:
         why = ", ".join(filter(None, [why, f"{twice} duplicate"]))
-    out.print(f"{counts['stored']:,} records can be read" + (f"; left out: {why}" if why else ""))
+    out.print(f"{counted(counts['stored'], 'record')} can be read" + (f"; left out: {why}" if why else ""))
     if foreign:
         out.print(
             "   Most of their letters are not Latin; the encoders of Siftline learned from English, see [encoder]"

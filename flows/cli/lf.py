@@ -13,6 +13,7 @@ from features.ingest import ingest
 from flows.cli.console import excerpt, out, print_table, safe, say
 from flows.cli.look import project_hint, simulated_mark
 from flows.project import Project
+from flows.report.text import counted
 from warehouse import Lake, SettingsError, WarehouseNotFound
 from warehouse.protection import connect_locked_down
 from warehouse.read import check_condition
@@ -66,8 +67,8 @@ def preview_functions(root: Path, file: Path | None, items: int | None, *, ask: 
         )
         for p in previews
     ]
-    called = "all" if items is None else max((p.items for p in previews), default=0)
-    title = f"{called} items of the train split"
+    called = "all items" if items is None else counted(max((p.items for p in previews), default=0), "item")
+    title = f"{called} of the train split"
     print_table(["function", "items", "hits", "coverage", "votes for", "faults", "examples"], rows, title=title)
     if empty:
         say(empty + project_hint(root))
@@ -177,7 +178,9 @@ def _print_figures(found: Report, title: str) -> None:
     for f in found.functions:
         if f.switched_off:
             out.print(f"{safe(f.name)} is switched off, its votes do not count: {safe(f.why_off)}")
-    out.print(f"{found.items:,} items, {percent(found.covered)} with a vote, {found.gold:,} labelled by people")
+    out.print(
+        f"{counted(found.items, 'item')}, {percent(found.covered)} with a vote, {found.gold:,} labelled by people"
+    )
     if found.selected:
         out.print(
             f"{found.selected:,} of the labelled items were selected, mostly as hard ones. On all items functions are "
@@ -202,4 +205,4 @@ def suggest_functions(root: Path, output: Path | None, *, force: bool) -> None:
     found = len(suggestions.found)
     some, them = ("candidate", "it") if found == 1 else ("candidates", "them")
     try_them = f"siftline lf preview {shlex.quote(str(path))}{project_hint(root)}"
-    say(f"{found} {some} from {suggestions.gold} labels. Edit {them}, then: {try_them}")
+    say(f"{found} {some} from {counted(suggestions.gold, 'label')}. Edit {them}, then: {try_them}")

@@ -324,7 +324,7 @@ def collect_answers(root: Path) -> None:
     with project.only_run():
         result = collect(project.lake, project.service, project.queue_config, cursor=project.cursor)
     new = sum(n for table, n in result.rows_written.items() if table == "annotations")
-    out.print(f"{new} new or changed answers from {project.service.describe()}")
+    out.print(f"{counted(new, 'new or changed answer')} from {project.service.describe()}")
     if new:
         out.print("To learn from them: siftline run" + project_hint(project.root))
     print_refusals(result)

@@ -71,8 +71,8 @@ def print_summary(project: Project, summary: RunSummary, *, seconds: float) -> N
     elif fair := fair_sentence(score) or fair_soon(score):
         out.print(fair)
     out.print(
-        f"{counted(summary.passes, 'pass', 'passes')} in {seconds:.1f} s, {summary.rows_written:,} rows written; "
-        f"{labels} gold labels" + _annotation(*spent[0]) + mark
+        f"{counted(summary.passes, 'pass', 'passes')} in {seconds:.1f} s, {counted(summary.rows_written, 'row')} "
+        f"written; {counted(labels, 'gold label')}" + _annotation(*spent[0]) + mark
     )
     path = shown_path(project.root / project.settings.weak_labels.functions)
     if no_vote:

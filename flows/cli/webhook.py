@@ -1,10 +1,12 @@
 """`siftline webhook`: receive Label Studio's webhooks on loopback, and collect soon after one came."""
 
+import socket
 import threading
 from pathlib import Path
 
 from flows.cli.console import say
 from flows.project import Project
+from flows.report.text import counted
 from warehouse import SettingsError
 from warehouse.address import LOOPBACK
 
@@ -13,22 +15,31 @@ def receive(root: Path, *, host: str, port: int, every_s: float, register: str) 
     """Serve the receiver until it is interrupted.
 
     Raises:
-        SettingsError: the secret is missing, or the address cannot be used.
+        SettingsError: the secret is missing, or `register` is used without Label Studio.
+        OptionError: the address cannot be listened on.
     """
     from active.label_studio import LabelStudioService
-    from active.queue import collect
-    from flows.prefect_server import use_api
-    from flows.webhook import ACTIONS, HEADER, Hint, collect_on_hints, secret_from_env, webhook_server
+    from engine.serving.connection import listen
+    from flows.webhook import ACTIONS, HEADER, secret_from_env
 
     project = Project(root)
     secret = secret_from_env()
-    if host not in LOOPBACK:
-        say(f"Listening on {host}: put TLS in front, for the secret travels in a header.")
-    if register:
-        if not isinstance(project.service, LabelStudioService):
-            raise SettingsError("--register needs Label Studio: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY.")
-        project.service.register_webhook(register, headers={HEADER: secret}, actions=ACTIONS)
-        say(f"Registered in {project.service.describe()}")  # the address may hold a log-in
+    with listen(host, port) as listener:
+        if host not in LOOPBACK:
+            say(f"Listening on {host}: put TLS in front, for the secret travels in a header.")
+        if register:
+            if not isinstance(project.service, LabelStudioService):
+                raise SettingsError("--register needs Label Studio: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY.")
+            project.service.register_webhook(register, headers={HEADER: secret}, actions=ACTIONS)
+            say(f"Registered in {project.service.describe()}")  # the address may hold a log-in
+        _take_hints(project, secret, listener, every_s)
+
+
+def _take_hints(project: Project, secret: str, listener: socket.socket, every_s: float) -> None:
+    from active.queue import collect
+    from flows.prefect_server import use_api
+    from flows.webhook import Hint, collect_on_hints, webhook_server
+
     project.state_path.mkdir(exist_ok=True, mode=0o700)
     hint = Hint(project.state_path / "collect-wanted")
 
@@ -44,8 +55,9 @@ def receive(root: Path, *, host: str, port: int, every_s: float, register: str) 
             result = collect(project.lake, project.service, project.queue_config, cursor=project.cursor)
         said = result.rows_written.get("annotations", 0)
         if said:
-            say(f"{said} new or changed answers")
+            say(counted(said, "new or changed answer"))
 
+    host, port = listener.getsockname()[:2]
     server = webhook_server(hint, secret, host=host, port=port)
     stop = threading.Event()
     ended: list[BaseException] = []
@@ -59,9 +71,9 @@ def receive(root: Path, *, host: str, port: int, every_s: float, register: str) 
 
     worker = threading.Thread(target=work, daemon=True)
     worker.start()
-    say(f"Webhooks: http://{host}:{port}/hook")
+    say(f"Webhooks: http://{f'[{host}]' if ':' in host else host}:{port}/hook")
     try:
-        server.run()
+        server.run([listener])
     finally:
         stop.set()
         worker.join(timeout=30)

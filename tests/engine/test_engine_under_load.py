@@ -22,7 +22,8 @@ from engine.request import Packed, Room
 from engine.serving import app
 from engine.serving.app import INLINE_CHARACTERS, Service
 from engine.serving.config import ServerConfig
-from engine.serving.run import Server, listen
+from engine.serving.connection import listen
+from engine.serving.run import Server
 from engine.serving.schemas import read_json
 from engine.tokenizer import Tokens
 from tests.engine.test_every_status_is_produced import broken_encoder

@@ -24,7 +24,7 @@ from engine.errors import InputError, NumericError, OptionError, UnavailableErro
 from engine.remote import RemoteEncoder, connect, info_sha256
 from engine.request import Room
 from engine.serving.config import ServerConfig
-from engine.serving.run import listen
+from engine.serving.connection import listen
 from engine.tokenizer import Tokens
 from features.embed_file import embed_file, read_through
 from flows.project import Project

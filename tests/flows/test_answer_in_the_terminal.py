@@ -135,7 +135,7 @@ def test_a_task_whose_file_was_removed_is_told_and_comes_back(made: Made, answer
     assert "1 task that waits for annotators has no file any more" in ended.stderr
     assert "siftline queue reconcile --project" in ended.stderr
     assert run_command(["queue", "reconcile", "--project", str(root)]) == 0
-    assert "1 of 1 tasks answered" in answer(root, "1").stdout
+    assert "1 of 1 task answered" in answer(root, "1").stdout
     assert not answer(root).stderr
 
 
@@ -293,7 +293,7 @@ def test_a_task_damaged_before_is_named_and_the_others_go_on(made: Made, answer:
     file_of(root, "i0").write_text('{"id": ', "utf-8")
     ended = answer(root, "2")
     assert "cannot be read" in ended.stderr
-    assert "1 of 1 tasks answered" in ended.stdout
+    assert "1 of 1 task answered" in ended.stdout
 
 
 def test_long_texts_are_cut_until_all_is_asked_for(made: Made, answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from engine.client import DEFAULT_ACTIVE
+from engine.loading import DEFAULT_MAX_TOKENS
 from flows.cli.main import run_command
 from tests.projects import ROOT
 
@@ -176,6 +178,16 @@ def test_the_help_of_embed_says_one_thing_of_bf16(capsys: pytest.CaptureFixture[
     text = " ".join(capsys.readouterr().out.split())
     assert "bf16 on cuda." in text
     assert "cuda in fp32 or bf16." in text
+
+
+@pytest.mark.parametrize("command", [["embed"], ["engine", "serve"], ["engine", "trace"]])
+def test_the_help_says_what_an_encoder_is_when_nothing_is_asked(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command([*command, "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"left out: {DEFAULT_ACTIVE}." in text
+    assert (f"left out: {DEFAULT_MAX_TOKENS}." in text) == ("--max-tokens" in text)
 
 
 def test_help_and_a_file_of_functions_are_there_without_torch_prefect_or_a_client_for_http() -> None:

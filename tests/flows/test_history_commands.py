@@ -70,6 +70,28 @@ def test_the_commands_tell_what_happened(project: Path, tmp_path: Path, capsys: 
     assert manifest["snapshot"] == newest
 
 
+@pytest.mark.parametrize(
+    ("where", "word"),
+    [
+        ("item_id = 'i001'", "\"item_id = 'i001'\""),
+        ("\"item_id\" = 'i001'", None),
+        ("item_id = 'i001' or content = '$HOME'", None),
+        ("item_id = 'i001' and split is not null", "\"item_id = 'i001' and split is not null\""),
+    ],
+)
+def test_the_command_that_builds_an_export_again_is_one_to_copy(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], where: str, word: str | None
+) -> None:
+    assert ask(project, "export", "training-set", "--output", str(tmp_path / "set"), "--where", where) == 0
+    told = capsys.readouterr().out
+    assert "1 row of snapshot" in told
+    [again] = [line for line in told.splitlines() if line.startswith("To build it again: ")]
+    assert where in shlex.split(again)
+    assert word is None or f" --where {word} " in again
+    shell = subprocess.run(["sh", "-c", f"printf '%s\\n' {again.partition(': ')[2]}"], capture_output=True, text=True)
+    assert where in shell.stdout.splitlines()
+
+
 def test_changes_of_the_rarest_causes_are_shown_first(
     project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -39,14 +39,14 @@ def init(folder: Path, name: str, *options: str) -> int:
     ("name", "content", "options", "told"),
     [
         ("a.csv", b"id;text\n1;hello, you\n2;b\n", [], "2 records can be read"),
-        ("a.csv", b'\xef\xbb\xbf"id";"text"\r\n"1";"hello; you"\r\n', [], "1 records can be read"),
-        ("a.csv", b"\n\nid\ttext\n1\ta,b\n", [], "1 records can be read"),
-        ("a.csv", b"text,a;text\nx,y\n", [], "1 records can be read"),
-        ("a.tsv.gz", gzip.compress(b"id\ttext\n1\ta\n", mtime=0), [], "1 records can be read"),
-        ("a.csv", b"select,from,order\na,b,1\n", ["--text", "select", "--id", "order"], "1 records can be read"),
-        ("a.csv", "größe,テキスト\n1,x\n".encode(), ["--text", "テキスト", "--id", "größe"], "1 records can be read"),
-        ("a.csv", b"text,x,x\na,1,2\n", [], "1 records can be read"),
-        ("a.csv", b"text\na\na\n", [], "1 records can be read; left out: 1 duplicate"),
+        ("a.csv", b'\xef\xbb\xbf"id";"text"\r\n"1";"hello; you"\r\n', [], "1 record can be read"),
+        ("a.csv", b"\n\nid\ttext\n1\ta,b\n", [], "1 record can be read"),
+        ("a.csv", b"text,a;text\nx,y\n", [], "1 record can be read"),
+        ("a.tsv.gz", gzip.compress(b"id\ttext\n1\ta\n", mtime=0), [], "1 record can be read"),
+        ("a.csv", b"select,from,order\na,b,1\n", ["--text", "select", "--id", "order"], "1 record can be read"),
+        ("a.csv", "größe,テキスト\n1,x\n".encode(), ["--text", "テキスト", "--id", "größe"], "1 record can be read"),
+        ("a.csv", b"text,x,x\na,1,2\n", [], "1 record can be read"),
+        ("a.csv", b"text\na\na\n", [], "1 record can be read; left out: 1 duplicate"),
         (
             "a.jsonl",
             b'{"text": "a", "id": 1}\n{"text": "b", "id": 1}\n{"text": ""}\n{"text": null}\n{"te\n',
@@ -73,7 +73,7 @@ def init(folder: Path, name: str, *options: str) -> int:
             "a.parquet",
             parquet(text=pa.array(["a"], pa.large_string()).dictionary_encode()),
             [],
-            "1 records can be read",
+            "1 record can be read",
         ),
     ],
 )
@@ -110,9 +110,10 @@ def test_what_is_read(
         ("a.csv", b"c," * 5000 + b"c\n", "c, c and 4951 more"),
         (
             "a.parquet",
-            parquet(text=[{"x": 1}]),
-            "or cast it to VARCHAR: in a project by a query, elsewhere in the file",
+            parquet(text=[{"x": 1, "the body": "a"}]),
+            'or take a text out of it, such as text."the body": in a project by a query, elsewhere in the file',
         ),
+        ("a.parquet", parquet(text=[{"x": 1}]), "or take a text out of it, such as text.NAME: in"),
         (
             "a.parquet",
             parquet(text=pa.array([0], pa.timestamp("us"))),
@@ -216,4 +217,4 @@ def test_ids_of_type_uuid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     query = f"SELECT '{uuid.UUID(int=7)}'::UUID AS id, 'a' AS text"
     duckdb.sql(f"COPY ({query}) TO '{tmp_path / 'a.parquet'}'")
     assert init(tmp_path, "a.parquet", "--id", "id") == 0
-    assert "1 records can be read" in capsys.readouterr().out
+    assert "1 record can be read" in capsys.readouterr().out

@@ -101,7 +101,7 @@ def test_a_move_to_label_studio_loses_no_answer_and_names_the_files_that_are_lef
     moved.lake.close()
     assert run_command(["collect", "--project", str(project.root)]) == 0
     said = capsys.readouterr()
-    assert "1 new or changed answers from Label Studio" in said.out
+    assert "1 new or changed answer from Label Studio" in said.out
     assert "2 task files from before this project moved" in " ".join(said.err.split())
     with project.read_lake() as lake, lake.read() as reader:
         assert dict(reader.rows("SELECT item_id, class_id FROM gold_labels")) == {first: 1, second: 0}

@@ -1,5 +1,6 @@
 """Webhooks lost, doubled, reordered, forged and in a burst of 10,000: hints are one file, and the pull converges."""
 
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import httpx
 import pytest
 
 from active.label_studio import LabelStudioService
+from flows.cli.main import run_command
 from flows.studio import StudioInfo
 from flows.webhook import ACTIONS, HEADER, MAX_BODY_BYTES, Hint, collect_on_hints, secret_from_env, webhook_server
 from tests.prefect_runs import wait_for
@@ -147,3 +149,23 @@ def test_it_is_registered_once_and_label_studio_refuses_loopback(
     [hook] = api(studio, "GET", "/api/webhooks/", params={"project": project}).json()
     assert hook["headers"] == {HEADER: SECRET}
     assert sorted(hook["actions"]) == sorted(ACTIONS)
+
+
+def test_a_port_that_is_taken_or_none_is_refused_before_anything_is_registered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["init", str(tmp_path / "project"), "--classes", "a,b"]) == 0
+    monkeypatch.setenv("SIFTLINE_WEBHOOK_SECRET", SECRET)
+    monkeypatch.setenv("LABEL_STUDIO_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "a" * 40)
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        taken = holder.getsockname()[1]
+        for port, told in (
+            (taken, f"127.0.0.1:{taken} cannot be listened on: .* Choose another --port or --host"),
+            (70000, "--port.*65535"),
+        ):
+            command = ["webhook", "--project", str(tmp_path / "project"), "--port", str(port)]
+            assert run_command([*command, "--register", "http://127.0.0.1:1/hook"]) == 2
+            said = capsys.readouterr().err
+            assert re.search(told, said)
+            assert "Webhooks:" not in said
