@@ -13,7 +13,7 @@ import httpx
 from flows.cli.console import EndNow, fitted, say, stage_progress
 from flows.cli.look import project_hint
 from flows.limits import said_stop
-from flows.prefect_server import disk_full, log_in_hint, prefect_api
+from flows.prefect_server import configured_api_url, disk_full, local_api_url, log_in_hint, prefect_api
 from warehouse import ServiceError, SettingsError, StageResult
 from warehouse.rounding import three_decimals
 from warehouse.schema import rows_in_words
@@ -39,7 +39,8 @@ def run_project(root: Path, *, simulated: bool, max_passes: int | None) -> None:
         project.simulated_annotator()  # without gold it is refused here, before Prefect's server starts
     with suppress(ServiceError):  # a server that is away may be back when tasks are sent
         _ = project.service
-    say(f"Starting a run of {project.root.name} (Prefect's server first, some seconds)")
+    server = configured_api_url() or local_api_url(project.state_path)
+    say(f"Starting a run of {project.root.name}" + ("" if server else " (Prefect's server first, some seconds)"))
     with project.only_run(), prefect_api(project.state_path, meanwhile=partial(_get_ready, project)):
         from prefect.exceptions import PrefectHTTPStatusError, TerminationSignal
 

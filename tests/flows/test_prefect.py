@@ -94,7 +94,9 @@ def test_a_configured_server_that_is_away_is_told_in_words(
     assert run_command(["init", str(tmp_path / "p"), "--classes", "a,b"]) == 0
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     assert run_command(["run", "--project", str(tmp_path / "p")]) == 3
-    assert "prefect server start" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "prefect server start" in said
+    assert said.startswith("Starting a run of p\n"), "no server of its own comes first"
 
 
 def test_a_server_behind_a_log_in_is_not_away() -> None:
