@@ -262,7 +262,7 @@ def _gains(reader: Reader, scope: str, place: dict[str, int], classes: int, gold
             counts_C[vote] -= 1
             gains[place[name]] += before - _share_of_best(counts_C, true)
             counts_C[vote] += 1
-    return gains / gold
+    return np.round(gains / gold, 9) + 0.0  # thirds and the like leave 1e-17 of nothing, and -0
 
 
 def _share_of_best(counts_C: npt.NDArray[np.int64], true: int) -> float:

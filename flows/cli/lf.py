@@ -172,6 +172,9 @@ def _print_figures(found: Report, title: str) -> None:
     ]
     columns = ["function", "votes for", "items", "coverage", "overlap", "conflict", "alone"]
     columns += ["gold", "accuracy", "95% interval", "estimate", "gain", "faults"]
+    well = not any(f.faults for f in found.functions)
+    if well and out.is_terminal:  # a narrow one would show a part of this column alone
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
     print_table(columns, rows, title=title)
     if any(f.conflict is None for f in found.functions):
         out.print("no conflict and no gain: where an item may have several classes, no vote contradicts another")
@@ -180,6 +183,7 @@ def _print_figures(found: Report, title: str) -> None:
             out.print(f"{safe(f.name)} is switched off, its votes do not count: {safe(f.why_off)}")
     out.print(
         f"{counted(found.items, 'item')}, {percent(found.covered)} with a vote, {found.gold:,} labelled by people"
+        + ("; no faults" if well else "")
     )
     if found.selected:
         out.print(

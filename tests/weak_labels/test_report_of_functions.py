@@ -7,6 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from flows.cli import console, lf
+from flows.cli.console import Plain
 from flows.cli.main import run_command
 from tests.weak_labels.lf_helpers import CLASSES, add_items, run_vote
 from warehouse import Append, Lake, SettingsError, Upsert, matrix_to_list_array
@@ -115,6 +117,41 @@ def test_figures_equal_a_count_by_hand(lake: Lake) -> None:
     assert goal.gain == pytest.approx((0.5 - 1) / 3)
     assert vote.gain == pytest.approx((0.5 - 0) / 3)
     assert rows["game"].gain == 0
+
+
+def test_a_gain_of_nothing_is_zero_and_not_what_thirds_leave(lake: Lake) -> None:
+    add_items(lake, {f"i{n}": "goal" for n in range(6)})
+    add_classes_and_gold(lake, {f"i{n}": 0 if n % 3 == 0 else 1 for n in range(6)})
+    run_vote(lake, [GOAL])
+    gain = by_name(report(lake))["goal"].gain
+    assert str(gain) == "0.0", "a table would show 1.2e-17"
+
+
+def test_a_terminal_has_a_column_of_faults_where_there_are_some(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run_command(["init", str(tmp_path / "p"), "--classes", ",".join(CLASSES)]) == 0
+    with Lake(tmp_path / "p" / "lake") as lake:
+        add_items(lake, TEXTS)
+        add_classes_and_gold(lake, {"a": 0})
+        run_vote(lake, [GOAL])
+    command = ["lf", "report", "--project", str(tmp_path / "p")]
+    capsys.readouterr()
+    assert run_command(command) == 0
+    assert capsys.readouterr().out.splitlines()[1].endswith("gain\tfaults"), "a program reads columns that stay"
+    for module in (console, lf):
+        monkeypatch.setattr(module, "out", Plain(highlight=False, force_terminal=True, width=200))
+    assert run_command(command) == 0
+    well = capsys.readouterr().out
+    with Lake(tmp_path / "p" / "lake") as lake:
+        run_vote(lake, [GOAL, broken])
+    assert run_command(command) == 0
+    ill = capsys.readouterr().out
+    assert "gain" in well
+    assert "1 labelled by people; no faults" in well
+    assert well.count("faults") == 1, "no column of zeros"
+    assert "no faults" not in ill
+    assert "faults" in ill
 
 
 def test_figures_are_those_of_the_view(lake: Lake) -> None:
