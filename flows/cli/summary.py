@@ -130,6 +130,7 @@ def _scores(reader: Reader, name: str, split: str) -> tuple[list[tuple[Any, ...]
         """,
         [name, split],
     )
+    rows = [row for row in rows if any(value is not None for value in row[1:])]  # only votes were scored
     all_gold = reader.rows(
         "SELECT labels, value FROM metrics WHERE name = ? AND split = ? AND series = 'all_gold'", [name, split]
     )

@@ -160,6 +160,18 @@ def test_a_run_says_why_nobody_is_asked_any_more(
     assert "The budget of 1 label is spent. To ask for more, raise budget" in capsys.readouterr().out
 
 
+def test_a_number_of_labels_at_which_only_votes_were_scored_is_no_row(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened = Project(shutil.copytree(project, tmp_path / "copy"))
+    with opened.lake.stage("evaluate", version=1, inputs=(), params={"no": "end model"}) as stage:
+        votes = "SELECT * EXCLUDE (run_id, committed_at) REPLACE ('votes' AS metric_id, 7 AS labels) FROM metrics"
+        stage.commit([Upsert("metrics", stage.arrow(f"{votes} WHERE series = 'label_model' AND name = 'accuracy'"))])
+    print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
+    rows = [line.split("\t") for line in capsys.readouterr().out.splitlines() if "\t" in line]
+    assert [row[0] for row in rows] == ["labels", *map(str, LABELS)], "no row of dashes"
+
+
 def test_where_every_item_was_asked_about_all_commands_say_so(
     project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
