@@ -58,11 +58,11 @@ $(STUDIO_VENV)/.done: constraints-labelstudio.txt
 setup: $(VENV)/.dev ## Create .venv with everything for development
 
 .PHONY: native
-native: ## Build the compiled forward in this folder only, with PYTHON=... (a git worktree has none of its own)
+native: ## Build the compiled forward in a worktree, with PYTHON=...
 	@$(PYTHON) -c 'from setuptools import setup; setup()' --quiet build_ext --inplace
 
 .PHONY: demo
-demo: $(VENV)/.base ## Run the demo project on Reuters R8: four cycles, summary, report
+demo: $(VENV)/.base ## Run the demo on Reuters R8: four cycles, summary, report
 	@$(BIN)/siftline samples get reuters-r8 --output $(DEMO)/data
 	$(BIN)/siftline run --project $(DEMO) --annotator simulated
 	$(BIN)/siftline report --project $(DEMO)
@@ -98,7 +98,7 @@ postgres: | chromium # one after the other: apt-get lets nobody in while it inst
 	fi
 
 .PHONY: test
-test: $(VENV)/.dev $(STUDIO_VENV)/.done chromium postgres ## Run the suite but for its heavy tests, integration tests included
+test: $(VENV)/.dev $(STUDIO_VENV)/.done chromium postgres ## Run all tests but the heavy ones, integration included
 	@# A quarter of what tests of the warehouse and of Label Studio take is the disk's word that it has what they wrote.
 	# In memory, where it has room, they do not wait for it, and only what belongs to a failed test is kept.
 	room=$$(awk '/^MemAvailable/ {print int($$2 / 1048576)}' /proc/meminfo || true)
@@ -123,5 +123,5 @@ bench: $(VENV)/.base ## Measure the bars of the demo and print JSON
 	@$(BIN)/python -m benchmarks.demo
 
 .PHONY: clean-demo
-clean-demo: ## Forget the demo's warehouse, tasks and report; the sample data stays
+clean-demo: ## Forget the demo's warehouse, tasks and report, not its data
 	@rm -rf $(DEMO)/lake $(DEMO)/tasks $(DEMO)/.siftline $(DEMO)/report.html

@@ -171,6 +171,12 @@ def test_it_names_every_view_and_every_view_answers(own_data: Path) -> None:
     assert shell(f'siftline sql "{counts}"', own_data).returncode == 0
 
 
+def test_make_lists_its_targets_in_80_columns() -> None:
+    listed = shell("make help", ROOT).stdout.splitlines()
+    assert {"demo", "test", "studio"} <= {line.split()[1] for line in listed}
+    assert max(map(len, listed)) <= 80
+
+
 def make_demo_twice(clone: Path, **settings: str) -> None:
     """The commands of the first block; their set-up is the one that runs these tests already."""
     [script] = blocks("Two commands")
