@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from starlette.datastructures import Headers
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 NAMES = ("127.0.0.1", "localhost")
 _REFUSED = (
@@ -61,6 +61,9 @@ def serve_beside(door: socket.socket) -> None:
 class OwnPages:
     """Refuses what pages of other sites send: Prefect takes JSON that is not called JSON, which no browser asks about.
 
+    And its own pages ask this server alone: Prefect's ask a service of Amplitude for settings, also where its analytics
+    are off.
+
     Args:
         app: the server.
         origins: of pages that may ask it beside those that it serves itself; `*` for all.
@@ -68,6 +71,9 @@ class OwnPages:
 
     def __init__(self, app: "ASGIApp", origins: Collection[str]) -> None:
         self._app, self._origins = app, frozenset(origins)
+        # The pages ask for the API under its name in the settings, and they may be open under another one.
+        also = [of for origin in sorted(self._origins) for of in (origin, origin.replace("http", "ws", 1))]
+        self._policy = " ".join(["connect-src 'self'", *also]).encode()
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Pass it on, or answer 403."""
@@ -75,11 +81,19 @@ class OwnPages:
         from starlette.responses import PlainTextResponse
 
         if scope["type"] == "lifespan" or self._may_ask(Headers(scope=scope)):
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, self._asking_nobody_else(send))
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})  # before it was accepted: 403
         else:
             await PlainTextResponse(_REFUSED, 403)(scope, receive, send)
+
+    def _asking_nobody_else(self, send: "Send") -> "Send":
+        async def sent(message: "Message") -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), (b"content-security-policy", self._policy)]
+            await send(message)
+
+        return sent
 
     def _may_ask(self, headers: "Headers") -> bool:
         """By `Origin`, which browsers send along with all but a plain look and which no page can change."""

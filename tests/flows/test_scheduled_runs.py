@@ -18,6 +18,8 @@ from typing import Any
 
 import httpx
 import pytest
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.wait import WebDriverWait
 from websockets import InvalidStatus, Subprotocol
 from websockets.sync.client import connect
 
@@ -26,6 +28,7 @@ from flows.background import Background
 from flows.processes import start_time
 from flows.take_over import unfinished
 from flows.webhook import HEADER, SECRET_VARIABLE
+from tests.browser import chromium, requires_chromium
 from tests.prefect_runs import Served, kill, wait_for
 from tests.projects import ROOT
 from tests.studio import free_port
@@ -121,6 +124,20 @@ def test_pages_of_other_sites_have_nothing_done_and_hear_nothing(served: Served)
         heard = contextlib.nullcontext() if let_in else pytest.raises(InvalidStatus, match="HTTP 403")
         with heard, connect(address, additional_headers=headers, subprotocols=[Subprotocol("prefect")], proxy=None):
             pass
+
+
+@pytest.mark.browser
+@requires_chromium
+def test_the_pages_of_prefect_may_ask_nobody_else(served: Served) -> None:
+    """Prefect's ask a service of Amplitude for settings; a browser keeps them from it by the policy."""
+    own = served.api.removesuffix("/api")
+    names = own, own.replace("127.0.0.1", "localhost")
+    policy = httpx.get(own, timeout=60, trust_env=False, follow_redirects=True).headers["content-security-policy"]
+    assert set(policy.split()) == {"connect-src", "'self'", *names, *(at.replace("http", "ws", 1) for at in names)}
+    with chromium() as driver:
+        for at in names:
+            driver.get(f"{at}/deployments")
+            WebDriverWait(driver, 60).until(lambda driver: "cycle" in driver.find_element(By.TAG_NAME, "body").text)
 
 
 def test_the_server_answers_under_no_name_of_another_site(served: Served) -> None:
