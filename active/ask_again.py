@@ -17,8 +17,8 @@ from active.explore import EXPLORED, is_explored
 from active.import_labels import ELSEWHERE
 from active.quality import SUSPICIOUS, Suspect, suspects
 from features.index import VectorIndex
-from warehouse import Lake, Reader, SettingsError, StageResult, Upsert
-from warehouse.answers import sent_hash, shown_keys
+from warehouse import Delete, Lake, Reader, SettingsError, StageResult, Upsert
+from warehouse.answers import WHO, sent_hash, shown_keys
 from warehouse.stage import Write
 
 Why = Literal["edited", "disagreement", "second_look"]
@@ -27,6 +27,7 @@ CERTAIN = 0.75
 """A label that people disagree on is settled from this confidence on: two to one of unknown annotators is enough."""
 MOST_OPINIONS = 2
 """Times that an item is asked again because of disagreement."""
+_KEY = pa.schema([("item_id", pa.string()), ("project", pa.string()), ("round", pa.int32())])
 
 REASONS: dict[Why, str] = {
     "edited": "Asked again: the text was edited.",
@@ -44,6 +45,7 @@ class AskAgainConfig:
         budget: labels that people may be asked for in all.
         second_opinion: share of the budget for items that people disagree on.
         second_look: share of the budget for labels that are probably wrong; each is asked again at most once.
+        annotators_per_task: people who answer each task.
 
     Raises:
         SettingsError: a share is out of range.
@@ -53,6 +55,7 @@ class AskAgainConfig:
     budget: int
     second_opinion: float = 0.1
     second_look: float = 0.0
+    annotators_per_task: int = 1
 
     def __post_init__(self) -> None:
         for name in ("second_opinion", "second_look"):
@@ -62,6 +65,8 @@ class AskAgainConfig:
 
 def ask_again(lake: Lake, index: Callable[[], VectorIndex], config: AskAgainConfig) -> StageResult:
     """Plan a new task for every edited item, and within their budgets for contested and for suspicious labels.
+
+    Items whose edit was taken back get the task again that people answered before it.
 
     Items that were edited before they were sent only get their row corrected. Tasks under way (`sent`) wait for the
     next run. Items with imported labels, which have no row yet, get one when they are asked about.
@@ -81,6 +86,8 @@ def ask_again(lake: Lake, index: Callable[[], VectorIndex], config: AskAgainConf
             for item, row in rows.items()
             if row["content_hash"] != row["now"] and row["state"] in ("planned", "confirmed", "answered")
         }
+        back = _answered_before(reader, config, {item: rows[item]["now"] for item in wanted})
+        lost = sum(rows[item]["state"] == "answered" and item not in back for item in wanted)
         open_items = {item for item, row in rows.items() if row["state"] == "answered"} - set(wanted)
         open_items |= _imported(reader) - set(rows)
         _add(
@@ -103,7 +110,9 @@ def ask_again(lake: Lake, index: Callable[[], VectorIndex], config: AskAgainConf
             _add(wanted, "second_look", list(reasons), _share(config.budget, config.second_look), before)
         rows |= _imported_rows(reader, config.project, sorted(set(wanted) - set(rows)))
     rounds = {item: number for item, number, _ in before}
-    params = {"project": config.project, "wanted": sorted(wanted.items())}
+    params: dict[str, Any] = {"project": config.project, "wanted": sorted(wanted.items())}
+    if back:
+        params["back"] = sorted(back.items())
     with lake.stage("ask_again", version=3, inputs=("queue", "items"), params=params) as stage:
         if not wanted:
             return stage.nothing()
@@ -121,9 +130,17 @@ def ask_again(lake: Lake, index: Callable[[], VectorIndex], config: AskAgainConf
             if rows[item]["state"] != "planned"
         ]
         writes: list[Write] = [Upsert("queue", pa.Table.from_pylist(planned))]
+        if back:  # what is in the table no more is the item's task once the queue's next push finds it
+            again = [{"item_id": item, "project": config.project, "round": n} for item, n in sorted(back.items())]
+            writes.append(Delete("asked_before", pa.Table.from_pylist(again, _KEY)))
         if asked:
             writes.append(Upsert("asked_before", pa.Table.from_pylist(asked)))
-        detail = {why.replace("_", " "): count for why in REASONS if (count := list(wanted.values()).count(why))}
+        anew = [why for item, why in wanted.items() if item not in back]
+        detail: dict[str, Any] = {why.replace("_", " "): count for why in REASONS if (count := anew.count(why))}
+        if back:
+            detail["edits taken back"] = len(back)
+        if lost:
+            detail["advice"] = _lost_in_words(lost)
         return stage.commit(writes, rows_read=len(rows), detail=detail)
 
 
@@ -143,6 +160,36 @@ def _rows(reader: Reader, project: str) -> dict[str, dict[str, Any]]:
         [project],
     ).to_pylist()
     return {row["item_id"]: row for row in found}
+
+
+def _answered_before(reader: Reader, config: AskAgainConfig, now: dict[str, str]) -> dict[str, int]:
+    """The latest earlier task, by its round, that showed what an item shows now and that enough people answered.
+
+    Args:
+        reader: the warehouse.
+        config: settings.
+        now: hash of what each edited item shows now.
+    """
+    if not now:
+        return {}
+    found = reader.rows(
+        f"""
+        SELECT b.item_id, b.round, b.content_hash FROM asked_before b JOIN current_annotations a
+        ON a.item_id = b.item_id AND a.project = b.project AND a.task_id = b.task_id AND a.action <> 'deleted'
+        WHERE b.project = ? AND b.item_id IN (SELECT unnest(?::VARCHAR[]))
+        GROUP BY ALL HAVING count(DISTINCT {WHO}) >= ? ORDER BY b.round
+        """,
+        [config.project, sorted(now), config.annotators_per_task],
+    )
+    return {item: round for item, round, shown in found if shown == now[item]}
+
+
+def _lost_in_words(items: int) -> str:
+    what = "1 item that people answered was" if items == 1 else f"{items:,} items that people answered were"
+    return (
+        f"{what} edited since: the old answers count no more, and people are asked anew. Where an edit is taken back, "
+        "they count again."
+    )
 
 
 def _imported(reader: Reader) -> set[str]:

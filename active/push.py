@@ -199,6 +199,8 @@ def tasks_of(reader: Reader, config: QueueConfig, rows: Sequence[Row]) -> list[T
     }
     model = reader.scalar("SELECT model_id FROM models WHERE stage = 'end_model' ORDER BY sequence DESC LIMIT 1")
     former = former_tasks(reader, config)
+    rounds = reader.rows("SELECT item_id, max(round) FROM asked_before WHERE project = ? GROUP BY 1", [config.project])
+    last = dict(rounds)
     tasks: list[Task] = []
     for row in rows:
         text, *further = config.content.texts(*contents[row["item_id"]])
@@ -216,6 +218,7 @@ def tasks_of(reader: Reader, config: QueueConfig, rows: Sequence[Row]) -> list[T
             confidence=row["confidence"],
             model_version=str(model or ""),
             former=tuple(former.get(row["item_id"], ())),
+            round=1 + last.get(row["item_id"], 0),
         )
         tasks.append(task)
     return tasks

@@ -64,6 +64,7 @@ class Task:
         confidence: of the suggestion, 0 to 1.
         model_version: end model that made the suggestion.
         former: ids of the tasks in which people were asked about the item before; none of them is this task.
+        round: 1 for the first task of the item, more where people were asked about it before.
     """
 
     item_id: str
@@ -79,11 +80,7 @@ class Task:
     further: tuple[str, ...] = ()
     image: str | None = None
     former: tuple[str, ...] = ()
-
-    @property
-    def round(self) -> int:
-        """1 for the first task of the item, 2 and more where people were asked about it before."""
-        return 1 + len(self.former)
+    round: int = 1
 
     def content(self) -> dict[str, str]:
         """What the annotator labels, by key of the task's data."""

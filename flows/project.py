@@ -395,5 +395,5 @@ class Project:
         return AskAgainConfig(
             project=self.settings.project.name,
             budget=self.settings.select.budget,
-            **self.settings.annotate.model_dump(include={"second_opinion", "second_look"}),
+            **self.settings.annotate.model_dump(include={"second_opinion", "second_look", "annotators_per_task"}),
         )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from warehouse import answers
 from warehouse.lf_counts import TRAIN, lf_counts
 
-VIEWS_VERSION = 15
+VIEWS_VERSION = 16
 """Raised with every change of a view's text: whoever opens an older warehouse to write brings its views to this one."""
 
 
@@ -144,16 +144,20 @@ VIEWS: tuple[View, ...] = (
                 SELECT f.*, f.detail->>'model_id' AS model_id FROM metrics f JOIN last ON last.split = f.split
                 WHERE f.name = 'accuracy'
             ), scored AS (
-                SELECT labels, max(value) FILTER (WHERE series = 'siftline') AS ours,
+                SELECT labels, max(value) FILTER (WHERE series = 'siftline') AS value,
+                       max(committed_at) FILTER (WHERE series = 'siftline') AS scored_at,
                        avg(value) FILTER (WHERE series = 'random') AS random
                 FROM figures GROUP BY labels
+            ), models_scored AS (
+                -- What was scored before a model had learned says nothing of it.
+                SELECT m.*, s.random, CASE WHEN s.scored_at >= m.committed_at THEN s.value END AS ours
+                FROM models m LEFT JOIN scored s ON s.labels = m.gold_labels
             )
             SELECT m.sequence - 1 AS cycle, m.model_id AS end_model_id, m.gold_labels, m.items AS trained_on,
-                   coalesce(o.value, s.ours) AS test_accuracy, s.random AS random_accuracy, m.committed_at,
-                   CASE WHEN coalesce(o.value, s.ours, s.random) IS NOT NULL THEN last.split END AS split,
-                   o.value IS NULL AND s.ours IS NOT NULL AS replayed
-            FROM models m CROSS JOIN last
-            LEFT JOIN scored s ON s.labels = m.gold_labels
+                   coalesce(o.value, m.ours) AS test_accuracy, m.random AS random_accuracy, m.committed_at,
+                   CASE WHEN coalesce(o.value, m.ours, m.random) IS NOT NULL THEN last.split END AS split,
+                   o.value IS NULL AND m.ours IS NOT NULL AS replayed
+            FROM models_scored m CROSS JOIN last
             LEFT JOIN figures o ON o.series = 'end_model' AND o.model_id = m.model_id
             WHERE m.stage = 'end_model' ORDER BY m.sequence
         """,

@@ -21,8 +21,8 @@ from flows.cli.look import (
     why_nobody_is_asked,
 )
 from flows.project import Project
-from flows.report.facts import belief_in_weak_labels, unread_share
-from flows.report.story import aside_sentence, fair_sentence, fair_soon, unread_sentence
+from flows.report.facts import belief_in_weak_labels, scored_before, unread_share
+from flows.report.story import SCORED_BEFORE, aside_sentence, fair_sentence, fair_soon, unread_sentence
 from flows.report.text import counted, duration
 from flows.stages import UNKNOWN, RunSummary
 from warehouse import Reader
@@ -43,6 +43,7 @@ def print_summary(project: Project, summary: RunSummary, *, seconds: float) -> N
             "micro F1": _scores(reader, "micro_f1", split),  # of sets only
         }
         scored = any(rows for rows, _ in scores.values())
+        before = scored and scored_before(reader, split)
         spent = reader.rows(
             "SELECT coalesce(sum(seconds), 0), count(*) FILTER (WHERE seconds > 0), count(*) FROM current_annotations "
             "WHERE action <> 'deleted'"
@@ -68,6 +69,8 @@ def print_summary(project: Project, summary: RunSummary, *, seconds: float) -> N
                 print_table(_SERIES, rows, title=f"{name} on {split}{mark}")
             for count, value in all_gold:
                 out.print(f"all {count:,} gold labels: {three_decimals(value)}")
+        if before:
+            out.print(SCORED_BEFORE)
     elif fair := fair_sentence(score) or fair_soon(score):
         out.print(fair)
     out.print(

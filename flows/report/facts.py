@@ -13,7 +13,7 @@ from typing import Any
 
 from active.explore import FairScore, score_fair_sample
 from features.embed import UNREAD
-from flows.report.sample import TEXT_CHARS, MapItems, Row, read_map_items
+from flows.report.sample import TEXT_CHARS, MapItems, Row, encoder_in_use, read_map_items
 from warehouse.reader import Reader
 from weak_labels.gold_file import also_in_train
 from weak_labels.report import Report, lf_report
@@ -71,6 +71,7 @@ class Facts:
         also_in_train: items of the scored split whose text stands in train too.
         belief_in_weak_labels: how far the end model believes what they taught, 0 to 1; see `weak_labels.gold_step`.
         unread: share of the texts' tokens that tell the encoder next to nothing, 0 to 1.
+        scored_before: the figures are of earlier end models, as the newest was not scored.
     """
 
     snapshot: int
@@ -89,6 +90,7 @@ class Facts:
     alpha: float | None
     contested: int
     scored_split: str
+    scored_before: bool
     fair: FairScore | None
     series: Mapping[str, Mapping[str, Sequence[Point]]]
     confusion: Sequence[Sequence[int]]
@@ -203,6 +205,7 @@ def read_facts(reader: Reader, *, seed: int = 0) -> Facts:
         ),
         contested=int(reader.scalar("SELECT count(*) FROM gold_labels WHERE agreeing < annotations")),
         scored_split=split,
+        scored_before=scored_before(reader, split),
         fair=score_fair_sample(reader, seed),
         series={
             name: _series(reader, name, split) for name in ("accuracy", "macro_f1", "micro_f1", "calibration_error")
@@ -318,15 +321,25 @@ def belief_in_weak_labels(reader: Reader) -> float | None:
     )
 
 
+def scored_before(reader: Reader, split: str) -> bool:
+    """Whether all figures of a split are of earlier end models, as the newest was not scored on it."""
+    return bool(
+        reader.scalar(
+            "SELECT max(m.committed_at) > (SELECT max(f.committed_at) FROM metrics f WHERE f.name = 'accuracy' "
+            "AND f.split = ? AND f.series IN ('siftline', 'end_model')) FROM models m WHERE m.stage = 'end_model'",
+            [split],
+        )
+    )
+
+
 def unread_share(reader: Reader) -> float:
     """The mean of what the embed stage says the encoder cannot read of the texts that it gave their vectors."""
     return reader.scalar(
         "WITH told AS ("
-        "SELECT encoder_id, count(*) AS items, any_value(coalesce((r.detail->>$1)::DOUBLE, 0)) AS unread, "
-        "max(r.committed_at) AS told_at FROM vectors v JOIN runs r USING (run_id) GROUP BY encoder_id, run_id) "
-        "SELECT coalesce(sum(items * unread) / sum(items), 0) FROM told "
-        "WHERE encoder_id = (SELECT encoder_id FROM told ORDER BY told_at DESC LIMIT 1)",
-        [UNREAD],
+        "SELECT count(*) AS items, any_value(coalesce((r.detail->>$1)::DOUBLE, 0)) AS unread "
+        "FROM vectors v JOIN runs r USING (run_id) WHERE encoder_id = $2 GROUP BY run_id) "
+        "SELECT coalesce(sum(items * unread) / sum(items), 0) FROM told",
+        [UNREAD, encoder_in_use(reader)],
     )
 
 

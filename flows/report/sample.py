@@ -29,9 +29,20 @@ class MapItems:
     selected: int
 
 
+def encoder_in_use(reader: Reader) -> str | None:
+    """The encoder whose vectors were indexed last, which may have given its vectors before another; None without any.
+
+    Where nothing was indexed yet it is the one that gave the newest vectors.
+    """
+    return reader.scalar(
+        "SELECT coalesce((SELECT arg_max(detail->>'encoder_id', committed_at) FROM runs WHERE stage = 'index'), "
+        "(SELECT encoder_id FROM vectors ORDER BY committed_at DESC, encoder_id LIMIT 1))"
+    )
+
+
 def read_map_items(reader: Reader) -> MapItems | None:
     """The map's items: those selected last, then a sample of the others that stays the same; None without vectors."""
-    encoder_id = reader.scalar("SELECT encoder_id FROM vectors ORDER BY committed_at DESC, encoder_id LIMIT 1")
+    encoder_id = encoder_in_use(reader)
     if encoder_id is None:
         return None
     # Content hashes are as good as random and stay the same, so the sample does too.

@@ -39,6 +39,7 @@ _HOW = {
 }
 _AS = {"random_gold_only": "random", "label_model": "siftline"}
 """Series that are had in the way of another."""
+SCORED_BEFORE = "The end model of now has not been scored; this is what earlier ones were scored with."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,7 +89,7 @@ def key_result(facts: Facts) -> str:
     said = f"{work}: accuracy {score(found.value)}"
     if found.random:
         said += f"; a random pick of the same size gets {plus_minus(found.random)}"
-    return f"{said}.{sets_sentence(facts, found.labels)}"
+    return f"{said}.{sets_sentence(facts, found.labels)}{' ' + SCORED_BEFORE if facts.scored_before else ''}"
 
 
 def sets_sentence(facts: Facts, labels: int) -> str:

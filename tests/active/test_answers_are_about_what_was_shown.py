@@ -85,7 +85,7 @@ def test_what_was_shown_is_edited_and_asked_again(pool: SmallPool, folder: TaskF
         assert gold(lake, item) == [1]
         edit(lake, item, **columns)
         assert gold(lake, item) == []
-    assert ask_again(lake, no_index, AGAIN).detail == {"edited": len(EDITS)}
+    assert ask_again(lake, no_index, AGAIN).detail["edited"] == len(EDITS)
     assert not ask_again(lake, no_index, AGAIN).committed
     push(lake, folder, CONFIG)
     assert not ask_again(lake, no_index, AGAIN).committed
@@ -208,7 +208,7 @@ def test_a_task_that_was_stored_before_the_next_edit_is_about_what_it_shows(
     answer(folder, item, 1)
     collect(lake, folder, CONFIG)
     assert gold(lake, item) == []
-    assert ask_again(lake, no_index, AGAIN).detail == {"edited": 1}
+    assert ask_again(lake, no_index, AGAIN).detail["edited"] == 1
 
 
 @pytest.mark.parametrize("again", [push, reconcile])
@@ -261,7 +261,7 @@ def test_a_task_whose_answer_lies_in_an_export_is_left_as_it_was_shown(pool: Sma
     assert (report.restored, report.edited) == (0, [item])
     collect(lake, folder, CONFIG)
     assert gold(lake, item) == []
-    assert ask_again(lake, no_index, AGAIN).detail == {"edited": 1}
+    assert ask_again(lake, no_index, AGAIN).detail["edited"] == 1
     push(lake, folder, CONFIG)  # which removes former tasks that nobody answered
     assert file.read_bytes() == before
 
@@ -318,7 +318,7 @@ def test_a_lost_task_that_shows_something_else_gives_its_answer_to_that(
     assert (report.adopted, report.restored, report.edited) == (2, 1, [item])
     collect(lake, folder, CONFIG)
     assert gold(lake, item) == []
-    assert ask_again(lake, no_index, AGAIN).detail == {"edited": 1}
+    assert ask_again(lake, no_index, AGAIN).detail["edited"] == 1
     push(lake, folder, CONFIG)
     answer(folder, item, 2, round=2)
     answer(folder, unanswered, 0)

@@ -98,7 +98,7 @@ def test_an_edited_text_is_asked_again_and_only_answers_to_the_new_text_count(
     assert gold(lake, item) == [1]
     change_text(lake, item, "another text")
     assert gold(lake, item) == []
-    assert ask_again(lake, no_index, NONE).detail == {"edited": 1}
+    assert ask_again(lake, no_index, NONE).detail["edited"] == 1
     assert not ask_again(lake, no_index, NONE).committed
     push(lake, folder, CONFIG)
     assert folder.find([item]) == {item: [folder.task_id(item), folder.task_id(item, 2)]}
@@ -133,17 +133,75 @@ def test_a_second_person_is_shown_the_new_text_and_not_the_old_one_too(pool: Sma
             assert folder.task_id(item, round) in {task.task_id for task in waiting}
 
 
-def test_a_text_edited_back_gets_its_first_answer_back(pool: SmallPool, folder: TaskFolder) -> None:
+def put_back(lake: Lake, item: str, row: int) -> None:
+    """Give an item the text that it had when its first task was sent."""
+    first = {**items(1).to_pylist()[0], "item_id": item, "content_hash": f"{row:064x}"}
+    with lake.stage("ingest", version=1, inputs=("items",), params={"back": item}) as stage:
+        stage.commit([Upsert("items", pa.Table.from_pylist([first]))])
+
+
+def test_a_text_edited_back_gets_its_first_answer_back_and_nobody_is_asked_anew(
+    pool: SmallPool, folder: TaskFolder
+) -> None:
+    lake, item = pool.lake, pool.ids[0]
+    answer(folder, item, 1)
+    collect(lake, folder, CONFIG)
+    change_text(lake, item, "another text")
+    asked = ask_again(lake, no_index, NONE)
+    assert "the old answers count no more" in asked.detail["advice"]
+    push(lake, folder, CONFIG)
+    put_back(lake, item, 0)
+    assert gold(lake, item) == [1]
+    assert ask_again(lake, no_index, NONE).detail == {"edits taken back": 1}
+    assert push(lake, folder, CONFIG).detail == {"sent": 0}
+    collect(lake, folder, CONFIG)
+    assert folder.find([item]) == {item: [folder.task_id(item)]}  # that of the other text is gone
+    assert (row_of(lake, item)["state"], row_of(lake, item)["task_id"]) == ("answered", folder.task_id(item))
+    assert gold(lake, item) == [1]
+    assert not ask_again(lake, no_index, NONE).committed
+    assert reconcile(lake, folder, CONFIG).lines() == [f"{N - 1} tasks agree with the service"]
+
+
+def test_to_and_fro_between_two_answered_texts_each_answer_is_of_its_text(pool: SmallPool, folder: TaskFolder) -> None:
     lake, item = pool.lake, pool.ids[0]
     answer(folder, item, 1)
     collect(lake, folder, CONFIG)
     change_text(lake, item, "another text")
     ask_again(lake, no_index, NONE)
     push(lake, folder, CONFIG)
-    first = {**items(1).to_pylist()[0], "item_id": item, "content_hash": f"{0:064x}"}
-    with lake.stage("ingest", version=1, inputs=("items",), params={"text": "back"}) as stage:
-        stage.commit([Upsert("items", pa.Table.from_pylist([first]))])
-    assert gold(lake, item) == [1]
+    answer(folder, item, 2, round=2)
+    collect(lake, folder, CONFIG)
+    for text, label, round in (("", 1, 1), ("another text", 2, 2), ("", 1, 1)):
+        change_text(lake, item, text) if text else put_back(lake, item, 0)
+        assert ask_again(lake, no_index, NONE).detail == {"edits taken back": 1}
+        push(lake, folder, CONFIG)
+        collect(lake, folder, CONFIG)
+        assert folder.find([item]) == {item: [folder.task_id(item), folder.task_id(item, 2)]}
+        assert (row_of(lake, item)["state"], row_of(lake, item)["task_id"]) == ("answered", folder.task_id(item, round))
+        assert gold(lake, item) == [label]
+    change_text(lake, item, "a third text")  # whose task has a number that none had before
+    ask_again(lake, no_index, NONE)
+    push(lake, folder, CONFIG)
+    fresh = str(row_of(lake, item)["task_id"])
+    assert len(folder.find([item])[item]) == 3
+    assert fresh not in (folder.task_id(item), folder.task_id(item, 2))
+    folder.annotate(fresh, labels=[CLASSES[0]], annotator="ann", seconds=2.0)
+    collect(lake, folder, CONFIG)
+    assert (row_of(lake, item)["state"], gold(lake, item)) == ("answered", [0])
+
+
+def test_a_text_edited_back_that_waits_for_another_person_is_asked_anew(pool: SmallPool, folder: TaskFolder) -> None:
+    lake, item = pool.lake, pool.ids[0]
+    two = AskAgainConfig(project="p", budget=40, second_opinion=0.0, annotators_per_task=2)
+    answer(folder, item, 1)
+    collect(lake, folder, QueueConfig(project="p", classes=CLASSES, annotators_per_task=2))
+    change_text(lake, item, "another text")
+    ask_again(lake, no_index, two)
+    push(lake, folder, CONFIG)
+    put_back(lake, item, 0)
+    assert ask_again(lake, no_index, two).detail == {"edited": 1}
+    push(lake, folder, CONFIG)
+    assert [task.data["item_id"] for task in folder.waiting("ben", people=2)].count(item) == 1
 
 
 def test_a_text_edited_before_anybody_answered_replaces_its_task(pool: SmallPool, folder: TaskFolder) -> None:

@@ -68,16 +68,16 @@ def add_items(lake: Lake, *, items: int = ITEMS, classes: tuple[str, ...] = CLAS
         )
 
 
-def add_vectors(lake: Lake) -> None:
-    """Unit vectors of all items."""
-    with lake.stage("embed", version=1, inputs=("items",)) as stage:
+def add_vectors(lake: Lake, *, encoder: str = "dense <b>", unread: float = 0.0) -> None:
+    """Unit vectors of all items, of whose texts the encoder cannot read a share."""
+    with lake.stage("embed", version=1, inputs=("items",), params={"encoder": encoder}) as stage:
         ids = [str(i) for (i,) in stage.rows("SELECT item_id FROM items ORDER BY item_id")]
         vectors = np.random.default_rng(0).normal(size=(len(ids), 16)).astype(np.float32)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         table = _up(
             "vectors",
             item_id=ids,
-            encoder_id=["dense <b>"] * len(ids),
+            encoder_id=[encoder] * len(ids),
             content_hash=["h"] * len(ids),
             vector=matrix_to_list_array(vectors),
             tokens=[7] * len(ids),
@@ -85,7 +85,7 @@ def add_vectors(lake: Lake) -> None:
             active_frac=[1.0] * len(ids),
             route=[""] * len(ids),
         )
-        stage.commit([table], rows_read=len(ids))
+        stage.commit([table], rows_read=len(ids), detail={"unread": unread} if unread else {})
 
 
 def full_lake(path: Path, *, simulated: bool = True) -> Lake:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -115,6 +116,24 @@ def test_texts_that_the_encoder_cannot_read_are_told(facts: Facts) -> None:
     assert story.unread_sentence(facts.unread) == story.unread_sentence(0.29) == ""
     assert "77% of their word pieces" in (said := story.unread_sentence(0.77))
     assert "`siftline engine convert --from`" in said
+
+
+def test_an_encoder_that_was_tried_and_left_is_not_that_of_the_report(tmp_path: Path) -> None:
+    with report_lake.full_lake(tmp_path / "lake") as lake:
+        report_lake.add_vectors(lake, encoder="tried", unread=0.77)
+        for encoder, unread in (("tried", 0.77), ("dense <b>", 0.0)):  # whose vectors are there since before
+            with lake.stage("index", version=1, inputs=("vectors",), params={"encoder": encoder}) as stage:
+                stage.commit(detail={"encoder_id": encoder})
+            with lake.read() as reader:
+                facts = read_facts(reader)
+            assert facts.map is not None
+            assert (facts.map.encoder_id, facts.unread) == (encoder, unread)
+
+
+def test_figures_of_earlier_end_models_are_told(facts: Facts) -> None:
+    series = {name: {"siftline": [point(8, 0.66)]} for name in facts.series}
+    assert story.SCORED_BEFORE not in story.key_result(replace(facts, series=series, scored_before=False))
+    assert story.key_result(replace(facts, series=series, scored_before=True)).endswith(f" {story.SCORED_BEFORE}")
 
 
 def f1(*scores: float | None) -> list[dict[str, object]]:

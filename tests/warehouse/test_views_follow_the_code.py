@@ -26,6 +26,7 @@ PINNED = {
     13: "8612c862b5ea0ef0",
     14: "1dfb28a043df5f8d",
     15: "fec1f8b68c42e2e2",
+    16: "531fe8623182385b",
 }
 """Hash of the views' text by version."""
 

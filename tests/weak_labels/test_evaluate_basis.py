@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from flows.report.facts import scored_before
 from tests.weak_labels.small_lake import CLASSES, SmallLake, prepared
 from warehouse import Delete
 from weak_labels.classifier import Hold
@@ -152,6 +153,19 @@ class TestEveryModelKeepsWhatItWasScoredWith:
         small.put(Delete("metrics", pa.table({"series": ["end_model"]})))
         now = figures(small)
         assert scored_with(small) == [(n, now[f"siftline/accuracy/test/{n}/0"], True) for n in (0, 6, 12)]
+
+    def test_a_model_that_nothing_was_scored_after_has_no_figure(
+        self, small: SmallLake, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        before = scored_with(small)
+        with small.lake.read() as reader:
+            assert not scored_before(reader, "test")
+        other_votes(small, monkeypatch)
+        label_model(small.lake, small.label_config)
+        end_model(small.lake, small.end_config)  # as many labels as the one before, and the gold file taken away
+        assert scored_with(small) == [*before, (12, None, False)]
+        with small.lake.read() as reader:
+            assert scored_before(reader, "test")
 
 
 class TestWhatCannotBeMeasuredAnyMore:
