@@ -25,6 +25,8 @@ STAGE = "ingest"
 VERSION = 2
 """2: floats that were rounded are no ids; a .csv may be separated by ; or tab."""
 PROGRESS_RECORDS = 2000
+LEAST_ITEMS = 10
+"""Stored items from which on it is no chance that a read has all their texts under other ids."""
 MOST_FILES = 20
 """Files that the detail of a fault names."""
 PREFIXED = """query = "SELECT 'b-' || id AS id, * EXCLUDE (id) FROM 'data/b.csv'" in place of its path"""
@@ -81,8 +83,8 @@ def ingest(lake: Lake, config: IngestConfig, progress: Progress = silent) -> Sta
         that are not among these any more, where there are such. `advice` names fields that no record has.
 
     Raises:
-        SettingsError: a source or column does not exist, a class was renamed or removed, or `multi_label` was changed
-            after people answered.
+        SettingsError: a source or column does not exist, a class was renamed or removed, `multi_label` was changed
+            after people answered, or the records are those of before under other ids.
         DataError: a query failed.
         SourceChanged: a file was written to, or went away, meanwhile.
     """
@@ -169,6 +171,7 @@ def _read_all(intake: "_Intake", inputs: list[_Input], root: Path, progress: Pro
             fields = ", ".join(map(repr, unseen))
             advice.append(f"No record of source '{one.source.name}' has {fields}. Look at its names in siftline.toml.")
     intake.judge_held()
+    intake.check_ids()
     if missing := intake.missing():
         counts["missing"] = missing
     shown.at(total)
@@ -213,6 +216,21 @@ class _Intake:
         """Take the records that were held until all others were read."""
         for source, name, *record in self._held.rows():
             self.judge(Record(*record), source, name, last=True)
+
+    def check_ids(self) -> None:
+        """Refuse the records of before under other ids: nothing would ever take the second ones away again.
+
+        Raises:
+            SettingsError: all stored items are missing, and their texts are there; a few may be so by chance.
+        """
+        if (items := self._ledger.under_other_ids()) >= LEAST_ITEMS:
+            raise SettingsError(
+                f"None of the {items:,} stored items is among the records, and the texts of all are, under other ids. "
+                "They would be stored a second time, without the answers that people gave. Put the former ids back, or "
+                "name their column as id under [[sources]]. Where no column keeps its ids, leave id out: then records "
+                "are known by their texts. To take the new ids, name another folder under [warehouse]; labels come "
+                "along by their texts (siftline import)."
+            )
 
     def missing(self) -> int:
         """Stored items that nothing in this read was about."""

@@ -74,6 +74,7 @@ class Ledger:
         self._met_contents: set[bytes] = set()  # of records without an id whose content an item with one has
         for item_id, content_hash, split, metadata in known:
             self._hold(item_id, _fingerprint(content_hash, split, metadata))
+        self._known = len(self._held)
 
     def judge(self, record: Record) -> tuple[str, Verdict]:
         """The item's id and what becomes of the record."""
@@ -99,6 +100,13 @@ class Ledger:
             item_id not in self._met and held[:CONTENT_BYTES] not in self._met_contents
             for item_id, held in self._held.items()
         )
+
+    def under_other_ids(self) -> int:
+        """How many items were stored before, where this read has none of them and all their texts under other ids."""
+        if not self._known or self.missing() < self._known:
+            return 0
+        stored = Counter(held[:CONTENT_BYTES] for item_id, held in self._held.items() if item_id not in self._met)
+        return self._known if all(self._holders[content] >= 2 * n for content, n in stored.items()) else 0
 
     def _hold(self, item_id: str, now: bytes) -> None:
         before, content = self._held.get(item_id, b"")[:CONTENT_BYTES], now[:CONTENT_BYTES]

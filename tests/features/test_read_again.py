@@ -7,7 +7,7 @@ import pytest
 
 from features.ingest import ingest
 from tests.features.ingesting import config, counts, items, write
-from warehouse import Lake
+from warehouse import Lake, SettingsError
 
 BEFORE = ({"id": 1, "text": "a", "body": "x"}, {"id": 2, "text": "b"})
 
@@ -45,3 +45,25 @@ def test_counts_add_up_and_nothing_vanishes(
     assert result.detail == told
     assert [text for _, text in items(lake)] == texts
     assert ingest(lake, config(tmp_path, **settings)).committed is False
+
+
+def test_the_records_of_before_under_other_ids_are_refused(lake: Lake, tmp_path: Path) -> None:
+    texts = ["same", "same", *(f"text {n}" for n in range(8))]
+    write(tmp_path / "a.jsonl", *({"id": n, "text": text} for n, text in enumerate(texts)))
+    ingest(lake, config(tmp_path))
+    stored = items(lake)
+    others = [{"id": f"new {n}", "text": text} for n, text in enumerate(["another", *texts])]
+    write(tmp_path / "a.jsonl", *others)
+    with pytest.raises(SettingsError, match=r"None of the 10 stored items.*leave id out"):
+        ingest(lake, config(tmp_path))
+    assert items(lake) == stored
+    assert ingest(lake, config(tmp_path, id=None)).detail == counts(11, 1, 0, 10)  # as the message says
+    write(tmp_path / "a.jsonl", *others[:-1], {"id": 9, "text": "edited"})  # one has its id
+    assert ingest(lake, config(tmp_path)).detail["stored"] == 11
+
+
+def test_a_file_of_other_records_with_some_texts_of_before_is_read(lake: Lake, tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", *({"id": n, "text": f"text {n}"} for n in range(10)))
+    ingest(lake, config(tmp_path))
+    write(tmp_path / "a.jsonl", *({"id": 100 + n, "text": f"text {n}"} for n in range(1, 10)))
+    assert ingest(lake, config(tmp_path)).detail == counts(9, 9, 0, 0, missing=10)
