@@ -24,7 +24,7 @@ from warehouse import Progress, StageResult, silent
 from weak_labels.apply import vote
 from weak_labels.end_model import end_model
 from weak_labels.evaluate import evaluate, evaluate_rivals
-from weak_labels.gold_file import hash_gold
+from weak_labels.gold_file import read_gold_file
 from weak_labels.item_batches import check_services
 from weak_labels.label_models import label_model
 
@@ -142,6 +142,7 @@ def check_ahead(project: Project) -> None:
     Raises:
         SettingsError: a file of a source is not there; the labeling functions do not load, or ask a language model that
             the settings do not name or name wrongly; or the gold file of [evaluate] is not there.
+        DataError: the gold file cannot be read, or has labels that are no class.
         EngineError: the encoder is none, or its file or options are wrong.
     """
     for source in project.ingest_config.sources:
@@ -151,7 +152,7 @@ def check_ahead(project: Project) -> None:
     asking = [function for function in project.functions if function.kind == "prompt"]
     check_services(asking, None, client.ask if client is not None else None)
     if project.evaluate_config is not None:
-        hash_gold(project.evaluate_config.gold)
+        read_gold_file(project.evaluate_config)
     if project.settings.engine.url is None:
         _ = project.encoder
 

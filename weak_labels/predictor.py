@@ -82,6 +82,11 @@ class Predictor:
         if config.kept and (kept := read_predictor(config.kept, made_from, config)):
             return cls(config=config, **kept)
         data = read_training_data(reader, config)
+        if made_from and not data.item_ids:
+            raise SettingsError(
+                f"The end model learned from vectors of another encoder than the settings' one, {config.encoder_id}, "
+                "which has given none yet. To learn from its vectors: siftline run. Or set [encoder] back."
+            )
         if not (data.item_ids and data.tells_apart):
             raise SettingsError(
                 "There is no end model yet: neither votes for two classes nor two different labels of people to learn "

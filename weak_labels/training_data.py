@@ -126,7 +126,8 @@ def read_training_data(reader: Reader, config: EndModelConfig) -> TrainingData:
         weak = list_column_to_matrix(table.column("probs").drop_null(), what="probs")
         if weak.shape[1] != classes:
             raise DataError(
-                f"Weak labels have {weak.shape[1]} classes, the settings name {classes}. Run the label model again."
+                f"Weak labels have {weak.shape[1]} classes, the settings name {classes}. To bring them up to date: "
+                "siftline run"
             )
         probs_NC[labelled_N] = weak
     known = dict(zip(item_ids, train_N.tolist(), strict=True))

@@ -147,11 +147,11 @@ def _sources(root: Path) -> Iterator[Finding]:
 
 
 def _gold(root: Path) -> Iterator[Finding]:
-    from weak_labels.gold_file import hash_gold
+    from weak_labels.gold_file import read_gold_file
 
     project = _opened(root)
     if project is not None and (config := project.evaluate_config) is not None:
-        hash_gold(config.gold)
+        read_gold_file(config)
         yield Finding("gold", True, f"{config.gold} is there")
 
 

@@ -31,7 +31,7 @@ from flows.settings import (
 )
 from flows.settings_file import FILE_NAME, load_settings, warehouse_of
 from flows.stages import check_ahead
-from warehouse import SettingsError
+from warehouse import DataError, SettingsError
 from weak_labels import classifier, label_models
 from weak_labels.apply import VoteConfig
 from weak_labels.classifier import EndModelConfig
@@ -378,6 +378,7 @@ ASKING = FUNCTIONS + "asked = prompt('Is it b?', {'yes': 'b', 'no': None}, model
         ("", ASKING, "'asked' asks a language model, but none is configured"),
         ("[weak_labels.prompt]\nurl = 'localhost'", ASKING, "prompt url must look like"),
         ("[evaluate]\ngold = 'gold.csv'", FUNCTIONS, r"gold file .*gold\.csv is not there"),
+        ("[evaluate]\ngold = 'other.csv'", FUNCTIONS, "a label that is no class: 'A', perhaps meant as 'a'.*are: a, b"),
         ("[[sources]]\nname = 't'\npath = 'daat.csv'", FUNCTIONS, "'t': .*daat.csv does not exist"),
         ("[encoder]\nname = 'defualt'", FUNCTIONS, "no encoder 'defualt'"),
         ("[encoder]\nactive = 0.3", FUNCTIONS, "'default' is dense and has no budget"),
@@ -389,8 +390,9 @@ def test_files_of_late_stages_are_looked_at_ahead_and_leave_the_project_open(
     if functions is not None:
         (tmp_path / "labeling_functions.py").write_text(functions, "utf-8")
     (tmp_path / "data.csv").touch()
+    (tmp_path / "other.csv").write_text("id,label\n1,b\n2,A\n", "utf-8")
     project = Project(write(tmp_path, GOOD + section))
-    with pytest.raises((SettingsError, OptionError), match=words):
+    with pytest.raises((SettingsError, DataError, OptionError), match=words):
         check_ahead(project)
 
 

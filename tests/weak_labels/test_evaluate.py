@@ -283,7 +283,7 @@ class TestGoldFile:
 
     def test_unknown_classes_are_named(self, small: SmallLake) -> None:
         small.write_gold({"test-001": "cocoa"})
-        with pytest.raises(DataError, match=r"such as 'cocoa'.*earn, ship, grain"):
+        with pytest.raises(DataError, match=r"a label that is no class: 'cocoa'.*earn, ship, grain"):
             run(small)
 
     @pytest.mark.parametrize("stage", [run, run_rivals])

@@ -145,3 +145,9 @@ def test_before_there_is_anything_to_learn_from_it_says_so(tmp_path: Path) -> No
         small = build(lake, tmp_path)
         with small.lake.read() as reader, pytest.raises(SettingsError, match="siftline run"):
             Predictor.of(reader, small.end_config)
+
+
+def test_where_the_items_have_no_vector_of_this_encoder_yet_it_says_so(small: SmallLake) -> None:
+    assert end_model(small.lake, small.end_config).committed
+    with small.lake.read() as reader, pytest.raises(SettingsError, match=r"another encoder.*'?other'?.*siftline run"):
+        Predictor.of(reader, replace(small.end_config, encoder_id="other"))
