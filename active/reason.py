@@ -61,7 +61,8 @@ def _predictions(pool: Pool, rows: Rows) -> pa.Array:
         return pa.nulls(len(rows), pa.string())
     spoken = pool.has_prediction[rows]
     if pool.multi_label:
-        return pa.array([_sets(pool, row) if said else None for row, said in zip(rows.tolist(), spoken, strict=True)])
+        told = [_sets(pool, row) if said else None for row, said in zip(rows.tolist(), spoken, strict=True)]
+        return pa.array(told, pa.string())  # of nothing but None pyarrow would make an array that joins with no words
     order = np.argsort(-pool.predicted[rows], axis=1, kind="stable")[:, :2]
     best, second = order.T
     probs = np.take_along_axis(pool.predicted[rows], order, axis=1)

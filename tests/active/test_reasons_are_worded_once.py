@@ -1,6 +1,9 @@
 """A wording is made once for all items that it fits; each item gets its own all the same."""
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 
 from active.pool import Pool
 from active.reason import reasons
@@ -51,3 +54,12 @@ def test_nothing_is_asked_for() -> None:
     known = pool(np.random.default_rng(4))
     zeros = np.zeros(N)
     assert reasons(known, zeros.astype(np.int64), zeros, zeros, np.empty(0, np.int64)).to_pylist() == []
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_before_there_is_an_end_model_nothing_is_said_of_it(multi_label: bool) -> None:
+    known = replace(pool(np.random.default_rng(5)), has_prediction=np.zeros(N, np.bool_), multi_label=multi_label)
+    zeros = np.zeros(N)
+    said = reasons(known, zeros.astype(np.int64), zeros, zeros, np.arange(N)).to_pylist()
+    assert not any("the model" in sentence for sentence in said)
+    assert all(sentence.startswith("Speaks only for itself; ") for sentence in said)
