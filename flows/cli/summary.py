@@ -93,6 +93,9 @@ def print_summary(project: Project, summary: RunSummary, *, seconds: float) -> N
         out.print(f"People contradict most votes of {contradicted}. Look at them: siftline lf report" + hint)
     if alike:
         out.print(f"So far all labels are '{alike}'. The end model learns once one is another, and says nothing before")
+    if unused := int(summary.last_detail("end_model").get("gold_labels_left_out", 0)):
+        verb = "is of an item" if unused == 1 else "are of items"
+        out.print(f"{unused:,} of the gold labels {verb} outside the train split, and no model learns from that")
     if why := summary.last_detail("evaluate").get("unscored"):
         out.print(f"Nothing is scored: {why}")
     if unlearned:

@@ -194,6 +194,20 @@ def test_where_every_item_was_asked_about_all_commands_say_so(
         assert "next tasks" not in said.out, "a table without rows"
 
 
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [(0, ""), (1, "1 of the gold labels is of an item outside"), (20, "20 of the gold labels are of items outside")],
+)
+def test_a_run_says_how_many_labels_no_model_learns_from(
+    project: Path, capsys: pytest.CaptureFixture[str], labels: int, said: str
+) -> None:
+    result = StageResult(stage="end_model", token="", committed=False, detail={"gold_labels_left_out": labels})
+    print_summary(Project(project), RunSummary(passes=1, results=[result]), seconds=1.0)
+    shown = capsys.readouterr().out
+    assert said in shown
+    assert ("outside the train split" in shown) == bool(labels)
+
+
 def test_labels_that_are_all_alike_or_against_the_functions_are_told(
     project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
