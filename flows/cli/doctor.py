@@ -138,11 +138,18 @@ def _project(root: Path) -> Iterator[Finding]:
 
 
 def _sources(root: Path) -> Iterator[Finding]:
+    from features.ingest import read_source
     from features.sources import find_files
 
     project = _opened(root)
     if project is not None:
-        files = sum(len(find_files(source, project.root)) for source in project.ingest_config.sources if source.path)
+        files = 0
+        for source in project.ingest_config.sources:
+            if source.path:
+                found = tuple(find_files(source, project.root))
+                files += len(found)
+                # Its first record is refused where a column is not there.
+                next(read_source(source, found[:1], project.root, lambda _: None), None)
         yield Finding("sources", True, f"{len(project.settings.sources)} named, files found: {files:,}")
 
 

@@ -1,6 +1,7 @@
 """The siftline command: help for everything, exit codes that mean something, no traceback for a user's mistake."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -327,6 +328,14 @@ def test_doctor_tells_of_files_that_the_settings_name_and_nobody_put_there(
     (project / "data" / "gold.csv").write_text("id,label\n", "utf-8")
     assert run_command(["doctor", "--project", str(project)]) == 0
     assert "1 named, files found: 1" in capsys.readouterr().out
+    as_written = settings.read_text("utf-8")
+    settings.write_text(as_written.replace("[warehouse]", 'metadata = ["nobody"]\n\n[warehouse]'), "utf-8")
+    (project / "data" / "gold.csv").write_text("id,label\n1,nothing\n", "utf-8")
+    assert run_command(["doctor", "--project", str(project)]) == 2
+    told = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"MEND sources: Source 'records': .+ has no column 'nobody'\. It has: ", told)
+    assert re.search(r"MEND gold: The gold file \S+ has a label that is no class: 'nothing'", told)
+    settings.write_text(as_written, "utf-8")
     for path in (project / "data").iterdir():
         path.unlink()
     assert run_command(["doctor", "--project", str(project)]) == 2
