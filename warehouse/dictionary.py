@@ -47,7 +47,8 @@ _COMPUTED = {
     "highest_value": "Value of the most valuable task.",
     "trained_on": "Items the model learned from.",
     "test_accuracy": "Accuracy that this model was scored with, on the split that is scored: test or what [evaluate] "
-    "split names. Where it never was (`replayed`), that of a model of now with as many gold labels.",
+    "split names. Where it never was (`replayed`), that of a model of now with as many gold labels, if one was scored "
+    "since.",
     "replayed": "`test_accuracy` is not of this model: it was not scored before the next one had learned.",
     "random_accuracy": "Mean accuracy with as many labels picked at random, and the weak labels of now.",
     "voted": "Classes that functions voted for.",
