@@ -176,7 +176,11 @@ def _answered_before(reader: Reader, config: AskAgainConfig, now: dict[str, str]
         f"""
         SELECT b.item_id, b.round, b.content_hash FROM asked_before b JOIN current_annotations a
         ON a.item_id = b.item_id AND a.project = b.project AND a.task_id = b.task_id AND a.action <> 'deleted'
-        WHERE b.project = ? AND b.item_id IN (SELECT unnest(?::VARCHAR[]))
+        WHERE b.project = ? AND b.item_id IN (SELECT unnest(?::VARCHAR[])) AND NOT EXISTS (
+            -- Which answers they called for is told by the order of the tasks, which would be another.
+            FROM asked_before w
+            WHERE w.item_id = b.item_id AND w.project = b.project AND w.why IN ('disagreement', 'second_look')
+        )
         GROUP BY ALL HAVING count(DISTINCT {WHO}) >= ? ORDER BY b.round
         """,
         [config.project, sorted(now), config.annotators_per_task],

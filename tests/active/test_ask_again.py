@@ -204,6 +204,27 @@ def test_a_text_edited_back_that_waits_for_another_person_is_asked_anew(pool: Sm
     assert [task.data["item_id"] for task in folder.waiting("ben", people=2)].count(item) == 1
 
 
+def test_a_text_edited_back_whose_label_called_for_another_answer_is_asked_anew(
+    pool: SmallPool, folder: TaskFolder
+) -> None:
+    lake, item = pool.lake, pool.ids[0]
+    for who, label in (("ann", 0), ("ben", 1)):
+        answer(folder, item, label, who)
+    collect(lake, folder, CONFIG)
+    assert ask_again(lake, no_index, OPINIONS).detail == {"disagreement": 1}
+    push(lake, folder, CONFIG)
+    answer(folder, item, 1, "cem", round=2)
+    collect(lake, folder, CONFIG)
+    change_text(lake, item, "another text")
+    ask_again(lake, no_index, NONE)
+    push(lake, folder, CONFIG)
+    put_back(lake, item, 0)
+    assert ask_again(lake, no_index, NONE).detail == {"edited": 1}
+    with lake.read() as reader:
+        before = reader.rows("SELECT round, task_id FROM asked_before ORDER BY round")
+    assert before == [(number, folder.task_id(item, number)) for number in (1, 2, 3)]
+
+
 def test_a_text_edited_before_anybody_answered_replaces_its_task(pool: SmallPool, folder: TaskFolder) -> None:
     lake, item = pool.lake, pool.ids[1]
     change_text(lake, item, "another text")
