@@ -12,7 +12,7 @@ from weak_labels.apply import VoteConfig
 from weak_labels.calls import MAX_TIMEOUTS, Limits, call_function
 from weak_labels.functions import Ask, Encode, ItemBatch, LabelingFunction, check_functions
 from weak_labels.item_batches import check_services, refused_exemplars, remember_encode, to_batch
-from weak_labels.reach import VECTORS, item_tables
+from weak_labels.reach import VECTORS, fetched_at_once, item_tables
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +90,8 @@ def preview(
     trials = [_Trial(function) for function in functions]
     encode = remember_encode(encode)
     with lake.read() as reader:
-        for table in item_tables(reader, sql, params, rows=config.batch_items):
+        fetched = fetched_at_once(reader, config.batch_items)
+        for table in item_tables(reader, sql, params, rows=config.batch_items, fetched=fetched):
             batch = to_batch(table, config.classes, encode, ask)
             with_vector = batch.take(np.flatnonzero(table.column("vector").is_valid())) if needs_vectors else batch
             for trial in trials:

@@ -23,10 +23,11 @@ INPUT_HASH = f"CASE WHEN i.metadata = '{{}}' THEN left(i.content_hash, 16) ELSE 
 """SQL over `items i`: changes when an item's content or metadata does."""
 
 VECTORS = "LEFT JOIN vectors x ON x.item_id = i.item_id AND x.encoder_id = ? AND x.content_hash = i.content_hash"
-PARTS = 4
-"""Parts in which a batch is read: Arrow's strings end at 2 GiB, which 5,000 texts of half a megabyte have together.
-
-More of them hold longer texts and read slower: ten took twice as long as one, four a third more."""
+FETCHED_BYTES = 2**29
+"""What items that are fetched at a time may hold, were all as long as the longest: Arrow's strings end at 2 GiB. More
+fetches take longer: one of 500 items twice as long for each item as one of 5,000."""
+MATCHES = 500
+"""Items that are fetched at a time where a screen leaves few."""
 MOST_BYTES = 64 * 2**20
 """A batch of this size is large enough, however few items it has."""
 _FOREVER = 2**31 - 1
@@ -43,13 +44,28 @@ def _is_of_item(noted: str) -> str:
     return f"({noted}.input_hash = {INPUT_HASH} OR {noted}.input_hash = {_HASH_OF_BOTH})"
 
 
+def fetched_at_once(reader: Reader, rows: int) -> int:
+    """How many items may be fetched at a time, at most `rows`."""
+    longest = reader.scalar("SELECT max(greatest(strlen(content), strlen(metadata))) FROM items") or 1
+    return max(min(rows, FETCHED_BYTES // longest), 1)
+
+
 def item_tables(
-    reader: Reader, sql: str, params: Sequence[object], *, rows: int, least_bytes: int = 0
+    reader: Reader, sql: str, params: Sequence[object], *, rows: int, fetched: int, least_bytes: int = 0
 ) -> Iterator[pa.Table]:
-    """The items of a query, about `rows` and `least_bytes` of them at a time, or `MOST_BYTES` where these are fewer."""
+    """The items of a query, about `rows` and `least_bytes` of them at a time, or `MOST_BYTES` where these are fewer.
+
+    Args:
+        reader: the warehouse.
+        sql: a query of items.
+        params: of the query.
+        rows: items of a table.
+        fetched: items that are fetched at a time, see `fetched_at_once`.
+        least_bytes: of a table.
+    """
     held: list[pa.Table] = []
     count = size = 0
-    for part in reader.batches(sql, params, rows=-(-rows // PARTS)):
+    for part in reader.batches(sql, params, rows=fetched):
         held.append(part)
         count, size = count + part.num_rows, size + part.nbytes
         if (count >= rows and size >= least_bytes) or size >= MOST_BYTES:
@@ -177,7 +193,10 @@ class Reach:
         if screen:
             sql, params = f"{sql} AND regexp_matches(i.content, ?)", [*params, screen]
         sql += " ORDER BY i.item_id" if ordered else ""
-        yield from map(self._to_pending, item_tables(self._stage, sql, params, rows=rows, least_bytes=least_bytes))
+        # Few items match a screen, and to ask how long they are would take longer than to fetch them in small parts.
+        fetched = min(rows, MATCHES) if screen else fetched_at_once(self._stage, rows)
+        tables = item_tables(self._stage, sql, params, rows=rows, fetched=fetched, least_bytes=least_bytes)
+        yield from map(self._to_pending, tables)
 
     def writes(self, hashes: pa.Table, off: Flags, faulted: Sequence[int]) -> list[Write]:
         """What is to be written once all pending items were called.

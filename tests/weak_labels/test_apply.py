@@ -294,6 +294,7 @@ def test_small_batches_are_put_together_where_no_function_can_fail(lake: Lake, t
 
 def test_batches_of_long_texts_have_fewer_items(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("weak_labels.reach.MOST_BYTES", 64 * 1024)
+    monkeypatch.setattr("weak_labels.reach.FETCHED_BYTES", 24 * 1024)
     add_items(lake, {f"i{n:03}": f"{n} goal" + " x" * 512 for n in range(100)})
     seen: list[int] = []
     vote(lake, [SPORT], config(batch_items=90), progress=lambda done, _: seen.append(done))
