@@ -7,7 +7,8 @@ rows asked for they are repeated, each repetition with a number of its own at th
 Siftline is timed from lake to lake, in a process of its own whose peak memory is taken. The peers get the same texts in
 a frame in memory and the same functions written with Python's `re`, in `.venv-peers-apply`, which is made once; they
 are timed on a fifth of --peer-rows and on all of it and compared by the time of a row between the two, so that what
-they take to start counts for nothing, and their votes are compared with Siftline's on the same texts. --output is
+they take to start counts for nothing, and their votes are compared with Siftline's on the same texts. Each time is the
+median of three runs, Siftline's each on a fresh warehouse. --output is
 written after every part with its page (.md); a part that is not asked for stays as it was measured.
 """
 
@@ -16,6 +17,8 @@ import functools
 import gzip
 import json
 import resource
+import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -38,6 +41,8 @@ PEERS = ROOT / ".venv-peers-apply"
 PEER = "snorkel==0.10.0"
 PEER_NEEDS = ("dask[dataframe,distributed]>=2024.8", "pandas>=2.2,<3", "numpy<2.3", "scikit-learn", "scipy",
               "networkx", "tqdm", "munkres", "torch")  # fmt: skip
+TIMES = 3
+"""How often each run is timed."""
 PARTS = ("quarter", "all", "pandas", "dask")
 CLASSES = ("sports", "science", "arts", "life")
 # Ten of each kind; a class is (number of the function) % 4.
@@ -154,32 +159,46 @@ def child(folder: Path, *, changed: bool = False, dump: int = 0) -> dict[str, An
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout)
 
 
+def median_runs(filled: Path, *changed: bool) -> list[dict[str, Any]]:
+    """Runs one after the other on a warehouse with texts, each in turn `TIMES` times: of each the one of median time."""
+    found: list[list[dict[str, Any]]] = []
+    for number in range(TIMES):
+        copy = filled.with_name(f"copy-{number}")
+        shutil.copytree(filled, copy)
+        found.append([child(copy, changed=functions_changed) for functions_changed in changed])
+        shutil.rmtree(copy)
+    return [sorted(same, key=lambda run: run["seconds"])[TIMES // 2] for same in zip(*found, strict=True)]
+
+
 def quarter(data: Path, rows: int) -> dict[str, Any]:
     """The first run on a quarter of the rows."""
     with tempfile.TemporaryDirectory() as folder:
-        filled = fill(Path(folder), texts(data, rows)[: rows // 4])
-        return {"rows": rows // 4, "fill_s": filled, "first": child(Path(folder))}
+        lake = Path(folder) / "lake"
+        filled = fill(lake, texts(data, rows)[: rows // 4])
+        [first] = median_runs(lake, False)
+        return {"rows": rows // 4, "fill_s": filled, "first": first}
 
 
 def whole(data: Path, rows: int) -> dict[str, Any]:
     """The first run on all rows, then one changed function of twenty, then nothing new."""
     with tempfile.TemporaryDirectory() as folder:
-        lake = Path(folder)
+        lake = Path(folder) / "lake"
         filled = fill(lake, texts(data, rows))
-        runs = {"first": child(lake), "changed": child(lake, changed=True), "nothing_new": child(lake, changed=True)}
-        return {"rows": rows, "fill_s": filled, "distinct_texts": min(rows, len(sentences(data))), **runs}
+        runs = zip(("first", "changed", "nothing_new"), median_runs(lake, False, True, True), strict=True)
+        return {"rows": rows, "fill_s": filled, "distinct_texts": min(rows, len(sentences(data))), **dict(runs)}
 
 
 def peer(data: Path, rows: int, *, kind: str, cores: int) -> dict[str, Any]:
     """A peer on a fifth and on all of so many rows, and whether its votes are Siftline's."""
     sample = texts(data, rows)
     sizes = [rows // 5, rows]
-    answer = ask_peer(kind, sample, sizes, cores)
+    answers = [ask_peer(kind, sample, sizes, cores) for _ in range(TIMES)]
+    answer = answers[-1]
     theirs = {(i, name): vote for i, name, vote in answer["votes"]}
     with tempfile.TemporaryDirectory() as folder:
         fill(Path(folder), sample)
         ours = {(i, name): vote for i, name, vote in child(Path(folder), dump=rows)["dump"]}
-    seconds = answer["seconds"]
+    seconds = [statistics.median(of_size) for of_size in zip(*(some["seconds"] for some in answers), strict=True)]
     return {
         "rows": sizes,
         "seconds": [round(value, 3) for value in seconds],

@@ -76,7 +76,7 @@ def page(figures: dict[str, Any]) -> str:
         "",
         "Written by `python -m benchmarks.apply`; the JSON beside it holds the same. Ten keyword lists and ten regular",
         "expressions; the peers have them with Python's `re`. Siftline reads items from the warehouse and commits",
-        "votes to it; the peers get a frame in memory and return a matrix.",
+        "votes to it; the peers get a frame in memory and return a matrix. Each time is the median of three runs.",
         "",
         "| bar | measured | |",
         "|---|---:|---|",
