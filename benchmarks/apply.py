@@ -160,7 +160,7 @@ def child(folder: Path, *, changed: bool = False, dump: int = 0) -> dict[str, An
 
 
 def median_runs(filled: Path, *changed: bool) -> list[dict[str, Any]]:
-    """Runs one after the other on a warehouse with texts, each in turn `TIMES` times: of each the one of median time."""
+    """Runs one after the other on a warehouse with texts, `TIMES` times in turn: of each the one of median time."""
     found: list[list[dict[str, Any]]] = []
     for number in range(TIMES):
         copy = filled.with_name(f"copy-{number}")
