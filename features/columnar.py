@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -53,6 +54,21 @@ def read_parquet(
     except ColumnarFault as broken:
         detail = f"{broken}; {position} rows before it were read"
         yield fault(position + 1 if position else 0, "damaged_parquet", detail, b"")
+
+
+def check_query(source: SourceConfig, root: Path) -> None:
+    """Refuse a query that cannot be planned, or whose result lacks a column, without running it.
+
+    Args:
+        source: a source whose `query` is set.
+        root: as for `read_query`.
+
+    Raises:
+        SettingsError, DataError: see `read_query`.
+    """
+    query = (source.query or "").rstrip().rstrip(";")
+    for _ in read_query(replace(source, query=f"SELECT * FROM (\n{query}\n) LIMIT 0"), root):
+        pass
 
 
 def read_query(source: SourceConfig, root: Path) -> Iterator[Record | Fault]:

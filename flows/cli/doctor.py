@@ -138,6 +138,7 @@ def _project(root: Path) -> Iterator[Finding]:
 
 
 def _sources(root: Path) -> Iterator[Finding]:
+    from features.columnar import check_query
     from features.ingest import read_source
     from features.sources import find_files
 
@@ -150,6 +151,8 @@ def _sources(root: Path) -> Iterator[Finding]:
                 files += len(found)
                 # Its first record is refused where a column is not there.
                 next(read_source(source, found[:1], project.root, lambda _: None), None)
+            else:
+                check_query(source, project.root)
         yield Finding("sources", True, f"{len(project.settings.sources)} named, files found: {files:,}")
 
 

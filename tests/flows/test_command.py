@@ -344,6 +344,22 @@ def test_doctor_tells_of_files_that_the_settings_name_and_nobody_put_there(
     assert "MEND gold: The gold file " in told
 
 
+def test_doctor_plans_the_query_of_a_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    project = own_project(tmp_path, capsys)
+    settings = project / "siftline.toml"
+    as_written = settings.read_text("utf-8")
+    path = "data/" + next((project / "data").iterdir()).name
+    for query, ends, said in (
+        (f"SELECT * FROM '{path}';  ", 0, "1 named"),
+        (f"SELECT * FROM '{path}' -- all", 0, "1 named"),
+        ("SELECT text FROM nowhere", 2, "MEND sources: Source 'records': .*nowhere"),
+        ("SELECT 1 AS number", 2, "MEND sources: Source 'records': the query has no column"),
+    ):
+        settings.write_text(as_written.replace(f'path = "{path}"', f'query = "{query}"'), "utf-8")
+        assert run_command(["doctor", "--project", str(project)]) == ends, query
+        assert re.search(said, " ".join(capsys.readouterr().out.split())), query
+
+
 def test_the_folder_of_the_project_may_come_from_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
