@@ -37,22 +37,25 @@ class Calibration:
     error_after: float | None = None
 
 
-def calibrate(class_ids: Ints, classes: int, held_out: Callable[[Ints, Ints], Floats]) -> Calibration:
+def calibrate(
+    class_ids: Ints, classes: int, held_out: Callable[[Ints, Ints], Floats], copy_of: Ints | None = None
+) -> Calibration:
     """Choose a temperature by cross-validation over gold labels; 1 where there are too few.
 
     Args:
         class_ids: gold labels [N].
         classes: number of classes C.
         held_out: given rows to learn from and other rows, the probabilities [M, C] of the others.
+        copy_of: see `folds`; a model knows the copies of what it learned from by heart, and would be thought surer.
 
     Source: Guo et al. 2017, On Calibration of Modern Neural Networks, https://arxiv.org/abs/1706.04599
     """
     n = len(class_ids)
-    probs_NC = cross_validated(class_ids, classes, held_out)
+    probs_NC = cross_validated(class_ids, classes, held_out, copy_of=copy_of)
     if probs_NC is None:
         return Calibration(labels=n)
-    fold_N, cooled_NC = folds(class_ids), np.empty_like(probs_NC)
-    for fold in range(FOLDS):
+    fold_N, cooled_NC = folds(class_ids, copy_of), np.empty_like(probs_NC)
+    for fold in np.unique(fold_N):
         others_N = fold_N == fold
         by_rest = temperature(probs_NC[~others_N], class_ids[~others_N])
         cooled_NC[others_N] = cooled(probs_NC[others_N], by_rest)
@@ -65,7 +68,12 @@ def calibrate(class_ids: Ints, classes: int, held_out: Callable[[Ints, Ints], Fl
 
 
 def cross_validated(
-    class_ids: Ints, classes: int, held_out: Callable[[Ints, Ints], Floats], *, least: int = LEAST_GOLD
+    class_ids: Ints,
+    classes: int,
+    held_out: Callable[[Ints, Ints], Floats],
+    *,
+    least: int = LEAST_GOLD,
+    copy_of: Ints | None = None,
 ) -> npt.NDArray[np.float64] | None:
     """Probabilities [N, C] of labelled items, each by a model that did not see it; None where there are too few.
 
@@ -74,20 +82,32 @@ def cross_validated(
         classes: number of classes C.
         held_out: given rows to learn from and other rows, the probabilities [M, C] of the others.
         least: labels that are enough.
+        copy_of: see `folds`.
     """
     n = len(class_ids)
     if n < least or len(np.unique(class_ids)) < 2:
         return None
-    fold_N = folds(class_ids)
+    fold_N = folds(class_ids, copy_of)
     probs_NC = np.zeros((n, classes))
-    for fold in range(FOLDS):
+    for fold in np.unique(fold_N):
         others = np.flatnonzero(fold_N == fold)
         probs_NC[others] = held_out(np.flatnonzero(fold_N != fold), others)
     return probs_NC
 
 
-def folds(class_ids: Ints) -> Ints:
-    """The fold of each label [N], each class spread over the folds."""
+def folds(class_ids: Ints, copy_of: Ints | None = None) -> Ints:
+    """The fold of each label [N], each class spread over the folds.
+
+    Args:
+        class_ids: labels [N].
+        copy_of: for each labelled item the place of the first one that is equal to it [N], its own where it is that
+            one; copies are in one fold. None where no two are equal.
+    """
+    if copy_of is not None:
+        firsts = np.flatnonzero(copy_of == np.arange(len(copy_of)))
+        fold_N = np.zeros(len(class_ids), np.int64)
+        fold_N[firsts] = folds(class_ids[firsts])
+        return fold_N[copy_of]
     fold_N = np.empty(len(class_ids), np.int64)
     fold_N[np.argsort(class_ids, kind="stable")] = np.arange(len(class_ids)) % FOLDS
     return fold_N

@@ -130,9 +130,17 @@ class Heads:
         if taught_by[kind] and kind in judged and judged[kind].of_weak < 1.0:
             detail["belief_in_weak_labels"] = round(judged[kind].of_weak, 4)
         if self.config.calibrate:
-            found = calibrate(class_ids, classes, partial(held_out, kind))
+            found = calibrate(class_ids, classes, partial(held_out, kind), _copies(self.features[rows]))
             model, detail["calibration"] = replace(model, temperature=found.temperature), asdict(found)
         return Learned(model=model, detail=detail)
+
+
+def _copies(seen: Features) -> Ints:
+    """For each item [N] the place of the first one that is seen as the same."""
+    rows = [seen[place] for place in range(seen.shape[0])]
+    keys = [row.indices.tobytes() + row.data.tobytes() if issparse(row) else row.tobytes() for row in rows]
+    first_of = {key: place for place, key in reversed(list(enumerate(keys)))}
+    return np.array([first_of[key] for key in keys], np.int64)
 
 
 def _vectors(seen: Features, sight: Sight) -> Vectors:

@@ -146,7 +146,7 @@ def read_training_data(reader: Reader, config: EndModelConfig) -> TrainingData:
     if config.kind != "linear":
         content.update(f"{config.kind} 1, seed {config.seed}".encode())
     if config.calibrate:
-        content.update(b"calibrate 1")
+        content.update(b"calibrate 2")
     if config.balanced:
         content.update(b"balanced 1")
     if config.multi_label:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 
 from tests.weak_labels.small_lake import build
 from warehouse import Lake
@@ -17,11 +18,15 @@ from weak_labels.calibration import (
     calibration_error,
     cooled,
     error_by_chance,
+    folds,
     temperature,
 )
+from weak_labels.classifier import EndModelConfig
 from weak_labels.end_model import end_model
 from weak_labels.evaluate import evaluate
+from weak_labels.heads import Heads
 from weak_labels.label_models import label_model
+from weak_labels.sight import Sight
 
 
 def honest(n: int) -> tuple[Floats, Ints]:
@@ -98,6 +103,38 @@ def test_no_label_is_judged_at_a_temperature_that_it_chose() -> None:
     assert at_its_own < 0.01
     assert found.error_after is not None
     assert found.error_after > 0.15
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_text_that_was_labelled_four_times_makes_nobody_surer(sparse: bool) -> None:
+    generator = np.random.default_rng(0)
+    vectors = generator.normal(size=(100, 20)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    truth = (vectors[:, 0] + generator.normal(scale=0.3, size=100) > 0).astype(np.int64)
+    config = EndModelConfig(classes=("a", "b"), encoder_id="made up", calibrate=True)
+
+    def found(copies: int) -> dict[str, float]:
+        seen, labels = np.repeat(vectors, copies, axis=0), np.repeat(truth, copies)
+        no = np.zeros(len(labels))
+        features = csr_matrix(seen) if sparse else seen
+        heads = Heads.fit(config, Sight.plain(20), features, np.arange(len(no)), np.zeros((len(no), 2)), no)
+        return heads.learned(np.arange(len(no)), labels).detail["calibration"]
+
+    assert found(1)["temperature"] > 0.3
+    assert found(4)["temperature"] > found(1)["temperature"]  # the model is surer of what it saw four times
+    assert found(4)["error_after"] < 0.15
+
+
+def test_copies_are_in_one_fold_and_others_where_they_were() -> None:
+    truth = np.arange(40) % 3
+    places = np.arange(40)
+    np.testing.assert_array_equal(folds(truth, places), folds(truth))
+    places[[7, 21, 30]] = 2
+    of_copies = folds(truth, places)
+    assert len({int(fold) for fold in of_copies[[2, 7, 21, 30]]}) == 1
+    assert set(of_copies.tolist()) == set(range(5))
+    assert not folds(truth, np.zeros(40, np.int64)).any()
+    assert calibrate(np.arange(80) % 2, 2, lambda _, others: np.full((len(others), 2), 0.5), np.zeros(80, np.int64))
 
 
 @pytest.mark.parametrize("truth", [np.arange(LEAST_GOLD - 1) % 3, np.ones(200, np.int64)])
