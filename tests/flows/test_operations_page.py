@@ -234,7 +234,7 @@ def backed_up(root: Path, script: str) -> Path:
     script = script.replace("/backup", str(place))
     ended = subprocess.run(["sh", "-ec", script], cwd=root, env=environment, capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert "as they were written" in ended.stdout
+    assert re.search(r"\d files? of [1-9]\d* KiB (are as they were|is as it was) written", ended.stdout)
     [copy] = place.iterdir()
     assert not copy.stat().st_mode & 0o077, "nobody else reads a backup"
     return copy
