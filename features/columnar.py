@@ -10,7 +10,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -66,25 +65,26 @@ def check_query(source: SourceConfig, root: Path) -> None:
     Raises:
         SettingsError, DataError: see `read_query`.
     """
-    query = (source.query or "").rstrip().rstrip(";")
-    for _ in read_query(replace(source, query=f"SELECT * FROM (\n{query}\n) LIMIT 0"), root):
+    for _ in read_query(source, root, plan_only=True):
         pass
 
 
-def read_query(source: SourceConfig, root: Path) -> Iterator[Record | Fault]:
+def read_query(source: SourceConfig, root: Path, *, plan_only: bool = False) -> Iterator[Record | Fault]:
     """Records and faults of a query's result in order.
 
     Args:
         source: a source whose `query` is set.
         root: project folder; relative paths in the query start here, and nothing outside can be read.
+        plan_only: nothing comes, as the query is not run.
 
     Raises:
         SettingsError: the query is refused, or lacks a column.
         DataError: it failed while running.
     """
     position = 0
+    request = {"query": source.query, "root": str(root.absolute()), "plan_only": plan_only}
     try:
-        for batch in _batches({"query": source.query, "root": str(root.absolute())}, source, QUERY, root):
+        for batch in _batches(request, source, QUERY, root):
             yield from _records(batch, source, position)
             position += batch.num_rows
     except ColumnarFault as broken:

@@ -29,8 +29,8 @@ def main(request: dict[str, Any]) -> int:
     """Write the rows that a request names as an Arrow stream.
 
     Args:
-        request: {"parquet": file, "columns": names} or {"query": sql, "root": folder}, and {"spill": folder} for
-            what a query cannot keep in memory.
+        request: {"parquet": file, "columns": names} or {"query": sql, "root": folder, "plan_only": flag}, and
+            {"spill": folder} for what a query cannot keep in memory.
 
     Returns:
         Exit code: 0, `EXIT_SETTINGS` for what the caller must change, `EXIT_DATA` for data that cannot be read.
@@ -38,7 +38,9 @@ def main(request: dict[str, Any]) -> int:
     _limit_memory()
     try:
         if "query" in request:
-            schema, batches = _query(request["query"], request["root"], request["spill"])
+            schema, batches = _query(
+                request["query"], request["root"], request["spill"], plan_only=request["plan_only"]
+            )
         else:
             schema, batches = _parquet(request["parquet"], request["columns"])
         with pa.ipc.new_stream(sys.stdout.buffer, schema) as writer:
@@ -87,7 +89,7 @@ def _row_groups(file: pq.ParquetFile, columns: list[str], schema: pa.Schema) -> 
             yield batch.select(columns).cast(schema)
 
 
-def _query(sql: str, root: str, spill: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+def _query(sql: str, root: str, spill: str, *, plan_only: bool) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     connection = open_in_utc(
         {
             "autoinstall_known_extensions": "false",
@@ -106,7 +108,10 @@ def _query(sql: str, root: str, spill: str) -> tuple[pa.Schema, Iterator[pa.Reco
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
             kinds = ", ".join(s.type.name for s in statements) or "nothing"
             raise _Refused(f"it must be one SELECT, it is: {kinds}.")
-        reader = connection.execute(statements[0]).to_arrow_reader(BATCH_ROWS)
+        if plan_only:
+            reader = connection.sql(statements[0]).limit(0).to_arrow_reader(BATCH_ROWS)
+        else:
+            reader = connection.execute(statements[0]).to_arrow_reader(BATCH_ROWS)
     except (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException) as error:
         raise _Refused(f"{error}") from error
     except duckdb.PermissionException as error:

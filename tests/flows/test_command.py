@@ -352,8 +352,10 @@ def test_doctor_plans_the_query_of_a_source(tmp_path: Path, capsys: pytest.Captu
     for query, ends, said in (
         (f"SELECT * FROM '{path}';  ", 0, "1 named"),
         (f"SELECT * FROM '{path}' -- all", 0, "1 named"),
+        (f"SELECT * FROM '{path}'; -- all", 0, "1 named"),
         ("SELECT text FROM nowhere", 2, "MEND sources: Source 'records': .*nowhere"),
         ("SELECT 1 AS number", 2, "MEND sources: Source 'records': the query has no column"),
+        ("SELECT 'a' AS body, 'b' AS body", 2, "MEND sources: .* has the column 'body' 2 times"),
     ):
         settings.write_text(as_written.replace(f'path = "{path}"', f'query = "{query}"'), "utf-8")
         assert run_command(["doctor", "--project", str(project)]) == ends, query
