@@ -25,8 +25,9 @@ STAGE = "ingest"
 VERSION = 2
 """2: floats that were rounded are no ids; a .csv may be separated by ; or tab."""
 PROGRESS_RECORDS = 2000
-LEAST_ITEMS = 10
-"""Stored items from which on it is no chance that a read has all their texts under other ids."""
+LEAST_TEXTS = 10
+"""Texts of stored items from which on it is no chance that a read has all of them under other ids; canned messages of a
+stream have fewer, and come again each day."""
 MOST_FILES = 20
 """Files that the detail of a fault names."""
 PREFIXED = """query = "SELECT 'b-' || id AS id, * EXCLUDE (id) FROM 'data/b.csv'" in place of its path"""
@@ -223,9 +224,9 @@ class _Intake:
         Raises:
             SettingsError: all stored items are missing, and their texts are there; a few may be so by chance.
         """
-        if (items := self._ledger.under_other_ids()) >= LEAST_ITEMS:
+        if (texts := self._ledger.under_other_ids()) >= LEAST_TEXTS:
             raise SettingsError(
-                f"None of the {items:,} stored items is among the records, and the texts of all are, under other ids. "
+                f"None of the stored items is among the records, and all their {texts:,} texts are, under other ids. "
                 "They would be stored a second time, without the answers that people gave. Put the former ids back, or "
                 "name their column as id under [[sources]]. Where no column keeps its ids, leave id out: then records "
                 "are known by their texts. To take the new ids, name another folder under [warehouse]; labels come "

@@ -102,11 +102,11 @@ class Ledger:
         )
 
     def under_other_ids(self) -> int:
-        """How many items were stored before, where this read has none of them and all their texts under other ids."""
+        """How many texts the stored items had, where this read has none of them and all these texts under other ids."""
         if not self._known or self.missing() < self._known:
             return 0
         stored = Counter(held[:CONTENT_BYTES] for item_id, held in self._held.items() if item_id not in self._met)
-        return self._known if all(self._holders[content] >= 2 * n for content, n in stored.items()) else 0
+        return len(stored) if all(self._holders[content] >= 2 * n for content, n in stored.items()) else 0
 
     def _hold(self, item_id: str, now: bytes) -> None:
         before, content = self._held.get(item_id, b"")[:CONTENT_BYTES], now[:CONTENT_BYTES]

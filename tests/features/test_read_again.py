@@ -48,18 +48,18 @@ def test_counts_add_up_and_nothing_vanishes(
 
 
 def test_the_records_of_before_under_other_ids_are_refused(lake: Lake, tmp_path: Path) -> None:
-    texts = ["same", "same", *(f"text {n}" for n in range(8))]
+    texts = ["same", "same", *(f"text {n}" for n in range(9))]
     write(tmp_path / "a.jsonl", *({"id": n, "text": text} for n, text in enumerate(texts)))
     ingest(lake, config(tmp_path))
     stored = items(lake)
     others = [{"id": f"new {n}", "text": text} for n, text in enumerate(["another", *texts])]
     write(tmp_path / "a.jsonl", *others)
-    with pytest.raises(SettingsError, match=r"None of the 10 stored items.*leave id out"):
+    with pytest.raises(SettingsError, match=r"all their 10 texts are, under other ids.*leave id out"):
         ingest(lake, config(tmp_path))
     assert items(lake) == stored
-    assert ingest(lake, config(tmp_path, id=None)).detail == counts(11, 1, 0, 10)  # as the message says
+    assert ingest(lake, config(tmp_path, id=None)).detail == counts(12, 1, 0, 11)  # as the message says
     write(tmp_path / "a.jsonl", *others[:-1], {"id": 9, "text": "edited"})  # one has its id
-    assert ingest(lake, config(tmp_path)).detail["stored"] == 11
+    assert ingest(lake, config(tmp_path)).detail["stored"] == 12
 
 
 def test_a_file_of_other_records_with_some_texts_of_before_is_read(lake: Lake, tmp_path: Path) -> None:
@@ -67,3 +67,9 @@ def test_a_file_of_other_records_with_some_texts_of_before_is_read(lake: Lake, t
     ingest(lake, config(tmp_path))
     write(tmp_path / "a.jsonl", *({"id": 100 + n, "text": f"text {n}"} for n in range(1, 10)))
     assert ingest(lake, config(tmp_path)).detail == counts(9, 9, 0, 0, missing=10)
+
+
+def test_canned_messages_come_again_each_day_under_other_ids(lake: Lake, tmp_path: Path) -> None:
+    for day, records in enumerate((30, 90)):
+        write(tmp_path / "a.jsonl", *({"id": f"{day}-{n}", "text": f"message {n % 9}"} for n in range(records)))
+        assert ingest(lake, config(tmp_path)).detail["stored"] == records
