@@ -81,11 +81,11 @@ def cross_validated(
         class_ids: gold labels [N].
         classes: number of classes C.
         held_out: given rows to learn from and other rows, the probabilities [M, C] of the others.
-        least: labels that are enough.
+        least: labels that are enough; of copies one counts.
         copy_of: see `folds`.
     """
     n = len(class_ids)
-    if n < least or len(np.unique(class_ids)) < 2:
+    if (n if copy_of is None else len(np.unique(copy_of))) < least or len(np.unique(class_ids)) < 2:
         return None
     fold_N = folds(class_ids, copy_of)
     probs_NC = np.zeros((n, classes))

@@ -17,6 +17,7 @@ from weak_labels.calibration import (
     calibrate,
     calibration_error,
     cooled,
+    cross_validated,
     error_by_chance,
     folds,
     temperature,
@@ -27,6 +28,10 @@ from weak_labels.evaluate import evaluate
 from weak_labels.heads import Heads
 from weak_labels.label_models import label_model
 from weak_labels.sight import Sight
+
+
+def never(learn: Ints, others: Ints) -> Floats:
+    raise AssertionError("nothing has to be fitted")
 
 
 def honest(n: int) -> tuple[Floats, Ints]:
@@ -134,14 +139,11 @@ def test_copies_are_in_one_fold_and_others_where_they_were() -> None:
     assert len({int(fold) for fold in of_copies[[2, 7, 21, 30]]}) == 1
     assert set(of_copies.tolist()) == set(range(5))
     assert not folds(truth, np.zeros(40, np.int64)).any()
-    assert calibrate(np.arange(80) % 2, 2, lambda _, others: np.full((len(others), 2), 0.5), np.zeros(80, np.int64))
+    assert cross_validated(np.arange(80) % 2, 2, never, copy_of=np.arange(80) // 2) is None, "40 texts"
 
 
 @pytest.mark.parametrize("truth", [np.arange(LEAST_GOLD - 1) % 3, np.ones(200, np.int64)])
 def test_too_few_labels_or_one_class_leave_the_model_alone(truth: Ints) -> None:
-    def never(learn: Ints, others: Ints) -> Floats:
-        raise AssertionError("nothing has to be fitted")
-
     assert calibrate(truth, 3, never).temperature == 1.0
 
 
