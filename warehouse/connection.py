@@ -26,6 +26,12 @@ from warehouse.quoting import quote
 from warehouse.stored_sql import refuse_foreign_sql
 
 BUSY_TIMEOUT_MS = 10_000
+READS_AS_ONE = "SET GLOBAL sqlite_disable_multithreaded_scans = true"
+"""Lets a transaction read all of a SQLite catalogue by its own connection; needs the extension `sqlite_scanner`.
+
+Otherwise each scan opens a connection of its own, which sees the newest state, up to the row that was the last when the
+transaction began: after a compaction by somebody else a reader misses rows (docs/decisions/0187).
+"""
 _METADATA = "__ducklake_metadata_lake"
 FILES = f"""
     SELECT s.path || t.path || f.path, f.file_size_bytes FROM (
@@ -210,6 +216,8 @@ def connect(
     try:
         if location.on_s3:
             _create_s3_secret(connection, location)
+        if location.dsn is None:
+            connection.execute(READS_AS_ONE)
         _refuse_damaged(connection, location)
         at = _attach(connection, location, look, read_only=read_only)
         _refuse_files_elsewhere(connection, location)

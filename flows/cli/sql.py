@@ -15,7 +15,7 @@ from flows.cli.look import project_hint
 from flows.settings_file import warehouse_of
 from warehouse import SettingsError
 from warehouse.away import server_away
-from warehouse.connection import attach_statement
+from warehouse.connection import READS_AS_ONE, attach_statement
 from warehouse.disk import temporary_fault
 from warehouse.expression import loose_arrow_in
 from warehouse.formats import new_file, write_csv, write_json, write_parquet
@@ -90,18 +90,20 @@ def form_by_suffix(output: Path, way_out: str = "Name") -> str:
 
 
 def print_attach(root: Path, at: str | None, *, nothing_else: bool) -> None:
-    """Print the two lines that open this project's warehouse in any DuckDB client.
+    """Print the lines that open this project's warehouse in any DuckDB client.
 
     Raises:
         SettingsError: something else is asked in the same breath.
     """
     if not nothing_else:
-        raise SettingsError("--attach prints two lines and asks nothing; leave the query, --format and --output out.")
+        raise SettingsError("--attach prints lines and asks nothing; leave the query, --format and --output out.")
     place = warehouse_of(root)
     with connect(place, at=at) as reader:
         number = None if at is None else reader.snapshot()
     print(attach_statement(place, read_only=True, at=number) + ";")
     print("USE lake;")
+    if place.dsn is None:
+        print(READS_AS_ONE + ";")
 
 
 def show(connection: duckdb.DuckDBPyConnection, query: str, format: str, file: Path | None, root: Path) -> None:

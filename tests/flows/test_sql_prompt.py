@@ -18,9 +18,11 @@ import pytest
 from flows.cli.main import run_command
 from tests.lakes import copy_of
 from tests.projects import ROOT
+from tests.warehouse.test_maintain import filled
 from warehouse import Append, Lake, SettingsError
 from warehouse.extensions import PACKAGES, extension_path
 from warehouse.files import replaced_file
+from warehouse.maintain import maintain
 
 
 def two_classes(path: Path) -> Lake:
@@ -301,15 +303,17 @@ def test_the_past_is_asked_with_at(project: Path, capsys: pytest.CaptureFixture[
     assert ask(project, "--at", str(before), "delete from classes") == 2
 
 
-def test_two_lines_open_it_in_any_duckdb_client(
+def test_three_lines_open_it_in_any_duckdb_client(
     project: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """A client that installed the two extensions once, as DuckDB's own clients do when they meet the ATTACH."""
     guide = (ROOT / "docs" / "querying.md").read_text("utf-8")
     assert "siftline sql --attach" in guide
+    with Lake(project / "lake") as lake:
+        filled(lake, 3)
     assert ask(project, "--attach") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2
+    assert len(lines) == 3
     platform = duckdb.sql("PRAGMA platform").fetchall()[0][0]
     installed = tmp_path / "extensions" / f"v{duckdb.__version__}" / platform
     installed.mkdir(parents=True)
@@ -318,6 +322,12 @@ def test_two_lines_open_it_in_any_duckdb_client(
     client = duckdb.connect(config={"extension_directory": str(tmp_path / "extensions")})
     for line in lines:
         client.execute(line)
-    assert client.execute("SELECT count(*) FROM classes").fetchone() == (2,)
+    client.execute("BEGIN")
+    counts = "SELECT (SELECT count(*) FROM classes), (SELECT count(*) FROM items), (SELECT count(*) FROM runs)"
+    before = client.execute(counts).fetchone()
+    with Lake(project / "lake") as lake:
+        maintain(lake)
+    assert client.execute(counts).fetchone() == before
+    client.execute("COMMIT")
     with pytest.raises(duckdb.Error):
         client.execute("DELETE FROM classes")

@@ -404,6 +404,27 @@ def test_a_reader_beside_commits_and_compaction_sees_each_snapshot_whole(lake: L
     assert reader.returncode == 0, out
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+@pytest.mark.parametrize("ours", [True, False], ids=["of_connect", "of_a_lake"])
+def test_a_reader_that_stays_open_loses_no_row_to_compaction(
+    kind: str, ours: bool, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """What it saw lies in other files afterwards, which a newer look at the catalogue by older bounds does not find."""
+    location = Location(
+        folder=tmp_path / "lake", catalog="sqlite" if kind == "sqlite" else request.getfixturevalue("postgres")
+    )
+    with Lake(location) as lake:
+        filled(lake, 3)
+        with Lake(location, read_only=True) as other, connect(location) if ours else other.read() as reader:
+            counts = "SELECT (SELECT count(*) FROM items), (SELECT count(*) FROM classes), (SELECT count(*) FROM runs)"
+            before = reader.rows(counts)
+            assert before == [(300, 6, 4)]
+            done = maintain(lake)
+            assert done.rows_flushed > 0
+            assert done.files_merged > 0
+            assert reader.rows(counts) == before
+
+
 WRITER = """
 import sys
 from pathlib import Path
