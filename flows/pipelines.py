@@ -266,15 +266,28 @@ def _end(state: State[Any]) -> NoReturn:
     raise leave
 
 
-def _failed(flow_name: str, error: Exception, at: _At | None = None) -> State[Any]:
-    """The end of a run that failed by type: where, what, and what to do."""
+def failed_in_words(flow_name: str, error: Exception, at: str = "") -> str:
+    """How a run failed by type: where, what, and what to do.
+
+    Args:
+        flow_name: what failed.
+        error: what ended it; a full stop is put behind words without one, as Python's own are.
+        at: where it was, such as "stage vote"; empty where that is not known.
+    """
     help_words = (
         PASSES
         if isinstance(error, Transient | UnavailableError)
         else "Someone must mend this; until then every run stops here. What was committed is kept."
     )
-    where = f" at {at.words}" if at is not None else ""
-    words = f"{flow_name} failed{where}: {error} {help_words}"
+    where = f" at {at}" if at else ""
+    what = str(error).rstrip()
+    stop = "" if what.endswith((".", "!", "?")) else "."
+    return f"{flow_name} failed{where}: {what}{stop} {help_words}"
+
+
+def _failed(flow_name: str, error: Exception, at: _At | None = None) -> State[Any]:
+    """The end of a run that failed by type."""
+    words = failed_in_words(flow_name, error, at.words if at is not None else "")
     get_run_logger().error("%s", one_line(words))
     if os.environ.get("PREFECT__FLOW_RUN_ID") == str(this_flow_run.id):  # nobody waits for what this process returns
         _end(Failed(message=words))

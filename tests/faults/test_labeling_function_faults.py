@@ -10,10 +10,10 @@ import pytest
 
 from flows.cli.main import run_command
 from flows.cli.run import Announcer
-from flows.pipelines import words_of
+from flows.pipelines import failed_in_words, words_of
 from tests.lakes import copy_of
 from tests.weak_labels.lf_helpers import CLASSES, add_items, batch, faults, run_vote, votes, write_functions
-from warehouse import Lake
+from warehouse import Lake, SettingsError
 from weak_labels import ItemBatch, LabelingFunction, keywords, load_functions, vectorized
 from weak_labels.calls import Limits, call_function, check_vote
 
@@ -334,3 +334,14 @@ def test_details_are_short_and_without_addresses() -> None:
     detail = call_function(f, batch(["a"])).faults[0].detail
     assert len(detail) == 500
     assert "0x..." in detail
+
+
+def test_what_a_run_ends_with_has_its_sentences_apart(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"was never closed$") as broken:
+        load_functions(
+            write_functions(tmp_path, "from weak_labels import keywords\nk = keywords('sports', ['goal'"), CLASSES
+        )
+    words = failed_in_words("cycle", broken.value, "the beginning")
+    assert "was never closed. Someone must mend this" in words
+    assert ". Someone" in (whole := failed_in_words("cycle", SettingsError("Set it.")))
+    assert ".." not in whole
