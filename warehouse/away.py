@@ -42,6 +42,9 @@ _NO_CATALOG = re.compile(
     r'Unable to open database "(.+)": unable to open database file|Table with name ducklake_snapshot does not exist'
 )
 
+# A transaction that is open asks the catalogue no more where it is, and then looks for the data.
+_NO_DATA = re.compile(r'Cannot open file "(.+)/main/[a-z_]+/ducklake-[^/"]+\.parquet": No such file')
+
 
 def close(connection: duckdb.DuckDBPyConnection) -> None:
     """Close a connection that may be in a transaction.
@@ -77,6 +80,8 @@ def server_away(text: str) -> ServerAway | None:
         )
     if (file := _NO_CATALOG.search(text)) and not (file[1] and Path(file[1]).parent.is_dir()):
         return folder_away(Path(file[1]).parent if file[1] else None)
+    if (file := _NO_DATA.search(text)) and not Path(file[1]).is_dir():
+        return folder_away(Path(file[1]).parent)
     if not any(sign in text for sign in _AWAY) or any(sign in text for sign in _FOR_A_PERSON):
         return None
     # DuckDB goes on with its own query and where in it; alerts show the first line only.

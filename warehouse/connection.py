@@ -328,6 +328,8 @@ def _attach(
 def attach_statement(place: Path | Location, *, read_only: bool, at: int | None = None, name: str = "lake") -> str:
     """The `ATTACH` statement that any DuckDB client can use; it holds no secret.
 
+    To a SQLite catalogue `READS_AS_ONE` belongs beside it, or a transaction may lose rows while upkeep works.
+
     Args:
         place: the warehouse, or its folder.
         read_only: attach without the right to write.
