@@ -114,7 +114,7 @@ def _disk(root: Path) -> Iterator[Finding]:
 
 
 def _project(root: Path) -> Iterator[Finding]:
-    from flows.report.facts import unread_share
+    from flows.report.in_use import unread_share
     from flows.report.story import unread_sentence
     from flows.settings_file import FILE_NAME
 

@@ -21,7 +21,7 @@ from flows.cli.look import (
     why_nobody_is_asked,
 )
 from flows.project import Project
-from flows.report.facts import belief_in_weak_labels, scored_before, unread_share
+from flows.report.in_use import belief_in_weak_labels, scored_before, unread_share
 from flows.report.story import SCORED_BEFORE, aside_sentence, fair_sentence, fair_soon, unread_sentence
 from flows.report.text import counted, duration
 from flows.stages import UNKNOWN, RunSummary

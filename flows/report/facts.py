@@ -12,8 +12,8 @@ from datetime import datetime
 from typing import Any
 
 from active.explore import FairScore, score_fair_sample
-from features.embed import UNREAD
-from flows.report.sample import TEXT_CHARS, MapItems, Row, encoder_in_use, read_map_items
+from flows.report.in_use import belief_in_weak_labels, scored_before, unread_share
+from flows.report.sample import TEXT_CHARS, MapItems, Row, read_map_items
 from warehouse.reader import Reader
 from weak_labels.gold_file import also_in_train
 from weak_labels.report import Report, lf_report
@@ -311,36 +311,6 @@ def _counted(reader: Reader, split: str, name: str) -> tuple[dict[str, Any], int
         [name, split],
     )
     return (_object(rows[0][0]), int(rows[0][1])) if rows else ({}, 0)
-
-
-def belief_in_weak_labels(reader: Reader) -> float | None:
-    """How far the newest end model believes what weak labels taught; None where nothing says so."""
-    return reader.scalar(
-        "SELECT (detail->>'belief_in_weak_labels')::DOUBLE FROM models WHERE stage = 'end_model' "
-        "ORDER BY sequence DESC LIMIT 1"
-    )
-
-
-def scored_before(reader: Reader, split: str) -> bool:
-    """Whether all figures of a split are of earlier end models, as the newest was not scored on it."""
-    return bool(
-        reader.scalar(
-            "SELECT max(m.committed_at) > (SELECT max(f.committed_at) FROM metrics f WHERE f.name = 'accuracy' "
-            "AND f.split = ? AND f.series IN ('siftline', 'end_model')) FROM models m WHERE m.stage = 'end_model'",
-            [split],
-        )
-    )
-
-
-def unread_share(reader: Reader) -> float:
-    """The mean of what the embed stage says the encoder cannot read of the texts that it gave their vectors."""
-    return reader.scalar(
-        "WITH told AS ("
-        "SELECT count(*) AS items, any_value(coalesce((r.detail->>$1)::DOUBLE, 0)) AS unread "
-        "FROM vectors v JOIN runs r USING (run_id) WHERE encoder_id = $2 GROUP BY run_id) "
-        "SELECT coalesce(sum(items * unread) / sum(items), 0) FROM told",
-        [UNREAD, encoder_in_use(reader)],
-    )
 
 
 def _batches(reader: Reader) -> list[Row]:

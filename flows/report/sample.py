@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from flows.report.in_use import encoder_in_use
 from warehouse.reader import Matrix, Reader, list_column_to_matrix
 
 MAP_ITEMS = 3000
@@ -27,17 +28,6 @@ class MapItems:
     vectors: Matrix
     embedded: int
     selected: int
-
-
-def encoder_in_use(reader: Reader) -> str | None:
-    """The encoder whose vectors were indexed last, which may have given its vectors before another; None without any.
-
-    Where nothing was indexed yet it is the one that gave the newest vectors.
-    """
-    return reader.scalar(
-        "SELECT coalesce((SELECT arg_max(detail->>'encoder_id', committed_at) FROM runs WHERE stage = 'index'), "
-        "(SELECT encoder_id FROM vectors ORDER BY committed_at DESC, encoder_id LIMIT 1))"
-    )
 
 
 def read_map_items(reader: Reader) -> MapItems | None:

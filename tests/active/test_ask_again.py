@@ -19,7 +19,7 @@ from tests.active.pools import CLASSES, SmallPool, clusters, sets, small_pool
 from tests.active.task_folders import annotation, write
 from tests.active.test_queue_loses_and_doubles_nothing import Died, DyingFolder
 from tests.warehouse.test_commit_is_atomic import items
-from warehouse import Lake, SettingsError, Upsert
+from warehouse import Lake, SettingsError, StageResult, Upsert
 
 N = 60
 CONFIG = QueueConfig(project="p", classes=CLASSES)
@@ -77,6 +77,14 @@ def change_text(lake: Lake, item: str, text: str) -> None:
     edited = {**row, "item_id": item, "content": text, "content_hash": sha256(text.encode()).hexdigest()}
     with lake.stage("ingest", version=1, inputs=("items",), params={"text": text}) as stage:
         stage.commit([Upsert("items", pa.Table.from_pylist([edited]))])
+
+
+def asked_about_another_text(lake: Lake, folder: TaskFolder, item: str) -> StageResult:
+    """Answered, and then edited."""
+    answer(folder, item, 1)
+    collect(lake, folder, CONFIG)
+    change_text(lake, item, "another text")
+    return ask_again(lake, no_index, NONE)
 
 
 def row_of(lake: Lake, item: str) -> dict[str, object]:
@@ -144,10 +152,7 @@ def test_a_text_edited_back_gets_its_first_answer_back_and_nobody_is_asked_anew(
     pool: SmallPool, folder: TaskFolder
 ) -> None:
     lake, item = pool.lake, pool.ids[0]
-    answer(folder, item, 1)
-    collect(lake, folder, CONFIG)
-    change_text(lake, item, "another text")
-    asked = ask_again(lake, no_index, NONE)
+    asked = asked_about_another_text(lake, folder, item)
     assert "the old answers count no more" in asked.detail["advice"]
     push(lake, folder, CONFIG)
     put_back(lake, item, 0)
@@ -164,10 +169,7 @@ def test_a_text_edited_back_gets_its_first_answer_back_and_nobody_is_asked_anew(
 
 def test_to_and_fro_between_two_answered_texts_each_answer_is_of_its_text(pool: SmallPool, folder: TaskFolder) -> None:
     lake, item = pool.lake, pool.ids[0]
-    answer(folder, item, 1)
-    collect(lake, folder, CONFIG)
-    change_text(lake, item, "another text")
-    ask_again(lake, no_index, NONE)
+    asked_about_another_text(lake, folder, item)
     push(lake, folder, CONFIG)
     answer(folder, item, 2, round=2)
     collect(lake, folder, CONFIG)
@@ -251,10 +253,7 @@ def test_a_text_edited_before_it_was_sent_is_sent_once_as_it_is_now(pool: SmallP
 
 def test_killed_while_it_is_sent_again_the_fresh_task_is_there_once(pool: SmallPool, folder: TaskFolder) -> None:
     lake, item = pool.lake, pool.ids[3]
-    answer(folder, item, 1)
-    collect(lake, folder, CONFIG)
-    change_text(lake, item, "another text")
-    ask_again(lake, no_index, NONE)
+    asked_about_another_text(lake, folder, item)
     with pytest.raises(Died):
         push(lake, DyingFolder(folder.path, "p", None), CONFIG)
     push(lake, folder, CONFIG)

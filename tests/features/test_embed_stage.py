@@ -10,7 +10,7 @@ import pytest
 
 from engine.client import Encoder, Encoding, Progress, load_encoder
 from features.embed import UNREAD, EmbedConfig, embed, encode_texts
-from flows.report.facts import unread_share
+from flows.report.in_use import unread_share
 from tests.lakes import copy_of
 from warehouse import DataError, Lake, SettingsError, Upsert
 

@@ -88,6 +88,14 @@ def add_vectors(lake: Lake, *, encoder: str = "dense <b>", unread: float = 0.0) 
         stage.commit([table], rows_read=len(ids), detail={"unread": unread} if unread else {})
 
 
+def full_project(folder: Path) -> Path:
+    """A project whose warehouse is `full_lake`."""
+    named = f'[project]\nname = "p <b>"\nclasses = {json.dumps(CLASSES)}\n'  # as in the lake
+    (folder / "siftline.toml").write_text(named + '[[sources]]\nname = "s"\npath = "s.csv"\n', "utf-8")
+    full_lake(folder / "lake").close()
+    return folder
+
+
 def full_lake(path: Path, *, simulated: bool = True) -> Lake:
     """A warehouse after two cycles of eight labels, with a third batch of four waiting."""
     return copy_of(_simulated if simulated else _of_people, path)

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from statistics import mean, stdev
 from types import SimpleNamespace
 
 import pyarrow.parquet as pq
@@ -17,25 +16,18 @@ import pytest
 
 from active import quality
 from active.quality import Suspect
-from active.select import NOTHING_LEFT
 from flows.cli import lf
 from flows.cli.main import run_command
-from flows.cli.summary import print_summary
 from flows.project import Project
-from flows.stages import RunSummary
-from tests.flows.report_lake import CLASSES, LABELS, SEEDS, accuracy, full_lake
+from tests.flows.report_lake import full_project
 from tests.projects import ROOT
 from tests.warehouse.test_what_changed import answer, commit
-from warehouse import Append, Delete, Lake, StageResult, Upsert, connect
+from warehouse import Lake, connect
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("commands")
-    named = f'[project]\nname = "p <b>"\nclasses = {json.dumps(CLASSES)}\n'  # as in the lake
-    (folder / "siftline.toml").write_text(named + '[[sources]]\nname = "s"\npath = "s.csv"\n', "utf-8")
-    full_lake(folder / "lake").close()
-    return folder
+    return full_project(tmp_path_factory.mktemp("commands"))
 
 
 def ask(project: Path, *arguments: str) -> int:
@@ -111,145 +103,6 @@ def test_the_changes_are_in_the_form_that_the_suffix_says(project: Path, tmp_pat
     assert pq.read_table(tmp_path / "a.Parquet").num_rows == 90
 
 
-def test_several_tasks_wait_and_one_task_waits(
-    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    opened = Project(shutil.copytree(project, tmp_path / "copy"))
-    print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
-    assert "\n4 tasks wait for annotators" in capsys.readouterr().out
-    with opened.lake.stage("collect", version=1, inputs=(), params={"but": "one"}) as stage:
-        open_tasks = stage.arrow(
-            "SELECT * EXCLUDE (run_id, committed_at) REPLACE "
-            "(if(row_number() OVER (ORDER BY rank) > 3, 'planned', 'answered') AS state) FROM queue "
-            "WHERE state = 'confirmed'"
-        )
-        stage.commit([Upsert("queue", open_tasks)])
-    print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
-    assert "\n1 task waits for annotators" in capsys.readouterr().out
-    assert ask(opened.root, "status") == 0
-    then = f"1 task waits for annotators.\nWhen they have answered: siftline run --project {opened.root}\n"
-    assert capsys.readouterr().out.endswith(then)
-
-
-def test_a_run_says_why_nobody_is_asked_any_more(
-    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    opened = Project(shutil.copytree(project, tmp_path / "copy"))
-    nothing = StageResult(stage="select", token="", committed=False, detail={"reason": NOTHING_LEFT})
-    unscored = StageResult(stage="evaluate", token="", committed=False, detail={"unscored": "no item of split 'test'"})
-    for results, said in (([], ""), ([nothing, unscored], "No item of the train split is left")):
-        print_summary(opened, RunSummary(passes=1, results=results), seconds=1.0)
-        shown = capsys.readouterr().out
-        assert said in shown
-        assert ("is left" in shown) == ("Nothing is scored: no item of split 'test'" in shown) == bool(said)
-    path = opened.root / "siftline.toml"
-    path.write_text(path.read_text("utf-8") + "[select]\nbudget = 1\n", "utf-8")
-    opened = Project(opened.root)
-    print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
-    assert "is spent" not in capsys.readouterr().out, "tasks wait"
-    with opened.lake.stage("collect", version=1, inputs=(), params={"all": "answered"}) as stage:
-        stage.commit(
-            [
-                Upsert(
-                    "queue",
-                    stage.arrow("SELECT * EXCLUDE (run_id, committed_at) REPLACE ('answered' AS state) FROM queue"),
-                )
-            ]
-        )
-    print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
-    assert "The budget of 1 label is spent. To ask for more, raise budget" in capsys.readouterr().out
-
-
-def test_a_number_of_labels_at_which_only_votes_were_scored_is_no_row(
-    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    opened = Project(shutil.copytree(project, tmp_path / "copy"))
-    with opened.lake.stage("evaluate", version=1, inputs=(), params={"no": "end model"}) as stage:
-        votes = "SELECT * EXCLUDE (run_id, committed_at) REPLACE ('votes' AS metric_id, 7 AS labels) FROM metrics"
-        stage.commit([Upsert("metrics", stage.arrow(f"{votes} WHERE series = 'label_model' AND name = 'accuracy'"))])
-    print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
-    rows = [line.split("\t") for line in capsys.readouterr().out.splitlines() if "\t" in line]
-    assert [row[0] for row in rows] == ["labels", *map(str, LABELS)], "no row of dashes"
-
-
-def test_where_every_item_was_asked_about_all_commands_say_so(
-    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """`select` then repeats what it told when it last queued some, as nothing that it reads has changed."""
-    opened = Project(shutil.copytree(project, tmp_path / "copy"))
-    with opened.lake.stage("collect", version=1, inputs=(), params={"all": "answered"}) as stage:
-        queue = stage.arrow("SELECT * EXCLUDE (run_id, committed_at) REPLACE ('answered' AS state) FROM queue")
-        stage.commit([Upsert("queue", queue)])
-    for ended in (False, True):
-        if ended:
-            with opened.lake.stage("ingest", version=1, inputs=(), params={"but": "the asked"}) as stage:
-                others = stage.arrow("SELECT item_id FROM items ANTI JOIN queue USING (item_id) WHERE split = 'train'")
-                stage.commit([Delete("items", others)])
-        print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
-        for command in ("status", "queue"):
-            assert ask(opened.root, command) == 0
-        said = capsys.readouterr()
-        assert said.out.count("Every item of the train split was asked about or has a label.") == (3 if ended else 0)
-        assert ("No task waits. The next ones come with: siftline run" in said.err) != ended
-        assert "next tasks" not in said.out, "a table without rows"
-
-
-@pytest.mark.parametrize(
-    ("labels", "said"),
-    [(0, ""), (1, "1 of the gold labels is of an item outside"), (20, "20 of the gold labels are of items outside")],
-)
-def test_a_run_says_how_many_labels_no_model_learns_from(
-    project: Path, capsys: pytest.CaptureFixture[str], labels: int, said: str
-) -> None:
-    result = StageResult(stage="end_model", token="", committed=False, detail={"gold_labels_left_out": labels})
-    print_summary(Project(project), RunSummary(passes=1, results=[result]), seconds=1.0)
-    shown = capsys.readouterr().out
-    assert said in shown
-    assert ("outside the train split" in shown) == bool(labels)
-
-
-def test_labels_that_are_all_alike_or_against_the_functions_are_told(
-    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    opened = Project(shutil.copytree(project, tmp_path / "copy"))
-    with opened.lake.stage("collect", version=1, inputs=(), params={"one": "class"}) as stage:
-        others = stage.arrow("SELECT item_id FROM gold_labels WHERE label <> 'grain'")
-        stage.commit([Delete("annotations", others)])
-    print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
-    shown = capsys.readouterr().out
-    assert "all labels are" not in shown, "functions have taught the end model"
-    assert "Neither a vote" not in shown
-    with opened.lake.stage("vote", version=1, inputs=(), params={"no": "trade"}) as stage:
-        stage.commit([Delete("lf_votes", stage.arrow("SELECT item_id, lf_name FROM lf_votes WHERE vote = 2"))])
-    print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
-    untaught = "Neither a vote nor a label says 'trade', so the end model does not learn it. Edit "
-    assert untaught in capsys.readouterr().out
-    with opened.lake.stage("vote", version=1, inputs=(), params={"one": "wrong"}) as stage:
-        votes = stage.arrow(
-            "SELECT item_id, 'thanks' AS lf_name, '1' AS lf_version, 'h' AS input_hash, 1::SMALLINT AS vote "
-            "FROM gold_labels"
-        )
-        stage.commit([Upsert("lf_votes", votes)])
-    print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
-    shown = capsys.readouterr().out
-    assert "People contradict most votes of 'thanks' (6 of 6; the end model contradicts 100% of all)" in shown
-    assert "of all). Look at them: siftline lf report --project" in shown
-    assert "leaves what these taught aside" not in shown
-    with opened.lake.stage("end_model", version=1, inputs=(), params={"share": "small"}) as stage:
-        last = stage.arrow(
-            """SELECT * EXCLUDE (run_id, committed_at)
-               REPLACE (sequence + 1 AS sequence, 'other' AS model_id, '{"belief_in_weak_labels": 0.05}' AS detail)
-               FROM models WHERE stage = 'end_model' ORDER BY sequence DESC LIMIT 1"""
-        )
-        stage.commit([Upsert("models", last)])
-    print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
-    assert "the end model leaves what these taught aside. siftline lf report tells" in capsys.readouterr().out
-    with opened.lake.stage("end_model", version=1, inputs=(), params={"says": "nothing"}) as stage:
-        stage.commit([Delete("predictions", stage.arrow("SELECT DISTINCT end_model_id FROM predictions"))])
-    print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
-    assert "So far all labels are 'grain'. The end model learns once one is another" in capsys.readouterr().out
-
-
 def test_a_model_has_the_number_that_the_warehouse_gave_it(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ask(project, "status") == 0
     head, *shown = capsys.readouterr().out.partition("# end models")[2].partition("#")[0].splitlines()[1:]
@@ -320,52 +173,12 @@ def test_labels_that_are_not_judged_are_not_called_right_nor_contradicted_ones_w
     assert capsys.readouterr().err.endswith(told)
 
 
-def test_the_time_of_some_answers_is_not_told_as_that_of_all(
-    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    opened = Project(shutil.copytree(project, tmp_path / "copy"))
-    print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
-    [before] = [line for line in capsys.readouterr().out.splitlines() if " of annotation" in line]
-    assert "told by" not in before
-    with opened.lake.stage("collect", version=1, inputs=(), params={"one": "without a time"}) as stage:
-        untimed = stage.arrow(
-            "SELECT * EXCLUDE (run_id, committed_at) REPLACE ('untimed' AS annotation_id, 'zoe' AS annotator, "
-            "0.0 AS seconds) FROM annotations LIMIT 1"
-        )
-        gone = stage.arrow(
-            "SELECT * EXCLUDE (run_id, committed_at) REPLACE ('gone' AS annotation_id, 'deleted' AS action, "
-            "0.0 AS seconds) FROM annotations LIMIT 1"
-        )
-        answers = stage.scalar("SELECT count(*) FROM current_annotations")
-        stage.commit([Append("annotations", untimed), Append("annotations", gone)])
-    print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
-    assert f"of annotation (told by {answers:,} of {answers + 1:,} answers)" in capsys.readouterr().out
-
-
 def test_an_export_of_nothing_is_told(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = str(tmp_path / "x")
     assert ask(project, "export", "training-set", "--output", target, "--where", "split = 'tain'") == 0
     assert "No row of training_set meets --where \"split = 'tain'\"" in capsys.readouterr().err
     assert ask(project, "export", "training-set", "--output", target, "--where", "split = 'train'", "--force") == 0
     assert "No row" not in capsys.readouterr().err
-
-
-def test_a_run_ends_with_all_rivals_of_the_report(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    print_summary(Project(project), RunSummary(passes=1, results=[]), seconds=1.0)
-    columns, *rows = [line.split("\t") for line in capsys.readouterr().out.splitlines() if "\t" in line]
-    assert columns[1:] == [
-        "siftline",
-        "random pick",
-        "+-",
-        "same labels, no weak labels",
-        "random, no weak labels",
-        "+-",
-    ]
-    labels = LABELS[-1]
-    random, alone = ([accuracy(s, labels, k) for k in range(SEEDS)] for s in ("random", "random_gold_only"))
-    figures = [accuracy("siftline", labels, 0), mean(random), stdev(random)]
-    figures += [accuracy("gold_only", labels, 0), mean(alone), stdev(alone)]
-    assert next(row for row in rows if row[0] == str(labels))[1:] == [f"{figure:.3f}" for figure in figures]
 
 
 def test_a_question_starts_without_the_packages_that_do_the_work(project: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from flows.report.facts import scored_before
+from flows.report.in_use import scored_before
 from tests.weak_labels.small_lake import CLASSES, SmallLake, prepared
 from warehouse import Delete
 from weak_labels.classifier import Hold

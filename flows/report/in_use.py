@@ -1,0 +1,45 @@
+"""What is in use now, as the report and the end of a run tell it: the encoder and the newest end model."""
+
+from features.embed import UNREAD
+from warehouse.reader import Reader
+
+
+def encoder_in_use(reader: Reader) -> str | None:
+    """The encoder whose vectors were indexed last, which may have given its vectors before another; None without any.
+
+    Where nothing was indexed yet it is the one that gave the newest vectors.
+    """
+    return reader.scalar(
+        "SELECT coalesce((SELECT arg_max(detail->>'encoder_id', committed_at) FROM runs WHERE stage = 'index'), "
+        "(SELECT encoder_id FROM vectors ORDER BY committed_at DESC, encoder_id LIMIT 1))"
+    )
+
+
+def belief_in_weak_labels(reader: Reader) -> float | None:
+    """How far the newest end model believes what weak labels taught; None where nothing says so."""
+    return reader.scalar(
+        "SELECT (detail->>'belief_in_weak_labels')::DOUBLE FROM models WHERE stage = 'end_model' "
+        "ORDER BY sequence DESC LIMIT 1"
+    )
+
+
+def scored_before(reader: Reader, split: str) -> bool:
+    """Whether all figures of a split are of earlier end models, as the newest was not scored on it."""
+    return bool(
+        reader.scalar(
+            "SELECT max(m.committed_at) > (SELECT max(f.committed_at) FROM metrics f WHERE f.name = 'accuracy' "
+            "AND f.split = ? AND f.series IN ('siftline', 'end_model')) FROM models m WHERE m.stage = 'end_model'",
+            [split],
+        )
+    )
+
+
+def unread_share(reader: Reader) -> float:
+    """The mean of what the embed stage says the encoder cannot read of the texts that it gave their vectors."""
+    return reader.scalar(
+        "WITH told AS ("
+        "SELECT count(*) AS items, any_value(coalesce((r.detail->>$1)::DOUBLE, 0)) AS unread "
+        "FROM vectors v JOIN runs r USING (run_id) WHERE encoder_id = $2 GROUP BY run_id) "
+        "SELECT coalesce(sum(items * unread) / sum(items), 0) FROM told",
+        [UNREAD, encoder_in_use(reader)],
+    )
