@@ -162,7 +162,9 @@ class TestAuto:
         assert fit(votes, AUTO, gold=first(truth, 10)).detail["auto"]["by"] == "votes"
         judged = fit(votes, AUTO, gold=first(truth, 80)).detail
         assert judged["auto"]["by"].startswith("gold")
-        assert judged["reason"].startswith("auto chose anchored by 72 gold labels: accuracy anchored 0.")
+        assert judged["reason"].startswith(
+            "auto took anchored: right on 72 gold labels that were held back from it: anchored "
+        )
 
     def test_gold_labels_judge_nothing_that_saw_them(self) -> None:
         # Each function votes on the items of one fold, and that of the first is always wrong: only its items tell so.
@@ -373,7 +375,7 @@ class TestStage:
         assert detail["kind"] in ("anchored_and_majority", "majority")
         assert detail["auto"]["by"] == "votes"
         taken = "the mean of anchored and majority" if detail["kind"] != "majority" else "majority"
-        reason = f"auto chose {taken} by the votes: anchored overrules "
+        reason = f"auto took {taken}: anchored "
         Announcer()(result)
         assert f"  {reason}" in capsys.readouterr().err
         (tmp_path / "siftline.toml").write_text(

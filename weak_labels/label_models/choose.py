@@ -71,18 +71,24 @@ def choose(
 def in_words(kind: str, figures: dict[str, Any]) -> str:
     """Why this kind was chosen, for people; from what `choose` returned."""
     if "accuracy" in figures:
-        ranked = ", ".join(f"{name} {share:.3f}" for name, share in figures["accuracy"].items())
+        ranked = ", ".join(f"{name} {share:.1%}" for name, share in figures["accuracy"].items())
         return (
-            f"auto chose {kind} by {figures['gold_labels']:,} gold labels: accuracy {ranked}. Another than anchored "
-            "must be clearly ahead."
+            f"auto took {kind}: right on {figures['gold_labels']:,} gold labels that were held back from it: {ranked}; "
+            "another than anchored has to be clearly ahead."
         )
     lead, error = figures["held_out_lead_over_majority"], figures["standard_error"]
-    taken = "the mean of anchored and majority" if kind == MEAN else kind
-    return (
-        f"auto chose {taken} by the votes: anchored overrules {percent(figures['overruled_frac'])} of the unanimous "
-        f"items (at most {MOST_OVERRULED:.0%} may be), and its lead over majority in log-likelihood of held-out votes "
-        f"is {lead:.4f} +- {error:.4f} (it must lead)."
-    )
+    margin = f"log-likelihood {lead:+.4f} +- {error:.4f}"
+    others = f"gives another class to {percent(figures['overruled_frac'])} of the items whose votes all agree"
+    if kind == MEAN:
+        return (
+            "auto took the mean of anchored and majority: anchored foretells votes that it did not see better than "
+            f"majority does ({margin}), and it {others} (at most {MOST_OVERRULED:.0%} may be)."
+        )
+    if lead <= 0:
+        return (
+            f"auto took majority: anchored foretells votes that it did not see no better than majority does ({margin})."
+        )
+    return f"auto took majority: anchored {others} (at most {MOST_OVERRULED:.0%} may be)."
 
 
 def _by_gold(
