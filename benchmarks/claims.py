@@ -3,6 +3,7 @@
 A sentence is judged by figures only; where one was measured in several ways, all of them stand there.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from benchmarks.engine_bars import Duel, duels, parts_of, percent, point, steps_in
@@ -23,8 +24,8 @@ def table(engine: Figures, int8: Figures, serving: Figures) -> str:
         serving: of `benchmarks.serving`.
     """
     rows = [_latency(engine, int8), _training(engine), _parameters(engine), _int8(serving), _batching(serving)]
-    lines = ["| claimed | measured | holds |", "|---|---|---|"]
-    return "\n".join([*lines, *(f"| {claim} | {found} | {verdict} |" for claim, found, verdict in rows)])
+    lines = ["| claimed | holds | measured |", "|---|---|---|"]
+    return "\n".join([*lines, *(f"| {claim} | {verdict} | {found} |" for claim, verdict, found in rows)])
 
 
 def _latency(engine: Figures, int8: Figures) -> tuple[str, str, str]:
@@ -43,8 +44,8 @@ def _latency(engine: Figures, int8: Figures) -> tuple[str, str, str]:
             newest = having[0]
             found[f"int8 with {name}"] = {int(tokens): below(row, kernel) for tokens, row in newest["ms"].items()}
             former += [name] if earlier(newest["environment"]) else []
-    words = "; ".join(f"{name} " + ", ".join(f"{by:.0%}" for by in saved.values()) for name, saved in found.items())
-    lengths = ", ".join(map(str, next(iter(found.values()))))
+    words = "; ".join(f"{name} {_from_to(saved.values())}" for name, saved in found.items())
+    lengths = list(next(iter(found.values())))
     held = [
         name
         if min(saved.values()) >= LESS
@@ -52,19 +53,26 @@ def _latency(engine: Figures, int8: Figures) -> tuple[str, str, str]:
         for name, saved in found.items()
         if max(saved.values()) >= LESS
     ]
-    measured = f"one text of {lengths} tokens against dense in the same precision, p50, less by: {words}"
+    measured = (
+        f"one text of {lengths[0]} to {lengths[-1]} tokens takes less time (p50) than dense in the same precision, "
+        f"by: {words}"
+    )
     if former:
         measured += f" (int8 with {', '.join(former)}: {EARLIER})"
-    return "45% less latency", measured, "; ".join(held) or "no"
+    return "45% less latency", "; ".join(held) or "no", measured
+
+
+def _from_to(saved: Iterable[float]) -> str:
+    ends = dict.fromkeys(f"{by:.0%}" for by in sorted(saved))
+    return " to ".join([*ends][:: max(1, len(ends) - 1)])
 
 
 def _training(engine: Figures) -> tuple[str, str, str]:
     part = parts_of(engine)["training"]
     every = {one["precision"]: one for one in (part, part.get("other")) if one}
     shares = {name: one["over_full_depth_masked"] for name, one in every.items()}
-    words = "; ".join(
-        f"in {name} {percent(share['as_distilled'])} as distillation runs it, {percent(share['skipped'])} with all "
-        f"skipped that is off, {percent(share['masked'])} with nothing skipped"
+    words = ", ".join(
+        f"{percent(share['as_distilled'])} in {name} ({percent(share['masked'])} with nothing skipped)"
         for name, share in shares.items()
     )
     held = [
@@ -73,7 +81,7 @@ def _training(engine: Figures) -> tuple[str, str, str]:
         if share["as_distilled"] <= 1 - LESS_TRAINING
     ]
     verdict = "; ".join(held) or "no"
-    return "60% less training cost", f"a training step takes of one with all layers {words}", verdict
+    return "60% less training cost", verdict, f"a training step takes, of the time of one with all layers, {words}"
 
 
 def _parameters(engine: Figures) -> tuple[str, str, str]:
@@ -86,8 +94,8 @@ def _parameters(engine: Figures) -> tuple[str, str, str]:
     )
     fought = [duel for duel in duels(engine) if duel.main and duel.routed is not None]
     if fought:
-        words += f"; of controls that take as long for a text, with both's steps of training, {_fought(fought)}"
-    return "30% active parameters", words, "of the layers" if found["layer_share"] < 0.305 else "no"
+        words += f"; of controls that are as fast (their steps of training against those of routed) {_fought(fought)}"
+    return "30% active parameters", "of the layers" if found["layer_share"] < 0.305 else "no", words
 
 
 def _fought(fought: list[Duel]) -> str:
@@ -107,7 +115,9 @@ def _fought(fought: list[Duel]) -> str:
             result = "behind it" if duel.lost else "ahead in one of two figures"
         steps = f"{steps_in(duel.trained):,} against {steps_in(duel.rival_trained):,}"
         by_result[result].append(f"{duel.control.rsplit(' ', 1)[0]} ({steps})")
-    told = [f"{how} are {', '.join(names)}" for how, names in by_result.items() if names]
+    told = [
+        f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} {how}" for how, names in by_result.items() if names
+    ]
     return "; ".join(told) + " ([by how much](docs/benchmarks/engine.md))"
 
 
@@ -122,8 +132,8 @@ def _int8(serving: Figures) -> tuple[str, str, str]:
     fast = f"; with {kernel} dense has {' to '.join(shown)} times its float32 throughput"
     return (
         "int8 keeps 95%",
-        f"of its float32 STS-B: {words}{fast}",
         _yes(min(f["of_fp32"] for f in found.values()) >= 0.95),
+        f"of its float32 STS-B: {words}{fast}",
     )
 
 
@@ -137,7 +147,7 @@ def _batching(serving: Figures) -> tuple[str, str, str]:
     )
     if peer := sustained.get("infinity"):
         words += f"; infinity, whose batches are padded and not fixed, {peer:.0f}: {ours / peer:.1f} times"
-    return "2.3 times throughput by continuous batching", words, _yes(ours >= 2.3 * static)
+    return "2.3 times throughput by continuous batching", _yes(ours >= 2.3 * static), words
 
 
 def _yes(held: bool) -> str:
