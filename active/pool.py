@@ -98,8 +98,11 @@ class Pool:
     @property
     def weakly_taught(self) -> bool:
         """Whether weak labels have taught the end model; see `weak_labels.training_data`, which has the same rule."""
-        covered = self.weak.any(axis=1)
-        return bool(covered.any()) and (self.multi_label or len(np.unique(self.weak[covered].argmax(axis=1))) > 1)
+        weak = self.weak[self.weak.any(axis=1)]
+        if self.multi_label or not len(weak):
+            return bool(len(weak))
+        most = weak == weak.max(axis=1, keepdims=True)  # of two classes that are tied, both
+        return bool((most != most[:1]).any())
 
     @property
     def taken(self) -> Rows:

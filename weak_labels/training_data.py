@@ -32,7 +32,7 @@ class TrainingData:
         label_model_id: the latest label model, empty when there is none.
         probs: its weak labels [N, C]; zeros where an item has none.
         weights: [N] 1 for train items on which a function voted, else 0; all 0 where every weak label is for one class,
-            which tells no classes apart: a model of these says that class of everything.
+            or all are tied between the same, which tells no classes apart: a model of these says one of everything.
         content: hash of all of this but the gold labels, and of the model's version.
         gold: label by item, for train items with a vector.
         gold_left_out: gold labels of other items.
@@ -140,7 +140,7 @@ def read_training_data(reader: Reader, config: EndModelConfig) -> TrainingData:
     content = hashlib.sha256(json.dumps([VERSION, item_ids, hashes, train_N.tolist()]).encode())
     content.update(probs_NC.tobytes() + votes_N.tobytes())
     weights_N = ((votes_N > 0) & train_N).astype(np.float64)
-    if not config.multi_label and len(np.unique(probs_NC[weights_N > 0].argmax(axis=1))) < 2:
+    if not config.multi_label and _alike(probs_NC[weights_N > 0]):
         weights_N[:] = 0.0
     texts: list[str] = []
     if config.kind != "linear":
@@ -167,6 +167,12 @@ def read_training_data(reader: Reader, config: EndModelConfig) -> TrainingData:
         gold_left_out=len(answers) - len(gold),
         texts=texts,
     )
+
+
+def _alike(probs_NC: Floats) -> bool:
+    """Whether the same classes are the most probable ones of every item; two that are tied are both."""
+    most_NC = probs_NC == probs_NC.max(axis=1, keepdims=True)
+    return not (most_NC != most_NC[:1]).any()
 
 
 def read_answers(reader: Reader, config: EndModelConfig) -> list[tuple[str, Label]]:

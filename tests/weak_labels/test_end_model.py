@@ -358,6 +358,33 @@ class TestStage:
         run(small)
         assert not predictions(small)
 
+    @pytest.mark.parametrize(("found", "rest"), [(0, 2), (2, 0)])
+    def test_a_function_for_one_class_teaches_beside_one_for_all_else(
+        self, lake: Lake, tmp_path: Path, found: int, rest: int
+    ) -> None:
+        small = build(lake, tmp_path, train=30, test=10)
+        for number in range(5):
+            small.delete_votes(f"lf_{number}")
+        of_all = dict.fromkeys(small.train_ids(), rest)
+        small.put_votes({"lf_0": dict.fromkeys(small.train_ids()[:4], found), "lf_1": of_all})
+        label_model(lake, small.label_config)
+        assert run(small).detail["weak_labels"] == 30, "a tie is of both classes, in whatever order they stand"
+        with lake.read() as reader:
+            assert read_pool(reader, small.train_ids()).weakly_taught
+        told = predictions(small)
+        hit, others = ([told[item][found] for item in some] for some in (small.train_ids()[:4], small.train_ids()[4:]))
+        assert np.mean(hit) > np.mean(others)
+
+    def test_functions_that_are_tied_on_every_item_teach_nothing(self, lake: Lake, tmp_path: Path) -> None:
+        small = build(lake, tmp_path, train=30, test=10)
+        for number in range(5):
+            small.delete_votes(f"lf_{number}")
+        small.put_votes({"lf_0": dict.fromkeys(small.train_ids(), 0), "lf_1": dict.fromkeys(small.train_ids(), 2)})
+        label_model(lake, small.label_config)
+        assert not run(small).rows_written
+        with lake.read() as reader:
+            assert not read_pool(reader, small.train_ids()).weakly_taught
+
     def test_people_s_labels_of_one_class_teach_nothing(self, lake: Lake, tmp_path: Path) -> None:
         small = build(lake, tmp_path, train=30, test=10)
         for number in range(5):
