@@ -98,6 +98,7 @@ class FairScore:
         before: it is a sample of the items that came in before this time; of all where that is None.
         last: the third of the items that was answered last; 0 where that is fewer than `LAST_LEAST`.
         last_right: of these.
+        commonest: of all, those with the commonest label, which a model is right on that always says it.
     """
 
     items: int
@@ -105,6 +106,7 @@ class FairScore:
     before: datetime | None = None
     last: int = 0
     last_right: int = 0
+    commonest: int = 0
 
 
 def score_fair_sample(reader: Reader, seed: int) -> FairScore | None:
@@ -137,7 +139,7 @@ def score_fair_sample(reader: Reader, seed: int) -> FairScore | None:
     answered = pool.column("answered").to_numpy().astype(np.bool_)
     came = pool.column("came").to_numpy()
     fair, time = fair_sample(item_ids, np.flatnonzero(labelled), np.flatnonzero(answered & ~labelled), seed, came)
-    items, right, last, last_right = reader.rows(
+    items, right, last, last_right, commonest = reader.rows(
         """
         WITH answered AS (
             SELECT item_id, min(committed_at) AS first FROM annotations
@@ -151,15 +153,17 @@ def score_fair_sample(reader: Reader, seed: int) -> FairScore | None:
             SELECT CASE
                 WHEN g.class_id >= 0 THEN s.class_id = g.class_id
                 ELSE list_filter(range(len(s.probs)), lambda n: s.probs[n + 1] >= 0.5) = g.class_ids
-            END AS hit, row_number() OVER (ORDER BY answered_at DESC, s.item_id) <= count(*) OVER () // 3 AS late
+            END AS hit, row_number() OVER (ORDER BY answered_at DESC, s.item_id) <= count(*) OVER () // 3 AS late,
+                count(*) OVER (PARTITION BY g.class_ids) AS alike
             FROM said s JOIN gold_labels g ON g.item_id = s.item_id
             WHERE s.item_id NOT IN (SELECT item_id FROM asked_before WHERE why = 'edited')
         )
-        SELECT count(*), count(*) FILTER (hit), count(*) FILTER (late), count(*) FILTER (hit AND late) FROM judged
+        SELECT count(*), count(*) FILTER (hit), count(*) FILTER (late), count(*) FILTER (hit AND late),
+               coalesce(max(alike), 0) FROM judged
         """,
         [[item_ids[row] for row in fair]],
     )[0]
     before = None if time is None else datetime.fromtimestamp(time / 1e6, UTC)
     if last < LAST_LEAST:
         last = last_right = 0
-    return FairScore(int(items), int(right), before, int(last), int(last_right))
+    return FairScore(int(items), int(right), before, int(last), int(last_right), int(commonest))

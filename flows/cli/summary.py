@@ -22,6 +22,7 @@ from flows.cli.look import (
 )
 from flows.project import Project
 from flows.report.in_use import belief_in_weak_labels, scored_before, unread_share
+from flows.report.rare import finds_few, hides, latest_confusion, rare_sentence
 from flows.report.story import SCORED_BEFORE, aside_sentence, fair_sentence, fair_soon, unread_sentence
 from flows.report.text import counted, duration
 from flows.stages import UNKNOWN, RunSummary
@@ -38,10 +39,14 @@ def print_summary(project: Project, summary: RunSummary, *, seconds: float) -> N
     with project.lake.read() as reader:
         mark = simulated_mark(reader)
         split = project.settings.evaluate.split
+        confusion = latest_confusion(reader, split)
+        rare = rare_sentence(confusion, reader.class_names())
         scores = {
             WHOLE_SETS if project.multi_label else "accuracy": _scores(reader, "accuracy", split),
             "micro F1": _scores(reader, "micro_f1", split),  # of sets only
         }
+        if hides(confusion):
+            scores["macro F1"] = _scores(reader, "macro_f1", split)
         scored = any(rows for rows, _ in scores.values())
         before = scored and scored_before(reader, split)
         spent = reader.rows(
@@ -69,6 +74,10 @@ def print_summary(project: Project, summary: RunSummary, *, seconds: float) -> N
                 print_table(_SERIES, rows, title=f"{name} on {split}{mark}")
             for count, value in all_gold:
                 out.print(f"all {count:,} gold labels: {three_decimals(value)}")
+        if rare:
+            out.print(rare)
+        if finds_few(confusion) and not project.settings.end_model.balanced:
+            out.print("To find more of them at the price of more false alarms: balanced = true under [end_model]")
         if before:
             out.print(SCORED_BEFORE)
     elif fair := fair_sentence(score) or fair_soon(score):
@@ -92,7 +101,10 @@ def print_summary(project: Project, summary: RunSummary, *, seconds: float) -> N
     if contradicted:
         out.print(f"People contradict most votes of {contradicted}. Look at them: siftline lf report" + hint)
     if alike:
-        out.print(f"So far all labels are '{alike}'. The end model learns once one is another, and says nothing before")
+        out.print(
+            f"So far all labels are '{alike}'. The end model learns once one is another, and says nothing before. "
+            "Where you know items of another class: siftline import labels.csv" + hint
+        )
     if unused := int(summary.last_detail("end_model").get("gold_labels_left_out", 0)):
         verb = "is of an item" if unused == 1 else "are of items"
         out.print(f"{unused:,} of the gold labels {verb} outside the train split, and no model learns from that")

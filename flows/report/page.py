@@ -18,6 +18,7 @@ from features.records import REASONS
 from flows.report import plots, story, text
 from flows.report.facts import Facts, read_facts
 from flows.report.layout import lay_out
+from flows.report.rare import rare_sentence
 from flows.report.sample import MapItems, Row
 from flows.visible import visible
 from warehouse import Lake, siftline_version
@@ -95,6 +96,7 @@ def _render(facts: Facts, item_map: Mapping[str, Any] | None, *, title: str, cla
         values_plot=_values_plot(facts),
         components_plot=_components_plot(facts),
         names=names,
+        rare=rare_sentence(facts.confusion, names),
         confusion=_confusion(facts, names),
         by_class=[_class_row(name_of(number), *counts) for number, counts in enumerate(facts.by_class)],
         item_map=item_map,

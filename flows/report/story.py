@@ -12,6 +12,7 @@ from active.stopping import outlook
 from features.embed import MOSTLY_READ
 from flows.report.facts import Facts, Point
 from flows.report.plots import Curve, curve_ticks
+from flows.report.rare import DOMINANT, dominant
 from flows.report.text import count, counted, duration, percent, score
 from weak_labels.report import wilson
 
@@ -168,6 +169,8 @@ def fair_sentence(fair: FairScore | None) -> str:
         return ""
     low, high = wilson(fair.right, fair.items)
     last = f" Of the {count(fair.last)} answered last: {percent(fair.last_right / fair.last)}." if fair.last else ""
+    if fair.commonest >= DOMINANT * fair.items:
+        last += f" {count(fair.commonest)} have the same label, so this says little of other classes."
     of = f" from those of before {fair.before:%Y-%m-%d %H:%M} (UTC)" if fair.before else ""
     return (
         f"Of {count(fair.items)} items drawn at random{of} the end model had {count(fair.right)} right before people "
@@ -195,7 +198,12 @@ def fair_soon(fair: FairScore | None) -> str:
 
 
 def outlook_sentence(facts: Facts) -> str:
-    """What more labels would bring, where the curve is long enough to say and there are so many items left."""
+    """What more labels would bring, where the curve is long enough to say and there are so many items left.
+
+    Nothing where one class hides the others: their labels may bring much, and accuracy hardly rises by it.
+    """
+    if dominant(facts.confusion) is not None:
+        return ""
     points = facts.series["accuracy"].get("siftline", ())
     found = outlook({point.labels: point.mean for point in points})
     left = dict(facts.splits).get("train", 0) - facts.gold_labels

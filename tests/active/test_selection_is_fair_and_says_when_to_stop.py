@@ -1,6 +1,8 @@
 """Exploration leaves a sample that selection cannot bias, quotas hold, and the outlook says what more labels bring."""
 
 import math
+from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -101,8 +103,10 @@ def test_items_that_keep_coming_in_do_not_cut_the_fair_sample() -> None:
 
 
 def fair_score(lake: Lake) -> FairScore | None:
+    """Without the items of the commonest label, which are counted apart."""
     with lake.read() as reader:
-        return score_fair_sample(reader, 0)
+        found = score_fair_sample(reader, 0)
+    return replace(found, commonest=0) if found else None
 
 
 def predict_again(pool: SmallPool, probs: np.ndarray) -> None:
@@ -119,6 +123,11 @@ def test_the_fair_sample_counts_what_the_end_model_said_before_people_answered(l
     wrong = sorted(answers)[:3]
     label(pool, {item: (said + 1) % 3 if item in wrong else said for item, said in answers.items()})
     assert fair_score(lake) == FairScore(12, 9)
+    given = Counter((said + 1) % 3 if item in wrong else said for item, said in answers.items())
+    with lake.read() as reader:
+        told = score_fair_sample(reader, 0)
+    assert told
+    assert told.commonest == max(given.values())
     learned = np.eye(len(CLASSES))[classes] * 0.9 + 0.03
     for item in wrong:
         learned[pool.ids.index(item)] = np.eye(len(CLASSES))[(answers[item] + 1) % 3]

@@ -160,7 +160,9 @@ def test_labels_that_are_all_alike_or_against_the_functions_are_told(
     with opened.lake.stage("end_model", version=1, inputs=(), params={"says": "nothing"}) as stage:
         stage.commit([Delete("predictions", stage.arrow("SELECT DISTINCT end_model_id FROM predictions"))])
     print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
-    assert "So far all labels are 'grain'. The end model learns once one is another" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "So far all labels are 'grain'. The end model learns once one is another" in shown
+    assert f"of another class: siftline import labels.csv --project {opened.root}" in shown
 
 
 def test_the_time_of_some_answers_is_not_told_as_that_of_all(

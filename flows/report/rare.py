@@ -1,0 +1,80 @@
+"""What accuracy hides where nearly all items have one class: whoever always says that class is nearly always right."""
+
+import json
+from collections.abc import Sequence
+
+from flows.report.text import count, counted, percent, score
+from warehouse import Reader
+from weak_labels.report import wilson
+
+Matrix = Sequence[Sequence[int]]
+"""Scored items [true class][predicted class]."""
+DOMINANT = 0.9
+"""Share of the scored items from which one class hides the others."""
+NAMED = 5
+"""Classes that are named at most."""
+
+
+def latest_confusion(reader: Reader, split: str) -> Matrix:
+    """Of the end model that was scored last with the most labels; empty where none was, or in a multi-label project."""
+    detail = reader.scalar(
+        "SELECT detail FROM metrics WHERE series = 'siftline' AND name = 'accuracy' AND split = ? "
+        "ORDER BY labels DESC, committed_at DESC LIMIT 1",
+        [split],
+    )
+    return json.loads(detail or "{}").get("confusion", [])
+
+
+def dominant(confusion: Matrix) -> int | None:
+    """The class that hides the others; None where none does."""
+    totals = [sum(row) for row in confusion]
+    most = max(totals, default=0)
+    return totals.index(most) if most and most >= DOMINANT * sum(totals) else None
+
+
+def hides(confusion: Matrix) -> bool:
+    """Whether a class hides others of which there are some."""
+    return dominant(confusion) is not None and sum(map(bool, map(sum, confusion))) > 1
+
+
+def finds_few(confusion: Matrix) -> bool:
+    """Whether the end model finds less than half of what is not of the class that hides the others."""
+    common = dominant(confusion)
+    others = [(row, c) for c, row in enumerate(confusion) if c != common]
+    return common is not None and 2 * sum(row[c] for row, c in others) < sum(sum(row) for row, _ in others)
+
+
+def rare_sentence(confusion: Matrix, names: Sequence[str]) -> str:
+    """What accuracy says of the rare classes, and what the scored items say nothing of; empty where all is well."""
+    totals = [sum(row) for row in confusion]
+    if (n := sum(totals)) and max(totals) == n:
+        return f"All {count(n)} scored items are '{names[totals.index(n)]}', so accuracy says nothing of other classes."
+    return f"{_hidden(confusion, names)} {_absent(confusion, names)}".strip()
+
+
+def _hidden(confusion: Matrix, names: Sequence[str]) -> str:
+    common = dominant(confusion)
+    if common is None:
+        return ""
+    totals = [sum(row) for row in confusion]
+    n, others = sum(totals), [c for c in range(len(totals)) if c != common]
+    rare = f"'{names[others[0]]}'" if len(others) == 1 else "another class"
+    some, hit = n - totals[common], sum(confusion[c][c] for c in others)
+    said = sum(confusion[c][other] for c in range(len(totals)) for other in others)
+    low, high = wilson(hit, some)
+    right = f"it says {rare} of {count(said)}, and is right on {count(hit)}" if said else f"it says {rare} of none"
+    return (
+        f"Saying '{names[common]}' of every item would be right on {score(totals[common] / n)}, so accuracy says "
+        f"little here. Of {counted(some, 'item')} of {rare} the end model finds {count(hit)} ({percent(hit / some)}, "
+        f"95% interval {percent(low)} to {percent(high)}); {right}."
+    )
+
+
+def _absent(confusion: Matrix, names: Sequence[str]) -> str:
+    totals = [sum(row) for row in confusion]
+    absent = [f"'{names[c]}'" for c, total in enumerate(totals) if not total]
+    if not absent or not sum(totals):
+        return ""
+    more = f" and {counted(len(absent) - NAMED, 'other')}" if len(absent) > NAMED else ""
+    these = "it" if len(absent) == 1 else "these"
+    return f"No scored item is {' or '.join(absent[:NAMED])}{more}: nothing is measured of {these}."

@@ -1,0 +1,94 @@
+"""Where one class has nearly all items, status, a run's end and the report say what accuracy does not."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from active.explore import FairScore
+from flows.cli.main import run_command
+from flows.cli.summary import print_summary
+from flows.project import Project
+from flows.report import story
+from flows.report.facts import Point, read_facts
+from flows.report.page import write_report
+from flows.report.rare import Matrix, finds_few, hides, rare_sentence
+from flows.stages import RunSummary
+from tests.flows.report_lake import CLASSES, full_lake, full_project
+from warehouse import Upsert
+
+NAMES = ("ham", "spam", "<b>ad")
+NEVER = [[396, 0, 0], [3, 0, 0], [1, 0, 0]]
+SAID = (
+    "Saying 'ham' of every item would be right on 0.990, so accuracy says little here. Of 4 items of another class the "
+    "end model finds 0 (0%, 95% interval 0% to 49%); it says another class of none."
+)
+
+
+@pytest.mark.parametrize(
+    ("confusion", "said", "few"),
+    [
+        ([], "", False),
+        ([[40, 10], [5, 45]], "", False),
+        ([[89, 0], [0, 11]], "", False),
+        (NEVER, SAID, True),
+        (
+            [[393, 3], [1, 3]],
+            "Saying 'ham' of every item would be right on 0.990, so accuracy says little here. Of 4 items of 'spam' "
+            "the end model finds 3 (75%, 95% interval 30% to 95%); it says 'spam' of 6, and is right on 3.",
+            False,
+        ),
+        ([[0, 0], [2, 98]], "All 100 scored items are 'spam', so accuracy says nothing of other classes.", False),
+        ([[50, 0, 0], [0, 50, 0], [0, 0, 0]], "No scored item is '<b>ad': nothing is measured of it.", False),
+    ],
+)
+def test_what_accuracy_hides_is_said(confusion: Matrix, said: str, few: bool) -> None:
+    assert rare_sentence(confusion, NAMES) == said
+    assert finds_few(confusion) == few
+    assert hides(confusion) == said.startswith("Saying")
+
+
+def test_of_many_classes_without_a_scored_item_some_are_named() -> None:
+    confusion = [[int(a == b < 2) for b in range(9)] for a in range(9)]
+    assert rare_sentence(confusion, "abcdefghi") == (
+        "No scored item is 'c' or 'd' or 'e' or 'f' or 'g' and 2 others: nothing is measured of these."
+    )
+
+
+def test_a_run_status_and_the_report_say_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    opened, said = Project(full_project(tmp_path)), rare_sentence(NEVER, CLASSES)
+    with opened.lake.stage("evaluate", version=1, inputs=(), params={"one": "class"}) as stage:
+        scored = stage.arrow("SELECT * EXCLUDE (run_id, committed_at) FROM metrics WHERE series = 'siftline'")
+        detail = json.dumps({"confusion": NEVER})
+        rows = [{**row, "detail": detail} for row in scored.to_pylist()]
+        stage.commit([Upsert("metrics", pa.Table.from_pylist(rows))])
+    print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
+    shown = capsys.readouterr().out
+    assert said in shown.replace("\n", " ")
+    assert "# macro F1 on test" in shown
+    assert "balanced = true under [end_model]" in shown
+    page = write_report(opened.lake, tmp_path / "report.html", title="p", classes=CLASSES).read_text("utf-8")
+    assert said.replace("'", "&#39;") in page.split('id="rare"')[1].split("</p>")[0]
+    settings = tmp_path / "siftline.toml"
+    settings.write_text(settings.read_text("utf-8") + "[end_model]\nbalanced = true\n", "utf-8")
+    print_summary(Project(tmp_path), RunSummary(passes=1, results=[]), seconds=1.0)
+    assert "balanced = true" not in capsys.readouterr().out, "it is so already"
+    assert run_command(["status", "--project", str(tmp_path)]) == 0
+    assert said in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_labels_that_cannot_raise_accuracy_are_not_called_worth_nothing(tmp_path: Path) -> None:
+    with full_lake(tmp_path / "lake") as lake, lake.read() as reader:
+        facts = read_facts(reader)
+    flat = [Point(labels=n, mean=0.99, low=0.99, high=0.99, spread=None, seeds=1) for n in (8, 16, 32, 64)]
+    facts = replace(facts, series={"accuracy": {"siftline": flat}}, gold_labels=64, splits=[("train", 999)])
+    assert "The next 100 labels are worth about 0.0" in story.outlook_sentence(facts)
+    assert story.outlook_sentence(replace(facts, confusion=NEVER)) == ""
+
+
+def test_a_fair_sample_of_one_class_is_told() -> None:
+    told = "22 have the same label, so this says little of other classes."
+    assert told in story.fair_sentence(FairScore(22, 22, commonest=22))
+    assert told not in story.fair_sentence(FairScore(22, 22, commonest=12))
