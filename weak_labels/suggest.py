@@ -26,6 +26,8 @@ from weak_labels.functions import Matrix
 from weak_labels.report import wilson
 
 MIN_GOLD = 20
+BY_CHANCE = 0.5
+"""How probable it may be at most that as many items drawn at random are right as often as a candidate is."""
 CLUSTER_ITEMS = 50_000
 """Cells are learned from so many vectors at most."""
 _MIN_CHARS = 3
@@ -105,7 +107,8 @@ class Suggestions:
         """What a candidate would have needed, in a sentence."""
         return (
             f"No word and no cell hits {self.config.min_hits} or more of the half of the {self.gold} labels that "
-            f"chooses, {self.config.min_precision:.0%} of them of one class. More labels may help: siftline run"
+            f"chooses, {self.config.min_precision:.0%} of them of one class, and more than the class has anyhow. More "
+            "labels may help: siftline run"
         )
 
 
@@ -198,7 +201,7 @@ def _words(reader: Reader, config: SuggestConfig, gold: Gold, choosing: set[str]
         good = {
             term: hit & ours
             for term, hit in items_of.items()
-            if len(hit) >= config.min_hits and len(hit & ours) / len(hit) >= config.min_precision
+            if _goes_with(len(hit), len(hit & ours), len(ours) / len(choosing), config)
         }
         left = set(ours)
         for _ in range(config.per_class):
@@ -234,6 +237,22 @@ def _words(reader: Reader, config: SuggestConfig, gold: Gold, choosing: set[str]
             )
         )
     return found
+
+
+def _goes_with(hits: int, right: int, share: float, config: SuggestConfig) -> bool:
+    """Whether it hits enough, and is right often enough, and not because its class is nearly everywhere.
+
+    Args:
+        hits: labelled items of the choosing half that it hits.
+        right: those of its class.
+        share: of its class among all of that half.
+        config: what is enough.
+    """
+    from scipy.special import bdtrc  # takes a tenth of a second to import
+
+    if hits < config.min_hits or right / hits < config.min_precision:
+        return False
+    return float(bdtrc(right - 1, hits, share)) <= BY_CHANCE
 
 
 def _hits(reader: Reader, pattern: str) -> tuple[float, set[str], tuple[str, ...]]:
@@ -287,12 +306,13 @@ def _cells(
                 examples[cell].append(text)
             if item_id in gold:
                 cell_of[item_id] = cell
+    share_of = Counter(label for item_id in choosing for label in gold[item_id][0])
     found: list[Suggestion] = []
     for cell in range(config.cells):
         inside = [item_id for item_id, c in cell_of.items() if c == cell]
         chosen_by = [gold[item_id][0] for item_id in inside if item_id in choosing]
         (label, right), hits = _most(chosen_by), len(chosen_by)
-        if hits < config.min_hits or right / hits < config.min_precision:
+        if not _goes_with(hits, right, share_of[label] / max(1, len(choosing)), config):
             continue
         measured = [item_id for item_id in inside if item_id not in choosing]
         found.append(
