@@ -1,6 +1,7 @@
 """The examples of docs/labeling-functions.md load, and every function votes on a text written for it."""
 
 import re
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -50,3 +51,14 @@ def test_every_example_votes(lake: Lake, tmp_path: Path) -> None:
         (query,) = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
         coverage = dict(reader.rows(query))
     assert coverage["by_form"] == 0.1
+
+
+def test_what_the_page_on_rare_classes_shows_loads_and_can_be_asked(lake: Lake, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "rare-classes.md").read_text("utf-8")
+    (source,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    path = tmp_path / "labeling_functions.py"
+    path.write_text(textwrap.dedent(source), "utf-8")
+    assert {function.name for function in load_functions(path, ("other", "rare"))} == {"words", "like", "rest"}
+    queries = re.findall(r'siftline sql (?:--output \S+ )?"(.*?)"', page.replace("\\\n", ""), re.DOTALL)
+    with lake.read() as reader:
+        assert [reader.rows(query) for query in queries] == [[], [], []]
