@@ -1,5 +1,6 @@
 """What `siftline run` prints at its end: the figures, what the run did, and where the project stands."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from active.explore import score_fair_sample
@@ -35,103 +36,115 @@ _SERIES = ["labels", "siftline", "random pick", "+-", "same labels, no weak labe
 
 def print_summary(project: Project, summary: RunSummary, *, seconds: float) -> None:
     """Print what a run did and where the project stands."""
-    hint = project_hint(project.root)
     with project.lake.read() as reader:
-        mark = simulated_mark(reader)
-        split = project.settings.evaluate.split
-        confusion = latest_confusion(reader, split)
-        rare = rare_sentence(confusion, reader.class_names())
-        scores = {
-            WHOLE_SETS if project.multi_label else "accuracy": _scores(reader, "accuracy", split),
-            "micro F1": _scores(reader, "micro_f1", split),  # of sets only
-        }
-        if hides(confusion):
-            scores["macro F1"] = _scores(reader, "macro_f1", split)
-        scored = any(rows for rows, _ in scores.values())
-        before = scored and scored_before(reader, split)
-        spent = reader.rows(
-            "SELECT coalesce(sum(seconds), 0), count(*) FILTER (WHERE seconds > 0), count(*) FROM current_annotations "
-            "WHERE action <> 'deleted'"
-        )
-        labels = reader.scalar("SELECT count(*) FROM gold_labels")
-        unlearned = unlearned_answers(reader)
-        skipped = skipped_tasks(reader)
-        done = why_nobody_is_asked(reader, project.settings)
+        _print_scores(reader, project)
+        out.print(_what_was_done(reader, summary, seconds))
+        for line in (*_about_learning(reader, project), *_about_labels(reader, project, summary)):
+            out.print(line)
         waiting = waiting_tasks(reader)
-        score = None if scored else score_fair_sample(reader, project.settings.select.seed)
-        no_vote = reader.scalar("SELECT EXISTS (FROM lf_reach WHERE items > 0) AND NOT EXISTS (FROM lf_votes)")
-        contradicted = _contradicted(reader)
-        untaught = _untaught(reader)
-        aside = aside_sentence(belief_in_weak_labels(reader))
-        unread = unread_sentence(unread_share(reader))
-        alike = reader.scalar(
-            "SELECT CASE WHEN count(DISTINCT label) = 1 AND NOT EXISTS (FROM latest_predictions) "
-            "THEN any_value(label) END FROM gold_labels"
-        )
-    if scored:
-        for name, (rows, all_gold) in scores.items():
-            if rows:
-                print_table(_SERIES, rows, title=f"{name} on {split}{mark}")
-            for count, value in all_gold:
-                out.print(f"all {count:,} gold labels: {three_decimals(value)}")
-        if rare:
-            out.print(rare)
-        if finds_few(confusion) and not project.settings.end_model.balanced:
-            out.print("To find more of them at the price of more false alarms: balanced = true under [end_model]")
-        if before:
-            out.print(SCORED_BEFORE)
-    elif fair := fair_sentence(score) or fair_soon(score):
-        out.print(fair)
-    out.print(
-        f"{counted(summary.passes, 'pass', 'passes')} in {seconds:.1f} s, {counted(summary.rows_written, 'row')} "
-        f"written; {counted(labels, 'gold label')}" + _annotation(*spent[0]) + mark
-    )
-    path = shown_path(project.root / project.settings.weak_labels.functions)
-    if no_vote:
-        out.print(f"No labeling function votes on any item. Edit {path}, then: siftline lf preview" + hint)
-    if untaught:
-        out.print(
-            f"Neither a vote nor a label says {untaught}, so the end model does not learn it. Edit {path}, then: "
-            "siftline lf preview" + hint
-        )
-    if unread:
-        out.print(unread.replace("`", ""))
-    if aside:
-        out.print(aside.replace("`", ""))
-    if contradicted:
-        out.print(f"People contradict most votes of {contradicted}. Look at them: siftline lf report" + hint)
-    if alike:
-        out.print(
-            f"So far all labels are '{alike}'. The end model learns once one is another, and says nothing before. "
-            "Where you know items of another class: siftline import labels.csv" + hint
-        )
-    if unused := int(summary.last_detail("end_model").get("gold_labels_left_out", 0)):
-        verb = "is of an item" if unused == 1 else "are of items"
-        out.print(f"{unused:,} of the gold labels {verb} outside the train split, and no model learns from that")
-    if why := summary.last_detail("evaluate").get("unscored"):
-        out.print(f"Nothing is scored: {why}")
-    if unlearned:
-        out.print(unlearned + hint)
-    if skipped:
-        out.print(skipped)
-    if done:
-        out.print(done)
-    elif summary.last_detail("select").get("reason") == NOTHING_LEFT:
-        out.print(
-            "No item of the train split is left that is neither labelled, in the queue nor a near-duplicate of one "
-            "that is"
-        )
     if collected := summary.last("collect"):
         print_refusals(collected)
     print_left_files(project)
     if waiting:
-        out.print(f"{tasks_wait(waiting)} in {project.service.describe()}")
-        if unknown := summary.last_detail("annotate").get(UNKNOWN):
-            gold = shown_path(project.root / (project.settings.annotate.gold or ""))
-            out.print(f"The simulated annotator cannot answer {unknown:,} of them: {gold} has no label for these items")
-        if isinstance(project.service, TaskFolder):
-            out.print("To answer them here: siftline answer" + hint)
-        out.print(then_run(project.root))
+        _print_waiting(project, summary, waiting)
+
+
+def _print_scores(reader: Reader, project: Project) -> None:
+    """The scores by number of labels; where nothing is scored, how often the model was right on a fair sample."""
+    split = project.settings.evaluate.split
+    confusion = latest_confusion(reader, split)
+    scores = {
+        WHOLE_SETS if project.multi_label else "accuracy": _scores(reader, "accuracy", split),
+        "micro F1": _scores(reader, "micro_f1", split),  # of sets only
+    }
+    if hides(confusion):
+        scores["macro F1"] = _scores(reader, "macro_f1", split)
+    if not any(rows for rows, _ in scores.values()):
+        fair = score_fair_sample(reader, project.settings.select.seed)
+        if said := fair_sentence(fair) or fair_soon(fair):
+            out.print(said)
+        return
+    for name, (rows, all_gold) in scores.items():
+        if rows:
+            print_table(_SERIES, rows, title=f"{name} on {split}{simulated_mark(reader)}")
+        for count, value in all_gold:
+            out.print(f"all {count:,} gold labels: {three_decimals(value)}")
+    if rare := rare_sentence(confusion, reader.class_names()):
+        out.print(rare)
+    if finds_few(confusion) and not project.settings.end_model.balanced:
+        out.print("To find more of them at the price of more false alarms: balanced = true under [end_model]")
+    if scored_before(reader, split):
+        out.print(SCORED_BEFORE)
+
+
+def _what_was_done(reader: Reader, summary: RunSummary, seconds: float) -> str:
+    spent_s, timed, answers = reader.rows(
+        "SELECT coalesce(sum(seconds), 0), count(*) FILTER (WHERE seconds > 0), count(*) FROM current_annotations "
+        "WHERE action <> 'deleted'"
+    )[0]
+    labels = reader.scalar("SELECT count(*) FROM gold_labels")
+    return (
+        f"{counted(summary.passes, 'pass', 'passes')} in {seconds:.1f} s, {counted(summary.rows_written, 'row')} "
+        f"written; {counted(labels, 'gold label')}{_annotation(spent_s, timed, answers)}{simulated_mark(reader)}"
+    )
+
+
+def _about_learning(reader: Reader, project: Project) -> Iterator[str]:
+    """What keeps functions and models from saying more."""
+    hint = project_hint(project.root)
+    path = shown_path(project.root / project.settings.weak_labels.functions)
+    if reader.scalar("SELECT EXISTS (FROM lf_reach WHERE items > 0) AND NOT EXISTS (FROM lf_votes)"):
+        yield f"No labeling function votes on any item. Edit {path}, then: siftline lf preview{hint}"
+    if untaught := _untaught(reader):
+        yield (
+            f"Neither a vote nor a label says {untaught}, so the end model does not learn it. Edit {path}, then: "
+            f"siftline lf preview{hint}"
+        )
+    if unread := unread_sentence(unread_share(reader)):
+        yield unread.replace("`", "")
+    if aside := aside_sentence(belief_in_weak_labels(reader)):
+        yield aside.replace("`", "")
+    if contradicted := _contradicted(reader):
+        yield f"People contradict most votes of {contradicted}. Look at them: siftline lf report{hint}"
+    alike = reader.scalar(
+        "SELECT CASE WHEN count(DISTINCT label) = 1 AND NOT EXISTS (FROM latest_predictions) "
+        "THEN any_value(label) END FROM gold_labels"
+    )
+    if alike:
+        yield (
+            f"So far all labels are '{alike}'. The end model learns once one is another, and says nothing before. "
+            f"Where you know items of another class: siftline import labels.csv{hint}"
+        )
+
+
+def _about_labels(reader: Reader, project: Project, summary: RunSummary) -> Iterator[str]:
+    """Which labels and answers go unused, and why nobody is asked for more."""
+    if unused := int(summary.last_detail("end_model").get("gold_labels_left_out", 0)):
+        verb = "is of an item" if unused == 1 else "are of items"
+        yield f"{unused:,} of the gold labels {verb} outside the train split, and no model learns from that"
+    if why := summary.last_detail("evaluate").get("unscored"):
+        yield f"Nothing is scored: {why}"
+    if unlearned := unlearned_answers(reader):
+        yield unlearned + project_hint(project.root)
+    if skipped := skipped_tasks(reader):
+        yield skipped
+    if done := why_nobody_is_asked(reader, project.settings):
+        yield done
+    elif summary.last_detail("select").get("reason") == NOTHING_LEFT:
+        yield (
+            "No item of the train split is left that is neither labelled, in the queue nor a near-duplicate of one "
+            "that is"
+        )
+
+
+def _print_waiting(project: Project, summary: RunSummary, waiting: int) -> None:
+    out.print(f"{tasks_wait(waiting)} in {project.service.describe()}")
+    if unknown := summary.last_detail("annotate").get(UNKNOWN):
+        gold = shown_path(project.root / (project.settings.annotate.gold or ""))
+        out.print(f"The simulated annotator cannot answer {unknown:,} of them: {gold} has no label for these items")
+    if isinstance(project.service, TaskFolder):
+        out.print("To answer them here: siftline answer" + project_hint(project.root))
+    out.print(then_run(project.root))
 
 
 def _scores(reader: Reader, name: str, split: str) -> tuple[list[tuple[Any, ...]], list[tuple[int, float]]]:
