@@ -10,11 +10,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from active.label_studio_connection import Json, count_of, flag_of, list_of, text_of, time_of
-from active.service import LABEL, LONGEST_S, Answer
+from active.service import LABEL, LONGEST_S, Answer, Remark
 from warehouse import ServiceError
 
 EDITED_AFTER = timedelta(seconds=1)
 """One that is made or imported gets both its times in one moment, and its author may be another than who saved it."""
+
+EDITED = "answers that somebody else edited"
+OTHER_NAME = "answers given in somebody else's name, which count as whose account gave them"
+UNSIGNED = "answers of which Label Studio does not say whose account gave them, as those of an import"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,7 +26,7 @@ class People:
     """Who is who on the server.
 
     Attributes:
-        several: each task has answers of several people; an edited one stays its author's (decision 0137).
+        several: each task has answers of several people; an edited one stays its author's (decisions 0137, 0188).
         name_of: the person with a number.
         is_own: whether a number is that of the key's own user.
     """
@@ -35,13 +39,7 @@ class People:
 def item_id_of(data: Json) -> str | None:
     """The item id that a task's data carries; None where it has none, or one that no text can be."""
     item_id = data.get("item_id")
-    if item_id is None:
-        return None
-    try:
-        str(item_id).encode()
-    except UnicodeEncodeError:
-        return None
-    return str(item_id)
+    return None if item_id is None or not _is_text(str(item_id)) else str(item_id)
 
 
 def answers_of(task: Json, where: str, *, multi_label: bool, people: People) -> list[Answer]:
@@ -72,28 +70,40 @@ def _answer(task: Json, annotation: Json, multi_label: bool, people: People) -> 
     chosen = () if part is None else tuple(text_of(name) for name in list_of(part["value"]["choices"]))
     skipped = flag_of(annotation["was_cancelled"]) or result is None or not (chosen or multi_label)
     made, saved = time_of(annotation["created_at"]), time_of(annotation["updated_at"])
-    by = annotation["completed_by"]
-    author = "unknown" if by is None else people.name_of(count_of(by))
-    editor = annotation.get("updated_by")
-    again = saved - made > EDITED_AFTER
-    edited_by = people.name_of(count_of(editor)) if again and editor not in (None, by) else ""
-    # Whoever may answer may write any name there, and name another one as its author, but not as who saved it.
-    saver = by if editor is None else editor
-    named = None if again or saver is None else _simulated(part)
-    simulated = named if named and people.is_own(count_of(saver)) else None
+    annotator, remark = _annotator(annotation, part, saved - made > EDITED_AFTER, people)
     return Answer(
         annotation_id=str(count_of(annotation["id"])),
         task_id=str(task["id"]),
         item_id=str(task["data"]["item_id"]),
-        # A person who changes a simulated answer may be the user of the key that gave it.
-        annotator=(not people.several and edited_by) or simulated or author,
+        annotator=annotator,
         action="skipped" if skipped else "labelled",
         labels=() if skipped else chosen if multi_label else chosen[:1],
         created_at=made,
         updated_at=saved,
         seconds=_seconds(annotation["lead_time"]),
-        edited_by=edited_by if people.several else "",
+        remark=remark,
     )
+
+
+def _annotator(annotation: Json, part: Json | None, again: bool, people: People) -> tuple[str, Remark | None]:
+    """Whose answer an annotation is, and what to tell people of it.
+
+    Whoever has an account may name anybody as its author, or write any name beside the choice. Nobody chooses who saved
+    it, so that decides, but for what the key's own user saved at once: imports and simulated answers.
+    """
+    by, editor = annotation["completed_by"], annotation.get("updated_by")
+    author = "unknown" if by is None else people.name_of(count_of(by))
+    saver = by if editor is None else count_of(editor)
+    other = "" if saver == by else people.name_of(saver)
+    if again:  # a person who changes a simulated answer may be the user of the key that gave it
+        return (author, (EDITED, f" by {other}")) if other and people.several else (other or author, None)
+    if saver is None:
+        return author, None
+    named = _named(part)
+    own = bool(other or named) and people.is_own(saver)
+    if other and not own:
+        return other, (OTHER_NAME, f" in the name of {author}")
+    return (named if own and named else author), ((UNSIGNED, "") if editor is None else None)
 
 
 def _seconds(lead_time: float | None) -> float:
@@ -106,7 +116,17 @@ def _choice_of(result: list[Json]) -> Json | None:
     return next((part for part in result if part.get("from_name") == LABEL and part.get("type") == "choices"), None)
 
 
-def _simulated(part: Json | None) -> str | None:
+def _named(part: Json | None) -> str | None:
+    """The name beside the choice, such as that of the simulated annotator; None for what is no text to be stored."""
     meta = part.get("meta") if part else None
     name = meta.get("annotator") if isinstance(meta, dict) else None
-    return name if isinstance(name, str) else None
+    return name if isinstance(name, str) and _is_text(name) else None
+
+
+def _is_text(value: str) -> bool:
+    """Whether no half of a surrogate pair is in it, which nothing can store."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

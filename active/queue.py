@@ -85,7 +85,7 @@ def collect(
     unknown_items = {a.item_id for a in answers if a.item_id not in known_items}
     unknown_labels = {label for a in answers for label in a.labels} - set(class_ids)
     new: list[Row] = []
-    edited: list[str] = []
+    told: dict[str, list[str]] = defaultdict(list)
     seen: set[Key] = set()
     for answer in answers:
         key = _key(answer, known, seen, pulled.made_at)
@@ -96,12 +96,13 @@ def collect(
         row = _annotation(config, answer, chosen, key, known.get(key))
         if key not in known or any(row[name] != known[key][name] for name in ("action", "class_id", "class_ids")):
             new.append(row)
-            if answer.edited_by:
-                edited.append(f"{answer.annotator}'s of item {answer.item_id!r} by {answer.edited_by}")
+            if answer.remark:
+                kind, words = answer.remark
+                told[kind].append(f"{answer.annotator}'s of item {answer.item_id!r}{words}")
     detail: dict[str, Any] = {}
-    if edited:
-        more = f" and {len(edited) - 3} more" if len(edited) > 3 else ""
-        detail["answers that somebody else edited"] = "; ".join(edited[:3]) + more
+    for kind, said in told.items():
+        more = f" and {len(said) - 3} more" if len(said) > 3 else ""
+        detail[kind] = "; ".join(said[:3]) + more
     missing = [row for key, row in known.items() if key not in seen and row["action"] != "deleted"]
     here = [row for row in missing if _is_of(row, pulled.made_at)]
     deleted: list[Row] = []

@@ -11,6 +11,8 @@ from datetime import datetime
 from typing import Any, Literal, Protocol
 
 Action = Literal["labelled", "skipped", "deleted"]
+Remark = tuple[str, str]
+"""Of which answers something is told, and what is said of one behind whose it is and its item."""
 
 LABEL = "label"
 """Name of the choice in the label config: `from_name` of every annotation and pre-annotation."""
@@ -120,7 +122,7 @@ class Answer:
     Attributes:
         labels: chosen classes by name: one, or any number where a task takes several; none when skipped.
         seconds: time the annotator spent, as the service measured it.
-        edited_by: somebody else who changed it since, where it still counts as the annotator's; empty for nobody.
+        remark: what people should be told of how it was saved; None for nothing.
     """
 
     annotation_id: str
@@ -132,7 +134,7 @@ class Answer:
     created_at: datetime
     updated_at: datetime
     seconds: float
-    edited_by: str = ""
+    remark: Remark | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,7 +10,7 @@ import active.label_studio
 from active.label_studio import LabelStudioService
 from active.outbox import QueueConfig
 from active.push import push
-from active.queue import collect
+from active.queue import collect, refusals
 from flows.studio import StudioInfo
 from tests.active.plans import plan, states
 from tests.studio import CLASSES, api, choose, make_tasks, project_of, sign_up
@@ -68,7 +68,50 @@ def test_nobody_answers_in_the_name_of_others(studio: StudioInfo, project: Label
         body = {"result": [{**result("earn")[0], "meta": {"annotator": name}}], "lead_time": 1, **author}
         api(bob, "POST", f"/api/tasks/{ids['item-0']}/annotations/", json=body)
     # The server lets anybody name an author; who saved it is nobody's to choose.
-    assert [answer.annotator for answer in project.pull()] == [bob.username, bob.username, studio.username]
+    assert [answer.annotator for answer in project.pull()] == 3 * [bob.username]
+
+
+@pytest.mark.parametrize("people", [1, 2])
+def test_an_answer_in_somebody_elses_name_is_of_whose_account_gave_it(
+    lake: Lake, studio: StudioInfo, service: LabelStudioService, people: int
+) -> None:
+    ann, bob = sign_up(studio), sign_up(studio)
+    ann_id = api(ann, "GET", "/api/current-user/whoami").json()["id"]
+    asked = LabelStudioService(studio.url, studio.api_key, service.project, annotators_per_task=people)
+    config = QueueConfig(project=service.project, classes=CLASSES, annotators_per_task=people)
+    first, second = plan(lake, service.project, [0.9, 0.8])
+    push(lake, asked, config)
+    body = {"result": result("earn"), "completed_by": ann_id}
+    for user, item in ((bob, first), (studio, second)):
+        api(user, "POST", f"/api/tasks/{asked.find([item])[item][0]}/annotations/", json=body)
+    told = refusals(collect(lake, asked, config))
+    assert told == [
+        "answers given in somebody else's name, which count as whose account gave them: "
+        f"{bob.username}'s of item '{first}' in the name of {ann.username}"
+    ]
+    with lake.read() as reader:
+        said = reader.rows("SELECT item_id, annotator FROM opinions")
+    # Who has the key that Siftline has may bring other people's answers.
+    assert sorted(said) == sorted([(first, bob.username), (second, ann.username)])
+
+
+@pytest.mark.parametrize("beside", [{}, {"meta": {"annotator": "simulated"}}])
+def test_of_an_import_that_names_no_importer_people_are_told(
+    lake: Lake, studio: StudioInfo, service: LabelStudioService, beside: dict[str, Any]
+) -> None:
+    bob, own = sign_up(studio), api(studio, "GET", "/api/current-user/whoami").json()["id"]
+    config = QueueConfig(project=service.project, classes=CLASSES)
+    [item] = plan(lake, service.project, [0.9])
+    push(lake, service, config)
+    annotation = {"result": [{**result("earn")[0], **beside}], "completed_by": own}
+    task = {"data": {"item_id": item, "text": "x"}, "annotations": [annotation]}
+    api(bob, "POST", f"/api/projects/{project_of(studio, service)['id']}/import", json=[task])
+    told = refusals(collect(lake, service, config))
+    name = "simulated" if beside else studio.username
+    assert told == [
+        "answers of which Label Studio does not say whose account gave them, as those of an import: "
+        f"{name}'s of item '{item}'"
+    ]
 
 
 def test_a_task_of_somebody_elses_with_a_list_for_its_id_is_none_of_ours(

@@ -106,6 +106,35 @@ def test_what_lacks_what_decides_is_an_error_and_changes_nothing(
     assert not collect(lake, service, config).committed
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda page: said(page)["result"][0].update(meta={"annotator": "\ud800"}), []),
+        (lambda page: said(page)["result"][0]["value"].update(choices=["\ud800"]), ["unknown labels"]),
+    ],
+    ids=["a name", "a class"],
+)
+def test_half_a_surrogate_pair_costs_no_other_answer(
+    lake: Lake, studio: StudioInfo, service: LabelStudioService, change: Callable[[Json], object], told: list[str]
+) -> None:
+    """Label Studio itself answers 500 where an answer holds one; one that escapes it is told apart."""
+    config = QueueConfig(project=service.project, classes=CLASSES)
+    items = plan(lake, service.project, [0.9, 0.8])
+    push(lake, service, config)
+    for item in items:
+        choose(studio, service.find([item])[item][0], "acq")
+
+    def listing(method: str, path: str) -> Answer | None:
+        return changed(studio, change) if "fields=all" in path else None
+
+    with proxy(studio, swap=listing) as url:
+        result = collect(lake, LabelStudioService(url, studio.api_key, service.project), config)
+    assert list(result.detail) == told
+    with lake.read() as reader:
+        read = reader.rows("SELECT item_id, annotator FROM opinions")
+    assert sorted(read) == sorted((item, studio.username) for item in items[len(told) :])
+
+
 def test_a_task_whose_answers_are_not_counted_is_not_taken_for_an_open_one(
     studio: StudioInfo, service: LabelStudioService
 ) -> None:
