@@ -93,8 +93,8 @@ def _annotator(annotation: Json, part: Json | None, again: bool, people: People)
     """
     by, editor = annotation["completed_by"], annotation.get("updated_by")
     author = "unknown" if by is None else people.name_of(count_of(by))
-    saver = by if editor is None else count_of(editor)
-    other = "" if saver == by else people.name_of(saver)
+    saver = by if editor is None else editor
+    other = "" if editor is None or editor == by else people.name_of(count_of(editor))
     if again:  # a person who changes a simulated answer may be the user of the key that gave it
         return (author, (EDITED, f" by {other}")) if other and people.several else (other or author, None)
     if saver is None:

@@ -96,6 +96,10 @@ class Connection:
             raise failure(error.status_code or 0, error.body, error.headers or {}, self.place) from None
         except httpx.TimeoutException as error:
             raise ServiceError(f"Label Studio at {self.url} did not answer in time ({type(error).__name__})") from None
+        except httpx.DecodingError as error:
+            raise ServiceError(
+                f"{self.url} gave an answer that is not taken: {self.place.clean(error)}; check {URL_VARIABLE}"
+            ) from None
         except httpx.HTTPError as error:
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 raise ServiceRefused(

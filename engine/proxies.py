@@ -3,12 +3,17 @@ this machine's own.
 """
 
 import ipaddress
+import time
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
 from engine.errors import OptionError
+
+LARGEST_ANSWER = 64 * 2**20
+"""Bytes of an answer: 128 vectors of 65,536 numbers are 43 MiB of base64."""
 
 
 def is_loopback(host: str) -> bool:
@@ -39,15 +44,23 @@ def check_url(url: str) -> None:
 
 def client_for(url: str, headers: dict[str, str], timeout: httpx.Timeout) -> httpx.Client:
     """An HTTP client for one server. A proxy of HTTP_PROXY, HTTPS_PROXY or ALL_PROXY cannot reach loopback addresses,
-    so those are asked directly; certificates named by SSL_CERT_FILE hold for both.
+    so those are asked directly; certificates named by SSL_CERT_FILE hold for both. An answer that is packed or larger
+    than `LARGEST_ANSWER` raises httpx.DecodingError, and one that drips in longer than the
+    timeout httpx.ReadTimeout.
 
     Raises:
         OptionError: the proxy that the environment names cannot be used.
     """
+    headers = {**headers, "Accept-Encoding": "identity"}
     own = is_loopback(urlsplit(url).hostname or "")
     try:
         return httpx.Client(
-            base_url=url, headers=headers, timeout=timeout, trust_env=not own, verify=httpx.create_ssl_context()
+            base_url=url,
+            headers=headers,
+            timeout=timeout,
+            trust_env=not own,
+            verify=httpx.create_ssl_context(),
+            event_hooks={"response": [_bound]},
         )
     except (ImportError, ValueError, httpx.InvalidURL) as error:  # httpx reads all proxies, also those it needs not
         # What is taken for a wrong port is the beginning of a password that holds a slash.
@@ -56,6 +69,33 @@ def client_for(url: str, headers: dict[str, str], timeout: httpx.Timeout) -> htt
             f"The proxy that the environment names cannot be used ({why}). Give HTTP_PROXY, HTTPS_PROXY and "
             "ALL_PROXY an address that begins with http://, or unset them."
         ) from error
+
+
+def _bound(response: httpx.Response) -> None:
+    """Have the body, which is not read yet, end at the largest size."""
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise httpx.DecodingError("they are packed, which was not asked for", request=response.request)
+    assert isinstance(response.stream, httpx.SyncByteStream)
+    response.stream = _Bounded(response.stream, response.request)
+
+
+class _Bounded(httpx.SyncByteStream):
+    def __init__(self, stream: httpx.SyncByteStream, request: httpx.Request) -> None:
+        self._stream, self._request = stream, request
+
+    def __iter__(self) -> Iterator[bytes]:
+        size, limit_s = 0, self._request.extensions["timeout"]["read"]
+        ends = time.monotonic() + limit_s
+        for chunk in self._stream:
+            size += len(chunk)
+            if time.monotonic() > ends:
+                raise httpx.ReadTimeout(f"no whole answer in {limit_s:g} s", request=self._request)
+            if size > LARGEST_ANSWER:
+                raise httpx.DecodingError(f"larger than {LARGEST_ANSWER >> 20} MiB", request=self._request)
+            yield chunk
+
+    def close(self) -> None:
+        self._stream.close()
 
 
 def proxy_hint(url: str) -> str:

@@ -31,6 +31,8 @@ from engine.proxies import check_url, client_for, proxy_hint
 from engine.tokenizer import check_texts
 
 PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
+"""So long the beginning of an answer is waited for, and then its end."""
 START = "siftline engine serve"
 REQUEST_TEXTS = 128
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
@@ -65,7 +67,7 @@ class RemoteEncoder:
         self.url, self._patience_s, self._start = url.rstrip("/"), patience_s, start
         check_url(self.url)
         headers = {} if key is None else {"Authorization": f"Bearer {check_key(key)}"}
-        self._client = client_for(self.url, headers, httpx.Timeout(60.0, connect=5.0))
+        self._client = client_for(self.url, headers, httpx.Timeout(TIMEOUT_S, connect=5.0))
         # An encoder nobody needs any more keeps no connection; the end of the process closes all, and waits for none.
         weakref.finalize(self, self._client.close).atexit = False
         self._jitter = random.SystemRandom()
@@ -242,7 +244,7 @@ class RemoteEncoder:
             too_much = isinstance(error, httpx.ReadTimeout)
             raise _Refusal(f"cannot be reached ({type(error).__name__}: {error})", 0.0, too_much) from error
         except httpx.DecodingError as error:
-            raise _Refusal(f"gives answers that cannot be unpacked ({error})", 0.0, too_much=False) from error
+            raise _Refusal(f"gives answers that are not taken ({error})", 0.0, too_much=False) from error
         if response.status_code == 200:
             return response
         if response.status_code not in _AGAIN:

@@ -1,5 +1,6 @@
 """A server that refuses, is away or is no Label Studio: the right kind of error, the way out, and never the key."""
 
+import gzip
 import json
 import logging
 import socket
@@ -166,6 +167,21 @@ def test_a_body_that_drips_is_given_up() -> None:
 
     with http_server(drip) as url, pytest.raises(ServiceError, match="in time"):
         LabelStudioService(url, CANARY, "some project", timeout_s=0.3).pull()
+
+
+@pytest.mark.parametrize(("packed", "words"), [("gzip", "larger than 256 MiB"), ("gzip, gzip", "any size")])
+def test_an_answer_that_unpacks_to_any_size_is_given_up(packed: str, words: str) -> None:
+    content = gzip.compress(bytes(300 * 2**20))
+
+    def unfold(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Encoding", packed)
+        handler.send_header("Content-Length", str(len(content)))
+        handler.end_headers()
+        handler.wfile.write(content)
+
+    with http_server(unfold) as url, pytest.raises(ServiceError, match=words):
+        LabelStudioService(url, CANARY, "some project").pull()
 
 
 def test_a_head_that_drips_is_given_up() -> None:

@@ -9,8 +9,10 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -19,6 +21,7 @@ import numpy as np
 import openai
 import pytest
 
+import engine.remote
 from engine.client import Encoder
 from engine.errors import InputError, NumericError, OptionError, UnavailableError
 from engine.remote import RemoteEncoder, connect, info_sha256
@@ -206,8 +209,31 @@ def test_an_answer_that_cannot_be_unpacked_is_none() -> None:
         handler.end_headers()
         handler.wfile.write(b"hello")
 
-    with http_server(garble) as url, pytest.raises(UnavailableError, match="gives answers that cannot be unpacked"):
+    with http_server(garble) as url, pytest.raises(UnavailableError, match="gives answers that are not taken"):
         RemoteEncoder(url, patience_s=0.3)
+
+
+def test_an_answer_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def send_on(handler: BaseHTTPRequestHandler, _: bytes) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        with suppress(OSError):
+            for _ in range(100):
+                handler.wfile.write(bytes(2**20))
+
+    def drip(handler: BaseHTTPRequestHandler, _: bytes) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        with suppress(OSError):
+            for _ in range(100):
+                handler.wfile.write(b" ")
+                time.sleep(0.02)
+
+    with http_server(send_on) as url, pytest.raises(UnavailableError, match="larger than 64 MiB"):
+        RemoteEncoder(url, patience_s=0)
+    monkeypatch.setattr(engine.remote, "TIMEOUT_S", 0.3)
+    with http_server(drip) as url, pytest.raises(UnavailableError, match=r"no whole answer in 0\.3 s"):
+        RemoteEncoder(url, patience_s=0)
 
 
 def test_what_the_server_says_of_its_own_error_reaches_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import threading
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import httpx
@@ -15,6 +16,7 @@ from flows.cli.main import run_command
 from flows.prefect_server import check_api, configured_api_url
 from flows.project import Project
 from tests.projects import ROOT
+from tests.studio import http_server
 from warehouse import SettingsError
 
 
@@ -57,6 +59,19 @@ def test_health_is_asked_by_the_proxy_for_other_hosts_only(own_server: str, monk
     assert ports.answers(own_server)
     monkeypatch.setenv("ALL_PROXY", own_server)
     assert ports.answers("http://prefect.example:4200/api/health")
+
+
+def test_of_what_answers_no_more_is_read_than_that_it_is_well() -> None:
+    asked = threading.Event()
+
+    def never_end(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        asked.wait(10)
+
+    with http_server(never_end) as url:
+        assert ports.answers(url, timeout_s=0.5)
+        asked.set()
 
 
 def test_the_command_sees_to_that_before_all_else() -> None:
