@@ -14,6 +14,18 @@ CHARACTERS_A_TOKEN = 8
 """A text is read so far at first; few have longer words, and those are read whole then."""
 _AT_BLANKS = frozenset({"BertPreTokenizer", "WhitespaceSplit"})
 _BY_CHARACTERS = frozenset({None, "BertNormalizer", "Lowercase"})
+_STEPS = {
+    "normalizer": frozenset(
+        {"BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Nmt", "Strip", "StripAccents"}
+    ),
+    "pre_tokenizer": frozenset(
+        {"BertPreTokenizer", "CharDelimiterSplit", "Digits", "Metaspace", "Punctuation", "UnicodeScripts"}
+        | {"Whitespace", "WhitespaceSplit"}
+    ),
+}
+"""Steps before the tokens whose time goes by a text's length, and which do not multiply it where they are repeated."""
+LONGEST_WORD = 1000
+"""Characters of a word that is cut into pieces, which takes the cube of them; BERT's have 100."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +55,18 @@ class TextTokenizer:
 
     def __init__(self, content: bytes, *, vocab: int, max_tokens: int) -> None:
         try:
-            self._tokenizer = Tokenizer.from_str(content.decode("utf-8"))
-            self._may_cut = _parts_at_blanks(json.loads(content))
+            read = json.loads(content)
+            odd = _unbounded(read)
+            if odd is None:
+                self._tokenizer = Tokenizer.from_str(content.decode("utf-8"))
+                self._may_cut = _parts_at_blanks(read)
         except Exception as error:  # the library raises bare Exception
             raise ModelFileError(f"tokenizer.json cannot be read: {error}.") from error
+        if odd is not None:
+            raise ModelFileError(
+                f"tokenizer.json has {odd}, which may take any time and memory for a text. Take a model with "
+                "BERT's own tokenizer."
+            )
         # The file carries a padding to 128 tokens and a cut at 128; both would change what is encoded.
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
@@ -113,6 +133,26 @@ class TextTokenizer:
             return text
         blank = max(text.rfind(" ", 0, most), text.rfind("\n", 0, most))
         return text[:blank] if blank > 0 else text
+
+
+def _unbounded(tokenizer: dict[str, Any]) -> str | None:
+    """What may need more than a few times a text's length, in words; None where nothing does."""
+    for name, known in _STEPS.items():
+        left: list[Any] = [tokenizer.get(name)]
+        while left:
+            step: dict[str, Any] = left.pop() or {"type": "Sequence"}
+            if step["type"] == "Sequence":
+                left += [*step.get("normalizers", ()), *step.get("pretokenizers", ())]
+            elif step["type"] not in known and not _makes_no_longer(step):
+                return f"the {name} {step['type']!r}"
+    longest = (tokenizer.get("model") or {}).get("max_input_chars_per_word", 0)
+    return None if longest <= LONGEST_WORD else f"words of up to {longest} characters"
+
+
+def _makes_no_longer(step: dict[str, Any]) -> bool:
+    """Whether a step looks for a plain text, and puts no longer one in its place."""
+    text = step["pattern"].get("String") if step["type"] in ("Replace", "Split") else None
+    return text is not None and len(step.get("content", "").encode()) <= len(text.encode())
 
 
 def _parts_at_blanks(tokenizer: dict[str, Any]) -> bool:

@@ -182,6 +182,38 @@ def test_a_tokenizer_that_cannot_be_used_is_refused_in_words() -> None:
         TextTokenizer(json.dumps(values).encode(), vocab=100, max_tokens=64)
 
 
+def _replace(pattern: dict[str, str], content: str) -> dict[str, object]:
+    return {"type": "Replace", "pattern": pattern, "content": content}
+
+
+TENFOLD = _replace({"String": "a"}, 10 * "a")
+BACKWARDS = {"Regex": "(a+)+$"}
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "words"),
+    [
+        ("normalizer", {"type": "Sequence", "normalizers": 12 * [TENFOLD]}, "the normalizer 'Replace'"),
+        ("normalizer", {"type": "Sequence", "normalizers": 40 * [{"type": "ByteLevel"}]}, "the normalizer 'ByteLevel'"),
+        ("normalizer", _replace(BACKWARDS, ""), "the normalizer 'Replace'"),
+        ("pre_tokenizer", {"type": "Split", "pattern": BACKWARDS}, "the pre_tokenizer 'Split'"),
+        ("model", {"type": "WordPiece", "max_input_chars_per_word": 10**9}, "words of up to 1000000000 characters"),
+    ],
+)
+def test_a_tokenizer_without_bounds_is_refused(part: str, value: object, words: str) -> None:
+    values = json.loads(tiny_tokenizer())
+    with pytest.raises(ModelFileError, match=f"has {words}, which may take any time and memory"):
+        TextTokenizer(json.dumps({**values, part: value}).encode(), vocab=100, max_tokens=64)
+
+
+def test_a_tokenizer_may_put_shorter_texts_in_the_place_of_longer_ones() -> None:
+    values = json.loads(tiny_tokenizer())
+    quotes = [_replace({"String": "``"}, '"'), {"type": "NFKD"}, {"type": "Lowercase"}]
+    values["normalizer"] = {"type": "Sequence", "normalizers": quotes}
+    tokenizer = TextTokenizer(json.dumps(values).encode(), vocab=100, max_tokens=64)
+    assert len(tokenizer.encode(["Word5 word6"])[0].ids) == 4
+
+
 def test_the_id_changes_with_everything_that_decides_a_bit() -> None:
     files = {"model.safetensors": "a", "tokenizer.json": "b"}
     base = make_encoder_id("dense", files, max_tokens=64, precision="float32")
