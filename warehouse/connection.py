@@ -59,8 +59,8 @@ class Location:
         data: "data" for that folder below, or "s3://bucket/prefix".
 
     Raises:
-        SettingsError: the folder is no path, the catalogue or the data has another form, a password stands in it, or
-            data would be in a folder with a backslash in its path.
+        SettingsError: the folder is no path, the catalogue or the data has another form, a password or a hostaddr
+            stands in it, or data would be in a folder with a backslash in its path.
     """
 
     folder: Path
@@ -76,6 +76,11 @@ class Location:
             raise SettingsError(
                 "[warehouse] catalog must be of the form 'postgres:dbname=... host=...' without a password. Set the "
                 "environment variable PGPASSWORD, or use libpq's ~/.pgpass."
+            )
+        if "hostaddr" in self.catalog.lower():  # a password in ~/.pgpass is found by host, and sent to hostaddr
+            raise SettingsError(
+                "[warehouse] catalog names a hostaddr, by which a password that belongs to host would go to another "
+                "server. Leave it out, and name the server by host."
             )
         if self.catalog != "sqlite" and not self.catalog.startswith(self._POSTGRES):
             raise SettingsError(

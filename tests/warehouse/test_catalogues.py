@@ -170,6 +170,7 @@ def test_a_wrong_key_is_an_error_without_the_key(tmp_path: Path, s3: S3, monkeyp
     [
         {"catalog": "postgres:dbname=x password=secret"},
         {"catalog": "postgres:postgresql://me:secret@host/x"},
+        {"catalog": "postgres:dbname=x host=db hostaddr=192.0.2.1"},
         {"catalog": "mysql:x"},
         {"data": "elsewhere"},
     ],
