@@ -26,7 +26,7 @@ from active.label_studio_connection import (
     tasks_of,
     time_of,
 )
-from active.label_studio_project import NO_CHOICE, SUGGESTIONS, classes_of, ensure_project, find_project
+from active.label_studio_project import AGAIN, NO_CHOICE, SUGGESTIONS, classes_of, ensure_project, find_project
 from active.service import ALL_TASKS, Answer, Pulled, StoredTask, Task, choice
 from warehouse import ServiceError, ServiceRefused
 
@@ -344,10 +344,7 @@ class LabelStudioService:
             if not tasks:
                 raise ServiceError(f"{self.describe()} lists {total} tasks but returns none of them")
             if tasks[-1]["id"] <= last:
-                raise ServiceError(
-                    f"{self.describe()} lists the same tasks again: it, or a cache before it, does not look at what is "
-                    "asked. Have what stands before it pass requests on as they are, and run again"
-                )
+                raise ServiceError(f"{self.describe()} {AGAIN.format('tasks')}")
             last = tasks[-1]["id"]
 
     def _is_own(self, user_id: int) -> bool:

@@ -6,7 +6,7 @@ tasks twice, and what it fills in for parts that an answer lacks is not taken fo
 
 import re
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -167,8 +167,12 @@ def flag_of(value: Any) -> bool:
 
 
 def time_of(value: Any) -> datetime:
-    """A time; TypeError or ValueError where there is none."""
-    return value if isinstance(value, datetime) else datetime.fromisoformat(text_of(value))
+    """A time in UTC; TypeError, ValueError or OverflowError where there is none, or one before any clock began."""
+    time = value if isinstance(value, datetime) else datetime.fromisoformat(text_of(value))
+    time = (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
+    if time.year < 1970:  # it would stand in the cursor, and nothing can be taken off it
+        raise ValueError("a time before 1970")
+    return time
 
 
 def text_of(value: Any) -> str:

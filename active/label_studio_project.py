@@ -10,7 +10,7 @@ from typing import Any
 from active.label_config import Page, fits, label_config, updated
 from active.label_studio_connection import Connection, Json, count_of, rows_of, text_of
 from active.service import LABEL, TEXT
-from warehouse import ServiceRefused
+from warehouse import ServiceError, ServiceRefused
 
 # The first release that guards webhooks against server-side request forgery and keeps its secret key private.
 OLDEST_VERSION = (1, 23, 2)
@@ -26,23 +26,33 @@ NO_CHOICE = (
     "read. Delete the answers that were given on it; the next run then puts the page right."
 )
 
+AGAIN = (
+    "lists the same {} again: it, or a cache before it, does not look at what is asked. Have what stands before it "
+    "pass requests on as they are, and run again"
+)
+"""Of a listing whose next page brings nothing new, so that it would never end."""
+
 
 def find_project(connection: Connection) -> Json | None:
     """The project with exactly this title.
 
     Raises:
         ServiceRefused: there are several.
+        ServiceError: the server lists the same ones again and again.
     """
     title = connection.place.project
 
     def named() -> list[Json]:
-        page, found, seen = 1, [], 0
+        page, found, seen = 1, [], set[int]()
         while True:
             pager = connection.client.projects.list(title=title, page=page, page_size=100)
             projects, total = rows_of(pager.items), count_of(pager.response.count)
-            found += [project for project in projects if project["title"] == title and count_of(project["id"])]
-            page, seen = page + 1, seen + len(projects)
-            if not projects or seen >= total:
+            fresh = {count_of(project["id"]) for project in projects} - seen
+            if projects and not fresh:
+                raise ServiceError(f"{connection.url} {AGAIN.format('projects')}")
+            found += [project for project in projects if project["title"] == title and project["id"] in fresh]
+            page, seen = page + 1, seen | fresh
+            if not projects or len(seen) >= total:
                 return found
 
     found = connection.call(named)
@@ -132,7 +142,7 @@ def _check_page(connection: Connection, project: Json, config: str, gone: list[s
 
 def _check_version(connection: Connection) -> None:
     release = connection.call(lambda: text_of(connection.client.versions.get().release))
-    version = tuple(int(number) for number in re.findall(r"\d+", release)[:3])
+    version = tuple(int(number) for number in re.findall(r"\d{1,9}", release)[:3])
     if version < OLDEST_VERSION:
         needed = ".".join(map(str, OLDEST_VERSION))
         raise ServiceRefused(

@@ -138,6 +138,42 @@ def test_a_server_that_lists_the_same_tasks_again_and_again_is_given_up() -> Non
             service.find(["i1"])
 
 
+def test_a_server_that_lists_the_same_projects_again_and_again_is_given_up() -> None:
+    projects = [{"id": 1, "title": "some project"}, {"id": 2, "title": "some project of another name"}]
+    found = json.dumps({"count": 300, "results": projects})
+    with http_server(answering(200, found)) as url, pytest.raises(ServiceError, match="lists the same projects again"):
+        LabelStudioService(url, CANARY, "some project", timeout_s=10).find(["i1"])
+
+
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59-14:00", "2026-01-01T00:00:00"])
+def test_a_time_that_no_clock_shows_leaves_no_traceback_and_no_cursor(at: str) -> None:
+    labels = {"label": {"labels": ["a", "b"], "to_name": ["text"], "type": "Choices", "inputs": []}}
+    project = {"id": 1, "title": "some project", "created_at": "2026-01-01T00:00:00Z", "parsed_label_config": labels}
+    task = {"id": 1, "data": {"item_id": "i"}, "annotations": [], "updated_at": at}
+
+    def answer(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        found = {"count": 1, "results": [project]} if "/projects" in handler.path else {"total": 1, "tasks": [task]}
+        answering(200, json.dumps(found))(handler, body)
+
+    with http_server(answer) as url:
+        service = LabelStudioService(url, CANARY, "some project", timeout_s=10)
+        cursor = ""
+        for _ in range(2):
+            try:
+                cursor = service.pull_since(cursor).cursor
+            except ServiceError:
+                assert not at.startswith("2026")
+        assert bool(cursor) == at.startswith("2026")
+
+
+def test_a_version_of_any_length_is_a_number() -> None:
+    with (
+        http_server(answering(200, json.dumps({"release": 5000 * "9"}))) as url,
+        pytest.raises(ServiceError, match="an answer that is not Label Studio's"),
+    ):
+        LabelStudioService(url, CANARY, "some project", timeout_s=10).ensure_project(("a", "b"))
+
+
 def test_nobody_listens() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
