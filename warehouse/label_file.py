@@ -64,7 +64,7 @@ def read_label_file(path: Path) -> list[tuple[str, tuple[str, ...]]]:
     """
     what = f"The gold file {path}"
     rows = _read(path, what, ("id",), wanted="id and label")
-    return [(_id(row["id"]), _names(what, row["id"], row.get("label"))) for row in rows]
+    return [(_whole(what, _id(row["id"])), _names(what, row["id"], row.get("label"))) for row in rows]
 
 
 def read_given_labels(path: Path, *, ids: Iterable[str] = (), texts: Iterable[str] = ()) -> list[GivenLabel]:
@@ -82,7 +82,7 @@ def read_given_labels(path: Path, *, ids: Iterable[str] = (), texts: Iterable[st
     ids, texts = ("item_id", *ids, "id"), (*texts, "text")
     given: list[GivenLabel] = []
     for number, row in enumerate(_read(path, what, (*ids, *texts), wanted="id or text, and label"), 1):
-        item_id, text = _id(_first(row, ids)), str(_first(row, texts))
+        item_id, text = _whole(what, _id(_first(row, ids))), str(_first(row, texts))
         if not item_id and not text:
             raise DataError(f"{what} has neither id nor text in row {number}. Give each label the id of its item.")
         about = item_id or text[:_NAMED_CHARACTERS]
@@ -92,7 +92,7 @@ def read_given_labels(path: Path, *, ids: Iterable[str] = (), texts: Iterable[st
                 item_id=item_id,
                 content_hash=hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() if text else "",
                 labels=None if label is None or label == "" else _names(what, about, label),
-                annotator=str(row.get("annotator") or ""),
+                annotator=_whole(what, str(row.get("annotator") or "")),
                 about=about,
             )
         )
@@ -139,6 +139,15 @@ def one_class(path: Path, item_id: str, names: tuple[str, ...]) -> str:
 def _id(value: object) -> str:
     """As ingest writes it: tools make floats of whole numbers where one is missing, and decimals."""
     return str(int(value) if isinstance(value, float | Decimal) and value % 1 == 0 else value)
+
+
+def _whole(what: str, text: str) -> str:
+    """An id or a name without half a surrogate pair, which nothing can store and only JSON can write."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{what} has {text!r} in it, where a character lacks its half. Mend it there.") from error
+    return text
 
 
 def _names(what: str, item_id: object, label: object) -> tuple[str, ...]:

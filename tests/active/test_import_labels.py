@@ -44,6 +44,13 @@ def history(lake: Lake, item: str) -> list[tuple[str, int]]:
         return reader.rows(sql, [item])
 
 
+@pytest.mark.parametrize("key", ["id", "annotator"])
+def test_half_a_surrogate_pair_is_refused_in_words(pool: SmallPool, tmp_path: Path, key: str) -> None:
+    row = {"id": pool.ids[0], "label": "earn", "annotator": "ann", key: "a\ud800"}
+    with pytest.raises(DataError, match=r"has 'a\\ud800' in it, where a character lacks its half"):
+        given(tmp_path, pool.lake, row)
+
+
 def test_labels_count_as_people_gave_them_and_a_second_import_changes_nothing(
     pool: SmallPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
