@@ -233,6 +233,21 @@ def check_api(url: str) -> None:
         ) from error
 
 
+def other_version(error: Exception, url: str) -> SettingsError:
+    """The error to raise where Prefect's client refused the version of a server."""
+    why = str(error).rstrip(".")
+    return SettingsError(
+        f"Prefect's server at {url.rstrip('/')} does not go with this Prefect ({why}). Bring both to one version, or "
+        "unset PREFECT_API_URL to run without that server."
+    )
+
+
+def behind(error: Exception) -> Exception:
+    """What made Prefect's client say "Failed to reach API", which it also does of a server that refused it."""
+    cause = error.__cause__
+    return cause if isinstance(error, RuntimeError) and isinstance(cause, Exception) else error
+
+
 def log_in_hint(error: Exception) -> str:
     """What to do about a Prefect server that refused a log-in, to be added to a message; empty for any other error."""
     words = str(error)

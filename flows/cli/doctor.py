@@ -166,14 +166,31 @@ def _gold(root: Path) -> Iterator[Finding]:
 
 
 def _prefect(root: Path) -> Iterator[Finding]:
-    from flows.prefect_server import check_api, configured_api_url, local_api_url
+    from flows.prefect_server import behind, check_api, log_in_hint, other_version, use_api
 
-    url = configured_api_url() or local_api_url(root.absolute() / ".siftline")
+    url = use_api(root.absolute() / ".siftline")
     if url is None:
         yield Finding("prefect server", True, "none configured; every run starts its own on loopback")
         return
     check_api(url)
-    yield Finding("prefect server", True, f"{url} answers")
+    import httpx
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import PrefectHTTPStatusError
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    try:
+        with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as client:
+            client.raise_for_api_version_mismatch()
+            client.read_deployments(limit=1)
+    except (PrefectHTTPStatusError, httpx.HTTPError, RuntimeError) as error:
+        if str(error).startswith("Found incompatible versions"):
+            words = str(other_version(error, url))
+        else:
+            cause = behind(error)
+            words = f"{url} answers with an error: {cause}{log_in_hint(cause)}"
+        yield Finding("prefect server", False, words)
+    else:
+        yield Finding("prefect server", True, f"{url} answers")
 
 
 def _label_studio(root: Path) -> Iterator[Finding]:

@@ -13,8 +13,16 @@ import httpx
 from flows.cli.console import EndNow, fitted, say, stage_progress
 from flows.cli.look import project_hint
 from flows.limits import said_stop
-from flows.prefect_server import configured_api_url, disk_full, local_api_url, log_in_hint, prefect_api
-from warehouse import ServiceError, SettingsError, StageResult
+from flows.prefect_server import (
+    behind,
+    configured_api_url,
+    disk_full,
+    local_api_url,
+    log_in_hint,
+    other_version,
+    prefect_api,
+)
+from warehouse import ServiceError, StageResult
 from warehouse.rounding import three_decimals
 from warehouse.schema import rows_in_words
 
@@ -58,12 +66,9 @@ def run_project(root: Path, *, simulated: bool, max_passes: int | None) -> None:
                 raise _went_away(error, project.state_path) from error
             except RuntimeError as error:  # Prefect's client, where its server is away or of another version
                 if str(error).startswith("Failed to reach API"):
-                    raise _went_away(error, project.state_path) from error
+                    raise _went_away(behind(error), project.state_path) from error
                 if str(error).startswith("Found incompatible versions"):
-                    raise SettingsError(
-                        f"Prefect's server at {os.environ['PREFECT_API_URL']} does not go with this Prefect ({error}). "
-                        "Bring both to one version, or unset PREFECT_API_URL to run without that server."
-                    ) from error
+                    raise other_version(error, os.environ["PREFECT_API_URL"]) from error
                 raise
     from flows.cli.summary import print_summary
 
