@@ -9,8 +9,10 @@ tried again, with jitter; any other error ends the run as Failed, with a message
 do. What was committed is kept, and the next run goes on from there (`flows.take_over`).
 """
 
+import logging
 import os
 import signal
+import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -35,7 +37,7 @@ from flows.stages import GATHER, REFRESH, STAGES, RunStage, RunSummary, check_ah
 from flows.take_over import RunRecord, recorded
 from flows.trigger import PASSES, close_in_prefect, start_cycle_if_due
 from flows.visible import one_line
-from warehouse import Progress, SiftlineError, StageResult, Transient, WarehouseBusy, silent
+from warehouse import Progress, SettingsError, SiftlineError, StageResult, Transient, WarehouseBusy, silent
 from warehouse.maintain import maintain
 from warehouse.schema import rows_in_words
 
@@ -59,16 +61,51 @@ _open: dict[str, OpenProject] = {}
 
 
 def watch(opened: OpenProject) -> None:
-    """Let the tasks of this process use an open project and report to its watchers."""
+    """Let the runs of this process use an open project and report to its watchers."""
     _open[str(opened.project.root)] = opened
 
 
 def _opened(project: str) -> OpenProject:
-    root = str(Path(project).expanduser().absolute())
-    if root not in _open:  # a process that Prefect started, wherever it did
-        watch(OpenProject(project=Project(Path(root))))
-        os.chdir(root)
-    return _open[root]
+    return _open[_root(project)]
+
+
+def _root(project: str) -> str:
+    return str(Path(project).expanduser().absolute())
+
+
+@contextmanager
+def _at_work(project: str) -> Generator[OpenProject]:
+    """The project in a folder for one run: the one that is watched, else opened anew.
+
+    A process may run several flows, one after the other, and settings and functions may be others by then.
+
+    Raises:
+        SettingsError: the settings are missing or wrong, or this is not the main thread.
+    """
+    root = _root(project)
+    if threading.current_thread() is not threading.main_thread():
+        raise SettingsError(
+            "Siftline's flows run in the main thread of a process only, where signals and timeout_min can stop them, "
+            'and not in a task. To have several run at once, start their deployments: run_deployment("cycle/NAME").'
+        )
+    if root in _open:
+        yield _open[root]
+        return
+    opened = OpenProject(project=Project(Path(root)))
+    watch(opened)
+    if _is_of_this_process():
+        os.chdir(root)  # Prefect starts it anywhere
+    try:
+        yield opened
+    finally:
+        del _open[root]
+        if "lake" in vars(opened.project):
+            opened.project.lake.close()
+
+
+def _is_of_this_process() -> bool:
+    """Whether Prefect started this process for the flow run at work, and not for one around it or none."""
+    return os.environ.get("PREFECT__FLOW_RUN_ID") == str(this_flow_run.id)
 
 
 def _is_transient(_: Any, __: TaskRun, state: State[Any]) -> bool:
@@ -89,7 +126,8 @@ def stage_task(project: str, stage: str) -> State[None]:
     opened = _opened(project)
     with StageProgress(stage, opened.progress_of(stage)) as progress:
         result = STAGES[stage](opened.project, progress)
-    get_run_logger().info("%s: %s", stage, words_of(result))
+    level = logging.WARNING if told_besides(result) else logging.INFO
+    get_run_logger().log(level, "%s: %s", stage, words_of(result))
     opened.results[stage] = result
     opened.on_result(result)
     return Completed(message=words_of(result))
@@ -104,12 +142,19 @@ def words_of(result: StageResult) -> str:
     read = f"{result.rows_read:,} rows read, " if result.rows_read else ""
     said = f"{read}{written} written" if written else "nothing new"
     # It may quote a record: one that holds a line end would write a line of its own into the log.
-    more = [result.detail["advice"]] if "advice" in result.detail else []
-    more += refusals(result) if result.stage == "collect" else []
-    return ". ".join([f"{said}{f' ({counts})' if counts else ''} in {result.seconds:.1f} s", *map(one_line, more)])
+    more = map(one_line, told_besides(result))
+    return ". ".join([f"{said}{f' ({counts})' if counts else ''} in {result.seconds:.1f} s", *more])
 
 
-@flow(name="cycle", flow_run_name="cycle of {project}", persist_result=False, validate_parameters=False)
+def told_besides(result: StageResult) -> list[str]:
+    """What somebody should look at though the stage did not fail, such as a function that is switched off."""
+    advice = [result.detail["advice"]] if "advice" in result.detail else []
+    return advice + (refusals(result) if result.stage == "collect" else [])
+
+
+# `retries=0`: with PREFECT_FLOWS_DEFAULT_RETRIES of a profile, Prefect would wait for a retry that nobody begins, since
+# a process that it started for a run ends with it.
+@flow(name="cycle", flow_run_name="cycle of {project}", retries=0, persist_result=False, validate_parameters=False)
 def cycle(project: str, simulated: bool = False, max_passes: int | None = None) -> Any:
     """The whole pipeline, until there is nothing left to do or people have to answer.
 
@@ -126,7 +171,7 @@ def cycle(project: str, simulated: bool = False, max_passes: int | None = None) 
     return _run("cycle", project, work, PATIENCE_S)
 
 
-@flow(name="collect", flow_run_name="collect of {project}", persist_result=False, validate_parameters=False)
+@flow(name="collect", flow_run_name="collect of {project}", retries=0, persist_result=False, validate_parameters=False)
 def collect(project: str) -> Any:
     """New records and new answers; starts a cycle when enough of them came.
 
@@ -136,7 +181,7 @@ def collect(project: str) -> Any:
     return _run("collect", project, lambda stage: run_stages(stage, GATHER), 0.0)
 
 
-@flow(name="refresh", flow_run_name="refresh of {project}", persist_result=False, validate_parameters=False)
+@flow(name="refresh", flow_run_name="refresh of {project}", retries=0, persist_result=False, validate_parameters=False)
 def refresh(project: str) -> Any:
     """Models and values from what is in the warehouse; asks nobody for anything.
 
@@ -146,7 +191,13 @@ def refresh(project: str) -> Any:
     return _run("refresh", project, lambda stage: run_stages(stage, REFRESH), PATIENCE_S)
 
 
-@flow(name="maintenance", flow_run_name="maintenance of {project}", persist_result=False, validate_parameters=False)
+@flow(
+    name="maintenance",
+    flow_run_name="maintenance of {project}",
+    retries=0,
+    persist_result=False,
+    validate_parameters=False,
+)
 def maintenance(project: str) -> Any:
     """Compaction of the warehouse and expiry of old snapshots, beside readers and runs.
 
@@ -154,14 +205,15 @@ def maintenance(project: str) -> Any:
         project: project folder.
     """
     try:
-        opened = _opened(project).project
-        schedule = opened.settings.schedule
-        limit_s = schedule.timeout_min * 60
-        with prompt_stop() as signals, time_limit(limit_s), _meant(signals, limit_s):
-            done = maintain(opened.lake, expire_older_than_days=schedule.expire_days)
+        with _at_work(project) as opened:
+            schedule = opened.project.settings.schedule
+            limit_s = schedule.timeout_min * 60
+            with prompt_stop() as signals, time_limit(limit_s), _meant(signals, limit_s):
+                done = maintain(opened.project.lake, expire_older_than_days=schedule.expire_days)
+            name = opened.project.settings.project.name
     except (SiftlineError, EngineError) as error:
         return _failed("maintenance", error)
-    publish_maintenance(opened.settings.project.name, done)
+    publish_maintenance(name, done)
     words = (
         f"{done.files_merged} files merged, {done.rows_superseded} rows of superseded models deleted, "
         f"{len(done.snapshots_expired)} snapshots expired, {done.files_removed} files removed"
@@ -232,16 +284,16 @@ def _run(flow_name: str, folder: str, work: Callable[[RunStage], RunSummary], pa
     at = _At()
     entered = False
     try:
-        opened = _opened(folder)
-        with _alone(opened, flow_name, patience_s, at) as run_stage:
-            entered = True
-            summary = work(run_stage)
-        at.words = "its end, after all stages"
-        if flow_name != "collect" or summary.rows_written:  # a collect runs often, and mostly finds nothing
-            publish_run(opened.project, summary)
-        words = f"{summary.rows_written:,} rows written in {len(summary.results)} stages"
-        if flow_name == "collect":
-            words += start_cycle_if_due(opened.project)
+        with _at_work(folder) as opened:
+            with _alone(opened, flow_name, patience_s, at) as run_stage:
+                entered = True
+                summary = work(run_stage)
+            at.words = "its end, after all stages"
+            if flow_name != "collect" or summary.rows_written:  # a collect runs often, and mostly finds nothing
+                publish_run(opened.project, summary)
+            words = f"{summary.rows_written:,} rows written in {len(summary.results)} stages"
+            if flow_name == "collect":
+                words += start_cycle_if_due(opened.project)
     except WarehouseBusy as error:
         if entered:
             return _failed(flow_name, error, at)
@@ -289,6 +341,6 @@ def _failed(flow_name: str, error: Exception, at: _At | None = None) -> State[An
     """The end of a run that failed by type."""
     words = failed_in_words(flow_name, error, at.words if at is not None else "")
     get_run_logger().error("%s", one_line(words))
-    if os.environ.get("PREFECT__FLOW_RUN_ID") == str(this_flow_run.id):  # nobody waits for what this process returns
+    if _is_of_this_process():  # nobody waits for what it returns
         _end(Failed(message=words))
     return Failed(message=words, data=error)
