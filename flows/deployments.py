@@ -7,6 +7,7 @@ Prefect is configured already, like `flows.pipelines`.
 
 import asyncio
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,7 +18,7 @@ from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.deployments.runner import DeploymentApplyError, RunnerDeployment
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError, TerminationSignal
@@ -28,7 +29,7 @@ from prefect.states import Crashed
 from prefect.types.entrypoint import EntrypointType
 
 from flows import pipelines
-from flows.prefect_server import local_api_url, log_in_hint
+from flows.prefect_server import behind, local_api_url, log_in_hint, other_version
 from flows.project import Project
 from flows.services import SERVING
 from flows.trigger import deployment_name
@@ -40,6 +41,8 @@ START_S = 300
 """How long a run may take to begin before its place is given to the next; also how long a dead run keeps its place."""
 HEARTBEAT_S = 60
 POLL_S = 5
+LOOK_S = 60.0
+"""Time between two looks whether the server still knows the deployments that are served."""
 
 
 def deployments_of(project: Project, *, pool: str | None = None) -> list[RunnerDeployment]:
@@ -80,11 +83,12 @@ def deploy(project: Project, pool: str) -> dict[str, str]:
         By their names, as `prefect deployment run` takes them, when they run.
 
     Raises:
-        ServiceError: the server refused them; it names no such pool, or is away.
-        SettingsError: another project has deployments of this name there.
+        ServiceError: the server refused them, or is away.
+        SettingsError: there is no such pool, or another project has deployments of this name there.
     """
 
     async def all_of_them() -> dict[str, str]:
+        await _check_pool(pool)
         deployments = deployments_of(project, pool=pool)
         await _make_way(deployments, project)
         for deployment in deployments:
@@ -105,14 +109,16 @@ def serve(project: Project, ready: Callable[[dict[str, str]], None]) -> None:
         ready: called with the names of the deployments, and when each runs, when the server knows them.
 
     Raises:
-        ServiceError: the server refused them, or is away, also later.
+        ServiceError: the server refused them, or is away, also later; or it knows none of them any more.
         SettingsError: another project has deployments of this name there.
     """
 
     left: Sequence[UUID] = ()
+    made: Sequence[UUID] = ()
+    forgotten = False
 
     async def register(runner: Runner) -> dict[str, str]:
-        nonlocal left
+        nonlocal left, made
         deployments = deployments_of(project)
         await _make_way(deployments, project)
         made = [await runner.aadd_deployment(deployment) for deployment in deployments]
@@ -120,19 +126,26 @@ def serve(project: Project, ready: Callable[[dict[str, str]], None]) -> None:
         left = await close_dead_runs(project, await begun_runs(made))
         return _times(deployments, project)
 
+    async def look() -> None:
+        nonlocal forgotten
+        await _until_forgotten(made)
+        forgotten = True
+        os.kill(os.getpid(), signal.SIGTERM)  # stops runs at work as a supervisor does
+
     async def work(runner: Runner) -> None:
-        closing = asyncio.create_task(close_when_idle(project, left))
+        beside = [asyncio.create_task(close_when_idle(project, left)), asyncio.create_task(look())]
         try:
             await runner.start()
         finally:
-            closing.cancel()
+            for task in beside:
+                task.cancel()
 
     with _runner(project) as runner:
         ready(_asked(partial(register, runner)))
         try:
             asyncio.run(work(runner))
         except TerminationSignal:
-            return
+            pass
         except ExceptionGroup as group:
             if group.split(_of_a_server_that_is_away)[1] is not None:
                 raise
@@ -140,6 +153,11 @@ def serve(project: Project, ready: Callable[[dict[str, str]], None]) -> None:
                 "Prefect's server did not answer for some minutes, so the schedule is not served any more, and runs at "
                 "work were stopped; what they committed is kept. When it is back, start this again."
             ) from group
+    if forgotten:
+        raise ServiceError(
+            "Prefect's server knows none of the deployments any more, as when its database is another one, so nothing "
+            "would come due. Start this again to make them anew."
+        )
 
 
 def _of_a_server_that_is_away(error: BaseException) -> bool:
@@ -174,11 +192,25 @@ def _runner(project: Project) -> Generator[Runner]:
         yield runner
 
 
+async def _check_pool(name: str) -> None:
+    """Refuse a work pool that is not there; for deployments that it knows, Prefect's server answers with a bare 500."""
+    async with get_client() as client:
+        try:
+            await client.read_work_pool(name)
+        except ObjectNotFound:
+            known = [pool.name for pool in await client.read_work_pools()]
+            raise SettingsError(
+                f"Prefect's server has no work pool '{name}'; it has {', '.join(known) or 'none'}. To make it: "
+                f"prefect work-pool create {name} --type process"
+            ) from None
+
+
 async def _make_way(deployments: Sequence[RunnerDeployment], project: Project) -> None:
     """Look what the server knows under the deployments' names before they are made.
 
     One that somebody paused stays so; Prefect would let it go on, also when a supervisor starts the schedule again.
-    Schedules of one that has none any more are removed; Prefect would keep them. On the server that `siftline up`
+    Schedules of one that has none any more are removed; Prefect would keep them. Tags that somebody added stay, and in
+    the same work pool the queue and the job variables, which Prefect would take away. On the server that `siftline up`
     started for this project, another folder is the one from which it was moved or copied.
 
     Raises:
@@ -196,6 +228,10 @@ async def _make_way(deployments: Sequence[RunnerDeployment], project: Project) -
             if theirs and not _has_own_server(project) and Path(theirs).resolve() != project.root.resolve():
                 others[_full_name(deployment)] = theirs
             deployment.paused = known.paused or (bool(known.schedules) and not any(s.active for s in known.schedules))
+            deployment.tags = [*deployment.tags, *(tag for tag in known.tags if tag not in deployment.tags)]
+            if deployment.work_pool_name and deployment.work_pool_name == known.work_pool_name:
+                deployment.work_queue_name = known.work_queue_name
+                deployment.job_variables = known.job_variables or {}
             if not deployment.schedules:
                 idle += [(known.id, schedule.id) for schedule in known.schedules]
         if others:
@@ -256,6 +292,17 @@ async def close_dead_runs(project: Project, runs: Sequence[UUID]) -> Sequence[UU
         return runs
 
 
+async def _until_forgotten(deployments: Sequence[UUID]) -> None:
+    """Return when the server knows none of some deployments; the runner would go on, and nothing would come due."""
+    of_ours = DeploymentFilter.model_validate({"id": {"any_": deployments}})
+    known = True
+    while known:
+        await asyncio.sleep(LOOK_S)
+        with suppress(PrefectHTTPStatusError, httpx.HTTPError):
+            async with get_client() as client:
+                known = bool(await client.read_deployments(deployment_filter=of_ours, limit=1))
+
+
 async def close_when_idle(project: Project, runs: Sequence[UUID], *, every_s: float = POLL_S) -> None:
     """`close_dead_runs` as soon as no run is at work."""
     while runs:
@@ -284,8 +331,18 @@ def _has_own_server(project: Project) -> bool:
 
 
 def _asked(question: Callable[[], Any]) -> dict[str, str]:
+    async def asked() -> dict[str, str]:
+        async with get_client() as client:
+            try:
+                await client.raise_for_api_version_mismatch()
+            except RuntimeError as error:
+                if str(error).startswith("Failed to reach API"):
+                    raise behind(error) from error
+                raise other_version(error, str(client.api_url)) from error
+        return await question()
+
     try:
-        return asyncio.run(question())
+        return asyncio.run(asked())
     except (PrefectHTTPStatusError, DeploymentApplyError) as error:
         raise ServiceError(f"Prefect's server refused the deployments: {error}{log_in_hint(error)}") from error
     except httpx.HTTPError as error:

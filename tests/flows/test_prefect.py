@@ -16,9 +16,10 @@ import httpx
 import pyarrow as pa
 import pytest
 
+from flows.cli import doctor
 from flows.cli.main import run_command
 from flows.cli.run import _went_away  # pyright: ignore[reportPrivateUsage]
-from flows.prefect_server import check_api, configured_api_url, prefect_api
+from flows.prefect_server import QUIET, check_api, configured_api_url, prefect_api
 from flows.project import Project
 from tests.projects import ROOT, give_prefect_database
 from tests.servers import answering, make_certificate
@@ -26,7 +27,7 @@ from warehouse import Append, ServiceError, SettingsError, Upsert
 from warehouse.errors import DiskFull
 
 FLOW = """
-import json, sys
+import json, logging, sys
 from pathlib import Path
 from flows.prefect_server import prefect_api
 
@@ -42,7 +43,14 @@ with prefect_api(Path(sys.argv[1])) as url:
         calls.append(1)
         if len(calls) == 1:
             raise kind("first call")
-        return StageResult(stage="ingest", token="t", committed=False)
+        return StageResult(stage="ingest", token="t", committed=False, detail={"advice": "Look."})
+
+    class Kept(logging.Handler):
+        def emit(self, record):
+            lines.append(f"{record.levelname} {record.getMessage()}")
+
+    lines = []
+    logging.getLogger("prefect.task_runs").addHandler(Kept())
 
     class Project:
         root = Path(sys.argv[1])
@@ -71,7 +79,8 @@ with prefect_api(Path(sys.argv[1])) as url:
     let_in = [httpx.get(f"{url}/health", headers={"Origin": o}).headers.get("access-control-allow-origin") == o
               for o in ("http://evil.example", own, own.replace("127.0.0.1", "localhost"))]
     let_in.append(httpx.get(f"{url}/health", headers={"Host": "evil.example"}).status_code)
-    print(json.dumps([seen, let_in]))
+    looked = [line for line in lines if "Look." in line and "Finished" not in line]
+    print(json.dumps([seen, let_in, looked]))
 """
 
 
@@ -81,9 +90,10 @@ def test_only_transient_errors_are_retried_and_the_server_sees_the_end(tmp_path:
     command = [sys.executable, "-c", textwrap.dedent(FLOW), str(tmp_path)]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
     assert ended.returncode == 0, ended.stderr
-    seen, let_in = json.loads(ended.stdout.splitlines()[-1])
+    seen, let_in, looked = json.loads(ended.stdout.splitlines()[-1])
     assert seen == [[2, "", "COMPLETED", ["ingest"]], [1, "SettingsError", "FAILED", ["ingest"]]]
     assert let_in == [False, True, True, 400]
+    assert [line.split(" in ")[0] for line in looked] == ["WARNING ingest: nothing new"], "what is to be looked at"
     for word in ("telemetry", "database is locked", "Error logging to API"):
         assert word not in ended.stderr
 
@@ -108,6 +118,36 @@ def test_a_server_behind_a_log_in_is_not_away() -> None:
         check_api(f"{url}/api")
         with pytest.raises(ServiceError, match="404"):
             check_api(f"{url}/other")
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "words"),
+    [
+        (401, b"{}", "set PREFECT_API_AUTH_STRING"),
+        (403, b"{}", "set PREFECT_API_AUTH_STRING"),
+        (500, b"{}", "answers with an error: Server error '500"),
+        (200, b'"99.0.0"', "server: 99.0.0. Major versions must match). Bring both to one version"),
+    ],
+)
+def test_doctor_asks_a_server_as_a_run_will(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, answer: bytes, words: str
+) -> None:
+    class Gate(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            well = self.path.endswith("/health")
+            self.send_response(200 if well else status)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+    for name, value in QUIET.items():
+        monkeypatch.setenv(name, value)
+    with answering(Gate) as url:
+        monkeypatch.setenv("PREFECT_API_URL", f"{url}/api")
+        (found,) = doctor._prefect(tmp_path)  # pyright: ignore[reportPrivateUsage]
+    assert not found.well
+    assert f"{url}/api" in found.words
+    assert words in found.words
 
 
 def test_a_server_whose_authority_prefects_client_is_told_is_not_away(
@@ -250,7 +290,7 @@ from pathlib import Path
 from flows.prefect_server import prefect_api
 with prefect_api(Path(sys.argv[1])):
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate
     from flows.deployments import deploy
     from flows.processes import start_time
     from flows.project import Project
@@ -273,7 +313,7 @@ with prefect_api(Path(sys.argv[1])):
     def refusal():
         try:
             deploy(Project(north), "pool")
-        except ServiceError as error:
+        except (ServiceError, SettingsError) as error:
             return str(error)
 
     print(refusal())
@@ -285,6 +325,8 @@ with prefect_api(Path(sys.argv[1])):
         client.pause_deployment(client.read_deployment_by_name("cycle/tickets").id)
         upkeep = client.read_deployment_by_name("maintenance/tickets")
         client.update_deployment_schedule(upkeep.id, upkeep.schedules[0].id, active=False)
+        theirs = dict(work_queue_name="night", job_variables={"env": {"KEY": "k"}}, tags=["team"])
+        client.update_deployment(upkeep.id, DeploymentUpdate(work_pool_name="pool", **theirs))
         try:
             deploy(Project(south), "pool")
         except SettingsError as error:
@@ -292,6 +334,12 @@ with prefect_api(Path(sys.argv[1])):
         print(*deploy(Project(north), "pool").values(), sep="; ")
         flows = ("cycle", "collect", "refresh", "maintenance")
         print(*(client.read_deployment_by_name(f"{flow}/tickets").paused for flow in flows))
+        upkeep = client.read_deployment_by_name("maintenance/tickets")
+        print(upkeep.work_queue_name, upkeep.job_variables, upkeep.tags)
+        client.delete_work_pool("pool")
+        client.create_work_pool(WorkPoolCreate(name="other", type="process"))
+        print(refusal())
+        client.create_work_pool(WorkPoolCreate(name="pool", type="process"))
     moved = north.rename(north.with_name("moved"))
     services = moved / ".siftline" / "services"
     services.mkdir(parents=True)
@@ -354,6 +402,94 @@ with prefect_api(Path(sys.argv[1])):
 """
 
 
+FORGOTTEN = """
+import os, sys, threading
+from pathlib import Path
+from flows.prefect_server import prefect_api
+with prefect_api(Path(sys.argv[1])):
+    from prefect.client.orchestration import get_client
+    from flows import deployments
+    from flows.project import Project
+    from warehouse import ServiceError
+    root = Path(sys.argv[1]) / "project"
+    root.mkdir()
+    (root / "siftline.toml").write_text(
+        '[project]\\nname = "tickets"\\nclasses = ["a", "b"]\\n[[sources]]\\nname = "r"\\npath = "d.jsonl"\\n'
+    )
+    deployments.LOOK_S = 2.0
+    late = threading.Timer(120.0, os._exit, [1])
+    late.daemon = True
+    late.start()
+
+    def forget():
+        with get_client(sync_client=True) as client:
+            for known in client.read_deployments():
+                client.delete_deployment(known.id)
+
+    try:
+        deployments.serve(Project(root), lambda times: threading.Timer(5.0, forget).start())
+    except ServiceError as error:
+        print(error)
+"""
+
+
+def test_a_schedule_whose_server_has_another_database_ends_in_words(tmp_path: Path, prefect_database: Path) -> None:
+    (said,) = ended_well(FORGOTTEN, tmp_path, prefect_database)
+    assert said.startswith("Prefect's server knows none of the deployments any more")
+    assert said.endswith("Start this again to make them anew.")
+
+
+IN_A_FLOW_OF_ONES_OWN = """
+import json, os, sys
+from pathlib import Path
+os.environ["PREFECT_FLOWS_DEFAULT_RETRIES"] = "3"
+from flows.prefect_server import prefect_api
+with prefect_api(Path(sys.argv[1])):
+    from prefect import flow, task
+    from flows import pipelines
+    root = Path(sys.argv[1]) / "project"
+    root.mkdir()
+
+    def name_source(file):
+        source = f'[[sources]]\\nname = "r"\\npath = "{file}"\\ntext = "text"\\n'
+        (root / "siftline.toml").write_text('[project]\\nname = "p"\\nclasses = ["a", "b"]\\n' + source)
+
+    for file, texts in (("one.jsonl", ["x"]), ("two.jsonl", ["y", "z"])):
+        (root / file).write_text("".join(json.dumps({"text": text}) + "\\n" for text in texts))
+
+    @task
+    def beside():
+        return pipelines.collect("project")
+
+    @flow
+    def mine():
+        os.chdir(root.parent)
+        for file in ("one.jsonl", "two.jsonl"):
+            name_source(file)
+            print(pipelines.collect("project").last("ingest").rows_read)
+        print(Path.cwd() == root.parent)
+        print(beside.submit().result(raise_on_failure=False))
+
+    mine()
+    flows = (pipelines.cycle, pipelines.collect, pipelines.refresh, pipelines.maintenance)
+    print(mine.retries, *(flow.retries for flow in flows))
+"""
+
+
+def test_in_a_flow_of_ones_own_a_run_reads_the_settings_anew_and_leaves_the_process_as_it_is(
+    tmp_path: Path, prefect_database: Path
+) -> None:
+    first, second, at_home, in_a_task, retries = ended_well(IN_A_FLOW_OF_ONES_OWN, tmp_path, prefect_database)
+    assert (first, second) == ("1", "2")
+    assert at_home == "True"
+    assert (
+        'not in a task. To have several run at once, start their deployments: run_deployment("cycle/NAME")' in in_a_task
+    )
+    assert retries == "3 0 0 0 0", (
+        "by a profile's default, a scheduled run would wait for a retry, and never have failed"
+    )
+
+
 def test_who_serves_a_schedule_anew_closes_the_runs_that_died(tmp_path: Path, prefect_database: Path) -> None:
     assert ended_well(DEAD_RUN, tmp_path, prefect_database) == ["RUNNING CANCELLED", "RUNNING", "CRASHED PENDING"]
 
@@ -372,9 +508,10 @@ def ended_well(script: str, folder: Path, database: Path) -> list[str]:
 
 def test_a_project_does_not_take_the_deployments_of_another_of_its_name(tmp_path: Path, prefect_database: Path) -> None:
     told = ended_well(SAME_NAME, tmp_path, prefect_database)
-    no_pool, no_log_in, refused, again, paused, moved, place, renamed = told
-    assert "pool" in no_pool
-    assert "not found" in no_pool
+    no_pool, no_log_in, refused, again, paused, theirs, pool_gone, moved, place, renamed = told
+    make_it = "To make it: prefect work-pool create pool --type process"
+    assert no_pool == f"Prefect's server has no work pool 'pool'; it has none. {make_it}"
+    assert pool_gone == f"Prefect's server has no work pool 'pool'; it has other. {make_it}", "and no bare 500"
     assert "PREFECT_API_AUTH_STRING" in no_log_in
     assert f"cycle/tickets for the project in {tmp_path / 'north'}, not for {tmp_path / 'south'}" in refused
     ways = [f"prefect deployment delete {flow}/tickets" for flow in ("cycle", "collect", "refresh", "maintenance")]
@@ -386,5 +523,6 @@ def test_a_project_does_not_take_the_deployments_of_another_of_its_name(tmp_path
         "30 3 * * * (UTC), paused in Prefect",
     ]
     assert paused == "True False False True", "what somebody paused stays so, when the schedule is made anew"
+    assert theirs == "night {'env': {'KEY': 'k'}} ['siftline', 'tickets', 'team']", "what somebody gave it stays too"
     assert (moved, place) == ("4", str(tmp_path / "moved")), "on its own server a project that was moved goes on"
     assert renamed == "letters letters letters letters my-own", "and one with a new name has none under the former"
