@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 from uuid import UUID
 
 from prefect import flow, task
@@ -27,6 +27,7 @@ from prefect.exceptions import Abort, TerminationSignal
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run as this_flow_run
 from prefect.states import Cancelled, Completed, Failed
+from pydantic import Field
 
 from active.queue import refusals
 from engine.errors import EngineError, UnavailableError
@@ -155,7 +156,7 @@ def told_besides(result: StageResult) -> list[str]:
 # `retries=0`: with PREFECT_FLOWS_DEFAULT_RETRIES of a profile, Prefect would wait for a retry that nobody begins, since
 # a process that it started for a run ends with it.
 @flow(name="cycle", flow_run_name="cycle of {project}", retries=0, persist_result=False, validate_parameters=False)
-def cycle(project: str, simulated: bool = False, max_passes: int | None = None) -> Any:
+def cycle(project: str, simulated: bool = False, max_passes: Annotated[int, Field(ge=1)] | None = None) -> Any:
     """The whole pipeline, until there is nothing left to do or people have to answer.
 
     Args:

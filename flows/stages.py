@@ -20,7 +20,7 @@ from features.index import build_index
 from features.ingest import ingest
 from features.sources import find_files
 from flows.project import Project
-from warehouse import Progress, StageResult, silent
+from warehouse import Progress, SettingsError, StageResult, silent
 from weak_labels.apply import vote
 from weak_labels.end_model import end_model
 from weak_labels.evaluate import evaluate, evaluate_rivals
@@ -194,7 +194,12 @@ def run_passes(run_stage: RunStage, *, simulated: bool, max_passes: int | None =
         run_stage: runs one stage by name.
         simulated: let the simulated annotator answer after each push.
         max_passes: stop after this many passes even when answers came in; None for no limit.
+
+    Raises:
+        SettingsError: no pass is to be made.
     """
+    if max_passes is not None and max_passes < 1:
+        raise SettingsError(f"max_passes is {max_passes}; give 1 or more, or none for no limit.")
     results: list[StageResult] = []
     passes = 0
     while max_passes is None or passes < max_passes:

@@ -1,0 +1,17 @@
+"""A run makes one pass over the stages or more."""
+
+import pytest
+
+from flows.stages import run_passes
+from warehouse import SettingsError, StageResult
+
+
+@pytest.mark.parametrize("passes", [0, -1])
+def test_no_pass_is_no_run(passes: int) -> None:
+    """The command refuses it by itself; from Prefect's pages it was a Completed run that did nothing."""
+
+    def run_stage(stage: str) -> StageResult:
+        raise AssertionError(stage)
+
+    with pytest.raises(SettingsError, match="give 1 or more"):
+        run_passes(run_stage, simulated=False, max_passes=passes)
