@@ -68,6 +68,7 @@ def ask_again(lake: Lake, index: Callable[[], VectorIndex], config: AskAgainConf
 
     Items whose edit was taken back get the task again that people answered before it.
 
+    Nobody is asked again about an answered item that is not of the split train any more: no model would learn from it.
     Items that were edited before they were sent only get their row corrected. Tasks under way (`sent`) wait for the
     next run. Items with imported labels, which have no row yet, get one when they are asked about.
 
@@ -84,11 +85,12 @@ def ask_again(lake: Lake, index: Callable[[], VectorIndex], config: AskAgainConf
         wanted: dict[str, Why] = {
             item: "edited"
             for item, row in rows.items()
-            if row["content_hash"] != row["now"] and row["state"] in ("planned", "confirmed", "answered")
+            if row["content_hash"] != row["now"]
+            and (row["state"] in ("planned", "confirmed") or (row["state"] == "answered" and row["train"]))
         }
         back = _answered_before(reader, config, {item: rows[item]["now"] for item in wanted})
         lost = sum(rows[item]["state"] == "answered" and item not in back for item in wanted)
-        open_items = {item for item, row in rows.items() if row["state"] == "answered"} - set(wanted)
+        open_items = {item for item, row in rows.items() if row["state"] == "answered" and row["train"]} - set(wanted)
         open_items |= _imported(reader) - set(rows)
         _add(
             wanted,
@@ -149,6 +151,7 @@ def _rows(reader: Reader, project: str) -> dict[str, dict[str, Any]]:
     found = reader.arrow(
         f"""
         SELECT q.* EXCLUDE (run_id, committed_at), {sent_hash(shown_keys("q.content_hash"))} AS now,
+               i.split = 'train' AS train,
                coalesce(p.confidence, 0) AS new_confidence,
                CASE WHEN k.multi_label THEN -1 ELSE coalesce(p.class_id, -1) END AS new_prediction,
                CASE WHEN k.multi_label THEN p.class_ids END AS new_predictions
@@ -227,6 +230,7 @@ def _imported_rows(reader: Reader, project: str, items: list[str]) -> dict[str, 
             "reason": "",
             "content_hash": content_hash,
             "now": content_hash,
+            "train": True,
             "task_id": "",
         }
         for place, (item, content_hash) in enumerate(sorted(hashes), 1)
@@ -288,4 +292,4 @@ def _planned(row: dict[str, Any], why: Why, reason: str) -> dict[str, Any]:
         "predictions": row["new_predictions"] if edited else None,
         "confidence": row["new_confidence"] if edited else 0.0,
     }
-    return {key: value for key, value in planned.items() if key != "now" and not key.startswith("new_")}
+    return {key: value for key, value in planned.items() if key not in ("now", "train") and not key.startswith("new_")}

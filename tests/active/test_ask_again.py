@@ -1,6 +1,6 @@
 """Asking again: edited texts, contested and suspicious labels get a fresh task, once, within their budgets."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
 
@@ -285,6 +285,25 @@ def test_contested_labels_get_another_opinion_within_the_budget_the_least_certai
     collect(lake, folder, CONFIG)
     assert (gold(lake, fresh[0]), row_of(lake, fresh[0])["state"]) == ([1], "answered")
     assert gold(lake, fresh[1]) != []  # the label stays while it is asked again
+
+
+def test_nobody_is_asked_again_about_what_moved_to_another_split(pool: SmallPool, folder: TaskFolder) -> None:
+    lake, (edited, contested) = pool.lake, pool.ids[3:5]
+    for item, said in ((edited, (1, 1)), (contested, (1, 2))):
+        for who, class_id in zip(("ann", "bob"), said, strict=True):
+            answer(folder, item, class_id, who)
+    collect(lake, folder, CONFIG)
+    change_text(lake, edited, "another text")
+    assert set(ask_again_in(lake, "test")) == set()
+    assert set(ask_again_in(lake, "train")) == {"edited", "disagreement", "advice"}
+
+
+def ask_again_in(lake: Lake, split: str) -> Mapping[str, object]:
+    """Move all items to a split, and ask again."""
+    with lake.stage("ingest", version=1, inputs=("items",), params={"split": split}) as stage:
+        moved = stage.arrow("SELECT * EXCLUDE (run_id, committed_at) REPLACE (? AS split) FROM items", [split])
+        stage.commit([Upsert("items", moved)])
+    return ask_again(lake, no_index, OPINIONS).detail
 
 
 def test_a_share_of_the_budget_is_as_many_labels_as_a_person_would_count(pool: SmallPool, folder: TaskFolder) -> None:
