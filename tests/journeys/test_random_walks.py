@@ -98,7 +98,10 @@ class Walk:
         tasks = self.tasks()
         for task in self.random.sample(tasks, min(len(tasks), 4)):
             for who in self.random.sample(["ann", "bob"], self.random.choice([1, 1, 2])):
+                before = [said["result"] for said in task.get("annotations") or [] if said["completed_by"] == who]
                 labels = None if self.random.random() < 0.1 else [self.random.choice(CLASSES)]
+                if before and labels and before[0] and before[0][0]["value"]["choices"] == labels:
+                    continue  # saved again as it was it keeps its time
                 folder.annotate(task["id"], labels=labels, annotator=who, seconds=3.0)
 
     def take_answer_back(self) -> None:
