@@ -59,7 +59,7 @@ def _read(response: httpx.Response) -> httpx.Response:
     """The answer with its body."""
     content = bytearray()
     try:
-        packed = response.headers.get_list("content-encoding", split_commas=True)
+        packed = response.headers.get("content-encoding", "identity").lower().replace(" ", "").split(",")
         if len(packed) > 1 or not UNPACKED.issuperset(packed):
             raise httpx.DecodingError(f"it is packed as {', '.join(packed)}, which may unpack to any size")
         for part in response.iter_bytes():

@@ -248,10 +248,10 @@ def _goes_with(hits: int, right: int, share: float, config: SuggestConfig) -> bo
         share: of its class among all of that half.
         config: what is enough.
     """
-    from scipy.special import bdtrc  # takes a tenth of a second to import
-
     if hits < config.min_hits or right / hits < config.min_precision:
         return False
+    from scipy.special import bdtrc  # takes a tenth of a second to import
+
     return float(bdtrc(right - 1, hits, share)) <= BY_CHANCE
 
 

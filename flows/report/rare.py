@@ -48,7 +48,8 @@ def rare_sentence(confusion: Matrix, names: Sequence[str]) -> str:
     """What accuracy says of the rare classes, and what the scored items say nothing of; empty where all is well."""
     totals = [sum(row) for row in confusion]
     if (n := sum(totals)) and max(totals) == n:
-        return f"All {count(n)} scored items are '{names[totals.index(n)]}', so accuracy says nothing of other classes."
+        all_are = "The one scored item is" if n == 1 else f"All {count(n)} scored items are"
+        return f"{all_are} '{names[totals.index(n)]}', so accuracy says nothing of other classes."
     return f"{_hidden(confusion, names)} {_absent(confusion, names)}".strip()
 
 
@@ -75,6 +76,9 @@ def _absent(confusion: Matrix, names: Sequence[str]) -> str:
     absent = [f"'{names[c]}'" for c, total in enumerate(totals) if not total]
     if not absent or not sum(totals):
         return ""
-    more = f" and {counted(len(absent) - NAMED, 'other')}" if len(absent) > NAMED else ""
-    these = "it" if len(absent) == 1 else "these"
-    return f"No scored item is {' or '.join(absent[:NAMED])}{more}: nothing is measured of {these}."
+    if len(absent) == 1:
+        return f"No scored item is {absent[0]}: nothing is measured of it."
+    named = absent[:NAMED]
+    if more := len(absent) - len(named):
+        named.append(f"of {counted(more, 'other class', 'other classes')}")
+    return f"No scored item is {', '.join(named[:-1])} or {named[-1]}: nothing is measured of these."

@@ -205,7 +205,7 @@ def test_a_body_that_drips_is_given_up() -> None:
         LabelStudioService(url, CANARY, "some project", timeout_s=0.3).pull()
 
 
-@pytest.mark.parametrize(("packed", "words"), [("gzip", "larger than 256 MiB"), ("gzip, gzip", "any size")])
+@pytest.mark.parametrize(("packed", "words"), [("GZIP", "larger than 256 MiB"), ("gzip, gzip", "any size")])
 def test_an_answer_that_unpacks_to_any_size_is_given_up(packed: str, words: str) -> None:
     content = gzip.compress(bytes(300 * 2**20))
 

@@ -120,6 +120,19 @@ def test_a_server_behind_a_log_in_is_not_away() -> None:
             check_api(f"{url}/other")
 
 
+def refusing(status: int, answer: bytes) -> type[BaseHTTPRequestHandler]:
+    """A server that is well, and gives this one answer to all else."""
+
+    class Gate(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path.endswith("/health") else status)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+    return Gate
+
+
 @pytest.mark.parametrize(
     ("status", "answer", "words"),
     [
@@ -132,22 +145,54 @@ def test_a_server_behind_a_log_in_is_not_away() -> None:
 def test_doctor_asks_a_server_as_a_run_will(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, answer: bytes, words: str
 ) -> None:
-    class Gate(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            well = self.path.endswith("/health")
-            self.send_response(200 if well else status)
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
-
     for name, value in QUIET.items():
         monkeypatch.setenv(name, value)
-    with answering(Gate) as url:
+    with answering(refusing(status, answer)) as url:
         monkeypatch.setenv("PREFECT_API_URL", f"{url}/api")
         (found,) = doctor._prefect(tmp_path)  # pyright: ignore[reportPrivateUsage]
     assert not found.well
     assert f"{url}/api" in found.words
     assert words in found.words
+
+
+def test_who_deploys_is_told_of_a_server_of_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run_command(["init", str(tmp_path / "p"), "--classes", "a,b"]) == 0
+    for name, value in QUIET.items():
+        monkeypatch.setenv(name, value)
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows.deployments import deploy
+
+    with (
+        answering(refusing(200, b'"99.0.0"')) as url,
+        temporary_settings({PREFECT_API_URL: f"{url}/api"}),
+        pytest.raises(SettingsError, match=r"server: 99\.0\.0\. Major versions must match"),
+    ):
+        deploy(Project(tmp_path / "p"), "pool")
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "words"),
+    [
+        (403, b"{}", "set PREFECT_API_AUTH_STRING"),
+        (200, b'"99.0.0"', "server: 99.0.0. Major versions must match). Bring both to one version"),
+    ],
+)
+def test_a_run_says_why_a_server_does_not_take_it(tmp_path: Path, status: int, answer: bytes, words: str) -> None:
+    (tmp_path / "d.jsonl").write_text('{"text": "x"}\n')
+    assert run_command(["init", str(tmp_path / "p"), "--source", str(tmp_path / "d.jsonl"), "--classes", "a,b"]) == 0
+    with answering(refusing(status, answer)) as url:
+        ended = subprocess.run(
+            [sys.executable, "-m", "flows.cli.main", "run", "--project", str(tmp_path / "p")],
+            cwd=ROOT,
+            env={**os.environ, "PREFECT_API_URL": f"{url}/api"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert ended.returncode == (3 if status == 403 else 2), ended.stderr
+    assert words in " ".join(ended.stderr.split())
+    assert "Traceback" not in ended.stderr
 
 
 def test_a_server_whose_authority_prefects_client_is_told_is_not_away(

@@ -41,6 +41,7 @@ SAID = (
             False,
         ),
         ([[0, 0], [2, 98]], "All 100 scored items are 'spam', so accuracy says nothing of other classes.", False),
+        ([[0, 0], [0, 1]], "The one scored item is 'spam', so accuracy says nothing of other classes.", False),
         ([[50, 0, 0], [0, 50, 0], [0, 0, 0]], "No scored item is '<b>ad': nothing is measured of it.", False),
     ],
 )
@@ -51,10 +52,13 @@ def test_what_accuracy_hides_is_said(confusion: Matrix, said: str, few: bool) ->
 
 
 def test_of_many_classes_without_a_scored_item_some_are_named() -> None:
-    confusion = [[int(a == b < 2) for b in range(9)] for a in range(9)]
-    assert rare_sentence(confusion, "abcdefghi") == (
-        "No scored item is 'c' or 'd' or 'e' or 'f' or 'g' and 2 others: nothing is measured of these."
-    )
+    def said(classes: str) -> str:
+        return rare_sentence([[int(a == b < 2) for b in range(len(classes))] for a in range(len(classes))], classes)
+
+    assert said("abcd") == "No scored item is 'c' or 'd': nothing is measured of these."
+    for classes, more in (("abcdefgh", "1 other class"), ("abcdefghi", "2 other classes")):
+        words = f"No scored item is 'c', 'd', 'e', 'f', 'g' or of {more}: nothing is measured of these."
+        assert said(classes) == words
 
 
 def test_a_run_status_and_the_report_say_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
