@@ -45,8 +45,8 @@ def check_url(url: str) -> None:
 def client_for(url: str, headers: dict[str, str], timeout: httpx.Timeout) -> httpx.Client:
     """An HTTP client for one server. A proxy of HTTP_PROXY, HTTPS_PROXY or ALL_PROXY cannot reach loopback addresses,
     so those are asked directly; certificates named by SSL_CERT_FILE hold for both. An answer that is packed or larger
-    than `LARGEST_ANSWER` raises httpx.DecodingError, and one that drips in longer than the
-    timeout httpx.ReadTimeout.
+    than `LARGEST_ANSWER` raises httpx.DecodingError, and one whose body takes longer than the read timeout
+    httpx.ReadTimeout.
 
     Raises:
         OptionError: the proxy that the environment names cannot be used.

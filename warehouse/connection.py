@@ -80,7 +80,8 @@ class Location:
         if "hostaddr" in self.catalog.lower():  # a password in ~/.pgpass is found by host, and sent to hostaddr
             raise SettingsError(
                 "[warehouse] catalog names a hostaddr, by which a password that belongs to host would go to another "
-                "server. Leave it out, and name the server by host."
+                "server. Leave it out, and name the server by host; an address of your own goes into the environment "
+                "variable PGHOSTADDR."
             )
         if self.catalog != "sqlite" and not self.catalog.startswith(self._POSTGRES):
             raise SettingsError(

@@ -170,7 +170,6 @@ def test_a_wrong_key_is_an_error_without_the_key(tmp_path: Path, s3: S3, monkeyp
     [
         {"catalog": "postgres:dbname=x password=secret"},
         {"catalog": "postgres:postgresql://me:secret@host/x"},
-        {"catalog": "postgres:dbname=x host=db hostaddr=192.0.2.1"},
         {"catalog": "mysql:x"},
         {"data": "elsewhere"},
     ],
@@ -179,6 +178,11 @@ def test_a_place_of_another_form_or_with_a_password_is_refused(tmp_path: Path, w
     with pytest.raises(SettingsError) as refused:
         Location(folder=tmp_path, **wrong)
     assert "secret" not in str(refused.value)
+
+
+def test_an_address_beside_the_host_comes_from_the_environment_only(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="PGHOSTADDR"):
+        Location(folder=tmp_path, catalog="postgres:dbname=x host=db hostaddr=192.0.2.1")
 
 
 def test_a_backslash_in_the_path_is_refused_where_the_data_would_be_below_it(tmp_path: Path) -> None:
