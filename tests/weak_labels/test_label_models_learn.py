@@ -163,7 +163,7 @@ class TestAuto:
         judged = fit(votes, AUTO, gold=first(truth, 80)).detail
         assert judged["auto"]["by"].startswith("gold")
         assert judged["reason"].startswith(
-            "auto took anchored: right on 72 gold labels that were held back from it: anchored "
+            "auto took anchored by 72 gold labels that were held back from it (right: anchored "
         )
 
     def test_gold_labels_judge_nothing_that_saw_them(self) -> None:

@@ -73,8 +73,8 @@ def in_words(kind: str, figures: dict[str, Any]) -> str:
     if "accuracy" in figures:
         ranked = ", ".join(f"{name} {share:.1%}" for name, share in figures["accuracy"].items())
         return (
-            f"auto took {kind}: right on {figures['gold_labels']:,} gold labels that were held back from it: {ranked}; "
-            "another than anchored has to be clearly ahead."
+            f"auto took {kind} by {figures['gold_labels']:,} gold labels that were held back from it (right: "
+            f"{ranked}); another than anchored has to be clearly ahead."
         )
     lead, error = figures["held_out_lead_over_majority"], figures["standard_error"]
     margin = f"log-likelihood {lead:+.4f} +- {error:.4f}"
