@@ -4,15 +4,13 @@ Every figure comes from a table or view of the warehouse; nothing is recomputed 
 nothing that grows with the number of items is loaded: histograms and quantiles are made by DuckDB, texts are cut there.
 """
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from active.explore import FairScore, score_fair_sample
-from flows.report.in_use import belief_in_weak_labels, scored_before, unread_share
+from flows.report.in_use import belief_in_weak_labels, json_object, latest_counts, scored_before, unread_share
 from flows.report.sample import TEXT_CHARS, MapItems, Row, read_map_items
 from warehouse.reader import Reader
 from weak_labels.gold_file import also_in_train
@@ -161,7 +159,7 @@ def read_facts(reader: Reader, *, seed: int = 0) -> Facts:
         or "test"
     )
     multi_label = bool(reader.scalar("SELECT bool_or(multi_label) FROM classes"))
-    counted, counted_labels = _counted(reader, split, "accuracy")
+    counted, counted_labels = latest_counts(reader, split, "accuracy")
     confusion, by_class = counted.get("confusion", []), counted.get("by_class", [])
     is_open, total, queue = _queue(reader)
     answers = reader.rows(
@@ -212,7 +210,7 @@ def read_facts(reader: Reader, *, seed: int = 0) -> Facts:
         },
         confusion=confusion,
         confusion_labels=counted_labels if confusion or by_class else 0,
-        calibration_by_chance=_counted(reader, split, "calibration_error")[0].get("by_chance"),
+        calibration_by_chance=latest_counts(reader, split, "calibration_error")[0].get("by_chance"),
         scored_items=sum(map(sum, confusion)) or int(counted.get("items", 0)),
         also_in_train=also_in_train(reader, split),
         multi_label=multi_label,
@@ -270,15 +268,6 @@ def _dicts(reader: Reader, sql: str) -> list[Row]:
     return reader.arrow(sql).to_pylist()
 
 
-def _object(text: str | None) -> dict[str, Any]:
-    """A column that holds a JSON object; anything else is an empty one."""
-    try:
-        value = json.loads(text or "{}")
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
 def _series(reader: Reader, name: str, split: str) -> dict[str, list[Point]]:
     values: dict[str, dict[int, list[float]]] = {}
     for series, labels, value in reader.rows(
@@ -301,16 +290,6 @@ def _series(reader: Reader, name: str, split: str) -> dict[str, list[Point]]:
         ]
         for series, points in values.items()
     }
-
-
-def _counted(reader: Reader, split: str, name: str) -> tuple[dict[str, Any], int]:
-    """What was counted beside the latest figure of a name, and the gold labels that it was reached with."""
-    rows = reader.rows(
-        "SELECT detail, labels FROM metrics WHERE series = 'siftline' AND name = ? AND split = ? "
-        "ORDER BY labels DESC, committed_at DESC LIMIT 1",
-        [name, split],
-    )
-    return (_object(rows[0][0]), int(rows[0][1])) if rows else ({}, 0)
 
 
 def _batches(reader: Reader) -> list[Row]:
@@ -412,7 +391,7 @@ def _queue(reader: Reader) -> tuple[bool, int, list[Row]]:
 
 def _ingests(reader: Reader) -> list[Row]:
     return [
-        {"committed_at": at, "seconds": seconds, "run_id": run_id, **_object(detail)}
+        {"committed_at": at, "seconds": seconds, "run_id": run_id, **json_object(detail)}
         for at, seconds, run_id, detail in reader.rows(
             "FROM (SELECT committed_at, seconds, run_id, detail FROM runs WHERE stage = 'ingest' "
             f"ORDER BY committed_at DESC, run_id LIMIT {NEWEST_ROWS}) ORDER BY committed_at"
@@ -426,4 +405,4 @@ def _runs(reader: Reader) -> list[Row]:
         "FROM (SELECT run_id, stage, rows_read, rows_written, seconds, committed_at FROM runs "
         f"ORDER BY committed_at DESC, run_id LIMIT {NEWEST_ROWS}) ORDER BY committed_at, run_id",
     )
-    return [{**row, "rows_written": _object(row["rows_written"])} for row in rows]
+    return [{**row, "rows_written": json_object(row["rows_written"])} for row in rows]

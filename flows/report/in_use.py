@@ -1,5 +1,8 @@
 """What is in use now, as the report and the end of a run tell it: the encoder and the newest end model."""
 
+import json
+from typing import Any
+
 from features.embed import UNREAD
 from warehouse.reader import Reader
 
@@ -43,3 +46,22 @@ def unread_share(reader: Reader) -> float:
         "SELECT coalesce(sum(items * unread) / sum(items), 0) FROM told",
         [UNREAD, encoder_in_use(reader)],
     )
+
+
+def latest_counts(reader: Reader, split: str, name: str) -> tuple[dict[str, Any], int]:
+    """What was counted beside the latest figure of a name, and the gold labels that it was reached with."""
+    rows = reader.rows(
+        "SELECT detail, labels FROM metrics WHERE series = 'siftline' AND name = ? AND split = ? "
+        "ORDER BY labels DESC, committed_at DESC LIMIT 1",
+        [name, split],
+    )
+    return (json_object(rows[0][0]), int(rows[0][1])) if rows else ({}, 0)
+
+
+def json_object(text: str | None) -> dict[str, Any]:
+    """A column that holds a JSON object; anything else is an empty one."""
+    try:
+        value = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,8 +1,8 @@
 """What accuracy hides where nearly all items have one class: whoever always says that class is nearly always right."""
 
-import json
 from collections.abc import Sequence
 
+from flows.report.in_use import latest_counts
 from flows.report.text import count, counted, percent, score
 from warehouse import Reader
 from weak_labels.report import wilson
@@ -17,12 +17,7 @@ NAMED = 5
 
 def latest_confusion(reader: Reader, split: str) -> Matrix:
     """Of the end model that was scored last with the most labels; empty where none was, or in a multi-label project."""
-    detail = reader.scalar(
-        "SELECT detail FROM metrics WHERE series = 'siftline' AND name = 'accuracy' AND split = ? "
-        "ORDER BY labels DESC, committed_at DESC LIMIT 1",
-        [split],
-    )
-    return json.loads(detail or "{}").get("confusion", [])
+    return latest_counts(reader, split, "accuracy")[0].get("confusion", [])
 
 
 def dominant(confusion: Matrix) -> int | None:
