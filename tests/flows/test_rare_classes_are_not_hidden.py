@@ -63,11 +63,7 @@ def test_of_many_classes_without_a_scored_item_some_are_named() -> None:
 
 def test_a_run_status_and_the_report_say_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     opened, said = Project(full_project(tmp_path)), rare_sentence(NEVER, CLASSES)
-    with opened.lake.stage("evaluate", version=1, inputs=(), params={"one": "class"}) as stage:
-        scored = stage.arrow("SELECT * EXCLUDE (run_id, committed_at) FROM metrics WHERE series = 'siftline'")
-        detail = json.dumps({"confusion": NEVER})
-        rows = [{**row, "detail": detail} for row in scored.to_pylist()]
-        stage.commit([Upsert("metrics", pa.Table.from_pylist(rows))])
+    write_detail(opened, {"confusion": NEVER})
     print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
     shown = capsys.readouterr().out
     assert said in shown.replace("\n", " ")
@@ -81,6 +77,17 @@ def test_a_run_status_and_the_report_say_it(tmp_path: Path, capsys: pytest.Captu
     assert "balanced = true" not in capsys.readouterr().out, "it is so already"
     assert run_command(["status", "--project", str(tmp_path)]) == 0
     assert said in capsys.readouterr().out.replace("\n", " ")
+    write_detail(opened, ["of", "somebody", "else"])
+    assert run_command(["status", "--project", str(tmp_path)]) == 0
+    assert said not in capsys.readouterr().out.replace("\n", " ")
+
+
+def write_detail(opened: Project, detail: object) -> None:
+    """What is counted beside all scores."""
+    with opened.lake.stage("evaluate", version=1, inputs=(), params={"detail": str(detail)}) as stage:
+        scored = stage.arrow("SELECT * EXCLUDE (run_id, committed_at) FROM metrics WHERE series = 'siftline'")
+        rows = [{**row, "detail": json.dumps(detail)} for row in scored.to_pylist()]
+        stage.commit([Upsert("metrics", pa.Table.from_pylist(rows))])
 
 
 def test_labels_that_cannot_raise_accuracy_are_not_called_worth_nothing(tmp_path: Path) -> None:
