@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import dataclasses
+import gzip
 import hashlib
 import signal
 import socket
@@ -201,16 +202,19 @@ def test_a_server_that_is_away_is_said_to_be_away() -> None:
         RemoteEncoder("http://127.0.0.1:9", patience_s=0.3)
 
 
-def test_an_answer_that_cannot_be_unpacked_is_none() -> None:
-    def garble(handler: BaseHTTPRequestHandler, _: bytes) -> None:
+@pytest.mark.parametrize("content", [b"hello", gzip.compress(b"{}")])
+def test_an_answer_that_is_packed_is_none(content: bytes) -> None:
+    """Nobody asked for it, and it may unpack to any size."""
+
+    def pack(handler: BaseHTTPRequestHandler, _: bytes) -> None:
         handler.send_response(200)
         handler.send_header("Content-Encoding", "gzip")
-        handler.send_header("Content-Length", "5")
+        handler.send_header("Content-Length", str(len(content)))
         handler.end_headers()
-        handler.wfile.write(b"hello")
+        handler.wfile.write(content)
 
-    with http_server(garble) as url, pytest.raises(UnavailableError, match="gives answers that are not taken"):
-        RemoteEncoder(url, patience_s=0.3)
+    with http_server(pack) as url, pytest.raises(UnavailableError, match="they are packed, which was not asked for"):
+        RemoteEncoder(url, patience_s=0)
 
 
 def test_an_answer_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
