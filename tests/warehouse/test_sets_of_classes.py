@@ -169,6 +169,12 @@ def test_ids_of_a_label_file_are_those_of_items(lake: Lake, tmp_path: Path, ids:
         assert sorted(reader.rows("SELECT item_id FROM items")) == sorted((text,) for text in texts)
 
 
+def test_half_a_surrogate_pair_in_an_id_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "gold.jsonl").write_text('{"id": "a\\ud800", "label": "a"}\n', "utf-8")
+    with pytest.raises(DataError, match="where a character lacks its half"):
+        read_label_file(tmp_path / "gold.jsonl")
+
+
 @pytest.mark.parametrize("label", ['["a", "a"]', "[7]", "null", "{}"])
 def test_a_label_that_is_none_is_refused(tmp_path: Path, label: str) -> None:
     (tmp_path / "gold.jsonl").write_text(f'{{"id": 1, "label": {label}}}\n', "utf-8")

@@ -180,6 +180,17 @@ def test_a_word_that_is_no_better_than_its_class_is_anyhow_is_no_candidate(lake:
     assert ("'now'" in code.get(CLASSES[0], "")) == (hits == 80), "three of three are no sign where 96 of 100 are right"
 
 
+def test_a_cell_in_which_its_class_is_rarer_than_anywhere_is_no_candidate(lake: Lake) -> None:
+    texts = {f"i{n:03}": f"{WORDS[n % 3]} the day {n}" for n in range(360)}
+    add_items(lake, texts)
+    add_vectors(lake)
+    # One topic is of one class alone; of the other two 87% are.
+    add_classes_and_gold(lake, {item: int(n % 3 > 0 and n % 24 < 3) for n, item in enumerate(texts)})
+    cells = [s for s in found(lake, dataclasses.replace(CONFIG, cells=3)).found if s.code.startswith("cluster")]
+    assert cells
+    assert all(s.precision == 1 for s in cells)
+
+
 def test_nothing_good_enough_is_said(lake: Lake) -> None:
     add_items(lake, {f"i{n}": f"word{n}" for n in range(30)})
     add_classes_and_gold(lake, {f"i{n}": n % 3 for n in range(30)})
