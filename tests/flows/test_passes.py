@@ -15,3 +15,10 @@ def test_no_pass_is_no_run(passes: int) -> None:
 
     with pytest.raises(SettingsError, match="give 1 or more"):
         run_passes(run_stage, simulated=False, max_passes=passes)
+
+
+def test_prefect_refuses_it_before_a_run_begins() -> None:
+    from flows.pipelines import cycle
+
+    [number, _] = cycle.parameters.model_dump()["properties"]["max_passes"]["anyOf"]
+    assert number == {"minimum": 1, "type": "integer"}
