@@ -23,6 +23,9 @@ ASKED = """
         ) q ON q.item_id = i.item_id
 """
 """Joins the items `i` with the labels in force `g` and with what people were asked `q`."""
+MANY = 20
+"""Labels that say something by being the same: a class that 15 of 100 items have is among 20 drawn ones in 96 of 100
+cases, so what is missing from them is rare."""
 ANSWERED = f"coalesce(q.hash = {sent_hash(shown_keys('q.hash'))}, false)"
 """There, whether enough people have seen an item as it is now: without a label it was skipped."""
 
@@ -103,6 +106,15 @@ class Pool:
             return bool(len(weak))
         most = weak == weak.max(axis=1, keepdims=True)  # of two classes that are tied, both
         return bool((most != most[:1]).any())
+
+    @property
+    def all_alike(self) -> bool:
+        """Whether many labels are there, all of them the same, and nothing else has taught the end model.
+
+        In a multi-label project the end model is silent just while people gave all items the same classes.
+        """
+        silent = not self.has_prediction.any() and not self.weakly_taught
+        return silent and len(self.labelled) >= MANY and len(np.unique(self.gold)) == 1
 
     @property
     def taken(self) -> Rows:

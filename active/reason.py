@@ -19,6 +19,7 @@ SURE = 0.5
 CLOSE = 0.9
 NEARLY_ALL = 0.995
 NEAR = "close to one already labelled or queued"
+ALIKE = "all labels so far are the same, so what is unlike them is worth most"
 WORTH_SAYING = 0.00005
 """Half of the last digit that is written."""
 TOGETHER = 100_000
@@ -50,6 +51,7 @@ def _reasons(pool: Pool, speaks_for: Rows, redundancy: Floats, settled: Floats, 
         _predictions(pool, rows),
         _worded(percent, rows, lambda row: _settles(float(settled[row]))),
         _worded(redundancy[rows] >= CLOSE, rows, lambda row: NEAR if redundancy[row] >= CLOSE else None),
+        *([pa.array([ALIKE] * len(rows), pa.string())] if pool.all_alike else []),
     ]
     sentences = pc.binary_join_element_wise(*parts, "; ", null_handling="skip")
     return pc.binary_join_element_wise(sentences, ".", "")

@@ -2,7 +2,8 @@
 
 The value is the doubt of the end model over the whole pool that a label would settle (`active.information`), as a share
 of the largest there is: 1 is the most useful label of this cycle, 0.5 one that is worth half of it, and 0 that of a
-near-duplicate of a labelled or queued item, which is never asked about. With weak labels it is that of `active.taught`.
+near-duplicate of a labelled or queued item, which is never asked about. With weak labels it is that of `active.taught`;
+while many labels are all the same it is `unlikeness` (decision 0194).
 Four components, each between 0 and 1, are kept beside it, so that a person can see where a value comes from:
 
 - representativeness: the same gain as if the class of every item were equally open,
@@ -82,6 +83,20 @@ def taught(pool: Pool, graph: PoolGraph) -> Estimate | None:
     if not pool.weakly_taught:
         return None
     return Estimate.of(pool, graph, uncertainty(graph, pool.question), conflict(pool))
+
+
+def unlikeness(nearest: Floats) -> Floats:
+    """The value [N] while many labels are all the same (`Pool.all_alike`): one minus the cosine of the nearest of them.
+
+    What is typical has been asked about by then, and was of one class. Another one, if there is any, is rarer, and what
+    the labels tell least about is where it is found with the fewest more (decision 0194).
+
+    Args:
+        nearest: cosine of the nearest taken item [N].
+
+    Source: Sener, Savarese (2018), Active Learning for Convolutional Neural Networks: A Core-Set Approach, algorithm 1.
+    """
+    return 1.0 - nearest
 
 
 def shares(gains: Floats, rows: Rows) -> Floats:
@@ -192,7 +207,7 @@ def estimate_values(lake: Lake, index: VectorIndex, config: ValueConfig, progres
     """
     params = {"neighbors": config.neighbors}
     inputs = ("items", "vectors", "weak_labels", "predictions", "annotations", "annotator_skills")
-    with lake.stage("value", version=8, inputs=inputs, params=params) as stage:
+    with lake.stage("value", version=9, inputs=inputs, params=params) as stage:
         if stage.done:
             return stage.result()
         if not len(index):
@@ -231,6 +246,8 @@ def estimate_values(lake: Lake, index: VectorIndex, config: ValueConfig, progres
         value = shares(gains, rows)
         if estimate is not None:
             value = np.where(redundancy < NEAR_DUPLICATE, estimate.worth(cover, redundancy), 0.0)
+        elif pool.all_alike:
+            value = np.where(redundancy < NEAR_DUPLICATE, unlikeness(redundancy), 0.0)
         settled = gains / known.doubt if known.doubt > 0 else gains
         seconds = expected_seconds(stage, [pool.item_ids[row] for row in rows])
         table = pa.table(

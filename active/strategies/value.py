@@ -1,20 +1,21 @@
 """Selection by value: always the item whose label settles most of what the end model does not know about the pool.
 
-Where labels have a cost it is the item that settles most for a second of a person's time.
+While many labels are all the same it is the item that is least like these. Where labels have a cost it is what is best
+for a second of a person's time.
 """
 
 import numpy as np
 
 from active.strategies.base import Pick, Picking, Situation
-from active.value import information, taught
+from active.value import information, taught, unlikeness
 
 
 def pick_value(situation: Situation, batch: int) -> Pick:
     """Greedy by the gain of `active.information`, which is estimated again after each pick as if it were labelled.
 
     The value of a pick is its gain over that of the first one, and never above that of the one before. With weak labels
-    the value of `active.taught` takes the place of the gain. Either is divided by the expected seconds where they are
-    given; a second of the item that takes the fewest counts 1.
+    the value of `active.taught` takes the place of the gain, and while many labels are all the same `unlikeness`. Each
+    is divided by the expected seconds where they are given; a second of the item that takes the fewest counts 1.
 
     Source: see `active.information`; the greedy pick is that of Nemhauser, Wolsey, Fisher (1978), An Analysis of
     Approximations for Maximizing Submodular Set Functions, with costs that of Leskovec et al. (2007), Cost-effective
@@ -30,6 +31,10 @@ def pick_value(situation: Situation, batch: int) -> Pick:
         while pick.wants(batch):
             row = pick.take(estimate.worth(cover, pick.nearest) * weight)
             cover = np.maximum(cover, graph.cover(np.array([row])))
+        return pick.done()
+    if situation.pool.all_alike:
+        while pick.wants(batch):
+            pick.take(unlikeness(pick.nearest) * weight)
         return pick.done()
     known = information(situation.pool, graph)
     first, value = 0.0, 1.0

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from active.graph import Floats, PoolGraph, Rows
-from active.pool import Pool
+from active.pool import MANY, Pool
 from active.strategies import STRATEGIES, Pick, Situation, Strategy, find_strategy
 from tests.active.pools import CLASSES, clusters, unit
 from warehouse import DataError, SettingsError
@@ -340,6 +340,51 @@ class TestValue(StrategyContract):
         two = picked(2, NONE)
         then = picked(1, two.rows[:1])
         assert (then.rows[0], then.values[0]) == (two.rows[1], pytest.approx(two.values[1]))
+
+    def test_while_many_labels_are_the_same_the_farthest_from_all_of_them_is_asked_about(self) -> None:
+        """Twenty labels of the large cluster, and one item far from it: the value of its pick is its distance."""
+        vectors, classes = clusters(N)
+        kept = np.append(np.flatnonzero(classes == 0), np.flatnonzero(classes == 1)[0])
+        given = unsaid(vectors[kept], labelled=np.arange(MANY), gold=np.zeros(MANY, np.int64))
+        pick = STRATEGIES["value"](given, 3)
+        nearest = given.graph.nearest(given.pool.taken)
+        assert pick.rows[0] == len(kept) - 1
+        assert pick.values[0] == pytest.approx(1.0 - nearest[pick.rows[0]])
+        assert (np.diff(pick.values) <= 0).all()
+
+    def test_seconds_count_also_while_many_labels_are_the_same(self) -> None:
+        given = unsaid(clusters(N)[0], labelled=np.arange(MANY), gold=np.zeros(MANY, np.int64))
+        first = int(STRATEGIES["value"](given, 1).rows[0])
+        seconds = np.where(np.arange(N) == first, 100.0, 1.0)
+        assert STRATEGIES["value"](replace(given, seconds=seconds), 1).rows[0] != first
+
+    @pytest.mark.parametrize(
+        "gold", [[], [0] * (MANY - 1), [0] * MANY + [1], [0, 1, 2] * 10], ids=["none", "few", "one other", "three"]
+    )
+    def test_without_many_labels_that_are_the_same_nothing_is_otherwise(
+        self, gold: list[int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        given = unsaid(clusters(N)[0], labelled=np.arange(len(gold)), gold=np.array(gold, np.int64))
+        found = STRATEGIES["value"](given, 12)
+        monkeypatch.setattr(Pool, "all_alike", False)
+        before = STRATEGIES["value"](given, 12)
+        assert found.rows.tolist() == before.rows.tolist()
+        assert found.values.tolist() == before.values.tolist()
+
+    def test_labels_that_are_the_same_say_nothing_where_functions_taught_or_the_end_model_speaks(self) -> None:
+        gold = np.zeros(MANY, np.int64)
+        alike = unsaid(clusters(N)[0], labelled=np.arange(MANY), gold=gold).pool
+        assert alike.all_alike
+        assert replace(alike, multi_label=True, gold=gold - 1).all_alike
+        assert not replace(alike, weak=np.eye(len(CLASSES))[np.arange(N) % len(CLASSES)]).all_alike
+        assert not replace(alike, has_prediction=np.arange(N) == 0).all_alike
+
+
+def unsaid(vectors: np.ndarray, *, labelled: Rows, gold: Rows) -> Situation:
+    """A situation in which no model has said anything."""
+    n = len(vectors)
+    given = situation(vectors, np.full((n, len(CLASSES)), 1 / len(CLASSES)), labelled=labelled, queued=NONE)
+    return replace(given, pool=replace(given.pool, gold=gold, has_prediction=np.zeros(n, np.bool_)))
 
 
 def test_every_strategy_inherits_the_contract() -> None:

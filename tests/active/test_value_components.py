@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from active.graph import PoolGraph
-from active.pool import read_pool
+from active.graph import NEAR_DUPLICATE, PoolGraph
+from active.pool import MANY, read_pool
+from active.reason import ALIKE
 from active.select import SelectConfig, select
 from active.value import (
     ValueConfig,
@@ -90,6 +91,34 @@ def test_a_labelled_neighbour_takes_value_away(lake: Lake, tmp_path: Path) -> No
     assert after["redundancy"] > 0.9
     assert after["value"] < before["value"] / 2
     assert "close to one already labelled" in str(after["reason"])
+
+
+def test_while_many_labels_are_the_same_what_is_unlike_them_is_worth_most(lake: Lake, tmp_path: Path) -> None:
+    vectors, classes = clusters(90)
+    same = [f"i{row:05d}" for row in np.flatnonzero(classes == 0)]
+    pool = small_pool(lake, tmp_path, vectors)
+
+    def of() -> dict[str, dict[str, float | str]]:
+        estimate_values(lake, pool.index(), ValueConfig())
+        return values(pool)
+
+    label(pool, dict.fromkeys(same[: MANY - 1], 0))
+    few = of()
+    assert not any(ALIKE in str(row["reason"]) for row in few.values())
+    label(pool, {same[MANY - 1]: 0})
+    many = {item: row for item, row in of().items() if item != same[MANY - 1]}
+    for row in many.values():
+        redundancy = float(row["redundancy"])
+        assert row["value"] == pytest.approx(1 - redundancy if redundancy < NEAR_DUPLICATE else 0, abs=2e-6)
+        assert str(row["reason"]).endswith(f"; {ALIKE}.")
+    select(lake, pool.index(), SelectConfig(project="p", batch=3))
+    with lake.read() as reader:
+        first = reader.rows("SELECT item_id, value, reason FROM queue ORDER BY rank LIMIT 1")[0]
+    best = max(many, key=lambda item: float(many[item]["value"]))
+    assert first == (best, many[best]["value"], many[best]["reason"])
+    assert best not in same
+    label(pool, {best: 1})
+    assert not any(ALIKE in str(row["reason"]) for row in of().values())
 
 
 def test_uncertainty_is_the_margin_of_the_item_and_its_neighbours() -> None:
