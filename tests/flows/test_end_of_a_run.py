@@ -165,6 +165,29 @@ def test_labels_that_are_all_alike_or_against_the_functions_are_told(
     assert f"of another class: siftline import labels.csv --project {opened.root}" in shown
 
 
+def test_a_function_that_is_mostly_wrong_is_not_named_where_its_class_is_much_rarer_still(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is right on 1 of 12: far less than chance where a third of the items has its class, and much where 1% has."""
+    opened = Project(shutil.copytree(project, tmp_path / "copy"))
+    with opened.lake.stage("vote", version=1, inputs=(), params={"one": "list"}) as stage:
+        votes = stage.arrow(
+            "SELECT item_id, 'list' AS lf_name, '1' AS lf_version, 'h' AS input_hash, 1::SMALLINT AS vote "
+            "FROM gold_labels WHERE class_ids <> [1] OR item_id = (FROM gold_labels SELECT min(item_id) "
+            "WHERE class_ids = [1])"
+        )
+        stage.commit([Upsert("lf_votes", votes)])
+    for share, named in (("0.33", True), ("0.01", False)):
+        with opened.lake.stage("end_model", version=1, inputs=(), params={"share": share}) as stage:
+            said = stage.arrow(
+                "SELECT * EXCLUDE (run_id, committed_at) "
+                f"REPLACE ([1 - {share}, {share}, 0]::FLOAT[] AS probs) FROM predictions"
+            )
+            stage.commit([Upsert("predictions", said)])
+        print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
+        assert ("People contradict most votes of 'list' (11 of 12" in capsys.readouterr().out) == named
+
+
 def test_the_time_of_some_answers_is_not_told_as_that_of_all(
     project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
