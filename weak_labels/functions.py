@@ -249,9 +249,10 @@ def load_functions(path: Path | str, classes: Sequence[str]) -> list[LabelingFun
             )
         found.append(dataclasses.replace(function, name=name, source=path))
     _check_none_lost(path, {variable for variable, thing in vars(module).items() if _as_function(thing) is not None})
-    if not found:
+    if not found and getattr(module, "functions", None) != []:
         raise SettingsError(
-            f"{path} defines no labeling function. Write one, such as: about_sports = keywords('sports', ['match'])"
+            f"{path} defines no labeling function. Write one, such as: about_sports = keywords('sports', ['match']); "
+            "to go without, write: functions = []"
         )
     check_functions(found, classes, where=str(path))
     return found

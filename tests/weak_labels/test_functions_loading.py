@@ -78,6 +78,10 @@ def test_modules_beside_the_file_can_be_imported(tmp_path: Path) -> None:
     assert str(tmp_path) not in sys.path
 
 
+def test_a_file_may_say_that_there_are_none(tmp_path: Path) -> None:
+    assert names(write_functions(tmp_path, "functions = []")) == []
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
@@ -85,7 +89,7 @@ def test_modules_beside_the_file_can_be_imported(tmp_path: Path) -> None:
         ("x = 1\n\ndef f(:\n", r"labeling_functions\.py:3: SyntaxError"),
         ("import sys\nsys.exit(3)\n", r"labeling_functions\.py:2: SystemExit: 3"),
         ("from weak_labels import regex\nr = regex('sports', '(')\n", r"labeling_functions\.py:2: regex\('sports'"),
-        ("x = 1\n", "defines no labeling function"),
+        ("x = 1\n", r"defines no labeling function.*; to go without, write: functions = \[\]"),
         (
             "from weak_labels import keywords\na = keywords('sports', ['x'])\n\na = keywords('sports', ['y'])\n",
             r"labeling_functions\.py:4: 'a' is defined in line 2 already",
