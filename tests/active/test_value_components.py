@@ -121,6 +121,14 @@ def test_while_many_labels_are_the_same_what_is_unlike_them_is_worth_most(lake: 
     assert not any(ALIKE in str(row["reason"]) for row in of().values())
 
 
+@pytest.mark.parametrize("classes", [[], [0, 2]])
+def test_so_it_is_in_a_multi_label_project(lake: Lake, tmp_path: Path, classes: list[int]) -> None:
+    pool = small_pool(lake, tmp_path, clusters(60)[0], multi_label=True)
+    label(pool, {item: classes for item in pool.ids[:MANY]})
+    estimate_values(lake, pool.index(), ValueConfig())
+    assert all(str(row["reason"]).endswith(f"; {ALIKE}.") for row in values(pool).values())
+
+
 def test_uncertainty_is_the_margin_of_the_item_and_its_neighbours() -> None:
     vectors = unit([[1, 0], [1, 0.01], [0, 1]])
     graph = PoolGraph.build(vectors, np.array([[0.99], [0.99], [0]], np.float32), np.array([[1], [0], [-1]]))
