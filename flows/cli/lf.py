@@ -11,7 +11,7 @@ from pathlib import Path
 from features.embed import encode_texts
 from features.ingest import ingest
 from flows.cli.console import excerpt, out, print_table, safe, say
-from flows.cli.look import project_hint, simulated_mark
+from flows.cli.look import project_hint, shown_path, simulated_mark
 from flows.project import Project
 from flows.report.text import counted
 from warehouse import Lake, SettingsError, WarehouseNotFound
@@ -126,7 +126,8 @@ def report_functions(root: Path, where: str | None, examples: int) -> None:
         return
     _print_figures(found, "labeling functions" + ("" if where is None else f" where {where}") + mark)
     if not found.functions:
-        out.print("No votes yet: siftline run" + project_hint(root))
+        path = shown_path(project.root / project.settings.weak_labels.functions)
+        out.print(f"No function has voted yet. Write some in {path}, then: siftline run" + project_hint(root))
         return
     if found.pairs:
         columns = ["function", "says the same as", "both vote on", "agree", "overlap"]

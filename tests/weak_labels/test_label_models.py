@@ -305,3 +305,10 @@ def test_wrong_settings_are_named(change: dict[str, object], message: str) -> No
     settings: dict[str, object] = {"classes": CLASSES, **change}
     with pytest.raises(SettingsError, match=message):
         LabelModelConfig(**settings)  # pyright: ignore[reportArgumentType]
+
+
+def test_who_wants_no_functions_is_told_of_no_model_that_needs_some() -> None:
+    for functions, told in ((0, False), (2, True)):
+        votes = VoteMatrix.from_dense(np.zeros((5, functions), np.int64), len(CLASSES))
+        fitted = fit(votes, LabelModelConfig(kind="auto", classes=CLASSES))
+        assert (fitted.kind, "reason" in fitted.detail) == ("majority", told)

@@ -138,10 +138,11 @@ def fit(
     used, reason, detail = config.kind, "", dict[str, Any]()
     if config.kind not in ("majority", "anchored") and voting < SMALLEST_L:
         used = "majority"
-        reason = (
-            f"{_TITLE[config.kind]} needs {SMALLEST_L} different functions that vote on train items, there are "
-            f"{voting}: used the soft majority."
-        )
+        if given.functions:
+            reason = (
+                f"{_TITLE[config.kind]} needs {SMALLEST_L} different functions that vote on train items, there are "
+                f"{voting}: used the soft majority."
+            )
     anchored = fit_anchored(distinct, train_N, gold_N, began) if used in GOLD_KINDS else None
 
     @cache
