@@ -26,6 +26,7 @@ from flows.processes import last_words
 from warehouse import ServiceError, SettingsError
 from warehouse.address import is_own, is_plain_address
 from warehouse.errors import DiskFull
+from warehouse.scratch import roomy_folder
 
 START_TIMEOUT_S = 300.0
 DATABASE = "prefect.db"
@@ -278,6 +279,18 @@ def _send_what_waits(url: str) -> None:
     EventsWorker.drain_all(timeout=5)
 
 
+def _check_loopback(port: int) -> None:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except (ConnectionRefusedError, TimeoutError):  # as it should be: nobody listens there yet
+        return
+    except OSError as error:
+        raise ServiceError(
+            f"This machine does not reach itself at 127.0.0.1 ({error.strerror}), where a run asks its own Prefect "
+            "server. Switch its loopback on (as root: ip link set lo up) and run again."
+        ) from error
+
+
 @contextmanager
 def _own_server(home: Path, meanwhile: Callable[[], object]) -> Generator[str]:
     data = data_in(home)
@@ -285,11 +298,13 @@ def _own_server(home: Path, meanwhile: Callable[[], object]) -> Generator[str]:
     door = socket.socket()
     door.bind(("127.0.0.1", 0))
     port = door.getsockname()[1]
+    _check_loopback(port)
     environment = {
         **own_pages(port),
         **os.environ,
         **QUIET,
         **data,
+        "TMPDIR": roomy_folder(),  # SQLite's temporary files too: it tries no other where the one named is full
         "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
         **{f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in _SERVICES},
     }
@@ -314,6 +329,10 @@ def _own_server(home: Path, meanwhile: Callable[[], object]) -> Generator[str]:
             if process.poll() is not None:
                 if full := disk_full(home):
                     raise full
+                if "disk is full" in log.read_text("utf-8", "replace"):  # SQLite's word, also of its temporary files
+                    from warehouse.disk import temporary_full
+
+                    raise temporary_full()
                 raise ServiceError(
                     f"Prefect's server ended with code {process.returncode} ({last_words(log)}). "
                     f"If its data is damaged, delete {home}: it holds only the history of flow runs."

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
@@ -261,6 +262,49 @@ def test_a_server_that_cannot_start_says_what_is_wrong(tmp_path: Path, monkeypat
     words = r"code 1 \(.*ImportError: a part of the installation is missing\)\. "
     with pytest.raises(ServiceError, match=words), prefect_api(tmp_path):
         pass
+
+
+STARTS = """
+import sys
+from pathlib import Path
+from flows.prefect_server import prefect_api
+from warehouse.errors import DiskFull, ServiceError
+
+try:
+    with prefect_api(Path(sys.argv[1])):
+        print("started")
+except (DiskFull, ServiceError) as error:
+    print(error)
+"""
+
+
+def start_in(namespace: Sequence[str], before: str, folder: Path) -> str:
+    """What a process that starts a server prints in a namespace of its own, in which a shell did something before."""
+    unshare = ["unshare", "--map-root-user", *namespace]
+    if subprocess.run([*unshare, "true"], capture_output=True).returncode:
+        pytest.skip("this machine lets nobody have a namespace of their own (user namespaces are off)")
+    asked = ["sh", "-c", f'{before} exec "$2" -c "$3" "$1"', "sh", str(folder), sys.executable, STARTS]
+    ended = subprocess.run([*unshare, *asked], cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    return ended.stdout
+
+
+def test_a_machine_that_does_not_reach_itself_is_told_at_once(tmp_path: Path) -> None:
+    assert "does not reach itself at 127.0.0.1 (Network is unreachable)" in start_in(["--net"], "", tmp_path)
+    assert not (tmp_path / "prefect" / "server.log").exists()
+
+
+@pytest.mark.parametrize("fill", [True, False], ids=["full", "small"])
+def test_a_temporary_folder_without_room_is_passed_over_or_named(tmp_path: Path, fill: bool) -> None:
+    (tmp_path / "small").mkdir()
+    mount = 'mount -t tmpfs -o size=8k tmpfs "$1/small" && export TMPDIR="$1/small";'
+    full = 'cat /dev/zero 2>/dev/null > "$1/small/full";' if fill else ""
+    told = start_in(["--mount"], f"{mount} {full}", tmp_path)
+    if fill:
+        assert told == "started\n"
+    else:
+        assert f"The disk of the temporary folder {tmp_path / 'small'} is full" in told
+        assert "let the environment variable TMPDIR name a folder with more" in told
 
 
 @pytest.mark.parametrize(("free", "words"), [(0, "0 KiB free"), (2**30, "siftline down, then siftline up")])
