@@ -24,6 +24,12 @@ from warehouse.rounding import three_decimals
 if TYPE_CHECKING:
     from warehouse import Progress as ProgressCallback
 
+_LIMIT_SIGNS = ("can't start new thread", "failed to map segment", "can't allocate memory", "Cannot allocate memory")
+"""What Python says of threads, the loader of libraries, torch and the system of memory that they do not get."""
+_PROXIES = ("all_proxy", "http_proxy", "https_proxy")
+_PROXY_SIGNS = ("Using SOCKS proxy", "Unknown scheme for proxy URL")
+"""What httpx says of a proxy for which it lacks a package, or of a kind that it does not know."""
+
 
 class EndNow(ServiceError):
     """A service is away, and the command must not wait for threads of a library that still try to reach it."""
@@ -225,6 +231,26 @@ def say(message: str) -> None:
 
 def of_the_system(error: OSError) -> str:
     """An error of the system in words, with the way out."""
+    if isinstance(error.filename, os.PathLike):
+        error.filename = os.fspath(error.filename)
     if "temporary directory" in str(error):
         return f"{error}. Set the environment variable TMPDIR to a folder that can be written to."
     return f"{error}. Check that the place exists, has space and may be read and written."
+
+
+def of_surroundings(error: Exception) -> str | None:
+    """An error by a limit of the process or by its environment, in words with the way out; None for others."""
+    why = str(error).partition("\n")[0].rstrip(".") or "no memory was left"
+    if isinstance(error, MemoryError) or any(sign in why for sign in _LIMIT_SIGNS):
+        return (
+            f"The memory or the threads that this process may have do not suffice ({why}). `ulimit -v` and `ulimit -u` "
+            "show its limits, `free -m` the memory; with more of both call it again. What was committed is kept."
+        )
+    if why.startswith(_PROXY_SIGNS):
+        named = [name for name in os.environ if name.lower() in _PROXIES and not os.environ[name].startswith("http")]
+        without = " ".join(f"-u {name}" for name in sorted(named))
+        return (
+            f"The environment names a proxy that is of no use ({why}). `env {without} siftline ...` goes without it. "
+            "To go through a SOCKS proxy, write it as socks5://host:port and call `pip install 'httpx[socks]'`."
+        )
+    return None

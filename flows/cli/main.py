@@ -49,7 +49,20 @@ def main() -> None:
         _end_now(3)  # at a usual end Prefect's client tries for 7 s with each event to reach its server
     if code == _INTERRUPTED and _only_reads(sys.argv[1:]):
         _end_now(code)  # at a usual end a thread that DuckDB still has sometimes aborts the process
-    sys.exit(code)
+    sys.exit(_last_words(code))
+
+
+def _last_words(code: int) -> int:
+    """Write what was printed and still waits, or say that it cannot be; returns the exit code."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # It waits on, and Python's end would try again. Source: https://docs.python.org/3/library/signal.html#note-on-sigpipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if code == 0 and not isinstance(error, BrokenPipeError):
+            console.say(f"siftline: {console.of_the_system(error)}")
+            return 2
+    return code
 
 
 def _give_streams() -> None:
@@ -62,11 +75,24 @@ def _give_streams() -> None:
 
 
 def _give_home() -> None:
-    """Name `/`, as containers do, as the home of a user id that has neither `HOME` nor a line in passwd."""
+    """Name `/`, as containers do, as the home of a user id that has neither `HOME` nor a line in passwd.
+
+    A home that only somebody else may enter is none: what changes the user may leave root's in `HOME`.
+    """
+    if not _has_home():
+        os.environ.pop("HOME", None)
+        if not _has_home():
+            os.environ["HOME"] = "/"
+
+
+def _has_home() -> bool:
     try:
-        Path.home()
-    except RuntimeError:
-        os.environ["HOME"] = "/"
+        (Path.home() / "any").lstat()
+    except (PermissionError, RuntimeError):
+        return False
+    except OSError:
+        pass  # one that is not there yet
+    return True
 
 
 def _give_letters() -> None:
@@ -126,10 +152,6 @@ def run_command(arguments: list[str]) -> int:
     except (SiftlineError, EngineError) as error:
         console.say(f"siftline: {error}")
         return 3 if isinstance(error, Transient | UnavailableError) else 2
-    except RuntimeError as error:
-        if "Query interrupted" not in str(error):  # DuckDB's word when a signal reaches it in a query
-            raise
-        return _interrupted(arguments)
     except _duckdb_error() as error:
         from warehouse.disk import temporary_fault
 
@@ -143,6 +165,13 @@ def run_command(arguments: list[str]) -> int:
         return 2
     except OSError as error:
         console.say(f"siftline: {console.of_the_system(error)}")
+        return 2
+    except (ImportError, MemoryError, RuntimeError, ValueError) as error:
+        if "Query interrupted" in str(error):  # DuckDB's word when a signal reaches it in a query
+            return _interrupted(arguments)
+        if (told := console.of_surroundings(error)) is None:
+            raise
+        console.say(f"siftline: {told}")
         return 2
     if code == _INTERRUPTED:  # typer's answer to Ctrl-C, without a word
         return _interrupted(arguments)

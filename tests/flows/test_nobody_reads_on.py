@@ -32,3 +32,33 @@ def test_a_run_whose_reader_left_goes_on(opened: Callable[[], tuple[int, int]]) 
         os.close(reader)
         assert run.communicate("\n")[0] == "done\n"
     assert run.returncode == 0
+
+
+def print_to(output: int, *command: str) -> tuple[int, str]:
+    """The exit code of a command that keeps what it prints until its end, and what it says on standard error."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "flows.cli.main", *command],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
+        stdout=output,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    return ended.returncode, ended.stderr
+
+
+@pytest.mark.parametrize("command", [["questions"], ["--help"]], ids=" ".join)
+def test_what_a_command_prints_last_goes_to_nobody_without_a_word(command: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    assert print_to(writer, *command) == (0, "")
+    os.close(writer)
+
+
+@pytest.mark.parametrize("command", [["questions"], ["--help"]], ids=" ".join)
+def test_what_a_command_prints_last_onto_a_full_disk_is_told_once(command: list[str]) -> None:
+    with open("/dev/full", "wb") as full:
+        code, told = print_to(full.fileno(), *command)
+    assert code == 2
+    assert told.startswith("siftline: [Errno 28] No space left on device. ")
+    assert told.count("\n") == 1
