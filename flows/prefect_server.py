@@ -7,6 +7,7 @@ the project, its services are off, and it exits when the pipe to its parent clos
 
 import logging
 import os
+import re
 import shutil
 import socket
 import ssl
@@ -30,6 +31,7 @@ from warehouse.scratch import roomy_folder
 
 START_TIMEOUT_S = 300.0
 DATABASE = "prefect.db"
+_SQLITE_PATH_BYTES = 504  # 512 with the ending of its journal. Source: MAX_PATHNAME in SQLite's os_unix.c
 _NEEDED_BYTES = 1024 * 1024  # with less the database of a new server has no room
 
 PYTHON = (sys.executable, "-P")
@@ -66,12 +68,18 @@ def data_in(home: Path) -> dict[str, str]:
     """The settings by which a Prefect server keeps all its data in a folder.
 
     Raises:
-        SettingsError: its database would be another file.
+        SettingsError: its database would be another file, or one that cannot be opened.
     """
-    if "?" in str(home):
+    if wrong := re.search(r"\?|%[0-9A-Fa-f]{2}", str(home)):
+        found = "a question mark, at which Prefect would end" if wrong[0] == "?" else f"{wrong[0]}, which would change"
         raise SettingsError(
-            f"{home} has a question mark, at which Prefect would end the name of its database. Give the project's "
-            "folder another name, or set PREFECT_API_URL to a server that you have."
+            f"{home} has {found} the name of its database. Give the project's folder another name, or set "
+            "PREFECT_API_URL to a server that you have."
+        )
+    if len(os.fsencode(home / DATABASE)) > _SQLITE_PATH_BYTES:
+        raise SettingsError(
+            f"{home / DATABASE} is longer than the {_SQLITE_PATH_BYTES} bytes that SQLite takes. Move the project to a "
+            "folder with a shorter path."
         )
     return {
         "PREFECT_HOME": str(home),

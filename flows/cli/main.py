@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 a defect of Siftline; 2 something the user can mend (the m
 lock is away, the same command may work later; 130 interrupted.
 """
 
+import errno
 import io
 import os
 import re
@@ -158,6 +159,13 @@ def run_command(arguments: list[str]) -> int:
         if told := temporary_fault(str(error)):
             console.say(f"siftline: {told}")
             return 3
+        if os.strerror(errno.EACCES) in str(error):
+            console.say(
+                f"siftline: {error}\nThat is no sign of damage: who wrote a file of the warehouse alone may read it. "
+                "Let one user run the project, or have that user open it to a group, anew after each run: "
+                "chmod -R g+rwX lake .siftline"
+            )
+            return 2
         console.say(
             f"siftline: the warehouse cannot be read: {error}\nIf a file of its is damaged or missing, `siftline "
             "verify` names it; bring it back from a backup. Without one, the answers in it are lost."

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import duckdb
 import httpx
 import pytest
 
@@ -119,6 +120,20 @@ def test_a_limit_of_memory_or_threads_is_told_and_no_other_fault(
     if not isinstance(error, MemoryError):
         with pytest.raises(type(error)):
             run_command(["run"])
+
+
+def test_a_file_of_another_users_in_the_warehouse_is_not_called_damaged(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(arguments: list[str], *, standalone_mode: bool) -> None:
+        raise duckdb.IOException('IO Error: Cannot open file "lake/data/main/items/a.parquet": Permission denied')
+
+    monkeypatch.setattr("flows.cli.main.app", fails)
+    assert run_command(["status"]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "a.parquet" in told
+    assert "no sign of damage" in told
+    assert "backup" not in told
 
 
 @pytest.mark.parametrize("proxy", ["socks://127.0.0.1:9", "socks5://127.0.0.1:9"])

@@ -252,6 +252,11 @@ def test_a_server_that_ends_on_a_full_disk_says_so_and_none_starts_under_a_quest
     refused = pytest.raises(SettingsError, match=r"name of its database\. Give the project's folder another name")
     with refused, prefect_api(tmp_path / "what?" / ".siftline"):
         pass
+    # Its database was in the folder `my tickets` beside this one.
+    with pytest.raises(SettingsError, match="has %20, which would change"), prefect_api(tmp_path / "my%20tickets"):
+        pass
+    with pytest.raises(SettingsError, match="folder with a shorter path"), prefect_api(tmp_path / "/".join("d" * 250)):
+        pass
 
 
 def test_a_server_that_cannot_start_says_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
