@@ -138,7 +138,7 @@ def fit(
     used, reason, detail = config.kind, "", dict[str, Any]()
     if config.kind not in ("majority", "anchored") and voting < SMALLEST_L:
         used = "majority"
-        if given.functions:
+        if given.functions or config.kind != "auto":  # who has none, and chose no model, lacks nothing
             reason = (
                 f"{_TITLE[config.kind]} needs {SMALLEST_L} different functions that vote on train items, there are "
                 f"{voting}: used the soft majority."
