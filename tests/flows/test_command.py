@@ -2,14 +2,11 @@
 
 import os
 import re
-import resource
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
-import duckdb
-import httpx
 import pytest
 
 from engine.client import DEFAULT_ACTIVE
@@ -56,117 +53,6 @@ def siftline(*arguments: str, cwd: Path = ROOT, **environment: str) -> subproces
         check=False,
         env={**os.environ, **environment},
     )
-
-
-def test_a_user_id_without_a_home_or_a_name_is_served_and_in_a_locale_without_its_letters(tmp_path: Path) -> None:
-    (tmp_path / "fruit.csv").write_text("text\ngood apple\nbad pear\n")
-    unknown = "import pwd; pwd.getpwuid = {}.__getitem__; from flows.cli.main import main; main()"
-    environment = {k: v for k, v in os.environ.items() if k not in ("HOME", "XDG_CACHE_HOME")}
-    environment["PYTHONIOENCODING"] = "ascii"
-    for command in ("init . --source fruit.csv --classes good,mürbe", "doctor"):
-        ended = subprocess.run(
-            [sys.executable, "-c", unknown, *command.split()],
-            cwd=tmp_path,
-            env={**environment, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            encoding="utf-8",
-            check=False,
-        )
-        assert ended.returncode == 0, ended.stderr
-        assert "init" not in command or "'mürbe'" in ended.stdout
-        assert "Traceback" not in ended.stderr
-
-
-def test_a_home_that_only_somebody_else_may_enter_is_none(tmp_path: Path) -> None:
-    as_no_root = ["unshare", "--user"] if os.geteuid() == 0 else []
-    if as_no_root and subprocess.run([*as_no_root, "true"], capture_output=True).returncode:
-        pytest.skip("root may enter all, and this machine lets nobody be less (user namespaces are off)")
-    home = tmp_path / "home"
-    home.mkdir(mode=0o000)
-    look = "from flows.cli import main; main._give_home(); import os, prefect.settings; print(os.environ.get('HOME'))"
-    ended = subprocess.run(
-        [*as_no_root, sys.executable, "-c", look],
-        env={**os.environ, "HOME": str(home), "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr  # Prefect looks there for its profiles as soon as it is imported
-    assert ended.stdout.strip() != str(home)
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        MemoryError(),
-        RuntimeError("can't start new thread"),
-        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
-        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes.\nat a.cpp:1"),
-    ],
-    ids=str,
-)
-def test_a_limit_of_memory_or_threads_is_told_and_no_other_fault(
-    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def fails(arguments: list[str], *, standalone_mode: bool) -> None:
-        raise error
-
-    monkeypatch.setattr("flows.cli.main.app", fails)
-    assert run_command(["run"]) == 2
-    told = capsys.readouterr().err
-    assert "`ulimit -v`" in told
-    assert "a.cpp" not in told
-    error = type(error)("no module is named so")
-    if not isinstance(error, MemoryError):
-        with pytest.raises(type(error)):
-            run_command(["run"])
-
-
-def test_a_file_of_another_users_in_the_warehouse_is_not_called_damaged(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def fails(arguments: list[str], *, standalone_mode: bool) -> None:
-        raise duckdb.IOException('IO Error: Cannot open file "lake/data/main/items/a.parquet": Permission denied')
-
-    monkeypatch.setattr("flows.cli.main.app", fails)
-    assert run_command(["status"]) == 2
-    told = " ".join(capsys.readouterr().err.split())
-    assert "a.parquet" in told
-    assert "no sign of damage" in told
-    assert "backup" not in told
-
-
-@pytest.mark.parametrize("proxy", ["socks://127.0.0.1:9", "socks5://127.0.0.1:9"])
-def test_a_proxy_that_prefects_client_cannot_use_is_told(
-    proxy: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("ALL_PROXY", proxy)
-
-    def fails(arguments: list[str], *, standalone_mode: bool) -> None:
-        monkeypatch.setitem(sys.modules, "socksio", None)
-        httpx.Client()
-
-    monkeypatch.setattr("flows.cli.main.app", fails)
-    assert run_command(["run"]) == 2
-    told = " ".join(capsys.readouterr().err.split())
-    assert "`env -u ALL_PROXY siftline ...` goes without it" in told
-    assert "pip install 'httpx[socks]'" in told
-
-
-def test_a_process_with_too_little_memory_for_torch_says_so(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("text\ngood apple\n")
-    ended = subprocess.run(
-        [sys.executable, "-m", "flows.cli.main", "embed", "--input", "a.csv", "--output", "v.parquet"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (600 << 20, resource.RLIM_INFINITY)),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == 2
-    assert "Traceback" not in ended.stderr
-    assert "`ulimit -v`" in ended.stderr
 
 
 def test_a_folder_that_was_removed_under_the_terminal_is_told(
