@@ -66,10 +66,24 @@ def test_annotators_who_answered_all_there_is_wait_for_no_hour(
     assert due() == "", "no further task may come"
 
 
-SAME_NAME = """
-import json, os, sys
-from http.server import BaseHTTPRequestHandler
+TICKETS = """
+import sys
 from pathlib import Path
+
+def tickets(folder):
+    root = Path(sys.argv[1]) / folder
+    root.mkdir()
+    (root / "siftline.toml").write_text(
+        '[project]\\nname = "tickets"\\nclasses = ["a", "b"]\\n[[sources]]\\nname = "r"\\npath = "d.jsonl"\\n'
+    )
+    return root
+"""
+
+SAME_NAME = (
+    TICKETS
+    + """
+import json, os
+from http.server import BaseHTTPRequestHandler
 from flows.prefect_server import prefect_api
 with prefect_api(Path(sys.argv[1])):
     from prefect.client.orchestration import get_client
@@ -80,12 +94,7 @@ with prefect_api(Path(sys.argv[1])):
     from prefect.settings import PREFECT_API_URL, temporary_settings
     from tests.servers import answering
     from warehouse import ServiceError, SettingsError
-    north, south = (Path(sys.argv[1]) / name for name in ("north", "south"))
-    for root in (north, south):
-        root.mkdir()
-        (root / "siftline.toml").write_text(
-            '[project]\\nname = "tickets"\\nclasses = ["a", "b"]\\n[[sources]]\\nname = "r"\\npath = "d.jsonl"\\n'
-        )
+    north, south = tickets("north"), tickets("south")
 
     class Gate(BaseHTTPRequestHandler):
         do_GET = do_POST = lambda self: self.send_error(401)
@@ -139,10 +148,12 @@ with prefect_api(Path(sys.argv[1])):
     with get_client(sync_client=True) as client:
         print(*sorted(known.name for known in client.read_deployments()))
 """
+)
 
-DEAD_RUN = """
-import asyncio, sys
-from pathlib import Path
+DEAD_RUN = (
+    TICKETS
+    + """
+import asyncio
 from flows.prefect_server import prefect_api
 with prefect_api(Path(sys.argv[1])):
     from prefect.client.orchestration import get_client
@@ -150,11 +161,7 @@ with prefect_api(Path(sys.argv[1])):
     from prefect.states import Pending, Running
     from flows.deployments import begun_runs, close_dead_runs, close_when_idle, deploy
     from flows.project import Project
-    root = Path(sys.argv[1]) / "project"
-    root.mkdir()
-    (root / "siftline.toml").write_text(
-        '[project]\\nname = "tickets"\\nclasses = ["a", "b"]\\n[[sources]]\\nname = "r"\\npath = "d.jsonl"\\n'
-    )
+    root = tickets("project")
     with get_client(sync_client=True) as client:
         client.create_work_pool(WorkPoolCreate(name="pool", type="process"))
         deploy(Project(root), "pool")
@@ -183,22 +190,20 @@ with prefect_api(Path(sys.argv[1])):
         asyncio.run(served())
         told()
 """
+)
 
 
-FORGOTTEN = """
-import os, sys, threading
-from pathlib import Path
+FORGOTTEN = (
+    TICKETS
+    + """
+import os, threading
 from flows.prefect_server import prefect_api
 with prefect_api(Path(sys.argv[1])):
     from prefect.client.orchestration import get_client
     from flows import deployments
     from flows.project import Project
     from warehouse import ServiceError
-    root = Path(sys.argv[1]) / "project"
-    root.mkdir()
-    (root / "siftline.toml").write_text(
-        '[project]\\nname = "tickets"\\nclasses = ["a", "b"]\\n[[sources]]\\nname = "r"\\npath = "d.jsonl"\\n'
-    )
+    root = tickets("project")
     deployments.LOOK_S = 2.0
     late = threading.Timer(120.0, os._exit, [1])
     late.daemon = True
@@ -214,6 +219,7 @@ with prefect_api(Path(sys.argv[1])):
     except ServiceError as error:
         print(error)
 """
+)
 
 
 def test_a_schedule_whose_server_has_another_database_ends_in_words(tmp_path: Path, prefect_database: Path) -> None:
