@@ -12,6 +12,7 @@ import errno
 import os
 import re
 import socket
+import stat
 import struct
 import threading
 import time
@@ -71,13 +72,13 @@ def shut_hung() -> None:
 
 
 def _second(number: int) -> socket.socket:
-    """A connection of this process under a second number."""
-    copy = os.dup(number)
-    try:
-        return socket.socket(fileno=copy)
-    except OSError:  # it is something else
-        os.close(copy)
-        raise
+    """A connection of this process under a second number, which is closed without closing the connection.
+
+    A file gets none: to close any number of a file drops all locks that the process has on it, SQLite's among them.
+    """
+    if not stat.S_ISSOCK(os.fstat(number).st_mode):
+        raise OSError(errno.ENOTSOCK, os.strerror(errno.ENOTSOCK))
+    return socket.socket(fileno=os.dup(number))  # a number that became a file meanwhile stays open
 
 
 def _port(peer: object) -> int:

@@ -1,10 +1,13 @@
 """A PostgreSQL catalogue whose server goes away, comes back, or ends single sessions, in the middle of a commit too."""
 
 import contextlib
+import fcntl
 import gc
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -156,6 +159,18 @@ def test_a_connection_waits_from_its_question_to_the_answer(monkeypatch: pytest.
         asks.recv(1)
         time.sleep(0.4)
         assert not waits(asks)
+
+
+def test_a_look_at_the_connections_leaves_the_locks_of_files(tmp_path: Path) -> None:
+    """A process drops its locks on a file when it closes any number of it, and then two write one SQLite database."""
+    held = tmp_path / "catalog.sqlite"
+    other = f"import fcntl; fcntl.lockf(open({str(held)!r}, 'w'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    with held.open("w") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        hung_server.shut_hung()
+        ended = subprocess.run([sys.executable, "-c", other], capture_output=True, text=True)
+    assert "BlockingIOError" in ended.stderr
+    assert ended.returncode == 1
 
 
 @pytest.mark.parametrize(
