@@ -6,9 +6,9 @@ Shape letters: N items, D embedding, K clusters.
 from typing import Any, cast
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from active.graph import Floats, Rows, Vectors
+from warehouse.one_core import one_core
 
 MOST_STEPS = 20
 FITTED_PER_CLUSTER = 256
@@ -40,7 +40,7 @@ def k_means(vectors: Vectors, clusters: int, generator: np.random.Generator) -> 
     if len(np.unique(fitted, axis=0)) < wanted:
         fitted = np.unique(fitted, axis=0)
         wanted = len(fitted)
-    with threadpool_limits(1):  # more threads would add up the centres in another order
+    with one_core():  # more threads would add up the centres in another order
         model: Any = KMeans(wanted, n_init=cast(Any, 1), max_iter=MOST_STEPS, random_state=seed).fit(fitted)
         cluster = np.asarray(model.predict(vectors), np.int64)
         return cluster, np.linalg.norm(vectors - model.cluster_centers_[cluster], axis=1).astype(np.float64)

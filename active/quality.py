@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from active.graph import CHUNK, Bools, Floats, Rows, Vectors, check_vectors
 from features.index import VectorIndex
 from warehouse import Reader, SettingsError
+from warehouse.one_core import one_core
 
 FOLDS = 5
 ROUNDS = 2
@@ -172,7 +172,7 @@ def suspicion_by_class(vectors: Vectors, has: Bools, generator: np.random.Genera
     judged = np.flatnonzero(np.minimum(has.sum(axis=0), (~has).sum(axis=0)) >= FOLDS)
     if not judged.size:
         return found
-    with threadpool_limits(1):
+    with one_core():
         nearest = _nearest(vectors)
         for number in judged:
             odds = _odds_of_answers(vectors, has[:, number], nearest, generator)
@@ -222,7 +222,7 @@ def _judged(
         return np.zeros(count), labels
     fold = _folds(labels, generator)
     credible, found, both = np.ones(count), np.zeros(count), np.ones((count, classes))
-    with threadpool_limits(1):
+    with one_core():
         near, similarity = _nearest(vectors)
         for _ in range(rounds):
             model = _out_of_fold(vectors, labels, classes, fold, credible)

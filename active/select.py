@@ -6,7 +6,6 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-from threadpoolctl import threadpool_limits
 
 from active.explore import EXPLORED, exploration_next
 from active.graph import Floats, PoolGraph
@@ -16,6 +15,7 @@ from active.strategies import SINGLE_LABEL, STRATEGIES, Pick, Quota, Situation, 
 from active.value import DECIMALS
 from features.index import VectorIndex
 from warehouse import Lake, Reader, SettingsError, StageResult, Upsert
+from warehouse.one_core import one_core
 
 NOTHING_LEFT = "nothing is left to select"
 """Reason of a selection that queues nothing where the budget has a rest."""
@@ -150,7 +150,7 @@ def select(lake: Lake, index: VectorIndex, config: SelectConfig) -> StageResult:
         fair = exploration_next(pool, config.seed, explored)
         rest = replace(pool, queued=np.concatenate([pool.queued, fair]))
         quotas = _quotas(stage, config, pool, batch)
-        with threadpool_limits(1):  # small products: threads only wait for each other, and may change the last bits
+        with one_core():  # small products: threads only wait for each other, and may change the last bits
             situation = Situation(pool=rest, graph=graph, generator=generator, quotas=quotas, seconds=seconds)
             pick = _picked(config.strategy, situation, batch - len(fair))
         pick = Pick(np.concatenate([pick.rows, fair]), np.concatenate([pick.values, np.zeros(len(fair))]))

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from threadpoolctl import threadpool_limits
 
 from active.effort import expected_seconds
 from active.graph import NEAR_DUPLICATE, Floats, PoolGraph, Rows
@@ -34,6 +33,7 @@ from active.reason import reasons
 from active.taught import CONTRADICTION, Estimate
 from features.index import VectorIndex
 from warehouse import Lake, Progress, SettingsError, StageResult, Upsert, silent
+from warehouse.one_core import one_core
 
 SHARPNESS = 2.0
 """Power of the predicted probabilities: a model held back by its ridge is surer than it says."""
@@ -227,7 +227,7 @@ def estimate_values(lake: Lake, index: VectorIndex, config: ValueConfig, progres
         if pool.item_ids != index.item_ids:
             graph = PoolGraph.from_index(index, pool.item_ids, config.neighbors)
         progress(2, 3)
-        with threadpool_limits(1):  # as in `select`, so that both see the same bits
+        with one_core():  # as in `select`, so that both see the same bits
             cover, estimate, contradiction = graph.cover(pool.taken), taught(pool, graph), conflict(pool)
             questions = {"doubt": _openness(pool, contradiction)}
             if estimate is None:

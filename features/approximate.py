@@ -16,9 +16,9 @@ from typing import Any, cast
 import faiss
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import threadpool_limits
 
 from warehouse import DataError, SettingsError
+from warehouse.one_core import one_core
 
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
@@ -177,7 +177,7 @@ def joined(earlier: NeighborLists, vectors: Floats, before: Rows) -> NeighborLis
     drawn = generator.choice(count, SAMPLED // 2 - len(known), replace=False)
     sample = np.concatenate([known, drawn])
     # Small products: a second thread in one only waits for the first, and is better used for the truth.
-    with threadpool_limits(1), ThreadPoolExecutor(1) as beside:
+    with one_core(), ThreadPoolExecutor(1) as beside:
         compared = beside.submit(brute_force, vectors, np.concatenate([some, drawn]), width)
         while True:
             for queries, members in _by_list(looks[:, start:], joining, home, len(earlier.centres)):

@@ -1,8 +1,6 @@
 """What a project learned, for texts that are no items and stay outside its warehouse."""
 
-import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 
@@ -75,15 +73,14 @@ class TextPredictor:
         if not self._functions:
             return self._learned.predict(vectors, texts)
         client = self.project.prompt_client if self._ask else None
-        with redirect_stdout(sys.stderr):  # what functions print is no answer
-            told = vote_on_texts(
-                self._functions,
-                texts,
-                vectors,
-                self.project.vote_config,
-                encode=partial(encode_texts, self.project.encoder),
-                ask=client.ask if client is not None else None,
-            )
+        told = vote_on_texts(
+            self._functions,
+            texts,
+            vectors,
+            self.project.vote_config,
+            encode=partial(encode_texts, self.project.encoder),
+            ask=client.ask if client is not None else None,
+        )
         for name, (count, first) in told.failed.items():
             before, first = self.failed.get(name, (0, first))
             self.failed[name] = before + count, first

@@ -11,9 +11,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import issparse
-from threadpoolctl import threadpool_limits
 
 from warehouse import SettingsError
+from warehouse.one_core import one_core
 from weak_labels import arguments
 from weak_labels.hidden_layer import HiddenLayer
 from weak_labels.losses import cross_entropy, softmax
@@ -289,7 +289,7 @@ class EndModel:
         """
         vectors = _features(vectors, "Vectors", self)
         logits_NC = np.empty((vectors.shape[0], len(self.intercept_C)))
-        with threadpool_limits(1):
+        with one_core():
             for start in range(0, len(logits_NC), CHUNK):
                 some = slice(start, start + CHUNK)  # in double precision all of them might not fit into memory
                 logits_NC[some] = self._seen(vectors[some]) @ self.weights_DC + self.intercept_C
@@ -332,7 +332,7 @@ class EndModel:
             return loss, np.concatenate([gradient_DC.reshape(-1), np.where(self.taught_C, 0.0, error_C), gradient_uv])
 
         # One thread: equal bits on any number of cores, and no waiting for a second one where other work runs.
-        with threadpool_limits(1):
+        with one_core():
             found = minimize(
                 loss_and_gradient,
                 np.zeros(d * c + c + 2),

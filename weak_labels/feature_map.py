@@ -18,8 +18,8 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import threadpool_limits
 
+from warehouse.one_core import one_core
 from warehouse.side_by_side import side_by_side
 from weak_labels.losses import softmax
 
@@ -73,7 +73,7 @@ class FeatureMap:
         landmarks_LD, rows_ND = _some(vectors, LANDMARKS), _some(vectors, MOST_ROWS)
         if not (rows_ND != rows_ND[:1]).any():
             return cls.identity(rows_ND.shape[1])
-        with threadpool_limits(1):  # equal bits on any number of cores
+        with one_core():  # equal bits on any number of cores
             mixed_ND = _mixed(rows_ND, landmarks_LD).astype(np.float64)
             apart_ND = mixed_ND - mixed_ND.mean(axis=0)
             variance_D, axes_DD = np.linalg.eigh(apart_ND.T @ apart_ND / len(apart_ND))
@@ -91,7 +91,7 @@ class FeatureMap:
         def see(part: slice) -> None:
             seen_ND[part] = _mixed(vectors[part], self.landmarks_LD) @ self.stretch_DD
 
-        with threadpool_limits(1):
+        with one_core():
             for _ in side_by_side(see, len(vectors), CHUNK):
                 pass
         return seen_ND

@@ -16,8 +16,8 @@ from typing import Self
 
 import numpy as np
 from scipy.sparse import issparse
-from threadpoolctl import threadpool_limits
 
+from warehouse.one_core import one_core
 from weak_labels import arguments
 from weak_labels.calibration import LEAST_GOLD, folds
 from weak_labels.classifier import ALONE, Bools, EndModel, Features, Floats, Ints
@@ -169,7 +169,7 @@ def _in_their_space(weak: EndModel | None, seen: Features) -> tuple[EndModel | N
     A ridge keeps weights in that space, so models that learn there say the same, and sooner where words are seen.
     """
     seen = seen.astype(np.float64)
-    with threadpool_limits(1):
+    with one_core():
         products = seen @ seen.T
         squares_R, basis_NR = np.linalg.eigh(products.toarray() if issparse(products) else products)
         spanned_R = squares_R > 1e-9 * squares_R.max()

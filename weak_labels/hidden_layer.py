@@ -13,8 +13,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_matrix, hstack, issparse
-from threadpoolctl import threadpool_limits
 
+from warehouse.one_core import one_core
 from weak_labels.losses import cross_entropy
 
 Floats = npt.NDArray[np.float64]
@@ -73,7 +73,7 @@ class HiddenLayer:
             return loss, np.concatenate([part.reshape(-1) for part in parts])
 
         # One thread: equal bits on any number of cores.
-        with threadpool_limits(1):
+        with one_core():
             found = minimize(
                 loss_and_gradient,
                 np.zeros(ends[2] + c),
@@ -88,7 +88,7 @@ class HiddenLayer:
         """Features whose first E columns are the vectors, and the units beside them [N, D + H]; sparse stays sparse."""
         vectors = features[:, : len(self.weights_EH)]
         dense = vectors.toarray() if issparse(vectors) else vectors
-        with threadpool_limits(1):
+        with one_core():
             units_NH = _units(dense.astype(np.float64), self.weights_EH, self.offset_H)
         if issparse(features):
             return csr_matrix(hstack([features, csr_matrix(units_NH)]))

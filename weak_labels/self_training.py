@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_matrix, hstack
-from threadpoolctl import threadpool_limits
 
+from warehouse.one_core import one_core
 from weak_labels.classifier import class_weights
 from weak_labels.label_models.votes import Ints, Probs
 from weak_labels.losses import cross_entropy, softmax
@@ -122,7 +122,7 @@ def self_trained(vectors: Any, texts: list[str], probs: Probs, weights: Probs) -
     words = Words.fit(texts)
     if words is None:
         return SelfTrained(probs, balanced_N, None)
-    with threadpool_limits(1):
+    with one_core():
         views = (vectors, words.of(texts))
         said = [_fitted(view, covered, probs[covered], balanced_N[covered]) for view in views]
     if _kappa(said[0].argmax(axis=1), said[1].argmax(axis=1), probs.shape[1]) < LEAST_AGREEMENT:

@@ -4,7 +4,7 @@ import shutil
 import sys
 from collections import defaultdict
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,7 +32,8 @@ def predict_texts(root: Path, texts: list[str], *, ask: bool = False) -> None:
 
     check_texts(texts)
     predictor = _opened(root, ask=ask)
-    said = predictor.predict(texts)
+    with redirect_stdout(sys.stderr):  # what functions print is no answer
+        said = predictor.predict(texts)
     rows = zip(said.labels, said.confidence.tolist(), map(excerpt, texts), strict=True)
     print_table(["label", "confidence", "text"], [(label or None, sure, text) for label, sure, text in rows])
     _tell_failed(predictor)
@@ -67,7 +68,8 @@ def predict_file(
         sure = defaultdict[str, list[float]](list)
 
         def columns(texts: list[str], vectors: "Vectors") -> list["pa.Array"]:
-            said = predictor.predict_encoded(texts, vectors)
+            with redirect_stdout(sys.stderr):
+                said = predictor.predict_encoded(texts, vectors)
             for one, confidence in zip(said.labels, said.confidence.tolist(), strict=True):
                 sure[", ".join(one) if isinstance(one, list) else one].append(confidence)
             by_class = [pa.array(column, pa.float32()) for column in said.probs.T]

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
-from threadpoolctl import threadpool_limits
 
+from warehouse.one_core import one_core
 from warehouse.reader import Matrix
 
 FEWEST_FOR_TSNE = 60
@@ -36,7 +36,7 @@ def lay_out(vectors: Matrix) -> tuple[npt.NDArray[np.float64], str]:
     distinct = len(np.unique(vectors, axis=0))
     if distinct < 2 or d < 2:
         return np.full((n, 2), 0.5), "PCA"
-    with threadpool_limits(limits=1):
+    with one_core():
         if distinct < FEWEST_FOR_TSNE:
             return _to_unit(PCA(2, random_state=SEED).fit_transform(vectors)), "PCA"
         reduced = PCA(min(PCA_DIMENSIONS, d, n), random_state=SEED).fit_transform(vectors)

@@ -14,7 +14,7 @@ import pytest
 from features.samples import SampleFiles
 from flows.cli.lf import report_functions
 from flows.cli.look import make_report, show_queue, show_suspects
-from flows.cli.predict import predict_file
+from flows.cli.predict import predict_file, predict_texts
 from flows.cli.summary import print_summary
 from flows.predict import TextPredictor
 from flows.project import Project
@@ -184,7 +184,9 @@ def test_the_end_model_says_of_any_text_what_it_says_of_an_item(
     assert [(row["id"], row["label"]) for row in piped] == [(row["id"], row["label"]) for row in said]
 
 
-def test_functions_that_are_others_than_the_last_run_had_are_named(run: Path) -> None:
+def test_functions_that_are_others_than_the_last_run_had_are_named(
+    run: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     file = run / "labeling_functions.py"
     before = file.read_text("utf-8")
     text = "Wheat and corn of this year"
@@ -206,8 +208,11 @@ def vessels(batch):
     try:
         predictor = TextPredictor(run)
         said = predictor.predict([text])
+        printed = capfd.readouterr()
+        predict_texts(run, [text])
     finally:
         file.write_text(before, "utf-8")
+    assert (printed.out, capfd.readouterr().err.count("looked at")) == ("looked at\n", 1)  # the command's is an answer
     assert [note.partition(". ")[0].partition(": ")[::2] for note in predictor.notes] == [
         ("Labeling functions that changed since this was learned", "crops, vessels"),
         ("Labeling functions that are gone since this was learned", "wheat"),

@@ -9,8 +9,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
+from warehouse.one_core import one_core
 from weak_labels.label_models.votes import Bools, Probs, VoteMatrix
 from weak_labels.losses import softmax
 
@@ -47,7 +47,7 @@ def snorkel_posterior(votes: VoteMatrix, train_N: Bools, *, epochs: int, seed: i
 
     model = LabelModel(cardinality=votes.classes, verbose=False)
     # Its matrices are small: waiting for a second thread costs 20 times the work when the machine is busy.
-    with _one_at_a_time, _global_generators_restored(), threadpool_limits(1):
+    with _one_at_a_time, _global_generators_restored(), one_core():
         try:
             model.fit(votes.take(np.flatnonzero(train_N)).dense(), n_epochs=epochs, seed=seed, progress_bar=False)
         except Exception as error:  # Snorkel raises a bare Exception for this one
