@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from weak_labels.functions import ABSTAIN, ItemBatch, LabelingFunction, Votes, importable, names_another
+from weak_labels.beside import importable
+from weak_labels.functions import ABSTAIN, ItemBatch, LabelingFunction, Votes, names_another
 
 Rows = npt.NDArray[np.int64]
 

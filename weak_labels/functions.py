@@ -11,8 +11,8 @@ import importlib.util
 import json
 import sys
 import traceback
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -28,6 +28,7 @@ import pyarrow as pa
 from warehouse import SettingsError
 from warehouse.spelling import perhaps_meant
 from weak_labels import arguments
+from weak_labels.beside import importable, own_modules
 from weak_labels.fingerprint import fingerprint
 
 ABSTAIN = -1
@@ -232,22 +233,24 @@ def load_functions(path: Path | str, classes: Sequence[str]) -> list[LabelingFun
     path = Path(path).absolute()
     if not path.is_file():
         raise SettingsError(f"There is no file of labeling functions at {path}. Name one in [weak_labels] functions.")
-    module = _run_file(path)
-    found: list[LabelingFunction] = []
-    known: set[int] = set()
-    listed = getattr(module, "functions", [])
-    members = [*vars(module).items(), *(("", thing) for thing in (listed if isinstance(listed, list | tuple) else []))]
-    for variable, thing in members:
-        function = _as_function(thing)
-        if function is None or id(thing) in known:
-            continue
-        known.add(id(thing))
-        name = str(function.name or variable)
-        if not name:
-            raise SettingsError(
-                f"{path}: a {function.kind} function in the list 'functions' has no name; give it name=."
-            )
-        found.append(dataclasses.replace(function, name=name, source=path))
+    with own_modules(path.parent):
+        module = _run_file(path)
+        found: list[LabelingFunction] = []
+        known: set[int] = set()
+        listed = getattr(module, "functions", [])
+        unnamed = listed if isinstance(listed, list | tuple) else []
+        members = [*vars(module).items(), *(("", thing) for thing in unnamed)]
+        for variable, thing in members:
+            function = _as_function(thing)
+            if function is None or id(thing) in known:
+                continue
+            known.add(id(thing))
+            name = str(function.name or variable)
+            if not name:
+                raise SettingsError(
+                    f"{path}: a {function.kind} function in the list 'functions' has no name; give it name=."
+                )
+            found.append(dataclasses.replace(function, name=name, source=path))
     _check_none_lost(path, {variable for variable, thing in vars(module).items() if _as_function(thing) is not None})
     if not found and getattr(module, "functions", None) != []:
         raise SettingsError(
@@ -317,19 +320,6 @@ def check_functions(functions: Sequence[Any], classes: Sequence[str], *, where: 
 def names_another(number: int, classes: Sequence[str]) -> bool:
     """Whether the number of a class is another one's name, as 0 and 1 of the classes -1, 0 and 1."""
     return classes[number] != str(number) and str(number) in classes
-
-
-@contextmanager
-def importable(folder: Path | None) -> Generator[None]:
-    """Let code import the modules beside a file of labeling functions for a while."""
-    if folder is None or str(folder) in sys.path:
-        yield
-        return
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))
 
 
 def _as_function(thing: object) -> LabelingFunction | None:

@@ -4,14 +4,16 @@ import os
 import py_compile
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.weak_labels.lf_helpers import CLASSES, batch, write_functions
 from warehouse import SettingsError
+from weak_labels.beside import importable
 from weak_labels.calls import call_function
-from weak_labels.functions import load_functions
+from weak_labels.functions import LabelingFunction, load_functions
 
 
 def names(path: Path) -> list[str]:
@@ -75,6 +77,40 @@ def test_modules_beside_the_file_can_be_imported(tmp_path: Path) -> None:
         """,
     )
     assert names(path) == ["sport"]
+    assert str(tmp_path) not in sys.path
+
+
+def test_two_projects_in_one_process_have_modules_of_their_own(tmp_path: Path) -> None:
+    """The second one had the first one's: other votes, and a run that said the file was changed in the meantime."""
+    source = """
+    from weak_labels import vectorized
+    import helper_lf
+    from words_lf.all import WORDS
+    @vectorized("sports")
+    def f(batch):
+        return [helper_lf.about(text) or text in WORDS for text in batch.texts]
+    """
+    loaded = list[LabelingFunction]()
+    for word in ("goal", "game"):
+        folder = tmp_path / word
+        (folder / "words_lf").mkdir(parents=True)
+        (folder / "words_lf" / "__init__.py").touch()
+        (folder / "words_lf" / "all.py").write_text(f"WORDS = ['{word}s']", "utf-8")
+        write_functions(folder, f"def about(text):\n    return text == '{word}'", name="helper_lf.py")
+        loaded += load_functions(write_functions(folder, source), CLASSES)
+    texts = batch(["goal", "game", "goals", "games"])
+    assert [call_function(function, texts).votes.tolist() for function in loaded] == [[0, -1, 0, -1], [-1, 0, -1, 0]]
+    assert loaded[0].version != loaded[1].version
+    assert Path(str(sys.modules["helper_lf"].__file__)).parent == tmp_path / "goal"  # of who came first
+
+
+def test_threads_leave_the_folder_to_each_other(tmp_path: Path) -> None:
+    """The one that put it there took it away, also from who had found it there."""
+    with ExitStack() as first, ExitStack() as second:
+        first.enter_context(importable(tmp_path))
+        second.enter_context(importable(tmp_path))
+        first.close()
+        assert str(tmp_path) in sys.path
     assert str(tmp_path) not in sys.path
 
 
