@@ -16,6 +16,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 
 from warehouse import Terminal
+from warehouse.interrupts import alarm
 
 STOP_S = 8.0
 """Seconds from SIGTERM to the end of the process, at most; under the 10 s that systemd and Kubernetes users rely on."""
@@ -48,15 +49,13 @@ def time_limit(seconds: float) -> Generator[None]:
     def over(_: int, __: types.FrameType | None) -> None:
         raise too_long(seconds)
 
-    before = signal.signal(signal.SIGALRM, over)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    faulthandler.dump_traceback_later(seconds + GRACE_S, exit=True)
-    try:
-        yield
-    finally:
-        faulthandler.cancel_dump_traceback_later()
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    with alarm(seconds, over):
+        # By number: what a program has put in the place of sys.stderr may have none.
+        faulthandler.dump_traceback_later(seconds + GRACE_S, exit=True, file=2)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
 
 
 class Signals:

@@ -3,12 +3,17 @@
 A signal ends DuckDB's wait for a query in this thread, while its other threads go on with it, and whatever comes next
 on the connection, even closing it, waits for them: for a product of large tables that is for ever. And where Arrow or
 pandas take a result that is still being computed, no signal reaches Python before the next batch is there.
+
+And an alarm that stops a block of Python, in a process that may have set one of its own.
 """
 
+import signal
 import threading
+import time
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from types import FrameType
 from typing import TypeVar
 
 import duckdb
@@ -16,6 +21,23 @@ import pyarrow as pa
 
 T = TypeVar("T")
 _AGAIN_S = 0.1
+
+
+@contextmanager
+def alarm(seconds: float, handler: Callable[[int, FrameType | None], object]) -> Generator[None]:
+    """Call a handler in the main thread, in which this block is, when the block has taken so long.
+
+    A process has one such timer. What was set before, as by pytest-timeout for a test, goes on after the block.
+    """
+    before, began = signal.signal(signal.SIGALRM, handler), time.monotonic()
+    left_s, every_s = signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        if left_s:  # 0 would set none
+            signal.setitimer(signal.ITIMER_REAL, max(left_s - (time.monotonic() - began), 1e-6), every_s)
 
 
 @contextmanager

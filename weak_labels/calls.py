@@ -6,7 +6,6 @@ given, and a call that takes too long is broken off where that is possible (in t
 
 import dataclasses
 import re
-import signal
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from warehouse.interrupts import alarm
 from weak_labels.beside import importable
 from weak_labels.functions import ABSTAIN, ItemBatch, LabelingFunction, Votes, names_another
 
@@ -285,13 +285,8 @@ def _time_limit(seconds: float) -> Generator[None]:
     if seconds <= 0 or threading.current_thread() is not threading.main_thread():
         yield  # a signal reaches only the main thread; elsewhere there is no safe way to break off Python code
         return
-    before = signal.signal(signal.SIGALRM, _raise_time_limit)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
+    with alarm(seconds, _raise_time_limit):
         yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def _raise_time_limit(number: int, frame: FrameType | None) -> None:

@@ -3,6 +3,8 @@
 A run finishes, or fails by type: exit code 3 and words, never a traceback; and the next run ends well.
 """
 
+import contextlib
+import io
 import json
 import os
 import shutil
@@ -19,6 +21,7 @@ import pytest
 
 from features.samples import SampleFiles
 from flows import services
+from flows.limits import time_limit
 from flows.project import Project
 from flows.take_over import unfinished
 from tests.prefect_runs import wait_for
@@ -294,6 +297,12 @@ with bound:
     print("in", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"p", b"s", 2**31 - 1)  # C code that asks Python for nothing, for many minutes
 """
+
+
+def test_a_limit_needs_no_stream_of_the_system() -> None:
+    """What a notebook, a test or a service has in the place of sys.stderr may have no number; then no run began."""
+    with contextlib.redirect_stderr(io.StringIO()), time_limit(60):
+        pass
 
 
 @pytest.mark.parametrize(("bound", "code"), [("stop", 128 + signal.SIGTERM), ("limit", 1)])

@@ -1,13 +1,16 @@
 """A signal that stops a query stops it in all of DuckDB's threads: nothing after it waits for them."""
 
+import signal
 import subprocess
 import sys
 import threading
+import time
+from types import FrameType
 
 import duckdb
 import pytest
 
-from warehouse.interrupts import taken
+from warehouse.interrupts import alarm, taken
 
 ASK = """
 import os, signal, threading
@@ -96,3 +99,34 @@ def test_a_signal_while_the_thread_starts_leaves_no_query(begun: bool, monkeypat
     left = thread.is_alive()
     connection.interrupt()
     assert not left
+
+
+def test_an_alarm_leaves_the_one_that_the_process_has() -> None:
+    """It was set to none, so that a test under pytest-timeout that called a labeling function had no limit any more."""
+    came = list[str]()
+
+    def theirs(_: int, __: FrameType | None) -> None:
+        came.append("theirs")
+
+    def ours(_: int, __: FrameType | None) -> None:
+        came.append("ours")
+
+    def wait_for(*names: str) -> None:
+        deadline = time.monotonic() + 20
+        while came != list(names) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert came == list(names)
+
+    before = signal.signal(signal.SIGALRM, theirs)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 1.0)
+        with alarm(0.01, ours):
+            wait_for("ours")
+        wait_for("ours", "theirs")
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        with alarm(60, ours):  # longer than was left
+            time.sleep(0.05)
+        wait_for("ours", "theirs", "theirs")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
