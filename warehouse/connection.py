@@ -8,7 +8,7 @@ that failed is passed on only after it was searched for them.
 import os
 import threading
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -321,7 +321,8 @@ def _attach(
     read_only: bool,
     at: int | None = None,
 ) -> int | None:
-    with private_files():
+    # A reader makes no file but SQLite's log, which has the rights of its catalogue whatever the mask.
+    with nullcontext() if read_only else private_files():
         connection.execute(attach_statement(location, read_only=read_only, at=at))
     connection.execute("BEGIN TRANSACTION")
     connection.execute("USE lake")  # reads the catalogue

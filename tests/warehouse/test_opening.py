@@ -1,5 +1,6 @@
 """Opening a warehouse: what is there, what is not, what is damaged, and what a newer Siftline wrote."""
 
+import os
 import sqlite3
 import stat
 from pathlib import Path
@@ -152,3 +153,18 @@ def test_a_warehouse_that_was_moved_reads_and_writes_in_its_new_place(lake: Lake
     assert not lake.path.exists()
     with Lake(moved, read_only=True) as opened, opened.read() as reader:
         assert reader.scalar("SELECT count(*) FROM classes") == 1
+
+
+def test_reading_leaves_the_mask_of_the_process(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the whole process's: what another thread of a service made meanwhile was closed to its readers."""
+    lake.close()
+    before = os.umask(0)
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "umask", lambda _: pytest.fail("changed"))  # pyright: ignore[reportUnknownLambdaType]
+            with connect(lake.path) as reader:
+                reader.rows("SELECT count(*) FROM items")
+                made = [path for path in lake.path.iterdir() if path.name.startswith("catalog.sqlite-")]
+                assert {stat.S_IMODE(path.stat().st_mode) for path in made} == {0o600}
+    finally:
+        os.umask(before)
