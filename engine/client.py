@@ -125,6 +125,7 @@ def load_encoder(
         OptionError: an argument is wrong, or this machine has no such device or precision.
         ModelFileError: the model is not installed, damaged or another one.
         OverloadError: the weights do not fit into the device's memory at present.
+        WorkerError: this process is a fork of one that loaded an encoder, where torch would wait for ever.
     """
     if not _is_text(name):
         raise OptionError(f"The encoder's name is {name!r}; give text: {_known()}.")
@@ -154,12 +155,13 @@ def load_encoder(
             "batches. Use the precision 'int8', which is faster there, or 'fp32', or the device 'cuda'."
         )
     # torch takes a second to import; commands that load no encoder must not pay for it.
-    from engine.device import check_device
+    from engine.device import check_device, refuse_fork
     from engine.loading import load_dense, load_quantized, load_stored
     from engine.quantized_file import is_quantized
     from engine.weights import shipped
 
     check_device(device, precision)
+    refuse_fork()
     kind = None if file else ENCODERS[name]
     if kind in WITHOUT_BUDGET and active is not None:
         raise OptionError(f"active is {active}; the encoder '{name}' is dense and has no budget.")

@@ -4,18 +4,40 @@ On CUDA the library picks a kernel by the shape of a product, so all products ha
 docs/decisions/0098-the-engine-on-cuda.md for how a text keeps its bits there.
 """
 
+import os
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 
 import torch
 
 from engine.client import DEVICES
-from engine.errors import OptionError, OverloadError
+from engine.errors import OptionError, OverloadError, WorkerError
 
 CUDA_ROWS = 512
 """Rows of every product on CUDA; fewer are filled up. As long as the longest text, and enough to occupy the device."""
 CUDA_BATCH_TOKENS = 8192
 """Most tokens of a batch on CUDA, where nothing has to stay in a cache. Chosen without measurement."""
+
+_loaded_in: dict[int, int] = {}
+"""By thread, the process in which it last loaded an encoder; a fork is one thread's, and has its number."""
+
+
+def refuse_fork() -> None:
+    """Refuse to load where torch would wait for ever: for threads of the process that this one is a fork of.
+
+    Raises:
+        WorkerError: this thread loaded an encoder before the fork, and torch shares its work among threads.
+    """
+    process, thread = os.getpid(), threading.get_ident()
+    before = _loaded_in.get(thread, process)
+    if before != process and torch.get_num_threads() > 1:
+        raise WorkerError(
+            f"An encoder was loaded in process {before}, and this is a fork of it, in which torch would wait for ever "
+            "for threads that stayed there. Start processes by 'spawn' (multiprocessing.get_context), and load an "
+            "encoder in each."
+        )
+    _loaded_in[thread] = process
 
 
 def check_device(device: str, precision: str = "fp32") -> None:

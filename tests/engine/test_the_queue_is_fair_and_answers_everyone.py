@@ -5,6 +5,7 @@ what runs is known without a clock.
 """
 
 import os
+import signal
 import threading
 import time
 import weakref
@@ -386,6 +387,30 @@ def test_in_a_fork_whose_threads_stayed_behind_nobody_waits_for_ever() -> None:
     queue.scheduler.submit([[1, 2]]).answer.result(WAIT_S).checked()
     queue.scheduler.close()
     queue.workers.shutdown()
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@pytest.mark.parametrize(("threads", "ends"), [(2, "refused"), (1, "loaded")])
+def test_in_a_fork_of_who_loaded_an_encoder_none_is_loaded_for_ever(threads: int, ends: str) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        load_encoder("dense", max_tokens=16, threads=1)
+        child = os.fork()
+        if not child:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(30)  # ends it where it waits
+            said = "none"
+            try:
+                load_encoder("dense", max_tokens=16, threads=1)
+                said = "loaded"
+            except WorkerError as error:
+                said = "refused" if "spawn" in str(error) else str(error)
+            finally:
+                os._exit(0 if said == ends else 2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_an_encoder_nobody_needs_takes_its_thread_along() -> None:
