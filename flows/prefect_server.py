@@ -173,6 +173,21 @@ def use_api(state: Path) -> str | None:
 
 
 @contextmanager
+def _environment_given_back() -> Generator[None]:
+    """What a block sets for Prefect goes with it: the program that it is in may have Prefect for its own, elsewhere."""
+    names = (*QUIET, *_NO_EVENTS_TOLD, "PREFECT_API_URL", "PREFECT_HOME", "no_proxy", "NO_PROXY")
+    before = {name: os.environ.get(name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
 def prefect_api(state: Path, *, meanwhile: Callable[[], object] = lambda: None) -> Generator[str]:
     """Make a Prefect API reachable for this process; must be entered before prefect is imported.
 
@@ -186,6 +201,12 @@ def prefect_api(state: Path, *, meanwhile: Callable[[], object] = lambda: None) 
     Raises:
         ServiceError: the configured server does not answer, or our own does not start.
     """
+    with _environment_given_back(), _api(state, meanwhile) as url:
+        yield url
+
+
+@contextmanager
+def _api(state: Path, meanwhile: Callable[[], object]) -> Generator[str]:
     for name, value in (QUIET | _NO_EVENTS_TOLD).items():
         os.environ.setdefault(name, value)
     logging.raiseExceptions = False  # the same for its log lines; who asked for this is told once, in words
@@ -198,23 +219,20 @@ def prefect_api(state: Path, *, meanwhile: Callable[[], object] = lambda: None) 
     if url is not None:
         check_api(url)
         os.environ["PREFECT_API_URL"] = url
+        _have_prefect_read()
         try:
             yield url
         finally:
             _send_what_waits(url)
-            del os.environ["PREFECT_API_URL"]
         return
     home = state / "prefect"
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     os.environ["PREFECT_HOME"] = str(home)
-    try:
-        with _own_server(home, meanwhile) as url:
-            try:
-                yield url
-            finally:
-                _send_what_waits(url)
-    finally:
-        os.environ.pop("PREFECT_API_URL", None)
+    with _own_server(home, meanwhile) as url:
+        try:
+            yield url
+        finally:
+            _send_what_waits(url)
 
 
 def check_api(url: str) -> None:
@@ -276,6 +294,14 @@ def disk_full(home: Path) -> DiskFull | None:
     return DiskFull(f"The disk of {home} is full ({free // 1024} KiB free). Free space and run again.")
 
 
+def _have_prefect_read() -> None:
+    """Have Prefect, which reads its settings once, read those of this run: in a program it may be the second one."""
+    if "prefect" in sys.modules:
+        from prefect.context import refresh_global_settings_context
+
+        refresh_global_settings_context()
+
+
 def _send_what_waits(url: str) -> None:
     """Let Prefect's background workers send their last logs and events while the server is still there."""
     if "prefect" not in sys.modules or not answers(f"{url}/health"):
@@ -332,6 +358,7 @@ def _own_server(home: Path, meanwhile: Callable[[], object]) -> Generator[str]:
     door.close()
     try:
         meanwhile()
+        _have_prefect_read()
         deadline = time.monotonic() + START_TIMEOUT_S
         while not answers(f"{url}/health"):
             if process.poll() is not None:

@@ -96,6 +96,32 @@ def test_only_transient_errors_are_retried_and_the_server_sees_the_end(tmp_path:
         assert word not in ended.stderr
 
 
+TWICE = """
+import os, sys
+from pathlib import Path
+from flows.prefect_server import prefect_api
+
+before = dict(os.environ)
+for _ in range(2):
+    with prefect_api(Path(sys.argv[1])) as url:
+        from prefect.client.orchestration import get_client
+
+        with get_client(sync_client=True) as client:
+            assert str(client.api_url).rstrip("/") == url
+            client.hello().raise_for_status()
+    assert dict(os.environ) == before
+"""
+
+
+def test_a_process_may_run_twice_and_gets_its_environment_back(tmp_path: Path, prefect_database: Path) -> None:
+    """The second run asked the server of the first one; and Prefect's home was the project's from then on."""
+    give_prefect_database(tmp_path, prefect_database)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    command = [sys.executable, "-c", TWICE, str(tmp_path)]
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+
+
 def test_a_configured_server_that_is_away_is_told_in_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
