@@ -297,9 +297,9 @@ def disk_full(home: Path) -> DiskFull | None:
 def _have_prefect_read() -> None:
     """Have Prefect, which reads its settings once, read those of this run: in a program it may be the second one."""
     if "prefect" in sys.modules:
-        from prefect.context import refresh_global_settings_context
+        from prefect import context
 
-        refresh_global_settings_context()
+        context.GLOBAL_SETTINGS_CONTEXT = context.root_settings_context()
 
 
 def _send_what_waits(url: str) -> None:
