@@ -20,6 +20,7 @@ from warehouse.catalog_file import CHECKED_BYTES, catalog_faults
 from warehouse.disk import disk_full
 from warehouse.errors import SettingsError, WarehouseError, WarehouseNotFound, without_secrets
 from warehouse.extensions import open_duckdb
+from warehouse.forked import refuse_open_before_fork
 from warehouse.hung_server import watch
 from warehouse.locks import FolderLock, PostgresLock, WriteLock
 from warehouse.quoting import quote
@@ -207,7 +208,8 @@ def connect(
     Raises:
         WarehouseNotFound: there is none, and `read_only` cannot make it.
         WarehouseError: the catalogue is damaged, cannot be attached, holds SQL that is not Siftline's, has its data
-            files in another folder, or is a link and is to be written to; the message names it.
+            files in another folder, is a link and is to be written to, or was open when this process was forked; the
+            message names it.
         CatalogAway: the server of a PostgreSQL catalogue does not answer.
         DiskFull: there is no room for the 32 KiB that SQLite needs beside the catalogue.
     """
@@ -215,7 +217,9 @@ def connect(
     if not read_only:
         _refuse_linked(location)
     check_present(location, create=not read_only)
-    if location.dsn is not None:
+    if location.dsn is None:
+        refuse_open_before_fork(location.catalog_file)
+    else:
         watch(location.dsn)
     # The catalogue is small: more threads, and more transactions than one, double what opening costs.
     connection = open_duckdb(location.extensions, threads=1)

@@ -6,6 +6,7 @@ out under the warehouse's lock. Where the catalogue and the data are is `connect
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from warehouse.commit import land, plan, retried
 from warehouse.connection import Location, check_present, connect, holds_data, locate, private_files
 from warehouse.disk import disk_full
 from warehouse.errors import WarehouseError
+from warehouse.forked import refuse_of_another_process
 from warehouse.locks import writable
 from warehouse.migrations import check_schema, connect_checked, migrate, schema_version
 from warehouse.reader import Reader
@@ -43,6 +45,7 @@ class Lake:
         self.path = self.location.folder
         self.catalog = self.location.catalog_file
         self.read_only = read_only
+        self._process = os.getpid()
         check_present(self.location, create=create and not read_only)
         if not create and not read_only:
             self._refuse_empty()
@@ -64,7 +67,8 @@ class Lake:
 
     def close(self) -> None:
         """Close all connections."""
-        self._connection.close()
+        if self._process == os.getpid():  # in a fork it would close those of the process that goes on with them
+            self._connection.close()
 
     def reopen(self) -> None:
         """Have cursors from now on read the catalogue anew: DuckLake keeps what it read of one schema.
@@ -79,6 +83,7 @@ class Lake:
         Args:
             begin: begin a transaction, which is cheaper than one that is begun later: the catalogue is read once.
         """
+        refuse_of_another_process(self._process, "warehouse")
         cursor = self._connection.cursor()
         try:
             if begin:

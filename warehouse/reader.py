@@ -1,6 +1,7 @@
 """Reading one snapshot: rows, Arrow tables and matrices, all from the same moment."""
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -14,6 +15,7 @@ import pyarrow as pa
 from warehouse.away import close, server_away
 from warehouse.compute import pc
 from warehouse.errors import DataError, SettingsError, WarehouseError
+from warehouse.forked import refuse_of_another_process
 from warehouse.interrupts import stopped_with_us, stream, taken
 
 if TYPE_CHECKING:
@@ -39,7 +41,8 @@ class Reader:
     `WarehouseError`, and a new one has to be opened.
 
     Threads may share a reader, `batches` excepted: their reads wait for each other, since DuckDB keeps one result for a
-    connection, and whoever fetches it gets that of the latest query, whosever that is.
+    connection, and whoever fetches it gets that of the latest query, whosever that is. A fork of the process may not go
+    on with it.
 
     Args:
         connection: to the warehouse; the reader closes it.
@@ -52,6 +55,7 @@ class Reader:
     ) -> None:
         self._connection = connection
         self._turn = threading.RLock()
+        self._process = os.getpid()
         self._failed = False
         self._again: Callable[[], duckdb.DuckDBPyConnection] | None = None
         try:
@@ -71,10 +75,12 @@ class Reader:
 
     def close(self) -> None:
         """End the read transaction; the reader cannot be used afterwards."""
-        close(self._connection)
+        if self._process == os.getpid():  # in a fork it would end that of the process that goes on with it
+            close(self._connection)
 
     @contextlib.contextmanager
     def _asking(self) -> Generator[None]:
+        refuse_of_another_process(self._process, "reader")
         if self._failed and self._again is not None and _is_aborted(self._connection):
             opened = self._again()
             opened.execute("BEGIN TRANSACTION")
@@ -97,6 +103,7 @@ class Reader:
 
     @contextlib.contextmanager
     def _asking_in_turn(self) -> Generator[None]:
+        refuse_of_another_process(self._process, "reader")  # first: a fork never gets the turn that a thread had
         with self._turn, self._asking():
             yield
 
