@@ -14,6 +14,7 @@ from typing import Literal
 
 import duckdb
 
+from warehouse.errors import WarehouseBusy
 from warehouse.quoting import quote
 
 CHECKED_BYTES = 8 * 2**20
@@ -41,6 +42,23 @@ def catalog_faults(
     finally:
         connection.execute("DETACH DATABASE IF EXISTS asked")
     return [line for (text,) in rows if text != "ok" for line in str(text).splitlines() if not line.startswith("***")]
+
+
+def catalog_locked(text: str, file: Path) -> WarehouseBusy | None:
+    """The error to raise when an error of DuckDB's means that another program keeps a catalogue; else None.
+
+    None of ours does: readers wait for nobody, and writers for each other at a lock of their own.
+
+    Args:
+        text: DuckDB's message.
+        file: the catalogue.
+    """
+    if "database is locked" not in text:
+        return None
+    return WarehouseBusy(
+        f"Another program keeps the catalogue {file} locked, such as an SQLite client in which a transaction is open. "
+        f"That is no sign of damage: close it, or wait, and try again. `fuser {file}` tells who has it open."
+    )
 
 
 _VACUUM = """

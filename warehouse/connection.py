@@ -16,9 +16,15 @@ from typing import ClassVar
 import duckdb
 
 from warehouse.away import close, server_away
-from warehouse.catalog_file import CHECKED_BYTES, catalog_faults
+from warehouse.catalog_file import CHECKED_BYTES, catalog_faults, catalog_locked
 from warehouse.disk import disk_full
-from warehouse.errors import SettingsError, WarehouseError, WarehouseNotFound, without_secrets
+from warehouse.errors import (
+    SettingsError,
+    SnapshotNotFound,
+    WarehouseError,
+    WarehouseNotFound,
+    without_secrets,
+)
 from warehouse.extensions import open_duckdb
 from warehouse.forked import refuse_open_before_fork
 from warehouse.hung_server import watch
@@ -210,6 +216,8 @@ def connect(
         WarehouseError: the catalogue is damaged, cannot be attached, holds SQL that is not Siftline's, has its data
             files in another folder, is a link and is to be written to, or was open when this process was forked; the
             message names it.
+        SnapshotNotFound: the snapshot that `look` named was expired meanwhile.
+        WarehouseBusy: another program keeps the catalogue locked.
         CatalogAway: the server of a PostgreSQL catalogue does not answer.
         DiskFull: there is no room for the 32 KiB that SQLite needs beside the catalogue.
     """
@@ -223,6 +231,7 @@ def connect(
         watch(location.dsn)
     # The catalogue is small: more threads, and more transactions than one, double what opening costs.
     connection = open_duckdb(location.extensions, threads=1)
+    at: int | None = None
     try:
         if location.on_s3:
             _create_s3_secret(connection, location)
@@ -244,7 +253,14 @@ def connect(
         text = without_secrets(str(error))
         if full := disk_full(text, location):
             raise full from None
+        if at is not None and "No snapshot found" in text:
+            raise SnapshotNotFound(
+                f"Snapshot {at} was expired just now and cannot be read any more. `siftline snapshots` lists those "
+                "that are kept."
+            ) from None
         if location.dsn is None:
+            if busy := catalog_locked(text, location.catalog_file):
+                raise busy from None
             raise _not_allowed(location) or _none_yet(location, text) or _unreadable(location, text) from None
         if away := server_away(text):
             raise away from None

@@ -3,6 +3,8 @@
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import duckdb
@@ -10,7 +12,16 @@ import pyarrow as pa
 import pytest
 
 from tests.warehouse.test_commit_is_atomic import classes
-from warehouse import Append, FolderAway, Lake, SettingsError, WarehouseError, WarehouseNotFound, connect
+from warehouse import (
+    Append,
+    FolderAway,
+    Lake,
+    SettingsError,
+    WarehouseBusy,
+    WarehouseError,
+    WarehouseNotFound,
+    connect,
+)
 from warehouse.errors import SchemaTooNew
 from warehouse.files import replaced_file
 from warehouse.maintain import maintain
@@ -39,6 +50,34 @@ def test_a_catalogue_without_tables_is_a_first_run_at_work_and_with_data_files_a
         connect(folder)
     (folder / "data" / "items.parquet").unlink()
     with Lake(folder) as lake, lake.read() as reader:
+        assert reader.scalar("SELECT count(*) FROM items") == 0
+
+
+KEEP_LOCKED = """
+import sqlite3, sys
+catalogue = sqlite3.connect(sys.argv[1], isolation_level=None)
+for step in ("PRAGMA locking_mode = EXCLUSIVE", "BEGIN IMMEDIATE", "CREATE TABLE other (a)", "ROLLBACK"):
+    catalogue.execute(step)
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_catalogue_that_another_program_keeps_locked_is_called_busy_and_not_damaged(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("warehouse.connection.BUSY_TIMEOUT_MS", 10)
+    monkeypatch.setattr("warehouse.connection.catalog_faults", lambda *_: [])  # it waits 10 s, and then finds none
+    command = [sys.executable, "-c", KEEP_LOCKED, str(lake.catalog)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdin is not None
+        assert other.stdout.readline() == "locked\n"
+        for opened in (connect, Lake):
+            with pytest.raises(WarehouseBusy, match=r"keeps the catalogue .*catalog.sqlite locked.*no sign of damage"):
+                opened(lake.path)
+        other.stdin.close()
+    with connect(lake.path) as reader:
         assert reader.scalar("SELECT count(*) FROM items") == 0
 
 

@@ -94,6 +94,24 @@ def test_a_reader_whose_snapshot_was_expired_meanwhile_says_so(tmp_path: Path) -
                     reader.rows("SELECT 1")
 
 
+def test_a_snapshot_that_is_expired_while_it_is_opened_is_not_called_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Lake(tmp_path / "lake") as lake:
+        write(lake, 1, Append("items", items(3)))
+        write(lake, 2, Upsert("items", items(9)))
+
+        def found(*_: object) -> int:
+            cursor = lake.new_cursor()
+            cursor.execute("CALL ducklake_expire_snapshots('lake', versions => [2])")
+            cursor.close()
+            return 2
+
+        monkeypatch.setattr("warehouse.migrations.find_snapshot", found)
+        with pytest.raises(SnapshotNotFound, match="Snapshot 2 was expired just now"):
+            warehouse.connect(lake.path, at=2)
+
+
 @pytest.mark.parametrize(
     ("query", "values", "words"),
     [
