@@ -133,7 +133,8 @@ def land(commit: Commit, *, new_cursor: NewCursor, lock: WriteLock, location: Lo
             files.extend(written.sync())
             sure()
             tried = True
-            cursor.execute("COMMIT")
+            with written.kept():
+                cursor.execute("COMMIT")
             note(location, files)
             return True
 

@@ -248,7 +248,8 @@ def _commit(
                 describe(cursor, message)
             written.sync()
             sure()
-            cursor.execute("COMMIT")
+            with written.kept():
+                cursor.execute("COMMIT")
             return done
 
     return under_lock(attempt, lock=lake.lock, new_cursor=lake.new_cursor, location=lake.location)

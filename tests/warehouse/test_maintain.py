@@ -22,6 +22,7 @@ from tests.warehouse.test_commit_is_atomic import classes, count, items
 from warehouse import Append, Lake, Location, SettingsError, SnapshotNotFound, Upsert, WarehouseError, connect
 from warehouse import maintain as maintain_steps
 from warehouse.catalog_file import vacuum_fault
+from warehouse.checksums import verify
 from warehouse.layout import OFTEN_EMPTY
 from warehouse.maintain import maintain
 
@@ -464,3 +465,25 @@ def test_a_vacuum_gives_the_space_of_rows_that_left_the_catalogue_back(lake: Lak
     before, after = done.catalog_bytes
     assert after < before - 900_000
     assert {path.name for path in lake.path.glob("catalog*")} == {"catalog.sqlite"}
+
+
+def test_a_flush_that_landed_and_is_called_failed_loses_no_file(tmp_path: Path, postgres: str) -> None:
+    """After it, DuckLake drops the tables that held rows of an older schema, and waits for their readers. Where the
+    server ended that wait, DuckDB removed the files that the catalogue named by then.
+    """
+    place = Location(folder=tmp_path / "lake", catalog=postgres)
+    with Lake(place) as lake:
+        for rows in (5, 7):
+            with lake.stage("ingest", version=rows, inputs=()) as stage:
+                stage.commit([Upsert("items", items(rows))])
+            if rows == 5:
+                with contextlib.closing(lake.new_cursor()) as cursor:
+                    cursor.execute("ALTER TABLE items ADD COLUMN more VARCHAR")
+    with connect(place) as reader:
+        assert reader.scalar("SELECT count(*) FROM items") == 7
+        impatient = Location(folder=place.folder, catalog=f"{postgres} options='-c lock_timeout=100'")
+        with Lake(impatient) as lake, contextlib.suppress(WarehouseError):
+            maintain(lake)
+    assert verify(place).damaged == ()
+    with connect(place) as reader:
+        assert len(reader.rows("SELECT * FROM items")) == 7
