@@ -9,7 +9,7 @@ unsent or unanswered.
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -38,6 +38,8 @@ _COUNTS = ("total_annotations", "cancelled_annotations")
 LOOKUP_BYTES = 4000
 # A change gets its time before it can be read; no request of the server takes longer.
 MARGIN = timedelta(minutes=2)
+AHEAD = timedelta(hours=1)
+"""So far before our own time the next pull goes on where the server's clock is ahead of ours."""
 
 
 class LabelStudioService:
@@ -194,6 +196,7 @@ class LabelStudioService:
         if not classes_of(project):  # an answer would be taken for a skip, or for none of the classes
             self._problems = {ALL_TASKS: f"{self.describe()}: {NO_CHOICE}"}
             return Pulled(answers=(), tasks=None, cursor="")
+        now = datetime.now(UTC)
         made_at = self._call(lambda: time_of(project["created_at"]))
         # Another server may have given the project the same number: the time tells them apart.
         place = f"{project['id']} {made_at.isoformat()}"
@@ -216,6 +219,8 @@ class LabelStudioService:
                 continue
             read[str(task["id"]), item_id] = self._changed_at(task)
             answers += answers_of(task, self.describe(), multi_label=self.multi_label, people=people)
+        if newest is not None and newest > now:
+            newest = now - AHEAD  # once its clock is put right, what is answered has earlier times than that
         return Pulled(
             answers=answers,
             tasks=None if since is None else read,

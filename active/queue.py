@@ -7,7 +7,7 @@ its item and id, unless it is older than the project.
 
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -29,6 +29,12 @@ _COLUMNS = tuple(column.name for column in TABLE_BY_NAME["annotations"].columns)
 _HISTORY = """
     SELECT annotation_id, item_id, action, annotator, task_id FROM current_annotations
     WHERE project = ? AND item_id IN (SELECT unnest(?::VARCHAR[]))
+"""
+
+_SAID_BEFORE = f"""
+    SELECT a.item_id, {WHO}, max(a.updated_at) FROM current_annotations a
+    JOIN asked_before b ON b.item_id = a.item_id AND b.project = a.project AND b.task_id = a.task_id
+    WHERE a.project = ? AND a.action = 'labelled' AND a.item_id IN (SELECT unnest(?::VARCHAR[])) GROUP BY ALL
 """
 
 # Rows with new answers, and rows whose state does not fit the answers that are known, which a killed run leaves.
@@ -200,7 +206,9 @@ def _commit_answers(lake: Lake, config: QueueConfig, new: list[Row], detail: Map
     if config.multi_label:
         said = [[*what, row["class_ids"]] for what, row in zip(said, new, strict=True)]
     with lake.read() as reader:
-        states = _states_after(reader, config, new, former_tasks(reader, config))
+        former = former_tasks(reader, config)
+        _date_after_earlier(reader, config, new, former)
+        states = _states_after(reader, config, new, former)
     # Neither clock nor ids of the service are part of the token, so an interrupted run gives an undisturbed run's ids.
     # A commit that only mends states may recur with the same annotations, so there the queue tells one from the next.
     inputs = ("annotations",) if new else ("annotations", "queue")
@@ -214,6 +222,23 @@ def _commit_answers(lake: Lake, config: QueueConfig, new: list[Row], detail: Map
         if states:
             writes.append(Upsert("queue", pa.Table.from_pylist(states)))
         return stage.commit(writes, rows_read=len(new), detail=detail)
+
+
+def _date_after_earlier(
+    reader: Reader, config: QueueConfig, new: Sequence[Row], former: Mapping[str, Sequence[str]]
+) -> None:
+    """Let an answer to a task that asked again be later than what the same person said before, which called for it.
+
+    The clock by which the earlier one was given may have been ahead, and of a person's answers the latest counts.
+    """
+    again = [row for row in new if row["item_id"] in former and row["task_id"] not in former[row["item_id"]]]
+    if not again:
+        return
+    said = reader.rows(_SAID_BEFORE, [config.project, sorted({row["item_id"] for row in again})])
+    before = {(item_id, who): at for item_id, who, at in said}
+    for row in again:
+        if at := before.get((row["item_id"], row["annotator"])):
+            row["updated_at"] = max(row["updated_at"], at + timedelta(microseconds=1))
 
 
 def _states_after(

@@ -23,12 +23,14 @@ from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLi
 from prefect.deployments.runner import DeploymentApplyError, RunnerDeployment
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError, TerminationSignal
 from prefect.flows import Flow
+from prefect.logging import get_logger
 from prefect.runner import Runner
 from prefect.schedules import Cron
 from prefect.states import Crashed
 from prefect.types.entrypoint import EntrypointType
 
 from flows import pipelines
+from flows.clock import Clock
 from flows.prefect_server import behind, local_api_url, log_in_hint, other_version
 from flows.project import Project
 from flows.services import SERVING
@@ -42,7 +44,7 @@ START_S = 300
 HEARTBEAT_S = 60
 POLL_S = 5
 LOOK_S = 60.0
-"""Time between two looks whether the server still knows the deployments that are served."""
+"""Time between two looks whether the server still knows the deployments that are served, and at the clock."""
 
 
 def deployments_of(project: Project, *, pool: str | None = None) -> list[RunnerDeployment]:
@@ -133,7 +135,10 @@ def serve(project: Project, ready: Callable[[dict[str, str]], None]) -> None:
         os.kill(os.getpid(), signal.SIGTERM)  # stops runs at work as a supervisor does
 
     async def work(runner: Runner) -> None:
-        beside = [asyncio.create_task(close_when_idle(project, left)), asyncio.create_task(look())]
+        beside = [
+            asyncio.create_task(task)
+            for task in (close_when_idle(project, left), look(), make_anew_when_set_back(project))
+        ]
         try:
             await runner.start()
         finally:
@@ -301,6 +306,25 @@ async def _until_forgotten(deployments: Sequence[UUID]) -> None:
         with suppress(PrefectHTTPStatusError, httpx.HTTPError):
             async with get_client() as client:
                 known = bool(await client.read_deployments(deployment_filter=of_ours, limit=1))
+
+
+async def make_anew_when_set_back(project: Project, *, every_s: float = LOOK_S) -> None:
+    """Make the deployments anew whenever the clock was set back.
+
+    The server has put runs on its list by then, at times that come again, and would put none before them.
+    """
+    clock, due = Clock(), False
+    while True:
+        await asyncio.sleep(every_s)
+        due = clock.was_set_back() or due
+        if due:
+            with suppress(PrefectHTTPStatusError, DeploymentApplyError, httpx.HTTPError, SettingsError):
+                deployments = deployments_of(project)
+                await _make_way(deployments, project)
+                for deployment in deployments:
+                    await deployment.aapply()
+                due = False
+                get_logger("siftline").info("The clock was set back, so the deployments were made anew.")
 
 
 async def close_when_idle(project: Project, runs: Sequence[UUID], *, every_s: float = POLL_S) -> None:

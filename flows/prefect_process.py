@@ -10,14 +10,21 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
+
+from flows.clock import Clock
 
 if TYPE_CHECKING:
     from starlette.datastructures import Headers
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 NAMES = ("127.0.0.1", "localhost")
+LOOK_S = 10.0
+"""Time between two looks at the clock."""
+END_S = 15.0
+"""So long requests may take that are being answered when the server starts anew."""
 _REFUSED = (
     "Pages of other sites may not ask this server. Where a proxy shows its own ones under another address, add that to "
     "PREFECT_SERVER_CORS_ALLOWED_ORIGINS, which the server reads when it starts.\n"
@@ -26,6 +33,9 @@ _REFUSED = (
 
 def serve_staying(door: socket.socket, *names: str) -> None:
     """Serve with the pages and all services, as `prefect server start` does.
+
+    Its services wait until a time on the clock (see `flows.clock`). Where that was set back it starts anew as the same
+    process, and whoever asks meanwhile waits at the door.
 
     Args:
         door: socket that listens.
@@ -37,7 +47,34 @@ def serve_staying(door: socket.socket, *names: str) -> None:
 
     level = get_current_settings().server.logging_level.lower()
     app = _guarded(create_app(final=True), *names)
-    uvicorn.Server(uvicorn.Config(app, log_level=level)).run(sockets=[door])
+    server = uvicorn.Server(uvicorn.Config(app, log_level=level))
+    number, kept = door.fileno(), os.dup(door.fileno())  # the server closes what it listens at
+    anew = threading.Event()
+
+    def start_anew() -> None:
+        os.dup2(kept, number, inheritable=True)
+        way = ("-P", "-m", "flows.prefect_process", "taken", str(number), NAMES[0], *names)
+        os.execv(sys.executable, (sys.executable, *way))  # noqa: S606 - our own module
+
+    def end() -> None:
+        print("The clock was set back; starting anew, so that nothing waits until it is there again.", file=sys.stderr)
+        anew.set()
+        server.should_exit = True
+        time.sleep(END_S)
+        start_anew()
+
+    threading.Thread(target=when_set_back, args=(end,), daemon=True).start()
+    server.run(sockets=[door])
+    if anew.is_set():
+        start_anew()
+
+
+def when_set_back(then: Callable[[], None]) -> None:
+    """Wait until the clock is set back, and do something then."""
+    clock = Clock()
+    while not clock.was_set_back():
+        time.sleep(LOOK_S)
+    then()
 
 
 def serve_beside(door: socket.socket) -> None:
@@ -122,7 +159,7 @@ def main(way: str, number: int, host: str = NAMES[0], *names: str) -> None:
     if way == "beside":
         serve_beside(socket.socket(fileno=number))
     elif way == "taken":
-        serve_staying(socket.socket(fileno=number))
+        serve_staying(socket.socket(fileno=number), *names)
     else:
         serve_staying(socket.create_server((host, number)), *names)
 

@@ -1,6 +1,7 @@
 """Asking again: edited texts, contested and suspicious labels get a fresh task, once, within their budgets."""
 
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 
@@ -334,6 +335,26 @@ def test_a_label_that_is_probably_wrong_gets_one_second_look(pool: SmallPool, fo
     ask_again(lake, pool.index, more)  # 6 is as suspicious as before, and is not asked a third time
     with lake.read() as reader:
         assert reader.scalar("SELECT count(*) FROM asked_before WHERE item_id = ?", [pool.ids[6]]) == 1
+
+
+def test_an_answer_that_was_asked_for_again_counts_whatever_clock_the_first_one_had(
+    pool: SmallPool, folder: TaskFolder
+) -> None:
+    lake, (_, classes) = pool.lake, clusters(N)
+    wrong, ahead = pool.ids[5], (datetime.now(UTC) + timedelta(days=365)).isoformat()
+    for row, item in enumerate(pool.ids):
+        said = annotation(CLASSES[int(classes[row] + (item == wrong)) % 3], who="ann")
+        write(folder, item, [{**said, "created_at": ahead, "updated_at": ahead}])
+    collect(lake, folder, CONFIG)
+    ask_again(lake, pool.index, LOOK)
+    push(lake, folder, CONFIG)
+    answer(folder, wrong, int(classes[5]), round=2)
+    collect(lake, folder, CONFIG)
+    assert gold(lake, wrong) == [classes[5]]
+    assert not collect(lake, folder, CONFIG).committed
+    answer(folder, wrong, int(classes[5] + 1) % 3, round=2)
+    collect(lake, folder, CONFIG)
+    assert gold(lake, wrong) == [(classes[5] + 1) % 3]
 
 
 def test_with_several_classes_a_second_look_names_the_class_and_the_answer_changes_the_label(

@@ -11,6 +11,7 @@ from tests.projects import ROOT, give_prefect_database
 
 SCRIPT = """
 import json, sys, threading, time
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from flows.prefect_server import prefect_api
@@ -80,9 +81,20 @@ with prefect_api(Path(sys.argv[1])):
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(other.id, Failed(message="the key is refused"), force=True)
     soon = trigger._started("collect/tickets", "key")
-    trigger.AGAIN_S = 0.0
+
+    class SetBack(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) - timedelta(days=1)
+
+    trigger.datetime = SetBack
     later = trigger._started("collect/tickets", "key")
-    found.append(["failed", soon.id == other.id, later.id == other.id, later.state.is_scheduled()])
+    found.append(["failed by a clock that was ahead", later.id == other.id, later.state.is_scheduled()])
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(later.id, Failed(message="the key is refused"), force=True)
+    trigger.datetime, trigger.AGAIN_S = datetime, 0.0
+    last = trigger._started("collect/tickets", "key")
+    found.append(["failed", soon.id == other.id, last.id == later.id, last.state.is_scheduled()])
 print(json.dumps(found))
 """
 
@@ -130,5 +142,6 @@ def test_the_deployment_is_run_and_waited_for_and_whatever_prevents_it_is_said(
             ["CANCELLED", *ENDED, "RUNNING"],
         ],
         "started": [True, False, True],
+        "failed by a clock that was ahead": [False, True],
         "failed": [True, False, True],
     }

@@ -322,6 +322,19 @@ def test_waiting_begins_with_the_selection_and_not_with_an_earlier_estimate(
     assert row["median_hours"] == pytest.approx(3, abs=0.1), "its first answer is one to an earlier task"
 
 
+def test_no_task_waited_for_less_than_nothing(planted: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the clock was ahead at the selection, and was put right before the answer."""
+    with planted.read() as reader:
+        task = reader.arrow("SELECT * EXCLUDE (run_id, committed_at) FROM queue WHERE cycle = 3 LIMIT 1")
+    go_on(monkeypatch, days=365)
+    with planted.stage("select", version=2, inputs=()) as stage:
+        changed = task.set_column(task.column_names.index("cycle"), "cycle", pa.array([4], pa.int32()))
+        stage.commit([Upsert("queue", changed)], detail={"cycle": 4})
+    commit(planted, "collect", answer(str(task["item_id"][0]), 0, at=datetime.now(UTC)))
+    row = next(row for row in ask(planted, "waiting-time") if row["cycle"] == 4)
+    assert (row["tasks"], row["waiting"], row["median_hours"]) == (1, 1, None)
+
+
 def test_an_edit_does_not_move_the_day_an_item_came_in(planted: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     [before] = ask(planted, "stream-drift")
     with planted.read() as reader:
