@@ -31,6 +31,9 @@ _HISTORY = """
     WHERE project = ? AND item_id IN (SELECT unnest(?::VARCHAR[]))
 """
 
+_LAST = datetime.max.replace(tzinfo=UTC)
+_TICK = timedelta(microseconds=1)
+
 _SAID_BEFORE = f"""
     SELECT a.item_id, {WHO}, max(a.updated_at) FROM current_annotations a
     JOIN asked_before b ON b.item_id = a.item_id AND b.project = a.project AND b.task_id = a.task_id
@@ -238,7 +241,7 @@ def _date_after_earlier(
     before = {(item_id, who): at for item_id, who, at in said}
     for row in again:
         if at := before.get((row["item_id"], row["annotator"])):
-            row["updated_at"] = max(row["updated_at"], at + timedelta(microseconds=1))
+            row["updated_at"] = max(row["updated_at"], min(at, _LAST - _TICK) + _TICK)
 
 
 def _states_after(

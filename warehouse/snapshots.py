@@ -6,7 +6,7 @@ reading a neighbouring snapshot instead would be a wrong answer without a sign.
 
 import operator
 import re
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import duckdb
 
@@ -15,6 +15,8 @@ from warehouse.errors import SettingsError, SnapshotNotFound
 At = int | str | date | None
 """A snapshot number, a time (ISO text, datetime, or date for its midnight; UTC unless it names its zone), or None."""
 
+AHEAD = timedelta(minutes=10)
+"""A time to come that is further away is that of a clock that was wrong: a team's clocks may differ by so much."""
 _NUMBER = re.compile(r"-?[0-9]+")
 
 Kept = list[tuple[int, datetime]]
@@ -100,21 +102,27 @@ def _numbered(number: int, kept: Kept) -> int:
 
 
 def _in_force(time: datetime, kept: Kept) -> int:
-    if time > datetime.now(UTC):
+    now = datetime.now(UTC)
+    if time > now:
         raise SnapshotNotFound(
             f"{time.isoformat()} lies in the future; the newest snapshot is {kept[-1][0]} of "
             f"{kept[-1][1].isoformat()}. Leave the time out to read it."
         )
-    before = [n for n, t in kept if t <= time]
-    after = [n for n, t in kept if t > time]
+    # Of a snapshot with a time to come nobody knows when it was made, but that it was between its neighbours.
+    told = [(n, t) for n, t in kept if t <= now + AHEAD]
+    before = [n for n, t in told if t <= time]
+    after = [n for n, t in told if t > time]
     if not before:
         raise SnapshotNotFound(
             f"No snapshot of {time.isoformat()} is kept; the oldest is {kept[0][0]} of {kept[0][1].isoformat()}. "
             "`siftline snapshots` lists them."
         )
-    if after and after[0] != before[-1] + 1:
-        first, second = sorted((before[-1], after[0]))
-        why = "those between {} and {} were expired" if first < after[0] else "the clock went back between {} and {}"
+    ahead = [n for n, t in kept if t > now + AHEAD and before[-1] < n < (after[0] if after else n + 1)]
+    if ahead or (after and after[0] != before[-1] + 1):
+        first, second = sorted((before[-1], after[0] if after else ahead[-1]))
+        why = "those between {} and {} were expired" if before[-1] == first else "the clock went back between {} and {}"
+        if ahead:
+            why = "between {} and {} a clock was ahead"
         raise SnapshotNotFound(
             f"Which snapshot was in force at {time.isoformat()} cannot be told: {why.format(first, second)}. Name one "
             "of the two by its number."

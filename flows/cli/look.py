@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from flows.take_over import in_words
 from warehouse import Lake, Reader, StageResult
 from warehouse.answers import NO_CLASS, labels_in_words
 from warehouse.schema import rows_in_words
+from warehouse.snapshots import AHEAD
 
 if TYPE_CHECKING:
     from active.quality import Suspect
@@ -67,6 +69,8 @@ def show_status(root: Path) -> None:
             [(*row[:3], rows_in_words(json.loads(row[3]))) for row in stages],
             title="stages",
         )
+        if ahead := commits_ahead(reader):
+            out.print(ahead)
         waiting = waiting_tasks(reader)
         for sentence in in_words(root.absolute() / ".siftline"):
             out.print(sentence)
@@ -140,6 +144,18 @@ def skipped_tasks(reader: Reader) -> str:
         f"{counted(tasks, 'task was', 'tasks were')} skipped and {'has' if tasks == 1 else 'have'} no label"
         if tasks
         else ""
+    )
+
+
+def commits_ahead(reader: Reader) -> str:
+    """That the last commit has a time which the clock here has not reached, and what that means; empty where it has."""
+    last = reader.scalar("SELECT max(committed_at) FROM runs")
+    if last is None or last <= datetime.now(UTC) + AHEAD:
+        return ""
+    return (
+        f"The last commit has the time {last.astimezone(UTC):%Y-%m-%d %H:%M} UTC, which this machine's clock has not "
+        "reached. If a clock was ahead then and is right by now, nothing is lost: until that time commits follow each "
+        "other by a microsecond. When each was made: siftline snapshots"
     )
 
 

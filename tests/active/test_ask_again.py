@@ -337,11 +337,16 @@ def test_a_label_that_is_probably_wrong_gets_one_second_look(pool: SmallPool, fo
         assert reader.scalar("SELECT count(*) FROM asked_before WHERE item_id = ?", [pool.ids[6]]) == 1
 
 
+@pytest.mark.parametrize(
+    "ahead",
+    [(datetime.now(UTC) + timedelta(days=365)).isoformat(), "9999-12-31T23:59:59.999999Z"],
+    ids=["a year ahead", "no later time"],
+)
 def test_an_answer_that_was_asked_for_again_counts_whatever_clock_the_first_one_had(
-    pool: SmallPool, folder: TaskFolder
+    pool: SmallPool, folder: TaskFolder, ahead: str
 ) -> None:
     lake, (_, classes) = pool.lake, clusters(N)
-    wrong, ahead = pool.ids[5], (datetime.now(UTC) + timedelta(days=365)).isoformat()
+    wrong = pool.ids[5]
     for row, item in enumerate(pool.ids):
         said = annotation(CLASSES[int(classes[row] + (item == wrong)) % 3], who="ann")
         write(folder, item, [{**said, "created_at": ahead, "updated_at": ahead}])

@@ -1,6 +1,7 @@
 """After months of runs what people look at shows the newest cycles and end models, and says how many came before."""
 
 import base64
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,22 @@ def test_status_and_queue_add_up_what_is_done(
             int(a) + int(b) for a, b in zip(*(r[1:] for r in whole[:2]), strict=True)
         ]
     assert [row[0] for row in table(status, "end models, the last 1 of 3")] == ["3"]
+
+
+def test_status_tells_of_commits_by_a_clock_that_was_ahead(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    show_status(project)
+    assert "clock" not in capsys.readouterr().out
+
+    class SetBack(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return datetime.now(tz) - timedelta(days=365)
+
+    monkeypatch.setattr("flows.cli.look.datetime", SetBack)
+    show_status(project)
+    assert "which this machine's clock has not reached. If a clock was ahead then" in capsys.readouterr().out
 
 
 def test_status_tells_of_answers_that_the_models_do_not_know(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -155,6 +155,21 @@ def test_a_time_that_the_clock_showed_twice_is_refused() -> None:
         find_snapshot(at + timedelta(hours=1), kept)
 
 
+def test_a_clock_that_was_ahead_makes_no_other_time_uncertain() -> None:
+    """Snapshots 3 and 4 have a time to come, and were made between 2 and 5."""
+    at, ahead = datetime(2026, 1, 1, 10, tzinfo=UTC), datetime.now(UTC) + timedelta(days=365)
+    hours = [at + timedelta(hours=n) for n in range(8)]
+    kept = [(1, hours[1]), (2, hours[2]), (3, ahead), (4, ahead), (5, hours[5]), (6, hours[6])]
+    assert [find_snapshot(hours[n], kept) for n in (1, 5, 6, 7)] == [1, 5, 6, 6]
+    for n in (2, 3, 4):
+        with pytest.raises(SnapshotNotFound, match=r"cannot be told: between 2 and 5 a clock was ahead\. Name one"):
+            find_snapshot(hours[n], kept)
+    with pytest.raises(SnapshotNotFound, match="between 2 and 4 a clock was ahead"):
+        find_snapshot(hours[7], kept[:4])
+    soon = datetime.now(UTC) + timedelta(minutes=2)
+    assert find_snapshot(hours[7], [*kept, (7, soon)]) == 6, "a clock of the team that is a little ahead"
+
+
 @pytest.mark.parametrize(
     ("at", "error", "words"),
     [
