@@ -70,7 +70,7 @@ def _answer(task: Json, annotation: Json, multi_label: bool, people: People) -> 
     chosen = () if part is None else tuple(text_of(name) for name in list_of(part["value"]["choices"]))
     skipped = flag_of(annotation["was_cancelled"]) or result is None or not (chosen or multi_label)
     made, saved = time_of(annotation["created_at"]), time_of(annotation["updated_at"])
-    annotator, remark = _annotator(annotation, part, saved - made > EDITED_AFTER, people)
+    annotator, remark = _annotator(annotation, part, abs(saved - made) > EDITED_AFTER, people)
     return Answer(
         annotation_id=str(count_of(annotation["id"])),
         task_id=str(task["id"]),

@@ -1,0 +1,46 @@
+"""A server whose clock was ahead and is put right: what is answered then is found, and whose it is stays right."""
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler
+from urllib.parse import unquote
+
+import pytest
+
+from active.label_studio import LabelStudioService
+from active.label_studio_answers import People, answers_of
+from tests.active.test_label_studio_faults import CANARY, answering
+from tests.studio import http_server
+
+
+def test_a_pull_goes_on_before_our_own_time_where_the_servers_clock_is_ahead() -> None:
+    """Else, once it is put right, no answer is found by the times of changes until that day is there again."""
+    labels = {"label": {"labels": ["a", "b"], "to_name": ["text"], "type": "Choices", "inputs": []}}
+    project = {"id": 1, "title": "some project", "created_at": "2026-01-01T00:00:00Z", "parsed_label_config": labels}
+    ahead = (datetime.now(UTC) + timedelta(days=365)).isoformat()
+    task = {"id": 1, "data": {"item_id": "i"}, "annotations": [], "updated_at": ahead}
+    asked: list[str] = []
+
+    def answer(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        found = {"count": 1, "results": [project]} if "/projects" in handler.path else {"total": 1, "tasks": [task]}
+        asked.append(unquote(handler.path))
+        answering(200, json.dumps(found))(handler, body)
+
+    with http_server(answer) as url:
+        service = LabelStudioService(url, CANARY, "some project", timeout_s=10)
+        cursor = service.pull_since("").cursor
+        assert service.pull_since(cursor).tasks is not None
+    [after] = {time for path in asked for time in re.findall(r"20\d\d-[0-9T:.-]+Z", path)}
+    assert datetime.fromisoformat(after) < datetime.now(UTC) - timedelta(minutes=30)
+
+
+@pytest.mark.parametrize("saved", ["2026-01-01T09:00:00Z", "2026-01-01T11:00:00Z"])
+def test_an_edit_is_one_whichever_way_the_clock_went(saved: str) -> None:
+    choice = {"from_name": "label", "to_name": "text", "type": "choices", "value": {"choices": ["a"]}}
+    said = {"id": 1, "result": [choice], "was_cancelled": False, "lead_time": 1.0, "completed_by": 1, "updated_by": 2}
+    said |= {"created_at": "2026-01-01T10:00:00Z", "updated_at": saved}
+    people = People(several=True, name_of=lambda number: f"person {number}", is_own=lambda number: False)
+    task = {"id": 1, "data": {"item_id": "i"}, "annotations": [said]}
+    [answer] = answers_of(task, "there", multi_label=False, people=people)
+    assert answer.annotator == "person 1", "where several answer, it stays its author's"
