@@ -1,8 +1,10 @@
-"""The versions in constraints.txt are ones that pyproject.toml allows, else pip installs nothing; and our own one."""
+"""pyproject.toml asks for what the code imports, in versions that serve, constraints.txt's among them; our own one."""
 
+import ast
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from importlib.metadata import packages_distributions
 from typing import Any
 
 import pytest
@@ -14,6 +16,10 @@ from tests.projects import ROOT
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 CONSTRAINTS = (ROOT / "constraints.txt").read_text("utf-8")
 UNPINNED = {"torch"}  # CPU and CUDA builds both fit
+ROOMS = ("active", "engine", "features", "flows", "warehouse", "weak_labels")
+BROUGHT = {"markupsafe": "jinja2", "pydantic-core": "pydantic"}  # by what is named, as a part of it
+IF_THERE = {"polars"}  # the one function that needs it says so
+FLOORS = {"h11"}  # uvicorn's: named for its lowest version
 
 
 def contradictions(pyproject: dict[str, Any], constraints: str) -> Iterator[str]:
@@ -55,11 +61,62 @@ def test_a_wrong_pin_is_found(constraint: str, said: str) -> None:
     assert len(list(contradictions({"project": project}, "pytest==9.0.3\ntorch==2.6\n"))) == 1
 
 
-@pytest.mark.parametrize("library", ["filelock==3.20.0", "h11==0.14.0", "orjson==3.9.14"])
-def test_no_version_is_allowed_that_a_request_or_a_link_can_hurt(library: str) -> None:
+@pytest.mark.parametrize(
+    "library",
+    [
+        "filelock==3.20.0",
+        "h11==0.14.0",
+        "label-studio-sdk==2.0.23",
+        "orjson==3.9.14",
+        "prefect==3.9.0",
+        "typer==0.18.0",
+    ],
+)
+def test_no_version_is_allowed_that_a_request_or_a_link_can_hurt_or_that_the_code_cannot_use(library: str) -> None:
     name, _, version = library.partition("==")
     [asked] = [r for r in map(Requirement, PYPROJECT["project"]["dependencies"]) if r.name == name]
     assert not asked.specifier.contains(version)
+
+
+def modules(source: str) -> Iterator[str]:
+    """Top names of what a source imports, by a statement or by a name that stands as text."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield str(node.module).partition(".")[0]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and "_" in node.value:
+            yield node.value
+
+
+def differences(dependencies: list[str], sources: Iterable[str]) -> list[str]:
+    """What is imported and not named among the dependencies, and what is named and not imported."""
+    named = {canonicalize_name(Requirement(line).name) for line in dependencies}
+    owners = packages_distributions()
+    found = {canonicalize_name(o) for source in sources for m in modules(source) for o in owners.get(m, [])}
+    imported = {BROUGHT.get(name, name) for name in found} - IF_THERE - {"siftline"}
+    return [f"{name}: not named" for name in sorted(imported - named)] + [
+        f"{name}: not imported" for name in sorted(named - imported - FLOORS)
+    ]
+
+
+def test_the_dependencies_are_what_the_packages_import() -> None:
+    sources = [file.read_text("utf-8") for room in ROOMS for file in (ROOT / room).rglob("*.py")]
+    assert differences(PYPROJECT["project"]["dependencies"], sources) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("import scipy.sparse", "scipy"),
+        ("from sklearn import svm", "scikit-learn"),
+        ('import_module("duckdb_extension_ui")', "duckdb-extension-ui"),
+    ],
+)
+def test_a_dependency_that_is_not_named_is_found(source: str, name: str) -> None:
+    assert differences(["h11>=0.16"], [source, "import os, polars"]) == [f"{name}: not named"]
+    assert differences([name], [source, "import markupsafe"]) == ["jinja2: not named"]
+    assert differences([name, "jinja2>=3"], [source]) == ["jinja2: not imported"]
 
 
 def test_the_newest_list_of_changes_is_of_the_version() -> None:
