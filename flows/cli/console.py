@@ -71,6 +71,9 @@ class StandardError(io.TextIOBase):
             if error.errno in (errno.EPIPE, errno.EIO):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
 
+    def __del__(self) -> None:
+        """Nothing: Python would flush it here, which may be when this module has nothing left to do it with."""
+
 
 # Paths, conditions and class names have brackets and colons that are no markup and no emoji; styled text is a `Text`.
 out = Plain(markup=False, emoji=False, highlight=False, soft_wrap=True)
