@@ -16,6 +16,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -309,8 +310,9 @@ def _send_what_waits(url: str) -> None:
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 
-    APILogWorker.drain_all(timeout=5)
-    EventsWorker.drain_all(timeout=5)
+    with ThreadPoolExecutor(1) as beside:  # where a loop runs, as in a notebook, they only give something to await
+        for worker in (APILogWorker, EventsWorker):
+            beside.submit(worker.drain_all, timeout=5).result()
 
 
 def _check_loopback(port: int) -> None:

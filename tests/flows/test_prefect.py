@@ -97,19 +97,26 @@ def test_only_transient_errors_are_retried_and_the_server_sees_the_end(tmp_path:
 
 
 TWICE = """
-import os, sys
+import asyncio, os, sys
 from pathlib import Path
 from flows.prefect_server import prefect_api
 
-before = dict(os.environ)
-for _ in range(2):
+def run():
     with prefect_api(Path(sys.argv[1])) as url:
         from prefect.client.orchestration import get_client
 
         with get_client(sync_client=True) as client:
             assert str(client.api_url).rstrip("/") == url
             client.hello().raise_for_status()
-    assert dict(os.environ) == before
+
+async def run_in_a_notebook():
+    run()
+
+before = dict(os.environ)
+run()
+assert dict(os.environ) == before
+asyncio.run(run_in_a_notebook())
+assert dict(os.environ) == before
 """
 
 
@@ -120,6 +127,7 @@ def test_a_process_may_run_twice_and_gets_its_environment_back(tmp_path: Path, p
     command = [sys.executable, "-c", TWICE, str(tmp_path)]
     ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr[-2000:]
+    assert "never awaited" not in ended.stderr, "the last logs of a run in a notebook"
 
 
 def test_a_configured_server_that_is_away_is_told_in_words(
