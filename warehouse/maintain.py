@@ -23,10 +23,11 @@ from warehouse.commit import describe, under_lock
 from warehouse.connection import connect
 from warehouse.disk import disk_full
 from warehouse.durable import NewFiles
-from warehouse.errors import SettingsError, WarehouseError
+from warehouse.errors import SettingsError, WarehouseBusy, WarehouseError
 from warehouse.lake import Lake
 from warehouse.layout import give_statistics, set_file_options, sort_tables
 from warehouse.locks import Sure
+from warehouse.quoting import quote
 from warehouse.superseded import delete_superseded
 
 GRACE_H = 24.0
@@ -34,6 +35,14 @@ MOST_DAYS = 1_000_000  # DuckDB's times reach back further
 REWRITE_FRAC = 0.5  # share of deleted rows from which a file is written anew
 OWN_FILE = re.compile(r"main/[a-z_]+/ducklake-[0-9a-f-]+(-delete)?\.parquet")
 MOST_WITH_DELETIONS = 8  # files of a table with any deleted rows; DuckLake merges none of those
+
+_READS_OF_AN_OLDER_SCHEMA = """
+    SELECT DISTINCT held.pid FROM ducklake_inlined_data_tables older
+    JOIN ducklake_inlined_data_tables newer USING (table_id)
+    JOIN pg_locks held ON held.relation = to_regclass(quote_ident(older.table_name))
+    WHERE newer.schema_version > older.schema_version
+    AND held.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
 
 Done = TypeVar("Done")
 
@@ -86,6 +95,7 @@ def maintain(lake: Lake, *, expire_older_than_days: float | None = None, grace_h
         )
     if lake.read_only:
         raise WarehouseError(f"The warehouse at {lake.location.words} is open for reading only.")
+    _refuse_readers_of_an_older_schema(lake)
     _bring_layout(lake)
     flush = "CALL ducklake_flush_inlined_data('lake')"
     flushed = _step(lake, flush, "maintain: small commits moved into files", partial(_on_one_thread, lake))
@@ -198,6 +208,27 @@ def _bring_layout(lake: Lake) -> None:
             set_file_options(cursor)
 
     under_lock(attempt, lock=lake.lock, new_cursor=lake.new_cursor, location=lake.location)
+
+
+def _refuse_readers_of_an_older_schema(lake: Lake) -> None:
+    """Refuse to flush what a reader would hold up, while nobody else could write: a notebook may stay open for days.
+
+    DuckLake drops the tables of a PostgreSQL catalogue that held rows of an older schema, and waits for their readers.
+    Merging without the flush fails there.
+
+    Raises:
+        WarehouseBusy: somebody reads such a table.
+    """
+    if lake.location.dsn is None:
+        return
+    with _asking(lake) as cursor:
+        asked = f"SELECT * FROM postgres_query('__ducklake_metadata_lake', {quote(_READS_OF_AN_OLDER_SCHEMA)})"
+        readers = ", ".join(str(pid) for (pid,) in cursor.execute(asked).fetchall())
+    if readers:
+        raise WarehouseBusy(
+            f"A reader, such as a notebook, has rows open from before a table changed (PostgreSQL process {readers}). "
+            "Upkeep would wait for it, and nobody could write meanwhile. Close it, or call again later."
+        )
 
 
 def _on_one_thread(lake: Lake) -> duckdb.DuckDBPyConnection:
