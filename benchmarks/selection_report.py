@@ -42,11 +42,15 @@ def page(figures: Figures) -> str:
         "of the frozen dense parent (int8 weights, 128 tokens), logistic regression with C = 10 fitted after every",
         "batch of 16 (32 from 64 labels on), 80% of the pool drawn anew for each seed. `value` was worked out on other",
         "texts (`--development`), see `docs/decisions/0040-value-settles-doubt.md`. Strategies of other libraries that",
-        'need labels begin with a random batch. Some were measured later, on another processor: see "Measured on", and',
-        '"Measured again" for how far the figures of others moved there. What is covered:',
+        "need labels begin with a random batch. What is covered:",
         "`docs/decisions/0076-what-the-selection-page-covers.md`, with why `margin` did badly at first up to 11440e7.",
-        "",
     ]
+    if figures["parts"].get("strategies", {}).get("added"):
+        lines += [
+            'Some were measured later, on another processor: see "Measured on", and "Measured again" for how far the',
+            "figures of others moved there.",
+        ]
+    lines.append("")
     if "strategies" in figures["parts"]:
         lines += [f"![Accuracy by labels, mean of the sets]({PICTURE})", ""]
     for table in tables(figures):
