@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 from weak_labels.fingerprint import is_library
 
@@ -47,23 +48,30 @@ def own_modules(folder: Path) -> Generator[None]:
     Those are back after the block. One thread is in such a block at a time.
     """
     with _modules:
-        names = {file.stem for file in folder.glob("*.py")}
-        names |= {file.parent.name for file in folder.glob("*/__init__.py")}
-        taken = {name for name in names - _SIFTLINES - {"__main__"} if _is_of_others(name, folder)}
-        others = {name: module for name, module in list(sys.modules.items()) if name.partition(".")[0] in taken}
+        names = {file.stem for file in folder.glob("*.py")} | {file.parent.name for file in folder.glob("*/*.py")}
+        names -= {*_SIFTLINES, "__main__"}
+        there = {name: module for name, module in sys.modules.copy().items() if _top(name) in names}
+        taken = {_top(name) for name, module in there.items() if _is_of_others(module, folder / _top(name))}
+        others = {name: module for name, module in there.items() if _top(name) in taken}
         for name in others:
             del sys.modules[name]
         try:
             yield
         finally:
             if others:
-                for name in [name for name in list(sys.modules) if name.partition(".")[0] in taken]:
+                for name in [name for name in sys.modules.copy() if _top(name) in taken]:
                     del sys.modules[name]
                 sys.modules.update(others)
 
 
-def _is_of_others(name: str, folder: Path) -> bool:
-    """Whether the process has a module of this name that is neither from a folder nor from an installed library."""
-    module = sys.modules.get(name)
+def _top(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _is_of_others(module: ModuleType, place: Path) -> bool:
+    """Whether a module lies neither at a place, which is a file's without its ending or a folder, nor in a library."""
     file = getattr(module, "__file__", None)
-    return file is not None and not is_library(module) and not Path(file).resolve().is_relative_to(folder.resolve())
+    if file is None or is_library(module):
+        return False
+    lies, place = Path(file).resolve(), place.resolve()
+    return not lies.is_relative_to(place) and lies != place.with_name(f"{place.name}.py")

@@ -86,20 +86,23 @@ def test_two_projects_in_one_process_have_modules_of_their_own(tmp_path: Path) -
     from weak_labels import vectorized
     import helper_lf
     from words_lf.all import WORDS
+    from more_lf.all import MORE
     @vectorized("sports")
     def f(batch):
-        return [helper_lf.about(text) or text in WORDS for text in batch.texts]
+        return [helper_lf.about(text) or text in WORDS + MORE for text in batch.texts]
     """
     loaded = list[LabelingFunction]()
-    for word in ("goal", "game"):
-        folder = tmp_path / word
-        (folder / "words_lf").mkdir(parents=True)
+    for word, folder in (("goal", tmp_path / "goal"), ("game", tmp_path)):
+        for name in ("words_lf", "more_lf"):
+            (folder / name).mkdir(parents=True)
         (folder / "words_lf" / "__init__.py").touch()
         (folder / "words_lf" / "all.py").write_text(f"WORDS = ['{word}s']", "utf-8")
+        (folder / "more_lf" / "all.py").write_text(f"MORE = ['{word}!']", "utf-8")
         write_functions(folder, f"def about(text):\n    return text == '{word}'", name="helper_lf.py")
         loaded += load_functions(write_functions(folder, source), CLASSES)
-    texts = batch(["goal", "game", "goals", "games"])
-    assert [call_function(function, texts).votes.tolist() for function in loaded] == [[0, -1, 0, -1], [-1, 0, -1, 0]]
+    texts = batch(["goal", "goals", "goal!", "game", "games", "game!"])
+    votes = [call_function(function, texts).votes.tolist() for function in loaded]
+    assert votes == [[0, 0, 0, -1, -1, -1], [-1, -1, -1, 0, 0, 0]]
     assert loaded[0].version != loaded[1].version
     assert Path(str(sys.modules["helper_lf"].__file__)).parent == tmp_path / "goal"  # of who came first
 
