@@ -174,10 +174,12 @@ def use_api(state: Path) -> str | None:
 
 
 @contextmanager
-def _environment_given_back() -> Generator[None]:
+def _given_back() -> Generator[None]:
     """What a block sets for Prefect goes with it: the program that it is in may have Prefect for its own, elsewhere."""
     names = (*QUIET, *_NO_EVENTS_TOLD, "PREFECT_API_URL", "PREFECT_HOME", "no_proxy", "NO_PROXY")
     before = {name: os.environ.get(name) for name in names}
+    context = sys.modules.get("prefect.context")
+    read = context.GLOBAL_SETTINGS_CONTEXT if context else None
     try:
         yield
     finally:
@@ -186,6 +188,8 @@ def _environment_given_back() -> Generator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+        if context:
+            context.GLOBAL_SETTINGS_CONTEXT = read
 
 
 @contextmanager
@@ -202,7 +206,7 @@ def prefect_api(state: Path, *, meanwhile: Callable[[], object] = lambda: None) 
     Raises:
         ServiceError: the configured server does not answer, or our own does not start.
     """
-    with _environment_given_back(), _api(state, meanwhile) as url:
+    with _given_back(), _api(state, meanwhile) as url:
         yield url
 
 

@@ -115,8 +115,11 @@ async def run_in_a_notebook():
 before = dict(os.environ)
 run()
 assert dict(os.environ) == before
+from prefect.settings import get_current_settings
+read = get_current_settings()
 asyncio.run(run_in_a_notebook())
 assert dict(os.environ) == before
+assert get_current_settings() is read, "as a program has them that uses Prefect itself"
 """
 
 
