@@ -38,8 +38,10 @@ _COUNTS = ("total_annotations", "cancelled_annotations")
 LOOKUP_BYTES = 4000
 # A change gets its time before it can be read; no request of the server takes longer.
 MARGIN = timedelta(minutes=2)
+SKEW = timedelta(minutes=1)
+"""A server's clock may be ahead of ours by so much, which leaves a minute of `MARGIN` to its requests."""
 AHEAD = timedelta(hours=1)
-"""So far before our own time the next pull goes on where the server's clock is ahead of ours."""
+"""So far before our own time the next pull goes on where the server's clock is further ahead."""
 
 
 class LabelStudioService:
@@ -219,7 +221,7 @@ class LabelStudioService:
                 continue
             read[str(task["id"]), item_id] = self._changed_at(task)
             answers += answers_of(task, self.describe(), multi_label=self.multi_label, people=people)
-        if newest is not None and newest > now:
+        if newest is not None and newest > now + SKEW:
             newest = now - AHEAD  # once its clock is put right, what is answered has earlier times than that
         return Pulled(
             answers=answers,

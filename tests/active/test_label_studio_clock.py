@@ -14,12 +14,19 @@ from tests.active.test_label_studio_faults import CANARY, answering
 from tests.studio import http_server
 
 
-def test_a_pull_goes_on_before_our_own_time_where_the_servers_clock_is_ahead() -> None:
+@pytest.mark.parametrize(
+    ("ahead", "before"),
+    [(timedelta(days=365), timedelta(hours=1)), (timedelta(seconds=30), timedelta(0))],
+    ids=["a year", "a little, so that not each pull reads an hour of answers"],
+)
+def test_a_pull_goes_on_before_our_own_time_where_the_servers_clock_is_ahead(
+    ahead: timedelta, before: timedelta
+) -> None:
     """Else, once it is put right, no answer is found by the times of changes until that day is there again."""
     labels = {"label": {"labels": ["a", "b"], "to_name": ["text"], "type": "Choices", "inputs": []}}
     project = {"id": 1, "title": "some project", "created_at": "2026-01-01T00:00:00Z", "parsed_label_config": labels}
-    ahead = (datetime.now(UTC) + timedelta(days=365)).isoformat()
-    task = {"id": 1, "data": {"item_id": "i"}, "annotations": [], "updated_at": ahead}
+    changed = (datetime.now(UTC) + ahead).isoformat()
+    task = {"id": 1, "data": {"item_id": "i"}, "annotations": [], "updated_at": changed}
     asked: list[str] = []
 
     def answer(handler: BaseHTTPRequestHandler, body: bytes) -> None:
@@ -32,7 +39,8 @@ def test_a_pull_goes_on_before_our_own_time_where_the_servers_clock_is_ahead() -
         cursor = service.pull_since("").cursor
         assert service.pull_since(cursor).tasks is not None
     [after] = {time for path in asked for time in re.findall(r"20\d\d-[0-9T:.-]+Z", path)}
-    assert datetime.fromisoformat(after) < datetime.now(UTC) - timedelta(minutes=30)
+    back = datetime.now(UTC) - datetime.fromisoformat(after)
+    assert before < back < before + timedelta(minutes=30)
 
 
 @pytest.mark.parametrize("saved", ["2026-01-01T09:00:00Z", "2026-01-01T11:00:00Z"])
