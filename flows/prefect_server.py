@@ -178,8 +178,11 @@ def _given_back() -> Generator[None]:
     """What a block sets for Prefect goes with it: the program that it is in may have Prefect for its own, elsewhere."""
     names = (*QUIET, *_NO_EVENTS_TOLD, "PREFECT_API_URL", "PREFECT_HOME", "no_proxy", "NO_PROXY")
     before = {name: os.environ.get(name) for name in names}
-    context = sys.modules.get("prefect.context")
-    read = context.GLOBAL_SETTINGS_CONTEXT if context else None
+    read = None
+    if "prefect" in sys.modules:
+        from prefect import context
+
+        read = context.GLOBAL_SETTINGS_CONTEXT
     try:
         yield
     finally:
@@ -188,7 +191,9 @@ def _given_back() -> Generator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-        if context:
+        if read is not None:
+            from prefect import context
+
             context.GLOBAL_SETTINGS_CONTEXT = read
 
 

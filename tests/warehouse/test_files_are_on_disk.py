@@ -4,13 +4,16 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pytest
 
 from tests.warehouse.test_commit_is_atomic import count, items
 from tests.warehouse.test_migrations import released
 from warehouse import Append, Delete, Lake, Upsert
+from warehouse.checksums import verify
 from warehouse.errors import DiskFull
 from warehouse.maintain import maintain
 
@@ -47,6 +50,46 @@ def test_the_files_of_a_commit_are_synced_before_it_is_one(lake: Lake, monkeypat
         assert new
         folders = {folder for path in new for folder in list(path.parents)[:3]}
         assert {path: synced.get(path) for path in new | folders} == dict.fromkeys(new | folders, before)
+
+
+class CalledFailed:
+    """A cursor whose first COMMIT lands and is called failed, as where a server's answer is lost: DuckDB removes the
+    files. Of a real server the moment is too short to be met.
+    """
+
+    def __init__(self, cursor: duckdb.DuckDBPyConnection, new: Callable[[], set[Path]]) -> None:
+        self._cursor, self._new = cursor, new
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cursor, name)
+
+    def execute(self, query: str, *values: object) -> object:
+        done = self._cursor.execute(query, *values)
+        if query == "COMMIT":
+            for path in self._new():
+                path.unlink()
+            raise duckdb.Error("database is locked")
+        return done
+
+
+def test_a_commit_that_landed_and_is_called_failed_loses_no_file(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    new_cursor, known = lake.new_cursor, files(lake)
+    made = list[CalledFailed]()
+
+    def once(*, begin: bool = False) -> Any:
+        cursor = new_cursor(begin=begin)
+        if begin and not made:
+            made.append(CalledFailed(cursor, lambda: files(lake) - known))
+            return made[0]
+        return cursor
+
+    with lake.stage("add", version=1, inputs=()) as stage:
+        monkeypatch.setattr(lake, "new_cursor", once)
+        assert stage.commit([Append("items", items(500))]).committed
+    assert made
+    assert count(lake, "items") == 500
+    found = verify(lake.location)
+    assert (found.damaged, found.unnoted) == ((), 0)
 
 
 def test_the_files_of_upkeep_are_synced(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,10 @@ def test_readers_and_lakes_of_another_process_are_refused_and_left_alone(lake: L
         for work in (lambda: reader.scalar(COUNT), lambda: list(reader.batches(COUNT, rows=9))):
             assert whose in in_fork(work)
         assert whose in in_fork(lambda: lake.snapshot())
+        with ThreadPoolExecutor(1) as beside:  # which asks as the process is forked, and in the fork is not there
+            beside.submit(reader._turn.acquire).result()
+            assert whose in in_fork(lambda: reader.scalar(COUNT))
+            beside.submit(reader._turn.release).result()
         assert in_fork(reader.close) == "None"
         assert reader.scalar(COUNT) == 5
 

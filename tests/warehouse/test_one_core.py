@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
+import faiss
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
@@ -28,6 +29,15 @@ def test_blocks_of_two_threads_may_end_in_any_order() -> None:
         assert of_products() == before
 
 
+def test_a_block_of_another_thread_before_takes_nothing_from_this_one() -> None:
+    """Since 3.8 threadpoolctl heeds, of all threads that live, only the one that set a limit first."""
+    with ThreadPoolExecutor(1) as one, ExitStack() as first:
+        one.submit(first.enter_context, one_core()).result()
+        one.submit(first.close).result()
+        with one_core():
+            assert set(of_products().values()) == {1}
+
+
 def test_a_block_in_a_block_leaves_the_outer_one_as_it_is() -> None:
     before = of_products()
     with one_core():
@@ -48,3 +58,14 @@ def test_loops_of_this_thread_get_back_what_they_had() -> None:
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_loops_of_each_thread_get_back_their_own_number() -> None:
+    """Its library of products has the number of its loops."""
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other, ExitStack() as first, ExitStack() as second:
+        other.submit(faiss.omp_set_num_threads, 3).result()
+        one.submit(first.enter_context, one_core()).result()
+        other.submit(second.enter_context, one_core()).result()
+        one.submit(first.close).result()
+        other.submit(second.close).result()
+        assert other.submit(faiss.omp_get_max_threads).result() == 3
