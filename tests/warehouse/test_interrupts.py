@@ -119,6 +119,10 @@ def test_an_alarm_leaves_the_one_that_the_process_has() -> None:
 
     before = signal.signal(signal.SIGALRM, theirs)
     try:
+        signal.setitimer(signal.ITIMER_REAL, 60, 7)
+        with alarm(60, ours):
+            pass
+        assert signal.getitimer(signal.ITIMER_REAL)[1] == 7
         signal.setitimer(signal.ITIMER_REAL, 1.0)
         with alarm(0.01, ours):
             wait_for("ours")

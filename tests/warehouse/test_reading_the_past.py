@@ -168,6 +168,8 @@ def test_a_clock_that_was_ahead_makes_no_other_time_uncertain() -> None:
         find_snapshot(hours[7], kept[:4])
     soon = datetime.now(UTC) + timedelta(minutes=2)
     assert find_snapshot(hours[7], [*kept, (7, soon)]) == 6, "a clock of the team that is a little ahead"
+    with pytest.raises(SnapshotNotFound, match="those between 6 and 8 were expired"):
+        find_snapshot(hours[7], [*kept, (8, soon)])
 
 
 @pytest.mark.parametrize(

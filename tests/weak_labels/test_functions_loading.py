@@ -1,5 +1,6 @@
 """A user's file becomes a list of functions, or an error that names file, line and the way out."""
 
+import importlib
 import os
 import py_compile
 import subprocess
@@ -105,6 +106,14 @@ def test_two_projects_in_one_process_have_modules_of_their_own(tmp_path: Path) -
     assert votes == [[0, 0, 0, -1, -1, -1], [-1, -1, -1, 0, 0, 0]]
     assert loaded[0].version != loaded[1].version
     assert Path(str(sys.modules["helper_lf"].__file__)).parent == tmp_path / "goal"  # of who came first
+
+
+@pytest.mark.parametrize("taken", ["json", "features"])
+def test_a_module_of_pythons_or_siftlines_stays_where_the_folder_has_its_name(tmp_path: Path, taken: str) -> None:
+    before = importlib.import_module(taken)
+    write_functions(tmp_path, "raise RuntimeError", name=f"{taken}.py")
+    assert names(write_functions(tmp_path, f"import {taken}\nfunctions = []")) == []
+    assert sys.modules[taken] is before
 
 
 def test_threads_leave_the_folder_to_each_other(tmp_path: Path) -> None:
