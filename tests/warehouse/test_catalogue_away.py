@@ -167,7 +167,9 @@ def test_a_look_at_the_connections_leaves_the_locks_of_files(tmp_path: Path) -> 
     other = f"import fcntl; fcntl.lockf(open({str(held)!r}, 'w'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
     with held.open("w") as file:
         fcntl.lockf(file, fcntl.LOCK_EX)
+        numbers = os.listdir("/proc/self/fd")
         hung_server.shut_hung()
+        assert os.listdir("/proc/self/fd") == numbers, "nor does it keep a second number of them"
         ended = subprocess.run([sys.executable, "-c", other], capture_output=True, text=True)
     assert "BlockingIOError" in ended.stderr
     assert ended.returncode == 1
