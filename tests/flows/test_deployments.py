@@ -214,6 +214,10 @@ with prefect_api(Path(sys.argv[1])):
             for known in client.read_deployments():
                 client.delete_deployment(known.id)
 
+    async def watching(project):
+        print("the clock is watched")
+
+    deployments.make_anew_when_set_back = watching
     try:
         deployments.serve(Project(root), lambda times: threading.Timer(5.0, forget).start())
     except ServiceError as error:
@@ -223,7 +227,8 @@ with prefect_api(Path(sys.argv[1])):
 
 
 def test_a_schedule_whose_server_has_another_database_ends_in_words(tmp_path: Path, prefect_database: Path) -> None:
-    (said,) = ended_well(FORGOTTEN, tmp_path, prefect_database)
+    watched, said = ended_well(FORGOTTEN, tmp_path, prefect_database)
+    assert watched == "the clock is watched"
     assert said.startswith("Prefect's server knows none of the deployments any more")
     assert said.endswith("Start this again to make them anew.")
 
