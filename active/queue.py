@@ -130,6 +130,7 @@ def collect(
     # Before anybody was asked there is no place to be read, as where all labels were imported.
     problems = {name: why for name, why in service.problems.items() if asked or name != ALL_TASKS}
     detail.update({f"left out: {name}": why for name, why in problems.items()})
+    detail.update(pulled.beside)
     result = _commit_answers(lake, config, new, detail)
     if cursor:
         with lake.read() as reader:

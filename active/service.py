@@ -6,7 +6,7 @@ of the simulated annotator takes the same way as a person's.
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
@@ -161,12 +161,14 @@ class Pulled:
         tasks: by task id and item id of each of those tasks, when it was changed last; None where they are all.
         cursor: hand it to the next `pull_since`; empty where the service cannot tell what changed.
         made_at: when the project there was made, by the clock of its answers; None where ids do not start anew with it.
+        beside: what lies there and is none of the project's, by kind, in words.
     """
 
     answers: Sequence[Answer]
     tasks: Mapping[tuple[str, str], datetime] | None
     cursor: str
     made_at: datetime | None = None
+    beside: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 class AnnotationService(Protocol):

@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -47,6 +48,9 @@ _SEVERAL = """
 
 _EXPORT = 'Of Label Studio\'s exports, only "JSON" is read here; JSON-MIN, CSV and the others are not. Remove it.'
 
+_NAME = re.compile(r"[0-9a-f]{20}(-\d+)?")
+"""What `TaskFolder.task_id` gives."""
+
 
 class TaskFolder:
     """Tasks of one project in a folder.
@@ -62,6 +66,7 @@ class TaskFolder:
         self.project = project
         self.multi_label = multi_label
         self._problems: dict[str, str] = {}
+        self._others: list[str] = []
 
     @property
     def problems(self) -> Mapping[str, str]:
@@ -124,7 +129,7 @@ class TaskFolder:
 
     def pull(self) -> Iterator[Answer]:
         """All answers in the task files and in exports below `import/`; `problems` then names what was left out."""
-        self._problems = {}
+        self._problems, self._others = {}, []
         if not self.path.is_dir():
             # Without this an unmounted disk would look like a folder whose answers were all deleted.
             self._problems[ALL_TASKS] = f"There is no folder {self.path}; `siftline run` makes it."
@@ -138,7 +143,14 @@ class TaskFolder:
 
     def pull_since(self, cursor: str) -> Pulled:
         """Everything; see `changed_at`."""
-        return Pulled(answers=list(self.pull()), tasks=None, cursor="")
+        answers = list(self.pull())
+        beside: dict[str, str] = {}
+        if self._others:
+            beside["task files of another project"] = (
+                f"{len(self._others):,} in {self.path}, such as {self._others[0]}; answers in them are not taken here. "
+                "Move them away, or name another folder under [annotate] for the other project."
+            )
+        return Pulled(answers=answers, tasks=None, cursor="", beside=beside)
 
     def withdraw(self, task_ids: Sequence[str]) -> None:
         """Remove the files of tasks without annotations, there or below `import/`.
@@ -307,6 +319,12 @@ class TaskFolder:
                                 found.add(self._id_of(task["data"]))
         return found
 
+    def _is_anothers(self, path: Path, tasks: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether a file has the name that another project gives to a task of its item."""
+        data = [task.get("data") for task in tasks]
+        items = [str(one["item_id"]) for one in data if isinstance(one, dict) and "item_id" in one]
+        return bool(items) and all(_item(path.stem) != self.task_id(item_id) for item_id in items)
+
     def _shows_another(self, exported: Mapping[str, Any]) -> bool:
         """Whether an exported task's file shows another text by now: the item was edited, and `show` put it right."""
         try:
@@ -357,6 +375,9 @@ class TaskFolder:
             tasks = self._tasks(path)
         except (ServiceRefused, OSError) as error:
             self._problems[path.name] = str(error)
+            return
+        if path.parent == self.path and _NAME.fullmatch(path.stem) and self._is_anothers(path, tasks):
+            self._others.append(path.name)
             return
         for task in tasks:
             if not isinstance(task.get("data"), dict):

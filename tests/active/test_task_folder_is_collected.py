@@ -1,5 +1,6 @@
 """From a task folder to the warehouse: no answer is lost, doubled or taken for deleted."""
 
+import json
 import math
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -8,10 +9,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from active.outbox import QueueConfig
 from active.queue import collect
 from active.reconcile import reconcile
 from active.task_folder import TaskFolder
-from tests.active.task_folders import CONFIG, annotation, change_data, export, exported, write
+from tests.active.task_folders import CONFIG, annotation, change_data, export, exported, task, write
 from warehouse import Append, Lake
 
 
@@ -143,3 +145,24 @@ def test_an_answer_by_a_clock_that_is_ahead_counts_as_deleted_once(stocked: Lake
     assert not collect(stocked, folder, CONFIG).committed
     with stocked.read() as reader:
         assert reader.scalar("SELECT count(*) FROM gold_labels") == 0
+
+
+def test_answers_in_another_project_s_task_files_are_not_taken(stocked: Lake, folder: TaskFolder) -> None:
+    """As where a project begins anew with other classes beside the tasks of before: old answers became new ones."""
+    write(folder, "i00000", [annotation("a")])
+    write(folder, "i00001", [annotation("gone")])
+    anew = TaskFolder(folder.path, "q")
+    anew.push([task("i00000")])
+    config = QueueConfig(project="q", classes=CONFIG.classes)
+    collected = collect(stocked, anew, config)
+    name = min(f"{folder.task_id(f'i0000{n}')}.json" for n in range(3))
+    told = f"3 in {folder.path}, such as {name}; answers in them are not taken here. "
+    assert (collected.committed, list(collected.detail)) == (False, ["task files of another project"])
+    assert collected.detail["task files of another project"].startswith(told)
+    assert [waiting.task_id for waiting in anew.waiting("ann", people=1)] == [anew.task_id("i00000")]
+    write(anew, "i00000", [annotation("b")])
+    (folder.path / "a copy.json").write_text(json.dumps(exported("i00002", annotation("b", id="c"))), "utf-8")
+    assert collect(stocked, anew, config).rows_written["annotations"] == 2
+    write(anew, "i00000", [])
+    assert collect(stocked, anew, config).rows_written["annotations"] == 1, "others' files hide no deletion"
+    assert said(stocked) == [("i00002", "ann", 1)]
