@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from active.explore import score_fair_sample
+from active.quality import FOLDS
 from active.select import NOTHING_LEFT
 from active.task_folder import TaskFolder
 from flows.cli.console import out, print_table
@@ -102,6 +103,8 @@ def _about_learning(reader: Reader, project: Project) -> Iterator[str]:
             f"Neither a vote nor a label says {untaught}, so the end model does not learn it. Edit {path}, then: "
             f"siftline lf preview{hint}"
         )
+    if late := _older_than_their_classes(reader):
+        yield late
     if unread := unread_sentence(unread_share(reader)):
         yield unread.replace("`", "")
     if aside := aside_sentence(belief_in_weak_labels(reader)):
@@ -212,6 +215,31 @@ def _untaught(reader: Reader) -> str:
         "ORDER BY class_id"
     )
     return " or ".join(f"'{name}'" for (name,) in rows)
+
+
+def _older_than_their_classes(reader: Reader) -> str:
+    """The labels from before a class was added, as long as too few have it to tell which of them are of it."""
+    rows = reader.rows(
+        """
+        SELECT c.name, coalesce(c.multi_label, false),
+               count(*) FILTER (WHERE g.updated_at < c.committed_at) AS before
+        FROM classes c CROSS JOIN gold_labels g
+        WHERE c.committed_at > (SELECT min(committed_at) FROM classes)
+        GROUP BY c.class_id, c.name, c.multi_label
+        HAVING before > 0 AND count(*) FILTER (WHERE list_contains(g.class_ids, c.class_id)) < ?
+        ORDER BY c.class_id
+        """,
+        [FOLDS],
+    )
+    if not rows:
+        return ""
+    names = " or ".join(f"'{name}'" for name, _, _ in rows)
+    several, count = rows[0][1], max(before for _, _, before in rows)
+    what = f"count{'s' if count == 1 else ''} as a no to it" if several else "may be of it"
+    return (
+        f"{counted(count, 'label')} from before {names} was a class {what}. Once {FOLDS} records have it, siftline "
+        "suspects lists those to look at again; the page docs/label-studio.md, Other classes, has more"
+    )
 
 
 def _annotation(spent_s: float, timed: int, answers: int) -> str:

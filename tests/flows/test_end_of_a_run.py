@@ -121,6 +121,35 @@ def test_a_run_says_how_many_labels_no_model_learns_from(
     assert ("outside the train split" in shown) == bool(labels)
 
 
+def test_labels_from_before_a_class_are_told(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a class that comes up late, records have been answered as others; nobody said so, nor how to find them."""
+    opened = Project(shutil.copytree(project, tmp_path / "copy"))
+    lake, settings = opened.lake, opened.root / "siftline.toml"
+
+    def told(name: str, row: str) -> str:
+        with lake.stage("ingest", version=1, inputs=(), params={"class": name}) as stage:
+            stage.commit([Upsert("classes", stage.arrow(f"SELECT {row}"))])
+        settings.write_text(settings.read_text("utf-8").replace('"]', f'", "{name}"]'), "utf-8")
+        print_summary(Project(opened.root), RunSummary(passes=1, results=[]), seconds=1.0)
+        return capsys.readouterr().out
+
+    shown = told("one", "3::INTEGER AS class_id, 'one' AS name")
+    assert "16 labels from before 'one' was a class may be of it. Once 5 records have it, siftline suspects" in shown
+    shown = told("two", "4::INTEGER AS class_id, 'two' AS name")
+    assert "16 labels from before 'one' or 'two' was a class may be of it" in shown
+    with lake.stage("collect", version=1, inputs=(), params={"of": "one"}) as stage:
+        changed = "3 AS class_id, updated_at + INTERVAL 1 SECOND AS updated_at"
+        said = stage.arrow(f"SELECT * EXCLUDE (run_id, committed_at) REPLACE ({changed}) FROM current_annotations")
+        stage.commit([Append("annotations", said)])
+    shown = told("three", "5::INTEGER AS class_id, 'three' AS name")
+    assert "from before 'two' or 'three' was a class" in shown, "five labels tell what 'one' is"
+    settings.write_text(settings.read_text("utf-8").replace("[project]", "[project]\nmulti_label = true"), "utf-8")
+    with lake.stage("ingest", version=1, inputs=(), params={"several": True}) as stage:
+        stage.commit([Upsert("classes", stage.arrow("SELECT class_id, name, true AS multi_label FROM classes"))])
+    shown = told("four", "6::INTEGER AS class_id, 'four' AS name, true AS multi_label")
+    assert "16 labels from before 'four' was a class count as a no to it" in shown
+
+
 def test_labels_that_are_all_alike_or_against_the_functions_are_told(
     project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
