@@ -16,6 +16,7 @@ from active.cursor import Cursor
 from active.other_warehouse import refuse_other
 from active.outbox import QueueConfig, Row, former_tasks
 from active.service import ALL_TASKS, SIMULATED, AnnotationService, Answer
+from features.classes import new_classes
 from warehouse import Append, Lake, Reader, StageResult, Upsert
 from warehouse.answers import WHO, person
 from warehouse.schema import TABLE_BY_NAME
@@ -222,10 +223,19 @@ def _commit_answers(lake: Lake, config: QueueConfig, new: list[Row], detail: Map
             return stage.nothing(**detail)
         writes: list[Append | Upsert] = []
         if new:
+            writes += _classes_behind(stage, config, new)
             writes.append(Append("annotations", pa.Table.from_pylist(new)))
         if states:
             writes.append(Upsert("queue", pa.Table.from_pylist(states)))
         return stage.commit(writes, rows_read=len(new), detail=detail)
+
+
+def _classes_behind(reader: Reader, config: QueueConfig, new: Sequence[Row]) -> list[Upsert]:
+    """The classes that were added since the last ingest, where answers have one: it would be a label without a name."""
+    stored = int(reader.scalar("SELECT count(*) FROM classes") or 0)
+    if not 0 < stored <= max(number for row in new for number in (row["class_ids"] or [row["class_id"]])):
+        return []
+    return [Upsert("classes", new_classes(reader, config.classes, multi_label=config.multi_label))]
 
 
 def _date_after_earlier(

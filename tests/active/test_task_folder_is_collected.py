@@ -14,7 +14,7 @@ from active.queue import collect
 from active.reconcile import reconcile
 from active.task_folder import TaskFolder
 from tests.active.task_folders import CONFIG, annotation, change_data, export, exported, task, write
-from warehouse import Append, Lake
+from warehouse import Append, Lake, Upsert
 
 
 @pytest.mark.parametrize(
@@ -166,3 +166,25 @@ def test_answers_in_another_project_s_task_files_are_not_taken(stocked: Lake, fo
     write(anew, "i00000", [])
     assert collect(stocked, anew, config).rows_written["annotations"] == 1, "others' files hide no deletion"
     assert said(stocked) == [("i00002", "ann", 1)]
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_an_answer_of_a_class_that_no_run_took_in_yet_has_its_name(
+    stocked: Lake, folder: TaskFolder, multi_label: bool
+) -> None:
+    """`siftline collect` after a class was added: the label had no name, and of several classes it was `(none)`."""
+    names, kind = (["a", "b"], [True, True]) if multi_label else (["a", "b"], None)
+    with stocked.stage("ingest", version=1, inputs=(), params={"classes": names}) as stage:
+        rows = {"class_id": pa.array([0, 1], pa.int32()), "name": names, **({"multi_label": kind} if kind else {})}
+        stage.commit([Upsert("classes", pa.table(rows))])
+    folder = TaskFolder(folder.path, "p", multi_label=multi_label)
+    config = QueueConfig(project="p", classes=("a", "b", "c", "d"), multi_label=multi_label)
+    write(folder, "i00000", [annotation("b")])
+    assert collect(stocked, folder, config).rows_written == {"annotations": 1}
+    write(folder, "i00001", [annotation("c")])
+    assert collect(stocked, folder, config).rows_written == {"annotations": 1, "classes": 2}
+    with stocked.read() as reader:
+        assert reader.rows("SELECT item_id, label FROM gold_labels ORDER BY ALL") == [("i00000", "b"), ("i00001", "c")]
+        assert reader.class_names() == ["a", "b", "c", "d"]
+        assert reader.rows("SELECT DISTINCT coalesce(multi_label, false) FROM classes") == [(multi_label,)]
+    assert not collect(stocked, folder, config).committed
