@@ -222,11 +222,11 @@ def _older_than_their_classes(reader: Reader) -> str:
     rows = reader.rows(
         """
         SELECT c.name, coalesce(c.multi_label, false),
-               count(*) FILTER (WHERE g.updated_at < c.committed_at) AS before
-        FROM classes c CROSS JOIN gold_labels g
+               count(*) FILTER (WHERE g.updated_at < c.committed_at AND NOT has) AS before
+        FROM classes c CROSS JOIN gold_labels g, (SELECT list_contains(g.class_ids, c.class_id) AS has)
         WHERE c.committed_at > (SELECT min(committed_at) FROM classes)
         GROUP BY c.class_id, c.name, c.multi_label
-        HAVING before > 0 AND count(*) FILTER (WHERE list_contains(g.class_ids, c.class_id)) < ?
+        HAVING before > 0 AND count(*) FILTER (WHERE has) < ?
         ORDER BY c.class_id
         """,
         [FOLDS],

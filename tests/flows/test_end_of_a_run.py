@@ -135,6 +135,13 @@ def test_labels_from_before_a_class_are_told(project: Path, tmp_path: Path, caps
 
     shown = told("one", "3::INTEGER AS class_id, 'one' AS name")
     assert "16 labels from before 'one' was a class may be of it. Once 5 records have it, siftline suspects" in shown
+    with lake.stage("collect", version=1, inputs=(), params={"first": "one"}) as stage:
+        changed = "3 AS class_id, updated_at + INTERVAL 1 SECOND AS updated_at"
+        first = "FROM current_annotations WHERE item_id = (SELECT min(item_id) FROM gold_labels)"
+        said = stage.arrow(f"SELECT * EXCLUDE (run_id, committed_at) REPLACE ({changed}) {first}")
+        stage.commit([Append("annotations", said)])
+    print_summary(Project(opened.root), RunSummary(passes=1, results=[]), seconds=1.0)
+    assert "15 labels from before 'one' was" in capsys.readouterr().out
     shown = told("two", "4::INTEGER AS class_id, 'two' AS name")
     assert "16 labels from before 'one' or 'two' was a class may be of it" in shown
     with lake.stage("collect", version=1, inputs=(), params={"of": "one"}) as stage:
