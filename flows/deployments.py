@@ -11,6 +11,7 @@ import signal
 import tempfile
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from uuid import UUID
 import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
-from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, FlowRun
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments.runner import DeploymentApplyError, RunnerDeployment
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError, TerminationSignal
 from prefect.flows import Flow
@@ -43,6 +45,8 @@ START_S = 300
 """How long a run may take to begin before its place is given to the next; also how long a dead run keeps its place."""
 HEARTBEAT_S = 60
 POLL_S = 5
+AT_ONCE = 50
+"""So many runs Prefect's server sets the state of at once, at most."""
 LOOK_S = 60.0
 """Time between two looks whether the server still knows the deployments that are served, and at the clock."""
 
@@ -137,7 +141,7 @@ def serve(project: Project, ready: Callable[[dict[str, str]], None]) -> None:
     async def work(runner: Runner) -> None:
         beside = [
             asyncio.create_task(task)
-            for task in (close_when_idle(project, left), look(), make_anew_when_set_back(project))
+            for task in (close_when_idle(project, left), look(), make_anew_when_set_back(project), keep_up(made))
         ]
         try:
             await runner.start()
@@ -325,6 +329,41 @@ async def make_anew_when_set_back(project: Project, *, every_s: float = LOOK_S) 
                     await deployment.aapply()
                 due = False
                 get_logger("siftline").info("The clock was set back, so the deployments were made anew.")
+
+
+async def cancel_overdue(deployments: Sequence[UUID]) -> None:
+    """Cancel runs of the schedule that came due while nobody began them, but for the latest of each deployment.
+
+    That one does all there is to do. The runner gets through one a second, the oldest first, and after a weekend a run
+    that is started by hand would wait for an hour.
+    """
+    cancelled = {"type": "CANCELLED", "message": "It came due while nobody ran it, and a later run does its work."}
+    waiting = {"type": {"any_": ["SCHEDULED"]}}
+    async with get_client() as client:
+        for deployment in deployments:
+            due = {"before_": datetime.now(UTC)}
+            overdue = FlowRunFilter.model_validate(
+                {"deployment_id": {"any_": [deployment]}, "state": waiting, "next_scheduled_start_time": due}
+            )
+            found: list[FlowRun] = []
+            while more := await client.read_flow_runs(
+                flow_run_filter=overdue, sort=FlowRunSort.EXPECTED_START_TIME_DESC, offset=1 + len(found)
+            ):
+                found += more
+            runs = [str(run.id) for run in found if run.auto_scheduled]
+            for start in range(0, len(runs), AT_ONCE):
+                these = {"id": {"any_": runs[start : start + AT_ONCE]}, "state": waiting}
+                body = {"flow_runs": these, "state": cancelled}
+                path: Any = "/flow_runs/bulk_set_state"  # Prefect's client has no name for it
+                (await client.request("POST", path, json=body)).raise_for_status()
+
+
+async def keep_up(deployments: Sequence[UUID], *, every_s: float = LOOK_S) -> None:
+    """`cancel_overdue` now and each minute: a machine that slept wakes without a word."""
+    while True:
+        with suppress(PrefectHTTPStatusError, httpx.HTTPError):
+            await cancel_overdue(deployments)
+        await asyncio.sleep(every_s)
 
 
 async def close_when_idle(project: Project, runs: Sequence[UUID], *, every_s: float = POLL_S) -> None:

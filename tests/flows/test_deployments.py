@@ -233,6 +233,56 @@ def test_a_schedule_whose_server_has_another_database_ends_in_words(tmp_path: Pa
     assert said.endswith("Start this again to make them anew.")
 
 
+OVERDUE = (
+    TICKETS
+    + """
+import asyncio
+from datetime import UTC, datetime, timedelta
+from flows.prefect_server import prefect_api
+with prefect_api(Path(sys.argv[1])):
+    from prefect.client.orchestration import get_client
+    from prefect.states import Scheduled
+    from flows import deployments
+    from flows.project import Project
+    project = Project(tickets("north"))
+
+    async def main():
+        async with get_client() as client:
+            made = [await deployment.aapply() for deployment in deployments.deployments_of(project)]
+            now = datetime.now(UTC)
+            times = {"start_time": str(now - timedelta(days=10)), "end_time": str(now - timedelta(minutes=1))}
+            for deployment, runs in ((made[0], 205), (made[1], 5)):  # Prefect tells of 200 at once
+                slept = {**times, "min_runs": runs, "max_runs": runs}
+                (await client._client.post(f"/deployments/{deployment}/schedule", json=slept)).raise_for_status()
+            (await client._client.post(f"/deployments/{made[0]}/schedule", json={"min_runs": 3})).raise_for_status()
+            before = Scheduled(scheduled_time=now - timedelta(days=9))
+            by_hand = await client.create_flow_run_from_deployment(made[1], state=before)
+
+            async def left(deployment):
+                chosen = deployments.FlowRunFilter.model_validate(
+                    {"deployment_id": {"any_": [deployment]}, "state": {"type": {"any_": ["SCHEDULED"]}}}
+                )
+                return [run for run in await client.read_flow_runs(flow_run_filter=chosen)]
+
+            watching = asyncio.create_task(deployments.keep_up(made[:2], every_s=0.1))
+            while (await left(made[1]))[2:]:
+                await asyncio.sleep(0.2)
+            watching.cancel()
+            due = [run for run in await left(made[0]) if run.expected_start_time < now]
+            print(len(due), len(await left(made[0])) - len(due) >= 3)
+            print(by_hand.id in {run.id for run in await left(made[1])})
+
+    asyncio.run(main())
+"""
+)
+
+
+def test_of_the_runs_that_came_due_while_nobody_served_the_latest_is_left_and_those_by_hand(
+    tmp_path: Path, prefect_database: Path
+) -> None:
+    assert ended_well(OVERDUE, tmp_path, prefect_database) == ["1 True", "True"]
+
+
 IN_A_FLOW_OF_ONES_OWN = """
 import json, os, sys
 from pathlib import Path
