@@ -334,8 +334,8 @@ async def make_anew_when_set_back(project: Project, *, every_s: float = LOOK_S) 
 async def cancel_overdue(deployments: Sequence[UUID]) -> None:
     """Cancel runs of the schedule that came due while nobody began them, but for the latest of each deployment.
 
-    That one does all there is to do. The runner gets through one a second, the oldest first, and after a weekend a run
-    that is started by hand would wait for an hour.
+    That one does all there is to do. The runner gets through one a second, the oldest first, and a run that is
+    started by hand after a weekend would wait behind them.
     """
     cancelled = {"type": "CANCELLED", "message": "It came due while nobody ran it, and a later run does its work."}
     waiting = {"type": {"any_": ["SCHEDULED"]}}
