@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from flows import clock
-from tests.flows.test_deployments import TICKETS, ended_well
+from tests.flows.test_deployments import DEPLOYED, ended_well
 from tests.prefect_runs import wait_for
 from tests.projects import ROOT, give_prefect_database
 
@@ -31,20 +31,10 @@ def test_a_clock_was_set_back_once_whatever_else_was_done_to_it(monkeypatch: pyt
 
 
 RUNS_OF_LATER = (
-    TICKETS
+    DEPLOYED
     + """
-import asyncio
-from flows.prefect_server import prefect_api
-with prefect_api(Path(sys.argv[1])):
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import DeploymentFilter
-    from flows import clock, deployments
-    from flows.project import Project
-    project = Project(tickets("north"))
-
-    async def main():
-        async with get_client() as client:
-            made = [await deployment.aapply() for deployment in deployments.deployments_of(project)]
+            from prefect.client.schemas.filters import DeploymentFilter
+            from flows import clock
             await client.pause_deployment(made[1])
             await client._client.post(f"/deployments/{made[0]}/schedule", json={"min_runs": 3})
             of_cycle = DeploymentFilter.model_validate({"id": {"any_": made[:1]}})
