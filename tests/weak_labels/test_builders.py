@@ -31,7 +31,7 @@ TAKEN_FOR_THE_OTHER = [
     (0x3005, 0x303C),  # marks and numerals beside Chinese and kana, which need no sign
     (0x309B, 0x309C),
     (0x30A0, 0x30A0),
-    (0x3190, 0x31E3),
+    (0x3190, 0x31EF),
     (0x322A, 0x33FF),  # squares of units and circled letters
     (0x4DC0, 0x4DFF),
     (0xA490, 0xABEB),
