@@ -34,10 +34,17 @@ LEAST_GOLD = 10
 
 @dataclass(frozen=True, slots=True)
 class OneVsRest:
-    """C end models of two classes each, and how each one is weighed with the votes; None where it counts alone."""
+    """C end models of two classes each.
+
+    Attributes:
+        models: one per class.
+        weighed: how each one is weighed with the votes; None where it counts alone.
+        views: the columns of what is seen of items that each one sees.
+    """
 
     models: tuple[EndModel, ...]
     weighed: tuple[Weighed | None, ...]
+    views: tuple[slice, ...]
 
     @property
     def kind(self) -> str:
@@ -50,8 +57,8 @@ class OneVsRest:
         Args:
             features: of `OneVsRestHeads` [N, D + C].
         """
-        vectors, votes_NC = features[:, : -len(self.models)], features[:, -len(self.models) :]
-        said = [model.predict_proba(vectors)[:, 1] for model in self.models]
+        seen, votes_NC = features[:, : -len(self.models)], features[:, -len(self.models) :]
+        said = [model.predict_proba(seen[:, view])[:, 1] for model, view in zip(self.models, self.views, strict=True)]
         both = [
             of.predict_proba(said_N, votes_N) if of else said_N
             for of, said_N, votes_N in zip(self.weighed, said, votes_NC.T, strict=True)
@@ -75,7 +82,8 @@ class OneVsRestHeads:
         sight: what is seen of items.
         features: of all items [N, D + C]: vectors so seen, then for each class how much the votes on an item say for
             it, as log-odds against those of an item about which nothing is known; 0 for an item without a weak label.
-        by_class: `weak_labels.heads.Heads` by the name of the class.
+        by_class: `weak_labels.heads.Heads` by the name of the class, which see the first view.
+        untaught: of a class that learns from people's labels alone, which sees the last view.
         shares: of the items that have each class by the label model [C].
         weighed: for each class how model and votes are weighed; None where no vote tells one item from another.
     """
@@ -83,6 +91,7 @@ class OneVsRestHeads:
     sight: Sight
     features: Vectors
     by_class: dict[str, Heads]
+    untaught: Heads
     shares: Floats
     weighed: tuple[Weighed | None, ...]
 
@@ -110,20 +119,23 @@ class OneVsRestHeads:
         """
         yes_no = replace(config, classes=("no", "yes"), multi_label=False)
         rows, seen = np.flatnonzero(weights), sight.of(vectors, [])
-        as_seen = Sight.plain(seen.shape[1])
+        first, last = (seen[:, sight.views(seen)[place]] for place in (0, -1))
+        as_seen = Sight.plain(first.shape[1])
         heads = list[Heads]()
         for number, of in enumerate(probs[rows].T):
             of_class = kept.below(str(number)) if kept else None
             both = np.stack([1 - of, of], axis=1)
-            heads.append(_held(Heads.fit(yes_no, as_seen, seen, rows, both, weights[rows], of_class)))
+            heads.append(_held(Heads.fit(yes_no, as_seen, first, rows, both, weights[rows], of_class)))
         told_N = probs.sum(axis=1) > 0
         shares_C = probs[told_N & train].mean(axis=0) if rows.size else np.full(len(config.classes), 0.5)
         votes_NC = said_by_votes(probs, shares_C)
-        spoken_C = np.ptp(votes_NC[told_N], axis=0) > 0 if rows.size else np.zeros(len(config.classes), np.bool_)
+        spoken_C = voted_for(probs) if rows.size else np.zeros(len(config.classes), np.bool_)
+        nobody = np.zeros(0, np.int64)
         return cls(
             sight=sight,
             features=np.concatenate([seen, votes_NC.astype(seen.dtype)], axis=1),
             by_class=dict(zip(config.classes, heads, strict=True)),
+            untaught=Heads.fit(yes_no, as_seen, last, nobody, np.zeros((0, 2)), np.zeros(0)),
             shares=shares_C,
             weighed=tuple(
                 Weighed.without_gold(float(share)) if spoken else None
@@ -140,20 +152,22 @@ class OneVsRestHeads:
             from_weak: begin at what weak labels taught, and weigh votes.
         """
         classes = len(self.by_class)
-        vectors, votes_MC = self.features[:, :-classes], self.features[rows, -classes:]
-        models, weighed, details = list[EndModel](), list[Weighed | None](), dict[str, Any]()
-        for number, (name, heads) in enumerate(self.by_class.items()):
+        columns, votes_MC = self.sight.views(self.features[:, :-classes]), self.features[rows, -classes:]
+        models, weighed, views = list[EndModel](), list[Weighed | None](), list[slice]()
+        details = dict[str, Any]()
+        for number, (name, of_class) in enumerate(self.by_class.items()):
             has_M = sets[:, number].astype(np.int64)
-
-            def held_out(learn: Ints, others: Ints, heads: Heads = heads, has_M: Ints = has_M) -> Floats:
-                return heads.learned(rows[learn], has_M[learn], judging=False).model.predict_proba(
-                    vectors[rows[others]]
-                )
-
             both = self.weighed[number] if from_weak else None
             # Where nobody votes for a class, weak labels only say no of it, which would hold back people's yes.
             taught = from_weak and (both is not None or len(np.unique(has_M)) < 2)
-            learned = heads.learned(rows, has_M, from_weak=taught, judging=False)
+            heads = of_class if taught else self.untaught
+
+            def held_out(learn: Ints, others: Ints, heads: Heads = heads, has_M: Ints = has_M) -> Floats:
+                return heads.learned(rows[learn], has_M[learn], judging=False).model.predict_proba(
+                    heads.features[rows[others]]
+                )
+
+            learned = heads.learned(rows, has_M, judging=False)
             detail = learned.detail
             if both:
                 held_out_M2 = cross_validated(has_M, 2, held_out, least=LEAST_GOLD)
@@ -162,10 +176,12 @@ class OneVsRestHeads:
                 detail = {**detail, "weighed": {**asdict(both), "by_gold": held_out_M2 is not None}}
             models.append(learned.model)
             weighed.append(both)
+            views.append(columns[0 if taught else -1])
             if detail:
                 details[name] = detail
         return LearnedSets(
-            model=OneVsRest(tuple(models), tuple(weighed)), detail={"by_class": details} if details else {}
+            model=OneVsRest(tuple(models), tuple(weighed), tuple(views)),
+            detail={"by_class": details} if details else {},
         )
 
 
@@ -178,6 +194,16 @@ def said_by_votes(probs: Floats, shares: Floats) -> Floats:
     """
     told_N = probs.sum(axis=1) > 0
     return np.where(told_N[:, None], log_odds(probs) - log_odds(shares), 0.0)
+
+
+def voted_for(probs: Floats) -> Bools:
+    """Whether votes tell items that have a class from items that have it not [C].
+
+    Args:
+        probs: weak labels of the items [N, C]; zeros where an item has none.
+    """
+    said_NC = log_odds(probs[probs.sum(axis=1) > 0])
+    return np.ptp(said_NC, axis=0) > 0 if len(said_NC) else np.zeros(probs.shape[1], np.bool_)
 
 
 def _held(heads: Heads) -> Heads:

@@ -23,7 +23,7 @@ from weak_labels.votes_beside import Weighed
 if TYPE_CHECKING:
     from weak_labels.predictor import Predictor
 
-FORMAT = 1
+FORMAT = 2
 NAME = "learned.npz"
 
 
@@ -42,6 +42,7 @@ def read_predictor(folder: Path, made_from: str | None, config: EndModelConfig) 
         told = json.loads(arrays["told"].tobytes())
         models = [model_of(_part(arrays, f"model_{number}.")) for number in range(told["models"])]
         weighed = tuple(Weighed(**of) if of else None for of in told["weighed"])
+        views = tuple(slice(*ends) for ends in told["views"])
         words = [(kind, names, arrays[f"words_{kind}"]) for kind, names in told["words"]]
         return {
             "sight": Sight(
@@ -49,7 +50,7 @@ def read_predictor(folder: Path, made_from: str | None, config: EndModelConfig) 
                 words=Words.of_parts(words) if words else None,
                 as_they_are=told["as_they_are"],
             ),
-            "model": OneVsRest(tuple(models), weighed) if config.multi_label else models[0],
+            "model": OneVsRest(tuple(models), weighed, views) if config.multi_label else models[0],
             "shares": arrays["shares"],
             **{name: told[name] for name in ("label_model", "gold_labels", "weak_labels", "answers")},
         }
@@ -64,11 +65,13 @@ def write_predictor(folder: Path, made_from: str, predictor: "Predictor") -> Non
         SettingsError, OSError: the file cannot be written.
     """
     model = predictor.model
-    models, weighed = (model.models, model.weighed) if isinstance(model, OneVsRest) else ((model,), ())
+    several = isinstance(model, OneVsRest)
+    models, weighed, views = (model.models, model.weighed, model.views) if several else ((model,), (), ())
     words = predictor.sight.words.parts() if predictor.sight.words else []
     told = {
         "models": len(models),
         "weighed": [of and {"offset": of.offset, "end_model": of.end_model, "votes": of.votes} for of in weighed],
+        "views": [(view.start, view.stop) for view in views],
         "as_they_are": predictor.sight.as_they_are,
         "words": [(kind, names) for kind, names, _ in words],
         "label_model": predictor.label_model,

@@ -16,7 +16,7 @@ from weak_labels.classifier import VERSION, Bools, EndModelConfig, Floats, Ints,
 from weak_labels.feature_map import FeatureMap
 from weak_labels.heads import Heads, Learned
 from weak_labels.kept_models import KeptModels
-from weak_labels.one_vs_rest import Label, LearnedSets, OneVsRestHeads, truth
+from weak_labels.one_vs_rest import Label, LearnedSets, OneVsRestHeads, truth, voted_for
 from weak_labels.self_training import self_trained
 from weak_labels.sight import Sight
 
@@ -65,7 +65,10 @@ class TrainingData:
         rows, probs = np.flatnonzero(weights), self.probs
         kept = KeptModels.of(config.kept, self.vectors, self.content) if config.kept and weights.any() else None
         if config.multi_label:
-            sight = Sight.plain(self.vectors.shape[1]) if weights.any() else Sight(feature_map=self._map)
+            taught = bool(weights.any())
+            sight = Sight.plain(self.vectors.shape[1])
+            if not (taught and voted_for(probs).all()):  # some class learns from people's labels alone
+                sight = Sight(feature_map=self._map, as_they_are=taught)
             return OneVsRestHeads.fit(config, sight, self.vectors, self.train, probs, weights, kept)
         sight = Sight(feature_map=self._map, as_they_are=bool(weights.any()))
         if self.texts and self.weights.any():

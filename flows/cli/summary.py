@@ -208,11 +208,11 @@ def _contradicted(reader: Reader) -> str:
 
 
 def _untaught(reader: Reader) -> str:
-    """The classes that neither votes nor labels name, where votes tell others apart."""
+    """The classes that neither votes nor labels name, where votes tell others apart: of several classes one may."""
     rows = reader.rows(
         "SELECT name FROM classes WHERE class_id NOT IN (SELECT vote FROM lf_votes) AND class_id NOT IN "
-        "(SELECT unnest(class_ids) FROM gold_labels) AND (SELECT count(DISTINCT vote) FROM lf_votes) > 1 "
-        "ORDER BY class_id"
+        "(SELECT unnest(class_ids) FROM gold_labels) AND (SELECT count(DISTINCT vote) FROM lf_votes) > "
+        "(SELECT if(bool_or(multi_label), 0, 1) FROM classes) ORDER BY class_id"
     )
     return " or ".join(f"'{name}'" for (name,) in rows)
 

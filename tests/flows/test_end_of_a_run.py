@@ -201,6 +201,28 @@ def test_labels_that_are_all_alike_or_against_the_functions_are_told(
     assert f"of another class: siftline import labels.csv --project {opened.root}" in shown
 
 
+def test_with_several_classes_those_beside_the_one_with_a_function_are_told(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The end model says no to them of every item, and people see that as its suggestion."""
+    opened = Project(shutil.copytree(project, tmp_path / "copy"))
+    with opened.lake.stage("vote", version=1, inputs=(), params={"only": "grain"}) as stage:
+        stage.commit(
+            [
+                Delete("lf_votes", stage.arrow("SELECT item_id, lf_name FROM lf_votes WHERE vote <> 0")),
+                Delete("annotations", stage.arrow("SELECT item_id FROM gold_labels WHERE label = 'trade'")),
+            ]
+        )
+    print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
+    assert "Neither a vote" not in capsys.readouterr().out, "votes for one class alone teach nothing"
+    settings = opened.root / "siftline.toml"
+    settings.write_text(settings.read_text("utf-8").replace("[project]", "[project]\nmulti_label = true"), "utf-8")
+    with opened.lake.stage("ingest", version=1, inputs=(), params={"several": True}) as stage:
+        stage.commit([Upsert("classes", stage.arrow("SELECT class_id, name, true AS multi_label FROM classes"))])
+    print_summary(Project(opened.root), RunSummary(passes=1, results=[]), seconds=1.0)
+    assert "Neither a vote nor a label says 'trade', so the end model" in capsys.readouterr().out
+
+
 def test_a_function_that_is_mostly_wrong_is_not_named_where_its_class_is_much_rarer_still(
     project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,12 +15,15 @@ from warehouse import Lake, SettingsError
 from weak_labels.classifier import EndModel, EndModelConfig
 from weak_labels.end_model import end_model
 from weak_labels.evaluate import evaluate, evaluate_rivals
+from weak_labels.feature_map import FeatureMap
 from weak_labels.gold_file import EvaluateConfig
 from weak_labels.label_models import LabelModelConfig, label_model
 from weak_labels.one_vs_rest import HOLD, OneVsRestHeads, truth
+from weak_labels.predictor import Predictor
 from weak_labels.report import lf_report
 from weak_labels.scores import score_sets
 from weak_labels.sight import Sight
+from weak_labels.training_data import read_training_data
 from weak_labels.votes_beside import Weighed, log_odds
 
 CLASSES = ("a", "b", "c")
@@ -126,6 +129,34 @@ def test_each_class_is_the_end_model_of_has_it_not_and_has_it_beside_its_votes()
         else:
             np.testing.assert_allclose(with_votes[:, c], both, rtol=1e-9)
     assert (heads.learned(np.arange(0), sets[:0]).model.predict_proba(heads.features)[:, 2] < 0.1).all()
+
+
+def test_a_class_that_nobody_votes_for_sees_vectors_through_the_map_and_others_as_they_are(small: SmallLake) -> None:
+    small.delete_votes("says_c")
+    assert label_model(small.lake, LABEL_MODEL).committed
+    say(small.lake, {(f"train-{number:03d}", "ann"): [number % 3] for number in range(30)}, step=100)
+    config = replace(END_MODEL, kept=small.folder / "kept")
+    assert end_model(small.lake, config).committed
+    with small.lake.read() as reader:
+        data = read_training_data(reader, config)
+        _, stored = reader.matrix("SELECT item_id, probs FROM latest_predictions ORDER BY item_id")
+        votes = dict(reader.rows("SELECT lf_name, map_from_entries(list((item_id, vote))) FROM lf_votes GROUP BY 1"))
+        predictor = Predictor.of(reader, config)
+    rows, has = data.gold_rows, np.array([2 in label for label in data.gold.values()], np.int64)  # type: ignore[operator]
+    mapped = FeatureMap.fit(data.vectors[data.train]).of(data.vectors)
+    alone = EndModel.fit_gold(None, mapped[rows], has, 2)
+    np.testing.assert_allclose(stored[:, 2], alone.predict_proba(mapped)[:, 1], rtol=1e-6)
+    plain = OneVsRestHeads.fit(config, Sight.plain(8), data.vectors, data.train, data.probs, data.weights)
+    as_they_are = data.learned(plain, config).model.predict_proba(plain.features)
+    np.testing.assert_array_equal(stored[:, :2], as_they_are[:, :2].astype(np.float32))
+    assert not np.allclose(stored[:, 2], as_they_are[:, 2], atol=0.01)
+    assert not predictor.anew
+    said = predictor.predict(
+        data.vectors,
+        [""] * len(data.item_ids),
+        {name: np.array([of.get(item_id, -1) for item_id in data.item_ids]) for name, of in votes.items()},
+    )
+    np.testing.assert_allclose(said.probs, stored, atol=1e-6)
 
 
 def test_gold_labels_of_a_class_are_neither_pooled_nor_asked_how_firmly_they_are_held() -> None:
