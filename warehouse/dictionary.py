@@ -15,7 +15,7 @@ _COMPUTED = {
     "labels": "Names of the classes in a list: one, or in a multi-label project any number.",
     "class_ids": "The classes in a list, ascending: one, or in a multi-label project any number.",
     "label_source": "gold (people) or predicted (the end model).",
-    "confidence": "Probability of the label.",
+    "confidence": "Probability of the label; in a multi-label project of the least sure yes or no of its classes.",
     "seconds": "Seconds people spent on the item in all.",
     "updated_at": "When the latest of these answers was saved.",
     "annotations": "Answers in force for this item.",
@@ -80,7 +80,8 @@ _IN_VIEW = {
         "training_set",
         "confidence",
     ): "How sure the end model is of its label, which may be more or less than it is right "
-    "(`siftline questions calibration`); 1 where people gave the label.",
+    "(`siftline questions calibration`); 1 where people gave the label. In a multi-label project of the least sure yes "
+    "or no of its classes, so all of them are right less often.",
 }
 """Columns of views that share their name with one of a table they read, and mean something else."""
 

@@ -303,8 +303,18 @@ TABLES: tuple[Table, ...] = (
         comment="How right each annotator is, estimated where several answered; see the view annotators.",
         columns=(
             _c("annotator", "VARCHAR", "Who answered."),
-            _c("accuracy", "DOUBLE", "Estimated share of right labels, 0 to 1."),
-            _c("weight", "DOUBLE", "Log-odds by which an opinion counts: ln(accuracy (C - 1) / (1 - accuracy))."),
+            _c(
+                "accuracy",
+                "DOUBLE",
+                "Estimated share of right labels, 0 to 1; in a multi-label project of right answers, a yes or no for "
+                "each class.",
+            ),
+            _c(
+                "weight",
+                "DOUBLE",
+                "Log-odds by which an opinion counts: ln(accuracy (C - 1) / (1 - accuracy)), in a multi-label project "
+                "with C = 2.",
+            ),
             _c("compared", "INTEGER", "Items it was estimated on: those with another opinion."),
         ),
     ),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.cli.console import excerpt, out, print_table, safe, say
-from flows.report.rare import latest_confusion, rare_sentence
+from flows.report.rare import hidden_sentence
 from flows.report.text import FEW_ROWS, counted
 from flows.settings import Settings
 from flows.settings_file import load_settings
@@ -55,8 +55,8 @@ def show_status(root: Path) -> None:
         accuracy = WHOLE_SETS if settings.project.multi_label else "accuracy"
         columns = ["model", "gold labels", "trained on", accuracy, "on"]
         print_table(columns, models[-FEW_ROWS:], title=f"end models{few}{mark}")
-        if rare := rare_sentence(latest_confusion(reader, settings.evaluate.split), reader.class_names()):
-            out.print(rare)
+        if hidden := hidden_sentence(reader, settings.evaluate.split):
+            out.print(hidden)
         stages = reader.rows(
             """
             SELECT stage, strftime(committed_at, '%Y-%m-%d %H:%M:%S'), seconds, rows_written FROM runs

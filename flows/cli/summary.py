@@ -24,7 +24,7 @@ from flows.cli.look import (
 )
 from flows.project import Project
 from flows.report.in_use import belief_in_weak_labels, scored_before, unread_share
-from flows.report.rare import finds_few, hides, latest_confusion, rare_sentence
+from flows.report.rare import finds_few, hidden_sentence, hides, latest_confusion
 from flows.report.story import SCORED_BEFORE, aside_sentence, fair_sentence, fair_soon, unread_sentence
 from flows.report.text import counted, duration
 from flows.stages import UNKNOWN, RunSummary
@@ -55,12 +55,12 @@ def print_summary(project: Project, summary: RunSummary, *, seconds: float) -> N
 def _print_scores(reader: Reader, project: Project) -> None:
     """The scores by number of labels; where nothing is scored, how often the model was right on a fair sample."""
     split = project.settings.evaluate.split
-    confusion = latest_confusion(reader, split)
+    confusion, hidden = latest_confusion(reader, split), hidden_sentence(reader, split)
     scores = {
         WHOLE_SETS if project.multi_label else "accuracy": _scores(reader, "accuracy", split),
         "micro F1": _scores(reader, "micro_f1", split),  # of sets only
     }
-    if hides(confusion):
+    if hides(confusion) or (project.multi_label and hidden):
         scores["macro F1"] = _scores(reader, "macro_f1", split)
     if not any(rows for rows, _ in scores.values()):
         fair = score_fair_sample(reader, project.settings.select.seed)
@@ -72,8 +72,8 @@ def _print_scores(reader: Reader, project: Project) -> None:
             print_table(_SERIES, rows, title=f"{name} on {split}{simulated_mark(reader)}")
         for count, value in all_gold:
             out.print(f"all {count:,} gold labels: {three_decimals(value)}")
-    if rare := rare_sentence(confusion, reader.class_names()):
-        out.print(rare)
+    if hidden:
+        out.print(hidden)
     if finds_few(confusion) and not project.settings.end_model.balanced:
         out.print("To find more of them at the price of more false alarms: balanced = true under [end_model]")
     if scored_before(reader, split):

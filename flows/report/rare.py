@@ -11,8 +11,34 @@ Matrix = Sequence[Sequence[int]]
 """Scored items [true class][predicted class]."""
 DOMINANT = 0.9
 """Share of the scored items from which one class hides the others."""
+HARDLY = 0.25
+"""Share of the scored items of a class below which the end model hardly finds it."""
 NAMED = 5
 """Classes that are named at most."""
+
+
+def hidden_sentence(reader: Reader, split: str) -> str:
+    """What the figures that a run and status show say too little of; empty where all is well."""
+    counts, names = latest_counts(reader, split, "accuracy")[0], reader.class_names()
+    return rare_sentence(counts.get("confusion", []), names) or missed_sentence(counts.get("by_class", []), names)
+
+
+def missed_sentence(by_class: Sequence[Sequence[int]], names: Sequence[str]) -> str:
+    """Which classes of a multi-label project are hardly found, and which no scored item has; empty where none.
+
+    Args:
+        by_class: of each class the items that have it and are given it, have it and are not given it, and are given it
+            and have it not.
+        names: of the classes.
+    """
+    found = sorted((hit / (hit + missed), c) for c, (hit, missed, _) in enumerate(by_class) if hit + missed)
+    hardly = [c for share, c in found if share < HARDLY]
+    absent = [f"'{names[c]}'" for c, (hit, missed, _) in enumerate(by_class) if found and not hit + missed]
+    parts = [f"'{names[c]}' ({by_class[c][0]} of {counted(sum(by_class[c][:2]), 'item')})" for c in hardly]
+    said = f"On the scored items the end model hardly finds {_listed(parts, 'and')}." if parts else ""
+    if absent:
+        said += f" No scored item has {_listed(absent, 'or')}: nothing is measured of {_it(absent)}."
+    return said.strip()
 
 
 def latest_confusion(reader: Reader, split: str) -> Matrix:
@@ -71,9 +97,16 @@ def _absent(confusion: Matrix, names: Sequence[str]) -> str:
     absent = [f"'{names[c]}'" for c, total in enumerate(totals) if not total]
     if not absent or not sum(totals):
         return ""
-    if len(absent) == 1:
-        return f"No scored item is {absent[0]}: nothing is measured of it."
-    named = absent[:NAMED]
-    if more := len(absent) - len(named):
-        named.append(f"of {counted(more, 'other class', 'other classes')}")
-    return f"No scored item is {', '.join(named[:-1])} or {named[-1]}: nothing is measured of these."
+    return f"No scored item is {_listed(absent, 'or', of='of ')}: nothing is measured of {_it(absent)}."
+
+
+def _listed(parts: Sequence[str], last: str, *, of: str = "") -> str:
+    """The first classes in words, and how many more there are."""
+    named = [*parts[:NAMED]]
+    if more := len(parts) - len(named):
+        named.append(f"{of}{counted(more, 'other class', 'other classes')}")
+    return f" {last} ".join(part for part in (", ".join(named[:-1]), named[-1]) if part)
+
+
+def _it(classes: Sequence[str]) -> str:
+    return "it" if len(classes) == 1 else "these"

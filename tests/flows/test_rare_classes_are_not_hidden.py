@@ -14,7 +14,7 @@ from flows.project import Project
 from flows.report import story
 from flows.report.facts import Point, read_facts
 from flows.report.page import write_report
-from flows.report.rare import Matrix, finds_few, hides, rare_sentence
+from flows.report.rare import Matrix, finds_few, hides, missed_sentence, rare_sentence
 from flows.stages import RunSummary
 from tests.flows.report_lake import CLASSES, full_lake, full_project
 from warehouse import Upsert
@@ -80,6 +80,44 @@ def test_a_run_status_and_the_report_say_it(tmp_path: Path, capsys: pytest.Captu
     write_detail(opened, ["of", "somebody", "else"])
     assert run_command(["status", "--project", str(tmp_path)]) == 0
     assert said not in capsys.readouterr().out.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("by_class", "said"),
+    [
+        ([], ""),
+        ([[3, 1, 2], [1, 3, 0], [2, 0, 0]], ""),
+        ([[0, 0, 0], [0, 0, 1], [0, 0, 0]], ""),
+        (
+            [[9, 1, 0], [1, 15, 0], [0, 1, 4]],
+            "On the scored items the end model hardly finds '<b>ad' (0 of 1 item) and 'spam' (1 of 16 items).",
+        ),
+        (
+            [[9, 1, 0], [0, 8, 0], [0, 0, 4]],
+            "On the scored items the end model hardly finds 'spam' (0 of 8 items). No scored item has '<b>ad': nothing "
+            "is measured of it.",
+        ),
+        ([[9, 1, 0], [0, 0, 0], [0, 0, 4]], "No scored item has 'spam' or '<b>ad': nothing is measured of these."),
+    ],
+)
+def test_of_several_classes_those_that_are_hardly_found_are_named(by_class: list[list[int]], said: str) -> None:
+    assert missed_sentence(by_class, NAMES) == said
+
+
+def test_a_run_and_status_name_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    opened = Project(full_project(tmp_path))
+    settings = tmp_path / "siftline.toml"
+    settings.write_text(settings.read_text("utf-8").replace("[project]", "[project]\nmulti_label = true"), "utf-8")
+    with opened.lake.stage("ingest", version=1, inputs=(), params={"several": True}) as stage:
+        stage.commit([Upsert("classes", stage.arrow("SELECT class_id, name, true AS multi_label FROM classes"))])
+    for by_class, told in (([[9, 1, 0], [0, 16, 0], [8, 0, 0]], True), ([[9, 1, 0], [8, 8, 0], [8, 0, 0]], False)):
+        write_detail(opened, {"by_class": by_class, "items": 40})
+        print_summary(Project(tmp_path), RunSummary(passes=1, results=[]), seconds=1.0)
+        shown = capsys.readouterr().out
+        assert run_command(["status", "--project", str(tmp_path)]) == 0
+        for of in (shown, capsys.readouterr().out):
+            assert (f"hardly finds '{CLASSES[1]}' (0 of 16 items)." in of.replace("\n", " ")) == told
+        assert ("# macro F1 on test" in shown) == told
 
 
 def write_detail(opened: Project, detail: object) -> None:

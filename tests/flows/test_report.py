@@ -159,6 +159,31 @@ def test_a_function_that_is_switched_off_is_marked(full_path: Path, tmp_path: Pa
     assert [name for name, mark in marks.items() if mark == "switched off"] == ["lf_off"]
 
 
+@pytest.mark.parametrize("several", [True, False])
+def test_of_several_classes_skill_is_said_to_be_that_of_a_yes_or_no(
+    several: bool, full_path: Path, tmp_path: Path
+) -> None:
+    with Lake(shutil.copytree(full_path, tmp_path / "lake")) as lake:
+        with lake.stage("ingest", version=1, inputs=(), params={"several": several}) as stage:
+            kind = stage.arrow(f"SELECT class_id, name, {several} AS multi_label FROM classes")
+            agreement = {"series": "annotators", "name": "krippendorff_alpha", "metric_id": "a", "split": "train"}
+            figure = {**agreement, "labels": 16, "seed": 0, "value": 0.5, "detail": "{}"}
+            twice = stage.arrow(
+                "SELECT * EXCLUDE (run_id, committed_at) REPLACE ('two' AS annotation_id, 'ben' AS annotator) "
+                "FROM annotations LIMIT 1"
+            )
+            stage.commit(
+                [
+                    Upsert("classes", kind),
+                    Upsert("metrics", pa.Table.from_pylist([figure])),
+                    Append("annotations", twice),
+                ]
+            )
+        text, _ = written(lake, tmp_path)
+    assert "Skill is estimated" in text
+    assert ("skill the share of right ones" in text) == several
+
+
 def test_the_page_says_that_selected_items_are_no_fair_judges_of_functions(full: tuple[str, Page]) -> None:
     assert "16 of the 16 labelled items were selected, mostly as hard ones, so over all items functions are" in full[0]
 
