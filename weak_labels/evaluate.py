@@ -69,8 +69,8 @@ def evaluate(
     """Score the latest end model and the latest label model on the split.
 
     Series: siftline (the end model; labels = its gold labels), end_model (the same, kept for this model when another
-    has learned), label_model (weak labels of all items of the split) and label_model_covered (of those on which a
-    function voted). The rows of `accuracy` hold the confusion matrix, those of
+    has learned), label_model (weak labels of all items of the split; where nothing votes on any item, none) and
+    label_model_covered (of those on which a function voted). The rows of `accuracy` hold the confusion matrix, those of
     `calibration_error` how far the probabilities are from the shares of right answers; for a multi-label project see
     `weak_labels.scores`. Figures with another basis are removed; `evaluate_rivals` measures them again.
 
@@ -93,7 +93,7 @@ def evaluate(
     """
     params = _params(config, end_config)
     inputs = ("items", "vectors", "weak_labels", "annotations", "annotator_skills", "predictions")
-    with lake.stage("evaluate", version=4, inputs=inputs, params=params) as stage:
+    with lake.stage("evaluate", version=5, inputs=inputs, params=params) as stage:
         if stage.done:
             return stage.result()
         latest = stage.scalar("SELECT detail FROM models WHERE stage = 'end_model' ORDER BY sequence DESC LIMIT 1")
@@ -105,9 +105,11 @@ def evaluate(
         if json.loads(latest).get("fingerprint") != ground.data.fingerprint(end_config):
             return stage.nothing(reason="no end model has learned from the present labels yet")
         labels = ground.data.gold
+        # Without a vote on any item all classes are as probable, and the figure would be that of the first one.
+        voted = "AND EXISTS (FROM latest_weak_labels WHERE votes > 0)"
         sources = (
             ("siftline", "latest_predictions", "end_model_id", "", len(labels), {"picked": _hash_labels(labels)}),
-            ("label_model", "latest_weak_labels", "label_model_id", "", 0, {}),
+            ("label_model", "latest_weak_labels", "label_model_id", voted, 0, {}),
             ("label_model_covered", "latest_weak_labels", "label_model_id", "AND p.votes > 0", 0, {}),
         )
         class_of = ground.gold.class_of
@@ -148,6 +150,8 @@ def evaluate_rivals(
     - siftline: these n labels with the present weak labels (`replayed` in its detail), unless `evaluate` scored an end
       model that learned from exactly that.
 
+    Where there are no weak labels, labels that are all alike make no end model, and the last two are not measured.
+
     And once all_gold: every train item of the gold file, without weak labels. A figure is measured again when its
     basis or its labels are others than the stored ones, and removed when it cannot be measured any more (fewer labels
     are in force, or the gold file has too few train items to pick n) or its n is left out.
@@ -171,7 +175,7 @@ def evaluate_rivals(
         scored = reader.scalar("SELECT token FROM runs WHERE stage = 'evaluate' ORDER BY committed_at DESC LIMIT 1")
     inputs = ("items", "vectors", "weak_labels", "annotations", "annotator_skills", "predictions", "queue")
     more_params = {**params, "rival_seeds": config.rival_seeds, "evaluate": scored}
-    with lake.stage("rivals", version=2, inputs=inputs, params=more_params) as stage:
+    with lake.stage("rivals", version=3, inputs=inputs, params=more_params) as stage:
         if stage.done:
             return stage.result()
         learned = [
@@ -253,10 +257,13 @@ def _rivals(reader: Reader, config: EvaluateConfig, ground: Ground, sizes: Seque
     for n in sizes:
         # In the order of the end model's own training rows, which is that of the ids, so that equal bits come out.
         first = {item_id: data.gold[item_id] for item_id in sorted(labelled[:n])}
-        yield Rival(series="siftline", labels=n, seed=0, with_weak_labels=True, class_of=first)
+        learned = len(set(first.values())) > 1 or bool(data.weights.any())
+        if learned:
+            yield Rival(series="siftline", labels=n, seed=0, with_weak_labels=True, class_of=first)
         if n == 0:
             continue
-        yield Rival(series="gold_only", labels=n, seed=0, with_weak_labels=False, class_of=first)
+        if learned:
+            yield Rival(series="gold_only", labels=n, seed=0, with_weak_labels=False, class_of=first)
         for seed in range(config.rival_seeds if n <= len(pool) else 0):
             # One permutation per seed: the picks of a larger n contain those of a smaller one, as a queue would.
             order = np.random.default_rng(seed).permutation(len(pool))[:n]

@@ -34,11 +34,12 @@ LEARNS = "It takes labeling functions that vote, or answers, for more than one c
 _HOW = {
     "siftline": "set [evaluate] gold in siftline.toml and run `siftline run`",
     "gold_only": "set [evaluate] gold in siftline.toml and run `siftline run` once people have answered",
+    "label_model": "write labeling functions, set [evaluate] gold in siftline.toml and run `siftline run`",
     "random": "set [evaluate] gold, with the labels of the train split too, from which nothing else learns, and run "
     "`siftline run` once people have answered",
     "all_gold": "set [evaluate] gold, with the labels of the train split too, and run `siftline run`",
 }
-_AS = {"random_gold_only": "random", "label_model": "siftline"}
+_AS = {"random_gold_only": "random"}
 """Series that are had in the way of another."""
 SCORED_BEFORE = "The end model of now has not been scored; this is what earlier ones were scored with."
 

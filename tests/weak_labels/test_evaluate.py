@@ -49,6 +49,14 @@ def two_cycles(small: SmallLake) -> None:
         run(small)
 
 
+def without_votes(small: SmallLake) -> None:
+    with small.lake.read() as reader:
+        names = [name for (name,) in reader.rows("SELECT DISTINCT lf_name FROM lf_votes")]
+    for name in names:
+        small.delete_votes(name)
+    label_model(small.lake, small.label_config)
+
+
 def value_of(small: SmallLake, metric_id: str) -> float:
     with small.lake.read() as reader:
         return reader.scalar("SELECT value FROM metrics WHERE metric_id = ?", [metric_id])
@@ -112,6 +120,14 @@ class TestEvaluate:
             covered = reader.scalar("SELECT count(*) FROM latest_weak_labels WHERE item_id LIKE 'test%' AND votes > 0")
         assert items == {"siftline": 60, "end_model": 60, "label_model": 61, "label_model_covered": covered}
 
+    def test_where_nothing_votes_there_is_no_label_model_to_score(self, small: SmallLake) -> None:
+        """It had the share of the class that stands first, under the name of the functions' combined votes."""
+        without_votes(small)
+        small.answer({item_id: small.truth[item_id] for item_id in small.train_ids()[:6]})
+        end_model(small.lake, small.end_config)
+        run(small)
+        assert keys(small) == {("siftline", 6)}
+
     def test_a_second_run_writes_nothing(self, small: SmallLake) -> None:
         run(small)
         assert not run(small).committed
@@ -150,6 +166,21 @@ class TestCurveSizes:
 
 
 class TestRivals:
+    def test_labels_that_became_all_alike_make_no_end_model_to_score(self, small: SmallLake) -> None:
+        without_votes(small)
+        some = small.train_ids()[:6]
+        small.answer({item_id: small.truth[item_id] for item_id in some})
+        end_model(small.lake, small.end_config)
+        run(small)
+        run_rivals(small)
+        rivals = {(series, 6) for series in ("random", "random_gold_only")} | {("all_gold", 120)}
+        assert keys(small) == {("siftline", 6), ("gold_only", 6), *rivals}, "none of the model before any label, either"
+        small.answer(dict.fromkeys(some, 0))  # they changed their minds
+        end_model(small.lake, small.end_config)
+        run(small)
+        run_rivals(small)
+        assert keys(small) == rivals
+
     def test_every_rival_of_every_size_is_measured(self, small: SmallLake) -> None:
         run(small)
         two_cycles(small)
