@@ -149,7 +149,9 @@ def check_vote(value: object, classes: tuple[str, ...]) -> int:
             raise NotAVote("out_of_range", f"voted '{value}'; the classes are {', '.join(classes)}")
         return classes.index(value)
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
-        raise NotAVote("not_a_vote", f"returned {value!r} ({type(value).__name__}), not a class number or name")
+        several = isinstance(value, list | tuple | set | frozenset)
+        but = "; a vote is for one class, so write a function for each" if several else ", not a class number or name"
+        raise NotAVote("not_a_vote", f"returned {value!r} ({type(value).__name__}){but}")
     vote = int(value)
     if not ABSTAIN <= vote < len(classes):
         raise NotAVote("out_of_range", f"voted {vote}; the class numbers are 0 to {len(classes) - 1}, -1 abstains")

@@ -81,6 +81,16 @@ def test_nobody_is_asked_about_no_items() -> None:
     assert (outcome.votes.tolist(), outcome.faults) == ([], [])
 
 
+def test_who_votes_for_several_classes_at_once_is_told_to_write_several_functions() -> None:
+    @vectorized()
+    def both(batch: ItemBatch) -> object:
+        return [list(CLASSES[:2]), CLASSES[0]]
+
+    [fault] = call_function(both, batch(["x", "y"])).faults
+    assert fault.row == 0
+    assert fault.detail.endswith("(list); a vote is for one class, so write a function for each")
+
+
 def test_what_lies_below_a_mask_is_no_vote() -> None:
     @vectorized()
     def masked(batch: ItemBatch) -> object:
