@@ -212,10 +212,12 @@ def vectorized(
             given = code(batch)
             return given if label is None else _vote_where(_as_mask(given), batch.class_id(label))
 
+        made_of = ("vectorized", label, code)
         return LabelingFunction(
             name=name or getattr(code, "__name__", ""),  # a functools.partial has none
             kind="vectorized",
-            version=fingerprint("vectorized", label, code),
+            version=fingerprint(*made_of),
+            made_of=made_of,
             rule=rule,
             description=(code.__doc__ or "").strip(),
             labels=() if label is None else (label,),

@@ -290,20 +290,40 @@ def _from_imports(text: str) -> Iterator[str]:
 
 
 def source_of(thing: Any) -> str:
-    """Source of a function or class, or a hash of its byte code where there is no source."""
+    """Source of a function or class, or its byte code where there is no source, as of one that `exec` made."""
     linecache.checkcache()
+    # Of a function its own code, not what it wraps.
+    code: Any = getattr(thing, "__code__", None)
     try:
-        # Of a function its own code, not what it wraps.
-        return textwrap.dedent(inspect.getsource(thing.__code__ if isinstance(thing, FunctionType) else thing))
+        source = inspect.getsource(code if isinstance(thing, FunctionType) else thing)
+        if isinstance(code, CodeType) and code.co_name == "<lambda>":
+            source = max(source, _lambda_lines(code), key=len)
+        return textwrap.dedent(source)
     except (OSError, TypeError):
-        code = getattr(thing, "__code__", None)
         if not isinstance(code, CodeType):
             return str(thing.__qualname__)
-        return f"bytecode:{hashlib.sha256(code.co_code).hexdigest()}:{_constants(code)}"
+        return f"bytecode:{_byte_code(code)}"
 
 
-def _constants(code: CodeType) -> list[str]:
-    return [repr(c) for c in code.co_consts if not isinstance(c, CodeType)]
+def _lambda_lines(code: CodeType) -> str:
+    """The lines of a lambda; `inspect` stops behind the first one where no bracket is open in it."""
+    lines, start = inspect.findsource(code)
+    last = 0
+    with contextlib.suppress(SyntaxError, ValueError):  # the file was changed since
+        nodes = [node for node in ast.walk(ast.parse("".join(lines))) if isinstance(node, ast.Lambda)]
+        last = max((node.end_lineno or 0 for node in nodes if node.lineno == code.co_firstlineno), default=0)
+    return "".join(lines[start:last])
+
+
+def _byte_code(code: CodeType) -> list[Any]:
+    """What the code is made of, with that of comprehensions and functions inside it."""
+    constants: list[Any] = []
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            constants.append(_byte_code(constant))
+        else:  # members of a set have another order in each process
+            constants.append(sorted(map(repr, constant)) if isinstance(constant, frozenset) else repr(constant))
+    return [code.co_code.hex(), code.co_names, code.co_varnames, code.co_freevars, constants]
 
 
 def _names(code: CodeType) -> set[str]:

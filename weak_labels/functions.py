@@ -13,7 +13,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from importlib.machinery import SourceFileLoader
@@ -169,6 +169,8 @@ class LabelingFunction:
         name: unique in its file; empty until the loader takes it from the variable.
         kind: keywords, regex, sql, nearest, cluster, model, prompt, vectorized or snorkel.
         version: hash of code and parameters; votes of another version are made again.
+        made_of: what the version is a hash of, where that may still change: code reads its globals when it is called.
+            Empty where it is loaded from a file.
         rule: (batch) -> votes of N items, or (row) -> one vote where `by_row`.
         description: what it says about the items, for reports.
         labels: classes that it votes for, checked when the file is loaded; empty when only its code knows.
@@ -198,6 +200,7 @@ class LabelingFunction:
     timeout_s: float | None = None
     exemplars: tuple[str, ...] = ()
     screen: str = ""
+    made_of: tuple[Any, ...] = field(default=(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for label in self.labels:
@@ -250,7 +253,7 @@ def load_functions(path: Path | str, classes: Sequence[str]) -> list[LabelingFun
                 raise SettingsError(
                     f"{path}: a {function.kind} function in the list 'functions' has no name; give it name=."
                 )
-            found.append(dataclasses.replace(function, name=name, source=path))
+            found.append(dataclasses.replace(function, name=name, source=path, made_of=()))
     _check_none_lost(path, {variable for variable, thing in vars(module).items() if _as_function(thing) is not None})
     if not found and getattr(module, "functions", None) != []:
         raise SettingsError(
@@ -323,8 +326,9 @@ def names_another(number: int, classes: Sequence[str]) -> bool:
 
 
 def _as_function(thing: object) -> LabelingFunction | None:
+    """The labeling function that a thing is, with the version of what its code refers to by now; None for no such."""
     if isinstance(thing, LabelingFunction):
-        return thing
+        return dataclasses.replace(thing, version=fingerprint(*thing.made_of)) if thing.made_of else thing
     snorkel: Any = sys.modules.get("snorkel.labeling.lf.core")
     if snorkel is None or not isinstance(thing, snorkel.LabelingFunction):
         return None

@@ -51,6 +51,8 @@ def model(
     classes = [_class_of(c, where) for c in known]
 
     def rule(batch: ItemBatch) -> Votes:
+        if [_class_of(c, where) for c in classifier.classes_] != classes:
+            raise NotAVote("not_a_vote", "the classifier was fitted again, on other classes; make the function anew")
         probs_NC = np.asarray(classifier.predict_proba(batch.vectors if on == "vectors" else batch.texts), np.float64)
         if probs_NC.shape != (len(batch), len(classes)):
             expected = (len(batch), len(classes))
@@ -61,10 +63,12 @@ def model(
         sure = probs_NC.max(axis=1) >= threshold
         return np.where(sure, numbers[probs_NC.argmax(axis=1)], np.int32(ABSTAIN)).astype(np.int32)
 
+    made_of = ("model", classifier, on, threshold)
     return LabelingFunction(
         name=name or "",
         kind="model",
-        version=fingerprint("model", classifier, on, threshold),
+        version=fingerprint(*made_of),
+        made_of=made_of,
         rule=rule,
         description=description or f"{type(classifier).__name__} on {on}, where it is sure to {threshold:g}",
         labels=tuple(c for c in classes if isinstance(c, str)),

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from engine.errors import UnavailableError
 from tests.lakes import copy_of
@@ -23,7 +26,7 @@ from tests.weak_labels.lf_helpers import (
     write_functions,
 )
 from warehouse import DataError, Lake, SettingsError, Upsert
-from weak_labels import ItemBatch, LabelingFunction, keywords, load_functions, nearest, regex, vectorized
+from weak_labels import ItemBatch, LabelingFunction, keywords, load_functions, model, nearest, regex, vectorized
 from weak_labels.apply import vote
 from weak_labels.preview import preview
 from weak_labels.screens import Screens
@@ -42,7 +45,7 @@ def counted(calls: list[str], name: str = "seen", label: str = "sports") -> Labe
         return [True] * len(batch)
 
     # What the code refers to decides its version; here that is a list which grows with each call.
-    return dataclasses.replace(code, version="1")
+    return dataclasses.replace(code, version="1", made_of=())
 
 
 def test_every_item_gets_a_vote_of_every_function(lake: Lake) -> None:
@@ -124,6 +127,49 @@ def test_only_a_changed_function_votes_again(lake: Lake) -> None:
     assert calls == []
     assert result.rows_written == {"lf_votes": 1, "lf_reach": 1}
     assert [votes(lake)[item, "sport"] for item in "abc"] == [-1, -1, 0]
+
+
+def test_a_function_of_a_running_program_votes_again_where_what_it_refers_to_changed(lake: Lake) -> None:
+    """A notebook's helper in a cell of its own: nothing was voted on again, so the old votes stayed."""
+    words = ["goal"]
+    classifier = LogisticRegression().fit([[0.0], [1.0]], ["sports", "science"])
+
+    class OfTexts:
+        classes_ = classifier.classes_
+
+        def __init__(self) -> None:
+            self.learned = classifier
+
+        def predict_proba(self, texts: list[str]) -> npt.NDArray[np.float64]:
+            return self.learned.predict_proba([[100.0 * ("goal" in text)] for text in texts])
+
+    @vectorized("sports")
+    def worded(batch: ItemBatch) -> list[bool]:
+        return [any(word in text for word in words) for text in batch.texts]
+
+    learned = model(OfTexts(), on="texts", threshold=0.9, name="learned")
+    add_items(lake, TEXTS)
+    run_vote(lake, [worded, learned])
+    before = votes(lake)
+    assert not run_vote(lake, [worded, learned]).committed
+    words.append("atom")
+    classifier.fit([[0.0], [1.0]], ["science", "sports"])
+    assert run_vote(lake, [worded, learned]).committed
+    assert (before["b", "worded"], votes(lake)["b", "worded"]) == (-1, 0)
+    assert (before["a", "learned"], votes(lake)["a", "learned"]) == (2, 0)
+
+
+def test_a_classifier_that_was_fitted_on_other_classes_since_is_a_fault(lake: Lake) -> None:
+    classifier = LogisticRegression().fit([[0.0], [1.0]], ["sports", "science"])
+    learned = model(classifier, on="vectors", name="learned")
+    add_items(lake, TEXTS)
+    add_vectors(lake)
+    classifier.fit(encode(["goal", "atom"]), ["sports", "politics"])
+    run_vote(lake, [learned])
+    assert set(faults(lake)) == {("", "learned")}
+    with lake.read() as reader:
+        told = reader.scalar("SELECT detail FROM lf_faults")
+    assert "fitted again, on other classes; make the function anew" in told
 
 
 def test_votes_of_several_versions_go_where_no_run_tells_of_them(lake: Lake) -> None:

@@ -4,11 +4,12 @@ import itertools
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.weak_labels.lf_helpers import CLASSES, write_functions
-from weak_labels import keywords, nearest, regex
+from weak_labels import keywords, nearest, regex, vectorized
 from weak_labels.functions import load_functions
 
 BASE = """
@@ -291,6 +292,59 @@ def f(batch):
     )
     assert one == again
     assert one != other
+
+
+LAMBDAS = """
+from weak_labels import vectorized
+
+RULES = {
+    "goal": lambda text: "goal" in text
+        or len(text) > 3,
+}
+long = vectorized("sports", name="long")(
+    lambda batch:
+        [len(text) > 3 for text in batch.texts]
+)
+
+@vectorized("sports")
+def ruled(batch):
+    return [RULES["goal"](text) for text in batch.texts]
+"""
+BELOW = """
+from weak_labels import vectorized
+
+@vectorized("sports")
+def f(batch):
+    return [longer(text) for text in batch.texts]
+
+def longer(text):
+    return len(text) > LEAST
+
+LEAST = 3
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "changed"), [(LAMBDAS, {"long", "ruled"}), (BELOW, {"f"})], ids=["lambdas", "below"]
+)
+def test_version_follows_all_lines_of_a_lambda_and_what_stands_below_the_function(
+    tmp_path: Path, source: str, changed: set[str]
+) -> None:
+    before = versions(tmp_path, source)
+    after = versions(tmp_path, source.replace("> 3", "> 4").replace("LEAST = 3", "LEAST = 4"))
+    assert {name for name in before if before[name] != after[name]} == changed
+    assert versions(tmp_path, source) == before
+
+
+def test_version_follows_code_without_a_source() -> None:
+    codes = ["len(t) > 3", "len(t) > 4", "len(t) < 4", "t.islower()", "t.isupper()", "t in {'a', 'b'}", "t in {'a'}"]
+    found: list[str] = []
+    for code in [*codes, *codes]:
+        known: dict[str, Any] = {}
+        exec(f"def rule(batch):\n    return [{code} for t in batch.texts]", known)
+        found.append(vectorized("sports")(known["rule"]).version)
+    assert len(set(found)) == len(codes)
+    assert found[: len(codes)] == found[len(codes) :]
 
 
 def test_members_of_a_set_count_whatever_their_order(tmp_path: Path) -> None:
