@@ -27,6 +27,6 @@ def open_in_utc(config: Config | None = None, *, locked: bool = False) -> duckdb
     connection.execute("SET GLOBAL TimeZone = 'UTC'")
     if locked:
         # DuckDB takes some of our processes for a person's session, into whose words it draws a bar after two seconds.
-        connection.execute("SET enable_progress_bar = false")
+        connection.execute("PRAGMA disable_progress_bar")  # SET fails in a notebook that has no ipywidgets
         connection.execute("SET lock_configuration = true")
     return connection

@@ -167,7 +167,8 @@ def nearest(
         raise SettingsError(f"nearest(...): radius is {radius}; it must be above 0 and at most 2 (cosine distance).")
 
     def rule(batch: ItemBatch) -> Votes:
-        assert batch.encode is not None, "the caller checks that there is an encoder"
+        if batch.encode is None:
+            raise SettingsError("nearest: this batch has no encoder. Give it the one that made its vectors: encode=...")
         # float64, so that the rounding of another batch size does not decide a vote.
         likeness = batch.vectors.astype(np.float64) @ batch.encode(texts).astype(np.float64).T  # [N, exemplars]
         best = likeness.argmax(axis=1)

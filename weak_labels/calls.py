@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from warehouse.interrupts import alarm
 from weak_labels.beside import importable
-from weak_labels.functions import ABSTAIN, ItemBatch, LabelingFunction, Votes, names_another
+from weak_labels.functions import ABSTAIN, ItemBatch, LabelingFunction, Votes, as_function, names_another
 
 Rows = npt.NDArray[np.int64]
 
@@ -102,7 +102,7 @@ class TimeLimit(BaseException):
 
 
 def call_function(
-    function: LabelingFunction,
+    function: Any,
     batch: ItemBatch,
     limits: Limits = NO_LIMITS,
     alive: Callable[[], None] = lambda: None,
@@ -110,14 +110,19 @@ def call_function(
     """Call a function on all items of a batch, until a limit is passed.
 
     Args:
-        function: function to call.
+        function: function to call, a `LabelingFunction` or Snorkel's own.
         batch: items; the function gets copies of what it could change.
         limits: when to stop.
         alive: called after each call, for whoever watches.
 
     Returns:
         The outcome; items that were not reached have no vote and no fault.
+
+    Raises:
+        SettingsError: it is no labeling function.
     """
+    if not isinstance(function, LabelingFunction):
+        function = as_function(function, "call_function")
     outcome = Outcome(np.full(len(batch), MISSING, np.int32))
     if function.timeout_s is not None:
         limits = dataclasses.replace(limits, timeout_s=function.timeout_s)

@@ -48,8 +48,9 @@ class ItemBatch:
     """Items as a labeling function sees them: columns of N items, parsed when first asked for.
 
     Args:
-        item_ids: Arrow string array [N], as `pa.array(frame["id"])` makes it; so are texts and metadata.
-        texts: string array [N], the items' contents.
+        item_ids: Arrow string array [N], as `pa.array(frame["id"])` makes it, also of categories; whole numbers become
+            text. So are texts and metadata.
+        texts: string array [N], the items' contents, none missing.
         metadata: string array [N] of JSON objects.
         classes: class names; the place of a name is its class number.
         vectors: unit vectors [N, D] float32, or None when no function of this run needs them.
@@ -57,7 +58,8 @@ class ItemBatch:
         ask: asks a language model, or None when none is configured.
 
     Raises:
-        SettingsError: a column is no Arrow array, or has another length than `item_ids`.
+        SettingsError: a column is no Arrow array of texts, or has another length than `item_ids`, or classes are no
+            list of names.
     """
 
     def __init__(
@@ -71,13 +73,13 @@ class ItemBatch:
         encode: Encode | None = None,
         ask: Ask | None = None,
     ) -> None:
-        columns: dict[str, Any] = {"item_ids": item_ids, "texts": texts, "metadata": metadata}
-        for name, column in columns.items():
-            if not isinstance(column, pa.Array | pa.ChunkedArray):
-                raise SettingsError(
-                    f"{name} of a batch are {type(column).__name__}; give an Arrow array: pa.array(...)."
-                )
-        lengths = {name: len(column) for name, column in (columns | {"vectors": vectors}).items() if column is not None}
+        arguments.check_classes(classes)
+        item_ids, texts = _text_column(item_ids, "item_ids"), _text_column(texts, "texts")
+        metadata = _text_column(metadata, "metadata", nulls=True)
+        if vectors is not None:
+            vectors = arguments.as_array(vectors, "The vectors of a batch")
+        columns: dict[str, Any] = {"item_ids": item_ids, "texts": texts, "metadata": metadata, "vectors": vectors}
+        lengths = {name: len(column) for name, column in columns.items() if column is not None}
         if len(set(lengths.values())) > 1:
             raise SettingsError(f"The columns of a batch have the lengths {lengths}; give one entry for each item.")
         self.id_array = item_ids
@@ -154,6 +156,24 @@ class ItemBatch:
             name in handed_out and not _equal(handed_out[name], getattr(fresh, name))
             for name in ("item_ids", "texts", "metadata")
         )
+
+
+def _text_column(column: Any, name: str, *, nulls: bool = False) -> Any:
+    """A column of a batch as texts that all functions understand; untyped, as pyarrow is."""
+    if not isinstance(column, pa.Array | pa.ChunkedArray):
+        raise SettingsError(f"{name} of a batch are {type(column).__name__}; give an Arrow array: pa.array(...).")
+    given: Any = column
+    kind = given.type.value_type if pa.types.is_dictionary(given.type) else given.type
+    numbers = name == "item_ids" and pa.types.is_integer(kind)
+    if kind not in (pa.string(), pa.large_string(), pa.string_view(), pa.null()) and not numbers:
+        each = "a JSON object for each item, as json.dumps makes it" if name == "metadata" else "text"
+        raise SettingsError(f"{name} of a batch are {given.type}; give {each}.")
+    if given.null_count and not nulls:
+        raise SettingsError(
+            f"{name} of a batch are missing for {given.null_count} of {len(given)} items; leave these out, or fill "
+            'them: frame["text"].fillna("").'
+        )
+    return given if given.type in (pa.string(), pa.large_string()) else given.cast(pa.string())
 
 
 def _equal(left: object, right: object) -> bool:
@@ -282,12 +302,7 @@ def check_functions(functions: Sequence[Any], classes: Sequence[str], *, where: 
     checked: list[LabelingFunction] = []
     names: set[str] = set()
     for given in functions:
-        function = _as_function(given)
-        if function is None:
-            raise SettingsError(
-                f"{where}: {given!r} is no labeling function. Make one with keywords, regex, @vectorized(...) or "
-                "another builder of weak_labels, or with Snorkel's @labeling_function()."
-            )
+        function = as_function(given, where)
         checked.append(function)
         if not function.name:
             raise SettingsError(f"{where}: a {function.kind} function has no name; give it name=.")
@@ -318,6 +333,25 @@ def check_functions(functions: Sequence[Any], classes: Sequence[str], *, where: 
                     f"of '{classes[number]}' and the name of another class. Fit it on class names, as text."
                 )
     return checked
+
+
+def as_function(given: Any, where: str) -> LabelingFunction:
+    """A function as a `LabelingFunction`, with the version of what its code refers to by now.
+
+    Args:
+        given: one, or one of Snorkel's.
+        where: what a message begins with.
+
+    Raises:
+        SettingsError: it is none of these.
+    """
+    function = _as_function(given)
+    if function is None:
+        raise SettingsError(
+            f"{where}: {given!r} is no labeling function. Make one with keywords, regex, @vectorized(...) or "
+            "another builder of weak_labels, or with Snorkel's @labeling_function()."
+        )
+    return function
 
 
 def names_another(number: int, classes: Sequence[str]) -> bool:

@@ -1,4 +1,4 @@
-"""A data scientist's tools on a warehouse: a notebook that draws, in a real kernel, and the DuckDB UI's own server."""
+"""A data scientist's tools on a warehouse: notebooks in a real kernel, and the DuckDB UI's own server."""
 
 import base64
 import io
@@ -51,6 +51,41 @@ def test_the_notebook_runs_and_draws_its_pictures(lake: Path, tmp_path: Path, mo
     assert "label_source" in frames[0]
     assert "trade" in frames[1]
     assert [output["text"].split()[1] for output in outputs if output["output_type"] == "stream"] == ["90"]
+
+
+HELPER = """
+from weak_labels import sql, vectorized
+from weak_labels.functions import check_functions
+
+short = sql("a", "length(text) < 3", name="short")  # no notebook of ours has ipywidgets, which DuckDB's bar needs
+
+def helper(text):
+    return "one" in text
+
+@vectorized("a")
+def helped(batch):
+    return [helper(text) for text in batch.texts]
+
+def version():
+    return check_functions([short, helped], ("a", "b"), where="here")[1].version
+
+first = version()
+"""
+
+
+def test_functions_are_made_in_a_notebook_and_changed_in_other_cells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    cells = [
+        HELPER,
+        "assert version() == first",
+        "def helper(text):\n    return 'two' in text",
+        "assert version() != first",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(ROOT)}}).execute()
 
 
 def wait_for(port: int) -> None:

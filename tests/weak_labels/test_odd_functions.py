@@ -1,16 +1,17 @@
 """Functions that return or raise what nobody expects: each is a fault of its own, and the others vote."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from snorkel.labeling import labeling_function
 
 from tests.weak_labels.lf_helpers import CLASSES, add_items, batch, config, faults, votes
 from warehouse import Lake, SettingsError
-from weak_labels import keywords, vectorized
+from weak_labels import keywords, nearest, sql, vectorized
 from weak_labels.apply import vote
 from weak_labels.calls import call_function
 from weak_labels.functions import ItemBatch, LabelingFunction
@@ -151,3 +152,48 @@ def test_a_batch_of_ones_own_says_what_it_needs_and_leaves_what_it_is_given() ->
     short: dict[str, Any] = {**columns, "metadata": pa.array(["{}"])}
     with pytest.raises(SettingsError, match="'item_ids': 2, 'texts': 2, 'metadata': 1"):
         ItemBatch(**short, classes=CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"texts": pa.array(["oil", None])}, "texts of a batch are missing for 1 of 2 items; leave these out, or fill"),
+        ({"texts": pa.array([1, 2])}, "texts of a batch are int64; give text"),
+        (
+            {"metadata": pa.array([{"desk": "a"}, {}])},
+            "metadata of a batch are struct.*; give a JSON object for each item",
+        ),
+        ({"classes": {"sports", "science"}}, "classes must be a list of names, in the order of their numbers"),
+        ({"classes": "sports"}, "classes must be a list of names"),
+    ],
+)
+def test_columns_that_functions_cannot_read_are_refused(wrong: dict[str, Any], message: str) -> None:
+    given = batch(["oil", "wheat"])
+    columns = {"item_ids": given.id_array, "texts": given.text_array, "metadata": given.metadata_array}
+    with pytest.raises(SettingsError, match=message):
+        ItemBatch(**{**columns, "classes": CLASSES, **wrong})
+
+
+def test_columns_of_frames_are_read_as_they_come() -> None:
+    """Each pattern failed on every text of a column of categories, and a list of vectors ended in a traceback."""
+    frame = pd.DataFrame({"id": [7, 8], "text": pd.Categorical(["a goal", "an atom"])})
+    items = ItemBatch(
+        item_ids=pa.array(frame["id"]),
+        texts=pa.array(frame["text"]),
+        metadata=pa.array([None, None]),
+        classes=CLASSES,
+        vectors=cast("Any", pd.DataFrame([[1.0, 0.0], [0.0, 1.0]])),
+    )
+    assert (items.item_ids, items.metadata, items.vectors.shape) == (["7", "8"], [{}, {}], (2, 2))
+
+    @labeling_function()
+    def snorkels(x: Any) -> int:
+        return 0 if x.item_id == "7" else -1
+
+    for function in (GOAL, sql("sports", "text LIKE '%goal%'", name="sql"), snorkels):
+        outcome = call_function(function, items)
+        assert (outcome.votes.tolist(), outcome.faults) == ([0, -1], [])
+    with pytest.raises(SettingsError, match=r"is no labeling function\. Make one with keywords"):
+        call_function(len, items)
+    near = call_function(nearest({"sports": ["goal"]}, radius=0.5, name="near"), items)
+    assert "this batch has no encoder. Give it the one that made its vectors" in near.faults[0].detail
