@@ -1,8 +1,9 @@
 """What a project learned, for texts that are no items and stay outside its warehouse."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 from engine.client import Vectors
 from features.embed import encode_texts
@@ -58,15 +59,15 @@ class TextPredictor:
         now = "; learned just now, as what the last run learned is not kept here" if learned.anew else ""
         return f"labels of people {learned.gold_labels:,}, weak labels {learned.weak_labels:,}{now}"
 
-    def predict(self, texts: Sequence[str]) -> Said:
-        """Say what some texts are.
+    def predict(self, texts: Iterable[str]) -> Said:
+        """Say what some texts are: a list of them, or a column of a frame.
 
         Raises:
-            SettingsError: a text is empty.
+            SettingsError: they are no list of texts, or a text is empty.
             DataError: the encoder refuses a text.
         """
-        check_texts(texts)
-        return self.predict_encoded(list(texts), encode_texts(self.project.encoder, texts))
+        checked = check_texts(texts)
+        return self.predict_encoded(checked, encode_texts(self.project.encoder, checked))
 
     def predict_encoded(self, texts: list[str], vectors: Vectors) -> Said:
         """As `predict`, by vectors of the project's encoder [N, D]."""
@@ -115,11 +116,24 @@ class TextPredictor:
         return [function for name, function in found.items() if self._ask or name not in asking]
 
 
-def check_texts(texts: Sequence[str]) -> None:
-    """Refuse empty texts.
+def check_texts(texts: object) -> list[str]:
+    """The texts as a list, when all of them can be asked about.
 
     Raises:
-        SettingsError: names the first.
+        SettingsError: these are no list of texts, or one is none or empty; it names the first.
     """
-    if empty := [place for place, text in enumerate(texts, start=1) if not text.strip()]:
-        raise SettingsError(f"Text {empty[0]} of {len(texts)} is empty. Give texts, or a file of them with --input.")
+    if isinstance(texts, str | bytes):  # its letters would be the texts
+        raise SettingsError("The texts are one string; give a list: predict([text]).")
+    if isinstance(texts, Mapping) or getattr(texts, "ndim", 1) != 1:
+        raise SettingsError(f"The texts are a {type(texts).__name__}; give one column of it: predict(frame['text']).")
+    column: Any = texts
+    listed: object = column.to_pylist() if hasattr(texts, "to_pylist") else texts
+    if not isinstance(listed, Iterable):
+        raise SettingsError(f"The texts are {texts!r}; give a list: predict([text]).")
+    checked = list(cast("Iterable[object]", listed))
+    for place, text in enumerate(checked, start=1):
+        if not isinstance(text, str):
+            raise SettingsError(f"Text {place} of {len(checked)} is {text!r}, which is no text. Leave it out.")
+        if not text.strip():
+            raise SettingsError(f"Text {place} of {len(checked)} is empty. Give texts, or a file of them with --input.")
+    return cast("list[str]", checked)

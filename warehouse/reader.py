@@ -56,7 +56,8 @@ class Reader:
         self._connection = connection
         self._turn = threading.RLock()
         self._process = os.getpid()
-        self._failed = False
+        self._failed = self._closed = False
+        self._asked = 0
         self._again: Callable[[], duckdb.DuckDBPyConnection] | None = None
         try:
             if not begun:
@@ -76,11 +77,16 @@ class Reader:
     def close(self) -> None:
         """End the read transaction; the reader cannot be used afterwards."""
         if self._process == os.getpid():  # in a fork it would end that of the process that goes on with it
+            self._closed = True
             close(self._connection)
 
     @contextlib.contextmanager
     def _asking(self) -> Generator[None]:
         refuse_of_another_process(self._process, "reader")
+        if self._closed:
+            raise WarehouseError(
+                "This reader is closed, as one is at the end of its `with` block. Open another one, as you opened it."
+            )
         if self._failed and self._again is not None and _is_aborted(self._connection):
             opened = self._again()
             opened.execute("BEGIN TRANSACTION")
@@ -108,6 +114,7 @@ class Reader:
             yield
 
     def _execute(self, sql: str, params: Params) -> duckdb.DuckDBPyConnection:
+        self._asked += 1
         result: Any = self._connection.execute(_text(sql), _values(params))
         if result is None:
             raise SettingsError("The query is empty; write one, such as: select * from items limit 5")
@@ -151,10 +158,20 @@ class Reader:
         """Result of a query in Arrow tables of at most about `rows` rows, so that it need not fit into memory.
 
         No other read may happen on this reader until the last table was taken.
+
+        Raises:
+            WarehouseError: one did, or the reader was closed, after which DuckDB gives no more rows and no error.
         """
         with self._asking():
-            for batch in stream(self._connection, self._execute(sql, params), rows=rows):
+            result = self._execute(sql, params)
+            asked = self._asked
+            for batch in stream(self._connection, result, rows=rows):
                 yield pa.Table.from_batches([batch])
+                if (self._closed or self._asked != asked) and batch.num_rows >= rows:  # fewer are the last ones
+                    raise WarehouseError(
+                        "This reader was closed, or asked something else, before the last batch was taken, so the "
+                        "others are lost. Ask another reader meanwhile."
+                    )
 
     def rows(self, sql: str, params: Params = ()) -> list[tuple[Any, ...]]:
         """Result of a query as a list of tuples."""

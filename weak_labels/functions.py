@@ -18,6 +18,7 @@ from functools import cached_property
 from hashlib import sha256
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from textwrap import shorten
 from types import CodeType, ModuleType
 from typing import Any, cast
 
@@ -181,7 +182,7 @@ def _equal(left: object, right: object) -> bool:
     return left == right or repr(left) == repr(right)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class LabelingFunction:
     """A named rule that votes for a class, or abstains, on each item of a batch.
 
@@ -220,13 +221,17 @@ class LabelingFunction:
     timeout_s: float | None = None
     exemplars: tuple[str, ...] = ()
     screen: str = ""
-    made_of: tuple[Any, ...] = field(default=(), repr=False, compare=False)
+    made_of: tuple[Any, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         for label in self.labels:
             arguments.text(label, f"A class that a {self.kind} function votes for")
         if self.timeout_s is not None:
             arguments.number(self.timeout_s, f"timeout_s of a {self.kind} function")
+
+    def __repr__(self) -> str:
+        # A notebook shows it, and there may be ten thousand words in it.
+        return f"<{self.kind} function {self.name!r}: {shorten(self.description, 100)!r}>"
 
     @property
     def can_fail(self) -> bool:

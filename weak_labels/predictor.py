@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -23,7 +24,7 @@ from weak_labels.training_data import TrainingData, read_answers, read_training_
 Votes = npt.NDArray[np.integer[Any]]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class Said:
     """What the end model says of N texts.
 
@@ -36,6 +37,10 @@ class Said:
     labels: list[str] | list[list[str]]
     confidence: Probs
     probs: Probs
+
+    def __repr__(self) -> str:
+        # A notebook shows it, of a hundred thousand texts too.
+        return f"Said(labels={reprlib.repr(self.labels)}, confidence={self.confidence!r}, probs={self.probs!r})"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -93,6 +93,32 @@ def test_a_query_that_failed_while_it_ran_says_to_open_another_reader(lake: Lake
             reader.rows("SELECT 1")
 
 
+def test_a_reader_that_is_closed_says_so(lake: Lake) -> None:
+    with lake.read() as reader:
+        assert reader.scalar("SELECT 44") == 44
+    for ask in (reader.rows, reader.pandas, lambda sql: list(reader.batches(sql, rows=9))):
+        with pytest.raises(WarehouseError, match="This reader is closed, as one is at the end of its `with` block"):
+            ask("SELECT 44")
+
+
+@pytest.mark.parametrize("close", [True, False])
+def test_batches_that_another_query_or_the_end_of_the_reader_cuts_off_are_an_error(lake: Lake, *, close: bool) -> None:
+    """They just ended: 3,000 rows of a million, and nothing said so."""
+    with lake.read() as reader:
+        batches = reader.batches("SELECT i FROM range(100_000) t(i)", rows=1000)
+        assert next(batches).num_rows == 1000
+        if close:
+            reader.close()
+        else:
+            assert reader.scalar("SELECT 44") == 44
+        with pytest.raises(WarehouseError, match=r"before the last batch was taken.* Ask another reader meanwhile"):
+            next(batches)
+    with lake.read() as reader:
+        for batch in reader.batches("SELECT i FROM range(999) t(i)", rows=1000):
+            assert reader.scalar("SELECT 44") == 44  # that was all
+            assert batch.num_rows == 999
+
+
 def test_vectors_of_different_lengths_are_refused(lake: Lake) -> None:
     write(lake, 1, Append("vectors", vectors(np.ones((2, 3), np.float32))))
     write(lake, 2, Append("vectors", vectors(np.ones((1, 4), np.float32))))

@@ -169,7 +169,11 @@ def test_a_batch_of_ones_own_says_what_it_needs_and_leaves_what_it_is_given() ->
 )
 def test_columns_that_functions_cannot_read_are_refused(wrong: dict[str, Any], message: str) -> None:
     given = batch(["oil", "wheat"])
-    columns = {"item_ids": given.id_array, "texts": given.text_array, "metadata": given.metadata_array}
+    columns: dict[str, Any] = {
+        "item_ids": given.id_array,
+        "texts": given.text_array,
+        "metadata": given.metadata_array,
+    }
     with pytest.raises(SettingsError, match=message):
         ItemBatch(**{**columns, "classes": CLASSES, **wrong})
 
