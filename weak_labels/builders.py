@@ -217,7 +217,7 @@ def vectorized(
         return LabelingFunction(
             name=name or getattr(code, "__name__", ""),  # a functools.partial has none
             kind="vectorized",
-            version=fingerprint(*made_of),
+            version=fingerprint(*made_of, as_loaded=True),
             made_of=made_of,
             rule=rule,
             description=(code.__doc__ or "").strip(),

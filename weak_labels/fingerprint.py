@@ -21,6 +21,7 @@ import sys
 import sysconfig
 import textwrap
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
+from importlib.machinery import ModuleSpec
 from pathlib import Path, PurePath
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, MethodWrapperType, ModuleType
 from typing import Any
@@ -40,13 +41,19 @@ _CONTENT = (*_PLAIN, Mapping, list, tuple, set, frozenset, re.Pattern, np.ndarra
 """Whose methods are followed to them; others, such as a generator of random numbers, are not the user's."""
 
 
-def fingerprint(*parts: Any) -> str:
+_loaded: dict[int, tuple[ModuleSpec | None, str]] = {}
+"""Text of each module as it was when it was first looked at; a module that is loaded again has another spec."""
+
+
+def fingerprint(*parts: Any, as_loaded: bool = False) -> str:
     """First 16 hexadecimal digits of a sha256 over code and values; equal on every machine for equal code.
 
     Args:
         parts: functions, classes, modules, constants, containers and plain objects of them.
+        as_loaded: this program calls them itself, so that what counts is the code that it has loaded, whatever was
+            written into a module's file since; else it is the file.
     """
-    hashed = _Hash()
+    hashed = _Hash(as_loaded=as_loaded)
     for part in parts:
         hashed.walk(part)
     return hashed.hexdigest()[:16]
@@ -55,7 +62,8 @@ def fingerprint(*parts: Any) -> str:
 class _Hash:
     """One hash over values and all that they refer to, each once."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, as_loaded: bool) -> None:
+        self._as_loaded = as_loaded
         self._digest = hashlib.sha256()
         self._seen: dict[int, int] = {}
         self._keep_alive: list[Any] = []  # an id is unique only while its object lives
@@ -173,6 +181,8 @@ class _Hash:
             return
         self._home = Path(function.__code__.co_filename).parent
         self._add(f"function:{source_of(function)}")
+        if self._as_loaded and _was_changed(function.__code__):
+            self._add(f"loaded:{_byte_code(function.__code__)}")
         self.walk([function.__defaults__, function.__kwdefaults__])
         for cell in function.__closure__ or ():
             try:
@@ -190,6 +200,8 @@ class _Hash:
             self._add(f"module:{module.__name__}")
             return
         text = Path(file).read_text("utf-8", "surrogateescape")  # other encodings and compiled modules too
+        if self._as_loaded:
+            _, text = _loaded.setdefault(id(module.__spec__), (module.__spec__, text))
         self._add(f"module:{module.__name__}:{text}")
         for name in _imported(module, text):
             self.walk(sys.modules[name])
@@ -303,6 +315,25 @@ def source_of(thing: Any) -> str:
         if not isinstance(code, CodeType):
             return str(thing.__qualname__)
         return f"bytecode:{_byte_code(code)}"
+
+
+def _was_changed(code: CodeType) -> bool:
+    """Whether the file of some code has other code by now; a cell of a notebook has no file."""
+    path = Path(code.co_filename)
+    return path.is_file() and code not in _codes(path.read_bytes())
+
+
+@functools.lru_cache(maxsize=32)
+def _codes(text: bytes) -> set[CodeType]:
+    waiting: list[Any] = []
+    found: set[CodeType] = set()
+    with contextlib.suppress(SyntaxError, ValueError):
+        waiting.append(compile(text, "", "exec", dont_inherit=True))
+    while waiting:
+        code = waiting.pop()
+        found.add(code)
+        waiting += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    return found
 
 
 def _lambda_lines(code: CodeType) -> str:

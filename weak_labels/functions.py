@@ -269,7 +269,7 @@ def load_functions(path: Path | str, classes: Sequence[str]) -> list[LabelingFun
         unnamed = listed if isinstance(listed, list | tuple) else []
         members = [*vars(module).items(), *(("", thing) for thing in unnamed)]
         for variable, thing in members:
-            function = _as_function(thing)
+            function = _as_function(thing, as_loaded=False)  # processes that load the file anew will call it
             if function is None or id(thing) in known:
                 continue
             known.add(id(thing))
@@ -279,7 +279,7 @@ def load_functions(path: Path | str, classes: Sequence[str]) -> list[LabelingFun
                     f"{path}: a {function.kind} function in the list 'functions' has no name; give it name=."
                 )
             found.append(dataclasses.replace(function, name=name, source=path, made_of=()))
-    _check_none_lost(path, {variable for variable, thing in vars(module).items() if _as_function(thing) is not None})
+    _check_none_lost(path, {variable for variable, thing in vars(module).items() if _is_function(thing)})
     if not found and getattr(module, "functions", None) != []:
         raise SettingsError(
             f"{path} defines no labeling function. Write one, such as: about_sports = keywords('sports', ['match']); "
@@ -350,7 +350,7 @@ def as_function(given: Any, where: str) -> LabelingFunction:
     Raises:
         SettingsError: it is none of these.
     """
-    function = _as_function(given)
+    function = _as_function(given, as_loaded=True)
     if function is None:
         raise SettingsError(
             f"{where}: {given!r} is no labeling function. Make one with keywords, regex, @vectorized(...) or "
@@ -364,20 +364,25 @@ def names_another(number: int, classes: Sequence[str]) -> bool:
     return classes[number] != str(number) and str(number) in classes
 
 
-def _as_function(thing: object) -> LabelingFunction | None:
-    """The labeling function that a thing is, with the version of what its code refers to by now; None for no such."""
-    if isinstance(thing, LabelingFunction):
-        return dataclasses.replace(thing, version=fingerprint(*thing.made_of)) if thing.made_of else thing
+def _is_function(thing: object) -> bool:
     snorkel: Any = sys.modules.get("snorkel.labeling.lf.core")
-    if snorkel is None or not isinstance(thing, snorkel.LabelingFunction):
+    return isinstance(thing, LabelingFunction) or (snorkel is not None and isinstance(thing, snorkel.LabelingFunction))
+
+
+def _as_function(thing: object, *, as_loaded: bool) -> LabelingFunction | None:
+    """The labeling function that a thing is, with the version of what its code refers to by now; None for no such."""
+    if not _is_function(thing):
         return None
+    if isinstance(thing, LabelingFunction):
+        made_of = thing.made_of
+        return dataclasses.replace(thing, version=fingerprint(*made_of, as_loaded=as_loaded)) if made_of else thing
     # Snorkel keeps the function and what surrounds it in private fields and offers no other way to them.
     parts: dict[str, Any] = vars(thing)
     code: Any = parts.get("_f")
     return LabelingFunction(
         name=str(parts["name"]),
         kind="snorkel",
-        version=fingerprint(type(thing), code, parts.get("_resources"), parts.get("_pre")),
+        version=fingerprint(type(thing), code, parts.get("_resources"), parts.get("_pre"), as_loaded=as_loaded),
         rule=cast(Callable[..., Any], thing),
         description=(getattr(code, "__doc__", None) or "").strip(),
         by_row=True,

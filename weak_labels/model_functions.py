@@ -67,7 +67,7 @@ def model(
     return LabelingFunction(
         name=name or "",
         kind="model",
-        version=fingerprint(*made_of),
+        version=fingerprint(*made_of, as_loaded=True),
         made_of=made_of,
         rule=rule,
         description=description or f"{type(classifier).__name__} on {on}, where it is sure to {threshold:g}",

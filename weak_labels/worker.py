@@ -109,8 +109,9 @@ class Worker:
             self._end()
             raise SettingsError(
                 f"{self._hello['path']}: '{changed[0]}' has another version in a fresh process than in this one. The "
-                "file, or a module it imports, was changed in the meantime: run again. If it happens every time, the "
-                "function refers to a value that is made anew on each import, such as a random number or the time."
+                "file, or a module it imports, was changed in the meantime: run again, in a notebook with a new "
+                "kernel. If it happens every time, the function refers to a value that is made anew on each import, "
+                "such as a random number or the time."
             )
         self._say({"do": "batch"}, self._batch)
 

@@ -79,6 +79,7 @@ def test_functions_are_made_in_a_notebook_and_changed_in_other_cells(
     for variable in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR"):
         monkeypatch.setenv(variable, str(tmp_path))
     cells = [
+        "import warehouse\nassert {'connect', 'Lake'} <= set(dir(warehouse))  # what is offered to be completed",
         HELPER,
         "assert version() == first",
         "def helper(text):\n    return 'two' in text",

@@ -1,5 +1,6 @@
 """A function's version changes with what it does, and with nothing else."""
 
+import importlib
 import itertools
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 
 from tests.weak_labels.lf_helpers import CLASSES, write_functions
 from weak_labels import keywords, nearest, regex, vectorized
-from weak_labels.functions import load_functions
+from weak_labels.functions import check_functions, load_functions
 
 BASE = """
 import functools
@@ -334,6 +335,45 @@ def test_version_follows_all_lines_of_a_lambda_and_what_stands_below_the_functio
     after = versions(tmp_path, source.replace("> 3", "> 4").replace("LEAST = 3", "LEAST = 4"))
     assert {name for name in before if before[name] != after[name]} == changed
     assert versions(tmp_path, source) == before
+
+
+def test_version_is_of_the_code_that_a_running_program_has_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Votes by the code of before were stored under the version of the file of now, and stayed when that was loaded."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # which goes by the second in which a file was written
+    names = ("whole_beside", "one_beside")
+    source = "WORDS = ['{0}']\n\ndef helper(text):\n    return '{0}' in text or text in WORDS\n"
+
+    def write(word: str) -> None:
+        for name in names:
+            (tmp_path / f"{name}.py").write_text(source.format(word), "utf-8")
+
+    def found() -> list[str]:
+        whole, one = (importlib.import_module(name) for name in names)
+        helper = one.helper
+        made = [
+            vectorized("sports", name="whole")(lambda batch: [whole.helper(text) for text in batch.texts]),
+            vectorized("sports", name="one")(lambda batch: [helper(text) for text in batch.texts]),
+        ]
+        return [function.version for function in check_functions(made, CLASSES, where="here")]
+
+    write("goal")
+    first = found()
+    write("atom")
+    old = found()
+    for name in names:
+        sys.modules.pop(name)
+    importlib.invalidate_caches()
+    new = found()
+    write("goal")
+    for name in names:
+        sys.modules.pop(name)
+    assert not set(new) & {*first, *old}
+    assert found() == first
+    for name in names:
+        sys.modules.pop(name)
 
 
 def test_version_follows_code_without_a_source() -> None:
