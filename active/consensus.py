@@ -138,12 +138,13 @@ def krippendorff_alpha(item: Rows, class_id: Rows) -> float | None:
     _check_lengths(item, class_id)
     if not len(item):
         return None
-    said = np.asarray(class_id)
+    given: Any = class_id
+    said = np.asarray(given if hasattr(given, "dtype") else np.array(list(given), object))  # else NaN is the text "nan"
     kinds = {type(value) for value in said.tolist()} if said.dtype.kind == "O" else set[type]()
-    if len(kinds) > 1 or (said.dtype.kind == "f" and np.isnan(said).any()):
+    if len(kinds) > 1 or (said.dtype.kind in "fO" and bool((said != said).any())):
         raise SettingsError("Some answers are missing, or of another kind than the rest; leave their rows out.")
     _, item = np.unique(item, return_inverse=True)
-    values, class_id = np.unique(class_id, return_inverse=True)
+    values, class_id = np.unique(said, return_inverse=True)
     said_NC = np.zeros((int(item.max()) + 1, len(values)))
     np.add.at(said_NC, (item, class_id), 1.0)
     said_NC = said_NC[said_NC.sum(axis=1) > 1]

@@ -116,6 +116,7 @@ class PoolGraph:
         """
         from scipy.sparse import csr_matrix  # takes a fifth of a second to import
 
+        vectors, similarity, rows = np.asarray(vectors), np.asarray(similarity), np.asarray(rows)  # of frames
         count = len(rows)
         if rows.ndim != 2 or rows.shape != similarity.shape or len(vectors) != count:
             raise SettingsError(

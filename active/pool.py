@@ -77,6 +77,11 @@ class Pool:
             check_places(getattr(self, name), len(self), f"The {name} of the pool")
         if len(self.gold) != len(self.labelled):
             raise SettingsError(f"There are {len(self.gold)} gold labels for {len(self.labelled)} labelled items.")
+        places, counts = np.unique(self.labelled, return_counts=True)
+        if (again := places[counts > 1]).size:
+            raise SettingsError(
+                f"Item {again[0]} of the pool is labelled {counts.max()} times; give one label for each item."
+            )
         check_places(self.gold, shape[1], "The gold labels of the pool", least=-1 if self.multi_label else 0)
 
     def __len__(self) -> int:

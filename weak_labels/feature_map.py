@@ -19,12 +19,16 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from warehouse import SettingsError
 from warehouse.one_core import one_core
 from warehouse.side_by_side import side_by_side
+from weak_labels import arguments
 from weak_labels.losses import softmax
 
 Vectors = npt.NDArray[np.floating[Any]]
 
+OFF_LENGTH = 0.01
+"""By how much the length of a vector may be off 1: it may be rounded to 16 bits."""
 LANDMARKS = 1_024
 """Items that stand for all of them."""
 SHARPNESS = 20.0
@@ -69,7 +73,11 @@ class FeatureMap:
 
         Args:
             vectors: of the items that may be learned from [N, D], unit rows; N may be 0.
+
+        Raises:
+            SettingsError: they are no unit rows of finite numbers.
         """
+        vectors = _checked(vectors)
         landmarks_LD, rows_ND = _some(vectors, LANDMARKS), _some(vectors, MOST_ROWS)
         if not (rows_ND != rows_ND[:1]).any():
             return cls.identity(rows_ND.shape[1])
@@ -83,7 +91,8 @@ class FeatureMap:
         return cls(landmarks_LD, stretch_DD.astype(np.float32))
 
     def of(self, vectors: Vectors) -> Vectors:
-        """Vectors [N, D], unit rows, as the end model sees them [N, D]."""
+        """Vectors [N, D], unit rows, as the end model sees them [N, D]. Raises what `fit` raises."""
+        vectors = _checked(vectors)
         if not len(self.landmarks_LD):
             return vectors
         seen_ND = np.empty(vectors.shape, np.float32)
@@ -95,6 +104,19 @@ class FeatureMap:
             for _ in side_by_side(see, len(vectors), CHUNK):
                 pass
         return seen_ND
+
+
+def _checked(vectors: Vectors) -> Vectors:
+    """Vectors as an array; refused where they are not of length 1, which cosines are taken for, or of zeros."""
+    vectors = arguments.finite(vectors, "Vectors", 2)
+    length_N = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.result_type(vectors, np.float32)))
+    off = np.flatnonzero((length_N > 0) & (np.abs(length_N - 1.0) > OFF_LENGTH))
+    if off.size:
+        raise SettingsError(
+            f"The vectors of {off.size} of {len(vectors)} items are not of length 1, the first is item {off[0]} "
+            f"(counted from 0) with {length_N[off[0]]:.3g}. Divide each by its length."
+        )
+    return vectors
 
 
 def _some(vectors: Vectors, most: int) -> Vectors:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -49,6 +49,9 @@ def test_answers_of_ones_own_are_refused_in_words() -> None:
     for missing in ([0, 1, np.nan, 1], ["a", "b", None, "b"], ["a", "b", float("nan"), "b"]):
         with pytest.raises(SettingsError, match=r"Some answers are missing.*leave their rows out"):
             krippendorff_alpha(two, pd.Series(missing).to_numpy())
+        with pytest.raises(SettingsError, match="Some answers are missing"):
+            krippendorff_alpha(two, cast("Any", missing))  # NumPy makes of a list with NaN the text "nan", a class
+    assert krippendorff_alpha(two, cast("Any", list("aabb"))) == krippendorff_alpha(two, two)
     with pytest.raises(SettingsError, match=r"shapes \(4,\), \(3,\)"):
         krippendorff_alpha(two, two[:3])
     sound: dict[str, Any] = {"annotators": ["a", "b"], "item": two, "annotator": two % 2, "class_id": two, "items": 2}

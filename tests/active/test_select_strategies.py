@@ -430,6 +430,7 @@ def test_vectors_and_predictions_that_are_not_finite_are_refused_by_name(name: s
         ({"votes": [[0.0] * 3] * 12}, "votes of the pool is list"),
         ({"labelled": np.arange(12) < 2}, r"labelled of the pool are bool .*np\.flatnonzero"),
         ({"labelled": np.array([0, 12])}, "from 0 to 12; give whole numbers from 0 to 11"),
+        ({"labelled": np.array([3, 3])}, "Item 3 of the pool is labelled 2 times; give one label for each item"),
         ({"gold": np.array([0])}, "1 gold labels for 2 labelled items"),
         ({"gold": np.array([0, 3])}, "gold labels of the pool are int64 from 0 to 3"),
     ],

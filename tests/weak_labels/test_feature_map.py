@@ -1,13 +1,16 @@
 """What the end model sees of vectors: what is around them, and directions in which items differ."""
 
+from typing import Any, cast
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from warehouse import side_by_side
+from warehouse import SettingsError, side_by_side
 from weak_labels import feature_map
 from weak_labels.classifier import EndModel
 from weak_labels.feature_map import FeatureMap
+from weak_labels.sight import Sight
 
 Vectors = npt.NDArray[np.float32]
 
@@ -107,3 +110,22 @@ def test_many_items_are_stood_for_by_some(monkeypatch: pytest.MonkeyPatch) -> No
     seen_by = FeatureMap.fit(vectors)
     assert len(seen_by.landmarks_LD) == 50
     assert np.isfinite(seen_by.of(vectors)).all()
+
+
+def test_vectors_that_are_not_of_length_1_are_refused() -> None:
+    """Their cosines were taken for what they are not, and the predictions came out wrong in silence."""
+    vectors, _ = groups(20, seed=0)
+    seen_by = FeatureMap.fit(vectors)
+    sight = Sight(feature_map=seen_by, as_they_are=True)
+    long, broken = vectors.copy(), vectors.copy()
+    long[3] *= 9.0
+    broken[3, 2] = np.nan
+    for ask in (FeatureMap.fit, seen_by.of, lambda given: sight.of(given, [])):
+        with pytest.raises(SettingsError, match=r"1 of 20 items are not of length 1, the first is item 3 .* with 9\. "):
+            ask(long)
+        with pytest.raises(SettingsError, match="Vectors of 1 of 20 items are not finite"):
+            ask(broken)
+    assert np.array_equal(sight.of(cast("Any", vectors.tolist()), []), sight.of(vectors.astype(np.float64), []))
+    half = vectors.astype(np.float16)
+    half[5] = 0.0
+    assert seen_by.of(half).shape == vectors.shape
