@@ -1,7 +1,5 @@
 """What the end model sees of vectors: what is around them, and directions in which items differ."""
 
-from typing import Any, cast
-
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -125,7 +123,7 @@ def test_vectors_that_are_not_of_length_1_are_refused() -> None:
             ask(long)
         with pytest.raises(SettingsError, match="Vectors of 1 of 20 items are not finite"):
             ask(broken)
-    assert np.array_equal(sight.of(cast("Any", vectors.tolist()), []), sight.of(vectors.astype(np.float64), []))
+    assert np.array_equal(sight.of(vectors.tolist(), []), sight.of(vectors.astype(np.float64), []))
     half = vectors.astype(np.float16)
     half[5] = 0.0
     assert seen_by.of(half).shape == vectors.shape
