@@ -1,6 +1,7 @@
 """A catalogue's or a store's server that does not answer: told by type, because it comes back without anybody's help.
 
-What only a person can mend, a wrong password or a database that is not there, is said over the same connection.
+What only a person can mend is said over the same connection: by the catalogue a wrong password or a database that is
+not there, by the store wrong keys or a bucket that is not there. The second has a type too: it is no sign of damage.
 """
 
 import contextlib
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import duckdb
 
-from warehouse.errors import CatalogAway, FolderAway, ServerAway, StoreAway, without_secrets
+from warehouse.errors import CatalogAway, FolderAway, ServerAway, StoreAway, StoreRefused, without_secrets
 
 _AWAY = (
     "Unable to connect to Postgres",
@@ -34,8 +35,24 @@ _FOR_A_PERSON = (
 
 _STORE_AWAY = re.compile(
     r"(Could not connect to server|Could not resolve host ?name|Timeout was reached|Failed sending data to the peer|"
-    r"Failure when receiving data from the peer|Server returned nothing[^']*) error for HTTP|\(HTTP (408|429|5\d\d)\b"
+    r"Failure when receiving data from the peer|SSL connect error|Server returned nothing[^']*) error for HTTP"
 )
+_STORE_SAYS = re.compile(r"\(HTTP (?:code )?(\d{3})\b|HTTP (\d{3}) (?:for HTTP|response when)")
+_BUSY = re.compile("408|429|5..")
+_CODE = re.compile(r"^(\w+): ", re.MULTILINE)
+_KEYS = "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and that AWS_ENDPOINT_URL names their store."
+_SESSION = (
+    "The session token has run out, or belongs to other keys: set AWS_SESSION_TOKEN and both keys anew, and start "
+    "again what goes on with the old ones."
+)
+_WAYS_OUT = {
+    "ExpiredToken": _SESSION,
+    "InvalidToken": _SESSION,
+    "NoSuchBucket": "Make the bucket, or mend [warehouse] data, or AWS_ENDPOINT_URL where it is in another store.",
+    "AccessDenied": "Ask for keys that may list, read, write and delete there; to read, the first two do.",
+    "RequestTimeTooSkewed": "Set the clock of this machine.",
+}
+_REGION = "Set AWS_REGION to the bucket's region, and AWS_ENDPOINT_URL where the store is not Amazon's."
 
 # In the middle of a commit DuckDB and SQLite make the folder anew, and an empty catalogue in it.
 _NO_CATALOG = re.compile(
@@ -66,18 +83,15 @@ def closing(connection: duckdb.DuckDBPyConnection) -> Generator[duckdb.DuckDBPyC
         close(connection)
 
 
-def server_away(text: str) -> ServerAway | None:
-    """The error to raise when an error of DuckDB's means that a server, or the folder, is away; None when it does not.
+def server_fault(text: str) -> ServerAway | StoreRefused | None:
+    """The error to raise when an error of DuckDB's is a server's, or the folder is away; None when it is neither.
 
     Args:
         text: DuckDB's message.
     """
     text = without_secrets(text)
-    if _STORE_AWAY.search(text):
-        return StoreAway(
-            f"The store of the data files does not answer: {text}. What was committed is kept; when "
-            "the store is back, run again."
-        )
+    if fault := _store_fault(text):
+        return fault
     if (file := _NO_CATALOG.search(text)) and not (file[1] and Path(file[1]).parent.is_dir()):
         return folder_away(Path(file[1]).parent if file[1] else None)
     if (file := _NO_DATA.search(text)) and not Path(file[1]).is_dir():
@@ -89,6 +103,26 @@ def server_away(text: str) -> ServerAway | None:
     return CatalogAway(
         f"The catalogue's server does not answer: {said}. What was committed is kept; when the server is back, run "
         "again."
+    )
+
+
+def _store_fault(text: str) -> StoreAway | StoreRefused | None:
+    text = text.partition("\n\nLINE ")[0]  # DuckDB goes on with its own query
+    answer = _STORE_SAYS.search(text)
+    status = next(filter(None, answer.groups())) if answer else ""
+    code = found[1] if answer and (found := _CODE.search(text, answer.end())) else ""
+    said = text.partition("\n")[0] + (f": {code}" if code else "")
+    if _STORE_AWAY.search(text) or _BUSY.fullmatch(status):
+        plain = " If it speaks HTTP alone, AWS_ENDPOINT_URL begins with http://." if "SSL connect" in text else ""
+        return StoreAway(
+            f"The store of the data files does not answer: {said}. What was committed is kept; when the store is back, "
+            f"run again.{plain}"
+        )
+    if status not in ("301", "307", "400", "401", "403") and code != "NoSuchBucket":
+        return None  # above all a file that is not there
+    way = _WAYS_OUT.get(code) or (_KEYS if status in ("401", "403") else _REGION)
+    return StoreRefused(
+        f"The store of the data files refuses: {said}. That is no sign of damage, and what was committed is kept. {way}"
     )
 
 

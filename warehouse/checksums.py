@@ -15,7 +15,7 @@ from pathlib import Path
 
 import duckdb
 
-from warehouse.away import server_away
+from warehouse.away import server_fault
 from warehouse.catalog_file import catalog_faults
 from warehouse.connection import FILES, Location, check_present, connect, holds_data, locate
 from warehouse.errors import WarehouseError, without_secrets
@@ -128,7 +128,7 @@ def _in_store(cursor: duckdb.DuckDBPyConnection, location: Location) -> dict[str
         found = cursor.execute("SELECT filename, size FROM read_blob(?)", [pattern]).fetchall()
     except duckdb.Error as error:
         text = without_secrets(str(error))
-        raise server_away(text) or WarehouseError(f"The data files cannot be looked at: {text}.") from error
+        raise server_fault(text) or WarehouseError(f"The data files cannot be looked at: {text}.") from error
     return {str(name).removeprefix(location.data_path): int(size) for name, size in found}
 
 

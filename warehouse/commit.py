@@ -20,12 +20,12 @@ from typing import Any, Protocol, TypeVar
 import duckdb
 import pyarrow as pa
 
-from warehouse.away import closing, server_away
+from warehouse.away import closing, server_fault
 from warehouse.checksums import note
 from warehouse.connection import Location, private_files
 from warehouse.disk import disk_full, no_leftovers
 from warehouse.durable import NewFiles
-from warehouse.errors import CommitFailed, Overtaken, ServerAway, WarehouseError, without_secrets
+from warehouse.errors import CommitFailed, Overtaken, ServerAway, Terminal, WarehouseError, without_secrets
 from warehouse.hashing import combine, hash_rows
 from warehouse.locks import Sure, WriteLock
 from warehouse.schema import TABLE_BY_NAME, rows_in_words
@@ -186,11 +186,16 @@ def retried(attempt: Callable[[], Result], location: Location) -> Result:
                 raise
         except duckdb.Error as error:
             text = without_secrets(str(error))
-            if away := server_away(text):
-                if number == ATTEMPTS - 1 or time.monotonic() > deadline:
-                    raise away from error
+            if fault := server_fault(text):
+                if isinstance(fault, Terminal) or number == ATTEMPTS - 1 or time.monotonic() > deadline:
+                    raise fault from error
             elif full := disk_full(text, location):
                 raise full from error
+            elif "permission denied for" in text:
+                raise WarehouseError(
+                    f"The user of {place} may read the catalogue and not write to it; nothing was written. Ask for the "
+                    f"right to write to all tables of that database's schema, or only read here: {text}"
+                ) from error
             elif not any(sign in text for sign in _RETRYABLE):
                 raise WarehouseError(f"The commit to {place} was refused, nothing was written: {text}") from error
             elif number == ATTEMPTS - 1:

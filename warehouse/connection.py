@@ -15,10 +15,11 @@ from typing import ClassVar
 
 import duckdb
 
-from warehouse.away import close, server_away
+from warehouse.away import close, server_fault
 from warehouse.catalog_file import CHECKED_BYTES, catalog_faults, catalog_locked
 from warehouse.disk import disk_full
 from warehouse.errors import (
+    ServerAway,
     SettingsError,
     SnapshotNotFound,
     WarehouseError,
@@ -50,6 +51,8 @@ FILES = f"""
     JOIN (SELECT DISTINCT schema_id, path FROM {_METADATA}.ducklake_schema) s ON s.schema_id = t.schema_id
 """
 """The data files that kept snapshots need: name below the data's place, and bytes."""
+
+_MADE_AT = f"SELECT value FROM {_METADATA}.ducklake_metadata WHERE key = 'data_path' AND scope IS NULL"
 
 Look = Callable[[duckdb.DuckDBPyConnection], int | None]
 """Looks at a warehouse that was just attached; returns the number of the snapshot to read, None for the newest."""
@@ -103,6 +106,11 @@ class Location:
             )
         if self.data != "data" and not self.data.startswith("s3://"):
             raise SettingsError(f"[warehouse] data is {self.data!r}; it must be 'data' or start with 's3://'.")
+        if self.on_s3 and (not self.data.removeprefix("s3://").strip("/") or any(sign in self.data for sign in "*[")):
+            raise SettingsError(
+                f"[warehouse] data is {self.data!r}; it must name a bucket, and better a prefix in it, such as "
+                "'s3://bucket/prefix', without * and [."
+            )
         if not self.on_s3 and "\\" in str(self.folder):
             raise SettingsError(
                 f"The warehouse cannot be in {self.folder}: DuckLake takes the backslash in this path for a border "
@@ -262,13 +270,30 @@ def connect(
             if busy := catalog_locked(text, location.catalog_file):
                 raise busy from None
             raise _not_allowed(location) or _none_yet(location, text) or _unreadable(location, text) from None
-        if away := server_away(text):
-            raise away from None
+        if fault := server_fault(text):
+            raise fault from None
         raise _none_yet(location, text) or WarehouseError(
             f"The catalogue in {location.words} cannot be opened: {text}. Check that the server runs and that "
             "PGPASSWORD is set."
         ) from None
     return connection
+
+
+def check_store(location: Location) -> None:
+    """Ask the store of the data files whether it may be listed with the keys of this environment; writes nothing.
+
+    Raises:
+        SettingsError: the keys or the store's address are not set.
+        StoreAway, StoreRefused: as they say.
+    """
+    connection = open_duckdb(location.extensions)
+    try:
+        _create_s3_secret(connection, location)
+        holds_data(connection, location)
+    except duckdb.Error as error:
+        raise server_fault(str(error)) or error from None
+    finally:
+        connection.close()
 
 
 def _refuse_linked(location: Location) -> None:
@@ -292,7 +317,8 @@ def _refuse_damaged(connection: duckdb.DuckDBPyConnection, location: Location) -
 
 
 def _refuse_files_elsewhere(connection: duckdb.DuckDBPyConnection, location: Location) -> None:
-    """A catalogue on a server is reached from any folder, and its files are in one of them."""
+    """A catalogue's files are in one place, and settings may name another (docs/decisions/0204)."""
+    _refuse_moved(connection, location)
     if location.dsn is None or location.on_s3:
         return
     folder = Path(location.data_path)
@@ -304,6 +330,40 @@ def _refuse_files_elsewhere(connection: duckdb.DuckDBPyConnection, location: Loc
             "writes the other could not read. For several machines set [warehouse] data to a place on S3 that all "
             "reach; a copy of a project wants a database of its own under [warehouse] catalog; files that were moved "
             "or lost belong back into this folder."
+        )
+
+
+def _refuse_moved(connection: duckdb.DuckDBPyConnection, location: Location) -> None:
+    """Refuse a place to which, or from which on S3, no file of this catalogue was moved.
+
+    Upkeep would remove all that lies there and the catalogue does not name: the files of another project. The place is
+    looked at only where it is another than at first.
+    """
+    if location.dsn is None and not location.on_s3 and Path(location.data_path).is_dir():
+        return  # a folder of one machine may be moved, and its catalogue with it
+    row = connection.execute(_MADE_AT).fetchone()
+    made_at = location.data_path if row is None else str(row[0])
+    if made_at == location.data_path or not (location.on_s3 or made_at.startswith("s3://")):
+        return
+    names = {str(name) for name, _ in connection.execute(FILES).fetchall()}
+    newest = max(names, default="", key=lambda name: name.rpartition("/")[2])  # the names go by time
+    stored: set[str] = set()
+    try:
+        for pattern in (f"{newest[:-1]}[t]", "**/*.parquet"):  # one file costs one request, all a request per 1,000
+            found = connection.execute("SELECT file FROM glob(?)", [location.data_path + pattern]).fetchall()
+            stored = {str(file).removeprefix(location.data_path) for (file,) in found}
+            if names & stored:
+                return
+    except duckdb.Error as error:
+        if isinstance(fault := server_fault(str(error)), ServerAway):
+            raise fault from None
+        return  # a key that may not list the store, with which upkeep removes nothing; what else is wrong reading says
+    if names or stored:
+        raise WarehouseError(
+            f"[warehouse] data names {location.data_path}, and none of the {len(names):,} data files of the catalogue "
+            f"in {location.words} is there; it was made with {made_at}. What is written there others could not read, "
+            "and upkeep would remove what another project has there. Put the former place back, or copy the files to "
+            "the new one first. Another project wants a catalogue of its own: in PostgreSQL, a database."
         )
 
 
@@ -417,10 +477,16 @@ def _create_s3_secret(connection: duckdb.DuckDBPyConnection, location: Location)
         options.append(f"SESSION_TOKEN {quote(token)}")
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
     options.append(f"REGION {quote(region)}")
-    if endpoint := os.environ.get("AWS_ENDPOINT_URL"):
-        scheme, _, host = endpoint.rpartition("://")
+    if endpoint := os.environ.get("AWS_ENDPOINT_URL", "").strip():
+        scheme, _, host = endpoint.partition("://")
+        if scheme.lower() not in ("http", "https") or not host.strip("/") or any(sign in host for sign in "@?#"):
+            connection.close()
+            raise SettingsError(  # without it: it may hold a log-in
+                "AWS_ENDPOINT_URL must look like http://host:9000 or https://host, without a log-in. The keys go into "
+                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+            )
         options += [f"ENDPOINT {quote(host.rstrip('/'))}", "URL_STYLE 'path'"]
-        options.append(f"USE_SSL {str(scheme != 'http').lower()}")
+        options.append(f"USE_SSL {str(scheme.lower() == 'https').lower()}")
     # The extension copies the keys from the environment into settings, where duckdb_settings() would show them.
     for setting in ("s3_access_key_id", "s3_secret_access_key", "s3_session_token"):
         connection.execute(f"SET GLOBAL {setting} = ''")

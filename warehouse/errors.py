@@ -50,6 +50,10 @@ class SchemaTooOld(WarehouseError):
     """The warehouse was written by an older Siftline and is open for reading only; opening it to write migrates it."""
 
 
+class StoreRefused(WarehouseError):
+    """The S3 store of the data files refuses the keys, the bucket or the region; nothing is damaged."""
+
+
 class WarehouseBusy(Transient):
     """Another process kept the warehouse's write lock for too long."""
 

@@ -16,7 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from warehouse.answers import NO_CLASS
-from warehouse.away import server_away
+from warehouse.away import server_fault
 from warehouse.checksums import verify
 from warehouse.commit import siftline_version
 from warehouse.connection import Location, private_files
@@ -109,15 +109,15 @@ def export_training_set(
                 sync(path)
             _swap(files, output, folder / f"{output.name}{EARLIER}")
     except duckdb.Error as error:
-        if away := server_away(str(error)):
-            raise away from error
+        if fault := server_fault(str(error)):
+            raise fault from error
         raise SettingsError(
             f"The training set cannot be read: {error}\nA condition is SQL on the columns {_COLUMNS} and labels, "
             "such as --where \"split = 'train' and confidence > 0.9\"."
         ) from error
     except OSError as error:
-        if away := server_away(str(error)):  # Arrow's, of what DuckDB says in the middle of a stream
-            raise away from error
+        if fault := server_fault(str(error)):  # Arrow's, of what DuckDB says in the middle of a stream
+            raise fault from error
         raise SettingsError(
             f"{output} cannot be written: {error.strerror or error}. Mend the folder's permissions, make room, or "
             "name another place."

@@ -13,11 +13,11 @@ from typing import Any
 
 import duckdb
 
-from warehouse.away import close, closing, server_away
+from warehouse.away import close, closing, server_fault
 from warehouse.commit import land, plan, retried
 from warehouse.connection import Location, check_present, connect, holds_data, locate, private_files
 from warehouse.disk import disk_full
-from warehouse.errors import WarehouseError
+from warehouse.errors import ServerAway, WarehouseError
 from warehouse.forked import refuse_of_another_process
 from warehouse.locks import writable
 from warehouse.migrations import check_schema, connect_checked, migrate, schema_version
@@ -91,7 +91,7 @@ class Lake:
             cursor.execute("USE lake")
         except duckdb.Error as error:
             close(cursor)
-            if known := disk_full(str(error), self.location) or server_away(str(error)):
+            if known := disk_full(str(error), self.location) or server_fault(str(error)):
                 raise known from error
             raise
         return cursor
@@ -181,7 +181,7 @@ class Lake:
         try:
             used = holds_data(cursor, self.location)
         except duckdb.Error as error:
-            if server_away(str(error)):
+            if isinstance(server_fault(str(error)), ServerAway):
                 raise
             used = False  # a key that may not list the store; what else is wrong the first commit will say
         if used:

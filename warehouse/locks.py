@@ -19,7 +19,7 @@ from typing import Protocol
 import duckdb
 from filelock import FileLock, Timeout
 
-from warehouse.away import close, folder_away, server_away
+from warehouse.away import close, folder_away, server_fault
 from warehouse.errors import WarehouseBusy, WarehouseError, without_secrets
 from warehouse.extensions import open_duckdb
 from warehouse.hung_server import watch
@@ -148,8 +148,8 @@ class PostgresLock:
                         f"Another process has held the write lock of the catalogue in {self._dsn} for more than "
                         f"{self._timeout_s:.0f} s. Who: SELECT * FROM pg_locks WHERE locktype = 'advisory'."
                     ) from error
-                if away := server_away(str(error)):
-                    raise away from None
+                if fault := server_fault(str(error)):
+                    raise fault from None
                 raise WarehouseError(
                     f"The catalogue in postgres:{self._dsn} did not give the write lock: "
                     f"{without_secrets(str(error))}. Check that the server runs and that PGPASSWORD is set."
@@ -159,7 +159,7 @@ class PostgresLock:
                 try:
                     connection.execute("SELECT * FROM postgres_query('pg', 'SELECT 1')").fetchall()
                 except duckdb.Error as error:
-                    raise server_away(str(error)) or error from None
+                    raise server_fault(str(error)) or error from None
 
             yield sure
         finally:

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import duckdb
 
-from warehouse.away import closing, server_away
+from warehouse.away import closing, server_fault
 from warehouse.catalog_file import vacuum_fault
 from warehouse.checksums import note_all
 from warehouse.commit import describe, under_lock
@@ -160,7 +160,7 @@ def _asking(lake: Lake) -> Generator[duckdb.DuckDBPyConnection]:
         with closing(lake.new_cursor()) as cursor:
             yield cursor
     except duckdb.Error as error:
-        raise server_away(str(error)) or error from None
+        raise server_fault(str(error)) or error from None
 
 
 def _older(lake: Lake, age: str) -> list[int]:

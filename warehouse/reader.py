@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from warehouse.away import close, server_away
+from warehouse.away import close, server_fault
 from warehouse.compute import pc
 from warehouse.errors import DataError, SettingsError, WarehouseError
 from warehouse.forked import refuse_of_another_process
@@ -98,8 +98,8 @@ class Reader:
                 yield
             self._failed = False
         except duckdb.Error as error:
-            if away := server_away(str(error)):
-                raise away from error
+            if fault := server_fault(str(error)):
+                raise fault from error
             if not isinstance(error, duckdb.TransactionException) or "is aborted" not in str(error):
                 raise
             raise WarehouseError(

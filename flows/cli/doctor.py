@@ -37,7 +37,19 @@ def check_all(root: Path) -> int:
     """Run all checks and print them; returns 0 when all is well, 2 when something must be mended."""
     well = True
     told: set[str] = set()
-    for check in (_python, _packages, _extensions, _project, _sources, _gold, _encoder, _disk, _prefect, _label_studio):
+    for check in (
+        _python,
+        _packages,
+        _extensions,
+        _project,
+        _store,
+        _sources,
+        _gold,
+        _encoder,
+        _disk,
+        _prefect,
+        _label_studio,
+    ):
         for finding in _guarded(check, root):
             if not finding.well and finding.words in told:
                 continue  # one fault in the settings stops several checks
@@ -135,6 +147,15 @@ def _project(root: Path) -> Iterator[Finding]:
             yield Finding("texts", False, unread.replace("`", ""))
     except WarehouseNotFound:
         yield Finding("warehouse", True, "none yet; siftline run makes it")
+
+
+def _store(root: Path) -> Iterator[Finding]:
+    from warehouse.connection import check_store
+
+    project = _opened(root)
+    if project is not None and project.location.on_s3:
+        check_store(project.location)
+        yield Finding("store", True, f"{project.location.data_path} may be listed; a run tells whether it may write")
 
 
 def _sources(root: Path) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from flows.cli.console import Shown, out, print_table, say
 from flows.cli.look import project_hint
 from flows.settings_file import warehouse_of
 from warehouse import SettingsError
-from warehouse.away import server_away
+from warehouse.away import server_fault
 from warehouse.connection import READS_AS_ONE, attach_statement
 from warehouse.disk import temporary_fault
 from warehouse.expression import loose_arrow_in
@@ -132,7 +132,7 @@ def show(connection: duckdb.DuckDBPyConnection, query: str, format: str, file: P
                 if statement.type == duckdb.StatementType.SELECT:
                     _write(connection, result, format, file)
     except duckdb.Error as error:
-        if known := server_away(str(error)) or temporary_fault(str(error)):
+        if known := server_fault(str(error)) or temporary_fault(str(error)):
             raise known from error
         raise SettingsError(f"{error}\n{_way_out(query, str(error), project_hint(root))}") from error
 
