@@ -53,6 +53,7 @@ FILES = f"""
 """The data files that kept snapshots need: name below the data's place, and bytes."""
 
 _MADE_AT = f"SELECT value FROM {_METADATA}.ducklake_metadata WHERE key = 'data_path' AND scope IS NULL"
+_IN_POSTGRES = "A catalogue in PostgreSQL has to be named: by [warehouse] catalog, in Python by warehouse.Location."
 
 Look = Callable[[duckdb.DuckDBPyConnection], int | None]
 """Looks at a warehouse that was just attached; returns the number of the snapshot to read, None for the newest."""
@@ -183,12 +184,13 @@ def check_present(location: Location, *, create: bool) -> None:
     if _has_files(location):
         raise WarehouseError(
             f"{location.folder} holds data files, but its catalogue {location.catalog_file.name} is gone or empty. "
-            "Bring it back from a backup, or move the folder away and run `siftline run` to build a new warehouse."
+            "Bring it back from a backup, or move the folder away and run `siftline run` to build a new warehouse. "
+            f"{_IN_POSTGRES}"
         )
     if not create:
         raise WarehouseNotFound(
             f"There is no warehouse at {location.folder}. Run `siftline run` in the project first, or name another "
-            "project with --project."
+            f"project with --project.{f' {_IN_POSTGRES}' if location.folder.is_dir() else ''}"
         )
 
 
@@ -472,22 +474,35 @@ def _create_s3_secret(connection: duckdb.DuckDBPyConnection, location: Location)
             f"[warehouse] data is {location.data}, but AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not both set. "
             "Set them in the environment."
         )
+    try:
+        statement = secret_statement(location, key, secret, os.environ.get("AWS_SESSION_TOKEN", ""))
+    except SettingsError:
+        connection.close()
+        raise
+    # The extension copies the keys from the environment into settings, where duckdb_settings() would show them.
+    for setting in ("s3_access_key_id", "s3_secret_access_key", "s3_session_token"):
+        connection.execute(f"SET GLOBAL {setting} = ''")
+    connection.execute(statement)
+
+
+def secret_statement(location: Location, key: str, secret: str, token: str) -> str:
+    """The `CREATE SECRET` statement for data on S3 in the store that the environment names; an empty token is none.
+
+    Raises:
+        SettingsError: AWS_ENDPOINT_URL is no address of a store.
+    """
     options = [f"KEY_ID {quote(key)}", f"SECRET {quote(secret)}", f"SCOPE {quote(location.data_path)}"]
-    if token := os.environ.get("AWS_SESSION_TOKEN"):
+    if token:
         options.append(f"SESSION_TOKEN {quote(token)}")
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
     options.append(f"REGION {quote(region)}")
     if endpoint := os.environ.get("AWS_ENDPOINT_URL", "").strip():
         scheme, _, host = endpoint.partition("://")
         if scheme.lower() not in ("http", "https") or not host.strip("/") or any(sign in host for sign in "@?#"):
-            connection.close()
             raise SettingsError(  # without it: it may hold a log-in
                 "AWS_ENDPOINT_URL must look like http://host:9000 or https://host, without a log-in. The keys go into "
                 "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
             )
         options += [f"ENDPOINT {quote(host.rstrip('/'))}", "URL_STYLE 'path'"]
         options.append(f"USE_SSL {str(scheme.lower() == 'https').lower()}")
-    # The extension copies the keys from the environment into settings, where duckdb_settings() would show them.
-    for setting in ("s3_access_key_id", "s3_secret_access_key", "s3_session_token"):
-        connection.execute(f"SET GLOBAL {setting} = ''")
-    connection.execute(f"CREATE SECRET siftline (TYPE s3, PROVIDER config, {', '.join(options)})")
+    return f"CREATE SECRET siftline (TYPE s3, PROVIDER config, {', '.join(options)})"

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import os
 import sys
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from flows.cli.look import project_hint
 from flows.settings_file import warehouse_of
 from warehouse import SettingsError
 from warehouse.away import server_fault
-from warehouse.connection import READS_AS_ONE, attach_statement
+from warehouse.connection import READS_AS_ONE, attach_statement, secret_statement
 from warehouse.disk import temporary_fault
 from warehouse.expression import loose_arrow_in
 from warehouse.formats import new_file, write_csv, write_json, write_parquet
@@ -100,6 +101,9 @@ def print_attach(root: Path, at: str | None, *, nothing_else: bool) -> None:
     place = warehouse_of(root)
     with connect(place, at=at) as reader:
         number = None if at is None else reader.snapshot()
+    if place.on_s3:  # the names stand for what they name, which is not printed
+        token = "<AWS_SESSION_TOKEN>" if os.environ.get("AWS_SESSION_TOKEN") else ""
+        print(secret_statement(place, "<AWS_ACCESS_KEY_ID>", "<AWS_SECRET_ACCESS_KEY>", token) + ";")
     print(attach_statement(place, read_only=True, at=number) + ";")
     print("USE lake;")
     if place.dsn is None:

@@ -7,9 +7,19 @@ import pytest
 from flows.cli.main import run_command
 from tests.warehouse.servers import S3, Postgres
 from tests.warehouse.test_commit_is_atomic import count, items
-from warehouse import Lake, Location, SettingsError, StoreAway, StoreRefused, Upsert, WarehouseError
+from warehouse import (
+    Lake,
+    Location,
+    SettingsError,
+    StoreAway,
+    StoreRefused,
+    Upsert,
+    WarehouseError,
+    connect,
+)
 from warehouse.away import server_fault
 from warehouse.checksums import verify
+from warehouse.extensions import open_duckdb
 from warehouse.maintain import maintain
 
 OBJECT = "http://127.0.0.1:9/bucket/p/main/items/ducklake-0.parquet"
@@ -147,6 +157,36 @@ def test_a_user_of_the_database_who_may_only_read_reads_and_is_told_at_the_first
             pytest.raises(WarehouseError, match="may read the catalogue and not write"),
         ):
             stage.commit([Upsert("items", items(3000))])
+
+
+def test_what_attach_prints_reads_data_on_s3_once_the_keys_are_put_in(
+    tmp_path: Path, s3: S3, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = project(tmp_path, made(Location(folder=tmp_path / "lake", data="s3://bucket/attached")).data)
+    assert run_command(["sql", "--attach", *asked]) == 0
+    printed = capsys.readouterr().out
+    assert s3.secret not in printed
+    keys = {"<AWS_ACCESS_KEY_ID>": "siftline", "<AWS_SECRET_ACCESS_KEY>": s3.secret}
+    for name, value in keys.items():
+        assert name in printed
+        printed = printed.replace(name, value)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name)
+    client = open_duckdb(("ducklake", "sqlite_scanner", "httpfs"))
+    client.execute(printed)
+    assert client.execute("SELECT count(*), max(length(content)) > 0 FROM items").fetchall() == [(2000, True)]
+    client.close()
+
+
+@pytest.mark.parametrize("data", ["data", "s3://bucket/python"])
+def test_python_that_names_the_folder_of_a_project_with_postgres_is_told_of_its_location(
+    tmp_path: Path, postgres: str, s3: S3, data: str
+) -> None:
+    place = made(Location(folder=tmp_path / "lake", catalog=postgres, data=data))
+    with pytest.raises(WarehouseError, match="in Python by warehouse"):
+        connect(place.folder)
+    with connect(place) as lake:
+        assert lake.scalar("SELECT count(*) FROM items") == 2000
 
 
 def test_files_that_were_copied_first_are_read_written_and_kept_at_the_new_place(tmp_path: Path, s3: S3) -> None:
