@@ -32,16 +32,18 @@ from warehouse.errors import (
 
 if TYPE_CHECKING:
     from warehouse.commit import siftline_version
-    from warehouse.connection import Location, attach_statement
+    from warehouse.connection import attach_statement
     from warehouse.lake import Lake
+    from warehouse.location import Location
     from warehouse.read import connect
     from warehouse.reader import Reader, matrix_to_list_array
     from warehouse.stage import Append, Delete, Progress, Stage, StageResult, Upsert, Write, hash_token, silent
 
 _MODULES = {
     "commit": ("siftline_version",),
-    "connection": ("Location", "attach_statement"),
+    "connection": ("attach_statement",),
     "lake": ("Lake",),
+    "location": ("Location",),
     "read": ("connect",),
     "reader": ("Reader", "matrix_to_list_array"),
     "stage": ("Append", "Delete", "Progress", "Stage", "StageResult", "Upsert", "Write", "hash_token", "silent"),

@@ -17,10 +17,12 @@ import duckdb
 
 from warehouse.away import server_fault
 from warehouse.catalog_file import catalog_faults
-from warehouse.connection import FILES, Location, check_present, connect, holds_data, locate
+from warehouse.connection import check_present, connect
 from warehouse.errors import WarehouseError, without_secrets
 from warehouse.extensions import open_duckdb
 from warehouse.files import replaced_file, sha256_of
+from warehouse.location import Location, locate
+from warehouse.store import FILES, holds_data
 
 _DIGEST = re.compile("[0-9a-f]{64}")
 

@@ -21,7 +21,7 @@ from warehouse.scratch import roomy_folder
 from warehouse.spill import PREFIX
 
 if TYPE_CHECKING:
-    from warehouse.connection import Location
+    from warehouse.location import Location
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 _SIGNS = (*map(os.strerror, FULL), "disk is full", "Could not write all bytes")

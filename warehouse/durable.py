@@ -11,10 +11,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from warehouse.connection import Location
 from warehouse.disk import disk_full
 from warehouse.errors import SettingsError, WarehouseError
 from warehouse.files import replaced_file, sync
+from warehouse.location import Location
 
 
 class NewFiles:

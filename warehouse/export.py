@@ -19,11 +19,12 @@ from warehouse.answers import NO_CLASS
 from warehouse.away import server_fault
 from warehouse.checksums import verify
 from warehouse.commit import siftline_version
-from warehouse.connection import Location, private_files
+from warehouse.connection import private_files
 from warehouse.errors import SettingsError
 from warehouse.files import sha256_of, sync
 from warehouse.formats import rows_of, write_csv, write_json, write_parquet
 from warehouse.interrupts import stopped_with_us, stream
+from warehouse.location import Location
 from warehouse.read import check_condition, connect, connect_for_people
 from warehouse.reader import Reader
 from warehouse.scratch import collect, scratch_folder

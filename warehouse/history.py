@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from warehouse.connection import Location, attach_statement
+from warehouse.connection import attach_statement
 from warehouse.interrupts import stopped_with_us, taken
+from warehouse.location import Location
 from warehouse.migrations import connect_checked
 from warehouse.past import stand_in
 from warehouse.read import connect

@@ -15,15 +15,17 @@ import duckdb
 
 from warehouse.away import close, closing, server_fault
 from warehouse.commit import land, plan, retried
-from warehouse.connection import Location, check_present, connect, holds_data, locate, private_files
+from warehouse.connection import check_present, connect, private_files
 from warehouse.disk import disk_full
 from warehouse.errors import ServerAway, WarehouseError
 from warehouse.forked import refuse_of_another_process
+from warehouse.location import Location, locate
 from warehouse.locks import writable
 from warehouse.migrations import check_schema, connect_checked, migrate, schema_version
 from warehouse.reader import Reader
 from warehouse.schema import TABLE_BY_NAME, TABLES
 from warehouse.stage import Stage, StageResult, Write, last_token
+from warehouse.store import holds_data
 
 
 class Lake:

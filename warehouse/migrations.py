@@ -15,10 +15,11 @@ from pathlib import Path
 
 import duckdb
 
-from warehouse.connection import Location, connect, locate
+from warehouse.connection import connect
 from warehouse.durable import NewFiles
 from warehouse.errors import SchemaTooNew, SchemaTooOld, WarehouseNotFound
 from warehouse.layout import give_statistics, set_file_options, sort_tables
+from warehouse.location import Location, locate
 from warehouse.quoting import quote
 from warehouse.schema import SCHEMA_VERSION, TABLE_BY_NAME, TABLES, Table
 from warehouse.snapshots import At, find_snapshot, kept_snapshots, parse_at

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import duckdb
 
-from warehouse.connection import Location, locate
 from warehouse.errors import SettingsError
+from warehouse.location import Location, locate
 from warehouse.migrations import connect_checked
 from warehouse.quoting import quote
 from warehouse.snapshots import At

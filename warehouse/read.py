@@ -9,9 +9,9 @@ from pathlib import Path
 
 import duckdb
 
-from warehouse.connection import Location, folder_of
 from warehouse.errors import SettingsError, WarehouseNotFound
 from warehouse.expression import expression_tree, loose_arrow, unstable
+from warehouse.location import Location, folder_of
 from warehouse.migrations import connect_checked
 from warehouse.protection import connect_locked_down, refuse_reaching_out
 from warehouse.reader import Reader

@@ -150,7 +150,7 @@ def _project(root: Path) -> Iterator[Finding]:
 
 
 def _store(root: Path) -> Iterator[Finding]:
-    from warehouse.connection import check_store
+    from warehouse.store import check_store
 
     project = _opened(root)
     if project is not None and project.location.on_s3:

@@ -16,13 +16,14 @@ from flows.cli.look import project_hint
 from flows.settings_file import warehouse_of
 from warehouse import SettingsError
 from warehouse.away import server_fault
-from warehouse.connection import READS_AS_ONE, attach_statement, secret_statement
+from warehouse.connection import READS_AS_ONE, attach_statement
 from warehouse.disk import temporary_fault
 from warehouse.expression import loose_arrow_in
 from warehouse.formats import new_file, write_csv, write_json, write_parquet
 from warehouse.interrupts import stopped_with_us, stream
 from warehouse.protection import limited_process_memory
 from warehouse.read import connect, connect_for_people, reading_statements
+from warehouse.store import secret_statement
 
 _FETCH_ROWS = 1000
 MOST_SHOWN = 500

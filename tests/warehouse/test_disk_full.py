@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from warehouse.connection import Location
 from warehouse.disk import disk_full
+from warehouse.location import Location
 
 ROOT = Path(__file__).parents[2]
 
@@ -161,7 +161,7 @@ def test_what_sqlite_says_where_it_cannot_make_its_files(tmp_path: Path, said: s
     code = f"""
 import sys
 from pathlib import Path
-from warehouse.connection import Location
+from warehouse.location import Location
 from warehouse.disk import disk_full
 
 place = Path(sys.argv[1])

@@ -9,7 +9,8 @@ import pytest
 
 from tests.warehouse.test_commit_is_atomic import classes
 from warehouse import Lake, Reader, SchemaTooOld, Upsert
-from warehouse.connection import connect, locate
+from warehouse.connection import connect
+from warehouse.location import locate
 from warehouse.maintain import maintain
 from warehouse.migrations import MIGRATIONS
 from warehouse.schema import SCHEMA_VERSION, TABLES
