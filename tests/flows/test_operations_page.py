@@ -140,6 +140,49 @@ def test_prefects_server_keeps_places_and_forgets_runs_wherever_it_is_started() 
     assert f"--owner siftline {place}" in (ROOT / "deploy" / "Dockerfile").read_text("utf-8")
 
 
+def test_folders_in_memory_are_open_to_the_user_of_the_container() -> None:
+    services = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text("utf-8"))["services"]
+    folders = [folder for service in services.values() for folder in service.get("tmpfs", ())]
+    # Without a mode they have the image's one and belong to root: a home (0700) its user cannot even look into, and the
+    # client of PostgreSQL ends Prefect's server.
+    assert {folder for folder in folders if not folder.endswith(":mode=1777")} == {"/tmp"}
+
+
+def test_checks_of_health_are_lines_for_a_shell(tmp_path: Path) -> None:
+    services = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text("utf-8"))["services"]
+    asked = {name: it["healthcheck"]["test"] for name, it in services.items() if "healthcheck" in it}
+    assert {way for way, *_ in asked.values()} == {"CMD-SHELL"}, "podman-compose splits the other form at its quotes"
+    # By its socket PostgreSQL's image answers before the server that stays is there.
+    assert "-h 127.0.0.1" in asked["database"][1]
+    for program in ("python", "pg_isready"):
+        (tmp_path / program).write_text('#!/bin/sh\nfor word; do printf "%s\\n" "$word"; done\n')
+        (tmp_path / program).chmod(0o755)
+    [_, line] = asked["prefect"]
+    found = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    ended = subprocess.run(["sh", "-c", line], env=found, capture_output=True, text=True, check=True)
+    option, code = ended.stdout.splitlines()
+    assert option == "-c"
+    compile(code, "health", "exec")
+    assert "http://127.0.0.1:4200/api/health" in code
+
+
+def test_the_project_of_the_containers_is_a_folder_that_is_there() -> None:
+    compose = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text("utf-8"))
+    project, *volumes = compose["services"]["siftline"]["volumes"]
+    # In the short form a name without a slash is a volume, and a wrong path a new empty folder of root's.
+    assert (project["type"], project["bind"]) == ("bind", {"create_host_path": False})
+    assert {volume.partition(":")[0] for volume in volumes} <= compose["volumes"].keys(), "unnamed ones pile up"
+
+
+def test_the_image_takes_the_index_of_torch_that_compose_gives_it() -> None:
+    build = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text("utf-8"))["x-siftline"]["build"]
+    before, install, _ = (ROOT / "deploy" / "Dockerfile").read_text("utf-8").partition("RUN pip install")
+    assert install
+    stage = before.rpartition("\nFROM ")[2]
+    assert build["args"]
+    assert set(build["args"]) == set(re.findall(r"^ARG (\w+)$", stage, re.MULTILINE))
+
+
 def test_label_studio_in_a_container_is_as_closed_as_ours(tmp_path: Path) -> None:
     account = Account(username="name", password="word", api_key="key")
     ours = StudioServer(tmp_path, environment=tmp_path)._variables(account)
@@ -157,6 +200,7 @@ def test_the_image_is_built_from_what_it_needs_and_from_no_secrets() -> None:
     needed = {"pyproject.toml", "constraints.txt", settings["project"]["readme"], *settings["project"]["license-files"]}
     needed |= {name.partition(".")[0] for name in settings["tool"]["setuptools"]["packages"]}
     assert {line[1:] for line in lines if line.startswith("!")} == needed
+    assert "/deploy/.env" in (ROOT / ".gitignore").read_text("utf-8").splitlines(), "nor does git take them"
 
 
 def test_prefects_server_of_the_unit_is_the_one_that_answers_under_our_names_only() -> None:
