@@ -41,6 +41,12 @@ def failure(status: int, body: object, headers: Mapping[str, str], place: Place)
         `ServiceError` when a retry may help, `ServiceRefused` when a person must act.
     """
     said = place.clean(_detail(body))
+    if status == 403 and re.search("reserved network address|private network addresses", said):  # not about the key
+        return ServiceRefused(
+            f"Label Studio at {place.url} calls no address of a private network: {said} (status 403). Give the "
+            "receiver of its webhooks a public name, or start Label Studio with SSRF_PROTECTION_ENABLED=false where "
+            "you trust all who may log in to it."
+        )
     if status in (401, 403):
         way = f"set {KEY_VARIABLE} to it"
         if place.key_file is not None:
