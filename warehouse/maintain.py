@@ -3,8 +3,8 @@
 Every step holds the write lock for itself only, is one transaction, and may be killed: what it had not finished, the
 next call does. Merging keeps every snapshot as it was, since DuckLake notes in the merged file which snapshot each row
 came with. Files that no snapshot needs any more stay for a grace, because a reader may have them open; so do files that
-no snapshot knows, which a writer that was killed left behind. Snapshots, and what superseded models said, are given up
-only when a number of days is named.
+no snapshot knows, which a writer that was killed left behind. Snapshots, deleted rows that still lie in files, and what
+superseded models said, are given up only when a number of days is named.
 """
 
 import re
@@ -26,6 +26,7 @@ from warehouse.durable import NewFiles
 from warehouse.errors import SettingsError, WarehouseBusy, WarehouseError
 from warehouse.lake import Lake
 from warehouse.layout import give_statistics, set_file_options, sort_tables
+from warehouse.left_in_files import tables_with_rows_deleted
 from warehouse.locks import Sure
 from warehouse.quoting import quote
 from warehouse.superseded import delete_superseded
@@ -79,7 +80,8 @@ def maintain(lake: Lake, *, expire_older_than_days: float | None = None, grace_h
     Args:
         lake: the warehouse, open for writing.
         expire_older_than_days: give up snapshots older than this, except the newest, and what models and selections
-            older than this said of items that nobody was asked about, except the latest; None keeps all.
+            older than this said of items that nobody was asked about, except the latest; files with rows that were
+            deleted before are written anew without any deleted row. None keeps all.
         grace_h: hours that files without use are kept at least; longer than any reader reads. With a SQLite catalogue
             those go that are unused since a day before.
 
@@ -113,7 +115,7 @@ def maintain(lake: Lake, *, expire_older_than_days: float | None = None, grace_h
         f"CALL ducklake_rewrite_data_files('lake', delete_threshold => {REWRITE_FRAC})",
         "maintain: files without their deleted rows",
     )
-    for table in _with_many_deletions(lake):
+    for table in _to_write_anew(lake, age):
         call = f"CALL ducklake_rewrite_data_files('lake', '{table}', delete_threshold => 0)"
         rewritten += _step(lake, call, f"maintain: {table} without its deleted rows")
         merged += _step(lake, f"CALL ducklake_merge_adjacent_files('lake', '{table}')", f"maintain: {table} merged")
@@ -243,13 +245,14 @@ def _on_one_thread(lake: Lake) -> duckdb.DuckDBPyConnection:
     return own
 
 
-def _with_many_deletions(lake: Lake) -> list[str]:
+def _to_write_anew(lake: Lake, age: str) -> list[str]:
+    """Tables with many files that have deletions, and where a time is given those with a deletion of before it."""
     with _asking(lake) as cursor:
         found = cursor.execute(
-            "SELECT table_name FROM ducklake_table_info('lake') WHERE delete_file_count > ? ORDER BY 1",
-            [MOST_WITH_DELETIONS],
+            "SELECT table_name FROM ducklake_table_info('lake') WHERE delete_file_count > ?", [MOST_WITH_DELETIONS]
         )
-        return [str(name) for (name,) in found.fetchall()]
+        names = {str(name) for (name,) in found.fetchall()}
+        return sorted(names.union(tables_with_rows_deleted(cursor, age) if age else ()))
 
 
 def _step(

@@ -340,8 +340,8 @@ def maintain(
         float | None,
         typer.Option(
             min=0,
-            help="Give up snapshots older than this many days, and what models older than this said of items that "
-            "nobody was asked about; left out, all are kept.",
+            help="Give up snapshots older than this many days, rows in files that were deleted before, and what models "
+            "older than this said of items that nobody was asked about; left out, all are kept.",
         ),
     ] = None,
     grace: Annotated[float, typer.Option(min=0, help="Hours that files nobody needs are kept for readers.")] = 24.0,
