@@ -41,8 +41,9 @@ _CONTENT = (*_PLAIN, Mapping, list, tuple, set, frozenset, re.Pattern, np.ndarra
 """Whose methods are followed to them; others, such as a generator of random numbers, are not the user's."""
 
 
-_loaded: dict[int, tuple[ModuleSpec | None, str]] = {}
-"""Text of each module as it was when it was first looked at; a module that is loaded again has another spec."""
+_loaded: dict[int, tuple[ModuleSpec | ModuleType, str]] = {}
+"""Text of each module as it was when it was first looked at; a module that is loaded again has another spec, and one
+that was not imported has none."""
 
 
 def fingerprint(*parts: Any, as_loaded: bool = False) -> str:
@@ -201,7 +202,8 @@ class _Hash:
             return
         text = Path(file).read_text("utf-8", "surrogateescape")  # other encodings and compiled modules too
         if self._as_loaded:
-            _, text = _loaded.setdefault(id(module.__spec__), (module.__spec__, text))
+            origin = module.__spec__ or module
+            _, text = _loaded.setdefault(id(origin), (origin, text))
         self._add(f"module:{module.__name__}:{text}")
         for name in _imported(module, text):
             self.walk(sys.modules[name])
@@ -318,17 +320,16 @@ def source_of(thing: Any) -> str:
 
 
 def _was_changed(code: CodeType) -> bool:
-    """Whether the file of some code has other code by now; a cell of a notebook has no file."""
-    path = Path(code.co_filename)
-    return path.is_file() and code not in _codes(path.read_bytes())
+    """Whether the file of some code, which `source_of` has looked at, has other code by now; a notebook's has none."""
+    return Path(code.co_filename).is_file() and code not in _codes(tuple(linecache.getlines(code.co_filename)))
 
 
-@functools.lru_cache(maxsize=32)
-def _codes(text: bytes) -> set[CodeType]:
+@functools.lru_cache(maxsize=32)  # by the lines, whose hashes Python keeps: a file may hold a thousand functions
+def _codes(lines: tuple[str, ...]) -> set[CodeType]:
     waiting: list[Any] = []
     found: set[CodeType] = set()
     with contextlib.suppress(SyntaxError, ValueError):
-        waiting.append(compile(text, "", "exec", dont_inherit=True))
+        waiting.append(compile("".join(lines), "", "exec", dont_inherit=True))
     while waiting:
         code = waiting.pop()
         found.add(code)
@@ -339,11 +340,18 @@ def _codes(text: bytes) -> set[CodeType]:
 def _lambda_lines(code: CodeType) -> str:
     """The lines of a lambda; `inspect` stops behind the first one where no bracket is open in it."""
     lines, start = inspect.findsource(code)
-    last = 0
+    return "".join(lines[start : _lambda_ends(tuple(lines)).get(code.co_firstlineno, 0)])
+
+
+@functools.lru_cache(maxsize=32)
+def _lambda_ends(lines: tuple[str, ...]) -> dict[int, int]:
+    """The last line of the lambdas that begin in a line, by its number."""
+    ends: dict[int, int] = {}
     with contextlib.suppress(SyntaxError, ValueError):  # the file was changed since
-        nodes = [node for node in ast.walk(ast.parse("".join(lines))) if isinstance(node, ast.Lambda)]
-        last = max((node.end_lineno or 0 for node in nodes if node.lineno == code.co_firstlineno), default=0)
-    return "".join(lines[start:last])
+        for node in ast.walk(ast.parse("".join(lines))):
+            if isinstance(node, ast.Lambda):
+                ends[node.lineno] = max(ends.get(node.lineno, 0), node.end_lineno or 0)
+    return ends
 
 
 def _byte_code(code: CodeType) -> list[Any]:

@@ -269,8 +269,10 @@ def load_functions(path: Path | str, classes: Sequence[str]) -> list[LabelingFun
         unnamed = listed if isinstance(listed, list | tuple) else []
         members = [*vars(module).items(), *(("", thing) for thing in unnamed)]
         for variable, thing in members:
+            if id(thing) in known:
+                continue
             function = _as_function(thing, as_loaded=False)  # processes that load the file anew will call it
-            if function is None or id(thing) in known:
+            if function is None:
                 continue
             known.add(id(thing))
             name = str(function.name or variable)
