@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from warehouse import answers
 from warehouse.lf_counts import TRAIN, lf_counts
 
-VIEWS_VERSION = 16
+VIEWS_VERSION = 17
 """Raised with every change of a view's text: whoever opens an older warehouse to write brings its views to this one."""
 
 
@@ -139,7 +139,7 @@ VIEWS: tuple[View, ...] = (
         sql="""
             WITH last AS (
                 SELECT arg_max(split, committed_at) AS split FROM metrics
-                WHERE series = 'siftline' AND name = 'accuracy'
+                WHERE series IN ('siftline', 'end_model') AND name = 'accuracy'
             ), figures AS (
                 SELECT f.*, f.detail->>'model_id' AS model_id FROM metrics f JOIN last ON last.split = f.split
                 WHERE f.name = 'accuracy'

@@ -36,3 +36,18 @@ def test_the_split_that_was_scored_last_is_shown(lake: Lake) -> None:
     assert curve() == [(0, 0.7, 0.6, "valid"), (16, 0.8, 0.7, "valid"), (32, None, None, None)]
     score(lake, "test", {0: 0.6, 16: 0.9, 32: 0.95})
     assert curve() == [(0, 0.6, 0.5, "test"), (16, 0.9, 0.8, "test"), (32, 0.95, 0.85, "test")]
+
+
+def test_a_model_that_was_scored_keeps_its_score_where_that_of_its_labels_is_gone(lake: Lake) -> None:
+    """As it goes where labels became one class again: the split was taken from there alone, and the view was empty."""
+    model = {"model_id": "m", "stage": "end_model", "kind": "k", "gold_labels": 16, "items": 9, "sequence": 1}
+    figure = {"metric_id": "e", "series": "end_model", "name": "accuracy", "split": "test", "labels": 16, "seed": 0}
+    with lake.stage("evaluate", version=1, inputs=()) as stage:
+        stage.commit(
+            [
+                Upsert("models", pa.Table.from_pylist([model | {"detail": "{}"}])),
+                Upsert("metrics", pa.Table.from_pylist([figure | {"value": 0.9, "detail": '{"model_id": "m"}'}])),
+            ]
+        )
+    with lake.read() as reader:
+        assert reader.rows("SELECT test_accuracy, split, replayed FROM cycle_summary") == [(0.9, "test", False)]

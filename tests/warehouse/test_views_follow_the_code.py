@@ -27,6 +27,7 @@ PINNED = {
     14: "1dfb28a043df5f8d",
     15: "fec1f8b68c42e2e2",
     16: "531fe8623182385b",
+    17: "e5440a7bc0ee3017",
 }
 """Hash of the views' text by version."""
 
