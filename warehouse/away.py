@@ -108,6 +108,8 @@ def server_fault(text: str) -> ServerAway | StoreRefused | None:
 
 def _store_fault(text: str) -> StoreAway | StoreRefused | None:
     text = text.partition("\n\nLINE ")[0]  # DuckDB goes on with its own query
+    if text.startswith("Conversion Error"):  # and tells what an item says
+        return None
     answer = _STORE_SAYS.search(text)
     status = next(filter(None, answer.groups())) if answer else ""
     code = found[1] if answer and (found := _CODE.search(text, answer.end())) else ""

@@ -102,11 +102,15 @@ def _refuse_moved(connection: duckdb.DuckDBPyConnection, location: Location) -> 
             raise fault from None
         return  # a key that may not list the store, with which upkeep removes nothing; what else is wrong reading says
     if names or stored:
+        catalogue = f"the catalogue in {location.words}"
+        there = f"none of the {len(names):,} data files of {catalogue} is there"
+        if not names:
+            there = f"there are data files, while {catalogue} has none yet"
         raise WarehouseError(
-            f"[warehouse] data names {location.data_path}, and none of the {len(names):,} data files of the catalogue "
-            f"in {location.words} is there; it was made with {made_at}. What is written there others could not read, "
-            "and upkeep would remove what another project has there. Put the former place back, or copy the files to "
-            "the new one first. Another project wants a catalogue of its own: in PostgreSQL, a database."
+            f"[warehouse] data names {location.data_path}, and {there}; it was made with {made_at}. What is written "
+            "there others could not read, and upkeep would remove what another project has there. Put the former place "
+            "back, or copy the files to the new one first. Another project wants a catalogue of its own: in "
+            "PostgreSQL, a database."
         )
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from flows.cli.main import run_command
@@ -19,6 +20,7 @@ from warehouse import (
 )
 from warehouse.away import server_fault
 from warehouse.checksums import verify
+from warehouse.commit import retried
 from warehouse.extensions import open_duckdb
 from warehouse.maintain import maintain
 
@@ -84,6 +86,30 @@ def test_a_file_that_is_gone_is_not_taken_for_a_store_that_refuses() -> None:
     assert server_fault(f"HTTP Error: {said}") is None
 
 
+@pytest.mark.parametrize("status", [403, 503])
+def test_what_a_query_or_an_item_says_of_a_status_is_no_answer_of_the_store(status: int) -> None:
+    client = open_duckdb(())
+    said = f"'It fails (HTTP {status} Forbidden)'"
+    for query in (f"SELECT {said}::INTEGER", f"SELECT nothing, {said}"):
+        with pytest.raises(duckdb.Error) as error:
+            client.execute(query)
+        assert f"HTTP {status}" in str(error.value)
+        assert server_fault(str(error.value)) is None
+    client.close()
+
+
+def test_what_the_store_refuses_is_not_tried_again(tmp_path: Path) -> None:
+    tried: list[int] = []
+
+    def refused() -> None:
+        tried.append(1)
+        raise duckdb.HTTPException(f"HTTP Error: HTTP PUT error writing '{OBJECT}' (HTTP 403 Forbidden)")
+
+    with pytest.raises(StoreRefused):
+        retried(refused, Location(folder=tmp_path))
+    assert len(tried) == 1
+
+
 def test_wrong_keys_and_a_bucket_that_is_gone_are_told_by_every_command(
     tmp_path: Path, s3: S3, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -126,7 +152,7 @@ def test_a_place_with_none_of_a_catalogues_files_is_refused_and_nothing_there_is
                 Lake(Location(folder=folder, data=data), read_only=read_only)
     with Lake(Location(folder=tmp_path / "young", data="s3://bucket/young")):
         pass
-    with pytest.raises(WarehouseError, match="another project"):
+    with pytest.raises(WarehouseError, match=r"there are data files, while the catalogue in .* has none yet"):
         Lake(Location(folder=tmp_path / "young", data="s3://bucket/others"))
     assert not verify(others).damaged
 
