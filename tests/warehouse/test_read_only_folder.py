@@ -31,7 +31,8 @@ from flows.cli.doctor import _extensions, _guarded
 [finding] = _guarded(_extensions, Path.cwd())
 print(finding.words)
 """
-READ_ONLY = 'mount --bind "{0}" "{0}" && mount -o remount,ro,bind "{0}" && '
+# With the mounts below them, such as a container's: without these Linux refuses.
+READ_ONLY = 'mount --rbind "{0}" "{0}" && mount -o remount,ro,bind "{0}" && '
 
 
 def with_read_only(folders: Sequence[Path | str], code: str, *arguments: str) -> str:
