@@ -80,7 +80,7 @@ class Pool:
         places, counts = np.unique(self.labelled, return_counts=True)
         if (again := places[counts > 1]).size:
             raise SettingsError(
-                f"Item {again[0]} of the pool is labelled {counts.max()} times; give one label for each item."
+                f"Item {again[0]} of the pool is labelled {counts[counts > 1][0]} times; give one label for each item."
             )
         check_places(self.gold, shape[1], "The gold labels of the pool", least=-1 if self.multi_label else 0)
 

@@ -1,6 +1,6 @@
 """What a project learned, for texts that are no items and stay outside its warehouse."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -36,6 +36,8 @@ class TextPredictor:
     """
 
     def __init__(self, root: Path | str, *, ask: bool = False) -> None:
+        if not isinstance(cast("object", root), Path | str):
+            raise SettingsError(f"The project is {root!r}; give the folder that holds siftline.toml.")
         self.project = Project(Path(root))
         self.notes: list[str] = []
         self.failed: dict[str, tuple[int, str]] = {}
@@ -126,6 +128,8 @@ def check_texts(texts: object) -> list[str]:
         raise SettingsError("The texts are one string; give a list: predict([text]).")
     if isinstance(texts, Mapping) or getattr(texts, "ndim", 1) != 1:
         raise SettingsError(f"The texts are a {type(texts).__name__}; give one column of it: predict(frame['text']).")
+    if isinstance(texts, Set):
+        raise SettingsError("The texts are a set, whose order is another one each time; give a list: predict([text]).")
     column: Any = texts
     listed: object = column.to_pylist() if hasattr(texts, "to_pylist") else texts
     if not isinstance(listed, Iterable):

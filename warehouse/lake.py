@@ -48,6 +48,7 @@ class Lake:
         self.catalog = self.location.catalog_file
         self.read_only = read_only
         self._process = os.getpid()
+        self._closed = False
         check_present(self.location, create=create and not read_only)
         if not create and not read_only:
             self._refuse_empty()
@@ -70,6 +71,7 @@ class Lake:
     def close(self) -> None:
         """Close all connections."""
         if self._process == os.getpid():  # in a fork it would close those of the process that goes on with them
+            self._closed = True
             self._connection.close()
 
     def reopen(self) -> None:
@@ -78,6 +80,7 @@ class Lake:
         Cursors that are in use stay as they are.
         """
         self._connection = connect(self.location, read_only=self.read_only)
+        self._closed = False
 
     def new_cursor(self, *, begin: bool = False) -> duckdb.DuckDBPyConnection:
         """A connection of its own on the same attached warehouse; the caller closes it.
@@ -86,6 +89,10 @@ class Lake:
             begin: begin a transaction, which is cheaper than one that is begun later: the catalogue is read once.
         """
         refuse_of_another_process(self._process, "warehouse")
+        if self._closed:
+            raise WarehouseError(
+                "This warehouse is closed, as one is at the end of its `with` block. Open it again: Lake(...)."
+            )
         cursor = self._connection.cursor()
         try:
             if begin:

@@ -47,7 +47,6 @@ class Sight:
         Raises:
             SettingsError: vectors are no unit rows of finite numbers.
         """
-        vectors = np.asarray(vectors)
         mapped = self.feature_map.of(vectors)
         words = [self.words.of(texts)] if self.words else []
         columns: list[Any] = [vectors, *words, mapped] if self.as_they_are else [mapped, *words]

@@ -100,8 +100,19 @@ def entropy(probs: Floats) -> Floats:
     return -(probs * logs).sum(axis=1) / np.log(max(2, probs.shape[1]))
 
 
+def check_batch(batch: object) -> None:
+    """Refuse what is no number of items to pick.
+
+    Raises:
+        SettingsError: it is no whole number, or below 0.
+    """
+    if not isinstance(batch, int | np.integer) or isinstance(batch, bool) or batch < 0:
+        raise SettingsError(f"The batch is {batch!r}; give how many items to pick, a whole number from 0 on.")
+
+
 def pick_best(situation: Situation, batch: int, scores: Floats) -> Pick:
     """The allowed items with the largest scores [N], never two near-duplicates; equal scores are drawn."""
+    check_batch(batch)
     pick = Picking(situation)
     order = np.lexsort((situation.generator.random(len(scores)), -scores))
     for row in order[pick.allowed[order]]:
@@ -200,6 +211,7 @@ class Picking:
 
     def wants(self, batch: int) -> bool:
         """Whether the batch is not full and something may still be picked."""
+        check_batch(batch)
         return len(self.rows) < batch and bool(self.allowed.any())
 
     def take(self, scores: Floats) -> int:

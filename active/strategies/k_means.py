@@ -3,7 +3,7 @@
 import numpy as np
 
 from active.clusters import k_means
-from active.strategies.base import Pick, Situation, pick_per_cluster
+from active.strategies.base import Pick, Situation, check_batch, pick_per_cluster
 
 
 def pick_k_means(situation: Situation, batch: int) -> Pick:
@@ -11,6 +11,7 @@ def pick_k_means(situation: Situation, batch: int) -> Pick:
 
     Source: Xu et al. (2003), Representative Sampling for Text Classification Using Support Vector Machines, section 3.
     """
+    check_batch(batch)
     rows = situation.pool.open
     clusters, scores = np.full(len(situation.pool), -1, np.int64), np.zeros(len(situation.pool))
     clusters[rows], distance = k_means(situation.graph.vectors[rows], batch, situation.generator)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from active.clusters import k_means
-from active.strategies.base import Pick, Situation, entropy, pick_per_cluster
+from active.strategies.base import Pick, Situation, check_batch, entropy, pick_per_cluster
 
 
 def pick_patron(situation: Situation, batch: int, *, steps: int = 1, distance: float = 0.6) -> Pick:
@@ -21,6 +21,7 @@ def pick_patron(situation: Situation, batch: int, *, steps: int = 1, distance: f
     Source: Yu et al. (2023), Cold-Start Data Selection for Better Few-shot Language Model Fine-tuning: A Prompt-based
     Uncertainty Propagation Approach, sections 4.2 and 4.3.
     """
+    check_batch(batch)
     pool, graph = situation.pool, situation.graph
     doubt = entropy(pool.predicted)
     for _ in range(steps):

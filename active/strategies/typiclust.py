@@ -3,7 +3,7 @@
 import numpy as np
 
 from active.clusters import k_means
-from active.strategies.base import Pick, Situation, pick_per_cluster
+from active.strategies.base import Pick, Situation, check_batch, pick_per_cluster
 
 MOST_CLUSTERS = 500
 
@@ -19,6 +19,7 @@ def pick_typiclust(situation: Situation, batch: int, *, most_clusters: int = MOS
     Source: Hacohen, Dekel, Weinshall (2022), Active Learning on a Budget: Opposite Strategies Suit High and Low
     Budgets, section 3.
     """
+    check_batch(batch)
     pool, graph = situation.pool, situation.graph
     wanted = min(len(pool.taken) + batch, most_clusters)
     clusters, _ = k_means(graph.vectors, wanted, situation.generator)

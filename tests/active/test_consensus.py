@@ -51,6 +51,8 @@ def test_answers_of_ones_own_are_refused_in_words() -> None:
             krippendorff_alpha(two, pd.Series(missing).to_numpy())
         with pytest.raises(SettingsError, match="Some answers are missing"):
             krippendorff_alpha(two, cast("Any", missing))  # NumPy makes of a list with NaN the text "nan", a class
+    with pytest.raises(SettingsError, match="Some answers are missing"):
+        krippendorff_alpha(two, cast("Any", [0.0, 1.0, float("nan"), 1.0]))
     assert krippendorff_alpha(two, cast("Any", list("aabb"))) == krippendorff_alpha(two, two)
     with pytest.raises(SettingsError, match=r"shapes \(4,\), \(3,\)"):
         krippendorff_alpha(two, two[:3])

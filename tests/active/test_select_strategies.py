@@ -3,9 +3,10 @@
 import inspect
 from dataclasses import replace
 from importlib.metadata import EntryPoint, EntryPoints
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from active.graph import Floats, PoolGraph, Rows
@@ -430,7 +431,10 @@ def test_vectors_and_predictions_that_are_not_finite_are_refused_by_name(name: s
         ({"votes": [[0.0] * 3] * 12}, "votes of the pool is list"),
         ({"labelled": np.arange(12) < 2}, r"labelled of the pool are bool .*np\.flatnonzero"),
         ({"labelled": np.array([0, 12])}, "from 0 to 12; give whole numbers from 0 to 11"),
-        ({"labelled": np.array([3, 3])}, "Item 3 of the pool is labelled 2 times; give one label for each item"),
+        (
+            {"labelled": np.array([3, 5, 5, 3, 5]), "gold": np.zeros(5, np.int64)},
+            "Item 3 of the pool is labelled 2 times; give one label for each item",
+        ),
         ({"gold": np.array([0])}, "1 gold labels for 2 labelled items"),
         ({"gold": np.array([0, 3])}, "gold labels of the pool are int64 from 0 to 3"),
     ],
@@ -455,6 +459,25 @@ def test_neighbours_are_other_items_of_the_pool(rows: list[list[int]], message: 
     given = np.array(rows)
     with pytest.raises(SettingsError, match=message):
         PoolGraph.build(clusters(3)[0], np.full(given.shape, 0.5, np.float32), given)
+
+
+def test_a_graph_is_made_of_frames_too() -> None:
+    vectors, known = clusters(3)[0], np.array([[1], [2], [0]])
+    cosines = np.full(known.shape, 0.5, np.float32)
+    frames: list[Any] = [pd.DataFrame(given) for given in (vectors, cosines, known)]
+    made, plain = PoolGraph.build(*frames), PoolGraph.build(vectors, cosines, known)
+    assert np.array_equal(made.vectors, plain.vectors)
+    assert np.array_equal(made.rows, plain.rows)
+    assert np.array_equal(made.weights, plain.weights)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_batch_that_is_no_number_of_items_is_refused(name: str) -> None:
+    """Half an item was rounded up, and less than none picked none, without a word."""
+    sound = situation(clusters(12)[0], probabilities(12), labelled=np.array([0, 1]), queued=NONE)
+    for batch in (2.5, -1, True, "2"):
+        with pytest.raises(SettingsError, match=f"The batch is {batch!r}; give how many items to pick"):
+            find_strategy(name)(sound, cast("Any", batch))
 
 
 def test_pool_graph_and_generator_belong_together() -> None:

@@ -1,12 +1,14 @@
 """Texts that somebody asks the end model about, in a program: any column of them, and no other thing."""
 
+from typing import Any, cast
+
 import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
 
-from flows.predict import check_texts
+from flows.predict import TextPredictor, check_texts
 from warehouse import SettingsError
 from weak_labels import keywords
 from weak_labels.predictor import Said
@@ -34,6 +36,7 @@ def test_any_column_of_texts_is_taken(given: object) -> None:
     [
         ("crash", r"The texts are one string; give a list: predict\(\[text\]\)"),
         (None, "The texts are None; give a list"),
+        ({"crash", "thank you"}, "The texts are a set, whose order is another one each time; give a list"),
         (
             pd.DataFrame({"text": TEXTS}),
             r"The texts are a DataFrame; give one column of it: predict\(frame\['text'\]\)",
@@ -48,6 +51,11 @@ def test_what_is_no_list_of_texts_is_refused(given: object, message: str) -> Non
     """A single text was five texts of a letter each."""
     with pytest.raises(SettingsError, match=message):
         check_texts(given)
+
+
+def test_no_folder_of_a_project_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"The project is None; give the folder that holds siftline\.toml"):
+        TextPredictor(cast("Any", None))
 
 
 def test_what_a_notebook_shows_is_short() -> None:

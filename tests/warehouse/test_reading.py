@@ -101,6 +101,16 @@ def test_a_reader_that_is_closed_says_so(lake: Lake) -> None:
             ask("SELECT 44")
 
 
+def test_a_warehouse_that_is_closed_says_so_until_it_is_opened_again(lake: Lake) -> None:
+    lake.close()
+    for ask in (lake.read, lake.snapshot, lake.new_cursor):
+        with pytest.raises(WarehouseError, match="This warehouse is closed, as one is at the end of its `with` block"):
+            ask()
+    lake.reopen()
+    with lake.read() as reader:
+        assert reader.scalar("SELECT 44") == 44
+
+
 @pytest.mark.parametrize("close", [True, False])
 def test_batches_that_another_query_or_the_end_of_the_reader_cuts_off_are_an_error(lake: Lake, *, close: bool) -> None:
     """They just ended: 3,000 rows of a million, and nothing said so."""

@@ -11,7 +11,7 @@ from snorkel.labeling import labeling_function
 
 from tests.weak_labels.lf_helpers import CLASSES, add_items, batch, config, faults, votes
 from warehouse import Lake, SettingsError
-from weak_labels import keywords, nearest, sql, vectorized
+from weak_labels import keywords, nearest, prompt, sql, vectorized
 from weak_labels.apply import vote
 from weak_labels.calls import call_function
 from weak_labels.functions import ItemBatch, LabelingFunction
@@ -201,3 +201,5 @@ def test_columns_of_frames_are_read_as_they_come() -> None:
         call_function(len, items)
     near = call_function(nearest({"sports": ["goal"]}, radius=0.5, name="near"), items)
     assert "this batch has no encoder. Give it the one that made its vectors" in near.faults[0].detail
+    asked = call_function(prompt("Is it about sports?", {"yes": "sports", "no": None}, model="m", name="asked"), items)
+    assert "this batch has no language model. Give it one: ask=..." in asked.faults[0].detail
