@@ -157,6 +157,21 @@ def test_a_place_with_none_of_a_catalogues_files_is_refused_and_nothing_there_is
     assert not verify(others).damaged
 
 
+def test_another_place_that_may_not_be_looked_at_is_let_through_and_a_store_that_is_away_is_told(
+    tmp_path: Path, s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys that may not list are enough to read, and upkeep removes nothing with them."""
+    folder = made(Location(folder=tmp_path / "lake", data="s3://bucket/first")).folder
+    other = Location(folder=folder, data="s3://bucket/second")
+    with monkeypatch.context() as wrong:
+        wrong.setenv("AWS_SECRET_ACCESS_KEY", "canary-wrong-key")
+        with Lake(other, read_only=True) as lake, lake.read() as reader, pytest.raises(StoreRefused):
+            reader.scalar("SELECT max(length(content)) FROM items")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(StoreAway):
+        Lake(other, read_only=True)
+
+
 def test_a_second_project_in_one_database_is_refused_before_it_writes(tmp_path: Path, postgres: str, s3: S3) -> None:
     first = made(Location(folder=tmp_path / "first", catalog=postgres, data="s3://bucket/one-database"))
     for schema in ("", " options='-c search_path=second'"):
