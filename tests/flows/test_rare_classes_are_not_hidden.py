@@ -77,6 +77,11 @@ def test_a_run_status_and_the_report_say_it(tmp_path: Path, capsys: pytest.Captu
     assert "balanced = true" not in capsys.readouterr().out, "it is so already"
     assert run_command(["status", "--project", str(tmp_path)]) == 0
     assert said in capsys.readouterr().out.replace("\n", " ")
+    write_detail(opened, {"confusion": [[8, 2, 0], [2, 8, 0], [0, 0, 0]]})
+    print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
+    shown = capsys.readouterr().out
+    assert f"No scored item is '{CLASSES[2]}'" in shown.replace("\n", " ")
+    assert "macro F1" not in shown, "it is no other than accuracy where no class hides others"
     write_detail(opened, ["of", "somebody", "else"])
     assert run_command(["status", "--project", str(tmp_path)]) == 0
     assert said not in capsys.readouterr().out.replace("\n", " ")
