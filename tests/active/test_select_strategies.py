@@ -466,6 +466,7 @@ def test_a_graph_is_made_of_frames_too() -> None:
     cosines = np.full(known.shape, 0.5, np.float32)
     frames: list[Any] = [pd.DataFrame(given) for given in (vectors, cosines, known)]
     made, plain = PoolGraph.build(*frames), PoolGraph.build(vectors, cosines, known)
+    assert type(made.vectors) is np.ndarray, "all that asks the graph counts on it"
     assert np.array_equal(made.vectors, plain.vectors)
     assert np.array_equal(made.rows, plain.rows)
     assert np.array_equal(made.weights, plain.weights)
