@@ -41,6 +41,7 @@ def test_how_a_curve_is_had_that_was_not_measured(facts: Facts) -> None:
         assert "with the labels of the train split too" in ways[label]
     for label in ("Same, no weak labels", "Label model alone"):
         assert "train" not in ways[label]
+    assert ways["Label model alone"].startswith("write labeling functions")
 
 
 @pytest.mark.parametrize(
