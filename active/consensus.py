@@ -15,6 +15,7 @@ Shape letters: N items with several opinions (or pairs), A annotators, C classes
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -140,7 +141,9 @@ def krippendorff_alpha(item: Rows, class_id: Rows) -> float | None:
         return None
     given: Any = class_id
     said = np.asarray(given if hasattr(given, "dtype") else np.array(list(given), object))  # else NaN is the text "nan"
-    kinds = {type(value) for value in said.tolist()} if said.dtype.kind == "O" else set[type]()
+    kinds = set[type]()
+    if said.dtype.kind == "O":  # numbers of any width are alike, as an array takes them
+        kinds = {next((kind for kind in (str, Number) if isinstance(v, kind)), type(v)) for v in said.tolist()}
     if len(kinds) > 1 or (said.dtype.kind in "fO" and bool((said != said).any())):
         raise SettingsError("Some answers are missing, or of another kind than the rest; leave their rows out.")
     _, item = np.unique(item, return_inverse=True)

@@ -54,6 +54,7 @@ def test_answers_of_ones_own_are_refused_in_words() -> None:
     with pytest.raises(SettingsError, match="Some answers are missing"):
         krippendorff_alpha(two, cast("Any", [0.0, 1.0, float("nan"), 1.0]))
     assert krippendorff_alpha(two, cast("Any", list("aabb"))) == krippendorff_alpha(two, two)
+    assert krippendorff_alpha(two, cast("Any", [0, np.int64(0), 1.0, 1])) == krippendorff_alpha(two, two)
     with pytest.raises(SettingsError, match=r"shapes \(4,\), \(3,\)"):
         krippendorff_alpha(two, two[:3])
     sound: dict[str, Any] = {"annotators": ["a", "b"], "item": two, "annotator": two % 2, "class_id": two, "items": 2}
