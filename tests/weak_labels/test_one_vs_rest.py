@@ -99,9 +99,14 @@ def test_the_stages_learn_and_score_sets(small: SmallLake) -> None:
     assert {d.against for d in report.disagreements} <= {"the model", "people"}
 
 
+def unit_vectors(generator: np.random.Generator, count: int) -> np.ndarray:
+    vectors = generator.standard_normal((count, 5))
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
 def test_each_class_is_the_end_model_of_has_it_not_and_has_it_beside_its_votes() -> None:
     generator = np.random.default_rng(0)
-    vectors = generator.standard_normal((30, 5))
+    vectors = unit_vectors(generator, 30)
     probs = generator.random((30, 3))
     probs[:, 2] = 0.02  # no function votes for it
     probs[20] = 0  # not there when the label model ran
@@ -161,9 +166,9 @@ def test_a_class_that_nobody_votes_for_sees_vectors_through_the_map_and_others_a
 
 def test_gold_labels_of_a_class_are_neither_pooled_nor_asked_how_firmly_they_are_held() -> None:
     generator = np.random.default_rng(0)
-    vectors, has = generator.standard_normal((80, 5)), generator.integers(2, size=80)
+    vectors, has = unit_vectors(generator, 80), generator.integers(2, size=80)
     probs = np.stack([np.where(has == 1, 0.1, 0.9), np.full(80, 0.5), np.full(80, 0.5)], axis=1)  # the wrong way round
-    heads = OneVsRestHeads.fit(END_MODEL, Sight.plain(4), vectors, np.ones(80, np.bool_), probs, np.ones(80))
+    heads = OneVsRestHeads.fit(END_MODEL, Sight.plain(5), vectors, np.ones(80, np.bool_), probs, np.ones(80))
     sets = np.stack([has == 1, has == 1, has == 0], axis=1)
     found = heads.learned(np.arange(80), sets)
     assert "belief_in_weak_labels" not in str(found.detail)
