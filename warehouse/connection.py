@@ -16,7 +16,7 @@ import duckdb
 from warehouse.away import close, server_fault
 from warehouse.catalog_file import CHECKED_BYTES, catalog_faults, catalog_locked
 from warehouse.disk import disk_full
-from warehouse.errors import SnapshotNotFound, WarehouseError, WarehouseNotFound, without_secrets
+from warehouse.errors import SettingsError, SnapshotNotFound, WarehouseError, WarehouseNotFound, without_secrets
 from warehouse.extensions import open_duckdb
 from warehouse.forked import refuse_open_before_fork
 from warehouse.hung_server import watch
@@ -109,7 +109,7 @@ def connect(
             connection.execute("DETACH lake")
             _attach(connection, location, None, read_only=True, at=at)
         connection.execute("RESET threads")
-    except WarehouseError:
+    except (SettingsError, WarehouseError):
         close(connection)
         raise
     except duckdb.Error as error:

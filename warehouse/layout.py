@@ -8,10 +8,11 @@ schema: files written before it read as well, and `maintain` brings it to an old
 
 import duckdb
 
+from warehouse.store import METADATA
+
 SORTED_BY = {"items": ("item_id",), "predictions": ("end_model_id", "item_id")}
 """Those of the latest model are asked for again and again, and each cycle adds the rows of another model."""
 OFTEN_EMPTY: tuple[str, ...] = ("annotations", "annotator_skills", "asked_before", "lf_faults", "metrics", "quarantine")
-_METADATA = "__ducklake_metadata_lake"
 
 FILE_OPTIONS: tuple[tuple[str, str, str], ...] = (
     ("", "parquet_compression", "lz4_raw"),
@@ -29,8 +30,8 @@ def sort_tables(cursor: duckdb.DuckDBPyConnection) -> list[str]:
     """Give tables their order for files written from now on, in the caller's transaction; returns which had another."""
     known = cursor.execute(
         "SELECT t.table_name, list(trim(e.expression, '\"') ORDER BY e.sort_key_index) "
-        f"FROM {_METADATA}.ducklake_sort_info s JOIN {_METADATA}.ducklake_table t USING (table_id) "
-        f"JOIN {_METADATA}.ducklake_sort_expression e USING (sort_id) "
+        f"FROM {METADATA}.ducklake_sort_info s JOIN {METADATA}.ducklake_table t USING (table_id) "
+        f"JOIN {METADATA}.ducklake_sort_expression e USING (sort_id) "
         "WHERE s.end_snapshot IS NULL AND t.end_snapshot IS NULL GROUP BY ALL"
     ).fetchall()
     orders = {str(name): tuple(columns) for name, columns in known}
@@ -48,7 +49,7 @@ def give_statistics(cursor: duckdb.DuckDBPyConnection) -> list[str]:
     (docs/decisions/0081). A row that comes and goes in one transaction makes them, and no snapshot holds it.
     """
     known = cursor.execute(
-        f"SELECT t.table_name FROM {_METADATA}.ducklake_table_stats JOIN {_METADATA}.ducklake_table t USING (table_id) "
+        f"SELECT t.table_name FROM {METADATA}.ducklake_table_stats JOIN {METADATA}.ducklake_table t USING (table_id) "
         "WHERE t.end_snapshot IS NULL"
     ).fetchall()
     lacking = sorted(set(OFTEN_EMPTY) - {str(name) for (name,) in known})
@@ -61,8 +62,8 @@ def give_statistics(cursor: duckdb.DuckDBPyConnection) -> list[str]:
 def set_file_options(cursor: duckdb.DuckDBPyConnection) -> None:
     """Set those of `FILE_OPTIONS` that were never set; tables are committed, DuckLake keeps it outside transactions."""
     known = cursor.execute(
-        f"SELECT coalesce(t.table_name, ''), m.key FROM {_METADATA}.ducklake_metadata m "
-        f"LEFT JOIN {_METADATA}.ducklake_table t ON t.table_id = m.scope_id AND t.end_snapshot IS NULL "
+        f"SELECT coalesce(t.table_name, ''), m.key FROM {METADATA}.ducklake_metadata m "
+        f"LEFT JOIN {METADATA}.ducklake_table t ON t.table_id = m.scope_id AND t.end_snapshot IS NULL "
         "WHERE m.scope IS NULL OR m.scope = 'table'"
     ).fetchall()
     for table, option, value in FILE_OPTIONS:

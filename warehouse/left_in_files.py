@@ -7,7 +7,7 @@ them. That also leaves out all that was deleted since, so with days to keep no f
 
 import duckdb
 
-_METADATA = "__ducklake_metadata_lake"
+from warehouse.store import METADATA
 
 
 def tables_with_rows_deleted(cursor: duckdb.DuckDBPyConnection, before: str) -> list[str]:
@@ -19,9 +19,9 @@ def tables_with_rows_deleted(cursor: duckdb.DuckDBPyConnection, before: str) -> 
     """
     # A file has one note of its deletions, with the snapshot of the first of them.
     found = cursor.execute(
-        f"SELECT DISTINCT t.table_name FROM {_METADATA}.ducklake_delete_file d "
-        f"JOIN {_METADATA}.ducklake_data_file f USING (data_file_id) "
-        f"JOIN {_METADATA}.ducklake_table t ON t.table_id = d.table_id "
+        f"SELECT DISTINCT t.table_name FROM {METADATA}.ducklake_delete_file d "
+        f"JOIN {METADATA}.ducklake_data_file f USING (data_file_id) "
+        f"JOIN {METADATA}.ducklake_table t ON t.table_id = d.table_id "
         "WHERE f.end_snapshot IS NULL AND t.end_snapshot IS NULL AND NOT d.begin_snapshot >= coalesce("
         f"(SELECT min(snapshot_id) FROM ducklake_snapshots('lake') WHERE snapshot_time >= {before}), {2**62}) "
         "ORDER BY 1"

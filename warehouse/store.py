@@ -14,19 +14,20 @@ from warehouse.extensions import open_duckdb
 from warehouse.location import Location
 from warehouse.quoting import quote
 
-_METADATA = "__ducklake_metadata_lake"
+METADATA = "__ducklake_metadata_lake"
+"""Where DuckDB shows the catalogue's own tables of a warehouse that is attached as `lake`."""
 FILES = f"""
     SELECT s.path || t.path || f.path, f.file_size_bytes FROM (
-        SELECT table_id, path, file_size_bytes, begin_snapshot, end_snapshot FROM {_METADATA}.ducklake_data_file
+        SELECT table_id, path, file_size_bytes, begin_snapshot, end_snapshot FROM {METADATA}.ducklake_data_file
         UNION ALL
-        SELECT table_id, path, file_size_bytes, begin_snapshot, end_snapshot FROM {_METADATA}.ducklake_delete_file
+        SELECT table_id, path, file_size_bytes, begin_snapshot, end_snapshot FROM {METADATA}.ducklake_delete_file
     ) f
-    JOIN (SELECT DISTINCT table_id, schema_id, path FROM {_METADATA}.ducklake_table) t ON t.table_id = f.table_id
-    JOIN (SELECT DISTINCT schema_id, path FROM {_METADATA}.ducklake_schema) s ON s.schema_id = t.schema_id
+    JOIN (SELECT DISTINCT table_id, schema_id, path FROM {METADATA}.ducklake_table) t ON t.table_id = f.table_id
+    JOIN (SELECT DISTINCT schema_id, path FROM {METADATA}.ducklake_schema) s ON s.schema_id = t.schema_id
 """
 """The data files that kept snapshots need: name below the data's place, and bytes."""
 
-_MADE_AT = f"SELECT value FROM {_METADATA}.ducklake_metadata WHERE key = 'data_path' AND scope IS NULL"
+_MADE_AT = f"SELECT value FROM {METADATA}.ducklake_metadata WHERE key = 'data_path' AND scope IS NULL"
 
 
 def has_files(location: Location) -> bool:
@@ -118,20 +119,15 @@ def create_secret(connection: duckdb.DuckDBPyConnection, location: Location) -> 
     """Give a connection the keys of the store that the environment names.
 
     Raises:
-        SettingsError: there are none, or the store's address is none; the connection is closed.
+        SettingsError: there are none, or the store's address is none.
     """
     key, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
     if not key or not secret:
-        connection.close()
         raise SettingsError(
             f"[warehouse] data is {location.data}, but AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not both set. "
             "Set them in the environment."
         )
-    try:
-        statement = secret_statement(location, key, secret, os.environ.get("AWS_SESSION_TOKEN", ""))
-    except SettingsError:
-        connection.close()
-        raise
+    statement = secret_statement(location, key, secret, os.environ.get("AWS_SESSION_TOKEN", ""))
     # The extension copies the keys from the environment into settings, where duckdb_settings() would show them.
     for setting in ("s3_access_key_id", "s3_secret_access_key", "s3_session_token"):
         connection.execute(f"SET GLOBAL {setting} = ''")

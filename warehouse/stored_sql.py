@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import duckdb
 
 from warehouse.errors import WarehouseError
+from warehouse.store import METADATA
 
-_METADATA = "__ducklake_metadata_lake"
 _HARMLESS = frozenset({"generate_series", "json_each", "json_tree", "range", "unnest"})
 _ITSELF = frozenset({"", "lake", "main"})
 # Of the JSON that DuckDB makes of a statement. Within a text of the statement each quote has a backslash before it.
@@ -35,8 +35,8 @@ def refuse_foreign_sql(connection: duckdb.DuckDBPyConnection, place: str, *, at:
     live = "end_snapshot IS NULL" if at is None else f"begin_snapshot <= {at} AND coalesce(end_snapshot > {at}, true)"
     found = connection.execute(
         f"""
-        SELECT 'view', view_name, json_serialize_sql(sql) FROM {_METADATA}.ducklake_view WHERE {live}
-        UNION ALL SELECT 'macro', macro_name, NULL FROM {_METADATA}.ducklake_macro WHERE {live}
+        SELECT 'view', view_name, json_serialize_sql(sql) FROM {METADATA}.ducklake_view WHERE {live}
+        UNION ALL SELECT 'macro', macro_name, NULL FROM {METADATA}.ducklake_macro WHERE {live}
         """
     ).fetchall()
     for kind, name, parsed in found:
