@@ -38,7 +38,8 @@ from warehouse import Lake, Location, SchemaTooOld, SettingsError, WarehouseBusy
 from weak_labels.apply import VoteConfig
 from weak_labels.classifier import EndModelConfig
 from weak_labels.evaluate import EvaluateConfig
-from weak_labels.functions import LabelingFunction, load_functions
+from weak_labels.function_file import load_functions
+from weak_labels.functions import LabelingFunction
 from weak_labels.label_models import LabelModelConfig
 from weak_labels.prompt_client import PromptClient, PromptConfig
 

@@ -1,25 +1,18 @@
-"""Labeling functions and what they see: `LabelingFunction`, `ItemBatch`, and the loader of a user's file.
+"""Labeling functions and what they see: `LabelingFunction` and `ItemBatch`.
 
 A function maps a batch of items to votes, at once over whole columns or, for Snorkel's objects, row by row. Class
 names become class numbers through the batch, so that a function is written once and serves any order of classes.
 Snorkel is never imported here: it costs two seconds, and only a file that uses it has to pay them.
 """
 
-import ast
 import dataclasses
-import importlib.util
 import json
 import sys
-import traceback
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from functools import cached_property
-from hashlib import sha256
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from textwrap import shorten
-from types import CodeType, ModuleType
 from typing import Any, cast
 
 import numpy as np
@@ -29,7 +22,6 @@ import pyarrow as pa
 from warehouse import SettingsError
 from warehouse.spelling import perhaps_meant
 from weak_labels import arguments
-from weak_labels.beside import importable, own_modules
 from weak_labels.fingerprint import fingerprint
 
 ABSTAIN = -1
@@ -244,53 +236,6 @@ class LabelingFunction:
         return self.kind in ("vectorized", "snorkel", "model", "sql")
 
 
-def load_functions(path: Path | str, classes: Sequence[str]) -> list[LabelingFunction]:
-    """The labeling functions of a Python file, in the order of their definition.
-
-    Collected are module variables that hold a `LabelingFunction` or one of Snorkel's, then those in a list named
-    `functions` that have no variable of their own. A function without a name takes its variable's.
-
-    Args:
-        path: the file; modules beside it can be imported by it.
-        classes: class names of the project.
-
-    Raises:
-        SettingsError: the file is missing, raises, holds no function, repeats a name or a variable, or votes for an
-            unknown class.
-    """
-    path = Path(path).absolute()
-    if not path.is_file():
-        raise SettingsError(f"There is no file of labeling functions at {path}. Name one in [weak_labels] functions.")
-    with own_modules(path.parent):
-        module = _run_file(path)
-        found: list[LabelingFunction] = []
-        known: set[int] = set()
-        listed = getattr(module, "functions", [])
-        unnamed = listed if isinstance(listed, list | tuple) else []
-        members = [*vars(module).items(), *(("", thing) for thing in unnamed)]
-        for variable, thing in members:
-            if id(thing) in known:
-                continue
-            function = _as_function(thing, as_loaded=False)  # processes that load the file anew will call it
-            if function is None:
-                continue
-            known.add(id(thing))
-            name = str(function.name or variable)
-            if not name:
-                raise SettingsError(
-                    f"{path}: a {function.kind} function in the list 'functions' has no name; give it name=."
-                )
-            found.append(dataclasses.replace(function, name=name, source=path, made_of=()))
-    _check_none_lost(path, {variable for variable, thing in vars(module).items() if _is_function(thing)})
-    if not found and getattr(module, "functions", None) != []:
-        raise SettingsError(
-            f"{path} defines no labeling function. Write one, such as: about_sports = keywords('sports', ['match']); "
-            "to go without, write: functions = []"
-        )
-    check_functions(found, classes, where=str(path))
-    return found
-
-
 def check_functions(functions: Sequence[Any], classes: Sequence[str], *, where: str) -> list[LabelingFunction]:
     """Refuse functions without a name, with one used twice or no time, or that vote for a class which does not exist.
 
@@ -352,7 +297,7 @@ def as_function(given: Any, where: str) -> LabelingFunction:
     Raises:
         SettingsError: it is none of these.
     """
-    function = _as_function(given, as_loaded=True)
+    function = to_function(given, as_loaded=True)
     if function is None:
         raise SettingsError(
             f"{where}: {given!r} is no labeling function. Make one with keywords, regex, @vectorized(...) or "
@@ -366,14 +311,23 @@ def names_another(number: int, classes: Sequence[str]) -> bool:
     return classes[number] != str(number) and str(number) in classes
 
 
-def _is_function(thing: object) -> bool:
+def is_function(thing: object) -> bool:
+    """Whether a thing is a `LabelingFunction` or one of Snorkel's."""
     snorkel: Any = sys.modules.get("snorkel.labeling.lf.core")
     return isinstance(thing, LabelingFunction) or (snorkel is not None and isinstance(thing, snorkel.LabelingFunction))
 
 
-def _as_function(thing: object, *, as_loaded: bool) -> LabelingFunction | None:
-    """The labeling function that a thing is, with the version of what its code refers to by now; None for no such."""
-    if not _is_function(thing):
+def to_function(thing: object, *, as_loaded: bool) -> LabelingFunction | None:
+    """The labeling function that a thing is, with the version of what its code refers to by now.
+
+    Args:
+        thing: anything, such as a variable of a module.
+        as_loaded: see `fingerprint`.
+
+    Returns:
+        None where it is neither a `LabelingFunction` nor one of Snorkel's.
+    """
+    if not is_function(thing):
         return None
     if isinstance(thing, LabelingFunction):
         made_of = thing.made_of
@@ -389,67 +343,3 @@ def _as_function(thing: object, *, as_loaded: bool) -> LabelingFunction | None:
         description=(getattr(code, "__doc__", None) or "").strip(),
         by_row=True,
     )
-
-
-def _check_none_lost(path: Path, variables: set[str]) -> None:
-    """Refuse a variable that is bound to a function after another one, of which nothing would be left.
-
-    An earlier value that the file reads in between, as for the list `functions`, is not lost.
-    """
-    bound: dict[str, int] = {}
-    for statement in ast.parse(path.read_bytes()).body:
-        for node in ast.walk(statement):
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-                bound.pop(node.id, None)
-        names: list[str] = []
-        if isinstance(statement, ast.FunctionDef) and statement.decorator_list:
-            names = [statement.name]
-        elif isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Call):
-            names = [target.id for target in statement.targets if isinstance(target, ast.Name)]
-        for name in variables.intersection(names):
-            if name in bound:
-                raise SettingsError(
-                    f"{path}:{statement.lineno}: '{name}' is defined in line {bound[name]} already, and only the last "
-                    "one would vote. Rename one of them."
-                )
-            bound[name] = statement.lineno
-
-
-class _Loader(SourceFileLoader):
-    """Compiles the file each time. What Python keeps of it in `__pycache__` is believed by size and second, and a power
-    cut may leave a part of it, at which every run would stop.
-    """
-
-    def get_code(self, fullname: str) -> CodeType:
-        return self.source_to_code(self.get_data(self.path), self.path)
-
-
-def _run_file(path: Path) -> ModuleType:
-    name = f"siftline_functions_{sha256(str(path).encode()).hexdigest()[:12]}"
-    spec = importlib.util.spec_from_file_location(name, path, loader=_Loader(name, str(path)))
-    assert spec is not None, path
-    assert spec.loader is not None, path
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # Snorkel's preprocessors copy rows in a way that looks their classes up here
-    with importable(path.parent), redirect_stdout(sys.stderr):  # what it prints must not mix with what a command prints
-        try:
-            spec.loader.exec_module(module)
-        except (Exception, SystemExit) as error:
-            del sys.modules[name]
-            raise SettingsError(f"{_where(error, path)}: {_in_words(error)}") from error
-    return module
-
-
-def _where(error: BaseException, path: Path) -> str:
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.filename}:{error.lineno}"
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
-    return f"{path}:{lines[-1]}" if lines else str(path)
-
-
-def _in_words(error: BaseException) -> str:
-    if isinstance(error, SettingsError):
-        return str(error)
-    if isinstance(error, SyntaxError):
-        return f"SyntaxError: {error.msg}"
-    return f"{type(error).__name__}: {error}"

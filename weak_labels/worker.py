@@ -24,7 +24,8 @@ import pyarrow as pa
 from warehouse import SettingsError, matrix_to_list_array
 from warehouse.reader import list_column_to_matrix
 from weak_labels.calls import MISSING, WHOLE_FUNCTION, Fault, Limits, Outcome, Rows, call_function
-from weak_labels.functions import ItemBatch, LabelingFunction, load_functions
+from weak_labels.function_file import load_functions
+from weak_labels.functions import ItemBatch, LabelingFunction
 
 _ALIVE_EVERY_S = 0.5
 

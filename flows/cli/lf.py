@@ -20,7 +20,7 @@ from warehouse.read import check_condition
 from warehouse.reader import Reader
 from warehouse.rounding import percent
 from weak_labels.apply import VoteConfig
-from weak_labels.functions import load_functions
+from weak_labels.function_file import load_functions
 from weak_labels.preview import preview
 from weak_labels.report import FunctionFigures, Report, lf_report
 from weak_labels.suggest import SuggestConfig, suggest, write

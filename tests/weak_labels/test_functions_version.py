@@ -11,7 +11,8 @@ import pytest
 
 from tests.weak_labels.lf_helpers import CLASSES, write_functions
 from weak_labels import keywords, nearest, regex, vectorized
-from weak_labels.functions import check_functions, load_functions
+from weak_labels.function_file import load_functions
+from weak_labels.functions import check_functions
 
 BASE = """
 import functools
@@ -236,7 +237,7 @@ def test_version_is_the_same_in_another_process_and_folder(tmp_path: Path) -> No
     path = write_functions(elsewhere, BASE)
     code = (
         "import logging; logging.getLogger('another'); "
-        "from pathlib import Path; from weak_labels.functions import load_functions; "
+        "from pathlib import Path; from weak_labels.function_file import load_functions; "
         f"print({{f.name: f.version for f in load_functions(Path({str(path)!r}), {CLASSES!r})}})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -400,7 +401,7 @@ def f(batch):
 """
     path = write_functions(tmp_path, source)
     code = (
-        "from pathlib import Path; from weak_labels.functions import load_functions; "
+        "from pathlib import Path; from weak_labels.function_file import load_functions; "
         f"print(load_functions(Path({str(path)!r}), {CLASSES!r})[0].version)"
     )
     found = {

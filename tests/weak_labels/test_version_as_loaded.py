@@ -8,7 +8,7 @@ import pytest
 
 from tests.weak_labels.lf_helpers import CLASSES, write_functions
 from weak_labels import fingerprint
-from weak_labels.functions import load_functions
+from weak_labels.function_file import load_functions
 
 
 def test_each_module_that_was_not_imported_has_a_text_of_its_own(tmp_path: Path) -> None:

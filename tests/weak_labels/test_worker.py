@@ -9,7 +9,7 @@ import numpy as np
 
 from tests.weak_labels.lf_helpers import CLASSES, batch, write_functions
 from weak_labels.calls import Limits
-from weak_labels.functions import load_functions
+from weak_labels.function_file import load_functions
 from weak_labels.worker import Worker
 
 SOURCE = """
