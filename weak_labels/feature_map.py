@@ -40,6 +40,8 @@ PRIOR_POWER = 0.75
 MOST_ROWS = 20_000
 """Items that variances are estimated from; more would not change them."""
 CHUNK = 8_192
+ROUNDING = 1e-12
+"""Variance that the rounding of equal mapped vectors may leave."""
 SAME = 0.9999
 """Cosine from which a landmark is the item itself, or its double, and says nothing new of it."""
 
@@ -69,7 +71,8 @@ class FeatureMap:
         """Learn the map from vectors alone.
 
         No mean is taken away: by what all vectors share, people's labels move a class as a whole. The mean square of
-        the distances of mapped vectors from their mean is 1. Vectors that do not differ are left as they are.
+        the distances of mapped vectors from their mean is 1. Vectors that do not differ, or not once they are mixed,
+        are left as they are.
 
         Args:
             vectors: of the items that may be learned from [N, D], unit rows; N may be 0.
@@ -79,13 +82,15 @@ class FeatureMap:
         """
         vectors = _checked(vectors)
         landmarks_LD, rows_ND = _some(vectors, LANDMARKS), _some(vectors, MOST_ROWS)
-        if not (rows_ND != rows_ND[:1]).any():
+        if not len(rows_ND):
             return cls.identity(rows_ND.shape[1])
         with one_core():  # equal bits on any number of cores
             mixed_ND = _mixed(rows_ND, landmarks_LD).astype(np.float64)
             apart_ND = mixed_ND - mixed_ND.mean(axis=0)
             variance_D, axes_DD = np.linalg.eigh(apart_ND.T @ apart_ND / len(apart_ND))
             variance_D = np.maximum(variance_D, 0.0)
+            if variance_D.sum() < ROUNDING:
+                return cls.identity(rows_ND.shape[1])
             prior_D = (variance_D + variance_D.mean()) ** PRIOR_POWER
             stretch_DD = (axes_DD * np.sqrt(prior_D / (variance_D @ prior_D))) @ axes_DD.T
         return cls(landmarks_LD, stretch_DD.astype(np.float32))

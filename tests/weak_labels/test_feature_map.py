@@ -127,3 +127,9 @@ def test_vectors_that_are_not_of_length_1_are_refused() -> None:
     half = vectors.astype(np.float16)
     half[5] = 0.0
     assert seen_by.of(half).shape == vectors.shape
+
+
+def test_one_vector_among_zeros_is_left_as_it_is() -> None:
+    vectors = np.zeros((5, 64), np.float32)
+    vectors[2] = groups(1, seed=0)[0]
+    np.testing.assert_array_equal(FeatureMap.fit(vectors).of(vectors), vectors)
