@@ -12,6 +12,7 @@ from typing import Any, cast
 from active.service import LABEL, LONGEST_S, Answer
 from warehouse import ServiceRefused
 from warehouse.files import replaced_file
+from warehouse.rights import file_mode
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
 
@@ -100,11 +101,13 @@ def in_words(value: Any) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file whole; the people who could read it still can."""
+    """Replace a file whole; the people who could read it still can. A new one is as open to a group as its folder."""
     with replaced_file(path, among_many=True) as temporary:
         temporary.write_text(text, "utf-8")
         if path.is_file():
             _open_alike(path, temporary)
+        else:
+            temporary.chmod(file_mode(path.parent))
 
 
 def _open_alike(before: Path, after: Path) -> None:

@@ -22,6 +22,7 @@ from warehouse.errors import WarehouseError, without_secrets
 from warehouse.extensions import open_duckdb
 from warehouse.files import replaced_file, sha256_of
 from warehouse.location import Location, locate
+from warehouse.rights import file_mode, private_files
 from warehouse.store import FILES, holds_data
 
 _DIGEST = re.compile("[0-9a-f]{64}")
@@ -75,6 +76,7 @@ def note_all(cursor: duckdb.DuckDBPyConnection, location: Location) -> None:
     if noted.keys() - needed:
         with replaced_file(_path(location)) as file:
             file.write_text("".join(_line(noted[name], name) for name in sorted(noted.keys() & needed)), "utf-8")
+            file.chmod(file_mode(location.folder))
     _append(location, sorted(needed - noted.keys()))
 
 
@@ -179,7 +181,8 @@ def _append(location: Location, names: Iterable[str]) -> None:
     lines = "".join(_hashed(location, names))
     if not lines:
         return
-    handle = os.open(_path(location), os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+    with private_files(location.folder):
+        handle = os.open(_path(location), os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o660)
     with os.fdopen(handle, "r+b") as file:
         if file.seek(0, os.SEEK_END) and file.seek(-1, os.SEEK_END) and file.read(1) != b"\n":
             lines = "\n" + lines  # a crash cut the last line short

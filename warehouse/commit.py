@@ -22,13 +22,13 @@ import pyarrow as pa
 
 from warehouse.away import closing, server_fault
 from warehouse.checksums import note
-from warehouse.connection import private_files
 from warehouse.disk import disk_full, no_leftovers
 from warehouse.durable import NewFiles
 from warehouse.errors import CommitFailed, Overtaken, ServerAway, Terminal, WarehouseError, without_secrets
 from warehouse.hashing import combine, hash_rows
 from warehouse.location import Location
 from warehouse.locks import Sure, WriteLock
+from warehouse.rights import private_files
 from warehouse.schema import TABLE_BY_NAME, rows_in_words
 from warehouse.stage import Append, Delete, Stage, Upsert, Write, newest
 
@@ -158,7 +158,7 @@ def under_lock(
     """
 
     def locked() -> Result:
-        with lock.held() as sure, private_files(), no_leftovers(new_cursor, location):
+        with lock.held() as sure, private_files(location.folder), no_leftovers(new_cursor, location):
             try:
                 return attempt(sure)
             except duckdb.Error as error:

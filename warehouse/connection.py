@@ -6,9 +6,8 @@ searched for them.
 """
 
 import os
-import threading
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import duckdb
@@ -22,6 +21,7 @@ from warehouse.forked import refuse_open_before_fork
 from warehouse.hung_server import watch
 from warehouse.location import Location, locate
 from warehouse.quoting import quote
+from warehouse.rights import private_files
 from warehouse.store import create_secret, has_files, refuse_files_elsewhere
 from warehouse.stored_sql import refuse_foreign_sql
 
@@ -43,8 +43,10 @@ def check_present(location: Location, *, create: bool) -> None:
 
     Raises:
         WarehouseNotFound: there is no warehouse.
-        WarehouseError: there are data files, but the catalogue is gone or empty.
+        WarehouseError: there are data files, but the catalogue is gone or empty; or this user may not look.
     """
+    if location.dsn is None and location.folder.is_dir() and not os.access(location.folder, os.R_OK | os.X_OK):
+        raise _not_allowed(location)
     # An empty file is a catalogue that was cut to nothing, or one whose making was cut short.
     if location.dsn is not None or (location.catalog_file.is_file() and location.catalog_file.stat().st_size):
         return
@@ -125,7 +127,9 @@ def connect(
         if location.dsn is None:
             if busy := catalog_locked(text, location.catalog_file):
                 raise busy from None
-            raise _not_allowed(location) or _none_yet(location, text) or _unreadable(location, text) from None
+            if not all(os.access(path, os.R_OK | os.W_OK) for path in (location.folder, location.catalog_file)):
+                raise _not_allowed(location) from None
+            raise _none_yet(location, text) or _unreadable(location, text) from None
         if fault := server_fault(text):
             raise fault from None
         raise _none_yet(location, text) or WarehouseError(
@@ -155,14 +159,12 @@ def _refuse_damaged(connection: duckdb.DuckDBPyConnection, location: Location) -
         raise _unreadable(location, f"it is damaged ({'; '.join(faults)})")
 
 
-def _not_allowed(location: Location) -> WarehouseError | None:
-    """The error for a catalogue that is well but closed to this user; None where the right to write is there."""
-    if all(os.access(path, os.R_OK | os.W_OK) for path in (location.folder, location.catalog_file)):
-        return None
+def _not_allowed(location: Location) -> WarehouseError:
+    """The error for a catalogue that is well but closed to this user."""
     return WarehouseError(
         f"{location.folder} and {location.catalog_file.name} in it cannot be written to by this user, and its SQLite "
-        "needs that for reading too. That is no sign of damage: ask for the right to write, or copy the whole project "
-        "to a folder of your own and work there."
+        "needs that for reading too. That is no sign of damage: let its owner open it to your group "
+        "(docs/operations.md, Other accounts), or copy the whole project to a folder of your own and work there."
     )
 
 
@@ -190,7 +192,7 @@ def _attach(
     at: int | None = None,
 ) -> int | None:
     # A reader makes no file but SQLite's log, which has the rights of its catalogue whatever the mask.
-    with nullcontext() if read_only else private_files():
+    with nullcontext() if read_only else private_files(location.folder):
         connection.execute(attach_statement(location, read_only=read_only, at=at))
     connection.execute("BEGIN TRANSACTION")
     connection.execute("USE lake")  # reads the catalogue
@@ -224,29 +226,3 @@ def attach_statement(place: Path | Location, *, read_only: bool, at: int | None 
     if at is not None:
         options.append(f"SNAPSHOT_VERSION {at}")
     return f"ATTACH {quote(target)} AS {name} ({', '.join(options)})"
-
-
-_umask = threading.Lock()
-_private = 0
-_outside = 0o022
-
-
-@contextmanager
-def private_files() -> Generator[None]:
-    """Files and folders made in this block are their owner's only: 0600 and 0700.
-
-    DuckDB has no setting for it. The mask is the whole process's, so files that other threads make in the meantime are
-    private too.
-    """
-    global _private, _outside
-    with _umask:
-        if _private == 0:
-            _outside = os.umask(0o077)
-        _private += 1
-    try:
-        yield
-    finally:
-        with _umask:
-            _private -= 1
-            if _private == 0:
-                os.umask(_outside)

@@ -19,7 +19,6 @@ from warehouse.answers import NO_CLASS
 from warehouse.away import server_fault
 from warehouse.checksums import verify
 from warehouse.commit import siftline_version
-from warehouse.connection import private_files
 from warehouse.errors import SettingsError
 from warehouse.files import sha256_of, sync
 from warehouse.formats import rows_of, write_csv, write_json, write_parquet
@@ -27,6 +26,7 @@ from warehouse.interrupts import stopped_with_us, stream
 from warehouse.location import Location
 from warehouse.read import check_condition, connect, connect_for_people
 from warehouse.reader import Reader
+from warehouse.rights import private_files
 from warehouse.scratch import collect, scratch_folder
 from warehouse.snapshots import At
 

@@ -15,7 +15,7 @@ import duckdb
 
 from warehouse.away import close, closing, server_fault
 from warehouse.commit import land, plan, retried
-from warehouse.connection import check_present, connect, private_files
+from warehouse.connection import check_present, connect
 from warehouse.disk import disk_full
 from warehouse.errors import ServerAway, WarehouseError
 from warehouse.forked import refuse_of_another_process
@@ -23,6 +23,7 @@ from warehouse.location import Location, locate
 from warehouse.locks import writable
 from warehouse.migrations import check_schema, connect_checked, migrate, schema_version
 from warehouse.reader import Reader
+from warehouse.rights import private_files
 from warehouse.schema import TABLE_BY_NAME, TABLES
 from warehouse.stage import Stage, StageResult, Write, last_token
 from warehouse.store import holds_data
@@ -58,7 +59,9 @@ class Lake:
         with writable(self.path):
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.lock = self.location.write_lock()
-        with self.lock.held(), private_files():
+        with self.lock.held(), private_files(self.path):
+            if self.location.dsn is None and not os.path.lexists(self.catalog):
+                self.catalog.touch(0o660)  # SQLite lets no group write to what it makes itself
             self._connection = connect(self.location, read_only=False)
             retried(self._bring_schema, self.location)
 

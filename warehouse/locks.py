@@ -24,6 +24,7 @@ from warehouse.errors import WarehouseBusy, WarehouseError, without_secrets
 from warehouse.extensions import open_duckdb
 from warehouse.hung_server import watch
 from warehouse.quoting import quote
+from warehouse.rights import file_mode
 
 TIMEOUT_S = 300.0
 _ADVISORY_KEY = 0x51F7_11E0  # one warehouse per PostgreSQL database, so one number is enough
@@ -57,7 +58,8 @@ class FolderLock:
     """
 
     def __init__(self, folder: Path, *, timeout_s: float = TIMEOUT_S) -> None:
-        self._lock = FileLock(str(folder / "write.lock"), timeout=timeout_s, mode=0o600)
+        self._mode = file_mode(folder)
+        self._lock = FileLock(str(folder / "write.lock"), timeout=timeout_s, mode=self._mode)
         self._owner = folder / "write.owner"
         self._timeout_s = timeout_s
 
@@ -78,7 +80,7 @@ class FolderLock:
             facts = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now(UTC).isoformat()}
             with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
                 self._owner.unlink(missing_ok=True)  # in a folder from somebody else it may be a link to any file
-                with os.fdopen(os.open(self._owner, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as note:
+                with os.fdopen(os.open(self._owner, os.O_WRONLY | os.O_CREAT | os.O_EXCL, self._mode), "w") as note:
                     json.dump(facts, note)
             yield lambda: None
         finally:

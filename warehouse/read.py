@@ -4,6 +4,7 @@ This is the door for data scientists. What it gives is a `Reader`: one snapshot 
 pipeline that writes.
 """
 
+import os
 import re
 from pathlib import Path
 
@@ -109,6 +110,7 @@ def _folder(path: Path | str | Location) -> Path | Location:
         return path
     folder = folder_of(path).absolute()
     inside = folder / "lake"
-    if not (folder / "catalog.sqlite").is_file() and (inside / "catalog.sqlite").is_file():
+    # os.path, as pathlib raises at a folder that this user may not look into, which is told when it is opened.
+    if not os.path.isfile(folder / "catalog.sqlite") and os.path.isfile(inside / "catalog.sqlite"):
         raise WarehouseNotFound(f"{folder} is not a warehouse, but the folder {inside} in it is; name that one.")
     return folder

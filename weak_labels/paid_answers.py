@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from warehouse import SettingsError
-from warehouse.connection import private_files
+from warehouse.rights import private_files
 from weak_labels.calls import NotAVote
 
 _TABLES = ("answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL, cost REAL NOT NULL)", "requests (cost REAL NOT NULL)")

@@ -268,9 +268,9 @@ def show_queue(root: Path, limit: int) -> None:
 
 
 def _answer_here(root: Path, settings: Settings) -> str | None:
-    """The command that answers in the terminal, where the tasks are files."""
+    """The command that answers in the terminal, where the tasks are files that this user may open."""
     elsewhere = settings.annotate.service == "label-studio" or os.environ.get("LABEL_STUDIO_URL")
-    here = not elsewhere and (root / settings.annotate.folder).is_dir()
+    here = not elsewhere and os.access(root / settings.annotate.folder, os.R_OK | os.W_OK | os.X_OK)
     return f"To answer them here: siftline answer{project_hint(root)}" if here else None
 
 

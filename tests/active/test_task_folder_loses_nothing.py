@@ -220,6 +220,12 @@ def modes(folder: TaskFolder) -> tuple[int, set[int]]:
     return stat.S_IMODE(folder.path.stat().st_mode), {stat.S_IMODE(p.stat().st_mode) for p in folder.path.iterdir()}
 
 
+def test_a_new_task_is_as_open_to_a_group_as_its_folder_is(folder: TaskFolder) -> None:
+    folder.path.chmod(0o2770)
+    folder.push([task("i00009")])
+    assert stat.S_IMODE((folder.path / f"{folder.task_id('i00009')}.json").stat().st_mode) == 0o660
+
+
 def test_a_folder_that_an_earlier_siftline_opened_to_everybody_is_closed_once(folder: TaskFolder) -> None:
     folder.path.chmod(0o755)
     for path in folder.path.iterdir():

@@ -55,7 +55,7 @@ def test_a_folder_that_may_not_be_written_to_is_not_called_damaged(tmp_path: Pat
         stage.commit([Append("classes", classes("a"))])
     told = with_read_only([place], LOOK, str(place))
     to_read, to_write, to_make = told.splitlines()
-    assert "no sign of damage: ask for the right to write" in to_read
+    assert "no sign of damage: let its owner open it to your group" in to_read
     assert "cannot be written to by this user (Read-only file system)" in to_write
     assert "Ask for the right to write" in to_write
     assert f"{place / 'new'} cannot be written to by this user (Read-only file system)" in to_make
