@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from active.explore import EXPLORED, is_explored
 from active.import_labels import ELSEWHERE
+from active.pool import SUGGESTED
 from active.quality import SUSPICIOUS, Suspect, suspects
 from features.index import VectorIndex
 from warehouse import Delete, Lake, Reader, SettingsError, StageResult, Upsert
@@ -154,7 +155,7 @@ def _rows(reader: Reader, project: str) -> dict[str, dict[str, Any]]:
                i.split = 'train' AS train,
                coalesce(p.confidence, 0) AS new_confidence,
                CASE WHEN k.multi_label THEN -1 ELSE coalesce(p.class_id, -1) END AS new_prediction,
-               CASE WHEN k.multi_label THEN p.class_ids END AS new_predictions
+               {SUGGESTED} AS new_predictions
         FROM queue q JOIN items i ON i.item_id = q.item_id
         LEFT JOIN latest_predictions p ON p.item_id = q.item_id
         CROSS JOIN (SELECT bool_or(multi_label) AS multi_label FROM classes) k
@@ -278,6 +279,7 @@ def _doubt(suspect: Suspect, names: list[str]) -> str:
 def _planned(row: dict[str, Any], why: Why, reason: str) -> dict[str, Any]:
     """The row of the queue for the new task; an edited text gets a suggestion, that of the model for the new text."""
     edited = why == "edited"
+    suggests = edited and (row["new_prediction"] >= 0 or row["new_predictions"] is not None)
     if row["state"] == "planned":
         reason = row["reason"]
     elif is_explored(row["reason"]):
@@ -290,6 +292,6 @@ def _planned(row: dict[str, Any], why: Why, reason: str) -> dict[str, Any]:
         "reason": reason,
         "prediction": row["new_prediction"] if edited else -1,
         "predictions": row["new_predictions"] if edited else None,
-        "confidence": row["new_confidence"] if edited else 0.0,
+        "confidence": row["new_confidence"] if suggests else 0.0,
     }
     return {key: value for key, value in planned.items() if key not in ("now", "train") and not key.startswith("new_")}

@@ -28,6 +28,14 @@ MANY = 20
 cases, so what is missing from them is rare."""
 ANSWERED = f"coalesce(q.hash = {sent_hash(shown_keys('q.hash'))}, false)"
 """There, whether enough people have seen an item as it is now: without a label it was skipped."""
+UNTAUGHT = """
+        SELECT class_id FROM classes
+        WHERE class_id NOT IN (SELECT vote FROM lf_votes)
+          AND class_id NOT IN (SELECT unnest(class_ids) FROM gold_labels)
+"""
+"""The classes that no vote and no label names: in a multi-label project the end model says no to them, of all items."""
+SUGGESTED = f"CASE WHEN k.multi_label AND (p.class_ids <> [] OR NOT EXISTS ({UNTAUGHT})) THEN p.class_ids END"
+"""What the predictions `p` suggest in a multi-label project: not that no class fits while there are such classes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +56,7 @@ class Pool:
         skipped: places of those of the queued ones that enough people have seen and nobody labelled, ascending.
         multi_label: an item may have several classes or none; `predicted` and `weak` then hold a probability of its own
             for each class.
+        untaught: in a multi-label project the classes of `UNTAUGHT`, ascending.
 
     Raises:
         SettingsError: votes, weak labels, predictions or places do not fit the items and classes.
@@ -65,6 +74,7 @@ class Pool:
     queued: Rows
     skipped: Rows = field(default_factory=lambda: np.empty(0, np.int64))
     multi_label: bool = False
+    untaught: Rows = field(default_factory=lambda: np.empty(0, np.int64))
 
     def __post_init__(self) -> None:
         shape = (len(self.item_ids), len(self.class_names))
@@ -175,7 +185,12 @@ def read_pool(reader: Reader, indexed: Sequence[str]) -> Pool:
         queued=np.flatnonzero(queued & ~labelled),
         skipped=np.flatnonzero(answered & ~labelled),
         multi_label=multi_label,
+        untaught=_untaught(reader) if multi_label else np.empty(0, np.int64),
     )
+
+
+def _untaught(reader: Reader) -> Rows:
+    return np.array([class_id for (class_id,) in reader.rows(f"{UNTAUGHT} ORDER BY class_id")], np.int64)
 
 
 def _probabilities(table: pa.Table, name: str, classes: int, *, missing: float) -> Floats:

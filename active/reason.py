@@ -18,6 +18,8 @@ from warehouse.side_by_side import side_by_side
 SURE = 0.5
 CLOSE = 0.9
 NEARLY_ALL = 0.995
+FEW = 3
+"""Classes that are named where the model has not learned them; more are counted."""
 NEAR = "close to one already labelled or queued"
 ALIKE = "all labels so far are the same, so what is unlike them is worth most"
 WORTH_SAYING = 0.00005
@@ -131,13 +133,22 @@ def _prediction(pool: Pool, row: int) -> str:
 
 
 def _sets(pool: Pool, row: int) -> str:
-    """What the model says in a multi-label project: the class that it is least sure about, else all classes."""
+    """What the model says of sets: the class it is least sure about, else all of them; and what it has not learned."""
     probs = pool.predicted[row]
-    least_sure = int(np.abs(probs - 0.5).argmin())
+    least_sure, said = int(np.abs(probs - 0.5).argmin()), np.flatnonzero(probs >= 0.5)
     if abs(2 * probs[least_sure] - 1) < SURE:
-        return f"the model is unsure whether {_name(pool, least_sure)} fits ({probs[least_sure]:.0%})"
-    said = np.flatnonzero(probs >= 0.5)
-    return f"the model says {_named(pool, said)}" if len(said) else "the model says that no class fits"
+        told = f"the model is unsure whether {_name(pool, least_sure)} fits ({probs[least_sure]:.0%})"
+    elif len(said):
+        told = f"the model says {_named(pool, said)}"
+    elif len(pool.untaught):
+        told = "no class that the model has learned fits"
+    else:
+        told = "the model says that no class fits"
+    if not len(pool.untaught):
+        return told
+    few = len(pool.untaught) <= FEW
+    what = _named(pool, pool.untaught) if few else f"{len(pool.untaught)} of the {len(pool.class_names)} classes"
+    return f"{told}; it has not learned {what} yet"
 
 
 def _named(pool: Pool, classes: Rows) -> str:

@@ -251,6 +251,8 @@ def _queue_rows(config: SelectConfig, pool: Pool, pick: Pick, cycle: int, reason
     item_ids = [pool.item_ids[row] for row in pick.rows]
     columns: dict[str, object] = {}
     if pool.multi_label:
+        if len(pool.untaught):  # it says no to them whatever they are, so that no class fits is not for it to say
+            known = known & (probs >= 0.5).any(axis=1)
         suggested = [
             np.flatnonzero(row >= 0.5).tolist() if said else None for row, said in zip(probs, known, strict=True)
         ]

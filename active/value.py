@@ -207,7 +207,7 @@ def estimate_values(lake: Lake, index: VectorIndex, config: ValueConfig, progres
     """
     params = {"neighbors": config.neighbors}
     inputs = ("items", "vectors", "weak_labels", "predictions", "annotations", "annotator_skills")
-    with lake.stage("value", version=9, inputs=inputs, params=params) as stage:
+    with lake.stage("value", version=10, inputs=inputs, params=params) as stage:
         if stage.done:
             return stage.result()
         if not len(index):

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from active.explore import score_fair_sample
+from active.pool import UNTAUGHT
 from active.quality import FOLDS
 from active.select import NOTHING_LEFT
 from active.task_folder import TaskFolder
@@ -210,8 +211,7 @@ def _contradicted(reader: Reader) -> str:
 def _untaught(reader: Reader) -> str:
     """The classes that neither votes nor labels name, where votes tell others apart: of several classes one may."""
     rows = reader.rows(
-        "SELECT name FROM classes WHERE class_id NOT IN (SELECT vote FROM lf_votes) AND class_id NOT IN "
-        "(SELECT unnest(class_ids) FROM gold_labels) AND (SELECT count(DISTINCT vote) FROM lf_votes) > "
+        f"SELECT name FROM classes WHERE class_id IN ({UNTAUGHT}) AND (SELECT count(DISTINCT vote) FROM lf_votes) > "
         "(SELECT if(bool_or(multi_label), 0, 1) FROM classes) ORDER BY class_id"
     )
     return " or ".join(f"'{name}'" for (name,) in rows)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from active.explore import FairScore, score_fair_sample
+from active.pool import SUGGESTED
 from flows.report.in_use import belief_in_weak_labels, json_object, latest_counts, scored_before, unread_share
 from flows.report.sample import TEXT_CHARS, MapItems, Row, read_map_items
 from warehouse.reader import Reader
@@ -381,7 +382,7 @@ def _queue(reader: Reader) -> tuple[bool, int, list[Row]]:
         reader,
         f"SELECT v.item_id, '' AS state, v.cycle, v.value, v.reason, {text}, p.confidence, "
         "CASE WHEN NOT k.multi_label THEN p.class_id END AS prediction, "
-        "CASE WHEN k.multi_label THEN p.class_ids END AS predictions "
+        f"{SUGGESTED} AS predictions "
         f"{valued} LEFT JOIN latest_predictions p ON p.item_id = v.item_id "
         "CROSS JOIN (SELECT coalesce(bool_or(multi_label), false) AS multi_label FROM classes) k "
         f"{open_ones} ORDER BY v.value DESC, v.item_id LIMIT {QUEUE_ROWS}",

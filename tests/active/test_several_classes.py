@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from active.ask_again import AskAgainConfig, ask_again
 from active.consensus import accuracies, consensus, krippendorff_alpha, read_opinions
 from active.label_config import Page, fits, label_config, updated
 from active.outbox import QueueConfig
@@ -16,13 +17,16 @@ from active.pool import Pool
 from active.push import push
 from active.queue import collect
 from active.reason import reasons
-from active.select import check_multi_label
+from active.select import SelectConfig, check_multi_label, select
 from active.service import Task
 from active.strategies import SINGLE_LABEL, STRATEGIES
 from active.task_folder import TaskFolder
-from active.value import conflict, narrowness
+from active.value import ValueConfig, conflict, estimate_values, narrowness
 from features.ingest import IngestConfig, ingest
 from features.sources import SourceConfig
+from tests.active.pools import CLASSES as SMALL_CLASSES
+from tests.active.pools import sets, small_pool
+from tests.active.test_ask_again import change_text, no_index
 from tests.active.test_consensus import say
 from tests.warehouse.test_sets_of_classes import several
 from warehouse import Lake, SettingsError, Upsert
@@ -77,9 +81,65 @@ def test_the_reason_names_what_is_open() -> None:
     assert "2 functions vote a and b; the model is unsure whether b fits (55%)" in said[0]
     assert "the model says a and b" in said[1]
     assert "the model says that no class fits" in said[2]
+    first = dataclasses.replace(three, untaught=np.array([2]))
+    said = reasons(first, np.zeros(3, np.int64), zeros, zeros, np.arange(3)).to_pylist()
+    assert "the model is unsure whether b fits (55%); it has not learned c yet" in said[0]
+    assert "no class that the model has learned fits; it has not learned c yet" in said[2]
+    many = dataclasses.replace(first, class_names=[*"abcde"], untaught=np.arange(1, 5), **{
+        name: np.pad(getattr(first, name), ((0, 0), (0, 2))) for name in ("votes", "weak", "predicted")
+    })  # fmt: skip
+    said = reasons(many, np.zeros(3, np.int64), zeros, zeros, np.arange(3)).to_pylist()
+    assert "it has not learned 4 of the 5 classes yet" in said[2]
     named = dataclasses.replace(three, class_names=["two-factor and log in", "b", "c"])
     said = reasons(named, np.zeros(3, np.int64), zeros, zeros, np.arange(3)).to_pylist()
     assert "2 functions vote 'two-factor and log in' and b;" in said[0]
+
+
+def test_a_task_does_not_suggest_that_no_class_fits_while_the_model_has_not_learned_one(
+    lake: Lake, tmp_path: Path
+) -> None:
+    """Of a class that no vote and no label names the end model says no, of all items: people agreed with that."""
+    vectors, has = sets(30)
+    predicted = np.where(has & [True, True, False], 0.97, 0.02)
+    small = small_pool(lake, tmp_path, vectors, predicted, votes={0: [0], 1: [1]}, multi_label=True)
+    estimate_values(lake, small.index(), ValueConfig())
+    select(lake, small.index(), SelectConfig(project="p", batch=12, budget=30, strategy="random"))
+    folder = TaskFolder(tmp_path / "tasks", "p", multi_label=True)
+    config = QueueConfig(project="p", classes=SMALL_CLASSES, multi_label=True)
+    push(lake, folder, config)
+
+    def asked() -> list[dict[str, Any]]:
+        with lake.read() as reader:
+            return reader.arrow(
+                "SELECT q.*, p.class_ids FROM queue q JOIN latest_predictions p USING (item_id)"
+            ).to_pylist()
+
+    rows = asked()
+    assert {bool(row["class_ids"]) for row in rows} == {True, False}
+    for row in rows:
+        assert row["predictions"] == (row["class_ids"] or None)
+        assert (row["confidence"] > 0) == bool(row["class_ids"])
+        assert "; it has not learned ship yet" in row["reason"]
+        assert "that no class fits" not in row["reason"]
+        task = folder.open_task(folder.task_id(row["item_id"]))
+        assert task.suggested == (tuple(SMALL_CLASSES[c] for c in row["class_ids"]) or None)
+
+    nothing = next(row["item_id"] for row in rows if not row["class_ids"])
+    again = AskAgainConfig(project="p", budget=30, second_opinion=0.0)
+
+    def edited(text: str) -> dict[str, Any]:
+        change_text(lake, nothing, text)
+        ask_again(lake, no_index, again)
+        push(lake, folder, config)
+        return next(row for row in asked() if row["item_id"] == nothing)
+
+    row = edited("another text")
+    assert (row["predictions"], row["confidence"]) == (None, 0.0)
+    say(lake, {("i00029", "ann"): [2]})
+    assert edited("yet another text")["predictions"] == [], "all classes are learned, so none of them is a suggestion"
+    estimate_values(lake, small.index(), ValueConfig())
+    with lake.read() as reader:
+        assert reader.scalar("SELECT count(*) FROM \"values\" WHERE reason LIKE '%not learned%' AND cycle = 2") == 0
 
 
 def test_the_labeling_page_takes_several_and_an_old_page_is_changed() -> None:
