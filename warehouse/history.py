@@ -45,6 +45,7 @@ class Comparison:
         models: (stage, model before, its gold labels, model after, its gold labels) where they differ.
         functions: (name, version before, version after) where they differ; None where it has no votes.
         confirmed: items whose predicted label people gave too, so that only its source changed.
+        classes: (class_id, name before, name after) where they differ; None where there is no such class.
     """
 
     before: int
@@ -53,6 +54,7 @@ class Comparison:
     models: list[tuple[str, str | None, int | None, str | None, int | None]]
     functions: list[tuple[str, str | None, str | None]]
     confirmed: int
+    classes: list[tuple[int, str | None, str | None]]
 
     def causes(self) -> list[tuple[str, int]]:
         """How many labels changed for each cause, the most frequent first."""
@@ -99,12 +101,13 @@ def compare(path: Path | Location, before: At, after: At = None) -> Comparison:
             connection.execute(f"CREATE TEMP TABLE known AS {_KNOWN}")
             models = connection.execute(_MODELS).fetchall()
             functions = connection.execute(_FUNCTIONS).fetchall()
+            classes = connection.execute(_CLASSES).fetchall()
             confirmed = connection.execute(_CONFIRMED).fetchone()
             stand_in(connection)  # not before: the views of `a` would read these temporary ones
             changes = taken(connection, connection.execute(_WHY).to_arrow_table)
     finally:
         connection.close()
-    return Comparison(first, second, changes, models, functions, int(confirmed[0]) if confirmed else 0)
+    return Comparison(first, second, changes, models, functions, int(confirmed[0]) if confirmed else 0, classes)
 
 
 _CHANGED = """
@@ -135,6 +138,11 @@ _FUNCTIONS = """
     FULL JOIN (SELECT lf_name, max(lf_version) AS lf_version FROM lake.lf_votes GROUP BY lf_name) y
         ON x.lf_name = y.lf_name
     WHERE x.lf_version IS DISTINCT FROM y.lf_version ORDER BY 1
+"""
+
+_CLASSES = """
+    SELECT class_id, x.name, y.name FROM a.classes x FULL JOIN lake.classes y USING (class_id)
+    WHERE x.name IS DISTINCT FROM y.name ORDER BY 1
 """
 
 _VOTES = """

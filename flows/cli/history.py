@@ -45,6 +45,8 @@ def show_diff(root: Path, before: str, after: str | None, limit: int, output: Pa
                     write(target, found.changes.column_names, zip(*found.changes.to_pydict().values(), strict=True))
         out.print(f"all changes: {output}")
     print_table(["cause", "labels"], found.causes(), title="why")
+    if found.classes:
+        print_table(["class_id", "name before", "name after"], found.classes, title="classes")
     if found.models:
         print_table(["model", "before", "gold labels", "after", "gold labels"], found.models, title="models")
     if found.functions:

@@ -262,8 +262,11 @@ def missing_series(facts: Facts) -> list[tuple[str, str]]:
 
 
 def ceiling_share(facts: Facts) -> tuple[str, str] | None:
-    """Share of the accuracy of all labels that was reached, and with how many of them, beside that with none."""
-    found = compare(facts)
+    """Share of the accuracy of all labels that was reached, and with how many of them, beside that with none.
+
+    Nothing where one class hides the others: always saying that class is nearly all of it.
+    """
+    found = compare(facts) if dominant(facts.confusion) is None else None
     if found is None or found.ceiling is None or not found.ceiling.mean or not found.ceiling.labels:
         return None
     said = f"with {percent(found.labels / found.ceiling.labels)} of the labels"

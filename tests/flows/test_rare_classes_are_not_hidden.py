@@ -142,6 +142,18 @@ def test_labels_that_cannot_raise_accuracy_are_not_called_worth_nothing(tmp_path
     assert story.outlook_sentence(replace(facts, confusion=NEVER)) == ""
 
 
+def test_no_share_of_what_all_labels_reach_where_one_class_hides_the_others(tmp_path: Path) -> None:
+    """With 2% of a class the tile said 102%, where always saying the other class is right on 98%."""
+    with full_lake(tmp_path / "lake") as lake, lake.read() as reader:
+        facts = read_facts(reader)
+    one, all_labels = (
+        Point(labels=n, mean=m, low=m, high=m, spread=None, seeds=1) for n, m in ((16, 0.98), (99, 0.96))
+    )
+    facts = replace(facts, series={"accuracy": {"siftline": [one], "all_gold": [all_labels]}})
+    assert (story.ceiling_share(facts) or ("",))[0] == "102%"
+    assert story.ceiling_share(replace(facts, confusion=NEVER)) is None
+
+
 def test_a_fair_sample_of_one_class_is_told() -> None:
     told = "22 have the same label, so this says little of other classes."
     assert told in story.fair_sentence(FairScore(22, 22, commonest=22))

@@ -115,6 +115,15 @@ def test_every_changed_label_has_the_cause_that_changed_it(lake: Lake) -> None:
     assert (row["cause"], row["label_before"], row["label_after"]) == ("gold withdrawn", CLASSES[0], CLASSES[1])
 
 
+def test_an_added_class_is_named(lake: Lake) -> None:
+    before = lake.snapshot()
+    added = pa.table({"class_id": pa.array([len(CLASSES)], pa.int32()), "name": ["tariff"]})
+    after = commit(lake, "one more", Upsert("classes", added))
+    assert compare(lake.path, before, before).classes == []
+    assert compare(lake.path, before, after).classes == [(len(CLASSES), None, "tariff")]
+    assert compare(lake.path, after, before).classes == [(len(CLASSES), "tariff", None)]
+
+
 def test_only_who_gave_the_label_is_named(lake: Lake) -> None:
     before = lake.snapshot()
     after = commit(
