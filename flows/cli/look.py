@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.cli.console import excerpt, out, print_table, safe, say
+from flows.report.in_use import scored_without
 from flows.report.rare import hidden_sentence
 from flows.report.text import FEW_ROWS, counted
 from flows.settings import Settings
@@ -55,6 +56,8 @@ def show_status(root: Path) -> None:
         accuracy = WHOLE_SETS if settings.project.multi_label else "accuracy"
         columns = ["model", "gold labels", "trained on", accuracy, "on"]
         print_table(columns, models[-FEW_ROWS:], title=f"end models{few}{mark}")
+        if without := scored_without(reader):
+            out.print(without)
         if hidden := hidden_sentence(reader, settings.evaluate.split):
             out.print(hidden)
         stages = reader.rows(

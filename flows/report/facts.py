@@ -11,7 +11,14 @@ from datetime import datetime
 
 from active.explore import FairScore, score_fair_sample
 from active.pool import SUGGESTED
-from flows.report.in_use import belief_in_weak_labels, json_object, latest_counts, scored_before, unread_share
+from flows.report.in_use import (
+    belief_in_weak_labels,
+    json_object,
+    latest_counts,
+    scored_before,
+    scored_without,
+    unread_share,
+)
 from flows.report.sample import TEXT_CHARS, MapItems, Row, read_map_items
 from warehouse.reader import Reader
 from weak_labels.gold_file import also_in_train
@@ -71,6 +78,7 @@ class Facts:
         belief_in_weak_labels: how far the end model believes what they taught, 0 to 1; see `weak_labels.gold_step`.
         unread: share of the texts' tokens that tell the encoder next to nothing, 0 to 1.
         scored_before: the figures are of earlier end models, as the newest was not scored.
+        scored_without: of `flows.report.in_use.scored_without`.
     """
 
     snapshot: int
@@ -90,6 +98,7 @@ class Facts:
     contested: int
     scored_split: str
     scored_before: bool
+    scored_without: str
     fair: FairScore | None
     series: Mapping[str, Mapping[str, Sequence[Point]]]
     confusion: Sequence[Sequence[int]]
@@ -205,6 +214,7 @@ def read_facts(reader: Reader, *, seed: int = 0) -> Facts:
         contested=int(reader.scalar("SELECT count(*) FROM gold_labels WHERE agreeing < annotations")),
         scored_split=split,
         scored_before=scored_before(reader, split),
+        scored_without=scored_without(reader),
         fair=score_fair_sample(reader, seed),
         series={
             name: _series(reader, name, split) for name in ("accuracy", "macro_f1", "micro_f1", "calibration_error")

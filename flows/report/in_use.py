@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from features.embed import UNREAD
+from flows.report.text import counted
 from warehouse.reader import Reader
 
 
@@ -35,6 +36,27 @@ def scored_before(reader: Reader, split: str) -> bool:
             [split],
         )
     )
+
+
+def scored_without(reader: Reader) -> str:
+    """That end models were scored before a class was added, and so seem better than later ones; empty for none."""
+    names, models = reader.rows(
+        """
+        WITH late AS (
+            FROM classes WHERE committed_at > (SELECT min(committed_at) FROM classes)
+        ), scored AS (
+            SELECT max(committed_at) AS scored_at FROM metrics WHERE series = 'end_model' AND name = 'accuracy'
+            GROUP BY detail->>'model_id'
+        )
+        SELECT (SELECT string_agg(format('''{}''', name), ' and ' ORDER BY class_id) FROM late
+                WHERE committed_at > (SELECT min(scored_at) FROM scored)),
+               (SELECT count(*) FROM scored WHERE scored_at < (SELECT max(committed_at) FROM late))
+        """
+    )[0]
+    if not models:
+        return ""
+    what = counted(models, "end model was", "end models were")
+    return f"{what} scored before {names} came in as a class. Compare later ones with each other only."
 
 
 def unread_share(reader: Reader) -> float:

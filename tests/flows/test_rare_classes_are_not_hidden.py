@@ -1,5 +1,6 @@
 """Where one class has nearly all items, status, a run's end and the report say what accuracy does not."""
 
+import html
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from flows.report.page import write_report
 from flows.report.rare import Matrix, finds_few, hides, missed_sentence, rare_sentence
 from flows.stages import RunSummary
 from tests.flows.report_lake import CLASSES, full_lake, full_project
-from warehouse import Upsert
+from warehouse import Append, Upsert
 
 NAMES = ("ham", "spam", "<b>ad")
 NEVER = [[396, 0, 0], [3, 0, 0], [1, 0, 0]]
@@ -158,3 +159,32 @@ def test_a_fair_sample_of_one_class_is_told() -> None:
     told = "22 have the same label, so this says little of other classes."
     assert told in story.fair_sentence(FairScore(22, 22, commonest=22))
     assert told not in story.fair_sentence(FairScore(22, 22, commonest=12))
+
+
+def test_figures_from_before_a_class_was_added_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A model that was scored without a class stands beside later ones, which have to find it too and seem worse."""
+    opened = Project(full_project(tmp_path))
+    told = "3 end models were scored before 'tariff' came in as a class. Compare later ones with each other only."
+
+    def shown() -> tuple[str, str]:
+        assert run_command(["status", "--project", str(tmp_path)]) == 0
+        write_report(opened.lake, tmp_path / "report.html", title="t", classes=CLASSES, seed=0)
+        page = html.unescape((tmp_path / "report.html").read_text("utf-8"))
+        return capsys.readouterr().out.replace("\n", " "), page
+
+    def score(model: str) -> None:
+        with opened.lake.stage("evaluate", version=1, inputs=(), params={"model": model}) as stage:
+            one = stage.arrow(
+                "SELECT * EXCLUDE (run_id, committed_at) FROM metrics WHERE name = 'accuracy'"
+            ).to_pylist()[0]
+            scored = {**one, "series": "end_model", "detail": json.dumps({"model_id": model})}
+            stage.commit([Append("metrics", pa.Table.from_pylist([scored]))])
+
+    for model in ("a", "b", "c"):
+        score(model)
+    assert all("came in as a class" not in of for of in shown())
+    added = pa.table({"class_id": pa.array([len(CLASSES)], pa.int32()), "name": ["tariff"]})
+    with opened.lake.stage("ingest", version=1, inputs=(), params={"added": True}) as stage:
+        stage.commit([Upsert("classes", added)])
+    score("d")
+    assert all(told in of for of in shown())
