@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from active.cursor import Cursor
+from active.held import Held, Key
 from active.other_warehouse import refuse_other
 from active.outbox import QueueConfig, Row, former_tasks
 from active.service import ALL_TASKS, SIMULATED, AnnotationService, Answer
@@ -21,9 +22,6 @@ from warehouse import Append, Lake, Reader, StageResult, Upsert
 from warehouse.answers import WHO, person
 from warehouse.schema import TABLE_BY_NAME
 from warehouse.spelling import perhaps_meant
-
-Key = tuple[str, str]
-"""Item and annotation id, as `current_annotations` tells annotations of a project apart."""
 
 _COLUMNS = tuple(column.name for column in TABLE_BY_NAME["annotations"].columns)
 
@@ -60,12 +58,18 @@ _DOUBTFUL = f"""
 
 
 def collect(
-    lake: Lake, service: AnnotationService, config: QueueConfig, *, cursor: Cursor | None = None
+    lake: Lake,
+    service: AnnotationService,
+    config: QueueConfig,
+    *,
+    cursor: Cursor | None = None,
+    held: Held | None = None,
 ) -> StageResult:
     """Append what annotators said since the last collect; edits, skips and deletions are kept as history.
 
     An answer that disappeared counts as deleted only while the service still holds its task, and only if it was given
-    since the project there was made and before the task was changed last.
+    since the project there was made and before the task was changed last. Where other machines may have such a place
+    too, what counts is what changed here since the last collect from here, see `Held`.
 
     Answers for unknown items or with unknown labels are left out and counted in the result's detail; a later collect
     takes them once the item or the class is there.
@@ -75,6 +79,7 @@ def collect(
         service: where annotators work.
         config: settings.
         cursor: how far the last collect got; None reads everything.
+        held: what was here; None where no other machine has such a place.
 
     Raises:
         ServiceRefused: the project there is another warehouse's, see `refuse_other`.
@@ -89,6 +94,9 @@ def collect(
     with lake.read() as reader:
         known_items = _known_items(reader, answers)
         known = _known(reader, config, pulled.tasks)
+        held = held if pulled.of_many else None
+        if held:
+            held.read(reader, place)
         sent = "SELECT count(*) FROM queue WHERE project = ? AND state <> 'planned'"
         asked = bool(known or reader.scalar(sent, [config.project]))
     class_ids = {name: number for number, name in enumerate(config.classes)}
@@ -97,11 +105,13 @@ def collect(
     new: list[Row] = []
     told: dict[str, list[str]] = defaultdict(list)
     seen: set[Key] = set()
+    given: dict[Key, Answer] = {}
     for answer in answers:
         key = _key(answer, known, seen, pulled.made_at)
         seen.add(key)
         if answer.item_id in unknown_items or not unknown_labels.isdisjoint(answer.labels):
             continue
+        given[key] = answer
         chosen = sorted(class_ids[label] for label in answer.labels)
         row = _annotation(config, answer, chosen, key, known.get(key))
         if key not in known or any(row[name] != known[key][name] for name in ("action", "class_id", "class_ids")):
@@ -109,12 +119,17 @@ def collect(
             if answer.remark:
                 kind, words = answer.remark
                 told[kind].append(f"{answer.annotator}'s of item {answer.item_id!r}{words}")
+    if held:
+        with lake.read() as reader:
+            new = held.changed(reader, new, known, given)
     detail: dict[str, Any] = {}
     for kind, said in told.items():
         more = f" and {len(said) - 3} more" if len(said) > 3 else ""
         detail[kind] = "; ".join(said[:3]) + more
     missing = [row for key, row in known.items() if key not in seen and row["action"] != "deleted"]
-    here = [row for row in missing if _is_of(row, pulled.made_at)]
+    if held and held.known:
+        missing = [row for row in missing if _known_as(row) in held]
+    here = [row for row in missing if _is_of(row, pulled.made_at) and not (held and not held.known)]
     deleted: list[Row] = []
     if pulled.tasks is not None:
         deleted = _deleted(here, pulled.tasks)
@@ -136,6 +151,9 @@ def collect(
     if cursor:
         with lake.read() as reader:
             cursor.write(reader, place, config.classes, pulled.cursor, unknown_items=bool(unknown_items))
+    if held:
+        with lake.read() as reader:
+            held.write(reader, place, given, gone=[_known_as(row) for row in deleted])
     return result
 
 
@@ -198,6 +216,10 @@ def _key(answer: Answer, known: Mapping[Key, Row], seen: Container[Key], made_at
     # On one server an id is one annotation, also when its annotator goes by another name now.
     same = row is None or row["annotator"] == answer.annotator or (made_at is not None and _is_of(row, made_at))
     return key if same and key not in seen else (answer.item_id, f"{answer.annotation_id} {answer.annotator}")
+
+
+def _known_as(row: Row) -> Key:
+    return row["item_id"], row["annotation_id"]
 
 
 def _is_of(row: Row, made_at: datetime | None) -> bool:

@@ -162,6 +162,7 @@ class Pulled:
         cursor: hand it to the next `pull_since`; empty where the service cannot tell what changed.
         made_at: when the project there was made, by the clock of its answers; None where ids do not start anew with it.
         beside: what lies there and is none of the project's, by kind, in words.
+        of_many: other machines may have such a place of their own, with answers that are not in this one.
     """
 
     answers: Sequence[Answer]
@@ -169,6 +170,7 @@ class Pulled:
     cursor: str
     made_at: datetime | None = None
     beside: Mapping[str, str] = field(default_factory=dict[str, str])
+    of_many: bool = False
 
 
 class AnnotationService(Protocol):

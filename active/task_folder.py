@@ -150,7 +150,7 @@ class TaskFolder:
                 f"{len(self._others):,} in {self.path}, such as {self._others[0]}; answers in them are not taken here. "
                 "Move them away, or name another folder under [annotate] for the other project."
             )
-        return Pulled(answers=answers, tasks=None, cursor="", beside=beside)
+        return Pulled(answers=answers, tasks=None, cursor="", beside=beside, of_many=True)
 
     def withdraw(self, task_ids: Sequence[str]) -> None:
         """Remove the files of tasks without annotations, there or below `import/`.

@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from active.ask_again import AskAgainConfig
 from active.cursor import Cursor
+from active.held import Held
 from active.label_studio_environment import server_from_env
 from active.move import check_name, not_collected, stored_last_in
 from active.outbox import QueueConfig
@@ -389,6 +390,11 @@ class Project:
     def cursor(self) -> Cursor:
         """How far the last collect got."""
         return Cursor(self.state_path / "collect.json")
+
+    @property
+    def held(self) -> Held:
+        """What the folder of tasks held at the last collect."""
+        return Held(self.state_path / "held.json")
 
     @cached_property
     def ask_again_config(self) -> AskAgainConfig:

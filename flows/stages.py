@@ -101,7 +101,7 @@ def _annotate(project: Project, progress: Progress) -> StageResult:
 
 
 def _collect(project: Project, progress: Progress) -> StageResult:
-    return collect(project.lake, project.service, project.queue_config, cursor=project.cursor)
+    return collect(project.lake, project.service, project.queue_config, cursor=project.cursor, held=project.held)
 
 
 def _rivals(project: Project, progress: Progress) -> StageResult:

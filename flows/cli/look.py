@@ -344,7 +344,7 @@ def collect_answers(root: Path) -> None:
 
     project = Project(root, create=False)
     with project.only_run():
-        result = collect(project.lake, project.service, project.queue_config, cursor=project.cursor)
+        result = collect(project.lake, project.service, project.queue_config, cursor=project.cursor, held=project.held)
     new = sum(n for table, n in result.rows_written.items() if table == "annotations")
     out.print(f"{counted(new, 'new or changed answer')} from {project.service.describe()}")
     if new:

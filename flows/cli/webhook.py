@@ -52,7 +52,8 @@ def _take_hints(project: Project, secret: str, listener: socket.socket, every_s:
             if run_collect(project, say):
                 return
         with project.only_run():
-            result = collect(project.lake, project.service, project.queue_config, cursor=project.cursor)
+            cursor, held = project.cursor, project.held
+            result = collect(project.lake, project.service, project.queue_config, cursor=cursor, held=held)
         said = result.rows_written.get("annotations", 0)
         if said:
             say(counted(said, "new or changed answer"))
