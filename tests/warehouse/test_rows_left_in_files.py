@@ -1,12 +1,17 @@
 """Upkeep that is told a number of days leaves no deleted row in a file, and writes a file anew no more often."""
 
 import contextlib
+import re
+import shlex
+import subprocess
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.projects import ROOT
+from tests.warehouse.servers import S3, Postgres
 from tests.warehouse.test_commit_is_atomic import items
 from tests.warehouse.test_maintain import dated
 from warehouse import Append, Delete, Lake, Location, Upsert
@@ -69,6 +74,38 @@ def test_a_row_of_many_is_gone_from_files_and_catalogue(
         with lake.read() as reader:
             assert reader.scalar("SELECT count(*) FROM items") == ITEMS - (how == "deleted")
         assert maintain(lake, expire_older_than_days=0, grace_h=0).files_rewritten == 0, "what is clean stays"
+
+
+def test_nothing_is_left_in_a_bucket_and_in_the_files_of_postgresql(
+    tmp_path: Path, postgres_server: Postgres, s3: S3
+) -> None:
+    """Its planner keeps samples of the columns' ranges; `vacuum full` alone copies these."""
+    page = (ROOT / "docs" / "operations.md").read_text("utf-8").partition("## A record that has to go\n")[2]
+    ((command, named),) = re.findall(r'^ *(psql .*)"(dbname=.*?)"  #', page, re.MULTILINE)
+    catalog = postgres_server.fresh()
+    database = catalog.removeprefix("postgres:")
+    assert set(named.split()) >= {"dbname=tickets", "user=siftline"}
+
+    def tell(folder: Path) -> list[Path]:
+        return [path for path in folder.rglob("*") if path.is_file() and WORD.encode() in path.read_bytes()]
+
+    with Lake(Location(folder=tmp_path / "lake", catalog=catalog, data="s3://bucket/left")) as lake:
+        filled(lake)
+        subprocess.run(
+            ["psql", "--quiet", "--command", "analyze", database], check=True
+        )  # as the server does now and then
+        commit(lake, 2, Upsert("items", items(1)))
+        maintain(lake, expire_older_than_days=0, grace_h=0)
+    files = postgres_server.folder / "data" / "base"
+    subprocess.run(["psql", "--quiet", "--command", "checkpoint", database], check=True)
+    assert tell(files), "the case is there"
+    subprocess.run([*shlex.split(command), "--quiet", database], check=True)
+    subprocess.run(["psql", "--quiet", "--command", "checkpoint", database], check=True)
+    assert tell(files) == []
+    stored = [str(pq.read_table(path)["content"]) for path in (s3.folder / "bucket" / "left").rglob("items/*.parquet")]
+    assert stored
+    assert not any(WORD in texts for texts in stored)
+    assert not (tmp_path / "lake" / "data").exists()
 
 
 def test_a_file_is_written_anew_when_its_oldest_deletion_is_older_than_the_days(lake: Lake) -> None:
