@@ -26,7 +26,7 @@ from warehouse.reader import Reader
 from warehouse.rights import private_files
 from warehouse.schema import TABLE_BY_NAME, TABLES
 from warehouse.stage import Stage, StageResult, Write, last_token
-from warehouse.store import holds_data
+from warehouse.store import held_above, holds_data
 
 
 class Lake:
@@ -201,6 +201,12 @@ class Lake:
                 f"{self.location.data_path} holds data files, and the catalogue in {self.location.words} is new: they "
                 "are another warehouse's, and each would remove the other's. Give this one a place of its own "
                 "([warehouse] path or data), or bring its catalogue back from a backup."
+            )
+
+        if above := held_above(self.location):
+            raise WarehouseError(
+                f"{self.location.data_path} is inside {above}, where another warehouse has its data files: its upkeep "
+                "would remove those of this one. Give this one a place beside it ([warehouse] data)."
             )
 
     def _bring_schema(self) -> None:

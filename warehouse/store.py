@@ -4,6 +4,7 @@ The keys of a store come from the environment only and go into a DuckDB secret, 
 """
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -41,6 +42,29 @@ def holds_data(cursor: duckdb.DuckDBPyConnection, location: Location) -> bool:
         return has_files(location)
     found = cursor.execute("SELECT file FROM glob(?) LIMIT 1", [location.data_path + "**/*.parquet"])
     return found.fetchone() is not None
+
+
+def held_above(location: Location) -> str | None:
+    """The place that this one is inside of and in which there are a warehouse's files, where the keys may list that.
+
+    Upkeep there looks through all that is below it, and would remove the files here.
+    """
+    if not location.on_s3:
+        return None
+    bucket, *folders = location.data_path.removeprefix("s3://").rstrip("/").split("/")
+    connection = open_duckdb(location.extensions)
+    try:
+        create_secret(connection, replace(location, data=f"s3://{bucket}"))  # a secret is for what is below its place
+        for depth in range(len(folders)):
+            above = "/".join(["s3:/", bucket, *folders[:depth], ""])
+            found = connection.execute("SELECT file FROM glob(?) LIMIT 1", [f"{above}main/*/ducklake-*.parquet"])
+            if found.fetchone():
+                return above
+    except duckdb.Error:
+        return None  # keys for this place alone are as they should be
+    finally:
+        connection.close()
+    return None
 
 
 def check_store(location: Location) -> None:

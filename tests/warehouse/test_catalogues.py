@@ -78,6 +78,19 @@ def test_a_place_that_holds_another_warehouse_is_refused(tmp_path: Path, postgre
     Lake(Location(folder=tmp_path / "second", data="s3://bucket/shared-2")).close()
 
 
+def test_a_place_inside_another_warehouse_s_is_refused(tmp_path: Path, s3: S3) -> None:
+    """Upkeep of the outer one removed the files of the inner one."""
+    with Lake(Location(folder=tmp_path / "outer", data="s3://bucket/outer")) as lake:
+        fill(lake)
+    for inside in ("s3://bucket/outer/inner", "s3://bucket/outer/a/b/"):
+        with pytest.raises(WarehouseError, match="is inside s3://bucket/outer/, where another warehouse has"):
+            Lake(Location(folder=tmp_path / "inner", data=inside))
+    with Lake(Location(folder=tmp_path / "beside", data="s3://bucket/outer-2/inner")) as lake:
+        fill(lake)
+    with pytest.raises(WarehouseError, match="another warehouse's"):
+        Lake(Location(folder=tmp_path / "around", data="s3://bucket/outer-2"))
+
+
 def test_a_catalogue_whose_files_are_in_another_folder_is_refused(tmp_path: Path, postgres: str) -> None:
     """As a colleague's: what it wrote, the folder with the other files could not read."""
     with Lake(Location(folder=tmp_path / "first", catalog=postgres)) as lake:
