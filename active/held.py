@@ -70,8 +70,8 @@ class Held:
     ) -> list[Row]:
         """Those answers that differ from what is in force because they changed here, or came here.
 
-        One that came here is as late as it says. Each that was never collected is kept, also where a later one of the
-        same annotation is in force.
+        One that came here is as late as it says, and one that was deleted elsewhere counts while it is here. Each that
+        was never collected is kept, also where a later one of the same annotation is in force.
 
         Args:
             reader: of the warehouse.
@@ -83,11 +83,10 @@ class Held:
         came: list[Row] = []
         for row in new:
             key = row["item_id"], row["annotation_id"]
-            if key not in known or (key in self and not self._is_same(key, given[key])):
+            if key not in known or known[key]["action"] == "deleted" or self._is_other(key, given[key]):
                 taken.append(row)
             elif key not in self:
-                deleted = known[key]["action"] == "deleted"
-                (taken if deleted else came).append(row if deleted else {**row, "updated_at": given[key].updated_at})
+                came.append({**row, "updated_at": given[key].updated_at})
         if came:
             found = reader.rows(_HISTORY, [came[0]["project"], sorted({row["item_id"] for row in came})])
             taken += [row for row in came if _columns(row) not in found]
@@ -110,8 +109,8 @@ class Held:
         with replaced_file(self.path, durable=False) as temporary:
             temporary.write_text(json.dumps(kept), "utf-8")
 
-    def _is_same(self, key: Key, answer: Answer) -> bool:
-        return self._states is not None and self._states[_name(key)] == _state(answer)
+    def _is_other(self, key: Key, answer: Answer) -> bool:
+        return self._states is not None and self._states.get(_name(key), _state(answer)) != _state(answer)
 
 
 def _name(key: Key) -> str:

@@ -111,15 +111,22 @@ def test_what_changes_here_counts_whatever_came_from_there(
     assert at_rest(there, here)
 
 
-def test_an_answer_that_was_deleted_there_stays_so_while_a_copy_of_it_lies_here(
+def test_an_answer_that_was_deleted_in_one_folder_counts_while_a_copy_of_it_lies_in_the_other(
     here: Machine, there: Machine, stocked: Lake
 ) -> None:
+    """It may be an earlier Siftline that called it deleted."""
     for machine in (here, there):
         machine.write("a", EARLY)
         machine.collect()
     there.write(None)
     assert there.collect().committed
-    assert at_rest(here, there)
+    assert here.collect().committed
+    assert at_rest(there, here)
+    assert said(stocked) == [("i00000", 0)]
+    here.write(None)
+    assert here.collect().committed
+    assert at_rest(there, here)
+    assert said(stocked) == []
     there.write("a", EARLY)
     assert there.collect().committed, "it was put back"
     assert at_rest(here, there)
