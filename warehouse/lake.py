@@ -206,7 +206,7 @@ class Lake:
         if above := held_above(self.location):
             raise WarehouseError(
                 f"{self.location.data_path} is inside {above}, where another warehouse has its data files: its upkeep "
-                "would remove those of this one. Give this one a place beside it ([warehouse] data)."
+                "would stop at those of this one. Give this one a place beside it ([warehouse] data)."
             )
 
     def _bring_schema(self) -> None:

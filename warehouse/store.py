@@ -47,7 +47,7 @@ def holds_data(cursor: duckdb.DuckDBPyConnection, location: Location) -> bool:
 def held_above(location: Location) -> str | None:
     """The place that this one is inside of and in which there are a warehouse's files, where the keys may list that.
 
-    Upkeep there looks through all that is below it, and would remove the files here.
+    Upkeep there looks through all that is below it, finds the files here, and refuses to go on once they are a day old.
     """
     if not location.on_s3:
         return None

@@ -79,7 +79,7 @@ def test_a_place_that_holds_another_warehouse_is_refused(tmp_path: Path, postgre
 
 
 def test_a_place_inside_another_warehouse_s_is_refused(tmp_path: Path, s3: S3) -> None:
-    """Upkeep of the outer one removed the files of the inner one."""
+    """Upkeep of the outer one fails where it finds the files of the inner one, and removes no leftovers any more."""
     with Lake(Location(folder=tmp_path / "outer", data="s3://bucket/outer")) as lake:
         fill(lake)
     for inside in ("s3://bucket/outer/inner", "s3://bucket/outer/a/b/"):
