@@ -25,7 +25,7 @@ from flows.cli.look import (
 )
 from flows.project import Project
 from flows.report.in_use import belief_in_weak_labels, scored_before, unread_share
-from flows.report.rare import finds_few, hidden_sentence, hides, latest_confusion
+from flows.report.rare import finds_few, hidden_sentence, hides, latest_confusion, listed
 from flows.report.story import SCORED_BEFORE, aside_sentence, fair_sentence, fair_soon, unread_sentence
 from flows.report.text import counted, duration
 from flows.stages import UNKNOWN, RunSummary
@@ -205,7 +205,8 @@ def _contradicted(reader: Reader) -> str:
             [list(found)],
         )
         found |= {name: f"{found[name]}; the end model contradicts {percent(share)} of all" for name, share in doubted}
-    return ", ".join(f"'{name}' ({said})" for name, said in found.items())
+    parts = [f"'{name}' ({said})" for name, said in found.items()]
+    return listed(parts, "and", more=("other function", "other functions"))
 
 
 def _untaught(reader: Reader) -> str:
@@ -214,7 +215,7 @@ def _untaught(reader: Reader) -> str:
         f"SELECT name FROM classes WHERE class_id IN ({UNTAUGHT}) AND (SELECT count(DISTINCT vote) FROM lf_votes) > "
         "(SELECT if(bool_or(multi_label), 0, 1) FROM classes) ORDER BY class_id"
     )
-    return " or ".join(f"'{name}'" for (name,) in rows)
+    return listed([f"'{name}'" for (name,) in rows], "or")
 
 
 def _older_than_their_classes(reader: Reader) -> str:
@@ -233,7 +234,7 @@ def _older_than_their_classes(reader: Reader) -> str:
     )
     if not rows:
         return ""
-    names = " or ".join(f"'{name}'" for name, _, _ in rows)
+    names = listed([f"'{name}'" for name, _, _ in rows], "or")
     several, count = rows[0][1], max(before for _, _, before in rows)
     what = f"count{'s' if count == 1 else ''} as a no to it" if several else "may be of it"
     return (

@@ -14,7 +14,8 @@ DOMINANT = 0.9
 HARDLY = 0.25
 """Share of the scored items of a class below which the end model hardly finds it."""
 NAMED = 5
-"""Classes that are named at most."""
+"""Classes or functions that are named at most."""
+OTHERS = "other class", "other classes"
 
 
 def hidden_sentence(reader: Reader, split: str) -> str:
@@ -35,9 +36,9 @@ def missed_sentence(by_class: Sequence[Sequence[int]], names: Sequence[str]) -> 
     hardly = [c for share, c in found if share < HARDLY]
     absent = [f"'{names[c]}'" for c, (hit, missed, _) in enumerate(by_class) if found and not hit + missed]
     parts = [f"'{names[c]}' ({by_class[c][0]} of {counted(sum(by_class[c][:2]), 'item')})" for c in hardly]
-    said = f"On the scored items the end model hardly finds {_listed(parts, 'and')}." if parts else ""
+    said = f"On the scored items the end model hardly finds {listed(parts, 'and')}." if parts else ""
     if absent:
-        said += f" No scored item has {_listed(absent, 'or')}: nothing is measured of {_it(absent)}."
+        said += f" No scored item has {listed(absent, 'or')}: nothing is measured of {_it(absent)}."
     return said.strip()
 
 
@@ -97,15 +98,15 @@ def _absent(confusion: Matrix, names: Sequence[str]) -> str:
     absent = [f"'{names[c]}'" for c, total in enumerate(totals) if not total]
     if not absent or not sum(totals):
         return ""
-    return f"No scored item is {_listed(absent, 'or', of='of ')}: nothing is measured of {_it(absent)}."
+    return f"No scored item is {listed(absent, 'or', of='of ')}: nothing is measured of {_it(absent)}."
 
 
-def _listed(parts: Sequence[str], last: str, *, of: str = "") -> str:
-    """The first classes in words, and how many more there are."""
+def listed(parts: Sequence[str], last: str, *, of: str = "", more: tuple[str, str] = OTHERS) -> str:
+    """The first few of some names in words, and how many more there are, which are called by one word or its plural."""
     named = [*parts[:NAMED]]
-    if more := len(parts) - len(named):
-        named.append(f"{of}{counted(more, 'other class', 'other classes')}")
-    return f" {last} ".join(part for part in (", ".join(named[:-1]), named[-1]) if part)
+    if left := len(parts) - len(named):
+        named.append(f"{of}{counted(left, *more)}")
+    return f" {last} ".join(part for part in (", ".join(named[:-1]), *named[-1:]) if part)
 
 
 def _it(classes: Sequence[str]) -> str:

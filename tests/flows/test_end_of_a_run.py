@@ -184,6 +184,16 @@ def test_labels_that_are_all_alike_or_against_the_functions_are_told(
     assert "People contradict most votes of 'thanks' (6 of 6; the end model contradicts 100% of all)" in shown
     assert "of all). Look at them: siftline lf report --project" in shown
     assert "leaves what these taught aside" not in shown
+    with opened.lake.stage("vote", version=1, inputs=(), params={"many": "wrong"}) as stage:
+        votes = stage.arrow(
+            "SELECT item_id, 'thanks ' || n AS lf_name, '1' AS lf_version, 'h' AS input_hash, 1::SMALLINT AS vote "
+            "FROM gold_labels, range(20) r(n)"
+        )
+        stage.commit([Upsert("lf_votes", votes)])
+    print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
+    told = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("People contradict"))
+    assert told.count("thanks") == 5
+    assert "of all) and 16 other functions. Look at them: " in told
     with opened.lake.stage("end_model", version=1, inputs=(), params={"share": "small"}) as stage:
         last = stage.arrow(
             """SELECT * EXCLUDE (run_id, committed_at)
