@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -79,6 +80,8 @@ def _render(facts: Facts, item_map: Mapping[str, Any] | None, *, title: str, cla
     name_of = partial(class_name, classes)
     style, script = _resource("report.css"), _resource("report.js")
     names = [name_of(i) for i in range(len(facts.confusion))]
+    apart = [_apart(name) for name in names]
+    by_class = [_class_row(name_of(number), *counts) for number, counts in enumerate(facts.by_class)]
     return _template().render(
         facts=facts,
         title=title,
@@ -95,10 +98,11 @@ def _render(facts: Facts, item_map: Mapping[str, Any] | None, *, title: str, cla
         accuracy_mark=_accuracy_mark,
         values_plot=_values_plot(facts),
         components_plot=_components_plot(facts),
-        names=names,
-        rare=rare_sentence(facts.confusion, names),
+        rare=_named(rare_sentence(facts.confusion, apart)),
         confusion=_confusion(facts, names),
-        by_class=[_class_row(name_of(number), *counts) for number, counts in enumerate(facts.by_class)],
+        confusion_sentence=_named(story.confusion_sentence(facts, apart)),
+        by_class=by_class,
+        by_class_sentence=_named(story.by_class_sentence([{**row, "name": _apart(row["name"])} for row in by_class])),
         item_map=item_map,
         quality_plot=_quality_plot(facts),
         queue_text=_QUEUE_TEXT,
@@ -169,6 +173,17 @@ def _commands(sentence: str) -> Markup:
     """A sentence of ours with its parts between backticks as code."""
     parts = [Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(sentence.split("`"))]
     return Markup("").join(parts)
+
+
+def _apart(name: str) -> str:
+    """A name for a sentence that `_named` shows: between marks that no name has, as `visible` takes them out."""
+    return f"\u2068{visible(name)}\u2069"
+
+
+def _named(sentence: str) -> Markup:
+    """A sentence with its names of classes in `<bdi>`: a figure behind one that is read from the right stays behind."""
+    parts = re.split("[\u2068\u2069]", sentence)
+    return Markup("").join(Markup("<bdi>{}</bdi>").format(p) if i % 2 else escape(p) for i, p in enumerate(parts))
 
 
 def _policy(style: str, script: str) -> str:

@@ -212,7 +212,7 @@ def test_rows_of_the_confusion_matrix_are_true_classes(full: tuple[str, Page]) -
     rows = page.tables["table-confusion"]
     assert rows[2] == ["ship <b>&", "·", "8", "2", "10", "80%"]
     assert "26 of 30 items are classified rightly (0.867)" in text
-    assert "ship &lt;b&gt;&amp; read as trade (2)" in text
+    assert "<bdi>ship &lt;b&gt;&amp;</bdi> read as <bdi>trade</bdi> (2)" in text
 
 
 def test_the_queue_shows_open_tasks_first_and_else_the_best_items(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ import pytest
 
 from flows.report import story, text
 from flows.report.facts import Facts, Point, read_facts
-from flows.report.page import neighbours
+from flows.report.page import neighbours, write_report
 from tests.flows import report_lake
+from warehouse import Upsert
 
 
 @pytest.fixture(scope="module")
@@ -221,3 +222,16 @@ def test_texts_that_are_equal_have_a_cosine_of_one(facts: Facts) -> None:
     assert 0 < 1 - vectors[0] @ vectors[0] < 1e-6
     found = neighbours(replace(facts, map=replace(facts.map, vectors=vectors)))
     assert {text.score(near["cosine"]) for queued in found.values() for near in queued} == {"1.000"}
+
+
+def test_a_figure_stays_behind_a_class_that_is_read_from_the_right(tmp_path: Path) -> None:
+    with report_lake.full_lake(tmp_path / "lake") as lake:
+        with lake.stage("ingest", version=1, inputs=(), params={"names": "new"}) as stage:
+            renamed = stage.arrow(
+                "SELECT class_id, CASE class_id WHEN 2 THEN 'شكوى' ELSE name END AS name FROM classes"
+            )
+            stage.commit([Upsert("classes", renamed)])
+        page = write_report(lake, tmp_path / "page.html", title="T", classes=()).read_text("utf-8")
+    assert "the commonest mistake is <bdi>ship &lt;b&gt;&amp;</bdi> read as <bdi>شكوى</bdi> (2)." in page
+    assert "\u2068" not in page
+    assert "⟨U+2068⟩" not in page
