@@ -1,4 +1,4 @@
-// Comfort only: tips beside the pointer, sortable tables, one score at a time, one class of the map at a time.
+// Comfort only: tips at the pointer, finger or focus, sortable tables, one score and one class of the map at a time.
 // Without it the page shows everything. Texts of the data are only ever set as textContent.
 "use strict";
 (() => {
@@ -16,13 +16,24 @@
   };
   const hideTip = () => { tip.hidden = true; };
 
-  document.addEventListener("pointermove", (event) => {
+  const tellAtPointer = (event) => {
     const owner = event.target instanceof Element ? event.target.closest("[data-tip]") : null;
     if (owner) showTip(owner.dataset.tip, event.clientX, event.clientY);
     else if (!(event.target instanceof Element && event.target.closest("#plot-map svg"))) hideTip();
-  });
+  };
+  // Of a head that keys went to; they scroll the page to it, and the tip goes along.
+  const tellAtFocus = () => {
+    const head = document.querySelector("th[data-tip] :focus-visible")?.closest("th");
+    const box = head?.getBoundingClientRect();
+    if (box && box.bottom > 0 && box.bottom < document.documentElement.clientHeight) {
+      showTip(head.dataset.tip, box.left, box.bottom - 12);
+    } else hideTip();
+  };
+  document.addEventListener("pointermove", tellAtPointer);
+  document.addEventListener("pointerdown", tellAtPointer);  // a finger that taps does not move
+  document.addEventListener("focusin", (event) => { if (event.target.matches(":focus-visible")) tellAtFocus(); });
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") hideTip(); });
-  document.addEventListener("scroll", hideTip, { passive: true, capture: true });
+  document.addEventListener("scroll", tellAtFocus, { passive: true, capture: true });
 
   // --- one score at a time ---
   for (const tabs of document.querySelectorAll(".tabs")) {
@@ -47,16 +58,20 @@
     choose(figures[0]);
   }
 
+  const asButton = (head) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.append(...head.childNodes);
+    head.append(button);
+    return button;
+  };
+
   // --- sortable tables ---
   for (const table of document.querySelectorAll("table.sortable")) {
     const heads = [...table.tHead.rows[0].cells];
     const body = table.tBodies[0];
     heads.forEach((head, column) => {
-      const button = document.createElement("button");
-      button.type = "button";
-      button.append(...head.childNodes);
-      head.append(button);
-      button.addEventListener("click", () => {
+      asButton(head).addEventListener("click", () => {
         const numeric = head.classList.contains("num");
         const before = head.getAttribute("aria-sort");
         const down = before ? before === "ascending" : numeric;
@@ -70,6 +85,14 @@
         body.append(...[...body.rows].sort((a, b) => (down ? -1 : 1) * compare(a, b)));
       });
     });
+  }
+
+  // --- what a column is: a `title` is for a mouse alone ---
+  for (const head of document.querySelectorAll("thead th[title]")) {
+    const button = head.querySelector("button") ?? asButton(head);
+    button.setAttribute("aria-description", head.title);
+    head.dataset.tip = head.title;
+    head.removeAttribute("title");
   }
 
   // --- map ---
@@ -93,7 +116,7 @@
   for (const svg of figure.querySelectorAll("svg")) {
     const here = svg.querySelector(".here");
     const leave = () => { hideTip(); here.setAttribute("cx", -99); };
-    svg.addEventListener("pointermove", (event) => {
+    const tellNearest = (event) => {
       const box = svg.getBoundingClientRect();
       const scale = svg.viewBox.baseVal.width / box.width;
       const x = (event.clientX - box.left) * scale;
@@ -110,8 +133,10 @@
       here.setAttribute("cx", bestPlace[0]);
       here.setAttribute("cy", bestPlace[1]);
       showTip(describe(best), event.clientX, event.clientY);
-    });
-    svg.addEventListener("pointerleave", leave);
+    };
+    svg.addEventListener("pointermove", tellNearest);
+    svg.addEventListener("pointerdown", tellNearest);
+    svg.addEventListener("pointerleave", (event) => { if (event.pointerType !== "touch") leave(); });
   }
   for (const button of buttons) {
     button.addEventListener("click", () => {

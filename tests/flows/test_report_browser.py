@@ -5,7 +5,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from selenium.webdriver import ActionChains, Chrome
+from selenium.webdriver import ActionChains, Chrome, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
@@ -75,6 +75,10 @@ def test_classes_whose_names_begin_alike_can_be_told_apart_in_the_confusion_matr
 def test_no_text_leaves_the_page_at_any_width(page: Path, width: int, dark: bool) -> None:
     with chromium(width=width, dark=dark) as driver:
         driver.get(page.as_uri())
+        driver.execute_script(
+            "for (const p of document.querySelectorAll('.key, .meta, .lead, .caption, .reason'))"
+            "p.append(' ' + 'Donaudampfschifffahrt'.repeat(3))"
+        )
         assert driver.execute_script("return document.documentElement.scrollWidth") <= width
         # Text of a picture that reaches beyond its own picture would be cut on paper or hidden under a neighbour.
         cut = driver.execute_script(
@@ -159,6 +163,60 @@ def test_a_dot_of_the_map_tells_its_text(driver: Chrome) -> None:
     assert "about" in tip.text
 
 
+def test_a_finger_reads_the_map_and_the_heads_of_tables(page: Path) -> None:
+    with chromium(width=390) as driver:
+        driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
+        driver.get(page.as_uri())
+
+        def tap(selector: str) -> None:
+            at = driver.execute_async_script(
+                "const [selector, done] = arguments, e = document.querySelector(selector);"
+                "e.scrollIntoView({block: 'center', inline: 'center', behavior: 'instant'});"
+                "requestAnimationFrame(() => requestAnimationFrame(() => { const b = e.getBoundingClientRect();"
+                "done({x: b.x + b.width / 2, y: b.y + b.height / 2}); }));",
+                selector,
+            )
+            for kind, points in (("touchStart", [at]), ("touchEnd", [])):
+                driver.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+        tip = driver.find_element(By.ID, "tip")
+        tap("#plot-map .narrow circle.ring")
+        WebDriverWait(driver, 10).until(lambda _: "selected in cycle" in tip.text)
+        tap("#quality h2")
+        WebDriverWait(driver, 10).until(lambda _: not tip.is_displayed())
+        for table, head in (
+            ("table-functions", "share where another function votes too"),
+            ("table-batches", "planned"),
+        ):
+            tap(f"#{table} th[data-tip^='{head}'] button")
+            WebDriverWait(driver, 10).until(lambda _, head=head: tip.text.startswith(head))
+
+
+def test_keys_reach_what_the_heads_of_tables_mean(driver: Chrome) -> None:
+    driver.execute_script("document.querySelector('[aria-label=\"Batches sent to people\"]').focus()")
+    ActionChains(driver).send_keys(Keys.TAB).perform()
+    tip = driver.find_element(By.ID, "tip")
+    WebDriverWait(driver, 10).until(lambda _: tip.text == "planned, sent or confirmed")
+    button = driver.switch_to.active_element
+    assert button.text == "Waiting"
+    assert button.get_attribute("aria-description") == tip.text
+    ActionChains(driver).send_keys(Keys.ESCAPE).perform()
+    assert not tip.is_displayed()
+    assert driver.find_elements(By.CSS_SELECTOR, "thead th[title]") == []
+
+
+def test_what_is_chosen_is_seen_where_the_system_chooses_the_colours(driver: Chrome) -> None:
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "forced-colors", "value": "active"}]})
+    outlines = driver.execute_script(
+        "return ['true', 'false'].map(v => getComputedStyle("
+        "document.querySelector(`.tab-bar [aria-pressed=${v}]`)).outlineStyle)"
+    )
+    assert outlines == ["solid", "none"]
+    edge = "const s = getComputedStyle(document.getElementById('tip')); return [s.outlineStyle, s.outlineColor]"
+    style, colour = driver.execute_script(edge)
+    assert (style, colour != "rgba(0, 0, 0, 0)") == ("solid", True)
+
+
 def test_one_class_of_the_map_can_be_looked_at_alone(driver: Chrome) -> None:
     button = driver.find_element(By.CSS_SELECTOR, "#map-legend button")
     driver.execute_script("arguments[0].click()", button)
@@ -191,3 +249,26 @@ def test_paper_has_nothing_to_open_and_no_heading_alone(page: Path) -> None:
         kept = "return [getComputedStyle(document.querySelector('.lead')).breakInside, "
         kept += "...['h2', 'h3', '.lead'].map(e => getComputedStyle(document.querySelector(e)).breakAfter)]"
         assert driver.execute_script(kept) == ["avoid"] * 4
+
+
+def test_a_table_over_two_pages_of_paper_keeps_its_head_and_ends_once(page: Path) -> None:
+    """Chromium repeats heads without their buttons, and feet before the end; a row alone with them is no matrix."""
+    with chromium() as driver:
+        driver.get(page.as_uri())
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+        look = "const style = e => getComputedStyle(document.querySelector(e)); return ["
+        look += "style('#table-functions button').display, style('tfoot').display, style('.heat').breakInside]"
+        assert driver.execute_script(look) == ["contents", "table-row-group", "avoid"]
+
+
+def test_a_matrix_of_many_classes_fits_on_paper(page: Path) -> None:
+    with chromium(width=717) as driver:  # A4 between its margins
+        driver.get(page.as_uri())
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+        wide = driver.execute_script(
+            "const table = document.getElementById('table-confusion'); table.classList.add('many');"
+            "for (const row of table.rows) { const cell = row.cells[1]; cell.textContent = '60';"
+            "for (let n = 0; n < 57; n++) cell.before(cell.cloneNode(true)); }"
+            "return table.getBoundingClientRect().width"
+        )
+        assert wide <= 1.25 * 717, "a browser shrinks a page by as much"
