@@ -213,7 +213,10 @@ class StudioServer:
         # It looks for the next free port when another process took this one meanwhile: then it is not ours.
         if addresses and addresses != {("127.0.0.1", port)}:
             self.process.stop()
-            raise ServiceError(f"Label Studio listens on {sorted(addresses)} instead of 127.0.0.1:{port}")
+            raise ServiceError(
+                f"Another program took port {port} of 127.0.0.1 while Label Studio started. Start it again: it gets "
+                "another port then."
+            )
         return bool(addresses) and answers(f"{running.url}/health", timeout_s=10)
 
     def _pick_port(self) -> int:

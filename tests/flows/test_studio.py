@@ -3,6 +3,7 @@
 import json
 import socket
 import stat
+import sys
 from pathlib import Path
 
 import httpx
@@ -105,6 +106,14 @@ def stand_in(folder: Path, script: str) -> Path:
 def test_a_server_that_dies_is_reported_with_its_last_words(tmp_path: Path) -> None:
     server = StudioServer(tmp_path / "studio", environment=stand_in(tmp_path / "env", "echo no space left; exit 3"))
     with pytest.raises(ServiceError, match="no space left"):
+        server.start()
+    assert server.status() is None
+
+
+def test_a_port_that_another_program_took_meanwhile_is_told_with_the_way_out(tmp_path: Path) -> None:
+    elsewhere = f'[ "$1" = version ] || exec {sys.executable} -m http.server 0 --bind 127.0.0.1'
+    server = StudioServer(tmp_path / "studio", environment=stand_in(tmp_path / "env", elsewhere))
+    with pytest.raises(ServiceError, match=r"took port \d+ of 127\.0\.0\.1 while Label Studio .* Start it again"):
         server.start()
     assert server.status() is None
 
