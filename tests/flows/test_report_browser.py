@@ -71,7 +71,7 @@ def test_classes_whose_names_begin_alike_can_be_told_apart_in_the_confusion_matr
     assert not any(cut)
 
 
-@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (768, False), (390, True)])
 def test_no_text_leaves_the_page_at_any_width(page: Path, width: int, dark: bool) -> None:
     with chromium(width=width, dark=dark) as driver:
         driver.get(page.as_uri())
@@ -91,6 +91,15 @@ def test_no_text_leaves_the_page_at_any_width(page: Path, width: int, dark: bool
             """
         )
         assert cut == []
+        small = driver.execute_script(
+            """
+            return [...document.querySelectorAll("svg.plot text:not(.ring-number)")].filter((text) => {
+              const svg = text.closest("svg"), shown = svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
+              return shown && parseFloat(getComputedStyle(text).fontSize) * shown < 10;
+            }).map((text) => text.textContent);
+            """
+        )
+        assert small == []
         page_colour = driver.execute_script("return getComputedStyle(document.body).backgroundColor")
         assert (sum(int(v) for v in page_colour[4:-1].split(",")) < 200) == dark
 
