@@ -6,7 +6,7 @@ answers (docs/decisions/0157).
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import pyarrow as pa
 from active.outbox import QueueConfig, Row
 from active.service import SIMULATED
 from warehouse import Append, DataError, Lake, Reader, StageResult, Upsert
+from warehouse.formats import without_mark
 from warehouse.label_file import GivenLabel, one_class, read_given_labels
 from warehouse.spelling import perhaps_meant
 
@@ -104,6 +105,7 @@ def import_labels(
 def _chosen(path: Path, rows: list[GivenLabel], config: QueueConfig) -> tuple[list[GivenLabel], int]:
     """The rows that have a label, which is one that there is; and how many have none."""
     unknown: dict[str, int] = defaultdict(int)
+    rows = [replace(row, labels=row.labels and tuple(_known(name, config) for name in row.labels)) for row in rows]
     for row in rows:
         for name in row.labels or ():
             if name not in config.classes:
@@ -113,6 +115,10 @@ def _chosen(path: Path, rows: list[GivenLabel], config: QueueConfig) -> tuple[li
     # A list without a class says of an item of one class that nobody labelled it, as doccano has it.
     labelled = [row for row in rows if row.labels or (row.labels is not None and config.multi_label)]
     return labelled, len(rows) - len(labelled)
+
+
+def _known(name: str, config: QueueConfig) -> str:
+    return name if name in config.classes else without_mark(name)
 
 
 def _said(
@@ -191,15 +197,16 @@ class _Before:
 
     def about(self, row: GivenLabel) -> list[str]:
         """Ids of the items that a row is about: those of its text, or of these the one of its id."""
+        ids = (row.item_id, row.unmarked[0])
         if not row.content_hash:
-            return [row.item_id] if row.item_id in self.items else []
-        same = self.same_text.get(row.content_hash, [])
-        return [row.item_id] if row.item_id in same else same
+            return [item_id for item_id in ids if item_id in self.items][:1]
+        same = self.same_text.get(row.content_hash) or self.same_text.get(row.unmarked[1], [])
+        return [item_id for item_id in ids if item_id in same][:1] or same
 
 
 def _before(reader: Reader, rows: list[GivenLabel]) -> _Before:
-    ids = sorted({row.item_id for row in rows if not row.content_hash})
-    hashes = sorted({row.content_hash for row in rows if row.content_hash})
+    ids = sorted({item_id for row in rows if not row.content_hash for item_id in (row.item_id, row.unmarked[0])})
+    hashes = sorted({text for row in rows if row.content_hash for text in (row.content_hash, row.unmarked[1])})
     items: dict[str, _Item] = {}
     same_text: dict[str, list[str]] = defaultdict(list)
     for item_id, content_hash, split in reader.rows(

@@ -121,3 +121,8 @@ def csv_cell(value: Any) -> Any:
     if isinstance(value, dict | list | tuple | bytes):
         return json.dumps(plain(value), ensure_ascii=False)
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
+def without_mark(cell: str) -> str:
+    """The text that `csv_cell` may have put a ' before; any other cell as it is."""
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith(_FORMULA) else cell

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from warehouse.errors import DataError
+from warehouse.formats import without_mark
 
 _LONGEST_CELL = 2**31 - 1
 """Characters; what the csv module takes by itself, 131,072, is less than a text beside the label may have."""
@@ -44,6 +45,7 @@ class GivenLabel:
     Attributes:
         item_id: empty where the row has none.
         content_hash: of the text; empty where the row has none.
+        unmarked: the two without the ' that a CSV of Siftline puts before what begins like a formula.
         labels: class names; None where the row has no label.
         annotator: who gave it; empty where the file does not say.
         about: the id, or the beginning of the text where there is none, for messages.
@@ -51,6 +53,7 @@ class GivenLabel:
 
     item_id: str
     content_hash: str
+    unmarked: tuple[str, str]
     labels: tuple[str, ...] | None
     annotator: str
     about: str
@@ -90,13 +93,18 @@ def read_given_labels(path: Path, *, ids: Iterable[str] = (), texts: Iterable[st
         given.append(
             GivenLabel(
                 item_id=item_id,
-                content_hash=hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() if text else "",
+                content_hash=_hash(text),
+                unmarked=(without_mark(item_id), _hash(without_mark(text))),
                 labels=None if label is None or label == "" else _names(what, about, label),
-                annotator=_whole(what, str(row.get("annotator") or "")),
+                annotator=without_mark(_whole(what, str(row.get("annotator") or ""))),
                 about=about,
             )
         )
     return given
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() if text else ""
 
 
 def _first(row: Mapping[str, Any], names: Iterable[str]) -> Any:

@@ -19,6 +19,7 @@ from active.task_folder import TaskFolder
 from tests.active.pools import CLASSES, SmallPool, clusters, small_pool
 from tests.active.test_ask_again import CONFIG, OPINIONS, answer, change_text, gold, no_index, row_of, send
 from warehouse import DataError, Lake, StageResult
+from warehouse.formats import write_csv
 
 N = 12
 
@@ -173,6 +174,24 @@ def test_texts_say_which_items_a_label_is_about(pool: SmallPool, tmp_path: Path)
     assert [gold(lake, ids[n]) for n in (3, 4, 5, 6)] == [[], [], [], []]
     with pytest.raises(DataError, match=r"Not one of the 1 rows.*has the text of an item.*leave the column of texts"):
         import_labels(lake, labels(tmp_path, {"id": ids[0], "text": "x", "label": "acq"}), CONFIG)
+
+
+def test_a_csv_of_siftlines_own_comes_back_with_its_marks_before_formulas(lake: Lake, tmp_path: Path) -> None:
+    """Tweets begin with @, and classes may be called +1 and -1."""
+    texts = {"-1": "@ann it broke", "@2": "'-quoted by itself", "'+3": "=3 is three", "4": "plain"}
+    for item, text in texts.items():
+        change_text(lake, item, text)
+    signs = QueueConfig(project="p", classes=("-1", "+1"))
+    for columns in (["id", "label"], ["text", "label"], ["id", "text", "label", "annotator"]):
+        with (tmp_path / "found.csv").open("w", newline="") as file:
+            rows = [{"id": item, "text": text, "label": "+1", "annotator": "@bo"} for item, text in texts.items()]
+            write_csv(file, columns, [[row[name] for name in columns] for row in rows])
+        result = import_labels(lake, tmp_path / "found.csv", signs, annotator="-".join(columns))
+        assert result.rows_written["annotations"] == 4
+        assert not {NO_ITEM, NO_TEXT} & result.detail.keys()
+    with lake.read() as reader:
+        assert reader.rows("SELECT DISTINCT annotator FROM annotations WHERE annotator LIKE '%@%'") == [("@bo",)]
+        assert reader.rows("SELECT DISTINCT class_id FROM annotations") == [(1,)]
 
 
 def test_what_was_imported_can_be_taken_back(pool: SmallPool, tmp_path: Path) -> None:
