@@ -1,8 +1,8 @@
 """Files of labels: an item and its class, or its classes.
 
-Parquet, JSON lines or CSV by the file's name, with the columns id and label; ids and what stands between the cells of a
-CSV are read as in sources. A label is a class name or a list of them; in CSV, which knows no lists, a list is written
-as JSON, as exports write it: `["grain", "wheat"]`; `[]` is no class.
+Parquet, JSON lines or CSV by the file's name, with the columns id, or item_id, and label; ids and what stands between
+the cells of a CSV are read as in sources. A label is a class name or a list of them; in CSV, which knows no lists, a
+list is written as JSON, as exports write it: `["grain", "wheat"]`; `[]` is no class.
 A gold file has the true labels, and only the scoring and the simulated annotator open it; a file of given labels has
 those that people gave elsewhere, for `siftline import`, and may have texts in place of ids.
 """
@@ -66,8 +66,9 @@ def read_label_file(path: Path) -> list[tuple[str, tuple[str, ...]]]:
         DataError: it cannot be read, lacks a column, or a label is neither a name nor a list of different names.
     """
     what = f"The gold file {path}"
-    rows = _read(path, what, ("id",), wanted="id and label")
-    return [(_whole(what, _id(row["id"])), _names(what, row["id"], row.get("label"))) for row in rows]
+    ids = ("id", "item_id")
+    rows = [(_id(_first(row, ids)), row) for row in _read(path, what, ids, wanted="id and label")]
+    return [(_whole(what, item_id), _names(what, item_id, row.get("label"))) for item_id, row in rows]
 
 
 def read_given_labels(path: Path, *, ids: Iterable[str] = (), texts: Iterable[str] = ()) -> list[GivenLabel]:

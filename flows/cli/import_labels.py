@@ -35,7 +35,7 @@ def import_file(root: Path, file: Path, annotator: str, *, withdraw: bool = Fals
     why = {
         NO_ITEM: "; import the file again once their records are there",
         NO_TEXT: "; import the file again once their records are there, or without its texts where its ids are yours",
-        HELD_OUT: ", from which nobody learns; as `gold` under [evaluate] the file scores with them",
+        HELD_OUT: ", from which nobody learns; a file of their ids and labels can be `gold` under [evaluate]",
         UNLABELLED: "",
     }
     for what, reason in why.items():

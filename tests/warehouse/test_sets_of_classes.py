@@ -169,6 +169,16 @@ def test_ids_of_a_label_file_are_those_of_items(lake: Lake, tmp_path: Path, ids:
         assert sorted(reader.rows("SELECT item_id FROM items")) == sorted((text,) for text in texts)
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("gold.jsonl", '{"item_id": 1, "label": "a"}\n'), ("gold.csv", "item_id,label\n1,a\n")],
+)
+def test_ids_of_a_label_file_may_be_called_as_the_warehouse_does(tmp_path: Path, name: str, text: str) -> None:
+    """`siftline import`, which takes such a file, names `gold` for what nobody learns from."""
+    (tmp_path / name).write_text(text, "utf-8")
+    assert read_label_file(tmp_path / name) == [("1", ("a",))]
+
+
 def test_half_a_surrogate_pair_in_an_id_is_refused(tmp_path: Path) -> None:
     (tmp_path / "gold.jsonl").write_text('{"id": "a\\ud800", "label": "a"}\n', "utf-8")
     with pytest.raises(DataError, match="where a character lacks its half"):
