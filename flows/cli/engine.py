@@ -4,6 +4,7 @@ All that takes long to import is imported inside the commands; the rest of them 
 """
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -103,8 +104,12 @@ def engine_convert(
         ],
         title=f"{output}: {len(config.kept)} of {config.base.layers} layers",
     )
+    parent = [] if source is None else ["--from", str(source)]
+    read = [word for path in text for word in ("--text", str(path))]
+    begun = ["--start", str(output), "--output", str(output.with_name(f"trained-{output.name}"))]
     out.print(
-        "It is not trained yet; below active=1 its vectors are far from the parent's. Next: siftline engine distill"
+        "It is not trained yet; below active=1 its vectors are far from the parent's. "
+        f"Next: {shlex.join(['siftline', 'engine', 'distill', *parent, *read, *begun])}"
     )
 
 

@@ -350,7 +350,7 @@ def unread_sentence(share: float) -> str:
     return (
         f"The encoder cannot read the texts: {share:.0%} of their word pieces are unknown to it or single letters, as "
         "with a language that it did not learn, or with ids. So vectors tell little, and labels teach little. Take "
-        "another column as text, or make an encoder from a model of that language with `siftline engine convert "
+        "another column as text, or make an encoder from a model of that language with `siftline engine distill "
         "--from` (engine/README.md)."
     )
 

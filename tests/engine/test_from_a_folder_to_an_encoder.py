@@ -1,6 +1,7 @@
 """From one's own dense model in a Hugging Face folder to a routed encoder in a file: read, convert, distill, encode."""
 
 import json
+import shlex
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from engine.recipe import Progress, Recipe
 from engine.routed_file import write_shallow
 from engine.tokenizer import TextTokenizer
 from engine.weights import DenseFiles, read_folder
+from flows.cli.main import run_command
 from tests.engine.stored import routed_of, stored
 from tests.engine.texts import make_texts
 from tests.engine.tiny import BASE, tiny_tensors, tiny_tokenizer, write_folder
@@ -159,6 +161,22 @@ def test_a_converted_model_is_written_and_encodes(folder: Path, texts: Path, tmp
     with torch.inference_mode():
         expected = [parent(pack([tokens.ids]))[0].numpy() for tokens in tokenizer.encode(words)]
     assert (encoder.encode(words) * np.array(expected)).sum(axis=1).min() > 0.995
+
+
+def test_what_convert_says_next_trains_what_it_made(
+    folder: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without --start and --from it would be the file of another model, trained from its beginning."""
+    monkeypatch.chdir(tmp_path)
+    shape = ["--layers", "0,2", "--shared-heads", "1", "--shared-neurons", "16", "--experts", "4", "--heads", "1.5"]
+    convert = ["engine", "convert", "--from", str(folder), "--text", str(texts), "--output", "own words.safetensors"]
+    assert run_command([*convert, *shape]) == 0
+    program, *following = shlex.split(capsys.readouterr().out.partition("Next: ")[2])
+    assert program == "siftline"
+    assert run_command([*following, "--steps", "1"]) == 0
+    trained = stored(tmp_path / "trained-own words.safetensors")
+    assert trained.model.config == stored(tmp_path / "own words.safetensors").model.config
+    assert trained.notes["trained"].startswith("1 steps")
 
 
 def distill(dense: Path, text_file: Path, work: Path, **options: Any) -> tuple[Path, list[Progress]]:

@@ -117,7 +117,7 @@ def test_functions_that_the_end_model_leaves_aside_are_told(facts: Facts, share:
 def test_texts_that_the_encoder_cannot_read_are_told(facts: Facts) -> None:
     assert story.unread_sentence(facts.unread) == story.unread_sentence(0.29) == ""
     assert "77% of their word pieces" in (said := story.unread_sentence(0.77))
-    assert "`siftline engine convert --from`" in said
+    assert "`siftline engine distill --from`" in said
 
 
 def test_an_encoder_that_was_tried_and_left_is_not_that_of_the_report(tmp_path: Path) -> None:
