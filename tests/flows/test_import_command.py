@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from flows.cli.main import run_command
 from warehouse import connect
 
-PAGE = (Path(__file__).parents[2] / "docs" / "label-studio.md").read_text("utf-8")
+PAGE_FOLDER = Path(__file__).parents[2] / "docs"
+PAGE = (PAGE_FOLDER / "label-studio.md").read_text("utf-8")
 
 
 def ask(project: Path, *arguments: str) -> int:
@@ -74,3 +76,27 @@ def test_labels_come_in_first_and_go_along_to_other_classes(
     assert ask(project, "import", str(given)) == 0
     assert labels(project, "other") == [("1", "bad"), ("2", "good")]
     assert labels(project, "lake") == [("1", "spam"), ("2", "ham")]
+
+
+def test_labels_go_along_by_their_texts_where_all_ids_are_new(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, heading = tmp_path / "p", "What was edited or is gone"
+    project.mkdir()
+    monkeypatch.chdir(project)
+    Path("mail.csv").write_text("id,text\n" + "".join(f"{n},words {n}\n" for n in range(10)), "utf-8")
+    assert run_command(["init", ".", "--source", "mail.csv", "--classes", "ham,spam", "--id", "id"]) == 0
+    Path("given.csv").write_text("id,label\n3,spam\n4,ham\n", "utf-8")
+    assert run_command(["import", "given.csv"]) == 0
+    Path("data", "mail.csv").write_text("id,text\n" + "".join(f"a{n},words {n}\n" for n in range(10)), "utf-8")
+    capsys.readouterr()
+    assert run_command(["import", "given.csv"]) == 2
+    assert f"docs/operations.md, {heading}." in " ".join(capsys.readouterr().err.split())
+    page = (PAGE_FOLDER / "operations.md").read_text("utf-8")
+    section = page.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    first, second = re.findall(r"```sh\n(.*)\n(.*)\n```", section)[0]
+    assert run_command(shlex.split(first)[1:]) == 0
+    settings = Path("siftline.toml")
+    settings.write_text(settings.read_text("utf-8").replace('path = "lake"', 'path = "other"'), "utf-8")
+    assert run_command(shlex.split(second)[1:]) == 0
+    assert labels(project, "other") == [("a3", "spam"), ("a4", "ham")]
