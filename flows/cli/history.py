@@ -24,7 +24,7 @@ def list_snapshots(root: Path, limit: int) -> None:
     rows = [[s.number, s.time.strftime("%Y-%m-%d %H:%M:%S"), s.author, s.message, sum(s.rows.values())] for s in found]
     print_table(["snapshot", "time (UTC)", "author", "message", "rows"], rows[:limit])
     if len(found) > limit:
-        say(f"There are older ones than these {limit}; --limit {10 * limit} shows more.")
+        say(f"There are older ones; --limit {10 * limit} shows more.")
 
 
 def show_diff(root: Path, before: str, after: str | None, limit: int, output: Path | None, *, force: bool) -> None:

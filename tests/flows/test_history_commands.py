@@ -38,7 +38,7 @@ def test_the_commands_tell_what_happened(project: Path, tmp_path: Path, capsys: 
     assert ask(project, "snapshots", "--limit", "4") == 0
     shown = capsys.readouterr()
     lines = shown.out.splitlines()
-    assert "There are older ones than these 4; --limit 40" in shown.err
+    assert "There are older ones; --limit 40" in shown.err
     assert lines[0].split("\t") == ["snapshot", "time (UTC)", "author", "message", "rows"]
     assert len(lines) == 5
     newest = int(lines[1].split("\t")[0])
