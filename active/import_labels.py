@@ -155,8 +155,9 @@ def _said(
 def _none_in_words(path: Path, rows: list[GivenLabel]) -> str:
     first, many = rows[0].about, f"{len(rows):,} rows"
     if any(row.content_hash for row in rows):
+        named = f"that of id '{first}'" if rows[0].item_id else f"'{first}'"
         return (
-            f"Not one of the {many} in {path} has the text of an item of this project; the first is '{first}'. "
+            f"Not one of the {many} in {path} has the text of an item of this project; the first is {named}. "
             '`siftline sql "select content from items"` shows the texts, `siftline status` whether records were read. '
             "Where the file has your ids and the texts differ, leave the column of texts out."
         )

@@ -172,8 +172,10 @@ def test_texts_say_which_items_a_label_is_about(pool: SmallPool, tmp_path: Path)
     assert (history(lake, ids[0]), history(lake, ids[1])) == ([("ann", 0)], [("ann", 0), ("imported", 1)])
     assert history(lake, ids[2]) == [("imported", 2)]
     assert [gold(lake, ids[n]) for n in (3, 4, 5, 6)] == [[], [], [], []]
-    with pytest.raises(DataError, match=r"Not one of the 1 rows.*has the text of an item.*leave the column of texts"):
+    with pytest.raises(DataError, match=rf"the first is that of id '{ids[0]}'.*leave the column"):
         import_labels(lake, labels(tmp_path, {"id": ids[0], "text": "x", "label": "acq"}), CONFIG)
+    with pytest.raises(DataError, match="the first is 'x'"):
+        import_labels(lake, labels(tmp_path, {"text": "x", "label": "acq"}), CONFIG)
 
 
 def test_a_csv_of_siftlines_own_comes_back_with_its_marks_before_formulas(lake: Lake, tmp_path: Path) -> None:
