@@ -21,18 +21,27 @@
     if (owner) showTip(owner.dataset.tip, event.clientX, event.clientY);
     else if (!(event.target instanceof Element && event.target.closest("#plot-map svg"))) hideTip();
   };
-  // Of a head that keys went to; they scroll the page to it, and the tip goes along.
+  // Of a head that keys went to; they scroll the page to it, and the tip goes along, until Escape sends it away.
+  let sentAway = null;
   const tellAtFocus = () => {
-    const head = document.querySelector("th[data-tip] :focus-visible")?.closest("th");
+    const button = document.querySelector("th[data-tip] :focus-visible");
+    const head = button?.closest("th");
     const box = head?.getBoundingClientRect();
-    if (box && box.bottom > 0 && box.bottom < document.documentElement.clientHeight) {
+    if (box && button !== sentAway && box.bottom > 0 && box.bottom < document.documentElement.clientHeight) {
       showTip(head.dataset.tip, box.left, box.bottom - 12);
     } else hideTip();
   };
   document.addEventListener("pointermove", tellAtPointer);
   document.addEventListener("pointerdown", tellAtPointer);  // a finger that taps does not move
-  document.addEventListener("focusin", (event) => { if (event.target.matches(":focus-visible")) tellAtFocus(); });
-  document.addEventListener("keydown", (event) => { if (event.key === "Escape") hideTip(); });
+  document.addEventListener("focusin", (event) => {
+    sentAway = null;
+    if (event.target.matches(":focus-visible")) tellAtFocus();
+  });
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    sentAway = document.activeElement;
+    hideTip();
+  });
   document.addEventListener("scroll", tellAtFocus, { passive: true, capture: true });
 
   // --- one score at a time ---

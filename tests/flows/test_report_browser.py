@@ -210,6 +210,7 @@ def test_keys_reach_what_the_heads_of_tables_mean(driver: Chrome) -> None:
     assert button.text == "Waiting"
     assert button.get_attribute("aria-description") == tip.text
     ActionChains(driver).send_keys(Keys.ESCAPE).perform()
+    driver.execute_script("document.dispatchEvent(new Event('scroll'))")  # the page may still be on its way
     assert not tip.is_displayed()
     assert driver.find_elements(By.CSS_SELECTOR, "thead th[title]") == []
 
@@ -281,3 +282,16 @@ def test_a_matrix_of_many_classes_fits_on_paper(page: Path) -> None:
             "return table.getBoundingClientRect().width"
         )
         assert wide <= 1.25 * 717, "a browser shrinks a page by as much"
+
+
+def test_a_table_of_hundreds_of_rows_scrolls_by_itself_with_its_head_in_view(driver: Chrome) -> None:
+    inside, head, below = driver.execute_script(
+        "const body = document.querySelector('#table-functions tbody'), box = body.closest('.scroll');"
+        "while (body.rows.length < 300) body.append(body.rows[0].cloneNode(true));"
+        "box.scrollTop = 5000; const top = box.getBoundingClientRect().top;"
+        "return [box.clientHeight / innerHeight, body.parentElement.tHead.getBoundingClientRect().top - top,"
+        "body.parentElement.tHead.rows[0].cells[0].getBoundingClientRect().top - top]"
+    )
+    assert inside <= 0.9
+    assert head < -4_000  # the row itself went up
+    assert 0 <= below < 5
