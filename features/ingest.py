@@ -28,6 +28,8 @@ PROGRESS_RECORDS = 2000
 LEAST_TEXTS = 10
 """Texts of stored items from which on it is no chance that a read has all of them under other ids; canned messages of a
 stream have fewer, and come again each day."""
+NEARLY_ALL = 0.9
+"""Share of these texts that is enough: a few are edited or taken out between two exports."""
 MOST_FILES = 20
 """Files that the detail of a fault names."""
 PREFIXED = """query = "SELECT 'b-' || id AS id, * EXCLUDE (id) FROM 'data/b.csv'" in place of its path"""
@@ -222,11 +224,13 @@ class _Intake:
         """Refuse the records of before under other ids: nothing would ever take the second ones away again.
 
         Raises:
-            SettingsError: all stored items are missing, and their texts are there; a few may be so by chance.
+            SettingsError: all stored items are missing, and nearly all their texts are there; a few may be by chance.
         """
-        if (texts := self._ledger.under_other_ids()) >= LEAST_TEXTS:
+        there, stored = self._ledger.under_other_ids()
+        if there >= max(LEAST_TEXTS, NEARLY_ALL * stored):
+            texts = f"all their {stored:,} texts" if there == stored else f"{there:,} of their {stored:,} texts"
             raise SettingsError(
-                f"None of the stored items is among the records, and all their {texts:,} texts are, under other ids. "
+                f"None of the stored items is among the records, and {texts} are, under other ids. "
                 "They would be stored a second time, without the answers that people gave. Put the former ids back, or "
                 "name their column as id under [[sources]]. Where no column keeps its ids, leave id out: then records "
                 "are known by their texts. To take the new ids, begin another warehouse, and take people's labels "

@@ -101,12 +101,12 @@ class Ledger:
             for item_id, held in self._held.items()
         )
 
-    def under_other_ids(self) -> int:
-        """How many texts the stored items had, where this read has none of them and all these texts under other ids."""
+    def under_other_ids(self) -> tuple[int, int]:
+        """Of how many stored texts, where this read has none of their items, it has as many more under other ids."""
         if not self._known or self.missing() < self._known:
-            return 0
+            return 0, 0
         stored = Counter(held[:CONTENT_BYTES] for item_id, held in self._held.items() if item_id not in self._met)
-        return len(stored) if all(self._holders[content] >= 2 * n for content, n in stored.items()) else 0
+        return sum(self._holders[content] >= 2 * n for content, n in stored.items()), len(stored)
 
     def _hold(self, item_id: str, now: bytes) -> None:
         before, content = self._held.get(item_id, b"")[:CONTENT_BYTES], now[:CONTENT_BYTES]

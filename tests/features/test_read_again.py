@@ -62,6 +62,17 @@ def test_the_records_of_before_under_other_ids_are_refused(lake: Lake, tmp_path:
     assert ingest(lake, config(tmp_path)).detail["stored"] == 12
 
 
+def test_a_few_records_that_were_edited_or_are_gone_hide_no_other_ids(lake: Lake, tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", *({"id": n, "text": f"text {n}"} for n in range(20)))
+    ingest(lake, config(tmp_path))
+    others = [{"id": f"new {n}", "text": f"text {n}" if n else "edited"} for n in range(19)]
+    write(tmp_path / "a.jsonl", *others)
+    with pytest.raises(SettingsError, match=r"18 of their 20 texts are, under other ids"):
+        ingest(lake, config(tmp_path))
+    write(tmp_path / "a.jsonl", *others[:-1])
+    assert ingest(lake, config(tmp_path)).detail == counts(18, 18, 0, 0, missing=20)
+
+
 def test_a_file_of_other_records_with_some_texts_of_before_is_read(lake: Lake, tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", *({"id": n, "text": f"text {n}"} for n in range(10)))
     ingest(lake, config(tmp_path))
