@@ -1,6 +1,7 @@
 """Another account of the machine, as that of a data scientist where the schedule has one of its own."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +29,8 @@ def as_another_account(look: Callable[[], str], *groups: int) -> str:
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(60)  # what a thread of ours held at the fork nobody gives back: better dead than waiting
         try:
             os.setgroups(groups)
             os.setgid(_NOBODY)
