@@ -4,7 +4,7 @@ They stand under a project of their own, so that neither the queue nor a service
 answers (docs/decisions/0157).
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ from active.outbox import QueueConfig, Row
 from active.service import SIMULATED
 from warehouse import Append, DataError, Lake, Reader, StageResult, Upsert
 from warehouse.formats import without_mark
-from warehouse.label_file import GivenLabel, one_class, read_given_labels
+from warehouse.label_file import OTHER_TOOLS, GivenLabel, one_class, read_given_labels
 from warehouse.spelling import perhaps_meant
 
 ELSEWHERE = "(imported)"
@@ -59,7 +59,8 @@ def import_labels(
 
     Raises:
         DataError: the file cannot be read, names a class that there is not, gives one annotator two labels for an item,
-            or has no label of any item of the warehouse. Nothing is stored.
+            or has no label of any item of the warehouse, or ids beside texts that other items have in a column that
+            is not read. Nothing is stored.
     """
     rows = read_given_labels(path, ids=ids, texts=texts)
     counts = {UNLABELLED: 0}
@@ -67,12 +68,20 @@ def import_labels(
         rows, counts[UNLABELLED] = _chosen(path, rows, config)
     with lake.read() as reader:
         before = _before(reader, rows)
+    if column := before.texts_of_others(rows):
+        raise DataError(
+            f"{path} has texts of this project's items in its column '{column}', which is not read, and the ids beside "
+            "them are of other items, or of none: they may be numbers of another tool. Call that column 'text', or "
+            "take it out where the ids are right. Nothing was stored."
+        )
     about = [(row, before.about(row)) for row in rows]
     if rows and not any(item_ids for _, item_ids in about):
-        raise DataError(_none_in_words(path, rows))
+        with lake.read() as reader:
+            raise DataError(_none_in_words(path, rows, reader))
     counts[NO_ITEM] = len({row.item_id for row, item_ids in about if not item_ids and not row.content_hash})
     counts[NO_TEXT] = len({row.content_hash for row, item_ids in about if not item_ids and row.content_hash})
-    counts[HELD_OUT] = sum(item.split != "train" for item in before.items.values())
+    meant = {item_id for _, item_ids in about for item_id in item_ids}
+    counts[HELD_OUT] = sum(before.items[item_id].split != "train" for item_id in meant)
     said = _said(path, about, config, annotator, withdraw=withdraw)
     new: list[Row] = []
     asked: dict[str, Row] = {}
@@ -145,21 +154,30 @@ def _said(
     if twice:
         named = [f"'{about}' by '{who}'" for (_, who), about in list(twice.items())[:_NAMED]]
         more = f" and {len(twice) - _NAMED} more" if len(twice) > _NAMED else ""
+        as_list = f"Several classes of one item are one list (rows of one each: {OTHER_TOOLS}). "
         raise DataError(
-            f"{path} gives one item two labels of one person: {', '.join(named)}{more}. Leave one of them, or say in a "
-            "column `annotator` who gave which. Nothing was stored."
+            f"{path} gives one item two labels of one person: {', '.join(named)}{more}. "
+            f"{as_list if config.multi_label else ''}Leave one of them, or say in a column `annotator` who gave which. "
+            "Nothing was stored."
         )
     return said
 
 
-def _none_in_words(path: Path, rows: list[GivenLabel]) -> str:
+def _none_in_words(path: Path, rows: list[GivenLabel], reader: Reader) -> str:
     first, many = rows[0].about, f"{len(rows):,} rows"
-    if any(row.content_hash for row in rows):
-        named = f"that of id '{first}'" if rows[0].item_id else f"'{first}'"
+    if row := next((row for row in rows if row.begin.strip()), None):
+        begin = " ".join(row.begin.split())
+        like = reader.rows(
+            "SELECT item_id FROM items WHERE starts_with(trim(regexp_replace(content, '[\\s\\p{Z}]+', ' ', 'g')), ?) "
+            "ORDER BY item_id LIMIT 1",
+            [begin],
+        )
+        named = f"that of id '{row.item_id}', '{begin}'" if row.item_id else f"'{begin}'"
+        but = f" Item '{like[0][0]}' begins so too, but for white space or what follows." if like else ""
         return (
-            f"Not one of the {many} in {path} has the text of an item of this project; the first is {named}. "
-            '`siftline sql "select content from items"` shows the texts, `siftline status` whether records were read. '
-            "Where the file has your ids and the texts differ, leave the column of texts out."
+            f"Not one of the {many} in {path} has the text of an item of this project, to the letter; the first is "
+            f'{named}.{but} `siftline sql "select content from items"` shows the texts, `siftline status` whether '
+            "records were read. Where the file has your ids and the texts differ, leave the column of texts out."
         )
     return (
         f"Not one of the ids of the {many} in {path} is an item of this project, such as '{first}'. "
@@ -172,10 +190,11 @@ def _unknown_in_words(path: Path, unknown: Mapping[str, int], config: QueueConfi
     for name, times in sorted(unknown.items(), key=lambda found: (-found[1], found[0]))[:5]:
         parts.append(f"{name!r} ({'once' if times == 1 else f'{times} times'}{perhaps_meant(name, config.classes)})")
     more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+    numbers = f"Names of numbers: {OTHER_TOOLS}. " if all(name.isdecimal() for name in unknown) else ""
     return (
         f"{path} has labels that are no classes: {', '.join(parts)}{more}. The classes are: "
-        f"{', '.join(config.classes)}. {_SEVERAL if config.multi_label else ''}Mend the file, or add the class at the "
-        "end of [project] classes. Nothing was stored."
+        f"{', '.join(config.classes)}. {_SEVERAL if config.multi_label else ''}{numbers}Mend the file, or add the "
+        "class at the end of [project] classes. Nothing was stored."
     )
 
 
@@ -204,10 +223,27 @@ class _Before:
         same = self.same_text.get(row.content_hash) or self.same_text.get(row.unmarked[1], [])
         return [item_id for item_id in ids if item_id in same][:1] or same
 
+    def texts_of_others(self, rows: list[GivenLabel]) -> str:
+        """The column that is not read and has, in most rows, the text of another item than the id says; or no name.
+
+        Rows are counted whose id or cell is an item's, and equal texts once: a word of each row may be a text too.
+        """
+        counted: Counter[str] = Counter()
+        others: dict[str, set[str]] = defaultdict(set)
+        for row in rows:
+            ids = {row.item_id, row.unmarked[0]}
+            for name, content_hash in row.unread.items():
+                same = self.same_text.get(content_hash, [])
+                counted[name] += bool(same) or not ids.isdisjoint(self.items)
+                if same and ids.isdisjoint(same):
+                    others[name].add(content_hash)
+        return next((name for name, texts in others.items() if 2 * len(texts) > counted[name]), "")
+
 
 def _before(reader: Reader, rows: list[GivenLabel]) -> _Before:
     ids = sorted({item_id for row in rows if not row.content_hash for item_id in (row.item_id, row.unmarked[0])})
-    hashes = sorted({text for row in rows if row.content_hash for text in (row.content_hash, row.unmarked[1])})
+    given = {text for row in rows if row.content_hash for text in (row.content_hash, row.unmarked[1])}
+    hashes = sorted(given.union(*(row.unread.values() for row in rows)))
     items: dict[str, _Item] = {}
     same_text: dict[str, list[str]] = defaultdict(list)
     for item_id, content_hash, split in reader.rows(

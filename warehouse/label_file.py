@@ -1,8 +1,8 @@
 """Files of labels: an item and its class, or its classes.
 
-Parquet, JSON lines or CSV by the file's name, with the columns id, or item_id, and label; ids and what stands between
-the cells of a CSV are read as in sources. A label is a class name or a list of them; in CSV, which knows no lists, a
-list is written as JSON, as exports write it: `["grain", "wheat"]`; `[]` is no class.
+Parquet, JSON (lines or an array) or CSV by the file's name, with the columns id, or item_id, and label; ids and
+what stands between the cells of a CSV are read as in sources. A label is a class name or a list of them; in CSV, which
+knows no lists, a list is written as JSON, as exports write it: `["grain", "wheat"]`; `[]` is no class.
 A gold file has the true labels, and only the scoring and the simulated annotator open it; a file of given labels has
 those that people gave elsewhere, for `siftline import`, and may have texts in place of ids.
 """
@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,11 @@ _READ = ("label", "annotator", "answer")
 
 _NAMED_CHARACTERS = 60
 
+LOOKED_AT = 1_000
+"""Rows without a text whose further cells are kept, to see whether one of them is the text."""
+
+OTHER_TOOLS = "docs/label-studio.md, Files of other tools"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GivenLabel:
@@ -49,6 +54,8 @@ class GivenLabel:
         labels: class names; None where the row has no label.
         annotator: who gave it; empty where the file does not say.
         about: the id, or the beginning of the text where there is none, for messages.
+        begin: the beginning of the text.
+        unread: content hash by name of the cells that are not read, of the first rows without a text.
     """
 
     item_id: str
@@ -57,6 +64,8 @@ class GivenLabel:
     labels: tuple[str, ...] | None
     annotator: str
     about: str
+    begin: str = ""
+    unread: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 def read_label_file(path: Path) -> list[tuple[str, tuple[str, ...]]]:
@@ -84,6 +93,7 @@ def read_given_labels(path: Path, *, ids: Iterable[str] = (), texts: Iterable[st
     """
     what = f"The file {path}"
     ids, texts = ("item_id", *ids, "id"), (*texts, "text")
+    read = {*ids, *texts, *_READ}
     given: list[GivenLabel] = []
     for number, row in enumerate(_read(path, what, (*ids, *texts), wanted="id or text, and label"), 1):
         item_id, text = _whole(what, _id(_first(row, ids))), str(_first(row, texts))
@@ -91,6 +101,7 @@ def read_given_labels(path: Path, *, ids: Iterable[str] = (), texts: Iterable[st
             raise DataError(f"{what} has neither id nor text in row {number}. Give each label the id of its item.")
         about = item_id or text[:_NAMED_CHARACTERS]
         label = None if row.get("answer") in _NOT_GIVEN else row.get("label")
+        further = {} if text or number > LOOKED_AT else {name: row[name] for name in row if name not in read}
         given.append(
             GivenLabel(
                 item_id=item_id,
@@ -99,6 +110,8 @@ def read_given_labels(path: Path, *, ids: Iterable[str] = (), texts: Iterable[st
                 labels=None if label is None or label == "" else _names(what, about, label),
                 annotator=without_mark(_whole(what, str(row.get("annotator") or ""))),
                 about=about,
+                begin=text[:_NAMED_CHARACTERS],
+                unread={name: _hash(cell) for name, cell in further.items() if isinstance(cell, str) and cell},
             )
         )
     return given
@@ -120,12 +133,12 @@ def _read(path: Path, what: str, keys: tuple[str, ...], *, wanted: str) -> Itera
     if not kind:
         raise DataError(
             f"{what} is not read: its name has to end in {', '.join(_FORMATS)}. How files of other tools become one of "
-            "these: docs/label-studio.md, Files of other tools."
+            f"these: {OTHER_TOOLS}."
         )
     try:
         yield from read(path, keys)
     except FileNotFoundError as error:
-        raise DataError(f"{what} does not exist. Name a CSV, JSONL or Parquet file.") from error
+        raise DataError(f"{what} does not exist. Name a CSV, JSON, JSONL or Parquet file.") from error
     except (pa.ArrowException, OSError, ValueError, csv.Error, RecursionError) as error:
         way = ". Save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
         raise DataError(f"{what} cannot be read as {kind} with columns {wanted}: {error}{way}") from error
@@ -162,9 +175,10 @@ def _whole(what: str, text: str) -> str:
 def _names(what: str, item_id: object, label: object) -> tuple[str, ...]:
     names = label if isinstance(label, list) else [label]
     if any(not isinstance(name, str) for name in names) or len(set(map(str, names))) != len(names):
+        numbers = f" Names of numbers: {OTHER_TOOLS}." if any(isinstance(name, int | float) for name in names) else ""
         raise DataError(
             f"{what} has the label {label!r} for item '{item_id}'; a label is the name of a class, or a list of "
-            "different names where an item may have several."
+            f"different names where an item may have several.{numbers}"
         )
     return tuple(str(name) for name in names)
 
@@ -173,20 +187,24 @@ def _has(columns: Iterable[str], keys: tuple[str, ...]) -> bool:
     return "label" in columns and not set(keys).isdisjoint(columns)
 
 
+def _way(columns: Iterable[str]) -> str:
+    lacks = "labels 'label'" if "label" not in columns else "ids 'id'"
+    return f"Call the one with the {lacks}; for files of other tools see {OTHER_TOOLS}"
+
+
 def _check(columns: Sequence[str], keys: tuple[str, ...]) -> None:
     if not _has(columns, keys):
-        lacks = "labels 'label'" if "label" not in columns else "ids 'id'"
-        raise ValueError(f"it has the columns {', '.join(columns)}. Call the one with the {lacks}")
+        raise ValueError(f"it has the columns {', '.join(columns)}. {_way(columns)}")
     for name in (*keys, *_READ):
         if columns.count(name) > 1:
             raise ValueError(f"it has the column {name!r} {columns.count(name)} times. Rename all but one")
 
 
-def _object(line: int, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(where: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
         key, times = Counter(key for key, _ in pairs).most_common(1)[0]
-        raise ValueError(f"in line {line} the field {key[:60]!r} stands {times} times. Keep one")
+        raise ValueError(f"in {where} the field {key[:60]!r} stands {times} times. Keep one")
     return fields
 
 
@@ -194,28 +212,86 @@ def _parquet_rows(path: Path, keys: tuple[str, ...]) -> Iterable[dict[str, Any]]
     with pq.ParquetFile(path) as file:
         names = file.schema_arrow.names
         _check(names, keys)
+        classes = _class_names(file.schema_arrow)
+        read = {*keys, *_READ}
+        texts = [field.name for field in file.schema_arrow if _is_text(field.type) and field.name not in read]
+        beside = file.iter_batches(LOOKED_AT, columns=[name for name in texts if names.count(name) == 1])
+        further = next((batch.to_pylist() for batch in beside), [])
+        row = 0
         for batch in file.iter_batches(columns=[name for name in dict.fromkeys((*keys, *_READ)) if name in names]):
             table = pa.Table.from_batches([batch])
             for place, name in enumerate(table.column_names):
                 column = table.column(name)
                 text = pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)
                 several = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
-                if text or (name not in keys and not several):
+                numbers = bool(classes) and name == "label"
+                if text or (name not in keys and not several and not numbers):
                     table = table.set_column(place, name, column.cast(pa.string()))
-            yield from table.to_pylist()
+            for found in table.to_pylist():
+                yield {
+                    **(further[row] if row < len(further) else {}),
+                    **found,
+                    "label": _named(found["label"], classes),
+                }
+                row += 1
+
+
+def _class_names(schema: pa.Schema) -> list[str]:
+    """Names of the numbers in the column label, as Hugging Face's `datasets` keeps them in Parquet files."""
+    try:
+        kept: Any = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    except ValueError:
+        return []
+    for key in ("info", "features", "label"):
+        kept = kept.get(key) if isinstance(kept, dict) else None
+    if isinstance(kept, dict) and isinstance(kept.get("feature"), dict):
+        kept = kept["feature"]  # of a list
+    names = kept.get("names") if isinstance(kept, dict) else None
+    return [str(name) for name in names] if isinstance(names, list) else []
+
+
+def _named(label: Any, classes: list[str]) -> Any:
+    """The label with names in place of numbers; there -1 is none."""
+    if not classes:
+        return label
+    if isinstance(label, list):
+        return [_named(one, classes) for one in label]
+    if not isinstance(label, int):
+        return label
+    return classes[label] if 0 <= label < len(classes) else None if label == -1 else str(label)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def _json_lines(path: Path, keys: tuple[str, ...]) -> Iterable[dict[str, Any]]:
     with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
-            row = json.loads(line, object_pairs_hook=partial(_object, number)) if line.strip() else None
-            if row is None:
-                continue
-            if not isinstance(row, dict):
-                raise ValueError(f"line {number} is no object")
-            if not _has(row, keys):
-                raise ValueError(f"line {number} has the fields {', '.join(map(str, row))}")
-            yield row
+            if line.strip():
+                where = f"line {number}"
+                yield _json_row(where, json.loads(line, object_pairs_hook=partial(_object, where)), keys)
+
+
+def _json_file(path: Path, keys: tuple[str, ...]) -> Iterable[dict[str, Any]]:
+    """An array of objects, or one object a line: programs write both under this name."""
+    with path.open(encoding="utf-8-sig") as file:
+        begin = file.read(64).lstrip()[:1]
+    if begin != "[":
+        yield from _json_lines(path, keys)
+        return
+    rows = json.loads(path.read_text("utf-8-sig"), object_pairs_hook=partial(_object, "the array"))
+    for number, row in enumerate(rows, 1):
+        yield _json_row(f"entry {number}", row, keys)
+
+
+def _json_row(where: str, row: Any, keys: tuple[str, ...]) -> dict[str, Any]:
+    if not isinstance(row, dict):
+        raise ValueError(f"{where} is no object")
+    if not _has(row, keys):
+        raise ValueError(f"{where} has the fields {', '.join(map(str, row))}. {_way(map(str, row))}")
+    label = row["label"]
+    return {**row, "label": label["choices"]} if isinstance(label, dict) and [*label] == ["choices"] else row
 
 
 def _csv_rows(path: Path, keys: tuple[str, ...]) -> Iterable[dict[str, Any]]:
@@ -250,6 +326,7 @@ _FORMATS: dict[str, tuple[str, _Rows]] = {
     ".tsv": ("CSV", _csv_rows),
     ".jsonl": ("JSON lines", _json_lines),
     ".ndjson": ("JSON lines", _json_lines),
+    ".json": ("JSON", _json_file),
     ".parquet": ("Parquet", _parquet_rows),
 }
 """What a file is, by the end of its name, and how it is read."""

@@ -233,7 +233,7 @@ def collect(project: ProjectOption = Path()) -> None:
 
 @app.command("import", epilog="Example: siftline import labels.csv --annotator ann")
 def import_file(
-    file: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL or Parquet: id or text, label, maybe annotator.")],
+    file: Annotated[Path, typer.Argument(help="CSV, TSV, JSON, JSONL or Parquet: id or text, label, maybe annotator.")],
     project: ProjectOption = Path(),
     annotator: Annotated[
         str, typer.Option(help="Who gave the labels, where the file has no column annotator.")

@@ -6,6 +6,9 @@ from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Self
 
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
 import pytest
 
 from active.ask_again import ask_again
@@ -149,6 +152,9 @@ def test_several_classes_and_none(lake: Lake, tmp_path: Path) -> None:
     rows = [{"id": pool.ids[0], "label": ["ship", "acq"]}, {"id": pool.ids[1], "label": []}]
     assert given(tmp_path, lake, *rows, config=several).rows_written["annotations"] == 2
     assert not given(tmp_path, lake, *rows, config=several).committed
+    two = [{"id": rows[0]["id"], "label": name} for name in CLASSES[:2]]
+    with pytest.raises(DataError, match=r"Several classes of one item are one list \(rows of one each: docs/label-st"):
+        given(tmp_path, lake, *two, config=several)
     with lake.read() as reader:
         assert reader.rows("SELECT class_ids FROM gold_labels ORDER BY item_id") == [([0, 2],), ([],)]
 
@@ -176,6 +182,10 @@ def test_texts_say_which_items_a_label_is_about(pool: SmallPool, tmp_path: Path)
         import_labels(lake, labels(tmp_path, {"id": ids[0], "text": "x", "label": "acq"}), CONFIG)
     with pytest.raises(DataError, match="the first is 'x'"):
         import_labels(lake, labels(tmp_path, {"text": "x", "label": "acq"}), CONFIG)
+    change_text(lake, ids[2], "a\ttext of \u00a0 two\r\nlines ")
+    told = rf"that of id '7', 'a text of two lines'\. Item '{ids[2]}' begins so too, but for white space or what"
+    with pytest.raises(DataError, match=told):
+        import_labels(lake, labels(tmp_path, {"id": 7, "text": "a text of two\nlines", "label": "acq"}), CONFIG)
 
 
 def test_a_csv_of_siftlines_own_comes_back_with_its_marks_before_formulas(lake: Lake, tmp_path: Path) -> None:
@@ -191,9 +201,52 @@ def test_a_csv_of_siftlines_own_comes_back_with_its_marks_before_formulas(lake: 
         result = import_labels(lake, tmp_path / "found.csv", signs, annotator="-".join(columns))
         assert result.rows_written["annotations"] == 4
         assert not {NO_ITEM, NO_TEXT} & result.detail.keys()
+    change_text(lake, "-1", "two")
+    change_text(lake, "@2", "three")
+    with (tmp_path / "found.csv").open("w", newline="") as file:  # the ids have marks, the texts that nobody reads none
+        write_csv(file, ["id", "content", "label"], [["-1", "two", "+1"], ["@2", "three", "+1"]])
+    assert import_labels(lake, tmp_path / "found.csv", signs, annotator="cy").rows_written["annotations"] == 2
     with lake.read() as reader:
         assert reader.rows("SELECT DISTINCT annotator FROM annotations WHERE annotator LIKE '%@%'") == [("@bo",)]
         assert reader.rows("SELECT DISTINCT class_id FROM annotations") == [(1,)]
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "labels.jsonl", "labels.parquet"])
+def test_ids_beside_texts_of_other_items_are_refused(pool: SmallPool, tmp_path: Path, name: str) -> None:
+    """The column of texts has a name that nobody reads, and the ids are those of another tool."""
+    lake, ids, file = pool.lake, pool.ids, tmp_path / name
+    for n in (*range(5), N - 1):
+        change_text(lake, ids[n], f"words {n}")
+
+    def tell(*rows: tuple[str, str]) -> StageResult:
+        table = pa.table(
+            {
+                "annotator": ["ann"] * len(rows),
+                "id": [item for item, _ in rows],
+                "label": ["earn"] * len(rows),
+                "message": [text for _, text in rows],
+                "note": ["words 4"] * len(rows),  # a cell may be an item's text by chance
+            }
+        )
+        if name.endswith("csv"):
+            pacsv.write_csv(table, file)
+        elif name.endswith("parquet"):
+            pq.write_table(table, file)
+        else:
+            labels(tmp_path, *table.to_pylist())
+        return import_labels(lake, file, CONFIG)
+
+    told = r"texts of this project's items in its column 'message'.*Call that column 'text'"
+    for shifted in ([(ids[n + 1], f"words {n}") for n in range(4)], [(str(n), f"words {n}") for n in range(4)]):
+        with pytest.raises(DataError, match=told):
+            tell(*shifted)
+    assert not gold(lake, ids[1])
+    file.write_text("")
+    edited = [(ids[n], f"words {n}" if n else "words before they were edited") for n in range(4)]
+    result = tell(*edited, (ids[5], f"words {N - 1}"), (ids[4], "words 4"))
+    assert result.committed
+    assert HELD_OUT not in result.detail  # the last item is, and no label is about it
+    assert gold(lake, ids[1]) == [1]
 
 
 def test_what_was_imported_can_be_taken_back(pool: SmallPool, tmp_path: Path) -> None:
@@ -236,6 +289,7 @@ def test_people_s_labels_go_to_a_new_warehouse(pool: SmallPool, tmp_path: Path) 
         ([("i00000", ["acq", "earn"])], r"item 'i00000' 2 classes.*multi_label = true"),
         ([("", "acq")], r"neither id nor text in row 1"),
         ([("i00000", 7)], r"label 7 for item 'i00000'"),
+        ([("i00000", "0"), ("i00001", "2")], r"'0' \(once\), .*Names of numbers: docs/label-studio\.md"),
     ],
 )
 def test_a_wrong_file_is_refused_whole(
@@ -258,7 +312,7 @@ def test_a_file_without_the_columns_is_refused(pool: SmallPool, tmp_path: Path) 
     (tmp_path / "labels.csv").write_text("id,text,label\ni00000,one, and more,acq\n", "utf-8")
     with pytest.raises(DataError, match=r"ends in line 2 has more or fewer cells"):
         import_labels(pool.lake, tmp_path / "labels.csv", CONFIG)
-    with pytest.raises(DataError, match=r"export\.json is not read: its name has to end in .*docs/label-studio\.md"):
-        import_labels(pool.lake, tmp_path / "export.json", CONFIG)
+    with pytest.raises(DataError, match=r"export\.xlsx is not read: its name has to end in .*docs/label-studio\.md"):
+        import_labels(pool.lake, tmp_path / "export.xlsx", CONFIG)
     with pytest.raises(DataError, match=r"does not exist"):
         import_labels(pool.lake, tmp_path / "missing.parquet", CONFIG)

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from warehouse import DataError
 from warehouse.label_file import read_given_labels
 
 PAGE = (Path(__file__).parents[2] / "docs" / "label-studio.md").read_text("utf-8")
@@ -58,11 +59,27 @@ FILES: dict[str, tuple[Callable[[Path], None], list[tuple[object, ...]]]] = {
         ),
         [("", ("grain", "corn"))],
     ),
-    "Argilla's responses": (
-        table(**{"text": ["a"], "topic.responses": [["grain", "corn"]], "topic.responses.users": [["ann", "bob"]]}),
+    "Prodigy's labels of several people": (
+        text(
+            "export.jsonl",
+            '{"text": "a", "label": "grain", "answer": "accept", "_annotator_id": "corn-ann"}',
+            '{"text": "a", "label": "corn", "answer": "accept", "_annotator_id": "corn-bob"}',
+            '{"text": "b", "label": "corn", "answer": "reject", "_annotator_id": "corn-bob"}',
+        ),
+        [("corn-ann", ("grain",)), ("corn-bob", ("corn",)), ("corn-bob", None)],
+    ),
+    "Argilla's submitted responses, by `records.to_datasets().to_parquet`": (
+        table(
+            **{
+                "text": ["a", "b"],
+                "topic.responses": [["grain", "corn", "wheat"], None],
+                "topic.responses.users": [["ann", "bob", "eve"], None],
+                "topic.responses.status": [["submitted", "submitted", "discarded"], None],
+            }
+        ),
         [("ann", ("grain",)), ("bob", ("corn",))],
     ),
-    "numbers for classes, as in Hugging Face data sets": (
+    "numbers for classes, as in other files of Hugging Face": (
         table(text=["a", "b"], label=[0, 2]),
         [("", ("grain",)), ("", ("corn",))],
     ),
@@ -73,6 +90,10 @@ FILES: dict[str, tuple[Callable[[Path], None], list[tuple[object, ...]]]] = {
     "several classes in one cell, `grain;wheat`": (
         text("export.csv", "id,label", "1,grain;corn", "2,", "3,corn"),
         [("", ("grain", "corn")), ("", ()), ("", ("corn",))],
+    ),
+    "a row for each class of a text": (
+        text("export.csv", "text,label", "a,grain", "a,grain", "b,corn"),
+        [("", ("corn",)), ("", ("grain",))],
     ),
     "a column of 0 and 1 for each class": (
         text("export.csv", "id,text,grain,corn", "1,a,1,1", "2,b,0,0", "3,c,0,1"),
@@ -91,7 +112,8 @@ def test_a_line_makes_a_file_of_labels(tmp_path: Path, monkeypatch: pytest.Monke
     make, expected = FILES[there_is]
     make(tmp_path)
     duckdb.connect().sql(f"copy ({LINES[there_is]}) to 'labels.jsonl'")
-    assert sorted((row.annotator, row.labels) for row in read_given_labels(Path("labels.jsonl"))) == sorted(expected)
+    given = [(row.annotator, row.labels) for row in read_given_labels(Path("labels.jsonl"))]
+    assert sorted(given, key=str) == sorted(expected, key=str)
 
 
 def test_contradictions_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,6 +142,20 @@ def test_contradictions_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             [("", ("grain",)), ("", None), ("", None)],
         ),
         ("doccano.jsonl", ['{"id": 1, "text": "a", "label": ["grain"], "Comments": []}'], [("", ("grain",))]),
+        ("doccano.json", ["﻿ [", '{"id": 1, "text": "a", "label": ["grain"]}', "]"], [("", ("grain",))]),
+        (
+            "studio.json",  # JSON-MIN, as 1.23.2 writes it
+            [
+                '[{"text": "a", "id": 1, "label": "grain", "annotator": 2, "annotation_id": 1},',
+                '{"text": "a", "id": 1, "label": {"choices": ["grain", "corn"]}, "annotator": 3}]',
+            ],
+            [("2", ("grain",)), ("3", ("grain", "corn"))],
+        ),
+        (
+            "lines.json",
+            ['{"text": "a", "label": "grain"}', '{"text": "a", "label": null}'],
+            [("", ("grain",)), ("", None)],
+        ),
     ],
 )
 def test_these_are_taken_as_they_are(
@@ -131,3 +167,47 @@ def test_these_are_taken_as_they_are(
     assert {row.content_hash for row in given} == {
         "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"  # sha256 of "a"
     }
+
+
+@pytest.mark.parametrize(
+    ("labels", "feature", "expected"),
+    [
+        ([1, 0, -1, None, 7], {"names": ["corn", "grain"]}, [("grain",), ("corn",), None, None, ("7",)]),
+        ([[1, 0], []], {"feature": {"names": ["corn", "grain"]}, "_type": "List"}, [("grain", "corn"), ()]),
+        (["grain"], {"names": ["corn", "wheat"]}, [("grain",)]),
+        ([1], {"dtype": "int64", "_type": "Value"}, [("1",)]),
+        ([1], ["names"], [("1",)]),
+    ],
+)
+def test_a_parquet_file_of_hugging_face_says_what_its_numbers_mean(
+    tmp_path: Path, labels: list[object], feature: object, expected: list[tuple[str, ...] | None]
+) -> None:
+    table = pa.table({"text": ["a"] * len(labels), "label": labels})
+    said = json.dumps({"info": {"features": {"text": {"dtype": "string"}, "label": feature}}})
+    pq.write_table(table.replace_schema_metadata({"huggingface": said}), tmp_path / "train.parquet")
+    assert [row.labels for row in read_given_labels(tmp_path / "train.parquet")] == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "told"),
+    [
+        (
+            "a.json",
+            ['[{"text": "a", "label": "grain"}, {"data": {}, "id": 2}]'],
+            "entry 2 has the fields data, id. Call",
+        ),
+        ("a.json", ['[{"text": "a", "label": "grain"}, 3]'], "entry 2 is no object"),
+        ("a.json", ['[{"text": "a", "text": "b", "label": "grain"}]'], "in the array the field 'text' stands 2 times"),
+        ("a.json", ["[1,"], "cannot be read as JSON with columns id or text, and label"),
+        (
+            "a.jsonl",
+            ['{"text": "a", "accept": ["grain"]}'],
+            "labels 'label'; for files of other tools see docs/label-st",
+        ),
+        ("a.jsonl", ['{"text": "a", "label": 0}'], "Names of numbers: docs/label-studio.md, Files of other tools"),
+    ],
+)
+def test_what_is_not_such_a_file_is_told_with_the_way(tmp_path: Path, name: str, lines: list[str], told: str) -> None:
+    text(name, *lines)(tmp_path)
+    with pytest.raises(DataError, match=re.escape(told)):
+        read_given_labels(tmp_path / name)
