@@ -267,11 +267,19 @@ def _as_list(values: Any) -> Any:
     return list(values)
 
 
+_NO_FIELD = "no field {!r}; the text is x.text, and further columns are there if siftline.toml names them at metadata"
+
+
 class DataPoint(SimpleNamespace):
     """A row as Snorkel's functions know it: `x.text`, or `x["text"]`, `x.get("desk")`, `"desk" in x` as of pandas."""
 
     def __getitem__(self, name: str) -> Any:
+        if name not in vars(self):
+            raise KeyError(_NO_FIELD.format(name))
         return vars(self)[name]
+
+    def __getattr__(self, name: str) -> Any:  # only asked for what is not there
+        raise AttributeError(_NO_FIELD.format(name))
 
     def __contains__(self, name: object) -> bool:
         return name in vars(self)

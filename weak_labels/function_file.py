@@ -9,12 +9,16 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from hashlib import sha256
 from importlib.machinery import SourceFileLoader
+from itertools import islice
 from pathlib import Path
 from types import CodeType, ModuleType
 
 from warehouse import SettingsError
 from weak_labels.beside import importable, own_modules
 from weak_labels.functions import LabelingFunction, check_functions, is_function, to_function
+
+_LOOKED_AT = 10_000
+"""Entries of a list that are looked at for functions: a longer one holds words, and each process loads the file."""
 
 
 def load_functions(path: Path | str, classes: Sequence[str]) -> list[LabelingFunction]:
@@ -28,8 +32,8 @@ def load_functions(path: Path | str, classes: Sequence[str]) -> list[LabelingFun
         classes: class names of the project.
 
     Raises:
-        SettingsError: the file is missing, raises, holds no function, repeats a name or a variable, or votes for an
-            unknown class.
+        SettingsError: the file is missing, raises, holds no function or some where nobody reads them, repeats a name or
+            a variable, or votes for an unknown class.
     """
     path = Path(path).absolute()
     if not path.is_file():
@@ -55,6 +59,7 @@ def load_functions(path: Path | str, classes: Sequence[str]) -> list[LabelingFun
                 )
             found.append(dataclasses.replace(function, name=name, source=path, made_of=()))
     _check_none_lost(path, {variable for variable, thing in vars(module).items() if is_function(thing)})
+    _check_none_unread(path, module, known)
     if not found and getattr(module, "functions", None) != []:
         raise SettingsError(
             f"{path} defines no labeling function. Write one, such as: about_sports = keywords('sports', ['match']); "
@@ -86,6 +91,18 @@ def _check_none_lost(path: Path, variables: set[str]) -> None:
                     "one would vote. Rename one of them."
                 )
             bound[name] = statement.lineno
+
+
+def _check_none_unread(path: Path, module: ModuleType, known: set[int]) -> None:
+    """Refuse a list, by another name than `functions`, of functions that are nowhere else: they would not vote."""
+    for variable, thing in vars(module).items():
+        listed = thing if isinstance(thing, list | tuple) else thing.values() if isinstance(thing, dict) else ()
+        unread = sum(is_function(one) and id(one) not in known for one in islice(listed, _LOOKED_AT))
+        if unread:
+            raise SettingsError(
+                f"{path}: '{variable}' holds {unread} labeling function{'s' if unread > 1 else ''} that would not "
+                "vote. Name each by a variable of its own, or put them into a list named functions."
+            )
 
 
 class _Loader(SourceFileLoader):

@@ -259,7 +259,9 @@ def check_functions(functions: Sequence[Any], classes: Sequence[str], *, where: 
         if not function.name:
             raise SettingsError(f"{where}: a {function.kind} function has no name; give it name=.")
         if function.name in names:
-            raise SettingsError(f"{where}: two labeling functions are named '{function.name}'. Rename one of them.")
+            raise SettingsError(
+                f"{where}: two labeling functions are named '{function.name}'. Rename one of them, or give it name=."
+            )
         names.add(function.name)
         if function.timeout_s is not None and function.timeout_s <= 0:
             raise SettingsError(

@@ -127,6 +127,23 @@ def test_threads_leave_the_folder_to_each_other(tmp_path: Path) -> None:
     assert str(tmp_path) not in sys.path
 
 
+@pytest.mark.parametrize(
+    ("lines", "held"),
+    [
+        (
+            'lfs = [keywords("sports", [word], name=word) for word in ("goal", "match")]',
+            "'lfs' holds 2 labeling functions ",
+        ),
+        ('one = keywords("sports", ["goal"])\nlfs = (one, regex("sports", "cup"))', "'lfs' holds 1 labeling function "),
+        ('lfs = {"goal": keywords("sports", ["goal"])}', "'lfs' holds 1 labeling function "),
+    ],
+)
+def test_functions_in_a_list_that_nobody_reads_are_told(tmp_path: Path, lines: str, held: str) -> None:
+    source = f"from weak_labels import keywords, regex\n{lines}\n"
+    with pytest.raises(SettingsError, match=held + "that would not vote.*list named functions"):
+        load_functions(write_functions(tmp_path, source), CLASSES)
+
+
 def test_a_file_may_say_that_there_are_none(tmp_path: Path) -> None:
     assert names(write_functions(tmp_path, "functions = []")) == []
 

@@ -53,6 +53,25 @@ def test_every_example_votes(lake: Lake, tmp_path: Path) -> None:
     assert coverage["by_form"] == 0.1
 
 
+def test_a_label_matrix_votes_as_it_did(lake: Lake, tmp_path: Path) -> None:
+    (source,) = re.findall(r"    import numpy as np\n(?:    .*\n|\n)+", PAGE)
+    path = tmp_path / "labeling_functions.py"
+    path.write_text(textwrap.dedent(source), "utf-8")
+    np.save(tmp_path / "L.npy", np.array([[0, -1], [2, 1]]))
+    (tmp_path / "ids.txt").write_text("b\na\n", "utf-8")
+    add_items(lake, {"a": "x", "b": "y", "new": "z"})
+    vote(lake, load_functions(path, CLASSES), config(classes=CLASSES))
+    with lake.read() as reader:
+        cast = reader.rows("SELECT lf_name, item_id, vote FROM lf_votes ORDER BY ALL")
+        assert reader.rows("SELECT * FROM lf_faults") == []
+    assert cast == [("old_0", "a", 2), ("old_0", "b", 0), ("old_1", "a", 1)]
+    np.save(tmp_path / "L.npy", np.array([[0, -1], [-1, 1]]))
+    vote(lake, load_functions(path, CLASSES), config(classes=CLASSES))
+    with lake.read() as reader:
+        cast = reader.rows("SELECT lf_name, item_id, vote FROM lf_votes ORDER BY ALL")
+    assert cast == [("old_0", "b", 0), ("old_1", "a", 1)]
+
+
 def test_what_the_page_on_rare_classes_shows_loads_and_can_be_asked(lake: Lake, tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "rare-classes.md").read_text("utf-8")
     (source,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)

@@ -115,6 +115,13 @@ def test_a_row_may_be_asked_as_pandas_rows_are(rule: Callable[[Any], Any]) -> No
     assert outcome.votes.tolist() == [0]
 
 
+@pytest.mark.parametrize(("rule", "kind"), [(lambda x: x.body, "AttributeError"), (lambda x: x["body"], "KeyError")])
+def test_a_field_that_is_not_there_is_told_with_where_the_text_is(rule: Callable[[Any], Any], kind: str) -> None:
+    [fault] = call_function(by_row(rule), batch(["x"])).faults
+    assert fault.detail.startswith(f"{kind}: ")
+    assert "no field 'body'; the text is x.text, and further columns are there if siftline.toml names" in fault.detail
+
+
 def test_snorkels_functions_of_a_running_program_vote_as_they_are(lake: Lake) -> None:
     @labeling_function()
     def goes(x: Any) -> int:
