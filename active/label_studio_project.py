@@ -23,7 +23,9 @@ SUGGESTIONS = "siftline"
 
 NO_CHOICE = (
     f"its labeling page has no Choices named '{LABEL}' for a Text named '{TEXT}', so answers given there cannot be "
-    "read. Delete the answers that were given on it; the next run then puts the page right."
+    "read. If it is a project of your own, give Siftline's another `name` under [project] of siftline.toml, and take "
+    "your answers in with `siftline import`. If Siftline made it, delete the answers that were given on this page; the "
+    "next run then puts it right."
 )
 
 AGAIN = (

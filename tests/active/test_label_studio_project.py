@@ -141,7 +141,7 @@ def test_answers_on_a_page_without_our_choice_are_told_and_neither_skips_nor_lab
     api(studio, "PATCH", f"/api/projects/{project_id}/", json={"label_config": own})
     part = {"from_name": "topic", "to_name": "text", "type": "choices", "value": {"choices": ["acq"]}}
     answer = api(studio, "POST", f"/api/tasks/{task_id}/annotations/", json={"result": [part]}).json()
-    told = r"Choices named 'label'.*Delete the answers"
+    told = r"Choices named 'label'.*of your own, give Siftline's another `name`.*made it, delete the answers"
     collected = collect(lake, service, config)
     assert not collected.committed
     assert re.search(told, words_of(collected))  # a run on a schedule has no other place for it
