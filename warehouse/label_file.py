@@ -117,6 +117,14 @@ def read_given_labels(path: Path, *, ids: Iterable[str] = (), texts: Iterable[st
     return given
 
 
+def has_labels(path: Path, *, texts: Iterable[str]) -> bool:
+    """Whether a file has rows with a column `label` beside one of texts, by its first row."""
+    try:
+        return next(iter(_read(path, str(path), tuple(texts), wanted="text and label")), None) is not None
+    except DataError:
+        return False
+
+
 def _hash(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() if text else ""
 

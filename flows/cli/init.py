@@ -19,6 +19,7 @@ from flows.report.text import counted
 from flows.settings_file import FILE_NAME, settings_of
 from warehouse import DataError, Lake, SettingsError
 from warehouse.files import replaced_file
+from warehouse.label_file import has_labels
 
 _FUNCTIONS = "labeling_functions.py"
 _NO_TEXT = ("missing_text", "text_not_string")
@@ -122,6 +123,9 @@ def init_project(
     for_each = " for each class" if multi_label else ""
     out.print(f"2. Write labeling functions{for_each} in {folder / _FUNCTIONS}")
     out.print(f"   and try them: siftline lf preview --project {shlex.quote(str(folder))}")
+    if source is not None and has_labels(folder / path, texts=(text,)):
+        own = f"{shlex.quote(str(folder / path))} --project {shlex.quote(str(folder))}"
+        out.print(f"   If its column 'label' is what people said: siftline import {own}")
     out.print(f"3. siftline run --project {shlex.quote(str(folder))}")
 
 

@@ -35,6 +35,30 @@ def test_what_init_says_next_can_be_typed_as_it_stands(tmp_path: Path, capsys: p
     assert [shlex.split(line) for line in said] == [["lf", "preview", *wanted], ["run", *wanted]]
 
 
+@pytest.mark.parametrize(
+    ("name", "lines", "told"),
+    [
+        ("own.csv", "id,body,label\n1,a,spam\n", True),
+        ("own.jsonl", '{"body": "a", "label": "spam"}\n', True),
+        ("own.csv", "id,body,kind\n1,a,spam\n", False),
+        ("own.jsonl", '{"body": "a"}\n', False),
+    ],
+)
+def test_init_says_how_labels_of_its_file_come_in(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, lines: str, told: bool
+) -> None:
+    (tmp_path / name).write_text(lines, "utf-8")
+    source = ["--source", str(tmp_path / name), "--text", "body"]
+    assert run_command(["init", str(tmp_path / "the tickets"), "--classes", "ham,spam", *source]) == 0
+    said = [
+        line.partition("siftline ")[2] for line in capsys.readouterr().out.splitlines() if "siftline import" in line
+    ]
+    assert len(said) == told
+    for line in said:
+        assert run_command(shlex.split(line)) == 0
+        assert "1 new or changed label from" in capsys.readouterr().out
+
+
 def test_init_says_which_classes_it_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["init", str(tmp_path / "p"), "--classes", "billing, charges,bug [app]"]) == 0
     assert "with 3 classes: 'billing', 'charges', 'bug [app]'" in capsys.readouterr().out
