@@ -73,8 +73,8 @@ def answer(folder: TaskFolder, item: str, class_id: int, who: str = "ann", round
     folder.annotate(folder.task_id(item, round), labels=[CLASSES[class_id]], annotator=who, seconds=2.0)
 
 
-def change_text(lake: Lake, item: str, text: str) -> None:
-    row = items(1).to_pylist()[0]
+def change_text(lake: Lake, item: str, text: str, split: str = "train") -> None:
+    row = {**items(1).to_pylist()[0], "split": split}
     edited = {**row, "item_id": item, "content": text, "content_hash": sha256(text.encode()).hexdigest()}
     with lake.stage("ingest", version=1, inputs=("items",), params={"text": text}) as stage:
         stage.commit([Upsert("items", pa.Table.from_pylist([edited]))])
