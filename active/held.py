@@ -2,9 +2,9 @@
 
 Two machines that run one project have a folder each, with the same open tasks in both. An answer that is in the other
 folder is missing in this one without having been deleted, and one that was collected from here may have been given anew
-there. So what counts is what changed in a folder since it was collected last (docs/decisions/0209). Where the file is
-lost, or tells of answers that the warehouse does not have, nothing counts as deleted once, and of two answers of one
-person the later one is in force.
+there. So what counts is what changed in a folder since it was collected last (docs/decisions/0209). A catalogue in a
+file is of one machine, which needs none of this. Where the file here is lost, or tells of answers that the warehouse
+does not have, nothing counts as deleted once, and of two answers of one person the later one is in force.
 """
 
 import json
@@ -23,7 +23,7 @@ Key = tuple[str, str]
 _DIGITS = 16
 
 _HISTORY = """
-    SELECT item_id, annotation_id, action, class_id, class_ids, updated_at FROM annotations
+    SELECT item_id, annotation_id, action, class_id, updated_at, class_ids FROM annotations
     WHERE project = ? AND item_id IN (SELECT unnest(?::VARCHAR[]))
 """
 
@@ -88,7 +88,8 @@ class Held:
             elif key not in self:
                 came.append({**row, "updated_at": given[key].updated_at})
         if came:
-            found = reader.rows(_HISTORY, [came[0]["project"], sorted({row["item_id"] for row in came})])
+            rows = reader.rows(_HISTORY, [came[0]["project"], sorted({row["item_id"] for row in came})])
+            found = {(*columns, tuple(class_ids or ())) for *columns, class_ids in rows}
             taken += [row for row in came if _columns(row) not in found]
         return taken
 
@@ -123,4 +124,5 @@ def _state(answer: Answer) -> str:
 
 
 def _columns(row: Row) -> tuple[object, ...]:
-    return tuple(row[name] for name in ("item_id", "annotation_id", "action", "class_id", "class_ids", "updated_at"))
+    columns = (row[name] for name in ("item_id", "annotation_id", "action", "class_id", "updated_at"))
+    return *columns, tuple(row["class_ids"] or ())

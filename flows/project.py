@@ -17,6 +17,7 @@ from active.held import Held
 from active.label_studio_environment import server_from_env
 from active.move import check_name, not_collected, stored_last_in
 from active.outbox import QueueConfig
+from active.queue import collect
 from active.select import SelectConfig, check_multi_label
 from active.service import AnnotationService
 from active.simulated import SimulatedAnnotator
@@ -35,7 +36,7 @@ from features.sources import SourceConfig
 from flows.settings import Settings, own_folder
 from flows.settings_file import load_settings
 from flows.take_over import LOCK
-from warehouse import Lake, Location, SchemaTooOld, SettingsError, WarehouseBusy, WarehouseNotFound
+from warehouse import Lake, Location, SchemaTooOld, SettingsError, StageResult, WarehouseBusy, WarehouseNotFound
 from weak_labels.apply import VoteConfig
 from weak_labels.classifier import EndModelConfig
 from weak_labels.evaluate import EvaluateConfig
@@ -386,15 +387,12 @@ class Project:
             suggest=section.suggest,
         )
 
-    @property
-    def cursor(self) -> Cursor:
-        """How far the last collect got."""
-        return Cursor(self.state_path / "collect.json")
-
-    @property
-    def held(self) -> Held:
-        """What the folder of tasks held at the last collect."""
-        return Held(self.state_path / "held.json")
+    def collect(self) -> StageResult:
+        """Take what annotators said into the warehouse, see `active.queue.collect`."""
+        # A catalogue in a file is of one machine, whose folder of tasks is right about what it holds.
+        held = None if self.location.dsn is None else Held(self.state_path / "held.json")
+        cursor = Cursor(self.state_path / "collect.json")
+        return collect(self.lake, self.service, self.queue_config, cursor=cursor, held=held)
 
     @cached_property
     def ask_again_config(self) -> AskAgainConfig:

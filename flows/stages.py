@@ -12,7 +12,6 @@ from typing import Any
 from active.ask_again import ask_again
 from active.consensus import consensus
 from active.push import push
-from active.queue import collect
 from active.select import select
 from active.value import estimate_values
 from features.embed import embed, encode_texts
@@ -101,7 +100,7 @@ def _annotate(project: Project, progress: Progress) -> StageResult:
 
 
 def _collect(project: Project, progress: Progress) -> StageResult:
-    return collect(project.lake, project.service, project.queue_config, cursor=project.cursor, held=project.held)
+    return project.collect()
 
 
 def _rivals(project: Project, progress: Progress) -> StageResult:

@@ -339,12 +339,11 @@ def _given_and_rather(suspect: "Suspect", classes: Sequence[str]) -> tuple[str, 
 
 def collect_answers(root: Path) -> None:
     """Fetch answers into the warehouse and print how many are new."""
-    from active.queue import collect
     from flows.project import Project
 
     project = Project(root, create=False)
     with project.only_run():
-        result = collect(project.lake, project.service, project.queue_config, cursor=project.cursor, held=project.held)
+        result = project.collect()
     new = sum(n for table, n in result.rows_written.items() if table == "annotations")
     out.print(f"{counted(new, 'new or changed answer')} from {project.service.describe()}")
     if new:

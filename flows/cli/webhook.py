@@ -36,7 +36,6 @@ def receive(root: Path, *, host: str, port: int, every_s: float, register: str) 
 
 
 def _take_hints(project: Project, secret: str, listener: socket.socket, every_s: float) -> None:
-    from active.queue import collect
     from flows.prefect_server import use_api
     from flows.webhook import Hint, collect_on_hints, webhook_server
 
@@ -52,8 +51,7 @@ def _take_hints(project: Project, secret: str, listener: socket.socket, every_s:
             if run_collect(project, say):
                 return
         with project.only_run():
-            cursor, held = project.cursor, project.held
-            result = collect(project.lake, project.service, project.queue_config, cursor=cursor, held=held)
+            result = project.collect()
         said = result.rows_written.get("annotations", 0)
         if said:
             say(counted(said, "new or changed answer"))

@@ -1,0 +1,77 @@
+"""A project whose catalogue is a file is of one machine, and its folder of tasks is right about what it holds; machines
+that share a catalogue have a folder each.
+"""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from flows.project import Project
+from tests.active.task_folders import annotation, task, write
+from tests.warehouse.test_commit_is_atomic import classes, items
+from warehouse import Upsert
+
+CLASSES = ["a", "b"]
+
+
+def machine(root: Path, warehouse: str = "") -> Project:
+    """A project in a folder of its own, with tasks."""
+    root.mkdir()
+    settings = f"[project]\nname = 'p'\nclasses = {CLASSES}\n[[sources]]\nname = 's'\npath = 's.csv'\n"
+    (root / "siftline.toml").write_text(settings + warehouse, "utf-8")
+    project = Project(root)
+    with project.lake.stage("ingest", version=1, inputs=()) as stage:
+        if not stage.done:
+            stage.commit([Upsert("items", items(5)), Upsert("classes", classes(*CLASSES))])
+    project.folder.ensure_project(CLASSES)
+    project.folder.push([task(f"i{k:05d}") for k in range(2)])
+    return project
+
+
+def said(project: Project) -> list[tuple[str, int]]:
+    with project.lake.read() as reader:
+        return reader.rows("SELECT item_id, class_id FROM opinions ORDER BY ALL")
+
+
+@pytest.mark.parametrize("moves", [False, True], ids=["caches removed", "project moved"])
+def test_on_one_machine_an_answer_that_is_gone_was_deleted_without_a_note_of_what_was_there(
+    tmp_path: Path, moves: bool
+) -> None:
+    project = machine(tmp_path / "project")
+    for item_id in ("i00000", "i00001"):
+        write(project.folder, item_id, [annotation("a", id="1")])
+    project.collect()
+    project.lake.close()
+    if moves:
+        project.root.rename(tmp_path / "elsewhere")
+        project = Project(tmp_path / "elsewhere")
+    else:
+        shutil.rmtree(project.state_path, ignore_errors=True)
+        project = Project(project.root)
+    write(project.folder, "i00000", [])
+    assert project.collect().committed
+    assert said(project) == [("i00001", 0)]
+
+
+def test_on_one_machine_the_answer_in_its_file_counts_also_if_it_says_an_earlier_time(tmp_path: Path) -> None:
+    project = machine(tmp_path / "project")
+    for label, month in (("a", "02"), ("b", "01")):
+        write(project.folder, "i00000", [annotation(label, id="1", updated_at=f"2026-{month}-01T10:00:00Z")])
+        project.collect()
+        shutil.rmtree(project.state_path, ignore_errors=True)
+    assert said(project) == [("i00000", 1)]
+
+
+@pytest.mark.usefixtures("s3")
+def test_what_one_of_several_machines_does_not_hold_was_not_deleted(tmp_path: Path, postgres: str) -> None:
+    shared = f'[warehouse]\ncatalog = "{postgres}"\ndata = "s3://bucket/p"\n'
+    here, there = machine(tmp_path / "here", shared), machine(tmp_path / "there", shared)
+    write(here.folder, "i00000", [annotation("a", id="1")])
+    there.collect()
+    assert here.collect().committed
+    assert not there.collect().committed
+    assert said(there) == [("i00000", 0)]
+    write(here.folder, "i00000", [])
+    assert here.collect().committed
+    assert said(there) == []
