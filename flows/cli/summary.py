@@ -25,9 +25,9 @@ from flows.cli.look import (
 )
 from flows.project import Project
 from flows.report.in_use import belief_in_weak_labels, scored_before, unread_share
-from flows.report.rare import finds_few, hidden_sentence, hides, latest_confusion, listed
+from flows.report.rare import finds_few, hidden_sentence, hides, latest_confusion
 from flows.report.story import SCORED_BEFORE, aside_sentence, fair_sentence, fair_soon, unread_sentence
-from flows.report.text import counted, duration
+from flows.report.text import counted, duration, listed
 from flows.stages import UNKNOWN, RunSummary
 from warehouse import Reader
 from warehouse.rounding import percent, three_decimals

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from features.embed import UNREAD
-from flows.report.text import counted
+from flows.report.text import counted, listed
 from warehouse.reader import Reader
 
 
@@ -48,7 +48,7 @@ def scored_without(reader: Reader) -> str:
             SELECT max(committed_at) AS scored_at FROM metrics WHERE series = 'end_model' AND name = 'accuracy'
             GROUP BY detail->>'model_id'
         )
-        SELECT (SELECT string_agg(format('''{}''', name), ' and ' ORDER BY class_id) FROM late
+        SELECT (SELECT list(format('''{}''', name) ORDER BY class_id) FROM late
                 WHERE committed_at > (SELECT min(scored_at) FROM scored)),
                (SELECT count(*) FROM scored WHERE scored_at < (SELECT max(committed_at) FROM late))
         """
@@ -56,7 +56,8 @@ def scored_without(reader: Reader) -> str:
     if not models:
         return ""
     what = counted(models, "end model was", "end models were")
-    return f"{what} scored before {names} came in as a class. Compare later ones with each other only."
+    came = f"{listed(names, 'and')} came in as {'a class' if len(names) == 1 else 'classes'}"
+    return f"{what} scored before {came}. Compare later ones with each other only."
 
 
 def unread_share(reader: Reader) -> float:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from flows.report.in_use import latest_counts
-from flows.report.text import count, counted, percent, score
+from flows.report.text import count, counted, listed, percent, score
 from warehouse import Reader
 from weak_labels.report import wilson
 
@@ -13,9 +13,6 @@ DOMINANT = 0.9
 """Share of the scored items from which one class hides the others."""
 HARDLY = 0.25
 """Share of the scored items of a class below which the end model hardly finds it."""
-NAMED = 5
-"""Classes or functions that are named at most."""
-OTHERS = "other class", "other classes"
 
 
 def hidden_sentence(reader: Reader, split: str) -> str:
@@ -99,14 +96,6 @@ def _absent(confusion: Matrix, names: Sequence[str]) -> str:
     if not absent or not sum(totals):
         return ""
     return f"No scored item is {listed(absent, 'or', of='of ')}: nothing is measured of {_it(absent)}."
-
-
-def listed(parts: Sequence[str], last: str, *, of: str = "", more: tuple[str, str] = OTHERS) -> str:
-    """The first few of some names in words, and how many more there are, which are called by one word or its plural."""
-    named = [*parts[:NAMED]]
-    if left := len(parts) - len(named):
-        named.append(f"{of}{counted(left, *more)}")
-    return f" {last} ".join(part for part in (", ".join(named[:-1]), *named[-1:]) if part)
 
 
 def _it(classes: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ Every text of the data may be hostile. Jinja and `svg.element` escape what HTML 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +15,9 @@ from warehouse import rounding
 ELLIPSIS = "…"
 FEW_ROWS = 12
 """Cycles and end models that are shown at once, also in the terminal: of months of runs they would bury all else."""
+NAMED = 5
+"""Classes or functions that a sentence names at most."""
+OTHERS = "other class", "other classes"
 
 
 def excerpt(text: str, length: int) -> str:
@@ -66,6 +69,14 @@ def count(n: float) -> str:
 def counted(n: float, noun: str, plural: str | None = None) -> str:
     """A count with its noun: `1 label`, `128 labels`."""
     return f"{count(n)} {noun if n == 1 else plural or noun + 's'}"
+
+
+def listed(parts: Sequence[str], last: str, *, of: str = "", more: tuple[str, str] = OTHERS) -> str:
+    """The first few of some names in words, and how many more there are, which are called by one word or its plural."""
+    named = [*parts[:NAMED]]
+    if left := len(parts) - len(named):
+        named.append(f"{of}{counted(left, *more)}")
+    return f" {last} ".join(part for part in (", ".join(named[:-1]), *named[-1:]) if part)
 
 
 def score(value: float | None) -> str:

@@ -189,3 +189,8 @@ def test_figures_from_before_a_class_was_added_are_told(tmp_path: Path, capsys: 
         stage.commit([Upsert("classes", added)])
     score("d")
     assert all(told in of for of in shown())
+    added = pa.table({"class_id": pa.array([len(CLASSES) + 1], pa.int32()), "name": ["quota"]})
+    with opened.lake.stage("ingest", version=1, inputs=(), params={"added": "again"}) as stage:
+        stage.commit([Upsert("classes", added)])
+    told = "4 end models were scored before 'tariff' and 'quota' came in as classes."
+    assert all(told in of for of in shown())
