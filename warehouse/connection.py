@@ -45,7 +45,7 @@ def check_present(location: Location, *, create: bool) -> None:
         WarehouseNotFound: there is no warehouse.
         WarehouseError: there are data files, but the catalogue is gone or empty; or this user may not look.
     """
-    if location.dsn is None and location.folder.is_dir() and not os.access(location.folder, os.R_OK | os.X_OK):
+    if location.dsn is None and _is_closed(location.folder):
         raise _not_allowed(location)
     # An empty file is a catalogue that was cut to nothing, or one whose making was cut short.
     if location.dsn is not None or (location.catalog_file.is_file() and location.catalog_file.stat().st_size):
@@ -157,6 +157,14 @@ def _refuse_damaged(connection: duckdb.DuckDBPyConnection, location: Location) -
         return
     if faults := catalog_faults(connection, file, "quick_check"):
         raise _unreadable(location, f"it is damaged ({'; '.join(faults)})")
+
+
+def _is_closed(folder: Path) -> bool:
+    """Whether this user may not look into a folder, or not into one above it."""
+    try:
+        return folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK)
+    except PermissionError:
+        return True
 
 
 def _not_allowed(location: Location) -> WarehouseError:

@@ -101,3 +101,5 @@ def test_another_account_of_the_group_reads_what_is_written_later(place: Path) -
         filled(lake)
     assert as_another_account(look, GROUP) == ",".join(["a"] * 9 + ["b"] * 9)
     assert "let its owner open it to your group" in as_another_account(look)
+    place.parent.chmod(0o700)
+    assert "let its owner open it to your group" in as_another_account(look, GROUP), "it cannot be passed"
