@@ -1,6 +1,7 @@
 """Two machines that run one project have a task folder each: what was not answered in one was not deleted there."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,17 @@ def test_what_changes_here_counts_whatever_came_from_there(
     assert at_rest(there, here)
 
 
+def test_the_same_answer_given_anew_counts_again(here: Machine, there: Machine, stocked: Lake) -> None:
+    here.write("a", EARLY)
+    here.collect()
+    there.write("b", LATE)
+    there.collect()
+    here.write("a", "2026-01-01T12:00:00Z")
+    assert here.collect().committed
+    assert said(stocked) == [("i00000", 0)]
+    assert at_rest(there, here)
+
+
 def test_an_answer_that_was_deleted_in_one_folder_counts_while_a_copy_of_it_lies_in_the_other(
     here: Machine, there: Machine, stocked: Lake
 ) -> None:
@@ -159,6 +171,40 @@ def test_a_file_that_cannot_be_read_for_a_while_deletes_nothing_and_is_known_aga
     path.write_text(whole, "utf-8")
     assert at_rest(here, there)
     assert said(stocked) == [("i00000", 1)]
+
+
+def test_an_answer_that_goes_while_its_file_cannot_be_read_was_deleted(here: Machine, stocked: Lake) -> None:
+    here.write("a", EARLY)
+    here.collect()
+    path = here.folder.path / f"{here.folder.task_id('i00000')}.json"
+    whole = path.read_text("utf-8")
+    path.write_text("{", "utf-8")
+    here.collect()
+    path.write_text(whole, "utf-8")
+    here.write(None)
+    assert here.collect().committed
+    assert said(stocked) == []
+
+
+def test_another_folder_says_nothing_of_what_the_first_one_held(here: Machine, there: Machine, stocked: Lake) -> None:
+    here.write("a", EARLY)
+    here.collect()
+    there.held = here.held
+    assert not there.collect().committed
+    assert said(stocked) == [("i00000", 0)]
+
+
+def test_two_sets_of_classes_of_one_time_are_two_answers(here: Machine, there: Machine, stocked: Lake) -> None:
+    config = replace(CONFIG, multi_label=True)
+    for machine, chosen in ((here, ["a"]), (there, ["a", "b"])):
+        machine.folder.multi_label = True
+        answer = annotation("a", id="1", updated_at=EARLY)
+        answer["result"][0]["value"]["choices"] = chosen
+        write(machine.folder, "i00000", [answer])
+        assert machine.collect(config).committed
+    for machine in (here, there):
+        machine.held.path.unlink()
+        assert not machine.collect(config).committed
 
 
 def test_an_answer_that_was_left_out_for_its_class_is_taken_once_there_is_one(
