@@ -70,7 +70,9 @@ def test_an_answer_that_is_in_one_folder_was_not_deleted_in_the_other(
         there.collect()
     here.write("a", EARLY)
     here.collect()
-    assert not there.collect().committed
+    found = there.collect()
+    assert not found.committed
+    assert ("answers kept that are gone there" in found.detail) is not first, "it is known that nothing was there"
     assert at_rest(here, there)
     assert said(stocked) == [("i00000", 0)]
     here.write(None)
