@@ -9,6 +9,7 @@ import pytest
 from active.held import Held
 from active.outbox import QueueConfig
 from active.queue import collect
+from active.service import Pulled
 from active.task_folder import TaskFolder
 from tests.active.task_folders import CONFIG, annotation, export, exported, task, write
 from tests.lakes import copy_of
@@ -16,6 +17,13 @@ from tests.warehouse.test_commit_is_atomic import items
 from warehouse import Lake, StageResult, Upsert
 
 EARLY, LATE = "2026-01-01T10:00:00Z", "2026-01-01T11:00:00Z"
+
+
+class Server(TaskFolder):
+    """Says of itself what a server does: all machines share it."""
+
+    def pull_since(self, cursor: str) -> Pulled:
+        return replace(super().pull_since(cursor), of_many=False)
 
 
 class Machine:
@@ -234,6 +242,16 @@ def test_a_warehouse_that_lacks_what_was_collected_from_here_gets_it_again(
         collect(anew, there.folder, CONFIG)
         collect(anew, here.folder, CONFIG, held=here.held)
         assert said(anew) == [("i00000", 0)]
+
+
+def test_what_a_server_does_not_hold_any_more_was_deleted(here: Machine, stocked: Lake) -> None:
+    here.folder = Server(here.folder.path, "p")
+    here.write("a", EARLY)
+    here.collect()
+    assert not here.held.path.exists()
+    here.write(None)
+    assert here.collect().committed
+    assert said(stocked) == []
 
 
 def test_the_file_holds_no_ids_and_no_labels(here: Machine) -> None:
