@@ -124,17 +124,20 @@ def test_a_task_does_not_suggest_that_no_class_fits_while_the_model_has_not_lear
         task = folder.open_task(folder.task_id(row["item_id"]))
         assert task.suggested == (tuple(SMALL_CLASSES[c] for c in row["class_ids"]) or None)
 
-    nothing = next(row["item_id"] for row in rows if not row["class_ids"])
+    of_said = {bool(row["class_ids"]): str(row["item_id"]) for row in rows}
+    nothing, something = of_said[False], of_said[True]
     again = AskAgainConfig(project="p", budget=30, second_opinion=0.0)
 
-    def edited(text: str) -> dict[str, Any]:
-        change_text(lake, nothing, text)
+    def edited(text: str, item_id: str = nothing) -> dict[str, Any]:
+        change_text(lake, item_id, text)
         ask_again(lake, no_index, again)
         push(lake, folder, config)
-        return next(row for row in asked() if row["item_id"] == nothing)
+        return next(row for row in asked() if row["item_id"] == item_id)
 
     row = edited("another text")
     assert (row["predictions"], row["confidence"]) == (None, 0.0)
+    row = edited("a text of something", something)
+    assert row["predictions"] == row["class_ids"]
     say(lake, {("i00029", "ann"): [2]})
     assert edited("yet another text")["predictions"] == [], "all classes are learned, so none of them is a suggestion"
     estimate_values(lake, small.index(), ValueConfig())
