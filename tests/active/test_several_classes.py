@@ -24,6 +24,7 @@ from active.task_folder import TaskFolder
 from active.value import ValueConfig, conflict, estimate_values, narrowness
 from features.ingest import IngestConfig, ingest
 from features.sources import SourceConfig
+from flows.report.facts import read_facts
 from tests.active.pools import CLASSES as SMALL_CLASSES
 from tests.active.pools import sets, small_pool
 from tests.active.test_ask_again import change_text, no_index
@@ -96,13 +97,18 @@ def test_the_reason_names_what_is_open() -> None:
 
 
 def test_a_task_does_not_suggest_that_no_class_fits_while_the_model_has_not_learned_one(
-    lake: Lake, tmp_path: Path
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a class that no vote and no label names the end model says no, of all items: people agreed with that."""
     vectors, has = sets(30)
     predicted = np.where(has & [True, True, False], 0.97, 0.02)
     small = small_pool(lake, tmp_path, vectors, predicted, votes={0: [0], 1: [1]}, multi_label=True)
     estimate_values(lake, small.index(), ValueConfig())
+    monkeypatch.setattr("flows.report.facts.QUEUE_ROWS", 30)
+    with lake.read() as reader:
+        shown = [row["predictions"] for row in read_facts(reader).queue]
+    assert {bool(said) for said in shown} == {True, False}
+    assert [] not in shown, "nor does the report"
     select(lake, small.index(), SelectConfig(project="p", batch=12, budget=30, strategy="random"))
     folder = TaskFolder(tmp_path / "tasks", "p", multi_label=True)
     config = QueueConfig(project="p", classes=SMALL_CLASSES, multi_label=True)
