@@ -42,6 +42,7 @@ def test_what_is_written_follows_the_folder_and_is_never_everybodys(place: Path,
             filled(lake)
             with lake.stage("more", version=1, inputs=()) as stage:
                 stage.commit([Append("classes", classes("a"))])
+            assert {mode & 0o666 for mode in modes(place)} == {file}
             maintain(lake, expire_older_than_days=0, grace_h=0)
         assert {mode & 0o666 for mode in modes(place)} == {file}
         assert {path.stat().st_mode & 0o007 for path in place.rglob("*")} == {0}
