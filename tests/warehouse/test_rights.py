@@ -16,6 +16,7 @@ from tests.accounts import GROUP, as_another_account, needs_root, open_to_group
 from tests.warehouse.test_commit_is_atomic import classes
 from tests.warehouse.test_maintain import filled
 from warehouse import Append, Lake, connect
+from warehouse.locks import FolderLock
 from warehouse.maintain import maintain
 from warehouse.rights import private_files
 
@@ -48,6 +49,16 @@ def test_what_is_written_follows_the_folder_and_is_never_everybodys(place: Path,
         assert {path.stat().st_mode & 0o007 for path in place.rglob("*")} == {0}
         (place.parent / "after").touch()
         assert stat.S_IMODE((place.parent / "after").stat().st_mode) == 0o666
+    finally:
+        os.umask(before)
+
+
+def test_who_waits_may_read_who_holds_the_lock(tmp_path: Path) -> None:
+    tmp_path.chmod(0o750)
+    before = os.umask(0)
+    try:
+        with FolderLock(tmp_path).held():
+            assert modes(tmp_path) == {0o640}
     finally:
         os.umask(before)
 
