@@ -181,16 +181,18 @@ def test_figures_from_before_a_class_was_added_are_told(tmp_path: Path, capsys: 
             scored = {**one, "series": "end_model", "detail": json.dumps({"model_id": model})}
             stage.commit([Append("metrics", pa.Table.from_pylist([scored]))])
 
+    def add(number: int, name: str) -> None:
+        added = pa.table({"class_id": pa.array([number], pa.int32()), "name": [name]})
+        with opened.lake.stage("ingest", version=1, inputs=(), params={"added": name}) as stage:
+            stage.commit([Upsert("classes", added)])
+
+    add(len(CLASSES), "added before any was scored")
     for model in ("a", "b", "c"):
         score(model)
     assert all("came in as a class" not in of for of in shown())
-    added = pa.table({"class_id": pa.array([len(CLASSES)], pa.int32()), "name": ["tariff"]})
-    with opened.lake.stage("ingest", version=1, inputs=(), params={"added": True}) as stage:
-        stage.commit([Upsert("classes", added)])
+    add(len(CLASSES) + 1, "tariff")
     score("d")
     assert all(told in of for of in shown())
-    added = pa.table({"class_id": pa.array([len(CLASSES) + 1], pa.int32()), "name": ["quota"]})
-    with opened.lake.stage("ingest", version=1, inputs=(), params={"added": "again"}) as stage:
-        stage.commit([Upsert("classes", added)])
+    add(len(CLASSES) + 2, "quota")
     told = "4 end models were scored before 'tariff' and 'quota' came in as classes."
     assert all(told in of for of in shown())
