@@ -96,7 +96,15 @@ def test_nothing_is_left_in_a_bucket_and_in_the_files_of_postgresql(
         )  # as the server does now and then
         commit(lake, 2, Upsert("items", items(1)))
         maintain(lake, expire_older_than_days=0, grace_h=0)
-    files = postgres_server.folder / "data" / "base"
+    # The server has databases of other tests too, with the same word.
+    number = "select oid from pg_database where datname = current_database()"
+    asked = subprocess.run(
+        ["psql", "--tuples-only", "--no-align", "--command", number, database],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    files = postgres_server.folder / "data" / "base" / asked.stdout.strip()
     subprocess.run(["psql", "--quiet", "--command", "checkpoint", database], check=True)
     assert tell(files), "the case is there"
     subprocess.run([*shlex.split(command), "--quiet", database], check=True)
