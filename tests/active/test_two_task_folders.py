@@ -1,6 +1,8 @@
 """Two machines that run one project have a task folder each: what was not answered in one was not deleted there."""
 
 import json
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -167,6 +169,15 @@ def test_an_export_that_is_removed_takes_its_own_answers_along(here: Machine, th
     assert at_rest(here, there)
 
 
+@contextmanager
+def unreadable(machine: Machine) -> Generator[None]:
+    path = machine.folder.path / f"{machine.folder.task_id('i00000')}.json"
+    whole = path.read_text("utf-8")
+    path.write_text("{", "utf-8")
+    yield
+    path.write_text(whole, "utf-8")
+
+
 def test_a_file_that_cannot_be_read_for_a_while_deletes_nothing_and_is_known_again(
     here: Machine, there: Machine, stocked: Lake
 ) -> None:
@@ -174,11 +185,8 @@ def test_a_file_that_cannot_be_read_for_a_while_deletes_nothing_and_is_known_aga
     here.collect()
     there.write("b", LATE)
     there.collect()
-    path = here.folder.path / f"{here.folder.task_id('i00000')}.json"
-    whole = path.read_text("utf-8")
-    path.write_text("{", "utf-8")
-    assert not here.collect().committed
-    path.write_text(whole, "utf-8")
+    with unreadable(here):
+        assert not here.collect().committed
     assert at_rest(here, there)
     assert said(stocked) == [("i00000", 1)]
 
@@ -186,11 +194,8 @@ def test_a_file_that_cannot_be_read_for_a_while_deletes_nothing_and_is_known_aga
 def test_an_answer_that_goes_while_its_file_cannot_be_read_was_deleted(here: Machine, stocked: Lake) -> None:
     here.write("a", EARLY)
     here.collect()
-    path = here.folder.path / f"{here.folder.task_id('i00000')}.json"
-    whole = path.read_text("utf-8")
-    path.write_text("{", "utf-8")
-    here.collect()
-    path.write_text(whole, "utf-8")
+    with unreadable(here):
+        here.collect()
     here.write(None)
     assert here.collect().committed
     assert said(stocked) == []
