@@ -4,9 +4,9 @@ They stand under a project of their own, so that neither the queue nor a service
 answers (docs/decisions/0157).
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from active.outbox import QueueConfig, Row
 from active.service import SIMULATED
 from warehouse import Append, DataError, Lake, Reader, StageResult, Upsert
 from warehouse.formats import without_mark
-from warehouse.label_file import OTHER_TOOLS, GivenLabel, one_class, read_given_labels
+from warehouse.label_file import OTHER_TOOLS, GivenLabel, one_class, read_label_file
+from warehouse.labelled_items import labelled_items, no_item_in_words
 from warehouse.spelling import perhaps_meant
 
 ELSEWHERE = "(imported)"
@@ -26,6 +27,7 @@ NO_ITEM = "ids that are no items"
 NO_TEXT = "texts that are no item's"
 HELD_OUT = "items of valid and test"
 UNLABELLED = "rows without a label"
+UNNAMED = "rows with neither id nor text"
 
 _NAMED = 3
 _SEVERAL = 'Several of them are a list, such as ["grain", "wheat"]. '
@@ -43,10 +45,9 @@ def import_labels(
 ) -> StageResult:
     """Store the labels of a file as answers; those that are stored already change nothing.
 
-    Where the file has texts, they say which items a label is about, and an id only which of those with that text: ids
-    that another tool made say nothing here. A label that the file does not have any more stays. Left out, and told in
-    `detail`: rows without a label, ids and texts that are no items (import the file again once they are there), and
-    items of the splits valid and test, from which nobody learns.
+    Which items a label is about: see `warehouse.labelled_items`. A label that the file does not have any more stays.
+    Left out, and told in `detail`: rows without a label, or with neither id nor text, ids and texts that are no items
+    (import the file again once they are there), and items of the splits valid and test, from which nobody learns.
 
     Args:
         lake: the warehouse.
@@ -62,25 +63,22 @@ def import_labels(
             or has no label of any item of the warehouse, or ids beside texts that other items have in a column that
             is not read. Nothing is stored.
     """
-    rows = read_given_labels(path, ids=ids, texts=texts)
+    rows = read_label_file(path, ids=ids, texts=texts)
     counts = {UNLABELLED: 0}
     if not withdraw:
         rows, counts[UNLABELLED] = _chosen(path, rows, config)
+    counts[UNNAMED] = sum(not row.item_id and not row.content_hash for row in rows)
+    rows = [row for row in rows if row.item_id or row.content_hash]
     with lake.read() as reader:
-        before = _before(reader, rows)
-    if column := before.texts_of_others(rows):
-        raise DataError(
-            f"{path} has texts of this project's items in its column '{column}', which is not read, and the ids beside "
-            "them are of other items, or of none: they may be numbers of another tool. Call that column 'text', or "
-            "take it out where the ids are right. Nothing was stored."
-        )
-    about = [(row, before.about(row)) for row in rows]
-    if rows and not any(item_ids for _, item_ids in about):
-        with lake.read() as reader:
-            raise DataError(_none_in_words(path, rows, reader))
+        stored = labelled_items(reader, rows)
+        stored.check_ids(path, rows)
+        about = [(row, stored.about(row)) for row in rows]
+        meant = {item_id for _, item_ids in about for item_id in item_ids}
+        if rows and not meant:
+            raise DataError(no_item_in_words(path, rows, reader))
+        before = _before(reader, meant)
     counts[NO_ITEM] = len({row.item_id for row, item_ids in about if not item_ids and not row.content_hash})
     counts[NO_TEXT] = len({row.content_hash for row, item_ids in about if not item_ids and row.content_hash})
-    meant = {item_id for _, item_ids in about for item_id in item_ids}
     counts[HELD_OUT] = sum(before.items[item_id].split != "train" for item_id in meant)
     said = _said(path, about, config, annotator, withdraw=withdraw)
     new: list[Row] = []
@@ -101,8 +99,8 @@ def import_labels(
         if row is not None:
             new.append(row)
     detail = {"file": path.name, **{what: count for what, count in counts.items() if count}}
-    stored = [[row["item_id"], row["annotator"], row["class_id"], row["class_ids"], row["task_id"]] for row in new]
-    with lake.stage("import", version=2, inputs=("annotations",), params={"said": stored}) as stage:
+    new_answers = [[row["item_id"], row["annotator"], row["class_id"], row["class_ids"], row["task_id"]] for row in new]
+    with lake.stage("import", version=2, inputs=("annotations",), params={"said": new_answers}) as stage:
         if not new:
             return stage.nothing(**detail)
         writes: list[Append | Upsert] = [Append("annotations", pa.Table.from_pylist(new))]
@@ -163,28 +161,6 @@ def _said(
     return said
 
 
-def _none_in_words(path: Path, rows: list[GivenLabel], reader: Reader) -> str:
-    first, many = rows[0].about, f"{len(rows):,} rows"
-    if row := next((row for row in rows if row.begin.strip()), None):
-        begin = " ".join(row.begin.split())
-        like = reader.rows(
-            "SELECT item_id FROM items WHERE starts_with(trim(regexp_replace(content, '[\\s\\p{Z}]+', ' ', 'g')), ?) "
-            "ORDER BY item_id LIMIT 1",
-            [begin],
-        )
-        named = f"that of id '{row.item_id}', '{begin}'" if row.item_id else f"'{begin}'"
-        but = f" Item '{like[0][0]}' begins so too, but for white space or what follows." if like else ""
-        return (
-            f"Not one of the {many} in {path} has the text of an item of this project, to the letter; the first is "
-            f'{named}.{but} `siftline sql "select content from items"` shows the texts, `siftline status` whether '
-            "records were read. Where the file has your ids and the texts differ, leave the column of texts out."
-        )
-    return (
-        f"Not one of the ids of the {many} in {path} is an item of this project, such as '{first}'. "
-        '`siftline sql "select item_id from items"` shows the ids, `siftline status` whether records were read.'
-    )
-
-
 def _unknown_in_words(path: Path, unknown: Mapping[str, int], config: QueueConfig) -> str:
     parts: list[str] = []
     for name, times in sorted(unknown.items(), key=lambda found: (-found[1], found[0]))[:5]:
@@ -209,57 +185,22 @@ class _Item:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Before:
-    """What the warehouse knows of the file's items, the imported labels by item and annotator, and items by text."""
+    """What the warehouse knows of the file's items, and the imported labels by item and annotator."""
 
     items: dict[str, _Item]
     answers: dict[tuple[str, str], Row]
-    same_text: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
-
-    def about(self, row: GivenLabel) -> list[str]:
-        """Ids of the items that a row is about: those of its text, or of these the one of its id."""
-        ids = (row.item_id, row.unmarked[0])
-        if not row.content_hash:
-            return [item_id for item_id in ids if item_id in self.items][:1]
-        same = self.same_text.get(row.content_hash) or self.same_text.get(row.unmarked[1], [])
-        return [item_id for item_id in ids if item_id in same][:1] or same
-
-    def texts_of_others(self, rows: list[GivenLabel]) -> str:
-        """The column that is not read and has, in most rows, the text of another item than the id says; or no name.
-
-        Rows are counted whose id or cell is an item's, and equal texts once: a word of each row may be a text too.
-        """
-        counted: Counter[str] = Counter()
-        others: dict[str, set[str]] = defaultdict(set)
-        for row in rows:
-            ids = {row.item_id, row.unmarked[0]}
-            for name, content_hash in row.unread.items():
-                same = self.same_text.get(content_hash, [])
-                counted[name] += bool(same) or not ids.isdisjoint(self.items)
-                if same and ids.isdisjoint(same):
-                    others[name].add(content_hash)
-        return next((name for name, texts in others.items() if 2 * len(texts) > counted[name]), "")
 
 
-def _before(reader: Reader, rows: list[GivenLabel]) -> _Before:
-    ids = sorted({item_id for row in rows if not row.content_hash for item_id in (row.item_id, row.unmarked[0])})
-    given = {text for row in rows if row.content_hash for text in (row.content_hash, row.unmarked[1])}
-    hashes = sorted(given.union(*(row.unread.values() for row in rows)))
-    items: dict[str, _Item] = {}
-    same_text: dict[str, list[str]] = defaultdict(list)
-    for item_id, content_hash, split in reader.rows(
-        "SELECT item_id, content_hash, split FROM items WHERE item_id IN (SELECT unnest(?::VARCHAR[])) "
-        "OR content_hash IN (SELECT unnest(?::VARCHAR[])) ORDER BY item_id",
-        [ids, hashes],
-    ):
-        items[item_id] = _Item(content_hash, split, [])
-        same_text[content_hash].append(item_id)
-    item_ids, wanted = list(items), "item_id IN (SELECT unnest(?::VARCHAR[]))"
+def _before(reader: Reader, item_ids: set[str]) -> _Before:
+    ids, wanted = sorted(item_ids), "item_id IN (SELECT unnest(?::VARCHAR[]))"
+    found = reader.rows(f"SELECT item_id, content_hash, split FROM items WHERE {wanted}", [ids])
+    items = {str(item_id): _Item(content_hash, split, []) for item_id, content_hash, split in found}
     rounds = f"SELECT item_id, round, content_hash FROM asked_before WHERE project = ? AND {wanted} ORDER BY round"
-    for item_id, round, content_hash in reader.rows(rounds, [ELSEWHERE, item_ids]):
+    for item_id, round, content_hash in reader.rows(rounds, [ELSEWHERE, ids]):
         items[item_id].rounds.append((int(round), str(content_hash)))
-    answers = reader.arrow(f"SELECT * FROM current_annotations WHERE project = ? AND {wanted}", [ELSEWHERE, item_ids])
+    answers = reader.arrow(f"SELECT * FROM current_annotations WHERE project = ? AND {wanted}", [ELSEWHERE, ids])
     by_person = {(row["item_id"], row["annotator"]): row for row in answers.to_pylist()}
-    return _Before(items=items, answers=by_person, same_text=same_text)
+    return _Before(items=items, answers=by_person)
 
 
 def _asked(item_id: str, round: int, content_hash: str) -> Row:

@@ -6,11 +6,14 @@ scoring stage this is the only module that opens the gold file.
 
 import hashlib
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from active.service import SIMULATED, AnnotationService
 from warehouse import Lake
 from warehouse.label_file import one_class, read_label_file
+from warehouse.labelled_items import LabelledItems
 
 WORDS_PER_S = 4.0  # silent reading of English, 238 words a minute: Brysbaert 2019, doi:10.1016/j.jml.2019.104047
 DECISION_S = 3.0
@@ -21,19 +24,30 @@ class SimulatedAnnotator:
     """Answers open tasks as a person who is always right, in a plausible time.
 
     Args:
-        gold: file with the columns id and label, see `warehouse.label_file`.
+        gold: file with the columns id or text, and label, see `warehouse.label_file`.
         seed: of the time spent, which varies around reading time plus decision time.
         multi_label: an item may have several classes or none.
+        ids: further names of the file's column of ids.
+        texts: further names of its column of texts.
 
     Raises:
         DataError: the file cannot be read, has other columns, or gives an item several classes where each has one.
     """
 
-    def __init__(self, gold: Path, *, seed: int, multi_label: bool = False) -> None:
-        self._labels = {
-            item_id: names if multi_label else (one_class(gold, item_id, names),)
-            for item_id, names in read_label_file(gold)
-        }
+    def __init__(
+        self,
+        gold: Path,
+        *,
+        seed: int,
+        multi_label: bool = False,
+        ids: tuple[str, ...] = (),
+        texts: tuple[str, ...] = (),
+    ) -> None:
+        self._rows = [
+            (row, row.labels if multi_label else (one_class(gold, row.about, row.labels),))
+            for row in read_label_file(gold, ids=ids, texts=texts, what="gold file")
+            if row.labels is not None
+        ]
         self._seed = seed
 
     def answer(self, lake: Lake, service: AnnotationService, project: str) -> int:
@@ -45,7 +59,8 @@ class SimulatedAnnotator:
         with lake.read() as reader:
             tasks = reader.rows(
                 """
-                SELECT q.item_id, q.task_id, i.content FROM queue q JOIN items i ON i.item_id = q.item_id
+                SELECT q.item_id, i.content_hash, q.task_id, i.content
+                FROM queue q JOIN items i ON i.item_id = q.item_id
                 WHERE q.project = ? AND q.state = 'confirmed' ORDER BY q.cycle, q.rank
                 """,
                 [project],
@@ -53,20 +68,31 @@ class SimulatedAnnotator:
         if not tasks:
             return 0
         answered = {answer.task_id for answer in service.pull()}
+        labels = self._labels(tasks)
         count = 0
-        for item_id, task_id, content in tasks:
-            if task_id in answered or item_id not in self._labels:
+        for item_id, _, task_id, content in tasks:
+            if task_id in answered or item_id not in labels:
                 continue
             seconds = seconds_to_answer(item_id, content, self._seed)
-            service.annotate(task_id, labels=self._labels[item_id], annotator=SIMULATED, seconds=seconds)
+            service.annotate(task_id, labels=labels[item_id], annotator=SIMULATED, seconds=seconds)
             count += 1
         return count
 
     def unknown(self, lake: Lake, project: str) -> int:
         """How many open tasks of a project are of items whose label is not known here."""
         with lake.read() as reader:
-            open_ = reader.rows("SELECT item_id FROM queue WHERE project = ? AND state <> 'answered'", [project])
-        return sum(item_id not in self._labels for (item_id,) in open_)
+            open_ = reader.rows(
+                "SELECT q.item_id, i.content_hash FROM queue q JOIN items i ON i.item_id = q.item_id "
+                "WHERE q.project = ? AND q.state <> 'answered'",
+                [project],
+            )
+        labels = self._labels(open_)
+        return sum(row[0] not in labels for row in open_)
+
+    def _labels(self, tasks: Sequence[tuple[Any, ...]]) -> dict[str, tuple[str, ...]]:
+        """Labels by item, of tasks that begin with an item's id and content hash."""
+        items = LabelledItems((str(task[0]), str(task[1])) for task in tasks)
+        return {item_id: names for row, names in self._rows for item_id in items.about(row)}
 
 
 def seconds_to_answer(item_id: str, content: str, seed: int) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import TypedDict
 
 from filelock import FileLock, Timeout
 
@@ -44,6 +45,13 @@ from weak_labels.function_file import load_functions
 from weak_labels.functions import LabelingFunction
 from weak_labels.label_models import LabelModelConfig
 from weak_labels.prompt_client import PromptClient, PromptConfig
+
+
+class LabelFileColumns(TypedDict):
+    """Names of columns by which files of labels may call theirs of ids and of texts: those of the sources."""
+
+    ids: tuple[str, ...]
+    texts: tuple[str, ...]
 
 
 class Project:
@@ -281,8 +289,8 @@ class Project:
         section = self.settings.annotate
         if section.gold is None:
             raise SettingsError(
-                "--annotator simulated needs [annotate] gold in siftline.toml: a file with the columns id and label "
-                "(Parquet, CSV or JSONL)."
+                "--annotator simulated needs [annotate] gold in siftline.toml: a file with the columns id or text, and "
+                "label (Parquet, CSV, JSON or JSONL)."
             )
         gold = self.root / section.gold
         if not gold.is_file():
@@ -290,7 +298,16 @@ class Project:
                 f"[annotate] gold names {gold}, which does not exist. Put it there, or name another file; that of a "
                 "sample comes by siftline samples get."
             )
-        return SimulatedAnnotator(gold, seed=section.seed, multi_label=self.multi_label)
+        return SimulatedAnnotator(gold, seed=section.seed, multi_label=self.multi_label, **self.label_file_columns)
+
+    @property
+    def label_file_columns(self) -> LabelFileColumns:
+        """How the sources call their columns of ids and texts."""
+        sources = self.settings.sources
+        return {
+            "ids": tuple(source.id for source in sources if source.id),
+            "texts": tuple(source.text for source in sources),
+        }
 
     # Each package's own configuration, made from siftline.toml in this one place.
 
@@ -356,6 +373,7 @@ class Project:
             gold=self.root / section.gold,
             classes=self.classes,
             multi_label=self.multi_label,
+            **self.label_file_columns,
             **section.model_dump(exclude={"gold"}),
         )
 

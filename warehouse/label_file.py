@@ -1,10 +1,10 @@
 """Files of labels: an item and its class, or its classes.
 
-Parquet, JSON (lines or an array) or CSV by the file's name, with the columns id, or item_id, and label; ids and
-what stands between the cells of a CSV are read as in sources. A label is a class name or a list of them; in CSV, which
-knows no lists, a list is written as JSON, as exports write it: `["grain", "wheat"]`; `[]` is no class.
+Parquet, JSON (lines or an array) or CSV by the file's name, with the columns id, or item_id, or text, and label; ids
+and what stands between the cells of a CSV are read as in sources. A label is a class name or a list of them; in CSV,
+which knows no lists, a list is written as JSON, as exports write it: `["grain", "wheat"]`; `[]` is no class.
 A gold file has the true labels, and only the scoring and the simulated annotator open it; a file of given labels has
-those that people gave elsewhere, for `siftline import`, and may have texts in place of ids.
+those that people gave elsewhere, for `siftline import`. `warehouse.labelled_items` finds the items they are about.
 """
 
 import csv
@@ -45,15 +45,15 @@ OTHER_TOOLS = "docs/label-studio.md, Files of other tools"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GivenLabel:
-    """One row of a file of given labels.
+    """One row of a file of labels.
 
     Attributes:
-        item_id: empty where the row has none.
+        item_id: empty where the row has none; then and without a text the row is about no item.
         content_hash: of the text; empty where the row has none.
         unmarked: the two without the ' that a CSV of Siftline puts before what begins like a formula.
         labels: class names; None where the row has no label.
         annotator: who gave it; empty where the file does not say.
-        about: the id, or the beginning of the text where there is none, for messages.
+        about: the id, or the beginning of the text, or which row it is, for messages.
         begin: the beginning of the text.
         unread: content hash by name of the cells that are not read, of the first rows without a text.
     """
@@ -68,38 +68,28 @@ class GivenLabel:
     unread: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
-def read_label_file(path: Path) -> list[tuple[str, tuple[str, ...]]]:
-    """Ids and class names of a gold file in its order.
-
-    Raises:
-        DataError: it cannot be read, lacks a column, or a label is neither a name nor a list of different names.
-    """
-    what = f"The gold file {path}"
-    ids = ("id", "item_id")
-    rows = [(_id(_first(row, ids)), row) for row in _read(path, what, ids, wanted="id and label")]
-    return [(_whole(what, item_id), _names(what, item_id, row.get("label"))) for item_id, row in rows]
-
-
-def read_given_labels(path: Path, *, ids: Iterable[str] = (), texts: Iterable[str] = ()) -> list[GivenLabel]:
-    """Rows of a file of given labels in its order.
+def read_label_file(
+    path: Path, *, ids: Iterable[str] = (), texts: Iterable[str] = (), what: str = "file"
+) -> list[GivenLabel]:
+    """Rows of a file of labels in its order.
 
     Args:
         path: the file. Beside `label`, one of the columns of ids or of texts has to be there, and `annotator` may be.
         ids: names of the column of ids, beside item_id and id; the first that is there is read.
         texts: names of the column of texts, beside text.
+        what: the file's name in messages.
 
     Raises:
-        DataError: as `read_label_file`; or a row has neither id nor text.
+        DataError: it cannot be read, lacks a column, no row has an id or a text, or a label is neither a name nor a
+            list of different names.
     """
-    what = f"The file {path}"
+    what = f"The {what} {path}"
     ids, texts = ("item_id", *ids, "id"), (*texts, "text")
     read = {*ids, *texts, *_READ}
     given: list[GivenLabel] = []
     for number, row in enumerate(_read(path, what, (*ids, *texts), wanted="id or text, and label"), 1):
         item_id, text = _whole(what, _id(_first(row, ids))), str(_first(row, texts))
-        if not item_id and not text:
-            raise DataError(f"{what} has neither id nor text in row {number}. Give each label the id of its item.")
-        about = item_id or text[:_NAMED_CHARACTERS]
+        about = item_id or text[:_NAMED_CHARACTERS] or f"row {number}"
         label = None if row.get("answer") in _NOT_GIVEN else row.get("label")
         further = {} if text or number > LOOKED_AT else {name: row[name] for name in row if name not in read}
         given.append(
@@ -114,6 +104,8 @@ def read_given_labels(path: Path, *, ids: Iterable[str] = (), texts: Iterable[st
                 unread={name: _hash(cell) for name, cell in further.items() if isinstance(cell, str) and cell},
             )
         )
+    if given and not any(row.item_id or row.content_hash for row in given):
+        raise DataError(f"{what} has neither id nor text in any row. Give each label the id of its item.")
     return given
 
 

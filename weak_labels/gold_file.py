@@ -1,14 +1,19 @@
 """The gold file: true labels that only the scoring opens, checked against items and classes."""
 
-from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from warehouse import DataError, Reader, SettingsError
 from warehouse.files import sha256_of
-from warehouse.label_file import one_class, read_label_file
+from warehouse.formats import without_mark
+from warehouse.label_file import GivenLabel, one_class, read_label_file
+from warehouse.labelled_items import labelled_items, no_item_in_words
 from warehouse.spelling import perhaps_meant
 from weak_labels.one_vs_rest import Label
+
+Key = TypeVar("Key", str, tuple[str, str])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -16,11 +21,13 @@ class EvaluateConfig:
     """Where the true labels are and what is scored.
 
     Attributes:
-        gold: file with the columns id and label (class name, or a list of them), see `warehouse.label_file`.
+        gold: file with the columns id or text, and label (class name, or a list of them), see `warehouse.label_file`.
         classes: class names; the place of a name is its class id.
         split: split that is scored.
         rival_seeds: repetitions of the random picks.
         multi_label: an item may have several classes or none.
+        ids: further names of the gold file's column of ids.
+        texts: further names of its column of texts.
 
     Raises:
         SettingsError: a value is out of range.
@@ -31,6 +38,8 @@ class EvaluateConfig:
     split: str = "test"
     rival_seeds: int = 5
     multi_label: bool = False
+    ids: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.split not in ("valid", "test"):
@@ -41,68 +50,74 @@ class EvaluateConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gold:
-    """The gold file: label by item of the warehouse, and how many other ids the file names."""
+    """The gold file: label by item of the warehouse, and how many of its rows are about none."""
 
     class_of: dict[str, Label]
     without_item: int
 
 
-def read_gold_file(config: EvaluateConfig) -> dict[str, Label]:
-    """The labels of the gold file by id, checked against the classes; no warehouse is needed.
+def read_gold_file(config: EvaluateConfig) -> list[tuple[GivenLabel, Label]]:
+    """The rows of the gold file that have a label, checked against the classes; no warehouse is needed.
 
     Raises:
         SettingsError: the file is not there.
-        DataError: it cannot be read, or names unknown classes, or an item twice.
+        DataError: it cannot be read, or names unknown classes, or gives an item two labels.
     """
     path = config.gold
     check_there(path)
-    rows = read_label_file(path)
-    ids = [item_id for item_id, _ in rows]
     number_of = {name: number for number, name in enumerate(config.classes)}
-    if unknown := sorted({name for _, names in rows for name in names} - set(number_of)):
+    named = [
+        (row, [name if name in number_of else without_mark(name) for name in row.labels])
+        for row in read_label_file(path, ids=config.ids, texts=config.texts, what="gold file")
+        # A list without a class says of an item of one class that nobody labelled it, as doccano has it.
+        if row.labels or (row.labels is not None and config.multi_label)
+    ]
+    if unknown := sorted({name for _, names in named for name in names} - set(number_of)):
         what = f"{len(unknown):,} labels that are no class" if len(unknown) > 1 else "a label that is no class"
         such = f"{', such as' if len(unknown) > 1 else ':'} '{unknown[0]}'{perhaps_meant(unknown[0], config.classes)}"
         raise DataError(
             f"The gold file {path} has {what}{such}. The classes are: {', '.join(config.classes)}. Mend the file, add "
             "the class at the end of [project] classes, or leave `gold` under [evaluate] out."
         )
-    class_of: dict[str, Label] = {
-        item_id: tuple(sorted(number_of[name] for name in names))
-        if config.multi_label
-        else number_of[one_class(path, item_id, names)]
-        for item_id, names in rows
-    }
-    if len(class_of) != len(ids):
-        twice = next(item_id for item_id, times in Counter(ids).items() if times > 1)
-        raise DataError(
-            f"The gold file {path} labels {len(ids) - len(class_of)} items more than once, such as '{twice}'. "
-            "Leave one label for each."
+    rows: list[tuple[GivenLabel, Label]] = [
+        (
+            row,
+            tuple(sorted(number_of[name] for name in names))
+            if config.multi_label
+            else number_of[one_class(path, row.about, tuple(names))],
         )
-    return class_of
+        for row, names in named
+    ]
+    _one_label_each(path, [((row.item_id, row.content_hash), row, label) for row, label in rows])
+    return rows
 
 
 def read_gold(reader: Reader, config: EvaluateConfig) -> Gold:
     """Read the gold file and check it against the items and the classes.
 
     Raises:
-        DataError: see `read_gold_file`; or it names no item of the warehouse.
+        DataError: see `read_gold_file`; or it is about no item of the warehouse, or its ids are another tool's.
     """
     path = config.gold
-    class_of = read_gold_file(config)
-    stored = {row[0] for row in reader.rows("SELECT item_id FROM items")}
-    known = {item_id: class_id for item_id, class_id in class_of.items() if item_id in stored}
-    if not known:
-        example = (
-            f" (it has ids such as '{next(iter(class_of))}', the table ids such as '{min(stored)}')"
-            if class_of and stored
-            else ""
-        )
-        raise DataError(
-            f"Not one of the {len(class_of)} ids in the gold file {path} is in the table items{example}. Give the file "
-            "the ids of this project's sources, or leave `gold` under [evaluate] out. `siftline status` shows "
-            "quarantined records."
-        )
-    return Gold(class_of=known, without_item=len(class_of) - len(known))
+    rows = read_gold_file(config)
+    given = [row for row, _ in rows]
+    stored = labelled_items(reader, given)
+    stored.check_ids(path, given)
+    about = [(row, label, stored.about(row)) for row, label in rows]
+    class_of = _one_label_each(path, [(item_id, row, label) for row, label, ids in about for item_id in ids])
+    if not class_of:
+        why = no_item_in_words(path, given, reader) if given else f"No row of {path} has a label."
+        raise DataError(f"The gold file has no label of an item. {why} Or leave `gold` under [evaluate] out.")
+    return Gold(class_of=class_of, without_item=sum(not ids for _, _, ids in about))
+
+
+def _one_label_each(path: Path, rows: Iterable[tuple[Key, GivenLabel, Label]]) -> dict[Key, Label]:
+    """The label of each key; several rows may say the same."""
+    label_of: dict[Key, Label] = {}
+    for key, row, label in rows:
+        if label_of.setdefault(key, label) != label:
+            raise DataError(f"The gold file {path} gives '{row.about}' two labels. Leave one.")
+    return label_of
 
 
 def also_in_train(reader: Reader, split: str) -> int:

@@ -9,12 +9,11 @@ from flows.report.text import counted
 
 def import_file(root: Path, file: Path, annotator: str, *, withdraw: bool = False) -> None:
     """Store the labels of a file, or take them back, and print how many and what was left out."""
-    from active.import_labels import HELD_OUT, NO_ITEM, NO_TEXT, UNLABELLED, import_labels
+    from active.import_labels import HELD_OUT, NO_ITEM, NO_TEXT, UNLABELLED, UNNAMED, import_labels
     from features.ingest import ingest
     from flows.project import Project
 
     project = Project(root)
-    sources = project.settings.sources
     with project.only_run():
         ingest(project.lake, project.ingest_config)  # so that it can be the first thing after `siftline init`
         result = import_labels(
@@ -22,8 +21,7 @@ def import_file(root: Path, file: Path, annotator: str, *, withdraw: bool = Fals
             file,
             project.queue_config,
             annotator=annotator,
-            ids=[source.id for source in sources if source.id],
-            texts=[source.text for source in sources],
+            **project.label_file_columns,
             withdraw=withdraw,
         )
     new = result.rows_written.get("annotations", 0)
@@ -35,8 +33,9 @@ def import_file(root: Path, file: Path, annotator: str, *, withdraw: bool = Fals
     why = {
         NO_ITEM: "; import the file again once their records are there",
         NO_TEXT: "; import the file again once their records are there, or without its texts where its ids are yours",
-        HELD_OUT: ", from which nobody learns; a file of their ids and labels can be `gold` under [evaluate]",
+        HELD_OUT: ", from which nobody learns; a file of their labels can be `gold` under [evaluate]",
         UNLABELLED: "",
+        UNNAMED: "",
     }
     for what, reason in why.items():
         if count := result.detail.get(what):

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from active.ask_again import ask_again
-from active.import_labels import HELD_OUT, NO_ITEM, NO_TEXT, UNLABELLED, import_labels
+from active.import_labels import HELD_OUT, NO_ITEM, NO_TEXT, UNLABELLED, UNNAMED, import_labels
 from active.outbox import QueueConfig
 from active.pool import read_pool
 from active.push import push
@@ -172,9 +172,10 @@ def test_texts_say_which_items_a_label_is_about(pool: SmallPool, tmp_path: Path)
         {"id": ids[6], "body": "no item's", "label": "acq"},
         {"id": ids[3], "body": text[ids[3]], "label": "acq", "answer": "reject"},  # as Prodigy writes it
         {"id": ids[4], "body": text[ids[4]], "label": []},  # as doccano writes it
+        {"body": "", "label": "acq"},
     ]
     result = import_labels(lake, labels(tmp_path, *rows), CONFIG, texts=["body"])
-    assert {NO_TEXT: 1, UNLABELLED: 2}.items() <= result.detail.items()
+    assert {NO_TEXT: 1, UNLABELLED: 2, UNNAMED: 1}.items() <= result.detail.items()
     assert (history(lake, ids[0]), history(lake, ids[1])) == ([("ann", 0)], [("ann", 0), ("imported", 1)])
     assert history(lake, ids[2]) == [("imported", 2)]
     assert [gold(lake, ids[n]) for n in (3, 4, 5, 6)] == [[], [], [], []]
@@ -288,7 +289,7 @@ def test_people_s_labels_go_to_a_new_warehouse(pool: SmallPool, tmp_path: Path) 
         ),
         ([("one", "acq"), ("two", "earn")], r"Not one of the ids of the 2 rows.*such as 'one'.*siftline sql"),
         ([("i00000", ["acq", "earn"])], r"item 'i00000' 2 classes.*multi_label = true"),
-        ([("", "acq")], r"neither id nor text in row 1"),
+        ([("", "acq")], r"neither id nor text in any row"),
         ([("i00000", 7)], r"label 7 for item 'i00000'"),
         ([("i00000", "0"), ("i00001", "2")], r"'0' \(once\), .*Names of numbers: docs/label-studio\.md"),
     ],

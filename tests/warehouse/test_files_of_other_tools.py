@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from warehouse import DataError
-from warehouse.label_file import read_given_labels
+from warehouse.label_file import read_label_file
 
 PAGE = (Path(__file__).parents[2] / "docs" / "label-studio.md").read_text("utf-8")
 LINES = dict(re.findall(r"^\| ([^|]+) \| `(select .+)` \|$", PAGE, re.MULTILINE))
@@ -112,7 +112,7 @@ def test_a_line_makes_a_file_of_labels(tmp_path: Path, monkeypatch: pytest.Monke
     make, expected = FILES[there_is]
     make(tmp_path)
     duckdb.connect().sql(f"copy ({LINES[there_is]}) to 'labels.jsonl'")
-    given = [(row.annotator, row.labels) for row in read_given_labels(Path("labels.jsonl"))]
+    given = [(row.annotator, row.labels) for row in read_label_file(Path("labels.jsonl"))]
     assert sorted(given, key=str) == sorted(expected, key=str)
 
 
@@ -162,7 +162,7 @@ def test_these_are_taken_as_they_are(
     tmp_path: Path, name: str, lines: list[str], expected: list[tuple[str, tuple[str, ...] | None]]
 ) -> None:
     text(name, *lines)(tmp_path)
-    given = read_given_labels(tmp_path / name)
+    given = read_label_file(tmp_path / name)
     assert [(row.annotator, row.labels) for row in given] == expected
     assert {row.content_hash for row in given} == {
         "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"  # sha256 of "a"
@@ -185,7 +185,7 @@ def test_a_parquet_file_of_hugging_face_says_what_its_numbers_mean(
     table = pa.table({"text": ["a"] * len(labels), "label": labels})
     said = json.dumps({"info": {"features": {"text": {"dtype": "string"}, "label": feature}}})
     pq.write_table(table.replace_schema_metadata({"huggingface": said}), tmp_path / "train.parquet")
-    assert [row.labels for row in read_given_labels(tmp_path / "train.parquet")] == expected
+    assert [row.labels for row in read_label_file(tmp_path / "train.parquet")] == expected
 
 
 @pytest.mark.parametrize(
@@ -210,4 +210,4 @@ def test_a_parquet_file_of_hugging_face_says_what_its_numbers_mean(
 def test_what_is_not_such_a_file_is_told_with_the_way(tmp_path: Path, name: str, lines: list[str], told: str) -> None:
     text(name, *lines)(tmp_path)
     with pytest.raises(DataError, match=re.escape(told)):
-        read_given_labels(tmp_path / name)
+        read_label_file(tmp_path / name)

@@ -222,7 +222,7 @@ def test_a_split_that_is_none_is_refused(history: Lake) -> None:
 def test_a_name_in_brackets_is_a_label(tmp_path: Path) -> None:
     path = tmp_path / "gold.csv"
     path.write_text('id,label\n1,[urgent]\n2,"[""a"", ""b""]"\n', "utf-8")
-    assert read_label_file(path) == [("1", ("[urgent]",)), ("2", ("a", "b"))]
+    assert [(row.item_id, row.labels) for row in read_label_file(path)] == [("1", ("[urgent]",)), ("2", ("a", "b"))]
 
 
 def test_a_decimal_is_a_number_in_json() -> None:

@@ -125,6 +125,10 @@ def test_without_several_classes_rows_and_hashes_are_what_they_were(lake: Lake) 
     assert hash_rows("annotations", said) != hash_rows("annotations", stored)
 
 
+def labels_in(path: Path) -> list[tuple[str, tuple[str, ...] | None]]:
+    return [(row.item_id, row.labels) for row in read_label_file(path)]
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
@@ -135,7 +139,7 @@ def test_without_several_classes_rows_and_hashes_are_what_they_were(lake: Lake) 
 )
 def test_a_label_file_may_hold_lists(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text, "utf-8")
-    assert read_label_file(tmp_path / name) == [("1", ("a", "b")), ("2", ()), ("3", ("c",))]
+    assert labels_in(tmp_path / name) == [("1", ("a", "b")), ("2", ()), ("3", ("c",))]
     with pytest.raises(DataError, match=r"item '1' 2 classes.*multi_label = true"):
         one_class(tmp_path / name, "1", ("a", "b"))
 
@@ -145,7 +149,7 @@ def test_a_label_file_may_hold_lists(tmp_path: Path, name: str, text: str) -> No
 )
 def test_a_label_file_may_begin_with_a_mark_of_utf8(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text, "utf-8-sig")  # as spreadsheets write it
-    assert read_label_file(tmp_path / name) == [("1", ("a",))]
+    assert labels_in(tmp_path / name) == [("1", ("a",))]
 
 
 @pytest.mark.parametrize(
@@ -162,7 +166,7 @@ def test_a_label_file_may_begin_with_a_mark_of_utf8(tmp_path: Path, name: str, t
 def test_ids_of_a_label_file_are_those_of_items(lake: Lake, tmp_path: Path, ids: pa.Array, texts: list[str]) -> None:
     labels = ["a"] * len(ids)
     pq.write_table(pa.table({"id": ids, "label": labels, "text": labels}), tmp_path / "gold.parquet")
-    assert [item_id for item_id, _ in read_label_file(tmp_path / "gold.parquet")] == texts
+    assert [item_id for item_id, _ in labels_in(tmp_path / "gold.parquet")] == texts
     source = SourceConfig(name="s", path="gold.parquet", id="id")
     ingest(lake, IngestConfig(root=tmp_path, classes=("a",), sources=(source,)))
     with lake.read() as reader:
@@ -176,7 +180,7 @@ def test_ids_of_a_label_file_are_those_of_items(lake: Lake, tmp_path: Path, ids:
 def test_ids_of_a_label_file_may_be_called_as_the_warehouse_does(tmp_path: Path, name: str, text: str) -> None:
     """`siftline import`, which takes such a file, names `gold` for what nobody learns from."""
     (tmp_path / name).write_text(text, "utf-8")
-    assert read_label_file(tmp_path / name) == [("1", ("a",))]
+    assert labels_in(tmp_path / name) == [("1", ("a",))]
 
 
 def test_half_a_surrogate_pair_in_an_id_is_refused(tmp_path: Path) -> None:
@@ -185,7 +189,7 @@ def test_half_a_surrogate_pair_in_an_id_is_refused(tmp_path: Path) -> None:
         read_label_file(tmp_path / "gold.jsonl")
 
 
-@pytest.mark.parametrize("label", ['["a", "a"]', "[7]", "null", "{}"])
+@pytest.mark.parametrize("label", ['["a", "a"]', "[7]", "7", "{}"])
 def test_a_label_that_is_none_is_refused(tmp_path: Path, label: str) -> None:
     (tmp_path / "gold.jsonl").write_text(f'{{"id": 1, "label": {label}}}\n', "utf-8")
     with pytest.raises(DataError, match=r"gold\.jsonl has the label .* for item '1'"):
@@ -209,7 +213,7 @@ def test_a_label_file_may_have_a_text_of_any_length_beside_the_label(tmp_path: P
     before = csv.field_size_limit(131_072)  # what a new process has
     try:
         (tmp_path / "gold.csv").write_text(f"id,text,label\n1,{'long ' * 40_000},a\n", "utf-8")
-        assert read_label_file(tmp_path / "gold.csv") == [("1", ("a",))]
+        assert labels_in(tmp_path / "gold.csv") == [("1", ("a",))]
     finally:
         csv.field_size_limit(max(before, csv.field_size_limit()))
 

@@ -308,7 +308,9 @@ class TestGoldFile:
     ) -> None:
         two_cycles(small)
         small.write_gold({"a": "earn", "b": "ship"})
-        wanted = r"Not one of the 2 ids in the gold file .*gold\.parquet is in the table items \(.*'a', .*'test-000'\)"
+        wanted = (
+            r"gold file .* Not one of the ids of the 2 rows in .*gold\.parquet .* 'a', where they are like 'test-000'"
+        )
         with pytest.raises(DataError, match=wanted):
             stage(small)
 
