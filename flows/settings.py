@@ -218,7 +218,7 @@ class AnnotateSection(Section):
     image_prefix: str = ""
     """Address that every image's path is put behind."""
     gold: str | None = None
-    """Answers for the simulated annotator (a file with id or text, and label); only `--annotator simulated` opens it."""
+    """Answers (id or text, and label) for the simulated annotator; only `--annotator simulated` opens it."""
     seed: Seed = 0
     suggest: bool = True
     """Show people what the end model and the functions say; else they answer by the text alone."""

@@ -1,5 +1,6 @@
 """The outbox over a real folder of tasks: whatever died at whatever moment, each item is in it exactly once."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -433,6 +434,18 @@ def test_the_simulated_annotator_answers_through_the_service(planned: Lake, fold
             (False, 1),
             (True, 8),
         ]
+
+
+def test_the_simulated_annotator_knows_items_by_their_texts(planned: Lake, folder: TaskFolder, tmp_path: Path) -> None:
+    push(planned, folder, CONFIG)
+    hashes = [hashlib.sha256(f"text {k}".encode()).hexdigest() for k in range(N)]
+    with planned.stage("ingest", version=1, inputs=()) as stage:
+        stage.commit([Upsert("items", items(N).set_column(2, "content_hash", pa.array(hashes)))])
+    (tmp_path / "gold.csv").write_text("body,label\ntext 2,b\nno item's,a\n", "utf-8")
+    annotator = SimulatedAnnotator(tmp_path / "gold.csv", seed=1, texts=("body",))
+    assert annotator.unknown(planned, "p") == N - 1
+    assert annotator.answer(planned, folder, "p") == 1
+    assert [(answer.item_id, answer.labels) for answer in folder.pull()] == [("i00002", ("b",))]
 
 
 def test_an_answered_row_that_a_slower_push_set_back_is_answered_again(planned: Lake, folder: TaskFolder) -> None:

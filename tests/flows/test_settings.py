@@ -223,7 +223,7 @@ def test_every_setting_reaches_its_stage(tmp_path: Path) -> None:
         f"[{name}]\n" + "".join(f"{setting} = {json.dumps(value)}\n" for setting, value in section.items())
         for name, section in given.items()
     )
-    project = Project(write(tmp_path, f"{GOOD}metadata = ['m']\n{told}"))
+    project = Project(write(tmp_path, f"{GOOD}metadata = ['m']\nid = 'key'\ntext = 'body'\n{told}"))
     assert re.fullmatch(r"routed0\.5-int8-64-\w+-float16", project.encoder.encoder_id)
     weak, queue, again = project.label_model_config, project.queue_config, project.ask_again_config
     assert (weak.kind, weak.learn_from_gold, weak.seed) == ("anchored", True, 1)
@@ -239,6 +239,7 @@ def test_every_setting_reaches_its_stage(tmp_path: Path) -> None:
     scored = project.evaluate_config
     assert scored is not None
     assert (scored.gold, scored.split, scored.rival_seeds) == (tmp_path / "gold.csv", "valid", 2)
+    assert (scored.ids, scored.texts) == (("key",), ("body",))
 
 
 def test_a_setting_left_out_is_what_its_stage_assumes() -> None:
