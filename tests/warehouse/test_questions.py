@@ -248,6 +248,28 @@ def test_a_few_votes_are_no_sign_that_a_function_has_decayed(lake: Lake) -> None
     assert few["z"] == pytest.approx(0.5 / (5 / 216 + 2 / 27) ** 0.5)
 
 
+def test_a_class_that_came_in_is_no_loss_of_accuracy(planted: Lake) -> None:
+    assert [row["gain"] for row in ask(planted, "learning-curve")] == [None, pytest.approx(0.004), pytest.approx(0.004)]
+    added = pa.table({"class_id": pa.array([3], pa.int32()), "name": ["tariff"]})
+    with planted.stage("ingest", version=1, inputs=(), params={"added": "tariff"}) as stage:
+        stage.commit([Upsert("classes", added)])
+    for number in (3, 4):
+        with planted.stage("end_model", version=1, inputs=(), params={"cycle": number}) as stage:
+            last = stage.arrow("SELECT * EXCLUDE (run_id, committed_at) FROM models WHERE model_id = 'm2'").to_pylist()
+            model = last[0] | {"model_id": f"m{number}", "sequence": number + 1, "gold_labels": 16 + number}
+            stage.commit([Append("models", pa.Table.from_pylist([model]))])
+        with planted.stage("evaluate", version=1, inputs=(), params={"cycle": number}) as stage:
+            scored = stage.arrow(
+                "SELECT * EXCLUDE (run_id, committed_at) FROM metrics WHERE name = 'accuracy' AND series = 'siftline'"
+            ).to_pylist()[0]
+            scored |= {"series": "end_model", "value": number / 10, "detail": f'{{"model_id": "m{number}"}}'}
+            stage.commit([Append("metrics", pa.Table.from_pylist([scored]))])
+    added_since = ask(planted, "learning-curve")[3:]
+    assert [row["test_accuracy"] for row in added_since] == [0.3, 0.4]
+    assert [row["gain"] for row in added_since] == [None, pytest.approx(0.1)]
+    assert [row["per_100_labels"] for row in added_since] == [None, pytest.approx(10)]
+
+
 def test_costs_add_up_to_all_hours_and_labels_to_all_items(planted: Lake) -> None:
     hours = sum(float(str(row["hours"])) for row in ask(planted, "cost-per-class"))
     assert hours == pytest.approx(16 * 12.5 / 3600)
