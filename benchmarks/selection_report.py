@@ -381,17 +381,20 @@ def _scale(items: Mapping[str, Figures]) -> Table:
 STYLE = """
 svg { font: 13px system-ui, sans-serif; background: #fff; }
 text { fill: #1f2328; } .tick { fill: #59636e; font-size: 12px; } .grid { stroke: #d1d9e0; }
-.series { fill: none; stroke: #8c959f; stroke-width: 1.5; } .ours { fill: none; stroke: #0969da; stroke-width: 3; }
-.rival { fill: none; stroke: #cf222e; stroke-width: 2; stroke-dasharray: 5 4; }
+path { fill: none; stroke-width: 2; } .ours { stroke: #0969da; stroke-width: 3; }
+.rival { stroke: #cf222e; stroke-dasharray: 5 4; }
+.other1 { stroke: #9a6700; } .other2 { stroke: #8250df; stroke-dasharray: 9 3; }
+.other3 { stroke: #1a7f37; stroke-dasharray: 2 3; }
 @media (prefers-color-scheme: dark) {
   svg { background: #0d1117; } text { fill: #f0f6fc; } .tick { fill: #9198a1; } .grid { stroke: #3d444d; }
   .ours { stroke: #4493f8; } .rival { stroke: #f85149; }
+  .other1 { stroke: #d29922; } .other2 { stroke: #ab7df8; } .other3 { stroke: #3fb950; }
 }
 """
 
 
 def _picture(curves: Mapping[str, Figures]) -> str:
-    width, height, left, right, top, bottom = 860, 380, 56, 690, 40, 330
+    width, height, left, right, top, bottom = 860, 380, 56, 670, 40, 330
     means = {name: found for name, found in mean_curve(curves).items() if name in SHOWN}
     values = [score for found in means.values() for score in found.values()]
     y_ticks = ticks(min(values), max(values), 6)
@@ -403,11 +406,14 @@ def _picture(curves: Mapping[str, Figures]) -> str:
         parts += [line(left, y(at), right, y(at), "grid"), text(left - 8, y(at) + 4, label, "tick", "end")]
     for budget in BUDGETS:
         parts.append(text(x(math.log2(budget)), bottom + 20, str(budget), "tick", "middle"))
-    for name, found in means.items():
-        style = {OURS: "ours", RIVAL: "rival"}.get(name, "series")
-        parts.append(path([(x(math.log2(b)), y(found[b])) for b in BUDGETS], style))
+    others = [name for name in means if name not in (OURS, RIVAL)]
+    styles = {OURS: "ours", RIVAL: "rival"} | {name: f"other{number}" for number, name in enumerate(others, 1)}
+    # What is drawn last lies above the others.
+    for name in sorted(means, key=[*others, RIVAL, OURS].index):
+        parts.append(path([(x(math.log2(b)), y(means[name][b])) for b in BUDGETS], styles[name]))
     ends = spread([y(found[BUDGETS[-1]]) for found in means.values()], 15, top, bottom)
-    parts += [text(right + 10, at + 4, name, "tick") for name, at in zip(means, ends, strict=True)]
+    for name, at in zip(means, ends, strict=True):
+        parts += [path([(right + 8, at), (right + 32, at)], styles[name]), text(right + 38, at + 4, name, "tick")]
     told = "; ".join(f"{name} {found[BUDGETS[0]]:.3f} to {found[BUDGETS[-1]]:.3f}" for name, found in means.items())
     attributes = {
         "xmlns": "http://www.w3.org/2000/svg",
