@@ -6,7 +6,6 @@ the last task id seen: with page numbers, a task that is deleted meanwhile would
 unsent or unanswered.
 """
 
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -21,7 +20,9 @@ from active.label_studio_connection import (
     Connection,
     Json,
     LabelStudio,
+    condition,
     count_of,
+    json_of,
     rows_of,
     tasks_of,
     time_of,
@@ -165,8 +166,8 @@ class LabelStudioService:
         found: dict[tuple[str, str], datetime] = {}
         for some in _lookups(item_ids):
             wanted = set(some)
-            condition = _condition("data.item_id", "in_list", "String", some)
-            for task in self._tasks([condition], "id,data,updated_at"):
+            these = condition("data.item_id", "in_list", "String", some)
+            for task in self._tasks([these], "id,data,updated_at"):
                 item_id = item_id_of(task["data"])
                 # The look-up is the server's; what counts is the id that the task really carries.
                 if item_id is not None and item_id in wanted:
@@ -207,10 +208,10 @@ class LabelStudioService:
         if newest is None or (since is not None and newest < since):  # the server went back to an earlier state
             since = None
         if since is None:
-            conditions = [_condition(count, "greater", "Number", 0) for count in _COUNTS]
+            conditions = [condition(count, "greater", "Number", 0) for count in _COUNTS]
         else:
             after = (since - MARGIN).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-            conditions = [_condition("updated_at", "greater", "Datetime", after)]
+            conditions = [condition("updated_at", "greater", "Datetime", after)]
         include = "id,data,annotations,completed_by,updated_by,result,was_cancelled,lead_time,created_at,updated_at"
         people = People(several=self.annotators_per_task > 1, name_of=self._email, is_own=self._is_own)
         answers: list[Answer] = []
@@ -232,7 +233,7 @@ class LabelStudioService:
 
     def _newest_change(self) -> datetime | None:
         """When a task was touched last, by the server's clock; None where there are no tasks."""
-        query = _json({"ordering": ["-tasks:updated_at"]})
+        query = json_of({"ordering": ["-tasks:updated_at"]})
         project_id = self._id()
 
         def newest() -> datetime | None:
@@ -269,7 +270,7 @@ class LabelStudioService:
         """Every task of the project that carries an item id, in ascending order of task id; none without a project."""
         if self._find_project() is None:
             return
-        for task in self._tasks([_condition("id", "greater", "Number", 0)], ",".join(("id", "data", *_COUNTS))):
+        for task in self._tasks([condition("id", "greater", "Number", 0)], ",".join(("id", "data", *_COUNTS))):
             item_id = item_id_of(task["data"])
             if item_id is not None:
                 answered = self._call(lambda task=task: any([count_of(task[count]) for count in _COUNTS]))
@@ -282,8 +283,8 @@ class LabelStudioService:
             some = [int(task_id) for task_id in task_ids[start : start + PAGE]]
             selected: Any = {"all": False, "included": some}
             # The server itself looks for answers and drafts right before it deletes.
-            untouched = [_condition(count, "equal", "Number", 0) for count in _COUNTS]
-            untouched.append(_condition("draft_exists", "equal", "Boolean", False))
+            untouched = [condition(count, "equal", "Number", 0) for count in _COUNTS]
+            untouched.append(condition("draft_exists", "equal", "Boolean", False))
             filters: Any = {"conjunction": "and", "items": untouched}
             self._call(
                 lambda selected=selected, filters=filters: self._client.actions.create(
@@ -329,8 +330,8 @@ class LabelStudioService:
         """Tasks that meet one of the conditions, in ascending order of id, with the fields in `include`."""
         project_id, last = self._id(), 0
         while True:
-            items = [{**_condition("id", "greater", "Number", last), "child_filter": c} for c in conditions]
-            query = _json({"filters": {"conjunction": "or", "items": items}, "ordering": ["tasks:id"]})
+            items = [{**condition("id", "greater", "Number", last), "child_filter": c} for c in conditions]
+            query = json_of({"filters": {"conjunction": "or", "items": items}, "ordering": ["tasks:id"]})
 
             def page(query: str = query) -> tuple[list[Json], int]:
                 pager = self._client.tasks.list(
@@ -374,21 +375,12 @@ def _with_one_version(task: Json) -> Json:
     return {**task, "predictions": [{**p, "model_version": SUGGESTIONS} for p in task.get("predictions", [])]}
 
 
-def _condition(field: str, operator: str, kind: str, value: object) -> Json:
-    return {"filter": f"filter:tasks:{field}", "operator": operator, "type": kind, "value": value}
-
-
-def _json(value: object) -> str:
-    """JSON for a `query` parameter; the server decodes percent signs in it a second time, so none may stand there."""
-    return json.dumps(value).replace("%", "\\u0025")
-
-
 def _lookups(item_ids: Sequence[str]) -> Iterator[list[str]]:
     """Item ids in groups that fit into an address."""
     group: list[str] = []
     used = 0
     for item_id in dict.fromkeys(item_ids):
-        size = len(quote(_json(item_id), safe="")) + 6
+        size = len(quote(json_of(item_id), safe="")) + 6
         if group and used + size > LOOKUP_BYTES:
             yield group
             group, used = [], 0

@@ -4,6 +4,7 @@ The only module that imports Label Studio's SDK. The SDK's own retries are off, 
 tasks twice, and what it fills in for parts that an answer lacks is not taken for data.
 """
 
+import json
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -173,6 +174,16 @@ def time_of(value: Any) -> datetime:
     if time.year < 1970:  # it would stand in the cursor, and nothing can be taken off it
         raise ValueError("a time before 1970")
     return time
+
+
+def condition(field: str, operator: str, kind: str, value: object) -> Json:
+    """One condition on a field of tasks, for a `query` parameter."""
+    return {"filter": f"filter:tasks:{field}", "operator": operator, "type": kind, "value": value}
+
+
+def json_of(value: object) -> str:
+    """JSON for a `query` parameter; the server decodes percent signs in it a second time, so none may stand there."""
+    return json.dumps(value).replace("%", "\\u0025")
 
 
 def text_of(value: Any) -> str:

@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 from active.label_config import Page, fits, label_config, updated
-from active.label_studio_connection import Connection, Json, count_of, rows_of, text_of
+from active.label_studio_connection import Connection, Json, condition, count_of, json_of, rows_of, text_of
 from active.service import LABEL, TEXT
 from warehouse import ServiceError, ServiceRefused
 
@@ -19,7 +19,10 @@ SAMPLING = "Sequential sampling"
 SKIPPED = "IGNORE_SKIPPED"
 # Label Studio shows the suggestions of one model version per project, and keeps to the first it has seen.
 SUGGESTIONS = "siftline"
-
+MADE = "Made by Siftline"
+"""How the description of a project begins that was made here."""
+_OWN_KEYS = ("item_id", "cycle", "rank")
+"""What the data of every task has that was sent from here."""
 
 NO_CHOICE = (
     f"its labeling page has no Choices named '{LABEL}' for a Text named '{TEXT}', so answers given there cannot be "
@@ -39,7 +42,7 @@ def find_project(connection: Connection) -> Json | None:
     """The project with exactly this title.
 
     Raises:
-        ServiceRefused: there are several.
+        ServiceRefused: there are several, or it is somebody's own: Siftline made neither it nor one of its tasks.
         ServiceError: the server lists the same ones again and again.
     """
     title = connection.place.project
@@ -61,7 +64,32 @@ def find_project(connection: Connection) -> Json | None:
     if len(found) > 1:
         ids = ", ".join(str(project["id"]) for project in found)
         raise ServiceRefused(f"{connection.url} has {len(found)} projects '{title}' (ids {ids}); rename all but one")
+    if found and not _is_ours(connection, found[0]):
+        raise ServiceRefused(
+            f"Label Studio project '{title}' at {connection.url} was not made by Siftline, and none of the tasks that "
+            f"it has ({found[0]['task_number']:,}) was: it is a project of your own, and stays as it is. Give Siftline "
+            "another `name` under [project] of siftline.toml, or that project another title in Label Studio. Answers "
+            "that were given there come in with `siftline import`."
+        )
     return found[0] if found else None
+
+
+def _is_ours(connection: Connection, project: Json) -> bool:
+    """Whether the project was made here, has a task from here, or has none and may have been made for Siftline."""
+    if str(project.get("description") or "").startswith(MADE):
+        return True
+    if not connection.call(lambda: count_of(project["task_number"])):
+        return True
+    sent = [condition(f"data.{key}", "empty", "String", False) for key in _OWN_KEYS]
+    query = json_of({"filters": {"conjunction": "and", "items": sent}})
+
+    def total() -> int:
+        pager = connection.client.tasks.list(
+            project=project["id"], page=1, page_size=1, include="id", fields="task_only", query=query
+        )
+        return count_of(pager.response.total)
+
+    return connection.call(total) > 0
 
 
 def ensure_project(connection: Connection, page: Page, *, annotators_per_task: int = 1) -> tuple[int, bool]:
@@ -87,7 +115,7 @@ def ensure_project(connection: Connection, page: Page, *, annotators_per_task: i
                 show_collab_predictions=True,
                 maximum_annotations=annotators_per_task,
                 skip_queue=SKIPPED,
-                description="Made by Siftline: it adds tasks in descending value and collects the answers.",
+                description=f"{MADE}: it adds tasks in descending value and collects the answers.",
             )
         )
         return connection.call(lambda: count_of(created.id)), True

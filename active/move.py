@@ -4,8 +4,18 @@ The queue itself tells: tasks of a folder are named by a hash of their item, and
 project that only changed its name would leave all of it behind.
 """
 
+import pyarrow as pa
+
 from active.task_folder import TaskFolder
-from warehouse import Reader, SettingsError
+from warehouse import Delete, Lake, Reader, SettingsError, Upsert
+
+_NAMES = """
+    SELECT project, bool_or(state <> 'planned') OR project IN (SELECT b.project FROM asked_before b)
+    FROM queue GROUP BY project ORDER BY project
+"""
+"""Names in the queue, and whether people were asked under each."""
+_UNSENT = """project <> $1 AND NOT EXISTS (FROM queue q WHERE q.project = $1)
+    AND NOT EXISTS (FROM queue q WHERE q.state <> 'planned')"""
 
 
 def check_name(reader: Reader, project: str) -> None:
@@ -19,15 +29,31 @@ def check_name(reader: Reader, project: str) -> None:
         project: name of the project in the settings.
 
     Raises:
-        SettingsError: the queue holds tasks of other names only.
+        SettingsError: tasks were sent under other names only.
     """
-    names = [str(name) for (name,) in reader.rows("SELECT DISTINCT project FROM queue ORDER BY 1")]
-    if names and project not in names:
+    names: dict[str, bool] = dict(reader.rows(_NAMES))
+    former = [name for name, asked in names.items() if asked]
+    if former and project not in names:
         raise SettingsError(
-            f"[project] name is {project!r}, and the tasks and answers in the warehouse are those of {names[-1]!r}, "
+            f"[project] name is {project!r}, and the tasks and answers in the warehouse are those of {former[-1]!r}, "
             f"which would stay behind. Put the former name back; people are shown [project] title. To begin anew, name "
             "another folder, or another database, under [warehouse]."
         )
+
+
+def take_over_planned(lake: Lake, project: str) -> None:
+    """Bring what was selected under another name, and never sent, under this one.
+
+    So a name that the service refused, because somebody's own project there has it, can be changed.
+    """
+    with lake.read() as reader:
+        others = reader.arrow(f"SELECT * EXCLUDE (run_id, committed_at) FROM queue WHERE {_UNSENT}", [project])
+    if not others.num_rows:
+        return
+    place = others.column_names.index("project")
+    ours = others.set_column(place, "project", pa.array([project] * others.num_rows))
+    with lake.stage("select", version=1, inputs=("queue",), params={"renamed": project}) as stage:
+        stage.commit([Delete("queue", others.select(["item_id", "project"])), Upsert("queue", ours)])
 
 
 def stored_last_in(reader: Reader, folder: TaskFolder) -> bool | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from active.ask_again import ask_again
 from active.consensus import consensus
+from active.move import take_over_planned
 from active.push import push
 from active.select import select
 from active.value import estimate_values
@@ -81,6 +82,7 @@ def _value(project: Project, progress: Progress) -> StageResult:
 
 
 def _select(project: Project, progress: Progress) -> StageResult:
+    take_over_planned(project.lake, project.settings.project.name)
     return select(project.lake, project.index(), project.select_config)
 
 

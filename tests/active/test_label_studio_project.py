@@ -49,6 +49,40 @@ def test_a_title_that_only_contains_ours_is_another_project(studio: StudioInfo, 
     assert labels(studio, longer) == list(CLASSES)
 
 
+def test_a_project_of_ones_own_with_the_name_is_refused_and_stays_as_it_is(
+    studio: StudioInfo, service: LabelStudioService
+) -> None:
+    page = label_config(Page(classes=CLASSES))
+    own = {"title": service.project, "label_config": page, "sampling": "Uniform sampling", "maximum_annotations": 3}
+    project_id = api(studio, "POST", "/api/projects/", json=own).json()["id"]
+    # Its tasks may have the column names of a source, and so ids and texts of Siftline's items.
+    task = {"data": {"item_id": "item-0", "text": "Oil prices rose on Monday. (0)"}}
+    task_id = api(studio, "POST", "/api/tasks/", json={**task, "project": project_id}).json()["id"]
+    choose(studio, task_id, "acq")
+    before = project_of(studio, service)
+    for access in (
+        lambda: service.ensure_project(CLASSES),
+        service.pull,
+        lambda: list(service.stored()),
+        lambda: service.push(make_tasks(1)),
+    ):
+        with pytest.raises(ServiceRefused, match=r"not made by Siftline.*tasks that it has \(1\)"):
+            access()
+    assert project_of(studio, service) == before
+    # One that has a task of Siftline's is known by it, whatever its description says.
+    sent = make_tasks(1)[0].to_label_studio()
+    api(studio, "POST", "/api/tasks/", json={"data": sent["data"], "project": project_id})
+    assert not service.ensure_project(CLASSES)
+
+
+def test_a_project_without_tasks_may_have_been_made_for_siftline(
+    studio: StudioInfo, service: LabelStudioService
+) -> None:
+    api(studio, "POST", "/api/projects/", json={"title": service.project})
+    assert not service.ensure_project(CLASSES)
+    assert labels(studio, service) == list(CLASSES)
+
+
 def test_changed_classes_reach_the_labeling_page(studio: StudioInfo, service: LabelStudioService) -> None:
     service.ensure_project(CLASSES)
     more = (*CLASSES, "a class with a name of many words")

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from active.outbox import QueueConfig, commit_states, queue_rows
+from active.move import take_over_planned
+from active.outbox import QueueConfig, commit_sent, commit_states, queue_rows
 from flows.cli.main import run_command
 from flows.project import Project
+from flows.stages import STAGES
 from tests.active.plans import plan
 from tests.lakes import copy_of
-from warehouse import Lake, SettingsError
+from warehouse import Lake, SettingsError, silent
 
 SETTINGS = """
 [project]
@@ -50,6 +52,9 @@ def test_tasks_on_a_server_are_not_sent_to_files(tmp_path: Path, monkeypatch: py
 def test_a_name_under_which_nobody_was_asked_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Lake(tmp_path / "lake") as lake:
         plan(lake, "p", [0.9])
+        with lake.read() as reader:
+            rows = queue_rows(reader, QueueConfig(project="p", classes=("a", "b")), "planned")
+        commit_sent(lake, QueueConfig(project="p", classes=("a", "b")), rows, {})
     (tmp_path / "labeling_functions.py").write_text("")
     (tmp_path / "siftline.toml").write_text(SETTINGS.replace('"p"', '"q"'))
     for command in ("collect", "run", "answer"):
@@ -60,3 +65,32 @@ def test_a_name_under_which_nobody_was_asked_is_refused(tmp_path: Path, capsys: 
     with Lake(tmp_path / "lake") as lake:
         plan(lake, "q", [0.9], name="more")  # as of a project that was renamed before this was refused
     assert Project(tmp_path).lake.snapshot()
+
+
+def test_a_name_can_be_changed_as_long_as_nothing_was_sent(tmp_path: Path) -> None:
+    """As one that the service refused, because somebody's own project has it."""
+    (tmp_path / "siftline.toml").write_text(SETTINGS.replace('"p"', '"q"'))
+    with Lake(tmp_path / "lake") as lake:
+        plan(lake, "p", [0.9, 0.8])
+        with lake.read() as reader:
+            planned = queue_rows(reader, QueueConfig(project="p", classes=("a", "b")), "planned")
+    project = Project(tmp_path)
+    with project.lake as lake:
+        for _ in range(2):
+            STAGES["select"](project, silent)
+        with lake.read() as reader:
+            there = queue_rows(reader, QueueConfig(project="q", classes=("a", "b")), "planned")
+            assert reader.scalar("SELECT count(*) FROM queue") == 2
+    assert there == [{**row, "project": "q"} for row in planned]
+
+
+def test_what_was_planned_under_one_of_two_names_stays_there(tmp_path: Path) -> None:
+    config = QueueConfig(project="p", classes=("a", "b"))
+    with Lake(tmp_path / "lake") as lake:
+        plan(lake, "p", [0.9, 0.8])
+        with lake.read() as reader:
+            first, second = queue_rows(reader, config, "planned")
+        commit_sent(lake, config, [first], {})
+        take_over_planned(lake, "q")
+        with lake.read() as reader:
+            assert [row["item_id"] for row in queue_rows(reader, config, "planned")] == [second["item_id"]]
