@@ -5,10 +5,11 @@ answers (docs/decisions/0157).
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -28,6 +29,13 @@ NO_TEXT = "texts that are no item's"
 HELD_OUT = "items of valid and test"
 UNLABELLED = "rows without a label"
 UNNAMED = "rows with neither id nor text"
+NUMBERS = "annotators by number"
+ACCOUNTS = "accounts of Label Studio"
+MOVED = "labels that were here by number"
+
+Accounts = Callable[[Mapping[str, Sequence[tuple[str, ...]]]], Mapping[str, str]]
+"""Names of the accounts with some numbers, each given with some of its annotations: their number and when they were
+made. A number of which it cannot tell is left out."""
 
 _NAMED = 3
 _SEVERAL = 'Several of them are a list, such as ["grain", "wheat"]. '
@@ -42,6 +50,7 @@ def import_labels(
     ids: Iterable[str] = (),
     texts: Iterable[str] = (),
     withdraw: bool = False,
+    accounts: Accounts | None = None,
 ) -> StageResult:
     """Store the labels of a file as answers; those that are stored already change nothing.
 
@@ -57,6 +66,8 @@ def import_labels(
         ids: further names of its column of ids.
         texts: further names of its column of texts.
         withdraw: take back what earlier imports have of the file's annotators about its items, in place of storing.
+        accounts: asked who the annotators are where Label Studio's export has their numbers; what an earlier import has
+            of them by number becomes theirs by name.
 
     Raises:
         DataError: the file cannot be read, names a class that there is not, gives one annotator two labels for an item,
@@ -69,6 +80,9 @@ def import_labels(
         rows, counts[UNLABELLED] = _chosen(path, rows, config)
     counts[UNNAMED] = sum(not row.item_id and not row.content_hash for row in rows)
     rows = [row for row in rows if row.item_id or row.content_hash]
+    numbers = _numbers(rows)
+    named = accounts(numbers) if accounts and numbers else {}
+    rows = [replace(row, annotator=named.get(row.annotator, row.annotator)) for row in rows]
     with lake.read() as reader:
         stored = labelled_items(reader, rows)
         stored.check_ids(path, rows)
@@ -83,10 +97,16 @@ def import_labels(
     said = _said(path, about, config, annotator, withdraw=withdraw)
     new: list[Row] = []
     asked: dict[str, Row] = {}
+    moved = 0
+    former = {name: number for number, name in named.items()}
     for (item_id, who), chosen in sorted(said.items()):
         item, known = before.items[item_id], before.answers.get((item_id, who))
         if item.split != "train":
             continue
+        by_number = before.answers.get((item_id, former.get(who, "")))
+        if by_number is not None and by_number["action"] == "labelled":
+            new.append(_withdrawn(by_number))
+            moved += not withdraw
         if withdraw:
             if known is not None and known["action"] == "labelled":
                 new.append(_withdrawn(known))
@@ -98,7 +118,10 @@ def import_labels(
         row = _annotation(config, item_id, who, round, chosen, known)
         if row is not None:
             new.append(row)
-    detail = {"file": path.name, **{what: count for what, count in counts.items() if count}}
+    left = sorted(numbers.keys() - named.keys(), key=int)
+    told = {NUMBERS: ", ".join(left[:_NAMED]) + (", ..." if left[_NAMED:] else ""), ACCOUNTS: len(named), MOVED: moved}
+    detail: dict[str, Any] = {"file": path.name, **{what: count for what, count in told.items() if count}}
+    detail |= {what: count for what, count in counts.items() if count}
     new_answers = [[row["item_id"], row["annotator"], row["class_id"], row["class_ids"], row["task_id"]] for row in new]
     with lake.stage("import", version=2, inputs=("annotations",), params={"said": new_answers}) as stage:
         if not new:
@@ -107,6 +130,15 @@ def import_labels(
         if asked:
             writes.append(Upsert("asked_before", pa.Table.from_pylist(list(asked.values()))))
         return stage.commit(writes, rows_read=len(rows), detail=detail)
+
+
+def _numbers(rows: Iterable[GivenLabel]) -> dict[str, list[tuple[str, ...]]]:
+    """Some annotations of each annotator whom Label Studio's export names by the number of the account."""
+    found: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+    for row in rows:
+        if row.annotator.isdecimal() and len(row.annotation) == 2 and len(found[row.annotator]) < _NAMED:
+            found[row.annotator].append(row.annotation)
+    return found
 
 
 def _chosen(path: Path, rows: list[GivenLabel], config: QueueConfig) -> tuple[list[GivenLabel], int]:

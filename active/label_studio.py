@@ -266,6 +266,27 @@ class LabelStudioService:
         else:
             self._call(lambda: self._client.webhooks.create(project=project_id, **wanted))
 
+    def names_of(self, annotations: Mapping[str, Sequence[tuple[str, ...]]]) -> Mapping[str, str]:
+        """What `pull` calls the accounts with these numbers; those left out of which nothing shows that they are here.
+
+        Args:
+            annotations: by the account's number some annotations that an export has of it: number and time of making.
+                Other servers count alike, and the time tells them apart.
+        """
+        return {
+            number: self._email(int(number))
+            for number, said in annotations.items()
+            if any(self._has(number, *one) for one in said)
+        }
+
+    def _has(self, account: str, annotation_id: str, made_at: str) -> bool:
+        """Whether an annotation is on this server, by this account and made at this time."""
+        with suppress(ServiceRefused, ValueError, OverflowError):  # not there any more, or no number and no time
+            number, time = int(annotation_id), time_of(made_at)
+            found = self._call(lambda: self._client.annotations.get(id=number))
+            return str(found.completed_by) == account and self._call(lambda: time_of(found.created_at)) == time
+        return False
+
     def stored(self) -> Iterator[StoredTask]:
         """Every task of the project that carries an item id, in ascending order of task id; none without a project."""
         if self._find_project() is None:

@@ -4,11 +4,11 @@ Stages get everything they need from here, so that Prefect tasks pass only a fol
 """
 
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from filelock import FileLock, Timeout
 
@@ -37,7 +37,17 @@ from features.sources import SourceConfig
 from flows.settings import Settings, own_folder
 from flows.settings_file import load_settings
 from flows.take_over import LOCK
-from warehouse import Lake, Location, SchemaTooOld, SettingsError, StageResult, WarehouseBusy, WarehouseNotFound
+from warehouse import (
+    Lake,
+    Location,
+    SchemaTooOld,
+    ServiceError,
+    ServiceRefused,
+    SettingsError,
+    StageResult,
+    WarehouseBusy,
+    WarehouseNotFound,
+)
 from weak_labels.apply import VoteConfig
 from weak_labels.classifier import EndModelConfig
 from weak_labels.evaluate import EvaluateConfig
@@ -45,6 +55,9 @@ from weak_labels.function_file import load_functions
 from weak_labels.functions import LabelingFunction
 from weak_labels.label_models import LabelModelConfig
 from weak_labels.prompt_client import PromptClient, PromptConfig
+
+if TYPE_CHECKING:
+    from active.label_studio import LabelStudioService
 
 
 class LabelFileColumns(TypedDict):
@@ -211,7 +224,15 @@ class Project:
                 )
         return TaskFolder(path, self.settings.project.name, multi_label=self.multi_label)
 
-    def _label_studio(self) -> AnnotationService | None:
+    def accounts(self, annotations: Mapping[str, Sequence[tuple[str, ...]]]) -> Mapping[str, str]:
+        """Names of accounts of the project's Label Studio, see `active.import_labels`; none where it cannot tell."""
+        try:
+            studio = None if self.settings.annotate.service == "folder" else self._label_studio()
+            return studio.names_of(annotations) if studio is not None else {}
+        except (ServiceError, ServiceRefused):
+            return {}
+
+    def _label_studio(self) -> "LabelStudioService | None":
         from flows.services import studio_of_up
         from flows.studio import studio_key_file
 

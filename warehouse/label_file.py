@@ -32,7 +32,10 @@ _BETWEEN_CELLS = ",;\t"
 _NOT_GIVEN = ("reject", "ignore")
 """What Prodigy writes at `answer` beside a label that was suggested, and that the annotator did not give."""
 
-_READ = ("label", "annotator", "answer")
+_ANNOTATION = ("annotation_id", "created_at")
+"""Where Label Studio's CSV and JSON-MIN say which of its annotations a row is."""
+
+_READ = ("label", "annotator", "answer", *_ANNOTATION)
 """Columns that are read beside the one of ids or texts."""
 
 _NAMED_CHARACTERS = 60
@@ -55,6 +58,7 @@ class GivenLabel:
         annotator: who gave it; empty where the file does not say.
         about: the id, or the beginning of the text, or which row it is, for messages.
         begin: the beginning of the text.
+        annotation: the number of the annotation in Label Studio and when it was made; empty where the file has neither.
         unread: content hash by name of the cells that are not read, of the first rows without a text.
     """
 
@@ -65,6 +69,7 @@ class GivenLabel:
     annotator: str
     about: str
     begin: str = ""
+    annotation: tuple[str, ...] = ()
     unread: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
@@ -101,6 +106,7 @@ def read_label_file(
                 annotator=without_mark(_whole(what, str(row.get("annotator") or ""))),
                 about=about,
                 begin=text[:_NAMED_CHARACTERS],
+                annotation=tuple(str(row[name]) for name in _ANNOTATION if row.get(name)),
                 unread={name: _hash(cell) for name, cell in further.items() if isinstance(cell, str) and cell},
             )
         )
@@ -188,6 +194,9 @@ def _has(columns: Iterable[str], keys: tuple[str, ...]) -> bool:
 
 
 def _way(columns: Iterable[str]) -> str:
+    columns = [*columns]
+    if {"annotations", "data"} <= {*columns}:
+        return f"Export CSV or JSON-MIN from Label Studio in place of JSON, or take the line in {OTHER_TOOLS}"
     lacks = "labels 'label'" if "label" not in columns else "ids 'id'"
     return f"Call the one with the {lacks}; for files of other tools see {OTHER_TOOLS}"
 
@@ -280,9 +289,12 @@ def _json_file(path: Path, keys: tuple[str, ...]) -> Iterable[dict[str, Any]]:
     if begin != "[":
         yield from _json_lines(path, keys)
         return
-    rows = json.loads(path.read_text("utf-8-sig"), object_pairs_hook=partial(_object, "the array"))
+    rows: list[Any] = json.loads(path.read_text("utf-8-sig"), object_pairs_hook=partial(_object, "the array"))
+    some = any(isinstance(row, dict) and "label" in row for row in rows)
     for number, row in enumerate(rows, 1):
-        yield _json_row(f"entry {number}", row, keys)
+        # Label Studio's JSON-MIN leaves the field out where a person gave no label, but a note or a rating.
+        lacks = some and isinstance(row, dict) and "annotation_id" in row
+        yield _json_row(f"entry {number}", {"label": None, **row} if lacks else row, keys)
 
 
 def _json_row(where: str, row: Any, keys: tuple[str, ...]) -> dict[str, Any]:

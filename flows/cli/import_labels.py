@@ -9,7 +9,17 @@ from flows.report.text import counted
 
 def import_file(root: Path, file: Path, annotator: str, *, withdraw: bool = False) -> None:
     """Store the labels of a file, or take them back, and print how many and what was left out."""
-    from active.import_labels import HELD_OUT, NO_ITEM, NO_TEXT, UNLABELLED, UNNAMED, import_labels
+    from active.import_labels import (
+        ACCOUNTS,
+        HELD_OUT,
+        MOVED,
+        NO_ITEM,
+        NO_TEXT,
+        NUMBERS,
+        UNLABELLED,
+        UNNAMED,
+        import_labels,
+    )
     from features.ingest import ingest
     from flows.project import Project
 
@@ -23,8 +33,10 @@ def import_file(root: Path, file: Path, annotator: str, *, withdraw: bool = Fals
             annotator=annotator,
             **project.label_file_columns,
             withdraw=withdraw,
+            accounts=project.accounts,
         )
-    new = result.rows_written.get("annotations", 0)
+    moved = result.detail.get(MOVED, 0)
+    new = result.rows_written.get("annotations", 0) - moved
     out.print(
         f"{counted(new, 'label')} taken back, of those in {file}"
         if withdraw
@@ -40,5 +52,15 @@ def import_file(root: Path, file: Path, annotator: str, *, withdraw: bool = Fals
     for what, reason in why.items():
         if count := result.detail.get(what):
             out.print(f"Left out, {what}: {count:,}{reason}")
+    if count := result.detail.get(ACCOUNTS):
+        out.print(f"Annotators named by their e-mail in Label Studio: {count:,}")
+    if moved:
+        out.print(f"Labels that were here by the number of an account, and are theirs now: {moved:,}")
+    if numbers := result.detail.get(NUMBERS):
+        out.print(
+            f"Annotators named by a number, as in the file: {numbers}. Answers collected from Label Studio have their "
+            "e-mail, so who also answers there counts as two people. To have them as one, set LABEL_STUDIO_URL and "
+            "LABEL_STUDIO_API_KEY of the server that the file is from, and import it again."
+        )
     if new:
         out.print("To learn from them: siftline run" + project_hint(project.root))

@@ -1,7 +1,7 @@
 """Labels from elsewhere are answers: they count until their text is edited, and no queue or service loses by them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Self
@@ -12,7 +12,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from active.ask_again import ask_again
-from active.import_labels import HELD_OUT, NO_ITEM, NO_TEXT, UNLABELLED, UNNAMED, import_labels
+from active.import_labels import (
+    ACCOUNTS,
+    HELD_OUT,
+    MOVED,
+    NO_ITEM,
+    NO_TEXT,
+    NUMBERS,
+    UNLABELLED,
+    UNNAMED,
+    import_labels,
+)
 from active.outbox import QueueConfig
 from active.pool import read_pool
 from active.push import push
@@ -86,6 +96,35 @@ def test_labels_count_as_people_gave_them_and_a_second_import_changes_nothing(
     file.write_text(f"id,label,annotator\n{second},ship,team\n", "utf-8")
     assert import_labels(lake, file, CONFIG).committed
     assert gold(lake, second) == [2], "the later one, whatever the clock says"
+
+
+def test_accounts_of_label_studio_get_their_names_where_it_can_tell(pool: SmallPool, tmp_path: Path) -> None:
+    lake, (first, second, *_) = pool.lake, pool.ids
+    file = tmp_path / "export.csv"
+    at = "2026-11-30T10:00:00.000000Z"
+    file.write_text(
+        "annotation_id,annotator,created_at,item_id,label\n"
+        f"66,2,{at},{first},earn\n67,3,{at},{first},ship\n68,2,{at},{second},acq\n69,ann,{at},{second},acq\n",
+        "utf-8",
+    )
+    assert import_labels(lake, file, CONFIG).detail[NUMBERS] == "2, 3"
+    asked: list[object] = []
+
+    def accounts(annotations: Mapping[str, Sequence[tuple[str, ...]]]) -> dict[str, str]:
+        asked.append(annotations)
+        return {"2": "bob@siftline.local"}
+
+    result = import_labels(lake, file, CONFIG, accounts=accounts)
+    assert asked == [{"2": [("66", at), ("68", at)], "3": [("67", at)]}]
+    assert {NUMBERS: "3", ACCOUNTS: 1, MOVED: 2}.items() <= result.detail.items()
+    assert import_labels(lake, file, CONFIG, accounts=accounts).rows_written == {}
+    with lake.read() as reader:
+        people = reader.rows("SELECT annotator, class_id FROM opinions WHERE item_id = ? ORDER BY 1", [first])
+    assert people == [("3", 2), ("bob@siftline.local", 1)]
+    import_labels(lake, labels(tmp_path, {"id": first, "label": "earn", "annotator": "2"}), CONFIG, accounts=accounts)
+    assert len(asked) == 2, "a number beside nothing of Label Studio's may be anybody's"
+    import_labels(lake, file, CONFIG, accounts=accounts, withdraw=True)
+    assert gold(lake, first) == gold(lake, second) == []
 
 
 def test_what_is_left_out_is_told(pool: SmallPool, tmp_path: Path) -> None:

@@ -61,6 +61,22 @@ def test_the_simulated_annotator_is_named(project: LabelStudioService) -> None:
     assert (answer.annotator, answer.labels, answer.seconds) == ("simulated", ("earn",), 4.5)
 
 
+def test_accounts_of_an_export_are_known_by_its_annotations(studio: StudioInfo, project: LabelStudioService) -> None:
+    ids = project.push(make_tasks(2))
+    bob = sign_up(studio)
+    for item in ("item-0", "item-1"):
+        choose(bob, ids[item], "crude")
+    project_id = project_of(studio, project)["id"]
+    path = f"/api/projects/{project_id}/export"
+    first, second = api(studio, "GET", path, params={"exportType": "JSON_MIN"}).json()
+    number = str(first["annotator"])
+    one, other = [(str(row["annotation_id"]), row["created_at"]) for row in (first, second)]
+    assert project.names_of({number: [one]}) == {number: bob.username} == {number: project.pull()[0].annotator}
+    deleted, later = ("99999", one[1]), (one[0], other[1])
+    assert project.names_of({number: [deleted, later, ("x", "y")], str(int(number) + 1): [one]}) == {}
+    assert project.names_of({number: [deleted, other]}) == {number: bob.username}
+
+
 def test_nobody_answers_in_the_name_of_others(studio: StudioInfo, project: LabelStudioService) -> None:
     ids = project.push(make_tasks(1))
     bob, own = sign_up(studio), api(studio, "GET", "/api/current-user/whoami").json()["id"]

@@ -24,7 +24,8 @@ def test_a_pull_goes_on_before_our_own_time_where_the_servers_clock_is_ahead(
 ) -> None:
     """Else, once it is put right, no answer is found by the times of changes until that day is there again."""
     labels = {"label": {"labels": ["a", "b"], "to_name": ["text"], "type": "Choices", "inputs": []}}
-    project = {"id": 1, "title": "some project", "created_at": "2026-01-01T00:00:00Z", "parsed_label_config": labels}
+    made = {"created_at": "2026-01-01T00:00:00Z", "task_number": 0}
+    project = {"id": 1, "title": "some project", "parsed_label_config": labels, **made}
     changed = (datetime.now(UTC) + ahead).isoformat()
     task = {"id": 1, "data": {"item_id": "i"}, "annotations": [], "updated_at": changed}
     asked: list[str] = []

@@ -125,7 +125,7 @@ def test_a_proxy_of_the_environment_stands_before_other_hosts_only(monkeypatch: 
 
 def test_a_server_that_lists_the_same_tasks_again_and_again_is_given_up() -> None:
     at = "2026-01-01T00:00:00Z"
-    project = {"id": 1, "title": "some project", "created_at": at}
+    project = {"id": 1, "title": "some project", "created_at": at, "task_number": 0}
     tasks = [{"id": number, "data": {"item_id": f"i{number}"}, "updated_at": at} for number in (1, 2)]
 
     def answer(handler: BaseHTTPRequestHandler, body: bytes) -> None:
@@ -139,7 +139,10 @@ def test_a_server_that_lists_the_same_tasks_again_and_again_is_given_up() -> Non
 
 
 def test_a_server_that_lists_the_same_projects_again_and_again_is_given_up() -> None:
-    projects = [{"id": 1, "title": "some project"}, {"id": 2, "title": "some project of another name"}]
+    projects = [
+        {"id": 1, "title": "some project", "task_number": 0},
+        {"id": 2, "title": "some project of another name"},
+    ]
     found = json.dumps({"count": 300, "results": projects})
     with http_server(answering(200, found)) as url, pytest.raises(ServiceError, match="lists the same projects again"):
         LabelStudioService(url, CANARY, "some project", timeout_s=10).find(["i1"])
@@ -148,7 +151,8 @@ def test_a_server_that_lists_the_same_projects_again_and_again_is_given_up() -> 
 @pytest.mark.parametrize("at", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59-14:00", "2026-01-01T00:00:00"])
 def test_a_time_that_no_clock_shows_leaves_no_traceback_and_no_cursor(at: str) -> None:
     labels = {"label": {"labels": ["a", "b"], "to_name": ["text"], "type": "Choices", "inputs": []}}
-    project = {"id": 1, "title": "some project", "created_at": "2026-01-01T00:00:00Z", "parsed_label_config": labels}
+    made = {"created_at": "2026-01-01T00:00:00Z", "task_number": 0}
+    project = {"id": 1, "title": "some project", "parsed_label_config": labels, **made}
     task = {"id": 1, "data": {"item_id": "i"}, "annotations": [], "updated_at": at}
 
     def answer(handler: BaseHTTPRequestHandler, body: bytes) -> None:

@@ -31,9 +31,15 @@ def table(**columns: Sequence[object]) -> Callable[[Path], None]:
 def studio(*annotations: tuple[int, list[str], bool]) -> str:
     given = [
         {
+            "id": 60 + who,
+            "created_at": "2026-11-30T10:00:00.000000Z",
             "completed_by": who,
             "was_cancelled": skipped,
-            "result": [{"from_name": "label", "value": {"choices": names}}] if names else [],
+            "result": [
+                {"from_name": "stars", "value": {"rating": 3}},
+                {"from_name": "urgency", "value": {"choices": ["now"]}},
+                *([{"from_name": "label", "value": {"choices": names}}] if names else []),
+            ],
         }
         for who, names, skipped in annotations
     ]
@@ -147,9 +153,10 @@ def test_contradictions_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             "studio.json",  # JSON-MIN, as 1.23.2 writes it
             [
                 '[{"text": "a", "id": 1, "label": "grain", "annotator": 2, "annotation_id": 1},',
-                '{"text": "a", "id": 1, "label": {"choices": ["grain", "corn"]}, "annotator": 3}]',
+                '{"text": "a", "id": 1, "label": {"choices": ["grain", "corn"]}, "annotator": 3},',
+                '{"text": "a", "id": 1, "stars": [{"rating": 3}], "annotator": 4, "annotation_id": 3}]',
             ],
-            [("2", ("grain",)), ("3", ("grain", "corn"))],
+            [("2", ("grain",)), ("3", ("grain", "corn")), ("4", None)],
         ),
         (
             "lines.json",
@@ -198,6 +205,11 @@ def test_a_parquet_file_of_hugging_face_says_what_its_numbers_mean(
         ),
         ("a.json", ['[{"text": "a", "label": "grain"}, 3]'], "entry 2 is no object"),
         ("a.json", ['[{"text": "a", "text": "b", "label": "grain"}]'], "in the array the field 'text' stands 2 times"),
+        (
+            "a.json",
+            [studio((1, ["grain"], False))],
+            "Export CSV or JSON-MIN from Label Studio in place of JSON, or take",
+        ),
         ("a.json", ["[1,"], "cannot be read as JSON with columns id or text, and label"),
         (
             "a.jsonl",
