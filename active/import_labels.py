@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from active.outbox import QueueConfig, Row
 from active.service import SIMULATED
-from warehouse import Append, DataError, Lake, Reader, StageResult, Upsert
+from warehouse import Append, DataError, Lake, Reader, ServiceError, ServiceRefused, StageResult, Upsert
 from warehouse.formats import without_mark
 from warehouse.label_file import OTHER_TOOLS, GivenLabel, one_class, read_label_file
 from warehouse.labelled_items import labelled_items, no_item_in_words
@@ -32,6 +32,7 @@ UNNAMED = "rows with neither id nor text"
 NUMBERS = "annotators by number"
 ACCOUNTS = "accounts of Label Studio"
 MOVED = "labels that were here by number"
+NOT_ASKED = "why accounts are not known"
 
 Accounts = Callable[[Mapping[str, Sequence[tuple[str, ...]]]], Mapping[str, str]]
 """Names of the accounts with some numbers, each given with some of its annotations: their number and when they were
@@ -81,7 +82,7 @@ def import_labels(
     counts[UNNAMED] = sum(not row.item_id and not row.content_hash for row in rows)
     rows = [row for row in rows if row.item_id or row.content_hash]
     numbers = _numbers(rows)
-    named = accounts(numbers) if accounts and numbers else {}
+    named, why = _named(numbers, accounts)
     rows = [replace(row, annotator=named.get(row.annotator, row.annotator)) for row in rows]
     with lake.read() as reader:
         stored = labelled_items(reader, rows)
@@ -119,7 +120,12 @@ def import_labels(
         if row is not None:
             new.append(row)
     left = sorted(numbers.keys() - named.keys(), key=int)
-    told = {NUMBERS: ", ".join(left[:_NAMED]) + (", ..." if left[_NAMED:] else ""), ACCOUNTS: len(named), MOVED: moved}
+    told = {
+        NUMBERS: ", ".join(left[:_NAMED]) + (", ..." if left[_NAMED:] else ""),
+        ACCOUNTS: len(named),
+        MOVED: moved,
+        NOT_ASKED: why,
+    }
     detail: dict[str, Any] = {"file": path.name, **{what: count for what, count in told.items() if count}}
     detail |= {what: count for what, count in counts.items() if count}
     new_answers = [[row["item_id"], row["annotator"], row["class_id"], row["class_ids"], row["task_id"]] for row in new]
@@ -139,6 +145,16 @@ def _numbers(rows: Iterable[GivenLabel]) -> dict[str, list[tuple[str, ...]]]:
         if row.annotator.isdecimal() and len(row.annotation) == 2 and len(found[row.annotator]) < _NAMED:
             found[row.annotator].append(row.annotation)
     return found
+
+
+def _named(
+    numbers: Mapping[str, Sequence[tuple[str, ...]]], accounts: Accounts | None
+) -> tuple[Mapping[str, str], str]:
+    """Names by number, and why Label Studio could not be asked; a file of labels waits for no server."""
+    try:
+        return accounts(numbers) if accounts and numbers else {}, ""
+    except (ServiceError, ServiceRefused) as error:
+        return {}, str(error)
 
 
 def _chosen(path: Path, rows: list[GivenLabel], config: QueueConfig) -> tuple[list[GivenLabel], int]:

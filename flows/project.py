@@ -41,8 +41,6 @@ from warehouse import (
     Lake,
     Location,
     SchemaTooOld,
-    ServiceError,
-    ServiceRefused,
     SettingsError,
     StageResult,
     WarehouseBusy,
@@ -225,12 +223,9 @@ class Project:
         return TaskFolder(path, self.settings.project.name, multi_label=self.multi_label)
 
     def accounts(self, annotations: Mapping[str, Sequence[tuple[str, ...]]]) -> Mapping[str, str]:
-        """Names of accounts of the project's Label Studio, see `active.import_labels`; none where it cannot tell."""
-        try:
-            studio = None if self.settings.annotate.service == "folder" else self._label_studio()
-            return studio.names_of(annotations) if studio is not None else {}
-        except (ServiceError, ServiceRefused):
-            return {}
+        """Names of accounts of the project's Label Studio, see `active.import_labels`; none where it has none."""
+        studio = None if self.settings.annotate.service == "folder" else self._label_studio()
+        return {} if studio is None else studio.names_of(annotations)
 
     def _label_studio(self) -> "LabelStudioService | None":
         from flows.services import studio_of_up

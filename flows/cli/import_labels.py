@@ -6,6 +6,11 @@ from flows.cli.console import out
 from flows.cli.look import project_hint
 from flows.report.text import counted
 
+_ASK = (
+    "To have them as one, set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY of the server that the file is from, and "
+    "import it again."
+)
+
 
 def import_file(root: Path, file: Path, annotator: str, *, withdraw: bool = False) -> None:
     """Store the labels of a file, or take them back, and print how many and what was left out."""
@@ -15,6 +20,7 @@ def import_file(root: Path, file: Path, annotator: str, *, withdraw: bool = Fals
         MOVED,
         NO_ITEM,
         NO_TEXT,
+        NOT_ASKED,
         NUMBERS,
         UNLABELLED,
         UNNAMED,
@@ -57,10 +63,11 @@ def import_file(root: Path, file: Path, annotator: str, *, withdraw: bool = Fals
     if moved:
         out.print(f"Labels that were here by the number of an account, and are theirs now: {moved:,}")
     if numbers := result.detail.get(NUMBERS):
+        not_asked = result.detail.get(NOT_ASKED)
+        way = f"Label Studio could not be asked who they are: {not_asked}" if not_asked else _ASK
         out.print(
             f"Annotators named by a number, as in the file: {numbers}. Answers collected from Label Studio have their "
-            "e-mail, so who also answers there counts as two people. To have them as one, set LABEL_STUDIO_URL and "
-            "LABEL_STUDIO_API_KEY of the server that the file is from, and import it again."
+            f"e-mail, so who also answers there counts as two people. {way}"
         )
     if new:
         out.print("To learn from them: siftline run" + project_hint(project.root))

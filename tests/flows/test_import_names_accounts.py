@@ -54,6 +54,9 @@ def test_an_export_of_ones_own_project_names_people_as_a_collect_does(
     assert number.isdecimal()
 
     monkeypatch.setenv(URL_VARIABLE, studio.url)
+    monkeypatch.setenv(KEY_VARIABLE, "of-a-removed-account")
+    assert run_command(command) == 0
+    assert "could not be asked who they are: Label Studio at" in " ".join(capsys.readouterr().out.split())
     monkeypatch.setenv(KEY_VARIABLE, studio.api_key)
     assert run_command(command) == 0
     told = " ".join(capsys.readouterr().out.split())
