@@ -37,7 +37,14 @@ def push(lake: Lake, service: AnnotationService, config: QueueConfig, progress: 
     Raises:
         ServiceError: the service is away; rows stay planned or sent and the next push goes on.
         ServiceRefused: the service refuses; a person must act.
+        WarehouseBusy: another machine sends for too long.
     """
+    with lake.location.send_lock():  # what another machine sent meanwhile is looked up below, and not sent twice
+        return push_alone(lake, service, config, progress)
+
+
+def push_alone(lake: Lake, service: AnnotationService, config: QueueConfig, progress: Progress = silent) -> StageResult:
+    """`push`, by who holds the lock around what is sent."""
     with lake.stage("push", version=1, inputs=("queue",), params={"project": config.project}) as stage:
         rows = queue_rows(stage, config, "planned", "sent")
         stored = queue_rows(stage, config, "confirmed")

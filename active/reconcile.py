@@ -11,7 +11,7 @@ from typing import Any
 
 from active.other_warehouse import refuse_other
 from active.outbox import QueueConfig, Row, commit_states, former_tasks, queue_rows, sent_hashes
-from active.push import ensure_project, push, tasks_of
+from active.push import ensure_project, push_alone, tasks_of
 from active.service import AnnotationService, StoredTask, finite
 from warehouse import Lake, Reader, Upsert
 from warehouse.stage import Write
@@ -83,6 +83,11 @@ def reconcile(lake: Lake, service: AnnotationService, config: QueueConfig) -> Re
         ServiceError: the service is away; nothing is lost, run again.
         ServiceRefused: the service refuses; a person must act.
     """
+    with lake.location.send_lock():
+        return _reconcile(lake, service, config)
+
+
+def _reconcile(lake: Lake, service: AnnotationService, config: QueueConfig) -> ReconcileReport:
     refuse_other(lake, service, config)
     ensure_project(service, config)
     by_item: dict[str, list[StoredTask]] = defaultdict(list)
@@ -115,7 +120,7 @@ def reconcile(lake: Lake, service: AnnotationService, config: QueueConfig) -> Re
     if found.changed:
         commit_states(lake, config, "reconciled", found.changed, also=found.edited_items)
     restored, edited = _restore(lake, service, config, by_item)
-    push(lake, service, config)
+    push_alone(lake, service, config)
     return ReconcileReport(
         **found.counts,
         withdrawn=len(found.surplus) - begun,

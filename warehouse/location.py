@@ -4,6 +4,7 @@ A setting that holds a password or a key is refused.
 """
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -105,6 +106,12 @@ class Location:
     def write_lock(self) -> WriteLock:
         """The lock around every write."""
         return FolderLock(self.folder) if self.dsn is None else PostgresLock(self.dsn)
+
+    def send_lock(self) -> AbstractContextManager[object]:
+        """Held around what sends tasks to people: a run's own lock is of one machine, and several may share a catalogue
+        in PostgreSQL.
+        """
+        return nullcontext() if self.dsn is None else PostgresLock(self.dsn, sending=True).held()
 
 
 def locate(place: str | Path | Location) -> Location:

@@ -27,7 +27,7 @@ from warehouse.quoting import quote
 from warehouse.rights import file_mode
 
 TIMEOUT_S = 300.0
-_ADVISORY_KEY = 0x51F7_11E0  # one warehouse per PostgreSQL database, so one number is enough
+_WRITE, _SEND = 0x51F7_11E0, 0x51F7_11E1  # one warehouse per PostgreSQL database, so one number each is enough
 
 
 Sure = Callable[[], None]
@@ -120,11 +120,13 @@ class PostgresLock:
     Args:
         dsn: connection string of the catalogue without a password.
         timeout_s: how long to wait.
+        sending: around what sends tasks to people, instead of around a write.
     """
 
-    def __init__(self, dsn: str, *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, dsn: str, *, timeout_s: float = TIMEOUT_S, sending: bool = False) -> None:
         self._dsn = dsn
         self._timeout_s = timeout_s
+        self._key, self._what = (_SEND, "send") if sending else (_WRITE, "write")
 
     @contextmanager
     def held(self) -> Generator[Sure]:
@@ -142,18 +144,18 @@ class PostgresLock:
                 )
                 for limit in limits:
                     connection.execute(f"CALL postgres_execute('pg', {quote(f'SET LOCAL {limit}')})")
-                locking = f"SELECT pg_advisory_xact_lock({_ADVISORY_KEY})::text"
+                locking = f"SELECT pg_advisory_xact_lock({self._key})::text"
                 connection.execute(f"SELECT * FROM postgres_query('pg', {quote(locking)})").fetchall()
             except duckdb.Error as error:
                 if "lock timeout" in str(error):
                     raise WarehouseBusy(
-                        f"Another process has held the write lock of the catalogue in {self._dsn} for more than "
+                        f"Another process has held the {self._what} lock of the catalogue in {self._dsn} for more than "
                         f"{self._timeout_s:.0f} s. Who: SELECT * FROM pg_locks WHERE locktype = 'advisory'."
                     ) from error
                 if fault := server_fault(str(error)):
                     raise fault from None
                 raise WarehouseError(
-                    f"The catalogue in postgres:{self._dsn} did not give the write lock: "
+                    f"The catalogue in postgres:{self._dsn} did not give the {self._what} lock: "
                     f"{without_secrets(str(error))}. Check that the server runs and that PGPASSWORD is set."
                 ) from None
 
