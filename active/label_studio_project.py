@@ -165,8 +165,9 @@ def _check_page(connection: Connection, project: Json, config: str, gone: list[s
             raise
         raise ServiceRefused(
             f"The classes of project '{connection.place.project}' cannot be changed: {', '.join(map(repr, gone))} is "
-            "no longer in [project] classes, but answers or drafts chose it. Put it back at its place, or delete "
-            f"these in Label Studio first. {refusal}"
+            "not in [project] classes, but answers or drafts chose it. If it was there before, put it back at its "
+            "place. If somebody wrote it on the labeling page, as an alias may be, or it is to go, delete these in "
+            f"Label Studio first. {refusal}"
         ) from None
 
 
