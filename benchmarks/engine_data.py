@@ -1,15 +1,14 @@
 """What the encoder's benchmark reads: similarity pairs, texts that no training saw, texts for training steps.
 
-A data folder holds `sts/*.csv` (sentence, sentence, score; files named *train* are left alone), `weak/*/test.json`
-(WRENCH format), `text/*` ("label text" per line, latin-1) and, for training steps, `unlabelled/*.tsv.gz`. Only the
-first is needed. Texts that also stand in the training text, written alike or not, count as seen and are left out; only
-those of similarity pairs stay, so that the pairs are the whole set (5 of the 2,910 of STS-B's dev split are seen).
+A data folder holds similarity sets below `sts/` (`benchmarks.similarity_pairs`; files named *train* are left alone),
+`weak/*/test.json` (WRENCH format), `text/*` ("label text" per line, latin-1) and, for training steps,
+`unlabelled/*.tsv.gz`. Only the first is needed. Texts that also stand in the training text, written alike or not, count
+as seen and are left out; only those of similarity pairs stay, so that the pairs are the whole set (5 of the 2,910 of
+STS-B's dev split are seen).
 """
 
-import csv
 import gzip
 import json
-import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,14 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.similarity_pairs import SUFFIXES, Pairs, pair_files, read_pairs
 from engine.errors import InputError
 from engine.tokenizer import TextTokenizer, check_texts
 
 ROOT = Path(__file__).parents[1]
 VARIABLE = "SIFTLINE_DATA"
 MOST_JOINED = 10_000
-
-Pairs = list[tuple[str, str, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +54,11 @@ def data_folder(given: Path | None) -> Path:
     """
     beside = ROOT.parent / "shared" / "data"
     folder = given or Path(os.environ.get(VARIABLE) or beside)
-    if not any((folder / "sts").glob("*.csv")):
+    if not (folder / "sts").is_dir():
         raise FileNotFoundError(
-            f"{folder} holds no sts/*.csv. Give a data folder with --data DIR or in {VARIABLE}; "
-            "it holds sts/*.csv (sentence, sentence, score) and, if you like, weak/*/test.json and text/*."
+            f"{folder} holds no folder sts. Give a data folder with --data DIR or in {VARIABLE}; similarity sets "
+            f"({', '.join(SUFFIXES)} with sentence, sentence, score) lie below its folder sts, and, if you like, "
+            "other texts in weak/*/test.json and text/*."
         )
     return folder
 
@@ -77,11 +76,13 @@ def read_data(folder: Path, *, pairs: int | None, texts: int, seed: int) -> Data
         FileNotFoundError: no file of similarity pairs can be used.
         ValueError: one holds other columns, or a score that is no number.
     """
-    files = [path for path in sorted((folder / "sts").glob("*.csv")) if "train" not in path.stem]
-    sets = {path.stem: _pairs(path)[:pairs] for path in files}
+    sets = {name: read_pairs(path)[:pairs] for name, path in pair_files(folder / "sts").items()}
     sets = {name: rows for name, rows in sets.items() if len(rows) > 1}
     if not sets:
-        raise FileNotFoundError(f"{folder / 'sts'} holds no pairs outside of files named *train*; see --data.")
+        raise FileNotFoundError(
+            f"{folder / 'sts'} holds no similarity pairs in files that end in {', '.join(SUFFIXES)}, "
+            "those named *train* aside."
+        )
     found: dict[str, list[str]] = {}
     for name, rows in sets.items():
         found[name] = [text for first, second, _ in rows for text in (first, second)]
@@ -118,25 +119,6 @@ def _training_texts(path: Path) -> Iterator[str]:
     with gzip.open(path, "rt", encoding="utf-8") as file:
         for line in file:
             yield line.rstrip("\n").rsplit("\t", 1)[-1]
-
-
-def _pairs(path: Path) -> Pairs:
-    pairs: Pairs = []
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            for place, row in enumerate(csv.reader(file)):
-                try:
-                    first, second, score = row[0], row[1], float(row[2])
-                    if not math.isfinite(score):
-                        raise ValueError(f"its score is {score}")
-                except (IndexError, ValueError) as error:
-                    if place:  # the first may be a heading
-                        raise ValueError(f"row {place + 1} is {str(row)[:100]}: {error}") from None
-                else:
-                    pairs.append((first, second, score))
-    except (ValueError, csv.Error) as error:
-        raise ValueError(f"{path} holds no rows of sentence, sentence, score with commas between: {error}") from error
-    return pairs
 
 
 def _encodable(text: str) -> bool:
