@@ -2,13 +2,15 @@
 
     python -m benchmarks.weak_labels --data DIR [DIR ...] [--parts label,end,gold,selected,scale] [--output FILE]
 
-A DIR holds train.json (or valid.json in its place) and test.json: `{"i": {"label", "weak_labels", "data": {"text"}}}`;
-a part that needs texts, or the true classes of the train rows, is left out with a word where a folder has none.
-All models learn from the votes of the train file alone, constants were chosen on train and valid files, and the test
-file is only scored. Accuracy, or F1 of class 1 with `--f1 NAME`. Peers are installed into `.venv-peers-labels` once,
-and each is given --peer-limit seconds of processor time on a set; vectors are kept in `.cache/`. --output is written
-after every set, with a page (.md) and a plot (.svg) of the same name. A set stays as measured while its rows, the
-code that is measured and the limit are the same, so a run that was broken off goes on where it was.
+A DIR holds train.json (or valid.json in its place) and test.json: `{"i": {"label", "weak_labels", "data": {"text"}}}`,
+and, if no row is of some class, label.json with the names of all; a part that needs texts, or the true classes of the
+train rows, is left out with a word where a folder has none. All models learn from the votes of the train file alone,
+constants were chosen on train and valid files, and the test file is only scored. Accuracy, or F1 of class 1 for folders
+whose names are those of sets that are published so, or that `--f1 NAME ...` names. Peers are installed into
+`.venv-peers-labels` once, and each is given --peer-limit seconds of processor time on a set; vectors are kept in
+`.cache/`. --output is written after every set, with a page (.md) and a plot (.svg) of the same name. A set stays as
+measured while its rows, the code that is measured and the limit are the same, so a run that was broken off goes on
+where it was.
 """
 
 import argparse
@@ -30,7 +32,7 @@ import numpy as np
 
 from benchmarks.environment import environment
 from benchmarks.weak_labels_curve import curve
-from benchmarks.weak_labels_data import DataSet, Split, read
+from benchmarks.weak_labels_data import F1, DataSet, Split, read
 from benchmarks.weak_labels_report import page
 from benchmarks.weak_labels_selected import Begun, selected
 from engine.client import load_encoder
@@ -75,7 +77,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, nargs="+", default=[], metavar="DIR")
     parser.add_argument("--parts", default=",".join(PARTS), help="some of %(default)s, with commas between them")
-    parser.add_argument("--f1", nargs="*", default=["sms"], metavar="NAME", help="folders scored by F1 of class 1")
+    f1_help = f"names of folders scored by F1 of class 1 (default {', '.join(F1)})"
+    parser.add_argument("--f1", nargs="*", metavar="NAME", help=f1_help)
     parser.add_argument("--peer-limit", type=int, default=30, metavar="S", help="CPU seconds (default %(default)s)")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
@@ -85,14 +88,22 @@ def main() -> None:
     if not arguments.data and wanted != ["scale"]:
         parser.error("--data names no folder; only the part `scale` needs none")
     figures: dict[str, Any] = {"benchmark": "weak_labels", "parts": {}}
-    if arguments.output and arguments.output.is_file():
-        figures["parts"] = json.loads(arguments.output.read_text("utf-8"))["parts"]
+    folders = [Path(os.path.abspath(folder)) for folder in arguments.data]  # so that "." has a name
+    by_f1 = F1 if arguments.f1 is None else arguments.f1
     try:
-        sets = [read(folder, f1=folder.name in arguments.f1) for folder in arguments.data]
+        if arguments.output:
+            figures["parts"] = _earlier(arguments.output)
+        sets = [read(folder, f1=folder.name in by_f1) for folder in folders]
     except ValueError as error:
         parser.error(str(error))
     if len({data.name for data in sets}) < len(sets):
         parser.error("two folders of --data have one name, by which figures are kept; rename one")
+    if arguments.f1 and (unknown := set(arguments.f1) - {data.name for data in sets}):
+        parser.error(f"--f1 names {', '.join(sorted(unknown))}, which --data does not")
+    for data in sets:
+        if (rarer := data.rare()) is not None:
+            told = f"{data.name} is scored by accuracy, and {rarer:.0%} of its test rows are of the rarer class"
+            print(f"{told}; --f1 {data.name} scores it by F1 of class 1.", file=sys.stderr)
     limit = arguments.peer_limit
     measures = {"label": functools.partial(label, limit_s=limit), "end": end, "gold": gold, "selected": asked}
     work: list[tuple[str, str, DataSet | None, Callable[[], dict[str, Any]]]] = [
@@ -119,6 +130,25 @@ def main() -> None:
     print(json.dumps(figures, indent=2))
 
 
+def _earlier(output: Path) -> dict[str, Any]:
+    """The parts that an earlier run of this benchmark wrote.
+
+    Raises:
+        ValueError: the file is of something else, or its folder is not there.
+    """
+    if not output.parent.is_dir():
+        raise ValueError(f"--output is {output}, whose folder is not there; make it first")
+    if not output.exists():
+        return {}
+    try:
+        earlier = json.loads(output.read_text("utf-8"))
+    except (OSError, ValueError):
+        earlier = None
+    if not isinstance(earlier, dict) or earlier.get("benchmark") != "weak_labels":
+        raise ValueError(f"--output is {output}, which holds something else; give another name")
+    return earlier["parts"]
+
+
 def _write(output: Path, figures: dict[str, Any]) -> None:
     """The JSON, and from it the page and the plot beside it."""
     output.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
@@ -135,7 +165,8 @@ def _key(part: str, data: DataSet | None, limit_s: int) -> str:
     rows = (
         [(split.texts, split.votes.tolist(), split.truth.tolist()) for split in (data.train, data.test)] if data else []
     )
-    told = json.dumps([[path.read_text("utf-8") for path in files], rows, bool(data and data.f1), limit_s])
+    classes, f1 = (data.classes, data.f1) if data else (0, False)
+    told = json.dumps([[path.read_text("utf-8") for path in files], rows, classes, f1, limit_s])
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
@@ -168,6 +199,7 @@ def label(data: DataSet, limit_s: int) -> dict[str, Any]:
         }
     stopped = [name for name in peers_seconds if name not in answers and name not in failed]
     return {
+        "measure": data.measure,
         "covered_frac": round(float(covered.mean()), 4),
         "models": models,
         "stopped": stopped,
@@ -176,9 +208,9 @@ def label(data: DataSet, limit_s: int) -> dict[str, Any]:
     }
 
 
-def end(data: DataSet) -> dict[str, float]:
+def end(data: DataSet) -> dict[str, Any]:
     """Test figures of the end model on weak labels alone, with and without self-training; how sure two of them are."""
-    found: dict[str, float] = {}
+    found: dict[str, Any] = {}
     for name, kind, trained in (
         ("self-trained on auto", "auto", True),
         ("auto", "auto", False),
@@ -191,7 +223,7 @@ def end(data: DataSet) -> dict[str, float]:
         if kind == "auto":
             of = "calibration_error" if trained else "calibration_error_of_default"
             found[of] = calibration_error(probs_NC, data.test.truth)
-    return found
+    return {**found, "measure": data.measure}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,7 +290,7 @@ def gold(data: DataSet) -> dict[str, Any]:
             name: {"mean": round(statistics.fmean(values), 4), "sd": round(statistics.stdev(values), 4)}
             for name, values in figures.items()
         }
-    return {"weak_only": weak_only, "measure": "F1" if data.f1 else "accuracy", "sizes": sizes}
+    return {"weak_only": weak_only, "measure": data.measure, "sizes": sizes}
 
 
 def asked(data: DataSet) -> dict[str, Any]:
@@ -280,7 +312,7 @@ def asked(data: DataSet) -> dict[str, Any]:
         return data.score(model.predict_proba(seen).argmax(axis=1))
 
     found = selected(begun, score)
-    return {**found, "measure": "F1" if data.f1 else "accuracy"}
+    return {**found, "measure": data.measure}
 
 
 def scale() -> dict[str, Any]:

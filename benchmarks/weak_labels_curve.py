@@ -70,12 +70,13 @@ def _panel(name: str, found: dict[str, Any], left: float, down: float) -> list[M
     sizes = found["sizes"]
     means = {kind: [f[kind]["mean"] for f in sizes.values()] for kind in ("weak_then_gold", "gold_only")}
     logs = [math.log(int(size)) for size in sizes]
-    y_ticks = ticks(min(*means["gold_only"], found["weak_only"]), max(*means["weak_then_gold"], *means["gold_only"]), 6)
+    shown = [*means["weak_then_gold"], *means["gold_only"], found["weak_only"]]
+    y_ticks = ticks(min(shown), max(shown), 6)
     y = Scale(low=y_ticks[0], high=y_ticks[-1], start=down + BOTTOM, end=down + TOP)
-    x = Scale(low=logs[0], high=logs[-1], start=left, end=left + PANEL)
+    x = Scale(low=logs[0], high=max(logs[-1], logs[0] + 1), start=left, end=left + PANEL)  # a small set has one size
     parts = [text(left - 44, down + 20, f"{name}, {found['measure']} by gold labels", "title")]
-    for at, shown in zip(y_ticks, tick_labels(y_ticks), strict=True):
-        parts += [line(left, y(at), left + PANEL, y(at), "grid"), text(left - 8, y(at) + 4, shown, "tick", "end")]
+    for at, label in zip(y_ticks, tick_labels(y_ticks), strict=True):
+        parts += [line(left, y(at), left + PANEL, y(at), "grid"), text(left - 8, y(at) + 4, label, "tick", "end")]
     for size, at in zip(sizes, logs, strict=True):
         parts.append(text(x(at), down + BOTTOM + 20, size, "tick", "middle"))
     parts.append(line(left, y(found["weak_only"]), left + PANEL, y(found["weak_only"]), "weak"))
@@ -86,7 +87,7 @@ def _panel(name: str, found: dict[str, Any], left: float, down: float) -> list[M
         parts += [line(at, down + TOP, at, down + BOTTOM, "cross")]
         parts.append(text(at - 5, down + BOTTOM - 8, f"level at {crossed:.0f}", "tick", "end"))
     legend = [("both", "weak then gold"), ("gold", "gold alone"), ("weak", "weak alone")]
-    for place, (style, shown) in enumerate(legend):
+    for place, (style, label) in enumerate(legend):
         start = left + place * 135
-        parts += [line(start, down + 300, start + 22, down + 300, style), text(start + 28, down + 304, shown, "tick")]
+        parts += [line(start, down + 300, start + 22, down + 300, style), text(start + 28, down + 304, label, "tick")]
     return parts

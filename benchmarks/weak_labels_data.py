@@ -13,6 +13,10 @@ import numpy as np
 
 from weak_labels.classifier import Ints
 
+F1 = ("sms", "spouse", "cdr", "census", "basketball", "tennis", "commercial")
+"""Sets whose published figures are F1 of class 1."""
+SKEWED = 0.2
+"""Share of the rarer of two classes below which accuracy says little."""
 FEWEST = {"gold": 10, "selected": 300}
 """Train rows of the parts that ask for true classes; `selected` picks its last 240 from four fifths of them."""
 
@@ -48,6 +52,17 @@ class DataSet:
         }
         return next((what for what, lacks in lacking.items() if lacks), None)
 
+    @property
+    def measure(self) -> str:
+        """What `score` is."""
+        return "F1" if self.f1 else "accuracy"
+
+    def rare(self) -> float | None:
+        """Share of the rarer of two classes in the test split, where it is scored by accuracy and that says little."""
+        share = float((self.test.truth == 1).mean())
+        rarer = min(share, 1 - share)
+        return rarer if self.classes == 2 and not self.f1 and 0 < rarer < SKEWED else None
+
     def score(self, predicted: Ints) -> float:
         """Accuracy on the test split, or F1 of class 1."""
         truth = self.test.truth
@@ -63,14 +78,40 @@ def read(folder: Path, *, f1: bool) -> DataSet:
     Raises:
         ValueError: a file is missing or not of this format, or a test row has no true class.
     """
-    train = folder / "train.json"
-    splits = [_split(path) for path in (train if train.is_file() else folder / "valid.json", folder / "test.json")]
+    train = next((path for name in ("train", "valid") if (path := folder / f"{name}.json").is_file()), None)
+    if train is None or not (folder / "test.json").is_file():
+        raise ValueError(_without_files(folder))
+    splits = [_split(path) for path in (train, folder / "test.json")]
     if (splits[1].truth < 0).any():
         raise ValueError(f"{folder / 'test.json'}: row {int(splits[1].truth.argmin()) + 1} has no label to score by.")
     if splits[0].votes.shape[1] != splits[1].votes.shape[1]:
         raise ValueError(f"{folder}: rows of the two files have {_lengths(splits)} votes; each is one function's.")
     classes = 1 + max(int(max(split.truth.max(), split.votes.max())) for split in splits)
-    return DataSet(folder.name, classes, splits[0], splits[1], f1)
+    named = _named(folder / "label.json")
+    if named and classes > named:
+        raise ValueError(f"{folder}: rows have class {classes - 1}, and label.json names {named}, from 0 on.")
+    return DataSet(folder.name, max(classes, named), splits[0], splits[1], f1)
+
+
+def _without_files(folder: Path) -> str:
+    """What to say of a folder that is no set."""
+    if not folder.is_dir():
+        return f"{folder} is no folder."
+    inner = sorted(path.parent.name for path in folder.glob("*/test.json"))
+    if inner:
+        return f"{folder} holds sets in folders of their own: {', '.join(inner)}. Name those, as in --data {folder}/*"
+    lacking = "test.json" if not (folder / "test.json").is_file() else "train.json and no valid.json to learn from"
+    return f"{folder} has no {lacking}. A folder in WRENCH's format has it."
+
+
+def _named(path: Path) -> int:
+    """How many classes a folder's label.json names, {"0": "ham", "1": "spam"}; 0 where it has none of this form."""
+    try:
+        names = json.loads(path.read_text("utf-8-sig"))
+    except (FileNotFoundError, ValueError):
+        return 0
+    numbered = isinstance(names, dict) and {str(place) for place in range(len(names))} == set(names)
+    return len(names) if numbered else 0
 
 
 def _lengths(splits: list[Split]) -> str:
@@ -79,20 +120,48 @@ def _lengths(splits: list[Split]) -> str:
 
 def _split(path: Path) -> Split:
     try:
-        rows: list[dict[str, Any]] = list(json.loads(path.read_text("utf-8-sig")).values())
+        rows = json.loads(path.read_text("utf-8-sig"))
+        if not isinstance(rows, dict):
+            raise ValueError(f"it holds a {type(rows).__name__} and no object of rows")
         if not rows:
             raise ValueError("it has no rows")
-        votes = np.array([[_class(vote) for vote in row["weak_labels"]] for row in rows], np.int64)
-        if not votes.size:
+        read = [_row(place, row) for place, row in rows.items()]
+        lengths = {len(votes): place for place, (votes, _, _) in zip(rows, read, strict=True)}
+        if len(lengths) > 1:
+            told = " and ".join(f"row {place} has {length} votes" for length, place in sorted(lengths.items())[:2])
+            raise ValueError(f"{told}; each is one function's")
+        if not max(lengths):
             raise ValueError("its rows have no votes")
-        truth = np.array([-1 if row.get("label") is None else _class(row["label"]) for row in rows], np.int64)
-        texts = [row["data"].get("text") for row in rows]
-    except FileNotFoundError:
-        raise ValueError(f"{path.parent} has no {path.name}. A folder in WRENCH's format has it.") from None
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        texts = [text for _, _, text in read if text is not None]
+        if texts and len(texts) < len(read):
+            lacking = next(place for place, (_, _, text) in zip(rows, read, strict=True) if text is None)
+            raise ValueError(f"row {lacking} has no text, and others have")
+    except ValueError as error:
         kept = '{"0": {"label": 1, "weak_labels": [1, -1], "data": {"text": "..."}}}'
-        raise ValueError(f"{path} is not in WRENCH's format, {kept}: {type(error).__name__}: {error}") from error
-    return Split(texts if all(isinstance(text, str) for text in texts) else [], votes, truth)
+        raise ValueError(f"{path} is not in WRENCH's format, {kept}: {error}.") from error
+    votes, truth = np.array([row[0] for row in read], np.int64), np.array([row[1] for row in read], np.int64)
+    return Split(texts, votes, truth)
+
+
+def _row(place: str, row: Any) -> tuple[list[int], int, str | None]:
+    """Votes, true class and text of a row; None where it has no text."""
+    try:
+        votes, data = row["weak_labels"], row["data"]
+        if not isinstance(votes, list) or not isinstance(data, dict):
+            raise ValueError("its weak_labels are no list" if not isinstance(votes, list) else "its data is no object")
+        text = data.get("text")
+        if text is not None and not isinstance(text, str):
+            raise ValueError("its text is none")
+        if text is not None:
+            text.encode("utf-8")
+        truth = -1 if row.get("label") is None else _class(row["label"])
+        return [_class(vote) for vote in votes], truth, text
+    except UnicodeEncodeError:
+        raise ValueError(f"row {place}: its text holds half a character (a lone surrogate)") from None
+    except KeyError as error:
+        raise ValueError(f"row {place} has no {error.args[0]}") from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"row {place}: {error}") from None
 
 
 def _class(value: Any) -> int:

@@ -16,7 +16,7 @@ def page(figures: dict[str, Any], plot: str) -> str:
         "# Weak labels",
         "",
         "Written by `python -m benchmarks.weak_labels`; the JSON beside it holds the same. All models learn from the",
-        "train file's votes (AG News: valid file's); the test file is only scored.",
+        "train file's votes, or the valid file's where there is no train file (AG News); the test file is only scored.",
         "",
     ]
     for name, write in (("label", _label), ("end", _end), ("gold", _gold), ("selected", _selected), ("scale", _scale)):
@@ -45,6 +45,15 @@ def _table(head: list[str], rows: list[list[str]]) -> list[str]:
     return [f"| {' | '.join(cells)} |" for cells in (head, ["---", *["---:"] * (len(head) - 1)], *rows)]
 
 
+def _measure(place: str, found: dict[str, Any]) -> str:
+    """F1 or accuracy; figures that were kept from before this was written beside them had F1 on sms alone."""
+    return found.get("measure", "F1" if place == "sms" else "accuracy")
+
+
+def _set(place: str, found: dict[str, Any]) -> str:
+    return f"{place} (F1)" if _measure(place, found) == "F1" else place
+
+
 def _met(met: bool) -> str:
     return "met" if met else "**not met**"
 
@@ -67,12 +76,14 @@ def _label(sets: dict[str, Any]) -> list[str]:
         rows.append([name, *cells, mean, covered, f"{sum(f['cpu_s'] for f in ended):.0f}"])
     below = [place for place in sets if scores["auto"][place] < scores["majority"][place]]
     ahead = [name for name in names if name not in ("auto", "anchored") and _not_behind(scores[name], scores["auto"])]
+    by_f1 = ", ".join(place for place, found in sets.items() if _measure(place, found) == "F1")
+    by_f1 = f" (F1 for {by_f1})" if by_f1 else ""
     limits = sorted({found["peer_limit_s"] for found in sets.values()})
     failed = [f"- {name} failed on {p}: {why}" for p, f in sets.items() for name, why in f.get("failed", {}).items()]
     return [
         "## Label model alone, test split",
         "",
-        "All rows (F1 for sms), and in brackets accuracy on the covered ones. A row without a vote gets the model's",
+        f"All rows{by_f1}, and in brackets accuracy on the covered ones. A row without a vote gets the model's",
         "most frequent class, for a peer the majority's. `stopped`: the peer had not ended after",
         f"{' or '.join(map(str, limits))} CPU seconds on that set; it is then compared on the others.",
         "",
@@ -92,7 +103,8 @@ def _not_behind(rival: dict[str, float], ours: dict[str, float]) -> bool:
 
 
 def _end(sets: dict[str, Any]) -> list[str]:
-    kinds = [kind for kind in next(iter(sets.values())) if not kind.startswith("calibration_error")]
+    told = next(iter(sets.values()))
+    kinds = [kind for kind in told if kind != "measure" and not kind.startswith("calibration_error")]
     rows: list[list[str]] = []
     for place, found in sets.items():
         bar = END_BARS.get(place)
@@ -100,7 +112,7 @@ def _end(sets: dict[str, Any]) -> list[str]:
         errors = (found.get("calibration_error"), found.get("calibration_error_of_default"))
         sure = [f"{error:.3f}" if error is not None else "not measured" for error in errors]
         scores = [f"{found[kind]:.3f}" for kind in kinds]
-        rows.append([place, *scores, "" if bar is None else f"{bar:.2f}", verdict, *sure])
+        rows.append([_set(place, found), *scores, "" if bar is None else f"{bar:.2f}", verdict, *sure])
     return [
         "## End model on weak labels alone, test split",
         "",
@@ -121,7 +133,7 @@ def _gold(sets: dict[str, Any]) -> list[str]:
         means = {size: (f["weak_then_gold"]["mean"], f["gold_only"]["mean"]) for size, f in sizes.items()}
         cells = ["{:.3f} / {:.3f}".format(*means[size]) if size in means else "" for size in columns]
         at = crossover(sizes)
-        rows.append([place, f"{weak:.3f}", *cells, f"{at:.0f}" if at else f"above {max(map(int, sizes))}"])
+        rows.append([_set(place, found), f"{weak:.3f}", *cells, f"{at:.0f}" if at else f"above {max(map(int, sizes))}"])
         lost += [
             f"{place} at {size}" for size in BAR_SIZES if size in means and means[size][0] <= max(weak, means[size][1])
         ]
@@ -150,7 +162,7 @@ def _selected(sets: dict[str, Any]) -> list[str]:
             cells.append(" / ".join(f"{mean:.3f}" for mean in means.values()))
             if size in BAR_SIZES and means["weak_then_gold"] <= max(weak, *list(means.values())[1:]):
                 lost.append(f"{place} at {size}")
-        rows.append([place, f"{weak:.3f}", *cells])
+        rows.append([_set(place, found), f"{weak:.3f}", *cells])
     missing = [place for place in END_BARS if place not in sets]
     return [
         "## Weak then gold / gold only / gold only at random, by gold labels that the selection asks for",

@@ -1,11 +1,17 @@
 """What the benchmark of weak labels takes of a folder in WRENCH's format, and what it says of one that is not."""
 
+import functools
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.weak_labels import main
+from benchmarks.weak_labels_curve import BOTTOM, TOP, curve
 from benchmarks.weak_labels_data import read
 
 TEXT = {"label": 1, "weak_labels": [1, -1], "data": {"text": "good"}}
@@ -60,7 +66,12 @@ def test_a_small_folder_or_one_class_is_not_measured(tmp_path: Path) -> None:
     [
         ([TEXT], [TEXT, UNKNOWN], "row 2 has no label to score by"),
         ([TEXT], [{**TEXT, "weak_labels": [1]}], "have 2 and 1 votes"),
-        ([TEXT, {**TEXT, "weak_labels": [1]}], [TEXT], "not in WRENCH's format"),
+        ([TEXT, {**TEXT, "weak_labels": [1]}], [TEXT], "format.*row 1 has 1 votes and row 0 has 2 votes"),
+        ([{**TEXT, "weak_labels": None}], [TEXT], "row 0: its weak_labels are no list"),
+        ([TEXT, {**TEXT, "weak_labels": [None, 1]}], [TEXT], "row 1: None is no class"),
+        ([{**TEXT, "data": "good"}], [TEXT], "row 0: its data is no object"),
+        ([TEXT, NUMBERS], [TEXT], "row 1 has no text, and others have"),
+        ([{**TEXT, "data": {"text": "bad \ud800"}}], [TEXT], "row 0: its text holds half a character"),
         ([{"label": 1}], [TEXT], "not in WRENCH's format.*weak_labels"),
         ([7], [TEXT], "not in WRENCH's format"),
         ([TEXT], [], "has no rows"),
@@ -78,5 +89,85 @@ def test_a_folder_of_another_format_is_refused(tmp_path: Path, train: Any, test:
 
 
 def test_a_folder_without_files_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"has no valid\.json"):
+    with pytest.raises(ValueError, match="nowhere is no folder"):
+        read(tmp_path / "nowhere", f1=False)
+    with pytest.raises(ValueError, match=r"has no test\.json"):
         read(tmp_path, f1=False)
+    (tmp_path / "test.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"has no train\.json and no valid\.json to learn from"):
+        read(tmp_path, f1=False)
+
+
+def test_a_folder_of_several_sets_names_them(tmp_path: Path) -> None:
+    for name in ("yelp", "imdb"):
+        (tmp_path / name).mkdir()
+        folder(tmp_path / name, [TEXT], [TEXT])
+    with pytest.raises(ValueError, match=r"folders of their own: imdb, yelp\. Name those"):
+        read(tmp_path, f1=False)
+
+
+def test_classes_that_no_row_has_count_if_label_json_names_them(tmp_path: Path) -> None:
+    at = folder(tmp_path, [TEXT], [TEXT])
+    (at / "label.json").write_text('{"0": "ham", "1": "spam", "2": "other"}')
+    assert read(at, f1=False).classes == 3
+    (at / "label.json").write_text('{"0": "ham"}')
+    with pytest.raises(ValueError, match=r"rows have class 1, and label\.json names 1"):
+        read(at, f1=False)
+    (at / "label.json").write_text('["ham"]')  # of another form: rows tell
+    assert read(at, f1=False).classes == 2
+
+
+@pytest.mark.parametrize(("ones", "f1", "rare"), [(1, False, 0.1), (9, False, 0.1), (1, True, None), (3, False, None)])
+def test_a_rare_class_that_is_scored_by_accuracy_is_seen(tmp_path: Path, ones: int, f1: bool, rare: Any) -> None:
+    test = [TEXT] * ones + [{**TEXT, "label": 0}] * (10 - ones)
+    assert read(folder(tmp_path, [TEXT], test), f1=f1).rare() == (None if rare is None else pytest.approx(rare))
+
+
+def told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object) -> str:
+    monkeypatch.setattr("sys.argv", ["weak_labels", *map(str, arguments)])
+    with pytest.raises(SystemExit):
+        main()
+    return capsys.readouterr().err
+
+
+def test_what_the_command_says_before_it_measures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = folder(tmp_path, [TEXT], [TEXT])
+    monkeypatch.chdir(at)
+    said = functools.partial(told, capsys, monkeypatch, "--data", ".")
+    assert "whose folder is not there" in said("--output", at / "new" / "a.json")
+    for other in ("{}", "[]", "no JSON"):
+        (at / "other.json").write_text(other)
+        assert "holds something else" in said("--output", at / "other.json")
+        assert (at / "other.json").read_text() == other
+    assert "--f1 names smss, which --data does not" in said("--f1", "smss", at.name)
+
+
+def test_the_measure_is_f1_where_published_figures_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "spouse").mkdir()
+    at = folder(tmp_path / "spouse", [TEXT], [TEXT, {**TEXT, "label": 0}])
+    monkeypatch.chdir(at)
+    monkeypatch.setattr("benchmarks.weak_labels.end", lambda data: {"measure": data.measure})
+    for given, measure in ((["--data", "."], "F1"), (["--data", f"{at}/", "--f1"], "accuracy")):
+        monkeypatch.setattr("sys.argv", ["weak_labels", *given, "--parts", "end"])
+        main()
+        assert json.loads(capsys.readouterr().out)["parts"]["end"]["spouse"]["figures"]["measure"] == measure
+
+
+def test_the_curve_of_a_set_that_is_small_and_got_worse_lies_inside_its_panel() -> None:
+    sizes = {"10": {"weak_then_gold": {"mean": 0.3}, "gold_only": {"mean": 0.5}}}
+    picture = curve({"tiny": {"figures": {"weak_only": 0.9, "measure": "accuracy", "sizes": sizes}}})
+    heights = [float(height) for height in re.findall(r'y1="([\d.]+)"', picture)]
+    (path,) = re.findall(r'd="M([\d.]+)[ ,]([\d.]+)[^"]*" class="both"', picture)
+    assert all(TOP <= height <= 300 for height in heights)
+    assert TOP <= float(path[1]) <= BOTTOM
+
+
+def test_a_peer_that_crashes_costs_its_own_figure_alone() -> None:
+    crash = "lambda: os.kill(os.getpid(), 11)"
+    code = f"import os; from benchmarks.weak_labels_peers import limited; print(limited({crash}, 5)[0])"
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert said.stdout == "its process ended with -11\n"
