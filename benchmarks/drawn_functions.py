@@ -30,7 +30,7 @@ import numpy.typing as npt
 from scipy.sparse import csr_matrix
 
 from benchmarks.environment import environment
-from benchmarks.selection_data import DEVELOPMENT, REPORTED, data_folder
+from benchmarks.selection_data import NoSet, data_folder, reader_of
 from weak_labels.label_models import LabelModelConfig, fit
 from weak_labels.label_models.votes import Ints, Probs
 
@@ -68,7 +68,7 @@ def read_texts(name: str, folder: Path) -> Texts:
         name: one of `SETS`.
         folder: of `data_folder`.
     """
-    rows = {**REPORTED, **DEVELOPMENT}[name](folder)[0]
+    rows = reader_of(name, folder)(folder)[0]
     rows = [rows[place] for place in np.random.default_rng(0).permutation(len(rows))[:MOST_TEXTS]]
     names = sorted({label for _, label, _ in rows})
     found = [_words(text) for text, _, _ in rows]
@@ -118,8 +118,9 @@ def accuracy(probs_NC: Probs, truth_N: Ints) -> float:
 def measure(folder: Path, first: int, draws: int, tell: Callable[[str], None]) -> list[dict[str, Any]]:
     """One row per draw: set, seed, functions, share of covered texts, accuracy of each model on the covered ones."""
     rows: list[dict[str, Any]] = []
-    for name in SETS:
-        texts, began = read_texts(name, folder), time.monotonic()
+    all_texts = {name: read_texts(name, folder) for name in SETS}
+    for name, texts in all_texts.items():
+        began = time.monotonic()
         for seed in range(first, first + draws):
             drawn = draw(texts, np.random.default_rng([seed, SETS.index(name)]))
             if drawn is None:
@@ -183,7 +184,10 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore", module="snorkel")
     logging.getLogger("snorkel").setLevel(logging.ERROR)
-    rows = measure(data_folder(arguments.data), arguments.first, arguments.draws, print)
+    try:
+        rows = measure(data_folder(arguments.data), arguments.first, arguments.draws, print)
+    except (FileNotFoundError, NoSet) as error:
+        parser.exit(1, f"{error}\n")
     figures = {"first": arguments.first, "seeds": arguments.draws, "draws": rows, "environment": environment()}
     print(page(figures))
     if arguments.output:

@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from benchmarks.earlier import earlier_figures
 from benchmarks.engine_bars import Figures
 from benchmarks.engine_data import VARIABLE, Data, data_folder, mixed_texts, read_data
 from benchmarks.engine_quality import quality, same_bits
@@ -202,11 +203,11 @@ def _earlier(path: Path | None, *, quick: bool) -> Figures | None:
     """Figures that the output file holds already.
 
     Raises:
-        ValueError: a quick run would be mixed into a full one, or the other way round.
+        ValueError: a quick run would be mixed into a full one, or the other way round; or see `earlier_figures`.
     """
-    if path is None or not path.exists():
+    figures: Figures = earlier_figures(path, "engine")
+    if not figures:
         return None
-    figures: Figures = json.loads(path.read_text("utf-8"))
     if any(part["measured"]["quick"] is not quick for part in figures["parts"].values()):
         kinds = "a full run, this is a quick one" if quick else "a quick run, this is a full one"
         raise ValueError(f"{path} holds figures of {kinds}. Give another --output, or delete it.")

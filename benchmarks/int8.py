@@ -142,6 +142,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--quick", action="store_true", help="few texts and rounds, to see that it runs")
     given = parser.parse_args()
+    if set(given.parts.split(",")) - set(PARTS):
+        parser.error(f"--parts is {given.parts}; it takes some of {', '.join(PARTS)}")
     rounds = 3 if given.quick else 5
     pairs, texts = (300, 60) if given.quick else (None, 1000)
     try:

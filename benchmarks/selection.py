@@ -28,10 +28,11 @@ from typing import Any
 from rich.console import Console
 
 from active.strategies import STRATEGIES
+from benchmarks.earlier import earlier_figures
 from benchmarks.environment import environment
 from benchmarks.selection_cost import SEEDS as COST_SEEDS
 from benchmarks.selection_cost import cost
-from benchmarks.selection_data import CACHE, DEVELOPMENT, REPORTED, data_folder, read_set
+from benchmarks.selection_data import CACHE, DEVELOPMENT, REPORTED, NoSet, data_folder, read_set, reader_of
 from benchmarks.selection_end_model import end_model_curve
 from benchmarks.selection_noise import SEEDS as NOISE_SEEDS
 from benchmarks.selection_noise import noise
@@ -52,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, metavar="DIR", help="data folder; else SIFTLINE_DATA, else ../shared/data")
     parser.add_argument("--parts", default=",".join(PARTS[:-1]), help="some of " + ",".join(PARTS))
-    parser.add_argument("--sets", help="some sets, with commas; all of the family when left out")
+    parser.add_argument("--sets", help="some sets, with commas, also folders of weak/; else the family's")
     parser.add_argument("--development", action="store_true", help="the sets that `value` was worked out on")
     parser.add_argument("--strategies", help="some strategies, with commas; all, and the peers', when left out")
     parser.add_argument("--seeds", type=int, default=10)
@@ -64,19 +65,27 @@ def main() -> None:
     family = DEVELOPMENT if arguments.development else REPORTED
     sets = arguments.sets.split(",") if arguments.sets else list(family)
     strategies = arguments.strategies.split(",") if arguments.strategies else [*STRATEGIES, *PEER_STRATEGIES]
-    unknown = [*(set(parts) - set(PARTS)), *(set(sets) - {*REPORTED, *DEVELOPMENT})]
+    unknown = [*(set(parts) - set(PARTS))]
     unknown += set(strategies) - {*STRATEGIES, *PEER_STRATEGIES}
     if unknown:
         parser.error(f"unknown: {', '.join(map(str, unknown))}")
     if OURS not in strategies and not arguments.add:
         parser.error(f"--strategies must name {OURS}: the bars compare all others with it")
-    figures = _earlier(arguments.output)
+    try:
+        figures = earlier_figures(arguments.output, "selection") or {"benchmark": "selection", "parts": {}}
+    except ValueError as error:
+        parser.error(str(error))
     there = figures["parts"].get("strategies", {"curves": [], "seeds": 0})
     if arguments.add and (set(there["curves"]), there["seeds"]) != (set(sets), arguments.seeds):
         parser.error("--add needs an --output whose strategies were measured on the same sets with as many --seeds")
     try:
         folder = data_folder(arguments.data)
-    except FileNotFoundError as error:
+        for name in sets:
+            reader_of(name, folder)
+        if parts != ["scale"]:
+            for name in sets:  # embed here, so that processes do not do it twice
+                read_set(name, folder)
+    except (FileNotFoundError, NoSet) as error:
         parser.exit(1, f"{error}\n")
     for part in [name for name in PARTS if name in parts]:
         began, load = time.monotonic(), os.getloadavg()[0]
@@ -131,25 +140,17 @@ def beside(earlier: Figures, found: Figures) -> Figures:
     return {**earlier, "curves": curves, "added": [*earlier.get("added", []), entry]}
 
 
-def _earlier(output: Path | None) -> Figures:
-    if output is not None and output.is_file():
-        return json.loads(output.read_text("utf-8"))
-    return {"benchmark": "selection", "parts": {}}
-
-
 def _measure(part: str, sets: Sequence[str], strategies: Sequence[str], seeds: int, jobs: int, folder: Path) -> Figures:
     if part == "scale":
         return scale()
-    for name in sets:  # embed here, so that processes do not do it twice
-        read_set(name, folder)
     if part == "strategies":
-        return {"seeds": seeds, "curves": _curves(_one_curve, sets, strategies, seeds, jobs, folder)}
+        return {"seeds": seeds, "curves": curves(_one_curve, sets, strategies, seeds, jobs, folder)}
     if part == "labels_needed":
         weak = [name for name in sets if name in WEAK_SETS]
         kinds = ("weak value", "weak random")
-        return {"seeds": seeds, "curves": _curves(_one_end_model_curve, weak, kinds, seeds, jobs, folder)}
+        return {"seeds": seeds, "curves": curves(_one_end_model_curve, weak, kinds, seeds, jobs, folder)}
     if part == "end_model":
-        return {"seeds": seeds, "curves": _curves(_one_end_model_curve, sets, END_MODEL, seeds, jobs, folder)}
+        return {"seeds": seeds, "curves": curves(_one_end_model_curve, sets, END_MODEL, seeds, jobs, folder)}
     measure, most = BY_SET[part]
     return {"seeds": min(seeds, most), "sets": {name: measure(read_set(name, folder), seeds) for name in sets}}
 
@@ -157,7 +158,7 @@ def _measure(part: str, sets: Sequence[str], strategies: Sequence[str], seeds: i
 Job = tuple[str, str, list[int], str]
 
 
-def _curves(
+def curves(
     work: Callable[[Job], dict[str, dict[str, float]]],
     sets: Sequence[str],
     strategies: Sequence[str],
@@ -169,22 +170,24 @@ def _curves(
     store = CACHE / f"runs-{fingerprint()}.json"
     runs: dict[str, dict[str, float]] = json.loads(store.read_text("utf-8")) if store.is_file() else {}
     todo: list[Job] = []
+    key = {name: f"{name} {read_set(name, folder).content()}" for name in sets}
     for name in sets:
         for strategy in strategies:
-            missing = [seed for seed in range(seeds) if f"{name}/{strategy}/{seed}" not in runs]
+            missing = [seed for seed in range(seeds) if f"{key[name]}/{strategy}/{seed}" not in runs]
             if missing:
                 todo.append((name, strategy, missing, str(folder)))
     with ProcessPoolExecutor(max_workers=jobs) as pool:
         for (name, strategy, _, _), done in zip(todo, pool.map(work, todo), strict=True):
             for seed, scores in done.items():
-                runs[f"{name}/{strategy}/{seed}"] = scores
+                runs[f"{key[name]}/{strategy}/{seed}"] = scores
             temporary = store.with_suffix(".part")
             temporary.write_text(json.dumps(runs), "utf-8")
             temporary.replace(store)
             print(f"{name} {strategy}", file=sys.stderr, flush=True)
     return {
         name: {
-            strategy: _summary([runs[f"{name}/{strategy}/{seed}"] for seed in range(seeds)]) for strategy in strategies
+            strategy: _summary([runs[f"{key[name]}/{strategy}/{seed}"] for seed in range(seeds)])
+            for strategy in strategies
         }
         for name in sets
     }

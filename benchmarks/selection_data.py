@@ -2,8 +2,8 @@
 
 There are two families. *Reported* sets are the ones figures are published for. *Development* sets are what `value` was
 worked out on; none of their texts stands in a reported set: other halves of subj, SST-2 and 20 newsgroups, and four
-that are reported nowhere. Vectors are those of the frozen dense parent with int8 weights at 128 tokens, computed
-once and kept in `.cache/`.
+that are reported nowhere. Any other folder of `weak/` in WRENCH's format is a set too, by its name. Vectors are those
+of the frozen dense parent with int8 weights at 128 tokens, computed once and kept in `.cache/`.
 
 Shape letters: N pool items, M test items, D embedding, C classes, L labeling functions.
 """
@@ -35,6 +35,10 @@ Row = tuple[str, str, tuple[int, ...]]
 """Text, label, and the votes of labeling functions, if there are any."""
 
 
+class NoSet(ValueError):
+    """A set is not in the data folder, or has rows without a text or a label."""
+
+
 @dataclass(frozen=True, slots=True)
 class TextSet:
     """One set with vectors.
@@ -59,28 +63,55 @@ class TextSet:
     test_vectors: npt.NDArray[np.float32]
     test_labels: npt.NDArray[np.int64]
 
+    def content(self) -> str:
+        """Hash of all that a run is made of: a set of the same name may be another one in another data folder."""
+        digest = hashlib.sha256(json.dumps([self.classes, self.texts]).encode())
+        for array in (self.vectors, self.labels, self.votes, self.test_vectors, self.test_labels):
+            digest.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:16]
+
 
 def data_folder(given: Path | None) -> Path:
     """The folder that was asked for, else SIFTLINE_DATA, else shared/data beside the repository.
 
     Raises:
-        FileNotFoundError: it holds no `weak/trec`.
+        FileNotFoundError: it holds neither `weak` nor `text`.
     """
     folder = given or Path(os.environ.get(VARIABLE) or ROOT.parent / "shared" / "data")
-    if not (folder / "weak" / "trec").is_dir():
-        raise FileNotFoundError(f"{folder} holds no weak/trec. Give the data folder with --data DIR or in {VARIABLE}.")
+    if not (folder / "weak").is_dir() and not (folder / "text").is_dir():
+        raise FileNotFoundError(
+            f"{folder} holds neither weak nor text. Give the data folder with --data DIR or in {VARIABLE}."
+        )
     return folder
+
+
+def reader_of(name: str, folder: Path) -> Callable[[Path], tuple[list[Row], list[Row]]]:
+    """What reads a set: a key of `REPORTED` or `DEVELOPMENT`, or a folder of `weak/` in WRENCH's format.
+
+    Raises:
+        NoSet: it is neither.
+    """
+    known = {**REPORTED, **DEVELOPMENT}
+    if name in known:
+        return known[name]
+    place = folder / "weak" / name
+    there = [split for split in ("train", "valid", "test") if (place / f"{split}.json").is_file()]
+    if len(there) < 2 or there[-1] != "test":
+        raise NoSet(f"{name} is none of {', '.join(known)}, and {place} has no test.json beside a train or valid.json.")
+    return _wrench((name, (there[0],)), (name, tuple(there[1:])))
 
 
 def read_set(name: str, folder: Path) -> TextSet:
     """Read a set, drawing at most 2,000 pool and 1,000 test items with a fixed seed, and embed what is not cached.
 
     Args:
-        name: a key of `REPORTED` or `DEVELOPMENT`.
+        name: of `reader_of`.
         folder: of `data_folder`.
+
+    Raises:
+        NoSet: it is not there, or rows lack a text or a label.
     """
-    reader = {**REPORTED, **DEVELOPMENT}[name]
-    pool, test = reader(folder)
+    pool, test = reader_of(name, folder)(folder)
     generator = np.random.default_rng(0)
     pool, test = _drawn(pool, POOL, generator), _drawn(test, TEST, generator)
     classes = tuple(sorted({label for _, label, _ in [*pool, *test]}))
@@ -126,16 +157,26 @@ def _wrench(*parts: tuple[str, tuple[str, ...]]) -> Callable[[Path], tuple[list[
         for name, splits in parts:
             rows: list[Row] = []
             for split in splits:
-                for row in json.loads((folder / "weak" / name / f"{split}.json").read_text("utf-8")).values():
-                    rows.append((row["data"]["text"], str(row["label"]), tuple(row["weak_labels"])))
+                path = folder / "weak" / name / f"{split}.json"
+                for place, row in json.loads(_there(path).read_text("utf-8")).items():
+                    label, text = row.get("label"), row["data"].get("text")
+                    if label in (None, -1) or not isinstance(text, str):
+                        raise NoSet(f"{path}: row {place} has no text or no label, and a selection needs both.")
+                    rows.append((text, str(label), tuple(row["weak_labels"])))
             sides.append(rows)
         return sides[0], sides[1]
 
     return read
 
 
+def _there(path: Path) -> Path:
+    if not path.is_file():
+        raise NoSet(f"{path} is not there, which a set that was asked for is read from.")
+    return path
+
+
 def _lines(path: Path) -> list[Row]:
-    rows = [line.partition(" ") for line in path.read_text("latin-1").split("\n") if line]
+    rows = [line.partition(" ") for line in _there(path).read_text("latin-1").split("\n") if line]
     return [(text, label, ()) for label, _, text in rows]
 
 
@@ -207,7 +248,7 @@ def _r52_development(folder: Path) -> tuple[list[Row], list[Row]]:
 
 def _sources_development(folder: Path) -> tuple[list[Row], list[Row]]:
     """Unlabelled sentences; the class is the collection that a sentence comes from, as frequent as it is there."""
-    with gzip.open(folder / "unlabelled" / "sentences.tsv.gz", "rt", encoding="utf-8", newline="") as stream:
+    with gzip.open(_there(folder / "unlabelled" / "sentences.tsv.gz"), "rt", encoding="utf-8", newline="") as stream:
         rows = [(r[1], r[0], ()) for r in csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE) if len(r) == 2]
     rows = [row for row in rows if row[1] in SOURCES]
     kept = [rows[n] for n in np.random.default_rng(2).permutation(len(rows))[: POOL + 1000]]

@@ -25,6 +25,7 @@ import torch
 from rich.console import Console
 
 from benchmarks import serving_parts as parts
+from benchmarks.earlier import earlier_figures
 from benchmarks.engine_data import data_folder, read_data
 from benchmarks.environment import environment
 from benchmarks.offline import quality, throughput
@@ -159,7 +160,10 @@ def _parts_of(figures: dict[str, Any], kind: str) -> dict[str, Any]:
 
 
 def _earlier(path: Path | None) -> dict[str, Any]:
-    earlier = json.loads(path.read_text("utf-8")) if path is not None and path.exists() else {}
+    try:
+        earlier = earlier_figures(path, "serving")
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
     return {name: earlier[name] for name in ("offline", "runs") if name in earlier}
 
 

@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.earlier import earlier_figures
 from benchmarks.environment import environment
 from benchmarks.weak_labels_curve import curve
 from benchmarks.weak_labels_data import F1, DataSet, Split, read
@@ -91,8 +92,7 @@ def main() -> None:
     folders = [Path(os.path.abspath(folder)) for folder in arguments.data]  # so that "." has a name
     by_f1 = F1 if arguments.f1 is None else arguments.f1
     try:
-        if arguments.output:
-            figures["parts"] = _earlier(arguments.output)
+        figures["parts"] = earlier_figures(arguments.output, "weak_labels").get("parts", {})
         sets = [read(folder, f1=folder.name in by_f1) for folder in folders]
     except ValueError as error:
         parser.error(str(error))
@@ -128,25 +128,6 @@ def main() -> None:
     if arguments.output:
         _write(arguments.output, figures)
     print(json.dumps(figures, indent=2))
-
-
-def _earlier(output: Path) -> dict[str, Any]:
-    """The parts that an earlier run of this benchmark wrote.
-
-    Raises:
-        ValueError: the file is of something else, or its folder is not there.
-    """
-    if not output.parent.is_dir():
-        raise ValueError(f"--output is {output}, whose folder is not there; make it first")
-    if not output.exists():
-        return {}
-    try:
-        earlier = json.loads(output.read_text("utf-8"))
-    except (OSError, ValueError):
-        earlier = None
-    if not isinstance(earlier, dict) or earlier.get("benchmark") != "weak_labels":
-        raise ValueError(f"--output is {output}, which holds something else; give another name")
-    return earlier["parts"]
 
 
 def _write(output: Path, figures: dict[str, Any]) -> None:

@@ -63,7 +63,8 @@ def test_other_seeds_or_sets_are_not_put_beside(
     asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "selection.json"
-    output.write_text(json.dumps({"parts": {"strategies": part({"value": 0.7, "random": 0.6}, "Xeon")}}), "utf-8")
+    kept = {"strategies": part({"value": 0.7, "random": 0.6}, "Xeon")}
+    output.write_text(json.dumps({"benchmark": "selection", "parts": kept}), "utf-8")
     command = ["selection", "--add", "--strategies", "badge", "--output", str(output), *asked]
     monkeypatch.setattr("sys.argv", command if "--sets" in asked else [*command, "--sets", "trec,subj"])
 
