@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from warehouse.connection import attach_statement
     from warehouse.lake import Lake
     from warehouse.location import Location
-    from warehouse.read import connect
+    from warehouse.read import attached, connect
     from warehouse.reader import Reader, matrix_to_list_array
     from warehouse.stage import Append, Delete, Progress, Stage, StageResult, Upsert, Write, hash_token, silent
 
@@ -44,7 +44,7 @@ _MODULES = {
     "connection": ("attach_statement",),
     "lake": ("Lake",),
     "location": ("Location",),
-    "read": ("connect",),
+    "read": ("attached", "connect"),
     "reader": ("Reader", "matrix_to_list_array"),
     "stage": ("Append", "Delete", "Progress", "Stage", "StageResult", "Upsert", "Write", "hash_token", "silent"),
 }
@@ -95,6 +95,7 @@ __all__ = [
     "WarehouseNotFound",
     "Write",
     "attach_statement",
+    "attached",
     "connect",
     "hash_token",
     "matrix_to_list_array",

@@ -19,6 +19,7 @@ from warehouse.connection import check_present, connect
 from warehouse.disk import disk_full
 from warehouse.errors import ServerAway, WarehouseError
 from warehouse.forked import refuse_of_another_process
+from warehouse.hold import Hold
 from warehouse.location import Location, locate
 from warehouse.locks import writable
 from warehouse.migrations import check_schema, connect_checked, migrate, schema_version
@@ -110,7 +111,7 @@ class Lake:
 
     def read(self) -> Reader:
         """A reader on the newest snapshot; use it as a context manager."""
-        return Reader(self.new_cursor(begin=True), begun=True)
+        return Reader(self.new_cursor(begin=True), begun=True, hold=Hold.on(self.location))
 
     def snapshot(self) -> int:
         """Number of the newest snapshot."""

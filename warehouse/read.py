@@ -6,13 +6,15 @@ pipeline that writes.
 
 import os
 import re
+from functools import partial
 from pathlib import Path
 
 import duckdb
 
 from warehouse.errors import SettingsError, WarehouseNotFound
 from warehouse.expression import expression_tree, loose_arrow, unstable
-from warehouse.location import Location, folder_of
+from warehouse.hold import Hold
+from warehouse.location import Location, folder_of, locate
 from warehouse.migrations import connect_checked
 from warehouse.protection import connect_locked_down, refuse_reaching_out
 from warehouse.reader import Reader
@@ -46,7 +48,8 @@ def connect(path: Path | str | Location, *, read_only: bool = True, at: At = Non
             "warehouse/README.md."
         )
     place = _folder(path)
-    return Reader(_finds_frames(place, at), again=lambda number: _finds_frames(place, number))
+    again = partial(_finds_frames, place)
+    return Reader(again(at), again=again, hold=Hold.on(locate(place)))
 
 
 def _finds_frames(place: Path | Location, at: At) -> duckdb.DuckDBPyConnection:
@@ -54,6 +57,20 @@ def _finds_frames(place: Path | Location, at: At) -> duckdb.DuckDBPyConnection:
     connection = connect_checked(place, at=at)
     connection.execute("SET python_scan_all_frames = true")
     return connection
+
+
+def attached(path: Path | str | Location) -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection with the warehouse attached as `lake`, read-only, and in use: for tools that take one.
+
+    Each query sees the newest snapshot; between `BEGIN` and `COMMIT` all see the same one. Its cursors have to say
+    `USE lake`. Close it before a process is forked.
+
+    Raises:
+        WarehouseNotFound: there is no warehouse at this place.
+        SettingsError: `path` is no path.
+        SchemaTooNew, SchemaTooOld: another Siftline wrote it.
+    """
+    return connect_checked(_folder(path))
 
 
 def connect_for_people(path: Path | Location, *, at: At = None) -> duckdb.DuckDBPyConnection:

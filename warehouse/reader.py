@@ -16,6 +16,7 @@ from warehouse.away import close, server_fault
 from warehouse.compute import pc
 from warehouse.errors import DataError, SettingsError, WarehouseError
 from warehouse.forked import refuse_of_another_process
+from warehouse.hold import Hold
 from warehouse.interrupts import stopped_with_us, stream, taken
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ class Reader:
     Queries take values as DuckDB does: `rows("... WHERE item_id = ?", [item])` or `rows("... = $a", {"a": item})`.
     A query that fails while it runs, or that Ctrl-C stops, ends the transaction, and temporary tables with it. The next
     read opens the same snapshot again where the reader knows how, as those of `warehouse.connect` do; the others raise
-    `WarehouseError`, and a new one has to be opened.
+    `WarehouseError`, and a new one has to be opened. So it is where another SQLite in this process took the reader's
+    locks on the catalogue; a query that went on without them is an error.
 
     Threads may share a reader, `batches` excepted: their reads wait for each other, since DuckDB keeps one result for a
     connection, and whoever fetches it gets that of the latest query, whosever that is. A fork of the process may not go
@@ -48,12 +50,19 @@ class Reader:
         connection: to the warehouse; the reader closes it.
         begun: its transaction is begun already.
         again: opens a connection to the warehouse at the snapshot of a number.
+        hold: its locks on a SQLite catalogue.
     """
 
     def __init__(
-        self, connection: duckdb.DuckDBPyConnection, *, begun: bool = False, again: Reopen | None = None
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        *,
+        begun: bool = False,
+        again: Reopen | None = None,
+        hold: Hold | None = None,
     ) -> None:
         self._connection = connection
+        self._hold = hold
         self._turn = threading.RLock()
         self._process = os.getpid()
         self._failed = self._closed = False
@@ -87,15 +96,21 @@ class Reader:
             raise WarehouseError(
                 "This reader is closed, as one is at the end of its `with` block. Open another one, as you opened it."
             )
-        if self._failed and self._again is not None and _is_aborted(self._connection):
+        if self._again is not None and ((lost := self._has_lost()) or (self._failed and _is_aborted(self._connection))):
+            if lost:  # SQLite takes no lock anew that it believes to have
+                close(self._connection)
             opened = self._again()
             opened.execute("BEGIN TRANSACTION")
             close(self._connection)
             self._connection = opened
+            if self._hold is not None:
+                self._hold.renew()
         self._failed = True  # until it went well
         try:
             with stopped_with_us(self._connection):
                 yield
+            if self._hold is not None and self._has_lost():
+                raise self._hold.error()
             self._failed = False
         except duckdb.Error as error:
             if fault := server_fault(str(error)):
@@ -106,6 +121,9 @@ class Reader:
                 "An earlier query of this reader failed or was interrupted, and its snapshot went with it. Close the "
                 "reader and open another one, as you opened this one."
             ) from error
+
+    def _has_lost(self) -> bool:
+        return self._hold is not None and not self._closed and self._hold.is_lost()
 
     @contextlib.contextmanager
     def _asking_in_turn(self) -> Generator[None]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import duckdb
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
 
@@ -14,7 +15,8 @@ import warehouse
 from tests.flows.report_lake import full_lake
 from tests.projects import ROOT
 from tests.warehouse.test_what_changed import answer, commit, up
-from warehouse import Lake, Upsert
+from warehouse import Lake, Upsert, attach_statement
+from warehouse.connection import READS_AS_ONE
 
 PAGE = (ROOT / "docs" / "querying.md").read_text("utf-8")
 
@@ -81,6 +83,20 @@ def test_a_frame_of_ones_own_is_joined_by_the_name_of_its_variable(planted: Lake
         with pytest.raises(duckdb.Error):
             lake.rows("SELECT error('stop') FROM items")
         assert lake.arrow(query).num_rows == 1, "also after a query that failed"
+
+
+def test_other_tools_get_a_connection(planted: Lake) -> None:
+    """The lines of the guide for a tool that makes a cursor, for one that does not, and for dbt."""
+    queries = re.findall(r'polars\.read_database\("(.*)", lake\)|pandas\.read_sql\("(.*)", sql', PAGE)
+    (by_cursor, _), (_, by_connection) = queries
+    with warehouse.attached(planted.path) as lake, lake.cursor() as cursor:
+        items = pl.read_database(by_cursor, cursor).height
+        assert items == lake.execute(by_connection).to_arrow_table().num_rows > 0
+    statement = attach_statement(Path("/srv/tickets/lake"), read_only=True)
+    [profile] = re.findall(r"```yaml\n(extensions: .*?)```", PAGE, re.DOTALL)
+    for word in re.findall(r"[\w/:.]+", statement):
+        assert word in profile or word in ("ATTACH", "AS", "READ_ONLY"), word
+    assert READS_AS_ONE.split()[2] in profile
 
 
 def test_one_query_reads_two_snapshots(planted: Lake) -> None:

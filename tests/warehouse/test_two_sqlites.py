@@ -1,0 +1,112 @@
+"""A process with a second SQLite beside that of DuckDB's extension: it drops a reader's locks, which is noticed."""
+
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from shutil import copy
+
+import duckdb
+import pytest
+
+import warehouse
+from tests.warehouse.test_forks import COUNT, UPKEEP, write
+from warehouse import Lake, WarehouseError, attach_statement
+from warehouse.extensions import extension_path, load_extensions
+
+STEPS = "SELECT count(*) FROM schema_migrations"
+"""Read after upkeep, and not before: what was read once may be remembered."""
+
+
+def look_by_sqlite3(lake: Lake) -> None:
+    with closing(sqlite3.connect(lake.catalog)) as catalog:
+        catalog.execute("SELECT count(*) FROM ducklake_snapshot").fetchone()
+
+
+def look_by_another_copy(lake: Lake) -> None:
+    """As any DuckDB does whose extension came from DuckDB's repository."""
+    another = copy(extension_path("sqlite_scanner"), lake.path.parent)
+    with closing(duckdb.connect()) as connection:
+        connection.execute(f"LOAD '{another}'")
+        load_extensions(connection, ["ducklake"])
+        connection.execute(attach_statement(lake.path, read_only=True))
+        connection.execute("SELECT count(*) FROM lake.items").fetchone()
+
+
+def upkeep(lake: Lake) -> str:
+    return subprocess.run([sys.executable, "-c", UPKEEP, lake.path], capture_output=True, text=True).stdout
+
+
+@pytest.mark.parametrize("look", [look_by_sqlite3, look_by_another_copy])
+def test_a_reader_sees_its_snapshot_beside_another_sqlite_and_upkeep(lake: Lake, look: Callable[[Lake], None]) -> None:
+    """It read 0 steps, or that a column has another type, without the locks that keep upkeep from its snapshot."""
+    write(lake, 5)
+    with warehouse.connect(lake.path) as reader:
+        snapshot = reader.snapshot()
+        look(lake)
+        upkeep(lake)
+        assert (reader.scalar(STEPS), reader.scalar(COUNT), reader.snapshot()) == (1, 5, snapshot)
+        assert upkeep(lake) == "vacuumed: False\n", "it holds its locks again"
+        assert reader.scalar(COUNT) == 5
+
+
+def test_an_answer_that_was_read_without_locks_is_an_error(lake: Lake) -> None:
+    write(lake, 5)
+    with lake.read() as reader:  # which knows no way back to its snapshot
+        assert reader.scalar(COUNT) == 5
+        look_by_sqlite3(lake)
+        with pytest.raises(WarehouseError, match=r"what it read may be wrong.* warehouse\.attached"):
+            reader.scalar(COUNT)
+    with warehouse.connect(lake.path) as reader:
+        batches = reader.batches("SELECT item_id FROM items", rows=9)
+        assert next(batches).num_rows == 5
+        look_by_sqlite3(lake)
+        with pytest.raises(WarehouseError, match=r"what it read may be wrong"):
+            next(batches)
+        assert reader.scalar(COUNT) == 5
+
+
+def test_a_reader_beside_one_whose_locks_are_gone_is_refused(lake: Lake) -> None:
+    """SQLite believes that the process has the lock, and takes none."""
+    write(lake, 5)
+    with lake.read() as other:
+        other.scalar(COUNT)
+        look_by_sqlite3(lake)
+        with pytest.raises(WarehouseError, match="Close the readers of this process"):
+            warehouse.connect(lake.path)
+    with warehouse.connect(lake.path) as reader:
+        assert reader.scalar(COUNT) == 5
+
+
+def test_where_the_system_does_not_tell_of_locks_a_reader_reads(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(lake, 5)
+    monkeypatch.setattr("warehouse.hold._shown", set[Path]())
+    (tmp_path / "locks").write_text("1: POSIX  ADVISORY  READ 1 00:2f:7 123 123\n")
+    for place in (tmp_path / "locks", tmp_path / "none"):
+        monkeypatch.setattr("warehouse.hold.LOCKS", place)
+        with warehouse.connect(lake.path) as reader:
+            assert reader.scalar(COUNT) == 5
+
+
+def test_an_attached_warehouse_leaves_readers_their_locks(lake: Lake) -> None:
+    write(lake, 5)
+    with warehouse.connect(lake.path) as reader, closing(warehouse.attached(lake.path)) as connection:
+        assert connection.execute(COUNT).fetchone() == (5,)
+        assert upkeep(lake) == "vacuumed: False\n", "the reader holds its locks"
+        assert reader.scalar("SELECT count(*) FROM classes") == 0
+        assert connection.execute("SELECT count(*) FROM classes").fetchone() == (2,), "the newest snapshot"
+        with pytest.raises(duckdb.Error, match="read-only"):
+            connection.execute("DELETE FROM items")
+        counts: list[object] = []
+        ask = COUNT.replace("items", "lake.items")
+        with connection.cursor() as cursor:  # as tools give each thread
+            asking = threading.Thread(target=lambda: counts.append(cursor.execute(ask).fetchone()))
+            asking.start()
+            asking.join()
+        assert counts == [(5,)]
+        assert str(connection.execute("SELECT current_setting('TimeZone')").fetchone()) == "('UTC',)"
