@@ -2,7 +2,8 @@
 
 SQLite takes the locks of the process that it was forked from for its own, which they are not, also where the fork opens
 the catalogue itself: then upkeep elsewhere changes the file under its transaction. And two processes that ask a
-PostgreSQL server over one connection wait for ever for each other's answers (docs/decisions/0197).
+PostgreSQL server over one connection wait for ever for each other's answers (docs/decisions/0197). What is sent to
+another process in an argument is refused too.
 """
 
 import os
@@ -54,6 +55,19 @@ def refuse_of_another_process(pid: int, what: str) -> None:
     """
     if pid != os.getpid():
         raise _forked(f"This {what} was opened in process {pid}, and was open", "open one")
+
+
+def refuse_copy(what: str, again: str) -> WarehouseError:
+    """The error for an open one that is to be copied, or sent to another process, as joblib and Dask send arguments.
+
+    Args:
+        what: its name for people.
+        again: what opens one.
+    """
+    return WarehouseError(
+        f"An open {what} cannot be copied or sent to another process. Send its folder and the snapshot's number, and "
+        f"open one there: {again}."
+    )
 
 
 def _forked(what: str, again: str) -> WarehouseError:

@@ -9,7 +9,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import duckdb
 
@@ -18,7 +18,7 @@ from warehouse.commit import land, plan, retried
 from warehouse.connection import check_present, connect
 from warehouse.disk import disk_full
 from warehouse.errors import ServerAway, WarehouseError
-from warehouse.forked import refuse_of_another_process
+from warehouse.forked import refuse_copy, refuse_of_another_process
 from warehouse.hold import Hold
 from warehouse.location import Location, locate
 from warehouse.locks import writable
@@ -71,6 +71,9 @@ class Lake:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise refuse_copy("warehouse", "Lake(...)")
 
     def close(self) -> None:
         """Close all connections."""

@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
 
 import duckdb
 import numpy as np
@@ -15,7 +15,7 @@ import pyarrow as pa
 from warehouse.away import close, server_fault
 from warehouse.compute import pc
 from warehouse.errors import DataError, SettingsError, WarehouseError
-from warehouse.forked import refuse_of_another_process
+from warehouse.forked import refuse_copy, refuse_of_another_process
 from warehouse.hold import Hold
 from warehouse.interrupts import stopped_with_us, stream, taken
 
@@ -82,6 +82,9 @@ class Reader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise refuse_copy("reader", "warehouse.connect(folder, at=number)")
 
     def close(self) -> None:
         """End the read transaction; the reader cannot be used afterwards."""
@@ -290,12 +293,22 @@ def _text(sql: object) -> str:
     return sql
 
 
+def _plain(value: Any) -> Any:
+    """A value as DuckDB takes it, which refuses numpy's numbers and the columns of Arrow, pandas and polars."""
+    if isinstance(value, np.integer | np.floating | np.bool):
+        return value.item()
+    if isinstance(value, np.ndarray | np.generic):
+        return value
+    given = next((name for name in ("as_py", "to_pylist", "to_list", "tolist") if hasattr(value, name)), None)
+    return value if given is None else getattr(value, given)()
+
+
 def _values(params: object) -> dict[Any, Any] | list[Any]:
     if isinstance(params, Mapping):
-        return dict(cast("Mapping[Any, Any]", params))
+        return {name: _plain(value) for name, value in cast("Mapping[Any, Any]", params).items()}
     if isinstance(params, str | bytes) or not isinstance(params, Iterable):
         raise SettingsError(f"The query's values are {params!r}; give them in a list, [{params!r}], or a dict by name.")
-    return list(cast("Iterable[Any]", params))
+    return [_plain(value) for value in cast("Iterable[Any]", params)]
 
 
 def _is_aborted(connection: duckdb.DuckDBPyConnection) -> bool:

@@ -1,6 +1,7 @@
 """Processes that were forked, as multiprocessing's are by default: they open a warehouse themselves, or are told to."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -113,3 +114,11 @@ def test_with_a_postgresql_catalogue_too(tmp_path: Path, postgres: str) -> None:
         write(lake, 5)
         assert in_fork(lambda: count_of(place)) == "5"
         assert reader.scalar(COUNT) == 0
+
+
+def test_an_open_one_is_not_sent_to_another_process(lake: Lake) -> None:
+    """Workers of joblib, Dask and spawned ones get their arguments pickled."""
+    with warehouse.connect(lake.path) as reader:
+        for opened, way_out in ((reader, r"connect\(folder, at=number\)"), (lake, r"Lake\(\.\.\.\)")):
+            with pytest.raises(WarehouseError, match=f"sent to another process.*{way_out}"):
+                pickle.dumps(opened)

@@ -2,10 +2,13 @@
 
 import re
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 from pathlib import Path
 
 import duckdb
 import numpy as np
+import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
 
@@ -218,3 +221,27 @@ def test_a_look_up_before_anybody_answered_asks_for_no_statistics(lake: Lake) ->
     of_annotations = [q for q in asked if re.search(rf"table_id = {numbers['annotations']}\b", q)]
     assert of_annotations
     assert not [q for q in of_annotations if "ducklake_table_stats" in q]
+
+
+def test_values_of_a_query_are_what_frames_and_arrays_give(lake: Lake) -> None:
+    """DuckDB takes Python's and numpy's arrays: of a number out of a frame it said "Unable to transform"."""
+    write(lake, 1, Append("items", items(5)))
+    with lake.read() as reader:
+        ids = reader.arrow("SELECT item_id FROM items ORDER BY item_id LIMIT 3").column(0)
+        first: dict[object, object] = {
+            np.int64(3): 3, np.float32(0.5): 0.5, np.bool_(True): True, np.str_("a"): "a", ids[0]: ids[0].as_py(),
+            np.datetime64("2026-01-02"): date(2026, 1, 2), pd.NA: None,
+        }  # fmt: skip
+        for given, found in first.items():
+            assert reader.scalar("SELECT ?", [given]) == reader.scalar("SELECT $a", {"a": given}) == found
+        series = pd.Series(ids.to_pylist())
+        for several in (
+            ids,
+            ids.chunk(0),
+            series,
+            series.unique(),
+            pd.Index(series),
+            pl.Series(series),
+            series.to_numpy(),
+        ):
+            assert reader.scalar("SELECT count(*) FROM items WHERE item_id = any(?)", [several]) == 3, type(several)
