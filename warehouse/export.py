@@ -256,7 +256,7 @@ def _write_datasets(
 def _card(classes: list[str], splits: list[str], *, several: bool) -> str:
     names = "\n".join(f"          '{n}': {json.dumps(name, ensure_ascii=False)}" for n, name in enumerate(classes))
     plain = {"item_id": "string", "content": "string", "split": "string"}
-    rest = {"label_source": "string", "confidence": "float64", "simulated": "bool"}
+    rest = {"label_source": "string", "confidence": "float32", "simulated": "bool"}
     features = [f"  - name: {name}\n    dtype: {kind}" for name, kind in plain.items()]
     one = f"  - name: label\n    dtype:\n      class_label:\n        names:\n{names}"
     features.append("  - name: label\n    dtype: string" if several else one)

@@ -94,6 +94,7 @@ def test_the_datasets_folder_is_what_load_dataset_reads(
     assert set(found) == {"train", "test"}
     features = found["train"].features
     assert (features["content"].dtype, features["simulated"].dtype) == ("string", "bool")
+    assert features["confidence"].dtype == "float32", "as in the file"
     names = features["label"].names
     read = {row["item_id"]: row for part in found.values() for row in part}
     assert len(read) == len(rows)
