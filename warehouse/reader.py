@@ -297,7 +297,7 @@ def _plain(value: Any) -> Any:
     """A value as DuckDB takes it, which refuses numpy's numbers and the columns of Arrow, pandas and polars."""
     if isinstance(value, np.integer | np.floating | np.bool):
         return value.item()
-    if isinstance(value, np.ndarray | np.generic):
+    if isinstance(value, np.ndarray | np.generic | memoryview):
         return value
     given = next((name for name in ("as_py", "to_pylist", "to_list", "tolist") if hasattr(value, name)), None)
     return value if given is None else getattr(value, given)()
