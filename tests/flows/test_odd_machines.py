@@ -109,6 +109,35 @@ def test_a_proxy_that_prefects_client_cannot_use_is_told(
     assert "pip install 'httpx[socks]'" in told
 
 
+@pytest.mark.parametrize("name", ["features/__init__.py", "flows/__init__.py", "active.py"])
+def test_a_package_of_somebody_elses_that_comes_first_is_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    ended = _with_paths(tmp_path)
+    assert ended.returncode == 2
+    assert f"{str(tmp_path / name).removesuffix('/__init__.py')} is found in place of Siftline's own" in ended.stderr
+    assert "`env -u PYTHONPATH siftline ...`" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_folder_that_hides_nothing_is_none_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "features").mkdir()  # of data, say
+    (tmp_path / "siftlines").symlink_to(ROOT)
+    ended = _with_paths(tmp_path, root=tmp_path / "siftlines")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith("siftline ")
+
+
+def _with_paths(first: Path, root: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "siftline", "--version"],
+        env={**os.environ, "PYTHONPATH": f"{first}{os.pathsep}{root}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 def test_a_process_with_too_little_memory_for_torch_says_so(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text\ngood apple\n")
     ended = subprocess.run(

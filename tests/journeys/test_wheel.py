@@ -66,6 +66,7 @@ def test_the_wheel_holds_the_packages_and_nothing_of_tests_or_data(wheel: Path) 
     names = zipfile.ZipFile(wheel).namelist()
     for package in ("warehouse", "engine", "features", "weak_labels", "active", "flows"):
         assert f"{package}/__init__.py" in names
+    assert "siftline.py" in names
     for model in ("routed-minilm", "shallow-minilm"):
         assert f"engine/models/{model}.safetensors" in names
     # Without a compiler, or with a header that was not packed, it is left out in silence.
