@@ -14,7 +14,8 @@ from types import ModuleType
 
 from weak_labels.fingerprint import is_library
 
-_SIFTLINES = frozenset(("active", "engine", "features", "flows", "warehouse", "weak_labels"))
+SIFTLINES = frozenset(("active", "engine", "features", "flows", "warehouse", "weak_labels"))
+"""Siftline's own packages: what lies beside a file under one of these names is not found."""
 _paths = threading.Lock()
 _users = Counter[str]()
 _modules = threading.RLock()
@@ -49,7 +50,7 @@ def own_modules(folder: Path) -> Generator[None]:
     """
     with _modules:
         names = {file.stem for file in folder.glob("*.py")} | {file.parent.name for file in folder.glob("*/*.py")}
-        names -= {*_SIFTLINES, "__main__"}
+        names -= {*SIFTLINES, "__main__"}
         there = {name: module for name, module in sys.modules.copy().items() if _top(name) in names}
         taken = {_top(name) for name, module in there.items() if _is_of_others(module, folder / _top(name))}
         others = {name: module for name, module in there.items() if _top(name) in taken}

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 
 from warehouse import SettingsError
-from weak_labels.beside import importable, own_modules
+from weak_labels.beside import SIFTLINES, importable, own_modules
 from weak_labels.functions import LabelingFunction, check_functions, is_function, to_function
 
 _LOOKED_AT = 10_000
@@ -126,7 +126,7 @@ def _run_file(path: Path) -> ModuleType:
             spec.loader.exec_module(module)
         except (Exception, SystemExit) as error:
             del sys.modules[name]
-            raise SettingsError(f"{_where(error, path)}: {_in_words(error)}") from error
+            raise SettingsError(f"{_where(error, path)}: {_in_words(error, path.parent)}") from error
     return module
 
 
@@ -137,9 +137,12 @@ def _where(error: BaseException, path: Path) -> str:
     return f"{path}:{lines[-1]}" if lines else str(path)
 
 
-def _in_words(error: BaseException) -> str:
+def _in_words(error: BaseException, folder: Path) -> str:
     if isinstance(error, SettingsError):
         return str(error)
     if isinstance(error, SyntaxError):
         return f"SyntaxError: {error.msg}"
+    name = str(error.name).partition(".")[0] if isinstance(error, ImportError) else ""
+    if name in SIFTLINES and any((folder / beside).exists() for beside in (name, f"{name}.py")):
+        return f"Siftline has a package '{name}' itself, which hides the one beside this file. Rename the latter."
     return f"{type(error).__name__}: {error}"

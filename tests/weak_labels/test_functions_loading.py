@@ -109,6 +109,19 @@ def test_two_projects_in_one_process_have_modules_of_their_own(tmp_path: Path) -
     assert Path(str(sys.modules["helper_lf"].__file__)).parent == tmp_path / "goal"  # of who came first
 
 
+@pytest.mark.parametrize("beside", ["features.py", "features/words.py"])
+def test_a_module_beside_it_that_siftlines_own_hides_is_to_be_renamed(beside: str, tmp_path: Path) -> None:
+    module = beside.removesuffix(".py").replace("/", ".")
+    path = write_functions(tmp_path, f"from {module} import WORDS")
+    importlib.import_module("features")  # as every command has before it loads functions
+    with pytest.raises(SettingsError, match=r"(No module|cannot import)"):  # there is none of this name
+        load_functions(path, CLASSES)
+    (tmp_path / beside).parent.mkdir(exist_ok=True)
+    (tmp_path / beside).write_text("WORDS = ['goal']")
+    with pytest.raises(SettingsError, match=r"functions.py:1: Siftline has a package 'features' .*\. Rename"):
+        load_functions(path, CLASSES)
+
+
 @pytest.mark.parametrize("taken", ["json", "features"])
 def test_a_module_of_pythons_or_siftlines_stays_where_the_folder_has_its_name(tmp_path: Path, taken: str) -> None:
     before = importlib.import_module(taken)
