@@ -9,11 +9,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 PACKAGES = ("active", "engine", "features", "flows", "warehouse", "weak_labels")
+_NAMES_OF = ("warehouse", "weak_labels")
+"""Names are imported from these, from the others modules, which are found also where a plain folder comes first."""
 
 
 def main() -> None:
     """Run the command, or say which of its packages is hidden by another one."""
-    if told := _hidden(Path(__file__).parent):
+    if told := hidden(Path(__file__).parent):
         print(f"siftline: {told}", file=sys.stderr)
         sys.exit(2)
     from flows.cli.main import main
@@ -21,12 +23,14 @@ def main() -> None:
     main()
 
 
-def _hidden(home: Path) -> str | None:
+def hidden(home: Path) -> str | None:
     """What is found in place of a package in `home`, in words with the way out; None where nothing is."""
     for name in PACKAGES:
         spec = find_spec(name)
-        found = [] if spec is None else [str(place) for place in spec.submodule_search_locations or [spec.origin]]
-        if found and (home / name).resolve() not in [Path(place).resolve() for place in found]:
+        if spec is None or (spec.origin is None and name not in _NAMES_OF):
+            continue
+        found = [str(place) for place in spec.submodule_search_locations or [spec.origin]]
+        if (home / name).resolve() not in [Path(place).resolve() for place in found]:
             return (
                 f"{found[0]} is found in place of Siftline's own package '{name}'. Where PYTHONPATH names its folder, "
                 "`env -u PYTHONPATH siftline ...` goes without; else call `siftline` in another folder, or install it "

@@ -4,12 +4,15 @@ import os
 import resource
 import subprocess
 import sys
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from pathlib import Path
 
 import duckdb
 import httpx
 import pytest
 
+import siftline
 from flows.cli.main import run_command
 from tests.projects import ROOT
 
@@ -126,6 +129,17 @@ def test_a_folder_that_hides_nothing_is_none_of_ours(tmp_path: Path) -> None:
     ended = _with_paths(tmp_path, root=tmp_path / "siftlines")
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.startswith("siftline ")
+
+
+@pytest.mark.parametrize(("name", "hides"), [("features", False), ("warehouse", True)])
+def test_a_plain_folder_hides_of_an_editable_install_what_names_are_imported_from(
+    name: str, hides: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = ModuleSpec(name, None, is_package=True)  # as Python finds it before the finder of such an install is asked
+    folder.submodule_search_locations = [str(tmp_path / name)]
+    monkeypatch.setattr(siftline, "find_spec", lambda asked: folder if asked == name else find_spec(asked))
+    told = siftline.hidden(ROOT)
+    assert told is None if not hides else str(tmp_path / name) in str(told)
 
 
 def _with_paths(first: Path, root: Path = ROOT) -> subprocess.CompletedProcess[str]:
