@@ -63,14 +63,16 @@ def test_the_installed_command_makes_and_runs_a_project(siftline: Path, tmp_path
 
 
 def test_the_wheel_holds_the_packages_and_nothing_of_tests_or_data(wheel: Path) -> None:
-    names = zipfile.ZipFile(wheel).namelist()
+    archive = zipfile.ZipFile(wheel)
+    names = archive.namelist()
     for package in ("warehouse", "engine", "features", "weak_labels", "active", "flows"):
         assert f"{package}/__init__.py" in names
     assert "siftline.py" in names
     for model in ("routed-minilm", "shallow-minilm"):
         assert f"engine/models/{model}.safetensors" in names
     # Without a compiler, or with a header that was not packed, it is left out in silence.
-    assert [name for name in names if name.startswith("engine/native/_forward") and name.endswith(".so")]
+    [library] = [name for name in names if name.startswith("engine/native/_forward") and name.endswith(".so")]
+    assert b"engine/native" not in archive.read(library), "names of the folders it was built in"
     assert not NOT_PACKED & {name.partition("/")[0] for name in names}
 
 
