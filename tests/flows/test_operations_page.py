@@ -198,7 +198,8 @@ def test_the_image_is_built_from_what_it_needs_and_from_no_secrets() -> None:
     assert lines[1] == "*"
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     needed = {"pyproject.toml", "constraints.txt", settings["project"]["readme"], *settings["project"]["license-files"]}
-    needed |= {name.partition(".")[0] for name in settings["tool"]["setuptools"]["packages"]}
+    packed = settings["tool"]["setuptools"]
+    needed |= {name.partition(".")[0] for name in packed["packages"]} | {f"{name}.py" for name in packed["py-modules"]}
     assert {line[1:] for line in lines if line.startswith("!")} == needed
     assert "/deploy/.env" in (ROOT / ".gitignore").read_text("utf-8").splitlines(), "nor does git take them"
 
