@@ -249,6 +249,11 @@ def of_surroundings(error: Exception) -> str | None:
             f"The memory or the threads that this process may have do not suffice ({why}). `ulimit -v` and `ulimit -u` "
             "show its limits, `free -m` the memory; with more of both call it again. What was committed is kept."
         )
+    if isinstance(error, ModuleNotFoundError) and error.name in sys.stdlib_module_names:
+        return (
+            f"This Python was built without its own module '{error.name}'. Set Siftline up with another Python, such "
+            "as the system's, or build this one anew where the module's library is (for _sqlite3: libsqlite3-dev)."
+        )
     if why.startswith(_PROXY_SIGNS):
         named = [name for name in os.environ if name.lower() in _PROXIES and not os.environ[name].startswith("http")]
         without = " ".join(f"-u {name}" for name in sorted(named))

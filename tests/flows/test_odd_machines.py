@@ -1,5 +1,6 @@
 """The siftline command on machines that are not like ours: users without a home, limits, proxies, files of others."""
 
+import importlib
 import os
 import resource
 import subprocess
@@ -93,6 +94,20 @@ def test_a_file_of_another_users_in_the_warehouse_is_not_called_damaged(
     assert "a.parquet" in told
     assert "no sign of damage" in told
     assert "backup" not in told
+
+
+def test_a_python_without_a_module_of_its_own_is_told_how_to_have_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(arguments: list[str], *, standalone_mode: bool) -> None:
+        monkeypatch.setitem(sys.modules, "_sqlite3", None)  # as where Python was compiled without SQLite's headers
+        importlib.import_module("_sqlite3")
+
+    monkeypatch.setattr("flows.cli.main.app", fails)
+    assert run_command(["run"]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "This Python was built without its own module '_sqlite3'" in told
+    assert "libsqlite3-dev" in told
 
 
 @pytest.mark.parametrize("proxy", ["socks://127.0.0.1:9", "socks5://127.0.0.1:9"])
