@@ -231,9 +231,13 @@ def _label_studio(root: Path) -> Iterator[Finding]:
         yield Finding("label studio", False, "LABEL_STUDIO_API_KEY is not set; copy it from Account & Settings")
         return
     from active.label_studio_connection import Connection, count_of, text_of  # its SDK takes a second to import
+    from active.label_studio_project import find_project
 
     key_file = studio_key_file(root.absolute(), url, key)
-    connection = Connection(url, key, "siftline doctor", timeout_s=10, key_file=key_file)
+    name = "siftline doctor" if project is None else project.settings.project.name
+    connection = Connection(url, key, name, timeout_s=10, key_file=key_file)
     release = connection.call(lambda: text_of(connection.client.versions.get().release))
     seen = connection.call(lambda: count_of(connection.client.projects.list(page=1, page_size=1).response.count))
+    if project is not None and project.settings.annotate.service != "folder":
+        find_project(connection)  # one of somebody's own is refused, as a run does it when it has embedded and voted
     yield Finding("label studio", True, f"{url} answers, {release}; the key sees {counted(seen, 'project')}")

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from active.label_studio import LabelStudioService
 from active.outbox import QueueConfig
 from active.push import push
 from active.queue import collect
+from flows.cli.main import run_command
 from flows.pipelines import words_of
 from flows.studio import StudioInfo
 from tests.active.plans import plan
@@ -50,7 +52,11 @@ def test_a_title_that_only_contains_ours_is_another_project(studio: StudioInfo, 
 
 
 def test_a_project_of_ones_own_with_the_name_is_refused_and_stays_as_it_is(
-    studio: StudioInfo, service: LabelStudioService
+    studio: StudioInfo,
+    service: LabelStudioService,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     page = label_config(Page(classes=CLASSES))
     own = {"title": service.project, "label_config": page, "sampling": "Uniform sampling", "maximum_annotations": 3}
@@ -68,6 +74,12 @@ def test_a_project_of_ones_own_with_the_name_is_refused_and_stays_as_it_is(
     ):
         with pytest.raises(ServiceRefused, match=r"not made by Siftline.*tasks that it has \(1\)"):
             access()
+    settings = f'[project]\nname = "{service.project}"\nclasses = ["a", "b"]\n[[sources]]\nname = "s"\npath = "s.csv"\n'
+    (tmp_path / "siftline.toml").write_text(settings, "utf-8")
+    monkeypatch.setenv("LABEL_STUDIO_URL", studio.url)
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", studio.api_key)
+    assert run_command(["doctor", "--project", str(tmp_path)]) == 2
+    assert "was not made by Siftline" in " ".join(capsys.readouterr().out.split())
     assert project_of(studio, service) == before
     # One that has a task of Siftline's is known by it, whatever its description says.
     sent = make_tasks(1)[0].to_label_studio()
