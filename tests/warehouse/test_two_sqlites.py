@@ -93,6 +93,23 @@ def test_where_the_system_does_not_tell_of_locks_a_reader_reads(
             assert reader.scalar(COUNT) == 5
 
 
+def test_a_lock_that_is_missing_from_one_look_is_looked_for_again(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where other processes' locks come and go, a line may be missing from what the system gives."""
+
+    class Torn:
+        looks = 0
+
+        def read_bytes(self) -> bytes:
+            self.looks += 1
+            return b"" if self.looks % 3 else Path("/proc/locks").read_bytes()
+
+    write(lake, 5)
+    with lake.read() as reader:
+        assert reader.scalar(COUNT) == 5
+        monkeypatch.setattr("warehouse.hold.LOCKS", Torn())
+        assert [reader.scalar(COUNT) for _ in range(3)] == [5, 5, 5]
+
+
 def test_an_attached_warehouse_leaves_readers_their_locks(lake: Lake) -> None:
     write(lake, 5)
     with warehouse.connect(lake.path) as reader, closing(warehouse.attached(lake.path)) as connection:
