@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from active.outbox import QueueConfig, Row
 from active.service import SIMULATED
-from warehouse import Append, DataError, Lake, Reader, ServiceError, ServiceRefused, StageResult, Upsert
+from warehouse import Append, DataError, Lake, Reader, ServiceError, ServiceRefused, SettingsError, StageResult, Upsert
 from warehouse.formats import without_mark
 from warehouse.label_file import OTHER_TOOLS, GivenLabel, one_class, read_label_file
 from warehouse.labelled_items import labelled_items, no_item_in_words
@@ -153,7 +153,7 @@ def _named(
     """Names by number, and why Label Studio could not be asked; a file of labels waits for no server."""
     try:
         return accounts(numbers) if accounts and numbers else {}, ""
-    except (ServiceError, ServiceRefused) as error:
+    except (ServiceError, ServiceRefused, SettingsError) as error:
         return {}, str(error)
 
 

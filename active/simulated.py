@@ -6,14 +6,12 @@ scoring stage this is the only module that opens the gold file.
 
 import hashlib
 import math
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from active.service import SIMULATED, AnnotationService
 from warehouse import Lake
 from warehouse.label_file import one_class, read_label_file
-from warehouse.labelled_items import LabelledItems
+from warehouse.labelled_items import labelled_items
 
 WORDS_PER_S = 4.0  # silent reading of English, 238 words a minute: Brysbaert 2019, doi:10.1016/j.jml.2019.104047
 DECISION_S = 3.0
@@ -46,7 +44,7 @@ class SimulatedAnnotator:
         self._rows = [
             (row, row.labels if multi_label else (one_class(gold, row.about, row.labels),))
             for row in read_label_file(gold, ids=ids, texts=texts, what="gold file")
-            if row.labels is not None
+            if row.labels or (row.labels is not None and multi_label)
         ]
         self._seed = seed
 
@@ -59,8 +57,7 @@ class SimulatedAnnotator:
         with lake.read() as reader:
             tasks = reader.rows(
                 """
-                SELECT q.item_id, i.content_hash, q.task_id, i.content
-                FROM queue q JOIN items i ON i.item_id = q.item_id
+                SELECT q.item_id, q.task_id, i.content FROM queue q JOIN items i ON i.item_id = q.item_id
                 WHERE q.project = ? AND q.state = 'confirmed' ORDER BY q.cycle, q.rank
                 """,
                 [project],
@@ -68,9 +65,9 @@ class SimulatedAnnotator:
         if not tasks:
             return 0
         answered = {answer.task_id for answer in service.pull()}
-        labels = self._labels(tasks)
+        labels = self._labels(lake)
         count = 0
-        for item_id, _, task_id, content in tasks:
+        for item_id, task_id, content in tasks:
             if task_id in answered or item_id not in labels:
                 continue
             seconds = seconds_to_answer(item_id, content, self._seed)
@@ -81,17 +78,14 @@ class SimulatedAnnotator:
     def unknown(self, lake: Lake, project: str) -> int:
         """How many open tasks of a project are of items whose label is not known here."""
         with lake.read() as reader:
-            open_ = reader.rows(
-                "SELECT q.item_id, i.content_hash FROM queue q JOIN items i ON i.item_id = q.item_id "
-                "WHERE q.project = ? AND q.state <> 'answered'",
-                [project],
-            )
-        labels = self._labels(open_)
-        return sum(row[0] not in labels for row in open_)
+            open_ = reader.rows("SELECT item_id FROM queue WHERE project = ? AND state <> 'answered'", [project])
+        labels = self._labels(lake)
+        return sum(item_id not in labels for (item_id,) in open_)
 
-    def _labels(self, tasks: Sequence[tuple[Any, ...]]) -> dict[str, tuple[str, ...]]:
-        """Labels by item, of tasks that begin with an item's id and content hash."""
-        items = LabelledItems((str(task[0]), str(task[1])) for task in tasks)
+    def _labels(self, lake: Lake) -> dict[str, tuple[str, ...]]:
+        """Labels by item."""
+        with lake.read() as reader:
+            items = labelled_items(reader, [row for row, _ in self._rows])
         return {item_id: names for row, names in self._rows for item_id in items.about(row)}
 
 

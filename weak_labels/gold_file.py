@@ -88,7 +88,8 @@ def read_gold_file(config: EvaluateConfig) -> list[tuple[GivenLabel, Label]]:
         )
         for row, names in named
     ]
-    _one_label_each(path, [((row.item_id, row.content_hash), row, label) for row, label in rows])
+    named_rows = [(row, label) for row, label in rows if row.item_id or row.content_hash]
+    _one_label_each(path, [((row.item_id, row.content_hash), row, label) for row, label in named_rows])
     return rows
 
 

@@ -438,10 +438,12 @@ def test_the_simulated_annotator_answers_through_the_service(planned: Lake, fold
 
 def test_the_simulated_annotator_knows_items_by_their_texts(planned: Lake, folder: TaskFolder, tmp_path: Path) -> None:
     push(planned, folder, CONFIG)
-    hashes = [hashlib.sha256(f"text {k}".encode()).hexdigest() for k in range(N)]
+    # The last is of nobody's task and has the text of one that is.
+    hashes = [hashlib.sha256(f"text {2 if k == N else k}".encode()).hexdigest() for k in range(N + 1)]
     with planned.stage("ingest", version=1, inputs=()) as stage:
-        stage.commit([Upsert("items", items(N).set_column(2, "content_hash", pa.array(hashes)))])
-    (tmp_path / "gold.csv").write_text("body,label\ntext 2,b\nno item's,a\n", "utf-8")
+        stage.commit([Upsert("items", items(N + 1).set_column(2, "content_hash", pa.array(hashes)))])
+    rows = ["id,body,label", "i00002,text 2,b", f"i{N:05d},text 2,a", ",no item's,a", "i00003,text 3,[]"]
+    (tmp_path / "gold.csv").write_text("\n".join(rows), "utf-8")
     annotator = SimulatedAnnotator(tmp_path / "gold.csv", seed=1, texts=("body",))
     assert annotator.unknown(planned, "p") == N - 1
     assert annotator.answer(planned, folder, "p") == 1

@@ -58,10 +58,11 @@ def test_texts_say_which_items_are_meant(items: Lake, tmp_path: Path) -> None:
         {"body": "'@four", "label": "ship"},  # as a CSV of Siftline has it
         {"body": "nobody's", "label": "earn"},
         {"body": "", "label": "earn"},
+        {"body": "", "label": "ship"},
     ]
     gold, by_text = read(items, config(tmp_path, *rows))
     assert by_text == {"one": 0, "two": 1, "@four": 1}
-    assert gold.without_item == 2
+    assert gold.without_item == 3
 
 
 def test_an_id_beside_a_text_says_which_of_its_items(items: Lake, tmp_path: Path) -> None:
