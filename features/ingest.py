@@ -201,7 +201,7 @@ class _Intake:
 
     def judge(self, record: Record, source: str, name: str, *, last: bool = False) -> None:
         """Take a record; `last` says that the whole read is known."""
-        item_id, verdict = self._ledger.judge(record)
+        item_id, verdict = self._ledger.judge(record, last=last)
         if verdict == "stored":
             self.counts["stored"] += 1
             self._items.add(_item_row(item_id, record, source), size=len(record.text) + len(record.metadata))
@@ -210,7 +210,12 @@ class _Intake:
             if self._several:
                 detail += f"; all sources share one set of ids, so give those of one a prefix: {PREFIXED}"
             self.refuse(fault(record.position, "duplicate_id_conflict", detail, record.raw), source, name)
-        elif verdict == "duplicate" or last:
+        elif verdict == "other_split":
+            detail = f"this {record.split} record stands elsewhere in this read in another split, where it stays"
+            if self._several:
+                detail += f"; to have it in {record.split}, name its source above the other in siftline.toml"
+            self.refuse(fault(record.position, "other_split", detail, record.raw), source, name)
+        elif verdict == "duplicate":
             self.counts["duplicate"] += 1
         else:
             self._held.add((source, name, *record), size=len(record.text) + len(record.metadata) + len(record.raw))

@@ -8,11 +8,13 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from features.records import Record
+from features.sources import SPLITS
 from warehouse.spool import Spool
 
 FLUSH_ROWS = 4096
 FLUSH_BYTES = 16 << 20
 CONTENT_BYTES = 32
+SPLIT_BYTES = CONTENT_BYTES + 1
 
 ITEM_SCHEMA = pa.schema(
     [
@@ -52,16 +54,18 @@ HELD_SCHEMA = pa.schema(
 )
 """A `Record` with its source and file."""
 
-Verdict = Literal["stored", "duplicate", "conflict", "held"]
+SPLIT_CODES = {split: bytes([number]) for number, split in enumerate(SPLITS)}
+
+Verdict = Literal["stored", "duplicate", "conflict", "other_split", "held"]
 
 
 class Ledger:
     """Knows the stored items and decides about each record of one read.
 
     - an id that is new, or whose content, split or metadata changed since an earlier read: stored;
-    - an id that this read met before: duplicate when the content is equal, else a conflict;
+    - an id that this read met before: duplicate when content and split are equal, else a conflict or of another split;
     - a record without an id: the same under its content hash; held while another item has its content, since this read
-      may bring that item another one. What is still held at the end is a duplicate.
+      may bring that item another one. What is still held at the end is a duplicate, or of another split.
 
     Args:
         known: (item_id, content_hash, split, metadata) of every stored item.
@@ -69,26 +73,30 @@ class Ledger:
 
     def __init__(self, known: Iterable[tuple[str, str, str, str]]) -> None:
         self._held: dict[str, bytes] = {}  # as stored, or as this read gave it
-        self._holders: Counter[bytes] = Counter()  # how many items hold a content
+        self._holders: Counter[bytes] = Counter()  # how many items hold a content in a split
         self._met: set[str] = set()
         self._met_contents: set[bytes] = set()  # of records without an id whose content an item with one has
         for item_id, content_hash, split, metadata in known:
             self._hold(item_id, _fingerprint(content_hash, split, metadata))
         self._known = len(self._held)
 
-    def judge(self, record: Record) -> tuple[str, Verdict]:
-        """The item's id and what becomes of the record."""
+    def judge(self, record: Record, *, last: bool = False) -> tuple[str, Verdict]:
+        """The item's id and what becomes of the record; `last` says that the whole read is known."""
         content = bytes.fromhex(record.content_hash)
         item_id = record.content_hash if record.id is None else record.id
         held = self._held.get(item_id, b"")
         same = held.startswith(content)
-        if record.id is None and not same and content in self._holders:
-            self._met_contents.add(content)
-            return item_id, "held"
-        if item_id in self._met:  # a caller's id may look like the hash of another content; who came first keeps it
-            return item_id, "duplicate" if same else "conflict"
-        self._met.add(item_id)
         now = _fingerprint(record.content_hash, record.split, record.metadata)
+        if record.id is None and not same and self._held_by(content):
+            self._met_contents.add(content)
+            if not last:
+                return item_id, "held"
+            return item_id, "duplicate" if now[:SPLIT_BYTES] in self._holders else "other_split"
+        if item_id in self._met:  # a caller's id may look like the hash of another content; who came first keeps it
+            if not same:
+                return item_id, "conflict"
+            return item_id, "duplicate" if held.startswith(now[:SPLIT_BYTES]) else "other_split"
+        self._met.add(item_id)
         if now == held:
             return item_id, "duplicate"
         self._hold(item_id, now)
@@ -106,12 +114,16 @@ class Ledger:
         if not self._known or self.missing() < self._known:
             return 0, 0
         stored = Counter(held[:CONTENT_BYTES] for item_id, held in self._held.items() if item_id not in self._met)
-        return sum(self._holders[content] >= 2 * n for content, n in stored.items()), len(stored)
+        return sum(self._held_by(content) >= 2 * n for content, n in stored.items()), len(stored)
+
+    def _held_by(self, content: bytes) -> int:
+        """How many items hold a content."""
+        return sum(self._holders[content + code] for code in SPLIT_CODES.values())
 
     def _hold(self, item_id: str, now: bytes) -> None:
-        before, content = self._held.get(item_id, b"")[:CONTENT_BYTES], now[:CONTENT_BYTES]
+        before = self._held.get(item_id, b"")[:SPLIT_BYTES]
         self._held[item_id] = now
-        self._holders[content] += 1
+        self._holders[now[:SPLIT_BYTES]] += 1
         if before:
             self._holders[before] -= 1
             if not self._holders[before]:
@@ -157,5 +169,5 @@ class RowSpool(Spool):
 
 
 def _fingerprint(content_hash: str, split: str, metadata: str) -> bytes:
-    """The content's hash and, behind its `CONTENT_BYTES`, one of what else is kept of a record."""
-    return bytes.fromhex(content_hash) + hashlib.sha256(f"{split}\0{metadata}".encode()).digest()[:16]
+    """The content's hash, behind its `CONTENT_BYTES` the split in one, and then a hash of the metadata."""
+    return bytes.fromhex(content_hash) + SPLIT_CODES[split] + hashlib.sha256(metadata.encode()).digest()[:16]

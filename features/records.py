@@ -46,6 +46,7 @@ REASONS = {
     "gzip_bomb": "the gzip file unpacks to more than is allowed",
     "damaged_parquet": "the Parquet file cannot be read",
     "duplicate_id_conflict": "the id stands earlier in this read with another content",
+    "other_split": "the record stands elsewhere in this read in another split",
 }
 """Codes of `quarantine.reason` and what they mean."""
 

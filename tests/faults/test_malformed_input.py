@@ -83,7 +83,7 @@ def test_all_cases_in_one_read_are_quarantined_and_counts_add_up(lake: Lake, tmp
 
 def test_every_reason_has_a_case() -> None:
     covered = {reason for case in CASES.values() for _, reason, _ in case.faults}
-    elsewhere = {"truncated_gzip", "duplicate_id_conflict"}
+    elsewhere = {"truncated_gzip", "duplicate_id_conflict", "other_split"}
     assert covered | elsewhere == set(REASONS)
 
 

@@ -232,7 +232,7 @@ def test_several_sources_share_the_ids(lake: Lake, tmp_path: Path) -> None:
         SourceConfig(name="csv", path="b.csv", id="id", default_split="valid"),
     )
     result = ingest(lake, IngestConfig(root=tmp_path, classes=CLASSES, sources=sources))
-    assert result.detail == counts(4, 2, 1, 1)
+    assert result.detail == counts(4, 2, 2, 0)
     assert items(lake, "item_id, source, position, split") == [("1", "json", 1, "train"), ("2", "csv", 4, "valid")]
 
 
