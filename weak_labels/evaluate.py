@@ -152,9 +152,10 @@ def evaluate_rivals(
 
     Where there are no weak labels, labels that are all alike make no end model, and the last two are not measured.
 
-    And once all_gold: every train item of the gold file, without weak labels. A figure is measured again when its
-    basis or its labels are others than the stored ones, and removed when it cannot be measured any more (fewer labels
-    are in force, or the gold file has too few train items to pick n) or its n is left out.
+    And once all_gold: every train item of the gold file, without weak labels; not where it has fewer than are in force,
+    as a file of test records has that stand in train too. A figure is measured again when its basis or its labels are
+    others than the stored ones, and removed when it cannot be measured any more (fewer labels are in force, or the gold
+    file has too few train items to pick n) or its n is left out.
 
     Args:
         lake: the warehouse.
@@ -175,7 +176,7 @@ def evaluate_rivals(
         scored = reader.scalar("SELECT token FROM runs WHERE stage = 'evaluate' ORDER BY committed_at DESC LIMIT 1")
     inputs = ("items", "vectors", "weak_labels", "annotations", "annotator_skills", "predictions", "queue")
     more_params = {**params, "rival_seeds": config.rival_seeds, "evaluate": scored}
-    with lake.stage("rivals", version=3, inputs=inputs, params=more_params) as stage:
+    with lake.stage("rivals", version=4, inputs=inputs, params=more_params) as stage:
         if stage.done:
             return stage.result()
         learned = [
@@ -270,7 +271,7 @@ def _rivals(reader: Reader, config: EvaluateConfig, ground: Ground, sizes: Seque
             picked = {pool[place]: gold.class_of[pool[place]] for place in order}
             yield Rival(series="random", labels=n, seed=seed, with_weak_labels=True, class_of=picked)
             yield Rival(series="random_gold_only", labels=n, seed=seed, with_weak_labels=False, class_of=picked)
-    if pool:
+    if len(pool) >= max(sizes, default=1):
         everything = {item_id: gold.class_of[item_id] for item_id in pool}
         yield Rival(series="all_gold", labels=len(pool), seed=0, with_weak_labels=False, class_of=everything)
 
@@ -293,8 +294,9 @@ def _read_ground(reader: Reader, config: EvaluateConfig, end_config: EndModelCon
 def _no_gold(stage: Stage, config: EvaluateConfig, ground: Ground) -> StageResult:
     """Nothing to score is no reason to stop the stages after this one: people can be asked without figures."""
     unscored = (
-        f"no item of split '{config.split}' with a vector has a label in the gold file {config.gold}. Name a column of "
-        "splits under [[sources]], or leave `gold` out; labels of train items are for siftline import"
+        f"no item of split '{config.split}' with a vector has a label in the gold file {config.gold}. Give its records "
+        "that split under [[sources]], and take them out of other sources; or leave `gold` out; labels of train items "
+        "are for siftline import"
     )
     return stage.nothing(unscored=unscored, gold_without_item=ground.gold.without_item)
 
