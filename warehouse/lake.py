@@ -7,7 +7,7 @@ out under the warehouse's lock. Where the catalogue and the data are is `connect
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -127,7 +127,13 @@ class Lake:
             return last_token(reader, table)
 
     def stage(
-        self, name: str, *, version: int, inputs: Sequence[str], params: Mapping[str, Any] | None = None
+        self,
+        name: str,
+        *,
+        version: int,
+        inputs: Sequence[str],
+        params: Mapping[str, Any] | None = None,
+        unfinished: Callable[[Mapping[str, Any]], bool] = lambda _: False,
     ) -> Stage:
         """Begin a run of a stage on the newest snapshot; see `docs/architecture.md`.
 
@@ -136,10 +142,11 @@ class Lake:
             version: number of the stage's code; raise it when equal inputs would give another output.
             inputs: tables whose content decides the output.
             params: settings that decide the output; JSON values.
+            unfinished: whether the last commit, by its `detail`, left work that may be done now with equal inputs.
         """
         unknown = [t for t in inputs if t not in TABLE_BY_NAME]
         assert not unknown, f"stage {name} reads unknown tables {unknown}"
-        return Stage(self, name, version=version, inputs=inputs, params=params or {})
+        return Stage(self, name, version=version, inputs=inputs, params=params or {}, unfinished=unfinished)
 
     def commit_stage(
         self,

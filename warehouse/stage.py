@@ -82,7 +82,7 @@ class Stage(Reader):
         fingerprint: hash of the stage's name, version, settings and input versions.
         token: the idempotence token, a hash of the fingerprint and the stage's last token; its first 12 characters
             serve as ids of models made by this stage.
-        done: the stage's last commit had this fingerprint, so there is nothing to do.
+        done: the stage's last commit had this fingerprint and left nothing, so there is nothing to do.
         previous: token of the stage's last commit; empty before the first.
         last_detail: what the stage's last commit told in its `detail`; empty before the first.
     """
@@ -95,6 +95,7 @@ class Stage(Reader):
         version: int,
         inputs: Sequence[str],
         params: Mapping[str, Any],
+        unfinished: Callable[[Mapping[str, Any]], bool],
     ) -> None:
         super().__init__(lake.new_cursor(begin=True), begun=True)
         self.lake = lake
@@ -116,7 +117,7 @@ class Stage(Reader):
         previous, fingerprint, detail = row[len(tables) :]
         self.previous = str(previous or "")
         self.last_detail: dict[str, Any] = json.loads(detail) if detail else {}
-        self.done = fingerprint == self.fingerprint
+        self.done = fingerprint == self.fingerprint and not unfinished(self.last_detail)
         # The stage's last commit is part of the token: a setting that is changed and changed back is work again.
         after = {"fingerprint": self.fingerprint, "after": self.previous}
         self.token = self.previous if self.done else hash_token(after)

@@ -3,13 +3,14 @@
 Work is done only for items and functions that have not met (see `weak_labels.reach`), batch by batch from the lake,
 several batches side by side. A fault is stored as a fault and leaves no vote; it is tried again by the next run that
 has new input, so `lf_faults` always holds exactly the faults in force. A function with too many faults is switched
-off for the run: its votes go, the other functions stay.
+off for the run: its votes go, the other functions stay. One that asks a language model is tried again by every run: its
+service may be back, and a limit of its cost may be another one.
 """
 
 import functools
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -141,7 +142,12 @@ def _vote_in_turn(
         "min_faults": config.min_faults,
     }
     inputs = ("items", "vectors") if needs_vectors else ("items",)
-    with lake.stage("vote", version=2, inputs=inputs, params=params) as stage:
+    asking = {function.name for function in functions if function.kind == "prompt"}
+
+    def unfinished(last: Mapping[str, Any]) -> bool:
+        return not asking.isdisjoint(last.get("switched_off", ()))
+
+    with lake.stage("vote", version=2, inputs=inputs, params=params, unfinished=unfinished) as stage:
         if stage.done:
             return stage.result()
         reach = Reach(stage, asked, config.encoder_id, needs_vectors=needs_vectors)
@@ -157,8 +163,6 @@ def _vote_in_turn(
                 *fault_writes(stage, ballots, any_stored=reach.any_in_faults),
                 *reach.writes(log.new_inputs(), off, [len(ballot.faults) for ballot in ballots]),
             ]
-            if not writes:
-                return stage.nothing(items=log.count)
             detail: dict[str, Any] = {
                 "read": stage.input_versions,
                 "items": log.count,
@@ -171,6 +175,8 @@ def _vote_in_turn(
             if detail["switched_off"]:
                 told = sorted(f"{ballot.function.name} ({ballot.off})" for ballot in ballots if ballot.off)
                 detail["advice"] = f"Switched off, their votes do not count: {'; '.join(told)}"
+            if not writes:
+                return stage.nothing(**detail)
             return stage.commit(writes, rows_read=log.count, detail=detail, in_turn=True)
 
 

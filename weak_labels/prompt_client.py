@@ -140,7 +140,7 @@ class _RunClock:
             raise NotAVote(
                 "timeout",
                 f"the time limit of {self._limit_s:g} s for the answers of one run is reached. The answers so far are "
-                "kept, and the next run with new input goes on from there; run_limit_s in [weak_labels.prompt] sets it",
+                "kept, and the next run goes on from there; run_limit_s in [weak_labels.prompt] sets it",
             )
         return left_s
 

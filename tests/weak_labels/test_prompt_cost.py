@@ -287,3 +287,22 @@ def test_an_answer_that_trickles_in_is_given_up(service: Service, tmp_path: Path
         with pytest.raises(NotAVote, match="last with ReadTimeout"):
             client.ask("tiny", "q", ["a goal"])
         assert client.spent() == (1, pytest.approx((len("q") + len("a goal") + 64) / 1e6))  # it may have been charged
+
+
+def test_a_function_that_a_limit_or_an_absent_service_switched_off_is_asked_again_by_the_next_run(
+    lake: Lake, service: Service, tmp_path: Path
+) -> None:
+    add_items(lake, {f"i{n}": f"goal {n}" for n in range(5)})
+    given = settings(service, tmp_path, max_requests=3, parallel=1)
+    assert run(lake, given).detail["switched_off"] == ["asks"]
+    still = run(lake, given)
+    assert not still.committed
+    assert "max_requests in [weak_labels.prompt]" in still.detail["advice"]
+    assert (len(service.requests), votes(lake)) == (3, {})
+    given = dataclasses.replace(given, max_requests=100, attempts=1)
+    service.failures = [(503, {}, b"")]
+    assert run(lake, given).detail["switched_off"] == ["asks"]
+    assert run(lake, given).detail["switched_off"] == []
+    assert len(votes(lake)) == 5
+    assert len(service.requests) == 6  # each text once, and the one that failed
+    assert not run(lake, given).committed
