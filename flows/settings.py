@@ -146,6 +146,7 @@ class PromptSection(Section):
     """Seconds that one run may wait for answers in all; 0 for no limit."""
     attempts: int = Field(default=4, ge=1)
     parallel: int = Field(default=4, ge=1)
+    max_answer_tokens: int = Field(default=16, ge=1)
 
 
 class WeakLabelsSection(Section):

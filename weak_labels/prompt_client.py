@@ -20,12 +20,11 @@ from typing import Any, Self
 import httpx
 
 from warehouse import SettingsError
-from warehouse.address import is_plain_address
+from warehouse.address import is_own, is_plain_address
 from weak_labels.calls import NotAVote
 from weak_labels.paid_answers import PaidAnswers
 from weak_labels.prompt import Refused
 
-MAX_ANSWER_TOKENS = 16
 _MAX_BODY_BYTES = 1 << 20
 _UNPACKED = frozenset({"gzip", "deflate", "identity"})
 """Packed once by one of these, what is read at a time grows a thousandfold at most."""
@@ -65,6 +64,7 @@ class PromptConfig:
             default is more than `max_requests` take at `requests_per_minute`, so it ends what is ill, not what is slow.
         attempts: tries of one request.
         parallel: requests in flight at once.
+        max_answer_tokens: longest answer; a model that thinks first needs some hundreds.
     """
 
     url: str
@@ -79,6 +79,7 @@ class PromptConfig:
     run_limit_s: float = 14_400.0
     attempts: int = 4
     parallel: int = 4
+    max_answer_tokens: int = 16
 
     def __post_init__(self) -> None:
         if not is_plain_address(self.url):  # not repeated: it may hold a password
@@ -90,7 +91,7 @@ class PromptConfig:
             raise SettingsError(
                 "SIFTLINE_PROMPT_API_KEY holds a blank, a line end or a character that is not ASCII; copy it again."
             )
-        for name in ("requests_per_minute", "timeout_s", "attempts", "parallel"):
+        for name in ("requests_per_minute", "timeout_s", "attempts", "parallel", "max_answer_tokens"):
             if getattr(self, name) <= 0:
                 raise SettingsError(f"The prompt setting {name} is {getattr(self, name)}; it must be above 0.")
         for name in ("limit", "price_in", "price_out", "max_requests", "run_limit_s"):
@@ -149,7 +150,7 @@ class PromptClient:
     """Asks the endpoint, or the cache. Safe to use from several threads; a context manager.
 
     Raises:
-        SettingsError: the cache cannot be opened.
+        SettingsError: the cache cannot be opened, or the proxy that the environment names cannot be used.
     """
 
     def __init__(self, config: PromptConfig) -> None:
@@ -161,7 +162,24 @@ class PromptClient:
         self._clock = _RunClock(config.run_limit_s)
         headers = {"Accept-Encoding": "gzip, deflate"}
         headers |= {"Authorization": f"Bearer {config.api_key}"} if config.api_key else {}
-        self._http = httpx.Client(timeout=config.timeout_s, headers=headers, follow_redirects=False, trust_env=False)
+        self._slots = threading.BoundedSemaphore(config.parallel)  # of all threads that ask, not of each
+        self._form: dict[str, object] = {"temperature": 0, "max_tokens": config.max_answer_tokens}
+        try:
+            self._http = httpx.Client(
+                timeout=config.timeout_s,
+                headers=headers,
+                follow_redirects=False,
+                trust_env=not is_own(config.url),  # no proxy can reach this machine's own addresses
+                verify=httpx.create_ssl_context(),
+            )
+        except (ImportError, ValueError, httpx.InvalidURL) as error:
+            self._paid.close()
+            # What is taken for a wrong port is the beginning of a password that holds a slash.
+            why = "it is no address" if isinstance(error, httpx.InvalidURL) else error
+            raise SettingsError(
+                f"The proxy that the environment names cannot be used ({why}). Give HTTP_PROXY, HTTPS_PROXY and "
+                "ALL_PROXY an address that begins with http://, or unset them."
+            ) from error
 
     def __enter__(self) -> Self:
         return self
@@ -183,7 +201,7 @@ class PromptClient:
     ) -> list[str | Refused]:
         """Answers of a model to an instruction about each text, from the cache where they are there.
 
-        Once `stop` is set no further request is made; the texts left get a `Refused`.
+        Once `stop` is set no further request is made; the texts left get a `Refused`. An interrupt sets it.
 
         Raises:
             NotAVote: a limit of cost, requests or time is reached, or the service is away; what was answered is kept.
@@ -193,19 +211,22 @@ class PromptClient:
         failed = threading.Event()
 
         def one(text: str) -> str | Refused:
-            if stop.is_set() or failed.is_set():
-                return _NOT_ASKED
-            try:
-                return self._one(model, instruction, text, stop)
-            except NotAVote:
-                failed.set()
-                raise
+            with self._slots:
+                if stop.is_set() or failed.is_set():
+                    return _NOT_ASKED
+                try:
+                    return self._one(model, instruction, text, stop)
+                except NotAVote:
+                    failed.set()
+                    raise
 
         with self._clock.waiting(), ThreadPoolExecutor(self.config.parallel) as pool:
             try:
                 answer_of = dict(zip(unique, pool.map(one, unique), strict=True))
-            except BaseException:  # such as Ctrl-C
-                failed.set()
+            except NotAVote:
+                raise
+            except BaseException:  # such as Ctrl-C: who waits for a turn or a busy service waits no longer
+                stop.set()
                 raise
         return [answer_of[text] for text in texts]
 
@@ -214,21 +235,20 @@ class PromptClient:
         return self._paid.spent()
 
     def _one(self, model: str, instruction: str, text: str, stop: threading.Event) -> str | Refused:
-        key = hashlib.sha256(json.dumps([model, instruction, text]).encode("utf-8", "surrogatepass")).hexdigest()
-        if (known := self._paid.answer(key)) is not None:
-            return known
+        key = _key(model, instruction, text)
+        cut_key = _key(model, instruction, text, self.config.max_answer_tokens)
+        for place in (key, cut_key):
+            if (known := self._paid.answer(place)) is not None:
+                return known
         # A token is at least a byte, so this is never less than the real cost.
         sent = len(instruction.encode()) + len(text.encode("utf-8", "surrogatepass")) + _OVERHEAD_TOKENS
-        most = self._cost(sent, MAX_ANSWER_TOKENS)
-        body = {
-            "model": model,
-            "temperature": 0,
-            "max_tokens": MAX_ANSWER_TOKENS,
-            "messages": [{"role": "system", "content": instruction}, {"role": "user", "content": text}],
-        }
+        most = self._cost(sent, self.config.max_answer_tokens)
+        messages = [{"role": "system", "content": instruction}, {"role": "user", "content": text}]
         problem = ""
-        for attempt in range(self.config.attempts):
+        attempt = 0
+        while True:
             self._clock.left_s()
+            form = self._form
             request = self._paid.reserve(most)
             cost: float | None = None  # no request is made yet
             wait_s = min(_LONGEST_WAIT_S, 0.5 * 2**attempt)
@@ -236,11 +256,15 @@ class PromptClient:
                 if self._take_turn(stop):
                     return _NOT_ASKED
                 cost = most
-                status, headers, content = self._post(body)
+                status, headers, content = self._post({"model": model, **form, "messages": messages})
                 if status in _RETRIED:
                     cost = 0.0
                     problem = f"HTTP {status}{self._because(content)}"
                     wait_s = _retry_after(headers, wait_s)
+                elif status == 400 and (other := _other_form(form, content)):
+                    cost = 0.0
+                    self._form = other
+                    continue
                 elif 400 <= status < 500 and status not in (401, 403, 404):
                     cost = 0.0
                     return Refused(f"HTTP {status}: {self._said(content.decode('utf-8', 'replace'))}")
@@ -249,19 +273,28 @@ class PromptClient:
                     what = _ASKED_FOR.get(status, "is it the base of an OpenAI-compatible service, such as .../v1?")
                     raise NotAVote("raised", f"{self._address} answered HTTP {status}{self._because(content)}: {what}")
                 else:
-                    answer, tokens = _read(content)
+                    answer, tokens, is_cut = _read(content)
                     answer = self._without_key(answer)
                     cost = most if tokens is None else self._cost(*tokens)
-                    self._paid.keep(key, answer, cost)
+                    # One that was cut off is asked for again once it may be longer.
+                    self._paid.keep(cut_key if is_cut else key, answer, cost)
                     return answer
             except httpx.RequestError as error:  # also of a body that cannot be unpacked
-                problem = type(error).__name__  # it may have been answered and charged: the full cost stays
+                if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+                    cost = None  # it was not sent
+                # Else it may have been answered and charged: the full cost stays.
+                problem = f"{type(error).__name__}{self._because(str(error).encode())}"
+                if "CERTIFICATE_VERIFY_FAILED" in problem:
+                    problem += ". Set SSL_CERT_FILE to a file with your authority's certificate"
             except ValueError as error:
                 said = self._said(str(error))
                 raise NotAVote("raised", f"{self.config.url} did not answer as a chat completion: {said}") from None
             finally:
                 self._paid.settle(request, cost)
-            if attempt + 1 < self.config.attempts and stop.wait(min(wait_s, self._clock.left_s())):
+            attempt += 1
+            if attempt == self.config.attempts:
+                break
+            if stop.wait(min(wait_s, self._clock.left_s())):
                 return _NOT_ASKED
         raise NotAVote(
             "raised",
@@ -313,16 +346,39 @@ class PromptClient:
         return (sent * self.config.price_in + answered * self.config.price_out) / 1e6
 
 
-def _read(content: bytes) -> tuple[str, tuple[int, int] | None]:
-    """The answer, empty where the model gave none, and the tokens sent and answered where they are told.
+def _key(*asked: object) -> str:
+    """What an answer is kept under."""
+    return hashlib.sha256(json.dumps(asked).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _other_form(form: Mapping[str, object], content: bytes) -> dict[str, object] | None:
+    """The form of requests without what a service says it does not take; None where it says something else.
+
+    Of OpenAI's models those that think take no `max_tokens` and no `temperature`.
+    """
+    try:
+        wrong = json.loads(content)["error"]["param"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+    if wrong not in ("temperature", "max_tokens") or wrong not in form:
+        return None
+    other = {name: value for name, value in form.items() if name != wrong}
+    return other | {"max_completion_tokens": form["max_tokens"]} if wrong == "max_tokens" else other
+
+
+def _read(content: bytes) -> tuple[str, tuple[int, int] | None, bool]:
+    """The answer, empty where the model gave none, the tokens sent and answered where they are told, and whether the
+    answer was cut off at the most tokens.
 
     Raises:
         ValueError: it is no chat completion.
     """
     try:
         value = json.loads(content)
-        answer = value["choices"][0]["message"]["content"]
+        choice = value["choices"][0]
+        answer = choice["message"].get("content")
         answer = "" if answer is None else answer  # a refusal, or thoughts that used up the tokens
+        is_cut = choice.get("finish_reason") == "length"
         usage = value.get("usage") or {}
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(content.decode("utf-8", "replace")) from error
@@ -330,8 +386,8 @@ def _read(content: bytes) -> tuple[str, tuple[int, int] | None]:
         raise ValueError(f"its content is {answer!r}")
     sent, answered = usage.get("prompt_tokens"), usage.get("completion_tokens")
     if type(sent) is int and type(answered) is int and min(sent, answered) >= 0 and max(sent, answered) <= _MOST_TOKENS:
-        return answer, (sent, answered)
-    return answer, None
+        return answer, (sent, answered), is_cut
+    return answer, None, is_cut
 
 
 def _retry_after(headers: httpx.Headers, otherwise_s: float) -> float:

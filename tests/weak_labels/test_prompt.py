@@ -13,7 +13,7 @@ from tests.weak_labels.lf_helpers import CLASSES, add_items, batch, config, faul
 from warehouse import Lake, SettingsError
 from weak_labels import prompt
 from weak_labels.apply import vote
-from weak_labels.calls import NotAVote, call_function
+from weak_labels.calls import MISSING, NotAVote, call_function
 from weak_labels.prompt_client import PromptClient
 
 
@@ -62,12 +62,96 @@ def test_an_answer_that_is_none_of_those_asked_for_is_a_fault_of_its_item(
         ({"yes!": "sports", "no": None}, "yes", 0),
         ({"yes": "sports", "no": None}, "**Yes** .", 0),
         ({"a b.": "sports", "!": None}, "!", -1),
+        ({"yes": "sports", "no": None}, "```text\nyes\n```", 0),
+        ({"yes": "sports", "no": None}, "«yes»", 0),
+        ({"café": "sports", "no": None}, "Cafe\u0301.", 0),
     ],
 )
 def test_an_answer_may_have_signs_around_it(answers: dict[str, str | None], answered: str, voted: int) -> None:
     asked = prompt("What?", answers, model="tiny", name="asks")
     outcome = call_function(asked, batch(["x"], ask=lambda *_: [answered]))
     assert (outcome.votes.tolist(), outcome.faults) == ([voted], [])
+
+
+SPAM = prompt("What?", {"spam": "sports", "not spam": None}, model="tiny", name="asks")
+
+
+@pytest.mark.parametrize(
+    ("answered", "voted"),
+    [
+        ("Spam, as it sells something.", 0),
+        ("Not spam.\n\nThe text is a greeting", -1),
+        ("Answer: spam", 0),
+        ("<think>\n\n</think>\n\nnot spam", -1),
+        ("It is no spam, not spam</think>spam", 0),
+    ],
+)
+def test_words_around_an_answer_are_left_aside(answered: str, voted: int) -> None:
+    outcome = call_function(SPAM, batch(["x"], ask=lambda *_: [answered]))
+    assert (outcome.votes.tolist(), outcome.faults) == ([voted], [])
+
+
+@pytest.mark.parametrize(
+    "answered",
+    ["Spam, not spam", "Spam or not spam", "It is not spam", "Spam? Hardly", "spam: 0.1", "Spammers wrote it.", "hm"],
+)
+def test_words_that_name_no_single_answer_first_are_a_fault(answered: str) -> None:
+    outcome = call_function(SPAM, batch(["x"], ask=lambda *_: [answered]))
+    assert outcome.votes.tolist() == [MISSING]
+    assert outcome.faults[0].detail == f"the model answered {answered!r}, not one of: spam, not spam"
+
+
+@pytest.mark.parametrize("answered", ["", "<think>The text speaks of"])
+def test_a_model_that_did_not_finish_thinking_is_told_with_the_way_out(answered: str) -> None:
+    outcome = call_function(SPAM, batch(["x"], ask=lambda *_: [answered]))
+    assert "needs a larger max_answer_tokens" in outcome.faults[0].detail
+
+
+def test_a_message_without_content_is_an_empty_answer(service: Service, tmp_path: Path) -> None:
+    service.failures = [(200, {}, b'{"choices": [{"message": {"role": "assistant", "tool_calls": []}}]}')]
+    with PromptClient(settings(service, tmp_path)) as client:
+        assert client.ask("tiny", "question", ["a goal"]) == [""]
+
+
+def test_an_answer_that_was_cut_off_is_asked_for_again_once_it_may_be_longer(service: Service, tmp_path: Path) -> None:
+    cut = {"choices": [{"finish_reason": "length", "message": {"content": "<think>Well"}}]}
+    service.failures = [(200, {}, json.dumps(cut).encode())]
+    for tokens, asked in ((16, 1), (16, 1), (500, 2), (500, 2), (16, 2)):
+        with PromptClient(settings(service, tmp_path, max_answer_tokens=tokens)) as client:
+            assert client.ask("tiny", "question", ["a goal"]) == ["<think>Well" if asked == 1 else "Yes."]
+        assert len(service.requests) == asked
+    assert [body["max_tokens"] for body in service.requests] == [16, 500]
+
+
+def test_a_model_that_takes_neither_max_tokens_nor_a_temperature_is_asked_without(
+    service: Service, tmp_path: Path
+) -> None:
+    said = [{"error": {"message": f"{name} is not supported", "param": name}} for name in ("max_tokens", "temperature")]
+    service.failures = [(400, {}, json.dumps(error).encode()) for error in said]
+    with PromptClient(settings(service, tmp_path, parallel=1, attempts=1)) as client:
+        assert client.ask("tiny", "question", ["a goal", "an atom"]) == ["Yes.", "no"]
+    assert len(service.requests) == 4
+    for body in service.requests[2:]:
+        assert body.keys() == {"model", "messages", "max_completion_tokens"}
+        assert body["max_completion_tokens"] == 16
+
+
+def test_a_proxy_of_the_environment_stands_before_a_service_elsewhere(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", service.url.removesuffix("/v1"))
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    given = dataclasses.replace(settings(service, tmp_path), url="http://models.invalid/v1")
+    with PromptClient(given) as client:
+        assert client.ask("tiny", "question", ["a goal"]) == ["Yes."]
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    with PromptClient(settings(service, tmp_path)) as client:
+        assert client.ask("tiny", "question", ["an atom"]) == ["no"]
+    monkeypatch.setenv("HTTP_PROXY", "ftp://me:canary@host")
+    with pytest.raises(SettingsError, match="proxy that the environment names") as raised:
+        PromptClient(given)
+    assert "canary" not in str(raised.value)
 
 
 def test_a_text_that_the_service_refuses_is_a_fault_of_its_item(lake: Lake, service: Service, tmp_path: Path) -> None:
@@ -199,7 +283,10 @@ def test_a_service_that_is_away_is_tried_and_then_named(service: Service, tmp_pa
     given = dataclasses.replace(settings(service, tmp_path), url="http://127.0.0.1:9/v1", attempts=2)
     assert run(lake, given).detail["switched_off"] == ["asks"]
     with lake.read() as reader:
-        assert "failed 2 times" in reader.scalar("SELECT detail FROM lf_faults WHERE fault = 'switched_off'")
+        told = reader.scalar("SELECT detail FROM lf_faults WHERE fault = 'switched_off'")
+    assert "failed 2 times, last with ConnectError ([Errno" in told
+    with PromptClient(given) as client:
+        assert client.spent() == (0, 0)  # nothing was sent
 
 
 def test_without_a_service_a_prompt_function_is_refused(lake: Lake) -> None:

@@ -9,6 +9,8 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 
@@ -153,6 +155,47 @@ def test_requests_keep_to_the_rate(service: Service, tmp_path: Path) -> None:
     assert service.times[-1] - service.times[0] >= 0.25  # four turns, a tenth of a second apart
 
 
+def test_all_who_ask_together_have_only_so_many_requests_in_flight(service: Service, tmp_path: Path) -> None:
+    lock, flying, most = threading.Lock(), 0, 0
+
+    def answer(text: str) -> str:
+        nonlocal flying, most
+        with lock:
+            flying += 1
+            most = max(most, flying)
+        time.sleep(0.05)
+        with lock:
+            flying -= 1
+        return "Yes."
+
+    service.answer = answer
+    with PromptClient(settings(service, tmp_path, parallel=2)) as client, ThreadPoolExecutor(4) as pool:
+        texts = [[f"{batch} {number}" for number in range(4)] for batch in range(4)]
+        assert list(pool.map(lambda batch: client.ask("tiny", "q", batch), texts)) == [["Yes."] * 4] * 4
+    assert most == 2
+
+
+def test_an_interrupt_ends_the_wait_for_a_busy_service(service: Service, tmp_path: Path) -> None:
+    service.failures = [(429, {"retry-after": "60"}, b"")] * 20
+    stop = threading.Event()  # as the preview gives none, it is only looked at
+    main = threading.get_ident()
+
+    def interrupt() -> None:
+        while not service.requests:
+            time.sleep(0.01)
+        time.sleep(0.3)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with PromptClient(settings(service, tmp_path, run_limit_s=20.0, attempts=2)) as client:
+        with pytest.raises(KeyboardInterrupt):
+            client.ask("tiny", "q", [f"text {number}" for number in range(8)], stop)
+        assert stop.is_set()
+    thread.join()
+    assert len(service.requests) <= 4
+
+
 def test_after_the_last_attempt_nobody_waits(service: Service, tmp_path: Path) -> None:
     service.failures = [(429, {"retry-after": "60"}, b"")]
     with PromptClient(settings(service, tmp_path, attempts=1, run_limit_s=5.0)) as client:
@@ -229,6 +272,7 @@ def test_a_request_is_broken_off_when_the_time_of_the_run_is_over(service: Servi
         {"attempts": 0},
         {"timeout_s": 0},
         {"run_limit_s": -1},
+        {"max_answer_tokens": 0},
     ],
 )
 def test_wrong_settings_are_refused(wrong: dict[str, object], tmp_path: Path) -> None:
