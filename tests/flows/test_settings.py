@@ -197,6 +197,7 @@ def test_every_setting_of_the_language_model_arrives(tmp_path: Path, monkeypatch
         "run_limit_s": 12.0,
         "attempts": 2,
         "parallel": 2,
+        "max_answer_tokens": 300,
     }
     section = "\n".join(f"{name} = {value!r}" for name, value in given.items())
     client = Project(write(tmp_path, GOOD + f"[weak_labels.prompt]\n{section}")).prompt_client
