@@ -7,6 +7,7 @@ import pytest
 
 import active.label_studio
 from active.label_studio import LabelStudioService
+from active.label_studio_connection import condition
 from active.service import Task
 from flows.studio import StudioInfo
 from tests.studio import CLASSES, api, make_tasks, project_of
@@ -99,9 +100,9 @@ def test_a_task_deleted_between_two_pages_hides_no_other(
     monkeypatch.setattr(active.label_studio, "PAGE", 5)
     tasks = make_tasks(17)
     ids = project.push(tasks)
-    listing: Iterator[dict[str, Any]] = project._tasks(
-        [active.label_studio._condition("id", "greater", "Number", 0)], "id,data"
-    )  # pyright: ignore[reportPrivateUsage]
+    listing: Iterator[dict[str, Any]] = project._tasks(  # pyright: ignore[reportPrivateUsage]
+        [condition("id", "greater", "Number", 0)], "id,data"
+    )
     seen = [str(next(listing)["id"])]
     project.withdraw([ids["item-0"], ids["item-1"]])
     seen += [str(found["id"]) for found in listing]
