@@ -220,7 +220,7 @@ def test_a_question_starts_without_the_packages_that_do_the_work(project: Path) 
         (["export", "training-set", "--output", "{tmp}/x", "--where", " \n"], "leave --where out for all rows"),
         (["lf", "report", "--where", ""], "leave --where out for all rows"),
         (["lf", "preview", "{tmp}/no.py"], "no.py. Name a file of labeling functions, or leave it out."),
-        (["run", "--annotator", "simulated"], "id and label (Parquet, CSV or JSONL)"),
+        (["run", "--annotator", "simulated"], "id or text, and label (Parquet, CSV, JSON or JSONL)"),
     ],
 )
 def test_a_wrong_request_is_told_and_writes_nothing(
