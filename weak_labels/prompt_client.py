@@ -19,7 +19,7 @@ from typing import Any, Self
 
 import httpx
 
-from warehouse import SettingsError
+from warehouse import ServiceError, SettingsError
 from warehouse.address import is_own, is_plain_address
 from weak_labels.calls import NotAVote
 from weak_labels.paid_answers import PaidAnswers
@@ -33,6 +33,7 @@ _OVERHEAD_TOKENS = 64  # of the messages' frame
 _RETRIED = (408, 409, 425, 429, 500, 502, 503, 504)
 _ASKED_FOR = {
     401: "it takes no request without its key; set SIFTLINE_PROMPT_API_KEY",
+    402: "the account there has no credit left; the answers so far are kept, run again once it has",
     403: "it refuses the key in SIFTLINE_PROMPT_API_KEY, or that key may not use the model",
     404: "does it have the model that the function names, and does url in [weak_labels.prompt] end before "
     "/chat/completions?",
@@ -155,7 +156,9 @@ class PromptClient:
 
     def __init__(self, config: PromptConfig) -> None:
         self.config = config
-        self._address = config.url.rstrip("/") + "/chat/completions"
+        self._base = config.url.rstrip("/")
+        self._address = f"{self._base}/chat/completions"
+        self._answered = 0  # texts, of all threads
         self._paid = PaidAnswers(config.cache, config.limit, config.max_requests)
         self._lock = threading.Lock()
         self._next_at = 0.0
@@ -234,6 +237,31 @@ class PromptClient:
         """As `PaidAnswers.spent`."""
         return self._paid.spent()
 
+    def account(self) -> str:
+        """What was spent, and of what, in words."""
+        requests, cost = self.spent()
+        told = f"Requests to the language model: {requests:,} of at most {self.config.max_requests:,}"
+        priced = self.config.price_in or self.config.price_out
+        return f"{told}, for {cost:.4f} of at most {self.config.limit:g}" if priced else told
+
+    def check(self) -> None:
+        """Ask the endpoint which models it has, which costs nothing; one without such a list is well too.
+
+        Raises:
+            ServiceError: it does not answer, or not with this key.
+        """
+        try:
+            status, _, content = self._send("GET", f"{self._base}/models")
+        except (httpx.RequestError, ValueError) as error:
+            why = f"{type(error).__name__}{self._because(str(error).encode())}"
+            raise ServiceError(
+                f"{self.config.url} in [weak_labels.prompt] does not answer: {why}. Functions by `prompt` need it."
+            ) from None
+        if status in (401, 403):
+            raise ServiceError(
+                f"{self.config.url} answered HTTP {status}{self._because(content)}: {_ASKED_FOR[status]}"
+            )
+
     def _one(self, model: str, instruction: str, text: str, stop: threading.Event) -> str | Refused:
         key = _key(model, instruction, text)
         cut_key = _key(model, instruction, text, self.config.max_answer_tokens)
@@ -244,8 +272,8 @@ class PromptClient:
         sent = len(instruction.encode()) + len(text.encode("utf-8", "surrogatepass")) + _OVERHEAD_TOKENS
         most = self._cost(sent, self.config.max_answer_tokens)
         messages = [{"role": "system", "content": instruction}, {"role": "user", "content": text}]
-        problem = ""
-        attempt = 0
+        problem, status = "", 0
+        attempt, answered = 0, self._answered
         while True:
             self._clock.left_s()
             form = self._form
@@ -255,9 +283,14 @@ class PromptClient:
             try:
                 if self._take_turn(stop):
                     return _NOT_ASKED
-                cost = most
-                status, headers, content = self._post({"model": model, **form, "messages": messages})
-                if status in _RETRIED:
+                cost, status = most, 0
+                body = {"model": model, **form, "messages": messages}
+                status, headers, content = self._send("POST", self._address, body)
+                no_credit = status == 429 and b'"insufficient_quota"' in content  # as OpenAI says it
+                if what := _ASKED_FOR.get(402 if no_credit else status):
+                    cost = 0.0
+                    raise NotAVote("raised", f"{self._address} answered HTTP {status}{self._because(content)}: {what}")
+                elif status in _RETRIED:
                     cost = 0.0
                     problem = f"HTTP {status}{self._because(content)}"
                     wait_s = _retry_after(headers, wait_s)
@@ -265,12 +298,12 @@ class PromptClient:
                     cost = 0.0
                     self._form = other
                     continue
-                elif 400 <= status < 500 and status not in (401, 403, 404):
+                elif 400 <= status < 500:
                     cost = 0.0
                     return Refused(f"HTTP {status}: {self._said(content.decode('utf-8', 'replace'))}")
                 elif status != 200:
                     cost = 0.0
-                    what = _ASKED_FOR.get(status, "is it the base of an OpenAI-compatible service, such as .../v1?")
+                    what = "is it the base of an OpenAI-compatible service, such as .../v1?"
                     raise NotAVote("raised", f"{self._address} answered HTTP {status}{self._because(content)}: {what}")
                 else:
                     answer, tokens, is_cut = _read(content)
@@ -278,6 +311,7 @@ class PromptClient:
                     cost = most if tokens is None else self._cost(*tokens)
                     # One that was cut off is asked for again once it may be longer.
                     self._paid.keep(cut_key if is_cut else key, answer, cost)
+                    self._answered += 1
                     return answer
             except httpx.RequestError as error:  # also of a body that cannot be unpacked
                 if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
@@ -296,16 +330,20 @@ class PromptClient:
                 break
             if stop.wait(min(wait_s, self._clock.left_s())):
                 return _NOT_ASKED
+        if status == 500 and self._answered > answered:
+            return Refused(f"{problem}, each of {attempt} times, while other texts were answered")
         raise NotAVote(
             "raised",
             f"{self.config.url} failed {self.config.attempts} times, last with {problem}; the answers so far are kept, "
             "run again later",
         )
 
-    def _post(self, body: Mapping[str, Any]) -> tuple[int, httpx.Headers, bytes]:
+    def _send(
+        self, method: str, address: str, body: Mapping[str, Any] | None = None
+    ) -> tuple[int, httpx.Headers, bytes]:
         timeout_s = min(self.config.timeout_s, self._clock.left_s())
         ends = time.monotonic() + timeout_s
-        with self._http.stream("POST", self._address, json=body, timeout=timeout_s) as response:
+        with self._http.stream(method, address, json=body, timeout=timeout_s) as response:
             packed = response.headers.get_list("content-encoding", split_commas=True)
             if len(packed) > 1 or not _UNPACKED.issuperset(packed):
                 raise ValueError(f"it is packed as {', '.join(packed)[:80]}, which may unpack to any size")
@@ -377,6 +415,8 @@ def _read(content: bytes) -> tuple[str, tuple[int, int] | None, bool]:
         value = json.loads(content)
         choice = value["choices"][0]
         answer = choice["message"].get("content")
+        if isinstance(answer, list):  # of parts, of which some are thoughts
+            answer = "".join(part["text"] for part in answer if part["type"] == "text")
         answer = "" if answer is None else answer  # a refusal, or thoughts that used up the tokens
         is_cut = choice.get("finish_reason") == "length"
         usage = value.get("usage") or {}

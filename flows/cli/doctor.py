@@ -46,6 +46,7 @@ def check_all(root: Path) -> int:
         _sources,
         _gold,
         _encoder,
+        _language_model,
         _disk,
         _prefect,
         _label_studio,
@@ -66,9 +67,9 @@ def _guarded(check: Callable[[Path], Iterator[Finding]], root: Path) -> list[Fin
     try:
         return list(check(root))
     except (SiftlineError, EngineError) as error:
-        return [Finding(check.__name__.strip("_"), False, str(error))]
+        return [Finding(check.__name__.strip("_").replace("_", " "), False, str(error))]
     except OSError as error:
-        return [Finding(check.__name__.strip("_"), False, of_the_system(error))]
+        return [Finding(check.__name__.strip("_").replace("_", " "), False, of_the_system(error))]
 
 
 def _python(_: Path) -> Iterator[Finding]:
@@ -112,6 +113,14 @@ def _encoder(root: Path) -> Iterator[Finding]:
     words = f"{encoder.encoder_id} answers; device {device}, {counted(torch.get_num_threads(), 'thread')}"
     slower = "" if device != "CPU" or load_library() else f". It could be faster: {MISSING}"
     yield Finding("encoder", True, words + slower)
+
+
+def _language_model(root: Path) -> Iterator[Finding]:
+    project = _opened(root)
+    if project is not None and project.prompt_client is not None:
+        project.prompt_client.check()
+        words = f"{project.prompt_client.config.url} answers. {project.prompt_client.account()}"
+        yield Finding("language model", True, words)
 
 
 def _disk(root: Path) -> Iterator[Finding]:

@@ -28,6 +28,7 @@ class Service(ThreadingHTTPServer):
         self.failures: list[tuple[int, dict[str, str], bytes]] = []
         self.takes_s = 0.0
         self.trickles_s = 0.0
+        self.fails_on: str | None = None
         self.answer = lambda text: "Yes." if "goal" in text else "no"
 
     @property
@@ -38,6 +39,12 @@ class Service(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     server: Service
 
+    def do_GET(self) -> None:
+        failed = self.server.failures.pop(0)[0] if self.server.failures else 0
+        self.send_response(failed or (200 if self.path == "/v1/models" else 404))
+        self.send_header("content-length", "0")
+        self.end_headers()
+
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.server.requests.append(body)
@@ -47,6 +54,8 @@ class Handler(BaseHTTPRequestHandler):
         status, headers, content = 200, {}, b""
         if self.server.failures:
             status, headers, content = self.server.failures.pop(0)
+        elif body["messages"][-1]["content"] == self.server.fails_on:
+            status = 500
         else:
             answer = self.server.answer(body["messages"][-1]["content"])
             usage = {"prompt_tokens": 40, "completion_tokens": 2}

@@ -10,7 +10,7 @@ import pytest
 from tests.lakes import copy_of
 from tests.weak_labels.chat_service import ASKS, TEXTS, Service, run, settings
 from tests.weak_labels.lf_helpers import CLASSES, add_items, batch, config, faults, votes
-from warehouse import Lake, SettingsError
+from warehouse import Lake, ServiceError, SettingsError
 from weak_labels import prompt
 from weak_labels.apply import vote
 from weak_labels.calls import MISSING, NotAVote, call_function
@@ -261,6 +261,8 @@ def test_a_busy_service_is_asked_again_after_the_time_it_names(service: Service,
         ),
         ((403, {}, b"not yours"), "HTTP 403 (not yours): it refuses the key in SIFTLINE_PROMPT_API_KEY"),
         ((404, {}, b"no\nsuch model"), "HTTP 404 (no such model): does it have the model that the function names"),
+        ((402, {}, b"pay"), "HTTP 402 (pay): the account there has no credit left; the answers so far are kept"),
+        ((429, {}, b'{"error": {"code": "insufficient_quota"}}'), "the account there has no credit left"),
         ((302, {"location": "http://127.0.0.1:9/"}, b""), "HTTP 302: is it the base of an OpenAI-compatible service"),
         ((429, {"retry-after": "0"}, b"quota is used up"), "last with HTTP 429 (quota is used up); the answers so far"),
         ((200, {}, b"<html>log in</html>"), "did not answer as a chat completion"),
@@ -276,6 +278,50 @@ def test_a_service_that_cannot_be_used_switches_the_function_off_in_words(
     assert run(lake, settings(service, tmp_path)).detail["switched_off"] == ["asks"]
     with lake.read() as reader:
         assert words in reader.scalar("SELECT detail FROM lf_faults WHERE fault = 'switched_off'")
+
+
+def test_a_text_that_always_fails_is_a_fault_of_its_item_where_others_are_answered(
+    lake: Lake, service: Service, tmp_path: Path
+) -> None:
+    add_items(lake, TEXTS)
+    service.fails_on = "an atom"
+    run(lake, settings(service, tmp_path, attempts=2))
+    assert faults(lake) == {("b", "asks"): "not_a_vote"}
+    assert votes(lake) == {("a", "asks"): 0, ("c", "asks"): 0}
+    with lake.read() as reader:
+        assert "HTTP 500, each of 2 times, while other texts were answered" in reader.scalar(
+            "SELECT detail FROM lf_faults"
+        )
+
+
+def test_the_endpoint_is_checked_without_asking_the_model(service: Service, tmp_path: Path) -> None:
+    given = settings(service, tmp_path)
+    with PromptClient(given) as client:
+        client.check()
+        service.failures = [(401, {}, b"")]
+        with pytest.raises(ServiceError, match="HTTP 401: it takes no request without its key"):
+            client.check()
+        assert client.spent() == (0, 0.0)
+    away = dataclasses.replace(given, url="http://127.0.0.1:9/v1")
+    with PromptClient(away) as client, pytest.raises(ServiceError, match="does not answer: ConnectError"):
+        client.check()
+    assert not service.requests
+
+
+def test_what_was_spent_is_said(service: Service, tmp_path: Path) -> None:
+    with PromptClient(settings(service, tmp_path)) as client:
+        client.ask("tiny", "question", ["a goal"])
+        assert client.account() == "Requests to the language model: 1 of at most 10,000"
+    with PromptClient(settings(service, tmp_path, price_in=50.0)) as client:
+        client.ask("tiny", "question", ["an atom"])
+        assert client.account().endswith(": 2 of at most 10,000, for 0.0020 of at most 1")
+
+
+def test_of_an_answer_in_parts_the_thoughts_are_left_aside(service: Service, tmp_path: Path) -> None:
+    parts = [{"type": "thinking", "thinking": [{"type": "text", "text": "no"}]}, {"type": "text", "text": "yes"}]
+    service.failures = [(200, {}, json.dumps({"choices": [{"message": {"content": parts}}]}).encode())]
+    with PromptClient(settings(service, tmp_path)) as client:
+        assert client.ask("tiny", "question", ["a goal"]) == ["yes"]
 
 
 def test_a_service_that_is_away_is_tried_and_then_named(service: Service, tmp_path: Path, lake: Lake) -> None:

@@ -16,6 +16,11 @@ from types import FrameType
 
 import pytest
 
+from features.ingest import ingest
+from flows.cli.main import run_command
+from flows.cli.summary import print_summary
+from flows.project import Project
+from flows.stages import RunSummary
 from tests.projects import ROOT
 from tests.weak_labels.chat_service import ASKS, Service, run, settings
 from tests.weak_labels.lf_helpers import add_items, config, votes
@@ -350,3 +355,28 @@ def test_a_function_that_a_limit_or_an_absent_service_switched_off_is_asked_agai
     assert len(votes(lake)) == 5
     assert len(service.requests) == 6  # each text once, and the one that failed
     assert not run(lake, given).committed
+
+
+def test_people_see_what_prompts_cost(service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "texts.csv").write_text("text\na goal\nan atom\n", "utf-8")
+    project = tmp_path / "p"
+    made = ["init", str(project), "--source", str(tmp_path / "texts.csv"), "--classes", "sports,other"]
+    assert run_command(made) == 0
+    with (project / "siftline.toml").open("a", encoding="utf-8") as file:
+        file.write(f'\n[weak_labels.prompt]\nurl = "{service.url}"\nprice_in = 50.0\n')
+    (project / "labeling_functions.py").write_text(
+        'from weak_labels import prompt\n\nasks = prompt("Sports?", {"yes": "sports", "no": "other"}, model="tiny")\n'
+    )
+    paid = "Requests to the language model: 2 of at most 10,000, for 0.0040 of at most 1"
+    assert run_command(["lf", "preview", "--ask", "--project", str(project)]) == 0
+    assert paid in capsys.readouterr().err
+    opened = Project(project)
+    ingest(opened.lake, opened.ingest_config)
+    print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
+    assert paid in capsys.readouterr().out
+    assert run_command(["doctor", "--project", str(project)]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"language model: {service.url} answers. {paid}" in told
+    service.failures = [(403, {}, b"")]
+    assert run_command(["doctor", "--project", str(project)]) == 2
+    assert "MEND language model: " in capsys.readouterr().out
