@@ -195,8 +195,8 @@ class MissingColumns(SettingsError):
 
 
 def _shown(names: list[str]) -> str:
-    """Names of columns; spaces around one are seen, and very many or long ones are cut."""
-    shown = [(name if name == name.strip() else repr(name))[:MOST_CHARACTERS] for name in names[:MOST_COLUMNS]]
+    """Names of columns; spaces around one and one without a name are seen, and very many or long ones are cut."""
+    shown = [(name if name and name == name.strip() else repr(name))[:MOST_CHARACTERS] for name in names[:MOST_COLUMNS]]
     more = len(names) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
 

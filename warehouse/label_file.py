@@ -94,6 +94,7 @@ def read_label_file(
     given: list[GivenLabel] = []
     for number, row in enumerate(_read(path, what, (*ids, *texts), wanted="id or text, and label"), 1):
         item_id, text = _whole(what, _id(_first(row, ids))), str(_first(row, texts))
+        text = text if text.strip() else ""  # no record has such a text
         about = item_id or text[:_NAMED_CHARACTERS] or f"row {number}"
         label = None if row.get("answer") in _NOT_GIVEN else row.get("label")
         further = {} if text or number > LOOKED_AT else {name: row[name] for name in row if name not in read}
@@ -203,7 +204,7 @@ def _way(columns: Iterable[str]) -> str:
 
 def _check(columns: Sequence[str], keys: tuple[str, ...]) -> None:
     if not _has(columns, keys):
-        raise ValueError(f"it has the columns {', '.join(columns)}. {_way(columns)}")
+        raise ValueError(f"it has the columns {', '.join(name or repr(name) for name in columns)}. {_way(columns)}")
     for name in (*keys, *_READ):
         if columns.count(name) > 1:
             raise ValueError(f"it has the column {name!r} {columns.count(name)} times. Rename all but one")

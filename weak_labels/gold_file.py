@@ -13,6 +13,8 @@ from warehouse.labelled_items import labelled_items, no_item_in_words
 from warehouse.spelling import perhaps_meant
 from weak_labels.one_vs_rest import Label
 
+_NAMED = 5
+"""Most items that a message names."""
 Key = TypeVar("Key", str, tuple[str, str])
 
 
@@ -115,9 +117,14 @@ def read_gold(reader: Reader, config: EvaluateConfig) -> Gold:
 def _one_label_each(path: Path, rows: Iterable[tuple[Key, GivenLabel, Label]]) -> dict[Key, Label]:
     """The label of each key; several rows may say the same."""
     label_of: dict[Key, Label] = {}
+    twice: dict[Key, str] = {}
     for key, row, label in rows:
         if label_of.setdefault(key, label) != label:
-            raise DataError(f"The gold file {path} gives '{row.about}' two labels. Leave one.")
+            twice.setdefault(key, row.about)
+    if twice:
+        named = ", ".join(f"'{about}'" for about in list(twice.values())[:_NAMED])
+        more = f" and {len(twice) - _NAMED:,} more" if len(twice) > _NAMED else ""
+        raise DataError(f"The gold file {path} gives two labels to {named}{more}. Leave one of each.")
     return label_of
 
 

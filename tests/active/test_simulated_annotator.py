@@ -26,8 +26,8 @@ def test_the_time_grows_with_the_text_and_depends_on_item_and_seed_alone() -> No
 
 
 def test_a_file_that_is_no_gold_file_is_refused(tmp_path: Path) -> None:
-    path = gold(tmp_path / "items.parquet", id=["a"], text=["x"])
-    with pytest.raises(DataError, match="with columns id or text, and label: it has the columns id, text"):
+    path = gold(tmp_path / "items.parquet", **{"id": ["a"], "text": ["x"], "": ["0"]})
+    with pytest.raises(DataError, match="with columns id or text, and label: it has the columns id, text, ''"):
         SimulatedAnnotator(path, seed=0)
 
 

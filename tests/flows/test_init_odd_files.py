@@ -106,6 +106,7 @@ def test_what_is_read(
         ("a.txt", b"a\nb\n", "jq -Rc '{text: .}'"),
         ("a.xlsx", b"PK\x03\x04", "Save the sheet as CSV UTF-8"),
         ("a.csv", b"id, text\n1, a\n", "It has: id, ' text'"),
+        ("a.csv", b",body\n1,a\n", "It has: '', body"),
         ("a.csv", b"id;body\n1;a\n", "It has: id, body"),
         ("a.csv", b"c," * 5000 + b"c\n", "c, c and 4951 more"),
         (

@@ -58,7 +58,7 @@ def test_texts_say_which_items_are_meant(items: Lake, tmp_path: Path) -> None:
         {"body": "'@four", "label": "ship"},  # as a CSV of Siftline has it
         {"body": "nobody's", "label": "earn"},
         {"body": "", "label": "earn"},
-        {"body": "", "label": "ship"},
+        {"body": " \t", "label": "ship"},
     ]
     gold, by_text = read(items, config(tmp_path, *rows))
     assert by_text == {"one": 0, "two": 1, "@four": 1}
@@ -74,11 +74,14 @@ def test_an_id_beside_a_text_says_which_of_its_items(items: Lake, tmp_path: Path
 
 def test_two_labels_of_one_text_are_refused(items: Lake, tmp_path: Path) -> None:
     said = config(tmp_path, {"body": "one", "label": "earn"}, {"body": "one", "label": "ship"})
-    with pytest.raises(DataError, match=r"gold\.jsonl gives 'one' two labels"):
+    with pytest.raises(DataError, match=r"gold\.jsonl gives two labels to 'one'\."):
         read_gold_file(said)  # before any run
     said = config(tmp_path, *({"key": key, "body": "one", "label": CLASSES[key]} for key in (0, 1)))
-    with pytest.raises(DataError, match=r"gold\.jsonl gives '1' two labels"):
+    with pytest.raises(DataError, match=r"gold\.jsonl gives two labels to '1'\."):
         read(items, said)
+    many = ({"body": f"text {n}", "label": label} for n in range(7) for label in ("earn", "ship"))
+    with pytest.raises(DataError, match=r"two labels to 'text 0', .*'text 4' and 2 more\. Leave one of each"):
+        read_gold_file(config(tmp_path, *many))
 
 
 def test_what_fits_no_text_or_is_of_another_tool_is_refused(items: Lake, tmp_path: Path) -> None:
