@@ -132,7 +132,8 @@ class TaskFolder:
         self._problems, self._others = {}, []
         if not self.path.is_dir():
             # Without this an unmounted disk would look like a folder whose answers were all deleted.
-            self._problems[ALL_TASKS] = f"There is no folder {self.path}; `siftline run` makes it once there is something to ask."
+            way = "`siftline run` makes it once there is something to ask."
+            self._problems[ALL_TASKS] = f"There is no folder {self.path}; {way}"
         for path in sorted(self.path.glob("*.json")):
             yield from self._answers(path)
         for path in sorted((self.path / "import").glob("*")):
