@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import tempfile
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 
@@ -22,6 +23,16 @@ from warehouse.files import replaced_file
 from warehouse.label_file import has_labels
 
 _FUNCTIONS = "labeling_functions.py"
+NOT_FOR_GIT = """\
+# Records, answers and keys, and what siftline run makes of them. siftline.toml and the functions belong into git.
+/data/
+/lake/
+/tasks/
+/.siftline/
+/prompt_answers.sqlite*
+/report.html
+__pycache__/
+"""
 _NO_TEXT = ("missing_text", "text_not_string")
 _ONE = 'label_model = "auto"          # "majority", or its mean with "anchored"; others: "snorkel", "dawid_skene"'
 # Of the letters in some records; letters of no script, as the marks over others, are left out.
@@ -113,6 +124,8 @@ def init_project(
             shutil.copyfile(source, copy)
     (folder / _FUNCTIONS).write_text(functions, "utf-8")
     (folder / FILE_NAME).write_text(filled, "utf-8")
+    with suppress(FileExistsError), (folder / ".gitignore").open("x", encoding="utf-8") as ignored:
+        ignored.write(NOT_FOR_GIT)
     several = "; each item may have several of them, or none" if multi_label else ""
     shown = ", ".join(repr(name) for name in names)
     out.print(f"Project made in {folder} with {len(names)} classes: {shown}{several}")

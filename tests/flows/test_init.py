@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.cli.init import NOT_FOR_GIT
 from flows.cli.main import run_command
 from flows.settings_file import load_settings
 
@@ -25,6 +26,15 @@ def test_init_makes_a_multi_label_project(tmp_path: Path, capsys: pytest.Capture
     assert settings.weak_labels.label_model == "anchored"
     assert "for one class that an item has" in (folder / "labeling_functions.py").read_text("utf-8")
     assert "@" not in (folder / "siftline.toml").read_text("utf-8")
+
+
+def test_init_tells_git_what_to_leave_where_nobody_did(tmp_path: Path) -> None:
+    assert run_command(["init", str(tmp_path / "p"), "--classes", "ham,spam"]) == 0
+    assert (tmp_path / "p" / ".gitignore").read_text("utf-8") == NOT_FOR_GIT
+    (tmp_path / "q").mkdir()
+    (tmp_path / "q" / ".gitignore").write_text("/mine/\n", "utf-8")
+    assert run_command(["init", str(tmp_path / "q"), "--classes", "ham,spam"]) == 0
+    assert (tmp_path / "q" / ".gitignore").read_text("utf-8") == "/mine/\n"
 
 
 def test_what_init_says_next_can_be_typed_as_it_stands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

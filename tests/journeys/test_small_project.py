@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from features.samples import SampleFiles
+from flows.cli.init import NOT_FOR_GIT
 from flows.cli.main import run_command
 from flows.project import Project
 from flows.stages import STAGES, run_passes, run_stage_in_process
@@ -129,6 +130,16 @@ def test_counts_add_up_and_the_budget_is_kept(asked: Asked) -> None:
         ]
         bad = reader.scalar("SELECT count(*) FROM predictions WHERE abs(list_sum(probs) - 1) > 1e-4")
         assert bad == 0
+
+
+def test_of_a_project_git_takes_what_people_write_alone(asked: Asked, tmp_path: Path) -> None:
+    root, _, _ = asked
+    (tmp_path / "ignored").write_text(NOT_FOR_GIT, "utf-8")
+    subprocess.run(["git", "init", "-q", "--bare", tmp_path / "git"], check=True)
+    where = ["git", f"--git-dir={tmp_path / 'git'}", f"--work-tree={root}"]
+    listed = [*where, "ls-files", "--others", f"--exclude-from={tmp_path / 'ignored'}"]
+    taken = subprocess.run(listed, cwd=root, capture_output=True, text=True, check=True).stdout
+    assert taken.split() == ["labeling_functions.py", "siftline.toml"]
 
 
 def test_a_second_run_adds_no_row(asked: Asked) -> None:
