@@ -4,6 +4,7 @@ Where to look for modules, and which are there, is the whole process's. In it ma
 and the program that uses them; and each of these may have a `helper.py`.
 """
 
+import os
 import sys
 import threading
 from collections import Counter
@@ -63,6 +64,17 @@ def own_modules(folder: Path) -> Generator[None]:
                 for name in [name for name in sys.modules.copy() if _top(name) in taken]:
                     del sys.modules[name]
                 sys.modules.update(others)
+
+
+def another_place(error: BaseException) -> str:
+    """Words behind an error for a file that is looked for in the folder that a command was called from."""
+    name: object = error.filename if isinstance(error, FileNotFoundError) else None
+    if not isinstance(name, str | os.PathLike) or Path(name).is_absolute():
+        return ""
+    return (
+        ". A relative path begins in the folder that a command is called from; for a file beside the functions write: "
+        f"Path(__file__).parent / {str(name)!r}"
+    )
 
 
 def _top(name: str) -> str:

@@ -70,6 +70,7 @@ def keywords(
     Raises:
         SettingsError: no words, an empty one, no list of texts, or `min_hits` outside 1 to the number of words.
     """
+    arguments.text(label, "A class that a keywords function votes for")  # else the words, which follow, look wrong
     where = f"keywords('{label}', ...)"
     by_form: dict[str, str] = {}  # "é" of one character and of two is one word, as "don't" and "don’t" are
     for word in arguments.texts(words, "words", f"{where}: "):
@@ -235,7 +236,11 @@ def _vote_where(mask: Mask, class_id: int) -> Votes:
 def _as_mask(given: Any) -> Mask:
     mask = np.asarray(given.to_pylist() if isinstance(given, pa.Array | pa.ChunkedArray) else given)
     if mask.dtype != np.bool_:
-        raise NotAVote("not_a_vote", f"returned {mask.dtype} values where truth values are expected")
+        raise NotAVote(
+            "not_a_vote",
+            f"returned {mask.dtype} values where truth values are expected; return a list of True and False, or leave "
+            "the class out of @vectorized() to return votes",
+        )
     return mask
 
 

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import FrameType, SimpleNamespace
 from typing import Any
 
@@ -18,7 +19,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from warehouse.interrupts import alarm
-from weak_labels.beside import importable
+from warehouse.spelling import perhaps_meant
+from weak_labels.beside import another_place, importable
 from weak_labels.functions import ABSTAIN, ItemBatch, LabelingFunction, Votes, as_function, names_another
 
 Rows = npt.NDArray[np.int64]
@@ -151,12 +153,12 @@ def check_vote(value: object, classes: tuple[str, ...]) -> int:
         raise value
     if isinstance(value, str):
         if value not in classes:
-            raise NotAVote("out_of_range", f"voted '{value}'; the classes are {', '.join(classes)}")
+            raise NotAVote("out_of_range", f"voted '{value}'{_else_known(value, classes)}")
         return classes.index(value)
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
         several = isinstance(value, list | tuple | set | frozenset)
-        but = "; a vote is for one class, so write a function for each" if several else ", not a class number or name"
-        raise NotAVote("not_a_vote", f"returned {value!r} ({type(value).__name__}){but}")
+        but = "a vote is for one class, so write a function for each" if several else "return a class, or else ABSTAIN"
+        raise NotAVote("not_a_vote", f"returned {value!r} ({type(value).__name__}); {but}")
     vote = int(value)
     if not ABSTAIN <= vote < len(classes):
         raise NotAVote("out_of_range", f"voted {vote}; the class numbers are 0 to {len(classes) - 1}, -1 abstains")
@@ -165,6 +167,13 @@ def check_vote(value: object, classes: tuple[str, ...]) -> int:
             "not_a_vote", f"voted {vote}, the number of '{classes[vote]}' and the name of another class; vote by names"
         )
     return vote
+
+
+@lru_cache(maxsize=1024)  # a function that is wrong is wrong on many items
+def _else_known(value: str, classes: tuple[str, ...]) -> str:
+    if value.strip().casefold() in ("", "abstain", "none") and not perhaps_meant(value, classes):
+        return ", which is no class; where a function has nothing to say it returns ABSTAIN, without quotes"
+    return f"{perhaps_meant(value[:100], classes)}; the classes are {', '.join(classes)}"
 
 
 def _call_rows(
@@ -313,7 +322,7 @@ def _in_words(error: BaseException) -> str:
         said = str(error)
     except Exception as another:  # noqa: BLE001 - a message that cannot be made is no reason to lose the fault
         said = f"its message cannot be read ({type(another).__name__})"
-    return _shorten(f"{type(error).__name__}: {said}")
+    return _shorten(f"{type(error).__name__}: {said}{another_place(error)}")
 
 
 def _shorten(text: str) -> str:

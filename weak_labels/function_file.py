@@ -5,16 +5,16 @@ import dataclasses
 import importlib.util
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import redirect_stdout
 from hashlib import sha256
 from importlib.machinery import SourceFileLoader
 from itertools import islice
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 
 from warehouse import SettingsError
-from weak_labels.beside import SIFTLINES, importable, own_modules
+from weak_labels.beside import SIFTLINES, another_place, importable, own_modules
 from weak_labels.functions import LabelingFunction, check_functions, is_function, to_function
 
 _LOOKED_AT = 10_000
@@ -43,6 +43,8 @@ def load_functions(path: Path | str, classes: Sequence[str]) -> list[LabelingFun
         found: list[LabelingFunction] = []
         known: set[int] = set()
         listed = getattr(module, "functions", [])
+        if isinstance(listed, Set | Iterator):  # a set has another order in each process, a generator is used up
+            raise SettingsError(f"{path}: 'functions' is a {type(listed).__name__}. Make it a list: functions = [...]")
         unnamed = listed if isinstance(listed, list | tuple) else []
         members = [*vars(module).items(), *(("", thing) for thing in unnamed)]
         for variable, thing in members:
@@ -50,6 +52,8 @@ def load_functions(path: Path | str, classes: Sequence[str]) -> list[LabelingFun
                 continue
             function = to_function(thing, as_loaded=False)  # processes that load the file anew will call it
             if function is None:
+                if not variable:
+                    raise SettingsError(_not_one(path, thing))
                 continue
             known.add(id(thing))
             name = str(function.name or variable)
@@ -67,6 +71,14 @@ def load_functions(path: Path | str, classes: Sequence[str]) -> list[LabelingFun
         )
     check_functions(found, classes, where=str(path))
     return found
+
+
+def _not_one(path: Path, thing: object) -> str:
+    what = f"the plain function '{thing.__name__}'" if isinstance(thing, FunctionType) else f"{thing!r:.100}"
+    return (
+        f"{path}: the list 'functions' holds {what}, which would not vote. Make it a labeling function with "
+        "keywords, regex, @vectorized(...) or another builder of weak_labels, or with Snorkel's @labeling_function()."
+    )
 
 
 def _check_none_lost(path: Path, variables: set[str]) -> None:
@@ -145,4 +157,6 @@ def _in_words(error: BaseException, folder: Path) -> str:
     name = str(error.name).partition(".")[0] if isinstance(error, ImportError) else ""
     if name in SIFTLINES and any((folder / beside).exists() for beside in (name, f"{name}.py")):
         return f"Siftline has a package '{name}' itself, which hides the one beside this file. Rename the latter."
-    return f"{type(error).__name__}: {error}"
+    if isinstance(error, ImportError) and "relative import" in str(error):
+        return f"ImportError: {error}. Modules beside this file are imported by their name, without a dot before it."
+    return f"{type(error).__name__}: {error}{another_place(error)}"

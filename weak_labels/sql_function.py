@@ -174,7 +174,10 @@ def _check(expression: str, where: str, *, wants: str | None) -> None:
         try:
             found = str(connection.execute("DESCRIBE " + _select(expression)).fetchall()[0][1])
         except duckdb.Error as error:
-            raise SettingsError(f"{where}: {error}. {_WAY_OUT}") from error
+            quotes = (
+                'Texts stand in single quotes; in "double" ones stand names of columns. ' if '"' in expression else ""
+            )
+            raise SettingsError(f"{where}: {error}. {quotes}{_WAY_OUT}") from error
         if wants is not None and found not in (wants, '"NULL"'):
             raise SettingsError(f"{where}: it gives {found} where a truth value is expected. {_WAY_OUT}")
         if wants is None and found not in ("VARCHAR", "INTEGER", "BIGINT", '"NULL"'):

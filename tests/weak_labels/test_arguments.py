@@ -24,6 +24,7 @@ from weak_labels.suggest import SuggestConfig
         (keywords, ("bug", [None]), {}, "one of the words is None"),
         (keywords, ("bug", [b"x"]), {}, "one of the words is b'x'"),
         (keywords, ("bug", None), {}, "words must be a list of texts, not None"),
+        (keywords, (["x"], "bug"), {}, "A class that a keywords function votes for is ['x']; give it as text"),
         (keywords, (1, ["x"]), {}, "A class that a keywords function votes for is 1; give it as text"),
         (keywords, ("bug", ["x", "y"]), {"min_hits": 2.0}, "min_hits is 2.0; give a whole number"),
         (keywords, ("bug", ["x"]), {"min_hits": "1"}, "min_hits is '1'"),

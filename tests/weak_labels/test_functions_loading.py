@@ -188,6 +188,23 @@ def test_a_file_may_say_that_there_are_none(tmp_path: Path) -> None:
             "two labeling functions are named 'a'",
         ),
         ("from weak_labels import keywords\nfunctions = [keywords('sports', ['x'])]\n", "has no name"),
+        (
+            "from weak_labels import keywords\na = keywords('sports', ['x'])\n"
+            "def f(x):\n    return 0\n\nfunctions = [a, f]\n",
+            r"holds the plain function 'f', which would not vote. Make it .* or with Snorkel's @labeling_function\(\)",
+        ),
+        (
+            "from weak_labels import keywords\na = keywords('sports', ['x'])\nfunctions = [[a]]\n",
+            r"holds \[<keywords function '': .*, which would not vote",
+        ),
+        (
+            "from weak_labels import keywords\na = keywords('sports', ['x'])\n"
+            "functions = (keywords('sports', [w], name=w) for w in 'xy')\n",
+            r"'functions' is a generator. Make it a list: functions = \[\.\.\.\]",
+        ),
+        ("from weak_labels import keywords\nfunctions = {keywords('sports', ['x'], name='a')}\n", "is a set. Make it"),
+        ("from .words import WORDS\n", "imported by their name, without a dot before it"),
+        ("open('words.txt')\n", r"for a file beside the functions write: Path\(__file__\)\.parent / 'words\.txt'"),
     ],
 )
 def test_errors_name_the_place_and_the_way_out(tmp_path: Path, source: str, message: str) -> None:

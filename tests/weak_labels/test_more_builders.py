@@ -62,6 +62,7 @@ class TestSql:
             ("", "syntax"),
             ("text LIKE", "syntax"),
             ("txt = 'a'", "txt"),
+            ('text LIKE "%a%"', "Texts stand in single quotes"),
             ("length(text)", "BIGINT where a truth value"),
             ("true) FROM items --", "more than one expression|syntax"),
             ("true), (false", "more than one expression"),

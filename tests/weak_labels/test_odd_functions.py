@@ -1,6 +1,7 @@
 """Functions that return or raise what nobody expects: each is a fault of its own, and the others vote."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -13,7 +14,7 @@ from tests.weak_labels.lf_helpers import CLASSES, add_items, batch, config, faul
 from warehouse import Lake, SettingsError
 from weak_labels import keywords, nearest, prompt, sql, vectorized
 from weak_labels.apply import vote
-from weak_labels.calls import call_function
+from weak_labels.calls import NotAVote, call_function, check_vote
 from weak_labels.functions import ItemBatch, LabelingFunction
 from weak_labels.preview import preview
 
@@ -90,6 +91,46 @@ def test_who_votes_for_several_classes_at_once_is_told_to_write_several_function
     [fault] = call_function(both, batch(["x", "y"])).faults
     assert fault.row == 0
     assert fault.detail.endswith("(list); a vote is for one class, so write a function for each")
+
+
+@pytest.mark.parametrize(
+    ("value", "way_out"),
+    [
+        (None, "returned None (NoneType); return a class, or else ABSTAIN"),
+        (False, "returned False (bool); return a class, or else ABSTAIN"),
+        ("Sport", "voted 'Sport', perhaps meant as 'sports'; the classes are sports, politics, science"),
+        ("", "voted '', which is no class; where a function has nothing to say it returns ABSTAIN, without quotes"),
+        ("Abstain", "which is no class; where a function has nothing to say it returns ABSTAIN, without quotes"),
+    ],
+)
+def test_what_is_no_vote_is_told_with_what_to_return(value: object, way_out: str) -> None:
+    [fault] = call_function(by_row(lambda _: value), batch(["x"])).faults
+    assert fault.detail.endswith(way_out)
+
+
+def test_a_file_that_is_looked_for_where_the_command_was_called_is_told_with_the_way_out() -> None:
+    def reads(name: str) -> str:
+        [fault] = call_function(by_row(lambda _: Path(name).read_text("utf-8")), batch(["x"])).faults
+        return fault.detail
+
+    assert reads("words/none.txt").endswith("write: Path(__file__).parent / 'words/none.txt'")
+    assert reads("/none/words.txt").endswith("'/none/words.txt'")
+
+
+def test_a_column_that_a_batch_has_not_is_told_with_those_it_has() -> None:
+    [fault] = call_function(vectorized("sports")(lambda items: items.text), batch(["x"])).faults
+    assert fault.detail.startswith("AttributeError: a batch has no 'text'; its columns are texts, item_ids, metadata")
+
+
+@pytest.mark.parametrize("given", [["sports"], [1], [None]])
+def test_what_is_no_truth_value_is_told_with_what_to_return(given: list[object]) -> None:
+    [fault] = call_function(vectorized("sports")(lambda _: given), batch(["x"])).faults
+    assert "values where truth values are expected; return a list of True and False, or leave" in fault.detail
+
+
+def test_a_class_may_be_called_none() -> None:
+    with pytest.raises(NotAVote, match="voted 'None', perhaps meant as 'none'; the classes are none, some"):
+        check_vote("None", ("none", "some"))
 
 
 def test_what_lies_below_a_mask_is_no_vote() -> None:
