@@ -43,7 +43,7 @@ def print_summary(project: Project, summary: RunSummary, *, seconds: float) -> N
     with project.lake.read() as reader:
         _print_scores(reader, project)
         out.print(_what_was_done(reader, summary, seconds))
-        for line in (*_about_learning(reader, project), *_about_labels(reader, project, summary)):
+        for line in (*_about_learning(reader, project, summary), *_about_labels(reader, project, summary)):
             out.print(line)
         waiting = waiting_tasks(reader)
     if collected := summary.last("collect"):
@@ -93,12 +93,15 @@ def _what_was_done(reader: Reader, summary: RunSummary, seconds: float) -> str:
     )
 
 
-def _about_learning(reader: Reader, project: Project) -> Iterator[str]:
+def _about_learning(reader: Reader, project: Project, summary: RunSummary) -> Iterator[str]:
     """What keeps functions and models from saying more."""
     hint = project_hint(project.root)
     path = shown_path(project.root / project.settings.weak_labels.functions)
     if reader.scalar("SELECT EXISTS (FROM lf_reach WHERE items > 0) AND NOT EXISTS (FROM lf_votes)"):
         yield f"No labeling function votes on any item. Edit {path}, then: siftline lf preview{hint}"
+    told = summary.last("vote")
+    if (off := _switched_off(reader)) and not (told and told.committed):  # a run that switches one off says so itself
+        yield f"Switched off, so that its votes do not count: {off}. To see why: siftline lf report{hint}"
     if untaught := _untaught(reader):
         yield (
             f"Neither a vote nor a label says {untaught}, so the end model does not learn it. Edit {path}, then: "
@@ -209,6 +212,11 @@ def _contradicted(reader: Reader) -> str:
         found |= {name: f"{found[name]}; the end model contradicts {percent(share)} of all" for name, share in doubted}
     parts = [f"'{name}' ({said})" for name, said in found.items()]
     return listed(parts, "and", more=("other function", "other functions"))
+
+
+def _switched_off(reader: Reader) -> str:
+    rows = reader.rows("SELECT DISTINCT lf_name FROM lf_faults WHERE fault = 'switched_off' ORDER BY lf_name")
+    return listed([f"'{name}'" for (name,) in rows], "and", more=("other function", "other functions"))
 
 
 def _untaught(reader: Reader) -> str:

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from statistics import mean, stdev
 
+import pyarrow as pa
 import pytest
 
 from active.select import NOTHING_LEFT
@@ -42,6 +43,24 @@ def test_several_tasks_wait_and_one_task_waits(
     assert ask(opened.root, "status") == 0
     then = f"1 task waits for annotators.\nWhen they have answered: siftline run --project {opened.root}\n"
     assert capsys.readouterr().out.endswith(then)
+
+
+def test_each_run_says_which_functions_are_switched_off(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened = Project(shutil.copytree(project, tmp_path / "copy"))
+    off = {"item_id": "", "lf_name": "forgot", "lf_version": "1", "fault": "switched_off", "detail": "None"}
+    with opened.lake.stage("vote", version=1, inputs=(), params={}) as stage:
+        stage.commit([Delete("lf_faults", stage.arrow("SELECT DISTINCT lf_name FROM lf_faults"))])
+    print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
+    assert "Switched off" not in capsys.readouterr().out
+    with opened.lake.stage("vote", version=1, inputs=(), params={"off": True}) as stage:
+        stage.commit([Upsert("lf_faults", pa.Table.from_pylist([off]))])
+    line = "Switched off, so that its votes do not count: 'forgot'. To see why: siftline lf report --project"
+    for committed in (True, False):
+        voted = StageResult(stage="vote", token="", committed=committed, detail={})
+        print_summary(opened, RunSummary(passes=1, results=[voted]), seconds=1.0)
+        assert (line in capsys.readouterr().out) != committed
 
 
 def test_a_run_says_why_nobody_is_asked_any_more(
