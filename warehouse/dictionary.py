@@ -37,7 +37,8 @@ _COMPUTED = {
     "gold_votes": "Its votes on items with people's labels.",
     "gold_accuracy": "Share of gold_votes that people's labels confirm.",
     "faults": "Items of the train split that it failed on.",
-    "switched_off": "It failed too often and its votes do not count; the next run with new input tries it again.",
+    "switched_off": "It failed too often and its votes do not count. It is tried again once it is changed or there is "
+    "new input; one by `prompt` by every run.",
     "tasks": "Tasks chosen in this cycle.",
     "planned": "Chosen, not sent yet.",
     "sent": "Sent, not confirmed by the service yet.",
