@@ -18,14 +18,15 @@ from engine.device import check_device
 from engine.distill import Distillation
 from engine.encoder import DenseEncoder, pack
 from engine.errors import OptionError
-from engine.filled import TYPES, dense_encoder, dense_targets, load_stored_model
+from engine.filled import dense_encoder, dense_targets, load_stored_model
+from engine.folder import read_folder
 from engine.noise import LONGEST, with_noise, word_pieces
 from engine.recipe import Progress, Recipe
 from engine.routed import RoutedEncoder
 from engine.routed_file import check_output, write_routed
 from engine.tensor_file import TensorFile
 from engine.tokenizer import TextTokenizer
-from engine.weights import DenseFiles, read_folder, read_minilm
+from engine.weights import TYPES, DenseFiles, read_minilm
 from engine.work_folder import only_run
 
 TRAINING_TOKENS = 256

@@ -86,29 +86,35 @@ class EncoderConfig(_Config):
         Raises:
             ModelFileError: the text is no valid configuration.
         """
-        values = _object(content.encode("utf-8", "surrogatepass"), "the configuration of the encoder")
+        values = json_object(content.encode("utf-8", "surrogatepass"), "the configuration of the encoder")
         try:
             return cls(**values)
         except TypeError as error:
             raise ModelFileError(f"The configuration of the encoder cannot be used: {error!r}.") from error
 
     @classmethod
-    def from_json(cls, model: bytes, pooling: bytes | None) -> Self:
+    def from_json(cls, model: bytes, pooling: bytes | None, pooling_name: str = "1_Pooling/config.json") -> Self:
         """Read the files config.json and 1_Pooling/config.json of a sentence-transformers model.
 
         Args:
             model: content of config.json.
             pooling: content of 1_Pooling/config.json; None where there is none, then the mean of the tokens is taken.
+            pooling_name: what to call that file in messages.
 
         Raises:
             ModelFileError: a value is missing or is one that this code does not compute.
         """
-        values = _object(model, "config.json")
+        values = json_object(model, "config.json")
         for name, wanted in _FIXED.items():
             if values.get(name, wanted if name == "position_embedding_type" else None) != wanted:
                 raise ModelFileError(
                     f"config.json has {name} = {values.get(name)!r}, this encoder computes {wanted!r} only."
                 )
+        if values.get("is_decoder"):
+            raise ModelFileError(
+                "config.json has is_decoder = true, by which a token sees only those before it; in this encoder it "
+                "sees all. If the model was trained without that, set is_decoder to false; otherwise take another."
+            )
         try:
             config = cls(
                 vocab=values["vocab_size"],
@@ -122,19 +128,17 @@ class EncoderConfig(_Config):
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ModelFileError(f"config.json cannot be used: {error!r}.") from error
         if pooling is not None:
-            config._check_pooling(_object(pooling, "1_Pooling/config.json"))
+            config._check_pooling(json_object(pooling, pooling_name), pooling_name)
         return config
 
-    def _check_pooling(self, pool: Mapping[str, Any]) -> None:
+    def _check_pooling(self, pool: Mapping[str, Any], name: str) -> None:
         on = sorted(name for name, value in pool.items() if name.startswith("pooling_mode_") and value is True)
         asked = pool.get("pooling_mode", on)  # one name, where sentence-transformers once had a flag for each
         if asked not in ("mean", ["pooling_mode_mean_tokens"]):
-            raise ModelFileError(
-                f"1_Pooling/config.json asks for {asked}, this encoder computes the mean of tokens only."
-            )
+            raise ModelFileError(f"{name} asks for {asked}, this encoder computes the mean of tokens only.")
         width = pool.get("embedding_dimension", pool.get("word_embedding_dimension"))
         if width != self.width:
-            raise ModelFileError(f"1_Pooling/config.json is for width {width!r}, config.json says {self.width}.")
+            raise ModelFileError(f"{name} is for width {width!r}, config.json says {self.width}.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -299,7 +303,7 @@ class RoutedConfig(_Config):
         Raises:
             ModelFileError: the text is no valid configuration.
         """
-        values = dict(_object(content.encode("utf-8", "surrogatepass"), "the configuration of the routed encoder"))
+        values = dict(json_object(content.encode("utf-8", "surrogatepass"), "the configuration of the routed encoder"))
         try:
             base = EncoderConfig(**values.pop("base"))
             parts: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
@@ -308,7 +312,8 @@ class RoutedConfig(_Config):
             raise ModelFileError(f"The configuration of the routed encoder cannot be used: {error!r}.") from error
 
 
-def _object(content: bytes, name: str) -> Mapping[str, Any]:
+def json_object(content: bytes, name: str) -> Mapping[str, Any]:
+    """The object in a JSON file, which messages call so. Raises: ModelFileError."""
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:

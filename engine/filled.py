@@ -21,7 +21,7 @@ from engine.quantize import Int8Weights, quantize_floats
 from engine.routed import RoutedEncoder
 from engine.routed_file import FORMAT, SCALES, SHALLOW_FORMAT, TABLE, TOKENIZER, stored_type
 from engine.tensor_file import TensorFile, sent
-from engine.weights import MINILM, WEIGHTS, check_tensors, encoder_tensors, package_files, package_folder
+from engine.weights import MINILM, TYPES, WEIGHTS, check_tensors, encoder_tensors, package_files, package_folder
 
 Model = TypeVar("Model", bound=torch.nn.Module)
 
@@ -34,8 +34,6 @@ LAYER_NAMES: Mapping[str, tuple[str, ...]] = {
     "feed_forward_norm": ("output.LayerNorm",),
 }
 """Modules of a dense layer, and what a BERT checkpoint calls them."""
-TYPES = "embeddings.token_type_embeddings.weight"
-"""All tokens of a single text are of type 0, so its embedding is a part of each position."""
 BEFORE_LAYERS: Mapping[str, str] = {
     "tokens.weight": "embeddings.word_embeddings.weight",
     "positions.weight": "embeddings.position_embeddings.weight",

@@ -73,7 +73,10 @@ class TextTokenizer:
         self._max_tokens = max_tokens
         size = self._tokenizer.get_vocab_size(with_added_tokens=True)
         if size != vocab:
-            raise ModelFileError(f"tokenizer.json has {size} tokens, the model has {vocab}. They belong to two models.")
+            raise ModelFileError(
+                f"tokenizer.json has {size} tokens, the model has {vocab}. They belong to two models, or the model has "
+                "rows to spare: transformers' model.resize_token_embeddings(len(tokenizer)) takes them away."
+            )
         places = self._tokenizer.get_vocab(with_added_tokens=True)
         largest = max(places.values(), default=0)
         if largest >= vocab:
@@ -85,6 +88,7 @@ class TextTokenizer:
         if first is None or last is None:
             raise ModelFileError("tokenizer.json lacks the tokens [CLS] and [SEP].")
         self._first, self._last = int(first), int(last)
+        self._check_frame()
         self._has_letters, self._unread = np.zeros(vocab, np.bool_), np.zeros(vocab, np.bool_)
         for token, place in places.items():
             self._has_letters[place] = any(map(str.isalpha, token)) and not token.startswith("[")
@@ -115,6 +119,21 @@ class TextTokenizer:
             Tokens([self._first, *ids[:room], self._last], truncated=len(ids) > room, unread=self._share(ids[:room]))
             for ids in found
         ]
+
+    def _check_frame(self) -> None:
+        """Whether the file has a text between [CLS] and [SEP], where it says anything about that."""
+        if self._tokenizer.post_processor is None:
+            return
+        try:
+            bare, framed = (self._tokenizer.encode("", add_special_tokens=more).ids for more in (False, True))
+        except Exception as error:  # as above
+            raise ModelFileError(f"tokenizer.json cannot be used: {error}.") from error
+        if framed != [self._first, *bare, self._last]:
+            around = [self._tokenizer.id_to_token(number) for number in framed]
+            raise ModelFileError(
+                f"tokenizer.json makes of an empty text the tokens {around}; this encoder puts [CLS] before a text and "
+                "[SEP] behind it. Take a model with BERT's own tokenizer."
+            )
 
     def _share(self, ids: list[int]) -> float:
         places = np.array(ids, np.int64)

@@ -20,10 +20,8 @@ from engine.errors import ModelFileError
 
 _UNUSED = frozenset({"embeddings.position_ids", "pooler.dense.weight", "pooler.dense.bias"})
 """Stored by BERT checkpoints and not part of the sentence vector."""
-
-
-_MODULES = frozenset({"Transformer", "Pooling", "Normalize"})
-"""Steps of a sentence-transformers model that are computed here."""
+TYPES = "embeddings.token_type_embeddings.weight"
+"""All tokens of a single text are of type 0, so its embedding is a part of each position."""
 WEIGHTS = "model.safetensors"
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -116,13 +114,13 @@ def read_proved(path: Path, sha256: str) -> bytes:
     return content
 
 
-def encoder_tensors(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors in a BERT checkpoint of this configuration."""
+def encoder_tensors(config: EncoderConfig, *, types: int = 2) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors in a BERT checkpoint of this configuration, with so many token types."""
     width, inner = config.width, config.ffn_width
     shapes: dict[str, tuple[int, ...]] = {
         "embeddings.word_embeddings.weight": (config.vocab, width),
         "embeddings.position_embeddings.weight": (config.positions, width),
-        "embeddings.token_type_embeddings.weight": (2, width),
+        TYPES: (types, width),
         "embeddings.LayerNorm.weight": (width,),
         "embeddings.LayerNorm.bias": (width,),
     }
@@ -162,11 +160,21 @@ def read_tensors(content: bytes, shapes: Mapping[str, tuple[int, ...]], *, name:
     # Models saved with a head on top carry the encoder's tensors under a prefix; the head is left out.
     if any(key.startswith("bert.") for key in found):
         found = {key.removeprefix("bert."): value for key, value in found.items() if key.startswith("bert.")}
+    found = {_of_today(key): value for key, value in found.items()}
     check_tensors({key: (tuple(value.shape), value.dtype) for key, value in found.items()}, shapes, name=name)
     for tensor in shapes:
         if not bool(torch.isfinite(found[tensor]).all()):
             raise ModelFileError(f"{name}: tensor {tensor} holds values that are not finite.")
     return {tensor: found[tensor].float() for tensor in shapes}
+
+
+_LEGACY = {"gamma": "weight", "beta": "bias"}
+
+
+def _of_today(key: str) -> str:
+    """The name that transformers gives a tensor today; the first BERT models still carry TensorFlow's."""
+    module, _, kind = key.rpartition("LayerNorm.")
+    return f"{module}LayerNorm.{_LEGACY[kind]}" if kind in _LEGACY and key.endswith(f"LayerNorm.{kind}") else key
 
 
 def check_tensors(
@@ -214,50 +222,3 @@ def read_minilm() -> DenseFiles:
     config = EncoderConfig.from_json(files["config.json"], files["1_Pooling/config.json"])
     tensors = read_tensors(files[WEIGHTS], encoder_tensors(config), name=WEIGHTS)
     return DenseFiles(config, tensors, files["tokenizer.json"])
-
-
-def read_folder(folder: Path) -> DenseFiles:
-    """A BERT-family model from a Hugging Face folder: config.json, model.safetensors, tokenizer.json, and
-    1_Pooling/config.json where there is one (else the mean of the tokens is taken).
-
-    Args:
-        folder: the folder.
-
-    Raises:
-        ModelFileError: a file is missing, damaged, or asks for what this encoder does not compute.
-    """
-
-    def content(name: str) -> bytes:
-        path = folder / name
-        try:
-            if path.exists() and not path.is_file():
-                raise OSError("it is no file")  # a link to a device, which never ends
-            return path.read_bytes()
-        except OSError as error:
-            raise ModelFileError(
-                f"The model folder {folder} has no readable {name}: {error}. Needed are config.json, tokenizer.json "
-                "and model.safetensors; a model in another format or in several files can be saved with "
-                "save_pretrained(..., safe_serialization=True, max_shard_size='50GB'), and tokenizer.json is made by "
-                "transformers' AutoTokenizer.from_pretrained(folder).save_pretrained(folder)."
-            ) from error
-
-    model = content("config.json")
-    if (folder / "modules.json").is_file():
-        _check_modules(content("modules.json"))
-    pooling = folder / "1_Pooling" / "config.json"
-    config = EncoderConfig.from_json(model, pooling.read_bytes() if pooling.is_file() else None)
-    tensors = read_tensors(content(WEIGHTS), encoder_tensors(config), name=str(folder / WEIGHTS))
-    return DenseFiles(config, tensors, content("tokenizer.json"))
-
-
-def _check_modules(content: bytes) -> None:
-    """Whether a sentence-transformers model has no step that is not computed here. Raises: ModelFileError."""
-    try:
-        found = {str(module["type"]).rpartition(".")[2] for module in json.loads(content)}
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ModelFileError(f"modules.json cannot be used: {error!r}.") from error
-    unknown = sorted(found - _MODULES)
-    if unknown:
-        raise ModelFileError(
-            f"modules.json has the steps {unknown}; computed here are {', '.join(sorted(_MODULES))} only."
-        )

@@ -19,11 +19,12 @@ from engine.convert import RESERVE
 from engine.encoder import DenseEncoder, pack
 from engine.errors import EngineError, ModelFileError, OptionError
 from engine.filled import dense_encoder
+from engine.folder import read_folder
 from engine.quantized_file import quantize_encoder
 from engine.recipe import Progress, Recipe
 from engine.routed_file import write_shallow
 from engine.tokenizer import TextTokenizer
-from engine.weights import DenseFiles, read_folder
+from engine.weights import DenseFiles
 from flows.cli.main import run_command
 from tests.engine.stored import routed_of, stored
 from tests.engine.texts import make_texts
@@ -137,7 +138,7 @@ def test_a_further_step_behind_the_model_is_refused(tmp_path: Path, content: str
     (write_folder(tmp_path) / "modules.json").write_text(content, "utf-8")
     with pytest.raises(ModelFileError, match=rf"modules\.json .*{words}"):
         read_folder(tmp_path)
-    steps = [{"type": f"sentence_transformers.models.{name}"} for name in ("Transformer", "Pooling", "Normalize")]
+    steps = [{"type": f"sentence_transformers.models.{name}"} for name in ("Transformer", "Normalize")]
     (tmp_path / "modules.json").write_text(json.dumps(steps), "utf-8")
     assert read_folder(tmp_path).config == BASE
 
