@@ -1,11 +1,13 @@
 """Whether a reader of a SQLite catalogue still holds the locks by which upkeep leaves its snapshot alone.
 
 The system drops all locks that a process has on a file when the process closes that file anywhere, and a second copy of
-SQLite in it (Python's own, or DuckDB's extension from another file) does so after each query. SQLite does not notice.
-So the system is asked, where it tells (docs/decisions/0217).
+SQLite in it (Python's own, or DuckDB's extension from another file) does so after each query. One that stays open drops
+the lock of the snapshot alone, as its own. SQLite does not notice. So the system is asked, where it tells
+(docs/decisions/0217).
 """
 
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +21,10 @@ _shown: set[Path] = set()
 _LOOKS = 5
 """The system gives the file in parts, and a lock that goes meanwhile, of any process, hides one of the next part. One
 look of 500 missed a lock beside a process that took and left 150 of them all the time."""
+_HELD = rb"^\d+: POSIX +\S+ +READ +%d \w+:\w+:(\d+) (\d+) (\d+)$"
+_OF_SNAPSHOTS = range(123, 128)
+"""Bytes of the index that SQLite locks for the places in the log up to which its readers read. One that is open and
+reads nothing holds the byte behind them."""
 
 
 class Hold:
@@ -31,7 +37,7 @@ class Hold:
 
     def __init__(self, catalog: Path) -> None:
         self._catalog = catalog
-        self._inodes: tuple[int, ...] = ()  # of where they were seen, as the folder may be moved
+        self.renew()
 
     def is_lost(self) -> bool:
         """Whether they are gone; False where the system does not tell."""
@@ -39,21 +45,24 @@ class Hold:
 
     def _looks_lost(self) -> bool:
         try:
-            mine = b" %d " % os.getpid()
-            lines = [line for line in LOCKS.read_bytes().splitlines() if mine in line and b"POSIX" in line]
+            held = re.findall(_HELD % os.getpid(), LOCKS.read_bytes(), re.MULTILINE)
         except OSError:
             return False
         with suppress(OSError):  # a second SQLite removes the index as it closes
-            inodes = self._inodes or tuple(os.stat(f"{self._catalog}{end}").st_ino for end in ("", "-shm"))
-            if all(any(b":%d " % inode in line for line in lines) for inode in inodes):
-                self._inodes = inodes
+            file, index = self._inodes or tuple(os.stat(f"{self._catalog}{end}").st_ino for end in ("", "-shm"))
+            locks = [(int(inode), range(int(first), int(last) + 1)) for inode, first, last in held]
+            places = {place for inode, lock in locks if inode == index for place in _OF_SNAPSHOTS if place in lock}
+            places &= self._places or places
+            if places and any(inode == file for inode, _ in locks):
+                self._inodes, self._places = (file, index), places
                 _shown.add(self._catalog)
                 return False
         return self._catalog in _shown
 
     def renew(self) -> None:
         """The reader has another transaction now."""
-        self._inodes = ()
+        self._inodes: tuple[int, ...] = ()  # of where they were seen, as the folder may be moved
+        self._places: set[int] = set()  # its own is one of those that this process has held at every look
 
     def error(self) -> WarehouseError:
         """What to say of an answer that was read without them."""

@@ -1,5 +1,6 @@
 """A process with a second SQLite beside that of DuckDB's extension: it drops a reader's locks, which is noticed."""
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -51,6 +52,46 @@ def test_a_reader_sees_its_snapshot_beside_another_sqlite_and_upkeep(lake: Lake,
         assert (reader.scalar(STEPS), reader.scalar(COUNT), reader.snapshot()) == (1, 5, snapshot)
         assert upkeep(lake) == "vacuumed: False\n", "it holds its locks again"
         assert reader.scalar(COUNT) == 5
+
+
+@pytest.mark.parametrize("look", ["by a connection that stays open", "at the file, as who copies it"])
+def test_a_reader_that_lost_one_of_its_locks_has_lost_its_snapshot(lake: Lake, look: str) -> None:
+    """Of a connection that stays open it read that a column has another type, after upkeep."""
+    write(lake, 5)
+    with lake.read() as reader, closing(sqlite3.connect(lake.catalog)) as other:
+        assert reader.scalar(COUNT) == 5
+        if look == "at the file, as who copies it":
+            lake.catalog.read_bytes()
+        else:
+            other.execute("SELECT count(*) FROM ducklake_snapshot").fetchone()
+        with pytest.raises(WarehouseError, match=r"what it read may be wrong"):
+            reader.scalar(COUNT)
+
+
+@pytest.mark.parametrize(
+    ("own", "other"),
+    [(" {pid} ", " 1 "), ("POSIX", "FLOCK"), (" READ ", " WRITE "), (" 123 123", " 127 127")],
+    ids=["process", "kind", "way", "place in the log"],
+)
+def test_locks_of_another_process_kind_or_reader_are_not_its_own(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str, other: str
+) -> None:
+    write(lake, 5)
+    with lake.read() as reader:
+        assert reader.scalar(COUNT) == 5
+        locks = Path("/proc/locks").read_text()
+        (tmp_path / "locks").write_text(locks.replace(own.format(pid=os.getpid()), other))
+        monkeypatch.setattr("warehouse.hold.LOCKS", tmp_path / "locks")
+        with pytest.raises(WarehouseError, match=r"what it read may be wrong"):
+            reader.scalar(COUNT)
+
+
+def test_a_reader_whose_folder_was_moved_still_holds_its_locks(lake: Lake) -> None:
+    write(lake, 5)
+    with lake.read() as reader:
+        assert reader.scalar(STEPS) == 1
+        lake.path.rename(lake.path.parent / "moved")
+        assert reader.scalar(STEPS) == 1
 
 
 def test_an_answer_that_was_read_without_locks_is_an_error(lake: Lake) -> None:
