@@ -342,6 +342,11 @@ def test_a_wrong_file_is_refused_whole(
         assert reader.scalar("SELECT count(*) FROM annotations") == 0
 
 
+def test_a_file_without_rows_says_nothing(pool: SmallPool, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("id,label\n", "utf-8")
+    assert import_labels(pool.lake, tmp_path / "labels.csv", CONFIG).rows_written == {}
+
+
 def test_a_file_without_the_columns_is_refused(pool: SmallPool, tmp_path: Path) -> None:
     for mark in ",;":
         (tmp_path / "labels.csv").write_text(f"text{mark}class\na{mark}acq\n", "utf-8")

@@ -210,6 +210,11 @@ def test_a_parquet_file_of_hugging_face_says_what_its_numbers_mean(
             [studio((1, ["grain"], False))],
             "Export CSV or JSON-MIN from Label Studio in place of JSON, or take",
         ),
+        (
+            "a.json",
+            ['[{"text": "a", "annotation_id": 1, "mood": "bad"}]'],
+            "the labels 'label'; for files of other tools",
+        ),
         ("a.json", ["[1,"], "cannot be read as JSON with columns id or text, and label"),
         (
             "a.jsonl",

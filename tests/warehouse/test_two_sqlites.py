@@ -70,8 +70,14 @@ def test_a_reader_that_lost_one_of_its_locks_has_lost_its_snapshot(lake: Lake, l
 
 @pytest.mark.parametrize(
     ("own", "other"),
-    [(" {pid} ", " 1 "), ("POSIX", "FLOCK"), (" READ ", " WRITE "), (" 123 123", " 127 127")],
-    ids=["process", "kind", "way", "place in the log"],
+    [
+        (" {pid} ", " 1 "),
+        ("POSIX", "FLOCK"),
+        (" READ ", " WRITE "),
+        (":{index} 123 ", ":1 123 "),
+        (" 123 123", " 127 127"),
+    ],
+    ids=["process", "kind", "way", "catalogue", "place in the log"],
 )
 def test_locks_of_another_process_kind_or_reader_are_not_its_own(
     lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str, other: str
@@ -79,8 +85,8 @@ def test_locks_of_another_process_kind_or_reader_are_not_its_own(
     write(lake, 5)
     with lake.read() as reader:
         assert reader.scalar(COUNT) == 5
-        locks = Path("/proc/locks").read_text()
-        (tmp_path / "locks").write_text(locks.replace(own.format(pid=os.getpid()), other))
+        own = own.format(pid=os.getpid(), index=os.stat(f"{lake.catalog}-shm").st_ino)
+        (tmp_path / "locks").write_text(Path("/proc/locks").read_text().replace(own, other))
         monkeypatch.setattr("warehouse.hold.LOCKS", tmp_path / "locks")
         with pytest.raises(WarehouseError, match=r"what it read may be wrong"):
             reader.scalar(COUNT)

@@ -87,6 +87,8 @@ def test_two_labels_of_one_text_are_refused(items: Lake, tmp_path: Path) -> None
 def test_what_fits_no_text_or_is_of_another_tool_is_refused(items: Lake, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gold file.*has the text of an item.*'One'.*leave `gold`"):
         read(items, config(tmp_path, {"body": "One", "label": "earn"}))
+    with pytest.raises(DataError, match=r"item 'row 2' 2 classes"):
+        read(items, config(tmp_path, {"body": "one", "label": "earn"}, {"body": "", "label": ["earn", "ship"]}))
     with pytest.raises(DataError, match=r"No row of .* has a label"):
         read(items, config(tmp_path, {"body": "one", "label": ""}))
     with pytest.raises(DataError, match="texts of this project's items in its column 'sentence'"):
