@@ -33,6 +33,17 @@ def test_a_text_of_train_and_test_stays_where_it_stands_first(lake: Lake, tmp_pa
     assert "to have it in test, name its source above the other" in detail
 
 
+def test_a_text_that_a_test_record_has_by_its_id_is_no_second_item_of_train(lake: Lake, tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl", {"text": "both"})
+    write(tmp_path / "test.jsonl", {"id": "1", "text": "both"})
+    for first, second in (("test", "train"), ("train", "test")):
+        named = SourceConfig(name="named", path="test.jsonl", id="id", default_split=first)
+        unnamed = SourceConfig(name="unnamed", path="train.jsonl", default_split=second)
+        told = ingest(lake, IngestConfig(root=tmp_path, classes=CLASSES, sources=(named, unnamed))).detail
+        assert {key: told[key] for key in counts(0, 0, 0, 0)} == counts(2, 1, 1, 0)
+        assert items(lake, "item_id, split") == [("1", first)]
+
+
 def test_a_later_read_tells_it_of_an_item_that_is_stored(lake: Lake, tmp_path: Path) -> None:
     write(tmp_path / "train.jsonl", {"text": "a"})
     write(tmp_path / "test.jsonl", {"text": "b"})

@@ -116,6 +116,14 @@ def test_an_answer_that_was_read_without_locks_is_an_error(lake: Lake) -> None:
         assert reader.scalar(COUNT) == 5
 
 
+def test_batches_that_end_after_their_reader_was_closed_ask_for_no_locks(lake: Lake) -> None:
+    write(lake, 5)
+    with warehouse.connect(lake.path) as reader:
+        batches = reader.batches("SELECT item_id FROM items", rows=9)
+        assert next(batches).num_rows == 5
+    assert list(batches) == []
+
+
 def test_a_reader_beside_one_whose_locks_are_gone_is_refused(lake: Lake) -> None:
     """SQLite believes that the process has the lock, and takes none."""
     write(lake, 5)
