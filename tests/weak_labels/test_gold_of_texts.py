@@ -1,6 +1,7 @@
 """A gold file may name items by their texts, as test files do that have no ids."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ def test_texts_say_which_items_are_meant(items: Lake, tmp_path: Path) -> None:
         {"body": "one", "label": "earn"},  # test files repeat themselves
         {"body": "two", "label": "ship"},
         {"body": "three", "label": None},
+        {"body": "same", "label": []},  # as doccano has it of an item that nobody labelled
         {"body": "'@four", "label": "ship"},  # as a CSV of Siftline has it
         {"body": "nobody's", "label": "earn"},
         {"body": "", "label": "earn"},
@@ -70,6 +72,14 @@ def test_an_id_beside_a_text_says_which_of_its_items(items: Lake, tmp_path: Path
     assert read(items, config(tmp_path, *rows))[1] == {"a": 0, "b": 1}
     assert read(items, config(tmp_path, {"key": "a", "body": "one", "label": "ship"}))[1] == {"one": 1}
     assert read(items, config(tmp_path, {"body": "same", "label": "ship"}))[1] == {"a": 1, "b": 1}
+
+
+def test_marks_before_formulas_and_sets_without_a_class_are_read(items: Lake, tmp_path: Path) -> None:
+    said = config(tmp_path, {"body": "one", "label": "'=earn"})  # as a CSV of Siftline has it
+    assert read(items, replace(said, classes=("=earn", "ship")))[1] == {"one": 0}
+    assert read(items, replace(said, classes=("=earn", "'=earn")))[1] == {"one": 1}
+    said = replace(config(tmp_path, {"body": "one", "label": []}), multi_label=True)
+    assert read(items, said)[1] == {"one": ()}
 
 
 def test_two_labels_of_one_text_are_refused(items: Lake, tmp_path: Path) -> None:
