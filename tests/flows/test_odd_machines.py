@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 import siftline
+from flows.cli.console import of_surroundings
 from flows.cli.main import run_command
 from tests.projects import ROOT
 
@@ -108,6 +109,7 @@ def test_a_python_without_a_module_of_its_own_is_told_how_to_have_it(
     told = " ".join(capsys.readouterr().err.split())
     assert "This Python was built without its own module '_sqlite3'" in told
     assert "libsqlite3-dev" in told
+    assert of_surroundings(ModuleNotFoundError("No module named 'polars'", name="polars")) is None
 
 
 @pytest.mark.parametrize("proxy", ["socks://127.0.0.1:9", "socks5://127.0.0.1:9"])

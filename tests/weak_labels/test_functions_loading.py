@@ -120,6 +120,8 @@ def test_a_module_beside_it_that_siftlines_own_hides_is_to_be_renamed(beside: st
     (tmp_path / beside).write_text("WORDS = ['goal']")
     with pytest.raises(SettingsError, match=r"functions.py:1: Siftline has a package 'features' .*\. Rename"):
         load_functions(path, CLASSES)
+    with pytest.raises(SettingsError, match="NameError: name 'features' is not defined"):  # it imports nothing
+        load_functions(write_functions(tmp_path, "features"), CLASSES)
 
 
 @pytest.mark.parametrize("taken", ["json", "features"])
