@@ -20,6 +20,7 @@ from warehouse import (
     WarehouseBusy,
     WarehouseError,
     WarehouseNotFound,
+    attached,
     connect,
 )
 from warehouse.errors import SchemaTooNew
@@ -142,6 +143,8 @@ def test_a_newer_schema_is_refused_in_words(lake: Lake) -> None:
     for at in (None, lake.snapshot()):
         with pytest.raises(SchemaTooNew, match="or a newer one"):
             connect(lake.path, at=at)
+    with pytest.raises(SchemaTooNew, match="or a newer one"):
+        attached(lake.path)
 
 
 def test_a_damaged_catalogue_is_named(lake: Lake) -> None:
