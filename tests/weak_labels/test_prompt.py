@@ -65,6 +65,7 @@ def test_an_answer_that_is_none_of_those_asked_for_is_a_fault_of_its_item(
         ({"yes": "sports", "no": None}, "```text\nyes\n```", 0),
         ({"yes": "sports", "no": None}, "«yes»", 0),
         ({"café": "sports", "no": None}, "Cafe\u0301.", 0),
+        ({"no": None, "no. 5": "sports"}, "No. 5, as it says.", 0),
     ],
 )
 def test_an_answer_may_have_signs_around_it(answers: dict[str, str | None], answered: str, voted: int) -> None:
@@ -80,6 +81,8 @@ SPAM = prompt("What?", {"spam": "sports", "not spam": None}, model="tiny", name=
     ("answered", "voted"),
     [
         ("Spam, as it sells something.", 0),
+        ("Spam, as spammers write it.", 0),
+        ("Spam \nIt sells something", 0),
         ("Not spam.\n\nThe text is a greeting", -1),
         ("Answer: spam", 0),
         ("<think>\n\n</think>\n\nnot spam", -1),
@@ -93,12 +96,26 @@ def test_words_around_an_answer_are_left_aside(answered: str, voted: int) -> Non
 
 @pytest.mark.parametrize(
     "answered",
-    ["Spam, not spam", "Spam or not spam", "It is not spam", "Spam? Hardly", "spam: 0.1", "Spammers wrote it.", "hm"],
+    [
+        "Spam, not spam",
+        "Spam or not spam",
+        "It is not spam",
+        "Spam? Hardly",
+        "spam: 0.1",
+        "Spammers wrote it.",
+        "Spam.org",
+        "hm",
+    ],
 )
 def test_words_that_name_no_single_answer_first_are_a_fault(answered: str) -> None:
     outcome = call_function(SPAM, batch(["x"], ask=lambda *_: [answered]))
     assert outcome.votes.tolist() == [MISSING]
     assert outcome.faults[0].detail == f"the model answered {answered!r}, not one of: spam, not spam"
+
+
+def test_signs_alone_are_no_answer_that_is_made_of_signs() -> None:
+    asks = prompt("What?", {"yes": "sports", "!": None}, model="tiny", name="asks")
+    assert call_function(asks, batch(["x"], ask=lambda *_: ["..."])).votes.tolist() == [MISSING]
 
 
 @pytest.mark.parametrize("answered", ["", "<think>The text speaks of"])
@@ -148,10 +165,11 @@ def test_a_proxy_of_the_environment_stands_before_a_service_elsewhere(
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     with PromptClient(settings(service, tmp_path)) as client:
         assert client.ask("tiny", "question", ["an atom"]) == ["no"]
-    monkeypatch.setenv("HTTP_PROXY", "ftp://me:canary@host")
-    with pytest.raises(SettingsError, match="proxy that the environment names") as raised:
-        PromptClient(given)
-    assert "canary" not in str(raised.value)
+    for wrong in ("ftp://me:canary@host", "http://me:canary/x@host"):
+        monkeypatch.setenv("HTTP_PROXY", wrong)
+        with pytest.raises(SettingsError, match="proxy that the environment names") as raised:
+            PromptClient(given)
+        assert "canary" not in str(raised.value)
 
 
 def test_a_text_that_the_service_refuses_is_a_fault_of_its_item(lake: Lake, service: Service, tmp_path: Path) -> None:

@@ -154,6 +154,13 @@ def test_the_number_of_requests_is_limited_over_runs(service: Service, tmp_path:
     assert len(service.requests) == 3
 
 
+def test_the_longest_answer_that_is_asked_for_has_to_fit_the_limit(service: Service, tmp_path: Path) -> None:
+    given = settings(service, tmp_path, price_out=1.0, limit=0.5, max_answer_tokens=1_000_000)
+    with PromptClient(given) as client, pytest.raises(NotAVote, match="limit"):
+        client.ask("tiny", "q", ["a goal"])
+    assert not service.requests
+
+
 def test_requests_keep_to_the_rate(service: Service, tmp_path: Path) -> None:
     with PromptClient(settings(service, tmp_path, requests_per_minute=600)) as client:
         client.ask("tiny", "question", ["one", "two", "three", "four"])
