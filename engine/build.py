@@ -6,7 +6,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from engine.device import check_device
 from engine.distill import Distillation
 from engine.encoder import DenseEncoder, pack
 from engine.errors import OptionError
+from engine.families import TYPES
 from engine.filled import dense_encoder, dense_targets, load_stored_model
 from engine.folder import read_folder
 from engine.noise import LONGEST, with_noise, word_pieces
@@ -26,7 +27,7 @@ from engine.routed import RoutedEncoder
 from engine.routed_file import check_output, write_routed
 from engine.tensor_file import TensorFile
 from engine.tokenizer import TextTokenizer
-from engine.weights import TYPES, DenseFiles, read_minilm
+from engine.weights import DenseFiles, read_minilm
 from engine.work_folder import only_run
 
 TRAINING_TOKENS = 256
@@ -192,7 +193,7 @@ def _parent_of(model: RoutedEncoder | DenseEncoder) -> EncoderConfig:
     if isinstance(model, RoutedEncoder):
         return model.config.base
     assert isinstance(model.config, ShallowConfig), "files of our own hold nothing else"
-    sizes = asdict(model.config) | {"layers": model.config.parent_layers}
+    sizes: dict[str, Any] = asdict(model.config) | {"layers": model.config.parent_layers}
     del sizes["parent_layers"]
     return EncoderConfig(**sizes)
 

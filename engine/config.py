@@ -6,25 +6,32 @@ pooling is refused here instead of giving wrong vectors later.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Self, cast
 
 from engine.client import DEFAULT_ACTIVE
 from engine.errors import ModelFileError, OptionError
+from engine.families import FAMILIES
 
 LARGEST = 2**24
 """No size of an encoder is larger; keeps a damaged file from asking for memory without end."""
 MOST_LAYERS = 1000
 EXPERT_MODES = ("sequence", "token")
 
-_FIXED = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
+MEAN, FIRST = "mean", "first"
+_POOLINGS = {"mean": MEAN, "cls": FIRST, "pooling_mode_mean_tokens": MEAN, "pooling_mode_cls_token": FIRST}
+"""By the name that sentence-transformers gives them, and gave them once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Config:
     def to_json(self) -> str:
         """The configuration as JSON, for the file of the weights."""
-        return json.dumps(asdict(self), sort_keys=True)
+        values = asdict(self)
+        for sizes in (values, values.get("base", {})):
+            if sizes.get("pooling") == MEAN:  # as in files that were written when there was no other
+                del sizes["pooling"]
+        return json.dumps(values, sort_keys=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,9 +46,10 @@ class EncoderConfig(_Config):
         ffn_width: inner width of the feed-forward part.
         positions: longest sequence in tokens.
         norm_eps: added to the variance in layer normalisation.
+        pooling: what becomes a text's vector: "mean" of its tokens' states, or the "first" one, [CLS].
 
     Raises:
-        ModelFileError: a size is not positive, or the heads do not divide the width.
+        ModelFileError: a size is not positive, the heads do not divide the width, or the pooling is another one.
     """
 
     vocab: int
@@ -51,6 +59,7 @@ class EncoderConfig(_Config):
     ffn_width: int
     positions: int
     norm_eps: float
+    pooling: str = MEAN
 
     kind: ClassVar[str] = "dense"
     """Part of the encoder_id."""
@@ -66,6 +75,8 @@ class EncoderConfig(_Config):
             raise ModelFileError(f"The encoder's layers are {self.layers}; {MOST_LAYERS} are the most.")
         if not 0 < self.norm_eps < 1:
             raise ModelFileError(f"The encoder's norm_eps is {self.norm_eps!r}; it must lie between 0 and 1.")
+        if self.pooling not in (MEAN, FIRST):
+            raise ModelFileError(f"The encoder's pooling is {self.pooling!r}; it must be '{MEAN}' or '{FIRST}'.")
         if self.width % self.heads:
             raise ModelFileError(f"The encoder's {self.heads} heads do not divide its width {self.width}.")
 
@@ -94,7 +105,7 @@ class EncoderConfig(_Config):
 
     @classmethod
     def from_json(cls, model: bytes, pooling: bytes | None, pooling_name: str = "1_Pooling/config.json") -> Self:
-        """Read the files config.json and 1_Pooling/config.json of a sentence-transformers model.
+        """Read the files config.json and 1_Pooling/config.json of a model of one of `FAMILIES`.
 
         Args:
             model: content of config.json.
@@ -105,7 +116,13 @@ class EncoderConfig(_Config):
             ModelFileError: a value is missing or is one that this code does not compute.
         """
         values = json_object(model, "config.json")
-        for name, wanted in _FIXED.items():
+        family = FAMILIES.get(str(values.get("model_type")))
+        if family is None:
+            raise ModelFileError(
+                f"config.json has model_type = {values.get('model_type')!r}, this encoder computes "
+                f"{', '.join(FAMILIES)} only."
+            )
+        for name, wanted in ((family.activation, "gelu"), ("position_embedding_type", "absolute")):
             if values.get(name, wanted if name == "position_embedding_type" else None) != wanted:
                 raise ModelFileError(
                     f"config.json has {name} = {values.get(name)!r}, this encoder computes {wanted!r} only."
@@ -116,29 +133,15 @@ class EncoderConfig(_Config):
                 "sees all. If the model was trained without that, set is_decoder to false; otherwise take another."
             )
         try:
-            config = cls(
-                vocab=values["vocab_size"],
-                width=values["hidden_size"],
-                layers=values["num_hidden_layers"],
-                heads=values["num_attention_heads"],
-                ffn_width=values["intermediate_size"],
-                positions=values["max_position_embeddings"],
-                norm_eps=float(values["layer_norm_eps"]),
-            )
+            sizes: dict[str, Any] = {size: values[name] for size, name in family.sizes.items()}
+            sizes["norm_eps"] = float(values["layer_norm_eps"]) if family.norm_eps is None else family.norm_eps
+            sizes["positions"] -= family.skipped_positions(values)
+            config = cls(**sizes)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ModelFileError(f"config.json cannot be used: {error!r}.") from error
-        if pooling is not None:
-            config._check_pooling(json_object(pooling, pooling_name), pooling_name)
-        return config
-
-    def _check_pooling(self, pool: Mapping[str, Any], name: str) -> None:
-        on = sorted(name for name, value in pool.items() if name.startswith("pooling_mode_") and value is True)
-        asked = pool.get("pooling_mode", on)  # one name, where sentence-transformers once had a flag for each
-        if asked not in ("mean", ["pooling_mode_mean_tokens"]):
-            raise ModelFileError(f"{name} asks for {asked}, this encoder computes the mean of tokens only.")
-        width = pool.get("embedding_dimension", pool.get("word_embedding_dimension"))
-        if width != self.width:
-            raise ModelFileError(f"{name} is for width {width!r}, config.json says {self.width}.")
+        if pooling is None:
+            return config
+        return replace(config, pooling=_pooling(json_object(pooling, pooling_name), config.width, pooling_name))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -310,6 +313,18 @@ class RoutedConfig(_Config):
             return cls(base=base, **parts)
         except (KeyError, TypeError, AttributeError) as error:
             raise ModelFileError(f"The configuration of the routed encoder cannot be used: {error!r}.") from error
+
+
+def _pooling(pool: Mapping[str, Any], width: object, name: str) -> str:
+    on = [name for name, value in pool.items() if name.startswith("pooling_mode_") and value is True]
+    asked = pool.get("pooling_mode", on)  # one name, where sentence-transformers once had a flag for each
+    asked = asked[0] if isinstance(asked, list) and len(asked) == 1 else asked
+    if not isinstance(asked, str) or asked not in _POOLINGS:
+        raise ModelFileError(f"{name} asks for {asked}, this encoder computes the mean of tokens or [CLS] only.")
+    stated = pool.get("embedding_dimension", pool.get("word_embedding_dimension"))
+    if stated != width:
+        raise ModelFileError(f"{name} is for width {stated!r}, config.json says {width}.")
+    return _POOLINGS[asked]
 
 
 def json_object(content: bytes, name: str) -> Mapping[str, Any]:

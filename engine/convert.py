@@ -19,12 +19,12 @@ from engine.attention import RoutedAttention
 from engine.config import EncoderConfig, RoutedConfig
 from engine.encoder import Pack, pack, sequence_means
 from engine.errors import OptionError
+from engine.families import TYPES
 from engine.filled import BEFORE_LAYERS
 from engine.products import one_thread
 from engine.routed import RoutedEncoder, RoutedLayer
 from engine.router import Router
 from engine.trace import LayerTrace
-from engine.weights import TYPES
 
 BUDGETS = (0.2, 0.3, 0.5, 1.0)
 RIDGE = 1e-3

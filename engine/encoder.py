@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional
 
 from engine.arithmetic import fold, root
-from engine.config import EncoderConfig
+from engine.config import FIRST, MEAN, EncoderConfig
 from engine.products import linear, lowered, most_rows, must_fix_order, product
 
 
@@ -165,9 +165,9 @@ def table(rows: int, width: int, *, sparse: bool = False) -> nn.Embedding:
 
 
 class DenseEncoder(nn.Module):
-    """BERT encoder with mean pooling.
+    """BERT encoder; a text's vector is the mean of its tokens' states, or the first one's, at unit length.
 
-    Source: Devlin et al. 2019, BERT; Reimers and Gurevych 2019, Sentence-BERT (mean of the token states, unit length).
+    Source: Devlin et al. 2019, BERT; Reimers and Gurevych 2019, Sentence-BERT (pooling).
     """
 
     def __init__(self, config: EncoderConfig) -> None:
@@ -187,7 +187,7 @@ class DenseEncoder(nn.Module):
 
     def forward(self, batch: Pack) -> torch.Tensor:
         """Unit vectors [S, D] float32 in the order of the pack."""
-        return pooled(self.states(batch), batch.runs)
+        return pooled(self.states(batch), batch.runs, self.config.pooling)
 
     def shapes(self) -> tuple[tuple[int, int], ...]:
         """(in, out) of every weight matrix."""
@@ -213,9 +213,14 @@ def sequence_means(x_TD: torch.Tensor, runs: Sequence[Run]) -> torch.Tensor:
     return torch.cat(means) if len(means) > 1 else means[0]
 
 
-def pooled(x_TD: torch.Tensor, runs: Sequence[Run]) -> torch.Tensor:
-    """[S, D] float32: mean state of each text, at unit length."""
-    means_SD = sequence_means(x_TD, runs)
+def sequence_firsts(x_TD: torch.Tensor, runs: Sequence[Run]) -> torch.Tensor:
+    """[S, D] float32: state of each text's first token."""
+    return torch.cat([run_rows(x_TD, run).view(run.sequences, run.length, -1)[:, 0] for run in runs]).float()
+
+
+def pooled(x_TD: torch.Tensor, runs: Sequence[Run], pooling: str = MEAN) -> torch.Tensor:
+    """[S, D] float32: mean state of each text, or its first token's, at unit length."""
+    pooled_SD = sequence_firsts(x_TD, runs) if pooling == FIRST else sequence_means(x_TD, runs)
     if must_fix_order(x_TD):
-        return means_SD / root(fold(means_SD * means_SD)).unsqueeze(1)
-    return means_SD / means_SD.norm(dim=1, keepdim=True)
+        return pooled_SD / root(fold(pooled_SD * pooled_SD)).unsqueeze(1)
+    return pooled_SD / pooled_SD.norm(dim=1, keepdim=True)

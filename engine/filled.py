@@ -17,11 +17,12 @@ from engine.config import EncoderConfig, RoutedConfig, ShallowConfig
 from engine.encoder import DenseEncoder, Linear
 from engine.errors import ModelFileError
 from engine.experts import RoutedFeedForward
+from engine.families import TYPES
 from engine.quantize import Int8Weights, quantize_floats
 from engine.routed import RoutedEncoder
 from engine.routed_file import FORMAT, SCALES, SHALLOW_FORMAT, TABLE, TOKENIZER, stored_type
 from engine.tensor_file import TensorFile, sent
-from engine.weights import MINILM, TYPES, WEIGHTS, check_tensors, encoder_tensors, package_files, package_folder
+from engine.weights import MINILM, WEIGHTS, check_tensors, encoder_tensors, package_files, package_folder
 
 Model = TypeVar("Model", bound=torch.nn.Module)
 

@@ -9,8 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from engine.config import EncoderConfig, json_object
 from engine.errors import ModelFileError
+from engine.families import FAMILIES, POSITIONS, TYPES
 from engine.weights import WEIGHTS, DenseFiles, encoder_tensors, read_tensors
 
 _MODULES = frozenset({"Transformer", "Pooling", "Normalize"})
@@ -26,8 +29,8 @@ _AS_STORED = frozenset({"PreTrainedTokenizerFast", "TokenizersBackend"})
 
 
 def read_folder(folder: Path) -> DenseFiles:
-    """A BERT model from a Hugging Face folder: config.json, model.safetensors and tokenizer.json, and what
-    sentence-transformers adds where it is there. Without a pooling the mean of the tokens is taken.
+    """A model of one of `FAMILIES` from a Hugging Face folder: config.json, model.safetensors and tokenizer.json, and
+    what sentence-transformers adds where it is there. Without a pooling the mean of the tokens is taken.
 
     Args:
         folder: the folder.
@@ -43,14 +46,26 @@ def read_folder(folder: Path) -> DenseFiles:
         pooling = _pooling(folder, place)
     config = EncoderConfig.from_json(model, pooling, place)
     _check_prompt(folder)
-    types = json_object(model, "config.json").get("type_vocab_size", 2)
-    if type(types) is not int or types < 1:
-        raise ModelFileError(f"config.json has type_vocab_size = {types!r}; it must be a whole number from 1.")
-    shapes = encoder_tensors(config, types=types)
-    tensors = read_tensors(_content(inner, WEIGHTS), shapes, name=str(inner / WEIGHTS))
+    tensors = _tensors(inner, config, json_object(model, "config.json"))
     tokenizer = _content(inner, "tokenizer.json")
     _check_case(inner, json_object(tokenizer, "tokenizer.json").get("normalizer") or {})
     return DenseFiles(config, tensors, tokenizer)
+
+
+def _tensors(folder: Path, config: EncoderConfig, values: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The tensors as BERT has them: with token types, and with positions that begin at a text's first token."""
+    family = FAMILIES[values["model_type"]]
+    types = values.get("type_vocab_size", 2) if family.types else 0
+    if type(types) is not int or types < family.types:
+        raise ModelFileError(f"config.json has type_vocab_size = {types!r}; it must be a whole number from 1.")
+    shapes = encoder_tensors(config, types=types)
+    if not types:
+        del shapes[TYPES]
+    skipped = family.skipped_positions(values)
+    shapes[POSITIONS] = (config.positions + skipped, config.width)
+    tensors = read_tensors(_content(folder, WEIGHTS), shapes, name=str(folder / WEIGHTS), family=family)
+    tensors[POSITIONS] = tensors[POSITIONS][skipped:]
+    return {TYPES: torch.zeros(1, config.width)} | tensors
 
 
 def _content(folder: Path, name: str) -> bytes:

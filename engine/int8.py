@@ -15,7 +15,8 @@ import math
 import torch
 
 from engine.arithmetic import exp, fold, gelu, integer_sums, layer_norm, quantised, quantised_rows, root, single
-from engine.encoder import Pack, Run
+from engine.config import FIRST
+from engine.encoder import Pack, Run, sequence_firsts
 from engine.quantize import MOST_ROUTER, Int8Weights, sizes_of_blocks
 from engine.routed import with_quorum
 from engine.trace import LayerTrace
@@ -47,8 +48,9 @@ class TorchInt8:
         x_TD = self._norm("norm", x_TD + tensors["positions"][batch.positions_T])
         for place in range(self._sizes.layers):
             x_TD = self._layer(f"layers.{place}", x_TD, batch, budget, trace)
-        means_SD = text_means(x_TD, batch.runs)
-        return means_SD / root(fold(means_SD * means_SD)).unsqueeze(1)
+        by_first = self._sizes.base.pooling == FIRST
+        pooled_SD = sequence_firsts(x_TD, batch.runs) if by_first else text_means(x_TD, batch.runs)
+        return pooled_SD / root(fold(pooled_SD * pooled_SD)).unsqueeze(1)
 
     def _layer(
         self, name: str, x_TD: torch.Tensor, batch: Pack, budget: int, trace: list[LayerTrace] | None

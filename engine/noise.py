@@ -48,10 +48,12 @@ def word_pieces(tokenizer: bytes) -> Pieces:
     known = Tokenizer.from_str(tokenizer.decode("utf-8"))
     vocabulary = known.get_vocab(with_added_tokens=True)
     prefix = str(json.loads(tokenizer)["model"].get("continuing_subword_prefix") or "")
+    special = {token["id"] for token in json.loads(tokenizer).get("added_tokens") or () if token.get("special")}
     halves: dict[int, Ints] = {}
     ids: list[int] = []
     for piece, number in sorted(vocabulary.items()):
-        if piece.startswith("[") and piece.endswith("]") and len(piece) > 2:  # [CLS], [unused5]
+        is_marked = piece.startswith("[") and piece.endswith("]") and len(piece) > 2  # [CLS], [unused5]
+        if is_marked or number in special:
             continue
         ids.append(number)
         head, word = (prefix, piece[len(prefix) :]) if piece.startswith(prefix) else ("", piece)

@@ -89,7 +89,7 @@ def with_quorum(on_TE: torch.Tensor, quorum: int, batch: Pack) -> torch.Tensor:
 
 
 class RoutedEncoder(nn.Module):
-    """BERT encoder with routed heads and experts, and mean pooling."""
+    """BERT encoder with routed heads and experts, and its parent's pooling."""
 
     def __init__(self, config: RoutedConfig) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class RoutedEncoder(nn.Module):
             budget: place of the budget in `config.budgets`.
             trace: takes one entry per layer.
         """
-        return pooled(self.states(batch, budget, trace), batch.runs)
+        return pooled(self.states(batch, budget, trace), batch.runs, self.config.base.pooling)
 
     def shapes(self) -> tuple[tuple[int, int], ...]:
         """(in, out) of every weight matrix."""

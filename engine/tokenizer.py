@@ -1,5 +1,6 @@
-"""Texts to token ids: the model's WordPiece tokenizer with a length limit and checked input."""
+"""Texts to token ids: the model's own tokenizer with a length limit and checked input."""
 
+import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,12 @@ _STEPS = {
     ),
 }
 """Steps before the tokens whose time goes by a text's length, and which do not multiply it where they are repeated."""
+_ONCE = frozenset({"ByteLevel", "Precompiled"})
+"""Such as make a text some times longer each time: of RoBERTa and of XLM-R."""
+_LONGEST_FORM = 64
+"""Bytes that a character may become in a `Precompiled` table; Unicode's own have 33."""
+_SPARE = 128
+"""A table of tokens may have fewer rows than this behind the last token: some fill it up to a round number."""
 LONGEST_WORD = 1000
 """Characters of a word that is cut into pieces, which takes the cube of them; BERT's have 100."""
 
@@ -64,15 +71,15 @@ class TextTokenizer:
             raise ModelFileError(f"tokenizer.json cannot be read: {error}.") from error
         if odd is not None:
             raise ModelFileError(
-                f"tokenizer.json has {odd}, which may take any time and memory for a text. Take a model with "
-                "BERT's own tokenizer."
+                f"tokenizer.json has {odd}, which may take any time and memory for a text, or give other vectors each "
+                "time. Take a model with BERT's own tokenizer."
             )
         # The file carries a padding to 128 tokens and a cut at 128; both would change what is encoded.
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._max_tokens = max_tokens
         size = self._tokenizer.get_vocab_size(with_added_tokens=True)
-        if size != vocab:
+        if not vocab - _SPARE < size <= vocab:
             raise ModelFileError(
                 f"tokenizer.json has {size} tokens, the model has {vocab}. They belong to two models, or the model has "
                 "rows to spare: transformers' model.resize_token_embeddings(len(tokenizer)) takes them away."
@@ -84,16 +91,14 @@ class TextTokenizer:
                 f"tokenizer.json has a token with the id {largest}, the model's go up to {vocab - 1}. They belong to "
                 "two models."
             )
-        first, last = self._tokenizer.token_to_id("[CLS]"), self._tokenizer.token_to_id("[SEP]")
-        if first is None or last is None:
-            raise ModelFileError("tokenizer.json lacks the tokens [CLS] and [SEP].")
-        self._first, self._last = int(first), int(last)
-        self._check_frame()
+        self._first, self._last = self._frame()
+        special = {place for place, token in self._tokenizer.get_added_tokens_decoder().items() if token.special}
         self._has_letters, self._unread = np.zeros(vocab, np.bool_), np.zeros(vocab, np.bool_)
         for token, place in places.items():
-            self._has_letters[place] = any(map(str.isalpha, token)) and not token.startswith("[")
+            bare = place not in special and not token.startswith("[")
+            self._has_letters[place] = bare and any(map(str.isalpha, token))
             self._unread[place] = token.startswith("##") and len(token) == 3 and token[2].isalpha()
-        if (unknown := self._tokenizer.token_to_id("[UNK]")) is not None:
+        if (unknown := _unknown(read["model"], self._tokenizer)) is not None:
             self._has_letters[unknown] = self._unread[unknown] = True
 
     def encode(self, texts: Sequence[str]) -> list[Tokens]:
@@ -120,20 +125,30 @@ class TextTokenizer:
             for ids in found
         ]
 
-    def _check_frame(self) -> None:
-        """Whether the file has a text between [CLS] and [SEP], where it says anything about that."""
+    def _frame(self) -> tuple[int, int]:
+        """The tokens before and behind a text: the file's, or BERT's where it says nothing of that.
+
+        Raises:
+            ModelFileError: there are none, or more than one on a side.
+        """
         if self._tokenizer.post_processor is None:
-            return
-        try:
-            bare, framed = (self._tokenizer.encode("", add_special_tokens=more).ids for more in (False, True))
-        except Exception as error:  # as above
-            raise ModelFileError(f"tokenizer.json cannot be used: {error}.") from error
-        if framed != [self._first, *bare, self._last]:
-            around = [self._tokenizer.id_to_token(number) for number in framed]
-            raise ModelFileError(
-                f"tokenizer.json makes of an empty text the tokens {around}; this encoder puts [CLS] before a text and "
-                "[SEP] behind it. Take a model with BERT's own tokenizer."
-            )
+            first, last = self._tokenizer.token_to_id("[CLS]"), self._tokenizer.token_to_id("[SEP]")
+            if first is None or last is None:
+                raise ModelFileError("tokenizer.json lacks the tokens [CLS] and [SEP].")
+            return int(first), int(last)
+        framed: list[int] = []
+        for text in ("a", ""):
+            try:
+                bare, framed = (self._tokenizer.encode(text, add_special_tokens=more).ids for more in (False, True))
+            except Exception as error:  # as above
+                raise ModelFileError(f"tokenizer.json cannot be used: {error}.") from error
+            if len(framed) != len(bare) + 2 or framed[1:-1] != bare:
+                around = [self._tokenizer.id_to_token(number) for number in framed]
+                raise ModelFileError(
+                    f"tokenizer.json makes of the text {text!r} the tokens {around}; this encoder puts one token, such "
+                    "as [CLS], before a text and one, such as [SEP], behind it. Take a model with BERT's own tokenizer."
+                )
+        return framed[0], framed[1]
 
     def _share(self, ids: list[int]) -> float:
         places = np.array(ids, np.int64)
@@ -155,21 +170,44 @@ class TextTokenizer:
 
 
 def _unbounded(tokenizer: dict[str, Any]) -> str | None:
-    """What may need more than a few times a text's length, in words; None where nothing does."""
+    """What may need more than a few times a text's length, or is drawn by lot; None where nothing is so."""
+    once: set[str] = set()
     for name, known in _STEPS.items():
         left: list[Any] = [tokenizer.get(name)]
         while left:
             step: dict[str, Any] = left.pop() or {"type": "Sequence"}
             if step["type"] == "Sequence":
                 left += [*step.get("normalizers", ()), *step.get("pretokenizers", ())]
+            elif step["type"] in _ONCE - once and _is_short(step):
+                once.add(step["type"])
             elif step["type"] not in known and not _makes_no_longer(step):
                 return f"the {name} {step['type']!r}"
-    longest = (tokenizer.get("model") or {}).get("max_input_chars_per_word", 0)
+    model = tokenizer.get("model") or {}
+    if model.get("dropout"):
+        return f"a dropout of {model['dropout']}"
+    longest = model.get("max_input_chars_per_word", 0)
     return None if longest <= LONGEST_WORD else f"words of up to {longest} characters"
 
 
+def _is_short(step: dict[str, Any]) -> bool:
+    """Whether a table of characters makes none of them long: a tree of so many bytes, then what each becomes."""
+    if step["type"] != "Precompiled":
+        return True
+    table = base64.b64decode(step["precompiled_charsmap"] or "")
+    forms = table[4 + int.from_bytes(table[:4], "little") :]
+    return max(map(len, forms.split(b"\0"))) <= _LONGEST_FORM
+
+
+def _unknown(model: dict[str, Any], tokenizer: Tokenizer) -> int | None:
+    """The token of what is not in the vocabulary."""
+    name = model.get("unk_token")
+    return model.get("unk_id") if name is None else tokenizer.token_to_id(name)
+
+
 def _makes_no_longer(step: dict[str, Any]) -> bool:
-    """Whether a step looks for a plain text, and puts no longer one in its place."""
+    """Whether a step looks for a plain text, or for blanks as XLM-R does, and puts no longer one in its place."""
+    if step["type"] == "Replace" and step["pattern"].get("Regex") == " {2,}":
+        return step["content"] in (" ", "\u2581")
     text = step["pattern"].get("String") if step["type"] in ("Replace", "Split") else None
     return text is not None and len(step.get("content", "").encode()) <= len(text.encode())
 

@@ -17,11 +17,10 @@ from safetensors.torch import load
 
 from engine.config import EncoderConfig
 from engine.errors import ModelFileError
+from engine.families import FAMILIES, POSITIONS, TYPES, Family
 
 _UNUSED = frozenset({"embeddings.position_ids", "pooler.dense.weight", "pooler.dense.bias"})
 """Stored by BERT checkpoints and not part of the sentence vector."""
-TYPES = "embeddings.token_type_embeddings.weight"
-"""All tokens of a single text are of type 0, so its embedding is a part of each position."""
 WEIGHTS = "model.safetensors"
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -119,7 +118,7 @@ def encoder_tensors(config: EncoderConfig, *, types: int = 2) -> dict[str, tuple
     width, inner = config.width, config.ffn_width
     shapes: dict[str, tuple[int, ...]] = {
         "embeddings.word_embeddings.weight": (config.vocab, width),
-        "embeddings.position_embeddings.weight": (config.positions, width),
+        POSITIONS: (config.positions, width),
         TYPES: (types, width),
         "embeddings.LayerNorm.weight": (width,),
         "embeddings.LayerNorm.bias": (width,),
@@ -142,13 +141,16 @@ def encoder_tensors(config: EncoderConfig, *, types: int = 2) -> dict[str, tuple
     return shapes
 
 
-def read_tensors(content: bytes, shapes: Mapping[str, tuple[int, ...]], *, name: str) -> dict[str, torch.Tensor]:
+def read_tensors(
+    content: bytes, shapes: Mapping[str, tuple[int, ...]], *, name: str, family: Family = FAMILIES["bert"]
+) -> dict[str, torch.Tensor]:
     """Tensors of a safetensors file, exactly those expected, as float32.
 
     Args:
         content: the file.
-        shapes: expected shape by tensor name.
+        shapes: expected shape by tensor name, as BERT has it.
         name: what to call the file in messages.
+        family: what the file calls them.
 
     Raises:
         ModelFileError: the file is damaged, or a tensor is missing, unknown, of another shape or type, or not finite.
@@ -158,9 +160,10 @@ def read_tensors(content: bytes, shapes: Mapping[str, tuple[int, ...]], *, name:
     except (SafetensorError, KeyError, ValueError) as error:
         raise ModelFileError(f"{name} is not a readable safetensors file: {error}.") from error
     # Models saved with a head on top carry the encoder's tensors under a prefix; the head is left out.
-    if any(key.startswith("bert.") for key in found):
-        found = {key.removeprefix("bert."): value for key, value in found.items() if key.startswith("bert.")}
-    found = {_of_today(key): value for key, value in found.items()}
+    prefix = family.prefix
+    if any(key.startswith(prefix) for key in found):
+        found = {key.removeprefix(prefix): value for key, value in found.items() if key.startswith(prefix)}
+    found = {_of_today(family.berts_name(key)): value for key, value in found.items()}
     check_tensors({key: (tuple(value.shape), value.dtype) for key, value in found.items()}, shapes, name=name)
     for tensor in shapes:
         if not bool(torch.isfinite(found[tensor]).all()):

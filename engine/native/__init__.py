@@ -17,13 +17,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from engine.config import FIRST
 from engine.encoder import Pack
 from engine.errors import OptionError
 from engine.int8 import TorchInt8
 from engine.quantize import Int8Weights
 from engine.trace import Forward, LayerTrace
 
-VERSION = 4
+VERSION = 5
 """Of the interface to the library; one of another version is left alone. Raise it where sources that were built before
 must not be used any more: nothing else tells that a library is older than its sources."""
 VARIABLE = "SIFTLINE_KERNEL"
@@ -132,6 +133,7 @@ class NativeInt8:
                 sizes.budgets,
                 base.vocab,
                 base.positions,
+                base.pooling == FIRST,
             ],
             np.int64,
         )

@@ -11,7 +11,7 @@ constexpr int ROUTER_COLUMNS = 16;  // engine.router.COLUMNS
 
 struct FloatSizes {  // in the order of engine.native.float32
   int64_t width, head_width, shared_heads, routed_heads, by_kind, shared_neurons, experts, expert_width, by_token, quorum,
-      budgets;
+      budgets, by_first;
   size_t row() const { return static_cast<size_t>(width); }
 };
 

@@ -434,8 +434,11 @@ int pool(const FloatSizes& sizes, const FloatRequest& request, void* (*arena)(si
   Work32 work;
   if (!prepare(sizes, request, arena, work)) return 1;
   const int width = static_cast<int>(sizes.width);
-  text_means(request, width, work);
-  for (int s = 0; s < request.texts; ++s) unit(work.means + sizes.row() * s, width, work.line, request.vectors + sizes.row() * s);
+  if (!sizes.by_first) text_means(request, width, work);
+  for (int s = 0; s < request.texts; ++s) {
+    const float* pooled = sizes.by_first ? request.x + sizes.row() * work.starts[s] : work.means + sizes.row() * s;
+    unit(pooled, width, work.line, request.vectors + sizes.row() * s);
+  }
   return 0;
 }
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from engine.config import FIRST
 from engine.device import check_exact
 from engine.encoder import DenseEncoder, Layer, Pack
 from engine.errors import OptionError
@@ -102,7 +103,7 @@ class NativeFloat32:
                 routed.quorum,
                 len(routed.budgets),
             )
-        self._sizes = np.array(numbers, np.int64)
+        self._sizes = np.array([*numbers, base.pooling == FIRST], np.int64)
         self._first = _addresses(model.norm.weight, model.norm.bias)
         self._tables: dict[nn.Module, ctypes.Array[ctypes.c_void_p]] = {}
 

@@ -7,7 +7,7 @@
 namespace siftline {
 namespace {
 
-constexpr int VERSION = 4;  // engine/native/__init__.py asks for the same
+constexpr int VERSION = 5;  // engine/native/__init__.py asks for the same
 
 const Isa* isa_named(const char* name) {
 #if defined(__x86_64__)

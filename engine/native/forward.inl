@@ -534,7 +534,11 @@ int forward(const Model& model, const Request& request, void* (*arena)(size_t)) 
   }
   for (int s = 0; s < request.texts; ++s) {
     float* out = request.vectors + static_cast<size_t>(s) * width;
-    text_mean(work.x + static_cast<size_t>(work.starts[s]) * width, request.lengths[s], width, work.half, out);
+    const float* states = work.x + static_cast<size_t>(work.starts[s]) * width;
+    if (model.sizes.by_first)
+      __builtin_memcpy(out, states, sizeof(float) * width);
+    else
+      text_mean(states, request.lengths[s], width, work.half, out);
     unit(out, width, work.line, out);
   }
   work.clock.ended(EMBED);

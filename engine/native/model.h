@@ -18,7 +18,7 @@ constexpr float TINY = 1e-30f;   // engine.arithmetic.TINY
 
 struct Sizes {
   int64_t width, heads, head_width, layers, shared_heads, shared_neurons, experts, expert_width, by_token, quorum,
-      budgets, vocab, positions;
+      budgets, vocab, positions, by_first;  // by_first: a text's vector is its first token's state, else the mean of all
 };
 
 struct Block {  // one int8 matrix, or the part of one that a head or an expert owns

@@ -85,7 +85,7 @@ def engine_convert(
     shared_neurons: SharedNeuronsOption = None,
     seed: SeedOption = 0,
 ) -> None:
-    """Cut a dense BERT model into routed heads and experts; nothing is trained."""
+    """Cut a dense model of the BERT family into routed heads and experts; nothing is trained."""
     from engine.build import convert_file
 
     shape = _shape_of(layers, heads, experts, shared_heads, shared_neurons)

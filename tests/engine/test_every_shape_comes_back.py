@@ -6,7 +6,7 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from engine.config import EXPERT_MODES, EncoderConfig, RoutedConfig
+from engine.config import EXPERT_MODES, FIRST, MEAN, EncoderConfig, RoutedConfig
 from engine.encoder import pack
 from engine.filled import load_stored_model, stored_int8
 from engine.int8 import TorchInt8
@@ -38,6 +38,7 @@ def shapes(draw: st.DrawFn) -> RoutedConfig:
         ffn_width=shared_neurons + experts * width,
         positions=80,
         norm_eps=1e-12,
+        pooling=draw(st.sampled_from([MEAN, FIRST])),
     )
     return RoutedConfig(
         base=base,

@@ -34,7 +34,7 @@ def with_steps(folder: Path, pooling: dict[str, Any] | None, **places: str) -> P
 
 def test_the_pooling_is_read_where_modules_json_says(tmp_path: Path) -> None:
     folder = with_steps(write_folder(tmp_path), {**MEAN, "pooling_mode_mean_tokens": False}, Pooling="pooling")
-    with pytest.raises(ModelFileError, match=r"pooling/config\.json asks for \[\], .*mean of tokens only"):
+    with pytest.raises(ModelFileError, match=r"pooling/config\.json asks for \[\], .*mean of tokens or \[CLS\] only"):
         read_folder(folder)
     with_steps(folder, MEAN, Pooling="pooling")
     assert read_folder(folder).config == BASE
@@ -143,13 +143,14 @@ def test_any_number_of_token_types_is_read(tmp_path: Path, rows: int) -> None:
 
 def test_a_tokenizer_that_frames_a_text_otherwise_is_refused() -> None:
     tokenizer = Tokenizer.from_str(tiny_tokenizer().decode())
-    for frame, fits in (("[CLS] $A [SEP]", True), ("[CLS] $A", False), ("[SEP] $A [CLS]", False), ("$A", False)):
+    frames = {"[CLS] $A [SEP]": [2, 3], "[SEP] $A [CLS]": [3, 2], "[CLS] $A": [], "$A [SEP] [CLS]": []}
+    for frame, fits in frames.items():
         tokenizer.post_processor = processors.TemplateProcessing(
             single=frame, special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
         )
         content = tokenizer.to_str().encode()
         if fits:
-            TextTokenizer(content, vocab=BASE.vocab, max_tokens=20)
+            assert TextTokenizer(content, vocab=BASE.vocab, max_tokens=20).encode([""])[0].ids == fits
             continue
-        with pytest.raises(ModelFileError, match="makes of an empty text the tokens"):
+        with pytest.raises(ModelFileError, match="makes of the text 'a' the tokens"):
             TextTokenizer(content, vocab=BASE.vocab, max_tokens=20)

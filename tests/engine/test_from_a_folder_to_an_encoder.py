@@ -83,7 +83,10 @@ def test_a_missing_file_is_named_with_what_is_needed(tmp_path: Path, name: str, 
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"model_type": "roberta"}, "'roberta'"),
+        (
+            {"model_type": "mpnet"},
+            "'mpnet', this encoder computes bert, camembert, distil",
+        ),
         ({"hidden_act": "gelu_new"}, "'gelu_new'"),
         ({"position_embedding_type": "relative_key"}, "relative_key"),
         ({"hidden_size": 64}, "expected floats"),
@@ -101,8 +104,8 @@ def test_another_pooling_is_refused(tmp_path: Path) -> None:
     write_folder(tmp_path)
     (tmp_path / "1_Pooling").mkdir()
     pooling = tmp_path / "1_Pooling" / "config.json"
-    pooling.write_text('{"word_embedding_dimension": 32, "pooling_mode_cls_token": true}', "utf-8")
-    with pytest.raises(ModelFileError, match="mean of tokens only"):
+    pooling.write_text('{"word_embedding_dimension": 32, "pooling_mode_max_tokens": true}', "utf-8")
+    with pytest.raises(ModelFileError, match=r"mean of tokens or \[CLS\] only"):
         read_folder(tmp_path)
     pooling.write_text('{"word_embedding_dimension": 32, "pooling_mode_mean_tokens": true}', "utf-8")
     assert read_folder(tmp_path).config == BASE
@@ -114,9 +117,11 @@ def test_a_pooling_as_later_sentence_transformers_write_it_is_read(tmp_path: Pat
     pooling = tmp_path / "1_Pooling" / "config.json"
     pooling.write_text('{"embedding_dimension": 32, "pooling_mode": "mean", "include_prompt": true}', "utf-8")
     assert read_folder(tmp_path).config == BASE
-    for mode in ('"cls"', '["mean", "max"]', "null"):
+    pooling.write_text('{"embedding_dimension": 32, "pooling_mode": "cls"}', "utf-8")
+    assert read_folder(tmp_path).config == replace(BASE, pooling="first")
+    for mode in ('"lasttoken"', '["mean", "max"]', "null"):
         pooling.write_text(f'{{"embedding_dimension": 32, "pooling_mode": {mode}}}', "utf-8")
-        with pytest.raises(ModelFileError, match="mean of tokens only"):
+        with pytest.raises(ModelFileError, match=r"mean of tokens or \[CLS\] only"):
             read_folder(tmp_path)
     pooling.write_text('{"embedding_dimension": 64, "pooling_mode": "mean"}', "utf-8")
     with pytest.raises(ModelFileError, match=r"for width 64, config\.json says 32"):

@@ -81,7 +81,8 @@ def tiny_parent(base: EncoderConfig = BASE, seed: int = 0) -> DenseEncoder:
 
 def tiny_shallow(layers: int = 2, seed: int = 0) -> DenseEncoder:
     """A student whose parent had three layers more."""
-    config = ShallowConfig(**{**asdict(BASE), "layers": layers}, parent_layers=layers + 3)
+    sizes: dict[str, Any] = {**asdict(BASE), "layers": layers, "parent_layers": layers + 3}
+    config = ShallowConfig(**sizes)
     return dense_encoder(config, tiny_tensors(config, seed))
 
 
