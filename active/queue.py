@@ -79,7 +79,7 @@ def collect(
         service: where annotators work.
         config: settings.
         cursor: how far the last collect got; None reads everything.
-        held: what was here; None where no other machine has such a place.
+        held: what was here; None where no other machine or checkout has such a place.
 
     Raises:
         ServiceRefused: the project there is another warehouse's, see `refuse_other`.

@@ -22,7 +22,7 @@ from active.service import ALL_TASKS, TEXT, Answer, Pulled, StoredTask, Task, ch
 from active.task_file import answer_of, close_to_others, in_words, read_tasks, write_text
 from warehouse import ServiceRefused
 from warehouse.answers import person
-from warehouse.files import remove_parts
+from warehouse.files import keep_from_git, remove_parts
 
 GUIDE_FILE = "HOW_TO_ANSWER.txt"
 GUIDE = """Each .json file here is one task in Label Studio's format. Answer it in one of three ways, then: siftline run
@@ -86,6 +86,8 @@ class TaskFolder:
         """Make the folder and write beside the tasks how to answer them and with which classes."""
         made = not self.path.is_dir()
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if made:
+            keep_from_git(self.path)
         remove_parts(self.path)
         close_to_others(self.path, [self.path / GUIDE_FILE, *self.path.glob("*.json")])
         guide = self.path / GUIDE_FILE

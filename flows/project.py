@@ -46,6 +46,7 @@ from warehouse import (
     WarehouseBusy,
     WarehouseNotFound,
 )
+from warehouse.files import keep_from_git
 from weak_labels.apply import VoteConfig
 from weak_labels.classifier import EndModelConfig
 from weak_labels.evaluate import EvaluateConfig
@@ -283,6 +284,7 @@ class Project:
             WarehouseBusy: another process holds it.
         """
         self.state_path.mkdir(exist_ok=True, mode=0o700)
+        keep_from_git(self.state_path)
         try:
             self._run_lock.acquire(timeout=patience_s, poll_interval=0.5)
         except Timeout as error:
@@ -423,8 +425,10 @@ class Project:
 
     def collect(self) -> StageResult:
         """Take what annotators said into the warehouse, see `active.queue.collect`."""
-        # A catalogue in a file is of one machine, whose folder of tasks is right about what it holds.
-        held = None if self.location.dsn is None else Held(self.state_path / "held.json")
+        # A warehouse elsewhere may be of several machines or checkouts, with a folder of tasks each; of one in the
+        # project's folder, the project's folder of tasks is right about what it holds.
+        own = self.location.dsn is None and self.location.folder.resolve().is_relative_to(self.root.resolve())
+        held = None if own else Held(self.state_path / "held.json")
         cursor = Cursor(self.state_path / "collect.json")
         return collect(self.lake, self.service, self.queue_config, cursor=cursor, held=held)
 

@@ -25,6 +25,7 @@ from flows.project import Project
 from flows.studio import StudioInfo, studio_server
 from warehouse import ServiceError
 from warehouse.address import is_plain_address
+from warehouse.files import keep_from_git
 from warehouse.scratch import in_use
 
 PATIENCE_S = 2.0
@@ -59,6 +60,7 @@ def up(project: Project, told: Callable[[str], None] = lambda _: None) -> list[L
     """
     state = project.state_path
     state.mkdir(exist_ok=True, mode=0o700)
+    keep_from_git(state)
     with _alone(state, told):
         _stop_moved(state, told)
         _stop_broken(state, told)

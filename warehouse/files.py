@@ -3,10 +3,11 @@
 import hashlib
 import os
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from warehouse.errors import SettingsError
+from warehouse.rights import file_mode
 from warehouse.scratch import collect, scratch_file
 
 _PART, _OF_MANY = ".part", ".siftline."
@@ -44,6 +45,17 @@ def replaced_file(path: Path, *, durable: bool = True, among_many: bool = False)
         if not path.parent.is_dir():
             way = "Its folder is not there: was it moved or removed, or is its disk away? Run again where it is now."
         raise SettingsError(f"{path} cannot be written: {error.strerror or error}. {way}") from error
+
+
+def keep_from_git(folder: Path) -> None:
+    """Have git leave out a folder of records, whatever its name and whatever the repository says of it.
+
+    So `git add .`, `git stash -u` and `git clean -fd` pass it by. A `.gitignore` that is there stays.
+    """
+    with suppress(OSError):  # one is there, or the folder cannot be written to, which others say
+        file = os.open(folder / ".gitignore", os.O_WRONLY | os.O_CREAT | os.O_EXCL, file_mode(folder))
+        with open(file, "w", encoding="ascii") as ignored:
+            ignored.write("*\n")
 
 
 def refuse_special(path: Path) -> None:

@@ -18,6 +18,7 @@ from warehouse.commit import land, plan, retried
 from warehouse.connection import check_present, connect
 from warehouse.disk import disk_full
 from warehouse.errors import ServerAway, WarehouseError
+from warehouse.files import keep_from_git
 from warehouse.forked import refuse_copy, refuse_of_another_process
 from warehouse.hold import Hold
 from warehouse.location import Location, locate
@@ -57,8 +58,11 @@ class Lake:
         if read_only:
             self._connection = connect_checked(self.location)
             return
+        made = not self.path.is_dir()
         with writable(self.path):
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if made:
+            keep_from_git(self.path)
         self.lock = self.location.write_lock()
         with self.lock.held(), private_files(self.path):
             if self.location.dsn is None and not os.path.lexists(self.catalog):

@@ -200,7 +200,7 @@ class _Hash:
         if is_library(module) or not file:
             self._add(f"module:{module.__name__}")
             return
-        text = Path(file).read_text("utf-8", "surrogateescape")  # other encodings and compiled modules too
+        text = _text_of(Path(file))
         if self._as_loaded:
             origin = module.__spec__ or module
             _, text = _loaded.setdefault(id(origin), (origin, text))
@@ -286,6 +286,14 @@ def _imported(module: ModuleType, text: str) -> list[str]:
         with contextlib.suppress(ImportError):  # one that failed, in a `try`
             names.add(importlib.util.resolve_name(name, module.__package__))
     return sorted(name for name in names if name in sys.modules and not is_library(sys.modules[name]))
+
+
+def _text_of(file: Path) -> str:
+    """A module's text as Python reads it: by the encoding that it names, and without an editor's mark before it."""
+    try:
+        return importlib.util.decode_source(file.read_bytes())
+    except (SyntaxError, ValueError):  # a compiled module
+        return file.read_text("utf-8", "surrogateescape")
 
 
 def _from_imports(text: str) -> Iterator[str]:

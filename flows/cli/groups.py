@@ -44,7 +44,7 @@ def lf_preview(
     """Try labeling functions on some items and show what they hit; nothing is written."""
     from flows.cli.lf import preview_functions
 
-    preview_functions(project, file, items or None, ask=ask)
+    raise typer.Exit(preview_functions(project, file, items or None, ask=ask))
 
 
 @lf.command("report", epilog='Example: siftline lf report --where "length(content) < 100"')

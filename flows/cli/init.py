@@ -31,6 +31,8 @@ NOT_FOR_GIT = """\
 /.siftline/
 /prompt_answers.sqlite*
 /report.html
+/.env
+/.envrc
 __pycache__/
 """
 _NO_TEXT = ("missing_text", "text_not_string")
@@ -124,11 +126,13 @@ def init_project(
             shutil.copyfile(source, copy)
     (folder / _FUNCTIONS).write_text(functions, "utf-8")
     (folder / FILE_NAME).write_text(filled, "utf-8")
-    with suppress(FileExistsError), (folder / ".gitignore").open("x", encoding="utf-8") as ignored:
-        ignored.write(NOT_FOR_GIT)
+    lacking = _tell_git(folder / ".gitignore")
     several = "; each item may have several of them, or none" if multi_label else ""
     shown = ", ".join(repr(name) for name in names)
     out.print(f"Project made in {folder} with {len(names)} classes: {shown}{several}")
+    if lacking:
+        out.print(f"{folder / '.gitignore'} was there and stays. Add to it, or git takes records and keys:")
+        out.print("\n".join(f"   {line}" for line in lacking))
     if sample is None and source is None:
         out.print(f'0. Put your records into {folder / path}, one {{"{text}": ...}} a line,')
         out.print(f"   or name your file in [[sources]] of {folder / FILE_NAME}")
@@ -145,6 +149,19 @@ def init_project(
 def _filled(template: str, **words: str) -> str:
     """A template with each `@NAME@` replaced in one pass: what is put in may hold such marks of its own."""
     return re.sub("@([A-Z]+)@", lambda mark: words[mark[1]], template)
+
+
+def _tell_git(file: Path) -> list[str]:
+    """Say in a new `.gitignore` what git leaves out; returns the lines that one of somebody's own lacks."""
+    try:
+        with file.open("x", encoding="utf-8") as ignored:
+            ignored.write(NOT_FOR_GIT)
+    except FileExistsError:
+        theirs: set[str] = set()
+        with suppress(OSError):
+            theirs = {line.strip().strip("/") for line in file.read_text("utf-8", "replace").splitlines()}
+        return [line for line in NOT_FOR_GIT.splitlines() if line.startswith("/") and line.strip("/") not in theirs]
+    return []
 
 
 def _project_name(folder: Path) -> str:

@@ -26,8 +26,11 @@ from weak_labels.report import FunctionFigures, Report, lf_report
 from weak_labels.suggest import SuggestConfig, suggest, write
 
 
-def preview_functions(root: Path, file: Path | None, items: int | None, *, ask: bool) -> None:
+def preview_functions(root: Path, file: Path | None, items: int | None, *, ask: bool) -> int:
     """Print what every function of a file hits on some items (None: on all).
+
+    Returns:
+        0, or 2 where a function has more faults than a run accepts.
 
     Raises:
         SettingsError: the file does not exist; or what `load_functions` raises.
@@ -76,6 +79,14 @@ def preview_functions(root: Path, file: Path | None, items: int | None, *, ask: 
         say(empty + project_hint(root))
     elif any(f.uses_vectors and not p.items for f, p in zip(functions, previews, strict=True)):
         say("Functions with 0 items look at vectors, and these items have none yet: siftline run" + project_hint(root))
+    accepted = project.settings.weak_labels.max_fault_frac
+    failing = [f"{safe(p.name)} ({p.faults:,} of {p.items:,})" for p in previews if p.faults > accepted * p.items]
+    if failing:
+        say(
+            f"Mend what fails on more than {percent(accepted)} of the items: {', '.join(failing)}. A run switches such "
+            "functions off (max_fault_frac)."
+        )
+    return 2 if failing else 0
 
 
 def _why_no_items(lake: Lake) -> str:

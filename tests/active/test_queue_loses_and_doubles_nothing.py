@@ -411,7 +411,8 @@ def test_ids_of_items_are_never_file_names(lake: Lake, folder: TaskFolder) -> No
     task = Task(item_id="../../etc/passwd\x00<img>", text="t", cycle=1, rank=1, value=0.5, reason="r")
     folder.ensure_project(["a"])
     [task_id] = folder.push([task]).values()
-    assert sorted(p.name for p in folder.path.iterdir()) == sorted([f"{task_id}.json", "HOW_TO_ANSWER.txt"])
+    made = {path.name for path in folder.path.iterdir()}
+    assert made == {f"{task_id}.json", "HOW_TO_ANSWER.txt", ".gitignore"}
     assert folder.find([task.item_id]) == {task.item_id: [task_id]}
 
 

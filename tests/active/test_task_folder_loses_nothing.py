@@ -204,14 +204,14 @@ def test_a_write_that_fails_leaves_the_old_file(folder: TaskFolder, monkeypatch:
     with pytest.raises(SettingsError, match=r"No space left on device\..*make room"):
         folder.annotate(folder.task_id("i00000"), labels=["b"], annotator="ann", seconds=1.0)
     assert [answer.labels for answer in answers(folder)] == [("a",)]
-    assert not list(folder.path.glob(".*"))
+    assert [path.name for path in folder.path.glob(".*")] == [".gitignore"]
 
 
 def test_tasks_hold_records_and_are_their_owners_only(folder: TaskFolder) -> None:
     folder.annotate(folder.task_id("i00000"), labels=["a"], annotator="ann", seconds=1.0)
     assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
     files = list(folder.path.iterdir())
-    assert len(files) == 4
+    assert len(files) == 5
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
 
 
@@ -228,7 +228,7 @@ def test_a_new_task_is_as_open_to_a_group_as_its_folder_is(folder: TaskFolder) -
 
 def test_a_folder_that_an_earlier_siftline_opened_to_everybody_is_closed_once(folder: TaskFolder) -> None:
     folder.path.chmod(0o755)
-    for path in folder.path.iterdir():
+    for path in folder.path.glob("[!.]*"):
         path.chmod(0o644)
     folder.ensure_project(["a", "b"])
     assert modes(folder) == (0o700, {0o600})

@@ -278,6 +278,20 @@ def test_functions_are_previewed_before_the_first_run_and_nothing_is_written(
     assert [p for p in sorted(project.rglob("*")) if "__pycache__" not in p.parts] == before
 
 
+def test_a_preview_ends_with_2_where_a_run_would_switch_a_function_off(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = own_project(tmp_path, capsys)
+    with (project / "labeling_functions.py").open("a", encoding="utf-8") as file:
+        file.write("from weak_labels import vectorized\n@vectorized('bad')\ndef fails(batch):\n    return 1 / 0\n")
+    assert run_command(["lf", "preview", "--project", str(project)]) == 2
+    said = "Mend what fails on more than 5.0% of the items: fails (2 of 2). A run switches such functions off"
+    assert said in " ".join(capsys.readouterr().err.split())
+    settings = project / "siftline.toml"
+    settings.write_text(settings.read_text("utf-8").replace("frac = 0.05", "frac = 1.0"), "utf-8")
+    assert run_command(["lf", "preview", "--project", str(project)]) == 0
+
+
 def test_a_preview_without_an_item_says_what_became_of_the_records(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -28,13 +28,16 @@ def test_init_makes_a_multi_label_project(tmp_path: Path, capsys: pytest.Capture
     assert "@" not in (folder / "siftline.toml").read_text("utf-8")
 
 
-def test_init_tells_git_what_to_leave_where_nobody_did(tmp_path: Path) -> None:
+def test_init_tells_git_what_to_leave_where_nobody_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["init", str(tmp_path / "p"), "--classes", "ham,spam"]) == 0
     assert (tmp_path / "p" / ".gitignore").read_text("utf-8") == NOT_FOR_GIT
     (tmp_path / "q").mkdir()
-    (tmp_path / "q" / ".gitignore").write_text("/mine/\n", "utf-8")
+    (tmp_path / "q" / ".gitignore").write_text("/mine/\ndata\n.env\n", "utf-8")
     assert run_command(["init", str(tmp_path / "q"), "--classes", "ham,spam"]) == 0
-    assert (tmp_path / "q" / ".gitignore").read_text("utf-8") == "/mine/\n"
+    assert (tmp_path / "q" / ".gitignore").read_text("utf-8") == "/mine/\ndata\n.env\n"
+    told = capsys.readouterr().out
+    assert "q/.gitignore was there and stays. Add to it, or git takes records and keys:\n   /lake/\n" in told
+    assert "/.env\n" not in told
 
 
 def test_what_init_says_next_can_be_typed_as_it_stands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

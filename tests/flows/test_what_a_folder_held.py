@@ -3,6 +3,7 @@ that share a catalogue have a folder each.
 """
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,27 @@ def test_what_one_of_several_machines_does_not_hold_was_not_deleted(tmp_path: Pa
     write(here.folder, "i00000", [])
     assert here.collect().committed
     assert said(there) == []
+
+
+def test_what_one_of_two_checkouts_on_a_machine_does_not_hold_was_not_deleted(tmp_path: Path) -> None:
+    shared = '[warehouse]\npath = "../lake"\n'
+    here, there = machine(tmp_path / "here", shared), machine(tmp_path / "there", shared)
+    there.collect()
+    write(here.folder, "i00000", [annotation("a", id="1")])
+    assert here.collect().committed
+    assert not there.collect().committed
+    assert said(there) == [("i00000", 0)]
+    write(here.folder, "i00000", [])
+    assert here.collect().committed
+    assert said(there) == []
+
+
+def test_git_takes_none_of_what_is_made_whatever_its_name_is(tmp_path: Path) -> None:
+    project = machine(tmp_path / "project", '[warehouse]\npath = "other"\n[annotate]\nfolder = "questions"\n')
+    with project.only_run():
+        pass
+    subprocess.run(["git", "init", "-q", "--bare", tmp_path / "git"], check=True)
+    git = ["git", f"--git-dir={tmp_path / 'git'}", f"--work-tree={project.root}"]
+    listed = [*git, "ls-files", "--others", "--exclude-standard"]
+    taken = subprocess.run(listed, cwd=project.root, capture_output=True, text=True, check=True).stdout
+    assert taken.split() == ["siftline.toml"]

@@ -230,6 +230,54 @@ def f(batch):
     assert len(found) == 1 + follows
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "latin-1"])
+def test_version_follows_what_a_module_of_another_encoding_imports(tmp_path: Path, encoding: str) -> None:
+    source = """
+import fifth_beside
+from weak_labels import vectorized
+
+@vectorized("sports")
+def f(batch):
+    return [fifth_beside.WORD in text for text in batch.texts]
+"""
+    found: set[str] = set()
+    for word in ("goal", "match"):
+        folder = tmp_path / word
+        folder.mkdir()
+        write_functions(folder, f"WORD = '{word}'", name="fourth_beside.py")
+        text = f"# coding: {encoding.removesuffix('-sig')}\n# für\nfrom fourth_beside import WORD\n"
+        (folder / "fifth_beside.py").write_text(text, encoding)
+        found |= {f.version for f in load_functions(write_functions(folder, source), CLASSES)}
+        del sys.modules["fourth_beside"], sys.modules["fifth_beside"]
+    assert len(found) == 2
+
+
+def test_other_line_ends_and_an_editors_mark_change_no_version(tmp_path: Path) -> None:
+    beside = 'WORDS = """goal\nmatch"""\n\n\ndef says(text):\n    return text in WORDS\n'
+    source = """
+import sixth_beside
+from weak_labels import keywords, sql, vectorized
+
+words = keywords("sports", sixth_beside.WORDS.splitlines())
+query = sql("sports", '''text like '%goal%'
+    or text like '%match%' ''')
+
+
+@vectorized("sports")
+def f(batch):
+    return [sixth_beside.says(text) for text in batch.texts]
+"""
+    found: set[tuple[str, ...]] = set()
+    for name, mark, ends in (("a", "", "\n"), ("b", "", "\r\n"), ("c", "\ufeff", "\r\n")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "sixth_beside.py").write_text(mark + beside, "utf-8", newline=ends)
+        (tmp_path / name / "functions.py").write_text(mark + source, "utf-8", newline=ends)
+        loaded = load_functions(tmp_path / name / "functions.py", CLASSES)
+        found.add(tuple(function.version for function in loaded))
+        del sys.modules["sixth_beside"]
+    assert len(found) == 1
+
+
 def test_version_is_the_same_in_another_process_and_folder(tmp_path: Path) -> None:
     here = versions(tmp_path, BASE)
     elsewhere = tmp_path / "elsewhere"
