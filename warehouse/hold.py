@@ -8,7 +8,6 @@ the lock of the snapshot alone, as its own. SQLite does not notice. So the syste
 
 import os
 import re
-from contextlib import suppress
 from pathlib import Path
 
 from warehouse.errors import WarehouseError
@@ -41,23 +40,32 @@ class Hold:
 
     def is_lost(self) -> bool:
         """Whether they are gone; False where the system does not tell."""
-        return all(self._looks_lost() for _ in range(_LOOKS))
-
-    def _looks_lost(self) -> bool:
-        try:
-            held = re.findall(_HELD % os.getpid(), LOCKS.read_bytes(), re.MULTILINE)
-        except OSError:
-            return False
-        with suppress(OSError):  # a second SQLite removes the index as it closes
-            file, index = self._inodes or tuple(os.stat(f"{self._catalog}{end}").st_ino for end in ("", "-shm"))
-            locks = [(int(inode), range(int(first), int(last) + 1)) for inode, first, last in held]
-            places = {place for inode, lock in locks if inode == index for place in _OF_SNAPSHOTS if place in lock}
-            places &= self._places or places
-            if places and any(inode == file for inode, _ in locks):
-                self._inodes, self._places = (file, index), places
-                _shown.add(self._catalog)
+        places: set[int] = set()
+        for _ in range(_LOOKS):
+            try:
+                places |= self._places_held()
+            except OSError:
                 return False
-        return self._catalog in _shown
+            if self._places and self._places <= places:
+                return False
+        if places := places & (self._places or places):
+            self._places = places
+            _shown.add(self._catalog)
+        return not places and self._catalog in _shown
+
+    def _places_held(self) -> set[int]:
+        """Places in the log that this process holds by one look; none where it holds nothing on the catalogue."""
+        held = re.findall(_HELD % os.getpid(), LOCKS.read_bytes(), re.MULTILINE)
+        try:
+            file, index = self._inodes or tuple(os.stat(f"{self._catalog}{end}").st_ino for end in ("", "-shm"))
+        except OSError:  # a second SQLite removes the index as it closes
+            return set()
+        locks = [(int(inode), range(int(first), int(last) + 1)) for inode, first, last in held]
+        places = {place for inode, lock in locks if inode == index for place in _OF_SNAPSHOTS if place in lock}
+        if not places or all(inode != file for inode, _ in locks):
+            return set()
+        self._inodes = (file, index)
+        return places
 
     def renew(self) -> None:
         """The reader has another transaction now."""

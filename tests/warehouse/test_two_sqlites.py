@@ -1,11 +1,12 @@
 """A process with a second SQLite beside that of DuckDB's extension: it drops a reader's locks, which is noticed."""
 
+import itertools
 import os
 import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from shutil import copy
@@ -163,6 +164,29 @@ def test_a_lock_that_is_missing_from_one_look_is_looked_for_again(lake: Lake, mo
         assert reader.scalar(COUNT) == 5
         monkeypatch.setattr("warehouse.hold.LOCKS", Torn())
         assert [reader.scalar(COUNT) for _ in range(3)] == [5, 5, 5]
+
+
+def test_a_look_that_misses_a_readers_own_lock_leaves_it_among_those_that_may_be_its_own(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a reader of another snapshot, whose end looked as if the own lock were gone."""
+
+    class Torn:
+        looks: Iterator[list[int]]
+
+        def read_bytes(self) -> bytes:
+            file, index = (os.stat(f"{lake.catalog}{end}").st_ino for end in ("", "-shm"))
+            ranges = [(file, 1073741826, 1073742335), *((index, place, place) for place in next(self.looks))]
+            lock = f"1: POSIX  ADVISORY  READ {os.getpid()} 00:1f"
+            return "".join(f"{lock}:{inode} {first} {last}\n" for inode, first, last in ranges).encode()
+
+    write(lake, 5)
+    with lake.read() as reader:
+        torn = Torn()
+        monkeypatch.setattr("warehouse.hold.LOCKS", torn)
+        for looks in [[[123, 125]], [[125], [123, 125]], [[123]]]:
+            torn.looks = itertools.chain(looks, itertools.repeat(looks[-1]))
+            assert reader.scalar(COUNT) == 5
 
 
 def test_an_attached_warehouse_leaves_readers_their_locks(lake: Lake) -> None:
