@@ -43,6 +43,8 @@ def load_functions(path: Path | str, classes: Sequence[str]) -> list[LabelingFun
         found: list[LabelingFunction] = []
         known: set[int] = set()
         listed = getattr(module, "functions", [])
+        if isinstance(listed, list | tuple | Set) and all(isinstance(thing, str | int | float) for thing in listed):
+            listed = []  # of words or numbers, which the functions may use
         if isinstance(listed, Set | Iterator):  # a set has another order in each process, a generator is used up
             raise SettingsError(f"{path}: 'functions' is a {type(listed).__name__}. Make it a list: functions = [...]")
         unnamed = listed if isinstance(listed, list | tuple) else []

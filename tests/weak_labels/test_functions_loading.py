@@ -214,6 +214,12 @@ def test_errors_name_the_place_and_the_way_out(tmp_path: Path, source: str, mess
         load_functions(write_functions(tmp_path, source), CLASSES)
 
 
+@pytest.mark.parametrize("listed", ["['sum', 'count']", "{'sum', 'count'}", "(1, 2.5)", "set()"])
+def test_a_list_of_words_or_numbers_is_none_of_functions(tmp_path: Path, listed: str) -> None:
+    source = f"from weak_labels import keywords\nfunctions = {listed}\na = keywords('sports', ['x'])\n"
+    assert [f.name for f in load_functions(write_functions(tmp_path, source), CLASSES)] == ["a"]
+
+
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="There is no file of labeling functions at"):
         load_functions(tmp_path / "none.py", CLASSES)
