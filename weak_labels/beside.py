@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from traceback import walk_tb
 from types import ModuleType
 
 from weak_labels.fingerprint import is_library
@@ -71,6 +72,8 @@ def another_place(error: BaseException) -> str:
     name: object = error.filename if isinstance(error, FileNotFoundError) else None
     if not isinstance(name, str | os.PathLike) or Path(name).is_absolute():
         return ""
+    if any(frame.f_globals.get("__name__") == "subprocess" for frame, _ in walk_tb(error.__traceback__)):
+        return ""  # it is a program, which is looked for elsewhere
     return (
         ". A relative path begins in the folder that a command is called from; for a file beside the functions write: "
         f"Path(__file__).parent / {str(name)!r}"

@@ -1,5 +1,6 @@
 """Functions that return or raise what nobody expects: each is a fault of its own, and the others vote."""
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -115,6 +116,9 @@ def test_a_file_that_is_looked_for_where_the_command_was_called_is_told_with_the
 
     assert reads("words/none.txt").endswith("write: Path(__file__).parent / 'words/none.txt'")
     assert reads("/none/words.txt").endswith("'/none/words.txt'")
+    [fault] = call_function(by_row(lambda _: subprocess.run(["no-such-program"]).returncode), batch(["x"])).faults
+    assert "no-such-program" in fault.detail
+    assert "relative path" not in fault.detail
 
 
 def test_a_column_that_a_batch_has_not_is_told_with_those_it_has() -> None:
