@@ -153,7 +153,7 @@ def check_vote(value: object, classes: tuple[str, ...]) -> int:
         raise value
     if isinstance(value, str):
         if value not in classes:
-            raise NotAVote("out_of_range", f"voted '{value}'{_else_known(value, classes)}")
+            raise NotAVote("out_of_range", f"voted '{value}'{_else_known(value[:100], classes)}")
         return classes.index(value)
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
         several = isinstance(value, list | tuple | set | frozenset)
@@ -173,7 +173,7 @@ def check_vote(value: object, classes: tuple[str, ...]) -> int:
 def _else_known(value: str, classes: tuple[str, ...]) -> str:
     if value.strip().casefold() in ("", "abstain", "none") and not perhaps_meant(value, classes):
         return ", which is no class; where a function has nothing to say it returns ABSTAIN, without quotes"
-    return f"{perhaps_meant(value[:100], classes)}; the classes are {', '.join(classes)}"
+    return f"{perhaps_meant(value, classes)}; the classes are {', '.join(classes)}"
 
 
 def _call_rows(

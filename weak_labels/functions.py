@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -89,10 +89,12 @@ class ItemBatch:
     def __len__(self) -> int:
         return len(self.id_array)
 
-    def __getattr__(self, name: str) -> NoReturn:  # only asked for what is not there
-        raise AttributeError(
-            f"a batch has no {name!r}; its columns are texts, item_ids, metadata, and vectors if asked for"
-        )
+    if not TYPE_CHECKING:  # by it every name would be one that a batch has
+
+        def __getattr__(self, name: str) -> NoReturn:  # only asked for what is not there
+            raise AttributeError(
+                f"a batch has no {name!r}; its columns are texts, item_ids, metadata, and vectors if asked for"
+            )
 
     @cached_property
     def item_ids(self) -> list[str]:
