@@ -159,6 +159,7 @@ class PromptClient:
         self._base = config.url.rstrip("/")
         self._address = f"{self._base}/chat/completions"
         self._answered = 0  # texts, of all threads
+        self._answered_at_failure = 0  # when a text last failed in all its attempts
         self._paid = PaidAnswers(config.cache, config.limit, config.max_requests)
         self._lock = threading.Lock()
         self._next_at = 0.0
@@ -330,8 +331,10 @@ class PromptClient:
                 break
             if stop.wait(min(wait_s, self._clock.left_s())):
                 return _NOT_ASKED
-        if status == 500 and self._answered > answered:
-            return Refused(f"{problem}, each of {attempt} times, while other texts were answered")
+        if status == 500:
+            first, self._answered_at_failure = self._answered > self._answered_at_failure, self._answered
+            if first or self._answered > answered:  # a service that is down answers no other text from here on
+                return Refused(f"{problem}, each of {attempt} times, while other texts were answered")
         raise NotAVote(
             "raised",
             f"{self.config.url} failed {self.config.attempts} times, last with {problem}; the answers so far are kept, "

@@ -29,6 +29,7 @@ class Service(ThreadingHTTPServer):
         self.takes_s = 0.0
         self.trickles_s = 0.0
         self.fails_on: str | None = None
+        self.fails_with = 500
         self.answer = lambda text: "Yes." if "goal" in text else "no"
 
     @property
@@ -55,7 +56,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.failures:
             status, headers, content = self.server.failures.pop(0)
         elif body["messages"][-1]["content"] == self.server.fails_on:
-            status = 500
+            status = self.server.fails_with
         else:
             answer = self.server.answer(body["messages"][-1]["content"])
             usage = {"prompt_tokens": 40, "completion_tokens": 2}

@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from warehouse import Lake, ServiceError, SettingsError
 from weak_labels import prompt
 from weak_labels.apply import vote
 from weak_labels.calls import MISSING, NotAVote, call_function
+from weak_labels.prompt import Refused
 from weak_labels.prompt_client import PromptClient
 
 
@@ -310,6 +312,29 @@ def test_a_text_that_always_fails_is_a_fault_of_its_item_where_others_are_answer
         assert "HTTP 500, each of 2 times, while other texts were answered" in reader.scalar(
             "SELECT detail FROM lf_faults"
         )
+
+
+def test_a_text_that_fails_after_all_others_were_answered_is_a_fault_of_its_item(
+    service: Service, tmp_path: Path
+) -> None:
+    service.fails_on = "an atom"
+    with PromptClient(settings(service, tmp_path, attempts=1, parallel=1)) as client:
+        *answers, failed = client.ask("tiny", "question", ["a goal", "a poem", "an atom"])
+        assert (answers, type(failed)) == (["Yes.", "no"], Refused)
+        with pytest.raises(NotAVote, match="failed 1 times, last with HTTP 500"):  # and nothing was answered since
+            client.ask("tiny", "question", ["an atom"])
+
+
+def test_once_the_service_cannot_be_used_no_further_text_is_sent_there(service: Service, tmp_path: Path) -> None:
+    """Also while a text before the one that failed is still waited for."""
+    texts = ["slow", "an atom", *(f"text {number}" for number in range(10))]
+    last = threading.Event()
+    service.fails_on, service.fails_with = "an atom", 402
+    service.answer = lambda text: str(last.set() if text == texts[-1] else text == "slow" and last.wait(0.5))
+    with PromptClient(settings(service, tmp_path, parallel=2)) as client:
+        with pytest.raises(NotAVote, match="HTTP 402"):
+            client.ask("tiny", "question", texts)
+    assert not last.is_set()
 
 
 def test_the_endpoint_is_checked_without_asking_the_model(service: Service, tmp_path: Path) -> None:
