@@ -16,8 +16,10 @@ import pytest
 
 import warehouse
 from tests.warehouse.test_forks import COUNT, UPKEEP, write
-from warehouse import Lake, WarehouseError, attach_statement
+from warehouse import Lake, Reader, WarehouseError, attach_statement
 from warehouse.extensions import extension_path, load_extensions
+from warehouse.hold import Hold
+from warehouse.migrations import connect_checked
 
 STEPS = "SELECT count(*) FROM schema_migrations"
 """Read after upkeep, and not before: what was read once may be remembered."""
@@ -135,6 +137,34 @@ def test_a_reader_beside_one_whose_locks_are_gone_is_refused(lake: Lake) -> None
             warehouse.connect(lake.path)
     with warehouse.connect(lake.path) as reader:
         assert reader.scalar(COUNT) == 5
+
+
+def test_a_reader_whose_locks_are_gone_is_closed_before_its_snapshot_is_opened_again(lake: Lake) -> None:
+    """Else whoever opens it is beside one whose locks are gone."""
+
+    def again(at: int) -> duckdb.DuckDBPyConnection:
+        with warehouse.connect(lake.path) as beside:
+            assert beside.scalar(COUNT) == 5
+        return connect_checked(lake.path, at=at)
+
+    write(lake, 5)
+    with Reader(connect_checked(lake.path), again=again, hold=Hold.on(lake.location)) as reader:
+        assert reader.scalar(COUNT) == 5
+        look_by_sqlite3(lake)
+        assert reader.scalar(STEPS) == 1
+
+
+def test_a_reader_looks_for_a_failed_transaction_only_behind_a_query_that_failed(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(lake, 5)
+    looks: list[object] = []
+    monkeypatch.setattr("warehouse.reader._is_aborted", looks.append)
+    with warehouse.connect(lake.path) as reader:
+        with pytest.raises(duckdb.Error):
+            reader.scalar("SELECT nothing")
+        assert [reader.scalar(COUNT) for _ in range(3)] == [5, 5, 5]
+    assert len(looks) == 1
 
 
 def test_where_the_system_does_not_tell_of_locks_a_reader_reads(
