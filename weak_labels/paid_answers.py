@@ -44,6 +44,11 @@ class PaidAnswers:
                 for table in _TABLES:
                     self._file.execute(f"CREATE TABLE IF NOT EXISTS {table}")
                 self._file.commit()
+        except sqlite3.OperationalError as error:  # the file is well, and what was paid for is in it
+            raise SettingsError(
+                f"The cache of answers {path} cannot be opened: {error}. Look whether another program holds it, and "
+                "whether its folder can be written to and has room."
+            ) from error
         except sqlite3.DatabaseError as error:
             raise SettingsError(
                 f"The cache of answers {path} cannot be opened: {error}. Move it away; answers are then paid again."

@@ -131,6 +131,13 @@ def test_a_cache_of_which_a_part_was_lost_is_refused_before_anything_is_paid(tmp
         PaidAnswers(file, 1.0, 1)
 
 
+def test_who_cannot_open_a_cache_that_is_well_is_not_told_to_move_it_away(tmp_path: Path) -> None:
+    (tmp_path / "answers.sqlite").mkdir()
+    with pytest.raises(SettingsError, match=r"cannot be opened: unable.* whether its folder can be written to") as told:
+        PaidAnswers(tmp_path / "answers.sqlite", 1.0, 1)
+    assert "Move it away" not in str(told.value)
+
+
 def test_a_cache_made_before_still_opens(service: Service, tmp_path: Path) -> None:
     given = settings(service, tmp_path, limit=0.5)
     key = hashlib.sha256(b'["tiny", "q", "a goal"]').hexdigest()
@@ -374,11 +381,13 @@ def test_people_see_what_prompts_cost(service: Service, tmp_path: Path, capsys: 
     (project / "labeling_functions.py").write_text(
         'from weak_labels import prompt\n\nasks = prompt("Sports?", {"yes": "sports", "no": "other"}, model="tiny")\n'
     )
+    opened = Project(project)
+    ingest(opened.lake, opened.ingest_config)
+    print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
+    assert "Requests to the language model" not in capsys.readouterr().out
     paid = "Requests to the language model: 2 of at most 10,000, for 0.0040 of at most 1"
     assert run_command(["lf", "preview", "--ask", "--project", str(project)]) == 0
     assert paid in capsys.readouterr().err
-    opened = Project(project)
-    ingest(opened.lake, opened.ingest_config)
     print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
     assert paid in capsys.readouterr().out
     assert run_command(["doctor", "--project", str(project)]) == 0
