@@ -331,9 +331,8 @@ def test_once_the_service_cannot_be_used_no_further_text_is_sent_there(service: 
     last = threading.Event()
     service.fails_on, service.fails_with = "an atom", 402
     service.answer = lambda text: str(last.set() if text == texts[-1] else text == "slow" and last.wait(0.5))
-    with PromptClient(settings(service, tmp_path, parallel=2)) as client:
-        with pytest.raises(NotAVote, match="HTTP 402"):
-            client.ask("tiny", "question", texts)
+    with PromptClient(settings(service, tmp_path, parallel=2)) as client, pytest.raises(NotAVote, match="HTTP 402"):
+        client.ask("tiny", "question", texts)
     assert not last.is_set()
 
 
