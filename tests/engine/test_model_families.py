@@ -125,9 +125,9 @@ def test_a_sentence_piece_tokenizer_is_read(tmp_path: Path) -> None:
     tokenizer.decoder = decoders.Metaspace()
     content = framed(tokenizer, "<s>", "</s>")
     mine = TextTokenizer(content, vocab=len(pieces), max_tokens=20)
-    texts = ["\u0434\u043e\u043c", "", "a  \u0434\u043e\u043c", "\u4e2d"]
+    texts = ["\u0434\u043e\u043c", "", "a  \u0434\u043e\u043c", "\u4e2d", "</s>\u4e2d"]
     assert [tokens.ids for tokens in mine.encode(texts)] == [tokenizer.encode(text).ids for text in texts]
-    assert [tokens.unread for tokens in mine.encode(texts)] == [0, 0, 0, 1]
+    assert [tokens.unread for tokens in mine.encode(texts)] == [0, 0, 0, 1, 1]
     assert set(word_pieces(content).ids) == set(range(2, len(pieces)))
 
 
