@@ -323,6 +323,10 @@ def test_a_text_that_fails_after_all_others_were_answered_is_a_fault_of_its_item
         assert (answers, type(failed)) == (["Yes.", "no"], Refused)
         with pytest.raises(NotAVote, match="failed 1 times, last with HTTP 500"):  # and nothing was answered since
             client.ask("tiny", "question", ["an atom"])
+        service.fails_with = 503  # it is busy, whatever the text
+        client.ask("tiny", "question", ["a river"])
+        with pytest.raises(NotAVote, match="last with HTTP 503"):
+            client.ask("tiny", "question", ["an atom"])
 
 
 def test_once_the_service_cannot_be_used_no_further_text_is_sent_there(service: Service, tmp_path: Path) -> None:
