@@ -124,7 +124,8 @@ class LabelStudioService:
         task_ids: dict[str, str] = {}
         for start in range(0, len(tasks), IMPORT_CHUNK):
             some = tasks[start : start + IMPORT_CHUNK]
-            chunk: Any = [_with_one_version(task.to_label_studio()) for task in some]
+            sent = [task.to_label_studio() for task in some]
+            chunk: Any = [{**task, "predictions": _predictions(task)} for task in sent]
             if not start:
                 self._store_by_itself(project_id, chunk.pop(0))
             if chunk:
@@ -148,11 +149,27 @@ class LabelStudioService:
         created: Any = self._call(
             lambda: self._client.tasks.create(project=project_id, data=task["data"], overlap=people)
         )
-        number = self._call(lambda: count_of(created.id))
-        for said in task["predictions"]:
-            self._call(lambda said=said: self._client.predictions.create(task=number, **said))
-            # An import of a project's first suggestions does this by itself.
-            self._call(lambda: self._client.projects.update(id=project_id, model_version=SUGGESTIONS))
+        self._suggest({self._call(lambda: count_of(created.id)): task["predictions"]})
+
+    def _suggest(self, predictions: Mapping[int, Sequence[Json]]) -> None:
+        """Give tasks their suggestions by number, and have the page show suggestions."""
+        for number, given in predictions.items():
+            for said in given:
+                self._call(lambda number=number, said=said: self._client.predictions.create(task=number, **said))
+        if any(predictions.values()):  # an import of a project's first suggestions does this by itself
+            self._call(lambda: self._client.projects.update(id=self._id(), model_version=SUGGESTIONS))
+
+    def complete(self, tasks: Mapping[str, Task]) -> None:
+        """Give the task that a push stored by itself its suggestion, where it died before; see `AnnotationService`."""
+        suggested = {task_id: said for task_id, task in tasks.items() if (said := _predictions(task.to_label_studio()))}
+        lacking: dict[int, Sequence[Json]] = {}
+        for some in _lookups([tasks[task_id].item_id for task_id in suggested]):
+            these = condition("data.item_id", "in_list", "String", some)
+            for found in self._tasks([these], "id,data,total_predictions"):
+                has = self._call(lambda found=found: count_of(found["total_predictions"]))
+                if not has and (said := suggested.get(str(found["id"]))):
+                    lacking[found["id"]] = said
+        self._suggest(lacking)
 
     def find(self, item_ids: Sequence[str]) -> Mapping[str, Sequence[str]]:
         """Task ids by item id, in ascending order; see `AnnotationService.find`."""
@@ -393,8 +410,9 @@ class LabelStudioService:
         return self._emails[user_id]
 
 
-def _with_one_version(task: Json) -> Json:
-    return {**task, "predictions": [{**p, "model_version": SUGGESTIONS} for p in task.get("predictions", [])]}
+def _predictions(task: Json) -> list[Json]:
+    """A task's suggestions under the one version that the page shows."""
+    return [{**said, "model_version": SUGGESTIONS} for said in task.get("predictions", [])]
 
 
 def _lookups(item_ids: Sequence[str]) -> Iterator[list[str]]:

@@ -164,6 +164,9 @@ def _push_chunk(lake: Lake, service: AnnotationService, config: QueueConfig, row
         service.withdraw(outdated)
     ids = {item_id: tasks[0] for item_id, tasks in present.items() if tasks}
     stored = [row for row in rows if row["item_id"] in ids]
+    if stored:
+        with lake.read() as reader:
+            service.complete({ids[task.item_id]: task for task in tasks_of(reader, config, stored)})
     missing, tasks = _fresh(lake, config, [row for row in rows if row["item_id"] not in ids])
     if missing:
         ids.update(service.push(tasks))

@@ -207,6 +207,10 @@ class AnnotationService(Protocol):
         """
         ...
 
+    def complete(self, tasks: Mapping[str, Task]) -> None:
+        """Give tasks that a push left behind as it died, by task id, what they lack of it."""
+        ...
+
     def find(self, item_ids: Sequence[str]) -> Mapping[str, Sequence[str]]:
         """Task ids that the service already holds for these items, of all rounds; items without a task are left out."""
         ...

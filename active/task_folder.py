@@ -113,6 +113,9 @@ class TaskFolder:
             ids[task.item_id] = task_id
         return ids
 
+    def complete(self, tasks: Mapping[str, Task]) -> None:
+        """Nothing: a file is there with all that it holds, or not at all."""
+
     def find(self, item_ids: Sequence[str]) -> Mapping[str, Sequence[str]]:
         """Task ids of the items that have a file, by round."""
         stored: dict[str, list[str]] = {}

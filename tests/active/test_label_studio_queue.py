@@ -331,6 +331,7 @@ def test_a_push_that_is_cut_off_at_any_request_loses_and_doubles_nothing(
                 push(lake, service, config)
         assert_each_once(service, ids)
         assert states(lake) == {"confirmed": 2 * batches}
+        assert project_of(studio, service)["total_predictions_number"] == 2 * batches, "one has no suggestion"
     assert cut > 7, "a push has more requests than that"
 
 
