@@ -48,7 +48,7 @@ def word_pieces(tokenizer: bytes) -> Pieces:
     known = Tokenizer.from_str(tokenizer.decode("utf-8"))
     vocabulary = known.get_vocab(with_added_tokens=True)
     prefix = str(json.loads(tokenizer)["model"].get("continuing_subword_prefix") or "")
-    special = {token["id"] for token in json.loads(tokenizer).get("added_tokens") or () if token.get("special")}
+    special = {number for number, token in known.get_added_tokens_decoder().items() if token.special}
     halves: dict[int, Ints] = {}
     ids: list[int] = []
     for piece, number in sorted(vocabulary.items()):

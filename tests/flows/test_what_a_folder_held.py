@@ -64,31 +64,26 @@ def test_on_one_machine_the_answer_in_its_file_counts_also_if_it_says_an_earlier
     assert said(project) == [("i00000", 1)]
 
 
-@pytest.mark.usefixtures("s3")
-def test_what_one_of_several_machines_does_not_hold_was_not_deleted(tmp_path: Path, postgres: str) -> None:
-    shared = f'[warehouse]\ncatalog = "{postgres}"\ndata = "s3://bucket/p"\n'
-    here, there = machine(tmp_path / "here", shared), machine(tmp_path / "there", shared)
-    write(here.folder, "i00000", [annotation("a", id="1")])
+def answered_in_one_alone(folder: Path, shared: str) -> None:
+    """Of two projects with one warehouse and a folder of tasks each."""
+    here, there = machine(folder / "here", shared), machine(folder / "there", shared)
     there.collect()
+    write(here.folder, "i00000", [annotation("a", id="1")])
     assert here.collect().committed
     assert not there.collect().committed
     assert said(there) == [("i00000", 0)]
     write(here.folder, "i00000", [])
     assert here.collect().committed
     assert said(there) == []
+
+
+@pytest.mark.usefixtures("s3")
+def test_what_one_of_several_machines_does_not_hold_was_not_deleted(tmp_path: Path, postgres: str) -> None:
+    answered_in_one_alone(tmp_path, f'[warehouse]\ncatalog = "{postgres}"\ndata = "s3://bucket/p"\n')
 
 
 def test_what_one_of_two_checkouts_on_a_machine_does_not_hold_was_not_deleted(tmp_path: Path) -> None:
-    shared = '[warehouse]\npath = "../lake"\n'
-    here, there = machine(tmp_path / "here", shared), machine(tmp_path / "there", shared)
-    there.collect()
-    write(here.folder, "i00000", [annotation("a", id="1")])
-    assert here.collect().committed
-    assert not there.collect().committed
-    assert said(there) == [("i00000", 0)]
-    write(here.folder, "i00000", [])
-    assert here.collect().committed
-    assert said(there) == []
+    answered_in_one_alone(tmp_path, '[warehouse]\npath = "../lake"\n')
 
 
 def test_git_takes_none_of_what_is_made_whatever_its_name_is(tmp_path: Path) -> None:
