@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import json
+import socket
 import threading
 from pathlib import Path
 
@@ -12,11 +13,11 @@ from tests.lakes import copy_of
 from tests.weak_labels.chat_service import ASKS, TEXTS, Service, run, settings
 from tests.weak_labels.lf_helpers import CLASSES, add_items, batch, config, faults, votes
 from warehouse import Lake, ServiceError, SettingsError
-from weak_labels import prompt
+from weak_labels import prompt, prompt_client
 from weak_labels.apply import vote
 from weak_labels.calls import MISSING, NotAVote, call_function
 from weak_labels.prompt import Refused
-from weak_labels.prompt_client import PromptClient
+from weak_labels.prompt_client import PromptClient, PromptConfig
 
 
 def test_votes_as_the_model_answers_and_asks_once_per_text(lake: Lake, service: Service, tmp_path: Path) -> None:
@@ -347,11 +348,25 @@ def test_the_endpoint_is_checked_without_asking_the_model(service: Service, tmp_
         service.failures = [(401, {}, b"")]
         with pytest.raises(ServiceError, match="HTTP 401: it takes no request without its key"):
             client.check()
+        service.failures = [(503, {}, b"")]
+        with pytest.raises(ServiceError, match="HTTP 503: it is ill or still starting"):
+            client.check()
+        for status in (404, 501):  # it has no list of models
+            service.failures = [(status, {}, b"")]
+            client.check()
         assert client.spent() == (0, 0.0)
     away = dataclasses.replace(given, url="http://127.0.0.1:9/v1")
     with PromptClient(away) as client, pytest.raises(ServiceError, match="does not answer: ConnectError"):
         client.check()
     assert not service.requests
+
+
+def test_the_check_waits_no_longer_than_a_person_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prompt_client, "CHECK_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        given = PromptConfig(url=f"http://127.0.0.1:{silent.getsockname()[1]}/v1", cache=tmp_path / "a", timeout_s=3)
+        with PromptClient(given) as client, pytest.raises(ServiceError, match=r"does not answer within 0\.1 s"):
+            client.check()
 
 
 def test_what_was_spent_is_said(service: Service, tmp_path: Path) -> None:
