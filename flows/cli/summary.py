@@ -17,6 +17,7 @@ from flows.cli.look import (
     shown_path,
     simulated_mark,
     skipped_tasks,
+    switched_off,
     tasks_wait,
     then_run,
     unlearned_answers,
@@ -100,8 +101,8 @@ def _about_learning(reader: Reader, project: Project, summary: RunSummary) -> It
     if reader.scalar("SELECT EXISTS (FROM lf_reach WHERE items > 0) AND NOT EXISTS (FROM lf_votes)"):
         yield f"No labeling function votes on any item. Edit {path}, then: siftline lf preview{hint}"
     told = summary.last("vote")
-    if (off := _switched_off(reader)) and not (told and told.committed):  # a run that switches one off says so itself
-        yield f"Switched off, so that its votes do not count: {off}. To see why: siftline lf report{hint}"
+    if (off := switched_off(reader)) and not (told and told.committed):  # a run that switches one off says so itself
+        yield off + hint
     if untaught := _untaught(reader):
         yield (
             f"Neither a vote nor a label says {untaught}, so the end model does not learn it. Edit {path}, then: "
@@ -212,11 +213,6 @@ def _contradicted(reader: Reader) -> str:
         found |= {name: f"{found[name]}; the end model contradicts {percent(share)} of all" for name, share in doubted}
     parts = [f"'{name}' ({said})" for name, said in found.items()]
     return listed(parts, "and", more=("other function", "other functions"))
-
-
-def _switched_off(reader: Reader) -> str:
-    rows = reader.rows("SELECT DISTINCT lf_name FROM lf_faults WHERE fault = 'switched_off' ORDER BY lf_name")
-    return listed([f"'{name}'" for (name,) in rows], "and", more=("other function", "other functions"))
 
 
 def _untaught(reader: Reader) -> str:
