@@ -78,6 +78,22 @@ def test_labels_come_in_first_and_go_along_to_other_classes(
     assert labels(project, "lake") == [("1", "spam"), ("2", "ham")]
 
 
+def test_records_that_get_no_label_as_they_could_not_be_read_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mail.csv").write_text("id,text\n1,one\n2,\n", "utf-8")
+    options = ["--source", str(tmp_path / "mail.csv"), "--classes", "ham,spam", "--id", "id"]
+    assert run_command(["init", str(tmp_path / "p"), *options]) == 0
+    (tmp_path / "labels.csv").write_text("id,label\n1,ham\n2,ham\n", "utf-8")
+    assert ask(tmp_path / "p", "import", str(tmp_path / "labels.csv")) == 0
+    told = (
+        "1 record of the sources could not be read, so that no label comes to them. What, and why: siftline questions"
+    )
+    assert told in capsys.readouterr().err
+    assert ask(tmp_path / "p", "questions", "what-was-not-read") == 0
+    assert "mail.csv" in capsys.readouterr().out
+
+
 def test_labels_go_along_by_their_texts_where_all_ids_are_new(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
