@@ -86,9 +86,7 @@ def test_records_that_get_no_label_as_they_could_not_be_read_are_told(
     assert run_command(["init", str(tmp_path / "p"), *options]) == 0
     (tmp_path / "labels.csv").write_text("id,label\n1,ham\n2,ham\n", "utf-8")
     assert ask(tmp_path / "p", "import", str(tmp_path / "labels.csv")) == 0
-    told = (
-        "1 record of the sources could not be read, so that no label comes to them. What, and why: siftline questions"
-    )
+    told = "Records of the sources that were not read, and get no label: 1. Which, and why: siftline questions"
     assert told in capsys.readouterr().err
     assert ask(tmp_path / "p", "questions", "what-was-not-read") == 0
     assert "mail.csv" in capsys.readouterr().out
