@@ -245,7 +245,7 @@ def _older_than_their_classes(reader: Reader) -> str:
     what = f"count{'s' if count == 1 else ''} as a no to it" if several else "may be of it"
     return (
         f"{counted(count, 'label')} from before {names} was a class {what}. Once {FOLDS} records have it, siftline "
-        "suspects lists those to look at again; the page docs/label-studio.md, Other classes, has more"
+        "suspects lists those to look at again. More on that: siftline docs label-studio 'Other classes'"
     )
 
 

@@ -66,7 +66,10 @@ def test_labels_come_in_first_and_go_along_to_other_classes(
     settings.write_text(settings.read_text("utf-8").replace('["ham", "spam"]', '["good", "bad", "odd"]'), "utf-8")
     capsys.readouterr()
     assert ask(project, "import", str(given)) == 2
-    assert "take people's labels to another warehouse: docs/label-studio.md, Other classes" in capsys.readouterr().err
+    assert (
+        "take people's labels to another warehouse: siftline docs label-studio 'Other classes'"
+        in capsys.readouterr().err
+    )
     [taken] = re.findall(r'siftline sql --output labels\.jsonl "(select item_id, annotator, .+)"', PAGE)
     assert ask(project, "sql", "--output", str(given), "--force", taken) == 0
     kept = given.read_text("utf-8")
@@ -105,7 +108,7 @@ def test_labels_go_along_by_their_texts_where_all_ids_are_new(
     Path("data", "mail.csv").write_text("id,text\n" + "".join(f"a{n},words {n}\n" for n in range(10)), "utf-8")
     capsys.readouterr()
     assert run_command(["import", "given.csv"]) == 2
-    assert f"docs/operations.md, {heading}." in " ".join(capsys.readouterr().err.split())
+    assert f"siftline docs operations '{heading}'" in " ".join(capsys.readouterr().err.split())
     page = (PAGE_FOLDER / "operations.md").read_text("utf-8")
     section = page.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
     first, second = re.findall(r"```sh\n(.*)\n(.*)\n```", section)[0]
