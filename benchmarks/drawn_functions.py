@@ -153,7 +153,8 @@ def page(figures: dict[str, Any]) -> str:
         "# Label models on drawn functions\n",
         f"Written by `python -m benchmarks.drawn_functions`. {len(rows)} sets of labeling functions, drawn from "
         f"{len(names)} {'set' if len(names) == 1 else 'sets'} of real texts (seeds {figures['first']} to "
-        f"{figures['first'] + figures['seeds'] - 1}); how is in the module's head. {unseen}Accuracy on covered texts, against soft majority "
+        f"{figures['first'] + figures['seeds'] - 1}); how is in the module's head. "
+        f"{unseen}Accuracy on covered texts, against soft majority "
         f"on the same votes; *below* and *above* count draws that differ from it by more than {MARGIN:g}.\n",
         "| model | mean | less majority | below | above | worst |",
         "|---|---:|---:|---:|---:|---:|",
