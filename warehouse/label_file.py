@@ -198,6 +198,10 @@ def _way(columns: Iterable[str]) -> str:
     columns = [*columns]
     if {"annotations", "data"} <= {*columns}:
         return f"Export CSV or JSON-MIN from Label Studio in place of JSON, or take the line of: {OTHER_TOOLS}"
+    if {"fields", "responses"} <= {*columns}:
+        return (
+            f"Argilla's JSON does not say which responses are drafts; its Parquet does, by the line of: {OTHER_TOOLS}"
+        )
     lacks = "labels 'label'" if "label" not in columns else "ids 'id'"
     return f"Call the one with the {lacks}; for files of other tools: {OTHER_TOOLS}"
 

@@ -212,6 +212,11 @@ def test_a_parquet_file_of_hugging_face_says_what_its_numbers_mean(
         ),
         (
             "a.json",
+            ['[{"id": "1", "fields": {"text": "a"}, "responses": {"topic": [{"value": "grain", "user_id": "ann"}]}}]'],
+            "Argilla's JSON does not say which responses are drafts; its Parquet does, by the line of: siftline docs",
+        ),
+        (
+            "a.json",
             ['[{"text": "a", "annotation_id": 1, "mood": "bad"}]'],
             "the labels 'label'; for files of other tools",
         ),
