@@ -258,7 +258,7 @@ class PromptClient:
             status, _, content = self._send("GET", f"{self._base}/models", limit_s=limit_s)
         except (httpx.RequestError, ValueError) as error:
             within = f" within {limit_s:g} s" if isinstance(error, httpx.TimeoutException) else ""
-            why = f"{within}: {type(error).__name__}{self._because(str(error).encode())}"
+            why = f"{within}: {self._failure(error)}"
             raise ServiceError(
                 f"{self.config.url} in [weak_labels.prompt] does not answer{why}. Functions by `prompt` need it."
             ) from None
@@ -321,9 +321,7 @@ class PromptClient:
                 if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
                     cost = None  # it was not sent
                 # Else it may have been answered and charged: the full cost stays.
-                problem = f"{type(error).__name__}{self._because(str(error).encode())}"
-                if "CERTIFICATE_VERIFY_FAILED" in problem:
-                    problem += ". Set SSL_CERT_FILE to a file with your authority's certificate"
+                problem = self._failure(error)
             except ValueError as error:
                 said = self._said(str(error))
                 raise NotAVote("raised", f"{self.config.url} did not answer as a chat completion: {said}") from None
@@ -382,6 +380,12 @@ class PromptClient:
         """What the service said, in brackets; nothing where it said nothing."""
         said = " ".join(self._said(content.decode("utf-8", "replace")).split())
         return f" ({said})" if said else ""
+
+    def _failure(self, error: Exception) -> str:
+        """What ended a request, with the way out where it is known."""
+        what = f"{type(error).__name__}{self._because(str(error).encode())}"
+        way = ". Set SSL_CERT_FILE to a file with your authority's certificate"
+        return what + way if "CERTIFICATE_VERIFY_FAILED" in what else what
 
     def _said(self, text: str) -> str:
         return self._without_key(text)[:200]

@@ -4,12 +4,15 @@ import dataclasses
 import gzip
 import json
 import socket
+import ssl
 import threading
 from pathlib import Path
 
 import pytest
 
 from tests.lakes import copy_of
+from tests.servers import make_certificate
+from tests.studio import http_server
 from tests.weak_labels.chat_service import ASKS, TEXTS, Service, run, settings
 from tests.weak_labels.lf_helpers import CLASSES, add_items, batch, config, faults, votes
 from warehouse import Lake, ServiceError, SettingsError
@@ -154,6 +157,37 @@ def test_a_model_that_takes_neither_max_tokens_nor_a_temperature_is_asked_withou
     for body in service.requests[2:]:
         assert body.keys() == {"model", "messages", "max_completion_tokens"}
         assert body["max_completion_tokens"] == 16
+
+
+def test_a_service_that_takes_no_form_of_a_request_is_not_asked_for_ever(service: Service, tmp_path: Path) -> None:
+    refused = json.dumps({"error": {"message": "not supported", "param": "max_tokens"}}).encode()
+    service.failures = [(400, {}, refused)] * 3
+    with PromptClient(settings(service, tmp_path)) as client:
+        [answer] = client.ask("tiny", "question", ["a goal"])
+        assert isinstance(answer, Refused)
+        assert client.ask("tiny", "question", ["an atom"]) == [answer], "the form that was left is kept"
+    assert ["max_tokens" in body for body in service.requests] == [True, False, False]
+
+
+def test_a_certificate_that_this_machine_does_not_trust_is_told_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = make_certificate(tmp_path)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate)
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    way = r"CERTIFICATE_VERIFY_FAILED.*\. Set SSL_CERT_FILE to a file with your authority's certificate"
+    with http_server(lambda handler, _: handler.send_error(404), tls=tls) as url:
+        given = PromptConfig(url=url, cache=tmp_path / "a", attempts=1)
+        with PromptClient(given) as client:
+            with pytest.raises(ServiceError, match=way):
+                client.check()
+            with pytest.raises(NotAVote, match=way):
+                client.ask("tiny", "question", ["a goal"])
+            assert client.spent() == (0, 0.0), "nothing was sent"
+        monkeypatch.setenv("SSL_CERT_FILE", f"{certificate}.crt")
+        with PromptClient(given) as client:
+            client.check()
 
 
 def test_a_proxy_of_the_environment_stands_before_a_service_elsewhere(
@@ -347,6 +381,9 @@ def test_the_endpoint_is_checked_without_asking_the_model(service: Service, tmp_
         client.check()
         service.failures = [(401, {}, b"")]
         with pytest.raises(ServiceError, match="HTTP 401: it takes no request without its key"):
+            client.check()
+        service.failures = [(402, {}, b"")]
+        with pytest.raises(ServiceError, match="HTTP 402: the account there has no credit left"):
             client.check()
         service.failures = [(503, {}, b"")]
         with pytest.raises(ServiceError, match="HTTP 503: it is ill or still starting"):
