@@ -162,10 +162,11 @@ def test_a_model_that_takes_neither_max_tokens_nor_a_temperature_is_asked_withou
 def test_a_service_that_takes_no_form_of_a_request_is_not_asked_for_ever(service: Service, tmp_path: Path) -> None:
     refused = json.dumps({"error": {"message": "not supported", "param": "max_tokens"}}).encode()
     service.failures = [(400, {}, refused)] * 3
-    with PromptClient(settings(service, tmp_path)) as client:
+    with PromptClient(settings(service, tmp_path, price_in=50.0)) as client:
         [answer] = client.ask("tiny", "question", ["a goal"])
         assert isinstance(answer, Refused)
         assert client.ask("tiny", "question", ["an atom"]) == [answer], "the form that was left is kept"
+        assert client.spent() == (3, 0.0)
     assert ["max_tokens" in body for body in service.requests] == [True, False, False]
 
 
