@@ -350,6 +350,10 @@ class LabelStudioService:
             )
         )
 
+    def check(self) -> None:
+        """Refuse a key that the server does not take, and a project of somebody's own that has the name."""
+        self._find_project()
+
     def _id(self) -> int:
         if self._project_id is None and self._find_project() is None:
             raise ServiceRefused(

@@ -56,7 +56,7 @@ class Connection:
             raise SettingsError(
                 f"project name {project!r} has {len(project)} characters; Label Studio takes 3 to 50. Change [project] "
                 "name; where people were asked in files already, [warehouse] path too, and take their labels along: "
-                "docs/label-studio.md, Other classes"
+                "siftline docs label-studio 'Other classes'"
             )
         self.url = url.rstrip("/")
         self.place = Place(url=self.url, project=project, key=api_key, key_file=key_file)

@@ -1,6 +1,7 @@
 """Label models on labeling functions that nobody tuned them on, drawn by chance from real texts with their labels.
 
-    python -m benchmarks.drawn_functions [--data DIR] [--draws 20] [--first 100] [--output docs/benchmarks/drawn.json]
+    python -m benchmarks.drawn_functions [--data DIR] [--sets trec,r8] [--draws 20] [--first 100]
+        [--output docs/benchmarks/drawn.json]
 
 A draw looks at 60, 120 or 250 texts and their labels, as a person does who writes functions, and makes 4 to 100 of
 them: lists of one to six words that stand mostly in texts of one class there, and voters for several classes (naive
@@ -20,10 +21,11 @@ import re
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
@@ -65,7 +67,7 @@ def read_texts(name: str, folder: Path) -> Texts:
     """Read a set; words that stand in fewer than four texts are left out.
 
     Args:
-        name: one of `SETS`.
+        name: of `reader_of`.
         folder: of `data_folder`.
     """
     rows = reader_of(name, folder)(folder)[0]
@@ -88,7 +90,8 @@ def draw(texts: Texts, generator: Generator) -> tuple[Ints, Ints] | None:
     """
     if texts.classes == 2 and generator.random() < 0.25:
         texts = _skewed(texts, generator)
-    looked = generator.choice(len(texts.truth), size=int(generator.choice([60, 120, 250])), replace=False)
+    size = min(int(generator.choice([60, 120, 250])), len(texts.truth) // 2)  # a set of somebody's own may be small
+    looked = generator.choice(len(texts.truth), size=size, replace=False)
     surest = float(generator.choice([0.4, 0.55, 0.7, 0.85]))
     votes: list[Ints] = []
     match generator.choice(["words", "words", "voters", "both", "many words"]):
@@ -115,14 +118,16 @@ def accuracy(probs_NC: Probs, truth_N: Ints) -> float:
     return float((top_NC[np.arange(len(truth_N)), truth_N] / top_NC.sum(axis=1)).mean())
 
 
-def measure(folder: Path, first: int, draws: int, tell: Callable[[str], None]) -> list[dict[str, Any]]:
+def measure(
+    folder: Path, sets: Sequence[str], first: int, draws: int, tell: Callable[[str], None]
+) -> list[dict[str, Any]]:
     """One row per draw: set, seed, functions, share of covered texts, accuracy of each model on the covered ones."""
     rows: list[dict[str, Any]] = []
-    all_texts = {name: read_texts(name, folder) for name in SETS}
+    all_texts = {name: read_texts(name, folder) for name in sets}
     for name, texts in all_texts.items():
-        began = time.monotonic()
+        began, number = time.monotonic(), SETS.index(name) if name in SETS else crc32(name.encode())
         for seed in range(first, first + draws):
-            drawn = draw(texts, np.random.default_rng([seed, SETS.index(name)]))
+            drawn = draw(texts, np.random.default_rng([seed, number]))
             if drawn is None:
                 continue
             votes, truth = drawn
@@ -142,12 +147,14 @@ def measure(folder: Path, first: int, draws: int, tell: Callable[[str], None]) -
 def page(figures: dict[str, Any]) -> str:
     """Markdown: each model beside the majority, over all draws and by set."""
     rows, place = figures["draws"], figures["environment"]
+    names = list(dict.fromkeys(row["set"] for row in rows))
     unseen = "No rule was chosen on these draws. " if figures["first"] >= UNSEEN_FROM else ""
     parts = [
         "# Label models on drawn functions\n",
         f"Written by `python -m benchmarks.drawn_functions`. {len(rows)} sets of labeling functions, drawn from "
-        f"{len(SETS)} sets of real texts (seeds {figures['first']} to {figures['first'] + figures['seeds'] - 1}); how "
-        f"is in the module's head. {unseen}Accuracy on covered texts, against soft majority "
+        f"{len(names)} {'set' if len(names) == 1 else 'sets'} of real texts (seeds {figures['first']} to "
+        f"{figures['first'] + figures['seeds'] - 1}); how is in the module's head. "
+        f"{unseen}Accuracy on covered texts, against soft majority "
         f"on the same votes; *below* and *above* count draws that differ from it by more than {MARGIN:g}.\n",
         "| model | mean | less majority | below | above | worst |",
         "|---|---:|---:|---:|---:|---:|",
@@ -163,7 +170,7 @@ def page(figures: dict[str, Any]) -> str:
         "| texts | draws | " + " | ".join(KINDS) + " | `auto` below | above |",
         "|---|" + "---:|" * (len(KINDS) + 3),
     ]
-    for name in SETS:
+    for name in names:
         those = [row for row in rows if row["set"] == name]
         lead = np.array([row["auto"] - row["majority"] for row in those])
         means = [f"{np.mean([row[kind] for row in those]):.3f}" for kind in KINDS]
@@ -178,6 +185,9 @@ def main() -> None:
     """Measure, print the page, write where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
+    parser.add_argument(
+        "--sets", default=",".join(SETS), help="with commas, also folders of weak/ (default %(default)s)"
+    )
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--first", type=int, default=UNSEEN_FROM)
     parser.add_argument("--output", type=Path)
@@ -185,9 +195,11 @@ def main() -> None:
     warnings.filterwarnings("ignore", module="snorkel")
     logging.getLogger("snorkel").setLevel(logging.ERROR)
     try:
-        rows = measure(data_folder(arguments.data), arguments.first, arguments.draws, print)
+        rows = measure(data_folder(arguments.data), arguments.sets.split(","), arguments.first, arguments.draws, print)
     except (FileNotFoundError, NoSet) as error:
         parser.exit(1, f"{error}\n")
+    if not rows:
+        parser.exit(1, f"No draw gave {FEWEST} functions. More --draws, or sets of more texts, may.\n")
     figures = {"first": arguments.first, "seeds": arguments.draws, "draws": rows, "environment": environment()}
     print(page(figures))
     if arguments.output:

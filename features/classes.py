@@ -51,7 +51,7 @@ def check_classes(reader: Reader, names: Sequence[str], *, multi_label: bool) ->
             raise SettingsError(
                 f"Class {class_id} is {name!r} in the warehouse and {there} in siftline.toml. Votes and labels are "
                 "stored by this number, so classes can only be added at the end. Put the stored names back in their "
-                "order, or take people's labels to another warehouse: docs/label-studio.md, Other classes."
+                "order, or take people's labels to another warehouse: siftline docs label-studio 'Other classes'"
             )
     check_apart(names, stored=len(stored))
     turned = any(kind != multi_label for _, kind in stored.values())

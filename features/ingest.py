@@ -239,7 +239,7 @@ class _Intake:
                 "They would be stored a second time, without the answers that people gave. Put the former ids back, or "
                 "name their column as id under [[sources]]. Where no column keeps its ids, leave id out: then records "
                 "are known by their texts. To take the new ids, begin another warehouse, and take people's labels "
-                "along by their texts: docs/operations.md, What was edited or is gone."
+                "along by their texts: siftline docs operations 'What was edited or is gone'"
             )
 
     def missing(self) -> int:

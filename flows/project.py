@@ -186,16 +186,16 @@ class Project:
                 went there last and nobody names it now, or the folder has answers that were not collected.
         """
         section = self.settings.annotate
-        studio = None if section.service == "folder" else self._label_studio()
+        studio = self.label_studio()
         if studio is None:
-            if section.service == "auto" and self._last_in_folder() is False:
+            if section.service == "auto" and self.last_in_folder() is False:
                 raise SettingsError(
                     "The tasks of this project were sent to Label Studio, and LABEL_STUDIO_URL and "
                     "LABEL_STUDIO_API_KEY are not set here. Set both (`siftline studio up` prints those of a local "
                     'server), or move the project to a folder of files: [annotate] service = "folder".'
                 )
             return self.folder
-        if self.folder.path.is_dir() and self._last_in_folder():
+        if self.folder.path.is_dir() and self.last_in_folder():
             with self.read_lake() as lake, lake.read() as reader:
                 count = not_collected(reader, self.folder)
             if count:
@@ -225,14 +225,17 @@ class Project:
 
     def accounts(self, annotations: Mapping[str, Sequence[tuple[str, ...]]]) -> Mapping[str, str]:
         """Names of accounts of the project's Label Studio, see `active.import_labels`; none where it has none."""
-        studio = None if self.settings.annotate.service == "folder" else self._label_studio()
+        studio = self.label_studio()
         return {} if studio is None else studio.names_of(annotations)
 
-    def _label_studio(self) -> "LabelStudioService | None":
+    def label_studio(self) -> "LabelStudioService | None":
+        """The project's Label Studio; None where tasks go to a folder."""
         from flows.services import studio_of_up
         from flows.studio import studio_key_file
 
         section = self.settings.annotate
+        if section.service == "folder":
+            return None
         server = server_from_env()
         if server is None and (local := studio_of_up(self)) is not None:
             server = local.url, local.api_key
@@ -254,7 +257,8 @@ class Project:
             key_file=studio_key_file(self.root, *server),
         )
 
-    def _last_in_folder(self) -> bool | None:
+    def last_in_folder(self) -> bool | None:
+        """True where tasks were stored last in the folder, False where in Label Studio; None where in neither yet."""
         try:
             with self.read_lake() as lake, lake.read() as reader:
                 return stored_last_in(reader, self.folder)

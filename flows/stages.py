@@ -5,6 +5,7 @@ it stands.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,7 +21,7 @@ from features.index import build_index
 from features.ingest import ingest
 from features.sources import find_files
 from flows.project import Project
-from warehouse import Progress, SettingsError, StageResult, silent
+from warehouse import Progress, ServiceError, SettingsError, StageResult, silent
 from weak_labels.apply import vote
 from weak_labels.end_model import end_model
 from weak_labels.evaluate import evaluate, evaluate_rivals
@@ -145,6 +146,8 @@ def check_ahead(project: Project) -> None:
             the settings do not name or name wrongly; or the gold file of [evaluate] is not there.
         DataError: the gold file cannot be read, or has labels that are no class.
         EngineError: the encoder is none, or its file or options are wrong.
+        ServiceRefused: no task was sent yet, and Label Studio refuses the key or has a project of somebody's own under
+            the project's name.
     """
     for source in project.ingest_config.sources:
         if source.path:
@@ -156,6 +159,10 @@ def check_ahead(project: Project) -> None:
         read_gold_file(project.evaluate_config)
     if project.settings.engine.url is None:
         _ = project.encoder
+    if project.last_in_folder() is not False:  # else Siftline's tasks are there
+        with suppress(ServiceError):  # one that is away may be back when tasks are sent
+            if (studio := project.label_studio()) is not None:
+                studio.check()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -73,6 +73,33 @@ def test_a_folder_that_lacks_a_set_is_told_in_words(
     assert "train.json is not there" in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_functions_are_drawn_on_the_sets_that_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrench(tmp_path, "mine", "train test")
+    words = (("goal match win", "team cup"), ("atom cell gene", "virus lab"))
+    rows = {
+        str(n): {
+            "label": n % 2,
+            "weak_labels": [],
+            "data": {"text": f"{words[n % 2][0]} {words[n % 2][n % 3 % 2]} {n}"},
+        }
+        for n in range(120)
+    }
+    (tmp_path / "weak" / "mine" / "train.json").write_text(json.dumps(rows))
+    page = tmp_path / "page.json"
+    options = ["--data", str(tmp_path), "--sets", "mine", "--draws", "2", "--output", str(page)]
+    monkeypatch.setattr("sys.argv", ["program", *options])
+    drawn_functions.main()
+    assert "drawn from 1 set of real texts" in capsys.readouterr().out
+    assert {row["set"] for row in json.loads(page.read_text())["draws"]} == {"mine"}
+    assert "| mine |" in page.with_suffix(".md").read_text()
+    (tmp_path / "weak" / "mine" / "train.json").write_text(json.dumps(dict(list(rows.items())[:8])))
+    with pytest.raises(SystemExit):
+        drawn_functions.main()
+    assert "No draw gave 3 functions" in capsys.readouterr().err
+
+
 def test_runs_are_kept_for_a_set_and_not_for_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """`--data` of somebody else's trec must not be answered with what was measured on ours."""
     monkeypatch.setattr(selection, "CACHE", tmp_path)

@@ -172,7 +172,7 @@ def _not_allowed(location: Location) -> WarehouseError:
     return WarehouseError(
         f"{location.folder} and {location.catalog_file.name} in it cannot be written to by this user, and its SQLite "
         "needs that for reading too. That is no sign of damage: let its owner open it to your group "
-        "(docs/operations.md, Other accounts), or copy the whole project to a folder of your own and work there."
+        "(siftline docs operations 'Other accounts'), or copy the whole project to a folder of your own and work there."
     )
 
 

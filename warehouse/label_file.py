@@ -43,7 +43,7 @@ _NAMED_CHARACTERS = 60
 LOOKED_AT = 1_000
 """Rows without a text whose further cells are kept, to see whether one of them is the text."""
 
-OTHER_TOOLS = "docs/label-studio.md, Files of other tools"
+OTHER_TOOLS = "siftline docs label-studio 'Files of other tools'"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -197,9 +197,13 @@ def _has(columns: Iterable[str], keys: tuple[str, ...]) -> bool:
 def _way(columns: Iterable[str]) -> str:
     columns = [*columns]
     if {"annotations", "data"} <= {*columns}:
-        return f"Export CSV or JSON-MIN from Label Studio in place of JSON, or take the line in {OTHER_TOOLS}"
+        return f"Export CSV or JSON-MIN from Label Studio in place of JSON, or take the line of: {OTHER_TOOLS}"
+    if {"fields", "responses"} <= {*columns}:
+        return (
+            f"Argilla's JSON does not say which responses are drafts; its Parquet does, by the line of: {OTHER_TOOLS}"
+        )
     lacks = "labels 'label'" if "label" not in columns else "ids 'id'"
-    return f"Call the one with the {lacks}; for files of other tools see {OTHER_TOOLS}"
+    return f"Call the one with the {lacks}; for files of other tools: {OTHER_TOOLS}"
 
 
 def _check(columns: Sequence[str], keys: tuple[str, ...]) -> None:

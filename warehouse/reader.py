@@ -295,6 +295,12 @@ def _text(sql: object) -> str:
 
 def _plain(value: Any) -> Any:
     """A value as DuckDB takes it, which refuses numpy's numbers and the columns of Arrow, pandas and polars."""
+    if type(value) in (str, int, float, bytes):  # a list may hold a million
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(member) for member in cast("Iterable[Any]", value)]
+    if isinstance(value, dict):
+        return {key: _plain(member) for key, member in cast("dict[Any, Any]", value).items()}
     if isinstance(value, np.integer | np.floating | np.bool):
         return value.item()
     if isinstance(value, np.ndarray | np.generic | memoryview):

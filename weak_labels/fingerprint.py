@@ -197,10 +197,10 @@ class _Hash:
 
     def _module(self, module: ModuleType) -> None:
         file = getattr(module, "__file__", None)
-        if is_library(module) or not file:
+        if is_library(module) or not (file or hasattr(module, "__path__")):
             self._add(f"module:{module.__name__}")
             return
-        text = _text_of(Path(file))
+        text = _text_of(Path(file)) if file else ""  # a folder of modules without an __init__.py has none
         if self._as_loaded:
             origin = module.__spec__ or module
             _, text = _loaded.setdefault(id(origin), (origin, text))
@@ -219,8 +219,9 @@ def is_library(thing: Any) -> bool:
     else:
         module = thing if isinstance(thing, ModuleType) else inspect.getmodule(thing)
     file = getattr(module, "__file__", None)
-    if file is None:  # built in, or typed into a notebook
-        return module is not None and module.__name__ != "__main__"
+    if file is None:  # built in, typed into a notebook, or a folder of modules without an __init__.py
+        folders = list(getattr(module, "__path__", []))
+        return all(map(_in_library, folders)) if folders else module is not None and module.__name__ != "__main__"
     return _in_library(file)
 
 

@@ -277,10 +277,12 @@ def check_functions(functions: Sequence[Any], classes: Sequence[str], *, where: 
             )
         unknown = [label for label in function.labels if label not in classes]
         if unknown:
+            way_out = "Mend the name, or add the class to siftline.toml."
+            if function.kind == "regex" and function.screen in classes:
+                way_out = f"The class stands before the pattern: regex({function.screen!r}, {unknown[0]!r})"
             raise SettingsError(
                 f"{where}: the labeling function '{function.name}' votes for '{unknown[0]}'"
-                f"{perhaps_meant(unknown[0], classes)}; the classes are {', '.join(classes)}. Mend the name, or add "
-                "the class to siftline.toml."
+                f"{perhaps_meant(unknown[0], classes)}; the classes are {', '.join(classes)}. {way_out}"
             )
         if function.class_ids and max(function.class_ids) >= len(classes):
             raise SettingsError(

@@ -113,6 +113,7 @@ def cluster(
     Raises:
         SettingsError: the file is missing or no such matrix, a cell is not in it, or the radius is out of range.
     """
+    arguments.text(label, "A class that a cluster function votes for")  # else the cells, which follow, look wrong
     where = f"cluster('{label}', ...)"
     try:
         loaded: Any = np.load(centres, allow_pickle=False)

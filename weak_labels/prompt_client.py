@@ -40,6 +40,8 @@ _ASKED_FOR = {
 }
 """What to look at, by status; asking again changes nothing."""
 _LONGEST_WAIT_S = 60.0
+CHECK_S = 10.0
+"""How long a person who asks whether the service is there waits at most, whatever `timeout_s` its requests get."""
 _SHORTEST_SECRET = 8
 """A shorter key is a stand-in for none, such as `no`, and may be a word of an answer."""
 
@@ -249,19 +251,20 @@ class PromptClient:
         """Ask the endpoint which models it has, which costs nothing; one without such a list is well too.
 
         Raises:
-            ServiceError: it does not answer, or not with this key.
+            ServiceError: it does not answer, with a fault of its own, or not with this key.
         """
+        limit_s = min(CHECK_S, self.config.timeout_s)
         try:
-            status, _, content = self._send("GET", f"{self._base}/models")
+            status, _, content = self._send("GET", f"{self._base}/models", limit_s=limit_s)
         except (httpx.RequestError, ValueError) as error:
-            why = f"{type(error).__name__}{self._because(str(error).encode())}"
+            within = f" within {limit_s:g} s" if isinstance(error, httpx.TimeoutException) else ""
+            why = f"{within}: {self._failure(error)}"
             raise ServiceError(
-                f"{self.config.url} in [weak_labels.prompt] does not answer: {why}. Functions by `prompt` need it."
+                f"{self.config.url} in [weak_labels.prompt] does not answer{why}. Functions by `prompt` need it."
             ) from None
-        if status in (401, 403):
-            raise ServiceError(
-                f"{self.config.url} answered HTTP {status}{self._because(content)}: {_ASKED_FOR[status]}"
-            )
+        if status in (401, 402, 403) or (status >= 500 and status != 501):  # 501: it knows no such list
+            what = _ASKED_FOR.get(status, "it is ill or still starting; look at its log, or try again later")
+            raise ServiceError(f"{self.config.url} answered HTTP {status}{self._because(content)}: {what}")
 
     def _one(self, model: str, instruction: str, text: str, stop: threading.Event) -> str | Refused:
         key = _key(model, instruction, text)
@@ -318,9 +321,7 @@ class PromptClient:
                 if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
                     cost = None  # it was not sent
                 # Else it may have been answered and charged: the full cost stays.
-                problem = f"{type(error).__name__}{self._because(str(error).encode())}"
-                if "CERTIFICATE_VERIFY_FAILED" in problem:
-                    problem += ". Set SSL_CERT_FILE to a file with your authority's certificate"
+                problem = self._failure(error)
             except ValueError as error:
                 said = self._said(str(error))
                 raise NotAVote("raised", f"{self.config.url} did not answer as a chat completion: {said}") from None
@@ -342,9 +343,9 @@ class PromptClient:
         )
 
     def _send(
-        self, method: str, address: str, body: Mapping[str, Any] | None = None
+        self, method: str, address: str, body: Mapping[str, Any] | None = None, *, limit_s: float = float("inf")
     ) -> tuple[int, httpx.Headers, bytes]:
-        timeout_s = min(self.config.timeout_s, self._clock.left_s())
+        timeout_s = min(self.config.timeout_s, self._clock.left_s(), limit_s)
         ends = time.monotonic() + timeout_s
         with self._http.stream(method, address, json=body, timeout=timeout_s) as response:
             packed = response.headers.get_list("content-encoding", split_commas=True)
@@ -379,6 +380,12 @@ class PromptClient:
         """What the service said, in brackets; nothing where it said nothing."""
         said = " ".join(self._said(content.decode("utf-8", "replace")).split())
         return f" ({said})" if said else ""
+
+    def _failure(self, error: Exception) -> str:
+        """What ended a request, with the way out where it is known."""
+        what = f"{type(error).__name__}{self._because(str(error).encode())}"
+        way = ". Set SSL_CERT_FILE to a file with your authority's certificate"
+        return what + way if "CERTIFICATE_VERIFY_FAILED" in what else what
 
     def _said(self, text: str) -> str:
         return self._without_key(text)[:200]

@@ -6,6 +6,7 @@ time and must give the same answer every time: subqueries, aggregates, windows a
 are refused when the function is made.
 """
 
+import re
 import threading
 from typing import Any
 
@@ -33,7 +34,12 @@ _OF_ONE_ITEM = """
     HAVING bool_or(function_type IN ('scalar', 'macro')) AND NOT bool_or(function_type = 'aggregate')
     AND function_name NOT IN ('range', 'generate_series', 'repeat', 'lpad', 'rpad', 'list_resize', 'array_resize')
 """
-_WAY_OUT = f"Write one expression over the columns {_COLUMNS}, such as: text ILIKE '%refund%' AND length(text) < 200"
+_NO_COLUMN = re.compile('Referenced column (".*") not found')
+_FURTHER = "Further columns of a source are values of metadata, if siftline.toml names them there: metadata->>'desk'."
+_WAY_OUT = (
+    f"Write the class, then one expression over the columns {_COLUMNS}, such as: "
+    "text ILIKE '%refund%' AND length(text) < 200"
+)
 
 
 def sql(
@@ -174,10 +180,14 @@ def _check(expression: str, where: str, *, wants: str | None) -> None:
         try:
             found = str(connection.execute("DESCRIBE " + _select(expression)).fetchall()[0][1])
         except duckdb.Error as error:
-            quotes = (
+            said = str(error).partition("\n")[0].rstrip("!.")  # DuckDB goes on with candidates and its own query
+            hint = (
                 'Texts stand in single quotes; in "double" ones stand names of columns. ' if '"' in expression else ""
             )
-            raise SettingsError(f"{where}: {error}. {quotes}{_WAY_OUT}") from error
+            if column := _NO_COLUMN.search(said):
+                said = f"there is no column {column[1]}"
+                hint += f"{_FURTHER} "
+            raise SettingsError(f"{where}: {said}. {hint}{_WAY_OUT}") from error
         if wants is not None and found not in (wants, '"NULL"'):
             raise SettingsError(f"{where}: it gives {found} where a truth value is expected. {_WAY_OUT}")
         if wants is None and found not in ("VARCHAR", "INTEGER", "BIGINT", '"NULL"'):

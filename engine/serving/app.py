@@ -303,7 +303,7 @@ def build_app(service: Service) -> ASGIApp:
         assert isinstance(error, HTTPException)
         code, words = 404, "There is no such path; there are /v1/embeddings, /embed, /info, /health, /metrics."
         if error.status_code == 405:
-            code, words = 405, "The path takes another method, see docs/engine-server.md."
+            code, words = 405, "The path takes another method, see `siftline docs engine-server`."
         headers = {**dict(error.headers or {}), **refusal_headers(code)}
         return JSONResponse(error_body(code, words), status_code=code, headers=headers)
 

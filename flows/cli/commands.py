@@ -403,6 +403,17 @@ def deploy(
     deploy_to_pool(project, pool)
 
 
+@app.command(epilog="Example: siftline docs label-studio 'Other classes'")
+def docs(
+    page: Annotated[str, typer.Argument(help="Page to print; left out, all are listed.")] = "",
+    heading: Annotated[str, typer.Argument(help="Print only what stands below this heading.")] = "",
+) -> None:
+    """Print the pages on Label Studio, operations, querying and more that messages name."""
+    from flows.cli.docs import show_page
+
+    show_page(page, heading)
+
+
 @app.command(epilog="Example: siftline doctor --project examples/reuters")
 def doctor(project: ProjectOption = Path()) -> None:
     """Check versions, disk, the project's encoder and settings, and its servers, and say how to mend what is wrong."""

@@ -248,5 +248,5 @@ def _label_studio(root: Path) -> Iterator[Finding]:
     release = connection.call(lambda: text_of(connection.client.versions.get().release))
     seen = connection.call(lambda: count_of(connection.client.projects.list(page=1, page_size=1).response.count))
     if project is not None and project.settings.annotate.service != "folder":
-        find_project(connection)  # one of somebody's own is refused, as a run does it when it has embedded and voted
+        find_project(connection)  # one of somebody's own is refused, as a run does it
     yield Finding("label studio", True, f"{url} answers, {release}; the key sees {counted(seen, 'project')}")

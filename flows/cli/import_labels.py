@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from flows.cli.console import out
+from flows.cli.console import out, say
 from flows.cli.look import project_hint
 from flows.report.text import counted
 
@@ -31,7 +31,10 @@ def import_file(root: Path, file: Path, annotator: str, *, withdraw: bool = Fals
 
     project = Project(root)
     with project.only_run():
-        ingest(project.lake, project.ingest_config)  # so that it can be the first thing after `siftline init`
+        read = ingest(project.lake, project.ingest_config)  # so that it can be the first thing after `siftline init`
+        if refused := read.detail["quarantined"]:
+            where = f"siftline questions what-was-not-read{project_hint(project.root)}"
+            say(f"Records of the sources that were not read, and get no label: {refused:,}. Which, and why: {where}")
         result = import_labels(
             project.lake,
             file,

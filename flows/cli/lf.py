@@ -4,7 +4,7 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Generator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from functools import partial
 from pathlib import Path
 
@@ -105,15 +105,21 @@ def _why_no_items(lake: Lake) -> str:
 
 @contextmanager
 def _lake_with_items(project: Project) -> Generator[Lake]:
-    """The project's warehouse; before the first run, a passing one with the items of the sources."""
+    """The project's warehouse; as long as it has no item, a passing one with those of the sources."""
     with ExitStack() as stack:
-        try:
+        lake = None
+        with suppress(WarehouseNotFound):
             lake = stack.enter_context(project.read_lake())
-        except WarehouseNotFound:
+        if lake is None or not _has_items(lake):
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             lake = stack.enter_context(Lake(Path(folder) / "lake"))
             ingest(lake, project.ingest_config)
         yield lake
+
+
+def _has_items(lake: Lake) -> bool:
+    with lake.read() as reader:
+        return bool(reader.scalar("SELECT EXISTS (FROM items)"))
 
 
 def _locked_down(lake: Lake, where: str) -> Reader:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from flows.cli.console import excerpt, out, print_table, safe, say
 from flows.report.in_use import scored_without
 from flows.report.rare import hidden_sentence
-from flows.report.text import FEW_ROWS, counted
+from flows.report.text import FEW_ROWS, counted, listed
 from flows.settings import Settings
 from flows.settings_file import load_settings
 from flows.take_over import in_words
@@ -74,6 +74,8 @@ def show_status(root: Path) -> None:
         )
         if ahead := commits_ahead(reader):
             out.print(ahead)
+        if off := switched_off(reader):
+            out.print(f"{off}{project_hint(root)}")
         waiting = waiting_tasks(reader)
         for sentence in in_words(root.absolute() / ".siftline"):
             out.print(sentence)
@@ -160,6 +162,13 @@ def commits_ahead(reader: Reader) -> str:
         "reached. If a clock was ahead then and is right by now, nothing is lost: until that time commits follow each "
         "other by a microsecond. When each was made: siftline snapshots"
     )
+
+
+def switched_off(reader: Reader) -> str:
+    """Which labeling functions are switched off, up to the option of a project; empty where none is."""
+    rows = reader.rows("SELECT DISTINCT lf_name FROM lf_faults WHERE fault = 'switched_off' ORDER BY lf_name")
+    off = listed([f"'{name}'" for (name,) in rows], "and", more=("other function", "other functions"))
+    return f"Switched off, so that its votes do not count: {off}. To see why: siftline lf report" if off else ""
 
 
 def unlearned_answers(reader: Reader) -> str:

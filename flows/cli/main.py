@@ -162,7 +162,8 @@ def run_command(arguments: list[str]) -> int:
         if os.strerror(errno.EACCES) in str(error):
             console.say(
                 f"siftline: {error}\nThat is no sign of damage: who wrote a file of the warehouse alone may read it. "
-                "Let one user run the project, and open its folder to your group (docs/operations.md, Other accounts)."
+                "Let one user run the project, and open its folder to your group "
+                "(siftline docs operations 'Other accounts')."
             )
             return 2
         console.say(

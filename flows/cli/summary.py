@@ -17,6 +17,7 @@ from flows.cli.look import (
     shown_path,
     simulated_mark,
     skipped_tasks,
+    switched_off,
     tasks_wait,
     then_run,
     unlearned_answers,
@@ -100,8 +101,8 @@ def _about_learning(reader: Reader, project: Project, summary: RunSummary) -> It
     if reader.scalar("SELECT EXISTS (FROM lf_reach WHERE items > 0) AND NOT EXISTS (FROM lf_votes)"):
         yield f"No labeling function votes on any item. Edit {path}, then: siftline lf preview{hint}"
     told = summary.last("vote")
-    if (off := _switched_off(reader)) and not (told and told.committed):  # a run that switches one off says so itself
-        yield f"Switched off, so that its votes do not count: {off}. To see why: siftline lf report{hint}"
+    if (off := switched_off(reader)) and not (told and told.committed):  # a run that switches one off says so itself
+        yield off + hint
     if untaught := _untaught(reader):
         yield (
             f"Neither a vote nor a label says {untaught}, so the end model does not learn it. Edit {path}, then: "
@@ -214,11 +215,6 @@ def _contradicted(reader: Reader) -> str:
     return listed(parts, "and", more=("other function", "other functions"))
 
 
-def _switched_off(reader: Reader) -> str:
-    rows = reader.rows("SELECT DISTINCT lf_name FROM lf_faults WHERE fault = 'switched_off' ORDER BY lf_name")
-    return listed([f"'{name}'" for (name,) in rows], "and", more=("other function", "other functions"))
-
-
 def _untaught(reader: Reader) -> str:
     """The classes that neither votes nor labels name, where votes tell others apart: of several classes one may."""
     rows = reader.rows(
@@ -249,7 +245,7 @@ def _older_than_their_classes(reader: Reader) -> str:
     what = f"count{'s' if count == 1 else ''} as a no to it" if several else "may be of it"
     return (
         f"{counted(count, 'label')} from before {names} was a class {what}. Once {FOLDS} records have it, siftline "
-        "suspects lists those to look at again; the page docs/label-studio.md, Other classes, has more"
+        "suspects lists those to look at again. More on that: siftline docs label-studio 'Other classes'"
     )
 
 

@@ -14,7 +14,8 @@ from flows.report.facts import Facts, Point
 from flows.report.plots import Curve, curve_ticks
 from flows.report.rare import DOMINANT, dominant
 from flows.report.text import count, counted, duration, percent, score
-from weak_labels.report import wilson
+from flows.visible import visible
+from weak_labels.report import FunctionFigures, wilson
 
 SERIES = {
     "siftline": ("Siftline", "labels picked by value, and weak labels"),
@@ -327,7 +328,23 @@ def functions_sentence(facts: Facts) -> str:
             f"; where people answered, {count(right)} of {counted(votes, 'vote')} {are(right)} right "
             f"({percent(right / votes)})"
         )
-    return f"{said}. {aside_sentence(facts.belief_in_weak_labels)}".rstrip()
+    return " ".join(filter(None, [f"{said}.", _to_mend(functions), aside_sentence(facts.belief_in_weak_labels)]))
+
+
+def _to_mend(functions: Sequence[FunctionFigures]) -> str:
+    """Which function to mend first and why; empty where none stands out, as one that is only often wrong does not."""
+    if off := [f for f in functions if f.switched_off]:
+        first, why = off[0], "it is switched off, so that its votes do not count"
+    elif wrong := [f for f in functions if (f.accuracy_high or 1) < 0.5 and f.gain is not None and f.gain <= 0]:
+        first = max(wrong, key=lambda f: f.gold_votes * (1 - (f.accuracy or 0)))
+        wrong_votes = f"{first.gold_votes * (1 - (first.accuracy or 0)):.0f} of {counted(first.gold_votes, 'vote')}"
+        why = f"people contradict {wrong_votes}, and no labelled item would be lost without it"
+    elif failing := [f for f in functions if f.faults]:
+        first = max(failing, key=lambda f: f.faults)
+        why = f"it fails on {counted(first.faults, 'item')}"
+    else:
+        return ""
+    return f"Mend '{visible(first.name)}' first: {why}."
 
 
 def aside_sentence(share: float | None) -> str:

@@ -14,9 +14,11 @@ from active.push import push
 from active.queue import collect
 from flows.cli.main import run_command
 from flows.pipelines import words_of
+from flows.project import Project
+from flows.stages import check_ahead
 from flows.studio import StudioInfo
 from tests.active.plans import plan
-from tests.studio import CLASSES, api, choose, http_server, make_tasks, personal_token, project_of
+from tests.studio import CLASSES, api, choose, free_port, http_server, make_tasks, personal_token, project_of
 from warehouse import Lake, ServiceRefused, SettingsError
 
 pytestmark = pytest.mark.studio
@@ -80,6 +82,13 @@ def test_a_project_of_ones_own_with_the_name_is_refused_and_stays_as_it_is(
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", studio.api_key)
     assert run_command(["doctor", "--project", str(tmp_path)]) == 2
     assert "was not made by Siftline" in " ".join(capsys.readouterr().out.split())
+    (tmp_path / "s.csv").write_text("text\nhello\n", "utf-8")
+    (tmp_path / "labeling_functions.py").write_text("functions = []\n", "utf-8")
+    assert run_command(["run", "--project", str(tmp_path)]) == 2
+    assert "was not made by Siftline" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "lake").exists(), "it is told before the first record is read"
+    monkeypatch.setenv("LABEL_STUDIO_URL", f"http://127.0.0.1:{free_port()}")
+    check_ahead(Project(tmp_path))  # one that is away may be back when tasks are sent
     assert project_of(studio, service) == before
     # One that has a task of Siftline's is known by it, whatever its description says.
     sent = make_tasks(1)[0].to_label_studio()

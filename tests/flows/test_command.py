@@ -278,6 +278,18 @@ def test_functions_are_previewed_before_the_first_run_and_nothing_is_written(
     assert [p for p in sorted(project.rglob("*")) if "__pycache__" not in p.parts] == before
 
 
+def test_functions_are_previewed_after_a_read_that_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    project = own_project(tmp_path, capsys)
+    settings = project / "siftline.toml"
+    good = settings.read_text("utf-8")
+    settings.write_text(good.replace('text = "', 'text = "no such '), "utf-8")
+    assert run_command(["import", str(tmp_path / "labels.csv"), "--project", str(project)]) == 2
+    assert "has no column 'no such " in capsys.readouterr().err
+    settings.write_text(good, "utf-8")
+    assert run_command(["lf", "preview", "--project", str(project)]) == 0
+    assert capsys.readouterr().out.startswith("# 2 items of the train split")
+
+
 def test_a_preview_ends_with_2_where_a_run_would_switch_a_function_off(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -45,7 +45,7 @@ def test_several_tasks_wait_and_one_task_waits(
     assert capsys.readouterr().out.endswith(then)
 
 
-def test_each_run_says_which_functions_are_switched_off(
+def test_each_run_and_the_status_say_which_functions_are_switched_off(
     project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     opened = Project(shutil.copytree(project, tmp_path / "copy"))
@@ -53,6 +53,7 @@ def test_each_run_says_which_functions_are_switched_off(
     with opened.lake.stage("vote", version=1, inputs=(), params={}) as stage:
         stage.commit([Delete("lf_faults", stage.arrow("SELECT DISTINCT lf_name FROM lf_faults"))])
     print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
+    assert ask(opened.root, "status") == 0
     assert "Switched off" not in capsys.readouterr().out
     with opened.lake.stage("vote", version=1, inputs=(), params={"off": True}) as stage:
         stage.commit([Upsert("lf_faults", pa.Table.from_pylist([off]))])
@@ -61,6 +62,8 @@ def test_each_run_says_which_functions_are_switched_off(
         voted = StageResult(stage="vote", token="", committed=committed, detail={})
         print_summary(opened, RunSummary(passes=1, results=[voted]), seconds=1.0)
         assert (line in capsys.readouterr().out) != committed
+    assert ask(opened.root, "status") == 0
+    assert line in capsys.readouterr().out
 
 
 def test_a_run_says_why_nobody_is_asked_any_more(

@@ -66,7 +66,10 @@ def test_labels_come_in_first_and_go_along_to_other_classes(
     settings.write_text(settings.read_text("utf-8").replace('["ham", "spam"]', '["good", "bad", "odd"]'), "utf-8")
     capsys.readouterr()
     assert ask(project, "import", str(given)) == 2
-    assert "take people's labels to another warehouse: docs/label-studio.md, Other classes" in capsys.readouterr().err
+    assert (
+        "take people's labels to another warehouse: siftline docs label-studio 'Other classes'"
+        in capsys.readouterr().err
+    )
     [taken] = re.findall(r'siftline sql --output labels\.jsonl "(select item_id, annotator, .+)"', PAGE)
     assert ask(project, "sql", "--output", str(given), "--force", taken) == 0
     kept = given.read_text("utf-8")
@@ -76,6 +79,20 @@ def test_labels_come_in_first_and_go_along_to_other_classes(
     assert ask(project, "import", str(given)) == 0
     assert labels(project, "other") == [("1", "bad"), ("2", "good")]
     assert labels(project, "lake") == [("1", "spam"), ("2", "ham")]
+
+
+def test_records_that_get_no_label_as_they_could_not_be_read_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mail.csv").write_text("id,text\n1,one\n2,\n", "utf-8")
+    options = ["--source", str(tmp_path / "mail.csv"), "--classes", "ham,spam", "--id", "id"]
+    assert run_command(["init", str(tmp_path / "p"), *options]) == 0
+    (tmp_path / "labels.csv").write_text("id,label\n1,ham\n2,ham\n", "utf-8")
+    assert ask(tmp_path / "p", "import", str(tmp_path / "labels.csv")) == 0
+    told = "Records of the sources that were not read, and get no label: 1. Which, and why: siftline questions"
+    assert told in capsys.readouterr().err
+    assert ask(tmp_path / "p", "questions", "what-was-not-read") == 0
+    assert "mail.csv" in capsys.readouterr().out
 
 
 def test_labels_go_along_by_their_texts_where_all_ids_are_new(
@@ -91,7 +108,7 @@ def test_labels_go_along_by_their_texts_where_all_ids_are_new(
     Path("data", "mail.csv").write_text("id,text\n" + "".join(f"a{n},words {n}\n" for n in range(10)), "utf-8")
     capsys.readouterr()
     assert run_command(["import", "given.csv"]) == 2
-    assert f"docs/operations.md, {heading}." in " ".join(capsys.readouterr().err.split())
+    assert f"siftline docs operations '{heading}'" in " ".join(capsys.readouterr().err.split())
     page = (PAGE_FOLDER / "operations.md").read_text("utf-8")
     section = page.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
     first, second = re.findall(r"```sh\n(.*)\n(.*)\n```", section)[0]

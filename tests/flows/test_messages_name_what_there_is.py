@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import typer
 
-from flows.cli.main import app
+from flows.cli.main import app, run_command
 from flows.settings import Settings
 from flows.settings_file import _tables
 from tests.projects import ROOT
@@ -30,7 +30,8 @@ PAGES = [
 NAMED = re.compile(r"(?:^|`|(?<!name): |then |\()siftline ((?:[a-z][a-z-]* ?)+)([^`\n|;#]*)", re.MULTILINE)
 OPTION = re.compile(r"(?<![\w-])--?[a-z][\w-]*")
 SETTING = re.compile(r"\[([a-z_.]+)\] ([a-z_]+)(?= = |`| names| is | needs)")
-SECTION = re.compile(r"(docs/[a-z-]+\.md), ([A-Z][\w ']*\w)")
+SECTION = re.compile(r"docs/([a-z-]+)\.md, ([A-Z][\w ']*\w)")
+PRINTED = re.compile(r"siftline docs ([a-z-]+)(?: '([^']+)')?")
 
 
 @cache
@@ -87,8 +88,9 @@ def not_there(text: str) -> list[str]:
     for table, name in SETTING.findall(text):
         if table in tables and name not in tables[table].model_fields:
             wrong.append(f"[{table}] {name}")
-    for page, heading in SECTION.findall(text):
-        if f" {heading}\n" not in (ROOT / page).read_text("utf-8"):
+    for page, heading in [*SECTION.findall(text), *PRINTED.findall(text)]:
+        file = ROOT / "docs" / f"{page}.md"
+        if not file.is_file() or (heading and f" {heading}\n" not in file.read_text("utf-8")):
             wrong.append(f"{page}, {heading}")
     return wrong
 
@@ -101,6 +103,26 @@ def test_what_is_named_is_there(files: list[Path]) -> None:
     assert {file: wrong for file, wrong in named.items() if wrong} == {}
 
 
+def test_pages_are_printed_by_their_headings(capsys: pytest.CaptureFixture[str]) -> None:
+    for page in ROOT.glob("docs/*.md"):
+        text = page.read_text("utf-8")
+        assert run_command(["docs", page.stem]) == 0
+        assert capsys.readouterr().out == text
+    assert run_command(["docs", "operations", "updates"]) == 0
+    part = capsys.readouterr().out
+    assert part.startswith("## Updates\n")
+    assert "\npip install --constraint" in part, "a comment in code is no heading"
+    assert part.count("\n#") == 1
+    assert run_command(["docs", "label-studio", "Other classes"]) == 0
+    assert "### Renamed, merged" in capsys.readouterr().out
+    assert run_command(["docs"]) == 0
+    assert "label-studio\tLabel Studio\n" in capsys.readouterr().out
+    assert run_command(["docs", "label-studio", "Other"]) == 2
+    assert "It has: A server of your own, " in capsys.readouterr().err
+    assert run_command(["docs", "studio"]) == 2
+    assert "The pages are: architecture, " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -108,6 +130,8 @@ def test_what_is_named_is_there(files: list[Path]) -> None:
         "Make it by `siftline lf suggest --outptu x.py` and go on",
         "raise [select] bugdet = 3",
         "docs/label-studio.md, Another classes",
+        "Who may: siftline docs operations 'More accounts'",
+        "see siftline docs operation",
     ],
 )
 def test_what_is_not_there_is_found(text: str) -> None:

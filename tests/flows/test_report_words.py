@@ -12,6 +12,7 @@ from flows.report.facts import Facts, Point, read_facts
 from flows.report.page import neighbours, write_report
 from tests.flows import report_lake
 from warehouse import Upsert
+from weak_labels.report import FunctionFigures
 
 
 @pytest.fixture(scope="module")
@@ -73,10 +74,30 @@ def test_a_calibration_error_is_told_with_that_of_an_honest_model(
 
 def test_the_widest_function_is_the_one_with_the_most_votes_of_the_split(facts: Facts) -> None:
     few = replace(facts.insight.functions[0], votes=2, applied_to=2, coverage=1.0, gold_votes=0, accuracy=None)
+    few = replace(few, faults=0)
     most = replace(few, votes=30, applied_to=60, coverage=0.5)
     assert story.functions_sentence(replace(facts, insight=replace(facts.insight, functions=[few, most]))) == (
         "2 functions; the widest votes on 50% of the train split."
     )
+
+
+def test_the_function_to_mend_first_is_named_with_the_reason(facts: Facts) -> None:
+    def said(*functions: FunctionFigures) -> str:
+        told = story.functions_sentence(replace(facts, insight=replace(facts.insight, functions=functions)))
+        return told.partition("Mend ")[2]
+
+    well = replace(
+        facts.insight.functions[0], switched_off=False, faults=0, gold_votes=0, accuracy=None, accuracy_high=None
+    )
+    judged = replace(well, name="wrong", gold_votes=20, accuracy=0.1, accuracy_high=0.3, gain=-0.02)
+    worse = replace(judged, name="worse", gold_votes=40)
+    fails = replace(well, name="fails", faults=7)
+    off = replace(well, name="off", faults=9, switched_off=True)
+    assert said(well, replace(judged, gain=0.01), replace(judged, gain=None), replace(judged, accuracy_high=0.5)) == ""
+    assert said(well, fails, replace(fails, faults=1)) == "'fails' first: it fails on 7 items."
+    contradicted = "people contradict 36 of 40 votes, and no labelled item would be lost without it"
+    assert said(fails, judged, worse) == f"'worse' first: {contradicted}."
+    assert said(fails, judged, off) == "'off' first: it is switched off, so that its votes do not count."
 
 
 @pytest.mark.parametrize(
@@ -167,7 +188,7 @@ def test_the_figures_in_the_sentences_are_what_they_are_called(facts: Facts) -> 
     assert story.ceiling_share(told) == ("94%", "with 25% of the labels")
     begun = {name: {**series, "siftline": [point(0, 0.84), point(16, 0.9)]} for name in facts.series}
     assert story.ceiling_share(replace(told, series=begun)) == ("94%", "with 25% of the labels, 88% with none")
-    one = replace(facts.insight.functions[0], votes=9)
+    one = replace(facts.insight.functions[0], votes=9, faults=0)
     shares = ((8, 0.75), (2, 0.5), (0, None))
     insight = replace(facts.insight, functions=[replace(one, gold_votes=n, accuracy=share) for n, share in shares])
     assert story.functions_sentence(replace(facts, insight=insight, splits=[("train", 18), ("test", 6)])) == (

@@ -49,6 +49,17 @@ def test_tasks_on_a_server_are_not_sent_to_files(tmp_path: Path, monkeypatch: py
         _ = Project(tmp_path).service
 
 
+def test_who_asks_for_a_folder_gets_it_beside_a_label_studio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABEL_STUDIO_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "0123456789")
+    (tmp_path / "siftline.toml").write_text(SETTINGS.replace('"p"', '"pro"') + '[annotate]\nservice = "folder"\n')
+    project = Project(tmp_path)
+    assert project.service is project.folder
+    assert project.accounts({"7": [("1", "2026-11-30T10:00:00Z")]}) == {}, "nobody is asked"
+    monkeypatch.setenv("SIFTLINE_ANNOTATE__SERVICE", "auto")
+    assert Project(tmp_path).service.describe() == "Label Studio project 'pro' at http://127.0.0.1:9"
+
+
 def test_a_name_under_which_nobody_was_asked_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Lake(tmp_path / "lake") as lake:
         plan(lake, "p", [0.9])

@@ -60,6 +60,8 @@ def test_the_installed_command_makes_and_runs_a_project(siftline: Path, tmp_path
         ended = run(siftline, *command, cwd=tmp_path / "p")
         assert ended.returncode == 0, ended.stderr + ended.stdout
     assert (tmp_path / "p" / "report.html").is_file()
+    page = run(siftline, "docs", "label-studio", "Accounts by number", cwd=tmp_path)
+    assert page.stdout.startswith("### Accounts by number\n"), page.stderr
 
 
 def test_the_wheel_holds_the_packages_and_nothing_of_tests_or_data(wheel: Path) -> None:
@@ -74,9 +76,17 @@ def test_the_wheel_holds_the_packages_and_nothing_of_tests_or_data(wheel: Path) 
     [library] = [name for name in names if name.startswith("engine/native/_forward") and name.endswith(".so")]
     assert b"engine/native" not in archive.read(library), "names of the folders it was built in"
     assert not NOT_PACKED & {name.partition("/")[0] for name in names}
+    beside = "siftline-0.1.0.data/data/share/doc/siftline/"
+    assert {name for name in names if name.startswith(beside)} == {
+        beside + page.name for page in ROOT.glob("docs/*.md")
+    }
 
 
 def test_the_source_distribution_holds_as_little(wheel: Path) -> None:
     [packed] = wheel.parent.glob("siftline-*.tar.gz")
     with tarfile.open(packed) as archive:
-        assert not NOT_PACKED & {name.split("/")[1] for name in archive.getnames() if "/" in name}
+        files = [name.partition("/")[2] for name in archive.getnames()]
+    assert {name for name in files if name.startswith("docs/")} <= {
+        f"docs/{page.name}" for page in ROOT.glob("docs/*.md")
+    }
+    assert not (NOT_PACKED - {"docs"}) & {name.partition("/")[0] for name in files}

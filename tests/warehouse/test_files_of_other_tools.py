@@ -212,6 +212,11 @@ def test_a_parquet_file_of_hugging_face_says_what_its_numbers_mean(
         ),
         (
             "a.json",
+            ['[{"id": "1", "fields": {"text": "a"}, "responses": {"topic": [{"value": "grain", "user_id": "ann"}]}}]'],
+            "Argilla's JSON does not say which responses are drafts; its Parquet does, by the line of: siftline docs",
+        ),
+        (
+            "a.json",
             ['[{"text": "a", "annotation_id": 1, "mood": "bad"}]'],
             "the labels 'label'; for files of other tools",
         ),
@@ -219,9 +224,13 @@ def test_a_parquet_file_of_hugging_face_says_what_its_numbers_mean(
         (
             "a.jsonl",
             ['{"text": "a", "accept": ["grain"]}'],
-            "labels 'label'; for files of other tools see docs/label-st",
+            "labels 'label'; for files of other tools: siftline docs label-st",
         ),
-        ("a.jsonl", ['{"text": "a", "label": 0}'], "Names of numbers: docs/label-studio.md, Files of other tools"),
+        (
+            "a.jsonl",
+            ['{"text": "a", "label": 0}'],
+            "Names of numbers: siftline docs label-studio 'Files of other tools'",
+        ),
     ],
 )
 def test_what_is_not_such_a_file_is_told_with_the_way(tmp_path: Path, name: str, lines: list[str], told: str) -> None:

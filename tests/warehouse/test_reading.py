@@ -234,6 +234,7 @@ def test_values_of_a_query_are_what_frames_and_arrays_give(lake: Lake) -> None:
         }  # fmt: skip
         for given, found in first.items():
             assert reader.scalar("SELECT ?", [given]) == reader.scalar("SELECT $a", {"a": given}) == found
+            assert reader.scalar("SELECT ?", [[{"a": (given,)}]]) == [{"a": [found]}]
         series = pd.Series(ids.to_pylist())
         for several in (
             ids,

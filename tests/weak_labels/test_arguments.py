@@ -73,6 +73,11 @@ def test_cells_are_numbers_in_a_list(tmp_path: Path, cells: Any, radius: Any, wo
     assert cluster("bug", np.array([0, 2]), centres=centres).version == cluster("bug", [0, 2], centres=centres).version
 
 
+def test_a_class_and_cells_that_are_swapped_are_told(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=re.escape("A class that a cluster function votes for is [0]; give it as")):
+        cluster([0], "bug", centres=tmp_path / "clusters.npy")  # pyright: ignore[reportArgumentType]
+
+
 def test_centres_that_are_no_path_are_refused_in_words() -> None:
     wrong: Any = None
     with pytest.raises(SettingsError, match="None cannot be read as a matrix"):

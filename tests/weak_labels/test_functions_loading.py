@@ -182,7 +182,11 @@ def test_a_file_may_say_that_there_are_none(tmp_path: Path) -> None:
         ),
         (
             "from weak_labels import keywords\na = keywords('sport', ['x'])\n",
-            "'a' votes for 'sport', perhaps meant as 'sports'; the classes are sports, politics, science",
+            "'a' votes for 'sport', perhaps meant as 'sports'; the classes are sports, politics, science. Mend the",
+        ),
+        (
+            "from weak_labels import regex\na = regex('goals?', 'sports')\n",
+            r"The class stands before the pattern: regex\('sports', 'goals\?'\)",
         ),
         (
             "from weak_labels import keywords\na = keywords('sports', ['x'])\n"

@@ -167,6 +167,28 @@ def f(batch):
     assert len(found) == 2
 
 
+@pytest.mark.parametrize("marked", [True, False])
+def test_version_follows_modules_in_a_folder_beside_the_file(tmp_path: Path, marked: bool) -> None:
+    source = """
+import folder_beside.words
+from weak_labels import vectorized
+
+@vectorized("sports")
+def f(batch):
+    return [folder_beside.words.WORD in text for text in batch.texts]
+"""
+    found: set[str] = set()
+    for word in ("goal", "match"):
+        folder = tmp_path / word / "folder_beside"
+        folder.mkdir(parents=True)
+        write_functions(folder, f"WORD = '{word}'", name="words.py")
+        if marked:
+            write_functions(folder, "", name="__init__.py")
+        found |= {f.version for f in load_functions(write_functions(folder.parent, source), CLASSES)}
+        del sys.modules["folder_beside"], sys.modules["folder_beside.words"]
+    assert len(found) == 2
+
+
 def test_version_follows_what_modules_beside_the_file_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = """
 import first_beside

@@ -61,7 +61,11 @@ class TestSql:
         [
             ("", "syntax"),
             ("text LIKE", "syntax"),
-            ("txt = 'a'", "txt"),
+            (
+                "txt = 'a'",
+                r"there is no column \"txt\"\. Further .* siftline.toml names them there: metadata->>'desk'\. W",
+            ),
+            ("lower(text, 3) = 'x'", r"You might need to add explicit type casts\. Write"),
             ('text LIKE "%a%"', "Texts stand in single quotes"),
             ("length(text)", "BIGINT where a truth value"),
             ("true) FROM items --", "more than one expression|syntax"),

@@ -3,20 +3,24 @@
 import dataclasses
 import gzip
 import json
+import socket
+import ssl
 import threading
 from pathlib import Path
 
 import pytest
 
 from tests.lakes import copy_of
+from tests.servers import make_certificate
+from tests.studio import http_server
 from tests.weak_labels.chat_service import ASKS, TEXTS, Service, run, settings
 from tests.weak_labels.lf_helpers import CLASSES, add_items, batch, config, faults, votes
 from warehouse import Lake, ServiceError, SettingsError
-from weak_labels import prompt
+from weak_labels import prompt, prompt_client
 from weak_labels.apply import vote
 from weak_labels.calls import MISSING, NotAVote, call_function
 from weak_labels.prompt import Refused
-from weak_labels.prompt_client import PromptClient
+from weak_labels.prompt_client import PromptClient, PromptConfig
 
 
 def test_votes_as_the_model_answers_and_asks_once_per_text(lake: Lake, service: Service, tmp_path: Path) -> None:
@@ -153,6 +157,38 @@ def test_a_model_that_takes_neither_max_tokens_nor_a_temperature_is_asked_withou
     for body in service.requests[2:]:
         assert body.keys() == {"model", "messages", "max_completion_tokens"}
         assert body["max_completion_tokens"] == 16
+
+
+def test_a_service_that_takes_no_form_of_a_request_is_not_asked_for_ever(service: Service, tmp_path: Path) -> None:
+    refused = json.dumps({"error": {"message": "not supported", "param": "max_tokens"}}).encode()
+    service.failures = [(400, {}, refused)] * 3
+    with PromptClient(settings(service, tmp_path, price_in=50.0)) as client:
+        [answer] = client.ask("tiny", "question", ["a goal"])
+        assert isinstance(answer, Refused)
+        assert client.ask("tiny", "question", ["an atom"]) == [answer], "the form that was left is kept"
+        assert client.spent() == (3, 0.0)
+    assert ["max_tokens" in body for body in service.requests] == [True, False, False]
+
+
+def test_a_certificate_that_this_machine_does_not_trust_is_told_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = make_certificate(tmp_path)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate)
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    way = r"CERTIFICATE_VERIFY_FAILED.*\. Set SSL_CERT_FILE to a file with your authority's certificate"
+    with http_server(lambda handler, _: handler.send_error(404), tls=tls) as url:
+        given = PromptConfig(url=url, cache=tmp_path / "a", attempts=1)
+        with PromptClient(given) as client:
+            with pytest.raises(ServiceError, match=way):
+                client.check()
+            with pytest.raises(NotAVote, match=way):
+                client.ask("tiny", "question", ["a goal"])
+            assert client.spent() == (0, 0.0), "nothing was sent"
+        monkeypatch.setenv("SSL_CERT_FILE", f"{certificate}.crt")
+        with PromptClient(given) as client:
+            client.check()
 
 
 def test_a_proxy_of_the_environment_stands_before_a_service_elsewhere(
@@ -347,11 +383,28 @@ def test_the_endpoint_is_checked_without_asking_the_model(service: Service, tmp_
         service.failures = [(401, {}, b"")]
         with pytest.raises(ServiceError, match="HTTP 401: it takes no request without its key"):
             client.check()
+        service.failures = [(402, {}, b"")]
+        with pytest.raises(ServiceError, match="HTTP 402: the account there has no credit left"):
+            client.check()
+        service.failures = [(503, {}, b"")]
+        with pytest.raises(ServiceError, match="HTTP 503: it is ill or still starting"):
+            client.check()
+        for status in (404, 501):  # it has no list of models
+            service.failures = [(status, {}, b"")]
+            client.check()
         assert client.spent() == (0, 0.0)
     away = dataclasses.replace(given, url="http://127.0.0.1:9/v1")
     with PromptClient(away) as client, pytest.raises(ServiceError, match="does not answer: ConnectError"):
         client.check()
     assert not service.requests
+
+
+def test_the_check_waits_no_longer_than_a_person_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prompt_client, "CHECK_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        given = PromptConfig(url=f"http://127.0.0.1:{silent.getsockname()[1]}/v1", cache=tmp_path / "a", timeout_s=3)
+        with PromptClient(given) as client, pytest.raises(ServiceError, match=r"does not answer within 0\.1 s"):
+            client.check()
 
 
 def test_what_was_spent_is_said(service: Service, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
+from httpx import Headers
 
 from features.ingest import ingest
 from flows.cli.main import run_command
@@ -29,7 +30,7 @@ from weak_labels import keywords, prompt
 from weak_labels.apply import vote
 from weak_labels.calls import NotAVote
 from weak_labels.paid_answers import PaidAnswers
-from weak_labels.prompt_client import PromptClient, PromptConfig, Refused
+from weak_labels.prompt_client import PromptClient, PromptConfig, Refused, _retry_after
 
 ASK = """
 import sys
@@ -48,13 +49,19 @@ def test_requests_that_were_never_made_use_up_none(service: Service, tmp_path: P
         assert client.spent()[0] == len(service.requests) == 1
 
 
-def test_a_count_of_tokens_that_no_number_holds_is_none(service: Service, tmp_path: Path) -> None:
-    usage = f'{{"prompt_tokens": 1{"0" * 400}, "completion_tokens": 1}}'
+@pytest.mark.parametrize("tokens", ["1" + "0" * 400, "-5", "true", "null"])
+def test_a_count_of_tokens_that_is_none_counts_as_the_dearest(service: Service, tmp_path: Path, tokens: str) -> None:
+    usage = f'{{"prompt_tokens": {tokens}, "completion_tokens": 1}}'
     answer = f'{{"choices": [{{"message": {{"content": "yes"}}}}], "usage": {usage}}}'
     service.failures = [(200, {}, answer.encode())]
     with PromptClient(settings(service, tmp_path, price_in=1.0)) as client:
         assert client.ask("tiny", "question", ["text"]) == ["yes"]
-        assert 0 < client.spent()[1] < 1
+        assert client.spent()[1] == pytest.approx((len("question") + len("text") + 64) / 1e6)
+
+
+@pytest.mark.parametrize(("named", "waited_s"), [("3600", 60.0), ("-1", 0.0), ("7", 7.0), ("tomorrow", 2.0)])
+def test_nobody_waits_for_a_service_longer_than_a_minute_at_a_time(named: str, waited_s: float) -> None:
+    assert _retry_after(Headers({"retry-after": named}), 2.0) == waited_s
 
 
 def test_spending_stops_before_the_limit_and_what_was_paid_for_is_kept(
