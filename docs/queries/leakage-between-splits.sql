@@ -2,7 +2,8 @@
 -- How to read: No row is the answer to hope for. Each row counts texts of a split that stand word for word in train
 --     too, and how many of those train rows carry a label from people: the test score is too good by about share.
 WITH tested AS MATERIALIZED (
-    SELECT item_id, split, content_hash FROM items WHERE split <> 'train'
+    SELECT split, content_hash, count(*) AS n, min(item_id) AS example FROM items
+    WHERE split <> 'train' GROUP BY split, content_hash
 ), twins AS MATERIALIZED (
     SELECT item_id, content_hash FROM items
     WHERE split = 'train' AND content_hash IN (SELECT content_hash FROM tested)
@@ -12,9 +13,9 @@ WITH tested AS MATERIALIZED (
     SELECT t.content_hash, count(g.item_id) AS with_gold
     FROM twins t LEFT JOIN labelled g ON g.item_id = t.item_id GROUP BY t.content_hash
 ), sizes AS (
-    SELECT split, count(*) AS n FROM tested GROUP BY split
+    SELECT split, sum(n) AS n FROM tested GROUP BY split
 )
-SELECT h.split, count(*) AS texts_also_in_train, count(*) / max(s.n) AS share, sum(t.with_gold) AS their_gold_labels,
-       min(h.item_id) AS example
+SELECT h.split, sum(h.n)::BIGINT AS texts_also_in_train, sum(h.n) / max(s.n) AS share,
+       sum(t.with_gold)::BIGINT AS their_gold_labels, min(h.example) AS example
 FROM tested h JOIN texts t ON t.content_hash = h.content_hash JOIN sizes s ON s.split = h.split
 GROUP BY h.split ORDER BY share DESC

@@ -195,7 +195,8 @@ async def _openai(service: Service, request: Request, values: dict[str, Any]) ->
 
 
 async def _tei(service: Service, request: Request, values: dict[str, Any]) -> bytes:
-    wanted = read_tei(values, max_inputs=service.config.max_inputs)
+    dimension, most = service.encoder.dimension, service.config.max_inputs
+    wanted = read_tei(values, dimension=dimension, max_inputs=most)
     del values  # as in `_openai`
     answer, _ = await service.embed(request, wanted)
     return tei_answer(answer)

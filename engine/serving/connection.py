@@ -17,6 +17,7 @@ from engine.serving.body import send_refusal
 from engine.serving.statuses import error_response, raw_response
 
 BACKLOG = 8192
+UNSENT_BYTES = 1 << 16
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -29,6 +30,8 @@ def listen(host: str, port: int) -> socket.socket:
     # With the protocol named: else asyncio does not know TCP, leaves Nagle on, and each answer waits 40 ms for its ACK.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # What is not on its way yet stays here, where it is seen how much of an answer a slow client has fetched.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
     try:
         listener.bind((host, port))
     except OSError as error:
@@ -79,7 +82,8 @@ def connection_class(
         unfetched_bytes: most bytes of answers in memory that clients are slow to fetch, all clients together.
         refusing: answers those above the limit.
         broken: told of each answer 400 to bytes that are no HTTP.
-        idle_s: a connection without a whole request head, or whose answer is not fetched, is closed after so long.
+        idle_s: a connection without a whole request head, or of whose answer nothing is fetched, is closed after so
+            long.
     """
 
     unfetched = Unfetched(unfetched_bytes)
@@ -88,6 +92,7 @@ def connection_class(
         """An HTTP/1.1 connection that is closed when it does nothing."""
 
         _timer: asyncio.TimerHandle | None = None
+        _left_bytes = 0
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
@@ -135,12 +140,15 @@ def connection_class(
         def _arm(self) -> None:
             if self._timer is not None:
                 self._timer.cancel()
+            self._left_bytes = self.transport.get_write_buffer_size()
             self._timer = self.loop.call_later(idle_s, self._idle)
 
         def _idle(self) -> None:
             # Requests in progress have their own limits, and arm the timer again when they are answered; but one behind
-            # an answer that is not fetched waits for that.
-            if not self._in_progress() or self.flow.write_paused:
+            # an answer that is not fetched waits for that. Over a slow line an answer takes as long as it takes.
+            if 0 < self.transport.get_write_buffer_size() < self._left_bytes:
+                self._arm()
+            elif not self._in_progress() or self.flow.write_paused:
                 self.transport.abort()
 
     return Connection

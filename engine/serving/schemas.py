@@ -28,7 +28,7 @@ def read_json(body: bytes) -> dict[str, Any]:
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise Refusal(400, f"The body is not JSON: {error}.") from error
+        raise Refusal(400, f"The body is not JSON, which is read in UTF-8 and not packed: {error}.") from error
     if not isinstance(value, dict):
         raise Refusal(400, f"The body is a JSON {type(value).__name__}; send an object.")
     return {name: given for name, given in cast("dict[str, Any]", value).items() if given is not None}
@@ -52,20 +52,30 @@ def read_openai(values: dict[str, Any], *, names: tuple[str, ...], dimension: in
     wants = values.get("encoding_format", "float")
     if wants not in ("float", "base64"):
         raise Refusal(400, f"encoding_format is {_shown(wants)}; it can be 'float' or 'base64'.")
-    dimensions = values.get("dimensions")
-    if dimensions is not None and dimensions != dimension:
-        raise Refusal(400, f"dimensions is {_shown(dimensions)}; vectors of this model have {dimension}.")
+    _check_dimensions(values, dimension)
     texts = _texts(values, "input", max_inputs)
     return Wanted(texts, base64=wants == "base64", trace=_flag(values, "trace", default=False))
 
 
-def read_tei(values: dict[str, Any], *, max_inputs: int) -> Wanted:
-    """A request of `POST /embed`. Raises: Refusal 400 or 413."""
+def read_tei(values: dict[str, Any], *, dimension: int, max_inputs: int) -> Wanted:
+    """A request of `POST /embed`; arguments as in `read_openai`. Raises: Refusal 400 or 413."""
     if not _flag(values, "normalize", default=True):
         raise Refusal(400, "normalize is false; vectors of this server are always of length 1.")
     if not _flag(values, "truncate", default=True):
         raise Refusal(400, "truncate is false; texts longer than max_tokens of /info are always cut.")
+    side = values.get("truncation_direction", "Right")
+    if side not in ("Right", "right"):
+        raise Refusal(400, f"truncation_direction is {_shown(side)}; long texts are cut on the right.")
+    if "prompt_name" in values:
+        raise Refusal(400, "prompt_name is given, and this model has no prompts by name; put the words into the texts.")
+    _check_dimensions(values, dimension)
     return Wanted(_texts(values, "inputs", max_inputs))
+
+
+def _check_dimensions(values: dict[str, Any], dimension: int) -> None:
+    wanted = values.get("dimensions", dimension)
+    if wanted != dimension:
+        raise Refusal(400, f"dimensions is {_shown(wanted)}; vectors of this model have {dimension}.")
 
 
 def _texts(values: dict[str, Any], name: str, max_inputs: int) -> list[str]:

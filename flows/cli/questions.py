@@ -43,8 +43,7 @@ def answer_question(
     format = form_of(format, output)
     connection = connect_for_people(warehouse_of(root), at=at)
     try:
-        words = stand_in(connection) if at is not None else ""
-        if words:
+        if words := stand_in(connection):
             say(words)
         if output is not None:
             with new_file(output, force=force) as file:

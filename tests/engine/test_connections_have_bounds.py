@@ -72,8 +72,6 @@ def test_connections_above_twice_the_limit_are_closed_before_they_cost_anything(
 def test_answers_that_nobody_fetches_are_given_up_the_oldest_first() -> None:
     config = ServerConfig(max_held_bytes=100_000, max_body_bytes=50_000, idle_s=60.0)
     with server_thread(broken_encoder(), config) as server:
-        for listener in server.server.servers[0].sockets:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # or the kernel keeps them
         body = orjson.dumps({"inputs": ["bank"] * 500})
         slow = list[socket.socket]()
 
@@ -99,8 +97,6 @@ def test_answers_that_nobody_fetches_are_given_up_the_oldest_first() -> None:
 
 def test_who_asks_again_and_fetches_nothing_is_closed_like_who_asks_once() -> None:
     with server_thread(broken_encoder(), ServerConfig(idle_s=1.0)) as server:
-        for listener in server.server.servers[0].sockets:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         body = orjson.dumps({"inputs": ["bank"] * 500})
         with socket.socket() as slow:
             slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -108,6 +104,26 @@ def test_who_asks_again_and_fetches_nothing_is_closed_like_who_asks_once() -> No
             slow.sendall(2 * (POST + b"Content-Length: %d\r\n\r\n%s" % (len(body), body)))
             until(lambda: "siftline_request_seconds_count 2.0" in _metrics(server))
             until(lambda: server.service.connections() == 0)
+
+
+def test_an_answer_that_is_fetched_slowly_comes_whole() -> None:
+    with server_thread(broken_encoder(), ServerConfig(idle_s=1.0)) as server:
+        for listener in server.server.servers[0].sockets:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # so that each part that is fetched shows
+        body = orjson.dumps({"inputs": ["bank"] * 500})
+        with socket.socket() as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            slow.connect(("127.0.0.1", server.port))
+            slow.sendall(POST + b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+            answer = slow.recv(4096)
+            began = time.monotonic()
+            while not answer.endswith(b"]]"):
+                time.sleep(0.025 if time.monotonic() - began < 2.5 else 0)
+                part = slow.recv(2048)
+                assert part, f"cut off after {time.monotonic() - began:.1f} s"
+                answer += part
+            assert time.monotonic() - began > 2.0, "longer than a client may fetch nothing"
+        assert len(orjson.loads(answer.partition(b"\r\n\r\n")[2])) == 500
 
 
 def _metrics(server: ServerThread) -> str:

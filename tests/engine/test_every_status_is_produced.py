@@ -1,5 +1,6 @@
 """Each status of the table is produced by a request that a client could send, and the documentation is that table."""
 
+import gzip
 import re
 import socket
 import time
@@ -183,6 +184,27 @@ def test_what_is_not_the_schema_is_400(server: ServerThread, body: bytes) -> Non
     response = httpx.post(f"{server.url}/v1/embeddings", content=body)
     assert response.status_code == 400, response.text
     assert post(server.url, inputs="bank").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "body", [gzip.compress(b'{"input": "a"}'), '{"input": "ä"}'.encode("utf-16")], ids=["packed", "utf-16"]
+)
+def test_json_in_another_form_is_told_in_which_it_is_read(server: ServerThread, body: bytes) -> None:
+    response = httpx.post(f"{server.url}/v1/embeddings", content=body)
+    assert response.status_code == 400
+    assert "in UTF-8 and not packed" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("truncation_direction", "left"), ("prompt_name", "query"), ("dimensions", 8), ("normalize", False)],
+)
+def test_what_would_be_another_vector_is_refused(server: ServerThread, field: str, value: object) -> None:
+    response = post(server.url, inputs="bank", **{field: value})
+    assert response.status_code == 400, response.text
+    assert field in response.json()["error"]["message"]
+    known = {"truncation_direction": "Right", "dimensions": server.service.encoder.dimension}
+    assert post(server.url, inputs="bank", **known).status_code == 200
 
 
 def test_the_text_without_a_vector_is_named_and_its_neighbours_are_answered(server: ServerThread) -> None:

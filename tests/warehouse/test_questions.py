@@ -87,17 +87,17 @@ def test_the_list_names_them_and_a_wrong_name_is_told(demo: Path, capsys: pytest
 def test_a_text_of_the_test_split_that_also_stands_in_train_is_found(planted: Lake) -> None:
     assert ask(planted, "leakage-between-splits") == []
     with planted.read() as reader:
-        twin = reader.arrow("SELECT * EXCLUDE (run_id, committed_at) FROM items WHERE item_id = 'i089'")
+        twins = reader.arrow("SELECT * EXCLUDE (run_id, committed_at) FROM items WHERE item_id IN ('i088', 'i089')")
         hashed = reader.scalar("SELECT content_hash FROM items WHERE item_id = 'i001'")
-    index = twin.column_names.index("content_hash")
-    commit(planted, "leak", Upsert("items", twin.set_column(index, "content_hash", pa.array([hashed]))))
+    index = twins.column_names.index("content_hash")
+    commit(planted, "leak", Upsert("items", twins.set_column(index, "content_hash", pa.array([hashed, hashed]))))
     [row] = ask(planted, "leakage-between-splits")
     assert row == {
         "split": "test",
-        "texts_also_in_train": 1,
-        "share": 1 / 30,
+        "texts_also_in_train": 2,
+        "share": 2 / 30,
         "their_gold_labels": 1,
-        "example": "i089",
+        "example": "i088",
     }
 
 

@@ -50,7 +50,10 @@ def test_the_command_answers_and_says_so(tmp_path: Path, capsys: pytest.CaptureF
     assert "schema" not in capsys.readouterr().err
 
 
-def test_older_views_of_the_same_schema_do_not_stand_in_the_way(tmp_path: Path) -> None:
+def test_older_views_of_the_same_schema_do_not_stand_in_the_way(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "siftline.toml").write_text(SETTINGS)
     with Lake(tmp_path / "lake") as lake:
         cursor = lake.new_cursor()
         cursor.execute("DROP VIEW lake.view_version")
@@ -61,3 +64,5 @@ def test_older_views_of_the_same_schema_do_not_stand_in_the_way(tmp_path: Path) 
     assert "older views" in stand_in(connection)
     assert connection.execute("SELECT count(*) FROM annotators").fetchall() == [(0,)]
     connection.close()
+    assert run_command(["questions", "agreement-by-annotator", "--project", str(tmp_path)]) == 0
+    assert "older views" in capsys.readouterr().err, "nor where nobody has written since the update"
