@@ -31,6 +31,9 @@ START_TIMEOUT_S = 600.0
 FIRST_PORT = 8080
 _DATA = "LABEL_STUDIO_BASE_DATA_DIR"
 """Environment variable of the server: the folder of its data."""
+_TAKEN = (
+    "Another program took port {} of 127.0.0.1 while Label Studio started. Start it again: it gets another port then."
+)
 
 _QUIET = {
     "PATH": os.defpath,
@@ -119,7 +122,12 @@ class StudioServer:
             account = account or self._new_account()
             command = [str(program), "start", "--no-browser", "--internal-host", "127.0.0.1", "--port", str(port)]
             url = f"http://127.0.0.1:{port}"
-            return _info(self.process.start(command, self._variables(account), url=url, ready=self._is_ready), account)
+            try:
+                running = self.process.start(command, self._variables(account), url=url, ready=self._is_ready)
+            except ServiceError as error:
+                # It opens the port long after that was picked: a second one, started at the same time, has it then.
+                raise error if is_free(port) else ServiceError(_TAKEN.format(port)) from None
+            return _info(running, account)
 
     def status(self) -> StudioInfo | None:
         """The running server, or None when it does not run."""
@@ -213,10 +221,7 @@ class StudioServer:
         # It looks for the next free port when another process took this one meanwhile: then it is not ours.
         if addresses and addresses != {("127.0.0.1", port)}:
             self.process.stop()
-            raise ServiceError(
-                f"Another program took port {port} of 127.0.0.1 while Label Studio started. Start it again: it gets "
-                "another port then."
-            )
+            raise ServiceError(_TAKEN.format(port))
         return bool(addresses) and answers(f"{running.url}/health", timeout_s=10)
 
     def _pick_port(self) -> int:

@@ -4,6 +4,7 @@ import json
 import socket
 import stat
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -13,7 +14,8 @@ from flows.cli.main import run_command
 from flows.processes import listening_addresses, start_time
 from flows.project import Project
 from flows.studio import StudioInfo, StudioServer
-from tests.studio import api
+from tests.prefect_runs import wait_for
+from tests.studio import api, free_port
 from warehouse import ServiceError, ServiceRefused, SettingsError
 
 
@@ -116,6 +118,25 @@ def test_a_port_that_another_program_took_meanwhile_is_told_with_the_way_out(tmp
     with pytest.raises(ServiceError, match=r"took port \d+ of 127\.0\.0\.1 while Label Studio .* Start it again"):
         server.start()
     assert server.status() is None
+
+
+def test_a_port_that_is_taken_just_before_it_is_opened_is_told_with_the_way_out(tmp_path: Path) -> None:
+    port, taken = free_port(), tmp_path / "taken"
+    ends = f'until [ -e {taken} ]; do sleep 0.05; done; echo "Error: That port is already in use."; exit 1'
+    environment = stand_in(tmp_path / "env", f'[ "$1" = version ] || {{ {ends}; }}')
+    server = StudioServer(tmp_path / "studio", port=port, environment=environment)
+
+    def take() -> socket.socket:
+        wait_for(server.process.status)
+        door = socket.create_server(("127.0.0.1", port))
+        taken.touch()
+        return door
+
+    with ThreadPoolExecutor(1) as beside:
+        door = beside.submit(take)
+        with pytest.raises(ServiceError, match=rf"took port {port} of 127\.0\.0\.1 while .* Start it again"):
+            server.start()
+        door.result().close()
 
 
 def test_a_machine_too_busy_for_the_first_start_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
