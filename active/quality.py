@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from active.graph import CHUNK, Bools, Floats, Rows, Vectors, check_vectors
+from active.graph import Bools, Floats, Rows, Vectors, check_vectors
 from features.index import VectorIndex
 from warehouse import Reader, SettingsError
 from warehouse.one_core import one_core
@@ -21,6 +21,8 @@ from warehouse.one_core import one_core
 FOLDS = 5
 ROUNDS = 2
 NEIGHBORS = 20
+STEP = 512
+"""Items whose cosines with all T are held at a time."""
 INVERSE_RIDGE = 10.0
 SHARPNESS = 4.0
 """Power of the cosine by which a neighbour's label counts."""
@@ -259,15 +261,20 @@ def _out_of_fold(vectors: Vectors, labels: Rows, classes: int, fold: Rows, credi
 
 
 def _nearest(vectors: Vectors) -> tuple[Rows, Floats]:
-    """The K nearest others of each item [T, K] and their cosines."""
+    """The K nearest others of each item [T, K] and their cosines, equal ones by place.
+
+    Only these are sorted: with many labels most of the time and nearly all memory went into sorting the others.
+    """
     count = len(vectors)
     width = min(NEIGHBORS, count - 1)
     near, similarity = np.empty((count, width), np.int64), np.empty((count, width))
-    for start in range(0, count, CHUNK):
-        part = np.arange(start, min(start + CHUNK, count))
+    for start in range(0, count, STEP):
+        part = np.arange(start, min(start + STEP, count))
         close = vectors[part] @ vectors.T
         close[np.arange(len(part)), part] = -np.inf
-        near[part] = np.argsort(-close, axis=1, kind="stable")[:, :width]
+        found = np.sort(np.argpartition(close, -width, axis=1)[:, -width:], axis=1)
+        order = np.argsort(-np.take_along_axis(close, found, axis=1), axis=1, kind="stable")
+        near[part] = np.take_along_axis(found, order, axis=1)
         similarity[part] = np.take_along_axis(close, near[part], axis=1)
     return near, similarity
 

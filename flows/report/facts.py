@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from active.explore import FairScore, score_fair_sample
+from active.explore import EXPLORED, FairScore, score_fair_sample
 from active.pool import SUGGESTED
 from flows.report.in_use import (
     belief_in_weak_labels,
@@ -332,27 +332,28 @@ def _values(reader: Reader) -> Values | None:
     cycle = reader.scalar('SELECT max(cycle) FROM "values"')
     if cycle is None:
         return None
-    # `chosen` is whether the selection of this very cycle took the item.
+    # `chosen` is whether the selection of this very cycle took the item for its value, and not at random.
     marked = (
         'SELECT v.*, q.item_id IS NOT NULL AS chosen FROM "values" v '
-        "LEFT JOIN (SELECT DISTINCT item_id FROM queue WHERE cycle = ?) q ON q.item_id = v.item_id "
-        "WHERE v.cycle = ? AND isfinite(v.value)"
+        "LEFT JOIN (SELECT DISTINCT item_id FROM queue WHERE cycle = ? AND NOT starts_with(reason, ?)) q "
+        "ON q.item_id = v.item_id WHERE v.cycle = ? AND isfinite(v.value)"
     )
-    low, high = reader.rows(f"SELECT min(value), max(value) FROM ({marked})", [cycle, cycle])[0]
+    of = [cycle, EXPLORED, cycle]
+    low, high = reader.rows(f"SELECT min(value), max(value) FROM ({marked})", of)[0]
     if low is None:
         return None
     width = (high - low) / VALUE_BINS or 1 / VALUE_BINS
     bins = reader.rows(
         f"SELECT least(floor((value - ?) / ?), {VALUE_BINS - 1})::INTEGER AS bin, count(*), "
         f"count(*) FILTER (WHERE chosen) FROM ({marked}) GROUP BY bin ORDER BY bin",
-        [low, width, cycle, cycle],
+        [low, width, *of],
     )
     components: list[Quantiles] = []
     for name in COMPONENTS:
         quantiles = f"quantile_cont({name}, [0.05, 0.25, 0.5, 0.75, 0.95])"
         everything, selected = reader.rows(
             f"SELECT {quantiles}, {quantiles} FILTER (WHERE chosen) FROM ({marked}) WHERE isfinite({name})",
-            [cycle, cycle],
+            of,
         )[0]
         if everything is not None:
             components.append(

@@ -1,5 +1,6 @@
 """Suspicion of labels: planted wrong ones come first, nothing is judged by itself, small cases are no fault."""
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,20 @@ def test_classes_with_one_label_and_copies_are_no_fault() -> None:
     vectors, _ = clusters(6)
     found = suspicion(np.vstack([vectors] * 2), np.array([0] * 11 + [2]), 3, np.random.default_rng(0))
     assert np.isfinite(found).all()
+
+
+def test_many_labels_are_judged_in_little_memory() -> None:
+    vectors, labels = clusters(3000)
+    labels[0] = 1
+    suspicion(vectors[:60], labels[:60], len(CLASSES), np.random.default_rng(0))  # imports, which are slow when traced
+    tracemalloc.start()
+    try:
+        found = suspicion(vectors, labels, len(CLASSES), np.random.default_rng(0), rounds=1)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found[0] > 0.9
+    assert most < 70e6  # all cosines and their order take 144e6
 
 
 @pytest.mark.parametrize("few", [1, 2, 4])

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from active.explore import EXPLORED
 from flows.report.facts import read_facts
 from flows.report.page import write_report
 from tests.flows import report_lake
@@ -147,6 +148,19 @@ def test_the_tables_equal_the_views(full: tuple[str, Page], full_path: Path) -> 
     ]
     assert {r[0]: int(r[1]) for r in page.tables["table-stages"][1:]} == dict(stages)
     assert [(int(r[0]), int(r[1])) for r in page.tables["table-cycles"][1:]] == [tuple(row) for row in models]
+
+
+def test_items_drawn_at_random_are_not_among_those_that_the_value_selected(full_path: Path, tmp_path: Path) -> None:
+    with Lake(shutil.copytree(full_path, tmp_path / "lake")) as lake:
+        with lake.stage("explored", version=1, inputs=()) as stage:
+            at_random = f"* EXCLUDE (run_id, committed_at) REPLACE ('{EXPLORED}' AS reason)"
+            stage.commit([Upsert("queue", stage.arrow(f"SELECT {at_random} FROM queue WHERE item_id = 'i016'"))])
+        with lake.read() as reader:
+            values = read_facts(reader).values
+    assert values is not None
+    assert (values.items, values.selected, sum(chosen for _, _, chosen in values.bins)) == (44, 3, 3)
+    assert values.components[0].selected is not None
+    assert values.components[0].selected[-1] < 0.99  # without the first, which has 1
 
 
 def test_a_function_that_is_switched_off_is_marked(full_path: Path, tmp_path: Path) -> None:
