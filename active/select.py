@@ -19,6 +19,7 @@ from warehouse.one_core import one_core
 
 NOTHING_LEFT = "nothing is left to select"
 """Reason of a selection that queues nothing where the budget has a rest."""
+_VALUED = 'FROM "values" WHERE cycle = (SELECT max(cycle) FROM "values")'
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,16 +134,13 @@ def select(lake: Lake, index: VectorIndex, config: SelectConfig) -> StageResult:
         batch = min(config.batch, config.budget - queued)
         if batch <= 0:
             return stage.nothing(reason=f"the budget of {config.budget} labels is spent ({queued} queued)")
-        valued = stage.rows(
-            'SELECT item_id, reason, expected_seconds FROM "values" WHERE cycle = (SELECT max(cycle) FROM "values")'
-        )
-        reasons = {item_id: str(reason) for item_id, reason, _ in valued}
         pool = read_pool(stage, index.item_ids)
         if pool.multi_label:
             check_multi_label(config.strategy)
         seconds = None
         if config.cost == "seconds":
-            seconds = _seconds(pool, {item_id: cost for item_id, _, cost in valued if cost is not None})
+            costs = stage.rows(f"SELECT item_id, expected_seconds {_VALUED} AND expected_seconds IS NOT NULL")
+            seconds = _seconds(pool, dict(costs))
         graph = PoolGraph.from_index(index, pool.item_ids, config.neighbors)
         generator = np.random.default_rng([config.seed, cycle])
         # The share of all items so far less that of those before: rounded up each, small batches explore too much.
@@ -154,13 +152,16 @@ def select(lake: Lake, index: VectorIndex, config: SelectConfig) -> StageResult:
             situation = Situation(pool=rest, graph=graph, generator=generator, quotas=quotas, seconds=seconds)
             pick = _picked(config.strategy, situation, batch - len(fair))
         pick = Pick(np.concatenate([pick.rows, fair]), np.concatenate([pick.values, np.zeros(len(fair))]))
+        if not len(pick.rows):
+            return stage.nothing(reason=NOTHING_LEFT)
+        picked = [pool.item_ids[row] for row in pick.rows]
+        valued = stage.rows(f"SELECT item_id, reason {_VALUED} AND item_id IN (SELECT unnest(?))", [picked])
+        reasons = {item_id: str(reason) for item_id, reason in valued}
         if seconds is not None:
             for row in pick.rows.tolist():
                 item_id = pool.item_ids[row]
                 reasons[item_id] = with_seconds(reasons.get(item_id, ""), float(seconds[row]))
         reasons.update({pool.item_ids[row]: EXPLORED for row in fair})
-        if not len(pick.rows):
-            return stage.nothing(reason=NOTHING_LEFT)
         return stage.commit(
             [Upsert("queue", _queue_rows(config, pool, pick, cycle, reasons))],
             rows_read=len(pool),
