@@ -286,8 +286,8 @@ class Soak:
             ("temporary_files", sum(1 for path in (self.folder / "tmp").rglob("*") if path.is_file())),
         ):
             self.series.setdefault(name, Series()).note(cycle, value)
-        # Upkeep leaves one file of a table, beside which the next commit may write one, and some with deleted rows, each
-        # with a file that says which.
+        # Upkeep leaves one file of a table, beside which the next commit may write one, and some with deleted rows,
+        # each with a file that says which.
         self.series["warehouse_files"].limit = 2 * len(tables) + 2 * MOST_WITH_DELETIONS * len(self.with_deletions)
         check: dict[str, Any] = {
             "cycle": cycle,
