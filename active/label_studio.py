@@ -16,7 +16,6 @@ from urllib.parse import quote
 from active.label_config import Page
 from active.label_studio_answers import People, answers_of, item_id_of
 from active.label_studio_connection import (
-    TIMEOUT_S,
     Connection,
     Json,
     LabelStudio,
@@ -27,6 +26,7 @@ from active.label_studio_connection import (
     tasks_of,
     time_of,
 )
+from active.label_studio_environment import TIMEOUT_S
 from active.label_studio_project import AGAIN, NO_CHOICE, SUGGESTIONS, classes_of, ensure_project, find_project
 from active.service import ALL_TASKS, Answer, Pulled, StoredTask, Task, choice
 from warehouse import ServiceError, ServiceRefused

@@ -17,11 +17,10 @@ from label_studio_sdk.core.api_error import ApiError
 from label_studio_sdk.core.parse_error import ParsingError
 
 from active.deadline import DeadlineClient
+from active.label_studio_environment import TIMEOUT_S
 from active.label_studio_failures import KEY_VARIABLE, URL_VARIABLE, Place, failure
 from warehouse import ServiceError, ServiceRefused, SettingsError, SiftlineError
 from warehouse.address import is_own, is_plain_address
-
-TIMEOUT_S = 60.0
 
 T = TypeVar("T")
 Json = dict[str, Any]

@@ -5,6 +5,8 @@ import os
 from active.label_studio_failures import KEY_VARIABLE, URL_VARIABLE
 from warehouse import SettingsError
 
+TIMEOUT_S = 60.0
+
 
 def server_from_env() -> tuple[str, str] | None:
     """Address and key in LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY, or None when neither is set.

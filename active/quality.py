@@ -261,7 +261,7 @@ def _out_of_fold(vectors: Vectors, labels: Rows, classes: int, fold: Rows, credi
 
 
 def _nearest(vectors: Vectors) -> tuple[Rows, Floats]:
-    """The K nearest others of each item [T, K] and their cosines, equal ones by place.
+    """The K nearest others of each item [T, K] and their cosines; which of several at the same last cosine is open.
 
     Only these are sorted: with many labels most of the time and nearly all memory went into sorting the others.
     """

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from active.ask_again import AskAgainConfig
 from active.cursor import Cursor
 from active.held import Held
-from active.label_studio_environment import server_from_env
+from active.label_studio_environment import TIMEOUT_S, server_from_env
 from active.move import check_name, not_collected, stored_last_in
 from active.outbox import QueueConfig
 from active.queue import collect
@@ -228,8 +228,8 @@ class Project:
         studio = self.label_studio()
         return {} if studio is None else studio.names_of(annotations)
 
-    def label_studio(self) -> "LabelStudioService | None":
-        """The project's Label Studio; None where tasks go to a folder."""
+    def label_studio(self, *, timeout_s: float = TIMEOUT_S) -> "LabelStudioService | None":
+        """The project's Label Studio, with the longest time for one request; None where tasks go to a folder."""
         from flows.services import studio_of_up
         from flows.studio import studio_key_file
 
@@ -251,6 +251,7 @@ class Project:
         return LabelStudioService(
             *server,
             self.settings.project.name,
+            timeout_s=timeout_s,
             annotators_per_task=section.annotators_per_task,
             multi_label=self.multi_label,
             suggest=section.suggest,

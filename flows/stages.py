@@ -21,7 +21,7 @@ from features.index import build_index
 from features.ingest import ingest
 from features.sources import find_files
 from flows.project import Project
-from warehouse import Progress, ServiceError, SettingsError, StageResult, silent
+from warehouse import Progress, SettingsError, StageResult, Transient, silent
 from weak_labels.apply import vote
 from weak_labels.end_model import end_model
 from weak_labels.evaluate import evaluate, evaluate_rivals
@@ -136,6 +136,8 @@ GATHER = ("ingest", "collect")
 """Stages that bring in what is new from outside: records and answers."""
 REFRESH = ("embed", "index", "vote", "consensus", "label_model", "end_model", "evaluate", "value")
 """Stages that learn from what is in the warehouse, and ask nobody for anything."""
+LOOK_S = 10.0
+"""So long a run waits for a Label Studio that hangs before it reads the first record."""
 
 
 def check_ahead(project: Project) -> None:
@@ -159,10 +161,10 @@ def check_ahead(project: Project) -> None:
         read_gold_file(project.evaluate_config)
     if project.settings.engine.url is None:
         _ = project.encoder
-    if project.last_in_folder() is not False:  # else Siftline's tasks are there
-        with suppress(ServiceError):  # one that is away may be back when tasks are sent
-            if (studio := project.label_studio()) is not None:
-                studio.check()
+    with suppress(Transient):  # what is away may be back when tasks are sent
+        studio = project.label_studio(timeout_s=LOOK_S)
+        if studio is not None and project.last_in_folder() is not False:  # else Siftline's tasks are there
+            studio.check()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

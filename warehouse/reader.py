@@ -4,6 +4,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from datetime import date, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
 
@@ -31,6 +32,8 @@ VECTOR_BATCH_ROWS = 122_880
 """Rows per batch of `read_vectors`: one row group of DuckDB."""
 PLACED_BATCH_ROWS = 32_768
 """Rows per batch of `matrix_of`, which scatters them: 50 MB of 384 floats."""
+_TAKEN_AS_IS = frozenset((str, int, float, bool, bytes, datetime, date, type(None)))
+"""Told apart at once: a list of values may hold a million."""
 
 
 class Reader:
@@ -295,7 +298,7 @@ def _text(sql: object) -> str:
 
 def _plain(value: Any) -> Any:
     """A value as DuckDB takes it, which refuses numpy's numbers and the columns of Arrow, pandas and polars."""
-    if type(value) in (str, int, float, bytes):  # a list may hold a million
+    if type(value) in _TAKEN_AS_IS:
         return value
     if isinstance(value, list | tuple):
         return [_plain(member) for member in cast("Iterable[Any]", value)]

@@ -12,15 +12,16 @@ def show_page(name: str, heading: str) -> None:
     """Print a page or one part of it; without a name list the pages.
 
     Raises:
-        SettingsError: there is no such page or heading.
+        SettingsError: there is no such page or heading, or no page at all.
     """
-    pages = {page.stem: page.read_text("utf-8") for page in _pages()}
+    pages = {page.stem: page.read_text("utf-8") for page in _pages() if page.is_file()}
+    if not pages:
+        raise SettingsError("This installation came without its pages; they are in docs/ of the repository.")
     if not name:
         print_table(["page", "about"], [(page, text.partition("\n")[0].strip("# ")) for page, text in pages.items()])
         return
     if name not in pages:
-        known = f"The pages are: {', '.join(pages)}" if pages else "This installation came without its pages"
-        raise SettingsError(f"There is no page {name!r}. {known}.")
+        raise SettingsError(f"There is no page {name!r}. The pages are: {', '.join(pages)}.")
     out.print(_part(name, pages[name], heading) if heading else pages[name].rstrip())
 
 

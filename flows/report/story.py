@@ -338,7 +338,7 @@ def _to_mend(functions: Sequence[FunctionFigures]) -> str:
     elif wrong := [f for f in functions if (f.accuracy_high or 1) < 0.5 and f.gain is not None and f.gain <= 0]:
         first = max(wrong, key=lambda f: f.gold_votes * (1 - (f.accuracy or 0)))
         wrong_votes = f"{first.gold_votes * (1 - (first.accuracy or 0)):.0f} of {counted(first.gold_votes, 'vote')}"
-        why = f"people contradict {wrong_votes}, and no labelled item would be lost without it"
+        why = f"people contradict {wrong_votes}, and without it the votes are right on no fewer labelled items"
     elif failing := [f for f in functions if f.faults]:
         first = max(failing, key=lambda f: f.faults)
         why = f"it fails on {counted(first.faults, 'item')}"

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import typer
 
+from flows.cli import docs
 from flows.cli.main import app, run_command
 from flows.settings import Settings
 from flows.settings_file import _tables
@@ -121,6 +122,20 @@ def test_pages_are_printed_by_their_headings(capsys: pytest.CaptureFixture[str])
     assert "It has: A server of your own, " in capsys.readouterr().err
     assert run_command(["docs", "studio"]) == 2
     assert "The pages are: architecture, " in capsys.readouterr().err
+
+
+def test_an_installation_without_its_pages_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = tmp_path / "siftline-1.dist-info"  # as `pip install --target` leaves it: they are elsewhere
+    installed.mkdir()
+    (installed / "METADATA").write_text("Name: siftline\nVersion: 1\n")
+    (installed / "RECORD").write_text("../share/doc/siftline/operations.md,,\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(docs, "__file__", str(tmp_path / "flows" / "cli" / "docs.py"))
+    for page in ([], ["operations"]):
+        assert run_command(["docs", *page]) == 2
+        assert "This installation came without its pages" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

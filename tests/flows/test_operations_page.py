@@ -200,6 +200,9 @@ def test_the_image_is_built_from_what_it_needs_and_from_no_secrets() -> None:
     needed = {"pyproject.toml", "constraints.txt", settings["project"]["readme"], *settings["project"]["license-files"]}
     packed = settings["tool"]["setuptools"]
     needed |= {name.partition(".")[0] for name in packed["packages"]} | {f"{name}.py" for name in packed["py-modules"]}
+    needed |= {pages.partition("/")[0] for beside in packed["data-files"].values() for pages in beside}
+    links = [file for name in needed for file in ROOT.glob(f"{name}/*") if file.is_symlink()]
+    needed |= {link.resolve().relative_to(ROOT).parts[0] for link in links}  # the saved questions
     assert {line[1:] for line in lines if line.startswith("!")} == needed
     assert "/deploy/.env" in (ROOT / ".gitignore").read_text("utf-8").splitlines(), "nor does git take them"
 

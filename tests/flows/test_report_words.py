@@ -95,7 +95,7 @@ def test_the_function_to_mend_first_is_named_with_the_reason(facts: Facts) -> No
     off = replace(well, name="off", faults=9, switched_off=True)
     assert said(well, replace(judged, gain=0.01), replace(judged, gain=None), replace(judged, accuracy_high=0.5)) == ""
     assert said(well, fails, replace(fails, faults=1)) == "'fails' first: it fails on 7 items."
-    contradicted = "people contradict 36 of 40 votes, and no labelled item would be lost without it"
+    contradicted = "people contradict 36 of 40 votes, and without it the votes are right on no fewer labelled items"
     assert said(fails, judged, worse) == f"'worse' first: {contradicted}."
     assert said(fails, judged, off) == "'off' first: it is switched off, so that its votes do not count."
 

@@ -1,14 +1,17 @@
 """Where the tasks of a project went last is known without a server, also of a warehouse from before an update."""
 
+import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from active.move import take_over_planned
 from active.outbox import QueueConfig, commit_sent, commit_states, queue_rows
+from flows import stages
 from flows.cli.main import run_command
 from flows.project import Project
-from flows.stages import STAGES
+from flows.stages import STAGES, check_ahead
 from tests.active.plans import plan
 from tests.lakes import copy_of
 from warehouse import Lake, SettingsError, silent
@@ -105,3 +108,36 @@ def test_what_was_planned_under_one_of_two_names_stays_there(tmp_path: Path) -> 
         take_over_planned(lake, "q")
         with lake.read() as reader:
             assert [row["item_id"] for row in queue_rows(reader, config, "planned")] == [second["item_id"]]
+
+
+def test_a_label_studio_that_hangs_holds_no_run_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named = SETTINGS.replace('"p"', '"pro"') + '[engine]\nurl = "http://127.0.0.1:9"\n'
+    (tmp_path / "siftline.toml").write_text(named)
+    (tmp_path / "s.jsonl").write_text('{"text": "a"}')
+    (tmp_path / "labeling_functions.py").write_text("functions = []\n")
+    monkeypatch.setattr(stages, "LOOK_S", 0.1)
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "0123456789")
+    with socket.create_server(("127.0.0.1", 0)) as silent_one, ThreadPoolExecutor(1) as beside:
+        monkeypatch.setenv("LABEL_STUDIO_URL", f"http://127.0.0.1:{silent_one.getsockname()[1]}")
+
+        def left() -> bool:
+            door, _ = silent_one.accept()
+            with door:
+                door.settimeout(3)
+                while door.recv(4096):
+                    pass
+            return True
+
+        leaves = beside.submit(left)
+        check_ahead(Project(tmp_path))
+        assert leaves.result()
+
+
+def test_a_run_into_a_folder_looks_for_no_warehouse_ahead(tmp_path: Path) -> None:
+    (tmp_path / "siftline.toml").write_text(SETTINGS + '[engine]\nurl = "http://127.0.0.1:9"\n')
+    (tmp_path / "s.jsonl").write_text('{"text": "a"}')
+    (tmp_path / "labeling_functions.py").write_text("functions = []\n")
+    project = Project(tmp_path)
+    project.location.folder.mkdir()
+    project.location.catalog_file.write_bytes(b"who opens it is told that it is no database" * 100)
+    check_ahead(project)
