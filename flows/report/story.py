@@ -379,8 +379,8 @@ def values_sentence(facts: Facts) -> str:
         return ""
     said = f"{counted(v.items, 'item was', 'items were')} valued for cycle {v.cycle}"
     if not v.selected:
-        return said + "; none is selected yet."
-    return said + f"; {counted(v.selected, 'of them was', 'of them were')} selected."
+        return said + "; none is selected by value yet."
+    return said + f"; {counted(v.selected, 'of them was', 'of them were')} selected by value."
 
 
 def confusion_sentence(facts: Facts, names: Sequence[str]) -> str:

@@ -210,7 +210,7 @@ def test_one_is_not_several(facts: Facts) -> None:
     )
     assert facts.values is not None
     assert story.values_sentence(replace(facts, values=replace(facts.values, items=1, selected=1))) == (
-        "1 item was valued for cycle 3; 1 of them was selected."
+        "1 item was valued for cycle 3; 1 of them was selected by value."
     )
     assert "1 of 2 items is classified rightly" in story.confusion_sentence(
         replace(facts, confusion=[[1, 1], [0, 0]]), ["a", "b"]
