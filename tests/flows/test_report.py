@@ -436,7 +436,7 @@ def test_items_without_cycles_or_scores(tmp_path: Path, items: int) -> None:
         report_lake.add_vectors(lake)
         text, page = written(lake, tmp_path, classes=("only",))
     assert page.by_id["figure-items"] == str(items)
-    assert "none is selected by value yet" in text
+    assert "none is selected yet" in text
     assert "no accuracy has been measured yet" in text
 
 
