@@ -121,6 +121,7 @@ def test_a_label_studio_that_hangs_holds_no_run_up(tmp_path: Path, monkeypatch: 
         monkeypatch.setenv("LABEL_STUDIO_URL", f"http://127.0.0.1:{silent_one.getsockname()[1]}")
 
         def left() -> bool:
+            silent_one.settimeout(30)  # where nobody looks, nobody comes
             door, _ = silent_one.accept()
             with door:
                 door.settimeout(3)
