@@ -198,7 +198,7 @@ def estimate_values(lake: Lake, index: VectorIndex, config: ValueConfig, progres
         lake: the warehouse.
         index: of the current vectors.
         config: settings.
-        progress: called with (steps done, 3).
+        progress: called with (steps done, 3); while neighbours of many are looked for, with (lists done, lists).
 
     Returns:
         The result; `detail` has the cycle, the gold labels, the share of the doubt that the best label settles, the
@@ -213,7 +213,7 @@ def estimate_values(lake: Lake, index: VectorIndex, config: ValueConfig, progres
         if not len(index):
             return stage.nothing(reason="every train item is labelled or queued")
         progress(0, 3)
-        index.neighbors(config.neighbors)  # the first time that takes minutes; here a signal can stop it
+        index.neighbors(config.neighbors, progress)  # the first time that takes minutes; here a signal can stop it
         with ThreadPoolExecutor(1) as beside:
             graphed = beside.submit(PoolGraph.from_index, index, index.item_ids, config.neighbors)
             pool = read_pool(stage, index.item_ids)

@@ -17,7 +17,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from warehouse import DataError, SettingsError
+from warehouse import DataError, Progress, SettingsError, silent
 from warehouse.one_core import one_core
 
 Floats = npt.NDArray[np.float32]
@@ -87,7 +87,9 @@ class NeighborLists:
         return "inverted lists" if len(self.centres) else "exact"
 
 
-def neighbor_lists(vectors: Floats, k: int, *, least_recall: float = LEAST_RECALL) -> NeighborLists:
+def neighbor_lists(
+    vectors: Floats, k: int, *, least_recall: float = LEAST_RECALL, progress: Progress = silent
+) -> NeighborLists:
     """Find the K nearest others of every vector by inner product.
 
     Where there are many, vectors look into as many inverted lists as hold that share of the neighbours of a sample of
@@ -97,6 +99,7 @@ def neighbor_lists(vectors: Floats, k: int, *, least_recall: float = LEAST_RECAL
         vectors: [N, D] unit rows, finite.
         k: neighbours; N - 1 where that is less.
         least_recall: share of the true neighbours that the sample must find, over 0 up to 1.
+        progress: called with (inverted lists looked into, inverted lists) where there are many.
 
     Raises:
         DataError: vectors are not finite; names their places.
@@ -124,7 +127,8 @@ def neighbor_lists(vectors: Floats, k: int, *, least_recall: float = LEAST_RECAL
     looks = _nearest_centres(vectors, np.arange(count), centres, looked)
     home = looks[:, 0].astype(np.int64)
     found = _Found.none(count, width)
-    for queries, members in _by_list(looks, np.arange(count), home, len(centres)):
+    for done, (queries, members) in enumerate(_by_list(looks, np.arange(count), home, len(centres))):
+        progress(done, len(centres))
         found.look(vectors, queries, members)
     recall = _recall(found.similarity[sample], similarity)
     return NeighborLists(found.similarity, found.rows, recall, centres, home, looked, count)

@@ -21,7 +21,7 @@ from features.distinct import Distinct, grouped
 from features.index_files import Content, IndexFiles, flat
 from features.neighbor_file import Keys, kept_exact, kept_lists
 from features.vector_file import Digests, digests_of, kept_vectors
-from warehouse import DataError, Lake, Reader, SettingsError, StageResult
+from warehouse import DataError, Lake, Progress, Reader, SettingsError, StageResult, silent
 
 VERSION = 1
 SLACK = 8
@@ -122,11 +122,12 @@ class VectorIndex:
                     similarity[part], rows[part] = self._ranked(checked[part], near, width)
         return similarity, rows
 
-    def neighbors(self, k: int) -> tuple[Floats, Rows]:
+    def neighbors(self, k: int, progress: Progress = silent) -> tuple[Floats, Rows]:
         """The nearest other items of every item.
 
         Args:
             k: neighbours wanted, 1 or more.
+            progress: see `approximate.neighbor_lists`.
 
         Returns:
             similarity [N, K] float32 and rows [N, K] int64, where K is the smaller of `k` and N - 1. An item is never
@@ -142,7 +143,7 @@ class VectorIndex:
         count = len(self)
         width = min(k, max(0, count - 1))
         if k >= 1 and self._distinct.are_many:
-            return self._keep(k, *self._listed(width))
+            return self._keep(k, *self._listed(width, progress))
 
         def searched() -> tuple[Floats, Rows]:
             return _without(np.arange(count), *self.search(self.vectors, k if k < 1 else width + 1))
@@ -151,14 +152,15 @@ class VectorIndex:
             return self._keep(k, *searched())
         return self._keep(k, *kept_exact(self._cache.beside(f"neighbors-{width}.npz"), self.keys, width, searched))
 
-    def _listed(self, width: int) -> tuple[Floats, Rows]:
+    def _listed(self, width: int, progress: Progress) -> tuple[Floats, Rows]:
         """Neighbours from the lists of the distinct vectors, given back as all their items."""
         distinct, own = self._distinct, self._distinct.first
         vectors = self.vectors if len(own) == len(self) else self.vectors[own]
         if self._cache is None:
-            lists = approximate.neighbor_lists(vectors, width)
+            lists = approximate.neighbor_lists(vectors, width, progress=progress)
         else:
-            lists = kept_lists(self._cache.beside(f"neighbors-{width}.npz"), distinct.keys, vectors, width)
+            path = self._cache.beside(f"neighbors-{width}.npz")
+            lists = kept_lists(path, distinct.keys, vectors, width, progress)
         if len(own) == len(self):
             return lists.similarity, lists.rows
         similarity = lists.similarity[distinct.group]

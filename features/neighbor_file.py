@@ -16,14 +16,16 @@ import numpy as np
 import numpy.typing as npt
 
 from features.approximate import SAMPLED, Floats, NeighborLists, Rows, joined, neighbor_lists
-from warehouse import SettingsError
+from warehouse import Progress, SettingsError, silent
 from warehouse.array_file import read_arrays, write_arrays
 
 FORMAT = 1
 Keys = npt.NDArray[np.uint64]
 
 
-def kept_lists(path: Path, keys: Keys, vectors: Floats, k: int) -> NeighborLists:
+def kept_lists(
+    path: Path, keys: Keys, vectors: Floats, k: int, progress: Progress = silent
+) -> NeighborLists:
     """The neighbour lists of some vectors: from the file, or joined to those of the file, or worked out anew.
 
     Args:
@@ -31,6 +33,7 @@ def kept_lists(path: Path, keys: Keys, vectors: Floats, k: int) -> NeighborLists
         keys: [U] a digest of each vector, all different.
         vectors: [U, D] unit rows, finite, more than `features.approximate.EXACT_UP_TO`.
         k: neighbours.
+        progress: see `neighbor_lists`.
 
     Raises:
         SettingsError: the file cannot be written.
@@ -42,7 +45,7 @@ def kept_lists(path: Path, keys: Keys, vectors: Floats, k: int) -> NeighborLists
         if not np.array_equal(earlier_keys, keys):
             lists = joined(lists, vectors, places(earlier_keys, keys))
     if stored is None or lists is None or lists is not stored[1]:
-        lists = lists or neighbor_lists(vectors, k)
+        lists = lists or neighbor_lists(vectors, k, progress=progress)
         content = {field.name: getattr(lists, field.name) for field in fields(lists)}
         write_arrays(path, {"format": FORMAT, "keys": keys, "k": k, **content})
     return lists

@@ -25,14 +25,15 @@ Features = Any
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-VERSION = 11
+VERSION = 12
 """Raised with every change of this file, or of what it is given to learn from, that could change a prediction; 2: few
 weak labels hold gold labels less firmly; 3: weak labels of one class alone teach nothing; 4: gold labels scale what
 weak ones taught, and move it more; 5: people's labels that are all alike teach nothing either; 6: people's labels alone
 are pooled with what weak ones taught; 7: they say how firmly they are held where they stand alone, and of several
 classes one that nobody votes for learns from them alone; 8: they say how many items have each of several classes, and
 without weak labels vectors are seen through `weak_labels.feature_map`; 9: with them too, by a second model; 10: a tie
-is a weak label of no one class; 11: of several classes one that nobody votes for sees vectors through the map."""
+is a weak label of no one class; 11: of several classes one that nobody votes for sees vectors through the map; 12: of
+very many weak labels some stand for all."""
 KINDS = ("linear", "mlp", "auto")
 WEAK_RIDGE = 1.0
 ENOUGH_WEAK = 150

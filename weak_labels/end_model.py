@@ -4,10 +4,11 @@ import json
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from warehouse import Lake, Progress, StageResult, Upsert, matrix_to_list_array, silent
-from weak_labels.classifier import VERSION, EndModelConfig
+from weak_labels.classifier import CHUNK, VERSION, EndModelConfig
 from weak_labels.one_vs_rest import confidence
 from weak_labels.predictor import Predictor
 from weak_labels.training_data import read_training_data
@@ -52,7 +53,10 @@ def end_model(lake: Lake, config: EndModelConfig, progress: Progress = silent) -
         progress(1, 3)
         learned = data.learned(heads, config)
         progress(2, 3)
-        probs_NC = learned.model.predict_proba(heads.features).astype(np.float32)
+        count, said = len(data.item_ids), list[npt.NDArray[np.float32]]()
+        for start in range(0, count, CHUNK):
+            said.append(learned.model.predict_proba(heads.features[start : start + CHUNK]).astype(np.float32))
+        probs_NC = np.concatenate(said)
         weak_items = int((data.weights > 0).sum())
         detail: dict[str, Any] = {
             "gold_labels": len(data.gold),

@@ -21,6 +21,10 @@ from weak_labels.sight import Sight
 
 STANDARD_ERRORS = 1.5
 """By how many standard errors of the paired difference the hidden layer must be ahead."""
+MOST_WEAK = 200_000
+"""About how many weak labels are learned from; all of a million teach hardly better, and take minutes (decision 0235)."""
+FEWEST_WEAK = 1_000
+"""Of a class, where it has as many."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,7 +73,8 @@ class Heads:
             weights: [M] how much each one counts.
             kept: where what weak labels teach is kept; None where they are not to be, and where there are none.
         """
-        counted = _counted(config, probs, weights)
+        some, counted = _some(probs, _counted(config, probs, weights))
+        rows, probs = rows[some], probs[some]
 
         def taught(kind: str, view: slice) -> EndModel | None:
             seen, hidden = features[rows][:, view], None
@@ -100,16 +105,16 @@ class Heads:
         """
         classes, balanced = len(self.config.classes), self.config.balanced
         taught_by = self.weak if from_weak else dict.fromkeys(self.weak, ())
-        views = self.sight.views(self.features)
+        views, labelled = self.sight.views(self.features), self.features[rows]
         # Once, and not in every fold of what is chosen below.
         judged = {
-            kind: judge(taught, self.features[rows], class_ids, classes, views=views, balanced=balanced)
+            kind: judge(taught, labelled, class_ids, classes, views=views, balanced=balanced)
             for kind, taught in taught_by.items()
             if judging and (taught or kind == "linear")
         }
 
         def fitted(kind: str, some: Ints) -> EndModel:
-            weak, seen, hidden = taught_by[kind], self.features[rows[some]], None
+            weak, seen, hidden = taught_by[kind], labelled[some], None
             if kind == "mlp" and not weak and len(some):
                 labels = np.eye(classes)[class_ids[some]]
                 counted = _counted(self.config, labels, np.ones(len(some)))
@@ -118,7 +123,7 @@ class Heads:
             return learn(weak, seen, class_ids[some], classes, hidden, views=views, balanced=balanced, judged=how)
 
         def held_out(kind: str, some: Ints, others: Ints) -> Floats:
-            return fitted(kind, some).predict_proba(self.features[rows[others]])
+            return fitted(kind, some).predict_proba(labelled[others])
 
         kind, detail = self.config.kind, dict[str, Any]()
         if kind == "auto":
@@ -130,7 +135,7 @@ class Heads:
         if taught_by[kind] and kind in judged and judged[kind].of_weak < 1.0:
             detail["belief_in_weak_labels"] = round(judged[kind].of_weak, 4)
         if self.config.calibrate:
-            found = calibrate(class_ids, classes, partial(held_out, kind), _copies(self.features[rows]))
+            found = calibrate(class_ids, classes, partial(held_out, kind), _copies(labelled))
             model, detail["calibration"] = replace(model, temperature=found.temperature), asdict(found)
         return Learned(model=model, detail=detail)
 
@@ -152,6 +157,28 @@ def _vectors(seen: Features, sight: Sight) -> Vectors:
 def _counted(config: EndModelConfig, probs: Floats, weights: Floats) -> Floats:
     """The weights [N] of labels [N, C] by the settings."""
     return class_weights(probs, weights) if config.balanced and weights.any() else weights
+
+
+def _some(probs: Floats, weights: Floats) -> tuple[Ints, Floats]:
+    """Places of about `MOST_WEAK` weak labels that stand for all of them [M], and how much each counts then [M].
+
+    Evenly taken of each class, and `FEWEST_WEAK` of one that has few.
+
+    Args:
+        probs: weak labels [N, C].
+        weights: [N] how much each one counts; 0 leaves it out.
+    """
+    counted = np.flatnonzero(weights)
+    if len(counted) <= MOST_WEAK:
+        return np.arange(len(weights)), weights
+    class_N, taken_N = probs[counted].argmax(axis=1), np.zeros(len(weights))
+    for class_id in np.unique(class_N):
+        of_class = counted[class_N == class_id]
+        most = min(len(of_class), max(FEWEST_WEAK, MOST_WEAK * len(of_class) // len(counted)))
+        taken = of_class[np.linspace(0, len(of_class) - 1, most).astype(np.int64)]
+        taken_N[taken] = len(of_class) / most
+    some = np.flatnonzero(taken_N)
+    return some, weights[some] * taken_N[some]
 
 
 def _chosen(answers: Mapping[str, Floats | None], class_ids: Ints) -> tuple[str, dict[str, Any]]:

@@ -60,3 +60,29 @@ class Sight:
             return (slice(0, features.shape[1]),)
         dimensions = self.feature_map.dimensions
         return slice(0, features.shape[1] - dimensions), slice(dimensions, features.shape[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """All that is seen of N items [N, D], worked out for those that are asked for: of a million it is 3 GB.
+
+    Attributes:
+        sight: sees no words.
+        vectors: unit rows [N, E].
+    """
+
+    sight: Sight
+    vectors: Vectors
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """N and D."""
+        return len(self.vectors), self.vectors.shape[1] * (1 + self.sight.as_they_are)
+
+    def __getitem__(self, rows: Any) -> Features:
+        """Those of some items, as an array."""
+        return self.sight.of(self.vectors[rows], [])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Features:
+        """Those of all items; numpy asks for it."""
+        return np.asarray(self[:], dtype)

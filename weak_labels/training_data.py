@@ -18,7 +18,7 @@ from weak_labels.heads import Heads, Learned
 from weak_labels.kept_models import KeptModels
 from weak_labels.one_vs_rest import Label, LearnedSets, OneVsRestHeads, truth, voted_for
 from weak_labels.self_training import self_trained
-from weak_labels.sight import Sight
+from weak_labels.sight import Seen, Sight
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ class TrainingData:
             sight = replace(sight, words=taught.words)
             features = sight.of(self.vectors, self.texts)
             return Heads.fit(config, sight, features, rows, taught.probs, taught.weights * weak, kept)
-        return Heads.fit(config, sight, sight.of(self.vectors, []), rows, probs[rows], weights[rows], kept)
+        return Heads.fit(config, sight, Seen(sight, self.vectors), rows, probs[rows], weights[rows], kept)
 
     @property
     def gold_rows(self) -> Ints:
@@ -107,7 +107,7 @@ def read_training_data(reader: Reader, config: EndModelConfig) -> TrainingData:
     classes = len(config.classes)
     table = reader.arrow(
         """
-        SELECT i.item_id, i.split = 'train' AS train, i.content_hash, v.vector, w.probs, coalesce(w.votes, 0) AS votes
+        SELECT i.item_id, i.split = 'train' AS train, i.content_hash, w.probs, coalesce(w.votes, 0) AS votes
         FROM items i
         JOIN vectors v ON v.item_id = i.item_id AND v.encoder_id = ? AND v.content_hash = i.content_hash
         LEFT JOIN latest_weak_labels w ON w.item_id = i.item_id
@@ -116,7 +116,16 @@ def read_training_data(reader: Reader, config: EndModelConfig) -> TrainingData:
         [config.encoder_id],
     )
     item_ids: list[str] = table.column("item_id").to_pylist()
-    vectors_ND = list_column_to_matrix(table.column("vector"), what="vector")
+    # By themselves: sorted beside their items, a million of 384 numbers take 4 GB more.
+    vectors_ND = reader.matrix_of(
+        table.column("item_id"),
+        """
+        SELECT i.item_id, v.vector
+        FROM items i
+        JOIN vectors v ON v.item_id = i.item_id AND v.encoder_id = ? AND v.content_hash = i.content_hash
+        """,
+        [config.encoder_id],
+    )
     if len(bad := np.flatnonzero(~np.isfinite(vectors_ND).all(axis=1))):
         raise DataError(
             f"{len(bad)} vectors are not finite, such as that of item '{item_ids[bad[0]]}'. Embed these items again."

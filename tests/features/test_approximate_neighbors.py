@@ -65,7 +65,12 @@ def test_many_vectors_reach_the_recall_that_was_asked_for(least: float) -> None:
     assert recall(found.rows, brute_force(rows, 10)) == pytest.approx(found.recall, abs=0.03)
     assert not (found.rows == np.arange(3000)[:, None]).any()
     assert (found.similarity[:, :-1] >= found.similarity[:, 1:]).all()
-    assert found.rows.tolist() == neighbor_lists(rows, 10, least_recall=least).rows.tolist()
+    told: list[tuple[int, int]] = []
+    again = neighbor_lists(rows, 10, least_recall=least, progress=lambda *steps: told.append(steps))
+    assert found.rows.tolist() == again.rows.tolist()
+    assert len(told) > 200
+    assert told == sorted(told)
+    assert {lists for _, lists in told} == {219}
 
 
 @pytest.mark.usefixtures("few_are_many")
