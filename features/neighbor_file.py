@@ -23,9 +23,7 @@ FORMAT = 1
 Keys = npt.NDArray[np.uint64]
 
 
-def kept_lists(
-    path: Path, keys: Keys, vectors: Floats, k: int, progress: Progress = silent
-) -> NeighborLists:
+def kept_lists(path: Path, keys: Keys, vectors: Floats, k: int, progress: Progress = silent) -> NeighborLists:
     """The neighbour lists of some vectors: from the file, or joined to those of the file, or worked out anew.
 
     Args:

@@ -22,7 +22,7 @@ from weak_labels.sight import Sight
 STANDARD_ERRORS = 1.5
 """By how many standard errors of the paired difference the hidden layer must be ahead."""
 MOST_WEAK = 200_000
-"""About how many weak labels are learned from; all of a million teach hardly better, and take minutes (decision 0235)."""
+"""About how many weak labels are learned from; a million teach hardly better and take minutes (decision 0235)."""
 FEWEST_WEAK = 1_000
 """Of a class, where it has as many."""
 
