@@ -159,6 +159,29 @@ def test_an_earlier_export_comes_back_where_the_new_one_does_not_come(
     assert content(place) == before
 
 
+@pytest.mark.parametrize(
+    ("step", "force", "told"), [("fsync", False, "exists already"), ("replace", True, "at the same moment")]
+)
+def test_of_two_exports_to_one_place_the_second_says_so(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, force: bool, told: str
+) -> None:
+    """Another one comes as the first is on its way to the disk, or has just moved an earlier one."""
+    place = tmp_path / "set"
+    if force:
+        export_training_set(lake.path, place, format="parquet")
+    real = getattr(os, step)
+
+    def other_comes(*given: Any) -> None:
+        real(*given)
+        monkeypatch.undo()
+        export_training_set(lake.path, place, format="csv")
+
+    monkeypatch.setattr(os, step, other_comes)
+    with pytest.raises(SettingsError, match=told):
+        export_training_set(lake.path, place, format="jsonl", force=force)
+    assert set(content(place)) == {"manifest.json", "training_set.csv"}
+
+
 def test_an_export_is_on_disk_before_it_takes_the_place_of_an_earlier_one(
     lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
