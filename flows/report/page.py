@@ -238,7 +238,7 @@ def _accuracy_mark(share: float, votes: int) -> dict[str, Any]:
 
 
 def _functions(functions: Sequence[FunctionFigures]) -> tuple[Sequence[FunctionFigures], Sequence[FunctionFigures]]:
-    """Those to look at, and the rest, since 1,000 fill 40 pages of paper; what fails or is contradicted is looked at."""
+    """Those to look at, and the rest, since 1,000 fill 40 pages; what fails or is contradicted is looked at."""
 
     def well(f: FunctionFigures) -> bool:
         return not f.switched_off and not f.faults and (f.accuracy_high is None or f.accuracy_high >= 0.5)
