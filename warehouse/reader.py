@@ -35,6 +35,7 @@ PLACED_BATCH_ROWS = 32_768
 """Rows per batch of `matrix_of`, which scatters them: 50 MB of 384 floats."""
 _OWN = re.compile(rf'Python Object "(\w+)" of type .* found on line "{re.escape(__file__)}:')
 """What DuckDB says of a name in a query under which it finds, before any frame of the caller's, a variable of ours."""
+_SNAPSHOT = "SELECT id FROM lake.current_snapshot()"
 _TAKEN_AS_IS = frozenset((str, int, float, bool, bytes, datetime, date, type(None)))
 """Told apart at once: a list of values may hold a million."""
 
@@ -110,6 +111,7 @@ class Reader:
                 close(self._connection)
             opened = self._again()
             opened.execute("BEGIN TRANSACTION")
+            opened.execute(_SNAPSHOT).fetchall()  # takes its locks, as a query may read nothing of the catalogue
             close(self._connection)
             self._connection = opened
             if self._hold is not None:
@@ -184,7 +186,7 @@ class Reader:
 
     def snapshot(self) -> int:
         """Number of the snapshot that this reader sees."""
-        return int(self.scalar("SELECT id FROM lake.current_snapshot()"))
+        return int(self.scalar(_SNAPSHOT))
 
     def batches(self, sql: str, params: Params = (), *, rows: int) -> Iterator[pa.Table]:
         """Result of a query in Arrow tables of at most about `rows` rows, so that it need not fit into memory.
