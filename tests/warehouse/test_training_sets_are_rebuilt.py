@@ -20,6 +20,7 @@ from tests.weak_labels.lf_helpers import CLASSES, add_items, run_vote
 from warehouse import Delete, Lake, SettingsError, SnapshotNotFound, Upsert
 from warehouse.connection import connect
 from warehouse.export import Format, export_training_set
+from warehouse.formats import new_file
 from weak_labels import keywords
 
 FORMATS: tuple[Format, ...] = ("parquet", "jsonl", "csv", "datasets")
@@ -180,6 +181,19 @@ def test_of_two_exports_to_one_place_the_second_says_so(
     with pytest.raises(SettingsError, match=told):
         export_training_set(lake.path, place, format="jsonl", force=force)
     assert set(content(place)) == {"manifest.json", "training_set.csv"}
+
+
+def test_a_file_that_came_while_another_was_written_stays(tmp_path: Path) -> None:
+    place = tmp_path / "labels.csv"
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(pytest.raises(SettingsError, match="exists already"))
+        stack.enter_context(new_file(place)).write_text("first")
+        with new_file(place) as second:
+            second.write_text("second")
+    with new_file(place, force=True) as third:
+        assert place.read_text() == "second"
+        third.write_text("third")
+    assert (place.read_text(), list(tmp_path.iterdir())) == ("third", [place])
 
 
 def test_an_export_is_on_disk_before_it_takes_the_place_of_an_earlier_one(
